@@ -1,0 +1,65 @@
+# Every target installs what it needs first. `make` alone lists them.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test check docs bench clean
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+RUN := runs/quickstart
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED)  ## install into .venv: the CUDA build where nvidia-smi finds a GPU, else the CPU build
+
+quickstart: $(INSTALLED)  ## cold-start a tiny reasoner, train it with DLER, evaluate, report: minutes on two CPU cores
+	@$(BIN)/laconic train quickstart --overwrite
+	@$(BIN)/laconic report $(RUN)
+	@echo "The report is at $(CURDIR)/$(RUN)/report.html"
+
+test: $(INSTALLED)  ## all tests, with the real vLLM, Ray, DeepSpeed and TRL
+	@$(BIN)/python -m pytest -q
+
+check: $(INSTALLED)  ## lint, format check, types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+docs: $(INSTALLED)  ## write docs/recipes.md from the schema and the shipped recipes
+	@$(BIN)/python -m recipes.reference
+	@echo "wrote docs/recipes.md"
+
+bench: $(INSTALLED)  ## every benchmark, one after another
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+clean:  ## remove caches and build products; .venv and runs stay
+	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+# The newest Python last installed may lack wheels, so the machine's own python3 comes first.
+$(BIN)/python:
+	@for python in python3 python3.12 python3.11 python3.13 python3.14; do \
+	  if $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; then \
+	    echo "creating .venv with $$($$python --version)"; \
+	    $$python -m venv .venv && exit 0; \
+	    rm -rf .venv; exit 1; \
+	  fi; \
+	done; \
+	echo "error: no Python 3.11 to 3.14 found (tried python3 and python3.11 ... python3.14). Install one, e.g. apt install python3.12 python3.12-venv" >&2; \
+	exit 1
+
+# uv does not read pip's find-links, so they are handed on. Where they hold a torch wheel (an offline mirror) it is taken from there;
+# else uv's torch backend picks the CPU build, whose index pip would have to be told about.
+$(INSTALLED): pyproject.toml | $(BIN)/python
+	@$(BIN)/python -m pip install -q "uv>=0.9"
+	@links=$$($(BIN)/python -m pip config list | sed -n "s/.*find-links='\(.*\)'$$/\1/p" | tail -n 1); \
+	links=$${PIP_FIND_LINKS:-$$links}; \
+	if [ -n "$$links" ]; then UV_FIND_LINKS=$$(echo "$$links" | tr -s ' ' ','); export UV_FIND_LINKS; fi; \
+	backend="--torch-backend=cpu"; \
+	for folder in $$links; do ls "$$folder"/torch-[0-9]*.whl >/dev/null 2>&1 && backend=""; done; \
+	extra=cpu; \
+	if nvidia-smi -L >/dev/null 2>&1; then extra=cuda; backend=""; fi; \
+	echo "installing laconic[$$extra,dev] into .venv (about 4 GB, minutes the first time)"; \
+	$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python $$backend -e ".[$$extra,dev]"
+	@touch $@

@@ -1,0 +1,259 @@
+"""The report's charts as plain plotly specifications: numbers in, dictionaries out, nothing drawn here.
+
+Before is grey, after has the one accent colour; warm colours mean wrong or wasted. Keys stand in the caption, not in the plot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+BEFORE, AFTER = "#8a929b", "#0f6f8f"
+RIGHT, WRONG, LIMIT, FAINT = "#2c8a57", "#c8663a", "#5b6470", "#c9ced4"
+_FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif", "size": 12, "color": "#4a525b"}
+_AXIS = {"gridcolor": "#eceff2", "zeroline": False, "linecolor": "#c9ced4", "ticks": "", "automargin": True}
+
+Evaluations = Sequence[tuple[str, str, dict[str, Any]]]
+"""(label, colour, evaluation) of everything a chart compares; today one or two, later several runs."""
+
+
+class Panel(NamedTuple):
+    """A chart with its caption: keys are (label, colour, dashed), a key without a colour is a remark."""
+
+    title: str
+    keys: list[tuple[str, str, bool]]
+    data: list[dict[str, Any]]
+    layout: dict[str, Any]
+    note: str = ""
+    unit: str = ""
+    height: int = 190
+
+
+class Curve(NamedTuple):
+    """One line of a training panel: metric key, label, colour, dashed."""
+
+    key: str
+    label: str
+    colour: str
+    dashed: bool = False
+
+
+def budget_panel(evaluations: Evaluations) -> Panel:
+    """Accuracy against the tokens a sample is allowed, with the 95 % band over problems."""
+    data = []
+    for label, colour, evaluation in evaluations:
+        curve = evaluation["budget_curve"]
+        budgets = [0, *(point["budget"] for point in curve)]
+        if all(point["low"] is not None for point in curve):
+            low, high = ([0, *(100 * point[bound] for point in curve)] for bound in ("low", "high"))
+            data.append(_band(budgets, low, high, colour))
+        data.append(
+            _line(budgets, [0, *(100 * point["accuracy"] for point in curve)], label, colour, hover="%{y:.1f} % within %{x:,.0f} tokens")
+        )
+    note = "Cut after the fact: the same samples, counted as right if they were done within the budget. Band: 95 % interval over problems."
+    cap = max(evaluation["budget_curve"][-1]["budget"] for _, _, evaluation in evaluations)
+    layout = _layout(x="tokens allowed per sample", yrange=[0, 102], xrange=[0, cap])
+    return Panel("Accuracy against token budget", _keys(evaluations), data, layout, note, "%", 360)
+
+
+def cost_panel(evaluations: Evaluations) -> Panel:
+    """Accuracy against the tokens really used on average, along the same budgets; the dot is the model uncut."""
+    data = []
+    for label, colour, evaluation in evaluations:
+        curve = evaluation["budget_curve"]
+        used, share = [0, *(point["tokens"] for point in curve)], [0, *(100 * point["accuracy"] for point in curve)]
+        data.append(_line(used, share, label, colour, hover="%{y:.1f} % at %{x:,.0f} tokens"))
+        mean, accuracy = evaluation["tokens"], evaluation["accuracy"]
+        dot = _line([mean["mean"]], [100 * accuracy["mean"]], f"{label}, uncut", colour, hover="%{y:.1f} % at %{x:,.0f} tokens")
+        dot |= {"mode": "markers", "marker": {"color": colour, "size": 10, "line": {"color": "white", "width": 1.5}}}
+        dot["error_y"] = _bars([100 * accuracy["mean"]], [100 * accuracy["low"]], [100 * accuracy["high"]], colour)
+        if mean["low"] is not None:
+            dot["error_x"] = _bars([mean["mean"]], [mean["low"]], [mean["high"]], colour)
+        data.append(dot)
+    note = "Tokens used: mean of min(length, budget) along the same budgets. Dot: nothing cut, with both 95 % intervals."
+    most = max(evaluation["tokens"]["high"] or evaluation["tokens"]["mean"] for _, _, evaluation in evaluations)
+    layout = _layout(x="mean tokens used per sample", yrange=[0, 102], xrange=[0, 1.05 * most])
+    return Panel("Accuracy against tokens used", _keys(evaluations), data, layout, note, "%", 360)
+
+
+def level_panels(evaluations: Evaluations) -> list[Panel]:
+    """One panel a family, tokens above and accuracy below, by level; all families share their axes."""
+    cells = [row for _, _, evaluation in evaluations for row in evaluation["by_level"]]
+    top = 1.08 * max((row["tokens"] for row in cells), default=1)
+    levels = sorted({row["level"] for row in cells})
+    panels = []
+    for family in sorted({row["family"] for row in cells}):
+        data: list[dict[str, Any]] = []
+        for label, colour, evaluation in evaluations:
+            rows = [row for row in evaluation["by_level"] if row["family"] == family]
+            level = [row["level"] for row in rows]
+            for axis, values, hover in (
+                ("y2", [row["tokens"] for row in rows], "%{y:,.0f} tokens"),
+                ("y", [100 * row["accuracy"] for row in rows], "%{y:.0f} %"),
+            ):
+                line = _line(level, values, label, colour, hover=hover)
+                data.append(line | {"mode": "lines+markers", "marker": {"size": 5, "color": colour}, "yaxis": axis})
+        layout = _layout(x="level", y="accuracy, %", yrange=[0, 105], xrange=[levels[0] - 0.4, levels[-1] + 0.4])
+        layout["xaxis"] |= {"dtick": max(1, (len(levels) + 7) // 8)}
+        layout["yaxis"] |= {"domain": [0, 0.42], "tickvals": [0, 50, 100]}
+        layout["yaxis2"] = {**_AXIS, **_title("tokens"), "range": [0, top], "domain": [0.54, 1], "nticks": 5}
+        problems = sum(row["problems"] for row in evaluations[0][2]["by_level"] if row["family"] == family)
+        panels.append(Panel(family or "all problems", [(f"{problems} problems", "", False)], data, layout, height=290))
+    return panels
+
+
+def training_panels(metrics: Sequence[dict[str, Any]]) -> list[Panel]:
+    """Small multiples over training steps; a panel none of whose metrics was recorded is left out."""
+    terms = sorted({key for record in metrics for key in record if key.startswith("reward/") and key != "reward/mean"})
+    shades = ["#6d9fb3", "#b59b6a", "#8f86b8", "#7aa884"]
+    plans: list[tuple[str, str, list[Curve], dict[str, Any]]] = [
+        ("Accuracy", "%", [Curve("accuracy", "right of all judged rollouts", AFTER)], {"scale": 100}),
+        ("Length", "tokens", [*_lengths(), Curve("limit", "limit", LIMIT, True)], {"zero": True}),
+        (
+            "Cut off, not judged",
+            "% of rollouts",
+            [Curve("truncated", "cut off", WRONG), Curve("not_judged", "not judged", LIMIT)],
+            {"scale": 100, "zero": True},
+        ),
+        ("Groups sampled", "groups", _groups(), {"stack": True}),
+        ("Reward", "", [Curve("reward/mean", "mean", AFTER), *(Curve(t, t[7:], shades[i % 4]) for i, t in enumerate(terms))], {}),
+        ("Entropy", "nats per token", [Curve("entropy", "of the policy, mean over tokens", AFTER)], {"zero": True}),
+        ("Clip fraction", "% of tokens", [Curve("clip_fraction", "ratio outside the clip range", AFTER)], {"scale": 100, "zero": True}),
+        ("KL to the reference", "nats per token", [Curve("kl", "estimate on sampled tokens", AFTER)], {}),
+        ("Gradient norm", "", [Curve("grad_norm", "before clipping", AFTER)], {"zero": True}),
+        (
+            "Learner against engine",
+            "nats",
+            [Curve("mismatch/mean", "mean gap of logprobs", AFTER), Curve("mismatch/max", "largest", BEFORE)],
+            {"log": True},
+        ),
+        ("Throughput", "tokens/s", [Curve("tokens_per_s", "sampled tokens", AFTER)], {"zero": True}),
+        ("Time per step", "seconds", _seconds(), {"stack": True}),
+    ]
+    panels = [training_panel(title, unit, curves, metrics, **options) for title, unit, curves, options in plans]
+    return [panel for panel in panels if panel.data]
+
+
+def training_panel(
+    title: str,
+    unit: str,
+    curves: Sequence[Curve],
+    metrics: Sequence[dict[str, Any]],
+    scale: float = 1,
+    zero: bool = False,
+    log: bool = False,
+    stack: bool = False,
+) -> Panel:
+    """Curves over steps: lines, or areas that add up. A null is a gap, a metric that is never there has no key."""
+    steps = [record["step"] for record in metrics]
+    data, keys = [], []
+    for curve in curves:
+        value = [None if record.get(curve.key) is None else scale * record[curve.key] for record in metrics]
+        if all(v is None for v in value) or (stack and not any(value)):
+            continue
+        line = _line(steps, value, curve.label, curve.colour, hover="%{y:.4~g}", dashed=curve.dashed, width=1.6)
+        if stack:
+            line |= {"stackgroup": "all", "fillcolor": curve.colour, "line": {"width": 0, "color": curve.colour}}
+        if len(steps) == 1:
+            line["mode"] = "markers"
+        data.append(line)
+        keys.append((curve.label, curve.colour, curve.dashed))
+    layout = _layout(yrange=[0, None] if zero or stack else None)
+    if log:
+        layout["yaxis"] |= {"type": "log", "exponentformat": "power", "dtick": 1}
+    return Panel(title, keys, data, layout, unit=unit)
+
+
+def held_out_panels(evaluations: Sequence[dict[str, Any]]) -> list[Panel]:
+    """Accuracy and tokens of every evaluation of a source over steps, with 95 % intervals."""
+    steps = [evaluation["step"] for evaluation in evaluations]
+    panels = []
+    for title, unit, key, scale in (("Held-out accuracy", "%", "accuracy", 100), ("Held-out tokens", "tokens", "tokens", 1)):
+        mean, low, high = (
+            [None if e[key][bound] is None else scale * e[key][bound] for e in evaluations] for bound in ("mean", "low", "high")
+        )
+        line = _line(steps, mean, title, AFTER, hover="%{y:.4~g}") | {"mode": "lines+markers"}
+        if None not in low:
+            line["error_y"] = _bars(mean, low, high, AFTER)
+        keys = [("mean with 95 % interval", AFTER, False)]
+        panels.append(Panel(title, keys, [line], _layout(yrange=[0, None] if key == "tokens" else None), unit=unit))
+    return panels
+
+
+def _lengths() -> list[Curve]:
+    return [Curve("length/wrong", "wrong", WRONG), Curve("length/right", "right", RIGHT), Curve("length/mean", "mean", AFTER)]
+
+
+def _groups() -> list[Curve]:
+    return [
+        Curve("groups/trained", "trained", AFTER),
+        Curve("groups/all_right", "all right", "#a9cbb7"),
+        Curve("groups/all_wrong", "all wrong", "#e3b49c"),
+        Curve("groups/flat", "constant reward", FAINT),
+        Curve("groups/not_judged", "not judged", LIMIT),
+    ]
+
+
+def _seconds() -> list[Curve]:
+    colours = {"sample": AFTER, "update": "#7fb1c2", "prepare": "#b59b6a", "publish": "#8f86b8", "record": FAINT}
+    return [Curve(f"seconds/{phase}", phase, colour) for phase, colour in colours.items()]
+
+
+def _keys(evaluations: Evaluations) -> list[tuple[str, str, bool]]:
+    return [(label, colour, False) for label, colour, _ in evaluations]
+
+
+def _line(
+    x: Sequence[Any], y: Sequence[Any], name: str, colour: str, *, hover: str, dashed: bool = False, width: float = 2.2
+) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": list(x),
+        "y": list(y),
+        "name": name,
+        "line": {"color": colour, "width": width, "dash": "4px,3px" if dashed else "solid"},
+        "hovertemplate": f"{hover}<extra>{name}</extra>",
+    }
+
+
+def _band(x: Sequence[Any], low: Sequence[float], high: Sequence[float], colour: str) -> dict[str, Any]:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return {
+        "type": "scatter",
+        "x": [*x, *reversed(x)],
+        "y": [*high, *reversed(low)],
+        "fill": "toself",
+        "fillcolor": f"rgba({red},{green},{blue},0.16)",
+        "line": {"width": 0},
+        "mode": "lines",
+        "hoverinfo": "skip",
+    }
+
+
+def _bars(mean: Sequence[Any], low: Sequence[Any], high: Sequence[Any], colour: str) -> dict[str, Any]:
+    up, down = ([b - a for a, b in zip(*ends, strict=True)] for ends in ((mean, high), (low, mean)))
+    return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "color": colour, "thickness": 1.3, "width": 0}
+
+
+def _title(text: str) -> dict[str, Any]:
+    return {"title": {"text": text, "standoff": 8}} if text else {}
+
+
+def _layout(*, x: str = "", y: str = "", yrange: list[Any] | None = None, xrange: list[Any] | None = None) -> dict[str, Any]:
+    xaxis: dict[str, Any] = {**_AXIS, "showgrid": False, **_title(x), **({"range": xrange} if xrange else {})}
+    yaxis: dict[str, Any] = {**_AXIS, **_title(y), "nticks": 6, **({"range": yrange} if yrange else {})}
+    if yrange == [0, None]:
+        yaxis["rangemode"] = "tozero"
+    return {
+        "font": _FONT,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "showlegend": False,
+        "margin": {"l": 8, "r": 10, "t": 6, "b": 8},
+        "xaxis": xaxis,
+        "yaxis": yaxis,
+        "hovermode": "closest",
+        "hoverlabel": {"bgcolor": "white", "bordercolor": "#c9ced4", "font": _FONT},
+        "dragmode": False,
+    }

@@ -1,0 +1,143 @@
+"""A run folder, read for people: whatever is there, with a note for whatever is not.
+
+Reports are wanted most when a run went wrong, so nothing here insists on a whole folder: a line half written by a
+killed process, a missing file or an unreadable one becomes a note. Nothing outside the folder is read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+_ROLLOUT_COLUMNS = [
+    "problem_id",
+    "family",
+    "level",
+    "problem",
+    "answer",
+    "sample",
+    "text",
+    "tokens",
+    "think_tokens",
+    "finish",
+    "verdict",
+    "reason",
+    "extracted",
+]
+
+
+@dataclass
+class Run:
+    """What a run folder says.
+
+    Attributes:
+        recipe, environment, status: contents of the three files, empty if missing.
+        metrics: one object a step, steps ascending; of a step recorded twice (a resumed run) the later one.
+        evaluations: contents of evals/step-*.json, steps ascending, each with `samples_file`, the name of the parquet beside it.
+        notes: sentences on what was missing or unreadable.
+    """
+
+    path: Path
+    recipe: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    status: dict[str, Any] = field(default_factory=dict)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+class Pair(NamedTuple):
+    """First and last evaluation on one source; `after` is None while there is only one."""
+
+    source: str
+    before: dict[str, Any]
+    after: dict[str, Any] | None
+
+
+def read_run(path: Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        ValueError: the folder does not exist or holds nothing of a run.
+    """
+    if not any((path / name).exists() for name in ("recipe.yaml", "metrics.jsonl", "status.json", "evals")):
+        raise ValueError(
+            f"{path}: not a run folder (no recipe.yaml, metrics.jsonl, status.json or evals); give the folder that `laconic run` made"
+        )
+    run = Run(path.resolve())
+    run.recipe = _read_mapping(run, "recipe.yaml")
+    run.environment = _read_mapping(run, "environment.json")
+    run.status = _read_mapping(run, "status.json")
+    run.metrics = _read_metrics(run)
+    files = sorted((run.path / "evals").glob("*.json"))
+    evaluations = [{**_read_mapping(run, f"evals/{file.name}"), "samples_file": f"{file.stem}.parquet"} for file in files]
+    run.evaluations = sorted(
+        (evaluation for evaluation in evaluations if "accuracy" in evaluation), key=lambda evaluation: evaluation["step"]
+    )
+    return run
+
+
+def pairs(run: Run) -> list[Pair]:
+    """The first and the last evaluation of every source, in order of appearance."""
+    by_source: dict[str, list[dict[str, Any]]] = {}
+    for evaluation in run.evaluations:
+        by_source.setdefault(evaluation["source"], []).append(evaluation)
+    return [Pair(source, found[0], found[-1] if len(found) > 1 else None) for source, found in by_source.items()]
+
+
+def read_rollouts(run: Run, evaluation: dict[str, Any], problem_ids: Iterable[str]) -> list[dict[str, Any]]:
+    """The samples of these problems from the parquet beside an evaluation; empty, with a note, if it cannot be read."""
+    return _read_parquet(run, run.path / "evals" / evaluation["samples_file"], filters=[("problem_id", "in", sorted(problem_ids))])
+
+
+def read_last_samples(run: Run) -> tuple[str, list[dict[str, Any]]]:
+    """Name and rows of the newest file of training samples, ("", []) if there is none."""
+    files = sorted((run.path / "samples").glob("step-*.parquet"))
+    return (files[-1].stem, _read_parquet(run, files[-1])) if files else ("", [])
+
+
+def _read_parquet(run: Run, file: Path, filters: list[Any] | None = None) -> list[dict[str, Any]]:
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(file, columns=_ROLLOUT_COLUMNS, filters=filters).to_pylist()
+        return rows
+    except (OSError, pa.ArrowException) as error:
+        run.notes.append(f"{file.relative_to(run.path)} could not be read ({str(error).splitlines()[0][:200]}).")
+        return []
+
+
+def _read_mapping(run: Run, name: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load((run.path / name).read_text()) if name.endswith(".yaml") else json.loads((run.path / name).read_text())
+    except FileNotFoundError:
+        run.notes.append(f"{name} is missing.")
+        return {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        run.notes.append(f"{name} could not be read ({str(error).splitlines()[0][:200]}).")
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _read_metrics(run: Run) -> list[dict[str, Any]]:
+    file = run.path / "metrics.jsonl"
+    if not file.exists():
+        run.notes.append("metrics.jsonl is missing: no step was recorded.")
+        return []
+    by_step: dict[int, dict[str, Any]] = {}
+    for number, line in enumerate(file.read_text(errors="replace").splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            by_step[record["step"]] = record
+        except (ValueError, KeyError, TypeError):
+            run.notes.append(f"metrics.jsonl:{number}: not a whole record, left out.")
+    return [by_step[step] for step in sorted(by_step)]

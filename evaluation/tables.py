@@ -1,0 +1,188 @@
+"""The report's tables: what stands behind the headline, and under which settings it was made."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from evaluation import words
+from evaluation.run_folder import Pair, Run, pairs
+from evaluation.scores import pass_at_k, standard_errors
+
+
+def noise_table(pair: Pair) -> str:
+    """Accuracy and length of each evaluation with n, k, budget, intervals, errors and shares (promise: no number without its noise)."""
+    columns = [pair.before] if pair.after is None else [pair.before, pair.after]
+    k = min(row["samples"] for evaluation in columns for row in evaluation["per_problem"])
+    lines = [_numbers(evaluation, k) for evaluation in columns]
+    heads = [f"step {evaluation['step']}" for evaluation in columns]
+    body = "".join(
+        f"<tr{' class=sub' if label.startswith(' ') else ''}><td>{label.strip()}</td>"
+        + "".join(f"<td>{line[label]}</td>" for line in lines)
+        + "</tr>"
+        for label in lines[0]
+    )
+    return f'<table class="numbers"><tr><th></th>{"".join(f"<th>{head}</th>" for head in heads)}</tr>{body}</table>'
+
+
+def _numbers(evaluation: Mapping[str, Any], k: int) -> dict[str, str]:
+    right_N = np.array([row["right"] for row in evaluation["per_problem"]])
+    samples_N = np.array([row["samples"] for row in evaluation["per_problem"]])
+    gen, fix = standard_errors(right_N, samples_N)
+    accuracy, length = evaluation["accuracy"], evaluation["tokens"]
+    asked = evaluation["problems"] * evaluation["samples"]
+    return {
+        "Problems × samples": f"{evaluation['problems']:,} × {evaluation['samples']}",
+        "Samples made, of those asked for": f"{samples_N.sum():,} of {asked:,}",
+        "Budget, tokens": words.tokens(evaluation["settings"]["max_tokens"]),
+        "Accuracy (mean of samples)": f"{words.percent(accuracy['mean'])} {_bounds(accuracy, 100, 1)}",
+        " standard error, new problems": words.percent(gen, 2),
+        " standard error, new samples": words.percent(fix, 2),
+        f"pass@{k}": words.percent(float(np.mean([pass_at_k(int(n), int(c), k) for n, c in zip(samples_N, right_N, strict=True)]))),
+        "Mean tokens": f"{words.tokens(length['mean'])} {_bounds(length, 1, 0 if length['mean'] >= 100 else 1)}",
+        " median, 90th percentile": f"{words.tokens(length['median'])}, {words.tokens(length['p90'])}",
+        " of right samples": words.tokens(length["right"]),
+        " of wrong samples": words.tokens(length["wrong"]),
+        "Cut off at the budget": words.percent(evaluation["truncated"]),
+        "No answer given": words.percent(evaluation["no_answer"]),
+        "Not judged": words.percent(evaluation["not_judged"], 2),
+    }
+
+
+def reservations(run: Run) -> list[str]:
+    """What a careful reader should know before quoting the headline, as sentences."""
+    sentences = []
+    for pair in pairs(run):
+        sentences += _about(pair)
+    if run.evaluations:
+        sentences.append(
+            "Intervals are 95 % bootstrap intervals over problems (10,000 resamples); two checkpoints are compared problem by problem."
+        )
+    seed = run.recipe.get("seed")
+    sentences.append(
+        f"One run with one seed{f' ({seed})' if seed is not None else ''}: how much another seed would differ is not in these intervals."
+    )
+    short = sum(bool(record.get("groups/short")) for record in run.metrics)
+    if short:
+        sentences.append(
+            f"{short} of {len(run.metrics)} steps trained on fewer groups than asked for, because the refill limit was reached."
+        )
+    unjudged = [record["not_judged"] for record in run.metrics if record.get("not_judged")]
+    if unjudged:
+        sentences.append(f"Training answers that could not be judged: at most {words.percent(max(unjudged), 2)} of a step.")
+    checks = [record["publish/check"] for record in run.metrics if record.get("publish/check") is not None]
+    if checks:
+        sentences.append(f"Engine and learner agreed on a fixed batch in {len(checks)} checks: mean gap at most {max(checks):.1e} nats.")
+    return sentences + run.notes
+
+
+def _about(pair: Pair) -> list[str]:
+    sentences = []
+    evaluations = [pair.before] if pair.after is None else [pair.before, pair.after]
+    for evaluation in evaluations:
+        at = f"At step {evaluation['step']}, "
+        if evaluation["not_judged"]:
+            most = evaluation["accuracy"]["mean"] + evaluation["not_judged"]
+            sentences.append(
+                f"{at}{words.percent(evaluation['not_judged'], 2)} of the samples could not be judged. They stay in the denominator, so "
+                f"accuracy is a lower bound; were all of them right, it would be {words.percent(most)}."
+            )
+        missing = evaluation["problems"] * evaluation["samples"] - sum(row["samples"] for row in evaluation["per_problem"])
+        if missing:
+            sentences.append(f"{at}{missing} samples that were asked for do not exist; their problems count with the samples they have.")
+    change = words.changes(pair)
+    if change:
+        width = (change[1].high - change[1].low) / (2 * 1.96)
+        if not math.isnan(width):
+            sentences.append(
+                f"A change of accuracy of about {280 * width:.1f} points would be seen in 4 of 5 such comparisons (2.8 standard errors)."
+            )
+            loss = f"a loss of more than {-100 * change[1].low:.1f} points" if change[1].low < 0 else "any loss"
+            sentences.append(f"At this confidence, {loss} of accuracy is ruled out.")
+    return sentences
+
+
+def settings_table(run: Run) -> str:
+    """The recipe at a glance; keys that a recipe lacks are left out."""
+    recipe = run.recipe
+    if not recipe:
+        return '<div class="empty">recipe.yaml is missing.</div>'
+    lines = {
+        "Recipe": [f"{_get(recipe, 'name')}, seed {_get(recipe, 'seed')}"],
+        "Model": [_get(recipe, "model.path"), _get(recipe, "model.revision"), _get(recipe, "model.dtype")],
+        "Stages": [" → ".join(map(str, recipe.get("stages") or []))],
+        "Problems": [_get(recipe, "data.train")],
+        "Step": [
+            f"{_get(recipe, 'sampler.prompts')} prompts × {_get(recipe, 'sampler.group_size')} rollouts",
+            f"temperature {_get(recipe, 'sampler.temperature')}",
+        ],
+        "Groups kept": [_get(recipe, "sampler.keep_groups")],
+        "Length limit": [f"{_get(recipe, 'budget.limit')} tokens", _get(recipe, "budget.kind")],
+        "Reward": [_term(term) for term in recipe.get("reward") or []],
+        "Advantage": [f"centre {_get(recipe, 'advantage.centre')}", f"scale {_get(recipe, 'advantage.scale')}"],
+        "Objective": [
+            f"clip −{_get(recipe, 'objective.clip_low')} / +{_get(recipe, 'objective.clip_high')}",
+            _get(recipe, "objective.aggregate"),
+            _kl(recipe),
+        ],
+        "Learner": [
+            f"{_get(recipe, 'learner.ranks')} rank, ZeRO {_get(recipe, 'learner.zero_stage')}",
+            f"learning rate {_get(recipe, 'learner.lr')}",
+        ],
+        "Engine": [_get(recipe, "engine.kind"), f"× {_get(recipe, 'engine.count')}"],
+        "Training": [f"{_get(recipe, 'train.steps')} steps"],
+        "Evaluation": [
+            f"{key.replace('_', ' ')} {value}" for key, value in (run.evaluations[-1]["settings"] if run.evaluations else {}).items()
+        ],
+    }
+    return _table((label, ", ".join(part for part in parts if part)) for label, parts in lines.items())
+
+
+def versions_table(run: Run) -> str:
+    """environment.json, flattened."""
+    if not run.environment:
+        return '<div class="empty">environment.json is missing.</div>'
+    return _table(_flat(run.environment))
+
+
+def _get(recipe: Mapping[str, Any], key: str) -> str:
+    value: Any = recipe
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return "" if value is None else str(value)
+
+
+def _term(term: Mapping[str, Any]) -> str:
+    rest = [f"{key} {value}" for key, value in term.items() if key != "kind"]
+    return f"{term.get('kind')} ({', '.join(rest)})" if rest else str(term.get("kind"))
+
+
+def _kl(recipe: Mapping[str, Any]) -> str:
+    coef = _get(recipe, "objective.kl.coef")
+    return "no KL" if coef in ("", "0", "0.0") else f"KL {coef} ({_get(recipe, 'objective.kl.estimator')})"
+
+
+def _flat(tree: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value)
+        else:
+            yield key.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _table(lines: Iterable[tuple[str, str]]) -> str:
+    return (
+        "<table>"
+        + "".join(f"<tr><td>{html.escape(label)}</td><td>{html.escape(text)}</td></tr>" for label, text in lines if text)
+        + "</table>"
+    )
+
+
+def _bounds(value: Mapping[str, Any], scale: float, digits: int) -> str:
+    if value["low"] is None:
+        return ""
+    return f'<span class="small">[{scale * value["low"]:,.{digits}f}, {scale * value["high"]:,.{digits}f}]</span>'

@@ -1,0 +1,121 @@
+"""Results in words: numbers with their units and intervals, and sentences that claim no more than the interval allows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from evaluation.run_folder import Pair, Run
+from evaluation.scores import Interval, difference_shown, paired_difference, paired_ratio
+
+_MUST_AGREE = ("temperature", "top_p", "max_tokens", "samples")
+
+
+def tokens(value: float | None) -> str:
+    """A token count: whole from 10 upwards, thousands apart; an en dash for none."""
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 9.95 else f"{value:.1f}"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """0.799 -> 79.9 %."""
+    return "–" if share is None or math.isnan(share) else f"{100 * share:.{digits}f} %"
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """+11.3 or −0.4, with a true minus; what rounds to zero has no sign."""
+    text = f"{abs(value):.{digits}f}"
+    return text if float(text) == 0 else ("+" if value > 0 else "−") + text
+
+
+def span(difference: Interval, digits: int = 1) -> str:
+    """The 95 % interval of a difference of shares, in points or per cent: "+8.9 to +13.8"."""
+    if math.isnan(difference.low):
+        return "no interval: one problem"
+    return f"{signed(100 * difference.low, digits)} to {signed(100 * difference.high, digits)}"
+
+
+def comparable(pair: Pair) -> str:
+    """Why two evaluations may not be compared, empty if they may: same sampling settings, same problems."""
+    before, after = pair.before, pair.after
+    if after is None:
+        return "there is only one evaluation"
+    for key in _MUST_AGREE:
+        old, new = before["settings"].get(key), after["settings"].get(key)
+        if old != new:
+            return f"{key} was {old} before and {new} after"
+    if {row["id"] for row in before["per_problem"]} != {row["id"] for row in after["per_problem"]}:
+        return "they were made on different problems"
+    return ""
+
+
+def changes(pair: Pair) -> tuple[Interval, Interval] | None:
+    """(relative change of mean tokens, difference of accuracy), after against before, None if not comparable."""
+    if pair.after is None or comparable(pair):
+        return None
+    after, before = pair.after["per_problem"], pair.before["per_problem"]
+    return paired_ratio(after, before, "tokens"), paired_difference(after, before, "accuracy")
+
+
+def change_text(change: Interval, problems: int, unit: str, digits: int = 1) -> str:
+    """A change with its interval, or the statement that none was shown, again with the interval."""
+    if difference_shown(change, problems):
+        return f"{signed(100 * change.mean, digits)} {unit}, 95 % interval {span(change, digits)}"
+    reason = "" if problems >= 6 else f", {problems} problems are too few"
+    return f"no difference shown: {signed(100 * change.mean, digits)} {unit}, 95 % interval {span(change, digits)}{reason}"
+
+
+def verdict(pair: Pair) -> str:
+    """One sentence on an evaluation before and after, every number with its noise."""
+    before, after = pair.before, pair.after
+    if after is None:
+        return (
+            f"One evaluation so far, at step {before['step']}: accuracy {_share_with_interval(before['accuracy'])} "
+            f"at {tokens(before['tokens']['mean'])} tokens on average, "
+            f"over {before['problems']} problems with {before['samples']} samples each."
+        )
+    lengths = f"{tokens(before['tokens']['mean'])} → {tokens(after['tokens']['mean'])}"
+    shares = f"{percent(before['accuracy']['mean'])} → {percent(after['accuracy']['mean'])}"
+    change = changes(pair)
+    if change is None:
+        return f"Mean tokens {lengths}, accuracy {shares}, but the two cannot be compared: {comparable(pair)}."
+    ratio, difference = change
+    n = before["problems"]
+    return (
+        f"Mean tokens {lengths} ({change_text(ratio, n, '%', 0)}), accuracy {shares} ({change_text(difference, n, 'points')}), "
+        f"paired over {n} problems with {before['samples']} samples each."
+    )
+
+
+def progress(run: Run) -> str:
+    """One sentence on training itself, empty before the first step. Training numbers are no evaluation and say so."""
+    seen = [record for record in run.metrics if record.get("accuracy") is not None and record.get("length/mean") is not None]
+    if not seen:
+        return ""
+    first, last = seen[0], seen[-1]
+    return (
+        f"In training, from step {first['step']} to step {last['step']}: "
+        f"mean tokens {tokens(first['length/mean'])} → {tokens(last['length/mean'])}, "
+        f"accuracy {percent(first['accuracy'])} → {percent(last['accuracy'])} "
+        "(sampled training problems, single steps; the evaluations are the evidence)."
+    )
+
+
+def status(run: Run) -> tuple[str, str]:
+    """(state, sentence) of a run."""
+    state = str(run.status.get("state", "unknown"))
+    at, reason = run.status.get("step"), str(run.status.get("reason") or "").strip().rstrip(".")
+    sentence = {
+        "finished": "The run finished",
+        "running": "The run was still going when this page was made",
+        "failed": "The run failed",
+        "stopped": "The run was stopped",
+        "no-effective-update": "The run taught nothing: no update had an effect",
+        "unknown": "How the run ended is not known: status.json is missing or unreadable",
+    }.get(state, f"The run ended as {state}")
+    return state, sentence + (f" at step {at}" if at is not None else "") + (f": {reason}." if reason else ".")
+
+
+def _share_with_interval(share: dict[str, Any]) -> str:
+    return f"{percent(share['mean'])} (95 % interval {100 * share['low']:.1f} to {100 * share['high']:.1f})"

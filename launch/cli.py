@@ -1,0 +1,216 @@
+"""The `laconic` command: train, evaluate, look; and what helps with that. Heavy libraries load only where they are needed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Teach reasoning models to reach the same answers in fewer tokens.",
+)
+recipes_app = typer.Typer(invoke_without_command=True, help="List the shipped recipes, or show one.")
+app.add_typer(recipes_app, name="recipes")
+out = Console()
+
+RecipeName = Annotated[str, typer.Argument(help="A shipped recipe (`laconic recipes`) or a YAML file.")]
+Overrides = Annotated[Optional[list[str]], typer.Argument(help="Changes to the recipe, e.g. train.steps=100 budget.limit=96.")]  # noqa: UP045
+Scale = Annotated[Optional[str], typer.Option(help="Overlay with the sizes of a machine: tiny, node8, or a YAML file.")]  # noqa: UP045
+Runs = Annotated[Path, typer.Option(help="Folder of the run folders.")]
+
+
+@app.command()
+def train(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    scale: Scale = None,
+    runs: Runs = Path("runs"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest whole checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a former run of the same name.")] = False,
+) -> None:
+    """Run a recipe's stages on this machine."""
+    with errors():
+        from recipes.loader import load
+
+        loaded = load(recipe, scale, overrides or [])
+        from launch.stages import run_recipe
+
+        folder = run_recipe(loaded, runs, resume=resume, overwrite=overwrite)
+        out.print(f"{folder} is complete. Look at it: [bold]laconic report {folder}[/bold]")
+
+
+@app.command()
+def plan(recipe: RecipeName, overrides: Overrides = None, scale: Scale = None) -> None:
+    """Say in words what a recipe would do here, and refuse what cannot work. Starts nothing."""
+    with errors():
+        from launch.explain import explain
+        from launch.plan import plan as make_plan
+        from recipes.loader import load
+
+        made = make_plan(load(recipe, scale, overrides or []))
+        out.print(explain(made), highlight=False, markup=False)
+        if made.blockers:
+            raise typer.Exit(1)
+
+
+@app.command("eval")
+def evaluate(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint folder or a Hugging Face hub id.")],
+    overrides: Overrides = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="tiny, a JSON-lines file with problem and answer, or hub:owner/name; repeatable.")
+    ] = None,
+    samples: Annotated[Optional[int], typer.Option(help="Rollouts of a problem.")] = None,  # noqa: UP045
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Folder for scores and samples (default: evals beside a local checkpoint).")
+    ] = None,
+) -> None:
+    """Sample held-out problems and report accuracy and tokens, with intervals and at every smaller budget."""
+    with errors():
+        from launch.evaluate import evaluate_checkpoint
+
+        words = [
+            *(overrides or []),
+            *([f"eval.data=[{', '.join(data)}]"] if data else []),
+            *([f"eval.samples={samples}"] if samples else []),
+        ]
+        evaluate_checkpoint(checkpoint, words, out_dir, out)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Make RUN/report.html, one self-contained page, from the files of a run."""
+    with errors():
+        from evaluation.report import report as make_report
+
+        out.print(f"{make_report(run)}", highlight=False)
+
+
+@app.command()
+def merge(
+    base: Annotated[Path, typer.Argument(help="Checkpoint that the training began with.")],
+    trained: Annotated[Path, typer.Argument(help="Checkpoint that it ended with.")],
+    to: Annotated[Path, typer.Option("--out", help="New folder for the merged checkpoint.")],
+    keep: Annotated[float, typer.Option(help="Share of entries to take over, largest changes first.")] = 0.25,
+    scale: Annotated[float, typer.Option(help="Factor on the changes taken over.")] = 0.7,
+    scope: Annotated[str, typer.Option(help="Rank changes over the whole model (global) or within each tensor (tensor).")] = "global",
+) -> None:
+    """Update-selective merge (DLER, arXiv 2510.15110): BASE plus the largest changes of TRAINED."""
+    with errors():
+        from rl.merge import merge as make_merge
+
+        if scope not in ("global", "tensor"):
+            raise ValueError(f"--scope: {scope!r}: expected global or tensor")
+        chosen: Literal["global", "tensor"] = "tensor" if scope == "tensor" else "global"
+        counts = make_merge(base, trained, to, keep, scale, chosen)
+        out.print(f"{to}: {counts['kept']:,} of {counts['entries']:,} entries moved, in {counts['tensors']} tensors", highlight=False)
+
+
+@app.command()
+def judge(
+    file: Annotated[Path, typer.Argument(help="JSON lines with gold and prediction.")],
+    to: Annotated[Optional[Path], typer.Option("--out", help="Where the judged lines go (default: FILE.judged.jsonl).")] = None,  # noqa: UP045
+    workers: Annotated[int, typer.Option(min=1, help="Judging processes.")] = os.cpu_count() or 1,
+    wall_s: Annotated[float, typer.Option(help="Seconds a comparison may take.")] = 3.0,
+    memory_mb: Annotated[int, typer.Option(min=1, help="Memory a comparison may add to its process.")] = 1024,
+    boxed: Annotated[bool, typer.Option("--boxed", help="Only boxed answers count.")] = False,
+) -> None:
+    """Grade (gold, prediction) lines in parallel; writes verdict, reason, extracted answer and seconds."""
+    with errors():
+        from rich.progress import Progress
+
+        from rewards.judge_file import judge_file
+
+        target = to or file.with_name(f"{file.stem}.judged.jsonl")
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("judging", total=None)
+            counts = judge_file(
+                file, target, workers=workers, wall_s=wall_s, memory_mb=memory_mb, bare=not boxed,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )  # fmt: skip
+        out.print(f"{target}: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()), highlight=False)
+
+
+@app.command()
+def doctor(deep: Annotated[bool, typer.Option("--deep", help="Also start vLLM's import and Ray, half a minute.")] = False) -> None:
+    """Check the installation and say what to do."""
+    with errors():
+        from launch.doctor import diagnose, render
+
+        checks = diagnose(deep=deep)
+        out.print(render(checks))
+        if any(check.state == "fail" for check in checks):
+            raise typer.Exit(1)
+
+
+@recipes_app.callback()
+def recipes(
+    context: typer.Context, keys: Annotated[bool, typer.Option("--keys", help="List every key with its default and meaning.")] = False
+) -> None:
+    """List the shipped recipes and scales, or all keys."""
+    if context.invoked_subcommand:
+        return
+    from recipes.keys import keys as all_keys
+    from recipes.loader import scales, shipped
+
+    if keys:
+        table = Table("key", "allowed", "default", "meaning", box=None, pad_edge=False)
+        for key in all_keys():
+            table.add_row(key.name, key.allowed, str(key.default), key.description)
+        out.print(table)
+        return
+    table = Table("recipe", "what it is", box=None, pad_edge=False)
+    for name, words in [*shipped().items(), *((f"--scale {name}", words) for name, words in scales().items())]:
+        table.add_row(name, words)
+    out.print(table)
+
+
+@recipes_app.command("show")
+def show(recipe: RecipeName, overrides: Overrides = None, scale: Scale = None) -> None:
+    """Print a recipe, resolved: every key with its value."""
+    with errors():
+        from recipes.loader import dump, load
+
+        out.print(dump(load(recipe, scale, overrides or [])), highlight=False, markup=False, end="")
+
+
+@contextmanager
+def errors() -> Iterator[None]:
+    """One clear error and exit code 1 for whatever a user can mend; LACONIC_DEBUG=1 shows the traceback."""
+    _hush()
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        Console(stderr=True).print(f"stopped: {error or 'interrupted'}; `--resume` goes on from the last checkpoint", highlight=False)
+        sys.exit(130)
+    except (ValueError, RuntimeError, OSError) as error:
+        if os.environ.get("LACONIC_DEBUG"):
+            raise
+        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/red] {_escaped(error)}", highlight=False)
+        sys.exit(1)
+
+
+def _hush() -> None:
+    """Keep libraries from talking over our own view; read by them when they are imported."""
+    from launch.machine import this_machine
+
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not this_machine().gpus:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+def _escaped(error: BaseException) -> str:
+    from rich.markup import escape
+
+    return escape(str(error) or type(error).__name__)

@@ -1,0 +1,236 @@
+"""The doctor: looks at an installation and a machine, and says for each finding whether it will do and what to do if not.
+
+`diagnose` looks, `render` shows; whether a failure ends the program is the caller's affair. Libraries that may hang or crash are
+tried in child processes with a deadline. Simplification: this machine only, no GPU drivers beyond what nvidia-smi reports.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from packaging.requirements import Requirement
+from rich.markup import escape
+from rich.table import Table
+
+from launch.machine import this_machine
+
+State = Literal["ok", "warn", "fail"]
+
+_GIB = 2**30
+_REINSTALL = "rm .venv/.installed && make install"
+_RAY_ANSWERS = """
+from launch.ray_start import start_ray, stop_ray
+start_ray(num_cpus=1, num_gpus=0)
+import ray
+assert ray.get(ray.remote(lambda: 6 * 7).remote(), timeout=60) == 42
+stop_ray()
+"""
+_JUDGE_AGREES = """
+from math_verify import parse, verify
+assert verify(parse(r"$\\frac{1}{2}$"), parse("$0.5$")), "1/2 and 0.5 count as different"
+assert not verify(parse(r"$\\frac{1}{2}$"), parse("$0.6$")), "1/2 and 0.6 count as equal"
+"""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding: what was looked at, whether it will do, what was found, and what to do (empty if nothing)."""
+
+    name: str
+    state: State
+    found: str
+    remedy: str = ""
+
+
+def diagnose(deep: bool = False, runs: Path = Path("runs")) -> list[Check]:
+    """Look at everything, cheap things first; nothing raises.
+
+    Args:
+        deep: also import vLLM and start Ray, half a minute.
+        runs: folder of the run folders; its disk is looked at.
+    """
+    machine = this_machine()
+    gpus = len(machine.gpus)
+    versions = installed_versions()
+    checks = [
+        python_version(sys.version_info[:2]),
+        *library_versions(requirements("cuda" if gpus else "cpu"), versions),
+        torch_build(gpus, versions.get("torch")),
+        torchvision_trap(),
+        cores(machine.cores),
+        memory(machine.memory),
+        disk("disk of runs", runs, least=2, enough=10),
+        disk("disk of Ray's session files", Path("/tmp"), least=1, enough=2),
+        shared_memory(),
+        compiler(gpus, shutil.which("c++") or shutil.which("g++")),
+        hub(os.environ),
+        probe("math-verify", _JUDGE_AGREES, timeout_s=60, done="1/2 equals 0.5, differs from 0.6", remedy=_REINSTALL),
+        probe("DeepSpeed", "import deepspeed", timeout_s=120, done="imports", remedy=_REINSTALL),
+    ]
+    if deep:
+        ray = "end other Ray programs of yours (`ray stop`), make room in /tmp and /dev/shm, or wait until the machine is less busy"
+        checks.append(probe("vLLM", "import vllm; vllm.LLM", timeout_s=180, done="imports", remedy=_REINSTALL))
+        checks.append(probe("Ray", _RAY_ANSWERS, timeout_s=240, done="starts on loopback and answers", remedy=ray))
+    return checks
+
+
+def render(checks: Sequence[Check]) -> Table:
+    """The findings as a table for the terminal."""
+    colour = {"ok": "green", "warn": "yellow", "fail": "red"}
+    table = Table("", "what", "found", "what to do", box=None, pad_edge=False)
+    for check in checks:
+        table.add_row(f"[{colour[check.state]}]{check.state}[/]", escape(check.name), escape(check.found), escape(check.remedy))
+    return table
+
+
+def requirements(extra: str) -> list[Requirement]:
+    """What laconic with an extra ("cpu", "cuda") requires on this platform, from its installed metadata; empty if not installed."""
+    try:
+        texts = metadata.requires("laconic") or []
+    except metadata.PackageNotFoundError:
+        return []
+    wanted = [Requirement(text) for text in texts]
+    return [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": extra})]
+
+
+def installed_versions() -> dict[str, str]:
+    """Version of every installed distribution, by normalised name."""
+    return {_normal(found.metadata["Name"]): found.version for found in metadata.distributions() if found.metadata["Name"]}
+
+
+def python_version(version: tuple[int, int]) -> Check:
+    found = f"{version[0]}.{version[1]} at {sys.executable}"
+    if (3, 11) <= version < (3, 15):
+        return Check("Python", "ok", found)
+    return Check("Python", "fail", found, "rm -r .venv, install Python 3.12, make install")
+
+
+def library_versions(wanted: Sequence[Requirement], versions: Mapping[str, str]) -> list[Check]:
+    """One failure for each library that is missing or not as required; one line for all that are.
+
+    Args:
+        wanted: what pyproject.toml requires.
+        versions: installed version by normalised name. Local labels (2.13.0+cpu) do not matter here.
+    """
+    if not wanted:
+        return [Check("libraries", "fail", "laconic itself is not installed here", "make install, then use .venv/bin/laconic")]
+    checks = []
+    for one in wanted:
+        version = versions.get(_normal(one.name))
+        if version is None:
+            checks.append(Check(one.name, "fail", f"missing, {one.specifier} is required", _REINSTALL))
+        elif not one.specifier.contains(version, prereleases=True):
+            checks.append(Check(one.name, "fail", f"{version}, {one.specifier} is required", _REINSTALL))
+    pinned = [f"{one.name} {versions.get(_normal(one.name))}" for one in wanted if str(one.specifier).startswith("==")]
+    return checks or [Check("libraries", "ok", f"{len(wanted)} as required: {', '.join(pinned)}")]
+
+
+def torch_build(gpus: int, version: str | None) -> Check:
+    """A CPU build beside a GPU wastes it; a CUDA build without one cannot feed the CPU build of vLLM.
+
+    Args:
+        gpus: GPUs that nvidia-smi reports.
+        version: of torch, with its local label, e.g. "2.13.0+cpu" or "2.13.0" (from PyPI on Linux: CUDA).
+    """
+    if version is None:
+        return Check("torch build", "fail", "no torch", _REINSTALL)
+    cpu_build = version.endswith("+cpu")
+    found = f"{version}, {gpus or 'no'} GPU{'s' if gpus > 1 else ''}"
+    if cpu_build and gpus:
+        return Check("torch build", "warn", f"{found}: the GPU is not used", "rm -r .venv && make install (takes the CUDA build)")
+    if not cpu_build and not gpus:
+        return Check("torch build", "fail", f"{found}: not the CPU build", "rm -r .venv && make install (takes the CPU build)")
+    return Check("torch build", "ok", found)
+
+
+def torchvision_trap() -> Check:
+    """A torchvision of another build makes `import transformers` fail; nothing here needs any."""
+    if importlib.util.find_spec("torchvision") is None:
+        return Check("torchvision", "ok", "absent, not needed")
+    remedy = "uv pip uninstall torchvision: it is not needed, and transformers cannot be imported beside a broken one"
+    return probe("torchvision", "import torchvision", timeout_s=60, done="present, imports", remedy=remedy)
+
+
+def cores(count: int) -> Check:
+    if count >= 2:
+        return Check("cores", "ok", str(count))
+    return Check("cores", "warn", str(count), "engines and learner share one core: expect twice the time")
+
+
+def memory(free: int) -> Check:
+    """Free memory in bytes, against what the tiny pipeline takes: about 4 GiB."""
+    found = f"{free / _GIB:.1f} GiB free"
+    if free >= 6 * _GIB:
+        return Check("memory", "ok", found)
+    state: State = "warn" if free >= 4 * _GIB else "fail"
+    return Check("memory", state, found, "free at least 6 GiB; `laconic plan RECIPE` says what a recipe needs")
+
+
+def disk(name: str, folder: Path, least: float, enough: float) -> Check:
+    """Free space where `folder` is or would be: fails under `least` GiB, warns under `enough` GiB or 5 % (Ray stops writing there)."""
+    there = next(parent for parent in [folder.absolute(), *folder.absolute().parents] if parent.exists())
+    usage = shutil.disk_usage(there)
+    share = usage.free / usage.total
+    found = f"{usage.free / _GIB:.1f} GiB free ({share:.0%}) at {there}"
+    if usage.free >= enough * _GIB and share >= 0.05:
+        return Check(name, "ok", found)
+    return Check(name, "fail" if usage.free < least * _GIB else "warn", found, f"make room: {enough:g} GiB and 5 % of the disk")
+
+
+def shared_memory() -> Check:
+    """Ray keeps published weights and groups in /dev/shm."""
+    folder = Path("/dev/shm")
+    free = shutil.disk_usage(folder).free if folder.exists() else 0
+    found = f"{free / _GIB:.1f} GiB free in /dev/shm"
+    if free >= _GIB:
+        return Check("shared memory", "ok", found)
+    return Check("shared memory", "warn", f"{found}: Ray falls back to files, slower", "in a container: --shm-size=4g")
+
+
+def compiler(gpus: int, path: str | None) -> Check:
+    """Triton and DeepSpeed's fused kernels compile on first use on GPUs; the CPU path compiles nothing."""
+    if path:
+        return Check("C++ compiler", "ok", path)
+    if not gpus:
+        return Check("C++ compiler", "ok", "none, not needed without a GPU")
+    return Check("C++ compiler", "fail", "none: GPU kernels cannot be compiled", "apt install g++ python3-dev")
+
+
+def hub(environment: Mapping[str, str]) -> Check:
+    """What of the Hugging Face hub can be used; the network is not asked."""
+    home = Path(environment.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    cache = Path(environment.get("HF_HUB_CACHE", home / "hub")).expanduser()
+    count = len([*cache.glob("models--*"), *cache.glob("datasets--*")])
+    offline = environment.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}
+    found = f"{count} models and data sets cached in {cache}, {'offline (HF_HUB_OFFLINE)' if offline else 'downloads allowed'}"
+    if offline and not count:
+        return Check(
+            "Hugging Face hub", "warn", found, "the tiny recipes need nothing; for hub models unset HF_HUB_OFFLINE or fill the cache"
+        )
+    return Check("Hugging Face hub", "ok", found)
+
+
+def probe(name: str, code: str, timeout_s: float, done: str, remedy: str) -> Check:
+    """Run `code` in a child of this Python; a crash, an exception or `timeout_s` seconds without an end is a failure."""
+    try:
+        child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        return Check(name, "fail", f"no answer in {timeout_s:g} s", remedy)
+    if child.returncode == 0:
+        return Check(name, "ok", done)
+    lines = [line for line in child.stderr.splitlines() if line.strip()]
+    return Check(name, "fail", lines[-1] if lines else f"ended with code {child.returncode}", remedy)
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,0 +1,74 @@
+"""`laconic eval`: a checkpoint's accuracy and tokens on held-out problems, by the same route as inside a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from evaluation.evaluate import evaluate, write_scores
+from launch.stages import engines, held_out, starting_checkpoint
+from recipes.loader import load
+from rewards.judge import Judge
+from rl.progress import Progress
+from rollout.scorer import Scorer
+from rollout.template import load_template
+
+
+def evaluate_checkpoint(checkpoint: str, overrides: list[str], folder: Path | None, console: Console) -> None:
+    """Evaluate and print; scores and samples go to `folder`.
+
+    Raises:
+        RecipeError, DataError, TemplateError, EngineError: one clear sentence each.
+        FileNotFoundError: a path that is not there.
+    """
+    is_path = checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") != 1
+    if is_path and not Path(checkpoint).expanduser().is_dir():
+        raise FileNotFoundError(f"{checkpoint}: no such checkpoint folder (a hub id looks like owner/name)")
+    recipe = load("evaluate", None, [f"model.path={checkpoint}", *overrides])
+    with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
+        parts = held_out(recipe, judge)
+        start = starting_checkpoint(recipe)
+        template = load_template(start, recipe.data.instruction)
+        target = folder or start / "evals"
+        with engines(recipe, start, template) as pool:
+            for part in parts:
+                with Progress(part.source, len(part.problems)) as progress:
+                    progress.phase("start engines")
+                    groups = evaluate(pool, Scorer(judge, template), part.problems, recipe.eval, recipe.seed, progress.count)
+                name = Path(part.source).stem
+                scores = write_scores(
+                    target,
+                    name,
+                    groups,
+                    checkpoint=checkpoint,
+                    step=0,
+                    source=part.source,
+                    settings=recipe.eval,
+                    seed=recipe.seed,
+                    engine=recipe.engine.kind,
+                )
+                console.print(_table(part.source, scores))
+                console.print(f"{target / name}.json", highlight=False)
+
+
+def _table(source: str, scores: dict) -> Table:
+    accuracy, tokens = scores["accuracy"], scores["tokens"]
+    settings = scores["settings"]
+    table = Table(
+        title=f"{source}: {scores['problems']} problems x {scores['samples']} samples, T {settings['temperature']}, at most {settings['max_tokens']} tokens",
+        box=None, pad_edge=False, title_justify="left",
+    )  # fmt: skip
+    for column in ("", "value", "95 % interval"):
+        table.add_column(column)
+    table.add_row("accuracy", f"{accuracy['mean']:.1%}", f"{accuracy['low']:.1%} .. {accuracy['high']:.1%}")
+    low, high = tokens["low"], tokens["high"]
+    table.add_row("tokens", f"{tokens['mean']:.1f}", "" if low is None else f"{low:.1f} .. {high:.1f}")
+    for name in ("right", "wrong", "truncated"):
+        table.add_row(f"tokens of {name}", "none" if tokens[name] is None else f"{tokens[name]:.1f}", "")
+    for name in ("truncated", "no_answer", "not_judged"):
+        table.add_row(f"share {name.replace('_', ' ')}", f"{scores[name]:.1%}", "")
+    for point in scores["budget_curve"][4::5]:
+        table.add_row(f"accuracy within {point['budget']} tokens", f"{point['accuracy']:.1%}", "cut after the fact")
+    return table

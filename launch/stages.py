@@ -1,0 +1,213 @@
+"""The stages of a recipe, in order: cold start, reinforcement learning, evaluation before and after.
+
+This module puts the pieces together and owns nothing else: it starts Ray, engines and learner, hands them to the loop,
+and closes everything again however the run ends.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from evaluation.evaluate import evaluate, write_scores
+from launch.plan import check_runnable, plan
+from launch.ray_start import start_ray, stop_ray
+from recipes.schema import Recipe
+from rewards.judge import Judge
+from rl import checkpoint, loop
+from rl.cold_start import cold_start
+from rl.learner import Learner
+from rl.progress import Progress
+from rl.publisher import Publisher
+from rl.run import Run, RunError
+from rollout.collector import Collector, PromptStream, seed_of
+from rollout.engine import EnginePool
+from rollout.reference_engine import ReferenceEngine
+from rollout.scorer import Scorer
+from rollout.sources import heldout_problems, training_source
+from rollout.template import Template, load_template
+from rollout.types import Problem
+from rollout.vllm_engine import VllmEngine, engine_environment
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Problems of one evaluation source."""
+
+    source: str
+    problems: list[Problem]
+
+
+def cache_folder() -> Path:
+    """Where cold-started reasoners are kept: $LACONIC_CACHE, else ~/.cache/laconic."""
+    return Path(os.environ.get("LACONIC_CACHE", "~/.cache/laconic")).expanduser()
+
+
+def device_of(recipe: Recipe) -> str:
+    """ "cuda" or "cpu", with `auto` resolved for this machine."""
+    if recipe.device != "auto":
+        return recipe.device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def run_recipe(recipe: Recipe, runs_dir: Path, resume: bool = False, overwrite: bool = False) -> Path:
+    """Run all stages; returns the run folder.
+
+    Raises:
+        PlanError, DataError, TemplateError, RunError: before anything expensive starts.
+        EngineError, LearnerError, PublishError, CheckpointError, NotJudged: while it runs; the run folder says so too.
+    """
+    check_runnable(plan(recipe))
+    if overwrite and not resume and (runs_dir / recipe.name / "recipe.yaml").exists():
+        shutil.rmtree(runs_dir / recipe.name)
+    with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
+        heldout = held_out(recipe, judge)
+        source = training_source(recipe.data, recipe.tiny, recipe.seed, judge.check_golds)
+        run = Run.create(recipe, runs_dir, resume)
+        with run:
+            start = starting_checkpoint(recipe)
+            template = load_template(start, recipe.data.instruction)
+            with Progress(
+                recipe.name, recipe.train.steps, checkpoint.metadata(run.checkpoint)["step"] if run.checkpoint else 0
+            ) as progress:
+                for where, reason in source.left_out[:5]:
+                    progress.message(f"left out {where}: {reason}")
+                if source.left_out:
+                    progress.message(f"{len(source.left_out)} rows of {source.name} left out: their gold answers cannot be judged")
+                if "rl" in recipe.stages:
+                    _reinforce(run, start, template, PromptStream(source, template, recipe), heldout, judge, progress)
+                elif heldout:
+                    with engines(recipe, start, template) as pool:
+                        _evaluate(run, pool, Scorer(judge, template), heldout, 0, str(start), progress)
+    return run.folder
+
+
+def starting_checkpoint(recipe: Recipe) -> Path:
+    """The folder the rl stage starts from: the cold-started reasoner, a local folder, or a hub snapshot."""
+    if recipe.model.path == "tiny":
+        with Progress("cold start", recipe.sft.steps) as progress:
+            return cold_start(recipe, cache_folder(), lambda step, steps, loss: progress.step({"step": step - 1, "loss": loss}))
+    path = Path(recipe.model.path).expanduser()
+    if path.is_dir():
+        return path
+    from huggingface_hub import snapshot_download
+
+    return Path(
+        snapshot_download(
+            recipe.model.path, revision=recipe.model.revision, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+        )
+    )
+
+
+def held_out(recipe: Recipe, judge: Judge) -> list[HeldOut]:
+    """The evaluation problems of a recipe; empty if it evaluates nothing."""
+    if "eval" not in recipe.stages and not recipe.eval.every:
+        return []
+    return [
+        HeldOut(name, heldout_problems(name, recipe.data, recipe.tiny, recipe.eval.problems, recipe.seed, judge.check_golds)[0])
+        for name in recipe.eval.data
+    ]
+
+
+@contextmanager
+def engines(recipe: Recipe, start: Path, template: Template, first_step: int = 0) -> Iterator[EnginePool]:
+    """Ray and the engine actors of a recipe, up for as long as the context lasts."""
+    device = device_of(recipe)
+    tensor_parallel = int(recipe.engine.vllm.get("tensor_parallel_size", 1))
+    gpus = recipe.engine.count * tensor_parallel + recipe.learner.ranks if device == "cuda" else 0
+    start_ray(num_cpus=os.cpu_count() or 1, num_gpus=gpus)
+    longest = recipe.data.max_prompt_tokens + max(recipe.budget.limit, recipe.eval.max_tokens)
+
+    def start_engine(index: int) -> Any:
+        actor: Any
+        arguments: tuple[Any, ...]
+        if recipe.engine.kind == "reference":
+            actor, arguments = ray.remote(ReferenceEngine), (start, recipe.model.dtype, device, template.stop_ids)
+        else:
+            seed = seed_of(recipe.seed, "engine", index, first_step) % 2**31
+            actor = ray.remote(VllmEngine)
+            arguments = (start, recipe.model.dtype, device, longest, template.stop_ids, seed, recipe.engine.vllm)
+        environment = {"env_vars": engine_environment(recipe.engine.threads, device)}
+        return actor.options(num_cpus=0, num_gpus=tensor_parallel if device == "cuda" else 0, runtime_env=environment).remote(*arguments)
+
+    try:
+        yield EnginePool(start_engine, recipe.engine.count)
+    finally:
+        stop_ray()
+
+
+def _reinforce(
+    run: Run, start: Path, template: Template, stream: PromptStream, heldout: list[HeldOut], judge: Judge, progress: Progress
+) -> None:
+    recipe = run.recipe
+    saved = run.checkpoint
+    done = 0
+    if saved is not None:
+        meta = checkpoint.metadata(saved)
+        if meta["template"] != template.digest:
+            raise RunError(
+                f"{saved} was made with chat template and tokenizer {meta['template']}, {start} has {template.digest}: use the run's own model"
+            )
+        done, stream.position = meta["step"], meta["position"]
+    run.truncate_to(done)
+    progress.phase("start engines and learner")
+    with engines(recipe, start, template, done) as pool:
+        learner = Learner(recipe, start, device_of(recipe))
+        learner.wait_ready()
+        pool.wait_ready()
+        if saved is not None:
+            learner.restore(saved)
+            progress.message(f"resumed {saved}: policy, optimiser, data position {stream.position}, step {done}" + _not_restored(recipe))
+        probe = [stream.template.prompt_ids(stream.source.at(position)) for position in range(16)]
+        publisher = Publisher(pool, recipe.publish, probe)
+
+        def evaluate_now(step: int) -> None:
+            _evaluate(run, pool, Scorer(judge, template), heldout, step, str(start) if step == 0 else f"checkpoints/step-{step}", progress)
+
+        if saved is None and "eval" in recipe.stages:
+            evaluate_now(0)
+        collector = Collector(pool, Scorer(judge, template, recipe.reward, recipe.budget), stream, recipe)
+        save = partial(loop.save_checkpoint, run, learner, stream, start)
+        loop.train(run, recipe, collector, learner, publisher, save, evaluate_now, progress)
+        if "eval" in recipe.stages:
+            evaluate_now(recipe.train.steps)
+
+
+def _not_restored(recipe: Recipe) -> str:
+    return (
+        "" if recipe.engine.kind == "reference" else "; not vLLM's random state, so the rollouts to come differ from an uninterrupted run's"
+    )
+
+
+def _evaluate(run: Run, pool: EnginePool, scorer: Scorer, heldout: list[HeldOut], step: int, name: str, progress: Progress) -> None:
+    settings, recipe = run.recipe.eval, run.recipe
+    for index, part in enumerate(heldout):
+        progress.phase(f"evaluate {part.source}")
+        groups = evaluate(pool, scorer, part.problems, settings, recipe.seed)
+        file = f"step-{step}" if index == 0 else f"step-{step}-{Path(part.source).stem}"
+        scores = write_scores(
+            run.folder / "evals",
+            file,
+            groups,
+            checkpoint=name,
+            step=step,
+            source=part.source,
+            settings=settings,
+            seed=recipe.seed,
+            engine=recipe.engine.kind,
+        )
+        accuracy, tokens = scores["accuracy"], scores["tokens"]
+        progress.message(
+            f"{part.source} after step {step}: accuracy {accuracy['mean']:.1%} [{accuracy['low']:.1%}, {accuracy['high']:.1%}], "
+            f"{tokens['mean']:.1f} tokens, {scores['truncated']:.1%} cut ({len(groups)} problems x {settings.samples})"
+        )

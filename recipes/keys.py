@@ -1,0 +1,121 @@
+"""What the schema allows, in plain words: every key with its type, default and description, and the nearest name to a wrong one.
+
+Everything here is read off `recipes/schema.py`; nothing is written twice.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from recipes.schema import Recipe, Section
+
+_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "multiple_of": "a multiple of", "pattern": "matching"}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of the schema.
+
+    Attributes:
+        name: dotted; `[]` stands for an item of a list, `[truncate]` for a reward term of that kind.
+        allowed: type and range in words.
+        default: as Python holds it; None stands for null, `...` for required.
+    """
+
+    name: str
+    allowed: str
+    default: Any
+    description: str
+
+
+def keys() -> list[Key]:
+    """Every key, in the schema's order."""
+    return list(_walk(Recipe, ""))
+
+
+def sections() -> list[str]:
+    """Dotted names of the mappings that hold keys."""
+    parents = (key.name.rpartition(".")[0] for key in keys())
+    return list(dict.fromkeys(name for name in parents if name and "[" not in name))
+
+
+def allowed(annotation: Any, metadata: Iterable[Any] = ()) -> str:
+    """Type and range of a field in words: "a whole number, at least 1", "one of k1, k2, k3", "text or null"."""
+    arguments = get_args(annotation)
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        more = [item for extra in arguments[1:] for item in (extra.metadata if isinstance(extra, FieldInfo) else [extra])]
+        return allowed(arguments[0], [*metadata, *more])
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys("null" if argument is types.NoneType else allowed(argument, metadata) for argument in arguments))
+    if origin is list:
+        least = next((bound.min_length for bound in metadata if hasattr(bound, "min_length")), 0)
+        return (f"a list (at least {least}) of " if least else "a list of ") + _items(arguments[0])
+    if origin is dict or (isinstance(annotation, type) and issubclass(annotation, Section)):
+        return "a mapping of keys"
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[annotation]
+    ranges = [f"{_BOUNDS[name]} {bound if name == 'pattern' else format(bound, 'g')}" for name, bound in _bounds(metadata)]
+    return f"{words}, {' and '.join(ranges)}" if ranges else words
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known dotted name most like `name`: the same last part under another section, else the most similar spelling, else None."""
+    known = list(known)
+    section, _, leaf = name.rpartition(".")
+
+    def likeness(other: str) -> float:
+        its_section, _, its_leaf = other.rpartition(".")
+        return _ratio(section, its_section) + 2 * _ratio(leaf, its_leaf)
+
+    same_leaf = [other for other in known if other.rpartition(".")[2] == leaf]
+    best = max(same_leaf or known, key=likeness, default=None)
+    return best if best is not None and (same_leaf or _ratio(leaf, best.rpartition(".")[2]) >= 0.6) else None
+
+
+def term_classes() -> dict[str, type[Section]]:
+    """Reward terms by their `kind`."""
+    union = get_args(Recipe.model_fields["reward"].annotation)[0]
+    members = get_args(get_args(union)[0])
+    return {get_args(member.model_fields["kind"].annotation)[0]: member for member in members}
+
+
+def _walk(section: type[Section], prefix: str) -> Iterator[Key]:
+    for name, field in section.model_fields.items():
+        dotted = prefix + name
+        annotation: Any = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            yield from _walk(annotation, f"{dotted}.")
+            continue
+        default = ... if field.is_required() else field.default
+        yield Key(dotted, allowed(annotation, field.metadata), default, field.description or "")
+        item = get_args(annotation)[0] if get_origin(annotation) is list else None
+        if item is not None and name == "reward":
+            for kind, term in term_classes().items():
+                yield from _walk(term, f"{dotted}[{kind}].")
+        elif isinstance(item, type) and issubclass(item, Section):
+            yield from _walk(item, f"{dotted}[].")
+
+
+def _items(item: Any) -> str:
+    if get_origin(item) is Literal:
+        return ", ".join(map(str, get_args(item)))
+    return "texts" if item is str else "mappings"
+
+
+def _bounds(metadata: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    for constraint in metadata:
+        for name in _BOUNDS:
+            if getattr(constraint, name, None) is not None:
+                yield name, getattr(constraint, name)
+
+
+def _ratio(one: str, other: str) -> float:
+    return SequenceMatcher(None, one, other).ratio()

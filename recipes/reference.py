@@ -1,0 +1,79 @@
+"""docs/recipes.md, made from the schema and the shipped recipes: `python -m recipes.reference` writes it, a test keeps it current."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from recipes.keys import Key, keys, term_classes
+from recipes.loader import scales, shipped, written
+from recipes.schema import Recipe, Section
+
+_HEAD = """# Recipes
+
+<!-- Made by `python -m recipes.reference` from recipes/schema.py and recipes/*.yaml. Change those. -->
+
+A recipe is a YAML file that holds what differs from the recipe it `extends` (a name, a path, or a list of them; later ones win).
+What nobody sets keeps the default listed below. Later wins: `extends`, the recipe, `--scale NAME`, `key=value` on the command line.
+Mappings merge; lists are replaced whole.
+
+    laconic train dler --scale tiny learner.lr=1e-4 stages=[rl,eval]
+
+A key that does not exist, or a value that is not allowed, stops everything before it starts:
+
+    recipes/mine.yaml:14: sampler.gruop_size: unknown key. Did you mean sampler.group_size? (laconic recipes --keys lists all)
+
+Lengths are policy tokens, times are seconds, log-probabilities are nats, schedules run in steps of the RL loop.
+"""
+
+
+def reference() -> str:
+    """The whole text of docs/recipes.md."""
+    every = keys()
+    parts = [_HEAD, f"There are **{len(every)} keys**.\n", "## Shipped recipes\n"]
+    parts += [_card(name, name, words) for name, words in shipped().items()]
+    parts += ["## Shipped scales\n"]
+    parts += [_card(name, f"scales/{name}", words) for name, words in scales().items()]
+    parts += ["## Keys\n", _table([key for key in every if "." not in key.name and "[" not in key.name])]
+    for section in dict.fromkeys(key.name.split(".")[0].split("[")[0] for key in every):
+        inside = [key for key in every if key.name.startswith((f"{section}.", f"{section}["))]
+        if inside:
+            parts += [f"### {section}\n", *_said(section), _table(inside)]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _card(name: str, file: str, words: str) -> str:
+    lines = [f"**{name}**: {words}\n"]
+    lines += [f"    {key}: {json.dumps(value)}" for key, value in written(file).items()]
+    return "\n".join(lines) + "\n"
+
+
+def _said(section: str) -> list[str]:
+    """A section's docstring, if it has one of its own."""
+    if section == "reward":
+        return [f"A list of terms, each with a `kind`: {', '.join(f'`{kind}`' for kind in term_classes())}.\n"]
+    schema: Any = Recipe.model_fields[section].annotation
+    return [f"{schema.__doc__.strip()}\n"] if schema.__doc__ and schema.__doc__ != Section.__doc__ else []
+
+
+def _table(rows: list[Key]) -> str:
+    lines = ["| key | value | default | meaning |", "|---|---|---|---|"]
+    lines += [f"| `{key.name}` | {_cell(key.allowed)} | {_default(key.default)} | {_cell(key.description)} |" for key in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _default(value: Any) -> str:
+    if value is ...:
+        return "(needed)"
+    if isinstance(value, list):
+        value = [item.model_dump() if isinstance(item, Section) else item for item in value]
+    return f"`{_cell(json.dumps(value))}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    (Path(__file__).parent.parent / "docs" / "recipes.md").write_text(reference(), encoding="utf-8")

@@ -1,0 +1,284 @@
+"""The recipe schema: every knob of Laconic, its default, its unit and what it means. Nothing else holds a default.
+
+A recipe is the method: a choice at each of a few independent slots. This module imports no torch, so that a
+recipe can be checked, explained and submitted from any laptop. Lengths are policy tokens, times are seconds,
+log-probabilities are nats, schedules run in steps of the RL loop.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A slot of the recipe: unknown keys are errors, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+
+class Model(Section):
+    path: str = Field("tiny", description="`tiny` (the reasoner that the sft stage makes), a checkpoint folder, or a Hugging Face hub id.")
+    revision: str | None = Field(None, description="Hub revision (branch, tag or commit); only for a hub id.")
+    dtype: Literal["fp32", "bf16"] = Field(
+        "fp32", description="Arithmetic of learner and engines. fp32 for about 1M parameters on a CPU, bf16 from about 25M."
+    )
+
+
+class Tiny(Section):
+    """The tiny reasoner: its problems, its verbosity and its size."""
+
+    layers: Count = Field(4, description="Transformer layers.")
+    width: Annotated[int, Field(ge=16, multiple_of=16)] = Field(128, description="Hidden width; heads are 32 wide.")
+    families: list[Literal["chain", "product", "sum", "linear"]] = Field(
+        ["chain", "product", "sum", "linear"], description="Problem families, drawn in equal shares."
+    )
+    recheck: Share = Field(0.6, description="Chance that a step of a cold-start trace is followed by re-checks.")
+    rederive: Share = Field(0.45, description="Chance that a finished cold-start trace derives everything again.")
+    slip: Share = Field(0.04, description="Chance that a step of a cold-start trace goes wrong (a later re-check may repair it).")
+
+
+class Sft(Section):
+    """The sft stage: the tiny reasoner's cold start on verbose traces, with TRL's SFTTrainer."""
+
+    steps: Count = Field(700, description="Optimiser steps.")
+    batch: Count = Field(48, description="Traces per step.")
+    lr: Positive = Field(2e-3, description="Peak learning rate (cosine, 5 % warm-up).")
+
+
+class Data(Section):
+    train: str = Field("tiny", description="`tiny` (generated), a JSON-lines file, or `hub:owner/name`.")
+    split: str = Field("train", description="Hub split.")
+    problem: str = Field("problem", description="Field that holds the problem text.")
+    answer: str = Field("answer", description="Field that holds the gold answer.")
+    instruction: str = Field("", description="Text put after every problem, behind a blank line.")
+    max_prompt_tokens: Count = Field(1024, description="Longer prompts are left out and counted.")
+
+
+class Sampler(Section):
+    prompts: Count = Field(32, description="Groups a step trains on (P).")
+    group_size: Count = Field(8, description="Rollouts of a prompt (G).")
+    temperature: Positive = Field(1.0, description="Sampling temperature; behaviour logprobs and the learner use the same.")
+    keep_groups: Literal["all", "raw", "shaped"] = Field(
+        "raw", description="Dynamic sampling: keep a group only if its correctness (`raw`) or its reward (`shaped`) is not constant."
+    )
+    max_refills: Natural = Field(
+        10,
+        description="Replacement prompts allowed in a step, as a multiple of `prompts`; past it the step trains on what there is and says so.",
+    )
+
+
+class Rung(Section):
+    at_least: Share = Field(0.0, description="Holds for groups whose share of right, finished rollouts is at least this.")
+    share: Share = Field(1.0, description="Length limit of such groups, as a share of budget.limit.")
+
+
+class Budget(Section):
+    kind: Literal["constant", "difficulty"] = Field(
+        "constant", description="`constant`: one limit; `difficulty`: the share of right rollouts of a prompt picks its rung (DA-DLER)."
+    )
+    limit: Count = Field(128, description="Tokens a rollout may use; generation stops there.")
+    ladder: list[Rung] = Field(
+        [], description="Rungs, first match wins; only for `difficulty`. The limits apply to rewards, after generation."
+    )
+
+    @model_validator(mode="after")
+    def _ladder_matches_kind(self) -> Budget:
+        if (self.kind == "difficulty") != bool(self.ladder):
+            raise ValueError("ladder: needed for kind difficulty and only there")
+        thresholds = [rung.at_least for rung in self.ladder]
+        if self.ladder and (thresholds != sorted(thresholds, reverse=True) or thresholds[-1] != 0):
+            raise ValueError("ladder: rungs must fall in at_least and end with one that always holds (no at_least)")
+        return self
+
+
+class VerdictTerm(Section):
+    kind: Literal["verdict"] = Field(..., description="1 for a right answer, else 0.")
+    weight: Positive = Field(1.0, description="Factor.")
+
+
+class TruncateTerm(Section):
+    kind: Literal["truncate"] = Field(
+        ..., description="A right answer beyond its limit, or cut off, keeps only `keep` of its point (DLER)."
+    )
+    keep: Share = Field(0.0, description="What remains: 0 in the DLER paper, 0.1 in its release.")
+
+
+class FormatTerm(Section):
+    kind: Literal["format"] = Field(..., description="1 for exactly one thinking block, closed, followed by one box, else 0.")
+    weight: Positive = Field(0.1, description="Factor.")
+    gate: Literal["none", "right"] = Field("none", description="`right`: counts for right answers only.")
+
+
+class FunctionTerm(Section):
+    kind: Literal["function"] = Field(..., description="A function of your own with TRL's reward signature.")
+    name: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] = Field(..., description="`module:function`.")
+    weight: float = Field(1.0, description="Factor.")
+    gate: Literal["none", "right"] = Field("none", description="`right`: counts for right answers only.")
+
+
+RewardTerm = Annotated[VerdictTerm | TruncateTerm | FormatTerm | FunctionTerm, Field(discriminator="kind")]
+
+
+class Judge(Section):
+    workers: Count = Field(2, description="Child processes that compare answers symbolically.")
+    wall_s: Positive = Field(3.0, description="Seconds a comparison may take before its process is killed.")
+    memory_mb: Count = Field(1024, description="Memory that a judging process may add to what it starts with.")
+    not_judged_limit: Share = Field(0.01, description="A step with a larger share of answers that could not be judged stops the run.")
+
+
+class Advantage(Section):
+    centre: Literal["group", "leave_one_out"] = Field(
+        "group", description="Baseline: the prompt's mean, or the mean of its other rollouts (RLOO)."
+    )
+    scale: Literal["none", "group", "batch", "batch_tokens", "batch_rewards"] = Field(
+        "batch",
+        description="Divide by the spread of: nothing (Dr.GRPO), the group (GRPO), all centred rewards (DLER eq. 3), all tokens (REINFORCE++-baseline), all raw rewards (TRL `batch`).",
+    )
+    ddof: Literal[0, 1] = Field(0, description="0: population spread; 1: Bessel's correction.")
+    boost: float = Field(0.0, description="Added to the scaled advantage of right answers (DLER release: 0.1).")
+
+
+class Kl(Section):
+    coef: NonNegative = Field(
+        0.0, description="Weight of the penalty against the reference (the model the stage starts from); 0 loads no reference."
+    )
+    estimator: Literal["k1", "k2", "k3"] = Field("k2", description="Per-token estimator (core.md 6.5: d, d^2/2, e^-d - 1 + d).")
+
+
+class Correction(Section):
+    kind: Literal["none", "tis"] = Field(
+        "none", description="`tis`: weigh tokens by min(learner / engine probability, cap); needs old_logprobs: learner."
+    )
+    cap: Positive = Field(2.0, description="Upper bound of a token's weight.")
+
+
+class Objective(Section):
+    clip_low: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="Ratios below 1 - clip_low stop pushing down.")
+    clip_high: Positive = Field(0.28, description="Ratios above 1 + clip_high stop pushing up.")
+    dual_clip: Annotated[float, Field(gt=1)] | None = Field(
+        None, description="Bound on the ratio of tokens with negative advantage (null: none)."
+    )
+    entropy: float = Field(0.0, description="Weight of the entropy bonus.")
+    aggregate: Literal["token_mean", "sequence_mean", "sequence_sum", "constant"] = Field(
+        "token_mean",
+        description="Mean over tokens; mean over rollouts of their token means; mean over rollouts of their sums; sum / (rollouts x budget.limit) (Dr.GRPO).",
+    )
+    old_logprobs: Literal["engine", "learner"] = Field(
+        "engine", description="What the ratio divides by: logprobs recorded while sampling, or recomputed by the learner before the update."
+    )
+    kl: Kl = Kl()
+    correction: Correction = Correction()
+
+    @model_validator(mode="after")
+    def _correction_needs_learner_logprobs(self) -> Objective:
+        if self.correction.kind != "none" and self.old_logprobs == "engine":
+            raise ValueError("correction: with old_logprobs: engine the ratio already holds it; set old_logprobs: learner")
+        return self
+
+
+class Learner(Section):
+    ranks: Count = Field(1, description="DeepSpeed processes (one GPU each on a GPU machine).")
+    zero_stage: Literal[0, 1, 2, 3] = Field(0, description="DeepSpeed ZeRO stage. bf16 needs at least 1 (fp32 master weights).")
+    lr: Positive = Field(1e-6, description="Learning rate.")
+    warmup_steps: Natural = Field(0, description="Steps of linear warm-up.")
+    weight_decay: NonNegative = Field(0.01, description="AdamW weight decay.")
+    grad_clip: Positive = Field(1.0, description="Bound on the global gradient norm.")
+    updates_per_step: Count = Field(1, description="Optimiser updates a step's groups are split into.")
+    micro_batch_tokens: Count = Field(
+        4096, description="Padded tokens of a micro-batch (rows x longest row); gradients accumulate over micro-batches."
+    )
+    logit_chunk_tokens: Count = Field(4096, description="Tokens whose logits exist at one time: bounds the [tokens, vocabulary] memory.")
+    gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
+    threads: Count = Field(2, description="CPU threads of a rank.")
+
+
+class Engine(Section):
+    kind: Literal["vllm", "reference"] = Field(
+        "vllm", description="vLLM, or the deterministic transformers engine that tests and resume checks use."
+    )
+    count: Count = Field(1, description="Engine actors.")
+    threads: Count = Field(1, description="CPU threads of an engine; on a CPU, engines x threads should not exceed the cores.")
+    vllm: dict[str, Any] = Field(
+        {}, description="Options handed to vLLM under its own names (tensor_parallel_size, gpu_memory_utilization, ...)."
+    )
+
+
+class Publish(Section):
+    check_every: Count = Field(
+        20, description="Steps between comparisons of engine and learner logprobs on a fixed batch; always done before the first update."
+    )
+    tolerance: Positive = Field(1e-3, description="Largest mean difference allowed, nats. fp32: 1e-3; bf16: 0.05.")
+
+
+class Train(Section):
+    steps: Count = Field(60, description="Steps of the rl stage.")
+    checkpoint_every: Natural = Field(20, description="Steps between checkpoints; 0: only the last.")
+    keep_checkpoints: Count = Field(2, description="Checkpoints kept; older ones go after the new one was read back.")
+    samples_per_step: Natural = Field(8, description="Whole rollouts kept of each step (shortest, longest, right, wrong, cut, not judged).")
+
+
+class Eval(Section):
+    data: list[str] = Field(["tiny"], description="Held-out problems: `tiny`, JSON-lines files, or `hub:owner/name`.")
+    problems: Natural = Field(256, description="Problems taken of each source; 0: all.")
+    samples: Count = Field(4, description="Rollouts of a problem.")
+    temperature: NonNegative = Field(0.6, description="Sampling temperature; 0 is greedy.")
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Nucleus sampling.")
+    max_tokens: Count = Field(320, description="Tokens a rollout may use.")
+    every: Natural = Field(0, description="Steps between evaluations during training; 0: only before and after.")
+
+
+class Recipe(Section):
+    """What to run. `extends` (a recipe this one starts from) is resolved by the loader and does not appear here."""
+
+    name: str = Field("unnamed", description="Names the run folder.")
+    seed: Natural = Field(0, description="The one seed: data order, sampling, learner, evaluation.")
+    stages: list[Literal["sft", "rl", "eval"]] = Field(
+        ["rl"], description="What runs, in order; each stage's checkpoint is the next one's start."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto`: GPUs if the machine has any.")
+    model: Model = Model()
+    tiny: Tiny = Tiny()
+    sft: Sft = Sft()
+    data: Data = Data()
+    sampler: Sampler = Sampler()
+    budget: Budget = Budget()
+    reward: list[RewardTerm] = Field(
+        [VerdictTerm(kind="verdict"), TruncateTerm(kind="truncate")], min_length=1, description="Terms that add up to a rollout's reward."
+    )
+    judge: Judge = Judge()
+    advantage: Advantage = Advantage()
+    objective: Objective = Objective()
+    learner: Learner = Learner()
+    engine: Engine = Engine()
+    publish: Publish = Publish()
+    train: Train = Train()
+    eval: Eval = Eval()
+    wandb: str | None = Field(None, description="Weights & Biases project; null: not used.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if self.sampler.group_size < 2:
+            raise ValueError(
+                f"sampler.group_size: {self.sampler.group_size}: advantage.centre {self.advantage.centre} compares rollouts of one prompt and needs at least 2"
+            )
+        if self.sampler.prompts % self.learner.updates_per_step:
+            raise ValueError(
+                f"learner.updates_per_step: {self.learner.updates_per_step} does not divide sampler.prompts {self.sampler.prompts}"
+            )
+        if self.model.dtype == "bf16" and self.learner.zero_stage == 0:
+            raise ValueError("learner.zero_stage: 0 with model.dtype bf16 would train without fp32 master weights; use 1 or more")
+        if not any(term.kind == "verdict" for term in self.reward):
+            raise ValueError("reward: no verdict term: nothing would tell right from wrong")
+        if len(self.stages) != len(set(self.stages)) or "sft" in self.stages[1:]:
+            raise ValueError(f"stages: {self.stages}: each at most once, sft first")
+        if "sft" in self.stages and self.model.path != "tiny":
+            raise ValueError("stages: sft makes the tiny reasoner; with model.path set there is nothing to cold-start")
+        return self

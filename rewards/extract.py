@@ -1,0 +1,96 @@
+r"""The final answer of a completion: the text behind the thinking, and in it the last box. Nothing else is ever read.
+
+Rules: what stands behind the last closing think tag is the answer segment; the last \boxed{} or \fbox{} of that
+segment is the answer, even if it is broken (then there is none: an earlier box was a step, not the answer).
+Simplification: no box, no answer. Reading numbers out of prose accepts unfinished chains ("... maybe 13").
+"""
+
+from __future__ import annotations
+
+import re
+
+OPEN_TAG = "<think>"
+CLOSE_TAG = "</think>"
+
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
+
+
+def answer_segment(text: str, *, thinking: bool = False, open_tag: str = OPEN_TAG, close_tag: str = CLOSE_TAG) -> str | None:
+    """The text behind the last closing think tag; None if thinking never closed.
+
+    Args:
+        text: the completion, without its prompt.
+        thinking: a closing tag is required, even if the completion shows no opening one (many chat templates put
+            the opening tag into the prompt). Without it, a text free of think tags is all answer.
+    """
+    _, closed, segment = text.rpartition(close_tag)
+    if closed:
+        return segment if open_tag not in segment else None
+    return None if thinking or open_tag in text else text
+
+
+def last_box(text: str) -> str | None:
+    r"""What the last \boxed{...} or \fbox{...} holds; None without one, or if its braces never balance.
+
+    An escaped brace (\{) is text, not nesting. Linear in the length of the text.
+    """
+    start = None
+    for match in _BOX.finditer(text):
+        start = match.end()
+    if start is None:
+        return None
+    depth = 1
+    for match in _BRACE.finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(match.group(), 0)
+        if depth == 0:
+            return text[start : match.start()]
+    return None
+
+
+def final_answer(text: str, *, finish: str, thinking: bool) -> tuple[str | None, str]:
+    """The answer to judge, or None and the reason why there is none.
+
+    Args:
+        text: the completion, without its prompt.
+        finish: "stop" or "length": a completion cut off in its thinking is "unfinished", not a thought left open.
+        thinking: a closing think tag is required.
+
+    Returns:
+        (answer, "") or (None, "unfinished" | "thinking not closed" | "no box" | "empty box").
+    """
+    segment = answer_segment(text, thinking=thinking)
+    if segment is None:
+        return None, "unfinished" if finish == "length" else "thinking not closed"
+    box = last_box(segment)
+    if box is None:
+        return None, "no box"
+    return (box, "") if box.strip() else (None, "empty box")
+
+
+def well_formed(text: str, *, opened: bool) -> bool:
+    """Exactly one thinking block, closed, followed by exactly one box.
+
+    Args:
+        opened: the prompt ends with the opening tag, so that the completion must not open another block.
+    """
+    thought, closed, answer = text.partition(CLOSE_TAG)
+    blocks = int(opened) + thought.count(OPEN_TAG)
+    if not closed or blocks != 1 or OPEN_TAG in answer or CLOSE_TAG in answer:
+        return False
+    return len(_BOX.findall(answer)) == 1 and last_box(answer) is not None
+
+
+def bare(text: str) -> str:
+    """An answer or a gold without its wrapping: box, math delimiters, outer spaces, a full stop at the end."""
+    inner = last_box(text) if _BOX.match(text.strip()) else None
+    text = (text if inner is None else inner).strip()
+    if text.endswith("."):
+        text = text[:-1].rstrip()
+    for left, right in _DELIMITERS:
+        if text.startswith(left) and text.endswith(right) and len(text) > len(left) + len(right):
+            inner = text[len(left) : -len(right)]
+            if left not in inner and right not in inner and not inner.endswith("\\"):
+                return inner.strip()
+    return text

@@ -1,0 +1,100 @@
+"""Advantages: how much better a rollout did than its peers.
+
+Every estimator is `centre` then `scale`; the named methods are pairs of the two
+(GRPO: group, group. Dr.GRPO: group, none. RLOO: leave_one_out, none. DLER: group, batch).
+A group without spread has nothing to teach: its advantages are exactly zero under every pair, not noise over epsilon.
+Simplification: outcome rewards only, one number a rollout that all its tokens share.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recipes.schema import Advantage
+
+_EPS = 1e-8  # rewards closer than this are equal; a spread below it is none
+_TRL_EPS = 1e-4
+
+
+def centre(reward_PG: np.ndarray, kind: str) -> np.ndarray:
+    """Subtract each prompt's baseline.
+
+    Args:
+        reward_PG: rewards, [prompts, rollouts]; at least two rollouts a prompt.
+        kind: "group" (mean of the prompt) or "leave_one_out" (mean of its other rollouts, arXiv 2402.14740).
+
+    Raises:
+        ValueError: a reward is not finite, or a group has one rollout.
+    """
+    reward_PG = np.asarray(reward_PG, dtype=np.float64)
+    P, G = reward_PG.shape
+    if G < 2:
+        raise ValueError(f"rewards [{P}, {G}]: baseline {kind} compares rollouts of one prompt; set sampler.group_size to 2 or more")
+    if not np.isfinite(reward_PG).all():
+        row, sample = np.argwhere(~np.isfinite(reward_PG))[0]
+        raise ValueError(
+            f"reward of row {row}, sample {sample} is {reward_PG[row, sample]}: every reward must be finite before advantages are taken"
+        )
+    centred_PG = reward_PG - reward_PG.mean(axis=1, keepdims=True)
+    if kind == "leave_one_out":
+        centred_PG *= G / (G - 1)
+    elif kind != "group":
+        raise ValueError(f"advantage.centre: {kind!r}: expected group or leave_one_out")
+    flat_P1 = np.ptp(reward_PG, axis=1, keepdims=True) <= _EPS
+    return np.where(flat_P1, 0.0, centred_PG)
+
+
+def scale(centred_PG: np.ndarray, kind: str, tokens_PG: np.ndarray, reward_PG: np.ndarray, ddof: int) -> np.ndarray:
+    """Divide by a spread (core.md 1.3; numbers that tell the kinds apart in 1.9, T1).
+
+    Args:
+        centred_PG: what `centre` made of `reward_PG`.
+        kind: "none"; "group" (spread of each prompt, GRPO; the same for both baselines, whose factor cancels);
+            "batch" (z-score over all rollouts, DLER eq. 3); "batch_tokens" (z-score in which a rollout counts once
+            per token: verl with ddof 1, OpenRLHF and NeMo-RL with ddof 0); "batch_rewards" (spread of the raw
+            rewards of the batch + 1e-4, no second mean: TRL `batch` with ddof 1).
+        tokens_PG: response lengths, tokens; read by "batch_tokens" only.
+        reward_PG: raw rewards; read by "batch_rewards" only.
+        ddof: 0 for the population spread, 1 for Bessel's correction.
+
+    Raises:
+        ValueError: "batch_tokens" and a rollout has no token.
+    """
+    mean = 0.0
+    match kind:
+        case "none":
+            return centred_PG
+        case "group":
+            std = centred_PG.std(axis=1, keepdims=True, ddof=ddof)
+        case "batch":
+            std = centred_PG.std(ddof=ddof)  # groups of one size: the batch mean of eq. 3 is zero already
+        case "batch_tokens":
+            if np.min(tokens_PG) < 1:
+                row, sample = np.argwhere(tokens_PG < 1)[0]
+                raise ValueError(
+                    f"row {row}, sample {sample} has no token: scale batch_tokens weighs a rollout by its length; leave empty rollouts out"
+                )
+            mean = np.average(centred_PG, weights=tokens_PG)
+            std = np.sqrt((tokens_PG * (centred_PG - mean) ** 2).sum() / (tokens_PG.sum() - ddof))
+        case "batch_rewards":
+            std = np.std(reward_PG, ddof=ddof) + _TRL_EPS
+        case _:
+            raise ValueError(f"advantage.scale: {kind!r}: expected none, group, batch, batch_tokens or batch_rewards")
+    flat_P1 = (centred_PG == 0).all(axis=1, keepdims=True)  # the token mean would move a flat group off zero
+    return np.where(flat_P1 | (std <= _EPS), 0.0, (centred_PG - mean) / np.maximum(std, _EPS))
+
+
+def advantages(reward_PG: np.ndarray, right_PG: np.ndarray, tokens_PG: np.ndarray, settings: Advantage) -> np.ndarray:
+    """Advantages of a batch, float64 [prompts, rollouts]: centre, scale, then the boost of right answers.
+
+    Args:
+        reward_PG: rewards after shaping.
+        right_PG: whether the answer is right before any shaping; the boost reads this, so cut answers get it too (core.md 1.6).
+        tokens_PG: response lengths, tokens.
+        settings: the recipe's advantage slot.
+
+    Raises:
+        ValueError: as `centre` and `scale`.
+    """
+    scaled_PG = scale(centre(reward_PG, settings.centre), settings.scale, tokens_PG, reward_PG, settings.ddof)
+    return scaled_PG + settings.boost * right_PG

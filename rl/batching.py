@@ -1,0 +1,37 @@
+"""Micro-batches: rows of like length together, every rank the same number of them.
+
+Padding is what a micro-batch wastes, so rows are sorted by length and dealt to the ranks back and forth (0 1 1 0 0 1 ...):
+each rank gets the same mix and nearly the same tokens, and the i-th micro-batches of two ranks are alike.
+Simplification: work is counted in padded tokens; attention's quadratic part is left out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def micro_batches(tokens_B: np.ndarray, micro_batch_tokens: int, ranks: int) -> list[list[np.ndarray]]:
+    """Row indices of each micro-batch of each rank, longest rows first; every row is in exactly one.
+
+    Args:
+        tokens_B: length of each row, prompt and response, tokens.
+        micro_batch_tokens: bound on rows x longest row; only a single row that is longer by itself may exceed it.
+        ranks: learner processes. All get equally many micro-batches, since they meet in every one of them
+            (ZeRO-3 gathers, gradient reduction); the last ones may be empty.
+    """
+    longest_first = np.argsort(-np.asarray(tokens_B), kind="stable")
+    turn = np.arange(len(longest_first)) % (2 * ranks)
+    owner = np.minimum(turn, 2 * ranks - 1 - turn)
+    dealt = [_pack(longest_first[owner == rank], tokens_B, micro_batch_tokens) for rank in range(ranks)]
+    count = max(map(len, dealt))
+    empty = np.zeros(0, dtype=longest_first.dtype)
+    return [batches + [empty] * (count - len(batches)) for batches in dealt]
+
+
+def _pack(rows: np.ndarray, tokens_B: np.ndarray, micro_batch_tokens: int) -> list[np.ndarray]:
+    batches = []
+    while len(rows):
+        fit = max(1, int(micro_batch_tokens // max(tokens_B[rows[0]], 1)))
+        batches.append(rows[:fit])
+        rows = rows[fit:]
+    return batches

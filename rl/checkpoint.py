@@ -1,0 +1,213 @@
+"""Checkpoints that are whole or invisible: a folder appears under its name only after every byte of it was read back.
+
+`write` fills a temporary folder beside the target, flushes it to the disk, seals it with a manifest (size and SHA-256 of
+every file, and what the caller wants to know again on resume), reads it back and renames it. A full disk, a crash and a
+second writer therefore leave the older checkpoints as they were. What is in the folder is the caller's business.
+Simplification: one writer process fills the folder, or waits for those that do (ranks on a shared file system).
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+_STEP = re.compile(r"step-(\d+)")
+_TEMP = re.compile(r"\.tmp-.+-(\d+)")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+log = logging.getLogger(__name__)
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that could not be written, or is not what its manifest says."""
+
+
+def write(folder: Path, fill: Callable[[Path], None], meta: dict[str, Any] | None = None) -> Path:
+    """Make `folder` appear at once, whole and verified, or not at all.
+
+    Args:
+        folder: final place, e.g. `checkpoints/step-40`. A broken folder of that name is replaced, a whole one never.
+        fill: writes the files into the folder it is given.
+        meta: JSON values kept in the manifest (step, version, ranks, ZeRO stage, recipe, template and tokenizer hashes).
+
+    Raises:
+        CheckpointError: anything failed; nothing of the attempt remains and older checkpoints are untouched.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(folder.parent)
+    if folder.exists() and _fault(folder) is None:
+        raise CheckpointError(f"checkpoint {folder} exists already and is whole: does another process write to this run? It is untouched")
+    temp = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
+    try:
+        temp.mkdir()
+        fill(temp)
+        _seal(temp, meta or {})
+        verify(temp)
+        if folder.exists() and _fault(folder) is not None:
+            shutil.rmtree(folder)
+        os.rename(temp, folder)  # fails if another writer was faster: a folder that holds files is never replaced
+        _sync(folder.parent)
+    except Exception as error:  # `fill` is the caller's: torch and safetensors report a full disk in classes of their own
+        raise CheckpointError(_explain(folder, temp, error)) from error
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
+    return folder
+
+
+def metadata(folder: Path) -> dict[str, Any]:
+    """The `meta` a checkpoint was written with; digests are not checked."""
+    return _manifest(folder)["meta"]
+
+
+def verify(folder: Path) -> None:
+    """Compare every file with the manifest.
+
+    Raises:
+        CheckpointError: naming the first file that is missing, has another size or another digest.
+    """
+    files = _manifest(folder)["files"]
+    for name, entry in files.items():
+        if not (folder / name).is_file():
+            raise CheckpointError(f"checkpoint {folder}: {name} is missing")
+        size = (folder / name).stat().st_size
+        if size != entry["size"]:
+            raise CheckpointError(f"checkpoint {folder}: {name} has {size} bytes, its manifest says {entry['size']}")
+    digests = _digests(folder, list(files))
+    for name, entry in files.items():
+        if digests[name] != entry["sha256"]:
+            raise CheckpointError(f"checkpoint {folder}: the content of {name} is not what was written (SHA-256 differs from the manifest)")
+
+
+def latest(checkpoints: Path) -> Path | None:
+    """The whole `step-N` folder with the highest N, None if there is none. Broken ones are skipped with a warning."""
+    for folder in reversed(_finished(checkpoints)):
+        fault = _fault(folder)
+        if fault is None:
+            return folder
+        log.warning("skipped a broken checkpoint: %s", fault)
+    return None
+
+
+def prune(checkpoints: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints, after the newest was read back.
+
+    Raises:
+        CheckpointError: the newest is broken; nothing is deleted.
+    """
+    folders = _finished(checkpoints)
+    if len(folders) <= keep:
+        return
+    verify(folders[-1])
+    for folder in folders[:-keep]:
+        hidden = checkpoints / f".tmp-{folder.name}-{os.getpid()}"
+        os.rename(folder, hidden)  # a kill in the middle of the deletion must not leave half a checkpoint in sight
+        shutil.rmtree(hidden)
+
+
+def _finished(checkpoints: Path) -> list[Path]:
+    """`step-N` folders in the order of N. Temporary folders have other names."""
+    if not checkpoints.is_dir():
+        return []
+    numbered = [(int(match[1]), folder) for folder in checkpoints.iterdir() if (match := _STEP.fullmatch(folder.name))]
+    return [folder for _, folder in sorted(numbered)]
+
+
+def _fault(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, None if it is whole."""
+    try:
+        verify(folder)
+    except (CheckpointError, OSError) as error:
+        return str(error)
+    return None
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+        if not isinstance(manifest["files"], dict) or not isinstance(manifest["meta"], dict):
+            raise TypeError("files and meta must be objects")
+    except FileNotFoundError:
+        raise CheckpointError(f"checkpoint {folder}: there is no {MANIFEST}, so it was never finished or is none of ours") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"checkpoint {folder}: {MANIFEST} cannot be read: {error}") from error
+    return manifest
+
+
+def _seal(folder: Path, meta: dict[str, Any]) -> None:
+    """Write the manifest and flush everything: files, then the manifest, then folders from the inside out."""
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    digests = _digests(folder, names)
+    files = {name: {"size": (folder / name).stat().st_size, "sha256": digests[name]} for name in names}
+    for name in names:
+        _sync(folder / name)
+    (folder / MANIFEST).write_text(json.dumps({"meta": meta, "files": files}, indent=1, allow_nan=False))
+    _sync(folder / MANIFEST)
+    for path in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
+        _sync(path)
+    _sync(folder)
+
+
+def _digests(folder: Path, names: list[str]) -> dict[str, str]:
+    """SHA-256 of files, streamed, several at a time (hashing releases the interpreter lock)."""
+
+    def digest(name: str) -> str:
+        with open(folder / name, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        return dict(zip(names, pool.map(digest, names), strict=True))
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or folder, and drop it from the page cache so that reading it back reads the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        if hasattr(os, "posix_fadvise") and path.is_file():
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_stale(checkpoints: Path) -> None:
+    """Delete temporary folders whose writer is dead (or had our process id: two writes never overlap in a process)."""
+    for folder in checkpoints.iterdir():
+        match = _TEMP.fullmatch(folder.name)
+        if match and (int(match[1]) == os.getpid() or not _alive(int(match[1]))):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _explain(folder: Path, temp: Path, error: Exception) -> str:
+    """One sentence each: what failed, the bytes, what still stands, what to do."""
+    written, free = _bytes(temp), shutil.disk_usage(folder.parent).free
+    standing = latest(folder.parent)
+    needed = max(written, _bytes(standing) if standing else 0)
+    full = (isinstance(error, OSError) and error.errno in _FULL) or free < 1 << 20 or free + written < needed
+    kept = f"{standing} is untouched" if standing else "no older checkpoint exists"
+    advice = f"free space for at least {needed:,} bytes and go on with --resume" if full else "remove the cause and go on with --resume"
+    return f"checkpoint {folder} was not written: {error}. {written:,} bytes were written, {free:,} are free. {kept}: {advice}"
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,288 @@
+"""The learner: DeepSpeed ranks as Ray actors that turn weighted rows into a better policy.
+
+Claim: the update depends on the rows and their weights alone, not on micro-batches, ranks or ZeRO stage: every rank adds
+up its share of one weighted sum, and gradients are reduced once per update. The learner is blind to algorithms.
+Simplification: parameters are loaded whole on every rank before ZeRO-3 shards them; one node.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import nullcontext
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+
+from recipes.schema import Recipe
+from rl import objective
+from rl.batching import micro_batches
+from rl.policy import MicroBatch, Row, load_policy, padded
+from rollout.weights import checkpoint_names, digests, pack
+
+_DEADLINE_S = 3600.0
+_MEANS = {"clip_fraction": "clipped", "ratio/mean": "ratio", "kl": "kl", "entropy": "entropy", "mismatch/mean": "mismatch"}  # metric: sum
+
+
+class LearnerError(RuntimeError):
+    """A learner rank failed; the message names it and what it said."""
+
+
+class LearnerRank:
+    """One DeepSpeed process. All ranks are called together, with the same method."""
+
+    def __init__(self, rank: int, port: int, checkpoint: Path, recipe: Recipe, device: str):
+        os.environ.update(
+            RANK=str(rank), WORLD_SIZE=str(recipe.learner.ranks), LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+        )
+        torch.set_num_threads(recipe.learner.threads)
+        import deepspeed
+
+        # Its shared-memory all-reduce is compiled at first use and waits forever on the lock of a killed build; gloo serves.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        deepspeed.init_distributed(dist_backend="nccl" if device == "cuda" else "gloo", verbose=False)
+        settings = recipe.learner
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[recipe.model.dtype]
+        policy = load_policy(checkpoint, dtype, recipe.sampler.temperature, settings.logit_chunk_tokens, settings.gradient_checkpointing)
+        self._engine, *_ = deepspeed.initialize(model=policy, model_parameters=policy.parameters(), config=deepspeed_config(recipe))
+        self._norm = float("nan")
+        if settings.zero_stage == 0:
+            self._engine.clip_fp32_gradients = self._clip  # DeepSpeed's own forgets the norm
+        self._reference = None
+        if recipe.objective.kl.coef:
+            self._reference = (
+                load_policy(checkpoint, dtype, recipe.sampler.temperature, settings.logit_chunk_tokens).to(device).requires_grad_(False)
+            )
+        self._rank, self._device, self._objective, self._ranks = rank, device, recipe.objective, settings.ranks
+        self._zero3 = settings.zero_stage == 3
+        self._names = checkpoint_names(checkpoint)
+        self._checkpoint = checkpoint
+
+    def update(self, updates: Sequence[Sequence[MicroBatch]], lr: float) -> dict[str, float]:
+        """One optimiser update for each entry of `updates`; sums over this rank's tokens (see objective.loss), plus `grad_norm` (largest)."""
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = lr
+        prepared = [[(padded(batch.rows, self._device), batch.calls) for batch in batches] for batches in updates]
+        if self._objective.old_logprobs == "learner" or self._reference is not None:
+            for tensors, calls in [item for batches in prepared for item in batches]:
+                self._score_before(tensors, calls)
+        sums: dict[str, float] = {}
+        for batches in prepared:
+            for tensors, calls in batches:
+                logp, entropy = self._engine(tensors["ids"], tensors["predicts"], tensors["targets"], calls)
+                batch: dict[str, torch.Tensor] = {
+                    name: tensors[name] for name in ("mask", "weight", "advantage", "engine_logp", "ref_logp") if name in tensors
+                }
+                batch |= {"logp": logp, "entropy": entropy, "old_logp": tensors.get("old_logp", tensors["engine_logp"])}
+                loss, stats = objective.loss(batch, self._objective)
+                self._engine.backward(loss * self._ranks, scale_wrt_gas=False)  # DeepSpeed averages over ranks
+                merge_sums(sums, {name: float(value) for name, value in stats.items()})
+            self._engine.step()
+            norm = self._engine.get_global_grad_norm()
+            merge_sums(sums, {"grad_norm_max": self._norm if norm is None else float(norm)})
+        return sums
+
+    @torch.no_grad()
+    def score(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """Logprobs (nats, temperature 1) of tokens 1.. of each sequence, float32 [len - 1]."""
+        policy = self._engine.module
+        temperature, policy.temperature = policy.temperature, 1.0
+        scores = []
+        for ids in sequences:
+            ids_T = torch.tensor(list(ids), device=self._device)
+            logp, _ = self._engine(ids_T[None], torch.ones(1, len(ids) - 1, dtype=torch.bool, device=self._device), ids_T[1:], 1)
+            scores.append(logp.cpu().numpy())
+        policy.temperature = temperature
+        return scores
+
+    def weights(self) -> tuple[Any, dict[str, int]]:
+        """All tensors of the checkpoint by name, packed, and their digests; empty on ranks other than 0."""
+        with self._gathered():
+            if self._rank:
+                return {}, {}
+            state = self._engine.module.model.state_dict()
+            packed = {name: pack(state[name]) for name in sorted(self._names)}
+        return packed, digests(packed)
+
+    def save(self, folder: Path) -> None:
+        """Write the policy as a Hugging Face checkpoint into `folder` and DeepSpeed's state into `folder`/learner."""
+        with self._gathered():
+            if self._rank == 0:
+                model = self._engine.module.model
+                state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+                model.save_pretrained(folder, state_dict=state, safe_serialization=True)
+        self._engine.save_checkpoint(str(folder / "learner"), tag="state", save_latest=False, exclude_frozen_parameters=False)
+
+    def restore(self, folder: Path) -> None:
+        """Read what `save` wrote; tensors and plain containers only, whatever the file holds."""
+        os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+        with torch.serialization.safe_globals(_deepspeed_classes()):
+            path, _ = self._engine.load_checkpoint(str(folder / "learner"), tag="state")
+        if path is None:
+            raise LearnerError(f"{folder}/learner: DeepSpeed found no state to resume from")
+
+    def process_id(self) -> int:
+        """The operating system's id of the process."""
+        return os.getpid()
+
+    @torch.no_grad()
+    def _score_before(self, tensors: dict[str, torch.Tensor], calls: int) -> None:
+        """Add the logprobs of the policy before the update and of the reference."""
+        inputs = tensors["ids"], tensors["predicts"], tensors["targets"], calls
+        if self._objective.old_logprobs == "learner":
+            tensors["old_logp"] = self._engine(*inputs)[0]
+        if self._reference is not None:
+            tensors["ref_logp"] = self._reference(*inputs)[0]
+
+    def _clip(self) -> None:
+        """What ZeRO-0 does before an optimiser step: bound the gradient, and keep its norm for the record."""
+        self._norm = float(torch.nn.utils.clip_grad_norm_(self._engine.module.parameters(), self._engine.gradient_clipping()))
+
+    def _gathered(self) -> Any:
+        import deepspeed
+
+        return deepspeed.zero.GatheredParameters(list(self._engine.module.parameters())) if self._zero3 else nullcontext()
+
+
+def deepspeed_config(recipe: Recipe) -> dict[str, Any]:
+    """The whole DeepSpeed configuration, written out so that a library default cannot change a run."""
+    settings = recipe.learner
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,  # we call step() once per update, after any number of backward()
+        "gradient_clipping": settings.grad_clip,
+        "zero_allow_untested_optimizer": True,
+        "zero_optimization": {"stage": settings.zero_stage, "overlap_comm": False, "contiguous_gradients": True, "reduce_scatter": True},
+        "bf16": {"enabled": recipe.model.dtype == "bf16"},
+        "fp16": {"enabled": False},
+        "optimizer": {
+            "type": "AdamW",
+            "params": {"torch_adam": True, "lr": settings.lr, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": settings.weight_decay},
+        },
+        "wall_clock_breakdown": False,
+        "steps_per_print": 1_000_000_000,
+    }
+
+
+class Learner:
+    """The ranks behind one door; the controller's view.
+
+    Args:
+        checkpoint: where the policy starts; also the KL reference.
+    """
+
+    def __init__(self, recipe: Recipe, checkpoint: Path, device: str):
+        self._recipe = recipe
+        port = free_port()
+        threads = str(recipe.learner.threads)
+        environment = {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
+        if device == "cpu":
+            environment |= {"DS_ACCELERATOR": "cpu", "GLOO_SOCKET_IFNAME": "lo"}
+        actor = ray.remote(LearnerRank).options(num_cpus=0, num_gpus=1 if device == "cuda" else 0, runtime_env={"env_vars": environment})
+        self._ranks = [actor.remote(rank, port, checkpoint, recipe, device) for rank in range(recipe.learner.ranks)]
+
+    def wait_ready(self, seconds: float = 600.0) -> list[int]:
+        """Block until every rank answers; their process ids."""
+        return self._all("process_id", seconds=seconds)
+
+    def update(self, updates: Sequence[Sequence[Row]], step: int) -> dict[str, float | None]:
+        """One optimiser update per entry of `updates`; the step's statistics by metric name (None without rows: nothing was learned)."""
+        settings = self._recipe.learner
+        lr = settings.lr * min(1.0, (step + 1) / max(settings.warmup_steps, 1))
+        if not updates:
+            return {"tokens/trained": 0, "lr": lr} | dict.fromkeys(("loss", "grad_norm", "mismatch/max", *_MEANS))
+        shares = [_dealt(rows, settings.micro_batch_tokens, settings.logit_chunk_tokens, settings.ranks) for rows in updates]
+        answers = self._all("update", *([[share[rank] for share in shares] for rank in range(settings.ranks)], [lr] * settings.ranks))
+        sums: dict[str, float] = {}
+        for answer in answers:
+            merge_sums(sums, answer)
+        tokens = max(sums["tokens"], 1.0)
+        return {
+            "loss": sums["loss"] / len(updates),
+            "tokens/trained": sums["tokens"],
+            "mismatch/max": sums["mismatch_max"],
+            "grad_norm": sums["grad_norm_max"],
+            "lr": lr,
+            **{metric: sums[name] / tokens for metric, name in _MEANS.items()},
+        }
+
+    def score(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """Logprobs of fixed sequences under the current policy; see LearnerRank.score."""
+        return self._all("score", [sequences] * len(self._ranks))[0]
+
+    def weights(self) -> tuple[Any, dict[str, int]]:
+        """A Ray reference to the packed weights, and their digests."""
+        refs = [rank.weights.options(num_returns=2).remote() for rank in self._ranks]
+        self._get([reference for _, reference in refs], "weights", _DEADLINE_S)
+        return refs[0][0], ray.get(refs[0][1])
+
+    def save(self, folder: Path) -> None:
+        """Write policy and optimiser state; see LearnerRank.save."""
+        self._all("save", [folder] * len(self._ranks))
+
+    def restore(self, folder: Path) -> None:
+        """Read policy and optimiser state; see LearnerRank.restore."""
+        self._all("restore", [folder] * len(self._ranks))
+
+    def stop(self) -> None:
+        """Kill the ranks."""
+        for rank in self._ranks:
+            ray.kill(rank)
+
+    def _all(self, method: str, *per_rank: Sequence[Any], seconds: float = _DEADLINE_S) -> list[Any]:
+        calls = [getattr(rank, method).remote(*(argument[index] for argument in per_rank)) for index, rank in enumerate(self._ranks)]
+        return self._get(calls, method, seconds)
+
+    def _get(self, calls: Sequence[Any], method: str, seconds: float) -> list[Any]:
+        """Wait for all ranks; the first failure ends the wait, since the others hang in a collective then."""
+        waiting = list(calls)
+        while waiting:
+            done, waiting = ray.wait(waiting, num_returns=1, timeout=seconds)
+            if not done:
+                raise LearnerError(f"learner: {len(waiting)} of {len(calls)} ranks did not finish {method} within {seconds:.0f} s")
+            try:
+                ray.get(done)
+            except ray.exceptions.RayError as error:
+                lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+                raise LearnerError(
+                    f"learner rank {calls.index(done[0])} failed in {method}: {lines[-1] if lines else type(error).__name__}"
+                ) from error
+        return ray.get(list(calls))
+
+
+def merge_sums(into: dict[str, float], new: dict[str, float]) -> None:
+    """Add statistics up; names that end in _max are combined by maximum."""
+    for name, value in new.items():
+        into[name] = max(into.get(name, value), value) if name.endswith("_max") else into.get(name, 0.0) + value
+
+
+def free_port() -> int:
+    """A free TCP port on loopback."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _dealt(rows: Sequence[Row], micro_batch_tokens: int, chunk: int, ranks: int) -> list[list[MicroBatch]]:
+    """Micro-batches of every rank, with equal head calls across ranks."""
+    dealt = micro_batches(np.array([row.tokens for row in rows]), micro_batch_tokens, ranks)
+    batches: list[list[MicroBatch]] = [[] for _ in range(ranks)]
+    for together in zip(*dealt, strict=True):
+        calls = max(1, *(ceil(sum(len(rows[index].ids) for index in indices) / chunk) for indices in together))
+        for rank, indices in enumerate(together):
+            batches[rank].append(MicroBatch([rows[index] for index in indices], calls))
+    return batches
+
+
+def _deepspeed_classes() -> list[type]:
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    return [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]

@@ -1,0 +1,89 @@
+"""The loop: sample and judge, prepare, update, publish, record. One loop, whatever the method."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from recipes.loader import recipe_hash
+from recipes.schema import Recipe
+from rl import algorithm, checkpoint
+from rl.learner import Learner
+from rl.progress import Progress
+from rl.publisher import Publisher
+from rl.run import Run
+from rollout.collector import Collector, PromptStream
+
+
+def train(
+    run: Run,
+    recipe: Recipe,
+    collector: Collector,
+    learner: Learner,
+    publisher: Publisher,
+    save: Callable[[int], None],
+    evaluate: Callable[[int], None],
+    progress: Progress,
+) -> None:
+    """Train until the recipe's last step.
+
+    Args:
+        save: writes a checkpoint that holds this many finished steps.
+        evaluate: evaluates the published policy after this many finished steps.
+    """
+    began = time.monotonic()
+    publisher.push(learner, version=run.step)
+    for step in run.remaining_steps():
+        start = time.monotonic()
+        progress.phase("sample")
+        collected = collector.next()
+        progress.phase("update")
+        batch = algorithm.prepare(collected.groups, recipe)
+        prepared = time.monotonic()
+        stats = learner.update(batch, step)
+        updated = time.monotonic()
+        progress.phase("publish")
+        pushed = publisher.push(learner, version=step + 1)
+        seconds = time.monotonic() - start
+        metrics = collected.metrics | stats | pushed
+        metrics |= {"seconds/update": updated - prepared, "seconds/step": seconds, "time": time.monotonic() - began}
+        metrics["tokens_per_s"] = (metrics["tokens/sampled"] or 0) / seconds
+        run.record(step, metrics, collected.groups)
+        progress.step(metrics)
+        if due(step + 1, recipe.train.checkpoint_every, recipe.train.steps):
+            progress.phase("checkpoint")
+            save(step + 1)
+        if recipe.eval.every and (step + 1) % recipe.eval.every == 0 and step + 1 < recipe.train.steps:
+            progress.phase("evaluate")
+            evaluate(step + 1)
+
+
+def due(done: int, every: int, total: int) -> bool:
+    """Whether a checkpoint is due after `done` of `total` steps."""
+    return done == total or (every > 0 and done % every == 0)
+
+
+def save_checkpoint(run: Run, learner: Learner, stream: PromptStream, start: Path, done: int) -> None:
+    """Write policy, tokenizer, optimiser state and data position as checkpoints/step-`done`, then let old ones go."""
+    recipe, template = run.recipe, stream.template
+
+    def fill(folder: Path) -> None:
+        learner.save(folder)
+        template.tokenizer.save_pretrained(folder)
+        generation = start / "generation_config.json"
+        if generation.exists():
+            (folder / generation.name).write_bytes(generation.read_bytes())
+
+    folder = run.folder / "checkpoints" / f"step-{done}"
+    meta = {
+        "step": done,
+        "version": done,
+        "position": stream.position,
+        "ranks": recipe.learner.ranks,
+        "zero_stage": recipe.learner.zero_stage,
+        "recipe": recipe_hash(recipe),
+        "template": template.digest,
+    }
+    checkpoint.write(folder, fill, meta)
+    checkpoint.prune(folder.parent, recipe.train.keep_checkpoints)

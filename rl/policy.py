@@ -1,0 +1,113 @@
+"""The policy as the learner sees it: token ids in, log-probabilities of the response tokens out.
+
+Claim: a row scores the same alone or in company. Rows are padded on the right and masks come from lengths, so under
+causal attention no real token ever sees padding and no pad id has a meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from rl.logprobs import token_logprobs
+
+
+@dataclass(frozen=True)
+class Row:
+    """One rollout as the learner trains on it.
+
+    Attributes:
+        prompt_ids, ids: token ids, int32.
+        engine_logp: behaviour logprobs of `ids`, nats.
+        advantage: of every token of `ids`.
+        weight: of every token in the loss (rl/objective.aggregation_weights).
+    """
+
+    prompt_ids: np.ndarray
+    ids: np.ndarray
+    engine_logp: np.ndarray
+    advantage: float
+    weight: float
+
+    @property
+    def tokens(self) -> int:
+        return len(self.prompt_ids) + len(self.ids)
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows that pass the model together; `calls` is how often every rank must call the head (rl/logprobs)."""
+
+    rows: list[Row]
+    calls: int
+
+
+def padded(rows: Sequence[Row], device: str) -> dict[str, Tensor]:
+    """Tensors of a micro-batch: `ids` [B, T], `predicts` [B, T-1] (position t predicts a response token), and per
+    response token, row after row: `targets`, `engine_logp`, `advantage`, `weight` [N] and `mask` (all true).
+
+    Without rows: one empty row, so that a rank with nothing to do still takes part.
+    """
+    longest = max((row.tokens for row in rows), default=2)
+    ids_BT = np.zeros((max(len(rows), 1), longest), np.int64)
+    predicts_BT = np.zeros((max(len(rows), 1), longest - 1), bool)
+    for index, row in enumerate(rows):
+        ids_BT[index, : row.tokens] = np.concatenate([row.prompt_ids, row.ids])
+        predicts_BT[index, len(row.prompt_ids) - 1 : row.tokens - 1] = True
+    lengths = [len(row.ids) for row in rows]
+    per_token = {
+        "targets": np.concatenate([row.ids for row in rows]).astype(np.int64) if rows else np.zeros(0, np.int64),
+        "engine_logp": np.concatenate([row.engine_logp for row in rows]).astype(np.float32) if rows else np.zeros(0, np.float32),
+        "advantage": np.repeat(np.array([row.advantage for row in rows], np.float32), lengths),
+        "weight": np.repeat(np.array([row.weight for row in rows], np.float32), lengths),
+    }
+    arrays = {"ids": ids_BT, "predicts": predicts_BT, **per_token}
+    tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+    tensors["mask"] = torch.ones_like(tensors["targets"], dtype=torch.bool)
+    return tensors
+
+
+class Policy(nn.Module):
+    """A causal language model that returns logprobs (and entropy) of response tokens, [N] float32, nats."""
+
+    def __init__(self, model: Any, temperature: float, chunk: int):
+        super().__init__()
+        self.model = model
+        self.temperature, self.chunk = temperature, chunk
+
+    def forward(self, ids_BT: Tensor, predicts_BT: Tensor, targets_N: Tensor, calls: int) -> tuple[Tensor, Tensor]:
+        hidden_BTH = self.model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
+        hidden_NH = hidden_BTH[:, :-1][predicts_BT]
+        logp_N, entropy_N = token_logprobs(
+            hidden_NH, self.model.get_output_embeddings(), targets_N, self.temperature, self.chunk, True, calls
+        )
+        assert entropy_N is not None
+        return logp_N, entropy_N
+
+
+def load_policy(checkpoint: Path, dtype: torch.dtype, temperature: float, chunk: int, gradient_checkpointing: bool = False) -> Policy:
+    """Read a checkpoint and make sure that body and head alone explain its logits.
+
+    Raises:
+        ValueError: the model does something to its logits that `Policy` would miss (scaling, soft-capping).
+    """
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype, trust_remote_code=False, attn_implementation="sdpa")
+    model.eval()  # no dropout: a ratio of 1 must be 1
+    ids = torch.arange(4)[None] % model.config.vocab_size
+    with torch.no_grad():
+        whole, parts = model(ids).logits, model.get_output_embeddings()(model.base_model(ids, use_cache=False).last_hidden_state)
+    if not torch.allclose(whole, parts, atol=1e-3, rtol=1e-2):
+        raise ValueError(
+            f"{checkpoint}: {type(model).__name__} changes its logits behind the output head; this architecture is not supported"
+        )
+    if gradient_checkpointing:
+        model.train()  # transformers recomputes in training mode only; the architectures we accept have no dropout by default
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return Policy(model, temperature, chunk)

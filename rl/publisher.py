@@ -1,0 +1,65 @@
+"""The publisher: the weights that were trained become the weights that sample, or the run stops.
+
+Every push carries a version and a digest per tensor which every engine must confirm; an engine drops its caches in the
+same call. Digests cannot see what an engine makes of the bytes it got (a packed copy that stays old, a wrong layout), so
+before the first update and every few steps all engines score a fixed batch, and their logprobs must be the learner's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from recipes.schema import Publish
+from rl.learner import Learner
+from rollout.engine import EnginePool
+
+
+class PublishError(RuntimeError):
+    """Engines do not hold the weights that the learner sent."""
+
+
+class Publisher:
+    """Pushes weights and checks that they arrived.
+
+    Args:
+        probe: token ids of the fixed batch.
+    """
+
+    def __init__(self, pool: EnginePool, settings: Publish, probe: Sequence[Sequence[int]]):
+        self._pool, self._settings, self._probe = pool, settings, probe
+        self._checked = False
+
+    def push(self, learner: Learner, version: int) -> dict[str, float | None]:
+        """Load the learner's weights into every engine as policy version `version`.
+
+        Returns:
+            `seconds/publish`, and `publish/check` (mean |gap| in nats) on pushes that checked.
+
+        Raises:
+            PublishError: an engine confirms other bytes, or gives other logprobs than the learner.
+        """
+        start = time.monotonic()
+        weights, digests = learner.weights()
+        for engine, confirmed in enumerate(self._pool.push(weights, version)):
+            wrong = sorted(name for name in digests.keys() | confirmed.keys() if digests.get(name) != confirmed.get(name))
+            if wrong:
+                raise PublishError(f"engine {engine} holds other bytes than version {version} of {wrong[0]} ({len(wrong)} tensors differ)")
+        metrics: dict[str, float | None] = {}
+        if not self._checked or version % self._settings.check_every == 0:
+            metrics["publish/check"] = self._check(learner, version)
+        metrics["seconds/publish"] = time.monotonic() - start
+        return metrics
+
+    def _check(self, learner: Learner, version: int) -> float:
+        expected = np.concatenate(learner.score(self._probe))
+        gaps = [float(np.abs(np.concatenate(scores) - expected).mean()) for scores in self._pool.score(self._probe)]
+        if not max(gaps) <= self._settings.tolerance:  # NaN fails too
+            raise PublishError(
+                f"engine {int(np.argmax(gaps))} gives other logprobs than the learner for version {version}: mean gap {max(gaps):.2g} nats, "
+                f"publish.tolerance {self._settings.tolerance:g}. The engine does not run the weights it was sent"
+            )
+        self._checked = True
+        return max(gaps)

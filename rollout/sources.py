@@ -1,0 +1,147 @@
+"""Where problems come from: generated, a JSON-lines file, or the Hugging Face hub, all read by position.
+
+Claim: the problem at a position is a function of recipe and position alone (an epoch is a seeded permutation), so a
+position is all that a checkpoint must remember. Rows whose gold cannot be judged are listed and left out, never skipped in silence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from recipes.schema import Data, Tiny
+from rollout.tiny_task import problems as tiny_problems
+from rollout.types import Problem
+
+
+class DataError(ValueError):
+    """A source cannot be read; the message names file, line and remedy."""
+
+
+@dataclass
+class Source:
+    """Problems by position, without end.
+
+    Attributes:
+        name: what the recipe calls it.
+        left_out: (problem id, reason) of rows that cannot be used.
+    """
+
+    name: str
+    at: Callable[[int], Problem]
+    rows: int | None = None
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+
+def training_source(data: Data, tiny: Tiny, seed: int, check_golds: Callable[[Sequence[str]], list[str | None]]) -> Source:
+    """The recipe's training problems.
+
+    Args:
+        check_golds: for each gold the reason why it is unusable, or None (rewards.judge.Judge.check_golds).
+    """
+    if data.train == "tiny":
+        return Source("tiny", lambda position: tiny_problems("train", tiny.families, seed, position, 1)[0])
+    kept, left_out = audited(read_rows(data.train, data), check_golds)
+    if not kept:
+        raise DataError(
+            f"{data.train}: none of its {len(left_out)} rows has a usable gold answer (first: {left_out[0][1] if left_out else 'no rows'})"
+        )
+    return Source(data.train, lambda position: kept[_shuffled(position, len(kept), seed)], len(kept), left_out)
+
+
+def heldout_problems(
+    name: str, data: Data, tiny: Tiny, count: int, seed: int, check_golds: Callable[[Sequence[str]], list[str | None]]
+) -> tuple[list[Problem], list[tuple[str, str]]]:
+    """`count` problems to evaluate on (0: all; for `tiny` all means 512), and what was left out."""
+    if name == "tiny":
+        return tiny_problems("heldout", tiny.families, seed, 0, count or 512), []
+    kept, left_out = audited(read_rows(name, data.model_copy(update={"split": "test"} if name.startswith("hub:") else {})), check_golds)
+    if not kept:
+        raise DataError(f"{name}: no row has a usable gold answer")
+    chosen = np.sort(np.random.default_rng(0).permutation(len(kept))[: count or len(kept)])
+    return [kept[index] for index in chosen], left_out
+
+
+def audited(
+    rows: Sequence[Problem], check_golds: Callable[[Sequence[str]], list[str | None]]
+) -> tuple[list[Problem], list[tuple[str, str]]]:
+    """Split rows into usable ones and (id, reason) of the others."""
+    reasons = check_golds([row.answer for row in rows])
+    kept = [row for row, reason in zip(rows, reasons, strict=True) if reason is None]
+    return kept, [(row.id, reason) for row, reason in zip(rows, reasons, strict=True) if reason is not None]
+
+
+def read_rows(name: str, data: Data) -> list[Problem]:
+    """All rows of a JSON-lines file or a hub set.
+
+    Raises:
+        DataError: not there, not JSON (file and line), or a field is missing (file, line and the fields there are).
+    """
+    if name.startswith("hub:"):
+        revision, rows = _hub_rows(name, data)
+    else:
+        revision, rows = _file_rows(Path(name))
+    return [_problem(f"{Path(name).name}@{revision}", where, row, data) for where, row in rows]
+
+
+def _problem(source: str, where: str, row: dict[str, object], data: Data) -> Problem:
+    for key in (data.problem, data.answer):
+        if key not in row:
+            raise DataError(f"{where}: no field {key!r}; it has {', '.join(sorted(row))}. Set data.problem and data.answer in the recipe")
+    level = row.get("level", 0)
+    return Problem(
+        id=f"{source}/{where.rsplit(':', 1)[-1]}",
+        text=str(row[data.problem]),
+        answer="" if row[data.answer] is None else str(row[data.answer]),
+        family=str(row.get("family", row.get("subject", ""))),
+        level=int(str(level)) if str(level).isdigit() else 0,
+    )
+
+
+_Rows = list[tuple[str, dict[str, object]]]
+
+
+def _file_rows(path: Path) -> tuple[str, _Rows]:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file (sources are `tiny`, a JSON-lines file, or hub:owner/name)")
+    content = path.read_bytes()
+    rows: _Rows = []
+    for number, line in enumerate(content.decode("utf-8", errors="replace").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}:{number}: not JSON ({error.msg} at column {error.colno})") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{path}:{number}: not a JSON object but {type(row).__name__}")
+        rows.append((f"{path}:{number}", row))
+    return hashlib.sha256(content).hexdigest()[:8], rows
+
+
+def _hub_rows(name: str, data: Data) -> tuple[str, _Rows]:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetNotFoundError
+
+    try:
+        dataset = load_dataset(name.removeprefix("hub:"), split=data.split)
+    except (DatasetNotFoundError, ConnectionError, OSError, ValueError) as error:
+        raise DataError(f"{name}: cannot be loaded (split {data.split!r}): {str(error).splitlines()[0]}") from error
+    return dataset._fingerprint[:8], [(f"{name}:{number}", row) for number, row in enumerate(dataset)]
+
+
+def _shuffled(position: int, rows: int, seed: int) -> int:
+    """Row at a position of an endless stream of seeded permutations."""
+    epoch, offset = divmod(position, rows)
+    return int(_permutation(rows, seed, epoch)[offset])
+
+
+@lru_cache(maxsize=2)
+def _permutation(rows: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(rows)

@@ -1,0 +1,111 @@
+"""What travels from the sampler to the learner: problems, rollouts and groups.
+
+A rollout carries everything that was decided while sampling; nothing is derived from text again. The group (all
+rollouts of one prompt) is the unit of sampling, judging, filtering, staleness and refill.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from rewards.verdict import Verdict
+
+Finish = Literal["stop", "length", "abort"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question. `id` is stable: it names the source, its revision and the row."""
+
+    id: str
+    text: str
+    answer: str
+    family: str = ""
+    level: int = 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt that waits for its group. `seed` is its own, so a retry samples the same (reference engine)."""
+
+    id: str
+    problem: Problem
+    prompt_ids: tuple[int, ...]
+    group_size: int
+    max_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What an engine returns for one sample.
+
+    Attributes:
+        ids: response token ids, int32 [T]; ends with the stop token if finish is "stop".
+        logprobs: behaviour logprobs of `ids`, float32 [T], nats, of the distribution sampled from.
+        finish: "stop", "length" or "abort". Never inferred from the length.
+        versions: policy version that sampled each token, int32 [T].
+    """
+
+    ids: np.ndarray
+    logprobs: np.ndarray
+    finish: Finish
+    versions: np.ndarray
+
+
+@dataclass
+class Rollout:
+    """A completion and all that was said of it.
+
+    Attributes:
+        id: hash of problem id, prompt ids and sample index; checked at every join.
+        text: decoded response for judges and people; training uses `completion.ids` only.
+        answer_start: index of the first token behind the last closing think tag, None if thinking never closed.
+        terms: reward by term, after weight and gate; `reward` is their sum.
+        limit: length limit its reward was given under, tokens.
+        advantage: filled by rl/algorithm, 0 until then.
+    """
+
+    id: str
+    sample: int
+    completion: Completion
+    text: str
+    answer_start: int | None
+    verdict: Verdict | None = None
+    terms: dict[str, float] = field(default_factory=dict)
+    reward: float = 0.0
+    limit: int = 0
+    advantage: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Sampled tokens, stop token included: the one ruler for length."""
+        return len(self.completion.ids)
+
+    @property
+    def right(self) -> bool:
+        return self.verdict is not None and self.verdict.status == "right"
+
+
+@dataclass
+class Group:
+    """All rollouts of one prompt."""
+
+    request: Request
+    rollouts: list[Rollout]
+
+    @property
+    def problem(self) -> Problem:
+        return self.request.problem
+
+
+def rollout_id(problem_id: str, prompt_ids: tuple[int, ...], sample: int) -> str:
+    """16 hex digits that no other row, prompt or sample shares."""
+    text = f"{problem_id}\n{','.join(map(str, prompt_ids))}\n{sample}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

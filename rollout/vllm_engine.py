@@ -1,0 +1,174 @@
+"""The vLLM engine: continuous batching in the process that owns it (a Ray actor), one step at a time.
+
+Claim: groups come back as they finish, with the ids that were sampled and the logprobs of the distribution they were
+sampled from; after `load` the next token comes from the new weights and from nothing cached under the old ones.
+vLLM's calls for weights and caches live in this module alone, since their names move between releases.
+Simplification: one policy version per completion, because weights are loaded only when nothing is being sampled.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rollout.types import Completion, Request
+from rollout.weights import Packed, check_names, checkpoint_names, digests
+
+
+def engine_environment(threads: int, device: str) -> dict[str, str]:
+    """Environment variables that must stand before vLLM is imported (in-process, quiet, no compilation on a CPU)."""
+    common = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "TQDM_DISABLE": "1"}
+    if device == "cuda":
+        return common
+    return common | {"TORCHDYNAMO_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
+
+
+class VllmEngine:
+    """An `Engine` (rollout/engine.py) over vLLM.
+
+    Args:
+        checkpoint: folder with config and safetensors; its weights are policy version `version`.
+        dtype: "fp32" or "bf16".
+        max_model_len: prompt plus response, tokens.
+        options: vLLM's own options; they win over ours.
+    """
+
+    def __init__(
+        self, checkpoint: Path, dtype: str, device: str, max_model_len: int, stop_ids: Sequence[int], seed: int, options: Mapping[str, Any]
+    ):
+        from vllm import LLM  # seconds to import, and it reads the environment
+
+        settings: dict[str, Any] = dict(
+            model=str(checkpoint),
+            skip_tokenizer_init=True,
+            dtype={"fp32": "float32", "bf16": "bfloat16"}[dtype],
+            max_model_len=max_model_len,
+            logprobs_mode="processed_logprobs",  # of the distribution sampled from, temperature included
+            seed=seed,
+            trust_remote_code=False,
+            disable_log_stats=True,
+        )
+        if device == "cpu":
+            sequences = 256
+            settings |= dict(
+                enforce_eager=True,
+                block_size=32,
+                max_num_seqs=sequences,
+                max_num_batched_tokens=8192,
+                kv_cache_memory_bytes=_kv_bytes(checkpoint, dtype, sequences, max_model_len),
+            )
+        self._llm = LLM(**(settings | dict(options)))
+        self._engine = self._llm.llm_engine
+        self._stop_ids = list(stop_ids)
+        self._names = checkpoint_names(checkpoint)
+        self._version = 0
+        self._open: dict[str, Request] = {}
+
+    def advance(self, requests: Sequence[Request], seconds: float) -> list[tuple[str, list[Completion]]]:
+        """Take `requests` in, sample until a group is done and `seconds` have passed, return the finished groups by request id.
+
+        Returns early when nothing is left to sample.
+        """
+        for request in requests:
+            self._open[request.id] = request
+            self._engine.add_request(request.id, {"prompt_token_ids": list(request.prompt_ids)}, self._params(request))
+        finished: list[tuple[str, list[Completion]]] = []
+        deadline = time.monotonic() + seconds
+        while self._engine.has_unfinished_requests():
+            for output in self._engine.step():
+                if output.finished:
+                    finished.append(self._completions(output))
+            if finished and time.monotonic() >= deadline:
+                break
+        return finished
+
+    def load(self, weights: Mapping[str, Packed], version: int) -> dict[str, int]:
+        """Replace the weights, drop every cache made under the old ones, and return the digests of what arrived.
+
+        Raises:
+            RuntimeError: groups are being sampled, names are missing or extra, or the version goes backwards.
+        """
+        if self._open:
+            raise RuntimeError(f"weights version {version} came while {len(self._open)} groups are being sampled")
+        if version < self._version:
+            raise RuntimeError(f"weights version {version} is older than version {self._version} that the engine holds")
+        check_names(self._names, weights, version)
+        tensors = ((name, packed.tensor()) for name, packed in weights.items())
+        self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": tensors})
+        self._engine.apply_model(repack_tied_head)
+        if not self._engine.reset_prefix_cache():
+            raise RuntimeError(f"vLLM kept its prefix cache after weights version {version} were loaded")
+        self._version = version
+        return digests(weights)
+
+    def score(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """Logprobs (nats, temperature 1) that the current weights give to tokens 1.. of each sequence, float32 [len - 1]."""
+        from vllm import SamplingParams
+
+        params = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False, flat_logprobs=True)
+        outputs = self._llm.generate([{"prompt_token_ids": list(ids)} for ids in sequences], params, use_tqdm=False)
+        return [
+            np.asarray(output.prompt_logprobs.logprobs[-(len(ids) - 1) :], np.float32)
+            for output, ids in zip(outputs, sequences, strict=True)
+        ]
+
+    def process_id(self) -> int:
+        """The operating system's id of the process, for people and fault tests."""
+        return os.getpid()
+
+    def _params(self, request: Request) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return SamplingParams(
+            n=request.group_size,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            max_tokens=request.max_tokens,
+            stop_token_ids=self._stop_ids,
+            logprobs=0,  # the sampled token's own; 1 would cost a third of the speed
+            flat_logprobs=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    def _completions(self, output: Any) -> tuple[str, list[Completion]]:
+        request = self._open.pop(output.request_id)
+        completions = []
+        for sample in sorted(output.outputs, key=lambda sample: sample.index):
+            ids = np.asarray(sample.token_ids, np.int32)
+            completions.append(
+                Completion(
+                    ids=ids,
+                    logprobs=np.asarray(sample.logprobs.logprobs, np.float32),
+                    finish=sample.finish_reason if sample.finish_reason in ("stop", "length") else "abort",
+                    versions=np.full(len(ids), self._version, np.int32),
+                )
+            )
+        return request.id, completions
+
+
+def repack_tied_head(model: torch.nn.Module) -> None:
+    """Renew the CPU kernel's own copy of a tied output head, which `reload_weights` leaves at the old weights, silently."""
+    head = getattr(model, "lm_head", None)
+    if head is None or not getattr(model.config, "tie_word_embeddings", False) or not hasattr(head, "cpu_linear"):
+        return
+    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+
+    dispatch_cpu_unquantized_gemm(head, remove_weight=False)
+
+
+def _kv_bytes(checkpoint: Path, dtype: str, sequences: int, max_model_len: int) -> int:
+    """Room for `sequences` full rollouts, within 64 MiB and 4 GiB (zero-filling costs 1.4 s a GiB at start)."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(checkpoint)
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    token = 2 * config.num_hidden_layers * config.num_key_value_heads * width * (4 if dtype == "fp32" else 2)
+    return max(64 << 20, min(4 << 30, sequences * max_model_len * token))

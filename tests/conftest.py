@@ -1,0 +1,63 @@
+"""What all tests share: a quiet, offline, single-threaded environment, one Ray and one tiny checkpoint a session."""
+
+from __future__ import annotations
+
+import os
+
+# Read when the libraries are imported, so set before any of them is.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile("laconic", deadline=None)  # a shared machine may stall any single example
+hypothesis.settings.load_profile("laconic")
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """A running Ray of two CPUs on loopback, for all tests of the session."""
+    from launch.ray_start import start_ray, stop_ray
+
+    start_ray(num_cpus=2, num_gpus=0)
+    yield
+    stop_ray()
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face checkpoint folder: Qwen3 of 2 layers, width 32, tied head, random weights (seed 0), the tiny task's tokenizer.
+
+    Shared by the session: tests that write to it copy it first.
+    """
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    from rollout.tiny_tokenizer import build_tokenizer
+
+    tokenizer = build_tokenizer()
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        head_dim=32,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    folder = tmp_path_factory.mktemp("tiny-checkpoint")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        Qwen3ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,198 @@
+"""Real engines: what they sample, what they hold after a push, and what survives when one is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import torch
+from transformers import AutoModelForCausalLM, Qwen3ForCausalLM
+
+from recipes.schema import Publish
+from rl.publisher import Publisher, PublishError
+from rollout.engine import EngineError, EnginePool
+from rollout.reference_engine import ReferenceEngine
+from rollout.types import Problem, Request
+from rollout.vllm_engine import VllmEngine, engine_environment
+from rollout.weights import Packed, checkpoint_names, digests, pack
+
+STOP = 1
+
+
+def request(name: str = "a", group_size: int = 4, max_tokens: int = 24, temperature: float = 1.0) -> Request:
+    return Request(name, Problem(name, "", ""), tuple(range(5, 25)), group_size, max_tokens, temperature, 1.0, seed=7)
+
+
+@pytest.fixture(scope="module", params=["tied", "untied"])
+def checkpoint(request: pytest.FixtureRequest, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if request.param == "tied":
+        return tiny_checkpoint
+    config = AutoModelForCausalLM.from_pretrained(tiny_checkpoint).config
+    config.tie_word_embeddings = False
+    folder = tmp_path_factory.mktemp("untied")
+    torch.manual_seed(1)
+    Qwen3ForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def vllm_actor(checkpoint: Path, engine: type = VllmEngine):
+    environment = {"env_vars": engine_environment(1, "cpu")}
+    options = {"kv_cache_memory_bytes": 64 << 20}
+    return ray.remote(engine).options(num_cpus=0, runtime_env=environment).remote(checkpoint, "fp32", "cpu", 256, (STOP,), 0, options)
+
+
+@pytest.fixture(scope="module")
+def pool(ray_session: None, checkpoint: Path) -> Iterator[EnginePool]:
+    pool = EnginePool(lambda index: vllm_actor(checkpoint), 1)
+    pool.wait_ready()
+    yield pool
+    pool.stop()
+
+
+class FixedLearner:
+    """A learner that holds one model: what a publisher needs of a learner, with weights a test has chosen."""
+
+    def __init__(self, checkpoint: Path, noise: float, seed: int = 3):
+        self.model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for parameter in self.model.parameters():
+                parameter.add_(torch.randn_like(parameter) * noise)
+        self.packed = {name: pack(self.model.state_dict()[name]) for name in checkpoint_names(checkpoint)}
+
+    def weights(self) -> tuple[ray.ObjectRef, dict[str, int]]:
+        return ray.put(self.packed), digests(self.packed)
+
+    @torch.no_grad()
+    def score(self, sequences: list[list[int]], temperature: float = 1.0) -> list[np.ndarray]:
+        scores = []
+        for ids in sequences:
+            ids_T = torch.tensor(list(ids))
+            logprobs_TV = (self.model(ids_T[None]).logits[0, :-1] / temperature).log_softmax(-1)
+            scores.append(logprobs_TV.gather(1, ids_T[1:, None])[:, 0].numpy())
+        return scores
+
+
+PROBE = [list(range(4, 30)), [9, 8, 7, 6, 5, 9, 9, 9]]
+
+
+def test_after_a_push_vllm_gives_the_new_weights_logprobs_and_samples_from_them(pool: EnginePool, checkpoint: Path):
+    pool.submit([request("old")])  # fills the prefix cache under the old weights
+    while pool.outstanding:
+        pool.ready()
+    learner = FixedLearner(checkpoint, noise=0.1)
+    metrics = Publisher(pool, Publish(tolerance=1e-4), PROBE).push(learner, version=1)
+    assert metrics["publish/check"] < 1e-4
+    pool.submit([request("new", temperature=0.7)])
+    [(sent, completions)] = pool.ready()
+    for completion in completions:
+        whole = [*sent.prompt_ids, *completion.ids.tolist()]
+        expected = learner.score([whole], temperature=0.7)[0][len(sent.prompt_ids) - 1 :]
+        np.testing.assert_allclose(completion.logprobs, expected, atol=1e-4)
+        assert (completion.versions == 1).all()
+
+
+def test_missing_names_older_versions_and_bytes_that_changed_on_the_way_are_errors(pool: EnginePool, checkpoint: Path):
+    learner = FixedLearner(checkpoint, noise=0.05)
+    publisher = Publisher(pool, Publish(), PROBE)
+    publisher.push(learner, version=5)
+    with pytest.raises(EngineError, match="version 4 is older than version 5"):
+        publisher.push(learner, version=4)
+    name = sorted(learner.packed)[0]
+    kept = learner.packed.pop(name)
+    with pytest.raises(EngineError, match="missing"):
+        publisher.push(learner, version=6)
+    learner.packed[name] = kept
+    learner.packed["model.layers.9.extra.weight"] = kept
+    with pytest.raises(EngineError, match="unexpected"):
+        publisher.push(learner, version=6)
+    del learner.packed["model.layers.9.extra.weight"]
+    true_digests = digests(learner.packed)
+    flipped = kept.data.copy()
+    flipped[0] ^= 1
+    learner.packed[name] = Packed(flipped, kept.dtype, kept.shape)
+    learner.weights = lambda: (ray.put(learner.packed), true_digests)
+    with pytest.raises(PublishError, match=f"other bytes than version 6 of {name}"):
+        publisher.push(learner, version=6)
+
+
+class StaleHead(VllmEngine):
+    """An engine with the fault that vLLM has by itself: the tied head's packed copy stays old after a reload."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        import rollout.vllm_engine
+
+        rollout.vllm_engine.repack_tied_head = lambda model: None
+
+
+def test_a_stale_tied_head_is_caught_at_the_first_push(ray_session: None, tiny_checkpoint: Path):
+    pool = EnginePool(lambda index: vllm_actor(tiny_checkpoint, StaleHead), 1)
+    with pytest.raises(PublishError, match="does not run the weights it was sent"):
+        Publisher(pool, Publish(), PROBE).push(FixedLearner(tiny_checkpoint, noise=0.1), version=1)
+    pool.stop()
+
+
+def test_a_killed_engine_does_not_lose_the_step_and_comes_back_with_the_published_weights(ray_session: None, tiny_checkpoint: Path):
+    pool = EnginePool(lambda index: vllm_actor(tiny_checkpoint), 1)
+    learner = FixedLearner(tiny_checkpoint, noise=0.1)
+    publisher = Publisher(pool, Publish(), PROBE)
+    publisher.push(learner, version=3)
+    [process] = pool.wait_ready()
+    names = [f"r{index}" for index in range(60)]
+    pool.submit([request(name, group_size=8, max_tokens=200) for name in names])
+    done = [sent.id for sent, _ in pool.ready()]
+    os.kill(process, signal.SIGKILL)
+    versions = set()
+    while pool.outstanding:
+        for sent, completions in pool.ready():
+            done.append(sent.id)
+            versions.update(int(version) for completion in completions for version in completion.versions)
+    assert sorted(done) == sorted(names)  # each once
+    assert pool.restarts == 1
+    assert versions == {3}
+    assert publisher.push(learner, version=4) is not None
+    assert np.allclose(np.concatenate(pool.score(PROBE)[0]), np.concatenate(learner.score(PROBE)), atol=1e-4)
+    pool.stop()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_the_reference_engine_depends_on_the_request_alone(tiny_checkpoint: Path, temperature: float):
+    def sample(before: int) -> list[list[int]]:
+        engine = ReferenceEngine(tiny_checkpoint, "fp32", "cpu", (STOP,))
+        others = [request(f"x{index}") for index in range(before)]
+        asked = request("me", temperature=temperature)
+        engine.advance([*others, asked], 0.0)
+        for _ in range(before - 1):
+            engine.advance([], 0.0)
+        [(name, completions)] = engine.advance([], 0.0) if before else [(asked.id, engine._sample(asked))]
+        assert name == "me"
+        return [completion.ids.tolist() for completion in completions]
+
+    assert sample(0) == sample(2)
+
+
+def test_the_reference_engine_records_the_logprobs_it_sampled_from(tiny_checkpoint: Path):
+    asked = request(temperature=0.7)
+    [(_, completions)] = ReferenceEngine(tiny_checkpoint, "fp32", "cpu", (STOP,)).advance([asked], 0.0)
+    learner = FixedLearner(tiny_checkpoint, noise=0.0)
+    for completion in completions:
+        expected = learner.score([[*asked.prompt_ids, *completion.ids.tolist()]], temperature=0.7)[0][len(asked.prompt_ids) - 1 :]
+        np.testing.assert_allclose(completion.logprobs, expected, atol=1e-5)
+        assert (completion.finish == "stop") == (completion.ids[-1] == STOP)
+
+
+def test_greedy_vllm_and_the_reference_engine_write_the_same_tokens(ray_session: None, tiny_checkpoint: Path):
+    asked = request(group_size=1, temperature=0.0)
+    [(_, [reference])] = ReferenceEngine(tiny_checkpoint, "fp32", "cpu", (STOP,)).advance([asked], 0.0)
+    pool = EnginePool(lambda index: vllm_actor(tiny_checkpoint), 1)
+    pool.submit([asked])
+    [(_, [sampled])] = pool.ready()
+    pool.stop()
+    assert sampled.ids.tolist() == reference.ids.tolist()
+    assert sampled.finish == reference.finish

@@ -1,0 +1,185 @@
+"""Hand numbers are from core.md 1.9 (T1) and 6.1; the bounds are promise P4."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from trl.trainer.utils import nanstd
+
+from recipes.schema import Advantage
+from rl.advantage import advantages, centre, scale
+
+REWARD = np.array([[1, 0, 0, 0], [1, 1, 1, 0]], dtype=float)
+TOKENS = np.array([[10, 40, 40, 40], [10, 10, 20, 40]])
+CENTRES = ["group", "leave_one_out"]
+SCALES = ["none", "group", "batch", "batch_tokens", "batch_rewards"]
+
+
+def run(reward_PG, tokens_PG=None, right_PG=None, **settings):
+    tokens_PG = np.full(reward_PG.shape, 7) if tokens_PG is None else tokens_PG
+    right_PG = np.zeros(reward_PG.shape, dtype=bool) if right_PG is None else right_PG
+    return advantages(reward_PG, right_PG, tokens_PG, Advantage(**settings))
+
+
+def bound(kind, spread, shape, all_tokens):
+    """sqrt(n - 1) of the n things compared (promise P4); the spread of raw rewards lacks the factor of the leave-one-out baseline."""
+    P, G = shape
+    n = {"none": G, "group": G, "batch": P * G, "batch_rewards": P * G, "batch_tokens": all_tokens}[spread]
+    factor = G / (G - 1) if (kind, spread) == ("leave_one_out", "batch_rewards") else 1
+    return factor * np.sqrt(n - 1)
+
+
+def lone(winner, losers, peers, failure):
+    """A group with one success above a group with one failure, as T1 writes them."""
+    return [[winner] + [losers] * 3, [peers] * 3 + [failure]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"scale": "none"}, lone(0.75, -0.25, 0.25, -0.75)),
+        ({"scale": "group", "ddof": 1}, lone(1.5, -0.5, 0.5, -1.5)),
+        ({"scale": "group"}, lone(1.7320, -0.5773, 0.5773, -1.7320)),
+        ({"scale": "batch"}, lone(1.7321, -0.5774, 0.5774, -1.7321)),
+        ({"scale": "batch_tokens", "ddof": 1}, lone(2.5339, -0.1267, 1.2036, -1.4570)),
+        ({"scale": "batch_tokens"}, lone(2.5400, -0.1270, 1.2065, -1.4605)),
+        ({"scale": "batch_rewards", "ddof": 1}, lone(1.4029, -0.4676, 0.4676, -1.4029)),
+        ({"scale": "batch_tokens", "ddof": 1, "boost": 0.1}, lone(2.6339, -0.1267, 1.3036, -1.4570)),
+        ({"scale": "none", "centre": "leave_one_out"}, lone(1, -1 / 3, 1 / 3, -1)),  # core.md 6.1
+    ],
+)
+def test_every_estimator_gives_its_published_numbers(settings, expected):
+    np.testing.assert_allclose(run(REWARD, TOKENS, REWARD == 1, **settings), expected, atol=1e-4)
+
+
+def test_the_statistics_behind_the_token_weighted_numbers():  # core.md 1.9, T1: token mean -.20238
+    centred_PG = centre(REWARD, "group")
+    advantage_PG = scale(centred_PG, "batch_tokens", TOKENS, REWARD, ddof=1)
+    assert np.average(centred_PG, weights=TOKENS) == pytest.approx(-0.20238, abs=1e-5)
+    assert np.average(advantage_PG, weights=TOKENS) == pytest.approx(0, abs=1e-12)
+
+
+def test_dler_normalises_over_the_batch_not_the_group():
+    reward_PG = np.array([[1, 0, 0, 0], [1, 1, 0, 0]], dtype=float)
+    ratio = run(reward_PG, scale="batch")[0, 0] / run(reward_PG, scale="batch")[1, 0]
+    assert ratio == pytest.approx(0.75 / 0.5)  # under the group's spread it would be 1.7321 / 1
+
+
+def test_one_right_of_sixteen_is_blown_up_by_the_group_spread_only():  # core.md 1.3: 3.873 against .9375
+    reward_PG = np.zeros((1, 16))
+    reward_PG[0, 0] = 1
+    assert run(reward_PG, scale="group")[0, 0] == pytest.approx(3.873, abs=1e-3)
+    assert run(reward_PG, scale="none")[0, 0] == pytest.approx(0.9375)
+    assert run(1 - reward_PG, scale="group")[0, 0] == pytest.approx(-3.873, abs=1e-3)
+
+
+def test_the_boost_reads_correctness_not_reward():  # core.md 1.6: truncated right answers are boosted too
+    right_PG = np.array([[True, True, False, False], [True, True, True, False]])
+    plain_PG = run(REWARD, TOKENS, right_PG)
+    np.testing.assert_allclose(run(REWARD, TOKENS, right_PG, boost=0.1) - plain_PG, 0.1 * right_PG, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", CENTRES)
+@pytest.mark.parametrize("spread", SCALES)
+def test_one_odd_reward_among_equals_stays_bounded(kind, spread):  # promises M5: a residue once made 6,872 of this
+    reward_PG = np.array([[0.95] + [0.35] * 7])
+    assert np.abs(run(reward_PG, centre=kind, scale=spread)).max() <= bound(kind, spread, reward_PG.shape, 8) + 1e-3
+
+
+@pytest.mark.parametrize("kind", CENTRES)
+@pytest.mark.parametrize("spread", SCALES)
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_a_batch_of_equal_rewards_teaches_exactly_nothing(kind, spread, ddof):
+    reward_PG = np.array([[0.1 + 0.2] * 7, [0.35] * 7])
+    reward_PG[0, 3] = 0.3  # 5e-17 away: the same terms, added in another order
+    assert (run(reward_PG, centre=kind, scale=spread, ddof=ddof) == 0).all()
+
+
+@pytest.mark.parametrize("kind", CENTRES)
+@pytest.mark.parametrize("spread", SCALES)
+def test_a_flat_group_stays_exactly_zero_beside_a_live_one(kind, spread):
+    reward_PG = np.array([[0.35] * 4, [1, 0, 0, 0.2]])
+    advantage_PG = run(reward_PG, np.array([[3, 9, 9, 2], [1, 8, 7, 7]]), centre=kind, scale=spread)
+    assert (advantage_PG[0] == 0).all() and (advantage_PG[1] != 0).all()
+
+
+@pytest.mark.parametrize(("p", "G", "share"), [(0.1, 4, 0.6562), (0.9, 8, 0.4305), (0.1, 16, 0.1853), (0.5, 4, 0.125), (0.5, 8, 0.0078)])
+def test_flat_groups_are_as_frequent_as_binary_rewards_make_them(p, G, share):  # core.md 1.9, T6: p^G + (1-p)^G
+    outcome_PG = (np.arange(2**G)[:, None] >> np.arange(G)) & 1  # every group there is, once
+    chance_P = np.where(outcome_PG, p, 1 - p).prod(axis=1)
+    teaches_nothing_P = (run(outcome_PG, scale="batch") == 0).all(axis=1)
+    assert chance_P[teaches_nothing_P].sum() == pytest.approx(share, abs=1e-4)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_reward_that_is_not_finite_is_refused_by_row(bad):
+    reward_PG = REWARD.copy()
+    reward_PG[1, 2] = bad
+    with pytest.raises(ValueError, match="row 1, sample 2"):
+        run(reward_PG)
+
+
+@pytest.mark.parametrize("kind", CENTRES)
+def test_a_group_of_one_is_refused(kind):
+    with pytest.raises(ValueError, match="group_size"):
+        centre(np.ones((3, 1)), kind)
+
+
+def test_token_weights_refuse_a_rollout_without_tokens():
+    with pytest.raises(ValueError, match="row 0, sample 1"):
+        run(REWARD, TOKENS * np.array([1, 0, 1, 1]), scale="batch_tokens")
+
+
+def test_unknown_kinds_are_refused():
+    with pytest.raises(ValueError, match="leave_one_out"):
+        centre(REWARD, "median")
+    with pytest.raises(ValueError, match="batch_rewards"):
+        scale(centre(REWARD, "group"), "iqr", TOKENS, REWARD, 0)
+
+
+rewards = hnp.arrays(
+    np.float64,
+    hnp.array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=9),
+    elements=st.floats(0, 1) | st.sampled_from([0, 0.35, 0.95, 1]),
+)
+
+
+@given(rewards, st.sampled_from(CENTRES), st.sampled_from(SCALES), st.sampled_from([0, 1]), st.integers(0, 99))
+def test_advantages_are_finite_and_bounded_by_their_number(reward_PG, kind, spread, ddof, seed):
+    tokens_PG = np.random.default_rng(seed).integers(1, 50, reward_PG.shape)
+    advantage_PG = run(reward_PG, tokens_PG, centre=kind, scale=spread, ddof=ddof)
+    assert np.isfinite(advantage_PG).all() and np.abs(advantage_PG).max() <= bound(kind, spread, reward_PG.shape, tokens_PG.sum()) + 1e-3
+
+
+@given(rewards, st.sampled_from(CENTRES), st.sampled_from(SCALES), st.integers(0, 99))
+def test_shuffling_prompts_and_rollouts_shuffles_the_advantages(reward_PG, kind, spread, seed):
+    rng = np.random.default_rng(seed)
+    tokens_PG = rng.integers(1, 50, reward_PG.shape)
+    order = np.ix_(*(rng.permutation(size) for size in reward_PG.shape))
+    advantage_PG = run(reward_PG, tokens_PG, centre=kind, scale=spread)
+    np.testing.assert_allclose(
+        run(reward_PG[order], tokens_PG[order], centre=kind, scale=spread), advantage_PG[order], rtol=1e-6, atol=1e-6
+    )
+
+
+@given(rewards, st.sampled_from(SCALES))
+def test_within_a_group_a_higher_reward_never_has_a_lower_advantage(reward_PG, spread):
+    advantage_PG = run(reward_PG, scale=spread)
+    order = np.argsort(reward_PG, axis=1)
+    assert (np.diff(np.take_along_axis(advantage_PG, order, axis=1), axis=1) >= -1e-9).all()
+
+
+@pytest.mark.parametrize("ours, theirs", [("none", "none"), ("group", "group"), ("batch_rewards", "batch")])
+def test_advantages_agree_with_trl(ours, theirs):
+    """TRL computes them inside GRPOTrainer, not in a function: its lines are re-derived here, around its own `nanstd`."""
+    reward_PG = np.random.default_rng(0).uniform(size=(5, 8)).round(1)
+    rewards = torch.tensor(reward_PG)
+    advantage = rewards - rewards.nanmean(dim=1, keepdim=True)
+    if theirs != "none":
+        advantage = advantage / ((nanstd(rewards, dim=1, keepdim=True) if theirs == "group" else nanstd(rewards)) + 1e-4)
+    # TRL adds 1e-4 to a group's spread as well, ours does not: 5e-4 of advantages near 1.
+    np.testing.assert_allclose(run(reward_PG, scale=ours, ddof=1), advantage.numpy(), rtol=1e-3 if ours == "group" else 1e-6, atol=1e-12)

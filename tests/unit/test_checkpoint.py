@@ -1,0 +1,258 @@
+"""A checkpoint is whole or invisible: faults at every call, real full disks, a kill in the middle, two writers."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rl import checkpoint
+from rl.checkpoint import CheckpointError
+
+ROOT = Path(__file__).parents[2]
+
+
+def fill(folder: Path) -> None:
+    (folder / "learner").mkdir()
+    (folder / "model.safetensors").write_bytes(b"w" * 5000)
+    (folder / "learner" / "rank-0.safetensors").write_bytes(b"o" * 3000)
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_checkpoint_carries_every_file_and_the_callers_words(tmp_path):
+    folder = checkpoint.write(tmp_path / "step-20", fill, {"step": 20, "ranks": 2, "recipe_hash": "abc"})
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["files"].keys() == {"model.safetensors", "learner/rank-0.safetensors"}
+    assert manifest["files"]["model.safetensors"]["size"] == 5000
+    assert checkpoint.metadata(folder) == {"step": 20, "ranks": 2, "recipe_hash": "abc"}
+    checkpoint.verify(folder)
+    assert names(tmp_path) == {"step-20"}
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"w" * 4999), "model.safetensors has 4999 bytes, its manifest says 5000"),
+        (lambda f: (f / "learner/rank-0.safetensors").write_bytes(b"o" * 2999 + b"x"), "content of learner/rank-0.safetensors"),
+        (lambda f: (f / "manifest.json").unlink(), "there is no manifest.json"),
+        (lambda f: (f / "manifest.json").write_text('{"meta": {}'), "manifest.json cannot be read"),
+        (lambda f: (f / "manifest.json").write_text('{"files": {}}'), "manifest.json cannot be read"),
+    ],
+)
+def test_every_kind_of_damage_is_named_and_the_older_checkpoint_is_taken(tmp_path, caplog, harm, words):
+    checkpoint.write(tmp_path / "step-9", fill)
+    newest = checkpoint.write(tmp_path / "step-10", fill)
+    assert checkpoint.latest(tmp_path) == newest
+    harm(newest)
+    with pytest.raises(CheckpointError, match=words):
+        checkpoint.verify(newest)
+    with caplog.at_level(logging.WARNING):
+        assert checkpoint.latest(tmp_path) == tmp_path / "step-9"
+    assert words in caplog.text
+
+
+def test_latest_of_nothing_is_none(tmp_path):
+    assert checkpoint.latest(tmp_path / "absent") is None
+    (tmp_path / ".tmp-step-3-1").mkdir()
+    (tmp_path / "step-x").mkdir()
+    assert checkpoint.latest(tmp_path) is None
+
+
+def test_a_crash_in_fill_leaves_nothing_and_says_what_stands(tmp_path):
+    checkpoint.write(tmp_path / "step-20", fill)
+
+    def crash(folder: Path) -> None:
+        fill(folder)
+        raise ValueError("rank 1 died")
+
+    with pytest.raises(
+        CheckpointError,
+        match=r"step-40 was not written: rank 1 died.* 8,000 bytes were written.*step-20 is untouched: remove the cause.*--resume",
+    ):
+        checkpoint.write(tmp_path / "step-40", crash)
+    assert names(tmp_path) == {"step-20"}
+
+
+def test_an_interrupt_in_fill_stays_an_interrupt_and_leaves_nothing(tmp_path):
+    def interrupt(folder: Path) -> None:
+        fill(folder)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.write(tmp_path / "step-40", interrupt)
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize("call", ["os.fsync", "os.open", "os.rename", "Path.write_text", "Path.write_bytes", "Path.mkdir"])
+def test_a_fault_at_any_call_leaves_the_old_checkpoint_and_no_half_one(tmp_path, monkeypatch, call):
+    old = checkpoint.write(tmp_path / "step-1", fill)
+    owner, name = (os, call[3:]) if call.startswith("os.") else (Path, call[5:])
+    original = getattr(owner, name)
+    failures = 0
+    for k in range(1, 100):
+        calls = 0
+
+        def faulty(*args, _k=k, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls == _k:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return original(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, faulty)
+            try:
+                checkpoint.write(tmp_path / "step-2", fill)
+            except (CheckpointError, OSError) as error:
+                failures += 1
+                assert "No space left" in str(error)
+                assert isinstance(error, CheckpointError) or (call, k) == ("Path.mkdir", 1)  # the parent folder is the run's
+        assert not [path for path in tmp_path.iterdir() if path.name.startswith(".tmp")]
+        checkpoint.verify(old)
+        if (tmp_path / "step-2").exists():
+            checkpoint.verify(tmp_path / "step-2")  # visible means whole, also where the very last flush failed
+            shutil.rmtree(tmp_path / "step-2")
+        if calls < k:
+            break
+    assert failures == k - 1 >= 1
+
+
+def test_a_full_disk_says_how_much_is_needed_and_a_larger_one_succeeds(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small tmpfs")
+    try:
+
+        def big(folder: Path) -> None:
+            (folder / "model.safetensors").write_bytes(b"w" * 300_000)
+
+        checkpoint.write(disk / "step-1", big)
+        with pytest.raises(
+            CheckpointError, match=r"No space left.* are free.*step-1 is untouched: free space for at least 300,\d\d\d bytes"
+        ):
+            checkpoint.write(disk / "step-2", big)
+        assert names(disk) == {"step-1"}
+        subprocess.run(["mount", "-o", "remount,size=2m", str(disk)], check=True)
+        assert checkpoint.latest(disk) == disk / "step-1"
+        checkpoint.write(disk / "step-2", big)
+        assert checkpoint.latest(disk) == disk / "step-2"
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_file_over_the_size_limit_is_one_clear_error(tmp_path):
+    script = f"""
+import resource, signal, sys
+from pathlib import Path
+from rl import checkpoint
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+try:
+    checkpoint.write(Path({str(tmp_path)!r}) / "step-1", lambda f: (f / "model.safetensors").write_bytes(b"w" * 5000) and None)
+except checkpoint.CheckpointError as error:
+    sys.exit(str(error))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "File too large" in done.stderr and "Traceback" not in done.stderr
+    assert names(tmp_path) == set()
+
+
+def test_a_kill_in_the_middle_leaves_the_old_one_latest_and_the_next_write_cleans_up(tmp_path):
+    checkpoint.write(tmp_path / "step-20", fill)
+    script = f"""
+import time
+from pathlib import Path
+from rl import checkpoint
+def slow(folder):
+    (folder / "model.safetensors").write_bytes(b"w" * 2500)
+    print("half", flush=True)
+    time.sleep(60)
+checkpoint.write(Path({str(tmp_path)!r}) / "step-40", slow)
+"""
+    child = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "half\n"
+    temp = f".tmp-step-40-{child.pid}"
+    assert names(tmp_path) == {"step-20", temp}
+    checkpoint.write(tmp_path / "step-30", fill)
+    assert temp in names(tmp_path), "a living writer keeps its folder"
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert checkpoint.latest(tmp_path) == tmp_path / "step-30"
+    checkpoint.write(tmp_path / "step-40", fill)
+    assert names(tmp_path) == {"step-20", "step-30", "step-40"}
+
+
+def test_a_second_writer_loses_and_the_first_ones_checkpoint_stays(tmp_path):
+    checkpoint.write(tmp_path / "step-1", fill, {"writer": "first"})
+    with pytest.raises(CheckpointError, match="exists already and is whole: does another process write to this run"):
+        checkpoint.write(tmp_path / "step-1", fill, {"writer": "second"})
+
+    def race(folder: Path) -> None:  # the other writer finishes while this one is still filling
+        fill(folder)
+        os.rename(tmp_path / "step-1", tmp_path / "step-2")
+
+    with pytest.raises(CheckpointError, match="step-2 is untouched"):
+        checkpoint.write(tmp_path / "step-2", race, {"writer": "second"})
+    assert checkpoint.metadata(tmp_path / "step-2") == {"writer": "first"}
+    assert names(tmp_path) == {"step-2"}
+
+
+def test_a_broken_folder_of_the_same_name_is_replaced(tmp_path):
+    broken = checkpoint.write(tmp_path / "step-1", fill)
+    (broken / "model.safetensors").write_bytes(b"")
+    checkpoint.write(tmp_path / "step-1", fill)
+    checkpoint.verify(broken)
+
+
+def test_prune_keeps_the_newest_by_number_not_by_name(tmp_path):
+    for step in (9, 10, 100):
+        checkpoint.write(tmp_path / f"step-{step}", fill)
+    checkpoint.prune(tmp_path, keep=2)
+    assert names(tmp_path) == {"step-10", "step-100"}
+
+
+def test_prune_deletes_nothing_while_the_newest_is_broken(tmp_path):
+    for step in (1, 2, 3):
+        checkpoint.write(tmp_path / f"step-{step}", fill)
+    (tmp_path / "step-3" / "model.safetensors").write_bytes(b"w" * 5000 + b"!")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        checkpoint.prune(tmp_path, keep=1)
+    assert names(tmp_path) == {"step-1", "step-2", "step-3"}
+
+
+def test_digests_stream_fast_enough_for_gigabytes(tmp_path):
+    def large(folder: Path) -> None:
+        for shard in range(2):
+            (folder / f"shard-{shard}.bin").write_bytes(b"\0" * 50_000_000)
+
+    start = time.monotonic()
+    checkpoint.write(tmp_path / "step-1", large)
+    assert time.monotonic() - start < 10
+
+
+def test_bytes_that_do_not_come_back_from_the_disk_are_never_visible(tmp_path, monkeypatch):
+    def lossy(path: Path) -> None:
+        if path.name == "model.safetensors":
+            path.write_bytes(b"w" * 4999 + b"?")
+
+    checkpoint.write(tmp_path / "step-1", fill)
+    monkeypatch.setattr(checkpoint, "_sync", lossy)
+    with pytest.raises(CheckpointError, match=r"step-2 was not written: .*content of model.safetensors.*step-1 is untouched"):
+        checkpoint.write(tmp_path / "step-2", fill)
+    assert names(tmp_path) == {"step-1"}

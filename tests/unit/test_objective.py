@@ -1,0 +1,271 @@
+"""Hand numbers are from core.md 1.9 (T2), 0.3 and 6.2-6.5; masks are promise P2, signs and gradients promise P5."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from recipes.schema import Correction, Kl, Objective
+from rl.objective import aggregation_weights, kl_penalty, loss, policy_loss, tis_weights
+
+B, T, V = 4, 5, 3
+AGGREGATES = ["token_mean", "sequence_mean", "sequence_sum", "constant"]
+EVERYTHING = Objective(
+    kl=Kl(coef=0.3, estimator="k3"), entropy=0.2, dual_clip=1.5, old_logprobs="learner", correction=Correction(kind="tis", cap=1.2)
+)
+
+
+def tensor(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+class ToyPolicy:
+    """12 numbers: the logits of V tokens in B contexts, one context a row; the actions and the other models' logprobs are fixed."""
+
+    def __init__(self, seed=0):
+        draw = torch.Generator().manual_seed(seed)
+        self.logits_BV = torch.randn(B, V, generator=draw, dtype=torch.float64).requires_grad_()
+        self.actions_BT = torch.randint(V, (B, T), generator=draw)
+        gaps = 0.4 * torch.randn(3, B, T, generator=draw, dtype=torch.float64)
+        logp_BT = self.score(self.logits_BV)[0].detach()
+        self.fixed = {
+            "mask": torch.arange(T)[None] < torch.tensor([5, 3, 1, 4])[:, None],
+            "weight": torch.rand(B, 1, generator=draw, dtype=torch.float64).expand(B, T),
+            "advantage": torch.randn(B, 1, generator=draw, dtype=torch.float64).expand(B, T),
+            **{f"{name}_logp": logp_BT + gap for name, gap in zip(["old", "engine", "ref"], gaps, strict=True)},
+        }
+
+    def score(self, logits_BV):
+        logp_BV = logits_BV.log_softmax(-1)
+        return logp_BV.gather(1, self.actions_BT), -(logp_BV.exp() * logp_BV).sum(-1, keepdim=True).expand(B, T)
+
+    def batch(self, logits_BV=None):
+        logp_BT, entropy_BT = self.score(self.logits_BV if logits_BV is None else logits_BV)
+        return {**self.fixed, "logp": logp_BT, "entropy": entropy_BT}
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "clip_high", "dual_clip", "expected", "clipped"),
+    [
+        (1.25, 1, 0.2, None, -1.2, True),
+        (1.25, 1, 0.28, None, -1.25, False),
+        (1.5, 1, 0.2, None, -1.2, True),
+        (1.5, 1, 0.28, None, -1.28, True),
+        (0.7, 1, 0.28, None, -0.7, False),
+        (1.5, -1, 0.28, None, 1.5, False),
+        (0.7, -1, 0.28, None, 0.8, True),
+        (12, -1, 0.28, None, 12, False),
+        (12, -1, 0.28, 10, 10, True),
+        (12, 1, 0.28, 10, -1.28, True),
+    ],
+)
+def test_the_clipped_ratio_gives_its_published_numbers(ratio, advantage, clip_high, dual_clip, expected, clipped):
+    logp = tensor(np.log(ratio)).requires_grad_()
+    token_loss, is_clipped = policy_loss(logp, tensor(0), tensor(advantage), 0.2, clip_high, dual_clip)
+    assert token_loss.item() == pytest.approx(expected) and is_clipped.item() is clipped
+    (gradient,) = torch.autograd.grad(token_loss.sum(), logp)
+    assert gradient.item() == pytest.approx(0 if clipped else -advantage * ratio)
+
+
+def test_on_policy_the_gradient_is_the_advantage_times_the_score():
+    logp = tensor(-1.0, -2.0, -0.1).requires_grad_()
+    token_loss, clipped = policy_loss(logp, logp.detach(), tensor(1, -2, 0.5), 0.2, 0.28, 10)
+    (gradient,) = torch.autograd.grad(token_loss.sum(), logp)
+    assert gradient.tolist() == [-1, 2, -0.5] and not clipped.any()
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("sequence_mean", 0), ("token_mean", 0.6), ("constant", 0.3), ("sequence_sum", 3.0)])
+def test_aggregations_give_their_published_numbers(kind, expected):  # core.md 6.2: len 2 and 8, A +1 and -1, ratio 1
+    tokens_B, advantage_B = np.array([2, 8]), np.array([1, -1])
+    weight_B = aggregation_weights(tokens_B, kind, limit=10)
+    assert (weight_B * tokens_B * -advantage_B).sum() == pytest.approx(expected)
+
+
+def test_micro_batches_do_not_change_the_token_mean():  # core.md 0.3, point 5: .8182, and 0 if the means of two halves are averaged
+    tokens_B, advantage_B = np.array([2, 2, 20, 20]), tensor(1, 1, -1, -1)
+    weight_B = torch.tensor(aggregation_weights(tokens_B, "token_mean", limit=20))
+    mask_BT = torch.arange(20)[None] < torch.tensor(tokens_B)[:, None]
+
+    def share(rows):
+        zero_BT = torch.zeros(len(rows), 20, dtype=torch.float64)
+        batch = {"mask": mask_BT[rows], "weight": weight_B[rows, None], "advantage": advantage_B[rows, None]}
+        return loss(batch | dict.fromkeys(["logp", "old_logp", "engine_logp", "entropy"], zero_BT), Objective())[0].item()
+
+    assert share([0, 1, 2, 3]) == pytest.approx(0.8182, abs=1e-4)
+    assert share([0, 1]) + share([2, 3]) == pytest.approx(36 / 44)
+    assert share([0]) + share([3, 1]) + share([2]) == pytest.approx(36 / 44)
+
+
+@given(hnp.arrays(np.int64, st.integers(1, 20), elements=st.integers(0, 100)), st.sampled_from(AGGREGATES))
+def test_weights_of_a_constant_loss_add_up_to_what_the_name_says(tokens_B, kind):
+    total = (aggregation_weights(tokens_B, kind, limit=100) * tokens_B).sum()
+    expected = {
+        "token_mean": min(tokens_B.sum(), 1),
+        "sequence_mean": (tokens_B > 0).mean(),
+        "sequence_sum": tokens_B.mean(),
+        "constant": tokens_B.mean() / 100,
+    }
+    assert total == pytest.approx(expected[kind])
+
+
+@pytest.mark.parametrize(("estimator", "expected"), [("k1", [0.1, -0.5]), ("k2", [0.005, 0.125]), ("k3", [0.0048, 0.1487])])
+def test_kl_estimators_give_their_published_numbers(estimator, expected):  # core.md 6.5
+    np.testing.assert_allclose(kl_penalty(tensor(-1, -1), tensor(-1.1, -0.5), estimator), expected, atol=1e-4)
+
+
+def test_truncated_importance_weights_give_their_published_numbers():  # core.md 6.4
+    old_logp = tensor(0.3, -1.2, 2.0, 0.01).requires_grad_()
+    weight = tis_weights(old_logp, torch.zeros(4), cap=2)
+    np.testing.assert_allclose(weight, [1.3499, 0.3012, 2, 1.0101], atol=1e-4)
+    assert not weight.requires_grad
+
+
+def test_unknown_kinds_are_refused():
+    with pytest.raises(ValueError, match="token_mean"):
+        aggregation_weights(np.ones(2), "mean", 1)
+    with pytest.raises(ValueError, match="k1, k2 or k3"):
+        kl_penalty(tensor(0), tensor(0), "abs")
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        Objective(),
+        Objective(dual_clip=1.2),
+        *(Objective(kl=Kl(coef=0.3, estimator=estimator)) for estimator in ["k1", "k2", "k3"]),
+        Objective(entropy=0.2),
+        EVERYTHING,
+    ],
+)
+def test_gradients_agree_with_finite_differences(objective):
+    policy = ToyPolicy()
+    assert torch.autograd.gradcheck(lambda logits_BV: loss(policy.batch(logits_BV), objective)[0], policy.logits_BV)
+
+
+def step_against(policy, objective):
+    """The policy's logits after a small step down this loss."""
+    (gradient,) = torch.autograd.grad(loss(policy.batch(), objective)[0], policy.logits_BV)
+    return policy.logits_BV.detach() - 1e-3 * gradient
+
+
+def test_a_step_raises_what_was_better_and_lowers_what_was_worse():
+    policy = ToyPolicy()
+    policy.fixed["old_logp"] = policy.batch()["logp"].detach()
+    change_BT = policy.score(step_against(policy, Objective()))[0] - policy.batch()["logp"]
+    toward_BT = torch.where(policy.fixed["mask"], policy.fixed["advantage"] * change_BT, 0)
+    assert toward_BT.sum() > 0
+
+
+def test_the_entropy_bonus_raises_entropy_and_the_kl_term_lowers_the_distance():
+    policy = ToyPolicy()
+    policy.fixed |= {"advantage": torch.zeros(B, T, dtype=torch.float64), "weight": torch.ones(B, T, dtype=torch.float64)}
+    before, mask = policy.batch(), policy.fixed["mask"]
+    entropy_BT = policy.score(step_against(policy, Objective(entropy=1.0)))[1]
+    assert (entropy_BT > before["entropy"]).all()
+    for estimator in ["k2", "k3"]:
+        logp_BT = policy.score(step_against(policy, Objective(kl=Kl(coef=1.0, estimator=estimator))))[0]
+        distance = [kl_penalty(x_BT, before["ref_logp"], estimator)[mask].sum() for x_BT in (logp_BT, before["logp"])]
+        assert distance[0] < distance[1]
+
+
+def test_as_a_loss_k2_has_the_gradient_of_the_true_kl():  # core.md 6.5
+    logits_V, ref_V = torch.randn(2, V, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    logits_V.requires_grad_()
+    logp_V, ref_logp_V = logits_V.log_softmax(-1), ref_V.log_softmax(-1)
+    (true,) = torch.autograd.grad((logp_V.exp() * (logp_V - ref_logp_V)).sum(), logits_V, retain_graph=True)
+    (k2,) = torch.autograd.grad((logp_V.exp().detach() * kl_penalty(logp_V, ref_logp_V, "k2")).sum(), logits_V)
+    torch.testing.assert_close(k2, true)
+
+
+def outcome(batch, objective, leaf):
+    total, stats = loss(batch, objective)
+    (gradient,) = torch.autograd.grad(total, leaf)
+    return total.detach(), gradient, stats
+
+
+def test_a_coefficient_of_zero_removes_its_term_bit_for_bit():
+    policy = ToyPolicy()
+    bare = Objective(dual_clip=1.5)
+    switched_off = Objective(dual_clip=1.5, kl=Kl(coef=0.0, estimator="k3"), entropy=0.0)
+    without = {name: value for name, value in policy.batch().items() if name != "ref_logp"}
+    poisoned = policy.batch() | {"ref_logp": torch.full((B, T), torch.nan, dtype=torch.float64)}
+    total, gradient, _ = outcome(without, bare, policy.logits_BV)
+    for batch in (policy.batch(), poisoned):
+        other_total, other_gradient, _ = outcome(batch, switched_off, policy.logits_BV)
+        assert torch.equal(total, other_total) and torch.equal(gradient, other_gradient)
+
+
+def test_each_term_that_is_on_changes_the_loss_and_its_gradient():
+    policy = ToyPolicy()
+    total, gradient, _ = outcome(policy.batch(), Objective(old_logprobs="learner"), policy.logits_BV)
+    for term in ({"kl": Kl(coef=0.1)}, {"entropy": 0.1}, {"correction": Correction(kind="tis")}, {"dual_clip": 1.01}, {"clip_low": 0.01}):
+        other_total, other_gradient, _ = outcome(policy.batch(), Objective(old_logprobs="learner", **term), policy.logits_BV)
+        assert not torch.equal(total, other_total) and not torch.equal(gradient, other_gradient), term
+
+
+@given(hnp.arrays(bool, (B, T)), st.sampled_from([np.nan, np.inf, 1e9, -1e9]))
+@settings(max_examples=200, deadline=None)
+def test_what_stands_at_masked_positions_changes_nothing(mask_BT, poison):
+    policy = ToyPolicy()
+    policy.fixed["mask"] = mask = torch.from_numpy(mask_BT)
+    clean = outcome(policy.batch(), EVERYTHING, policy.logits_BV)
+    batch = policy.batch()
+    # Multiplying, not replacing: a NaN that reached the gradient would show.
+    batch = {name: value if name == "mask" else value * torch.where(mask, 1.0, poison) for name, value in batch.items()}
+    total, gradient, stats = outcome(batch, EVERYTHING, policy.logits_BV)
+    if np.isfinite(poison):
+        assert torch.equal(gradient, clean[1])
+    assert torch.equal(total, clean[0]) and stats == clean[2]
+
+
+def test_a_micro_batch_that_is_all_masked_or_empty_gives_zero_and_a_zero_gradient():
+    policy = ToyPolicy()
+    policy.fixed["mask"] = torch.zeros(B, T, dtype=torch.bool)
+    empty = {name: value[:0] for name, value in policy.batch().items()}
+    for batch in (policy.batch(), empty):
+        total, gradient, stats = outcome(batch, EVERYTHING, policy.logits_BV)
+        assert total == 0 and not gradient.any() and not any(stats.values())
+
+
+def test_statistics_are_sums_that_micro_batches_add_up_to():
+    policy = ToyPolicy()
+    batch = policy.batch()
+    whole = loss(batch, EVERYTHING)[1]
+    halves = [loss({name: value[rows] for name, value in batch.items()}, EVERYTHING)[1] for rows in (slice(0, 1), slice(1, B))]
+    for name, value in whole.items():
+        parts = [half[name] for half in halves]
+        torch.testing.assert_close(max(parts) if name == "mismatch_max" else sum(parts), value)
+
+
+def test_statistics_count_what_they_say():
+    logp = torch.log(tensor(1.5, 1.5, 0.5, 1.0)).requires_grad_()
+    batch = {
+        "mask": torch.tensor([True, True, True, False]),
+        "weight": tensor(1, 1, 1, 1),
+        "advantage": tensor(1, -1, -1, 1),
+        "logp": logp,
+        "old_logp": tensor(0, 0, 0, 0),
+        "engine_logp": tensor(0.1, -0.2, 0, 5),
+        "ref_logp": logp.detach() - 0.1,
+        "entropy": tensor(1, 2, 3, 4),
+    }
+    _, stats = loss(batch, Objective(old_logprobs="learner"))
+    stats = {name: value.item() for name, value in stats.items()}
+    assert stats == pytest.approx(
+        {
+            "loss": -1.28 + 1.5 + 0.8,
+            "tokens": 3,
+            "clipped": 2,
+            "ratio": 3.5,
+            "kl": 3 * 0.005,
+            "entropy": 6,
+            "mismatch": 0.3,
+            "mismatch_max": 0.2,
+        }
+    )
+    _, against_engine = loss(batch, Objective(old_logprobs="engine"))
+    assert against_engine["mismatch_max"].item() == pytest.approx(np.log(2))  # no learner's word but its present one

@@ -1,0 +1,239 @@
+"""Plans: the arithmetic of a step, what memory holds, and what is refused before anything starts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch import plan as planning
+from launch.explain import explain
+from launch.machine import Machine, this_machine
+from launch.memory import GB, KNOWN, config_shape, kv_bytes, learner_bytes, size, tiny_shape
+from launch.plan import Plan, PlanError, check_runnable, plan, step_work
+from recipes.loader import load, scales, shipped
+from recipes.schema import Learner, Tiny
+
+ROOT = Path(__file__).parents[2]
+LAPTOP = Machine(cores=2, memory=16 * GB)
+NODE = Machine(cores=64, memory=500 * GB, gpus=(80 * GB,) * 8)
+
+
+@pytest.fixture(autouse=True)
+def everything_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "_installed", lambda package: True)
+    monkeypatch.chdir(tmp_path)
+
+
+def blockers(machine: Machine, name: str, scale: str | None, *words: str) -> list[str]:
+    return plan(load(name, scale, words), machine).blockers
+
+
+@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("scale", [None, *scales()])
+@pytest.mark.parametrize("machine", [LAPTOP, NODE])
+def test_every_shipped_recipe_plans(name: str, scale: str | None, machine: Machine):
+    recipe = load(name, scale)
+    text = explain(plan(recipe, machine))
+    assert ("optimiser update" in text) == ("rl" in recipe.stages)
+    assert ("BLOCKED" in text) != ("This machine can run it" in text)
+
+
+@pytest.mark.parametrize("name", ["quickstart", "dler", "dler_release", "da_dler"])
+def test_the_tiny_scale_runs_on_a_laptop(name: str):
+    result = plan(load(name, "tiny"), LAPTOP)
+    assert (result.blockers, result.warnings) == ([], [])
+    check_runnable(result)
+
+
+def test_the_node_scale_runs_on_a_node_and_only_there():
+    check_runnable(plan(load("dler", "node8"), NODE))
+    elsewhere = plan(load("dler", "node8"), LAPTOP)
+    assert "512 prompts x 16 rollouts = 8,192" in explain(elsewhere)
+    with pytest.raises(PlanError, match=r"cuda needs 8 GPUs \(4 x 1 for engines \+ 4 x 1 for learners\) and this machine has none"):
+        check_runnable(elsewhere)
+
+
+def test_prompts_become_updates_and_micro_batches():
+    # 512 x 16 = 8192 rollouts, in 8 updates 1024, on 4 ranks 256; 32768 // (1024 + 4000) = 6 rows, ceil(256 / 6) = 43
+    work = step_work(load("dler", "node8"))
+    assert (work.rollouts, work.rows_per_update, work.rows_per_rank, work.rows_per_micro_batch, work.micro_batches) == (
+        8192,
+        1024,
+        256,
+        6,
+        43,
+    )
+    assert work.longest == 5024
+
+
+def test_the_explanation_says_what_the_step_does():
+    text = explain(plan(load("da_dler", "tiny"), LAPTOP))
+    assert "32 prompts x 8 rollouts = 256 of at most 128 tokens; groups of constant reward are replaced (at most 320 times)" in text
+    assert "64 tokens where at least 50% are right, else 128 tokens where at least 0% are right" in text
+    assert "1 optimiser update a step, on 32 prompts = 256 rollouts each" in text
+    assert "256 rollouts make at most 13 micro-batches of 21 rows (192 tokens each, prompt included)" in text
+    assert "60 steps = 60 updates on 15,360 rollouts" in text
+
+
+REFUSED = {
+    ("quickstart", None, "budget.limit=4000"): "budget.limit: 4000 is more than the 2048 tokens that tiny can take",
+    ("quickstart", None, "budget.limit=2000"): "data.max_prompt_tokens 64 + budget.limit 2000 = 2064 is more than the 2048 tokens",
+    ("quickstart", None, "eval.max_tokens=2000"): "data.max_prompt_tokens 64 + eval.max_tokens 2000 = 2064 is more than",
+    ("quickstart", None, "data.train=train.jsonl"): "data.train: train.jsonl is not for the tiny reasoner",
+    ("quickstart", None, "eval.data=[]"): "eval.data: empty, so the eval stage has nothing to do",
+    ("quickstart", None, "engine.count=40"): "memory: the processes need about",
+    ("quickstart", None, "learner.ranks=300"): "learner.ranks: 300 ranks share 256 rollouts an update; some would get none",
+    ("quickstart", None, "device=cuda"): "device: cuda needs 3 GPUs (2 x 1 for engines + 1 x 1 for learners) and this machine has none",
+    ("quickstart", None, "engine.vllm.max_num_seqs=many"): "engine.vllm.max_num_seqs: 'many' is not a number above 0",
+    (
+        "quickstart",
+        None,
+        "reward=[{kind: verdict}, {kind: function, name: nowhere:f}]",
+    ): "reward: reward function nowhere:f: no module nowhere",
+    ("quickstart", None, "reward=[{kind: verdict}, {kind: function, name: math:f}]"): "math has no function f",
+    ("dler", None, "model.path=./gone"): "model.path: no folder ./gone; name a checkpoint folder that exists",
+    ("dler", None, "model.path=runs/a/checkpoints/step-4"): "model.path: no folder runs/a/checkpoints/step-4",
+    ("dler", None, "model.path=some..one/it"): "model.path: some..one/it is no hub id",
+    ("dler", None, "model.path=gone"): "model.path: no folder gone",
+    ("da_dler", "node8", "seed=1"): "model.path: no folder runs/dler-node8/checkpoints/step-450",
+    ("dler", None, "model.path=."): "model.path: . holds no config.json",
+    (
+        "dler",
+        None,
+        "data.train=gone.jsonl",
+    ): "data.train: gone.jsonl: no such file; sources are `tiny`, a JSON-lines file, or hub:owner/name",
+    ("dler", None, "eval.data=[aime25]"): "eval.data: aime25: unknown source; sources are `tiny`, a JSON-lines file, or hub:owner/name",
+    ("dler", None, "eval.data=[hub:aime]"): "eval.data: hub:aime is no hub set; write hub:owner/name",
+    ("dler", None, "budget.limit=200000"): "budget.limit: 200000 is more than the 131072 tokens that deepseek-ai",
+    ("dler", None, "device=cpu"): "memory: the processes need about 73 GB, 16 GB are free",
+}
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=str)
+def test_what_cannot_work_is_refused_in_one_sentence(case: tuple[str, str, str]):
+    name, scale, word = case
+    result = plan(load(name, scale, [word]), LAPTOP)
+    assert any(REFUSED[case] in line for line in result.blockers), result.blockers
+    with pytest.raises(PlanError):
+        check_runnable(result)
+
+
+def test_a_missing_package_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(planning, "_installed", lambda package: package != "vllm")
+    assert blockers(LAPTOP, "quickstart", None) == []
+    assert any(
+        "needs the package vllm, which is not installed: install the extra `cuda`" in line for line in blockers(NODE, "dler", "node8")
+    )
+    monkeypatch.setattr(planning.importlib.util, "find_spec", lambda name: None)
+    assert any(line.startswith("wandb: the package is not installed") for line in blockers(LAPTOP, "quickstart", None, "wandb=mine"))
+
+
+def test_too_few_or_too_small_gpus_are_refused():
+    few, small = Machine(64, 500 * GB, (80 * GB,) * 2), Machine(64, 500 * GB, (16 * GB,) * 8)
+    assert any("needs 8 GPUs" in line and "this machine has 2" in line for line in blockers(few, "dler", "node8"))
+    assert any(line.startswith("memory: one learner needs about") for line in blockers(small, "dler", "node8"))
+
+
+def test_what_will_hardly_work_is_a_warning():
+    def warnings(*words: str) -> str:
+        return "\n".join(plan(load("quickstart", overrides=words), LAPTOP).warnings)
+
+    assert "engine: 4 x 1 threads on 2 cores will wait for each other" in warnings("engine.count=4")
+    assert "learner: 2 x 2 threads on 2 cores" in warnings("learner.ranks=2")
+    assert "eval.max_tokens: 100 is below budget.limit 128" in warnings("eval.max_tokens=100")
+    assert "learner.micro_batch_tokens: 100 holds no rollout of full length (192 tokens" in warnings("learner.micro_batch_tokens=100")
+    assert "model.revision: main says nothing about tiny" in warnings("model.revision=main")
+
+
+def test_parameters_of_known_models_are_counted():  # model cards: 1.78B and 7.62B
+    assert KNOWN["deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"].parameters / 1e9 == pytest.approx(1.78, abs=0.005)
+    assert KNOWN["deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"].parameters / 1e9 == pytest.approx(7.62, abs=0.005)
+
+
+def test_a_checkpoint_folder_tells_its_own_size(tmp_path: Path):
+    config = dict(num_hidden_layers=2, hidden_size=64, num_attention_heads=4, num_key_value_heads=2, head_dim=16, intermediate_size=128)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config | dict(vocab_size=100, tie_word_embeddings=True, max_position_embeddings=4096)))
+    shape = config_shape(folder / "config.json")
+    # a layer: q and o 64*64 each, k and v 64*32 each, three times 64*128, two norms of 64; embedding 100*64, last norm 64
+    assert shape is not None and shape.parameters == 2 * (2 * 4096 + 2 * 2048 + 3 * 8192 + 128) + 6400 + 64
+    result = plan(load("dler", None, ["model.path=model", "budget.limit=5000"]), LAPTOP)
+    assert any("5000 is more than the 4096 tokens that model can take" in line for line in result.blockers)
+
+
+def test_a_model_of_unknown_size_is_said_to_be_unknown():
+    result = plan(load("dler", None, ["model.path=someone/something"]), NODE)
+    assert result.shape is None
+    assert "size unknown until it is there" in explain(result)
+    assert any("memory and context length were not checked" in line for line in result.warnings)
+
+
+def test_memory_parts_follow_the_zero_stage():
+    shape = KNOWN["deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"]
+    N = shape.parameters
+    held = {
+        stage: learner_bytes(shape, Learner(ranks=4, zero_stage=stage), bf16=True, reference=False, longest=5024) for stage in (1, 2, 3)
+    }
+    assert [held[stage]["weights"] for stage in (1, 2, 3)] == [2 * N, 2 * N, 2 * N // 4]
+    assert [held[stage]["gradients"] for stage in (1, 2, 3)] == [2 * N, 2 * N // 4, 2 * N // 4]
+    assert {held[stage]["optimiser"] for stage in (1, 2, 3)} == {16 * N // 4}
+    assert held[1]["logits"] == 4096 * 151936 * 4 * 3  # the term that a vocabulary of 152k makes the largest
+    assert "reference" not in held[1]
+    assert kv_bytes(shape, 1, 2) == 2 * 28 * 2 * 128 * 2
+
+
+def test_the_tiny_reasoner_is_as_large_as_planned():
+    import torch
+    from transformers import Qwen3ForCausalLM
+
+    from rl.cold_start import _model_config
+    from rollout.tiny_tokenizer import build_tokenizer
+
+    shape = tiny_shape(Tiny())
+    model = Qwen3ForCausalLM(_model_config(load("quickstart"), build_tokenizer()))
+    config = model.config
+    assert (shape.layers, shape.kv_heads, shape.vocabulary) == (config.num_hidden_layers, config.num_key_value_heads, config.vocab_size)
+    assert shape.max_positions == config.max_position_embeddings
+    assert model.num_parameters() == pytest.approx(shape.parameters, rel=1e-3)
+
+    kept: dict[int, int] = {}  # bytes of each storage that autograd keeps
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        model.base_model(input_ids=torch.zeros(20, 192, dtype=torch.long), use_cache=False)
+    planned = learner_bytes(shape, Learner(micro_batch_tokens=20 * 192), bf16=False, reference=False, longest=192)
+    assert sum(kept.values()) == pytest.approx(planned["activations"], rel=0.25)
+
+
+def test_sizes_are_written_for_people():
+    assert [size(count) for count in (5, 2_000, 3_200_000, 25_000_000, 7_467_958_272, 73 * GB)] == [
+        "5 B",
+        "2.0 KB",
+        "3.2 MB",
+        "25 MB",
+        "7.5 GB",
+        "73 GB",
+    ]
+
+
+def test_a_plan_takes_seconds_and_no_torch():
+    code = (
+        "import sys; from launch.plan import plan; from launch.explain import explain; from recipes.loader import load\n"
+        "print(explain(plan(load('dler', 'node8')))); assert not {'torch', 'vllm', 'ray'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=30, capture_output=True, text=True)
+    assert "optimiser updates" in done.stdout
+
+
+def test_this_machine_has_cores_and_memory():
+    machine = this_machine()
+    assert machine.cores >= 1 and machine.memory > 0
+    assert isinstance(plan(load("quickstart")), Plan)

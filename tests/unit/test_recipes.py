@@ -1,0 +1,285 @@
+"""Recipes: what resolves, what is refused and with which sentence."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from recipes.keys import keys, nearest
+from recipes.loader import RecipeError, dump, load, recipe_hash, scales, shipped
+from recipes.reference import reference
+
+NAMES = [key.name for key in keys()]
+LEAVES = {name.rpartition(".")[2] for name in NAMES}
+ROOT = Path(__file__).parents[2]
+
+BROKEN = {
+    # text of mine.yaml -> what the one line must say behind the file's name
+    "sampler:\n  gruop_size: 8": "2: sampler.gruop_size: unknown key. Did you mean sampler.group_size? (laconic recipes --keys lists all)",
+    "smapler:\n  prompts: 8": "1: smapler: unknown key. Did you mean sampler?",
+    "group_size: 8": "1: group_size: unknown key. Did you mean sampler.group_size?",
+    "learner:\n  group_size: 8": "2: learner.group_size: unknown key. Did you mean sampler.group_size?",
+    "kl: {coef: 1}": "1: kl: unknown key. Did you mean objective.kl?",
+    "objective:\n  kl:\n    coeff: 1": "3: objective.kl.coeff: unknown key. Did you mean objective.kl.coef?",
+    "learner.lr: 1e-5": "1: learner.lr: a key of a file has no dots; write `learner:` and the rest indented below it",
+    "zzzzzz: 1": "1: zzzzzz: unknown key. (laconic recipes --keys lists all)",
+    "reward: [{kind: verdict}, {kind: truncate, kep: 0}]": "1: reward[1].kep: unknown key. Did you mean reward[1].keep?",
+    "sampler:\n  prompts: 0": "2: sampler.prompts: 0 is not allowed; needs a whole number, at least 1",
+    "sampler:\n  prompts: 8.5": "2: sampler.prompts: 8.5 is not allowed; needs a whole number, at least 1",
+    "sampler:\n  prompts: true": "2: sampler.prompts: true is not allowed; needs a whole number, at least 1",
+    'sampler:\n  prompts: "8"': '2: sampler.prompts: "8" is not allowed; needs a whole number',
+    "sampler: 8": "1: sampler: 8 is not allowed; needs a mapping of keys",
+    "sampler:": "1: sampler: null is not allowed; needs a mapping of keys",
+    "learner:\n  lr: fast": '2: learner.lr: "fast" is not allowed; needs a number, above 0',
+    "learner:\n  lr: -1e-6": "2: learner.lr: -1e-06 is not allowed; needs a number, above 0",
+    "learner:\n  lr: 1e999": "learner.lr: Infinity is not allowed; needs a number, above 0",
+    "learner:\n  zero_stage: 4": "2: learner.zero_stage: 4 is not allowed; needs one of 0, 1, 2, 3",
+    "model:\n  dtype: fp16": '2: model.dtype: "fp16" is not allowed; needs one of fp32, bf16',
+    "objective:\n  kl:\n    estimator: k4": '3: objective.kl.estimator: "k4" is not allowed; needs one of k1, k2, k3',
+    "objective:\n  clip_low: 1": "2: objective.clip_low: 1 is not allowed; needs a number, above 0 and below 1",
+    "objective:\n  dual_clip: 1": "2: objective.dual_clip: 1 is not allowed; needs a number, above 1 or null",
+    "judge:\n  not_judged_limit: 2": "2: judge.not_judged_limit: 2 is not allowed; needs a number, at least 0 and at most 1",
+    "tiny:\n  families: [chain, sums]": '2: tiny.families[1]: "sums" is not allowed; needs one of chain, product, sum, linear',
+    "eval:\n  data: tiny": '2: eval.data: "tiny" is not allowed; needs a list of texts',
+    "reward: []": "1: reward: [] is not allowed; needs a list (at least 1) of mappings",
+    "reward:\n- kind: verdict\n- kind: length": '3: reward[1].kind: "length" is not allowed; needs one of verdict, truncate, format',
+    "reward:\n- weight: 1": "2: reward[0].kind: missing; needs one of verdict, truncate, format, function",
+    "reward: [{kind: verdict}, {kind: function}]": "1: reward[1].name: missing; needs text",
+    "reward: [{kind: verdict}, {kind: function, name: mine}]": '1: reward[1].name: "mine" is not allowed; needs text, matching',
+    "reward: [{kind: truncate}]": "1: reward: no verdict term: nothing would tell right from wrong",
+    "sampler:\n  group_size: 1": "2: sampler.group_size: 1: advantage.centre group compares rollouts of one prompt and needs at least 2",
+    "sampler:\n  prompts: 30\nlearner:\n  updates_per_step: 4": "4: learner.updates_per_step: 4 does not divide sampler.prompts 30",
+    "sampler:\n  prompts: 30\nextends: dler": "2: learner.updates_per_step: 8 does not divide sampler.prompts 30",
+    "model:\n  dtype: bf16": "learner.zero_stage: 0 with model.dtype bf16 would train without fp32 master weights",
+    "budget:\n  kind: difficulty": "budget.ladder: needed for kind difficulty and only there",
+    "budget: {kind: difficulty, ladder: [{at_least: 0.5}]}": "1: budget.ladder: rungs must fall in at_least and end with one",
+    "objective:\n  correction: {kind: tis}": "2: objective.correction: with old_logprobs: engine the ratio already holds it",
+    "stages: [rl, sft]": "1: stages: ['rl', 'sft']: each at most once, sft first",
+    "stages: [sft, rl]\nmodel: {path: other}": "2: stages: sft makes the tiny reasoner",
+    "seed: 1\nseed: 2": "2: seed: written twice (first at mine.yaml:1)",
+    "seed: [1": "not YAML",
+    "a: 1\n\tb: 2": "2: not YAML",
+    "extends: dlre": "1: extends: dlre: no such recipe. Did you mean dler? Shipped: da_dler, dler",
+    "extends: mine.yaml": "extends itself: mine -> mine",
+    "extends: 3": "1: extends: 3 is not allowed; needs the name of a recipe",
+    "extends: ../other.yaml": "no such file",
+    "- seed: 1": "needs `key: value` lines, found something else",
+    "": "needs `key: value` lines, found nothing",
+    "seed: &a 1": "1: anchors and aliases are not used in recipes",
+    "name: !!python/object/apply:os.system [id]": "1: tags (tag:yaml.org,2002:python/object/apply:os.system) are not used",
+    "seed: 1\n---\nseed: 2": "not YAML",
+    "seed: " + "[" * 5000: "1: nested more than 12 deep",
+    "? [a]\n: 1": "1: a key must be a name",
+    "name: " + "x" * 300_000: "larger than 256 KiB",
+}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("text", BROKEN, ids=lambda text: text[:40])
+def test_a_broken_recipe_is_refused_with_the_right_sentence(here: Path, text: str):
+    (here / "mine.yaml").write_text(text)
+    with pytest.raises(RecipeError) as refusal:
+        load("mine.yaml")
+    assert BROKEN[text] in str(refusal.value)
+    assert "mine.yaml" in str(refusal.value) or "other.yaml" in str(refusal.value)
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_bytes_that_are_no_text_are_refused(here: Path):
+    (here / "mine.yaml").write_bytes(b"name: \xff\xfe")
+    with pytest.raises(RecipeError, match=r"mine\.yaml: not UTF-8"):
+        load("mine.yaml")
+
+
+def test_every_problem_gets_its_line(here: Path):
+    (here / "mine.yaml").write_text("seed: -1\nsampler:\n  prompt: 8\nlearner:\n  lr: 0\n")
+    with pytest.raises(RecipeError) as refusal:
+        load("mine.yaml")
+    starts = [" ".join(line.split(": ")[:2]) for line in str(refusal.value).splitlines()]
+    assert starts == ["mine.yaml:1 seed", "mine.yaml:3 sampler.prompt", "mine.yaml:5 learner.lr"]
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("sampler.gruop_size=4", "-- sampler.gruop_size=4: sampler.gruop_size: unknown key. Did you mean sampler.group_size?"),
+        ("learner.lr=abc", '-- learner.lr=abc: learner.lr: "abc" is not allowed; needs a number, above 0'),
+        ("learner.lr", "-- learner.lr: not an override; write key=value"),
+        (".lr=3", "not an override; write key=value"),
+        ("seed.deep=1", '-- seed.deep=1: seed: {"deep": 1} is not allowed; needs a whole number'),
+        ("stages=[rl, eva]", '-- stages=[rl, eva]: stages[1]: "eva" is not allowed; needs one of sft, rl, eval'),
+        ("stages=[rl", "not YAML"),
+        ("stages=[rl]\nseed: 3", "holds more than one value"),
+        ("model.path=./elsewhere", "-- model.path=./elsewhere: stages: sft makes the tiny reasoner"),
+    ],
+)
+def test_a_wrong_override_is_named_as_it_was_typed(word: str, sentence: str):
+    with pytest.raises(RecipeError) as refusal:
+        load("quickstart", overrides=[word])
+    assert sentence in str(refusal.value)
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_an_unknown_name_lists_what_there_is():
+    with pytest.raises(RecipeError, match=r"quikstart: no such recipe. Did you mean quickstart\? Shipped: .*dler.* end in .yaml"):
+        load("quikstart")
+    with pytest.raises(RecipeError, match=r"huge: no such scale. Shipped: node8, tiny"):
+        load("dler", "huge")
+    with pytest.raises(RecipeError, match=r"nowhere\.yaml: no such file"):
+        load("nowhere.yaml")
+
+
+def test_later_wins_and_mappings_merge_and_lists_are_replaced(here: Path):
+    (here / "base.yaml").write_text("learner: {lr: 1e-5, ranks: 2}\nengine: {vllm: {a: 1, b: 2}}\neval: {data: [tiny, x.jsonl]}\n")
+    (here / "mine.yaml").write_text("extends: base.yaml\nlearner: {ranks: 3}\nengine: {vllm: {b: 3}}\n")
+    (here / "big.yaml").write_text("learner: {threads: 7}\neval: {data: [y.jsonl]}\n")
+    recipe = load("mine.yaml", "big.yaml", ["learner.threads=9", "engine.vllm.c=true"])
+    assert (recipe.learner.lr, recipe.learner.ranks, recipe.learner.threads) == (1e-5, 3, 9)
+    assert recipe.engine.vllm == {"a": 1, "b": 3, "c": True}
+    assert recipe.eval.data == ["y.jsonl"]
+    assert recipe.name == "mine-big"
+
+
+def test_scalars_mean_what_they_look_like():
+    words = ["learner.lr=1e-5", "wandb=no", "name=1:30", "data.instruction=Answer: yes, please # not a comment", "model.revision='7'"]
+    recipe = load("quickstart", overrides=words)
+    assert recipe.learner.lr == 1e-5
+    assert (recipe.wandb, recipe.name, recipe.model.revision) == ("no", "1:30", "7")
+    assert recipe.data.instruction == "Answer: yes, please # not a comment"
+    assert load("quickstart", overrides=["wandb="]).wandb is None
+
+
+COMBINATIONS = [(name, scale) for name in shipped() for scale in (None, *scales())]
+
+
+@pytest.mark.parametrize(("name", "scale"), COMBINATIONS)
+def test_a_resolved_recipe_loads_to_the_same_hash(here: Path, name: str, scale: str | None):
+    recipe = load(name, scale)
+    (here / "recipe.yaml").write_text(dump(recipe))
+    again = load("recipe.yaml")
+    assert again == recipe
+    assert recipe_hash(again) == recipe_hash(recipe)
+    assert len(recipe_hash(recipe)) == 12
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=12),
+    st.floats(1e-12, 1e3),
+    st.sampled_from([0, 0.0, "1e5", "no", None, True]),
+)
+@example("\x85", 1.0, 0)  # a line break to YAML 1.1
+def test_any_text_and_number_survives_the_resolved_recipe(
+    tmp_path_factory: pytest.TempPathFactory, text: str, number: float, option: object
+):
+    recipe = load("quickstart")
+    recipe = recipe.model_copy(
+        update={
+            "name": text,
+            "learner": recipe.learner.model_copy(update={"lr": number}),
+            "engine": recipe.engine.model_copy(update={"vllm": {"option": option, text: [text]}}),
+        }
+    )
+    path = tmp_path_factory.mktemp("resolved") / "recipe.yaml"
+    path.write_text(dump(recipe), encoding="utf-8")
+    assert recipe_hash(load(str(path))) == recipe_hash(recipe)
+
+
+def test_changing_a_value_changes_the_hash():
+    hashes = {recipe_hash(load("quickstart", overrides=[word])) for word in ("seed=0", "seed=1", "learner.lr=3e-4", "eval.every=5")}
+    assert len(hashes) == 4
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_a_misspelled_key_is_recognised(data: st.DataObject):
+    name = data.draw(st.sampled_from([name for name in NAMES if len(name.rpartition(".")[2]) > 2]))
+    section, dot, leaf = name.rpartition(".")
+    at = data.draw(st.integers(0, len(leaf) - 2))
+    kind = data.draw(st.sampled_from(["drop", "swap", "double", "replace"]))
+    wrong = {
+        "drop": leaf[:at] + leaf[at + 1 :],
+        "swap": leaf[:at] + leaf[at + 1] + leaf[at] + leaf[at + 2 :],
+        "double": leaf[:at] + leaf[at] + leaf[at:],
+        "replace": leaf[:at] + "q" + leaf[at + 1 :],
+    }[kind]
+    if wrong not in LEAVES:
+        assert nearest(section + dot + wrong, NAMES) == name
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from([name for name in NAMES if "." in name and "[" not in name]))
+def test_a_misspelled_key_is_refused_with_the_right_one(name: str):
+    section, _, leaf = name.rpartition(".")
+    if len(leaf) > 2:
+        with pytest.raises(RecipeError, match=f"Did you mean {name}\\?"):
+            load("quickstart", overrides=[f"{section}.{leaf}q=1"])
+
+
+def test_the_dler_preset_is_the_papers_card():  # core.md 7b, dler_paper and section 1.6
+    recipe = load("dler")
+    sampler, objective, learner = recipe.sampler, recipe.objective, recipe.learner
+    assert (sampler.prompts, sampler.group_size, sampler.temperature, sampler.keep_groups) == (512, 16, 1.0, "raw")
+    assert sampler.prompts // learner.updates_per_step == 64
+    assert (recipe.budget.limit, recipe.reward[1].kind, recipe.reward[1].keep) == (4000, "truncate", 0.0)
+    assert (recipe.advantage.centre, recipe.advantage.scale, recipe.advantage.boost) == ("group", "batch", 0.0)
+    assert (objective.clip_low, objective.clip_high, objective.dual_clip, objective.aggregate) == (0.2, 0.28, None, "token_mean")
+    assert (objective.kl.estimator, objective.kl.coef, objective.entropy) == ("k2", 5e-4, 0.0)
+    assert (learner.lr, learner.weight_decay, learner.grad_clip, learner.warmup_steps, recipe.train.steps) == (1e-6, 0.01, 1.0, 0, 450)
+
+
+def test_the_release_preset_is_the_releases_card():  # core.md 7b, dler_release
+    recipe = load("dler_release")
+    assert (recipe.sampler.prompts, recipe.learner.updates_per_step) == (256, 4)
+    assert recipe.reward[1].keep == 0.1
+    assert (recipe.advantage.scale, recipe.advantage.ddof, recipe.advantage.boost) == ("batch_tokens", 1, 0.1)
+    assert (recipe.objective.dual_clip, recipe.objective.kl.estimator, recipe.objective.kl.coef) == (10.0, "k3", 5e-4)
+
+
+def test_da_dler_halves_the_limit_of_easy_prompts():  # core.md 7b, da_dler
+    recipe = load("da_dler")
+    assert [(rung.at_least, rung.share * recipe.budget.limit) for rung in recipe.budget.ladder] == [(0.5, 2000), (0.0, 4000)]
+    assert (recipe.sampler.keep_groups, recipe.train.steps) == ("shaped", 150)
+
+
+def test_a_scale_changes_sizes_and_keeps_the_method():
+    for name in ("dler", "dler_release", "da_dler"):
+        recipe, small = load(name), load(name, "tiny")
+        assert small.stages == ["sft", "rl", "eval"]
+        assert small.model.path == "tiny"
+        assert (small.objective, small.advantage, small.reward, small.sampler.keep_groups) == (
+            recipe.objective,
+            recipe.advantage,
+            recipe.reward,
+            recipe.sampler.keep_groups,
+        )
+    quickstart = load("quickstart").model_dump(exclude={"name"})
+    assert quickstart == load("dler", "tiny").model_dump(exclude={"name"})
+
+
+def test_the_reference_page_is_current():
+    page = ROOT / "docs" / "recipes.md"
+    assert page.read_text(encoding="utf-8") == reference(), "run `python -m recipes.reference`"
+
+
+def test_every_key_says_what_it_means_and_what_it_takes():
+    for key in keys():
+        assert key.description.endswith("."), key.name
+        assert key.allowed, key.name
+
+
+def test_recipes_import_without_torch():
+    code = (
+        "import sys, recipes.loader as l, recipes.reference; l.load('dler'); assert not {'torch', 'transformers', 'ray'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)

@@ -1,0 +1,293 @@
+"""The report: one offline page from a run folder, clear about what is missing and no bolder than its intervals."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import plotly.offline
+import pyarrow.parquet as pq
+import pytest
+
+from evaluation import examples, words
+from evaluation.report import report
+from evaluation.run_folder import Pair, read_run
+from evaluation.scores import Interval, score
+from rewards.verdict import Verdict
+from rollout.records import rows
+from rollout.types import Completion, Group, Problem, Request, Rollout
+
+SETTINGS = {"temperature": 0.6, "top_p": 1.0, "max_tokens": 320, "samples": 2, "seed": 0, "engine": "reference"}
+HOSTILE = "<think> <script>alert(1)</script> <img src=http://evil/x> & </think> \\boxed{7}"
+
+
+def make_groups(right: int, tokens: int, problems: int = 24, text: str = HOSTILE) -> list[Group]:
+    """Two samples a problem, the first `right` problems solved; lengths differ a little from problem to problem."""
+    groups = []
+    for i in range(problems):
+        problem = Problem(id=f"p{i:02d}", text=f"what is {i} + 7 <b>?", answer="7", family=["chain", "<i>sum"][i % 2], level=i % 3 + 1)
+        request = Request(problem.id, problem, (1,), 2, 320, 0.6, 1.0, 0)
+        length = tokens + i
+        rollouts = []
+        for s in range(2):
+            verdict = Verdict("right", "integer", "7") if i < right else Verdict("wrong", "integer", "8")
+            completion = Completion(np.zeros(length, np.int32), np.zeros(length, np.float32), "stop", np.zeros(length, np.int32))
+            rollouts.append(Rollout(f"{i}-{s}", s, completion, text, length - 3, verdict))
+        groups.append(Group(request, rollouts))
+    return groups
+
+
+def add_evaluation(run: Path, step: int, groups: list[Group], settings: dict | None = None) -> dict:
+    result = score(groups, checkpoint=f"checkpoints/step-{step}", step=step, source="tiny", settings=settings or SETTINGS)
+    (run / "evals").mkdir(exist_ok=True)
+    (run / "evals" / f"step-{step}.json").write_text(json.dumps(result))
+    pq.write_table(rows(groups, step), run / "evals" / f"step-{step}.parquet")
+    return result
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder as docs/architecture.md describes it: three steps, evaluated before and after."""
+    folder = tmp_path / "dler-tiny"
+    (folder / "samples").mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(
+        "name: dler-tiny\nseed: 3\nmodel: {path: tiny, dtype: fp32}\nreward: [{kind: verdict, weight: 1.0}]\n"
+    )
+    (folder / "environment.json").write_text(json.dumps({"versions": {"torch": "2.13.0"}, "seed": 3, "recipe_hash": "abc"}))
+    (folder / "status.json").write_text(json.dumps({"state": "finished", "reason": "all steps done", "step": 3}))
+    metrics = [
+        {
+            "step": t,
+            "time": 2.0 * t,
+            "accuracy": 0.5,
+            "length/mean": 90.0 - t,
+            "length/right": None,
+            "limit": 96,
+            "mismatch/mean": 1e-6,
+            "kl": None,
+        }
+        for t in range(3)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in metrics))
+    pq.write_table(rows(make_groups(1, 40, problems=3), 2), folder / "samples" / "step-00002.parquet")
+    add_evaluation(folder, 0, make_groups(right=12, tokens=200))
+    add_evaluation(folder, 3, make_groups(right=20, tokens=50))
+    return folder
+
+
+def page(folder: Path) -> str:
+    """The page without plotly.js, white space collapsed."""
+    text = report(folder).read_text()
+    head, library, rest = text.partition(plotly.offline.get_plotlyjs())
+    assert library
+    return re.sub(r"\s+", " ", head + rest)
+
+
+def panels(text: str) -> dict:
+    found = re.search(r"const panels = (\{.*?\}); for", text)
+    assert found
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    return json.loads(found.group(1), parse_constant=refuse)
+
+
+# one page, offline and safe
+
+
+def test_the_page_is_self_contained_and_may_not_reach_the_network(run: Path) -> None:
+    text = page(run)
+    assert "default-src 'none'" in text
+    assert not re.search(r"<(link|iframe|img)\b|<script [^>]*src|@import|url\(", text)
+    assert "Plotly.newPlot" in text and "plotly.js v" in (run / "report.html").read_text()
+
+
+def test_model_output_and_problem_texts_are_escaped(run: Path) -> None:
+    text = page(run)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "<script>alert" not in text and "<i>sum" not in text and "<b>?" not in text
+
+
+def test_every_panel_holds_strict_json_and_a_place_in_the_page(run: Path) -> None:
+    text = page(run)
+    found = panels(text)
+    assert len(found) >= 2 + 2 + 3  # trade-off, two families, training metrics that exist
+    assert all(f'id="{name}"' in text and panel["data"] for name, panel in found.items())
+
+
+def test_a_null_metric_is_a_gap_and_one_that_never_exists_has_no_panel(run: Path) -> None:
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 3, "accuracy": None, "entropy": 0.2}) + "\n")
+    text = page(run)
+    traces = [trace for panel in panels(text).values() for trace in panel["data"]]
+    accuracy = next(trace for trace in traces if trace.get("name") == "right of all judged rollouts")
+    assert accuracy["y"] == [50, 50, 50, None]
+    assert "KL to the reference" not in text and "Entropy" in text
+
+
+# what it claims
+
+
+def test_the_verdict_states_both_changes_with_paired_intervals(run: Path) -> None:
+    text = page(run)
+    sentence = re.search(r'<p class="verdict">(.*?)</p>', text)
+    assert sentence
+    assert re.fullmatch(
+        r"Mean tokens 212 → 62 \(−71 %, 95 % interval −7\d to −7\d\), "
+        r"accuracy 50\.0 % → 83\.3 % \(\+33\.3 points, 95 % interval \+\d\d\.\d to \+\d\d\.\d\), "
+        r"paired over 24 problems with 2 samples each\.",
+        sentence.group(1),
+    )
+
+
+def test_twins_get_no_difference_shown(run: Path) -> None:  # P36
+    add_evaluation(run, 3, make_groups(right=12, tokens=200))
+    assert page(run).count("no difference shown") == 4  # both numbers, in the sentence and in the tiles
+
+
+def test_a_difference_on_five_problems_is_not_called_one(run: Path) -> None:
+    add_evaluation(run, 0, make_groups(right=0, tokens=200, problems=5))
+    add_evaluation(run, 3, make_groups(right=5, tokens=50, problems=5))
+    assert "no difference shown: +100.0 points" in page(run)
+    assert "5 problems are too few" in page(run)
+
+
+@pytest.mark.parametrize(
+    ("settings", "problems", "reason"),
+    [({"max_tokens": 640}, 24, "max_tokens was 320 before and 640 after"), ({}, 20, "they were made on different problems")],
+)
+def test_evaluations_of_other_settings_or_problems_are_not_compared(run: Path, settings: dict, problems: int, reason: str) -> None:
+    add_evaluation(run, 3, make_groups(right=20, tokens=50, problems=problems), SETTINGS | settings)
+    assert f"cannot be compared: {reason}" in page(run)
+
+
+def test_every_score_carries_n_k_budget_errors_and_shares(run: Path) -> None:  # P36, A13
+    text = page(run)
+    for row in (
+        r"Problems × samples</td><td>24 × 2",
+        r"Samples made, of those asked for</td><td>48 of 48",
+        r"Budget, tokens</td><td>320",
+        r"Accuracy \(mean of samples\)</td><td>50\.0 % <span class=\"small\">\[\d",
+        r"standard error, new problems</td><td>10\.43 %",  # sd of twelve 1s and twelve 0s / sqrt(24)
+        r"standard error, new samples</td><td>0\.00 %",
+        r"pass@2</td><td>50\.0 %",
+        r"of right samples</td><td>206",
+        r"of wrong samples</td><td>218",
+        r"Cut off at the budget</td><td>0\.0 %",
+        r"Not judged</td><td>0\.00 %",
+    ):
+        assert re.search(row, text), row
+
+
+def test_a_curve_that_was_cut_after_the_fact_says_so(run: Path) -> None:  # P38
+    text = page(run)
+    assert "Cut after the fact" in text
+    assert "tokens allowed per sample" in text and "mean tokens used per sample" in text
+
+
+def test_samples_that_were_not_judged_or_not_made_are_stated(run: Path) -> None:  # P19, P35
+    groups = make_groups(right=20, tokens=50)
+    groups[0].rollouts[0].verdict = Verdict("not_judged", "timeout", "7")
+    groups[1].rollouts.pop()
+    add_evaluation(run, 3, groups)
+    text = page(run)
+    assert "At step 3, 2.08 % of the samples could not be judged." in text and "were all of them right, it would be 83.3 %" in text
+    assert "At step 3, 1 samples that were asked for do not exist" in text
+
+
+# runs that are not whole
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "environment.json", "status.json", "metrics.jsonl"])
+def test_a_missing_file_is_named_and_the_rest_is_shown(run: Path, name: str) -> None:
+    (run / name).unlink()
+    text = page(run)
+    assert f"{name} is missing" in text
+    assert "Mean tokens 212 → 62" in text
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "environment.json", "status.json", "evals/step-3.json", "evals/step-3.parquet"])
+def test_an_unreadable_file_is_named_and_the_page_is_made(run: Path, name: str) -> None:
+    (run / name).write_text('{"half: [written')
+    assert f"{name} could not be read" in page(run)
+
+
+def test_a_half_written_last_line_is_left_out_and_named(run: Path) -> None:
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "accu')
+    assert "metrics.jsonl:4: not a whole record" in page(run)
+
+
+def test_a_step_recorded_twice_counts_once_the_later_one(run: Path) -> None:
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 1, "accuracy": 0.75}) + "\n")
+    assert [record["accuracy"] for record in read_run(run).metrics] == [0.5, 0.75, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [("failed", "The run failed at step 2: engine 0 died."), ("no-effective-update", "The run taught nothing: no update")],
+)
+def test_a_run_that_reached_nothing_opens_with_why_and_shows_its_last_rollouts(run: Path, state: str, sentence: str) -> None:  # P40
+    (run / "status.json").write_text(json.dumps({"state": state, "reason": "engine 0 died", "step": 2}))
+    (run / "evals" / "step-3.json").unlink()
+    text = page(run)
+    assert text.index(sentence) < text.index("One evaluation so far, at step 0: accuracy 50.0 %")
+    assert "Last training rollouts" in text and "Rollouts side by side" not in text
+
+
+def test_a_run_without_evaluations_states_no_result(run: Path) -> None:
+    for file in (run / "evals").iterdir():
+        file.unlink()
+    text = page(run)
+    assert "Nothing has been evaluated yet" in text and "the evaluations are the evidence" in text
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not a run folder"):
+        report(tmp_path)
+
+
+# examples and words
+
+
+def rows_of(*cells: tuple[str, int, int, float]) -> list[dict]:
+    return [{"id": id_, "level": level, "right": right, "samples": 4, "tokens": tokens} for id_, level, right, tokens in cells]
+
+
+def test_examples_follow_their_rules_and_use_no_problem_twice() -> None:
+    before = rows_of(("a", 1, 4, 100), ("b", 1, 4, 300), ("c", 2, 0, 320), ("d", 3, 0, 320), ("e", 2, 4, 90), ("f", 3, 2, 200))
+    after = rows_of(("a", 1, 4, 20), ("b", 1, 4, 30), ("c", 2, 4, 40), ("d", 3, 4, 80), ("e", 2, 1, 50), ("f", 3, 2, 70))
+    assert [choice.problem_id for choice in examples.choose(before, after)] == ["b", "d", "e", "f"]
+
+
+def test_a_rule_without_a_problem_picks_none() -> None:
+    same = rows_of(("a", 1, 4, 100))
+    assert [choice.problem_id for choice in examples.choose(same, same)] == [None, None, None, "a"]
+
+
+def test_the_sample_shown_has_the_median_length_of_those_that_fit() -> None:
+    lengths = [("right", 50), ("wrong", 10), ("right", 20), ("right", 30), ("right", 40)]
+    samples = [{"verdict": verdict, "tokens": tokens, "sample": i} for i, (verdict, tokens) in enumerate(lengths)]
+    shown = examples.median_sample(samples, "right")
+    assert shown and shown["tokens"] == 30
+
+
+def test_long_texts_lose_their_middle_and_say_how_much() -> None:
+    short = examples.shorten("x" * 5000 + "y" * 5000, most=1000)
+    assert "9,000 characters left out" in short and short.startswith("x" * 500) and short.endswith("y" * 500)
+
+
+def test_numbers_read_like_numbers() -> None:
+    assert (words.tokens(1234.4), words.tokens(9.96), words.tokens(3.14), words.tokens(None)) == ("1,234", "10", "3.1", "–")
+    assert (words.signed(-0.4), words.signed(11.34), words.signed(-0.04)) == ("−0.4", "+11.3", "0.0")
+    assert words.change_text(Interval(-0.774, -0.781, -0.766), 256, "%", 0) == "−77 %, 95 % interval −78 to −77"
+    assert words.change_text(Interval(0.01, -0.004, 0.02), 256, "points").startswith("no difference shown: +1.0 points")
+
+
+def test_a_single_evaluation_is_not_a_comparison(run: Path) -> None:
+    evaluation = read_run(run).evaluations[0]
+    assert words.changes(Pair("tiny", evaluation, None)) is None

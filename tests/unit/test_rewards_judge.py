@@ -1,0 +1,310 @@
+r"""The judge contains whatever an answer holds (promises P18, P19, P21, P34) and says so in its verdict."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from rewards.judge import Item, Judge
+from rewards.judge_file import answer_of, judge_file
+from rewards.verdict import Verdict
+
+HOSTILE = [
+    r"9^{9^{9^9}}",
+    r"10^{10^{10}}",
+    "(99999999)!",
+    "((9!)!)!",
+    "{" * 140 + "}" * 140,
+    "(" * 140 + "1" + ")" * 140,
+    r"\sum_{k=1}^{10000000}\frac{1}{k^k}",
+    "1234567890" * 20 + "^{9999}",
+    "1000000!-999999!",
+    r"\int_0^1 \frac{\sin(x^x)\ln(x)}{e^{x^{x^x}}+\tan x}dx",
+    r"\prod_{k=1}^{10^9}k",
+    "(x+y+z+w)^{500}",
+    "9" * 200_000,
+    r"\boxed{" * 20,
+]
+PAIRS = [
+    (r"\frac{1}{2}", "0.5", "right"),
+    (r"\frac{1}{2}", r"\frac{2}{3}", "wrong"),
+    ("7", "7", "right"),
+    (r"\sqrt{8}", r"2\sqrt{2}", "right"),
+    (r"\frac{", "1/2", "not_judged"),
+]
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+@pytest.fixture(scope="module")
+def judge():
+    with Judge(workers=1, wall_s=1.0, memory_mb=512) as judge:
+        judge.compare(gold="x+1", answer="1+x").result()  # wait for the imports
+        yield judge
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+
+
+def worker_pids() -> list[int]:
+    """The processes below this one that judge: [importer, its fork]."""
+    importers = [pid for pid in children(os.getpid()) if b"rewards.judge_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [importers[-1], *children(importers[-1])]
+
+
+@pytest.mark.parametrize("answer", HOSTILE, ids=lambda answer: answer[:20])
+def test_p18_a_hostile_answer_is_contained_and_the_next_verdict_is_right(judge, answer):
+    start = time.perf_counter()
+    verdict = judge.compare(gold=r"\frac{3}{7}", answer=answer).result()
+    assert verdict.status in ("wrong", "not_judged")
+    assert time.perf_counter() - start < 3.5  # wall limit 1 s, 2 s grace
+    key = HOSTILE.index(answer) + 2
+    assert judge.compare(gold=rf"\sqrt{{{key}}}", answer=f"{key}^{{1/2}}").result().status == "right"
+
+
+def test_p18_a_mixed_batch_takes_no_longer_than_its_hostile_share(judge):
+    items = [Item(gold=rf"\frac{{{i}}}{{7}}", text=rf"\boxed{{{i}/7}}") for i in range(1, 41) if i % 7]
+    items[10:10] = [Item(gold=r"\frac{5}{7}", text=rf"\boxed{{{bad}}}") for bad in (r"7^{7^{7^7}}", "(9999999)!", r"8^{8^{8^8}}")]
+    verdicts = judge.judge_many(items)
+    assert [verdict.status for verdict in verdicts[10:13]] == ["not_judged"] * 3
+    assert all(verdict == Verdict("right", "symbolic", verdict.extracted, verdict.seconds) for verdict in verdicts[:10] + verdicts[13:])
+
+
+def test_a_timeout_is_not_judged_and_says_how_long_it_took(judge):
+    verdict = judge.compare(gold=r"\frac{3}{7}", answer=r"6^{6^{6^{6}}}").result()
+    assert (verdict.status, verdict.reason) == ("not_judged", "timeout")
+    assert 0.1 < verdict.seconds < 3.5
+
+
+def test_p19_each_failure_has_its_reason(judge):
+    cases = [
+        (Item(gold="7", text="7"), "wrong", "no box"),
+        (Item(gold="7", text=r"\boxed{7}", thinking=True), "wrong", "thinking not closed"),
+        (Item(gold="7", text=r"\boxed{7}", thinking=True, finish="length"), "wrong", "unfinished"),
+        (Item(gold="7", text=r"</think>\boxed{7}", thinking=True, finish="length"), "right", "integer"),
+        (Item(gold="7", text=r"\boxed{7}", finish="abort"), "not_judged", "aborted"),
+        (Item(gold="", text=r"\boxed{7}"), "not_judged", "bad gold"),
+        (Item(gold=r"\frac{", text=r"\boxed{x}"), "not_judged", "bad gold"),
+        (Item(gold="7", text=r"\boxed{" + "x" * 301 + "}"), "wrong", "too long"),
+    ]
+    verdicts = judge.judge_many([item for item, _, _ in cases])
+    assert [(verdict.status, verdict.reason) for verdict in verdicts] == [(status, reason) for _, status, reason in cases]
+
+
+def test_p19_golds_are_checked_before_they_are_used(judge):
+    assert judge.check_golds(["5", "", r"\frac{", r"\frac12", "  ", r"\$18", "x<1", r"\sqrt{"]) == [
+        None,
+        "empty",
+        "does not parse",
+        None,
+        "empty",
+        None,
+        None,
+        "does not parse",
+    ]
+    assert judge.check_gold(r"1-\frac{1}{\mathrm{e}}") == "does not parse"
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_crashed_comparison_is_not_judged_and_the_next_verdict_is_right(judge, sign):
+    future = judge.compare(gold=r"\frac{1}{9}", answer=rf"{int(sign)}^{{9^{{9^9}}}}")
+    time.sleep(0.1)
+    os.kill(worker_pids()[1], sign)
+    assert future.result() == Verdict("not_judged", f"crash: {sign.name}", future.result().extracted, future.result().seconds)
+    assert judge.compare(gold=r"\frac{1}{9}", answer=rf"\frac{{{int(sign)}}}{{{9 * int(sign)}}}").result().status == "right"
+
+
+def test_a_worker_that_dies_whole_is_replaced(judge):
+    future = judge.compare(gold=r"\frac{1}{11}", answer=r"11^{9^{9^9}}")
+    time.sleep(0.1)
+    os.killpg(worker_pids()[0], signal.SIGKILL)
+    assert (future.result().status, future.result().reason) == ("not_judged", "crash: worker ended")
+    assert judge.compare(gold=r"\frac{1}{11}", answer=r"\frac{2}{22}").result().status == "right"
+
+
+def test_a_frozen_worker_is_killed_and_replaced(judge):
+    os.kill(worker_pids()[1], signal.SIGSTOP)
+    assert judge.compare(gold=r"\frac{1}{13}", answer=r"\frac{2}{27}").result().reason == "timeout"
+    assert judge.compare(gold=r"\frac{1}{13}", answer=r"\frac{2}{27}").result().status == "wrong"  # a failure is not remembered
+
+
+def test_equal_pairs_share_one_comparison(judge):
+    futures = [judge.compare(gold=r"\frac{1}{17}", answer=r"\frac{2}{34}") for _ in range(50)]
+    assert len({id(future) for future in futures}) == 1
+
+
+def test_256_integers_are_judged_in_a_tenth_of_a_second(judge):
+    items = [Item(gold=str(i), text=f"<think>{'so ' * 100}</think>It is \\boxed{{{i}}}.", thinking=True) for i in range(256)]
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        assert all(verdict.status == "right" for verdict in judge.judge_many(items))
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.1
+
+
+def _statuses() -> list[str]:
+    with Judge(workers=1, wall_s=3.0, memory_mb=512) as judge:
+        return [judge.compare(gold=gold, answer=answer).result().status for gold, answer, _ in PAIRS]
+
+
+def _put_statuses(results) -> None:
+    results.put(_statuses())
+
+
+def test_p21_the_verdict_is_the_same_from_any_thread_or_process_and_in_any_order(judge):
+    expected = [status for _, _, status in PAIRS]
+    assert [judge.compare(gold=gold, answer=answer).result().status for gold, answer, _ in PAIRS] == expected
+    assert [judge.compare(gold=gold, answer=answer).result().status for gold, answer, _ in reversed(PAIRS)] == expected[::-1]
+    from_thread: list[str] = []
+    thread = threading.Thread(target=lambda: from_thread.extend(_statuses()))
+    thread.start()
+    thread.join()
+    assert from_thread == expected
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    process = context.Process(target=_put_statuses, args=(results,), daemon=True)
+    process.start()
+    assert results.get(timeout=120) == expected
+    process.join()
+
+
+def test_p34_payloads_in_answers_and_golds_leave_no_trace(judge, tmp_path):
+    mark = tmp_path / "mark"
+    payloads = [
+        f"__import__('os').system('touch {mark}')",
+        f"exec(\"open('{mark}','w')\")",
+        f"\\text{{__import__('os').system('touch {mark}')}}",
+        f"\\input{{|touch {mark}}}",
+        f"$(touch {mark})",
+        f"\\write18{{touch {mark}}}",
+        f"lambda: open('{mark}', 'w')",
+        f"1 if open('{mark}','w') else 2",
+        f"[c for c in ().__class__.__base__.__subclasses__()][0]('{mark}')",
+    ]
+    for payload in payloads:
+        judge.compare(gold=r"\frac{1}{3}", answer=payload).result()
+        judge.compare(gold=payload, answer=r"\frac{1}{3}").result()
+        judge.check_gold(payload)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_p34_a_judging_process_cannot_write_fork_or_connect_nor_outgrow_its_memory(tmp_path):
+    mark = tmp_path / "mark"
+    code = (
+        "import os, socket\nfrom rewards.judge_worker import _limit\n_limit(64)\n"
+        f"deeds = [lambda: os.system('touch {mark}'), lambda: open('{mark}', 'w'), os.fork, lambda: socket.socket().connect(('127.0.0.1', 9)), lambda: bytearray(2**27)]\n"
+        "for deed in deeds:\n"
+        "    try: deed(); print('done')\n"
+        "    except (PermissionError, MemoryError) as error: print(type(error).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, timeout=120, check=True)
+    assert done.stdout.split() == ["PermissionError"] * 4 + ["MemoryError"]
+    assert not mark.exists()
+
+
+def test_no_process_is_left_behind_by_a_judge_or_by_a_parent_that_died():
+    code = (
+        "import os, signal, sys; from rewards.judge import Judge\n"
+        "judge = Judge(1, 1.0, 256); judge.compare(gold='x+1', answer='1+x').result()\n"
+        "task = f'/proc/{os.getpid()}/task'\n"
+        "print(*[open(f'{task}/{t}/children').read() for t in os.listdir(task)], flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=120,
+        check=False,
+    )
+    (pid,) = done.stdout.split()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{pid}").exists() or Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
+
+
+def test_a_closed_judge_takes_no_more_work_and_answers_what_it_had():
+    judge = Judge(workers=1, wall_s=1.0, memory_mb=256)
+    futures = [judge.compare(gold="x+1", answer=f"x+{i}+9^{{9^{{9^9}}}}") for i in range(20)]
+    judge.close()
+    assert {future.result(timeout=1).status for future in futures} <= {"not_judged", "wrong"}
+    with pytest.raises(RuntimeError, match="closed"):
+        judge.compare(gold="x+1", answer="x+2")
+
+
+def test_a_worker_that_cannot_start_is_an_error_with_its_last_words(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with Judge(workers=1, wall_s=1.0, memory_mb=256) as judge, pytest.raises(RuntimeError, match="did not start"):
+        judge.compare(gold="x+1", answer="x+2").result()
+
+
+def test_a_file_is_graded_in_order_with_the_rows_own_fields_kept(tmp_path):
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    rows = [
+        {"id": 1, "gold": "7", "prediction": r"<think>8</think>\boxed{7}"},
+        {"id": 2, "gold": r"\frac12", "prediction": "0.5"},
+        {"id": 3, "gold": 7, "prediction": 8},
+        {"id": 4, "gold": "", "prediction": "8"},
+    ]
+    source.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    seen: list[tuple[int, int]] = []
+    counts = judge_file(source, out, workers=1, wall_s=3.0, memory_mb=512, progress=lambda done, total: seen.append((done, total)))
+    assert counts == {"right": 2, "wrong": 1, "not_judged": 1}
+    assert seen[-1] == (4, 4)
+    graded = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(row["id"], row["verdict"], row["reason"], row["extracted"]) for row in graded] == [
+        (1, "right", "integer", "7"),
+        (2, "right", "symbolic", "0.5"),
+        (3, "wrong", "integer", "8"),
+        (4, "not_judged", "bad gold", "8"),
+    ]
+    assert all(row["seconds"] >= 0 for row in graded)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", r"in.jsonl:2: not JSON \("),
+        ("[1]", "in.jsonl:2: a list, not an object"),
+        ('{"gold": "1"}', "in.jsonl:2: no field prediction"),
+        ('{"prediction": "1"}', "in.jsonl:2: no field gold"),
+        ('{"gold": null, "prediction": "1"}', "in.jsonl:2: gold is None"),
+    ],
+)
+def test_a_bad_line_is_named_and_nothing_is_written(tmp_path, line, message):
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"gold": "1", "prediction": "1"}\n' + line + "\n")
+    with pytest.raises(ValueError, match=message):
+        judge_file(source, out, workers=1, wall_s=1.0, memory_mb=256)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("prediction", "bare", "expected"),
+    [
+        (r"so \boxed{7} #### 8", True, ("7", "")),
+        ("so it is #### 8 ", True, ("8", "")),
+        ("#### 8\n<answer>\n9\n</answer>", True, ("9", "")),
+        ("long\nA: 26", True, ("26", "")),
+        ("The answer is: 36.\n", True, ("36.", "")),
+        ("<think>1</think> x+1 ", True, ("x+1", "")),
+        ("<think>1", True, (None, "thinking not closed")),
+        ("<think>1</think>", True, (None, "no answer")),
+        ("8", False, (None, "no box")),
+    ],
+)
+def test_a_prediction_without_a_box_is_what_it_states_or_all_of_it(prediction, bare, expected):
+    assert answer_of(prediction, bare=bare) == expected

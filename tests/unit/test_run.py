@@ -1,0 +1,245 @@
+"""The run folder: what is recorded, what is refused, how a run ends, and what a resumed run forgets."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import types
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from recipes.loader import load, recipe_hash
+from recipes.schema import Recipe
+from rewards.verdict import Verdict
+from rl import checkpoint
+from rl.run import Run, RunError, no_effect, pick_samples
+from rollout.types import Completion, Group, Problem, Request, Rollout, rollout_id
+
+TAUGHT = {"accuracy": 0.5, "groups/trained": 3, "grad_norm": 0.7, "lr": 1e-4}
+
+
+def recipe(**changes) -> Recipe:
+    return Recipe.model_validate({"name": "a", "train": {"steps": 4}} | changes)
+
+
+def group(problem: str, outcomes: list[tuple[int, str, str]]) -> Group:
+    """Rollouts of (tokens, finish, verdict)."""
+    request = Request(problem, Problem(problem, "1+1?", "2"), (1, 2), len(outcomes), 128, 1.0, 1.0, 0)
+    rollouts = []
+    for j, (tokens, finish, verdict) in enumerate(outcomes):
+        completion = Completion(np.arange(tokens, dtype=np.int32), np.zeros(tokens, np.float32), finish, np.zeros(tokens, np.int32))
+        rollouts.append(Rollout(rollout_id(problem, (1, 2), j), j, completion, "text", None, Verdict(verdict, "integer")))
+    return Group(request, rollouts)
+
+
+GROUPS = [
+    group("p", [(10, "stop", "right"), (30, "stop", "right"), (128, "length", "wrong"), (20, "stop", "wrong")]),
+    group("q", [(40, "stop", "not_judged"), (5, "stop", "wrong"), (50, "stop", "right"), (128, "length", "wrong")]),
+]
+
+
+def status(run: Run) -> dict:
+    return json.loads((run.folder / "status.json").read_text())
+
+
+def record(run: Run, upto: int) -> None:
+    for step in range(run.step, upto):
+        run.record(step, TAUGHT, GROUPS)
+
+
+def test_a_new_run_leaves_the_files_of_the_architecture_page(tmp_path):
+    wanted = recipe()
+    with Run.create(wanted, tmp_path, resume=False) as run:
+        assert status(run) == {"state": "running", "reason": "", "step": 0}
+        for step in run.remaining_steps():
+            run.record(step, TAUGHT | {"time": np.float32(1.5), "length/right": None}, GROUPS)
+    assert recipe_hash(load(str(run.folder / "recipe.yaml"))) == recipe_hash(wanted)
+    environment = json.loads((run.folder / "environment.json").read_text())
+    assert environment["recipe_hash"] == recipe_hash(wanted) and environment["seed"] == 0
+    assert environment["packages"]["torch"] and environment["python"].startswith("3.") and environment["memory_bytes"] > 1e8
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 1, 2, 3]
+    assert lines[0]["time"] == 1.5 and lines[0]["length/right"] is None
+    assert pq.read_table(run.folder / "samples/step-00003.parquet")["step"].to_pylist() == [3] * 8
+    assert list((run.folder / "tensorboard").glob("events.*"))
+    assert status(run) == {"state": "finished", "reason": "", "step": 4}
+    assert {path.name for path in run.folder.iterdir()} == {
+        "recipe.yaml", "environment.json", "metrics.jsonl", "tensorboard", "samples", "checkpoints", "evals", "status.json",
+    }  # fmt: skip
+
+
+def test_a_folder_that_exists_is_never_taken_over(tmp_path):
+    Run.create(recipe(), tmp_path, resume=False)
+    with pytest.raises(RunError, match=r"a exists already: go on with it \(--resume\) or choose another name"):
+        Run.create(recipe(), tmp_path, resume=False)
+
+
+@pytest.mark.parametrize("name", ["../b", "/b", "b/c", "..", "."])
+def test_a_run_stays_inside_the_runs_folder(tmp_path, name):
+    with pytest.raises(RunError, match="cannot be a path"):
+        Run.create(recipe(name=name), tmp_path / "runs", resume=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_resume_needs_the_same_run_and_names_the_keys_that_differ(tmp_path):
+    with pytest.raises(RunError, match="no such run to resume; leave out --resume"):
+        Run.create(recipe(), tmp_path, resume=True)
+    Run.create(recipe(), tmp_path, resume=False)
+    other = recipe(seed=7, sampler={"prompts": 16})
+    with pytest.raises(
+        RunError, match=r"another recipe: sampler.prompts \(was 32, now 16\), seed \(was 0, now 7\)\. Resume with .*recipe.yaml"
+    ):
+        Run.create(other, tmp_path, resume=True)
+    (tmp_path / "a" / "recipe.yaml").unlink()
+    with pytest.raises(RunError, match=r"holds no recipe\.yaml"):
+        Run.create(recipe(), tmp_path, resume=True)
+
+
+def test_a_resumed_run_goes_on_at_its_checkpoint_and_forgets_what_came_after(tmp_path):
+    run = Run.create(recipe(), tmp_path, resume=False)
+    record(run, 2)
+    before = (run.folder / "metrics.jsonl").read_bytes()
+    checkpoint.write(run.folder / "checkpoints/step-2", lambda folder: (folder / "w").write_bytes(b"w"), {"step": 2})
+    record(run, 3)
+    with open(run.folder / "metrics.jsonl", "a") as file:
+        file.write('{"step": 3, "accu')  # killed in the middle of a line
+
+    resumed = Run.create(recipe(), tmp_path, resume=True)
+    assert resumed.checkpoint == run.folder / "checkpoints/step-2"
+    assert (run.folder / "samples/step-00002.parquet").exists(), "nothing is forgotten before the checkpoint was restored"
+    with resumed:
+        resumed.truncate_to(2)
+        assert (run.folder / "metrics.jsonl").read_bytes() == before
+        assert sorted(path.name for path in (run.folder / "samples").iterdir()) == ["step-00000.parquet", "step-00001.parquet"]
+        assert list(resumed.remaining_steps()) == [2, 3]
+        record(resumed, 4)
+    assert [row["step"] for row in resumed.metrics()] == [0, 1, 2, 3]
+    assert len(json.loads((run.folder / "environment.json").read_text())["resumed"]) == 1
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_over(tmp_path):
+    record(Run.create(recipe(), tmp_path, resume=False), 1)
+    resumed = Run.create(recipe(), tmp_path, resume=True)
+    assert resumed.checkpoint is None
+    resumed.truncate_to(0)
+    assert resumed.metrics() == [] and list(resumed.remaining_steps()) == [0, 1, 2, 3]
+
+
+def test_a_record_with_a_hole_before_the_checkpoint_is_an_error_with_its_line(tmp_path):
+    run = Run.create(recipe(), tmp_path, resume=False)
+    record(run, 3)
+    path = run.folder / "metrics.jsonl"
+    path.write_text(path.read_text().replace('"step": 1', '"step": 5'))
+    whole = path.read_text()
+    with pytest.raises(RunError, match=r"metrics.jsonl:2: step 1 is missing or cannot be read"):
+        run.truncate_to(3)
+    assert path.read_text() == whole and len(list((run.folder / "samples").iterdir())) == 3
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32("nan"), "0.5"])
+def test_a_metric_that_is_no_finite_number_is_named_and_its_samples_are_kept(tmp_path, value):
+    run = Run.create(recipe(), tmp_path, resume=False)
+    with pytest.raises(ValueError, match=r"step 0: metric kl is .*samples/step-00000.parquet"):
+        run.record(0, {"kl": value}, GROUPS)
+    assert run.metrics() == [] and (run.folder / "samples/step-00000.parquet").exists()
+
+
+def test_a_step_is_recorded_once_and_in_order(tmp_path):
+    run = Run.create(recipe(), tmp_path, resume=False)
+    record(run, 1)
+    for step in (0, 2):
+        with pytest.raises(ValueError, match=f"step {step} recorded where step 1 was expected"):
+            run.record(step, TAUGHT)
+
+
+def test_the_way_a_run_is_left_is_its_status(tmp_path):
+    with pytest.raises(RuntimeError), Run.create(recipe(name="f"), tmp_path, resume=False) as run:
+        record(run, 2)
+        raise RuntimeError("engine 0 is gone")
+    assert status(run) == {"state": "failed", "reason": "RuntimeError: engine 0 is gone", "step": 2}
+
+    previous = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), Run.create(recipe(name="s"), tmp_path, resume=False) as run:
+        record(run, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the signal did not arrive")
+    assert status(run) == {"state": "stopped", "reason": "SIGTERM after 1 of 4 steps", "step": 1}
+    assert signal.getsignal(signal.SIGTERM) == previous
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"groups/trained": 0}, "in none of 4 steps a group was left"),
+        ({"grad_norm": 0.0}, "weights moved"),
+        ({"grad_norm": None}, "weights moved"),
+        ({"lr": 0.0}, "weights moved"),
+    ],
+)
+def test_a_run_that_taught_nothing_says_so(tmp_path, changes, words):
+    with Run.create(recipe(), tmp_path, resume=False) as run:
+        for step in run.remaining_steps():
+            run.record(step, TAUGHT | changes)
+    assert status(run)["state"] == "no-effective-update" and words in status(run)["reason"]
+
+
+def test_one_step_that_taught_is_enough_and_no_step_is_no_verdict():
+    assert no_effect([TAUGHT | {"groups/trained": 0}, TAUGHT, TAUGHT | {"grad_norm": 0.0}]) == ""
+    assert no_effect([]) == ""
+
+
+def test_a_logger_that_raises_is_warned_of_once_and_stops_nothing(tmp_path, monkeypatch, caplog):
+    class Broken(Exception):
+        pass
+
+    def fail(**_):
+        raise Broken("no network")
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=fail))
+    monkeypatch.setattr(
+        "torch.utils.tensorboard.SummaryWriter.add_scalar", lambda *_: (_ for _ in ()).throw(OSError("No space left on device"))
+    )
+    with caplog.at_level(logging.WARNING), Run.create(recipe(wandb="project"), tmp_path, resume=False) as run:
+        record(run, 4)
+    assert len(run.metrics()) == 4 and status(run)["state"] == "finished"
+    assert [text for text in ("WandB failed", "TensorBoard failed") if caplog.text.count(text) == 1] == [
+        "WandB failed",
+        "TensorBoard failed",
+    ]
+
+
+def test_wandb_gets_the_numbers_of_metrics_jsonl_under_one_id(tmp_path, monkeypatch):
+    calls = []
+    session = types.SimpleNamespace(log=lambda values, step: calls.append((step, values)), finish=lambda: calls.append("finished"))
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=lambda **options: calls.append(options) or session))
+    with Run.create(recipe(wandb="laconic"), tmp_path, resume=False) as run:
+        run.record(0, TAUGHT | {"kl": None})
+    assert calls[0]["project"] == "laconic" and calls[0]["id"].startswith("a-2") and calls[0]["resume"] == "allow"
+    assert calls[1:] == [(0, TAUGHT), "finished"]
+
+
+def picked(count: int, groups=GROUPS) -> set[tuple[str, int]]:
+    return {(g.problem.id, r.sample) for g in pick_samples(groups, count) for r in g.rollouts}
+
+
+def test_samples_are_picked_by_rule():
+    assert picked(1) == {("q", 1)}  # shortest
+    assert len(picked(2) & {("p", 2), ("q", 3)}) == 1  # longest: both have 128 tokens
+    six = [r for g in pick_samples(GROUPS, 6) for r in g.rollouts]
+    assert any(r.right for r in six)
+    assert any(r.verdict.status == "wrong" and r.completion.finish == "stop" and r.tokens != 5 for r in six)
+    assert sum(r.completion.finish == "length" for r in six) == 2  # the longest, and another for the rule "cut"
+    assert any(r.verdict.status == "not_judged" for r in six)
+    assert len(picked(8)) == len(picked(100)) == 8
+    assert picked(0) == picked(5, []) == set()
+
+
+def test_the_pick_does_not_depend_on_the_order_groups_arrive_in_and_changes_nothing():
+    for count in range(9):
+        assert picked(count) == picked(count, GROUPS[::-1])
+    assert [len(g.rollouts) for g in GROUPS] == [4, 4]

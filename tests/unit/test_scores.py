@@ -1,0 +1,267 @@
+"""Scores against hand examples (evaluation methods A5, A6, A11), brute force and simulated twins."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evaluation.scores import (
+    Interval,
+    budget_curve,
+    difference_shown,
+    interval,
+    paired_difference,
+    paired_ratio,
+    pass_at_k,
+    resampled_means,
+    score,
+    share_interval,
+    standard_errors,
+    wilson,
+)
+from rewards.verdict import Verdict
+from rollout.records import SCHEMA, rows
+from rollout.types import Completion, Group, Problem, Request, Rollout
+
+SETTINGS = {"temperature": 0.6, "top_p": 1.0, "max_tokens": 320, "samples": 2, "seed": 0, "engine": "reference"}
+
+
+def make_group(name: str, samples: list[tuple[int, str]], family: str = "chain", level: int = 1) -> Group:
+    """A judged group from (tokens, status) pairs; status "cut" is a wrong verdict on a truncated sample, None is unjudged."""
+    problem = Problem(id=name, text=f"problem {name}", answer="7", family=family, level=level)
+    request = Request(id=name, problem=problem, prompt_ids=(1, 2), group_size=2, max_tokens=320, temperature=0.6, top_p=1.0, seed=0)
+    rollouts = []
+    for index, (tokens, status) in enumerate(samples):
+        completion = Completion(
+            ids=np.arange(tokens, dtype=np.int32),
+            logprobs=np.zeros(tokens, dtype=np.float32),
+            finish="length" if status == "cut" else "stop",
+            versions=np.full(tokens, 3, dtype=np.int32),
+        )
+        verdict = {
+            "right": Verdict("right", "integer", "7"),
+            "wrong": Verdict("wrong", "integer", "8"),
+            "cut": Verdict("wrong", "unfinished"),
+            "not_judged": Verdict("not_judged", "timeout", "7"),
+        }.get(status)
+        rollouts.append(
+            Rollout(id=f"{name}-{index}", sample=index, completion=completion, text="t", answer_start=tokens // 2, verdict=verdict)
+        )
+    return Group(request, rollouts)
+
+
+def evaluation(groups: list[Group]) -> dict:
+    return score(groups, checkpoint="step-0", step=0, source="tiny", settings=SETTINGS)
+
+
+def per_problem(shares: list[float], tokens: list[float] | None = None) -> list[dict]:
+    tokens = tokens or [1.0] * len(shares)
+    return [
+        {"id": str(i), "right": share * 4, "samples": 4, "tokens": length}
+        for i, (share, length) in enumerate(zip(shares, tokens, strict=True))
+    ]
+
+
+# pass@k
+
+
+@pytest.mark.parametrize(
+    ("n", "c", "k", "expected"),
+    [
+        (5, 2, 2, 0.7),
+        (5, 4, 2, 1),
+        (5, 0, 2, 0),
+        (16, 3, 1, 0.1875),
+        (16, 3, 4, 0.6071),
+        (16, 3, 8, 0.9),
+        (16, 13, 4, 1),
+        (256, 4, 128, 0.939),
+    ],
+)
+def test_pass_at_k_hand_examples(n: int, c: int, k: int, expected: float) -> None:  # A5, core.md 6.7
+    assert pass_at_k(n, c, k) == pytest.approx(expected, abs=6e-4 if n == 256 else 5e-5)
+
+
+def test_pass_at_k_equals_brute_force_for_every_n_up_to_8() -> None:  # P35
+    for n in range(1, 9):
+        for c in range(n + 1):
+            for k in range(1, n + 1):
+                draws = list(itertools.combinations([True] * c + [False] * (n - c), k))
+                assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, draws)) / len(draws), abs=1e-12)
+
+
+def test_pass_at_k_refuses_more_draws_than_samples() -> None:
+    with pytest.raises(ValueError, match="pass@5"):
+        pass_at_k(4, 2, 5)
+
+
+# noise
+
+
+def test_standard_errors_hand_example() -> None:  # A6: p = (1, .5, 0), 4 samples; the wrong binomial would say 0.144338
+    gen, fix = standard_errors(np.array([4, 2, 0]), np.array([4, 4, 4]))
+    assert (gen, fix) == (pytest.approx(0.288675, abs=1e-6), pytest.approx(0.096225, abs=1e-6))
+
+
+def test_standard_errors_do_not_exist_for_one_problem_or_one_sample() -> None:
+    assert math.isnan(standard_errors(np.array([1]), np.array([2]))[0])
+    assert math.isnan(standard_errors(np.array([1, 0]), np.array([1, 1]))[1])
+
+
+def test_paired_difference_hand_example() -> None:  # A6 paired
+    difference = paired_difference(per_problem([1, 0.5, 0, 0.75, 1]), per_problem([0.75, 0.5, 0.25, 0.25, 0.5]))
+    assert difference == pytest.approx((0.2, -0.05, 0.45), abs=0.011)
+    assert not difference_shown(difference, problems=5)
+
+
+def test_paired_difference_matches_problems_by_id_not_by_position() -> None:
+    a = per_problem([1, 0.5, 0])
+    assert paired_difference(a, a[::-1]) == Interval(0, 0, 0)
+
+
+def test_paired_difference_refuses_other_problems_and_names_one() -> None:
+    with pytest.raises(ValueError, match="2 problems are in one evaluation only"):
+        paired_difference(per_problem([1, 0.5, 0, 0]), per_problem([1, 0.5]))
+
+
+def test_paired_ratio_is_a_ratio_of_means_and_proportional_lengths_have_no_noise() -> None:
+    base = [100.0, 200.0, 600.0]
+    ratio = paired_ratio(per_problem([1, 1, 1], [length / 4 for length in base]), per_problem([1, 1, 1], base))
+    assert ratio == pytest.approx((-0.75, -0.75, -0.75))
+
+
+def test_twins_are_called_better_at_most_5_percent_of_the_time() -> None:  # P36, 2,000 trials
+    rng = np.random.default_rng(7)
+    better = 0
+    for _ in range(2000):
+        skill_N = rng.beta(0.8, 0.4, 40)
+        a, b = (per_problem(list(rng.binomial(4, skill_N) / 4)) for _ in range(2))
+        difference = paired_difference(a, b, resamples=500)
+        better += difference.low > 0
+    assert better / 2000 <= 0.05
+
+
+def test_fewer_than_six_problems_never_show_a_difference() -> None:
+    assert not difference_shown(Interval(1, 1, 1), problems=5)
+    assert difference_shown(Interval(1, 1, 1), problems=6)
+    assert not difference_shown(Interval(1, math.nan, math.nan), problems=1)
+
+
+def test_bootstrap_interval_is_about_two_standard_errors_and_repeats() -> None:
+    value_N = np.random.default_rng(0).normal(size=400)
+    mean, low, high = interval(value_N)
+    assert (high - low) / 2 == pytest.approx(1.96 * value_N.std() / 20, rel=0.05)
+    assert interval(value_N) == (mean, low, high)
+
+
+def test_resampling_in_chunks_gives_every_resample() -> None:
+    value_NK = np.random.default_rng(0).normal(size=(9000, 2))  # more cells than one chunk holds
+    means_RK = resampled_means(value_NK, 1000)
+    assert means_RK.shape == (1000, 2)
+    np.testing.assert_allclose(means_RK.mean(axis=0), value_NK.mean(axis=0), atol=0.002)
+
+
+def test_wilson_hand_examples() -> None:  # A6 scale
+    assert wilson(0.5, 30) == pytest.approx((0.5, 0.3315, 0.6685), abs=1e-4)
+    assert share_interval(np.ones(30)) == pytest.approx((1, 0.8865, 1), abs=1e-4)
+
+
+# budgets
+
+
+def test_budget_curve_hand_example() -> None:  # A11 natural
+    tokens_S, right_S = np.array([500, 1500, 3000, 9000]), np.array([True, True, False, True])
+    curve = budget_curve(tokens_S, right_S, np.arange(4), [1000, 2000, 4000, 10000])
+    assert [point["accuracy"] for point in curve] == [0.25, 0.5, 0.5, 0.75]
+    assert [point["tokens"] for point in curve] == [875, 1500, 2250, 3500]
+
+
+samples = st.lists(
+    st.lists(st.tuples(st.integers(1, 320), st.sampled_from(["right", "wrong", "not_judged"])), min_size=1, max_size=4),
+    min_size=2,
+    max_size=5,
+)
+
+
+@given(samples)
+@settings(max_examples=30, deadline=None)
+def test_accuracy_and_tokens_never_fall_with_the_budget_and_end_at_the_score(problems: list[list[tuple[int, str]]]) -> None:
+    result = evaluation([make_group(str(i), group) for i, group in enumerate(problems)])
+    curve = result["budget_curve"]
+    assert all(a["accuracy"] <= b["accuracy"] and a["tokens"] <= b["tokens"] for a, b in itertools.pairwise(curve))
+    assert curve[-1]["budget"] == 320
+    assert curve[-1]["accuracy"] == pytest.approx(result["accuracy"]["mean"])
+    assert curve[-1]["tokens"] == pytest.approx(result["tokens"]["mean"])
+    assert all(point["low"] <= point["accuracy"] + 1e-9 and point["accuracy"] <= point["high"] + 1e-9 for point in curve)
+
+
+# the whole score
+
+
+def test_unjudged_samples_stay_in_the_denominator_and_are_shown() -> None:  # P19, P35
+    result = evaluation([make_group("a", [(10, "right"), (10, "not_judged")]), make_group("b", [(10, "right"), (10, "never judged")])])
+    assert result["accuracy"]["mean"] == 0.5
+    assert result["not_judged"] == 0.5
+    assert result["no_answer"] == 0
+
+
+def test_a_short_group_counts_the_samples_that_exist_and_shows_the_missing() -> None:  # P35, planted short batch
+    result = evaluation([make_group("a", [(10, "right")]), make_group("b", [(10, "right"), (30, "wrong")])])
+    assert result["accuracy"]["mean"] == 0.75  # mean over problems, not 2 of 3 samples
+    assert result["tokens"]["mean"] == 15
+    assert result["samples"] * result["problems"] - sum(row["samples"] for row in result["per_problem"]) == 1
+
+
+def test_a_problem_without_samples_is_an_error_not_a_gap() -> None:
+    with pytest.raises(ValueError, match="problem b: no samples"):
+        evaluation([make_group("a", [(10, "right")]), make_group("b", [])])
+
+
+def test_a_problem_that_comes_twice_is_an_error() -> None:
+    with pytest.raises(ValueError, match="problem a: scored twice"):
+        evaluation([make_group("a", [(10, "right")]), make_group("a", [(10, "right")])])
+
+
+def test_lengths_are_split_by_right_wrong_and_truncated() -> None:  # A9, P38
+    result = evaluation([make_group("a", [(10, "right"), (40, "wrong")]), make_group("b", [(20, "right"), (320, "cut")])])
+    tokens = result["tokens"]
+    assert (tokens["right"], tokens["wrong"], tokens["truncated"], tokens["median"]) == (15, 180, 320, 30)
+    assert (result["truncated"], result["no_answer"]) == (0.25, 0.25)
+
+
+def test_levels_are_scored_apart_and_a_level_without_right_answers_has_no_right_length() -> None:
+    result = evaluation(
+        [make_group("a", [(10, "right")], level=1), make_group("b", [(30, "wrong")], level=2), make_group("c", [(20, "right")], level=1)]
+    )
+    assert result["by_level"] == [
+        {"family": "chain", "level": 1, "problems": 2, "accuracy": 1.0, "tokens": 15.0, "tokens_right": 15.0},
+        {"family": "chain", "level": 2, "problems": 1, "accuracy": 0.0, "tokens": 30.0, "tokens_right": None},
+    ]
+
+
+def test_a_score_is_strict_json_with_the_documented_keys() -> None:  # docs/architecture.md
+    result = evaluation([make_group("a", [(10, "wrong")])])
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert set(result) == {
+        *("checkpoint", "step", "source", "settings", "problems", "samples", "accuracy", "tokens", "truncated", "no_answer", "not_judged"),
+        *("by_level", "budget_curve", "per_problem"),
+    }
+    assert result["tokens"]["right"] is None and result["tokens"]["low"] is None
+
+
+# records
+
+
+def test_rows_keep_every_sample_whole_with_the_documented_columns() -> None:
+    table = rows([make_group("a", [(4, "right"), (0, "unjudged")])], step=12)
+    assert table.schema == SCHEMA
+    first, second = table.to_pylist()
+    assert (first["step"], first["problem_id"], first["tokens"], first["think_tokens"], first["version"]) == (12, "a", 4, 2, 3)
+    assert first["ids"] == [0, 1, 2, 3] and first["verdict"] == "right"
+    assert (second["verdict"], second["reason"], second["version"]) == ("not_judged", "never judged", None)
