@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from evaluation.evaluate import evaluate, write_scores
-from launch.stages import engines, held_out, starting_checkpoint
+from launch.stages import engines, held_out, left_out_words, starting_checkpoint
 from recipes.loader import load
 from rewards.judge import Judge
 from rl.progress import Progress
@@ -34,22 +34,24 @@ def evaluate_checkpoint(checkpoint: str, overrides: list[str], folder: Path | No
         target = folder or start / "evals"
         with engines(recipe, start, template) as pool:
             for part in parts:
-                with Progress(part.source, len(part.problems)) as progress:
+                with Progress(part.name, len(part.problems)) as progress:
+                    for words in left_out_words(part.name, part.left_out):
+                        progress.message(words)
                     progress.phase("start engines")
                     groups = evaluate(pool, Scorer(judge, template), part.problems, recipe.eval, recipe.seed, progress.count)
-                name = Path(part.source).stem
+                name = Path(part.name).stem
                 scores = write_scores(
                     target,
                     name,
                     groups,
                     checkpoint=checkpoint,
                     step=0,
-                    source=part.source,
+                    source=part.name,
                     settings=recipe.eval,
                     seed=recipe.seed,
                     engine=recipe.engine.kind,
                 )
-                console.print(_table(part.source, scores))
+                console.print(_table(part.name, scores))
                 console.print(f"{target / name}.json", highlight=False)
 
 

@@ -40,10 +40,11 @@ from rollout.vllm_engine import VllmEngine, engine_environment
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Problems of one evaluation source."""
+    """Problems of one evaluation source, and the rows that cannot be used."""
 
-    source: str
+    name: str
     problems: list[Problem]
+    left_out: list[tuple[str, str]]
 
 
 def cache_folder() -> Path:
@@ -80,10 +81,9 @@ def run_recipe(recipe: Recipe, runs_dir: Path, resume: bool = False, overwrite: 
             with Progress(
                 recipe.name, recipe.train.steps, checkpoint.metadata(run.checkpoint)["step"] if run.checkpoint else 0
             ) as progress:
-                for where, reason in source.left_out[:5]:
-                    progress.message(f"left out {where}: {reason}")
-                if source.left_out:
-                    progress.message(f"{len(source.left_out)} rows of {source.name} left out: their gold answers cannot be judged")
+                for name, left_out in [(source.name, source.left_out), *((part.name, part.left_out) for part in heldout)]:
+                    for words in left_out_words(name, left_out):
+                        progress.message(words)
                 if "rl" in recipe.stages:
                     _reinforce(run, start, template, PromptStream(source, template, recipe), heldout, judge, progress)
                 elif heldout:
@@ -114,9 +114,17 @@ def held_out(recipe: Recipe, judge: Judge) -> list[HeldOut]:
     if "eval" not in recipe.stages and not recipe.eval.every:
         return []
     return [
-        HeldOut(name, heldout_problems(name, recipe.data, recipe.tiny, recipe.eval.problems, recipe.seed, judge.check_golds)[0])
+        HeldOut(name, *heldout_problems(name, recipe.data, recipe.tiny, recipe.eval.problems, recipe.seed, judge.check_golds))
         for name in recipe.eval.data
     ]
+
+
+def left_out_words(source: str, left_out: list[tuple[str, str]]) -> list[str]:
+    """Lines that list rows which cannot be used (the first five) and count them; none if there are none."""
+    if not left_out:
+        return []
+    listed = [f"left out {where}: {reason}" for where, reason in left_out[:5]]
+    return [*listed, f"{source}: {len(left_out)} rows left out, because their gold answers cannot be judged"]
 
 
 @contextmanager
@@ -192,22 +200,22 @@ def _not_restored(recipe: Recipe) -> str:
 def _evaluate(run: Run, pool: EnginePool, scorer: Scorer, heldout: list[HeldOut], step: int, name: str, progress: Progress) -> None:
     settings, recipe = run.recipe.eval, run.recipe
     for index, part in enumerate(heldout):
-        progress.phase(f"evaluate {part.source}")
+        progress.phase(f"evaluate {part.name}")
         groups = evaluate(pool, scorer, part.problems, settings, recipe.seed)
-        file = f"step-{step}" if index == 0 else f"step-{step}-{Path(part.source).stem}"
+        file = f"step-{step}" if index == 0 else f"step-{step}-{Path(part.name).stem}"
         scores = write_scores(
             run.folder / "evals",
             file,
             groups,
             checkpoint=name,
             step=step,
-            source=part.source,
+            source=part.name,
             settings=settings,
             seed=recipe.seed,
             engine=recipe.engine.kind,
         )
         accuracy, tokens = scores["accuracy"], scores["tokens"]
         progress.message(
-            f"{part.source} after step {step}: accuracy {accuracy['mean']:.1%} [{accuracy['low']:.1%}, {accuracy['high']:.1%}], "
+            f"{part.name} after step {step}: accuracy {accuracy['mean']:.1%} [{accuracy['low']:.1%}, {accuracy['high']:.1%}], "
             f"{tokens['mean']:.1f} tokens, {scores['truncated']:.1%} cut ({len(groups)} problems x {settings.samples})"
         )
