@@ -31,7 +31,7 @@ docs: $(INSTALLED)  ## write docs/recipes.md from the schema and the shipped rec
 	@echo "wrote docs/recipes.md"
 
 bench: $(INSTALLED)  ## every benchmark, one after another
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 clean:  ## remove caches and build products; .venv and runs stay
 	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -206,6 +206,7 @@ def _hush() -> None:
 
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # threads that wait must not spin for long while another process needs the core
     if not this_machine().gpus:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
 

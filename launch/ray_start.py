@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
+import threading
 
 import psutil
 import ray
@@ -40,6 +42,7 @@ def start_ray(num_cpus: int, num_gpus: int) -> None:
     # Ray reads the variable when it is imported, so the constant is set too; the children read the variable.
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
+    handler = signal.getsignal(signal.SIGTERM)
     for attempt in range(1, _ATTEMPTS + 1):  # Ray gives its agents 15 s (fixed), which a cold disk cache or a busy machine can use up
         before = {child.pid for child in psutil.Process().children()}
         try:
@@ -62,6 +65,8 @@ def start_ray(num_cpus: int, num_gpus: int) -> None:
                     f"({os.getloadavg()[0]:.0f} on {os.cpu_count()} cores); Ray's own logs are in /tmp/ray/session_latest/logs. "
                     "`laconic doctor --deep` tests it alone."
                 ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray puts its own there, which would end a run without a word
     address = ray.util.get_node_ip_address()
     if not address.startswith("127."):
         stop_ray()

@@ -50,7 +50,12 @@ def cold_start(recipe: Recipe, cache_dir: Path, progress: Progress | None = None
     unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=cache_dir))
     try:
         _train(recipe, unfinished, progress)
-        os.replace(unfinished, folder)
+        unfinished.chmod(0o755)
+        try:
+            os.replace(unfinished, folder)
+        except OSError:
+            if not folder.is_dir():  # else another run with these settings was faster: its folder is as good
+                raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder
@@ -141,6 +146,7 @@ def _sft_config(recipe: Recipe, folder: Path) -> SFTConfig:
         max_length=None,
         train_sampling_strategy="group_by_length",
         logging_steps=max(1, recipe.sft.steps // 100),
+        logging_nan_inf_filter=False,  # the filter would hide a lost loss behind the last good one
         disable_tqdm=True,
         report_to="none",
         save_strategy="no",

@@ -8,7 +8,7 @@ Simplification: parameters are loaded whole on every rank before ZeRO-3 shards t
 from __future__ import annotations
 
 import os
-import socket
+import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from math import ceil
@@ -36,16 +36,18 @@ class LearnerError(RuntimeError):
 class LearnerRank:
     """One DeepSpeed process. All ranks are called together, with the same method."""
 
-    def __init__(self, rank: int, port: int, checkpoint: Path, recipe: Recipe, device: str):
-        os.environ.update(
-            RANK=str(rank), WORLD_SIZE=str(recipe.learner.ranks), LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-        )
+    def __init__(self, rank: int, meeting: Path, checkpoint: Path, recipe: Recipe, device: str):
+        os.environ.update(RANK=str(rank), WORLD_SIZE=str(recipe.learner.ranks), LOCAL_RANK="0")
         torch.set_num_threads(recipe.learner.threads)
         import deepspeed
 
         # Its shared-memory all-reduce is compiled at first use and waits forever on the lock of a killed build; gloo serves.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        deepspeed.init_distributed(dist_backend="nccl" if device == "cuda" else "gloo", verbose=False)
+        # Ranks meet at a file: torch's TCP store would listen on every interface.
+        backend = "nccl" if device == "cuda" else "gloo"
+        deepspeed.init_distributed(
+            backend, init_method=f"file://{meeting}", rank=rank, world_size=recipe.learner.ranks, auto_mpi_discovery=False, verbose=False
+        )
         settings = recipe.learner
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[recipe.model.dtype]
         policy = load_policy(checkpoint, dtype, recipe.sampler.temperature, settings.logit_chunk_tokens, settings.gradient_checkpointing)
@@ -179,13 +181,14 @@ class Learner:
 
     def __init__(self, recipe: Recipe, checkpoint: Path, device: str):
         self._recipe = recipe
-        port = free_port()
+        self._meeting = tempfile.TemporaryDirectory(prefix="laconic-")
+        meeting = Path(self._meeting.name) / "ranks"
         threads = str(recipe.learner.threads)
-        environment = {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
+        environment = {"OMP_NUM_THREADS": threads, "GOMP_SPINCOUNT": "2000", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
         if device == "cpu":
             environment |= {"DS_ACCELERATOR": "cpu", "GLOO_SOCKET_IFNAME": "lo"}
         actor = ray.remote(LearnerRank).options(num_cpus=0, num_gpus=1 if device == "cuda" else 0, runtime_env={"env_vars": environment})
-        self._ranks = [actor.remote(rank, port, checkpoint, recipe, device) for rank in range(recipe.learner.ranks)]
+        self._ranks = [actor.remote(rank, meeting, checkpoint, recipe, device) for rank in range(recipe.learner.ranks)]
 
     def wait_ready(self, seconds: float = 600.0) -> list[int]:
         """Block until every rank answers; their process ids."""
@@ -260,13 +263,6 @@ def merge_sums(into: dict[str, float], new: dict[str, float]) -> None:
     """Add statistics up; names that end in _max are combined by maximum."""
     for name, value in new.items():
         into[name] = max(into.get(name, value), value) if name.endswith("_max") else into.get(name, 0.0) + value
-
-
-def free_port() -> int:
-    """A free TCP port on loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _dealt(rows: Sequence[Row], micro_batch_tokens: int, chunk: int, ranks: int) -> list[list[MicroBatch]]:

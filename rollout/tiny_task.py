@@ -1,8 +1,8 @@
 """The tiny reasoner's problems and verbose traces: generated, verifiable arithmetic in which some thinking pays and most is waste.
 
 Four families of graded difficulty. A trace writes every step, checks it again and again, and derives everything anew: the overthinking
-of large models, small. Two kinds of thinking pay: working a multi-digit step out digit by digit (the same step can be recalled in one
-go, which a small model often gets wrong), and checking what was recalled or guessed. All else is there to be unlearned.
+of large models, small. Working a multi-digit step out digit by digit pays (the same step can be recalled in one go, which a small model
+often gets wrong). A check repairs some slips and makes others, since the last line is believed: most checking is there to be unlearned.
 Simplifications: answers are non-negative integers; slips are uniform noise on a step's result.
 
 Training and held-out problems are disjoint by construction: a hash of what is asked decides the side, whatever the seed.
@@ -19,7 +19,7 @@ from typing import Literal
 
 from rollout.types import Problem
 
-TASK_VERSION = 1
+TASK_VERSION = 2
 """Part of the cold start's cache key: raise it when problems, traces or tokens change."""
 
 LEVELS = {"chain": 8, "product": 4, "sum": 4, "linear": 4}
@@ -168,8 +168,11 @@ class _Pen:
         """Write `left sign value`, worked out or recalled if there is work to do, then perhaps re-checks of it."""
         believed = self._write("", "", left, value, work if self.rng.random() >= _RECALL else (), work, sign)
         if self.rng.random() < self.recheck:
-            for _ in range(self.rng.randint(1, 1 if work else 3)):
-                believed = self._check(believed, left, value, work, sign)
+            checks = self.rng.randint(1, 1 if work else 3)
+            while checks > 0:
+                checked = self._check(believed, left, value, work, sign)
+                checks = checks - 1 if checked == believed else 1  # after a "no" one more, until two lines agree
+                believed = checked
         return believed
 
     def _check(self, believed: int, left: str, value: int, work: Sequence[str], sign: str) -> int:
@@ -243,8 +246,8 @@ def _derive_linear(problem: Problem, pen: _Pen) -> int:
         c = pen.step(f"{c} - {b}", max(c - b, 0))
     if a > 1:
         c = pen.step(f"{c} / {a}", c // a, _divided_by_digit(c, a))
-    if pen.rng.random() < pen.recheck:
-        _substitute(problem, pen, c)
+    if pen.rng.random() < pen.recheck and not _substitute(problem, pen, c):
+        return _derive_linear(problem, pen)
     return c
 
 
