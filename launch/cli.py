@@ -46,7 +46,7 @@ def train(
         from launch.stages import run_recipe
 
         folder = run_recipe(loaded, runs, resume=resume, overwrite=overwrite)
-        out.print(f"{folder} is complete. Look at it: [bold]laconic report {folder}[/bold]")
+        out.print(f"{folder} is complete. Look at it: [bold]laconic report {folder}[/bold]", soft_wrap=True)
 
 
 @app.command()
@@ -58,7 +58,7 @@ def plan(recipe: RecipeName, overrides: Overrides = None, scale: Scale = None) -
         from recipes.loader import load
 
         made = make_plan(load(recipe, scale, overrides or []))
-        out.print(explain(made), highlight=False, markup=False)
+        out.print(explain(made), highlight=False, markup=False, soft_wrap=True)
         if made.blockers:
             raise typer.Exit(1)
 
@@ -93,7 +93,7 @@ def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     with errors():
         from evaluation.report import report as make_report
 
-        out.print(f"{make_report(run)}", highlight=False)
+        out.print(f"{make_report(run)}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -190,6 +190,8 @@ def errors() -> Iterator[None]:
     _hush()
     try:
         yield
+    except typer.Exit:
+        raise  # a RuntimeError by birth, but no error
     except KeyboardInterrupt as error:
         Console(stderr=True).print(f"stopped: {error or 'interrupted'}; `--resume` goes on from the last checkpoint", highlight=False)
         sys.exit(130)

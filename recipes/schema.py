@@ -38,7 +38,7 @@ class Tiny(Section):
     layers: Count = Field(4, description="Transformer layers.")
     width: Annotated[int, Field(ge=16, multiple_of=16)] = Field(128, description="Hidden width; heads are 32 wide.")
     families: list[Literal["chain", "product", "sum", "linear"]] = Field(
-        ["chain", "product", "sum"], description="Problem families, drawn in equal shares."
+        ["chain", "product"], description="Problem families, drawn in equal shares."
     )
     recheck: Share = Field(0.6, description="Chance that a step of a cold-start trace is followed by re-checks.")
     rederive: Share = Field(0.45, description="Chance that a finished cold-start trace derives everything again.")
@@ -48,8 +48,8 @@ class Tiny(Section):
 class Sft(Section):
     """The sft stage: the tiny reasoner's cold start on verbose traces, with TRL's SFTTrainer."""
 
-    steps: Count = Field(800, description="Optimiser steps.")
-    batch: Count = Field(48, description="Traces per step.")
+    steps: Count = Field(1800, description="Optimiser steps.")
+    batch: Count = Field(16, description="Traces per step; small batches learn most from a trace.")
     lr: Positive = Field(2e-3, description="Peak learning rate (cosine, 5 % warm-up).")
 
 

@@ -139,6 +139,7 @@ def _sft_config(recipe: Recipe, folder: Path) -> SFTConfig:
         lr_scheduler_type="cosine",
         warmup_steps=max(1, recipe.sft.steps // 20),
         weight_decay=0.0,
+        adam_beta2=0.98,  # 0.999 remembers longer than a run of minutes lasts
         seed=recipe.seed,
         use_cpu=True,
         bf16=False,

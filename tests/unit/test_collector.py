@@ -1,0 +1,197 @@
+"""Collecting a step's groups: filter, refill, order, and rewards that land on the right rows; engines are scripted."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pytest
+
+from recipes.schema import Recipe
+from rewards.judge import Judge
+from rollout.collector import Collector, NotJudged, PromptStream, fate_of
+from rollout.engine import EnginePool
+from rollout.scorer import RowMismatch, Scorer
+from rollout.sources import Source
+from rollout.template import Template
+from rollout.types import Completion, Group, Problem, Request, rollout_id
+
+CLOSE, STOP = 250, 251
+
+
+class LetterTokenizer:
+    """A token is a character; 250 closes the thinking block, 251 ends a response."""
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
+        return "".join("</think>" if id == CLOSE else chr(id) for id in ids)
+
+
+def template() -> Template:
+    letters = Template(LetterTokenizer(), "", (STOP,), True, (CLOSE,), "digest")
+    object.__setattr__(letters, "prompt_ids", lambda problem: tuple(map(ord, problem.text + "<think>")))
+    return letters
+
+
+def response(answer: str, thought: int = 3, finish: str = "stop", version: int = 0) -> Completion:
+    ids = [ord("x")] * thought + ([CLOSE, *map(ord, f"\\boxed{{{answer}}}"), STOP] if finish == "stop" else [])
+    return Completion(np.array(ids, np.int32), np.full(len(ids), -0.5, np.float32), finish, np.full(len(ids), version, np.int32))
+
+
+class ScriptedPool(EnginePool):
+    """An engine that answers by a script and gives groups back in any order, a few at a time."""
+
+    def __init__(self, script: Callable[[Request], list[Completion]], seed: int = 0):
+        self._script, self._random = script, random.Random(seed)
+        self._owed: list[Request] = []
+        self.seen: list[str] = []
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        self._owed += requests
+        self.seen += [request.problem.id for request in requests]
+
+    @property
+    def outstanding(self) -> int:
+        return len(self._owed)
+
+    def ready(self) -> list[tuple[Request, list[Completion]]]:
+        self._random.shuffle(self._owed)
+        count = self._random.randint(1, len(self._owed))
+        done, self._owed = self._owed[:count], self._owed[count:]
+        return [(request, self._script(request)) for request in done]
+
+
+@pytest.fixture(scope="module")
+def judge() -> Iterator[Judge]:
+    with Judge(1, 3.0, 512) as judge:
+        yield judge
+
+
+def collector(pool: EnginePool, judge: Judge, not_judged_limit: float = 0.5, **changes: object) -> tuple[Collector, PromptStream]:
+    sampler = {"prompts": 4, "group_size": 4, "max_refills": 3} | dict(changes.pop("sampler", {}))
+    recipe = Recipe.model_validate({"sampler": sampler, "budget": {"limit": 40}, "judge": {"not_judged_limit": not_judged_limit}} | changes)
+    source = Source("numbers", lambda position: Problem(f"p{position}", f"q{position}", str(position)))
+    stream = PromptStream(source, template(), recipe)
+    return Collector(pool, Scorer(judge, template(), recipe.reward, recipe.budget), stream, recipe), stream
+
+
+def right_samples(rights: Callable[[int], int]) -> Callable[[Request], list[Completion]]:
+    """So many right samples at each position; the others are wrong."""
+
+    def script(request: Request) -> list[Completion]:
+        position = int(request.problem.answer)
+        return [response(str(position if sample < rights(position) else position + 1)) for sample in range(request.group_size)]
+
+    return script
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_prompts_of_a_step_depend_on_the_stream_and_not_on_who_finished_first(judge: Judge, seed: int):
+    pool = ScriptedPool(right_samples(lambda position: (0, 2, 4, 1)[position % 4]), seed)
+    steps, stream = collector(pool, judge)
+    collected = steps.next()
+    assert [group.problem.id for group in collected.groups] == ["p1", "p3", "p5", "p7"]
+    assert stream.position == 8  # just as many were drawn as were needed
+    metrics = collected.metrics
+    counts = {name: metrics[f"groups/{name}"] for name in ("sampled", "trained", "all_wrong", "all_right", "short")}
+    assert counts == {"sampled": 8, "trained": 4, "all_wrong": 2, "all_right": 2, "short": 0}
+    assert metrics["accuracy"] == pytest.approx((0 + 2 + 4 + 1) / 16)
+    assert [group.problem.id for group in steps.next().groups] == ["p9", "p11", "p13", "p15"]
+
+
+def test_past_the_refill_limit_a_step_trains_on_what_there_is_and_says_so(judge: Judge):
+    pool = ScriptedPool(right_samples(lambda position: 2 if position == 3 else 0))
+    steps, stream = collector(pool, judge)
+    collected = steps.next()
+    assert [group.problem.id for group in collected.groups] == ["p3"]
+    assert collected.metrics["groups/short"] == 1
+    assert stream.position == 4 + 3 * 4
+
+
+def test_an_all_right_group_with_length_to_lose_is_kept_by_the_shaped_signal_only(judge: Judge):
+    def script(request: Request) -> list[Completion]:
+        return [response(request.problem.answer, thought=3 + 8 * sample) for sample in range(4)]  # 14, 22, 30 and 38 tokens or so
+
+    ladder = {"kind": "difficulty", "limit": 40, "ladder": [{"at_least": 0.5, "share": 0.5}, {}]}
+    for keep, fate in (("shaped", "trained"), ("raw", "all_right")):
+        steps, _ = collector(ScriptedPool(script), judge, budget=ladder, sampler={"keep_groups": keep, "max_refills": 0})
+        collected = steps.next()
+        assert collected.metrics[f"groups/{fate}"] == 4
+        for group in collected.groups:
+            assert {rollout.limit for rollout in group.rollouts} == {20}
+            assert [rollout.reward for rollout in group.rollouts] == [float(rollout.tokens <= 20) for rollout in group.rollouts]
+
+
+def test_a_group_with_an_unjudged_answer_is_left_out_and_counted_and_too_many_stop_the_run(judge: Judge):
+    def script(request: Request) -> list[Completion]:
+        position = int(request.problem.answer)
+        first = response("1", finish="abort") if position % 2 else response(str(position))
+        return [first, *(response("-1") for _ in range(3))]
+
+    steps, _ = collector(ScriptedPool(script), judge)
+    collected = steps.next()
+    assert [group.problem.id for group in collected.groups] == ["p0", "p2", "p4", "p6"]
+    assert collected.metrics["groups/not_judged"] == 3
+    assert collected.metrics["not_judged"] == pytest.approx(3 / 28)
+    steps, _ = collector(ScriptedPool(script), judge, not_judged_limit=0.01)
+    with pytest.raises(NotJudged, match="judge.not_judged_limit 1.0%"):
+        steps.next()
+
+
+def test_rewards_stay_on_their_rows_through_ten_thousand_shuffled_rollouts(judge: Judge):
+    generator = random.Random(1)
+    expected: dict[str, float] = {}
+
+    def script(request: Request) -> list[Completion]:
+        completions = []
+        for sample in range(request.group_size):
+            right = generator.random() < 0.5
+            expected[rollout_id(request.problem.id, request.prompt_ids, sample)] = float(right)
+            completions.append(response(request.problem.answer if right else "-7", thought=generator.randint(1, 9)))
+        return completions
+
+    steps, _ = collector(ScriptedPool(script), judge, sampler={"prompts": 1250, "group_size": 8, "keep_groups": "all"})
+    rollouts = [rollout for group in steps.next().groups for rollout in group.rollouts]
+    assert len(rollouts) == len({rollout.id for rollout in rollouts}) == 10_000
+    assert all(rollout.reward == expected[rollout.id] for rollout in rollouts)
+
+
+def test_a_verdict_off_by_one_row_is_detected(judge: Judge):
+    scorer = Scorer(judge, template())
+    request = Request("r", Problem("p", "q", "1"), (1, 2), 3, 40, 1.0, 1.0, 0)
+    pending = scorer.begin(request, [response("1"), response("2"), response("3")])
+    pending.verdicts[:] = pending.verdicts[1:] + pending.verdicts[:1]
+    with pytest.raises(RowMismatch, match="met rollout"):
+        scorer.finish(pending)
+    with pytest.raises(RowMismatch, match="asked for 3 rollouts and got 2"):
+        scorer.begin(request, [response("1"), response("2")])
+
+
+def test_an_unfinished_thought_is_wrong_even_if_it_says_the_answer(judge: Judge):
+    request = Request("r", Problem("p", "q", "42"), (1,), 2, 40, 1.0, 1.0, 0)
+    boxed = [ord(letter) for letter in "\\boxed{42}"]
+    open_ended = Completion(np.array(boxed, np.int32), np.zeros(len(boxed), np.float32), "length", np.zeros(len(boxed), np.int32))
+    group = Scorer(judge, template()).finish(Scorer(judge, template()).begin(request, [open_ended, response("42")]))
+    assert [rollout.verdict.status for rollout in group.rollouts if rollout.verdict] == ["wrong", "right"]
+    assert [rollout.answer_start for rollout in group.rollouts] == [None, 4]
+
+
+def test_fate_names_why_a_group_was_left_out():
+    from rewards.verdict import Verdict
+    from rollout.types import Rollout
+
+    def group(statuses: Sequence[str], rewards: Sequence[float]) -> Group:
+        request = Request("r", Problem("p", "q", "1"), (1,), len(statuses), 9, 1.0, 1.0, 0)
+        rollouts = [
+            Rollout(str(i), i, response("1"), "", None, Verdict(status, ""), reward=reward)
+            for i, (status, reward) in enumerate(zip(statuses, rewards, strict=True))
+        ]
+        return Group(request, rollouts)
+
+    assert fate_of(group(["right", "wrong"], [1, 0]), "raw") == "trained"
+    assert fate_of(group(["right", "right"], [1, 0]), "raw") == "all_right"
+    assert fate_of(group(["right", "right"], [1, 0]), "shaped") == "trained"
+    assert fate_of(group(["right", "wrong"], [0, 0]), "shaped") == "flat"
+    assert fate_of(group(["wrong", "wrong"], [0, 0]), "raw") == "all_wrong"
+    assert fate_of(group(["wrong", "wrong"], [0, 0]), "all") == "trained"
+    assert fate_of(group(["right", "not_judged"], [1, 0]), "all") == "not_judged"
