@@ -48,7 +48,7 @@ class Tiny(Section):
 class Sft(Section):
     """The sft stage: the tiny reasoner's cold start on verbose traces, with TRL's SFTTrainer."""
 
-    steps: Count = Field(1800, description="Optimiser steps.")
+    steps: Count = Field(1600, description="Optimiser steps.")
     batch: Count = Field(16, description="Traces per step; small batches learn most from a trace.")
     lr: Positive = Field(2e-3, description="Peak learning rate (cosine, 5 % warm-up).")
 

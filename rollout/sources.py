@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from recipes.schema import Data, Tiny
+from rollout.tiny_task import HELD_OUT_PER_FAMILY
 from rollout.tiny_task import problems as tiny_problems
 from rollout.types import Problem
 
@@ -58,9 +59,9 @@ def training_source(data: Data, tiny: Tiny, seed: int, check_golds: Callable[[Se
 def heldout_problems(
     name: str, data: Data, tiny: Tiny, count: int, seed: int, check_golds: Callable[[Sequence[str]], list[str | None]]
 ) -> tuple[list[Problem], list[tuple[str, str]]]:
-    """`count` problems to evaluate on (0: all; for `tiny` all means 512), and what was left out."""
+    """`count` problems to evaluate on (0: all), and what was left out."""
     if name == "tiny":
-        return tiny_problems("heldout", tiny.families, seed, 0, count or 512), []
+        return tiny_problems("heldout", tiny.families, seed, 0, count or HELD_OUT_PER_FAMILY * len(tiny.families)), []
     kept, left_out = audited(read_rows(name, data.model_copy(update={"split": "test"} if name.startswith("hub:") else {})), check_golds)
     if not kept:
         raise DataError(f"{name}: no row has a usable gold answer")

@@ -19,18 +19,18 @@ from typing import Literal
 
 from rollout.types import Problem
 
-TASK_VERSION = 2
+TASK_VERSION = 1
 """Part of the cold start's cache key: raise it when problems, traces or tokens change."""
 
-LEVELS = {"chain": 8, "product": 4, "sum": 4, "linear": 4}
+LEVELS = {"chain": 6, "product": 4, "sum": 4, "linear": 4}
 """Family -> number of levels; level 1 is the easiest."""
 
-HELD_OUT_PER_FAMILY = 256
+HELD_OUT_PER_FAMILY = 240
 _HELD_OUT_ONE_IN = 6
 
-_RECALL = 0.35  # multi-digit steps written without work
-_GUESS = 0.2  # traces that open with the whole answer, unworked
-_CHECK_WORKED = 0.5  # checks of a multi-digit step that work it out
+_RECALL = 0.25  # multi-digit steps written without work
+_GUESS = 0.1  # traces that open with the whole answer, unworked
+_CHECK_WORKED = 0.7  # checks of a multi-digit step that work it out
 _UNWORKED_SLIP = 3  # what is recalled or guessed goes wrong this many times as often
 _ROUNDS = 2  # derivations that may follow the first
 
@@ -217,8 +217,11 @@ def _guess(problem: Problem, pen: _Pen) -> int:
 def _derive_chain(problem: Problem, pen: _Pen) -> int:
     first, *rest = problem.text.partition(": ")[2].split()
     value = int(first)
-    for sign, operand in zip(rest[::2], rest[1::2], strict=True):
+    while rest:
+        (sign, operand), rest = rest[:2], rest[2:]
         value = pen.step(f"{value} {sign} {operand}", _modulo_10(value, sign, int(operand)), sign="->")
+        if rest:  # what is left to do: without this line a small model loses its place among the re-checks
+            pen.lines.append(" ".join([str(value), *rest]))
     return value
 
 

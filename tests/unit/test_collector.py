@@ -134,7 +134,7 @@ def test_a_group_with_an_unjudged_answer_is_left_out_and_counted_and_too_many_st
     assert collected.metrics["groups/not_judged"] == 3
     assert collected.metrics["not_judged"] == pytest.approx(3 / 28)
     steps, _ = collector(ScriptedPool(script), judge, not_judged_limit=0.01)
-    with pytest.raises(NotJudged, match="judge.not_judged_limit 1.0%"):
+    with pytest.raises(NotJudged, match=r"judge\.not_judged_limit 1\.0%"):
         steps.next()
 
 
