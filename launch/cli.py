@@ -193,7 +193,7 @@ def errors() -> Iterator[None]:
     except typer.Exit:
         raise  # a RuntimeError by birth, but no error
     except KeyboardInterrupt as error:
-        Console(stderr=True).print(f"stopped: {error or 'interrupted'}; `--resume` goes on from the last checkpoint", highlight=False)
+        Console(stderr=True).print(f"stopped: {str(error) or 'interrupted'}; `--resume` goes on from the last checkpoint", highlight=False)
         sys.exit(130)
     except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("LACONIC_DEBUG"):

@@ -156,7 +156,7 @@ class Run:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._previous_handler)
         if isinstance(error, KeyboardInterrupt):
-            self.status("stopped", f"{error or 'interrupted'} after {self.step} of {self.recipe.train.steps} steps")
+            self.status("stopped", f"{str(error) or 'interrupted'} after {self.step} of {self.recipe.train.steps} steps")
         elif error is not None:
             self.status("failed", f"{type(error).__name__}: {error}")
         elif reason := no_effect(self.metrics()):
