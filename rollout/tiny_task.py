@@ -2,7 +2,7 @@
 
 Four families of graded difficulty. A trace writes every step, checks it again and again, and derives everything anew: the overthinking
 of large models, small. Working a multi-digit step out digit by digit pays (the same step can be recalled in one go, which a small model
-often gets wrong). A check repairs some slips and makes others, since the last line is believed: most checking is there to be unlearned.
+often gets wrong), and so does checking where a slip is likely: checks go on until two lines agree. All other checking is there to be unlearned.
 Simplifications: answers are non-negative integers; slips are uniform noise on a step's result.
 
 Training and held-out problems are disjoint by construction: a hash of what is asked decides the side, whatever the seed.
@@ -241,7 +241,7 @@ def _derive_sum(problem: Problem, pen: _Pen) -> int:
     return total
 
 
-def _derive_linear(problem: Problem, pen: _Pen) -> int:
+def _derive_linear(problem: Problem, pen: _Pen, again: bool = True) -> int:
     (a, b), (d, c) = _sides(problem.text)
     if d:
         a = pen.step(f"{a} - {d}", a - d)
@@ -249,8 +249,8 @@ def _derive_linear(problem: Problem, pen: _Pen) -> int:
         c = pen.step(f"{c} - {b}", max(c - b, 0))
     if a > 1:
         c = pen.step(f"{c} / {a}", c // a, _divided_by_digit(c, a))
-    if pen.rng.random() < pen.recheck and not _substitute(problem, pen, c):
-        return _derive_linear(problem, pen)
+    if again and pen.rng.random() < pen.recheck and not _substitute(problem, pen, c):
+        return _derive_linear(problem, pen, again=False)  # once more only: a reasoner that always slips must end, too
     return c
 
 

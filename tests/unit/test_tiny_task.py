@@ -112,6 +112,13 @@ def test_swapped_factors_and_addends_are_on_the_same_side():
         assert is_held_out(f"Add: {a} + 47 + 9") == is_held_out(f"Add: 9 + 47 + {a}")
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_reasoner_that_always_slips_comes_to_an_end(family: str):
+    hard = problem(family, LEVELS[family], Random(0))
+    for seed in range(20):
+        assert "\\boxed{" in trace(hard, Random(seed), 1.0, 1.0, 1.0)
+
+
 def test_held_out_problems_have_no_duplicates_and_are_balanced():
     held_out = problems("heldout", FAMILIES, 0, 0, HELD_OUT_PER_FAMILY * len(FAMILIES))
     assert len({p.text for p in held_out}) == len({p.id for p in held_out}) == HELD_OUT_PER_FAMILY * len(FAMILIES)
