@@ -190,12 +190,13 @@ def _groups() -> list[Curve]:
         Curve("groups/all_right", "all right", "#a9cbb7"),
         Curve("groups/all_wrong", "all wrong", "#e3b49c"),
         Curve("groups/flat", "constant reward", FAINT),
+        Curve("groups/surplus", "surplus", "#b59b6a"),
         Curve("groups/not_judged", "not judged", LIMIT),
     ]
 
 
 def _seconds() -> list[Curve]:
-    colours = {"sample": AFTER, "update": "#7fb1c2", "prepare": "#b59b6a", "publish": "#8f86b8", "record": FAINT}
+    colours = {"sample": AFTER, "update": "#7fb1c2", "publish": "#8f86b8"}
     return [Curve(f"seconds/{phase}", phase, colour) for phase, colour in colours.items()]
 
 

@@ -166,7 +166,7 @@ def _reinforce(
             raise RunError(
                 f"{saved} was made with chat template and tokenizer {meta['template']}, {start} has {template.digest}: use the run's own model"
             )
-        done, stream.position = meta["step"], meta["position"]
+        done, stream.position, stream.kept_share = meta["step"], meta["position"], meta["kept_share"]
     run.truncate_to(done)
     progress.phase("start engines and learner")
     with engines(recipe, start, template, done) as pool:

@@ -40,17 +40,20 @@ class Tiny(Section):
     families: list[Literal["chain", "product", "sum", "linear"]] = Field(
         ["chain", "product"], description="Problem families, drawn in equal shares."
     )
-    recheck: Share = Field(0.6, description="Chance that a step of a cold-start trace is followed by re-checks.")
-    rederive: Share = Field(0.45, description="Chance that a finished cold-start trace derives everything again.")
+    recheck: Share = Field(0.8, description="Chance that a step of a cold-start trace is followed by re-checks.")
+    rederive: Share = Field(0.7, description="Chance that a finished cold-start trace derives everything again.")
     slip: Share = Field(0.04, description="Chance that a step of a cold-start trace goes wrong (a later re-check may repair it).")
 
 
 class Sft(Section):
     """The sft stage: the tiny reasoner's cold start on verbose traces, with TRL's SFTTrainer."""
 
-    steps: Count = Field(1600, description="Optimiser steps.")
+    steps: Count = Field(1700, description="Optimiser steps.")
     batch: Count = Field(16, description="Traces per step; small batches learn most from a trace.")
-    lr: Positive = Field(2e-3, description="Peak learning rate (cosine, 5 % warm-up).")
+    lr: Positive = Field(
+        0.02,
+        description="Peak learning rate of the weight matrices (Muon); embeddings and norms take a tenth (AdamW). Cosine, 5 % warm-up.",
+    )
 
 
 class Data(Section):

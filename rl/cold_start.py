@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,11 +22,17 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, Qwen3Config, 
 from trl import SFTConfig, SFTTrainer
 
 from recipes.schema import Recipe
+from rl.muon import MuonAdamW
 from rollout import tiny_task
 from rollout.tiny_tokenizer import build_tokenizer
 
 _THREADS = 2
 _HEAD_DIM = 32
+_FIRST_SHARE, _RAMP = (
+    0.2,
+    0.75,
+)  # traces start with a fifth of their verbosity and have all of it after 3/4: short ones teach arithmetic cheaply
+_SORTED_BATCHES = 50
 _MAX_TRACE_TOKENS = 300  # longer traces are drawn again: a rollout limit of 320 leaves room for all of them
 
 Progress = Callable[[int, int, float], None]
@@ -85,10 +91,15 @@ def _train(recipe: Recipe, folder: Path, progress: Progress | None) -> None:
         set_seed(recipe.seed)
         tokenizer = build_tokenizer()
         model = Qwen3ForCausalLM(_model_config(recipe, tokenizer))
-        dataset = Dataset.from_list(list(_examples(recipe, tokenizer)))
+        dataset = Dataset.from_list(_examples(recipe, tokenizer))
         reporter = _Reporter(recipe.sft.steps, progress)
         trainer = SFTTrainer(
-            model, _sft_config(recipe, folder / "trainer"), train_dataset=dataset, processing_class=tokenizer, callbacks=[reporter]
+            model,
+            _sft_config(recipe, folder / "trainer"),
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            callbacks=[reporter],
+            optimizers=(_optimizer(model, recipe.sft.lr), None),  # the trainer adds the schedule
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
@@ -118,16 +129,39 @@ def _model_config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Qwen3Co
     )
 
 
-def _examples(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Iterator[dict[str, Any]]:
-    """One trace of each training problem, `sft.steps x sft.batch` of them."""
-    tiny = recipe.tiny
+def _examples(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
+    """One trace of each training problem, `sft.steps x sft.batch` of them in the order to learn them in."""
+    tiny, batch = recipe.tiny, recipe.sft.batch
     rng = Random(f"traces/{recipe.seed}")
-    for problem in tiny_task.problems("train", tiny.families, recipe.seed, 0, recipe.sft.steps * recipe.sft.batch):
+    count = recipe.sft.steps * batch
+    rows = []
+    for index, problem in enumerate(tiny_task.problems("train", tiny.families, recipe.seed, 0, count)):
+        share = min(1.0, _FIRST_SHARE + (1 - _FIRST_SHARE) * index / (_RAMP * count))
         while True:
-            example = sft_example(tokenizer, problem.text, tiny_task.trace(problem, rng, tiny.recheck, tiny.rederive, tiny.slip))
-            if len(example["input_ids"]) <= _MAX_TRACE_TOKENS:
+            trace = tiny_task.trace(problem, rng, share * tiny.recheck, share * tiny.rederive, share * tiny.slip)
+            row = sft_example(tokenizer, problem.text, trace)
+            if len(row["input_ids"]) <= _MAX_TRACE_TOKENS:
                 break
-        yield example | {"length": len(example["input_ids"])}
+        rows.append(row)
+    return _by_length(rows, batch, rng)
+
+
+def _by_length(rows: list[dict[str, Any]], batch: int, rng: Random) -> list[dict[str, Any]]:
+    """The rows in batches of about equal length, in random order: little padding, little change of what is learned when."""
+    ordered = []
+    for start in range(0, len(rows), _SORTED_BATCHES * batch):
+        part = sorted(rows[start : start + _SORTED_BATCHES * batch], key=lambda row: len(row["input_ids"]))
+        batches = [part[first : first + batch] for first in range(0, len(part), batch)]
+        rng.shuffle(batches)
+        ordered += [row for some in batches for row in some]
+    return ordered
+
+
+def _optimizer(model: Qwen3ForCausalLM, lr: float) -> MuonAdamW:
+    embedding = model.get_input_embeddings().weight
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim == 2 and parameter is not embedding]
+    others = [parameter for parameter in model.parameters() if parameter.ndim != 2 or parameter is embedding]
+    return MuonAdamW(matrices, others, lr)
 
 
 def _sft_config(recipe: Recipe, folder: Path) -> SFTConfig:
@@ -135,17 +169,14 @@ def _sft_config(recipe: Recipe, folder: Path) -> SFTConfig:
         output_dir=str(folder),
         max_steps=recipe.sft.steps,
         per_device_train_batch_size=recipe.sft.batch,
-        learning_rate=recipe.sft.lr,
         lr_scheduler_type="cosine",
         warmup_steps=max(1, recipe.sft.steps // 20),
-        weight_decay=0.0,
-        adam_beta2=0.98,  # 0.999 remembers longer than a run of minutes lasts
         seed=recipe.seed,
         use_cpu=True,
         bf16=False,
         gradient_checkpointing=False,
         max_length=None,
-        train_sampling_strategy="group_by_length",
+        train_sampling_strategy="sequential",
         logging_steps=max(1, recipe.sft.steps // 100),
         logging_nan_inf_filter=False,  # the filter would hide a lost loss behind the last good one
         disable_tqdm=True,

@@ -80,6 +80,7 @@ def save_checkpoint(run: Run, learner: Learner, stream: PromptStream, start: Pat
         "step": done,
         "version": done,
         "position": stream.position,
+        "kept_share": stream.kept_share,
         "ranks": recipe.learner.ranks,
         "zero_stage": recipe.learner.zero_stage,
         "recipe": recipe_hash(recipe),

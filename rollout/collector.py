@@ -1,8 +1,10 @@
 """The collector: a step's groups, sampled, judged, filtered and refilled while sampling goes on.
 
 Dynamic sampling (DAPO, arXiv 2503.14476; DLER 1.5): a prompt whose rollouts all earn the same teaches nothing and is
-replaced at once by the next prompt. Claim: which prompts a step trains on depends on the stream and the verdicts, never
-on who finished first: all that was dispatched is awaited, and groups are returned in the order of the stream.
+replaced by the next prompt. A step starts with as many prompts as the share kept in the step before says it will need,
+since replacing one by one would leave the engines half idle. Claim: which prompts a step trains on depends on the stream and
+the verdicts, never on who finished first: it draws the shortest stretch of the stream (no shorter than that start) with enough
+groups in it, awaits all of it, and trains on the first of them; surplus groups are counted and dropped.
 Simplification: nothing is sampled ahead of the learner, so all rollouts of a step come from one policy version.
 """
 
@@ -32,12 +34,16 @@ class NotJudged(RuntimeError):
 
 @dataclass
 class PromptStream:
-    """Requests by position in the data; `position` is all the state there is."""
+    """Requests by position in the data; `position` and `kept_share` are all the state there is.
+
+    `kept_share` is the share of the last step's groups that were worth training on: what the next step expects.
+    """
 
     source: Source
     template: Template
     recipe: Recipe
     position: int = 0
+    kept_share: float = 1.0
     too_long: int = 0
 
     def draw(self) -> Request:
@@ -97,26 +103,31 @@ class Collector:
             NotJudged: a larger share of answers than judge.not_judged_limit could not be judged.
         """
         start = time.monotonic()
-        wanted, refills = self._recipe.sampler.prompts, self._recipe.sampler.max_refills * self._recipe.sampler.prompts
+        wanted, stream = self._recipe.sampler.prompts, self._stream
+        most = wanted * (1 + self._recipe.sampler.max_refills)
         order: dict[str, int] = {}
         fates: list[tuple[int, Fate, Group]] = []
+        kept = 0
 
         def dispatch(count: int) -> None:
-            requests = [self._stream.draw() for _ in range(count)]
+            requests = [stream.draw() for _ in range(count)]
             order.update({request.id: len(order) + offset for offset, request in enumerate(requests)})
             self._pool.submit(requests)
 
-        dispatch(wanted)
+        dispatch(min(most, round(wanted / stream.kept_share)))
         for group in sampled(self._pool, self._scorer):
             fate = fate_of(group, self._recipe.sampler.keep_groups)
             fates.append((order[group.request.id], fate, group))
-            if fate != "trained" and len(order) < wanted + refills:
+            kept += fate == "trained"
+            if fate != "trained" and len(order) - len(fates) + kept < wanted and len(order) < most:
                 dispatch(1)
             if self._progress:
-                self._progress(sum(fate == "trained" for _, fate, _ in fates), wanted)
+                self._progress(min(kept, wanted), wanted)
+        stream.kept_share = max(kept, 1) / len(fates)
         fates.sort(key=lambda item: item[0])
-        groups = [group for _, fate, group in fates if fate == "trained"]
+        groups = [group for _, fate, group in fates if fate == "trained"][:wanted]
         metrics = sampling_metrics([group for *_, group in fates], Counter(fate for _, fate, _ in fates), time.monotonic() - start)
+        metrics["groups/trained"], metrics["groups/surplus"] = len(groups), kept - len(groups)
         metrics["groups/short"] = int(len(groups) < wanted)
         metrics["limit"] = self._recipe.budget.limit
         if (metrics["not_judged"] or 0) > self._recipe.judge.not_judged_limit:

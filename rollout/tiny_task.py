@@ -20,7 +20,7 @@ from typing import Literal
 from rollout.types import Problem
 
 TASK_VERSION = 1
-"""Part of the cold start's cache key: raise it when problems, traces or tokens change."""
+"""Part of the cold start's cache key: raise it when problems, traces, tokens or the way they are learned change."""
 
 LEVELS = {"chain": 6, "product": 4, "sum": 4, "linear": 4}
 """Family -> number of levels; level 1 is the easiest."""
@@ -28,8 +28,9 @@ LEVELS = {"chain": 6, "product": 4, "sum": 4, "linear": 4}
 HELD_OUT_PER_FAMILY = 240
 _HELD_OUT_ONE_IN = 6
 
-_RECALL = 0.25  # multi-digit steps written without work
-_GUESS = 0.1  # traces that open with the whole answer, unworked
+_RECALL = 0.2  # multi-digit steps written without work
+_GUESS = 0.05  # traces that open with the whole answer, unworked
+_OPENERS = "wait, ", "wait, ", "hmm, "  # of a re-check
 _CHECK_WORKED = 0.7  # checks of a multi-digit step that work it out
 _UNWORKED_SLIP = 3  # what is recalled or guessed goes wrong this many times as often
 _ROUNDS = 2  # derivations that may follow the first
@@ -176,7 +177,7 @@ class _Pen:
         return believed
 
     def _check(self, believed: int, left: str, value: int, work: Sequence[str], sign: str) -> int:
-        opener = self.rng.choice(["check ", "wait, ", "hmm, "])
+        opener = self.rng.choice(_OPENERS)
         shown = work if self.rng.random() < _CHECK_WORKED else ()
         return self._write(opener, believed, left, value, shown, work, sign)
 
@@ -274,11 +275,11 @@ def _modulo_10(value: int, sign: str, operand: int) -> int:
 
 
 def _times_digit(a: int, digit: int) -> list[str]:
-    """a x digit by hand, from the right: `7 * 6 = 42`, then `4 * 6 + 4 = 28`."""
+    """a x digit by hand, from the right, carries added: `7 * 6 = 42`, then `4 * 6 = 24 + 4 = 28`."""
     work, carry = [], 0
-    for place in reversed(str(a)):
-        total = int(place) * digit + carry
-        work.append(f"{place} * {digit} + {carry} = {total}" if carry else f"{place} * {digit} = {total}")
+    for place in map(int, reversed(str(a))):
+        total = place * digit + carry
+        work.append(f"{place} * {digit} = {place * digit} + {carry} = {total}" if carry else f"{place} * {digit} = {total}")
         carry = total // 10
     return work
 

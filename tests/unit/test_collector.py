@@ -99,6 +99,26 @@ def test_the_prompts_of_a_step_depend_on_the_stream_and_not_on_who_finished_firs
     assert [group.problem.id for group in steps.next().groups] == ["p9", "p11", "p13", "p15"]
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_step_starts_with_what_the_last_one_needed_and_drops_the_surplus_from_the_end_of_the_stretch(judge: Judge, seed: int):
+    steps, stream = collector(ScriptedPool(right_samples(lambda position: 2 if position >= 8 else 2 * (position % 2)), seed), judge)
+    assert [group.problem.id for group in steps.next().groups] == ["p1", "p3", "p5", "p7"]
+    assert stream.kept_share == 0.5
+    collected = steps.next()  # eight at once, all of them worth training on
+    assert [group.problem.id for group in collected.groups] == ["p8", "p9", "p10", "p11"]
+    assert (collected.metrics["groups/trained"], collected.metrics["groups/surplus"], stream.position) == (4, 4, 16)
+    assert stream.kept_share == 1.0
+    assert [group.problem.id for group in steps.next().groups] == ["p16", "p17", "p18", "p19"]
+
+
+def test_a_step_that_kept_nothing_makes_the_next_one_start_at_the_refill_limit(judge: Judge):
+    steps, stream = collector(ScriptedPool(right_samples(lambda position: 0)), judge)
+    assert steps.next().groups == []
+    position = stream.position
+    steps.next()
+    assert stream.position == 2 * position == 2 * (4 + 3 * 4)
+
+
 def test_past_the_refill_limit_a_step_trains_on_what_there_is_and_says_so(judge: Judge):
     pool = ScriptedPool(right_samples(lambda position: 2 if position == 3 else 0))
     steps, stream = collector(pool, judge)
