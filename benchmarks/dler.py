@@ -57,7 +57,7 @@ def main() -> None:
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options.add_argument("--runs", type=Path, default=Path("runs"))
     options.add_argument("overrides", nargs="*", help="changes to the recipe, e.g. train.steps=100")
-    args: Any = options.parse_args()
+    args: Any = options.parse_intermixed_args()
     start = starting_checkpoint(load("quickstart"))
     done = [row(seed, *run(seed, start, args.runs, args.overrides)) for seed in args.seeds]
     print("| seed | accuracy before | after | difference, points | tokens before | after | difference | cut before / after | seconds |")

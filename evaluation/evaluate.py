@@ -57,10 +57,24 @@ def evaluate(
 
 
 def write_scores(
-    folder: Path, name: str, groups: Sequence[Group], *, checkpoint: str, step: int, source: str, settings: Eval, seed: int, engine: str
+    folder: Path,
+    name: str,
+    groups: Sequence[Group],
+    *,
+    checkpoint: str,
+    step: int,
+    source: str,
+    settings: Eval,
+    seed: int,
+    engine: str,
+    template: str,
 ) -> dict:
     """Write `folder`/`name`.json and .parquet (docs/architecture.md) and return the scores."""
-    shown = settings.model_dump(include={"temperature", "top_p", "max_tokens", "samples"}) | {"seed": seed, "engine": engine}
+    shown = settings.model_dump(include={"temperature", "top_p", "max_tokens", "samples"}) | {
+        "seed": seed,
+        "engine": engine,
+        "template": template,
+    }
     scores = score(groups, checkpoint=checkpoint, step=step, source=source, settings=shown)
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(rows(groups, step), folder / f"{name}.parquet")

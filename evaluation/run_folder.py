@@ -1,13 +1,13 @@
 """A run folder, read for people: whatever is there, with a note for whatever is not.
 
 Reports are wanted most when a run went wrong, so nothing here insists on a whole folder: a line half written by a
-killed process, a missing file or an unreadable one becomes a note. Nothing outside the folder is read.
+killed process, a missing file, an unreadable one or one of another form becomes a note. Nothing outside the folder is read.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError
 
 _ROLLOUT_COLUMNS = [
     "problem_id",
@@ -31,6 +32,68 @@ _ROLLOUT_COLUMNS = [
     "reason",
     "extracted",
 ]
+
+
+class _Share(BaseModel):
+    mean: float
+    low: float
+    high: float
+
+
+class _Lengths(BaseModel):
+    mean: float
+    low: float | None
+    high: float | None
+    median: float
+    p90: float
+    right: float | None
+    wrong: float | None
+
+
+class _Settings(BaseModel):
+    max_tokens: int
+
+
+class _Cell(BaseModel):
+    family: str
+    level: int
+    problems: int
+    accuracy: float
+    tokens: float
+
+
+class _Point(BaseModel):
+    budget: int
+    accuracy: float
+    low: float | None
+    high: float | None
+    tokens: float
+
+
+class _Problem(BaseModel):
+    id: str
+    level: int
+    right: NonNegativeInt
+    samples: PositiveInt
+    tokens: float
+
+
+class _Evaluation(BaseModel):
+    """What the report reads of evals/step-N.json (docs/architecture.md); a file that has more is welcome."""
+
+    step: int
+    source: str
+    settings: _Settings
+    problems: int
+    samples: int
+    accuracy: _Share
+    tokens: _Lengths
+    truncated: float
+    no_answer: float
+    not_judged: float
+    by_level: list[_Cell]
+    budget_curve: list[_Point] = Field(min_length=1)
+    per_problem: list[_Problem] = Field(min_length=1)
 
 
 @dataclass
@@ -73,7 +136,7 @@ def read_run(path: Path) -> Run:
     """
     if not any((path / name).exists() for name in ("recipe.yaml", "metrics.jsonl", "status.json", "evals")):
         raise ValueError(
-            f"{path}: not a run folder (no recipe.yaml, metrics.jsonl, status.json or evals); give the folder that `laconic run` made"
+            f"{path}: not a run folder (no recipe.yaml, metrics.jsonl, status.json or evals); give the folder that `laconic train` made"
         )
     run = Run(path.resolve())
     run.recipe = _read_mapping(run, "recipe.yaml")
@@ -81,10 +144,7 @@ def read_run(path: Path) -> Run:
     run.status = _read_mapping(run, "status.json")
     run.metrics = _read_metrics(run)
     files = sorted((run.path / "evals").glob("*.json"))
-    evaluations = [{**_read_mapping(run, f"evals/{file.name}"), "samples_file": f"{file.stem}.parquet"} for file in files]
-    run.evaluations = sorted(
-        (evaluation for evaluation in evaluations if "accuracy" in evaluation), key=lambda evaluation: evaluation["step"]
-    )
+    run.evaluations = sorted((evaluation for file in files for evaluation in _read_evaluation(run, file)), key=lambda found: found["step"])
     return run
 
 
@@ -116,6 +176,19 @@ def _read_parquet(run: Run, file: Path, filters: list[Any] | None = None) -> lis
         return []
 
 
+def _read_evaluation(run: Run, file: Path) -> Iterator[dict[str, Any]]:
+    """The one evaluation in a file; none, with a note, if the report could not be made from it."""
+    content = _read_mapping(run, f"evals/{file.name}")
+    try:
+        if content:
+            _Evaluation.model_validate(content, strict=True)
+            yield {**content, "samples_file": f"{file.stem}.parquet"}
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        run.notes.append(f"evals/{file.name} is no whole evaluation ({key}: {first['msg']}), left out.")
+
+
 def _read_mapping(run: Run, name: str) -> dict[str, Any]:
     try:
         content = yaml.safe_load((run.path / name).read_text()) if name.endswith(".yaml") else json.loads((run.path / name).read_text())
@@ -125,7 +198,10 @@ def _read_mapping(run: Run, name: str) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError) as error:
         run.notes.append(f"{name} could not be read ({str(error).splitlines()[0][:200]}).")
         return {}
-    return content if isinstance(content, dict) else {}
+    if isinstance(content, dict) and content:
+        return content
+    run.notes.append(f"{name} holds no keys with values, left out.")
+    return {}
 
 
 def _read_metrics(run: Run) -> list[dict[str, Any]]:
@@ -137,7 +213,17 @@ def _read_metrics(run: Run) -> list[dict[str, Any]]:
     for number, line in enumerate(file.read_text(errors="replace").splitlines(), start=1):
         try:
             record = json.loads(line)
+        except ValueError:
+            record = None
+        if _is_record(record):
             by_step[record["step"]] = record
-        except (ValueError, KeyError, TypeError):
+        else:
             run.notes.append(f"metrics.jsonl:{number}: not a whole record, left out.")
     return [by_step[step] for step in sorted(by_step)]
+
+
+def _is_record(record: Any) -> bool:
+    """Numbers and nulls by name, with the step as a whole number (docs/architecture.md)."""
+    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+        return False
+    return all(value is None or isinstance(value, int | float) for value in record.values())

@@ -8,7 +8,7 @@ lies at most the `not_judged` share above it. Samples asked for and never made a
 and the sum of `per_problem[].samples`; a problem without any is an error, since leaving it out would move the mean.
 
 Simplification: one benchmark at a time, so no stratified bootstrap and no correction for several claims.
-Sources: Chen et al. 2021 (pass@k, arXiv 2107.03374); core.md 6.7.
+Sources: Chen et al. 2021 (pass@k, arXiv 2107.03374).
 """
 
 from __future__ import annotations

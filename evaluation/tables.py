@@ -114,7 +114,7 @@ def settings_table(run: Run) -> str:
     lines = {
         "Recipe": [f"{_get(recipe, 'name')}, seed {_get(recipe, 'seed')}"],
         "Model": [_get(recipe, "model.path"), _get(recipe, "model.revision"), _get(recipe, "model.dtype")],
-        "Stages": [" → ".join(map(str, recipe.get("stages") or []))],
+        "Stages": [" → ".join(map(str, _items(recipe.get("stages"))))],
         "Problems": [_get(recipe, "data.train")],
         "Step": [
             f"{_get(recipe, 'sampler.prompts')} prompts × {_get(recipe, 'sampler.group_size')} rollouts",
@@ -122,7 +122,7 @@ def settings_table(run: Run) -> str:
         ],
         "Groups kept": [_get(recipe, "sampler.keep_groups")],
         "Length limit": [f"{_get(recipe, 'budget.limit')} tokens", _get(recipe, "budget.kind")],
-        "Reward": [_term(term) for term in recipe.get("reward") or []],
+        "Reward": [_term(term) for term in _items(recipe.get("reward"))],
         "Advantage": [f"centre {_get(recipe, 'advantage.centre')}", f"scale {_get(recipe, 'advantage.scale')}"],
         "Objective": [
             f"clip −{_get(recipe, 'objective.clip_low')} / +{_get(recipe, 'objective.clip_high')}",
@@ -156,7 +156,14 @@ def _get(recipe: Mapping[str, Any], key: str) -> str:
     return "" if value is None else str(value)
 
 
-def _term(term: Mapping[str, Any]) -> str:
+def _items(value: Any) -> list[Any]:
+    """What a list holds; what should be a list and is none, as it stands."""
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _term(term: Any) -> str:
+    if not isinstance(term, Mapping):
+        return str(term)
     rest = [f"{key} {value}" for key, value in term.items() if key != "kind"]
     return f"{term.get('kind')} ({', '.join(rest)})" if rest else str(term.get("kind"))
 

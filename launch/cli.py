@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal, Optional
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,7 +41,7 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a former run of the same name.")] = False,
 ) -> None:
     """Run a recipe's stages on this machine."""
-    with errors():
+    with errors(resumable=True):
         from recipes.loader import load
 
         loaded = load(recipe, scale, overrides or [])
@@ -70,9 +72,9 @@ def evaluate(
     data: Annotated[
         list[str] | None, typer.Option(help="tiny, a JSON-lines file with problem and answer, or hub:owner/name; repeatable.")
     ] = None,
-    samples: Annotated[Optional[int], typer.Option(help="Rollouts of a problem.")] = None,  # noqa: UP045
+    samples: Annotated[Optional[int], typer.Option(min=1, help="Rollouts of a problem.")] = None,  # noqa: UP045
     out_dir: Annotated[
-        Path | None, typer.Option("--out", help="Folder for scores and samples (default: evals beside a local checkpoint).")
+        Path | None, typer.Option("--out", help="Folder for scores and samples (default: evals/CHECKPOINT here).")
     ] = None,
 ) -> None:
     """Sample held-out problems and report accuracy and tokens, with intervals and at every smaller budget."""
@@ -81,7 +83,7 @@ def evaluate(
 
         words = [
             *(overrides or []),
-            *([f"eval.data=[{', '.join(data)}]"] if data else []),
+            *([f"eval.data={json.dumps(data, ensure_ascii=False)}"] if data else []),
             *([f"eval.samples={samples}"] if samples else []),
         ]
         evaluate_checkpoint(checkpoint, words, out_dir, out)
@@ -164,15 +166,9 @@ def recipes(
     from recipes.loader import scales, shipped
 
     if keys:
-        table = Table("key", "allowed", "default", "meaning", box=None, pad_edge=False)
-        for key in all_keys():
-            table.add_row(key.name, key.allowed, str(key.default), key.description)
-        out.print(table)
+        _list("key", [(key.name, key.allowed, key.default_text, key.description) for key in all_keys()], "allowed", "default", "meaning")
         return
-    table = Table("recipe", "what it is", box=None, pad_edge=False)
-    for name, words in [*shipped().items(), *((f"--scale {name}", words) for name, words in scales().items())]:
-        table.add_row(name, words)
-    out.print(table)
+    _list("recipe", [*shipped().items(), *((f"--scale {name}", words) for name, words in scales().items())], "what it is")
 
 
 @recipes_app.command("show")
@@ -184,8 +180,21 @@ def show(recipe: RecipeName, overrides: Overrides = None, scale: Scale = None) -
         out.print(dump(load(recipe, scale, overrides or [])), highlight=False, markup=False, end="")
 
 
+def _list(name: str, rows: Iterable[Sequence[str]], *columns: str) -> None:
+    """A table whose names are never cut; for a program or a file that reads it, one line a row with tabs between its cells."""
+    if not out.is_terminal:
+        for row in rows:
+            typer.echo("\t".join(row))
+        return
+    folding = (Column(column, overflow="fold") for column in columns)
+    table = Table(Column(name, no_wrap=True), *folding, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    out.print(table)
+
+
 @contextmanager
-def errors() -> Iterator[None]:
+def errors(*, resumable: bool = False) -> Iterator[None]:
     """One clear error and exit code 1 for whatever a user can mend; LACONIC_DEBUG=1 shows the traceback."""
     _hush()
     try:
@@ -193,7 +202,8 @@ def errors() -> Iterator[None]:
     except typer.Exit:
         raise  # a RuntimeError by birth, but no error
     except KeyboardInterrupt as error:
-        Console(stderr=True).print(f"stopped: {str(error) or 'interrupted'}; `--resume` goes on from the last checkpoint", highlight=False)
+        advice = "; `--resume` goes on from the last checkpoint" if resumable else ""
+        Console(stderr=True).print(f"stopped: {str(error) or 'interrupted'}{advice}", highlight=False, markup=False, soft_wrap=True)
         sys.exit(130)
     except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("LACONIC_DEBUG"):

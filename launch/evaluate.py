@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from evaluation.evaluate import evaluate, write_scores
-from launch.stages import engines, held_out, left_out_words, starting_checkpoint
+from launch.plan import check_runnable, plan
+from launch.stages import engines, file_name, fitting, held_out, left_out_words, starting_checkpoint
 from recipes.loader import load
 from rewards.judge import Judge
 from rl.progress import Progress
@@ -17,29 +19,32 @@ from rollout.template import load_template
 
 
 def evaluate_checkpoint(checkpoint: str, overrides: list[str], folder: Path | None, console: Console) -> None:
-    """Evaluate and print; scores and samples go to `folder`.
+    """Evaluate and print; scores and samples go to `folder` (default: evals/CHECKPOINT in the working directory).
+
+    A checkpoint inside a run is evaluated with the run's own recipe, any other with the recipe `evaluate`.
 
     Raises:
-        RecipeError, DataError, TemplateError, EngineError: one clear sentence each.
-        FileNotFoundError: a path that is not there.
+        RecipeError, PlanError, DataError, TemplateError, EngineError: one clear sentence each.
+        FileNotFoundError: a hub model that cannot be had.
     """
-    is_path = checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") != 1
-    if is_path and not Path(checkpoint).expanduser().is_dir():
-        raise FileNotFoundError(f"{checkpoint}: no such checkpoint folder (a hub id looks like owner/name)")
-    recipe = load("evaluate", None, [f"model.path={checkpoint}", *overrides])
+    own = Path(checkpoint).expanduser().parent.parent / "recipe.yaml"  # of the run that a checkpoint lies in
+    recipe = load(str(own) if own.is_file() else "evaluate", None, [f"model.path={json.dumps(checkpoint)}", "stages=[eval]", *overrides])
+    check_runnable(plan(recipe))
     with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
         parts = held_out(recipe, judge)
         start = starting_checkpoint(recipe)
         template = load_template(start, recipe.data.instruction)
-        target = folder or start / "evals"
+        parts = [fitting(part, template, recipe.data.max_prompt_tokens) for part in parts]
+        target = folder or Path("evals") / file_name(checkpoint)
         with engines(recipe, start, template) as pool:
+            pool.wait_ready()
             for part in parts:
                 with Progress(part.name, len(part.problems)) as progress:
                     for words in left_out_words(part.name, part.left_out):
                         progress.message(words)
-                    progress.phase("start engines")
+                    progress.phase("evaluate")
                     groups = evaluate(pool, Scorer(judge, template), part.problems, recipe.eval, recipe.seed, progress.count)
-                name = Path(part.name).stem
+                name = file_name(part.name)
                 scores = write_scores(
                     target,
                     name,
@@ -50,6 +55,7 @@ def evaluate_checkpoint(checkpoint: str, overrides: list[str], folder: Path | No
                     settings=recipe.eval,
                     seed=recipe.seed,
                     engine=recipe.engine.kind,
+                    template=template.digest,
                 )
                 console.print(_table(part.name, scores))
                 console.print(f"{target / name}.json", highlight=False)

@@ -28,6 +28,7 @@ from launch.memory import (
 )
 from recipes.schema import FunctionTerm, Recipe
 from rewards.terms import load_function
+from rollout import tiny_task
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _CPU_KV = (64 << 20, 4 << 30)  # least and most that an engine sets aside on a CPU
@@ -210,12 +211,15 @@ def _data_blockers(recipe: Recipe) -> Iterator[str]:
     sources += [("eval.data", name) for name in recipe.eval.data] if evaluates(recipe) else []
     if evaluates(recipe) and not recipe.eval.data:
         yield "eval.data: empty, so the eval stage has nothing to do; name `tiny`, a JSON-lines file or hub:owner/name"
+    held_out = tiny_task.HELD_OUT_PER_FAMILY * len(recipe.tiny.families)
+    if evaluates(recipe) and "tiny" in recipe.eval.data and recipe.eval.problems > held_out:
+        yield f"eval.problems: {recipe.eval.problems} is more than the {held_out} held-out problems of {', '.join(recipe.tiny.families)}"
     for key, name in sources:
         if name != "tiny" and recipe.model.path == "tiny":
             yield f"{key}: {name} is not for the tiny reasoner, which knows only the words of its own problems; set {key} or model.path"
         elif name.startswith("hub:"):
-            if not _HUB_ID.fullmatch(name.removeprefix("hub:")):
-                yield f"{key}: {name} is no hub set; write hub:owner/name"
+            if not _HUB_ID.fullmatch(name.removeprefix("hub:").partition(":")[0]):
+                yield f"{key}: {name} is no hub set; write hub:owner/name or hub:owner/name:split"
         elif name != "tiny" and not Path(name).is_file():
             what = "no such file" if "/" in name or name.endswith((".jsonl", ".json")) else "unknown source"
             yield f"{key}: {name}: {what}; sources are `tiny`, a JSON-lines file, or hub:owner/name"
@@ -300,6 +304,8 @@ def _warnings(plan: Plan) -> Iterator[str]:
             f"learner.micro_batch_tokens: {recipe.learner.micro_batch_tokens} holds no rollout of full length "
             f"({plan.work.longest} tokens with its prompt); such a one passes alone and takes more memory"
         )
+    if recipe.model.path == "tiny" and "sft" not in recipe.stages:
+        yield "stages: without sft the tiny reasoner is taken from the cache all the same, or cold-started first if it is not there (minutes)"
     if recipe.model.revision is not None and (recipe.model.path == "tiny" or Path(recipe.model.path).is_dir()):
         yield f"model.revision: {recipe.model.revision} says nothing about {recipe.model.path}, which is not a hub id"
     if plan.shape is None:

@@ -7,7 +7,7 @@ and closes everything again however the run ends.
 from __future__ import annotations
 
 import os
-import shutil
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ from rl.cold_start import cold_start
 from rl.learner import Learner
 from rl.progress import Progress
 from rl.publisher import Publisher
-from rl.run import Run, RunError
+from rl.run import Run, RunError, refuse_unusable
 from rollout.collector import Collector, PromptStream, seed_of
 from rollout.engine import EnginePool
 from rollout.reference_engine import ReferenceEngine
 from rollout.scorer import Scorer
-from rollout.sources import heldout_problems, training_source
+from rollout.sources import DataError, heldout_problems, training_source
 from rollout.template import Template, load_template
 from rollout.types import Problem
 from rollout.vllm_engine import VllmEngine, engine_environment
@@ -69,26 +69,26 @@ def run_recipe(recipe: Recipe, runs_dir: Path, resume: bool = False, overwrite: 
         EngineError, LearnerError, PublishError, CheckpointError, NotJudged: while it runs; the run folder says so too.
     """
     check_runnable(plan(recipe))
-    if overwrite and not resume and (runs_dir / recipe.name / "recipe.yaml").exists():
-        shutil.rmtree(runs_dir / recipe.name)
+    refuse_unusable(recipe, runs_dir, resume, overwrite)
     with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
         heldout = held_out(recipe, judge)
         source = training_source(recipe.data, recipe.tiny, recipe.seed, judge.check_golds)
-        run = Run.create(recipe, runs_dir, resume)
-        with run:
-            start = starting_checkpoint(recipe)
-            template = load_template(start, recipe.data.instruction)
-            with Progress(
-                recipe.name, recipe.train.steps, checkpoint.metadata(run.checkpoint)["step"] if run.checkpoint else 0
-            ) as progress:
-                for name, left_out in [(source.name, source.left_out), *((part.name, part.left_out) for part in heldout)]:
-                    for words in left_out_words(name, left_out):
-                        progress.message(words)
-                if "rl" in recipe.stages:
-                    _reinforce(run, start, template, PromptStream(source, template, recipe), heldout, judge, progress)
-                elif heldout:
-                    with engines(recipe, start, template) as pool:
-                        _evaluate(run, pool, Scorer(judge, template), heldout, 0, str(start), progress)
+        start = starting_checkpoint(recipe)
+        template = load_template(start, recipe.data.instruction)
+        heldout = [fitting(part, template, recipe.data.max_prompt_tokens) for part in heldout]
+        with (
+            Run.create(recipe, runs_dir, resume, overwrite, template.digest) as run,
+            Progress(recipe.name, recipe.train.steps, checkpoint.metadata(run.checkpoint)["step"] if run.checkpoint else 0) as progress,
+        ):
+            for name, left_out in [(source.name, source.left_out), *((part.name, part.left_out) for part in heldout)]:
+                for words in left_out_words(name, left_out):
+                    progress.message(words)
+            if "rl" in recipe.stages:
+                _reinforce(run, start, template, PromptStream(source, template, recipe), heldout, judge, progress)
+            elif heldout:
+                with engines(recipe, start, template) as pool:
+                    pool.wait_ready()
+                    _evaluate(run, pool, Scorer(judge, template), heldout, 0, str(start), progress)
     return run.folder
 
 
@@ -102,11 +102,14 @@ def starting_checkpoint(recipe: Recipe) -> Path:
         return path
     from huggingface_hub import snapshot_download
 
-    return Path(
-        snapshot_download(
-            recipe.model.path, revision=recipe.model.revision, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
-        )
-    )
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+    try:
+        return Path(snapshot_download(recipe.model.path, revision=recipe.model.revision, allow_patterns=patterns))
+    except OSError as error:  # all the hub's own errors are
+        why = str(error).splitlines()[0]
+        raise FileNotFoundError(
+            f"model.path: {recipe.model.path} could not be had from the Hugging Face hub: {why} Name a checkpoint folder, or check name, network and HF_TOKEN"
+        ) from error
 
 
 def held_out(recipe: Recipe, judge: Judge) -> list[HeldOut]:
@@ -119,12 +122,31 @@ def held_out(recipe: Recipe, judge: Judge) -> list[HeldOut]:
     ]
 
 
+def fitting(part: HeldOut, template: Template, most: int) -> HeldOut:
+    """The part without problems whose prompts exceed `most` tokens, which engines keep no room for."""
+    tokens = [len(template.prompt_ids(problem)) for problem in part.problems]
+    long = [
+        (problem.id, f"prompt of {count} tokens, data.max_prompt_tokens is {most}")
+        for problem, count in zip(part.problems, tokens, strict=True)
+        if count > most
+    ]
+    if len(long) == len(part.problems):
+        raise DataError(f"{part.name}: all {len(long)} prompts exceed data.max_prompt_tokens {most}; raise it")
+    kept = [problem for problem, count in zip(part.problems, tokens, strict=True) if count <= most]
+    return HeldOut(part.name, kept, part.left_out + long)
+
+
+def file_name(source: str) -> str:
+    """A source's name as a file name; different sources get different ones."""
+    return re.sub(r"[^\w.-]+", "-", source.removeprefix("hub:").removesuffix(".jsonl")).strip("-.")
+
+
 def left_out_words(source: str, left_out: list[tuple[str, str]]) -> list[str]:
     """Lines that list rows which cannot be used (the first five) and count them; none if there are none."""
     if not left_out:
         return []
     listed = [f"left out {where}: {reason}" for where, reason in left_out[:5]]
-    return [*listed, f"{source}: {len(left_out)} rows left out, because their gold answers cannot be judged"]
+    return [*listed, f"{source}: {len(left_out)} rows left out"]
 
 
 @contextmanager
@@ -166,7 +188,7 @@ def _reinforce(
             raise RunError(
                 f"{saved} was made with chat template and tokenizer {meta['template']}, {start} has {template.digest}: use the run's own model"
             )
-        done, stream.position, stream.kept_share = meta["step"], meta["position"], meta["kept_share"]
+        done, stream.position, stream.kept_share = meta["step"], meta["position"], meta.get("kept_share", 1.0)
     run.truncate_to(done)
     progress.phase("start engines and learner")
     with engines(recipe, start, template, done) as pool:
@@ -202,7 +224,7 @@ def _evaluate(run: Run, pool: EnginePool, scorer: Scorer, heldout: list[HeldOut]
     for index, part in enumerate(heldout):
         progress.phase(f"evaluate {part.name}")
         groups = evaluate(pool, scorer, part.problems, settings, recipe.seed)
-        file = f"step-{step}" if index == 0 else f"step-{step}-{Path(part.name).stem}"
+        file = f"step-{step}" if index == 0 else f"step-{step}-{file_name(part.name)}"
         scores = write_scores(
             run.folder / "evals",
             file,
@@ -213,6 +235,7 @@ def _evaluate(run: Run, pool: EnginePool, scorer: Scorer, heldout: list[HeldOut]
             settings=settings,
             seed=recipe.seed,
             engine=recipe.engine.kind,
+            template=scorer.template.digest,
         )
         accuracy, tokens = scores["accuracy"], scores["tokens"]
         progress.message(

@@ -5,12 +5,14 @@ Everything here is read off `recipes/schema.py`; nothing is written twice.
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import yaml
 from pydantic.fields import FieldInfo
 
 from recipes.schema import Recipe, Section
@@ -32,6 +34,16 @@ class Key:
     allowed: str
     default: Any
     description: str
+
+    @property
+    def default_text(self) -> str:
+        """The default as one line of YAML, "needed" if there is none."""
+        if self.default is ...:
+            return "needed"
+        items = self.default if isinstance(self.default, list) else [self.default]
+        plain = [item.model_dump() if isinstance(item, Section) else item for item in items]
+        text = yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, width=math.inf).strip()
+        return text if isinstance(self.default, list) else text[1:-1]
 
 
 def keys() -> list[Key]:

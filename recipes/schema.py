@@ -40,15 +40,15 @@ class Tiny(Section):
     families: list[Literal["chain", "product", "sum", "linear"]] = Field(
         ["chain", "product"], description="Problem families, drawn in equal shares."
     )
-    recheck: Share = Field(0.8, description="Chance that a step of a cold-start trace is followed by re-checks.")
-    rederive: Share = Field(0.7, description="Chance that a finished cold-start trace derives everything again.")
+    recheck: Share = Field(0.9, description="Chance that a step of a cold-start trace is followed by re-checks.")
+    rederive: Share = Field(0.8, description="Chance that a finished cold-start trace derives everything again.")
     slip: Share = Field(0.04, description="Chance that a step of a cold-start trace goes wrong (a later re-check may repair it).")
 
 
 class Sft(Section):
     """The sft stage: the tiny reasoner's cold start on verbose traces, with TRL's SFTTrainer."""
 
-    steps: Count = Field(1700, description="Optimiser steps.")
+    steps: Count = Field(950, description="Optimiser steps.")
     batch: Count = Field(16, description="Traces per step; small batches learn most from a trace.")
     lr: Positive = Field(
         0.02,
@@ -57,8 +57,10 @@ class Sft(Section):
 
 
 class Data(Section):
-    train: str = Field("tiny", description="`tiny` (generated), a JSON-lines file, or `hub:owner/name`.")
-    split: str = Field("train", description="Hub split.")
+    train: str = Field(
+        "tiny", description="`tiny` (generated), a JSON-lines file, or `hub:owner/name:split` (without `:split`: data.split)."
+    )
+    split: str = Field("train", description="Split of a hub set in data.train that names none.")
     problem: str = Field("problem", description="Field that holds the problem text.")
     answer: str = Field("answer", description="Field that holds the gold answer.")
     instruction: str = Field("", description="Text put after every problem, behind a blank line.")
@@ -80,7 +82,7 @@ class Sampler(Section):
 
 class Rung(Section):
     at_least: Share = Field(0.0, description="Holds for groups whose share of right, finished rollouts is at least this.")
-    share: Share = Field(1.0, description="Length limit of such groups, as a share of budget.limit.")
+    share: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Length limit of such groups, as a share of budget.limit.")
 
 
 class Budget(Section):
@@ -153,7 +155,9 @@ class Kl(Section):
     coef: NonNegative = Field(
         0.0, description="Weight of the penalty against the reference (the model the stage starts from); 0 loads no reference."
     )
-    estimator: Literal["k1", "k2", "k3"] = Field("k2", description="Per-token estimator (core.md 6.5: d, d^2/2, e^-d - 1 + d).")
+    estimator: Literal["k1", "k2", "k3"] = Field(
+        "k2", description="Per-token estimator of d = log policy - log reference: d, d^2/2, e^-d - 1 + d."
+    )
 
 
 class Correction(Section):
@@ -229,7 +233,9 @@ class Train(Section):
 
 
 class Eval(Section):
-    data: list[str] = Field(["tiny"], description="Held-out problems: `tiny`, JSON-lines files, or `hub:owner/name`.")
+    data: list[str] = Field(
+        ["tiny"], description="Held-out problems: `tiny`, JSON-lines files, or `hub:owner/name:split` (without `:split`: `test`)."
+    )
     problems: Natural = Field(256, description="Problems taken of each source; 0: all.")
     samples: Count = Field(4, description="Rollouts of a problem.")
     temperature: NonNegative = Field(0.6, description="Sampling temperature; 0 is greedy.")
@@ -241,10 +247,10 @@ class Eval(Section):
 class Recipe(Section):
     """What to run. `extends` (a recipe this one starts from) is resolved by the loader and does not appear here."""
 
-    name: str = Field("unnamed", description="Names the run folder.")
+    name: Annotated[str, Field(pattern=r"^[^/\\.][^/\\]*$")] = Field("unnamed", description="Names the run folder: a plain word, no path.")
     seed: Natural = Field(0, description="The one seed: data order, sampling, learner, evaluation.")
     stages: list[Literal["sft", "rl", "eval"]] = Field(
-        ["rl"], description="What runs, in order; each stage's checkpoint is the next one's start."
+        ["rl"], min_length=1, description="What runs, in this order; each stage's checkpoint is the next one's start."
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto`: GPUs if the machine has any.")
     model: Model = Model()
@@ -280,8 +286,10 @@ class Recipe(Section):
             raise ValueError("learner.zero_stage: 0 with model.dtype bf16 would train without fp32 master weights; use 1 or more")
         if not any(term.kind == "verdict" for term in self.reward):
             raise ValueError("reward: no verdict term: nothing would tell right from wrong")
-        if len(self.stages) != len(set(self.stages)) or "sft" in self.stages[1:]:
-            raise ValueError(f"stages: {self.stages}: each at most once, sft first")
+        if self.stages != [stage for stage in ("sft", "rl", "eval") if stage in self.stages]:
+            raise ValueError(f"stages: {self.stages}: each at most once, in the order sft, rl, eval")
+        if self.eval.temperature == 0 and self.eval.samples > 1:
+            raise ValueError(f"eval.samples: {self.eval.samples} greedy rollouts (eval.temperature 0) would all be the same; set 1")
         if "sft" in self.stages and self.model.path != "tiny":
             raise ValueError("stages: sft makes the tiny reasoner; with model.path set there is nothing to cold-start")
         return self

@@ -3,16 +3,20 @@
 A prediction that holds a box is judged by its last box behind the last closing think tag, as in training. One without
 a box is judged by what it states as its answer (the last of <answer>...</answer>, else of "#### ...", "A: ..." or
 "answer is ..."), and if it states none it is taken for a bare answer; with `bare` off it is wrong, "no box".
+Golds of a file were not audited, as those of training are: one that does not parse is called bad also where the answer
+is too long to be compared.
 Simplification: the file is read whole, so that a bad line stops it before anything was graded.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,7 @@ from rewards.judge import Judge
 from rewards.verdict import Verdict
 
 _STATED = re.compile(r"(?:####|^A:|(?i:answer is):?)[ \t]*(\S[^\n]*)", re.MULTILINE)
+_MOST_S = 86_400  # a day; the system's timers end at 24 days
 
 
 def _text(row: dict[str, Any], field: str, place: str) -> str:
@@ -68,6 +73,18 @@ def answer_of(prediction: str, *, bare: bool) -> tuple[str | None, str]:
     return answer, reason
 
 
+def _part_of(out: Path) -> Path:
+    """The file beside `out` that becomes it at the end. Raises OSError, in terms of `out`, if one of the two cannot be written."""
+    part = out.with_name(out.name + ".part")
+    try:
+        if out.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        part.touch()
+    except OSError as error:
+        raise OSError(f"{out}: cannot be written ({error.strerror}): choose another file") from error
+    return part
+
+
 def judge_file(
     path: Path,
     out: Path,
@@ -89,20 +106,27 @@ def judge_file(
         Rows by verdict: right, wrong, not_judged.
 
     Raises:
-        ValueError: a line is not JSON or lacks a field; nothing is written.
+        ValueError: a limit is out of range, a line is not JSON or lacks a field; nothing is written.
         OSError: a file cannot be read or written.
     """
+    if not 0 < wall_s <= _MOST_S:
+        raise ValueError(f"wall_s: {wall_s:g}: seconds a comparison may take, above 0 and at most {_MOST_S}, e.g. 3")
+    if memory_mb < 1:
+        raise ValueError(f"memory_mb: {memory_mb}: memory a comparison may add to its process, at least 1, e.g. 1024")
     pairs = read_pairs(path)
     counts: Counter[str] = Counter(right=0, wrong=0, not_judged=0)
-    part = out.with_name(out.name + ".part")
+    part = _part_of(out)
     with Judge(workers, wall_s, memory_mb) as judge, open(part, "w", encoding="utf-8") as file:
         found = [answer_of(prediction, bare=bare) for _, _, prediction in pairs]
         futures = [
             None if answer is None else judge.compare(gold=gold, answer=answer)
             for (_, gold, _), (answer, _) in zip(pairs, found, strict=True)
         ]
-        for done, ((row, _, _), (_, reason), future) in enumerate(zip(pairs, found, futures, strict=True), start=1):
+        gold_fault = cache(judge.check_gold)
+        for done, ((row, gold, _), (_, reason), future) in enumerate(zip(pairs, found, futures, strict=True), start=1):
             verdict = Verdict("wrong", reason) if future is None else future.result()
+            if verdict.reason == "too long" and gold_fault(gold) == "does not parse":
+                verdict = Verdict("not_judged", "bad gold", verdict.extracted, verdict.seconds)
             counts[verdict.status] += 1
             graded = {
                 "verdict": verdict.status,

@@ -1,7 +1,7 @@
 """Reward terms: what one group's verdicts, lengths and texts are worth.
 
 A rollout's reward is the sum of its terms. Verdict and truncation together are DLER's R' = R x 1[finished within the
-limit] (core.md 1.2), the difficulty ladder is DA-DLER's (core.md 1.7), a function term is a TRL reward function.
+limit], the difficulty ladder is DA-DLER's, a function term is a TRL reward function.
 Simplification: a term sees one group, never the batch; scaling over the batch is the advantage's business.
 """
 
@@ -10,8 +10,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -21,8 +21,16 @@ from rewards.extract import OPEN_TAG, well_formed
 RewardFunction = Callable[..., Sequence[float | None]]
 
 
+class Columns(TypedDict):
+    """What a reward function is told about the problem: one value each, repeated for every completion."""
+
+    problem: str
+    answer: str
+    level: int
+
+
 def group_limit(budget: Budget, tokens_G: np.ndarray, right_G: np.ndarray, finished_G: np.ndarray) -> int:
-    """The length limit, in tokens, under which a group is rewarded (DA-DLER, arXiv 2510.15110 section 4; core.md 1.7).
+    """The length limit, in tokens, under which a group is rewarded (DA-DLER, arXiv 2510.15110 section 4).
 
     The share of rollouts that are right, finished and within budget.limit picks the first rung it reaches.
 
@@ -39,23 +47,24 @@ def group_limit(budget: Budget, tokens_G: np.ndarray, right_G: np.ndarray, finis
 
 
 def load_function(name: str) -> RewardFunction:
-    """Import `module:function`. Raises ValueError if it is missing or does not take TRL's reward arguments."""
+    """Import `module:function`. Raises ValueError if that fails or the function does not take TRL's reward arguments and `Columns`."""
     module_name, _, function_name = name.partition(":")
     try:
-        module = importlib.import_module(module_name)
+        function = getattr(importlib.import_module(module_name), function_name, None)
     except ModuleNotFoundError as error:
         raise ValueError(f"reward function {name}: no module {error.name}; is its folder on PYTHONPATH?") from error
-    except ImportError as error:
-        raise ValueError(f"reward function {name}: importing {module_name} failed: {error}") from error
-    function = getattr(module, function_name, None)
+    except (Exception, SystemExit) as error:  # another's module may raise anything
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"reward function {name}: importing {module_name} failed ({said}); correct the module or the name") from error
     if not callable(function):
-        raise ValueError(f"reward function {name}: {module_name} has no function {function_name}")
+        raise ValueError(f"reward function {name}: {module_name} has no function {function_name}; correct the name")
     if inspect.iscoroutinefunction(function):
-        raise ValueError(f"reward function {name}: is asynchronous; only plain functions are called")
+        raise ValueError(f"reward function {name}: is asynchronous; make it a plain function")
+    arguments = ["prompts", "completions", "completion_ids", *Columns.__annotations__]
     try:
-        inspect.signature(function).bind(prompts=[], completions=[], completion_ids=[], problem=[], answer=[])
-    except TypeError as error:
-        raise ValueError(f"reward function {name}: must take prompts, completions, completion_ids and **kwargs ({error})") from error
+        inspect.signature(function).bind(**dict.fromkeys(arguments))
+    except (TypeError, ValueError) as error:  # ValueError: a builtin without a signature
+        raise ValueError(f"reward function {name}: {error}; it must take {', '.join(arguments)}, by name or as **columns") from error
     return function
 
 
@@ -64,18 +73,31 @@ def _function_scores(
     prompt: str,
     completions: Sequence[str],
     completion_ids: Sequence[Sequence[int]],
-    columns: Mapping[str, Any],
+    columns: Columns,
     ids: Sequence[str],
 ) -> np.ndarray:
     G = len(completions)
     repeated = {key: [value] * G for key, value in columns.items()}
-    given = load_function(name)(prompts=[prompt] * G, completions=list(completions), completion_ids=list(completion_ids), **repeated)
-    if len(given) != G:
-        raise ValueError(f"reward function {name} returned {len(given)} rewards for {G} completions: return one each")
-    for id_, score in zip(ids, given, strict=True):
-        if score is None or not math.isfinite(score):
-            raise ValueError(f"rollout {id_}: reward function {name} returned {score}: return a finite number for every completion")
-    return np.array(given, dtype=float)
+    given: Any = load_function(name)(prompts=[prompt] * G, completions=list(completions), completion_ids=list(completion_ids), **repeated)
+    remedy = "return a list with one finite number for each completion"
+    try:
+        scores = list(given)
+    except TypeError as error:
+        raise ValueError(f"reward function {name}: returned {given!r:.80}; {remedy}") from error
+    if len(scores) != G:
+        raise ValueError(f"reward function {name}: returned {len(scores)} rewards for {G} completions; {remedy}")
+    for id_, score in zip(ids, scores, strict=True):
+        if not _finite(score):
+            raise ValueError(f"reward function {name}: returned {score!r:.80} for rollout {id_}; {remedy}")
+    return np.array([float(score) for score in scores])
+
+
+def _finite(score: Any) -> bool:
+    """Whether it is a finite number; a function may have returned anything."""
+    try:
+        return math.isfinite(score)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: a tensor of several numbers
+        return False
 
 
 def rewards(
@@ -89,7 +111,7 @@ def rewards(
     completions: Sequence[str],
     completion_ids: Sequence[Sequence[int]],
     ids: Sequence[str],
-    columns: Mapping[str, Any],
+    columns: Columns,
 ) -> dict[str, np.ndarray]:
     """The reward of each rollout of one group, by term, after weight and gate. The terms add up to the reward.
 
@@ -103,11 +125,11 @@ def rewards(
         completions: decoded responses. Functions get them as strings, also for chat models.
         completion_ids: their token ids, for functions.
         ids: rollout ids, for error messages.
-        columns: the problem's fields (`problem`, `answer`, ...), repeated for each completion when handed to functions,
-            as TRL's GRPOTrainer does. TRL's trainer_state, log_extra and log_metric are not handed over.
+        columns: the problem's fields, repeated for each completion when handed to functions, as TRL's GRPOTrainer does.
+            TRL's trainer_state, log_extra and log_metric are not handed over.
 
     Raises:
-        ValueError: a function is missing, or returned a wrong number of rewards, None, NaN or infinity.
+        ValueError: a function cannot be loaded, or returned anything but one finite number for each completion.
     """
     verdict_G = sum(term.weight for term in terms if isinstance(term, VerdictTerm)) * right_G.astype(float)
     out: dict[str, np.ndarray] = {}

@@ -45,7 +45,7 @@ def centre(reward_PG: np.ndarray, kind: str) -> np.ndarray:
 
 
 def scale(centred_PG: np.ndarray, kind: str, tokens_PG: np.ndarray, reward_PG: np.ndarray, ddof: int) -> np.ndarray:
-    """Divide by a spread (core.md 1.3; numbers that tell the kinds apart in 1.9, T1).
+    """Divide by a spread.
 
     Args:
         centred_PG: what `centre` made of `reward_PG`.
@@ -89,7 +89,7 @@ def advantages(reward_PG: np.ndarray, right_PG: np.ndarray, tokens_PG: np.ndarra
 
     Args:
         reward_PG: rewards after shaping.
-        right_PG: whether the answer is right before any shaping; the boost reads this, so cut answers get it too (core.md 1.6).
+        right_PG: whether the answer is right before any shaping; the boost reads this, so cut answers get it too.
         tokens_PG: response lengths, tokens.
         settings: the recipe's advantage slot.
 

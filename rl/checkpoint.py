@@ -22,7 +22,7 @@ from typing import Any
 
 MANIFEST = "manifest.json"
 _STEP = re.compile(r"step-(\d+)")
-_TEMP = re.compile(r"\.tmp-.+-(\d+)")
+_TEMP = re.compile(r"\.tmp-step-\d+-(\d+)")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,8 @@ def write(folder: Path, fill: Callable[[Path], None], meta: dict[str, Any] | Non
         CheckpointError: anything failed; nothing of the attempt remains and older checkpoints are untouched.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(folder.parent)
+    if _STEP.fullmatch(folder.name):  # anything else may lie in a folder that is not ours to tidy
+        _remove_stale(folder.parent)
     if folder.exists() and _fault(folder) is None:
         raise CheckpointError(f"checkpoint {folder} exists already and is whole: does another process write to this run? It is untouched")
     temp = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
@@ -181,7 +182,7 @@ def _sync(path: Path) -> None:
 
 
 def _remove_stale(checkpoints: Path) -> None:
-    """Delete temporary folders whose writer is dead (or had our process id: two writes never overlap in a process)."""
+    """Delete temporary folders of steps whose writer is dead (or had our process id: two writes never overlap in a process)."""
     for folder in checkpoints.iterdir():
         match = _TEMP.fullmatch(folder.name)
         if match and (int(match[1]) == os.getpid() or not _alive(int(match[1]))):
@@ -205,8 +206,9 @@ def _explain(folder: Path, temp: Path, error: Exception) -> str:
     needed = max(written, _bytes(standing) if standing else 0)
     full = (isinstance(error, OSError) and error.errno in _FULL) or free < 1 << 20 or free + written < needed
     kept = f"{standing} is untouched" if standing else "no older checkpoint exists"
-    advice = f"free space for at least {needed:,} bytes and go on with --resume" if full else "remove the cause and go on with --resume"
-    return f"checkpoint {folder} was not written: {error}. {written:,} bytes were written, {free:,} are free. {kept}: {advice}"
+    remedy = f"free space for at least {needed:,} bytes" if full else "remove the cause"
+    again = "go on with --resume" if _STEP.fullmatch(folder.name) else "try again"
+    return f"checkpoint {folder} was not written: {error}. {written:,} bytes were written, {free:,} are free. {kept}: {remedy} and {again}"
 
 
 def _bytes(folder: Path) -> int:

@@ -187,6 +187,8 @@ class Learner:
         environment = {"OMP_NUM_THREADS": threads, "GOMP_SPINCOUNT": "2000", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
         if device == "cpu":
             environment |= {"DS_ACCELERATOR": "cpu", "GLOO_SOCKET_IFNAME": "lo"}
+        else:
+            environment |= {"NCCL_SOCKET_IFNAME": "lo"}  # ranks share a node
         actor = ray.remote(LearnerRank).options(num_cpus=0, num_gpus=1 if device == "cuda" else 0, runtime_env={"env_vars": environment})
         self._ranks = [actor.remote(rank, meeting, checkpoint, recipe, device) for rank in range(recipe.learner.ranks)]
 

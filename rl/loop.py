@@ -13,7 +13,7 @@ from rl.learner import Learner
 from rl.progress import Progress
 from rl.publisher import Publisher
 from rl.run import Run
-from rollout.collector import Collector, PromptStream
+from rollout.collector import Collector, NotJudged, PromptStream
 
 
 def train(
@@ -37,7 +37,11 @@ def train(
     for step in run.remaining_steps():
         start = time.monotonic()
         progress.phase("sample")
-        collected = collector.next()
+        try:
+            collected = collector.next()
+        except NotJudged as error:
+            run.keep_samples(step, error.groups)
+            raise
         progress.phase("update")
         batch = algorithm.prepare(collected.groups, recipe)
         prepared = time.monotonic()
@@ -49,14 +53,16 @@ def train(
         metrics = collected.metrics | stats | pushed
         metrics |= {"seconds/update": updated - prepared, "seconds/step": seconds, "time": time.monotonic() - began}
         metrics["tokens_per_s"] = (metrics["tokens/sampled"] or 0) / seconds
-        run.record(step, metrics, collected.groups)
+        advantages = [abs(rollout.advantage) for group in collected.groups for rollout in group.rollouts]
+        metrics["advantage/max"] = max(advantages, default=0.0)
+        run.record(step, metrics, collected.sampled)
         progress.step(metrics)
-        if due(step + 1, recipe.train.checkpoint_every, recipe.train.steps):
-            progress.phase("checkpoint")
-            save(step + 1)
         if recipe.eval.every and (step + 1) % recipe.eval.every == 0 and step + 1 < recipe.train.steps:
             progress.phase("evaluate")
             evaluate(step + 1)
+        if due(step + 1, recipe.train.checkpoint_every, recipe.train.steps):  # last: what a kill interrupts is done again on resume
+            progress.phase("checkpoint")
+            save(step + 1)
 
 
 def due(done: int, every: int, total: int) -> bool:

@@ -1,7 +1,7 @@
 """Update-selective merging: the largest changes of a training run, scaled down, on top of the model it began with.
 
 theta = base + scale * delta, for the `keep` share of entries with the largest |delta|; every other entry keeps base's bits
-(DLER, arXiv 2510.15110; core.md 1.8). The selection is exact: two histograms over the bit patterns of |delta| in fp32 find the
+(DLER, arXiv 2510.15110). The selection is exact: two histograms over the bit patterns of |delta| in fp32 find the
 threshold, and among entries equal to it the lowest index in the order of sorted names wins. Memory: one tensor of each model
 and two histograms; the output starts as a copy of base's files, in which changed tensors are overwritten in place.
 Simplification: safetensors only, and a tied output head is looked for under its usual name `lm_head.weight`.
@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -65,6 +65,8 @@ def merge(base: Path, trained: Path, out: Path, keep: float, scale: float, scope
     old, new = _tensors(base), _tensors(trained)
     names, embedding = _shared_names(base, trained, old, new), _tied_embedding(base, old)
     sizes = {name: math.prod(old[name].shape) for name in names}
+    if not sum(sizes.values()):
+        raise ValueError(f"{base} holds no {', '.join(_FLOATS)} values: there is nothing to merge")
     cuts = []
     for ranked in [names] if scope == "global" else [[name] for name in names]:
         cuts.append((ranked, *_threshold(partial(_magnitudes, old, new, ranked), round(keep * sum(sizes[name] for name in ranked)))))
@@ -101,7 +103,12 @@ class _Place:
 def _tensors(folder: Path) -> dict[str, _Place]:
     """Every tensor of a checkpoint, one file or sharded."""
     if (folder / _INDEX).is_file():
-        files = sorted(set(json.loads((folder / _INDEX).read_text())["weight_map"].values()))
+        shards = _read_object(folder / _INDEX).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(file, str) for file in shards.values()):
+            raise ValueError(
+                f"{folder / _INDEX}: no weight_map with the file of each tensor: copy it anew from where the checkpoint is from"
+            )
+        files = sorted(set(shards.values()))
     else:
         files = ["model.safetensors"]
     places: dict[str, _Place] = {}
@@ -126,6 +133,17 @@ def _tensors(folder: Path) -> dict[str, _Place]:
     return places
 
 
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises ValueError with the file's name if it is none."""
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: a {type(content).__name__}, not a JSON object")
+    return content
+
+
 def _shared_names(base: Path, trained: Path, old: dict[str, _Place], new: dict[str, _Place]) -> list[str]:
     """Names of the tensors to merge, sorted; a tied head is left to its embedding. Raises ValueError if the models do not fit."""
     old_names = old.keys() - ({_HEAD} if _tied_embedding(base, old) else set())
@@ -147,7 +165,7 @@ def _shared_names(base: Path, trained: Path, old: dict[str, _Place], new: dict[s
 
 def _tied_embedding(folder: Path, places: dict[str, _Place]) -> str | None:
     """The embedding that a stored `lm_head.weight` repeats, None if the head is not stored or is its own tensor."""
-    config = json.loads((folder / "config.json").read_text()) if (folder / "config.json").is_file() else {}
+    config = _read_object(folder / "config.json") if (folder / "config.json").is_file() else {}
     embeddings = [name for name in places if name.endswith("embed_tokens.weight")]
     if _HEAD not in places or len(embeddings) != 1 or not config.get("tie_word_embeddings"):
         return None
@@ -232,8 +250,7 @@ def _copy_files(base: Path, trained: Path, weights: set[Path], folder: Path) -> 
         for path in trained.glob(pattern):
             shutil.copyfile(path, folder / path.name)
     if (base / "config.json").is_file() and (folder / "config.json").is_file():
-        config = json.loads((folder / "config.json").read_text())
-        original = json.loads((base / "config.json").read_text())
+        config, original = _read_object(folder / "config.json"), _read_object(base / "config.json")
         config = {key: value for key, value in config.items() if key not in _DTYPE_KEYS}
         config |= {key: original[key] for key in _DTYPE_KEYS if key in original}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")

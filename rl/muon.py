@@ -30,7 +30,7 @@ class MuonAdamW(torch.optim.AdamW):
         self.add_param_group({"params": list(matrices), "lr": lr, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # a closure would have to see the matrices' gradients
+    def step(self, closure: Any = None) -> None:  # a closure would have to see the matrices' gradients
         _, matrices = self.param_groups
         shapes: dict[torch.Size, list[Tensor]] = {}
         for matrix in matrices["params"]:

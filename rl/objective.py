@@ -2,7 +2,7 @@
 
 One denominator, decided once: `aggregation_weights` turns lengths into a weight for each token, over every rollout
 of the update, and the loss is sum(weight x token loss). How the rollouts are cut into micro-batches and ranks cannot
-change it (core.md 0.3, point 5); where gradients are averaged over ranks, multiply by the number of ranks.
+change it; where gradients are averaged over ranks, multiply by the number of ranks.
 Masked means absent: what stands at masked positions, NaN included, reaches no loss, gradient or statistic.
 Simplification: the ratio is per token; sequence-level ratios (GSPO) are not offered.
 """
@@ -41,7 +41,7 @@ def aggregation_weights(tokens_B: np.ndarray, kind: str, limit: int) -> np.ndarr
 def policy_loss(
     logp_BT: Tensor, old_logp_BT: Tensor, advantage_BT: Tensor, clip_low: float, clip_high: float, dual_clip: float | None
 ) -> tuple[Tensor, Tensor]:
-    """Clipped surrogate of each token, to be minimised, and whether clipping decided it (core.md 1.4; numbers in 1.9, T2).
+    """Clipped surrogate of each token, to be minimised, and whether clipping decided it (DLER, arXiv 2510.15110; dual clip: arXiv 1912.09729).
 
     Args:
         logp_BT: log-probabilities under the policy, nats; any shape, the others broadcast to it.
@@ -62,7 +62,7 @@ def policy_loss(
 
 
 def kl_penalty(logp_BT: Tensor, ref_logp_BT: Tensor, estimator: str) -> Tensor:
-    """Per-token KL estimate of the policy against the reference, nats: k1 = d, k2 = d^2 / 2, k3 = e^-d - 1 + d (core.md 6.5)."""
+    """Per-token KL estimate of the policy against the reference, nats: k1 = d, k2 = d^2 / 2, k3 = e^-d - 1 + d."""
     d_BT = logp_BT - ref_logp_BT
     match estimator:
         case "k1":
@@ -75,7 +75,7 @@ def kl_penalty(logp_BT: Tensor, ref_logp_BT: Tensor, estimator: str) -> Tensor:
 
 
 def tis_weights(old_logp_BT: Tensor, engine_logp_BT: Tensor, cap: float) -> Tensor:
-    """Truncated importance weights min(learner / engine probability, cap) of each token, no gradient (core.md 6.4)."""
+    """Truncated importance weights min(learner / engine probability, cap) of each token, no gradient."""
     return torch.exp(old_logp_BT - engine_logp_BT).clamp(max=cap).detach()
 
 

@@ -67,29 +67,28 @@ class Run:
         self._previous_handler: Any = signal.SIG_DFL
 
     @classmethod
-    def create(cls, recipe: Recipe, runs_dir: Path, resume: bool) -> Run:
+    def create(cls, recipe: Recipe, runs_dir: Path, resume: bool = False, overwrite: bool = False, template: str = "") -> Run:
         """Make `runs_dir/recipe.name`, or open it again to resume. Nothing recorded is touched before `truncate_to`.
 
+        Args:
+            overwrite: remove an older run of that name first.
+            template: hash of chat template and tokenizer, kept in environment.json.
+
         Raises:
-            RunError: the name is a path; or the folder exists and `resume` is off; or `resume` is on and there is no such
-                run, or its recipe differs.
+            RunError: see `refuse_unusable`.
         """
+        refuse_unusable(recipe, runs_dir, resume, overwrite)
         folder = runs_dir / recipe.name
-        if recipe.name in ("", ".", "..") or folder.parent != runs_dir or "\\" in recipe.name:
-            raise RunError(f"name: {recipe.name!r} names the run folder and cannot be a path; choose a plain word")
         if resume:
-            _refuse_other_recipe(folder, recipe)
-            _write(folder / "environment.json", _resumed(folder, environment(recipe)))
+            _write(folder / "environment.json", _resumed(folder, environment(recipe) | {"template": template}))
             return cls(folder, recipe, checkpoint.latest(folder / "checkpoints"))
-        runs_dir.mkdir(parents=True, exist_ok=True)
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            raise RunError(f"{folder} exists already: go on with it (--resume) or choose another name (name=...)") from None
+        if overwrite and folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
         for part in ("samples", "checkpoints", "evals"):
             (folder / part).mkdir()
         (folder / "metrics.jsonl").touch()
-        _write(folder / "environment.json", environment(recipe))
+        _write(folder / "environment.json", environment(recipe) | {"template": template})
         _write(folder / "recipe.yaml", dump(recipe))  # last: a folder with a recipe is a run that can be resumed
         return cls(folder, recipe, None)
 
@@ -125,10 +124,7 @@ class Run:
         """
         if step != self.step:
             raise ValueError(f"run {self.folder}: step {step} recorded where step {self.step} was expected")
-        if kept := pick_samples(groups, self.recipe.train.samples_per_step):
-            path = self.folder / "samples" / f"step-{step:05d}.parquet"
-            pq.write_table(rows(kept, step), path.with_suffix(".tmp"))
-            os.replace(path.with_suffix(".tmp"), path)
+        self.keep_samples(step, groups)
         flat = {"step": step} | {key: _number(step, key, value) for key, value in metrics.items()}
         with open(self.folder / "metrics.jsonl", "a") as file:
             file.write(json.dumps(flat, allow_nan=False) + "\n")
@@ -137,6 +133,13 @@ class Run:
         self.step = step + 1
         self.status("running")
         self._log(step, flat)
+
+    def keep_samples(self, step: int, groups: Sequence[Group]) -> None:
+        """Keep some of a step's rollouts, trained on or not, by the rules of `pick_samples`."""
+        if kept := pick_samples(groups, self.recipe.train.samples_per_step):
+            path = self.folder / "samples" / f"step-{step:05d}.parquet"
+            pq.write_table(rows(kept, step), path.with_suffix(".tmp"))
+            os.replace(path.with_suffix(".tmp"), path)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The recorded steps."""
@@ -156,9 +159,9 @@ class Run:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._previous_handler)
         if isinstance(error, KeyboardInterrupt):
-            self.status("stopped", f"{str(error) or 'interrupted'} after {self.step} of {self.recipe.train.steps} steps")
+            self._last_status("stopped", f"{str(error) or 'interrupted'} after {self.step} of {self.recipe.train.steps} steps")
         elif error is not None:
-            self.status("failed", f"{type(error).__name__}: {error}")
+            self._last_status("failed", f"{type(error).__name__}: {error}")
         elif reason := no_effect(self.metrics()):
             self.status("no-effective-update", reason)
         else:
@@ -166,6 +169,13 @@ class Run:
         for logger in list(self._loggers):
             with self._never_stopped_by(logger):
                 logger.close()
+
+    def _last_status(self, state: State, reason: str) -> None:
+        """The status of a run that ends with an error; a disk that takes no more must not hide that error."""
+        try:
+            self.status(state, reason)
+        except OSError as failed:
+            log.warning("%s: status %s could not be written: %s", self.folder, state, failed)
 
     def _log(self, step: int, metrics: Mapping[str, Any]) -> None:
         values = {key: value for key, value in metrics.items() if value is not None and key != "step"}
@@ -178,10 +188,28 @@ class Run:
         """A logger that fails is warned of once and left out from then on."""
         try:
             yield
-        except Exception as error:  # other people's code and networks: whatever they raise, training goes on (P40)
+        except Exception as error:  # other people's code and networks: whatever they raise, training goes on
             what = f"{type(logger).__name__} failed and is left out from now on; metrics.jsonl is complete"
             log.warning("%s: %s: %s", what, type(error).__name__, error)
             self._loggers.remove(logger)
+
+
+def refuse_unusable(recipe: Recipe, runs_dir: Path, resume: bool = False, overwrite: bool = False) -> None:
+    """Nothing, or why `Run.create` would not work; asked before anything expensive starts, and changes nothing.
+
+    Raises:
+        RunError: the folder exists and neither flag is set; `resume` is on and there is no such run, or its recipe differs;
+            `overwrite` is on and the folder holds no run, or the model that is to be trained.
+    """
+    folder = runs_dir / recipe.name
+    if resume:
+        _refuse_other_recipe(folder, recipe)
+    elif folder.exists() and not overwrite:
+        raise RunError(f"{folder} exists already: go on with it (--resume), replace it (--overwrite) or choose another name (name=...)")
+    elif folder.exists() and not (folder / "recipe.yaml").is_file():
+        raise RunError(f"{folder} holds no recipe.yaml, so it is no run and is not replaced: remove it, or choose another name (name=...)")
+    elif folder.exists() and Path(recipe.model.path).expanduser().resolve().is_relative_to(folder.resolve()):
+        raise RunError(f"model.path: {recipe.model.path} lies in the run that --overwrite would remove; choose another name (name=...)")
 
 
 class TensorBoard:
@@ -237,7 +265,7 @@ def pick_samples(groups: Sequence[Group], count: int) -> list[Group]:
     """The rollouts of a step worth reading: groups of at most `count` rollouts together, in their old order.
 
     The rules take turns once, each adding one rollout that no rule took before: shortest, longest, right, wrong, cut, not
-    judged. The rest is filled in the order of rollout ids, which are hashes: an even, reproducible draw (P40).
+    judged. The rest is filled in the order of rollout ids, which are hashes: an even, reproducible draw.
     """
     rollouts = {(i, j): rollout for i, group in enumerate(groups) for j, rollout in enumerate(group.rollouts)}
     draw = sorted(rollouts, key=lambda place: (rollouts[place].id, place))
@@ -259,11 +287,13 @@ def pick_samples(groups: Sequence[Group], count: int) -> list[Group]:
 
 
 def no_effect(metrics: Sequence[Mapping[str, Any]]) -> str:
-    """Why the recorded steps taught nothing, "" if they taught something or no step was recorded (P40)."""
+    """Why the recorded steps taught nothing, "" if they taught something or no step was recorded."""
     if not metrics:
         return ""
     if not any(row.get("groups/trained", 1) for row in metrics):
         return f"in none of {len(metrics)} steps a group was left to train on"
+    if not any(row.get("advantage/max", 1) for row in metrics):
+        return f"in none of {len(metrics)} steps an advantage was other than 0: all rollouts of every prompt earned the same"
     if not any(row.get("grad_norm", 1) and row.get("lr", 1) for row in metrics):
         return f"in none of {len(metrics)} steps the weights moved: the gradient or the learning rate was always 0"
     return ""

@@ -29,7 +29,11 @@ Fate = str  # trained | all_right | all_wrong | flat | not_judged
 
 
 class NotJudged(RuntimeError):
-    """Too many answers of a step could not be judged."""
+    """Too many answers of a step could not be judged; `groups` are the step's."""
+
+    def __init__(self, message: str, groups: list[Group]) -> None:
+        super().__init__(message)
+        self.groups = groups
 
 
 @dataclass
@@ -78,9 +82,10 @@ def seed_of(*parts: object) -> int:
 
 @dataclass
 class Collected:
-    """Groups to train on, in stream order, and the step's sampling metrics (docs/architecture.md)."""
+    """Groups to train on and all that were sampled, in stream order, and the step's sampling metrics (docs/architecture.md)."""
 
     groups: list[Group]
+    sampled: list[Group]
     metrics: dict[str, float | int | None]
 
 
@@ -126,22 +131,25 @@ class Collector:
         stream.kept_share = max(kept, 1) / len(fates)
         fates.sort(key=lambda item: item[0])
         groups = [group for _, fate, group in fates if fate == "trained"][:wanted]
-        metrics = sampling_metrics([group for *_, group in fates], Counter(fate for _, fate, _ in fates), time.monotonic() - start)
+        everything = [group for *_, group in fates]
+        metrics = sampling_metrics(everything, Counter(fate for _, fate, _ in fates), time.monotonic() - start)
         metrics["groups/trained"], metrics["groups/surplus"] = len(groups), kept - len(groups)
+        metrics["prompts/too_long"] = stream.too_long
         metrics["groups/short"] = int(len(groups) < wanted)
         metrics["limit"] = self._recipe.budget.limit
         if (metrics["not_judged"] or 0) > self._recipe.judge.not_judged_limit:
             reasons = Counter(
                 rollout.verdict.reason
-                for *_, group in fates
+                for group in everything
                 for rollout in group.rollouts
                 if rollout.verdict and rollout.verdict.status == "not_judged"
             )
             raise NotJudged(
                 f"{metrics['not_judged']:.1%} of the answers could not be judged ({reasons.most_common(1)[0][0]}), more than judge.not_judged_limit"
-                f" {self._recipe.judge.not_judged_limit:.1%}: raise judge.wall_s or judge.memory_mb, or the limit"
+                f" {self._recipe.judge.not_judged_limit:.1%}: raise judge.wall_s or judge.memory_mb, or the limit",
+                everything,
             )
-        return Collected(groups, metrics)
+        return Collected(groups, everything, metrics)
 
 
 def sampled(pool: EnginePool, scorer: Scorer) -> Iterator[Group]:
@@ -159,7 +167,7 @@ def fate_of(group: Group, keep_groups: str) -> Fate:
     """What becomes of a group: "trained", or why it is left out.
 
     `raw` looks at correctness before any shaping, `shaped` at rewards; which of the two decides whether an all-right group
-    with length to lose is kept (core.md 0.3, point 1).
+    with length to lose is kept.
     """
     if not judged(group):
         return "not_judged"

@@ -119,7 +119,7 @@ class EnginePool:
         except ray.exceptions.RayActorError as error:
             self._restart(index, _first_line(error))
             return []
-        except ray.exceptions.RayTaskError as error:
+        except ray.exceptions.RayError as error:
             raise EngineError(f"engine {index} failed while sampling: {_last_line(error)}") from error
         member.call = None
         if finished:
@@ -157,7 +157,10 @@ class EnginePool:
                 if method == "process_id":
                     raise EngineError(f"engine {index} did not start: {_last_line(error)}") from error
                 self._restart(index, _first_line(error))
-                answers.append(ray.get(getattr(self._members[index].actor, method).remote(*args), timeout=seconds))
+                try:
+                    answers.append(ray.get(getattr(self._members[index].actor, method).remote(*args), timeout=seconds))
+                except ray.exceptions.RayError as again:
+                    raise EngineError(f"engine {index} died twice in {method}: {_last_line(again)}") from again
         return answers
 
 

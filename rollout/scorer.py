@@ -1,6 +1,6 @@
 """The scorer: completions in, rollouts with verdict, limit and reward out, while the engines go on sampling.
 
-Claim: a reward lands on the rollout it was earned by: every rollout's id is a hash of problem, prompt and sample, made
+Claim: a reward lands on the rollout it was earned by: every rollout's id is a hash of request, prompt and sample, made
 when its completion arrives and checked again when its verdict does.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from recipes.schema import Budget, RewardTerm
 from rewards.judge import Judge
-from rewards.terms import group_limit, rewards
+from rewards.terms import Columns, group_limit, rewards
 from rewards.verdict import Verdict
 from rollout.template import Template
 from rollout.types import Completion, Group, Request, Rollout, rollout_id
@@ -58,7 +58,7 @@ class Scorer:
             raise RowMismatch(f"request {request.id} asked for {request.group_size} rollouts and got {len(completions)}")
         rollouts = [
             Rollout(
-                id=rollout_id(request.problem.id, request.prompt_ids, sample),
+                id=rollout_id(request.id, request.prompt_ids, sample),
                 sample=sample,
                 completion=completion,
                 text=self.template.text(completion),
@@ -85,7 +85,7 @@ class Scorer:
         """
         group = pending.group
         for rollout, (id_, future) in zip(group.rollouts, pending.verdicts, strict=True):
-            expected = rollout_id(group.problem.id, group.request.prompt_ids, rollout.sample)
+            expected = rollout_id(group.request.id, group.request.prompt_ids, rollout.sample)
             if not rollout.id == id_ == expected:
                 raise RowMismatch(f"verdict of rollout {id_} met rollout {rollout.id} of problem {group.problem.id} (expected {expected})")
             try:
@@ -111,7 +111,7 @@ class Scorer:
             completions=[rollout.text for rollout in group.rollouts],
             completion_ids=[rollout.completion.ids.tolist() for rollout in group.rollouts],
             ids=[rollout.id for rollout in group.rollouts],
-            columns={"problem": group.problem.text, "answer": group.problem.answer, "level": group.problem.level},
+            columns=Columns(problem=group.problem.text, answer=group.problem.answer, level=group.problem.level),
         )
         for index, rollout in enumerate(group.rollouts):
             rollout.limit = limit

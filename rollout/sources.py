@@ -2,6 +2,7 @@
 
 Claim: the problem at a position is a function of recipe and position alone (an epoch is a seeded permutation), so a
 position is all that a checkpoint must remember. Rows whose gold cannot be judged are listed and left out, never skipped in silence.
+`hub:owner/name:split` names a split; without one, training reads data.split and evaluation `test`.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def training_source(data: Data, tiny: Tiny, seed: int, check_golds: Callable[[Se
     """
     if data.train == "tiny":
         return Source("tiny", lambda position: tiny_problems("train", tiny.families, seed, position, 1)[0])
-    kept, left_out = audited(read_rows(data.train, data), check_golds)
+    kept, left_out = audited(read_rows(data.train, data, data.split), check_golds)
     if not kept:
         raise DataError(
             f"{data.train}: none of its {len(left_out)} rows has a usable gold answer (first: {left_out[0][1] if left_out else 'no rows'})"
@@ -62,7 +63,7 @@ def heldout_problems(
     """`count` problems to evaluate on (0: all), and what was left out."""
     if name == "tiny":
         return tiny_problems("heldout", tiny.families, seed, 0, count or HELD_OUT_PER_FAMILY * len(tiny.families)), []
-    kept, left_out = audited(read_rows(name, data.model_copy(update={"split": "test"} if name.startswith("hub:") else {})), check_golds)
+    kept, left_out = audited(read_rows(name, data, "test"), check_golds)
     if not kept:
         raise DataError(f"{name}: no row has a usable gold answer")
     chosen = np.sort(np.random.default_rng(0).permutation(len(kept))[: count or len(kept)])
@@ -78,14 +79,14 @@ def audited(
     return kept, [(row.id, reason) for row, reason in zip(rows, reasons, strict=True) if reason is not None]
 
 
-def read_rows(name: str, data: Data) -> list[Problem]:
-    """All rows of a JSON-lines file or a hub set.
+def read_rows(name: str, data: Data, split: str) -> list[Problem]:
+    """All rows of a JSON-lines file or a hub set; `split` is read of a hub set that names none.
 
     Raises:
-        DataError: not there, not JSON (file and line), or a field is missing (file, line and the fields there are).
+        DataError: not there, not JSON in UTF-8 (file and line), or a field is missing or not what it must be (file, line and field).
     """
     if name.startswith("hub:"):
-        revision, rows = _hub_rows(name, data)
+        revision, rows = _hub_rows(name, split)
     else:
         revision, rows = _file_rows(Path(name))
     return [_problem(f"{Path(name).name}@{revision}", where, row, data) for where, row in rows]
@@ -95,13 +96,18 @@ def _problem(source: str, where: str, row: dict[str, object], data: Data) -> Pro
     for key in (data.problem, data.answer):
         if key not in row:
             raise DataError(f"{where}: no field {key!r}; it has {', '.join(sorted(row))}. Set data.problem and data.answer in the recipe")
-    level = row.get("level", 0)
+    text, answer = row[data.problem], row[data.answer]
+    if not isinstance(text, str) or not text.strip():
+        raise DataError(f"{where}: {data.problem} is {text!r:.80}: it must be a text that is not empty; correct it or set data.problem")
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float | None):
+        raise DataError(f"{where}: {data.answer} is {answer!r:.80}: it must be a text or a number; correct it or set data.answer")
+    family, level = row.get("family", row.get("subject")), str(row.get("level"))
     return Problem(
         id=f"{source}/{where.rsplit(':', 1)[-1]}",
-        text=str(row[data.problem]),
-        answer="" if row[data.answer] is None else str(row[data.answer]),
-        family=str(row.get("family", row.get("subject", ""))),
-        level=int(str(level)) if str(level).isdigit() else 0,
+        text=text,
+        answer="" if answer is None else str(answer),  # without a gold: listed and left out
+        family="" if family is None else str(family),
+        level=int(level) if level.isdecimal() else 0,
     )
 
 
@@ -110,30 +116,34 @@ _Rows = list[tuple[str, dict[str, object]]]
 
 def _file_rows(path: Path) -> tuple[str, _Rows]:
     if not path.is_file():
-        raise DataError(f"{path}: no such file (sources are `tiny`, a JSON-lines file, or hub:owner/name)")
+        raise DataError(f"{path}: no such file (sources are `tiny`, a JSON-lines file, or hub:owner/name:split)")
     content = path.read_bytes()
     rows: _Rows = []
-    for number, line in enumerate(content.decode("utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(content.split(b"\n"), 1):  # str.splitlines also splits at characters that JSON allows in a string
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: not JSON ({error.msg} at column {error.colno})") from error
+            row = json.loads(line.decode("utf-8"))
+        except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, or an integer of thousands of digits
+            raise DataError(f"{path}:{number}: not JSON in UTF-8 ({str(error).replace('line 1 ', '')})") from error
         if not isinstance(row, dict):
             raise DataError(f"{path}:{number}: not a JSON object but {type(row).__name__}")
         rows.append((f"{path}:{number}", row))
     return hashlib.sha256(content).hexdigest()[:8], rows
 
 
-def _hub_rows(name: str, data: Data) -> tuple[str, _Rows]:
+def _hub_rows(name: str, split: str) -> tuple[str, _Rows]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
 
+    path, named, after = name.removeprefix("hub:").partition(":")
+    split = after if named else split
     try:
-        dataset = load_dataset(name.removeprefix("hub:"), split=data.split)
+        dataset = load_dataset(path, split=split)
     except (DatasetNotFoundError, ConnectionError, OSError, ValueError) as error:
-        raise DataError(f"{name}: cannot be loaded (split {data.split!r}): {str(error).splitlines()[0]}") from error
+        raise DataError(
+            f"{name}: split {split!r} cannot be loaded ({str(error).splitlines()[0]}); hub:owner/name:split names another"
+        ) from error
     return dataset._fingerprint[:8], [(f"{name}:{number}", row) for number, row in enumerate(dataset)]
 
 

@@ -19,7 +19,7 @@ from typing import Literal
 
 from rollout.types import Problem
 
-TASK_VERSION = 1
+TASK_VERSION = 3
 """Part of the cold start's cache key: raise it when problems, traces, tokens or the way they are learned change."""
 
 LEVELS = {"chain": 6, "product": 4, "sum": 4, "linear": 4}

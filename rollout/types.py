@@ -30,7 +30,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt that waits for its group. `seed` is its own, so a retry samples the same (reference engine)."""
+    """A prompt that waits for its group. `seed` is its own, so a retry samples the same (reference engine).
+
+    `id` names the position in the data and the problem: a step that goes through a small file twice meets a problem twice.
+    """
 
     id: str
     problem: Problem
@@ -64,7 +67,7 @@ class Rollout:
     """A completion and all that was said of it.
 
     Attributes:
-        id: hash of problem id, prompt ids and sample index; checked at every join.
+        id: hash of request id, prompt ids and sample index; checked at every join.
         text: decoded response for judges and people; training uses `completion.ids` only.
         answer_start: index of the first token behind the last closing think tag, None if thinking never closed.
         terms: reward by term, after weight and gate; `reward` is their sum.
@@ -105,7 +108,7 @@ class Group:
         return self.request.problem
 
 
-def rollout_id(problem_id: str, prompt_ids: tuple[int, ...], sample: int) -> str:
-    """16 hex digits that no other row, prompt or sample shares."""
-    text = f"{problem_id}\n{','.join(map(str, prompt_ids))}\n{sample}"
+def rollout_id(request_id: str, prompt_ids: tuple[int, ...], sample: int) -> str:
+    """16 hex digits that no other place in the data, prompt or sample shares; a retry of the request has the same."""
+    text = f"{request_id}\n{','.join(map(str, prompt_ids))}\n{sample}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -71,10 +71,7 @@ class VllmEngine:
         self._open: dict[str, Request] = {}
 
     def advance(self, requests: Sequence[Request], seconds: float) -> list[tuple[str, list[Completion]]]:
-        """Take `requests` in, sample until a group is done and `seconds` have passed, return the finished groups by request id.
-
-        Returns early when nothing is left to sample.
-        """
+        """Take `requests` in, sample for about `seconds` or until nothing is left, return the groups finished by then by request id."""
         for request in requests:
             self._open[request.id] = request
             self._engine.add_request(request.id, {"prompt_token_ids": list(request.prompt_ids)}, self._params(request))
@@ -84,7 +81,7 @@ class VllmEngine:
             for output in self._engine.step():
                 if output.finished:
                     finished.append(self._completions(output))
-            if finished and time.monotonic() >= deadline:
+            if time.monotonic() >= deadline:
                 break
         return finished
 

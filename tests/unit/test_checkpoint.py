@@ -198,6 +198,21 @@ checkpoint.write(Path({str(tmp_path)!r}) / "step-40", slow)
     assert names(tmp_path) == {"step-20", "step-30", "step-40"}
 
 
+def test_only_our_own_leftovers_are_cleaned_up_and_only_among_checkpoints(tmp_path):
+    foreign, ours = tmp_path / ".tmp-precious-999999999", tmp_path / ".tmp-step-7-999999999"  # no process has such an id
+    for folder in (foreign, ours):
+        folder.mkdir()
+    checkpoint.write(tmp_path / "merged", fill)
+    assert names(tmp_path) == {"merged", foreign.name, ours.name}
+    checkpoint.write(tmp_path / "step-8", fill)
+    assert names(tmp_path) == {"merged", foreign.name, "step-8"}
+
+
+def test_only_a_run_is_told_to_resume(tmp_path):
+    with pytest.raises(CheckpointError, match="remove the cause and try again"):
+        checkpoint.write(tmp_path / "merged", lambda folder: (folder / "absent").unlink())
+
+
 def test_a_second_writer_loses_and_the_first_ones_checkpoint_stays(tmp_path):
     checkpoint.write(tmp_path / "step-1", fill, {"writer": "first"})
     with pytest.raises(CheckpointError, match="exists already and is whole: does another process write to this run"):

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pytest
 
-from recipes.schema import Recipe
+from recipes.schema import Budget, FunctionTerm, Recipe
 from rewards.judge import Judge
+from rewards.terms import load_function
 from rollout.collector import Collector, NotJudged, PromptStream, fate_of
 from rollout.engine import EnginePool
 from rollout.scorer import RowMismatch, Scorer
@@ -153,9 +154,11 @@ def test_a_group_with_an_unjudged_answer_is_left_out_and_counted_and_too_many_st
     assert [group.problem.id for group in collected.groups] == ["p0", "p2", "p4", "p6"]
     assert collected.metrics["groups/not_judged"] == 3
     assert collected.metrics["not_judged"] == pytest.approx(3 / 28)
+    assert [group.problem.id for group in collected.sampled] == [f"p{position}" for position in range(7)]  # all of them can be kept to read
     steps, _ = collector(ScriptedPool(script), judge, not_judged_limit=0.01)
-    with pytest.raises(NotJudged, match=r"judge\.not_judged_limit 1\.0%"):
+    with pytest.raises(NotJudged, match=r"judge\.not_judged_limit 1\.0%") as refusal:
         steps.next()
+    assert [group.problem.id for group in refusal.value.groups] == [f"p{position}" for position in range(7)]
 
 
 def test_rewards_stay_on_their_rows_through_ten_thousand_shuffled_rollouts(judge: Judge):
@@ -166,7 +169,7 @@ def test_rewards_stay_on_their_rows_through_ten_thousand_shuffled_rollouts(judge
         completions = []
         for sample in range(request.group_size):
             right = generator.random() < 0.5
-            expected[rollout_id(request.problem.id, request.prompt_ids, sample)] = float(right)
+            expected[rollout_id(request.id, request.prompt_ids, sample)] = float(right)
             completions.append(response(request.problem.answer if right else "-7", thought=generator.randint(1, 9)))
         return completions
 
@@ -174,6 +177,31 @@ def test_rewards_stay_on_their_rows_through_ten_thousand_shuffled_rollouts(judge
     rollouts = [rollout for group in steps.next().groups for rollout in group.rollouts]
     assert len(rollouts) == len({rollout.id for rollout in rollouts}) == 10_000
     assert all(rollout.reward == expected[rollout.id] for rollout in rollouts)
+
+
+def test_a_problem_met_twice_in_a_step_has_rollouts_of_its_own_and_a_retry_has_not(judge: Judge):
+    steps, stream = collector(ScriptedPool(right_samples(lambda position: 2)), judge)
+    stream.source = Source("small", lambda position: Problem(f"p{position % 3}", f"q{position % 3}", str(position % 3)))
+    groups = steps.next().groups
+    assert [group.problem.id for group in groups] == ["p0", "p1", "p2", "p0"]
+    assert len({rollout.id for group in groups for rollout in group.rollouts}) == 4 * 4
+    scorer = Scorer(judge, template())
+    again = scorer.begin(groups[3].request, [rollout.completion for rollout in groups[3].rollouts])
+    assert [rollout.id for rollout in again.group.rollouts] == [rollout.id for rollout in groups[3].rollouts]
+
+
+def test_a_reward_function_that_plan_accepts_gets_every_column_that_plan_checked_for(judge: Judge, tmp_path, monkeypatch):
+    (tmp_path / "column_rewards.py").write_text(
+        "def listed(prompts, completions, completion_ids, problem, answer, level):\n    return [l + len(a) for l, a in zip(level, answer)]\n"
+        "def short(prompts, completions, completion_ids, problem, answer): return [0] * len(prompts)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="reward function column_rewards:short: got an unexpected keyword argument 'level'"):
+        load_function("column_rewards:short")
+    scorer = Scorer(judge, template(), [FunctionTerm(kind="function", name="column_rewards:listed")], Budget(limit=40))
+    request = Request("r", Problem("p", "q", "42", level=3), (1,), 2, 40, 1.0, 1.0, 0)
+    group = scorer.finish(scorer.begin(request, [response("42"), response("1")]))
+    assert [rollout.reward for rollout in group.rollouts] == [5, 5]
 
 
 def test_a_verdict_off_by_one_row_is_detected(judge: Judge):

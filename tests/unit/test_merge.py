@@ -183,6 +183,9 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path):
     (pickled / "model.safetensors").write_bytes(b"not a header")
     with pytest.raises(ValueError, match="no intact safetensors file"):
         merge(base, pickled, tmp_path / "out", 0.25, 0.7)
+    empty = model(tmp_path / "empty", {"w": torch.zeros(0), "n": torch.arange(3)})
+    with pytest.raises(ValueError, match=r"empty holds no F64, F32, F16, BF16 values: there is nothing to merge"):
+        merge(empty, empty, tmp_path / "out", 0.25, 0.7)
     for keep, scale, scope, words in [
         (0, 1, "global", "keep: 0"),
         (1.1, 1, "global", "keep"),
@@ -193,4 +196,23 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path):
             merge(base, base, tmp_path / "out", keep, scale, scope)
     with pytest.raises(FileExistsError, match="exists already"):
         merge(base, base, tmp_path, 0.5, 1.0)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("side", ["base", "trained"])
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("config.json", '{"half', r"config\.json: not JSON \("),
+        ("config.json", "[]", r"config\.json: a list, not a JSON object"),
+        ("model.safetensors.index.json", '{"half', r"index\.json: not JSON \("),
+        ("model.safetensors.index.json", '{"metadata": {}}', r"index\.json: no weight_map with the file of each tensor"),
+        ("model.safetensors.index.json", '{"weight_map": {"w": 1}}', r"index\.json: no weight_map"),
+    ],
+)
+def test_a_damaged_json_file_is_named(tmp_path, side, file, text, words):
+    folders = {name: model(tmp_path / name, {"w": torch.zeros(4)}, shards=2) for name in ("base", "trained")}
+    (folders[side] / file).write_text(text)
+    with pytest.raises(ValueError, match=rf"{side}/.*{words}"):
+        merge(folders["base"], folders["trained"], tmp_path / "out", 0.25, 0.7)
     assert not (tmp_path / "out").exists()

@@ -72,11 +72,11 @@ def test_prompts_become_updates_and_micro_batches():
 
 def test_the_explanation_says_what_the_step_does():
     text = explain(plan(load("da_dler", "tiny"), LAPTOP))
-    assert "32 prompts x 8 rollouts = 256 of at most 128 tokens; groups of constant reward are replaced (at most 320 times)" in text
-    assert "64 tokens where at least 50% are right, else 128 tokens where at least 0% are right" in text
-    assert "1 optimiser update a step, on 32 prompts = 256 rollouts each" in text
-    assert "256 rollouts make at most 13 micro-batches of 21 rows (192 tokens each, prompt included)" in text
-    assert "60 steps = 60 updates on 15,360 rollouts" in text
+    assert "24 prompts x 8 rollouts = 192 of at most 96 tokens; groups of constant reward are replaced (at most 240 times)" in text
+    assert "48 tokens where at least 50% are right, else 96 tokens where at least 0% are right" in text
+    assert "1 optimiser update a step, on 24 prompts = 192 rollouts each" in text
+    assert "96 rollouts on each of 2 ranks make at most 4 micro-batches of 25 rows (160 tokens each, prompt included)" in text
+    assert "40 steps = 40 updates on 7,680 rollouts" in text
 
 
 REFUSED = {
@@ -86,8 +86,9 @@ REFUSED = {
     ("quickstart", None, "data.train=train.jsonl"): "data.train: train.jsonl is not for the tiny reasoner",
     ("quickstart", None, "eval.data=[]"): "eval.data: empty, so the eval stage has nothing to do",
     ("quickstart", None, "engine.count=40"): "memory: the processes need about",
-    ("quickstart", None, "learner.ranks=300"): "learner.ranks: 300 ranks share 256 rollouts an update; some would get none",
-    ("quickstart", None, "device=cuda"): "device: cuda needs 3 GPUs (2 x 1 for engines + 1 x 1 for learners) and this machine has none",
+    ("quickstart", None, "eval.problems=1000"): "eval.problems: 1000 is more than the 480 held-out problems of chain, product",
+    ("quickstart", None, "learner.ranks=300"): "learner.ranks: 300 ranks share 192 rollouts an update; some would get none",
+    ("quickstart", None, "device=cuda"): "device: cuda needs 4 GPUs (2 x 1 for engines + 2 x 1 for learners) and this machine has none",
     ("quickstart", None, "engine.vllm.max_num_seqs=many"): "engine.vllm.max_num_seqs: 'many' is not a number above 0",
     (
         "quickstart",
@@ -143,9 +144,10 @@ def test_what_will_hardly_work_is_a_warning():
         return "\n".join(plan(load("quickstart", overrides=words), LAPTOP).warnings)
 
     assert "engine: 4 x 1 threads on 2 cores will wait for each other" in warnings("engine.count=4")
-    assert "learner: 2 x 2 threads on 2 cores" in warnings("learner.ranks=2")
-    assert "eval.max_tokens: 100 is below budget.limit 128" in warnings("eval.max_tokens=100")
-    assert "learner.micro_batch_tokens: 100 holds no rollout of full length (192 tokens" in warnings("learner.micro_batch_tokens=100")
+    assert "learner: 2 x 2 threads on 2 cores" in warnings("learner.threads=2")
+    assert "eval.max_tokens: 90 is below budget.limit 96" in warnings("eval.max_tokens=90")
+    assert "learner.micro_batch_tokens: 100 holds no rollout of full length (160 tokens" in warnings("learner.micro_batch_tokens=100")
+    assert "without sft the tiny reasoner is taken from the cache" in warnings("stages=[rl]")
     assert "model.revision: main says nothing about tiny" in warnings("model.revision=main")
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -59,7 +60,11 @@ BROKEN = {
     "budget:\n  kind: difficulty": "budget.ladder: needed for kind difficulty and only there",
     "budget: {kind: difficulty, ladder: [{at_least: 0.5}]}": "1: budget.ladder: rungs must fall in at_least and end with one",
     "objective:\n  correction: {kind: tis}": "2: objective.correction: with old_logprobs: engine the ratio already holds it",
-    "stages: [rl, sft]": "1: stages: ['rl', 'sft']: each at most once, sft first",
+    "stages: []": "1: stages: [] is not allowed; needs a list (at least 1) of sft, rl, eval",
+    "name: ../b": '1: name: "../b" is not allowed; needs text, matching',
+    "name: b/c": '1: name: "b/c" is not allowed; needs text, matching',
+    "eval: {temperature: 0, samples: 4}": "4 greedy rollouts (eval.temperature 0) would all be the same; set 1",
+    "stages: [rl, sft]": "1: stages: ['rl', 'sft']: each at most once, in the order sft, rl, eval",
     "stages: [sft, rl]\nmodel: {path: other}": "2: stages: sft makes the tiny reasoner",
     "seed: 1\nseed: 2": "2: seed: written twice (first at mine.yaml:1)",
     "seed: [1": "not YAML",
@@ -185,7 +190,7 @@ def test_any_text_and_number_survives_the_resolved_recipe(
     recipe = load("quickstart")
     recipe = recipe.model_copy(
         update={
-            "name": text,
+            "wandb": text,
             "learner": recipe.learner.model_copy(update={"lr": number}),
             "engine": recipe.engine.model_copy(update={"vllm": {"option": option, text: [text]}}),
         }
@@ -276,6 +281,18 @@ def test_every_key_says_what_it_means_and_what_it_takes():
     for key in keys():
         assert key.description.endswith("."), key.name
         assert key.allowed, key.name
+
+
+def test_defaults_read_like_yaml():
+    defaults = {key.name: key.default_text for key in keys()}
+    assert defaults["reward"] == "[{kind: verdict, weight: 1.0}, {kind: truncate, keep: 0.0}]"
+    assert defaults["reward[truncate].kind"] == "needed"
+    assert defaults["model.revision"] == "null"
+    assert defaults["data.instruction"] == "''"
+    assert (defaults["engine.vllm"], defaults["budget.ladder"], defaults["stages"]) == ("{}", "[]", "[rl]")
+    for key in keys():
+        if key.default is not ... and key.name != "reward":
+            assert yaml.safe_load(key.default_text) == key.default, key.name
 
 
 def test_recipes_import_without_torch():

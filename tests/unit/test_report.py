@@ -221,6 +221,51 @@ def test_a_half_written_last_line_is_left_out_and_named(run: Path) -> None:
     assert "metrics.jsonl:4: not a whole record" in page(run)
 
 
+@pytest.mark.parametrize("record", ['{"step": "3", "accuracy": 0.5}', '{"accuracy": 0.5}', '{"step": 3, "accuracy": "half"}', "[3]", "3"])
+def test_a_metrics_line_of_another_form_is_left_out_and_named(run: Path, record: str) -> None:
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(record + "\n")
+    assert "metrics.jsonl:4: not a whole record" in page(run)
+    assert [found["step"] for found in read_run(run).metrics] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("step", None, "step: Field required"),
+        ("step", "3", "step: Input should be a valid integer"),
+        ("accuracy", 0.5, "accuracy: "),
+        ("accuracy", {"mean": 0.5}, "accuracy.low: Field required"),
+        ("settings", {}, "settings.max_tokens: Field required"),
+        ("tokens", None, "tokens: Field required"),
+        ("budget_curve", [], "budget_curve: List should have at least 1 item"),
+        ("per_problem", [{"id": "p00"}], "per_problem.0.level: Field required"),
+    ],
+)
+def test_an_evaluation_of_another_form_is_left_out_and_named(run: Path, key: str, value: object, words: str) -> None:
+    file = run / "evals" / "step-3.json"
+    content = json.loads(file.read_text())
+    del content[key]
+    file.write_text(json.dumps(content if value is None else content | {key: value}))
+    text = page(run)
+    assert f"evals/step-3.json is no whole evaluation ({words}" in text
+    assert "One evaluation so far, at step 0" in text
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "environment.json", "status.json", "evals/step-3.json"])
+@pytest.mark.parametrize("content", ["5", "[1, 2]", "{}"])
+def test_a_file_without_keys_is_named_and_the_page_is_made(run: Path, name: str, content: str) -> None:
+    (run / name).write_text(content)
+    assert f"{name} holds no keys with values" in page(run)
+
+
+@pytest.mark.parametrize("reward", ["5", "[5, {kind: verdict}]", "{kind: verdict}", "null"])
+def test_a_recipe_that_would_not_load_is_shown_as_it_stands(run: Path, reward: str) -> None:
+    (run / "recipe.yaml").write_text(f"name: mine\nstages: rl\nsampler: 3\nreward: {reward}\n")
+    row = re.search(r"<td>Reward</td><td>(.*?)</td>", page(run))
+    assert (row and row.group(1)) == {"5": "5", "[5, {kind: verdict}]": "5, verdict", "{kind: verdict}": "verdict", "null": None}[reward]
+
+
 def test_a_step_recorded_twice_counts_once_the_later_one(run: Path) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 1, "accuracy": 0.75}) + "\n")
@@ -247,7 +292,7 @@ def test_a_run_without_evaluations_states_no_result(run: Path) -> None:
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not a run folder"):
+    with pytest.raises(ValueError, match=r"not a run folder .* give the folder that `laconic train` made"):
         report(tmp_path)
 
 

@@ -274,6 +274,44 @@ def test_a_file_is_graded_in_order_with_the_rows_own_fields_kept(tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
 
 
+def test_a_bad_gold_is_named_also_where_the_answer_is_too_long(tmp_path):
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    golds = [r"\frac{", r"\frac{1}{2}", "7"]
+    source.write_text("".join(json.dumps({"gold": gold, "prediction": "x" * 900}) + "\n" for gold in golds))
+    assert judge_file(source, out, workers=1, wall_s=3.0, memory_mb=512) == {"right": 0, "wrong": 2, "not_judged": 1}
+    graded = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["reason"] for row in graded] == ["bad gold", "too long", "too long"]
+    assert all(row["extracted"] == "x" * 900 for row in graded)
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"wall_s": 0.0}, "wall_s: 0: seconds a comparison may take, above 0"),
+        ({"wall_s": -1.0}, "wall_s: -1: "),
+        ({"wall_s": float("nan")}, "wall_s: nan: "),
+        ({"wall_s": float("inf")}, "wall_s: inf: "),
+        ({"memory_mb": 0}, "memory_mb: 0: memory a comparison may add"),
+    ],
+)
+def test_a_limit_that_would_end_every_comparison_is_refused(tmp_path, limits, words):
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"gold": "1", "prediction": "1"}\n')
+    with pytest.raises(ValueError, match=words):
+        judge_file(source, tmp_path / "out.jsonl", **({"workers": 1, "wall_s": 1.0, "memory_mb": 256} | limits))
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+@pytest.mark.parametrize(("out", "reason"), [("absent/out.jsonl", "No such file or directory"), ("folder", "Is a directory")])
+def test_an_output_that_cannot_be_written_is_named_as_the_user_wrote_it(tmp_path, out, reason):
+    (tmp_path / "folder").mkdir()
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"gold": "1", "prediction": "1"}\n')
+    with pytest.raises(OSError, match=rf"{out}: cannot be written \({reason}\): choose another file") as refusal:
+        judge_file(source, tmp_path / out, workers=1, wall_s=1.0, memory_mb=256)
+    assert ".part" not in str(refusal.value)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -116,6 +116,7 @@ def test_format_knows_a_thinking_block_that_the_prompt_opened():
 @pytest.fixture
 def own_module(tmp_path, monkeypatch):
     (tmp_path / "own_rewards.py").write_text(
+        "import numpy as np\n"
         "def length(prompts, completions, completion_ids, **columns):\n"
         "    assert prompts == ['p'] * 2 and completion_ids == [[1], [1]] and columns['answer'] == ['7', '7']\n"
         "    return [float(len(c)) for c in completions]\n"
@@ -123,11 +124,19 @@ def own_module(tmp_path, monkeypatch):
         "def nan(completions, **kwargs): return [1.0, float('nan')]\n"
         "def none(completions, **kwargs): return [None, 1.0]\n"
         "def inf(completions, **kwargs): return [0.0, float('inf')]\n"
+        "def text(completions, **kwargs): return 'ab'\n"
+        "def nothing(completions, **kwargs): pass\n"
+        "def rows(completions, **kwargs): return [[1, 2], 3]\n"
+        "def column(completions, **kwargs): return np.ones((len(completions), 1))[:, 0]\n"
         "def narrow(texts): return texts\n"
+        "def no_level(prompts, completions, completion_ids, problem, answer): return [1]\n"
         "async def later(completions, **kwargs): return [1]\n"
         "constant = 3\n"
     )
     (tmp_path / "own_broken.py").write_text("import does_not_exist_at_all\n")
+    (tmp_path / "own_syntax.py").write_text("def f(:\n")
+    (tmp_path / "own_raising.py").write_text("raise KeyError('two\\nlines')\n")
+    (tmp_path / "own_script.py").write_text("raise SystemExit(0)\n")
     monkeypatch.syspath_prepend(tmp_path)
     yield
     sys.modules.pop("own_rewards", None)
@@ -139,15 +148,25 @@ def test_a_trl_reward_function_is_called_with_strings_ids_and_repeated_columns(o
     assert {name: values.tolist() for name, values in out.items()} == {"verdict": [1, 0], "own_rewards:length": [6, 2]}
 
 
-@pytest.mark.parametrize(("name", "rollout", "value"), [("nan", "id1", "nan"), ("none", "id0", "None"), ("inf", "id1", "inf")])
+@pytest.mark.parametrize(
+    ("name", "rollout", "value"),
+    [("nan", "id1", "nan"), ("none", "id0", "None"), ("inf", "id1", "inf"), ("text", "id0", "'a'"), ("rows", "id0", r"\[1, 2\]")],
+)
 def test_a_reward_that_is_no_number_names_its_rollout_and_term(own_module, name, rollout, value):
-    with pytest.raises(ValueError, match=rf"rollout {rollout}: reward function own_rewards:{name} returned {value}"):
+    with pytest.raises(
+        ValueError, match=rf"reward function own_rewards:{name}: returned {value} for rollout {rollout}; return a list with one"
+    ):
         group([FunctionTerm(kind="function", name=f"own_rewards:{name}")], [1, 1])
 
 
-def test_a_wrong_number_of_rewards_is_an_error(own_module):
-    with pytest.raises(ValueError, match="own_rewards:only returned 1 rewards for 2 completions"):
-        group([FunctionTerm(kind="function", name="own_rewards:only")], [1, 1])
+@pytest.mark.parametrize(("name", "what"), [("only", "1 rewards for 2 completions"), ("nothing", "None")])
+def test_a_wrong_number_of_rewards_is_an_error(own_module, name, what):
+    with pytest.raises(ValueError, match=f"reward function own_rewards:{name}: returned {what}; return a list with one"):
+        group([FunctionTerm(kind="function", name=f"own_rewards:{name}")], [1, 1])
+
+
+def test_an_array_of_rewards_will_do(own_module):
+    assert group([FunctionTerm(kind="function", name="own_rewards:column")], [1, 0])["own_rewards:column"].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -157,13 +176,21 @@ def test_a_wrong_number_of_rewards_is_an_error(own_module):
         ("own_broken:f", "no module does_not_exist_at_all"),
         ("own_rewards:missing", "has no function missing"),
         ("own_rewards:constant", "has no function constant"),
-        ("own_rewards:narrow", "must take prompts, completions, completion_ids"),
+        ("own_rewards:narrow", "it must take prompts, completions, completion_ids, problem, answer, level, by name or as"),
+        ("own_rewards:no_level", "got an unexpected keyword argument 'level'; it must take"),
+        ("builtins:dict", "no signature found for builtin .*; it must take"),
+        ("own_syntax:f", r"importing own_syntax failed \(SyntaxError: .*own_syntax.py, line 1\)\); correct"),
+        ("own_raising:f", r"importing own_raising failed \(KeyError: 'two\\nlines'\)"),
+        ("own_script:f", r"importing own_script failed \(SystemExit: 0\)"),
+        (".foo:bar", r"importing \.foo failed \(TypeError: "),
+        (":bar", r"importing  failed \(ValueError: "),
         ("own_rewards:later", "asynchronous"),
     ],
 )
 def test_an_unusable_reward_function_is_refused_by_name(own_module, name, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         load_function(name)
+    assert str(error.value).startswith(f"reward function {name}: ") and "\n" not in str(error.value)
 
 
 def test_terms_of_one_name_add_up():

@@ -75,15 +75,43 @@ def test_a_new_run_leaves_the_files_of_the_architecture_page(tmp_path):
 
 def test_a_folder_that_exists_is_never_taken_over(tmp_path):
     Run.create(recipe(), tmp_path, resume=False)
-    with pytest.raises(RunError, match=r"a exists already: go on with it \(--resume\) or choose another name"):
+    with pytest.raises(RunError, match=r"a exists already: go on with it \(--resume\), replace it \(--overwrite\) or choose another name"):
         Run.create(recipe(), tmp_path, resume=False)
 
 
-@pytest.mark.parametrize("name", ["../b", "/b", "b/c", "..", "."])
-def test_a_run_stays_inside_the_runs_folder(tmp_path, name):
-    with pytest.raises(RunError, match="cannot be a path"):
-        Run.create(recipe(name=name), tmp_path / "runs", resume=False)
-    assert not list(tmp_path.iterdir())
+def test_overwrite_replaces_a_run_and_nothing_else(tmp_path):
+    Run.create(recipe(), tmp_path)
+    (tmp_path / "a" / "old").touch()
+    Run.create(recipe(), tmp_path, overwrite=True)
+    assert not (tmp_path / "a" / "old").exists()
+    (tmp_path / "a" / "recipe.yaml").unlink()
+    with pytest.raises(RunError, match=r"a holds no recipe\.yaml, so it is no run and is not replaced"):
+        Run.create(recipe(), tmp_path, overwrite=True)
+    assert (tmp_path / "a" / "metrics.jsonl").exists()
+
+
+def test_overwrite_never_removes_the_model_it_would_start_from(tmp_path):
+    run = Run.create(recipe(), tmp_path)
+    start = run.folder / "checkpoints" / "step-2"
+    start.mkdir()
+    with pytest.raises(RunError, match="step-2 lies in the run that --overwrite would remove"):
+        Run.create(recipe(model={"path": str(start)}), tmp_path, overwrite=True)
+    assert start.is_dir()
+
+
+def test_a_full_disk_does_not_hide_the_error_that_ended_the_run(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(RuntimeError, match="the checkpoint's own words"), Run.create(recipe(), tmp_path):
+        monkeypatch.setattr("rl.run._write", full)
+        raise RuntimeError("the checkpoint's own words")
+
+
+def test_steps_without_any_advantage_taught_nothing():
+    row = {"groups/trained": 4, "grad_norm": 1e-9, "lr": 1.0}
+    assert "an advantage was other than 0" in no_effect([row | {"advantage/max": 0.0}])
+    assert no_effect([row | {"advantage/max": 0.0}, row | {"advantage/max": 0.5}]) == ""
 
 
 def test_resume_needs_the_same_run_and_names_the_keys_that_differ(tmp_path):

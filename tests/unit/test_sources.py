@@ -41,6 +41,28 @@ def test_rows_whose_gold_cannot_be_judged_are_listed_and_left_out(numbers: Path)
     assert where.startswith("numbers.jsonl@") and where.endswith("/8") and reason == "empty"
 
 
+def test_a_line_ends_at_a_line_feed_and_at_no_other_character_that_a_string_may_hold(tmp_path: Path):
+    path = tmp_path / "separators.jsonl"
+    texts = ["a\u2028b", "a\u0085b", "a\u2029b"]
+    rows = [json.dumps({"problem": text, "answer": "1"}, ensure_ascii=False) for text in texts] + [
+        "\x0c\x0b",
+        '{"problem": "c", "answer": ""}',
+    ]
+    path.write_bytes("\r\n".join(rows).encode())
+    source = training_source(Data(train=str(path)), Tiny(), 0, golds_that_parse)
+    assert sorted(source.at(position).text for position in range(3)) == sorted(texts)
+    assert [where.rsplit("/")[-1] for where, _ in source.left_out] == ["5"]
+
+
+def test_a_missing_gold_is_left_out_and_odd_levels_and_families_are_none(tmp_path: Path):
+    path = tmp_path / "odd.jsonl"
+    rows = [{"level": "²"}, {"level": "3", "family": None}, {"level": True, "family": "f"}, {"answer": None}]
+    path.write_text("\n".join(json.dumps({"problem": str(index), "answer": 1.5} | row) for index, row in enumerate(rows)))
+    kept, left_out = heldout_problems(str(path), Data(), Tiny(), 0, 0, golds_that_parse)
+    assert [(row.answer, row.level, row.family) for row in kept] == [("1.5", 0, ""), ("1.5", 3, ""), ("1.5", 0, "f")]
+    assert [reason for _, reason in left_out] == ["empty"]
+
+
 def test_a_local_data_set_is_read_through_the_hub_route(tmp_path: Path):
     (tmp_path / "train.jsonl").write_text('{"question": "1 + 1", "gold": 2}\n{"question": "2 + 2", "gold": 4}\n')
     source = training_source(Data(train=f"hub:{tmp_path}", problem="question", answer="gold"), Tiny(), 0, golds_that_parse)
@@ -50,24 +72,49 @@ def test_a_local_data_set_is_read_through_the_hub_route(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ('{"problem": "1", "answer": "1"}\n{"problem": ', ":2: not JSON"),
+        ('{"problem": "1", "answer": "1"}\n{"problem": ', ":2: not JSON in UTF-8 (Expecting value: column 13"),
         ("[1, 2]", ":1: not a JSON object but list"),
+        (
+            b'{"problem": "1", "answer": "1"}\r\n\n{"problem": "\xff", "answer": "1"}',
+            ":3: not JSON in UTF-8 ('utf-8' codec can't decode byte 0xff",
+        ),
+        ('{"problem": "1", "answer": ' + "1" * 5000 + "}", ":1: not JSON in UTF-8 (Exceeds the limit"),
+        ('{"problem": null, "answer": "1"}', ":1: problem is None: it must be a text that is not empty"),
+        ('{"problem": ["x"], "answer": "1"}', ":1: problem is ['x']: it must be a text"),
+        ('{"problem": " ", "answer": "1"}', ":1: problem is ' ': it must be a text that is not empty"),
+        ('{"problem": "1", "answer": true}', ":1: answer is True: it must be a text or a number"),
+        ('{"problem": "1", "answer": [1]}', ":1: answer is [1]: it must be a text or a number"),
         ('{"question": "1", "answer": "1"}', ":1: no field 'problem'; it has answer, question"),
         ('{"problem": "1", "answer": ""}', "none of its 1 rows has a usable gold answer"),
     ],
 )
-def test_unreadable_rows_are_named_by_file_and_line(tmp_path: Path, content: str, sentence: str):
+def test_unreadable_rows_are_named_by_file_and_line(tmp_path: Path, content: str | bytes, sentence: str):
     path = tmp_path / "rows.jsonl"
-    path.write_text(content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError) as error:
         training_source(Data(train=str(path)), Tiny(), 0, golds_that_parse)
     assert f"{path}{sentence}" in str(error.value) or sentence in str(error.value)
 
 
+def test_a_hub_name_may_name_its_split_for_training_and_for_evaluation(tmp_path: Path):
+    for split in ("train", "test", "validation"):
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps({"problem": split, "answer": "1"}) + "\n")
+
+    def read(suffix: str) -> tuple[str, str]:
+        name = f"hub:{tmp_path}{suffix}"
+        [held], _ = heldout_problems(name, Data(), Tiny(), 0, 0, golds_that_parse)
+        return training_source(Data(train=name, split="validation"), Tiny(), 0, golds_that_parse).at(0).text, held.text
+
+    assert read("") == ("validation", "test")
+    assert read(":train") == ("train", "train")
+    with pytest.raises(DataError, match=r"split 'gone' cannot be loaded .*hub:owner/name:split names another"):
+        read(":gone")
+
+
 def test_a_missing_file_and_an_unknown_hub_set_are_errors(tmp_path: Path):
     with pytest.raises(DataError, match="no such file"):
         training_source(Data(train=str(tmp_path / "gone.jsonl")), Tiny(), 0, golds_that_parse)
-    with pytest.raises(DataError, match="hub:nobody/nothing: cannot be loaded"):
+    with pytest.raises(DataError, match="hub:nobody/nothing: split 'train' cannot be loaded"):
         training_source(Data(train="hub:nobody/nothing"), Tiny(), 0, golds_that_parse)
 
 

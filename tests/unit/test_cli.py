@@ -1,0 +1,92 @@
+"""The command line: what a user types arrives as typed, and what is printed can be read at any width."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from launch import cli
+from recipes.keys import keys
+from recipes.loader import load, shipped
+
+
+def laconic(*words: str) -> tuple[int, str]:
+    """Exit code, and stdout with stderr, without colours."""
+    result = CliRunner().invoke(cli.app, list(words), env={"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"})
+    return result.exit_code, result.output
+
+
+def test_keys_in_a_pipe_are_whole_lines_of_four_cells():
+    code, text = laconic("recipes", "--keys")
+    rows = [line.split("\t") for line in text.splitlines()]
+    assert code == 0
+    assert rows == [[key.name, key.allowed, key.default_text, key.description] for key in keys()]
+    assert ["reward[truncate].kind", "one of truncate", "needed"] in [row[:3] for row in rows]
+
+
+def test_no_key_is_cut_on_a_narrow_terminal(monkeypatch):
+    console = Console(width=80, force_terminal=True, no_color=True, record=True)
+    monkeypatch.setattr(cli, "out", console)
+    laconic("recipes", "--keys")
+    text = console.export_text()
+    assert [key.name for key in keys()] == [line.split(" ")[0] for line in text.splitlines() if line[0] != " "][1:]
+    assert "…" not in text
+
+
+def test_recipes_are_listed_with_what_they_are():
+    code, text = laconic("recipes")
+    assert code == 0
+    assert dict(line.split("\t") for line in text.splitlines()).items() >= shipped().items()
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Overrides that `laconic eval` hands on; no engine is started."""
+    seen: list[list[str]] = []
+    module = SimpleNamespace(evaluate_checkpoint=lambda checkpoint, overrides, folder, console: seen.append(overrides))
+    monkeypatch.setitem(sys.modules, "launch.evaluate", module)
+    return seen
+
+
+def test_data_sources_arrive_as_typed_whatever_their_names_hold(asked):
+    names = ["tiny", "my,file.jsonl", "a #1.jsonl", "b: c.jsonl", "]{\"'\\.jsonl", "größe-😀.jsonl", "null", "7"]
+    code, text = laconic("eval", "x", *(word for name in names for word in ("--data", name)), "--samples", "3")
+    assert code == 0, text
+    recipe = load("evaluate", overrides=asked[0])
+    assert (recipe.eval.data, recipe.eval.samples) == (names, 3)
+
+
+def test_no_samples_are_refused_not_ignored(asked):
+    code, text = laconic("eval", "x", "--samples", "0")
+    assert code == 2 and "Invalid value for '--samples'" in text
+    assert asked == []
+
+
+def test_only_train_advises_to_resume_when_it_is_stopped(monkeypatch):
+    def stop(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    for module, function in [
+        ("launch.stages", "run_recipe"),
+        ("launch.evaluate", "evaluate_checkpoint"),
+        ("rl.merge", "merge"),
+        ("rewards.judge_file", "judge_file"),
+    ]:
+        monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{function: stop}))
+    assert laconic("train", "quickstart") == (130, "stopped: interrupted; `--resume` goes on from the last checkpoint\n")
+    for words in (("eval", "x"), ("merge", "a", "b", "--out", "c"), ("judge", "x.jsonl")):
+        code, text = laconic(*words)
+        assert (code, text.strip()) == (130, "stopped: interrupted")
+
+
+@pytest.mark.parametrize("option", ["--wall-s", "--memory-mb"])
+def test_judging_without_time_or_memory_is_refused(tmp_path: Path, option: str):
+    (tmp_path / "x.jsonl").write_text('{"gold": "1", "prediction": "1"}\n')
+    code, text = laconic("judge", str(tmp_path / "x.jsonl"), option, "0")
+    assert code in (1, 2) and option.strip("-").replace("-", "_") in text.replace("-", "_")
+    assert len(list(tmp_path.iterdir())) == 1

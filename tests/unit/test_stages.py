@@ -1,0 +1,29 @@
+"""What stages decide before anything starts: which held-out prompts fit, and names of evaluation files."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from launch.stages import HeldOut, file_name, fitting
+from rollout.sources import DataError
+from rollout.types import Problem
+
+TEMPLATE: Any = SimpleNamespace(prompt_ids=lambda problem: tuple(map(ord, problem.text)))
+
+
+def test_held_out_prompts_that_engines_keep_no_room_for_are_left_out_and_listed():
+    part = HeldOut("numbers", [Problem("a", "short", "1"), Problem("b", "much longer", "2")], [("c", "no gold")])
+    kept = fitting(part, TEMPLATE, 5)
+    assert [problem.id for problem in kept.problems] == ["a"]
+    assert kept.left_out == [("c", "no gold"), ("b", "prompt of 11 tokens, data.max_prompt_tokens is 5")]
+    with pytest.raises(DataError, match=r"numbers: all 2 prompts exceed data\.max_prompt_tokens 4; raise it"):
+        fitting(part, TEMPLATE, 4)
+
+
+def test_sources_that_differ_in_their_folder_or_version_get_files_of_their_own():
+    names = ["tiny", "a/test.jsonl", "b/test.jsonl", "hub:a/MATH", "hub:b/MATH", "AIME-v1.5.jsonl", "AIME-v1.6.jsonl", "../up.jsonl"]
+    files = [file_name(name) for name in names]
+    assert files == ["tiny", "a-test", "b-test", "a-MATH", "b-MATH", "AIME-v1.5", "AIME-v1.6", "up"]
