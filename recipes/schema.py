@@ -40,7 +40,7 @@ class Tiny(Section):
     families: list[Literal["chain", "product", "sum", "linear"]] = Field(
         ["chain", "product"], description="Problem families, drawn in equal shares."
     )
-    recheck: Share = Field(0.9, description="Chance that a step of a cold-start trace is followed by re-checks.")
+    recheck: Share = Field(0.85, description="Chance that a step of a cold-start trace is followed by re-checks.")
     rederive: Share = Field(0.8, description="Chance that a finished cold-start trace derives everything again.")
     slip: Share = Field(0.04, description="Chance that a step of a cold-start trace goes wrong (a later re-check may repair it).")
 
@@ -48,7 +48,7 @@ class Tiny(Section):
 class Sft(Section):
     """The sft stage: the tiny reasoner's cold start on verbose traces, with TRL's SFTTrainer."""
 
-    steps: Count = Field(950, description="Optimiser steps.")
+    steps: Count = Field(1150, description="Optimiser steps.")
     batch: Count = Field(16, description="Traces per step; small batches learn most from a trace.")
     lr: Positive = Field(
         0.02,

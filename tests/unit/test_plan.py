@@ -72,11 +72,11 @@ def test_prompts_become_updates_and_micro_batches():
 
 def test_the_explanation_says_what_the_step_does():
     text = explain(plan(load("da_dler", "tiny"), LAPTOP))
-    assert "24 prompts x 8 rollouts = 192 of at most 96 tokens; groups of constant reward are replaced (at most 240 times)" in text
-    assert "48 tokens where at least 50% are right, else 96 tokens where at least 0% are right" in text
+    assert "24 prompts x 8 rollouts = 192 of at most 104 tokens; groups of constant reward are replaced (at most 240 times)" in text
+    assert "52 tokens where at least 50% are right, else 104 tokens where at least 0% are right" in text
     assert "1 optimiser update a step, on 24 prompts = 192 rollouts each" in text
-    assert "96 rollouts on each of 2 ranks make at most 4 micro-batches of 25 rows (160 tokens each, prompt included)" in text
-    assert "40 steps = 40 updates on 7,680 rollouts" in text
+    assert "96 rollouts on each of 2 ranks make at most 4 micro-batches of 24 rows (168 tokens each, prompt included)" in text
+    assert "34 steps = 34 updates on 6,528 rollouts" in text
 
 
 REFUSED = {
@@ -145,8 +145,8 @@ def test_what_will_hardly_work_is_a_warning():
 
     assert "engine: 4 x 1 threads on 2 cores will wait for each other" in warnings("engine.count=4")
     assert "learner: 2 x 2 threads on 2 cores" in warnings("learner.threads=2")
-    assert "eval.max_tokens: 90 is below budget.limit 96" in warnings("eval.max_tokens=90")
-    assert "learner.micro_batch_tokens: 100 holds no rollout of full length (160 tokens" in warnings("learner.micro_batch_tokens=100")
+    assert "eval.max_tokens: 90 is below budget.limit 104" in warnings("eval.max_tokens=90")
+    assert "learner.micro_batch_tokens: 100 holds no rollout of full length (168 tokens" in warnings("learner.micro_batch_tokens=100")
     assert "without sft the tiny reasoner is taken from the cache" in warnings("stages=[rl]")
     assert "model.revision: main says nothing about tiny" in warnings("model.revision=main")
 
