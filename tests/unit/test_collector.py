@@ -11,6 +11,8 @@ import pytest
 from recipes.schema import Budget, FunctionTerm, Recipe
 from rewards.judge import Judge
 from rewards.terms import load_function
+from rl.algorithm import prepare
+from rl.policy import padded
 from rollout.collector import Collector, NotJudged, PromptStream, fate_of
 from rollout.engine import EnginePool
 from rollout.scorer import RowMismatch, Scorer
@@ -243,3 +245,34 @@ def test_fate_names_why_a_group_was_left_out():
     assert fate_of(group(["wrong", "wrong"], [0, 0]), "raw") == "all_wrong"
     assert fate_of(group(["wrong", "wrong"], [0, 0]), "all") == "trained"
     assert fate_of(group(["right", "not_judged"], [1, 0]), "all") == "not_judged"
+
+
+class MergingTokenizer(LetterTokenizer):
+    """Two newlines in a row are one token when its text is encoded; asking for that fails."""
+
+    def __call__(self, *_: object, **__: object) -> None:
+        raise AssertionError("text was encoded on the training path")
+
+    encode = __call__
+
+
+def test_the_tokens_trained_on_are_those_sampled_though_their_text_would_encode_otherwise(judge: Judge):
+    def script(request: Request) -> list[Completion]:
+        answers = [request.problem.answer, "-1", request.problem.answer, "-1"]
+        return [merged(response(answer)) for answer in answers]
+
+    def merged(plain: Completion) -> Completion:
+        ids = np.concatenate([np.array([10, 10], np.int32), plain.ids])  # two tokens "\n", which encode to one "\n\n"
+        return Completion(ids, np.full(len(ids), -0.5, np.float32), plain.finish, np.zeros(len(ids), np.int32))
+
+    pool = ScriptedPool(script)
+    steps, stream = collector(pool, judge)
+    object.__setattr__(steps._scorer.template, "tokenizer", MergingTokenizer())
+    object.__setattr__(stream.template, "tokenizer", MergingTokenizer())
+    groups = steps.next().groups
+    [rows] = prepare(groups, stream.recipe)
+    for row, (group, sample) in zip(rows, [(group, sample) for group in groups for sample in range(4)], strict=True):
+        assert row.ids.tolist() == script(group.request)[sample].ids.tolist()
+        assert row.prompt_ids.tolist() == list(map(ord, group.problem.text + "<think>"))
+        together = padded([row], "cpu")["ids"][0].tolist()
+        assert together == [*row.prompt_ids.tolist(), *row.ids.tolist()]
