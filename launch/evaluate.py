@@ -10,7 +10,7 @@ from rich.table import Table
 
 from evaluation.evaluate import evaluate, write_scores
 from launch.plan import check_runnable, plan
-from launch.stages import engines, file_name, fitting, held_out, left_out_words, starting_checkpoint
+from launch.stages import engines, file_names, fitting, held_out, left_out_words, starting_checkpoint
 from recipes.loader import load
 from rewards.judge import Judge
 from rl.progress import Progress
@@ -35,16 +35,15 @@ def evaluate_checkpoint(checkpoint: str, overrides: list[str], folder: Path | No
         start = starting_checkpoint(recipe)
         template = load_template(start, recipe.data.instruction)
         parts = [fitting(part, template, recipe.data.max_prompt_tokens) for part in parts]
-        target = folder or Path("evals") / file_name(checkpoint)
+        target = folder or Path("evals") / checkpoint.strip("./~").replace("/", "-")
         with engines(recipe, start, template) as pool:
             pool.wait_ready()
-            for part in parts:
+            for part, name in zip(parts, file_names([part.name for part in parts]), strict=True):
                 with Progress(part.name, len(part.problems)) as progress:
                     for words in left_out_words(part.name, part.left_out):
                         progress.message(words)
                     progress.phase("evaluate")
                     groups = evaluate(pool, Scorer(judge, template), part.problems, recipe.eval, recipe.seed, progress.count)
-                name = file_name(part.name)
                 scores = write_scores(
                     target,
                     name,

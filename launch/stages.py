@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -136,8 +136,13 @@ def fitting(part: HeldOut, template: Template, most: int) -> HeldOut:
     return HeldOut(part.name, kept, part.left_out + long)
 
 
-def file_name(source: str) -> str:
-    """A source's name as a file name; different sources get different ones."""
+def file_names(sources: Sequence[str]) -> list[str]:
+    """Names for the files of evaluation sources: the last part of each, or all of it where several end alike."""
+    short = [_file_name(Path(source).name) for source in sources]
+    return [name if short.count(name) == 1 else _file_name(source) for name, source in zip(short, sources, strict=True)]
+
+
+def _file_name(source: str) -> str:
     return re.sub(r"[^\w.-]+", "-", source.removeprefix("hub:").removesuffix(".jsonl")).strip("-.")
 
 
@@ -221,10 +226,11 @@ def _not_restored(recipe: Recipe) -> str:
 
 def _evaluate(run: Run, pool: EnginePool, scorer: Scorer, heldout: list[HeldOut], step: int, name: str, progress: Progress) -> None:
     settings, recipe = run.recipe.eval, run.recipe
+    names = file_names([part.name for part in heldout])
     for index, part in enumerate(heldout):
         progress.phase(f"evaluate {part.name}")
         groups = evaluate(pool, scorer, part.problems, settings, recipe.seed)
-        file = f"step-{step}" if index == 0 else f"step-{step}-{file_name(part.name)}"
+        file = f"step-{step}" if index == 0 else f"step-{step}-{names[index]}"
         scores = write_scores(
             run.folder / "evals",
             file,

@@ -139,7 +139,7 @@ def test_bad_input_is_one_clear_error_before_anything_starts(tiny_checkpoint: Pa
             "--runs",
             str(tmp_path),
         ): f"{broken}:2: not JSON",
-        ("eval", "./no-such-checkpoint"): "no such checkpoint folder",
+        ("eval", "./no-such-checkpoint"): "no folder ./no-such-checkpoint",
         ("eval", str(tmp_path), "--data", "aime99"): "aime99",
         ("report", str(tmp_path / "no-run")): "no-run",
         ("recipes", "show", "dlre"): "dler",

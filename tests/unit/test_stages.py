@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from launch.stages import HeldOut, file_name, fitting
+from launch.stages import HeldOut, file_names, fitting
 from rollout.sources import DataError
 from rollout.types import Problem
 
@@ -25,5 +25,5 @@ def test_held_out_prompts_that_engines_keep_no_room_for_are_left_out_and_listed(
 
 def test_sources_that_differ_in_their_folder_or_version_get_files_of_their_own():
     names = ["tiny", "a/test.jsonl", "b/test.jsonl", "hub:a/MATH", "hub:b/MATH", "AIME-v1.5.jsonl", "AIME-v1.6.jsonl", "../up.jsonl"]
-    files = [file_name(name) for name in names]
-    assert files == ["tiny", "a-test", "b-test", "a-MATH", "b-MATH", "AIME-v1.5", "AIME-v1.6", "up"]
+    assert file_names(names) == ["tiny", "a-test", "b-test", "a-MATH", "b-MATH", "AIME-v1.5", "AIME-v1.6", "up"]
+    assert file_names(["/data/my test.jsonl", "hub:a/MATH:test[:9]"]) == ["my-test", "MATH-test-9"]
