@@ -5,7 +5,7 @@ makes them) again and again, in turns, each in a Ray actor of its own with the s
 
     python benchmarks/learner.py [--rounds 9] [--limit 320] [--json learner.json]
 
-learner: `Learner.update` with the quickstart's settings and no KL penalty, timed at the controller: rows to the actor and back, clipped
+learner: `Learner.update` with the quickstart's settings, one rank of two threads and no KL penalty, timed at the controller: rows to the actor and back, clipped
 objective, entropy and statistics, gradient clipping and AdamW included.
 learner with KL: the same with the recipe's penalty, for information: its reference model costs one more forward pass, which the bare
 side does not have.
@@ -95,8 +95,9 @@ def main() -> None:
     options = parser(__doc__, rounds=9)
     checkpoint_options(options)
     args = options.parse_args()
-    recipe, start = recipe_and_checkpoint(args, "objective.kl.coef=0")
-    with_kl, _ = recipe_and_checkpoint(args, f"objective.kl.coef={load('quickstart').objective.kl.coef}")
+    one_rank = "learner.ranks=1", "learner.threads=2"  # as the bare side
+    recipe, start = recipe_and_checkpoint(args, "objective.kl.coef=0", *one_rank)
+    with_kl, _ = recipe_and_checkpoint(args, f"objective.kl.coef={load('quickstart').objective.kl.coef}", *one_rank)
     facts = machine(recipe)
     with sampler(recipe, start) as (pool, _, collector):
         rows = sampled_rows(recipe, collector)
