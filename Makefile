@@ -16,10 +16,10 @@ install: $(INSTALLED)  ## install into .venv: the CUDA build where nvidia-smi fi
 quickstart: $(INSTALLED)  ## cold-start a tiny reasoner, train it with DLER, evaluate, report: minutes on two CPU cores
 	@$(BIN)/laconic train quickstart --overwrite
 	@$(BIN)/laconic report $(RUN)
-	@echo "The report is at $(CURDIR)/$(RUN)/report.html"
+	@echo "The report is at $(CURDIR)/$(RUN)/report.html. For more: source .venv/bin/activate, then laconic --help"
 
 test: $(INSTALLED)  ## all tests, with the real vLLM, Ray, DeepSpeed and TRL
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 check: $(INSTALLED)  ## lint, format check, types
 	@$(BIN)/ruff check .

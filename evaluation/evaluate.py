@@ -77,6 +77,6 @@ def write_scores(
     }
     scores = score(groups, checkpoint=checkpoint, step=step, source=source, settings=shown)
     folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(rows(groups, step), folder / f"{name}.parquet")
+    pq.write_table(rows(groups, step, template), folder / f"{name}.parquet")
     (folder / f"{name}.json").write_text(json.dumps(scores, indent=1))
     return scores

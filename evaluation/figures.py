@@ -116,7 +116,7 @@ def training_panels(metrics: Sequence[dict[str, Any]]) -> list[Panel]:
             {"scale": 100, "zero": True},
         ),
         ("Groups sampled", "groups", _groups(), {"stack": True}),
-        ("Reward", "", [Curve("reward/mean", "mean", AFTER), *(Curve(t, t[7:], shades[i % 4]) for i, t in enumerate(terms))], {}),
+        ("Reward", "", [*(Curve(t, t[7:], shades[i % 4]) for i, t in enumerate(terms)), Curve("reward/mean", "mean", AFTER)], {}),
         ("Entropy", "nats per token", [Curve("entropy", "of the policy, mean over tokens", AFTER)], {"zero": True}),
         ("Clip fraction", "% of tokens", [Curve("clip_fraction", "ratio outside the clip range", AFTER)], {"scale": 100, "zero": True}),
         ("KL to the reference", "nats per token", [Curve("kl", "estimate on sampled tokens", AFTER)], {}),

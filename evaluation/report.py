@@ -77,7 +77,7 @@ def report(run_dir: Path) -> Path:
 def _headline(run: Run) -> str:
     state, sentence = words.status(run)
     found = pairs(run)
-    verdicts = [(f"{pair.source}: " if len(found) > 1 else "") + words.verdict(pair) for pair in found]
+    verdicts = words.verdicts(found)
     if not verdicts:
         verdicts = ["Nothing has been evaluated yet, so there is no result to state."]
     lead = "" if any(pair.after for pair in found) else words.progress(run)

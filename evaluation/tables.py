@@ -76,7 +76,17 @@ def reservations(run: Run) -> list[str]:
         sentences.append(f"Training answers that could not be judged: at most {words.percent(max(unjudged), 2)} of a step.")
     checks = [record["publish/check"] for record in run.metrics if record.get("publish/check") is not None]
     if checks:
-        sentences.append(f"Engine and learner agreed on a fixed batch in {len(checks)} checks: mean gap at most {max(checks):.1e} nats.")
+        times = "once" if len(checks) == 1 else f"{len(checks)} times"
+        sentences.append(
+            f"Engine and learner were compared on a fixed batch {times} after updates: mean gap at most {max(checks):.1e} nats."
+        )
+    gaps = [record for record in run.metrics if record.get("gate/mean") is not None]
+    if gaps:
+        worst = max(gaps, key=lambda record: record["gate/mean"])
+        sentences.append(
+            f"Sampled tokens were scored again by the learner in {len(gaps)} of {len(run.metrics)} steps: mean gap at most {worst['gate/mean']:.1e} nats, "
+            f"99 % of tokens within {worst['gate/p99']:.1e}."
+        )
     return sentences + run.notes
 
 
@@ -130,10 +140,10 @@ def settings_table(run: Run) -> str:
             _kl(recipe),
         ],
         "Learner": [
-            f"{_get(recipe, 'learner.ranks')} rank, ZeRO {_get(recipe, 'learner.zero_stage')}",
+            f"{_get(recipe, 'learner.ranks')} ranks, ZeRO {_get(recipe, 'learner.zero_stage')}",
             f"learning rate {_get(recipe, 'learner.lr')}",
         ],
-        "Engine": [_get(recipe, "engine.kind"), f"× {_get(recipe, 'engine.count')}"],
+        "Engine": [f"{_get(recipe, 'engine.count')} × {_get(recipe, 'engine.kind')}"],
         "Training": [f"{_get(recipe, 'train.steps')} steps"],
         "Evaluation": [
             f"{key.replace('_', ' ')} {value}" for key, value in (run.evaluations[-1]["settings"] if run.evaluations else {}).items()

@@ -66,6 +66,11 @@ def change_text(change: Interval, problems: int, unit: str, digits: int = 1) -> 
     return f"no difference shown: {signed(100 * change.mean, digits)} {unit}, 95 % interval {span(change, digits)}{reason}"
 
 
+def verdicts(found: list[Pair]) -> list[str]:
+    """`verdict` of each pair, with its source in front where there are several."""
+    return [(f"{pair.source}: " if len(found) > 1 else "") + verdict(pair) for pair in found]
+
+
 def verdict(pair: Pair) -> str:
     """One sentence on an evaluation before and after, every number with its noise."""
     before, after = pair.before, pair.after

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Literal, Optional
 
 import typer
@@ -41,13 +43,18 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a former run of the same name.")] = False,
 ) -> None:
     """Run a recipe's stages on this machine."""
-    with errors(resumable=True):
+    with errors():
         from recipes.loader import load
 
         loaded = load(recipe, scale, overrides or [])
         from launch.stages import run_recipe
 
         folder = run_recipe(loaded, runs, resume=resume, overwrite=overwrite)
+        from evaluation.run_folder import pairs, read_run
+        from evaluation.words import verdicts
+
+        for words in verdicts(pairs(read_run(folder))):
+            out.print(words, highlight=False, markup=False, soft_wrap=True)
         out.print(f"{folder} is complete. Look at it: [bold]laconic report {folder}[/bold]", soft_wrap=True)
 
 
@@ -74,6 +81,7 @@ def evaluate(
     ] = None,
     samples: Annotated[Optional[int], typer.Option(min=1, help="Rollouts of a problem.")] = None,  # noqa: UP045
     out_dir: Annotated[Path | None, typer.Option("--out", help="Folder for scores and samples (default: evals/CHECKPOINT here).")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier results of the same name in that folder.")] = False,
 ) -> None:
     """Sample held-out problems and report accuracy and tokens, with intervals and at every smaller budget."""
     with errors():
@@ -84,7 +92,7 @@ def evaluate(
             *([f"eval.data={json.dumps(data, ensure_ascii=False)}"] if data else []),
             *([f"eval.samples={samples}"] if samples else []),
         ]
-        evaluate_checkpoint(checkpoint, words, out_dir, out)
+        evaluate_checkpoint(checkpoint, words, out_dir, overwrite, out)
 
 
 @app.command()
@@ -192,21 +200,21 @@ def _list(name: str, rows: Iterable[Sequence[str]], *columns: str) -> None:
 
 
 @contextmanager
-def errors(*, resumable: bool = False) -> Iterator[None]:
-    """One clear error and exit code 1 for whatever a user can mend; LACONIC_DEBUG=1 shows the traceback."""
+def errors() -> Iterator[None]:
+    """One clear error and exit code 1 for whatever a user can mend; LACONIC_DEBUG=1 shows the traceback. SIGTERM ends things as Ctrl-C does."""
     _hush()
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     except typer.Exit:
         raise  # a RuntimeError by birth, but no error
     except KeyboardInterrupt as error:
-        advice = "; `--resume` goes on from the last checkpoint" if resumable else ""
-        Console(stderr=True).print(f"stopped: {str(error) or 'interrupted'}{advice}", highlight=False, markup=False, soft_wrap=True)
+        Console(stderr=True).print(f"stopped: {str(error) or 'interrupted'}{_notes(error)}", highlight=False, markup=False, soft_wrap=True)
         sys.exit(130)
     except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("LACONIC_DEBUG"):
             raise
-        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/red] {_escaped(error)}", highlight=False)
+        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/red] {_escaped(error)}{_notes(error)}", highlight=False)
         sys.exit(1)
 
 
@@ -219,6 +227,15 @@ def _hush() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # threads that wait must not spin for long while another process needs the core
     if not this_machine().gpus:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(signal.Signals(signum).name)
+
+
+def _notes(error: BaseException) -> str:
+    """What the code that let the error pass had to say on it."""
+    return "".join(f". {note}" for note in getattr(error, "__notes__", []))
 
 
 def _escaped(error: BaseException) -> str:

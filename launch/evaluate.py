@@ -18,24 +18,30 @@ from rollout.scorer import Scorer
 from rollout.template import load_template
 
 
-def evaluate_checkpoint(checkpoint: str, overrides: list[str], folder: Path | None, console: Console) -> None:
+def evaluate_checkpoint(checkpoint: str, overrides: list[str], folder: Path | None, overwrite: bool, console: Console) -> None:
     """Evaluate and print; scores and samples go to `folder` (default: evals/CHECKPOINT in the working directory).
 
     A checkpoint inside a run is evaluated with the run's own recipe, any other with the recipe `evaluate`.
 
     Raises:
         RecipeError, PlanError, DataError, TemplateError, EngineError: one clear sentence each.
+        FileExistsError: the folder holds results of the same name, and `overwrite` is off.
         FileNotFoundError: a hub model that cannot be had.
     """
     own = Path(checkpoint).expanduser().parent.parent / "recipe.yaml"  # of the run that a checkpoint lies in
     recipe = load(str(own) if own.is_file() else "evaluate", None, [f"model.path={json.dumps(checkpoint)}", "stages=[eval]", *overrides])
     check_runnable(plan(recipe))
+    target = folder or Path("evals") / checkpoint.strip("./~").replace("/", "-")
+    for name in file_names(recipe.eval.data):
+        if (target / f"{name}.json").exists() and not overwrite:
+            raise FileExistsError(
+                f"{target / name}.json holds earlier results: replace them (--overwrite) or choose another folder (--out)"
+            )
     with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
         parts = held_out(recipe, judge)
         start = starting_checkpoint(recipe)
         template = load_template(start, recipe.data.instruction)
         parts = [fitting(part, template, recipe.data.max_prompt_tokens) for part in parts]
-        target = folder or Path("evals") / checkpoint.strip("./~").replace("/", "-")
         with engines(recipe, start, template) as pool:
             pool.wait_ready()
             for part, name in zip(parts, file_names([part.name for part in parts]), strict=True):

@@ -46,8 +46,15 @@ def _rl_words(plan: Plan) -> list[str]:
     ranks = f" on each of {learner.ranks} ranks" if learner.ranks > 1 else ""
     rungs = [f"{int(round(rung.share * limit, 6)):,} tokens where at least {rung.at_least:.0%} are right" for rung in recipe.budget.ladder]
     prompts = sampler.prompts // updates
+    select = recipe.select
+    rule = {"max_variance": "of largest reward variance", "shortest": "shortest", "efficient": "of most reward per token"}.get(
+        select.rollouts
+    )
+    rest = "are left out" if select.others == "drop" else "stay with advantage 0"
+    chosen = [f"select   the {select.keep} {rule} of each prompt's {sampler.group_size} rollouts; the others {rest}"] if rule else []
     lines = [f"step     {sampler.prompts} prompts x {sampler.group_size} rollouts = {work.rollouts:,} of at most {limit:,} tokens{refill}"]
     lines += [f"limit    {', else '.join(rungs)}"] if rungs else []
+    lines += chosen
     lines += [
         f"update   {_many(updates, 'optimiser update')} a step, on {prompts} prompts = {work.rows_per_update:,} rollouts each",
         f"         {work.rows_per_rank:,} rollouts{ranks} make at most {_many(work.micro_batches, 'micro-batch', 'es')}"

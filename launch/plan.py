@@ -113,7 +113,9 @@ def step_work(recipe: Recipe) -> Work:
     """Prompts x rollouts -> updates -> micro-batches, every rollout at its full length."""
     rollouts = recipe.sampler.prompts * recipe.sampler.group_size
     longest = recipe.data.max_prompt_tokens + recipe.budget.limit
-    per_update = rollouts // recipe.learner.updates_per_step
+    kept = recipe.select.keep if recipe.select.others == "drop" else None
+    trained = recipe.sampler.prompts * (kept or recipe.sampler.group_size)
+    per_update = trained // recipe.learner.updates_per_step
     per_rank = ceil(per_update / recipe.learner.ranks)
     per_micro_batch = min(per_rank, max(1, recipe.learner.micro_batch_tokens // longest))
     return Work(rollouts, longest, per_update, per_rank, per_micro_batch, ceil(per_rank / per_micro_batch))
@@ -308,5 +310,23 @@ def _warnings(plan: Plan) -> Iterator[str]:
         yield "stages: without sft the tiny reasoner is taken from the cache all the same, or cold-started first if it is not there (minutes)"
     if recipe.model.revision is not None and (recipe.model.path == "tiny" or Path(recipe.model.path).is_dir()):
         yield f"model.revision: {recipe.model.revision} says nothing about {recipe.model.path}, which is not a hub id"
+    yield from _method_warnings(recipe) if trains else ()
     if plan.shape is None:
         yield f"model.path: the size of {recipe.model.path} is unknown until it is there, so memory and context length were not checked"
+
+
+def _method_warnings(recipe: Recipe) -> Iterator[str]:
+    objective, kl = recipe.objective, recipe.objective.kl
+    if kl.coef and kl.where == "loss" and kl.estimator == "k1":
+        yield "objective.kl: k1 as a loss has no gradient in expectation, so it penalises nothing; take k2, or where: reward"
+    if kl.coef and kl.where == "reward":
+        yield "objective.kl.where: reward takes off a sum over tokens, so longer rollouts lose more: a length penalty that budget does not show"
+    if objective.ratio == "sequence" and objective.aggregate != "sequence_mean":
+        yield f"objective.aggregate: {objective.aggregate} counts a rollout's one ratio once per token; ratio: sequence goes with sequence_mean"
+    if objective.ratio == "sequence" and objective.clip_low > 0.01:
+        yield f"objective.clip_low: {objective.clip_low:g} hardly ever binds a ratio that is a mean over a rollout; GSPO uses 3e-4 and 4e-4"
+    if recipe.advantage.centre == "leave_one_out" and recipe.advantage.scale == "group":
+        yield "advantage: the group's spread cancels the factor of leave_one_out, so this is GRPO; RLOO is scale: none"
+    shaped = any(term.kind == "function" for term in recipe.reward)
+    if shaped and recipe.advantage.scale == "group":
+        yield "advantage.scale: group divides a group that differs by little by that little, so the weight of a small reward term has no effect there"

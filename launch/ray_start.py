@@ -15,6 +15,7 @@ import threading
 import psutil
 import ray
 from ray._private import ray_constants
+from ray._private import worker as ray_worker
 
 _ATTEMPTS = 3
 
@@ -42,6 +43,7 @@ def start_ray(num_cpus: int, num_gpus: int) -> None:
     # Ray reads the variable when it is imported, so the constant is set too; the children read the variable.
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
+    ray_worker.print_to_stdstream = lambda *args, **kwargs: None  # Ray's own pages about a dead actor; whoever asked it says so in a line
     handler = signal.getsignal(signal.SIGTERM)
     for attempt in range(1, _ATTEMPTS + 1):  # Ray gives its agents 15 s (fixed), which a cold disk cache or a busy machine can use up
         before = {child.pid for child in psutil.Process().children()}

@@ -23,11 +23,12 @@ from launch.ray_start import start_ray, stop_ray
 from recipes.schema import Recipe
 from rewards.judge import Judge
 from rl import checkpoint, loop
-from rl.cold_start import cold_start
+from rl.cold_start import cold_start, cold_started
 from rl.learner import Learner
+from rl.objective import EntropyBonus
 from rl.progress import Progress
 from rl.publisher import Publisher
-from rl.run import Run, RunError, refuse_unusable
+from rl.run import Run, refuse_unusable
 from rollout.collector import Collector, PromptStream, seed_of
 from rollout.engine import EnginePool
 from rollout.reference_engine import ReferenceEngine
@@ -95,6 +96,9 @@ def run_recipe(recipe: Recipe, runs_dir: Path, resume: bool = False, overwrite: 
 def starting_checkpoint(recipe: Recipe) -> Path:
     """The folder the rl stage starts from: the cold-started reasoner, a local folder, or a hub snapshot."""
     if recipe.model.path == "tiny":
+        if (kept := cold_started(recipe, cache_folder())).is_dir():
+            Progress("cold start", recipe.sft.steps).message(f"done before, taken from {kept}")
+            return kept
         with Progress("cold start", recipe.sft.steps) as progress:
             return cold_start(recipe, cache_folder(), lambda step, steps, loss: progress.step({"step": step - 1, "loss": loss}))
     path = Path(recipe.model.path).expanduser()
@@ -189,11 +193,7 @@ def _reinforce(
     done = 0
     if saved is not None:
         meta = checkpoint.metadata(saved)
-        if meta["template"] != template.digest:
-            raise RunError(
-                f"{saved} was made with chat template and tokenizer {meta['template']}, {start} has {template.digest}: use the run's own model"
-            )
-        done, stream.position, stream.kept_share = meta["step"], meta["position"], meta.get("kept_share", 1.0)
+        done, stream.position, stream.kept_share = meta["step"], meta["position"], meta["kept_share"]
     run.truncate_to(done)
     progress.phase("start engines and learner")
     with engines(recipe, start, template, done) as pool:
@@ -202,6 +202,7 @@ def _reinforce(
         pool.wait_ready()
         if saved is not None:
             learner.restore(saved)
+            learner.entropy_bonus = EntropyBonus(*meta["entropy_bonus"])
             progress.message(f"resumed {saved}: policy, optimiser, data position {stream.position}, step {done}" + _not_restored(recipe))
         probe = [stream.template.prompt_ids(stream.source.at(position)) for position in range(16)]
         publisher = Publisher(pool, recipe.publish, probe)

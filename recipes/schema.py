@@ -93,6 +93,14 @@ class Budget(Section):
     ladder: list[Rung] = Field(
         [], description="Rungs, first match wins; only for `difficulty`. The limits apply to rewards, after generation."
     )
+    cut: Literal["score", "mask", "penalise"] = Field(
+        "score",
+        description="Rollouts cut off at the limit: rewarded by the terms like any other, kept out of the loss and its denominators, or given `cut_penalty`.",
+    )
+    cut_penalty: Positive = Field(0.5, description="Taken off the reward of cut rollouts under `cut: penalise`.")
+    cut_stop: Share = Field(
+        0.95, description="A first step with a larger share of cut rollouts stops the run: the limit does not fit the model."
+    )
 
     @model_validator(mode="after")
     def _ladder_matches_kind(self) -> Budget:
@@ -148,7 +156,44 @@ class Advantage(Section):
         description="Divide by the spread of: nothing (Dr.GRPO), the group (GRPO), all centred rewards (DLER eq. 3), all tokens (REINFORCE++-baseline), all raw rewards (TRL `batch`).",
     )
     ddof: Literal[0, 1] = Field(0, description="0: population spread; 1: Bessel's correction.")
-    boost: float = Field(0.0, description="Added to the scaled advantage of right answers (DLER release: 0.1).")
+    boost: NonNegative = Field(0.0, description="Added to the scaled advantage of right answers (DLER release: 0.1).")
+
+    @model_validator(mode="after")
+    def _leave_one_out_has_its_scale(self) -> Advantage:
+        if self.centre == "leave_one_out" and self.scale == "batch_rewards":
+            raise ValueError(
+                "scale: batch_rewards with centre leave_one_out can exceed every bound on an advantage; take batch, or centre group"
+            )
+        return self
+
+
+class Select(Section):
+    rollouts: Literal["all", "max_variance", "shortest", "efficient"] = Field(
+        "all",
+        description="Which rollouts of a group train: all; those of largest reward variance (PODS); the shortest, or those of most reward per token (GFPO).",
+    )
+    keep: Count | None = Field(None, description="Rollouts kept of a group; needed unless `rollouts` is all.")
+    others: Literal["drop", "zero"] = Field(
+        "drop", description="The others are left out (PODS), or stay with advantage 0: in denominators, KL and entropy terms (GFPO)."
+    )
+
+    @model_validator(mode="after")
+    def _keep_goes_with_a_rule(self) -> Select:
+        if (self.rollouts == "all") != (self.keep is None):
+            raise ValueError("keep: needed with a rule in `rollouts` and only there")
+        if self.rollouts == "all" and self.others != "drop":
+            raise ValueError("others: says nothing while all rollouts train; set select.rollouts")
+        return self
+
+
+class Entropy(Section):
+    coef: NonNegative = Field(0.0, description="Weight of the entropy bonus; where it starts if it adapts.")
+    target: Positive | None = Field(
+        None,
+        description="Entropy, nats, below which the weight grows by `delta` a step, and above which it falls and the bonus is off (null: fixed weight).",
+    )
+    delta: Positive = Field(0.005, description="Change of an adaptive weight in a step.")
+    most: Positive = Field(1.0, description="Upper bound of an adaptive weight.")
 
 
 class Kl(Section):
@@ -158,22 +203,46 @@ class Kl(Section):
     estimator: Literal["k1", "k2", "k3"] = Field(
         "k2", description="Per-token estimator of d = log policy - log reference: d, d^2/2, e^-d - 1 + d."
     )
+    where: Literal["loss", "reward"] = Field(
+        "loss", description="A term of each token's loss, or the sum over a rollout's tokens taken off its reward before advantages."
+    )
 
 
 class Correction(Section):
-    kind: Literal["none", "tis"] = Field(
-        "none", description="`tis`: weigh tokens by min(learner / engine probability, cap); needs old_logprobs: learner."
+    kind: Literal["none", "tis", "clamp", "icepop", "sequence_mask"] = Field(
+        "none",
+        description="Weight of a token's policy loss by r = learner / engine probability: min(r, high); r within [low, high]; r if inside, else 0; r if the geometric mean of its rollout is inside, else 0. Needs old_logprobs: learner.",
     )
-    cap: Positive = Field(2.0, description="Upper bound of a token's weight.")
+    low: NonNegative = Field(0.5, description="Lower bound; not read by `tis`.")
+    high: Positive = Field(2.0, description="Upper bound.")
+
+    @model_validator(mode="after")
+    def _bounds_hold_one(self) -> Correction:
+        if not self.low <= 1 <= self.high:
+            raise ValueError(f"low {self.low:g}, high {self.high:g}: must lie on both sides of 1, where engine and learner agree")
+        if self.kind == "sequence_mask" and (self.low > 0.997 or self.high < 1.003):
+            raise ValueError(
+                f"low {self.low:g}, high {self.high:g}: so narrow, sequence_mask drops short rollouts, whose means scatter most: a hidden length reward; "
+                "take at most 0.997 and at least 1.003"
+            )
+        return self
 
 
 class Objective(Section):
-    clip_low: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="Ratios below 1 - clip_low stop pushing down.")
+    ratio: Literal["token", "sequence"] = Field(
+        "token",
+        description="Learner / old probability of each token, or its geometric mean over the rollout (GSPO; clip 3e-4 / 4e-4 there).",
+    )
+    surrogate: Literal["clip", "cispo"] = Field(
+        "clip",
+        description="PPO's clipped ratio, or a clipped weight without gradient on the log-probability, which drops no token (CISPO).",
+    )
+    clip_low: Positive = Field(0.2, description="Ratios below 1 - clip_low stop pushing down; from 1 on there is no such bound.")
     clip_high: Positive = Field(0.28, description="Ratios above 1 + clip_high stop pushing up.")
     dual_clip: Annotated[float, Field(gt=1)] | None = Field(
-        None, description="Bound on the ratio of tokens with negative advantage (null: none)."
+        None, description="Bound on the ratio of tokens with negative advantage (null: none); with surrogate clip only."
     )
-    entropy: float = Field(0.0, description="Weight of the entropy bonus.")
+    entropy: Entropy = Entropy()
     aggregate: Literal["token_mean", "sequence_mean", "sequence_sum", "constant"] = Field(
         "token_mean",
         description="Mean over tokens; mean over rollouts of their token means; mean over rollouts of their sums; sum / (rollouts x budget.limit) (Dr.GRPO).",
@@ -185,9 +254,11 @@ class Objective(Section):
     correction: Correction = Correction()
 
     @model_validator(mode="after")
-    def _correction_needs_learner_logprobs(self) -> Objective:
+    def _pieces_fit(self) -> Objective:
         if self.correction.kind != "none" and self.old_logprobs == "engine":
             raise ValueError("correction: with old_logprobs: engine the ratio already holds it; set old_logprobs: learner")
+        if self.surrogate == "cispo" and self.dual_clip is not None:
+            raise ValueError("dual_clip: says nothing with surrogate cispo, whose weight has its own bound; set null")
         return self
 
 
@@ -201,6 +272,10 @@ class Learner(Section):
     updates_per_step: Count = Field(1, description="Optimiser updates a step's groups are split into.")
     micro_batch_tokens: Count = Field(
         4096, description="Padded tokens of a micro-batch (rows x longest row); gradients accumulate over micro-batches."
+    )
+    nonfinite: Literal["stop", "skip"] = Field(
+        "stop",
+        description="A NaN or infinite loss or gradient stops the run, or its update is left out and counted. Either names the cause.",
     )
     logit_chunk_tokens: Count = Field(4096, description="Tokens whose logits exist at one time: bounds the [tokens, vocabulary] memory.")
     gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
@@ -264,6 +339,7 @@ class Recipe(Section):
     )
     judge: Judge = Judge()
     advantage: Advantage = Advantage()
+    select: Select = Select()
     objective: Objective = Objective()
     learner: Learner = Learner()
     engine: Engine = Engine()
@@ -278,6 +354,8 @@ class Recipe(Section):
             raise ValueError(
                 f"sampler.group_size: {self.sampler.group_size}: advantage.centre {self.advantage.centre} compares rollouts of one prompt and needs at least 2"
             )
+        if self.select.keep is not None and not 2 <= self.select.keep <= self.sampler.group_size:
+            raise ValueError(f"select.keep: {self.select.keep}: expected 2 to sampler.group_size {self.sampler.group_size} rollouts")
         if self.sampler.prompts % self.learner.updates_per_step:
             raise ValueError(
                 f"learner.updates_per_step: {self.learner.updates_per_step} does not divide sampler.prompts {self.sampler.prompts}"
@@ -286,8 +364,16 @@ class Recipe(Section):
             raise ValueError("learner.zero_stage: 0 with model.dtype bf16 would train without fp32 master weights; use 1 or more")
         if not any(term.kind == "verdict" for term in self.reward):
             raise ValueError("reward: no verdict term: nothing would tell right from wrong")
+        worth = sum(term.weight for term in self.reward if term.kind == "verdict")
+        ungated = sum(term.weight for term in self.reward if term.kind == "format" and term.gate == "none")
+        if ungated >= worth:
+            raise ValueError(
+                f"reward: well-formed wrong answers earn {ungated:g}, right ones {worth:g}: right must beat wrong; lower the format weight or gate it (gate: right)"
+            )
         if self.stages != [stage for stage in ("sft", "rl", "eval") if stage in self.stages]:
             raise ValueError(f"stages: {self.stages}: each at most once, in the order sft, rl, eval")
+        if sum(term.kind == "truncate" for term in self.reward) > 1:
+            raise ValueError("reward: two truncate terms would take off more than a right answer has; keep one")
         if self.eval.temperature == 0 and self.eval.samples > 1:
             raise ValueError(f"eval.samples: {self.eval.samples} greedy rollouts (eval.temperature 0) would all be the same; set 1")
         if "sft" in self.stages and self.model.path != "tiny":

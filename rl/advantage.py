@@ -2,7 +2,8 @@
 
 Every estimator is `centre` then `scale`; the named methods are pairs of the two
 (GRPO: group, group. Dr.GRPO: group, none. RLOO: leave_one_out, none. DLER: group, batch).
-A group without spread has nothing to teach: its advantages are exactly zero under every pair, not noise over epsilon.
+A group without spread has nothing to teach: its advantages are exactly zero under every pair, not noise over epsilon. Only a recipe's
+`boost` of right answers is added there, too.
 Simplification: outcome rewards only, one number a rollout that all its tokens share.
 """
 
@@ -16,36 +17,42 @@ _EPS = 1e-8  # rewards closer than this are equal; a spread below it is none
 _TRL_EPS = 1e-4
 
 
-def centre(reward_PG: np.ndarray, kind: str) -> np.ndarray:
-    """Subtract each prompt's baseline.
+def centre(reward_PG: np.ndarray, kind: str, kept_PG: np.ndarray) -> np.ndarray:
+    """Subtract each prompt's baseline, taken over its kept rollouts; 0 for the others.
 
     Args:
-        reward_PG: rewards, [prompts, rollouts]; at least two rollouts a prompt.
+        reward_PG: rewards, [prompts, rollouts].
         kind: "group" (mean of the prompt) or "leave_one_out" (mean of its other rollouts, arXiv 2402.14740).
+        kept_PG: rollouts that train; at least two a prompt.
 
     Raises:
         ValueError: a reward is not finite, or a group has one rollout.
     """
     reward_PG = np.asarray(reward_PG, dtype=np.float64)
-    P, G = reward_PG.shape
-    if G < 2:
-        raise ValueError(f"rewards [{P}, {G}]: baseline {kind} compares rollouts of one prompt; set sampler.group_size to 2 or more")
+    kept_P1 = kept_PG.sum(axis=1, keepdims=True)
+    if np.min(kept_P1) < 2:
+        raise ValueError(
+            f"rewards {list(reward_PG.shape)}: baseline {kind} compares rollouts of one prompt; set sampler.group_size to 2 or more"
+        )
     if not np.isfinite(reward_PG).all():
         row, sample = np.argwhere(~np.isfinite(reward_PG))[0]
         raise ValueError(
             f"reward of row {row}, sample {sample} is {reward_PG[row, sample]}: every reward must be finite before advantages are taken"
         )
-    centred_PG = reward_PG - reward_PG.mean(axis=1, keepdims=True)
+    mean_P1 = reward_PG.mean(axis=1, keepdims=True, where=kept_PG)
+    centred_PG = np.where(kept_PG, reward_PG - mean_P1, 0.0)
     if kind == "leave_one_out":
-        centred_PG *= G / (G - 1)
+        centred_PG *= kept_P1 / (kept_P1 - 1)
     elif kind != "group":
         raise ValueError(f"advantage.centre: {kind!r}: expected group or leave_one_out")
-    flat_P1 = np.ptp(reward_PG, axis=1, keepdims=True) <= _EPS
-    return np.where(flat_P1, 0.0, centred_PG)
+    spread_P1 = np.max(reward_PG, axis=1, keepdims=True, where=kept_PG, initial=-np.inf) - np.min(
+        reward_PG, axis=1, keepdims=True, where=kept_PG, initial=np.inf
+    )
+    return np.where(spread_P1 <= _EPS, 0.0, centred_PG)
 
 
-def scale(centred_PG: np.ndarray, kind: str, tokens_PG: np.ndarray, reward_PG: np.ndarray, ddof: int) -> np.ndarray:
-    """Divide by a spread.
+def scale(centred_PG: np.ndarray, kind: str, tokens_PG: np.ndarray, reward_PG: np.ndarray, ddof: int, kept_PG: np.ndarray) -> np.ndarray:
+    """Divide by a spread, taken over kept rollouts; 0 for the others.
 
     Args:
         centred_PG: what `centre` made of `reward_PG`.
@@ -56,6 +63,7 @@ def scale(centred_PG: np.ndarray, kind: str, tokens_PG: np.ndarray, reward_PG: n
         tokens_PG: response lengths, tokens; read by "batch_tokens" only.
         reward_PG: raw rewards; read by "batch_rewards" only.
         ddof: 0 for the population spread, 1 for Bessel's correction.
+        kept_PG: rollouts that train.
 
     Raises:
         ValueError: "batch_tokens" and a rollout has no token.
@@ -65,26 +73,29 @@ def scale(centred_PG: np.ndarray, kind: str, tokens_PG: np.ndarray, reward_PG: n
         case "none":
             return centred_PG
         case "group":
-            std = centred_PG.std(axis=1, keepdims=True, ddof=ddof)
+            std = centred_PG.std(axis=1, keepdims=True, ddof=ddof, where=kept_PG)
         case "batch":
-            std = centred_PG.std(ddof=ddof)  # groups of one size: the batch mean of eq. 3 is zero already
+            std = centred_PG.std(ddof=ddof, where=kept_PG)  # the batch mean of eq. 3 is zero already: every group's is
         case "batch_tokens":
             if np.min(tokens_PG) < 1:
                 row, sample = np.argwhere(tokens_PG < 1)[0]
                 raise ValueError(
                     f"row {row}, sample {sample} has no token: scale batch_tokens weighs a rollout by its length; leave empty rollouts out"
                 )
-            mean = np.average(centred_PG, weights=tokens_PG)
-            std = np.sqrt((tokens_PG * (centred_PG - mean) ** 2).sum() / (tokens_PG.sum() - ddof))
+            weight_PG = tokens_PG * kept_PG
+            mean = np.average(centred_PG, weights=weight_PG)
+            std = np.sqrt((weight_PG * (centred_PG - mean) ** 2).sum() / (weight_PG.sum() - ddof))
         case "batch_rewards":
-            std = np.std(reward_PG, ddof=ddof) + _TRL_EPS
+            std = np.std(reward_PG, ddof=ddof, where=kept_PG) + _TRL_EPS
         case _:
             raise ValueError(f"advantage.scale: {kind!r}: expected none, group, batch, batch_tokens or batch_rewards")
     flat_P1 = (centred_PG == 0).all(axis=1, keepdims=True)  # the token mean would move a flat group off zero
-    return np.where(flat_P1 | (std <= _EPS), 0.0, (centred_PG - mean) / np.maximum(std, _EPS))
+    return np.where(flat_P1 | ~kept_PG | (std <= _EPS), 0.0, (centred_PG - mean) / np.maximum(std, _EPS))
 
 
-def advantages(reward_PG: np.ndarray, right_PG: np.ndarray, tokens_PG: np.ndarray, settings: Advantage) -> np.ndarray:
+def advantages(
+    reward_PG: np.ndarray, right_PG: np.ndarray, tokens_PG: np.ndarray, settings: Advantage, kept_PG: np.ndarray | None = None
+) -> np.ndarray:
     """Advantages of a batch, float64 [prompts, rollouts]: centre, scale, then the boost of right answers.
 
     Args:
@@ -92,9 +103,12 @@ def advantages(reward_PG: np.ndarray, right_PG: np.ndarray, tokens_PG: np.ndarra
         right_PG: whether the answer is right before any shaping; the boost reads this, so cut answers get it too.
         tokens_PG: response lengths, tokens.
         settings: the recipe's advantage slot.
+        kept_PG: rollouts that train (rl/selection; default: all): means and spreads are theirs, the others get 0.
 
     Raises:
         ValueError: as `centre` and `scale`.
     """
-    scaled_PG = scale(centre(reward_PG, settings.centre), settings.scale, tokens_PG, reward_PG, settings.ddof)
-    return scaled_PG + settings.boost * right_PG
+    kept_PG = np.ones(np.shape(reward_PG), dtype=bool) if kept_PG is None else kept_PG
+    centred_PG = centre(reward_PG, settings.centre, kept_PG)
+    scaled_PG = scale(centred_PG, settings.scale, tokens_PG, reward_PG, settings.ddof, kept_PG)
+    return scaled_PG + settings.boost * (right_PG & kept_PG)

@@ -1,52 +1,126 @@
-"""From judged groups to what the learner trains on: advantages, the split into updates, one weight per token.
+"""From judged groups to what the learner trains on: rewards complete, selection, advantages, the split into updates, one weight per token.
 
 Everything here is a number per rollout, computed on the controller; the learner never learns which method it serves.
+Claim: nothing that is not a finite number gets into a mean: it is named, and its group is left out or the run stopped.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
 import numpy as np
+import torch
 
-from recipes.schema import Recipe
+from recipes.schema import Kl, Recipe
 from rl.advantage import advantages
-from rl.objective import aggregation_weights
+from rl.objective import aggregation_weights, kl_penalty
 from rl.policy import Row
-from rollout.types import Group
+from rl.selection import selected
+from rollout.types import Group, Rollout
 
-Batch = list[list[Row]]  # rows by optimiser update
+Logprobs = Callable[[Sequence[Row]], Mapping[str, np.ndarray]]  # rows to logprobs [T], nats, by row id
 
 
-def prepare(groups: list[Group], recipe: Recipe) -> Batch:
+class NonFinite(RuntimeError):
+    """A reward, logprob, loss or gradient is NaN or infinite; the message names where."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A step's rows by optimiser update, and what preparing them showed, by metric name."""
+
+    updates: list[list[Row]]
+    metrics: dict[str, float | int | None] = field(default_factory=dict)
+
+
+def prepare(groups: Sequence[Group], recipe: Recipe, reference: Logprobs | None = None) -> Batch:
     """Rows for each of `learner.updates_per_step` updates; fills `rollout.advantage`.
 
     Groups stay whole and are split evenly; a step that kept fewer groups than updates makes fewer updates.
+
+    Args:
+        reference: the reference model's logprobs; needed for objective.kl.where: reward.
+
+    Raises:
+        NonFinite: a reward or an engine's logprob is not a finite number, and learner.nonfinite is stop.
     """
+    kl = recipe.objective.kl
+    if kl.coef and kl.where == "reward" and reference is not None:
+        _take_off_kl(groups, kl, reference)
+    groups, left_out = _finite(groups, recipe.learner.nonfinite)
     if not groups:
-        return []
+        return Batch([], {"groups/nonfinite": left_out, "advantage/max": 0.0, "advantage/constant": None, "selected": None})
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     shape = len(groups), recipe.sampler.group_size
-    advantage_PG = advantages(
-        np.array([rollout.reward for rollout in rollouts]).reshape(shape),
-        np.array([rollout.right for rollout in rollouts]).reshape(shape),
-        np.array([rollout.tokens for rollout in rollouts]).reshape(shape),
-        recipe.advantage,
-    )
+    reward_PG = np.array([rollout.reward for rollout in rollouts]).reshape(shape)
+    tokens_PG = np.array([rollout.tokens for rollout in rollouts]).reshape(shape)
+    right_PG = np.array([rollout.right for rollout in rollouts]).reshape(shape)
+    kept_PG = selected(reward_PG, tokens_PG, recipe.select)
+    advantage_PG = advantages(reward_PG, right_PG, tokens_PG, recipe.advantage, kept_PG)
     for rollout, advantage in zip(rollouts, advantage_PG.flatten(), strict=True):
         rollout.advantage = float(advantage)
+    trains_PG = kept_PG if recipe.select.others == "drop" else np.ones(shape, dtype=bool)
+    if recipe.budget.cut == "mask":
+        trains_PG = trains_PG & np.array([rollout.completion.finish != "length" for rollout in rollouts]).reshape(shape)
     parts = np.array_split(np.arange(len(groups)), min(recipe.learner.updates_per_step, len(groups)))
-    return [_rows([groups[index] for index in part], recipe) for part in parts]
+    updates = [_rows([groups[index] for index in part], trains_PG[part], recipe) for part in parts]
+    push_PG = np.where(trains_PG, np.abs(advantage_PG) * tokens_PG, 0.0)
+    constant_P = right_PG.all(axis=1) | ~right_PG.any(axis=1)
+    metrics = {
+        "groups/nonfinite": left_out,
+        "advantage/max": float(np.abs(advantage_PG).max()),
+        "advantage/constant": float(push_PG[constant_P].sum() / push_PG.sum()) if push_PG.any() else None,
+        "selected": float(trains_PG.mean()),
+    }
+    return Batch([rows for rows in updates if rows], metrics)
 
 
-def _rows(groups: list[Group], recipe: Recipe) -> list[Row]:
+def _row(group: Group, rollout: Rollout) -> Row:
+    return Row(
+        id=rollout.id,
+        prompt_ids=np.asarray(group.request.prompt_ids, np.int32),
+        ids=rollout.completion.ids,
+        engine_logp=rollout.completion.logprobs,
+        advantage=rollout.advantage,
+    )
+
+
+def _rows(groups: Sequence[Group], trains_PG: np.ndarray, recipe: Recipe) -> list[Row]:
+    """Rows of an update, with the weights and length deciles that only the whole update can tell."""
     pairs = [(group, rollout) for group in groups for rollout in group.rollouts]
-    weight_B = aggregation_weights(np.array([rollout.tokens for _, rollout in pairs]), recipe.objective.aggregate, recipe.budget.limit)
-    return [
-        Row(
-            prompt_ids=np.asarray(group.request.prompt_ids, np.int32),
-            ids=rollout.completion.ids,
-            engine_logp=rollout.completion.logprobs,
-            advantage=rollout.advantage,
-            weight=float(weight),
-        )
-        for (group, rollout), weight in zip(pairs, weight_B, strict=True)
-    ]
+    rows = [_row(group, rollout) for (group, rollout), trains in zip(pairs, trains_PG.flatten(), strict=True) if trains]
+    tokens_B = np.array([len(row.ids) for row in rows])
+    weight_B = aggregation_weights(tokens_B, recipe.objective.aggregate, recipe.budget.limit)
+    decile_B = 10 * np.argsort(np.argsort(tokens_B, kind="stable"), kind="stable") // max(len(rows), 1)
+    return [replace(row, weight=float(weight), decile=int(decile)) for row, weight, decile in zip(rows, weight_B, decile_B, strict=True)]
+
+
+def _take_off_kl(groups: Sequence[Group], settings: Kl, reference: Logprobs) -> None:
+    """Add the term `kl`: minus the coefficient times the sum over the rollout's tokens of the policy that sampled against the reference."""
+    pairs = [(group, rollout) for group in groups for rollout in group.rollouts]
+    reference_logp = reference([_row(group, rollout) for group, rollout in pairs])
+    for _, rollout in pairs:
+        engine_logp_T, ref_logp_T = rollout.completion.logprobs, reference_logp[rollout.id]
+        kl_T = kl_penalty(torch.from_numpy(engine_logp_T), torch.from_numpy(ref_logp_T), settings.estimator)
+        rollout.terms["kl"] = -settings.coef * float(kl_T.sum())
+        rollout.reward = sum(rollout.terms.values())
+
+
+def _finite(groups: Sequence[Group], policy: str) -> tuple[list[Group], int]:
+    """Groups of finite numbers only, and how many others there are."""
+    faults = [next(filter(None, map(_fault, group.rollouts)), None) for group in groups]
+    named = [f"problem {group.problem.id}, {fault}" for group, fault in zip(groups, faults, strict=True) if fault]
+    if named and policy == "stop":
+        raise NonFinite(f"{named[0]} ({len(named)} groups hold such numbers); learner.nonfinite=skip leaves them out and goes on")
+    return [group for group, fault in zip(groups, faults, strict=True) if not fault], len(named)
+
+
+def _fault(rollout: Rollout) -> str | None:
+    if not np.isfinite(rollout.reward):
+        terms = [f"{name} {value}" for name, value in rollout.terms.items() if not np.isfinite(value)]
+        return f"rollout {rollout.id}: its reward is {rollout.reward} ({', '.join(terms) or 'no term'})"
+    bad_T = np.flatnonzero(~np.isfinite(rollout.completion.logprobs))
+    return (
+        f"rollout {rollout.id}: the engine's logprob of token {bad_T[0]} is {rollout.completion.logprobs[bad_T[0]]}" if len(bad_T) else None
+    )

@@ -207,8 +207,9 @@ def _explain(folder: Path, temp: Path, error: Exception) -> str:
     full = (isinstance(error, OSError) and error.errno in _FULL) or free < 1 << 20 or free + written < needed
     kept = f"{standing} is untouched" if standing else "no older checkpoint exists"
     remedy = f"free space for at least {needed:,} bytes" if full else "remove the cause"
-    again = "go on with --resume" if _STEP.fullmatch(folder.name) else "try again"
-    return f"checkpoint {folder} was not written: {error}. {written:,} bytes were written, {free:,} are free. {kept}: {remedy} and {again}"
+    return (
+        f"checkpoint {folder} was not written: {error}. {written:,} bytes were written, {free:,} are free. {kept}: {remedy} and try again"
+    )
 
 
 def _bytes(folder: Path) -> int:

@@ -49,7 +49,7 @@ def cold_start(recipe: Recipe, cache_dir: Path, progress: Progress | None = None
     Raises:
         RuntimeError: if the loss is not a number.
     """
-    folder = cache_dir / f"tiny-{_settings_hash(recipe)}"
+    folder = cold_started(recipe, cache_dir)
     if folder.is_dir():
         return folder
     cache_dir.mkdir(parents=True, exist_ok=True)
@@ -65,6 +65,11 @@ def cold_start(recipe: Recipe, cache_dir: Path, progress: Progress | None = None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder
+
+
+def cold_started(recipe: Recipe, cache_dir: Path) -> Path:
+    """The folder that holds the recipe's tiny reasoner, if it exists."""
+    return cache_dir / f"tiny-{_settings_hash(recipe)}"
 
 
 def sft_example(tokenizer: PreTrainedTokenizerBase, question: str, response: str) -> dict[str, list[int]]:

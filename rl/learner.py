@@ -7,11 +7,12 @@ Simplification: parameters are loaded whole on every rank before ZeRO-3 shards t
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
-from math import ceil
+from math import ceil, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,12 @@ import torch
 
 from recipes.schema import Recipe
 from rl import objective
+from rl.algorithm import NonFinite
 from rl.batching import micro_batches
 from rl.policy import MicroBatch, Row, load_policy, padded
 from rollout.weights import checkpoint_names, digests, pack
+
+log = logging.getLogger(__name__)
 
 _DEADLINE_S = 3600.0
 _MEANS = {"clip_fraction": "clipped", "ratio/mean": "ratio", "kl": "kl", "entropy": "entropy", "mismatch/mean": "mismatch"}  # metric: sum
@@ -61,33 +65,59 @@ class LearnerRank:
                 load_policy(checkpoint, dtype, recipe.sampler.temperature, settings.logit_chunk_tokens).to(device).requires_grad_(False)
             )
         self._rank, self._device, self._objective, self._ranks = rank, device, recipe.objective, settings.ranks
-        self._zero3 = settings.zero_stage == 3
+        self._zero_stage = settings.zero_stage
         self._names = checkpoint_names(checkpoint)
         self._checkpoint = checkpoint
 
-    def update(self, updates: Sequence[Sequence[MicroBatch]], lr: float) -> dict[str, float]:
-        """One optimiser update for each entry of `updates`; sums over this rank's tokens (see objective.loss), plus `grad_norm` (largest)."""
+    def update(self, updates: Sequence[Sequence[MicroBatch]], lr: float, entropy_coef: float) -> tuple[dict[str, float], list[str]]:
+        """One optimiser update for each entry of `updates`, left out on all ranks if a number in it is not finite.
+
+        Returns:
+            Sums over this rank's tokens (see objective.loss) of the updates that were made, plus `grad_norm_max` and `updates`;
+            and what was wrong with those that were not, "" where another rank knows.
+        """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = lr
         prepared = [[(padded(batch.rows, self._device), batch.calls) for batch in batches] for batches in updates]
-        if self._objective.old_logprobs == "learner" or self._reference is not None:
+        in_loss = self._reference is not None and self._objective.kl.where == "loss"
+        if self._objective.old_logprobs == "learner" or in_loss:
             for tensors, calls in [item for batches in prepared for item in batches]:
                 self._score_before(tensors, calls)
         sums: dict[str, float] = {}
-        for batches in prepared:
-            for tensors, calls in batches:
+        faults: list[str] = []
+        for given, batches in zip(updates, prepared, strict=True):
+            made: dict[str, float] = {"updates": 1.0}
+            fault = ""
+            for micro_batch, (tensors, calls) in zip(given, batches, strict=True):
                 logp, entropy = self._engine(tensors["ids"], tensors["predicts"], tensors["targets"], calls)
-                batch: dict[str, torch.Tensor] = {
-                    name: tensors[name] for name in ("mask", "weight", "advantage", "engine_logp", "ref_logp") if name in tensors
-                }
+                names = ("mask", "weight", "advantage", "row", "decile", "engine_logp", "ref_logp")
+                batch: dict[str, torch.Tensor] = {name: tensors[name] for name in names if name in tensors}
                 batch |= {"logp": logp, "entropy": entropy, "old_logp": tensors.get("old_logp", tensors["engine_logp"])}
-                loss, stats = objective.loss(batch, self._objective)
+                loss, stats = objective.loss(batch, self._objective, entropy_coef)
                 self._engine.backward(loss * self._ranks, scale_wrt_gas=False)  # DeepSpeed averages over ranks
-                merge_sums(sums, {name: float(value) for name, value in stats.items()})
+                numbers = {name: float(value) for name, value in stats.items()}
+                merge_sums(made, numbers)
+                if not fault and not all(map(isfinite, numbers.values())) and (found := objective.culprit(batch)):
+                    fault = f"rollout {micro_batch.rows[found[1]].id}: {found[0]}"
             self._engine.step()
-            norm = self._engine.get_global_grad_norm()
-            merge_sums(sums, {"grad_norm_max": self._norm if norm is None else float(norm)})
-        return sums
+            norm = self._norm if self._zero_stage == 0 else float(self._engine.get_global_grad_norm())
+            if isfinite(norm) and self._engine.was_step_applied():
+                merge_sums(sums, made | {"grad_norm_max": norm})
+            else:
+                faults.append(fault)
+        return sums, faults
+
+    @torch.no_grad()
+    def logprobs(self, batches: Sequence[MicroBatch], reference: bool) -> dict[str, np.ndarray]:
+        """Logprobs (nats, at sampling temperature) that the policy, or the reference, gives to the rows' tokens, float32 [T] by row id."""
+        model: Any = self._reference if reference else self._engine
+        found: dict[str, np.ndarray] = {}
+        for batch in batches:
+            tensors = padded(batch.rows, self._device)
+            logp_N = model(tensors["ids"], tensors["predicts"], tensors["targets"], batch.calls)[0].cpu().numpy()
+            ends = np.cumsum([len(row.ids) for row in batch.rows])
+            found |= {row.id: logp_N[end - len(row.ids) : end] for row, end in zip(batch.rows, ends, strict=True)}
+        return found
 
     @torch.no_grad()
     def score(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
@@ -138,17 +168,19 @@ class LearnerRank:
         inputs = tensors["ids"], tensors["predicts"], tensors["targets"], calls
         if self._objective.old_logprobs == "learner":
             tensors["old_logp"] = self._engine(*inputs)[0]
-        if self._reference is not None:
+        if self._reference is not None and self._objective.kl.where == "loss":
             tensors["ref_logp"] = self._reference(*inputs)[0]
 
     def _clip(self) -> None:
-        """What ZeRO-0 does before an optimiser step: bound the gradient, and keep its norm for the record."""
+        """What ZeRO-0 does before an optimiser step: bound the gradient, and keep its norm for the record. No finite norm, no step."""
         self._norm = float(torch.nn.utils.clip_grad_norm_(self._engine.module.parameters(), self._engine.gradient_clipping()))
+        if not isfinite(self._norm):
+            self._engine.module.zero_grad(set_to_none=True)
 
     def _gathered(self) -> Any:
         import deepspeed
 
-        return deepspeed.zero.GatheredParameters(list(self._engine.module.parameters())) if self._zero3 else nullcontext()
+        return deepspeed.zero.GatheredParameters(list(self._engine.module.parameters())) if self._zero_stage == 3 else nullcontext()
 
 
 def deepspeed_config(recipe: Recipe) -> dict[str, Any]:
@@ -161,7 +193,7 @@ def deepspeed_config(recipe: Recipe) -> dict[str, Any]:
         "gradient_clipping": settings.grad_clip,
         "zero_allow_untested_optimizer": True,
         "zero_optimization": {"stage": settings.zero_stage, "overlap_comm": False, "contiguous_gradients": True, "reduce_scatter": True},
-        "bf16": {"enabled": recipe.model.dtype == "bf16"},
+        "bf16": {"enabled": recipe.model.dtype == "bf16", "check_grad_overflow": True},
         "fp16": {"enabled": False},
         "optimizer": {
             "type": "AdamW",
@@ -177,10 +209,14 @@ class Learner:
 
     Args:
         checkpoint: where the policy starts; also the KL reference.
+
+    Attributes:
+        entropy_bonus: of the next step; part of what a checkpoint keeps.
     """
 
     def __init__(self, recipe: Recipe, checkpoint: Path, device: str):
         self._recipe = recipe
+        self.entropy_bonus = objective.EntropyBonus(recipe.objective.entropy.coef)
         self._meeting = tempfile.TemporaryDirectory(prefix="laconic-")
         meeting = Path(self._meeting.name) / "ranks"
         threads = str(recipe.learner.threads)
@@ -197,25 +233,51 @@ class Learner:
         return self._all("process_id", seconds=seconds)
 
     def update(self, updates: Sequence[Sequence[Row]], step: int) -> dict[str, float | None]:
-        """One optimiser update per entry of `updates`; the step's statistics by metric name (None without rows: nothing was learned)."""
+        """One optimiser update per entry of `updates`; the step's statistics by metric name (None without updates: nothing was learned).
+
+        Raises:
+            NonFinite: a loss or gradient is not finite, and learner.nonfinite is stop. The weights are as before that update.
+        """
         settings = self._recipe.learner
         lr = settings.lr * min(1.0, (step + 1) / max(settings.warmup_steps, 1))
-        if not updates:
-            return {"tokens/trained": 0, "lr": lr} | dict.fromkeys(("loss", "grad_norm", "mismatch/max", *_MEANS))
+        bonus = self.entropy_bonus
+        known: dict[str, float | None] = {"lr": lr, "entropy/weight": bonus.weight}
         shares = [_dealt(rows, settings.micro_batch_tokens, settings.logit_chunk_tokens, settings.ranks) for rows in updates]
-        answers = self._all("update", *([[share[rank] for share in shares] for rank in range(settings.ranks)], [lr] * settings.ranks))
+        per_rank = [[share[rank] for share in shares] for rank in range(settings.ranks)]
+        answers = self._all("update", per_rank, [lr] * settings.ranks, [bonus.weight] * settings.ranks) if updates else []
+        faults = [next(filter(None, said), "") for said in zip(*(faults for _, faults in answers), strict=True)]
+        for fault in faults:
+            words = fault or "the gradient, though every loss is finite"
+            if settings.nonfinite == "stop":
+                raise NonFinite(
+                    f"step {step}: NaN or infinity in {words}; the update was not made. learner.nonfinite=skip goes on without such updates"
+                )
+            log.warning("step %d: NaN or infinity in %s; the update was left out", step, words)
         sums: dict[str, float] = {}
-        for answer in answers:
+        for answer, _ in answers:
             merge_sums(sums, answer)
+        known["updates/skipped"] = len(faults)
+        if not sums:
+            return known | {"tokens/trained": 0} | dict.fromkeys(("loss", "grad_norm", "mismatch/max", *_MEANS))
         tokens = max(sums["tokens"], 1.0)
-        return {
-            "loss": sums["loss"] / len(updates),
+        means = {metric: sums[name] / tokens for metric, name in _MEANS.items()}
+        self.entropy_bonus = bonus.adapted(means["entropy"], self._recipe.objective.entropy)
+        return known | {
+            "loss": sums["loss"] / (sums["updates"] / settings.ranks),
             "tokens/trained": sums["tokens"],
             "mismatch/max": sums["mismatch_max"],
             "grad_norm": sums["grad_norm_max"],
-            "lr": lr,
-            **{metric: sums[name] / tokens for metric, name in _MEANS.items()},
+            **means,
+            **_correction_metrics(sums),
         }
+
+    def logprobs(self, rows: Sequence[Row]) -> dict[str, np.ndarray]:
+        """The policy's logprobs (nats, at sampling temperature) of the rows' tokens, float32 [T] by row id."""
+        return self._logprobs(rows, reference=False)
+
+    def reference_logprobs(self, rows: Sequence[Row]) -> dict[str, np.ndarray]:
+        """The reference model's; see `logprobs`. Needs objective.kl.coef above 0."""
+        return self._logprobs(rows, reference=True)
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Logprobs of fixed sequences under the current policy; see LearnerRank.score."""
@@ -240,6 +302,14 @@ class Learner:
         for rank in self._ranks:
             ray.kill(rank)
 
+    def _logprobs(self, rows: Sequence[Row], reference: bool) -> dict[str, np.ndarray]:
+        settings = self._recipe.learner
+        batches = _dealt(rows, settings.micro_batch_tokens, settings.logit_chunk_tokens, settings.ranks)
+        found: dict[str, np.ndarray] = {}
+        for answer in self._all("logprobs", batches, [reference] * settings.ranks):
+            found |= answer
+        return found
+
     def _all(self, method: str, *per_rank: Sequence[Any], seconds: float = _DEADLINE_S) -> list[Any]:
         calls = [getattr(rank, method).remote(*(argument[index] for argument in per_rank)) for index, rank in enumerate(self._ranks)]
         return self._get(calls, method, seconds)
@@ -253,6 +323,9 @@ class Learner:
                 raise LearnerError(f"learner: {len(waiting)} of {len(calls)} ranks did not finish {method} within {seconds:.0f} s")
             try:
                 ray.get(done)
+            except ray.exceptions.RayActorError as error:
+                why = "killed by the system for its memory, or by someone"
+                raise LearnerError(f"learner rank {calls.index(done[0])} died in {method}: {why}") from error
             except ray.exceptions.RayError as error:
                 lines = [line.strip() for line in str(error).splitlines() if line.strip()]
                 raise LearnerError(
@@ -265,6 +338,14 @@ def merge_sums(into: dict[str, float], new: dict[str, float]) -> None:
     """Add statistics up; names that end in _max are combined by maximum."""
     for name, value in new.items():
         into[name] = max(into.get(name, value), value) if name.endswith("_max") else into.get(name, 0.0) + value
+
+
+def _correction_metrics(sums: dict[str, float]) -> dict[str, float | None]:
+    """Mean weight of a mismatch correction and the share of tokens it keeps, by decile of rollout length; nothing without one."""
+    if "correction" not in sums:
+        return {}
+    kept = {f"correction/kept_{d}": sums[f"kept_{d}"] / sums[f"length_{d}"] if sums[f"length_{d}"] else None for d in range(10)}
+    return {"correction/weight": sums["correction"] / max(sums["tokens"], 1.0), **kept}
 
 
 def _dealt(rows: Sequence[Row], micro_batch_tokens: int, chunk: int, ranks: int) -> list[list[MicroBatch]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from recipes.loader import recipe_hash
 from recipes.schema import Recipe
 from rl import algorithm, checkpoint
+from rl.gate import check_gaps
 from rl.learner import Learner
 from rl.progress import Progress
 from rl.publisher import Publisher
@@ -32,8 +33,8 @@ def train(
         save: writes a checkpoint that holds this many finished steps.
         evaluate: evaluates the published policy after this many finished steps.
     """
-    began = time.monotonic()
-    publisher.push(learner, version=run.step)
+    began, first = time.monotonic(), run.step
+    publisher.push(learner, version=first)
     for step in run.remaining_steps():
         start = time.monotonic()
         progress.phase("sample")
@@ -42,19 +43,26 @@ def train(
         except NotJudged as error:
             run.keep_samples(step, error.groups)
             raise
-        progress.phase("update")
-        batch = algorithm.prepare(collected.groups, recipe)
-        prepared = time.monotonic()
-        stats = learner.update(batch, step)
-        updated = time.monotonic()
+        try:
+            if step == 0:
+                refuse_cut(collected.metrics["truncated"] or 0.0, recipe)
+            progress.phase("update")
+            batch = algorithm.prepare(collected.groups, recipe, learner.reference_logprobs)
+            if step == first or step % recipe.publish.check_every == 0:
+                rows = [row for rows in batch.updates for row in rows]
+                batch.metrics.update(check_gaps(rows, learner.logprobs(rows), recipe.publish.tolerance))
+            prepared = time.monotonic()
+            stats = learner.update(batch.updates, step)
+            updated = time.monotonic()
+        except RuntimeError:
+            run.keep_samples(step, collected.sampled)  # what stopped the run is in them
+            raise
         progress.phase("publish")
         pushed = publisher.push(learner, version=step + 1)
         seconds = time.monotonic() - start
-        metrics = collected.metrics | stats | pushed
+        metrics = collected.metrics | batch.metrics | stats | pushed
         metrics |= {"seconds/update": updated - prepared, "seconds/step": seconds, "time": time.monotonic() - began}
         metrics["tokens_per_s"] = (metrics["tokens/sampled"] or 0) / seconds
-        advantages = [abs(rollout.advantage) for group in collected.groups for rollout in group.rollouts]
-        metrics["advantage/max"] = max(advantages, default=0.0)
         run.record(step, metrics, collected.sampled)
         progress.step(metrics)
         if recipe.eval.every and (step + 1) % recipe.eval.every == 0 and step + 1 < recipe.train.steps:
@@ -63,6 +71,23 @@ def train(
         if due(step + 1, recipe.train.checkpoint_every, recipe.train.steps):  # last: what a kill interrupts is done again on resume
             progress.phase("checkpoint")
             save(step + 1)
+
+
+class TooManyCut(RuntimeError):
+    """The first step's rollouts do not end: the limit does not fit the model."""
+
+
+def refuse_cut(share: float, recipe: Recipe) -> None:
+    """Stop a run whose limit cuts off nearly everything, before it trains on that.
+
+    Raises:
+        TooManyCut: the share is larger than budget.cut_stop.
+    """
+    if share > recipe.budget.cut_stop:
+        raise TooManyCut(
+            f"{share:.1%} of the first step's rollouts were cut off at budget.limit {recipe.budget.limit}, more than budget.cut_stop "
+            f"{recipe.budget.cut_stop:.1%}: raise budget.limit, or look at the samples whether the model ends its answers at all"
+        )
 
 
 def due(done: int, every: int, total: int) -> bool:
@@ -87,6 +112,7 @@ def save_checkpoint(run: Run, learner: Learner, stream: PromptStream, start: Pat
         "version": done,
         "position": stream.position,
         "kept_share": stream.kept_share,
+        "entropy_bonus": [learner.entropy_bonus.coef, learner.entropy_bonus.on],
         "ranks": recipe.learner.ranks,
         "zero_stage": recipe.learner.zero_stage,
         "recipe": recipe_hash(recipe),

@@ -4,16 +4,19 @@ One denominator, decided once: `aggregation_weights` turns lengths into a weight
 of the update, and the loss is sum(weight x token loss). How the rollouts are cut into micro-batches and ranks cannot
 change it; where gradients are averaged over ranks, multiply by the number of ranks.
 Masked means absent: what stands at masked positions, NaN included, reaches no loss, gradient or statistic.
-Simplification: the ratio is per token; sequence-level ratios (GSPO) are not offered.
+Sequence-level quantities are geometric means over a rollout's tokens. Products are not offered: their size depends on
+length, which would make a bound on them a hidden length reward.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recipes.schema import Objective
+from recipes.schema import Correction, Entropy, Objective
 
 
 def aggregation_weights(tokens_B: np.ndarray, kind: str, limit: int) -> np.ndarray:
@@ -38,27 +41,42 @@ def aggregation_weights(tokens_B: np.ndarray, kind: str, limit: int) -> np.ndarr
     raise ValueError(f"objective.aggregate: {kind!r}: expected token_mean, sequence_mean, sequence_sum or constant")
 
 
-def policy_loss(
-    logp_BT: Tensor, old_logp_BT: Tensor, advantage_BT: Tensor, clip_low: float, clip_high: float, dual_clip: float | None
-) -> tuple[Tensor, Tensor]:
-    """Clipped surrogate of each token, to be minimised, and whether clipping decided it (DLER, arXiv 2510.15110; dual clip: arXiv 1912.09729).
+def policy_loss(logp_BT: Tensor, ratio_BT: Tensor, advantage_BT: Tensor, settings: Objective) -> tuple[Tensor, Tensor]:
+    """Surrogate of each token, to be minimised, and whether clipping decided it.
+
+    `clip`: max(-A ratio, -A clip(ratio)); where A is negative at most -A dual_clip (DLER, arXiv 2510.15110; dual clip: arXiv 1912.09729).
+    `cispo`: -A clip(ratio) logp, the weight without gradient (arXiv 2506.13585).
 
     Args:
-        logp_BT: log-probabilities under the policy, nats; any shape, the others broadcast to it.
-        old_logp_BT: those the ratio divides by.
+        logp_BT: log-probabilities under the policy, nats; any shape, the others broadcast to it. Read by `cispo`.
+        ratio_BT: policy / old probability, of the token or its rollout.
         advantage_BT: advantage of each token.
-        clip_low, clip_high: the ratio counts within [1 - clip_low, 1 + clip_high] only, where going further would gain.
-        dual_clip: bound on the ratio where the advantage is negative (arXiv 1912.09729), None for no bound.
+        settings: the recipe's objective slot.
     """
-    ratio_BT = torch.exp(logp_BT - old_logp_BT)
-    plain_BT = -advantage_BT * ratio_BT
-    bounded_BT = -advantage_BT * ratio_BT.clamp(1 - clip_low, 1 + clip_high)
-    loss_BT, clipped_BT = torch.maximum(plain_BT, bounded_BT), bounded_BT > plain_BT
-    if dual_clip is not None:
-        bound_BT = -advantage_BT * dual_clip
+    bounded_BT = ratio_BT.clamp(1 - settings.clip_low, 1 + settings.clip_high)
+    if settings.surrogate == "cispo":
+        return -advantage_BT * bounded_BT.detach() * logp_BT, bounded_BT != ratio_BT
+    plain_BT, clipped_loss_BT = -advantage_BT * ratio_BT, -advantage_BT * bounded_BT
+    loss_BT, clipped_BT = torch.maximum(plain_BT, clipped_loss_BT), clipped_loss_BT > plain_BT
+    if settings.dual_clip is not None:
+        bound_BT = -advantage_BT * settings.dual_clip
         over_BT = (advantage_BT < 0) & (loss_BT > bound_BT)
         loss_BT, clipped_BT = torch.where(over_BT, bound_BT, loss_BT), clipped_BT | over_BT
     return loss_BT, clipped_BT
+
+
+def rollout_mean(value_BT: Tensor, mask_BT: Tensor, row_BT: Tensor) -> Tensor:
+    """Mean of each rollout's unmasked values, at every token of it; 0 for a rollout without any.
+
+    Args:
+        row_BT: number of the rollout that a token belongs to, from 0.
+    """
+    row, mask = row_BT.expand_as(value_BT).flatten(), mask_BT.flatten()
+    rows = int(row.max()) + 1 if row.numel() else 0
+    zeros = value_BT.new_zeros(rows)
+    sums = zeros.index_add(0, row, torch.where(mask, value_BT.flatten(), 0.0))
+    counts = zeros.index_add(0, row, mask.to(value_BT.dtype))
+    return (sums / counts.clamp(min=1))[row].view_as(value_BT)
 
 
 def kl_penalty(logp_BT: Tensor, ref_logp_BT: Tensor, estimator: str) -> Tensor:
@@ -70,43 +88,90 @@ def kl_penalty(logp_BT: Tensor, ref_logp_BT: Tensor, estimator: str) -> Tensor:
         case "k2":
             return d_BT**2 / 2
         case "k3":
-            return torch.exp(-d_BT) - 1 + d_BT
+            return torch.expm1(-d_BT) + d_BT  # exp - 1 would lose all digits near the reference
     raise ValueError(f"objective.kl.estimator: {estimator!r}: expected k1, k2 or k3")
 
 
-def tis_weights(old_logp_BT: Tensor, engine_logp_BT: Tensor, cap: float) -> Tensor:
-    """Truncated importance weights min(learner / engine probability, cap) of each token, no gradient."""
-    return torch.exp(old_logp_BT - engine_logp_BT).clamp(max=cap).detach()
+def correction_weights(old_logp_BT: Tensor, engine_logp_BT: Tensor, mask_BT: Tensor, row_BT: Tensor, settings: Correction) -> Tensor:
+    """Weight of each token for the engine having sampled it with another probability than the learner gives it; no gradient.
+
+    With r = learner / engine probability: `tis` min(r, high); `clamp` r within [low, high]; `icepop` r inside the bounds, else 0;
+    `sequence_mask` r where the geometric mean over the rollout is inside, else 0 (core.md section 6.4).
+    """
+    gap_BT = (old_logp_BT - engine_logp_BT).detach()
+    weight_BT = torch.exp(gap_BT)
+    match settings.kind:
+        case "none":
+            return torch.ones_like(weight_BT)
+        case "tis":
+            return weight_BT.clamp(max=settings.high)
+        case "clamp":
+            return weight_BT.clamp(settings.low, settings.high)
+        case "icepop":
+            judged_BT = weight_BT
+        case "sequence_mask":
+            judged_BT = torch.exp(rollout_mean(gap_BT, mask_BT, row_BT))
+        case _:
+            raise ValueError(f"objective.correction.kind: {settings.kind!r}: expected none, tis, clamp, icepop or sequence_mask")
+    return torch.where((judged_BT >= settings.low) & (judged_BT <= settings.high), weight_BT, 0.0)
 
 
-def loss(batch: dict[str, Tensor], settings: Objective) -> tuple[Tensor, dict[str, Tensor]]:
+@dataclass(frozen=True)
+class EntropyBonus:
+    """The entropy bonus of a step: its weight, and whether it is on."""
+
+    coef: float
+    on: bool = True
+
+    @property
+    def weight(self) -> float:
+        return self.coef if self.on else 0.0
+
+    def adapted(self, entropy: float, settings: Entropy) -> EntropyBonus:
+        """The bonus of the next step after one of this mean entropy, nats (Skywork-OR1's rule, as TRL has it)."""
+        if settings.target is None:
+            return self
+        change = settings.delta if entropy < settings.target else -settings.delta
+        return EntropyBonus(min(max(self.coef + change, 0.0), settings.most), entropy <= settings.target)
+
+
+def loss(batch: dict[str, Tensor], settings: Objective, entropy_coef: float) -> tuple[Tensor, dict[str, Tensor]]:
     """This micro-batch's share of the loss, and what it adds to the step's statistics.
 
     Args:
         batch: tensors of one shape, usually [B, T] (`advantage` and `weight` may be [B, 1]):
             `mask` (bool, tokens that train), `weight` (from `aggregation_weights`), `advantage`, `logp` and `entropy`
             (of the policy, with gradient, nats), `old_logp` (what the ratio divides by), `engine_logp` (recorded while
-            sampling), and `ref_logp` if there is a reference.
+            sampling), `row` (int64, from 0: which rollout a token belongs to; whole rollouts only), `decile` (int64, 0..9: of the
+            rollout's length; read with a correction), and `ref_logp` if there is a reference.
         settings: the recipe's objective slot.
+        entropy_coef: weight of the entropy bonus in this step.
 
     Returns:
         The loss, and detached scalars to be added up over micro-batches and ranks: `loss`, `tokens`, and over tokens
         `clipped`, `ratio`, `kl`, `entropy`, `mismatch`. Only `mismatch_max` is combined by maximum.
-        `mismatch` is |learner - engine| in nats, with the learner as it was before the update where that is known.
+        `mismatch` is |learner - engine| in nats, with the learner as it was before the update where that is known. With a
+        correction also `correction` (sum of its weights), and `kept_0` .. `kept_9`, `length_0` .. `length_9`: tokens of nonzero
+        weight, and tokens, by decile of rollout length.
     """
-    mask = batch["mask"]
+    mask, row = batch["mask"], batch["row"]
     # where() comes before any arithmetic: 0 x NaN is NaN, in the backward pass too.
-    clean = {name: torch.where(mask, tensor, 0.0) for name, tensor in batch.items() if name != "mask"}
+    clean = {name: torch.where(mask, tensor, 0.0) for name, tensor in batch.items() if name not in ("mask", "row", "decile")}
     logp, old_logp, engine_logp = clean["logp"], clean["old_logp"], clean["engine_logp"]
 
-    token_loss, clipped = policy_loss(logp, old_logp, clean["advantage"], settings.clip_low, settings.clip_high, settings.dual_clip)
-    if settings.correction.kind == "tis":
-        token_loss = token_loss * tis_weights(old_logp, engine_logp, settings.correction.cap)
+    log_ratio = logp - old_logp
+    if settings.ratio == "sequence":
+        log_ratio = rollout_mean(log_ratio, mask, row)
+    ratio = torch.exp(log_ratio)
+    token_loss, clipped = policy_loss(logp, ratio, clean["advantage"], settings)
+    if settings.correction.kind != "none":
+        correction = correction_weights(old_logp, engine_logp, mask, row, settings.correction)
+        token_loss = token_loss * correction
     kl = kl_penalty(logp, clean["ref_logp"], settings.kl.estimator) if "ref_logp" in clean else torch.zeros_like(logp)
-    if settings.kl.coef:
+    if settings.kl.coef and settings.kl.where == "loss":
         token_loss = token_loss + settings.kl.coef * kl
-    if settings.entropy:
-        token_loss = token_loss - settings.entropy * clean["entropy"]
+    if entropy_coef:
+        token_loss = token_loss - entropy_coef * clean["entropy"]
     total = (clean["weight"] * token_loss).sum()
 
     with torch.no_grad():
@@ -115,11 +180,37 @@ def loss(batch: dict[str, Tensor], settings: Objective) -> tuple[Tensor, dict[st
         stats = {
             "loss": total,
             "tokens": mask.sum(),
-            "clipped": clipped.sum(),
-            "ratio": torch.where(mask, torch.exp(logp - old_logp), 0.0).sum(),
+            "clipped": (clipped & mask).sum(),
+            "ratio": torch.where(mask, ratio, 0.0).sum(),
             "kl": kl.sum(),
             "entropy": clean["entropy"].sum(),
             "mismatch": gap.sum(),
             "mismatch_max": gap.max() if gap.numel() else gap.sum(),
         }
+        if settings.correction.kind != "none":
+            stats |= _kept_by_length(correction, mask, batch["decile"])
         return total, {name: value.detach().to(total.dtype) for name, value in stats.items()}
+
+
+def _kept_by_length(correction_BT: Tensor, mask_BT: Tensor, decile_BT: Tensor) -> dict[str, Tensor]:
+    decile_BT = decile_BT.expand_as(mask_BT)
+    sums = {"correction": torch.where(mask_BT, correction_BT, 0.0).sum()}
+    for decile in range(10):
+        of_it_BT = mask_BT & (decile_BT == decile)
+        sums |= {f"kept_{decile}": (of_it_BT & (correction_BT > 0)).sum(), f"length_{decile}": of_it_BT.sum()}
+    return sums
+
+
+def culprit(batch: dict[str, Tensor]) -> tuple[str, int] | None:
+    """What in a micro-batch (see `loss`) is not finite, and its row; None if all is, the ratio included."""
+    found: dict[str, Tensor] = {
+        name: batch[name] for name in ("engine_logp", "old_logp", "ref_logp", "logp", "entropy", "advantage") if name in batch
+    }
+    found = {name: tensor.detach().expand_as(batch["mask"]) for name, tensor in found.items()}
+    found["ratio"] = torch.exp(found["logp"] - found["old_logp"])
+    for name, tensor in found.items():
+        bad = batch["mask"] & ~torch.isfinite(tensor)
+        if bad.any():
+            place = int(bad.flatten().nonzero()[0])
+            return f"{name} {float(tensor.flatten()[place])}", int(batch["row"].expand_as(bad).flatten()[place])
+    return None

@@ -24,17 +24,21 @@ class Row:
     """One rollout as the learner trains on it.
 
     Attributes:
+        id: the rollout's.
         prompt_ids, ids: token ids, int32.
         engine_logp: behaviour logprobs of `ids`, nats.
         advantage: of every token of `ids`.
         weight: of every token in the loss (rl/objective.aggregation_weights).
+        decile: of its length among the rows of the update, 0 (shortest) to 9.
     """
 
+    id: str
     prompt_ids: np.ndarray
     ids: np.ndarray
     engine_logp: np.ndarray
     advantage: float
-    weight: float
+    weight: float = 0.0
+    decile: int = 0
 
     @property
     def tokens(self) -> int:
@@ -51,7 +55,7 @@ class MicroBatch:
 
 def padded(rows: Sequence[Row], device: str) -> dict[str, Tensor]:
     """Tensors of a micro-batch: `ids` [B, T], `predicts` [B, T-1] (position t predicts a response token), and per
-    response token, row after row: `targets`, `engine_logp`, `advantage`, `weight` [N] and `mask` (all true).
+    response token, row after row: `targets`, `engine_logp`, `advantage`, `weight`, `row`, `decile` [N] and `mask` (all true).
 
     Without rows: one empty row, so that a rank with nothing to do still takes part.
     """
@@ -67,6 +71,8 @@ def padded(rows: Sequence[Row], device: str) -> dict[str, Tensor]:
         "engine_logp": np.concatenate([row.engine_logp for row in rows]).astype(np.float32) if rows else np.zeros(0, np.float32),
         "advantage": np.repeat(np.array([row.advantage for row in rows], np.float32), lengths),
         "weight": np.repeat(np.array([row.weight for row in rows], np.float32), lengths),
+        "row": np.repeat(np.arange(len(rows), dtype=np.int64), lengths),
+        "decile": np.repeat(np.array([row.decile for row in rows], np.int64), lengths),
     }
     arrays = {"ids": ids_BT, "predicts": predicts_BT, **per_token}
     tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}

@@ -26,7 +26,7 @@ from rich.text import Text
 
 # metric key, word on the screen, format, width of the value in a plain line
 _SHOWN = (
-    ("accuracy", "accuracy", "{:.3f}", 5),
+    ("accuracy", "accuracy", "{:.1%}", 6),
     ("length/mean", "length", "{:.1f}", 6),
     ("truncated", "cut", "{:.1%}", 6),
     ("loss", "loss", "{:.4f}", 7),  # left out beside an accuracy: a policy-gradient loss tells nothing at a glance
@@ -58,7 +58,6 @@ class Progress:
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
-        self._times.append((time.monotonic(), self._done))
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(console=self._console, get_renderable=self._view, refresh_per_second=4)
             self._live.start()
@@ -75,8 +74,11 @@ class Progress:
 
     def step(self, metrics: Mapping[str, Any]) -> None:
         """Show a finished step. `metrics["step"]` (0-based) places it; without it the count goes up by one."""
+        now = time.monotonic()
+        if not self._times and "seconds/step" in metrics:  # starting up says nothing about steps
+            self._times.append((now - metrics["seconds/step"], metrics.get("step", self._done)))
         self._done = metrics.get("step", self._done) + 1
-        self._times.append((time.monotonic(), self._done))
+        self._times.append((now, self._done))
         self._metrics = metrics
         for key, values in self._trends.items():
             if metrics.get(key) is not None:
@@ -100,7 +102,9 @@ class Progress:
         self._console.file.flush()
 
     def _left(self) -> float | None:
-        """Seconds until the end, None before the first step."""
+        """Seconds until the end, None before it can be told."""
+        if len(self._times) < 2:
+            return None
         (begin, first), (end, last) = self._times[0], self._times[-1]
         return (end - begin) / (last - first) * (self._total - self._done) if last > first else None
 

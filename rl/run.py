@@ -6,28 +6,28 @@
             run.record(step, metrics, groups)
 
 What is needed to go on or to judge the run (metrics, samples, status) is flushed to the disk and its failure is an error.
-TensorBoard and W&B are copies for the eye: their failure is one warning. Simplification: one process writes to a folder.
+TensorBoard and W&B are copies for the eye: their failure is one warning. One process writes to a folder: it holds the file `lock`, which
+the kernel lets go of however the process ends.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import math
 import os
 import platform
 import shutil
-import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Literal, Self
+from types import TracebackType
+from typing import IO, Any, Literal, Self
 
 import pyarrow.parquet as pq
 
@@ -58,13 +58,13 @@ class Run:
         checkpoint: newest whole checkpoint when the run was opened to resume, else None. `step-N` holds N finished steps.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, found: Path | None) -> None:
-        self.folder, self.recipe, self.checkpoint = folder, recipe, found
-        self.step = 0
+    def __init__(self, folder: Path, recipe: Recipe, found: Path | None, template: str) -> None:
+        self.folder, self.recipe, self.checkpoint, self._template = folder, recipe, found, template
+        self.step = checkpoint.metadata(found)["step"] if found else 0
+        self._lock = _lock(folder)
         self._loggers: list[TensorBoard | WandB] = [TensorBoard(folder / "tensorboard")]
         if recipe.wandb:
             self._loggers.append(WandB(recipe.wandb, recipe, folder))
-        self._previous_handler: Any = signal.SIG_DFL
 
     @classmethod
     def create(cls, recipe: Recipe, runs_dir: Path, resume: bool = False, overwrite: bool = False, template: str = "") -> Run:
@@ -72,25 +72,26 @@ class Run:
 
         Args:
             overwrite: remove an older run of that name first.
-            template: hash of chat template and tokenizer, kept in environment.json.
+            template: hash of chat template and tokenizer, kept in environment.json and with samples.
 
         Raises:
-            RunError: see `refuse_unusable`.
+            RunError: see `refuse_unusable`; a run that is resumed was sampled with another template or tokenizer.
         """
         refuse_unusable(recipe, runs_dir, resume, overwrite)
         folder = runs_dir / recipe.name
         if resume:
             _write(folder / "environment.json", _resumed(folder, environment(recipe) | {"template": template}))
-            return cls(folder, recipe, checkpoint.latest(folder / "checkpoints"))
+            return cls(folder, recipe, checkpoint.latest(folder / "checkpoints"), template)
         if overwrite and folder.exists():
-            shutil.rmtree(folder)
+            with _lock(folder):
+                shutil.rmtree(folder)
         folder.mkdir(parents=True)
         for part in ("samples", "checkpoints", "evals"):
             (folder / part).mkdir()
         (folder / "metrics.jsonl").touch()
         _write(folder / "environment.json", environment(recipe) | {"template": template})
         _write(folder / "recipe.yaml", dump(recipe))  # last: a folder with a recipe is a run that can be resumed
-        return cls(folder, recipe, None)
+        return cls(folder, recipe, None, template)
 
     def remaining_steps(self) -> Iterator[int]:
         """Steps still to do: from the resumed step (0 in a new run) to the recipe's last."""
@@ -138,7 +139,7 @@ class Run:
         """Keep some of a step's rollouts, trained on or not, by the rules of `pick_samples`."""
         if kept := pick_samples(groups, self.recipe.train.samples_per_step):
             path = self.folder / "samples" / f"step-{step:05d}.parquet"
-            pq.write_table(rows(kept, step), path.with_suffix(".tmp"))
+            pq.write_table(rows(kept, step, self._template), path.with_suffix(".tmp"))
             os.replace(path.with_suffix(".tmp"), path)
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -150,14 +151,10 @@ class Run:
         _write(self.folder / "status.json", {"state": state, "reason": reason, "step": self.step})
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            self._previous_handler = signal.signal(signal.SIGTERM, _interrupt)
         self.status("running")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._previous_handler)
         if isinstance(error, KeyboardInterrupt):
             self._last_status("stopped", f"{str(error) or 'interrupted'} after {self.step} of {self.recipe.train.steps} steps")
         elif error is not None:
@@ -169,6 +166,9 @@ class Run:
         for logger in list(self._loggers):
             with self._never_stopped_by(logger):
                 logger.close()
+        self._lock.close()
+        if error is not None:
+            error.add_note("What is recorded stays; `--resume` goes on from the last checkpoint.")
 
     def _last_status(self, state: State, reason: str) -> None:
         """The status of a run that ends with an error; a disk that takes no more must not hide that error."""
@@ -198,12 +198,15 @@ def refuse_unusable(recipe: Recipe, runs_dir: Path, resume: bool = False, overwr
     """Nothing, or why `Run.create` would not work; asked before anything expensive starts, and changes nothing.
 
     Raises:
-        RunError: the folder exists and neither flag is set; `resume` is on and there is no such run, or its recipe differs;
-            `overwrite` is on and the folder holds no run, or the model that is to be trained.
+        RunError: another process writes to the run; the folder exists and neither flag is set; `resume` is on and there is no such
+            run, its recipe differs or it is finished; `overwrite` is on and the folder holds no run, or the model that is to be trained.
     """
     folder = runs_dir / recipe.name
+    if folder.exists():
+        _lock(folder).close()
     if resume:
         _refuse_other_recipe(folder, recipe)
+        _refuse_finished(folder)
     elif folder.exists() and not overwrite:
         raise RunError(f"{folder} exists already: go on with it (--resume), replace it (--overwrite) or choose another name (name=...)")
     elif folder.exists() and not (folder / "recipe.yaml").is_file():
@@ -346,6 +349,33 @@ def _refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
     raise RunError(f"{folder} was started with another recipe: {differing}. Resume with {path}, or choose another name (name=...)")
 
 
+def _refuse_finished(folder: Path) -> None:
+    """Raise RunError if nothing is left to do: evaluating once more would replace the result by another draw."""
+    try:
+        state = json.loads((folder / "status.json").read_text())["state"]
+    except (OSError, ValueError, KeyError):
+        return
+    if state in ("finished", "no-effective-update"):
+        advice = f"look at it with `laconic report {folder}`, or train on from its checkpoint under another name (name=... model.path=...)"
+        raise RunError(f"{folder} is finished, nothing is left to resume: {advice}")
+
+
+def _lock(folder: Path) -> IO[str]:
+    """Hold the run until the file is closed or the process ends. Raises RunError if another process does."""
+    file = open(folder / "lock", "a+")  # noqa: SIM115 - held for as long as the run is
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        file.close()
+        raise RunError(f"{folder} is in use by process {owner}: wait for it or stop it, or choose another name (name=...)") from error
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """Nested mappings as dotted keys; lists stay values."""
     if not isinstance(value, dict) or not value:
@@ -354,8 +384,13 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _resumed(folder: Path, now: dict[str, Any]) -> dict[str, Any]:
-    """The first environment, with every later one listed behind it."""
+    """The first environment, with every later one listed behind it. Raises RunError if template or tokenizer differ."""
     first = json.loads((folder / "environment.json").read_text())
+    if first["template"] != now["template"]:
+        raise RunError(
+            f"{folder} was sampled with chat template and tokenizer {first['template']}, the model now has {now['template']}: "
+            "put the old tokenizer files back, or choose another name (name=...)"
+        )
     return first | {"resumed": [*first.get("resumed", []), now]}
 
 
@@ -382,7 +417,3 @@ def _write(path: Path, content: str | dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temp, path)
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt(signal.Signals(signum).name)

@@ -134,7 +134,7 @@ class Collector:
         everything = [group for *_, group in fates]
         metrics = sampling_metrics(everything, Counter(fate for _, fate, _ in fates), time.monotonic() - start)
         metrics["groups/trained"], metrics["groups/surplus"] = len(groups), kept - len(groups)
-        metrics["prompts/too_long"] = stream.too_long
+        metrics["prompts/too_long"], metrics["engines/restarts"] = stream.too_long, self._pool.restarts
         metrics["groups/short"] = int(len(groups) < wanted)
         metrics["limit"] = self._recipe.budget.limit
         if (metrics["not_judged"] or 0) > self._recipe.judge.not_judged_limit:

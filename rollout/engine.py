@@ -6,6 +6,7 @@ published weights, and handed the groups it owed. Nothing waits without a deadli
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ import ray
 
 from rollout.types import Completion, Request
 from rollout.weights import Packed
+
+log = logging.getLogger(__name__)
 
 _SLICE_S = 0.2  # an engine reports finished groups about this often
 _SILENCE_S = 900.0  # an engine that says nothing for so long is taken for dead
@@ -57,7 +60,13 @@ class EnginePool:
         self._start = start
         self._members = [_Member(start(index)) for index in range(count)]
         self._weights: tuple[Any, int] | None = None
+        self._confirmed: dict[str, int] | None = None
         self.restarts = 0
+
+    @property
+    def version(self) -> int:
+        """Policy version that every engine holds: the last one pushed, 0 before any."""
+        return self._weights[1] if self._weights else 0
 
     def wait_ready(self, seconds: float = 600.0) -> list[int]:
         """Block until every engine answers; their process ids. Raises EngineError naming the one that does not."""
@@ -93,8 +102,10 @@ class EnginePool:
 
         An engine that dies gets the last weights pushed when it is started again.
         """
-        self._weights = (weights, version)
-        return self._all("load", 600.0, *self._weights)
+        self._weights, self._confirmed = (weights, version), None
+        answers = self._all("load", 600.0, *self._weights)
+        self._confirmed = answers[0]
+        return answers
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[list[np.ndarray]]:
         """Every engine's logprobs of the same sequences; see VllmEngine.score."""
@@ -116,12 +127,17 @@ class EnginePool:
             return []
         try:
             finished = ray.get(member.call)
-        except ray.exceptions.RayActorError as error:
-            self._restart(index, _first_line(error))
+        except ray.exceptions.RayActorError:
+            self._restart(index, "killed by the system for its memory, or by someone")
             return []
         except ray.exceptions.RayError as error:
             raise EngineError(f"engine {index} failed while sampling: {_last_line(error)}") from error
         member.call = None
+        for request_id, completions in finished:
+            for completion in completions:
+                if (completion.versions != self.version).any():
+                    sampled = sorted(set(completion.versions.tolist()))
+                    raise EngineError(f"engine {index} sampled {request_id} with policy version {sampled}, published is {self.version}")
         if finished:
             member.restarts = 0
         return [(member.owed.pop(request_id), completions) for request_id, completions in finished if request_id in member.owed]
@@ -133,14 +149,17 @@ class EnginePool:
                 f"engine {index} died {_RESTARTS + 1} times in a row ({why}): look at its memory use and at engine.vllm in the recipe"
             )
         ray.kill(member.actor)
+        log.warning("engine %d died (%s); it is started again and goes on with the %d groups it owed", index, why, len(member.owed))
         self.restarts += 1
         member.restarts += 1
         member.actor, member.call, member.queue = self._start(index), None, list(member.owed.values())
         if self._weights is not None:
             try:
-                ray.get(member.actor.load.remote(*self._weights), timeout=600)
+                confirmed = ray.get(member.actor.load.remote(*self._weights), timeout=600)
             except ray.exceptions.RayError as error:
                 raise EngineError(f"engine {index} could not be started again ({why}): {_last_line(error)}") from error
+            if self._confirmed is not None and confirmed != self._confirmed:
+                raise EngineError(f"engine {index} holds other bytes than version {self.version} after it was started again ({why})")
 
     def _all(self, method: str, seconds: float, *args: Any) -> list[Any]:
         """Call every engine; one that died is started again and asked once more."""
@@ -156,7 +175,7 @@ class EnginePool:
             except ray.exceptions.RayActorError as error:
                 if method == "process_id":
                     raise EngineError(f"engine {index} did not start: {_last_line(error)}") from error
-                self._restart(index, _first_line(error))
+                self._restart(index, "killed by the system for its memory, or by someone")
                 try:
                     answers.append(ray.get(getattr(self._members[index].actor, method).remote(*args), timeout=seconds))
                 except ray.exceptions.RayError as again:

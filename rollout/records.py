@@ -40,13 +40,17 @@ SCHEMA = pa.schema(
 )
 
 
-def rows(groups: Iterable[Group], step: int) -> pa.Table:
+def rows(groups: Iterable[Group], step: int, template: str) -> pa.Table:
     """One row a rollout, in the order of groups and samples; columns as docs/architecture.md lists them.
 
     `think_tokens` counts up to and with the closing think tag, null if thinking never closed. A rollout that no judge
     has seen is written as not judged, reason "never judged". `version` is null for a rollout without tokens.
+
+    Args:
+        template: hash of the chat template and tokenizer that made the ids; the table's metadata `template`.
     """
-    return pa.Table.from_pylist([_row(group, rollout, step) for group in groups for rollout in group.rollouts], schema=SCHEMA)
+    table = pa.Table.from_pylist([_row(group, rollout, step) for group in groups for rollout in group.rollouts], schema=SCHEMA)
+    return table.replace_schema_metadata({"template": template})
 
 
 def _row(group: Group, rollout: Rollout, step: int) -> dict[str, Any]:

@@ -113,6 +113,8 @@ class Scorer:
             ids=[rollout.id for rollout in group.rollouts],
             columns=Columns(problem=group.problem.text, answer=group.problem.answer, level=group.problem.level),
         )
+        if budget.cut == "penalise":
+            terms["cut"] = np.where(~finished_G & ~right_G, -budget.cut_penalty, 0.0)
         for index, rollout in enumerate(group.rollouts):
             rollout.limit = limit
             rollout.terms = {name: float(value_G[index]) for name, value_G in terms.items()}

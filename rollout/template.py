@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, GenerationConfig
 from rollout.types import Completion, Problem
 
 _OPEN, _CLOSE = "<think>", "</think>"
+_TRAPS = "1,000 = 2\n\n\n  \tÀ e\u0301 \\boxed{-3.14}."  # what tokenizers merge and normalise differently
 
 
 class TemplateError(ValueError):
@@ -31,7 +32,7 @@ class Template:
     Attributes:
         stop_ids: every token id that ends a response.
         thinking: the generation prompt opens a thinking block, so a response without a closing tag has no answer.
-        digest: hash of chat template and vocabulary; travels with checkpoints.
+        digest: hash of chat template, vocabulary and how a text full of traps is split; travels with rollouts, checkpoints and scores.
     """
 
     tokenizer: Any
@@ -82,7 +83,7 @@ def load_template(checkpoint: Path | str, instruction: str = "") -> Template:
     if tokenizer.bos_token_id is not None and tokenizer.bos_token_id not in stop_ids and probe.count(tokenizer.bos_token_id) > 1:
         raise TemplateError(f"{checkpoint}: the chat template writes the beginning-of-sequence token twice")
     tail = tokenizer.decode(probe, skip_special_tokens=False)
-    text = json.dumps([tokenizer.chat_template, sorted(tokenizer.get_vocab().items())])
+    text = json.dumps([tokenizer.chat_template, sorted(tokenizer.get_vocab().items()), tokenizer.encode(_TRAPS)])
     return Template(
         tokenizer=tokenizer,
         instruction=instruction,

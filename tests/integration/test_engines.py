@@ -14,14 +14,15 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen3ForCausalLM
 
 from recipes.schema import Publish
+from rl.policy import Row, padded
 from rl.publisher import Publisher, PublishError
-from rollout.engine import EngineError, EnginePool
+from rollout.engine import EnginePool
 from rollout.reference_engine import ReferenceEngine
 from rollout.types import Problem, Request
 from rollout.vllm_engine import VllmEngine, engine_environment
-from rollout.weights import Packed, checkpoint_names, digests, pack
+from rollout.weights import checkpoint_names, digests, pack
 
-STOP = 1
+STOPS = (1, 7)  # the first is the pad token, too, of many a checkpoint
 
 
 def request(name: str = "a", group_size: int = 4, max_tokens: int = 24, temperature: float = 1.0) -> Request:
@@ -43,7 +44,7 @@ def checkpoint(request: pytest.FixtureRequest, tiny_checkpoint: Path, tmp_path_f
 def vllm_actor(checkpoint: Path, engine: type = VllmEngine):
     environment = {"env_vars": engine_environment(1, "cpu")}
     options = {"kv_cache_memory_bytes": 64 << 20}
-    return ray.remote(engine).options(num_cpus=0, runtime_env=environment).remote(checkpoint, "fp32", "cpu", 256, (STOP,), 0, options)
+    return ray.remote(engine).options(num_cpus=0, runtime_env=environment).remote(checkpoint, "fp32", "cpu", 256, STOPS, 0, options)
 
 
 @pytest.fixture(scope="module")
@@ -97,28 +98,22 @@ def test_after_a_push_vllm_gives_the_new_weights_logprobs_and_samples_from_them(
         assert (completion.versions == 1).all()
 
 
-def test_missing_names_older_versions_and_bytes_that_changed_on_the_way_are_errors(pool: EnginePool, checkpoint: Path):
-    learner = FixedLearner(checkpoint, noise=0.05)
-    publisher = Publisher(pool, Publish(), PROBE)
-    publisher.push(learner, version=5)
-    with pytest.raises(EngineError, match="version 4 is older than version 5"):
-        publisher.push(learner, version=4)
-    name = sorted(learner.packed)[0]
-    kept = learner.packed.pop(name)
-    with pytest.raises(EngineError, match="missing"):
-        publisher.push(learner, version=6)
-    learner.packed[name] = kept
-    learner.packed["model.layers.9.extra.weight"] = kept
-    with pytest.raises(EngineError, match="unexpected"):
-        publisher.push(learner, version=6)
-    del learner.packed["model.layers.9.extra.weight"]
-    true_digests = digests(learner.packed)
-    flipped = kept.data.copy()
-    flipped[0] ^= 1
-    learner.packed[name] = Packed(flipped, kept.dtype, kept.shape)
-    learner.weights = lambda: (ray.put(learner.packed), true_digests)
-    with pytest.raises(PublishError, match=f"other bytes than version 6 of {name}"):
-        publisher.push(learner, version=6)
+def test_p06_whatever_ended_an_answer_is_its_last_trained_token_and_a_cut_one_gets_none(pool: EnginePool, checkpoint: Path):
+    reference = ReferenceEngine(checkpoint, "fp32", "cpu", STOPS)
+    asked = request("stops", group_size=64, max_tokens=40)
+    pool.submit([asked])
+    [(_, sampled)] = pool.ready()
+    [(_, same)] = reference.advance([asked], 0.0)
+    for completions in (sampled, same):
+        rows = [Row(str(i), np.array(asked.prompt_ids, np.int32), c.ids, c.logprobs, 1.0) for i, c in enumerate(completions)]
+        tensors = padded(rows, "cpu")
+        ends = np.cumsum([len(row.ids) for row in rows]) - 1
+        for completion, end in zip(completions, ends, strict=True):
+            stopped = int(completion.ids[-1]) in STOPS
+            assert (completion.finish == "stop") == stopped and not set(completion.ids[:-1].tolist()) & set(STOPS)
+            assert len(completion.ids) == len(completion.logprobs) and (stopped or len(completion.ids) == 40)
+            assert int(tensors["targets"][end]) == int(completion.ids[-1]) and bool(tensors["mask"][end])
+        assert {int(c.ids[-1]) for c in completions if c.finish == "stop"} == set(STOPS) and any(c.finish == "length" for c in completions)
 
 
 class StaleHead(VllmEngine):
@@ -164,7 +159,7 @@ def test_a_killed_engine_does_not_lose_the_step_and_comes_back_with_the_publishe
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_the_reference_engine_depends_on_the_request_alone(tiny_checkpoint: Path, temperature: float):
     def sample(before: int) -> list[list[int]]:
-        engine = ReferenceEngine(tiny_checkpoint, "fp32", "cpu", (STOP,))
+        engine = ReferenceEngine(tiny_checkpoint, "fp32", "cpu", STOPS)
         others = [request(f"x{index}") for index in range(before)]
         asked = request("me", temperature=temperature)
         engine.advance([*others, asked], 0.0)
@@ -179,17 +174,17 @@ def test_the_reference_engine_depends_on_the_request_alone(tiny_checkpoint: Path
 
 def test_the_reference_engine_records_the_logprobs_it_sampled_from(tiny_checkpoint: Path):
     asked = request(temperature=0.7)
-    [(_, completions)] = ReferenceEngine(tiny_checkpoint, "fp32", "cpu", (STOP,)).advance([asked], 0.0)
+    [(_, completions)] = ReferenceEngine(tiny_checkpoint, "fp32", "cpu", STOPS).advance([asked], 0.0)
     learner = FixedLearner(tiny_checkpoint, noise=0.0)
     for completion in completions:
         expected = learner.score([[*asked.prompt_ids, *completion.ids.tolist()]], temperature=0.7)[0][len(asked.prompt_ids) - 1 :]
         np.testing.assert_allclose(completion.logprobs, expected, atol=1e-5)
-        assert (completion.finish == "stop") == (completion.ids[-1] == STOP)
+        assert (completion.finish == "stop") == (completion.ids[-1] in STOPS)
 
 
 def test_greedy_vllm_and_the_reference_engine_write_the_same_tokens(ray_session: None, tiny_checkpoint: Path):
     asked = request(group_size=1, temperature=0.0)
-    [(_, [reference])] = ReferenceEngine(tiny_checkpoint, "fp32", "cpu", (STOP,)).advance([asked], 0.0)
+    [(_, [reference])] = ReferenceEngine(tiny_checkpoint, "fp32", "cpu", STOPS).advance([asked], 0.0)
     pool = EnginePool(lambda index: vllm_actor(tiny_checkpoint), 1)
     pool.submit([asked])
     [(_, [sampled])] = pool.ready()

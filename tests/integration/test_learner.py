@@ -1,4 +1,4 @@
-"""The DeepSpeed learner against plain torch: sharding, splitting and saving change nothing (P1, P3)."""
+"""The DeepSpeed learner: saving, scoring and numbers that are not finite (sharding and splitting: test_p01_learner_grid)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import ray
 import torch
 from transformers import AutoModelForCausalLM
 
-from recipes.schema import Recipe
+from recipes.schema import Kl, Objective, Recipe
+from rl.algorithm import NonFinite
 from rl.learner import Learner
 from rl.policy import Row, load_policy, padded
 
@@ -22,13 +23,14 @@ def rows(seed: int = 0, count: int = 24) -> list[Row]:
     lengths = rng.integers(3, 60, count)
     return [
         Row(
+            id=f"{seed}-{index}",
             prompt_ids=rng.integers(5, 40, rng.integers(2, 12)).astype(np.int32),
             ids=rng.integers(5, 40, length).astype(np.int32),
             engine_logp=rng.normal(-3.7, 0.3, length).astype(np.float32),
             advantage=float(rng.normal()),
             weight=1.0 / int(lengths.sum()),
         )
-        for length in lengths
+        for index, length in enumerate(lengths)
     ]
 
 
@@ -70,28 +72,6 @@ def plain_torch_update(checkpoint: Path, updates: list[list[Row]]) -> tuple[dict
     return {name: tensor.detach() for name, tensor in model.state_dict().items()}, losses, norms
 
 
-GRID = [(1, 0, 100_000), (1, 1, 128), (1, 3, 256), (2, 0, 128), (2, 1, 100_000), (2, 2, 256), (2, 3, 128)]
-
-
-@pytest.mark.parametrize(("ranks", "zero", "micro_batch_tokens"), GRID)
-def test_ranks_zero_stage_and_micro_batches_do_not_change_the_update(
-    ray_session: None, tiny_checkpoint: Path, ranks: int, zero: int, micro_batch_tokens: int
-):
-    first, second = rows(0), rows(1, count=3)  # the second is too small for every rank to have a row in each micro-batch
-    expected, losses, norms = plain_torch_update(tiny_checkpoint, [first, second])
-    learner = Learner(recipe(ranks, zero, micro_batch_tokens), tiny_checkpoint, "cpu")
-    stats = [learner.update([first], 0), learner.update([second], 1)]
-    weights = {name: packed.tensor() for name, packed in ray.get(learner.weights()[0]).items()}
-    learner.stop()
-    for stat, loss, norm in zip(stats, losses, norms, strict=True):
-        assert stat["loss"] == pytest.approx(loss, rel=1e-5, abs=1e-7)
-        assert stat["grad_norm"] == pytest.approx(norm, rel=1e-5)
-    assert stats[0]["tokens/trained"] == sum(len(row.ids) for row in first)
-    for name, tensor in weights.items():
-        # AdamW's first steps are lr x sign(gradient) where gradients are near zero, so compare in units of lr
-        assert (tensor - expected[name]).abs().max() < 0.05 * LR, name
-
-
 @pytest.mark.parametrize(("ranks", "zero"), [(1, 0), (2, 1), (2, 3)])
 def test_a_restored_learner_goes_on_as_if_nothing_had_happened(
     ray_session: None, tiny_checkpoint: Path, tmp_path: Path, ranks: int, zero: int
@@ -109,6 +89,54 @@ def test_a_restored_learner_goes_on_as_if_nothing_had_happened(
     assert restored.weights()[1] == after  # digests: equal to the bit
     restored.stop()
     AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(("ranks", "zero", "poison"), [(1, 0, np.nan), (2, 0, -np.inf), (2, 1, np.nan), (2, 3, -np.inf)])
+def test_an_update_with_a_number_that_is_not_finite_is_left_out_or_stops_the_run_and_names_the_rollout(
+    ray_session: None, tiny_checkpoint: Path, ranks: int, zero: int, poison: float
+):
+    learner = Learner(recipe(ranks, zero, 256, nonfinite="skip"), tiny_checkpoint, "cpu")
+    before = learner.weights()[1]
+    bad = rows(0, count=6)
+    bad[3].engine_logp[1] = poison  # of 2 ranks, one has it
+    stats = learner.update([bad], 0)
+    assert (stats["updates/skipped"], stats["tokens/trained"], stats["loss"]) == (1, 0, None)
+    assert learner.weights()[1] == before
+    stats = learner.update([bad, rows(1)], 0)  # the second update is made as if the first had not been tried
+    assert stats["updates/skipped"] == 1 and stats["tokens/trained"] == sum(len(row.ids) for row in rows(1))
+    weights, [loss], [norm] = plain_torch_update(tiny_checkpoint, [rows(1)])
+    assert (stats["loss"], stats["grad_norm"]) == (pytest.approx(loss, rel=1e-5), pytest.approx(norm, rel=1e-5))
+    reference, after = learner.weights()
+    for name, packed in ray.get(reference).items():
+        assert (packed.tensor() - weights[name]).abs().max() < 0.05 * LR, name
+    learner._recipe = recipe(ranks, zero, 256)
+    with pytest.raises(NonFinite, match=r"rollout 0-3: engine_logp (nan|-inf).*learner.nonfinite=skip"):
+        learner.update([bad], 1)
+    assert learner.weights()[1] == after
+    learner.stop()
+
+
+@pytest.mark.parametrize(("ranks", "zero"), [(1, 0), (2, 3)])
+def test_rows_are_scored_by_the_policy_as_it_is_and_by_the_reference_as_it_was(
+    ray_session: None, tiny_checkpoint: Path, ranks: int, zero: int
+):
+    settings = recipe(ranks, zero, 256).model_copy(update={"objective": Objective(kl=Kl(coef=0.1, where="reward"))})
+    learner = Learner(settings, tiny_checkpoint, "cpu")
+    given = rows(0, count=7)
+    first, reference = learner.logprobs(given), learner.reference_logprobs(given)
+    learner.update([given], 0)
+    later = learner.logprobs(given)
+    model = AutoModelForCausalLM.from_pretrained(tiny_checkpoint, dtype=torch.float32).eval()
+    for row in given:
+        ids = torch.from_numpy(np.concatenate([row.prompt_ids, row.ids]).astype(np.int64))
+        with torch.no_grad():
+            logp = model(ids[None]).logits[0].log_softmax(-1)[len(row.prompt_ids) - 1 : -1]
+        expected = logp.gather(1, ids[len(row.prompt_ids) :, None])[:, 0].numpy()
+        np.testing.assert_allclose(first[row.id], expected, atol=1e-5)
+        np.testing.assert_array_equal(reference[row.id], first[row.id])
+        np.testing.assert_array_equal(learner.reference_logprobs(given)[row.id], reference[row.id])
+        assert np.abs(later[row.id] - first[row.id]).max() > 1e-4
+    learner.stop()
 
 
 def test_a_planted_pickle_in_a_checkpoint_is_refused_and_does_not_run(ray_session: None, tiny_checkpoint: Path, tmp_path: Path):

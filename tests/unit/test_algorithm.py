@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from recipes.schema import Recipe
-from rl.algorithm import prepare
+from rewards.verdict import Verdict
+from rl.algorithm import NonFinite, prepare
+from rl.loop import TooManyCut, refuse_cut
 from rollout.types import Completion, Group, Problem, Request, Rollout
 
 
@@ -25,7 +27,7 @@ def recipe(updates: int) -> Recipe:
 
 def test_dler_rows_carry_the_hand_computed_advantages_and_sum_to_one_denominator():
     groups = [group(0, [1, 0, 0, 0], [10, 40, 40, 40]), group(1, [1, 1, 1, 0], [10, 10, 20, 40])]
-    [rows] = prepare(groups, recipe(1))
+    [rows] = prepare(groups, recipe(1)).updates
     expected = [1.7321, -0.5774, -0.5774, -0.5774, 0.5774, 0.5774, 0.5774, -1.7321]  # core.md 1.9, T1
     np.testing.assert_allclose([row.advantage for row in rows], expected, atol=1e-4)
     np.testing.assert_allclose([rollout.advantage for item in groups for rollout in item.rollouts], expected, atol=1e-4)
@@ -35,7 +37,7 @@ def test_dler_rows_carry_the_hand_computed_advantages_and_sum_to_one_denominator
 
 @pytest.mark.parametrize(("kept", "updates"), [(4, 2), (3, 2), (1, 2), (5, 4)])
 def test_groups_stay_whole_and_every_update_has_its_own_denominator(kept: int, updates: int):
-    batch = prepare([group(index, [1, 0, 0, 1], [3, 4, 5, 6]) for index in range(kept)], recipe(updates))
+    batch = prepare([group(index, [1, 0, 0, 1], [3, 4, 5, 6]) for index in range(kept)], recipe(updates)).updates
     assert len(batch) == min(updates, kept)
     owners = [{int(row.ids[0]) for row in rows} for rows in batch]
     assert sum(map(len, owners)) == kept == len(set.union(*owners))
@@ -45,4 +47,104 @@ def test_groups_stay_whole_and_every_update_has_its_own_denominator(kept: int, u
 
 
 def test_a_step_without_groups_makes_no_update():
-    assert prepare([], recipe(2)) == []
+    assert prepare([], recipe(2)).updates == []
+
+
+def settings(**changes) -> Recipe:
+    return Recipe.model_validate({"sampler": {"prompts": 2, "group_size": 4}, "advantage": {"scale": "none"}, **changes})
+
+
+def cut(item: Group, *samples: int) -> Group:
+    for sample in samples:
+        completion = item.rollouts[sample].completion
+        item.rollouts[sample].completion = Completion(completion.ids, completion.logprobs, "length", completion.versions)
+    return item
+
+
+def test_p07_masked_rollouts_leave_numerator_and_denominator_alike():
+    groups = [cut(group(0, [1, 0, 0, 0], [10, 40, 50, 50]), 2, 3), group(1, [1, 1, 1, 0], [10, 10, 20, 40])]
+    scored, masked = (prepare(groups, settings(budget={"limit": 50, "cut": cut})).updates[0] for cut in ("score", "mask"))
+    assert [row.id for row in masked] == [row.id for row in scored if row.id not in ("0-2", "0-3")]
+    assert [row.weight for row in scored] == [pytest.approx(1 / 230)] * 8 and [row.weight for row in masked] == [pytest.approx(1 / 130)] * 6
+    assert [row.advantage for row in masked] == [row.advantage for row in scored if row.id not in ("0-2", "0-3")]  # they still are peers
+
+
+def test_p07_an_update_of_nothing_but_cut_rollouts_is_not_made():
+    groups = [cut(group(0, [1, 0, 0, 0], [50] * 4), 0, 1, 2, 3), group(1, [1, 1, 1, 0], [10, 10, 20, 40])]
+    batch = prepare(groups, settings(budget={"limit": 50, "cut": "mask"}, learner={"updates_per_step": 2}))
+    assert [{row.id[0] for row in rows} for rows in batch.updates] == [{"1"}]
+    assert batch.metrics["selected"] == 0.5
+
+
+def test_p07_a_first_step_of_cut_rollouts_stops_the_run_with_the_remedy():
+    refuse_cut(0.95, settings())
+    with pytest.raises(TooManyCut, match=r"96.0% .* budget.limit 128, more than budget.cut_stop 95.0%: raise budget.limit"):
+        refuse_cut(0.96, settings())
+
+
+@pytest.mark.parametrize(
+    ("others", "rows", "weight"), [("drop", ["0-0", "0-1", "0-2"], 1 / 60), ("zero", [f"0-{i}" for i in range(4)], 1 / 100)]
+)
+def test_what_is_not_selected_is_left_out_or_stays_with_advantage_zero(others, rows, weight):  # core.md 5.10
+    select = {"rollouts": "shortest", "keep": 3, "others": others}
+    batch = prepare([group(0, [1, 1, 0, 1], [10, 30, 20, 40])], settings(select=select, advantage={"scale": "group"}))
+    assert [row.id for row in batch.updates[0]] == rows
+    np.testing.assert_allclose([row.advantage for row in batch.updates[0]], [0.7071, 0.7071, -1.4142, 0][: len(rows)], atol=1e-4)
+    assert all(row.weight == pytest.approx(weight) for row in batch.updates[0])
+
+
+def test_kl_in_the_reward_is_taken_off_before_advantages_are():
+    given = group(0, [1, 1, 0, 0], [2, 4, 2, 4])
+    for rollout in given.rollouts:
+        rollout.terms["verdict"] = rollout.reward
+        rollout.completion.logprobs[:] = -1.0
+    recipe = settings(objective={"kl": {"coef": 0.1, "estimator": "k1", "where": "reward"}})
+    asked: list[str] = []
+
+    def reference(rows):
+        asked.extend(row.id for row in rows)
+        return {row.id: np.full(len(row.ids), -1.5, np.float32) for row in rows}
+
+    [rows] = prepare([given], recipe, reference).updates
+    assert asked == ["0-0", "0-1", "0-2", "0-3"]
+    rewards = [1 - 0.1, 1 - 0.2, -0.1, -0.2]  # half a nat a token
+    assert [rollout.reward for rollout in given.rollouts] == pytest.approx(rewards)
+    assert [rollout.terms["kl"] for rollout in given.rollouts] == pytest.approx([-0.1, -0.2, -0.1, -0.2])
+    assert [row.advantage for row in rows] == pytest.approx([reward - np.mean(rewards) for reward in rewards])
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("reward", r"problem p1, rollout 1-2: its reward is nan \(kl nan\)"),
+        ("logprob", r"problem p1, rollout 1-2: the engine's logprob of token 3 is -inf"),
+    ],
+)
+def test_a_number_that_is_not_finite_is_named_and_never_averaged_in(where: str, message: str):
+    good, bad = group(0, [1, 0, 0, 1], [5] * 4), group(1, [1, 0, 0, 0], [5] * 4)
+    if where == "reward":
+        bad.rollouts[2].reward, bad.rollouts[2].terms = float("nan"), {"verdict": 0.0, "kl": float("nan")}
+    else:
+        bad.rollouts[2].completion.logprobs[3] = -np.inf
+    with pytest.raises(NonFinite, match=message):
+        prepare([good, bad], settings())
+    batch = prepare([good, bad], settings(learner={"nonfinite": "skip"}))
+    assert [row.id[0] for row in batch.updates[0]] == ["0"] * 4 and batch.metrics["groups/nonfinite"] == 1
+    alone = prepare([good], settings()).updates[0]
+    assert [(row.id, row.advantage, row.weight) for row in batch.updates[0]] == [(row.id, row.advantage, row.weight) for row in alone]
+    assert prepare([bad], settings(learner={"nonfinite": "skip"})).updates == []
+
+
+def test_p14_the_share_of_gradient_from_groups_of_constant_correctness_is_known():
+    mixed, right = group(0, [1, 0, 0, 1], [10] * 4), group(1, [1.0, 0.9, 0.8, 0.7], [10] * 4)
+    for rollout in [mixed.rollouts[0], mixed.rollouts[3], *right.rollouts]:
+        rollout.verdict = Verdict("right", "integer")
+    metrics = prepare([mixed, right], settings()).metrics
+    assert metrics["advantage/constant"] == pytest.approx(0.4 / 2.4) and metrics["advantage/max"] == pytest.approx(0.5)
+    assert prepare([right], settings()).metrics["advantage/constant"] == 1.0
+
+
+def test_deciles_are_of_length_and_shared_out_evenly():
+    groups = [group(index, [1, 0, 0, 1, 1], [7 * index + step for step in range(1, 6)]) for index in range(4)]
+    [rows] = prepare(groups, settings(sampler={"prompts": 4, "group_size": 5})).updates
+    assert [row.decile for row in sorted(rows, key=lambda row: len(row.ids))] == [decile for decile in range(10) for _ in range(2)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,7 +50,7 @@ def test_recipes_are_listed_with_what_they_are():
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Overrides that `laconic eval` hands on; no engine is started."""
     seen: list[list[str]] = []
-    module = SimpleNamespace(evaluate_checkpoint=lambda checkpoint, overrides, folder, console: seen.append(overrides))
+    module = SimpleNamespace(evaluate_checkpoint=lambda checkpoint, overrides, folder, overwrite, console: seen.append(overrides))
     monkeypatch.setitem(sys.modules, "launch.evaluate", module)
     return seen
 
@@ -67,21 +69,30 @@ def test_no_samples_are_refused_not_ignored(asked):
     assert asked == []
 
 
-def test_only_train_advises_to_resume_when_it_is_stopped(monkeypatch):
-    def stop(*args: object, **options: object) -> None:
-        raise KeyboardInterrupt
+def test_stopping_says_what_the_stopped_code_has_to_add(monkeypatch):
+    """A run that was open adds that it can be resumed; a cold start, a plan or an evaluation has nothing to resume."""
+    told = KeyboardInterrupt("SIGTERM")
+    told.add_note("`--resume` goes on")
+    for error, words in ((told, "stopped: SIGTERM. `--resume` goes on"), (KeyboardInterrupt(), "stopped: interrupted")):
 
-    for module, function in [
-        ("launch.stages", "run_recipe"),
-        ("launch.evaluate", "evaluate_checkpoint"),
-        ("rl.merge", "merge"),
-        ("rewards.judge_file", "judge_file"),
-    ]:
-        monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{function: stop}))
-    assert laconic("train", "quickstart") == (130, "stopped: interrupted; `--resume` goes on from the last checkpoint\n")
-    for words in (("eval", "x"), ("merge", "a", "b", "--out", "c"), ("judge", "x.jsonl")):
-        code, text = laconic(*words)
-        assert (code, text.strip()) == (130, "stopped: interrupted")
+        def stop(*args: object, error: KeyboardInterrupt = error, **options: object) -> None:
+            raise error
+
+        for module, function in [("launch.stages", "run_recipe"), ("launch.evaluate", "evaluate_checkpoint"), ("rl.merge", "merge")]:
+            monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{function: stop}))
+        for command in (("train", "quickstart"), ("eval", "x"), ("merge", "a", "b", "--out", "c")):
+            code, text = laconic(*command)
+            assert (code, text.strip()) == (130, words)
+
+
+def test_sigterm_is_an_interrupt_from_the_first_moment(monkeypatch):
+    def stop(*args: object, **options: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the signal did not arrive")
+
+    monkeypatch.setitem(sys.modules, "launch.stages", SimpleNamespace(run_recipe=stop))
+    code, text = laconic("train", "quickstart")
+    assert (code, text.strip()) == (130, "stopped: SIGTERM")
 
 
 @pytest.mark.parametrize("option", ["--wall-s", "--memory-mb"])

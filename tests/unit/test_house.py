@@ -6,12 +6,9 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
-
-from recipes.keys import keys
 
 ROOT = Path(__file__).resolve().parents[2]
 HOUSE = ["recipes", "rewards", "rollout", "rl", "evaluation", "launch"]  # each may import those to its left
@@ -104,15 +101,3 @@ def test_recipes_are_checked_and_explained_without_torch():
     code = f"import sys, recipes.loader, recipes.keys, recipes.reference; recipes.loader.load('dler'); print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
-
-
-@pytest.mark.parametrize("key", [key.name for key in keys()])
-def test_every_recipe_key_is_read_outside_the_recipes(key: str):
-    """A key that nothing reads would be ignored in silence; that each one changes the run is for the tests of its reader."""
-    assert key.rpartition(".")[2].partition("[")[0] in attributes_read()
-
-
-@cache
-def attributes_read() -> set[str]:
-    readers = [path for path in MODULES if path.parent.name != "recipes"]
-    return {node.attr for path in readers for node in ast.walk(tree(path)) if isinstance(node, ast.Attribute)}

@@ -9,18 +9,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from recipes.schema import Correction, Kl, Objective
-from rl.objective import aggregation_weights, kl_penalty, loss, policy_loss, tis_weights
+from recipes.schema import Correction, Entropy, Kl, Objective
+from rl import objective as rl_objective
+from rl.objective import EntropyBonus, aggregation_weights, correction_weights, culprit, kl_penalty, policy_loss, rollout_mean
 
 B, T, V = 4, 5, 3
 AGGREGATES = ["token_mean", "sequence_mean", "sequence_sum", "constant"]
 EVERYTHING = Objective(
-    kl=Kl(coef=0.3, estimator="k3"), entropy=0.2, dual_clip=1.5, old_logprobs="learner", correction=Correction(kind="tis", cap=1.2)
+    kl=Kl(coef=0.3, estimator="k3"),
+    entropy=Entropy(coef=0.2),
+    dual_clip=1.5,
+    old_logprobs="learner",
+    correction=Correction(kind="tis", high=1.2),
 )
 
 
 def tensor(*values):
     return torch.tensor(values, dtype=torch.float64)
+
+
+def loss(batch, objective):
+    """The loss of a batch whose rows are the first dimension."""
+    row = torch.arange(len(batch["mask"])).view(-1, *[1] * (batch["mask"].dim() - 1)).expand_as(batch["mask"])
+    return rl_objective.loss({"row": row, "decile": row % 10} | batch, objective, objective.entropy.coef)
 
 
 class ToyPolicy:
@@ -34,6 +45,8 @@ class ToyPolicy:
         logp_BT = self.score(self.logits_BV)[0].detach()
         self.fixed = {
             "mask": torch.arange(T)[None] < torch.tensor([5, 3, 1, 4])[:, None],
+            "row": torch.arange(B)[:, None].expand(B, T),
+            "decile": torch.arange(B)[:, None].expand(B, T),
             "weight": torch.rand(B, 1, generator=draw, dtype=torch.float64).expand(B, T),
             "advantage": torch.randn(B, 1, generator=draw, dtype=torch.float64).expand(B, T),
             **{f"{name}_logp": logp_BT + gap for name, gap in zip(["old", "engine", "ref"], gaps, strict=True)},
@@ -65,7 +78,7 @@ class ToyPolicy:
 )
 def test_the_clipped_ratio_gives_its_published_numbers(ratio, advantage, clip_high, dual_clip, expected, clipped):
     logp = tensor(np.log(ratio)).requires_grad_()
-    token_loss, is_clipped = policy_loss(logp, tensor(0), tensor(advantage), 0.2, clip_high, dual_clip)
+    token_loss, is_clipped = policy_loss(logp, logp.exp(), tensor(advantage), Objective(clip_high=clip_high, dual_clip=dual_clip))
     assert token_loss.item() == pytest.approx(expected) and is_clipped.item() is clipped
     (gradient,) = torch.autograd.grad(token_loss.sum(), logp)
     assert gradient.item() == pytest.approx(0 if clipped else -advantage * ratio)
@@ -73,7 +86,7 @@ def test_the_clipped_ratio_gives_its_published_numbers(ratio, advantage, clip_hi
 
 def test_on_policy_the_gradient_is_the_advantage_times_the_score():
     logp = tensor(-1.0, -2.0, -0.1).requires_grad_()
-    token_loss, clipped = policy_loss(logp, logp.detach(), tensor(1, -2, 0.5), 0.2, 0.28, 10)
+    token_loss, clipped = policy_loss(logp, (logp - logp.detach()).exp(), tensor(1, -2, 0.5), Objective(dual_clip=10))
     (gradient,) = torch.autograd.grad(token_loss.sum(), logp)
     assert gradient.tolist() == [-1, 2, -0.5] and not clipped.any()
 
@@ -117,11 +130,97 @@ def test_kl_estimators_give_their_published_numbers(estimator, expected):  # cor
     np.testing.assert_allclose(kl_penalty(tensor(-1, -1), tensor(-1.1, -0.5), estimator), expected, atol=1e-4)
 
 
-def test_truncated_importance_weights_give_their_published_numbers():  # core.md 6.4
+CORRECTIONS = [
+    (Correction(kind="none"), [1, 1, 1, 1]),
+    (Correction(kind="tis", high=2), [1.3499, 0.3012, 2, 1.0101]),
+    (Correction(kind="clamp", low=0.5, high=5), [1.3499, 0.5, 5, 1.0101]),
+    (Correction(kind="icepop", low=0.5, high=5), [1.3499, 0, 0, 1.0101]),
+    (Correction(kind="sequence_mask", low=0.5, high=1.3198), [0, 0, 0, 0]),  # the geometric mean is 1.31983
+    (Correction(kind="sequence_mask", low=0.5, high=1.32), [1.3499, 0.3012, 7.3891, 1.0101]),
+    (Correction(kind="sequence_mask", low=0.997, high=1.003), [0, 0, 0, 0]),
+]
+
+
+@pytest.mark.parametrize(("settings", "expected"), CORRECTIONS)
+def test_mismatch_corrections_give_their_published_numbers(settings, expected):  # core.md 6.4
     old_logp = tensor(0.3, -1.2, 2.0, 0.01).requires_grad_()
-    weight = tis_weights(old_logp, torch.zeros(4), cap=2)
-    np.testing.assert_allclose(weight, [1.3499, 0.3012, 2, 1.0101], atol=1e-4)
+    mask, row = torch.ones(4, dtype=torch.bool), torch.zeros(4, dtype=torch.int64)
+    weight = correction_weights(old_logp, tensor(0, 0, 0, 0), mask, row, settings)
+    np.testing.assert_allclose(weight, expected, atol=1e-4)
     assert not weight.requires_grad
+
+
+def test_the_sequence_ratio_is_the_geometric_mean_and_clips_whole_rollouts():  # core.md 6.3, GSPO
+    log_ratio = tensor(0.2, -0.1, 0.05, 9.0)
+    mask, row = torch.tensor([True, True, True, False]), torch.zeros(4, dtype=torch.int64)
+    ratio = torch.exp(rollout_mean(log_ratio, mask, row))
+    np.testing.assert_allclose(ratio, 1.05127, atol=1e-5)
+    settings = Objective(ratio="sequence", clip_low=3e-4, clip_high=4e-4, aggregate="sequence_mean")
+    token_loss, clipped = policy_loss(log_ratio, ratio, tensor(1, 1, 1, 1), settings)
+    np.testing.assert_allclose(token_loss, -1.0004)
+    assert clipped.all()
+
+
+def test_a_sequence_ratio_moves_all_its_tokens_together():
+    policy = ToyPolicy()
+    settings = Objective(ratio="sequence", clip_low=0.9, clip_high=9.0, aggregate="sequence_mean")
+    logp = policy.batch()["logp"].detach().requires_grad_()
+    (gradient_BT,) = torch.autograd.grad(loss(policy.batch() | {"logp": logp}, settings)[0], logp)
+    for gradient_T, mask_T in zip(gradient_BT, policy.fixed["mask"], strict=True):
+        assert (gradient_T[mask_T] == gradient_T[0]).all() and not gradient_T[~mask_T].any() and gradient_T[0] != 0
+
+
+@pytest.mark.parametrize(("low", "high", "expected"), [(1.0, 4.0, [0.5, 1, 3, 5]), (10, 0.2, [0.5, 1, 1.2, 1.2])])
+def test_cispo_weighs_by_the_clipped_ratio_and_drops_no_token(low, high, expected):  # core.md 6.3: TRL's convention, verl's
+    logp = torch.log(tensor(0.5, 1, 3, 6)).requires_grad_()
+    settings = Objective(surrogate="cispo", clip_low=low, clip_high=high)
+    token_loss, clipped = policy_loss(logp, logp.exp(), tensor(1, 1, 1, 1), settings)
+    (gradient,) = torch.autograd.grad(token_loss.sum(), logp)
+    np.testing.assert_allclose(-gradient, expected)
+    np.testing.assert_allclose(token_loss.detach(), -tensor(*expected) * logp.detach())
+    assert clipped.tolist() == [e != r for e, r in zip(expected, [0.5, 1, 3, 6], strict=True)]
+
+
+def test_an_adaptive_entropy_bonus_grows_below_its_target_and_rests_above():  # structured.md 10.1
+    settings = Entropy(coef=0.01, target=0.2, delta=0.005, most=0.017)
+    start = EntropyBonus(settings.coef)
+    low, high = start.adapted(0.15, settings), start.adapted(0.3, settings)
+    assert (low.coef, low.weight) == (pytest.approx(0.015), pytest.approx(0.015))
+    assert (high.coef, high.weight) == (pytest.approx(0.005), 0.0)
+    assert low.adapted(0.1, settings).coef == 0.017 and high.adapted(0.3, settings).adapted(0.3, settings).coef == 0.0
+    assert start.adapted(9.0, Entropy(coef=0.01)) == start
+
+
+@pytest.mark.parametrize("name", ["engine_logp", "old_logp", "ref_logp", "logp", "entropy", "advantage"])
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_named_with_its_row(name, poison):
+    policy = ToyPolicy()
+    batch = policy.batch()
+    assert culprit(batch) is None
+    poisoned = batch[name].detach().clone()
+    poisoned[3, 2] = poison
+    assert culprit(batch | {name: poisoned}) == (f"{name} {poison}", 3)
+    beyond = batch[name].detach().clone()
+    beyond[2, 4] = poison  # masked
+    assert culprit(batch | {name: beyond}) is None
+
+
+def test_a_ratio_that_overflows_is_named():
+    policy = ToyPolicy()
+    old = policy.fixed["old_logp"].clone()
+    old[1, 1] = -1e9
+    assert culprit(policy.batch() | {"old_logp": old}) == ("ratio inf", 1)
+
+
+def test_the_kept_share_is_counted_by_length_decile():
+    policy = ToyPolicy()
+    policy.fixed["old_logp"] = policy.fixed["engine_logp"].clone()
+    policy.fixed["old_logp"][1] += 3.0  # the row of three tokens is far off
+    settings = Objective(old_logprobs="learner", correction=Correction(kind="icepop", low=0.5, high=2.0))
+    stats = {name: value.item() for name, value in loss(policy.batch(), settings)[1].items()}
+    assert [stats[f"length_{decile}"] for decile in range(5)] == [5, 3, 1, 4, 0]
+    assert [stats[f"kept_{decile}"] for decile in range(5)] == [5, 0, 1, 4, 0]
+    assert stats["correction"] == pytest.approx(10)
 
 
 def test_unknown_kinds_are_refused():
@@ -137,7 +236,9 @@ def test_unknown_kinds_are_refused():
         Objective(),
         Objective(dual_clip=1.2),
         *(Objective(kl=Kl(coef=0.3, estimator=estimator)) for estimator in ["k1", "k2", "k3"]),
-        Objective(entropy=0.2),
+        Objective(ratio="sequence", clip_low=3e-2, clip_high=4e-2, aggregate="sequence_mean"),
+        Objective(ratio="sequence", clip_low=0.9, clip_high=9.0, aggregate="sequence_mean"),
+        Objective(entropy=Entropy(coef=0.2)),
         EVERYTHING,
     ],
 )
@@ -164,7 +265,7 @@ def test_the_entropy_bonus_raises_entropy_and_the_kl_term_lowers_the_distance():
     policy = ToyPolicy()
     policy.fixed |= {"advantage": torch.zeros(B, T, dtype=torch.float64), "weight": torch.ones(B, T, dtype=torch.float64)}
     before, mask = policy.batch(), policy.fixed["mask"]
-    entropy_BT = policy.score(step_against(policy, Objective(entropy=1.0)))[1]
+    entropy_BT = policy.score(step_against(policy, Objective(entropy=Entropy(coef=1.0))))[1]
     assert (entropy_BT > before["entropy"]).all()
     for estimator in ["k2", "k3"]:
         logp_BT = policy.score(step_against(policy, Objective(kl=Kl(coef=1.0, estimator=estimator))))[0]
@@ -190,7 +291,7 @@ def outcome(batch, objective, leaf):
 def test_a_coefficient_of_zero_removes_its_term_bit_for_bit():
     policy = ToyPolicy()
     bare = Objective(dual_clip=1.5)
-    switched_off = Objective(dual_clip=1.5, kl=Kl(coef=0.0, estimator="k3"), entropy=0.0)
+    switched_off = Objective(dual_clip=1.5, kl=Kl(coef=0.0, estimator="k3"), entropy=Entropy(coef=0.0))
     without = {name: value for name, value in policy.batch().items() if name != "ref_logp"}
     poisoned = policy.batch() | {"ref_logp": torch.full((B, T), torch.nan, dtype=torch.float64)}
     total, gradient, _ = outcome(without, bare, policy.logits_BV)
@@ -202,7 +303,13 @@ def test_a_coefficient_of_zero_removes_its_term_bit_for_bit():
 def test_each_term_that_is_on_changes_the_loss_and_its_gradient():
     policy = ToyPolicy()
     total, gradient, _ = outcome(policy.batch(), Objective(old_logprobs="learner"), policy.logits_BV)
-    for term in ({"kl": Kl(coef=0.1)}, {"entropy": 0.1}, {"correction": Correction(kind="tis")}, {"dual_clip": 1.01}, {"clip_low": 0.01}):
+    for term in (
+        {"kl": Kl(coef=0.1)},
+        {"entropy": Entropy(coef=0.1)},
+        {"correction": Correction(kind="tis")},
+        {"dual_clip": 1.01},
+        {"clip_low": 0.01},
+    ):
         other_total, other_gradient, _ = outcome(policy.batch(), Objective(old_logprobs="learner", **term), policy.logits_BV)
         assert not torch.equal(total, other_total) and not torch.equal(gradient, other_gradient), term
 
@@ -215,7 +322,7 @@ def test_what_stands_at_masked_positions_changes_nothing(mask_BT, poison):
     clean = outcome(policy.batch(), EVERYTHING, policy.logits_BV)
     batch = policy.batch()
     # Multiplying, not replacing: a NaN that reached the gradient would show.
-    batch = {name: value if name == "mask" else value * torch.where(mask, 1.0, poison) for name, value in batch.items()}
+    batch = {name: value if name in ("mask", "row", "decile") else value * torch.where(mask, 1.0, poison) for name, value in batch.items()}
     total, gradient, stats = outcome(batch, EVERYTHING, policy.logits_BV)
     if np.isfinite(poison):
         assert torch.equal(gradient, clean[1])

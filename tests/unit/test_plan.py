@@ -70,6 +70,33 @@ def test_prompts_become_updates_and_micro_batches():
     assert work.longest == 5024
 
 
+def test_only_selected_rollouts_make_micro_batches():
+    whole = load("dler", "tiny")
+    for others, share in (("drop", 2), ("zero", 1)):
+        work = step_work(load("dler", "tiny", ["select.rollouts=shortest", "select.keep=4", f"select.others={others}"]))
+        assert work.rows_per_update == step_work(whole).rows_per_update // share
+        assert work.rollouts == step_work(whole).rollouts
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["objective.kl.estimator=k1", "objective.kl.coef=0.1"], "k1 as a loss"),
+        (["objective.kl.where=reward", "objective.kl.coef=0.1"], "a length penalty that budget does not show"),
+        (["objective.ratio=sequence"], "ratio: sequence goes with sequence_mean"),
+        (["objective.ratio=sequence", "objective.aggregate=sequence_mean"], "hardly ever binds"),
+        (["advantage.centre=leave_one_out", "advantage.scale=group"], "so this is GRPO"),
+        (
+            ["advantage.scale=group", "reward=[{kind: verdict}, {kind: function, name: 'tests.faults.by_length:by_length'}]"],
+            "has no effect there",
+        ),
+    ],
+)
+def test_a_method_that_hardly_does_what_its_name_says_is_a_warning(changes, words):
+    assert any(words in warning for warning in plan(load("dler", "tiny", changes), LAPTOP).warnings)
+    assert not any(words in warning for warning in plan(load("dler", "tiny"), LAPTOP).warnings)
+
+
 def test_the_explanation_says_what_the_step_does():
     text = explain(plan(load("da_dler", "tiny"), LAPTOP))
     assert "24 prompts x 8 rollouts = 192 of at most 104 tokens; groups of constant reward are replaced (at most 240 times)" in text

@@ -40,7 +40,7 @@ BROKEN = {
     "learner:\n  zero_stage: 4": "2: learner.zero_stage: 4 is not allowed; needs one of 0, 1, 2, 3",
     "model:\n  dtype: fp16": '2: model.dtype: "fp16" is not allowed; needs one of fp32, bf16',
     "objective:\n  kl:\n    estimator: k4": '3: objective.kl.estimator: "k4" is not allowed; needs one of k1, k2, k3',
-    "objective:\n  clip_low: 1": "2: objective.clip_low: 1 is not allowed; needs a number, above 0 and below 1",
+    "objective:\n  clip_low: 0": "2: objective.clip_low: 0 is not allowed; needs a number, above 0",
     "objective:\n  dual_clip: 1": "2: objective.dual_clip: 1 is not allowed; needs a number, above 1 or null",
     "judge:\n  not_judged_limit: 2": "2: judge.not_judged_limit: 2 is not allowed; needs a number, at least 0 and at most 1",
     "tiny:\n  families: [chain, sums]": '2: tiny.families[1]: "sums" is not allowed; needs one of chain, product, sum, linear',
@@ -237,7 +237,7 @@ def test_the_dler_preset_is_the_papers_card():  # core.md 7b, dler_paper and sec
     assert (recipe.budget.limit, recipe.reward[1].kind, recipe.reward[1].keep) == (4000, "truncate", 0.0)
     assert (recipe.advantage.centre, recipe.advantage.scale, recipe.advantage.boost) == ("group", "batch", 0.0)
     assert (objective.clip_low, objective.clip_high, objective.dual_clip, objective.aggregate) == (0.2, 0.28, None, "token_mean")
-    assert (objective.kl.estimator, objective.kl.coef, objective.entropy) == ("k2", 5e-4, 0.0)
+    assert (objective.kl.estimator, objective.kl.coef, objective.entropy.coef) == ("k2", 5e-4, 0.0)
     assert (learner.lr, learner.weight_decay, learner.grad_clip, learner.warmup_steps, recipe.train.steps) == (1e-6, 0.01, 1.0, 0, 450)
 
 

@@ -43,7 +43,7 @@ def add_evaluation(run: Path, step: int, groups: list[Group], settings: dict | N
     result = score(groups, checkpoint=f"checkpoints/step-{step}", step=step, source="tiny", settings=settings or SETTINGS)
     (run / "evals").mkdir(exist_ok=True)
     (run / "evals" / f"step-{step}.json").write_text(json.dumps(result))
-    pq.write_table(rows(groups, step), run / "evals" / f"step-{step}.parquet")
+    pq.write_table(rows(groups, step, "digest"), run / "evals" / f"step-{step}.parquet")
     return result
 
 
@@ -71,7 +71,7 @@ def run(tmp_path: Path) -> Path:
         for t in range(3)
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in metrics))
-    pq.write_table(rows(make_groups(1, 40, problems=3), 2), folder / "samples" / "step-00002.parquet")
+    pq.write_table(rows(make_groups(1, 40, problems=3), 2, "digest"), folder / "samples" / "step-00002.parquet")
     add_evaluation(folder, 0, make_groups(right=12, tokens=200))
     add_evaluation(folder, 3, make_groups(right=20, tokens=50))
     return folder

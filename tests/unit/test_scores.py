@@ -259,7 +259,7 @@ def test_a_score_is_strict_json_with_the_documented_keys() -> None:  # docs/arch
 
 
 def test_rows_keep_every_sample_whole_with_the_documented_columns() -> None:
-    table = rows([make_group("a", [(4, "right"), (0, "unjudged")])], step=12)
+    table = rows([make_group("a", [(4, "right"), (0, "unjudged")])], step=12, template="digest")
     assert table.schema == SCHEMA
     first, second = table.to_pylist()
     assert (first["step"], first["problem_id"], first["tokens"], first["think_tokens"], first["version"]) == (12, "a", 4, 2, 3)

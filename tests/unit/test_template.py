@@ -17,7 +17,7 @@ def completion(ids: list[int], finish: str) -> Completion:
     return Completion(np.array(ids, np.int32), np.zeros(len(ids), np.float32), finish, np.zeros(len(ids), np.int32))
 
 
-def test_the_stop_token_trains_but_is_not_shown_and_a_cut_answer_gets_none(tiny_checkpoint: Path):
+def test_p06_the_stop_token_trains_but_is_not_shown_and_a_cut_answer_gets_none(tiny_checkpoint: Path):
     template = load_template(tiny_checkpoint)
     ids = template.tokenizer("</think>\n\\boxed{42}")["input_ids"]
     [stop] = template.stop_ids
@@ -27,7 +27,7 @@ def test_the_stop_token_trains_but_is_not_shown_and_a_cut_answer_gets_none(tiny_
     assert template.answer_start(np.array(ids[1:])) is None
 
 
-def test_every_stop_id_of_the_generation_config_counts(tiny_checkpoint: Path, tmp_path: Path):
+def test_p06_every_stop_id_of_the_generation_config_counts(tiny_checkpoint: Path, tmp_path: Path):
     folder = tmp_path / "two"
     shutil.copytree(tiny_checkpoint, folder)
     eos = load_template(tiny_checkpoint).stop_ids[0]

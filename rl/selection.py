@@ -1,0 +1,41 @@
+"""Selection: which rollouts of a group are worth training on. Sampling is cheap beside the update, so sample more and keep the best.
+
+Simplification: rollouts of one group only, by reward and length; the learner's own numbers (entropy) are not asked.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recipes.schema import Select
+
+
+def selected(reward_PG: np.ndarray, tokens_PG: np.ndarray, settings: Select) -> np.ndarray:
+    """Rollouts to train on, bool [prompts, rollouts]: `settings.keep` of every prompt. Ties go to the earlier sample; among the highest of
+    `max_variance` to the later.
+
+    `max_variance`: the subset of largest reward variance (PODS, arXiv 2504.13818); `shortest`, and `efficient` (most reward per
+    token): GFPO, arXiv 2508.09726.
+    """
+    if settings.keep is None:
+        return np.ones(reward_PG.shape, dtype=bool)
+    match settings.rollouts:
+        case "max_variance":
+            order_PG = np.stack([_max_variance(reward_G, settings.keep) for reward_G in reward_PG])
+        case "shortest":
+            order_PG = np.argsort(tokens_PG, axis=1, kind="stable")
+        case "efficient":
+            order_PG = np.argsort(-reward_PG / np.maximum(tokens_PG, 1), axis=1, kind="stable")
+        case _:
+            raise ValueError(f"select.rollouts: {settings.rollouts!r}: expected all, max_variance, shortest or efficient")
+    kept_PG = np.zeros(reward_PG.shape, dtype=bool)
+    np.put_along_axis(kept_PG, order_PG[:, : settings.keep], True, axis=1)
+    return kept_PG
+
+
+def _max_variance(reward_G: np.ndarray, keep: int) -> np.ndarray:
+    """Indices of the `keep` rewards of largest variance: some of the lowest and the rest of the highest (PODS, theorem 1)."""
+    order = np.argsort(reward_G, kind="stable")
+    ends = [np.concatenate([order[:low], order[len(order) - (keep - low) :]]) for low in range(keep + 1)]
+    variances = np.array([np.var(reward_G[indices]) for indices in ends])
+    return ends[int(np.argmax(variances > variances.max() - 1e-12))]  # rounding must not decide between equals

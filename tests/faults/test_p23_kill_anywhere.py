@@ -1,0 +1,131 @@
+"""Kill and resume (P23): one run is killed at twelve points, one after the other, and resumed each time; another is left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.faults.killer import POINTS
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+STEPS = 8
+
+# Which call to die in, counted in each process from its start or resume; behind it, where that leaves the run.
+COUNTS = {
+    "before-the-first-push": 1,  # nothing done
+    "mid-rollout": 5,
+    "between-save-and-prune": 1,  # step-2 is the newest checkpoint
+    "mid-verdict": 4,
+    "between-metrics-and-checkpoint": 4,  # steps 2 to 5 are recorded, step-4 is the newest checkpoint
+    "mid-backward": 2,
+    "mid-push": 3,
+    "between-update-and-push": 3,  # step-6 is the newest checkpoint
+    "before-the-update": 1,
+    "between-samples-and-metrics": 2,  # in the last step
+    "mid-save": 1,  # of the last checkpoint
+    "after-the-last-step": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven problems, so that a run of eight steps of three prompts passes the end of the data several times."""
+    path = tmp_path_factory.mktemp("data") / "problems.jsonl"
+    path.write_text("".join(json.dumps({"problem": f"{n} + {n + 1}", "answer": str(2 * n + 1)}) + "\n" for n in range(1, 8)))
+    return path
+
+
+def arguments(checkpoint: Path, runs: Path, data: Path, *more: str) -> list[str]:
+    return [
+        "train", "quickstart", "name=run", f"model.path={checkpoint}", f"data.train={data}", "stages=[rl]", "engine.kind=reference",
+        "engine.count=1", "sampler.prompts=3", "sampler.group_size=2", "sampler.max_refills=1", "budget.limit=12", "budget.cut_stop=1.0",
+        f"train.steps={STEPS}", "train.checkpoint_every=2", "train.samples_per_step=100", "sampler.keep_groups=shaped",
+        "reward=[{kind: verdict}, {kind: function, name: 'tests.faults.by_length:by_length', weight: 1.0}]",
+        "objective.entropy.coef=0.01", "objective.entropy.target=2.0",
+        "learner.threads=1", "publish.check_every=3", "--runs", str(runs), *more,
+    ]  # fmt: skip
+
+
+def run(start: list[str], arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(
+        [*start, *arguments], env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=280, start_new_session=True
+    )
+
+
+LACONIC = [str(Path(sys.executable).with_name("laconic"))]
+
+
+def record(folder: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without clocks, and without what a resumed run checks once more at its first step."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    left_out = ("seconds/", "time", "tokens_per_s", "publish/check", "gate/")
+    return [{key: value for key, value in line.items() if not key.startswith(left_out)} for line in lines]
+
+
+def rollouts(folder: Path) -> list[dict[str, Any]]:
+    return [row for path in sorted((folder / "samples").glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "checkpoints" / f"step-{STEPS}" / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = tmp_path_factory.mktemp("alone")
+    done = run(LACONIC, arguments(tiny_checkpoint, runs, data))
+    assert done.returncode == 0, done.stderr
+    return runs / "run"
+
+
+@pytest.mark.timeout(900)
+def test_p23_a_run_killed_at_twelve_points_leaves_the_record_of_one_that_was_left_alone(
+    tiny_checkpoint: Path, data: Path, alone: Path, tmp_path: Path
+):
+    assert set(COUNTS) == set(POINTS) and len(POINTS) == 12
+    for number, (point, count) in enumerate(COUNTS.items()):
+        killer = [sys.executable, "-m", "tests.faults.killer", point, str(count)]
+        killed = run(killer, arguments(tiny_checkpoint, tmp_path, data, *(["--resume"] if number else [])))
+        assert killed.returncode == -signal.SIGKILL, f"{point}: {killed.stdout[-2000:]}{killed.stderr[-2000:]}"
+        assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "running"
+    done = run(LACONIC, arguments(tiny_checkpoint, tmp_path, data, "--resume"))
+    assert done.returncode == 0, done.stderr
+    assert "resumed" in done.stdout and "data position" in done.stdout
+    assert record(tmp_path / "run") == record(alone)
+    assert rollouts(tmp_path / "run") == rollouts(alone)
+    assert weights(tmp_path / "run") == weights(alone)
+
+
+def test_the_run_that_was_left_alone_learned_something(alone: Path):
+    lines = record(alone)
+    assert len(lines) == STEPS and any(line["grad_norm"] > 0 for line in lines)
+    assert len({row["problem_id"] for row in rollouts(alone)}) == 7
+    assert len({line["entropy/weight"] for line in lines}) > 1  # state that a resumed run must have restored
+
+
+@pytest.mark.timeout(600)
+def test_p40_another_seed_leaves_another_record(tiny_checkpoint: Path, data: Path, alone: Path, tmp_path: Path):
+    done = run(LACONIC, arguments(tiny_checkpoint, tmp_path, data, "seed=1", "train.steps=1"))
+    assert done.returncode == 0, done.stderr
+    other, first = record(tmp_path / "run")[0], record(alone)[0]
+    assert other.keys() == first.keys() and other["loss"] != first["loss"]
+    ids = [[row["ids"] for row in rollouts(folder) if row["step"] == 0] for folder in (tmp_path / "run", alone)]
+    problems = [[row["problem_id"] for row in rollouts(folder) if row["step"] == 0] for folder in (tmp_path / "run", alone)]
+    assert ids[0] != ids[1] and problems[0] != problems[1]
+
+
+@pytest.mark.timeout(600)
+def test_resuming_with_another_recipe_or_over_an_existing_run_is_refused(tiny_checkpoint: Path, data: Path, alone: Path):
+    other = run(LACONIC, arguments(tiny_checkpoint, alone.parent, data, "--resume", "learner.lr=1e-3"))
+    assert other.returncode == 1 and "learner.lr" in other.stderr
+    again = run(LACONIC, arguments(tiny_checkpoint, alone.parent, data))
+    assert again.returncode == 1 and "--resume" in again.stderr

@@ -1,0 +1,91 @@
+"""Promise P1 on the real learner: ranks, ZeRO stages and micro-batches do not change loss, gradient norm or optimiser step, whatever the method.
+
+Two steps against the referee in float64: the first is one update of all 32 trajectories, the second two updates of 16 each, so that ratio,
+KL and correction are away from where they start. test_learner.py has the same for the rest of the grid, with DLER's objective only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import torch
+from transformers import AutoModelForCausalLM
+
+from rl.algorithm import prepare
+from rl.learner import Learner
+from tests.reference import cases as case
+from tests.reference.referee import Settings, Trajectory, advantages, loss_and_gradient, score
+
+LR, CLIP = 1e-3, 0.15  # a bound that some methods meet and some do not
+GRID = [
+    ("everything", 1, 2, 100_000),
+    ("everything", 2, 3, 128),
+    ("gspo", 2, 0, 256),
+    ("cispo", 2, 1, 500),
+    ("kl_in_reward", 2, 2, 256),
+]
+
+
+class Referee:
+    """The model in float64 and its AdamW: one rollout at a time, one process."""
+
+    def __init__(self, checkpoint: Path, settings: Settings):
+        self.model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float64).eval()
+        self.reference, self.settings = deepcopy(self.model), settings
+        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=LR, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
+
+    def logp(self, model: torch.nn.Module, item: Trajectory) -> list[float]:
+        return score(model, item, self.settings.temperature)[1].gather(1, torch.tensor(item.ids)[:, None])[:, 0].tolist()
+
+    def step(self, given: Sequence[Trajectory], updates: int) -> tuple[float, float]:
+        """Mean loss and largest gradient norm of a step of so many updates."""
+        known = [replace(item, old_logp=self.logp(self.model, item), ref_logp=self.logp(self.reference, item)) for item in given]
+        of_all = advantages(known, self.settings)
+        size = len(known) // updates
+        losses, norms = [], []
+        for start in range(0, len(known), size):
+            part = slice(start, start + size)
+            loss, _ = loss_and_gradient(self.model, known[part], of_all[part], self.settings)
+            losses.append(loss)
+            norms.append(float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)))
+            self.optimiser.step()
+        return float(np.mean(losses)), max(norms)
+
+
+@pytest.mark.parametrize(("method", "ranks", "zero", "micro_batch_tokens"), GRID)
+def test_p01_the_learner_agrees_with_the_referee(
+    ray_session: None, tiny_checkpoint: Path, method: str, ranks: int, zero: int, micro_batch_tokens: int
+):
+    settings = case.METHODS[method]
+    referee = Referee(tiny_checkpoint, settings)
+    learner_keys = {
+        "ranks": ranks,
+        "zero_stage": zero,
+        "micro_batch_tokens": micro_batch_tokens,
+        "lr": LR,
+        "grad_clip": CLIP,
+        "threads": 1,
+        "logit_chunk_tokens": 64,
+    }
+    recipes = {updates: case.recipe(settings, learner={**learner_keys, "updates_per_step": updates}) for updates in (1, 2)}
+    learner = Learner(recipes[1], tiny_checkpoint, "cpu")
+    for step, updates in enumerate((1, 2)):
+        given = case.trajectories(referee.model.config.vocab_size, seed=step)
+        batch = prepare(case.groups(given), recipes[updates], learner.reference_logprobs)
+        stats = learner.update(batch.updates, step)
+        loss, norm = referee.step(given, updates)
+        assert stats["loss"] == pytest.approx(loss, rel=1e-5, abs=1e-6)
+        assert stats["grad_norm"] == pytest.approx(norm, rel=1e-5)
+    weights = {name: packed.tensor() for name, packed in ray.get(learner.weights()[0]).items()}
+    learner.stop()
+    # Where a gradient is near zero, AdamW's step is its sign: single weights may differ by a part of lr, all of them together may not.
+    off = {name: weights[name] - expected.detach() for name, expected in referee.model.named_parameters()}
+    assert all(difference.abs().max() < 0.2 * LR for difference in off.values())
+    norms = [torch.stack([tensor.norm() for tensor in found]).norm() for found in (off.values(), referee.model.parameters())]
+    assert norms[0] <= 1e-5 * norms[1]

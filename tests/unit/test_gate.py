@@ -1,0 +1,124 @@
+"""P8, the logprob gate: five faults that engines have had must trip it, a clean engine must never."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from recipes.schema import Publish
+from rl.gate import GateError, check_gaps
+from rl.policy import Row, load_policy, padded
+from rollout.reference_engine import ReferenceEngine
+from rollout.types import Problem, Request
+
+TEMPERATURE, TOLERANCE = 0.8, Publish().tolerance
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint with weights large enough that its distributions are as peaked as a trained model's."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_checkpoint, dtype=torch.float32)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.copy_(torch.randn_like(parameter) * 0.25)
+    folder = tmp_path_factory.mktemp("peaked")
+    model.save_pretrained(folder)
+    return folder
+
+
+def sampled(engine: ReferenceEngine, seed: int, temperature: float = TEMPERATURE, top_p: float = 1.0, tokens: int = 20) -> list[Row]:
+    request = Request(str(seed), Problem("p", "", ""), tuple(range(5, 12)), 4, tokens, temperature, top_p, seed)
+    [(_, completions)] = engine.advance([request], 0.0)
+    return [
+        Row(f"{seed}-{index}", np.asarray(request.prompt_ids, np.int32), completion.ids, completion.logprobs, 0.0)
+        for index, completion in enumerate(completions)
+    ]
+
+
+def learner_logprobs(checkpoint: Path, rows: list[Row]) -> dict[str, np.ndarray]:
+    policy = load_policy(checkpoint, torch.float32, TEMPERATURE, 64)
+    tensors = padded(rows, "cpu")
+    with torch.no_grad():
+        logp_N = policy(tensors["ids"], tensors["predicts"], tensors["targets"], 1)[0].numpy()
+    return {row.id: part for row, part in zip(rows, np.split(logp_N, np.cumsum([len(row.ids) for row in rows])[:-1]), strict=True)}
+
+
+def engine(checkpoint: Path) -> ReferenceEngine:
+    return ReferenceEngine(checkpoint, "fp32", "cpu", (1,))
+
+
+def no_temperature(checkpoint: Path) -> list[Row]:
+    """Logprobs of the raw logits, as engines give them unless asked for processed ones."""
+    rows = sampled(engine(checkpoint), 0)
+    raw = engine(checkpoint).score([[*row.prompt_ids, *row.ids] for row in rows])
+    return [Row(r.id, r.prompt_ids, r.ids, logp[len(r.prompt_ids) - 1 :], 0.0) for r, logp in zip(rows, raw, strict=True)]
+
+
+def shifted_by_one(checkpoint: Path) -> list[Row]:
+    return [Row(r.id, r.prompt_ids, r.ids, np.roll(r.engine_logp, 1), 0.0) for r in sampled(engine(checkpoint), 0)]
+
+
+def bf16_head(checkpoint: Path) -> list[Row]:
+    broken = engine(checkpoint)
+    head = broken._model.lm_head
+    head.forward = lambda hidden: torch.nn.functional.linear(hidden.bfloat16(), head.weight.bfloat16()).float()
+    return sampled(broken, 0)
+
+
+def renormalised_top_p(checkpoint: Path) -> list[Row]:
+    return sampled(engine(checkpoint), 0, top_p=0.9)
+
+
+def one_stale_layer(checkpoint: Path) -> list[Row]:
+    broken = engine(checkpoint)
+    with torch.no_grad():
+        for parameter in broken._model.model.layers[1].parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)) * 0.02)
+    return sampled(broken, 0)
+
+
+@pytest.mark.parametrize(
+    "fault", [no_temperature, shifted_by_one, bf16_head, renormalised_top_p, one_stale_layer], ids=lambda f: f.__name__
+)
+def test_p08_a_faulty_engine_trips_the_gate(checkpoint: Path, fault):
+    rows = fault(checkpoint)
+    with pytest.raises(GateError, match=r"publish\.tolerance"):
+        check_gaps(rows, learner_logprobs(checkpoint, rows), TOLERANCE)
+
+
+def test_p08_a_clean_engine_never_trips_it_in_200_runs(checkpoint: Path):
+    clean, rows = engine(checkpoint), []
+    for seed in range(200):
+        rows.append(sampled(clean, seed, tokens=6))
+    found = learner_logprobs(checkpoint, [row for run in rows for row in run])
+    for run in rows:
+        assert check_gaps(run, found, TOLERANCE)["gate/mean"] < TOLERANCE / 10
+
+
+def row(name: str, engine_logp: list[float]) -> Row:
+    return Row(name, np.zeros(1, np.int32), np.zeros(len(engine_logp), np.int32), np.array(engine_logp, np.float32), 0.0)
+
+
+def test_gaps_are_reported_by_position_and_one_bad_stretch_is_enough():
+    long = row("a", [-1.0] * 300)
+    learner = np.full(300, -1.0, np.float32)
+    learner[280:] -= 0.01  # 20 of 300 tokens: a mean of 7e-4 hides them
+    with pytest.raises(GateError, match="gate/from_256"):
+        check_gaps([long], {"a": learner}, 1e-3)
+    metrics = check_gaps([long, row("b", [-1.0])], {"a": learner, "b": np.array([-1.1], np.float32)}, 0.1)
+    assert metrics["gate/from_256"] == pytest.approx(20 * 0.01 / 44, rel=1e-3)
+    assert metrics["gate/from_64"] == 0 and metrics["gate/from_0"] == pytest.approx(0.1 / 65, rel=1e-3)
+    assert metrics["gate/mean"] == pytest.approx(0.3 / 301, rel=1e-3) and metrics["gate/p99"] == pytest.approx(0.01, rel=1e-3)
+    assert "gate/from_1024" not in metrics
+
+
+def test_a_gap_that_is_no_number_trips_the_gate_and_nothing_sampled_does_not():
+    with pytest.raises(GateError, match="nan"):
+        check_gaps([row("a", [-1.0])], {"a": np.array([np.nan])}, 1.0)
+    assert check_gaps([], {}, 1e-3) == {}

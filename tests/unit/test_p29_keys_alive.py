@@ -1,0 +1,567 @@
+"""Promise P29: no key is ignored. For each key of the schema, what a run does with it is asked before and after changing it.
+
+A probe hands a recipe to the code that a run hands it to, and returns what came of it: requests, rewards, updated weights, what
+libraries were asked for (tests/inprocess), the run folder. No probe looks at the recipe itself, its hash or what prints it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from launch import stages
+from recipes.keys import keys
+from recipes.schema import Recipe
+from rewards.judge import Judge
+from rewards.verdict import Verdict
+from rl import cold_start
+from rl.algorithm import prepare
+from rl.learner import Learner
+from rollout.collector import Collector, PromptStream
+from rollout.scorer import Scorer
+from rollout.sources import Source, training_source
+from rollout.template import load_template
+from rollout.types import Completion, Group, Problem, Request, Rollout
+from tests.inprocess import libraries
+from tests.scripted import ScriptedPool, response, template
+
+MOST_KEYS = 120
+TERMS = [{"kind": "verdict"}, {"kind": "truncate"}, {"kind": "format"}]
+FUNCTION = [{"kind": "verdict"}, {"kind": "function", "name": "p29_rewards:remainder"}]
+RUNGS = [{"at_least": 0.5, "share": 0.5}, {"share": 1.0}]
+LADDER = {"budget.kind": "difficulty", "budget.ladder": RUNGS}
+FILE, HUB = {"data.train": "rows.jsonl"}, {"data.train": "hub:owner/name"}
+KEPT = {"select.rollouts": "shortest", "select.keep": 2}
+KL = {"objective.kl.coef": 0.5}
+CORRECTED = {"objective.old_logprobs": "learner", "objective.correction.kind": "clamp"}
+ADAPTIVE = {"objective.entropy.coef": 0.1, "objective.entropy.target": 9.0}  # nats, more than the model ever has
+SHARDED = {"learner.zero_stage": 1}
+
+
+@dataclass(frozen=True)
+class World:
+    """What probes share: a tiny checkpoint, a judge of plain numbers, and a folder with rows and reward functions."""
+
+    checkpoint: Path
+    judge: Judge
+    folder: Path
+
+
+Probe = Callable[[Recipe, World], Any]
+
+
+# Probes, and what a recipe must say for each to be quick
+
+
+def requests(recipe: Recipe, world: World) -> Any:
+    """What engines are asked to sample."""
+    source = training_source(recipe.data, recipe.tiny, recipe.seed, world.judge.check_golds)
+    stream = PromptStream(source, load_template(world.checkpoint, recipe.data.instruction), recipe)
+    return [stream.draw() for _ in range(6)]
+
+
+def answers(request: Request) -> list[Completion]:
+    """None, two, all and three right in turn; later samples are longer, and the last one of a prompt at an odd place is cut off."""
+    position = int(request.problem.answer)
+    rights = (0, 2, 4, 3)[position % 4]
+    samples = [response(str(position if sample < rights else -1), thought=3 + 6 * sample) for sample in range(request.group_size)]
+    if position % 2:
+        samples[-1] = response("", thought=30, finish="length")
+    if position % 4 == 0:
+        samples[0] = response("", finish="abort")
+    return samples
+
+
+def collected(recipe: Recipe, world: World) -> Any:
+    """Groups that a step samples, with their rewards, and those that it trains on."""
+    source = Source("numbers", lambda position: Problem(f"p{position}", f"q{position}", str(position)))
+    stream = PromptStream(source, template(), recipe)
+    scorer = Scorer(world.judge, template(), recipe.reward, recipe.budget)
+    found = Collector(ScriptedPool(answers), scorer, stream, recipe).next()
+    rewards = {group.problem.id: [(rollout.terms, rollout.reward, rollout.limit) for rollout in group.rollouts] for group in found.sampled}
+    return [group.problem.id for group in found.groups], rewards
+
+
+def groups(poison: float = 0.0) -> list[Group]:
+    """Two judged groups whose token ids the tiny checkpoint knows, sampled from nearly its distribution."""
+    draw = np.random.default_rng(0)
+    made = []
+    for index, (rewards, tokens) in enumerate([([1, 0, 0.2, 0], [3, 5, 8, 6]), ([1, 1, 0.5, 0], [2, 4, 7, 5])]):
+        request = Request(f"r{index}", Problem(f"p{index}", "", ""), (9, 10 + index, 8), 4, 8, 1.0, 1.0, 0)
+        rollouts = []
+        for sample, (reward, length) in enumerate(zip(rewards, tokens, strict=True)):
+            ids, logprobs = draw.integers(5, 41, length, np.int32), draw.normal(-3.7, 0.4, length).astype(np.float32)
+            completion = Completion(ids, logprobs, "length" if sample == 3 else "stop", np.zeros(length, np.int32))
+            verdict = Verdict("right" if reward == 1 else "wrong", "")
+            rollouts.append(Rollout(f"{index}-{sample}", sample, completion, "", None, verdict, {"verdict": reward}, reward + poison))
+        made.append(Group(request, rollouts))
+    return made
+
+
+def prepared(recipe: Recipe, world: World) -> Any:
+    """Rows of each update, with advantages and weights."""
+    batch = prepare(groups(), recipe, lambda rows: {row.id: 0.9 * row.engine_logp for row in rows})
+    return [[(row.id, row.advantage, row.weight) for row in rows] for rows in batch.updates], batch.metrics
+
+
+def poisoned(recipe: Recipe, world: World) -> Any:
+    """What becomes of rewards that are no numbers."""
+    return prepare(groups(poison=float("nan")), recipe).updates
+
+
+def trained(recipe: Recipe, world: World) -> Any:
+    """Two steps of the learner: its numbers, the weights, the passes through the model, and what DeepSpeed and processes were given."""
+    with libraries() as seen:
+        learner = Learner(recipe, world.checkpoint, "cpu")
+        steps = [learner.update(prepare(groups(), recipe, learner.reference_logprobs).updates, step) for step in (0, 1)]
+        stage = [config["zero_optimization"]["stage"] for config in seen.deepspeed]
+        return steps, learner.weights()[1], learner.entropy_bonus, seen.passes, stage, seen.threads, seen.actors
+
+
+def engines_started(recipe: Recipe, world: World) -> Any:
+    """What engines are started with."""
+    with libraries() as seen, stages.engines(recipe, world.checkpoint, load_template(world.checkpoint)):
+        return seen.actors, seen.ray, seen.vllm
+
+
+def started_from(recipe: Recipe, world: World) -> Any:
+    """The checkpoint that a run starts from."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.snapshot_download", lambda name, revision, **_: f"{name}@{revision}")
+        return stages.starting_checkpoint(recipe)
+
+
+def cold_started(recipe: Recipe, world: World) -> Any:
+    """What TRL's trainer is given."""
+    given: list[Any] = []
+
+    class Trainer:
+        def __init__(self, model: Any, args: Any, train_dataset: Any, optimizers: Any, **_: Any):
+            shape = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+            rates = [group["lr"] for group in optimizers[0].param_groups]
+            given[:] = [shape, args.max_steps, args.per_device_train_batch_size, args.warmup_steps, rates, train_dataset.to_list()]
+
+        def remove_callback(self, _: Any) -> None: ...
+
+        def train(self) -> None: ...
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cold_start, "SFTTrainer", Trainer)
+        cold_start._train(recipe, world.folder / "cold", None)
+    return given
+
+
+def evaluated(recipe: Recipe, world: World) -> Any:
+    """What engines are asked to sample in an evaluation."""
+    asked: list[Request] = []
+
+    def answer(request: Request) -> list[Completion]:
+        asked.append(request)
+        return [response("1")] * request.group_size
+
+    for part in stages.held_out(recipe, world.judge):
+        stages.evaluate(ScriptedPool(answer), Scorer(world.judge, template()), part.problems, recipe.eval, recipe.seed)
+    return sorted(asked, key=lambda request: (request.id, request.prompt_ids))
+
+
+def whole_run(recipe: Recipe, world: World) -> Any:
+    """What a run of two steps leaves behind, times left out, and what it asked of libraries."""
+    with libraries() as seen:
+        folder = stages.run_recipe(recipe, world.folder / f"runs-{len(list(world.folder.iterdir()))}")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    timed = re.compile("seconds/|time$|tokens_per_s$")
+    metrics = [{name: value for name, value in line.items() if not timed.match(name)} for line in lines]
+    samples = {path.name: pq.read_table(path)["rollout"].to_pylist() for path in folder.glob("samples/*.parquet")}
+    others = sorted(str(path.relative_to(folder)) for part in ("checkpoints", "evals") for path in (folder / part).iterdir())
+    return folder.name, metrics, samples, others, sorted(seen.judges), seen.wandb
+
+
+SMALL: dict[str, Any] = {"sampler.prompts": 2, "sampler.group_size": 4}
+BASES: dict[Probe, dict[str, Any]] = {
+    requests: {},
+    collected: SMALL | {"sampler.max_refills": 2, "budget.limit": 30, "judge.not_judged_limit": 0.5, "reward": TERMS},
+    prepared: SMALL,
+    poisoned: SMALL,
+    trained: SMALL | {"learner.lr": 0.01, "learner.updates_per_step": 2},
+    engines_started: {"device": "cpu", "engine.vllm": {"kv_cache_memory_bytes": 1 << 20}},
+    started_from: {"model.path": "owner/name"},
+    cold_started: {"tiny.layers": 1, "tiny.width": 32, "sft.steps": 6, "sft.batch": 4},
+    evaluated: {"stages": ["eval"], "eval.problems": 3, "eval.samples": 2},
+    whole_run: SMALL
+    | {
+        "device": "cpu",
+        "model.path": "CHECKPOINT",
+        "data.max_prompt_tokens": 64,
+        "sampler.keep_groups": "all",
+        "budget.limit": 4,
+        "budget.cut_stop": 1.0,
+        "reward": FUNCTION,
+        "learner.lr": 0.001,
+        "engine.kind": "reference",
+        "train.steps": 2,
+        "train.checkpoint_every": 1,
+        "eval.problems": 2,
+        "eval.samples": 1,
+        "eval.max_tokens": 4,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A key is alive if `probe` answers otherwise once it has `value`.
+
+    Attributes:
+        base: what else the recipe says, before and after; a key may matter only in company.
+        along: what must change with it, because the schema allows neither alone.
+        stops: the error that the changed recipe runs into, if that is the answer.
+    """
+
+    key: str
+    probe: Probe
+    value: Any
+    base: dict[str, Any] = field(default_factory=dict)
+    along: dict[str, Any] = field(default_factory=dict)
+    stops: str = ""
+
+
+ROWS = [
+    Row("name", whole_run, "other"),
+    Row("seed", requests, 1),
+    Row("seed", evaluated, 1),
+    Row("seed", cold_started, 1),
+    Row("stages", whole_run, ["rl", "eval"]),
+    Row("device", engines_started, "cuda"),
+    Row("model.path", started_from, "owner/other"),
+    Row("model.revision", started_from, "main"),
+    Row("model.dtype", trained, "bf16", SHARDED),
+    Row("model.dtype", engines_started, "bf16", SHARDED),
+    Row("tiny.layers", cold_started, 2),
+    Row("tiny.width", cold_started, 48),
+    Row("tiny.families", cold_started, ["linear"]),
+    Row("tiny.families", requests, ["linear"]),
+    Row("tiny.families", evaluated, ["linear"]),
+    Row("tiny.recheck", cold_started, 0.1),
+    Row("tiny.rederive", cold_started, 0.1),
+    Row("tiny.slip", cold_started, 0.5),
+    Row("sft.steps", cold_started, 7),
+    Row("sft.batch", cold_started, 3),
+    Row("sft.lr", cold_started, 0.01),
+    Row("data.train", requests, "rows.jsonl"),
+    Row("data.split", requests, "validation", HUB),
+    Row("data.problem", requests, "question", FILE),
+    Row("data.problem", evaluated, "question", {"eval.data": ["rows.jsonl"]}),
+    Row("data.answer", requests, "gold", FILE),
+    Row("data.instruction", requests, "Solve"),
+    Row("data.max_prompt_tokens", requests, 12),
+    Row("data.max_prompt_tokens", engines_started, 12),
+    Row("sampler.prompts", collected, 1),
+    Row("sampler.group_size", requests, 3),
+    Row("sampler.temperature", requests, 0.7),
+    Row("sampler.temperature", trained, 0.7),
+    Row("sampler.keep_groups", collected, "shaped"),
+    Row("sampler.max_refills", collected, 0),
+    Row("budget.kind", collected, "difficulty", along={"budget.ladder": RUNGS}),
+    Row("budget.limit", requests, 99),
+    Row("budget.limit", collected, 15),
+    Row("budget.limit", engines_started, 999),
+    Row("budget.ladder", collected, [{"share": 0.9}], LADDER),
+    Row("budget.ladder[].at_least", collected, 0.9, LADDER),
+    Row("budget.ladder[].share", collected, 0.4, LADDER),
+    Row("budget.cut", collected, "penalise"),
+    Row("budget.cut", prepared, "mask"),
+    Row("budget.cut_penalty", collected, 0.7, {"budget.cut": "penalise"}),
+    Row("budget.cut_stop", whole_run, 0.5, stops=r"budget\.cut_stop 50\.0%"),
+    Row("reward", collected, TERMS[:1]),
+    Row("reward[verdict].kind", collected, "format", {"reward": [*TERMS, {"kind": "verdict"}]}),
+    Row("reward[verdict].weight", collected, 2.0),
+    Row("reward[truncate].kind", collected, "verdict"),
+    Row("reward[truncate].keep", collected, 0.1),
+    Row("reward[format].kind", collected, "verdict"),
+    Row("reward[format].weight", collected, 0.2),
+    Row("reward[format].gate", collected, "right"),
+    Row("reward[function].kind", collected, "format", {"reward": FUNCTION}),
+    Row("reward[function].name", collected, "p29_rewards:length", {"reward": FUNCTION}),
+    Row("reward[function].weight", collected, 0.5, {"reward": FUNCTION}),
+    Row("reward[function].gate", collected, "right", {"reward": FUNCTION}),
+    Row("judge.workers", whole_run, 1),
+    Row("judge.wall_s", whole_run, 4.0),
+    Row("judge.memory_mb", whole_run, 512),
+    Row("judge.not_judged_limit", collected, 0.01, stops=r"judge\.not_judged_limit 1\.0%"),
+    Row("advantage.centre", prepared, "leave_one_out"),
+    Row("advantage.scale", prepared, "none"),
+    Row("advantage.ddof", prepared, 1),
+    Row("advantage.boost", prepared, 0.1),
+    Row("select.rollouts", prepared, "shortest", along={"select.keep": 2}),
+    Row("select.keep", prepared, 3, KEPT),
+    Row("select.others", prepared, "zero", KEPT),
+    Row("objective.ratio", trained, "sequence"),
+    Row("objective.surrogate", trained, "cispo"),
+    Row("objective.clip_low", trained, 0.1),
+    Row("objective.clip_high", trained, 0.1),
+    Row("objective.dual_clip", trained, 1.1),
+    Row("objective.entropy.coef", trained, 0.1),
+    Row("objective.entropy.target", trained, 1.0, ADAPTIVE),
+    Row("objective.entropy.delta", trained, 0.1, ADAPTIVE),
+    Row("objective.entropy.most", trained, 0.102, ADAPTIVE),
+    Row("objective.aggregate", prepared, "sequence_mean"),
+    Row("objective.old_logprobs", trained, "learner"),
+    Row("objective.kl.coef", trained, 0.5),
+    Row("objective.kl.coef", prepared, 0.7, KL | {"objective.kl.where": "reward"}),
+    Row("objective.kl.estimator", trained, "k3", KL),
+    Row("objective.kl.estimator", prepared, "k3", KL | {"objective.kl.where": "reward"}),
+    Row("objective.kl.where", trained, "reward", KL),
+    Row("objective.correction.kind", trained, "icepop", CORRECTED),
+    Row("objective.correction.low", trained, 0.9, CORRECTED),
+    Row("objective.correction.high", trained, 1.1, CORRECTED),
+    Row("learner.ranks", trained, 2),
+    Row("learner.zero_stage", trained, 2),
+    Row("learner.lr", trained, 0.02),
+    Row("learner.warmup_steps", trained, 4),
+    Row("learner.weight_decay", trained, 0.1),
+    Row("learner.grad_clip", trained, 0.001),
+    Row("learner.updates_per_step", prepared, 2),
+    Row("learner.micro_batch_tokens", trained, 16),
+    Row("learner.nonfinite", poisoned, "stop", {"learner.nonfinite": "skip"}, stops="its reward is nan"),
+    Row("learner.logit_chunk_tokens", trained, 5),
+    Row("learner.gradient_checkpointing", trained, True),
+    Row("learner.threads", trained, 1),
+    Row("engine.kind", engines_started, "reference"),
+    Row("engine.count", engines_started, 2),
+    Row("engine.threads", engines_started, 2),
+    Row("engine.vllm", engines_started, {"kv_cache_memory_bytes": 1 << 20, "max_num_seqs": 7}),
+    Row("publish.check_every", whole_run, 1),
+    Row("publish.tolerance", whole_run, 1e-12, stops=r"publish\.tolerance 1e-12"),
+    Row("train.steps", whole_run, 1),
+    Row("train.checkpoint_every", whole_run, 0),
+    Row("train.keep_checkpoints", whole_run, 1),
+    Row("train.samples_per_step", whole_run, 3),
+    Row("eval.data", evaluated, ["tiny", "rows.jsonl"]),
+    Row("eval.problems", evaluated, 2),
+    Row("eval.samples", evaluated, 3),
+    Row("eval.temperature", evaluated, 0.7),
+    Row("eval.top_p", evaluated, 0.9),
+    Row("eval.max_tokens", evaluated, 99),
+    Row("eval.max_tokens", engines_started, 99),
+    Row("eval.every", whole_run, 1),
+    Row("wandb", whole_run, "project"),
+]
+
+FROZEN = (
+    "advantage.boost",
+    "advantage.centre",
+    "advantage.ddof",
+    "advantage.scale",
+    "budget.cut",
+    "budget.cut_penalty",
+    "budget.cut_stop",
+    "budget.kind",
+    "budget.ladder",
+    "budget.ladder[].at_least",
+    "budget.ladder[].share",
+    "budget.limit",
+    "data.answer",
+    "data.instruction",
+    "data.max_prompt_tokens",
+    "data.problem",
+    "data.split",
+    "data.train",
+    "device",
+    "engine.count",
+    "engine.kind",
+    "engine.threads",
+    "engine.vllm",
+    "eval.data",
+    "eval.every",
+    "eval.max_tokens",
+    "eval.problems",
+    "eval.samples",
+    "eval.temperature",
+    "eval.top_p",
+    "judge.memory_mb",
+    "judge.not_judged_limit",
+    "judge.wall_s",
+    "judge.workers",
+    "learner.grad_clip",
+    "learner.gradient_checkpointing",
+    "learner.logit_chunk_tokens",
+    "learner.lr",
+    "learner.micro_batch_tokens",
+    "learner.nonfinite",
+    "learner.ranks",
+    "learner.threads",
+    "learner.updates_per_step",
+    "learner.warmup_steps",
+    "learner.weight_decay",
+    "learner.zero_stage",
+    "model.dtype",
+    "model.path",
+    "model.revision",
+    "name",
+    "objective.aggregate",
+    "objective.clip_high",
+    "objective.clip_low",
+    "objective.correction.high",
+    "objective.correction.kind",
+    "objective.correction.low",
+    "objective.dual_clip",
+    "objective.entropy.coef",
+    "objective.entropy.delta",
+    "objective.entropy.most",
+    "objective.entropy.target",
+    "objective.kl.coef",
+    "objective.kl.estimator",
+    "objective.kl.where",
+    "objective.old_logprobs",
+    "objective.ratio",
+    "objective.surrogate",
+    "publish.check_every",
+    "publish.tolerance",
+    "reward",
+    "reward[format].gate",
+    "reward[format].kind",
+    "reward[format].weight",
+    "reward[function].gate",
+    "reward[function].kind",
+    "reward[function].name",
+    "reward[function].weight",
+    "reward[truncate].keep",
+    "reward[truncate].kind",
+    "reward[verdict].kind",
+    "reward[verdict].weight",
+    "sampler.group_size",
+    "sampler.keep_groups",
+    "sampler.max_refills",
+    "sampler.prompts",
+    "sampler.temperature",
+    "seed",
+    "select.keep",
+    "select.others",
+    "select.rollouts",
+    "sft.batch",
+    "sft.lr",
+    "sft.steps",
+    "stages",
+    "tiny.families",
+    "tiny.layers",
+    "tiny.recheck",
+    "tiny.rederive",
+    "tiny.slip",
+    "tiny.width",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.samples_per_step",
+    "train.steps",
+    "wandb",
+)
+
+
+def place(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key; `reward[kind]` is the last term of that kind, `budget.ladder[]` the first rung."""
+    *parents, leaf = key.split(".")
+    node: Any = tree
+    for part in parents:
+        name, _, kind = part.removesuffix("]").partition("[")
+        node = node.setdefault(name, {})
+        if part.endswith("]"):
+            node = next(item for item in reversed(node) if item["kind"] == kind) if kind else node[0]
+    if leaf == "kind" and "[" in key:
+        node.clear()  # the other keys of a term are its kind's own
+    node[leaf] = deepcopy(value)
+
+
+def recipe_of(world: World, *parts: dict[str, Any]) -> Recipe:
+    tree: dict[str, Any] = {}
+    for part in parts:
+        for key, value in part.items():
+            place(tree, key, str(world.checkpoint) if value == "CHECKPOINT" else value)
+    return Recipe.model_validate(tree)
+
+
+@pytest.fixture(scope="module")
+def world(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("p29")
+    rows = [{"problem": f"{i} + 1", "answer": i + 1, "question": f"{i} * 1", "gold": i} for i in range(9)]
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "p29_rewards.py").write_text(
+        "def remainder(completion_ids, **_): return [sum(ids) % 7 for ids in completion_ids]\n"
+        "def length(completion_ids, **_): return [len(ids) for ids in completion_ids]\n"
+    )
+
+    class Split(list):
+        _fingerprint = "f" * 8
+
+    def load_dataset(name: str, split: str) -> Split:
+        return Split({"problem": f"{row['problem']} of {split}", "answer": row["answer"]} for row in rows)
+
+    with pytest.MonkeyPatch.context() as patch, Judge(0, 1.0, 1) as judge:  # plain numbers need no judging process
+        patch.chdir(folder)
+        patch.syspath_prepend(folder)
+        patch.setattr("datasets.load_dataset", load_dataset)
+        yield World(tiny_checkpoint, judge, folder)
+
+
+@pytest.fixture(scope="module")
+def answer_of(world: World) -> Callable[[Row], Any]:
+    """What a row's probe says of its base, asked once."""
+    known: dict[str, Any] = {}
+
+    def answer(row: Row) -> Any:
+        name = f"{row.probe.__name__} {row.base}"
+        if name not in known:
+            known[name] = row.probe(recipe_of(world, BASES[row.probe], row.base), world)
+        return known[name]
+
+    return answer
+
+
+def named(row: Row) -> str:
+    return f"{row.key}-{row.probe.__name__}"
+
+
+@pytest.mark.parametrize("row", ROWS, ids=named)
+def test_p29_changing_a_key_changes_what_the_run_does(world: World, answer_of: Callable[[Row], Any], row: Row):
+    before = answer_of(row)
+    changed = recipe_of(world, BASES[row.probe], row.base, row.along, {row.key: row.value})
+    if row.stops:
+        with pytest.raises(RuntimeError, match=row.stops):
+            row.probe(changed, world)
+    else:
+        assert row.probe(changed, world) != before, f"{row.key}: nothing that {row.probe.__name__} shows depends on it; is it read?"
+
+
+@pytest.mark.parametrize("probe", BASES, ids=lambda probe: probe.__name__)
+def test_p29_a_probe_says_the_same_of_recipes_that_differ_elsewhere(world: World, answer_of: Callable[[Row], Any], probe: Probe):
+    """What differs with every run, or with any key, would show nothing."""
+    idle = {"tiny.layers": 3} if probe is whole_run else {"name": "other"}
+    base = {"learner.nonfinite": "skip"} if probe is poisoned else {}
+    assert probe(recipe_of(world, BASES[probe], base, idle), world) == answer_of(Row("", probe, None, base))
+
+
+def test_p29_every_key_has_its_row():
+    rows, names = {row.key for row in ROWS}, {key.name for key in keys()}
+    assert sorted(names - rows) == [], "keys without a row: say in ROWS what changes when they do"
+    assert sorted(rows - names) == [], "rows of keys that are gone"
+
+
+def test_p29_the_set_of_keys_is_frozen():
+    names = {key.name for key in keys()}
+    new, gone = sorted(names - set(FROZEN)), sorted(set(FROZEN) - names)
+    assert (new, gone) == ([], []), (
+        "the recipe has other keys than before. Every key is one more thing to know: if it is meant, change FROZEN, give it a row in ROWS, "
+        "and run `python -m recipes.reference`"
+    )
+    assert list(FROZEN) == sorted(FROZEN)
+
+
+def test_p29_there_are_fewer_than_120_keys():
+    assert len(keys()) < MOST_KEYS
