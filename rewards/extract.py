@@ -14,6 +14,8 @@ CLOSE_TAG = "</think>"
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_JOINT = re.compile(r"(?:[\s,;$~]|\\[()\[\]!,;: ]|\\q?quad|\\(?:text|textrm|mathrm|mbox)\{\s*,?\s*(?:and|or)?\s*\}|\b(?:and|or)\b)*")
+_MOST_BOXES = 20
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 
 
@@ -31,22 +33,32 @@ def answer_segment(text: str, *, thinking: bool = False, open_tag: str = OPEN_TA
     return None if thinking or open_tag in text else text
 
 
-def last_box(text: str) -> str | None:
-    r"""What the last \boxed{...} or \fbox{...} holds; None without one, or if its braces never balance.
-
-    An escaped brace (\{) is text, not nesting. Linear in the length of the text.
-    """
-    start = None
-    for match in _BOX.finditer(text):
-        start = match.end()
-    if start is None:
-        return None
+def _closing(text: str, start: int) -> int | None:
+    """Where the brace that was opened before `start` closes."""
     depth = 1
     for match in _BRACE.finditer(text, start):
         depth += {"{": 1, "}": -1}.get(match.group(), 0)
         if depth == 0:
-            return text[start : match.start()]
+            return match.start()
     return None
+
+
+def last_box(text: str) -> str | None:
+    r"""What the last \boxed{...} or \fbox{...} holds; None without one, or if its braces never balance.
+
+    Boxes joined to it by nothing but commas, "and" or "or" belong to it: \boxed{2} and \boxed{3} is the list "2, 3".
+    An escaped brace (\{) is text, not nesting. Linear in the length of the text.
+    """
+    starts = [(match.start(), match.end()) for match in _BOX.finditer(text)][-_MOST_BOXES:]
+    if not starts or (end := _closing(text, starts[-1][1])) is None:
+        return None
+    held, next_start = [text[starts[-1][1] : end]], starts[-1][0]
+    for start, inside in reversed(starts[:-1]):
+        end = _closing(text[:next_start], inside)
+        if end is None or _JOINT.fullmatch(text, end + 1, next_start) is None:
+            break
+        held, next_start = [text[inside:end], *held], start
+    return ", ".join(dict.fromkeys(box.strip() for box in held)) if len(held) > 1 else held[0]
 
 
 def final_answer(text: str, *, finish: str, thinking: bool) -> tuple[str | None, str]:
@@ -83,8 +95,8 @@ def well_formed(text: str, *, opened: bool) -> bool:
 
 
 def bare(text: str) -> str:
-    """An answer or a gold without its wrapping: box, math delimiters, outer spaces, a full stop at the end."""
-    inner = last_box(text) if _BOX.match(text.strip()) else None
+    """An answer or a gold without its wrapping: box (of a worked solution, the last), math delimiters, outer spaces, a full stop at the end."""
+    inner = last_box(text) if _BOX.search(text) else None
     text = (text if inner is None else inner).strip()
     if text.endswith("."):
         text = text[:-1].rstrip()

@@ -1,6 +1,6 @@
 """The judge: one verdict for every completion, in bounded time and memory, whatever the completion says.
 
-Extraction and plain numbers are settled in the calling process in microseconds; symbolic comparison happens in
+Extraction, plain numbers and words are settled in the calling process in microseconds; what has to be read happens in
 killable child processes (`judge_worker`), because a computer algebra system can be stopped in no other way. A child
 that dies costs its answer a "not_judged" and is replaced; a failure of the judge is never a "wrong".
 Works the same from any thread or process: no signals, no multiprocessing, nothing that needs the main thread.

@@ -1,8 +1,7 @@
 """Grade a file of (gold, prediction) lines with the judge that training and evaluation use.
 
-A prediction that holds a box is judged by its last box behind the last closing think tag, as in training. One without
-a box is judged by what it states as its answer (the last of <answer>...</answer>, else of "#### ...", "A: ..." or
-"answer is ..."), and if it states none it is taken for a bare answer; with `bare` off it is wrong, "no box".
+A prediction that holds a box behind its thinking is judged by it, as in training. One without is judged by what it states as its answer
+(`stated`); with `bare` off it is wrong, "no box". A row's gold may be a list: any of its golds will do.
 Golds of a file were not audited, as those of training are: one that does not parse is called bad also where the answer
 is too long to be compared.
 Simplification: the file is read whole, so that a bad line stops it before anything was graded.
@@ -13,18 +12,17 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rewards.extract import answer_segment, final_answer
+from rewards.extract import final_answer, last_box
 from rewards.judge import Judge
+from rewards.stated import block, final_segment, stated
 from rewards.verdict import Verdict
 
-_STATED = re.compile(r"(?:####|^A:|(?i:answer is):?)[ \t]*(\S[^\n]*)", re.MULTILINE)
 _MOST_S = 86_400  # a day; the system's timers end at 24 days
 
 
@@ -37,8 +35,16 @@ def _text(row: dict[str, Any], field: str, place: str) -> str:
     return str(value)
 
 
-def read_pairs(path: Path) -> list[tuple[dict[str, Any], str, str]]:
-    """Rows, golds and predictions of a JSON-lines file. Raises ValueError with file and line number; empty lines are skipped."""
+def _golds(row: dict[str, Any], place: str) -> list[str]:
+    """The golds of a row: one, or a list of which any will do."""
+    value = row.get("gold")
+    if isinstance(value, list) and value:
+        return [_text({"gold": gold}, "gold", place) for gold in value]
+    return [_text(row, "gold", place)]
+
+
+def read_pairs(path: Path) -> list[tuple[dict[str, Any], list[str], str]]:
+    """Rows, golds (any of which will do) and predictions of a JSON-lines file. Raises ValueError with file and line number; empty lines are skipped."""
     pairs = []
     with open(path, "rb") as lines:
         for number, line in enumerate(lines, start=1):
@@ -51,26 +57,20 @@ def read_pairs(path: Path) -> list[tuple[dict[str, Any], str, str]]:
                 raise ValueError(f"{place}: not JSON ({error})") from error
             if not isinstance(row, dict):
                 raise ValueError(f"{place}: a {type(row).__name__}, not an object with gold and prediction")
-            pairs.append((row, _text(row, "gold", place), _text(row, "prediction", place)))
+            pairs.append((row, _golds(row, place), _text(row, "prediction", place)))
     return pairs
-
-
-def _stated(text: str) -> str:
-    """What the text names as its answer, or all of it."""
-    before, closed, _ = text.rpartition("</answer>")
-    if closed and "<answer>" in before:
-        return before.rpartition("<answer>")[2].strip()
-    lines = _STATED.findall(text)
-    return (lines[-1] if lines else text).strip()
 
 
 def answer_of(prediction: str, *, bare: bool) -> tuple[str | None, str]:
     """The answer to judge, or None and the reason why there is none."""
     answer, reason = final_answer(prediction, finish="stop", thinking=False)
-    if bare and reason == "no box":
-        answer = _stated(answer_segment(prediction) or "")
-        return (answer, "") if answer else (None, "no answer")
-    return answer, reason
+    if not bare or reason not in ("no box", "thinking not closed"):
+        return answer, reason
+    segment = block(prediction) or final_segment(prediction)
+    if segment is None:
+        return None, reason
+    answer = last_box(segment) or stated(segment)
+    return (answer, "") if answer else (None, "no answer")
 
 
 def _part_of(out: Path) -> Path:
@@ -83,6 +83,12 @@ def _part_of(out: Path) -> Path:
     except OSError as error:
         raise OSError(f"{out}: cannot be written ({error.strerror}): choose another file") from error
     return part
+
+
+def _best(verdicts: list[Verdict]) -> Verdict:
+    """Of the verdicts against several golds: right if any is, else not judged if any is, else the first."""
+    order = {"right": 0, "not_judged": 1, "wrong": 2}
+    return min(verdicts, key=lambda verdict: order[verdict.status])
 
 
 def judge_file(
@@ -119,13 +125,13 @@ def judge_file(
     with Judge(workers, wall_s, memory_mb) as judge, open(part, "w", encoding="utf-8") as file:
         found = [answer_of(prediction, bare=bare) for _, _, prediction in pairs]
         futures = [
-            None if answer is None else judge.compare(gold=gold, answer=answer)
-            for (_, gold, _), (answer, _) in zip(pairs, found, strict=True)
+            [] if answer is None else [judge.compare(gold=gold, answer=answer) for gold in golds]
+            for (_, golds, _), (answer, _) in zip(pairs, found, strict=True)
         ]
         gold_fault = cache(judge.check_gold)
-        for done, ((row, gold, _), (_, reason), future) in enumerate(zip(pairs, found, futures, strict=True), start=1):
-            verdict = Verdict("wrong", reason) if future is None else future.result()
-            if verdict.reason == "too long" and gold_fault(gold) == "does not parse":
+        for done, ((row, golds, _), (_, reason), waiting) in enumerate(zip(pairs, found, futures, strict=True), start=1):
+            verdict = _best([future.result() for future in waiting]) if waiting else Verdict("wrong", reason)
+            if verdict.reason == "too long" and all(gold_fault(gold) == "does not parse" for gold in golds):
                 verdict = Verdict("not_judged", "bad gold", verdict.extracted, verdict.seconds)
             counts[verdict.status] += 1
             graded = {

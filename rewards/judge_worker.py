@@ -22,20 +22,26 @@ from typing import Any
 from rewards.symbolic import BadGold, compare, gold_fault
 
 _DONE, _AGAIN = 0, 3
-_WARM_UP = [
-    (r"\frac{1}{2}", "x=0.5"),
+_WARM_UP = [  # the grammar's tables fill as it reads: what is read here is read faster in every fork
+    (r"\frac{\sqrt{2}}{3}+1", r"x=0.5\pi"),
     (r"\sqrt{2}", r"2^{1/2}"),
-    (r"(1,\pi)", r"(1,3)"),
+    (r"(1,\frac{\pi}{3})", r"(1,\pi/3)"),
     (r"[0,\infty)", r"x\ge0"),
-    (r"\{1,2\}", "2,1"),
-    ("x^2+1", "(x+i)(x-i)"),
+    (r"\{1,x\}", "x,1"),
+    ("x^2+2x+1-y", "(x+1)(x+1)-y"),
+    (r"\frac{n(n-1)}{2}", r"\binom{n}{2}"),
+    (r"2\sin x\cos x", r"\sin(2x)"),
+    (r"\ln 8+e^{x}", r"3\ln 2+e^x"),
+    ("y=2x+1", "2x-y+1=0"),
+    (r"\sum_{k=1}^{n}k", r"\log_2 n"),
+    (r"|x_1|!+\lfloor n\rfloor", "3i"),
 ]
 _FORBIDDEN = ("os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink",
               "os.truncate", "os.chmod", "os.chown", "os.kill", "subprocess.", "shutil.", "socket.", "ctypes.", "pty.")  # fmt: skip
 
 
 class _OutOfTime(BaseException):
-    """Not an Exception: sympy and math-verify swallow those."""
+    """Not an Exception: sympy swallows those."""
 
 
 def _out_of_time(_signal: int, _frame: FrameType | None) -> None:

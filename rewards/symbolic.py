@@ -1,48 +1,42 @@
-r"""Symbolic comparison with math-verify: runs in a judge's child process only, because nothing bounds its time or memory.
+r"""Comparison of what takes reading: formulas, lists, sets, intervals, matrices, equations. Runs in a judge's child process only.
 
-Both sides are parsed as LaTeX formulas, the gold first (math-verify's comparison is not symmetric). math-verify's other
-reader, plain expressions, is left out on purpose: it picks the first number out of what it cannot parse, so that
-1 - 1/e would equal 1 + 1/e, and it evaluates Python text. Its time limits are off: they need the main thread and
-turn a timeout into "different".
-Simplification: no ordering rules, units or rounding beyond math-verify's own (six decimals).
+Structures are compared by their kinds, formulas inside them by value (`algebra`), plain numbers inside them as everywhere (`numbers`).
+Text is read by latex2sympy's LaTeX grammar alone: no parser that evaluates Python text ever sees an answer or a gold.
+The conventions (order in lists, names before "=", percent, units) are those of docs/verifier.md.
 """
 
 from __future__ import annotations
 
-import logging
+import re
+from collections.abc import Sequence
 
-from latex2sympy2_extended.latex2sympy2 import NormalizationConfig, normalize_latex
-from math_verify import verify
-from math_verify.parser import parse_latex_cached
-from sympy import Basic, MatrixBase
+from sympy import Expr
 
+from rewards.algebra import Unreadable, formula, proportional, same_value
 from rewards.compare import compare_quickly
 from rewards.extract import bare
+from rewards.formulas import is_opaque, same_text_values, unit_off
+from rewards.intervals import definite, intervals, same_intervals
+from rewards.numbers import as_number, lead_in_off
+from rewards.structure import Formula, Items, Matrix, Node, Relation, Union, read
+from rewards.tidy import compact, tidy
+from rewards.words import is_choice, is_words
 
-logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns once a process that its time limits are off
-
-_NORMALIZATION = NormalizationConfig(basic_latex=True, units=True, malformed_operators=True, nits=True, boxed="all", equations=False)
+_FUNCTION = re.compile(r"([a-zA-Z])\(([a-zA-Z])\)")
+_GREEK = "alpha|beta|gamma|theta|lambda|phi|varphi|omega|mu|sigma|delta|rho|tau"
+_NAME = re.compile(  # x, f(x), x_1, AB, \angle ABC, Area
+    r"(?:\\(?:angle|triangle|overline|vec|text|mathcal|Delta|measuredangle))?[\s{]*"
+    rf"(?:[A-Z]{{1,5}}|[a-zA-Z]|[A-Za-z]{{4,}}|\\(?:{_GREEK}))\}}?'*(?:_\{{?\w+\}}?)?(?:\^\{{?-1\}}?)?(?:\([^()]*\))?'*"
+)
+_CALCULATION = re.compile(r"\\(?:lim|int|sum|prod|begin|binom|bmod|det|gcd|log|max|min)")
 
 
 class BadGold(ValueError):
     """The gold cannot be compared with anything."""
 
 
-def _parse(text: str) -> tuple[Basic | MatrixBase | None, str]:
-    """The formula (None if it does not parse) and its normalised LaTeX."""
-    latex = normalize_latex(bare(text).replace("\\$", "").replace("$", " ").replace("\n", " "), config=_NORMALIZATION)
-    if not latex.strip():
-        return None, ""
-    try:
-        return parse_latex_cached(latex), latex
-    except (MemoryError, RecursionError):
-        raise  # the judge failed, the text may be fine
-    except Exception:  # latex2sympy raises plain Exception, sympy whatever it meets, for text that is no formula
-        return None, latex
-
-
 def compare(*, gold: str, answer: str) -> tuple[bool, str]:
-    """Whether the answer equals the gold, and by which rule ("integer", "decimal", "same text", "symbolic", ...).
+    """Whether the answer equals the gold, and by which rule ("integer", "same text", "interval", "symbolic", ...).
 
     Raises:
         BadGold: the gold is empty or does not parse.
@@ -55,25 +49,295 @@ def compare(*, gold: str, answer: str) -> tuple[bool, str]:
 
 def compare_symbolically(*, gold: str, answer: str) -> tuple[bool, str]:
     """As `compare`, without the rules that need no parsing."""
-    gold_formula, gold_latex = _parse(gold)
-    if gold_formula is None:
-        raise BadGold("does not parse")
-    formula, latex = _parse(answer)
-    if formula is None:
+    first, second = _node(gold), _node(answer)
+    if (fault := _fault(first)) is not None:
+        raise BadGold(fault)
+    try:
+        return _same(first, second), _kind(first, second)
+    except Unreadable:
         return False, "does not parse"
-    return gold_latex == latex or verify(gold_formula, formula, timeout_seconds=None, raise_on_error=True), "symbolic"
-
-
-def gold_parses(gold: str) -> bool:
-    """Whether the gold is a formula math-verify can read."""
-    return _parse(gold)[0] is not None
 
 
 def gold_fault(gold: str) -> str | None:
     """Why a gold is unusable: "empty", "does not parse", "does not equal itself"; None if it is fine."""
     if not bare(gold):
         return "empty"
-    formula, _ = _parse(gold)
-    if formula is None:
+    if as_number(gold) is not None or is_words(gold) or is_choice(gold):
+        return None
+    node = _node(gold)
+    if _fault(node) is not None:
         return "does not parse"
-    return None if verify(formula, formula, timeout_seconds=None, raise_on_error=True) else "does not equal itself"
+    try:
+        return None if _same(node, node) else "does not equal itself"
+    except Unreadable:
+        return "does not parse"
+
+
+def _node(text: str) -> Node:
+    """The structure of an answer or a gold; a plain number is one formula, thousands commas and all."""
+    text = lead_in_off(tidy(text))
+    return Formula(text) if as_number(text) is not None else read(text)
+
+
+def _kind(gold: Node, answer: Node) -> str:
+    """The name of the rule that compares two nodes."""
+    for node in (gold, answer):
+        if definite(node):
+            return "interval"
+    for node in (gold, answer):
+        if isinstance(node, Matrix):
+            return "matrix"
+    if isinstance(gold, Items) or isinstance(answer, Items):
+        brackets = {node.brackets for node in (gold, answer) if isinstance(node, Items)}
+        return "set" if "{}" in brackets else "tuple" if brackets - {""} else "list"
+    return "equation" if isinstance(gold, Relation) and isinstance(answer, Relation) else "symbolic"
+
+
+def _fault(node: Node) -> str | None:
+    """Why a gold cannot be compared: a formula in it that is none."""
+    if isinstance(node, Formula):
+        if is_opaque(node.text) or as_number(node.text) is not None or is_words(node.text):
+            return None
+        try:
+            formula(unit_off(node.text)[0])
+        except Unreadable:
+            return "does not parse"
+        return None
+    if isinstance(node, Relation):
+        return next((fault for part in node.parts[1:] if (fault := _fault(part))), None)
+    parts: Sequence[Node] = ()
+    if isinstance(node, Items):
+        parts = node.items
+    elif isinstance(node, Union):
+        parts = node.parts
+    elif isinstance(node, Matrix):
+        parts = [cell for row in node.rows for cell in row]
+    return next((fault for part in parts if (fault := _fault(part))), None)
+
+
+def _same(gold: Node, answer: Node) -> bool:
+    """Whether two structures say the same. Raises Unreadable if a formula of the answer is none."""
+    if definite(gold) or definite(answer):
+        return _same_sets(gold, answer)
+    gold, answer = _without_membership(gold), _without_membership(answer)
+    if isinstance(gold, Relation) and isinstance(answer, Relation):
+        return _same_relations(gold, answer)
+    if isinstance(gold, Relation) or isinstance(answer, Relation):
+        first, second = _stated(gold), _stated(answer)
+        if isinstance(first, Relation) or isinstance(second, Relation):
+            return False
+        return _same(first, second)
+    if isinstance(gold, Matrix) or isinstance(answer, Matrix):
+        return _same_matrices(gold, answer)
+    if isinstance(gold, Items) or isinstance(answer, Items):
+        return _same_items(gold, answer)
+    if isinstance(gold, Formula) and isinstance(answer, Formula):
+        return same_text_values(gold.text, answer.text)
+    return False
+
+
+def _same_sets(gold: Node, answer: Node) -> bool:
+    first, second = intervals(gold), intervals(answer)
+    if first is not None and second is not None:
+        return same_intervals(first, second)
+    if isinstance(gold, Relation) and isinstance(answer, Relation):
+        return _same_chains(gold, answer)
+    if isinstance(gold, Items) and isinstance(answer, Items) and gold.brackets == answer.brackets == "":
+        return _matched(gold.items, answer.items)
+    if isinstance(gold, Union) and isinstance(answer, Union):
+        return gold.without == answer.without and len(gold.parts) == len(answer.parts) and _matched(gold.parts, answer.parts)
+    return False
+
+
+def _same_chains(gold: Relation, answer: Relation) -> bool:
+    """Chains of < and <= that are the same from left to right or from right to left; one inequality may be multiplied through."""
+    turned = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
+    for parts, signs in (
+        (answer.parts, answer.signs),
+        (answer.parts[::-1], tuple(turned.get(sign, sign) for sign in answer.signs[::-1])),
+    ):
+        if signs == gold.signs and all(_same(one, two) for one, two in zip(gold.parts, parts, strict=True)):
+            return True
+    if len(gold.signs) == len(answer.signs) == 1:
+        sign = proportional(_difference(gold), _difference(answer))
+        return sign is not None and gold.signs[0] == (answer.signs[0] if sign > 0 else turned.get(answer.signs[0], answer.signs[0]))
+    return False
+
+
+def _without_membership(node: Node) -> Node:
+    """S of x in S."""
+    return node.parts[1] if isinstance(node, Relation) and node.signs == ("in",) else node
+
+
+def _named(node: Node) -> bool:
+    """Whether a node can stand before "=" as the name of what is sought: x, f(x), (x, y), AB, \\angle ABC, |AB|, x_1 : x_2."""
+    if isinstance(node, Items):
+        return all(_named(item) for item in node.items)
+    if not isinstance(node, Formula):
+        return False
+    parts = re.split(r":|/", re.sub(r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2", compact(node.text)))
+    return all(_NAME.fullmatch(part.strip("|")) is not None for part in parts)
+
+
+def _stated(node: Node) -> Node:
+    """The value that an equation states: 3 of x = 3, of 3 = x, of x = 1 + 2 = 3, of 1 + 2 = 3. The node itself if it states none."""
+    if not isinstance(node, Relation) or not set(node.signs) <= {"=", "~"}:
+        return node
+    parts = list(node.parts)
+    if "~" in node.signs and (cut := node.signs.index("~")) > 0:
+        parts = parts[: cut + 1]
+    first, last = parts[0], parts[-1]
+    if _named(first):
+        return last
+    if len(parts) == 2 and isinstance(last, Formula) and _NAME.fullmatch(compact(last.text)) and isinstance(first, Formula):
+        return first
+    if isinstance(first, Formula) and _is_calculation(first.text, last):
+        return last
+    return node
+
+
+def _is_calculation(text: str, result: Node) -> bool:
+    """Whether the left side is a sum to be worked out and, as far as it can be read, comes to the right side."""
+    if not isinstance(result, Formula):
+        return False
+    try:
+        left = formula(text)
+    except Unreadable:
+        return _CALCULATION.search(text) is not None
+    if left.free_symbols:
+        return False
+    try:
+        return same_value(left, formula(result.text))
+    except Unreadable:
+        return False
+
+
+def _difference(relation: Relation) -> Expr:
+    left, right = relation.parts[0], relation.parts[-1]
+    if not (isinstance(left, Formula) and isinstance(right, Formula)):
+        raise Unreadable(relation.text)
+    return formula(left.text) - formula(right.text)
+
+
+def _same_relations(gold: Relation, answer: Relation) -> bool:
+    if set(gold.signs) | set(answer.signs) <= {"=", "~"}:
+        first, second = _stated(gold), _stated(answer)
+        if not isinstance(first, Relation) and not isinstance(second, Relation):
+            if _same_names(gold.parts[0], answer.parts[0]):
+                if _same(first, _renamed(second, gold.parts[0], answer.parts[0])):
+                    return True
+            elif not (_named(gold.parts[0]) and _named(answer.parts[0])) and not _free(first) and _same(first, second):
+                return True
+    if gold.signs != answer.signs or len(gold.signs) != 1:
+        return False
+    if gold.signs == ("=",):
+        return proportional(_difference(gold), _difference(answer)) is not None
+    return compact(gold.text) == compact(answer.text)
+
+
+def _free(node: Node) -> bool:
+    return isinstance(node, Formula) and bool(formula(node.text).free_symbols)
+
+
+def _same_names(gold: Node, answer: Node) -> bool:
+    """x and x, f(x) and f(t), y and f(x); a name and no name."""
+    if not isinstance(gold, Formula) or not isinstance(answer, Formula):
+        return type(gold) is type(answer)
+    one, two = compact(gold.text), compact(answer.text)
+    if one == two:
+        return True
+    functions = [_FUNCTION.fullmatch(name) for name in (one, two)]
+    if functions[0] and functions[1]:
+        return functions[0].group(1) == functions[1].group(1)
+    return bool((functions[0] and two == "y") or (functions[1] and one == "y"))
+
+
+def _renamed(node: Node, gold_name: Node, name: Node) -> Node:
+    """An answer's f(t) = ... in the gold's variable: f(x) = ..."""
+    if not (isinstance(gold_name, Formula) and isinstance(name, Formula) and isinstance(node, Formula)):
+        return node
+    one, two = _FUNCTION.fullmatch(compact(gold_name.text)), _FUNCTION.fullmatch(compact(name.text))
+    if one is None or two is None or one.group(2) == two.group(2):
+        return node
+    names = {one.group(2): r"\xi ", two.group(2): one.group(2)}  # what was free under the gold's name is something else
+    return Formula(re.sub(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])", lambda match: names.get(match.group(), match.group()), node.text))
+
+
+def _same_matrices(gold: Node, answer: Node) -> bool:
+    first, second = _cells(gold), _cells(answer)
+    if first is None or second is None:
+        return False
+    if isinstance(gold, Matrix) and isinstance(answer, Matrix) and [len(row) for row in gold.rows] != [len(row) for row in answer.rows]:
+        return False
+    return len(first) == len(second) and all(_same(one, two) for one, two in zip(first, second, strict=True))
+
+
+def _cells(node: Node) -> list[Node] | None:
+    """Cells row by row; a tuple is a vector, written as a row or a column."""
+    if isinstance(node, Matrix):
+        return [cell for row in node.rows for cell in row]
+    return list(node.items) if isinstance(node, Items) and node.brackets in ("()", "[]") else None
+
+
+def _values(items: Sequence[Node]) -> list[Node]:
+    """Items without names before them."""
+    return [_stated(_without_membership(item)) for item in items]
+
+
+def _name_of(node: Node) -> str | None:
+    """x of x = 3."""
+    if isinstance(node, Relation) and set(node.signs) <= {"=", "~"} and isinstance(node.parts[0], Formula) and _named(node.parts[0]):
+        return compact(node.parts[0].text)
+    return None
+
+
+def _same_items(gold: Node, answer: Node) -> bool:
+    if not (isinstance(gold, Items) and isinstance(answer, Items)):
+        one, other = (gold, answer) if isinstance(gold, Items) else (answer, gold)
+        assert isinstance(one, Items)
+        return len(one.items) == 1 and _same(one.items[0], other)
+    names = [[_name_of(item) for item in node.items] for node in (gold, answer)]
+    if all(len(set(side)) == len(side) > 1 and None not in side for side in names) and set(names[0]) == set(names[1]):
+        return _matched(gold.items, answer.items)
+    first, second = _values(gold.items), _values(answer.items)
+    ordered = _is_ordered(gold, names[0]) or _is_ordered(answer, names[1])
+    if "{}" in (gold.brackets, answer.brackets):
+        return "()" not in (gold.brackets, answer.brackets) and _covered(first, second) and _covered(second, first)
+    if ordered:
+        if {gold.brackets, answer.brackets} == {"()", "[]"} and len(first) == 2:
+            return False
+        return len(first) == len(second) and all(_same(one, two) for one, two in zip(first, second, strict=True))
+    if all(isinstance(item, Items) for item in first):
+        return _covered(first, second) and _covered(second, first)
+    return len(first) == len(second) and _matched(first, second)
+
+
+def _is_ordered(node: Items, names: Sequence[str | None]) -> bool:
+    """Brackets, or different names (x = 1, y = 2), or dots, make the order count."""
+    dots = any(isinstance(item, Formula) and item.text.strip() == r"\ldots" for item in node.items)
+    bases = {name.partition("_")[0] for name in names if name is not None}  # x_1 and x_2 are solutions, x and y are coordinates
+    return node.brackets not in ("", "{}") or dots or (None not in names and len(bases) > 1)
+
+
+def _alike(this: Node, that: Node) -> bool:
+    """As `_same`, for one of several candidates: one that cannot be read is another."""
+    try:
+        return _same(this, that)
+    except Unreadable:
+        return False
+
+
+def _covered(these: Sequence[Node], those: Sequence[Node]) -> bool:
+    """Whether each of these has a like among those."""
+    return all(any(_alike(this, that) for that in those) for this in these)
+
+
+def _matched(these: Sequence[Node], those: Sequence[Node]) -> bool:
+    """Whether each of these has a partner of its own among those."""
+    left = list(those)
+    for this in these:
+        partner = next((that for that in left if _alike(this, that)), None)
+        if partner is None:
+            return False
+        left.remove(partner)
+    return not left

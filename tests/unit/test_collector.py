@@ -12,6 +12,7 @@ from recipes.schema import Budget, FunctionTerm, Recipe
 from rewards.judge import Judge
 from rewards.terms import load_function
 from rl.algorithm import prepare
+from rl.loop import TooManyCut, refuse_cut
 from rl.policy import padded
 from rollout.collector import Collector, NotJudged, PromptStream, fate_of
 from rollout.engine import EnginePool
@@ -233,3 +234,28 @@ def test_the_tokens_trained_on_are_those_sampled_though_their_text_would_encode_
         assert row.prompt_ids.tolist() == list(map(ord, group.problem.text + "<think>"))
         together = padded([row], "cpu")["ids"][0].tolist()
         assert together == [*row.prompt_ids.tolist(), *row.ids.tolist()]
+
+
+def test_p07_an_engine_that_always_hits_the_cap_is_seen_at_the_first_step(judge: Judge):
+    steps, stream = collector(ScriptedPool(lambda request: [response("1", 40, finish="length")] * 4), judge, sampler={"keep_groups": "all"})
+    collected = steps.next()
+    assert collected.metrics["truncated"] == 1.0
+    with pytest.raises(TooManyCut, match=r"100\.0% of the first step's rollouts were cut off at budget\.limit 40"):
+        refuse_cut(collected.metrics["truncated"], stream.recipe)
+
+
+@pytest.mark.parametrize(("cut", "rewards"), [("score", [1, 0, 0, 0]), ("mask", [1, 0, 0, 0]), ("penalise", [1, 0, -0.5, -0.5])])
+def test_p07_cut_rollouts_are_rewarded_by_the_policy_that_the_recipe_names(judge: Judge, cut: str, rewards: list[float]):
+    """One right, one wrong and two cut rollouts; the loss of the group at ratio 1 is -sum(weight x advantage), by hand."""
+
+    def script(request: Request) -> list[Completion]:
+        return [response(request.problem.answer), response("-1"), response("1", 40, finish="length"), response("1", 40, finish="length")]
+
+    steps, stream = collector(ScriptedPool(script), judge, budget={"limit": 40, "cut": cut}, advantage={"scale": "none"})
+    groups = steps.next().groups
+    assert [[rollout.reward for rollout in group.rollouts] for group in groups] == [rewards] * 4
+    [rows] = prepare(groups, stream.recipe).updates
+    trained = [0, 1] if cut == "mask" else [0, 1, 2, 3]
+    tokens, mean = [len(completion.ids) for completion in script(groups[0].request)], sum(rewards) / 4
+    by_hand = -sum(tokens[i] * (rewards[i] - mean) for i in trained) / sum(tokens[i] for i in trained)
+    assert -sum(row.weight * row.advantage * len(row.ids) for row in rows) == pytest.approx(by_hand)

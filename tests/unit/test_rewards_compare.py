@@ -1,30 +1,28 @@
-r"""Equality of answers: the tables of section A4 (math-verify 0.9.0) and M1, row by row, and the path that needs no algebra."""
+r"""Equality of answers: the known pairs that plain math-verify 0.9.0 judges, row by row, with what we say where we differ."""
 
 from __future__ import annotations
-
-from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.compare import as_number, compare_quickly
-from rewards.symbolic import BadGold, compare, compare_symbolically, gold_fault, gold_parses
+from rewards.compare import compare_quickly
+from rewards.symbolic import BadGold, compare, compare_symbolically, gold_fault
 
-A4 = [  # gold, answer, equal
+A4 = [  # gold, answer, equal; "ours" where math-verify says the opposite
     (r"10\%", "0.1", True),
     (r"10\%", "10", True),
     ("50", "0.5", False),
     (r"\{1,2\}", "2,1", True),
-    ("(1,2)", r"\{1,2\}", True),
+    ("(1,2)", r"\{1,2\}", False),  # ours: a set is not a pair
     ("(1,2)", "1,2", True),
     ("(2,1)", "(1,2)", False),
     ("[1,2]", "(1,2)", False),
     ("1<x<2", "(1,2)", True),
-    ("(1,2)", "1<x<2", False),
+    ("(1,2)", "1<x<2", True),  # ours: both directions
     ("x<1", r"(-\infty,1)", True),
-    (r"(-\infty,1)", "x<1", False),
-    (r"(-\infty,1)\cup(2,\infty)", "x<1 or x>2", False),
+    (r"(-\infty,1)", "x<1", True),  # ours: both directions
+    (r"(-\infty,1)\cup(2,\infty)", "x<1 or x>2", True),  # ours: unions in words
     (r"\sqrt{2}", "1.41421356", True),
     (r"\sqrt{2}", "1.4142", False),
     (r"\frac{1}{3}", "0.333333", True),
@@ -44,7 +42,11 @@ M1 = [  # what plain math-verify gets wrong and this does not, and what stays as
     ("0.42", r"42\%", True),
     (r"\frac{1}{2}", r"\frac12", True),
     ("13", r"\text{13}", True),
-    (r"\sqrt{1/n}", r"\frac{1}{\sqrt n}", False),
+    (r"\sqrt{1/n}", r"\frac{1}{\sqrt n}", True),
+    (r"1-\frac{1}{\mathrm{e}}", r"1+\frac{1}{\mathrm{e}}", False),
+    (r"\frac{1}{2^{99}}", r"\frac{1}{2^{98}}", False),
+    (r"\frac{1}{2004!}", r"\frac{1}{2006!}", False),
+    (r"\frac{2^{2005}+1}{3\cdot2^{2006}}", r"\frac{1}{3\cdot2^{2006}}", False),
 ]
 LEDGER = A4 + M1
 
@@ -52,45 +54,6 @@ LEDGER = A4 + M1
 @pytest.mark.parametrize(("gold", "answer", "equal"), LEDGER)
 def test_known_pairs_are_judged_as_the_tables_say(gold, answer, equal):
     assert compare(gold=gold, answer=answer)[0] is equal
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),  # the integer path of section A4, then our own
-    [
-        ("1,000", 1000), ("27.0", 27), ("070", 70), ("$18", 18), ("145.0", 145), (r"\$18", 18), ("-5", -5), ("+5", 5), ("−5", -5), ("-$5", -5), ("$-5$", -5), ("5.", 5), (".5", Fraction(1, 2)),
-        (r"1{,}000", 1000), (r"11,\! 111,\! 111", 11111111), (r"1\,000", 1000), ("12,345,678.90", Fraction("12345678.9")), (r"\text{13}", 13), (r"5\text{ cm}", 5), (r"5 \, \text{cm}", 5),
-        ("€7", 7), (r"50\%", 50), ("0", 0), ("000", 0), (r"\boxed{4}", 4),
-    ],
-)  # fmt: skip
-def test_plain_numbers_are_read_exactly(text, value):
-    assert as_number(text)[0] == value
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "3/4",
-        "",
-        "x",
-        "1,00",
-        "1,2",
-        "2 3",
-        r"2\text{ or }3",
-        "1e5",
-        "1.2.3",
-        "--5",
-        "-",
-        ".",
-        "%",
-        "(5)",
-        "٣",
-        "1, 000",
-        r"\frac{1}{2}",
-        "9" * 5000,
-    ],
-)
-def test_what_is_not_plainly_a_number_is_left_to_symbolic_comparison(text):
-    assert as_number(text) is None
 
 
 @given(st.integers(-(10**30), 10**30), st.integers(0, 5))
@@ -111,23 +74,23 @@ def test_every_way_to_write_an_integer_is_right_and_its_neighbour_wrong(n, zeros
 
 
 def test_tiny_decimals_are_not_all_zero():
-    assert compare_quickly(gold="0.0000001", answer="0.0000002") == (False, "decimal")
-    assert compare_quickly(gold="0.0000001", answer="0") == (False, "decimal")
-    assert compare_quickly(gold="0.333333", answer="0.3333333") == (True, "decimal")
-    assert compare_quickly(gold="1234567.5", answer="1234567.6") == (False, "decimal")
+    assert compare_quickly(gold="0.0000001", answer="0.0000002") == (False, "number")
+    assert compare_quickly(gold="0.0000001", answer="0") == (False, "number")
+    assert compare_quickly(gold="0.333333", answer="0.3333333") == (True, "number")
+    assert compare_quickly(gold="1234567.5", answer="1234567.6") == (False, "number")
 
 
 def test_percent_signs_on_both_sides_must_agree():
-    assert compare_quickly(gold=r"10\%", answer=r"0.1\%") == (False, "decimal")
+    assert compare_quickly(gold=r"10\%", answer=r"0.1\%") == (False, "number")
     assert compare_quickly(gold=r"10\%", answer="10%") == (True, "integer")
 
 
 def test_an_answer_is_too_long_beyond_300_characters_or_twice_the_gold():
     assert compare_quickly(gold="1", answer="1" * 300) == (False, "integer")
     assert compare_quickly(gold="1", answer="1" * 301) == (False, "too long")
-    gold = "x" * 200
-    assert compare_quickly(gold=gold, answer="x" * 400) is None
-    assert compare_quickly(gold=gold, answer="x" * 401) == (False, "too long")
+    gold = "x+" * 100 + "1"
+    assert compare_quickly(gold=gold, answer="x+" * 200) is None
+    assert compare_quickly(gold=gold, answer="x+" * 202) == (False, "too long")
 
 
 def test_gold_and_answer_cannot_be_swapped_by_position():
@@ -156,9 +119,14 @@ def test_a_gold_that_does_not_parse_is_an_error_unless_the_answer_is_the_same_te
 
 def test_golds_are_audited():
     assert [gold_fault(gold) for gold in ("", r"\frac{", r"\frac12", r"\$5", "x<1")] == ["empty", "does not parse", None, None, None]
-    assert gold_parses("x+1") and not gold_parses(r"\frac{")
 
 
 @pytest.mark.parametrize(("gold", "answer", "equal"), [row for row in LEDGER if row[2]])
 def test_every_gold_of_the_ledger_equals_itself(gold, answer, equal):
     assert compare_symbolically(gold=gold, answer=gold)[0]
+
+
+@pytest.mark.parametrize(("gold", "answer", "equal"), LEDGER)
+def test_gold_and_answer_may_be_swapped(gold, answer, equal):
+    if not ({gold, answer} & {r"\sqrt{2}", r"\frac{1}{3}", "I think 42"}):  # rounding is for golds, prose is no gold
+        assert compare(gold=answer, answer=gold)[0] is equal

@@ -1,0 +1,194 @@
+r"""Formulas: read by latex2sympy, compared by value. Runs in a judge's child process only, because nothing bounds its time or memory.
+
+Two formulas are equal if they have the same value: exactly for rational numbers, to 30 digits for other constants, and at several points
+(where both are real) for formulas with variables. Values are compared relative to their size, so that tiny numbers are not all equal.
+Simplifications: points, not proofs; formulas are compared where both are real, so \sqrt{1/n} equals 1/\sqrt{n} and \ln x^2 equals 2\ln x;
+"i" is the imaginary unit unless it counts a sum, "e" is Euler's number.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
+from sympy import Derivative, Expr, Float, I, Integer, Limit, Pow, Rational, Symbol, UnevaluatedExpr, conjugate, nan, oo, pi, simplify, zoo
+from sympy.concrete.expr_with_limits import ExprWithLimits
+from sympy.core.function import AppliedUndef
+
+_UNDONE = (ExprWithLimits, Limit, Derivative, UnevaluatedExpr)
+_CONFIG = ConversionConfig(interpret_as_mixed_fractions=False, lowercase_symbols=False)
+_DIGITS = 30
+_EXACT, _DECIMAL, _SMALL, _ABSOLUTE = (Float(text, _DIGITS) for text in ("1e-20", "5e-8", "1e-5", "5e-7"))
+_SIZES = tuple(
+    Float(Rational(*size), 200) for size in ((8, 11), (21, 13), (31, 13), (7, 17), (41, 13), (19, 16), (36, 13), (16, 19), (35, 24))
+)
+_SCALES = (1, 1, Rational(22, 3), Rational(22, 3), Rational(131, 3), 1, 1, 1, 1, 1)  # near and far, so that |x - 5| is not 5 - x
+_NOTHING = Float("1e-90", _DIGITS)  # what cancels to less is 0: points have 200 digits
+_WORD = re.compile(r"(?<![\\a-zA-Z{])[a-zA-Z]{4,}|\\text|(?<![\\a-zA-Z])(?:the|and|for|not|are|all|yes|has|is|of|if|no|or|to)(?![a-zA-Z])")
+# "1 2" is no number, "1.5.2" none, and x^2^3 could be either power
+_UNCLEAR = re.compile(r"(?<![_^\d.])\d[\d.]*\s+\d|\d\.\d*\.\d|\^(?:\w|\{[^{}]*\})\s*\^|\\ldots|[;?#&\"$]|\\[()\[\]]")
+_TIMES = re.compile(r"(?:(?<![\w^_\\.{])\d+(?:\.\d+)?|\))\s*(?=\()")  # latex2sympy adds 2(3) up, as if it were a mixed number
+_CAPITAL_E = re.compile(r"(\\[a-zA-Z]+)|E(?:_\{?(\w+)\}?)?")  # latex2sympy takes E for Euler's number
+_CONJUGATED = re.compile(r"\\overline\{([^{}]*[+-][^{}]*)\}")
+_PRIMED = re.compile(r"([a-zA-Z])('+)")
+_DEGREES = re.compile(r"(\d+(?:\.\d+)?|[a-zA-Z]|\\[a-z]+|\([^()]*\))\s*\^\\circ")
+_MIXED = re.compile(r"(?<![\d.\w}])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}")
+
+
+class Unreadable(ValueError):
+    """The text is no formula."""
+
+
+def _mixed(match: re.Match[str]) -> str:
+    whole, above, below = match.groups()
+    return rf"({whole}+\frac{{{above}}}{{{below}}})" if int(above) < int(below) else rf"{whole}\cdot\frac{{{above}}}{{{below}}}"
+
+
+@lru_cache(maxsize=256)
+def formula(text: str) -> Expr:
+    """The formula of a tidied text.
+
+    Raises:
+        Unreadable: the text is empty, holds words, or is no formula.
+        MemoryError, RecursionError: the reader failed; the text may be fine.
+    """
+    if (conjugated := _CONJUGATED.fullmatch(text)) is not None:
+        return conjugate(formula(conjugated.group(1)))
+    if not text or _WORD.search(text) or _UNCLEAR.search(text):
+        raise Unreadable(text)
+    latex = _PRIMED.sub(lambda match: f"{match.group(1)}_{{{'p' * len(match.group(2))}}}", _TIMES.sub(r"\g<0>\\cdot ", text))
+    latex = _CAPITAL_E.sub(lambda match: match.group(1) or rf"\epsilon_{{E{match.group(2) or ''}}}", latex)
+    latex = _MIXED.sub(_mixed, latex).replace("%", r"\cdot\frac{1}{100}")
+    latex = _DEGREES.sub(r"(\\frac{\\pi}{180}\\cdot \1)", latex)
+    try:
+        read = latex2sympy(latex, normalization_config=None, conversion_config=_CONFIG)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception as error:  # latex2sympy raises plain Exception, sympy whatever it meets, for text that is no formula
+        raise Unreadable(text) from error
+    if not isinstance(read, Expr):
+        raise Unreadable(text)
+    return _with_imaginary_unit(read.replace(_is_odd_root, _real_root) if r"\sqrt[" in text else read)
+
+
+def _is_odd_root(node: Expr) -> bool:
+    """An odd root of a negative number: real, as schools have it."""
+    return isinstance(node, Pow) and bool(node.base.is_number and node.base.is_negative) and (1 / node.exp).doit().is_odd is True
+
+
+def _real_root(node: Expr) -> Expr:
+    return -Pow(-node.base, node.exp)
+
+
+def _with_imaginary_unit(expression: Expr) -> Expr:
+    bound = {symbol.name for node in expression.atoms(ExprWithLimits) for symbol in node.variables if isinstance(symbol, Symbol)}
+    unit = {symbol: I for symbol in expression.free_symbols if isinstance(symbol, Symbol) and symbol.name == "i" and "i" not in bound}
+    return expression.xreplace(unit) if unit else expression
+
+
+def _value(expression: Expr, point: dict[Expr, Expr]) -> Expr | None:
+    """The value at a point, to 30 digits; None where there is none."""
+    try:
+        value = expression.xreplace(point)
+        value = (value.doit() if value.has(*_UNDONE) else value).evalf(_DIGITS, maxn=400)
+    except (ZeroDivisionError, ValueError, TypeError, ArithmeticError, AttributeError, NotImplementedError):
+        return None
+    if value in (nan, zoo) or value.has(nan, zoo) or value.free_symbols:
+        return None
+    return (Integer(0) if abs(value) < _NOTHING else value) if value.is_number else None
+
+
+def _close(first: Expr, second: Expr, *, decimal: bool) -> bool:
+    if first in (oo, -oo) or second in (oo, -oo):
+        return bool(first == second)
+    gap = abs(first - second).evalf(_DIGITS)
+    if first == second or max(abs(first), abs(second)) < _NOTHING:
+        return True
+    size = max(abs(first).evalf(_DIGITS), abs(second).evalf(_DIGITS))
+    if decimal:
+        return bool(gap <= _DECIMAL * size or (gap < _ABSOLUTE and gap <= _SMALL * size))
+    return bool(gap <= _EXACT * size)
+
+
+def same_value(first: Expr, second: Expr) -> bool:
+    """Whether two formulas have the same value wherever both are real. Decimals agree to six digits."""
+    if first == second:
+        return True
+    names = {str(atom): atom for expression in (first, second) for atom in expression.atoms(AppliedUndef)}
+    stand_ins = {atom: Symbol(f"_{index}") for index, (_, atom) in enumerate(sorted(names.items()))}
+    first, second = first.xreplace(stand_ins), second.xreplace(stand_ins)
+    symbols = sorted(first.free_symbols | second.free_symbols, key=str)
+    decimal = first.has(Float) or second.has(Float)
+    if not symbols:
+        return _same_constant(first, second, decimal=decimal)
+    found = _same_at_points(first, second, symbols, decimal=decimal)
+    return bool(simplify(first - second) == 0) if found is None else found
+
+
+def _same_constant(first: Expr, second: Expr, *, decimal: bool) -> bool:
+    first, second = first.doit(), second.doit()
+    if first == second:
+        return True
+    if isinstance(first, Rational) and isinstance(second, Rational):
+        return False
+    values = _value(first, {}), _value(second, {})
+    if values[0] is None or values[1] is None:
+        return bool(simplify(first - second) == 0)
+    if (values[0] == 0) != (values[1] == 0) and not decimal:
+        return bool((first - second).equals(0))
+    return _close(values[0], values[1], decimal=decimal)
+
+
+def _same_at_points(first: Expr, second: Expr, symbols: list[Symbol], *, decimal: bool) -> bool | None:
+    """Equal or not at up to six points of both signs where both are real, else at whole numbers; None if there were no such points."""
+    compared = 0
+    counting = any(
+        limits.free_symbols for expression in (first, second) for node in expression.atoms(ExprWithLimits) for limits in node.limits[0][1:]
+    )
+    for turn in range(0 if counting else 10):
+        sign = 1 if turn % 2 == 0 else -1
+        signs = [sign * (-1) ** (index * (turn // 2)) for index in range(len(symbols))]
+        point = {symbol: signs[index] * _SCALES[turn] * _SIZES[(index * 4 + turn) % len(_SIZES)] for index, symbol in enumerate(symbols)}
+        values = _value(first, point), _value(second, point)
+        if values[0] is None or values[1] is None or not (values[0].is_real and values[1].is_real):
+            continue
+        if not _close(values[0], values[1], decimal=decimal):
+            return False
+        compared += 1
+        if compared == 6:
+            return True
+    if compared:
+        return True
+    for turn in range(1, 5):
+        point = {symbol: Integer(turn + 2 * index) for index, symbol in enumerate(symbols)}
+        values = _value(first, point), _value(second, point)
+        if values[0] is None or values[1] is None:
+            continue
+        if not _close(values[0], values[1], decimal=decimal):
+            return False
+        compared += 1
+    return True if compared >= 2 else None
+
+
+def proportional(first: Expr, second: Expr) -> int | None:
+    """The sign of k if first = k second with a constant k other than 0; None if there is no such k."""
+    if first.free_symbols != second.free_symbols or not first.free_symbols:
+        return None
+    symbols = sorted(first.free_symbols, key=str)
+    ratios = []
+    for turn in range(4):
+        point = {symbol: _SIZES[(index * 4 + turn) % len(_SIZES)] for index, symbol in enumerate(symbols)}
+        values = _value(first, point), _value(second, point)
+        if values[0] is None or values[1] is None or values[1] == 0 or values[0] == 0:
+            continue
+        ratios.append((values[0] / values[1]).evalf(_DIGITS))
+    decimal = first.has(Float) or second.has(Float)
+    if len(ratios) < 2 or not all(_close(ratio, ratios[0], decimal=decimal) for ratio in ratios[1:]) or not ratios[0].is_real:
+        return None
+    return 1 if ratios[0] > 0 else -1
+
+
+def degrees_of(expression: Expr) -> Expr:
+    """Radians as degrees."""
+    return expression * 180 / pi

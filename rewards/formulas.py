@@ -1,0 +1,153 @@
+r"""Two texts without separators: numbers, words, times of day, ratios, numbers in a base, formulas with or without units.
+
+Runs in a judge's child process only, because formulas may be read (`algebra`). Conventions: a base or a unit on one side only is dropped, two that differ
+make the answers differ; degrees are converted where the other side is a multiple of pi; a ratio may be shortened; a rounded gold
+is met by what rounds to it.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from sympy import Expr, pi
+
+from rewards.algebra import degrees_of, formula, same_value
+from rewards.numbers import as_number, numbers_rule, rounds_to
+from rewards.tidy import compact
+from rewards.units import known_unit, read_unit
+from rewards.words import words_rule
+
+_UNIT = re.compile(r"(?P<value>.*[\w})])\s*(?P<unit>(?:\^\\circ|\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?\d\}?)?)\s*)$", re.DOTALL)
+_ANGLE_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
+_BASED = re.compile(r"\(?(?P<digits>-?\w+(?:\.\w+)?)\)?_\{?(?:\\text\{)?(?P<base>\w+)\}*")
+_CLOCK = re.compile(
+    r"(?P<hour>\d{1,2})(?:\s*:\s*(?P<minute>\d{2}))?(?:\s*:\s*(?P<second>\d{2}))?\s*(?:(?P<half>[ap])\.?\s?m\.?)?", re.IGNORECASE
+)
+_RATIO = re.compile(r"\s*(?::|\\colon|\\text\{\s*to\s*\}|(?<=\d)\s*\bto\b(?=\s*\d))\s*")
+_BASES = {
+    "two": "2",
+    "three": "3",
+    "four": "4",
+    "five": "5",
+    "six": "6",
+    "seven": "7",
+    "eight": "8",
+    "nine": "9",
+    "ten": "10",
+    "sixteen": "16",
+}
+
+
+def is_opaque(text: str) -> bool:
+    """Texts that are compared letter by letter or by a rule of their own, not as formulas."""
+    plain = text.strip()
+    return bool(
+        plain in (r"\ldots", r"\emptyset", r"\mathbb{R}", r"\mathbb{Z}", r"\mathbb{N}", r"\mathbb{Q}", r"\mathbb{C}")
+        or _clock(plain) is not None
+        or len(_RATIO.split(plain)) > 1
+        or ((based := _BASED.fullmatch(plain)) is not None and _in_base(based))
+    )
+
+
+def same_text_values(gold: str, answer: str) -> bool:
+    """Two texts without separators: numbers, words, times, ratios, numbers in a base, formulas with or without units."""
+    if compact(gold) == compact(answer):
+        return True
+    for rule in (numbers_rule, words_rule, _same_clock, _same_based, _same_ratio):
+        equal = rule(gold, answer)
+        if equal is not None:
+            return equal
+    if is_opaque(gold) or is_opaque(answer):
+        return False
+    (gold_text, gold_unit), (text, unit) = unit_off(gold), unit_off(answer)
+    first, second = formula(gold_text), formula(text)
+    if gold_unit and unit and gold_unit[0] and unit[0]:
+        if gold_unit[0] != unit[0]:
+            return False
+        second = second * unit[1] / gold_unit[1]
+    if (gold_unit or ("",))[0] == "angle" and not unit and second.has(pi):
+        second = degrees_of(second)
+    if (unit or ("",))[0] == "angle" and not gold_unit and first.has(pi):
+        first = degrees_of(first)
+    number = as_number(gold)
+    if number is not None and number.places and number.digits >= 3 and not second.free_symbols and as_number(answer) is None:
+        return same_value(first, second) or _rounded(gold, second)
+    if same_value(first, second):
+        return True
+    if ("%" in gold) != ("%" in answer):
+        return same_value(first * 100, second) if "%" in gold else same_value(first, second * 100)
+    return False
+
+
+def _rounded(gold: str, value: Expr) -> bool:
+    number = as_number(gold)
+    near = value.evalf(30)
+    if number is None or not near.is_real:
+        return False
+    return rounds_to(number, Fraction(str(near)) if near.is_Float or near.is_Integer else Fraction(int(near.p), int(near.q)))
+
+
+def unit_off(text: str) -> tuple[str, tuple[str, object] | None]:
+    """A formula without the unit behind it, and the unit."""
+    match = _UNIT.fullmatch(text.strip())
+    if match is None or (match.group("unit").startswith("^") and _ANGLE_FUNCTION.search(text)):
+        return text.strip(), None
+    unit = known_unit(match.group("unit")) or read_unit(match.group("unit").strip(), glued=False)
+    return (match.group("value").strip(), unit) if unit is not None else (text.strip(), None)
+
+
+def _clock(text: str) -> int | None:
+    """Seconds since midnight."""
+    match = _CLOCK.fullmatch(re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text).strip())
+    if match is None or int(match.group("hour")) > 24 or int(match.group("minute") or 0) > 59:
+        return None
+    if not match.group("minute") and not match.group("half"):
+        return None
+    hour, half = int(match.group("hour")), (match.group("half") or "").lower()
+    hour = hour % 12 + 12 if half == "p" else hour % 12 if half == "a" else hour
+    return 3600 * hour + 60 * int(match.group("minute") or 0) + int(match.group("second") or 0)
+
+
+def _same_clock(gold: str, answer: str) -> bool | None:
+    first, second = _clock(gold), _clock(answer)
+    return None if first is None or second is None else first == second
+
+
+def _in_base(match: re.Match[str]) -> bool:
+    """Whether the digits are digits of the base below them: x_1 is a name."""
+    base = _BASES.get(match.group("base"), match.group("base"))
+    digits = match.group("digits").removeprefix("-").replace(".", "").upper()
+    return base.isdigit() and 2 <= int(base) <= 36 and all(digit in "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: int(base)] for digit in digits)
+
+
+def _same_based(gold: str, answer: str) -> bool | None:
+    """Digits with a base below: both must agree; a missing base is the gold's."""
+    first, second = _BASED.fullmatch(gold.strip()), _BASED.fullmatch(answer.strip())
+    if not (first or second) or not all(match is None or _in_base(match) for match in (first, second)):
+        return None
+    sides = []
+    for match, text in ((first, gold), (second, answer)):
+        digits = match.group("digits") if match else text.strip()
+        base = match.group("base") if match else ""
+        sides.append((digits.upper(), _BASES.get(base, base)))
+    (digits, base), (other, other_base) = sides
+    return digits == other and (base == other_base or not base or not other_base)
+
+
+def _same_ratio(gold: str, answer: str) -> bool | None:
+    first, second = (_RATIO.split(text.strip()) for text in (gold, answer))
+    if len(first) < 2 and len(second) < 2:
+        return None
+    if min(len(first), len(second)) < 2:
+        if max(len(first), len(second)) != 2:
+            return False
+        first, second = (side if len(side) == 2 else [side[0], "1"] for side in (first, second))
+        if not any("/" in text or "frac" in text for text in (gold, answer)):
+            return False
+    if len(first) != len(second):
+        return False
+    one, two = [formula(part) for part in first], [formula(part) for part in second]
+    return all(same_value(one[0] * b, two[0] * a) for a, b in zip(one[1:], two[1:], strict=True)) and all(
+        part != 0 for part in (*one, *two)
+    )

@@ -1,0 +1,214 @@
+r"""What an answer is made of: lists, tuples, sets, intervals, matrices, relations, and formulas without any of these.
+
+A reader of tidied LaTeX that splits at brackets, commas, "and", relation signs and matrix rows; nothing is evaluated. Formulas stay text.
+Simplifications: (a, b) is a pair until it is compared with an interval; sets of sets, functions by cases and quantifiers are not read.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_MAX_DEPTH = 12
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A text without separators or relation signs: a number, a term, or words."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Items:
+    r"""Things in a row. `brackets` is "" (a bare list), "&" (inequalities joined by "and"), "()", "[]", "(]", "[)" or "{}"."""
+
+    brackets: str
+    items: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Parts joined by signs of = < > <= >= != ~ in, e.g. 1 < x <= 2."""
+
+    parts: tuple[Node, ...]
+    signs: tuple[str, ...]
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Union:
+    r"""Sets joined by \cup; `without` is what \setminus takes away."""
+
+    parts: tuple[Node, ...]
+    without: Node | None = None
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Rows of equal length."""
+
+    rows: tuple[tuple[Node, ...], ...]
+
+
+Node = Formula | Items | Relation | Union | Matrix
+
+_TOKEN = re.compile(r"\\begin\{\w+\*?\}|\\end\{\w+\*?\}|\\text\s*\{[^{}]*\}|\\[a-zA-Z]+|\\.|.", re.DOTALL)
+_OPEN, _CLOSE = ("(", "[", "{", r"\{"), (")", "]", "}", r"\}")
+_JOINT = re.compile(r",?\s*\\text\s*\{\s*,?\s*(?:and|or)\s*\}|,?\s*(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])\s*")
+_AND = re.compile(r"(?<![a-zA-Z\\])and(?![a-zA-Z])")
+_ORDER = frozenset({"<", ">", "<=", ">="})
+_SIGNS = {
+    "=": "=",
+    "<": "<",
+    ">": ">",
+    r"\le": "<=",
+    r"\ge": ">=",
+    r"\ne": "!=",
+    r"\approx": "~",
+    r"\in": "in",
+    r"\equiv": "=",
+    r"\to": "to",
+}
+_MATRIX = re.compile(
+    r"\\begin\{(?:[pb]?matrix|smallmatrix|array)\}(?:\{[lcr|\s]*\})?(.*)\\end\{(?:[pb]?matrix|smallmatrix|array)\}", re.DOTALL
+)
+_CASES = re.compile(r"\\begin\{(?:cases|aligned|array|align\*?)\}(.*)\\end\{(?:cases|aligned|array|align\*?)\}", re.DOTALL)
+_BUILDER = re.compile(r"^\s*[a-zA-Z]\s*(?:\\in\s*\\mathbb\{R\}\s*)?[|:](.*)$", re.DOTALL)
+
+
+def _tokens(text: str) -> list[tuple[str, int]]:
+    """Tokens and the bracket depth they stand at (a bracket: the depth outside it). Bars are not brackets."""
+    tokens, depth = [], 0
+    for token in _TOKEN.findall(text):
+        if token in _CLOSE or token.startswith(r"\end"):
+            depth -= 1
+        tokens.append((token, depth))
+        if token in _OPEN or token.startswith(r"\begin"):
+            depth += 1
+    return tokens
+
+
+def _split(text: str, separators: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Pieces between the separators that stand outside all brackets, and the separators met."""
+    pieces, met = [""], []
+    for token, depth in _tokens(text):
+        if depth == 0 and token in separators:
+            met.append(token)
+            pieces.append("")
+        else:
+            pieces[-1] += token
+    return pieces, met
+
+
+def _enclosed(text: str) -> tuple[str, str] | None:
+    """Brackets and content of a text that one pair of brackets encloses whole."""
+    tokens = _tokens(text)
+    if len(tokens) < 2 or tokens[0][0] not in ("(", "[", r"\{") or tokens[-1][0] not in (")", "]", r"\}"):
+        return None
+    if any(depth <= 0 for _, depth in tokens[1:-1]):
+        return None
+    first, last = tokens[0][0], tokens[-1][0]
+    return first[-1] + last[-1], text[len(first) : len(text) - len(last)]
+
+
+def read(text: str, depth: int = 0) -> Node:
+    """The structure of a tidied text. Never fails: what it cannot take apart is one Formula."""
+    text = text.strip().strip("\u2062 ")
+    if depth > _MAX_DEPTH:
+        return Formula(text)
+    for reader in (_read_list, _read_relation, _read_union, _read_signs, _read_matrix, _read_brackets):
+        node = reader(text, depth + 1)
+        if node is not None:
+            return node
+    return Formula(text)
+
+
+def _read_list(text: str, depth: int) -> Node | None:
+    """Semicolons separate before commas; "and" and "or" separate like whichever there is."""
+    for separator in (";", ","):
+        if separator == "," or _split(text, (";",))[1]:
+            pieces, met = _split(_JOINT.sub(separator, text), (separator,))
+            pieces = [piece for piece in pieces if piece.strip()]
+            if met and pieces:
+                items = tuple(read(piece, depth) for piece in pieces)
+                both = len(_AND.findall(text)) == len(items) - 1 and all(
+                    isinstance(item, Relation) and _ORDER & set(item.signs) for item in items
+                )
+                return items[0] if len(items) == 1 else Items("&" if both else "", items)
+    return None
+
+
+def _read_relation(text: str, depth: int) -> Node | None:
+    pieces, signs = _split(text, tuple(_SIGNS))
+    if not signs or not all(piece.strip() for piece in pieces) or r"\to" in signs:
+        return None
+    return Relation(tuple(read(piece, depth) for piece in pieces), tuple(_SIGNS[sign] for sign in signs), text)
+
+
+def _read_union(text: str, depth: int) -> Node | None:
+    pieces, met = _split(text, (r"\cup", "∪"))
+    if not met and re.search(r"[\])}]\s*U\s*[\[({\\]", text):
+        pieces, met = _split(text, ("U",))
+    if met:
+        return Union(tuple(read(piece, depth) for piece in pieces))
+    pieces, met = _split(text, (r"\setminus", "-")) if text.startswith((r"\mathbb", "(-", "[")) else ([], [])
+    if len(met) == 1 and len(pieces) == 2 and pieces[1].strip().startswith(r"\{"):
+        return Union((read(pieces[0], depth),), without=read(pieces[1], depth))
+    return None
+
+
+def _read_signs(text: str, depth: int) -> Node | None:
+    r"""\pm stands for two values."""
+    if r"\pm" not in text or _enclosed(text) is not None:
+        return None
+    both = ((r"\pm", "+", r"\mp", "-"), (r"\pm", "-", r"\mp", "+"))
+    texts = (" ".join(text.replace(a, f" {b} ").replace(c, f" {d} ").split()) for a, b, c, d in both)
+    return Items("", tuple(read(each.removeprefix("+"), depth) for each in texts))
+
+
+def _read_matrix(text: str, depth: int) -> Node | None:
+    enclosed = _enclosed(text)
+    match = _MATRIX.fullmatch(enclosed[1].strip() if enclosed and enclosed[0] in ("()", "[]") else text)
+    if match and not re.search(r"\\(?:begin|end)", match.group(1)):
+        rows = [row for row in re.split(r"\\\\(?:\[\w*\])?", match.group(1)) if row.strip(" \n")]
+        cells = tuple(tuple(read(cell, depth) for cell in row.split("&")) for row in rows)
+        return Matrix(cells) if cells and len({len(row) for row in cells}) == 1 else None
+    if (
+        (begin := text.find(r"\begin{")) > 0
+        and _MATRIX.fullmatch(text[begin:])
+        and isinstance(whole := _read_matrix(text[begin:], depth), Matrix)
+    ):
+        factor = text[:begin].strip().removesuffix(r"\cdot")
+        factor = f"{factor}1" if factor in "+-" else factor
+        return Matrix(
+            tuple(
+                tuple(Formula(rf"({factor})\cdot({cell.text})") if isinstance(cell, Formula) else cell for cell in row)
+                for row in whole.rows
+            )
+        )
+    match = _CASES.fullmatch(text)
+    if match and not re.search(r"\\(?:begin|end)", match.group(1)):
+        rows = [row.replace("&", " ") for row in re.split(r"\\\\", match.group(1)) if row.strip()]
+        return Items("", tuple(read(row, depth) for row in rows))
+    return None
+
+
+def _read_brackets(text: str, depth: int) -> Node | None:
+    enclosed = _enclosed(text)
+    if enclosed is None:
+        return None
+    brackets, inside = enclosed
+    if brackets == "{}":
+        if builder := _BUILDER.match(inside):
+            return read(builder.group(1), depth)
+        node = read(inside, depth)
+        return (
+            Items("{}", node.items) if isinstance(node, Items) and node.brackets == "" else Items("{}", (node,) if inside.strip() else ())
+        )
+    if brackets not in ("()", "[]", "(]", "[)"):
+        return None
+    node = read(inside, depth)
+    if isinstance(node, Items) and node.brackets == "":
+        return Items(brackets, node.items) if r"\pm" not in inside or "," in inside else node
+    return node if brackets in ("()", "[]") and not isinstance(node, Relation) else None

@@ -1,0 +1,148 @@
+r"""One way to write each thing: an answer's LaTeX, plain text and Unicode spellings brought to a common form.
+
+Pure text in, text out; nothing is evaluated and nothing that changes the value is dropped (units, percent signs and
+words stay; currency signs become units). What comes out is what every rule of the judge reads.
+Simplification: spacing, sizes and fonts carry no meaning; a prime, a hat or a subscript does.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from rewards.extract import bare
+
+_UNICODE = {
+    "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ",
+    "∞": r"\infty ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "°": r"^\circ ", "º": r"^\circ ", "±": r"\pm ", "∓": r"\mp ",
+    "²": "^{2}", "³": "^{3}", "⁴": "^{4}", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
+    "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ", "φ": r"\phi ", "ω": r"\omega ",
+    "，": ",", "；": ";", "：": ":", "（": "(", "）": ")", "％": "%", "’": "'", "\u00a0": " ", "\u2009": " ", "…": r"\ldots ",
+}  # fmt: skip
+_UNICODE_RUN = re.compile("|".join(map(re.escape, _UNICODE)))
+_ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|\{([^{}]*)\}|(\w+(?:\.\d+)?))")
+
+_NAMES = {
+    **dict.fromkeys(("dfrac", "tfrac", "cfrac"), r"\frac"),
+    **dict.fromkeys(("textnormal", "textbf", "textit", "textrm", "mbox", "operatorname", "mathrm", "mathbf", "mathit", "mathsf"), r"\text"),
+    **dict.fromkeys(("left", "right", "displaystyle", "textstyle", "limits", "nolimits", "mathstrut"), ""),
+    **{f"{big}{side}": "" for big in ("big", "Big", "bigg", "Bigg") for side in ("", "l", "r")},
+    **dict.fromkeys(("leqslant", "leq"), r"\le "), **dict.fromkeys(("geqslant", "geq"), r"\ge "), "neq": r"\ne ", "lt": "<", "gt": ">",
+    **dict.fromkeys(("lbrace", "lgroup"), r"\{"), **dict.fromkeys(("rbrace", "rgroup"), r"\}"), **dict.fromkeys(("lvert", "rvert", "vert", "mid"), "|"),
+    "varnothing": r"\emptyset ", "R": r"\mathbb{R}", **dict.fromkeys(("smallsetminus", "backslash"), r"\setminus "), **dict.fromkeys(("lor", "vee"), r"\text{ or }"),
+    **dict.fromkeys(("dots", "dotsc", "cdots", "dotsb"), r"\ldots "), **dict.fromkeys(("degree", "textdegree"), r"^\circ "), **dict.fromkeys(("approxeq", "simeq", "sim"), r"\approx "),
+    **dict.fromkeys(("enspace", "enskip", "thinspace", "hfill"), " "),
+}  # fmt: skip
+_COMMAND = re.compile(r"\\([a-zA-Z]+)")
+_LATEX = [
+    (r"\\(?:left|right)\s*\.|(?<=\\operatorname)\*", ""),
+    (_COMMAND, lambda match: _NAMES.get(match.group(1), match.group())),
+    (r"\\text\s+\{", r"\\text{"),
+    (r"_\s*\{\s*\\text\{([^{}]*)\}\s*\}", r"_{\1}"),
+    (r"(?<=[\d})])\s*\\text\{([mghsLVWNJ])\}(?!\s*[\w(\\])", r"\\text{ \1}"),  # a unit, not a letter
+    (r"\\text\{((?:[^{}a-zA-Z]|[a-zA-Z](?![a-zA-Z]))*)\}(?<! [mghsLVWNJ]\})", r"\1"),  # no word in it
+    (r"\^\s*(?:\{\s*\\prime\s*\}|\\prime(?![a-zA-Z]))", "'"),
+    (r"\^\s*\{\s*\\circ\s*\}", r"^\\circ "),
+    (r"\\%", "%"),
+    (r"\\!:\\!", ":"),
+    (r"\(\s*(?:\\text\s*\{\s*mod\s*\}|\\?mod)\s*(?:\\ )*\s*(\w+)\s*\)|\\pmod\s*(\w)(?![\w{])", r"\\pmod{\1\2}"),
+    (r"(?<=\\equiv)(.*?)\s*\(?\s*(?:\\text\s*\{\s*mod\s*\}|\\?[bp]?mod)\s*\{?(\w+)\}?\s*\)?$", r"\1\\pmod{\2}"),
+    (r"\\(max|min|gcd|lcm)\s*\\\{([^{}]*)\\\}", r"\\\1(\2)"),
+    (r"(?<!\\)\\$", ""),
+    (r",\s*\\!\s*", "\u2063"),  # a comma inside a number, told from one that separates
+    (r"\\q?quad|(?<!\\)\\[!;:> ]", " "),
+    (r"(?<!\\)\\,", "\u2062"),  # a thin space: inside a number like a comma, elsewhere nothing
+]  # fmt: skip
+_LATEX_RULES = [(re.compile(pattern), replacement) for pattern, replacement in _LATEX]
+_SIGNS = {"!=": r"\ne ", "<=": r"\le ", ">=": r"\ge ", "...": r"\ldots ", "{:}": ":", "~": " "}
+_SIGN = re.compile("|".join(map(re.escape, _SIGNS)))
+_INLINE = re.compile(
+    r"\$\$[^$]*\$\$|(?<!\\)\$[^$\n]*(?<!\\)\$|(?<!\\)\\\((?:(?!\\\))[^\n])*\\\)|(?<!\\)\\\[(?:(?!\\\]).)*\\\]", re.DOTALL
+)  # $ pairs within a line
+_LONE = re.compile(r"(?<!\\)(?:\\[()\[\]]|\$)")  # an end without its other end
+_TWO = ("$$", r"\(", r"\[")
+_GROUPED = re.compile(r"(?<![\d.])\d{1,3}(?:[\u2062\u2063]\s*\d{3})+(?!\d)")
+_PLAIN_FUNCTION = re.compile(
+    r"(?<![\\a-zA-Z])(sqrt|arcsin|arccos|arctan|sin|cos|tan|cot|sec(?=\s*[(^\\]|\s[a-z]\b)|csc|log|ln|exp|pi|infinity|infty|inf)(?![a-zA-Z])"
+)
+_PLAIN_NAMES = {"infinity": r"\infty ", "inf": r"\infty ", "infty": r"\infty ", "pi": r"\pi "}
+_BRACED_FUNCTION = re.compile(
+    r"(?<!\d)(?<!\d )\\text\{\s*(sin|cos|tan|cot|sec|csc|log|ln|exp|arcsin|arccos|arctan|gcd|lcm|max|min|mod)\s*\}"
+)
+_PART = r"(?:(\d)|\{([^{}]*)\}|([a-zA-Z])(?![a-zA-Z]{2})|(\\(?:pi|theta|alpha|beta|lambda|mu))(?![a-zA-Z]))"
+_FRAC = re.compile(rf"\\frac\s*{_PART}\s*{_PART}")
+_SQRT = re.compile(r"\\sqrt\s*(\d|[a-zA-Z](?![a-zA-Z]))")
+_CURRENCY = {"$": r"\text{ dollars}", "€": r"\text{ euros}", "£": r"\text{ pounds sterling}", "¥": r"\text{ yen}", "₹": r"\text{ rupees}"}
+_AMOUNT = re.compile(r"([+-]?)\s*\\?([$€£¥₹])\s*([+-]?[\d.][^$€£¥₹]*)|([^$€£¥₹]*\d)\s*\\?([$€£¥₹])", re.DOTALL)
+
+
+def _unescaped(text: str) -> str:
+    """Text escaped once too often: outside of rows and columns, two backslashes before a name are one."""
+    if r"\begin" not in text:
+        return re.sub(r"\\\\(?=[a-zA-Z%$])", lambda match: "\\", text)
+    runs = [len(run) for run in re.findall(r"\\+", text)]
+    return text.replace("\\\\", "\\") if all(length % 2 == 0 for length in runs) else text
+
+
+def _frac(match: re.Match[str]) -> str:
+    above, below = (next(group for group in groups if group is not None) for groups in (match.groups()[:4], match.groups()[4:]))
+    return rf"\frac{{{above}}}{{{below}}}"
+
+
+def _money(text: str) -> str:
+    """A currency sign before or behind an amount becomes the word behind it."""
+    match = _AMOUNT.fullmatch(text)
+    if match is None:
+        return text
+    sign, before, amount, other, behind = match.groups(default="")
+    amount = f"{sign}{amount}{other}".rstrip(" .,")
+    return amount if re.search(r"[a-zA-Z]{3}", amount) else amount + _CURRENCY[before or behind]
+
+
+def _ungrouped(text: str) -> str:
+    """Text without TeX braces around the whole of it."""
+    while len(text) > 1 and text[0] == "{" and text[-1] == "}" and text[-2] != "\\":
+        depth = 0
+        for index, char in enumerate(text):
+            depth += (char == "{") - (char == "}")
+            if depth == 0 and index < len(text) - 1:
+                return text
+        if depth:
+            return text
+        text = text[1:-1].strip()
+    return text
+
+
+@lru_cache(maxsize=4096)
+def tidy(text: str) -> str:
+    """The common form of an answer or a gold: no box, no delimiters, one spelling for each sign."""
+    text = _unescaped(bare(text).strip())
+    text = bare(text.replace("**", "") if text.startswith("**") and text.endswith("**") else text)
+    if text.isascii() and text.isdigit():
+        return text
+    text = _INLINE.sub(
+        lambda match: f" {match.group()[2 if match.group()[:2] in _TWO else 1 : -2 if match.group()[:2] in _TWO else -1]} ", _money(text)
+    )
+    text = _LONE.sub(lambda match: r"\$", text)
+    text = re.sub(r"(?<![\w}])'([^']*)'(?!\w)", r"\1", text)
+    text = _ROOT.sub(lambda match: rf"\sqrt{{{next(group for group in match.groups() if group is not None)}}}", text)
+    text = _UNICODE_RUN.sub(lambda match: _UNICODE[match.group()], text)
+    text = re.sub(r"\{\s*,\s*\}", "\u2063", _SIGN.sub(lambda match: _SIGNS[match.group()], text))
+    for pattern, replacement in _LATEX_RULES if "\\" in text else ():
+        text = pattern.sub(replacement, text)
+    text = re.sub(r"\*\*(?=[\w({-])", "^", text)
+    text = _GROUPED.sub(lambda match: re.sub(r"\D", "", match.group()), text).replace("\u2063", ",").replace("\u2062", " ")
+    text = _BRACED_FUNCTION.sub(r"\\\1 ", text)
+    text = _PLAIN_FUNCTION.sub(lambda match: _PLAIN_NAMES.get(match.group(1), "\\" + match.group(1)), text)
+    text = re.sub(r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
+    text = _SQRT.sub(r"\\sqrt{\1}", _FRAC.sub(_frac, text))
+    text = " ".join(text.split()).strip(" ;:").lstrip("= ")
+    return _ungrouped(re.sub(r"(?<![\\.])[.,]+$", "", text).strip())
+
+
+def compact(text: str) -> str:
+    """Tidied text without spaces and without braces around single characters: for comparing letter by letter."""
+    text = re.sub(r"\\text\{([^{}]*)\}", r"\1", tidy(text))
+    text = re.sub(r"([_^])\{(\w)\}", r"\1\2", text)
+    text = re.sub(r"(\\[a-zA-Z]+) +(?=[a-zA-Z])", "\\1\u2062", text)
+    return re.sub(r"\s+", "", text).replace("\u2062", " ")

@@ -1,0 +1,103 @@
+r"""Plain numbers are read exactly, with their percent signs, units and roundings (docs/verifier.md, Numbers and Conventions)."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rewards.compare import compare_quickly
+from rewards.numbers import as_number, close, numbers_rule
+from rewards.units import known_unit, read_unit
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1,000", 1000), ("27.0", 27), ("070", 70), ("$18", 18), ("145.0", 145), (r"\$18", 18), ("-5", -5), ("+5", 5), ("−5", -5), ("-$5", -5), ("$-5$", -5), ("5.", 5),
+        (".5", Fraction(1, 2)), (r"1{,}000", 1000), (r"11,\! 111,\! 111", 11111111), (r"1\,000", 1000), ("12,345,678.90", Fraction("12345678.9")), (r"\text{13}", 13), (r"5\text{ cm}", 5),
+        (r"5 \, \text{cm}", 5), ("€7", 7), ("7€", 7), (r"50\%", 50), ("0", 0), ("000", 0), (r"\boxed{4}", 4), ("1 000", 1000), ("3/4", Fraction(3, 4)), (r"\frac34", Fraction(3, 4)),
+        (r"-\dfrac{3}{4}", Fraction(-3, 4)), ("1 1/2", Fraction(3, 2)), (r"1\frac12", Fraction(3, 2)), (r"-1\frac{1}{4}", Fraction(-5, 4)), ("1e5", 100000), (r"2.5 \times 10^{-3}", Fraction(1, 400)),
+        (r"0.1\overline{6}", Fraction(1, 6)), (r"0.\dot{3}", Fraction(1, 3)), ("2.5 million", 2500000), ("3 dozen", 36), ("twelve", 12), ("The answer is 42", 42), ("about 5", 5), ("**73**", 73),
+        ("{5}", 5), (r"90^\circ", 90), ("45°", 45), ("10weeks", 10), ("10 cm^2", 10), ("28 percent", 28),
+    ],
+)  # fmt: skip
+def test_plain_numbers_are_read_exactly(text, value):
+    assert as_number(text).value == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "x", "1,00", "1,2", "2 3", r"2\text{ or }3", "1.2.3", "--5", "-", ".", "%", "٣", "1, 000", "9" * 5000, "5 or 7", "not 5", "5!", "5^2", "10m", "5x", "3 thousandths", "5 squared",
+        "1/0", r"\frac{1}{0}", r"2\frac{5}{3}", "1e999999", r"5 factorial", "5 plus 3", "at least 5", r"\pm5", "5:7", "0,5", "a5", "5 AB", "5 less than x", "5 and 7 apples", "5 thirds",
+    ],
+)  # fmt: skip
+def test_what_is_not_plainly_a_number_is_left_to_the_other_rules(text):
+    assert as_number(text) is None
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "equal"),
+    [
+        (r"10\%", "0.1", True), (r"10\%", "10", True), (r"10\%", "1", False), ("0.1", r"10\%", True), (r"10\%", r"0.1\%", False), ("50", "0.5", False),
+        (r"5\text{ cm}", "50 mm", True), (r"5\text{ cm}", "5 mm", False), (r"5\text{ cm}", "5", True), (r"5\text{ cm}", "5 kg", False), ("60 km/h", "60", True), ("60 km/h", "60 mph", False),
+        (r"12\text{ cm}^2", "12 square centimeters", True), (r"12\text{ cm}^2", "12 cm", False), ("1 hour", "60 minutes", True), ("1 hour", "60", False), ("$0.50", "50 cents", True), ("$5", "€5", False),
+        ("20", "20 cups of feed", True), ("20", "21 cups of feed", False), ("20 cups", "20 bolts", True), ("2 years", "24 months", True), ("1 mile", "1609.344 m", True),
+    ],
+)  # fmt: skip
+def test_percent_signs_and_units_are_compared_by_their_conventions(gold, answer, equal):
+    assert numbers_rule(gold, answer) is equal
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "equal"),
+    [
+        ("6.67", "20/3", True), ("6.67", "6.667", True), ("6.67", "6.66", False), ("6.67", "6.68", False), ("6.67", "6.6", False), ("6.67", "7", False),
+        ("6.7", "20/3", False), ("7", "20/3", False), ("0.66", "2/3", False), ("0.667", "2/3", True), ("33.3", "100/3", True), ("33.3", "33.36", False), ("12.5", "25/2", True),
+        ("20/3", "6.67", False), ("20/3", "6.666667", True), ("1/3", "0.33333", False), ("100000/3", "33333.333333", True), ("125.663", "125.66371", True), ("12.5", "12.57", False),
+    ],
+)  # fmt: skip
+def test_a_gold_of_three_digits_with_a_point_is_met_by_what_rounds_to_it(gold, answer, equal):
+    assert numbers_rule(gold, answer) is equal
+
+
+def test_tiny_numbers_are_not_all_equal():
+    assert not close(Fraction(1, 10**9), Fraction(2, 10**9))
+    assert not close(Fraction(1, 10**9), Fraction(0))
+    assert close(Fraction(1, 3), Fraction(333333, 10**6))
+
+
+@given(st.integers(-(10**25), 10**25), st.integers(1, 10**6))
+def test_a_number_and_its_neighbour_are_different_however_they_are_written(n, step):
+    for gold in (str(n), f"{n:,}", f"${n}$", f"{n}.0"):
+        for answer in (str(n + step), f"{n + step:,}", rf"\text{{{n + step}}}", f"{n + step} apples"):
+            assert compare_quickly(gold=gold, answer=answer)[0] is False
+
+
+@given(st.fractions(min_value=-1000, max_value=1000, max_denominator=500))
+def test_a_fraction_equals_itself_in_every_spelling_and_not_its_negative(value):
+    a, b = abs(value.numerator), value.denominator
+    sign = "-" if value < 0 else ""
+    for answer in (f"{sign}{a}/{b}", rf"{sign}\frac{{{a}}}{{{b}}}", rf"{sign}\dfrac{{{2 * a}}}{{{2 * b}}}"):
+        assert numbers_rule(str(value), answer) is True
+        assert numbers_rule(answer, str(value)) is True
+        assert numbers_rule(str(-value - 1), answer) is (-value - 1 == value)
+
+
+@given(st.decimals(min_value="0.001", max_value="9999", places=4), st.sampled_from(["cm", "kg", "hours", "dollars"]))
+def test_comparing_numbers_with_the_same_unit_is_symmetric(value, unit):
+    other = value + 1
+    for one, two in ((value, value), (value, other)):
+        assert numbers_rule(f"{one} {unit}", f"{two} {unit}") is numbers_rule(f"{two} {unit}", f"{one} {unit}") is (one == two)
+
+
+def test_units_have_dimensions_and_factors():
+    assert known_unit(r"\text{ cm}^2") == ("length^2", Fraction(1, 10000))
+    assert known_unit("miles per hour") == ("length/time", Fraction(1609344, 3600 * 1000))
+    assert known_unit("widgets") is None
+    assert read_unit("cups of feed", glued=False) == ("", 1)
+    assert read_unit("m", glued=True) is None and read_unit("m", glued=False) == ("length", 1)
+    assert read_unit("or more", glued=False) is None

@@ -1,0 +1,111 @@
+r"""What a completion without a box names as its answer: for graded files only (docs/verifier.md, Where the answer is)."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rewards.judge_file import answer_of
+
+
+@pytest.mark.parametrize(
+    ("prediction", "answer"),
+    [
+        ("<think>8</think><answer>7</answer>", "7"),
+        ("<answer>6</answer> then <answer>\n7\n</answer>", "7"),
+        ("<think>it went on <answer>7</answer>", "7"),
+        ("</think><answer>7</", "7"),
+        ("</think><answer\n7\n</answer>", "7"),
+        ("</think>\n</answer>\n7\n</answer>", "7"),
+        ("</think>\nSo it is 7.\n</think>\n</think>\n", "7"),
+        ("</think><answer>7 yards from Gate \\(G\\).</answer>", "7"),
+        ("</think><answer>He earns $26 every night at the harbour.</answer>", "$26"),
+        ("</think><answer>The number 144 has 15 divisors in all.</answer>", "15"),
+        ("They pay 13 * $2 = $26 every night.", "$26"),
+        ("So the value of $x$ is $\\frac{22}{9}$ here.", "$\\frac{22}{9}$"),
+        ("The slope there is [35].", "35"),
+        ("Therefore the total cost equals $1,234.50 for 3 people", "$1,234.50"),
+        ("long\n#### 1,234", "1,234"),
+        ("The answer is 55 minutes. #### 55", "55"),
+        ("Answer here: 20.\n</answer>", "20."),
+        ("so\nanswer\n45", "45"),
+        ("A: 26", "26"),
+        ("Final Answer: The final answer is $(8,5)$. I hope it is correct.", "$(8,5)$"),
+        ("Yes, because 2 is the only even prime number", "Yes, because 2 is the only even prime number"),
+        ("20 apples", "20 apples"),
+        ("**Answer: C**", "C"),
+        ("I pick option (C) because it is the largest.", "(C)"),
+        ("Taking all of it, the best is (C) 12", "(C)"),
+        ("Hence $x = 2$ or $x = 3$.", "$x = 2$ and $x = 3$"),
+        ("The point there is (2, 3).", "(2, 3)"),
+        ("The train then arrives at 3:30 PM.", "3:30 PM."),
+        ("So the winner is Wanda.", "Wanda"),
+        ("The answer is **Wanda**.", "Wanda."),
+        (r"x \in (1, 2)", r"x \in (1, 2)"),
+    ],
+)
+def test_the_named_answer_is_taken(prediction, answer):
+    assert answer_of(prediction, bare=True) == (answer, "")
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reason"),
+    [
+        ("<think>7", "thinking not closed"),
+        (r"<think>\boxed{7}", "thinking not closed"),
+        (r"<think>\boxed{7}</think>", "no answer"),
+        ("<think>7</think>\n\n", "no answer"),
+        ("", "no answer"),
+    ],
+)
+def test_what_was_only_thought_is_no_answer(prediction, reason):
+    assert answer_of(prediction, bare=True) == (None, reason)
+
+
+def test_a_box_behind_the_thinking_goes_before_everything_else():
+    assert answer_of(r"<answer>8</answer> \boxed{7} #### 9 The answer is 10.", bare=True) == ("7", "")
+
+
+@given(st.text(alphabet="<>/answerthink #:$\\()[]1 .=\n", max_size=200))
+def test_any_text_is_read_without_error(text):
+    answer, reason = answer_of(text, bare=True)
+    assert (answer is None) == bool(reason)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "<answer>",
+        "</answer>",
+        r"\(",
+        "$",
+        "$ ",
+        "is ",
+        "1 ",
+        "####",
+        "answer is ",
+        " ",
+        "\n",
+        "<think>",
+        "</think>",
+        "<",
+        "A: ",
+        "**",
+        "**a",
+        "(1,",
+        "1, ",
+        "$x$ or ",
+        "(C) ",
+        r"\boxed{",
+        ". ",
+    ],
+)
+def test_reading_takes_time_linear_in_the_text(piece):
+    text = (piece * 200_000)[:200_000]
+    start = time.process_time()
+    answer_of(text, bare=True)
+    answer_of("</think>" + text + "</think></think>", bare=True)
+    assert time.process_time() - start < 3

@@ -1,0 +1,155 @@
+r"""Formulas, lists, sets, intervals, matrices, equations (docs/verifier.md, rules 6 to 10): each rule accepts and has near misses."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rewards.algebra import Unreadable, formula, proportional, same_value
+from rewards.structure import Formula, Items, Matrix, Relation, Union, read
+from rewards.symbolic import BadGold, compare, gold_fault
+from rewards.tidy import compact, tidy
+
+EQUAL = [
+    ("(1,2)", "1<x<2"), ("(1,2)", "2>x>1"), ("(1,2)", r"x\in(1,2)"), ("(1,2)", "x>1 and x<2"), ("[0,5]", r"0\le x\leq5"), (r"[3,\infty)", r"3\leqslant x"), ("(-2,2)", "|x|<2"),
+    (r"(-\infty,-1]\cup[5,\infty)", r"|x-2|\ge3"), (r"(-\infty,1)\cup(2,\infty)", r"x>2\text{ or }x<1"), (r"(-\infty,2)\cup(2,\infty)", r"\mathbb{R}\setminus\{2\}"), (r"x\ne2", r"x \neq 2"),
+    ("x<4", "-x>-4"), (r"x\le\frac12", r"2x\le1"), (r"\{-3\}\cup[2,9)", r"[2,9)\cup\{-3\}"), (r"[0,1)\cup[1,2]", "[0,2]"), ("2<g(t)<6", "(2,6)"), ("a+b>c", "c<a+b"), ("g(5)<g(0)<g(3)", "g(3)>g(0)>g(5)"),
+    (r"\mathbb{R}", r"(-\infty,\infty)"), ("1,2", "2,1"), (r"\{1,2\}", r"\{2,1,1\}"), ("(1,2),(3,4)", r"(3,4)\text{ and }(1,2)"), ("(1;0),(1;7)", "(1,7),(1,0)"), ("x=1,x=2", r"x\in\{1,2\}"),
+    ("(m,n)=(8,5)", "(8,5)"), ("PQ=6,RS=9", "6,9"), ("m=4,n=1;m=6,n=1", "(4,1),(6,1)"), (r"\pm1789", "-1789,1789"), ("x_1=2,x_2=3", "3,2"), ("7", r"\{7\}"), ("[0.25,3]", r"\begin{matrix}\frac14\\3\end{matrix}"),
+    (r"\begin{pmatrix}2&0.2\\5/7&6\end{pmatrix}", r"\begin{bmatrix}2&\frac15\\\frac57&6\end{bmatrix}"), (r"\begin{pmatrix}2\\4\end{pmatrix}", r"2\begin{pmatrix}1\\2\end{pmatrix}"),
+    (r"\begin{cases}x=1\\y=2\end{cases}", r"\begin{cases}y=2\\x=1\end{cases}"), ("12x+7y-3z+50=0", "-12x-7y+3z-50=0"), ("x^2/9+y^2/5=1", "x^2/27+y^2/15=1/3"), ("3x+6y-5=0", r"y=-\frac12x+\frac56"),
+    ("y=5x+8", "f(x)=5x+8"), ("H(n)=6", "H(x)=6"), ("x=23", "x=20+3=23"), ("23", r"x\approx23"), ("1/3", r"x=1/3\approx0.33"), (r"\frac{KL}{MN}=\frac{2}{\sqrt7}", r"\frac{2}{\sqrt7}"), ("|PQ|=8", "8"),
+    ("7", r"\begin{vmatrix}3&1\\2&3\end{vmatrix}=7"), ("1", r"e^{2i\pi}=1"), ("3", r"\lim_{x\to0}\frac{\sin 3x}{x}=3"), (r"\cos x", r"\sin(90^\circ-x)"), (r"\frac{2}{\sin x}", r"2\csc x"), (r"3\sqrt{2}\text{ cm}", r"\sqrt{18}"),
+    (r"\frac{1}{3\sqrt[3]{x}^2}", r"\frac{1}{3x^{2/3}}"), ("1-i^2", "2"), (r"\sum_{i=1}^{n}i", r"\frac{n(n+1)}{2}"), (r"(-1)^n", r"\cos(\pi n)"), ("219.911", r"70\pi"), ("f(x)+1", "1+f(x)"), (r"\lceil\log_3 m\rceil", r"\left\lceil\log_{3}m\right\rceil"),
+    ("5:18", r"\frac{5}{18}"), (r"S_{PQRT}:S=5:18", "5:18"), ("17:25:00", "17:25"), ("05:25 p.m.", "17:25"), (r"\\dfrac{2}{3}", r"\frac23"), (r"2^6 3^5", "2^6*3^5"), ("x+1", "{x+1}"), (r"10\sqrt3", "10√3"), (r"\frac{\pi}{2}", "π/2"),
+]  # fmt: skip
+DIFFERENT = [
+    ("(1,2)", r"1\le x<2"), ("(1,2)", "1<x<3"), ("(1,2)", "x>1 or x<2"), ("(1,2)", "[1,2]"), ("(2,1)", "1<x<2"), ("x>0, y>0", "x>0"), ("x<1", "x>1"), ("x<1", r"x\le1"), (r"\{-3\}\cup[2,9)", "[-3,9)"),
+    (r"(-\infty,1)\cup(2,\infty)", "x<1"), ("|x|<2", "|x|>2"), ("[a,b)", "[3,4)"), ("a+b>c", "a+b<c"), ("g(5)<g(0)<g(3)", "g(5)<g(3)<g(0)"), (r"\mathbb{R}", r"\mathbb{Z}"), ("1,2", "1,3"), ("1,2", "1,2,2"), ("(1,2)", r"\{1,2\}"),
+    ("(1,2),(3,4)", "(1,2)"), ("(1,2),(3,4)", "(2,1),(4,3)"), (r"\pm1789", "1789"), ("x=1,y=2", "x=2,y=1"), ("6,9", "PQ=9,RS=6"), ("(3,2)", "(q,p)=(2,3)"), ("1,2,3", r"1,2,\ldots"), ("5", "5,7"), ("5", r"5\text{ or }7"), ("5", r"\{5,7\}"),
+    (r"\begin{pmatrix}1&2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"), (r"\begin{pmatrix}1\\2\end{pmatrix}", "(2,1)"), (r"\begin{pmatrix}6&7\\8&9\end{pmatrix}", r"\begin{pmatrix}6&7\\8&-9\end{pmatrix}"),
+    ("3x+4y+14=0", "3x-y+13=0"), ("x-y+z-7=0", "2x+9y-4z+1=0"), (r"\tan(x)=\frac{8}{15}", r"\cot(x)=\frac{8}{15}"), ("9=4m+k", "4m+k"), ("m^2+k=0", "0"), ("3x+w=8", "8"), ("5", "5=7"), ("5", r"\sqrt{16}=5"), ("5", "x=5y"), ("5", "x>5"),
+    ("y=5x+8", "f(x)=5x-8"), ("g(s)", "g(t)"), ("x=3", "y=4"), ("x=2y", "y=2x"), (r"\sqrt{x^2}", "x"), ("|x-5|", "5-x"), (r"\lfloor n/2\rfloor", r"\lceil n/2\rceil"), (r"\frac{x}{2^{99}}", r"\frac{x}{2^{98}}"), ("3+4i", "3-4i"), ("i", "1"),
+    (r"\ln x", r"\log x"), ("(m+9)(k+4)", "(+9)(k+4)"), (r"3\sqrt{23}", "3"), ("y+3k+7", "y+7"), (r"3\sqrt2\text{ cm}", r"3\sqrt2\text{ kg}"), ("90", r"\frac{\pi}{2}"), (r"\frac{\pi}{2}", r"60^\circ"), ("11:00", "2:00"), ("2:3", "3:2"), ("101_2", "110_2"),
+    ("1999^{97}", "1999^{97}+1"), ("5", "(2)(3)"), ("5", "2(3)"), ("f(x)", "f'(x)"), ("x", "x'"), ("3/10", "1.5.2"), ("3s^2", "3"), (r"\frac{1}{29322216}", r"\frac{1}{29322246}"), ("-221_3", "-221_5"), ("f(x)=x", "f(q)=x"), (r"a+b=\frac{v}{L}", r"a+b=\frac{q}{L}"), (r"\sqrt{2}", "1.4142"), (r"\frac14", "1 4"), ("5", "1 4"), ("x_1", "x_2"), ("A", "a"), (r"\frac{a}{b}c", r"\frac{a}{b}"), (r"\frac{a}{b}", r"\frac{a}{b}c"), ("10", "10x"), ("2n", "n"), (r"5\text{ or }6", "5"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("gold", "answer"), EQUAL)
+def test_equal_answers_are_right_in_both_directions(gold, answer):
+    assert compare(gold=gold, answer=answer)[0]
+    if gold != "219.911":  # a rounded gold; the rounded answer to an exact gold is wrong
+        assert compare(gold=answer, answer=gold)[0]
+
+
+@pytest.mark.parametrize(("gold", "answer"), DIFFERENT)
+def test_near_misses_are_wrong(gold, answer):
+    assert compare(gold=gold, answer=answer)[0] is False
+
+
+@pytest.mark.parametrize("gold", sorted({text for pair in EQUAL + DIFFERENT for text in pair} - {"1 4", "1.5.2", "5=7", r"\sqrt{16}=5"}))
+def test_every_gold_equals_itself_and_passes_the_audit(gold):
+    assert gold_fault(gold) is None
+    assert compare(gold=gold, answer=gold)[0]
+
+
+@pytest.mark.parametrize(
+    "gold",
+    [
+        r"\frac{",
+        r"\sqrt{",
+        "x+*",
+        "1 4",
+        r"\text{all } n \text{ such that } n!-1 \text{ is prime}",
+        "It is impossible to select 16 such numbers.",
+    ],
+)
+def test_a_gold_that_cannot_be_read_is_listed_and_never_a_verdict(gold):
+    assert gold_fault(gold) == "does not parse"
+    with pytest.raises(BadGold):
+        compare(gold=gold, answer=r"\sqrt{7}")
+
+
+def test_the_reader_takes_structures_apart():
+    assert read("(1,2]") == Items("(]", (Formula("1"), Formula("2")))
+    assert read("1, 2; 3") == Items("", (Items("", (Formula("1"), Formula("2"))), Formula("3")))
+    assert read(r"1\text{ and }2") == Items("", (Formula("1"), Formula("2")))
+    assert read("((x))") == Formula("x") and read("(a)(b)") == Formula("(a)(b)")
+    assert read("f(x,y)") == Formula("f(x,y)")
+    assert read(r"1<x\le 2").signs == ("<", "<=") and isinstance(read("x>1 and x<2"), Items)
+    assert read(r"[0,1)\cup\{2\}") == Union((Items("[)", (Formula("0"), Formula("1"))), Items("{}", (Formula("2"),))))
+    assert read(r"\begin{pmatrix}1&2\\3&4\\\end{pmatrix}") == Matrix(((Formula("1"), Formula("2")), (Formula("3"), Formula("4"))))
+    assert read(r"\{x|x>1\}") == Relation((Formula("x"), Formula("1")), (">",), "x>1")
+    assert read(r"\pm 3") == Items("", (Formula("3"), Formula("- 3")))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"\dfrac12", r"\frac{1}{2}"), (r"\left(1,\,2\right)", "(1, 2)"), (r"\text{x}", "x"), ("2√3", r"2\sqrt{3}"), (r"x\leqslant 1", r"x\le 1"), ("sqrt(2)", r"\sqrt{2}"), ("**7**", "7"), (r"$x$ and $y$", "x and y"),
+        (r"\$5", r"5\text{ dollars}"), (r"12{,}345", "12345"), ("42.", "42"), (r"\mathrm{e}", "e"), (r"\operatorname{sin}x", r"\sin x"), (r"90^{\circ}", r"90^\circ"), ("['7']", "[7]"), (r"\\frac{1}{2}", r"\frac{1}{2}"),
+    ],
+)  # fmt: skip
+def test_every_spelling_has_one_common_form(text, expected):
+    assert tidy(text) == expected
+
+
+@given(st.text(alphabet=r"ab12\{}()[],.$ +-^_&%=<>|", max_size=40))
+def test_tidying_and_reading_never_fail(text):
+    assert isinstance(tidy(text), str) and isinstance(compact(text), str)
+    read(tidy(text))
+
+
+polynomials = st.lists(st.integers(-9, 9), min_size=2, max_size=4)
+
+
+def written(coefficients: list[int]) -> str:
+    return "+".join(f"({c})x^{{{power}}}" for power, c in enumerate(coefficients))
+
+
+@settings(max_examples=25, deadline=None)
+@given(polynomials, st.integers(0, 3), st.integers(1, 5))
+def test_a_polynomial_equals_its_shuffle_and_not_its_neighbour(coefficients, place, step):
+    text = written(coefficients)
+    shuffled = "+".join(reversed(text.replace("+(", "|(").split("|")))
+    assert same_value(formula(text), formula(shuffled)) and same_value(formula(shuffled), formula(text))
+    changed = [c + step * (power == place % len(coefficients)) for power, c in enumerate(coefficients)]
+    assert not same_value(formula(text), formula(written(changed)))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 200), st.integers(1, 9))
+def test_a_root_equals_its_square_factored_out_and_not_the_next_root(n, factor):
+    gold = rf"\sqrt{{{n * factor * factor}}}"
+    assert compare(gold=gold, answer=rf"{factor}\sqrt{{{n}}}")[0]
+    assert not compare(gold=gold, answer=rf"{factor}\sqrt{{{n + 1}}}")[0]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(-50, 50), st.integers(1, 50), st.booleans(), st.booleans())
+def test_an_interval_and_its_inequality_are_one_answer_in_both_directions(low, width, left, right):
+    high = low + width
+    interval = f"{'[' if left else '('}{low},{high}{']' if right else ')'}"
+    signs = {True: r"\le ", False: "<"}
+    inequality, other = f"{low}{signs[left]}x{signs[right]}{high}", f"{low}{signs[not left]}x{signs[right]}{high}"
+    assert compare(gold=interval, answer=inequality)[0] and compare(gold=inequality, answer=interval)[0]
+    assert not compare(gold=interval, answer=other)[0] and not compare(gold=other, answer=interval)[0]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(-20, 20), min_size=2, max_size=4, unique=True), st.randoms())
+def test_lists_have_no_order_and_tuples_have(numbers, random):
+    shuffled = random.sample(numbers, len(numbers))
+    one, two = ",".join(map(str, numbers)), ",".join(map(str, shuffled))
+    assert compare(gold=one, answer=two)[0] and compare(gold=rf"\{{{one}\}}", answer=rf"\{{{two}\}}")[0]
+    assert compare(gold=f"({one})", answer=f"({two})")[0] is (numbers == shuffled)
+
+
+def test_formulas_are_no_prose_and_proportions_have_signs():
+    for text in ("", "the answer", "1 4", r"\text{x}", "hello there", r"1,\ldots", "$5", "a;b", "#"):
+        with pytest.raises(Unreadable):
+            formula(text)
+    assert proportional(formula("2x-4"), formula("x-2")) == 1
+    assert proportional(formula("2-x"), formula("x-2")) == -1
+    assert proportional(formula("x-2"), formula("x-3")) is None
