@@ -19,7 +19,7 @@ quickstart: $(INSTALLED)  ## cold-start a tiny reasoner, train it with DLER, eva
 	@echo "The report is at $(CURDIR)/$(RUN)/report.html. For more: source .venv/bin/activate, then laconic --help"
 
 test: $(INSTALLED)  ## all tests, with the real vLLM, Ray, DeepSpeed and TRL
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)  ## lint, format check, types
 	@$(BIN)/ruff check .

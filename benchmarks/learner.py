@@ -76,7 +76,7 @@ class BarePass:
 
 def sampled_rows(recipe: Recipe, collector: Collector) -> list[policy.Row]:
     """One step's rows, as the learner gets them."""
-    [rows] = algorithm.prepare(collector.next().groups, recipe)
+    [rows] = algorithm.prepare(collector.next().groups, recipe).updates
     return rows
 
 

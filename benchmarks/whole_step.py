@@ -180,7 +180,7 @@ class OurTrainer:
         self._version += 1
         sample_s, collected = timed(self._collector.next)
         prepare_s, batch = timed(partial(algorithm.prepare, collected.groups, self._recipe))
-        update_s, _ = timed(partial(self._learner.update, batch, 0))
+        update_s, _ = timed(partial(self._learner.update, batch.updates, 0))
         publish_s, _ = timed(partial(self._publisher.push, self._learner, version=self._version))
         self.groups = collected.groups
         rollouts = [rollout for group in collected.groups for rollout in group.rollouts]

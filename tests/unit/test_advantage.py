@@ -126,7 +126,7 @@ def test_p04_a_group_of_one_is_refused(kind):
 
 def test_token_weights_refuse_a_rollout_without_tokens():
     with pytest.raises(ValueError, match="row 0, sample 1"):
-        run(REWARD, TOKENS * np.array([1, 0, 1, 1]), scale="batch_tokens")
+        run(REWARD, np.array([[1, 0, 1, 1], [1, 1, 1, 1]]), scale="batch_tokens")
 
 
 def test_unknown_kinds_are_refused():

@@ -150,6 +150,22 @@ def test_mismatch_corrections_give_their_published_numbers(settings, expected): 
     assert not weight.requires_grad
 
 
+@pytest.mark.parametrize("kind", ["icepop", "sequence_mask"])
+def test_a_ratio_on_the_bound_is_inside_it(kind):
+    mask, row = torch.ones(2, dtype=torch.bool), torch.tensor([0, 1])
+    settings = Correction(kind=kind, low=0.5, high=2.0)
+    weight = correction_weights(torch.log(tensor(0.5, 2.0)), tensor(0, 0), mask, row, settings)
+    np.testing.assert_allclose(weight, [0.5, 2.0])
+    weight = correction_weights(torch.log(tensor(0.499, 2.01)), tensor(0, 0), mask, row, settings)
+    assert not weight.any()
+
+
+def test_an_unknown_correction_is_refused():
+    with pytest.raises(ValueError, match="expected none, tis, clamp, icepop or sequence_mask"):
+        settings = Correction.model_construct(kind="product", low=0.5, high=2.0)
+        correction_weights(tensor(0.0), tensor(0.0), torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.int64), settings)
+
+
 def test_the_sequence_ratio_is_the_geometric_mean_and_clips_whole_rollouts():  # core.md 6.3, GSPO
     log_ratio = tensor(0.2, -0.1, 0.05, 9.0)
     mask, row = torch.tensor([True, True, True, False]), torch.zeros(4, dtype=torch.int64)
@@ -189,6 +205,8 @@ def test_an_adaptive_entropy_bonus_grows_below_its_target_and_rests_above():  # 
     assert (high.coef, high.weight) == (pytest.approx(0.005), 0.0)
     assert low.adapted(0.1, settings).coef == 0.017 and high.adapted(0.3, settings).adapted(0.3, settings).coef == 0.0
     assert start.adapted(9.0, Entropy(coef=0.01)) == start
+    at_target = start.adapted(0.2, settings)
+    assert (at_target.coef, at_target.on) == (pytest.approx(0.005), True)
 
 
 @pytest.mark.parametrize("name", ["engine_logp", "old_logp", "ref_logp", "logp", "entropy", "advantage"])
@@ -220,7 +238,7 @@ def test_the_kept_share_is_counted_by_length_decile():
     stats = {name: value.item() for name, value in loss(policy.batch(), settings)[1].items()}
     assert [stats[f"length_{decile}"] for decile in range(5)] == [5, 3, 1, 4, 0]
     assert [stats[f"kept_{decile}"] for decile in range(5)] == [5, 0, 1, 4, 0]
-    assert stats["correction"] == pytest.approx(10)
+    assert stats["correction"] == pytest.approx(10) and stats["tokens"] == 13
 
 
 def test_unknown_kinds_are_refused():
@@ -349,14 +367,14 @@ def test_statistics_are_sums_that_micro_batches_add_up_to():
 
 
 def test_statistics_count_what_they_say():
-    logp = torch.log(tensor(1.5, 1.5, 0.5, 1.0)).requires_grad_()
+    logp = (torch.log(tensor(1.5, 1.5, 0.5, 1.0)) - 2).requires_grad_()
     batch = {
         "mask": torch.tensor([True, True, True, False]),
         "weight": tensor(1, 1, 1, 1),
         "advantage": tensor(1, -1, -1, 1),
         "logp": logp,
-        "old_logp": tensor(0, 0, 0, 0),
-        "engine_logp": tensor(0.1, -0.2, 0, 5),
+        "old_logp": tensor(-2, -2, -2, -2),
+        "engine_logp": tensor(-1.9, -2.2, -2, 3),
         "ref_logp": logp.detach() - 0.1,
         "entropy": tensor(1, 2, 3, 4),
     }

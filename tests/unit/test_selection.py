@@ -62,3 +62,28 @@ def test_ties_go_to_the_earlier_sample_and_all_keeps_all():
     assert kept(same, np.array([[5, 5, 5, 5]]), rollouts="shortest", keep=2) == [0, 1]
     assert kept(same, rollouts="max_variance", keep=2) == [2, 3]  # no rollout from below, by the published scan
     assert kept(same) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("rule", ["shortest", "efficient"])
+def test_ties_among_many_go_to_the_earlier_samples(rule):
+    """More rows than any sort handles as a special case, and every prompt by itself."""
+    rewards, tokens = np.ones((2, 64)), np.full((2, 64), 7)
+    tokens[1, 40:] = 3
+    assert selected(rewards, tokens, Select(rollouts=rule, keep=5)).nonzero()[1].tolist() == [0, 1, 2, 3, 4, 40, 41, 42, 43, 44]
+
+
+def test_a_token_is_the_least_that_a_reward_is_divided_by():
+    assert kept(np.array([[1.0, 1.5, 0.0]]), np.array([[1, 2, 0]]), rollouts="efficient", keep=2) == [0, 1]
+    assert kept(np.array([[1.0, 1.5, 0.9]]), np.array([[1, 2, 1]]), rollouts="efficient", keep=2) == [0, 2]
+
+
+def test_an_unknown_rule_is_refused():
+    with pytest.raises(ValueError, match="expected all, max_variance, shortest or efficient"):
+        selected(RIGHT, LENGTHS, Select.model_construct(rollouts="longest", keep=2))
+
+
+def test_selected_rollouts_that_earned_the_same_teach_exactly_nothing_whatever_the_others_earned():
+    reward_PG = np.array([[0.1, 0.1, 0.1, 0.9, 0.0]])
+    kept_PG = np.array([[True, True, True, False, False]])
+    for scale in ("none", "group", "batch"):
+        assert not advantages(reward_PG, reward_PG > 2, np.ones((1, 5)), Advantage(scale=scale), kept_PG).any()
