@@ -319,8 +319,12 @@ def _method_warnings(recipe: Recipe) -> Iterator[str]:
     objective, kl = recipe.objective, recipe.objective.kl
     if kl.coef and kl.where == "loss" and kl.estimator == "k1":
         yield "objective.kl: k1 as a loss has no gradient in expectation, so it penalises nothing; take k2, or where: reward"
-    if kl.coef and kl.where == "reward":
-        yield "objective.kl.where: reward takes off a sum over tokens, so longer rollouts lose more: a length penalty that budget does not show"
+    correction = objective.correction
+    if correction.kind == "sequence_mask" and (correction.low < 0.9 or correction.high > 1.1):
+        yield (
+            f"objective.correction: {correction.low:g} to {correction.high:g} hardly ever masks a mean over a rollout; "
+            "bounds like 0.99 and 1.01 do"
+        )
     if objective.ratio == "sequence" and objective.aggregate != "sequence_mean":
         yield f"objective.aggregate: {objective.aggregate} counts a rollout's one ratio once per token; ratio: sequence goes with sequence_mean"
     if objective.ratio == "sequence" and objective.clip_low > 0.01:

@@ -109,6 +109,8 @@ class Budget(Section):
         thresholds = [rung.at_least for rung in self.ladder]
         if self.ladder and (thresholds != sorted(thresholds, reverse=True) or thresholds[-1] != 0):
             raise ValueError("ladder: rungs must fall in at_least and end with one that always holds (no at_least)")
+        if any(round(rung.share * self.limit, 6) < 1 for rung in self.ladder):
+            raise ValueError(f"ladder: a share of limit {self.limit} is less than one token, so no answer could ever be rewarded")
         return self
 
 
@@ -195,6 +197,12 @@ class Entropy(Section):
     delta: Positive = Field(0.005, description="Change of an adaptive weight in a step.")
     most: Positive = Field(1.0, description="Upper bound of an adaptive weight.")
 
+    @model_validator(mode="after")
+    def _starts_in_bounds(self) -> Entropy:
+        if self.target is not None and self.coef > self.most:
+            raise ValueError(f"coef: {self.coef:g} is above most {self.most:g}, where an adaptive weight must stay")
+        return self
+
 
 class Kl(Section):
     coef: NonNegative = Field(
@@ -204,7 +212,8 @@ class Kl(Section):
         "k2", description="Per-token estimator of d = log policy - log reference: d, d^2/2, e^-d - 1 + d."
     )
     where: Literal["loss", "reward"] = Field(
-        "loss", description="A term of each token's loss, or the sum over a rollout's tokens taken off its reward before advantages."
+        "loss",
+        description="A term of each token's loss, or its mean over a rollout's tokens taken off the rollout's reward before advantages.",
     )
 
 
@@ -275,7 +284,7 @@ class Learner(Section):
     )
     nonfinite: Literal["stop", "skip"] = Field(
         "stop",
-        description="A NaN or infinite loss or gradient stops the run, or its update is left out and counted. Either names the cause.",
+        description="A NaN or infinite reward, logprob, loss or gradient stops the run; or its group or update is left out and counted. Either names the cause.",
     )
     logit_chunk_tokens: Count = Field(4096, description="Tokens whose logits exist at one time: bounds the [tokens, vocabulary] memory.")
     gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
@@ -295,9 +304,10 @@ class Engine(Section):
 
 class Publish(Section):
     check_every: Count = Field(
-        20, description="Steps between comparisons of engine and learner logprobs on a fixed batch; always done before the first update."
+        20,
+        description="Steps between comparisons of engine and learner logprobs, on a fixed batch and on what was sampled; always done before the first update.",
     )
-    tolerance: Positive = Field(1e-3, description="Largest mean difference allowed, nats. fp32: 1e-3; bf16: 0.05.")
+    tolerance: Positive = Field(1e-3, description="Largest mean difference allowed in either, nats. fp32: 1e-3; bf16: 0.05.")
 
 
 class Train(Section):
@@ -366,9 +376,10 @@ class Recipe(Section):
             raise ValueError("reward: no verdict term: nothing would tell right from wrong")
         worth = sum(term.weight for term in self.reward if term.kind == "verdict")
         ungated = sum(term.weight for term in self.reward if term.kind == "format" and term.gate == "none")
-        if ungated >= worth:
+        kept = min([worth, *(term.keep * worth for term in self.reward if term.kind == "truncate")])
+        if ungated and ungated >= kept:
             raise ValueError(
-                f"reward: well-formed wrong answers earn {ungated:g}, right ones {worth:g}: right must beat wrong; lower the format weight or gate it (gate: right)"
+                f"reward: well-formed wrong answers earn {ungated:g}, right ones beyond their limit {kept:g}: right must beat wrong; gate the format term (gate: right) or lower its weight"
             )
         if self.stages != [stage for stage in ("sft", "rl", "eval") if stage in self.stages]:
             raise ValueError(f"stages: {self.stages}: each at most once, in the order sft, rl, eval")

@@ -79,7 +79,7 @@ def _function_scores(
     G = len(completions)
     repeated = {key: [value] * G for key, value in columns.items()}
     given: Any = load_function(name)(prompts=[prompt] * G, completions=list(completions), completion_ids=list(completion_ids), **repeated)
-    remedy = "return a list with one finite number for each completion"
+    remedy = "return a list with one number for each completion"
     try:
         scores = list(given)
     except TypeError as error:
@@ -87,15 +87,15 @@ def _function_scores(
     if len(scores) != G:
         raise ValueError(f"reward function {name}: returned {len(scores)} rewards for {G} completions; {remedy}")
     for id_, score in zip(ids, scores, strict=True):
-        if not _finite(score):
+        if not _number(score):
             raise ValueError(f"reward function {name}: returned {score!r:.80} for rollout {id_}; {remedy}")
     return np.array([float(score) for score in scores])
 
 
-def _finite(score: Any) -> bool:
-    """Whether it is a finite number; a function may have returned anything."""
+def _number(score: Any) -> bool:
+    """Whether it is a number, NaN and infinity included, which learner.nonfinite decides on; a function may have returned anything."""
     try:
-        return math.isfinite(score)
+        return math.isfinite(score) or True
     except (TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: a tensor of several numbers
         return False
 
@@ -129,7 +129,7 @@ def rewards(
             TRL's trainer_state, log_extra and log_metric are not handed over.
 
     Raises:
-        ValueError: a function cannot be loaded, or returned anything but one finite number for each completion.
+        ValueError: a function cannot be loaded, or returned anything but one number for each completion.
     """
     verdict_G = sum(term.weight for term in terms if isinstance(term, VerdictTerm)) * right_G.astype(float)
     out: dict[str, np.ndarray] = {}

@@ -50,7 +50,17 @@ def prepare(groups: Sequence[Group], recipe: Recipe, reference: Logprobs | None 
         _take_off_kl(groups, kl, reference)
     groups, left_out = _finite(groups, recipe.learner.nonfinite)
     if not groups:
-        return Batch([], {"groups/nonfinite": left_out, "advantage/max": 0.0, "advantage/constant": None, "selected": None})
+        return Batch(
+            [],
+            {
+                "groups/trained": 0,
+                "groups/nonfinite": left_out,
+                "groups/zero": 0,
+                "advantage/max": 0.0,
+                "advantage/constant": None,
+                "selected": None,
+            },
+        )
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     shape = len(groups), recipe.sampler.group_size
     reward_PG = np.array([rollout.reward for rollout in rollouts]).reshape(shape)
@@ -65,15 +75,30 @@ def prepare(groups: Sequence[Group], recipe: Recipe, reference: Logprobs | None 
         trains_PG = trains_PG & np.array([rollout.completion.finish != "length" for rollout in rollouts]).reshape(shape)
     parts = np.array_split(np.arange(len(groups)), min(recipe.learner.updates_per_step, len(groups)))
     updates = [_rows([groups[index] for index in part], trains_PG[part], recipe) for part in parts]
-    push_PG = np.where(trains_PG, np.abs(advantage_PG) * tokens_PG, 0.0)
-    constant_P = right_PG.all(axis=1) | ~right_PG.any(axis=1)
-    metrics = {
+    metrics: dict[str, float | int | None] = {
+        "groups/trained": len(groups),
         "groups/nonfinite": left_out,
+        "groups/zero": int((advantage_PG == 0).all(axis=1).sum()),
         "advantage/max": float(np.abs(advantage_PG).max()),
-        "advantage/constant": float(push_PG[constant_P].sum() / push_PG.sum()) if push_PG.any() else None,
+        "advantage/constant": _share_of_constant(groups, updates),
         "selected": float(trains_PG.mean()),
     }
+    if any("kl" in rollout.terms for rollout in rollouts):
+        metrics["reward/kl"] = float(np.mean([rollout.terms["kl"] for rollout in rollouts]))
     return Batch([rows for rows in updates if rows], metrics)
+
+
+def rows_of(groups: Sequence[Group]) -> list[Row]:
+    """Every rollout of the groups as a row, for scoring."""
+    return [_row(group, rollout) for group in groups for rollout in group.rollouts]
+
+
+def _share_of_constant(groups: Sequence[Group], updates: Sequence[Sequence[Row]]) -> float | None:
+    """Share of the gradient, sum |advantage| x weight x tokens, that comes from groups that are all right or all wrong."""
+    constant = {rollout.id for group in groups if len({r.right for r in group.rollouts}) == 1 for rollout in group.rollouts}
+    pushes = [(row.id in constant, abs(row.advantage) * row.weight * len(row.ids)) for rows in updates for row in rows]
+    total = sum(push for _, push in pushes)
+    return sum(push for flat, push in pushes if flat) / total if total else None
 
 
 def _row(group: Group, rollout: Rollout) -> Row:
@@ -97,13 +122,15 @@ def _rows(groups: Sequence[Group], trains_PG: np.ndarray, recipe: Recipe) -> lis
 
 
 def _take_off_kl(groups: Sequence[Group], settings: Kl, reference: Logprobs) -> None:
-    """Add the term `kl`: minus the coefficient times the sum over the rollout's tokens of the policy that sampled against the reference."""
-    pairs = [(group, rollout) for group in groups for rollout in group.rollouts]
-    reference_logp = reference([_row(group, rollout) for group, rollout in pairs])
-    for _, rollout in pairs:
+    """Add the term `kl`: minus the coefficient times the mean over the rollout's tokens of the policy that sampled against the reference.
+
+    A sum, as elsewhere, would charge longer rollouts more, without bound: a right long answer could earn less than a wrong short one.
+    """
+    reference_logp = reference(rows_of(groups))
+    for rollout in [rollout for group in groups for rollout in group.rollouts]:
         engine_logp_T, ref_logp_T = rollout.completion.logprobs, reference_logp[rollout.id]
         kl_T = kl_penalty(torch.from_numpy(engine_logp_T), torch.from_numpy(ref_logp_T), settings.estimator)
-        rollout.terms["kl"] = -settings.coef * float(kl_T.sum())
+        rollout.terms["kl"] = -settings.coef * float(kl_T.mean())
         rollout.reward = sum(rollout.terms.values())
 
 
@@ -117,10 +144,10 @@ def _finite(groups: Sequence[Group], policy: str) -> tuple[list[Group], int]:
 
 
 def _fault(rollout: Rollout) -> str | None:
-    if not np.isfinite(rollout.reward):
-        terms = [f"{name} {value}" for name, value in rollout.terms.items() if not np.isfinite(value)]
-        return f"rollout {rollout.id}: its reward is {rollout.reward} ({', '.join(terms) or 'no term'})"
     bad_T = np.flatnonzero(~np.isfinite(rollout.completion.logprobs))
-    return (
-        f"rollout {rollout.id}: the engine's logprob of token {bad_T[0]} is {rollout.completion.logprobs[bad_T[0]]}" if len(bad_T) else None
-    )
+    if len(bad_T):
+        return f"rollout {rollout.id}: the engine's logprob of token {bad_T[0]} is {rollout.completion.logprobs[bad_T[0]]}"
+    if np.isfinite(rollout.reward):
+        return None
+    terms = [f"{name} {value}" for name, value in rollout.terms.items() if not np.isfinite(value)]
+    return f"rollout {rollout.id}: its reward is {rollout.reward} ({', '.join(terms) or 'no term'})"

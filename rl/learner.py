@@ -94,11 +94,13 @@ class LearnerRank:
                 batch: dict[str, torch.Tensor] = {name: tensors[name] for name in names if name in tensors}
                 batch |= {"logp": logp, "entropy": entropy, "old_logp": tensors.get("old_logp", tensors["engine_logp"])}
                 loss, stats = objective.loss(batch, self._objective, entropy_coef)
-                self._engine.backward(loss * self._ranks, scale_wrt_gas=False)  # DeepSpeed averages over ranks
                 numbers = {name: float(value) for name, value in stats.items()}
                 merge_sums(made, numbers)
-                if not fault and not all(map(isfinite, numbers.values())) and (found := objective.culprit(batch)):
-                    fault = f"rollout {micro_batch.rows[found[1]].id}: {found[0]}"
+                if not all(map(isfinite, numbers.values())):
+                    found = objective.culprit(batch)
+                    fault = fault or (f"rollout {micro_batch.rows[found[1]].id}: {found[0]}" if found else "the loss")
+                    loss = loss * float("nan")  # a clipped infinity may have a finite gradient; so every rank learns of it
+                self._engine.backward(loss * self._ranks, scale_wrt_gas=False)  # DeepSpeed averages over ranks
             self._engine.step()
             norm = self._norm if self._zero_stage == 0 else float(self._engine.get_global_grad_norm())
             if isfinite(norm) and self._engine.was_step_applied():
@@ -236,7 +238,7 @@ class Learner:
         """One optimiser update per entry of `updates`; the step's statistics by metric name (None without updates: nothing was learned).
 
         Raises:
-            NonFinite: a loss or gradient is not finite, and learner.nonfinite is stop. The weights are as before that update.
+            NonFinite: a loss or gradient is not finite, and learner.nonfinite is stop. That update was not made; others of the step may have been.
         """
         settings = self._recipe.learner
         lr = settings.lr * min(1.0, (step + 1) / max(settings.warmup_steps, 1))
@@ -260,8 +262,11 @@ class Learner:
         if not sums:
             return known | {"tokens/trained": 0} | dict.fromkeys(("loss", "grad_norm", "mismatch/max", *_MEANS))
         tokens = max(sums["tokens"], 1.0)
-        means = {metric: sums[name] / tokens for metric, name in _MEANS.items()}
-        self.entropy_bonus = bonus.adapted(means["entropy"], self._recipe.objective.entropy)
+        means: dict[str, float | None] = {metric: sums[name] / tokens for metric, name in _MEANS.items()}
+        bonus_entropy = sums["entropy"] / tokens
+        if self._recipe.objective.kl.coef == 0 or self._recipe.objective.kl.where == "reward":
+            means["kl"] = None  # not measured
+        self.entropy_bonus = bonus.adapted(bonus_entropy, self._recipe.objective.entropy)
         return known | {
             "loss": sums["loss"] / (sums["updates"] / settings.ranks),
             "tokens/trained": sums["tokens"],

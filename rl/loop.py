@@ -47,10 +47,11 @@ def train(
             if step == 0:
                 refuse_cut(collected.metrics["truncated"] or 0.0, recipe)
             progress.phase("update")
-            batch = algorithm.prepare(collected.groups, recipe, learner.reference_logprobs)
+            gaps: dict[str, float | None] = {}
             if step == first or step % recipe.publish.check_every == 0:
-                rows = [row for rows in batch.updates for row in rows]
-                batch.metrics.update(check_gaps(rows, learner.logprobs(rows), recipe.publish.tolerance))
+                rows = algorithm.rows_of(collected.sampled)  # all of them: also a step that trains nothing is checked
+                gaps = check_gaps(rows, learner.logprobs(rows), recipe.publish.tolerance)
+            batch = algorithm.prepare(collected.groups, recipe, learner.reference_logprobs)
             prepared = time.monotonic()
             stats = learner.update(batch.updates, step)
             updated = time.monotonic()
@@ -60,7 +61,7 @@ def train(
         progress.phase("publish")
         pushed = publisher.push(learner, version=step + 1)
         seconds = time.monotonic() - start
-        metrics = collected.metrics | batch.metrics | stats | pushed
+        metrics = collected.metrics | gaps | batch.metrics | stats | pushed
         metrics |= {"seconds/update": updated - prepared, "seconds/step": seconds, "time": time.monotonic() - began}
         metrics["tokens_per_s"] = (metrics["tokens/sampled"] or 0) / seconds
         run.record(step, metrics, collected.sampled)

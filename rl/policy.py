@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from rl.logprobs import token_logprobs
 
@@ -104,7 +104,12 @@ def load_policy(checkpoint: Path, dtype: torch.dtype, temperature: float, chunk:
     Raises:
         ValueError: the model does something to its logits that `Policy` would miss (scaling, soft-capping).
     """
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype, trust_remote_code=False, attn_implementation="sdpa")
+    config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
+    for name in [name for name, value in vars(config).items() if "drop" in name and isinstance(value, float)]:
+        setattr(config, name, 0.0)  # gradient checkpointing needs training mode, which must not mean dropout
+    model = AutoModelForCausalLM.from_pretrained(
+        checkpoint, config=config, dtype=dtype, trust_remote_code=False, attn_implementation="sdpa"
+    )
     model.eval()  # no dropout: a ratio of 1 must be 1
     ids = torch.arange(4)[None] % model.config.vocab_size
     with torch.no_grad():
@@ -114,6 +119,6 @@ def load_policy(checkpoint: Path, dtype: torch.dtype, temperature: float, chunk:
             f"{checkpoint}: {type(model).__name__} changes its logits behind the output head; this architecture is not supported"
         )
     if gradient_checkpointing:
-        model.train()  # transformers recomputes in training mode only; the architectures we accept have no dropout by default
+        model.train()  # transformers recomputes in training mode only
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return Policy(model, temperature, chunk)

@@ -25,7 +25,9 @@ def selected(reward_PG: np.ndarray, tokens_PG: np.ndarray, settings: Select) -> 
         case "shortest":
             order_PG = np.argsort(tokens_PG, axis=1, kind="stable")
         case "efficient":
-            order_PG = np.argsort(-reward_PG / np.maximum(tokens_PG, 1), axis=1, kind="stable")
+            length_PG = np.maximum(tokens_PG, 1)
+            worth_PG = np.where(reward_PG >= 0, reward_PG / length_PG, reward_PG * length_PG)  # of losses, the shorter is better
+            order_PG = np.argsort(-worth_PG, axis=1, kind="stable")
         case _:
             raise ValueError(f"select.rollouts: {settings.rollouts!r}: expected all, max_variance, shortest or efficient")
     kept_PG = np.zeros(reward_PG.shape, dtype=bool)

@@ -173,8 +173,8 @@ def fate_of(group: Group, keep_groups: str) -> Fate:
         return "not_judged"
     right = [rollout.right for rollout in group.rollouts]
     signal: Sequence[float] = [rollout.reward for rollout in group.rollouts] if keep_groups == "shaped" else right
-    if keep_groups == "all" or max(signal) - min(signal) > 1e-8:
-        return "trained"
+    if keep_groups == "all" or not np.isfinite(signal).all() or max(signal) - min(signal) > 1e-8:
+        return "trained"  # what is not finite is named, and left out or not, by rl/algorithm
     return "all_right" if all(right) else "flat" if any(right) else "all_wrong"
 
 
@@ -182,7 +182,7 @@ def sampling_metrics(groups: Sequence[Group], fates: Counter[Fate], seconds: flo
     """What was sampled, before filtering, by metric name; None where there is nothing to average."""
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     statuses = Counter(rollout.verdict.status for rollout in rollouts if rollout.verdict)
-    rewarded = [rollout for rollout in rollouts if rollout.terms]
+    rewarded = [rollout for rollout in rollouts if rollout.terms and np.isfinite(rollout.reward)]
     tokens = sum(rollout.tokens for rollout in rollouts)
     metrics: dict[str, float | int | None] = {
         "accuracy": statuses["right"] / max(statuses["right"] + statuses["wrong"], 1),

@@ -87,11 +87,11 @@ def behaviour(trajectory: Trajectory, settings: Settings) -> Sequence[float]:
 
 
 def shaped(trajectory: Trajectory, settings: Settings) -> float:
-    """The reward, less the divergence of the sampling policy from the reference over the rollout if the recipe puts it there."""
+    """The reward, less the divergence of the sampling policy from the reference, a token on average, if the recipe puts it there."""
     if not settings.kl_in_reward:
         return trajectory.reward
-    pairs = zip(trajectory.engine_logp, trajectory.ref_logp, strict=True)
-    return trajectory.reward - settings.kl * sum(kl_value(settings.kl_estimator, engine - ref) for engine, ref in pairs)
+    pairs = list(zip(trajectory.engine_logp, trajectory.ref_logp, strict=True))
+    return trajectory.reward - settings.kl * sum(kl_value(settings.kl_estimator, engine - ref) for engine, ref in pairs) / len(pairs)
 
 
 def select(trajectories: Sequence[Trajectory], rule: str, keep: int) -> list[Trajectory]:

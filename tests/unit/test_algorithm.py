@@ -107,23 +107,23 @@ def test_kl_in_the_reward_is_taken_off_before_advantages_are():
 
     [rows] = prepare([given], recipe, reference).updates
     assert asked == ["0-0", "0-1", "0-2", "0-3"]
-    rewards = [1 - 0.1, 1 - 0.2, -0.1, -0.2]  # half a nat a token
+    rewards = [1 - 0.05, 1 - 0.05, -0.05, -0.05]  # half a nat a token, however many there are
     assert [rollout.reward for rollout in given.rollouts] == pytest.approx(rewards)
-    assert [rollout.terms["kl"] for rollout in given.rollouts] == pytest.approx([-0.1, -0.2, -0.1, -0.2])
+    assert [rollout.terms["kl"] for rollout in given.rollouts] == pytest.approx([-0.05] * 4)
     assert [row.advantage for row in rows] == pytest.approx([reward - np.mean(rewards) for reward in rewards])
 
 
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ("reward", r"problem p1, rollout 1-2: its reward is nan \(kl nan\)"),
+        ("reward", r"problem p1, rollout 1-3: its reward is nan \(kl nan\)"),
         ("logprob", r"problem p1, rollout 1-2: the engine's logprob of token 3 is -inf"),
     ],
 )
 def test_a_number_that_is_not_finite_is_named_and_never_averaged_in(where: str, message: str):
     good, bad = group(0, [1, 0, 0, 1], [5] * 4), group(1, [1, 0, 0, 0], [5] * 4)
     if where == "reward":
-        bad.rollouts[2].reward, bad.rollouts[2].terms = float("nan"), {"verdict": 0.0, "kl": float("nan")}
+        bad.rollouts[3].reward, bad.rollouts[3].terms = float("nan"), {"verdict": 0.0, "kl": float("nan")}
     else:
         bad.rollouts[2].completion.logprobs[3] = -np.inf
     with pytest.raises(NonFinite, match=message):
@@ -139,9 +139,24 @@ def test_p14_the_share_of_gradient_from_groups_of_constant_correctness_is_known(
     mixed, right = group(0, [1, 0, 0, 1], [10] * 4), group(1, [1.0, 0.9, 0.8, 0.7], [10] * 4)
     for rollout in [mixed.rollouts[0], mixed.rollouts[3], *right.rollouts]:
         rollout.verdict = Verdict("right", "integer")
+    wrong = group(2, [0.0, 0.0, 0.2, 0.2], [100] * 4)
     metrics = prepare([mixed, right], settings()).metrics
     assert metrics["advantage/constant"] == pytest.approx(0.4 / 2.4) and metrics["advantage/max"] == pytest.approx(0.5)
+    for aggregate, share in (("token_mean", 44 / 64), ("sequence_mean", 0.8 / 2.8)):  # in the second, length does not count
+        given = settings(objective={"aggregate": aggregate})
+        assert prepare([mixed, right, wrong], given).metrics["advantage/constant"] == pytest.approx(share)
     assert prepare([right], settings()).metrics["advantage/constant"] == 1.0
+
+
+def test_p04_trained_groups_without_any_advantage_are_counted():
+    groups = [group(0, [1, 1, 1, 1], [5] * 4), group(1, [1, 0, 0, 0], [5] * 4)]
+    assert prepare(groups, settings()).metrics["groups/zero"] == 1
+
+
+def test_a_rollout_that_is_neither_selected_nor_whole_does_not_train():
+    item = cut(group(0, [1, 0, 0, 0], [10, 20, 30, 40]), 1)
+    recipe = settings(select={"rollouts": "shortest", "keep": 3}, budget={"limit": 40, "cut": "mask"})
+    assert [row.id for row in prepare([item], recipe).updates[0]] == ["0-0", "0-2"]
 
 
 def test_deciles_are_of_length_and_shared_out_evenly():

@@ -35,23 +35,32 @@ def reward_G(recipe, rollouts) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", [name for name in shipped() if name != "evaluate"])
-@pytest.mark.parametrize("weight", [None, 0.9])
-def test_p13_right_beats_wrong_and_length_never_pays_a_wrong_answer(name: str, weight: float | None):
-    recipe = load(
-        name, "tiny", [] if weight is None else [f"reward=[{{kind: verdict}}, {{kind: truncate}}, {{kind: format, weight: {weight}}}]"]
-    )
+@pytest.mark.parametrize(
+    "reward",
+    [
+        "",
+        "reward=[{kind: verdict}, {kind: format, weight: 0.9}]",
+        "reward=[{kind: verdict}, {kind: truncate, keep: 0.2}, {kind: format, weight: 0.19}]",
+        "reward=[{kind: verdict}, {kind: truncate}, {kind: format, weight: 0.9, gate: right}]",
+    ],
+)
+def test_p13_right_beats_wrong_and_length_never_pays_a_wrong_answer(name: str, reward: str):
+    recipe = load(name, "tiny", [reward] if reward else [])
+    keeps = [term.keep for term in recipe.reward if term.kind == "truncate"]
     limit = recipe.budget.limit
     kinds = [(right, True, tokens, text) for right in (True, False) for tokens in (1, limit // 2, limit) for text in TEXTS]
     kinds += [(False, False, limit, TEXTS[1])]
     for rollouts in product(kinds, repeat=3):
-        reward = reward_G(recipe, rollouts)
+        reward_each = reward_G(recipe, rollouts)
         tokens = np.array([rollout[2] for rollout in rollouts])
         right = np.array([rollout[0] for rollout in rollouts])
         own_limit = group_limit(recipe.budget, tokens, right, np.array([rollout[1] for rollout in rollouts]))
         within = right & (tokens <= own_limit)
         if within.any() and not right.all():
-            assert reward[within].min() > reward[~right].max(), rollouts
-        advantage = advantages(reward[None], right[None], tokens[None], Advantage(scale="none", boost=recipe.advantage.boost))[0]
+            assert reward_each[within].min() > reward_each[~right].max(), rollouts
+        if right.any() and not right.all():  # where truncation keeps nothing, a right answer beyond its limit is worth a wrong one
+            assert reward_each[right].min() > reward_each[~right].max() - (0.0 in keeps) * 1e-9, rollouts
+        advantage = advantages(reward_each[None], right[None], tokens[None], Advantage(scale="none", boost=recipe.advantage.boost))[0]
         for text in TEXTS:  # same form, so only length differs
             wrong = np.array([not rollout[0] and rollout[3] == text for rollout in rollouts])
             assert not wrong.any() or np.ptp(advantage[wrong]) < 1e-12, rollouts
@@ -63,6 +72,11 @@ def test_p13_right_beats_wrong_and_length_never_pays_a_wrong_answer(name: str, w
         ("reward=[{kind: verdict}, {kind: format, weight: 1.0}]", "right must beat wrong"),
         ("reward=[{kind: verdict, weight: 0.5}, {kind: format, weight: 0.3}, {kind: format, weight: 0.3}]", "right must beat wrong"),
         ("reward=[{kind: verdict}, {kind: truncate}, {kind: truncate}]", "two truncate terms"),
+        (
+            "reward=[{kind: verdict}, {kind: truncate}, {kind: format, weight: 0.01}]",
+            "right ones beyond their limit 0: right must beat wrong",
+        ),
+        ("reward=[{kind: verdict}, {kind: truncate, keep: 0.1}, {kind: format, weight: 0.1}]", "right must beat wrong"),
         ("advantage.boost=-0.1", "advantage.boost"),
     ],
 )

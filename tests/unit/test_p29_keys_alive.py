@@ -35,7 +35,7 @@ from tests.inprocess import libraries
 from tests.scripted import ScriptedPool, response, template
 
 MOST_KEYS = 120
-TERMS = [{"kind": "verdict"}, {"kind": "truncate"}, {"kind": "format"}]
+TERMS = [{"kind": "verdict"}, {"kind": "truncate", "keep": 0.5}, {"kind": "format"}]
 FUNCTION = [{"kind": "verdict"}, {"kind": "function", "name": "p29_rewards:remainder"}]
 RUNGS = [{"at_least": 0.5, "share": 0.5}, {"share": 1.0}]
 LADDER = {"budget.kind": "difficulty", "budget.ladder": RUNGS}
@@ -285,7 +285,7 @@ ROWS = [
     Row("reward[verdict].kind", collected, "format", {"reward": [*TERMS, {"kind": "verdict"}]}),
     Row("reward[verdict].weight", collected, 2.0),
     Row("reward[truncate].kind", collected, "verdict"),
-    Row("reward[truncate].keep", collected, 0.1),
+    Row("reward[truncate].keep", collected, 0.2),
     Row("reward[format].kind", collected, "verdict"),
     Row("reward[format].weight", collected, 0.2),
     Row("reward[format].gate", collected, "right"),

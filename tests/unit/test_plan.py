@@ -82,7 +82,7 @@ def test_only_selected_rollouts_make_micro_batches():
     ("changes", "words"),
     [
         (["objective.kl.estimator=k1", "objective.kl.coef=0.1"], "k1 as a loss"),
-        (["objective.kl.where=reward", "objective.kl.coef=0.1"], "a length penalty that budget does not show"),
+        (["objective.correction.kind=sequence_mask", "objective.old_logprobs=learner"], "hardly ever masks"),
         (["objective.ratio=sequence"], "ratio: sequence goes with sequence_mean"),
         (["objective.ratio=sequence", "objective.aggregate=sequence_mean"], "hardly ever binds"),
         (["advantage.centre=leave_one_out", "advantage.scale=group"], "so this is GRPO"),

@@ -150,7 +150,7 @@ def test_a_trl_reward_function_is_called_with_strings_ids_and_repeated_columns(o
 
 @pytest.mark.parametrize(
     ("name", "rollout", "value"),
-    [("nan", "id1", "nan"), ("none", "id0", "None"), ("inf", "id1", "inf"), ("text", "id0", "'a'"), ("rows", "id0", r"\[1, 2\]")],
+    [("none", "id0", "None"), ("text", "id0", "'a'"), ("rows", "id0", r"\[1, 2\]")],
 )
 def test_a_reward_that_is_no_number_names_its_rollout_and_term(own_module, name, rollout, value):
     with pytest.raises(
@@ -163,6 +163,12 @@ def test_a_reward_that_is_no_number_names_its_rollout_and_term(own_module, name,
 def test_a_wrong_number_of_rewards_is_an_error(own_module, name, what):
     with pytest.raises(ValueError, match=f"reward function own_rewards:{name}: returned {what}; return a list with one"):
         group([FunctionTerm(kind="function", name=f"own_rewards:{name}")], [1, 1])
+
+
+@pytest.mark.parametrize("name", ["nan", "inf"])
+def test_a_reward_that_is_not_finite_is_for_the_recipe_to_decide_on(own_module, name):
+    value = group([FunctionTerm(kind="function", name=f"own_rewards:{name}")], [1, 1])[f"own_rewards:{name}"][1]
+    assert not np.isfinite(value)
 
 
 def test_an_array_of_rewards_will_do(own_module):

@@ -1,0 +1,142 @@
+"""The loop's own decisions, in this process on stand-ins for Ray and DeepSpeed (tests/inprocess): when it stops, and what is then kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from launch import stages
+from recipes.schema import Recipe
+from rl.algorithm import NonFinite
+from rl.gate import GateError
+from rl.learner import Learner, LearnerRank
+from rl.loop import TooManyCut
+from rl.policy import Row
+from rollout.reference_engine import ReferenceEngine
+from tests.inprocess import libraries
+
+
+def recipe(checkpoint: Path, **changes: object) -> Recipe:
+    settings = {
+        "stages": ["rl"],
+        "device": "cpu",
+        "model": {"path": str(checkpoint)},
+        "data": {"max_prompt_tokens": 64},
+        "sampler": {"prompts": 2, "group_size": 4, "keep_groups": "all"},
+        "budget": {"limit": 4, "cut_stop": 1.0},
+        "reward": [{"kind": "verdict"}, {"kind": "function", "name": "tests.faults.by_length:by_length"}],
+        "engine": {"kind": "reference"},
+        "train": {"steps": 3, "checkpoint_every": 1, "samples_per_step": 100},
+        "eval": {"data": []},
+    }
+    for key, value in changes.items():
+        settings[key] = settings.get(key, {}) | value if isinstance(value, dict) else value
+    return Recipe.model_validate(settings)
+
+
+@contextmanager
+def running(wanted: Recipe, runs: Path) -> Iterator[SimpleNamespace]:
+    with libraries() as seen:
+        yield seen
+    folder = runs / wanted.name
+    seen.state = json.loads((folder / "status.json").read_text())["state"]
+    seen.lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    seen.samples = sorted(path.name for path in (folder / "samples").iterdir())
+
+
+def test_p07_a_first_step_of_cut_rollouts_trains_nothing_and_can_be_read(tiny_checkpoint: Path, tmp_path: Path):
+    wanted = recipe(tiny_checkpoint, budget={"limit": 2, "cut_stop": 0.3})
+    with running(wanted, tmp_path) as seen, pytest.raises(TooManyCut):
+        stages.run_recipe(wanted, tmp_path)
+    assert (seen.state, seen.lines, seen.samples) == ("failed", [], ["step-00000.parquet"])
+    wanted = recipe(tiny_checkpoint, name="later", budget={"limit": 2})
+    with running(wanted, tmp_path) as seen:
+        stages.run_recipe(wanted, tmp_path)
+    assert (seen.state, len(seen.lines)) == ("finished", 3)
+
+
+def test_p08_the_gate_is_asked_before_the_first_update_even_if_that_step_trains_nothing(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """An engine that reports its logprobs a nat too high, and a first step whose groups are all flat."""
+    sample = ReferenceEngine._sample
+
+    def off(self: ReferenceEngine, request):
+        completions = sample(self, request)
+        for completion in completions:
+            completion.logprobs[:] += 1.0
+        return completions
+
+    monkeypatch.setattr(ReferenceEngine, "_sample", off)
+    flat = {"keep_groups": "raw", "max_refills": 0}
+    wanted = recipe(tiny_checkpoint, sampler=flat, reward=[{"kind": "verdict"}])
+    with running(wanted, tmp_path) as seen, pytest.raises(GateError, match=r"gate/mean 1 nats"):
+        stages.run_recipe(wanted, tmp_path)
+    assert (seen.state, seen.lines, seen.samples) == ("failed", [], ["step-00000.parquet"])
+
+
+def test_p08_a_resumed_run_asks_the_gate_again(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    wanted = recipe(tiny_checkpoint, publish={"check_every": 100})
+    update = LearnerRank.update
+    calls = []
+
+    def dying(self: LearnerRank, *arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return update(self, *arguments)
+
+    monkeypatch.setattr(LearnerRank, "update", dying)
+    monkeypatch.setattr(Learner, "restore", lambda self, folder: None)  # the stand-in keeps no weights
+    with running(wanted, tmp_path) as seen, pytest.raises(KeyboardInterrupt):
+        stages.run_recipe(wanted, tmp_path)
+    assert ["gate/mean" in line for line in seen.lines] == [True, False]
+    with running(wanted, tmp_path) as seen:
+        stages.run_recipe(wanted, tmp_path, resume=True)
+    assert ["gate/mean" in line for line in seen.lines] == [True, False, True]
+
+
+@pytest.mark.parametrize(("policy", "state"), [("stop", "failed"), ("skip", "finished")])
+def test_a_reward_of_ones_own_that_is_nan_stops_the_run_or_leaves_its_group_out(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, state: str
+):
+    def spoiled(prompts, completions, completion_ids, **columns):
+        return (
+            [float("nan"), *(-len(ids) / 7 for ids in completion_ids[1:])] if "7" in prompts[0] else [-len(i) / 7 for i in completion_ids]
+        )
+
+    monkeypatch.setattr("tests.faults.by_length.by_length", spoiled)
+    wanted = recipe(tiny_checkpoint, learner={"nonfinite": policy}, sampler={"keep_groups": "shaped"}, train={"steps": 4})
+    with running(wanted, tmp_path) as seen:
+        if policy == "stop":
+            with pytest.raises(NonFinite, match=r"its reward is nan \(tests.faults.by_length:by_length nan\)"):
+                stages.run_recipe(wanted, tmp_path)
+        else:
+            stages.run_recipe(wanted, tmp_path)
+    assert seen.state == state
+    if policy == "skip":
+        assert sum(line["groups/nonfinite"] for line in seen.lines) > 0
+        for line in seen.lines:
+            fates = ("trained", "nonfinite", "surplus", "all_right", "all_wrong", "flat", "not_judged")
+            assert sum(line[f"groups/{fate}"] for fate in fates) == line["groups/sampled"]
+
+
+def test_a_clipped_infinity_is_not_trained_on_though_its_gradient_is_finite(tiny_checkpoint: Path, tmp_path: Path):
+    rows = [
+        Row(f"r{i}", np.arange(5, 9, dtype=np.int32), np.arange(9, 13, dtype=np.int32), np.full(4, -3.0, np.float32), 1.0, 0.1)
+        for i in range(3)
+    ]
+    rows[1].engine_logp[2] = -200.0  # a ratio that overflows; CISPO's weight is clipped, and its gradient finite
+    wanted = recipe(tiny_checkpoint, objective={"surrogate": "cispo"}, learner={"nonfinite": "skip", "lr": 0.01})
+    with libraries():
+        learner = Learner(wanted, tiny_checkpoint, "cpu")
+        before = learner.weights()[1]
+        stats = learner.update([rows], 0)
+        assert stats["updates/skipped"] == 1 and learner.weights()[1] == before
+        assert learner.update([[rows[0], rows[2]]], 1)["updates/skipped"] == 0 and learner.weights()[1] != before
