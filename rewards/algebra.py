@@ -19,20 +19,27 @@ from sympy.core.function import AppliedUndef
 _UNDONE = (ExprWithLimits, Limit, Derivative, UnevaluatedExpr)
 _CONFIG = ConversionConfig(interpret_as_mixed_fractions=False, lowercase_symbols=False)
 _DIGITS = 30
-_EXACT, _DECIMAL, _SMALL, _ABSOLUTE = (Float(text, _DIGITS) for text in ("1e-20", "5e-8", "1e-5", "5e-7"))
+_EXACT, _DECIMAL, _SMALL, _ABSOLUTE = (Float(text, _DIGITS) for text in ("1e-27", "5e-8", "1e-5", "5e-7"))
 _SIZES = tuple(
     Float(Rational(*size), 200) for size in ((8, 11), (21, 13), (31, 13), (7, 17), (41, 13), (19, 16), (36, 13), (16, 19), (35, 24))
 )
 _SCALES = (1, 1, Rational(22, 3), Rational(22, 3), Rational(131, 3), 1, 1, 1, 1, 1)  # near and far, so that |x - 5| is not 5 - x
 _NOTHING = Float("1e-90", _DIGITS)  # what cancels to less is 0: points have 200 digits
 _WORD = re.compile(r"(?<![\\a-zA-Z{])[a-zA-Z]{4,}|\\text|(?<![\\a-zA-Z])(?:the|and|for|not|are|all|yes|has|is|of|if|no|or|to)(?![a-zA-Z])")
-# "1 2" is no number, "1.5.2" none, and x^2^3 could be either power
-_UNCLEAR = re.compile(r"(?<![_^\d.])\d[\d.]*\s+\d|\d\.\d*\.\d|\^(?:\w|\{[^{}]*\})\s*\^|\\ldots|[;?#&\"$]|\\[()\[\]]")
+# "1 2" is no number, "1.5.2", "5'" and "5_x" are none, and x^2^3 could be either power
+_UNCLEAR = re.compile(
+    r"(?<![_^\d.])\d[\d.]*\s+\d|\d\.\d*\.\d|\^(?:\w|\{[^{}]*\})\s*\^|(?<![\w{])\d+'|(?<![\w{])\d+_\{?[a-zA-Z\\]|\\ldots|[;?#&\"$]|\\[()\[\]]"
+)
 _TIMES = re.compile(r"(?:(?<![\w^_\\.{])\d+(?:\.\d+)?|\))\s*(?=\()")  # latex2sympy adds 2(3) up, as if it were a mixed number
 _CAPITAL_E = re.compile(r"(\\[a-zA-Z]+)|E(?:_\{?(\w+)\}?)?")  # latex2sympy takes E for Euler's number
 _CONJUGATED = re.compile(r"\\overline\{([^{}]*[+-][^{}]*)\}")
 _PRIMED = re.compile(r"([a-zA-Z])('+)")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?|[a-zA-Z]|\\[a-z]+|\([^()]*\))\s*\^\\circ")
+_SCIENTIFIC = re.compile(r"([+-]?\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})")
+_ATOM = r"(?:\d+(?:\.\d+)?|\\(?:pi|theta|alpha|beta|gamma|phi|omega)(?![a-zA-Z])|[a-zA-Z](?![a-zA-Z]))"
+_APPLIED = re.compile(  # \ln 2/3 is (ln 2)/3: what stands beside a function's name without brackets ends at a slash
+    rf"(\\(?:ln|log|lg|sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|sinh|cosh|tanh)(?:_(?:\{{[^{{}}]*\}}|\w))?(?:\^(?:\{{[^{{}}]*\}}|\w))?)\s*({_ATOM}(?:\s*{_ATOM})*)\s*(?=/)"
+)
 _MIXED = re.compile(r"(?<![\d.\w}])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}")
 
 
@@ -57,9 +64,10 @@ def formula(text: str) -> Expr:
         return conjugate(formula(conjugated.group(1)))
     if not text or _WORD.search(text) or _UNCLEAR.search(text):
         raise Unreadable(text)
+    text = _SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", text) if _SCIENTIFIC.fullmatch(text) else text
     latex = _PRIMED.sub(lambda match: f"{match.group(1)}_{{{'p' * len(match.group(2))}}}", _TIMES.sub(r"\g<0>\\cdot ", text))
     latex = _CAPITAL_E.sub(lambda match: match.group(1) or rf"\epsilon_{{E{match.group(2) or ''}}}", latex)
-    latex = _MIXED.sub(_mixed, latex).replace("%", r"\cdot\frac{1}{100}")
+    latex = _MIXED.sub(_mixed, _APPLIED.sub(r"\1(\2)", latex)).replace("%", r"\cdot\frac{1}{100}")
     latex = _DEGREES.sub(r"(\\frac{\\pi}{180}\\cdot \1)", latex)
     try:
         read = latex2sympy(latex, normalization_config=None, conversion_config=_CONFIG)
@@ -123,7 +131,9 @@ def same_value(first: Expr, second: Expr) -> bool:
     if not symbols:
         return _same_constant(first, second, decimal=decimal)
     found = _same_at_points(first, second, symbols, decimal=decimal)
-    return bool(simplify(first - second) == 0) if found is None else found
+    if found is None:  # no point has a value: what has none at all is equal to nothing
+        return first.free_symbols == second.free_symbols and bool(simplify(first - second) == 0)
+    return found
 
 
 def _same_constant(first: Expr, second: Expr, *, decimal: bool) -> bool:
@@ -137,7 +147,10 @@ def _same_constant(first: Expr, second: Expr, *, decimal: bool) -> bool:
         return bool(simplify(first - second) == 0)
     if (values[0] == 0) != (values[1] == 0) and not decimal:
         return bool((first - second).equals(0))
-    return _close(values[0], values[1], decimal=decimal)
+    if not _close(values[0], values[1], decimal=decimal):
+        return False
+    gap = None if decimal or (first - second).has(*_UNDONE) else _value(first - second, {})  # cancels to hundreds of digits
+    return gap is None or bool(abs(gap) <= _NOTHING * max(1, abs(values[0])))
 
 
 def _same_at_points(first: Expr, second: Expr, symbols: list[Symbol], *, decimal: bool) -> bool | None:

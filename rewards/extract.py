@@ -12,7 +12,10 @@ import re
 OPEN_TAG = "<think>"
 CLOSE_TAG = "</think>"
 
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_BOX = re.compile(
+    r"\\(?:boxed|fbox|framebox)(?:\s*\{|(?![a-zA-Z])\s*(-?\d{1,30}(?:\.\d{1,30})?(?![.,]?(?:[\w^/]|\\(?![)\],; ])))|[A-Za-z](?=\s*(?:\$|\\\)|\\\]|\.?\s*$))))"
+)
+_HASHES = re.compile(r"(?:.*\n)?[ \t]*####[ \t]*(\S[^\n]*)\s*", re.DOTALL)  # the end of a worked solution of GSM8K
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _JOINT = re.compile(r"(?:[\s,;$~]|\\[()\[\]!,;: ]|\\q?quad|\\(?:text|textrm|mathrm|mbox)\{\s*,?\s*(?:and|or)?\s*\}|\b(?:and|or)\b)*")
 _MOST_BOXES = 20
@@ -43,21 +46,29 @@ def _closing(text: str, start: int) -> int | None:
     return None
 
 
+def _inside(text: str, box: re.Match[str]) -> tuple[str, int] | None:
+    r"""What a box holds and where it ends; without braces (\boxed 7) one number or letter. None if its braces never balance."""
+    if box.group(1):
+        return box.group(1), box.end()
+    end = _closing(text, box.end())
+    return None if end is None else (text[box.end() : end], end + 1)
+
+
 def last_box(text: str) -> str | None:
-    r"""What the last \boxed{...} or \fbox{...} holds; None without one, or if its braces never balance.
+    r"""What the last \boxed{...}, \fbox{...} or \boxed 7 holds; None without one, or if its braces never balance.
 
     Boxes joined to it by nothing but commas, "and" or "or" belong to it: \boxed{2} and \boxed{3} is the list "2, 3".
     An escaped brace (\{) is text, not nesting. Linear in the length of the text.
     """
-    starts = [(match.start(), match.end()) for match in _BOX.finditer(text)][-_MOST_BOXES:]
-    if not starts or (end := _closing(text, starts[-1][1])) is None:
+    boxes = list(_BOX.finditer(text))[-_MOST_BOXES:]
+    if not boxes or (last := _inside(text, boxes[-1])) is None:
         return None
-    held, next_start = [text[starts[-1][1] : end]], starts[-1][0]
-    for start, inside in reversed(starts[:-1]):
-        end = _closing(text[:next_start], inside)
-        if end is None or _JOINT.fullmatch(text, end + 1, next_start) is None:
+    held, next_start = [last[0]], boxes[-1].start()
+    for box in reversed(boxes[:-1]):
+        found = _inside(text[:next_start], box)
+        if found is None or _JOINT.fullmatch(text, found[1], next_start) is None:
             break
-        held, next_start = [text[inside:end], *held], start
+        held, next_start = [found[0], *held], box.start()
     return ", ".join(dict.fromkeys(box.strip() for box in held)) if len(held) > 1 else held[0]
 
 
@@ -95,10 +106,12 @@ def well_formed(text: str, *, opened: bool) -> bool:
 
 
 def bare(text: str) -> str:
-    """An answer or a gold without its wrapping: box (of a worked solution, the last), math delimiters, outer spaces, a full stop at the end."""
+    """An answer or a gold without its wrapping: box (of a worked solution, the last, or what is behind its last "####"), math delimiters, outer spaces, a full stop at the end."""
+    if "####" in text and (marked := _HASHES.fullmatch(text)):
+        text = marked.group(1)
     inner = last_box(text) if _BOX.search(text) else None
     text = (text if inner is None else inner).strip()
-    if text.endswith("."):
+    if text.endswith(".") and not text.endswith(".."):
         text = text[:-1].rstrip()
     for left, right in _DELIMITERS:
         if text.startswith(left) and text.endswith(right) and len(text) > len(left) + len(right):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from sympy import Expr, pi
+from sympy import Expr, Float, Rational, pi
 
 from rewards.algebra import degrees_of, formula, same_value
 from rewards.numbers import as_number, numbers_rule, rounds_to
@@ -44,6 +44,7 @@ def is_opaque(text: str) -> bool:
     plain = text.strip()
     return bool(
         plain in (r"\ldots", r"\emptyset", r"\mathbb{R}", r"\mathbb{Z}", r"\mathbb{N}", r"\mathbb{Q}", r"\mathbb{C}")
+        or r"\pmod" in plain
         or _clock(plain) is not None
         or len(_RATIO.split(plain)) > 1
         or ((based := _BASED.fullmatch(plain)) is not None and _in_base(based))
@@ -62,6 +63,9 @@ def same_text_values(gold: str, answer: str) -> bool:
         return False
     (gold_text, gold_unit), (text, unit) = unit_off(gold), unit_off(answer)
     first, second = formula(gold_text), formula(text)
+    written = as_number(answer)
+    if second.is_Float and not first.has(Float) and written and not written.percent and written.places is not None and written.places < 6:
+        second = Rational(written.value.numerator, written.value.denominator)  # too short to be a rounded value of something exact
     if gold_unit and unit and gold_unit[0] and unit[0]:
         if gold_unit[0] != unit[0]:
             return False

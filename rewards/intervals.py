@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
-from itertools import pairwise
 
 from sympy import Abs, Expr, Integer, Symbol, oo, simplify
 from sympy.core.function import AppliedUndef
@@ -39,7 +38,9 @@ def definite(node: Node) -> bool:
         return bool(set(node.signs) & (_ORDER | {"!="})) or (node.signs == ("in",) and definite(node.parts[1]))
     if isinstance(node, Union):
         return True
-    if isinstance(node, Items) and node.brackets in ("", "&"):
+    if isinstance(node, Items) and node.brackets == "&":
+        return True
+    if isinstance(node, Items) and node.brackets == "":
         return all(isinstance(item, Relation) and definite(item) for item in node.items)
     if isinstance(node, Items) and len(node.items) == 2 and node.brackets in ("(]", "[)", "()", "[]"):
         return node.brackets in ("(]", "[)") or any(isinstance(item, Formula) and r"\infty" in item.text for item in node.items)
@@ -90,6 +91,8 @@ def _intervals(node: Node) -> list[Interval] | None:
 
 def _unknown_of(node: Node) -> Expr | None:
     """What an inequality is about."""
+    if isinstance(node, Relation) and node.signs == ("in",) and isinstance(node.parts[0], Formula):
+        return _unknown(formula(node.parts[0].text))
     if not isinstance(node, Relation) or not all(isinstance(part, Formula) for part in node.parts):
         return None
     return _unknown(
@@ -102,11 +105,15 @@ def _shared(first: list[Interval], second: list[Interval]) -> list[Interval]:
 
 
 def _without(whole: list[Interval], node: Node) -> list[Interval] | None:
-    points = _intervals(node)
-    if points is None or whole != [_ALL] or any(point.low != point.high for point in points):
+    """What is left of intervals, all ends numbers, without others."""
+    away = _intervals(node)
+    if away is None or not all(end.is_number for interval in (*whole, *away) for end in (interval.low, interval.high)):
         return None
-    ends = [-oo, *sorted((point.low for point in points), key=lambda end: float(end.evalf())), oo]
-    return [Interval(low, False, high, False) for low, high in pairwise(ends)]
+    for one in away:
+        below = Interval(-oo, False, one.low, not one.low_closed and one.low != -oo)
+        above = Interval(one.high, not one.high_closed and one.high != oo, oo, False)
+        whole = _shared(whole, [side for side in (below, above) if side.low != side.high])
+    return whole
 
 
 def _solved(relation: Relation) -> list[Interval] | None:
@@ -189,11 +196,11 @@ def _meet(first: Interval, second: Interval) -> Interval | None:
     """What two intervals share; ends that are no numbers give way to infinity only."""
     low, low_closed = (first.low, first.low_closed) if second.low == -oo else (second.low, second.low_closed)
     high, high_closed = (first.high, first.high_closed) if second.high == oo else (second.high, second.high_closed)
-    if first.low != -oo and second.low != -oo and bool(first.low > second.low):
-        low, low_closed = first.low, first.low_closed
-    if first.high != oo and second.high != oo and bool(first.high < second.high):
-        high, high_closed = first.high, first.high_closed
-    if low.is_number and high.is_number and bool(low.evalf() > high.evalf()):
+    if -oo not in (first.low, second.low) and bool(first.low >= second.low):
+        low, low_closed = first.low, first.low_closed and (second.low_closed or first.low != second.low)
+    if oo not in (first.high, second.high) and bool(first.high <= second.high):
+        high, high_closed = first.high, first.high_closed and (second.high_closed or first.high != second.high)
+    if low.is_number and high.is_number and (bool(low.evalf() > high.evalf()) or (low == high and not (low_closed and high_closed))):
         return None
     return Interval(low, low_closed, high, high_closed)
 

@@ -37,8 +37,16 @@ _PERCENT = re.compile(
 )
 _SCALE = re.compile(r"\s*(?:\\text\{\s*)?(hundred|thousand|million|billion|trillion|dozen)\b\s*(?:\})?", re.IGNORECASE)
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-_ANSWER = r"(?:the\s+)?(?:final\s+|correct\s+)?answer(?:\s+is)?\s*[:=]?\s+|(?:it|this|that)(?:'s|\s+is)\s+"
+_SMALL = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+          "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")  # fmt: skip
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_WORDS = {
+    **{word: n for n, word in enumerate(_SMALL)},
+    **{word: 10 * n for n, word in enumerate(_TENS, start=2)},
+    **{f"{ten} {one}": 10 * n + m for n, ten in enumerate(_TENS, start=2) for m, one in enumerate(_SMALL[1:10], start=1)},
+    "one hundred": 100, "a hundred": 100,
+}  # fmt: skip
+_ANSWER = r"(?:the\s+)?(?:final\s+|correct\s+)?answer(?:\s+is)?\s*[:=]?\s+|(?:it|this|that)(?:'s|\s+is)\s+|there\s+(?:is|are)\s+(?:exactly\s+)?(?=\d)"
 _LEAD = re.compile(
     rf"(?:so|thus|hence|therefore)\b,?\s+(?:{_ANSWER})?|{_ANSWER}|(?:about|approximately|approx\.?|\\approx|roughly|around|exactly)\s*(?=[\d.$\\-])",
     re.IGNORECASE,
@@ -107,9 +115,9 @@ def as_number(text: str) -> Number | None:
         return None
     text = lead_in_off(tidy(text))
     if only := re.fullmatch(r"\\text\s*\{([^{}]*)\}", text):
-        text = tidy(only.group(1))
-    if text.lower() in _WORDS:
-        return Number(Fraction(_WORDS.index(text.lower())))
+        text = lead_in_off(tidy(only.group(1)))
+    if (word := text.lower().replace("-", " ")) in _WORDS:
+        return Number(Fraction(_WORDS[word]))
     text = re.sub(r"^\\text\{\s*\$?\s*([\d.,]+)([^{}]*)\}", r"\1\\text{\2}", text)
     match = _CORE.match(text)
     if match is None or not match.group().strip("+- "):
@@ -152,7 +160,8 @@ def rounds_to(gold: Number, answer: Fraction, places: int | None = None) -> bool
 
 def same_number(gold: Number, answer: Number) -> bool:
     """Whether two numbers as written mean the same, by the conventions at the top."""
-    if gold.dimension and answer.dimension and gold.dimension != answer.dimension:
+    kinds = gold.dimension or gold.percent, answer.dimension or answer.percent
+    if all(kinds) and kinds[0] != kinds[1]:
         return False
     scale = answer.factor / gold.factor if gold.dimension and answer.dimension else Fraction(1)
     value = answer.value * scale
@@ -161,7 +170,7 @@ def same_number(gold: Number, answer: Number) -> bool:
     if same(gold.value, value):
         return True
     if gold.percent and not answer.percent:
-        return bool(same(gold.value / 100, value))
+        return bool(same(gold.value / 100, value)) or rounds_to(gold, value * 100)
     if answer.percent and not gold.percent:
         return bool(same(gold.value, value / 100))
     return rounds_to(gold, value, answer.places if answer.places is not None or value.denominator == 1 else None) and value.denominator != 1

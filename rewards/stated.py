@@ -2,6 +2,7 @@ r"""What a completion without a box names as its answer: for grading files, neve
 
 In order: the last complete <answer>...</answer>; the last "#### ...", "A: ..." or "answer is ..."; the boxes or text of what is left when
 stray tags are taken off. Of a sentence, the value it states: what stands behind its last "is" or "=", else its last number.
+A value that is denied or only supposed ("cannot be 7", "Suppose it is 7", "Is it 7?") is passed over.
 Simplification: reading prose guesses; a guess that is wrong can only make a right answer wrong, unless it hits the gold.
 """
 
@@ -15,21 +16,46 @@ _BLOCK = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL | re.IG
 _MOST_PROSE = 4000  # characters, from the end, that are searched for a value
 _WORDED = re.compile(r"\s*(?:yes|no|true|false)\b", re.IGNORECASE)
 _OPEN_BLOCK = re.compile(r"<answer\s*>?\s*(.*)", re.DOTALL | re.IGNORECASE)
-_TAGS = re.compile(r"</?(?:answer|think)\s*>?|</?[a-z]*$|<\|[a-z_]+\|>.*", re.IGNORECASE | re.DOTALL)
-_HASHES = re.compile(r"####[ \t]*(\S[^\n]*)")
+_CUT_TAGS = "|".join(word[:length] for word in ("answer", "think") for length in range(2, len(word)))  # "<a" may be "less than a"
+_TAGS = re.compile(rf"</?(?:answer|think)\s*>?|</[at]?$|</?(?:{_CUT_TAGS})$|<\|[a-z_]+\|>", re.IGNORECASE)
+_END = re.compile(r"(?:<\|(?:im_end|eot_id|endoftext|end_of_text)\|>|</s>).*", re.DOTALL)
+_HASHES = re.compile(r"####[ \t]*(?!(?i:(?:final )?answer)\b)(\S[^\n]*)")
 _STATED = re.compile(
-    r"(?:^A:|^answer[ \t]*\n|(?i:\banswer(?:[ \t]+here)?(?:[ \t]+is\b[ \t]*:?|[ \t]*:|[ \t]+=)))(?:\*\*)?\s*(?=\S)", re.MULTILINE
+    r"(?:^A:|^(?:#+[ \t]*)?(?:\*\*)?(?i:(?:the )?(?:final )?answer)(?:\*\*)?[ \t]*\n"
+    r"|(?i:\b(?:answer|ans)\b\.?\*?(?:[ \t]+here)?(?P<own>[ \t]+is\b)?(?(own)[ \t]*[:：]?|(?:[ \t]*[:：]|[ \t]+=)))"
+    r"|答案(?:[:：]|(?:为|是)[:：]?))(?:\*\*)?\s*(?=\S)",
+    re.MULTILINE,
+)
+_SUPPOSED = re.compile(
+    r"(?:\W*(?:so|but|now|first|then)\b)?\W*(?:suppose|assume|assuming|if|let(?!\s+(?:me|us)\b|')|were|had)\b(?:(?!,|\bthen\b).)*\Z",
+    re.IGNORECASE,
+)
+_DENIED = re.compile(
+    r"(?:\b(?:not|never|cannot|impossible|excludes?|ruled? out|at least|at most|(?:more|less|fewer|greater|other) than)\b|\bn?either\b|n't\b)"
+    r"(?:\s+(?!(?:is|are|was|were|makes?|gives?|leaves?)\b)[a-z]+){0,3}[\s:$*(]*$",
+    re.IGNORECASE,
+)
+_DENIED_BEHIND = re.compile(
+    r"(?:\\text\b|\W)*(?:(?:squared|cubed|factorial|doubled|tripled|in base)\b|(?:is|are|was|were|does|do|did|can|could|will|would|leads?|gives?|has|must)?\s*"
+    r"(?:\b(?:not|never|cannot|wrong|incorrect|false|impossible|(?:be )?(?:ruled out|excluded)|to a contradiction|a contradiction)\b|n't\b))",
+    re.IGNORECASE,
+)
+_ASIDE = re.compile(
+    r"\s\((?=\\?[A-Za-z]{2})|,\s+not\s+(?=[\d$\\(-])|,?\s+(?:since|because|when|where|which(?!\s+(?:is|are|equals|makes|means)))\b",
+    re.IGNORECASE,
 )
 _CHATTER = re.compile(r"\.\s+(?:I hope it is correct|Note:|I will).*", re.DOTALL)
-_NUMBER = r"[-+−]?\s?(?:\\?[$€£])?\s?\d[\d,]*(?:\.\d+)?(?:\s*/\s*\d+)?(?:\s?%|°|\s?€|\s?\\%)?"
+_NUMBER = r"[-+−]?\s?(?:\\?[$€£])?\s?\d[\d,]*(?:\.\d+)?(?:\s*/\s*\d+)?(?:\s?%|°|\s?€|\s?\\%|\s(?:hundred|thousand|million|billion|trillion|dozen)\b)?"
 _MATHS = r"\\\((?:(?!\\\))[^\n])+\\\)|\\\[(?:(?!\\\]).)+\\\]|\$\$[^$]+\$\$|\$(?=\S)[^$\n]*(?<=\S)\$(?!\d)|\$ +\\[^$\n]*\$"
 _MATHS_RUN = re.compile(_MATHS, re.DOTALL)
 _TUPLE = r"[(\[]\s*[-+−]?\d[^()\[\]\n]*,[^()\[\]\n]*[)\]]"
 _CLOCK = r"\d{1,2}:\d{2}(?:\s?[AaPp]\.?[Mm]\b\.?)?"
 _VALUE = re.compile(rf"(?P<maths>{_MATHS})|(?P<choice>(?<!\w)\([A-J]\))|(?<![\w.])(?P<number>{_TUPLE}|{_CLOCK}|{_NUMBER})", re.DOTALL)
 _JOINT = re.compile(r"\s*(?:,|,?\s*\b(?:and|or)\b)\s*")
+_ARE = re.compile(r"\b(?:are|=|:)[\s:]*$")
+_NUMBERS_LEFT = re.compile(r"(?:[\s,]++(?:(?:and|or)\s++)?[-+−]?\d++(?:\.\d++)?)++\s*\.?\s*")
 _BOLD = re.compile(r"\*\*(?=\S)([^*\n]+)(?<=\S)\*\*")
-_NAMED_LAST = re.compile(r"\b(?:is|are|was)\s+((?:[\w'-]+\s?){1,4})[.!]*\s*$")
+_NAMED_LAST = re.compile(r"\b(?:is|are|was)\s+((?:[^\W\d][^\W\d'-]*\s?){1,4})[.!]*\s*$")
 _LINK = re.compile(r"(?:\b(?:is|are|be|equals?|was|to|of|total|:)|[=:≈])\s*(?:about|approximately|exactly|\*\*)?\s*$", re.IGNORECASE)
 _PROSE = re.compile(r"(?<![\\a-zA-Z{])[a-zA-Z']{2,}")
 _SENTENCE = re.compile(r"(?:(?<=[.!?])|(?<=[.!?]\$)|(?<=[.!?]\$\$))\s+(?=[A-Z\\$])|\n\s*\n|\n(?=[A-Z])")
@@ -37,8 +63,17 @@ _SENTENCE = re.compile(r"(?:(?<=[.!?])|(?<=[.!?]\$)|(?<=[.!?]\$\$))\s+(?=[A-Z\\$
 
 def stated(text: str) -> str:
     """The answer that a completion without a box names; "" if it names none."""
-    text = _named(_BOLD.sub(r"\1", text)).strip()
+    text = _named(_BOLD.sub(_plain_bold, text)).strip()
     return _value_of(text[-_MOST_PROSE:]) if _is_prose(text) else text
+
+
+def _plain_bold(bold: re.Match[str]) -> str:
+    """The text of a bold piece; a formula or a list gets dollar signs, so that it is read as one value."""
+    text = bold.group(1)
+    formula = (
+        re.search(r"\d", text) and re.search(r"[\\^=<>{]|\d,\s", text) and "$" not in text and r"\(" not in text and not _PROSE.search(text)
+    )
+    return f"${text}$" if formula else text
 
 
 def final_segment(text: str) -> str | None:
@@ -63,14 +98,29 @@ def _named(text: str) -> str:
         and _TAGS.sub("", opened.group(1)).strip()
     ):
         text = opened.group(1)
-    text = _TAGS.sub("", text)
+    text = _TAGS.sub("", _END.sub("", text))
     marks = _HASHES.findall(text)
     if marks:
         return str(marks[-1])
-    starts = [match.end() for match in _STATED.finditer(text)]
-    if not starts:
+    claims = [
+        match
+        for match in _STATED.finditer(text)
+        if not _SUPPOSED.match(_SENTENCE.split(text[max(0, match.start() - 300) : match.start()])[-1])
+    ]
+    if not claims:
         return text
-    return (_CHATTER.sub("", text[starts[-1] :]).strip() or text).partition("\n")[0]
+    behind = _CHATTER.sub("", text[claims[-1].end() :]).strip() or text
+    if display := re.match(r"\\\[.*?\\\]|\$\$[^$]+\$\$", behind, re.DOTALL):
+        return display.group()
+    behind = behind.partition("\n")[0]
+    own = _SENTENCE.split(behind)[0] if claims[-1]["own"] else behind
+    return _without_aside(own if _VALUE.search(own) or not _VALUE.search(behind) else behind)
+
+
+def _without_aside(text: str) -> str:
+    """A statement that begins with its value, without what is added to it: "7 (for a = 1)", "7, not 8", "7 since ..."."""
+    aside = None if _WORDED.match(text) else _ASIDE.search(text)
+    return text[: aside.start()] if aside and _VALUE.search(text[: aside.start()]) else text
 
 
 def _is_prose(text: str) -> bool:
@@ -87,13 +137,25 @@ def _value_of(text: str) -> str:
     """The value that the last sentence with one states; without any, what its end names; else the text itself."""
     sentences = _SENTENCE.split(_CHATTER.sub(".", text))
     for sentence in reversed(sentences):
+        if sentence.rstrip().endswith("?"):
+            continue
         values = [match for match in _VALUE.finditer(sentence) if not match["maths"] or re.search(r"\d|[=^_]|\\[a-z]{2}", match["maths"])]
+        values = [match for match in values if not _unclaimed(sentence, match)]
         linked = [match for match in values if _LINK.search(sentence[: match.start()])]
+        asides = (aside.start() for aside in _ASIDE.finditer(sentence) if linked and aside.start() >= linked[0].end())
+        if (aside := next(asides, None)) is not None:
+            values, linked = ([match for match in matches if match.end() <= aside] for matches in (values, linked))
         chosen = linked or [match for match in values if not match["choice"]] or values
         if chosen:
             return _joined(sentence, values, chosen[-1])
     named = _NAMED_LAST.search(sentences[-1])
-    return named.group(1).strip() if named else text
+    return named.group(1).strip() if named and not _SUPPOSED.match(sentences[-1][: named.start()]) else text
+
+
+def _unclaimed(sentence: str, value: re.Match[str]) -> bool:
+    """The sentence denies the value or only supposes it."""
+    before = sentence[: value.start()]
+    return bool(_SUPPOSED.match(before) or _DENIED.search(before[-100:]) or _DENIED_BEHIND.match(sentence, value.end()))
 
 
 def _joined(sentence: str, values: list[re.Match[str]], last: re.Match[str]) -> str:
@@ -107,4 +169,7 @@ def _joined(sentence: str, values: list[re.Match[str]], last: re.Match[str]) -> 
         if not (before["maths"] and after["maths"]) or not _JOINT.fullmatch(sentence, before.end(), after.start()):
             break
         held.append(after.group().strip())
+    behind = values[index + 1 :]
+    if _ARE.search(sentence[: last.start()]) and _NUMBERS_LEFT.fullmatch(sentence, last.end()):
+        held += [value.group().strip().rstrip(",") for value in behind]
     return " and ".join(held)

@@ -74,6 +74,10 @@ _MATRIX = re.compile(
     r"\\begin\{(?:[pb]?matrix|smallmatrix|array)\}(?:\{[lcr|\s]*\})?(.*)\\end\{(?:[pb]?matrix|smallmatrix|array)\}", re.DOTALL
 )
 _CASES = re.compile(r"\\begin\{(?:cases|aligned|array|align\*?)\}(.*)\\end\{(?:cases|aligned|array|align\*?)\}", re.DOTALL)
+_TRANSPOSED = re.compile(r"(.*[)\]}])\s*\^\s*\{?\s*(?:T|\\top|\\text\{T\})\s*\}?", re.DOTALL)
+_PM = re.compile(r"\\pm(?![a-zA-Z])")
+_EITHER_SIGN = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
+_OR = re.compile(r"(?<![a-zA-Z\\])or(?![a-zA-Z])")
 _BUILDER = re.compile(r"^\s*[a-zA-Z]\s*(?:\\in\s*\\mathbb\{R\}\s*)?[|:](.*)$", re.DOTALL)
 
 
@@ -117,7 +121,7 @@ def read(text: str, depth: int = 0) -> Node:
     text = text.strip().strip("\u2062 ")
     if depth > _MAX_DEPTH:
         return Formula(text)
-    for reader in (_read_list, _read_relation, _read_union, _read_signs, _read_matrix, _read_brackets):
+    for reader in (_read_list, _read_relation, _read_union, _read_signs, _read_transposed, _read_matrix, _read_brackets):
         node = reader(text, depth + 1)
         if node is not None:
             return node
@@ -131,12 +135,23 @@ def _read_list(text: str, depth: int) -> Node | None:
             pieces, met = _split(_JOINT.sub(separator, text), (separator,))
             pieces = [piece for piece in pieces if piece.strip()]
             if met and pieces:
-                items = tuple(read(piece, depth) for piece in pieces)
-                both = len(_AND.findall(text)) == len(items) - 1 and all(
-                    isinstance(item, Relation) and _ORDER & set(item.signs) for item in items
-                )
-                return items[0] if len(items) == 1 else Items("&" if both else "", items)
+                items = tuple(item for piece in pieces for item in _both_signs(read(piece, depth), piece))
+                return items[0] if len(items) == 1 else Items("&" if _is_joint(items, text) else "", items)
     return None
+
+
+def _both_signs(node: Node, text: str) -> tuple[Node, ...]:
+    r"""The two values of \pm 1 in a list."""
+    return node.items if _PM.search(text) and isinstance(node, Items) and node.brackets == "" else (node,)
+
+
+def _is_joint(items: tuple[Node, ...], text: str) -> bool:
+    r"""Whether conditions hold together: joined by "and", or by commas where one of them only leaves something out (x > 0, x \ne 1)."""
+    signs = [set(item.signs) if isinstance(item, Relation) else set() for item in items]
+    real = [isinstance(item, Relation) and item.signs == ("in",) and item.parts[1] == Formula(r"\mathbb{R}") for item in items]
+    if not all(_ORDER & these or these == {"!="} or whole for these, whole in zip(signs, real, strict=True)):
+        return False
+    return len(_AND.findall(text)) == len(items) - 1 or ({"!="} in signs and not _OR.search(text))
 
 
 def _read_relation(text: str, depth: int) -> Node | None:
@@ -147,24 +162,41 @@ def _read_relation(text: str, depth: int) -> Node | None:
 
 
 def _read_union(text: str, depth: int) -> Node | None:
-    pieces, met = _split(text, (r"\cup", "∪"))
+    pieces, met = _split(text, (r"\cup", r"\bigcup", "∪"))
     if not met and re.search(r"[\])}]\s*U\s*[\[({\\]", text):
         pieces, met = _split(text, ("U",))
     if met:
         return Union(tuple(read(piece, depth) for piece in pieces))
-    pieces, met = _split(text, (r"\setminus", "-")) if text.startswith((r"\mathbb", "(-", "[")) else ([], [])
-    if len(met) == 1 and len(pieces) == 2 and pieces[1].strip().startswith(r"\{"):
+    pieces, met = _split(text, (r"\setminus",))
+    if not met and text.startswith((r"\mathbb", "(-", "[")):
+        pieces, met = _split(text, ("-",))
+        met = met if pieces[-1].strip().startswith(r"\{") else []
+    if len(met) == 1 and pieces[0].strip():
         return Union((read(pieces[0], depth),), without=read(pieces[1], depth))
     return None
 
 
 def _read_signs(text: str, depth: int) -> Node | None:
     r"""\pm stands for two values."""
-    if r"\pm" not in text or _enclosed(text) is not None:
+    if not _PM.search(text) or _enclosed(text) is not None:
         return None
-    both = ((r"\pm", "+", r"\mp", "-"), (r"\pm", "-", r"\mp", "+"))
-    texts = (" ".join(text.replace(a, f" {b} ").replace(c, f" {d} ").split()) for a, b, c, d in both)
-    return Items("", tuple(read(each.removeprefix("+"), depth) for each in texts))
+    return Items("", tuple(read(each.removeprefix("+"), depth) for each in _with_signs(text)))
+
+
+def _with_signs(text: str) -> tuple[str, str]:
+    """A text with its upper and with its lower signs."""
+    upper = _EITHER_SIGN.sub(lambda match: " + " if match.group() == r"\pm" else " - ", text)
+    lower = _EITHER_SIGN.sub(lambda match: " - " if match.group() == r"\pm" else " + ", text)
+    return " ".join(upper.split()), " ".join(lower.split())
+
+
+def _read_transposed(text: str, depth: int) -> Node | None:
+    """A row that is meant as a column: (1, 2)^T."""
+    match = _TRANSPOSED.fullmatch(text)
+    node = read(match.group(1), depth) if match else None
+    if isinstance(node, Matrix):
+        return Matrix(tuple(zip(*node.rows, strict=True)))
+    return node if isinstance(node, Items) and node.brackets in ("()", "[]") else None
 
 
 def _read_matrix(text: str, depth: int) -> Node | None:
@@ -208,7 +240,9 @@ def _read_brackets(text: str, depth: int) -> Node | None:
         )
     if brackets not in ("()", "[]", "(]", "[)"):
         return None
+    if "," in inside and brackets == "()" and len(_PM.findall(inside)) == 1:  # two of them could be two points or four
+        return Items("", tuple(read(f"({point})", depth) for point in _with_signs(inside)))
     node = read(inside, depth)
     if isinstance(node, Items) and node.brackets == "":
-        return Items(brackets, node.items) if r"\pm" not in inside or "," in inside else node
+        return Items(brackets, node.items) if not _PM.search(inside) or "," in inside else node
     return node if brackets in ("()", "[]") and not isinstance(node, Relation) else None

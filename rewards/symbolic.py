@@ -12,23 +12,22 @@ from collections.abc import Sequence
 
 from sympy import Expr
 
-from rewards.algebra import Unreadable, formula, proportional, same_value
+from rewards.algebra import Unreadable, formula, proportional
 from rewards.compare import compare_quickly
 from rewards.extract import bare
 from rewards.formulas import is_opaque, same_text_values, unit_off
 from rewards.intervals import definite, intervals, same_intervals
 from rewards.numbers import as_number, lead_in_off
+from rewards.statements import condition_off, is_constant, is_name, renamed, rounded, statement
 from rewards.structure import Formula, Items, Matrix, Node, Relation, Union, read
 from rewards.tidy import compact, tidy
 from rewards.words import is_choice, is_words
 
-_FUNCTION = re.compile(r"([a-zA-Z])\(([a-zA-Z])\)")
-_GREEK = "alpha|beta|gamma|theta|lambda|phi|varphi|omega|mu|sigma|delta|rho|tau"
-_NAME = re.compile(  # x, f(x), x_1, AB, \angle ABC, Area
-    r"(?:\\(?:angle|triangle|overline|vec|text|mathcal|Delta|measuredangle))?[\s{]*"
-    rf"(?:[A-Z]{{1,5}}|[a-zA-Z]|[A-Za-z]{{4,}}|\\(?:{_GREEK}))\}}?'*(?:_\{{?\w+\}}?)?(?:\^\{{?-1\}}?)?(?:\([^()]*\))?'*"
+_NEARLY = re.compile(
+    r"(?<=\S)\s*(?:\(\s*(?:\\approx|\\text\s*\{\s*approximately\s*\})|\\text\s*\{\s*(?:\(|or)?\s*approximately\s*\})\s*([^()]*)\)?$"
 )
-_CALCULATION = re.compile(r"\\(?:lim|int|sum|prod|begin|binom|bmod|det|gcd|log|max|min)")
+_EITHER = re.compile(r"[^,;]*(?:\bor\b)[^,;]*", re.DOTALL)
+_FUNCTION = re.compile(r"([a-zA-Z])\(([a-zA-Z])\)")
 
 
 class BadGold(ValueError):
@@ -49,6 +48,9 @@ def compare(*, gold: str, answer: str) -> tuple[bool, str]:
 
 def compare_symbolically(*, gold: str, answer: str) -> tuple[bool, str]:
     """As `compare`, without the rules that need no parsing."""
+    (gold, condition), (answer, other) = condition_off(tidy(gold)), condition_off(tidy(answer))
+    if condition and other and (answer := renamed(answer, other.letter, condition.letter) or answer) and condition.domain != other.domain:
+        return False, "symbolic"
     first, second = _node(gold), _node(answer)
     if (fault := _fault(first)) is not None:
         raise BadGold(fault)
@@ -64,7 +66,7 @@ def gold_fault(gold: str) -> str | None:
         return "empty"
     if as_number(gold) is not None or is_words(gold) or is_choice(gold):
         return None
-    node = _node(gold)
+    node = _node(condition_off(tidy(gold))[0])
     if _fault(node) is not None:
         return "does not parse"
     try:
@@ -75,8 +77,21 @@ def gold_fault(gold: str) -> str | None:
 
 def _node(text: str) -> Node:
     """The structure of an answer or a gold; a plain number is one formula, thousands commas and all."""
-    text = lead_in_off(tidy(text))
-    return Formula(text) if as_number(text) is not None else read(text)
+    text = _NEARLY.sub(r"\\approx \1", lead_in_off(tidy(text)))
+    if as_number(text) is not None:
+        return Formula(text)
+    node = read(text)
+    return _one_of(node.items) or node if isinstance(node, Items) and _EITHER.fullmatch(text) else node
+
+
+def _one_of(items: Sequence[Node]) -> Node | None:
+    r"""The exact one of two spellings of one value, \frac{1}{2} or 0.5."""
+    if len(items) == 2 and all(is_constant(item) for item in items):
+        first, second = (item.text for item in items if isinstance(item, Formula))
+        for value, other in ((first, second), (second, first)):
+            if rounded(value, other) or compact(value) == compact(other):
+                return Formula(value)
+    return None
 
 
 def _kind(gold: Node, answer: Node) -> str:
@@ -123,10 +138,8 @@ def _same(gold: Node, answer: Node) -> bool:
     if isinstance(gold, Relation) and isinstance(answer, Relation):
         return _same_relations(gold, answer)
     if isinstance(gold, Relation) or isinstance(answer, Relation):
-        first, second = _stated(gold), _stated(answer)
-        if isinstance(first, Relation) or isinstance(second, Relation):
-            return False
-        return _same(first, second)
+        first, second = _stated(gold), _stated(answer, of_quantity=is_constant(gold))
+        return first is not None and second is not None and _same(first, second)
     if isinstance(gold, Matrix) or isinstance(answer, Matrix):
         return _same_matrices(gold, answer)
     if isinstance(gold, Items) or isinstance(answer, Items):
@@ -169,47 +182,12 @@ def _without_membership(node: Node) -> Node:
     return node.parts[1] if isinstance(node, Relation) and node.signs == ("in",) else node
 
 
-def _named(node: Node) -> bool:
-    """Whether a node can stand before "=" as the name of what is sought: x, f(x), (x, y), AB, \\angle ABC, |AB|, x_1 : x_2."""
-    if isinstance(node, Items):
-        return all(_named(item) for item in node.items)
-    if not isinstance(node, Formula):
-        return False
-    parts = re.split(r":|/", re.sub(r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2", compact(node.text)))
-    return all(_NAME.fullmatch(part.strip("|")) is not None for part in parts)
-
-
-def _stated(node: Node) -> Node:
-    """The value that an equation states: 3 of x = 3, of 3 = x, of x = 1 + 2 = 3, of 1 + 2 = 3. The node itself if it states none."""
-    if not isinstance(node, Relation) or not set(node.signs) <= {"=", "~"}:
+def _stated(node: Node, *, of_quantity: bool = False) -> Node | None:
+    """The value of an equation, None if it states none; other nodes as they are."""
+    if not isinstance(node, Relation):
         return node
-    parts = list(node.parts)
-    if "~" in node.signs and (cut := node.signs.index("~")) > 0:
-        parts = parts[: cut + 1]
-    first, last = parts[0], parts[-1]
-    if _named(first):
-        return last
-    if len(parts) == 2 and isinstance(last, Formula) and _NAME.fullmatch(compact(last.text)) and isinstance(first, Formula):
-        return first
-    if isinstance(first, Formula) and _is_calculation(first.text, last):
-        return last
-    return node
-
-
-def _is_calculation(text: str, result: Node) -> bool:
-    """Whether the left side is a sum to be worked out and, as far as it can be read, comes to the right side."""
-    if not isinstance(result, Formula):
-        return False
-    try:
-        left = formula(text)
-    except Unreadable:
-        return _CALCULATION.search(text) is not None
-    if left.free_symbols:
-        return False
-    try:
-        return same_value(left, formula(result.text))
-    except Unreadable:
-        return False
+    stated = statement(node, of_quantity=of_quantity)
+    return stated.value if stated else None
 
 
 def _difference(relation: Relation) -> Expr:
@@ -220,13 +198,15 @@ def _difference(relation: Relation) -> Expr:
 
 
 def _same_relations(gold: Relation, answer: Relation) -> bool:
+    if compact(gold.text) == compact(answer.text):
+        return True
     if set(gold.signs) | set(answer.signs) <= {"=", "~"}:
-        first, second = _stated(gold), _stated(answer)
-        if not isinstance(first, Relation) and not isinstance(second, Relation):
-            if _same_names(gold.parts[0], answer.parts[0]):
-                if _same(first, _renamed(second, gold.parts[0], answer.parts[0])):
+        first, second = statement(gold), statement(answer)
+        if first and second:
+            if first.name and second.name and _same_names(first.name, second.name):
+                if _same(first.value, _renamed(second.value, first.name, second.name)):
                     return True
-            elif not (_named(gold.parts[0]) and _named(answer.parts[0])) and not _free(first) and _same(first, second):
+            elif not (first.name and second.name) and not _free(first.value) and _same(first.value, second.value):
                 return True
     if gold.signs != answer.signs or len(gold.signs) != 1:
         return False
@@ -265,7 +245,7 @@ def _renamed(node: Node, gold_name: Node, name: Node) -> Node:
 
 def _same_matrices(gold: Node, answer: Node) -> bool:
     first, second = _cells(gold), _cells(answer)
-    if first is None or second is None:
+    if first is None or second is None or (type(gold) is not type(answer) and not (_is_line(gold) and _is_line(answer))):
         return False
     if isinstance(gold, Matrix) and isinstance(answer, Matrix) and [len(row) for row in gold.rows] != [len(row) for row in answer.rows]:
         return False
@@ -279,14 +259,22 @@ def _cells(node: Node) -> list[Node] | None:
     return list(node.items) if isinstance(node, Items) and node.brackets in ("()", "[]") else None
 
 
+def _is_line(node: Node) -> bool:
+    return not isinstance(node, Matrix) or len(node.rows) == 1 or len(node.rows[0]) == 1
+
+
 def _values(items: Sequence[Node]) -> list[Node]:
-    """Items without names before them."""
-    return [_stated(_without_membership(item)) for item in items]
+    r"""Items without names before them; x = \\pm 1 are two."""
+    found: list[Node] = []
+    for item in items:
+        value = _stated(_without_membership(item)) or item
+        found += value.items if isinstance(item, Relation) and isinstance(value, Items) and value.brackets == "" else (value,)
+    return found
 
 
 def _name_of(node: Node) -> str | None:
     """x of x = 3."""
-    if isinstance(node, Relation) and set(node.signs) <= {"=", "~"} and isinstance(node.parts[0], Formula) and _named(node.parts[0]):
+    if isinstance(node, Relation) and set(node.signs) <= {"=", "~"} and isinstance(node.parts[0], Formula) and is_name(node.parts[0]):
         return compact(node.parts[0].text)
     return None
 
@@ -295,14 +283,18 @@ def _same_items(gold: Node, answer: Node) -> bool:
     if not (isinstance(gold, Items) and isinstance(answer, Items)):
         one, other = (gold, answer) if isinstance(gold, Items) else (answer, gold)
         assert isinstance(one, Items)
-        return len(one.items) == 1 and _same(one.items[0], other)
+        return len(one.items) == 1 and one.items[0] != Formula(r"\emptyset") and _same(one.items[0], other)
+    if _may_be_an_interval(gold) and answer.brackets in ("", "{}"):
+        return False
     names = [[_name_of(item) for item in node.items] for node in (gold, answer)]
     if all(len(set(side)) == len(side) > 1 and None not in side for side in names) and set(names[0]) == set(names[1]):
         return _matched(gold.items, answer.items)
     first, second = _values(gold.items), _values(answer.items)
     ordered = _is_ordered(gold, names[0]) or _is_ordered(answer, names[1])
     if "{}" in (gold.brackets, answer.brackets):
-        return "()" not in (gold.brackets, answer.brackets) and _covered(first, second) and _covered(second, first)
+        if _holds_sets(gold) != _holds_sets(answer):
+            return False
+        return not {"()", "[]"} & {gold.brackets, answer.brackets} and _covered(first, second) and _covered(second, first)
     if ordered:
         if {gold.brackets, answer.brackets} == {"()", "[]"} and len(first) == 2:
             return False
@@ -310,6 +302,18 @@ def _same_items(gold: Node, answer: Node) -> bool:
     if all(isinstance(item, Items) for item in first):
         return _covered(first, second) and _covered(second, first)
     return len(first) == len(second) and _matched(first, second)
+
+
+def _may_be_an_interval(node: Items) -> bool:
+    """[2, 5], but not [5, 2]."""
+    if node.brackets != "[]" or len(node.items) != 2 or not all(is_constant(item) for item in node.items):
+        return False
+    low, high = (formula(unit_off(item.text)[0]) for item in node.items if isinstance(item, Formula))
+    return bool(low.is_real and high.is_real and low.evalf() < high.evalf())
+
+
+def _holds_sets(node: Items) -> bool:
+    return any(isinstance(item, Items) and item.brackets == "{}" for item in node.items)
 
 
 def _is_ordered(node: Items, names: Sequence[str | None]) -> bool:

@@ -28,25 +28,32 @@ _NAMES = {
     **dict.fromkeys(("left", "right", "displaystyle", "textstyle", "limits", "nolimits", "mathstrut"), ""),
     **{f"{big}{side}": "" for big in ("big", "Big", "bigg", "Bigg") for side in ("", "l", "r")},
     **dict.fromkeys(("leqslant", "leq"), r"\le "), **dict.fromkeys(("geqslant", "geq"), r"\ge "), "neq": r"\ne ", "lt": "<", "gt": ">",
-    **dict.fromkeys(("lbrace", "lgroup"), r"\{"), **dict.fromkeys(("rbrace", "rgroup"), r"\}"), **dict.fromkeys(("lvert", "rvert", "vert", "mid"), "|"),
-    "varnothing": r"\emptyset ", "R": r"\mathbb{R}", **dict.fromkeys(("smallsetminus", "backslash"), r"\setminus "), **dict.fromkeys(("lor", "vee"), r"\text{ or }"),
+    "langle": "(", "rangle": ")", **dict.fromkeys(("lbrace", "lgroup"), r"\{"), **dict.fromkeys(("rbrace", "rgroup"), r"\}"), **dict.fromkeys(("lvert", "rvert", "vert", "mid"), "|"),
+    "varepsilon": r"\epsilon ", "varphi": r"\phi ", "varnothing": r"\emptyset ", "R": r"\mathbb{R}", **dict.fromkeys(("smallsetminus", "backslash"), r"\setminus "), **dict.fromkeys(("lor", "vee"), r"\text{ or }"),
     **dict.fromkeys(("dots", "dotsc", "cdots", "dotsb"), r"\ldots "), **dict.fromkeys(("degree", "textdegree"), r"^\circ "), **dict.fromkeys(("approxeq", "simeq", "sim"), r"\approx "),
     **dict.fromkeys(("enspace", "enskip", "thinspace", "hfill"), " "),
 }  # fmt: skip
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
+_CHANGES_CLAIM = r"(?:not|no|least|most|more|less|fewer|or|than|never|if|suppose|wrong|false|incorrect|opposite|reciprocal|inverse|negative|minus|half|twice|double|cannot|except|\w*n't)"
+_LEAD_IN = rf"^\\text\{{(?![^{{}}]*\b{_CHANGES_CLAIM}\b)[^{{}}\d\\$]*[a-zA-Z]{{3}}[^{{}}\d\\$]*(?:\b(?:is|are|equals|makes|gets|has)|:)\s*\}}\s*(?=\S)|^\\text\{{\s*exactly\s*\}}"
 _LATEX = [
     (r"\\(?:left|right)\s*\.|(?<=\\operatorname)\*", ""),
+    (r"\\mathbf\s*\{\s*([RZNQC])\s*\}", r"\\mathbb{\1}"),
     (_COMMAND, lambda match: _NAMES.get(match.group(1), match.group())),
     (r"\\text\s+\{", r"\\text{"),
+    (r"\{\s*(\w+)\s*\\choose\s*(\w+)\s*\}", r"\\binom{\1}{\2}"),
+    (r"\\(?:textcolor|color)\s*\{[^{}]*\}\s*(?=\S)|\\underline(?=\s*\{)|\\(?:bf|rm|it|large|Large|huge|Huge)(?![a-zA-Z])", ""),
     (r"_\s*\{\s*\\text\{([^{}]*)\}\s*\}", r"_{\1}"),
-    (r"(?<=[\d})])\s*\\text\{([mghsLVWNJ])\}(?!\s*[\w(\\])", r"\\text{ \1}"),  # a unit, not a letter
-    (r"\\text\{((?:[^{}a-zA-Z]|[a-zA-Z](?![a-zA-Z]))*)\}(?<! [mghsLVWNJ]\})", r"\1"),  # no word in it
+    (r"(?<=[\d})])\s*\\text\{([mghsLVWNJK])\}(?!\s*[\w(\\])", r"\\text{ \1}"),  # a unit, not a letter
+    (r"\\text\{((?:[^{}a-zA-Z]|[a-zA-Z](?![a-zA-Z]))*)\}(?<! [mghsLVWNJK]\})", r"\1"),  # no word in it
+    (_LEAD_IN, ""),
+    (r"(?<=\S)\s*\\text\s*\{\s*[,(]?\s*(?:since|because)\b(?!.*\b(?:or|not|and)\b).*$", ""),  # a reason
     (r"\^\s*(?:\{\s*\\prime\s*\}|\\prime(?![a-zA-Z]))", "'"),
     (r"\^\s*\{\s*\\circ\s*\}", r"^\\circ "),
     (r"\\%", "%"),
     (r"\\!:\\!", ":"),
     (r"\(\s*(?:\\text\s*\{\s*mod\s*\}|\\?mod)\s*(?:\\ )*\s*(\w+)\s*\)|\\pmod\s*(\w)(?![\w{])", r"\\pmod{\1\2}"),
-    (r"(?<=\\equiv)(.*?)\s*\(?\s*(?:\\text\s*\{\s*mod\s*\}|\\?[bp]?mod)\s*\{?(\w+)\}?\s*\)?$", r"\1\\pmod{\2}"),
+    (r"(?<=\\equiv)(.*?)(?:\\ |\s)*\(?\s*(?:\\text\s*\{\s*mod\s*\}|\\?[bp]?mod)\s*\{?(\w+)\}?\s*\)?$", r"\1\\pmod{\2}"),
     (r"\\(max|min|gcd|lcm)\s*\\\{([^{}]*)\\\}", r"\\\1(\2)"),
     (r"(?<!\\)\\$", ""),
     (r",\s*\\!\s*", "\u2063"),  # a comma inside a number, told from one that separates
@@ -117,6 +124,7 @@ def _ungrouped(text: str) -> str:
 def tidy(text: str) -> str:
     """The common form of an answer or a gold: no box, no delimiters, one spelling for each sign."""
     text = _unescaped(bare(text).strip())
+    text = text[1:-1] if re.fullmatch(r"`[^`]+`", text) else text
     text = bare(text.replace("**", "") if text.startswith("**") and text.endswith("**") else text)
     if text.isascii() and text.isdigit():
         return text
@@ -145,4 +153,5 @@ def compact(text: str) -> str:
     text = re.sub(r"\\text\{([^{}]*)\}", r"\1", tidy(text))
     text = re.sub(r"([_^])\{(\w)\}", r"\1\2", text)
     text = re.sub(r"(\\[a-zA-Z]+) +(?=[a-zA-Z])", "\\1\u2062", text)
+    text = re.sub(r"(?<=[\d.]) +(?=[\d.])", "\u2062", text)  # "1 2" is not 12
     return re.sub(r"\s+", "", text).replace("\u2062", " ")

@@ -1,18 +1,21 @@
 r"""Units of measurement: what stands behind a number, as a dimension and a factor.
 
-"cm" is (length, 1/100), "\text{ cm}^2" is (length^2, 1/10000), "km/h" is (length/time, ...). Known units of one dimension are converted,
-known units of two dimensions differ, and a unit on one side only, or a noun ("20 cups of feed"), says nothing.
+"cm" is (length, 1/100), "\text{ cm}^2" is (length^2, 1/10000), "km/h" is (length/time, ...): products and quotients of units with whole
+powers. Known units of one dimension are converted, known units of two dimensions differ, and a unit on one side only, or a noun
+("20 cups of feed"), says nothing.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from fractions import Fraction
 from functools import lru_cache
 
 _TABLE = {
     "length": "1/1000 mm millimeter millimetre|1/100 cm centimeter centimetre|1/10 dm decimeter|1 m meter metre|1000 km kilometer kilometre"
-    "|254/10000 in inch|3048/10000 ft foot feet|9144/10000 yd yard|1609344/1000 mi mile",
+    "|254/10000 in inch|3048/10000 ft foot feet|9144/10000 yd yard|1609344/1000 mi mile"
+    "|1/1000000 \\mu\\ m micrometer micron|1/1000000000 nm nanometer|1/10000000000 Å \\AA angstrom",
     "time": "1 s sec second|60 min minute|3600 h hr hour|86400 day|604800 week",
     "month": "1 month|12 yr year",
     "mass": "1/1000 mg milligram|1 g gram|1000 kg kilogram|1000000 ton tonne|45359237/100000 lb pound|45359237/1600000 oz ounce",
@@ -22,19 +25,29 @@ _TABLE = {
     "euro": "1 euro", "sterling": "1 pounds\\ sterling", "yen": "1 yen", "rupee": "1 rupee Rs", "yuan": "1 yuan RMB", "ruble": "1 ruble rouble",
     "angle": "1 ^\\circ degree deg",
     "celsius": "1 ^\\circ\\ C ^\\circC degrees\\ Celsius", "fahrenheit": "1 ^\\circ\\ F ^\\circF degrees\\ Fahrenheit",
-    "speed": "1 mph",
-    "energy": "1 J joule|1000 kJ kilojoule",
+    "length/time": "1609344/3600000 mph|1000/3600 kph",
+    "energy": "1 J joule|1000 kJ kilojoule|1/10000000 erg|1602176634/10000000000000000000000000000 eV|1602176634/10000000000000000000000 MeV",
+    "temperature": "1 K kelvin", "amount": "1 mol mole|1/1000 mmol", "pressure": "1 Pa pascal|1000 kPa|101325 atm", "resistance": "1 \\Omega ohm",
+    "astronomical": "1 AU", "radian": "1 rad radian", "charge": "1 coulomb", "field": "1 tesla",
     "force": "1 N newton", "power": "1 W watt|1000 kW kilowatt", "voltage": "1 V volt", "frequency": "1 Hz hertz", "current": "1 ampere amp",
     "": "1 unit",
 }  # fmt: skip
 _COMMAND = re.compile(r"\\text\{([^{}]*)\}")
-_POWER = re.compile(r"\s*(?:\^\s*\{?\s*(\d)\s*\}?)$")
-_ONE_LETTER = re.compile(r"[a-zA-Z](?:\s*\^.*)?", re.DOTALL)
-_PLAIN_LETTER = re.compile(r"[mgshL]|m\s*\^\s*\{?[23]\}?")  # "3 m" is a length, "3 s^2" a formula
+_POWER = re.compile(r"\s*\^\s*\{?\s*(-?\d)\s*\}?$")
+_POWER_MARK = re.compile(r"\s*\^\s*(?=\{?\s*-?\d)")
+_QUOTIENT = re.compile(r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_TIMES = re.compile(r"\\cdot(?![a-zA-Z])|\\times(?![a-zA-Z])|\*|(?<=[a-zA-Z])-(?=[a-zA-Z])")
+_LETTERS = re.compile(r"(?:(?:\\frac|\\cdot|(?<![a-zA-Z])[a-zA-Z](?![a-zA-Z]))[\s^{}/\d*-]*)+")
+_PLAIN_LETTERS = re.compile(
+    r"[mgshL]|m\s*\^\s*\{?[23]\}?|[mghsLVWNJ]\s*/\s*[mghsL]\s*(?:\^\s*\{?[23]\}?)?"
+)  # "3 m" is a length, "3 s^2" and "3 m g" formulas
 _WORD = re.compile(r"[a-z][a-z'-]+", re.IGNORECASE)
 # words that make another number of it, or another claim
 _CHANGES = re.compile(
-    r"hundred|thousand|million|billion|trillion|dozen|half|halves|squared|cubed|factorial|times|plus|minus|more|less|fewer|or|and|to|than|if|when|where|mod|modulo"
+    r"hundred|thousand|million|billion|trillion|dozen|half|halves|squared|cubed|factorial|times|plus|minus|more|less|fewer|or|and|to|than|if"
+    r"|isn't|aren't|cannot|can|can't|is|are|was|were|wrong|incorrect|false|invalid|impossible|below|under|above|beyond"
+    r"|hundreds|thousands|millions|billions|trillions|dozens|tens|lakhs?|crores?|scores?|gross|myriads?|permille|mille|basis|doubled|tripled|quadrupled|halved|inverted"
+    r"|negated|reciprocals?|inverse|opposite|conjugate|double|triple|twice|thrice|otherwise|except|maybe|possibly|never|don't|doesn't|won't|when|where|mod|modulo"
     r"|divided|over|base|power|root|pi|infinity|not|no|out|remainder|percent|pct|by|through|between|with|both|either|point|negative"
     r"|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+teen|\w+ty|(?:quarter|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|\w+dth)s?"
 )  # fmt: skip
@@ -55,8 +68,8 @@ def _units() -> dict[str, tuple[str, Fraction]]:
 UNITS = _units()
 
 
-def _single(text: str) -> tuple[str, Fraction] | None:
-    """One unit, perhaps with a power: "cm", "cm^2", "square cm"."""
+def _single(text: str) -> tuple[Counter[str], Fraction] | None:
+    """Powers of the dimensions, and factor, of one unit, perhaps with a power: "cm", "cm^2", "s^{-1}", "square cm"."""
     text, power = text.strip(), 1
     if match := _POWER.search(text):
         text, power = text[: match.start()].strip(), int(match.group(1))
@@ -67,18 +80,46 @@ def _single(text: str) -> tuple[str, Fraction] | None:
     if found is None:
         return None
     dimension, factor = found
-    return (f"{dimension}^{power}" if dimension and power > 1 else dimension), factor**power
+    powers: Counter[str] = Counter()
+    for sign, name in zip((1, -1), dimension.split("/"), strict=False):
+        powers[name] = sign * power
+    return Counter({name: n for name, n in powers.items() if name}), factor**power
+
+
+def _product(text: str) -> tuple[dict[str, int], Fraction] | None:
+    """Powers of the dimensions, and factor, of units side by side: "kg m^2"."""
+    if (whole := _single(text)) is not None:
+        return dict(whole[0]), whole[1]
+    powers: Counter[str] = Counter()
+    factor = Fraction(1)
+    for part in text.split():
+        found = _single(part)
+        if found is None:
+            return None
+        powers.update(found[0])
+        factor *= found[1]
+    return (dict(powers), factor) if text.strip() else None
 
 
 def known_unit(text: str) -> tuple[str, Fraction] | None:
-    r"""Dimension and factor of a unit ("\text{ cm}^2", "miles per hour", "m/s"); None if it is not one of the table."""
-    text = _COMMAND.sub(r"\1", text).strip().rstrip(".")
+    r"""Dimension and factor of a unit ("\text{ cm}^2", "miles per hour", "kg m/s"); None if it is not made of those of the table."""
+    text = _QUOTIENT.sub(r"\1/\2", _COMMAND.sub(r" \1 ", text)).strip().rstrip(".")
+    text = _POWER_MARK.sub("^", _TIMES.sub(" ", text))
     above, slash, below = re.sub(r"\s+(?:per|a|an|each)\s+|\s*/\s*", "/", text).partition("/")
-    over = _single(above)
-    if over is None or not slash:
-        return over
-    under = _single(below)
-    return None if under is None else (f"{over[0]}/{under[0]}", over[1] / under[1])
+    over, under = _product(above), _product(below) if slash else ({}, Fraction(1))
+    if over is None or under is None:
+        return None
+    powers = Counter(over[0])
+    powers.subtract(under[0])
+    return _written(powers), over[1] / under[1]
+
+
+def _written(powers: Counter[str]) -> str:
+    """A dimension as text: "length^2", "mass length/time"; "" for none."""
+    above, below = (
+        " ".join(sorted(f"{name}^{abs(n)}" if abs(n) > 1 else name for name, n in powers.items() if sign * n > 0)) for sign in (1, -1)
+    )
+    return f"{above}/{below}" if below else above
 
 
 @lru_cache(maxsize=2048)
@@ -89,13 +130,13 @@ def read_unit(text: str, *, glued: bool) -> tuple[str, Fraction] | None:
         text: tidied text behind the number, e.g. " cups of feed".
         glued: no space and no \\text stands between the two: then one letter is a factor, not a unit ("10m" is 10 times m).
     """
-    inside = text.startswith("\\text")
+    inside = text.startswith(("\\text", r"\frac{\text"))
     text = " ".join(_COMMAND.sub(r" \1 ", text).split()).strip(" .")
     if not text:
         return "", Fraction(1)
     if (unit := known_unit(text)) is not None:
-        one_letter = _ONE_LETTER.fullmatch(text) is not None and not inside
-        return None if one_letter and (glued or not _PLAIN_LETTER.fullmatch(text)) else unit
+        formula = (text.startswith("\\") and glued and "circ" not in text) or _LETTERS.fullmatch(text)
+        return None if formula and not inside and (glued or not (_PLAIN_LETTERS.fullmatch(text) or text.startswith("\\"))) else unit
     words = text.split(" ")
     plain = [word.strip(",.()") for word in words]
     if (glued and not inside) or len(words) > 12 or not all(_WORD.fullmatch(word) or re.fullmatch("[A-Z]", word) for word in plain if word):

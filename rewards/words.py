@@ -16,10 +16,17 @@ _CHOICE = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 _YES = {"yes": "yes", "true": "yes", "correct": "yes", "no": "no", "false": "no", "incorrect": "no"}
-_BOTH = re.compile(r"\b(?:and|or)\b\s*(?:yes|no|true|false)\b|/\s*(?:yes|no|true|false)\b")
+_REASON = re.compile(r"\b(?:because|since|as|for|there|has|have|with)\b")
+_LETTER = re.compile(r"\([A-Ja-j]\)|(?<![A-Za-z\\])[A-J]\)|(?:^|(?<=[\s,;:/&.]))(?:[B-J]|A(?!\s+[a-z]{2}))(?=[\s,;:/&.]|$)")
+_TAKEN_BACK = re.compile(
+    r"(?:or|and|nor|cannot|not|\w+n't)\b|(?:is|was)\b(?!\s+(?:correct|right|true|(?:the\s+)?(?:correct\s+|right\s+)?(?:answer|choice|option))\W*$)|.*\bwait\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_LETTERS = re.compile(r"[A-J]{2,10}|\(?[A-J]\)?(?:\s*(?:,|;|、|&|\band\b|\s|(?<=\))(?=\())\s*(?:and\s+)?\(?[A-J]\)?)+")
 _ARTICLES = frozenset({"a", "an", "the"})
 _SYNONYMS = {
-    "all real numbers": "r", "all reals": "r", "real numbers": "r", "any real number": "r", "reals": "r", "dne": "does not exist",
+    "all real numbers": "r", "all reals": "r", "real numbers": "r", "any real number": "r", "reals": "r", "dne": "does not exist", "does not exist": "does not exist",
+    "the limit does not exist": "does not exist", "undefined": "undefined", "infinitely many": "endless", "infinitely many solutions": "endless", "there are infinitely many solutions": "endless", "infinite": "endless",
     "no solutions": "none", "no solution": "none", "none": "none", "empty set": "none", "no real solutions": "none", "no real solution": "none",
     "there are no solutions": "none", "there is no solution": "none", r"positive \infty": "infinity", r"negative \infty": "-infinity", r"minus \infty": "-infinity",
 }  # fmt: skip
@@ -41,6 +48,8 @@ def _choice(text: str) -> tuple[str, bool, str] | None:
     if match is None or (match.group("open") and not match.group("close")):
         return None
     rest = match.group("rest").strip()
+    if rest and (_LETTER.search(rest) or _TAKEN_BACK.match(rest)):
+        return None
     marked = bool(match.group("open") or match.group("close") or match.group("mark")) or len(plain) > 1 or "\\text" in text
     if rest and not (match.group("close") or match.group("mark")):
         return None
@@ -52,11 +61,47 @@ def is_choice(text: str) -> bool:
     return _choice(text) is not None
 
 
+def _letters(text: str) -> str:
+    """The letters of several choices, in alphabetical order: "ACD" of "ACD" and "(A), (C) and (D)"; "" if the text is not that."""
+    plain = unwrapped(text)
+    letters = re.sub(r"[^A-J]", "", plain) if _LETTERS.fullmatch(plain) else ""
+    if len(set(letters)) < len(letters) or (plain == letters and "".join(sorted(letters)) != letters):
+        return ""
+    return "".join(sorted(letters))
+
+
+def _parts(text: str) -> list[tuple[str, str]]:
+    """The labels and answers of a problem in parts: "(a) 3 (b) 5"; [] if the text is not that."""
+    pieces = re.split(r"\(([a-j])\)", unwrapped(text))
+    parts = [(label, part.strip(" ,;.")) for label, part in zip(pieces[1::2], pieces[2::2], strict=True)]
+    return parts if len(parts) > 1 and not pieces[0].strip() and all(part for _, part in parts) else []
+
+
+def _withdrawn(text: str) -> bool:
+    """It starts like a choice and goes on to name another or to take it back: "(A) or (B)", "A. No wait, B", "(A) is wrong"."""
+    match = _CHOICE.fullmatch(unwrapped(text))
+    return match is not None and bool(match.group("close") or match.group("mark")) and not is_choice(text)
+
+
 def choices_rule(gold: str, answer: str) -> bool | None:
-    """Decides if one side is a letter of multiple choice, and the other a letter or the text of that letter's option."""
+    """Decides if one side is a letter of multiple choice, and the other a letter or the text of that letter's option.
+
+    One who names several has not chosen, but where the gold names several ("ACD"), the same letters are right. "e" and "i" are numbers.
+    """
+    if len(_letters(gold)) > 1 and _letters(gold) == _letters(answer):
+        return True
+    if (parts := _parts(gold)) and (others := _parts(answer)):
+        same = [
+            label == other_label and _same_option(part, other) for (label, part), (other_label, other) in zip(parts, others, strict=False)
+        ]
+        return False if len(parts) != len(others) or False in same else True if all(same) else None
     first, second = _choice(gold), _choice(answer)
+    if first and _withdrawn(answer):
+        return _same_option(gold, answer) is True
     if first and second:
         (letter, marked, _), (other, other_marked, _) = first, second
+        if tidy(gold) in ("e", "i"):
+            return letter == other
         if letter == other or ((marked or other_marked) and letter.upper() == other.upper()):
             return True
         return None if len(tidy(gold)) == 1 and not letter.isupper() else False  # a variable, not a choice
@@ -98,11 +143,27 @@ def words_rule(gold: str, answer: str) -> bool | None:
         return None
     words, others = plain_words(gold), plain_words(answer)
     if words.split()[0] in _YES and len(words.split()) == 1:
-        opening = re.match(r"[a-z]+", unwrapped(answer).lower())
-        return opening is not None and _YES.get(opening.group()) == _YES[words] and not _BOTH.search(unwrapped(answer).lower())
+        return _says(answer) == _YES[words]
     if others:
         return words.replace(" ", "") == others.replace(" ", "") or _listed(gold) == _listed(answer)
     return None if meaning else False
+
+
+def _says(text: str) -> str:
+    """ "yes" or "no" if the text opens with one and the other is nowhere in it; "" else.
+
+    "No" before a noun of a reason ("Yes, since no such x exists") and "not true" contradict nothing.
+    """
+    words = unwrapped(text).lower()
+    opening = re.match(r"[a-z]+", words)
+    said = _YES.get(opening.group(), "") if opening else ""
+    for match in re.finditer(r"(?P<negated>\b(?:not|\w+n't)\s+(?:\w+\s+)?)?\b(?P<word>[a-z]+)\b", words):
+        if _YES.get(match["word"], said) == said or match["negated"]:
+            continue
+        noun = match["word"] == "no" and re.match(r"\s+[a-z]{3,}", words[match.end() :])
+        if not (noun and _REASON.search(words[: match.start()])):
+            return ""
+    return said
 
 
 def _listed(text: str) -> list[str]:

@@ -93,6 +93,21 @@ def test_an_answer_is_too_long_beyond_300_characters_or_twice_the_gold():
     assert compare_quickly(gold=gold, answer="x+" * 202) == (False, "too long")
 
 
+@pytest.mark.parametrize(
+    ("gold", "answer", "equal"),
+    [
+        ("3+2=5\n#### 1,200", "1200", True), ("3+2=5\n#### 1,200", "5", False), (r"\boxed 3", "3", True), ("5", r"\text{The answer is } 5", True), ("5", r"\text{The answer is 5.}", True),
+        ("5", r"\text{There are } 5 \text{ solutions}", True), ("5", r"\text{There are } 6 \text{ solutions}", False), ("5", r"5\text{ (since }x>0)", True), ("5", r"\text{exactly } 5", True),
+        ("5", r"\text{The answer is not } 5", False), ("5", r"\text{There are at least } 5", False), ("5", r"\text{There are } 5 \text{ or } 6", False), ("5", r"\text{half of it is } 5", False),
+        ("5", r"\text{There are more than } 5", False), ("5", r"5\text{ since }x>0\text{ or } 6", False), (r"(1,2)", r"\langle 1,2\rangle", True), (r"(1,2)", r"\langle 2,1\rangle", False),
+        (r"\binom{10}{3}", r"{10\choose3}", True), (r"\binom{10}{3}", r"{10\choose4}", False), ("5", r"\color{blue}{5}", True), ("5", r"\textcolor{red}{6}", False), ("7", r"\underline{7}", True),
+        ("7", r"{\bf 7}", True), ("7", "`7`", True), ("7", "`8`", False), (r"\mathbb{R}", r"\mathbf{R}", True), (r"\mathbb{R}", r"\mathbf{Z}", False), ("7", "7...", False),
+    ],
+)  # fmt: skip
+def test_wrappings_and_sentences_around_one_value_are_taken_off(gold, answer, equal):
+    assert compare(gold=gold, answer=answer)[0] is equal
+
+
 def test_gold_and_answer_cannot_be_swapped_by_position():
     for function in (compare, compare_quickly, compare_symbolically):
         with pytest.raises(TypeError):

@@ -33,6 +33,9 @@ def test_plain_numbers_are_read_exactly(text, value):
     [
         "", "x", "1,00", "1,2", "2 3", r"2\text{ or }3", "1.2.3", "--5", "-", ".", "%", "٣", "1, 000", "9" * 5000, "5 or 7", "not 5", "5!", "5^2", "10m", "5x", "3 thousandths", "5 squared",
         "1/0", r"\frac{1}{0}", r"2\frac{5}{3}", "1e999999", r"5 factorial", "5 plus 3", "at least 5", r"\pm5", "5:7", "0,5", "a5", "5 AB", "5 less than x", "5 and 7 apples", "5 thirds",
+        *(rf"5 \text{{ {words}}}" for words in ("dozens", "hundreds", "thousands", "millions", "tens", "score", "lakh", "doubled", "tripled", "reciprocal", "inverse", "permille", "per mille", "basis points")),
+        *(rf"5 \text{{ {words}}}" for words in ("is wrong", "is not the answer", "isn't it", "can be ruled out", "below", "under par", "in base six", "wrong", "or 6")),
+        "2 m g", "2 m s", r"2\frac{m}{s}", r"5\mu m", r"5\Omega", "5 K", "5 x/y", "5 s^{-1}",
     ],
 )  # fmt: skip
 def test_what_is_not_plainly_a_number_is_left_to_the_other_rules(text):
@@ -45,6 +48,10 @@ def test_what_is_not_plainly_a_number_is_left_to_the_other_rules(text):
         (r"10\%", "0.1", True), (r"10\%", "10", True), (r"10\%", "1", False), ("0.1", r"10\%", True), (r"10\%", r"0.1\%", False), ("50", "0.5", False),
         (r"5\text{ cm}", "50 mm", True), (r"5\text{ cm}", "5 mm", False), (r"5\text{ cm}", "5", True), (r"5\text{ cm}", "5 kg", False), ("60 km/h", "60", True), ("60 km/h", "60 mph", False),
         (r"12\text{ cm}^2", "12 square centimeters", True), (r"12\text{ cm}^2", "12 cm", False), ("1 hour", "60 minutes", True), ("1 hour", "60", False), ("$0.50", "50 cents", True), ("$5", "€5", False),
+        ("$20", "20%", False), ("20 cm", "20%", False), (r"45^\circ", r"45\%", False), ("20%", "$20", False), ("20%", "20 degrees", False), ("20%", "20", True),
+        ("66.67%", "2/3", True), (r"33.3\%", "1/3", True), ("66.67%", "0.66", False), ("66.67%", "0.6668", False), ("66.68%", "2/3", False), ("16", "sixteen", True), ("45", "forty-five", True),
+        ("45", "fifty-four", False), ("100", "one hundred", True), ("15 mph", "15 mi/h", True), ("15 mph", "15 km/h", False), ("36 km/h", "10 m/s", True), (r"50\text{ km/h}", r"50 \frac{\text{km}}{\text{h}}", True),
+        (r"5\text{ kg m/s}", r"5 \text{ kg m}", False), (r"5\text{ kJ/mol}", r"5000 \text{ J/mol}", True), (r"5\text{ kJ/mol}", r"5 \text{ J/mol}", False), (r"2\text{ cm}^{-1}", r"2\text{ cm}", False),
         ("20", "20 cups of feed", True), ("20", "21 cups of feed", False), ("20 cups", "20 bolts", True), ("2 years", "24 months", True), ("1 mile", "1609.344 m", True),
     ],
 )  # fmt: skip
@@ -92,6 +99,18 @@ def test_comparing_numbers_with_the_same_unit_is_symmetric(value, unit):
     other = value + 1
     for one, two in ((value, value), (value, other)):
         assert numbers_rule(f"{one} {unit}", f"{two} {unit}") is numbers_rule(f"{two} {unit}", f"{one} {unit}") is (one == two)
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        r"\text{ erg/s}", r"\mathrm{~erg} / \mathrm{s}", r"\text{ erg s}^{-1}", r"\text{ K}", r"\ \text{g/mol}", r"\text{ mol/L}", r"\text{ kJ/mol}", r"\text{ kg m/s}", r"\ \mu m", r" \Omega", " eV",
+        r"\text{ cm}^{-1}", r" \frac{\text{km}}{\text{h}}", r"\text{ W/m}^2", " m/s", " nm",
+    ],
+)  # fmt: skip
+def test_products_and_quotients_of_units_on_one_side_only_are_dropped(unit):
+    assert numbers_rule("0.7", f"0.7{unit}") is numbers_rule(f"0.7{unit}", "0.7") is True
+    assert numbers_rule("0.7", f"0.8{unit}") is False
 
 
 def test_units_have_dimensions_and_factors():

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.judge_file import answer_of
+from rewards.symbolic import compare
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,32 @@ from rewards.judge_file import answer_of
         ("So the winner is Wanda.", "Wanda"),
         ("The answer is **Wanda**.", "Wanda."),
         (r"x \in (1, 2)", r"x \in (1, 2)"),
+        ("3<x", "3<x"),
+        ("3<a", "3<a"),
+        ("0<a<b", "0<a<b"),
+        ("</think>7</ans", "7"),
+        ("<|begin_of_solution|>The answer is 7.<|end_of_solution|>", "7."),
+        ("The answer is 7<|im_end|>\n<|im_start|>user 9", "7"),
+        ("The answer is 7</s>", "7"),
+        ("The answer is 5. Step 7 is complete.", "5."),
+        ("The answer is 7, not 8.", "7"),
+        ("The answer is 7 since 14/2 = 7.", "7"),
+        ("The minimum value is 7 (attained when a = b = 1).", "7"),
+        ("Answer: 7 (see figure 3)", "7"),
+        ("The number of pages he did not read is 7.", "7"),
+        ("If he has 3 apples, the total is 7.", "7"),
+        ("The value is 8. It cannot be 7.", "8"),
+        ("It is 7.\n\nCan it be 8?", "7"),
+        ("### Final Answer\n7", "7"),
+        ("#### Final Answer\n\n7", "7"),
+        ("*Answer*: 7", "7"),
+        ("Ans: 7", "7"),
+        ("答案：7", "7"),
+        ("The answer is:\n\\[\n7\n\\]", "\\[\n7\n\\]"),
+        (r"Therefore the value is **3\sqrt{2}**.", r"$3\sqrt{2}$"),
+        ("The roots are -1 and 4.", "-1 and 4"),
+        ("There are 3 apples and 4 pears.", "3"),
+        ("The city has 5 million people in 3 districts and the total is 5 million people.", "5 million"),
     ],
 )
 def test_the_named_answer_is_taken(prediction, answer):
@@ -63,6 +90,18 @@ def test_the_named_answer_is_taken(prediction, answer):
 )
 def test_what_was_only_thought_is_no_answer(prediction, reason):
     assert answer_of(prediction, bare=True) == (None, reason)
+
+
+@pytest.mark.parametrize(
+    "prediction",
+    [
+        "The answer isn't 7.", "The answer is not 7.", "The answer cannot be 7.", "It can't be 7.", "7 is not a solution.", r"7\text{ is not the answer}", "We have ruled out 7.", "x is not equal to 7.",
+        "The answer is 7 not.", "The answer is 7, not really.", "The answer is 7 not right.", "The answer is 7? No.", "There are at least 7.", "Suppose the answer is 7.", "Is the answer 7?", "If x = 7 then we get a contradiction.", "so it is impossible to have 7", "There is no solution other than 8, not 7",
+    ],
+)  # fmt: skip
+def test_what_is_denied_supposed_or_asked_is_not_named(prediction):
+    answer, _ = answer_of(prediction, bare=True)
+    assert answer is None or compare(gold="7", answer=answer)[0] is False
 
 
 def test_a_box_behind_the_thinking_goes_before_everything_else():
@@ -101,6 +140,10 @@ def test_any_text_is_read_without_error(text):
         "(C) ",
         r"\boxed{",
         ". ",
+        "Suppose the answer is 1 ",
+        "are 1, ",
+        r"\boxed 1",
+        "not 1 ",
     ],
 )
 def test_reading_takes_time_linear_in_the_text(piece):

@@ -41,6 +41,9 @@ def test_an_option_may_be_named_by_its_letter_or_its_text(gold, answer, equal):
 @pytest.mark.parametrize(
     ("gold", "answer", "equal"),
     [
+        ("Yes", "Yes, no", False), ("No", "No. Yes.", False), ("Yes", "Yes | No", False), ("Yes", "Yes if true, otherwise no", False), ("No", "No, but yes", False), ("Yes", "True, False", False),
+        ("Yes", "Yes, or possibly no", False), ("Yes", "Yes, since no such x exists", True), ("No", "No, because it is not true for 2", True), ("Yes", "Yes, as no", False),
+        ("DNE", "does not exist", True), ("no solution", "undefined", False), ("infinitely many", r"\text{infinitely many solutions}", True), ("infinitely many", "many", False),
         ("Yes", "yes", True), ("Yes", "Yes, because 2 is even", True), ("Yes", "True", True), ("Yes", "No", False), ("Yes", "yes and no", False), ("Yes", "yesterday", False), ("No", "not known", False),
         ("No", r"\text{no}", True), ("False", "no", True), (r"\text{Wanda}", "wanda", True), (r"\text{Wanda}", "Boris", False), (r"\text{Wanda}", "Wanda and Boris", False),
         ("even function", "an even function.", True), ("even", "neither even nor odd", False), ("even", "2", False), (r"\emptyset", "no solution", True), (r"\emptyset", r"\{0\}", None),
@@ -49,6 +52,35 @@ def test_an_option_may_be_named_by_its_letter_or_its_text(gold, answer, equal):
 )  # fmt: skip
 def test_words_are_compared_as_words(gold, answer, equal):
     assert words_rule(gold, answer) is equal
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "(A) (B)", "(A) or (B)", "(A), (B), (C)", "A. B", "A: B", "A) B) C)", "(A)/(B)", "(A) 1 (B) 2", "A. No wait, B", "(A) is wrong", "(A) is not correct", r"A. \text{ or } B.",
+        r"\text{(A) and (B)}", "A. isn't it", "The answer is (A) or (B).",
+    ],
+)  # fmt: skip
+def test_one_who_names_several_choices_or_takes_one_back_has_not_chosen(answer):
+    assert choices_rule("A", answer) is False
+
+
+@pytest.mark.parametrize("answer", ["A. 12", "(A) is correct", "(A) A triangle", "A) none of these", "(A) No solution", "A: $x+1$"])
+def test_a_choice_may_be_followed_by_its_text_or_by_saying_that_it_is_right(answer):
+    assert choices_rule("A", answer) is True
+    assert choices_rule("B", answer) is False
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "equal"),
+    [
+        ("ACD", "A, C, D", True), ("ACD", "(A), (C) and (D)", True), ("ACD", "A, C, and D", True), ("A,C", "AC", True), ("ACD", "A, C", None), ("ACD", "A, B, C, D", None), ("ACD", "A, C, E", None),
+        ("BA", "A, B", None), ("A", "A, C", None), ("(a) 3 (b) 5", "(a) 3, (b) 5", True), ("(a) 3 (b) 5", "(a) 5 (b) 3", False), ("(a) 3 (b) 5", "(a) 3", None),
+        ("e", "(E)", False), ("i", "I", False), ("b", "(B)", True),
+    ],
+)  # fmt: skip
+def test_several_choices_are_the_same_letters_and_e_and_i_are_numbers(gold, answer, equal):
+    assert choices_rule(gold, answer) is equal
 
 
 @given(st.text(alphabet="abcdefgh ", min_size=3, max_size=20).filter(is_words))
