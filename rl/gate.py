@@ -14,6 +14,7 @@ import numpy as np
 from rl.policy import Row
 
 _STARTS = (0, 64, 256, 1024, 4096)  # of position buckets, tokens into the response
+_FEWEST = 16  # tokens in a bucket that is worth a mean
 
 
 class GateError(RuntimeError):
@@ -36,9 +37,9 @@ def check_gaps(rows: Sequence[Row], learner_logp: Mapping[str, np.ndarray], tole
     gap_N = np.concatenate([np.abs(learner_logp[row.id] - row.engine_logp) for row in rows])
     place_N = np.concatenate([np.arange(len(row.ids)) for row in rows])
     bucket_N = np.searchsorted(_STARTS, place_N, side="right") - 1
-    means = {
-        f"gate/from_{start}": float(gap_N[bucket_N == index].mean()) for index, start in enumerate(_STARTS) if (bucket_N == index).any()
-    }
+    sizes = np.bincount(bucket_N, minlength=len(_STARTS))
+    counted = [index for index, size in enumerate(sizes) if size >= _FEWEST]
+    means = {f"gate/from_{_STARTS[index]}": float(gap_N[bucket_N == index].mean()) for index in counted}
     metrics: dict[str, float | None] = {"gate/mean": float(gap_N.mean()), "gate/p99": float(np.quantile(gap_N, 0.99)), **means}
     for name in ("gate/mean", *means):
         if not (metrics[name] or 0.0) <= tolerance:  # NaN fails too

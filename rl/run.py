@@ -202,7 +202,7 @@ def refuse_unusable(recipe: Recipe, runs_dir: Path, resume: bool = False, overwr
             run, its recipe differs or it is finished; `overwrite` is on and the folder holds no run, or the model that is to be trained.
     """
     folder = runs_dir / recipe.name
-    if folder.exists():
+    if (folder / "recipe.yaml").is_file():
         _lock(folder).close()
     if resume:
         _refuse_other_recipe(folder, recipe)

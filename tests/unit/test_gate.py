@@ -118,6 +118,13 @@ def test_gaps_are_reported_by_position_and_one_bad_stretch_is_enough():
     assert "gate/from_1024" not in metrics
 
 
+def test_a_handful_of_tokens_at_a_far_position_is_no_mean():
+    far = row("a", [-1.0] * 266)
+    learner = np.full(266, -1.0, np.float32)
+    learner[256:] -= 0.01
+    assert "gate/from_256" not in check_gaps([far], {"a": learner}, 1e-3)
+
+
 def test_a_gap_that_is_no_number_trips_the_gate_and_nothing_sampled_does_not():
     with pytest.raises(GateError, match="nan"):
         check_gaps([row("a", [-1.0])], {"a": np.array([np.nan])}, 1.0)
