@@ -47,15 +47,15 @@ def worker_pids() -> list[int]:
 
 
 def test_p18_a_tenth_of_hostile_answers_changes_no_other_verdict_and_none_outlasts_its_limit():
-    """400 answers on two workers, 40 of them towers that never end. A killed worker takes about half a second to come back."""
-    items = [Item(gold=rf"\sqrt{{{i * i + 1}}}", text=rf"\boxed{{({i}^2+1)^{{1/2}}}}") for i in range(1, 361)]
-    for number in range(40):
+    """100 answers on two workers, 10 of them towers that never end. A killed worker takes about half a second to come back."""
+    items = [Item(gold=rf"\sqrt{{{i * i + 1}}}", text=rf"\boxed{{({i}^2+1)^{{1/2}}}}") for i in range(1, 91)]
+    for number in range(10):
         items.insert(10 * number + 3, Item(gold=r"\frac{5}{7}", text=rf"\boxed{{7^{{7^{{7^{{{number + 7}}}}}}}}}"))
-    with Judge(2, 0.5, 512) as judge:
+    with Judge(2, 2.0, 512) as judge:
         verdicts = judge.judge_many(items)
     hostile = verdicts[3::10]
-    assert {(verdict.status, verdict.reason) for verdict in hostile} == {("not_judged", "timeout")} and len(hostile) == 40
-    assert max(verdict.seconds for verdict in hostile) < 3.0
+    assert {(verdict.status, verdict.reason) for verdict in hostile} == {("not_judged", "timeout")} and len(hostile) == 10
+    assert max(verdict.seconds for verdict in hostile) < 5.0
     assert all(verdict.status == "right" for index, verdict in enumerate(verdicts) if index % 10 != 3)
 
 
