@@ -1,17 +1,22 @@
-"""`python -m tests.faults.killer POINT N ...`: the laconic command, SIGKILLed with all its processes when it reaches a point for the Nth time.
+"""Runs of the laconic command that are SIGKILLed, with all their processes, when they reach a point for the nth time.
 
-The points are calls inside the project; nothing in the project knows of them.
+    python -m tests.faults.killer < jobs    # a job a line: {"point": ..., "count": ..., "arguments": [...], "output": file}
+
+One process imports everything and forks for each job, since imports cost more than the runs; it answers a line with the exit code. A job
+without a point runs to its end. The points are calls inside the project; nothing in the project knows of them.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
+import launch.stages  # noqa: F401 - what a run needs, imported once
 from launch.cli import app
 from rl import algorithm, checkpoint
 from rl.learner import Learner
@@ -60,7 +65,21 @@ def end() -> None:
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
-if __name__ == "__main__":
-    arm(sys.argv[1], int(sys.argv[2]))
-    sys.argv = ["laconic", *sys.argv[3:]]
+def run(job: dict[str, Any]) -> NoReturn:
+    """The job, in a process group of its own."""
+    os.setsid()
+    output = os.open(job["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    if job.get("point"):
+        arm(job["point"], job["count"])
+    sys.argv = ["laconic", *job["arguments"]]
     app()
+    raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        if not (child := os.fork()):
+            run(json.loads(line))
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

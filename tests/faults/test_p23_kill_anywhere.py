@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,35 @@ def run(start: list[str], arguments: list[str]) -> subprocess.CompletedProcess[s
     )
 
 
+class Killer:
+    """tests/faults/killer in a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._output = folder / "output"
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.killer"], env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, cwd=REPOSITORY,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+        )  # fmt: skip
+
+    def run(self, arguments: list[str], point: str = "", count: int = 0) -> tuple[int, str]:
+        """Exit code (minus the signal) and output."""
+        assert self._process.stdin and self._process.stdout
+        job = {"point": point, "count": count, "arguments": arguments, "output": str(self._output)}
+        self._process.stdin.write(json.dumps(job) + "\n")
+        return int(self._process.stdout.readline()), self._output.read_text()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture(scope="module")
+def killer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
+    killer = Killer(tmp_path_factory.mktemp("killer"))
+    yield killer
+    killer.close()
+
+
 LACONIC = [str(Path(sys.executable).with_name("laconic"))]
 
 
@@ -80,26 +110,24 @@ def weights(folder: Path) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def alone(tiny_checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(tiny_checkpoint: Path, data: Path, killer: Killer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("alone")
-    done = run(LACONIC, arguments(tiny_checkpoint, runs, data))
-    assert done.returncode == 0, done.stderr
+    code, output = killer.run(arguments(tiny_checkpoint, runs, data))
+    assert code == 0, output
     return runs / "run"
 
 
 @pytest.mark.timeout(900)
 def test_p23_a_run_killed_at_twelve_points_leaves_the_record_of_one_that_was_left_alone(
-    tiny_checkpoint: Path, data: Path, alone: Path, tmp_path: Path
+    tiny_checkpoint: Path, data: Path, alone: Path, killer: Killer, tmp_path: Path
 ):
     assert set(COUNTS) == set(POINTS) and len(POINTS) == 12
     for number, (point, count) in enumerate(COUNTS.items()):
-        killer = [sys.executable, "-m", "tests.faults.killer", point, str(count)]
-        killed = run(killer, arguments(tiny_checkpoint, tmp_path, data, *(["--resume"] if number else [])))
-        assert killed.returncode == -signal.SIGKILL, f"{point}: {killed.stdout[-2000:]}{killed.stderr[-2000:]}"
+        code, output = killer.run(arguments(tiny_checkpoint, tmp_path, data, *(["--resume"] if number else [])), point, count)
+        assert code == -signal.SIGKILL, f"{point}: {output[-3000:]}"
         assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "running"
-    done = run(LACONIC, arguments(tiny_checkpoint, tmp_path, data, "--resume"))
-    assert done.returncode == 0, done.stderr
-    assert "resumed" in done.stdout and "data position" in done.stdout
+    code, output = killer.run(arguments(tiny_checkpoint, tmp_path, data, "--resume"))
+    assert code == 0 and "resumed" in output and "data position" in output, output
     assert record(tmp_path / "run") == record(alone)
     assert rollouts(tmp_path / "run") == rollouts(alone)
     assert weights(tmp_path / "run") == weights(alone)
@@ -113,9 +141,9 @@ def test_the_run_that_was_left_alone_learned_something(alone: Path):
 
 
 @pytest.mark.timeout(600)
-def test_p40_another_seed_leaves_another_record(tiny_checkpoint: Path, data: Path, alone: Path, tmp_path: Path):
-    done = run(LACONIC, arguments(tiny_checkpoint, tmp_path, data, "seed=1", "train.steps=1"))
-    assert done.returncode == 0, done.stderr
+def test_p40_another_seed_leaves_another_record(tiny_checkpoint: Path, data: Path, alone: Path, killer: Killer, tmp_path: Path):
+    code, output = killer.run(arguments(tiny_checkpoint, tmp_path, data, "seed=1", "train.steps=1"))
+    assert code == 0, output
     other, first = record(tmp_path / "run")[0], record(alone)[0]
     assert other.keys() == first.keys() and other["loss"] != first["loss"]
     ids = [[row["ids"] for row in rollouts(folder) if row["step"] == 0] for folder in (tmp_path / "run", alone)]
