@@ -1,7 +1,7 @@
 r"""The final answer of a completion: the text behind the thinking, and in it the last box. Nothing else is ever read.
 
-Rules: what stands behind the last closing think tag is the answer segment; the last \boxed{} or \fbox{} of that
-segment is the answer, even if it is broken (then there is none: an earlier box was a step, not the answer).
+Rules: what stands behind the last closing think tag is the answer segment; the last \boxed{}, \fbox{} or \framebox{} of that segment is the
+answer (with boxes that only "and", "or" or commas join to it), even if it is broken: then there is none, since an earlier box was a step.
 Simplification: no box, no answer. Reading numbers out of prose accepts unfinished chains ("... maybe 13").
 """
 

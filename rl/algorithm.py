@@ -14,16 +14,12 @@ import torch
 
 from recipes.schema import Kl, Recipe
 from rl.advantage import advantages
-from rl.objective import aggregation_weights, kl_penalty
+from rl.objective import NonFinite, aggregation_weights, kl_penalty
 from rl.policy import Row
 from rl.selection import selected
 from rollout.types import Group, Rollout
 
 Logprobs = Callable[[Sequence[Row]], Mapping[str, np.ndarray]]  # rows to logprobs [T], nats, by row id
-
-
-class NonFinite(RuntimeError):
-    """A reward, logprob, loss or gradient is NaN or infinite; the message names where."""
 
 
 @dataclass(frozen=True)

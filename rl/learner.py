@@ -22,9 +22,9 @@ import torch
 
 from recipes.schema import Recipe
 from rl import objective
-from rl.algorithm import NonFinite
 from rl.batching import micro_batches
 from rl.policy import MicroBatch, Row, load_policy, padded
+from rollout.engine import WHY_DEAD
 from rollout.weights import checkpoint_names, digests, pack
 
 log = logging.getLogger(__name__)
@@ -251,7 +251,7 @@ class Learner:
         for fault in faults:
             words = fault or "the gradient, though every loss is finite"
             if settings.nonfinite == "stop":
-                raise NonFinite(
+                raise objective.NonFinite(
                     f"step {step}: NaN or infinity in {words}; the update was not made. learner.nonfinite=skip goes on without such updates"
                 )
             log.warning("step %d: NaN or infinity in %s; the update was left out", step, words)
@@ -329,8 +329,7 @@ class Learner:
             try:
                 ray.get(done)
             except ray.exceptions.RayActorError as error:
-                why = "killed by the system for its memory, or by someone"
-                raise LearnerError(f"learner rank {calls.index(done[0])} died in {method}: {why}") from error
+                raise LearnerError(f"learner rank {calls.index(done[0])} died in {method}: {WHY_DEAD}") from error
             except ray.exceptions.RayError as error:
                 lines = [line.strip() for line in str(error).splitlines() if line.strip()]
                 raise LearnerError(

@@ -19,6 +19,10 @@ from torch import Tensor
 from recipes.schema import Correction, Entropy, Objective
 
 
+class NonFinite(RuntimeError):
+    """A reward, logprob, loss or gradient is NaN or infinite; the message names where."""
+
+
 def aggregation_weights(tokens_B: np.ndarray, kind: str, limit: int) -> np.ndarray:
     """Weight of each token of a rollout, float64 [B], such that the loss is the weighted sum of token losses.
 
@@ -96,7 +100,7 @@ def correction_weights(old_logp_BT: Tensor, engine_logp_BT: Tensor, mask_BT: Ten
     """Weight of each token for the engine having sampled it with another probability than the learner gives it; no gradient.
 
     With r = learner / engine probability: `tis` min(r, high); `clamp` r within [low, high]; `icepop` r inside the bounds, else 0;
-    `sequence_mask` r where the geometric mean over the rollout is inside, else 0 (core.md section 6.4).
+    `sequence_mask` r where the geometric mean over the rollout is inside, else 0 (docs/methods.md).
     """
     gap_BT = (old_logp_BT - engine_logp_BT).detach()
     weight_BT = torch.exp(gap_BT)

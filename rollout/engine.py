@@ -20,6 +20,7 @@ from rollout.weights import Packed
 
 log = logging.getLogger(__name__)
 
+WHY_DEAD = "killed by the system for its memory, or by someone"  # all that can be known of an actor that is gone
 _SLICE_S = 0.2  # an engine reports finished groups about this often
 _SILENCE_S = 900.0  # an engine that says nothing for so long is taken for dead
 _RESTARTS = 3  # in a row, without a group between them
@@ -128,7 +129,7 @@ class EnginePool:
         try:
             finished = ray.get(member.call)
         except ray.exceptions.RayActorError:
-            self._restart(index, "killed by the system for its memory, or by someone")
+            self._restart(index, WHY_DEAD)
             return []
         except ray.exceptions.RayError as error:
             raise EngineError(f"engine {index} failed while sampling: {_last_line(error)}") from error
@@ -175,16 +176,12 @@ class EnginePool:
             except ray.exceptions.RayActorError as error:
                 if method == "process_id":
                     raise EngineError(f"engine {index} did not start: {_last_line(error)}") from error
-                self._restart(index, "killed by the system for its memory, or by someone")
+                self._restart(index, WHY_DEAD)
                 try:
                     answers.append(ray.get(getattr(self._members[index].actor, method).remote(*args), timeout=seconds))
                 except ray.exceptions.RayError as again:
                     raise EngineError(f"engine {index} died twice in {method}: {_last_line(again)}") from again
         return answers
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _last_line(error: BaseException) -> str:

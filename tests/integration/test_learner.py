@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from recipes.schema import Kl, Objective, Recipe
-from rl.algorithm import NonFinite
 from rl.learner import Learner
+from rl.objective import NonFinite
 from rl.policy import Row, load_policy, padded
 
 LR = 1e-3

@@ -7,8 +7,9 @@ import pytest
 
 from recipes.schema import Recipe
 from rewards.verdict import Verdict
-from rl.algorithm import NonFinite, prepare
+from rl.algorithm import prepare
 from rl.loop import TooManyCut, refuse_cut
+from rl.objective import NonFinite
 from rollout.types import Completion, Group, Problem, Request, Rollout
 
 

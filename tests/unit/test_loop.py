@@ -13,10 +13,10 @@ import pytest
 
 from launch import stages
 from recipes.schema import Recipe
-from rl.algorithm import NonFinite
 from rl.gate import GateError
 from rl.learner import Learner, LearnerRank
 from rl.loop import TooManyCut
+from rl.objective import NonFinite
 from rl.policy import Row
 from rollout.reference_engine import ReferenceEngine
 from tests.inprocess import libraries
