@@ -74,6 +74,13 @@ def reservations(run: Run) -> list[str]:
     unjudged = [record["not_judged"] for record in run.metrics if record.get("not_judged")]
     if unjudged:
         sentences.append(f"Training answers that could not be judged: at most {words.percent(max(unjudged), 2)} of a step.")
+    audited = sum(record.get("audit/rows", 0) for record in run.metrics)
+    if audited:
+        here, there = (sum(record.get(f"audit/right_only_{side}", 0) for record in run.metrics) for side in ("here", "there"))
+        sentences.append(
+            f"Plain math-verify, as a second checker, gave {audited:,} training verdicts again: it called {here} wrong that are right here, "
+            f"and {there} right that are wrong here" + (" (samples/, column audit)." if here or there else ".")
+        )
     checks = [record["publish/check"] for record in run.metrics if record.get("publish/check") is not None]
     if checks:
         times = "once" if len(checks) == 1 else f"{len(checks)} times"

@@ -44,9 +44,12 @@ def train(
 ) -> None:
     """Run a recipe's stages on this machine."""
     with errors():
+        from launch.plan import check_runnable
+        from launch.plan import plan as make_plan
         from recipes.loader import load
 
         loaded = load(recipe, scale, overrides or [])
+        check_runnable(make_plan(loaded))  # what cannot work is said before torch takes seconds to load
         from launch.stages import run_recipe
 
         folder = run_recipe(loaded, runs, resume=resume, overwrite=overwrite)

@@ -8,14 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from evaluation.evaluate import evaluate, write_scores
 from launch.plan import check_runnable, plan
-from launch.stages import engines, file_names, fitting, held_out, left_out_words, starting_checkpoint
 from recipes.loader import load
-from rewards.judge import Judge
-from rl.progress import Progress
-from rollout.scorer import Scorer
-from rollout.template import load_template
 
 
 def evaluate_checkpoint(checkpoint: str, overrides: list[str], folder: Path | None, overwrite: bool, console: Console) -> None:
@@ -30,7 +24,14 @@ def evaluate_checkpoint(checkpoint: str, overrides: list[str], folder: Path | No
     """
     own = Path(checkpoint).expanduser().parent.parent / "recipe.yaml"  # of the run that a checkpoint lies in
     recipe = load(str(own) if own.is_file() else "evaluate", None, [f"model.path={json.dumps(checkpoint)}", "stages=[eval]", *overrides])
-    check_runnable(plan(recipe))
+    check_runnable(plan(recipe))  # what cannot work is said before torch takes seconds to load
+    from evaluation.evaluate import evaluate, write_scores
+    from launch.stages import engines, file_names, fitting, held_out, list_left_out, starting_checkpoint
+    from rewards.judge import Judge
+    from rl.progress import Progress
+    from rollout.scorer import Scorer
+    from rollout.template import load_template
+
     target = folder or Path("evals") / checkpoint.strip("./~").replace("/", "-")
     for name in file_names(recipe.eval.data):
         if (target / f"{name}.json").exists() and not overwrite:
@@ -46,8 +47,7 @@ def evaluate_checkpoint(checkpoint: str, overrides: list[str], folder: Path | No
             pool.wait_ready()
             for part, name in zip(parts, file_names([part.name for part in parts]), strict=True):
                 with Progress(part.name, len(part.problems)) as progress:
-                    for words in left_out_words(part.name, part.left_out):
-                        progress.message(words)
+                    list_left_out(progress, target / f"{name}.left_out.jsonl", part.name, part.left_out)
                     progress.phase("evaluate")
                     groups = evaluate(pool, Scorer(judge, template), part.problems, recipe.eval, recipe.seed, progress.count)
                 scores = write_scores(

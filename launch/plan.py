@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from math import ceil
+from operator import attrgetter
 from pathlib import Path
 
 from launch.machine import Machine, this_machine
@@ -308,11 +309,40 @@ def _warnings(plan: Plan) -> Iterator[str]:
         )
     if recipe.model.path == "tiny" and "sft" not in recipe.stages:
         yield "stages: without sft the tiny reasoner is taken from the cache all the same, or cold-started first if it is not there (minutes)"
-    if recipe.model.revision is not None and (recipe.model.path == "tiny" or Path(recipe.model.path).is_dir()):
-        yield f"model.revision: {recipe.model.revision} says nothing about {recipe.model.path}, which is not a hub id"
     yield from _method_warnings(recipe) if trains else ()
+    yield from _idle(recipe)
     if plan.shape is None:
         yield f"model.path: the size of {recipe.model.path} is unknown until it is there, so memory and context length were not checked"
+
+
+def _idle(recipe: Recipe) -> Iterator[str]:
+    """Keys that were set though nothing reads them beside the recipe's other choices."""
+    objective, tiny = recipe.objective, recipe.model.path == "tiny"
+    trains, kind = "rl" in recipe.stages, objective.correction.kind
+    here = tiny or Path(recipe.model.path).is_dir()
+    conditions = [
+        ("model.revision", here, f"{recipe.model.path} is no hub id"),
+        ("tiny.layers tiny.width tiny.recheck tiny.rederive tiny.slip sft.steps sft.batch sft.lr", not tiny, "model.path is not tiny"),
+        ("data.split", trains and (not recipe.data.train.startswith("hub:") or recipe.data.train.count(":") > 1), f"data.train is {recipe.data.train}"),
+        ("budget.cut_penalty", trains and recipe.budget.cut != "penalise", f"budget.cut is {recipe.budget.cut}"),
+        ("advantage.ddof", trains and recipe.advantage.scale == "none", "advantage.scale is none"),
+        ("objective.kl.estimator objective.kl.where", trains and not objective.kl.coef, "objective.kl.coef is 0"),
+        ("objective.entropy.delta objective.entropy.most", trains and objective.entropy.target is None, "objective.entropy.target is null"),
+        ("objective.correction.low objective.correction.high", trains and kind == "none", "objective.correction.kind is none"),
+        ("objective.correction.low", trains and kind == "tis", "tis has no lower bound"),
+        ("engine.vllm", recipe.engine.kind == "reference", "engine.kind is reference"),
+        ("judge.over_limit", trains and recipe.judge.not_judged_limit == 1, "judge.not_judged_limit is 1"),
+    ]  # fmt: skip
+    standard = Recipe()
+    for names, idle, why in conditions:
+        for name in names.split():
+            value = attrgetter(name)(recipe)
+            if idle and value != attrgetter(name)(standard):
+                yield f"{name}: {value} says nothing, as {why}"
+    if trains and recipe.select.keep == recipe.sampler.group_size:
+        yield f"select.keep: {recipe.select.keep} is sampler.group_size, so every rollout trains"
+    if trains and recipe.learner.warmup_steps >= recipe.train.steps:
+        yield f"learner.warmup_steps: {recipe.learner.warmup_steps} is no less than train.steps {recipe.train.steps}: learner.lr is never reached"
 
 
 def _method_warnings(recipe: Recipe) -> Iterator[str]:

@@ -6,6 +6,7 @@ and closes everything again however the run ends.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -81,9 +82,9 @@ def run_recipe(recipe: Recipe, runs_dir: Path, resume: bool = False, overwrite: 
             Run.create(recipe, runs_dir, resume, overwrite, template.digest) as run,
             Progress(recipe.name, recipe.train.steps, checkpoint.metadata(run.checkpoint)["step"] if run.checkpoint else 0) as progress,
         ):
-            for name, left_out in [(source.name, source.left_out), *((part.name, part.left_out) for part in heldout)]:
-                for words in left_out_words(name, left_out):
-                    progress.message(words)
+            list_left_out(progress, run.folder / "left_out" / "train.jsonl", source.name, source.left_out)
+            for part, name in zip(heldout, file_names([part.name for part in heldout]), strict=True):
+                list_left_out(progress, run.folder / "left_out" / f"eval-{name}.jsonl", part.name, part.left_out)
             if "rl" in recipe.stages:
                 _reinforce(run, start, template, PromptStream(source, template, recipe), heldout, judge, progress)
             elif heldout:
@@ -150,12 +151,15 @@ def _file_name(source: str) -> str:
     return re.sub(r"[^\w.-]+", "-", source.removeprefix("hub:").removesuffix(".jsonl")).strip("-.")
 
 
-def left_out_words(source: str, left_out: list[tuple[str, str]]) -> list[str]:
-    """Lines that list rows which cannot be used (the first five) and count them; none if there are none."""
+def list_left_out(progress: Progress, path: Path, source: str, left_out: list[tuple[str, str]]) -> None:
+    """Say which rows cannot be used: five of them and their number here, all of them in the JSON-lines file `path`."""
     if not left_out:
-        return []
-    listed = [f"left out {where}: {reason}" for where, reason in left_out[:5]]
-    return [*listed, f"{source}: {len(left_out)} rows left out"]
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"row": where, "reason": reason}) + "\n" for where, reason in left_out), encoding="utf-8")
+    for where, reason in left_out[:5]:
+        progress.message(f"left out {where}: {reason}")
+    progress.message(f"{source}: {len(left_out)} rows left out, listed in {path}")
 
 
 @contextmanager

@@ -146,7 +146,13 @@ class Judge(Section):
     workers: Count = Field(2, description="Child processes that compare answers symbolically.")
     wall_s: Positive = Field(3.0, description="Seconds a comparison may take before its process is killed.")
     memory_mb: Count = Field(1024, description="Memory that a judging process may add to what it starts with.")
-    not_judged_limit: Share = Field(0.01, description="A step with a larger share of answers that could not be judged stops the run.")
+    not_judged_limit: Share = Field(0.01, description="Largest share of a step's answers that may stay without a verdict.")
+    over_limit: Literal["stop", "warn"] = Field(
+        "stop", description="What a step beyond `not_judged_limit` does: stops the run, or warns and trains on the groups judged whole."
+    )
+    audit: Natural = Field(
+        4, description="Verdicts of each step that a second checker, plain math-verify, gives again; disagreements are counted and kept."
+    )
 
 
 class Advantage(Section):

@@ -213,6 +213,10 @@ class Judge:
                 future = self._cache[gold, answer] = self._enqueue({"gold": gold, "answer": answer})
         return future
 
+    def audit(self, *, gold: str, answer: str) -> Future[Verdict]:
+        """What a second checker (`rewards.second`) says of a bare answer, within the same limits."""
+        return self._enqueue({"gold": gold, "answer": answer, "audit": "second"})
+
     def check_golds(self, golds: Iterable[str]) -> list[str | None]:
         """Why each gold is unusable (empty, does not parse, does not equal itself, could not be judged), None for the good ones."""
         futures = [None if as_number(gold) else self._enqueue({"gold": gold}) for gold in golds]

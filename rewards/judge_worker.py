@@ -19,6 +19,7 @@ import sys
 from types import FrameType
 from typing import Any
 
+from rewards.second import second_opinion
 from rewards.symbolic import BadGold, compare, gold_fault
 
 _DONE, _AGAIN = 0, 3
@@ -35,6 +36,10 @@ _WARM_UP = [  # the grammar's tables fill as it reads: what is read here is read
     ("y=2x+1", "2x-y+1=0"),
     (r"\sum_{k=1}^{n}k", r"\log_2 n"),
     (r"|x_1|!+\lfloor n\rfloor", "3i"),
+    ("(x+3)^2", "x^2+6x+10"),
+    ("y=3x+1", "3x-y+2=0"),
+    (r"3\sqrt{8}", r"7\sqrt{2}"),
+    ("(1,3]", r"1<x\le 4"),
 ]
 _FORBIDDEN = ("os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink",
               "os.truncate", "os.chmod", "os.chown", "os.kill", "subprocess.", "shutil.", "socket.", "ctypes.", "pty.")  # fmt: skip
@@ -65,10 +70,12 @@ def _limit(memory_mb: int) -> None:
 
 
 def _reply(request: dict[str, Any]) -> tuple[str, str]:
-    """Status and reason of one request; a request without an answer asks about its gold."""
+    """Status and reason of one request; one without an answer asks about its gold, one with `audit` what a second checker says."""
     if "answer" not in request:
         fault = gold_fault(request["gold"])
         return ("wrong", fault) if fault else ("right", "")
+    if "audit" in request:
+        return ("right" if second_opinion(gold=request["gold"], answer=request["answer"]) else "wrong"), "second checker"
     try:
         equal, reason = compare(gold=request["gold"], answer=request["answer"])
     except BadGold:

@@ -32,6 +32,7 @@ _CORE = re.compile(
     rf")",
     re.ASCII,
 )
+_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d+)(?![\d.,])", re.ASCII)
 _PERCENT = re.compile(
     r"\s*(?:%|\\text\{\s*(?:%|percent|per cent|pct|percentage)\s*\}|\\?\s(?:percent|per cent|pct|percentage)\b)", re.IGNORECASE
 )
@@ -176,7 +177,19 @@ def same_number(gold: Number, answer: Number) -> bool:
     return rounds_to(gold, value, answer.places if answer.places is not None or value.denominator == 1 else None) and value.denominator != 1
 
 
+def _comma_for_point(pair: str, number: Number | None) -> bool:
+    """Whether a pair of integers is this decimal, written with a comma: 2,74 for 2.74. Three decimals could be thousands, but not behind a 0."""
+    text = lead_in_off(tidy(pair))
+    comma = _COMMA.search(text)
+    if number is None or not number.places or comma is None or (len(comma.group(2)) == 3 and comma.group(1) != "0"):
+        return False
+    pointed = as_number(text[: comma.start()] + f"{comma.group(1)}.{comma.group(2)}" + text[comma.end() :])
+    return pointed is not None and pointed.places == number.places and same_number(number, pointed)
+
+
 def numbers_rule(gold: str, answer: str) -> bool | None:
-    """Decides if both sides are plain numbers."""
+    """Decides if both sides are plain numbers, and that a decimal is right if the other side is one with a decimal comma."""
     first, second = as_number(gold), as_number(answer)
-    return None if first is None or second is None else same_number(first, second)
+    if first is not None and second is not None:
+        return same_number(first, second)
+    return True if _comma_for_point(answer, first) or _comma_for_point(gold, second) else None

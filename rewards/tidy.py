@@ -41,6 +41,7 @@ _LATEX = [
     (r"\\mathbf\s*\{\s*([RZNQC])\s*\}", r"\\mathbb{\1}"),
     (_COMMAND, lambda match: _NAMES.get(match.group(1), match.group())),
     (r"\\text\s+\{", r"\\text{"),
+    (r"(?<=[a-zA-Z])(?<!\\text)(?=\\text\{[a-zA-Z])", " "),  # \mu\text{m} is no \mum
     (r"\{\s*(\w+)\s*\\choose\s*(\w+)\s*\}", r"\\binom{\1}{\2}"),
     (r"\\(?:textcolor|color)\s*\{[^{}]*\}\s*(?=\S)|\\underline(?=\s*\{)|\\(?:bf|rm|it|large|Large|huge|Huge)(?![a-zA-Z])", ""),
     (r"_\s*\{\s*\\text\{([^{}]*)\}\s*\}", r"_{\1}"),

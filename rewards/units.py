@@ -32,7 +32,7 @@ _TABLE = {
     "force": "1 N newton", "power": "1 W watt|1000 kW kilowatt", "voltage": "1 V volt", "frequency": "1 Hz hertz", "current": "1 ampere amp",
     "": "1 unit",
 }  # fmt: skip
-_COMMAND = re.compile(r"\\text\{([^{}]*)\}")
+_COMMAND = re.compile(r"\\text\{((?:[^{}]|\{[^{}]*\})*)\}")
 _POWER = re.compile(r"\s*\^\s*\{?\s*(-?\d)\s*\}?$")
 _POWER_MARK = re.compile(r"\s*\^\s*(?=\{?\s*-?\d)")
 _QUOTIENT = re.compile(r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from rl.learner import Learner
 from rl.progress import Progress
 from rl.publisher import Publisher
 from rl.run import Run
-from rollout.collector import Collector, NotJudged, PromptStream
+from rollout.collector import Collected, Collector, PromptStream
 
 
 def train(
@@ -38,12 +39,10 @@ def train(
     for step in run.remaining_steps():
         start = time.monotonic()
         progress.phase("sample")
+        collected = collector.next()
         try:
-            collected = collector.next()
-        except NotJudged as error:
-            run.keep_samples(step, error.groups)
-            raise
-        try:
+            if warning := refuse_unjudged(collected, recipe):
+                progress.message(f"step {step}: {warning}")
             if step == 0:
                 refuse_cut(collected.metrics["truncated"] or 0.0, recipe)
             progress.phase("update")
@@ -72,6 +71,30 @@ def train(
         if due(step + 1, recipe.train.checkpoint_every, recipe.train.steps):  # last: what a kill interrupts is done again on resume
             progress.phase("checkpoint")
             save(step + 1)
+
+
+class NotJudged(RuntimeError):
+    """Too many answers of a step could not be judged."""
+
+
+def refuse_unjudged(collected: Collected, recipe: Recipe) -> str:
+    """Stop a run, or give the words of a warning, if more of a step's answers than judge.not_judged_limit have no verdict; else "".
+
+    Raises:
+        NotJudged: they are more, and judge.over_limit says stop.
+    """
+    share, limit = collected.metrics["not_judged"] or 0.0, recipe.judge.not_judged_limit
+    if share <= limit:
+        return ""
+    verdicts = [rollout.verdict for group in collected.sampled for rollout in group.rollouts if rollout.verdict]
+    [(reason, _)] = Counter(verdict.reason for verdict in verdicts if verdict.status == "not_judged").most_common(1)
+    words = (
+        f"{share:.1%} of the answers could not be judged ({reason}), more than judge.not_judged_limit {limit:.1%}: "
+        "raise judge.wall_s or judge.memory_mb, or the limit"
+    )
+    if recipe.judge.over_limit == "stop":
+        raise NotJudged(words)
+    return words
 
 
 class TooManyCut(RuntimeError):

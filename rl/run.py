@@ -267,19 +267,21 @@ class WandB:
 def pick_samples(groups: Sequence[Group], count: int) -> list[Group]:
     """The rollouts of a step worth reading: groups of at most `count` rollouts together, in their old order.
 
-    The rules take turns once, each adding one rollout that no rule took before: shortest, longest, right, wrong, cut, not
-    judged. The rest is filled in the order of rollout ids, which are hashes: an even, reproducible draw.
+    The rules take turns once, each adding one rollout that no rule took before: one that a second checker judges otherwise, shortest,
+    longest, right, wrong, cut, not judged. The rest is filled in the order of rollout ids, which are hashes: an even, reproducible draw.
     """
     rollouts = {(i, j): rollout for i, group in enumerate(groups) for j, rollout in enumerate(group.rollouts)}
     draw = sorted(rollouts, key=lambda place: (rollouts[place].id, place))
     rules: list[Callable[[Rollout], bool]] = [
+        lambda rollout: rollout.audit is not None and rollout.verdict is not None and rollout.audit != rollout.verdict.status,
         lambda rollout: rollout.right,
         lambda rollout: rollout.verdict is not None and rollout.verdict.status == "wrong" and rollout.completion.finish == "stop",
         lambda rollout: rollout.completion.finish == "length",
         lambda rollout: rollout.verdict is None or rollout.verdict.status == "not_judged",
     ]
     by_length = sorted(draw, key=lambda place: rollouts[place].tokens)
-    turns = [by_length, by_length[::-1], *([place for place in draw if rule(rollouts[place])] for rule in rules), draw]
+    disputed, *kinds = ([place for place in draw if rule(rollouts[place])] for rule in rules)
+    turns = [disputed, by_length, by_length[::-1], *kinds, draw]
     picked: list[tuple[int, int]] = []
     for turn in turns:
         fresh = [place for place in turn if place not in picked]

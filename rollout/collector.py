@@ -28,14 +28,6 @@ from rollout.types import Group, Problem, Request
 Fate = str  # trained | all_right | all_wrong | flat | not_judged
 
 
-class NotJudged(RuntimeError):
-    """Too many answers of a step could not be judged; `groups` are the step's."""
-
-    def __init__(self, message: str, groups: list[Group]) -> None:
-        super().__init__(message)
-        self.groups = groups
-
-
 @dataclass
 class PromptStream:
     """Requests by position in the data; `position` and `kept_share` are all the state there is.
@@ -102,11 +94,7 @@ class Collector:
         self._pool, self._scorer, self._stream, self._recipe, self._progress = pool, scorer, stream, recipe, progress
 
     def next(self) -> Collected:
-        """Sample until `sampler.prompts` groups are worth training on or the refill limit is reached.
-
-        Raises:
-            NotJudged: a larger share of answers than judge.not_judged_limit could not be judged.
-        """
+        """Sample until `sampler.prompts` groups are worth training on or the refill limit is reached."""
         start = time.monotonic()
         wanted, stream = self._recipe.sampler.prompts, self._stream
         most = wanted * (1 + self._recipe.sampler.max_refills)
@@ -137,18 +125,7 @@ class Collector:
         metrics["prompts/too_long"], metrics["engines/restarts"] = stream.too_long, self._pool.restarts
         metrics["groups/short"] = int(len(groups) < wanted)
         metrics["limit"] = self._recipe.budget.limit
-        if (metrics["not_judged"] or 0) > self._recipe.judge.not_judged_limit:
-            reasons = Counter(
-                rollout.verdict.reason
-                for group in everything
-                for rollout in group.rollouts
-                if rollout.verdict and rollout.verdict.status == "not_judged"
-            )
-            raise NotJudged(
-                f"{metrics['not_judged']:.1%} of the answers could not be judged ({reasons.most_common(1)[0][0]}), more than judge.not_judged_limit"
-                f" {self._recipe.judge.not_judged_limit:.1%}: raise judge.wall_s or judge.memory_mb, or the limit",
-                everything,
-            )
+        metrics |= self._scorer.audit(everything, self._recipe.judge.audit)
         return Collected(groups, everything, metrics)
 
 

@@ -96,6 +96,29 @@ class Scorer:
             self._reward(group, self.budget)
         return group
 
+    def audit(self, groups: Sequence[Group], count: int) -> dict[str, int]:
+        """Ask a second checker about up to `count` compared answers, drawn by rollout id (a hash), and write what it says on them.
+
+        Returns:
+            audit/rows: answers both gave a verdict on; audit/right_only_here, audit/right_only_there: where they disagree.
+        """
+        compared = sorted(
+            ((rollout, group.problem.answer, verdict) for group in groups for rollout in group.rollouts if (verdict := rollout.verdict)),
+            key=lambda item: item[0].id,
+        )
+        drawn = [item for item in compared if item[2].status != "not_judged" and item[2].extracted is not None][:count]
+        asked = [self.judge.audit(gold=gold, answer=verdict.extracted or "") for _, gold, verdict in drawn]
+        found = dict.fromkeys(("audit/rows", "audit/right_only_here", "audit/right_only_there"), 0)
+        for (rollout, _, verdict), future in zip(drawn, asked, strict=True):
+            said = future.result(timeout=_DEADLINE_S).status
+            if said == "not_judged":
+                continue
+            rollout.audit = said
+            found["audit/rows"] += 1
+            if said != verdict.status:
+                found["audit/right_only_here" if rollout.right else "audit/right_only_there"] += 1
+        return found
+
     def _reward(self, group: Group, budget: Budget) -> None:
         tokens_G = np.array([rollout.tokens for rollout in group.rollouts])
         right_G = np.array([rollout.right for rollout in group.rollouts])

@@ -21,6 +21,8 @@ from rollout.tiny_task import HELD_OUT_PER_FAMILY
 from rollout.tiny_task import problems as tiny_problems
 from rollout.types import Problem
 
+_MISSING = ("none", "null", "nan", "n/a", "<na>")  # what exports write for a value that is not there
+
 
 class DataError(ValueError):
     """A source cannot be read; the message names file, line and remedy."""
@@ -74,29 +76,44 @@ def audited(
     rows: Sequence[Problem], check_golds: Callable[[Sequence[str]], list[str | None]]
 ) -> tuple[list[Problem], list[tuple[str, str]]]:
     """Split rows into usable ones and (id, reason) of the others."""
-    reasons = check_golds([row.answer for row in rows])
+    missing = [_missing(row.answer) for row in rows]
+    checked = iter(check_golds([row.answer for row, reason in zip(rows, missing, strict=True) if reason is None]))
+    reasons = [reason or next(checked) for reason in missing]
     kept = [row for row, reason in zip(rows, reasons, strict=True) if reason is None]
     return kept, [(row.id, reason) for row, reason in zip(rows, reasons, strict=True) if reason is not None]
+
+
+def _missing(answer: str) -> str | None:
+    """Why an answer field holds no gold, None if it does."""
+    if not answer.strip():
+        return "no gold answer"
+    return f"no gold answer ({answer.strip()})" if answer.strip().lower() in _MISSING else None
 
 
 def read_rows(name: str, data: Data, split: str) -> list[Problem]:
     """All rows of a JSON-lines file or a hub set; `split` is read of a hub set that names none.
 
     Raises:
-        DataError: not there, not JSON in UTF-8 (file and line), or a field is missing or not what it must be (file, line and field).
+        DataError: not there, not JSON in UTF-8 (file and line), no row has the answer field, or a field is missing or not what it must
+            be (file, line and field). A row without a gold is no error: it comes with the answer "".
     """
     if name.startswith("hub:"):
         revision, rows = _hub_rows(name, split)
     else:
         revision, rows = _file_rows(Path(name))
+    if rows and not any(data.answer in row for _, row in rows):
+        raise DataError(_no_field(rows[0][0], data.answer, rows[0][1]))
     return [_problem(f"{Path(name).name}@{revision}", where, row, data) for where, row in rows]
 
 
+def _no_field(where: str, key: str, row: dict[str, object]) -> str:
+    return f"{where}: no field {key!r}; it has {', '.join(sorted(row))}. Set data.problem and data.answer in the recipe"
+
+
 def _problem(source: str, where: str, row: dict[str, object], data: Data) -> Problem:
-    for key in (data.problem, data.answer):
-        if key not in row:
-            raise DataError(f"{where}: no field {key!r}; it has {', '.join(sorted(row))}. Set data.problem and data.answer in the recipe")
-    text, answer = row[data.problem], row[data.answer]
+    if data.problem not in row:
+        raise DataError(_no_field(where, data.problem, row))
+    text, answer = row[data.problem], row.get(data.answer)
     if not isinstance(text, str) or not text.strip():
         raise DataError(f"{where}: {data.problem} is {text!r:.80}: it must be a text that is not empty; correct it or set data.problem")
     if isinstance(answer, bool) or not isinstance(answer, str | int | float | None):

@@ -73,6 +73,7 @@ class Rollout:
         terms: reward by term, after weight and gate; `reward` is their sum.
         limit: length limit its reward was given under, tokens.
         advantage: filled by rl/algorithm, 0 until then.
+        audit: what a second checker says of the answer, None if it was not asked or gave no verdict.
     """
 
     id: str
@@ -85,6 +86,7 @@ class Rollout:
     reward: float = 0.0
     limit: int = 0
     advantage: float = 0.0
+    audit: Literal["right", "wrong"] | None = None
 
     @property
     def tokens(self) -> int:

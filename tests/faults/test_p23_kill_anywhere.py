@@ -50,16 +50,9 @@ def arguments(checkpoint: Path, runs: Path, data: Path, *more: str) -> list[str]
         "engine.count=1", "sampler.prompts=3", "sampler.group_size=2", "sampler.max_refills=1", "budget.limit=12", "budget.cut_stop=1.0",
         f"train.steps={STEPS}", "train.checkpoint_every=2", "train.samples_per_step=100", "sampler.keep_groups=shaped",
         "reward=[{kind: verdict}, {kind: function, name: 'tests.faults.by_length:by_length', weight: 1.0}]",
-        "objective.entropy.coef=0.01", "objective.entropy.target=2.0",
-        "learner.threads=1", "publish.check_every=3", "--runs", str(runs), *more,
+        "objective.entropy.coef=0.01", "objective.entropy.target=2.0", "judge.workers=1",
+        "learner.ranks=1", "learner.threads=1", "publish.check_every=3", "--runs", str(runs), *more,
     ]  # fmt: skip
-
-
-def run(start: list[str], arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run(
-        [*start, *arguments], env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=280, start_new_session=True
-    )
 
 
 class Killer:
@@ -89,9 +82,6 @@ def killer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
     killer = Killer(tmp_path_factory.mktemp("killer"))
     yield killer
     killer.close()
-
-
-LACONIC = [str(Path(sys.executable).with_name("laconic"))]
 
 
 def record(folder: Path) -> list[dict[str, Any]]:
@@ -152,8 +142,8 @@ def test_p40_another_seed_leaves_another_record(tiny_checkpoint: Path, data: Pat
 
 
 @pytest.mark.timeout(600)
-def test_resuming_with_another_recipe_or_over_an_existing_run_is_refused(tiny_checkpoint: Path, data: Path, alone: Path):
-    other = run(LACONIC, arguments(tiny_checkpoint, alone.parent, data, "--resume", "learner.lr=1e-3"))
-    assert other.returncode == 1 and "learner.lr" in other.stderr
-    again = run(LACONIC, arguments(tiny_checkpoint, alone.parent, data))
-    assert again.returncode == 1 and "--resume" in again.stderr
+def test_resuming_with_another_recipe_or_over_an_existing_run_is_refused(tiny_checkpoint: Path, data: Path, alone: Path, killer: Killer):
+    code, output = killer.run(arguments(tiny_checkpoint, alone.parent, data, "--resume", "learner.lr=1e-3"))
+    assert code == 1 and "learner.lr" in output
+    code, output = killer.run(arguments(tiny_checkpoint, alone.parent, data))
+    assert code == 1 and "--resume" in output

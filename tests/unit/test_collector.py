@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -12,9 +13,9 @@ from recipes.schema import Budget, FunctionTerm, Recipe
 from rewards.judge import Judge
 from rewards.terms import load_function
 from rl.algorithm import prepare
-from rl.loop import TooManyCut, refuse_cut
+from rl.loop import NotJudged, TooManyCut, refuse_cut, refuse_unjudged
 from rl.policy import padded
-from rollout.collector import Collector, NotJudged, PromptStream, fate_of
+from rollout.collector import Collector, PromptStream, fate_of
 from rollout.engine import EnginePool
 from rollout.scorer import RowMismatch, Scorer
 from rollout.sources import Source
@@ -28,9 +29,10 @@ def judge() -> Iterator[Judge]:
         yield judge
 
 
-def collector(pool: EnginePool, judge: Judge, not_judged_limit: float = 0.5, **changes: object) -> tuple[Collector, PromptStream]:
+def collector(pool: EnginePool, judge: Judge, **changes: object) -> tuple[Collector, PromptStream]:
     sampler = {"prompts": 4, "group_size": 4, "max_refills": 3} | dict(changes.pop("sampler", {}))
-    recipe = Recipe.model_validate({"sampler": sampler, "budget": {"limit": 40}, "judge": {"not_judged_limit": not_judged_limit}} | changes)
+    judging = {"not_judged_limit": 1.0, "audit": 0} | dict(changes.pop("judging", {}))
+    recipe = Recipe.model_validate({"sampler": sampler, "budget": {"limit": 40}, "judge": judging} | changes)
     source = Source("numbers", lambda position: Problem(f"p{position}", f"q{position}", str(position)))
     stream = PromptStream(source, template(), recipe)
     return Collector(pool, Scorer(judge, template(), recipe.reward, recipe.budget), stream, recipe), stream
@@ -103,7 +105,7 @@ def test_an_all_right_group_with_length_to_lose_is_kept_by_the_shaped_signal_onl
             assert [rollout.reward for rollout in group.rollouts] == [float(rollout.tokens <= 20) for rollout in group.rollouts]
 
 
-def test_a_group_with_an_unjudged_answer_is_left_out_and_counted_and_too_many_stop_the_run(judge: Judge):
+def test_a_group_with_an_unjudged_answer_is_left_out_and_counted(judge: Judge):
     def script(request: Request) -> list[Completion]:
         position = int(request.problem.answer)
         first = response("1", finish="abort") if position % 2 else response(str(position))
@@ -115,10 +117,44 @@ def test_a_group_with_an_unjudged_answer_is_left_out_and_counted_and_too_many_st
     assert collected.metrics["groups/not_judged"] == 3
     assert collected.metrics["not_judged"] == pytest.approx(3 / 28)
     assert [group.problem.id for group in collected.sampled] == [f"p{position}" for position in range(7)]  # all of them can be kept to read
-    steps, _ = collector(ScriptedPool(script), judge, not_judged_limit=0.01)
-    with pytest.raises(NotJudged, match=r"judge\.not_judged_limit 1\.0%") as refusal:
-        steps.next()
-    assert [group.problem.id for group in refusal.value.groups] == [f"p{position}" for position in range(7)]
+
+
+@pytest.mark.parametrize("over_limit", ["stop", "warn"])
+def test_p19_too_many_answers_without_a_verdict_stop_the_run_or_warn_as_the_recipe_says(judge: Judge, over_limit: str):
+    def script(request: Request) -> list[Completion]:
+        return [response("1", finish="abort"), *(response(request.problem.answer) for _ in range(3))]
+
+    limits = {"not_judged_limit": 0.1, "over_limit": over_limit}
+    steps, stream = collector(ScriptedPool(script), judge, judging={**limits, "audit": 0}, sampler={"max_refills": 0})
+    collected = steps.next()
+    words = r"25\.0% of the answers could not be judged \(aborted\), more than judge\.not_judged_limit 10\.0%"
+    if over_limit == "stop":
+        with pytest.raises(NotJudged, match=words):
+            refuse_unjudged(collected, stream.recipe)
+    else:
+        assert re.match(words, refuse_unjudged(collected, stream.recipe))
+    assert collected.groups == []  # and none of them became a 0 or a 1
+    collected.metrics["not_judged"] = 0.1
+    assert refuse_unjudged(collected, stream.recipe) == ""
+
+
+def test_p20_a_second_checker_gives_some_verdicts_again_and_disagreements_stay_on_their_rollouts(judge: Judge):
+    """A blank may group digits here and not there; "-1" is wrong everywhere."""
+
+    def script(request: Request) -> list[Completion]:
+        answers = ["4 200", "4200", "-1"] if request.problem.id == "p1" else ["-1", "4200", "-2"]
+        return [*map(response, answers), response("", thought=40, finish="length")]
+
+    steps, stream = collector(ScriptedPool(script), judge, judging={"audit": 100}, sampler={"prompts": 2, "keep_groups": "all"})
+    stream.source = Source("big", lambda position: Problem(f"p{position}", f"q{position}", "4200"))
+    collected = steps.next()
+    counts = {name: value for name, value in collected.metrics.items() if name.startswith("audit/")}
+    assert counts == {"audit/rows": 6, "audit/right_only_here": 1, "audit/right_only_there": 0}
+    audits = [[rollout.audit for rollout in group.rollouts] for group in collected.sampled]
+    assert audits == [["wrong", "right", "wrong", None], ["wrong", "right", "wrong", None]]
+    assert [rollout.right for rollout in collected.sampled[1].rollouts] == [True, True, False, False]
+    again = Scorer(judge, template()).audit(collected.sampled, 2)
+    assert again["audit/rows"] == 2
 
 
 def test_rewards_stay_on_their_rows_through_ten_thousand_shuffled_rollouts(judge: Judge):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,8 @@ from rewards.verdict import Verdict
 from rl import cold_start
 from rl.algorithm import prepare
 from rl.learner import Learner
-from rollout.collector import Collector, PromptStream
+from rl.loop import refuse_unjudged
+from rollout.collector import Collected, Collector, PromptStream
 from rollout.scorer import Scorer
 from rollout.sources import Source, training_source
 from rollout.template import load_template
@@ -59,6 +61,15 @@ class World:
 Probe = Callable[[Recipe, World], Any]
 
 
+class PlainJudge(Judge):
+    """Judges plain numbers only; its second checker calls everything right."""
+
+    def audit(self, *, gold: str, answer: str) -> Future[Verdict]:
+        said: Future[Verdict] = Future()
+        said.set_result(Verdict("right", "second checker", answer))
+        return said
+
+
 # Probes, and what a recipe must say for each to be quick
 
 
@@ -81,14 +92,26 @@ def answers(request: Request) -> list[Completion]:
     return samples
 
 
-def collected(recipe: Recipe, world: World) -> Any:
-    """Groups that a step samples, with their rewards, and those that it trains on."""
+def collect(recipe: Recipe, world: World) -> Collected:
     source = Source("numbers", lambda position: Problem(f"p{position}", f"q{position}", str(position)))
     stream = PromptStream(source, template(), recipe)
     scorer = Scorer(world.judge, template(), recipe.reward, recipe.budget)
-    found = Collector(ScriptedPool(answers), scorer, stream, recipe).next()
-    rewards = {group.problem.id: [(rollout.terms, rollout.reward, rollout.limit) for rollout in group.rollouts] for group in found.sampled}
+    return Collector(ScriptedPool(answers), scorer, stream, recipe).next()
+
+
+def collected(recipe: Recipe, world: World) -> Any:
+    """Groups that a step samples, with their rewards, and those that it trains on."""
+    found = collect(recipe, world)
+    rewards = {
+        group.problem.id: [(rollout.terms, rollout.reward, rollout.limit, rollout.audit) for rollout in group.rollouts]
+        for group in found.sampled
+    }
     return [group.problem.id for group in found.groups], rewards
+
+
+def unjudged(recipe: Recipe, world: World) -> Any:
+    """What is said of a step with answers that have no verdict."""
+    return refuse_unjudged(collect(recipe, world), recipe)
 
 
 def groups(poison: float = 0.0) -> list[Group]:
@@ -186,9 +209,11 @@ def whole_run(recipe: Recipe, world: World) -> Any:
 
 
 SMALL: dict[str, Any] = {"sampler.prompts": 2, "sampler.group_size": 4}
+STEP = SMALL | {"sampler.max_refills": 2, "budget.limit": 30, "judge.not_judged_limit": 0.5, "reward": TERMS}
 BASES: dict[Probe, dict[str, Any]] = {
     requests: {},
-    collected: SMALL | {"sampler.max_refills": 2, "budget.limit": 30, "judge.not_judged_limit": 0.5, "reward": TERMS},
+    collected: STEP,
+    unjudged: STEP,
     prepared: SMALL,
     poisoned: SMALL,
     trained: SMALL | {"learner.lr": 0.01, "learner.updates_per_step": 2},
@@ -296,7 +321,11 @@ ROWS = [
     Row("judge.workers", whole_run, 1),
     Row("judge.wall_s", whole_run, 4.0),
     Row("judge.memory_mb", whole_run, 512),
-    Row("judge.not_judged_limit", collected, 0.01, stops=r"judge\.not_judged_limit 1\.0%"),
+    Row("judge.not_judged_limit", unjudged, 0.01, stops=r"judge\.not_judged_limit 1\.0%"),
+    Row(
+        "judge.over_limit", unjudged, "stop", {"judge.over_limit": "warn", "judge.not_judged_limit": 0.02}, stops=r"not_judged_limit 2\.0%"
+    ),
+    Row("judge.audit", collected, 2),
     Row("advantage.centre", prepared, "leave_one_out"),
     Row("advantage.scale", prepared, "none"),
     Row("advantage.ddof", prepared, 1),
@@ -395,7 +424,7 @@ def world(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     def load_dataset(name: str, split: str) -> Split:
         return Split({"problem": f"{row['problem']} of {split}", "answer": row["answer"]} for row in rows)
 
-    with pytest.MonkeyPatch.context() as patch, Judge(0, 1.0, 1) as judge:  # plain numbers need no judging process
+    with pytest.MonkeyPatch.context() as patch, PlainJudge(0, 1.0, 1) as judge:  # plain numbers need no judging process
         patch.chdir(folder)
         patch.syspath_prepend(folder)
         patch.setattr("datasets.load_dataset", load_dataset)

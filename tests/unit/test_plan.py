@@ -175,7 +175,35 @@ def test_what_will_hardly_work_is_a_warning():
     assert "eval.max_tokens: 90 is below budget.limit 104" in warnings("eval.max_tokens=90")
     assert "learner.micro_batch_tokens: 100 holds no rollout of full length (168 tokens" in warnings("learner.micro_batch_tokens=100")
     assert "without sft the tiny reasoner is taken from the cache" in warnings("stages=[rl]")
-    assert "model.revision: main says nothing about tiny" in warnings("model.revision=main")
+
+
+@pytest.mark.parametrize(
+    ("words", "warning"),
+    [
+        ("model.revision=main", "model.revision: main says nothing, as tiny is no hub id"),
+        ("data.split=test", "data.split: test says nothing, as data.train is tiny"),
+        ("budget.cut_penalty=0.7", "budget.cut_penalty: 0.7 says nothing, as budget.cut is score"),
+        ("advantage.scale=none advantage.ddof=1", "advantage.ddof: 1 says nothing, as advantage.scale is none"),
+        ("objective.kl.estimator=k3", "objective.kl.estimator: k3 says nothing, as objective.kl.coef is 0"),
+        ("objective.kl.where=reward", "objective.kl.where: reward says nothing, as objective.kl.coef is 0"),
+        ("objective.entropy.delta=0.1", "objective.entropy.delta: 0.1 says nothing, as objective.entropy.target is null"),
+        ("objective.entropy.most=0.1", "objective.entropy.most: 0.1 says nothing, as objective.entropy.target is null"),
+        ("objective.correction.high=3", "objective.correction.high: 3.0 says nothing, as objective.correction.kind is none"),
+        (
+            "objective.old_logprobs=learner objective.correction.kind=tis objective.correction.low=0.1",
+            "objective.correction.low: 0.1 says nothing, as tis has no lower bound",
+        ),
+        ("engine.kind=reference engine.vllm.max_num_seqs=8", "says nothing, as engine.kind is reference"),
+        ("judge.not_judged_limit=1 judge.over_limit=warn", "judge.over_limit: warn says nothing, as judge.not_judged_limit is 1"),
+        ("select.rollouts=shortest select.keep=8", "select.keep: 8 is sampler.group_size, so every rollout trains"),
+        ("learner.warmup_steps=60 train.steps=60", "learner.warmup_steps: 60 is no less than train.steps 60"),
+        ("stages=[rl] model.path=owner/name sft.steps=9", "sft.steps: 9 says nothing, as model.path is not tiny"),
+    ],
+)
+def test_p29_a_key_that_says_nothing_beside_the_others_is_named(words: str, warning: str):
+    base = ["sampler.group_size=8", "objective.kl.coef=0"]
+    assert any(warning in line for line in plan(load("quickstart", overrides=[*base, *words.split()]), LAPTOP).warnings)
+    assert not any(warning in line for line in plan(load("quickstart", overrides=base), LAPTOP).warnings)
 
 
 def test_parameters_of_known_models_are_counted():  # model cards: 1.78B and 7.62B

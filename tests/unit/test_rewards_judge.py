@@ -94,6 +94,16 @@ def test_p19_golds_are_checked_before_they_are_used(judge):
     assert judge.check_gold(r"1-\frac{1}{\mathrm{e}}") is None
 
 
+def test_p20_the_second_checker_has_its_own_opinions_and_the_same_limits(judge):
+    opinions = [
+        judge.audit(gold=gold, answer=answer).result().status for gold, answer in [("42", "42.0"), ("42", "4,2"), (r"\frac{1}{2}", "0.5")]
+    ]
+    assert opinions == ["right", "wrong", "right"]
+    endless = judge.audit(gold=r"\frac{3}{7}", answer=r"8^{8^{8^{8}}}").result()
+    assert endless.status in ("not_judged", "wrong") and endless.seconds < 3.5
+    assert judge.audit(gold=r"\sqrt{8}", answer=r"2\sqrt{2}").result().status == "right"
+
+
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_crashed_comparison_is_not_judged_and_the_next_verdict_is_right(judge, sign):
     future = judge.compare(gold=r"\frac{1}{9}", answer=rf"{int(sign)}^{{9^{{9^9}}}}")
@@ -175,6 +185,8 @@ def test_p34_payloads_in_answers_and_golds_leave_no_trace(judge, tmp_path):
         judge.compare(gold=r"\frac{1}{3}", answer=payload).result()
         judge.compare(gold=payload, answer=r"\frac{1}{3}").result()
         judge.check_gold(payload)
+        judge.audit(gold=r"\frac{1}{3}", answer=payload).result()
+        judge.audit(gold=payload, answer="1/3").result()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -45,6 +45,18 @@ def test_what_is_not_plainly_a_number_is_left_to_the_other_rules(text):
 @pytest.mark.parametrize(
     ("gold", "answer", "equal"),
     [
+        ("0.5", "0,5", True), ("0,5", "0.5", True), ("47.25", "47,25", True), ("47.25", r"47{,}25 \text{ m}", True), ("-2.5", "-2,5", True), ("0.125", "0,125", True), ("$8.90", "8,90", True),
+        ("47.25", "47, 25", None), ("47.25", "47,52", None), ("2.5", "-2,5", None), ("3.5", "3,50", None), ("2.125", "2,125", False), ("1/2", "0,5", None), ("5", "0,5", None), ("1.5", "(1,5)", None),
+        ("1.23", "1,2,3", None), ("1.5", "x,1,5", None), ("1,5", "1,5", None),
+    ],
+)  # fmt: skip
+def test_a_decimal_comma_is_read_where_the_other_side_has_the_point(gold, answer, equal):
+    assert numbers_rule(gold, answer) is equal
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "equal"),
+    [
         (r"10\%", "0.1", True), (r"10\%", "10", True), (r"10\%", "1", False), ("0.1", r"10\%", True), (r"10\%", r"0.1\%", False), ("50", "0.5", False),
         (r"5\text{ cm}", "50 mm", True), (r"5\text{ cm}", "5 mm", False), (r"5\text{ cm}", "5", True), (r"5\text{ cm}", "5 kg", False), ("60 km/h", "60", True), ("60 km/h", "60 mph", False),
         (r"12\text{ cm}^2", "12 square centimeters", True), (r"12\text{ cm}^2", "12 cm", False), ("1 hour", "60 minutes", True), ("1 hour", "60", False), ("$0.50", "50 cents", True), ("$5", "€5", False),

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import types
+from copy import deepcopy
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -319,6 +320,14 @@ def test_samples_are_picked_by_rule():
     assert any(r.verdict.status == "not_judged" for r in six)
     assert len(picked(8)) == len(picked(100)) == 8
     assert picked(0) == picked(5, []) == set()
+
+
+def test_a_rollout_that_a_second_checker_judges_otherwise_is_kept_first():
+    groups = deepcopy(GROUPS)
+    for rollout, said in zip(groups[0].rollouts, ("right", "wrong", None, "wrong"), strict=True):
+        rollout.audit = said
+    assert picked(1, groups) == {("p", 1)}  # right, 30 tokens: no other rule would take it
+    assert picked(2, groups) == {("p", 1), ("q", 1)}
 
 
 def test_the_pick_does_not_depend_on_the_order_groups_arrive_in_and_changes_nothing():

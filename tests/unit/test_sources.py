@@ -38,7 +38,23 @@ def test_rows_whose_gold_cannot_be_judged_are_listed_and_left_out(numbers: Path)
     source = training_source(Data(train=str(numbers)), Tiny(), 0, golds_that_parse)
     assert source.rows == 7
     [(where, reason)] = source.left_out
-    assert where.startswith("numbers.jsonl@") and where.endswith("/8") and reason == "empty"
+    assert where.startswith("numbers.jsonl@") and where.endswith("/8") and reason == "no gold answer"
+
+
+def test_p19_a_gold_that_stands_for_a_missing_value_is_none(tmp_path: Path):
+    path = tmp_path / "exported.jsonl"
+    golds = ["3", '"None"', '" nan "', "NaN", '"N/A"', "null", '"\\\\text{None}"', '"none of them"']
+    path.write_text("\n".join([*(f'{{"problem": "p", "answer": {gold}}}' for gold in golds), '{"problem": "p"}']))
+    kept, left_out = heldout_problems(str(path), Data(), Tiny(), 0, 0, golds_that_parse)
+    assert [row.answer for row in kept] == ["3", r"\text{None}", "none of them"]
+    assert [(where.rsplit("/")[-1], reason) for where, reason in left_out] == [
+        ("2", "no gold answer (None)"),
+        ("3", "no gold answer (nan)"),
+        ("4", "no gold answer (nan)"),
+        ("5", "no gold answer (N/A)"),
+        ("6", "no gold answer"),
+        ("9", "no gold answer"),
+    ]
 
 
 def test_a_line_ends_at_a_line_feed_and_at_no_other_character_that_a_string_may_hold(tmp_path: Path):
@@ -60,7 +76,7 @@ def test_a_missing_gold_is_left_out_and_odd_levels_and_families_are_none(tmp_pat
     path.write_text("\n".join(json.dumps({"problem": str(index), "answer": 1.5} | row) for index, row in enumerate(rows)))
     kept, left_out = heldout_problems(str(path), Data(), Tiny(), 0, 0, golds_that_parse)
     assert [(row.answer, row.level, row.family) for row in kept] == [("1.5", 0, ""), ("1.5", 3, ""), ("1.5", 0, "f")]
-    assert [reason for _, reason in left_out] == ["empty"]
+    assert [reason for _, reason in left_out] == ["no gold answer"]
 
 
 def test_a_local_data_set_is_read_through_the_hub_route(tmp_path: Path):
@@ -84,6 +100,7 @@ def test_a_local_data_set_is_read_through_the_hub_route(tmp_path: Path):
         ('{"problem": " ", "answer": "1"}', ":1: problem is ' ': it must be a text that is not empty"),
         ('{"problem": "1", "answer": true}', ":1: answer is True: it must be a text or a number"),
         ('{"problem": "1", "answer": [1]}', ":1: answer is [1]: it must be a text or a number"),
+        ('{"problem": "1", "gold": "1"}', ":1: no field 'answer'; it has gold, problem"),
         ('{"question": "1", "answer": "1"}', ":1: no field 'problem'; it has answer, question"),
         ('{"problem": "1", "answer": ""}', "none of its 1 rows has a usable gold answer"),
     ],
