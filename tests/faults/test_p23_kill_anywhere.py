@@ -131,17 +131,6 @@ def test_the_run_that_was_left_alone_learned_something(alone: Path):
 
 
 @pytest.mark.timeout(600)
-def test_p40_another_seed_leaves_another_record(tiny_checkpoint: Path, data: Path, alone: Path, killer: Killer, tmp_path: Path):
-    code, output = killer.run(arguments(tiny_checkpoint, tmp_path, data, "seed=1", "train.steps=1"))
-    assert code == 0, output
-    other, first = record(tmp_path / "run")[0], record(alone)[0]
-    assert other.keys() == first.keys() and other["loss"] != first["loss"]
-    ids = [[row["ids"] for row in rollouts(folder) if row["step"] == 0] for folder in (tmp_path / "run", alone)]
-    problems = [[row["problem_id"] for row in rollouts(folder) if row["step"] == 0] for folder in (tmp_path / "run", alone)]
-    assert ids[0] != ids[1] and problems[0] != problems[1]
-
-
-@pytest.mark.timeout(600)
 def test_resuming_with_another_recipe_or_over_an_existing_run_is_refused(tiny_checkpoint: Path, data: Path, alone: Path, killer: Killer):
     code, output = killer.run(arguments(tiny_checkpoint, alone.parent, data, "--resume", "learner.lr=1e-3"))
     assert code == 1 and "learner.lr" in output

@@ -89,7 +89,7 @@ def test_p20_a_mark_goes_when_its_row_is_judged_right(verdicts):
 
 def test_p21_the_ledger_gets_the_same_verdicts_from_any_process_and_in_any_order(verdicts):
     expected = [verdict.status for verdict in verdicts]  # from the main thread, by a child process, in the ledger's order
-    order = random.Random(0).sample(range(len(LEDGER)), len(LEDGER))
+    order = random.Random(0).sample(range(len(LEDGER)), 600)
     shuffled = [LEDGER[index] for index in order]
     from_thread: list[Verdict] = []
     thread = threading.Thread(target=lambda: from_thread.extend(judged(shuffled)))

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from launch import stages
@@ -100,6 +101,19 @@ def test_p08_a_resumed_run_asks_the_gate_again(tiny_checkpoint: Path, tmp_path: 
     with running(wanted, tmp_path) as seen:
         stages.run_recipe(wanted, tmp_path, resume=True)
     assert ["gate/mean" in line for line in seen.lines] == [True, False, True]
+
+
+def test_p40_another_seed_leaves_another_record_and_the_same_seed_the_same(tiny_checkpoint: Path, tmp_path: Path):
+    found = []
+    for name, seed in (("first", 0), ("again", 0), ("other", 1)):
+        wanted = recipe(tiny_checkpoint, name=name, seed=seed, train={"steps": 1})
+        with running(wanted, tmp_path) as seen:
+            stages.run_recipe(wanted, tmp_path)
+        rows = pq.read_table(tmp_path / name / "samples" / "step-00000.parquet").to_pylist()
+        found.append((seen.lines[0]["loss"], [row["ids"] for row in rows], [row["problem_id"] for row in rows], seen.lines[0].keys()))
+    first, again, other = found
+    assert first == again
+    assert all(one != two for one, two in zip(first[:3], other[:3], strict=True)) and first[3] == other[3]
 
 
 @pytest.mark.parametrize(("policy", "state"), [("stop", "failed"), ("skip", "finished")])
