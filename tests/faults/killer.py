@@ -1,9 +1,10 @@
 """Runs of the laconic command that are SIGKILLed, with all their processes, when they reach a point for the nth time.
 
-    python -m tests.faults.killer < jobs    # a job a line: {"point": ..., "count": ..., "arguments": [...], "output": file}
+    python -m tests.faults.killer < jobs    # a job a line: {"point": ..., "count": ..., "actors": ..., "arguments": [...], "output": file}
 
 One process imports everything and forks for each job, since imports cost more than the runs; it answers a line with the exit code. A job
 without a point runs to its end. The points are calls inside the project; nothing in the project knows of them.
+A job without actors has learner (DeepSpeed) and engine in its own process instead of Ray's, which saves it their imports.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-import launch.stages  # noqa: F401 - what a run needs, imported once
+import launch.stages  # what a run needs, imported once
+import rl.learner
+import rollout.engine
 from launch.cli import app
 from rl import algorithm, checkpoint
 from rl.learner import Learner
@@ -24,6 +27,7 @@ from rl.publisher import Publisher
 from rl.run import Run
 from rollout.engine import EnginePool
 from rollout.scorer import Scorer
+from tests.inprocess import Ray
 
 # name: where the function is found, its name, and whether the kill comes before or after it has done its work
 POINTS: dict[str, tuple[Any, str, str]] = {
@@ -65,13 +69,25 @@ def end() -> None:
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
+def without_actors() -> None:
+    """Put a stand-in for Ray in its place, and what the learner's process gets from Ray into this one."""
+    stages: Any = launch.stages
+    stages.start_ray = lambda **_: None
+    stages.stop_ray = lambda: None
+    for module in (stages, rl.learner, rollout.engine):
+        module.ray = Ray()
+    os.environ |= {"DS_ACCELERATOR": "cpu", "GLOO_SOCKET_IFNAME": "lo"}
+
+
 def run(job: dict[str, Any]) -> NoReturn:
     """The job, in a process group of its own."""
     os.setsid()
     output = os.open(job["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(output, stream)
-    if job.get("point"):
+    if not job["actors"]:
+        without_actors()
+    if job["point"]:
         arm(job["point"], job["count"])
     sys.argv = ["laconic", *job["arguments"]]
     app()
