@@ -341,8 +341,8 @@ def _idle(recipe: Recipe) -> Iterator[str]:
                 yield f"{name}: {value} says nothing, as {why}"
     if trains and recipe.select.keep == recipe.sampler.group_size:
         yield f"select.keep: {recipe.select.keep} is sampler.group_size, so every rollout trains"
-    if trains and recipe.learner.warmup_steps >= recipe.train.steps:
-        yield f"learner.warmup_steps: {recipe.learner.warmup_steps} is no less than train.steps {recipe.train.steps}: learner.lr is never reached"
+    if trains and recipe.learner.warmup_steps > recipe.train.steps:
+        yield f"learner.warmup_steps: {recipe.learner.warmup_steps} is more than train.steps {recipe.train.steps}: learner.lr is never reached"
 
 
 def _method_warnings(recipe: Recipe) -> Iterator[str]:
@@ -361,6 +361,11 @@ def _method_warnings(recipe: Recipe) -> Iterator[str]:
         yield f"objective.clip_low: {objective.clip_low:g} hardly ever binds a ratio that is a mean over a rollout; GSPO uses 3e-4 and 4e-4"
     if recipe.advantage.centre == "leave_one_out" and recipe.advantage.scale == "group":
         yield "advantage: the group's spread cancels the factor of leave_one_out, so this is GRPO; RLOO is scale: none"
+    for term in recipe.reward:
+        if isinstance(term, FunctionTerm) and term.gate == "none":
+            yield f"reward: {term.name} counts for wrong answers, too, so it can make one worth more than a right one; gate: right rules that out"
+    if kl.coef and kl.where == "reward":
+        yield "objective.kl.where: reward takes the penalty off right and wrong answers alike, so a large one can make a right answer worth less than a wrong one"
     shaped = any(term.kind == "function" for term in recipe.reward)
     if shaped and recipe.advantage.scale == "group":
         yield "advantage.scale: group divides a group that differs by little by that little, so the weight of a small reward term has no effect there"

@@ -151,7 +151,7 @@ class Judge(Section):
         "stop", description="What a step beyond `not_judged_limit` does: stops the run, or warns and trains on the groups judged whole."
     )
     audit: Natural = Field(
-        4, description="Verdicts of each step that a second checker, plain math-verify, gives again; disagreements are counted and kept."
+        4, description="Verdicts of each step that a second checker, plain math-verify, gives again; disagreements are counted."
     )
 
 

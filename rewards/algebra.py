@@ -31,6 +31,9 @@ _UNCLEAR = re.compile(
     r"(?<![_^\d.])\d[\d.]*\s+\d|\d\.\d*\.\d|\^(?:\w|\{[^{}]*\})\s*\^|(?<![\w{])\d+'|(?<![\w{])\d+_\{?[a-zA-Z\\]|\\ldots|[;?#&\"$]|\\[()\[\]]"
 )
 _TIMES = re.compile(r"(?:(?<![\w^_\\.{])\d+(?:\.\d+)?|\))\s*(?=\()")  # latex2sympy adds 2(3) up, as if it were a mixed number
+_PLAIN_FRACTION = re.compile(  # 4/3\\pi r is (4/3)\\pi r, as 4/3*\\pi is
+    r"(?<![\w.\\^_)}/])(\d+)\s*/\s*(\d+)(?=\s*(?:[a-zA-Z]|\\(?:sqrt|pi|ln|log|sin|cos|tan|theta|alpha|beta|lambda|mu)(?![a-zA-Z])))"
+)
 _CAPITAL_E = re.compile(r"(\\[a-zA-Z]+)|E(?:_\{?(\w+)\}?)?")  # latex2sympy takes E for Euler's number
 _CONJUGATED = re.compile(r"\\overline\{([^{}]*[+-][^{}]*)\}")
 _PRIMED = re.compile(r"([a-zA-Z])('+)")
@@ -65,6 +68,7 @@ def formula(text: str) -> Expr:
     if not text or _WORD.search(text) or _UNCLEAR.search(text):
         raise Unreadable(text)
     text = _SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", text) if _SCIENTIFIC.fullmatch(text) else text
+    text = _PLAIN_FRACTION.sub(r"\\frac{\1}{\2}", text)
     latex = _PRIMED.sub(lambda match: f"{match.group(1)}_{{{'p' * len(match.group(2))}}}", _TIMES.sub(r"\g<0>\\cdot ", text))
     latex = _CAPITAL_E.sub(lambda match: match.group(1) or rf"\epsilon_{{E{match.group(2) or ''}}}", latex)
     latex = _MIXED.sub(_mixed, _APPLIED.sub(r"\1(\2)", latex)).replace("%", r"\cdot\frac{1}{100}")
@@ -153,6 +157,13 @@ def _same_constant(first: Expr, second: Expr, *, decimal: bool) -> bool:
     return gap is None or bool(abs(gap) <= _NOTHING * max(1, abs(values[0])))
 
 
+def _point(symbols: list[Symbol], turn: int) -> dict[Expr, Expr]:
+    """The turn-th point to compare at: both signs in every combination of neighbours, near zero and far."""
+    sign = 1 if turn % 2 == 0 else -1
+    signs = [sign * (-1) ** (index * (turn // 2)) for index in range(len(symbols))]
+    return {symbol: signs[index] * _SCALES[turn] * _SIZES[(index * 4 + turn) % len(_SIZES)] for index, symbol in enumerate(symbols)}
+
+
 def _same_at_points(first: Expr, second: Expr, symbols: list[Symbol], *, decimal: bool) -> bool | None:
     """Equal or not at up to six points of both signs where both are real, else at whole numbers; None if there were no such points."""
     compared = 0
@@ -160,9 +171,7 @@ def _same_at_points(first: Expr, second: Expr, symbols: list[Symbol], *, decimal
         limits.free_symbols for expression in (first, second) for node in expression.atoms(ExprWithLimits) for limits in node.limits[0][1:]
     )
     for turn in range(0 if counting else 10):
-        sign = 1 if turn % 2 == 0 else -1
-        signs = [sign * (-1) ** (index * (turn // 2)) for index in range(len(symbols))]
-        point = {symbol: signs[index] * _SCALES[turn] * _SIZES[(index * 4 + turn) % len(_SIZES)] for index, symbol in enumerate(symbols)}
+        point = _point(symbols, turn)
         values = _value(first, point), _value(second, point)
         if values[0] is None or values[1] is None or not (values[0].is_real and values[1].is_real):
             continue
@@ -190,10 +199,10 @@ def proportional(first: Expr, second: Expr) -> int | None:
         return None
     symbols = sorted(first.free_symbols, key=str)
     ratios = []
-    for turn in range(4):
-        point = {symbol: _SIZES[(index * 4 + turn) % len(_SIZES)] for index, symbol in enumerate(symbols)}
+    for turn in range(8):
+        point = _point(symbols, turn)
         values = _value(first, point), _value(second, point)
-        if values[0] is None or values[1] is None or values[1] == 0 or values[0] == 0:
+        if values[0] is None or values[1] is None or values[1] == 0 or values[0] == 0 or not (values[0].is_real and values[1].is_real):
             continue
         ratios.append((values[0] / values[1]).evalf(_DIGITS))
     decimal = first.has(Float) or second.has(Float)

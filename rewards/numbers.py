@@ -184,7 +184,7 @@ def _comma_for_point(pair: str, number: Number | None) -> bool:
     if number is None or not number.places or comma is None or (len(comma.group(2)) == 3 and comma.group(1) != "0"):
         return False
     pointed = as_number(text[: comma.start()] + f"{comma.group(1)}.{comma.group(2)}" + text[comma.end() :])
-    return pointed is not None and pointed.places == number.places and same_number(number, pointed)
+    return pointed is not None and abs(pointed.value) == abs(number.value) and same_number(number, pointed)
 
 
 def numbers_rule(gold: str, answer: str) -> bool | None:
@@ -192,4 +192,5 @@ def numbers_rule(gold: str, answer: str) -> bool | None:
     first, second = as_number(gold), as_number(answer)
     if first is not None and second is not None:
         return same_number(first, second)
-    return True if _comma_for_point(answer, first) or _comma_for_point(gold, second) else None
+    pair = _COMMA.search(gold)  # a gold like 1,5 may well be two numbers
+    return True if _comma_for_point(answer, first) or (pair and len(pair.group(2)) > 1 and _comma_for_point(gold, second)) else None

@@ -11,6 +11,8 @@ import logging
 
 from math_verify import LatexExtractionConfig, parse, verify
 
+from rewards.extract import bare
+
 _READER = [LatexExtractionConfig(boxed_match_priority=0)]
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its timers are off: the judging process has its own
@@ -18,5 +20,5 @@ logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its ti
 
 def second_opinion(*, gold: str, answer: str) -> bool:
     """Whether math-verify calls the answer equal to the gold. Raises what sympy raises."""
-    expected, given = (parse(rf"\boxed{{{text}}}", _READER, parsing_timeout=0) for text in (gold, answer))
-    return bool(verify(expected, given, timeout_seconds=0))
+    expected, given = (parse(rf"\boxed{{{bare(text)}}}", _READER, parsing_timeout=0, raise_on_error=True) for text in (gold, answer))
+    return bool(verify(expected, given, timeout_seconds=0, raise_on_error=True))

@@ -138,7 +138,7 @@ def _same(gold: Node, answer: Node) -> bool:
     if isinstance(gold, Relation) and isinstance(answer, Relation):
         return _same_relations(gold, answer)
     if isinstance(gold, Relation) or isinstance(answer, Relation):
-        first, second = _stated(gold), _stated(answer, of_quantity=is_constant(gold))
+        first, second = _stated(gold), _stated(answer, of_quantity=is_constant(gold) and not _is_zero(gold))
         return first is not None and second is not None and _same(first, second)
     if isinstance(gold, Matrix) or isinstance(answer, Matrix):
         return _same_matrices(gold, answer)
@@ -188,6 +188,11 @@ def _stated(node: Node, *, of_quantity: bool = False) -> Node | None:
         return node
     stated = statement(node, of_quantity=of_quantity)
     return stated.value if stated else None
+
+
+def _is_zero(node: Node) -> bool:
+    """0, the right side of any equation."""
+    return isinstance(node, Formula) and formula(unit_off(node.text)[0]) == 0
 
 
 def _difference(relation: Relation) -> Expr:

@@ -15,10 +15,12 @@ from rewards.extract import bare
 _UNICODE = {
     "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ",
     "∞": r"\infty ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "°": r"^\circ ", "º": r"^\circ ", "±": r"\pm ", "∓": r"\mp ",
-    "²": "^{2}", "³": "^{3}", "⁴": "^{4}", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
+    "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "⅕": r"\frac{1}{5}", "⅛": r"\frac{1}{8}", "⁄": "/", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
     "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ", "φ": r"\phi ", "ω": r"\omega ",
     "，": ",", "；": ";", "：": ":", "（": "(", "）": ")", "％": "%", "’": "'", "\u00a0": " ", "\u2009": " ", "…": r"\ldots ",
 }  # fmt: skip
+_RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n", strict=True))
+_RAISED_RUN = re.compile(f"[{''.join(_RAISED)}]+")
 _UNICODE_RUN = re.compile("|".join(map(re.escape, _UNICODE)))
 _ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|\{([^{}]*)\}|(\w+(?:\.\d+)?))")
 
@@ -135,11 +137,13 @@ def tidy(text: str) -> str:
     text = _LONE.sub(lambda match: r"\$", text)
     text = re.sub(r"(?<![\w}])'([^']*)'(?!\w)", r"\1", text)
     text = _ROOT.sub(lambda match: rf"\sqrt{{{next(group for group in match.groups() if group is not None)}}}", text)
+    text = _RAISED_RUN.sub(lambda match: f"^{{{''.join(map(_RAISED.__getitem__, match.group()))}}}", text)
     text = _UNICODE_RUN.sub(lambda match: _UNICODE[match.group()], text)
     text = re.sub(r"\{\s*,\s*\}", "\u2063", _SIGN.sub(lambda match: _SIGNS[match.group()], text))
     for pattern, replacement in _LATEX_RULES if "\\" in text else ():
         text = pattern.sub(replacement, text)
     text = re.sub(r"\*\*(?=[\w({-])", "^", text)
+    text = re.sub(r"\^\s*(?:\(([^(){}]*)\)|(-\d+))", lambda match: f"^{{{match.group(1) or match.group(2)}}}", text)
     text = _GROUPED.sub(lambda match: re.sub(r"\D", "", match.group()), text).replace("\u2063", ",").replace("\u2062", " ")
     text = _BRACED_FUNCTION.sub(r"\\\1 ", text)
     text = _PLAIN_FUNCTION.sub(lambda match: _PLAIN_NAMES.get(match.group(1), "\\" + match.group(1)), text)

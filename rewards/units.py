@@ -47,7 +47,7 @@ _CHANGES = re.compile(
     r"hundred|thousand|million|billion|trillion|dozen|half|halves|squared|cubed|factorial|times|plus|minus|more|less|fewer|or|and|to|than|if"
     r"|isn't|aren't|cannot|can|can't|is|are|was|were|wrong|incorrect|false|invalid|impossible|below|under|above|beyond"
     r"|hundreds|thousands|millions|billions|trillions|dozens|tens|lakhs?|crores?|scores?|gross|myriads?|permille|mille|basis|doubled|tripled|quadrupled|halved|inverted"
-    r"|negated|reciprocals?|inverse|opposite|conjugate|double|triple|twice|thrice|otherwise|except|maybe|possibly|never|don't|doesn't|won't|when|where|mod|modulo"
+    r"|(?:eleven|twelf|\w+teen|\w+tie|\w+illion)ths?|\w+illions?|kilo|mega|giga|mil|mln|bn|grand|repeating|recurring|almost|undefined|rejected|fails?|failed|excluded|negated|reciprocals?|inverse|opposite|conjugate|double|triple|twice|thrice|otherwise|except|maybe|possibly|never|don't|doesn't|won't|when|where|mod|modulo"
     r"|divided|over|base|power|root|pi|infinity|not|no|out|remainder|percent|pct|by|through|between|with|both|either|point|negative"
     r"|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+teen|\w+ty|(?:quarter|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|\w+dth)s?"
 )  # fmt: skip

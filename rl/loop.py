@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from recipes.loader import recipe_hash
 from recipes.schema import Recipe
 from rl import algorithm, checkpoint
@@ -49,6 +51,7 @@ def train(
             gaps: dict[str, float | None] = {}
             if step == first or step % recipe.publish.check_every == 0:
                 rows = algorithm.rows_of(collected.sampled)  # all of them: also a step that trains nothing is checked
+                rows = [row for row in rows if np.isfinite(row.engine_logp).all()]  # the others are named by prepare
                 gaps = check_gaps(rows, learner.logprobs(rows), recipe.publish.tolerance)
             batch = algorithm.prepare(collected.groups, recipe, learner.reference_logprobs)
             prepared = time.monotonic()

@@ -150,7 +150,8 @@ def fate_of(group: Group, keep_groups: str) -> Fate:
         return "not_judged"
     right = [rollout.right for rollout in group.rollouts]
     signal: Sequence[float] = [rollout.reward for rollout in group.rollouts] if keep_groups == "shaped" else right
-    if keep_groups == "all" or not np.isfinite(signal).all() or max(signal) - min(signal) > 1e-8:
+    finite = np.isfinite([rollout.reward for rollout in group.rollouts]).all()
+    if keep_groups == "all" or not finite or max(signal) - min(signal) > 1e-8:
         return "trained"  # what is not finite is named, and left out or not, by rl/algorithm
     return "all_right" if all(right) else "flat" if any(right) else "all_wrong"
 

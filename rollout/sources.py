@@ -21,7 +21,20 @@ from rollout.tiny_task import HELD_OUT_PER_FAMILY
 from rollout.tiny_task import problems as tiny_problems
 from rollout.types import Problem
 
-_MISSING = ("none", "null", "nan", "n/a", "<na>")  # what exports write for a value that is not there
+_MISSING = (
+    "none",
+    "null",
+    "nil",
+    "nan",
+    "na",
+    "n/a",
+    "#n/a",
+    "<na>",
+    "...",
+    "tbd",
+    "unknown",
+    "[unk]",
+)  # what exports write for a value that is not there
 
 
 class DataError(ValueError):

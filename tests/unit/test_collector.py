@@ -239,6 +239,7 @@ def test_fate_names_why_a_group_was_left_out():
     assert fate_of(group(["wrong", "wrong"], [0, 0]), "raw") == "all_wrong"
     assert fate_of(group(["wrong", "wrong"], [0, 0]), "all") == "trained"
     assert fate_of(group(["right", "not_judged"], [1, 0]), "all") == "not_judged"
+    assert fate_of(group(["right", "right"], [1, float("nan")]), "raw") == "trained"  # so that the NaN is named
 
 
 class MergingTokenizer(LetterTokenizer):

@@ -73,6 +73,12 @@ def test_a_known_error_is_marked_as_what_it_is():
     assert [row for row in LEDGER if "known" in row and MARKS[row["known"]] == row["truth"]] == []
 
 
+def test_p20_known_errors_are_as_many_as_the_page_says():
+    assert Counter(row["known"] for row in LEDGER if "known" in row) == {"false reject": 44, "not judged": 8, "false accept": 2}
+    page = (Path(__file__).parents[2] / "docs/verifier.md").read_text(encoding="utf-8")
+    assert f"{len(LEDGER):,} rows" in page and "44 false rejections, 2 false acceptances and 8 that are not judged" in page
+
+
 def misjudged(verdicts: Sequence[Verdict], *, known: bool) -> list[tuple[Row, Verdict]]:
     """The rows, marked as known errors or not, whose verdict is not the one to expect of them."""
     rows = [(row, verdict) for row, verdict in zip(LEDGER, verdicts, strict=True) if ("known" in row) is known]

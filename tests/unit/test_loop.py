@@ -141,6 +141,31 @@ def test_a_reward_of_ones_own_that_is_nan_stops_the_run_or_leaves_its_group_out(
             assert sum(line[f"groups/{fate}"] for fate in fates) == line["groups/sampled"]
 
 
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_a_logprob_that_is_nan_is_named_or_left_out_also_where_the_gate_looks(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str
+):
+    sample, calls = ReferenceEngine._sample, []
+
+    def spoiled(self: ReferenceEngine, request):
+        completions = sample(self, request)
+        calls.append(request.id)
+        if len(calls) == 1:
+            completions[0].logprobs[0] = np.nan
+        return completions
+
+    monkeypatch.setattr(ReferenceEngine, "_sample", spoiled)
+    wanted = recipe(tiny_checkpoint, learner={"nonfinite": policy})
+    with running(wanted, tmp_path) as seen:
+        if policy == "stop":
+            with pytest.raises(NonFinite, match="logprob"):
+                stages.run_recipe(wanted, tmp_path)
+        else:
+            stages.run_recipe(wanted, tmp_path)
+    if policy == "skip":
+        assert [line["groups/nonfinite"] for line in seen.lines] == [1, 0, 0] and "gate/mean" in seen.lines[0]
+
+
 def test_a_clipped_infinity_is_not_trained_on_though_its_gradient_is_finite(tiny_checkpoint: Path, tmp_path: Path):
     rows = [
         Row(f"r{i}", np.arange(5, 9, dtype=np.int32), np.arange(9, 13, dtype=np.int32), np.full(4, -3.0, np.float32), 1.0, 0.1)

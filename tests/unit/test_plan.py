@@ -166,6 +166,16 @@ def test_too_few_or_too_small_gpus_are_refused():
     assert any(line.startswith("memory: one learner needs about") for line in blockers(small, "dler", "node8"))
 
 
+def test_p13_a_reward_that_could_put_wrong_before_right_is_a_warning():
+    ungated = "reward=[{kind: verdict}, {kind: function, name: 'tests.faults.by_length:by_length'}]"
+    said = "\n".join(plan(load("quickstart", overrides=[ungated]), LAPTOP).warnings)
+    assert "tests.faults.by_length:by_length counts for wrong answers, too" in said
+    gated = plan(load("quickstart", overrides=[ungated.replace("'}]", "', gate: right}]")]), LAPTOP)
+    assert "counts for wrong answers" not in "\n".join(gated.warnings)
+    penalty = plan(load("quickstart", overrides=["objective.kl.where=reward", "objective.kl.coef=0.1"]), LAPTOP)
+    assert "worth less than a wrong one" in "\n".join(penalty.warnings)
+
+
 def test_what_will_hardly_work_is_a_warning():
     def warnings(*words: str) -> str:
         return "\n".join(plan(load("quickstart", overrides=words), LAPTOP).warnings)
@@ -196,7 +206,7 @@ def test_what_will_hardly_work_is_a_warning():
         ("engine.kind=reference engine.vllm.max_num_seqs=8", "says nothing, as engine.kind is reference"),
         ("judge.not_judged_limit=1 judge.over_limit=warn", "judge.over_limit: warn says nothing, as judge.not_judged_limit is 1"),
         ("select.rollouts=shortest select.keep=8", "select.keep: 8 is sampler.group_size, so every rollout trains"),
-        ("learner.warmup_steps=60 train.steps=60", "learner.warmup_steps: 60 is no less than train.steps 60"),
+        ("learner.warmup_steps=61 train.steps=60", "learner.warmup_steps: 61 is more than train.steps 60"),
         ("stages=[rl] model.path=owner/name sft.steps=9", "sft.steps: 9 says nothing, as model.path is not tiny"),
     ],
 )
