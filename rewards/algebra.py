@@ -31,7 +31,7 @@ _UNCLEAR = re.compile(
     r"(?<![_^\d.])\d[\d.]*\s+\d|\d\.\d*\.\d|\^(?:\w|\{[^{}]*\})\s*\^|(?<![\w{])\d+'|(?<![\w{])\d+_\{?[a-zA-Z\\]|\\ldots|[;?#&\"$]|\\[()\[\]]"
 )
 _TIMES = re.compile(r"(?:(?<![\w^_\\.{])\d+(?:\.\d+)?|\))\s*(?=\()")  # latex2sympy adds 2(3) up, as if it were a mixed number
-_PLAIN_FRACTION = re.compile(  # 4/3\\pi r is (4/3)\\pi r, as 4/3*\\pi is
+_PLAIN_FRACTION = re.compile(  # 4/3\pi is (4/3)\pi, as 4/3*\pi is; latex2sympy takes it for 4/(3\pi)
     r"(?<![\w.\\^_)}/])(\d+)\s*/\s*(\d+)(?=\s*(?:[a-zA-Z]|\\(?:sqrt|pi|ln|log|sin|cos|tan|theta|alpha|beta|lambda|mu)(?![a-zA-Z])))"
 )
 _CAPITAL_E = re.compile(r"(\\[a-zA-Z]+)|E(?:_\{?(\w+)\}?)?")  # latex2sympy takes E for Euler's number

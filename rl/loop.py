@@ -51,7 +51,7 @@ def train(
             gaps: dict[str, float | None] = {}
             if step == first or step % recipe.publish.check_every == 0:
                 rows = algorithm.rows_of(collected.sampled)  # all of them: also a step that trains nothing is checked
-                rows = [row for row in rows if np.isfinite(row.engine_logp).all()]  # the others are named by prepare
+                rows = [row for row in rows if np.isfinite(row.engine_logp).all()]  # prepare names the others, if their groups train
                 gaps = check_gaps(rows, learner.logprobs(rows), recipe.publish.tolerance)
             batch = algorithm.prepare(collected.groups, recipe, learner.reference_logprobs)
             prepared = time.monotonic()

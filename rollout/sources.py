@@ -21,19 +21,8 @@ from rollout.tiny_task import HELD_OUT_PER_FAMILY
 from rollout.tiny_task import problems as tiny_problems
 from rollout.types import Problem
 
-_MISSING = (
-    "none",
-    "null",
-    "nil",
-    "nan",
-    "na",
-    "n/a",
-    "#n/a",
-    "<na>",
-    "...",
-    "tbd",
-    "unknown",
-    "[unk]",
+_MISSING = frozenset(
+    ["none", "null", "nil", "nan", "n/a", "#n/a", "<na>", "...", "tbd", "unknown", "[unk]"]
 )  # what exports write for a value that is not there
 
 
