@@ -18,12 +18,14 @@ from rewards.tidy import compact
 from rewards.units import known_unit, read_unit
 from rewards.words import words_rule
 
-_UNIT = re.compile(r"(?P<value>.*[\w})])\s*(?P<unit>(?:\^\\circ|\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?\d\}?)?)\s*)$", re.DOTALL)
+_NAMED_UNIT = r"\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?-?\d\}?)?"
+_UNIT = re.compile(rf"(?P<value>.*?[\w}})])\s*(?P<unit>(?:\^\\circ|{_NAMED_UNIT}(?:\s*(?:/|\\cdot)?\s*{_NAMED_UNIT})*)\s*)$", re.DOTALL)
 _ANGLE_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 _BASED = re.compile(r"\(?(?P<digits>-?\w+(?:\.\w+)?)\)?_\{?(?:\\text\{)?(?P<base>\w+)\}*")
 _CLOCK = re.compile(
     r"(?P<hour>\d{1,2})(?:\s*:\s*(?P<minute>\d{2}))?(?:\s*:\s*(?P<second>\d{2}))?\s*(?:(?P<half>[ap])\.?\s?m\.?)?", re.IGNORECASE
 )
+_MODULUS = re.compile(r"(?P<value>.*?)\s*\\pmod\s*\{?(?P<modulus>\d+)\}?", re.DOTALL)
 _RATIO = re.compile(r"\s*(?::|\\colon|\\text\{\s*to\s*\}|(?<=\d)\s*\bto\b(?=\s*\d))\s*")
 _BASES = {
     "two": "2",
@@ -55,7 +57,7 @@ def same_text_values(gold: str, answer: str) -> bool:
     """Two texts without separators: numbers, words, times, ratios, numbers in a base, formulas with or without units."""
     if compact(gold) == compact(answer):
         return True
-    for rule in (numbers_rule, words_rule, _same_clock, _same_based, _same_ratio):
+    for rule in (numbers_rule, words_rule, _same_clock, _same_based, _same_residue, _same_ratio):
         equal = rule(gold, answer)
         if equal is not None:
             return equal
@@ -66,7 +68,9 @@ def same_text_values(gold: str, answer: str) -> bool:
     written = as_number(answer)
     if second.is_Float and not first.has(Float) and written and not written.percent and written.places is not None and written.places < 6:
         second = Rational(written.value.numerator, written.value.denominator)  # too short to be a rounded value of something exact
-    if gold_unit and unit and gold_unit[0] and unit[0]:
+    if gold_unit and unit and {gold_unit[0], unit[0]} == {"angle", "radian"}:
+        first, second = (degrees_of(value) if which[0] == "radian" else value for value, which in ((first, gold_unit), (second, unit)))
+    elif gold_unit and unit and gold_unit[0] and unit[0]:
         if gold_unit[0] != unit[0]:
             return False
         second = second * unit[1] / gold_unit[1]
@@ -137,6 +141,18 @@ def _same_based(gold: str, answer: str) -> bool | None:
         sides.append((digits.upper(), _BASES.get(base, base)))
     (digits, base), (other, other_base) = sides
     return digits == other and (base == other_base or not base or not other_base)
+
+
+def _same_residue(gold: str, answer: str) -> bool | None:
+    r"""5 \pmod{7} and 12 \pmod{7}: values agree up to the modulus. A class of numbers is none of them."""
+    first, second = _MODULUS.fullmatch(gold.strip()), _MODULUS.fullmatch(answer.strip())
+    if first is None or second is None:
+        return None
+    values = as_number(first["value"]), as_number(second["value"])
+    if values[0] is None or values[1] is None:
+        return None
+    modulus = int(first["modulus"])
+    return modulus == int(second["modulus"]) > 0 and (values[0].value - values[1].value) % modulus == 0
 
 
 def _same_ratio(gold: str, answer: str) -> bool | None:

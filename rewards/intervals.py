@@ -1,15 +1,17 @@
 r"""Sets of real numbers as unions of intervals, so that (1, 2), 1 < x < 2 and x \in (1, 2) are one answer in both directions.
 
-An interval is (low, low closed, high, high closed). Inequalities are solved if they are linear in one unknown, or in the absolute value
-of something linear. Simplification: whatever is more than that is not an interval (None), and is compared part by part.
+An interval is (low, low closed, high, high closed). Inequalities are solved if they are polynomials or quotients of polynomials in one unknown,
+or linear in the absolute value of something linear. Those that stand side by side hold together if anything is left of them, else either holds. Simplification: whatever is more than that is not an interval (None), and is compared part by part.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import pairwise
 
-from sympy import Abs, Expr, Integer, Symbol, oo, simplify
+from sympy import Abs, Expr, Integer, Poly, Symbol, nsimplify, oo, simplify, together
 from sympy.core.function import AppliedUndef
 
 from rewards.algebra import Unreadable, formula, same_value
@@ -29,6 +31,7 @@ class Interval:
     high_closed: bool
 
 
+_MAX_DEGREE = 8
 _ALL = Interval(-oo, False, oo, False)
 
 
@@ -63,7 +66,7 @@ def _intervals(node: Node) -> list[Interval] | None:
         return _solved(node)
     if isinstance(node, Union):
         parts = [_intervals(part) for part in node.parts]
-        if any(part is None for part in parts):
+        if any(part is None for part in parts) or not _of_one(node.parts):
             return None
         whole = [interval for part in parts for interval in part or []]
         return whole if node.without is None else _without(whole, node.without)
@@ -76,17 +79,24 @@ def _intervals(node: Node) -> list[Interval] | None:
         return [Interval(point, True, point, True) for point in points] if len(points) == len(node.items) else None
     if node.brackets in ("", "&"):
         parts = [_intervals(item) for item in node.items]
-        if any(part is None for part in parts) or len({str(_unknown_of(item)) for item in node.items}) > 1:
+        if any(part is None for part in parts) or not _of_one(node.items):
             return None
-        if node.brackets == "&":
-            return reduce(_shared, (part or [] for part in parts))
-        return [interval for part in parts for interval in part or []]
+        either = [interval for part in parts for interval in part or []]
+        if node.brackets == "" and not all(end.is_number for interval in either for end in (interval.low, interval.high)):
+            return either
+        both = reduce(_shared, (part or [] for part in parts))
+        return both if node.brackets == "&" or both else either
     if len(node.items) != 2 or not all(isinstance(item, Formula) for item in node.items):
         return None
     low, high = (formula(item.text) for item in node.items if isinstance(item, Formula))
     if low.is_number and high.is_number and not bool(low.evalf() <= high.evalf()):
         return None
     return [Interval(low, node.brackets[0] == "[" and low != -oo, high, node.brackets[1] == "]" and high != oo)]
+
+
+def _of_one(nodes: Sequence[Node]) -> bool:
+    """Whether conditions are about one unknown; sets are about any."""
+    return len({str(_unknown_of(node)) for node in nodes if isinstance(node, Relation)}) < 2
 
 
 def _unknown_of(node: Node) -> Expr | None:
@@ -168,11 +178,31 @@ def _solved_pair(left: Expr, sign: str, right: Expr) -> list[Interval] | None:
         return None if outer is None or sign == "!=" else _unfolded(_half_line(*outer, sign), *inner)
     line = _linear(difference, unknown)
     if line is None:
-        return None
+        return _sign_chart(difference, unknown, sign)
     if sign == "!=":
         point = simplify(-line[1] / line[0])
         return [Interval(-oo, False, point, False), Interval(point, False, oo, False)]
     return [_half_line(*line, sign)]
+
+
+def _sign_chart(difference: Expr, unknown: Expr, sign: str) -> list[Interval] | None:
+    """Where a quotient of polynomials with rational coefficients `sign` 0: its sign between neighbouring zeros."""
+    numerator, denominator = together(nsimplify(difference, rational=True)).as_numer_denom()
+    if not all(side.is_polynomial(unknown) for side in (numerator, denominator)):
+        return None
+    above, below = Poly(numerator, unknown), Poly(denominator, unknown)
+    product = above * below
+    if not product.get_domain().is_Exact or not 0 < product.degree() <= _MAX_DEGREE or not product.domain.is_QQ | product.domain.is_ZZ:
+        return None
+    zeros, poles = sorted(set(product.real_roots())), set(below.real_roots())
+    found = []
+    for low, high in pairwise((-oo, *zeros, oo)):
+        inside = high - 1 if low == -oo else low + 1 if high == oo else (low + high) / 2
+        value = product.as_expr().subs(unknown, inside if inside.is_finite else 0).evalf()
+        if sign == "!=" or (value > 0) == sign.startswith(">"):
+            found.append(Interval(low, False, high, False))
+    points = [] if sign in ("<", ">", "!=") else [Interval(zero, True, zero, True) for zero in zeros if zero not in poles]
+    return found + points
 
 
 def _half_line(slope: Expr, constant: Expr, sign: str) -> Interval:

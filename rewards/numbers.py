@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 
 from rewards.tidy import tidy
 from rewards.units import read_unit
@@ -32,6 +33,8 @@ _CORE = re.compile(
     rf")",
     re.ASCII,
 )
+_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+_AND_DIGIT = re.compile(r"(?<=[a-zA-Z])\s*(?:,|\band\b)?\s*(?=\d)")
 _COMMA = re.compile(r"(?<![\d.,])(\d+),(\d+)(?![\d.,])", re.ASCII)
 _PERCENT = re.compile(
     r"\s*(?:%|\\text\{\s*(?:%|percent|per cent|pct|percentage)\s*\}|\\?\s(?:percent|per cent|pct|percentage)\b)", re.IGNORECASE
@@ -47,6 +50,7 @@ _WORDS = {
     **{f"{ten} {one}": 10 * n + m for n, ten in enumerate(_TENS, start=2) for m, one in enumerate(_SMALL[1:10], start=1)},
     "one hundred": 100, "a hundred": 100,
 }  # fmt: skip
+_DEGREES = ({"angle", "celsius"}, {"angle", "fahrenheit"})  # a bare degree sign may be either's
 _ANSWER = r"(?:the\s+)?(?:final\s+|correct\s+)?answer(?:\s+is)?\s*[:=]?\s+|(?:it|this|that)(?:'s|\s+is)\s+|there\s+(?:is|are)\s+(?:exactly\s+)?(?=\d)"
 _LEAD = re.compile(
     rf"(?:so|thus|hence|therefore)\b,?\s+(?:{_ANSWER})?|{_ANSWER}|(?:about|approximately|approx\.?|\\approx|roughly|around|exactly)\s*(?=[\d.$\\-])",
@@ -134,8 +138,22 @@ def as_number(text: str) -> Number | None:
         percent, rest = True, rest[sign.end() :]
     unit = read_unit(rest.strip(), glued=not rest[:1].isspace())
     if unit is None:
-        return None
+        return _compound(text)
     return Number(-value if match.group("sign") == "-" else value, percent, unit[0], unit[1], places, digits)
+
+
+def _compound(text: str) -> Number | None:
+    """Amounts of one dimension, the largest unit first: "2 hours 30 minutes" is 5/2 hours."""
+    pieces = _AND_DIGIT.split(_TEXT.sub(r" \1 ", text))
+    amounts = [as_number(piece) for piece in pieces] if 1 < len(pieces) < 5 else []
+    read = [amount for amount in amounts if amount is not None and amount.dimension and not amount.percent]
+    if (
+        not read
+        or len(read) < len(pieces)
+        or any(one.factor <= two.factor or one.dimension != two.dimension for one, two in pairwise(read))
+    ):
+        return None
+    return Number(sum(amount.value * amount.factor for amount in read) / read[0].factor, dimension=read[0].dimension, factor=read[0].factor)
 
 
 def close(gold: Fraction, answer: Fraction) -> bool:
@@ -162,7 +180,7 @@ def rounds_to(gold: Number, answer: Fraction, places: int | None = None) -> bool
 def same_number(gold: Number, answer: Number) -> bool:
     """Whether two numbers as written mean the same, by the conventions at the top."""
     kinds = gold.dimension or gold.percent, answer.dimension or answer.percent
-    if all(kinds) and kinds[0] != kinds[1]:
+    if all(kinds) and kinds[0] != kinds[1] and set(kinds) not in _DEGREES:
         return False
     scale = answer.factor / gold.factor if gold.dimension and answer.dimension else Fraction(1)
     value = answer.value * scale

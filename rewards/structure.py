@@ -38,7 +38,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class Union:
-    r"""Sets joined by \cup; `without` is what \setminus takes away."""
+    r"""Sets joined by \cup, or conditions joined by "or"; `without` is what \setminus takes away."""
 
     parts: tuple[Node, ...]
     without: Node | None = None
@@ -136,6 +136,8 @@ def _read_list(text: str, depth: int) -> Node | None:
             pieces = [piece for piece in pieces if piece.strip()]
             if met and pieces:
                 items = tuple(item for piece in pieces for item in _both_signs(read(piece, depth), piece))
+                if len(items) > 1 and _OR.search(text) and all(_is_condition(item) for item in items):
+                    return Union(items)
                 return items[0] if len(items) == 1 else Items("&" if _is_joint(items, text) else "", items)
     return None
 
@@ -147,11 +149,16 @@ def _both_signs(node: Node, text: str) -> tuple[Node, ...]:
 
 def _is_joint(items: tuple[Node, ...], text: str) -> bool:
     r"""Whether conditions hold together: joined by "and", or by commas where one of them only leaves something out (x > 0, x \ne 1)."""
-    signs = [set(item.signs) if isinstance(item, Relation) else set() for item in items]
-    real = [isinstance(item, Relation) and item.signs == ("in",) and item.parts[1] == Formula(r"\mathbb{R}") for item in items]
-    if not all(_ORDER & these or these == {"!="} or whole for these, whole in zip(signs, real, strict=True)):
+    if not all(_is_condition(item) for item in items):
         return False
-    return len(_AND.findall(text)) == len(items) - 1 or ({"!="} in signs and not _OR.search(text))
+    return len(_AND.findall(text)) == len(items) - 1 or any(isinstance(item, Relation) and item.signs == ("!=",) for item in items)
+
+
+def _is_condition(node: Node) -> bool:
+    r"""x > 1, x \ne 1 or x \in \mathbb{R}."""
+    if not isinstance(node, Relation):
+        return False
+    return bool(_ORDER & set(node.signs)) or node.signs == ("!=",) or (node.signs == ("in",) and node.parts[1] == Formula(r"\mathbb{R}"))
 
 
 def _read_relation(text: str, depth: int) -> Node | None:

@@ -135,6 +135,7 @@ def _same(gold: Node, answer: Node) -> bool:
     if definite(gold) or definite(answer):
         return _same_sets(gold, answer)
     gold, answer = _without_membership(gold), _without_membership(answer)
+    gold, answer = _unpacked(gold, beside=answer), _unpacked(answer, beside=gold)
     if isinstance(gold, Relation) and isinstance(answer, Relation):
         return _same_relations(gold, answer)
     if isinstance(gold, Relation) or isinstance(answer, Relation):
@@ -155,11 +156,18 @@ def _same_sets(gold: Node, answer: Node) -> bool:
         return same_intervals(first, second)
     if isinstance(gold, Relation) and isinstance(answer, Relation):
         return _same_chains(gold, answer)
-    if isinstance(gold, Items) and isinstance(answer, Items) and gold.brackets == answer.brackets == "":
-        return _matched(gold.items, answer.items)
-    if isinstance(gold, Union) and isinstance(answer, Union):
-        return gold.without == answer.without and len(gold.parts) == len(answer.parts) and _matched(gold.parts, answer.parts)
-    return False
+    if isinstance(gold, Union) and isinstance(answer, Union) and gold.without != answer.without:
+        return False
+    these, those = _alternatives(gold), _alternatives(answer)
+    conditions = {isinstance(part, Relation) for part in (*these, *those)}  # x < 1 or y > 2 is no union of sets
+    return bool(these) and len(conditions) == 1 and _matched(these, those)
+
+
+def _alternatives(node: Node) -> Sequence[Node]:
+    """The parts of a union, or conditions side by side."""
+    if isinstance(node, Union):
+        return node.parts
+    return node.items if isinstance(node, Items) and node.brackets == "" else ()
 
 
 def _same_chains(gold: Relation, answer: Relation) -> bool:
@@ -180,6 +188,19 @@ def _same_chains(gold: Relation, answer: Relation) -> bool:
 def _without_membership(node: Node) -> Node:
     """S of x in S."""
     return node.parts[1] if isinstance(node, Relation) and node.signs == ("in",) else node
+
+
+def _unpacked(node: Node, *, beside: Node) -> Node:
+    """x = 1, y = 2 of (x, y) = (1, 2), beside something that may have names, too; beside a point it is the point (1, 2)."""
+    named = isinstance(beside, Relation) or (isinstance(beside, Items) and beside.brackets == "")
+    if not (named and isinstance(node, Relation) and node.signs == ("=",)):
+        return node
+    names, values = node.parts
+    if not (isinstance(names, Items) and isinstance(values, Items) and names.brackets == values.brackets == "()"):
+        return node
+    if len(names.items) != len(values.items) or not all(is_name(name) for name in names.items):
+        return node
+    return Items("", tuple(Relation((name, value), ("=",)) for name, value in zip(names.items, values.items, strict=True)))
 
 
 def _stated(node: Node, *, of_quantity: bool = False) -> Node | None:
@@ -203,7 +224,7 @@ def _difference(relation: Relation) -> Expr:
 
 
 def _same_relations(gold: Relation, answer: Relation) -> bool:
-    if compact(gold.text) == compact(answer.text):
+    if gold.text and compact(gold.text) == compact(answer.text):
         return True
     if set(gold.signs) | set(answer.signs) <= {"=", "~"}:
         first, second = statement(gold), statement(answer)
@@ -217,7 +238,7 @@ def _same_relations(gold: Relation, answer: Relation) -> bool:
         return False
     if gold.signs == ("=",):
         return proportional(_difference(gold), _difference(answer)) is not None
-    return compact(gold.text) == compact(answer.text)
+    return False
 
 
 def _free(node: Node) -> bool:
@@ -294,7 +315,8 @@ def _same_items(gold: Node, answer: Node) -> bool:
     names = [[_name_of(item) for item in node.items] for node in (gold, answer)]
     if all(len(set(side)) == len(side) > 1 and None not in side for side in names) and set(names[0]) == set(names[1]):
         return _matched(gold.items, answer.items)
-    first, second = _values(gold.items), _values(answer.items)
+    first = _values(_coordinates(gold, names[0]) if answer.brackets == "()" else gold.items)
+    second = _values(_coordinates(answer, names[1]) if gold.brackets == "()" else answer.items)
     ordered = _is_ordered(gold, names[0]) or _is_ordered(answer, names[1])
     if "{}" in (gold.brackets, answer.brackets):
         if _holds_sets(gold) != _holds_sets(answer):
@@ -307,6 +329,14 @@ def _same_items(gold: Node, answer: Node) -> bool:
     if all(isinstance(item, Items) for item in first):
         return _covered(first, second) and _covered(second, first)
     return len(first) == len(second) and _matched(first, second)
+
+
+def _coordinates(node: Items, names: Sequence[str | None]) -> Sequence[Node]:
+    """Equations of neighbouring letters in the order of the letters, as a point has them: y = 3, x = 2 is (2, 3)."""
+    found = "".join(sorted(name or "" for name in names))
+    if len(found) != len(names) or len(set(found)) < len(names) or ord(found[-1]) - ord(found[0]) >= len(names):
+        return node.items
+    return [item for _, item in sorted(zip(names, node.items, strict=True), key=lambda pair: pair[0] or "")]
 
 
 def _may_be_an_interval(node: Items) -> bool:

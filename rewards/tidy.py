@@ -21,8 +21,11 @@ _UNICODE = {
 }  # fmt: skip
 _RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n", strict=True))
 _RAISED_RUN = re.compile(f"[{''.join(_RAISED)}]+")
+_LOWERED = {chr(0x2080 + digit): str(digit) for digit in range(10)}
+_LOWERED_RUN = re.compile(f"[{''.join(_LOWERED)}]+")
 _UNICODE_RUN = re.compile("|".join(map(re.escape, _UNICODE)))
-_ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|\{([^{}]*)\}|(\w+(?:\.\d+)?))")
+_ROOTS = {"√": r"\sqrt", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]"}
+_ROOT = re.compile(r"([√∛∜])\s*(?:\(([^()]*)\)|\{([^{}]*)\}|(\w+(?:\.\d+)?))")
 
 _NAMES = {
     **dict.fromkeys(("dfrac", "tfrac", "cfrac"), r"\frac"),
@@ -38,6 +41,7 @@ _NAMES = {
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _CHANGES_CLAIM = r"(?:not|no|least|most|more|less|fewer|or|than|never|if|suppose|wrong|false|incorrect|opposite|reciprocal|inverse|negative|minus|half|twice|double|cannot|except|\w*n't)"
 _LEAD_IN = rf"^\\text\{{(?![^{{}}]*\b{_CHANGES_CLAIM}\b)[^{{}}\d\\$]*[a-zA-Z]{{3}}[^{{}}\d\\$]*(?:\b(?:is|are|equals|makes|gets|has)|:)\s*\}}\s*(?=\S)|^\\text\{{\s*exactly\s*\}}"
+_UNIT = r"\\text\{\s*([mghsLVWNJK]|[a-zA-Z]{2,})\s*\}"
 _LATEX = [
     (r"\\(?:left|right)\s*\.|(?<=\\operatorname)\*", ""),
     (r"\\mathbf\s*\{\s*([RZNQC])\s*\}", r"\\mathbb{\1}"),
@@ -47,8 +51,10 @@ _LATEX = [
     (r"\{\s*(\w+)\s*\\choose\s*(\w+)\s*\}", r"\\binom{\1}{\2}"),
     (r"\\(?:textcolor|color)\s*\{[^{}]*\}\s*(?=\S)|\\underline(?=\s*\{)|\\(?:bf|rm|it|large|Large|huge|Huge)(?![a-zA-Z])", ""),
     (r"_\s*\{\s*\\text\{([^{}]*)\}\s*\}", r"_{\1}"),
-    (r"(?<=[\d})])\s*\\text\{([mghsLVWNJK])\}(?!\s*[\w(\\])", r"\\text{ \1}"),  # a unit, not a letter
-    (r"\\text\{((?:[^{}a-zA-Z]|[a-zA-Z](?![a-zA-Z]))*)\}(?<! [mghsLVWNJK]\})", r"\1"),  # no word in it
+    (rf"(?<=[\d}})])(?:\s|\\,)*{_UNIT}\s*/\s*{_UNIT}", r"\\text{ \1/\2}"),
+    (rf"(?<=[\d}})])(?:\s|\\,)*{_UNIT}\s*\\(?:,|cdot)\s*{_UNIT}", r"\\text{ \1 \2}"),
+    (r"(?<=[\d})])(?:\s|\\,)*\\text\{([mghsLVWNJK])\}(?!\s*[\w(\\])", r"\\text{ \1}"),  # a unit, not a letter
+    (r"\\text\{((?:[^{}a-zA-Z]|[a-zA-Z](?![a-zA-Z]))*)\}(?<! [mghsLVWNJK]\})(?<![mghsLVWNJK][/ ][mghsLVWNJK]\})", r"\1"),  # no word in it
     (_LEAD_IN, ""),
     (r"(?<=\S)\s*\\text\s*\{\s*[,(]?\s*(?:since|because)\b(?!.*\b(?:or|not|and)\b).*$", ""),  # a reason
     (r"\^\s*(?:\{\s*\\prime\s*\}|\\prime(?![a-zA-Z]))", "'"),
@@ -72,6 +78,7 @@ _INLINE = re.compile(
 _LONE = re.compile(r"(?<!\\)(?:\\[()\[\]]|\$)")  # an end without its other end
 _TWO = ("$$", r"\(", r"\[")
 _GROUPED = re.compile(r"(?<![\d.])\d{1,3}(?:[\u2062\u2063]\s*\d{3})+(?!\d)")
+_SPACED, _THOUSANDS = re.compile(r"\d, |\d (?:and|or) "), re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d.]|,\d)")  # 1,000, 2,000
 _PLAIN_FUNCTION = re.compile(
     r"(?<![\\a-zA-Z])(sqrt|arcsin|arccos|arctan|sin|cos|tan|cot|sec(?=\s*[(^\\]|\s[a-z]\b)|csc|log|ln|exp|pi|infinity|infty|inf)(?![a-zA-Z])"
 )
@@ -135,8 +142,9 @@ def tidy(text: str) -> str:
         lambda match: f" {match.group()[2 if match.group()[:2] in _TWO else 1 : -2 if match.group()[:2] in _TWO else -1]} ", _money(text)
     )
     text = _LONE.sub(lambda match: r"\$", text)
-    text = re.sub(r"(?<![\w}])'([^']*)'(?!\w)", r"\1", text)
-    text = _ROOT.sub(lambda match: rf"\sqrt{{{next(group for group in match.groups() if group is not None)}}}", text)
+    text = re.sub(r"(?<![\w}])(['\"])([^'\"]*)\1(?!\w)", r"\2", text)
+    text = _ROOT.sub(lambda match: f"{_ROOTS[match.group(1)]}{{{next(group for group in match.groups()[1:] if group is not None)}}}", text)
+    text = _LOWERED_RUN.sub(lambda match: f"_{{{''.join(map(_LOWERED.__getitem__, match.group()))}}}", text)
     text = _RAISED_RUN.sub(lambda match: f"^{{{''.join(map(_RAISED.__getitem__, match.group()))}}}", text)
     text = _UNICODE_RUN.sub(lambda match: _UNICODE[match.group()], text)
     text = re.sub(r"\{\s*,\s*\}", "\u2063", _SIGN.sub(lambda match: _SIGNS[match.group()], text))
@@ -150,6 +158,8 @@ def tidy(text: str) -> str:
     text = re.sub(r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
     text = _SQRT.sub(r"\\sqrt{\1}", _FRAC.sub(_frac, text))
     text = " ".join(text.split()).strip(" ;:").lstrip("= ")
+    if _SPACED.search(text):
+        text = _THOUSANDS.sub(lambda match: match.group().replace(",", ""), text)
     return _ungrouped(re.sub(r"(?<![\\.])[.,]+$", "", text).strip())
 
 

@@ -1,8 +1,8 @@
 r"""Units of measurement: what stands behind a number, as a dimension and a factor.
 
-"cm" is (length, 1/100), "\text{ cm}^2" is (length^2, 1/10000), "km/h" is (length/time, ...): products and quotients of units with whole
-powers. Known units of one dimension are converted, known units of two dimensions differ, and a unit on one side only, or a noun
-("20 cups of feed"), says nothing.
+"cm" is (length, 1/100), "\text{ cm}^2" is (length^2, 1/10000), "N" is (mass length/time^2, 1000): products and quotients of metres, seconds,
+grams, amperes and what else is countable, with whole powers. Known units of one dimension are converted, known units of two dimensions
+differ, and a unit on one side only, or a noun ("20 cups of feed"), says nothing.
 """
 
 from __future__ import annotations
@@ -19,17 +19,21 @@ _TABLE = {
     "time": "1 s sec second|60 min minute|3600 h hr hour|86400 day|604800 week",
     "month": "1 month|12 yr year",
     "mass": "1/1000 mg milligram|1 g gram|1000 kg kilogram|1000000 ton tonne|45359237/100000 lb pound|45359237/1600000 oz ounce",
-    "volume": "1/1000 mL ml milliliter millilitre|1 L liter litre",
-    "gallon": "1/8 pint|1/4 quart|1 gal gallon",
+    "length^2": "10000 hectare|40468564224/10000000 acre",
+    "length^3": "1/1000000 mL ml milliliter millilitre|1/1000 L liter litre"
+    "|473176473/1000000000000 pint|946352946/1000000000000 quart|3785411784/1000000000000 gal gallon",
     "money": "1 dollar usd USD buck|1/100 cent penny pennies ¢",
     "euro": "1 euro", "sterling": "1 pounds\\ sterling", "yen": "1 yen", "rupee": "1 rupee Rs", "yuan": "1 yuan RMB", "ruble": "1 ruble rouble",
     "angle": "1 ^\\circ degree deg",
     "celsius": "1 ^\\circ\\ C ^\\circC degrees\\ Celsius", "fahrenheit": "1 ^\\circ\\ F ^\\circF degrees\\ Fahrenheit",
     "length/time": "1609344/3600000 mph|1000/3600 kph",
-    "energy": "1 J joule|1000 kJ kilojoule|1/10000000 erg|1602176634/10000000000000000000000000000 eV|1602176634/10000000000000000000000 MeV",
-    "temperature": "1 K kelvin", "amount": "1 mol mole|1/1000 mmol", "pressure": "1 Pa pascal|1000 kPa|101325 atm", "resistance": "1 \\Omega ohm",
-    "astronomical": "1 AU", "radian": "1 rad radian", "charge": "1 coulomb", "field": "1 tesla",
-    "force": "1 N newton", "power": "1 W watt|1000 kW kilowatt", "voltage": "1 V volt", "frequency": "1 Hz hertz", "current": "1 ampere amp",
+    "mass length/time^2": "1000 N newton|1000000 kN",
+    "mass length^2/time^2": "1000 J joule|1000000 kJ kilojoule|1000000000 MJ megajoule|3600000000 kWh|4184000 kcal|1/10000 erg"
+    "|1602176634/10000000000000000000000000 eV|1602176634/10000000000000000000 MeV",
+    "mass length^2/time^3": "1000 W watt|1000000 kW kilowatt", "mass/length time^2": "1000 Pa pascal|1000000 kPa|101325000 atm",
+    "current": "1 ampere amp", "current time": "1 coulomb", "mass/current time^2": "1000 tesla",
+    "mass length^2/current time^3": "1000 V volt", "mass length^2/current^2 time^3": "1000 \\Omega ohm", "/time": "1 Hz hertz",
+    "temperature": "1 K kelvin", "amount": "1 mol mole|1/1000 mmol", "astronomical": "1 AU", "radian": "1 rad radian",
     "": "1 unit",
 }  # fmt: skip
 _COMMAND = re.compile(r"\\text\{((?:[^{}]|\{[^{}]*\})*)\}")
@@ -42,7 +46,7 @@ _PLAIN_LETTERS = re.compile(
     r"[mgshL]|m\s*\^\s*\{?[23]\}?|[mghsLVWNJ]\s*/\s*[mghsL]\s*(?:\^\s*\{?[23]\}?)?"
 )  # "3 m" is a length, "3 s^2" and "3 m g" formulas
 _WORD = re.compile(r"[a-z][a-z'-]+", re.IGNORECASE)
-# words that make another number of it, or another claim
+# no noun of things counted: numerals, operations, and the small words by which something else is said of a number
 _CHANGES = re.compile(
     r"hundred|thousand|million|billion|trillion|dozen|half|halves|squared|cubed|factorial|times|plus|minus|more|less|fewer|or|and|to|than|if"
     r"|isn't|aren't|cannot|can|can't|is|are|was|were|wrong|incorrect|false|invalid|impossible|below|under|above|beyond"
@@ -81,9 +85,10 @@ def _single(text: str) -> tuple[Counter[str], Fraction] | None:
         return None
     dimension, factor = found
     powers: Counter[str] = Counter()
-    for sign, name in zip((1, -1), dimension.split("/"), strict=False):
-        powers[name] = sign * power
-    return Counter({name: n for name, n in powers.items() if name}), factor**power
+    for sign, side in zip((1, -1), dimension.split("/"), strict=False):
+        for name, _, times in (one.partition("^") for one in side.split()):
+            powers[name] = sign * power * int(times or 1)
+    return powers, factor**power
 
 
 def _product(text: str) -> tuple[dict[str, int], Fraction] | None:
@@ -142,5 +147,7 @@ def read_unit(text: str, *, glued: bool) -> tuple[str, Fraction] | None:
     if (glued and not inside) or len(words) > 12 or not all(_WORD.fullmatch(word) or re.fullmatch("[A-Z]", word) for word in plain if word):
         return None
     if (len(plain[0]) < 3 and not inside) or plain[0].isupper() or any(_CHANGES.fullmatch(word.lower()) for word in plain):
+        return None
+    if len(plain) == 1 and len(plain[0]) > 4 and plain[0].endswith("ed"):  # "5 doubled", "5 discarded": nothing is counted
         return None
     return known_unit(plain[0]) or ("", Fraction(1))

@@ -62,12 +62,20 @@ def is_choice(text: str) -> bool:
 
 
 def _letters(text: str) -> str:
-    """The letters of several choices, in alphabetical order: "ACD" of "ACD" and "(A), (C) and (D)"; "" if the text is not that."""
+    """The letters of several choices: "ACD" of "ACD" and "(A), (C) and (D)"; "" if the text is not that."""
     plain = unwrapped(text)
     letters = re.sub(r"[^A-J]", "", plain) if _LETTERS.fullmatch(plain) else ""
-    if len(set(letters)) < len(letters) or (plain == letters and "".join(sorted(letters)) != letters):
-        return ""
-    return "".join(sorted(letters))
+    return letters if len(set(letters)) == len(letters) > 1 else ""
+
+
+def _same_letters(gold: str, answer: str) -> bool | None:
+    """Decides between letters of several choices. A gold that is not in alphabetical order is a ranking; "BAD" is a word."""
+    letters, others = _letters(gold), _letters(answer)
+    if not letters or not others or (letters == tidy(gold) and "".join(sorted(letters)) != letters):
+        return None
+    if letters == others or ("".join(sorted(letters)) == letters == "".join(sorted(others))):
+        return True
+    return False if set(letters) == set(others) else None
 
 
 def _parts(text: str) -> list[tuple[str, str]]:
@@ -88,8 +96,8 @@ def choices_rule(gold: str, answer: str) -> bool | None:
 
     One who names several has not chosen, but where the gold names several ("ACD"), the same letters are right. "e" and "i" are numbers.
     """
-    if len(_letters(gold)) > 1 and _letters(gold) == _letters(answer):
-        return True
+    if (several := _same_letters(gold, answer)) is not None:
+        return several
     if (parts := _parts(gold)) and (others := _parts(answer)):
         same = [
             label == other_label and _same_option(part, other) for (label, part), (other_label, other) in zip(parts, others, strict=False)
