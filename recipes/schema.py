@@ -137,6 +137,17 @@ class FunctionTerm(Section):
     name: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] = Field(..., description="`module:function`.")
     weight: float = Field(1.0, description="Factor.")
     gate: Literal["none", "right"] = Field("none", description="`right`: counts for right answers only.")
+    low: float = Field(
+        0.0,
+        description="Least that the function returns; a smaller value stops the run. From `low` and `high` follows whether right beats wrong.",
+    )
+    high: float = Field(1.0, description="Most that the function returns; a larger value stops the run.")
+
+    @model_validator(mode="after")
+    def _low_is_below_high(self) -> FunctionTerm:
+        if self.low > self.high:
+            raise ValueError(f"low: {self.low:g} is above high {self.high:g}")
+        return self
 
 
 RewardTerm = Annotated[VerdictTerm | TruncateTerm | FormatTerm | FunctionTerm, Field(discriminator="kind")]
@@ -380,13 +391,7 @@ class Recipe(Section):
             raise ValueError("learner.zero_stage: 0 with model.dtype bf16 would train without fp32 master weights; use 1 or more")
         if not any(term.kind == "verdict" for term in self.reward):
             raise ValueError("reward: no verdict term: nothing would tell right from wrong")
-        worth = sum(term.weight for term in self.reward if term.kind == "verdict")
-        ungated = sum(term.weight for term in self.reward if term.kind == "format" and term.gate == "none")
-        kept = min([worth, *(term.keep * worth for term in self.reward if term.kind == "truncate")])
-        if ungated and ungated >= kept:
-            raise ValueError(
-                f"reward: well-formed wrong answers earn {ungated:g}, right ones beyond their limit {kept:g}: right must beat wrong; gate the format term (gate: right) or lower its weight"
-            )
+        self._right_beats_wrong()
         if self.stages != [stage for stage in ("sft", "rl", "eval") if stage in self.stages]:
             raise ValueError(f"stages: {self.stages}: each at most once, in the order sft, rl, eval")
         if sum(term.kind == "truncate" for term in self.reward) > 1:
@@ -396,3 +401,21 @@ class Recipe(Section):
         if "sft" in self.stages and self.model.path != "tiny":
             raise ValueError("stages: sft makes the tiny reasoner; with model.path set there is nothing to cold-start")
         return self
+
+    def _right_beats_wrong(self) -> None:
+        """The least reward of a right answer is above the most of a wrong one, or equal to it where `truncate` keeps nothing (P13)."""
+        worth = sum(term.weight for term in self.reward if isinstance(term, VerdictTerm))
+        functions = [
+            (term.gate, sorted((term.weight * term.low, term.weight * term.high))) for term in self.reward if isinstance(term, FunctionTerm)
+        ]
+        wrong = sum(term.weight for term in self.reward if isinstance(term, FormatTerm) and term.gate == "none")
+        wrong += sum(most for gate, (_, most) in functions if gate == "none")
+        least = sum(min(least, 0.0) if gate == "right" else least for gate, (least, _) in functions)
+        keep = min((term.keep for term in self.reward if isinstance(term, TruncateTerm)), default=1.0)
+        penalty = self.budget.cut_penalty if self.budget.cut == "penalise" else 0.0
+        right = keep * worth + least - penalty
+        if worth + least <= wrong or right < wrong or (right == wrong and keep):
+            raise ValueError(
+                f"reward: wrong answers may earn {wrong:g}, right ones no more than {right:g}: right must beat wrong; "
+                "gate format and function terms (gate: right), narrow a function's low and high, or lower weights or budget.cut_penalty"
+            )

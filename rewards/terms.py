@@ -92,6 +92,16 @@ def _function_scores(
     return np.array([float(score) for score in scores])
 
 
+def _check_range(term: FunctionTerm, scores_G: np.ndarray, ids: Sequence[str]) -> None:
+    """A score outside of what the recipe says could put a wrong answer before a right one. NaN and infinity are learner.nonfinite's."""
+    for id_, score in zip(ids, scores_G, strict=True):
+        if math.isfinite(score) and not term.low <= score <= term.high:
+            raise ValueError(
+                f"reward function {term.name}: returned {score:g} for rollout {id_}, outside of {term.low:g} to {term.high:g}; "
+                "correct the function, or the term's low and high"
+            )
+
+
 def _number(score: Any) -> bool:
     """Whether it is a number, NaN and infinity included, which learner.nonfinite decides on; a function may have returned anything."""
     try:
@@ -129,7 +139,7 @@ def rewards(
             TRL's trainer_state, log_extra and log_metric are not handed over.
 
     Raises:
-        ValueError: a function cannot be loaded, or returned anything but one number for each completion.
+        ValueError: a function cannot be loaded, or returned anything but one number between its bounds for each completion.
     """
     verdict_G = sum(term.weight for term in terms if isinstance(term, VerdictTerm)) * right_G.astype(float)
     out: dict[str, np.ndarray] = {}
@@ -144,7 +154,9 @@ def rewards(
             value_G = term.weight * np.array([well_formed(text, opened=opened) for text in completions], dtype=float)
         else:
             name = term.name
-            value_G = term.weight * _function_scores(name, prompt, completions, completion_ids, columns, ids)
+            scores_G = _function_scores(name, prompt, completions, completion_ids, columns, ids)
+            _check_range(term, scores_G, ids)
+            value_G = term.weight * scores_G
         if isinstance(term, FormatTerm | FunctionTerm) and term.gate == "right":
             value_G = np.where(right_G, value_G, 0.0)
         out[name] = out[name] + value_G if name in out else value_G

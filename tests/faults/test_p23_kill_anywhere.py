@@ -17,7 +17,7 @@ import pytest
 from tests.faults.killer import POINTS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-STEPS = 8
+STEPS = 20
 
 # Which call to die in, counted in each process from its start or resume; behind it, where that leaves the run.
 COUNTS = {
@@ -25,12 +25,12 @@ COUNTS = {
     "mid-rollout": 5,
     "between-save-and-prune": 1,  # step-2 is the newest checkpoint
     "mid-verdict": 4,
-    "between-metrics-and-checkpoint": 4,  # steps 2 to 5 are recorded, step-4 is the newest checkpoint
-    "mid-backward": 2,
-    "mid-push": 3,
-    "between-update-and-push": 3,  # step-6 is the newest checkpoint
-    "before-the-update": 1,
-    "between-samples-and-metrics": 2,  # in the last step
+    "between-metrics-and-checkpoint": 6,  # steps 2 to 7 are recorded, step-6 is the newest checkpoint
+    "mid-backward": 3,  # in step 8, step-8 is the newest
+    "mid-push": 4,  # behind step 10, step-10 is the newest
+    "between-update-and-push": 5,  # in step 14, step-14 is the newest
+    "before-the-update": 2,  # in step 15
+    "between-samples-and-metrics": 6,  # in the last step
     "mid-save": 1,  # of the last checkpoint
     "after-the-last-step": 1,
 }
@@ -43,7 +43,7 @@ ACTORS = (
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seven problems, so that a run of eight steps of three prompts passes the end of the data several times."""
+    """Seven problems, so that a run of twenty steps of three prompts passes the end of the data several times."""
     path = tmp_path_factory.mktemp("data") / "problems.jsonl"
     path.write_text("".join(json.dumps({"problem": f"{n} + {n + 1}", "answer": str(2 * n + 1)}) + "\n" for n in range(1, 8)))
     return path
@@ -54,7 +54,7 @@ def arguments(checkpoint: Path, runs: Path, data: Path, *more: str) -> list[str]
         "train", "quickstart", "name=run", f"model.path={checkpoint}", f"data.train={data}", "stages=[rl]", "engine.kind=reference",
         "engine.count=1", "sampler.prompts=3", "sampler.group_size=2", "sampler.max_refills=1", "budget.limit=12", "budget.cut_stop=1.0",
         f"train.steps={STEPS}", "train.checkpoint_every=2", "train.samples_per_step=100", "sampler.keep_groups=shaped",
-        "reward=[{kind: verdict}, {kind: function, name: 'tests.faults.by_length:by_length', weight: 1.0}]",
+        "reward=[{kind: verdict}, {kind: function, name: 'tests.faults.by_length:by_length', weight: 0.5, low: -1, high: 0.3}]",
         "objective.entropy.coef=0.01", "objective.entropy.target=2.0", "judge.workers=1",
         "learner.ranks=1", "learner.threads=1", "publish.check_every=3", "--runs", str(runs), *more,
     ]  # fmt: skip

@@ -194,7 +194,7 @@ def test_a_reward_function_that_plan_accepts_gets_every_column_that_plan_checked
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ValueError, match="reward function column_rewards:short: got an unexpected keyword argument 'level'"):
         load_function("column_rewards:short")
-    scorer = Scorer(judge, template(), [FunctionTerm(kind="function", name="column_rewards:listed")], Budget(limit=40))
+    scorer = Scorer(judge, template(), [FunctionTerm(kind="function", name="column_rewards:listed", high=9)], Budget(limit=40))
     request = Request("r", Problem("p", "q", "42", level=3), (1,), 2, 40, 1.0, 1.0, 0)
     group = scorer.finish(scorer.begin(request, [response("42"), response("1")]))
     assert [rollout.reward for rollout in group.rollouts] == [5, 5]
@@ -288,7 +288,8 @@ def test_p07_cut_rollouts_are_rewarded_by_the_policy_that_the_recipe_names(judge
     def script(request: Request) -> list[Completion]:
         return [response(request.problem.answer), response("-1"), response("1", 40, finish="length"), response("1", 40, finish="length")]
 
-    steps, stream = collector(ScriptedPool(script), judge, budget={"limit": 40, "cut": cut}, advantage={"scale": "none"})
+    changes = {"budget": {"limit": 40, "cut": cut}, "advantage": {"scale": "none"}, "reward": [{"kind": "verdict"}]}
+    steps, stream = collector(ScriptedPool(script), judge, **changes)
     groups = steps.next().groups
     assert [[rollout.reward for rollout in group.rollouts] for group in groups] == [rewards] * 4
     [rows] = prepare(groups, stream.recipe).updates

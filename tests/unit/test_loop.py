@@ -31,7 +31,10 @@ def recipe(checkpoint: Path, **changes: object) -> Recipe:
         "data": {"max_prompt_tokens": 64},
         "sampler": {"prompts": 2, "group_size": 4, "keep_groups": "all"},
         "budget": {"limit": 4, "cut_stop": 1.0},
-        "reward": [{"kind": "verdict"}, {"kind": "function", "name": "tests.faults.by_length:by_length"}],
+        "reward": [
+            {"kind": "verdict"},
+            {"kind": "function", "name": "tests.faults.by_length:by_length", "weight": 0.5, "low": -1, "high": 0.3},
+        ],
         "engine": {"kind": "reference"},
         "train": {"steps": 3, "checkpoint_every": 1, "samples_per_step": 100},
         "eval": {"data": []},

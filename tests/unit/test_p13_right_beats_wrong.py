@@ -74,10 +74,22 @@ def test_p13_right_beats_wrong_and_length_never_pays_a_wrong_answer(name: str, r
         ("reward=[{kind: verdict}, {kind: truncate}, {kind: truncate}]", "two truncate terms"),
         (
             "reward=[{kind: verdict}, {kind: truncate}, {kind: format, weight: 0.01}]",
-            "right ones beyond their limit 0: right must beat wrong",
+            "wrong answers may earn 0.01, right ones no more than 0: right must beat wrong",
         ),
         ("reward=[{kind: verdict}, {kind: truncate, keep: 0.1}, {kind: format, weight: 0.1}]", "right must beat wrong"),
         ("advantage.boost=-0.1", "advantage.boost"),
+        ("reward=[{kind: verdict}, {kind: function, name: 'own:f'}]", "wrong answers may earn 1, right ones no more than 1:"),
+        (
+            "reward=[{kind: verdict}, {kind: function, name: 'own:f', low: -1, high: 0}]",
+            "wrong answers may earn 0, right ones no more than 0:",
+        ),
+        (
+            "reward=[{kind: verdict}, {kind: function, name: 'own:f', gate: right, low: -1}]",
+            "right ones no more than 0: right must beat wrong",
+        ),
+        ("reward=[{kind: verdict}, {kind: function, name: 'own:f', weight: -1.0}]", "wrong answers may earn 0, right ones no more than 0:"),
+        ("reward=[{kind: verdict}, {kind: truncate}, {kind: function, name: 'own:f', gate: right, low: -0.1}]", "no more than -0.1"),
+        ("budget.cut=penalise", "right ones no more than -0.5"),
     ],
 )
 def test_p13_a_recipe_in_which_wrong_could_win_is_refused(change: str, message: str):

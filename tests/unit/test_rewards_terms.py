@@ -143,7 +143,7 @@ def own_module(tmp_path, monkeypatch):
 
 
 def test_a_trl_reward_function_is_called_with_strings_ids_and_repeated_columns(own_module):
-    term = FunctionTerm(kind="function", name="own_rewards:length", weight=2)
+    term = FunctionTerm(kind="function", name="own_rewards:length", weight=2, high=3)
     out = group([VERDICT, term], [1, 0], completions=["abc", "a"], columns={"answer": "7", "problem": "?"})
     assert {name: values.tolist() for name, values in out.items()} == {"verdict": [1, 0], "own_rewards:length": [6, 2]}
 
@@ -169,6 +169,19 @@ def test_a_wrong_number_of_rewards_is_an_error(own_module, name, what):
 def test_a_reward_that_is_not_finite_is_for_the_recipe_to_decide_on(own_module, name):
     value = group([FunctionTerm(kind="function", name=f"own_rewards:{name}")], [1, 1])[f"own_rewards:{name}"][1]
     assert not np.isfinite(value)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"), [(0, 2, "3 for rollout id0, outside of 0 to 2"), (2, 3, "1 for rollout id1, outside of 2 to 3")]
+)
+def test_p13_a_reward_outside_of_its_bounds_names_its_rollout(own_module, low, high, said):
+    with pytest.raises(ValueError, match=f"reward function own_rewards:length: returned {said}; correct the function"):
+        group(
+            [FunctionTerm(kind="function", name="own_rewards:length", low=low, high=high)],
+            [1, 1],
+            completions=["abc", "a"],
+            columns={"answer": "7"},
+        )
 
 
 def test_an_array_of_rewards_will_do(own_module):
