@@ -361,6 +361,9 @@ def _method_warnings(recipe: Recipe) -> Iterator[str]:
         yield f"objective.clip_low: {objective.clip_low:g} hardly ever binds a ratio that is a mean over a rollout; GSPO uses 3e-4 and 4e-4"
     if recipe.advantage.centre == "leave_one_out" and recipe.advantage.scale == "group":
         yield "advantage: the group's spread cancels the factor of leave_one_out, so this is GRPO; RLOO is scale: none"
+    for term in recipe.reward:
+        if isinstance(term, FunctionTerm) and term.gate == "none":
+            yield f"reward: {term.name} counts for wrong answers, too: if it looks at length, it pays them for theirs; gate: right rules that out"
     if kl.coef and kl.where == "reward":
         yield "objective.kl.where: reward takes the penalty off right and wrong answers alike, so a large one can make a right answer worth less than a wrong one"
     shaped = any(term.kind == "function" for term in recipe.reward)

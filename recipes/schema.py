@@ -97,7 +97,7 @@ class Budget(Section):
         "score",
         description="Rollouts cut off at the limit: rewarded by the terms like any other, kept out of the loss and its denominators, or given `cut_penalty`.",
     )
-    cut_penalty: Positive = Field(0.5, description="Taken off the reward of cut rollouts under `cut: penalise`.")
+    cut_penalty: Positive = Field(0.5, description="Taken off the reward of cut rollouts that are not right under `cut: penalise`.")
     cut_stop: Share = Field(
         0.95, description="A first step with a larger share of cut rollouts stops the run: the limit does not fit the model."
     )
@@ -405,17 +405,14 @@ class Recipe(Section):
     def _right_beats_wrong(self) -> None:
         """The least reward of a right answer is above the most of a wrong one, or equal to it where `truncate` keeps nothing (P13)."""
         worth = sum(term.weight for term in self.reward if isinstance(term, VerdictTerm))
-        functions = [
-            (term.gate, sorted((term.weight * term.low, term.weight * term.high))) for term in self.reward if isinstance(term, FunctionTerm)
-        ]
+        functions = [term for term in self.reward if isinstance(term, FunctionTerm)]
+        least = sum(min(term.weight * term.low, term.weight * term.high) for term in functions)
         wrong = sum(term.weight for term in self.reward if isinstance(term, FormatTerm) and term.gate == "none")
-        wrong += sum(most for gate, (_, most) in functions if gate == "none")
-        least = sum(min(least, 0.0) if gate == "right" else least for gate, (least, _) in functions)
+        wrong += sum(max(term.weight * term.low, term.weight * term.high) for term in functions if term.gate == "none")
         keep = min((term.keep for term in self.reward if isinstance(term, TruncateTerm)), default=1.0)
-        penalty = self.budget.cut_penalty if self.budget.cut == "penalise" else 0.0
-        right = keep * worth + least - penalty
+        right = keep * worth + least
         if worth + least <= wrong or right < wrong or (right == wrong and keep):
             raise ValueError(
                 f"reward: wrong answers may earn {wrong:g}, right ones no more than {right:g}: right must beat wrong; "
-                "gate format and function terms (gate: right), narrow a function's low and high, or lower weights or budget.cut_penalty"
+                "gate format and function terms (gate: right), narrow a function's low and high, or lower weights"
             )

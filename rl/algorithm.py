@@ -44,7 +44,7 @@ def prepare(groups: Sequence[Group], recipe: Recipe, reference: Logprobs | None 
     kl = recipe.objective.kl
     if kl.coef and kl.where == "reward" and reference is not None:
         _take_off_kl(groups, kl, reference)
-    groups, left_out = _finite(groups, recipe.learner.nonfinite)
+    groups, left_out = finite(groups, recipe.learner.nonfinite)
     if not groups:
         return Batch(
             [],
@@ -130,8 +130,12 @@ def _take_off_kl(groups: Sequence[Group], settings: Kl, reference: Logprobs) -> 
         rollout.reward = sum(rollout.terms.values())
 
 
-def _finite(groups: Sequence[Group], policy: str) -> tuple[list[Group], int]:
-    """Groups of finite numbers only, and how many others there are."""
+def finite(groups: Sequence[Group], policy: str) -> tuple[list[Group], int]:
+    """Groups of finite rewards and engine logprobs only, and how many others there are.
+
+    Raises:
+        NonFinite: there are others, and the policy is "stop"; the first is named.
+    """
     faults = [next(filter(None, map(_fault, group.rollouts)), None) for group in groups]
     named = [f"problem {group.problem.id}, {fault}" for group, fault in zip(groups, faults, strict=True) if fault]
     if named and policy == "stop":

@@ -34,6 +34,12 @@ def check_gaps(rows: Sequence[Row], learner_logp: Mapping[str, np.ndarray], tole
     """
     if not rows:
         return {}
+    for row in rows:
+        bad_T = np.flatnonzero(~np.isfinite(learner_logp[row.id]))
+        if len(bad_T):
+            raise GateError(
+                f"rollout {row.id}: the learner's logprob of token {bad_T[0]} is {learner_logp[row.id][bad_T[0]]}: its weights are broken"
+            )
     gap_N = np.concatenate([np.abs(learner_logp[row.id] - row.engine_logp) for row in rows])
     place_N = np.concatenate([np.arange(len(row.ids)) for row in rows])
     bucket_N = np.searchsorted(_STARTS, place_N, side="right") - 1

@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from recipes.loader import recipe_hash
 from recipes.schema import Recipe
 from rl import algorithm, checkpoint
@@ -49,9 +47,9 @@ def train(
                 refuse_cut(collected.metrics["truncated"] or 0.0, recipe)
             progress.phase("update")
             gaps: dict[str, float | None] = {}
+            sound, _ = algorithm.finite(collected.sampled, recipe.learner.nonfinite)  # all of them: also what does not train is named
             if step == first or step % recipe.publish.check_every == 0:
-                rows = algorithm.rows_of(collected.sampled)  # all of them: also a step that trains nothing is checked
-                rows = [row for row in rows if np.isfinite(row.engine_logp).all()]  # prepare names the others, if their groups train
+                rows = algorithm.rows_of(sound)  # also a step that trains nothing is checked
                 gaps = check_gaps(rows, learner.logprobs(rows), recipe.publish.tolerance)
             batch = algorithm.prepare(collected.groups, recipe, learner.reference_logprobs)
             prepared = time.monotonic()

@@ -1,4 +1,4 @@
-"""Hand numbers are from core.md 1.9 (T1) and 6.1; the bounds are promise P4."""
+"""Hand numbers: DLER (arXiv 2510.15110) on eight rollouts, and R = [1, 0, 0, 0] under every estimator; the bounds are promise P4."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def lone(winner, losers, peers, failure):
         ({"scale": "batch_tokens"}, lone(2.5400, -0.1270, 1.2065, -1.4605)),
         ({"scale": "batch_rewards", "ddof": 1}, lone(1.4029, -0.4676, 0.4676, -1.4029)),
         ({"scale": "batch_tokens", "ddof": 1, "boost": 0.1}, lone(2.6339, -0.1267, 1.3036, -1.4570)),
-        ({"scale": "none", "centre": "leave_one_out"}, lone(1, -1 / 3, 1 / 3, -1)),  # core.md 6.1
+        ({"scale": "none", "centre": "leave_one_out"}, lone(1, -1 / 3, 1 / 3, -1)),
     ],
 )
 def test_every_estimator_gives_its_published_numbers(settings, expected):
     np.testing.assert_allclose(run(REWARD, TOKENS, REWARD == 1, **settings), expected, atol=1e-4)
 
 
-def test_the_statistics_behind_the_token_weighted_numbers():  # core.md 1.9, T1: token mean -.20238
+def test_the_statistics_behind_the_token_weighted_numbers():  # token mean -.20238
     centred_PG = centre(REWARD, "group", ALL)
     advantage_PG = scale(centred_PG, "batch_tokens", TOKENS, REWARD, ddof=1, kept_PG=ALL)
     assert np.average(centred_PG, weights=TOKENS) == pytest.approx(-0.20238, abs=1e-5)
@@ -67,7 +67,7 @@ def test_dler_normalises_over_the_batch_not_the_group():
     assert ratio == pytest.approx(0.75 / 0.5)  # under the group's spread it would be 1.7321 / 1
 
 
-def test_one_right_of_sixteen_is_blown_up_by_the_group_spread_only():  # core.md 1.3: 3.873 against .9375
+def test_one_right_of_sixteen_is_blown_up_by_the_group_spread_only():  # 3.873 against .9375
     reward_PG = np.zeros((1, 16))
     reward_PG[0, 0] = 1
     assert run(reward_PG, scale="group")[0, 0] == pytest.approx(3.873, abs=1e-3)
@@ -75,7 +75,7 @@ def test_one_right_of_sixteen_is_blown_up_by_the_group_spread_only():  # core.md
     assert run(1 - reward_PG, scale="group")[0, 0] == pytest.approx(-3.873, abs=1e-3)
 
 
-def test_the_boost_reads_correctness_not_reward():  # core.md 1.6: truncated right answers are boosted too
+def test_the_boost_reads_correctness_not_reward():  # truncated right answers are boosted too
     right_PG = np.array([[True, True, False, False], [True, True, True, False]])
     plain_PG = run(REWARD, TOKENS, right_PG)
     np.testing.assert_allclose(run(REWARD, TOKENS, right_PG, boost=0.1) - plain_PG, 0.1 * right_PG, atol=1e-12)
@@ -103,7 +103,7 @@ def test_p04_a_flat_group_stays_exactly_zero_beside_a_live_one(kind, spread):
 
 
 @pytest.mark.parametrize(("p", "G", "share"), [(0.1, 4, 0.6562), (0.9, 8, 0.4305), (0.1, 16, 0.1853), (0.5, 4, 0.125), (0.5, 8, 0.0078)])
-def test_flat_groups_are_as_frequent_as_binary_rewards_make_them(p, G, share):  # core.md 1.9, T6: p^G + (1-p)^G
+def test_flat_groups_are_as_frequent_as_binary_rewards_make_them(p, G, share):  # p^G + (1-p)^G
     outcome_PG = (np.arange(2**G)[:, None] >> np.arange(G)) & 1  # every group there is, once
     chance_P = np.where(outcome_PG, p, 1 - p).prod(axis=1)
     teaches_nothing_P = (run(outcome_PG, scale="batch") == 0).all(axis=1)

@@ -29,7 +29,7 @@ def recipe(updates: int) -> Recipe:
 def test_dler_rows_carry_the_hand_computed_advantages_and_sum_to_one_denominator():
     groups = [group(0, [1, 0, 0, 0], [10, 40, 40, 40]), group(1, [1, 1, 1, 0], [10, 10, 20, 40])]
     [rows] = prepare(groups, recipe(1)).updates
-    expected = [1.7321, -0.5774, -0.5774, -0.5774, 0.5774, 0.5774, 0.5774, -1.7321]  # core.md 1.9, T1
+    expected = [1.7321, -0.5774, -0.5774, -0.5774, 0.5774, 0.5774, 0.5774, -1.7321]  # arXiv 2510.15110
     np.testing.assert_allclose([row.advantage for row in rows], expected, atol=1e-4)
     np.testing.assert_allclose([rollout.advantage for item in groups for rollout in item.rollouts], expected, atol=1e-4)
     assert sum(row.weight * len(row.ids) for row in rows) == pytest.approx(1.0)
@@ -86,7 +86,7 @@ def test_p07_a_first_step_of_cut_rollouts_stops_the_run_with_the_remedy():
 @pytest.mark.parametrize(
     ("others", "rows", "weight"), [("drop", ["0-0", "0-1", "0-2"], 1 / 60), ("zero", [f"0-{i}" for i in range(4)], 1 / 100)]
 )
-def test_what_is_not_selected_is_left_out_or_stays_with_advantage_zero(others, rows, weight):  # core.md 5.10
+def test_what_is_not_selected_is_left_out_or_stays_with_advantage_zero(others, rows, weight):
     select = {"rollouts": "shortest", "keep": 3, "others": others}
     batch = prepare([group(0, [1, 1, 0, 1], [10, 30, 20, 40])], settings(select=select, advantage={"scale": "group"}))
     assert [row.id for row in batch.updates[0]] == rows

@@ -288,8 +288,7 @@ def test_p07_cut_rollouts_are_rewarded_by_the_policy_that_the_recipe_names(judge
     def script(request: Request) -> list[Completion]:
         return [response(request.problem.answer), response("-1"), response("1", 40, finish="length"), response("1", 40, finish="length")]
 
-    changes = {"budget": {"limit": 40, "cut": cut}, "advantage": {"scale": "none"}, "reward": [{"kind": "verdict"}]}
-    steps, stream = collector(ScriptedPool(script), judge, **changes)
+    steps, stream = collector(ScriptedPool(script), judge, budget={"limit": 40, "cut": cut}, advantage={"scale": "none"})
     groups = steps.next().groups
     assert [[rollout.reward for rollout in group.rollouts] for group in groups] == [rewards] * 4
     [rows] = prepare(groups, stream.recipe).updates

@@ -126,6 +126,8 @@ def test_a_handful_of_tokens_at_a_far_position_is_no_mean():
 
 
 def test_a_gap_that_is_no_number_trips_the_gate_and_nothing_sampled_does_not():
-    with pytest.raises(GateError, match="nan"):
-        check_gaps([row("a", [-1.0])], {"a": np.array([np.nan])}, 1.0)
+    with pytest.raises(GateError, match="rollout b: the learner's logprob of token 1 is nan"):
+        check_gaps([row("a", [-1.0]), row("b", [-1.0, -2.0])], {"a": np.array([-1.0]), "b": np.array([-1.0, np.nan])}, 1.0)
+    with pytest.raises(GateError, match="gate/mean nan"):
+        check_gaps([row("a", [np.nan])], {"a": np.array([-1.0])}, 1.0)
     assert check_gaps([], {}, 1e-3) == {}

@@ -144,9 +144,10 @@ def test_a_reward_of_ones_own_that_is_nan_stops_the_run_or_leaves_its_group_out(
             assert sum(line[f"groups/{fate}"] for fate in fates) == line["groups/sampled"]
 
 
+@pytest.mark.parametrize("keep", ["all", "raw"])  # raw: the groups, all wrong, do not train
 @pytest.mark.parametrize("policy", ["stop", "skip"])
 def test_a_logprob_that_is_nan_is_named_or_left_out_also_where_the_gate_looks(
-    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, keep: str
 ):
     sample, calls = ReferenceEngine._sample, []
 
@@ -158,15 +159,15 @@ def test_a_logprob_that_is_nan_is_named_or_left_out_also_where_the_gate_looks(
         return completions
 
     monkeypatch.setattr(ReferenceEngine, "_sample", spoiled)
-    wanted = recipe(tiny_checkpoint, learner={"nonfinite": policy})
+    wanted = recipe(tiny_checkpoint, learner={"nonfinite": policy}, sampler={"keep_groups": keep})
     with running(wanted, tmp_path) as seen:
         if policy == "stop":
-            with pytest.raises(NonFinite, match="logprob"):
+            with pytest.raises(NonFinite, match=r"rollout \w+: the engine's logprob of token 0 is nan"):
                 stages.run_recipe(wanted, tmp_path)
         else:
             stages.run_recipe(wanted, tmp_path)
     if policy == "skip":
-        assert [line["groups/nonfinite"] for line in seen.lines] == [1, 0, 0] and "gate/mean" in seen.lines[0]
+        assert [line["groups/nonfinite"] for line in seen.lines] == [keep == "all", 0, 0] and "gate/mean" in seen.lines[0]
 
 
 def test_a_clipped_infinity_is_not_trained_on_though_its_gradient_is_finite(tiny_checkpoint: Path, tmp_path: Path):

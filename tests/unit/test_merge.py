@@ -1,4 +1,4 @@
-"""Update-selective merging: the hand examples of core.md 1.9 T5, exact selection, and what must not change."""
+"""Update-selective merging: hand examples (arXiv 2510.15110), exact selection, and what must not change."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def merged(tmp: Path, base: dict, delta: dict, keep: float, scale: float, scope:
 
 
 def test_the_top_quarter_of_eight_changes_is_taken_over_at_seven_tenths(tmp_path):
-    base = {"w": torch.tensor([0.5, -0.2, 0.1, 0.3, -0.4, 0, 0.2, -0.1])}  # core.md 1.9, T5
+    base = {"w": torch.tensor([0.5, -0.2, 0.1, 0.3, -0.4, 0, 0.2, -0.1])}
     delta = {"w": torch.tensor([0.01, -0.04, 0.002, 0.03, -0.005, 0.02, -0.001, 0.015])}
     result = merged(tmp_path, base, delta, keep=0.25, scale=0.7)["w"]
     torch.testing.assert_close(result, torch.tensor([0.5, -0.228, 0.1, 0.321, -0.4, 0, 0.2, -0.1]))
@@ -57,7 +57,7 @@ def test_the_top_quarter_of_eight_changes_is_taken_over_at_seven_tenths(tmp_path
     [("tensor", [1, 1, 1, 1.028], [1, 1, 1, 1.56]), ("global", [1, 1, 1, 1], [1, 1, 1.49, 1.56])],
 )
 def test_scope_says_whether_tensors_compete(tmp_path, scope, first, second):
-    base = {"a": torch.ones(4), "b": torch.ones(4)}  # core.md 1.9, T5
+    base = {"a": torch.ones(4), "b": torch.ones(4)}
     delta = {"a": torch.tensor([0.01, 0.02, 0.03, 0.04]), "b": torch.tensor([0.5, 0.6, 0.7, 0.8])}
     result = merged(tmp_path, base, delta, keep=0.25, scale=0.7, scope=scope)
     torch.testing.assert_close(result["a"], torch.tensor(first, dtype=torch.float32))

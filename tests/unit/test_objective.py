@@ -1,4 +1,4 @@
-"""Hand numbers are from core.md 1.9 (T2), 0.3 and 6.2-6.5; masks are promise P2, signs and gradients promise P5."""
+"""Hand numbers of aggregations, ratios, corrections and KL estimators; masks are promise P2, signs and gradients promise P5."""
 
 from __future__ import annotations
 
@@ -92,13 +92,13 @@ def test_on_policy_the_gradient_is_the_advantage_times_the_score():
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("sequence_mean", 0), ("token_mean", 0.6), ("constant", 0.3), ("sequence_sum", 3.0)])
-def test_aggregations_give_their_published_numbers(kind, expected):  # core.md 6.2: len 2 and 8, A +1 and -1, ratio 1
+def test_aggregations_give_their_published_numbers(kind, expected):  # len 2 and 8, A +1 and -1, ratio 1
     tokens_B, advantage_B = np.array([2, 8]), np.array([1, -1])
     weight_B = aggregation_weights(tokens_B, kind, limit=10)
     assert (weight_B * tokens_B * -advantage_B).sum() == pytest.approx(expected)
 
 
-def test_micro_batches_do_not_change_the_token_mean():  # core.md 0.3, point 5: .8182, and 0 if the means of two halves are averaged
+def test_micro_batches_do_not_change_the_token_mean():  # .8182, and 0 if the means of two halves are averaged
     tokens_B, advantage_B = np.array([2, 2, 20, 20]), tensor(1, 1, -1, -1)
     weight_B = torch.tensor(aggregation_weights(tokens_B, "token_mean", limit=20))
     mask_BT = torch.arange(20)[None] < torch.tensor(tokens_B)[:, None]
@@ -126,7 +126,7 @@ def test_weights_of_a_constant_loss_add_up_to_what_the_name_says(tokens_B, kind)
 
 
 @pytest.mark.parametrize(("estimator", "expected"), [("k1", [0.1, -0.5]), ("k2", [0.005, 0.125]), ("k3", [0.0048, 0.1487])])
-def test_kl_estimators_give_their_published_numbers(estimator, expected):  # core.md 6.5
+def test_kl_estimators_give_their_published_numbers(estimator, expected):
     np.testing.assert_allclose(kl_penalty(tensor(-1, -1), tensor(-1.1, -0.5), estimator), expected, atol=1e-4)
 
 
@@ -142,12 +142,20 @@ CORRECTIONS = [
 
 
 @pytest.mark.parametrize(("settings", "expected"), CORRECTIONS)
-def test_mismatch_corrections_give_their_published_numbers(settings, expected):  # core.md 6.4
+def test_mismatch_corrections_give_their_published_numbers(settings, expected):
     old_logp = tensor(0.3, -1.2, 2.0, 0.01).requires_grad_()
     mask, row = torch.ones(4, dtype=torch.bool), torch.zeros(4, dtype=torch.int64)
     weight = correction_weights(old_logp, tensor(0, 0, 0, 0), mask, row, settings)
     np.testing.assert_allclose(weight, expected, atol=1e-4)
     assert not weight.requires_grad
+
+
+def test_the_statistics_of_a_mismatched_rollout():
+    gap = tensor(0.3, -1.2, 2.0, 0.01)
+    mask, row = torch.ones(4, dtype=torch.bool), torch.zeros(4, dtype=torch.int64)
+    assert float(gap.sum().exp()) == pytest.approx(3.0344, abs=1e-4)
+    np.testing.assert_allclose(rollout_mean(gap, mask, row).exp(), [1.3198] * 4, atol=1e-4)
+    assert float(kl_penalty(tensor(0, 0, 0, 0), gap, "k3").mean()) == pytest.approx(1.2350, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["icepop", "sequence_mask"])
@@ -166,7 +174,7 @@ def test_an_unknown_correction_is_refused():
         correction_weights(tensor(0.0), tensor(0.0), torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.int64), settings)
 
 
-def test_the_sequence_ratio_is_the_geometric_mean_and_clips_whole_rollouts():  # core.md 6.3, GSPO
+def test_the_sequence_ratio_is_the_geometric_mean_and_clips_whole_rollouts():  # GSPO, arXiv 2507.18071
     log_ratio = tensor(0.2, -0.1, 0.05, 9.0)
     mask, row = torch.tensor([True, True, True, False]), torch.zeros(4, dtype=torch.int64)
     ratio = torch.exp(rollout_mean(log_ratio, mask, row))
@@ -187,7 +195,7 @@ def test_a_sequence_ratio_moves_all_its_tokens_together():
 
 
 @pytest.mark.parametrize(("low", "high", "expected"), [(1.0, 4.0, [0.5, 1, 3, 5]), (10, 0.2, [0.5, 1, 1.2, 1.2])])
-def test_cispo_weighs_by_the_clipped_ratio_and_drops_no_token(low, high, expected):  # core.md 6.3: TRL's convention, verl's
+def test_cispo_weighs_by_the_clipped_ratio_and_drops_no_token(low, high, expected):  # TRL's convention, verl's
     logp = torch.log(tensor(0.5, 1, 3, 6)).requires_grad_()
     settings = Objective(surrogate="cispo", clip_low=low, clip_high=high)
     token_loss, clipped = policy_loss(logp, logp.exp(), tensor(1, 1, 1, 1), settings)
@@ -291,7 +299,7 @@ def test_the_entropy_bonus_raises_entropy_and_the_kl_term_lowers_the_distance():
         assert distance[0] < distance[1]
 
 
-def test_as_a_loss_k2_has_the_gradient_of_the_true_kl():  # core.md 6.5
+def test_as_a_loss_k2_has_the_gradient_of_the_true_kl():
     logits_V, ref_V = torch.randn(2, V, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     logits_V.requires_grad_()
     logp_V, ref_logp_V = logits_V.log_softmax(-1), ref_V.log_softmax(-1)

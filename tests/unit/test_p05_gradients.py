@@ -162,7 +162,7 @@ def test_p05_a_step_down_the_kl_term_comes_nearer_to_the_reference(estimator: st
     batch = {**given, "logp": logits_BV.log_softmax(-1), "entropy": zeros_BV}
     (slope_BV,) = torch.autograd.grad(loss(batch, settings, 0.0)[0], logits_BV)
     assert (distance(START - 1e-3 * slope_BV) < distance(START)).all()
-    if estimator == "k2":  # core.md 6.5: as a loss, k2's gradient is that of the KL divergence itself
+    if estimator == "k2":  # as a loss, k2's gradient is that of the KL divergence itself
         torch.testing.assert_close(slope_BV, differences(lambda moved_BV: distance(moved_BV).sum()), rtol=1e-6, atol=1e-9)
 
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from recipes.schema import Correction, Objective
-from rl.objective import correction_weights, loss
+from rl.objective import correction_weights, loss, rollout_mean
 
 SHORT, LONG, ROLLOUTS = 100, 8000, 400
 SIGMA = 0.012 * np.sqrt(np.pi / 2)  # of a normal distribution whose mean absolute value is 0.012
@@ -47,9 +47,22 @@ def test_p09_noise_does_not_sort_answers_by_length(kind: str, bounds: dict[str, 
 
 
 def test_p09_the_simulation_tells_a_product_over_the_answer_from_a_mean():
-    """TRL's default, a cap of 3 on the product, drops a fifth of the long answers and none of the short (promises, M6)."""
+    """TRL's default, a cap of 3 on the product, drops a fifth of the long answers and none of the short (docs/methods.md)."""
     dropped = [float((gaps(length).sum(1).exp() > 3).float().mean()) for length in (SHORT, LONG)]
     assert dropped[0] == 0 and 0.15 < dropped[1] < 0.27
+
+
+@pytest.mark.parametrize(
+    ("gap", "length", "product"),
+    [(0.001, 100, 1.105), (0.001, 1000, 2.718), (0.001, 4000, 54.6), (0.002, 1000, 7.39), (-0.002, 1000, 0.135)],
+)
+def test_p09_a_uniform_gap_grows_with_length_in_a_product_and_not_in_the_mean_that_masks(gap: float, length: int, product: float):
+    """Why products over a rollout are not offered."""
+    gap_BT = torch.full((1, length), gap, dtype=torch.float64)
+    assert float(gap_BT.sum().exp()) == pytest.approx(product, rel=3e-3)
+    mask_BT, row_BT = torch.ones_like(gap_BT, dtype=torch.bool), torch.zeros_like(gap_BT, dtype=torch.int64)
+    assert float(rollout_mean(gap_BT, mask_BT, row_BT).exp()[0, 0]) == pytest.approx(1 + gap, abs=1e-5)
+    assert (weights(gap_BT, Correction(kind="sequence_mask", low=0.99, high=1.01)) > 0).all()
 
 
 def test_p09_bounds_as_narrow_as_the_noise_would_drop_short_answers_and_are_refused():

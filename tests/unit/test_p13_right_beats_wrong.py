@@ -89,7 +89,6 @@ def test_p13_right_beats_wrong_and_length_never_pays_a_wrong_answer(name: str, r
         ),
         ("reward=[{kind: verdict}, {kind: function, name: 'own:f', weight: -1.0}]", "wrong answers may earn 0, right ones no more than 0:"),
         ("reward=[{kind: verdict}, {kind: truncate}, {kind: function, name: 'own:f', gate: right, low: -0.1}]", "no more than -0.1"),
-        ("budget.cut=penalise", "right ones no more than -0.5"),
     ],
 )
 def test_p13_a_recipe_in_which_wrong_could_win_is_refused(change: str, message: str):

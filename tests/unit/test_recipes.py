@@ -229,7 +229,7 @@ def test_a_misspelled_key_is_refused_with_the_right_one(name: str):
             load("quickstart", overrides=[f"{section}.{leaf}q=1"])
 
 
-def test_the_dler_preset_is_the_papers_card():  # core.md 7b, dler_paper and section 1.6
+def test_the_dler_preset_is_the_papers_card():  # arXiv 2510.15110
     recipe = load("dler")
     sampler, objective, learner = recipe.sampler, recipe.objective, recipe.learner
     assert (sampler.prompts, sampler.group_size, sampler.temperature, sampler.keep_groups) == (512, 16, 1.0, "raw")
@@ -241,7 +241,7 @@ def test_the_dler_preset_is_the_papers_card():  # core.md 7b, dler_paper and sec
     assert (learner.lr, learner.weight_decay, learner.grad_clip, learner.warmup_steps, recipe.train.steps) == (1e-6, 0.01, 1.0, 0, 450)
 
 
-def test_the_release_preset_is_the_releases_card():  # core.md 7b, dler_release
+def test_the_release_preset_is_the_releases_card():
     recipe = load("dler_release")
     assert (recipe.sampler.prompts, recipe.learner.updates_per_step) == (256, 4)
     assert recipe.reward[1].keep == 0.1
@@ -249,7 +249,7 @@ def test_the_release_preset_is_the_releases_card():  # core.md 7b, dler_release
     assert (recipe.objective.dual_clip, recipe.objective.kl.estimator, recipe.objective.kl.coef) == (10.0, "k3", 5e-4)
 
 
-def test_da_dler_halves_the_limit_of_easy_prompts():  # core.md 7b, da_dler
+def test_da_dler_halves_the_limit_of_easy_prompts():
     recipe = load("da_dler")
     assert [(rung.at_least, rung.share * recipe.budget.limit) for rung in recipe.budget.ladder] == [(0.5, 2000), (0.0, 4000)]
     assert (recipe.sampler.keep_groups, recipe.train.steps) == ("shaped", 150)

@@ -1,4 +1,4 @@
-"""Reward terms on one group, against DLER's truncation (core.md 1.2, T3) and DA-DLER's ladder (core.md 1.7, T4)."""
+"""Reward terms on one group, against DLER's truncation and DA-DLER's ladder (arXiv 2510.15110)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def total(terms, *args, **kwargs):
     [(0.0, [[1, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]]), (0.1, [[1, 0.1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]])],
 )
 def test_a_truncated_right_answer_keeps_its_share_of_the_point(keep, expected):
-    terms = [VERDICT, TruncateTerm(kind="truncate", keep=keep)]  # core.md 1.9, T3
+    terms = [VERDICT, TruncateTerm(kind="truncate", keep=keep)]
     raw = [([1, 1, 0, 0], [1, 0, 1, 1]), ([1, 1, 1, 1], [1, 1, 1, 1]), ([0, 0, 0, 0], [0, 1, 0, 1])]
     for (right, finished), reward in zip(raw, expected, strict=True):
         np.testing.assert_allclose(total(terms, right, finished), reward)
@@ -57,7 +57,7 @@ def test_a_truncated_right_answer_keeps_its_share_of_the_point(keep, expected):
 @pytest.mark.parametrize(
     ("tokens", "right", "limit", "expected"),
     [
-        ([1200, 4000, 2500, 4000], [1, 1, 0, 0], 2000, [1, 0, 0, 0]),  # core.md 1.9, T4: p = 0.5
+        ([1200, 4000, 2500, 4000], [1, 1, 0, 0], 2000, [1, 0, 0, 0]),  # p = 0.5
         ([900, 1500, 2500, 3900], [1, 1, 1, 1], 2000, [1, 1, 0, 0]),  # p = 1
         ([900, 1500, 2500, 3900], [0, 0, 0, 0], 4000, [0, 0, 0, 0]),  # p = 0
     ],

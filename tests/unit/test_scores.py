@@ -84,7 +84,7 @@ def per_problem(shares: list[float], tokens: list[float] | None = None) -> list[
         (256, 4, 128, 0.939),
     ],
 )
-def test_pass_at_k_hand_examples(n: int, c: int, k: int, expected: float) -> None:  # A5, core.md 6.7
+def test_pass_at_k_hand_examples(n: int, c: int, k: int, expected: float) -> None:
     assert pass_at_k(n, c, k) == pytest.approx(expected, abs=6e-4 if n == 256 else 5e-5)
 
 

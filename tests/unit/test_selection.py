@@ -1,4 +1,4 @@
-"""Which rollouts of a group train: hand numbers of core.md 3.1 (PODS) and 5.10 (GFPO), and brute force."""
+"""Which rollouts of a group train: hand numbers for PODS (arXiv 2504.13818) and GFPO (arXiv 2508.09726), and brute force."""
 
 from __future__ import annotations
 

@@ -223,7 +223,7 @@ def long_rollouts(gap: float) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(("gap", "product_form", "geometric"), [(0.002, 0.0, 1.002), (-0.002, 0.135, 0.998)])
-def test_the_sequence_mask_takes_a_geometric_mean_unlike_trl(gap: float, product_form: float, geometric: float):  # core.md 6.4
+def test_the_sequence_mask_takes_a_geometric_mean_unlike_trl(gap: float, product_form: float, geometric: float):
     given = long_rollouts(gap)
     trainer = Trainer(given, use_vllm=True)  # sequence_mask, cap 3: TRL's defaults
     np.testing.assert_allclose(trainer.prepared()["importance_sampling_ratio"], product_form, atol=1e-3)
