@@ -31,6 +31,9 @@ _UNCLEAR = re.compile(
     r"(?<![_^\d.])\d[\d.]*\s+\d|\d\.\d*\.\d|\^(?:\w|\{[^{}]*\})\s*\^|(?<![\w{])\d+'|(?<![\w{])\d+_\{?[a-zA-Z\\]|\\ldots|[;?#&\"$]|\\[()\[\]]"
 )
 _TIMES = re.compile(r"(?:(?<![\w^_\\.{])\d+(?:\.\d+)?|\))\s*(?=\()")  # latex2sympy adds 2(3) up, as if it were a mixed number
+_BESIDE = re.compile(  # and it adds what stands beside a binomial, or a fraction behind a bracket
+    r"(?<=[\d})!])\s*(?=\\binom)|(?<=\))\s*(?=\\frac)|(?P<binomial>\\binom\{[^{}]*\}\{[^{}]*\})\s*(?=[\w(]|\\(?:frac|sqrt|pi)(?![a-zA-Z]))"
+)
 _PLAIN_FRACTION = re.compile(  # 4/3\pi is (4/3)\pi, as 4/3*\pi is; latex2sympy takes it for 4/(3\pi)
     r"(?<![\w.\\^_)}/])(\d+)\s*/\s*(\d+)(?=\s*(?:[a-zA-Z]|\\(?:sqrt|pi|ln|log|sin|cos|tan|theta|alpha|beta|lambda|mu)(?![a-zA-Z])))"
 )
@@ -69,7 +72,10 @@ def formula(text: str) -> Expr:
         raise Unreadable(text)
     text = _SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", text) if _SCIENTIFIC.fullmatch(text) else text
     text = _PLAIN_FRACTION.sub(r"\\frac{\1}{\2}", text)
-    latex = _PRIMED.sub(lambda match: f"{match.group(1)}_{{{'p' * len(match.group(2))}}}", _TIMES.sub(r"\g<0>\\cdot ", text))
+    latex = _PRIMED.sub(
+        lambda match: f"{match.group(1)}_{{{'p' * len(match.group(2))}}}",
+        _TIMES.sub(r"\g<0>\\cdot ", _BESIDE.sub(r"\g<binomial>\\cdot ", text)),
+    )
     latex = _CAPITAL_E.sub(lambda match: match.group(1) or rf"\epsilon_{{E{match.group(2) or ''}}}", latex)
     latex = _MIXED.sub(_mixed, _APPLIED.sub(r"\1(\2)", latex)).replace("%", r"\cdot\frac{1}{100}")
     latex = _DEGREES.sub(r"(\\frac{\\pi}{180}\\cdot \1)", latex)

@@ -17,7 +17,9 @@ _BOX = re.compile(
 )
 _HASHES = re.compile(r"(?:.*\n)?[ \t]*####[ \t]*(\S[^\n]*)\s*", re.DOTALL)  # the end of a worked solution of GSM8K
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-_JOINT = re.compile(r"(?:[\s,;$~]|\\[()\[\]!,;: ]|\\q?quad|\\(?:text|textrm|mathrm|mbox)\{\s*,?\s*(?:and|or)?\s*\}|\b(?:and|or)\b)*")
+_JOINT = re.compile(
+    r"(?:[\s,;$~]|\\[()\[\]!,;: ]|\\q?quad|\\(?:text|textrm|mathrm|mbox)\{\s*,?\s*(?:and|or)?\s*\}|\b(?:and|or)\b|[a-zA-Z](?:_(?:\w|\{\w+\}))?\s*=)*"
+)
 _MOST_BOXES = 20
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 

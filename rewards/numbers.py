@@ -29,11 +29,14 @@ _CORE = re.compile(
     rf"|\\frac\s*\{{\s*(?P<fa>[+-]?\s*{_DECIMAL})\s*\}}\s*\{{\s*(?P<fb>{_DECIMAL})\s*\}}"
     rf"|(?P<pa>{_DECIMAL})\s*/\s*(?P<pb>{_DECIMAL})(?![\d.])"
     rf"|(?P<fixed>\d*)\.(?P<first>\d*)(?:\\overline\s*\{{(?P<again>\d+)\}}|\\dot\s*\{{(?P<again2>\d)\}}|\\bar\s*\{{(?P<again3>\d+)\}})"
+    r"|10\s*\^\s*(?:\{\s*(?P<power>[+-]?\d+)\s*\}|(?P<power2>\d))"
     rf"|(?P<plain>{_DECIMAL})(?:\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?:\{{\s*(?P<ten>[+-]?\d+)\s*\}}|(?P<ten2>\d))|[eE](?P<exp>[+-]?\d+)(?![\d.]))?"
     rf")",
     re.ASCII,
 )
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+_GLUED = re.compile(r"(?<=\d)(?=(?:[a-zA-Z]|Ω)$)")
+_OUT_OF = re.compile(r"^(\d+)\s+(?:\\text\{\s*)?out\s+of\s*\}?\s*(\d+)$")
 _AND_DIGIT = re.compile(r"(?<=[a-zA-Z])\s*(?:,|\band\b)?\s*(?=\d)")
 _COMMA = re.compile(r"(?<![\d.,])(\d+),(\d+)(?![\d.,])", re.ASCII)
 _PERCENT = re.compile(
@@ -44,11 +47,13 @@ _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9,
 _SMALL = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
           "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")  # fmt: skip
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_WORDS = {
+_WORDS: dict[str, int | Fraction] = {
     **{word: n for n, word in enumerate(_SMALL)},
     **{word: 10 * n for n, word in enumerate(_TENS, start=2)},
     **{f"{ten} {one}": 10 * n + m for n, ten in enumerate(_TENS, start=2) for m, one in enumerate(_SMALL[1:10], start=1)},
-    "one hundred": 100, "a hundred": 100,
+    "one hundred": 100, "a hundred": 100, "half": Fraction(1, 2), "one half": Fraction(1, 2), "a half": Fraction(1, 2),
+    "one third": Fraction(1, 3), "two thirds": Fraction(2, 3), "one fourth": Fraction(1, 4), "one quarter": Fraction(1, 4),
+    "three fourths": Fraction(3, 4), "three quarters": Fraction(3, 4),
 }  # fmt: skip
 _DEGREES = ({"angle", "celsius"}, {"angle", "fahrenheit"})  # a bare degree sign may be either's
 _ANSWER = r"(?:the\s+)?(?:final\s+|correct\s+)?answer(?:\s+is)?\s*[:=]?\s+|(?:it|this|that)(?:'s|\s+is)\s+|there\s+(?:is|are)\s+(?:exactly\s+)?(?=\d)"
@@ -56,6 +61,17 @@ _LEAD = re.compile(
     rf"(?:so|thus|hence|therefore)\b,?\s+(?:{_ANSWER})?|{_ANSWER}|(?:about|approximately|approx\.?|\\approx|roughly|around|exactly)\s*(?=[\d.$\\-])",
     re.IGNORECASE,
 )
+
+
+_SAID = re.compile(
+    rf"(?P<word>{'|'.join(sorted(_WORDS, key=len, reverse=True))})(?=\s+[a-z])|(?P<minus>(?:negative|minus)\s+)(?=\d)|US(?=\$)",
+    re.IGNORECASE,
+)
+
+
+def _spelled(said: re.Match[str]) -> str:
+    """Digits for "ten" of "ten dollars", a sign for "negative"."""
+    return str(_WORDS[said["word"].lower()]) if said["word"] else "-" if said["minus"] else ""
 
 
 @dataclass(frozen=True)
@@ -101,6 +117,8 @@ def _value(match: re.Match[str]) -> tuple[Fraction, int | None, int] | None:
     if group["first"] is not None and (again := group["again"] or group["again2"] or group["again3"]):
         start = Fraction(f"{group['fixed'] or '0'}.{group['first'] or '0'}")
         return start + Fraction(int(again), (10 ** len(again) - 1) * 10 ** len(group["first"])), None, 0
+    if (alone := group["power"] or group["power2"]) is not None:
+        return (Fraction(10) ** int(alone), None, 0) if abs(int(alone)) <= _MAX_POWER else None
     text = re.sub(r"[\s,]", "", group["plain"])
     power = int(group["ten"] or group["ten2"] or group["exp"] or 0)
     if abs(power) > _MAX_POWER:
@@ -111,8 +129,11 @@ def _value(match: re.Match[str]) -> tuple[Fraction, int | None, int] | None:
 
 
 @lru_cache(maxsize=8192)
-def as_number(text: str) -> Number | None:
+def as_number(text: str, *, letters: bool = False) -> Number | None:
     """A plain number with whatever percent sign, scale word and unit stands behind it; None for all else.
+
+    Args:
+        letters: see `read_unit`.
 
     "1,000" is 1000, "27.0" is 27, "070" is 70, "$18" is 18 dollars, "3/4" is 3/4, "1 1/2" is 3/2, "2.5 million" is 2500000.
     """
@@ -122,8 +143,10 @@ def as_number(text: str) -> Number | None:
     if only := re.fullmatch(r"\\text\s*\{([^{}]*)\}", text):
         text = lead_in_off(tidy(only.group(1)))
     if (word := text.lower().replace("-", " ")) in _WORDS:
-        return Number(Fraction(_WORDS[word]))
+        return Number(Fraction(1) * _WORDS[word])
+    text = _SAID.sub(_spelled, text, count=1)
     text = re.sub(r"^\\text\{\s*\$?\s*([\d.,]+)([^{}]*)\}", r"\1\\text{\2}", text)
+    text = _OUT_OF.sub(r"\1/\2", text)
     match = _CORE.match(text)
     if match is None or not match.group().strip("+- "):
         return None
@@ -136,7 +159,7 @@ def as_number(text: str) -> Number | None:
         value, rest, places = value * _SCALES[scale.group(1).lower()], rest[scale.end() :], None
     if sign := _PERCENT.match(rest):
         percent, rest = True, rest[sign.end() :]
-    unit = read_unit(rest.strip(), glued=not rest[:1].isspace())
+    unit = read_unit(rest.strip(), glued=not rest[:1].isspace(), letters=letters)
     if unit is None:
         return _compound(text)
     return Number(-value if match.group("sign") == "-" else value, percent, unit[0], unit[1], places, digits)
@@ -205,9 +228,19 @@ def _comma_for_point(pair: str, number: Number | None) -> bool:
     return pointed is not None and abs(pointed.value) == abs(number.value) and same_number(number, pointed)
 
 
+def _beside(text: str, other: Number) -> Number | None:
+    """A number whose letter can only be a unit: 12 V where the other side has one of the same dimension, or is a decimal."""
+    number = as_number(_GLUED.sub(" ", text, count=1) if other.dimension else text, letters=True)
+    return number if number is not None and number.dimension and other.dimension in ("", number.dimension) else None
+
+
 def numbers_rule(gold: str, answer: str) -> bool | None:
     """Decides if both sides are plain numbers, and that a decimal is right if the other side is one with a decimal comma."""
     first, second = as_number(gold), as_number(answer)
+    if first is not None and second is None and (first.dimension or first.places):
+        second = _beside(answer, first)
+    if second is not None and first is None and second.dimension:
+        first = _beside(gold, second)
     if first is not None and second is not None:
         return same_number(first, second)
     pair = _COMMA.search(gold)  # a gold like 1,5 may well be two numbers

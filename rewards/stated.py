@@ -23,7 +23,7 @@ _HASHES = re.compile(r"####[ \t]*(?!(?i:(?:final )?answer)\b)(\S[^\n]*)")
 _STATED = re.compile(
     r"(?:^A:|^(?:#+[ \t]*)?(?:\*\*)?(?i:(?:the )?(?:final )?answer)(?:\*\*)?[ \t]*\n"
     r"|(?i:\b(?:answer|ans)\b\.?\*?(?:[ \t]+here)?(?P<own>[ \t]+is\b)?(?(own)[ \t]*[:：]?|(?:[ \t]*[:：]|[ \t]+=)))"
-    r"|答案(?:[:：]|(?:为|是)[:：]?))(?:\*\*)?\s*(?=\S)",
+    r"|\bAns\.[ \t]+(?=\d)|答案(?:[:：]|(?:为|是)[:：]?))(?:\*\*)?\s*(?=\S)",
     re.MULTILINE,
 )
 _SUPPOSED = re.compile(
@@ -44,6 +44,7 @@ _ASIDE = re.compile(
     r"\s\((?=\\?[A-Za-z]{2})|,\s+not\s+(?=[\d$\\(-])|,?\s+(?:since|because|when|where|which(?!\s+(?:is|are|equals|makes|means)))\b",
     re.IGNORECASE,
 )
+_CHOSEN = re.compile(r"(?:\*\*)?\(?([A-J])\)?(?:\*\*)?,?\s+(?:because|since)\b")
 _CHATTER = re.compile(r"\.\s+(?:I hope it is correct|Note:|I will).*", re.DOTALL)
 _NUMBER = r"[-+−]?\s?(?:\\?[$€£])?\s?\d[\d,]*(?:\.\d+)?(?:\s*/\s*\d+)?(?:\s?%|°|\s?€|\s?\\%|\s(?:hundred|thousand|million|billion|trillion|dozen)\b)?"
 _MATHS = r"\\\((?:(?!\\\))[^\n])+\\\)|\\\[(?:(?!\\\]).)+\\\]|\$\$[^$]+\$\$|\$(?=\S)[^$\n]*(?<=\S)\$(?!\d)|\$ +\\[^$\n]*\$"
@@ -113,6 +114,8 @@ def _named(text: str) -> str:
     if display := re.match(r"\\\[.*?\\\]|\$\$[^$]+\$\$", behind, re.DOTALL):
         return display.group()
     behind = behind.partition("\n")[0]
+    if chosen := _CHOSEN.match(behind):
+        return chosen.group(1)
     own = _SENTENCE.split(behind)[0] if claims[-1]["own"] else behind
     return _without_aside(own if _VALUE.search(own) or not _VALUE.search(behind) else behind)
 

@@ -191,6 +191,11 @@ def condition_off(text: str) -> tuple[str, Condition | None]:
     return match["rest"], Condition(letter, "Z+" if match["signed"] else domain)
 
 
+def lone_letters(text: str) -> set[str]:
+    """The single letters of a text that may be unknowns or counters."""
+    return {letter for letter in _LONE.findall(text) if len(letter) == 1} - {"e", "i"}
+
+
 def renamed(text: str, name: str, new: str) -> str | None:
     """A text with another letter for one of its letters; None if that is taken."""
     if name == new:

@@ -1,7 +1,7 @@
 r"""What an answer is made of: lists, tuples, sets, intervals, matrices, relations, and formulas without any of these.
 
 A reader of tidied LaTeX that splits at brackets, commas, "and", relation signs and matrix rows; nothing is evaluated. Formulas stay text.
-Simplifications: (a, b) is a pair until it is compared with an interval; sets of sets, functions by cases and quantifiers are not read.
+Simplifications: (a, b) is a pair until it is compared with an interval; sets of sets and quantifiers are not read.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ Node = Formula | Items | Relation | Union | Matrix
 _TOKEN = re.compile(r"\\begin\{\w+\*?\}|\\end\{\w+\*?\}|\\text\s*\{[^{}]*\}|\\[a-zA-Z]+|\\.|.", re.DOTALL)
 _OPEN, _CLOSE = ("(", "[", "{", r"\{"), (")", "]", "}", r"\}")
 _JOINT = re.compile(r",?\s*\\text\s*\{\s*,?\s*(?:and|or)\s*\}|,?\s*(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])\s*")
+_OR_JOINT = re.compile(r",?\s*(?:\\text\s*\{\s*,?\s*or\s*\}|(?<![a-zA-Z\\])or(?![a-zA-Z]))")
 _AND = re.compile(r"(?<![a-zA-Z\\])and(?![a-zA-Z])")
 _ORDER = frozenset({"<", ">", "<=", ">="})
 _SIGNS = {
@@ -77,6 +78,7 @@ _CASES = re.compile(r"\\begin\{(?:cases|aligned|array|align\*?)\}(.*)\\end\{(?:c
 _TRANSPOSED = re.compile(r"(.*[)\]}])\s*\^\s*\{?\s*(?:T|\\top|\\text\{T\})\s*\}?", re.DOTALL)
 _PM = re.compile(r"\\pm(?![a-zA-Z])")
 _EITHER_SIGN = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
+_IF = re.compile(r"^,?\s*(?:(\\text\s*\{)\s*,?\s*)?(?:if|for|when|where)(?![a-zA-Z])\s*\}?")
 _OR = re.compile(r"(?<![a-zA-Z\\])or(?![a-zA-Z])")
 _BUILDER = re.compile(r"^\s*[a-zA-Z]\s*(?:\\in\s*\\mathbb\{R\}\s*)?[|:](.*)$", re.DOTALL)
 
@@ -129,7 +131,10 @@ def read(text: str, depth: int = 0) -> Node:
 
 
 def _read_list(text: str, depth: int) -> Node | None:
-    """Semicolons separate before commas; "and" and "or" separate like whichever there is."""
+    """Semicolons separate before commas, and so does "or" between several equations; else "and" and "or" separate like whichever there is."""
+    pieces = _OR_JOINT.split(text)
+    if len(pieces) > 1 and all("=" in piece and len(_split(piece, (",",))[0]) > 1 for piece in pieces):
+        return Items("", tuple(read(piece.strip(" ,"), depth) for piece in pieces))
     for separator in (";", ","):
         if separator == "," or _split(text, (";",))[1]:
             pieces, met = _split(_JOINT.sub(separator, text), (separator,))
@@ -228,9 +233,20 @@ def _read_matrix(text: str, depth: int) -> Node | None:
         )
     match = _CASES.fullmatch(text)
     if match and not re.search(r"\\(?:begin|end)", match.group(1)):
-        rows = [row.replace("&", " ") for row in re.split(r"\\\\", match.group(1)) if row.strip()]
-        return Items("", tuple(read(row, depth) for row in rows))
+        return Items("", tuple(_read_case(row, depth) for row in re.split(r"\\\\", match.group(1)) if row.strip()))
     return None
+
+
+def _read_case(row: str, depth: int) -> Node:
+    r"""A line of \begin{cases}: a value and its condition as a pair, or an equation with its sign behind the "&"."""
+    value, _, condition = row.partition("&")
+    if not condition.strip() or _split(condition, tuple(_SIGNS))[0][0].strip() == "":
+        return read(row.replace("&", " "), depth)
+    return Items("()", (read(value.strip().rstrip(","), depth), read(_IF.sub(_without_if, condition.strip().rstrip(",.")), depth)))
+
+
+def _without_if(match: re.Match[str]) -> str:
+    return "" if match.group().endswith("}") else match.group(1) or ""
 
 
 def _read_brackets(text: str, depth: int) -> Node | None:

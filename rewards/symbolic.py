@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from sympy import Expr
+from sympy import Expr, Symbol, latex
 
 from rewards.algebra import Unreadable, formula, proportional
 from rewards.compare import compare_quickly
@@ -18,16 +18,20 @@ from rewards.extract import bare
 from rewards.formulas import is_opaque, same_text_values, unit_off
 from rewards.intervals import definite, intervals, same_intervals
 from rewards.numbers import as_number, lead_in_off
-from rewards.statements import condition_off, is_constant, is_name, renamed, rounded, statement
+from rewards.statements import condition_off, is_constant, is_name, lone_letters, renamed, rounded, statement
 from rewards.structure import Formula, Items, Matrix, Node, Relation, Union, read
 from rewards.tidy import compact, tidy
-from rewards.words import is_choice, is_words
+from rewards.units import UNITS
+from rewards.words import is_choice, is_words, unwrapped
 
 _NEARLY = re.compile(
     r"(?<=\S)\s*(?:\(\s*(?:\\approx|\\text\s*\{\s*approximately\s*\})|\\text\s*\{\s*(?:\(|or)?\s*approximately\s*\})\s*([^()]*)\)?$"
 )
 _EITHER = re.compile(r"[^,;]*(?:\bor\b)[^,;]*", re.DOTALL)
 _FUNCTION = re.compile(r"([a-zA-Z])\(([a-zA-Z])\)")
+_POINT = re.compile(r"[A-Z]'?\s*(\(.*,.*\))", re.DOTALL)
+_UNIT_VECTOR = re.compile(r"(?<![a-zA-Z\\])([ijk])(?![a-zA-Z])")
+_COUNTED = re.compile(r"\d[\d,.]*\s+(?:more\s+)?([a-z]{3,})")
 
 
 class BadGold(ValueError):
@@ -49,6 +53,10 @@ def compare(*, gold: str, answer: str) -> tuple[bool, str]:
 def compare_symbolically(*, gold: str, answer: str) -> tuple[bool, str]:
     """As `compare`, without the rules that need no parsing."""
     (gold, condition), (answer, other) = condition_off(tidy(gold)), condition_off(tidy(answer))
+    if condition and not other:
+        answer = _lettered(answer, beside=gold, letter=condition.letter)
+    if other and not condition:
+        gold = _lettered(gold, beside=answer, letter=other.letter)
     if condition and other and (answer := renamed(answer, other.letter, condition.letter) or answer) and condition.domain != other.domain:
         return False, "symbolic"
     first, second = _node(gold), _node(answer)
@@ -58,6 +66,12 @@ def compare_symbolically(*, gold: str, answer: str) -> tuple[bool, str]:
         return _same(first, second), _kind(first, second)
     except Unreadable:
         return False, "does not parse"
+
+
+def _lettered(text: str, *, beside: str, letter: str) -> str:
+    """A text with the other side's letter for a whole number, where only the other says that it is one."""
+    own = lone_letters(text) - lone_letters(beside)
+    return renamed(text, own.pop(), letter) or text if len(own) == 1 else text
 
 
 def gold_fault(gold: str) -> str | None:
@@ -141,8 +155,9 @@ def _same(gold: Node, answer: Node) -> bool:
     if isinstance(gold, Relation) or isinstance(answer, Relation):
         first, second = _stated(gold), _stated(answer, of_quantity=is_constant(gold) and not _is_zero(gold))
         return first is not None and second is not None and _same(first, second)
+    gold, answer = _as_point(gold, beside=answer), _as_point(answer, beside=gold)
     if isinstance(gold, Matrix) or isinstance(answer, Matrix):
-        return _same_matrices(gold, answer)
+        return _same_matrices(_as_matrix(gold), _as_matrix(answer))
     if isinstance(gold, Items) or isinstance(answer, Items):
         return _same_items(gold, answer)
     if isinstance(gold, Formula) and isinstance(answer, Formula):
@@ -269,6 +284,31 @@ def _renamed(node: Node, gold_name: Node, name: Node) -> Node:
     return Formula(re.sub(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])", lambda match: names.get(match.group(), match.group()), node.text))
 
 
+def _as_point(node: Node, *, beside: Node) -> Node:
+    """Beside a point or a vector: (2, 3) of P(2, 3), (2, -1) of 2i - j."""
+    length = len(_cells(beside) or ())
+    if not isinstance(node, Formula) or length < 2:
+        return node
+    if named := _POINT.fullmatch(node.text):
+        return read(named.group(1))
+    if length > 3 or len(set(_UNIT_VECTOR.findall(node.text))) < 2:
+        return node
+    expression = formula(_UNIT_VECTOR.sub(r"v_{\1}", node.text))
+    units = [Symbol(f"v_{letter}") for letter in "ijk"[:length]]
+    parts = [expression.diff(unit) for unit in units]
+    if expression.subs(dict.fromkeys(units, 0)) != 0 or any(part.has(*units, Symbol("v_k")) for part in parts):
+        return node
+    return Items("()", tuple(Formula(latex(part)) for part in parts))
+
+
+def _as_matrix(node: Node) -> Node:
+    """[[1, 2], [3, 4]] as a matrix."""
+    if not (isinstance(node, Items) and node.brackets in ("()", "[]") and len(node.items) > 1):
+        return node
+    rows = [item.items for item in node.items if isinstance(item, Items) and item.brackets == node.brackets]
+    return Matrix(tuple(rows)) if len(rows) == len(node.items) and len({len(row) for row in rows}) == 1 else node
+
+
 def _same_matrices(gold: Node, answer: Node) -> bool:
     first, second = _cells(gold), _cells(answer)
     if first is None or second is None or (type(gold) is not type(answer) and not (_is_line(gold) and _is_line(answer))):
@@ -305,6 +345,12 @@ def _name_of(node: Node) -> str | None:
     return None
 
 
+def _noun_of(node: Node) -> str | None:
+    """rabbit of 8 rabbits."""
+    match = _COUNTED.match(unwrapped(node.text)) if isinstance(node, Formula) else None
+    return match.group(1).removesuffix("s") if match and match.group(1) not in UNITS else None
+
+
 def _same_items(gold: Node, answer: Node) -> bool:
     if not (isinstance(gold, Items) and isinstance(answer, Items)):
         one, other = (gold, answer) if isinstance(gold, Items) else (answer, gold)
@@ -313,8 +359,10 @@ def _same_items(gold: Node, answer: Node) -> bool:
     if _may_be_an_interval(gold) and answer.brackets in ("", "{}"):
         return False
     names = [[_name_of(item) for item in node.items] for node in (gold, answer)]
-    if all(len(set(side)) == len(side) > 1 and None not in side for side in names) and set(names[0]) == set(names[1]):
-        return _matched(gold.items, answer.items)
+    for labels in (names, [[_noun_of(item) for item in node.items] for node in (gold, answer)]):
+        if all(len(set(side)) == len(side) > 1 and None not in side for side in labels) and set(labels[0]) == set(labels[1]):
+            found = dict(zip(labels[1], answer.items, strict=True))
+            return all(_same(item, found[label]) for label, item in zip(labels[0], gold.items, strict=True))
     first = _values(_coordinates(gold, names[0]) if answer.brackets == "()" else gold.items)
     second = _values(_coordinates(answer, names[1]) if gold.brackets == "()" else answer.items)
     ordered = _is_ordered(gold, names[0]) or _is_ordered(answer, names[1])

@@ -16,6 +16,7 @@ _UNICODE = {
     "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ",
     "∞": r"\infty ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "°": r"^\circ ", "º": r"^\circ ", "±": r"\pm ", "∓": r"\mp ",
     "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "⅕": r"\frac{1}{5}", "⅛": r"\frac{1}{8}", "⁄": "/", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
+    "μ": r"\mu ", "µ": r"\mu ", "Ω": r"\Omega ", "℃": r"^\circ C", "℉": r"^\circ F", "≡": r"\equiv ", "∠": r"\angle ", "∴": "",
     "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ", "φ": r"\phi ", "ω": r"\omega ",
     "，": ",", "；": ";", "：": ":", "（": "(", "）": ")", "％": "%", "’": "'", "\u00a0": " ", "\u2009": " ", "…": r"\ldots ",
 }  # fmt: skip
@@ -25,10 +26,10 @@ _LOWERED = {chr(0x2080 + digit): str(digit) for digit in range(10)}
 _LOWERED_RUN = re.compile(f"[{''.join(_LOWERED)}]+")
 _UNICODE_RUN = re.compile("|".join(map(re.escape, _UNICODE)))
 _ROOTS = {"√": r"\sqrt", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]"}
-_ROOT = re.compile(r"([√∛∜])\s*(?:\(([^()]*)\)|\{([^{}]*)\}|(\w+(?:\.\d+)?))")
+_ROOT = re.compile(r"([√∛∜])\s*(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+(?:\.\d+)?|\w))")
 
 _NAMES = {
-    **dict.fromkeys(("dfrac", "tfrac", "cfrac"), r"\frac"),
+    **dict.fromkeys(("dfrac", "tfrac", "cfrac"), r"\frac"), **dict.fromkeys(("dbinom", "tbinom"), r"\binom"),
     **dict.fromkeys(("textnormal", "textbf", "textit", "textrm", "mbox", "operatorname", "mathrm", "mathbf", "mathit", "mathsf"), r"\text"),
     **dict.fromkeys(("left", "right", "displaystyle", "textstyle", "limits", "nolimits", "mathstrut"), ""),
     **{f"{big}{side}": "" for big in ("big", "Big", "bigg", "Bigg") for side in ("", "l", "r")},
@@ -41,7 +42,7 @@ _NAMES = {
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _CHANGES_CLAIM = r"(?:not|no|least|most|more|less|fewer|or|than|never|if|suppose|wrong|false|incorrect|opposite|reciprocal|inverse|negative|minus|half|twice|double|cannot|except|\w*n't)"
 _LEAD_IN = rf"^\\text\{{(?![^{{}}]*\b{_CHANGES_CLAIM}\b)[^{{}}\d\\$]*[a-zA-Z]{{3}}[^{{}}\d\\$]*(?:\b(?:is|are|equals|makes|gets|has)|:)\s*\}}\s*(?=\S)|^\\text\{{\s*exactly\s*\}}"
-_UNIT = r"\\text\{\s*([mghsLVWNJK]|[a-zA-Z]{2,})\s*\}"
+_UNIT = r"\\text\{\s*([mghsLVWNJKACTFHMSD]|[a-zA-Z]{2,})\s*\}"
 _LATEX = [
     (r"\\(?:left|right)\s*\.|(?<=\\operatorname)\*", ""),
     (r"\\mathbf\s*\{\s*([RZNQC])\s*\}", r"\\mathbb{\1}"),
@@ -53,8 +54,10 @@ _LATEX = [
     (r"_\s*\{\s*\\text\{([^{}]*)\}\s*\}", r"_{\1}"),
     (rf"(?<=[\d}})])(?:\s|\\,)*{_UNIT}\s*/\s*{_UNIT}", r"\\text{ \1/\2}"),
     (rf"(?<=[\d}})])(?:\s|\\,)*{_UNIT}\s*\\(?:,|cdot)\s*{_UNIT}", r"\\text{ \1 \2}"),
-    (r"(?<=[\d})])(?:\s|\\,)*\\text\{([mghsLVWNJK])\}(?!\s*[\w(\\])", r"\\text{ \1}"),  # a unit, not a letter
-    (r"\\text\{((?:[^{}a-zA-Z]|[a-zA-Z](?![a-zA-Z]))*)\}(?<! [mghsLVWNJK]\})(?<![mghsLVWNJK][/ ][mghsLVWNJK]\})", r"\1"),  # no word in it
+    (r"(?<=\d)\s*\\text\{\s*([a-zA-Z]{3,})\s*(,?)\s*(and|or)?\s*\}(?=\s*\d)", r"\\text{ \1}\2\\text{ \3 }"),
+    (r"(?<=\S)\s*\\text\{\s*\((?!not\b)[a-z ]{4,}\)\s*\}", ""),
+    (r"(?<=[\d})])(?:\s|\\,)*\\text\{([mghsLVWNJKACTFHMSD])\}(?!\s*[\w(\\])", r"\\text{ \1}"),  # a unit, not a letter
+    (r"\\text\{((?:[^{}a-zA-Z]|[a-zA-Z](?![a-zA-Z]))*)\}(?<! [mghsLVWNJKACTFHMSD]\})(?<![mghsLVWNJKACTFHMSD][/ ][mghsLVWNJKACTFHMSD]\})", r"\1"),  # no word in it
     (_LEAD_IN, ""),
     (r"(?<=\S)\s*\\text\s*\{\s*[,(]?\s*(?:since|because)\b(?!.*\b(?:or|not|and)\b).*$", ""),  # a reason
     (r"\^\s*(?:\{\s*\\prime\s*\}|\\prime(?![a-zA-Z]))", "'"),
@@ -64,14 +67,15 @@ _LATEX = [
     (r"\(\s*(?:\\text\s*\{\s*mod\s*\}|\\?mod)\s*(?:\\ )*\s*(\w+)\s*\)|\\pmod\s*(\w)(?![\w{])", r"\\pmod{\1\2}"),
     (r"(?<=\\equiv)(.*?)(?:\\ |\s)*\(?\s*(?:\\text\s*\{\s*mod\s*\}|\\?[bp]?mod)\s*\{?(\w+)\}?\s*\)?$", r"\1\\pmod{\2}"),
     (r"\\(max|min|gcd|lcm)\s*\\\{([^{}]*)\\\}", r"\\\1(\2)"),
-    (r"(?<!\\)\\$", ""),
-    (r",\s*\\!\s*", "\u2063"),  # a comma inside a number, told from one that separates
+    (r"\\(?:vec|hat|overrightarrow|boldsymbol|bm)\s*(?:\{\s*(?:\\text\s*\{)?([ijk])\}?\s*\}|(?<=\s)([ijk])(?![a-zA-Z]))", r"\1\2"),
+    (r"(?<!\\)(?:\\\\)*\\$|\\\\$", ""),
+    (r"(?:\\!\s*,|,\s*\\!)\s*", "\u2063"),  # a comma inside a number, told from one that separates
     (r"\\q?quad|(?<!\\)\\[!;:> ]", " "),
     (r"(?<!\\)\\,", "\u2062"),  # a thin space: inside a number like a comma, elsewhere nothing
 ]  # fmt: skip
 _LATEX_RULES = [(re.compile(pattern), replacement) for pattern, replacement in _LATEX]
 _SIGNS = {"!=": r"\ne ", "<=": r"\le ", ">=": r"\ge ", "...": r"\ldots ", "{:}": ":", "~": " "}
-_SIGN = re.compile("|".join(map(re.escape, _SIGNS)))
+_SIGN = re.compile(r"(?<!\d)" + "|".join(map(re.escape, _SIGNS)))  # 5!=120 is an equation
 _INLINE = re.compile(
     r"\$\$[^$]*\$\$|(?<!\\)\$[^$\n]*(?<!\\)\$|(?<!\\)\\\((?:(?!\\\))[^\n])*\\\)|(?<!\\)\\\[(?:(?!\\\]).)*\\\]", re.DOTALL
 )  # $ pairs within a line
@@ -79,15 +83,22 @@ _LONE = re.compile(r"(?<!\\)(?:\\[()\[\]]|\$)")  # an end without its other end
 _TWO = ("$$", r"\(", r"\[")
 _GROUPED = re.compile(r"(?<![\d.])\d{1,3}(?:[\u2062\u2063]\s*\d{3})+(?!\d)")
 _SPACED, _THOUSANDS = re.compile(r"\d, |\d (?:and|or) "), re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d.]|,\d)")  # 1,000, 2,000
+_BASE_IN_WORDS = re.compile(
+    r"(?<=[\dA-F])\s*(?:\\text\s*\{)?\s*\(?\s*base[\s-]+(\d+|ten|two|three|four|five|six|seven|eight|nine|sixteen)\s*\)?\s*\}?\s*$"
+)
+_FOR_ALL = re.compile(  # nothing is said by "for all real x"
+    r"(?<=\S)\s*,?\s*(?:\\text\s*\{\s*)?\bfor\s+(?:all|any|every|each)\b(?:[\s{}$]|(?:real|positive|negative|non-?negative|natural|rational)\b|(?:integers?|numbers?|values?|of)\b)*"
+    r"(?:(?<![a-zA-Z])[a-z](?![a-zA-Z]))?(?:\s*\\in\s*\\mathbb\s*\{[RQZNC]\})?[\s}$.]*$"
+)
 _PLAIN_FUNCTION = re.compile(
     r"(?<![\\a-zA-Z])(sqrt|arcsin|arccos|arctan|sin|cos|tan|cot|sec(?=\s*[(^\\]|\s[a-z]\b)|csc|log|ln|exp|pi|infinity|infty|inf)(?![a-zA-Z])"
 )
 _PLAIN_NAMES = {"infinity": r"\infty ", "inf": r"\infty ", "infty": r"\infty ", "pi": r"\pi "}
 _BRACED_FUNCTION = re.compile(
-    r"(?<!\d)(?<!\d )\\text\{\s*(sin|cos|tan|cot|sec|csc|log|ln|exp|arcsin|arccos|arctan|gcd|lcm|max|min|mod)\s*\}"
+    r"(?<!\d)(?<!\d )\\text\{\s*(sin|cos|tan|cot|sec|csc|log|ln|exp|arcsin|arccos|arctan|gcd|lcm|max|min|mod)\s*\}(?=\s*\S)"
 )
 _PART = r"(?:(\d)|\{([^{}]*)\}|([a-zA-Z])(?![a-zA-Z]{2})|(\\(?:pi|theta|alpha|beta|lambda|mu))(?![a-zA-Z]))"
-_FRAC = re.compile(rf"\\frac\s*{_PART}\s*{_PART}")
+_BINOM, _FRAC = (re.compile(rf"\\({name})\s*{_PART}\s*{_PART}") for name in ("binom", "frac"))
 _SQRT = re.compile(r"\\sqrt\s*(\d|[a-zA-Z](?![a-zA-Z]))")
 _CURRENCY = {"$": r"\text{ dollars}", "€": r"\text{ euros}", "£": r"\text{ pounds sterling}", "¥": r"\text{ yen}", "₹": r"\text{ rupees}"}
 _AMOUNT = re.compile(r"([+-]?)\s*\\?([$€£¥₹])\s*([+-]?[\d.][^$€£¥₹]*)|([^$€£¥₹]*\d)\s*\\?([$€£¥₹])", re.DOTALL)
@@ -102,8 +113,8 @@ def _unescaped(text: str) -> str:
 
 
 def _frac(match: re.Match[str]) -> str:
-    above, below = (next(group for group in groups if group is not None) for groups in (match.groups()[:4], match.groups()[4:]))
-    return rf"\frac{{{above}}}{{{below}}}"
+    above, below = (next(group for group in groups if group is not None) for groups in (match.groups()[1:5], match.groups()[5:]))
+    return rf"\{match.group(1)}{{{above}}}{{{below}}}"
 
 
 def _money(text: str) -> str:
@@ -134,7 +145,8 @@ def _ungrouped(text: str) -> str:
 def tidy(text: str) -> str:
     """The common form of an answer or a gold: no box, no delimiters, one spelling for each sign."""
     text = _unescaped(bare(text).strip())
-    text = text[1:-1] if re.fullmatch(r"`[^`]+`", text) else text
+    text = re.sub(r"^(?:US\s*(?=\\?\$)|Rs\.?\s*(?=\d))", "", text)
+    text = text[1:-1] if re.fullmatch(r"`[^`]+`|\*[^*]+\*", text) else text
     text = bare(text.replace("**", "") if text.startswith("**") and text.endswith("**") else text)
     if text.isascii() and text.isdigit():
         return text
@@ -151,12 +163,14 @@ def tidy(text: str) -> str:
     for pattern, replacement in _LATEX_RULES if "\\" in text else ():
         text = pattern.sub(replacement, text)
     text = re.sub(r"\*\*(?=[\w({-])", "^", text)
+    text = re.sub(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r"\\times ", text)
+    text = _FOR_ALL.sub("", _BASE_IN_WORDS.sub(r"_{\1}", re.sub(r"(?<=\d)\s*\^\s*(?:\{\s*o\s*\}|o(?![a-zA-Z]))", r"^\\circ ", text)))
     text = re.sub(r"\^\s*(?:\(([^(){}]*)\)|(-\d+))", lambda match: f"^{{{match.group(1) or match.group(2)}}}", text)
     text = _GROUPED.sub(lambda match: re.sub(r"\D", "", match.group()), text).replace("\u2063", ",").replace("\u2062", " ")
     text = _BRACED_FUNCTION.sub(r"\\\1 ", text)
     text = _PLAIN_FUNCTION.sub(lambda match: _PLAIN_NAMES.get(match.group(1), "\\" + match.group(1)), text)
     text = re.sub(r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
-    text = _SQRT.sub(r"\\sqrt{\1}", _FRAC.sub(_frac, text))
+    text = _SQRT.sub(r"\\sqrt{\1}", _FRAC.sub(_frac, _BINOM.sub(_frac, text)))
     text = " ".join(text.split()).strip(" ;:").lstrip("= ")
     if _SPACED.search(text):
         text = _THOUSANDS.sub(lambda match: match.group().replace(",", ""), text)

@@ -9,42 +9,52 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 
-_TABLE = {
-    "length": "1/1000 mm millimeter millimetre|1/100 cm centimeter centimetre|1/10 dm decimeter|1 m meter metre|1000 km kilometer kilometre"
-    "|254/10000 in inch|3048/10000 ft foot feet|9144/10000 yd yard|1609344/1000 mi mile"
-    "|1/1000000 \\mu\\ m micrometer micron|1/1000000000 nm nanometer|1/10000000000 Å \\AA angstrom",
-    "time": "1 s sec second|60 min minute|3600 h hr hour|86400 day|604800 week",
-    "month": "1 month|12 yr year",
-    "mass": "1/1000 mg milligram|1 g gram|1000 kg kilogram|1000000 ton tonne|45359237/100000 lb pound|45359237/1600000 oz ounce",
+# dimension: factors and names, of units that SI prefixes go with and of others; symbols with prefixes, then words with prefixes
+_PREFIXED = {
+    "length": "1 m meter metre", "time": "1 s sec second", "mass": "1 g gram", "current": "1 A amp ampere", "amount": "1 mol mole",
+    "length^3": "1/1000 L liter litre|1/1000 l", "mass length/time^2": "1000 N newton", "mass/length time^2": "1000 Pa pascal|100000000 bar bar",
+    "mass length^2/time^2": "1000 J joule|4184 cal calorie|1602176634/10000000000000000000000000 eV electronvolt|3600000 Wh watt-hour",
+    "mass length^2/time^3": "1000 W watt", "current time": "1 C coulomb", "mass/current time^2": "1000 T tesla",
+    "mass length^2/current time^3": "1000 V volt", "mass length^2/current^2 time^3": "1000 Ω ohm", "mass length^2/current time^2": "1000 Wb weber",
+    "current^2 time^4/mass length^2": "1/1000 F farad", "mass length^2/current^2 time^2": "1000 H henry", "/time": "1 Hz hertz",
+    "temperature": "1 K kelvin", "amount/length^3": "1000 M molar", "current^2 time^3/mass length^2": "1/1000 S siemens",
+    "parsec": "1 pc parsec", "byte": "1 B byte", "decay": "1 Bq becquerel", "flux": "1 lm lumen",
+}  # fmt: skip
+_PREFIXES = {
+    "G": ("giga", Fraction(10**9)), "M": ("mega", Fraction(10**6)), "k": ("kilo", Fraction(1000)), "d": ("deci", Fraction(1, 10)),
+    "c": ("centi", Fraction(1, 100)), "m": ("milli", Fraction(1, 1000)), "μ": ("micro", Fraction(1, 10**6)),
+    "n": ("nano", Fraction(1, 10**9)), "p": ("pico", Fraction(1, 10**12)),
+}  # fmt: skip
+_OTHERS = {
+    "length": "254/10000 in inch|3048/10000 ft foot feet|9144/10000 yd yard|1609344/1000 mi mile|1/1000000 micron|1/10000000000 Å \\AA angstrom",
     "length^2": "10000 hectare|40468564224/10000000 acre",
-    "length^3": "1/1000000 mL ml milliliter millilitre|1/1000 L liter litre"
-    "|473176473/1000000000000 pint|946352946/1000000000000 quart|3785411784/1000000000000 gal gallon",
+    "length^3": "473176473/1000000000000 pint|946352946/1000000000000 quart|3785411784/1000000000000 gal gallon",
+    "time": "60 min minute|3600 h hr hrs hour|86400 day|604800 week", "month": "1 month|12 yr yrs year",
+    "mass": "1000000 ton tonne|45359237/100000 lb pound|45359237/1600000 oz ounce", "mass/length time^2": "101325000 atm atmosphere",
+    "mass length^2/time^2": "1/10000 erg", "length/time": "1609344/3600000 mph|1000/3600 kph",
     "money": "1 dollar usd USD buck|1/100 cent penny pennies ¢",
     "euro": "1 euro", "sterling": "1 pounds\\ sterling", "yen": "1 yen", "rupee": "1 rupee Rs", "yuan": "1 yuan RMB", "ruble": "1 ruble rouble",
-    "angle": "1 ^\\circ degree deg",
+    "angle": "1 ^\\circ degree deg", "radian": "1 rad radian", "turn": "1 revolution rev", "turn/time": "1/60 rpm",
     "celsius": "1 ^\\circ\\ C ^\\circC degrees\\ Celsius", "fahrenheit": "1 ^\\circ\\ F ^\\circF degrees\\ Fahrenheit",
-    "length/time": "1609344/3600000 mph|1000/3600 kph",
-    "mass length/time^2": "1000 N newton|1000000 kN",
-    "mass length^2/time^2": "1000 J joule|1000000 kJ kilojoule|1000000000 MJ megajoule|3600000000 kWh|4184000 kcal|1/10000 erg"
-    "|1602176634/10000000000000000000000000 eV|1602176634/10000000000000000000 MeV",
-    "mass length^2/time^3": "1000 W watt|1000000 kW kilowatt", "mass/length time^2": "1000 Pa pascal|1000000 kPa|101325000 atm",
-    "current": "1 ampere amp", "current time": "1 coulomb", "mass/current time^2": "1000 tesla",
-    "mass length^2/current time^3": "1000 V volt", "mass length^2/current^2 time^3": "1000 \\Omega ohm", "/time": "1 Hz hertz",
-    "temperature": "1 K kelvin", "amount": "1 mol mole|1/1000 mmol", "astronomical": "1 AU", "radian": "1 rad radian",
-    "": "1 unit",
+    "astronomical": "1 AU", "light": "1 light\\ year light-year ly", "bit": "1 bit", "decibel": "1 dB decibel", "dalton": "1 Da u amu dalton", "debye": "1 D debye", "cup": "1 cup", "spoon": "3 tablespoon tbsp|1 teaspoon tsp", "": "1 unit",
 }  # fmt: skip
 _COMMAND = re.compile(r"\\text\{((?:[^{}]|\{[^{}]*\})*)\}")
 _POWER = re.compile(r"\s*\^\s*\{?\s*(-?\d)\s*\}?$")
 _POWER_MARK = re.compile(r"\s*\^\s*(?=\{?\s*-?\d)")
+_MU, _OMEGA = re.compile(r"\\mu(?![a-zA-Z])\s*"), re.compile(r"(?:(?<![a-zA-Z])([kMGm])\s+)?\\Omega(?![a-zA-Z])")
+_IN_WORDS = re.compile(r"(?<=[a-z])\s+(squared|cubed)\b")
+_BELOW = re.compile(r"/\s*\(([^()]*)\)")
 _QUOTIENT = re.compile(r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _TIMES = re.compile(r"\\cdot(?![a-zA-Z])|\\times(?![a-zA-Z])|\*|(?<=[a-zA-Z])-(?=[a-zA-Z])")
 _LETTERS = re.compile(r"(?:(?:\\frac|\\cdot|(?<![a-zA-Z])[a-zA-Z](?![a-zA-Z]))[\s^{}/\d*-]*)+")
 _PLAIN_LETTERS = re.compile(
     r"[mgshL]|m\s*\^\s*\{?[23]\}?|[mghsLVWNJ]\s*/\s*[mghsL]\s*(?:\^\s*\{?[23]\}?)?"
 )  # "3 m" is a length, "3 s^2" and "3 m g" formulas
+_FACTORS = re.compile(r"[mnpMGcd][A-Z]|kT")  # "2mV" is as well a product, "2 mV" hardly
 _WORD = re.compile(r"[a-z][a-z'-]+", re.IGNORECASE)
 # no noun of things counted: numerals, operations, and the small words by which something else is said of a number
 _CHANGES = re.compile(
@@ -57,15 +67,25 @@ _CHANGES = re.compile(
 )  # fmt: skip
 
 
-def _units() -> dict[str, tuple[str, Fraction]]:
-    table = {}
-    for dimension, rows in _TABLE.items():
+def _rows(table: dict[str, str]) -> Iterator[tuple[str, Fraction, list[str]]]:
+    for dimension, rows in table.items():
         for row in rows.split("|"):
             factor, *names = row.replace("\\ ", "\0").split(" ")
-            for name in (name.replace("\0", " ") for name in names):
-                table[name] = (dimension, Fraction(factor))
-                if len(name) > 2 and name[-1].isalpha() and name.islower():
-                    table[name + ("es" if name.endswith(("ch", "sh")) else "s")] = (dimension, Fraction(factor))
+            yield dimension, Fraction(factor), [name.replace("\0", " ") for name in names]
+
+
+def _units() -> dict[str, tuple[str, Fraction]]:
+    table = {}
+    for dimension, factor, (symbol, *words) in _rows(_PREFIXED):
+        for letter, (prefix, times) in {"": ("", Fraction(1)), **_PREFIXES}.items():
+            table[letter + symbol] = (dimension, factor * times)
+            table |= {prefix + name + plural: (dimension, factor * times) for name in words for plural in ("", "s")}
+    del table["pm"], table["dB"]  # a time of day, and no tenth of a byte
+    for dimension, factor, names in _rows(_OTHERS):
+        for name in names:
+            table[name] = (dimension, factor)
+            if len(name) > 2 and name[-1].isalpha() and name.islower():
+                table[name + ("es" if name.endswith(("ch", "sh")) else "s")] = (dimension, factor)
     return table
 
 
@@ -109,7 +129,8 @@ def _product(text: str) -> tuple[dict[str, int], Fraction] | None:
 def known_unit(text: str) -> tuple[str, Fraction] | None:
     r"""Dimension and factor of a unit ("\text{ cm}^2", "miles per hour", "kg m/s"); None if it is not made of those of the table."""
     text = _QUOTIENT.sub(r"\1/\2", _COMMAND.sub(r" \1 ", text)).strip().rstrip(".")
-    text = _POWER_MARK.sub("^", _TIMES.sub(" ", text))
+    text = _OMEGA.sub(r"\1Ω", _MU.sub("μ", _POWER_MARK.sub("^", _TIMES.sub(" ", text))))
+    text = _IN_WORDS.sub(lambda match: "^2" if match.group(1) == "squared" else "^3", _BELOW.sub(r"/\1", text))
     above, slash, below = re.sub(r"\s+(?:per|a|an|each)\s+|\s*/\s*", "/", text).partition("/")
     over, under = _product(above), _product(below) if slash else ({}, Fraction(1))
     if over is None or under is None:
@@ -128,20 +149,25 @@ def _written(powers: Counter[str]) -> str:
 
 
 @lru_cache(maxsize=2048)
-def read_unit(text: str, *, glued: bool) -> tuple[str, Fraction] | None:
+def read_unit(text: str, *, glued: bool, letters: bool = False) -> tuple[str, Fraction] | None:
     """What stands behind a number, as dimension ("" for a noun) and factor; None if it could be anything else.
 
     Args:
         text: tidied text behind the number, e.g. " cups of feed".
         glued: no space and no \\text stands between the two: then one letter is a factor, not a unit ("10m" is 10 times m).
+        letters: single letters behind a space are units, whichever they are ("12 V").
     """
     inside = text.startswith(("\\text", r"\frac{\text"))
     text = " ".join(_COMMAND.sub(r" \1 ", text).split()).strip(" .")
     if not text:
         return "", Fraction(1)
     if (unit := known_unit(text)) is not None:
-        formula = (text.startswith("\\") and glued and "circ" not in text) or _LETTERS.fullmatch(text)
-        return None if formula and not inside and (glued or not (_PLAIN_LETTERS.fullmatch(text) or text.startswith("\\"))) else unit
+        formula = (
+            (text.startswith("\\") and glued and "circ" not in text) or _LETTERS.fullmatch(text) or (glued and _FACTORS.fullmatch(text))
+        )
+        return (
+            None if formula and not inside and (glued or not (letters or _PLAIN_LETTERS.fullmatch(text) or text.startswith("\\"))) else unit
+        )
     words = text.split(" ")
     plain = [word.strip(",.()") for word in words]
     if (glued and not inside) or len(words) > 12 or not all(_WORD.fullmatch(word) or re.fullmatch("[A-Z]", word) for word in plain if word):

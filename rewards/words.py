@@ -18,16 +18,31 @@ _CHOICE = re.compile(
 _YES = {"yes": "yes", "true": "yes", "correct": "yes", "no": "no", "false": "no", "incorrect": "no"}
 _REASON = re.compile(r"\b(?:because|since|as|for|there|has|have|with)\b")
 _LETTER = re.compile(r"\([A-Ja-j]\)|(?<![A-Za-z\\])[A-J]\)|(?:^|(?<=[\s,;:/&.]))(?:[B-J]|A(?!\s+[a-z]{2}))(?=[\s,;:/&.]|$)")
+_AFFIRMED = re.compile(r"\s+is\s+(?:the\s+)?(?:correct|right|true)(?:\s+(?:answer|choice|option))?\W*$", re.IGNORECASE)
+_OPTION_TEXT = re.compile(  # "Both A and B", "E = mc^2", but not "B", "or B", "maybe B"
+    r"\b(?!(?:wait|actually|instead|rather|maybe|perhaps|possibly|option|choice|answer|and|nor|but|also|not|the)\b)[a-z]{3,}|[=<>^\\]",
+    re.IGNORECASE,
+)
+_PARENTHESISED = re.compile(r"\([A-Ja-j]\)")
+_ROMAN = re.compile(r"\b(?:I{1,3}|IV|V)\b")
 _TAKEN_BACK = re.compile(
-    r"(?:or|and|nor|cannot|not|\w+n't)\b|(?:is|was)\b(?!\s+(?:correct|right|true|(?:the\s+)?(?:correct\s+|right\s+)?(?:answer|choice|option))\W*$)|.*\bwait\b",
+    r"(?:or|and|nor)\b|\w+n't\s+(?!be\b|exist\b)|(?:cannot|not)\b(?:\s+(?:be|the|a|really)\b)*\s*(?:(?:right|correct|true|valid|possible|answer|choice|option)\b|\(?[A-J]\)?\W*$|$)"
+    r"|(?:is|was)\s+(?:not|wrong|incorrect|false|impossible|excluded|eliminated|ruled|out)\b|.*\bwait\b",
     re.IGNORECASE | re.DOTALL,
 )
 _LETTERS = re.compile(r"[A-J]{2,10}|\(?[A-J]\)?(?:\s*(?:,|;|、|&|\band\b|\s|(?<=\))(?=\())\s*(?:and\s+)?\(?[A-J]\)?)+")
+_NONE_OF_THEM = re.compile(
+    r"no\s+(?:(?:real|such|integer|other|more)\s+)*(?:solutions?|roots?|answers?|one|idea|values?|numbers?)(?:\s+exists?)?"
+)
+_MONTH = r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
+_DATE = re.compile(
+    rf"(?:(?P<month>{_MONTH})\.?\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?|(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?(?P<month2>{_MONTH})\.?)(?:,?\s+(?P<year>\d{{4}}))?"
+)
 _ARTICLES = frozenset({"a", "an", "the"})
 _SYNONYMS = {
-    "all real numbers": "r", "all reals": "r", "real numbers": "r", "any real number": "r", "reals": "r", "dne": "does not exist", "does not exist": "does not exist",
+    "all real numbers": "r", "all reals": "r", "real numbers": "r", "any real number": "r", "reals": "r", "dne": "does not exist", "does not exist": "does not exist", "limit does not exist": "does not exist",
     "the limit does not exist": "does not exist", "undefined": "undefined", "infinitely many": "endless", "infinitely many solutions": "endless", "there are infinitely many solutions": "endless", "infinite": "endless",
-    "no solutions": "none", "no solution": "none", "none": "none", "empty set": "none", "no real solutions": "none", "no real solution": "none",
+    "no solutions": "none", "no solution": "none", "no solution exists": "none", "no solutions exist": "none", "the empty set": "none", "none": "none", "empty set": "none", "no real solutions": "none", "no real solution": "none",
     "there are no solutions": "none", "there is no solution": "none", r"positive \infty": "infinity", r"negative \infty": "-infinity", r"minus \infty": "-infinity",
 }  # fmt: skip
 _SYMBOLS = {
@@ -43,12 +58,14 @@ def unwrapped(text: str) -> str:
 
 def _choice(text: str) -> tuple[str, bool, str] | None:
     """Letter, whether it is marked as a choice, and the option's text; None if the text is no choice."""
-    plain = unwrapped(text)
+    plain = _AFFIRMED.sub("", unwrapped(text))
     match = _CHOICE.fullmatch(plain)
     if match is None or (match.group("open") and not match.group("close")):
         return None
     rest = match.group("rest").strip()
-    if rest and (_LETTER.search(rest) or _TAKEN_BACK.match(rest)):
+    if rest and (_TAKEN_BACK.match(rest) or _PARENTHESISED.search(rest)):
+        return None
+    if rest and _LETTER.search(_ROMAN.sub("", rest)) and not _OPTION_TEXT.search(rest):
         return None
     marked = bool(match.group("open") or match.group("close") or match.group("mark")) or len(plain) > 1 or "\\text" in text
     if rest and not (match.group("close") or match.group("mark")):
@@ -105,7 +122,7 @@ def choices_rule(gold: str, answer: str) -> bool | None:
         return False if len(parts) != len(others) or False in same else True if all(same) else None
     first, second = _choice(gold), _choice(answer)
     if first and _withdrawn(answer):
-        return _same_option(gold, answer) is True
+        return compact(gold) == compact(answer)
     if first and second:
         (letter, marked, _), (other, other_marked, _) = first, second
         if tidy(gold) in ("e", "i"):
@@ -137,6 +154,8 @@ def plain_words(text: str) -> str:
 
 def is_words(text: str) -> bool:
     r"""Words and nothing else, at least one of them of three letters or a yes or no: "Evelyn", "\text{even function}"."""
+    if _date(text):
+        return True
     words = plain_words(text).split()
     wrapped = "\\text" in tidy(text)  # then two letters are a name, not a product
     return bool(words) and (words[0] in _YES or any(len(word) > (1 if wrapped else 2) for word in words))
@@ -150,6 +169,10 @@ def words_rule(gold: str, answer: str) -> bool | None:
     if not is_words(gold):
         return None
     words, others = plain_words(gold), plain_words(answer)
+    if meaning and not words:
+        return False
+    if words in ("true", "false") and others in ("t", "f"):
+        return words[0] == others
     if words.split()[0] in _YES and len(words.split()) == 1:
         return _says(answer) == _YES[words]
     if others:
@@ -163,6 +186,8 @@ def _says(text: str) -> str:
     "No" before a noun of a reason ("Yes, since no such x exists") and "not true" contradict nothing.
     """
     words = unwrapped(text).lower()
+    if _NONE_OF_THEM.fullmatch(words):
+        return ""
     opening = re.match(r"[a-z]+", words)
     said = _YES.get(opening.group(), "") if opening else ""
     for match in re.finditer(r"(?P<negated>\b(?:not|\w+n't)\s+(?:\w+\s+)?)?\b(?P<word>[a-z]+)\b", words):
@@ -180,4 +205,12 @@ def _listed(text: str) -> list[str]:
 
 
 def _meaning(text: str) -> str:
-    return _SYNONYMS.get(" ".join(unwrapped(text).lower().split()), "") or _SYMBOLS.get(compact(text), "")
+    return _SYNONYMS.get(" ".join(unwrapped(text).lower().split()), "") or _SYMBOLS.get(compact(text), "") or _date(text)
+
+
+def _date(text: str) -> str:
+    """ "mar 14" of "March 14th" and "14 March"; "" if the text is no day of the year."""
+    match = _DATE.fullmatch(unwrapped(text).lower())
+    if match is None:
+        return ""
+    return f"{(match['month'] or match['month2'])[:3]} {int(match['day'] or match['day2'])} {match['year'] or ''}".strip()

@@ -129,6 +129,6 @@ def test_units_have_dimensions_and_factors():
     assert known_unit(r"\text{ cm}^2") == ("length^2", Fraction(1, 10000))
     assert known_unit("miles per hour") == ("length/time", Fraction(1609344, 3600 * 1000))
     assert known_unit("widgets") is None
-    assert read_unit("cups of feed", glued=False) == ("", 1)
+    assert read_unit("bags of feed", glued=False) == ("", 1)
     assert read_unit("m", glued=True) is None and read_unit("m", glued=False) == ("length", 1)
     assert read_unit("or more", glued=False) is None
