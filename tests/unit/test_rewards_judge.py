@@ -100,7 +100,7 @@ def test_p20_the_second_checker_has_its_own_opinions_and_the_same_limits(judge):
     ]
     assert opinions == ["right", "wrong", "right"]
     endless = judge.audit(gold=r"\frac{3}{7}", answer=r"8^{8^{8^{8}}}").result()
-    assert endless.status in ("not_judged", "wrong") and endless.seconds < 3.5
+    assert endless.status == "not_judged" and endless.seconds < 3.5
     assert judge.audit(gold=r"\sqrt{8}", answer=r"2\sqrt{2}").result().status == "right"
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from launch.stages import HeldOut, file_names, fitting
+from launch.stages import HeldOut, file_names, fitting, list_left_out
 from rollout.sources import DataError
 from rollout.types import Problem
 
@@ -21,6 +23,19 @@ def test_held_out_prompts_that_engines_keep_no_room_for_are_left_out_and_listed(
     assert kept.left_out == [("c", "no gold"), ("b", "prompt of 11 tokens, data.max_prompt_tokens is 5")]
     with pytest.raises(DataError, match=r"numbers: all 2 prompts exceed data\.max_prompt_tokens 4; raise it"):
         fitting(part, TEMPLATE, 4)
+
+
+def test_p19_rows_left_out_are_told_by_five_of_them_and_kept_whole_in_a_file(tmp_path: Path):
+    said: list[str] = []
+    progress: Any = SimpleNamespace(message=said.append)
+    rows = [(f"golds.jsonl:{line}", "gold answer empty") for line in range(1, 8)]
+    list_left_out(progress, tmp_path / "left_out" / "train.jsonl", "golds.jsonl", rows)
+    assert said[:5] == [f"left out golds.jsonl:{line}: gold answer empty" for line in range(1, 6)]
+    assert said[5:] == [f"golds.jsonl: 7 rows left out, listed in {tmp_path}/left_out/train.jsonl"]
+    kept = [json.loads(line) for line in (tmp_path / "left_out" / "train.jsonl").read_text().splitlines()]
+    assert kept == [{"row": where, "reason": reason} for where, reason in rows]
+    list_left_out(progress, tmp_path / "none.jsonl", "sound.jsonl", [])
+    assert len(said) == 6 and not (tmp_path / "none.jsonl").exists()
 
 
 def test_sources_that_differ_in_their_folder_or_version_get_files_of_their_own():
