@@ -192,7 +192,7 @@ def _sign_chart(difference: Expr, unknown: Expr, sign: str) -> list[Interval] | 
         return None
     above, below = Poly(numerator, unknown), Poly(denominator, unknown)
     product = above * below
-    if not product.get_domain().is_Exact or not 0 < product.degree() <= _MAX_DEGREE or not product.domain.is_QQ | product.domain.is_ZZ:
+    if product.degree() > _MAX_DEGREE or not (product.domain.is_QQ or product.domain.is_ZZ):
         return None
     zeros, poles = sorted(set(product.real_roots())), set(below.real_roots())
     found = []

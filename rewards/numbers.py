@@ -36,7 +36,7 @@ _CORE = re.compile(
 )
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _GLUED = re.compile(r"(?<=\d)(?=(?:[a-zA-Z]|Ω)$)")
-_OUT_OF = re.compile(r"^(\d+)\s+(?:\\text\{\s*)?out\s+of\s*\}?\s*(\d+)$")
+_OUT_OF = re.compile(r"^(\d+)\s*(?:\\text\{\s*)?out\s+of\s*\}?\s*(\d+)$")
 _AND_DIGIT = re.compile(r"(?<=[a-zA-Z])\s*(?:,|\band\b)?\s*(?=\d)")
 _COMMA = re.compile(r"(?<![\d.,])(\d+),(\d+)(?![\d.,])", re.ASCII)
 _PERCENT = re.compile(
@@ -64,14 +64,14 @@ _LEAD = re.compile(
 
 
 _SAID = re.compile(
-    rf"(?P<word>{'|'.join(sorted(_WORDS, key=len, reverse=True))})(?=\s+[a-z])|(?P<minus>(?:negative|minus)\s+)(?=\d)|US(?=\$)",
+    rf"(?P<word>{'|'.join(word.replace(' ', '[ -]') for word in sorted(_WORDS, key=len, reverse=True))})(?=\s+[a-z])|(?P<minus>(?:negative|minus)\s+)(?=\d)|US(?=\$)",
     re.IGNORECASE,
 )
 
 
 def _spelled(said: re.Match[str]) -> str:
     """Digits for "ten" of "ten dollars", a sign for "negative"."""
-    return str(_WORDS[said["word"].lower()]) if said["word"] else "-" if said["minus"] else ""
+    return str(_WORDS[said["word"].lower().replace("-", " ")]) if said["word"] else "-" if said["minus"] else ""
 
 
 @dataclass(frozen=True)
@@ -230,8 +230,7 @@ def _comma_for_point(pair: str, number: Number | None) -> bool:
 
 def _beside(text: str, other: Number) -> Number | None:
     """A number whose letter can only be a unit: 12 V where the other side has one of the same dimension, or is a decimal."""
-    number = as_number(_GLUED.sub(" ", text, count=1) if other.dimension else text, letters=True)
-    return number if number is not None and number.dimension and other.dimension in ("", number.dimension) else None
+    return as_number(_GLUED.sub(" ", text) if other.dimension else text, letters=True)
 
 
 def numbers_rule(gold: str, answer: str) -> bool | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from sympy import Expr, Symbol, latex
+from sympy import Expr
 
 from rewards.algebra import Unreadable, formula, proportional
 from rewards.compare import compare_quickly
@@ -18,20 +18,29 @@ from rewards.extract import bare
 from rewards.formulas import is_opaque, same_text_values, unit_off
 from rewards.intervals import definite, intervals, same_intervals
 from rewards.numbers import as_number, lead_in_off
-from rewards.statements import condition_off, is_constant, is_name, lone_letters, renamed, rounded, statement
+from rewards.shapes import (
+    as_matrix,
+    as_point,
+    cells,
+    coordinates,
+    holds_sets,
+    is_line,
+    is_ordered,
+    may_be_interval,
+    name_of,
+    noun_of,
+    unpacked,
+)
+from rewards.statements import condition_off, is_constant, lone_letters, renamed, rounded, statement
 from rewards.structure import Formula, Items, Matrix, Node, Relation, Union, read
 from rewards.tidy import compact, tidy
-from rewards.units import UNITS
-from rewards.words import is_choice, is_words, unwrapped
+from rewards.words import is_choice, is_words
 
 _NEARLY = re.compile(
     r"(?<=\S)\s*(?:\(\s*(?:\\approx|\\text\s*\{\s*approximately\s*\})|\\text\s*\{\s*(?:\(|or)?\s*approximately\s*\})\s*([^()]*)\)?$"
 )
 _EITHER = re.compile(r"[^,;]*(?:\bor\b)[^,;]*", re.DOTALL)
 _FUNCTION = re.compile(r"([a-zA-Z])\(([a-zA-Z])\)")
-_POINT = re.compile(r"[A-Z]'?\s*(\(.*,.*\))", re.DOTALL)
-_UNIT_VECTOR = re.compile(r"(?<![a-zA-Z\\])([ijk])(?![a-zA-Z])")
-_COUNTED = re.compile(r"\d[\d,.]*\s+(?:more\s+)?([a-z]{3,})")
 
 
 class BadGold(ValueError):
@@ -149,15 +158,15 @@ def _same(gold: Node, answer: Node) -> bool:
     if definite(gold) or definite(answer):
         return _same_sets(gold, answer)
     gold, answer = _without_membership(gold), _without_membership(answer)
-    gold, answer = _unpacked(gold, beside=answer), _unpacked(answer, beside=gold)
+    gold, answer = unpacked(gold, beside=answer), unpacked(answer, beside=gold)
     if isinstance(gold, Relation) and isinstance(answer, Relation):
         return _same_relations(gold, answer)
     if isinstance(gold, Relation) or isinstance(answer, Relation):
         first, second = _stated(gold), _stated(answer, of_quantity=is_constant(gold) and not _is_zero(gold))
         return first is not None and second is not None and _same(first, second)
-    gold, answer = _as_point(gold, beside=answer), _as_point(answer, beside=gold)
+    gold, answer = as_point(gold, beside=answer), as_point(answer, beside=gold)
     if isinstance(gold, Matrix) or isinstance(answer, Matrix):
-        return _same_matrices(_as_matrix(gold), _as_matrix(answer))
+        return _same_matrices(as_matrix(gold), as_matrix(answer))
     if isinstance(gold, Items) or isinstance(answer, Items):
         return _same_items(gold, answer)
     if isinstance(gold, Formula) and isinstance(answer, Formula):
@@ -203,19 +212,6 @@ def _same_chains(gold: Relation, answer: Relation) -> bool:
 def _without_membership(node: Node) -> Node:
     """S of x in S."""
     return node.parts[1] if isinstance(node, Relation) and node.signs == ("in",) else node
-
-
-def _unpacked(node: Node, *, beside: Node) -> Node:
-    """x = 1, y = 2 of (x, y) = (1, 2), beside something that may have names, too; beside a point it is the point (1, 2)."""
-    named = isinstance(beside, Relation) or (isinstance(beside, Items) and beside.brackets == "")
-    if not (named and isinstance(node, Relation) and node.signs == ("=",)):
-        return node
-    names, values = node.parts
-    if not (isinstance(names, Items) and isinstance(values, Items) and names.brackets == values.brackets == "()"):
-        return node
-    if len(names.items) != len(values.items) or not all(is_name(name) for name in names.items):
-        return node
-    return Items("", tuple(Relation((name, value), ("=",)) for name, value in zip(names.items, values.items, strict=True)))
 
 
 def _stated(node: Node, *, of_quantity: bool = False) -> Node | None:
@@ -284,49 +280,13 @@ def _renamed(node: Node, gold_name: Node, name: Node) -> Node:
     return Formula(re.sub(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])", lambda match: names.get(match.group(), match.group()), node.text))
 
 
-def _as_point(node: Node, *, beside: Node) -> Node:
-    """Beside a point or a vector: (2, 3) of P(2, 3), (2, -1) of 2i - j."""
-    length = len(_cells(beside) or ())
-    if not isinstance(node, Formula) or length < 2:
-        return node
-    if named := _POINT.fullmatch(node.text):
-        return read(named.group(1))
-    if length > 3 or len(set(_UNIT_VECTOR.findall(node.text))) < 2:
-        return node
-    expression = formula(_UNIT_VECTOR.sub(r"v_{\1}", node.text))
-    units = [Symbol(f"v_{letter}") for letter in "ijk"[:length]]
-    parts = [expression.diff(unit) for unit in units]
-    if expression.subs(dict.fromkeys(units, 0)) != 0 or any(part.has(*units, Symbol("v_k")) for part in parts):
-        return node
-    return Items("()", tuple(Formula(latex(part)) for part in parts))
-
-
-def _as_matrix(node: Node) -> Node:
-    """[[1, 2], [3, 4]] as a matrix."""
-    if not (isinstance(node, Items) and node.brackets in ("()", "[]") and len(node.items) > 1):
-        return node
-    rows = [item.items for item in node.items if isinstance(item, Items) and item.brackets == node.brackets]
-    return Matrix(tuple(rows)) if len(rows) == len(node.items) and len({len(row) for row in rows}) == 1 else node
-
-
 def _same_matrices(gold: Node, answer: Node) -> bool:
-    first, second = _cells(gold), _cells(answer)
-    if first is None or second is None or (type(gold) is not type(answer) and not (_is_line(gold) and _is_line(answer))):
+    first, second = cells(gold), cells(answer)
+    if first is None or second is None or (type(gold) is not type(answer) and not (is_line(gold) and is_line(answer))):
         return False
     if isinstance(gold, Matrix) and isinstance(answer, Matrix) and [len(row) for row in gold.rows] != [len(row) for row in answer.rows]:
         return False
     return len(first) == len(second) and all(_same(one, two) for one, two in zip(first, second, strict=True))
-
-
-def _cells(node: Node) -> list[Node] | None:
-    """Cells row by row; a tuple is a vector, written as a row or a column."""
-    if isinstance(node, Matrix):
-        return [cell for row in node.rows for cell in row]
-    return list(node.items) if isinstance(node, Items) and node.brackets in ("()", "[]") else None
-
-
-def _is_line(node: Node) -> bool:
-    return not isinstance(node, Matrix) or len(node.rows) == 1 or len(node.rows[0]) == 1
 
 
 def _values(items: Sequence[Node]) -> list[Node]:
@@ -338,36 +298,23 @@ def _values(items: Sequence[Node]) -> list[Node]:
     return found
 
 
-def _name_of(node: Node) -> str | None:
-    """x of x = 3."""
-    if isinstance(node, Relation) and set(node.signs) <= {"=", "~"} and isinstance(node.parts[0], Formula) and is_name(node.parts[0]):
-        return compact(node.parts[0].text)
-    return None
-
-
-def _noun_of(node: Node) -> str | None:
-    """rabbit of 8 rabbits."""
-    match = _COUNTED.match(unwrapped(node.text)) if isinstance(node, Formula) else None
-    return match.group(1).removesuffix("s") if match and match.group(1) not in UNITS else None
-
-
 def _same_items(gold: Node, answer: Node) -> bool:
     if not (isinstance(gold, Items) and isinstance(answer, Items)):
         one, other = (gold, answer) if isinstance(gold, Items) else (answer, gold)
         assert isinstance(one, Items)
         return len(one.items) == 1 and one.items[0] != Formula(r"\emptyset") and _same(one.items[0], other)
-    if _may_be_an_interval(gold) and answer.brackets in ("", "{}"):
+    if may_be_interval(gold) and answer.brackets in ("", "{}"):
         return False
-    names = [[_name_of(item) for item in node.items] for node in (gold, answer)]
-    for labels in (names, [[_noun_of(item) for item in node.items] for node in (gold, answer)]):
+    names = [[name_of(item) for item in node.items] for node in (gold, answer)]
+    for labels in (names, [[noun_of(item) for item in node.items] for node in (gold, answer)]):
         if all(len(set(side)) == len(side) > 1 and None not in side for side in labels) and set(labels[0]) == set(labels[1]):
             found = dict(zip(labels[1], answer.items, strict=True))
             return all(_same(item, found[label]) for label, item in zip(labels[0], gold.items, strict=True))
-    first = _values(_coordinates(gold, names[0]) if answer.brackets == "()" else gold.items)
-    second = _values(_coordinates(answer, names[1]) if gold.brackets == "()" else answer.items)
-    ordered = _is_ordered(gold, names[0]) or _is_ordered(answer, names[1])
+    first = _values(coordinates(gold, names[0]) if answer.brackets == "()" else gold.items)
+    second = _values(coordinates(answer, names[1]) if gold.brackets == "()" else answer.items)
+    ordered = is_ordered(gold, names[0]) or is_ordered(answer, names[1])
     if "{}" in (gold.brackets, answer.brackets):
-        if _holds_sets(gold) != _holds_sets(answer):
+        if holds_sets(gold) != holds_sets(answer):
             return False
         return not {"()", "[]"} & {gold.brackets, answer.brackets} and _covered(first, second) and _covered(second, first)
     if ordered:
@@ -377,33 +324,6 @@ def _same_items(gold: Node, answer: Node) -> bool:
     if all(isinstance(item, Items) for item in first):
         return _covered(first, second) and _covered(second, first)
     return len(first) == len(second) and _matched(first, second)
-
-
-def _coordinates(node: Items, names: Sequence[str | None]) -> Sequence[Node]:
-    """Equations of neighbouring letters in the order of the letters, as a point has them: y = 3, x = 2 is (2, 3)."""
-    found = "".join(sorted(name or "" for name in names))
-    if len(found) != len(names) or len(set(found)) < len(names) or ord(found[-1]) - ord(found[0]) >= len(names):
-        return node.items
-    return [item for _, item in sorted(zip(names, node.items, strict=True), key=lambda pair: pair[0] or "")]
-
-
-def _may_be_an_interval(node: Items) -> bool:
-    """[2, 5], but not [5, 2]."""
-    if node.brackets != "[]" or len(node.items) != 2 or not all(is_constant(item) for item in node.items):
-        return False
-    low, high = (formula(unit_off(item.text)[0]) for item in node.items if isinstance(item, Formula))
-    return bool(low.is_real and high.is_real and low.evalf() < high.evalf())
-
-
-def _holds_sets(node: Items) -> bool:
-    return any(isinstance(item, Items) and item.brackets == "{}" for item in node.items)
-
-
-def _is_ordered(node: Items, names: Sequence[str | None]) -> bool:
-    """Brackets, or different names (x = 1, y = 2), or dots, make the order count."""
-    dots = any(isinstance(item, Formula) and item.text.strip() == r"\ldots" for item in node.items)
-    bases = {name.partition("_")[0] for name in names if name is not None}  # x_1 and x_2 are solutions, x and y are coordinates
-    return node.brackets not in ("", "{}") or dots or (None not in names and len(bases) > 1)
 
 
 def _alike(this: Node, that: Node) -> bool:

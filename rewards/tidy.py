@@ -55,7 +55,7 @@ _LATEX = [
     (rf"(?<=[\d}})])(?:\s|\\,)*{_UNIT}\s*/\s*{_UNIT}", r"\\text{ \1/\2}"),
     (rf"(?<=[\d}})])(?:\s|\\,)*{_UNIT}\s*\\(?:,|cdot)\s*{_UNIT}", r"\\text{ \1 \2}"),
     (r"(?<=\d)\s*\\text\{\s*([a-zA-Z]{3,})\s*(,?)\s*(and|or)?\s*\}(?=\s*\d)", r"\\text{ \1}\2\\text{ \3 }"),
-    (r"(?<=\S)\s*\\text\{\s*\((?!not\b)[a-z ]{4,}\)\s*\}", ""),
+    (r"(?<=\S)\s*\\text\{\s*\((?!not\b|base\b)[a-z ]{4,}\)\s*\}", ""),
     (r"(?<=[\d})])(?:\s|\\,)*\\text\{([mghsLVWNJKACTFHMSD])\}(?!\s*[\w(\\])", r"\\text{ \1}"),  # a unit, not a letter
     (r"\\text\{((?:[^{}a-zA-Z]|[a-zA-Z](?![a-zA-Z]))*)\}(?<! [mghsLVWNJKACTFHMSD]\})(?<![mghsLVWNJKACTFHMSD][/ ][mghsLVWNJKACTFHMSD]\})", r"\1"),  # no word in it
     (_LEAD_IN, ""),

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache, lru_cache
 
 # dimension: factors and names, of units that SI prefixes go with and of others; symbols with prefixes, then words with prefixes
 _PREFIXED = {
@@ -74,7 +74,9 @@ def _rows(table: dict[str, str]) -> Iterator[tuple[str, Fraction, list[str]]]:
             yield dimension, Fraction(factor), [name.replace("\0", " ") for name in names]
 
 
-def _units() -> dict[str, tuple[str, Fraction]]:
+@cache
+def units() -> dict[str, tuple[str, Fraction]]:
+    """Dimension and factor of every known unit, by name."""
     table = {}
     for dimension, factor, (symbol, *words) in _rows(_PREFIXED):
         for letter, (prefix, times) in {"": ("", Fraction(1)), **_PREFIXES}.items():
@@ -89,9 +91,6 @@ def _units() -> dict[str, tuple[str, Fraction]]:
     return table
 
 
-UNITS = _units()
-
-
 def _single(text: str) -> tuple[Counter[str], Fraction] | None:
     """Powers of the dimensions, and factor, of one unit, perhaps with a power: "cm", "cm^2", "s^{-1}", "square cm"."""
     text, power = text.strip(), 1
@@ -100,7 +99,7 @@ def _single(text: str) -> tuple[Counter[str], Fraction] | None:
     for word, exponent in (("square ", 2), ("sq ", 2), ("sq. ", 2), ("cubic ", 3)):
         if text.startswith(word):
             text, power = text.removeprefix(word).strip(), exponent
-    found = UNITS.get(text) or UNITS.get(text.lower() if len(text) > 2 else text)
+    found = units().get(text) or units().get(text.lower() if len(text) > 2 else text)
     if found is None:
         return None
     dimension, factor = found

@@ -128,7 +128,13 @@ def test_products_and_quotients_of_units_on_one_side_only_are_dropped(unit):
 def test_units_have_dimensions_and_factors():
     assert known_unit(r"\text{ cm}^2") == ("length^2", Fraction(1, 10000))
     assert known_unit("miles per hour") == ("length/time", Fraction(1609344, 3600 * 1000))
-    assert known_unit("widgets") is None
+    assert known_unit("widgets") is None and known_unit("pm") is None and known_unit("dB") == ("decibel", 1)
+    assert known_unit("kilometres") == known_unit("km") == ("length", 1000) and known_unit("inches") == known_unit("in")
+    assert known_unit("MPa") == ("mass/length time^2", 10**9) and known_unit(r"\mu F") == known_unit("μF") == known_unit("microfarads")
+    assert known_unit("J/(mol K)") == known_unit(r"\text{J}\cdot\text{mol}^{-1}\cdot\text{K}^{-1}") and known_unit(
+        "k \\Omega"
+    ) == known_unit("kiloohm")
+    assert known_unit("meters per second squared") == ("length/time^2", 1) and known_unit("yards cubed") == known_unit("cubic yards")
     assert read_unit("bags of feed", glued=False) == ("", 1)
     assert read_unit("m", glued=True) is None and read_unit("m", glued=False) == ("length", 1)
     assert read_unit("or more", glued=False) is None

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.algebra import Unreadable, formula, proportional, same_value
+from rewards.intervals import intervals
 from rewards.structure import Formula, Items, Matrix, Relation, Union, read
 from rewards.symbolic import BadGold, compare, gold_fault
 from rewards.tidy import compact, tidy
@@ -30,7 +31,19 @@ EQUAL = [
     (r"(0,1)\cup(1,\infty)", r"x>0,x\ne1"), (r"[0,1)\cup(1,\infty)", r"x\ge0\text{ and }x\ne1"), (r"(0,1)\cup(1,\infty)", r"(0,\infty)\setminus\{1\}"), (r"(-\infty,-2)\cup(3,\infty)", r"\mathbb{R}\setminus[-2,3]"), (r"x\ne2", r"x\in\mathbb{R},x\ne2"),
     (r"(-\infty,0)\bigcup(1,\infty)", "x<0 or x>1"), (r"[0,2]\setminus(1,2]", "[0,1]"), (r"\begin{pmatrix}-2\\7\end{pmatrix}", "(-2,7)^T"), (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1&2\end{pmatrix}^T"),
 ]  # fmt: skip
+EQUAL_ONE_WAY = [
+    (r"x=1,y=2", r"\begin{aligned}x&=1\\y&=2\end{aligned}"), (r"100\text{ meters}", "100m"), ("(2,3)", "y=3, x=2"), ("(1,2,3)", "c=3, a=1, b=2"), ("(1,3)", "k=1, a=3"), ("(1,2),(2,1)", "x=1,y=2 or x=2,y=1"), ("(x,y)=(1,2)", "(y,x)=(2,1)"), ("y=2,x=1", "(x,y)=(1,2)"), ("(2,3)", "(q,p)=(2,3)"),
+    ("(-2,3)", "x>-2, x<3"), (r"(-\infty,-2)\cup(3,\infty)", "x<-2, x>3"), ("(1,3)", "x>1, x<3, x<5"), (r"x\ge1,x\le1", r"\{1\}"), ("x<-a, x>a", "x>a or x<-a"), ("x^2<y or x>2y", "x>2y or x^2<y"), (r"[-\sqrt2,\sqrt2]", r"x^2\le2"), (r"(-\infty,0)\cup[1,\infty)", r"\frac{x-1}{x}\ge0"), (r"(0,1)\cup(1,\infty)", "x(x-1)^2>0"), (r"[0,\infty)", r"x(x-1)^2\ge0"),
+    (r"\mathbb{R}", "x^2+1>0"), ("(-2,2)", "0.5x^2<2"), (r"(-2,-1)\cup(1,2)", "1<x^2<4"), (r"(-\infty,-1)\cup(-1,1)\cup(1,\infty)", r"x^2\ne1"), (r"5\text{ kg m/s}^2", r"5\text{ N}"), (r"60^\circ", r"\frac{\pi}{3}\text{ rad}"), (r"\frac{\pi}{3}\text{ rad}", r"60^\circ"), (r"25^\circ C", r"25^\circ"), ("2 hours and 30 minutes", "150 min"), ("2.5 hours", "2 hours 30 minutes"), ("64 inches", "5 feet 4 inches"),
+    (r"5\pmod 7", r"12\pmod{7}"), (r"x\equiv3\pmod{5}", r"8\pmod5"), ("B, A, C", "BAC"), ("B, A, C", "(B), (A), (C)"), (r"\langle2,-1,5\rangle", r"2\mathbf{i}-\mathbf{j}+5\mathbf{k}"), ("(3,0,4)", "3i+4k"), (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", "[[1,2],[3,4]]"), ("(2,3)", "P(2,3)"), ("(2,3)", "A'(2,3)"), ("3 boys, 4 girls", "4 girls and 3 boys"),
+    (r"\begin{cases}x&x>0\\0&x\le0\end{cases}", r"\begin{cases}0,&\text{if }x\le0\\x,&\text{if }x>0.\end{cases}"), (r"2k\pi,k\in\mathbb{Z}", r"2n\pi"), (r"2n\pi", r"2k\pi,k\in\mathbb{Z}"), ("f(n)=n", r"f(n)=n\text{ for all real }n"), (r"12\text{ V}", "12.0 V"), ("2.5", "2.5 V"), ("4:30", r"4:30\text{ p.m.}"), (r"\frac{10}{21}", r"\frac{\binom52\binom41}{\binom93}"), ("120", "5!=120"), ("9", r"(3)\frac{9}{3}"), ("13", r"1+2\binom{4}{2}"),
+    (r"\text{March 14, 2020}", "14th of March 2020"), ("0.75", "three quarters"), ("-3", "minus 3"), ("21", "twenty-one dollars"), (r"\frac34", r"3\text{ out of }4"), ("10^{-3}", "0.001"), ("1000, 2000", "1,000 and 2,000"), (r"\sqrt[4]{5}", "∜5"), ("x_{12}", "x₁₂"), ("1010_2", r"1010\text{ (base two)}"), ("1200", "1.2 X 10^3"), ("90", "90^o"),
+]  # fmt: skip
 DIFFERENT = [
+    (r"\frac73", r"\frac73\text{ or }2"), (r"100\text{ meters}", "100s"), ("(3,2)", "y=3, x=2"), ("(3,1)", "k=1, a=3"), ("(1,2),(2,1)", "x=1,y=2 or x=1,y=1"), ("(x,y)=(1,2)", "(y,x)=(1,2)"), ("y=2,x=1", "(x,y)=(2,1)"), ("(-2,3)", "x>-2 or x<3"), ("(-2,3)", "x<-2, x>3"), (r"(-\infty,1)\cup(2,\infty)", "x<1 or y>2"), (r"(-\sqrt2,\sqrt2)", r"x^2\le2"), (r"(-\infty,0]\cup[1,\infty)", r"\frac{x-1}{x}\ge0"),
+    (r"(0,\infty)", "x(x-1)^2>0"), ("(1,2)", "1<x^2<4"), (r"(-\infty,-1)\cup(1,\infty)", r"x^2\ne1"), (r"5\text{ kg m/s}", r"5\text{ N}"), (r"60^\circ", r"\frac{\pi}{2}\text{ rad}"), (r"25\text{ K}", r"25^\circ"), ("2 hours and 30 minutes", "140 min"), ("64", "5 feet 4 inches"), (r"5\pmod 7", r"11\pmod{7}"), (r"5\pmod 7", r"5\pmod{8}"), ("5", r"5\pmod7"), ("B, A, C", "A, B, C"), ("B, A, C", "B, A, D"),
+    (r"\langle2,-1,5\rangle", "2i+j+5k"), ("(3,4)", "3+4i"), ("(3,4)", "3i+4j+1"), ("(3,4)", "3i+4j+k"), ("(3,4)", "3i+4j^2"), ("(1,1)", "ij"), (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", "[[1,3],[2,4]]"), ("(3,2)", "P(2,3)"), ("3 boys, 4 girls", "4 boys and 3 girls"), (r"\begin{cases}x&x>0\\0&x\le0\end{cases}", r"\begin{cases}0&x>0\\x&x\le0\end{cases}"), (r"\begin{cases}x&x>0\\0&x\le0\end{cases}", r"\begin{cases}x&x>0\end{cases}"),
+    (r"2k\pi,k\in\mathbb{Z}", "3n"), (r"2k\pi+m,k\in\mathbb{Z}", r"2n\pi+n"), ("f(n)=n", r"f(n)=2n\text{ for all }n"), ("12.5", "12 V"), (r"12\text{ V}", "12 A"), ("4:30 a.m.", r"4:30\text{ p.m.}"), ("4:30 a.m.", "16:30"), ("120", "5!=121"), ("26", r"\binom63\binom42"), (r"\text{March 14, 2020}", "March 14, 2021"), (r"\text{March 14}", "May 14"), ("3", "minus 3"), (r"\frac34", r"3\text{ out of }5"), ("1000, 2000", "1,000 and 2,001"), ("x_{12}", "x₁"), ("1010_2", r"1010\text{ (base three)}"), ("n", "for all n"),
     ("(1,2)", r"1\le x<2"), ("(1,2)", "1<x<3"), ("(1,2)", "x>1 or x<2"), ("(1,2)", "[1,2]"), ("(2,1)", "1<x<2"), ("x>0, y>0", "x>0"), ("x<1", "x>1"), ("x<1", r"x\le1"), (r"\{-3\}\cup[2,9)", "[-3,9)"),
     (r"(-\infty,1)\cup(2,\infty)", "x<1"), ("|x|<2", "|x|>2"), ("[a,b)", "[3,4)"), ("a+b>c", "a+b<c"), ("g(5)<g(0)<g(3)", "g(5)<g(3)<g(0)"), (r"\mathbb{R}", r"\mathbb{Z}"), ("1,2", "1,3"), ("1,2", "1,2,2"), ("(1,2)", r"\{1,2\}"),
     ("(1,2),(3,4)", "(1,2)"), ("(1,2),(3,4)", "(2,1),(4,3)"), (r"\pm1789", "1789"), ("x=1,y=2", "x=2,y=1"), ("6,9", "PQ=9,RS=6"), ("(3,2)", "(q,p)=(2,3)"), ("1,2,3", r"1,2,\ldots"), ("5", "5,7"), ("5", r"5\text{ or }7"), ("5", r"\{5,7\}"),
@@ -69,6 +82,16 @@ def test_equal_answers_are_right_in_both_directions(gold, answer):
     assert compare(gold=gold, answer=answer)[0]
     if gold != "219.911" and not (r"=" in answer and gold in ("113", "5", r"\frac35")):  # a rounded gold; a gold that is an equation
         assert compare(gold=answer, answer=gold)[0]
+
+
+@pytest.mark.parametrize(("gold", "answer"), EQUAL_ONE_WAY)
+def test_other_spellings_of_the_gold_are_right(gold, answer):
+    assert compare(gold=gold, answer=answer)[0]
+
+
+@pytest.mark.parametrize("text", ["x^9>1", r"\pi x^2<4", r"\sqrt{x}<2", "x^2<a"])
+def test_what_is_more_than_a_rational_function_is_no_interval(text):
+    assert intervals(read(tidy(text))) is None
 
 
 @pytest.mark.parametrize(("gold", "answer"), DIFFERENT)
