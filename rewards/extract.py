@@ -17,8 +17,11 @@ _BOX = re.compile(
 )
 _HASHES = re.compile(r"(?:.*\n)?[ \t]*####[ \t]*(\S[^\n]*)\s*", re.DOTALL)  # the end of a worked solution of GSM8K
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-_JOINT = re.compile(
-    r"(?:[\s,;$~]|\\[()\[\]!,;: ]|\\q?quad|\\(?:text|textrm|mathrm|mbox)\{\s*,?\s*(?:and|or)?\s*\}|\b(?:and|or)\b|[a-zA-Z](?:_(?:\w|\{\w+\}))?\s*=)*"
+_JOINT = re.compile(r"(?:[\s,;$~]|\\[()\[\]!,;: ]|\\q?quad|\\(?:text|textrm|mathrm|mbox)\{\s*,?\s*(?:and|or)?\s*\}|\b(?:and|or)\b)*")
+_NAME = r"([a-zA-Z](?:_(?:\w|\{\w+\}))?)[ \t]*=[ \t]*"
+_NAME_BEFORE = re.compile(rf"(?:^|[\s$(\[,;]){_NAME}$")
+_NAMED_JOINT = re.compile(
+    rf"(?:[ \t$]|\\[()\[\]])*(?:,|;|\band\b|\bor\b|\\text\{{\s*,?\s*(?:and|or)\s*\}})(?:[ \t$]|\\[()\[\],;: ]|\\q?quad|\band\b|\bor\b)*{_NAME}"
 )
 _MOST_BOXES = 20
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
@@ -59,18 +62,22 @@ def _inside(text: str, box: re.Match[str]) -> tuple[str, int] | None:
 def last_box(text: str) -> str | None:
     r"""What the last \boxed{...}, \fbox{...} or \boxed 7 holds; None without one, or if its braces never balance.
 
-    Boxes joined to it by nothing but commas, "and" or "or" belong to it: \boxed{2} and \boxed{3} is the list "2, 3".
+    Boxes joined to it by nothing but commas, "and" or "or" belong to it: \boxed{2} and \boxed{3} is the list "2, 3", with names "x=2, y=3".
     An escaped brace (\{) is text, not nesting. Linear in the length of the text.
     """
     boxes = list(_BOX.finditer(text))[-_MOST_BOXES:]
     if not boxes or (last := _inside(text, boxes[-1])) is None:
         return None
     held, next_start = [last[0]], boxes[-1].start()
+    starts = [next_start]
     for box in reversed(boxes[:-1]):
         found = _inside(text[:next_start], box)
-        if found is None or _JOINT.fullmatch(text, found[1], next_start) is None:
+        if found is None or not (_JOINT.fullmatch(text, found[1], next_start) or _NAMED_JOINT.fullmatch(text, found[1], next_start)):
             break
-        held, next_start = [found[0], *held], box.start()
+        held, next_start, starts = [found[0], *held], box.start(), [box.start(), *starts]
+    names = [_NAME_BEFORE.search(text[max(0, start - 20) : start]) for start in starts]
+    if len(held) > 1 and all(names):
+        held = [f"{name.group(1)}={box}" for name, box in zip(names, held, strict=True) if name]
     return ", ".join(dict.fromkeys(box.strip() for box in held)) if len(held) > 1 else held[0]
 
 

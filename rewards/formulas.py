@@ -121,11 +121,9 @@ def _same_clock(gold: str, answer: str) -> bool | None:
     first, second = _clock(gold), _clock(answer)
     if first is None or second is None:
         return None
-    open_ = [
-        re.search(r"[ap]\.?\s?m", text, re.IGNORECASE) is None and 3600 <= clock < 13 * 3600
-        for text, clock in ((gold, first), (answer, second))
-    ]
-    return (first - second) % ((12 if open_[0] != open_[1] else 24) * 3600) == 0  # half a day may go unsaid
+    one, two = (re.search(r"[ap]\.?\s?m", text, re.IGNORECASE) is not None for text in (gold, answer))
+    unsaid = one != two and 3600 <= (second if one else first) < 13 * 3600  # half a day may go unsaid
+    return (first - second) % ((12 if unsaid else 24) * 3600) == 0
 
 
 def _in_base(match: re.Match[str]) -> bool:

@@ -66,7 +66,7 @@ def _intervals(node: Node) -> list[Interval] | None:
         return _solved(node)
     if isinstance(node, Union):
         parts = [_intervals(part) for part in node.parts]
-        if any(part is None for part in parts) or not _of_one(node.parts):
+        if any(part is None for part in parts) or not of_one(node.parts):
             return None
         whole = [interval for part in parts for interval in part or []]
         return whole if node.without is None else _without(whole, node.without)
@@ -79,7 +79,7 @@ def _intervals(node: Node) -> list[Interval] | None:
         return [Interval(point, True, point, True) for point in points] if len(points) == len(node.items) else None
     if node.brackets in ("", "&"):
         parts = [_intervals(item) for item in node.items]
-        if any(part is None for part in parts) or not _of_one(node.items):
+        if any(part is None for part in parts) or not of_one(node.items):
             return None
         either = [interval for part in parts for interval in part or []]
         if node.brackets == "" and not all(end.is_number for interval in either for end in (interval.low, interval.high)):
@@ -94,7 +94,7 @@ def _intervals(node: Node) -> list[Interval] | None:
     return [Interval(low, node.brackets[0] == "[" and low != -oo, high, node.brackets[1] == "]" and high != oo)]
 
 
-def _of_one(nodes: Sequence[Node]) -> bool:
+def of_one(nodes: Sequence[Node]) -> bool:
     """Whether conditions are about one unknown; sets are about any."""
     return len({str(_unknown_of(node)) for node in nodes if isinstance(node, Relation)}) < 2
 

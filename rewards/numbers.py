@@ -35,8 +35,10 @@ _CORE = re.compile(
     re.ASCII,
 )
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+_LONE_UNIT = re.compile(r"[-+]?[\d.,]+(?:\s*\\(?:times|cdot)\s*10\s*\^\s*\{?[-+]?\d+\}?|[eE][-+]?\d+)?\s+[VJCTNKWAFH]")
 _GLUED = re.compile(r"(?<=\d)(?=(?:[a-zA-Z]|Ω)$)")
 _OUT_OF = re.compile(r"^(\d+)\s*(?:\\text\{\s*)?out\s+of\s*\}?\s*(\d+)$")
+_DIGIT = re.compile(r"\d")
 _AND_DIGIT = re.compile(r"(?<=[a-zA-Z])\s*(?:,|\band\b)?\s*(?=\d)")
 _COMMA = re.compile(r"(?<![\d.,])(\d+),(\d+)(?![\d.,])", re.ASCII)
 _PERCENT = re.compile(
@@ -55,7 +57,9 @@ _WORDS: dict[str, int | Fraction] = {
     "one third": Fraction(1, 3), "two thirds": Fraction(2, 3), "one fourth": Fraction(1, 4), "one quarter": Fraction(1, 4),
     "three fourths": Fraction(3, 4), "three quarters": Fraction(3, 4),
 }  # fmt: skip
-_DEGREES = ({"angle", "celsius"}, {"angle", "fahrenheit"})  # a bare degree sign may be either's
+_DEGREES = (  # a bare degree sign may be either's, and a letter without one, too
+    {"angle", "celsius"}, {"angle", "fahrenheit"}, {"celsius", "current time"}, {"fahrenheit", "current^2 time^4/length^2 mass"},
+)  # fmt: skip
 _ANSWER = r"(?:the\s+)?(?:final\s+|correct\s+)?answer(?:\s+is)?\s*[:=]?\s+|(?:it|this|that)(?:'s|\s+is)\s+|there\s+(?:is|are)\s+(?:exactly\s+)?(?=\d)"
 _LEAD = re.compile(
     rf"(?:so|thus|hence|therefore)\b,?\s+(?:{_ANSWER})?|{_ANSWER}|(?:about|approximately|approx\.?|\\approx|roughly|around|exactly)\s*(?=[\d.$\\-])",
@@ -63,15 +67,11 @@ _LEAD = re.compile(
 )
 
 
-_SAID = re.compile(
-    rf"(?P<word>{'|'.join(word.replace(' ', '[ -]') for word in sorted(_WORDS, key=len, reverse=True))})(?=\s+[a-z])|(?P<minus>(?:negative|minus)\s+)(?=\d)|US(?=\$)",
+_CARDINAL = re.compile(
+    rf"(?:{'|'.join(word.replace(' ', '[ -]') for word in sorted(_WORDS, key=len, reverse=True) if isinstance(_WORDS[word], int))})(?=\s+[a-z])",
     re.IGNORECASE,
 )
-
-
-def _spelled(said: re.Match[str]) -> str:
-    """Digits for "ten" of "ten dollars", a sign for "negative"."""
-    return str(_WORDS[said["word"].lower().replace("-", " ")]) if said["word"] else "-" if said["minus"] else ""
+_MINUS = re.compile(r"^(?:negative|minus)\s+(?=\d)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def as_number(text: str, *, letters: bool = False) -> Number | None:
         text = lead_in_off(tidy(only.group(1)))
     if (word := text.lower().replace("-", " ")) in _WORDS:
         return Number(Fraction(1) * _WORDS[word])
-    text = _SAID.sub(_spelled, text, count=1)
+    text = _MINUS.sub("-", text)
     text = re.sub(r"^\\text\{\s*\$?\s*([\d.,]+)([^{}]*)\}", r"\1\\text{\2}", text)
     text = _OUT_OF.sub(r"\1/\2", text)
     match = _CORE.match(text)
@@ -176,6 +176,8 @@ def _compound(text: str) -> Number | None:
         or any(one.factor <= two.factor or one.dimension != two.dimension for one, two in pairwise(read))
     ):
         return None
+    if "," in text and read[0].dimension not in ("time", "money"):
+        return None  # 3 m, 4 cm are two lengths
     return Number(sum(amount.value * amount.factor for amount in read) / read[0].factor, dimension=read[0].dimension, factor=read[0].factor)
 
 
@@ -203,7 +205,7 @@ def rounds_to(gold: Number, answer: Fraction, places: int | None = None) -> bool
 def same_number(gold: Number, answer: Number) -> bool:
     """Whether two numbers as written mean the same, by the conventions at the top."""
     kinds = gold.dimension or gold.percent, answer.dimension or answer.percent
-    if all(kinds) and kinds[0] != kinds[1] and set(kinds) not in _DEGREES:
+    if all(kinds) and not _same_kind(str(kinds[0]), str(kinds[1])):
         return False
     scale = answer.factor / gold.factor if gold.dimension and answer.dimension else Fraction(1)
     value = answer.value * scale
@@ -230,14 +232,29 @@ def _comma_for_point(pair: str, number: Number | None) -> bool:
 
 def _beside(text: str, other: Number) -> Number | None:
     """A number whose letter can only be a unit: 12 V where the other side has one of the same dimension, or is a decimal."""
-    return as_number(_GLUED.sub(" ", text) if other.dimension else text, letters=True)
+    if not other.dimension:
+        return as_number(text, letters=True) if _LONE_UNIT.fullmatch(tidy(text)) else None
+    number = as_number(_GLUED.sub(" ", text), letters=True)
+    return number if number is not None and _same_kind(number.dimension, other.dimension) else None
+
+
+def _spelled(text: str) -> Number | None:
+    """Ten of "ten dollars"."""
+    said = _CARDINAL.match(plain := lead_in_off(tidy(text)))
+    return as_number(f"{_WORDS[said.group().lower().replace('-', ' ')]}{plain[said.end() :]}") if said else None
+
+
+def _same_kind(first: str, second: str) -> bool:
+    return first == second or {first, second} in _DEGREES
 
 
 def numbers_rule(gold: str, answer: str) -> bool | None:
     """Decides if both sides are plain numbers, and that a decimal is right if the other side is one with a decimal comma."""
     first, second = as_number(gold), as_number(answer)
-    if first is not None and second is None and (first.dimension or first.places):
-        second = _beside(answer, first)
+    if first is not None and second is None:
+        second = (_beside(answer, first) if first.dimension or first.places else None) or (
+            _spelled(answer) if _DIGIT.search(gold) else None
+        )
     if second is not None and first is None and second.dimension:
         first = _beside(gold, second)
     if first is not None and second is not None:

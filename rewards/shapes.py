@@ -18,7 +18,7 @@ from rewards.tidy import compact
 from rewards.units import units
 from rewards.words import unwrapped
 
-_POINT = re.compile(r"[A-Z]'?\s*(\(.*,.*\))", re.DOTALL)
+_POINT = re.compile(r"(?![CFNU]\()[A-Z]'?\s*(\((?:\\[a-z]+|[^a-zA-Z=\\])*,(?:\\[a-z]+|[^a-zA-Z=\\])*\))", re.DOTALL)
 _UNIT_VECTOR = re.compile(r"(?<![a-zA-Z\\])([ijk])(?![a-zA-Z])")
 _COUNTED = re.compile(r"\d[\d,.]*\s+(?:more\s+)?([a-z]{3,})")
 

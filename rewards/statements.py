@@ -50,6 +50,11 @@ _CONDITION = re.compile(
 )
 
 
+_FOR_ALL = re.compile(
+    r"(?<=\S)\s*,?\s*(?:\\text\s*\{\s*for (?:all|any|every|each)\b[a-z\s-]*\}\s*[a-z]?|(?<![a-z]{2} )(?<![{a-z])(?<!\\{ )for (?:all|any|every|each)(?: [a-z-]{2,})* ?[a-z]?)(?:\s*\\in\s*\\mathbb\s*\{[RQZNC]\})?$"
+)
+
+
 class Statement(NamedTuple):
     """A value, and the name it is given, if any."""
 
@@ -189,6 +194,19 @@ def condition_off(text: str) -> tuple[str, Condition | None]:
         return text, None
     domain = re.sub(r"\\\w+|[{}]", "", match["domain"] or "Z")
     return match["rest"], Condition(letter, "Z+" if match["signed"] else domain)
+
+
+def quantifier_off(text: str) -> tuple[str, str]:
+    """f(x) = x of "f(x) = x for all real x", and what was said there."""
+    match = _FOR_ALL.search(text)
+    return (
+        (
+            text[: match.start()].rstrip(" ,"),
+            " ".join(re.findall(r"\b(?!(?:text|in|for|all|any|every|each|real|numbers?|values?|of)\b)[a-z]{2,}", match.group())),
+        )
+        if match
+        else (text, "")
+    )
 
 
 def lone_letters(text: str) -> set[str]:

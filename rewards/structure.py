@@ -174,7 +174,7 @@ def _read_relation(text: str, depth: int) -> Node | None:
 
 
 def _read_union(text: str, depth: int) -> Node | None:
-    pieces, met = _split(text, (r"\cup", r"\bigcup", "∪"))
+    pieces, met = _split(text, (r"\cup", r"\bigcup"))
     if not met and re.search(r"[\])}]\s*U\s*[\[({\\]", text):
         pieces, met = _split(text, ("U",))
     if met:

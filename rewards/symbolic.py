@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from sympy import Expr
 
 from rewards.algebra import Unreadable, formula, proportional
-from rewards.compare import compare_quickly
+from rewards.compare import MAX_GOLD_CHARS, compare_quickly
 from rewards.extract import bare
 from rewards.formulas import is_opaque, same_text_values, unit_off
-from rewards.intervals import definite, intervals, same_intervals
+from rewards.intervals import definite, intervals, of_one, same_intervals
 from rewards.numbers import as_number, lead_in_off
 from rewards.shapes import (
     as_matrix,
@@ -31,7 +31,7 @@ from rewards.shapes import (
     noun_of,
     unpacked,
 )
-from rewards.statements import condition_off, is_constant, lone_letters, renamed, rounded, statement
+from rewards.statements import condition_off, is_constant, lone_letters, quantifier_off, renamed, rounded, statement
 from rewards.structure import Formula, Items, Matrix, Node, Relation, Union, read
 from rewards.tidy import compact, tidy
 from rewards.words import is_choice, is_words
@@ -40,6 +40,7 @@ _NEARLY = re.compile(
     r"(?<=\S)\s*(?:\(\s*(?:\\approx|\\text\s*\{\s*approximately\s*\})|\\text\s*\{\s*(?:\(|or)?\s*approximately\s*\})\s*([^()]*)\)?$"
 )
 _EITHER = re.compile(r"[^,;]*(?:\bor\b)[^,;]*", re.DOTALL)
+_SPACED, _THOUSANDS = re.compile(r"\d, |\d (?:and|or) "), re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d.]|,\d)")
 _FUNCTION = re.compile(r"([a-zA-Z])\(([a-zA-Z])\)")
 
 
@@ -56,12 +57,17 @@ def compare(*, gold: str, answer: str) -> tuple[bool, str]:
     """
     if not bare(gold):
         raise BadGold("empty")
+    if len(bare(gold)) > MAX_GOLD_CHARS:
+        raise BadGold("too long")
     return compare_quickly(gold=gold, answer=answer) or compare_symbolically(gold=gold, answer=answer)
 
 
 def compare_symbolically(*, gold: str, answer: str) -> tuple[bool, str]:
     """As `compare`, without the rules that need no parsing."""
-    (gold, condition), (answer, other) = condition_off(tidy(gold)), condition_off(tidy(answer))
+    (gold, said), (answer, also) = quantifier_off(tidy(gold)), quantifier_off(tidy(answer))
+    if said and also and said != also:
+        return False, "symbolic"
+    (gold, condition), (answer, other) = condition_off(gold), condition_off(answer)
     if condition and not other:
         answer = _lettered(answer, beside=gold, letter=condition.letter)
     if other and not condition:
@@ -72,24 +78,31 @@ def compare_symbolically(*, gold: str, answer: str) -> tuple[bool, str]:
     if (fault := _fault(first)) is not None:
         raise BadGold(fault)
     try:
-        return _same(first, second), _kind(first, second)
+        return _same(first, second) or _same(_node(_glued(gold)), _node(_glued(answer))), _kind(first, second)
     except Unreadable:
         return False, "does not parse"
 
 
+def _glued(text: str) -> str:
+    """A list with spaces behind its commas, whose commas without are inside of thousands: 1,000, 2,000."""
+    return _THOUSANDS.sub(lambda match: match.group().replace(",", ""), text) if _SPACED.search(text) else text
+
+
 def _lettered(text: str, *, beside: str, letter: str) -> str:
     """A text with the other side's letter for a whole number, where only the other says that it is one."""
-    own = lone_letters(text) - lone_letters(beside)
+    own = (lone_letters(text) - lone_letters(beside)) & set("jklmn")
     return renamed(text, own.pop(), letter) or text if len(own) == 1 else text
 
 
 def gold_fault(gold: str) -> str | None:
-    """Why a gold is unusable: "empty", "does not parse", "does not equal itself"; None if it is fine."""
+    """Why a gold is unusable: "empty", "too long" (2,000 characters), "does not parse", "does not equal itself"; None if it is fine."""
     if not bare(gold):
         return "empty"
+    if len(bare(gold)) > MAX_GOLD_CHARS:
+        return "too long"
     if as_number(gold) is not None or is_words(gold) or is_choice(gold):
         return None
-    node = _node(condition_off(tidy(gold))[0])
+    node = _node(condition_off(quantifier_off(tidy(gold))[0])[0])
     if _fault(node) is not None:
         return "does not parse"
     try:
@@ -184,6 +197,8 @@ def _same_sets(gold: Node, answer: Node) -> bool:
         return False
     these, those = _alternatives(gold), _alternatives(answer)
     conditions = {isinstance(part, Relation) for part in (*these, *those)}  # x < 1 or y > 2 is no union of sets
+    if isinstance(gold, Union) != isinstance(answer, Union) and not of_one(these):  # x > 0, y > 0 is both
+        return False
     return bool(these) and len(conditions) == 1 and _matched(these, those)
 
 
@@ -298,6 +313,10 @@ def _values(items: Sequence[Node]) -> list[Node]:
     return found
 
 
+def _one_name(names: Sequence[str | None]) -> bool:
+    return len(names) > 1 and set(names) == {names[0]} and names[0] is not None
+
+
 def _same_items(gold: Node, answer: Node) -> bool:
     if not (isinstance(gold, Items) and isinstance(answer, Items)):
         one, other = (gold, answer) if isinstance(gold, Items) else (answer, gold)
@@ -310,6 +329,8 @@ def _same_items(gold: Node, answer: Node) -> bool:
         if all(len(set(side)) == len(side) > 1 and None not in side for side in labels) and set(labels[0]) == set(labels[1]):
             found = dict(zip(labels[1], answer.items, strict=True))
             return all(_same(item, found[label]) for label, item in zip(labels[0], gold.items, strict=True))
+    if (gold.brackets == "()" and _one_name(names[1])) or (answer.brackets == "()" and _one_name(names[0])):
+        return False  # x = 2, x = 3 is no point
     first = _values(coordinates(gold, names[0]) if answer.brackets == "()" else gold.items)
     second = _values(coordinates(answer, names[1]) if gold.brackets == "()" else answer.items)
     ordered = is_ordered(gold, names[0]) or is_ordered(answer, names[1])

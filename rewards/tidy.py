@@ -55,7 +55,7 @@ _LATEX = [
     (rf"(?<=[\d}})])(?:\s|\\,)*{_UNIT}\s*/\s*{_UNIT}", r"\\text{ \1/\2}"),
     (rf"(?<=[\d}})])(?:\s|\\,)*{_UNIT}\s*\\(?:,|cdot)\s*{_UNIT}", r"\\text{ \1 \2}"),
     (r"(?<=\d)\s*\\text\{\s*([a-zA-Z]{3,})\s*(,?)\s*(and|or)?\s*\}(?=\s*\d)", r"\\text{ \1}\2\\text{ \3 }"),
-    (r"(?<=\S)\s*\\text\{\s*\((?!not\b|base\b)[a-z ]{4,}\)\s*\}", ""),
+    (r"(?<=\S)\s*\\text\{\s*\((?:(?:a\s+)?(?:double|triple|repeated)\s+root|repeated|multiplicity [a-z]+)\)\s*\}", ""),
     (r"(?<=[\d})])(?:\s|\\,)*\\text\{([mghsLVWNJKACTFHMSD])\}(?!\s*[\w(\\])", r"\\text{ \1}"),  # a unit, not a letter
     (r"\\text\{((?:[^{}a-zA-Z]|[a-zA-Z](?![a-zA-Z]))*)\}(?<! [mghsLVWNJKACTFHMSD]\})(?<![mghsLVWNJKACTFHMSD][/ ][mghsLVWNJKACTFHMSD]\})", r"\1"),  # no word in it
     (_LEAD_IN, ""),
@@ -75,20 +75,16 @@ _LATEX = [
 ]  # fmt: skip
 _LATEX_RULES = [(re.compile(pattern), replacement) for pattern, replacement in _LATEX]
 _SIGNS = {"!=": r"\ne ", "<=": r"\le ", ">=": r"\ge ", "...": r"\ldots ", "{:}": ":", "~": " "}
-_SIGN = re.compile(r"(?<!\d)" + "|".join(map(re.escape, _SIGNS)))  # 5!=120 is an equation
+_SIGN = re.compile(r"(?<![^_]\d)(?<!^\d)" + "|".join(map(re.escape, _SIGNS)))  # 5!=120 is an equation
 _INLINE = re.compile(
     r"\$\$[^$]*\$\$|(?<!\\)\$[^$\n]*(?<!\\)\$|(?<!\\)\\\((?:(?!\\\))[^\n])*\\\)|(?<!\\)\\\[(?:(?!\\\]).)*\\\]", re.DOTALL
 )  # $ pairs within a line
 _LONE = re.compile(r"(?<!\\)(?:\\[()\[\]]|\$)")  # an end without its other end
 _TWO = ("$$", r"\(", r"\[")
 _GROUPED = re.compile(r"(?<![\d.])\d{1,3}(?:[\u2062\u2063]\s*\d{3})+(?!\d)")
-_SPACED, _THOUSANDS = re.compile(r"\d, |\d (?:and|or) "), re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d.]|,\d)")  # 1,000, 2,000
+_CLASS_IN_WORDS = re.compile(r"(?<![\\a-z])\(mod (\w+)\)$")
 _BASE_IN_WORDS = re.compile(
     r"(?<=[\dA-F])\s*(?:\\text\s*\{)?\s*\(?\s*base[\s-]+(\d+|ten|two|three|four|five|six|seven|eight|nine|sixteen)\s*\)?\s*\}?\s*$"
-)
-_FOR_ALL = re.compile(  # nothing is said by "for all real x"
-    r"(?<=\S)\s*,?\s*(?:\\text\s*\{\s*)?\bfor\s+(?:all|any|every|each)\b(?:[\s{}$]|(?:real|positive|negative|non-?negative|natural|rational)\b|(?:integers?|numbers?|values?|of)\b)*"
-    r"(?:(?<![a-zA-Z])[a-z](?![a-zA-Z]))?(?:\s*\\in\s*\\mathbb\s*\{[RQZNC]\})?[\s}$.]*$"
 )
 _PLAIN_FUNCTION = re.compile(
     r"(?<![\\a-zA-Z])(sqrt|arcsin|arccos|arctan|sin|cos|tan|cot|sec(?=\s*[(^\\]|\s[a-z]\b)|csc|log|ln|exp|pi|infinity|infty|inf)(?![a-zA-Z])"
@@ -145,7 +141,7 @@ def _ungrouped(text: str) -> str:
 def tidy(text: str) -> str:
     """The common form of an answer or a gold: no box, no delimiters, one spelling for each sign."""
     text = _unescaped(bare(text).strip())
-    text = re.sub(r"^(?:US\s*(?=\\?\$)|Rs\.?\s*(?=\d))", "", text)
+    text = re.sub(r"^Rs\.?\s*(\d[\d,.]*)$", r"\1\\text{ rupees}", re.sub(r"^US\s*(?=\\?\$)", "", text))
     text = text[1:-1] if re.fullmatch(r"`[^`]+`|\*[^*]+\*", text) else text
     text = bare(text.replace("**", "") if text.startswith("**") and text.endswith("**") else text)
     if text.isascii() and text.isdigit():
@@ -154,7 +150,7 @@ def tidy(text: str) -> str:
         lambda match: f" {match.group()[2 if match.group()[:2] in _TWO else 1 : -2 if match.group()[:2] in _TWO else -1]} ", _money(text)
     )
     text = _LONE.sub(lambda match: r"\$", text)
-    text = re.sub(r"(?<![\w}])(['\"])([^'\"]*)\1(?!\w)", r"\2", text)
+    text = re.sub(r"(?<![\w}'])(['\"])([^'\"]*)\1(?!\w)", r"\2", text)
     text = _ROOT.sub(lambda match: f"{_ROOTS[match.group(1)]}{{{next(group for group in match.groups()[1:] if group is not None)}}}", text)
     text = _LOWERED_RUN.sub(lambda match: f"_{{{''.join(map(_LOWERED.__getitem__, match.group()))}}}", text)
     text = _RAISED_RUN.sub(lambda match: f"^{{{''.join(map(_RAISED.__getitem__, match.group()))}}}", text)
@@ -162,9 +158,10 @@ def tidy(text: str) -> str:
     text = re.sub(r"\{\s*,\s*\}", "\u2063", _SIGN.sub(lambda match: _SIGNS[match.group()], text))
     for pattern, replacement in _LATEX_RULES if "\\" in text else ():
         text = pattern.sub(replacement, text)
-    text = re.sub(r"\*\*(?=[\w({-])", "^", text)
+    text = re.sub(r"\*\*(?=[\w({-])", "^", " ".join(text.split()))
     text = re.sub(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r"\\times ", text)
-    text = _FOR_ALL.sub("", _BASE_IN_WORDS.sub(r"_{\1}", re.sub(r"(?<=\d)\s*\^\s*(?:\{\s*o\s*\}|o(?![a-zA-Z]))", r"^\\circ ", text)))
+    text = _BASE_IN_WORDS.sub(r"_{\1}", re.sub(r"(?<=\d)\s*\^\s*(?:\{\s*o\s*\}|o(?![a-zA-Z]))", r"^\\circ ", text))
+    text = _CLASS_IN_WORDS.sub(r"\\pmod{\1}", text)
     text = re.sub(r"\^\s*(?:\(([^(){}]*)\)|(-\d+))", lambda match: f"^{{{match.group(1) or match.group(2)}}}", text)
     text = _GROUPED.sub(lambda match: re.sub(r"\D", "", match.group()), text).replace("\u2063", ",").replace("\u2062", " ")
     text = _BRACED_FUNCTION.sub(r"\\\1 ", text)
@@ -172,8 +169,6 @@ def tidy(text: str) -> str:
     text = re.sub(r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
     text = _SQRT.sub(r"\\sqrt{\1}", _FRAC.sub(_frac, _BINOM.sub(_frac, text)))
     text = " ".join(text.split()).strip(" ;:").lstrip("= ")
-    if _SPACED.search(text):
-        text = _THOUSANDS.sub(lambda match: match.group().replace(",", ""), text)
     return _ungrouped(re.sub(r"(?<![\\.])[.,]+$", "", text).strip())
 
 

@@ -32,10 +32,10 @@ _PREFIXES = {
 _OTHERS = {
     "length": "254/10000 in inch|3048/10000 ft foot feet|9144/10000 yd yard|1609344/1000 mi mile|1/1000000 micron|1/10000000000 Å \\AA angstrom",
     "length^2": "10000 hectare|40468564224/10000000 acre",
-    "length^3": "473176473/1000000000000 pint|946352946/1000000000000 quart|3785411784/1000000000000 gal gallon",
+    "length^3": "1/1000000 cc|473176473/1000000000000 pint|946352946/1000000000000 quart|3785411784/1000000000000 gal gallon",
     "time": "60 min minute|3600 h hr hrs hour|86400 day|604800 week", "month": "1 month|12 yr yrs year",
     "mass": "1000000 ton tonne|45359237/100000 lb pound|45359237/1600000 oz ounce", "mass/length time^2": "101325000 atm atmosphere",
-    "mass length^2/time^2": "1/10000 erg", "length/time": "1609344/3600000 mph|1000/3600 kph",
+    "mass length^2/time^2": "1/10000 erg|1000 Nm N-m", "length/time": "1609344/3600000 mph|1000/3600 kph",
     "money": "1 dollar usd USD buck|1/100 cent penny pennies ¢",
     "euro": "1 euro", "sterling": "1 pounds\\ sterling", "yen": "1 yen", "rupee": "1 rupee Rs", "yuan": "1 yuan RMB", "ruble": "1 ruble rouble",
     "angle": "1 ^\\circ degree deg", "radian": "1 rad radian", "turn": "1 revolution rev", "turn/time": "1/60 rpm",
@@ -54,7 +54,7 @@ _LETTERS = re.compile(r"(?:(?:\\frac|\\cdot|(?<![a-zA-Z])[a-zA-Z](?![a-zA-Z]))[\
 _PLAIN_LETTERS = re.compile(
     r"[mgshL]|m\s*\^\s*\{?[23]\}?|[mghsLVWNJ]\s*/\s*[mghsL]\s*(?:\^\s*\{?[23]\}?)?"
 )  # "3 m" is a length, "3 s^2" and "3 m g" formulas
-_FACTORS = re.compile(r"[mnpMGcd][A-Z]|kT")  # "2mV" is as well a product, "2 mV" hardly
+_FACTORS = re.compile(r"(?![cdkmn]m$|[mk]g$|m[lLi]$|k[JWN]$|[kMGd]B$|cc$)[GMkdcmμnp][a-zA-Z]")  # "2 mV" is as well a product
 _WORD = re.compile(r"[a-z][a-z'-]+", re.IGNORECASE)
 # no noun of things counted: numerals, operations, and the small words by which something else is said of a number
 _CHANGES = re.compile(
@@ -131,7 +131,7 @@ def known_unit(text: str) -> tuple[str, Fraction] | None:
     text = _OMEGA.sub(r"\1Ω", _MU.sub("μ", _POWER_MARK.sub("^", _TIMES.sub(" ", text))))
     text = _IN_WORDS.sub(lambda match: "^2" if match.group(1) == "squared" else "^3", _BELOW.sub(r"/\1", text))
     above, slash, below = re.sub(r"\s+(?:per|a|an|each)\s+|\s*/\s*", "/", text).partition("/")
-    over, under = _product(above), _product(below) if slash else ({}, Fraction(1))
+    over, under = _product(above), _product(below.replace("/", " ")) if slash else ({}, Fraction(1))
     if over is None or under is None:
         return None
     powers = Counter(over[0])
@@ -161,12 +161,12 @@ def read_unit(text: str, *, glued: bool, letters: bool = False) -> tuple[str, Fr
     if not text:
         return "", Fraction(1)
     if (unit := known_unit(text)) is not None:
-        formula = (
-            (text.startswith("\\") and glued and "circ" not in text) or _LETTERS.fullmatch(text) or (glued and _FACTORS.fullmatch(text))
-        )
+        formula = (text.startswith("\\") and glued and "circ" not in text) or _LETTERS.fullmatch(text) or _FACTORS.fullmatch(text)
         return (
             None if formula and not inside and (glued or not (letters or _PLAIN_LETTERS.fullmatch(text) or text.startswith("\\"))) else unit
         )
+    if text.startswith("("):  # "(rejected)", "(at least)" are not what is counted
+        return known_unit(text.strip("() "))
     words = text.split(" ")
     plain = [word.strip(",.()") for word in words]
     if (glued and not inside) or len(words) > 12 or not all(_WORD.fullmatch(word) or re.fullmatch("[A-Z]", word) for word in plain if word):

@@ -19,20 +19,21 @@ _YES = {"yes": "yes", "true": "yes", "correct": "yes", "no": "no", "false": "no"
 _REASON = re.compile(r"\b(?:because|since|as|for|there|has|have|with)\b")
 _LETTER = re.compile(r"\([A-Ja-j]\)|(?<![A-Za-z\\])[A-J]\)|(?:^|(?<=[\s,;:/&.]))(?:[B-J]|A(?!\s+[a-z]{2}))(?=[\s,;:/&.]|$)")
 _AFFIRMED = re.compile(r"\s+is\s+(?:the\s+)?(?:correct|right|true)(?:\s+(?:answer|choice|option))?\W*$", re.IGNORECASE)
-_OPTION_TEXT = re.compile(  # "Both A and B", "E = mc^2", but not "B", "or B", "maybe B"
-    r"\b(?!(?:wait|actually|instead|rather|maybe|perhaps|possibly|option|choice|answer|and|nor|but|also|not|the)\b)[a-z]{3,}|[=<>^\\]",
-    re.IGNORECASE,
+_OPTION_TEXT = re.compile(  # "Both A and B", "E = mc^2", but not "B", "or B", "twelve, C. fifteen", "But C is better"
+    r"(?!.*(?:[A-J][.:)]|[.;!?]\s|\b(?:wait|actually|instead|rather|maybe|perhaps|possibly|but|however|also|alternatively|sorry|then|hence|therefore|thus|so|excluded|eliminated)\b))"
+    r".*(?:\b(?!(?:option|choice|answer|and|nor|not|the)\b)[a-z]{3,}|[=<>^\\])",
+    re.IGNORECASE | re.DOTALL,
 )
 _PARENTHESISED = re.compile(r"\([A-Ja-j]\)")
 _ROMAN = re.compile(r"\b(?:I{1,3}|IV|V)\b")
 _TAKEN_BACK = re.compile(
     r"(?:or|and|nor)\b|\w+n't\s+(?!be\b|exist\b)|(?:cannot|not)\b(?:\s+(?:be|the|a|really)\b)*\s*(?:(?:right|correct|true|valid|possible|answer|choice|option)\b|\(?[A-J]\)?\W*$|$)"
-    r"|(?:is|was)\s+(?:not|wrong|incorrect|false|impossible|excluded|eliminated|ruled|out)\b|.*\bwait\b",
+    r"|(?:wrong|incorrect)\W*$|(?:is|was)\s+(?:not|wrong|incorrect|false|impossible|excluded|eliminated|ruled|out)\b|.*\bwait\b",
     re.IGNORECASE | re.DOTALL,
 )
-_LETTERS = re.compile(r"[A-J]{2,10}|\(?[A-J]\)?(?:\s*(?:,|;|、|&|\band\b|\s|(?<=\))(?=\())\s*(?:and\s+)?\(?[A-J]\)?)+")
+_LETTERS = re.compile(r"[A-J]{2,10}|\(?[A-J]\)?(?:(?:\s*[,;、&]\s*(?:and\s+)?|\s+and\s+|\s+|(?<=\))(?=\())\(?[A-J]\)?)+")
 _NONE_OF_THEM = re.compile(
-    r"no\s+(?:(?:real|such|integer|other|more)\s+)*(?:solutions?|roots?|answers?|one|idea|values?|numbers?)(?:\s+exists?)?"
+    r"no\s+(?:(?:real|integer|other|more)\s+)*(?:solutions?|roots?|answers?|one|idea|values?|numbers?)(?:\s+exists?)?"
 )
 _MONTH = r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
 _DATE = re.compile(
@@ -65,7 +66,7 @@ def _choice(text: str) -> tuple[str, bool, str] | None:
     rest = match.group("rest").strip()
     if rest and (_TAKEN_BACK.match(rest) or _PARENTHESISED.search(rest)):
         return None
-    if rest and _LETTER.search(_ROMAN.sub("", rest)) and not _OPTION_TEXT.search(rest):
+    if rest and _LETTER.search(_ROMAN.sub("", rest)) and not _OPTION_TEXT.match(rest):
         return None
     marked = bool(match.group("open") or match.group("close") or match.group("mark")) or len(plain) > 1 or "\\text" in text
     if rest and not (match.group("close") or match.group("mark")):

@@ -32,6 +32,8 @@ EQUAL = [
     (r"(-\infty,0)\bigcup(1,\infty)", "x<0 or x>1"), (r"[0,2]\setminus(1,2]", "[0,1]"), (r"\begin{pmatrix}-2\\7\end{pmatrix}", "(-2,7)^T"), (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1&2\end{pmatrix}^T"),
 ]  # fmt: skip
 EQUAL_ONE_WAY = [
+    ("0:30", r"12:30\text{ a.m.}"), (r"5\sqrt2", r"5\sqrt2\%"), (r"5\sqrt2\%", r"5\sqrt2"), ("6.67", "6.6747"), (r"\frac{200}{3}", r"x=\frac{200}{3}\approx67"), (r"2k\pi,k\in\mathbb{Z}", r"2n\pi,n\text{ is an integer}"), (r"\frac18", r"\frac18\approx0.13"), (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\left(\begin{array}{cc}1&2\\3&4\end{array}\right)"),
+    (r"[0,1]\cup[2,3]", "[0,1]U[2,3]"), ("y=3, x=2", "(2,3)"), (r"(-\infty,-1)\cup(2,\infty)", "|1-2x|>3"), ("(-1,2)", "|1-2x|<3"), ("f(n)=n for all n", "f(n)=n for all real n"), ("C", "C. Neither A nor B"), ("14 telephone poles", "14"), (r"2\text{ bytes}", "2 B"), (r"x^2+y^2", "y^2+x^2"),
     (r"x=1,y=2", r"\begin{aligned}x&=1\\y&=2\end{aligned}"), (r"100\text{ meters}", "100m"), ("(2,3)", "y=3, x=2"), ("(1,2,3)", "c=3, a=1, b=2"), ("(1,3)", "k=1, a=3"), ("(1,2),(2,1)", "x=1,y=2 or x=2,y=1"), ("(x,y)=(1,2)", "(y,x)=(2,1)"), ("y=2,x=1", "(x,y)=(1,2)"), ("(2,3)", "(q,p)=(2,3)"),
     ("(-2,3)", "x>-2, x<3"), (r"(-\infty,-2)\cup(3,\infty)", "x<-2, x>3"), ("(1,3)", "x>1, x<3, x<5"), (r"x\ge1,x\le1", r"\{1\}"), ("x<-a, x>a", "x>a or x<-a"), ("x^2<y or x>2y", "x>2y or x^2<y"), (r"[-\sqrt2,\sqrt2]", r"x^2\le2"), (r"(-\infty,0)\cup[1,\infty)", r"\frac{x-1}{x}\ge0"), (r"(0,1)\cup(1,\infty)", "x(x-1)^2>0"), (r"[0,\infty)", r"x(x-1)^2\ge0"),
     (r"\mathbb{R}", "x^2+1>0"), ("(-2,2)", "0.5x^2<2"), (r"(-2,-1)\cup(1,2)", "1<x^2<4"), (r"(-\infty,-1)\cup(-1,1)\cup(1,\infty)", r"x^2\ne1"), (r"5\text{ kg m/s}^2", r"5\text{ N}"), (r"60^\circ", r"\frac{\pi}{3}\text{ rad}"), (r"\frac{\pi}{3}\text{ rad}", r"60^\circ"), (r"25^\circ C", r"25^\circ"), ("2 hours and 30 minutes", "150 min"), ("2.5 hours", "2 hours 30 minutes"), ("64 inches", "5 feet 4 inches"),
@@ -40,6 +42,7 @@ EQUAL_ONE_WAY = [
     (r"\text{March 14, 2020}", "14th of March 2020"), ("0.75", "three quarters"), ("-3", "minus 3"), ("21", "twenty-one dollars"), (r"\frac34", r"3\text{ out of }4"), ("10^{-3}", "0.001"), ("1000, 2000", "1,000 and 2,000"), (r"\sqrt[4]{5}", "∜5"), ("x_{12}", "x₁₂"), ("1010_2", r"1010\text{ (base two)}"), ("1200", "1.2 X 10^3"), ("90", "90^o"),
 ]  # fmt: skip
 DIFFERENT = [
+    ("0.001", "0.0010004"), ("5", "5=2x"), ("f(n)=n for all rational n", "f(n)=n for all prime n"), ("x>0, y>0", "x>0 or y>0"), ("(2,3)", "x=2, x=3"), ("17:25", "5:25"), ("C", "C. Both A and B. No, D"), (r"\text{two lines}", r"\text{two circles}"), ("0.5", "0.5 m g"), ("x^2", r"n^2,n\in\mathbb{Z}"), ("y''+y'=0", "y'+y=0"), (r"5\text{ Nm}", r"5\text{ nm}"), ("|x|<2", "|x|<3"),
     (r"\frac73", r"\frac73\text{ or }2"), (r"100\text{ meters}", "100s"), ("(3,2)", "y=3, x=2"), ("(3,1)", "k=1, a=3"), ("(1,2),(2,1)", "x=1,y=2 or x=1,y=1"), ("(x,y)=(1,2)", "(y,x)=(1,2)"), ("y=2,x=1", "(x,y)=(2,1)"), ("(-2,3)", "x>-2 or x<3"), ("(-2,3)", "x<-2, x>3"), (r"(-\infty,1)\cup(2,\infty)", "x<1 or y>2"), (r"(-\sqrt2,\sqrt2)", r"x^2\le2"), (r"(-\infty,0]\cup[1,\infty)", r"\frac{x-1}{x}\ge0"),
     (r"(0,\infty)", "x(x-1)^2>0"), ("(1,2)", "1<x^2<4"), (r"(-\infty,-1)\cup(1,\infty)", r"x^2\ne1"), (r"5\text{ kg m/s}", r"5\text{ N}"), (r"60^\circ", r"\frac{\pi}{2}\text{ rad}"), (r"25\text{ K}", r"25^\circ"), ("2 hours and 30 minutes", "140 min"), ("64", "5 feet 4 inches"), (r"5\pmod 7", r"11\pmod{7}"), (r"5\pmod 7", r"5\pmod{8}"), ("5", r"5\pmod7"), ("B, A, C", "A, B, C"), ("B, A, C", "B, A, D"),
     (r"\langle2,-1,5\rangle", "2i+j+5k"), ("(3,4)", "3+4i"), ("(3,4)", "3i+4j+1"), ("(3,4)", "3i+4j+k"), ("(3,4)", "3i+4j^2"), ("(1,1)", "ij"), (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", "[[1,3],[2,4]]"), ("(3,2)", "P(2,3)"), ("3 boys, 4 girls", "4 boys and 3 girls"), (r"\begin{cases}x&x>0\\0&x\le0\end{cases}", r"\begin{cases}0&x>0\\x&x\le0\end{cases}"), (r"\begin{cases}x&x>0\\0&x\le0\end{cases}", r"\begin{cases}x&x>0\end{cases}"),
@@ -144,6 +147,12 @@ def test_the_reader_takes_structures_apart():
 )  # fmt: skip
 def test_every_spelling_has_one_common_form(text, expected):
     assert tidy(text) == expected
+
+
+def test_brackets_deeper_than_twelve_stay_text():
+    assert read("(" * 3 + "x" + ")" * 3) == Formula("x")
+    deep = read("(" * 20 + "x" + ")" * 20)
+    assert isinstance(deep, Formula) and deep.text.startswith("(")
 
 
 @given(st.text(alphabet=r"ab12\{}()[],.$ +-^_&%=<>|", max_size=40))
