@@ -367,8 +367,8 @@ def _method_warnings(recipe: Recipe) -> Iterator[str]:
     for term in recipe.reward:
         if isinstance(term, FunctionTerm) and term.gate == "none":
             yield f"reward: {term.name} counts for wrong answers, too: if it looks at length, it pays them for theirs; gate: right rules that out"
-    if kl.coef and kl.where == "reward":
-        yield "objective.kl.where: reward takes the penalty off right and wrong answers alike, so a large one can make a right answer worth less than a wrong one"
     shaped = any(term.kind == "function" for term in recipe.reward)
     if shaped and recipe.advantage.scale == "group":
         yield "advantage.scale: group divides a group that differs by little by that little, so the weight of a small reward term has no effect there"
+    if shaped and recipe.advantage.scale.startswith("batch") and recipe.sampler.keep_groups != "raw":
+        yield f"advantage.scale: {recipe.advantage.scale} divides by the spread of the batch: where all its groups are right, the weight of a small reward term has no effect"

@@ -7,9 +7,12 @@ log-probabilities are nats, schedules run in steps of the RL loop.
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_LEAST_MARGIN = 1e-6  # of reward between right and wrong: less is lost in rounding
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -392,6 +395,12 @@ class Recipe(Section):
         if not any(term.kind == "verdict" for term in self.reward):
             raise ValueError("reward: no verdict term: nothing would tell right from wrong")
         self._right_beats_wrong()
+        if self.select.rollouts == "shortest" and any(
+            term.gate == "none" for term in self.reward if isinstance(term, FormatTerm | FunctionTerm)
+        ):
+            raise ValueError(
+                "select.rollouts: shortest with a term that wrong answers earn, too, could train towards a short wrong one; gate it (gate: right)"
+            )
         if self.stages != [stage for stage in ("sft", "rl", "eval") if stage in self.stages]:
             raise ValueError(f"stages: {self.stages}: each at most once, in the order sft, rl, eval")
         if sum(term.kind == "truncate" for term in self.reward) > 1:
@@ -402,17 +411,28 @@ class Recipe(Section):
             raise ValueError("stages: sft makes the tiny reasoner; with model.path set there is nothing to cold-start")
         return self
 
-    def _right_beats_wrong(self) -> None:
-        """The least reward of a right answer is above the most of a wrong one, or equal to it where `truncate` keeps nothing (P13)."""
+    @property
+    def margin(self) -> float:
+        """The least reward of a right answer minus the most of a wrong one, leaving out right ones that `truncate` leaves nothing."""
+        return self._rewards_of_right()[0] - self._most_of_wrong()
+
+    def _rewards_of_right(self) -> tuple[float, float]:
+        """The least that right answers earn, of those that `truncate` leaves something, and of all."""
         worth = sum(term.weight for term in self.reward if isinstance(term, VerdictTerm))
-        functions = [term for term in self.reward if isinstance(term, FunctionTerm)]
-        least = sum(min(term.weight * term.low, term.weight * term.high) for term in functions)
-        wrong = sum(term.weight for term in self.reward if isinstance(term, FormatTerm) and term.gate == "none")
-        wrong += sum(max(term.weight * term.low, term.weight * term.high) for term in functions if term.gate == "none")
+        least = sum(min(term.weight * term.low, term.weight * term.high) for term in self.reward if isinstance(term, FunctionTerm))
         keep = min((term.keep for term in self.reward if isinstance(term, TruncateTerm)), default=1.0)
-        right = keep * worth + least
-        if worth + least <= wrong or right < wrong or (right == wrong and keep):
+        return (keep or 1.0) * worth + least, keep * worth + least
+
+    def _most_of_wrong(self) -> float:
+        formats = sum(term.weight for term in self.reward if isinstance(term, FormatTerm) and term.gate == "none")
+        functions = [term for term in self.reward if isinstance(term, FunctionTerm) and term.gate == "none"]
+        return formats + sum(max(term.weight * term.low, term.weight * term.high) for term in functions)
+
+    def _right_beats_wrong(self) -> None:
+        """Right answers earn more than wrong ones, or as much where `truncate` keeps nothing (P13)."""
+        wrong, right = self._most_of_wrong(), self._rewards_of_right()[1]
+        if not isfinite(self.margin) or self.margin < _LEAST_MARGIN or right < wrong:
             raise ValueError(
                 f"reward: wrong answers may earn {wrong:g}, right ones no more than {right:g}: right must beat wrong; "
-                "gate format and function terms (gate: right), narrow a function's low and high, or lower weights"
+                "raise the verdict's weight, gate format and function terms (gate: right), narrow a function's low and high, or lower weights"
             )

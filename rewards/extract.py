@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+ABSENT = frozenset(["", "null", "nil", "nan", "n/a", "#n/a", "<na>", "[unk]"])  # what exports write for a gold that is not there
 OPEN_TAG = "<think>"
 CLOSE_TAG = "</think>"
 

@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import IO, Any, Self, cast
 
 from rewards.compare import as_number, compare_quickly
-from rewards.extract import bare, final_answer
+from rewards.extract import ABSENT, bare, final_answer
 from rewards.verdict import Status, Verdict
 
 _START_S = 120.0  # importing sympy takes 2 s on an idle core
@@ -200,7 +200,7 @@ class Judge:
     def compare(self, *, gold: str, answer: str) -> Future[Verdict]:
         """Judge a bare answer, taken out of its completion already. Equal pairs share one comparison."""
         start = time.perf_counter()
-        if not bare(gold):
+        if bare(gold).lower() in ABSENT:
             return _done(Verdict("not_judged", "bad gold", answer))
         quick = compare_quickly(gold=gold, answer=answer)
         if quick is not None:

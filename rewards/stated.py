@@ -14,6 +14,7 @@ from rewards.extract import answer_segment
 
 _BLOCK = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL | re.IGNORECASE)
 _MOST_PROSE = 4000  # characters, from the end, that are searched for a value
+_BLANKS = re.compile(r"([ \t])[ \t]+|(\n[ \t]*\n)\s+")
 _WORDED = re.compile(r"\s*(?:yes|no|true|false)\b", re.IGNORECASE)
 _OPEN_BLOCK = re.compile(r"<answer\s*>?\s*(.*)", re.DOTALL | re.IGNORECASE)
 _CUT_TAGS = "|".join(word[:length] for word in ("answer", "think") for length in range(2, len(word)))  # "<a" may be "less than a"
@@ -47,7 +48,7 @@ _ASIDE = re.compile(
 _CHOSEN = re.compile(r"(?:\*\*)?\(?([A-J])\)?(?:\*\*)?,?\s+(?:because|since)\b")
 _CHATTER = re.compile(r"\.\s+(?:I hope it is correct|Note:|I will).*", re.DOTALL)
 _NUMBER = r"[-+−]?\s?(?:\\?[$€£])?\s?\d[\d,]*(?:\.\d+)?(?:\s*/\s*\d+)?(?:\s?%|°|\s?€|\s?\\%|\s(?:hundred|thousand|million|billion|trillion|dozen)\b)?"
-_MATHS = r"\\\((?:(?!\\\))[^\n])+\\\)|\\\[(?:(?!\\\]).)+\\\]|\$\$[^$]+\$\$|\$(?=\S)[^$\n]*(?<=\S)\$(?!\d)|\$ +\\[^$\n]*\$"
+_MATHS = r"\\\((?:(?!\\[()])[^\n])+\\\)|\\\[(?:(?!\\[\[\]]).)+\\\]|\$\$[^$]+\$\$|\$(?=\S)[^$\n]*(?<=\S)\$(?!\d)|\$ +\\[^$\n]*\$"
 _MATHS_RUN = re.compile(_MATHS, re.DOTALL)
 _TUPLE = r"[(\[]\s*[-+−]?\d[^()\[\]\n]*,[^()\[\]\n]*[)\]]"
 _CLOCK = r"\d{1,2}:\d{2}(?:\s?[AaPp]\.?[Mm]\b\.?)?"
@@ -103,6 +104,7 @@ def _named(text: str) -> str:
     marks = _HASHES.findall(text)
     if marks:
         return str(marks[-1])
+    text = _BLANKS.sub(r"\1\2", text)[-_MOST_PROSE:]  # what follows takes time that grows with the square of it
     claims = [
         match
         for match in _STATED.finditer(text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isfinite
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ def prepare(groups: Sequence[Group], recipe: Recipe, reference: Logprobs | None 
     """
     kl = recipe.objective.kl
     if kl.coef and kl.where == "reward" and reference is not None:
-        _take_off_kl(groups, kl, reference)
+        _take_off_kl(groups, kl, reference, most=0.49 * recipe.margin)
     groups, left_out = finite(groups, recipe.learner.nonfinite)
     if not groups:
         return Batch(
@@ -117,16 +118,18 @@ def _rows(groups: Sequence[Group], trains_PG: np.ndarray, recipe: Recipe) -> lis
     return [replace(row, weight=float(weight), decile=int(decile)) for row, weight, decile in zip(rows, weight_B, decile_B, strict=True)]
 
 
-def _take_off_kl(groups: Sequence[Group], settings: Kl, reference: Logprobs) -> None:
+def _take_off_kl(groups: Sequence[Group], settings: Kl, reference: Logprobs, most: float) -> None:
     """Add the term `kl`: minus the coefficient times the mean over the rollout's tokens of the policy that sampled against the reference.
 
     A sum, as elsewhere, would charge longer rollouts more, without bound: a right long answer could earn less than a wrong short one.
+    For the same reason the term is never larger than `most`, nearly half the margin between right and wrong.
     """
     reference_logp = reference(rows_of(groups))
     for rollout in [rollout for group in groups for rollout in group.rollouts]:
         engine_logp_T, ref_logp_T = rollout.completion.logprobs, reference_logp[rollout.id]
         kl_T = kl_penalty(torch.from_numpy(engine_logp_T), torch.from_numpy(ref_logp_T), settings.estimator)
-        rollout.terms["kl"] = -settings.coef * float(kl_T.mean())
+        term = -settings.coef * float(kl_T.mean())
+        rollout.terms["kl"] = min(max(term, -most), most) if isfinite(term) else term
         rollout.reward = sum(rollout.terms.values())
 
 

@@ -17,13 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from recipes.schema import Data, Tiny
+from rewards.extract import ABSENT
 from rollout.tiny_task import HELD_OUT_PER_FAMILY
 from rollout.tiny_task import problems as tiny_problems
 from rollout.types import Problem
 
-_MISSING = frozenset(
-    ["none", "null", "nil", "nan", "n/a", "#n/a", "<na>", "...", "tbd", "unknown", "[unk]"]
-)  # what exports write for a value that is not there
+_MISSING = ABSENT | {"none", "...", "tbd", "unknown"}
 
 
 class DataError(ValueError):

@@ -114,6 +114,19 @@ def test_kl_in_the_reward_is_taken_off_before_advantages_are():
     assert [row.advantage for row in rows] == pytest.approx([reward - np.mean(rewards) for reward in rewards])
 
 
+def test_p13_a_kl_penalty_never_puts_wrong_before_right():
+    given = group(0, [1, 0, 1, 0], [9, 2, 9, 2])
+    for rollout in given.rollouts:
+        rollout.terms["verdict"] = rollout.reward
+        rollout.completion.logprobs[:] = -1.0 if rollout.reward else -2.0
+    recipe = settings(objective={"kl": {"coef": 1e9, "estimator": "k2", "where": "reward"}})
+    prepare(
+        [given], recipe, lambda rows: {row.id: np.full(len(row.ids), -2.0, np.float32) for row in rows}
+    )  # only the right ones have moved
+    assert [rollout.terms["kl"] for rollout in given.rollouts] == pytest.approx([-0.49, 0, -0.49, 0])
+    assert [rollout.reward for rollout in given.rollouts] == pytest.approx([0.51, 0, 0.51, 0])
+
+
 @pytest.mark.parametrize(
     ("where", "message"),
     [

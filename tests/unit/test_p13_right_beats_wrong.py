@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
 
 import numpy as np
@@ -78,6 +79,12 @@ def test_p13_right_beats_wrong_and_length_never_pays_a_wrong_answer(name: str, r
         ),
         ("reward=[{kind: verdict}, {kind: truncate, keep: 0.1}, {kind: format, weight: 0.1}]", "right must beat wrong"),
         ("advantage.boost=-0.1", "advantage.boost"),
+        ("reward=[{kind: verdict, weight: 1.0e-9}]", "right must beat wrong; raise the verdict's weight"),
+        ("reward=[{kind: verdict, weight: 1.0e308}, {kind: verdict, weight: 1.0e308}, {kind: truncate}]", "right must beat wrong"),
+        (
+            "select={rollouts: shortest, keep: 2} reward=[{kind: verdict}, {kind: format}]",
+            "select.rollouts: shortest with a term that wrong",
+        ),
         ("reward=[{kind: verdict}, {kind: function, name: 'own:f'}]", "wrong answers may earn 1, right ones no more than 1:"),
         (
             "reward=[{kind: verdict}, {kind: function, name: 'own:f', low: -1, high: 0}]",
@@ -93,7 +100,7 @@ def test_p13_right_beats_wrong_and_length_never_pays_a_wrong_answer(name: str, r
 )
 def test_p13_a_recipe_in_which_wrong_could_win_is_refused(change: str, message: str):
     with pytest.raises(RecipeError, match=message):
-        load("dler", "tiny", [change])
+        load("dler", "tiny", re.split(r" (?=reward=)", change))
     load("dler", "tiny", ["reward=[{kind: verdict}, {kind: format, weight: 5.0, gate: right}]"])
 
 
