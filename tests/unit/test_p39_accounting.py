@@ -105,11 +105,12 @@ def test_p16_reward_learner_record_and_score_count_the_same_tokens(judge: Judge)
 
 
 def test_p16_no_module_measures_text():
-    """Lengths are counted in ids: outside of judging (which bounds the text it parses) and display, nothing asks how long a string is."""
-    shown = {"rewards/extract.py", "rewards/judge.py", "evaluation/words.py", "evaluation/examples.py", "evaluation/report.py"}
-    texts = {"text", "completion_text", "response", "answer", "prompt", "completions_text", "string"}
+    """Lengths are counted in ids: outside of judging (which bounds the text it parses) and display, nothing asks how long a string is, or splits it into words."""
+    shown = {"evaluation/words.py", "evaluation/examples.py", "evaluation/report.py", "rollout/tiny_task.py"}
+    shown |= {f"rewards/{path.name}" for path in (ROOT / "rewards").glob("*.py")} - {"rewards/terms.py"}
+    texts = {"text", "texts", "completion", "completion_text", "completions_text", "response", "answer", "prompt", "string"}
     found = []
-    for folder in ("rollout", "rl", "evaluation"):
+    for folder in ("rollout", "rewards", "rl", "evaluation"):
         for path in sorted((ROOT / folder).glob("*.py")):
             if f"{folder}/{path.name}" in shown:
                 continue
@@ -117,6 +118,7 @@ def test_p16_no_module_measures_text():
                 measured = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "len" and node.args
                 name = node.args[0] if measured else None
                 last = name.id if isinstance(name, ast.Name) else name.attr if isinstance(name, ast.Attribute) else ""
-                if last in texts:
+                split = isinstance(name, ast.Call) and isinstance(name.func, ast.Attribute) and name.func.attr == "split"
+                if last in texts or split:
                     found.append(f"{folder}/{path.name}:{node.lineno}")
     assert found == []

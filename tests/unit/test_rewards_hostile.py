@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from rewards.extract import final_answer
 from rewards.judge import Judge
 from rewards.judge_file import answer_of
+from rewards.stated import stated
 
 WALL_S, MEMORY_MB = 1.0, 512
 BYTES = {"kB": 1024}
@@ -89,6 +91,18 @@ def test_p18_no_comparison_may_outgrow_its_memory_or_write_a_byte(judge):
     assert limits["Max file size"] == ["0", "0"]
     soft, hard = map(int, limits["Max address space"])
     assert soft == hard and 0 < soft - used <= MEMORY_MB * 2**20
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["The answer is " + "\\(" * 12000, "The answer is" + " " * 20000 + ".", "The answer is " + "\\[" * 12000, "a " * 9000 + " " * 20000, "(A) " * 6000, "$1 " * 8000, "**1** " * 4000, "<answer" * 3000, "\\boxed{" * 3000],
+    ids=lambda text: repr(text[:16]),
+)  # fmt: skip
+def test_p18_a_hostile_completion_without_a_box_is_read_in_time(text):
+    """Answers are taken out of completions in the calling process, where nothing could be killed."""
+    start = time.process_time()
+    assert isinstance(stated(text), str) and final_answer(text, finish="stop", thinking=False)[1] in ("", "no box")
+    assert time.process_time() - start < 3
 
 
 def test_p34_nothing_in_an_answer_or_a_gold_is_executed(judge, tmp_path):

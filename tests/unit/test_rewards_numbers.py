@@ -134,6 +134,7 @@ def test_units_have_dimensions_and_factors():
     assert known_unit("J/(mol K)") == known_unit(r"\text{J}\cdot\text{mol}^{-1}\cdot\text{K}^{-1}") and known_unit(
         "k \\Omega"
     ) == known_unit("kiloohm")
+    assert known_unit("L/m") == ("length^2", Fraction(1, 1000)) and known_unit("J/N") == ("length", 1)
     assert known_unit("sq. ft") == known_unit("square feet") and known_unit("KM") is None
     assert as_number("3 cm 4 cm") is None and as_number(r"0.\bar{3}").value == Fraction(1, 3)
     assert known_unit("meters per second squared") == ("length/time^2", 1) and known_unit("yards cubed") == known_unit("cubic yards")
