@@ -17,6 +17,7 @@ import pytest
 from rewards.judge import Item, Judge
 from rewards.judge_file import answer_of, judge_file
 from rewards.verdict import Verdict
+from tests.unit.test_rewards_hostile import HOSTILE
 
 PAIRS = [
     (r"\sqrt{1/2}", r"\frac{1}{\sqrt2}", "right"),
@@ -47,16 +48,21 @@ def worker_pids() -> list[int]:
 
 
 def test_p18_a_tenth_of_hostile_answers_changes_no_other_verdict_and_none_outlasts_its_limit():
-    """100 answers on two workers, 10 of them towers that never end. A killed worker takes about half a second to come back."""
-    items = [Item(gold=rf"\sqrt{{{i * i + 1}}}", text=rf"\boxed{{({i}^2+1)^{{1/2}}}}") for i in range(1, 91)]
-    for number in range(10):
-        items.insert(10 * number + 3, Item(gold=r"\frac{5}{7}", text=rf"\boxed{{7^{{7^{{7^{{{number + 7}}}}}}}}}"))
-    with Judge(2, 2.0, 512) as judge:
-        verdicts = judge.judge_many(items)
-    hostile = verdicts[3::10]
-    assert {(verdict.status, verdict.reason) for verdict in hostile} == {("not_judged", "timeout")} and len(hostile) == 10
-    assert max(verdict.seconds for verdict in hostile) < 5.0
-    assert all(verdict.status == "right" for index, verdict in enumerate(verdicts) if index % 10 != 3)
+    """1,000 answers on two workers, 100 of them hostile, 10 of those towers that never end. A killed worker takes about half a second to come back."""
+    towers = [rf"7^{{7^{{7^{{{number + 7}}}}}}}" for number in range(10)]
+    others = [HOSTILE[53 + number % 37] for number in range(90)]  # braces, long texts, code: what is read in no time, however it ends
+    with Judge(2, 3.0, 512) as judge:
+        futures, hostile = [], []
+        for i in range(1, 901):
+            if i % 9 == 4:
+                answer = towers.pop() if i % 90 == 4 else others.pop()
+                hostile.append(judge.compare(gold=r"\frac{5}{7}", answer=answer))
+            futures.append(judge.compare(gold=rf"\sqrt{{{i * i + 1}}}", answer=rf"({i}^2+1)^{{1/2}}"))
+        verdicts, spoiled = [future.result() for future in futures], [future.result() for future in hostile]
+    assert {(verdict.status, verdict.reason) for verdict in spoiled[::10]} == {("not_judged", "timeout")} and len(spoiled) == 100
+    assert {verdict.status for verdict in spoiled} <= {"not_judged", "wrong"}
+    assert max(verdict.seconds for verdict in spoiled) < 6.0
+    assert all(verdict.status == "right" for verdict in verdicts)
 
 
 def test_a_timeout_is_not_judged_and_says_how_long_it_took(judge):
