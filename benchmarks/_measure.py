@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from launch.plan import plan
 from launch.stages import engines, starting_checkpoint
 from recipes.loader import load
 from recipes.schema import Recipe
@@ -49,7 +50,7 @@ def checkpoint_options(options: ArgumentParser) -> None:
 
 def recipe_and_checkpoint(args: Namespace, *overrides: str) -> tuple[Recipe, Path]:
     """The quickstart recipe with every sampled group kept and a learning rate too small to move the lengths; its start."""
-    common = [f"sampler.prompts={args.prompts}", f"budget.limit={args.limit}", "sampler.keep_groups=all", "learner.lr=1e-9"]
+    common = [f"sampler.prompts={args.prompts}", f"budget.limit={args.limit}", "sampler.keep_groups=all", "learner.lr=1e-9", "device=cpu"]
     recipe = load("quickstart", overrides=[*common, *overrides])
     return recipe, args.checkpoint.resolve() if args.checkpoint else starting_checkpoint(recipe)
 
@@ -60,7 +61,7 @@ def sampler(recipe: Recipe, start: Path) -> Iterator[tuple[EnginePool, PromptStr
     template = load_template(start, recipe.data.instruction)
     with (
         Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge,
-        engines(recipe, start, template) as pool,
+        engines(plan(recipe), start, template) as pool,
     ):
         stream = PromptStream(training_source(recipe.data, recipe.tiny, recipe.seed, judge.check_golds), template, recipe)
         yield pool, stream, Collector(pool, Scorer(judge, template, recipe.reward, recipe.budget), stream, recipe)

@@ -37,6 +37,8 @@ from _measure import (
     write_json,
 )
 
+from launch.memory import context
+from launch.plan import plan
 from rollout.types import Request
 from rollout.vllm_engine import VllmEngine, engine_environment
 
@@ -67,10 +69,9 @@ def main() -> None:
     recipe, start = recipe_and_checkpoint(args, "engine.count=1", f"engine.threads={THREADS}")
     facts = machine(recipe)
     with sampler(recipe, start) as (pool, stream, collector):
-        longest = recipe.data.max_prompt_tokens + max(recipe.budget.limit, recipe.eval.max_tokens)  # as launch.stages.engines
         actor: Any = ray.remote(RawEngine)
         raw = actor.options(num_cpus=0, runtime_env={"env_vars": engine_environment(THREADS, "cpu")}).remote(
-            start, recipe.model.dtype, "cpu", longest, stream.template.stop_ids, 1, recipe.engine.vllm
+            start, recipe.model.dtype, "cpu", context(recipe), stream.template.stop_ids, 1, plan(recipe).engine
         )
         pool.wait_ready()
         requests: list[Request] = []

@@ -1,7 +1,8 @@
 """The doctor: looks at an installation and a machine, and says for each finding whether it will do and what to do if not.
 
 `diagnose` looks, `render` shows; whether a failure ends the program is the caller's affair. Libraries that may hang or crash are
-tried in child processes with a deadline. Simplification: this machine only, no GPU drivers beyond what nvidia-smi reports.
+tried in child processes with a deadline. A machine without a GPU that has the CUDA build is a login node: it may plan and submit, so
+that is no failure. Simplification: this machine only, no GPU drivers beyond what nvidia-smi reports.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -22,12 +24,13 @@ from packaging.requirements import Requirement
 from rich.markup import escape
 from rich.table import Table
 
-from launch.machine import this_machine
+from launch.machine import nvidia_smi, this_machine
 
 State = Literal["ok", "warn", "fail"]
 
 _GIB = 2**30
 _REINSTALL = "rm .venv/.installed && make install"
+_OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}  # by CUDA's major version; within one, an older driver serves a newer minor version
 _RAY_ANSWERS = """
 from launch.ray_start import start_ray, stop_ray
 start_ray(num_cpus=1, num_gpus=0)
@@ -64,15 +67,16 @@ def diagnose(deep: bool = False, runs: Path = Path("runs")) -> list[Check]:
     versions = installed_versions()
     checks = [
         python_version(sys.version_info[:2]),
-        *library_versions(requirements("cuda" if gpus else "cpu"), versions),
+        *library_versions(requirements(machine.build if machine.build in ("cpu", "cuda") else "cuda" if gpus else "cpu"), versions),
         torch_build(gpus, versions.get("torch")),
+        driver(nvidia_smi("--query-gpu=driver_version").split("\n")[0].strip() if gpus else "", torch_cuda()),
         torchvision_trap(),
         cores(machine.cores),
         memory(machine.memory),
         disk("disk of runs", runs, least=2, enough=10),
         disk("disk of Ray's session files", Path("/tmp"), least=1, enough=2),
         shared_memory(),
-        compiler(gpus, shutil.which("c++") or shutil.which("g++")),
+        compiler(gpus, shutil.which("c++") or shutil.which("g++"), Path(sysconfig.get_path("include")) / "Python.h"),
         hub(os.environ),
         probe("math-verify", _JUDGE_AGREES, timeout_s=60, done="1/2 equals 0.5, differs from 0.6", remedy=_REINSTALL),
         probe("DeepSpeed", "import deepspeed", timeout_s=120, done="imports", remedy=_REINSTALL),
@@ -136,7 +140,7 @@ def library_versions(wanted: Sequence[Requirement], versions: Mapping[str, str])
 
 
 def torch_build(gpus: int, version: str | None) -> Check:
-    """A CPU build beside a GPU wastes it; a CUDA build without one cannot feed the CPU build of vLLM.
+    """A CPU build beside a GPU leaves it unused; a CUDA build without one is a login node's.
 
     Args:
         gpus: GPUs that nvidia-smi reports.
@@ -147,10 +151,39 @@ def torch_build(gpus: int, version: str | None) -> Check:
     cpu_build = version.endswith("+cpu")
     found = f"{version}, {gpus or 'no'} GPU{'s' if gpus > 1 else ''}"
     if cpu_build and gpus:
-        return Check("torch build", "warn", f"{found}: the GPU is not used", "rm -r .venv && make install (takes the CUDA build)")
+        return Check("torch build", "warn", f"{found}: the GPU is not used", "make install EXTRA=cuda")
     if not cpu_build and not gpus:
-        return Check("torch build", "fail", f"{found}: not the CPU build", "rm -r .venv && make install (takes the CPU build)")
+        what = "a login node can plan and submit; to train and evaluate here: make install EXTRA=cpu"
+        return Check("torch build", "warn", f"{found}: the CUDA build", what)
     return Check("torch build", "ok", found)
+
+
+def torch_cuda() -> str | None:
+    """The CUDA version that the installed torch was built for ("13.0"); None for a CPU build or without torch. Imports nothing."""
+    spec = importlib.util.find_spec("torch")
+    written = Path(spec.origin).with_name("version.py") if spec and spec.origin else None
+    found = re.search(r"^cuda\b.*= *['\"]([\d.]+)['\"]", written.read_text(), re.MULTILINE) if written and written.is_file() else None
+    return found[1] if found else None
+
+
+def driver(version: str, cuda: str | None) -> Check:
+    """The NVIDIA driver against the CUDA that torch was built for.
+
+    Args:
+        version: of the driver, e.g. "550.54.15"; "" without a GPU.
+        cuda: see `torch_cuda`.
+    """
+    if not version or cuda is None:
+        return Check("NVIDIA driver", "ok", f"{version or 'none'}, not needed by what is installed")
+    major, branch = int(cuda.split(".")[0]), re.match(r"\d+", version)
+    oldest = _OLDEST_DRIVER.get(major)
+    found = f"{version}, torch is built for CUDA {cuda}"
+    if oldest is None or branch is None:
+        return Check("NVIDIA driver", "warn", f"{found}: not known to this check", "if torch cannot use the GPU, update the driver")
+    if int(branch[0]) >= oldest:
+        return Check("NVIDIA driver", "ok", found)
+    remedy = f"update the driver to {oldest} or newer (on a cluster, ask who runs it), or run on the CPU: make install EXTRA=cpu"
+    return Check("NVIDIA driver", "fail", f"{found}, which needs driver {oldest} or newer", remedy)
 
 
 def torchvision_trap() -> Check:
@@ -197,13 +230,16 @@ def shared_memory() -> Check:
     return Check("shared memory", "warn", f"{found}: Ray falls back to files, slower", "in a container: --shm-size=4g")
 
 
-def compiler(gpus: int, path: str | None) -> Check:
-    """Triton and DeepSpeed's fused kernels compile on first use on GPUs; the CPU path compiles nothing."""
-    if path:
-        return Check("C++ compiler", "ok", path)
+def compiler(gpus: int, path: str | None, header: Path) -> Check:
+    """Triton and DeepSpeed's fused kernels compile on first use on GPUs, against Python's header; the CPU path compiles nothing."""
+    missing = [*(["no C++ compiler"] if path is None else []), *([] if header.is_file() else [f"no {header}"])]
+    if not missing:
+        return Check("C++ compiler, Python.h", "ok", f"{path}, {header}")
     if not gpus:
-        return Check("C++ compiler", "ok", "none, not needed without a GPU")
-    return Check("C++ compiler", "fail", "none: GPU kernels cannot be compiled", "apt install g++ python3-dev")
+        return Check("C++ compiler, Python.h", "ok", f"{', '.join(missing)}: not needed without a GPU")
+    major, minor = sys.version_info[:2]
+    remedy = f"apt install g++ python{major}.{minor}-dev (or the package of your system that has Python.h)"
+    return Check("C++ compiler, Python.h", "fail", f"{', '.join(missing)}: GPU kernels cannot be compiled", remedy)
 
 
 def hub(environment: Mapping[str, str]) -> Check:

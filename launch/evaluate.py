@@ -24,9 +24,11 @@ def evaluate_checkpoint(checkpoint: str, overrides: list[str], folder: Path | No
     """
     own = Path(checkpoint).expanduser().parent.parent / "recipe.yaml"  # of the run that a checkpoint lies in
     recipe = load(str(own) if own.is_file() else "evaluate", None, [f"model.path={json.dumps(checkpoint)}", "stages=[eval]", *overrides])
-    check_runnable(plan(recipe))  # what cannot work is said before torch takes seconds to load
+    made = plan(recipe)
+    check_runnable(made)  # what cannot work is said before torch takes seconds to load
+    recipe = made.recipe
     from evaluation.evaluate import evaluate, write_scores
-    from launch.stages import engines, file_names, fitting, held_out, list_left_out, starting_checkpoint
+    from launch.stages import engines, file_names, fitting, held_out, list_left_out, planned_with, starting_checkpoint
     from rewards.judge import Judge
     from rl.progress import Progress
     from rollout.scorer import Scorer
@@ -41,9 +43,10 @@ def evaluate_checkpoint(checkpoint: str, overrides: list[str], folder: Path | No
     with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
         parts = held_out(recipe, judge)
         start = starting_checkpoint(recipe)
+        made = planned_with(start, made)
         template = load_template(start, recipe.data.instruction)
         parts = [fitting(part, template, recipe.data.max_prompt_tokens) for part in parts]
-        with engines(recipe, start, template) as pool:
+        with engines(made, start, template) as pool:
             pool.wait_ready()
             for part, name in zip(parts, file_names([part.name for part in parts]), strict=True):
                 with Progress(part.name, len(part.problems)) as progress:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from launch.memory import size
-from launch.plan import Plan, evaluates, host_bytes
+from launch.memory import evaluates, size
+from launch.plan import Plan, gpus_needed, host_bytes
 from recipes.loader import recipe_hash
 from recipes.schema import Recipe
 
@@ -77,14 +77,17 @@ def _eval_words(recipe: Recipe) -> str:
 def _actor_words(plan: Plan) -> list[str]:
     lines = ["processes, and what one of each holds at its peak:"]
     for actor in plan.actors:
-        on = _many(actor.gpus, "GPU") if actor.gpus else _many(actor.threads, "thread")
+        on = _many(actor.threads, "thread")
+        if actor.gpus:
+            on = "part of GPU" if plan.shared else _many(int(actor.gpus), "GPU")
         parts = ", ".join(f"{name} {size(held)}" for name, held in actor.holds.items())
+        beside = ", ".join(f"{name} {size(held)}" for name, held in actor.host.items())
         unknown = ", model unknown" if plan.shape is None and actor.name in ("engine", "learner") else ""
-        lines.append(f"{actor.count:>3} x {actor.name:<8} {on:<10} {size(actor.bytes):>8}: {parts}{unknown}")
-    machine = plan.machine
-    gpus = f", {len(machine.gpus)} GPUs of {size(min(machine.gpus))}" if machine.gpus else ", no GPU"
-    needed = sum(actor.count * actor.gpus for actor in plan.actors)
-    lines.append(f"total    main memory {size(host_bytes(plan))}{f', {needed} GPUs' if needed else ''}")
+        words = "; main memory: ".join(filter(None, (parts + unknown, beside)))
+        lines.append(f"{actor.count:>3} x {actor.name:<8} {on:<11} {size(actor.bytes if actor.gpus else actor.main_memory):>8}: {words}")
+    machine, needed = plan.machine, gpus_needed(plan)
+    gpus = f", {_many(len(machine.gpus), 'GPU')} of {size(min(machine.gpus))}" if machine.gpus else ", no GPU"
+    lines.append(f"total    main memory {size(host_bytes(plan))}{', ' + _many(needed, 'GPU') if needed else ''}")
     lines.append(f"here     {machine.cores} cores, {size(machine.memory)} free{gpus}")
     return lines
 

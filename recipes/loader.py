@@ -6,6 +6,7 @@ Simplification: YAML without anchors, tags and second documents, so a recipe rea
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import json
@@ -62,6 +63,7 @@ class _Tree:
         self.written: dict[_Place, str] = {}
 
     def overlay(self, other: _Tree) -> None:
+        _drop(self.data.get("on_cuda"), other.data)  # what is said later holds on every device
         self._merge(self.data, other.data, other.written, ())
 
     def where(self, place: _Place) -> str | None:
@@ -72,12 +74,21 @@ class _Tree:
         for key, value in over.items():
             here = (*place, key)
             if isinstance(value, dict) and isinstance(base.get(key), dict):
-                self.written[here] = written[here]
+                self.written |= {here: written[here]} if here in written else {}
                 self._merge(base[key], value, written, here)
                 continue
             self.written = {at: line for at, line in self.written.items() if at[: len(here)] != here}
             self.written |= {at: line for at, line in written.items() if at[: len(here)] == here}
             base[key] = value
+
+
+def _drop(base: Any, said: dict[str, Any]) -> None:
+    """Take out of nested `base` what `said` has, too."""
+    for key in base.keys() & said.keys() if isinstance(base, dict) else ():
+        if isinstance(base[key], dict) and isinstance(said[key], dict):
+            _drop(base[key], said[key])
+        else:
+            del base[key]
 
 
 def load(name_or_path: str, scale: str | None = None, overrides: Sequence[str] = ()) -> Recipe:
@@ -105,10 +116,37 @@ def load(name_or_path: str, scale: str | None = None, overrides: Sequence[str] =
     if problems:
         raise RecipeError("\n".join(problems))
     tree.data.setdefault("name", "-".join(Path(part).stem for part in (name_or_path, scale) if part))
+    label = _find(name_or_path, "recipe")[1]
+    recipe = _checked(tree, label)
+    if recipe.on_cuda:
+        _checked(_on_cuda(tree), label)
+    return recipe
+
+
+def on_device(recipe: Recipe, device: str) -> Recipe:
+    """The recipe as it holds on "cpu" or "cuda": `on_cuda` merged into the rest, or left out."""
+    tree = _Tree()
+    tree.data = recipe.model_dump(mode="json")
+    if device == "cuda" and recipe.on_cuda:
+        tree = _on_cuda(tree)
+    tree.data["on_cuda"] = {}
+    return _checked(tree, recipe.name)
+
+
+def _on_cuda(tree: _Tree) -> _Tree:
+    """The tree with what it says under `on_cuda` merged into the rest."""
+    merged, changes = _Tree(), _Tree()
+    merged.data, merged.written = copy.deepcopy(tree.data), dict(tree.written)
+    changes.data = merged.data.pop("on_cuda")
+    changes.written = {place[1:]: line for place, line in tree.written.items() if place[0] == "on_cuda" and len(place) > 1}
+    merged.overlay(changes)
+    return merged
+
+
+def _checked(tree: _Tree, label: str) -> Recipe:
     try:  # JSON in strict mode: `true` is no number and "8" no count, but a list may fill any sequence
         return Recipe.model_validate_json(json.dumps(tree.data), strict=True)
     except ValidationError as error:
-        label = _find(name_or_path, "recipe")[1]
         lines = (_explain(detail, tree, label) for detail in error.errors(include_url=False))
         raise RecipeError("\n".join(" ".join(line.split()) for line in lines)) from error
 

@@ -357,7 +357,12 @@ class Recipe(Section):
     stages: list[Literal["sft", "rl", "eval"]] = Field(
         ["rl"], min_length=1, description="What runs, in this order; each stage's checkpoint is the next one's start."
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto`: GPUs if the machine has any.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="`auto`: the GPUs, if the machine has any and what is installed can use them; else the CPU."
+    )
+    on_cuda: dict[str, Any] = Field(
+        {}, description="Changes that hold where the device is a GPU: keys as in a recipe. What is said after it holds on every device."
+    )
     model: Model = Model()
     tiny: Tiny = Tiny()
     sft: Sft = Sft()
@@ -380,6 +385,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
+        if nested := {"on_cuda", "device", "name"} & self.on_cuda.keys():
+            raise ValueError(f"on_cuda: {min(nested)} has no place in it; it holds what changes once the device is known")
         if self.sampler.group_size < 2:
             raise ValueError(
                 f"sampler.group_size: {self.sampler.group_size}: advantage.centre {self.advantage.centre} compares rollouts of one prompt and needs at least 2"

@@ -211,12 +211,13 @@ class Learner:
 
     Args:
         checkpoint: where the policy starts; also the KL reference.
+        gpus: of a rank on the device cuda; a fraction where engines are on its GPU, too.
 
     Attributes:
         entropy_bonus: of the next step; part of what a checkpoint keeps.
     """
 
-    def __init__(self, recipe: Recipe, checkpoint: Path, device: str):
+    def __init__(self, recipe: Recipe, checkpoint: Path, device: str, gpus: float = 1):
         self._recipe = recipe
         self.entropy_bonus = objective.EntropyBonus(recipe.objective.entropy.coef)
         self._meeting = tempfile.TemporaryDirectory(prefix="laconic-")
@@ -227,7 +228,7 @@ class Learner:
             environment |= {"DS_ACCELERATOR": "cpu", "GLOO_SOCKET_IFNAME": "lo"}
         else:
             environment |= {"NCCL_SOCKET_IFNAME": "lo"}  # ranks share a node
-        actor = ray.remote(LearnerRank).options(num_cpus=0, num_gpus=1 if device == "cuda" else 0, runtime_env={"env_vars": environment})
+        actor = ray.remote(LearnerRank).options(num_cpus=0, num_gpus=gpus if device == "cuda" else 0, runtime_env={"env_vars": environment})
         self._ranks = [actor.remote(rank, meeting, checkpoint, recipe, device) for rank in range(recipe.learner.ranks)]
 
     def wait_ready(self, seconds: float = 600.0) -> list[int]:

@@ -36,7 +36,7 @@ class VllmEngine:
         checkpoint: folder with config and safetensors; its weights are policy version `version`.
         dtype: "fp32" or "bf16".
         max_model_len: prompt plus response, tokens.
-        options: vLLM's own options; they win over ours.
+        options: vLLM's own options, sizes among them (launch.memory.engine_options); they win over ours.
     """
 
     def __init__(
@@ -55,14 +55,7 @@ class VllmEngine:
             disable_log_stats=True,
         )
         if device == "cpu":
-            sequences = 256
-            settings |= dict(
-                enforce_eager=True,
-                block_size=32,
-                max_num_seqs=sequences,
-                max_num_batched_tokens=8192,
-                kv_cache_memory_bytes=_kv_bytes(checkpoint, dtype, sequences, max_model_len),
-            )
+            settings |= dict(enforce_eager=True, block_size=32)
         self._llm = LLM(**(settings | dict(options)))
         self._engine = self._llm.llm_engine
         self._stop_ids = list(stop_ids)
@@ -159,13 +152,3 @@ def repack_tied_head(model: torch.nn.Module) -> None:
     from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 
     dispatch_cpu_unquantized_gemm(head, remove_weight=False)
-
-
-def _kv_bytes(checkpoint: Path, dtype: str, sequences: int, max_model_len: int) -> int:
-    """Room for `sequences` full rollouts, within 64 MiB and 4 GiB (zero-filling costs 1.4 s a GiB at start)."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(checkpoint)
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    token = 2 * config.num_hidden_layers * config.num_key_value_heads * width * (4 if dtype == "fp32" else 2)
-    return max(64 << 20, min(4 << 30, sequences * max_model_len * token))

@@ -15,6 +15,14 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests mean the CPU, also on a machine with GPUs, unless tests/gpu alone is asked for."""
+    if not all("tests/gpu" in argument for argument in config.args):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ["DS_ACCELERATOR"] = "cpu"
+
+
 hypothesis.settings.register_profile("laconic", deadline=None)  # a shared machine may stall any single example
 hypothesis.settings.load_profile("laconic")
 

@@ -40,8 +40,8 @@ def test_an_uninstalled_laconic_is_said_to_be_so():
     ("gpus", "version", "state"),
     [
         (0, "2.13.0+cpu", "ok"),
-        (0, "2.13.0", "fail"),
-        (0, "2.13.0+cu130", "fail"),
+        (0, "2.13.0", "warn"),  # a login node
+        (0, "2.13.0+cu130", "warn"),
         (1, "2.13.0", "ok"),
         (8, "2.13.0+cpu", "warn"),
         (0, None, "fail"),
@@ -71,8 +71,35 @@ def test_a_full_disk_fails(tmp_path: Path):
     assert check.state == "fail" and check.remedy
 
 
-def test_a_compiler_is_needed_for_gpus_only():
-    assert [doctor.compiler(gpus, None).state for gpus in (0, 1)] == ["ok", "fail"]
+def test_a_compiler_and_pythons_header_are_needed_for_gpus_only(tmp_path: Path):
+    header = tmp_path / "Python.h"
+    assert [doctor.compiler(gpus, None, header).state for gpus in (0, 1)] == ["ok", "fail"]
+    assert "Python.h: GPU kernels cannot be compiled" in doctor.compiler(1, "/usr/bin/g++", header).found
+    header.touch()
+    assert doctor.compiler(1, "/usr/bin/g++", header).state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("version", "cuda", "state"),
+    [
+        ("580.65.06", "13.0", "ok"),
+        ("550.54.15", "13.0", "fail"),
+        ("550.54.15", "12.9", "ok"),  # older than CUDA 12.9, but of its major version
+        ("470.1", "12.4", "fail"),
+        ("600.1", "14.0", "warn"),
+        ("", "13.0", "ok"),
+        ("550.54.15", None, "ok"),
+    ],
+)
+def test_the_driver_is_held_against_the_cuda_that_torch_was_built_for(version: str, cuda: str | None, state: str):
+    check = doctor.driver(version, cuda)
+    assert check.state == state and bool(check.remedy) == (state != "ok")
+
+
+def test_torchs_cuda_is_read_without_importing_it():
+    import torch
+
+    assert doctor.torch_cuda() == torch.version.cuda
 
 
 def test_an_offline_hub_with_an_empty_cache_warns(tmp_path: Path):

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from launch import stages
+from launch.plan import plan
 from recipes.keys import keys
 from recipes.schema import Recipe
 from rewards.judge import Judge
@@ -152,7 +153,7 @@ def trained(recipe: Recipe, world: World) -> Any:
 
 def engines_started(recipe: Recipe, world: World) -> Any:
     """What engines are started with."""
-    with libraries() as seen, stages.engines(recipe, world.checkpoint, load_template(world.checkpoint)):
+    with libraries() as seen, stages.engines(plan(recipe), world.checkpoint, load_template(world.checkpoint)):
         return seen.actors, seen.ray, seen.vllm
 
 
@@ -266,6 +267,7 @@ ROWS = [
     Row("seed", cold_started, 1),
     Row("stages", whole_run, ["rl", "eval"]),
     Row("device", engines_started, "cuda"),
+    Row("on_cuda", engines_started, {"engine": {"count": 3}}, {"device": "cuda"}),
     Row("model.path", started_from, "owner/other"),
     Row("model.revision", started_from, "main"),
     Row("model.dtype", trained, "bf16", SHARDED),
@@ -382,7 +384,7 @@ ROWS = [
     Row("eval.temperature", evaluated, 0.7),
     Row("eval.top_p", evaluated, 0.9),
     Row("eval.max_tokens", evaluated, 99),
-    Row("eval.max_tokens", engines_started, 99),
+    Row("eval.max_tokens", engines_started, 99, {"stages": ["rl", "eval"]}),
     Row("eval.every", whole_run, 1),
     Row("wandb", whole_run, "project"),
 ]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from launch import plan as planning
 from launch.explain import explain
-from launch.machine import Machine, this_machine
+from launch.machine import Machine, this_machine, visible_gpus
 from launch.memory import GB, KNOWN, config_shape, kv_bytes, learner_bytes, size, tiny_shape
 from launch.plan import Plan, PlanError, check_runnable, plan, step_work
 from recipes.loader import load, scales, shipped
@@ -23,8 +24,7 @@ NODE = Machine(cores=64, memory=500 * GB, gpus=(80 * GB,) * 8)
 
 
 @pytest.fixture(autouse=True)
-def everything_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "_installed", lambda package: True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -115,7 +115,7 @@ REFUSED = {
     ("quickstart", None, "engine.count=40"): "memory: the processes need about",
     ("quickstart", None, "eval.problems=1000"): "eval.problems: 1000 is more than the 480 held-out problems of chain, product",
     ("quickstart", None, "learner.ranks=300"): "learner.ranks: 300 ranks share 192 rollouts an update; some would get none",
-    ("quickstart", None, "device=cuda"): "device: cuda needs 4 GPUs (2 x 1 for engines + 2 x 1 for learners) and this machine has none",
+    ("quickstart", None, "device=cuda"): "device: cuda needs 2 GPUs (1 x 1 for engines + 1 x 1 for learners) and this machine has none",
     ("quickstart", None, "engine.vllm.max_num_seqs=many"): "engine.vllm.max_num_seqs: 'many' is not a number above 0",
     (
         "quickstart",
@@ -137,7 +137,7 @@ REFUSED = {
     ("dler", None, "eval.data=[aime25]"): "eval.data: aime25: unknown source; sources are `tiny`, a JSON-lines file, or hub:owner/name",
     ("dler", None, "eval.data=[hub:aime]"): "eval.data: hub:aime is no hub set; write hub:owner/name",
     ("dler", None, "budget.limit=200000"): "budget.limit: 200000 is more than the 131072 tokens that deepseek-ai",
-    ("dler", None, "device=cpu"): "memory: the processes need about 73 GB, 16 GB are free",
+    ("dler", None, "device=cpu"): "memory: the processes need about 82 GB of main memory, 16 GB are free",
 }
 
 
@@ -151,11 +151,14 @@ def test_what_cannot_work_is_refused_in_one_sentence(case: tuple[str, str, str])
 
 
 def test_a_missing_package_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(planning, "_installed", lambda package: package != "vllm")
-    assert blockers(LAPTOP, "quickstart", None) == []
-    assert any(
-        "needs the package vllm, which is not installed: install the extra `cuda`" in line for line in blockers(NODE, "dler", "node8")
-    )
+    assert blockers(replace(LAPTOP, build="cpu"), "quickstart", None) == blockers(replace(NODE, build="cuda"), "dler", "node8") == []
+    for machine, name, scale, words in (
+        (replace(NODE, build="cpu"), "dler", "node8", "vllm on cuda needs vLLM's CUDA build and the CPU build is installed: `make install EXTRA=cuda`"),
+        (replace(LAPTOP, build="cuda"), "quickstart", None, "vllm on cpu needs vLLM's CPU build and the CUDA build is installed: `make install EXTRA=cpu`"),
+        (replace(LAPTOP, build="none"), "quickstart", None, "vllm on cpu needs vLLM's CPU build and no vLLM is installed"),
+    ):  # fmt: skip
+        assert any(words in line for line in blockers(machine, name, scale))
+        assert blockers(machine, name, scale, "engine.kind=reference") == []
     monkeypatch.setattr(planning.importlib.util, "find_spec", lambda name: None)
     assert any(line.startswith("wandb: the package is not installed") for line in blockers(LAPTOP, "quickstart", None, "wandb=mine"))
 
@@ -164,6 +167,61 @@ def test_too_few_or_too_small_gpus_are_refused():
     few, small = Machine(64, 500 * GB, (80 * GB,) * 2), Machine(64, 500 * GB, (16 * GB,) * 8)
     assert any("needs 8 GPUs" in line and "this machine has 2" in line for line in blockers(few, "dler", "node8"))
     assert any(line.startswith("memory: one learner needs about") for line in blockers(small, "dler", "node8"))
+
+
+ONE_GPU = [Machine(8, 64 * GB, (memory * GB,)) for memory in (8, 16, 24, 80)]
+
+
+@pytest.mark.parametrize("machine", ONE_GPU, ids=lambda machine: size(machine.gpus[0]))
+@pytest.mark.parametrize("name", ["quickstart", "dler", "da_dler"])
+def test_the_tiny_scale_runs_on_one_gpu_which_engine_and_rank_share(name: str, machine: Machine):
+    made = plan(load(name, "tiny"), machine)
+    assert (made.blockers, made.device, made.shared) == ([], "cuda", True)
+    assert {actor.name: (actor.count, actor.gpus) for actor in made.actors if actor.gpus} == {"engine": (1, 0.5), "learner": (1, 0.5)}
+    held = sum(actor.count * actor.bytes for actor in made.actors if actor.gpus)
+    assert made.engine["kv_cache_memory_bytes"] > 0 and held < 0.92 * machine.gpus[0]
+    assert made.engine["gpu_memory_utilization"] * machine.gpus[0] < machine.gpus[0] - held / 2  # vLLM starts beside the rank
+    assert "part of GPU" in explain(made) and "1 GPU of" in explain(made)
+
+
+def test_more_engines_on_one_gpu_share_what_the_rank_leaves():
+    one, three = (
+        plan(load("quickstart", overrides=[f"engine.count={count}", "engine.vllm.max_num_seqs=100000"]), ONE_GPU[2]) for count in (1, 3)
+    )
+    assert three.blockers == [] and {actor.gpus for actor in three.actors if actor.gpus} == {0.25}
+    assert 3 * three.engine["kv_cache_memory_bytes"] < one.engine["kv_cache_memory_bytes"]
+
+
+def test_what_does_not_fit_on_one_gpu_together_is_refused_with_the_sum():
+    alone = ["device=cuda", "learner.ranks=1", "engine.count=1", "learner.gradient_checkpointing=true"]
+    assert any("engines and learner share the one GPU and need about" in line for line in blockers(ONE_GPU[2], "dler", None, *alone))
+    assert any("this machine has 1; learner.ranks=1 and engine.count=1 share one" in line for line in blockers(ONE_GPU[3], "dler", "node8"))
+
+
+def test_with_two_gpus_the_tiny_scale_takes_one_each():
+    made = plan(load("quickstart"), Machine(8, 64 * GB, (24 * GB,) * 2))
+    assert (made.blockers, made.shared, [actor.gpus for actor in made.actors if actor.gpus]) == ([], False, [1, 1])
+
+
+def test_the_cpu_build_beside_a_gpu_runs_on_the_cpu_and_says_so():
+    made = plan(load("quickstart"), replace(ONE_GPU[2], build="cpu"))
+    assert (made.blockers, made.device, made.recipe.learner.ranks) == ([], "cpu", 2)
+    assert any("the CPU build is installed, so the CPU is used" in line for line in made.warnings)
+
+
+TABLE = "0, GPU-aaa1, 81559\n1, GPU-bbb2, 24564\n"
+
+
+@pytest.mark.parametrize(
+    ("visible", "shown"),
+    [(None, [81559, 24564]), ("", []), ("-1", []), ("1", [24564]), ("1,-1,0", [24564]), ("GPU-bb", [24564]), ("NoDevFiles", [])],
+)
+def test_the_gpus_that_cuda_will_show_are_counted(visible: str | None, shown: list[int]):
+    assert visible_gpus(TABLE, visible, 0) == tuple(memory << 20 for memory in shown)
+
+
+def test_a_gpu_without_memory_of_its_own_has_the_machines():
+    assert visible_gpus("0, GPU-x, [N/A]\n", None, 7) == (7,) and visible_gpus("No devices were found\n", None, 7) == ()
 
 
 def test_p13_a_function_that_counts_for_wrong_answers_is_a_warning():
