@@ -28,6 +28,15 @@ hypothesis.settings.load_profile("laconic")
 
 
 @pytest.fixture(scope="session")
+def vllm_on_cpu() -> None:
+    """For tests that start vLLM: its CUDA build cannot run on the CPU, where tests stay."""
+    from launch.machine import this_machine
+
+    if (build := this_machine().build) == "cuda":
+        pytest.skip(f"vLLM's CPU build is needed, and the {build} build is installed (make install EXTRA=cpu)")
+
+
+@pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """A running Ray of two CPUs on loopback, for all tests of the session."""
     from launch.ray_start import start_ray, stop_ray

@@ -22,6 +22,7 @@ from rollout.types import Problem, Request
 from rollout.vllm_engine import VllmEngine, engine_environment
 from rollout.weights import checkpoint_names, digests, pack
 
+pytestmark = pytest.mark.usefixtures("vllm_on_cpu")
 STOPS = (1, 7)  # the first is the pad token, too, of many a checkpoint
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+pytestmark = pytest.mark.usefixtures("vllm_on_cpu")
 LACONIC = str(Path(sys.executable).with_name("laconic"))
 SMALL = [
     "tiny.layers=2", "tiny.width=32", "sft.steps=20", "sft.batch=8", "train.steps=3", "train.checkpoint_every=2", "train.keep_checkpoints=1",

@@ -13,8 +13,8 @@ import pytest
 from launch import plan as planning
 from launch.explain import explain
 from launch.machine import Machine, this_machine, visible_gpus
-from launch.memory import GB, KNOWN, config_shape, kv_bytes, learner_bytes, size, tiny_shape
-from launch.plan import Plan, PlanError, check_runnable, plan, step_work
+from launch.memory import CUDA_LIBRARIES, GB, KNOWN, LIBRARIES, config_shape, kv_bytes, learner_bytes, size, tiny_shape
+from launch.plan import Plan, PlanError, check_runnable, host_bytes, plan, step_work
 from recipes.loader import load, scales, shipped
 from recipes.schema import Learner, Tiny
 
@@ -312,6 +312,51 @@ def test_memory_parts_follow_the_zero_stage():
     assert held[1]["logits"] == 4096 * 151936 * 4 * 3  # the term that a vocabulary of 152k makes the largest
     assert "reference" not in held[1]
     assert kv_bytes(shape, 1, 2) == 2 * 28 * 2 * 128 * 2
+
+
+def test_what_a_step_of_the_optimiser_takes_counts_where_activations_leave_too_little():
+    shape = KNOWN["deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"]
+    learner = Learner(ranks=1, zero_stage=2, micro_batch_tokens=256, logit_chunk_tokens=256, gradient_checkpointing=True)
+    held = learner_bytes(shape, learner, bf16=True, reference=False, longest=256)
+    assert held["buckets"] == 2 * 500_000_000 * 2
+    assert held["optimiser step"] == 4 * shape.parameters - held["activations"] - held["logits"]
+    assert "context" not in held and learner_bytes(shape, learner, True, False, 256, gpu=True)["context"] > 0
+    assert "buckets" not in learner_bytes(shape, Learner(zero_stage=0), False, False, 256)
+
+
+@pytest.mark.parametrize(("memory", "sequences", "batched"), [(24, 256, 8192), (80, 1024, 16384)])
+def test_an_engine_is_started_with_the_sizes_that_vllm_takes_for_such_a_card(memory: int, sequences: int, batched: int):
+    made = plan(load("dler"), Machine(64, 500 * GB, (memory * GB,) * 8))
+    assert made.engine == {"max_num_seqs": sequences, "max_num_batched_tokens": batched, "gpu_memory_utilization": 0.92}
+    engine = next(actor for actor in made.actors if actor.name == "engine")
+    assert engine.bytes == pytest.approx(0.92 * memory * GB, abs=10)
+    assert engine.holds["profile"] > sequences * 151936 * 4 * 3  # logits of every sequence, and a batch's activations
+
+
+def test_what_engine_vllm_says_wins_over_the_sizes_of_the_card():
+    made = plan(load("dler", "node8"), NODE)
+    assert made.engine == {"max_num_seqs": 512, "max_num_batched_tokens": 16384, "gpu_memory_utilization": 0.9, "tensor_parallel_size": 1}
+
+
+def test_main_memory_counts_every_process_and_the_weights_on_their_way():
+    made = plan(load("dler", "node8"), NODE)
+    N = KNOWN["deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"].parameters
+    bare = sum(actor.count * (LIBRARIES[actor.name] + (CUDA_LIBRARIES if actor.gpus else 0)) for actor in made.actors)
+    assert host_bytes(made) == bare + 4 * 2 * N + 2 * 2 * N  # four ranks load bf16 weights; packed and published once each
+
+
+def test_an_evaluation_alone_needs_room_for_what_it_samples_only():
+    small = ["model.path=model", "stages=[eval]", "data.max_prompt_tokens=100", "eval.max_tokens=1900", "budget.limit=4000"]
+    folder = Path("model")
+    folder.mkdir()
+    config = dict(num_hidden_layers=2, hidden_size=64, num_attention_heads=4, intermediate_size=128, vocab_size=100)
+    (folder / "config.json").write_text(json.dumps(config | dict(max_position_embeddings=2048)))
+    assert not any("budget.limit" in line for line in plan(load("dler", None, small), LAPTOP).blockers)
+    assert any(
+        "eval.max_tokens 2000 = 2100 is more than the 2048" in line
+        for line in plan(load("dler", None, [*small, "eval.max_tokens=2000"]), LAPTOP).blockers
+    )
+    assert any("budget.limit: 4000 is more than" in line for line in plan(load("dler", None, [*small, "stages=[rl]"]), LAPTOP).blockers)
 
 
 def test_the_tiny_reasoner_is_as_large_as_planned():
