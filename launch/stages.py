@@ -20,7 +20,7 @@ import ray
 
 from evaluation.evaluate import evaluate, write_scores
 from launch.memory import context
-from launch.plan import Plan, check_runnable, gpus_needed, plan
+from launch.plan import Plan, PlanError, check_runnable, gpus_needed, plan
 from launch.ray_start import start_ray, stop_ray
 from recipes.schema import Recipe
 from rewards.judge import Judge
@@ -90,11 +90,15 @@ def run_recipe(recipe: Recipe, runs_dir: Path, resume: bool = False, overwrite: 
 
 
 def planned_with(start: Path, made: Plan) -> Plan:
-    """The plan once the model is there: what a download brought is checked, and known to whoever asks for sizes.
+    """The plan once torch and the model are there: what a download brought is checked, and known to whoever asks for sizes.
 
     Raises:
         PlanError: it cannot run here after all.
     """
+    import torch
+
+    if made.device == "cuda" and not torch.cuda.is_available():
+        raise PlanError("device: there is a GPU that torch cannot use; `laconic doctor` looks for the reason")
     if made.shape is not None:
         return made
     again = plan(made.recipe.model_copy(update={"model": made.recipe.model.model_copy(update={"path": str(start)})}), made.machine)

@@ -8,8 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
-from launch.stages import HeldOut, file_names, fitting, list_left_out
+from launch.machine import Machine
+from launch.memory import GB
+from launch.plan import PlanError, plan
+from launch.stages import HeldOut, file_names, fitting, list_left_out, planned_with
+from recipes.loader import load
 from rollout.sources import DataError
 from rollout.types import Problem
 
@@ -36,6 +41,28 @@ def test_p19_rows_left_out_are_told_by_five_of_them_and_kept_whole_in_a_file(tmp
     assert kept == [{"row": where, "reason": reason} for where, reason in rows]
     list_left_out(progress, tmp_path / "none.jsonl", "sound.jsonl", [])
     assert len(said) == 6 and not (tmp_path / "none.jsonl").exists()
+
+
+def test_a_gpu_that_torch_cannot_use_is_said_to_be_one(tmp_path: Path):
+    if torch.version.cuda is not None:
+        pytest.skip("this torch could use a GPU")
+    made = plan(load("quickstart"), Machine(8, 64 * GB, (24 * GB,)))
+    with pytest.raises(PlanError, match="a GPU that torch cannot use; `laconic doctor` looks for the reason"):
+        planned_with(tmp_path, made)
+
+
+def test_what_a_download_brought_is_planned_again(tiny_checkpoint: Path):
+    made = plan(
+        load("dler", overrides=["model.path=owner/unknown", "model.dtype=fp32", "learner.zero_stage=0", "device=cpu"]), Machine(2, 16 * GB)
+    )
+    assert made.shape is None and "kv_cache_memory_bytes" not in made.engine
+    with pytest.raises(PlanError, match=r"eval\.max_tokens: 32768 is more than the 2048 tokens"):
+        planned_with(tiny_checkpoint, made)
+    short = plan(
+        made.recipe.model_copy(update={"stages": ["rl"], "budget": made.recipe.budget.model_copy(update={"limit": 9})}), made.machine
+    )
+    again = planned_with(tiny_checkpoint, short)
+    assert again.shape is not None and again.engine["kv_cache_memory_bytes"] > 0 and again.recipe == short.recipe
 
 
 def test_sources_that_differ_in_their_folder_or_version_get_files_of_their_own():
