@@ -12,9 +12,9 @@ import pytest
 
 from launch import plan as planning
 from launch.explain import explain
-from launch.machine import Machine, this_machine, visible_gpus
+from launch.machine import Machine
 from launch.memory import CUDA_LIBRARIES, GB, KNOWN, LIBRARIES, config_shape, kv_bytes, learner_bytes, size, tiny_shape
-from launch.plan import Plan, PlanError, check_runnable, host_bytes, plan, step_work
+from launch.plan import PlanError, check_runnable, host_bytes, plan, step_work
 from recipes.loader import load, scales, shipped
 from recipes.schema import Learner, Tiny
 
@@ -209,21 +209,6 @@ def test_the_cpu_build_beside_a_gpu_runs_on_the_cpu_and_says_so():
     assert any("the CPU build is installed, so the CPU is used" in line for line in made.warnings)
 
 
-TABLE = "0, GPU-aaa1, 81559\n1, GPU-bbb2, 24564\n"
-
-
-@pytest.mark.parametrize(
-    ("visible", "shown"),
-    [(None, [81559, 24564]), ("", []), ("-1", []), ("1", [24564]), ("1,-1,0", [24564]), ("GPU-bb", [24564]), ("NoDevFiles", [])],
-)
-def test_the_gpus_that_cuda_will_show_are_counted(visible: str | None, shown: list[int]):
-    assert visible_gpus(TABLE, visible, 0) == tuple(memory << 20 for memory in shown)
-
-
-def test_a_gpu_without_memory_of_its_own_has_the_machines():
-    assert visible_gpus("0, GPU-x, [N/A]\n", None, 7) == (7,) and visible_gpus("No devices were found\n", None, 7) == ()
-
-
 def test_p13_a_function_that_counts_for_wrong_answers_is_a_warning():
     ungated = "reward=[{kind: verdict}, {kind: function, name: 'tests.faults.by_length:by_length', weight: 0.1}]"
     said = "\n".join(plan(load("quickstart", overrides=[ungated]), LAPTOP).warnings)
@@ -403,9 +388,3 @@ def test_a_plan_takes_seconds_and_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=30, capture_output=True, text=True)
     assert "optimiser updates" in done.stdout
-
-
-def test_this_machine_has_cores_and_memory():
-    machine = this_machine()
-    assert machine.cores >= 1 and machine.memory > 0
-    assert isinstance(plan(load("quickstart")), Plan)
