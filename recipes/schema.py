@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-_LEAST_MARGIN = 1e-6  # of reward between right and wrong: less is lost in rounding
+ROUNDING = 1e-6  # rewards closer than this, or than this share of the larger, are equal: what float32 leaves of equal sums
+_LEAST_MARGIN = 100 * ROUNDING  # of reward between right and wrong, of which a KL term in the reward may take 98 %
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -438,7 +439,7 @@ class Recipe(Section):
     def _right_beats_wrong(self) -> None:
         """Right answers earn more than wrong ones, or as much where `truncate` keeps nothing (P13)."""
         wrong, right = self._most_of_wrong(), self._rewards_of_right()[1]
-        if not isfinite(self.margin) or self.margin < _LEAST_MARGIN or right < wrong:
+        if not isfinite(self.margin) or self.margin < _LEAST_MARGIN * max(1.0, abs(wrong), abs(right)) or right < wrong:
             raise ValueError(
                 f"reward: wrong answers may earn {wrong:g}, right ones no more than {right:g}: right must beat wrong; "
                 "raise the verdict's weight, gate format and function terms (gate: right), narrow a function's low and high, or lower weights"

@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from recipes.schema import Budget, FormatTerm, FunctionTerm, RewardTerm, TruncateTerm, VerdictTerm
+from recipes.schema import ROUNDING, Budget, FormatTerm, FunctionTerm, RewardTerm, TruncateTerm, VerdictTerm
 from rewards.extract import OPEN_TAG, well_formed
 
 RewardFunction = Callable[..., Sequence[float | None]]
@@ -44,6 +44,24 @@ def group_limit(budget: Budget, tokens_G: np.ndarray, right_G: np.ndarray, finis
     share = float(np.mean(right_G & finished_G & (tokens_G <= budget.limit)))
     rung = next(rung for rung in budget.ladder if share >= rung.at_least)
     return int(round(rung.share * budget.limit, 6))  # 0.29 x 100 is 28.999999999999996
+
+
+def levelled(reward_PG: np.ndarray | Sequence[float]) -> np.ndarray:
+    """Rewards, float64 [..., rollouts], in which those of a group that only rounding tells apart are equal, to the least of them.
+
+    A user's function may add in float32, where 0.1 + 0.2 is not 0.3; what is left over must not be divided by itself. Whoever asks
+    whether rewards differ (filter, selection, advantages) asks of these. Finite values only.
+    """
+    reward_PG = np.asarray(reward_PG, dtype=np.float64)
+    order_PG = np.argsort(reward_PG, axis=-1, kind="stable")
+    sorted_PG = np.take_along_axis(reward_PG, order_PG, axis=-1)
+    size_PG = np.maximum(1.0, np.abs(sorted_PG))
+    rises_PG = np.diff(sorted_PG, axis=-1) > ROUNDING * np.maximum(size_PG[..., 1:], size_PG[..., :-1])
+    first_PG = np.zeros(reward_PG.shape, dtype=np.int64)
+    first_PG[..., 1:] = np.maximum.accumulate(np.where(rises_PG, np.arange(1, reward_PG.shape[-1]), 0), axis=-1)
+    out_PG = np.empty_like(reward_PG)
+    np.put_along_axis(out_PG, order_PG, np.take_along_axis(sorted_PG, first_PG, axis=-1), axis=-1)
+    return out_PG
 
 
 def load_function(name: str) -> RewardFunction:

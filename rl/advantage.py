@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 from recipes.schema import Advantage
+from rewards.terms import levelled
 
-_EPS = 1e-8  # rewards closer than this are equal; a spread below it is none
 _TRL_EPS = 1e-4
 
 
@@ -39,16 +39,17 @@ def centre(reward_PG: np.ndarray, kind: str, kept_PG: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"reward of row {row}, sample {sample} is {reward_PG[row, sample]}: every reward must be finite before advantages are taken"
         )
+    reward_PG = levelled(reward_PG)
     mean_P1 = reward_PG.mean(axis=1, keepdims=True, where=kept_PG)
     centred_PG = np.where(kept_PG, reward_PG - mean_P1, 0.0)
     if kind == "leave_one_out":
         centred_PG *= kept_P1 / (kept_P1 - 1)
     elif kind != "group":
         raise ValueError(f"advantage.centre: {kind!r}: expected group or leave_one_out")
-    spread_P1 = np.max(reward_PG, axis=1, keepdims=True, where=kept_PG, initial=-np.inf) - np.min(
-        reward_PG, axis=1, keepdims=True, where=kept_PG, initial=np.inf
+    low_P1, high_P1 = (
+        bound(reward_PG, axis=1, keepdims=True, where=kept_PG, initial=start) for bound, start in ((np.min, np.inf), (np.max, -np.inf))
     )
-    return np.where(spread_P1 <= _EPS, 0.0, centred_PG)
+    return np.where(low_P1 == high_P1, 0.0, centred_PG)  # the mean of equals may miss them by a rounding
 
 
 def scale(centred_PG: np.ndarray, kind: str, tokens_PG: np.ndarray, reward_PG: np.ndarray, ddof: int, kept_PG: np.ndarray) -> np.ndarray:
@@ -86,11 +87,11 @@ def scale(centred_PG: np.ndarray, kind: str, tokens_PG: np.ndarray, reward_PG: n
             mean = np.average(centred_PG, weights=weight_PG)
             std = np.sqrt((weight_PG * (centred_PG - mean) ** 2).sum() / (weight_PG.sum() - ddof))
         case "batch_rewards":
-            std = np.std(reward_PG, ddof=ddof, where=kept_PG) + _TRL_EPS
+            std = np.std(levelled(reward_PG), ddof=ddof, where=kept_PG) + _TRL_EPS
         case _:
             raise ValueError(f"advantage.scale: {kind!r}: expected none, group, batch, batch_tokens or batch_rewards")
     flat_P1 = (centred_PG == 0).all(axis=1, keepdims=True)  # the token mean would move a flat group off zero
-    return np.where(flat_P1 | ~kept_PG | (std <= _EPS), 0.0, (centred_PG - mean) / np.maximum(std, _EPS))
+    return np.where(flat_P1 | ~kept_PG, 0.0, (centred_PG - mean) / np.where(std > 0, std, 1.0))
 
 
 def advantages(

@@ -30,7 +30,7 @@ from rollout.weights import checkpoint_names, digests, pack
 log = logging.getLogger(__name__)
 
 _DEADLINE_S = 3600.0
-_MEANS = {"clip_fraction": "clipped", "ratio/mean": "ratio", "kl": "kl", "entropy": "entropy", "mismatch/mean": "mismatch"}  # metric: sum
+_MEANS = {"clip_fraction": "clipped", "ratio/mean": "ratio", "kl": "kl", "entropy": "entropy"}  # metric: sum
 
 
 class LearnerError(RuntimeError):
@@ -85,6 +85,7 @@ class LearnerRank:
                 self._score_before(tensors, calls)
         sums: dict[str, float] = {}
         faults: list[str] = []
+        still_old = True  # the policy is the one that the engines sample from: no update of this step was made yet
         for given, batches in zip(updates, prepared, strict=True):
             made: dict[str, float] = {"updates": 1.0}
             fault = ""
@@ -95,6 +96,10 @@ class LearnerRank:
                 batch |= {"logp": logp, "entropy": entropy, "old_logp": tensors.get("old_logp", tensors["engine_logp"])}
                 loss, stats = objective.loss(batch, self._objective, entropy_coef)
                 numbers = {name: float(value) for name, value in stats.items()}
+                if still_old or self._objective.old_logprobs == "learner":
+                    numbers["compared"] = numbers["tokens"]
+                else:  # what earlier updates of the step moved is no gap of the engine's
+                    del numbers["mismatch"], numbers["mismatch_max"]
                 merge_sums(made, numbers)
                 if not all(map(isfinite, numbers.values())):
                     found = objective.culprit(batch)
@@ -105,6 +110,7 @@ class LearnerRank:
             norm = self._norm if self._zero_stage == 0 else float(self._engine.get_global_grad_norm())
             if isfinite(norm) and self._engine.was_step_applied():
                 merge_sums(sums, made | {"grad_norm_max": norm})
+                still_old = False
             else:
                 faults.append(fault)
         return sums, faults
@@ -261,7 +267,7 @@ class Learner:
             merge_sums(sums, answer)
         known["updates/skipped"] = len(faults)
         if not sums:
-            return known | {"tokens/trained": 0} | dict.fromkeys(("loss", "grad_norm", "mismatch/max", *_MEANS))
+            return known | {"tokens/trained": 0} | dict.fromkeys(("loss", "grad_norm", "mismatch/mean", "mismatch/max", *_MEANS))
         tokens = max(sums["tokens"], 1.0)
         means: dict[str, float | None] = {metric: sums[name] / tokens for metric, name in _MEANS.items()}
         bonus_entropy = sums["entropy"] / tokens
@@ -271,6 +277,7 @@ class Learner:
         return known | {
             "loss": sums["loss"] / (sums["updates"] / settings.ranks),
             "tokens/trained": sums["tokens"],
+            "mismatch/mean": sums["mismatch"] / max(sums["compared"], 1.0),
             "mismatch/max": sums["mismatch_max"],
             "grad_norm": sums["grad_norm_max"],
             **means,

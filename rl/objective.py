@@ -154,7 +154,7 @@ def loss(batch: dict[str, Tensor], settings: Objective, entropy_coef: float) -> 
     Returns:
         The loss, and detached scalars to be added up over micro-batches and ranks: `loss`, `tokens`, and over tokens
         `clipped`, `ratio`, `kl`, `entropy`, `mismatch`. Only `mismatch_max` is combined by maximum.
-        `mismatch` is |learner - engine| in nats, with the learner as it was before the update where that is known. With a
+        `mismatch` is |learner - engine| in nats, with the learner as it was before the update where that is known; else as it is. With a
         correction also `correction` (sum of its weights), and `kept_0` .. `kept_9`, `length_0` .. `length_9`: tokens of nonzero
         weight, and tokens, by decile of rollout length.
     """
@@ -164,8 +164,8 @@ def loss(batch: dict[str, Tensor], settings: Objective, entropy_coef: float) -> 
     logp, old_logp, engine_logp = clean["logp"], clean["old_logp"], clean["engine_logp"]
 
     log_ratio = logp - old_logp
-    if settings.ratio == "sequence":
-        log_ratio = rollout_mean(log_ratio, mask, row)
+    if settings.ratio == "sequence":  # the rollout's value with each token's own gradient, so that a correction weighs the token it is of
+        log_ratio = logp - logp.detach() + rollout_mean(log_ratio.detach(), mask, row)
     ratio = torch.exp(log_ratio)
     token_loss, clipped = policy_loss(logp, ratio, clean["advantage"], settings)
     if settings.correction.kind != "none":

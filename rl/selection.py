@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from recipes.schema import Select
+from rewards.terms import levelled
 
 
 def selected(reward_PG: np.ndarray, tokens_PG: np.ndarray, settings: Select) -> np.ndarray:
@@ -19,6 +20,7 @@ def selected(reward_PG: np.ndarray, tokens_PG: np.ndarray, settings: Select) -> 
     """
     if settings.keep is None:
         return np.ones(reward_PG.shape, dtype=bool)
+    reward_PG = levelled(reward_PG)
     match settings.rollouts:
         case "max_variance":
             order_PG = np.stack([_max_variance(reward_G, settings.keep) for reward_G in reward_PG])

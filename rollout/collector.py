@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recipes.schema import Recipe
+from rewards.terms import levelled
 from rollout.engine import EnginePool
 from rollout.scorer import Pending, Scorer, judged
 from rollout.sources import Source
@@ -149,9 +150,8 @@ def fate_of(group: Group, keep_groups: str) -> Fate:
     if not judged(group):
         return "not_judged"
     right = [rollout.right for rollout in group.rollouts]
-    signal: Sequence[float] = [rollout.reward for rollout in group.rollouts] if keep_groups == "shaped" else right
-    finite = np.isfinite([rollout.reward for rollout in group.rollouts]).all()
-    if keep_groups == "all" or not finite or max(signal) - min(signal) > 1e-8:
+    rewards = [rollout.reward for rollout in group.rollouts]
+    if keep_groups == "all" or not np.isfinite(rewards).all() or np.ptp(levelled(rewards if keep_groups == "shaped" else right)):
         return "trained"  # what is not finite is named, and left out or not, by rl/algorithm
     return "all_right" if all(right) else "flat" if any(right) else "all_wrong"
 

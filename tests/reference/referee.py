@@ -15,7 +15,7 @@ from math import exp, inf, sqrt
 import torch
 from torch import Tensor, nn
 
-FLAT = 1e-8  # a spread up to this is none: what is left of equal rewards after rounding
+FLAT = 1e-6  # a spread up to this is none: what is left of equal rewards after rounding
 
 
 @dataclass(frozen=True)
@@ -209,22 +209,19 @@ def row_terms(
     gaps = [new - old for new, old in zip(logp, behaviour(trajectory, settings), strict=True)]
     weights = correction_weights(trajectory, settings)
     of_rollout = exp(mean(gaps))
-    losses, slopes, shared = [], [], 0.0
+    losses, slopes = [], []
     for t, gap in enumerate(gaps):
         ratio = exp(gap) if settings.ratio == "token" else of_rollout
         value, by_log_ratio, by_logp = policy_term(advantage, ratio, logp[t], settings)
-        loss, slope = weights[t] * value - settings.entropy * entropy[t], weights[t] * by_logp
-        if settings.ratio == "token":
-            slope += weights[t] * by_log_ratio
-        else:
-            shared += weights[t] * by_log_ratio / len(gaps)  # the rollout's ratio moves with every one of its tokens
+        # The rollout's ratio moves with each of its tokens; a token's correction weighs what moves through that token (GSPO-token, verl).
+        loss, slope = weights[t] * value - settings.entropy * entropy[t], weights[t] * (by_logp + by_log_ratio)
         if settings.kl and not settings.kl_in_reward:
             d = logp[t] - trajectory.ref_logp[t]
             loss += settings.kl * kl_value(settings.kl_estimator, d)
             slope += settings.kl * kl_slope(settings.kl_estimator, d)
         losses.append(loss)
         slopes.append(slope)
-    return losses, [slope + shared for slope in slopes]
+    return losses, slopes
 
 
 # ------------------------------------------------------------------------------------------------------------- gradient

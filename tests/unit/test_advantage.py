@@ -95,6 +95,28 @@ def test_p04_a_batch_of_equal_rewards_teaches_exactly_nothing(kind, spread, ddof
     assert (run(reward_PG, centre=kind, scale=spread, ddof=ddof) == 0).all()
 
 
+EQUALS = {
+    "sums in another order": np.array([0.3, np.float32(0.1) + np.float32(0.2), np.float32(1.1) - np.float32(0.8), 0.1 + 0.2]),
+    "neighbours": np.nextafter(np.float32(0.95), np.float32([0, 1, 0.95, 1])),
+    "large": np.float32(1234.5) + np.float32([0, 1.3e-4, -1.3e-4, 0]),
+    "below nothing": -np.cumsum(np.full(64, 0.01, np.float32))[[9]] - np.array([0, 9e-8, 0, 0]),
+    "small": np.float32([1e-8, 0, 3e-8, 0]),
+}
+
+
+@pytest.mark.parametrize(("kind", "spread"), PAIRS)
+@pytest.mark.parametrize("reward_G", EQUALS.values(), ids=EQUALS)
+def test_p04_what_float32_leaves_of_equal_rewards_teaches_nothing(kind, spread, reward_G):
+    reward_PG = np.array([reward_G, [1, 0, 0, 0.2]])
+    assert len(set(reward_PG[0])) > 1
+    advantage_PG = run(reward_PG, centre=kind, scale=spread)
+    assert (advantage_PG[0] == 0).all() and (advantage_PG[1] != 0).all()
+    np.testing.assert_allclose(  # and among others, equals have equal advantages
+        *(run(np.array([[*rewards, 1.0]]), centre=kind, scale=spread)[0, :3] for rewards in (reward_G[:3], [reward_G.min()] * 3)),
+        rtol=1e-12,
+    )
+
+
 @pytest.mark.parametrize(("kind", "spread"), PAIRS)
 def test_p04_a_flat_group_stays_exactly_zero_beside_a_live_one(kind, spread):
     reward_PG = np.array([[0.35] * 4, [1, 0, 0, 0.2]])

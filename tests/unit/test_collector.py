@@ -236,6 +236,8 @@ def test_fate_names_why_a_group_was_left_out():
     assert fate_of(group(["right", "right"], [1, 0]), "raw") == "all_right"
     assert fate_of(group(["right", "right"], [1, 0]), "shaped") == "trained"
     assert fate_of(group(["right", "wrong"], [0, 0]), "shaped") == "flat"
+    assert fate_of(group(["right", "wrong"], [0.3, float(np.float32(0.1) + np.float32(0.2))]), "shaped") == "flat"  # 1e-8 apart
+    assert fate_of(group(["right", "wrong"], [0.3, 0.29999]), "shaped") == "trained"
     assert fate_of(group(["wrong", "wrong"], [0, 0]), "raw") == "all_wrong"
     assert fate_of(group(["wrong", "wrong"], [0, 0]), "all") == "trained"
     assert fate_of(group(["right", "not_judged"], [1, 0]), "all") == "not_judged"

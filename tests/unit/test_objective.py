@@ -185,6 +185,18 @@ def test_the_sequence_ratio_is_the_geometric_mean_and_clips_whole_rollouts():  #
     assert clipped.all()
 
 
+def test_a_correction_weighs_the_token_it_is_of_also_under_a_sequence_ratio():
+    """Slopes -A s r_t / T, s the rollout's ratio and r_t the token's weight: GSPO-token (arXiv 2507.18071, 4.3), as verl has it."""
+    logp = tensor([0.1, 0.3]).requires_grad_()
+    batch = {name: tensor([0.0, 0.0]) for name in ("old_logp", "entropy")} | {"mask": torch.ones(1, 2, dtype=torch.bool)}
+    batch |= {"logp": logp, "advantage": tensor([1.0]), "weight": tensor([0.5]), "engine_logp": -torch.log(tensor([1.5, 4.0]))}
+    for kind, weights in (("none", [1, 1]), ("tis", [1.5, 3]), ("icepop", [1.5, 0])):
+        correction = Correction(kind=kind, high=3)
+        total, _ = loss(batch, Objective(ratio="sequence", clip_high=9, old_logprobs="learner", correction=correction))
+        (slope,) = torch.autograd.grad(total, logp)
+        np.testing.assert_allclose(slope, [[-0.5 * np.exp(0.2) * weight for weight in weights]], rtol=1e-12)
+
+
 def test_a_sequence_ratio_moves_all_its_tokens_together():
     policy = ToyPolicy()
     settings = Objective(ratio="sequence", clip_low=0.9, clip_high=9.0, aggregate="sequence_mean")

@@ -5,7 +5,9 @@ Noise of mean size 0.012 nats a token is what a run with vLLM was reported to ha
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -14,8 +16,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from recipes.schema import Correction, Objective
+from recipes.schema import Correction, Objective, Recipe
+from rl.learner import Learner
 from rl.objective import correction_weights, loss, rollout_mean
+from rl.policy import Row
+from tests.inprocess import libraries
 
 SHORT, LONG, ROLLOUTS = 100, 8000, 400
 SIGMA = 0.012 * np.sqrt(np.pi / 2)  # of a normal distribution whose mean absolute value is 0.012
@@ -113,3 +118,27 @@ def weights_of(gap_BT: Tensor, mask_BT: Tensor, settings: Correction) -> Tensor:
     for b, mask_T in enumerate(mask_BT):
         found_BT[b, mask_T] = weights(gap_BT[b : b + 1, mask_T], settings)[0]
     return found_BT
+
+
+@pytest.mark.parametrize("old_logprobs", ["engine", "learner"])
+@pytest.mark.parametrize("first", ["made", "left out"])
+def test_p09_mismatch_is_the_engines_gap_and_not_what_earlier_updates_of_the_step_moved(
+    old_logprobs: str, first: str, tiny_checkpoint: Path
+):
+    """An honest engine, and updates that each move logprobs by a nat or so: only what the engine would have sampled from is compared."""
+    draw = np.random.default_rng(0)
+    learner = {"lr": 0.02, "updates_per_step": 4, "nonfinite": "skip", "threads": 1}
+    recipe = Recipe.model_validate({"learner": learner, "objective": {"old_logprobs": old_logprobs}})
+    with libraries():
+        policy = Learner(recipe, tiny_checkpoint, "cpu")
+        nothing = np.zeros(20, np.float32)
+        rows = [Row(str(i), np.array([7, 8]), draw.integers(5, 40, 20), nothing, float(draw.normal()), 0.02) for i in range(8)]
+        engine_logp = policy.logprobs(rows)
+        rows = [replace(row, engine_logp=engine_logp[row.id] + 0.003 * draw.choice([-1, 1], 20).astype(np.float32)) for row in rows]
+        if first == "left out":
+            rows[0] = replace(rows[0], advantage=float("inf"))
+        stats = policy.update([rows[:2], rows[2:4], rows[4:6], rows[6:]], step=0)
+        moved = policy.logprobs(rows)
+    assert stats["updates/skipped"] == (first == "left out")
+    assert np.mean([np.abs(moved[row.id] - engine_logp[row.id]).mean() for row in rows]) > 0.1
+    assert stats["mismatch/mean"] == pytest.approx(0.003, rel=1e-3) and stats["mismatch/max"] == pytest.approx(0.003, rel=1e-2)

@@ -241,8 +241,9 @@ def test_the_dler_preset_is_the_papers_card():  # arXiv 2510.15110
     assert (learner.lr, learner.weight_decay, learner.grad_clip, learner.warmup_steps, recipe.train.steps) == (1e-6, 0.01, 1.0, 0, 450)
 
 
-def test_the_release_preset_is_the_releases_card():
+def test_the_release_preset_is_the_card_of_its_bundled_script():  # verl-dler/dler_slurm.sh
     recipe = load("dler_release")
+    assert recipe.objective.old_logprobs == "learner"
     assert (recipe.sampler.prompts, recipe.learner.updates_per_step) == (256, 4)
     assert recipe.reward[1].keep == 0.1
     assert (recipe.advantage.scale, recipe.advantage.ddof, recipe.advantage.boost) == ("batch_tokens", 1, 0.1)

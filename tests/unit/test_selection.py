@@ -41,7 +41,16 @@ def test_two_right_of_eight_give_the_balanced_four():
     assert kept(np.array([[0, 1.0, 0, 0, 0, 1, 0, 0]]), rollouts="max_variance", keep=4) == [1, 5, 6, 7]
 
 
-@given(st.lists(st.sampled_from([0, 0.1, 0.5, 1]) | st.floats(0, 1), min_size=2, max_size=7), st.data())
+def test_rounding_decides_no_tie():
+    noise_PG = 3e-8 * np.array([[2, 0, 1, 0, 2, 1]])
+    for settings in ({"rollouts": "efficient", "keep": 2}, {"rollouts": "max_variance", "keep": 3}):
+        for reward_PG in (np.full((1, 6), 0.3), np.array([[0.3, 1, 0.3, 0.3, 1, 1]])):
+            assert kept(reward_PG + noise_PG, **settings) == kept(reward_PG, **settings)
+
+
+@given(
+    st.lists(st.integers(0, 1000).map(lambda parts: parts / 1000), min_size=2, max_size=7), st.data()
+)  # rewards that rounding keeps apart
 def test_no_subset_has_more_variance(rewards, data):
     keep = data.draw(st.integers(2, len(rewards)))
     chosen = kept(np.array([rewards]), rollouts="max_variance", keep=keep)

@@ -151,6 +151,19 @@ def test_losses_and_their_gradients_equal_trls(loss_type: str, level: str, accum
         assert_equal(our_outcome(given, advantage_B, aggregate=LOSSES[loss_type], ratio=level, kl=kl, **ours), trainer.outcome())
 
 
+@pytest.mark.parametrize(("delta", "equal"), [(1.5, True), (1.28, True), (1.2, False), (1.05, False)])
+def test_delta_is_dual_clip_only_from_one_plus_clip_high_on(delta: float, equal: bool):
+    """TRL caps the ratio before it clips: below that, delta bounds positive advantages, too, and negative ones not at all."""
+    given = batch(0)
+    trainer = Trainer(given, loss_type="dapo", epsilon=0.2, epsilon_high=0.28, delta=delta)
+    ours = our_outcome(given, trainer.prepared()["advantages"], clip_low=0.2, clip_high=0.28, dual_clip=delta)
+    if equal:
+        assert_equal(ours, trainer.outcome())
+        return
+    with pytest.raises(AssertionError):
+        assert_equal(ours, trainer.outcome())
+
+
 @pytest.mark.parametrize(("mode", "low", "high", "kind"), [
     ("token_truncate", None, 1.3, "tis"), ("token_truncate", 0.7, 1.3, "clamp"), ("token_mask", 0.7, 1.3, "icepop"),
 ])  # fmt: skip
