@@ -10,12 +10,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from launch.plan import Plan
+    from recipes.schema import Recipe
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,11 +49,10 @@ def train(
     """Run a recipe's stages on this machine."""
     with errors():
         from launch.plan import check_runnable
-        from launch.plan import plan as make_plan
         from recipes.loader import load
 
         loaded = load(recipe, scale, overrides or [])
-        check_runnable(make_plan(loaded))  # what cannot work is said before torch takes seconds to load
+        check_runnable(_planned(loaded))  # what cannot work is said before torch takes seconds to load
         from launch.stages import run_recipe
 
         folder = run_recipe(loaded, runs, resume=resume, overwrite=overwrite)
@@ -66,10 +69,9 @@ def plan(recipe: RecipeName, overrides: Overrides = None, scale: Scale = None) -
     """Say in words what a recipe would do here, and refuse what cannot work. Starts nothing."""
     with errors():
         from launch.explain import explain
-        from launch.plan import plan as make_plan
         from recipes.loader import load
 
-        made = make_plan(load(recipe, scale, overrides or []))
+        made = _planned(load(recipe, scale, overrides or []))
         out.print(explain(made), highlight=False, markup=False, soft_wrap=True)
         if made.blockers:
             raise typer.Exit(1)
@@ -187,6 +189,15 @@ def show(recipe: RecipeName, overrides: Overrides = None, scale: Scale = None) -
         from recipes.loader import dump, load
 
         out.print(dump(load(recipe, scale, overrides or [])), highlight=False, markup=False, end="")
+
+
+def _planned(recipe: Recipe) -> Plan:
+    """The plan of a recipe, saying what may take long: functions of the user's own are imported and tried."""
+    from launch.plan import plan as make_plan
+
+    if own := [term.name for term in recipe.reward if term.kind == "function"]:
+        Console(stderr=True, soft_wrap=True).print(f"trying {', '.join(own)} on a sample", highlight=False, markup=False)
+    return make_plan(recipe)
 
 
 def _list(name: str, rows: Iterable[Sequence[str]], *columns: str) -> None:

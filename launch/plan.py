@@ -38,7 +38,7 @@ from launch.memory import (
 )
 from recipes.loader import on_device
 from recipes.schema import FunctionTerm, Recipe
-from rewards.terms import load_function
+from rewards.functions import sample, scores
 from rollout import tiny_task
 
 _ASSUMED_GPU = 80 * GB  # of a machine without a GPU, so that a plan made there still says what a recipe would take
@@ -261,7 +261,7 @@ def _package_blockers(plan: Plan) -> Iterator[str]:
     for term in recipe.reward:
         if isinstance(term, FunctionTerm):
             try:
-                load_function(term.name)
+                scores(term, sample(limit=recipe.budget.limit, steps=recipe.train.steps))
             except ValueError as error:
                 yield f"reward: {error}"
     if recipe.wandb is not None and importlib.util.find_spec("wandb") is None:

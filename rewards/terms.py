@@ -7,26 +7,13 @@ Simplification: a term sees one group, never the batch; scaling over the batch i
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import math
-from collections.abc import Callable, Sequence
-from typing import Any, TypedDict
+from collections.abc import Sequence
 
 import numpy as np
 
 from recipes.schema import ROUNDING, Budget, FormatTerm, FunctionTerm, RewardTerm, TruncateTerm, VerdictTerm
 from rewards.extract import OPEN_TAG, well_formed
-
-RewardFunction = Callable[..., Sequence[float | None]]
-
-
-class Columns(TypedDict):
-    """What a reward function is told about the problem: one value each, repeated for every completion."""
-
-    problem: str
-    answer: str
-    level: int
+from rewards.functions import Asked, scores
 
 
 def group_limit(budget: Budget, tokens_G: np.ndarray, right_G: np.ndarray, finished_G: np.ndarray) -> int:
@@ -64,70 +51,6 @@ def levelled(reward_PG: np.ndarray | Sequence[float]) -> np.ndarray:
     return out_PG
 
 
-def load_function(name: str) -> RewardFunction:
-    """Import `module:function`. Raises ValueError if that fails or the function does not take TRL's reward arguments and `Columns`."""
-    module_name, _, function_name = name.partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name, None)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"reward function {name}: no module {error.name}; is its folder on PYTHONPATH?") from error
-    except (Exception, SystemExit) as error:  # another's module may raise anything
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"reward function {name}: importing {module_name} failed ({said}); correct the module or the name") from error
-    if not callable(function):
-        raise ValueError(f"reward function {name}: {module_name} has no function {function_name}; correct the name")
-    if inspect.iscoroutinefunction(function):
-        raise ValueError(f"reward function {name}: is asynchronous; make it a plain function")
-    arguments = ["prompts", "completions", "completion_ids", *Columns.__annotations__]
-    try:
-        inspect.signature(function).bind(**dict.fromkeys(arguments))
-    except (TypeError, ValueError) as error:  # ValueError: a builtin without a signature
-        raise ValueError(f"reward function {name}: {error}; it must take {', '.join(arguments)}, by name or as **columns") from error
-    return function
-
-
-def _function_scores(
-    name: str,
-    prompt: str,
-    completions: Sequence[str],
-    completion_ids: Sequence[Sequence[int]],
-    columns: Columns,
-    ids: Sequence[str],
-) -> np.ndarray:
-    G = len(completions)
-    repeated = {key: [value] * G for key, value in columns.items()}
-    given: Any = load_function(name)(prompts=[prompt] * G, completions=list(completions), completion_ids=list(completion_ids), **repeated)
-    remedy = "return a list with one number for each completion"
-    try:
-        scores = list(given)
-    except TypeError as error:
-        raise ValueError(f"reward function {name}: returned {given!r:.80}; {remedy}") from error
-    if len(scores) != G:
-        raise ValueError(f"reward function {name}: returned {len(scores)} rewards for {G} completions; {remedy}")
-    for id_, score in zip(ids, scores, strict=True):
-        if not _number(score):
-            raise ValueError(f"reward function {name}: returned {score!r:.80} for rollout {id_}; {remedy}")
-    return np.array([float(score) for score in scores])
-
-
-def _check_range(term: FunctionTerm, scores_G: np.ndarray, ids: Sequence[str]) -> None:
-    """A score outside of what the recipe says could put a wrong answer before a right one. NaN and infinity are learner.nonfinite's."""
-    for id_, score in zip(ids, scores_G, strict=True):
-        if math.isfinite(score) and not term.low <= score <= term.high:
-            raise ValueError(
-                f"reward function {term.name}: returned {score:g} for rollout {id_}, outside of {term.low:g} to {term.high:g}; "
-                "correct the function, or the term's low and high"
-            )
-
-
-def _number(score: Any) -> bool:
-    """Whether it is a number, NaN and infinity included, which learner.nonfinite decides on; a function may have returned anything."""
-    try:
-        return math.isfinite(score) or True
-    except (TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: a tensor of several numbers
-        return False
-
-
 def rewards(
     terms: Sequence[RewardTerm],
     *,
@@ -135,11 +58,7 @@ def rewards(
     finished_G: np.ndarray,
     tokens_G: np.ndarray,
     limit: int,
-    prompt: str,
-    completions: Sequence[str],
-    completion_ids: Sequence[Sequence[int]],
-    ids: Sequence[str],
-    columns: Columns,
+    asked: Asked,
 ) -> dict[str, np.ndarray]:
     """The reward of each rollout of one group, by term, after weight and gate. The terms add up to the reward.
 
@@ -149,15 +68,10 @@ def rewards(
         finished_G: ended by themselves (bool).
         tokens_G: sampled tokens.
         limit: the group's length limit, tokens (`group_limit`).
-        prompt: the prompt as text, template included; tells whether it opened the thinking block.
-        completions: decoded responses. Functions get them as strings, also for chat models.
-        completion_ids: their token ids, for functions.
-        ids: rollout ids, for error messages.
-        columns: the problem's fields, repeated for each completion when handed to functions, as TRL's GRPOTrainer does.
-            TRL's trainer_state, log_extra and log_metric are not handed over.
+        asked: texts, ids and columns of the group; its prompt tells whether it opened the thinking block.
 
     Raises:
-        ValueError: a function cannot be loaded, or returned anything but one number between its bounds for each completion.
+        ValueError: see `rewards.functions.scores`.
     """
     verdict_G = sum(term.weight for term in terms if isinstance(term, VerdictTerm)) * right_G.astype(float)
     out: dict[str, np.ndarray] = {}
@@ -168,13 +82,11 @@ def rewards(
         elif isinstance(term, TruncateTerm):
             value_G = np.where(~finished_G | (tokens_G > limit), -(1 - term.keep) * verdict_G, 0.0)
         elif isinstance(term, FormatTerm):
-            opened = prompt.rstrip().endswith(OPEN_TAG)
-            value_G = term.weight * np.array([well_formed(text, opened=opened) for text in completions], dtype=float)
+            opened = asked.prompt.rstrip().endswith(OPEN_TAG)
+            value_G = term.weight * np.array([well_formed(text, opened=opened) for text in asked.completions], dtype=float)
         else:
             name = term.name
-            scores_G = _function_scores(name, prompt, completions, completion_ids, columns, ids)
-            _check_range(term, scores_G, ids)
-            value_G = term.weight * scores_G
+            value_G = term.weight * scores(term, asked)
         if isinstance(term, FormatTerm | FunctionTerm) and term.gate == "right":
             value_G = np.where(right_G, value_G, 0.0)
         out[name] = out[name] + value_G if name in out else value_G

@@ -39,7 +39,7 @@ def train(
     for step in run.remaining_steps():
         start = time.monotonic()
         progress.phase("sample")
-        collected = collector.next()
+        collected = collector.next(step)
         try:
             if warning := refuse_unjudged(collected, recipe):
                 progress.message(f"step {step}: {warning}")

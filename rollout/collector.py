@@ -14,11 +14,12 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from recipes.schema import Recipe
+from rewards.functions import TrainerState
 from rewards.terms import levelled
 from rollout.engine import EnginePool
 from rollout.scorer import Pending, Scorer, judged
@@ -94,9 +95,10 @@ class Collector:
     ):
         self._pool, self._scorer, self._stream, self._recipe, self._progress = pool, scorer, stream, recipe, progress
 
-    def next(self) -> Collected:
-        """Sample until `sampler.prompts` groups are worth training on or the refill limit is reached."""
+    def next(self, step: int = 0) -> Collected:
+        """Sample until `sampler.prompts` groups are worth training on or the refill limit is reached. `step` is for reward functions."""
         start = time.monotonic()
+        scorer = replace(self._scorer, state=TrainerState(step, self._recipe.train.steps))
         wanted, stream = self._recipe.sampler.prompts, self._stream
         most = wanted * (1 + self._recipe.sampler.max_refills)
         order: dict[str, int] = {}
@@ -109,7 +111,7 @@ class Collector:
             self._pool.submit(requests)
 
         dispatch(min(most, round(wanted / stream.kept_share)))
-        for group in sampled(self._pool, self._scorer):
+        for group in sampled(self._pool, scorer):
             fate = fate_of(group, self._recipe.sampler.keep_groups)
             fates.append((order[group.request.id], fate, group))
             kept += fate == "trained"

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from recipes.schema import Budget, RewardTerm
+from rewards.functions import Asked, TrainerState
 from rewards.judge import Judge
-from rewards.terms import Columns, group_limit, rewards
+from rewards.terms import group_limit, rewards
 from rewards.verdict import Verdict
 from rollout.template import Template
 from rollout.types import Completion, Group, Request, Rollout, rollout_id
@@ -41,12 +42,13 @@ class Pending:
 
 @dataclass(frozen=True)
 class Scorer:
-    """Judges and rewards groups. `terms` and `budget` may be left out where only verdicts matter (evaluation)."""
+    """Judges and rewards groups. `terms` and `budget` may be left out where only verdicts matter (evaluation); `state` is for functions."""
 
     judge: Judge
     template: Template
     terms: Sequence[RewardTerm] = ()
     budget: Budget | None = None
+    state: TrainerState = field(default_factory=TrainerState)
 
     def begin(self, request: Request, completions: Sequence[Completion]) -> Pending:
         """Make rollouts of completions and hand them to the judge.
@@ -130,11 +132,15 @@ class Scorer:
             finished_G=finished_G,
             tokens_G=tokens_G,
             limit=limit,
-            prompt=self.template.tokenizer.decode(list(group.request.prompt_ids)),
-            completions=[rollout.text for rollout in group.rollouts],
-            completion_ids=[rollout.completion.ids.tolist() for rollout in group.rollouts],
-            ids=[rollout.id for rollout in group.rollouts],
-            columns=Columns(problem=group.problem.text, answer=group.problem.answer, level=group.problem.level),
+            asked=Asked(
+                prompt=self.template.tokenizer.decode(list(group.request.prompt_ids)),
+                messages=self.template.messages(group.problem),
+                completions=[rollout.text for rollout in group.rollouts],
+                completion_ids=[rollout.completion.ids.tolist() for rollout in group.rollouts],
+                columns={"problem": group.problem.text, "answer": group.problem.answer, "level": group.problem.level},
+                state=self.state,
+                ids=[rollout.id for rollout in group.rollouts],
+            ),
         )
         if budget.cut == "penalise":
             terms["cut"] = np.where(~finished_G & ~right_G, -budget.cut_penalty, 0.0)

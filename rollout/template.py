@@ -42,9 +42,13 @@ class Template:
     close_ids: tuple[int, ...]
     digest: str
 
+    def messages(self, problem: Problem) -> list[dict[str, str]]:
+        """The problem as chat messages: one of the user's, with the instruction behind it."""
+        return [{"role": "user", "content": problem.text + (f"\n\n{self.instruction}" if self.instruction else "")}]
+
     def prompt_ids(self, problem: Problem) -> tuple[int, ...]:
-        """Token ids of the problem as the user's message, with the generation prompt."""
-        return tuple(_render(self.tokenizer, problem.text + (f"\n\n{self.instruction}" if self.instruction else "")))
+        """Token ids of the problem's messages, with the generation prompt."""
+        return tuple(_render(self.tokenizer, self.messages(problem)))
 
     def text(self, completion: Completion) -> str:
         """The response as text, without its stop token."""
@@ -79,7 +83,7 @@ def load_template(checkpoint: Path | str, instruction: str = "") -> Template:
     stop_ids = _stop_ids(checkpoint, tokenizer)
     if not stop_ids:
         raise TemplateError(f"{checkpoint}: no end-of-sequence token in tokenizer or generation_config.json; responses could never end")
-    probe = _render(tokenizer, "1")
+    probe = _render(tokenizer, [{"role": "user", "content": "1"}])
     if tokenizer.bos_token_id is not None and tokenizer.bos_token_id not in stop_ids and probe.count(tokenizer.bos_token_id) > 1:
         raise TemplateError(f"{checkpoint}: the chat template writes the beginning-of-sequence token twice")
     tail = tokenizer.decode(probe, skip_special_tokens=False)
@@ -94,8 +98,8 @@ def load_template(checkpoint: Path | str, instruction: str = "") -> Template:
     )
 
 
-def _render(tokenizer: Any, text: str) -> list[int]:
-    return tokenizer.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, return_dict=False)
+def _render(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
 
 
 def _stop_ids(checkpoint: Path | str, tokenizer: Any) -> tuple[int, ...]:

@@ -101,3 +101,13 @@ def test_judging_without_time_or_memory_is_refused(tmp_path: Path, option: str):
     code, text = laconic("judge", str(tmp_path / "x.jsonl"), option, "0")
     assert code in (1, 2) and option.strip("-").replace("-", "_") in text.replace("-", "_")
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_a_plan_tries_is_said_before(tmp_path: Path, monkeypatch):
+    (tmp_path / "cli_rewards.py").write_text(
+        "def calm(completions, **columns): return [c[0]['content'].count('wait') / 9 for c in completions]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    code, text = laconic("plan", "quickstart", "reward=[{kind: verdict}, {kind: function, name: 'cli_rewards:calm', gate: right}]")
+    assert code == 0 and text.startswith("trying cli_rewards:calm on a sample\n")
+    assert "trying" not in laconic("plan", "quickstart")[1]

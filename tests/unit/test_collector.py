@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from recipes.schema import Budget, FunctionTerm, Recipe
+from rewards.functions import TrainerState
 from rewards.judge import Judge
-from rewards.terms import load_function
 from rl.algorithm import prepare
 from rl.loop import NotJudged, TooManyCut, refuse_cut, refuse_unjudged
 from rl.policy import padded
@@ -188,16 +188,16 @@ def test_a_problem_met_twice_in_a_step_has_rollouts_of_its_own_and_a_retry_has_n
 
 def test_a_reward_function_that_plan_accepts_gets_every_column_that_plan_checked_for(judge: Judge, tmp_path, monkeypatch):
     (tmp_path / "column_rewards.py").write_text(
-        "def listed(prompts, completions, completion_ids, problem, answer, level):\n    return [l + len(a) for l, a in zip(level, answer)]\n"
-        "def short(prompts, completions, completion_ids, problem, answer): return [0] * len(prompts)\n"
+        "def listed(prompts, completions, completion_ids, problem, answer, level, trainer_state):\n"
+        "    return [trainer_state.global_step + l + len(a) for l, a in zip(level, answer)]\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match="reward function column_rewards:short: got an unexpected keyword argument 'level'"):
-        load_function("column_rewards:short")
-    scorer = Scorer(judge, template(), [FunctionTerm(kind="function", name="column_rewards:listed", high=9)], Budget(limit=40))
+    scorer = Scorer(
+        judge, template(), [FunctionTerm(kind="function", name="column_rewards:listed", high=9)], Budget(limit=40), TrainerState(2, 9)
+    )
     request = Request("r", Problem("p", "q", "42", level=3), (1,), 2, 40, 1.0, 1.0, 0)
     group = scorer.finish(scorer.begin(request, [response("42"), response("1")]))
-    assert [rollout.reward for rollout in group.rollouts] == [5, 5]
+    assert [rollout.reward for rollout in group.rollouts] == [7, 7]
 
 
 def test_a_verdict_off_by_one_row_is_detected(judge: Judge):

@@ -10,6 +10,7 @@ import pytest
 
 from recipes.loader import RecipeError, load, shipped
 from recipes.schema import Advantage
+from rewards.functions import Asked, TrainerState
 from rewards.terms import group_limit, rewards
 from rl.advantage import advantages
 
@@ -26,11 +27,15 @@ def reward_G(recipe, rollouts) -> np.ndarray:
         finished_G=finished_G,
         tokens_G=tokens_G,
         limit=group_limit(recipe.budget, tokens_G, right_G, finished_G),
-        prompt="1<think>",
-        completions=[rollout[3] for rollout in rollouts],
-        completion_ids=[[0] * rollout[2] for rollout in rollouts],
-        ids=[str(index) for index in range(len(rollouts))],
-        columns={"problem": "1", "answer": "1", "level": 0},
+        asked=Asked(
+            prompt="1<think>",
+            messages=[{"role": "user", "content": "1"}],
+            completions=[rollout[3] for rollout in rollouts],
+            completion_ids=[[0] * rollout[2] for rollout in rollouts],
+            columns={"problem": "1", "answer": "1", "level": 0},
+            state=TrainerState(0, 1),
+            ids=[str(index) for index in range(len(rollouts))],
+        ),
     )
     return sum(terms.values())
 
