@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
-from math import ceil, isfinite
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import torch
 from recipes.schema import Recipe
 from rl import objective
 from rl.batching import micro_batches
-from rl.policy import MicroBatch, Row, load_policy, padded
+from rl.policy import Row, load_policy, padded
 from rollout.engine import WHY_DEAD
 from rollout.weights import checkpoint_names, digests, pack
 
@@ -69,8 +69,8 @@ class LearnerRank:
         self._names = checkpoint_names(checkpoint)
         self._checkpoint = checkpoint
 
-    def update(self, updates: Sequence[Sequence[MicroBatch]], lr: float, entropy_coef: float) -> tuple[dict[str, float], list[str]]:
-        """One optimiser update for each entry of `updates`, left out on all ranks if a number in it is not finite.
+    def update(self, updates: Sequence[Sequence[Sequence[Row]]], lr: float, entropy_coef: float) -> tuple[dict[str, float], list[str]]:
+        """One optimiser update for each entry of `updates` (its micro-batches), left out on all ranks if a number in it is not finite.
 
         Returns:
             Sums over this rank's tokens (see objective.loss) of the updates that were made, plus `grad_norm_max` and `updates`;
@@ -78,19 +78,19 @@ class LearnerRank:
         """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = lr
-        prepared = [[(padded(batch.rows, self._device), batch.calls) for batch in batches] for batches in updates]
+        prepared = [[padded(rows, self._device) for rows in batches] for batches in updates]
         in_loss = self._reference is not None and self._objective.kl.where == "loss"
         if self._objective.old_logprobs == "learner" or in_loss:
-            for tensors, calls in [item for batches in prepared for item in batches]:
-                self._score_before(tensors, calls)
+            for tensors in [tensors for batches in prepared for tensors in batches]:
+                self._score_before(tensors)
         sums: dict[str, float] = {}
         faults: list[str] = []
         still_old = True  # the policy is the one that the engines sample from: no update of this step was made yet
         for given, batches in zip(updates, prepared, strict=True):
             made: dict[str, float] = {"updates": 1.0}
             fault = ""
-            for micro_batch, (tensors, calls) in zip(given, batches, strict=True):
-                logp, entropy = self._engine(tensors["ids"], tensors["predicts"], tensors["targets"], calls)
+            for rows, tensors in zip(given, batches, strict=True):
+                logp, entropy = self._engine(tensors["ids"], tensors["predicts"], tensors["targets"], entropy_coef > 0)
                 names = ("mask", "weight", "advantage", "row", "decile", "engine_logp", "ref_logp")
                 batch: dict[str, torch.Tensor] = {name: tensors[name] for name in names if name in tensors}
                 batch |= {"logp": logp, "entropy": entropy, "old_logp": tensors.get("old_logp", tensors["engine_logp"])}
@@ -103,7 +103,7 @@ class LearnerRank:
                 merge_sums(made, numbers)
                 if not all(map(isfinite, numbers.values())):
                     found = objective.culprit(batch)
-                    fault = fault or (f"rollout {micro_batch.rows[found[1]].id}: {found[0]}" if found else "the loss")
+                    fault = fault or (f"rollout {rows[found[1]].id}: {found[0]}" if found else "the loss")
                     loss = loss * float("nan")  # a clipped infinity may have a finite gradient; so every rank learns of it
                 self._engine.backward(loss * self._ranks, scale_wrt_gas=False)  # DeepSpeed averages over ranks
             self._engine.step()
@@ -116,15 +116,15 @@ class LearnerRank:
         return sums, faults
 
     @torch.no_grad()
-    def logprobs(self, batches: Sequence[MicroBatch], reference: bool) -> dict[str, np.ndarray]:
+    def logprobs(self, batches: Sequence[Sequence[Row]], reference: bool) -> dict[str, np.ndarray]:
         """Logprobs (nats, at sampling temperature) that the policy, or the reference, gives to the rows' tokens, float32 [T] by row id."""
         model: Any = self._reference if reference else self._engine
         found: dict[str, np.ndarray] = {}
-        for batch in batches:
-            tensors = padded(batch.rows, self._device)
-            logp_N = model(tensors["ids"], tensors["predicts"], tensors["targets"], batch.calls)[0].cpu().numpy()
-            ends = np.cumsum([len(row.ids) for row in batch.rows])
-            found |= {row.id: logp_N[end - len(row.ids) : end] for row, end in zip(batch.rows, ends, strict=True)}
+        for rows in batches:
+            tensors = padded(rows, self._device)
+            logp_N = model(tensors["ids"], tensors["predicts"], tensors["targets"])[0].cpu().numpy()
+            ends = np.cumsum([len(row.ids) for row in rows])
+            found |= {row.id: logp_N[end - len(row.ids) : end] for row, end in zip(rows, ends, strict=True)}
         return found
 
     @torch.no_grad()
@@ -135,7 +135,7 @@ class LearnerRank:
         scores = []
         for ids in sequences:
             ids_T = torch.tensor(list(ids), device=self._device)
-            logp, _ = self._engine(ids_T[None], torch.ones(1, len(ids) - 1, dtype=torch.bool, device=self._device), ids_T[1:], 1)
+            logp, _ = self._engine(ids_T[None], torch.ones(1, len(ids) - 1, dtype=torch.bool, device=self._device), ids_T[1:])
             scores.append(logp.cpu().numpy())
         policy.temperature = temperature
         return scores
@@ -171,9 +171,9 @@ class LearnerRank:
         return os.getpid()
 
     @torch.no_grad()
-    def _score_before(self, tensors: dict[str, torch.Tensor], calls: int) -> None:
+    def _score_before(self, tensors: dict[str, torch.Tensor]) -> None:
         """Add the logprobs of the policy before the update and of the reference."""
-        inputs = tensors["ids"], tensors["predicts"], tensors["targets"], calls
+        inputs = tensors["ids"], tensors["predicts"], tensors["targets"]
         if self._objective.old_logprobs == "learner":
             tensors["old_logp"] = self._engine(*inputs)[0]
         if self._reference is not None and self._objective.kl.where == "loss":
@@ -251,7 +251,7 @@ class Learner:
         lr = settings.lr * min(1.0, (step + 1) / max(settings.warmup_steps, 1))
         bonus = self.entropy_bonus
         known: dict[str, float | None] = {"lr": lr, "entropy/weight": bonus.weight}
-        shares = [_dealt(rows, settings.micro_batch_tokens, settings.logit_chunk_tokens, settings.ranks) for rows in updates]
+        shares = [_dealt(rows, settings.micro_batch_tokens, settings.ranks) for rows in updates]
         per_rank = [[share[rank] for share in shares] for rank in range(settings.ranks)]
         answers = self._all("update", per_rank, [lr] * settings.ranks, [bonus.weight] * settings.ranks) if updates else []
         faults = [next(filter(None, said), "") for said in zip(*(faults for _, faults in answers), strict=True)]
@@ -317,7 +317,7 @@ class Learner:
 
     def _logprobs(self, rows: Sequence[Row], reference: bool) -> dict[str, np.ndarray]:
         settings = self._recipe.learner
-        batches = _dealt(rows, settings.micro_batch_tokens, settings.logit_chunk_tokens, settings.ranks)
+        batches = _dealt(rows, settings.micro_batch_tokens, settings.ranks)
         found: dict[str, np.ndarray] = {}
         for answer in self._all("logprobs", batches, [reference] * settings.ranks):
             found |= answer
@@ -360,15 +360,10 @@ def _correction_metrics(sums: dict[str, float]) -> dict[str, float | None]:
     return {"correction/weight": sums["correction"] / max(sums["tokens"], 1.0), **kept}
 
 
-def _dealt(rows: Sequence[Row], micro_batch_tokens: int, chunk: int, ranks: int) -> list[list[MicroBatch]]:
-    """Micro-batches of every rank, with equal head calls across ranks."""
+def _dealt(rows: Sequence[Row], micro_batch_tokens: int, ranks: int) -> list[list[list[Row]]]:
+    """Micro-batches of every rank, equally many."""
     dealt = micro_batches(np.array([row.tokens for row in rows]), micro_batch_tokens, ranks)
-    batches: list[list[MicroBatch]] = [[] for _ in range(ranks)]
-    for together in zip(*dealt, strict=True):
-        calls = max(1, *(ceil(sum(len(rows[index].ids) for index in indices) / chunk) for indices in together))
-        for rank, indices in enumerate(together):
-            batches[rank].append(MicroBatch([rows[index] for index in indices], calls))
-    return batches
+    return [[[rows[index] for index in indices] for indices in share] for share in dealt]
 
 
 def _deepspeed_classes() -> list[type]:

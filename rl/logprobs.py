@@ -1,48 +1,136 @@
 """Log-probabilities of chosen tokens without the [tokens, vocabulary] matrix.
 
-The head is applied to a few tokens at a time and again in the backward pass, so that only one piece's logits exist at
-once in either. It is called as a module, never read as a weight: a head whose weight is sharded (ZeRO-3), tied or
-adapted works alike. The cost is a second head product per token.
+The head takes a few tokens at a time and keeps one number a token, the entropy, and the last piece's log-softmax for the
+backward pass, whose slope has a closed form: d logp / d logits = (onehot - p) / T and d H / d logits = -p (log p + H) / T. So two
+[piece, vocabulary] tensors exist at once, however many pieces there are, and a micro-batch that fits one piece has no second product.
+Other pieces' logits are computed again: the gradient of the head's weight needs each token's coefficient, which the loss knows only
+when it has seen all tokens (a ratio of whole rollouts, a NaN), and keeping the probabilities would be the whole matrix.
+Logits and all sums are float32 under a bfloat16 model too; the slope is rounded to the model's type before its two products.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import ceil
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
-def token_logprobs(
-    hidden_NH: Tensor, lm_head: Callable[[Tensor], Tensor], targets_N: Tensor, temperature: float, chunk: int, entropy: bool, calls: int = 1
-) -> tuple[Tensor, Tensor | None]:
-    """Log-probability of each target and, if asked, the entropy of its distribution: float32 [N], nats.
+class ScoringHead(nn.Module):
+    """An output head that answers with logprob and entropy of tokens instead of logits.
+
+    A module, called once a pass, so that a weight which is sharded (ZeRO-3) is gathered once for all pieces.
 
     Args:
-        hidden_NH: last hidden states, each at the position that predicts its target.
-        lm_head: hidden states [n, H] to logits [n, V].
-        targets_N: token ids, int64.
-        temperature: logits are divided by it, as they were while sampling.
-        chunk: most tokens whose logits exist at one time.
-        entropy: whether to compute the entropy as well (with gradient).
-        calls: least number of calls of the head. Ranks that share a sharded head must call it equally often, so they
-            pass the largest count, ceil(N / chunk), of any of them; some pieces may then be empty.
+        weight_VH: the head's weight, tied to the embedding or not.
+        bias_V: its bias, if it has one.
     """
-    pieces = max(ceil(len(targets_N) / chunk), calls)
-    # Pieces of equal size rather than full ones and a rest: the same bound, and `calls` of them at any N.
-    scored = [
-        checkpoint(_score, hidden, lm_head, targets, temperature, entropy, use_reentrant=False)
-        for hidden, targets in zip(hidden_NH.tensor_split(pieces), targets_N.tensor_split(pieces), strict=True)
-    ]
-    logp_N = torch.cat([logp for logp, _ in scored])
-    return logp_N, torch.cat([H for _, H in scored]) if entropy else None
+
+    def __init__(self, weight_VH: nn.Parameter, bias_V: nn.Parameter | None = None):
+        super().__init__()
+        self.weight, self.bias = weight_VH, bias_V
+
+    def forward(
+        self, hidden_NH: Tensor, targets_N: Tensor, temperature: float, chunk: int, entropy_gradient: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probability of each target and the entropy of its distribution: float32 [N], nats.
+
+        Args:
+            hidden_NH: last hidden states, each at the position that predicts its target.
+            targets_N: token ids, int64.
+            temperature: logits are divided by it, as they were while sampling.
+            chunk: most tokens whose logits exist at one time.
+            entropy_gradient: whether the entropy carries a gradient, or is a statistic.
+        """
+        return _Scores.apply(hidden_NH, self.weight, self.bias, targets_N, temperature, chunk, entropy_gradient)
 
 
-def _score(
-    hidden_NH: Tensor, lm_head: Callable[[Tensor], Tensor], targets_N: Tensor, temperature: float, entropy: bool
-) -> tuple[Tensor, Tensor | None]:
-    logp_NV = torch.log_softmax(lm_head(hidden_NH).float() / temperature, dim=-1)
-    logp_N = logp_NV.gather(-1, targets_N[:, None]).squeeze(-1)
-    return logp_N, -(logp_NV.exp() * logp_NV).sum(-1) if entropy else None
+class _Scores(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_NH: Tensor,
+        weight_VH: Tensor,
+        bias_V: Tensor | None,
+        targets_N: Tensor,
+        temperature: float,
+        chunk: int,
+        entropy_gradient: bool,
+    ) -> tuple[Tensor, Tensor]:
+        N = len(targets_N)
+        size = ceil(N / max(ceil(N / chunk), 1))  # equal pieces rather than full ones and a rest: more is kept for the way back
+        pieces = [slice(start, start + size) for start in range(0, N, size)] if N else []
+        logp_N = hidden_NH.new_empty(N, dtype=_wide(hidden_NH))
+        entropy_N = torch.empty_like(logp_N)
+        logp_nV = None
+        for piece in pieces:
+            logp_nV = None  # the piece before goes before this one comes
+            logp_nV = _log_softmax(hidden_NH[piece], weight_VH, bias_V, temperature)
+            logp_N[piece] = logp_nV.gather(-1, targets_N[piece, None])[:, 0]
+            entropy_N[piece] = -torch.einsum("nv,nv->n", logp_nV.exp(), logp_nV)
+        if not entropy_gradient:
+            ctx.mark_non_differentiable(entropy_N)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(hidden_NH, weight_VH, bias_V, targets_N, entropy_N)
+        ctx.temperature, ctx.pieces, ctx.kept_nV = temperature, pieces, logp_nV
+        return logp_N, entropy_N
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor | None, ...]:
+        hidden_NH, weight_VH, bias_V, targets_N, entropy_N = ctx.saved_tensors
+        by_logp_N, by_entropy_N = slopes
+        by_logp_N = torch.zeros_like(entropy_N) if by_logp_N is None else by_logp_N
+        wide = {"dtype": entropy_N.dtype}
+        hidden_slope_NH = torch.zeros_like(hidden_NH)
+        weight_slope_VH = torch.zeros_like(weight_VH, **wide) if ctx.needs_input_grad[1] else None
+        bias_slope_V = torch.zeros_like(bias_V, **wide) if bias_V is not None else None
+        logp_nV, ctx.kept_nV = ctx.kept_nV, None
+        for piece in reversed(ctx.pieces):
+            if logp_nV is None:
+                logp_nV = _log_softmax(hidden_NH[piece], weight_VH, bias_V, ctx.temperature)
+            by_entropy_n = None if by_entropy_N is None else by_entropy_N[piece]
+            slope_nV = _slope(logp_nV, targets_N[piece], entropy_N[piece], by_logp_N[piece], by_entropy_n).div_(ctx.temperature)
+            logp_nV = None
+            if bias_slope_V is not None:
+                bias_slope_V += slope_nV.sum(0)
+            slope_nV = slope_nV.to(hidden_NH.dtype)
+            hidden_slope_NH[piece] = _product(slope_nV, weight_VH).to(hidden_NH.dtype)
+            if weight_slope_VH is not None:
+                weight_slope_VH += _product(slope_nV.t(), hidden_NH[piece])
+            slope_nV = None
+        return hidden_slope_NH, weight_slope_VH, bias_slope_V, None, None, None, None
+
+
+def _slope(logp_nV: Tensor, targets_n: Tensor, entropy_n: Tensor, by_logp_n: Tensor, by_entropy_n: Tensor | None) -> Tensor:
+    """Slope of the loss by the logits before the temperature, from its slopes by logp and entropy; uses `logp_nV` up."""
+    if by_entropy_n is None:
+        slope_nV = logp_nV.exp_().mul_(-by_logp_n[:, None])
+    else:
+        probability_nV = logp_nV.exp()
+        slope_nV = logp_nV.add_(entropy_n[:, None]).mul_(-by_entropy_n[:, None]).sub_(by_logp_n[:, None]).mul_(probability_nV)
+    return slope_nV.scatter_add_(-1, targets_n[:, None], by_logp_n[:, None])
+
+
+def _log_softmax(hidden_nH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, temperature: float) -> Tensor:
+    logits_nV = _product(hidden_nH, weight_VH.t())
+    if bias_V is not None:
+        logits_nV += bias_V
+    return torch.log_softmax(logits_nV.div_(temperature), dim=-1)
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Matrix product of operands as they are with sums and result in float32 at least.
+
+    On a GPU the tensor cores do just that with half precision operands; a CPU gets them widened.
+    """
+    wide = _wide(left)
+    if left.is_cuda and left.dtype != wide:
+        return torch.mm(left, right, out_dtype=wide)
+    return left.to(wide) @ right.to(wide)
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)

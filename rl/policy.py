@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rl.logprobs import token_logprobs
+from rl.logprobs import ScoringHead
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,6 @@ class Row:
     @property
     def tokens(self) -> int:
         return len(self.prompt_ids) + len(self.ids)
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """Rows that pass the model together; `calls` is how often every rank must call the head (rl/logprobs)."""
-
-    rows: list[Row]
-    calls: int
 
 
 def padded(rows: Sequence[Row], device: str) -> dict[str, Tensor]:
@@ -81,21 +73,25 @@ def padded(rows: Sequence[Row], device: str) -> dict[str, Tensor]:
 
 
 class Policy(nn.Module):
-    """A causal language model that returns logprobs (and entropy) of response tokens, [N] float32, nats."""
+    """A causal language model that returns logprob and entropy of response tokens, [N] float32, nats.
+
+    Args:
+        model: of transformers; its output head is a ScoringHead from then on, so it no longer makes logits.
+        temperature: of the logprobs.
+        chunk: most tokens whose logits exist at one time.
+    """
 
     def __init__(self, model: Any, temperature: float, chunk: int):
         super().__init__()
+        head = model.get_output_embeddings()
+        model.set_output_embeddings(ScoringHead(head.weight, head.bias))
         self.model = model
         self.temperature, self.chunk = temperature, chunk
 
-    def forward(self, ids_BT: Tensor, predicts_BT: Tensor, targets_N: Tensor, calls: int) -> tuple[Tensor, Tensor]:
+    def forward(self, ids_BT: Tensor, predicts_BT: Tensor, targets_N: Tensor, entropy_gradient: bool = False) -> tuple[Tensor, Tensor]:
         hidden_BTH = self.model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
         hidden_NH = hidden_BTH[:, :-1][predicts_BT]
-        logp_N, entropy_N = token_logprobs(
-            hidden_NH, self.model.get_output_embeddings(), targets_N, self.temperature, self.chunk, True, calls
-        )
-        assert entropy_N is not None
-        return logp_N, entropy_N
+        return self.model.get_output_embeddings()(hidden_NH, targets_N, self.temperature, self.chunk, entropy_gradient)
 
 
 def load_policy(checkpoint: Path, dtype: torch.dtype, temperature: float, chunk: int, gradient_checkpointing: bool = False) -> Policy:

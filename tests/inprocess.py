@@ -19,6 +19,7 @@ import ray
 import torch
 
 from launch.machine import Machine
+from rl import logprobs
 
 DISTRIBUTED = ("RANK", "WORLD_SIZE", "LOCAL_RANK")  # variables that a learner rank sets
 
@@ -73,14 +74,13 @@ class Ray:
 
 
 class DeepSpeedEngine:
-    """AdamW and gradient clipping by the configuration, nothing sharded. `passes` holds the shape of each pass through first block and head."""
+    """AdamW and gradient clipping by the configuration, nothing sharded. `passes` holds the shape of each pass through the first block."""
 
     def __init__(self, model: Any, config: dict[str, Any], passes: list[tuple[str, tuple[int, ...]]]):
         self.module, self._config, self._norm = model, config, 0.0
         settings = {name: value for name, value in config["optimizer"]["params"].items() if name != "torch_adam"}
         self.optimizer = torch.optim.AdamW(model.parameters(), **settings)
-        for name, part in (("block", model.model.base_model.layers[0]), ("head", model.model.get_output_embeddings())):
-            part.register_forward_pre_hook(lambda _, given, name=name: passes.append((name, tuple(given[0].shape))))
+        model.model.base_model.layers[0].register_forward_pre_hook(lambda _, given: passes.append(("block", tuple(given[0].shape))))
 
     def __call__(self, *inputs: Any) -> Any:
         return self.module(*inputs)
@@ -124,7 +124,7 @@ def libraries() -> Iterator[SimpleNamespace]:
 
     Yields:
         What they were asked for: `actors` (class, options), `ray` (resources), `threads` and `deepspeed` (configuration) of each rank,
-        `passes`, `vllm` (settings of each engine), `wandb` (projects), `judges` (command line of each judging process).
+        `passes` (shapes in first block and head), `vllm` (settings of each engine), `wandb` (projects), `judges` (command line of each judging process).
     """
     seen = SimpleNamespace(ray=[], threads=[], deepspeed=[], passes=[], vllm=[], wandb=[], judges=[])
     in_process = Ray()
@@ -133,6 +133,10 @@ def libraries() -> Iterator[SimpleNamespace]:
     def initialize(model: Any, model_parameters: Any, config: dict[str, Any]) -> tuple[Any]:
         seen.deepspeed.append(config)
         return (DeepSpeedEngine(model, config, seen.passes),)
+
+    def pieces(hidden_nH: torch.Tensor, *rest: Any, whole: Any = logprobs._log_softmax) -> torch.Tensor:
+        seen.passes.append(("head", tuple(hidden_nH.shape)))
+        return whole(hidden_nH, *rest)
 
     def llm(**settings: Any) -> Any:
         seen.vllm.append(settings)
@@ -162,6 +166,7 @@ def libraries() -> Iterator[SimpleNamespace]:
         patch.setattr("launch.stages.stop_ray", lambda: None)
         patch.setattr("launch.plan.this_machine", lambda: Machine(cores=2, memory=16 << 30))
         patch.setattr("torch.set_num_threads", seen.threads.append)
+        patch.setattr("rl.logprobs._log_softmax", pieces)
         patch.setattr("rewards.judge.subprocess", SimpleNamespace(Popen=popen, PIPE=None))
         patch.setitem(sys.modules, "deepspeed", deepspeed)
         patch.setitem(sys.modules, "vllm", module("vllm", LLM=llm))
