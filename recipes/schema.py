@@ -294,7 +294,9 @@ class Objective(Section):
 
 class Learner(Section):
     ranks: Count = Field(1, description="DeepSpeed processes (one GPU each on a GPU machine).")
-    zero_stage: Literal[0, 1, 2, 3] = Field(0, description="DeepSpeed ZeRO stage. bf16 needs at least 1 (fp32 master weights).")
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        2, description="DeepSpeed ZeRO stage. 0 is fastest for small fp32 models; bf16 needs at least 1 (fp32 master weights)."
+    )
     lr: Positive = Field(1e-6, description="Learning rate.")
     warmup_steps: Natural = Field(0, description="Steps of linear warm-up.")
     weight_decay: NonNegative = Field(0.01, description="AdamW weight decay.")

@@ -23,6 +23,7 @@ import torch
 from recipes.schema import Recipe
 from rl import objective
 from rl.batching import micro_batches
+from rl.deepspeed_config import deepspeed_config
 from rl.policy import Row, load_policy, padded
 from rollout.engine import WHY_DEAD
 from rollout.weights import checkpoint_names, digests, pack
@@ -189,27 +190,6 @@ class LearnerRank:
         import deepspeed
 
         return deepspeed.zero.GatheredParameters(list(self._engine.module.parameters())) if self._zero_stage == 3 else nullcontext()
-
-
-def deepspeed_config(recipe: Recipe) -> dict[str, Any]:
-    """The whole DeepSpeed configuration, written out so that a library default cannot change a run."""
-    settings = recipe.learner
-    return {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "managed_gradient_accumulation": False,  # we call step() once per update, after any number of backward()
-        "gradient_clipping": settings.grad_clip,
-        "zero_allow_untested_optimizer": True,
-        "zero_optimization": {"stage": settings.zero_stage, "overlap_comm": False, "contiguous_gradients": True, "reduce_scatter": True},
-        "bf16": {"enabled": recipe.model.dtype == "bf16", "check_grad_overflow": True},
-        "fp16": {"enabled": False},
-        "optimizer": {
-            "type": "AdamW",
-            "params": {"torch_adam": True, "lr": settings.lr, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": settings.weight_decay},
-        },
-        "wall_clock_breakdown": False,
-        "steps_per_print": 1_000_000_000,
-    }
 
 
 class Learner:

@@ -22,7 +22,7 @@ def resolved() -> dict[str, Any]:
     from vllm import EngineArgs
 
     from recipes.loader import load
-    from rl.learner import deepspeed_config
+    from rl.deepspeed_config import deepspeed_config
     from rollout.types import Problem, Request
     from rollout.vllm_engine import VllmEngine
 

@@ -357,7 +357,7 @@ ROWS = [
     Row("objective.correction.low", trained, 0.9, CORRECTED),
     Row("objective.correction.high", trained, 1.1, CORRECTED),
     Row("learner.ranks", trained, 2),
-    Row("learner.zero_stage", trained, 2),
+    Row("learner.zero_stage", trained, 1),
     Row("learner.lr", trained, 0.02),
     Row("learner.warmup_steps", trained, 4),
     Row("learner.weight_decay", trained, 0.1),

@@ -54,7 +54,7 @@ BROKEN = {
     "sampler:\n  group_size: 1": "2: sampler.group_size: 1: advantage.centre group compares rollouts of one prompt and needs at least 2",
     "sampler:\n  prompts: 30\nlearner:\n  updates_per_step: 4": "4: learner.updates_per_step: 4 does not divide sampler.prompts 30",
     "sampler:\n  prompts: 30\nextends: dler": "2: learner.updates_per_step: 8 does not divide sampler.prompts 30",
-    "model:\n  dtype: bf16": "learner.zero_stage: 0 with model.dtype bf16 would train without fp32 master weights",
+    "model:\n  dtype: bf16\nlearner:\n  zero_stage: 0": "4: learner.zero_stage: 0 with model.dtype bf16 would train without fp32 master weights",
     "budget:\n  kind: difficulty": "budget.ladder: needed for kind difficulty and only there",
     "budget: {kind: difficulty, ladder: [{at_least: 0.5}]}": "1: budget.ladder: rungs must fall in at_least and end with one",
     "objective:\n  correction: {kind: tis}": "2: objective.correction: with old_logprobs: engine the ratio already holds it",
@@ -292,3 +292,9 @@ def test_defaults_read_like_yaml():
     for key in keys():
         if key.default is not ... and key.name != "reward":
             assert yaml.safe_load(key.default_text) == key.default, key.name
+
+
+def test_bf16_comes_with_sharded_gradients_unless_a_recipe_says_otherwise():
+    for recipe in (load("dler"), load("dler", "node8"), load("da_dler", "node8")):
+        assert (recipe.model.dtype, recipe.learner.zero_stage) == ("bf16", 2)
+    assert load("dler", "tiny").learner.zero_stage == 0
