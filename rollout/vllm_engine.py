@@ -54,6 +54,8 @@ class VllmEngine:
             trust_remote_code=False,
             disable_log_stats=True,
         )
+        if dtype == "bf16":
+            settings["hf_overrides"] = {"head_dtype": "float32"}  # bfloat16 logits between 16 and 32 are steps of 0.125
         if device == "cpu":
             settings |= dict(enforce_eager=True, block_size=32)
         self._llm = LLM(**(settings | dict(options)))

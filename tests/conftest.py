@@ -9,7 +9,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import hypothesis
@@ -47,34 +48,50 @@ def ray_session() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Hugging Face checkpoint folder: Qwen3 of 2 layers, width 32, tied head, random weights (seed 0), the tiny task's tokenizer.
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Hugging Face checkpoint folders by architecture: "qwen3" (tied head), "qwen2" (attention biases, own head) and "llama" (tied head).
 
-    Shared by the session: tests that write to it copy it first.
+    Two layers, width 32, random weights (seed 0), the tiny task's tokenizer. Shared by the session: tests that write to one copy it first.
     """
-    import torch
-    from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    from rollout.tiny_tokenizer import build_tokenizer
+    @cache
+    def folder(architecture: str) -> Path:
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
 
-    tokenizer = build_tokenizer()
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=1,
-        num_key_value_heads=1,
-        head_dim=32,
-        max_position_embeddings=2048,
-        tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-    )
-    folder = tmp_path_factory.mktemp("tiny-checkpoint")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        Qwen3ForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+        from rollout.tiny_tokenizer import build_tokenizer
+
+        tokenizer = build_tokenizer()
+        config = AutoConfig.for_model(
+            architecture,
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=96,
+            num_hidden_layers=2,
+            num_attention_heads=1,
+            num_key_value_heads=1,
+            head_dim=32,
+            max_position_embeddings=2048,
+            tie_word_embeddings=architecture != "qwen2",
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=None,
+        )
+        made = tmp_path_factory.mktemp(f"tiny-{architecture}")
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(0)
+            model = AutoModelForCausalLM.from_config(config)
+            for name, weight in model.named_parameters():
+                if name.endswith("bias"):
+                    weight.normal_(std=0.5)  # they are made as zeros, which would hide a lost one
+            model.save_pretrained(made)
+        tokenizer.save_pretrained(made)
+        return made
+
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(checkpoints: Callable[[str], Path]) -> Path:
+    """The Qwen3 of `checkpoints`."""
+    return checkpoints("qwen3")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import ray
 import torch
-from transformers import AutoModelForCausalLM, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM
 
 from recipes.schema import Publish
-from rl.policy import Row, padded
+from rl.gate import check_gaps
+from rl.policy import Policy, Row, padded
 from rl.publisher import Publisher, PublishError
 from rollout.engine import EnginePool
 from rollout.reference_engine import ReferenceEngine
@@ -30,22 +31,15 @@ def request(name: str = "a", group_size: int = 4, max_tokens: int = 24, temperat
     return Request(name, Problem(name, "", ""), tuple(range(5, 25)), group_size, max_tokens, temperature, 1.0, seed=7)
 
 
-@pytest.fixture(scope="module", params=["tied", "untied"])
-def checkpoint(request: pytest.FixtureRequest, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if request.param == "tied":
-        return tiny_checkpoint
-    config = AutoModelForCausalLM.from_pretrained(tiny_checkpoint).config
-    config.tie_word_embeddings = False
-    folder = tmp_path_factory.mktemp("untied")
-    torch.manual_seed(1)
-    Qwen3ForCausalLM(config).save_pretrained(folder)
-    return folder
+@pytest.fixture(scope="module", params=["qwen3", "qwen2", "llama"])
+def checkpoint(request: pytest.FixtureRequest, checkpoints: Callable[[str], Path]) -> Path:
+    return checkpoints(request.param)
 
 
-def vllm_actor(checkpoint: Path, engine: type = VllmEngine):
+def vllm_actor(checkpoint: Path, engine: type = VllmEngine, dtype: str = "fp32"):
     environment = {"env_vars": engine_environment(1, "cpu")}
     options = {"kv_cache_memory_bytes": 64 << 20}
-    return ray.remote(engine).options(num_cpus=0, runtime_env=environment).remote(checkpoint, "fp32", "cpu", 256, STOPS, 0, options)
+    return ray.remote(engine).options(num_cpus=0, runtime_env=environment).remote(checkpoint, dtype, "cpu", 256, STOPS, 0, options)
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +53,8 @@ def pool(ray_session: None, checkpoint: Path) -> Iterator[EnginePool]:
 class FixedLearner:
     """A learner that holds one model: what a publisher needs of a learner, with weights a test has chosen."""
 
-    def __init__(self, checkpoint: Path, noise: float, seed: int = 3):
-        self.model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    def __init__(self, checkpoint: Path, noise: float, seed: int = 3, dtype: torch.dtype = torch.float32):
+        self.model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype).eval()
         torch.manual_seed(seed)
         with torch.no_grad():
             for parameter in self.model.parameters():
@@ -75,7 +69,7 @@ class FixedLearner:
         scores = []
         for ids in sequences:
             ids_T = torch.tensor(list(ids))
-            logprobs_TV = (self.model(ids_T[None]).logits[0, :-1] / temperature).log_softmax(-1)
+            logprobs_TV = (self.model(ids_T[None]).logits[0, :-1].float() / temperature).log_softmax(-1)
             scores.append(logprobs_TV.gather(1, ids_T[1:, None])[:, 0].numpy())
         return scores
 
@@ -115,6 +109,34 @@ def test_p06_whatever_ended_an_answer_is_its_last_trained_token_and_a_cut_one_ge
             assert len(completion.ids) == len(completion.logprobs) and (stopped or len(completion.ids) == 40)
             assert int(tensors["targets"][end]) == int(completion.ids[-1]) and bool(tensors["mask"][end])
         assert {int(c.ids[-1]) for c in completions if c.finish == "stop"} == set(STOPS) and any(c.finish == "length" for c in completions)
+
+
+class OpenEngine(VllmEngine):
+    """An engine that tells what its output head computes in."""
+
+    def head(self) -> str:
+        return str(self._engine.model_config.head_dtype)
+
+
+def test_p43_in_bf16_pushes_arrive_and_the_logprob_gate_holds_with_logits_in_float32_on_both_sides(
+    ray_session: None, checkpoints: Callable[[str], Path]
+):
+    checkpoint = checkpoints("llama")
+    actor = vllm_actor(checkpoint, OpenEngine, "bf16")
+    assert ray.get(actor.head.remote()) == "torch.float32"
+    pool = EnginePool(lambda index: actor, 1)
+    learner = FixedLearner(checkpoint, noise=0.1, dtype=torch.bfloat16)
+    assert Publisher(pool, Publish(tolerance=0.02), PROBE).push(learner, version=1)["publish/check"] > 1e-5  # it is bfloat16
+    pool.submit([request("bf16", group_size=64, temperature=0.7)])
+    [(sent, completions)] = pool.ready()
+    pool.stop()
+    rows = [Row(str(i), np.array(sent.prompt_ids, np.int32), c.ids, c.logprobs, 1.0) for i, c in enumerate(completions)]
+    policy, tensors = Policy(learner.model, 0.7, 100), padded(rows, "cpu")
+    with torch.no_grad():
+        logp_N = policy(tensors["ids"], tensors["predicts"], tensors["targets"])[0].numpy()
+    parts = np.split(logp_N, np.cumsum([len(row.ids) for row in rows])[:-1])
+    gaps = check_gaps(rows, {row.id: part for row, part in zip(rows, parts, strict=True)}, tolerance=0.02)
+    assert gaps["gate/mean"] > 1e-5
 
 
 class StaleHead(VllmEngine):

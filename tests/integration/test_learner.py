@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def rows(seed: int = 0, count: int = 24) -> list[Row]:
     ]
 
 
-def recipe(ranks: int, zero: int, micro_batch_tokens: int, **learner: object) -> Recipe:
+def recipe(ranks: int, zero: int, micro_batch_tokens: int, dtype: str = "fp32", **learner: object) -> Recipe:
     settings = {
         "ranks": ranks,
         "zero_stage": zero,
@@ -43,7 +44,8 @@ def recipe(ranks: int, zero: int, micro_batch_tokens: int, **learner: object) ->
         "threads": 1,
         "logit_chunk_tokens": 64,
     }
-    return Recipe.model_validate({"learner": settings | learner, "objective": {"dual_clip": 3.0}, "advantage": {"scale": "none"}})
+    sections = {"model": {"dtype": dtype}, "learner": settings | learner}
+    return Recipe.model_validate(sections | {"objective": {"dual_clip": 3.0}, "advantage": {"scale": "none"}})
 
 
 def plain_torch_update(checkpoint: Path, updates: list[list[Row]]) -> tuple[dict[str, torch.Tensor], list[float], list[float]]:
@@ -72,11 +74,11 @@ def plain_torch_update(checkpoint: Path, updates: list[list[Row]]) -> tuple[dict
     return {name: tensor.detach() for name, tensor in model.state_dict().items()}, losses, norms
 
 
-@pytest.mark.parametrize(("ranks", "zero"), [(1, 0), (2, 1), (2, 3)])
+@pytest.mark.parametrize(("ranks", "zero", "dtype"), [(1, 0, "fp32"), (2, 1, "fp32"), (2, 3, "fp32"), (1, 1, "bf16"), (2, 2, "bf16")])
 def test_a_restored_learner_goes_on_as_if_nothing_had_happened(
-    ray_session: None, tiny_checkpoint: Path, tmp_path: Path, ranks: int, zero: int
+    ray_session: None, tiny_checkpoint: Path, tmp_path: Path, ranks: int, zero: int, dtype: str
 ):
-    settings = recipe(ranks, zero, 256)
+    settings = recipe(ranks, zero, 256, dtype)
     learner = Learner(settings, tiny_checkpoint, "cpu")
     learner.update([rows(0)], 0)
     learner.save(tmp_path)
@@ -91,11 +93,15 @@ def test_a_restored_learner_goes_on_as_if_nothing_had_happened(
     AutoModelForCausalLM.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize(("ranks", "zero", "poison"), [(1, 0, np.nan), (2, 0, -np.inf), (2, 1, np.nan), (2, 3, -np.inf)])
+@pytest.mark.parametrize(
+    ("ranks", "zero", "poison", "architecture"),
+    [(1, 0, np.nan, "qwen2"), (2, 0, -np.inf, "llama"), (2, 1, np.nan, "qwen3"), (2, 3, -np.inf, "qwen2")],
+)
 def test_an_update_with_a_number_that_is_not_finite_is_left_out_or_stops_the_run_and_names_the_rollout(
-    ray_session: None, tiny_checkpoint: Path, ranks: int, zero: int, poison: float
+    ray_session: None, checkpoints: Callable[[str], Path], ranks: int, zero: int, poison: float, architecture: str
 ):
-    learner = Learner(recipe(ranks, zero, 256, nonfinite="skip"), tiny_checkpoint, "cpu")
+    checkpoint = checkpoints(architecture)
+    learner = Learner(recipe(ranks, zero, 256, nonfinite="skip"), checkpoint, "cpu")
     before = learner.weights()[1]
     bad = rows(0, count=6)
     bad[3].engine_logp[1] = poison  # of 2 ranks, one has it
@@ -104,7 +110,7 @@ def test_an_update_with_a_number_that_is_not_finite_is_left_out_or_stops_the_run
     assert learner.weights()[1] == before
     stats = learner.update([bad, rows(1)], 0)  # the second update is made as if the first had not been tried
     assert stats["updates/skipped"] == 1 and stats["tokens/trained"] == sum(len(row.ids) for row in rows(1))
-    weights, [loss], [norm] = plain_torch_update(tiny_checkpoint, [rows(1)])
+    weights, [loss], [norm] = plain_torch_update(checkpoint, [rows(1)])
     assert (stats["loss"], stats["grad_norm"]) == (pytest.approx(loss, rel=1e-5), pytest.approx(norm, rel=1e-5))
     reference, after = learner.weights()
     for name, packed in ray.get(reference).items():
@@ -116,17 +122,18 @@ def test_an_update_with_a_number_that_is_not_finite_is_left_out_or_stops_the_run
     learner.stop()
 
 
-@pytest.mark.parametrize(("ranks", "zero"), [(1, 0), (2, 3)])
+@pytest.mark.parametrize(("ranks", "zero", "architecture"), [(1, 0, "qwen2"), (2, 3, "llama")])
 def test_rows_are_scored_by_the_policy_as_it_is_and_by_the_reference_as_it_was(
-    ray_session: None, tiny_checkpoint: Path, ranks: int, zero: int
+    ray_session: None, checkpoints: Callable[[str], Path], ranks: int, zero: int, architecture: str
 ):
+    checkpoint = checkpoints(architecture)
     settings = recipe(ranks, zero, 256).model_copy(update={"objective": Objective(kl=Kl(coef=0.1, where="reward"))})
-    learner = Learner(settings, tiny_checkpoint, "cpu")
+    learner = Learner(settings, checkpoint, "cpu")
     given = rows(0, count=7)
     first, reference = learner.logprobs(given), learner.reference_logprobs(given)
     learner.update([given], 0)
     later = learner.logprobs(given)
-    model = AutoModelForCausalLM.from_pretrained(tiny_checkpoint, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
     for row in given:
         ids = torch.from_numpy(np.concatenate([row.prompt_ids, row.ids]).astype(np.int64))
         with torch.no_grad():
@@ -137,6 +144,22 @@ def test_rows_are_scored_by_the_policy_as_it_is_and_by_the_reference_as_it_was(
         np.testing.assert_array_equal(learner.reference_logprobs(given)[row.id], reference[row.id])
         assert np.abs(later[row.id] - first[row.id]).max() > 1e-4
     learner.stop()
+
+
+@pytest.mark.parametrize(("ranks", "zero"), [(1, 1), (2, 2)])
+def test_in_bf16_an_update_that_is_not_finite_leaves_weights_and_the_next_update_as_they_were(
+    ray_session: None, tiny_checkpoint: Path, ranks: int, zero: int
+):
+    bad = rows(0, count=6)
+    bad[3].engine_logp[1] = np.nan
+    after = []
+    for updates in ([bad, rows(1)], [rows(1)]):
+        learner = Learner(recipe(ranks, zero, 256, "bf16", nonfinite="skip"), tiny_checkpoint, "cpu")
+        stats = learner.update(updates, 0)
+        assert stats["updates/skipped"] == len(updates) - 1 and stats["tokens/trained"] == sum(len(row.ids) for row in rows(1))
+        after.append((stats["loss"], stats["grad_norm"], learner.weights()[1]))
+        learner.stop()
+    assert after[0] == after[1]
 
 
 def test_a_planted_pickle_in_a_checkpoint_is_refused_and_does_not_run(ray_session: None, tiny_checkpoint: Path, tmp_path: Path):
