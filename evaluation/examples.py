@@ -65,7 +65,7 @@ def median_sample(rows: Sequence[Row], verdict: str | None) -> Row | None:
 def training_samples(rows: Sequence[Row], most: int = 4) -> list[Row]:
     """A few samples of one training step, of different kinds: not judged, cut off, wrong, then the shortest right ones."""
     order = {"not_judged": 0, "wrong": 2, "right": 3}
-    ranked = sorted(rows, key=lambda row: (1 if row["finish"] == "length" else order.get(row["verdict"], 0), row["tokens"]))
+    ranked = sorted(rows, key=lambda row: (1 if row["finish"] != "stop" else order.get(row["verdict"], 0), row["tokens"]))
     kinds = {(row["verdict"], row["finish"]): row for row in reversed(ranked)}
     chosen = sorted(kinds.values(), key=ranked.index)
     return (chosen + [row for row in ranked if row not in chosen])[:most]

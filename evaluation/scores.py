@@ -174,7 +174,7 @@ def score(groups: Sequence[Group], *, checkpoint: str, step: int, source: str, s
     tokens_S = np.array([rollout.tokens for rollout in rollouts])
     right_S = np.array([rollout.right for rollout in rollouts])
     wrong_S = np.array([rollout.verdict is not None and rollout.verdict.status == "wrong" for rollout in rollouts])
-    cut_S = np.array([rollout.completion.finish == "length" for rollout in rollouts])
+    cut_S = np.array([rollout.completion.cut for rollout in rollouts])
     silent_S = np.array([rollout.verdict is not None and rollout.verdict.extracted is None for rollout in rollouts]) & wrong_S
     right_N, tokens_N = _problem_means(right_S, starts_N), _problem_means(tokens_S, starts_N)
 

@@ -28,7 +28,7 @@ def evaluate_checkpoint(checkpoint: str, overrides: list[str], folder: Path | No
     check_runnable(made)  # what cannot work is said before torch takes seconds to load
     recipe = made.recipe
     from evaluation.evaluate import evaluate, write_scores
-    from launch.stages import engines, file_names, fitting, held_out, list_left_out, planned_with, starting_checkpoint
+    from launch.stages import engines, file_names, fitting, held_out, list_left_out, planned_with, rehearsed, starting_checkpoint
     from rewards.judge import Judge
     from rl.progress import Progress
     from rollout.scorer import Scorer
@@ -48,6 +48,7 @@ def evaluate_checkpoint(checkpoint: str, overrides: list[str], folder: Path | No
         parts = [fitting(part, template, recipe.data.max_prompt_tokens) for part in parts]
         with engines(made, start, template) as pool:
             pool.wait_ready()
+            rehearsed(made, pool, template, [template.prompt_ids(problem) for problem in parts[0].problems[:16]])
             for part, name in zip(parts, file_names([part.name for part in parts]), strict=True):
                 with Progress(part.name, len(part.problems)) as progress:
                     list_left_out(progress, target / f"{name}.left_out.jsonl", part.name, part.left_out)

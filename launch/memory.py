@@ -148,6 +148,21 @@ def engine_bytes(recipe: Recipe, shape: Shape, gpu: int, options: Mapping[str, A
     return parts | {"KV cache": kv // (parallel if "kv_cache_memory_bytes" in options else 1)}
 
 
+def push_bytes(recipe: Recipe, shape: Shape | None) -> int:
+    """What a push of trained weights takes in the object store; 0 where nothing is trained."""
+    return shape.parameters * number_width(recipe) if shape is not None and "rl" in recipe.stages else 0
+
+
+def object_store_bytes(free: int, push: int) -> int:
+    """Room of Ray's object store, for published weights and sampled groups, bytes: a quarter of what is free, but no more than it can use.
+
+    Args:
+        free: main memory that is free, bytes; pages of the store cost memory only once they are used.
+        push: see `push_bytes`.
+    """
+    return min(free // 4, max(8 * 2**30, 2 * push))
+
+
 def option(options: Mapping[str, Any], name: str, default: float) -> float:
     """A number among vLLM's options; what is no number is refused by plan and counted as the default."""
     value = options.get(name)

@@ -32,7 +32,9 @@ from launch.memory import (
     kv_bytes,
     learner_bytes,
     number_width,
+    object_store_bytes,
     option,
+    push_bytes,
     size,
     tiny_shape,
 )
@@ -132,7 +134,13 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
         part = floor(1e4 / sum(actor.count for actor in actors if actor.gpus)) / 1e4  # Ray counts in ten-thousandths
         actors = [replace(actor, gpus=part if actor.gpus else 0) for actor in actors]
     result = Plan(recipe, machine, device, shape, work, actors, options, shared)
-    checks = (_length_blockers(result), _data_blockers(recipe), _package_blockers(result), _resource_blockers(result))
+    checks = (
+        _length_blockers(result),
+        _engine_blockers(result),
+        _data_blockers(recipe),
+        _package_blockers(result),
+        _resource_blockers(result),
+    )
     blockers = [*filter(None, [missing]), *chain.from_iterable(checks)]
     return replace(result, blockers=blockers, warnings=list(_warnings(result)))
 
@@ -272,6 +280,23 @@ def _package_blockers(plan: Plan) -> Iterator[str]:
         yield f"engine.kind: vllm on {device} needs vLLM's {_BUILDS[device]} build and {found}: `make install EXTRA={device}`"
 
 
+def _engine_blockers(plan: Plan) -> Iterator[str]:
+    """Options of vLLM that cannot serve here."""
+    options = plan.recipe.engine.vllm if plan.recipe.engine.kind == "vllm" else {}
+    for name in options:
+        if name.startswith("speculat") and options[name] and plan.device == "cpu":
+            yield (
+                f"engine.vllm.{name}: with speculation, vLLM's CPU build samples from another distribution than it should and reports logprobs "
+                "that are no numbers; leave it out"
+            )
+    for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
+        if option(options, name, 1) > 1 and "rl" in plan.recipe.stages:
+            yield (
+                f"engine.vllm.{name}: {options[name]}: trained weights reach engines of one process only; set 1 and use engine.count "
+                "(evaluation alone may use several)"
+            )
+
+
 def _resource_blockers(plan: Plan) -> Iterator[str]:
     recipe, machine = plan.recipe, plan.machine
     for name in ("tensor_parallel_size", "max_num_seqs", "gpu_memory_utilization", "kv_cache_memory_bytes"):
@@ -284,6 +309,12 @@ def _resource_blockers(plan: Plan) -> Iterator[str]:
         yield (
             f"memory: the processes need about {size(host)} of main memory, {size(machine.memory)} are free; "
             "lower learner.micro_batch_tokens or engine.count, or take a smaller model"
+        )
+    push = push_bytes(recipe, plan.shape)
+    if push * 1.02 > (room := object_store_bytes(machine.memory, push)):
+        yield (
+            f"memory: a push of {size(push)} does not fit the object store, which takes {size(room)} of the {size(machine.memory)} that are free; "
+            "free main memory, or take a smaller model"
         )
     if plan.device == "cuda":
         yield from _gpu_blockers(plan)

@@ -18,6 +18,8 @@ import ray
 from ray._private import parameter, ray_constants
 from ray._private import worker as ray_worker
 
+from launch.memory import object_store_bytes
+
 _ATTEMPTS = 3
 _PARAMETERS = parameter.RayParams
 
@@ -26,12 +28,13 @@ class RayStartError(RuntimeError):
     """Ray did not come up; the message says what to do."""
 
 
-def start_ray(num_cpus: int, num_gpus: int) -> None:
+def start_ray(num_cpus: int, num_gpus: int, push: int = 0) -> None:
     """Start a local Ray, or keep the one this process already started.
 
     Args:
         num_cpus: CPUs that Ray may hand out to actors.
         num_gpus: GPUs that Ray may hand out to actors.
+        push: bytes of weights that are published at once.
 
     Raises:
         RayStartError: Ray did not start in three attempts, or would have listened beyond loopback.
@@ -59,7 +62,9 @@ def start_ray(num_cpus: int, num_gpus: int) -> None:
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level="error",
-                object_store_memory=_object_store_bytes(),
+                object_store_memory=max(
+                    object_store_bytes(psutil.virtual_memory().available, push), ray_constants.OBJECT_STORE_MINIMUM_MEMORY_BYTES
+                ),
             )
             break
         except Exception as error:  # Ray raises plain Exception, ValueError, OSError, ConnectionError
@@ -82,11 +87,6 @@ def start_ray(num_cpus: int, num_gpus: int) -> None:
 def stop_ray() -> None:
     """End Ray and every actor in it; nothing to do if it is not running."""
     ray.shutdown()
-
-
-def _object_store_bytes() -> int:
-    """Room for published weights and groups: a quarter of what is free, at most 8 GiB. Pages cost memory only once used."""
-    return max(min(psutil.virtual_memory().available // 4, 8 * 2**30), ray_constants.OBJECT_STORE_MINIMUM_MEMORY_BYTES)
 
 
 def _end_children(keep: set[int]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,13 +20,15 @@ from typing import Any
 import ray
 
 from evaluation.evaluate import evaluate, write_scores
-from launch.memory import context
+from launch.memory import context, push_bytes
 from launch.plan import Plan, PlanError, check_runnable, gpus_needed, plan
 from launch.ray_start import start_ray, stop_ray
 from recipes.schema import Recipe
 from rewards.judge import Judge
 from rl import checkpoint, loop
+from rl.algorithm import rows_of
 from rl.cold_start import cold_start, cold_started
+from rl.gate import check_gaps, drawn
 from rl.learner import Learner
 from rl.objective import EntropyBonus
 from rl.progress import Progress
@@ -33,6 +36,7 @@ from rl.publisher import Publisher
 from rl.run import Run, refuse_unusable
 from rollout.collector import Collector, PromptStream, seed_of
 from rollout.engine import EnginePool
+from rollout.honesty import TOLERANCE, rehearsal
 from rollout.reference_engine import ReferenceEngine
 from rollout.scorer import Scorer
 from rollout.sources import DataError, heldout_problems, training_source
@@ -85,6 +89,7 @@ def run_recipe(recipe: Recipe, runs_dir: Path, resume: bool = False, overwrite: 
             elif heldout:
                 with engines(made, start, template) as pool:
                     pool.wait_ready()
+                    rehearsed(made, pool, template, [template.prompt_ids(problem) for problem in heldout[0].problems[:16]])
                     _evaluate(run, pool, Scorer(judge, template), heldout, 0, str(start), progress)
     return run.folder
 
@@ -179,7 +184,9 @@ def engines(made: Plan, start: Path, template: Template, first_step: int = 0) ->
     """Ray and the engine actors of a plan, up for as long as the context lasts."""
     recipe, device = made.recipe, made.device
     gpus = {actor.name: actor.gpus for actor in made.actors}
-    start_ray(num_cpus=os.cpu_count() or 1, num_gpus=gpus_needed(made))
+    start_ray(num_cpus=os.cpu_count() or 1, num_gpus=gpus_needed(made), push=push_bytes(recipe, made.shape))
+
+    starts = Counter[int]()  # an engine that is started again must not repeat its first noise
 
     def start_engine(index: int) -> Any:
         actor: Any
@@ -187,7 +194,8 @@ def engines(made: Plan, start: Path, template: Template, first_step: int = 0) ->
         if recipe.engine.kind == "reference":
             actor, arguments = ray.remote(ReferenceEngine), (start, recipe.model.dtype, device, template.stop_ids)
         else:
-            seed = seed_of(recipe.seed, "engine", index, first_step) % 2**31
+            seed = seed_of(recipe.seed, "engine", index, first_step, starts[index]) % 2**31
+            starts[index] += 1
             actor = ray.remote(VllmEngine)
             arguments = (start, recipe.model.dtype, device, context(recipe), template.stop_ids, seed, made.engine)
         environment = {"env_vars": engine_environment(recipe.engine.threads, device)}
@@ -197,6 +205,18 @@ def engines(made: Plan, start: Path, template: Template, first_step: int = 0) ->
         yield EnginePool(start_engine, recipe.engine.count)
     finally:
         stop_ray()
+
+
+def rehearsed(made: Plan, pool: EnginePool, template: Template, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Refuse engines that do not sample from the probabilities that they report; sampled sequences, prompts' ends and responses.
+
+    Raises:
+        EngineError: one does not.
+    """
+    recipe = made.recipe
+    temperature = recipe.sampler.temperature if "rl" in recipe.stages else recipe.eval.temperature or 1.0
+    requests = rehearsal(prompts, len(template.tokenizer), temperature, seed_of(recipe.seed, "rehearsal") % 2**31)
+    return pool.rehearse(requests, TOLERANCE[recipe.model.dtype])[:16]
 
 
 def _reinforce(
@@ -218,11 +238,12 @@ def _reinforce(
             learner.restore(saved)
             learner.entropy_bonus = EntropyBonus(*meta["entropy_bonus"])
             progress.message(f"resumed {saved}: policy, optimiser, data position {stream.position}, step {done}" + _not_restored(recipe))
-        probe = [stream.template.prompt_ids(stream.source.at(position)) for position in range(16)]
-        publisher = Publisher(pool, recipe.publish, probe)
+        prompts = [template.prompt_ids(stream.source.at(position)) for position in range(16)]
+        publisher = Publisher(pool, recipe.publish, rehearsed(made, pool, template, prompts))
 
         def evaluate_now(step: int) -> None:
-            _evaluate(run, pool, Scorer(judge, template), heldout, step, str(start) if step == 0 else f"checkpoints/step-{step}", progress)
+            name = str(start) if step == 0 else f"checkpoints/step-{step}"
+            _evaluate(run, pool, Scorer(judge, template), heldout, step, name, progress, learner)
 
         if saved is None and "eval" in recipe.stages:
             evaluate_now(0)
@@ -239,12 +260,24 @@ def _not_restored(recipe: Recipe) -> str:
     )
 
 
-def _evaluate(run: Run, pool: EnginePool, scorer: Scorer, heldout: list[HeldOut], step: int, name: str, progress: Progress) -> None:
+def _evaluate(
+    run: Run,
+    pool: EnginePool,
+    scorer: Scorer,
+    heldout: list[HeldOut],
+    step: int,
+    name: str,
+    progress: Progress,
+    learner: Learner | None = None,
+) -> None:
     settings, recipe = run.recipe.eval, run.recipe
     names = file_names([part.name for part in heldout])
     for index, part in enumerate(heldout):
         progress.phase(f"evaluate {part.name}")
         groups = evaluate(pool, scorer, part.problems, settings, recipe.seed)
+        if learner is not None and settings.temperature > 0 and settings.top_p == 1:  # truncated sampling draws from another distribution
+            rows = drawn(rows_of(groups))
+            check_gaps(rows, learner.moments(rows, settings.temperature), recipe.publish.tolerance)
         file = f"step-{step}" if index == 0 else f"step-{step}-{names[index]}"
         scores = write_scores(
             run.folder / "evals",

@@ -87,7 +87,7 @@ def final_answer(text: str, *, finish: str, thinking: bool) -> tuple[str | None,
 
     Args:
         text: the completion, without its prompt.
-        finish: "stop" or "length": a completion cut off in its thinking is "unfinished", not a thought left open.
+        finish: "stop", "length" or "abort": a completion cut off in its thinking is "unfinished", not a thought left open.
         thinking: a closing think tag is required.
 
     Returns:
@@ -95,7 +95,7 @@ def final_answer(text: str, *, finish: str, thinking: bool) -> tuple[str | None,
     """
     segment = answer_segment(text, thinking=thinking)
     if segment is None:
-        return None, "unfinished" if finish == "length" else "thinking not closed"
+        return None, "unfinished" if finish != "stop" else "thinking not closed"
     box = last_box(segment)
     if box is None:
         return None, "no box"

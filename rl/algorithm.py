@@ -69,7 +69,7 @@ def prepare(groups: Sequence[Group], recipe: Recipe, reference: Logprobs | None 
         rollout.advantage = float(advantage)
     trains_PG = kept_PG if recipe.select.others == "drop" else np.ones(shape, dtype=bool)
     if recipe.budget.cut == "mask":
-        trains_PG = trains_PG & np.array([rollout.completion.finish != "length" for rollout in rollouts]).reshape(shape)
+        trains_PG = trains_PG & np.array([not rollout.completion.cut for rollout in rollouts]).reshape(shape)
     parts = np.array_split(np.arange(len(groups)), min(recipe.learner.updates_per_step, len(groups)))
     updates = [_rows([groups[index] for index in part], trains_PG[part], recipe) for part in parts]
     metrics: dict[str, float | int | None] = {

@@ -1,8 +1,10 @@
-"""The logprob gate: what the engines say they sampled with is what the learner would have sampled with, or the run stops.
+"""The gate: what the engines sampled is what the learner would have sampled, or the run stops.
 
-Tokens that engines have just sampled are scored by the learner under the same weights and temperature. A gap means that
-one of them uses another temperature, another alignment, another precision, a truncated distribution or stale weights;
-training on would be off-policy without anyone knowing. Where it grows with position, positions are counted differently.
+Tokens that engines have just sampled are scored by the learner under the same weights and temperature. Two questions are asked.
+Do both give them the same logprobs? A gap means another temperature, another alignment, another precision, a truncated distribution
+or stale weights. And were they drawn from those probabilities at all (rollout/honesty)? Logprobs that agree do not say so: a broken
+speculation reports honest numbers of tokens that it chose otherwise. Training on would be off-policy without anyone knowing.
+Where a gap grows with position, positions are counted differently.
 """
 
 from __future__ import annotations
@@ -12,35 +14,44 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from rl.policy import Row
+from rollout.honesty import dishonest, surprise
 
+ROWS = 64  # that the learner scores: some thousand tokens, whose means are known well enough
 _STARTS = (0, 64, 256, 1024, 4096)  # of position buckets, tokens into the response
 _FEWEST = 16  # tokens in a bucket that is worth a mean
 
 
 class GateError(RuntimeError):
-    """Engines and learner disagree about the probabilities of sampled tokens."""
+    """Engines and learner disagree about sampled tokens."""
 
 
-def check_gaps(rows: Sequence[Row], learner_logp: Mapping[str, np.ndarray], tolerance: float) -> dict[str, float | None]:
-    """Gaps |learner - engine|, nats, by metric name: mean and p99 over tokens, and the mean from each position on to the next.
+def drawn(rows: Sequence[Row], count: int = ROWS) -> list[Row]:
+    """At most `count` of the rows, by their ids, which are hashes: the same ones whoever finished first."""
+    return sorted(rows, key=lambda row: row.id)[:count]
+
+
+def check_gaps(rows: Sequence[Row], moments: Mapping[str, np.ndarray], tolerance: float) -> dict[str, float | None]:
+    """Numbers of the gate by metric name, nats: gaps |learner - engine|, mean, p99 and the mean from each position on to the next;
+    `gate/surprise`, the mean of -logp - entropy under the learner, and `gate/surprise_z`, that in its standard errors.
 
     Args:
         rows: what was sampled, with the engines' logprobs.
-        learner_logp: the learner's logprobs of the same tokens, by row id.
-        tolerance: largest mean allowed, over all tokens and in every position bucket.
+        moments: what the learner says of the same tokens, [3, T] by row id (Learner.moments).
+        tolerance: largest mean gap allowed, over all tokens and in every position bucket.
 
     Raises:
-        GateError: a mean is larger, or no number.
+        GateError: a mean is larger or no number, or the tokens were not drawn from the learner's distribution.
     """
     if not rows:
         return {}
     for row in rows:
-        bad_T = np.flatnonzero(~np.isfinite(learner_logp[row.id]))
+        bad_T = np.flatnonzero(~np.isfinite(moments[row.id][0]))
         if len(bad_T):
             raise GateError(
-                f"rollout {row.id}: the learner's logprob of token {bad_T[0]} is {learner_logp[row.id][bad_T[0]]}: its weights are broken"
+                f"rollout {row.id}: the learner's logprob of token {bad_T[0]} is {moments[row.id][0][bad_T[0]]}: its weights are broken"
             )
-    gap_N = np.concatenate([np.abs(learner_logp[row.id] - row.engine_logp) for row in rows])
+    logp_N, entropy_N, variance_N = np.concatenate([moments[row.id] for row in rows], axis=1)
+    gap_N = np.abs(logp_N - np.concatenate([row.engine_logp for row in rows]))
     place_N = np.concatenate([np.arange(len(row.ids)) for row in rows])
     bucket_N = np.searchsorted(_STARTS, place_N, side="right") - 1
     sizes = np.bincount(bucket_N, minlength=len(_STARTS))
@@ -53,4 +64,7 @@ def check_gaps(rows: Sequence[Row], learner_logp: Mapping[str, np.ndarray], tole
                 f"engines and learner give sampled tokens other logprobs: {name} {metrics[name]:.2g} nats, publish.tolerance {tolerance:g}. "
                 "They differ in weights, temperature or precision; bf16 needs a tolerance of about 0.05"
             )
-    return metrics
+    mean, z = surprise(logp_N, entropy_N, variance_N)
+    if words := dishonest(mean, z, len(logp_N), tolerance):
+        raise GateError(words)
+    return metrics | {"gate/surprise": mean, "gate/surprise_z": z}

@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Generator, Sequence
 from contextlib import nullcontext
+from itertools import count
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -25,12 +27,13 @@ from rl import objective
 from rl.batching import micro_batches
 from rl.deepspeed_config import deepspeed_config
 from rl.policy import Row, load_policy, padded
-from rollout.engine import WHY_DEAD
+from rollout.engine import WHY_DEAD, constructor_failed, last_words
 from rollout.weights import checkpoint_names, digests, pack
 
 log = logging.getLogger(__name__)
 
-_DEADLINE_S = 3600.0
+_DEADLINE_S = 3600.0  # to load, save or hand out weights
+_PASS_S = 900.0  # for one micro-batch; how many there are in an update is nobody's fault
 _MEANS = {"clip_fraction": "clipped", "ratio/mean": "ratio", "kl": "kl", "entropy": "entropy"}  # metric: sum
 
 
@@ -39,7 +42,10 @@ class LearnerError(RuntimeError):
 
 
 class LearnerRank:
-    """One DeepSpeed process. All ranks are called together, with the same method."""
+    """One DeepSpeed process. All ranks are called together, with the same method.
+
+    What passes micro-batches through the model is a generator that stops after each: `begin` makes it, `go_on` takes it one further.
+    """
 
     def __init__(self, rank: int, meeting: Path, checkpoint: Path, recipe: Recipe, device: str):
         os.environ.update(RANK=str(rank), WORLD_SIZE=str(recipe.learner.ranks), LOCAL_RANK="0")
@@ -60,7 +66,7 @@ class LearnerRank:
         self._norm = float("nan")
         if settings.zero_stage == 0:
             self._engine.clip_fp32_gradients = self._clip  # DeepSpeed's own forgets the norm
-        self._reference = None
+        self._reference: Any = None
         if recipe.objective.kl.coef:
             self._reference = (
                 load_policy(checkpoint, dtype, recipe.sampler.temperature, settings.logit_chunk_tokens).to(device).requires_grad_(False)
@@ -69,8 +75,23 @@ class LearnerRank:
         self._zero_stage = settings.zero_stage
         self._names = checkpoint_names(checkpoint)
         self._checkpoint = checkpoint
+        self._passes: Generator[None, None, Any] | None = None
 
-    def update(self, updates: Sequence[Sequence[Sequence[Row]]], lr: float, entropy_coef: float) -> tuple[dict[str, float], list[str]]:
+    def begin(self, method: str, *arguments: Any) -> None:
+        """Start `update`, `logprobs` or `moments`."""
+        self._passes = getattr(self, method)(*arguments)
+
+    def go_on(self) -> tuple[Any] | None:
+        """Pass one micro-batch more; None while there are others, in the end what the method returns."""
+        assert self._passes is not None
+        try:
+            return next(self._passes)
+        except StopIteration as end:
+            return (end.value,)
+
+    def update(
+        self, updates: Sequence[Sequence[Sequence[Row]]], lr: float, entropy_coef: float
+    ) -> Generator[None, None, tuple[dict[str, float], list[str]]]:
         """One optimiser update for each entry of `updates` (its micro-batches), left out on all ranks if a number in it is not finite.
 
         Returns:
@@ -84,6 +105,7 @@ class LearnerRank:
         if self._objective.old_logprobs == "learner" or in_loss:
             for tensors in [tensors for batches in prepared for tensors in batches]:
                 self._score_before(tensors)
+                yield
         sums: dict[str, float] = {}
         faults: list[str] = []
         still_old = True  # the policy is the one that the engines sample from: no update of this step was made yet
@@ -107,6 +129,7 @@ class LearnerRank:
                     fault = fault or (f"rollout {rows[found[1]].id}: {found[0]}" if found else "the loss")
                     loss = loss * float("nan")  # a clipped infinity may have a finite gradient; so every rank learns of it
                 self._engine.backward(loss * self._ranks, scale_wrt_gas=False)  # DeepSpeed averages over ranks
+                yield
             self._engine.step()
             norm = self._norm if self._zero_stage == 0 else float(self._engine.get_global_grad_norm())
             if isfinite(norm) and self._engine.was_step_applied():
@@ -117,15 +140,27 @@ class LearnerRank:
         return sums, faults
 
     @torch.no_grad()
-    def logprobs(self, batches: Sequence[Sequence[Row]], reference: bool) -> dict[str, np.ndarray]:
-        """Logprobs (nats, at sampling temperature) that the policy, or the reference, gives to the rows' tokens, float32 [T] by row id."""
-        model: Any = self._reference if reference else self._engine
+    def logprobs(self, batches: Sequence[Sequence[Row]]) -> Generator[None, None, dict[str, np.ndarray]]:
+        """Logprobs (nats, at sampling temperature) that the reference gives to the rows' tokens, float32 [T] by row id."""
         found: dict[str, np.ndarray] = {}
         for rows in batches:
             tensors = padded(rows, self._device)
-            logp_N = model(tensors["ids"], tensors["predicts"], tensors["targets"])[0].cpu().numpy()
-            ends = np.cumsum([len(row.ids) for row in rows])
-            found |= {row.id: logp_N[end - len(row.ids) : end] for row, end in zip(rows, ends, strict=True)}
+            found |= _by_row(rows, self._reference(tensors["ids"], tensors["predicts"], tensors["targets"])[0])
+            yield
+        return found
+
+    @torch.no_grad()
+    def moments(self, batches: Sequence[Sequence[Row]], temperature: float) -> Generator[None, None, dict[str, np.ndarray]]:
+        """Of the rows' tokens under the policy: logprob, entropy and variance of the logprob, float32 [3, T] by row id, nats."""
+        policy = self._engine.module
+        found: dict[str, np.ndarray] = {}
+        for rows in batches:
+            tensors = padded(rows, self._device)
+            usual, policy.temperature = policy.temperature, temperature
+            parts = self._engine(tensors["ids"], tensors["predicts"], tensors["targets"], False, True)
+            policy.temperature = usual
+            found |= _by_row(rows, torch.stack(parts))
+            yield
         return found
 
     @torch.no_grad()
@@ -233,7 +268,7 @@ class Learner:
         known: dict[str, float | None] = {"lr": lr, "entropy/weight": bonus.weight}
         shares = [_dealt(rows, settings.micro_batch_tokens, settings.ranks) for rows in updates]
         per_rank = [[share[rank] for share in shares] for rank in range(settings.ranks)]
-        answers = self._all("update", per_rank, [lr] * settings.ranks, [bonus.weight] * settings.ranks) if updates else []
+        answers = self._in_passes("update", per_rank, [lr] * settings.ranks, [bonus.weight] * settings.ranks) if updates else []
         faults = [next(filter(None, said), "") for said in zip(*(faults for _, faults in answers), strict=True)]
         for fault in faults:
             words = fault or "the gradient, though every loss is finite"
@@ -264,13 +299,18 @@ class Learner:
             **_correction_metrics(sums),
         }
 
-    def logprobs(self, rows: Sequence[Row]) -> dict[str, np.ndarray]:
-        """The policy's logprobs (nats, at sampling temperature) of the rows' tokens, float32 [T] by row id."""
-        return self._logprobs(rows, reference=False)
+    def moments(self, rows: Sequence[Row], temperature: float | None = None) -> dict[str, np.ndarray]:
+        """What the policy says of the rows' tokens; see LearnerRank.moments.
+
+        Args:
+            temperature: None: the one that training samples at.
+        """
+        temperature = self._recipe.sampler.temperature if temperature is None else temperature
+        return self._of_rows("moments", rows, [temperature] * len(self._ranks))
 
     def reference_logprobs(self, rows: Sequence[Row]) -> dict[str, np.ndarray]:
-        """The reference model's; see `logprobs`. Needs objective.kl.coef above 0."""
-        return self._logprobs(rows, reference=True)
+        """The reference model's logprobs; see LearnerRank.logprobs. Needs objective.kl.coef above 0."""
+        return self._of_rows("logprobs", rows)
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Logprobs of fixed sequences under the current policy; see LearnerRank.score."""
@@ -295,35 +335,52 @@ class Learner:
         for rank in self._ranks:
             ray.kill(rank)
 
-    def _logprobs(self, rows: Sequence[Row], reference: bool) -> dict[str, np.ndarray]:
+    def _of_rows(self, method: str, rows: Sequence[Row], *per_rank: Sequence[Any]) -> dict[str, np.ndarray]:
         settings = self._recipe.learner
-        batches = _dealt(rows, settings.micro_batch_tokens, settings.ranks)
         found: dict[str, np.ndarray] = {}
-        for answer in self._all("logprobs", batches, [reference] * settings.ranks):
+        for answer in self._in_passes(method, _dealt(rows, settings.micro_batch_tokens, settings.ranks), *per_rank):
             found |= answer
         return found
+
+    def _in_passes(self, method: str, *per_rank: Sequence[Any]) -> list[Any]:
+        """What each rank returns of a method that stops after every micro-batch; each of them has a deadline of its own."""
+        self._all("begin", [method] * len(self._ranks), *per_rank, seconds=_PASS_S)
+        for number in count(1):
+            calls = [rank.go_on.remote() for rank in self._ranks]
+            answers = self._get(calls, f"{method} (micro-batch {number})", _PASS_S)
+            if answers[0] is not None:
+                return [answer for (answer,) in answers]
+        raise AssertionError("counting does not end")
 
     def _all(self, method: str, *per_rank: Sequence[Any], seconds: float = _DEADLINE_S) -> list[Any]:
         calls = [getattr(rank, method).remote(*(argument[index] for argument in per_rank)) for index, rank in enumerate(self._ranks)]
         return self._get(calls, method, seconds)
 
-    def _get(self, calls: Sequence[Any], method: str, seconds: float) -> list[Any]:
+    def _get(self, calls: Sequence[Any], what: str, seconds: float) -> list[Any]:
         """Wait for all ranks; the first failure ends the wait, since the others hang in a collective then."""
         waiting = list(calls)
+        deadline = time.monotonic() + seconds
         while waiting:
-            done, waiting = ray.wait(waiting, num_returns=1, timeout=seconds)
+            done, waiting = ray.wait(waiting, num_returns=1, timeout=max(0.0, deadline - time.monotonic()))
             if not done:
-                raise LearnerError(f"learner: {len(waiting)} of {len(calls)} ranks did not finish {method} within {seconds:.0f} s")
+                late = ", ".join(str(calls.index(call)) for call in waiting)
+                raise LearnerError(f"learner: rank {late} of {len(calls)} did not finish {what} within {seconds:.0f} s")
             try:
                 ray.get(done)
             except ray.exceptions.RayActorError as error:
-                raise LearnerError(f"learner rank {calls.index(done[0])} died in {method}: {WHY_DEAD}") from error
+                rank = f"learner rank {calls.index(done[0])}"
+                if constructor_failed(error):
+                    raise LearnerError(f"{rank} could not start: {last_words(error)}") from error
+                raise LearnerError(f"{rank} died in {what}: {WHY_DEAD}") from error
             except ray.exceptions.RayError as error:
-                lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-                raise LearnerError(
-                    f"learner rank {calls.index(done[0])} failed in {method}: {lines[-1] if lines else type(error).__name__}"
-                ) from error
+                raise LearnerError(f"learner rank {calls.index(done[0])} failed in {what}: {last_words(error)}") from error
         return ray.get(list(calls))
+
+
+def _by_row(rows: Sequence[Row], value_N: torch.Tensor) -> dict[str, np.ndarray]:
+    """A micro-batch's numbers, [..., N], as those of each row, [..., T]."""
+    ends = np.cumsum([len(row.ids) for row in rows])[:-1]
+    return dict(zip((row.id for row in rows), np.split(value_N.float().cpu().numpy(), ends, axis=-1), strict=True)) if rows else {}
 
 
 def merge_sums(into: dict[str, float], new: dict[str, float]) -> None:

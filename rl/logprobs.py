@@ -33,9 +33,10 @@ class ScoringHead(nn.Module):
         self.weight, self.bias = weight_VH, bias_V
 
     def forward(
-        self, hidden_NH: Tensor, targets_N: Tensor, temperature: float, chunk: int, entropy_gradient: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Log-probability of each target and the entropy of its distribution: float32 [N], nats.
+        self, hidden_NH: Tensor, targets_N: Tensor, temperature: float, chunk: int, entropy_gradient: bool = False, spread: bool = False
+    ) -> tuple[Tensor, ...]:
+        """Log-probability of each target and the entropy of its distribution: float32 [N], nats; with `spread` the variance of the
+        log-probability under it, too, nats^2, and no gradient.
 
         Args:
             hidden_NH: last hidden states, each at the position that predicts its target.
@@ -44,7 +45,20 @@ class ScoringHead(nn.Module):
             chunk: most tokens whose logits exist at one time.
             entropy_gradient: whether the entropy carries a gradient, or is a statistic.
         """
+        if spread:
+            return self._moments(hidden_NH, targets_N, temperature, chunk)
         return _Scores.apply(hidden_NH, self.weight, self.bias, targets_N, temperature, chunk, entropy_gradient)
+
+    @torch.no_grad()
+    def _moments(self, hidden_NH: Tensor, targets_N: Tensor, temperature: float, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
+        parts = []
+        for hidden_nH, targets_n in zip(hidden_NH.split(chunk), targets_N.split(chunk), strict=True):
+            logp_nV = _log_softmax(hidden_nH, self.weight, self.bias, temperature)
+            entropy_n = -torch.einsum("nv,nv->n", logp_nV.exp(), logp_nV)
+            logp_n = logp_nV.gather(-1, targets_n[:, None])[:, 0]
+            parts.append((logp_n, entropy_n, torch.einsum("nv,nv->n", logp_nV.exp(), (logp_nV + entropy_n[:, None]).square_())))
+        logp_N, entropy_N, variance_N = (torch.cat(column) for column in zip(*parts, strict=True))
+        return logp_N, entropy_N, variance_N
 
 
 class _Scores(torch.autograd.Function):

@@ -10,7 +10,7 @@ from pathlib import Path
 from recipes.loader import recipe_hash
 from recipes.schema import Recipe
 from rl import algorithm, checkpoint
-from rl.gate import check_gaps
+from rl.gate import check_gaps, drawn
 from rl.learner import Learner
 from rl.progress import Progress
 from rl.publisher import Publisher
@@ -49,8 +49,8 @@ def train(
             gaps: dict[str, float | None] = {}
             sound, _ = algorithm.finite(collected.sampled, recipe.learner.nonfinite)  # all of them: also what does not train is named
             if step == first or step % recipe.publish.check_every == 0:
-                rows = algorithm.rows_of(sound)  # also a step that trains nothing is checked
-                gaps = check_gaps(rows, learner.logprobs(rows), recipe.publish.tolerance)
+                rows = drawn(algorithm.rows_of(sound))  # also a step that trains nothing is checked
+                gaps = check_gaps(rows, learner.moments(rows), recipe.publish.tolerance)
             batch = algorithm.prepare(collected.groups, recipe, learner.reference_logprobs)
             prepared = time.monotonic()
             stats = learner.update(batch.updates, step)

@@ -88,10 +88,12 @@ class Policy(nn.Module):
         self.model = model
         self.temperature, self.chunk = temperature, chunk
 
-    def forward(self, ids_BT: Tensor, predicts_BT: Tensor, targets_N: Tensor, entropy_gradient: bool = False) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, ids_BT: Tensor, predicts_BT: Tensor, targets_N: Tensor, entropy_gradient: bool = False, spread: bool = False
+    ) -> tuple[Tensor, ...]:
         hidden_BTH = self.model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
         hidden_NH = hidden_BTH[:, :-1][predicts_BT]
-        return self.model.get_output_embeddings()(hidden_NH, targets_N, self.temperature, self.chunk, entropy_gradient)
+        return self.model.get_output_embeddings()(hidden_NH, targets_N, self.temperature, self.chunk, entropy_gradient, spread)
 
 
 def load_policy(checkpoint: Path, dtype: torch.dtype, temperature: float, chunk: int, gradient_checkpointing: bool = False) -> Policy:

@@ -42,6 +42,7 @@ class Publisher:
             PublishError: an engine confirms other bytes, or gives other logprobs than the learner.
         """
         start = time.monotonic()
+        self._pool.release()
         weights, digests = learner.weights()
         for engine, confirmed in enumerate(self._pool.push(weights, version)):
             wrong = sorted(name for name in digests.keys() | confirmed.keys() if digests.get(name) != confirmed.get(name))

@@ -275,8 +275,8 @@ def pick_samples(groups: Sequence[Group], count: int) -> list[Group]:
     rules: list[Callable[[Rollout], bool]] = [
         lambda rollout: rollout.audit is not None and rollout.verdict is not None and rollout.audit != rollout.verdict.status,
         lambda rollout: rollout.right,
-        lambda rollout: rollout.verdict is not None and rollout.verdict.status == "wrong" and rollout.completion.finish == "stop",
-        lambda rollout: rollout.completion.finish == "length",
+        lambda rollout: rollout.verdict is not None and rollout.verdict.status == "wrong" and not rollout.completion.cut,
+        lambda rollout: rollout.completion.cut,
         lambda rollout: rollout.verdict is None or rollout.verdict.status == "not_judged",
     ]
     by_length = sorted(draw, key=lambda place: rollouts[place].tokens)

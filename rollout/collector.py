@@ -169,7 +169,7 @@ def sampling_metrics(groups: Sequence[Group], fates: Counter[Fate], seconds: flo
         "length/mean": _mean([rollout.tokens for rollout in rollouts]),
         "length/right": _mean([rollout.tokens for rollout in rollouts if rollout.right]),
         "length/wrong": _mean([rollout.tokens for rollout in rollouts if rollout.verdict and rollout.verdict.status == "wrong"]),
-        "truncated": _mean([float(rollout.completion.finish == "length") for rollout in rollouts]),
+        "truncated": _mean([float(rollout.completion.cut) for rollout in rollouts]),
         "not_judged": statuses["not_judged"] / len(rollouts),
         "reward/mean": _mean([rollout.reward for rollout in rewarded]),
         "groups/sampled": len(groups),

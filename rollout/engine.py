@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import ray
 
+from rollout.honesty import check_rehearsal
 from rollout.types import Completion, Request
 from rollout.weights import Packed
 
@@ -23,7 +24,8 @@ log = logging.getLogger(__name__)
 WHY_DEAD = "killed by the system for its memory, or by someone"  # all that can be known of an actor that is gone
 _SLICE_S = 0.2  # an engine reports finished groups about this often
 _SILENCE_S = 900.0  # an engine that says nothing for so long is taken for dead
-_RESTARTS = 3  # in a row, without a group between them
+_RESTARTS = 3  # in a row, without an answer between them
+_START_S = 600.0
 
 
 class Engine(Protocol):
@@ -32,7 +34,20 @@ class Engine(Protocol):
     def advance(self, requests: Sequence[Request], seconds: float) -> list[tuple[str, list[Completion]]]: ...
     def load(self, weights: Mapping[str, Packed], version: int) -> dict[str, int]: ...
     def score(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]: ...
+    def moments(self, sequences: Sequence[Sequence[int]], temperature: float) -> list[np.ndarray]: ...
+    def rehearse(self, requests: Sequence[Request]) -> list[tuple[list[int], np.ndarray, np.ndarray]]: ...
     def process_id(self) -> int: ...
+
+
+def last_words(error: BaseException) -> str:
+    """The last line of what Ray says of an error: the exception that was raised far away."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def constructor_failed(error: BaseException) -> bool:
+    """Whether an actor is gone because its constructor raised, which it would do again."""
+    return bool(getattr(error, "actor_init_failed", False))
 
 
 class EngineError(RuntimeError):
@@ -46,7 +61,7 @@ class _Member:
     owed: dict[str, Request] = field(default_factory=dict)
     call: Any = None
     since: float = 0.0
-    restarts: int = 0
+    restarts: int = 0  # in a row
 
 
 class EnginePool:
@@ -60,18 +75,26 @@ class EnginePool:
     def __init__(self, start: Callable[[int], Any], count: int):
         self._start = start
         self._members = [_Member(start(index)) for index in range(count)]
-        self._weights: tuple[Any, int] | None = None
+        self._weights: Any = None
         self._confirmed: dict[str, int] | None = None
+        self.version = 0  # policy version that every engine holds: the last one pushed
         self.restarts = 0
 
-    @property
-    def version(self) -> int:
-        """Policy version that every engine holds: the last one pushed, 0 before any."""
-        return self._weights[1] if self._weights else 0
-
-    def wait_ready(self, seconds: float = 600.0) -> list[int]:
+    def wait_ready(self, seconds: float = _START_S) -> list[int]:
         """Block until every engine answers; their process ids. Raises EngineError naming the one that does not."""
         return self._all("process_id", seconds)
+
+    def rehearse(self, requests: Sequence[Request], tolerance: float) -> list[list[int]]:
+        """Let every engine sample and score the same small batch (rollout/honesty); the sequences of the first.
+
+        Raises:
+            EngineError: one reports logprobs that are not its own, or does not sample from them.
+        """
+        answers = self._all("rehearse", _START_S, requests)
+        for index, samples in enumerate(answers):
+            if words := check_rehearsal(samples, tolerance):
+                raise EngineError(f"engine {index}, sampling a small batch at its start: {words}")
+        return [ids for ids, *_ in answers[0]]
 
     def submit(self, requests: Sequence[Request]) -> None:
         """Hand each request to the engine that owes least."""
@@ -88,34 +111,43 @@ class EnginePool:
     def ready(self) -> list[tuple[Request, list[Completion]]]:
         """Block until at least one group is done and return all that are; an empty list only if none is outstanding."""
         while self.outstanding:
-            for member in self._members:
-                if member.call is None and member.owed:
-                    member.call, member.queue, member.since = member.actor.advance.remote(member.queue, _SLICE_S), [], time.monotonic()
+            self._go_on()
             calls = [member.call for member in self._members if member.call is not None]
             ray.wait(calls, num_returns=1, timeout=5.0)
             groups = [group for index in range(len(self._members)) for group in self._collect(index)]
             if groups:
+                self._go_on()  # the next slice is sampled while the caller judges this one
                 return groups
         return []
+
+    def release(self) -> None:
+        """Let go of the weights last pushed, so that the next ones find room. An engine that dies before those are there waits for them."""
+        self._weights = None
 
     def push(self, weights: Any, version: int) -> list[dict[str, int]]:
         """Load weights (a Ray reference to name -> Packed) into every engine; the digests each of them confirms.
 
         An engine that dies gets the last weights pushed when it is started again.
         """
-        self._weights, self._confirmed = (weights, version), None
-        answers = self._all("load", 600.0, *self._weights)
+        self._weights, self.version, self._confirmed = weights, version, None
+        answers = self._all("load", _START_S, weights, version)
         self._confirmed = answers[0]
         return answers
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[list[np.ndarray]]:
         """Every engine's logprobs of the same sequences; see VllmEngine.score."""
-        return self._all("score", 600.0, sequences)
+        return self._all("score", _START_S, sequences)
 
     def stop(self) -> None:
         """Kill the actors."""
         for member in self._members:
             ray.kill(member.actor)
+
+    def _go_on(self) -> None:
+        """Hand every engine that owes groups and is not sampling its next slice."""
+        for member in self._members:
+            if member.call is None and member.owed:
+                member.call, member.queue, member.since = member.actor.advance.remote(member.queue, _SLICE_S), [], time.monotonic()
 
     def _collect(self, index: int) -> list[tuple[Request, list[Completion]]]:
         member = self._members[index]
@@ -128,11 +160,11 @@ class EnginePool:
             return []
         try:
             finished = ray.get(member.call)
-        except ray.exceptions.RayActorError:
-            self._restart(index, WHY_DEAD)
+        except ray.exceptions.RayActorError as error:
+            self._restart(index, self._why(index, error))
             return []
         except ray.exceptions.RayError as error:
-            raise EngineError(f"engine {index} failed while sampling: {_last_line(error)}") from error
+            raise EngineError(f"engine {index} failed while sampling: {last_words(error)}") from error
         member.call = None
         for request_id, completions in finished:
             for completion in completions:
@@ -143,47 +175,52 @@ class EnginePool:
             member.restarts = 0
         return [(member.owed.pop(request_id), completions) for request_id, completions in finished if request_id in member.owed]
 
+    def _why(self, index: int, error: BaseException) -> str:
+        """Why an actor is gone, for a log. Raises EngineError if its constructor raised: it would do so again."""
+        if constructor_failed(error):
+            raise EngineError(f"engine {index} could not start: {last_words(error)}") from error
+        return WHY_DEAD
+
     def _restart(self, index: int, why: str) -> None:
+        """Start an engine again, with the weights last pushed and the groups it owed; again if it dies in that, a few times."""
         member = self._members[index]
-        if member.restarts >= _RESTARTS:
-            raise EngineError(
-                f"engine {index} died {_RESTARTS + 1} times in a row ({why}): look at its memory use and at engine.vllm in the recipe"
-            )
-        ray.kill(member.actor)
-        log.warning("engine %d died (%s); it is started again and goes on with the %d groups it owed", index, why, len(member.owed))
-        self.restarts += 1
-        member.restarts += 1
-        member.actor, member.call, member.queue = self._start(index), None, list(member.owed.values())
-        if self._weights is not None:
+        while True:
+            if member.restarts >= _RESTARTS:
+                raise EngineError(
+                    f"engine {index} died {_RESTARTS + 1} times in a row ({why}): look at its memory use and at engine.vllm in the recipe"
+                )
+            ray.kill(member.actor)
+            log.warning("engine %d died (%s); it is started again and goes on with the %d groups it owed", index, why, len(member.owed))
+            self.restarts += 1
+            member.restarts += 1
+            member.actor, member.call, member.queue = self._start(index), None, list(member.owed.values())
+            if self._weights is None:
+                return
             try:
-                confirmed = ray.get(member.actor.load.remote(*self._weights), timeout=600)
+                confirmed = ray.get(member.actor.load.remote(self._weights, self.version), timeout=_START_S)
+                break
+            except ray.exceptions.RayActorError as error:
+                why = self._why(index, error)
             except ray.exceptions.RayError as error:
-                raise EngineError(f"engine {index} could not be started again ({why}): {_last_line(error)}") from error
-            if self._confirmed is not None and confirmed != self._confirmed:
-                raise EngineError(f"engine {index} holds other bytes than version {self.version} after it was started again ({why})")
+                raise EngineError(f"engine {index} could not be started again ({why}): {last_words(error)}") from error
+        if self._confirmed is not None and confirmed != self._confirmed:
+            raise EngineError(f"engine {index} holds other bytes than version {self.version} after it was started again ({why})")
 
     def _all(self, method: str, seconds: float, *args: Any) -> list[Any]:
-        """Call every engine; one that died is started again and asked once more."""
-        answers = []
+        """Call every engine; one that died, in its start too, is started again and asked once more."""
         calls = [getattr(member.actor, method).remote(*args) for member in self._members]
-        for index, call in enumerate(calls):
+        return [self._answer(index, call, method, seconds, args) for index, call in enumerate(calls)]
+
+    def _answer(self, index: int, call: Any, method: str, seconds: float, args: tuple[Any, ...]) -> Any:
+        while True:
             try:
-                answers.append(ray.get(call, timeout=seconds))
-            except ray.exceptions.RayTaskError as error:
-                raise EngineError(f"engine {index} failed in {method}: {_last_line(error)}") from error
+                answer = ray.get(call, timeout=seconds)
+                self._members[index].restarts = 0
+                return answer
+            except ray.exceptions.RayActorError as error:
+                self._restart(index, self._why(index, error))
+                call = getattr(self._members[index].actor, method).remote(*args)
             except ray.exceptions.GetTimeoutError as error:
                 raise EngineError(f"engine {index} did not answer {method} within {seconds:.0f} s") from error
-            except ray.exceptions.RayActorError as error:
-                if method == "process_id":
-                    raise EngineError(f"engine {index} did not start: {_last_line(error)}") from error
-                self._restart(index, WHY_DEAD)
-                try:
-                    answers.append(ray.get(getattr(self._members[index].actor, method).remote(*args), timeout=seconds))
-                except ray.exceptions.RayError as again:
-                    raise EngineError(f"engine {index} died twice in {method}: {_last_line(again)}") from again
-        return answers
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
+            except ray.exceptions.RayError as error:
+                raise EngineError(f"engine {index} failed in {method}: {last_words(error)}") from error

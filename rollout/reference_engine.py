@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 
+from rollout.honesty import moments, rehearse
 from rollout.types import Completion, Request
 from rollout.weights import Packed, check_names, checkpoint_names, digests
 
@@ -60,6 +61,19 @@ class ReferenceEngine:
             logprobs_TV = self._model(ids_T[None]).logits[0, :-1].float().log_softmax(-1)
             scores.append(logprobs_TV.gather(1, ids_T[1:, None])[:, 0].cpu().numpy())
         return scores
+
+    @torch.inference_mode()
+    def moments(self, sequences: Sequence[Sequence[int]], temperature: float) -> list[np.ndarray]:
+        """Of tokens 1.. of each sequence: logprob, and entropy and variance of its distribution, float64 [3, len - 1], nats."""
+        found = []
+        for ids in sequences:
+            logits_TV = self._model(torch.tensor([list(ids)], device=self._device)).logits[0, :-1].float() / temperature
+            found.append(moments(logits_TV.log_softmax(-1).cpu().double().numpy(), np.asarray(ids[1:])))
+        return found
+
+    def rehearse(self, requests: Sequence[Request]) -> list[tuple[list[int], np.ndarray, np.ndarray]]:
+        """See rollout/honesty."""
+        return rehearse(self, requests)
 
     def process_id(self) -> int:
         """The operating system's id of the process, for people and fault tests."""

@@ -124,7 +124,7 @@ class Scorer:
     def _reward(self, group: Group, budget: Budget) -> None:
         tokens_G = np.array([rollout.tokens for rollout in group.rollouts])
         right_G = np.array([rollout.right for rollout in group.rollouts])
-        finished_G = np.array([rollout.completion.finish == "stop" for rollout in group.rollouts])
+        finished_G = np.array([not rollout.completion.cut for rollout in group.rollouts])
         limit = group_limit(budget, tokens_G, right_G, finished_G)
         terms = rewards(
             self.terms,

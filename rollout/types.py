@@ -52,7 +52,7 @@ class Completion:
     Attributes:
         ids: response token ids, int32 [T]; ends with the stop token if finish is "stop".
         logprobs: behaviour logprobs of `ids`, float32 [T], nats, of the distribution sampled from.
-        finish: "stop", "length" or "abort". Never inferred from the length.
+        finish: "stop", "length" or "abort". Never inferred from the length. Whatever did not stop by itself is `cut`.
         versions: policy version that sampled each token, int32 [T].
     """
 
@@ -60,6 +60,11 @@ class Completion:
     logprobs: np.ndarray
     finish: Finish
     versions: np.ndarray
+
+    @property
+    def cut(self) -> bool:
+        """Ended by a limit or an engine, not by the policy: the one question that rewards, masks and metrics ask."""
+        return self.finish != "stop"
 
 
 @dataclass

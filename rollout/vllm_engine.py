@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from rollout.honesty import moments, rehearse
 from rollout.types import Completion, Request
 from rollout.weights import Packed, check_names, checkpoint_names, digests
 
@@ -49,6 +50,7 @@ class VllmEngine:
             skip_tokenizer_init=True,
             dtype={"fp32": "float32", "bf16": "bfloat16"}[dtype],
             max_model_len=max_model_len,
+            max_logprobs=-1,  # a rehearsal asks for whole distributions
             logprobs_mode="processed_logprobs",  # of the distribution sampled from, temperature included
             seed=seed,
             trust_remote_code=False,
@@ -109,6 +111,31 @@ class VllmEngine:
             np.asarray(output.prompt_logprobs.logprobs[-(len(ids) - 1) :], np.float32)
             for output, ids in zip(outputs, sequences, strict=True)
         ]
+
+    def moments(self, sequences: Sequence[Sequence[int]], temperature: float) -> list[np.ndarray]:
+        """Of tokens 1.. of each sequence: logprob, and entropy and variance of its distribution, float64 [3, len - 1], nats.
+
+        vLLM hands out whole distributions of prompts only, number by number: for small batches.
+        """
+        from vllm import SamplingParams
+
+        params = SamplingParams(max_tokens=1, prompt_logprobs=-1, detokenize=False, flat_logprobs=True)
+        outputs = self._llm.generate([{"prompt_token_ids": list(ids)} for ids in sequences], params, use_tqdm=False)
+        found = []
+        for output, ids in zip(outputs, sequences, strict=True):
+            flat = output.prompt_logprobs
+            own_TK, logp_TK = (
+                np.asarray(values[flat.start_indices[1] :]).reshape(len(ids) - 1, -1) for values in (flat.token_ids, flat.logprobs)
+            )  # the token itself, then all from the likeliest on
+            logp_TV = np.full((len(ids) - 1, int(own_TK.max()) + 1), -np.inf)
+            np.put_along_axis(logp_TV, own_TK, logp_TK / temperature, axis=1)
+            logp_TV -= np.logaddexp.reduce(logp_TV, axis=1, keepdims=True)
+            found.append(moments(logp_TV, np.asarray(ids[1:])))
+        return found
+
+    def rehearse(self, requests: Sequence[Request]) -> list[tuple[list[int], np.ndarray, np.ndarray]]:
+        """See rollout/honesty."""
+        return rehearse(self, requests)
 
     def process_id(self) -> int:
         """The operating system's id of the process, for people and fault tests."""

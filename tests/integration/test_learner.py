@@ -130,9 +130,9 @@ def test_rows_are_scored_by_the_policy_as_it_is_and_by_the_reference_as_it_was(
     settings = recipe(ranks, zero, 256).model_copy(update={"objective": Objective(kl=Kl(coef=0.1, where="reward"))})
     learner = Learner(settings, checkpoint, "cpu")
     given = rows(0, count=7)
-    first, reference = learner.logprobs(given), learner.reference_logprobs(given)
+    first, reference = {name: found[0] for name, found in learner.moments(given).items()}, learner.reference_logprobs(given)
     learner.update([given], 0)
-    later = learner.logprobs(given)
+    later = {name: found[0] for name, found in learner.moments(given).items()}
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
     for row in given:
         ids = torch.from_numpy(np.concatenate([row.prompt_ids, row.ids]).astype(np.int64))

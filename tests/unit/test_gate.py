@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from recipes.schema import Publish
-from rl.gate import GateError, check_gaps
+from rl.gate import ROWS, GateError, check_gaps, drawn
 from rl.policy import Row, load_policy, padded
 from rollout.reference_engine import ReferenceEngine
 from rollout.types import Problem, Request
@@ -41,12 +41,18 @@ def sampled(engine: ReferenceEngine, seed: int, temperature: float = TEMPERATURE
     ]
 
 
-def learner_logprobs(checkpoint: Path, rows: list[Row]) -> dict[str, np.ndarray]:
+def learner_moments(checkpoint: Path, rows: list[Row]) -> dict[str, np.ndarray]:
     policy = load_policy(checkpoint, torch.float32, TEMPERATURE, 64)
     tensors = padded(rows, "cpu")
     with torch.no_grad():
-        logp_N = policy(tensors["ids"], tensors["predicts"], tensors["targets"], 1)[0].numpy()
-    return {row.id: part for row, part in zip(rows, np.split(logp_N, np.cumsum([len(row.ids) for row in rows])[:-1]), strict=True)}
+        moments_3N = torch.stack(policy(tensors["ids"], tensors["predicts"], tensors["targets"], spread=True)).numpy()
+    ends = np.cumsum([len(row.ids) for row in rows])[:-1]
+    return {row.id: part for row, part in zip(rows, np.split(moments_3N, ends, axis=1), strict=True)}
+
+
+def certain(logp: np.ndarray) -> np.ndarray:
+    """Moments of tokens that come as often as their logprobs say."""
+    return np.stack([logp, -logp, np.ones_like(logp)])
 
 
 def engine(checkpoint: Path) -> ReferenceEngine:
@@ -89,14 +95,14 @@ def one_stale_layer(checkpoint: Path) -> list[Row]:
 def test_p08_a_faulty_engine_trips_the_gate(checkpoint: Path, fault):
     rows = fault(checkpoint)
     with pytest.raises(GateError, match=r"publish\.tolerance"):
-        check_gaps(rows, learner_logprobs(checkpoint, rows), TOLERANCE)
+        check_gaps(rows, learner_moments(checkpoint, rows), TOLERANCE)
 
 
 def test_p08_a_clean_engine_never_trips_it_in_200_runs(checkpoint: Path):
     clean, rows = engine(checkpoint), []
     for seed in range(200):
         rows.append(sampled(clean, seed, tokens=6))
-    found = learner_logprobs(checkpoint, [row for run in rows for row in run])
+    found = learner_moments(checkpoint, [row for run in rows for row in run])
     for run in rows:
         assert check_gaps(run, found, TOLERANCE)["gate/mean"] < TOLERANCE / 10
 
@@ -110,8 +116,8 @@ def test_gaps_are_reported_by_position_and_one_bad_stretch_is_enough():
     learner = np.full(300, -1.0, np.float32)
     learner[280:] -= 0.01  # 20 of 300 tokens: a mean of 7e-4 hides them
     with pytest.raises(GateError, match="gate/from_256"):
-        check_gaps([long], {"a": learner}, 1e-3)
-    metrics = check_gaps([long, row("b", [-1.0])], {"a": learner, "b": np.array([-1.1], np.float32)}, 0.1)
+        check_gaps([long], {"a": certain(learner)}, 1e-3)
+    metrics = check_gaps([long, row("b", [-1.0])], {"a": certain(learner), "b": certain(np.array([-1.1], np.float32))}, 0.1)
     assert metrics["gate/from_256"] == pytest.approx(20 * 0.01 / 44, rel=1e-3)
     assert metrics["gate/from_64"] == 0 and metrics["gate/from_0"] == pytest.approx(0.1 / 65, rel=1e-3)
     assert metrics["gate/mean"] == pytest.approx(0.3 / 301, rel=1e-3) and metrics["gate/p99"] == pytest.approx(0.01, rel=1e-3)
@@ -122,12 +128,20 @@ def test_a_handful_of_tokens_at_a_far_position_is_no_mean():
     far = row("a", [-1.0] * 266)
     learner = np.full(266, -1.0, np.float32)
     learner[256:] -= 0.01
-    assert "gate/from_256" not in check_gaps([far], {"a": learner}, 1e-3)
+    assert "gate/from_256" not in check_gaps([far], {"a": certain(learner)}, 1e-3)
 
 
 def test_a_gap_that_is_no_number_trips_the_gate_and_nothing_sampled_does_not():
     with pytest.raises(GateError, match="rollout b: the learner's logprob of token 1 is nan"):
-        check_gaps([row("a", [-1.0]), row("b", [-1.0, -2.0])], {"a": np.array([-1.0]), "b": np.array([-1.0, np.nan])}, 1.0)
+        check_gaps(
+            [row("a", [-1.0]), row("b", [-1.0, -2.0])], {"a": certain(np.array([-1.0])), "b": certain(np.array([-1.0, np.nan]))}, 1.0
+        )
     with pytest.raises(GateError, match="gate/mean nan"):
-        check_gaps([row("a", [np.nan])], {"a": np.array([-1.0])}, 1.0)
+        check_gaps([row("a", [np.nan])], {"a": certain(np.array([-1.0]))}, 1.0)
     assert check_gaps([], {}, 1e-3) == {}
+
+
+def test_the_gate_asks_for_64_rows_and_the_same_ones_in_any_order():
+    rows = [row(f"{(7 * index) % 100:02d}", [-1.0]) for index in range(100)]
+    assert [one.id for one in drawn(rows)] == [f"{index:02d}" for index in range(ROWS)] == [one.id for one in drawn(rows[::-1])]
+    assert drawn(rows[:3]) == sorted(rows[:3], key=lambda one: one.id)

@@ -73,7 +73,7 @@ def test_p08_the_gate_is_asked_before_the_first_update_even_if_that_step_trains_
 
     def off(self: ReferenceEngine, request):
         completions = sample(self, request)
-        for completion in completions:
+        for completion in completions if not request.id.startswith("rehearsal") else ():
             completion.logprobs[:] += 1.0
         return completions
 
@@ -153,8 +153,8 @@ def test_a_logprob_that_is_nan_is_named_or_left_out_also_where_the_gate_looks(
 
     def spoiled(self: ReferenceEngine, request):
         completions = sample(self, request)
-        calls.append(request.id)
-        if len(calls) == 1:
+        calls.extend([] if request.id.startswith("rehearsal") else [request.id])
+        if calls == [request.id]:
             completions[0].logprobs[0] = np.nan
         return completions
 

@@ -388,3 +388,25 @@ def test_a_plan_takes_seconds_and_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=30, capture_output=True, text=True)
     assert "optimiser updates" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("engine.vllm.speculative_config={method: ngram, num_speculative_tokens: 3}", "vLLM's CPU build samples from another distribution"),
+        ("engine.vllm.tensor_parallel_size=2", "tensor_parallel_size: 2: trained weights reach engines of one process only"),
+        ("engine.vllm.pipeline_parallel_size=2", "pipeline_parallel_size: 2: trained weights reach"),
+    ],
+)
+def test_options_of_vllm_that_cannot_serve_are_refused_by_name(words: str, said: str):
+    assert any(said in line for line in blockers(LAPTOP, "quickstart", None, words))
+    assert not any(said in line for line in blockers(LAPTOP, "quickstart", None, words, "engine.kind=reference"))
+    alone = blockers(replace(NODE, build="cuda"), "dler", "node8", words, "stages=[eval]")
+    assert not any(said in line for line in alone)  # several workers, and speculation on a GPU, are for an evaluation to use
+
+
+def test_a_push_that_the_object_store_cannot_hold_is_refused():
+    small = replace(NODE, memory=60 * GB)
+    words = blockers(small, "dler", "node8", "model.path=deepseek-ai/DeepSeek-R1-Distill-Qwen-7B")
+    assert any("a push of 15 GB does not fit the object store, which takes 15 GB of the 60 GB that are free" in line for line in words)
+    assert not any("object store" in line for line in blockers(NODE, "dler", "node8", "model.path=deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"))

@@ -1,0 +1,110 @@
+"""Whether tokens were drawn from the probabilities that are said of them.
+
+Claim: for an honest sampler the surprise of a token, -logp, has the entropy of its distribution as its mean, whatever came before. So the
+sum of surprise minus entropy over all tokens is a martingale of mean 0 whose variance is the sum of the variances of logp, and their ratio
+is a standard score. Engines whose logprobs are right and whose choices are not (a broken speculation, say) fail by hundreds of them.
+The variance is the distribution's own, not the sample's: where a model is nearly sure, the rare token that makes the variance seldom comes.
+An engine is asked at its start to sample a small batch and to score it itself (`rehearse`, `check_rehearsal`): an evaluation, where no learner
+stands beside it, is protected as well.
+Simplification: the full distribution at one temperature. Truncated sampling (top_p, top_k) draws from another one and is not asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rollout.types import Problem, Request
+
+TOLERANCE = {"fp32": 1e-3, "bf16": 0.05}  # mean gap, nats, between two ways of computing a logprob in that precision
+LARGEST_Z = 6.0  # an honest sampler exceeds it once in 10^8 looks
+_CONTEXT, _SAMPLED, _ENTRIES = 16, 32, 8_000_000  # of a rehearsal: tokens of a prompt, tokens behind it, logprobs of both in all
+_FEWEST = 100  # tokens; fewer are no normal distribution
+_FLOOR = 0.1  # of the tolerance on logprobs: a mean so small is their noise, however many tokens show it
+
+
+def surprise(logp_N: np.ndarray, entropy_N: np.ndarray, variance_N: np.ndarray) -> tuple[float, float]:
+    """Mean of -logp - entropy, nats, and its standard score; 0 where every distribution is certain.
+
+    Args:
+        logp_N, entropy_N, variance_N: of each sampled token: its logprob, and entropy and variance of the logprob of the distribution that
+            it is said to be drawn from, nats.
+    """
+    excess_N = -logp_N.astype(np.float64) - entropy_N
+    spread = float(np.sqrt(np.maximum(variance_N.astype(np.float64), 0.0).sum()))
+    mean = float(excess_N.mean())
+    if spread == 0:
+        return mean, 0.0 if abs(mean) < 1e-6 else float("inf") * np.sign(mean)
+    return mean, float(excess_N.sum() / spread)
+
+
+def dishonest(mean: float, z: float, tokens: int, tolerance: float) -> str:
+    """What is wrong with a sampler of such `surprise`, as a sentence; "" if nothing is.
+
+    Args:
+        tolerance: of logprobs, nats.
+    """
+    if tokens < _FEWEST or (abs(z) <= LARGEST_Z and np.isfinite(mean)) or abs(mean) <= _FLOOR * tolerance:
+        return ""
+    return (
+        f"the tokens were not drawn from the probabilities that belong to them: their surprise is {abs(mean):.2g} nats a token "
+        f"{'above' if mean > 0 else 'below'} the entropy (z {z:.0f}, {tokens} tokens). The engine samples from another distribution "
+        "(speculation, another temperature, a truncation): look at engine.vllm"
+    )
+
+
+def moments(logp_NV: np.ndarray, ids_N: np.ndarray) -> np.ndarray:
+    """Logprob of each token, and entropy and variance of its distribution, float64 [3, N], from all logprobs [N, V]; nats."""
+    p_NV = np.exp(logp_NV)
+    finite_NV = np.where(p_NV > 0, logp_NV, 0.0)
+    entropy_N = -(p_NV * finite_NV).sum(axis=1)
+    variance_N = (p_NV * (finite_NV + entropy_N[:, None]) ** 2).sum(axis=1)
+    return np.stack([logp_NV[np.arange(len(ids_N)), ids_N], entropy_N, variance_N])
+
+
+def rehearsal(prompts: Sequence[Sequence[int]], vocabulary: int, temperature: float, seed: int) -> list[Request]:
+    """Requests of the small batch that an engine samples at its start, from the ends of these prompts; fewer, the larger the vocabulary."""
+    ends = list(dict.fromkeys(tuple(prompt[-_CONTEXT:]) for prompt in prompts if len(prompt)))
+    wanted = max(1, min(64, _ENTRIES // (vocabulary * (_CONTEXT + _SAMPLED))))
+    chosen = ends[:wanted]
+    each = max(1, wanted // len(chosen))
+    return [
+        Request(f"rehearsal-{index}", Problem(f"rehearsal-{index}", "", ""), end, each, _SAMPLED, temperature, 1.0, seed + index)
+        for index, end in enumerate(chosen)
+    ]
+
+
+def rehearse(engine: Any, requests: Sequence[Request]) -> list[tuple[list[int], np.ndarray, np.ndarray]]:
+    """Let an engine sample the requests and score what it sampled.
+
+    Returns:
+        For each sample: the sequence (prompt and response), the logprobs reported while sampling [T], and `Engine.moments` of them [3, T].
+    """
+    groups = dict(engine.advance(requests, 1.0))
+    while len(groups) < len(requests):
+        groups |= engine.advance([], 1.0)
+    samples = [(request, completion) for request in requests for completion in groups[request.id]]
+    sequences = [[*request.prompt_ids, *completion.ids.tolist()] for request, completion in samples]
+    scored = engine.moments(sequences, requests[0].temperature)
+    return [
+        (ids, completion.logprobs, moments_3T[:, len(request.prompt_ids) - 1 :])
+        for ids, (request, completion), moments_3T in zip(sequences, samples, scored, strict=True)
+    ]
+
+
+def check_rehearsal(samples: Sequence[tuple[list[int], np.ndarray, np.ndarray]], tolerance: float) -> str:
+    """What is wrong with an engine that sampled and scored so (`rehearse`), as a sentence; "" if nothing is."""
+    reported_N = np.concatenate([logp for _, logp, _ in samples])
+    logp_N, entropy_N, variance_N = np.concatenate([moments_3T for *_, moments_3T in samples], axis=1)
+    if not (np.isfinite(reported_N).all() and np.isfinite(logp_N).all()):
+        bad = int((~np.isfinite(reported_N)).sum())
+        return f"{bad or int((~np.isfinite(logp_N)).sum())} of {len(logp_N)} sampled tokens have a logprob that is no number"
+    gap = float(np.abs(reported_N - logp_N).mean())
+    if not gap <= tolerance:
+        return (
+            f"the logprobs it reports while sampling are not those it gives the same tokens afterwards: mean gap {gap:.2g} nats, "
+            f"{tolerance:g} are allowed"
+        )
+    return dishonest(*surprise(logp_N, entropy_N, variance_N), len(logp_N), tolerance)

@@ -1,0 +1,133 @@
+"""The pool on real actors: engines that die while they start, constructors that raise, weights that leave before others come (P26, P27)."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from recipes.schema import Recipe
+from rl.learner import Learner, LearnerError
+from rollout.engine import EngineError, EnginePool
+from rollout.types import Completion, Request
+from rollout.weights import Packed
+
+
+class Small:
+    """An engine that answers at once: a group of one token. It dies in its start until a file says how often it has."""
+
+    def __init__(self, deaths: Path, wanted: int):
+        seen = len(deaths.read_text()) if deaths.exists() else 0
+        if seen < wanted:
+            deaths.write_text("x" * (seen + 1))
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._version = 0
+
+    def advance(self, requests, seconds):
+        return [
+            (request.id, [Completion(np.array([1]), np.zeros(1, np.float32), "stop", np.array([self._version]))]) for request in requests
+        ]
+
+    def load(self, weights, version):
+        self._version = version
+        return {name: packed.digest for name, packed in weights.items()}
+
+    def process_id(self):
+        return os.getpid()
+
+
+class Broken:
+    def __init__(self):
+        raise ValueError("no room for the cache: set engine.vllm.kv_cache_memory_bytes")
+
+    def process_id(self): ...
+
+
+def request(name: str) -> Request:
+    return Request(name, None, (1,), 1, 1, 1.0, 1.0, 0)
+
+
+def packed() -> ray.ObjectRef:
+    return ray.put({"w": Packed(np.zeros(4, np.uint8), "float32", (1,))})
+
+
+@pytest.fixture
+def deadly(ray_session: None, tmp_path: Path):
+    """A pool of one engine that dies in its start so many times."""
+    kind = ray.remote(Small)
+    pools = []
+
+    def make(deaths: int) -> EnginePool:
+        log = tmp_path / f"deaths-{len(pools)}"
+        pools.append(EnginePool(lambda index: kind.options(num_cpus=0).remote(log, deaths), 1))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.stop()
+
+
+def test_an_engine_killed_while_starting_is_started_again_and_not_for_ever(deadly):
+    pool = deadly(2)
+    [process] = pool.wait_ready(60)
+    assert pool.restarts == 2 and process != os.getpid()
+    with pytest.raises(EngineError, match=r"engine 0 died 4 times in a row \(killed by the system"):
+        deadly(99).wait_ready(60)
+
+
+def test_an_engine_whose_constructor_raises_says_what_it_said_and_is_not_started_again(ray_session: None):
+    pool = EnginePool(lambda index: ray.remote(Broken).options(num_cpus=0).remote(), 1)
+    with pytest.raises(EngineError, match=r"engine 0 could not start: ValueError: no room for the cache: set engine\.vllm"):
+        pool.wait_ready(60)
+    assert pool.restarts == 0
+
+
+def test_an_engine_that_dies_between_two_pushes_waits_for_the_next_weights(deadly):
+    pool = deadly(0)
+    assert pool.push(packed(), 1) == [{"w": 558161692}]  # CRC-32 of four zero bytes
+    pool.release()
+    [process] = pool.wait_ready(60)
+    os.kill(process, signal.SIGKILL)
+    pool.push(packed(), 2)
+    assert (pool.restarts, pool.version) == (1, 2)
+    pool.submit([request("a")])
+    [(sent, [completion])] = pool.ready()
+    assert sent.id == "a" and completion.versions.tolist() == [2]
+
+
+def test_the_next_slice_is_under_way_when_groups_are_handed_out(deadly):
+    pool = deadly(0)
+    pool.wait_ready(60)
+    pool.submit([request("a")])
+    member = pool._members[0]
+    member.owed["b"] = request("b")  # owed, and in no call yet: as if it were still being sampled
+    assert [sent.id for sent, _ in pool.ready()] == ["a"]
+    assert member.call is not None and pool.outstanding == 1
+    pool._members[0].owed.clear()
+
+
+def test_a_rank_whose_constructor_fails_says_what_it_said(ray_session: None, tmp_path: Path):
+    learner = Learner(Recipe(), tmp_path / "gone", "cpu")
+    with pytest.raises(LearnerError, match=r"learner rank 0 could not start: .*gone"):
+        learner.wait_ready(120)
+
+
+def test_every_micro_batch_has_a_deadline_of_its_own_and_an_update_none(ray_session: None, tiny_checkpoint: Path, monkeypatch):
+    from rl import learner as module
+    from tests.integration.test_learner import recipe, rows
+
+    learner = Learner(recipe(1, 0, 64), tiny_checkpoint, "cpu")
+    [process] = learner.wait_ready()
+    given = rows(0, count=24)
+    learner.update([given], 0)
+    monkeypatch.setattr(module, "_PASS_S", 1.0)
+    assert learner.update([given] * 30, 1)["updates/skipped"] == 0  # takes longer in all than any of its passes may
+    os.kill(process, signal.SIGSTOP)
+    with pytest.raises(LearnerError, match=r"rank 0 of 1 did not finish (begin|update \(micro-batch 1\)) within 1 s"):
+        learner.update([given], 2)
+    os.kill(process, signal.SIGKILL)
+    learner.stop()
