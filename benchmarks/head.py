@@ -1,6 +1,6 @@
 """The output head at a real vocabulary: seconds and peak bytes of a pass, before and now.
 
-    python benchmarks/head.py [--tokens 512] [--chunk 128] [--rounds 3] [--vocabulary 151936] [--width 1536] [--json head.json]
+    python benchmarks/head.py [--tokens 1024] [--chunk 128] [--rounds 3] [--vocabulary 151936] [--width 1536] [--json head.json]
 
 before: each piece under torch's checkpoint, log-softmax and entropy by autograd, the entropy in no loss: its graph keeps the
 recomputed pieces alive. before, entropy used: the same with a bonus, whose backward pass lets them go.
@@ -72,7 +72,7 @@ def one_pass(way: str, tokens: int, chunk: int, vocabulary: int, width: int) -> 
 
 def main() -> None:
     options = parser(__doc__, rounds=3)
-    options.add_argument("--tokens", type=int, default=512, help="of the micro-batch (default 512)")
+    options.add_argument("--tokens", type=int, default=1024, help="of the micro-batch (default 1,024)")
     options.add_argument("--chunk", type=int, default=128, help="tokens of a piece (default 128)")
     options.add_argument("--vocabulary", type=int, default=151_936, help="(default 151,936, Qwen's)")
     options.add_argument("--width", type=int, default=1536, help="(default 1,536, that of 1.5B models)")
