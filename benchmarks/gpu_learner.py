@@ -47,7 +47,7 @@ from rl.policy import Policy, Row, padded
 SHAPES: dict[str, Shape] = {
     "qwen3-0.6b": Shape(28, 1024, 16, 8, 128, 3072, 151936, True, 131072),
     "r1-distill-1.5b": Shape(28, 1536, 12, 2, 128, 8960, 151936, False, 131072),
-    "toy": Shape(2, 64, 4, 2, 16, 128, 512, True, 4096),
+    "toy": Shape(2, 64, 4, 2, 32, 128, 512, True, 4096),
 }
 ARCHITECTURES = {"qwen3-0.6b": "qwen3", "r1-distill-1.5b": "qwen2", "toy": "qwen3"}
 PEAKS = {"B200": 2250, "H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "A10": 125, "4090": 165}  # TFLOP/s

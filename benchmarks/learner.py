@@ -11,8 +11,8 @@ learner with KL: the same with the recipe's penalty, for information: its refere
 side does not have.
 bare: the transformers model, logits, logprobs, `backward()`; no optimiser, timed inside its actor.
 
-It does not show large vocabularies (the tiny task's is so small that our second pass through the head is nearly free), gradient
-checkpointing, several ranks, bf16 or a GPU.
+It does not show large vocabularies (benchmarks/head.py), several ranks, bf16, gradient checkpointing or a GPU
+(benchmarks/gpu_learner.py).
 """
 
 from __future__ import annotations

@@ -54,9 +54,9 @@ def test_shapes_are_those_of_the_models(name: str):
 
 
 def test_flop_per_token_by_hand():
-    # two layers of 64 x (4 + 2) x 16 x 2 attention and 3 x 64 x 128 feed-forward weights and 128 of norms, a head of 512 x 64, a last norm
-    matrices = 2 * (12_288 + 24_576 + 128) + 32_768 + 64
-    assert gpu_learner.flop_per_token(gpu_learner.SHAPES["toy"], 100, 6) == 6 * matrices + 6 * 2 * 4 * 16 * 100
+    # two layers of 64 x (4 + 2) x 32 x 2 attention and 3 x 64 x 128 feed-forward weights and 128 of norms, a head of 512 x 64, a last norm
+    matrices = 2 * (24_576 + 24_576 + 128) + 32_768 + 64
+    assert gpu_learner.flop_per_token(gpu_learner.SHAPES["toy"], 100, 6) == 6 * matrices + 6 * 2 * 4 * 32 * 100
 
 
 def test_a_toy_step_is_the_step_of_adamw_on_float32_weights():
