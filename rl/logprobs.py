@@ -113,7 +113,7 @@ class _Scores(torch.autograd.Function):
             slope_nV = slope_nV.to(hidden_NH.dtype)
             hidden_slope_NH[piece] = _product(slope_nV, weight_VH).to(hidden_NH.dtype)
             if weight_slope_VH is not None:
-                weight_slope_VH += _product(slope_nV.t(), hidden_NH[piece])
+                _add_product(weight_slope_VH, slope_nV.t(), hidden_NH[piece])
             slope_nV = None
         return hidden_slope_NH, weight_slope_VH, bias_slope_V, None, None, None, None
 
@@ -144,6 +144,14 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
     if left.is_cuda and left.dtype != wide:
         return torch.mm(left, right, out_dtype=wide)
     return left.to(wide) @ right.to(wide)
+
+
+def _add_product(sums: Tensor, left: Tensor, right: Tensor) -> None:
+    """`sums` plus the product, in place; operands and sums as in `_product`."""
+    if left.is_cuda and left.dtype != sums.dtype:
+        torch.addmm(sums, left, right, out_dtype=sums.dtype, out=sums)
+    else:
+        sums.addmm_(left.to(sums.dtype), right.to(sums.dtype))
 
 
 def _wide(tensor: Tensor) -> torch.dtype:

@@ -111,7 +111,9 @@ def load_policy(checkpoint: Path, dtype: torch.dtype, temperature: float, chunk:
     model.eval()  # no dropout: a ratio of 1 must be 1
     ids = torch.arange(4)[None] % model.config.vocab_size
     with torch.no_grad():
-        whole, parts = model(ids).logits, model.get_output_embeddings()(model.base_model(ids, use_cache=False).last_hidden_state)
+        head = model.get_output_embeddings()
+        whole = model(ids).logits
+        parts = nn.functional.linear(model.base_model(ids, use_cache=False).last_hidden_state, head.weight, head.bias)
     if not torch.allclose(whole, parts, atol=1e-3, rtol=1e-2):
         raise ValueError(
             f"{checkpoint}: {type(model).__name__} changes its logits behind the output head; this architecture is not supported"
