@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from transformers import AutoModelForCausalLM
 
 import rl.learner
 from recipes.schema import Recipe
+from rl import deepspeed_config
 from rl.algorithm import prepare
 from rl.learner import Learner, LearnerRank
 from rl.policy import Row
@@ -95,7 +97,14 @@ def test_p01_the_learner_agrees_with_the_referee(
 
 
 class OpenRank(LearnerRank):
-    """A rank that shows the gradient of its first update: AdamW's first moment is a tenth of it."""
+    """A rank that shows the gradient of its first update: AdamW's first moment is a tenth of it.
+
+    Its buckets are smaller than weight matrices, as real ones are than an embedding.
+    """
+
+    def __init__(self, *arguments: Any):
+        deepspeed_config._SHARDING["reduce_bucket_size"] = 1000
+        super().__init__(*arguments)
 
     def gradient(self) -> torch.Tensor:
         from deepspeed.utils import safe_get_full_optimizer_state
