@@ -56,7 +56,12 @@ def test_shapes_are_those_of_the_models(name: str):
 def test_flop_per_token_by_hand():
     # two layers of 64 x (4 + 2) x 32 x 2 attention and 3 x 64 x 128 feed-forward weights and 128 of norms, a head of 512 x 64, a last norm
     matrices = 2 * (24_576 + 24_576 + 128) + 32_768 + 64
-    assert gpu_learner.flop_per_token(gpu_learner.SHAPES["toy"], 100, 6) == 6 * matrices + 6 * 2 * 4 * 32 * 100
+    assert gpu_learner.flop_per_token(gpu_learner.SHAPES["toy"], 100) == 6 * matrices + 6 * 2 * 4 * 32 * 100
+
+
+@pytest.mark.parametrize(("tokens", "speed", "mfu"), [(16384, 11_896, 0.111), (65536, 10_150, 0.268)])
+def test_the_references_speed_on_an_h100_gives_the_mfu_it_states(tokens: int, speed: float, mfu: float):
+    assert speed * gpu_learner.flop_per_token(gpu_learner.SHAPES["qwen3-0.6b"], tokens) / 989e12 == pytest.approx(mfu, abs=5e-4)
 
 
 def test_a_toy_step_is_the_step_of_adamw_on_float32_weights():
