@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.gpu_learner import SHAPES
 from tests.gpu import checks
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -42,6 +43,8 @@ def test_attention_is_fused(name: str):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_step_learns(name: str):
+    if torch.cuda.get_device_properties(0).total_memory < 20 * SHAPES[name].parameters:
+        pytest.skip("weights, float32 masters, gradients and moments take 18 bytes a parameter")
     checks.steps_learn(name, "cuda", 2048)
 
 
