@@ -29,7 +29,7 @@ def evaluate(
     seed: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Group]:
-    """Judged groups of `settings.samples` rollouts, one for each problem, in the order of `problems`.
+    """Judged groups, one for each problem, of `settings.samples` rollouts for each row that asks it (sampled, not greedy), in the order of `problems`.
 
     Args:
         progress: called with (problems done, problems).
@@ -39,7 +39,7 @@ def evaluate(
             id=f"eval:{index}:{problem.id}",
             problem=problem,
             prompt_ids=scorer.template.prompt_ids(problem),
-            group_size=settings.samples,
+            group_size=settings.samples * (problem.repeats if settings.temperature > 0 else 1),
             max_tokens=settings.max_tokens,
             temperature=settings.temperature,
             top_p=settings.top_p,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -94,6 +95,15 @@ def reservations(run: Run) -> list[str]:
             f"Sampled tokens were scored again by the learner in {len(gaps)} of {len(run.metrics)} steps: mean gap at most {worst['gate/mean']:.1e} nats, "
             f"99 % of tokens within {worst['gate/p99']:.1e}."
         )
+    overlap = run.path / "overlap.jsonl"
+    if overlap.is_file():
+        shared = [json.loads(line) for line in overlap.read_text(encoding="utf-8").splitlines()]
+        for name in dict.fromkeys(pair["eval"] for pair in shared):
+            rows = [pair["train_row"] for pair in shared if pair["eval"] == name]
+            sentences.append(
+                f"{len(rows)} training rows are also rows of {name} ({', '.join(rows[:3])}{', ...' * (len(rows) > 3)}; all in overlap.jsonl): "
+                "its scores say less of what was learnt."
+            )
     return sentences + run.notes
 
 
@@ -109,7 +119,7 @@ def _about(pair: Pair) -> list[str]:
                 f"accuracy is a lower bound; were all of them right, it would be {words.percent(most)}."
             )
         missing = evaluation["problems"] * evaluation["samples"] - sum(row["samples"] for row in evaluation["per_problem"])
-        if missing:
+        if missing > 0:
             sentences.append(f"{at}{missing} samples that were asked for do not exist; their problems count with the samples they have.")
     change = words.changes(pair)
     if change:

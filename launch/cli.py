@@ -82,7 +82,7 @@ def evaluate(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint folder or a Hugging Face hub id.")],
     overrides: Overrides = None,
     data: Annotated[
-        list[str] | None, typer.Option(help="tiny, a JSON-lines file with problem and answer, or hub:owner/name; repeatable.")
+        list[str] | None, typer.Option(help="tiny, a file or folder of problems, or hub:owner/name/config:split; repeatable.")
     ] = None,
     samples: Annotated[Optional[int], typer.Option(min=1, help="Rollouts of a problem.")] = None,  # noqa: UP045
     out_dir: Annotated[Path | None, typer.Option("--out", help="Folder for scores and samples (default: evals/CHECKPOINT here).")] = None,
@@ -131,11 +131,13 @@ def merge(
 
 @app.command()
 def judge(
-    file: Annotated[Path, typer.Argument(help="JSON lines with gold and prediction.")],
+    file: Annotated[Path, typer.Argument(help="Golds and predictions: JSON lines, JSON, parquet or CSV.")],
     to: Annotated[Optional[Path], typer.Option("--out", help="Where the judged lines go (default: FILE.judged.jsonl).")] = None,  # noqa: UP045
     workers: Annotated[int, typer.Option(min=1, help="Judging processes.")] = os.cpu_count() or 1,
     wall_s: Annotated[float, typer.Option(help="Seconds a comparison may take.")] = 3.0,
     memory_mb: Annotated[int, typer.Option(min=1, help="Memory a comparison may add to its process.")] = 1024,
+    gold: Annotated[Optional[str], typer.Option(help="Path of the gold, e.g. doc.answer (default: recognised).")] = None,  # noqa: UP045
+    prediction: Annotated[Optional[str], typer.Option(help="Path of the prediction or samples, e.g. resps[0][0].")] = None,  # noqa: UP045
     boxed: Annotated[bool, typer.Option("--boxed", help="Only boxed answers count.")] = False,
 ) -> None:
     """Grade (gold, prediction) lines in parallel; writes verdict, reason, extracted answer and seconds."""
@@ -148,7 +150,7 @@ def judge(
         with Progress(console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("judging", total=None)
             counts = judge_file(
-                file, target, workers=workers, wall_s=wall_s, memory_mb=memory_mb, bare=not boxed,
+                file, target, workers=workers, wall_s=wall_s, memory_mb=memory_mb, bare=not boxed, gold=gold, prediction=prediction,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )  # fmt: skip
         out.print(f"{target}: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()), highlight=False)

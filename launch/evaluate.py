@@ -35,7 +35,7 @@ def evaluate_checkpoint(checkpoint: str, overrides: list[str], folder: Path | No
     from rollout.template import load_template
 
     target = folder or Path("evals") / checkpoint.strip("./~").replace("/", "-")
-    for name in file_names(recipe.eval.data):
+    for name in file_names([one.source for one in recipe.held_out_sets]):
         if (target / f"{name}.json").exists() and not overwrite:
             raise FileExistsError(
                 f"{target / name}.json holds earlier results: replace them (--overwrite) or choose another folder (--out)"
@@ -51,6 +51,8 @@ def evaluate_checkpoint(checkpoint: str, overrides: list[str], folder: Path | No
             rehearsed(made, pool, template, [template.prompt_ids(problem) for problem in parts[0].problems[:16]])
             for part, name in zip(parts, file_names([part.name for part in parts]), strict=True):
                 with Progress(part.name, len(part.problems)) as progress:
+                    for words in part.said:
+                        progress.message(words)
                     list_left_out(progress, target / f"{name}.left_out.jsonl", part.name, part.left_out)
                     progress.phase("evaluate")
                     groups = evaluate(pool, Scorer(judge, template), part.problems, recipe.eval, recipe.seed, progress.count)

@@ -19,6 +19,7 @@ def explain(plan: Plan) -> str:
         lines += _rl_words(plan)
     if evaluates(recipe):
         lines += [f"eval     {_eval_words(recipe)}"]
+    lines += [f"data     {line}" for line in plan.data]
     lines += ["", *_actor_words(plan), ""]
     lines += [f"warning  {line}" for line in plan.warnings]
     lines += [f"BLOCKED  {line}" for line in plan.blockers] or ["This machine can run it, as far as can be told without starting it."]
@@ -71,7 +72,7 @@ def _eval_words(recipe: Recipe) -> str:
     when = "before and after training" if "rl" in recipe.stages else "once"
     when += f", and every {settings.every} steps" if settings.every else ""
     samples = f"{settings.samples} samples of at most {settings.max_tokens:,} tokens at T {settings.temperature:g}"
-    return f"{problems} of {', '.join(settings.data)} x {samples}, {when}"
+    return f"{problems} of {', '.join(one.source for one in recipe.held_out_sets)} x {samples}, {when}"
 
 
 def _actor_words(plan: Plan) -> list[str]:

@@ -38,10 +38,10 @@ from launch.memory import (
     size,
     tiny_shape,
 )
+from launch.plan_data import plan_data
 from recipes.loader import on_device
-from recipes.schema import FunctionTerm, Recipe
+from recipes.schema import DataSet, FunctionTerm, Recipe
 from rewards.functions import sample, scores
-from rollout import tiny_task
 
 _ASSUMED_GPU = 80 * GB  # of a machine without a GPU, so that a plan made there still says what a recipe would take
 _BUILDS = {"cpu": "CPU", "cuda": "CUDA"}
@@ -103,6 +103,7 @@ class Plan:
         shape: architecture numbers; None if they are not known before a download.
         blockers: why it cannot run here, one sentence each.
         warnings: what will run, but hardly as meant.
+        data: what was recognised in the data.
     """
 
     recipe: Recipe
@@ -115,6 +116,7 @@ class Plan:
     shared: bool = False
     blockers: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    data: list[str] = field(default_factory=list)
 
 
 def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
@@ -134,15 +136,16 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
         part = floor(1e4 / sum(actor.count for actor in actors if actor.gpus)) / 1e4  # Ray counts in ten-thousandths
         actors = [replace(actor, gpus=part if actor.gpus else 0) for actor in actors]
     result = Plan(recipe, machine, device, shape, work, actors, options, shared)
+    data = plan_data(recipe, "rl" in recipe.stages, evaluates(recipe))
     checks = (
         _length_blockers(result),
         _engine_blockers(result),
-        _data_blockers(recipe),
+        data.blockers,
         _package_blockers(result),
         _resource_blockers(result),
     )
     blockers = [*filter(None, [missing]), *chain.from_iterable(checks)]
-    return replace(result, blockers=blockers, warnings=list(_warnings(result)))
+    return replace(result, blockers=blockers, warnings=[*_warnings(result), *data.warnings], data=data.said)
 
 
 def check_runnable(plan: Plan) -> None:
@@ -243,25 +246,6 @@ def _length_blockers(plan: Plan) -> Iterator[str]:
                 f"data.max_prompt_tokens {prompt} + {key} {tokens} = {prompt + tokens} is more than the {shape.max_positions} tokens "
                 f"that {recipe.model.path} can take; lower either"
             )
-
-
-def _data_blockers(recipe: Recipe) -> Iterator[str]:
-    sources = [("data.train", recipe.data.train)] if "rl" in recipe.stages else []
-    sources += [("eval.data", name) for name in recipe.eval.data] if evaluates(recipe) else []
-    if evaluates(recipe) and not recipe.eval.data:
-        yield "eval.data: empty, so the eval stage has nothing to do; name `tiny`, a JSON-lines file or hub:owner/name"
-    held_out = tiny_task.HELD_OUT_PER_FAMILY * len(recipe.tiny.families)
-    if evaluates(recipe) and "tiny" in recipe.eval.data and recipe.eval.problems > held_out:
-        yield f"eval.problems: {recipe.eval.problems} is more than the {held_out} held-out problems of {', '.join(recipe.tiny.families)}"
-    for key, name in sources:
-        if name != "tiny" and recipe.model.path == "tiny":
-            yield f"{key}: {name} is not for the tiny reasoner, which knows only the words of its own problems; set {key} or model.path"
-        elif name.startswith("hub:"):
-            if not _HUB_ID.fullmatch(name.removeprefix("hub:").partition(":")[0]):
-                yield f"{key}: {name} is no hub set; write hub:owner/name or hub:owner/name:split"
-        elif name != "tiny" and not Path(name).is_file():
-            what = "no such file" if "/" in name or name.endswith((".jsonl", ".json")) else "unknown source"
-            yield f"{key}: {name}: {what}; sources are `tiny`, a JSON-lines file, or hub:owner/name"
 
 
 def _package_blockers(plan: Plan) -> Iterator[str]:
@@ -396,7 +380,7 @@ def _idle(recipe: Recipe) -> Iterator[str]:
     conditions = [
         ("model.revision", here, f"{recipe.model.path} is no hub id"),
         ("tiny.layers tiny.width tiny.recheck tiny.rederive tiny.slip sft.steps sft.batch sft.lr", not tiny, "model.path is not tiny"),
-        ("data.split", trains and (not recipe.data.train.startswith("hub:") or recipe.data.train.count(":") > 1), f"data.train is {recipe.data.train}"),
+        ("data.split", trains and not any(map(_takes_split, recipe.data.sets)), f"data.train is {recipe.data.train}"),
         ("budget.cut_penalty", trains and recipe.budget.cut != "penalise", f"budget.cut is {recipe.budget.cut}"),
         ("advantage.ddof", trains and recipe.advantage.scale == "none", "advantage.scale is none"),
         ("objective.kl.estimator objective.kl.where", trains and not objective.kl.coef, "objective.kl.coef is 0"),
@@ -406,7 +390,7 @@ def _idle(recipe: Recipe) -> Iterator[str]:
         ("engine.vllm", recipe.engine.kind == "reference", "engine.kind is reference"),
         ("sampler.max_refills", trains and recipe.sampler.keep_groups == "all", "sampler.keep_groups is all, so no prompt is replaced"),
         ("eval.top_p", recipe.eval.temperature == 0, "eval.temperature is 0"),
-        ("data.problem data.answer", {*([recipe.data.train] if trains else []), *recipe.eval.data} <= {"tiny"}, "no data come from files or the hub"),
+        ("data.problem data.answer", {one.source for one in [*(recipe.data.sets if trains else []), *recipe.held_out_sets]} <= {"tiny"}, "no data come from files or the hub"),
         ("judge.over_limit", trains and recipe.judge.not_judged_limit == 1, "judge.not_judged_limit is 1"),
     ]  # fmt: skip
     standard = Recipe()
@@ -419,6 +403,11 @@ def _idle(recipe: Recipe) -> Iterator[str]:
         yield f"select.keep: {recipe.select.keep} is sampler.group_size, so every rollout trains"
     if trains and recipe.learner.warmup_steps > recipe.train.steps:
         yield f"learner.warmup_steps: {recipe.learner.warmup_steps} is more than train.steps {recipe.train.steps}: learner.lr is never reached"
+
+
+def _takes_split(one: DataSet) -> bool:
+    """Whether a set leaves its split to data.split: a hub set without one, or a folder."""
+    return one.source.count(":") == 1 if one.source.startswith("hub:") else Path(one.source).expanduser().is_dir()
 
 
 def _method_warnings(recipe: Recipe) -> Iterator[str]:

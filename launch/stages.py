@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from rollout.engine import EnginePool
 from rollout.honesty import TOLERANCE, rehearsal
 from rollout.reference_engine import ReferenceEngine
 from rollout.scorer import Scorer
-from rollout.sources import DataError, heldout_problems, training_source
+from rollout.sources import DataError, Source, heldout_problems, overlaps, training_source
 from rollout.template import Template, load_template
 from rollout.types import Problem
 from rollout.vllm_engine import VllmEngine, engine_environment
@@ -47,11 +47,12 @@ from rollout.vllm_engine import VllmEngine, engine_environment
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Problems of one evaluation source, and the rows that cannot be used."""
+    """Problems of one evaluation source, the rows that cannot be used, and what there is to say of it."""
 
     name: str
     problems: list[Problem]
     left_out: list[tuple[str, str]]
+    said: list[str] = field(default_factory=list)
 
 
 def cache_folder() -> Path:
@@ -77,11 +78,15 @@ def run_recipe(recipe: Recipe, runs_dir: Path, resume: bool = False, overwrite: 
         made = planned_with(start, made)
         template = load_template(start, recipe.data.instruction)
         heldout = [fitting(part, template, recipe.data.max_prompt_tokens) for part in heldout]
+        some_fit(source, template, recipe.data.max_prompt_tokens)
         with (
             Run.create(recipe, runs_dir, resume, overwrite, template.digest) as run,
             Progress(recipe.name, recipe.train.steps, checkpoint.metadata(run.checkpoint)["step"] if run.checkpoint else 0) as progress,
         ):
+            for words in [*source.said, *(words for part in heldout for words in part.said)]:
+                progress.message(words)
             list_left_out(progress, run.folder / "left_out" / "train.jsonl", source.name, source.left_out)
+            list_overlap(progress, run.folder / "overlap.jsonl", source, heldout)
             for part, name in zip(heldout, file_names([part.name for part in heldout]), strict=True):
                 list_left_out(progress, run.folder / "left_out" / f"eval-{name}.jsonl", part.name, part.left_out)
             if "rl" in recipe.stages:
@@ -139,8 +144,8 @@ def held_out(recipe: Recipe, judge: Judge) -> list[HeldOut]:
     if "eval" not in recipe.stages and not recipe.eval.every:
         return []
     return [
-        HeldOut(name, *heldout_problems(name, recipe.data, recipe.tiny, recipe.eval.problems, recipe.seed, judge.check_golds))
-        for name in recipe.eval.data
+        HeldOut(one.source, *heldout_problems(one, recipe.tiny, recipe.eval.problems, recipe.seed, judge.check_golds))
+        for one in recipe.held_out_sets
     ]
 
 
@@ -155,7 +160,17 @@ def fitting(part: HeldOut, template: Template, most: int) -> HeldOut:
     if len(long) == len(part.problems):
         raise DataError(f"{part.name}: all {len(long)} prompts exceed data.max_prompt_tokens {most}; raise it")
     kept = [problem for problem, count in zip(part.problems, tokens, strict=True) if count <= most]
-    return HeldOut(part.name, kept, part.left_out + long)
+    return replace(part, problems=kept, left_out=part.left_out + long)
+
+
+def some_fit(source: Source, template: Template, most: int) -> None:
+    """Refuse training data of which nothing that is drawn first fits, before engines start. Raises DataError."""
+    drawn = [source.at(position) for position in range(min(256, source.rows or 16))]
+    shortest = min(len(template.prompt_ids(problem)) for problem in drawn)
+    if shortest > most:
+        raise DataError(
+            f"{source.name}: the first {len(drawn)} prompts drawn all exceed data.max_prompt_tokens {most}, the shortest by {shortest - most}; raise it"
+        )
 
 
 def file_names(sources: Sequence[str]) -> list[str]:
@@ -177,6 +192,19 @@ def list_left_out(progress: Progress, path: Path, source: str, left_out: list[tu
     for where, reason in left_out[:5]:
         progress.message(f"left out {where}: {reason}")
     progress.message(f"{source}: {len(left_out)} rows left out, listed in {path}")
+
+
+def list_overlap(progress: Progress, path: Path, source: Source, heldout: Sequence[HeldOut]) -> None:
+    """Say which training rows ask what an evaluation asks, and list all of them in the JSON-lines file `path`. Nothing is left out for it."""
+    found = [(part.name, *pair) for part in heldout for pair in overlaps(source.problems, part.problems)]
+    if not found:
+        return
+    path.write_text("".join(json.dumps({"eval": name, "train_row": row, "eval_row": other}) + "\n" for name, row, other in found))
+    for name in dict.fromkeys(name for name, _, _ in found):
+        rows = [row for part, row, _ in found if part == name]
+        progress.message(
+            f"{len(rows)} training rows are also rows of {name} ({', '.join(rows[:3])}{', ...' * (len(rows) > 3)}), listed in {path}"
+        )
 
 
 @contextmanager

@@ -108,18 +108,30 @@ def _walk(section: type[Section], prefix: str) -> Iterator[Key]:
             continue
         default = ... if field.is_required() else field.default
         yield Key(dotted, allowed(annotation, field.metadata), default, field.description or "")
-        item = get_args(annotation)[0] if get_origin(annotation) is list else None
-        if item is not None and name == "reward":
+        if name == "reward":
             for kind, term in term_classes().items():
                 yield from _walk(term, f"{dotted}[{kind}].")
-        elif isinstance(item, type) and issubclass(item, Section):
+        elif dotted != "eval.data" and (item := item_section(annotation)):  # its mappings are those of data.train
             yield from _walk(item, f"{dotted}[].")
+
+
+def item_section(annotation: Any) -> type[Section] | None:
+    """The section that items of a list are written as, also where they, or the list, may be a plain text; None if there is none."""
+    if isinstance(annotation, type):
+        return annotation if issubclass(annotation, Section) else None
+    return next(filter(None, map(item_section, get_args(annotation))), None)
 
 
 def _items(item: Any) -> str:
     if get_origin(item) is Literal:
         return ", ".join(map(str, get_args(item)))
+    if get_origin(item) is Annotated and {str} & set(map(_bare, get_args(get_args(item)[0]))):
+        return "texts or mappings"
     return "texts" if item is str else "mappings"
+
+
+def _bare(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 def _bounds(metadata: Iterable[Any]) -> Iterator[tuple[str, Any]]:

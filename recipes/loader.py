@@ -19,7 +19,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from recipes.keys import Key, allowed, keys, nearest, sections, term_classes
+from recipes.keys import Key, allowed, item_section, keys, nearest, sections, term_classes
 from recipes.schema import Recipe
 
 __all__ = ["Key", "RecipeError", "dump", "keys", "load", "recipe_hash", "scales", "shipped", "written"]
@@ -393,6 +393,8 @@ def _places(loc: tuple[int | str, ...]) -> tuple[_Place, str]:
         if after_term and part in kinds:  # pydantic puts the union's tag into the path
             canonical = f"reward[{part}]"
             continue
+        if isinstance(part, str) and part.startswith("<"):  # tags of a value that may be a text, a list or a mapping
+            continue
         place.append(part)
         canonical += "[]" if isinstance(part, int) else f".{part}" if canonical else part
     return tuple(place), canonical
@@ -407,8 +409,9 @@ def _allowed_at(place: _Place, tree: _Tree) -> str:
             field = annotation.model_fields[part]
             annotation, words = field.annotation, allowed(field.annotation, field.metadata)
             continue
-        annotation = get_args(annotation)[0]
-        words = allowed(annotation)
+        section = item_section(annotation)
+        annotation = get_args(annotation)[0] if place[0] == "reward" or section is None else section
+        words = "text or a mapping of keys" if place[:2] in (("data", "train"), ("eval", "data")) else allowed(annotation)
         if place[0] == "reward" and position < len(place) - 1:
             annotation = term_classes()[tree.data["reward"][part]["kind"]]
     return words

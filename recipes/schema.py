@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 ROUNDING = 1e-6  # rewards closer than this, or than this share of the larger, are equal: what float32 leaves of equal sums
 _LEAST_MARGIN = 100 * ROUNDING  # of reward between right and wrong, of which a KL term in the reward may take 98 %
@@ -60,15 +60,61 @@ class Sft(Section):
     )
 
 
-class Data(Section):
-    train: str = Field(
-        "tiny", description="`tiny` (generated), a JSON-lines file, or `hub:owner/name:split` (without `:split`: data.split)."
+class DataSet(Section):
+    """One set of problems: where it lies, and what its columns are called if that is not recognised."""
+
+    source: str = Field(..., description="As a plain name: `tiny`, a file or folder, or `hub:owner/name/config:split`.")
+    weight: Positive = Field(1.0, description="Share of the training positions, relative to the other sets'; not read by evaluations.")
+    problem: str | None = Field(None, description="Its data.problem.")
+    answer: str | None = Field(None, description="Its data.answer.")
+    split: str | None = Field(
+        None, description="Split read of a hub set or folder that names none (null: data.split, in evaluations `test`)."
     )
-    split: str = Field("train", description="Split of a hub set in data.train that names none.")
-    problem: str = Field("problem", description="Field that holds the problem text.")
-    answer: str = Field("answer", description="Field that holds the gold answer.")
+
+
+_SETS = Annotated[
+    Annotated[str, Tag("<name>")] | Annotated[DataSet, Tag("<set>")],
+    Discriminator(lambda item: "<set>" if isinstance(item, dict | DataSet) else "<name>"),
+]
+
+
+class Data(Section):
+    train: Annotated[
+        Annotated[str, Tag("<name>")] | Annotated[list[_SETS], Tag("<list>")],
+        Discriminator(lambda value: "<list>" if isinstance(value, list) else "<name>"),
+    ] = Field(
+        "tiny",
+        description="`tiny` (generated), a file or folder (JSON lines, JSON, parquet, CSV, .gz), `hub:owner/name/config:split` (without `:split`: data.split), or a list of such sets, mixed by weight.",
+    )
+    split: str = Field("train", description="Split of a hub set or folder in data.train that names none.")
+    problem: str | None = Field(
+        None,
+        description="Column of the problem, dotted into mappings and lists (`extra_info.question`); null: recognised, and said by plan.",
+    )
+    answer: str | None = Field(
+        None, description="Column of the gold answer (`reward_model.ground_truth`), likewise; a list holds several, any of which will do."
+    )
     instruction: str = Field("", description="Text put after every problem, behind a blank line.")
     max_prompt_tokens: Count = Field(1024, description="Longer prompts are left out and counted.")
+
+    @model_validator(mode="after")
+    def _names_a_set(self) -> Data:
+        if not self.train:
+            raise ValueError("train: empty; name `tiny`, a file or hub:owner/name")
+        return self
+
+    @property
+    def sets(self) -> list[DataSet]:
+        """The training sets, each with its columns and split filled in."""
+        named = [self.train] if isinstance(self.train, str) else self.train
+        return [self.filled(item, self.split) for item in named]
+
+    def filled(self, item: str | DataSet, split: str) -> DataSet:
+        """A set of data.train or eval.data with the columns and the split that it does not name itself."""
+        given = DataSet(source=item) if isinstance(item, str) else item
+        return given.model_copy(
+            update={"problem": given.problem or self.problem, "answer": given.answer or self.answer, "split": given.split or split}
+        )
 
 
 class Sampler(Section):
@@ -341,8 +387,9 @@ class Train(Section):
 
 
 class Eval(Section):
-    data: list[str] = Field(
-        ["tiny"], description="Held-out problems: `tiny`, JSON-lines files, or `hub:owner/name:split` (without `:split`: `test`)."
+    data: list[_SETS] = Field(
+        ["tiny"],
+        description="Held-out sets, named as in data.train, or as mappings with their own columns (a hub set without `:split`: `test`).",
     )
     problems: Natural = Field(256, description="Problems taken of each source; 0: all.")
     samples: Count = Field(4, description="Rollouts of a problem.")
@@ -420,6 +467,11 @@ class Recipe(Section):
         if "sft" in self.stages and self.model.path != "tiny":
             raise ValueError("stages: sft makes the tiny reasoner; with model.path set there is nothing to cold-start")
         return self
+
+    @property
+    def held_out_sets(self) -> list[DataSet]:
+        """The sets of eval.data, each with its columns and split filled in."""
+        return [self.data.filled(item, "test") for item in self.eval.data]
 
     @property
     def margin(self) -> float:

@@ -65,6 +65,7 @@ _SAMPLE = {  # response: its number of tokens; right, wrong, cut off, and ended 
     "<think>\nOne and": 4,
     "": 1,
 }
+_OWN = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
 _QUESTION = "What is 1 + 1?"
 _READS_MESSAGES: dict[int, tuple[RewardFunction, bool]] = {}  # by id of the function, which is kept, so that no other gets its id
 
@@ -81,6 +82,16 @@ def sample(columns: Mapping[str, Any] | None = None, limit: int = 100, steps: in
     ids = [[7] * min(tokens, limit) for tokens in _SAMPLE.values()]
     state, names = TrainerState(0, steps), [f"{number + 1} of a trial" for number in range(len(ids))]
     return Asked(f"{_QUESTION}\n", [{"role": "user", "content": _QUESTION}], list(_SAMPLE), ids, known, state, names)
+
+
+def columns(data: Mapping[str, Any], *, problem: str, answer: str, level: int) -> dict[str, Any]:
+    """What a reward function is told about the problem: its text, first gold and level, and the data's own columns by their names.
+
+    A column of the data that is called like one of these, or like TRL's arguments, arrives as `data_NAME`.
+    """
+    taken = {*_OWN, "problem", "answer", "level"}
+    own = {f"data_{name}" if name in taken else name: value for name, value in data.items()}
+    return own | {"problem": problem, "answer": answer, "level": level}
 
 
 def load_function(name: str) -> RewardFunction:

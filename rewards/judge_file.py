@@ -1,7 +1,8 @@
-"""Grade a file of (gold, prediction) lines with the judge that training and evaluation use.
+"""Grade a file of golds and predictions with the judge that training and evaluation use.
 
 A prediction that holds a box behind its thinking is judged by it, as in training. One without is judged by what it states as its answer
-(`stated`); with `bare` off it is wrong, "no box". A row's gold may be a list: any of its golds will do.
+(`stated`); with `bare` off it is wrong, "no box". A row's gold may be a list: any of its golds will do. Other tools' files (lm-eval's resps and
+target, verl's output and gts, lists of samples) are recognised by the names of their fields, or named by paths.
 Golds of a file were not audited, as those of training are: one that does not parse is called bad also where the answer
 is too long to be compared.
 Simplification: the file is read whole, so that a bad line stops it before anything was graded.
@@ -13,52 +14,115 @@ import errno
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rewards.extract import final_answer, last_box
+from rewards.golds import golds
 from rewards.judge import Judge
+from rewards.rows import Row, is_turn, nested, reach, read_rows
 from rewards.stated import block, final_segment, stated
-from rewards.verdict import Verdict
+from rewards.verdict import Verdict, best
 
+_GOLDS: tuple[str, ...] = (
+    "gold",
+    "golds",
+    "gts",
+    "target",
+    "reward_model.ground_truth",
+    "ground_truth",
+    "expected_answer",
+    "gt",
+    "gt_answer",
+    "final_answer",
+)
+_GOLDS += ("reference_answer", "correct_answer", "reference", "answer", "doc.answer", "doc.solution", "label", "solution")
+_PREDICTIONS: tuple[str, ...] = (
+    "prediction",
+    "predictions",
+    "resps",
+    "output",
+    "outputs",
+    "response",
+    "responses",
+    "completion",
+    "completions",
+    "generation",
+)
+_PREDICTIONS += ("generations", "generated_text", "model_response.text", "model_output", "samples", "text", "code", "pred")
 _MOST_S = 86_400  # a day; the system's timers end at 24 days
 
 
-def _text(row: dict[str, Any], field: str, place: str) -> str:
-    if field not in row:
-        raise ValueError(f"{place}: no field {field}: each line needs gold and prediction")
-    value = row[field]
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"{place}: {field} is {value!r}: it must be a text or a number")
-    return str(value)
+@dataclass(frozen=True)
+class Paths:
+    """Where a file's rows hold golds and predictions, as dotted paths."""
+
+    gold: str
+    prediction: str
 
 
-def _golds(row: dict[str, Any], place: str) -> list[str]:
-    """The golds of a row: one, or a list of which any will do."""
-    value = row.get("gold")
-    if isinstance(value, list) and value:
-        return [_text({"gold": gold}, "gold", place) for gold in value]
-    return [_text(row, "gold", place)]
+def paths_of(rows: Sequence[Row], gold: str | None = None, prediction: str | None = None) -> Paths:
+    """The paths that are named, or else recognised, in the rows of a file.
+
+    Raises:
+        ValueError: no row has what a path names, or nothing was recognised; names the fields of the first row.
+    """
+    found = []
+    for role, named, known in (("gold", gold, _GOLDS), ("prediction", prediction, _PREDICTIONS)):
+        candidates = known if named is None else (named,)
+        held = (path for path in candidates if any(_holds(row.values, path) for row in rows))
+        path = next(held, None)
+        if path is None:
+            what = f"no field {named or role}: each row needs gold and prediction"
+            raise ValueError(
+                f"{rows[0].place}: {what}; it has {', '.join(map(str, rows[0].values))}: name the paths (--gold, --prediction)"
+            )
+        found.append(path)
+    return Paths(*found)
 
 
-def read_pairs(path: Path) -> list[tuple[dict[str, Any], list[str], str]]:
-    """Rows, golds (any of which will do) and predictions of a JSON-lines file. Raises ValueError with file and line number; empty lines are skipped."""
+def _holds(values: dict[str, Any], path: str) -> bool:
+    """Whether a row has a path: also one whose value is null, if it is a plain name."""
+    return path in values or reach(values, path) is not None
+
+
+def read_pairs(rows: Sequence[Row], paths: Paths) -> list[tuple[dict[str, Any], list[str], str]]:
+    """Rows, golds (any of which will do; none where there is none) and predictions; a row of several samples comes once for each, with its number as `sample`.
+
+    Raises:
+        ValueError: a row without the prediction's field, or a value that is neither text nor number (file and line).
+    """
     pairs = []
-    with open(path, "rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            place = f"{path}:{number}"
-            try:
-                row = json.loads(line)
-            except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
-                raise ValueError(f"{place}: not JSON ({error})") from error
-            if not isinstance(row, dict):
-                raise ValueError(f"{place}: a {type(row).__name__}, not an object with gold and prediction")
-            pairs.append((row, _golds(row, place), _text(row, "prediction", place)))
+    for row in rows:
+        if not _holds(row.values, paths.prediction):
+            raise ValueError(f"{row.place}: no field {paths.prediction}: each row needs gold and prediction")
+        try:
+            held = [gold for gold in golds(reach(row.values, paths.gold)) if gold.strip()]
+        except ValueError as error:
+            raise ValueError(f"{row.place}: {paths.gold} is {reach(row.values, paths.gold)!r:.80}: {error}") from error
+        samples = list(_samples(reach(row.values, paths.prediction), f"{row.place}: {paths.prediction}"))
+        for index, text in enumerate(samples):
+            pairs.append((row.values | ({"sample": index} if len(samples) > 1 else {}), held, text))
     return pairs
+
+
+def _samples(value: Any, place: str) -> Iterator[str]:
+    """The completions that a value holds: a text, a number, a chat's last turn, or lists of those; null is a text without an answer."""
+    value = nested(value) if isinstance(value, str) and value.startswith('["') else value
+    if isinstance(value, list) and value and all(is_turn(turn) for turn in value):
+        value = value[-1]
+    if isinstance(value, list):
+        for item in value:
+            yield from _samples(item, place)
+        return
+    if isinstance(value, dict):
+        value = next((value[name] for name in ("content", "text", "value", "generation") if name in value), value)
+    if isinstance(value, bool) or not isinstance(value, str | int | float | None):
+        raise ValueError(f"{place} is {value!r:.80}: it must be a text, a number or a list of those")
+    yield "" if value is None else str(value)
 
 
 def answer_of(prediction: str, *, bare: bool) -> tuple[str | None, str]:
@@ -85,12 +149,6 @@ def _part_of(out: Path) -> Path:
     return part
 
 
-def _best(verdicts: list[Verdict]) -> Verdict:
-    """Of the verdicts against several golds: right if any is, else not judged if any is, else the first."""
-    order = {"right": 0, "not_judged": 1, "wrong": 2}
-    return min(verdicts, key=lambda verdict: order[verdict.status])
-
-
 def judge_file(
     path: Path,
     out: Path,
@@ -99,6 +157,8 @@ def judge_file(
     wall_s: float,
     memory_mb: int,
     bare: bool = True,
+    gold: str | None = None,
+    prediction: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, int]:
     """Write each row of `path` to `out` with `verdict`, `reason`, `extracted` and `seconds` added, in the same order.
@@ -106,32 +166,37 @@ def judge_file(
     Args:
         workers, wall_s, memory_mb: as in `Judge`.
         bare: judge predictions without a box, too.
+        gold, prediction: dotted paths to them (`doc.answer`, `resps[0][0]`); recognised if absent.
         progress: called with (rows done, rows in all).
 
     Returns:
-        Rows by verdict: right, wrong, not_judged.
+        Rows by verdict: right, wrong, not_judged; those without a gold are not judged, reason "no gold".
 
     Raises:
-        ValueError: a limit is out of range, a line is not JSON or lacks a field; nothing is written.
+        ValueError: a limit is out of range, the file is no data, or a row lacks a field; nothing is written.
         OSError: a file cannot be read or written.
     """
     if not 0 < wall_s <= _MOST_S:
         raise ValueError(f"wall_s: {wall_s:g}: seconds a comparison may take, above 0 and at most {_MOST_S}, e.g. 3")
     if memory_mb < 1:
         raise ValueError(f"memory_mb: {memory_mb}: memory a comparison may add to its process, at least 1, e.g. 1024")
-    pairs = read_pairs(path)
+    rows = read_rows(str(path)).rows
+    pairs = read_pairs(rows, paths_of(rows, gold, prediction))
     counts: Counter[str] = Counter(right=0, wrong=0, not_judged=0)
     part = _part_of(out)
     with Judge(workers, wall_s, memory_mb) as judge, open(part, "w", encoding="utf-8") as file:
         found = [answer_of(prediction, bare=bare) for _, _, prediction in pairs]
         futures = [
-            [] if answer is None else [judge.compare(gold=gold, answer=answer) for gold in golds]
-            for (_, golds, _), (answer, _) in zip(pairs, found, strict=True)
+            [] if answer is None else [judge.compare(gold=one, answer=answer) for one in held]
+            for (_, held, _), (answer, _) in zip(pairs, found, strict=True)
         ]
         gold_fault = cache(judge.check_gold)
-        for done, ((row, golds, _), (_, reason), waiting) in enumerate(zip(pairs, found, futures, strict=True), start=1):
-            verdict = _best([future.result() for future in waiting]) if waiting else Verdict("wrong", reason)
-            if verdict.reason == "too long" and all(gold_fault(gold) == "does not parse" for gold in golds):
+        for done, ((row, held, _), (_, reason), waiting) in enumerate(zip(pairs, found, futures, strict=True), start=1):
+            if not held:
+                verdict = Verdict("not_judged", "no gold", found[done - 1][0])
+            else:
+                verdict = best([future.result() for future in waiting]) if waiting else Verdict("wrong", reason)
+            if held and verdict.reason == "too long" and all(gold_fault(one) == "does not parse" for one in held):
                 verdict = Verdict("not_judged", "bad gold", verdict.extracted, verdict.seconds)
             counts[verdict.status] += 1
             graded = {
@@ -140,7 +205,7 @@ def judge_file(
                 "extracted": verdict.extracted,
                 "seconds": round(verdict.seconds, 6),
             }
-            file.write(json.dumps(row | graded) + "\n")
+            file.write(json.dumps(row | graded, default=str) + "\n")
             progress(done, len(pairs))
     os.replace(part, out)
     return dict(counts)

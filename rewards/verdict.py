@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,3 +24,9 @@ class Verdict:
     reason: str
     extracted: str | None = None
     seconds: float = 0.0
+
+
+def best(verdicts: Sequence[Verdict]) -> Verdict:
+    """Of the verdicts against several golds: right if any is, else not judged if any is, else the first."""
+    order = {"right": 0, "not_judged": 1, "wrong": 2}
+    return min(verdicts, key=lambda verdict: order[verdict.status])

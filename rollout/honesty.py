@@ -66,7 +66,7 @@ def moments(logp_NV: np.ndarray, ids_N: np.ndarray) -> np.ndarray:
 
 def rehearsal(prompts: Sequence[Sequence[int]], vocabulary: int, temperature: float, seed: int) -> list[Request]:
     """Requests of the small batch that an engine samples at its start, from the ends of these prompts; fewer, the larger the vocabulary."""
-    ends = list(dict.fromkeys(tuple(prompt[-_CONTEXT:]) for prompt in prompts if len(prompt)))
+    ends = list(dict.fromkeys(tuple(ids[-_CONTEXT:]) for ids in prompts if len(ids)))
     wanted = max(1, min(64, _ENTRIES // (vocabulary * (_CONTEXT + _SAMPLED))))
     chosen = ends[:wanted]
     each = max(1, wanted // len(chosen))

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from recipes.schema import Budget, RewardTerm
-from rewards.functions import Asked, TrainerState
+from rewards.functions import Asked, TrainerState, columns
 from rewards.judge import Judge
 from rewards.terms import group_limit, rewards
-from rewards.verdict import Verdict
+from rewards.verdict import Verdict, best
 from rollout.template import Template
 from rollout.types import Completion, Group, Request, Rollout, rollout_id
 
@@ -30,14 +30,14 @@ class RowMismatch(RuntimeError):
 
 @dataclass(frozen=True)
 class Pending:
-    """A group whose verdicts are being made."""
+    """A group whose verdicts are being made: for each rollout its id and one verdict a gold, of which the best counts."""
 
     group: Group
-    verdicts: list[tuple[str, Future[Verdict]]]
+    verdicts: list[tuple[str, list[Future[Verdict]]]]
 
     @property
     def done(self) -> bool:
-        return all(future.done() for _, future in self.verdicts)
+        return all(future.done() for _, futures in self.verdicts for future in futures)
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,10 @@ class Scorer:
         verdicts = [
             (
                 rollout.id,
-                self.judge.submit(
-                    gold=request.problem.answer, text=rollout.text, finish=rollout.completion.finish, thinking=self.template.thinking
-                ),
+                [
+                    self.judge.submit(gold=gold, text=rollout.text, finish=rollout.completion.finish, thinking=self.template.thinking)
+                    for gold in request.problem.golds
+                ],
             )
             for rollout in rollouts
         ]
@@ -86,12 +87,12 @@ class Scorer:
             RowMismatch: a verdict's id is not its rollout's.
         """
         group = pending.group
-        for rollout, (id_, future) in zip(group.rollouts, pending.verdicts, strict=True):
+        for rollout, (id_, futures) in zip(group.rollouts, pending.verdicts, strict=True):
             expected = rollout_id(group.request.id, group.request.prompt_ids, rollout.sample)
             if not rollout.id == id_ == expected:
                 raise RowMismatch(f"verdict of rollout {id_} met rollout {rollout.id} of problem {group.problem.id} (expected {expected})")
             try:
-                rollout.verdict = future.result(timeout=_DEADLINE_S)
+                rollout.verdict = best([future.result(timeout=_DEADLINE_S) for future in futures])
             except FutureTimeout:
                 rollout.verdict = Verdict("not_judged", "timeout")
         if self.budget is not None and judged(group):
@@ -105,14 +106,14 @@ class Scorer:
             audit/rows: answers both gave a verdict on; audit/right_only_here, audit/right_only_there: where they disagree.
         """
         compared = sorted(
-            ((rollout, group.problem.answer, verdict) for group in groups for rollout in group.rollouts if (verdict := rollout.verdict)),
+            ((rollout, group.problem.golds, verdict) for group in groups for rollout in group.rollouts if (verdict := rollout.verdict)),
             key=lambda item: item[0].id,
         )
         drawn = [item for item in compared if item[2].status != "not_judged" and item[2].extracted is not None][:count]
-        asked = [self.judge.audit(gold=gold, answer=verdict.extracted or "") for _, gold, verdict in drawn]
+        asked = [[self.judge.audit(gold=gold, answer=verdict.extracted or "") for gold in golds] for _, golds, verdict in drawn]
         found = dict.fromkeys(("audit/rows", "audit/right_only_here", "audit/right_only_there"), 0)
-        for (rollout, _, verdict), future in zip(drawn, asked, strict=True):
-            said = future.result(timeout=_DEADLINE_S).status
+        for (rollout, _, verdict), futures in zip(drawn, asked, strict=True):
+            said = best([future.result(timeout=_DEADLINE_S) for future in futures]).status
             if said == "not_judged":
                 continue
             rollout.audit = said
@@ -137,7 +138,7 @@ class Scorer:
                 messages=self.template.messages(group.problem),
                 completions=[rollout.text for rollout in group.rollouts],
                 completion_ids=[rollout.completion.ids.tolist() for rollout in group.rollouts],
-                columns={"problem": group.problem.text, "answer": group.problem.answer, "level": group.problem.level},
+                columns=columns(group.problem.columns, problem=group.problem.text, answer=group.problem.answer, level=group.problem.level),
                 state=self.state,
                 ids=[rollout.id for rollout in group.rollouts],
             ),

@@ -1,32 +1,32 @@
-"""Where problems come from: generated, a JSON-lines file, or the Hugging Face hub, all read by position.
+"""Where problems come from: generated, or rows of files and hub sets in any of the layouts that `rollout.layouts` recognises, all read by position.
 
-Claim: the problem at a position is a function of recipe and position alone (an epoch is a seeded permutation), so a
-position is all that a checkpoint must remember. Rows whose gold cannot be judged are listed and left out, never skipped in silence.
-`hub:owner/name:split` names a split; without one, training reads data.split and evaluation `test`.
+Claim: the problem at a position is a function of recipe and position alone, so a position is all that a checkpoint must
+remember. Each set is walked in seeded permutations; several share the positions by weight, in slates of 1,000 whose order is seeded.
+Rows whose gold cannot be judged are listed and left out, never skipped in silence.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
-from recipes.schema import Data, Tiny
-from rewards.extract import ABSENT
+from recipes.schema import Data, DataSet, Tiny
+from rewards.golds import no_gold
+from rewards.rows import DataError, read_rows
+from rollout.layouts import family_of, golds_of, level_of, problem_of, recognise
 from rollout.tiny_task import HELD_OUT_PER_FAMILY
 from rollout.tiny_task import problems as tiny_problems
 from rollout.types import Problem
 
-_MISSING = ABSENT | {"none", "...", "tbd", "unknown"}
+__all__ = ["DataError", "Source", "heldout_problems", "overlaps", "problems_of", "training_source"]
 
-
-class DataError(ValueError):
-    """A source cannot be read; the message names file, line and remedy."""
+_SLATE = 1000  # positions over which the weights of several sets hold, to one part in 1,000
+CheckGolds = Callable[[Sequence[str]], list[str | None]]
+LeftOut = list[tuple[str, str]]
 
 
 @dataclass
@@ -35,134 +35,165 @@ class Source:
 
     Attributes:
         name: what the recipe calls it.
+        rows: usable rows; None for a source that makes its problems.
         left_out: (problem id, reason) of rows that cannot be used.
+        said: one line a set: which layout was recognised, and which columns are used.
+        problems: all usable problems of files and hub sets.
     """
 
     name: str
     at: Callable[[int], Problem]
     rows: int | None = None
-    left_out: list[tuple[str, str]] = field(default_factory=list)
+    left_out: LeftOut = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
 
-def training_source(data: Data, tiny: Tiny, seed: int, check_golds: Callable[[Sequence[str]], list[str | None]]) -> Source:
+def training_source(data: Data, tiny: Tiny, seed: int, check_golds: CheckGolds) -> Source:
     """The recipe's training problems.
 
     Args:
         check_golds: for each gold the reason why it is unusable, or None (rewards.judge.Judge.check_golds).
-    """
-    if data.train == "tiny":
-        return Source("tiny", lambda position: tiny_problems("train", tiny.families, seed, position, 1)[0])
-    kept, left_out = audited(read_rows(data.train, data, data.split), check_golds)
-    if not kept:
-        raise DataError(
-            f"{data.train}: none of its {len(left_out)} rows has a usable gold answer (first: {left_out[0][1] if left_out else 'no rows'})"
-        )
-    return Source(data.train, lambda position: kept[_shuffled(position, len(kept), seed)], len(kept), left_out)
-
-
-def heldout_problems(
-    name: str, data: Data, tiny: Tiny, count: int, seed: int, check_golds: Callable[[Sequence[str]], list[str | None]]
-) -> tuple[list[Problem], list[tuple[str, str]]]:
-    """`count` problems to evaluate on (0: all), and what was left out."""
-    if name == "tiny":
-        return tiny_problems("heldout", tiny.families, seed, 0, count or HELD_OUT_PER_FAMILY * len(tiny.families)), []
-    kept, left_out = audited(read_rows(name, data, "test"), check_golds)
-    if not kept:
-        raise DataError(f"{name}: no row has a usable gold answer")
-    chosen = np.sort(np.random.default_rng(0).permutation(len(kept))[: count or len(kept)])
-    return [kept[index] for index in chosen], left_out
-
-
-def audited(
-    rows: Sequence[Problem], check_golds: Callable[[Sequence[str]], list[str | None]]
-) -> tuple[list[Problem], list[tuple[str, str]]]:
-    """Split rows into usable ones and (id, reason) of the others."""
-    missing = [_missing(row.answer) for row in rows]
-    checked = iter(check_golds([row.answer for row, reason in zip(rows, missing, strict=True) if reason is None]))
-    reasons = [reason or next(checked) for reason in missing]
-    kept = [row for row, reason in zip(rows, reasons, strict=True) if reason is None]
-    return kept, [(row.id, reason) for row, reason in zip(rows, reasons, strict=True) if reason is not None]
-
-
-def _missing(answer: str) -> str | None:
-    """Why an answer field holds no gold, None if it does."""
-    if not answer.strip():
-        return "no gold answer"
-    return f"no gold answer ({answer.strip()})" if answer.strip().lower() in _MISSING else None
-
-
-def read_rows(name: str, data: Data, split: str) -> list[Problem]:
-    """All rows of a JSON-lines file or a hub set; `split` is read of a hub set that names none.
 
     Raises:
-        DataError: not there, not JSON in UTF-8 (file and line), no row has the answer field, or a field is missing or not what it must
-            be (file, line and field). A row without a gold is no error: it comes with the answer "".
+        DataError: as `problems_of`, or a set without a usable gold.
     """
-    if name.startswith("hub:"):
-        revision, rows = _hub_rows(name, split)
-    else:
-        revision, rows = _file_rows(Path(name))
-    if rows and not any(data.answer in row for _, row in rows):
-        raise DataError(_no_field(rows[0][0], data.answer, rows[0][1]))
-    return [_problem(f"{Path(name).name}@{revision}", where, row, data) for where, row in rows]
+    sets = data.sets
+    parts = [_one_source(one, tiny, seed, check_golds) for one in sets]
+    if len(parts) == 1:
+        return parts[0]
+    counts = _shares([one.weight for one in sets])
 
+    def at(position: int) -> Problem:
+        slate, offset = divmod(position, _SLATE)
+        index, rank = _slate(counts, seed, slate)[offset]
+        return parts[index].at(slate * counts[index] + rank)
 
-def _no_field(where: str, key: str, row: dict[str, object]) -> str:
-    return f"{where}: no field {key!r}; it has {', '.join(sorted(row))}. Set data.problem and data.answer in the recipe"
-
-
-def _problem(source: str, where: str, row: dict[str, object], data: Data) -> Problem:
-    if data.problem not in row:
-        raise DataError(_no_field(where, data.problem, row))
-    text, answer = row[data.problem], row.get(data.answer)
-    if not isinstance(text, str) or not text.strip():
-        raise DataError(f"{where}: {data.problem} is {text!r:.80}: it must be a text that is not empty; correct it or set data.problem")
-    if isinstance(answer, bool) or not isinstance(answer, str | int | float | None):
-        raise DataError(f"{where}: {data.answer} is {answer!r:.80}: it must be a text or a number; correct it or set data.answer")
-    family, level = row.get("family", row.get("subject")), str(row.get("level"))
-    return Problem(
-        id=f"{source}/{where.rsplit(':', 1)[-1]}",
-        text=text,
-        answer="" if answer is None else str(answer),  # without a gold: listed and left out
-        family="" if family is None else str(family),
-        level=int(level) if level.isdecimal() else 0,
+    return Source(
+        " + ".join(part.name for part in parts),
+        at,
+        None if any(part.rows is None for part in parts) else sum(part.rows or 0 for part in parts),
+        [row for part in parts for row in part.left_out],
+        [f"{words} ({count / _SLATE:.1%} of the positions)" for part, count in zip(parts, counts, strict=True) for words in part.said],
+        [problem for part in parts for problem in part.problems],
     )
 
 
-_Rows = list[tuple[str, dict[str, object]]]
+def _one_source(one: DataSet, tiny: Tiny, seed: int, check_golds: CheckGolds) -> Source:
+    if one.source == "tiny":
+        return Source("tiny", lambda position: tiny_problems("train", tiny.families, seed, position, 1)[0], said=["tiny: generated"])
+    problems, said = problems_of(one)
+    kept, left_out = audited(problems, check_golds)
+    if not kept:
+        raise DataError(_none_usable(one.source, left_out))
+    return Source(one.source, lambda position: kept[_shuffled(position, len(kept), seed)], len(kept), left_out, [said], kept)
 
 
-def _file_rows(path: Path) -> tuple[str, _Rows]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file (sources are `tiny`, a JSON-lines file, or hub:owner/name:split)")
-    content = path.read_bytes()
-    rows: _Rows = []
-    for number, line in enumerate(content.split(b"\n"), 1):  # str.splitlines also splits at characters that JSON allows in a string
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line.decode("utf-8"))
-        except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, or an integer of thousands of digits
-            raise DataError(f"{path}:{number}: not JSON in UTF-8 ({str(error).replace('line 1 ', '')})") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{path}:{number}: not a JSON object but {type(row).__name__}")
-        rows.append((f"{path}:{number}", row))
-    return hashlib.sha256(content).hexdigest()[:8], rows
+def _none_usable(source: str, left_out: LeftOut) -> str:
+    return f"{source}: none of its {len(left_out)} rows has a usable gold answer (first: {left_out[0][1]}); set data.answer"
 
 
-def _hub_rows(name: str, split: str) -> tuple[str, _Rows]:
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetNotFoundError
+def heldout_problems(one: DataSet, tiny: Tiny, count: int, seed: int, check_golds: CheckGolds) -> tuple[list[Problem], LeftOut, list[str]]:
+    """`count` problems to evaluate on (0: all), what was left out, and what there is to say of the set.
 
-    path, named, after = name.removeprefix("hub:").partition(":")
-    split = after if named else split
-    try:
-        dataset = load_dataset(path, split=split)
-    except (DatasetNotFoundError, ConnectionError, OSError, ValueError) as error:
-        raise DataError(
-            f"{name}: split {split!r} cannot be loaded ({str(error).splitlines()[0]}); hub:owner/name:split names another"
-        ) from error
-    return dataset._fingerprint[:8], [(f"{name}:{number}", row) for number, row in enumerate(dataset)]
+    Rows that ask the same (text, system and golds) are one problem, whose `repeats` says how many they were: copies add samples, not evidence.
+    """
+    if one.source == "tiny":
+        return tiny_problems("heldout", tiny.families, seed, 0, count or HELD_OUT_PER_FAMILY * len(tiny.families)), [], []
+    problems, said = problems_of(one)
+    kept, left_out = audited(problems, check_golds)
+    if not kept:
+        raise DataError(_none_usable(one.source, left_out))
+    words, rows, kept = [said], len(kept), _merged(kept)
+    if len(kept) < rows:
+        words.append(f"{one.source}: {rows} rows ask {len(kept)} different problems: each counts once, with the samples of all its rows")
+    chosen = np.sort(np.random.default_rng(0).permutation(len(kept))[: count or len(kept)])
+    return [kept[index] for index in chosen], left_out, words
+
+
+def _merged(problems: Sequence[Problem]) -> list[Problem]:
+    """Each problem once, in the order of first rows, with the number of its rows."""
+    first: dict[tuple[str, str, tuple[str, ...]], Problem] = {}
+    for problem in problems:
+        key = (normalised(problem.text), problem.system, problem.golds)
+        first[key] = replace(first[key], repeats=first[key].repeats + 1) if key in first else problem
+    return list(first.values())
+
+
+def problems_of(one: DataSet) -> tuple[list[Problem], str]:
+    """All problems of a set, also those without a gold (answer ""), and the line that says how its columns were read.
+
+    Raises:
+        DataError: not there, no data, columns that are missing or not recognised, or a value that cannot be what its column is for.
+    """
+    read = read_rows(one.source, one.split or "train")
+    layout = recognise(read.rows, one.problem, one.answer)
+    problems = []
+    for row in read.rows:
+        text, system = problem_of(row, layout)
+        answer, *others = golds_of(row, layout) or ("",)
+        level = level_of(row.values.get(layout.level)) if layout.level else 0
+        id_ = f"{read.name}@{read.revision}/{row.key}"
+        problems.append(Problem(id_, text, answer, family_of(row, layout), level, tuple(others), system, columns=row.values))
+    return problems, f"{one.source}: {len(problems):,} rows, {layout.words}"
+
+
+def audited(problems: Sequence[Problem], check_golds: CheckGolds) -> tuple[list[Problem], LeftOut]:
+    """Problems with the golds that can be judged, and (id, reason) of those that have none."""
+    missing = {gold: no_gold(gold) for problem in problems for gold in problem.golds}
+    asked = [gold for gold, reason in missing.items() if reason is None]
+    reasons = missing | dict(zip(asked, check_golds(asked), strict=True))
+    kept, left_out = [], []
+    for problem in problems:
+        golds = [gold for gold in problem.golds if reasons[gold] is None]
+        if golds:
+            kept.append(replace(problem, answer=golds[0], others=tuple(golds[1:])))
+        else:
+            left_out.append((problem.id, str(reasons[problem.answer])))
+    return kept, left_out
+
+
+def normalised(text: str) -> str:
+    """A text as problems are compared: case, spaces, dollar signs and punctuation at its ends do not count."""
+    return re.sub(r"[\s$]+|\\[()\[\],;:! ]", "", text).casefold().strip(".,:;!?")
+
+
+def overlaps(training: Iterable[Problem], held_out: Iterable[Problem]) -> list[tuple[str, str]]:
+    """(training id, evaluation id) of training rows that ask what an evaluation asks (`normalised`).
+
+    A training text that only wraps the problem in instructions counts, too, if blank lines set them off.
+    """
+    asked = {normalised(problem.text): problem.id for problem in held_out}
+    found = []
+    for problem in training:
+        blocks = problem.text.split("\n\n")
+        most = min(len(blocks), 6)
+        runs = ((first, last) for first in range(most) for last in range(len(blocks), max(first, len(blocks) - most), -1))
+        hit = next((asked[key] for first, last in runs if (key := normalised("\n\n".join(blocks[first:last]))) in asked), None)
+        if hit is not None:
+            found.append((problem.id, hit))
+    return found
+
+
+def _shares(weights: Sequence[float]) -> tuple[int, ...]:
+    """Positions of a slate for each weight, by largest remainder; at least one each."""
+    exact = np.array(weights) / sum(weights) * (_SLATE - len(weights))
+    counts = np.floor(exact).astype(int)
+    for index in np.argsort(counts - exact, kind="stable")[: _SLATE - len(weights) - int(counts.sum())]:
+        counts[index] += 1
+    return tuple(int(count) + 1 for count in counts)
+
+
+@lru_cache(maxsize=2)
+def _slate(counts: tuple[int, ...], seed: int, slate: int) -> list[tuple[int, int]]:
+    """For each position of a slate its set, and which of the slate's positions of that set it is."""
+    order = np.random.default_rng([seed, slate, len(counts)]).permutation(np.repeat(np.arange(len(counts)), counts))
+    seen = [0] * len(counts)
+    placed = []
+    for index in order.tolist():
+        placed.append((index, seen[index]))
+        seen[index] += 1
+    return placed
 
 
 def _shuffled(position: int, rows: int, seed: int) -> int:
@@ -171,6 +202,6 @@ def _shuffled(position: int, rows: int, seed: int) -> int:
     return int(_permutation(rows, seed, epoch)[offset])
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def _permutation(rows: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(rows)

@@ -43,8 +43,9 @@ class Template:
     digest: str
 
     def messages(self, problem: Problem) -> list[dict[str, str]]:
-        """The problem as chat messages: one of the user's, with the instruction behind it."""
-        return [{"role": "user", "content": problem.text + (f"\n\n{self.instruction}" if self.instruction else "")}]
+        """The problem as chat messages: the system's if it has one, and the user's with the instruction behind it."""
+        system = [{"role": "system", "content": problem.system}] if problem.system else []
+        return [*system, {"role": "user", "content": problem.text + (f"\n\n{self.instruction}" if self.instruction else "")}]
 
     def prompt_ids(self, problem: Problem) -> tuple[int, ...]:
         """Token ids of the problem's messages, with the generation prompt."""

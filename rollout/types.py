@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,13 +19,29 @@ Finish = Literal["stop", "length", "abort"]
 
 @dataclass(frozen=True)
 class Problem:
-    """One question. `id` is stable: it names the source, its revision and the row."""
+    """One question. `id` is stable: it names the source, its revision and the row.
+
+    Attributes:
+        answer: the gold; the first of several.
+        others: further golds, any of which will do as well.
+        system: what a system turn of the data says, "" for none.
+        repeats: rows of an evaluation that ask just this; each adds its samples.
+        columns: the data's own row, for reward functions.
+    """
 
     id: str
     text: str
     answer: str
     family: str = ""
     level: int = 0
+    others: tuple[str, ...] = ()
+    system: str = ""
+    repeats: int = 1
+    columns: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def golds(self) -> tuple[str, ...]:
+        return (self.answer, *self.others)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset
 
 from launch import stages
 from launch.plan import plan
@@ -43,6 +44,7 @@ FUNCTION = [{"kind": "verdict"}, {"kind": "function", "name": "p29_rewards:remai
 RUNGS = [{"at_least": 0.5, "share": 0.5}, {"share": 1.0}]
 LADDER = {"budget.kind": "difficulty", "budget.ladder": RUNGS}
 FILE, HUB = {"data.train": "rows.jsonl"}, {"data.train": "hub:owner/name"}
+SETS = {"data.train": [{"source": "rows.jsonl"}, {"source": "more.jsonl"}]}
 KEPT = {"select.rollouts": "shortest", "select.keep": 2}
 KL = {"objective.kl.coef": 0.5}
 CORRECTED = {"objective.old_logprobs": "learner", "objective.correction.kind": "clamp"}
@@ -78,7 +80,7 @@ def requests(recipe: Recipe, world: World) -> Any:
     """What engines are asked to sample."""
     source = training_source(recipe.data, recipe.tiny, recipe.seed, world.judge.check_golds)
     stream = PromptStream(source, load_template(world.checkpoint, recipe.data.instruction), recipe)
-    return [stream.draw() for _ in range(6)]
+    return [stream.draw() for _ in range(16)]
 
 
 def answers(request: Request) -> list[Completion]:
@@ -288,6 +290,12 @@ ROWS = [
     Row("data.problem", requests, "question", FILE),
     Row("data.problem", evaluated, "question", {"eval.data": ["rows.jsonl"]}),
     Row("data.answer", requests, "gold", FILE),
+    Row("data.train[].source", requests, "more.jsonl", SETS),
+    Row("data.train[].weight", requests, 99.0, SETS),
+    Row("data.train[].problem", requests, "question", SETS),
+    Row("data.train[].answer", requests, "gold", SETS),
+    Row("data.train[].split", requests, "validation", {"data.train": [{"source": "hub:owner/name"}]}),
+    Row("eval.data", evaluated, [{"source": "rows.jsonl", "problem": "question"}], {"eval.data": ["rows.jsonl"]}),
     Row("data.instruction", requests, "Solve"),
     Row("data.max_prompt_tokens", requests, 12),
     Row("data.max_prompt_tokens", engines_started, 12),
@@ -417,21 +425,20 @@ def world(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     folder = tmp_path_factory.mktemp("p29")
     rows = [{"problem": f"{i} + 1", "answer": i + 1, "question": f"{i} * 1", "gold": i} for i in range(9)]
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "more.jsonl").write_text("\n".join(json.dumps({"problem": f"{i} - 1", "answer": i - 1}) for i in range(9)))
     (folder / "p29_rewards.py").write_text(
         "def remainder(completion_ids, **_): return [sum(ids) % 7 for ids in completion_ids]\n"
         "def length(completion_ids, **_): return [len(ids) % 5 for ids in completion_ids]\n"
     )
 
-    class Split(list):
-        _fingerprint = "f" * 8
-
-    def load_dataset(name: str, split: str) -> Split:
-        return Split({"problem": f"{row['problem']} of {split}", "answer": row["answer"]} for row in rows)
+    def load_dataset(name: str, config: str | None, split: str, revision: str | None) -> Dataset:
+        return Dataset.from_list([{"problem": f"{row['problem']} of {split}", "answer": row["answer"]} for row in rows])
 
     with pytest.MonkeyPatch.context() as patch, PlainJudge(0, 1.0, 1) as judge:  # plain numbers need no judging process
         patch.chdir(folder)
         patch.syspath_prepend(folder)
         patch.setattr("datasets.load_dataset", load_dataset)
+        patch.setattr("datasets.get_dataset_split_names", lambda *_, **__: ["train", "validation", "test"])
         yield World(tiny_checkpoint, judge, folder)
 
 

@@ -265,7 +265,7 @@ def test_a_file_is_graded_in_order_with_the_rows_own_fields_kept(tmp_path):
         (1, "right", "integer", "7"),
         (2, "right", "number", "0.5"),
         (3, "wrong", "integer", "8"),
-        (4, "not_judged", "bad gold", "8"),
+        (4, "not_judged", "no gold", "8"),
     ]
     assert all(row["seconds"] >= 0 for row in graded)
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
@@ -324,11 +324,11 @@ def test_an_output_that_cannot_be_written_is_named_as_the_user_wrote_it(tmp_path
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", r"in.jsonl:2: not JSON \("),
-        ("[1]", "in.jsonl:2: a list, not an object"),
+        ("{", r"in.jsonl:2: not JSON in UTF-8 \("),
+        ("[1]", "in.jsonl:2: not a JSON object but list"),
         ('{"gold": "1"}', "in.jsonl:2: no field prediction"),
-        ('{"prediction": "1"}', "in.jsonl:2: no field gold"),
-        ('{"gold": null, "prediction": "1"}', "in.jsonl:2: gold is None"),
+        ('{"gold": true, "prediction": "1"}', "in.jsonl:2: gold is True: it must be a text, a number or a list of those"),
+        ('{"gold": "1", "prediction": {"steps": 1}}', "in.jsonl:2: prediction is {'steps': 1}: it must be a text"),
     ],
 )
 def test_a_bad_line_is_named_and_nothing_is_written(tmp_path, line, message):

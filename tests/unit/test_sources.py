@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recipes.schema import Data, Tiny
+from recipes.schema import Data, DataSet, Tiny
 from rollout.sources import DataError, heldout_problems, training_source
 
 
@@ -45,7 +45,7 @@ def test_p19_a_gold_that_stands_for_a_missing_value_is_none(tmp_path: Path):
     path = tmp_path / "exported.jsonl"
     golds = ["3", '"None"', '" nan "', "NaN", '"N/A"', "null", '"\\\\text{None}"', '"none of them"']
     path.write_text("\n".join([*(f'{{"problem": "p", "answer": {gold}}}' for gold in golds), '{"problem": "p"}']))
-    kept, left_out = heldout_problems(str(path), Data(), Tiny(), 0, 0, golds_that_parse)
+    kept, left_out, _ = heldout_problems(DataSet(source=str(path)), Tiny(), 0, 0, golds_that_parse)
     assert [row.answer for row in kept] == ["3", r"\text{None}", "none of them"]
     assert [(where.rsplit("/")[-1], reason) for where, reason in left_out] == [
         ("2", "no gold answer (None)"),
@@ -74,7 +74,7 @@ def test_a_missing_gold_is_left_out_and_odd_levels_and_families_are_none(tmp_pat
     path = tmp_path / "odd.jsonl"
     rows = [{"level": "²"}, {"level": "3", "family": None}, {"level": True, "family": "f"}, {"answer": None}]
     path.write_text("\n".join(json.dumps({"problem": str(index), "answer": 1.5} | row) for index, row in enumerate(rows)))
-    kept, left_out = heldout_problems(str(path), Data(), Tiny(), 0, 0, golds_that_parse)
+    kept, left_out, _ = heldout_problems(DataSet(source=str(path)), Tiny(), 0, 0, golds_that_parse)
     assert [(row.answer, row.level, row.family) for row in kept] == [("1.5", 0, ""), ("1.5", 3, ""), ("1.5", 0, "f")]
     assert [reason for _, reason in left_out] == ["no gold answer"]
 
@@ -89,7 +89,7 @@ def test_a_local_data_set_is_read_through_the_hub_route(tmp_path: Path):
     ("content", "sentence"),
     [
         ('{"problem": "1", "answer": "1"}\n{"problem": ', ":2: not JSON in UTF-8 (Expecting value: column 13"),
-        ("[1, 2]", ":1: not a JSON object but list"),
+        ("[1, 2]", ":1: not a JSON object but int"),
         (
             b'{"problem": "1", "answer": "1"}\r\n\n{"problem": "\xff", "answer": "1"}',
             ":3: not JSON in UTF-8 ('utf-8' codec can't decode byte 0xff",
@@ -98,10 +98,16 @@ def test_a_local_data_set_is_read_through_the_hub_route(tmp_path: Path):
         ('{"problem": null, "answer": "1"}', ":1: problem is None: it must be a text that is not empty"),
         ('{"problem": ["x"], "answer": "1"}', ":1: problem is ['x']: it must be a text"),
         ('{"problem": " ", "answer": "1"}', ":1: problem is ' ': it must be a text that is not empty"),
-        ('{"problem": "1", "answer": true}', ":1: answer is True: it must be a text or a number"),
-        ('{"problem": "1", "answer": [1]}', ":1: answer is [1]: it must be a text or a number"),
-        ('{"problem": "1", "gold": "1"}', ":1: no field 'answer'; it has gold, problem"),
-        ('{"question": "1", "answer": "1"}', ":1: no field 'problem'; it has answer, question"),
+        ('{"problem": "1", "answer": true}', ":1: answer is True: it must be a text, a number or a list of those"),
+        ('{"problem": "1", "answer": {"steps": 1}}', ":1: answer is {'steps': 1}: it must be a text, a number or a list of those"),
+        (
+            '{"problem": "1", "points": "1"}',
+            ":1: no column was recognised as the gold answer; it has points, problem. Set data.problem and data.answer",
+        ),
+        (
+            '{"riddle": "1", "answer": "1"}',
+            ":1: no column was recognised as the problem; it has answer, riddle. Set data.problem and data.answer",
+        ),
         ('{"problem": "1", "answer": ""}', "none of its 1 rows has a usable gold answer"),
     ],
 )
@@ -119,7 +125,7 @@ def test_a_hub_name_may_name_its_split_for_training_and_for_evaluation(tmp_path:
 
     def read(suffix: str) -> tuple[str, str]:
         name = f"hub:{tmp_path}{suffix}"
-        [held], _ = heldout_problems(name, Data(), Tiny(), 0, 0, golds_that_parse)
+        [held], _, _ = heldout_problems(DataSet(source=name, split="test"), Tiny(), 0, 0, golds_that_parse)
         return training_source(Data(train=name, split="validation"), Tiny(), 0, golds_that_parse).at(0).text, held.text
 
     assert read("") == ("validation", "test")
@@ -137,6 +143,6 @@ def test_a_missing_file_and_an_unknown_hub_set_are_errors(tmp_path: Path):
 
 def test_training_and_held_out_problems_of_the_tiny_task_are_disjoint():
     source = training_source(Data(), Tiny(), 0, golds_that_parse)
-    held, left_out = heldout_problems("tiny", Data(), Tiny(), 200, 0, golds_that_parse)
+    held, left_out, _ = heldout_problems(DataSet(source="tiny"), Tiny(), 200, 0, golds_that_parse)
     assert not {problem.text for problem in held} & {source.at(position).text for position in range(2000)}
     assert len({problem.text for problem in held}) == 200 and left_out == []

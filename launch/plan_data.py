@@ -1,0 +1,119 @@
+"""What a plan says of the data: local sets are read, hub sets only checked by name, so that it takes seconds and no network.
+
+Golds are not judged here (that takes processes): only those that are absent by what they say are told.
+Simplification: sets of more than 256 MiB of files are left to the run, which reads and checks the same before engines start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from recipes.schema import DataSet, Recipe
+from rewards.rows import DataError, hub_parts, local_bytes
+from rollout import tiny_task
+from rollout.sources import audited, normalised, overlaps, problems_of
+from rollout.types import Problem
+
+_MOST_BYTES = 256 << 20
+_SHORTEST = 64
+
+
+@dataclass
+class DataPlan:
+    """Lines on the data: what was recognised, what stands in the way, and what will hardly be meant."""
+
+    said: list[str] = field(default_factory=list)
+    blockers: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def plan_data(recipe: Recipe, trains: bool, evaluates: bool) -> DataPlan:
+    """Read what is local of the recipe's data, and say what comes of it. Raises nothing."""
+    found = DataPlan()
+    training = [("data.train", one) for one in recipe.data.sets] if trains else []
+    held_out = [("eval.data", one) for one in recipe.held_out_sets] if evaluates else []
+    _tiny_blockers(recipe, evaluates, found)
+    read = {(key, index): _problems(key, one, recipe, found) for index, (key, one) in enumerate(training + held_out)}
+    trained = [problem for (key, _), problems in read.items() if key == "data.train" for problem in problems]
+    for index, (_, one) in enumerate(held_out, len(training)):
+        problems = read["eval.data", index]
+        if rows := overlaps(trained, problems):
+            names = ", ".join(row for row, _ in rows[:3]) + ", ..." * (len(rows) > 3)
+            found.warnings.append(
+                f"data.train: {len(rows)} of {len(trained)} rows are also rows of {one.source} ({names}), so its score says less"
+            )
+        different = len({(normalised(problem.text), problem.system, problem.golds) for problem in problems})
+        if different < len(problems):
+            found.said.append(
+                f"{one.source}: {len(problems)} rows ask {different} different problems: each counts once, with the samples of all its rows"
+            )
+    total = sum(one.weight for _, one in training)
+    if len(training) > 1:
+        found.said.append("data.train: " + ", ".join(f"{one.weight / total:.1%} of the positions from {one.source}" for _, one in training))
+    return found
+
+
+def _tiny_blockers(recipe: Recipe, evaluates: bool, found: DataPlan) -> None:
+    if evaluates and not recipe.eval.data:
+        found.blockers.append("eval.data: empty, so the eval stage has nothing to do; name `tiny`, a file or hub:owner/name")
+    most = tiny_task.HELD_OUT_PER_FAMILY * len(recipe.tiny.families)
+    if evaluates and "tiny" in [one.source for one in recipe.held_out_sets] and recipe.eval.problems > most:
+        found.blockers.append(
+            f"eval.problems: {recipe.eval.problems} is more than the {most} held-out problems of {', '.join(recipe.tiny.families)}"
+        )
+
+
+def _problems(key: str, one: DataSet, recipe: Recipe, found: DataPlan) -> list[Problem]:
+    """The problems of a local set that have a gold; what stands in the way goes to `found`."""
+    if one.source == "tiny":
+        return []
+    if recipe.model.path == "tiny":
+        found.blockers.append(
+            f"{key}: {one.source} is not for the tiny reasoner, which knows only the words of its own problems; set {key} or model.path"
+        )
+        return []
+    try:
+        if one.source.startswith("hub:"):
+            hub_parts(one.source)
+            return []
+        if local_bytes(one.source, one.split or "train") > _MOST_BYTES:
+            found.said.append(
+                f"{one.source}: more than {_MOST_BYTES >> 20} MiB, so it is read and checked by the run, before engines start"
+            )
+            return []
+        problems, said = problems_of(one)
+    except DataError as error:
+        found.blockers.append(f"{key}: {error}")
+        return []
+    found.said.append(said)
+    kept, left_out = audited(problems, lambda golds: [None] * len(golds))
+    if not kept:
+        found.blockers.append(
+            f"{key}: {one.source}: none of its {len(left_out)} rows has a gold answer (first: {left_out[0][1]}); set data.answer"
+        )
+    elif left_out:
+        found.warnings.append(
+            f"{key}: {len(left_out)} of {len(problems)} rows of {one.source} are left out (first: {left_out[0][0]}: {left_out[0][1]})"
+        )
+    if kept and (shortest := _shortest(recipe, kept)) > recipe.data.max_prompt_tokens:
+        found.blockers.append(
+            f"{key}: no problem of {one.source} fits data.max_prompt_tokens {recipe.data.max_prompt_tokens}: the shortest has {shortest} tokens before its template; raise it"
+        )
+    return kept
+
+
+def _shortest(recipe: Recipe, problems: Sequence[Problem]) -> int:
+    """Tokens of the shortest problem, without template, where the tokenizer is local; else 0. Of many, those of fewest characters are counted."""
+    file = Path(recipe.model.path).expanduser() / "tokenizer.json"
+    if not file.is_file():
+        return 0
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception:  # what is wrong with a tokenizer is said by those who need it
+        return 0
+    candidates = sorted((problem.text for problem in problems), key=len)[:_SHORTEST]
+    return min(len(tokenizer.encode(text, add_special_tokens=False).ids) for text in candidates)

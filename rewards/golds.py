@@ -1,0 +1,73 @@
+"""Gold answers out of what data sets hold for them: a value, several of which any will do, a worked solution, or nothing.
+
+Claim: a wrong gold is worse than a missing one, so what only might be an answer is none. A text that ends in a box or in
+`#### 72` is a worked solution and its gold is what they mark; any other text is the gold itself, as it stands.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Any
+
+from rewards.extract import ABSENT, bare, last_box
+from rewards.rows import nested
+
+_MISSING = ABSENT | {"none", "...", "tbd", "todo", "unknown", "-", "--", "?", "[]", "{}"}
+_NO_GOLD = re.compile(
+    r"(?:(?:see|the|a|full|complete|formal) )*(?:proofs?|solution|explanation|figure|diagram|image)"
+    r"(?: (?:question|problem|only|omitted|required|needed|above|below|follows|missing|given|is left to the reader|not (?:found|required|available)))?"
+    r"|(?:(?:the|an?|final|correct) )*(?:answer |value |gold )?(?:is |was )?not (?:found|available|applicable|provided|specified|extracted|known)|notfound"
+    r"|no (?:final |gold |correct |explicit )*answer(?: (?:found|available|provided|given|extracted))?|(?:answer |proof )?(?:omitted|missing|unavailable|unspecified)"
+    r"|(?:it is |as |has been )?(?:proved|proven)|(?:to )?(?:prove|be proven|be proved)|q ?e ?d"
+)
+_MARKED = re.compile(r"####[ \t]*\S[^\n]*\s*\Z")
+_LAST_LINE = re.compile(r"(?:^|\n|[.!?] )(?:So,? |Thus,? |Therefore,? |Hence,? )?[Tt]he (?:final )?answer is:?[ \t]*([^\n]+?)\.?\s*\Z")
+_UNESCAPED = re.compile(r"(?<!\\)\\(?=[bfnrt][a-zA-Z]{2}|[^\"\\/bfnrtu])")
+
+
+def golds(value: Any) -> tuple[str, ...]:
+    """The golds that a value holds, any of which will do; () for none.
+
+    A list holds several, also one written as a JSON text of texts (`["1", "2"]`); `[1, 2]` stays a text: an interval, or a pair.
+
+    Raises:
+        ValueError: true, false, or a mapping without `value` or `ground_truth`.
+    """
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        held = nested(_UNESCAPED.sub(r"\\\\", value)) if value.lstrip().startswith('["') else value
+        texts = isinstance(held, list) and all(isinstance(item, str) for item in held)
+        return golds(held) if texts else (value,)
+    if isinstance(value, list):
+        return tuple(dict.fromkeys(gold for item in value for gold in golds(item)))
+    if isinstance(value, dict):
+        for name in ("value", "ground_truth"):
+            if name in value:
+                return golds(value[name])
+    if isinstance(value, float) and value.is_integer():
+        return (str(int(value)),)  # whole numbers that a table keeps as floats: AIMO's 142.0
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise ValueError("it must be a text, a number or a list of those")
+    return (str(value),)
+
+
+def marked(text: str) -> str | None:
+    """What a worked solution marks as its answer: behind `####` at its end, in its last box, or behind "The answer is:" on its last line; None if it marks nothing."""
+    if _MARKED.search(text) or last_box(text) is not None:
+        return bare(text)
+    found = _LAST_LINE.search(text)
+    return found.group(1) if found else None
+
+
+def no_gold(answer: str) -> str | None:
+    """Why a text is no gold answer ("no gold answer (proof)"), None if it may be one."""
+    text = answer.strip()
+    if not text:
+        return "no gold answer"
+    plain = re.sub(r"\\(?:text|textbf|mathrm)\{([^{}]*)\}", r"\1", bare(text)).strip(" $*()[].:!\"'")
+    words = " ".join(re.sub(r"[_.\-]+", " ", plain.lower()).split())
+    if text.lower() in _MISSING or bare(text).lower() in _MISSING or _NO_GOLD.fullmatch(words):
+        return f"no gold answer ({text:.40})"
+    return None

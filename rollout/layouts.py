@@ -1,0 +1,243 @@
+"""Which columns of a data set hold the problem, its golds, its family and its level, recognised by what they are called and hold.
+
+Claim: sets differ in a few names and forms, not in kind, so lists of names in order of preference serve those that people
+train and test on, also renamed and copied: no set is known by its own name. Columns that the recipe names win.
+A chat (a list of turns) gives its last user turn as the problem and its system turns as `system`; earlier turns are dropped.
+Columns (looked up November 2026): DeepScaleR, Big-Math, NuminaMath-1.5, OpenR1-Math, Omni-MATH, POLARIS: problem, answer. NuminaMath-CoT, MATH:
+problem, solution. GSM8K: question, answer with ####. verl (DAPO, Skywork-OR1): prompt, reward_model.ground_truth.
+OlympiadBench: context, question, final_answer. OpenMathReasoning: problem, expected_answer. TRL: prompt, completion or solution.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rewards.golds import golds, marked
+from rewards.rows import DataError, Row, is_turn, nested, reach
+
+_PROBLEM = ["problem", "question_concat", "question", "problem_statement", "question_text", "prompt", "query", "instruction", "input"]
+_CHATS = ["messages", "conversations", "conversation"]
+_LEAD = ["context", "body"]
+_PLAIN = ["reward_model.ground_truth", "ground_truth", "final_answer", "expected_answer", "gt_answer", "verifiable_answer"]
+_PLAIN += ["correct_answer", "reference_answer", "answer", "answers", "gold", "golds", "target", "gt", "label"]
+_WORKED = ["solution", "response", "output", "completion", "rationale", *_CHATS]
+_FAMILY = [
+    "family",
+    "subfield",
+    "subject",
+    "type",
+    "topic",
+    "domain",
+    "category",
+    "problem_source",
+    "problem_type",
+    "data_source",
+    "source",
+]
+_LEVEL = ["level", "difficulty", "difficulty_level"]
+_SAMPLE = 1000  # rows that are looked at to tell columns apart
+_MOST_FAMILIES = 200  # a column with more values tells rows apart, not families
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Columns in use, as dotted paths; None where there is none.
+
+    Attributes:
+        lead: a text before the problem (a passage, an earlier part).
+        worked: golds are what worked solutions mark; a text that marks nothing holds none.
+        chat: problems are chats.
+    """
+
+    problem: str
+    answer: str
+    lead: str | None
+    family: str | None
+    level: str | None
+    worked: bool
+    chat: bool
+
+    @property
+    def words(self) -> str:
+        """One line for people."""
+        kind = "chats" if self.chat else "worked solutions" if self.worked else "problems and answers"
+        if self.answer.startswith("reward_model."):
+            kind = "verl's layout"
+        parts = [
+            f"problem from {self.lead + ' and ' if self.lead else ''}{self.problem}{' (last user turn)' if self.chat else ''}",
+            f"gold from {self.answer}{' (what its text marks as the answer)' if self.worked else ''}",
+            *([f"family from {self.family}"] if self.family else []),
+            *([f"level from {self.level}"] if self.level else []),
+        ]
+        return f"{kind}: {', '.join(parts)}"
+
+
+def recognise(rows: Sequence[Row], problem: str | None = None, answer: str | None = None) -> Layout:
+    """The layout of a set's rows; `problem` and `answer` are paths that the recipe names.
+
+    Raises:
+        DataError: a named column that no row has, or none recognised; names the columns that are there.
+    """
+    sample = [row.values for row in rows[:_SAMPLE]]
+    problem = _named(rows, problem, "problem") or _first(sample, _PROBLEM + _CHATS, _holds_text) or _first(sample, _PROBLEM, _any)
+    if problem is None:
+        raise DataError(_unknown(rows[0], "the problem", "data.problem"))
+    used = {problem} - set(_CHATS)
+    columns = [*_PLAIN, *_WORKED]
+    answer = (
+        _named(rows, answer, "answer")
+        or _first(sample, columns, lambda value: value not in (None, "", []), used)
+        or _first(sample, columns, _any, used)
+    )
+    if answer is None:
+        raise DataError(_unknown(rows[0], "the gold answer", "data.answer"))
+    samples = [text for row in sample if isinstance(text := _gold_value(reach(row, answer)), str) and text.strip()]
+    family = _first(sample, _FAMILY, _family, {problem, answer})
+    if family and len({_family(reach(row, family)) for row in sample}) > _MOST_FAMILIES:
+        family = None
+    level = _first(sample, _LEVEL, level_of, {problem, answer})
+    if level and any(0 < value < 1 for row in sample if isinstance(value := reach(row, level), float)):
+        level = None  # a solve rate
+    chats = sum(_turns(reach(row, problem)) is not None for row in sample)
+    return Layout(
+        problem,
+        answer,
+        _first(sample, _LEAD, lambda value: isinstance(value, str) and value.strip(), {problem, answer})
+        if _short(problem) == "question"
+        else None,
+        family,
+        level,
+        worked=2 * sum(marked(text) is not None for text in samples) > len(samples),
+        chat=2 * chats > len(sample),
+    )
+
+
+def problem_of(row: Row, layout: Layout) -> tuple[str, str]:
+    """(problem text, system text) of a row.
+
+    Raises:
+        DataError: no text that is not empty, or a chat without a user turn (file, line and column).
+    """
+    value = reach(row.values, layout.problem)
+    turns = _turns(value)
+    if turns is None:
+        text, system = value, ""
+    else:
+        text = next((content for role, content in reversed(turns) if role in ("user", "human")), None)
+        system = "\n\n".join(content for role, content in turns if role in ("system", "developer"))
+    if not isinstance(text, str) or not text.strip():
+        what = "a text" if turns is None else "a chat with a user turn"
+        raise DataError(
+            f"{row.place}: {layout.problem} is {value!r:.80}: it must be {what} that is not empty; correct it or set data.problem"
+        )
+    lead = reach(row.values, layout.lead) if layout.lead else None
+    return f"{lead.strip()}\n\n{text}" if isinstance(lead, str) and lead.strip() and lead.strip() not in text else text, system
+
+
+def golds_of(row: Row, layout: Layout) -> tuple[str, ...]:
+    """The golds of a row, any of which will do; () for none.
+
+    Raises:
+        DataError: a value that can be no gold (file, line and column).
+    """
+    value = _gold_value(reach(row.values, layout.answer))
+    try:
+        found = golds(value)
+    except ValueError as error:
+        raise DataError(f"{row.place}: {layout.answer} is {value!r:.80}: {error}; correct it or set data.answer") from error
+    if layout.worked:
+        return tuple(gold for gold in map(marked, found) if gold is not None)
+    return tuple(bare if (bare := marked(gold)) is not None and "\n" in gold else gold for gold in found)
+
+
+def family_of(row: Row, layout: Layout) -> str:
+    return _family(reach(row.values, layout.family)) if layout.family else ""
+
+
+def level_of(value: Any) -> int:
+    """A whole level from 1 on: 5, "5", "Level 5", 4.5 (rounded down); 0 for anything else ("3/8" is a solve rate, "Level ?" unknown)."""
+    found = re.fullmatch(r"(?:level|difficulty|grade)?[\s:_-]*(\d{1,6}(?:\.\d+)?)", str(value).strip(), re.IGNORECASE)
+    return int(float(found.group(1))) if found and found.group(1).isascii() and not isinstance(value, bool) else 0
+
+
+def _family(value: Any) -> str:
+    if isinstance(value, list):
+        value = value[0] if value else None
+    return "" if value is None or isinstance(value, dict) else str(value)
+
+
+def _named(rows: Sequence[Row], path: str | None, key: str) -> str | None:
+    """A path that the recipe names, which some row must have."""
+    if path is not None and all(reach(row.values, path) is None for row in rows) and not any(path in row.values for row in rows):
+        names = ", ".join(sorted(map(str, rows[0].values)))
+        raise DataError(f"{rows[0].place}: no field {path!r}; it has {names}. Set data.{key} in the recipe, or {key} of the set")
+    return path
+
+
+def _unknown(row: Row, what: str, key: str) -> str:
+    names = ", ".join(sorted(map(str, row.values))) or "no columns"
+    return f"{row.place}: no column was recognised as {what}; it has {names}. Set data.problem and data.answer in the recipe ({key} here)"
+
+
+def _first(sample: Sequence[dict[str, Any]], candidates: Sequence[str], holds: Any, but: set[str] = frozenset()) -> str | None:  # type: ignore[assignment]
+    """The first candidate, whatever its case and spelling, that holds something in some row."""
+    for candidate in candidates:
+        for path in dict.fromkeys(path for row in sample if (path := _path(row, candidate)) is not None):
+            if path not in but and any(holds(reach(row, path)) for row in sample):
+                return path
+    return None
+
+
+def _path(row: dict[str, Any], candidate: str) -> str | None:
+    """The names by which a row has a dotted candidate: `Expected Answer` for expected_answer."""
+    head, _, rest = candidate.partition(".")
+    for name in row:
+        if _short(str(name)) == _short(head):
+            if not rest:
+                return str(name)
+            inner = nested(row[name])
+            below = _path(inner, rest) if isinstance(inner, dict) else None
+            return f"{name}.{below}" if below else None
+    return None
+
+
+def _short(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _any(value: Any) -> bool:
+    """Holds also for a column without a value, whose rows are then named one by one."""
+    return True
+
+
+def _holds_text(value: Any) -> bool:
+    return bool(isinstance(value, str) and value.strip()) or _turns(value) is not None
+
+
+def _turns(value: Any) -> list[tuple[str, str]] | None:
+    """(role, text) of a chat's turns, also of one written as a JSON text; None if it is no chat."""
+    value = nested(value) if isinstance(value, str) and "[" in value[:10] else value
+    if not isinstance(value, list) or not value or not all(is_turn(turn) for turn in value):
+        return None
+    return [(str(turn.get("role", turn.get("from"))).lower(), _content(turn.get("content", turn.get("value")))) for turn in value]
+
+
+def _content(value: Any) -> str:
+    """A turn's text; of parts (`{"type": "text", "text": ...}`), their texts."""
+    if isinstance(value, list):
+        return "".join(str(part.get("text") or "") if isinstance(part, dict) else str(part) for part in value)
+    return "" if value is None else str(value)
+
+
+def _gold_value(value: Any) -> Any:
+    """Of a chat, what its last turn that is no user's says; anything else as it is."""
+    turns = _turns(value)
+    if turns is None:
+        return value
+    chat = nested(value) if isinstance(value, str) else value
+    spoken = (turn for turn, (role, _) in zip(reversed(chat), reversed(turns), strict=True) if role not in ("user", "human", "system"))
+    last: dict[str, Any] = next(spoken, {})
+    return last.get("ground_truth") or _content(last.get("content", last.get("value"))) or None
