@@ -16,11 +16,12 @@ from rewards.rows import nested
 _MISSING = ABSENT | {"none", "...", "tbd", "todo", "unknown", "-", "--", "?", "[]", "{}"}
 _NO_GOLD = re.compile(
     r"(?:(?:see|the|a|full|complete|formal) )*(?:proofs?|solution|explanation|figure|diagram|image)"
-    r"(?: (?:question|problem|only|omitted|required|needed|above|below|follows|missing|given|is left to the reader|not (?:found|required|available)))?"
+    r"(?: (?:is )?(?:question|problem|only|omitted|required|needed|above|below|follows|missing|given|is left to the reader|not (?:found|required|available)))?"
     r"|(?:(?:the|an?|final|correct) )*(?:answer |value |gold )?(?:is |was )?not (?:found|available|applicable|provided|specified|extracted|known)|notfound"
     r"|no (?:final |gold |correct |explicit )*answer(?: (?:found|available|provided|given|extracted))?|(?:answer |proof )?(?:omitted|missing|unavailable|unspecified)"
     r"|(?:it is |as |has been )?(?:proved|proven)|(?:to )?(?:prove|be proven|be proved)|q ?e ?d"
 )
+_SENTENCE = 12  # words outside of formulas: nobody's answer would equal them
 _MARKED = re.compile(r"####[ \t]*\S[^\n]*\s*\Z")
 _LAST_LINE = re.compile(r"(?:^|\n|[.!?] )(?:So,? |Thus,? |Therefore,? |Hence,? )?[Tt]he (?:final )?answer is:?[ \t]*([^\n]+?)\.?\s*\Z")
 _UNESCAPED = re.compile(r"(?<!\\)\\(?=[bfnrt][a-zA-Z]{2}|[^\"\\/bfnrtu])")
@@ -70,4 +71,5 @@ def no_gold(answer: str) -> str | None:
     words = " ".join(re.sub(r"[_.\-]+", " ", plain.lower()).split())
     if text.lower() in _MISSING or bare(text).lower() in _MISSING or _NO_GOLD.fullmatch(words):
         return f"no gold answer ({text:.40})"
-    return None
+    prose = re.findall(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}", re.sub(r"\$[^$]*\$", " ", text))
+    return f"no gold answer but a sentence ({text:.40}...)" if len(prose) >= _SENTENCE else None

@@ -110,7 +110,7 @@ def recognise(rows: Sequence[Row], problem: str | None = None, answer: str | Non
         else None,
         family,
         level,
-        worked=2 * sum(marked(text) is not None for text in samples) > len(samples),
+        worked=_worked(answer, texts),
         chat=2 * chats > len(sample),
     )
 
@@ -206,6 +206,12 @@ def _path(row: dict[str, Any], candidate: str) -> str | None:
 
 def _short(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _worked(answer: str, texts: Sequence[str]) -> bool:
+    """Whether a column holds worked solutions: most of its texts mark an answer, or any does where its name says so."""
+    share = sum(marked(text) is not None for text in texts) / max(1, len(texts))
+    return share > 0.5 or (share > 0 and _short(answer) in map(_short, _WORKED))
 
 
 def _any(value: Any) -> bool:

@@ -1,0 +1,125 @@
+"""The shapes of public sets: which columns are problem, golds, family and level. Rows are our own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rewards.golds import golds, no_gold
+from rewards.rows import DataError, Row
+from rollout.layouts import family_of, golds_of, level_of, problem_of, recognise
+
+USER, SYSTEM = {"role": "user", "content": "1 + 1?"}, {"role": "system", "content": "Be short."}
+VERL = {"data_source": "math", "ability": "MATH", "extra_info": {"index": 3}}
+SETS: dict[str, tuple[dict[str, Any], tuple[str, tuple[str, ...], str, int]]] = {
+    "DeepScaleR": ({"problem": "1 + 1?", "answer": "2", "solution": r"It is \boxed{3}"}, ("1 + 1?", ("2",), "", 0)),
+    "DAPO": (VERL | {"prompt": [USER], "reward_model": {"ground_truth": "2", "style": "rule"}}, ("1 + 1?", ("2",), "math", 0)),
+    "DAPO, processed": (
+        {"prompt": "1 + 1?", "solution": "2", "source_prompt": [SYSTEM], "reward_model": {"ground_truth": "2"}},
+        ("1 + 1?", ("2",), "", 0),
+    ),
+    "Skywork-OR1": (
+        VERL | {"prompt": [USER], "reward_model": {"ground_truth": r'["$\\frac{4}{2}$", "2"]', "style": "rule"}},
+        ("1 + 1?", (r"$\frac{4}{2}$", "2"), "math", 0),
+    ),
+    "OpenR1-Math": (
+        {"problem": "1 + 1?", "solution": "s", "answer": "2", "problem_type": "Algebra", "source": "x", "messages": [USER]},
+        ("1 + 1?", ("2",), "Algebra", 0),
+    ),
+    "Big-Math": ({"problem": "1 + 1?", "answer": "2", "domain": ["M -> A"], "source": "x", "llama8b_solve_rate": 0.2}, ("1 + 1?", ("2",), "M -> A", 0)),
+    "NuminaMath-CoT": ({"source": "s", "problem": "1 + 1?", "solution": r"so \boxed{2}.", "messages": [USER]}, ("1 + 1?", ("2",), "s", 0)),
+    "MATH": ({"problem": "1 + 1?", "level": "Level 5", "type": "Algebra", "solution": r"so \boxed{2}."}, ("1 + 1?", ("2",), "Algebra", 5)),
+    "MATH-500": ({"problem": "1 + 1?", "solution": "s", "answer": "2", "subject": "Algebra", "level": 2}, ("1 + 1?", ("2",), "Algebra", 2)),
+    "GSM8K": ({"question": "1 + 1?", "answer": "It is <<1+1=2>>2\n#### 2"}, ("1 + 1?", ("2",), "", 0)),
+    "OlympiadBench": (
+        {"context": "Count.", "question": "1 + 1?", "solution": ["s"], "final_answer": ["2", "$2$"], "subfield": "Algebra", "subject": "Math", "difficulty": "Competition"},
+        ("Count.\n\n1 + 1?", ("2", "$2$"), "Algebra", 0),
+    ),
+    "OpenMathReasoning": (
+        {"expected_answer": "2", "problem_type": "has_answer_extracted", "problem_source": "forum", "problem": "1 + 1?", "generated_solution": r"\boxed{3}"},
+        ("1 + 1?", ("2",), "forum", 0),
+    ),
+    "AIME, capitals": ({"ID": "I-1", "Problem": "1 + 1?", "Solution": "s", "Answer": 2}, ("1 + 1?", ("2",), "", 0)),
+    "AIMO, floats": ({"id": 0, "problem": "1 + 1?", "answer": 2.0, "url": "u"}, ("1 + 1?", ("2",), "", 0)),
+    "Omni-MATH": ({"domain": ["A"], "difficulty": 4.5, "problem": "1 + 1?", "solution": "s", "answer": "2"}, ("1 + 1?", ("2",), "A", 4)),
+    "POLARIS": ({"problem": "1 + 1?", "answer": "2", "difficulty": "3/8"}, ("1 + 1?", ("2",), "", 0)),
+    "TRL": ({"prompt": [SYSTEM, USER], "completion": [{"role": "assistant", "content": r"\boxed{2}"}]}, ("1 + 1?", ("2",), "", 0)),
+    "ShareGPT": (
+        {"conversations": [{"from": "human", "value": "1 + 1?"}, {"from": "gpt", "value": "The answer is: 2"}]},
+        ("1 + 1?", ("2",), "", 0),
+    ),
+    "Open-Reasoner-Zero": (
+        {"messages": [{"from": "human", "value": "1 + 1?"}, {"from": "assistant", "ground_truth": {"value": "2"}}]},
+        ("1 + 1?", ("2",), "", 0),
+    ),
+    "MetaMath": ({"query": "1 + 1?", "response": "2\n#### 2\nThe answer is: 2", "type": "T"}, ("1 + 1?", ("2",), "T", 0)),
+}  # fmt: skip
+
+
+def row(values: dict[str, Any]) -> Row:
+    return Row("set:1", "1", values)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_shape_of_a_public_set_is_recognised_by_its_columns(name: str):
+    values, expected = SETS[name]
+    layout = recognise([row(values)])
+    level = level_of(values.get(layout.level)) if layout.level else 0
+    assert (problem_of(row(values), layout)[0], golds_of(row(values), layout), family_of(row(values), layout), level) == expected
+    assert layout.problem in layout.words and layout.answer in layout.words
+
+
+def test_a_chat_gives_its_last_user_turn_and_keeps_its_system_turn():
+    turns = [SYSTEM, {"role": "user", "content": "0 + 1?"}, {"role": "assistant", "content": "1"}, USER]
+    layout = recognise([row({"prompt": turns, "answer": "2"})])
+    assert problem_of(row({"prompt": turns, "answer": "2"}), layout) == ("1 + 1?", "Be short.")
+
+
+def test_a_named_column_wins_over_a_recognised_one_and_may_be_dotted():
+    values = {"problem": "p", "answer": "1", "extra": {"question": ["q", "r"], "gold": 5}}
+    layout = recognise([row(values)], "extra.question[1]", "extra.gold")
+    assert (problem_of(row(values), layout)[0], golds_of(row(values), layout)) == ("r", ("5",))
+    with pytest.raises(DataError, match=r"no field 'extra.gone'; it has answer, extra, problem. Set data.problem"):
+        recognise([row(values)], "extra.gone")
+
+
+def test_a_column_of_solve_rates_is_no_level():
+    rows = [row({"problem": "p", "answer": "1", "difficulty": rate}) for rate in (0.25, 1.0)]
+    assert recognise(rows).level is None
+
+
+def test_rows_of_worked_solutions_that_mark_no_answer_hold_no_gold():
+    rows = [row({"problem": "p", "solution": text}) for text in (r"\boxed{2}", "Trivial.", "As shown.")]
+    layout = recognise(rows)
+    assert [golds_of(one, layout) for one in rows] == [("2",), (), ()]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, ()),
+        ([], ()),
+        (3, ("3",)),
+        (["1", ["1", 2]], ("1", "2")),
+        ('["$m = \\frac{1}{2}$"]', (r"$m = \frac{1}{2}$",)),
+        ("[1, 2]", ("[1, 2]",)),
+        ({"value": "9"}, ("9",)),
+    ],
+)
+def test_several_golds_are_told_from_one_gold_that_is_a_list(value: object, expected: tuple[str, ...]):
+    assert golds(value) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["proof", "Proof.", "notfound", r"\text{not found}", "see solution", "Q.E.D.", "No answer found", "to be proven", " "]
+)
+def test_what_says_that_there_is_no_answer_is_no_gold(text: str):
+    assert (no_gold(text) or "").startswith("no gold answer")
+
+
+@pytest.mark.parametrize(
+    "text", ["no solution", r"\text{None}", "No", "DNE", "-1", "undefined", r"all integers $n$ with $n \ge 3$", "none of them"]
+)
+def test_an_answer_that_says_there_is_nothing_is_a_gold(text: str):
+    assert no_gold(text) is None
