@@ -6,6 +6,7 @@ Simplification: sets of more than 256 MiB of files are left to the run, which re
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from rollout.types import Problem
 
 _MOST_BYTES = 256 << 20
 _SHORTEST = 64
+_OTHER_FORM = re.compile(r"Answer: ?\$?\\?\$?Answer|[\"'`]?Answer:[\"'`]|####|<answer>")
 
 
 @dataclass
@@ -88,6 +90,11 @@ def _problems(key: str, one: DataSet, recipe: Recipe, found: DataPlan) -> list[P
         found.blockers.append(f"{key}: {error}")
         return []
     found.said.append(said)
+    asking = sum(_OTHER_FORM.search(problem.text) is not None and "boxed" not in problem.text for problem in problems)
+    if 2 * asking > len(problems):
+        found.warnings.append(
+            f"{key}: the problems of {one.source} ask for another form of answer (`Answer:`, `####` or a tag), but what counts is the last \\boxed{{}}; say so in data.instruction"
+        )
     kept, left_out = audited(problems, lambda golds: [None] * len(golds))
     if not kept:
         found.blockers.append(

@@ -32,6 +32,9 @@ _PACKED = {
     b"BZh": "compressed with bzip2",
     b"\xfd7zXZ": "compressed with xz",
 }
+_COLUMN_NAMES = re.compile(
+    r"(?:\"?[\w.-]{1,40}(?: [\w.-]{1,20}){0,2}\"?(?:[,;\t]|$))+"
+)  # of a table whose file name does not say that it is one
 _HUB_SET = re.compile(r"(?P<path>[^@:]+)(?:@(?P<revision>[^:]+))?(?::(?P<split>.+))?")
 
 
@@ -197,7 +200,7 @@ def _parsed(path: Path, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
     if start in ("{", "[") or names.endswith((".json", ".jsonl", ".ndjson")):
         return _json_rows(path, text)
     header = text.lstrip("\r\n").partition("\n")[0]
-    if names.endswith((".csv", ".tsv")) or (start not in ("", "<") and re.search(r"[,\t;]", header)):
+    if names.endswith((".csv", ".tsv")) or (len(re.split(r"[,;\t]", header)) > 1 and _COLUMN_NAMES.fullmatch(header.strip())):
         return _csv_rows(path, text, "\t" if "\t" in header else ";" if ";" in header and "," not in header else ",")
     raise DataError(f"{path}: neither JSON, parquet nor CSV (it begins with {text.strip()[:40]!r}); name {SOURCES}")
 

@@ -94,7 +94,7 @@ def recognise(rows: Sequence[Row], problem: str | None = None, answer: str | Non
     )
     if answer is None:
         raise DataError(_unknown(rows[0], "the gold answer", "data.answer"))
-    samples = [text for row in sample if isinstance(text := _gold_value(reach(row, answer)), str) and text.strip()]
+    texts = [text for row in sample if isinstance(text := _gold_value(reach(row, answer)), str) and text.strip()]
     family = _first(sample, _FAMILY, _family, {problem, answer})
     if family and len({_family(reach(row, family)) for row in sample}) > _MOST_FAMILIES:
         family = None
@@ -208,9 +208,9 @@ def _short(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _worked(answer: str, texts: Sequence[str]) -> bool:
+def _worked(answer: str, samples: Sequence[str]) -> bool:
     """Whether a column holds worked solutions: most of its texts mark an answer, or any does where its name says so."""
-    share = sum(marked(text) is not None for text in texts) / max(1, len(texts))
+    share = sum(marked(text) is not None for text in samples) / max(1, len(samples))
     return share > 0.5 or (share > 0 and _short(answer) in map(_short, _WORKED))
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
-from recipes.schema import Budget, FunctionTerm, Recipe
+from evaluation.evaluate import evaluate
+from recipes.schema import Budget, Eval, FunctionTerm, Recipe, VerdictTerm
 from rewards.functions import TrainerState
 from rewards.judge import Judge
 from rl.algorithm import prepare
@@ -17,6 +19,7 @@ from rl.loop import NotJudged, TooManyCut, refuse_cut, refuse_unjudged
 from rl.policy import padded
 from rollout.collector import Collector, PromptStream, fate_of
 from rollout.engine import EnginePool
+from rollout.records import rows
 from rollout.scorer import RowMismatch, Scorer
 from rollout.sources import Source
 from rollout.types import Completion, Group, Problem, Request, rollout_id
@@ -209,6 +212,24 @@ def test_a_verdict_off_by_one_row_is_detected(judge: Judge):
         scorer.finish(pending)
     with pytest.raises(RowMismatch, match="asked for 3 rollouts and got 2"):
         scorer.begin(request, [response("1"), response("2")])
+
+
+def test_any_of_several_golds_makes_an_answer_right_once(judge: Judge):
+    request = Request("r", Problem("p", "q", "41", others=("42", "43")), (1,), 3, 40, 1.0, 1.0, 0)
+    scorer = Scorer(judge, template(), [VerdictTerm(kind="verdict")], Budget(limit=40))
+    group = scorer.finish(scorer.begin(request, [response("43"), response("41"), response("7")]))
+    assert [rollout.reward for rollout in group.rollouts] == [1, 1, 0]
+    assert rows([group], 0, "t").column("others").to_pylist() == [["42", "43"]] * 3
+
+
+@pytest.mark.parametrize(("temperature", "samples"), [(0.6, [2, 6]), (0.0, [1, 1])])
+def test_a_problem_that_an_evaluation_holds_several_times_has_the_samples_of_all_its_rows(
+    judge: Judge, temperature: float, samples: list[int]
+):
+    problems = [Problem("a", "q1", "1"), Problem("b", "q2", "2", repeats=3)]
+    pool: Any = ScriptedPool(lambda request: [response("1")] * request.group_size)
+    groups = evaluate(pool, Scorer(judge, template()), problems, Eval(samples=samples[0], temperature=temperature), 0)
+    assert [len(group.rollouts) for group in groups] == samples
 
 
 def test_an_unfinished_thought_is_wrong_even_if_it_says_the_answer(judge: Judge):

@@ -283,6 +283,41 @@ def test_several_golds_any_of_which_will_do(tmp_path):
     assert judge_file(source, out, workers=1, wall_s=3.0, memory_mb=512) == {"right": 2, "wrong": 1, "not_judged": 1}
 
 
+SHAPES: list[tuple[dict[str, object], str | None, str | None, list[str]]] = [
+    ({"doc": {"question": "2+2?"}, "target": "4", "resps": [[r"\boxed{4}"]], "filtered_resps": ["4"]}, None, None, ["right"]),
+    ({"doc": {"answer": "4"}, "resps": [["4", "5"]]}, "doc.answer", "resps[0][1]", ["wrong"]),
+    ({"input": "2+2?", "output": r"\boxed{4}", "gts": "4", "score": 1.0, "step": 3}, None, None, ["right"]),
+    (
+        {"reward_model": {"ground_truth": '["4", "5"]'}, "responses": [r"\boxed{5}", r"\boxed{6}", None]},
+        None,
+        None,
+        ["right", "wrong", "wrong"],
+    ),
+    ({"answer": "2 + 2 = 4\n#### 4", "generation": r"\boxed{4}"}, None, None, ["right"]),
+    ({"answer": "4", "completion": [{"role": "assistant", "content": r"\boxed{4}"}]}, None, None, ["right"]),
+    ({"gold": None, "prediction": r"\boxed{4}"}, None, None, ["not_judged"]),
+]
+
+
+@pytest.mark.parametrize(("row", "gold", "prediction", "verdicts"), SHAPES)
+def test_files_of_other_tools_are_judged_by_recognised_or_named_paths(tmp_path, row, gold, prediction, verdicts):
+    source, out = tmp_path / "in.json", tmp_path / "out.jsonl"
+    source.write_text(json.dumps([row]))
+    judge_file(source, out, workers=1, wall_s=3.0, memory_mb=512, gold=gold, prediction=prediction)
+    graded = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["verdict"] for line in graded] == verdicts
+    assert [line.get("sample") for line in graded] == ([None] if len(verdicts) == 1 else list(range(len(verdicts))))
+
+
+def test_a_path_that_no_row_has_is_refused_with_the_fields_there_are(tmp_path):
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"target": "1", "resps": ["1"]}')
+    with pytest.raises(
+        ValueError, match=r"in.jsonl:1: no field doc.answer: .* it has target, resps: name the paths \(--gold, --prediction\)"
+    ):
+        judge_file(source, tmp_path / "out.jsonl", workers=1, wall_s=1.0, memory_mb=256, gold="doc.answer")
+
+
 def test_a_bad_gold_is_named_also_where_the_answer_is_too_long(tmp_path):
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     golds = [r"\frac{", r"\frac{1}{2}", "7"]

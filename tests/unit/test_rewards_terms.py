@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipes.schema import Budget, FormatTerm, Rung, TruncateTerm, VerdictTerm
-from rewards.functions import Asked, TrainerState
+from recipes.schema import Budget, FormatTerm, FunctionTerm, Rung, TruncateTerm, VerdictTerm
+from rewards.functions import Asked, TrainerState, columns, load_function
 from rewards.terms import group_limit, rewards
 
 VERDICT = VerdictTerm(kind="verdict")
@@ -118,3 +118,22 @@ def test_format_knows_a_thinking_block_that_the_prompt_opened():
 
 def test_terms_of_one_name_add_up():
     assert group([VERDICT, VerdictTerm(kind="verdict", weight=2)], [1, 0])["verdict"].tolist() == [3, 0]
+
+
+def test_every_column_of_the_data_reaches_a_function_by_name(tmp_path, monkeypatch):
+    (tmp_path / "data_rewards.py").write_text(
+        "def near(completions, solution, **_): return [len(text) / solution_ for text, solution_ in zip(completions, solution)]\n"
+        "def only(prompts, completions, completion_ids, problem, answer, level): return [1.0] * len(level)\n"
+        "def far(completions, distance, **_): return [1.0] * len(distance)\n"
+        "def worked(data_answer, answer, **_): return [float(d == 'long' and a == '7') for d, a in zip(data_answer, answer)]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    told = columns({"solution": 4, "answer": "long", "prompts": "x", "source": "s"}, problem="p", answer="7", level=1)
+    assert told == {"solution": 4, "data_answer": "long", "data_prompts": "x", "source": "s", "problem": "p", "answer": "7", "level": 1}
+    for name, expected in (("near", 0.25), ("only", 1.0), ("worked", 1.0)):
+        load_function(f"data_rewards:{name}")
+        term = FunctionTerm(kind="function", name=f"data_rewards:{name}")
+        assert group([term], [1, 1], columns=told)[term.name].tolist() == [expected] * 2
+    lacking = columns({"source": "s"}, problem="p", answer="7", level=1)
+    with pytest.raises(ValueError, match=r"data_rewards:far: missing a required argument: 'distance'; there is answer, .*source"):
+        group([FunctionTerm(kind="function", name="data_rewards:far")], [1, 1], columns=lacking)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from recipes.schema import Data, DataSet, Tiny
-from rollout.sources import DataError, heldout_problems, training_source
+from rollout.sources import DataError, heldout_problems, overlaps, training_source
+from rollout.types import Problem
 
 
 def golds_that_parse(golds: list[str]) -> list[str | None]:
@@ -146,3 +147,60 @@ def test_training_and_held_out_problems_of_the_tiny_task_are_disjoint():
     held, left_out, _ = heldout_problems(DataSet(source="tiny"), Tiny(), 200, 0, golds_that_parse)
     assert not {problem.text for problem in held} & {source.at(position).text for position in range(2000)}
     assert len({problem.text for problem in held}) == 200 and left_out == []
+
+
+def write(path: Path, rows: list[dict[str, object]]) -> str:
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return str(path)
+
+
+def test_several_sets_share_the_positions_by_weight_and_each_walks_its_own_permutations(tmp_path: Path):
+    names = [
+        write(tmp_path / f"{name}.jsonl", [{"problem": f"{name}{i}", "answer": "1"} for i in range(rows)])
+        for name, rows in (("a", 40), ("b", 7))
+    ]
+    data = Data(train=[DataSet(source=names[0], weight=3.0), names[1]])
+    source = training_source(data, Tiny(), 5, golds_that_parse)
+    drawn = [source.at(position).text for position in range(2000)]
+    assert [sum(text.startswith(name) for text in drawn) for name in "ab"] == [1500, 500]
+    of_a = [text for text in drawn if text.startswith("a")]
+    assert all(len(set(of_a[start : start + 40])) == 40 for start in range(0, 1480, 40))
+    again = training_source(data, Tiny(), 5, golds_that_parse)
+    assert [again.at(position).text for position in (1999, 3, 1000)] == [drawn[1999], drawn[3], drawn[1000]]
+    assert source.rows == 47 and [words.rpartition("(")[2] for words in source.said] == [
+        "75.0% of the positions)",
+        "25.0% of the positions)",
+    ]
+
+
+def test_a_set_of_a_list_names_its_own_columns(tmp_path: Path):
+    name = write(tmp_path / "own.jsonl", [{"problem": "p", "answer": "1", "q": "own", "extra": {"gold": 2}}])
+    source = training_source(Data(train=[DataSet(source=name, problem="q", answer="extra.gold")]), Tiny(), 0, golds_that_parse)
+    assert (source.at(0).text, source.at(0).answer) == ("own", "2")
+
+
+def test_of_several_golds_those_that_can_be_judged_stay(tmp_path: Path):
+    path = tmp_path / "several.jsonl"
+    write(path, [{"problem": "p", "answer": ["notfound", "1", "2"]}, {"problem": "q", "answer": ["proof", ""]}])
+    [problem], left_out, _ = heldout_problems(DataSet(source=str(path)), Tiny(), 0, 0, golds_that_parse)
+    assert problem.golds == ("1", "2")
+    assert [reason for _, reason in left_out] == ["no gold answer (proof)"]
+
+
+def test_rows_that_repeat_are_one_problem_with_their_samples_and_it_is_said(tmp_path: Path):
+    rows = [{"problem": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(3)] * 4 + [{"problem": "What is  2 + 1 ?", "answer": "3"}]
+    name = write(tmp_path / "repeated.jsonl", rows)
+    held, _, said = heldout_problems(DataSet(source=name), Tiny(), 0, 0, golds_that_parse)
+    assert [problem.repeats for problem in held] == [4, 4, 5]
+    assert said[1] == f"{name}: 13 rows ask 3 different problems: each counts once, with the samples of all its rows"
+
+
+def test_training_rows_that_ask_what_an_evaluation_asks_are_found_also_inside_instructions():
+    held = [Problem("e1", "What is $17 + 25$?", "42"), Problem("e2", "Half of\n\nthree?", "1.5")]
+    training = [
+        Problem("t1", "what is 17+25", "42"),
+        Problem("t2", "Solve this. Box it.\n\nWhat is 17 + 25?\n\nThink first.", "42"),
+        Problem("t3", "Solve this.\n\nHalf of\n\nthree?", "1.5"),
+        Problem("t4", "What is 17 + 26?", "43"),
+    ]
+    assert overlaps(training, held) == [("t1", "e1"), ("t2", "e1"), ("t3", "e2")]

@@ -13,9 +13,9 @@ import torch
 from launch.machine import Machine
 from launch.memory import GB
 from launch.plan import PlanError, plan
-from launch.stages import HeldOut, file_names, fitting, list_left_out, planned_with
+from launch.stages import HeldOut, file_names, fitting, list_left_out, list_overlap, planned_with, some_fit
 from recipes.loader import load
-from rollout.sources import DataError
+from rollout.sources import DataError, Source
 from rollout.types import Problem
 
 TEMPLATE: Any = SimpleNamespace(prompt_ids=lambda problem: tuple(map(ord, problem.text)))
@@ -69,3 +69,21 @@ def test_sources_that_differ_in_their_folder_or_version_get_files_of_their_own()
     names = ["tiny", "a/test.jsonl", "b/test.jsonl", "hub:a/MATH", "hub:b/MATH", "AIME-v1.5.jsonl", "AIME-v1.6.jsonl", "../up.jsonl"]
     assert file_names(names) == ["tiny", "a-test", "b-test", "a-MATH", "b-MATH", "AIME-v1.5", "AIME-v1.6", "up"]
     assert file_names(["/data/my test.jsonl", "hub:a/MATH:test[:9]"]) == ["my-test", "MATH-test-9"]
+
+
+def test_training_rows_that_are_also_evaluation_rows_are_counted_named_and_listed(tmp_path: Path):
+    said: list[str] = []
+    progress: Any = SimpleNamespace(message=said.append)
+    source = Source("numbers", lambda position: Problem("", "", ""), problems=[Problem("t1", "1 + 1?", "2"), Problem("t2", "2 + 2?", "4")])
+    list_overlap(progress, tmp_path / "overlap.jsonl", source, [HeldOut("test", [Problem("e1", "2 + 2 ?", "4")], [])])
+    assert said == [f"1 training rows are also rows of test (t2), listed in {tmp_path}/overlap.jsonl"]
+    assert json.loads((tmp_path / "overlap.jsonl").read_text()) == {"eval": "test", "train_row": "t2", "eval_row": "e1"}
+
+
+def test_training_data_of_which_nothing_fits_are_refused_before_engines_start():
+    source = Source("numbers", lambda position: Problem("", "1 + 1?"[: 4 + position % 3], ""), rows=3)
+    some_fit(source, TEMPLATE, 4)
+    with pytest.raises(
+        DataError, match=r"numbers: the first 3 prompts drawn all exceed data\.max_prompt_tokens 2, the shortest by 2; raise it"
+    ):
+        some_fit(source, TEMPLATE, 2)

@@ -42,6 +42,19 @@ def test_the_prompt_is_the_chat_template_with_an_open_thinking_block(tiny_checkp
     assert text.count("Add: 1 + 2\n\nagain") == 1 and text.rstrip().endswith("<think>")
 
 
+def test_a_problems_system_text_is_the_system_turn_of_its_prompt(tiny_checkpoint: Path, tmp_path: Path):
+    folder = tmp_path / "system"
+    shutil.copytree(tiny_checkpoint, folder)
+    [file] = folder.glob("chat_template*")
+    file.write_text("{% for turn in messages %}{{ turn.content }} = {% endfor %}")
+    template = load_template(folder)
+    decoded = [
+        template.tokenizer.decode(list(template.prompt_ids(problem)))
+        for problem in (Problem("p", "1", "1"), Problem("p", "1", "1", system="2"))
+    ]
+    assert [text.split() for text in decoded] == [["1", "="], ["2", "=", "1", "="]]
+
+
 def test_another_template_or_vocabulary_has_another_digest(tiny_checkpoint: Path, tmp_path: Path):
     folder = tmp_path / "other"
     shutil.copytree(tiny_checkpoint, folder)
