@@ -95,16 +95,24 @@ def reservations(run: Run) -> list[str]:
             f"Sampled tokens were scored again by the learner in {len(gaps)} of {len(run.metrics)} steps: mean gap at most {worst['gate/mean']:.1e} nats, "
             f"99 % of tokens within {worst['gate/p99']:.1e}."
         )
-    overlap = run.path / "overlap.jsonl"
-    if overlap.is_file():
-        shared = [json.loads(line) for line in overlap.read_text(encoding="utf-8").splitlines()]
-        for name in dict.fromkeys(pair["eval"] for pair in shared):
-            rows = [pair["train_row"] for pair in shared if pair["eval"] == name]
-            sentences.append(
-                f"{len(rows)} training rows are also rows of {name} ({', '.join(rows[:3])}{', ...' * (len(rows) > 3)}; all in overlap.jsonl): "
-                "its scores say less of what was learnt."
-            )
-    return sentences + run.notes
+    return sentences + _overlap(run) + run.notes
+
+
+def _overlap(run: Run) -> list[str]:
+    """Which training rows an evaluation asks too, by evaluation."""
+    file = run.path / "overlap.jsonl"
+    rows: dict[str, list[str]] = {}
+    try:
+        for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+            pair = json.loads(line)
+            rows.setdefault(str(pair["eval"]), []).append(str(pair["train_row"]))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        return [f"overlap.jsonl could not be read ({error}), so training rows that are also evaluation rows are not told."]
+    return [
+        f"{len(named)} training rows are also rows of {name} ({', '.join(named[:3])}{', ...' * (len(named) > 3)}; all in overlap.jsonl): "
+        "its scores say less of what was learnt."
+        for name, named in rows.items()
+    ]
 
 
 def _about(pair: Pair) -> list[str]:

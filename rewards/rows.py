@@ -213,7 +213,8 @@ def _text(path: Path, content: bytes) -> str:
         if b"\0" in content[:1024]:
             raise DataError(f"{path}: neither JSON, parquet nor CSV (bytes that are no text); name {SOURCES}") from error
         line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{line}: not JSON in UTF-8 ({error}); save it as UTF-8") from error
+        kind = "CSV" if path.name.lower().removesuffix(".gz").endswith((".csv", ".tsv")) else "JSON"
+        raise DataError(f"{path}:{line}: not {kind} in UTF-8 ({error}); save it as UTF-8") from error
 
 
 def _arrow_rows(path: Path, content: bytes) -> list[dict[str, Any]]:
@@ -251,7 +252,7 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows of JSON values one after another; a value that is a list, or an object that holds a table, is the file's only one."""
     values = list(_json_values(path, text))
     numbered = values
-    if len(values) == 1:
+    if len(values) == 1 and not (isinstance(values[0][1], dict) and path.name.lower().removesuffix(".gz").endswith(("jsonl", "ndjson"))):
         held = _table(values[0][1])
         numbered = values if held is None else list(enumerate(held, 1))
     for number, row in numbered:

@@ -23,7 +23,7 @@ _CHATS = ["messages", "conversations", "conversation"]
 _LEAD = ["context", "body"]
 _PLAIN = ["reward_model.ground_truth", "ground_truth", "final_answer", "expected_answer", "gt_answer", "verifiable_answer"]
 _PLAIN += ["correct_answer", "reference_answer", "answer", "answers", "gold", "golds", "target", "gt", "label"]
-_WORKED = ["solution", "response", "output", "completion", "rationale", *_CHATS]
+_WORKED = ["solution", "response", "output", "completion", *_CHATS]
 _FAMILY = [
     "family",
     "subfield",

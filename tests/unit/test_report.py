@@ -221,6 +221,14 @@ def test_a_half_written_last_line_is_left_out_and_named(run: Path) -> None:
     assert "metrics.jsonl:4: not a whole record" in page(run)
 
 
+def test_training_rows_that_are_also_evaluation_rows_are_counted_and_named(run: Path) -> None:
+    lines = [json.dumps({"eval": "test", "train_row": f"rows/{number}", "eval_row": "e"}) for number in range(4)]
+    (run / "overlap.jsonl").write_text("\n".join(lines))
+    assert "4 training rows are also rows of test (rows/0, rows/1, rows/2, ...; all in overlap.jsonl)" in page(run)
+    (run / "overlap.jsonl").write_text(lines[0] + "\n{")
+    assert "overlap.jsonl could not be read" in page(run)
+
+
 @pytest.mark.parametrize("record", ['{"step": "3", "accuracy": 0.5}', '{"accuracy": 0.5}', '{"step": 3, "accuracy": "half"}', "[3]", "3"])
 def test_a_metrics_line_of_another_form_is_left_out_and_named(run: Path, record: str) -> None:
     with (run / "metrics.jsonl").open("a") as file:
