@@ -98,6 +98,14 @@ def reservations(run: Run) -> list[str]:
     return sentences + _overlap(run) + run.notes
 
 
+def _sets(recipe: Mapping[str, Any]) -> list[str]:
+    """The sets of a recipe's data.train, written as a text or as a list of texts and mappings."""
+    data = recipe.get("data")
+    train = data.get("train") if isinstance(data, Mapping) else None
+    named = [f"{item.get('source')} (weight {item.get('weight', 1)})" if isinstance(item, Mapping) else str(item) for item in _items(train)]
+    return named or [_get(recipe, "data.train")]
+
+
 def _overlap(run: Run) -> list[str]:
     """Which training rows an evaluation asks too, by evaluation."""
     file = run.path / "overlap.jsonl"
@@ -150,7 +158,7 @@ def settings_table(run: Run) -> str:
         "Recipe": [f"{_get(recipe, 'name')}, seed {_get(recipe, 'seed')}"],
         "Model": [_get(recipe, "model.path"), _get(recipe, "model.revision"), _get(recipe, "model.dtype")],
         "Stages": [" → ".join(map(str, _items(recipe.get("stages"))))],
-        "Problems": [_get(recipe, "data.train")],
+        "Problems": _sets(recipe),
         "Step": [
             f"{_get(recipe, 'sampler.prompts')} prompts × {_get(recipe, 'sampler.group_size')} rollouts",
             f"temperature {_get(recipe, 'sampler.temperature')}",

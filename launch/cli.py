@@ -154,6 +154,10 @@ def judge(
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )  # fmt: skip
         out.print(f"{target}: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()), highlight=False)
+        graded = map(json.loads, target.read_text(encoding="utf-8").splitlines())
+        if bare := [line for line, row in enumerate(graded, 1) if row["reason"] == "no gold"]:
+            lines = ", ".join(map(str, bare[:5])) + ", ..." * (len(bare) > 5)
+            out.print(f"{len(bare)} rows have no gold answer (lines {lines} of {target})", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -380,7 +380,7 @@ def _idle(recipe: Recipe) -> Iterator[str]:
     conditions = [
         ("model.revision", here, f"{recipe.model.path} is no hub id"),
         ("tiny.layers tiny.width tiny.recheck tiny.rederive tiny.slip sft.steps sft.batch sft.lr", not tiny, "model.path is not tiny"),
-        ("data.split", trains and not any(map(_takes_split, recipe.data.sets)), f"data.train is {recipe.data.train}"),
+        ("data.split", trains and not any(map(_takes_split, recipe.data.sets)), f"data.train is {', '.join(one.source for one in recipe.data.sets)}"),
         ("budget.cut_penalty", trains and recipe.budget.cut != "penalise", f"budget.cut is {recipe.budget.cut}"),
         ("advantage.ddof", trains and recipe.advantage.scale == "none", "advantage.scale is none"),
         ("objective.kl.estimator objective.kl.where", trains and not objective.kl.coef, "objective.kl.coef is 0"),

@@ -21,7 +21,7 @@ _NO_GOLD = re.compile(
     r"|no (?:final |gold |correct |explicit )*answer(?: (?:found|available|provided|given|extracted))?|(?:answer |proof )?(?:omitted|missing|unavailable|unspecified)"
     r"|(?:it is |as |has been )?(?:proved|proven)|(?:to )?(?:prove|be proven|be proved)|q ?e ?d"
 )
-_SENTENCE = 12  # words outside of formulas: nobody's answer would equal them
+_SENTENCE = 12  # words without a formula: nobody's answer would equal them
 _MARKED = re.compile(r"####[ \t]*\S[^\n]*\s*\Z")
 _LAST_LINE = re.compile(r"(?:^|\n|[.!?] )(?:So,? |Thus,? |Therefore,? |Hence,? )?[Tt]he (?:final )?answer is:?[ \t]*([^\n]+?)\.?\s*\Z")
 _UNESCAPED = re.compile(r"(?<!\\)\\(?=[bfnrt][a-zA-Z]{2}|[^\"\\/bfnrtu])")
@@ -71,5 +71,5 @@ def no_gold(answer: str) -> str | None:
     words = " ".join(re.sub(r"[_.\-]+", " ", plain.lower()).split())
     if text.lower() in _MISSING or bare(text).lower() in _MISSING or _NO_GOLD.fullmatch(words):
         return f"no gold answer ({text:.40})"
-    prose = re.findall(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}", re.sub(r"\$[^$]*\$", " ", text))
+    prose = [] if re.search(r"[$\\\\=]", text) else re.findall(r"[a-zA-Z]{2,}", text)
     return f"no gold answer but a sentence ({text:.40}...)" if len(prose) >= _SENTENCE else None

@@ -111,3 +111,10 @@ def test_what_a_plan_tries_is_said_before(tmp_path: Path, monkeypatch):
     code, text = laconic("plan", "quickstart", "reward=[{kind: verdict}, {kind: function, name: 'cli_rewards:calm', gate: right}]")
     assert code == 0 and text.startswith("trying cli_rewards:calm on a sample\n")
     assert "trying" not in laconic("plan", "quickstart")[1]
+
+
+def test_judge_lists_rows_without_a_gold_and_judges_the_others(tmp_path: Path):
+    (tmp_path / "x.json").write_text(json.dumps([{"target": gold, "resps": [["\\boxed{4}"]]} for gold in (None, "4", "", "5")]))
+    code, text = laconic("judge", str(tmp_path / "x.json"), "--workers", "1", "--gold", "target", "--prediction", "resps[0][0]")
+    assert code == 0 and "1 right, 1 wrong, 2 not judged" in text
+    assert f"2 rows have no gold answer (lines 1, 3 of {tmp_path}/x.judged.jsonl)" in text

@@ -112,14 +112,36 @@ def test_several_golds_are_told_from_one_gold_that_is_a_list(value: object, expe
 
 
 @pytest.mark.parametrize(
-    "text", ["proof", "Proof.", "notfound", r"\text{not found}", "see solution", "Q.E.D.", "No answer found", "to be proven", " "]
+    "text",
+    [
+        "proof",
+        "Proof.",
+        "notfound",
+        r"\text{not found}",
+        "see solution",
+        "Q.E.D.",
+        "No answer found",
+        "to be proven",
+        " ",
+        "Tom gave two of his apples away, so there are 4 left for all his friends.",
+    ],
 )
 def test_what_says_that_there_is_no_answer_is_no_gold(text: str):
     assert (no_gold(text) or "").startswith("no gold answer")
 
 
 @pytest.mark.parametrize(
-    "text", ["no solution", r"\text{None}", "No", "DNE", "-1", "undefined", r"all integers $n$ with $n \ge 3$", "none of them"]
+    "text",
+    [
+        "no solution",
+        r"\text{None}",
+        "No",
+        "DNE",
+        "-1",
+        "undefined",
+        r"$a x + b$, where $b$ is an arbitrary integer, and $a$ is an arbitrary positive integer with no square factor",
+        "none of them",
+    ],
 )
 def test_an_answer_that_says_there_is_nothing_is_a_gold(text: str):
     assert no_gold(text) is None
