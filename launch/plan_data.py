@@ -51,6 +51,12 @@ def plan_data(recipe: Recipe, trains: bool, evaluates: bool) -> DataPlan:
             found.said.append(
                 f"{one.source}: {len(problems)} rows ask {different} different problems: each counts once, with the samples of all its rows"
             )
+    for index, (_, one) in enumerate(training):
+        problems = read["data.train", index]
+        if (different := len({normalised(problem.text) for problem in problems})) < len(problems):
+            found.said.append(
+                f"{one.source}: {len(problems)} rows ask {different} different problems: each is drawn as often as it stands there"
+            )
     total = sum(one.weight for _, one in training)
     if len(training) > 1:
         found.said.append("data.train: " + ", ".join(f"{one.weight / total:.1%} of the positions from {one.source}" for _, one in training))

@@ -73,7 +73,9 @@ def run_recipe(recipe: Recipe, runs_dir: Path, resume: bool = False, overwrite: 
     refuse_unusable(recipe, runs_dir, resume, overwrite)
     with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
         heldout = held_out(recipe, judge)
-        source = training_source(recipe.data, recipe.tiny, recipe.seed, judge.check_golds)
+        source = training_source(
+            recipe.data, recipe.tiny, recipe.seed, judge.check_golds, columns=any(term.kind == "function" for term in recipe.reward)
+        )
         start = starting_checkpoint(recipe)
         made = planned_with(start, made)
         template = load_template(start, recipe.data.instruction)

@@ -49,17 +49,18 @@ class Source:
     problems: list[Problem] = field(default_factory=list)
 
 
-def training_source(data: Data, tiny: Tiny, seed: int, check_golds: CheckGolds) -> Source:
+def training_source(data: Data, tiny: Tiny, seed: int, check_golds: CheckGolds, columns: bool = False) -> Source:
     """The recipe's training problems.
 
     Args:
         check_golds: for each gold the reason why it is unusable, or None (rewards.judge.Judge.check_golds).
+        columns: keep the rows' other columns, which only reward functions read and which may be long.
 
     Raises:
         DataError: as `problems_of`, or a set without a usable gold.
     """
     sets = data.sets
-    parts = [_one_source(one, tiny, seed, check_golds) for one in sets]
+    parts = [_one_source(one, tiny, seed, check_golds, columns) for one in sets]
     if len(parts) == 1:
         return parts[0]
     counts = _shares([one.weight for one in sets])
@@ -79,10 +80,10 @@ def training_source(data: Data, tiny: Tiny, seed: int, check_golds: CheckGolds) 
     )
 
 
-def _one_source(one: DataSet, tiny: Tiny, seed: int, check_golds: CheckGolds) -> Source:
+def _one_source(one: DataSet, tiny: Tiny, seed: int, check_golds: CheckGolds, columns: bool) -> Source:
     if one.source == "tiny":
         return Source("tiny", lambda position: tiny_problems("train", tiny.families, seed, position, 1)[0], said=["tiny: generated"])
-    problems, said = problems_of(one)
+    problems, said = problems_of(one, columns)
     kept, left_out = audited(problems, check_golds)
     if not kept:
         raise DataError(_none_usable(one.source, left_out))
@@ -120,8 +121,8 @@ def _merged(problems: Sequence[Problem]) -> list[Problem]:
     return list(first.values())
 
 
-def problems_of(one: DataSet) -> tuple[list[Problem], str]:
-    """All problems of a set, also those without a gold (answer ""), and the line that says how its columns were read.
+def problems_of(one: DataSet, columns: bool = False) -> tuple[list[Problem], str]:
+    """All problems of a set, also those without a gold (answer ""), with the whole row if `columns`, and the line that says how it was read.
 
     Raises:
         DataError: not there, no data, columns that are missing or not recognised, or a value that cannot be what its column is for.
@@ -134,7 +135,9 @@ def problems_of(one: DataSet) -> tuple[list[Problem], str]:
         answer, *others = golds_of(row, layout) or ("",)
         level = level_of(row.values.get(layout.level)) if layout.level else 0
         id_ = f"{read.name}@{read.revision}/{row.key}"
-        problems.append(Problem(id_, text, answer, family_of(row, layout), level, tuple(others), system, columns=row.values))
+        problems.append(
+            Problem(id_, text, answer, family_of(row, layout), level, tuple(others), system, columns=row.values if columns else {})
+        )
     return problems, f"{one.source}: {len(problems):,} rows, {layout.words}"
 
 

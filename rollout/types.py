@@ -26,7 +26,7 @@ class Problem:
         others: further golds, any of which will do as well.
         system: what a system turn of the data says, "" for none.
         repeats: rows of an evaluation that ask just this; each adds its samples.
-        columns: the data's own row, for reward functions.
+        columns: the data's own row, where reward functions read it.
     """
 
     id: str

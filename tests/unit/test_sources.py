@@ -179,6 +179,12 @@ def test_a_set_of_a_list_names_its_own_columns(tmp_path: Path):
     assert (source.at(0).text, source.at(0).answer) == ("own", "2")
 
 
+def test_a_row_travels_whole_only_where_a_reward_function_reads_it(tmp_path: Path):
+    name = write(tmp_path / "row.jsonl", [{"problem": "p", "answer": "1", "hint": "h"}])
+    sources = [training_source(Data(train=name), Tiny(), 0, golds_that_parse, columns=columns) for columns in (True, False)]
+    assert [source.at(0).columns for source in sources] == [{"problem": "p", "answer": "1", "hint": "h"}, {}]
+
+
 def test_of_several_golds_those_that_can_be_judged_stay(tmp_path: Path):
     path = tmp_path / "several.jsonl"
     write(path, [{"problem": "p", "answer": ["notfound", "1", "2"]}, {"problem": "q", "answer": ["proof", ""]}])
