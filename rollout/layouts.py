@@ -208,9 +208,9 @@ def _short(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _worked(answer: str, samples: Sequence[str]) -> bool:
-    """Whether a column holds worked solutions: most of its texts mark an answer, or any does where its name says so."""
-    share = sum(marked(text) is not None for text in samples) / max(1, len(samples))
+def _worked(answer: str, values: Sequence[str]) -> bool:
+    """Whether a column holds worked solutions: most of its samples mark an answer, or any does where its name says so."""
+    share = sum(marked(text) is not None for text in values) / max(1, len(values))
     return share > 0.5 or (share > 0 and _short(answer) in map(_short, _WORKED))
 
 

@@ -219,7 +219,7 @@ def test_any_of_several_golds_makes_an_answer_right_once(judge: Judge):
     scorer = Scorer(judge, template(), [VerdictTerm(kind="verdict")], Budget(limit=40))
     group = scorer.finish(scorer.begin(request, [response("43"), response("41"), response("7")]))
     assert [rollout.reward for rollout in group.rollouts] == [1, 1, 0]
-    assert rows([group], 0, "t").column("others").to_pylist() == [["42", "43"]] * 3
+    assert rows([group], 0, "t").column("golds").to_pylist() == [["41", "42", "43"]] * 3
 
 
 @pytest.mark.parametrize(("temperature", "samples"), [(0.6, [2, 6]), (0.0, [1, 1])])
