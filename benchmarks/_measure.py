@@ -58,7 +58,7 @@ def recipe_and_checkpoint(args: Namespace, *overrides: str) -> tuple[Recipe, Pat
 @contextmanager
 def sampler(recipe: Recipe, start: Path) -> Iterator[tuple[EnginePool, PromptStream, Collector]]:
     """Engines, prompts and collector of a recipe, as its rl stage has them; Ray runs as long as the context lasts."""
-    template = load_template(start, recipe.data.instruction)
+    template = load_template(start, recipe.data)
     with (
         Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge,
         engines(plan(recipe), start, template) as pool,

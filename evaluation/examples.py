@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from rewards.thinking import split
+
 Row = dict[str, Any]
 
 
@@ -65,17 +67,16 @@ def median_sample(rows: Sequence[Row], verdict: str | None) -> Row | None:
 def training_samples(rows: Sequence[Row], most: int = 4) -> list[Row]:
     """A few samples of one training step, of different kinds: not judged, cut off, wrong, then the shortest right ones."""
     order = {"not_judged": 0, "wrong": 2, "right": 3}
-    ranked = sorted(rows, key=lambda row: (1 if row["finish"] != "stop" else order.get(row["verdict"], 0), row["tokens"]))
+    ranked = sorted(rows, key=lambda row: (1 if row["finish"] == "length" else order.get(row["verdict"], 0), row["tokens"]))
     kinds = {(row["verdict"], row["finish"]): row for row in reversed(ranked)}
     chosen = sorted(kinds.values(), key=ranked.index)
     return (chosen + [row for row in ranked if row not in chosen])[:most]
 
 
 def split_thinking(text: str) -> tuple[str, str]:
-    """(thinking with its closing tag, answer); all of it is thinking if it never closed."""
-    tag = "</think>"
-    end = text.rfind(tag)
-    return (text, "") if end < 0 else (text[: end + len(tag)], text[end + len(tag) :])
+    """(thinking with its closing mark, answer); all of it is thinking if it never closed."""
+    thought, answer = split(text, thinking=True)
+    return thought, answer or ""
 
 
 def shorten(text: str, most: int = 6000) -> str:

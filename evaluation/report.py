@@ -223,7 +223,7 @@ def _problem(row: dict[str, Any], more: Sequence[str] = ()) -> str:
 def _rollout(row: dict[str, Any], who: str, kind: str, longest: int) -> str:
     thinking, answer = examples.split_thinking(row["text"])
     verdict = {"right": "right", "wrong": "wrong"}.get(row["verdict"], "not judged")
-    cut = '<span class="badge cut">cut off</span>' if row["finish"] != "stop" else ""
+    cut = '<span class="badge cut">cut off</span>' if row["finish"] == "length" else ""
     said = f"said {row['extracted']}" if row["extracted"] is not None else row["reason"]
     think = row["think_tokens"]
     split = "thinking never closed" if think is None else f"{think:,} thinking + {row['tokens'] - think:,} answer"

@@ -31,6 +31,7 @@ def evaluate_checkpoint(checkpoint: str, overrides: list[str], folder: Path | No
     from launch.stages import engines, file_names, fitting, held_out, list_left_out, planned_with, rehearsed, starting_checkpoint
     from rewards.judge import Judge
     from rl.progress import Progress
+    from rl.run import prompt_date
     from rollout.scorer import Scorer
     from rollout.template import load_template
 
@@ -44,7 +45,9 @@ def evaluate_checkpoint(checkpoint: str, overrides: list[str], folder: Path | No
         parts = held_out(recipe, judge)
         start = starting_checkpoint(recipe)
         made = planned_with(start, made)
-        template = load_template(start, recipe.data.instruction)
+        template = load_template(start, recipe.data, prompt_date(own.parent))
+        for words in template.remarks:
+            console.print(words, highlight=False)
         parts = [fitting(part, template, recipe.data.max_prompt_tokens) for part in parts]
         with engines(made, start, template) as pool:
             pool.wait_ready()

@@ -79,10 +79,19 @@ def config_shape(path: Path) -> Shape | None:
             inner=config["intermediate_size"],
             vocabulary=config["vocab_size"],
             tied=config.get("tie_word_embeddings", False),
-            max_positions=config["max_position_embeddings"],
+            max_positions=_longest(config),
         )
     except (OSError, KeyError, TypeError, ValueError, AttributeError):
         return None
+
+
+def _longest(config: Mapping[str, Any]) -> int:
+    """Positions that a configuration's rotary embedding reaches, as vLLM counts them: stretched by YaRN and its like."""
+    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    kind = rope.get("rope_type", rope.get("type"))
+    if kind in ("yarn", "linear", "dynamic") and rope.get("factor"):
+        return int(float(rope["factor"]) * (rope.get("original_max_position_embeddings") or config["max_position_embeddings"]))
+    return int(config["max_position_embeddings"])
 
 
 def kv_bytes(shape: Shape, tokens: int, width: int) -> int:

@@ -16,6 +16,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from launch.checkpoints import checkpoint_faults, config_faults, read_json
 from launch.machine import Machine, device_of, this_machine
 from launch.memory import (
     CUDA_LIBRARIES,
@@ -144,7 +145,7 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
         _package_blockers(result),
         _resource_blockers(result),
     )
-    blockers = [*filter(None, [missing]), *chain.from_iterable(checks)]
+    blockers = [*missing, *chain.from_iterable(checks)]
     return replace(result, blockers=blockers, warnings=[*_warnings(result), *data.warnings], data=data.said)
 
 
@@ -170,26 +171,27 @@ def step_work(recipe: Recipe) -> Work:
     return Work(rollouts, longest, per_update, per_rank, per_micro_batch, ceil(per_rank / per_micro_batch))
 
 
-def find_shape(recipe: Recipe) -> tuple[Shape | None, str | None]:
-    """The model's shape if it is known without a download, and why the model cannot be used, if so."""
+def find_shape(recipe: Recipe) -> tuple[Shape | None, list[str]]:
+    """The model's shape if it is known without a download, and why the model cannot be used."""
     path = recipe.model.path
     if path == "tiny":
-        return tiny_shape(recipe.tiny), None
+        return tiny_shape(recipe.tiny), []
     folder = Path(path).expanduser()
+    trains = "rl" in recipe.stages
     if folder.is_dir():
-        if (folder / "config.json").is_file():
-            return config_shape(folder / "config.json"), None
-        return None, f"model.path: {path} holds no config.json; name the folder of a checkpoint (runs/NAME/checkpoints/step-N)"
+        return config_shape(folder / "config.json"), list(checkpoint_faults(folder, trains))
     looks_local = not _HUB_ID.fullmatch(path) or Path(path).parent.is_dir() or path.startswith("runs/")
     if looks_local:
-        return None, f"model.path: no folder {path}; name a checkpoint folder that exists, a hub id (owner/name) or `tiny`"
+        return None, [f"model.path: no folder {path}; name a checkpoint folder that exists, a hub id (owner/name) or `tiny`"]
     from huggingface_hub import try_to_load_from_cache
 
     try:
         cached = try_to_load_from_cache(path, "config.json", revision=recipe.model.revision)
     except ValueError as error:  # HFValidationError
-        return None, f"model.path: {path} is no hub id: {str(error).splitlines()[0]}"
-    return (config_shape(Path(cached)) if isinstance(cached, str) else None) or KNOWN.get(path), None
+        return None, [f"model.path: {path} is no hub id: {str(error).splitlines()[0]}"]
+    if not isinstance(cached, str):
+        return KNOWN.get(path), []
+    return config_shape(Path(cached)) or KNOWN.get(path), list(config_faults(read_json(Path(cached)) or {}, f"{path}/config.json", trains))
 
 
 def _driver(recipe: Recipe, shape: Shape | None) -> Actor:

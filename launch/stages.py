@@ -33,7 +33,7 @@ from rl.learner import Learner
 from rl.objective import EntropyBonus
 from rl.progress import Progress
 from rl.publisher import Publisher
-from rl.run import Run, refuse_unusable
+from rl.run import Run, prompt_date, refuse_unusable
 from rollout.collector import Collector, PromptStream, seed_of
 from rollout.engine import EnginePool
 from rollout.honesty import TOLERANCE, rehearsal
@@ -78,14 +78,16 @@ def run_recipe(recipe: Recipe, runs_dir: Path, resume: bool = False, overwrite: 
         )
         start = starting_checkpoint(recipe)
         made = planned_with(start, made)
-        template = load_template(start, recipe.data.instruction)
+        template = load_template(start, recipe.data, prompt_date(runs_dir / recipe.name) if resume else None)
         heldout = [fitting(part, template, recipe.data.max_prompt_tokens) for part in heldout]
         some_fit(source, template, recipe.data.max_prompt_tokens)
         with (
-            Run.create(recipe, runs_dir, resume, overwrite, template.digest) as run,
+            Run.create(recipe, runs_dir, resume, overwrite, template.digest, template.date) as run,
             Progress(recipe.name, recipe.train.steps, checkpoint.metadata(run.checkpoint)["step"] if run.checkpoint else 0) as progress,
         ):
             for words in [*source.said, *(words for part in heldout for words in part.said)]:
+                progress.message(words)
+            for words in template.remarks:
                 progress.message(words)
             list_left_out(progress, run.folder / "left_out" / "train.jsonl", source.name, source.left_out)
             list_overlap(progress, run.folder / "overlap.jsonl", source, heldout)

@@ -7,25 +7,12 @@ log-probabilities are nats, schedules run in steps of the RL loop.
 
 from __future__ import annotations
 
-from math import isfinite
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-ROUNDING = 1e-6  # rewards closer than this, or than this share of the larger, are equal: what float32 leaves of equal sums
-_LEAST_MARGIN = 100 * ROUNDING  # of reward between right and wrong, of which a KL term in the reward may take 98 %
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
-
-
-class Section(BaseModel):
-    """A slot of the recipe: unknown keys are errors, values do not change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+from recipes.section import Count, Natural, NonNegative, Positive, Section, Share
+from recipes.terms import FormatTerm, FunctionTerm, RewardTerm, TruncateTerm, VerdictTerm, margin, refuse_wrong_before_right
 
 
 class Model(Section):
@@ -95,6 +82,12 @@ class Data(Section):
         None, description="Column of the gold answer (`reward_model.ground_truth`), likewise; a list holds several, any of which will do."
     )
     instruction: str = Field("", description="Text put after every problem, behind a blank line.")
+    template: dict[str, Any] = Field(
+        {}, description="Arguments of the chat template under its own names: enable_thinking: false, reasoning_effort: low, ..."
+    )
+    thinking: Annotated[list[str], Field(min_length=2, max_length=2)] | None = Field(
+        None, description="Marks that open and close the model's thinking, [<think>, </think>]; null: found in template and vocabulary."
+    )
     max_prompt_tokens: Count = Field(1024, description="Longer prompts are left out and counted.")
 
     @model_validator(mode="after")
@@ -162,45 +155,6 @@ class Budget(Section):
         if any(round(rung.share * self.limit, 6) < 1 for rung in self.ladder):
             raise ValueError(f"ladder: a share of limit {self.limit} is less than one token, so no answer could ever be rewarded")
         return self
-
-
-class VerdictTerm(Section):
-    kind: Literal["verdict"] = Field(..., description="1 for a right answer, else 0.")
-    weight: Positive = Field(1.0, description="Factor.")
-
-
-class TruncateTerm(Section):
-    kind: Literal["truncate"] = Field(
-        ..., description="A right answer beyond its limit, or cut off, keeps only `keep` of its point (DLER)."
-    )
-    keep: Share = Field(0.0, description="What remains: 0 in the DLER paper, 0.1 in its release.")
-
-
-class FormatTerm(Section):
-    kind: Literal["format"] = Field(..., description="1 for exactly one thinking block, closed, followed by one box, else 0.")
-    weight: Positive = Field(0.1, description="Factor.")
-    gate: Literal["none", "right"] = Field("none", description="`right`: counts for right answers only.")
-
-
-class FunctionTerm(Section):
-    kind: Literal["function"] = Field(..., description="A function of your own with TRL's reward signature.")
-    name: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] = Field(..., description="`module:function`.")
-    weight: float = Field(1.0, description="Factor.")
-    gate: Literal["none", "right"] = Field("none", description="`right`: counts for right answers only.")
-    low: float = Field(
-        0.0,
-        description="Least that the function returns; a smaller value stops the run. From `low` and `high` follows whether right beats wrong.",
-    )
-    high: float = Field(1.0, description="Most that the function returns; a larger value stops the run.")
-
-    @model_validator(mode="after")
-    def _low_is_below_high(self) -> FunctionTerm:
-        if self.low > self.high:
-            raise ValueError(f"low: {self.low:g} is above high {self.high:g}")
-        return self
-
-
-RewardTerm = Annotated[VerdictTerm | TruncateTerm | FormatTerm | FunctionTerm, Field(discriminator="kind")]
 
 
 class Judge(Section):
@@ -451,7 +405,7 @@ class Recipe(Section):
             raise ValueError("learner.zero_stage: 0 with model.dtype bf16 would train without fp32 master weights; use 1 or more")
         if not any(term.kind == "verdict" for term in self.reward):
             raise ValueError("reward: no verdict term: nothing would tell right from wrong")
-        self._right_beats_wrong()
+        refuse_wrong_before_right(self.reward)
         if self.select.rollouts == "shortest" and any(
             term.gate == "none" for term in self.reward if isinstance(term, FormatTerm | FunctionTerm)
         ):
@@ -475,26 +429,5 @@ class Recipe(Section):
 
     @property
     def margin(self) -> float:
-        """The least reward of a right answer minus the most of a wrong one, leaving out right ones that `truncate` leaves nothing."""
-        return self._rewards_of_right()[0] - self._most_of_wrong()
-
-    def _rewards_of_right(self) -> tuple[float, float]:
-        """The least that right answers earn, of those that `truncate` leaves something, and of all."""
-        worth = sum(term.weight for term in self.reward if isinstance(term, VerdictTerm))
-        least = sum(min(term.weight * term.low, term.weight * term.high) for term in self.reward if isinstance(term, FunctionTerm))
-        keep = min((term.keep for term in self.reward if isinstance(term, TruncateTerm)), default=1.0)
-        return (keep or 1.0) * worth + least, keep * worth + least
-
-    def _most_of_wrong(self) -> float:
-        formats = sum(term.weight for term in self.reward if isinstance(term, FormatTerm) and term.gate == "none")
-        functions = [term for term in self.reward if isinstance(term, FunctionTerm) and term.gate == "none"]
-        return formats + sum(max(term.weight * term.low, term.weight * term.high) for term in functions)
-
-    def _right_beats_wrong(self) -> None:
-        """Right answers earn more than wrong ones, or as much where `truncate` keeps nothing (P13)."""
-        wrong, right = self._most_of_wrong(), self._rewards_of_right()[1]
-        if not isfinite(self.margin) or self.margin < _LEAST_MARGIN * max(1.0, abs(wrong), abs(right)) or right < wrong:
-            raise ValueError(
-                f"reward: wrong answers may earn {wrong:g}, right ones no more than {right:g}: right must beat wrong; "
-                "raise the verdict's weight, gate format and function terms (gate: right), narrow a function's low and high, or lower weights"
-            )
+        """See recipes.terms.margin."""
+        return margin(self.reward)

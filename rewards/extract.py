@@ -1,6 +1,6 @@
 r"""The final answer of a completion: the text behind the thinking, and in it the last box. Nothing else is ever read.
 
-Rules: what stands behind the last closing think tag is the answer segment; the last \boxed{}, \fbox{} or \framebox{} of that segment is the
+Rules: what stands behind the thinking (rewards/thinking) is the answer segment; the last \boxed{}, \fbox{} or \framebox{} of that segment is the
 answer (with boxes that only "and", "or" or commas join to it), even if it is broken: then there is none, since an earlier box was a step.
 Simplification: no box, no answer. Reading numbers out of prose accepts unfinished chains ("... maybe 13").
 """
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 
+from rewards.thinking import THINK, Marks, split
+
 ABSENT = frozenset(["", "null", "nil", "nan", "n/a", "#n/a", "<na>", "[unk]"])  # what exports write for a gold that is not there
-OPEN_TAG = "<think>"
-CLOSE_TAG = "</think>"
 
 _BOX = re.compile(
     r"\\(?:boxed|fbox|framebox)(?:\s*\{|(?![a-zA-Z])\s*(-?\d{1,30}(?:\.\d{1,30})?(?![.,]?(?:[\w^/]|\\(?![)\],; ])))|[A-Za-z](?=\s*(?:\$|\\\)|\\\]|\.?\s*$))))"
@@ -26,20 +26,6 @@ _NAMED_JOINT = re.compile(
 )
 _MOST_BOXES = 20
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
-
-
-def answer_segment(text: str, *, thinking: bool = False, open_tag: str = OPEN_TAG, close_tag: str = CLOSE_TAG) -> str | None:
-    """The text behind the last closing think tag; None if thinking never closed.
-
-    Args:
-        text: the completion, without its prompt.
-        thinking: a closing tag is required, even if the completion shows no opening one (many chat templates put
-            the opening tag into the prompt). Without it, a text free of think tags is all answer.
-    """
-    _, closed, segment = text.rpartition(close_tag)
-    if closed:
-        return segment if open_tag not in segment else None
-    return None if thinking or open_tag in text else text
 
 
 def _closing(text: str, start: int) -> int | None:
@@ -82,35 +68,36 @@ def last_box(text: str) -> str | None:
     return ", ".join(dict.fromkeys(box.strip() for box in held)) if len(held) > 1 else held[0]
 
 
-def final_answer(text: str, *, finish: str, thinking: bool) -> tuple[str | None, str]:
+def final_answer(text: str, *, finish: str, thinking: bool, marks: Marks | None = None) -> tuple[str | None, str]:
     """The answer to judge, or None and the reason why there is none.
 
     Args:
         text: the completion, without its prompt.
-        finish: "stop", "length" or "abort": a completion cut off in its thinking is "unfinished", not a thought left open.
-        thinking: a closing think tag is required.
+        finish: "stop" or "length": a completion cut off in its thinking is "unfinished", not a thought left open.
+        thinking: a closing mark of thinking is required.
+        marks: of the model's thinking; None: of any known model's.
 
     Returns:
         (answer, "") or (None, "unfinished" | "thinking not closed" | "no box" | "empty box").
     """
-    segment = answer_segment(text, thinking=thinking)
+    segment = split(text, marks, thinking)[1]
     if segment is None:
-        return None, "unfinished" if finish != "stop" else "thinking not closed"
+        return None, "unfinished" if finish == "length" else "thinking not closed"
     box = last_box(segment)
     if box is None:
         return None, "no box"
     return (box, "") if box.strip() else (None, "empty box")
 
 
-def well_formed(text: str, *, opened: bool) -> bool:
+def well_formed(text: str, *, opened: bool, marks: Marks = THINK) -> bool:
     """Exactly one thinking block, closed, followed by exactly one box.
 
     Args:
         opened: the prompt ends with the opening tag, so that the completion must not open another block.
     """
-    thought, closed, answer = text.partition(CLOSE_TAG)
-    blocks = int(opened) + thought.count(OPEN_TAG)
-    if not closed or blocks != 1 or OPEN_TAG in answer or CLOSE_TAG in answer:
+    thought, closed, answer = text.partition(marks.close)
+    blocks = int(opened) + thought.count(marks.open)
+    if not closed or blocks != 1 or marks.open in answer or marks.close in answer:
         return False
     return len(_BOX.findall(answer)) == 1 and last_box(answer) is not None
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from recipes.schema import FunctionTerm
+from rewards.thinking import THINK, Marks
 
 RewardFunction = Callable[..., Sequence[float | None]]
 Message = dict[str, str]
@@ -43,6 +44,7 @@ class Asked:
         completion_ids: their token ids.
         columns: the problem's columns, one value each, which is repeated for every completion.
         ids: rollout ids, for error messages.
+        marks: of the model's thinking.
     """
 
     prompt: str
@@ -52,6 +54,7 @@ class Asked:
     columns: Mapping[str, Any]
     state: TrainerState
     ids: Sequence[str]
+    marks: Marks = THINK
 
     def alone(self, index: int) -> Asked:
         """The group with one of its completions only."""

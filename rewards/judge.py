@@ -28,6 +28,7 @@ from typing import IO, Any, Self, cast
 
 from rewards.compare import as_number, compare_quickly
 from rewards.extract import ABSENT, bare, final_answer
+from rewards.thinking import Marks
 from rewards.verdict import Status, Verdict
 
 _START_S = 120.0  # importing sympy takes 2 s on an idle core
@@ -37,12 +38,13 @@ _CACHE_SIZE = 100_000
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One completion to judge. `finish` is "stop", "length" or "abort"; `thinking` requires a closing think tag."""
+    """One completion to judge. `finish` is "stop", "length" or "abort"; `thinking` requires a closing mark, `marks` are the model's own."""
 
     gold: str
     text: str
     finish: str = "stop"
     thinking: bool = False
+    marks: Marks | None = None
 
 
 class _Died(Exception):
@@ -173,28 +175,31 @@ class Judge:
         for thread in self._threads:
             thread.join()
 
-    def submit(self, *, gold: str, text: str, finish: str, thinking: bool) -> Future[Verdict]:
+    def submit(self, *, gold: str, text: str, finish: str, thinking: bool, marks: Marks | None = None) -> Future[Verdict]:
         """Judge one completion.
 
         Args:
             gold: the reference answer.
             text: the completion, without its prompt.
             finish: why it ended: "stop", "length" or "abort".
-            thinking: a closing think tag is required.
+            thinking: a closing mark of thinking is required.
+            marks: see rewards.extract.final_answer.
 
         Returns:
             A future verdict. It raises RuntimeError only if the judging processes cannot start at all.
         """
         if finish == "abort":
             return _done(Verdict("not_judged", "aborted"))
-        answer, reason = final_answer(text, finish=finish, thinking=thinking)
+        answer, reason = final_answer(text, finish=finish, thinking=thinking, marks=marks)
         if answer is None:
             return _done(Verdict("wrong", reason))
         return self.compare(gold=gold, answer=answer)
 
     def judge_many(self, items: Iterable[Item]) -> list[Verdict]:
         """The verdicts of many completions, in their order."""
-        futures = [self.submit(gold=item.gold, text=item.text, finish=item.finish, thinking=item.thinking) for item in items]
+        futures = [
+            self.submit(gold=item.gold, text=item.text, finish=item.finish, thinking=item.thinking, marks=item.marks) for item in items
+        ]
         return [future.result() for future in futures]
 
     def compare(self, *, gold: str, answer: str) -> Future[Verdict]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from rewards.extract import answer_segment
+from rewards.thinking import split
 
 _BLOCK = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL | re.IGNORECASE)
 _MOST_PROSE = 4000  # characters, from the end, that are searched for a value
@@ -80,7 +80,7 @@ def _plain_bold(bold: re.Match[str]) -> str:
 
 def final_segment(text: str) -> str | None:
     """What stands behind the thinking. Closing tags that close nothing are passed over; None if the thinking never closed."""
-    segment = answer_segment(text)
+    segment = split(text)[1]
     if segment is None or _TAGS.sub("", segment).strip():
         return segment
     pieces = [piece for piece in re.split(r"</think>", text) if _TAGS.sub("", piece).strip()]

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from recipes.schema import ROUNDING, Budget, FormatTerm, FunctionTerm, RewardTerm, TruncateTerm, VerdictTerm
-from rewards.extract import OPEN_TAG, well_formed
+from recipes.schema import Budget, FormatTerm, FunctionTerm, RewardTerm, TruncateTerm, VerdictTerm
+from recipes.terms import ROUNDING
+from rewards.extract import well_formed
 from rewards.functions import Asked, scores
 
 
@@ -82,8 +83,10 @@ def rewards(
         elif isinstance(term, TruncateTerm):
             value_G = np.where(~finished_G | (tokens_G > limit), -(1 - term.keep) * verdict_G, 0.0)
         elif isinstance(term, FormatTerm):
-            opened = asked.prompt.rstrip().endswith(OPEN_TAG)
-            value_G = term.weight * np.array([well_formed(text, opened=opened) for text in asked.completions], dtype=float)
+            opened = asked.prompt.rstrip().endswith(asked.marks.open)
+            value_G = term.weight * np.array(
+                [well_formed(text, opened=opened, marks=asked.marks) for text in asked.completions], dtype=float
+            )
         else:
             name = term.name
             value_G = term.weight * scores(term, asked)

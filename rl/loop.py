@@ -16,6 +16,7 @@ from rl.progress import Progress
 from rl.publisher import Publisher
 from rl.run import Run
 from rollout.collector import Collected, Collector, PromptStream
+from rollout.tokenizer import copy_tokenizer
 
 
 def train(
@@ -126,7 +127,7 @@ def save_checkpoint(run: Run, learner: Learner, stream: PromptStream, start: Pat
 
     def fill(folder: Path) -> None:
         learner.save(folder)
-        template.tokenizer.save_pretrained(folder)
+        copy_tokenizer(start, folder)
         generation = start / "generation_config.json"
         if generation.exists():
             (folder / generation.name).write_bytes(generation.read_bytes())

@@ -67,12 +67,15 @@ class Run:
             self._loggers.append(WandB(recipe.wandb, recipe, folder))
 
     @classmethod
-    def create(cls, recipe: Recipe, runs_dir: Path, resume: bool = False, overwrite: bool = False, template: str = "") -> Run:
+    def create(
+        cls, recipe: Recipe, runs_dir: Path, resume: bool = False, overwrite: bool = False, template: str = "", date: str | None = None
+    ) -> Run:
         """Make `runs_dir/recipe.name`, or open it again to resume. Nothing recorded is touched before `truncate_to`.
 
         Args:
             overwrite: remove an older run of that name first.
             template: hash of chat template and tokenizer, kept in environment.json and with samples.
+            date: that prompts of the run say, if they say one.
 
         Raises:
             RunError: see `refuse_unusable`; a run that is resumed was sampled with another template or tokenizer.
@@ -80,7 +83,7 @@ class Run:
         refuse_unusable(recipe, runs_dir, resume, overwrite)
         folder = runs_dir / recipe.name
         if resume:
-            _write(folder / "environment.json", _resumed(folder, environment(recipe) | {"template": template}))
+            _write(folder / "environment.json", _resumed(folder, environment(recipe) | {"template": template, "date": date}))
             return cls(folder, recipe, checkpoint.latest(folder / "checkpoints"), template)
         if overwrite and folder.exists():
             with _lock(folder):
@@ -89,7 +92,7 @@ class Run:
         for part in ("samples", "checkpoints", "evals"):
             (folder / part).mkdir()
         (folder / "metrics.jsonl").touch()
-        _write(folder / "environment.json", environment(recipe) | {"template": template})
+        _write(folder / "environment.json", environment(recipe) | {"template": template, "date": date})
         _write(folder / "recipe.yaml", dump(recipe))  # last: a folder with a recipe is a run that can be resumed
         return cls(folder, recipe, None, template)
 
@@ -302,6 +305,14 @@ def no_effect(metrics: Sequence[Mapping[str, Any]]) -> str:
     if not any(row.get("grad_norm", 1) and row.get("lr", 1) for row in metrics):
         return f"in none of {len(metrics)} steps the weights moved: the gradient or the learning rate was always 0"
     return ""
+
+
+def prompt_date(folder: Path) -> str | None:
+    """The date that a run's prompts say, None for a run that is not there or has none recorded."""
+    try:
+        return json.loads((folder / "environment.json").read_text(encoding="utf-8")).get("date")
+    except (OSError, ValueError):
+        return None
 
 
 def environment(recipe: Recipe) -> dict[str, Any]:

@@ -58,13 +58,14 @@ class Scorer:
         """
         if len(completions) != request.group_size:
             raise RowMismatch(f"request {request.id} asked for {request.group_size} rollouts and got {len(completions)}")
+        texts = [self.template.text(completion) for completion in completions]
         rollouts = [
             Rollout(
                 id=rollout_id(request.id, request.prompt_ids, sample),
                 sample=sample,
                 completion=completion,
-                text=self.template.text(completion),
-                answer_start=self.template.answer_start(completion.ids),
+                text=texts[sample],
+                answer_start=self.template.answer_start(completion.ids, texts[sample]),
             )
             for sample, completion in enumerate(completions)
         ]
@@ -72,7 +73,13 @@ class Scorer:
             (
                 rollout.id,
                 [
-                    self.judge.submit(gold=gold, text=rollout.text, finish=rollout.completion.finish, thinking=self.template.thinking)
+                    self.judge.submit(
+                        gold=gold,
+                        text=rollout.text,
+                        finish=rollout.completion.finish,
+                        thinking=self.template.thinking,
+                        marks=self.template.marks,
+                    )
                     for gold in request.problem.golds
                 ],
             )
@@ -141,6 +148,7 @@ class Scorer:
                 columns=columns(group.problem.columns, problem=group.problem.text, answer=group.problem.answer, level=group.problem.level),
                 state=self.state,
                 ids=[rollout.id for rollout in group.rollouts],
+                marks=self.template.marks,
             ),
         )
         if budget.cut == "penalise":

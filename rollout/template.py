@@ -1,24 +1,32 @@
 """Problems to prompt ids, response ids to text: the only place where a tokenizer is applied.
 
-Claim: a prompt is the model's own chat template, applied once, with exactly one beginning-of-sequence token; responses
-stay ids, and text is made from them for judges and people only.
+Claim: a prompt is the model's own chat template, applied once, with exactly one beginning-of-sequence token at its start, the same on
+every day of a run; what a problem's text holds stays text; responses stay ids, and text is made from them for judges and people only.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoTokenizer, GenerationConfig
 
+from recipes.schema import Data
+from rewards.thinking import Marks, marks_of
+from rollout.tokenizer import TokenizerError, load_tokenizer, without_added_tokens
 from rollout.types import Completion, Problem
 
-_OPEN, _CLOSE = "<think>", "</think>"
 _TRAPS = "1,000 = 2\n\n\n  \tÀ e\u0301 \\boxed{-3.14}."  # what tokenizers merge and normalise differently
+_PLACE = "\ue000{}\ue001"  # stands for a turn's text while the template is filled in
+_ANSWER = "The answer is 7"
+_WINDOW = 64  # tokens from a response's end in which a closing mark is looked for first
 
 
 class TemplateError(ValueError):
@@ -30,17 +38,24 @@ class Template:
     """A checkpoint's tokenizer and chat template.
 
     Attributes:
-        stop_ids: every token id that ends a response.
-        thinking: the generation prompt opens a thinking block, so a response without a closing tag has no answer.
-        digest: hash of chat template, vocabulary and how a text full of traps is split; travels with rollouts, checkpoints and scores.
+        stop_ids: every token id that ends a response: of generation_config, config, tokenizer, and of the template's own end of turn.
+        thinking: the generation prompt opens a thinking block, so a response without a closing mark has no answer.
+        marks: of the model's thinking.
+        digest: hash of chat template, vocabulary, stop ids, marks and how a text full of traps is split; travels with rollouts, checkpoints and scores.
+        arguments: handed to the template (enable_thinking ...).
+        date: that the template prints if it prints one, ISO; of the whole run.
+        remarks: what a user should know before anything is sampled.
     """
 
     tokenizer: Any
     instruction: str
     stop_ids: tuple[int, ...]
     thinking: bool
-    close_ids: tuple[int, ...]
+    marks: Marks
     digest: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    date: str = "2026-01-01"
+    remarks: tuple[str, ...] = ()
 
     def messages(self, problem: Problem) -> list[dict[str, str]]:
         """The problem as chat messages: the system's if it has one, and the user's with the instruction behind it."""
@@ -49,7 +64,11 @@ class Template:
 
     def prompt_ids(self, problem: Problem) -> tuple[int, ...]:
         """Token ids of the problem's messages, with the generation prompt."""
-        return tuple(_render(self.tokenizer, self.messages(problem)))
+        messages = self.messages(problem)
+        text = _render(self.tokenizer, messages, self.arguments, self.date)
+        if not any(self._added.search(message["content"]) for message in messages):
+            return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        return tuple(self._with_plain_turns(messages))  # it writes what looks like the model's own tokens
 
     def text(self, completion: Completion) -> str:
         """The response as text, without its stop token."""
@@ -58,55 +77,139 @@ class Template:
             ids = ids[:-1]
         return self.tokenizer.decode(ids.tolist(), skip_special_tokens=False)
 
-    def answer_start(self, ids: np.ndarray) -> int | None:
-        """Index of the first token behind the last closing think tag, None if there is no such tag."""
-        width = len(self.close_ids)
-        for end in range(len(ids), width - 1, -1):
-            if tuple(ids[end - width : end].tolist()) == self.close_ids:
-                return end
-        return None
+    def answer_start(self, ids: np.ndarray, text: str) -> int | None:
+        """Index of the first token behind the last closing mark of thinking, None if there is none or thinking was opened again.
+
+        A mark may come in several tokens, joined to its neighbours: it is looked for in the text, and its last token from the end on.
+
+        Args:
+            text: of the response (`text`).
+        """
+        end = text.rfind(self.marks.close)
+        if end < 0 or self.marks.open in text[end:]:
+            return None
+        width = _WINDOW
+        while width < len(ids) and self.marks.close not in self._decoded(ids[-width:]):
+            width *= 2
+        low, high = max(0, len(ids) - width), len(ids)  # the mark is whole in ids[low:high], and not in ids[low:low]
+        start = low
+        count = self._decoded(ids[start:]).count(self.marks.close)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._decoded(ids[start:middle]).count(self.marks.close) >= count:
+                high = middle
+            else:
+                low = middle
+        return high
+
+    def _decoded(self, ids: np.ndarray) -> str:
+        return self.tokenizer.decode(ids.tolist(), skip_special_tokens=False)
+
+    @cached_property
+    def _added(self) -> re.Pattern[str]:
+        """What the tokenizer would take for one of its special or added tokens."""
+        words = sorted((str(token) for token in self.tokenizer.get_added_vocab()), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, words)) or r"(?!)")
+
+    @cached_property
+    def _literal(self) -> Any:
+        return without_added_tokens(self.tokenizer)
+
+    def _with_plain_turns(self, messages: Sequence[Mapping[str, str]]) -> Iterator[int]:
+        places = [{**message, "content": _PLACE.format(index)} for index, message in enumerate(messages)]
+        text = _render(self.tokenizer, places, self.arguments, self.date)
+        for index, part in enumerate(re.split("\ue000(\\d+)\ue001", text)):
+            if index % 2:
+                yield from self._literal.encode(messages[int(part)]["content"], add_special_tokens=False).ids
+            else:
+                yield from self.tokenizer.encode(part, add_special_tokens=False)
 
 
-def load_template(checkpoint: Path | str, instruction: str = "") -> Template:
-    """Read tokenizer, chat template and stop ids of a checkpoint.
+def load_template(checkpoint: Path | str, data: Data | None = None, date: str | None = None) -> Template:
+    """Read tokenizer, chat template, stop ids and marks of thinking of a checkpoint.
+
+    Args:
+        data: the recipe's; instruction, arguments and marks come from it.
+        date: that prompts say if they say one, ISO; None: today.
 
     Raises:
-        TemplateError: no tokenizer, no chat template, no stop token, or a template that writes two beginning tokens.
+        TemplateError: no tokenizer, no chat template, one that cannot be filled in, no stop token, or two beginning tokens at the start.
     """
+    data = data or Data()
+    folder = Path(checkpoint)
+    date = date or datetime.now().date().isoformat()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise TemplateError(
-            f"{checkpoint}: no usable tokenizer ({str(error).splitlines()[0]}); put tokenizer files beside the weights"
-        ) from error
+        tokenizer = load_tokenizer(folder)
+    except TokenizerError as error:
+        raise TemplateError(str(error)) from error
     if not tokenizer.chat_template:
         raise TemplateError(f"{checkpoint}: the tokenizer has no chat template; add chat_template.jinja to the checkpoint")
-    stop_ids = _stop_ids(checkpoint, tokenizer)
+    asked = [{"role": "user", "content": "1"}]
+    try:
+        prompt = _render(tokenizer, asked, data.template, date)
+    except Exception as error:  # templates raise what they like, through jinja
+        said = " ".join(f"{error}".split())
+        raise TemplateError(f"{checkpoint}: the chat template cannot be filled in with data.template {data.template} ({said})") from error
+    ids = tokenizer.encode(prompt, add_special_tokens=False)
+    if tokenizer.bos_token_id is not None and ids[:2] == [tokenizer.bos_token_id] * 2:
+        raise TemplateError(f"{checkpoint}: the chat template writes the beginning-of-sequence token twice at the start; remove one")
+    turn_end = _end_of_turn(tokenizer, asked, data.template, date)
+    stop_ids = sorted({*_listed_stops(folder), *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]), *turn_end})
     if not stop_ids:
-        raise TemplateError(f"{checkpoint}: no end-of-sequence token in tokenizer or generation_config.json; responses could never end")
-    probe = _render(tokenizer, [{"role": "user", "content": "1"}])
-    if tokenizer.bos_token_id is not None and tokenizer.bos_token_id not in stop_ids and probe.count(tokenizer.bos_token_id) > 1:
-        raise TemplateError(f"{checkpoint}: the chat template writes the beginning-of-sequence token twice")
-    tail = tokenizer.decode(probe, skip_special_tokens=False)
-    text = json.dumps([tokenizer.chat_template, sorted(tokenizer.get_vocab().items()), tokenizer.encode(_TRAPS)])
+        raise TemplateError(
+            f"{checkpoint}: no end-of-sequence token in tokenizer, config.json or generation_config.json; responses could never end"
+        )
+    source = (
+        json.dumps(tokenizer.chat_template, ensure_ascii=False) if not isinstance(tokenizer.chat_template, str) else tokenizer.chat_template
+    )
+    marks = Marks(*data.thinking) if data.thinking else marks_of(source, tokenizer.get_vocab())
+    remarks = (
+        []
+        if turn_end
+        else ["its chat template ends an assistant's turn with no token of its own: whether responses end depends on the model"]
+    )
+    parts = [tokenizer.chat_template, sorted(tokenizer.get_vocab().items()), tokenizer.encode(_TRAPS), stop_ids, marks, data.template]
     return Template(
         tokenizer=tokenizer,
-        instruction=instruction,
-        stop_ids=stop_ids,
-        thinking=tail.rfind(_OPEN) > tail.rfind(_CLOSE),
-        close_ids=tuple(tokenizer.encode(_CLOSE, add_special_tokens=False)),
-        digest=hashlib.sha256(text.encode()).hexdigest()[:12],
+        instruction=data.instruction,
+        stop_ids=tuple(stop_ids),
+        thinking=prompt.rfind(marks.open) > prompt.rfind(marks.close),
+        marks=marks,
+        digest=hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12],
+        arguments=data.template,
+        date=date,
+        remarks=tuple(f"{checkpoint}: {words}" for words in remarks),
     )
 
 
-def _render(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
-    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+def _render(tokenizer: Any, messages: Sequence[Mapping[str, str]], arguments: Mapping[str, Any], date: str, answered: bool = False) -> str:
+    """The chat template, filled in; the clock that it may read shows one date."""
+    clock = datetime.fromisoformat(date)
+    return tokenizer.apply_chat_template(
+        list(messages), add_generation_prompt=not answered, tokenize=False, **({"strftime_now": clock.strftime} | dict(arguments))
+    )
 
 
-def _stop_ids(checkpoint: Path | str, tokenizer: Any) -> tuple[int, ...]:
+def _end_of_turn(tokenizer: Any, asked: list[dict[str, str]], arguments: Mapping[str, Any], date: str) -> list[int]:
+    """The token that the template puts behind an assistant's turn, if it is one of the tokenizer's special or added ones."""
     try:
-        stop = GenerationConfig.from_pretrained(checkpoint).eos_token_id
-    except OSError:
-        stop = None
-    listed = stop if isinstance(stop, list) else [stop]
-    return tuple(sorted({token for token in [*listed, tokenizer.eos_token_id] if token is not None}))
+        whole = _render(tokenizer, [*asked, {"role": "assistant", "content": _ANSWER}], arguments, date, answered=True)
+    except Exception:  # a template for questions only
+        return []
+    _, found, behind = whole.rpartition(_ANSWER)
+    ids = tokenizer.encode(behind.strip(), add_special_tokens=False) if found else []
+    return ids[:1] if ids and ids[0] in tokenizer.added_tokens_decoder else []
+
+
+def _listed_stops(folder: Path) -> list[int]:
+    """Stop ids that generation_config.json and config.json name."""
+    found = []
+    for name in ("generation_config.json", "config.json"):
+        try:
+            said = json.loads((folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        for part in (said, said.get("text_config") or {}):
+            listed = part.get("eos_token_id")
+            found += [token for token in (listed if isinstance(listed, list) else [listed]) if isinstance(token, int)]
+    return found

@@ -68,7 +68,8 @@ class Completion:
     Attributes:
         ids: response token ids, int32 [T]; ends with the stop token if finish is "stop".
         logprobs: behaviour logprobs of `ids`, float32 [T], nats, of the distribution sampled from.
-        finish: "stop", "length" or "abort". Never inferred from the length. Whatever did not stop by itself is `cut`.
+        finish: "stop", "length" or "abort". Never inferred from the length. An aborted answer is neither finished
+            nor cut: it is not judged, wherever it goes, and so its group earns no reward and does not train.
         versions: policy version that sampled each token, int32 [T].
     """
 
@@ -79,8 +80,8 @@ class Completion:
 
     @property
     def cut(self) -> bool:
-        """Ended by a limit or an engine, not by the policy: the one question that rewards, masks and metrics ask."""
-        return self.finish != "stop"
+        """Ended by its limit: the one question that rewards, masks and metrics ask."""
+        return self.finish == "length"
 
 
 @dataclass

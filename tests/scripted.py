@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from rewards.thinking import THINK
 from rollout.engine import EnginePool
 from rollout.template import Template
 from rollout.types import Completion, Request
@@ -22,7 +23,7 @@ class LetterTokenizer:
 
 
 def template() -> Template:
-    letters = Template(LetterTokenizer(), "", (STOP,), True, (CLOSE,), "digest")
+    letters = Template(LetterTokenizer(), "", (STOP,), True, THINK, "digest")
     object.__setattr__(letters, "prompt_ids", lambda problem: tuple(map(ord, problem.text + "<think>")))
     return letters
 

@@ -79,8 +79,8 @@ class PlainJudge(Judge):
 def requests(recipe: Recipe, world: World) -> Any:
     """What engines are asked to sample."""
     source = training_source(recipe.data, recipe.tiny, recipe.seed, world.judge.check_golds)
-    stream = PromptStream(source, load_template(world.checkpoint, recipe.data.instruction), recipe)
-    return [stream.draw() for _ in range(16)]
+    stream = PromptStream(source, load_template(world.checkpoint, recipe.data), recipe)
+    return [stream.draw() for _ in range(16)], stream.template.thinking
 
 
 def answers(request: Request) -> list[Completion]:
@@ -297,6 +297,8 @@ ROWS = [
     Row("data.train[].split", requests, "validation", {"data.train": [{"source": "hub:owner/name"}]}),
     Row("eval.data", evaluated, [{"source": "rows.jsonl", "problem": "question"}], {"eval.data": ["rows.jsonl"]}),
     Row("data.instruction", requests, "Solve"),
+    Row("data.template", requests, {"messages": []}, stops="cannot be filled in"),
+    Row("data.thinking", requests, ["Add", "</think>"]),
     Row("data.max_prompt_tokens", requests, 12),
     Row("data.max_prompt_tokens", engines_started, 12),
     Row("sampler.prompts", collected, 1),

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.extract import answer_segment, bare, final_answer, last_box, well_formed
+from rewards.extract import bare, final_answer, last_box, well_formed
+from rewards.thinking import KNOWN, Marks, split
 
 FIXTURES = [  # completion, finish, thinking, answer or (None, reason)
     (r"<think>a</think>\boxed{7}", "stop", True, "7"),
@@ -80,10 +81,37 @@ def test_the_last_balanced_box_counts_and_a_broken_one_hides_earlier_ones(text, 
 
 
 def test_the_answer_segment_starts_behind_the_last_closing_tag():
-    assert answer_segment("a</think>b</think>c") == "c"
-    assert answer_segment("plain") == "plain"
-    assert answer_segment("plain", thinking=True) is None
-    assert answer_segment("[T]a[/T]b", open_tag="[T]", close_tag="[/T]") == "b"
+    assert split("a</think>b</think>c") == ("a</think>b</think>", "c")
+    assert split("plain") == ("", "plain")
+    assert split("plain", thinking=True) == ("plain", None)
+    assert split("[T]a[/T]b", Marks("[T]", "[/T]")) == ("[T]a[/T]", "b")
+
+
+@pytest.mark.parametrize("marks", KNOWN, ids=lambda marks: marks.open)
+def test_p22_thinking_that_never_closed_is_no_answer_in_any_known_models_marks(marks):
+    box = r"\boxed{42}"
+    for own in (None, marks):
+        assert final_answer(f"{marks.open}I try {box}. Wait", finish="length", thinking=False, marks=own) == (None, "unfinished")
+        assert final_answer(f"{marks.open}no\\boxed{{1}}{marks.close}It is {box}.", finish="stop", thinking=False, marks=own) == ("42", "")
+        assert final_answer(f"I try {box}{marks.close}", finish="stop", thinking=True, marks=own) == (None, "no box")
+        assert final_answer(f"a{marks.close}{box}{marks.open}wait", finish="stop", thinking=True, marks=own) == (
+            None,
+            "thinking not closed",
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("think\nI try \\boxed{42} and then", None),
+        ("think\nI try \\boxed{41}\nanswer\nIt is \\boxed{42}", "42"),
+        ("analysisI try \\boxed{41}assistantfinalIt is \\boxed{42}", "42"),
+        ("analysisI try \\boxed{41}", None),
+        ("I think \\boxed{42}", "42"),
+    ],
+)
+def test_marks_that_a_decoder_has_stripped_are_known_by_what_is_left(text, answer):
+    assert final_answer(text, finish="stop", thinking=False)[0] == answer
 
 
 @given(st.text(alphabet="ab{}\\<>/think boxed$", max_size=80))

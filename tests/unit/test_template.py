@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from recipes.schema import Data
+from rewards.thinking import Marks
 from rollout.template import TemplateError, load_template
+from rollout.tokenizer import copy_tokenizer
 from rollout.types import Completion, Problem
 
 
@@ -23,8 +28,8 @@ def test_p06_the_stop_token_trains_but_is_not_shown_and_a_cut_answer_gets_none(t
     [stop] = template.stop_ids
     assert template.text(completion([*ids, stop], "stop")) == "</think>\n\\boxed{42}"
     assert template.text(completion(ids, "length")) == "</think>\n\\boxed{42}"
-    assert template.answer_start(np.array(ids)) == 1
-    assert template.answer_start(np.array(ids[1:])) is None
+    assert template.answer_start(np.array(ids), template.tokenizer.decode(ids)) == 1
+    assert template.answer_start(np.array(ids[1:]), template.tokenizer.decode(ids[1:])) is None
 
 
 def test_p06_every_stop_id_of_the_generation_config_counts(tiny_checkpoint: Path, tmp_path: Path):
@@ -36,7 +41,7 @@ def test_p06_every_stop_id_of_the_generation_config_counts(tiny_checkpoint: Path
 
 
 def test_the_prompt_is_the_chat_template_with_an_open_thinking_block(tiny_checkpoint: Path):
-    template = load_template(tiny_checkpoint, instruction="again")
+    template = load_template(tiny_checkpoint, Data(instruction="again"))
     assert template.thinking
     text = template.tokenizer.decode(list(template.prompt_ids(Problem("p", "Add: 1 + 2", "3"))))
     assert text.count("Add: 1 + 2\n\nagain") == 1 and text.rstrip().endswith("<think>")
@@ -73,3 +78,127 @@ def test_a_checkpoint_without_tokenizer_or_template_is_refused_with_the_remedy(t
         file.unlink()
     with pytest.raises(TemplateError, match="no chat template"):
         load_template(folder)
+
+
+def byte_level(folder: Path, source: Path, label: str, kind: str) -> Path:
+    """A copy of a checkpoint with a byte-level vocabulary, labelled as a class of another family."""
+    shutil.copytree(source, folder)
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    made.train_from_iterator([" is the answer"] * 9, trainers.BpeTrainer(vocab_size=290, initial_alphabet=alphabet, show_progress=False))
+    made.add_special_tokens(["<|bos|>", "<|eos|>", "<|end|>"])
+    made.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": label, "bos_token": "<|bos|>", "eos_token": "<|eos|>", "legacy": True, "add_bos_token": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "chat_template.jinja").write_text(
+        "{{ bos_token }}{% for turn in messages %}{{ turn.role }}: {{ turn.content }}<|end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% if thinks is defined %}<reasoning>{% endif %}{% endif %}"
+    )
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": kind, "eos_token_id": made.token_to_id("<|eos|>")}))
+    (folder / "generation_config.json").write_text("{}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("label", "kind"),
+    [
+        ("LlamaTokenizerFast", "llama"),
+        ("LlamaTokenizer", "mistral"),
+        ("GemmaTokenizerFast", "gemma"),
+        ("Qwen2Tokenizer", "qwen2"),
+        ("Nonesuch", "llama"),
+    ],
+)
+def test_p41_the_tokenizer_in_use_is_the_one_in_the_files_whatever_it_is_called(
+    label: str, kind: str, tiny_checkpoint: Path, tmp_path: Path
+):
+    folder = byte_level(tmp_path / "labelled", tiny_checkpoint, label, kind)
+    own, template = Tokenizer.from_file(str(folder / "tokenizer.json")), load_template(folder)
+    for text in ("What is 17+25? Say so.", " two  spaces\n\n\tand é e\u0301 中 🙂 </think>\n\nx"):
+        ids = own.encode(text, add_special_tokens=False).ids
+        assert template.tokenizer.encode(text, add_special_tokens=False) == ids and template.tokenizer.decode(ids) == text
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    copy_tokenizer(folder, saved)
+    assert (saved / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+
+
+def test_p06_the_templates_own_end_of_turn_stops_a_response_and_is_in_the_digest(tiny_checkpoint: Path, tmp_path: Path):
+    folder = byte_level(tmp_path / "turns", tiny_checkpoint, "PreTrainedTokenizerFast", "qwen3")
+    template = load_template(folder)
+    assert [template.tokenizer.decode([token]) for token in template.stop_ids] == ["<|eos|>", "<|end|>"] and template.remarks == ()
+    file = folder / "chat_template.jinja"
+    file.write_text(file.read_text().replace("<|end|>", ""))
+    open_ended = load_template(folder)
+    assert len(open_ended.stop_ids) == 1 and open_ended.digest != template.digest
+    assert "ends an assistant's turn with no token of its own" in open_ended.remarks[0]
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 8]}))
+    assert set(load_template(folder).stop_ids) > {7, 8} and load_template(folder).digest != open_ended.digest
+
+
+def test_a_beginning_token_that_opens_every_turn_is_no_doubled_one(tiny_checkpoint: Path, tmp_path: Path):
+    folder = byte_level(tmp_path / "turns", tiny_checkpoint, "PreTrainedTokenizerFast", "qwen3")
+    file = folder / "chat_template.jinja"
+    file.write_text("{% for turn in messages %}<|bos|>{{ turn.role }} {{ turn.content }}<|end|>{% endfor %}<|bos|>assistant")
+    assert load_template(folder).prompt_ids(Problem("p", "1", "1"))
+    file.write_text("<|bos|><|bos|>" + file.read_text())
+    with pytest.raises(TemplateError, match="twice at the start"):
+        load_template(folder)
+
+
+def test_arguments_reach_the_template_and_marks_are_the_models(tiny_checkpoint: Path, tmp_path: Path):
+    folder = byte_level(tmp_path / "marks", tiny_checkpoint, "PreTrainedTokenizerFast", "qwen3")
+    plain, thinks = load_template(folder), load_template(folder, Data(template={"thinks": True}))
+    assert plain.marks == thinks.marks == Marks("<reasoning>", "</reasoning>")
+    assert (plain.thinking, thinks.thinking) == (False, True) and plain.digest != thinks.digest
+    assert load_template(folder, Data(thinking=["[[", "]]"])).marks == Marks("[[", "]]")
+    with pytest.raises(TemplateError, match=r"cannot be filled in with data\.template \{'messages': 1\}"):
+        load_template(folder, Data(template={"messages": 1}))
+
+
+def test_a_mark_in_several_tokens_joined_to_its_neighbours_is_found_and_counted_in_tokens(tiny_checkpoint: Path, tmp_path: Path):
+    template = load_template(
+        byte_level(tmp_path / "plain", tiny_checkpoint, "PreTrainedTokenizerFast", "qwen3"), Data(thinking=["<think>", "</think>"])
+    )
+
+    def ids(text: str) -> np.ndarray:
+        return np.array(template.tokenizer.encode(text, add_special_tokens=False))
+
+    def start(text: str) -> int | None:
+        return template.answer_start(ids(text), text)
+
+    for thought in ("short", "é中 " * 90, "</think> and again " * 3):
+        text = f"{thought}.</think>\n\nSo it is 5"
+        found = start(text)
+        assert found is not None and template.tokenizer.decode(ids(text)[:found]).endswith("</think>")
+        assert "</think>" not in template.tokenizer.decode(ids(text)[found:])
+    assert start("never closed " * 50) is None and start("a</think>b<think>c") is None
+
+
+def test_prompts_say_one_date_whatever_day_it_is(tiny_checkpoint: Path, tmp_path: Path):
+    folder = byte_level(tmp_path / "dated", tiny_checkpoint, "PreTrainedTokenizerFast", "qwen3")
+    file = folder / "chat_template.jinja"
+    file.write_text(
+        "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}Today {{ date_string }} "
+        + file.read_text()
+    )
+    then = load_template(folder, date="2025-03-04")
+    text = then.tokenizer.decode(list(then.prompt_ids(Problem("p", "1", "1"))))
+    assert "Today 04 Mar 2025" in text and then.date == "2025-03-04"
+    assert load_template(folder).date == datetime.now().date().isoformat() and load_template(folder).digest == then.digest
+
+
+@pytest.mark.parametrize("text", ["<|end|>\nassistant: 7<|eos|>", "{{ bos_token }}{% for x in y %}", "<|bos|> is 1", "2 <|en", "plain é"])
+def test_what_a_problems_text_holds_stays_text(text: str, tiny_checkpoint: Path, tmp_path: Path):
+    template = load_template(byte_level(tmp_path / "text", tiny_checkpoint, "PreTrainedTokenizerFast", "qwen3"))
+    ids = template.prompt_ids(Problem("p", text, "1"))
+    special = set(template.tokenizer.added_tokens_decoder)
+    assert [token for token in ids if token in special] == [
+        token for token in template.prompt_ids(Problem("p", "1", "1")) if token in special
+    ]
+    assert text in template.tokenizer.decode(list(ids))

@@ -1,0 +1,70 @@
+"""Where thinking ends and the answer begins: the marks of public reasoning models, as text.
+
+Claim: what stands behind the last closing mark is the answer, and a completion that opened its thinking and did not close it has none.
+One home for the marks: the template finds a model's own (rollout/template), the judge, the format term and pages read them here.
+Simplification: marks are text, also where a vocabulary has tokens of their own for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+
+class Marks(NamedTuple):
+    """What opens a model's thinking and what closes it."""
+
+    open: str
+    close: str
+
+
+THINK = Marks("<think>", "</think>")
+KNOWN = (
+    THINK,  # DeepSeek-R1, Qwen3, QwQ, GLM-4.5, Phi-4-reasoning, Nemotron, MiniMax-M1, Hunyuan, SmolLM3 ...
+    Marks("[THINK]", "[/THINK]"),  # Magistral, Ministral
+    Marks("<|begin_of_thought|>", "<|end_of_thought|>"),  # Sky-T1, OpenThinker
+    Marks("<seed:think>", "</seed:think>"),  # Seed-OSS
+    Marks("<thought>", "</thought>"),  # EXAONE Deep
+    Marks("<thinking>", "</thinking>"),
+    Marks("<reasoning>", "</reasoning>"),
+    Marks("◁think▷", "◁/think▷"),  # Kimi
+    Marks("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A Reasoning
+    Marks("<|begin_internal_thought|>", "<|end_internal_thought|>"),
+    Marks("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),  # gpt-oss
+    Marks("<|im_start|>think", "<|im_start|>answer"),  # s1
+    Marks("Here is my thought process:", "Here is my response:"),  # Granite 3.2
+)
+_STRIPPED = (("think\n", "\nanswer\n"), ("analysis", "assistantfinal"))  # s1 and gpt-oss at a text's start, without their special tokens
+
+
+def marks_of(template: str, vocabulary: Collection[str]) -> Marks:
+    """A model's marks: those that its chat template writes, else those that its vocabulary has tokens for, else the most common."""
+    written = (marks for marks in KNOWN if marks.close in template or marks.open in template)
+    held = (marks for marks in KNOWN if marks.close in vocabulary and marks.open in vocabulary)
+    return next(written, None) or next(held, None) or THINK
+
+
+def split(text: str, marks: Marks | None = None, thinking: bool = False) -> tuple[str, str | None]:
+    """Thinking with its closing mark, and the answer behind it; None for the answer if thinking never closed.
+
+    Args:
+        text: the completion, without its prompt.
+        marks: the model's own; None: of whatever known model's marks the text holds.
+        thinking: a closing mark is required, even if the completion shows no opening one (many chat templates put it into the prompt).
+            Without it, a text free of marks is all answer.
+    """
+    pairs = KNOWN if marks is None else (marks,)
+    start, closed = 0, False
+    for pair in pairs:
+        end = text.rfind(pair.close)
+        if end >= 0:
+            start, closed = max(start, end + len(pair.close)), True
+    answer = text[start:]
+    if any(pair.open in answer for pair in pairs) or (thinking and not closed):
+        return text, None
+    if marks is None and not closed:
+        for opener, closer in _STRIPPED:
+            if text.startswith(opener):
+                end = text.find(closer)
+                return (text, None) if end < 0 else (text[: end + len(closer)], text[end + len(closer) :])
+    return text[:start], answer
