@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 
 from evaluation.scores import score
 from recipes.schema import Eval
+from rewards.stated import block, stated
+from rewards.verdict import best
 from rollout.collector import sampled, seed_of
 from rollout.engine import EnginePool
 from rollout.records import rows
@@ -56,6 +58,22 @@ def evaluate(
     return [by_id[request.id] for request in requests]
 
 
+def read_stated(groups: Sequence[Group], scorer: Scorer) -> None:
+    """Judge answers that finished samples state without a box, as `rollout.stated`; verdicts on boxes stay what they are.
+
+    Read is what stands behind the thinking. A sample that was cut off, or whose thinking never closed, has no answer here either.
+    """
+    waiting = []
+    for rollout, golds in ((rollout, group.problem.golds) for group in groups for rollout in group.rollouts):
+        if rollout.verdict is None or rollout.verdict.reason not in ("no box", "empty box") or rollout.completion.finish != "stop":
+            continue
+        text = scorer.template.text(rollout.completion, start=rollout.answer_start or 0)
+        if answer := block(text) or stated(text):
+            waiting.append((rollout, [scorer.judge.compare(gold=gold, answer=answer) for gold in golds]))
+    for rollout, futures in waiting:
+        rollout.stated = best([future.result() for future in futures])
+
+
 def write_scores(
     folder: Path,
     name: str,
@@ -68,12 +86,14 @@ def write_scores(
     seed: int,
     engine: str,
     template: str,
+    lenient: bool = False,
 ) -> dict:
-    """Write `folder`/`name`.json and .parquet (docs/architecture.md) and return the scores."""
+    """Write `folder`/`name`.json and .parquet (docs/architecture.md) and return the scores; `lenient` after `read_stated`."""
     shown = settings.model_dump(include={"temperature", "top_p", "max_tokens", "samples"}) | {
         "seed": seed,
         "engine": engine,
         "template": template,
+        "lenient": lenient,
     }
     scores = score(groups, checkpoint=checkpoint, step=step, source=source, settings=shown)
     folder.mkdir(parents=True, exist_ok=True)

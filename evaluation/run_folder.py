@@ -91,6 +91,8 @@ class _Evaluation(BaseModel):
     truncated: float
     no_answer: float
     not_judged: float
+    no_answer_by: dict[str, float] = {}
+    stated: _Share | None = None
     by_level: list[_Cell]
     budget_curve: list[_Point] = Field(min_length=1)
     per_problem: list[_Problem] = Field(min_length=1)

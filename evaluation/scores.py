@@ -162,6 +162,7 @@ def score(groups: Sequence[Group], *, checkpoint: str, step: int, source: str, s
     """The content of evals/step-N.json (docs/architecture.md) from judged groups.
 
     `tokens.right`, `.wrong` and `.truncated` are means over such samples; a truncated sample that was judged wrong is in both.
+    `no_answer_by` splits `no_answer` by reason; `stated` is the accuracy if answers stated without a box count, too, None unless `settings` is lenient.
     Values that do not exist are None. `settings` holds at least `samples` (asked for per problem) and `max_tokens`.
 
     Raises:
@@ -176,6 +177,9 @@ def score(groups: Sequence[Group], *, checkpoint: str, step: int, source: str, s
     wrong_S = np.array([rollout.verdict is not None and rollout.verdict.status == "wrong" for rollout in rollouts])
     cut_S = np.array([rollout.completion.cut for rollout in rollouts])
     silent_S = np.array([rollout.verdict is not None and rollout.verdict.extracted is None for rollout in rollouts]) & wrong_S
+    stated_S = right_S | np.array([rollout.stated is not None and rollout.stated.status == "right" for rollout in rollouts])
+    reasons = sorted({rollout.verdict.reason for rollout, silent in zip(rollouts, silent_S, strict=True) if silent and rollout.verdict})
+    why_S = np.array([rollout.verdict.reason if rollout.verdict else "" for rollout in rollouts])
     right_N, tokens_N = _problem_means(right_S, starts_N), _problem_means(tokens_S, starts_N)
 
     accuracy, tokens = share_interval(right_N), interval(tokens_N)
@@ -211,7 +215,9 @@ def score(groups: Sequence[Group], *, checkpoint: str, step: int, source: str, s
         },
         "truncated": float(_problem_means(cut_S, starts_N).mean()),
         "no_answer": float(_problem_means(silent_S, starts_N).mean()),
+        "no_answer_by": {reason: float(_problem_means(silent_S & (why_S == reason), starts_N).mean()) for reason in reasons},
         "not_judged": float(_problem_means(~right_S & ~wrong_S, starts_N).mean()),
+        "stated": share_interval(_problem_means(stated_S, starts_N))._asdict() if settings.get("lenient") else None,
         "by_level": _by_level(groups),
         "budget_curve": budget_curve(tokens_S, right_S, starts_N, budgets.tolist()),
         "per_problem": per_problem,

@@ -19,7 +19,8 @@ def noise_table(pair: Pair) -> str:
     """Accuracy and length of each evaluation with n, k, budget, intervals, errors and shares (promise: no number without its noise)."""
     columns = [pair.before] if pair.after is None else [pair.before, pair.after]
     k = min(row["samples"] for evaluation in columns for row in evaluation["per_problem"])
-    lines = [_numbers(evaluation, k) for evaluation in columns]
+    lenient = any(evaluation.get("stated") for evaluation in columns)
+    lines = [_numbers(evaluation, k, lenient) for evaluation in columns]
     heads = [f"step {evaluation['step']}" for evaluation in columns]
     body = "".join(
         f"<tr{' class=sub' if label.startswith(' ') else ''}><td>{label.strip()}</td>"
@@ -30,7 +31,7 @@ def noise_table(pair: Pair) -> str:
     return f'<table class="numbers"><tr><th></th>{"".join(f"<th>{head}</th>" for head in heads)}</tr>{body}</table>'
 
 
-def _numbers(evaluation: Mapping[str, Any], k: int) -> dict[str, str]:
+def _numbers(evaluation: Mapping[str, Any], k: int, lenient: bool) -> dict[str, str]:
     right_N = np.array([row["right"] for row in evaluation["per_problem"]])
     samples_N = np.array([row["samples"] for row in evaluation["per_problem"]])
     gen, fix = standard_errors(right_N, samples_N)
@@ -41,6 +42,7 @@ def _numbers(evaluation: Mapping[str, Any], k: int) -> dict[str, str]:
         "Samples made, of those asked for": f"{samples_N.sum():,} of {asked:,}",
         "Budget, tokens": words.tokens(evaluation["settings"]["max_tokens"]),
         "Accuracy (mean of samples)": f"{words.percent(accuracy['mean'])} {_bounds(accuracy, 100, 1)}",
+        **({" with stated answers (--lenient)": _stated(evaluation.get("stated"))} if lenient else {}),
         " standard error, new problems": words.percent(gen, 2),
         " standard error, new samples": words.percent(fix, 2),
         f"pass@{k}": words.percent(float(np.mean([pass_at_k(int(n), int(c), k) for n, c in zip(samples_N, right_N, strict=True)]))),
@@ -52,6 +54,10 @@ def _numbers(evaluation: Mapping[str, Any], k: int) -> dict[str, str]:
         "No answer given": words.percent(evaluation["no_answer"]),
         "Not judged": words.percent(evaluation["not_judged"], 2),
     }
+
+
+def _stated(accuracy: Mapping[str, Any] | None) -> str:
+    return f"{words.percent(accuracy['mean'])} {_bounds(accuracy, 100, 1)}" if accuracy else "–"
 
 
 def reservations(run: Run) -> list[str]:
@@ -134,6 +140,7 @@ def _about(pair: Pair) -> list[str]:
                 f"{at}{words.percent(evaluation['not_judged'], 2)} of the samples could not be judged. They stay in the denominator, so "
                 f"accuracy is a lower bound; were all of them right, it would be {words.percent(most)}."
             )
+        sentences += [f"{at}{warning}." for warning in words.warnings(evaluation, bool(evaluation.get("stated")))]
         missing = evaluation["problems"] * evaluation["samples"] - sum(row["samples"] for row in evaluation["per_problem"])
         if missing > 0:
             sentences.append(f"{at}{missing} samples that were asked for do not exist; their problems count with the samples they have.")

@@ -8,6 +8,7 @@ from typing import Any
 from evaluation.run_folder import Pair, Run
 from evaluation.scores import Interval, difference_shown, paired_difference, paired_ratio
 
+_NEARLY_ALL = 0.95  # of the samples: a share that no model of the right settings shows
 _MUST_AGREE = ("temperature", "top_p", "max_tokens", "samples")
 
 
@@ -64,6 +65,37 @@ def change_text(change: Interval, problems: int, unit: str, digits: int = 1) -> 
         return f"{signed(100 * change.mean, digits)} {unit}, 95 % interval {span(change, digits)}"
     reason = "" if problems >= 6 else f", {problems} problems are too few"
     return f"no difference shown: {signed(100 * change.mean, digits)} {unit}, 95 % interval {span(change, digits)}{reason}"
+
+
+def warnings(scores: dict[str, Any], lenient: bool = False) -> list[str]:
+    """What to mend before the numbers of an evaluation are believed, with the remedy; empty where samples end and name answers.
+
+    Args:
+        lenient: answers without a box were read.
+    """
+    silent, cut = scores.get("no_answer_by") or {}, scores["truncated"]
+    found = []
+    if cut > _NEARLY_ALL:
+        found.append(
+            f"{percent(cut)} of the samples were cut off at {scores['settings']['max_tokens']} tokens, so this says little of the model: "
+            "raise eval.max_tokens, or look at the samples whether it ends its answers at all"
+        )
+    ended = 1 - cut
+    boxless, unclosed = (
+        sum(silent.get(reason, 0.0) for reason in reasons) for reasons in (("no box", "empty box"), ("thinking not closed",))
+    )
+    if ended > 1 - _NEARLY_ALL and boxless > _NEARLY_ALL * ended:
+        also = "" if lenient else ", or count answers that are stated without one (--lenient)"
+        found.append(
+            f"{percent(boxless / ended)} of the samples that ended hold no \\boxed{{}} answer, and nothing else counts: "
+            f"ask for it with data.instruction{also}"
+        )
+    if ended > 1 - _NEARLY_ALL and unclosed > _NEARLY_ALL * ended:
+        found.append(
+            f"{percent(unclosed / ended)} of the samples that ended never closed their thinking, so they hold no answer: "
+            "look at the samples whether the model's marks are those of its chat template"
+        )
+    return found
 
 
 def verdicts(found: list[Pair]) -> list[str]:

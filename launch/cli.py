@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -30,6 +31,7 @@ app = typer.Typer(
 recipes_app = typer.Typer(invoke_without_command=True, help="List the shipped recipes, or show one.")
 app.add_typer(recipes_app, name="recipes")
 out = Console()
+TAUGHT_NOTHING = 3  # exit code
 
 RecipeName = Annotated[str, typer.Argument(help="A shipped recipe (`laconic recipes`) or a YAML file.")]
 Overrides = Annotated[Optional[list[str]], typer.Argument(help="Changes to the recipe, e.g. train.steps=100 budget.limit=96.")]  # noqa: UP045
@@ -46,7 +48,10 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest whole checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a former run of the same name.")] = False,
 ) -> None:
-    """Run a recipe's stages on this machine."""
+    """Run a recipe's stages on this machine.
+
+    Exit codes: 0 done, 1 an error, 3 the run taught nothing (no group had a signal, or the weights did not move), 130 stopped.
+    """
     with errors():
         from launch.plan import check_runnable
         from recipes.loader import load
@@ -61,6 +66,9 @@ def train(
 
         for words in verdicts(pairs(read_run(folder))):
             out.print(words, highlight=False, markup=False, soft_wrap=True)
+        if (status := json.loads((folder / "status.json").read_text(encoding="utf-8")))["state"] == "no-effective-update":
+            out.print(f"[red]This run taught nothing:[/red] {escape(status['reason'])}. Its samples: {folder}/samples", soft_wrap=True)
+            raise typer.Exit(TAUGHT_NOTHING)
         out.print(f"{folder} is complete. Look at it: [bold]laconic report {folder}[/bold]", soft_wrap=True)
 
 
@@ -87,6 +95,9 @@ def evaluate(
     samples: Annotated[Optional[int], typer.Option(min=1, help="Rollouts of a problem.")] = None,  # noqa: UP045
     out_dir: Annotated[Path | None, typer.Option("--out", help="Folder for scores and samples (default: evals/CHECKPOINT here).")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier results of the same name in that folder.")] = False,
+    lenient: Annotated[
+        bool, typer.Option("--lenient", help="Read answers that are stated without a box, too, and report both rates.")
+    ] = False,
 ) -> None:
     """Sample held-out problems and report accuracy and tokens, with intervals and at every smaller budget."""
     with errors():
@@ -97,7 +108,7 @@ def evaluate(
             *([f"eval.data={json.dumps(data, ensure_ascii=False)}"] if data else []),
             *([f"eval.samples={samples}"] if samples else []),
         ]
-        evaluate_checkpoint(checkpoint, words, out_dir, overwrite, out)
+        evaluate_checkpoint(checkpoint, words, out_dir, overwrite, out, lenient)
 
 
 @app.command()
@@ -259,6 +270,4 @@ def _notes(error: BaseException) -> str:
 
 
 def _escaped(error: BaseException) -> str:
-    from rich.markup import escape
-
     return escape(str(error) or type(error).__name__)

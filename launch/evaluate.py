@@ -6,15 +6,19 @@ import json
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from launch.plan import check_runnable, plan
 from recipes.loader import load
 
 
-def evaluate_checkpoint(checkpoint: str, overrides: list[str], folder: Path | None, overwrite: bool, console: Console) -> None:
+def evaluate_checkpoint(
+    checkpoint: str, overrides: list[str], folder: Path | None, overwrite: bool, console: Console, lenient: bool = False
+) -> None:
     """Evaluate and print; scores and samples go to `folder` (default: evals/CHECKPOINT in the working directory).
 
+    `lenient`: answers that are stated without a box are read, too, and both rates reported.
     A checkpoint inside a run is evaluated with the run's own recipe, any other with the recipe `evaluate`.
 
     Raises:
@@ -27,7 +31,8 @@ def evaluate_checkpoint(checkpoint: str, overrides: list[str], folder: Path | No
     made = plan(recipe)
     check_runnable(made)  # what cannot work is said before torch takes seconds to load
     recipe = made.recipe
-    from evaluation.evaluate import evaluate, write_scores
+    from evaluation.evaluate import evaluate, read_stated, write_scores
+    from evaluation.words import warnings
     from launch.stages import engines, file_names, fitting, held_out, list_left_out, planned_with, rehearsed, starting_checkpoint
     from rewards.judge import Judge
     from rl.progress import Progress
@@ -52,13 +57,16 @@ def evaluate_checkpoint(checkpoint: str, overrides: list[str], folder: Path | No
         with engines(made, start, template) as pool:
             pool.wait_ready()
             rehearsed(made, pool, template, [template.prompt_ids(problem) for problem in parts[0].problems[:16]])
+            scorer = Scorer(judge, template)
             for part, name in zip(parts, file_names([part.name for part in parts]), strict=True):
                 with Progress(part.name, len(part.problems)) as progress:
                     for words in part.said:
                         progress.message(words)
                     list_left_out(progress, target / f"{name}.left_out.jsonl", part.name, part.left_out)
                     progress.phase("evaluate")
-                    groups = evaluate(pool, Scorer(judge, template), part.problems, recipe.eval, recipe.seed, progress.count)
+                    groups = evaluate(pool, scorer, part.problems, recipe.eval, recipe.seed, progress.count)
+                    if lenient:
+                        read_stated(groups, scorer)
                 scores = write_scores(
                     target,
                     name,
@@ -70,7 +78,10 @@ def evaluate_checkpoint(checkpoint: str, overrides: list[str], folder: Path | No
                     seed=recipe.seed,
                     engine=recipe.engine.kind,
                     template=template.digest,
+                    lenient=lenient,
                 )
+                for warning in warnings(scores, lenient):
+                    console.print(f"[yellow]warning:[/yellow] {escape(f'{part.name}: {warning}')}", highlight=False, soft_wrap=True)
                 console.print(_table(part.name, scores))
                 console.print(f"{target / name}.json", highlight=False)
 
@@ -85,6 +96,8 @@ def _table(source: str, scores: dict) -> Table:
     for column in ("", "value", "95 % interval"):
         table.add_column(column)
     table.add_row("accuracy", f"{accuracy['mean']:.1%}", f"{accuracy['low']:.1%} .. {accuracy['high']:.1%}")
+    if stated := scores["stated"]:
+        table.add_row("accuracy with stated answers", f"{stated['mean']:.1%}", f"{stated['low']:.1%} .. {stated['high']:.1%}")
     low, high = tokens["low"], tokens["high"]
     table.add_row("tokens", f"{tokens['mean']:.1f}", "" if low is None else f"{low:.1f} .. {high:.1f}")
     for name in ("right", "wrong", "truncated"):

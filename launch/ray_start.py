@@ -21,6 +21,7 @@ from ray._private import worker as ray_worker
 from launch.memory import object_store_bytes
 
 _ATTEMPTS = 3
+_SOCKET_BYTES = 107
 _PARAMETERS = parameter.RayParams
 
 
@@ -41,6 +42,7 @@ def start_ray(num_cpus: int, num_gpus: int, push: int = 0) -> None:
     """
     if ray.is_initialized():
         return
+    _refuse_long_folder()
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # otherwise Ray writes one to the home folder
@@ -82,6 +84,18 @@ def start_ray(num_cpus: int, num_gpus: int, push: int = 0) -> None:
     if not address.startswith("127."):
         stop_ray()
         raise RayStartError(f"Ray would listen on {address}, not on loopback only; is this the pinned Ray? (`laconic doctor`)")
+
+
+def _refuse_long_folder() -> None:
+    """Ray's sockets lie in its temporary folder, and the name of a socket has room for 107 bytes."""
+    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), "")
+    folder = os.environ.get(variable, "/tmp")
+    longest = len(os.fsencode(f"{folder}/ray/session_2026-01-01_00-00-00_000000_{2**22}/sockets/plasma_store"))
+    if longest > _SOCKET_BYTES:
+        raise RayStartError(
+            f"{variable}={folder}: too long for the names of Ray's sockets ({longest} bytes, {_SOCKET_BYTES} are allowed): "
+            "set RAY_TMPDIR to a short folder, RAY_TMPDIR=/tmp say; TMPDIR may stay"
+        )
 
 
 def stop_ray() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import ray
 
 from evaluation.evaluate import evaluate, write_scores
+from evaluation.words import warnings
 from launch.memory import context, push_bytes
 from launch.plan import Plan, PlanError, check_runnable, gpus_needed, plan
 from launch.ray_start import start_ray, stop_ray
@@ -323,6 +324,8 @@ def _evaluate(
             engine=recipe.engine.kind,
             template=scorer.template.digest,
         )
+        for warning in warnings(scores):
+            progress.message(f"warning: {part.name} after step {step}: {warning}")
         accuracy, tokens = scores["accuracy"], scores["tokens"]
         progress.message(
             f"{part.name} after step {step}: accuracy {accuracy['mean']:.1%} [{accuracy['low']:.1%}, {accuracy['high']:.1%}], "

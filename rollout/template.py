@@ -70,9 +70,9 @@ class Template:
             return tuple(self.tokenizer.encode(text, add_special_tokens=False))
         return tuple(self._with_plain_turns(messages))  # it writes what looks like the model's own tokens
 
-    def text(self, completion: Completion) -> str:
-        """The response as text, without its stop token."""
-        ids = completion.ids
+    def text(self, completion: Completion, start: int = 0) -> str:
+        """The response as text, from token `start` on, without its stop token."""
+        ids = completion.ids[start:]
         if completion.finish == "stop" and len(ids) and int(ids[-1]) in self.stop_ids:
             ids = ids[:-1]
         return self.tokenizer.decode(ids.tolist(), skip_special_tokens=False)

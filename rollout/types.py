@@ -96,6 +96,7 @@ class Rollout:
         limit: length limit its reward was given under, tokens.
         advantage: filled by rl/algorithm, 0 until then.
         audit: what a second checker says of the answer, None if it was not asked or gave no verdict.
+        stated: the verdict on an answer stated without a box, None where there is a box or such answers were not read (`laconic eval --lenient`).
     """
 
     id: str
@@ -109,6 +110,7 @@ class Rollout:
     limit: int = 0
     advantage: float = 0.0
     audit: Literal["right", "wrong"] | None = None
+    stated: Verdict | None = None
 
     @property
     def tokens(self) -> int:

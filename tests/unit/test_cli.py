@@ -51,7 +51,7 @@ def test_recipes_are_listed_with_what_they_are():
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Overrides that `laconic eval` hands on; no engine is started."""
     seen: list[list[str]] = []
-    module = SimpleNamespace(evaluate_checkpoint=lambda checkpoint, overrides, folder, overwrite, console: seen.append(overrides))
+    module = SimpleNamespace(evaluate_checkpoint=lambda checkpoint, overrides, folder, overwrite, console, lenient: seen.append(overrides))
     monkeypatch.setitem(sys.modules, "launch.evaluate", module)
     return seen
 

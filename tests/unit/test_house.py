@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,6 +96,31 @@ def test_files_and_functions_stay_small(path: Path):
     functions = [node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     lengths = {node.name: (node.end_lineno or node.lineno) - node.lineno + 1 for node in functions}
     assert {function: lines for function, lines in lengths.items() if lines > 80} == {}
+
+
+FOR_OTHERS = {  # declared and not imported: who needs it
+    "accelerate": "transformers' trainer, under TRL's",
+    "tensorboard": "torch.utils.tensorboard",
+    "jinja2": "chat templates in transformers",
+}
+COMES_WITH = {"pydantic_core": "pydantic"}  # a part of a package that is declared
+CALLED = {
+    "yaml": "pyyaml",
+    "latex2sympy2_extended": "latex2sympy2-extended",
+    "math_verify": "math-verify",
+    "huggingface_hub": "huggingface-hub",
+}
+
+
+def test_declared_dependencies_are_those_that_are_imported():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[^\w.-]", line)[0].lower().replace("_", "-") for line in project["dependencies"]}
+    extras = {re.split(r"[^\w.-]", line)[0] for name in ("cpu", "cuda", "wandb") for line in project["optional-dependencies"][name]}
+    outside = {name for path in MODULES for name in imported(tree(path))} - set(sys.stdlib_module_names) - {*HOUSE, ""}
+    used = {CALLED.get(name, name) for name in outside} - set(COMES_WITH)
+    assert used - declared - extras == set(), "imported and not declared"
+    assert declared - used - set(FOR_OTHERS) == set(), "declared and not imported"
+    assert set(FOR_OTHERS) <= declared
 
 
 def test_recipes_are_checked_and_explained_without_torch():

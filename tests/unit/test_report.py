@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -344,3 +345,50 @@ def test_numbers_read_like_numbers() -> None:
 def test_a_single_evaluation_is_not_a_comparison(run: Path) -> None:
     evaluation = read_run(run).evaluations[0]
     assert words.changes(Pair("tiny", evaluation, None)) is None
+
+
+def silent_groups(cut: int, reason: str, right: int = 0) -> list[Group]:
+    """40 samples: `cut` of them cut off, then `right` right ones, the others without an answer for this reason."""
+    groups = make_groups(right=0, tokens=100, problems=20)
+    for index, rollout in enumerate(rollout for group in groups for rollout in group.rollouts):
+        if index < cut:
+            rollout.completion = replace(rollout.completion, finish="length")
+            rollout.verdict = Verdict("wrong", "unfinished")
+        elif index >= cut + right:
+            rollout.verdict = Verdict("wrong", reason)
+    return groups
+
+
+@pytest.mark.parametrize(
+    ("cut", "reason", "right", "warned"),
+    [
+        (40, "", 0, "100.0 % of the samples were cut off at 320 tokens, so this says little of the model: raise eval.max_tokens"),
+        (39, "no box", 0, "97.5 % of the samples were cut off"),
+        (30, "no box", 0, r"100.0 % of the samples that ended hold no \boxed{} answer, and nothing else counts: ask for it with data.instruction, or"),
+        (0, "empty box", 1, r"97.5 % of the samples that ended hold no \boxed{} answer"),
+        (0, "thinking not closed", 0, "100.0 % of the samples that ended never closed their thinking"),
+        (20, "no box", 10, None),
+        (36, "no box", 2, None),
+        (0, "no box", 3, None),
+    ],
+)  # fmt: skip
+def test_an_evaluation_that_tells_nothing_of_the_model_says_why_and_what_to_do(
+    cut: int, reason: str, right: int, warned: str | None
+) -> None:
+    for rollout in (groups := silent_groups(cut, reason, right))[-1].rollouts[-1:]:
+        assert rollout.verdict.status == "wrong"
+    for index, rollout in enumerate(rollout for group in groups for rollout in group.rollouts):
+        if cut <= index < cut + right:
+            rollout.verdict = Verdict("right", "integer", "7")
+    found = words.warnings(score(groups, checkpoint="c", step=0, source="tiny", settings=SETTINGS))
+    assert len(found) == (warned is not None) and all(text.startswith(warned or "") for text in found)
+
+
+def test_the_page_shows_warnings_and_the_rate_with_stated_answers(run: Path) -> None:
+    groups = silent_groups(0, "no box")
+    for rollout in groups[0].rollouts:
+        rollout.stated = Verdict("right", "integer", "7")
+    add_evaluation(run, 3, groups, SETTINGS | {"lenient": True})
+    text = report(run).read_text()
+    assert "with stated answers (--lenient)</td><td>–</td><td>5.0 %" in text
+    assert r"At step 3, 100.0 % of the samples that ended hold no \boxed{} answer" in text and "(--lenient)." not in text

@@ -250,9 +250,29 @@ def test_a_score_is_strict_json_with_the_documented_keys() -> None:  # docs/arch
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert set(result) == {
         *("checkpoint", "step", "source", "settings", "problems", "samples", "accuracy", "tokens", "truncated", "no_answer", "not_judged"),
-        *("by_level", "budget_curve", "per_problem"),
+        *("no_answer_by", "stated", "by_level", "budget_curve", "per_problem"),
     }
     assert result["tokens"]["right"] is None and result["tokens"]["low"] is None
+
+
+def test_what_keeps_samples_without_an_answer_is_told_apart() -> None:
+    groups = [make_group("a", [(5, "wrong"), (5, "cut")]), make_group("b", [(5, "right"), (5, "wrong")])]
+    for group, reason in zip(groups, ("no box", "thinking not closed"), strict=True):
+        for rollout in group.rollouts:
+            if rollout.verdict.status == "wrong" and rollout.completion.finish == "stop":
+                rollout.verdict = Verdict("wrong", reason)
+    result = evaluation(groups)
+    assert result["no_answer_by"] == {"no box": 0.25, "thinking not closed": 0.25, "unfinished": 0.25} and result["no_answer"] == 0.75
+
+
+def test_stated_answers_make_a_rate_of_their_own_and_leave_the_other() -> None:
+    groups = [make_group("a", [(5, "wrong"), (5, "right")]), make_group("b", [(5, "wrong"), (5, "wrong")])]
+    groups[0].rollouts[0].stated, groups[1].rollouts[0].stated = Verdict("right", "integer", "7"), Verdict("wrong", "integer", "8")
+    assert evaluation(groups)["stated"] is None
+    result = score(groups, checkpoint="c", step=0, source="s", settings=SETTINGS | {"lenient": True})
+    assert (result["accuracy"]["mean"], result["stated"]["mean"]) == (0.25, 0.5)
+    assert result["stated"]["low"] < 0.5 < result["stated"]["high"]
+    assert [row["stated"] for row in rows(groups, 0, "t").to_pylist()] == ["right", None, "wrong", None]
 
 
 # records

@@ -1,0 +1,69 @@
+"""How a run ends, and what is said before it starts: exit codes, Ray's folder, folders that killed runs leave."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+import typer
+
+from launch import cli
+from launch.ray_start import RayStartError, start_ray
+from rl.learner import meeting_folder
+
+
+@pytest.mark.parametrize(("state", "code"), [("finished", None), ("no-effective-update", 3)])
+def test_a_run_that_taught_nothing_says_so_and_exits_with_its_own_code(
+    state: str, code: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def run_recipe(recipe: object, runs: Path, **_: object) -> Path:
+        (tmp_path / "status.json").write_text(json.dumps({"state": state, "reason": "no group had a signal [all_wrong]", "step": 3}))
+        return tmp_path
+
+    monkeypatch.setattr("launch.stages.run_recipe", run_recipe)
+    monkeypatch.setattr("evaluation.run_folder.read_run", lambda folder: None)
+    monkeypatch.setattr("evaluation.run_folder.pairs", lambda run: [])
+    try:
+        cli.train("quickstart", runs=tmp_path)
+        found = None
+    except typer.Exit as end:
+        found = end.exit_code
+    said = " ".join(capsys.readouterr().out.split())
+    assert found == code
+    assert ("This run taught nothing: no group had a signal [all_wrong]" in said) == (code is not None)
+
+
+@pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
+def test_a_folder_too_long_for_rays_sockets_is_named_with_the_remedy(variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv(variable, f"{tmp_path}/{'long-' * 20}")
+    with pytest.raises(RayStartError, match=rf"{variable}=.*long-: too long for the names of Ray's sockets .*set RAY_TMPDIR"):
+        start_ray(num_cpus=1, num_gpus=0)
+
+
+def test_a_short_folder_for_ray_goes_before_a_long_one_for_everything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from launch.ray_start import _refuse_long_folder
+
+    monkeypatch.setenv("TMPDIR", f"{tmp_path}/{'long-' * 20}")
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    _refuse_long_folder()
+    monkeypatch.delenv("RAY_TMPDIR")
+    with pytest.raises(RayStartError):
+        _refuse_long_folder()
+
+
+def test_what_a_killed_learner_left_in_the_temporary_folder_goes_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for owner in (gone.pid, os.getpid()):
+        (tmp_path / f"laconic-ranks-{owner}-abc").mkdir()
+        (tmp_path / f"laconic-ranks-{owner}-abc" / "ranks").touch()
+    with meeting_folder() as mine:
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([f"laconic-ranks-{os.getpid()}-abc", Path(mine).name])
+    assert [path.name for path in tmp_path.iterdir()] == [f"laconic-ranks-{os.getpid()}-abc"]
