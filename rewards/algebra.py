@@ -42,10 +42,16 @@ _CONJUGATED = re.compile(r"\\overline\{([^{}]*[+-][^{}]*)\}")
 _PRIMED = re.compile(r"([a-zA-Z])('+)")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?|[a-zA-Z]|\\[a-z]+|\([^()]*\))\s*\^\\circ")
 _SCIENTIFIC = re.compile(r"([+-]?\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})")
-_ATOM = r"(?:\d+(?:\.\d+)?|\\(?:pi|theta|alpha|beta|gamma|phi|omega)(?![a-zA-Z])|[a-zA-Z](?![a-zA-Z]))"
-_APPLIED = re.compile(  # \ln 2/3 is (ln 2)/3: what stands beside a function's name without brackets ends at a slash
-    rf"(\\(?:ln|log|lg|sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|sinh|cosh|tanh)(?:_(?:\{{[^{{}}]*\}}|\w))?(?:\^(?:\{{[^{{}}]*\}}|\w))?)\s*({_ATOM}(?:\s*{_ATOM})*)\s*(?=/)"
+_POWER = r"(?:\s*\^\s*(?:\{[^{}]*\}|\w))?"
+_ATOM = rf"(?:(?:\d+(?:\.\d+)?|\\(?:pi|theta|alpha|beta|gamma|phi|omega)(?![a-zA-Z])|\\(?:sqrt|frac\{{[^{{}}]*\}})\{{[^{{}}]*\}}|[a-zA-Z](?![a-zA-Z])){_POWER})"
+_NAMED = r"\\(?:ln|log|lg|(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?)(?![a-zA-Z])"
+_APPLIED = re.compile(  # \ln 2/3 is (ln 2)/3: what stands beside a function's name without brackets ends at a slash or a sign of times
+    rf"({_NAMED}(?:_(?:\{{[^{{}}]*\}}|\w))?{_POWER})\s*({_ATOM}(?:\s*{_ATOM})*)\s*(?=/|\*|\\(?:cdot|times)(?![a-zA-Z]))"
 )
+_RECIPROCAL = re.compile(  # unknown to latex2sympy
+    rf"\\(csch|sech|coth)({_POWER})\s*(\((?:[^()]|\([^()]*\))*\)|{_ATOM}(?:\s*{_ATOM})*)"
+)
+_INVERTED = {"csch": "sinh", "sech": "cosh", "coth": "tanh"}
 _MIXED = re.compile(r"(?<![\d.\w}])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}")
 
 
@@ -77,6 +83,8 @@ def formula(text: str) -> Expr:
         _TIMES.sub(r"\g<0>\\cdot ", _BESIDE.sub(r"\g<binomial>\\cdot ", text)),
     )
     latex = _CAPITAL_E.sub(lambda match: match.group(1) or rf"\epsilon_{{E{match.group(2) or ''}}}", latex)
+    latex = _RECIPROCAL.sub(lambda match: rf"\frac{{1}}{{\{_INVERTED[match[1]]}{match[2]}{match[3]}}}", latex)
+    latex = re.sub(r"\\ar(?=(?:sin|cos|tan)h)", r"\\arc", latex)
     latex = _MIXED.sub(_mixed, _APPLIED.sub(r"\1(\2)", latex)).replace("%", r"\cdot\frac{1}{100}")
     latex = _DEGREES.sub(r"(\\frac{\\pi}{180}\\cdot \1)", latex)
     try:
@@ -133,9 +141,7 @@ def same_value(first: Expr, second: Expr) -> bool:
     """Whether two formulas have the same value wherever both are real. Decimals agree to six digits."""
     if first == second:
         return True
-    names = {str(atom): atom for expression in (first, second) for atom in expression.atoms(AppliedUndef)}
-    stand_ins = {atom: Symbol(f"_{index}") for index, (_, atom) in enumerate(sorted(names.items()))}
-    first, second = first.xreplace(stand_ins), second.xreplace(stand_ins)
+    first, second = _without_functions(first, second)
     symbols = sorted(first.free_symbols | second.free_symbols, key=str)
     decimal = first.has(Float) or second.has(Float)
     if not symbols:
@@ -144,6 +150,13 @@ def same_value(first: Expr, second: Expr) -> bool:
     if found is None:  # no point has a value: what has none at all is equal to nothing
         return first.free_symbols == second.free_symbols and bool(simplify(first - second) == 0)
     return found
+
+
+def _without_functions(first: Expr, second: Expr) -> tuple[Expr, Expr]:
+    """Two formulas with a symbol for each f(x) in them."""
+    names = {str(atom): atom for expression in (first, second) for atom in expression.atoms(AppliedUndef)}
+    stand_ins = {atom: Symbol(f"_{index}") for index, (_, atom) in enumerate(sorted(names.items()))}
+    return first.xreplace(stand_ins), second.xreplace(stand_ins)
 
 
 def _same_constant(first: Expr, second: Expr, *, decimal: bool) -> bool:
@@ -200,7 +213,9 @@ def _same_at_points(first: Expr, second: Expr, symbols: list[Symbol], *, decimal
 
 
 def proportional(first: Expr, second: Expr) -> int | None:
-    """The sign of k if first = k second with a constant k other than 0; None if there is no such k."""
+    """The sign of k (1 if it is complex) if first = k second with a constant k other than 0; None if there is no such k."""
+    first, second = _without_functions(first, second)
+    imaginary = first.has(I) or second.has(I)
     if first.free_symbols != second.free_symbols or not first.free_symbols:
         return None
     symbols = sorted(first.free_symbols, key=str)
@@ -208,13 +223,19 @@ def proportional(first: Expr, second: Expr) -> int | None:
     for turn in range(8):
         point = _point(symbols, turn)
         values = _value(first, point), _value(second, point)
-        if values[0] is None or values[1] is None or values[1] == 0 or values[0] == 0 or not (values[0].is_real and values[1].is_real):
+        if (
+            values[0] is None
+            or values[1] is None
+            or values[1] == 0
+            or values[0] == 0
+            or not (imaginary or (values[0].is_real and values[1].is_real))
+        ):
             continue
         ratios.append((values[0] / values[1]).evalf(_DIGITS))
     decimal = first.has(Float) or second.has(Float)
-    if len(ratios) < 2 or not all(_close(ratio, ratios[0], decimal=decimal) for ratio in ratios[1:]) or not ratios[0].is_real:
+    if len(ratios) < 2 or not all(_close(ratio, ratios[0], decimal=decimal) for ratio in ratios[1:]):
         return None
-    return 1 if ratios[0] > 0 else -1
+    return -1 if ratios[0].is_real and ratios[0] < 0 else 1
 
 
 def degrees_of(expression: Expr) -> Expr:

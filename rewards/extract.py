@@ -14,7 +14,7 @@ from rewards.thinking import THINK, Marks, split
 ABSENT = frozenset(["", "null", "nil", "nan", "n/a", "#n/a", "<na>", "[unk]"])  # what exports write for a gold that is not there
 
 _BOX = re.compile(
-    r"\\(?:boxed|fbox|framebox)(?:\s*\{|(?![a-zA-Z])\s*(-?\d{1,30}(?:\.\d{1,30})?(?![.,]?(?:[\w^/]|\\(?![)\],; ])))|[A-Za-z](?=\s*(?:\$|\\\)|\\\]|\.?\s*$))))"
+    r"\\(?:boxed|fbox|framebox)(?:\s*\{(?!\s*\?\s*\})|(?![a-zA-Z])\s*(-?\d{1,30}(?:\.\d{1,30})?(?![.,]?(?:[\w^/]|\\(?![)\],; ])))|[A-Za-z](?=\s*(?:\$|\\\)|\\\]|\.?\s*$))))"
 )
 _HASHES = re.compile(r"(?:.*\n)?[ \t]*####[ \t]*(\S[^\n]*)\s*", re.DOTALL)  # the end of a worked solution of GSM8K
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)

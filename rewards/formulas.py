@@ -13,13 +13,16 @@ from fractions import Fraction
 from sympy import Expr, Float, Rational, pi
 
 from rewards.algebra import degrees_of, formula, same_value
-from rewards.numbers import as_number, numbers_rule, rounds_to
+from rewards.numbers import as_number, close, last_place, numbers_rule, rounds_to
 from rewards.tidy import compact
 from rewards.units import known_unit, read_unit
 from rewards.words import words_rule
 
 _NAMED_UNIT = r"\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?-?\d\}?)?"
-_UNIT = re.compile(rf"(?P<value>.*?[\w}})])\s*(?P<unit>(?:\^\\circ|{_NAMED_UNIT}(?:\s*(?:/|\\cdot)?\s*{_NAMED_UNIT})*)\s*)$", re.DOTALL)
+_UNIT = re.compile(
+    rf"(?P<value>.*?[\w}})])\s*(?P<unit>(?:\^\\circ|\s(?:degrees|radians?)|{_NAMED_UNIT}(?:\s*(?:/|\\cdot)?\s*{_NAMED_UNIT})*)\s*)$",
+    re.DOTALL,
+)
 _ANGLE_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 _BASED = re.compile(r"\(?(?P<digits>-?\w+(?:\.\w+)?)\)?_\{?(?:\\text\{)?(?P<base>\w+)\}*")
 _CLOCK = re.compile(
@@ -66,8 +69,10 @@ def same_text_values(gold: str, answer: str) -> bool:
     (gold_text, gold_unit), (text, unit) = unit_off(gold), unit_off(answer)
     first, second = formula(gold_text), formula(text)
     written = as_number(answer)
-    if second.is_Float and not first.has(Float) and written and not written.percent and written.places is not None and written.places < 6:
-        second = Rational(written.value.numerator, written.value.denominator)  # too short to be a rounded value of something exact
+    if second.is_Float and not first.has(Float) and written and not written.percent and written.places is not None:
+        exact = Rational(written.value.numerator, written.value.denominator)
+        if written.places < 6 or (first.is_number and abs(first - exact).evalf(30) >= Rational(10) ** -written.places):
+            second = exact  # too short to be a rounded value of something exact, or no such value
     if gold_unit and unit and {gold_unit[0], unit[0]} == {"angle", "radian"}:
         first, second = (degrees_of(value) if which[0] == "radian" else value for value, which in ((first, gold_unit), (second, unit)))
     elif gold_unit and unit and gold_unit[0] and unit[0]:
@@ -79,8 +84,8 @@ def same_text_values(gold: str, answer: str) -> bool:
     if (unit or ("",))[0] == "angle" and not gold_unit and first.has(pi):
         first = degrees_of(first)
     number = as_number(gold)
-    if number is not None and number.places and number.digits >= 3 and not second.free_symbols and as_number(answer) is None:
-        return same_value(first, second) or _rounded(gold, second)
+    if number is not None and number.places and number.digits >= 2 and not second.free_symbols and as_number(answer) is None:
+        return _rounded(gold, second) or (number.percent and "%" not in answer and _rounded(gold, second * 100))
     if same_value(first, second):
         return True
     if ("%" in gold) != ("%" in answer):
@@ -93,7 +98,8 @@ def _rounded(gold: str, value: Expr) -> bool:
     near = value.evalf(30)
     if number is None or not near.is_real:
         return False
-    return rounds_to(number, Fraction(str(near)) if near.is_Float or near.is_Integer else Fraction(int(near.p), int(near.q)))
+    exact = Fraction(str(near)) if near.is_Float or near.is_Integer else Fraction(int(near.p), int(near.q))
+    return rounds_to(number, exact) or close(number.value, exact, last_place(number))
 
 
 def unit_off(text: str) -> tuple[str, tuple[str, object] | None]:
@@ -167,8 +173,6 @@ def _same_ratio(gold: str, answer: str) -> bool | None:
         if max(len(first), len(second)) != 2:
             return False
         first, second = (side if len(side) == 2 else [side[0], "1"] for side in (first, second))
-        if not any("/" in text or "frac" in text for text in (gold, answer)):
-            return False
     if len(first) != len(second):
         return False
     one, two = [formula(part) for part in first], [formula(part) for part in second]

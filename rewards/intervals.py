@@ -132,6 +132,8 @@ def _solved(relation: Relation) -> list[Interval] | None:
         return None
     parts = [formula(part.text) for part in relation.parts if isinstance(part, Formula)]
     signs = list(relation.signs)
+    if signs == ["="] and parts[0].is_Symbol and parts[1].is_number:
+        return [Interval(parts[1], True, parts[1], True)]
     if signs == ["!="]:
         return _solved_pair(parts[0], "!=", parts[1])
     if not set(signs) <= _ORDER:

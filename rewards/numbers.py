@@ -3,7 +3,7 @@ r"""Plain numbers, read exactly: integers, decimals, fractions, mixed numbers, p
 This settles nearly all answers of a training run in microseconds, in the calling process.
 Conventions: a percent sign on one side only means either reading (10\% equals 10 and 0.1); a unit on one side only is
 dropped, two known units are converted or, if they measure different things, make the answers differ; a gold that is a
-decimal of three or more digits is a rounded value, and an answer that rounds to it is right.
+decimal of two or more digits is a rounded value, and an answer that rounds to it is right.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 
-from rewards.tidy import tidy
+from rewards.tidy import CHANGES_CLAIM, tidy
 from rewards.units import read_unit
 
 _MAX_CHARS = 1000  # int() refuses beyond 4300 digits; no sane number comes close
@@ -60,9 +60,10 @@ _WORDS: dict[str, int | Fraction] = {
 _DEGREES = (  # a bare degree sign may be either's, and a letter without one, too
     {"angle", "celsius"}, {"angle", "fahrenheit"}, {"celsius", "current time"}, {"fahrenheit", "current^2 time^4/length^2 mass"},
 )  # fmt: skip
-_ANSWER = r"(?:the\s+)?(?:final\s+|correct\s+)?answer(?:\s+is)?\s*[:=]?\s+|(?:it|this|that)(?:'s|\s+is)\s+|there\s+(?:is|are)\s+(?:exactly\s+)?(?=\d)"
+_ANSWER = r"the\s+(?=\d)|(?:the\s+)?(?:final\s+|correct\s+)?answer(?:\s+is)?\s*[:=]?\s+|(?:it|this|that)(?:'s|\s+is)\s+|there\s+(?:is|are)\s+(?:exactly\s+)?(?=\d)"
 _LEAD = re.compile(
-    rf"(?:so|thus|hence|therefore)\b,?\s+(?:{_ANSWER})?|{_ANSWER}|(?:about|approximately|approx\.?|\\approx|roughly|around|exactly)\s*(?=[\d.$\\-])",
+    rf"(?:so|thus|hence|therefore)\b,?\s+(?:{_ANSWER})?|{_ANSWER}|(?:about|approximately|approx\.?|\\approx|roughly|around|exactly)\s*(?=[\d.$\\-])"
+    rf"|(?!.*\b{CHANGES_CLAIM}\b)(?:the|an?|there|it|they|we|you|he|she)\s+(?:[a-z'-]+\s+){{1,12}}(?:is|are|equals?|has|have|gets?|makes?)\s*:?\s+(?=[-+]?[\d$\\(]|[a-z]\s*[=^(+*/-])",
     re.IGNORECASE,
 )
 
@@ -181,21 +182,28 @@ def _compound(text: str) -> Number | None:
     return Number(sum(amount.value * amount.factor for amount in read) / read[0].factor, dimension=read[0].dimension, factor=read[0].factor)
 
 
-def close(gold: Fraction, answer: Fraction) -> bool:
-    """Equal, or decimals that agree to six places and five digits. Integers must be equal; tiny numbers are not all zero."""
-    if gold.denominator == answer.denominator == 1:
-        return gold == answer
-    gap = abs(gold - answer)
-    return gap < Fraction(5, 10**7) and gap * 10**5 <= max(abs(gold), abs(answer))
+def close(gold: Fraction, answer: Fraction, last: Fraction) -> bool:
+    """Equal but for a computer's rounding (1e-13), or apart by less than a unit of the last place written, 5e-7 and 1e-5 of their size.
+
+    Args:
+        last: one unit of the last decimal of the shorter of the two; 0 if none has decimals.
+    """
+    gap, size = abs(gold - answer), max(abs(gold), abs(answer))
+    return (gap * 10**13 <= size and gap <= max(last, Fraction(5, 10**7))) or (gap < min(last, Fraction(5, 10**7)) and gap * 10**5 <= size)
+
+
+def last_place(*numbers: Number) -> Fraction:
+    """One unit of the last decimal of the number with the fewest; 0 if none has any."""
+    return max((Fraction(10) ** -number.places for number in numbers if number.places), default=Fraction(0))
 
 
 def rounds_to(gold: Number, answer: Fraction, places: int | None = None) -> bool:
-    """A gold written with three or more digits and a point stands for what rounds to it (or, from six digits, is cut to it).
+    """A gold written with two or more digits and a point stands for what rounds to it (or, from six digits, is cut to it).
 
     Args:
         places: decimals the answer is written with; one with fewer decimals than the gold is no better value of it.
     """
-    if gold.places is None or gold.places < 1 or gold.digits < 3 or (places is not None and places <= gold.places):
+    if gold.places is None or gold.places < 1 or gold.digits < 2 or (places is not None and places <= gold.places):
         return False
     last = Fraction(1, 10**gold.places)
     gap = abs(gold.value - answer)
@@ -209,8 +217,8 @@ def same_number(gold: Number, answer: Number) -> bool:
         return False
     scale = answer.factor / gold.factor if gold.dimension and answer.dimension else Fraction(1)
     value = answer.value * scale
-    written_exactly = gold.places is None and answer.places is None
-    same = operator.eq if written_exactly else close
+    last = last_place(gold, answer)
+    same = operator.eq if gold.places is None and answer.places is None else lambda one, two: close(one, two, last)
     if same(gold.value, value):
         return True
     if gold.percent and not answer.percent:

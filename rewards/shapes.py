@@ -60,7 +60,8 @@ def coordinates(node: Items, names: Sequence[str | None]) -> Sequence[Node]:
 def is_ordered(node: Items, names: Sequence[str | None]) -> bool:
     """Brackets, or different names (x = 1, y = 2), or dots, make the order count."""
     dots = any(isinstance(item, Formula) and item.text.strip() == r"\ldots" for item in node.items)
-    bases = {name.partition("_")[0] for name in names if name is not None}  # x_1 and x_2 are solutions, x and y are coordinates
+    # x_1 and x_2 are solutions, x and y are coordinates, Tom and Ann in no order
+    bases = {name.partition("_")[0] for name in names if name is not None and not re.fullmatch(r"[A-Z]?[a-z]{2,}", name)}
     return node.brackets not in ("", "{}") or dots or (None not in names and len(bases) > 1)
 
 

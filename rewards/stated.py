@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import re
 
+from rewards.numbers import as_number
 from rewards.thinking import split
+from rewards.tidy import FUNCTIONS
 
 _BLOCK = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL | re.IGNORECASE)
 _MOST_PROSE = 4000  # characters, from the end, that are searched for a value
 _BLANKS = re.compile(r"([ \t])[ \t]+|(\n[ \t]*\n)\s+")
 _WORDED = re.compile(r"\s*(?:yes|no|true|false)\b", re.IGNORECASE)
-_OPEN_BLOCK = re.compile(r"<answer\s*>?\s*(.*)", re.DOTALL | re.IGNORECASE)
+_OPEN_BLOCK = re.compile(r"<answer\s*[>)\]:]?\s*(.*)", re.DOTALL | re.IGNORECASE)
 _CUT_TAGS = "|".join(word[:length] for word in ("answer", "think") for length in range(2, len(word)))  # "<a" may be "less than a"
-_TAGS = re.compile(rf"</?(?:answer|think)\s*>?|</[at]?$|</?(?:{_CUT_TAGS})$|<\|[a-z_]+\|>", re.IGNORECASE)
+_CLOSED_BY_ANSWER = re.compile(r"(?:^|\n)[ \t]*</?answer>", re.IGNORECASE)
+_TAGS = re.compile(rf"<\s?[/\\]?\s?(?:answer|think)\b\s?[>)\]:]?|\n>\s*\Z|</[at]?$|</?(?:{_CUT_TAGS})$|<\|[a-z_]+\|>", re.IGNORECASE)
 _END = re.compile(r"(?:<\|(?:im_end|eot_id|endoftext|end_of_text)\|>|</s>).*", re.DOTALL)
-_HASHES = re.compile(r"####[ \t]*(?!(?i:(?:final )?answer)\b)(\S[^\n]*)")
+_HASHES = re.compile(r"####[ \t]*(?!(?i:(?:final )?answer)\b)(\S(?:(?!####)[^\n])*)")
 _STATED = re.compile(
     r"(?:^A:|^(?:#+[ \t]*)?(?:\*\*)?(?i:(?:the )?(?:final )?answer)(?:\*\*)?[ \t]*\n"
     r"|(?i:\b(?:answer|ans)\b\.?\*?(?:[ \t]+here)?(?P<own>[ \t]+is\b)?(?(own)[ \t]*[:：]?|(?:[ \t]*[:：]|[ \t]+=)))"
@@ -49,24 +52,47 @@ _CHOSEN = re.compile(r"(?:\*\*)?\(?([A-J])\)?(?:\*\*)?,?\s+(?:because|since)\b")
 _CHATTER = re.compile(r"\.\s+(?:I hope it is correct|Note:|I will).*", re.DOTALL)
 _NUMBER = r"[-+−]?\s?(?:\\?[$€£])?\s?\d[\d,]*(?:\.\d+)?(?:\s*/\s*\d+)?(?:\s?%|°|\s?€|\s?\\%|\s(?:hundred|thousand|million|billion|trillion|dozen)\b)?"
 _MATHS = r"\\\((?:(?!\\[()])[^\n])+\\\)|\\\[(?:(?!\\[\[\]]).)+\\\]|\$\$[^$]+\$\$|\$(?=\S)[^$\n]*(?<=\S)\$(?!\d)|\$ +\\[^$\n]*\$"
+_FIRST = re.compile(rf"(?:{_MATHS}|{_NUMBER})(?=,?\s+(?!(?:or|and|to|[ap]\.?m|dozens?|half|times)\b)[^\W\d_]{{2,}})", re.DOTALL)
+_LATEX = r"-?\d*\\(?:[dt]?frac\{[^{}]*\}|sqrt)\{[^{}]*\}(?![\w^{])"
+_TIMES = r"(?<=\s)[xX](?=\s)|(?<=\d)[xX](?=\d)"
+_SUM = re.compile(rf"(?:[\d\s.,()%+*/×÷·−$€£=-]|{_TIMES}|\\(?:times|cdot|div|\$))+")
+_COUNTED_SUM = re.compile(r"[^=]*\d[^=]*[-+*/×÷][^=]*\d[^=]*=")
+_CUT = re.compile(  # in a formula, or in the middle of a sentence
+    r"(?:[+/=<(\[{,]|\s[-*]|\\(?:frac|sqrt|cdot|times|left)|\b(?:and|or|the|an|of|to|is|are|we|by|with|for|that|so|then|from|at|into|if|but|because))\s*\Z"
+)
 _MATHS_RUN = re.compile(_MATHS, re.DOTALL)
 _TUPLE = r"[(\[]\s*[-+−]?\d[^()\[\]\n]*,[^()\[\]\n]*[)\]]"
 _CLOCK = r"\d{1,2}:\d{2}(?:\s?[AaPp]\.?[Mm]\b\.?)?"
-_VALUE = re.compile(rf"(?P<maths>{_MATHS})|(?P<choice>(?<!\w)\([A-J]\))|(?<![\w.])(?P<number>{_TUPLE}|{_CLOCK}|{_NUMBER})", re.DOTALL)
+_VALUE = re.compile(
+    rf"(?P<maths>{_MATHS})|(?P<choice>(?<!\w)\([A-J]\))|(?<![a-zA-Z0-9_.])(?P<number>{_LATEX}|{_TUPLE}|{_CLOCK}|{_NUMBER})", re.DOTALL
+)
 _JOINT = re.compile(r"\s*(?:,|,?\s*\b(?:and|or)\b)\s*")
 _ARE = re.compile(r"\b(?:are|=|:)[\s:]*$")
 _NUMBERS_LEFT = re.compile(r"(?:[\s,]++(?:(?:and|or)\s++)?[-+−]?\d++(?:\.\d++)?)++\s*\.?\s*")
 _BOLD = re.compile(r"\*\*(?=\S)([^*\n]+)(?<=\S)\*\*")
 _NAMED_LAST = re.compile(r"\b(?:is|are|was)\s+((?:[^\W\d][^\W\d'-]*\s?){1,4})[.!]*\s*$")
 _LINK = re.compile(r"(?:\b(?:is|are|be|equals?|was|to|of|total|:)|[=:≈])\s*(?:about|approximately|exactly|\*\*)?\s*$", re.IGNORECASE)
-_PROSE = re.compile(r"(?<![\\a-zA-Z{])[a-zA-Z']{2,}")
-_SENTENCE = re.compile(r"(?:(?<=[.!?])|(?<=[.!?]\$)|(?<=[.!?]\$\$))\s+(?=[A-Z\\$])|\n\s*\n|\n(?=[A-Z])")
+_PROSE = re.compile(rf"(?<![\\a-zA-Z{{])(?!(?:{FUNCTIONS}|sqrt|pi|theta|alpha|beta)(?![a-zA-Z']))[a-zA-Z']{{2,}}")
+_NO_PROSE = re.compile(r"\\text\s*\{[^{}]*\}|\b[A-Z][a-z]+\s*[:=](?=\s*[-\d])")  # "Tom: 15" names a value
+_FOREIGN = re.compile(r"[\u0400-\u1fff\u3040-\ud7ff]{2}")  # words in other letters
+_CRY = re.compile(r"(?<=\d)!+(?=\s*\Z|\s+[A-Z])")
+_IS = re.compile(r"\b(?:is|are|equals|becomes)\s+|:\s+")
+_HAS_LETTERS = re.compile(r"[a-zA-Z][\s\d]*[=^+*/-]|[=^+*/-]\s*\d*[a-zA-Z]")
+_SENTENCE = re.compile(r"(?:(?<=[.!?])|(?<=[.!?]\$)|(?<=[.!?]\$\$))\s+(?=[A-Z\\$])|(?<=[。！？，；])|\n\s*\n|\n(?=[A-Z])")
 
 
 def stated(text: str) -> str:
     """The answer that a completion without a box names; "" if it names none."""
-    text = _named(_BOLD.sub(_plain_bold, text)).strip()
-    return _value_of(text[-_MOST_PROSE:]) if _is_prose(text) else text
+    text = _named(_BOLD.sub(_plain_bold, _CRY.sub(".", text) if _PROSE.search(text) else text)).strip()
+    return _value_of(text[-_MOST_PROSE:]) if _is_prose(text) else _reckoned(text)
+
+
+def _reckoned(text: str) -> str:
+    """The last line of a calculation in plain signs, "$4 x 8 = $32", as a formula; of one with words in it, what stands behind its last "="."""
+    line = text.rpartition("\n")[2]
+    if "=" in line and _SUM.fullmatch(line):
+        return re.sub(_TIMES, r"\\times ", re.sub(r"\\?[$€£]", "", line))
+    return line.rpartition("=")[2].strip() if _PROSE.search(line) and _COUNTED_SUM.match(line) else text
 
 
 def _plain_bold(bold: re.Match[str]) -> str:
@@ -79,8 +105,10 @@ def _plain_bold(bold: re.Match[str]) -> str:
 
 
 def final_segment(text: str) -> str | None:
-    """What stands behind the thinking. Closing tags that close nothing are passed over; None if the thinking never closed."""
+    """What stands behind the thinking, which a tag of the answer on its own line closes, too. Closing tags that close nothing are passed over; None if it never closed."""
     segment = split(text)[1]
+    if segment is None and len(parts := _CLOSED_BY_ANSWER.split(text)) > 1 and parts[-1].strip():
+        return parts[-1]
     if segment is None or _TAGS.sub("", segment).strip():
         return segment
     pieces = [piece for piece in re.split(r"</think>", text) if _TAGS.sub("", piece).strip()]
@@ -103,7 +131,7 @@ def _named(text: str) -> str:
     text = _TAGS.sub("", _END.sub("", text))
     marks = _HASHES.findall(text)
     if marks:
-        return str(marks[-1])
+        return _first_value(str(marks[-1]))
     text = _BLANKS.sub(r"\1\2", text)[-_MOST_PROSE:]  # what follows takes time that grows with the square of it
     claims = [
         match
@@ -111,7 +139,10 @@ def _named(text: str) -> str:
         if not _SUPPOSED.match(_SENTENCE.split(text[max(0, match.start() - 300) : match.start()])[-1])
     ]
     if not claims:
-        return text
+        first, _, rest = text.strip().partition("\n")
+        if _is_prose(rest) and first[:1].isdigit() and as_number(first) is not None:
+            return first
+        return "" if _is_prose(text) and _is_cut_off(text) else text
     behind = _CHATTER.sub("", text[claims[-1].end() :]).strip() or text
     if display := re.match(r"\\\[.*?\\\]|\$\$[^$]+\$\$", behind, re.DOTALL):
         return display.group()
@@ -120,6 +151,20 @@ def _named(text: str) -> str:
         return chosen.group(1)
     own = _SENTENCE.split(behind)[0] if claims[-1]["own"] else behind
     return _without_aside(own if _VALUE.search(own) or not _VALUE.search(behind) else behind)
+
+
+def _first_value(text: str) -> str:
+    """What stands directly behind "####" if words follow that are no unit: 24 of "24 for the 6 packs"."""
+    first = None if as_number(text) else _FIRST.match(text)
+    return first.group() if first and not _DENIED_BEHIND.match(text, first.end()) else text
+
+
+def _is_cut_off(text: str) -> bool:
+    """Whether a text stops inside of a formula or in the middle of a sentence."""
+    end = _SENTENCE.split(text)[-1]
+    return (
+        bool(_CUT.search(text[-50:])) or text.count("$$") % 2 > 0 or end.count("{") > end.count("}") or end.count(r"\(") > end.count(r"\)")
+    )
 
 
 def _without_aside(text: str) -> str:
@@ -132,9 +177,11 @@ def _is_prose(text: str) -> bool:
     """More than an answer: long, or three words outside of formulas, or a capitalised word before a formula. "Yes, because ..." is an answer."""
     if len(text) > 300:
         return True
-    outside = _MATHS_RUN.sub("$", text)
+    outside = _NO_PROSE.sub("", _MATHS_RUN.sub("$", text))
     return not _WORDED.match(text) and (
-        len(_PROSE.findall(outside)) >= 3 or (outside != text and re.match(r"[A-Z][a-z]+[^$]*\$", outside) is not None)
+        _FOREIGN.search(outside) is not None
+        or len(_PROSE.findall(outside)) >= 3
+        or ("$" in outside and re.match(r"[A-Z][a-z]+[^$]*\$", outside) is not None)
     )
 
 
@@ -144,6 +191,10 @@ def _value_of(text: str) -> str:
     for sentence in reversed(sentences):
         if sentence.rstrip().endswith("?"):
             continue
+        *before, tail = _IS.split(sentence.rstrip(" .!"))
+        formula = "$" not in tail and _HAS_LETTERS.search(tail) and not _PROSE.search(tail) and not as_number(tail.rpartition("=")[2])
+        if before and formula and not _SUPPOSED.match(sentence) and not _DENIED.search(before[-1]):
+            return tail
         values = [match for match in _VALUE.finditer(sentence) if not match["maths"] or re.search(r"\d|[=^_]|\\[a-z]{2}", match["maths"])]
         values = [match for match in values if not _unclaimed(sentence, match)]
         linked = [match for match in values if _LINK.search(sentence[: match.start()])]

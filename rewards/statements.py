@@ -24,7 +24,7 @@ from rewards.tidy import compact
 _GREEK = "alpha|beta|gamma|theta|lambda|phi|varphi|omega|mu|sigma|delta|rho|tau|Delta|Omega"
 _NAME = re.compile(  # x, f(x), x_1, AB, \angle ABC, Area, \vec{a}; x(x + 1) is a product
     r"(?!([a-z])\([^()]*\1)(?:\\(?:angle|triangle|overline|vec|overrightarrow|hat|widehat|bar|tilde|text|mathcal|mathbb|Delta|measuredangle))?[\s{]*"
-    rf"(?:[A-Z]{{1,5}}|[a-zA-Z]|[A-Za-z]{{4,}}|\\(?:{_GREEK}))\}}?'*(?:_(?:\w|\{{[^{{}}=]+\}}))?(?:\^\*|\^\{{?-1\}}?)?(?:\([^()]*\))?'*"
+    rf"(?:[A-Z]{{1,5}}|[a-zA-Z]|[A-Z][a-z]{{2,}}|[A-Za-z]{{4,}}|\\(?:{_GREEK}))\}}?'*(?:_(?:\w|\{{[^{{}}=]+\}}))?(?:\^\*|\^\{{?-1\}}?)?(?:\([^()]*\))?'*"
 )
 _UNKNOWN_IN_BARS = re.compile(r"\|[a-y]\|")  # |x| = 5 is solved, |z| is a modulus
 _CALCULATION = re.compile(r"\\(?:lim|int|sum|prod|begin|binom|bmod|det|gcd|log|max|min)")
@@ -45,13 +45,28 @@ _LONE = re.compile(r"\\text\{[^{}]*\}|\\[a-zA-Z]+|[a-zA-Z]")
 _WHOLE = r"\\mathbb\{[ZN]\}|[ZN]|\\text\{[ZN]\}"
 _CONDITION = re.compile(
     rf"(?P<rest>.*?\S)\s*[,;]?\s*(?:\\text\{{[\s,]*(?:for|where|with)(?:\s+(?:all|any|some))?\s*\}})?\s*\(?\s*(?:(?P<letter>[a-z])\s*\\in\s*(?P<domain>{_WHOLE})"
-    r"\s*(?P<signed>[_^]\s*(?:\{\s*)?(?:[*+]|>\s*0)(?:\s*\})?)?|(?P<letter2>[a-z])\s*\\text\{\s*is an(?:y)? integer\s*\})\s*\)?",
+    r"\s*(?P<signed>[_^]\s*(?:\{\s*)?(?:[*+]|>\s*0)(?:\s*\})?)?|(?P<letter2>[a-z])\s*\\text\{\s*(?:is )?any? integer\s*\}|\\text\{\s*for (?:some|any|all) integers?\s*\}\s*(?P<letter3>[a-z]))\s*\)?",
     re.DOTALL,
 )
 
 
-_FOR_ALL = re.compile(
-    r"(?<=\S)\s*,?\s*(?:\\text\s*\{\s*for (?:all|any|every|each)\b[a-z\s-]*\}\s*[a-z]?|(?<![a-z]{2} )(?<![{a-z])(?<!\\{ )for (?:all|any|every|each)(?: [a-z-]{2,})* ?[a-z]?)(?:\s*\\in\s*\\mathbb\s*\{[RQZNC]\})?$"
+_DOMAIN = r"\s*\\in\s*\\mathbb\s*\{[RQZNC]\}(?:\s*[_^]\s*(?:\{[^{}]*\}|[+*]))?"
+_KINDS = r"(?:\s*\b(?:real|positive|negative|non-?negative|non-?zero|whole|natural|rational|prime|even|odd|complex|integers?|numbers?|values?|of)\b)*"
+_QUALIFIERS = [
+    re.compile(pattern, re.DOTALL)
+    for pattern in (
+        r"(?<=\S)\s*,?\s*(?:\\text\s*\{\s*for (?:all|any|every|each)\b[a-z\s-]*\}\s*(?:[a-z](?:\s*,\s*[a-z](?![a-z]))*)?"
+        rf"|(?<![a-z]{{2}} )(?<![{{a-z])(?<!\\{{ )for (?:all|any|every|each)(?: [a-z-]{{2,}})* ?[a-z]?)(?:{_DOMAIN})?(?=\s*(?:[,;]|\\text\s*\{{[\s,]*and\b|$))",
+        # "where c is the constant", "with n an integer": nothing that says more of the value
+        r"(?<=\S)\s*,?\s*(?:\\text\s*\{[\s,(]*)?(?<![a-zA-Z])(?:where|with)\b(?!.*(?:[<>=\d]|\\(?:le|ge|ne|equiv|approx|pm|cup)(?![a-z])|\b(?:not|no|never|or|remainder)\b|n't)).*$",
+        rf"(?<=\S)\s*(?:,|\\text\s*\{{\s*,?\s*for\s*\}})\s*[a-zA-Z]{_DOMAIN.replace('RQZNC', 'RQC')}$",
+        # "all integers n with n >= 3"
+        rf"^(?:\\text\s*\{{\s*)?(?:for )?(?:all|any|every|each)\b{_KINDS}\s*\}}?\s*(?:\b[a-z]\s*(?:\\text\s*\{{)?\s*,?\s*(?:with|where|such that|for which|satisfying)\b\s*\}}?\s*)?"
+        r"(?=[a-z]\s*(?:[<>]|\\(?:le|ge|ne|in|equiv)(?![a-z])))",
+    )
+]
+_SAID = re.compile(
+    r"\b(?:non-?negative|non-?zero|whole|rational|prime|even|odd|complex|integer|positive|negative|natural)|(?<=\\mathbb\{)[ZNQC]"
 )
 
 
@@ -187,9 +202,9 @@ def condition_off(text: str) -> tuple[str, Condition | None]:
     r"""2k\pi of "2k\pi, k \in \mathbb{Z}", and the condition. Conditions of inequalities, and of what is not in the formula, stay."""
     builder = re.fullmatch(r"\\\{\s*[a-z]\s*[|:](.*)\\\}", text, re.DOTALL)
     match = _CONDITION.fullmatch(builder.group(1) if builder else text)
-    if match is None or re.search(r"[<>]|\\(?:le|ge|ne|in)(?![a-z])", match["rest"]):
+    letter = (match["letter"] or match["letter2"] or match["letter3"]) if match else ""
+    if match is None or (letter not in "jklmnpq" and re.search(r"[<>]|\\(?:le|ge|ne|in)(?![a-z])", match["rest"])):
         return text, None
-    letter = match["letter"] or match["letter2"]
     if letter not in _LONE.findall(match["rest"]):
         return text, None
     domain = re.sub(r"\\\w+|[{}]", "", match["domain"] or "Z")
@@ -197,16 +212,13 @@ def condition_off(text: str) -> tuple[str, Condition | None]:
 
 
 def quantifier_off(text: str) -> tuple[str, str]:
-    """f(x) = x of "f(x) = x for all real x", and what was said there."""
-    match = _FOR_ALL.search(text)
-    return (
-        (
-            text[: match.start()].rstrip(" ,"),
-            " ".join(re.findall(r"\b(?!(?:text|in|for|all|any|every|each|real|numbers?|values?|of)\b)[a-z]{2,}", match.group())),
-        )
-        if match
-        else (text, "")
-    )
+    """f(x) = x of "f(x) = x for all integers x", 4 of "4, where c is the constant", n >= 3 of "all n >= 3"; and the domain that was said, if any."""
+    said: set[str] = set()
+    for pattern in _QUALIFIERS:
+        for match in pattern.finditer(text):
+            said |= {{"Z": "integer", "N": "natural"}.get(word, word) for word in _SAID.findall(match.group())}
+        text = pattern.sub("", text).strip(" ,")
+    return text, " ".join(sorted(said))
 
 
 def lone_letters(text: str) -> set[str]:

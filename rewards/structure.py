@@ -79,6 +79,7 @@ _TRANSPOSED = re.compile(r"(.*[)\]}])\s*\^\s*\{?\s*(?:T|\\top|\\text\{T\})\s*\}?
 _PM = re.compile(r"\\pm(?![a-zA-Z])")
 _EITHER_SIGN = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
 _IF = re.compile(r"^,?\s*(?:(\\text\s*\{)\s*,?\s*)?(?:if|for|when|where)(?![a-zA-Z])\s*\}?")
+_LABEL = re.compile(r"^((?:\\text\s*\{\s*)?[A-Z][a-z]{1,20})\s*(?::\s*(?=[^\s}])|:\s*\}\s*)")  # Tom: 15
 _OR = re.compile(r"(?<![a-zA-Z\\])or(?![a-zA-Z])")
 _BUILDER = re.compile(r"^\s*[a-zA-Z]\s*(?:\\in\s*\\mathbb\{R\}\s*)?[|:](.*)$", re.DOTALL)
 
@@ -141,7 +142,12 @@ def _read_list(text: str, depth: int) -> Node | None:
             pieces = [piece for piece in pieces if piece.strip()]
             if met and pieces:
                 items = tuple(item for piece in pieces for item in _both_signs(read(piece, depth), piece))
-                if len(items) > 1 and _OR.search(text) and all(_is_condition(item) for item in items):
+                if (
+                    len(items) > 1
+                    and _OR.search(text)
+                    and any(_is_condition(item) for item in items)
+                    and all(isinstance(item, Relation) for item in items)  # x < 1 or x = 2
+                ):
                     return Union(items)
                 return items[0] if len(items) == 1 else Items("&" if _is_joint(items, text) else "", items)
     return None
@@ -167,7 +173,7 @@ def _is_condition(node: Node) -> bool:
 
 
 def _read_relation(text: str, depth: int) -> Node | None:
-    pieces, signs = _split(text, tuple(_SIGNS))
+    pieces, signs = _split(_LABEL.sub(r"\1 = ", text), tuple(_SIGNS))
     if not signs or not all(piece.strip() for piece in pieces) or r"\to" in signs:
         return None
     return Relation(tuple(read(piece, depth) for piece in pieces), tuple(_SIGNS[sign] for sign in signs), text)
@@ -180,7 +186,7 @@ def _read_union(text: str, depth: int) -> Node | None:
     if met:
         return Union(tuple(read(piece, depth) for piece in pieces))
     pieces, met = _split(text, (r"\setminus",))
-    if not met and text.startswith((r"\mathbb", "(-", "[")):
+    if not met and text.startswith((r"\mathbb", "(-", "[", r"\{")):
         pieces, met = _split(text, ("-",))
         met = met if pieces[-1].strip().startswith(r"\{") else []
     if len(met) == 1 and pieces[0].strip():
@@ -195,10 +201,10 @@ def _read_signs(text: str, depth: int) -> Node | None:
     return Items("", tuple(read(each.removeprefix("+"), depth) for each in _with_signs(text)))
 
 
-def _with_signs(text: str) -> tuple[str, str]:
-    """A text with its upper and with its lower signs."""
-    upper = _EITHER_SIGN.sub(lambda match: " + " if match.group() == r"\pm" else " - ", text)
-    lower = _EITHER_SIGN.sub(lambda match: " - " if match.group() == r"\pm" else " + ", text)
+def _with_signs(text: str, count: int = 0) -> tuple[str, str]:
+    """A text with its upper and with its lower signs: of the first `count`, or of all."""
+    upper = _EITHER_SIGN.sub(lambda match: " + " if match.group() == r"\pm" else " - ", text, count=count)
+    lower = _EITHER_SIGN.sub(lambda match: " - " if match.group() == r"\pm" else " + ", text, count=count)
     return " ".join(upper.split()), " ".join(lower.split())
 
 
@@ -263,9 +269,16 @@ def _read_brackets(text: str, depth: int) -> Node | None:
         )
     if brackets not in ("()", "[]", "(]", "[)"):
         return None
-    if "," in inside and brackets == "()" and len(_PM.findall(inside)) == 1:  # two of them could be two points or four
-        return Items("", tuple(read(f"({point})", depth) for point in _with_signs(inside)))
+    if "," in inside and brackets == "()" and 1 <= len(_PM.findall(inside)) <= 3 and (r"\mp" not in inside or inside.count(r"\pm") == 1):
+        points = [inside]
+        while _PM.search(points[0]):  # each sign for itself
+            points = [each for point in points for each in _with_signs(point, 0 if r"\mp" in inside else 1)]
+        return Items("", tuple(read(f"({point})", depth) for point in points))
     node = read(inside, depth)
+    if brackets == "[]" and ";" in inside and isinstance(node, Items) and len(node.items) > 1:  # [1, 2; 3, 4]
+        rows = [row.items for row in node.items if isinstance(row, Items) and row.brackets == ""]
+        if len(rows) == len(node.items) and len({len(row) for row in rows}) == 1:
+            return Matrix(tuple(rows))
     if isinstance(node, Items) and node.brackets == "":
         return Items(brackets, node.items) if not _PM.search(inside) or "," in inside else node
-    return node if brackets in ("()", "[]") and not isinstance(node, Relation) else None
+    return node if brackets in ("()", "[]") else None

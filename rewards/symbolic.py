@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from sympy import Expr
+from sympy import Expr, fraction, together
 
-from rewards.algebra import Unreadable, formula, proportional
+from rewards.algebra import Unreadable, formula, proportional, same_value
 from rewards.compare import MAX_GOLD_CHARS, compare_quickly
 from rewards.extract import bare
 from rewards.formulas import is_opaque, same_text_values, unit_off
@@ -68,6 +68,8 @@ def compare_symbolically(*, gold: str, answer: str) -> tuple[bool, str]:
     if said and also and said != also:
         return False, "symbolic"
     (gold, condition), (answer, other) = condition_off(gold), condition_off(answer)
+    if not condition and not other and r"\pi" in gold and r"\pi" in answer and len(own := _counters(gold, beside=answer)) == 1:
+        answer = _lettered(answer, beside=gold, letter=own.pop())
     if condition and not other:
         answer = _lettered(answer, beside=gold, letter=condition.letter)
     if other and not condition:
@@ -90,8 +92,13 @@ def _glued(text: str) -> str:
 
 def _lettered(text: str, *, beside: str, letter: str) -> str:
     """A text with the other side's letter for a whole number, where only the other says that it is one."""
-    own = (lone_letters(text) - lone_letters(beside)) & set("jklmn")
+    own = _counters(text, beside=beside)
     return renamed(text, own.pop(), letter) or text if len(own) == 1 else text
+
+
+def _counters(text: str, *, beside: str) -> set[str]:
+    """Letters that may be any whole number, of a text and not of the other."""
+    return (lone_letters(text) - lone_letters(beside)) & set("jklmnrst")
 
 
 def gold_fault(gold: str) -> str | None:
@@ -121,11 +128,11 @@ def _node(text: str) -> Node:
 
 
 def _one_of(items: Sequence[Node]) -> Node | None:
-    r"""The exact one of two spellings of one value, \frac{1}{2} or 0.5."""
+    r"""The exact one of two forms of one value, \frac{1}{2} or 0.5."""
     if len(items) == 2 and all(is_constant(item) for item in items):
         first, second = (item.text for item in items if isinstance(item, Formula))
         for value, other in ((first, second), (second, first)):
-            if rounded(value, other) or compact(value) == compact(other):
+            if rounded(value, other) or same_text_values(value, other):
                 return Formula(value)
     return None
 
@@ -174,6 +181,8 @@ def _same(gold: Node, answer: Node) -> bool:
     gold, answer = unpacked(gold, beside=answer), unpacked(answer, beside=gold)
     if isinstance(gold, Relation) and isinstance(answer, Relation):
         return _same_relations(gold, answer)
+    if isinstance(gold, Relation) and isinstance(answer, Formula) and _solved(gold, answer):
+        return True
     if isinstance(gold, Relation) or isinstance(answer, Relation):
         first, second = _stated(gold), _stated(answer, of_quantity=is_constant(gold) and not _is_zero(gold))
         return first is not None and second is not None and _same(first, second)
@@ -256,15 +265,35 @@ def _same_relations(gold: Relation, answer: Relation) -> bool:
         first, second = statement(gold), statement(answer)
         if first and second:
             if first.name and second.name and _same_names(first.name, second.name):
-                if _same(first.value, _renamed(second.value, first.name, second.name)):
-                    return True
+                same = _same(first.value, _renamed(second.value, first.name, second.name))
+                if same or (is_constant(first.value) and is_constant(second.value)):
+                    return same
             elif not (first.name and second.name) and not _free(first.value) and _same(first.value, second.value):
                 return True
     if gold.signs != answer.signs or len(gold.signs) != 1:
         return False
     if gold.signs == ("=",):
-        return proportional(_difference(gold), _difference(answer)) is not None
+        first, second = _difference(gold), _difference(answer)
+        return proportional(first, second) is not None or proportional(_numerator(first), _numerator(second)) is not None
     return False
+
+
+def _numerator(expression: Expr) -> Expr:
+    """What is 0 where a formula is 0: xy - 1 of y - 1/x."""
+    return fraction(together(expression))[0]
+
+
+def _solved(gold: Relation, answer: Formula) -> bool:
+    """Whether an equation says that its one letter which is not in the answer is the answer: 12/x of xy = 12."""
+    if gold.signs != ("=",) or statement(gold) or is_constant(answer):
+        return False
+    difference, value = _difference(gold), formula(answer.text)
+    own = difference.free_symbols - value.free_symbols
+    if len(own) != 1 or not value.free_symbols <= difference.free_symbols:
+        return False
+    (letter,) = own
+    factor = difference.diff(letter)
+    return factor != 0 and not factor.has(letter) and same_value(-difference.subs(letter, 0) / factor, value)
 
 
 def _free(node: Node) -> bool:

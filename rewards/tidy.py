@@ -18,7 +18,8 @@ _UNICODE = {
     "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "⅕": r"\frac{1}{5}", "⅛": r"\frac{1}{8}", "⁄": "/", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
     "μ": r"\mu ", "µ": r"\mu ", "Ω": r"\Omega ", "℃": r"^\circ C", "℉": r"^\circ F", "≡": r"\equiv ", "∠": r"\angle ", "∴": "",
     "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ", "φ": r"\phi ", "ω": r"\omega ",
-    "，": ",", "；": ";", "：": ":", "（": "(", "）": ")", "％": "%", "’": "'", "\u00a0": " ", "\u2009": " ", "…": r"\ldots ",
+    "，": ",", "；": ";", "：": ":", "（": "(", "）": ")", "％": "%", "’": "'", "\u00a0": " ", "\u2009": " ", "…": r"\ldots ", "＞": ">", "＜": "<", "＝": "=", "∀": r"\forall ",
+    **{chr(0x245F + n): f"{n}, " for n in range(1, 21)},  # the numbers of statements, in circles
 }  # fmt: skip
 _RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n", strict=True))
 _RAISED_RUN = re.compile(f"[{''.join(_RAISED)}]+")
@@ -40,8 +41,8 @@ _NAMES = {
     **dict.fromkeys(("enspace", "enskip", "thinspace", "hfill"), " "),
 }  # fmt: skip
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
-_CHANGES_CLAIM = r"(?:not|no|least|most|more|less|fewer|or|than|never|if|suppose|wrong|false|incorrect|opposite|reciprocal|inverse|negative|minus|half|twice|double|cannot|except|\w*n't)"
-_LEAD_IN = rf"^\\text\{{(?![^{{}}]*\b{_CHANGES_CLAIM}\b)[^{{}}\d\\$]*[a-zA-Z]{{3}}[^{{}}\d\\$]*(?:\b(?:is|are|equals|makes|gets|has)|:)\s*\}}\s*(?=\S)|^\\text\{{\s*exactly\s*\}}"
+CHANGES_CLAIM = r"(?:not|no|least|most|more|less|fewer|or|than|never|if|suppose|wrong|false|incorrect|opposite|reciprocal|inverse|negative|minus|half|twice|double|cannot|except|\w*n't)"
+_LEAD_IN = rf"^\\text\{{(?![^{{}}]*\b{CHANGES_CLAIM}\b)[^{{}}\d\\$]*[a-zA-Z]{{3}}[^{{}}\d\\$]*(?:\b(?:is|are|equals|makes|gets|has)|:)\s*\}}\s*(?=\S)|^\\text\{{\s*exactly\s*\}}"
 _UNIT = r"\\text\{\s*([mghsLVWNJKACTFHMSD]|[a-zA-Z]{2,})\s*\}"
 _LATEX = [
     (r"\\(?:left|right)\s*\.|(?<=\\operatorname)\*", ""),
@@ -54,7 +55,7 @@ _LATEX = [
     (r"_\s*\{\s*\\text\{([^{}]*)\}\s*\}", r"_{\1}"),
     (rf"(?<=[\d}})])(?:\s|\\,)*{_UNIT}\s*/\s*{_UNIT}", r"\\text{ \1/\2}"),
     (rf"(?<=[\d}})])(?:\s|\\,)*{_UNIT}\s*\\(?:,|cdot)\s*{_UNIT}", r"\\text{ \1 \2}"),
-    (r"(?<=\d)\s*\\text\{\s*([a-zA-Z]{3,})\s*(,?)\s*(and|or)?\s*\}(?=\s*\d)", r"\\text{ \1}\2\\text{ \3 }"),
+    (r"(?<=\d)\s*\\text\{\s*([a-zA-Z]{3,}(?: (?!(?:and|or)\b)[a-z]{3,}){0,3})\s*(,?)\s*(and|or)?\s*\}(?=\s*\d)", r"\\text{ \1}\2\\text{ \3 }"),
     (r"(?<=\S)\s*\\text\{\s*\((?:(?:a\s+)?(?:double|triple|repeated)\s+root|repeated|multiplicity [a-z]+)\)\s*\}", ""),
     (r"(?<=[\d})])(?:\s|\\,)*\\text\{([mghsLVWNJKACTFHMSD])\}(?!\s*[\w(\\])", r"\\text{ \1}"),  # a unit, not a letter
     (r"\\text\{((?:[^{}a-zA-Z]|[a-zA-Z](?![a-zA-Z]))*)\}(?<! [mghsLVWNJKACTFHMSD]\})(?<![mghsLVWNJKACTFHMSD][/ ][mghsLVWNJKACTFHMSD]\})", r"\1"),  # no word in it
@@ -86,16 +87,24 @@ _CLASS_IN_WORDS = re.compile(r"(?<![\\a-z])\(mod (\w+)\)$")
 _BASE_IN_WORDS = re.compile(
     r"(?<=[\dA-F])\s*(?:\\text\s*\{)?\s*\(?\s*base[\s-]+(\d+|ten|two|three|four|five|six|seven|eight|nine|sixteen)\s*\)?\s*\}?\s*$"
 )
+FUNCTIONS = r"(?:arc|ar)?(?:sin|cos|tan|cot|csc)h?|(?:arc|ar)sech?|sech|sec(?=\s*[(^\\]|\s[a-z]\b)|log|ln|exp"  # "5 sec" is a time
 _PLAIN_FUNCTION = re.compile(
-    r"(?<![\\a-zA-Z])(sqrt|arcsin|arccos|arctan|sin|cos|tan|cot|sec(?=\s*[(^\\]|\s[a-z]\b)|csc|log|ln|exp|pi|infinity|infty|inf)(?![a-zA-Z])"
+    rf"(?<![\\a-zA-Z])(sqrt|{FUNCTIONS}|pi|infinity|infty|inf"
+    r"|(?<!text\{)(?:alpha|beta|gamma|delta|theta|lambda|sigma|omega|phi|rho|tau)(?=\s*(?:[^\sa-zA-Z]|$)))(?![a-zA-Z])"
 )
 _PLAIN_NAMES = {"infinity": r"\infty ", "inf": r"\infty ", "infty": r"\infty ", "pi": r"\pi "}
 _BRACED_FUNCTION = re.compile(
-    r"(?<!\d)(?<!\d )\\text\{\s*(sin|cos|tan|cot|sec|csc|log|ln|exp|arcsin|arccos|arctan|gcd|lcm|max|min|mod)\s*\}(?=\s*\S)"
+    rf"(?:(?<!\d)(?<!\d )\\text\{{\s*(sec|gcd|lcm|max|min|mod)\s*\}}|\\text\{{\s*((?!sec\b)(?:{FUNCTIONS}))\s*\}})(?=\s*\S)"
 )
 _PART = r"(?:(\d)|\{([^{}]*)\}|([a-zA-Z])(?![a-zA-Z]{2})|(\\(?:pi|theta|alpha|beta|lambda|mu))(?![a-zA-Z]))"
 _BINOM, _FRAC = (re.compile(rf"\\({name})\s*{_PART}\s*{_PART}") for name in ("binom", "frac"))
 _SQRT = re.compile(r"\\sqrt\s*(\d|[a-zA-Z](?![a-zA-Z]))")
+_ST = r"(?:st|nd|rd|th)"
+_ORDINAL = re.compile(
+    rf"(?<=\d)(?:\s*\^?\s*\\(?:text|mathrm|textrm)\s*\{{\s*{_ST}\s*\}}|\s*\^\s*\{{\s*(?:\\(?:text|mathrm|textrm)\s*\{{\s*{_ST}\s*\}}|{_ST})\s*\}}|{_ST}(?![a-zA-Z]))"
+)
+_REPEATING = re.compile(r"\.(?:(\d{0,20}?)(\d)\2{1,20}|(\d{1,20}))\s*,?\s*(?:\((?:repeating|recurring)\)|(?:repeating|recurring)\b)")
+_HTML = re.compile(r"<(sup|sub)>([^<>]*)</\1>")
 _CURRENCY = {"$": r"\text{ dollars}", "€": r"\text{ euros}", "£": r"\text{ pounds sterling}", "¥": r"\text{ yen}", "₹": r"\text{ rupees}"}
 _AMOUNT = re.compile(r"([+-]?)\s*\\?([$€£¥₹])\s*([+-]?[\d.][^$€£¥₹]*)|([^$€£¥₹]*\d)\s*\\?([$€£¥₹])", re.DOTALL)
 
@@ -140,7 +149,8 @@ def _ungrouped(text: str) -> str:
 @lru_cache(maxsize=4096)
 def tidy(text: str) -> str:
     """The common form of an answer or a gold: no box, no delimiters, one spelling for each sign."""
-    text = _unescaped(bare(text).strip())
+    text = _HTML.sub(lambda match: f"{'^' if match[1] == 'sup' else '_'}{{{match[2]}}}", _unescaped(bare(text).strip()))
+    text = _REPEATING.sub(lambda match: rf".{match[1] or ''}\overline{{{match[2] or match[3]}}}", _ORDINAL.sub("", text))
     text = re.sub(r"^Rs\.?\s*(\d[\d,.]*)$", r"\1\\text{ rupees}", re.sub(r"^US\s*(?=\\?\$)", "", text))
     text = text[1:-1] if re.fullmatch(r"`[^`]+`|\*[^*]+\*", text) else text
     text = bare(text.replace("**", "") if text.startswith("**") and text.endswith("**") else text)
@@ -164,11 +174,11 @@ def tidy(text: str) -> str:
     text = _CLASS_IN_WORDS.sub(r"\\pmod{\1}", text)
     text = re.sub(r"\^\s*(?:\(([^(){}]*)\)|(-\d+))", lambda match: f"^{{{match.group(1) or match.group(2)}}}", text)
     text = _GROUPED.sub(lambda match: re.sub(r"\D", "", match.group()), text).replace("\u2063", ",").replace("\u2062", " ")
-    text = _BRACED_FUNCTION.sub(r"\\\1 ", text)
+    text = _BRACED_FUNCTION.sub(r"\\\1\2 ", text)
     text = _PLAIN_FUNCTION.sub(lambda match: _PLAIN_NAMES.get(match.group(1), "\\" + match.group(1)), text)
     text = re.sub(r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
     text = _SQRT.sub(r"\\sqrt{\1}", _FRAC.sub(_frac, _BINOM.sub(_frac, text)))
-    text = " ".join(text.split()).strip(" ;:").lstrip("= ")
+    text = re.sub(r"(?<=[\w}])\.(?=\s*[\])])", "", " ".join(text.split()).strip(" ;:").rstrip("^ ")).lstrip("= ")
     return _ungrouped(re.sub(r"(?<![\\.])[.,]+$", "", text).strip())
 
 

@@ -32,9 +32,7 @@ _TAKEN_BACK = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _LETTERS = re.compile(r"[A-J]{2,10}|\(?[A-J]\)?(?:(?:\s*[,;、&]\s*(?:and\s+)?|\s+and\s+|\s+|(?<=\))(?=\())\(?[A-J]\)?)+")
-_NONE_OF_THEM = re.compile(
-    r"no\s+(?:(?:real|integer|other|more)\s+)*(?:solutions?|roots?|answers?|one|idea|values?|numbers?)(?:\s+exists?)?"
-)
+_NO_NOUN = re.compile(r"no\s+(?!(?:because|since|as|for|it|they|he|she|we|you|this|that|these|those|the|there|an?|not|such|if)\b)[a-z]{2,}")
 _MONTH = r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
 _DATE = re.compile(
     rf"(?:(?P<month>{_MONTH})\.?\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?|(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?(?P<month2>{_MONTH})\.?)(?:,?\s+(?P<year>\d{{4}}))?"
@@ -42,7 +40,7 @@ _DATE = re.compile(
 _ARTICLES = frozenset({"a", "an", "the"})
 _SYNONYMS = {
     "all real numbers": "r", "all reals": "r", "real numbers": "r", "any real number": "r", "reals": "r", "dne": "does not exist", "does not exist": "does not exist", "limit does not exist": "does not exist",
-    "the limit does not exist": "does not exist", "undefined": "undefined", "infinitely many": "endless", "infinitely many solutions": "endless", "there are infinitely many solutions": "endless", "infinite": "endless",
+    "the limit does not exist": "does not exist", "undefined": "undefined", "infinitely many": "infinity", "infinitely many solutions": "infinity", "there are infinitely many solutions": "infinity", "infinite": "infinity",
     "no solutions": "none", "no solution": "none", "no solution exists": "none", "no solutions exist": "none", "the empty set": "none", "none": "none", "empty set": "none", "no real solutions": "none", "no real solution": "none",
     "there are no solutions": "none", "there is no solution": "none", r"positive \infty": "infinity", r"negative \infty": "-infinity", r"minus \infty": "-infinity",
 }  # fmt: skip
@@ -187,7 +185,7 @@ def _says(text: str) -> str:
     "No" before a noun of a reason ("Yes, since no such x exists") and "not true" contradict nothing.
     """
     words = unwrapped(text).lower()
-    if _NONE_OF_THEM.fullmatch(words):
+    if _NO_NOUN.match(words):  # "no answer provided" answers nothing
         return ""
     opening = re.match(r"[a-z]+", words)
     said = _YES.get(opening.group(), "") if opening else ""

@@ -1,0 +1,178 @@
+r"""Kinds of answers as people and models write them, each with its near misses: whole completions and bare answers, judged as `laconic judge` does.
+
+Right and wrong is what a reader would say, not what a rule does; rows of KNOWN are misjudged today and named in docs/verifier.md.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rewards.judge_file import judge_file
+
+# kind: (gold, right predictions, wrong predictions)
+KINDS = {
+    "value behind ####": [
+        ("18", ["Rosa needs #### 18 stamps for this.", "That makes 6 * 3.\nShe pays #### $18 in all."], ["Rosa needs #### 81 stamps for 18 letters.", "#### 18,000 stamps"]),
+        ("6.5", ["Each gets #### 6.5 kg of rice.", "13 / 2 = #### 6.5 litres. "], ["13 / 2 = #### 6.5 litres, twice that is #### 13 litres."]),
+        ("40", ["He saw #### 12 birds. Then #### 40 birds came."], ["He saw #### 40 birds. Then #### 12 birds came."]),
+    ],
+    "thinking closed by a tag of the answer": [
+        ("75", ["<think>\n3 * 25 = 75.\n</answer>\nIt is 75.", "<think>\nquarters\n<answer>\n75 cents", "<think>\nx\n</answer>\n\n75 coins"],
+         ["<think>\n3 * 25 = 75, or so", "<think>\n3 * 25 = 75.\n</answer>\n57"]),
+    ],
+    "broken tags": [
+        ("62", ["<think>\n31 * 2\n</think>\n<answer\n62\n</answer", "<think)\n31 * 2 <answer)\n62</answer>", "</think>\n<answer>62<\\answer>"], ["<think>\n31 * 2 = 62\n</think>\n<answer\n26\n>"]),
+    ],
+    "chains": [
+        ("45", ["<answer>$120 - $75 = $45</answer>", "<answer>9 x 5 = 45</answer>", "<answer>3 x 3 = 9,\n9 x 5 = 45</answer>", "<answer>90 ÷ 2 = 45</answer>"],
+         ["<answer>$120 - $45 = $75</answer>", "<answer>9 x 5 = 45,\n45 x 2 = 90</answer>"]),
+        ("60", ["<answer>5 boxes x 12 pens = 60 pens</answer>"], ["<answer>60 boxes x 2 pens = 120 pens</answer>"]),
+    ],
+    "exclamation mark": [
+        ("84", ["So the answer is 84!", "We are done: the total is 84!"], ["So the answer is 48!"]),
+        ("6!", ["The answer is $6!$."], ["The answer is $5!$."]),
+    ],
+    "cut off": [
+        ("12", ["There are 12 of them."], ["Of the remaining 12 pairs, we now remove those with a sum of $$\\frac{", "We subtract 12 and", "We have 12 points and the lines through them are", "So $a_{12} = \\sqrt{"]),
+        ("9", ["<answer>\n9\nBecause 3 * 3 is 9, as there are 4 of 20.\n</answer>"], ["<answer>\n4\nI take the 9 cats as given. Another question would ask for the 9 cats."]),
+    ],
+    "other languages": [
+        ("23", ["一共是14 + 9 = 23个，所以**23个**苹果。", "因此，小明还剩23元。", "Ответ: 23 яблока.", "إذن الناتج هو **23**."], ["因此，小明还剩32元。", "一共是14 + 9 = 23个，剩下**5个**。"]),
+        ("\\frac{2}{9}", ["答案：概率是 \\frac{2}{9}。", "所以概率为 $\\frac{2}{9}$。"], ["答案：概率是 \\frac{9}{2}。"]),
+    ],
+    "a quoted box": [
+        ("B", ["Fill in $3 + \\boxed{?} = 8$. That is 5, choice B.\n#### B"], ["Fill in $3 + \\boxed{?} = 8$.\n#### C"]),
+    ],
+    "sentences": [
+        ("36", ["\\boxed{The area of the square is 36}", "\\boxed{The total number of ways is 36.}"], ["\\boxed{The area is less than 36}", "\\boxed{The area is not 36}", "\\boxed{The area is half of 36}"]),
+        ("y=-x+7", ["The perpendicular line through the given point is y = -x + 7.", "The equation of the tangent is y = 7 - x"], ["The line perpendicular to y = -x + 7 at that point is y = x + 7."]),
+        ("t^2-4t+1", ["The characteristic polynomial is t^2 - 4t + 1."], ["The characteristic polynomial is t^2 + 4t + 1."]),
+    ],
+    "rounded golds": [
+        ("0.29", ["0.2857", "\\frac{2}{7}", "0.285714"], ["0.2", "0.28", "0.2811"]),
+        ("3.6", ["3.58", "\\frac{18}{5}"], ["3.66", "3.5"]),
+        ("(1.7, -0.4)", ["(1.73, -0.41)"], ["(1.78, -0.41)", "(-0.4, 1.7)"]),
+        ("61.8\\%", ["\\frac{\\sqrt{5}-1}{2}"], ["\\frac{\\sqrt{5}+1}{2}", "\\frac{\\sqrt{3}-1}{2}"]),
+    ],
+    "nearly equal": [
+        ("5", [], ["4.9999999", "5.00000001", "4.99999997"]),
+        ("1.6180339", ["1.6180339887"], ["1.6180337", "1.6180341"]),
+        ("z=0.12345678", [], ["z=0.12345671"]),
+        ("\\sqrt{3}", ["1.7320508", "1.732051"], ["1.73205042", "1.73205"]),
+        ("\\frac{2}{3}", ["0.66666667", "0.666666666"], ["0.66666672"]),
+        ("6.02214076 \\cdot 10^{23}", ["6.02214076000 \\times 10^{23}"], ["6.02214096 \\cdot 10^{23}", "6.02214076 \\cdot 10^{22}"]),
+    ],
+    "ordinals": [
+        ("12", ["12^{\\text{th}}", "the 12th", "12th"], ["13^{\\text{th}}", "12^{th} \\cdot 2"]),
+        ("3rd", ["3", "3^{rd}"], ["2nd"]),
+    ],
+    "ratios": [
+        ("5:2", ["2.5", "\\frac{5}{2}", "10:4"], ["\\frac{2}{5}", "2:5", "0.4"]),
+        ("6", ["6:1"], ["1:6"]),
+    ],
+    "two forms": [
+        ("\\frac{\\sqrt{2}}{2}\\text{ or }\\frac{1}{\\sqrt{2}}", ["\\frac{1}{\\sqrt{2}}", "\\frac{\\sqrt{2}}{2}"], ["\\sqrt{2}"]),
+        ("$2$ or $7$", ["7, 2"], ["2", "7"]),
+        ("30^\\circ", ["30^\\circ \\text{ or } \\frac{\\pi}{6}\\text{ radians}"], ["30^\\circ \\text{ or } 150^\\circ"]),
+    ],
+    "units": [
+        ("2\\text{ kPa}", ["2000\\text{ N m^{-2}}"], ["2000\\text{ N m^{2}}", "2\\text{ N m^{-2}}"]),
+    ],
+    "plain functions": [
+        ("2\\cos x-\\frac{1}{3}\\sin(2x)", ["2 cos x - 1/3 sin(2x)", "2*cos(x) - (1/3)*sin(2*x)"], ["2 cos x + 1/3 sin(2x)"]),
+        ("\\ln(a+b)-\\ln c", ["ln(a + b) - ln c", "ln(a+b) - ln(c)"], ["ln(a - b) - ln c"]),
+        ("2", [], ["ln x + 3 ln(z^2 - y) - ln(w + 2)"]),
+        ("\\lambda^2+1", ["lambda^2 + 1"], ["lambda^2 - 1"]),
+    ],
+    "functions without brackets": [
+        ("7\\ln 3", ["\\ln 3\\cdot 7", "7 \\cdot \\ln 3"], ["\\ln 21"]),
+        ("\\cos x\\cdot\\sin x", ["\\frac{\\sin 2x}{2}", "\\sin x\\times\\cos x"], ["\\cos(x\\sin x)", "\\sin 2x"]),
+        ("3", ["\\log_2 7\\cdot\\log_7 8"], ["\\log_2 7\\cdot\\log_7 9"]),
+        ("\\ln\\frac{1}{2}\\cdot 4", ["-4\\ln 2"], ["4\\ln 2", "\\ln 2"]),
+        ("x\\sqrt{\\ln x}", ["\\sqrt{\\ln x}\\cdot x"], ["\\sqrt{x\\ln x}"]),
+    ],
+    "reciprocal and hyperbolic functions": [
+        ("\\frac{3}{\\cosh(2x)}", ["3\\operatorname{sech}(2x)", "3 sech(2x)"], ["3\\operatorname{csch}(2x)"]),
+        ("\\frac{\\cosh x}{\\sinh x}", ["\\coth x", "\\operatorname{coth} x"], ["\\tanh x"]),
+        ("\\frac{1}{\\sinh^2 x}", ["\\operatorname{csch}^2 x", "\\coth^2(x)-1"], ["\\operatorname{csch} x"]),
+        ("\\arcsin\\frac{1}{x}", ["\\operatorname{arccsc}(x)"], ["\\operatorname{arcsec}(x)"]),
+        ("\\ln(x+\\sqrt{x^2+1})", ["\\operatorname{arsinh}(x)", "\\sinh^{-1}(x)"], ["\\operatorname{arcosh}(x)"]),
+    ],
+    "named values": [
+        ("12,7", ["Mean = 12, Median = 7", "Median = 7, Mean = 12", "Ada: 12, Ben: 7"], ["Mean = 12, Median = 8", "Ada: 12, Ben: 70"]),
+        ("4,9", ["4 \\text{ small boxes and } 9 \\text{ large boxes}"], ["4 \\text{ small boxes and } 8 \\text{ large boxes}"]),
+    ],
+    "two signs": [
+        ("(2,5),(2,-5),(-2,5),(-2,-5)", ["(\\pm 2, \\pm 5)"], ["(\\pm 2, 5)"]),
+        ("(2,5),(-2,-5)", [], ["(\\pm 2, \\pm 5)"]),
+        ("(2,-5),(-2,5)", ["(\\pm 2, \\mp 5)"], ["(\\pm 2, \\pm 5)"]),
+    ],
+    "parameters": [
+        ("x=\\frac{\\pi}{3}+2k\\pi", ["\\frac{\\pi}{3}+2n\\pi", "x=\\frac{\\pi}{3}+2\\pi m"], ["\\frac{\\pi}{3}+n\\pi", "\\frac{\\pi}{3}"]),
+        ("(x,y)=(2+3t,1-t)", ["(2+3k, 1-k) \\text{ for some integer } k"], ["(2+3k, 1+k) \\text{ for some integer } k"]),
+        ("n^2+1", [], ["m^2+1"]),
+    ],
+    "qualifiers": [
+        ("m \\le 8", ["\\boxed{\\text{all integers } m \\text{ with } m \\le 8}", "\\boxed{\\text{every } m \\le 8}", "\\boxed{m\\le 8, m\\in\\mathbb{Z}}", "\\boxed{m \\le 8 \\text{ where } m \\text{ is an integer}}", "\\boxed{\\text{all } m \\text{ such that } m \\le 8}"],
+         ["\\boxed{\\text{all integers } m \\text{ with } m < 8}", "\\boxed{\\text{all integers } m \\text{ except } m \\le 8}", "\\boxed{m \\le 8 \\text{ with } m > 2}"]),
+        ("11", ["\\boxed{11 \\text{ where } k \\text{ is a constant}}", "\\boxed{11, \\text{ where } k \\text{ is real}}"], ["\\boxed{11 \\text{ with remainder } 3}", "\\boxed{11k \\text{ where } k \\text{ is a constant}}", "\\boxed{12 \\text{ where } k \\text{ is a constant}}"]),
+        ("f(x)=3x", ["\\boxed{f(x)=3x \\text{ for all } x\\in\\mathbb{R}_{>0}}", "\\boxed{f(x) = 3x \\text{ for all real } x}", "\\boxed{f(x)=3x, x\\in\\mathbb{R}}", "\\boxed{f(x)=3x, \\text{ for every integer } x}"], ["\\boxed{f(x)=4x \\text{ for all } x\\in\\mathbb{R}_{>0}}", "\\boxed{f(x)=3x, x\\ne 0 \\text{ or } f(x)=0}"]),
+        ("$f(x)=0$, $f(x)=x^2$", ["f(x) = 0 \\text{ for all } x, \\text{ and } f(x)=x^2 \\text{ for all } x"], ["f(x) = 0 \\text{ for all } x"]),
+        ("x^2 \\text{ for all integers } x", ["x^2"], ["x^2 \\text{ for all positive } x", "x^3"]),
+    ],
+    "equations": [
+        ("z=4i-w", ["w+z=4i"], ["w-z=4i"]),
+        ("5iu=v", ["u=\\frac{v}{5i}", "u=-\\frac{iv}{5}"], ["u=5iv"]),
+        ("ab=20", ["\\frac{20}{a}", "a=\\frac{20}{b}"], ["20a"]),
+        ("v-1=(u+2)^2", ["u^2+4u+5"], ["u^2+4u+3"]),
+        ("y=\\frac{2x}{x-1}", ["\\frac{2}{y}+\\frac{1}{x}=1"], ["\\frac{2}{y}-\\frac{1}{x}=1"]),
+        ("g(3)=10", ["5g(3)-4=46"], ["5g(3)-4=50"]),
+        ("f(x)-\\sin x+c=0", ["f(x)=\\sin x-c"], ["f(x)=\\sin x+c"]),
+    ],
+    "sets": [
+        ("a<1\\text{ or }a=5", ["(-\\infty,1)\\cup\\{5\\}"], ["(-\\infty,1)", "(-\\infty,1]\\cup\\{5\\}"]),
+        ("\\{x|x>2\\}-\\{6\\}", ["(2,6)\\cup(6,\\infty)"], ["(2,\\infty)"]),
+        ("[-2,\\sqrt{7}.)", ["[-2,\\sqrt{7})"], ["(-2,\\sqrt{7})"]),
+        ("[x+1\\ne 0]", ["x\\ne -1"], ["x\\ne 1"]),
+        ("\\begin{bmatrix}3&0\\\\-1&4\\end{bmatrix}", ["\\boxed{[3, 0; -1, 4]}"], ["\\boxed{[3, -1; 0, 4]}", "\\boxed{[3, 0, -1, 4]}"]),
+    ],
+    "words": [
+        ("No", ["No", "No, they are not.", "No, because 2 is prime.", "No; it fails."], ["No data available.", "No final answer", "No result could be found", "None"]),
+        ("\\text{infinitely many}", ["\\infty", "infinitely many solutions"], ["0", "two"]),
+    ],
+    "signs": [
+        ("②③", ["2, 3", "3 and 2"], ["2, 4"]),
+        ("y<sup>3</sup>-1", ["y^3-1"], ["y^2-1"]),
+        ("∀x＜2, f(x)≥0", ["\\forall x<2, f(x)\\ge 0"], ["\\forall x<2, f(x)\\le 0"]),
+        ("120^", ["120", "120^\\circ"], ["12^\\circ"]),
+        ("\\frac{1}{6}", ["0.1666 repeating", "0.1(6 repeating)"], ["0.16 repeating"]),
+    ],
+}  # fmt: skip
+KNOWN = {("(1.7, -0.4)", "(1.73, -0.41)"), (r"\frac{1}{6}", "0.1(6 repeating)")}  # a rounded value of one digit; a bracket for what repeats
+PAIRS = [
+    (kind, gold, prediction, side == 0)
+    for kind, rows in KINDS.items()
+    for gold, *sides in rows
+    for side, predictions in enumerate(sides)
+    for prediction in predictions
+]
+
+
+@pytest.fixture(scope="module")
+def misjudged(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kinds")
+    (folder / "in.jsonl").write_text(
+        "".join(json.dumps({"gold": gold, "prediction": said}) + "\n" for _, gold, said, _ in PAIRS), encoding="utf-8"
+    )
+    judge_file(folder / "in.jsonl", folder / "out.jsonl", workers=1, wall_s=30.0, memory_mb=1024)
+    verdicts = [json.loads(line)["verdict"] for line in (folder / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    return {(gold, said) for (_, gold, said, right), verdict in zip(PAIRS, verdicts, strict=True) if (verdict == "right") != right}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_and_its_near_misses_are_told_apart(misjudged, kind):
+    assert {(gold, said) for name, gold, said, _ in PAIRS if name == kind} & misjudged == {
+        (gold, said) for name, gold, said, _ in PAIRS if name == kind and (gold, said) in KNOWN
+    }
