@@ -181,7 +181,7 @@ def _is_prose(text: str) -> bool:
     return not _WORDED.match(text) and (
         _FOREIGN.search(outside) is not None
         or len(_PROSE.findall(outside)) >= 3
-        or ("$" in outside and re.match(r"[A-Z][a-z]+[^$]*\$", outside) is not None)
+        or (_MATHS_RUN.search(text) is not None and re.match(r"[A-Z][a-z]+[^$]*\$", outside) is not None)
     )
 
 

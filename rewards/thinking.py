@@ -7,6 +7,7 @@ Simplification: marks are text, also where a vocabulary has tokens of their own 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -35,6 +36,9 @@ KNOWN = (
     Marks("Here is my thought process:", "Here is my response:"),  # Granite 3.2
 )
 _STRIPPED = (("think\n", "\nanswer\n"), ("analysis", "assistantfinal"))  # s1 and gpt-oss at a text's start, without their special tokens
+
+
+_CUT_OFF = re.compile(r"[^\W\d_],?\s*\Z")  # stops at a word
 
 
 def marks_of(template: str, vocabulary: Collection[str]) -> Marks:
@@ -66,5 +70,7 @@ def split(text: str, marks: Marks | None = None, thinking: bool = False) -> tupl
         for opener, closer in _STRIPPED:
             if text.startswith(opener):
                 end = text.find(closer)
-                return (text, None) if end < 0 else (text[: end + len(closer)], text[end + len(closer) :])
+                if end >= 0:
+                    return text[: end + len(closer)], text[end + len(closer) :]
+                return (text, None) if _CUT_OFF.search(text) else ("", text)  # some begin with the bare word and think no further
     return text[:start], answer

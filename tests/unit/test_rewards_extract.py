@@ -106,7 +106,8 @@ def test_p22_thinking_that_never_closed_is_no_answer_in_any_known_models_marks(m
         ("think\nI try \\boxed{42} and then", None),
         ("think\nI try \\boxed{41}\nanswer\nIt is \\boxed{42}", "42"),
         ("analysisI try \\boxed{41}assistantfinalIt is \\boxed{42}", "42"),
-        ("analysisI try \\boxed{41}", None),
+        ("analysisI try \\boxed{41}, but then", None),
+        ("think\nTwo and two make four. It is \\boxed{4}.", "4"),
         ("I think \\boxed{42}", "42"),
     ],
 )
