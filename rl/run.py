@@ -240,7 +240,11 @@ class TensorBoard:
 
 
 class WandB:
-    """The same numbers on Weights & Biases; a resumed run goes on under its first id."""
+    """The same numbers on Weights & Biases, a W&B run for each process that trains.
+
+    W&B takes no step twice, so the steps that a resumed run does again would keep the numbers of the run that was killed. A resumed run is
+    therefore a W&B run of its own in the group of the first, which begins with everything that metrics.jsonl holds: the numbers that count.
+    """
 
     def __init__(self, project: str, recipe: Recipe, folder: Path) -> None:
         self._project, self._recipe, self._folder = project, recipe, folder
@@ -250,16 +254,22 @@ class WandB:
         if self._run is None:
             import wandb
 
-            started = json.loads((self._folder / "environment.json").read_text())["started"]
-            name = f"{self._recipe.name}-{''.join(filter(str.isalnum, started))}"
+            began = (
+                json.loads((self._folder / "environment.json").read_text())["started"]
+                if step == 0
+                else time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+            )
             self._run = wandb.init(
                 project=self._project,
-                name=self._recipe.name,
-                id=name,
-                resume="allow",
+                group=self._recipe.name,
+                name=self._recipe.name if step == 0 else f"{self._recipe.name}, resumed at {step}",
+                id=f"{self._recipe.name}-{''.join(filter(str.isalnum, began))}-{step}",
                 config=self._recipe.model_dump(mode="json"),
                 dir=str(self._folder),
             )
+            for line in (self._folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[:step]:
+                earlier = json.loads(line)
+                self._run.log({key: value for key, value in earlier.items() if key != "step" and value is not None}, step=earlier["step"])
         self._run.log(dict(metrics), step=step)
 
     def close(self) -> None:

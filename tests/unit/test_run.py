@@ -296,13 +296,38 @@ def test_a_logger_that_raises_is_warned_of_once_and_stops_nothing(tmp_path, monk
     ]
 
 
-def test_wandb_gets_the_numbers_of_metrics_jsonl_under_one_id(tmp_path, monkeypatch):
+def test_wandb_holds_the_numbers_of_the_run_that_counts_after_a_resume(tmp_path, monkeypatch):
+    sessions = []
+
+    def init(**options):
+        kept = {}
+
+        def log(values, step):
+            assert step > max(kept, default=-1), "W&B drops a step that is not later than the last"
+            kept[step] = values["accuracy"]
+
+        sessions.append((options, kept))
+        return types.SimpleNamespace(log=log, finish=lambda: None)
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    with Run.create(recipe(wandb="laconic"), tmp_path, resume=False) as run:
+        for step in range(4):
+            run.record(step, TAUGHT | {"accuracy": 0.1 * step})
+    with Run.create(recipe(wandb="laconic"), tmp_path, resume=True) as run:
+        run.truncate_to(2)  # steps 2 and 3 were after the last checkpoint, and come out otherwise
+        run.record(2, TAUGHT | {"accuracy": 0.9})
+    (first, killed), (second, counts) = sessions
+    assert (killed[2], counts) == (pytest.approx(0.2), {0: 0.0, 1: 0.1, 2: 0.9})
+    assert first["id"] != second["id"] and first["group"] == second["group"] == "a" and second["name"] == "a, resumed at 2"
+
+
+def test_wandb_gets_the_numbers_of_metrics_jsonl(tmp_path, monkeypatch):
     calls = []
     session = types.SimpleNamespace(log=lambda values, step: calls.append((step, values)), finish=lambda: calls.append("finished"))
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=lambda **options: calls.append(options) or session))
     with Run.create(recipe(wandb="laconic"), tmp_path, resume=False) as run:
         run.record(0, TAUGHT | {"kl": None})
-    assert calls[0]["project"] == "laconic" and calls[0]["id"].startswith("a-2") and calls[0]["resume"] == "allow"
+    assert calls[0]["project"] == "laconic" and calls[0]["id"].startswith("a-2") and "resume" not in calls[0]
     assert calls[1:] == [(0, TAUGHT), "finished"]
 
 
