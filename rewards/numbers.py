@@ -193,8 +193,8 @@ def close(gold: Fraction, answer: Fraction, last: Fraction) -> bool:
 
 
 def last_place(*numbers: Number) -> Fraction:
-    """One unit of the last decimal of the number with the fewest; 0 if none has any."""
-    return max((Fraction(10) ** -number.places for number in numbers if number.places), default=Fraction(0))
+    """One unit of the last decimal of the number with the fewest; 0 if none has six: fewer are exact."""
+    return max((Fraction(10) ** -number.places for number in numbers if number.places and not 0 < number.places < 6), default=Fraction(0))
 
 
 def rounds_to(gold: Number, answer: Fraction, places: int | None = None) -> bool:

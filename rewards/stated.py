@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 
 from rewards.numbers import as_number
+from rewards.statements import lone_letters
 from rewards.thinking import split
 from rewards.tidy import FUNCTIONS
 
@@ -26,7 +27,7 @@ _END = re.compile(r"(?:<\|(?:im_end|eot_id|endoftext|end_of_text)\|>|</s>).*", r
 _HASHES = re.compile(r"####[ \t]*(?!(?i:(?:final )?answer)\b)(\S(?:(?!####)[^\n])*)")
 _STATED = re.compile(
     r"(?:^A:|^(?:#+[ \t]*)?(?:\*\*)?(?i:(?:the )?(?:final )?answer)(?:\*\*)?[ \t]*\n"
-    r"|(?i:\b(?:answer|ans)\b\.?\*?(?:[ \t]+here)?(?P<own>[ \t]+is\b)?(?(own)[ \t]*[:：]?|(?:[ \t]*[:：]|[ \t]+=)))"
+    r"|(?i:\b(?:answer|ans|réponse|respuesta|antwort|risposta|resposta|ответ)\b\.?\*?(?:[ \t]+here)?(?P<own>[ \t]+is\b)?(?(own)[ \t]*[:：]?|(?:[ \t]*[:：]|[ \t]+=)))"
     r"|\bAns\.[ \t]+(?=\d)|答案(?:[:：]|(?:为|是)[:：]?))(?:\*\*)?\s*(?=\S)",
     re.MULTILINE,
 )
@@ -90,7 +91,9 @@ def stated(text: str) -> str:
 def _reckoned(text: str) -> str:
     """The last line of a calculation in plain signs, "$4 x 8 = $32", as a formula; of one with words in it, what stands behind its last "="."""
     line = text.rpartition("\n")[2]
-    if "=" in line and _SUM.fullmatch(line):
+    if "=" not in line:
+        return text
+    if _SUM.fullmatch(line):
         return re.sub(_TIMES, r"\\times ", re.sub(r"\\?[$€£]", "", line))
     return line.rpartition("=")[2].strip() if _PROSE.search(line) and _COUNTED_SUM.match(line) else text
 
@@ -177,11 +180,11 @@ def _is_prose(text: str) -> bool:
     """More than an answer: long, or three words outside of formulas, or a capitalised word before a formula. "Yes, because ..." is an answer."""
     if len(text) > 300:
         return True
-    outside = _NO_PROSE.sub("", _MATHS_RUN.sub("$", text))
+    outside = _MATHS_RUN.sub("$", text)
     return not _WORDED.match(text) and (
         _FOREIGN.search(outside) is not None
-        or len(_PROSE.findall(outside)) >= 3
-        or (_MATHS_RUN.search(text) is not None and re.match(r"[A-Z][a-z]+[^$]*\$", outside) is not None)
+        or len(_PROSE.findall(_NO_PROSE.sub("", outside))) >= 3
+        or (outside != text and re.match(r"[A-Z][a-z]+[^$]*\$", outside) is not None)
     )
 
 
@@ -192,7 +195,8 @@ def _value_of(text: str) -> str:
         if sentence.rstrip().endswith("?"):
             continue
         *before, tail = _IS.split(sentence.rstrip(" .!"))
-        formula = "$" not in tail and _HAS_LETTERS.search(tail) and not _PROSE.search(tail) and not as_number(tail.rpartition("=")[2])
+        formula = "$" not in tail and _HAS_LETTERS.search(tail) and not _PROSE.search(tail)
+        formula = formula and (not as_number(tail.rpartition("=")[2]) or len(lone_letters(tail)) > 1)  # x = 5 is 5
         if before and formula and not _SUPPOSED.match(sentence) and not _DENIED.search(before[-1]):
             return tail
         values = [match for match in _VALUE.finditer(sentence) if not match["maths"] or re.search(r"\d|[=^_]|\\[a-z]{2}", match["maths"])]

@@ -149,8 +149,111 @@ KINDS = {
         ("120^", ["120", "120^\\circ"], ["12^\\circ"]),
         ("\\frac{1}{6}", ["0.1666 repeating", "0.1(6 repeating)"], ["0.16 repeating"]),
     ],
+    "a value behind ####": [
+        ('15', ['In total there are #### 15.', 'So Kim has #### 15 left!'], ['#### 51 left', 'So Kim, who had #### 15 of 30, gave #### 5 away.']),
+        ('$2.75', ['Each costs #### 2.75 dollars.'], ['Each costs #### 2.57 dollars.']),
+        ('1200', ['The farm makes #### $1,200 per week.'], ['The farm makes #### $1,200 thousand per week.']),
+    ],
+    "thinking left open": [
+        ('8', ['<think>\n2*4\n</answer>\n\nThe answer is 8.'], ['<think>\nmy answer will go between <answer> tags; 2*4 = 8 maybe']),
+    ],
+    "tags of other shapes": [
+        ('19', ['<think>hm</think>\n<answer> 19 <answer>', '<answer:19>', '</think>\n[answer]19[/answer]'], ['<think>hm</think>\n<answer> 91 <answer>']),
+    ],
+    "sums of money": [
+        ('63', ['<answer>7 * 9 = $63</answer>', '<answer>\\$100 - \\$37 = \\$63</answer>', '<answer>100 - 37 = 63 dollars</answer>', '<answer>$7 x 9 = $63.</answer>'], ['<answer>63 + 7 = 70</answer>', '<answer>$63 x 2 = $126</answer>']),
+    ],
+    "cries": [
+        ('31', ['The answer is 31!!', 'Therefore she has 31 pens!'], ['Therefore she has 13 pens!']),
+    ],
+    "texts that stop": [
+        ('14', ['The sum is 14'], ['The first 14 terms give \\[ S_{14} = \\frac{14', 'We know that 14 divides n, so', 'Let $k=14$. Then $$2k+']),
+    ],
+    "six more languages": [
+        ('26', ['Por lo tanto, la respuesta es 26.', 'Die Antwort ist 26.', 'よって、答えは26です。', '따라서 정답은 26입니다.', 'Réponse : 26', 'Итого 26 рублей.'], ['Por lo tanto, la respuesta es 62.', 'よって、答えは62です。']),
+    ],
+    "statements of formulas": [
+        ('\\frac{5}{6}', ['\\boxed{The probability is \\frac{5}{6}}', '\\boxed{\\text{The probability equals }\\frac{5}{6}}'], ['\\boxed{The probability is at most \\frac{5}{6}}']),
+        ('x^2+y^2=25', ['The equation of the circle is x^2 + y^2 = 25.', '\\boxed{The equation of the circle is x^2+y^2=25}'], ['The equation of the circle is x^2 + y^2 = 5.']),
+        ('3n+1', ['The general term is 3n + 1.', 'Hence the n-th term equals 3n+1'], ['The general term is 3n - 1.']),
+    ],
+    "more rounded golds": [
+        ('12.4', ['12.38', '\\frac{62}{5}', '12.4142'], ['12.46', '12.3']),
+        ('2.24', ['\\sqrt{5}'], ['\\sqrt{6}']),
+    ],
+    "nearly equal decimals": [
+        ('2', [], ['1.9999999', '2.0000001', '1.999999']),
+        ('0.5', ['\\frac12'], ['0.49999998', '0.50000004']),
+        ('3.14159265', ['\\pi'], ['3.14159262']),
+        ('\\frac{1}{7}', ['0.142857142857', '0.1428571'], ['0.14285717', '0.1428575']),
+    ],
+    "ordinal numbers": [
+        ('5', ['5^{th}', '5\\text{th}', 'fifth'], ['4th']),
+    ],
+    "ratios and quotients": [
+        ('3:4', ['\\frac34', '0.75', '6:8', '3 to 4'], ['4:3', '\\frac43']),
+    ],
+    "one value in two forms": [
+        ('\\frac{4}{5}', ['\\frac45 \\text{ or } 0.8', '0.8 \\text{ or } 80\\%'], ['\\frac45 \\text{ or } \\frac54']),
+    ],
+    "units with powers": [
+        ('4\\text{ J}', ['4\\text{ kg m}^2\\text{ s}^{-2}', '4\\text{ N m}'], ['4\\text{ kg m s}^{-2}']),
+    ],
+    "formulas in plain text": [
+        ('e^{-x}\\sin(2x)', ['e^(-x) sin(2x)', 'exp(-x)*sin(2x)'], ['e^(-x) cos(2x)']),
+        ('\\alpha+2\\beta', ['alpha + 2 beta', 'alpha + 2*beta'], ['alpha - 2*beta']),
+    ],
+    "functions before a dot": [
+        ('x\\ln 2', ['\\ln 2 \\cdot x'], ['\\ln(2x)']),
+        ('-2\\cos\\theta\\sin\\theta', ['-\\sin\\theta\\cdot 2\\cos\\theta', '-\\sin 2\\theta'], ['\\sin 2\\theta']),
+    ],
+    "hyperbolic identities": [
+        ('2\\coth(x)', ['\\frac{2}{\\tanh x}', '\\frac{2\\cosh x}{\\sinh x}'], ['2\\tanh x']),
+        ('\\operatorname{sech}^2(x)', ['1-\\tanh^2 x', '\\frac{1}{\\cosh^2(x)}'], ['1+\\tanh^2 x']),
+        ('\\frac{\\pi}{3}', ['\\operatorname{arcsec}(2)', '\\arccos\\frac12'], ['\\operatorname{arccsc}(2)']),
+    ],
+    "labels and values": [
+        ('20,35', ['Alice: 20, Bob: 35', '\\text{Alice: }20,\\text{ Bob: }35', 'Length = 35, Width = 20'], ['Alice: 20, Bob: 53']),
+    ],
+    "signs of a point": [
+        ('(1,2),(1,-2),(-1,2),(-1,-2)', ['(\\pm1,\\pm2)'], ['(\\pm1,2)']),
+    ],
+    "counters": [
+        ('\\frac{k\\pi}{2}', ['\\frac{n\\pi}{2}', '\\frac{\\pi m}{2}, m\\in\\mathbb{Z}'], ['\\frac{n\\pi}{3}']),
+    ],
+    "conditions that say nothing": [
+        ('x > 2', ['\\boxed{\\text{all real numbers } x \\text{ such that } x>2}', '\\boxed{\\text{all } x > 2}', '\\boxed{x>2, x\\in\\mathbb{R}}'], ['\\boxed{\\text{all } x \\ge 2}', '\\boxed{\\text{no } x > 2}']),
+        ('2x+C', ['\\boxed{2x + C \\text{, where } C \\text{ is a constant}}', '\\boxed{2x+C, \\text{ where } C \\text{ is an arbitrary constant}}'], ['\\boxed{3x + C \\text{, where } C \\text{ is a constant}}']),
+        ('p^2', ['\\boxed{p^2 \\text{ for any prime } p}', '\\boxed{p^2 \\text{ with } p \\text{ prime}}'], ['\\boxed{p^3 \\text{ for any prime } p}']),
+    ],
+    "equations turned round": [
+        ('pq=6', ['q=\\frac6p', '\\frac{6}{p}'], ['\\frac{p}{6}']),
+        ('2y=x+1', ['y=\\frac{x+1}{2}', 'x=2y-1', 'x-2y+1=0'], ['x=2y+1']),
+        ('\\frac1a+\\frac1b=1', ['a+b=ab', 'b=\\frac{a}{a-1}'], ['a+b=2ab']),
+        ('iz=w', ['z=-iw', 'z=\\frac{w}{i}'], ['z=iw']),
+    ],
+    "sets and columns": [
+        ('x\\ge 4\\text{ or }x=0', ['\\{0\\}\\cup[4,\\infty)'], ['[4,\\infty)', '\\{0\\}\\cup(4,\\infty)']),
+        ('\\begin{pmatrix}1\\\\2\\end{pmatrix}', ['\\boxed{[1; 2]}'], ['\\boxed{[2; 1]}']),
+    ],
+    "no and no noun": [
+        ('No', ['No.', 'no', 'No, since it is odd.'], ['No solution found', 'No integer works', 'No clue']),
+    ],
+    "circles and tags": [
+        ('①③④', ['①, ③, ④', '1,3,4'], ['①③']),
+        ('10<sup>6</sup>', ['1000000', '10^6'], ['106']),
+    ],
+    "repeating decimals": [
+        ('\\frac{1}{11}', ['0.09 repeating', '0.\\overline{09}'], ['0.9 repeating']),
+    ],
 }  # fmt: skip
-KNOWN = {("(1.7, -0.4)", "(1.73, -0.41)"), (r"\frac{1}{6}", "0.1(6 repeating)")}  # a rounded value of one digit; a bracket for what repeats
+KNOWN = {  # a rounded value of one digit, a bracket for what repeats, tags of other shapes, an ordinal in words
+    ("(1.7, -0.4)", "(1.73, -0.41)"),
+    (r"\frac{1}{6}", "0.1(6 repeating)"),
+    ("19", "<answer:19>"),
+    ("19", "</think>\n[answer]19[/answer]"),
+    ("5", "fifth"),
+}
 PAIRS = [
     (kind, gold, prediction, side == 0)
     for kind, rows in KINDS.items()
