@@ -78,7 +78,7 @@ _NO_PROSE = re.compile(r"\\text\s*\{[^{}]*\}|\b[A-Z][a-z]+\s*[:=](?=\s*[-\d])") 
 _FOREIGN = re.compile(r"[\u0400-\u1fff\u3040-\ud7ff]{2}")  # words in other letters
 _CRY = re.compile(r"(?<=\d)!+(?=\s*\Z|\s+[A-Z])")
 _IS = re.compile(r"\b(?:is|are|equals|becomes)\s+|:\s+")
-_HAS_LETTERS = re.compile(r"[a-zA-Z][\s\d]*[=^+*/-]|[=^+*/-]\s*\d*[a-zA-Z]")
+_HAS_LETTERS = re.compile(r"[a-zA-Z][\s\d]*[=^+*/-]|[=^+*/-]\s*\d*[a-zA-Z]|\d[a-zA-Z](?![a-zA-Z])")
 _SENTENCE = re.compile(r"(?:(?<=[.!?])|(?<=[.!?]\$)|(?<=[.!?]\$\$))\s+(?=[A-Z\\$])|(?<=[。！？，；])|\n\s*\n|\n(?=[A-Z])")
 
 

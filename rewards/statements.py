@@ -50,7 +50,7 @@ _CONDITION = re.compile(
 )
 
 
-_DOMAIN = r"\s*\\in\s*\\mathbb\s*\{[RQZNC]\}(?:\s*[_^]\s*(?:\{[^{}]*\}|[+*]))?"
+_DOMAIN = r"\s*\\in\s*\\mathbb\s*\{[RQZNC]\}(?:\s*[_^]\s*(?:\{\s*(?:[+*]|(?:>|\\ge)\s*0)\s*\}|[+*]))?"
 _KINDS = r"(?:\s*\b(?:real|positive|negative|non-?negative|non-?zero|whole|natural|rational|prime|even|odd|complex|integers?|numbers?|values?|of)\b)*"
 _QUALIFIERS = [
     re.compile(pattern, re.DOTALL)

@@ -68,7 +68,7 @@ def compare_symbolically(*, gold: str, answer: str) -> tuple[bool, str]:
     if said and also and said != also:
         return False, "symbolic"
     (gold, condition), (answer, other) = condition_off(gold), condition_off(answer)
-    if not condition and not other and r"\pi" in gold and r"\pi" in answer and len(own := _counters(gold, beside=answer)) == 1:
+    if not condition and not other and r"\pi" in gold and r"\pi" in answer and len(own := _counters(gold, beside=answer) - set("rst")) == 1:
         answer = _lettered(answer, beside=gold, letter=own.pop())
     if condition and not other:
         answer = _lettered(answer, beside=gold, letter=condition.letter)
@@ -98,7 +98,7 @@ def _lettered(text: str, *, beside: str, letter: str) -> str:
 
 def _counters(text: str, *, beside: str) -> set[str]:
     """Letters that may be any whole number, of a text and not of the other."""
-    return (lone_letters(text) - lone_letters(beside)) & set("jklmnrst")
+    return {letter for letter in (lone_letters(text) - lone_letters(beside)) & set("jklmnrst") if not re.search(rf"{letter}\s*\^", text)}
 
 
 def gold_fault(gold: str) -> str | None:
