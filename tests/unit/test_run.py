@@ -310,9 +310,10 @@ def test_wandb_holds_the_numbers_of_the_run_that_counts_after_a_resume(tmp_path,
         return types.SimpleNamespace(log=log, finish=lambda: None)
 
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
-    with Run.create(recipe(wandb="laconic"), tmp_path, resume=False) as run:
+    with pytest.raises(KeyboardInterrupt), Run.create(recipe(wandb="laconic"), tmp_path, resume=False) as run:
         for step in range(4):
             run.record(step, TAUGHT | {"accuracy": 0.1 * step})
+        raise KeyboardInterrupt
     with Run.create(recipe(wandb="laconic"), tmp_path, resume=True) as run:
         run.truncate_to(2)  # steps 2 and 3 were after the last checkpoint, and come out otherwise
         run.record(2, TAUGHT | {"accuracy": 0.9})
