@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.schema import Learner, Recipe, Tiny
+from rl.deepspeed_config import REDUCE_BUCKET
 
 GB = 1_000_000_000
 
@@ -25,7 +26,6 @@ CUDA_CONTEXT = int(0.8 * GB)  # on the GPU, of a process that uses it: context, 
 _CPU_KV = (64 << 20, 4 << 30)  # least and most that an engine sets aside on a CPU: zero-filling costs 1.4 s a GiB at start
 _LARGE_GPU = 70 << 30  # bytes; from here on vLLM samples 1,024 sequences at once instead of 256
 GPU_SHARE = 0.92  # of its memory that vLLM takes where it has a GPU to itself
-REDUCE_BUCKET = 500_000_000  # entries of DeepSpeed's buffers for reducing gradients and gathering weights, ZeRO 1 and 2
 
 
 @dataclass(frozen=True)
@@ -199,11 +199,15 @@ def learner_bytes(shape: Shape, learner: Learner, bf16: bool, reference: bool, l
         "gradients": N * width // (ranks if stage >= 2 else 1),
         "optimiser": share * optimiser,
         "activations": tokens * kept * width,
-        "logits": min(learner.logit_chunk_tokens, tokens) * shape.vocabulary * 4 * 3,  # logits, log-softmax, its gradient
+        "logits": min(learner.logit_chunk_tokens, tokens) * shape.vocabulary * 4 * 2,  # log-softmax and slope of a piece (rl/logprobs)
+        "head gradient": shape.vocabulary * shape.width * (4 + (2 if bf16 else 0)),  # added up in fp32
     }
     if stage >= 1:
-        parts["buckets"] = 2 * min(REDUCE_BUCKET, N) * width
-    temporary = share * 4 - parts["activations"] - parts["logits"]  # AdamW's, when activations and logits are gone
+        largest = max(min(REDUCE_BUCKET, N), shape.vocabulary * shape.width)  # a larger tensor goes alone
+        parts["buckets"] = largest * (width + 4)  # as it is, and in fp32 while it is reduced
+    temporary = (
+        (share if stage >= 1 else shape.vocabulary * shape.width) * 4 - parts["activations"] - parts["logits"]
+    )  # AdamW's, when activations and logits are gone
     if temporary > 0:
         parts["optimiser step"] = temporary
     if reference:

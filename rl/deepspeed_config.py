@@ -66,11 +66,13 @@ def deepspeed_config(recipe: Recipe) -> dict[str, Any]:
     }
 
 
+REDUCE_BUCKET = 100_000_000  # numbers
+
 _SHARDING: dict[str, Any] = {
     # stages 1 and 2
     "contiguous_gradients": True,
     "reduce_scatter": True,
-    "reduce_bucket_size": 100_000_000,  # 0.2 GB, and 0.4 GB while it is reduced in float32; larger tensors go alone
+    "reduce_bucket_size": REDUCE_BUCKET,  # 0.2 GB, and 0.4 GB while it is reduced in float32; larger tensors go alone
     "use_multi_rank_bucket_allreduce": True,
     "allgather_partitions": True,
     "allgather_bucket_size": 500_000_000,

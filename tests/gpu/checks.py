@@ -91,6 +91,6 @@ def vllm_agrees(name: str, device: str, folder: Path) -> None:
     rows = [Row(str(i), np.array(asked.prompt_ids, np.int32), c.ids, c.logprobs, 1.0) for i, c in enumerate(completions)]
     policy, tensors = load_policy(folder, torch.bfloat16, 1.0, 1000).to(device), padded(rows, device)
     with torch.no_grad():
-        logp_N = policy(tensors["ids"], tensors["predicts"], tensors["targets"])[0].cpu().numpy()
-    parts = np.split(logp_N, np.cumsum([len(row.ids) for row in rows])[:-1])
+        moments_3N = torch.stack(policy(tensors["ids"], tensors["predicts"], tensors["targets"], spread=True)).cpu().numpy()
+    parts = np.split(moments_3N, np.cumsum([len(row.ids) for row in rows])[:-1], axis=1)
     check_gaps(rows, {row.id: part for row, part in zip(rows, parts, strict=True)}, tolerance=0.05)

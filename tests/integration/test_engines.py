@@ -133,10 +133,10 @@ def test_p43_in_bf16_pushes_arrive_and_the_logprob_gate_holds_with_logits_in_flo
     rows = [Row(str(i), np.array(sent.prompt_ids, np.int32), c.ids, c.logprobs, 1.0) for i, c in enumerate(completions)]
     policy, tensors = Policy(learner.model, 0.7, 100), padded(rows, "cpu")
     with torch.no_grad():
-        logp_N = policy(tensors["ids"], tensors["predicts"], tensors["targets"])[0].numpy()
-    parts = np.split(logp_N, np.cumsum([len(row.ids) for row in rows])[:-1])
+        moments_3N = torch.stack(policy(tensors["ids"], tensors["predicts"], tensors["targets"], spread=True)).numpy()
+    parts = np.split(moments_3N, np.cumsum([len(row.ids) for row in rows])[:-1], axis=1)
     gaps = check_gaps(rows, {row.id: part for row, part in zip(rows, parts, strict=True)}, tolerance=0.02)
-    assert gaps["gate/mean"] > 1e-5
+    assert gaps["gate/mean"] > 1e-5 and abs(gaps["gate/surprise_z"]) < 6
 
 
 class StaleHead(VllmEngine):

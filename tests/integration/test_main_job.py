@@ -14,8 +14,10 @@ import psutil
 import pytest
 
 pytestmark = pytest.mark.usefixtures("vllm_on_cpu")
+ROOT = str(Path(__file__).parents[2])
 LACONIC = str(Path(sys.executable).with_name("laconic"))
 SMALL = [
+    "reward=[{kind: verdict}, {kind: function, name: 'tests.faults.by_length:by_length', weight: 0.1, low: -3, high: 1}]",  # it has something to learn
     "tiny.layers=2", "tiny.width=32", "sft.steps=20", "sft.batch=8", "train.steps=3", "train.checkpoint_every=2", "train.keep_checkpoints=1",
     "sampler.prompts=4", "sampler.group_size=4", "sampler.keep_groups=all", "budget.limit=24", "eval.problems=8", "eval.samples=2", "eval.max_tokens=40",
 ]  # fmt: skip
@@ -23,7 +25,11 @@ SMALL = [
 
 def laconic(*arguments: str, cache: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [LACONIC, *arguments], env=os.environ | {"LACONIC_CACHE": str(cache)}, capture_output=True, text=True, timeout=400
+        [LACONIC, *arguments],
+        env=os.environ | {"LACONIC_CACHE": str(cache), "PYTHONPATH": ROOT},
+        capture_output=True,
+        text=True,
+        timeout=400,
     )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
@@ -39,7 +45,7 @@ def run_folder(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished small run; while it ran, nothing it started listened beyond loopback, and nothing of it is left (P34, P27)."""
     runs = tmp_path_factory.mktemp("runs")
     command = [LACONIC, "train", "quickstart", *SMALL, "name=small", "--runs", str(runs)]
-    environment = os.environ | {"LACONIC_CACHE": str(cache)}
+    environment = os.environ | {"LACONIC_CACHE": str(cache), "PYTHONPATH": ROOT}
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
