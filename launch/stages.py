@@ -21,7 +21,7 @@ import ray
 
 from evaluation.evaluate import evaluate, write_scores
 from evaluation.words import warnings
-from launch.memory import context, push_bytes
+from launch.memory import context, evaluates, push_bytes
 from launch.plan import Plan, PlanError, check_runnable, gpus_needed, plan
 from launch.ray_start import start_ray, stop_ray
 from recipes.schema import Recipe
@@ -146,7 +146,7 @@ def starting_checkpoint(recipe: Recipe) -> Path:
 
 def held_out(recipe: Recipe, judge: Judge) -> list[HeldOut]:
     """The evaluation problems of a recipe; empty if it evaluates nothing."""
-    if "eval" not in recipe.stages and not recipe.eval.every:
+    if not evaluates(recipe):
         return []
     return [
         HeldOut(one.source, *heldout_problems(one, recipe.tiny, recipe.eval.problems, recipe.seed, judge.check_golds))

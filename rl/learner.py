@@ -30,7 +30,7 @@ from rl.batching import micro_batches
 from rl.deepspeed_config import deepspeed_config
 from rl.policy import Row, load_policy, padded
 from rollout.engine import WHY_DEAD, constructor_failed, last_words
-from rollout.weights import checkpoint_names, digests, pack
+from rollout.weights import DTYPES, checkpoint_names, digests, pack
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class LearnerRank:
             backend, init_method=f"file://{meeting}", rank=rank, world_size=recipe.learner.ranks, auto_mpi_discovery=False, verbose=False
         )
         settings = recipe.learner
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[recipe.model.dtype]
+        dtype = DTYPES[recipe.model.dtype]
         policy = load_policy(checkpoint, dtype, recipe.sampler.temperature, settings.logit_chunk_tokens, settings.gradient_checkpointing)
         self._engine, *_ = deepspeed.initialize(model=policy, model_parameters=policy.parameters(), config=deepspeed_config(recipe))
         self._norm = float("nan")

@@ -17,15 +17,14 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from rollout.honesty import moments, rehearse
 from rollout.types import Completion, Request
-from rollout.weights import Packed, check_names, checkpoint_names, digests
+from rollout.weights import DTYPES, Packed, check_names, checkpoint_names, digests
 
 
 class ReferenceEngine:
     """An `Engine` (rollout/engine.py) over transformers. Arguments as for VllmEngine."""
 
     def __init__(self, checkpoint: Path, dtype: str, device: str, stop_ids: Sequence[int]):
-        torch_dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
-        self._model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch_dtype, trust_remote_code=False).to(device).eval()
+                self._model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=DTYPES[dtype], trust_remote_code=False).to(device).eval()
         self._device = device
         self._stop_ids = torch.tensor(list(stop_ids), device=device)
         self._names = checkpoint_names(checkpoint)

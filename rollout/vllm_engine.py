@@ -19,7 +19,7 @@ import torch
 
 from rollout.honesty import moments, rehearse
 from rollout.types import Completion, Request
-from rollout.weights import Packed, check_names, checkpoint_names, digests
+from rollout.weights import DTYPES, Packed, check_names, checkpoint_names, digests
 
 
 def engine_environment(threads: int, device: str) -> dict[str, str]:
@@ -48,7 +48,7 @@ class VllmEngine:
         settings: dict[str, Any] = dict(
             model=str(checkpoint),
             skip_tokenizer_init=True,
-            dtype={"fp32": "float32", "bf16": "bfloat16"}[dtype],
+            dtype=DTYPES[dtype],
             max_model_len=max_model_len,
             max_logprobs=-1,  # a rehearsal asks for whole distributions
             logprobs_mode="processed_logprobs",  # of the distribution sampled from, temperature included

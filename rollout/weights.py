@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # a recipe's model.dtype
+
 
 @dataclass(frozen=True)
 class Packed:
