@@ -178,8 +178,9 @@ def score(groups: Sequence[Group], *, checkpoint: str, step: int, source: str, s
     cut_S = np.array([rollout.completion.cut for rollout in rollouts])
     silent_S = np.array([rollout.verdict is not None and rollout.verdict.extracted is None for rollout in rollouts]) & wrong_S
     stated_S = right_S | np.array([rollout.stated is not None and rollout.stated.status == "right" for rollout in rollouts])
-    reasons = sorted({rollout.verdict.reason for rollout, silent in zip(rollouts, silent_S, strict=True) if silent and rollout.verdict})
-    why_S = np.array([rollout.verdict.reason if rollout.verdict else "" for rollout in rollouts])
+    why_S = np.array(
+        ["unfinished" if cut else rollout.verdict.reason if rollout.verdict else "" for rollout, cut in zip(rollouts, cut_S, strict=True)]
+    )
     right_N, tokens_N = _problem_means(right_S, starts_N), _problem_means(tokens_S, starts_N)
 
     accuracy, tokens = share_interval(right_N), interval(tokens_N)
@@ -215,7 +216,9 @@ def score(groups: Sequence[Group], *, checkpoint: str, step: int, source: str, s
         },
         "truncated": float(_problem_means(cut_S, starts_N).mean()),
         "no_answer": float(_problem_means(silent_S, starts_N).mean()),
-        "no_answer_by": {reason: float(_problem_means(silent_S & (why_S == reason), starts_N).mean()) for reason in reasons},
+        "no_answer_by": {
+            reason: float(_problem_means(silent_S & (why_S == reason), starts_N).mean()) for reason in sorted(set(why_S[silent_S].tolist()))
+        },
         "not_judged": float(_problem_means(~right_S & ~wrong_S, starts_N).mean()),
         "stated": share_interval(_problem_means(stated_S, starts_N))._asdict() if settings.get("lenient") else None,
         "by_level": _by_level(groups),

@@ -24,7 +24,7 @@ class ReferenceEngine:
     """An `Engine` (rollout/engine.py) over transformers. Arguments as for VllmEngine."""
 
     def __init__(self, checkpoint: Path, dtype: str, device: str, stop_ids: Sequence[int]):
-                self._model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=DTYPES[dtype], trust_remote_code=False).to(device).eval()
+        self._model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=DTYPES[dtype], trust_remote_code=False).to(device).eval()
         self._device = device
         self._stop_ids = torch.tensor(list(stop_ids), device=device)
         self._names = checkpoint_names(checkpoint)
