@@ -25,6 +25,7 @@ from evaluation.scores import (
     standard_errors,
     wilson,
 )
+from evaluation.words import warnings
 from rewards.verdict import Verdict
 from rollout.records import SCHEMA, rows
 from rollout.types import Completion, Group, Problem, Request, Rollout
@@ -285,3 +286,12 @@ def test_rows_keep_every_sample_whole_with_the_documented_columns() -> None:
     assert (first["step"], first["problem_id"], first["tokens"], first["think_tokens"], first["version"]) == (12, "a", 4, 2, 3)
     assert first["ids"] == [0, 1, 2, 3] and first["verdict"] == "right"
     assert (second["verdict"], second["reason"], second["version"]) == ("not_judged", "never judged", None)
+
+
+def test_of_the_samples_that_ended_never_more_than_all_lack_a_box() -> None:
+    groups = [make_group("a", [(5, "wrong"), (5, "cut"), (5, "cut"), (5, "cut")])]
+    for rollout in groups[0].rollouts:
+        rollout.verdict = Verdict("wrong", "no box")
+    result = evaluation(groups)
+    assert result["no_answer_by"] == {"no box": 0.25, "unfinished": 0.75}
+    assert any(line.startswith("100.0 % of the samples that ended hold no") for line in warnings(result)), warnings(result)
