@@ -34,6 +34,10 @@ KNOWN = (
     Marks("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),  # gpt-oss
     Marks("<|im_start|>think", "<|im_start|>answer"),  # s1
     Marks("Here is my thought process:", "Here is my response:"),  # Granite 3.2
+    Marks("Here's my thought process:", "Here's my response:"),  # Granite 3.2 writes both
+    Marks("<|channel>", "<channel|>"),  # Gemma 4
+    Marks("<mm:think>", "</mm:think>"),  # MiniMax-M3
+    Marks("<ifm|think>", "</ifm|think>"),  # K2
 )
 _STRIPPED = (("think\n", "\nanswer\n"), ("analysis", "assistantfinal"))  # s1 and gpt-oss at a text's start, without their special tokens
 

@@ -25,6 +25,7 @@ from rollout.types import Completion, Problem
 
 _TRAPS = "1,000 = 2\n\n\n  \tÀ e\u0301 \\boxed{-3.14}."  # what tokenizers merge and normalise differently
 _PLACE = "\ue000{}\ue001"  # stands for a turn's text while the template is filled in
+_QUESTION = "What is 3 + 4?"
 _ANSWER = "The answer is 7"
 _WINDOW = 64  # tokens from a response's end in which a closing mark is looked for first
 
@@ -144,12 +145,16 @@ def load_template(checkpoint: Path | str, data: Data | None = None, date: str | 
         raise TemplateError(str(error)) from error
     if not tokenizer.chat_template:
         raise TemplateError(f"{checkpoint}: the tokenizer has no chat template; add chat_template.jinja to the checkpoint")
-    asked = [{"role": "user", "content": "1"}]
+    asked = [{"role": "user", "content": _QUESTION}]
     try:
         prompt = _render(tokenizer, asked, data.template, date)
     except Exception as error:  # templates raise what they like, through jinja
         said = " ".join(f"{error}".split())
         raise TemplateError(f"{checkpoint}: the chat template cannot be filled in with data.template {data.template} ({said})") from error
+    if _QUESTION not in prompt:
+        raise TemplateError(
+            f"{checkpoint}: the chat template leaves the user's text out (one for messages in parts, perhaps); use one for messages of plain text"
+        )
     ids = tokenizer.encode(prompt, add_special_tokens=False)
     if tokenizer.bos_token_id is not None and ids[:2] == [tokenizer.bos_token_id] * 2:
         raise TemplateError(f"{checkpoint}: the chat template writes the beginning-of-sequence token twice at the start; remove one")

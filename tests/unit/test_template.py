@@ -202,3 +202,11 @@ def test_what_a_problems_text_holds_stays_text(text: str, tiny_checkpoint: Path,
         token for token in template.prompt_ids(Problem("p", "1", "1")) if token in special
     ]
     assert text in template.tokenizer.decode(list(ids))
+
+
+def test_a_template_that_leaves_the_question_out_is_refused(tiny_checkpoint: Path, tmp_path: Path):
+    folder = byte_level(tmp_path / "parts", tiny_checkpoint, "PreTrainedTokenizerFast", "qwen3")
+    parts = "{% for turn in messages %}{% for part in turn.content %}{{ part.text }}{% endfor %}<|end|>{% endfor %}"
+    (folder / "chat_template.jinja").write_text(parts)
+    with pytest.raises(TemplateError, match="leaves the user's text out"):
+        load_template(folder)
