@@ -64,9 +64,19 @@ class Template:
         return [*system, {"role": "user", "content": problem.text + (f"\n\n{self.instruction}" if self.instruction else "")}]
 
     def prompt_ids(self, problem: Problem) -> tuple[int, ...]:
-        """Token ids of the problem's messages, with the generation prompt."""
+        """Token ids of the problem's messages, with the generation prompt.
+
+        Raises:
+            TemplateError: the template refuses these messages; some take no system turn.
+        """
         messages = self.messages(problem)
-        text = _render(self.tokenizer, messages, self.arguments, self.date)
+        try:
+            text = _render(self.tokenizer, messages, self.arguments, self.date)
+        except Exception as error:  # templates raise what they like, through jinja
+            turns, said = " and ".join(message["role"] for message in messages), " ".join(f"{error}".split())
+            raise TemplateError(
+                f"problem {problem.id}: the chat template refuses its turns, {turns} ({said}); leave out what it does not take"
+            ) from error
         if not any(self._added.search(message["content"]) for message in messages):
             return tuple(self.tokenizer.encode(text, add_special_tokens=False))
         return tuple(self._with_plain_turns(messages))  # it writes what looks like the model's own tokens

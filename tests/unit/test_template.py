@@ -210,3 +210,15 @@ def test_a_template_that_leaves_the_question_out_is_refused(tiny_checkpoint: Pat
     (folder / "chat_template.jinja").write_text(parts)
     with pytest.raises(TemplateError, match="leaves the user's text out"):
         load_template(folder)
+
+
+def test_a_template_that_takes_no_system_turn_names_the_problem(tiny_checkpoint: Path, tmp_path: Path):
+    folder = byte_level(tmp_path / "strict", tiny_checkpoint, "PreTrainedTokenizerFast", "qwen3")
+    file = folder / "chat_template.jinja"
+    file.write_text("{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + file.read_text())
+    template = load_template(folder)
+    assert template.prompt_ids(Problem("p", "1", "1"))
+    with pytest.raises(
+        TemplateError, match=r"problem p7: the chat template refuses its turns, system and user \(System role not supported\)"
+    ):
+        template.prompt_ids(Problem("p7", "1", "1", system="Be brief."))
