@@ -29,7 +29,7 @@ from launch.machine import nvidia_smi, this_machine
 State = Literal["ok", "warn", "fail"]
 
 _GIB = 2**30
-_REINSTALL = "rm .venv/.installed && make install"
+_REINSTALL = "touch pyproject.toml && make install"  # the build that was chosen stays
 _OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}  # by CUDA's major version; within one, an older driver serves a newer minor version
 _RAY_ANSWERS = """
 from launch.ray_start import start_ray, stop_ray

@@ -59,7 +59,7 @@ def nvidia_smi(query: str) -> str:
         return ""
     try:
         command = [found, query, "--format=csv,noheader,nounits"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout  # its exit code also tells of other GPUs
     except (subprocess.SubprocessError, OSError):
         return ""
 

@@ -15,7 +15,7 @@ from recipes.loader import load
 
 ROOT = Path(__file__).parents[2]
 SMI = """#!/bin/sh
-case "$*" in *index*) echo "0, GPU-aaaa-bbbb, 24564";; *) exit 9;; esac
+case "$*" in *index*) echo "0, GPU-aaaa-bbbb, 24564"; echo "Unable to determine the device handle for GPU1"; exit 14;; *) exit 9;; esac
 """
 
 
