@@ -42,7 +42,7 @@ from launch.memory import (
 from launch.plan_data import plan_data
 from recipes.loader import on_device
 from recipes.schema import DataSet, FunctionTerm, Recipe
-from rewards.functions import sample, scores
+from rewards.functions import load_function, sample, scores
 
 _ASSUMED_GPU = 80 * GB  # of a machine without a GPU, so that a plan made there still says what a recipe would take
 _BUILDS = {"cpu": "CPU", "cuda": "CUDA"}
@@ -142,7 +142,7 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
         _length_blockers(result),
         _engine_blockers(result),
         data.blockers,
-        _package_blockers(result),
+        _package_blockers(result, data.columns),
         _resource_blockers(result),
     )
     blockers = [*missing, *chain.from_iterable(checks)]
@@ -250,12 +250,15 @@ def _length_blockers(plan: Plan) -> Iterator[str]:
             )
 
 
-def _package_blockers(plan: Plan) -> Iterator[str]:
+def _package_blockers(plan: Plan, columns: dict[str, Any] | None) -> Iterator[str]:
     recipe = plan.recipe
     for term in recipe.reward:
-        if isinstance(term, FunctionTerm):
+        if isinstance(term, FunctionTerm) and "rl" in recipe.stages:
             try:
-                scores(term, sample(limit=recipe.budget.limit, steps=recipe.train.steps))
+                if columns is None:  # it may ask for a column of rows that only the run will see
+                    load_function(term.name)
+                else:
+                    scores(term, sample(columns, limit=recipe.budget.limit, steps=recipe.train.steps))
             except ValueError as error:
                 yield f"reward: {error}"
     if recipe.wandb is not None and importlib.util.find_spec("wandb") is None:

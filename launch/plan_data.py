@@ -10,8 +10,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from recipes.schema import DataSet, Recipe
+from recipes.schema import DataSet, FunctionTerm, Recipe
+from rewards.functions import columns
 from rewards.rows import DataError, hub_parts, local_bytes
 from rollout import tiny_task
 from rollout.sources import audited, normalised, overlaps, problems_of
@@ -24,11 +26,16 @@ _OTHER_FORM = re.compile(r"Answer: ?\$?\\?\$?Answer|[\"'`]?Answer:[\"'`]|####|<a
 
 @dataclass
 class DataPlan:
-    """Lines on the data: what was recognised, what stands in the way, and what will hardly be meant."""
+    """Lines on the data: what was recognised, what stands in the way, and what will hardly be meant.
+
+    Attributes:
+        columns: what a reward function is told of the first training problem; None where the rows are known to the run only.
+    """
 
     said: list[str] = field(default_factory=list)
     blockers: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    columns: dict[str, Any] | None = None
 
 
 def plan_data(recipe: Recipe, trains: bool, evaluates: bool) -> DataPlan:
@@ -39,6 +46,11 @@ def plan_data(recipe: Recipe, trains: bool, evaluates: bool) -> DataPlan:
     _tiny_blockers(recipe, evaluates, found)
     read = {(key, index): _problems(key, one, recipe, found) for index, (key, one) in enumerate(training + held_out)}
     trained = [problem for (key, _), problems in read.items() if key == "data.train" for problem in problems]
+    if trained:
+        first = trained[0]
+        found.columns = columns(first.columns, problem=first.text, answer=first.answer, level=first.level)
+    elif all(one.source == "tiny" for _, one in training):
+        found.columns = {}
     for index, (_, one) in enumerate(held_out, len(training)):
         problems = read["eval.data", index]
         if rows := overlaps(trained, problems):
@@ -91,7 +103,7 @@ def _problems(key: str, one: DataSet, recipe: Recipe, found: DataPlan) -> list[P
                 f"{one.source}: more than {_MOST_BYTES >> 20} MiB, so it is read and checked by the run, before engines start"
             )
             return []
-        problems, said = problems_of(one)
+        problems, said = problems_of(one, columns=key == "data.train" and any(isinstance(term, FunctionTerm) for term in recipe.reward))
     except DataError as error:
         found.blockers.append(f"{key}: {error}")
         return []

@@ -467,3 +467,20 @@ def test_problems_that_are_all_too_long_are_refused_by_plan_where_the_tokenizer_
 def test_problems_that_ask_for_another_form_of_answer_are_told(tmp_path: Path):
     rows = [{"problem": "Solve it. The last line must be of the form Answer: $Answer\n\n1 + 1?", "answer": "2"}]
     assert sum("ask for another form of answer" in line for line in data_lines(tmp_path, rows, rows).warnings) == 2
+
+
+def test_a_function_that_asks_for_a_column_of_the_data_is_tried_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "plan_columns.py").write_text("def near(completions, distance, **_): return [min(1.0, d / 9) for d in distance]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    reward = "reward=[{kind: verdict}, {kind: function, name: 'plan_columns:near', gate: right}]"
+    (tmp_path / "with.jsonl").write_text(json.dumps({"problem": "1+1?", "answer": "2", "distance": 3}))
+    (tmp_path / "without.jsonl").write_text(json.dumps({"problem": "1+1?", "answer": "2"}))
+
+    def refused(*words: str) -> list[str]:
+        return [
+            line for line in blockers(LAPTOP, "dler", "tiny", reward, "model.path=someone/something", *words) if line.startswith("reward")
+        ]
+
+    for rows, eval_too in (("with.jsonl", "stages=[rl]"), ("hub:owner/name", "stages=[rl]"), ("without.jsonl", "stages=[eval]")):
+        assert refused(f"data.train={rows}", eval_too) == []
+    assert "missing a required argument: 'distance'" in refused("data.train=without.jsonl", "stages=[rl]")[0]
