@@ -24,7 +24,7 @@ from packaging.requirements import Requirement
 from rich.markup import escape
 from rich.table import Table
 
-from launch.machine import nvidia_smi, this_machine
+from launch.machine import nvidia_smi, ray_folder, this_machine
 
 State = Literal["ok", "warn", "fail"]
 
@@ -74,7 +74,7 @@ def diagnose(deep: bool = False, runs: Path = Path("runs")) -> list[Check]:
         cores(machine.cores),
         memory(machine.memory),
         disk("disk of runs", runs, least=2, enough=10),
-        disk("disk of Ray's session files", Path("/tmp"), least=1, enough=2),
+        disk("disk of Ray's session files", ray_folder()[1], least=1, enough=2),
         shared_memory(),
         compiler(gpus, shutil.which("c++") or shutil.which("g++"), Path(sysconfig.get_path("include")) / "Python.h"),
         hub(os.environ),
@@ -82,7 +82,7 @@ def diagnose(deep: bool = False, runs: Path = Path("runs")) -> list[Check]:
         probe("DeepSpeed", "import deepspeed", timeout_s=120, done="imports", remedy=_REINSTALL),
     ]
     if deep:
-        ray = "end other Ray programs of yours (`ray stop`), make room in /tmp and /dev/shm, or wait until the machine is less busy"
+        ray = f"end other Ray programs of yours (`ray stop`), make room in {ray_folder()[1]} and /dev/shm, or wait until the machine is less busy"
         checks.append(probe("vLLM", "import vllm; vllm.LLM", timeout_s=180, done="imports", remedy=_REINSTALL))
         checks.append(probe("Ray", _RAY_ANSWERS, timeout_s=240, done="starts on loopback and answers", remedy=ray))
     return checks

@@ -7,9 +7,12 @@ one (MIG) counts as one GPU of its whole memory.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +21,9 @@ from typing import Literal
 Build = Literal["cpu", "cuda", "none", "unknown"]
 
 _SMI = ("nvidia-smi", "/usr/bin/nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi")
+# Files of a control group: limit of memory, what is used of it, file pages among that by their name in memory.stat, time on cores.
+_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+_V2 = ("memory.max", "memory.current", "inactive_file", ("cpu.max",))
 
 
 @dataclass(frozen=True)
@@ -25,8 +31,8 @@ class Machine:
     """A machine as a plan sees it.
 
     Attributes:
-        cores: cores this process may use.
-        memory: bytes free for new processes, container limits included.
+        cores: cores this process may use, container limits included.
+        memory: bytes free for new processes, container limits included; half of them where a GPU has no memory of its own.
         gpus: memory of each visible GPU, bytes.
         build: of vLLM that is installed; `unknown` for a machine that one only thinks of.
     """
@@ -39,10 +45,11 @@ class Machine:
 
 def this_machine() -> Machine:
     """The machine this runs on."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    memory = _free_memory()
-    table = nvidia_smi("--query-gpu=index,uuid,memory.total")
-    return Machine(cores, memory, visible_gpus(table, os.environ.get("CUDA_VISIBLE_DEVICES"), memory), _build())
+    cores, memory = free_of(Path("/"))
+    table, visible = nvidia_smi("--query-gpu=index,uuid,memory.total"), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if 0 in visible_gpus(table, visible, 0):
+        memory //= 2
+    return Machine(cores, memory, visible_gpus(table, visible, memory), _build())
 
 
 def device_of(wanted: str, machine: Machine) -> str:
@@ -59,7 +66,9 @@ def nvidia_smi(query: str) -> str:
         return ""
     try:
         command = [found, query, "--format=csv,noheader,nounits"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout  # its exit code also tells of other GPUs
+        return subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=30
+        ).stdout  # its exit code also tells of other GPUs
     except (subprocess.SubprocessError, OSError):
         return ""
 
@@ -69,7 +78,8 @@ def visible_gpus(table: str, visible: str | None, shared_memory: int) -> tuple[i
 
     Args:
         table: `index, uuid, memory in MiB` lines, as nvidia-smi writes them.
-        visible: CUDA_VISIBLE_DEVICES, None if it is not set. As CUDA reads it: numbers or beginnings of uuids, up to the first that is neither.
+        visible: CUDA_VISIBLE_DEVICES, None if it is not set. As CUDA reads it: numbers, or beginnings of uuids, or slices (of which a process
+            sees one), up to the first that names nothing; a GPU named twice makes all of them invisible.
         shared_memory: of a GPU that has no memory of its own, bytes.
     """
     gpus = []
@@ -79,15 +89,24 @@ def visible_gpus(table: str, visible: str | None, shared_memory: int) -> tuple[i
             gpus.append((index, uuid, int(memory) << 20 if memory.isdigit() else shared_memory))
     if visible is None:
         return tuple(memory for *_, memory in gpus)
-    shown: list[int] = []
-    for word in filter(None, (part.strip() for part in visible.split(","))):
-        named = [memory for index, uuid, memory in gpus if word == index or (word.startswith("GPU-") and uuid.startswith(word))]
-        if word.startswith("MIG-"):
-            named = [memory for *_, memory in gpus]
-        if not named:
+    kind = next((kind for kind in ("GPU-", "MIG-") if visible.startswith(kind)), "")
+    shown: dict[str, int] = {}  # by index or uuid
+    for word in map(str.strip, visible.split(",")):
+        number = re.match(r"\+?(\d+)", word)
+        if not word.startswith(kind):
             break
-        shown.append(named[0])
-    return tuple(shown)
+        if kind == "MIG-":
+            named = [(word, memory) for *_, memory in gpus[:1]]
+        elif kind:
+            named = [(uuid, memory) for _, uuid, memory in gpus if uuid.startswith(word)]
+        else:
+            named = [(index, memory) for index, _, memory in gpus if number and int(index) == int(number[1])]
+        if len(named) != 1:
+            break
+        if named[0][0] in shown:
+            return ()
+        shown |= named
+    return tuple(shown.values())[: 1 if kind == "MIG-" else None]
 
 
 def _build() -> Build:
@@ -100,16 +119,49 @@ def _build() -> Build:
     return "none"
 
 
-def _free_memory() -> int:
+def free_of(root: Path) -> tuple[int, int]:
+    """Cores this process may use, and bytes that are free for it: the machine's, and no more than a container or a job scheduler allows.
+
+    Limits are those of the process's control group and of all above it. File pages that the kernel can drop at once count as free.
+
+    Args:
+        root: of the file system, "/".
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        free = int(lines["MemAvailable"].split()[0]) * 1024
+        meminfo = _table(root / "proc/meminfo")
     except OSError:  # not Linux: all there is
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and used.exists() and (bound := limit.read_text().strip()) != "max":
-        return min(free, max(0, int(bound) - int(used.read_text())))
-    return free
+        return cores, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = meminfo["MemAvailable:"] * 1024
+    for folder, (limit, used, files, quota) in _control_groups(root):
+        with contextlib.suppress(OSError, ValueError, KeyError):  # not there, or "max": no limit here
+            taken = int((folder / used).read_text()) - _table(folder / "memory.stat")[files]
+            free = min(free, max(0, int((folder / limit).read_text()) - taken))
+        with contextlib.suppress(OSError, ValueError):
+            microseconds, period = (int(word) for name in quota for word in (folder / name).read_text().split())
+            if microseconds > 0:
+                cores = min(cores, max(1, round(microseconds / period)))
+    return cores, free
+
+
+def _control_groups(root: Path) -> Iterator[tuple[Path, tuple[str, str, str, tuple[str, ...]]]]:
+    """The process's own control group and all above it, with the names of their files; both versions of the kernel's interface."""
+    with contextlib.suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            top = root / "sys/fs/cgroup" / controllers
+            own = top / path.strip("/")
+            yield from ((folder, _V1 if controllers else _V2) for folder in (own, *own.parents) if folder.is_relative_to(top))
+
+
+def _table(file: Path) -> dict[str, int]:
+    return {words[0]: int(words[1]) for words in map(str.split, file.read_text().splitlines()) if len(words) > 1 and words[1].isdigit()}
+
+
+def ray_folder() -> tuple[str, Path]:
+    """Where Ray keeps its session, sockets included, and the variable that says so ("" where none does)."""
+    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), "")
+    return variable, Path(os.environ.get(variable, "/tmp"))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import ray
 from ray._private import parameter, ray_constants
 from ray._private import worker as ray_worker
 
+from launch.machine import ray_folder, this_machine
 from launch.memory import object_store_bytes
 
 _ATTEMPTS = 3
@@ -64,9 +65,7 @@ def start_ray(num_cpus: int, num_gpus: int, push: int = 0) -> None:
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level="error",
-                object_store_memory=max(
-                    object_store_bytes(psutil.virtual_memory().available, push), ray_constants.OBJECT_STORE_MINIMUM_MEMORY_BYTES
-                ),
+                object_store_memory=max(object_store_bytes(this_machine().memory, push), ray_constants.OBJECT_STORE_MINIMUM_MEMORY_BYTES),
             )
             break
         except Exception as error:  # Ray raises plain Exception, ValueError, OSError, ConnectionError
@@ -74,8 +73,8 @@ def start_ray(num_cpus: int, num_gpus: int, push: int = 0) -> None:
             _end_children(keep=before)
             if attempt == _ATTEMPTS:
                 raise RayStartError(
-                    f"Ray did not start ({error}). Check free memory, free space in /tmp and /dev/shm, and the machine's load "
-                    f"({os.getloadavg()[0]:.0f} on {os.cpu_count()} cores); Ray's own logs are in /tmp/ray/session_latest/logs. "
+                    f"Ray did not start ({error}). Check free memory, free space in {ray_folder()[1]} and /dev/shm, and the machine's load "
+                    f"({os.getloadavg()[0]:.0f} on {os.cpu_count()} cores); Ray's own logs are in {ray_folder()[1]}/ray/session_latest/logs. "
                     "`laconic doctor --deep` tests it alone."
                 ) from error
     if threading.current_thread() is threading.main_thread():
@@ -88,8 +87,7 @@ def start_ray(num_cpus: int, num_gpus: int, push: int = 0) -> None:
 
 def _refuse_long_folder() -> None:
     """Ray's sockets lie in its temporary folder, and the name of a socket has room for 107 bytes."""
-    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), "")
-    folder = os.environ.get(variable, "/tmp")
+    variable, folder = ray_folder()
     longest = len(os.fsencode(f"{folder}/ray/session_2026-01-01_00-00-00_000000_{2**22}/sockets/plasma_store"))
     if longest > _SOCKET_BYTES:
         raise RayStartError(

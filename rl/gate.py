@@ -64,7 +64,7 @@ def check_gaps(rows: Sequence[Row], moments: Mapping[str, np.ndarray], tolerance
                 f"engines and learner give sampled tokens other logprobs: {name} {metrics[name]:.2g} nats, publish.tolerance {tolerance:g}. "
                 "They differ in weights, temperature or precision; bf16 needs a tolerance of about 0.05"
             )
-    mean, z = surprise(logp_N, entropy_N, variance_N)
-    if words := dishonest(mean, z, len(logp_N), tolerance):
+    if words := dishonest(logp_N, entropy_N, variance_N, tolerance):
         raise GateError(words)
+    mean, z = surprise(logp_N, entropy_N, variance_N)
     return metrics | {"gate/surprise": mean, "gate/surprise_z": z}

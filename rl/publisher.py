@@ -31,12 +31,14 @@ class Publisher:
     def __init__(self, pool: EnginePool, settings: Publish, probe: Sequence[Sequence[int]]):
         self._pool, self._settings, self._probe = pool, settings, probe
         self._checked = False
+        self._last: dict[str, int] = {}
 
     def push(self, learner: Learner, version: int) -> dict[str, float | None]:
         """Load the learner's weights into every engine as policy version `version`.
 
         Returns:
-            `seconds/publish`, and `publish/check` (mean |gap| in nats) on pushes that checked.
+            `seconds/publish`, `publish/changed` (share of tensors that are other bytes than the last push's, 1 for the first), and
+            `publish/check` (mean |gap| in nats) on pushes that checked.
 
         Raises:
             PublishError: an engine confirms other bytes, or gives other logprobs than the learner.
@@ -48,7 +50,9 @@ class Publisher:
             wrong = sorted(name for name in digests.keys() | confirmed.keys() if digests.get(name) != confirmed.get(name))
             if wrong:
                 raise PublishError(f"engine {engine} holds other bytes than version {version} of {wrong[0]} ({len(wrong)} tensors differ)")
-        metrics: dict[str, float | None] = {}
+        changed = sum(self._last.get(name) != digest for name, digest in digests.items())
+        metrics: dict[str, float | None] = {"publish/changed": changed / len(digests)}
+        self._last = digests
         if not self._checked or version % self._settings.check_every == 0:
             metrics["publish/check"] = self._check(learner, version)
         metrics["seconds/publish"] = time.monotonic() - start

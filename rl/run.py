@@ -306,14 +306,15 @@ def pick_samples(groups: Sequence[Group], count: int) -> list[Group]:
 
 def no_effect(metrics: Sequence[Mapping[str, Any]]) -> str:
     """Why the recorded steps taught nothing, "" if they taught something or no step was recorded."""
-    if not metrics:
-        return ""
-    if not any(row.get("groups/trained", 1) for row in metrics):
-        return f"in none of {len(metrics)} steps a group was left to train on"
-    if not any(row.get("advantage/max", 1) for row in metrics):
-        return f"in none of {len(metrics)} steps an advantage was other than 0: all rollouts of every prompt earned the same"
-    if not any(row.get("grad_norm", 1) and row.get("lr", 1) for row in metrics):
-        return f"in none of {len(metrics)} steps the weights moved: the gradient or the learning rate was always 0"
+    taught = list(metrics)
+    for key, words in (
+        ("groups/trained", "a group was left to train on"),
+        ("advantage/max", "an advantage was other than 0: all rollouts of every prompt earned the same"),
+        ("publish/changed", "the weights moved: gradient or learning rate were 0 or too small to show, or every update was left out"),
+    ):
+        taught = [row for row in taught if row.get(key, 1)]
+        if metrics and not taught:
+            return f"in none of {len(metrics)} steps {words}"
     return ""
 
 

@@ -4,6 +4,8 @@ Claim: for an honest sampler the surprise of a token, -logp, has the entropy of 
 sum of surprise minus entropy over all tokens is a martingale of mean 0 whose variance is the sum of the variances of logp, and their ratio
 is a standard score. Engines whose logprobs are right and whose choices are not (a broken speculation, say) fail by hundreds of them.
 The variance is the distribution's own, not the sample's: where a model is nearly sure, the rare token that makes the variance seldom comes.
+When it does come, few such tokens are no normal distribution; so what is judged is Freedman's bound (Ann. Probab. 3, 1975), which holds
+for any number of tokens and any distribution once each token's excess is cut at some nats: P(S >= s) <= exp(-s^2 / 2 (V + cut s / 3)).
 An engine is asked at its start to sample a small batch and to score it itself (`rehearse`, `check_rehearsal`): an evaluation, where no learner
 stands beside it, is protected as well.
 Simplification: the full distribution at one temperature. Truncated sampling (top_p, top_k) draws from another one and is not asked.
@@ -19,9 +21,9 @@ import numpy as np
 from rollout.types import Problem, Request
 
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.05}  # mean gap, nats, between two ways of computing a logprob in that precision
-LARGEST_Z = 6.0  # an honest sampler exceeds it once in 10^8 looks
-_CONTEXT, _SAMPLED, _ENTRIES = 16, 32, 8_000_000  # of a rehearsal: tokens of a prompt, tokens behind it, logprobs of both in all
-_FEWEST = 100  # tokens; fewer are no normal distribution
+LARGEST_Z = 6.0  # an honest sampler exceeds it once in 10^7 looks
+_CUT = 5.0  # nats that one token may add to the sum that is judged
+_CONTEXT, _SAMPLED, _ENTRIES = 8, 32, 12_500_000  # of a rehearsal: tokens of a prompt, tokens behind it, logprobs of both in all
 _FLOOR = 0.1  # of the tolerance on logprobs: a mean so small is their noise, however many tokens show it
 
 
@@ -40,17 +42,20 @@ def surprise(logp_N: np.ndarray, entropy_N: np.ndarray, variance_N: np.ndarray) 
     return mean, float(excess_N.sum() / spread)
 
 
-def dishonest(mean: float, z: float, tokens: int, tolerance: float) -> str:
-    """What is wrong with a sampler of such `surprise`, as a sentence; "" if nothing is.
+def dishonest(logp_N: np.ndarray, entropy_N: np.ndarray, variance_N: np.ndarray, tolerance: float) -> str:
+    """What is wrong with a sampler of these tokens (see `surprise`), as a sentence; "" if nothing is.
 
     Args:
         tolerance: of logprobs, nats.
     """
-    if tokens < _FEWEST or (abs(z) <= LARGEST_Z and np.isfinite(mean)) or abs(mean) <= _FLOOR * tolerance:
+    mean, z = surprise(logp_N, entropy_N, variance_N)
+    excess = np.minimum(np.sign(mean) * (-logp_N.astype(np.float64) - entropy_N), _CUT).sum()
+    bound = np.sqrt(np.maximum(variance_N, 0.0).sum(dtype=np.float64) + _CUT * abs(excess) / 3)
+    if np.isfinite(mean) and (excess <= LARGEST_Z * bound or abs(mean) <= _FLOOR * tolerance):
         return ""
     return (
         f"the tokens were not drawn from the probabilities that belong to them: their surprise is {abs(mean):.2g} nats a token "
-        f"{'above' if mean > 0 else 'below'} the entropy (z {z:.0f}, {tokens} tokens). The engine samples from another distribution "
+        f"{'above' if mean > 0 else 'below'} the entropy (z {z:.0f}, {len(logp_N)} tokens). The engine samples from another distribution "
         "(speculation, another temperature, a truncation): look at engine.vllm"
     )
 
@@ -107,4 +112,4 @@ def check_rehearsal(samples: Sequence[tuple[list[int], np.ndarray, np.ndarray]],
             f"the logprobs it reports while sampling are not those it gives the same tokens afterwards: mean gap {gap:.2g} nats, "
             f"{tolerance:g} are allowed"
         )
-    return dishonest(*surprise(logp_N, entropy_N, variance_N), len(logp_N), tolerance)
+    return dishonest(logp_N, entropy_N, variance_N, tolerance)

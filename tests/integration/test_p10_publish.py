@@ -139,6 +139,9 @@ def test_p10_a_push_that_does_not_arrive_is_an_error_that_names_the_engine(pool:
     finally:
         become(pool, "")
     assert publisher.push(learner, version + 3)["publish/check"] < 1e-4
+    assert publisher.push(learner, version + 4)["publish/changed"] == 0
+    learner.move()
+    assert 0 < publisher.push(learner, version + 5)["publish/changed"] <= 1
 
 
 def test_p10_missing_and_extra_names_and_older_versions_are_errors(pool: EnginePool, learner: FixedLearner):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.machine import Machine, device_of, this_machine, visible_gpus
+from launch import machine
+from launch.machine import Machine, device_of, free_of, this_machine, visible_gpus
 from launch.plan import Plan, plan
 from recipes.loader import load
 
@@ -33,7 +34,25 @@ TABLE = "0, GPU-aaa1, 81559\n1, GPU-bbb2, 24564\n"
 
 @pytest.mark.parametrize(
     ("visible", "shown"),
-    [(None, [81559, 24564]), ("", []), ("-1", []), ("1", [24564]), ("1,-1,0", [24564]), ("GPU-bb", [24564]), ("NoDevFiles", [])],
+    [
+        (None, [81559, 24564]),
+        ("", []),
+        ("-1", []),
+        ("1", [24564]),
+        ("1,-1,0", [24564]),
+        ("GPU-bb", [24564]),
+        ("NoDevFiles", []),
+        ("0,0", []),
+        ("GPU-bb,GPU-bb", []),
+        ("GPU-", []),
+        ("GPU-bb,0", [24564]),
+        ("0,GPU-bb", [81559]),
+        ("0,,1", [81559]),
+        (" 1, 0", [24564, 81559]),
+        ("01", [24564]),
+        ("1gpu,0", [24564, 81559]),
+        ("MIG-1,MIG-2", [81559]),
+    ],
 )
 def test_the_gpus_that_cuda_will_show_are_counted(visible: str | None, shown: list[int]):
     assert visible_gpus(TABLE, visible, 0) == tuple(memory << 20 for memory in shown)
@@ -41,6 +60,46 @@ def test_the_gpus_that_cuda_will_show_are_counted(visible: str | None, shown: li
 
 def test_a_gpu_without_memory_of_its_own_has_the_machines():
     assert visible_gpus("0, GPU-x, [N/A]\n", None, 7) == (7,) and visible_gpus("No devices were found\n", None, 7) == ()
+
+
+def invented(root: Path, files: dict[str, str]) -> Path:
+    for name, text in ({"proc/meminfo": "MemTotal: 9999 kB\nMemAvailable: 4000 kB\n"} | files).items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+STAT = "anon 1\ninactive_file 300000\ntotal_inactive_file 300000\n"
+V2 = {"memory.max": "1000000\n", "memory.current": "900000\n", "memory.stat": STAT, "cpu.max": "100000 100000\n"}
+V1 = {"memory.limit_in_bytes": "1000000", "memory.usage_in_bytes": "900000", "memory.stat": STAT}
+QUOTA = {"cpu.cfs_quota_us": "50000", "cpu.cfs_period_us": "100000"}
+NO_QUOTA = {"cpu.cfs_quota_us": "-1", "cpu.cfs_period_us": "100000"}
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "groups", "cores", "memory"),
+    [
+        ("0::/\n", {}, None, 4_096_000),  # no limits
+        ("0::/\n", {"": V2}, 1, 400_000),  # a container: its own group is the root; pages of files can be dropped
+        ("0::/user/job/step\n", {"user/job": V2, "user/job/step": {"memory.max": "max", "cpu.max": "max 100000"}}, 1, 400_000),
+        ("0::/kubepods/gone\n", {"": V2}, 1, 400_000),  # the host's path, of which the container sees the last folder only
+        ("4:memory:/slurm/job\n5:cpu,cpuacct:/slurm\n", {"memory/slurm": V1, "cpu,cpuacct/slurm": QUOTA}, 1, 400_000),
+        ("4:memory:/a\n1:cpu:/\n", {"memory": V1 | {"memory.limit_in_bytes": "9223372036854771712"}, "cpu": NO_QUOTA}, None, 4_096_000),
+    ],
+)
+def test_limits_of_a_container_or_a_scheduler_count(
+    tmp_path: Path, cgroup: str, groups: dict[str, dict[str, str]], cores: int | None, memory: int
+):
+    files = {f"sys/fs/cgroup/{folder}/{name}": text for folder, named in groups.items() for name, text in named.items()}
+    found = free_of(invented(tmp_path, {"proc/self/cgroup": cgroup} | files))
+    assert found == (cores or len(os.sched_getaffinity(0)), memory)
+
+
+def test_a_gpu_that_shares_the_machines_memory_gets_half_of_it(one_gpu: None, monkeypatch: pytest.MonkeyPatch):
+    whole = this_machine()
+    monkeypatch.setattr(machine, "nvidia_smi", lambda query: "0, GPU-x, [N/A]\n")
+    half = this_machine()
+    assert half.gpus == (half.memory,) and half.memory == pytest.approx(whole.memory / 2, rel=0.1)
 
 
 def test_install_and_plan_see_the_same_gpu(one_gpu: None, monkeypatch: pytest.MonkeyPatch):
@@ -85,6 +144,6 @@ def test_extra_overrides_what_install_detects_and_is_remembered(tmp_path: Path, 
 
 
 def test_this_machine_has_cores_and_memory():
-    machine = this_machine()
-    assert machine.cores >= 1 and machine.memory > 0
+    found = this_machine()
+    assert found.cores >= 1 and found.memory > 0
     assert isinstance(plan(load("quickstart")), Plan)
