@@ -15,11 +15,13 @@ from rewards.rows import nested
 
 _MISSING = ABSENT | {"none", "...", "tbd", "todo", "unknown", "-", "--", "?", "[]", "{}"}
 _NO_GOLD = re.compile(
-    r"(?:(?:see|the|a|full|complete|formal) )*(?:proofs?|solution|explanation|figure|diagram|image)"
-    r"(?: (?:is )?(?:question|problem|only|omitted|required|needed|above|below|follows|missing|given|is left to the reader|not (?:found|required|available)))?"
+    r"(?:answer:? )?(?:(?:see|the|a|full|complete|formal) )*(?:proofs?|solution|explanation|figure|diagram|image)"
+    r"(?: (?:is )?(?:question|problem|only|omitted|required|needed|above|below|follows|missing|given|is left to the reader|not (?:found|required|available)|complete|done))?"
+    r"|(?:the )?proof (?:by|of|that|uses) .*|see (?:below|above|attached|text|explanation|proof)|as shown(?: (?:above|below))?|none (?:found|given|available)"
     r"|(?:(?:the|an?|final|correct) )*(?:answer |value |gold )?(?:is |was )?not (?:found|available|applicable|provided|specified|extracted|known)|notfound"
     r"|no (?:final |gold |correct |explicit )*answer(?: (?:found|available|provided|given|extracted))?|(?:answer |proof )?(?:omitted|missing|unavailable|unspecified)"
     r"|(?:it is |as |has been )?(?:proved|proven)|(?:to )?(?:prove|be proven|be proved)|q ?e ?d"
+    r"|answer|error|invalid|\\(?:blacksquare|square|qed)|[∎□■]|略|无|证明略?|见解析|无答案|нет ответа"
 )
 _SENTENCE = 12  # words without a formula: nobody's answer would equal them
 _MARKED = re.compile(r"####[ \t]*\S[^\n]*\s*\Z")

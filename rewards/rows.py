@@ -16,7 +16,8 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -166,7 +167,8 @@ def _is_data(path: Path) -> bool:
 
 
 def _of_split(source: str, files: list[Path], base: Path, split: str) -> list[Path]:
-    """The files of a folder that belong to a split, as the hub tells them apart: by a word of their path. All, where one split is all there is."""
+    """The files of a folder that belong to a split, as the hub tells them apart: by a word of their path, and those that name
+    none. All, where one split is all there is."""
     aliases = {word: name for name, words in _SPLITS.items() for word in words} | {split.lower(): split}
     named: dict[str, list[Path]] = {}
     for file in files:
@@ -174,7 +176,7 @@ def _of_split(source: str, files: list[Path], base: Path, split: str) -> list[Pa
         named.setdefault(next((aliases[word] for word in words if word in aliases), ""), []).append(file)
     wanted = named.get(aliases.get(split.lower(), split), [])
     if wanted or len(named) == 1:
-        return wanted or files
+        return sorted(wanted + named.get("", [])) if wanted else files
     raise DataError(
         f"{source}: no files of the split {split}, but of {', '.join(sorted(filter(None, named)))}; name one of its files or `split:` of the set"
     )
@@ -237,6 +239,7 @@ def _csv_rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, dict
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         line = 1 if reader.fieldnames is None else reader.line_num
+        _refuse_twice(f"{path}:{line}", reader.fieldnames or [])
         for row in reader:
             if None in row:
                 raise DataError(
@@ -248,9 +251,16 @@ def _csv_rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, dict
         raise DataError(f"{path}:{reader.line_num}: not CSV ({error}); quote fields that hold quotes, commas or line breaks") from error
 
 
+def _refuse_twice(place: str, names: Sequence[str]) -> None:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f"{place}: the column {twice[0]!r} is there twice; rename or remove one")
+
+
 def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows of JSON values one after another; a value that is a list, or an object that holds a table, is the file's only one."""
-    values = list(_json_values(path, text))
+    values = list(_json_values(path, text.replace("\r\n", "\n").replace("\r", "\n")))
+    if len({line for line, _ in values}) < len(values):  # several on a line
+        values = list(enumerate((value for _, value in values), 1))
     numbered = values
     if len(values) == 1 and not (isinstance(values[0][1], dict) and path.name.lower().removesuffix(".gz").endswith(("jsonl", "ndjson"))):
         held = _table(values[0][1])
@@ -264,7 +274,12 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _json_values(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    decoder, blank = json.JSONDecoder(), re.compile(r"\s*")
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(found := dict(pairs)) < len(pairs):
+            _refuse_twice(f"{path}:{line}", [name for name, _ in pairs])
+        return found
+
+    decoder, blank = json.JSONDecoder(object_pairs_hook=unique), re.compile(r"\s*")
     position, line, counted = 0, 1, 0
     while (position := blank.match(text, position).end()) < len(text):  # type: ignore[union-attr]
         line, counted = line + text.count("\n", counted, position), position
@@ -273,6 +288,8 @@ def _json_values(path: Path, text: str) -> Iterator[tuple[int, Any]]:
         except json.JSONDecodeError as error:
             where = line if text[position] == "{" else error.lineno  # of rows, the one that is broken, wherever that shows
             raise DataError(f"{path}:{where}: not JSON in UTF-8 ({error.msg}: column {error.colno}); correct the line") from error
+        except DataError:
+            raise
         except (ValueError, RecursionError) as error:  # an integer of thousands of digits, brackets nested as deep
             raise DataError(f"{path}:{line}: not JSON in UTF-8 ({error}); correct the line") from error
         yield line, value

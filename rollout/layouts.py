@@ -38,6 +38,7 @@ _FAMILY = [
     "source",
 ]
 _LEVEL = ["level", "difficulty", "difficulty_level"]
+_WORDS = 4  # more of them, outside of formulas, are no answer but a sentence
 _SAMPLE = 1000  # rows that are looked at to tell columns apart
 _MOST_FAMILIES = 200  # a column with more values tells rows apart, not families
 
@@ -48,7 +49,7 @@ class Layout:
 
     Attributes:
         lead: a text before the problem (a passage, an earlier part).
-        worked: golds are what worked solutions mark; a text that marks nothing holds none.
+        worked: golds are what worked solutions mark; of a text that marks nothing, it is itself the gold if it is short.
         chat: problems are chats.
     """
 
@@ -99,8 +100,8 @@ def recognise(rows: Sequence[Row], problem: str | None = None, answer: str | Non
     if family and len({_family(reach(row, family)) for row in sample}) > _MOST_FAMILIES:
         family = None
     level = _first(sample, _LEVEL, level_of, {problem, answer})
-    if level and any(0 < value < 1 for row in sample if isinstance(value := reach(row, level), float)):
-        level = None  # a solve rate
+    if level and _solve_rates([str(reach(row, level)) for row in sample]):
+        level = None
     chats = sum(_turns(reach(row, problem)) is not None for row in sample)
     return Layout(
         problem,
@@ -148,9 +149,16 @@ def golds_of(row: Row, layout: Layout) -> tuple[str, ...]:
         found = golds(value)
     except ValueError as error:
         raise DataError(f"{row.place}: {layout.answer} is {value!r:.80}: {error}; correct it or set data.answer") from error
-    if layout.worked:
-        return tuple(gold for gold in map(marked, found) if gold is not None)
-    return tuple(bare if (bare := marked(gold)) is not None and "\n" in gold else gold for gold in found)
+    return tuple(gold for text in found if (gold := _gold(text, layout.worked)) is not None)
+
+
+def _gold(text: str, worked: bool) -> str | None:
+    """What a solution marks; an answer as it stands; None for a solution that marks nothing."""
+    if (worked or "\n" in text) and (gold := marked(text)) is not None:
+        return gold
+    words = re.findall(r"[^\W\d_]{2,}", re.sub(r"\$[^$]*\$|\\[a-zA-Z]+", "", text))
+    short = "\n" not in text.strip() and len(words) <= _WORDS and re.search(r"[\d$\\=]|^\W*[A-Za-z]\W*$", text)
+    return text if short or not worked else None
 
 
 def family_of(row: Row, layout: Layout) -> str:
@@ -159,8 +167,14 @@ def family_of(row: Row, layout: Layout) -> str:
 
 def level_of(value: Any) -> int:
     """A whole level from 1 on: 5, "5", "Level 5", 4.5 (rounded down); 0 for anything else ("3/8" is a solve rate, "Level ?" unknown)."""
-    found = re.fullmatch(r"(?:level|difficulty|grade)?[\s:_-]*(\d{1,6}(?:\.\d+)?)", str(value).strip(), re.IGNORECASE)
+    found = re.fullmatch(r"(?:(?:level|difficulty|grade)[\s:_-]*)?(\d{1,6}(?:\.\d+)?)", str(value).strip(), re.IGNORECASE)
     return int(float(found.group(1))) if found and found.group(1).isascii() and not isinstance(value, bool) else 0
+
+
+def _solve_rates(values: Sequence[str]) -> bool:
+    """Shares of samples that solved a problem, from 0 to 1, in place of levels."""
+    numbers = [float(value) for value in values if re.fullmatch(r"\d+(?:\.\d*)?|\.\d+", value)]
+    return any(0 < number < 1 for number in numbers) and max(numbers) <= 1
 
 
 def _family(value: Any) -> str:

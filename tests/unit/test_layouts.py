@@ -87,12 +87,16 @@ def test_a_named_column_wins_over_a_recognised_one_and_may_be_dotted():
 def test_a_column_of_solve_rates_is_no_level():
     rows = [row({"problem": "p", "answer": "1", "difficulty": rate}) for rate in (0.25, 1.0)]
     assert recognise(rows).level is None
+    assert recognise([row({"problem": "p", "answer": "1", "difficulty": rate}) for rate in ("0.25", "1.0")]).level is None  # a CSV's
+    levels = [row({"problem": "p", "answer": "1", "difficulty": level}) for level in (0.5, 7.5, -1.0)]
+    assert recognise(levels).level == "difficulty" and [level_of(one.values["difficulty"]) for one in levels] == [0, 7, 0]
 
 
-def test_rows_of_worked_solutions_that_mark_no_answer_hold_no_gold():
-    rows = [row({"problem": "p", "solution": text}) for text in (r"\boxed{2}", "Trivial.", "As shown.")]
+def test_rows_of_worked_solutions_that_mark_no_answer_hold_no_gold_unless_they_are_one():
+    texts = (r"\boxed{2}", "Trivial.", "As shown.", "We see that there are 12 of them.", "$0$", "12 cm", r"x = \frac{1}{2}", "B", "3\n4")
+    rows = [row({"problem": "p", "solution": text}) for text in texts]
     layout = recognise(rows)
-    assert [golds_of(one, layout) for one in rows] == [("2",), (), ()]
+    assert [golds_of(one, layout) for one in rows] == [("2",), (), (), (), ("$0$",), ("12 cm",), (r"x = \frac{1}{2}",), ("B",), ()]
 
 
 @pytest.mark.parametrize(
@@ -122,6 +126,14 @@ def test_several_golds_are_told_from_one_gold_that_is_a_list(value: object, expe
         "Q.E.D.",
         "No answer found",
         "to be proven",
+        "Proof by induction.",
+        "The proof is complete.",
+        "answer: proof",
+        r"$\blacksquare$",
+        "see below",
+        "as shown",
+        "none found",
+        "证明略",
         " ",
         "Tom gave two of his apples away, so there are 4 left for all his friends.",
     ],

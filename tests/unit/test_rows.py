@@ -84,6 +84,20 @@ def test_a_folder_is_its_shards_in_order_or_those_of_the_split(tmp_path: Path):
         read_rows(str(tmp_path), "validation")
 
 
+def test_files_of_a_folder_that_name_no_split_belong_to_each(tmp_path: Path):
+    for name in ("train_station.jsonl", "algebra.jsonl", "test.jsonl"):
+        (tmp_path / name).write_text(json.dumps({"problem": name, "answer": "1"}))
+    assert [row.values["problem"] for row in read_rows(str(tmp_path)).rows] == ["algebra.jsonl", "train_station.jsonl"]
+    with pytest.raises(DataError, match="no files of the split dev, but of test, train"):
+        read_rows(str(tmp_path), "dev")
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}{"a": 2}\n{"a": 3}', '{"a": 1}\r{"a": 2}\r{"a": 3}\r', '{"a": 1}\r\n{"a": 2}\r\n\r\n{"a": 3}'])
+def test_keys_tell_rows_apart_however_their_lines_end(tmp_path: Path, text: str):
+    (tmp_path / "rows.jsonl").write_bytes(text.encode())
+    assert len({row.key for row in read_rows(str(tmp_path / "rows.jsonl")).rows}) == 3
+
+
 def test_a_saved_data_set_of_the_hubs_library_is_a_folder_of_rows(tmp_path: Path):
     Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
     assert [row.values for row in read_rows(str(tmp_path / "saved")).rows] == ROWS
@@ -100,6 +114,8 @@ def test_a_saved_data_set_of_the_hubs_library_is_a_folder_of_rows(tmp_path: Path
         (b"\x89PNG\r\n\x00\x00\xff", "neither JSON, parquet nor CSV"),
         (b"", "neither JSON, parquet nor CSV"),
         (b"[]", "holds no rows"),
+        (b"problem,answer,answer\n1,2,3\n", ":1: the column 'answer' is there twice"),
+        (b'{"problem": "1"}\n{"answer": "1", "answer": "2"}\n', ":2: the column 'answer' is there twice"),
         (b"problem,answer\n1,2,3\n", ":2: more fields than the 2 names of the first line"),
     ],
 )
