@@ -251,13 +251,9 @@ def errors() -> Iterator[None]:
 
 def _hush() -> None:
     """Keep libraries from talking over our own view; read by them when they are imported."""
-    from launch.machine import device_of, this_machine
-
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # threads that wait must not spin for long while another process needs the core
-    if device_of("auto", this_machine()) == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

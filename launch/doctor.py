@@ -69,7 +69,7 @@ def diagnose(deep: bool = False, runs: Path = Path("runs")) -> list[Check]:
         python_version(sys.version_info[:2]),
         *library_versions(requirements(machine.build if machine.build in ("cpu", "cuda") else "cuda" if gpus else "cpu"), versions),
         torch_build(gpus, versions.get("torch")),
-        driver(nvidia_smi("--query-gpu=driver_version").split("\n")[0].strip() if gpus else "", torch_cuda()),
+        driver(nvidia_smi("--query-gpu=driver_version")[0].split("\n")[0].strip() if gpus else "", torch_cuda(), machine.trouble),
         torchvision_trap(),
         cores(machine.cores),
         memory(machine.memory),
@@ -166,15 +166,19 @@ def torch_cuda() -> str | None:
     return found[1] if found else None
 
 
-def driver(version: str, cuda: str | None) -> Check:
+def driver(version: str, cuda: str | None, trouble: str = "") -> Check:
     """The NVIDIA driver against the CUDA that torch was built for.
 
     Args:
         version: of the driver, e.g. "550.54.15"; "" without a GPU.
         cuda: see `torch_cuda`.
+        trouble: see `Machine`.
     """
+    if trouble:
+        remedy = "restart the machine after a driver update, or install the driver again (on a cluster, ask who runs it)"
+        return Check("NVIDIA driver", "fail" if cuda else "warn", trouble, remedy)
     if not version or cuda is None:
-        return Check("NVIDIA driver", "ok", f"{version or 'none'}, not needed by what is installed")
+        return Check("NVIDIA driver", "ok", f"{version or 'none'}, not needed {'without a GPU' if cuda else 'by what is installed'}")
     major, branch = int(cuda.split(".")[0]), re.match(r"\d+", version)
     oldest = _OLDEST_DRIVER.get(major)
     found = f"{version}, torch is built for CUDA {cuda}"

@@ -1,17 +1,18 @@
 """What this machine has: cores, memory, GPUs, and which build of vLLM is installed. The one detection of the device.
 
 `make install`, plan, run and doctor all ask here. Imports nothing but the standard library, so that `python launch/machine.py` can
-tell `make install` which build to take before anything is installed. Simplification: NVIDIA GPUs, as nvidia-smi tells of them; a slice of
-one (MIG) counts as one GPU of its whole memory.
+tell `make install` which build to take before anything is installed. Simplification: NVIDIA GPUs, as nvidia-smi tells of them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +21,8 @@ from typing import Literal
 
 Build = Literal["cpu", "cuda", "none", "unknown"]
 
+_SMI_S = 30  # eight GPUs without persistence mode take a dozen
+_SHARED = -1
 _SMI = ("nvidia-smi", "/usr/bin/nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi")
 # Files of a control group: limit of memory, what is used of it, file pages among that by their name in memory.stat, time on cores.
 _V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
@@ -35,21 +38,25 @@ class Machine:
         memory: bytes free for new processes, container limits included; half of them where a GPU has no memory of its own.
         gpus: memory of each visible GPU, bytes.
         build: of vLLM that is installed; `unknown` for a machine that one only thinks of.
+        trouble: why GPUs that seem to be there cannot be used, as a sentence; "" if there is no sign of any.
     """
 
     cores: int
     memory: int
     gpus: tuple[int, ...] = ()
     build: Build = "unknown"
+    trouble: str = ""
 
 
 def this_machine() -> Machine:
     """The machine this runs on."""
     cores, memory = free_of(Path("/"))
-    table, visible = nvidia_smi("--query-gpu=index,uuid,memory.total"), os.environ.get("CUDA_VISIBLE_DEVICES")
-    if 0 in visible_gpus(table, visible, 0):
+    table, trouble = nvidia_smi("--query-gpu=index,uuid,memory.total")
+    slices, visible = nvidia_smi("-L")[0], os.environ.get("CUDA_VISIBLE_DEVICES")
+    if _SHARED in (sizes := visible_gpus(table, slices, visible)):
         memory //= 2
-    return Machine(cores, memory, visible_gpus(table, visible, memory), _build())
+    gpus = tuple(memory if size == _SHARED else size for size in sizes)
+    return Machine(cores, memory, gpus, _build(), "" if visible_gpus(table, "", None) else trouble)
 
 
 def device_of(wanted: str, machine: Machine) -> str:
@@ -59,36 +66,60 @@ def device_of(wanted: str, machine: Machine) -> str:
     return "cuda" if machine.gpus and machine.build != "cpu" else "cpu"
 
 
-def nvidia_smi(query: str) -> str:
-    """What nvidia-smi answers to a query, as lines of comma-separated values; "" without it or without a GPU."""
+def nvidia_smi(query: str) -> tuple[str, str]:
+    """What nvidia-smi answers to a query, as lines of comma-separated values, and what is wrong with it; "" for nothing.
+
+    It may do both: its lines tell of the GPUs that answer, its exit code of one that is lost.
+    """
     found = next(filter(None, map(shutil.which, _SMI)), None)
     if found is None:
-        return ""
+        there = any(Path("/proc/driver/nvidia/gpus").glob("*"))
+        return (
+            "",
+            "a GPU is there, but no nvidia-smi, which tells its memory (a container needs NVIDIA_DRIVER_CAPABILITIES=compute,utility)"
+            * there,
+        )
+    return _asked(found, query)
+
+
+@functools.cache
+def _asked(program: str, query: str) -> tuple[str, str]:
     try:
-        command = [found, query, "--format=csv,noheader,nounits"]
-        return subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=30
-        ).stdout  # its exit code also tells of other GPUs
-    except (subprocess.SubprocessError, OSError):
-        return ""
+        command = [program, query, *(["--format=csv,noheader,nounits"] if "query" in query else [])]
+        answer = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_SMI_S)
+    except subprocess.TimeoutExpired:
+        return "", f"nvidia-smi does not answer within {_SMI_S} s"
+    except OSError as error:
+        return "", f"nvidia-smi cannot be run ({error.strerror})"
+    words = " ".join(f"{answer.stdout} {answer.stderr}".split())
+    if answer.returncode == 0 or "no devices" in words.lower():
+        return answer.stdout, ""
+    return answer.stdout, f"nvidia-smi says: {words:.200}" if words else f"nvidia-smi ended with code {answer.returncode}"
 
 
-def visible_gpus(table: str, visible: str | None, shared_memory: int) -> tuple[int, ...]:
-    """Memory of each GPU that CUDA will show to this process, bytes.
+def visible_gpus(table: str, slices: str, visible: str | None) -> tuple[int, ...]:
+    """Memory of each GPU that CUDA will show to this process, bytes; -1 for one that has none of its own.
 
     Args:
         table: `index, uuid, memory in MiB` lines, as nvidia-smi writes them.
+        slices: what `nvidia-smi -L` says. Of a GPU in slices (MIG) CUDA shows one, the first unless `visible` names another.
         visible: CUDA_VISIBLE_DEVICES, None if it is not set. As CUDA reads it: numbers, or beginnings of uuids, or slices (of which a process
             sees one), up to the first that names nothing; a GPU named twice makes all of them invisible.
-        shared_memory: of a GPU that has no memory of its own, bytes.
     """
+    sliced: dict[str, tuple[str, int]] = {}  # uuid of the slice: that of its GPU, and bytes
+    whole = ""
+    for line in slices.splitlines():
+        whole = found[1] if (found := re.match(r"GPU \d+:.*\(UUID: (GPU-[^)]+)\)", line)) else whole
+        if found := re.match(r"\s+MIG \S*?(\d+)gb\S*\s.*\(UUID: (MIG-[^)]+)\)", line):
+            sliced[found[2]] = whole, int(found[1]) * 10**9
     gpus = []
     for line in table.splitlines():
-        index, uuid, memory = (part.strip() for part in line.split(",")) if line.count(",") == 2 else ("", "", "")
+        index, uuid, words = (part.strip() for part in line.split(",")) if line.count(",") == 2 else ("", "", "")
         if index.isdigit():
-            gpus.append((index, uuid, int(memory) << 20 if memory.isdigit() else shared_memory))
+            size = int(words) << 20 if words.isdigit() else _SHARED if words in ("[N/A]", "N/A", "[Not Supported]") else 0
+            gpus.append((index, uuid, next((part for gpu, part in sliced.values() if gpu == uuid), size)))
     if visible is None:
-        return tuple(memory for *_, memory in gpus)
+        return tuple(size for *_, size in gpus)
     kind = next((kind for kind in ("GPU-", "MIG-") if visible.startswith(kind)), "")
     shown: dict[str, int] = {}  # by index or uuid
     for word in map(str.strip, visible.split(",")):
@@ -96,11 +127,11 @@ def visible_gpus(table: str, visible: str | None, shared_memory: int) -> tuple[i
         if not word.startswith(kind):
             break
         if kind == "MIG-":
-            named = [(word, memory) for *_, memory in gpus[:1]]
+            named = [(word, sliced[word][1] if word in sliced else size) for *_, size in gpus[:1]]
         elif kind:
-            named = [(uuid, memory) for _, uuid, memory in gpus if uuid.startswith(word)]
+            named = [(uuid, size) for _, uuid, size in gpus if uuid.startswith(word)]
         else:
-            named = [(index, memory) for index, _, memory in gpus if number and int(index) == int(number[1])]
+            named = [(index, size) for index, _, size in gpus if number and int(index) == int(number[1])]
         if len(named) != 1:
             break
         if named[0][0] in shown:
@@ -165,4 +196,7 @@ def ray_folder() -> tuple[str, Path]:
 
 
 if __name__ == "__main__":
-    print("cuda" if this_machine().gpus else "cpu")
+    here = this_machine()
+    print("cuda" if here.gpus else "cpu")
+    if here.trouble:
+        print(f"taking the CPU build: {here.trouble}. EXTRA=cuda overrides", file=sys.stderr)

@@ -120,7 +120,7 @@ def engine_options(recipe: Recipe, shape: Shape | None, gpu: int, room: int | No
     Args:
         shape: None if the model is not known; then the cache's size is left to vLLM.
         gpu: memory of the engine's GPU, bytes; 0 on a CPU.
-        room: of it that the engine may hold, bytes; None if it has it to itself.
+        room: of it that the engine may hold, bytes; None if it has it to itself. `gpu_memory_utilization` lowers it, and is what follows from it.
     """
     large = gpu >= _LARGE_GPU
     sequences = int(option(recipe.engine.vllm, "max_num_seqs", 1024 if large else 256))
@@ -134,11 +134,12 @@ def engine_options(recipe: Recipe, shape: Shape | None, gpu: int, room: int | No
         full = kv_bytes(shape, sequences * context(recipe), number_width(recipe))
         least, most = _CPU_KV
         if gpu and room is not None:
+            room = min(room, int(option(recipe.engine.vllm, "gpu_memory_utilization", 1) * gpu))
             most = room - sum(engine_bytes(recipe, shape, gpu, sizes | {"kv_cache_memory_bytes": 0} | recipe.engine.vllm).values())
         sizes["kv_cache_memory_bytes"] = kv = max(least, min(most, full))
         if gpu:  # vLLM refuses to start where less than this is free
-            held = sum(engine_bytes(recipe, shape, gpu, sizes | {"kv_cache_memory_bytes": kv}).values())
-            sizes["gpu_memory_utilization"] = min(GPU_SHARE, round(held / gpu + 0.005, 2))
+            held = sum(engine_bytes(recipe, shape, gpu, sizes | {"kv_cache_memory_bytes": kv} | recipe.engine.vllm).values())
+            return sizes | recipe.engine.vllm | {"gpu_memory_utilization": min(GPU_SHARE, round(held / gpu + 0.005, 2))}
     return sizes | recipe.engine.vllm
 
 

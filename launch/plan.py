@@ -315,7 +315,11 @@ def _gpu_blockers(plan: Plan) -> Iterator[str]:
     needed = gpus_needed(plan)
     words = " + ".join(f"{actor.count} x {actor.gpus:g} for {actor.name}s" for actor in users)
     if not machine.gpus:
-        yield f"device: cuda needs {needed} GPUs ({words}) and this machine has none; run it where they are, or with --scale tiny"
+        why = f" ({machine.trouble})" if machine.trouble else ""
+        yield f"device: cuda needs {needed} GPUs ({words}) and this machine has none{why}; run it where they are, or with --scale tiny"
+        return
+    if not all(machine.gpus):
+        yield "memory: nvidia-smi does not tell the memory of every GPU here (`nvidia-smi` shows which); leave those out of CUDA_VISIBLE_DEVICES"
         return
     if needed > len(machine.gpus):
         less = "learner.ranks=1 and engine.count=1 share one" if len(machine.gpus) == 1 else "lower engine.count or learner.ranks"
@@ -353,6 +357,8 @@ def host_bytes(plan: Plan) -> int:
 def _warnings(plan: Plan) -> Iterator[str]:
     recipe, machine = plan.recipe, plan.machine
     trains = "rl" in recipe.stages
+    if machine.trouble:
+        yield f"device: no GPU is seen: {machine.trouble}; `laconic doctor` says more"
     if plan.device == "cpu":
         if machine.gpus and recipe.device == "auto":
             yield "device: there is a GPU, but the CPU build is installed, so the CPU is used; `make install EXTRA=cuda` changes that"

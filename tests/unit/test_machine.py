@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from launch import machine
+from launch.doctor import driver
 from launch.machine import Machine, device_of, free_of, this_machine, visible_gpus
 from launch.plan import Plan, plan
 from recipes.loader import load
@@ -55,11 +56,26 @@ TABLE = "0, GPU-aaa1, 81559\n1, GPU-bbb2, 24564\n"
     ],
 )
 def test_the_gpus_that_cuda_will_show_are_counted(visible: str | None, shown: list[int]):
-    assert visible_gpus(TABLE, visible, 0) == tuple(memory << 20 for memory in shown)
+    assert visible_gpus(TABLE, "", visible) == tuple(memory << 20 for memory in shown)
 
 
-def test_a_gpu_without_memory_of_its_own_has_the_machines():
-    assert visible_gpus("0, GPU-x, [N/A]\n", None, 7) == (7,) and visible_gpus("No devices were found\n", None, 7) == ()
+SLICES = """GPU 0: A (UUID: GPU-aaa1)
+  MIG 3g.40gb     Device  0: (UUID: MIG-1111)
+  MIG 1g.10gb+me  Device  1: (UUID: MIG-2222)
+GPU 1: B (UUID: GPU-bbb2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("visible", "shown"), [(None, [40, 24]), ("MIG-2222", [10]), ("MIG-2222,MIG-1111", [10]), ("1", [24]), ("0", [40])]
+)
+def test_a_slice_of_a_gpu_has_its_own_memory(visible: str | None, shown: list[int]):
+    assert [size // 10**9 for size in visible_gpus(TABLE.replace("24564", "23000"), SLICES, visible)] == shown
+
+
+def test_a_gpu_without_memory_of_its_own_is_told_from_one_that_does_not_answer():
+    words = "0, GPU-x, [N/A]\n1, GPU-y, [Insufficient Permissions]\n2, GPU-z, [GPU is lost]\nNo devices were found\n"
+    assert visible_gpus(words, "", None) == (-1, 0, 0)
 
 
 def invented(root: Path, files: dict[str, str]) -> Path:
@@ -97,7 +113,7 @@ def test_limits_of_a_container_or_a_scheduler_count(
 
 def test_a_gpu_that_shares_the_machines_memory_gets_half_of_it(one_gpu: None, monkeypatch: pytest.MonkeyPatch):
     whole = this_machine()
-    monkeypatch.setattr(machine, "nvidia_smi", lambda query: "0, GPU-x, [N/A]\n")
+    monkeypatch.setattr(machine, "nvidia_smi", lambda query: ("0, GPU-x, [N/A]\n", ""))
     half = this_machine()
     assert half.gpus == (half.memory,) and half.memory == pytest.approx(whole.memory / 2, rel=0.1)
 
@@ -109,6 +125,28 @@ def test_install_and_plan_see_the_same_gpu(one_gpu: None, monkeypatch: pytest.Mo
     assert (this_machine().gpus, asked_by_install()) == ((24564 << 20,), "cuda")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert (this_machine().gpus, asked_by_install()) == ((), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18", "Driver/library version mismatch"),
+        ("printf '\\377 NVIDIA-SMI has failed' >&2; exit 9", "NVIDIA-SMI has failed"),
+        ("kill -SEGV $$", "nvidia-smi ended with code -11"),
+        ("exec sleep 60", "does not answer within 0.2 s"),
+        ("echo No devices were found; exit 6", ""),
+    ],
+)
+def test_a_driver_that_does_not_work_is_said_by_plan_and_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str):
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(machine, "_SMI_S", 0.2 if "sleep" in script else 30)
+    found = this_machine()
+    assert words in found.trouble and bool(words) == bool(found.trouble) and found.gpus == ()
+    assert bool(words) == any("no GPU is seen" in warning for warning in plan(load("quickstart"), found).warnings)
+    check = driver("", "13.0", found.trouble)
+    assert (check.state, words in check.found) == ("fail" if words else "ok", True)
 
 
 @pytest.mark.parametrize(
