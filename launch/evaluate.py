@@ -41,7 +41,7 @@ def evaluate_checkpoint(
     from rollout.template import load_template
 
     target = folder or Path("evals") / checkpoint.strip("./~").replace("/", "-")
-    for name in file_names([one.source for one in recipe.held_out_sets]):
+    for name in file_names(recipe.held_out_names):
         if (target / f"{name}.json").exists() and not overwrite:
             raise FileExistsError(
                 f"{target / name}.json holds earlier results: replace them (--overwrite) or choose another folder (--out)"

@@ -16,7 +16,7 @@ from recipes.schema import DataSet, FunctionTerm, Recipe
 from rewards.functions import columns
 from rewards.rows import DataError, hub_parts, local_bytes
 from rollout import tiny_task
-from rollout.sources import audited, normalised, overlaps, problems_of
+from rollout.sources import normalised, overlaps, shares, usable
 from rollout.types import Problem
 
 _MOST_BYTES = 256 << 20
@@ -69,9 +69,9 @@ def plan_data(recipe: Recipe, trains: bool, evaluates: bool) -> DataPlan:
             found.said.append(
                 f"{one.source}: {len(problems)} rows ask {different} different problems: each is drawn as often as it stands there"
             )
-    total = sum(one.weight for _, one in training)
     if len(training) > 1:
-        found.said.append("data.train: " + ", ".join(f"{one.weight / total:.1%} of the positions from {one.source}" for _, one in training))
+        parts = zip(shares([one.weight for _, one in training]), training, strict=True)
+        found.said.append("data.train: " + ", ".join(f"{count / 10:.1f}% of the positions from {one.source}" for count, (_, one) in parts))
     return found
 
 
@@ -103,26 +103,22 @@ def _problems(key: str, one: DataSet, recipe: Recipe, found: DataPlan) -> list[P
                 f"{one.source}: more than {_MOST_BYTES >> 20} MiB, so it is read and checked by the run, before engines start"
             )
             return []
-        problems, said = problems_of(one, columns=key == "data.train" and any(isinstance(term, FunctionTerm) for term in recipe.reward))
+        columns = key == "data.train" and any(isinstance(term, FunctionTerm) for term in recipe.reward)
+        kept, left_out, said = usable(one, lambda golds: [None] * len(golds), columns)
     except DataError as error:
         found.blockers.append(f"{key}: {error}")
         return []
     found.said.append(said)
-    asking = sum(_OTHER_FORM.search(problem.text) is not None and "boxed" not in problem.text for problem in problems)
-    if 2 * asking > len(problems):
+    asking = sum(_OTHER_FORM.search(problem.text) is not None and "boxed" not in problem.text for problem in kept)
+    if 2 * asking > len(kept):
         found.warnings.append(
             f"{key}: the problems of {one.source} ask for another form of answer (`Answer:`, `####` or a tag), but what counts is the last \\boxed{{}}; say so in data.instruction"
         )
-    kept, left_out = audited(problems, lambda golds: [None] * len(golds))
-    if not kept:
-        found.blockers.append(
-            f"{key}: {one.source}: none of its {len(left_out)} rows has a gold answer (first: {left_out[0][1]}); set data.answer"
-        )
-    elif left_out:
+    if left_out:
         found.warnings.append(
-            f"{key}: {len(left_out)} of {len(problems)} rows of {one.source} are left out (first: {left_out[0][0]}: {left_out[0][1]})"
+            f"{key}: {len(left_out)} of {len(kept) + len(left_out)} rows of {one.source} are left out (first: {left_out[0][0]}: {left_out[0][1]})"
         )
-    if kept and (shortest := _shortest(recipe, kept)) > recipe.data.max_prompt_tokens:
+    if (shortest := _shortest(recipe, kept)) > recipe.data.max_prompt_tokens:
         found.blockers.append(
             f"{key}: no problem of {one.source} fits data.max_prompt_tokens {recipe.data.max_prompt_tokens}: the shortest has {shortest} tokens before its template; raise it"
         )

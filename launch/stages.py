@@ -149,8 +149,8 @@ def held_out(recipe: Recipe, judge: Judge) -> list[HeldOut]:
     if not evaluates(recipe):
         return []
     return [
-        HeldOut(one.source, *heldout_problems(one, recipe.tiny, recipe.eval.problems, recipe.seed, judge.check_golds))
-        for one in recipe.held_out_sets
+        HeldOut(name, *heldout_problems(one, recipe.tiny, recipe.eval.problems, recipe.seed, judge.check_golds))
+        for name, one in zip(recipe.held_out_names, recipe.held_out_sets, strict=True)
     ]
 
 
@@ -179,13 +179,14 @@ def some_fit(source: Source, template: Template, most: int) -> None:
 
 
 def file_names(sources: Sequence[str]) -> list[str]:
-    """Names for the files of evaluation sources: the last part of each, or all of it where several end alike."""
+    """Names for the files of evaluation sources: the last part of each, or all of it where several end alike, or a number."""
     short = [_file_name(Path(source).name) for source in sources]
-    return [name if short.count(name) == 1 else _file_name(source) for name, source in zip(short, sources, strict=True)]
+    names = [name if short.count(name) == 1 else _file_name(source) for name, source in zip(short, sources, strict=True)]
+    return [name if names.count(name) == 1 else f"{name}-{names[:index].count(name) + 1}" for index, name in enumerate(names)]
 
 
 def _file_name(source: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", source.removeprefix("hub:").removesuffix(".jsonl")).strip("-.")
+    return re.sub(r"[^\w.-]+", "-", source.removeprefix("hub:").removesuffix(".jsonl")).strip("-.") or "data"
 
 
 def list_left_out(progress: Progress, path: Path, source: str, left_out: list[tuple[str, str]]) -> None:

@@ -428,6 +428,18 @@ class Recipe(Section):
         return [self.data.filled(item, "test") for item in self.eval.data]
 
     @property
+    def held_out_names(self) -> list[str]:
+        """What the sets of eval.data are called in files and reports: by their source, and by what tells sets of one source apart."""
+        sets = self.held_out_sets
+        names = [one.source for one in sets]
+        for part in ("split", "problem", "answer"):
+            names = [
+                name if names.count(name) == 1 else f"{name} {getattr(one, part) or ''}".strip()
+                for name, one in zip(names, sets, strict=True)
+            ]
+        return [name if names.count(name) == 1 else f"{name} {names[:index].count(name) + 1}" for index, name in enumerate(names)]
+
+    @property
     def margin(self) -> float:
         """See recipes.terms.margin."""
         return margin(self.reward)

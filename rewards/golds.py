@@ -32,7 +32,7 @@ _UNESCAPED = re.compile(r"(?<!\\)\\(?=[bfnrt][a-zA-Z]{2}|[^\"\\/bfnrtu])")
 def golds(value: Any) -> tuple[str, ...]:
     """The golds that a value holds, any of which will do; () for none.
 
-    A list holds several, also one written as a JSON text of texts (`["1", "2"]`); `[1, 2]` stays a text: an interval, or a pair.
+    A list holds several, also one written as a JSON text of texts (`["1", "2"]`) or as Python prints it (`['1', '2']`); `[1, 2]` stays a text: an interval, or a pair.
 
     Raises:
         ValueError: true, false, or a mapping without `value` or `ground_truth`.
@@ -40,7 +40,8 @@ def golds(value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
     if isinstance(value, str):
-        held = nested(_UNESCAPED.sub(r"\\\\", value)) if value.lstrip().startswith('["') else value
+        opening = value.lstrip()[:2]
+        held = nested(_UNESCAPED.sub(r"\\\\", value)) if opening == '["' else nested(value) if opening == "['" else value
         texts = isinstance(held, list) and all(isinstance(item, str) for item in held)
         return golds(held) if texts else (value,)
     if isinstance(value, list):

@@ -8,6 +8,8 @@ Simplification: everything is read whole, into plain Python values.
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import csv
 import glob
 import gzip
@@ -100,11 +102,13 @@ def hub_parts(source: str) -> tuple[str, str | None, str | None, str | None]:
     """Path, configuration, revision and split of `hub:owner/name/config@revision:split`; of `hub:FOLDER` (which begins with / . or ~) the path alone.
 
     Raises:
-        DataError: not of that form.
+        DataError: not of that form, or no such folder.
     """
     found = _HUB_SET.fullmatch(source.removeprefix("hub:"))
     path = found["path"] if found else ""
     if found and path[0] in "/.~":
+        if not Path(path).expanduser().exists():
+            raise DataError(f"{source}: no such folder; hub:owner/name names a set of the hub")
         return str(Path(path).expanduser()), None, found["revision"], found["split"]
     owner, _, rest = path.partition("/")
     name, _, config = rest.partition("/")
@@ -133,12 +137,13 @@ def reach(values: Any, path: str) -> Any:
 
 
 def nested(text: Any) -> Any:
-    """The mapping or list that a JSON text holds; anything else as it is."""
+    """The mapping or list that a JSON text holds, or a list or mapping of texts as Python prints it (a CSV of pandas); anything else as it is."""
     if isinstance(text, str) and text.lstrip()[:1] in ("{", "["):
-        try:
+        with contextlib.suppress(ValueError, RecursionError):
             return json.loads(text)
-        except ValueError:
-            return text
+        if text.lstrip()[:2] in ("['", "{'"):
+            with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+                return ast.literal_eval(text.strip())  # literals only: it calls and looks up nothing
     return text
 
 

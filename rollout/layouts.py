@@ -20,7 +20,8 @@ from rewards.rows import DataError, Row, is_turn, nested, reach
 
 _PROBLEM = ["problem", "question_concat", "question", "problem_statement", "question_text", "prompt", "query", "instruction", "input"]
 _CHATS = ["messages", "conversations", "conversation"]
-_LEAD = ["context", "body"]
+_BEFORE = {"question": ["context", "body"]}  # a passage, an earlier part
+_BEHIND = {"instruction": ["input"]}  # Alpaca's: what the instruction is about
 _PLAIN = ["reward_model.ground_truth", "ground_truth", "final_answer", "expected_answer", "gt_answer", "verifiable_answer"]
 _PLAIN += ["correct_answer", "reference_answer", "answer", "answers", "gold", "golds", "target", "gt", "label"]
 _WORKED = ["solution", "response", "output", "completion", *_CHATS]
@@ -48,14 +49,15 @@ class Layout:
     """Columns in use, as dotted paths; None where there is none.
 
     Attributes:
-        lead: a text before the problem (a passage, an earlier part).
+        before, behind: a text set before the problem, or behind it.
         worked: golds are what worked solutions mark; of a text that marks nothing, it is itself the gold if it is short.
         chat: problems are chats.
     """
 
     problem: str
     answer: str
-    lead: str | None
+    before: str | None
+    behind: str | None
     family: str | None
     level: str | None
     worked: bool
@@ -68,7 +70,7 @@ class Layout:
         if self.answer.startswith("reward_model."):
             kind = "verl's layout"
         parts = [
-            f"problem from {self.lead + ' and ' if self.lead else ''}{self.problem}{' (last user turn)' if self.chat else ''}",
+            f"problem from {' and '.join(filter(None, (self.before, self.problem, self.behind)))}{' (last user turn)' if self.chat else ''}",
             f"gold from {self.answer}{' (what its text marks as the answer)' if self.worked else ''}",
             *([f"family from {self.family}"] if self.family else []),
             *([f"level from {self.level}"] if self.level else []),
@@ -86,12 +88,13 @@ def recognise(rows: Sequence[Row], problem: str | None = None, answer: str | Non
     problem = _named(rows, problem, "problem") or _first(sample, _PROBLEM + _CHATS, _holds_text) or _first(sample, _PROBLEM, _any)
     if problem is None:
         raise DataError(_unknown(rows[0], "the problem", "data.problem"))
-    used = {problem} - set(_CHATS)
-    columns = [*_PLAIN, *_WORKED]
+    behind = _beside(sample, problem, _BEHIND, {problem, answer})
+    used = {problem, behind} - set(_CHATS)
     answer = (
         _named(rows, answer, "answer")
-        or _first(sample, columns, lambda value: value not in (None, "", []), used)
-        or _first(sample, columns, _any, used)
+        or _first(sample, _PLAIN, _holds_gold, used)
+        or _first(sample, _WORKED, _holds_gold, used)
+        or _first(sample, [*_PLAIN, *_WORKED], _any, used)
     )
     if answer is None:
         raise DataError(_unknown(rows[0], "the gold answer", "data.answer"))
@@ -106,9 +109,8 @@ def recognise(rows: Sequence[Row], problem: str | None = None, answer: str | Non
     return Layout(
         problem,
         answer,
-        _first(sample, _LEAD, lambda value: isinstance(value, str) and value.strip(), {problem, answer})
-        if _short(problem) == "question"
-        else None,
+        _beside(sample, problem, _BEFORE, {problem, answer}),
+        behind,
         family,
         level,
         worked=_worked(answer, texts),
@@ -120,7 +122,7 @@ def problem_of(row: Row, layout: Layout) -> tuple[str, str]:
     """(problem text, system text) of a row.
 
     Raises:
-        DataError: no text that is not empty, or a chat without a user turn (file, line and column).
+        DataError: no text that is not empty, or that is no Unicode, or a chat without a user turn (file, line and column).
     """
     value = reach(row.values, layout.problem)
     turns = _turns(value)
@@ -129,13 +131,19 @@ def problem_of(row: Row, layout: Layout) -> tuple[str, str]:
     else:
         text = next((content for role, content in reversed(turns) if role in ("user", "human")), None)
         system = "\n\n".join(content for role, content in turns if role in ("system", "developer"))
+    what = "a text" if turns is None else "a chat with a user turn"
     if not isinstance(text, str) or not text.strip():
-        what = "a text" if turns is None else "a chat with a user turn"
         raise DataError(
             f"{row.place}: {layout.problem} is {value!r:.80}: it must be {what} that is not empty; correct it or set data.problem"
         )
-    lead = reach(row.values, layout.lead) if layout.lead else None
-    return f"{lead.strip()}\n\n{text}" if isinstance(lead, str) and lead.strip() and lead.strip() not in text else text, system
+    before, behind = (reach(row.values, path) if path else None for path in (layout.before, layout.behind))
+    if isinstance(before, str) and before.strip() and before.strip() not in text:
+        text = f"{before.strip()}\n\n{text}"
+    if isinstance(behind, str) and behind.strip():
+        text = f"{text}\n\n{behind.strip()}"
+    if any("\ud800" <= letter <= "\udfff" for letter in text + system):
+        raise DataError(f"{row.place}: {layout.problem} holds half of a character (a surrogate), so it is no text; correct it")
+    return text, system
 
 
 def golds_of(row: Row, layout: Layout) -> tuple[str, ...]:
@@ -178,9 +186,15 @@ def _solve_rates(values: Sequence[str]) -> bool:
 
 
 def _family(value: Any) -> str:
+    value = nested(value)
     if isinstance(value, list):
         value = value[0] if value else None
     return "" if value is None or isinstance(value, dict) else str(value)
+
+
+def _beside(sample: Sequence[dict[str, Any]], problem: str, columns: dict[str, list[str]], used: set[str | None]) -> str | None:
+    """The column of a text that belongs to the problem's."""
+    return _first(sample, columns.get(_short(problem), []), lambda value: isinstance(value, str) and value.strip(), used)
 
 
 def _named(rows: Sequence[Row], path: str | None, key: str) -> str | None:
@@ -196,13 +210,14 @@ def _unknown(row: Row, what: str, key: str) -> str:
     return f"{row.place}: no column was recognised as {what}; it has {names}. Set data.problem and data.answer in the recipe ({key} here)"
 
 
-def _first(sample: Sequence[dict[str, Any]], candidates: Sequence[str], holds: Any, but: set[str] = frozenset()) -> str | None:  # type: ignore[assignment]
-    """The first candidate, whatever its case and spelling, that holds something in some row."""
+def _first(sample: Sequence[dict[str, Any]], candidates: Sequence[str], holds: Any, but: set[Any] = frozenset()) -> str | None:  # type: ignore[assignment]
+    """The first candidate, whatever its case and spelling, that holds something in half as many rows as the one that does in most."""
+    counts: dict[str, int] = {}
     for candidate in candidates:
         for path in dict.fromkeys(path for row in sample if (path := _path(row, candidate)) is not None):
-            if path not in but and any(holds(reach(row, path)) for row in sample):
-                return path
-    return None
+            if path not in but and path not in counts:
+                counts[path] = sum(bool(holds(reach(row, path))) for row in sample)
+    return next((path for path, count in counts.items() if count and 2 * count >= max(counts.values())), None)
 
 
 def _path(row: dict[str, Any], candidate: str) -> str | None:
@@ -231,6 +246,10 @@ def _worked(answer: str, values: Sequence[str]) -> bool:
 def _any(value: Any) -> bool:
     """Holds also for a column without a value, whose rows are then named one by one."""
     return True
+
+
+def _holds_gold(value: Any) -> bool:
+    return value not in (None, "", [])
 
 
 def _holds_text(value: Any) -> bool:

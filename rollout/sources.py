@@ -16,15 +16,17 @@ import numpy as np
 
 from recipes.schema import Data, DataSet, Tiny
 from rewards.golds import no_gold
-from rewards.rows import DataError, read_rows
-from rollout.layouts import family_of, golds_of, level_of, problem_of, recognise
+from rewards.rows import DataError, Row, reach, read_rows
+from rollout.layouts import Layout, family_of, golds_of, level_of, problem_of, recognise
 from rollout.tiny_task import HELD_OUT_PER_FAMILY
 from rollout.tiny_task import problems as tiny_problems
 from rollout.types import Problem
 
-__all__ = ["DataError", "Source", "heldout_problems", "overlaps", "problems_of", "training_source"]
+__all__ = ["DataError", "Source", "heldout_problems", "overlaps", "shares", "training_source", "usable"]
 
 _SLATE = 1000  # positions over which the weights of several sets hold, to one part in 1,000
+_INSTRUCTION = re.compile(r"step by step|\\boxed|\banswer:|(?:final|your) answer|^\W*(?:solution|answer)\W*$", re.IGNORECASE)
+_LABEL = re.compile(r"^\W*(?:problem|question|user|q)\W*:\W*", re.IGNORECASE)
 CheckGolds = Callable[[Sequence[str]], list[str | None]]
 LeftOut = list[tuple[str, str]]
 
@@ -63,7 +65,7 @@ def training_source(data: Data, tiny: Tiny, seed: int, check_golds: CheckGolds, 
     parts = [_one_source(one, tiny, seed, check_golds, columns) for one in sets]
     if len(parts) == 1:
         return parts[0]
-    counts = _shares([one.weight for one in sets])
+    counts = shares([one.weight for one in sets])
 
     def at(position: int) -> Problem:
         slate, offset = divmod(position, _SLATE)
@@ -83,15 +85,8 @@ def training_source(data: Data, tiny: Tiny, seed: int, check_golds: CheckGolds, 
 def _one_source(one: DataSet, tiny: Tiny, seed: int, check_golds: CheckGolds, columns: bool) -> Source:
     if one.source == "tiny":
         return Source("tiny", lambda position: tiny_problems("train", tiny.families, seed, position, 1)[0], said=["tiny: generated"])
-    problems, said = problems_of(one, columns)
-    kept, left_out = audited(problems, check_golds)
-    if not kept:
-        raise DataError(_none_usable(one.source, left_out))
+    kept, left_out, said = usable(one, check_golds, columns)
     return Source(one.source, lambda position: kept[_shuffled(position, len(kept), seed)], len(kept), left_out, [said], kept)
-
-
-def _none_usable(source: str, left_out: LeftOut) -> str:
-    return f"{source}: none of its {len(left_out)} rows has a usable gold answer (first: {left_out[0][1]}); set data.answer"
 
 
 def heldout_problems(one: DataSet, tiny: Tiny, count: int, seed: int, check_golds: CheckGolds) -> tuple[list[Problem], LeftOut, list[str]]:
@@ -101,10 +96,7 @@ def heldout_problems(one: DataSet, tiny: Tiny, count: int, seed: int, check_gold
     """
     if one.source == "tiny":
         return tiny_problems("heldout", tiny.families, seed, 0, count or HELD_OUT_PER_FAMILY * len(tiny.families)), [], []
-    problems, said = problems_of(one)
-    kept, left_out = audited(problems, check_golds)
-    if not kept:
-        raise DataError(_none_usable(one.source, left_out))
+    kept, left_out, said = usable(one, check_golds)
     words, rows, kept = [said], len(kept), _merged(kept)
     if len(kept) < rows:
         words.append(f"{one.source}: {rows} rows ask {len(kept)} different problems: each counts once, with the samples of all its rows")
@@ -121,24 +113,55 @@ def _merged(problems: Sequence[Problem]) -> list[Problem]:
     return list(first.values())
 
 
-def problems_of(one: DataSet, columns: bool = False) -> tuple[list[Problem], str]:
-    """All problems of a set, also those without a gold (answer ""), with the whole row if `columns`, and the line that says how it was read.
+def usable(one: DataSet, check_golds: CheckGolds, columns: bool = False) -> tuple[list[Problem], LeftOut, str]:
+    """The problems of a set that have a gold, (id, reason) of its other rows, and the line that says how it was read.
+
+    Files of a folder whose columns are not those of the others are recognised on their own.
+
+    Args:
+        columns: keep the whole rows.
 
     Raises:
-        DataError: not there, no data, columns that are missing or not recognised, or a value that cannot be what its column is for.
+        DataError: not there, no data, columns that are missing or not recognised, or no row that can be used.
     """
     read = read_rows(one.source, one.split or "train")
-    layout = recognise(read.rows, one.problem, one.answer)
-    problems = []
-    for row in read.rows:
-        text, system = problem_of(row, layout)
-        answer, *others = golds_of(row, layout) or ("",)
-        level = level_of(row.values.get(layout.level)) if layout.level else 0
-        id_ = f"{read.name}@{read.revision}/{row.key}"
-        problems.append(
-            Problem(id_, text, answer, family_of(row, layout), level, tuple(others), system, columns=row.values if columns else {})
+    problems: list[Problem] = []
+    left_out: LeftOut = []
+    layouts: list[str] = []
+    for rows, layout in _layouts(read.rows, one):
+        layouts.append(layout.words)
+        for row in rows:
+            id_ = f"{read.name}@{read.revision}/{row.key}"
+            try:
+                problems.append(_problem(id_, row, layout, columns))
+            except DataError as error:
+                left_out.append((id_, str(error)))
+    kept, goldless = audited(problems, check_golds)
+    left_out += goldless
+    if not kept:
+        raise DataError(
+            f"{one.source}: none of its {len(read.rows)} rows has a usable problem and gold answer (first: {left_out[0][1]}); look at data.problem and data.answer"
         )
-    return problems, f"{one.source}: {len(problems):,} rows, {layout.words}"
+    return kept, left_out, f"{one.source}: {len(read.rows):,} rows, {'; others: '.join(dict.fromkeys(layouts))}"
+
+
+def _layouts(rows: Sequence[Row], one: DataSet) -> list[tuple[list[Row], Layout]]:
+    """Rows with their layout: one for all files but those in which the columns of the problem or of the gold are nowhere."""
+    files: dict[str, list[Row]] = {}
+    for row in rows:
+        files.setdefault(row.place.rpartition(":")[0], []).append(row)
+    layout, found = recognise(rows, one.problem, one.answer), []
+    for held in files.values():
+        there = all(any(reach(row.values, path) is not None for row in held) for path in (layout.problem, layout.answer))
+        found.append((held, layout if there or len(files) == 1 else recognise(held, one.problem, one.answer)))
+    return found
+
+
+def _problem(id_: str, row: Row, layout: Layout, columns: bool) -> Problem:
+    text, system = problem_of(row, layout)
+    answer, *others = golds_of(row, layout) or ("",)
+    level = level_of(row.values.get(layout.level)) if layout.level else 0
+    return Problem(id_, text, answer, family_of(row, layout), level, tuple(others), system, columns=row.values if columns else {})
 
 
 def audited(problems: Sequence[Problem], check_golds: CheckGolds) -> tuple[list[Problem], LeftOut]:
@@ -162,24 +185,40 @@ def normalised(text: str) -> str:
 
 
 def overlaps(training: Iterable[Problem], held_out: Iterable[Problem]) -> list[tuple[str, str]]:
-    """(training id, evaluation id) of training rows that ask what an evaluation asks (`normalised`).
+    """(training id, evaluation id) of training rows that ask what an evaluation asks (`normalised`), whatever instructions stand around it.
 
-    A training text that only wraps the problem in instructions counts, too, if blank lines set them off.
+    Sentences that say how to answer do not count, nor what blank lines set off from the problem, on either side.
     """
-    asked = {normalised(problem.text): problem.id for problem in held_out}
+    asked: dict[str, str] = {}
+    inside: dict[str, str] = {}
+    for problem in held_out:
+        whole, *parts = _askings(problem.text)
+        asked[whole] = problem.id
+        inside |= dict.fromkeys(parts, problem.id)
     found = []
     for problem in training:
-        blocks = problem.text.split("\n\n")
-        most = min(len(blocks), 6)
-        runs = ((first, last) for first in range(most) for last in range(len(blocks), max(first, len(blocks) - most), -1))
-        hit = next((asked[key] for first, last in runs if (key := normalised("\n\n".join(blocks[first:last]))) in asked), None)
+        whole, *parts = _askings(problem.text)
+        hit = asked.get(whole) or inside.get(whole) or next((asked[part] for part in parts if part in asked), None)
         if hit is not None:
             found.append((problem.id, hit))
     return found
 
 
-def _shares(weights: Sequence[float]) -> tuple[int, ...]:
-    """Positions of a slate for each weight, by largest remainder; at least one each."""
+def _askings(text: str) -> list[str]:
+    """What a text may ask: all of it, then each run of its blocks."""
+    blocks = [block for block in (_without_instructions(block) for block in text.split("\n\n")) if normalised(block)] or [text]
+    most = min(len(blocks), 6)
+    runs = ((first, last) for first in range(most) for last in range(len(blocks), max(first, len(blocks) - most), -1))
+    return [normalised("\n\n".join(blocks[first:last])) for first, last in runs]
+
+
+def _without_instructions(text: str) -> str:
+    sentences = re.split(r"(?<=[.!?])\s+|\n", _LABEL.sub("", text))
+    return " ".join(sentence for sentence in sentences if not _INSTRUCTION.search(sentence))
+
+
+def shares(weights: Sequence[float]) -> tuple[int, ...]:
+    """Positions of a slate of 1,000 for each weight, by largest remainder; at least one each."""
     exact = np.array(weights) / sum(weights) * (_SLATE - len(weights))
     counts = np.floor(exact).astype(int)
     for index in np.argsort(counts - exact, kind="stable")[: _SLATE - len(weights) - int(counts.sum())]:

@@ -84,6 +84,33 @@ def test_a_named_column_wins_over_a_recognised_one_and_may_be_dotted():
         recognise([row(values)], "extra.gone")
 
 
+def test_an_instruction_and_what_it_is_about_are_one_problem():
+    values = [{"instruction": "Solve it.", "input": text, "output": "4"} for text in ("2 + 2?", "3 + 1?", "")]
+    layout = recognise([row(one) for one in values])
+    assert [problem_of(row(one), layout)[0] for one in values] == ["Solve it.\n\n2 + 2?", "Solve it.\n\n3 + 1?", "Solve it."]
+    assert golds_of(row(values[0]), layout) == ("4",)
+    asked = {"instruction": "Be brief.", "question": "2 + 2?", "input": "x", "answer": "4"}
+    assert problem_of(row(asked), recognise([row(asked)])) == ("2 + 2?", "")
+
+
+def test_the_columns_that_most_rows_fill_are_the_sets():
+    values = [{"problem": "p", "answer": str(number)} for number in range(5)] + [{"problem": "p", "final_answer": "5"}]
+    assert recognise([row(one) for one in values]).answer == "answer"
+
+
+def test_lists_and_mappings_that_a_csv_holds_as_python_prints_them_are_read():
+    values = {
+        "question": "q",
+        "final_answer": "['1', '2']",
+        "subject": "['Algebra -> Sums']",
+        "reward_model": "{'ground_truth': '10,000', 'style': 'rule'}",
+    }
+    layout = recognise([row(values)], answer="final_answer")
+    assert (golds_of(row(values), layout), family_of(row(values), layout)) == (("1", "2"), "Algebra -> Sums")
+    assert golds_of(row(values), recognise([row(values)])) == ("10,000",)
+    assert golds("['cannot be read") == ("['cannot be read",)
+
+
 def test_a_column_of_solve_rates_is_no_level():
     rows = [row({"problem": "p", "answer": "1", "difficulty": rate}) for rate in (0.25, 1.0)]
     assert recognise(rows).level is None

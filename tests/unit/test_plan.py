@@ -442,7 +442,11 @@ def test_plan_says_which_columns_it_takes_and_which_rows_are_left_out_repeated_o
     [
         ([{"riddle": "1 + 1?", "answer": "2"}], [], "no column was recognised as the problem; it has answer, riddle"),
         ([{"problem": "1 + 1?", "answer": "2"}], ["data.answer=gold"], "no field 'gold'; it has answer, problem"),
-        ([{"problem": "Prove it.", "answer": "proof"}], [], "none of its 1 rows has a gold answer (first: no gold answer (proof))"),
+        (
+            [{"problem": "Prove it.", "answer": "proof"}],
+            [],
+            "none of its 1 rows has a usable problem and gold answer (first: no gold answer (proof))",
+        ),
     ],
 )
 def test_data_that_cannot_serve_are_refused_by_plan(tmp_path: Path, rows: list[dict[str, str]], words: list[str], sentence: str):

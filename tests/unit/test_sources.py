@@ -109,7 +109,7 @@ def test_a_local_data_set_is_read_through_the_hub_route(tmp_path: Path):
             '{"riddle": "1", "answer": "1"}',
             ":1: no column was recognised as the problem; it has answer, riddle. Set data.problem and data.answer",
         ),
-        ('{"problem": "1", "answer": ""}', "none of its 1 rows has a usable gold answer"),
+        ('{"problem": "1", "answer": ""}', "none of its 1 rows has a usable problem and gold answer (first: no gold answer)"),
     ],
 )
 def test_unreadable_rows_are_named_by_file_and_line(tmp_path: Path, content: str | bytes, sentence: str):
@@ -118,6 +118,25 @@ def test_unreadable_rows_are_named_by_file_and_line(tmp_path: Path, content: str
     with pytest.raises(DataError) as error:
         training_source(Data(train=str(path)), Tiny(), 0, golds_that_parse)
     assert f"{path}{sentence}" in str(error.value) or sentence in str(error.value)
+
+
+def test_a_broken_row_among_others_is_left_out_and_listed(tmp_path: Path):
+    rows = [
+        {"problem": "p", "answer": "1"},
+        *({"problem": problem, "answer": "1"} for problem in (None, " ", "a\ud800 b")),
+        *({"problem": "q", "answer": answer} for answer in (True, {"x": 1})),
+    ]
+    source = training_source(Data(train=write(tmp_path / "rows.jsonl", rows)), Tiny(), 0, golds_that_parse)
+    assert source.rows == 1 and [row.rpartition("/")[2] for row, _ in source.left_out] == ["2", "3", "4", "5", "6"]
+    assert "half of a character" in source.left_out[2][1]
+
+
+def test_files_of_a_folder_may_have_different_columns(tmp_path: Path):
+    write(tmp_path / "deepscaler.jsonl", [{"problem": "p", "answer": "1", "solution": ""}] * 3)
+    write(tmp_path / "dapo.jsonl", [{"prompt": [{"role": "user", "content": "q"}], "reward_model": {"ground_truth": "2"}}])
+    source = training_source(Data(train=str(tmp_path)), Tiny(), 0, golds_that_parse)
+    assert {(problem.text, problem.answer) for problem in source.problems} == {("p", "1"), ("q", "2")}
+    assert source.said[0].endswith("; others: problems and answers: problem from problem, gold from answer")
 
 
 def test_a_hub_name_may_name_its_split_for_training_and_for_evaluation(tmp_path: Path):
@@ -131,6 +150,8 @@ def test_a_hub_name_may_name_its_split_for_training_and_for_evaluation(tmp_path:
 
     assert read("") == ("validation", "test")
     assert read(":train") == ("train", "train")
+    with pytest.raises(DataError, match=r"gone: no such folder; hub:owner/name names a set of the hub"):
+        training_source(Data(train=f"hub:{tmp_path}/gone"), Tiny(), 0, golds_that_parse)
     with pytest.raises(DataError, match=r"split 'gone' cannot be loaded .*hub:owner/name:split names another"):
         read(":gone")
 
@@ -210,3 +231,21 @@ def test_training_rows_that_ask_what_an_evaluation_asks_are_found_also_inside_in
         Problem("t4", "What is 17 + 26?", "43"),
     ]
     assert overlaps(training, held) == [("t1", "e1"), ("t2", "e1"), ("t3", "e2")]
+
+
+FORMS = [
+    "What is 17 + 25?",
+    "Work it out stepwise and say the result last in the form Answer: N.\n\nWhat is 17 + 25?\n\nPut the answer behind Answer: alone.",
+    "What is 17 + 25? Think step by step and give the final answer within \\boxed{}.",
+    "What is 17 + 25?\nReason step by step, and put your final answer in \\boxed{}.",
+    "Problem: What is 17 + 25?\n\nSolution:",
+    "Here is a riddle.\n\nWhat is $17+25$?",
+]
+
+
+@pytest.mark.parametrize("held", FORMS)
+def test_one_problem_in_two_usual_wordings_is_an_overlap_whichever_side_words_it(held: str):
+    for index, text in enumerate(FORMS[:5]):
+        assert overlaps([Problem(f"t{index}", text, "42")], [Problem("e", held, "42")]) == [(f"t{index}", "e")]
+    assert overlaps([Problem("t", held.replace("25", "26"), "43")], [Problem("e", text, "42") for text in FORMS]) == []
+    assert overlaps([Problem("t", "Here is a riddle.\n\nHalf of 3?", "1.5")], [Problem("e", held, "42")]) == []

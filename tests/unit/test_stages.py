@@ -71,6 +71,21 @@ def test_sources_that_differ_in_their_folder_or_version_get_files_of_their_own()
     assert file_names(["/data/my test.jsonl", "hub:a/MATH:test[:9]"]) == ["my-test", "MATH-test-9"]
 
 
+def test_sets_of_one_source_get_names_and_files_of_their_own():
+    sets = [
+        {"source": "d", "split": "test"},
+        {"source": "d", "split": "dev"},
+        "e.jsonl",
+        "e.jsonl",
+        {"source": "*.csv"},
+        "./rows",
+        "rows.jsonl",
+    ]
+    names = load("evaluate", overrides=["model.path=tiny", f"eval.data={json.dumps(sets)}"]).held_out_names
+    assert names == ["d test", "d dev", "e.jsonl test 1", "e.jsonl test 2", "*.csv", "./rows", "rows.jsonl"]
+    assert file_names(names) == ["d-test", "d-dev", "e.jsonl-test-1", "e.jsonl-test-2", "csv", "rows-1", "rows-2"]
+
+
 def test_training_rows_that_are_also_evaluation_rows_are_counted_named_and_listed(tmp_path: Path):
     said: list[str] = []
     progress: Any = SimpleNamespace(message=said.append)
