@@ -163,6 +163,7 @@ def judge(
             counts = judge_file(
                 file, target, workers=workers, wall_s=wall_s, memory_mb=memory_mb, bare=not boxed, gold=gold, prediction=prediction,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
+                say=lambda words: out.print(words, highlight=False, soft_wrap=True, markup=False),
             )  # fmt: skip
         out.print(f"{target}: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()), highlight=False)
         graded = map(json.loads, target.read_text(encoding="utf-8").splitlines())

@@ -190,7 +190,8 @@ def learner_bytes(shape: Shape, learner: Learner, bf16: bool, reference: bool, l
     width = 2 if bf16 else 4
     ranks, stage = learner.ranks, learner.zero_stage
     N = shape.parameters
-    optimiser = 12 + 4 if bf16 else 8  # Adam's moments; bf16 adds fp32 master weights and fp32 gradients
+    # Adam's moments; fp32 master weights where weights are bf16 or ZeRO keeps its own copy; fp32 gradients of bf16.
+    optimiser = 8 + (4 if bf16 or stage >= 1 else 0) + (4 if bf16 else 0)
     tokens = max(learner.micro_batch_tokens, longest)
     per_token = 8 * shape.width + shape.head_width * (5 * shape.heads + 8 * shape.kv_heads) + 4 * shape.inner
     kept = shape.layers * shape.width + per_token if learner.gradient_checkpointing else shape.layers * per_token
@@ -204,11 +205,12 @@ def learner_bytes(shape: Shape, learner: Learner, bf16: bool, reference: bool, l
         "head gradient": shape.vocabulary * shape.width * (4 + (2 if bf16 else 0)),  # added up in fp32
     }
     if stage >= 1:
-        largest = max(min(REDUCE_BUCKET, N), shape.vocabulary * shape.width)  # a larger tensor goes alone
+        bucket = REDUCE_BUCKET if gpu else min(REDUCE_BUCKET, N)  # taken whole; on a CPU, pages cost nothing before they are used
+        largest = max(bucket, shape.vocabulary * shape.width)  # a larger tensor goes alone
         parts["buckets"] = largest * (width + 4)  # as it is, and in fp32 while it is reduced
-    temporary = (
-        (share if stage >= 1 else shape.vocabulary * shape.width) * 4 - parts["activations"] - parts["logits"]
-    )  # AdamW's, when activations and logits are gone
+    # AdamW's and, of fp32, a flat copy of the gradients, when activations and logits are gone.
+    step = (share * (1 if bf16 else 2) if stage >= 1 else shape.vocabulary * shape.width) * 4
+    temporary = step - parts["activations"] - parts["logits"]
     if temporary > 0:
         parts["optimiser step"] = temporary
     if reference:

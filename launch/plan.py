@@ -6,6 +6,9 @@ Imports no torch and starts no engine: seconds, on any machine.
 
 from __future__ import annotations
 
+import ast
+import difflib
+import functools
 import importlib.util
 import re
 from collections.abc import Iterator
@@ -272,18 +275,35 @@ def _package_blockers(plan: Plan, columns: dict[str, Any] | None) -> Iterator[st
 def _engine_blockers(plan: Plan) -> Iterator[str]:
     """Options of vLLM that cannot serve here."""
     options = plan.recipe.engine.vllm if plan.recipe.engine.kind == "vllm" else {}
-    for name in options:
-        if name.startswith("speculat") and options[name] and plan.device == "cpu":
+    known = _vllm_options()
+    for name, value in options.items():
+        if known and name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            yield f"engine.vllm.{name}: vLLM has no such option{f'; did you mean {close[0]}?' if close else ''}"
+        if name.startswith(("spec_", "speculat")) and value and plan.device == "cpu":
             yield (
                 f"engine.vllm.{name}: with speculation, vLLM's CPU build samples from another distribution than it should and reports logprobs "
                 "that are no numbers; leave it out"
             )
-    for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
-        if option(options, name, 1) > 1 and "rl" in plan.recipe.stages:
+        several = (name.endswith("parallel_size") or name == "nnodes") and str(value) not in ("1", "None")
+        if (several or (name == "distributed_executor_backend" and value not in (None, "uni"))) and "rl" in plan.recipe.stages:
             yield (
-                f"engine.vllm.{name}: {options[name]}: trained weights reach engines of one process only; set 1 and use engine.count "
+                f"engine.vllm.{name}: {value}: trained weights reach engines of one process only; leave it out and use engine.count "
                 "(evaluation alone may use several)"
             )
+
+
+@functools.cache
+def _vllm_options() -> frozenset[str]:
+    """Names of vLLM's options, from its source, whose import would take seconds; empty where it is not installed or looks otherwise."""
+    spec = importlib.util.find_spec("vllm")
+    source = Path(spec.origin).parent / "engine" / "arg_utils.py" if spec and spec.origin else None
+    if source is None or not source.is_file():
+        return frozenset()
+    classes = (node for node in ast.parse(source.read_text()).body if isinstance(node, ast.ClassDef) and node.name == "EngineArgs")
+    return frozenset(
+        part.target.id for node in classes for part in node.body if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)
+    )
 
 
 def _resource_blockers(plan: Plan) -> Iterator[str]:

@@ -16,7 +16,7 @@ from recipes.schema import DataSet, FunctionTerm, Recipe
 from rewards.functions import columns
 from rewards.rows import DataError, hub_parts, local_bytes
 from rollout import tiny_task
-from rollout.sources import normalised, overlaps, shares, usable
+from rollout.sources import normalised, overlaps, share_columns, shares, usable
 from rollout.types import Problem
 
 _MOST_BYTES = 256 << 20
@@ -47,6 +47,7 @@ def plan_data(recipe: Recipe, trains: bool, evaluates: bool) -> DataPlan:
     read = {(key, index): _problems(key, one, recipe, found) for index, (key, one) in enumerate(training + held_out)}
     trained = [problem for (key, _), problems in read.items() if key == "data.train" for problem in problems]
     if trained:
+        share_columns(trained)
         first = trained[0]
         found.columns = columns(first.columns, problem=first.text, answer=first.answer, level=first.level)
     elif all(one.source == "tiny" for _, one in training):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rewards.extract import final_answer, last_box
-from rewards.golds import golds
+from rewards.golds import golds, no_gold
 from rewards.judge import Judge
 from rewards.rows import Row, is_turn, nested, reach, read_rows
 from rewards.stated import block, final_segment, stated
@@ -39,7 +39,7 @@ _GOLDS: tuple[str, ...] = (
     "gt_answer",
     "final_answer",
 )
-_GOLDS += ("reference_answer", "correct_answer", "reference", "answer", "doc.answer", "doc.solution", "label", "solution")
+_GOLDS += ("reference_answer", "correct_answer", "reference", "answer", "doc.answer", "doc.solution", "label", "solution", "doc.choices")
 _PREDICTIONS: tuple[str, ...] = (
     "prediction",
     "predictions",
@@ -52,7 +52,10 @@ _PREDICTIONS: tuple[str, ...] = (
     "completions",
     "generation",
 )
-_PREDICTIONS += ("generations", "generated_text", "model_response.text", "model_output", "samples", "text", "code", "pred")
+_PREDICTIONS += ("generations", "generated_text", "generated_solution", "model_response.text", "model_output", "model_answer", "pred")
+_PREDICTIONS += ("choices", "attempt", "samples", "code", "text")
+_PARTS = ("content", "text", "value", "generation", "completion", "message", "choices")  # of a sample that is a mapping
+_SENTENCE = "no gold answer but a sentence"  # which training leaves out; here somebody asks for a verdict on it
 _MOST_S = 86_400  # a day; the system's timers end at 24 days
 
 
@@ -100,10 +103,10 @@ def read_pairs(rows: Sequence[Row], paths: Paths) -> list[tuple[dict[str, Any], 
         if not _holds(row.values, paths.prediction):
             raise ValueError(f"{row.place}: no field {paths.prediction}: each row needs gold and prediction")
         try:
-            held = [gold for gold in golds(reach(row.values, paths.gold)) if gold.strip()]
+            held = [gold for gold in golds(reach(row.values, paths.gold)) if (no_gold(gold) or _SENTENCE).startswith(_SENTENCE)]
         except ValueError as error:
             raise ValueError(f"{row.place}: {paths.gold} is {reach(row.values, paths.gold)!r:.80}: {error}") from error
-        samples = list(_samples(reach(row.values, paths.prediction), f"{row.place}: {paths.prediction}"))
+        samples = list(_samples(reach(row.values, paths.prediction), f"{row.place}: {paths.prediction}")) or [""]
         for index, text in enumerate(samples):
             pairs.append((row.values | ({"sample": index} if len(samples) > 1 else {}), held, text))
     return pairs
@@ -114,12 +117,17 @@ def _samples(value: Any, place: str) -> Iterator[str]:
     value = nested(value) if isinstance(value, str) and value.startswith('["') else value
     if isinstance(value, list) and value and all(is_turn(turn) for turn in value):
         value = value[-1]
+    if isinstance(value, dict) and (part := next((name for name in _PARTS if name in value), None)):
+        yield from _samples(value[part], place)
+        return
     if isinstance(value, list):
+        if len(value) == 2 and value[1] in ("True", "False"):
+            raise ValueError(
+                f"{place} is {value!r:.80}: likelihoods of given choices, where texts are judged; name texts with --prediction"
+            )
         for item in value:
             yield from _samples(item, place)
         return
-    if isinstance(value, dict):
-        value = next((value[name] for name in ("content", "text", "value", "generation") if name in value), value)
     if isinstance(value, bool) or not isinstance(value, str | int | float | None):
         raise ValueError(f"{place} is {value!r:.80}: it must be a text, a number or a list of those")
     yield "" if value is None else str(value)
@@ -160,6 +168,7 @@ def judge_file(
     gold: str | None = None,
     prediction: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    say: Callable[[str], None] = lambda words: None,
 ) -> dict[str, int]:
     """Write each row of `path` to `out` with `verdict`, `reason`, `extracted` and `seconds` added, in the same order.
 
@@ -168,6 +177,7 @@ def judge_file(
         bare: judge predictions without a box, too.
         gold, prediction: dotted paths to them (`doc.answer`, `resps[0][0]`); recognised if absent.
         progress: called with (rows done, rows in all).
+        say: called with one line on the fields that were taken.
 
     Returns:
         Rows by verdict: right, wrong, not_judged; those without a gold are not judged, reason "no gold".
@@ -181,7 +191,9 @@ def judge_file(
     if memory_mb < 1:
         raise ValueError(f"memory_mb: {memory_mb}: memory a comparison may add to its process, at least 1, e.g. 1024")
     rows = read_rows(str(path)).rows
-    pairs = read_pairs(rows, paths_of(rows, gold, prediction))
+    paths = paths_of(rows, gold, prediction)
+    say(f"{path}: {len(rows):,} rows, gold from {paths.gold}, prediction from {paths.prediction}")
+    pairs = read_pairs(rows, paths)
     counts: Counter[str] = Counter(right=0, wrong=0, not_judged=0)
     part = _part_of(out)
     with Judge(workers, wall_s, memory_mb) as judge, open(part, "w", encoding="utf-8") as file:

@@ -7,6 +7,7 @@ published weights, and handed the groups it owed. Nothing waits without a deadli
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from rollout.weights import Packed
 log = logging.getLogger(__name__)
 
 WHY_DEAD = "killed by the system for its memory, or by someone"  # all that can be known of an actor that is gone
+_ADVERTISEMENT = re.compile(r"^\s*For further information visit ")
+_MOST_WORDS = 600  # characters
 _SLICE_S = 0.2  # an engine reports finished groups about this often
 _SILENCE_S = 900.0  # an engine that says nothing for so long is taken for dead
 _RESTARTS = 3  # in a row, without an answer between them
@@ -40,9 +43,15 @@ class Engine(Protocol):
 
 
 def last_words(error: BaseException) -> str:
-    """The last line of what Ray says of an error: the exception that was raised far away."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    """What Ray says of an error, without the road to it: the exception that was raised far away, with its whole message."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not _ADVERTISEMENT.search(line)]
+    frame = max((index for index, line in enumerate(lines) if line.lstrip().startswith("File ")), default=None)
+    if frame is not None:
+        lines = lines[next((index for index in range(frame, len(lines)) if not lines[index][0].isspace()), -1) :]
+    else:
+        lines = lines[-1:]
+    words = " ".join(" ".join(lines).split())
+    return (words if len(words) <= _MOST_WORDS else words[: _MOST_WORDS - 3] + "...") or type(error).__name__
 
 
 def constructor_failed(error: BaseException) -> bool:

@@ -63,6 +63,7 @@ def training_source(data: Data, tiny: Tiny, seed: int, check_golds: CheckGolds, 
     """
     sets = data.sets
     parts = [_one_source(one, tiny, seed, check_golds, columns) for one in sets]
+    share_columns([problem for part in parts for problem in part.problems])
     if len(parts) == 1:
         return parts[0]
     counts = shares([one.weight for one in sets])
@@ -80,6 +81,14 @@ def training_source(data: Data, tiny: Tiny, seed: int, check_golds: CheckGolds, 
         [f"{words} ({count / _SLATE:.1%} of the positions)" for part, count in zip(parts, counts, strict=True) for words in part.said],
         [problem for part in parts for problem in part.problems],
     )
+
+
+def share_columns(problems: Sequence[Problem]) -> None:
+    """Give every problem the columns of all of them, None where its row has no such column."""
+    names = dict.fromkeys(name for problem in problems for name in problem.columns)
+    for problem in problems:
+        for name in names:
+            problem.columns.setdefault(name, None)
 
 
 def _one_source(one: DataSet, tiny: Tiny, seed: int, check_golds: CheckGolds, columns: bool) -> Source:

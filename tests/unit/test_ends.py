@@ -15,6 +15,7 @@ import typer
 from launch import cli
 from launch.ray_start import RayStartError, start_ray
 from rl.learner import meeting_folder
+from rollout.engine import last_words
 
 
 @pytest.mark.parametrize(("state", "code"), [("finished", None), ("no-effective-update", 3)])
@@ -68,3 +69,31 @@ def test_what_a_killed_learner_left_in_the_temporary_folder_goes_with_the_next(t
     with meeting_folder() as mine:
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted([f"laconic-ranks-{os.getpid()}-abc", Path(mine).name])
     assert [path.name for path in tmp_path.iterdir()] == [f"laconic-ranks-{os.getpid()}-abc"]
+
+
+RAYS = """\x1b[36mray::VllmEngine.__init__()\x1b[39m (pid=7, ip=127.0.0.1)
+  File "engine.py", line 61, in __init__
+    self._llm = LLM(
+        ^^^^
+  File "dataclasses.py", line 121, in __init__
+    s.__pydantic_validator__.validate_python(ArgsKwargs(args, kwargs), self_instance=s)
+pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
+  Value error, max_model_len (100000) is greater than the derived 2048. [type=value_error]
+    For further information visit https://errors.pydantic.dev/2.14/v/value_error
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            RAYS,
+            "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig Value error, max_model_len (100000) is greater than the derived 2048. [type=value_error]",
+        ),
+        ('Traceback:\n  File "a.py", line 1, in f\n    g()\nValueError: no room: lower it', "ValueError: no room: lower it"),
+        ("The actor died.\nIts node is gone.", "Its node is gone."),
+        ("", "RuntimeError"),
+    ],
+)
+def test_an_error_from_far_away_is_quoted_whole_without_the_road_to_it(text: str, words: str):
+    assert last_words(RuntimeError(text)) == words

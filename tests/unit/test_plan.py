@@ -401,6 +401,9 @@ def test_a_plan_takes_seconds_and_no_torch():
         ("engine.vllm.speculative_config={method: ngram, num_speculative_tokens: 3}", "vLLM's CPU build samples from another distribution"),
         ("engine.vllm.tensor_parallel_size=2", "tensor_parallel_size: 2: trained weights reach engines of one process only"),
         ("engine.vllm.pipeline_parallel_size=2", "pipeline_parallel_size: 2: trained weights reach"),
+        ("engine.vllm.prefill_context_parallel_size='2'", "prefill_context_parallel_size: 2: trained weights reach"),
+        ("engine.vllm.distributed_executor_backend=mp", "distributed_executor_backend: mp: trained weights reach"),
+        ("engine.vllm.spec_method=ngram", "engine.vllm.spec_method: with speculation, vLLM's CPU build samples from another"),
     ],
 )
 def test_options_of_vllm_that_cannot_serve_are_refused_by_name(words: str, said: str):
@@ -408,6 +411,20 @@ def test_options_of_vllm_that_cannot_serve_are_refused_by_name(words: str, said:
     assert not any(said in line for line in blockers(LAPTOP, "quickstart", None, words, "engine.kind=reference"))
     alone = blockers(replace(NODE, build="cuda"), "dler", "node8", words, "stages=[eval]")
     assert not any(said in line for line in alone)  # several workers, and speculation on a GPU, are for an evaluation to use
+
+
+def test_an_option_that_vllm_does_not_have_is_refused_before_anything_starts():
+    assert blockers(LAPTOP, "quickstart", None, "engine.vllm.max_num_seq=8") == [
+        "engine.vllm.max_num_seq: vLLM has no such option; did you mean max_num_seqs?"
+    ]
+
+
+def test_a_share_of_a_gpu_that_the_rank_needs_too_is_an_upper_bound():
+    # 0.9 of the card is the scale's word for an engine that has it alone; vLLM does not start where less than its share is free
+    made = plan(load("dler", "node8", ["learner.ranks=1", "engine.count=1"]), Machine(64, 500 * GB, (143771 << 20,), "cuda"))
+    [rank] = [actor for actor in made.actors if actor.name == "learner"]
+    assert made.blockers == [] and made.shared
+    assert made.engine["gpu_memory_utilization"] * made.machine.gpus[0] + rank.bytes <= 0.94 * made.machine.gpus[0]
 
 
 def test_a_push_that_the_object_store_cannot_hold_is_refused():

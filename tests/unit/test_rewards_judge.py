@@ -296,6 +296,17 @@ SHAPES: list[tuple[dict[str, object], str | None, str | None, list[str]]] = [
     ({"answer": "2 + 2 = 4\n#### 4", "generation": r"\boxed{4}"}, None, None, ["right"]),
     ({"answer": "4", "completion": [{"role": "assistant", "content": r"\boxed{4}"}]}, None, None, ["right"]),
     ({"gold": None, "prediction": r"\boxed{4}"}, None, None, ["not_judged"]),
+    ({"gold": "notfound", "prediction": r"\boxed{4}"}, None, None, ["not_judged"]),
+    ({"gold": "4", "prediction": []}, None, None, ["wrong"]),  # a request that failed is an answer that is not there
+    ({"text": "2+2?", "answer": "4", "pred": "4"}, None, None, ["right"]),
+    ({"doc": {"choices": ["4"], "gold_index": 0}, "model_response": {"text": ["4", "5"]}}, None, None, ["right", "wrong"]),
+    ({"target": "4", "output": {"choices": [{"message": {"content": r"\boxed{4}"}}], "completion": r"\boxed{4}"}}, None, None, ["right"]),
+    (
+        {"answer": "4", "choices": [{"message": {"role": "assistant", "content": "4"}}, {"message": {"content": "5"}}]},
+        None,
+        None,
+        ["right", "wrong"],
+    ),
 ]
 
 
@@ -307,6 +318,16 @@ def test_files_of_other_tools_are_judged_by_recognised_or_named_paths(tmp_path, 
     graded = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["verdict"] for line in graded] == verdicts
     assert [line.get("sample") for line in graded] == ([None] if len(verdicts) == 1 else list(range(len(verdicts))))
+
+
+def test_the_fields_that_were_taken_are_said_and_likelihoods_are_refused(tmp_path):
+    source, said = tmp_path / "in.json", []
+    source.write_text(json.dumps([{"answer": "4", "pred": "4"}] * 2))
+    judge_file(source, tmp_path / "out.jsonl", workers=1, wall_s=3.0, memory_mb=512, say=said.append)
+    assert said == [f"{source}: 2 rows, gold from answer, prediction from pred"]
+    source.write_text(json.dumps([{"target": "1", "resps": [[["-1.2", "False"]], [["-0.5", "True"]]]}]))
+    with pytest.raises(ValueError, match="likelihoods of given choices, where texts are judged"):
+        judge_file(source, tmp_path / "out.jsonl", workers=1, wall_s=3.0, memory_mb=512)
 
 
 def test_a_path_that_no_row_has_is_refused_with_the_fields_there_are(tmp_path):

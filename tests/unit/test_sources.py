@@ -206,6 +206,17 @@ def test_a_row_travels_whole_only_where_a_reward_function_reads_it(tmp_path: Pat
     assert [source.at(0).columns for source in sources] == [{"problem": "p", "answer": "1", "hint": "h"}, {}]
 
 
+def test_a_column_that_only_some_rows_have_is_none_in_the_others(tmp_path: Path):
+    first = write(tmp_path / "first.jsonl", [{"problem": "p", "answer": "1", "difficulty": 3}, {"problem": "q", "answer": "1"}])
+    second = write(tmp_path / "second.jsonl", [{"problem": "r", "answer": "1", "hint": "h"}])
+    source = training_source(Data(train=[first, second]), Tiny(), 0, golds_that_parse, columns=True)
+    assert {(one.text, one.columns["difficulty"], one.columns["hint"]) for one in source.problems} == {
+        ("p", 3, None),
+        ("q", None, None),
+        ("r", None, "h"),
+    }
+
+
 def test_of_several_golds_those_that_can_be_judged_stay(tmp_path: Path):
     path = tmp_path / "several.jsonl"
     write(path, [{"problem": "p", "answer": ["notfound", "1", "2"]}, {"problem": "q", "answer": ["proof", ""]}])
