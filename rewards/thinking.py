@@ -45,8 +45,31 @@ _STRIPPED = (("think\n", "\nanswer\n"), ("analysis", "assistantfinal"))  # s1 an
 _CUT_OFF = re.compile(r"[^\W\d_],?\s*\Z")  # stops at a word
 
 
-def marks_of(template: str, vocabulary: Collection[str]) -> Marks:
-    """A model's marks: those that its chat template writes, else those that its vocabulary has tokens for, else the most common."""
+_PARTNERS = (
+    (r"<(?=\w)", "</"),
+    (r"<\|(?=\w)", "<|/"),
+    (r"\[", "[/"),
+    ("start", "end"),
+    ("begin", "end"),
+    ("START", "END"),
+    ("prefix", "suffix"),
+)
+
+
+def marks_of(template: str, vocabulary: Collection[str], opening: str = "") -> Marks:
+    """A model's marks: those that its prompts open; else those that its chat template writes; else those that its vocabulary has tokens for;
+    else the most common.
+
+    Args:
+        opening: the generation prompt. What it ends in is an opening mark, whatever its name, if template or vocabulary hold its partner.
+    """
+    if opened := [pair for pair in KNOWN if opening.rfind(pair.open) > opening.rfind(pair.close)]:
+        return max(opened, key=lambda pair: opening.rfind(pair.open))
+    last = re.search(r"(<[^<>\s]+>|\[[A-Z_]+\])\s*\Z", opening)
+    for pattern, by in _PARTNERS if last else ():
+        close = re.sub(pattern, by, last[1], count=1) if last else ""
+        if last and close != last[1] and (close in vocabulary or close in template):
+            return Marks(last[1], close)
     written = (marks for marks in KNOWN if marks.close in template or marks.open in template)
     held = (marks for marks in KNOWN if marks.close in vocabulary and marks.open in vocabulary)
     return next(written, None) or next(held, None) or THINK

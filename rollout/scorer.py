@@ -69,6 +69,7 @@ class Scorer:
             )
             for sample, completion in enumerate(completions)
         ]
+        thinking = self.template.opens_thinking(request.problem)
         verdicts = [
             (
                 rollout.id,
@@ -77,7 +78,7 @@ class Scorer:
                         gold=gold,
                         text=rollout.text,
                         finish=rollout.completion.finish,
-                        thinking=self.template.thinking,
+                        thinking=thinking,
                         marks=self.template.marks,
                     )
                     for gold in request.problem.golds

@@ -6,10 +6,12 @@ every day of a run; what a problem's text holds stays text; responses stay ids, 
 
 from __future__ import annotations
 
+import difflib
 import hashlib
+import inspect
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -17,16 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import TemplateSyntaxError, meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from transformers import PreTrainedTokenizerBase
 
 from recipes.schema import Data
 from rewards.thinking import Marks, marks_of
-from rollout.tokenizer import TokenizerError, load_tokenizer, without_added_tokens
+from rollout.tokenizer import TokenizerError, load_tokenizer, renamed_tokens
 from rollout.types import Completion, Problem
 
 _TRAPS = "1,000 = 2\n\n\n  \tÀ e\u0301 \\boxed{-3.14}."  # what tokenizers merge and normalise differently
-_PLACE = "\ue000{}\ue001"  # stands for a turn's text while the template is filled in
+_PLACE, _PLACES = "\ue002{}\ue003", "\ue002(\\d+)\ue003"  # stands for a look-alike while the template is filled in
 _QUESTION = "What is 3 + 4?"
 _ANSWER = "The answer is 7"
+_LAST_MARK = re.compile(r"(?:<[^<>\s]+>|\[[A-Z_]+\])\s*\Z")
+_ROLE = re.compile(r"assistant|model|bot|answer|end|turn|inst|/", re.IGNORECASE)  # what opens a turn, or closes something
 _WINDOW = 64  # tokens from a response's end in which a closing mark is looked for first
 
 
@@ -40,7 +47,7 @@ class Template:
 
     Attributes:
         stop_ids: every token id that ends a response: of generation_config, config, tokenizer, and of the template's own end of turn.
-        thinking: the generation prompt opens a thinking block, so a response without a closing mark has no answer.
+        thinking: the generation prompt opens a thinking block (`opens_thinking`) for a problem without a system turn.
         marks: of the model's thinking.
         digest: hash of chat template, vocabulary, stop ids, marks and how a text full of traps is split; travels with rollouts, checkpoints and scores.
         arguments: handed to the template (enable_thinking ...).
@@ -77,9 +84,16 @@ class Template:
             raise TemplateError(
                 f"problem {problem.id}: the chat template refuses its turns, {turns} ({said}); leave out what it does not take"
             ) from error
-        if not any(self._added.search(message["content"]) for message in messages):
+        if not any(self._looks_like_tokens(message["content"]) for message in messages):
             return tuple(self.tokenizer.encode(text, add_special_tokens=False))
-        return tuple(self._with_plain_turns(messages))  # it writes what looks like the model's own tokens
+        return self._with_plain_turns(messages)  # it writes what looks like the model's own tokens
+
+    def opens_thinking(self, problem: Problem) -> bool:
+        """Whether the problem's prompt opens a thinking block, so that a response without a closing mark has no answer.
+
+        Some templates look for `/no_think` in the turns, so problems may differ.
+        """
+        return _is_open(_opening(self.tokenizer, self.messages(problem), self.arguments, self.date), self.marks)
 
     def text(self, completion: Completion, start: int = 0) -> str:
         """The response as text, from token `start` on, without its stop token."""
@@ -117,23 +131,33 @@ class Template:
         return self.tokenizer.decode(ids.tolist(), skip_special_tokens=False)
 
     @cached_property
-    def _added(self) -> re.Pattern[str]:
-        """What the tokenizer would take for one of its special or added tokens."""
-        words = sorted((str(token) for token in self.tokenizer.get_added_vocab()), key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, words)) or r"(?!)")
+    def _renamed(self) -> tuple[Any, dict[str, str], re.Pattern[str]]:
+        """See `renamed_tokens`, with what finds such a token's own name, or a place, in a text."""
+        tokenizer, names = renamed_tokens(self.tokenizer)
+        return tokenizer, names, re.compile("|".join(map(re.escape, [*sorted(names, key=len, reverse=True), *_PLACE.split("{}")])))
 
-    @cached_property
-    def _literal(self) -> Any:
-        return without_added_tokens(self.tokenizer)
+    def _looks_like_tokens(self, text: str) -> bool:
+        """Whether the tokenizer would find one of its tokens in a text, as it stands or once it is normalised (＜ for <)."""
+        tokenizer, _, own = self._renamed
+        return bool(own.search(text) or (tokenizer.normalizer and own.search(tokenizer.normalizer.normalize_str(text))))
 
-    def _with_plain_turns(self, messages: Sequence[Mapping[str, str]]) -> Iterator[int]:
-        places = [{**message, "content": _PLACE.format(index)} for index, message in enumerate(messages)]
-        text = _render(self.tokenizer, places, self.arguments, self.date)
-        for index, part in enumerate(re.split("\ue000(\\d+)\ue001", text)):
-            if index % 2:
-                yield from self._literal.encode(messages[int(part)]["content"], add_special_tokens=False).ids
-            else:
-                yield from self.tokenizer.encode(part, add_special_tokens=False)
+    def _with_plain_turns(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
+        """Ids of the rendered messages, in which only what the template itself writes is one of the model's own tokens.
+
+        The template sees the turns with places for what looks like tokens, the tokenizer sees the turns and renames the template's own.
+        """
+        tokenizer, names, own = self._renamed
+        found: list[str] = []
+
+        def place(match: re.Match[str]) -> str:
+            found.append(match.group())
+            return _PLACE.format(len(found) - 1)
+
+        text = _render(self.tokenizer, [{**one, "content": own.sub(place, one["content"])} for one in messages], self.arguments, self.date)
+        parts = re.split(_PLACES, text)
+        parts[::2] = [own.sub(lambda match: names[match.group()], part) for part in parts[::2]]
+        parts[1::2] = [found[int(index)] for index in parts[1::2]]
+        return tuple(tokenizer.encode("".join(parts), add_special_tokens=False).ids)
 
 
 def load_template(checkpoint: Path | str, data: Data | None = None, date: str | None = None) -> Template:
@@ -144,7 +168,8 @@ def load_template(checkpoint: Path | str, data: Data | None = None, date: str | 
         date: that prompts say if they say one, ISO; None: today.
 
     Raises:
-        TemplateError: no tokenizer, no chat template, one that cannot be filled in, no stop token, or two beginning tokens at the start.
+        TemplateError: no tokenizer, no chat template, one that cannot be filled in or does not read an argument, no stop token, or two
+            beginning tokens at the start.
     """
     data = data or Data()
     folder = Path(checkpoint)
@@ -155,7 +180,9 @@ def load_template(checkpoint: Path | str, data: Data | None = None, date: str | 
         raise TemplateError(str(error)) from error
     if not tokenizer.chat_template:
         raise TemplateError(f"{checkpoint}: the tokenizer has no chat template; add chat_template.jinja to the checkpoint")
-    asked = [{"role": "user", "content": _QUESTION}]
+    asked = [{"role": "user", "content": _QUESTION + (f"\n\n{data.instruction}" if data.instruction else "")}]
+    if unread := _unread(tokenizer.chat_template, data.template):
+        raise TemplateError(f"{checkpoint}: {unread}")
     try:
         prompt = _render(tokenizer, asked, data.template, date)
     except Exception as error:  # templates raise what they like, through jinja
@@ -177,18 +204,20 @@ def load_template(checkpoint: Path | str, data: Data | None = None, date: str | 
     source = (
         json.dumps(tokenizer.chat_template, ensure_ascii=False) if not isinstance(tokenizer.chat_template, str) else tokenizer.chat_template
     )
-    marks = Marks(*data.thinking) if data.thinking else marks_of(source, tokenizer.get_vocab())
-    remarks = (
-        []
-        if turn_end
-        else ["its chat template ends an assistant's turn with no token of its own: whether responses end depends on the model"]
-    )
+    opening = _opening(tokenizer, asked, data.template, date)
+    marks, remarks = Marks(*data.thinking) if data.thinking else marks_of(source, tokenizer.get_vocab(), opening), []
+    if not turn_end:
+        remarks.append("its chat template ends an assistant's turn with no token of its own: whether responses end depends on the model")
+    if not _is_open(opening, marks) and (opener := _LAST_MARK.search(opening)) and not _ROLE.search(opener[0]):
+        remarks.append(
+            f"its prompts end in {opener[0].strip()}: if that opens the model's thinking, data.thinking must name it and what closes it"
+        )
     parts = [tokenizer.chat_template, sorted(tokenizer.get_vocab().items()), tokenizer.encode(_TRAPS), stop_ids, marks, data.template]
     return Template(
         tokenizer=tokenizer,
         instruction=data.instruction,
         stop_ids=tuple(stop_ids),
-        thinking=prompt.rfind(marks.open) > prompt.rfind(marks.close),
+        thinking=_is_open(opening, marks),
         marks=marks,
         digest=hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12],
         arguments=data.template,
@@ -203,6 +232,34 @@ def _render(tokenizer: Any, messages: Sequence[Mapping[str, str]], arguments: Ma
     return tokenizer.apply_chat_template(
         list(messages), add_generation_prompt=not answered, tokenize=False, **({"strftime_now": clock.strftime} | dict(arguments))
     )
+
+
+def _opening(tokenizer: Any, messages: Sequence[Mapping[str, str]], arguments: Mapping[str, Any], date: str) -> str:
+    """The generation prompt: what the template writes behind the last turn to let the assistant speak."""
+    whole, turns = (_render(tokenizer, messages, arguments, date, answered) for answered in (False, True))
+    if whole.startswith(turns) and whole != turns:
+        return whole[len(turns) :]
+    return whole.rpartition(messages[-1]["content"].strip())[2]  # one that always writes it
+
+
+def _is_open(opening: str, marks: Marks) -> bool:
+    return opening.rfind(marks.open) > opening.rfind(marks.close)
+
+
+def _unread(template: Any, arguments: Mapping[str, Any]) -> str:
+    """What is wrong with an argument that the chat template does not read, as a sentence; "" if nothing is or the template cannot be parsed."""
+    if not isinstance(template, str) or not arguments:
+        return ""
+    environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
+    try:
+        read = meta.find_undeclared_variables(environment.parse(re.sub(r"\{%-?\s*(?:end)?generation\s*-?%\}", "", template)))
+    except TemplateSyntaxError:
+        return ""
+    for name in arguments:
+        if name not in read and name not in inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters:
+            close = difflib.get_close_matches(name, sorted(read - {"messages", "add_generation_prompt"}), 1)
+            return f"data.template: the chat template reads no {name}" + (f"; did you mean {close[0]}?" if close else "; leave it out")
+    return ""
 
 
 def _end_of_turn(tokenizer: Any, asked: list[dict[str, str]], arguments: Mapping[str, Any], date: str) -> list[int]:

@@ -9,6 +9,7 @@ Simplification: without a tokenizer.json (sentencepiece alone) there is nothing 
 from __future__ import annotations
 
 import json
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +64,26 @@ def copy_tokenizer(checkpoint: Path, folder: Path) -> None:
                 (folder / file.name).write_bytes(file.read_bytes())
 
 
-def without_added_tokens(tokenizer: Any) -> Tokenizer:
-    """The tokenizer to which every text is plain text: it knows no special and no added tokens."""
+def renamed_tokens(tokenizer: Any) -> tuple[Tokenizer, dict[str, str]]:
+    """The same tokenizer, to which its special and added tokens have other names, and those names: whoever does not use them writes plain text.
+
+    The names hold characters for private use and a number drawn by this process, so that no text has them. White space that is an
+    ordinary added token stays what it is.
+    """
     content = json.loads(tokenizer.backend_tokenizer.to_str())
-    content["added_tokens"] = []
+    nonce, names = secrets.token_hex(8), {}
+    for token in content["added_tokens"]:
+        if token["special"] or token["content"].strip():
+            names[token["content"]] = token["content"] = f"\ue000{nonce}-{token['id']}\ue001"
+    model = content["model"]
+    if isinstance(model["vocab"], dict):
+        model["vocab"] = {names.get(piece, piece): number for piece, number in model["vocab"].items()}
+    else:  # unigram
+        model["vocab"] = [[names.get(piece, piece), score] for piece, score in model["vocab"]]
+    if model.get("unk_token") in names:
+        model["unk_token"] = names[model["unk_token"]]
     content["post_processor"] = None
-    return Tokenizer.from_str(json.dumps(content))
+    return Tokenizer.from_str(json.dumps(content)), names
 
 
 def _literal(tokenizer: Any) -> Any:
