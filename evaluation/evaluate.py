@@ -20,6 +20,7 @@ from rollout.collector import sampled, seed_of
 from rollout.engine import EnginePool
 from rollout.records import rows
 from rollout.scorer import Scorer
+from rollout.template import Template
 from rollout.types import Group, Problem, Request
 
 
@@ -85,18 +86,19 @@ def write_scores(
     settings: Eval,
     seed: int,
     engine: str,
-    template: str,
+    template: Template,
     lenient: bool = False,
 ) -> dict:
     """Write `folder`/`name`.json and .parquet (docs/architecture.md) and return the scores; `lenient` after `read_stated`."""
     shown = settings.model_dump(include={"temperature", "top_p", "max_tokens", "samples"}) | {
         "seed": seed,
         "engine": engine,
-        "template": template,
+        "template": template.digest,
+        "date": template.date,
         "lenient": lenient,
     }
     scores = score(groups, checkpoint=checkpoint, step=step, source=source, settings=shown)
     folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(rows(groups, step, template), folder / f"{name}.parquet")
+    pq.write_table(rows(groups, step, template.digest), folder / f"{name}.parquet")
     (folder / f"{name}.json").write_text(json.dumps(scores, indent=1))
     return scores

@@ -33,7 +33,17 @@ def evaluate_checkpoint(
     recipe = made.recipe
     from evaluation.evaluate import evaluate, read_stated, write_scores
     from evaluation.words import warnings
-    from launch.stages import engines, file_names, fitting, held_out, list_left_out, planned_with, rehearsed, starting_checkpoint
+    from launch.stages import (
+        engines,
+        file_names,
+        fitting,
+        held_out,
+        list_left_out,
+        planned_with,
+        refuse_useless_gpu,
+        rehearsed,
+        starting_checkpoint,
+    )
     from rewards.judge import Judge
     from rl.progress import Progress
     from rl.run import prompt_date
@@ -41,11 +51,8 @@ def evaluate_checkpoint(
     from rollout.template import load_template
 
     target = folder or Path("evals") / checkpoint.strip("./~").replace("/", "-")
-    for name in file_names(recipe.held_out_names):
-        if (target / f"{name}.json").exists() and not overwrite:
-            raise FileExistsError(
-                f"{target / name}.json holds earlier results: replace them (--overwrite) or choose another folder (--out)"
-            )
+    _refuse_earlier([target / f"{name}.json" for name in file_names(recipe.held_out_names)], overwrite)
+    refuse_useless_gpu(made)
     with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
         parts = held_out(recipe, judge)
         start = starting_checkpoint(recipe)
@@ -77,13 +84,19 @@ def evaluate_checkpoint(
                     settings=recipe.eval,
                     seed=recipe.seed,
                     engine=recipe.engine.kind,
-                    template=template.digest,
+                    template=template,
                     lenient=lenient,
                 )
                 for warning in warnings(scores, lenient):
                     console.print(f"[yellow]warning:[/yellow] {escape(f'{part.name}: {warning}')}", highlight=False, soft_wrap=True)
                 console.print(_table(part.name, scores))
                 console.print(f"{target / name}.json", highlight=False)
+
+
+def _refuse_earlier(files: list[Path], overwrite: bool) -> None:
+    for file in files:
+        if file.exists() and not overwrite:
+            raise FileExistsError(f"{file} holds earlier results: replace them (--overwrite) or choose another folder (--out)")
 
 
 def _table(source: str, scores: dict) -> Table:

@@ -133,6 +133,7 @@ def engine_options(recipe: Recipe, shape: Shape | None, gpu: int, room: int | No
     elif shape is not None:
         full = kv_bytes(shape, sequences * context(recipe), number_width(recipe))
         least, most = _CPU_KV
+        most = max(most, kv_bytes(shape, context(recipe), number_width(recipe)))  # vLLM wants room for one sequence
         if gpu and room is not None:
             room = min(room, int(option(recipe.engine.vllm, "gpu_memory_utilization", 1) * gpu))
             most = room - sum(engine_bytes(recipe, shape, gpu, sizes | {"kv_cache_memory_bytes": 0} | recipe.engine.vllm).values())

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from math import ceil, floor
+from math import ceil, floor, inf
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ from rewards.functions import load_function, sample, scores
 
 _ASSUMED_GPU = 80 * GB  # of a machine without a GPU, so that a plan made there still says what a recipe would take
 _BUILDS = {"cpu": "CPU", "cuda": "CUDA"}
+_COLDEST = 0.01  # temperature; vLLM raises lower ones to it without a word
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -310,8 +311,12 @@ def _resource_blockers(plan: Plan) -> Iterator[str]:
     recipe, machine = plan.recipe, plan.machine
     for name in ("tensor_parallel_size", "max_num_seqs", "gpu_memory_utilization", "kv_cache_memory_bytes"):
         value = recipe.engine.vllm.get(name)
-        if value is not None and not (isinstance(value, (int, float)) and value > 0):
-            yield f"engine.vllm.{name}: {value!r} is not a number above 0"
+        most = 1 if name == "gpu_memory_utilization" else inf
+        if value is not None and not (isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= most):
+            yield f"engine.vllm.{name}: {value!r} is not a number above 0" + (" and up to 1" if most == 1 else "")
+    for name, temperature in (("sampler.temperature", recipe.sampler.temperature), ("eval.temperature", recipe.eval.temperature)):
+        if recipe.engine.kind == "vllm" and 0 < temperature < _COLDEST:
+            yield f"{name}: {temperature:g}: vLLM samples at {_COLDEST:g} at the least; set that" + (", or 0" if name[0] == "e" else "")
     if recipe.learner.ranks > plan.work.rows_per_update and "rl" in recipe.stages:
         yield f"learner.ranks: {recipe.learner.ranks} ranks share {plan.work.rows_per_update} rollouts an update; some would get none"
     if (host := host_bytes(plan)) > machine.memory:
@@ -325,12 +330,32 @@ def _resource_blockers(plan: Plan) -> Iterator[str]:
             f"memory: a push of {size(push)} does not fit the object store, which takes {size(room)} of the {size(machine.memory)} that are free; "
             "free main memory, or take a smaller model"
         )
+    yield from _cache_blockers(plan)
     if plan.device == "cuda":
         yield from _gpu_blockers(plan)
 
 
+def _cache_blockers(plan: Plan) -> Iterator[str]:
+    """vLLM does not start with a cache that cannot hold one sequence of full length."""
+    options, needed = plan.recipe.engine.vllm, context(plan.recipe)
+    if isinstance(given := options.get("max_model_len"), int) and given < needed:
+        yield f"engine.vllm.max_model_len: {given} is less than the {needed} tokens of data.max_prompt_tokens and a response; leave it out"
+    for actor in plan.actors:
+        if actor.name == "engine" and plan.shape is not None and (held := actor.holds.get("KV cache", 0)) < (one := one_sequence(plan)):
+            yield (
+                f"memory: an engine has room for {size(held)} of keys and values, and one sequence of {needed} tokens takes {size(one)}; "
+                "lower budget.limit or eval.max_tokens, or let the engine have more memory"
+            )
+
+
+def one_sequence(plan: Plan) -> int:
+    """Bytes of the keys and values of one sequence of full length, on each GPU of an engine."""
+    parallel = int(option(plan.recipe.engine.vllm, "tensor_parallel_size", 1)) if plan.device == "cuda" else 1
+    return kv_bytes(plan.shape, context(plan.recipe), number_width(plan.recipe)) // parallel if plan.shape else 0
+
+
 def _gpu_blockers(plan: Plan) -> Iterator[str]:
-    recipe, machine = plan.recipe, plan.machine
+    machine = plan.machine
     users = [actor for actor in plan.actors if actor.gpus]
     needed = gpus_needed(plan)
     words = " + ".join(f"{actor.count} x {actor.gpus:g} for {actor.name}s" for actor in users)
@@ -347,7 +372,7 @@ def _gpu_blockers(plan: Plan) -> Iterator[str]:
     if plan.shape is None:
         return
     memory = min(machine.gpus)
-    one = kv_bytes(plan.shape, context(recipe), number_width(recipe)) // max(1, int(option(recipe.engine.vllm, "tensor_parallel_size", 1)))
+    one = one_sequence(plan)
     least = {actor.name: actor.bytes - max(0, actor.holds.get("KV cache", one) - one) for actor in users}  # the rest waits its turn
     if plan.shared:
         together = sum(actor.count * least[actor.name] for actor in users)

@@ -72,6 +72,7 @@ def run_recipe(recipe: Recipe, runs_dir: Path, resume: bool = False, overwrite: 
     check_runnable(made)
     recipe = made.recipe
     refuse_unusable(recipe, runs_dir, resume, overwrite)
+    refuse_useless_gpu(made)
     with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
         heldout = held_out(recipe, judge)
         source = training_source(
@@ -104,16 +105,25 @@ def run_recipe(recipe: Recipe, runs_dir: Path, resume: bool = False, overwrite: 
     return run.folder
 
 
+def refuse_useless_gpu(made: Plan) -> None:
+    """Before minutes go into a cold start or a download.
+
+    Raises:
+        PlanError: the plan is for GPUs that torch cannot use.
+    """
+    if made.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise PlanError("device: there is a GPU that torch cannot use; `laconic doctor` looks for the reason")
+
+
 def planned_with(start: Path, made: Plan) -> Plan:
-    """The plan once torch and the model are there: what a download brought is checked, and known to whoever asks for sizes.
+    """The plan once the model is there: what a download brought is checked, and known to whoever asks for sizes.
 
     Raises:
         PlanError: it cannot run here after all.
     """
-    import torch
-
-    if made.device == "cuda" and not torch.cuda.is_available():
-        raise PlanError("device: there is a GPU that torch cannot use; `laconic doctor` looks for the reason")
     if made.shape is not None:
         return made
     again = plan(made.recipe.model_copy(update={"model": made.recipe.model.model_copy(update={"path": str(start)})}), made.machine)
@@ -323,7 +333,7 @@ def _evaluate(
             settings=settings,
             seed=recipe.seed,
             engine=recipe.engine.kind,
-            template=scorer.template.digest,
+            template=scorer.template,
         )
         for warning in warnings(scores):
             progress.message(f"warning: {part.name} after step {step}: {warning}")

@@ -12,6 +12,7 @@ from typing import Any
 
 from rewards.extract import ABSENT, bare, last_box
 from rewards.rows import nested
+from rewards.thinking import split
 
 _MISSING = ABSENT | {"none", "...", "tbd", "todo", "unknown", "-", "--", "?", "[]", "{}"}
 _NO_GOLD = re.compile(
@@ -24,7 +25,7 @@ _NO_GOLD = re.compile(
     r"|answer|error|invalid|\\(?:blacksquare|square|qed)|[∎□■]|略|无|证明略?|见解析|无答案|нет ответа"
 )
 _SENTENCE = 12  # words without a formula: nobody's answer would equal them
-_MARKED = re.compile(r"####[ \t]*\S[^\n]*\s*\Z")
+_MARKED = re.compile(r"####[ \t]*(\S[^\n#]*)\s*\Z")
 _LAST_LINE = re.compile(r"(?:^|\n|[.!?] )(?:So,? |Thus,? |Therefore,? |Hence,? )?[Tt]he (?:final )?answer is:?[ \t]*([^\n]+?)\.?\s*\Z")
 _UNESCAPED = re.compile(r"(?<!\\)\\(?=[bfnrt][a-zA-Z]{2}|[^\"\\/bfnrtu])")
 
@@ -41,6 +42,8 @@ def golds(value: Any) -> tuple[str, ...]:
         return ()
     if isinstance(value, str):
         opening = value.lstrip()[:2]
+        if isinstance(mapping := nested(value), dict):
+            return golds(mapping)
         held = nested(_UNESCAPED.sub(r"\\\\", value)) if opening == '["' else nested(value) if opening == "['" else value
         texts = isinstance(held, list) and all(isinstance(item, str) for item in held)
         return golds(held) if texts else (value,)
@@ -58,8 +61,12 @@ def golds(value: Any) -> tuple[str, ...]:
 
 
 def marked(text: str) -> str | None:
-    """What a worked solution marks as its answer: behind `####` at its end, in its last box, or behind "The answer is:" on its last line; None if it marks nothing."""
-    if _MARKED.search(text) or last_box(text) is not None:
+    """What a worked solution marks as its answer: behind `####` at its end, in its last box, or behind "The answer is:" on its last line; None if
+    it marks nothing. What it thinks before it answers marks nothing."""
+    text = split(text)[1] or ""
+    if found := _MARKED.search(text):
+        return bare(found.group(1))
+    if last_box(text) is not None:
         return bare(text)
     found = _LAST_LINE.search(text)
     return found.group(1) if found else None

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rewards.extract import final_answer, last_box
-from rewards.golds import golds, no_gold
+from rewards.golds import golds, marked, no_gold
 from rewards.judge import Judge
 from rewards.rows import Row, is_turn, nested, reach, read_rows
 from rewards.stated import block, final_segment, stated
@@ -103,7 +103,8 @@ def read_pairs(rows: Sequence[Row], paths: Paths) -> list[tuple[dict[str, Any], 
         if not _holds(row.values, paths.prediction):
             raise ValueError(f"{row.place}: no field {paths.prediction}: each row needs gold and prediction")
         try:
-            held = [gold for gold in golds(reach(row.values, paths.gold)) if (no_gold(gold) or _SENTENCE).startswith(_SENTENCE)]
+            held = [(gold if "####" not in gold else marked(gold) or gold) for gold in golds(reach(row.values, paths.gold))]
+            held = [gold for gold in held if (no_gold(gold) or _SENTENCE).startswith(_SENTENCE)]
         except ValueError as error:
             raise ValueError(f"{row.place}: {paths.gold} is {reach(row.values, paths.gold)!r:.80}: {error}") from error
         samples = list(_samples(reach(row.values, paths.prediction), f"{row.place}: {paths.prediction}")) or [""]
@@ -120,6 +121,8 @@ def _samples(value: Any, place: str) -> Iterator[str]:
     if isinstance(value, dict) and (part := next((name for name in _PARTS if name in value), None)):
         yield from _samples(value[part], place)
         return
+    if isinstance(value, list) and value and all(isinstance(part, dict) and "type" in part for part in value):
+        value = "".join(str(part.get("text") or "") for part in value)  # a text in parts
     if isinstance(value, list):
         if len(value) == 2 and value[1] in ("True", "False"):
             raise ValueError(
@@ -133,10 +136,16 @@ def _samples(value: Any, place: str) -> Iterator[str]:
     yield "" if value is None else str(value)
 
 
-def answer_of(prediction: str, *, bare: bool) -> tuple[str | None, str]:
-    """The answer to judge, or None and the reason why there is none."""
-    answer, reason = final_answer(prediction, finish="stop", thinking=False)
-    if not bare or reason not in ("no box", "thinking not closed"):
+def _finish(row: dict[str, Any]) -> str:
+    """How a row says that its one completion ended: "length" for one that was cut off."""
+    said = next((row[name] for name in ("finish", "finish_reason", "stop_reason") if isinstance(row.get(name), str)), "stop")
+    return "length" if said in ("length", "max_tokens") else "stop"
+
+
+def answer_of(prediction: str, *, bare: bool, finish: str = "stop") -> tuple[str | None, str]:
+    """The answer to judge, or None and the reason why there is none. One that was cut off states none."""
+    answer, reason = final_answer(prediction, finish=finish, thinking=False)
+    if not bare or finish == "length" or reason not in ("no box", "thinking not closed"):
         return answer, reason
     segment = block(prediction) or final_segment(prediction)
     if segment is None:
@@ -197,7 +206,7 @@ def judge_file(
     counts: Counter[str] = Counter(right=0, wrong=0, not_judged=0)
     part = _part_of(out)
     with Judge(workers, wall_s, memory_mb) as judge, open(part, "w", encoding="utf-8") as file:
-        found = [answer_of(prediction, bare=bare) for _, _, prediction in pairs]
+        found = [answer_of(prediction, bare=bare, finish=_finish(row)) for row, _, prediction in pairs]
         futures = [
             [] if answer is None else [judge.compare(gold=one, answer=answer) for one in held]
             for (_, held, _), (answer, _) in zip(pairs, found, strict=True)

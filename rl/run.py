@@ -170,7 +170,7 @@ class Run:
             with self._never_stopped_by(logger):
                 logger.close()
         self._lock.close()
-        if error is not None:
+        if error is not None and self.step:
             error.add_note("What is recorded stays; `--resume` goes on from the last checkpoint.")
 
     def _last_status(self, state: State, reason: str) -> None:

@@ -99,9 +99,9 @@ def recognise(rows: Sequence[Row], problem: str | None = None, answer: str | Non
     if answer is None:
         raise DataError(_unknown(rows[0], "the gold answer", "data.answer"))
     texts = [text for row in sample if isinstance(text := _gold_value(reach(row, answer)), str) and text.strip()]
-    family = _first(sample, _FAMILY, _family, {problem, answer})
-    if family and len({_family(reach(row, family)) for row in sample}) > _MOST_FAMILIES:
-        family = None
+    family, passed = None, {problem, answer}
+    while (family := _first(sample, _FAMILY, _family, passed)) and len({_family(reach(row, family)) for row in sample}) > _MOST_FAMILIES:
+        passed.add(family)
     level = _first(sample, _LEVEL, level_of, {problem, answer})
     if level and _solve_rates([str(reach(row, level)) for row in sample]):
         level = None
@@ -165,7 +165,7 @@ def _gold(text: str, worked: bool) -> str | None:
     if (worked or "\n" in text) and (gold := marked(text)) is not None:
         return gold
     words = re.findall(r"[^\W\d_]{2,}", re.sub(r"\$[^$]*\$|\\[a-zA-Z]+", "", text))
-    short = "\n" not in text.strip() and len(words) <= _WORDS and re.search(r"[\d$\\=]|^\W*[A-Za-z]\W*$", text)
+    short = "\n" not in text.strip() and len(words) <= _WORDS and (re.search(r"[\d$\\=]", text) or not text.rstrip().endswith("."))
     return text if short or not worked else None
 
 
@@ -238,9 +238,8 @@ def _short(name: str) -> str:
 
 
 def _worked(answer: str, values: Sequence[str]) -> bool:
-    """Whether a column holds worked solutions: most of its samples mark an answer, or any does where its name says so."""
-    share = sum(marked(text) is not None for text in values) / max(1, len(values))
-    return share > 0.5 or (share > 0 and _short(answer) in map(_short, _WORKED))
+    """Whether a column holds worked solutions: its name says so, or most of its samples mark an answer."""
+    return _short(answer) in map(_short, _WORKED) or 2 * sum(marked(text) is not None for text in values) > len(values)
 
 
 def _any(value: Any) -> bool:

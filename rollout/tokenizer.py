@@ -2,12 +2,13 @@
 
 transformers chooses a class by model type and label, and some classes put their own splitting in place of what tokenizer.json says: a
 byte-level vocabulary labelled as a Llama tokenizer loses its spaces, without a word. Claim: ids and texts equal those of
-`tokenizers.Tokenizer.from_file`; where a class's do not, the plain class around the file is taken.
+`tokenizers.Tokenizer.from_file`, since the plain class around the file is taken, whatever the label.
 Simplification: without a tokenizer.json (sentencepiece alone) there is nothing to compare with, and transformers' word is taken.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 from pathlib import Path
@@ -19,6 +20,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 _TRAPS = (  # what tokenizers merge, split, strip and normalise differently
     "What is 17+25? Say so.",
     "1,000 = 2\n\n\n  \tÀ e\u0301 \\boxed{-3.14}. ",
+    "(x)\n\n>\n\n$a$\r\n\r\nIt's 3/4!\n",
     " a  b\u00a0c don't </think>\n\nX12345 中文 🙂",
 )
 _FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*", "vocab.*", "merges.txt", "*.model")
@@ -36,23 +38,20 @@ def load_tokenizer(checkpoint: Path) -> Any:
         TokenizerError: there is none, or none that does what its tokenizer.json says.
     """
     file = checkpoint / "tokenizer.json"
-    tokenizer, why = None, ""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
-    except Exception as error:  # its many classes raise anything; what can be said is said below
-        why = " ".join(f"{error}".split())[:200]
     if not file.is_file():
-        if tokenizer is None:
-            raise TokenizerError(f"{checkpoint}: no usable tokenizer ({why}); put tokenizer files beside the weights")
-        return _literal(tokenizer)
+        try:
+            return _literal(AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False))
+        except Exception as error:  # its many classes raise anything
+            why = " ".join(f"{error}".split())[:200]
+            raise TokenizerError(f"{checkpoint}: no usable tokenizer ({why}); put tokenizer files beside the weights") from error
     try:
         own = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises plain Exception
         raise TokenizerError(f"{file}: no usable tokenizer ({error}); put the model's own file there") from error
-    for made in (tokenizer, None):
-        made = made if made is not None else _plain(checkpoint, file)
-        if _same(_literal(made), own):
-            return made
+    for make in (PreTrainedTokenizerFast.from_pretrained, _plain):
+        with contextlib.suppress(Exception):  # what other files say can be anything
+            if _same(made := _literal(make(checkpoint)), own):
+                return made
     raise TokenizerError(f"{file}: transformers makes other ids of a text than this file does; use the model's own tokenizer files")
 
 
@@ -103,14 +102,16 @@ def _same(tokenizer: Any, own: Tokenizer) -> bool:
     return True
 
 
-def _plain(checkpoint: Path, file: Path) -> Any:
-    """The class that adds nothing to tokenizer.json, with the special tokens and the chat template of the other files."""
+def _plain(checkpoint: Path) -> Any:
+    """The class that adds nothing to tokenizer.json, with special tokens and chat template of the other files, and nothing else of them."""
     said: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (checkpoint / name).is_file():
             said |= json.loads((checkpoint / name).read_text(encoding="utf-8"))
     texts = {name: value["content"] if isinstance(value := said.get(name), dict) else value for name in _TOKENS}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(file), **{name: text for name, text in texts.items() if text is not None})
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(checkpoint / "tokenizer.json"), **{name: text for name, text in texts.items() if text is not None}
+    )
     written = checkpoint / "chat_template.jinja"
     template = written.read_text(encoding="utf-8") if written.is_file() else said.get("chat_template")
     if isinstance(template, list):  # named templates

@@ -84,6 +84,24 @@ def test_a_named_column_wins_over_a_recognised_one_and_may_be_dotted():
         recognise([row(values)], "extra.gone")
 
 
+def test_solutions_of_which_none_marks_an_answer_are_no_golds_but_short_values_are():
+    proof = "Let $ABC$ be a triangle with $AB=AC$. Then the bisector is perpendicular to $BC$. Therefore $x=5$."
+    texts = (proof, "Evelyn", "$\\frac12$", "It is trivial.", "<think>maybe \\boxed{7}</think> So it is three of them in all.")
+    rows = [row({"prompt": "p", "completion": text}) for text in texts]
+    layout = recognise(rows)
+    assert [golds_of(one, layout) for one in rows] == [(), ("Evelyn",), ("$\\frac12$",), (), ()]
+    one_line = row({"question": "q", "answer": "She has 1 + 2. #### 3"})
+    assert golds_of(one_line, recognise([one_line])) == ("3",)
+    code = row({"problem": "p", "answer": '{"inputs": ["1"], "outputs": ["2"]}'})
+    with pytest.raises(DataError, match="it must be a text, a number or a list of those"):
+        golds_of(code, recognise([code]))
+
+
+def test_a_column_of_too_many_families_gives_way_to_the_next():
+    rows = [row({"problem": "p", "answer": "1", "topic": str(number), "source": "a"}) for number in range(300)]
+    assert recognise(rows).family == "source"
+
+
 def test_an_instruction_and_what_it_is_about_are_one_problem():
     values = [{"instruction": "Solve it.", "input": text, "output": "4"} for text in ("2 + 2?", "3 + 1?", "")]
     layout = recognise([row(one) for one in values])
