@@ -7,12 +7,12 @@ Simplification: Llama-like dense models (Qwen2, Qwen3, Llama, Mistral), the ones
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launch.checkpoints import mixture, read_json, size_faults, sizes
 from recipes.schema import Learner, Recipe, Tiny
 from rl.deepspeed_config import REDUCE_BUCKET
 
@@ -65,33 +65,31 @@ def tiny_shape(tiny: Tiny) -> Shape:
 
 def config_shape(path: Path) -> Shape | None:
     """Shape from a checkpoint's config.json; None if it is not a dense decoder this module knows."""
-    try:
-        config: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if any("expert" in key for key in config):
-            return None
-        heads = config["num_attention_heads"]
-        return Shape(
-            layers=config["num_hidden_layers"],
-            width=config["hidden_size"],
-            heads=heads,
-            kv_heads=config.get("num_key_value_heads") or heads,
-            head_width=config.get("head_dim") or config["hidden_size"] // heads,
-            inner=config["intermediate_size"],
-            vocabulary=config["vocab_size"],
-            tied=config.get("tie_word_embeddings", False),
-            max_positions=_longest(config),
-        )
-    except (OSError, KeyError, TypeError, ValueError, AttributeError):
+    config = read_json(path)
+    if config is None or mixture(config) or any(size_faults(config, "", trains=True)):
         return None
+    held = sizes(config)
+    heads = held["num_attention_heads"]
+    return Shape(
+        layers=held["num_hidden_layers"],
+        width=held["hidden_size"],
+        heads=heads,
+        kv_heads=config.get("num_key_value_heads") or heads,
+        head_width=config.get("head_dim") or held["hidden_size"] // heads,
+        inner=held["intermediate_size"],
+        vocabulary=held["vocab_size"],
+        tied=config.get("tie_word_embeddings") or False,
+        max_positions=_longest(config, held["max_position_embeddings"]),
+    )
 
 
-def _longest(config: Mapping[str, Any]) -> int:
+def _longest(config: Mapping[str, Any], positions: int) -> int:
     """Positions that a configuration's rotary embedding reaches, as vLLM counts them: stretched by YaRN and its like."""
     rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
     kind = rope.get("rope_type", rope.get("type"))
     if kind in ("yarn", "linear", "dynamic") and rope.get("factor"):
-        return int(float(rope["factor"]) * (rope.get("original_max_position_embeddings") or config["max_position_embeddings"]))
-    return int(config["max_position_embeddings"])
+        return int(rope["factor"] * (rope.get("original_max_position_embeddings") or positions))
+    return positions
 
 
 def kv_bytes(shape: Shape, tokens: int, width: int) -> int:
