@@ -96,6 +96,15 @@ class Data(Section):
             raise ValueError("train: empty; name `tiny`, a file or hub:owner/name")
         return self
 
+    @model_validator(mode="after")
+    def _marks_differ(self) -> Data:
+        opener, closer = self.thinking or ("<", ">")
+        if not opener.strip() or not closer.strip() or opener in closer or closer in opener:
+            raise ValueError(
+                f"thinking: {self.thinking}: one of these marks is empty or within the other; name what opens and what closes, as [<think>, </think>]"
+            )
+        return self
+
     @property
     def sets(self) -> list[DataSet]:
         """The training sets, each with its columns and split filled in."""

@@ -31,7 +31,8 @@ from rollout.types import Completion, Problem
 _TRAPS = "1,000 = 2\n\n\n  \tÀ e\u0301 \\boxed{-3.14}."  # what tokenizers merge and normalise differently
 _PLACE, _PLACES = "\ue002{}\ue003", "\ue002(\\d+)\ue003"  # stands for a look-alike while the template is filled in
 _QUESTION = "What is 3 + 4?"
-_ANSWER = "The answer is 7"
+_THOUGHT, _ANSWER = "Three and four.", "The answer is 7"
+_THOUGHTS = ("thinking", "reasoning", "reasoning_content")  # where templates look for a turn's thinking
 _LAST_MARK = re.compile(r"(?:<[^<>\s]+>|\[[A-Z_]+\])\s*\Z")
 _ROLE = re.compile(r"assistant|model|bot|answer|end|turn|inst|/", re.IGNORECASE)  # what opens a turn, or closes something
 _WINDOW = 64  # tokens from a response's end in which a closing mark is looked for first
@@ -195,17 +196,19 @@ def load_template(checkpoint: Path | str, data: Data | None = None, date: str | 
     ids = tokenizer.encode(prompt, add_special_tokens=False)
     if tokenizer.bos_token_id is not None and ids[:2] == [tokenizer.bos_token_id] * 2:
         raise TemplateError(f"{checkpoint}: the chat template writes the beginning-of-sequence token twice at the start; remove one")
-    turn_end = _end_of_turn(tokenizer, asked, data.template, date)
-    stop_ids = sorted({*_listed_stops(folder), *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]), *turn_end})
-    if not stop_ids:
-        raise TemplateError(
-            f"{checkpoint}: no end-of-sequence token in tokenizer, config.json or generation_config.json; responses could never end"
-        )
     source = (
         json.dumps(tokenizer.chat_template, ensure_ascii=False) if not isinstance(tokenizer.chat_template, str) else tokenizer.chat_template
     )
     opening = _opening(tokenizer, asked, data.template, date)
     marks, remarks = Marks(*data.thinking) if data.thinking else marks_of(source, tokenizer.get_vocab(), opening), []
+    turn_end = _end_of_turn(tokenizer, asked, data.template, date, marks)
+    stop_ids = sorted(
+        {*_listed_stops(folder, len(tokenizer)), *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]), *turn_end}
+    )
+    if not stop_ids:
+        raise TemplateError(
+            f"{checkpoint}: no end-of-sequence token in tokenizer, config.json or generation_config.json; responses could never end"
+        )
     if not turn_end:
         remarks.append("its chat template ends an assistant's turn with no token of its own: whether responses end depends on the model")
     if not _is_open(opening, marks) and (opener := _LAST_MARK.search(opening)) and not _ROLE.search(opener[0]):
@@ -262,26 +265,59 @@ def _unread(template: Any, arguments: Mapping[str, Any]) -> str:
     return ""
 
 
-def _end_of_turn(tokenizer: Any, asked: list[dict[str, str]], arguments: Mapping[str, Any], date: str) -> list[int]:
-    """The token that the template puts behind an assistant's turn, if it is one of the tokenizer's special or added ones."""
+def _end_of_turn(tokenizer: Any, asked: list[dict[str, str]], arguments: Mapping[str, Any], date: str, marks: Marks) -> list[int]:
+    """The token that the template puts behind an assistant's turn, if it is one of the tokenizer's special or added ones and ends nothing else.
+
+    It ends the thinking, too, where it is in the closing mark, or where the template writes it between thinking and answer. If the template
+    writes no thinking, it is taken to where both marks open parts of one turn with a token that opens no turn (`<|channel|>` of gpt-oss).
+    """
+
+    def behind(mark: str, **thoughts: str) -> str:
+        whole = _render(tokenizer, [*asked, {"role": "assistant", "content": _ANSWER} | thoughts], arguments, date, answered=True)
+        _, found, rest = whole.rpartition(mark)
+        return rest if found else ""
+
     try:
-        whole = _render(tokenizer, [*asked, {"role": "assistant", "content": _ANSWER}], arguments, date, answered=True)
+        turns, ending = _render(tokenizer, asked, arguments, date, answered=True), behind(_ANSWER)
     except Exception:  # a template for questions only
         return []
-    _, found, behind = whole.rpartition(_ANSWER)
-    ids = tokenizer.encode(behind.strip(), add_special_tokens=False) if found else []
-    return ids[:1] if ids and ids[0] in tokenizer.added_tokens_decoder else []
+    try:
+        between, answered, _ = behind(_THOUGHT, **dict.fromkeys(_THOUGHTS, _THOUGHT)).partition(_ANSWER)
+    except Exception:  # one that takes no thinking back
+        between, answered = "", ""
+    ids, opener, closer = (tokenizer.encode(text, add_special_tokens=False)[:1] for text in (ending.strip(), *marks))
+    token, first = (
+        tokenizer.added_tokens_decoder[one[0]].content if one and one[0] in tokenizer.added_tokens_decoder else "" for one in (ids, opener)
+    )
+    parts = token in between if answered else opener == closer and first and first not in turns
+    return [] if not token or parts or token in marks.close else ids
 
 
-def _listed_stops(folder: Path) -> list[int]:
-    """Stop ids that generation_config.json and config.json name."""
+def _listed_stops(folder: Path, tokens: int) -> list[int]:
+    """Stop ids that generation_config.json and config.json name, without those that no response can hold.
+
+    Args:
+        tokens: of the tokenizer; the model may have more.
+
+    Raises:
+        TemplateError: a file is no JSON object, or names what is no token's number.
+    """
     found = []
     for name in ("generation_config.json", "config.json"):
         try:
             said = json.loads((folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except OSError:
             continue
-        for part in (said, said.get("text_config") or {}):
+        except ValueError:
+            said = None
+        if not isinstance(said, dict):
+            raise TemplateError(f"{folder / name} is no JSON object; fetch it again")
+        inner = said.get("text_config")
+        for part in (said, inner if isinstance(inner, dict) else {}):
             listed = part.get("eos_token_id")
-            found += [token for token in (listed if isinstance(listed, list) else [listed]) if isinstance(token, int)]
+            limit = max(tokens, size if isinstance(size := part.get("vocab_size"), int) else 0)
+            for token in listed if isinstance(listed, list) else [] if listed is None else [listed]:
+                if isinstance(token, bool) or not isinstance(token, int) or token < 0:
+                    raise TemplateError(f"{folder / name}: eos_token_id {token!r} is no token's number; correct it or take it out")
+                found += [token] * (token < limit)
     return found

@@ -198,6 +198,14 @@ def test_any_text_and_number_survives_the_resolved_recipe(
     assert recipe_hash(load(str(path))) == recipe_hash(recipe)
 
 
+@pytest.mark.parametrize("marks", [["<a>", ""], ["", "</a>"], ["<a>", "<a>"], [" ", "</a>"], ["<a>", "<a>final"], ["<a>open", "<a>"]])
+def test_marks_of_thinking_that_cannot_be_told_apart_are_refused(marks: list[str]):
+    with pytest.raises(
+        RecipeError, match=r"data\.thinking: \[.*\]: one of these marks is empty or within the other; name what opens and what"
+    ):
+        load("quickstart", overrides=[f"data.thinking={marks}"])
+
+
 def test_changing_a_value_changes_the_hash():
     hashes = {recipe_hash(load("quickstart", overrides=[word])) for word in ("seed=0", "seed=1", "learner.lr=3e-4", "eval.every=5")}
     assert len(hashes) == 4

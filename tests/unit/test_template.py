@@ -141,6 +141,63 @@ def test_p06_the_templates_own_end_of_turn_stops_a_response_and_is_in_the_digest
     assert set(load_template(folder).stop_ids) > {7, 8} and load_template(folder).digest != open_ended.digest
 
 
+HEADED = "{% for m in messages %}{{ m.role }}: {% if m.role == 'assistant' %}HEAD{% endif %}{{ m.content }}<|end|>{% endfor %}assistant"
+RETURNED = (
+    "{% for m in messages %}{{ m.role }}: {% if m.reasoning_content %}<|bos|>think {{ m.reasoning_content }}<|end|>assistant<|bos|>{% endif %}"
+    "{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("written", "thinking", "stops"),
+    [
+        (HEADED.replace("HEAD", "<|bos|>final<|eos|>"), ["<|bos|>analysis<|eos|>", "<|bos|>final<|eos|>"], False),  # gpt-oss, by its marks
+        (HEADED.replace("HEAD", ""), ["<|bos|>analysis<|eos|>", "<|bos|>final<|eos|>"], False),
+        (HEADED, ["<|bos|>analysis", "<|end|>"], False),  # the closing mark itself
+        (HEADED, ["<|bos|>analysis", "<|end|>\n"], False),
+        (RETURNED, None, False),  # the template writes it behind thinking that it is given back
+        (RETURNED.replace("<|end|>assistant<|bos|>", "</think>"), None, True),
+        (
+            RETURNED.replace("<|end|>assistant", "<|eos|>assistant"),
+            ["<|bos|>think", "<|bos|>final"],
+            True,
+        ),  # gpt-oss's <|end|> and <|return|>
+        (HEADED.replace("HEAD", "</think>"), None, True),  # DeepSeek V3.1: closed thinking, no opening
+        ("<|bos|>" + HEADED, ["<|bos|>think", "<|bos|>answer"], True),  # s1: the marks are turns of their own
+        ("{% if messages[-1].reasoning %}{{ raise_exception('none') }}{% endif %}" + HEADED, None, True),
+    ],
+)
+def test_an_end_of_turn_that_ends_the_thinking_too_stops_no_response(
+    written: str, thinking: list[str] | None, stops: bool, tiny_checkpoint: Path, tmp_path: Path
+):
+    folder = byte_level(tmp_path / "parts", tiny_checkpoint, "PreTrainedTokenizerFast", "qwen3")
+    (folder / "chat_template.jinja").write_text(written)
+    template = load_template(folder, Data(thinking=thinking))
+    assert [template.tokenizer.decode([token]) for token in template.stop_ids] == ["<|eos|>", *["<|end|>"] * stops]
+    assert bool(template.remarks) is not stops
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[1, 2]", "generation_config.json is no JSON object"),
+        ("{", "generation_config.json is no JSON object"),
+        ('{"eos_token_id": [2, -1]}', "eos_token_id -1 is no token's number; correct it"),
+        ('{"eos_token_id": true}', "eos_token_id True is no token's number"),
+        ('{"eos_token_id": ["</s>"]}', "eos_token_id '</s>' is no token's number"),
+        ('{"eos_token_id": 2.0}', "eos_token_id 2.0 is no token's number"),
+    ],
+)
+def test_stop_ids_that_are_none_are_said_with_their_file(text: str, words: str, tiny_checkpoint: Path, tmp_path: Path):
+    folder = byte_level(tmp_path / "stops", tiny_checkpoint, "PreTrainedTokenizerFast", "qwen3")
+    before = load_template(folder).stop_ids
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [before[0], 99999], "text_config": [1]}))
+    assert load_template(folder).stop_ids == before  # plan refuses it; no response can hold it
+    (folder / "generation_config.json").write_text(text)
+    with pytest.raises(TemplateError, match=words):
+        load_template(folder)
+
+
 def test_a_beginning_token_that_opens_every_turn_is_no_doubled_one(tiny_checkpoint: Path, tmp_path: Path):
     folder = byte_level(tmp_path / "turns", tiny_checkpoint, "PreTrainedTokenizerFast", "qwen3")
     file = folder / "chat_template.jinja"
