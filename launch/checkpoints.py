@@ -30,11 +30,12 @@ _OLD_TOKENIZERS = ("*.model", "vocab.*", "merges.txt", "*.tiktoken", "tekken.jso
 _OLD_NAMES = {  # of sizes, in models older than Llama
     "num_hidden_layers": ("n_layer", "n_layers", "num_layers"),
     "hidden_size": ("n_embd", "d_model"),
-    "num_attention_heads": ("n_head", "n_heads", "num_heads"),
+    "num_attention_heads": ("n_head", "n_heads", "num_heads", "attention_heads"),
     "intermediate_size": ("n_inner", "ffn_dim"),
     "vocab_size": (),
-    "max_position_embeddings": ("n_positions", "max_seq_len"),
+    "max_position_embeddings": ("n_positions", "max_seq_len", "seq_length"),
 }
+_FOURFOLD = ("gpt2", "gpt_bigcode", "gptj", "gpt_neo", "codegen", "bloom", "falcon", "mpt")  # inner width 4 x hidden_size unless it is said
 _CORE = ("num_hidden_layers", "hidden_size", "vocab_size")  # without which no model has a size; an evaluation can do without the others
 # Numbers that stand between the last hidden state and the logits, where the learner's head would miss them; those of attention and routers do not.
 _CHANGES_LOGITS = re.compile(
@@ -139,7 +140,9 @@ def causal_models() -> dict[str, tuple[str, ...]]:
 
 
 def mixture(config: Mapping[str, Any]) -> str | None:
-    """The key that says how many experts a layer has, if they are several."""
+    """The key that says how many experts a layer has, if they are several and in use."""
+    if False in (config.get("is_moe"), config.get("enable_moe_block")):
+        return None
     for key, value in config.items():
         counts = value if isinstance(value, list) else [value]
         if _EXPERTS.fullmatch(key) and any(isinstance(count, int) and count > 1 for count in counts):
@@ -162,8 +165,8 @@ def sizes(config: Mapping[str, Any]) -> dict[str, Any]:
             if key in config:
                 found[name] = config[key]
                 break
-    if found.get("intermediate_size", 0) is None and "n_inner" in config and _counts(found.get("hidden_size")):
-        found["intermediate_size"] = 4 * found["hidden_size"]  # GPT-2's null
+    if config.get("model_type") in _FOURFOLD and found.get("intermediate_size") is None and _counts(found.get("hidden_size")):
+        found["intermediate_size"] = 4 * found["hidden_size"]
     return found
 
 
@@ -290,9 +293,9 @@ def _shape_faults(shapes: Mapping[str, list[int]], config: Mapping[str, Any], wh
     """Where a configuration speaks of another model than its weights are: transformers would fail, or make the missing layers up at random."""
     held = sizes(config)
     layers = {int(number[1]) for name in shapes if (number := _LAYER.search(name))}
-    said, more = held["num_hidden_layers"], config.get("num_nextn_predict_layers") or 0  # those guess ahead, and are not used here
+    said, more = held["num_hidden_layers"], config.get("num_nextn_predict_layers")  # those guess ahead, and are not used here
     remedy = "take the config.json that belongs to these weights, or fetch them again"
-    if shapes and not said <= len(layers) <= said + more:
+    if shapes and not said <= len(layers) <= said + (more if _counts(more) else 0):
         yield f"model.path: {where}: num_hidden_layers {said}, but the weights hold {len(layers)} layers; {remedy}"
     if config.get("quantization_config"):
         return  # packed in shapes of their own

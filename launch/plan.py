@@ -150,7 +150,7 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
         _resource_blockers(result),
     )
     blockers = [*missing, *chain.from_iterable(checks)]
-    return replace(result, blockers=blockers, warnings=[*_warnings(result), *data.warnings], data=data.said)
+    return replace(result, blockers=blockers, warnings=[*_warnings(replace(result, blockers=blockers)), *data.warnings], data=data.said)
 
 
 def check_runnable(plan: Plan) -> None:
@@ -424,8 +424,9 @@ def _warnings(plan: Plan) -> Iterator[str]:
         yield "stages: without sft the tiny reasoner is taken from the cache all the same, or cold-started first if it is not there (minutes)"
     yield from _method_warnings(recipe) if trains else ()
     yield from _idle(recipe)
-    if plan.shape is None:
-        yield f"model.path: the size of {recipe.model.path} is unknown until it is there, so memory and context length were not checked"
+    if plan.shape is None and not any(line.startswith("model.path") for line in plan.blockers):
+        why = "is not that of a dense transformer" if Path(recipe.model.path).expanduser().is_dir() else "is unknown until it is there"
+        yield f"model.path: the size of {recipe.model.path} {why}, so memory and context length were not checked"
 
 
 def _idle(recipe: Recipe) -> Iterator[str]:

@@ -228,6 +228,8 @@ def test_a_checkpoint_that_cannot_serve_is_named_with_file_and_remedy(name: str,
         configured(num_experts=1, num_experts_per_tok=1, moe_topk=1),
         configured(num_local_experts=0, num_experts_per_tok=2, expert_layer_period=2),
         configured(num_experts=[1, 1], num_shared_expert=[1, 1]),
+        configured(num_experts=16384, is_moe=False),
+        configured(num_nextn_predict_layers="1", text_config=[1]),
         configured(logits_scaling=1.0, lm_head_multiplier=1, final_logit_softcapping=None, attn_logit_softcapping=50.0, dim_model_base=32),
         configured(mamba_d_conv=4),  # of a family whose other models have such layers
         configured(num_key_value_heads=None, head_dim=None, num_nextn_predict_layers=1, eos_token_id=None),
@@ -254,9 +256,35 @@ def test_a_size_that_is_no_number_is_one_sentence_and_no_shape(name: str, value:
     assert name in found and config_shape(folder / "config.json") is None
 
 
-def test_models_older_than_llama_are_sized_by_their_own_names(tmp_path: Path):
-    config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_layer": 12, "n_embd": 768, "n_head": 12, "n_inner": None}
-    config |= {"vocab_size": 50257, "n_positions": 1024, "tie_word_embeddings": True}
+GPT2 = {
+    "model_type": "gpt2",
+    "architectures": ["GPT2LMHeadModel"],
+    "n_layer": 12,
+    "n_embd": 768,
+    "n_head": 12,
+    "n_inner": None,
+    "n_positions": 1024,
+}
+FALCON = {
+    "model_type": "falcon",
+    "architectures": ["FalconForCausalLM"],
+    "num_hidden_layers": 12,
+    "hidden_size": 768,
+    "num_attention_heads": 12,
+}
+XGLM = {
+    "model_type": "xglm",
+    "architectures": ["XGLMForCausalLM"],
+    "num_layers": 12,
+    "d_model": 768,
+    "attention_heads": 12,
+    "ffn_dim": 3072,
+}
+
+
+@pytest.mark.parametrize("config", [GPT2, FALCON | {"max_position_embeddings": 1024}, XGLM | {"max_position_embeddings": 1024}])
+def test_models_older_than_llama_are_sized_by_their_own_names(config: dict[str, Any], tmp_path: Path):
+    config = config | {"vocab_size": 50257, "tie_word_embeddings": True}
     (tmp_path / "config.json").write_text(json.dumps(config))
     shape = config_shape(tmp_path / "config.json")
     assert shape is not None and (shape.layers, shape.inner, shape.head_width, shape.max_positions) == (12, 3072, 64, 1024)

@@ -286,7 +286,10 @@ def test_a_model_of_unknown_size_is_said_to_be_unknown():
     result = plan(load("dler", None, ["model.path=someone/something"]), NODE)
     assert result.shape is None
     assert "size unknown until it is there" in explain(result)
-    assert any("memory and context length were not checked" in line for line in result.warnings)
+    assert any("is unknown until it is there, so memory and context length were not checked" in line for line in result.warnings)
+    gone = plan(load("dler", None, ["model.path=/nowhere/model"]), NODE)
+    assert any("no folder /nowhere/model" in line for line in gone.blockers)
+    assert not any("model.path" in line for line in gone.warnings)  # nothing is waited for that is refused
 
 
 def test_memory_parts_follow_the_zero_stage():
