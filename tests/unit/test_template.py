@@ -366,6 +366,19 @@ def test_an_argument_that_the_template_does_not_read_is_refused_with_the_nearest
         load_template(folder, Data(template={"think": True}))
 
 
+def test_of_several_templates_one_is_called_default(tiny_checkpoint: Path, tmp_path: Path):
+    folder = byte_level(tmp_path / "several", tiny_checkpoint, "PreTrainedTokenizerFast", "qwen3")
+    text, settings = (folder / "chat_template.jinja").read_text(), json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "chat_template.jinja").unlink()
+    for name in ("default", "chat"):
+        named = [{"name": name, "template": text}, {"name": "tool_use", "template": "x"}]
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": named}))
+        if name == "default":
+            assert load_template(folder).prompt_ids(Problem("p", "1", "1"))
+    with pytest.raises(TemplateError, match=r"multiple chat templates with no default.*\['chat', 'tool_use'\]"):
+        load_template(folder)
+
+
 def test_a_template_that_leaves_the_question_out_is_refused(tiny_checkpoint: Path, tmp_path: Path):
     folder = byte_level(tmp_path / "parts", tiny_checkpoint, "PreTrainedTokenizerFast", "qwen3")
     parts = "{% for turn in messages %}{% for part in turn.content %}{{ part.text }}{% endfor %}<|end|>{% endfor %}"
