@@ -82,6 +82,11 @@ def checkpoint_faults(folder: Path, trains: bool) -> Iterator[str]:
 def config_faults(config: Mapping[str, Any], where: str, trains: bool) -> Iterator[str]:
     """What a configuration says that learner, publisher or engines cannot do."""
     yield from _class_faults(config, where)
+    if trains and not scored(f"{config.get('model_type')}"):
+        yield (
+            f"model.path: {where}: model_type {config['model_type']} has no attention that the learner can run (scaled_dot_product_attention); "
+            "take another model"
+        )
     if (quantised := config.get("quantization_config")) and trains:
         method = quantised.get("quant_method", "quantised") if isinstance(quantised, dict) else "quantised"
         yield f"model.path: {where}: {method} weights cannot be trained; take the model in bf16 or fp32"
@@ -121,22 +126,33 @@ def _class_faults(config: Mapping[str, Any], where: str) -> Iterator[str]:
         )
 
 
-@functools.cache
 def causal_models() -> dict[str, tuple[str, ...]]:
     """Classes of the causal language models that transformers has built in, by model type; empty where it is not installed or looks otherwise."""
-    spec = importlib.util.find_spec("transformers")
-    source = Path(spec.origin).parent / "models" / "auto" / "modeling_auto.py" if spec and spec.origin else None
-    if source is None or not source.is_file():
-        return {}
-    for node in ast.parse(source.read_text(encoding="utf-8")).body:
-        if (
-            isinstance(node, ast.Assign)
-            and ast.unparse(node.targets[0]) == "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES"
-            and isinstance(node.value, ast.Call)
-        ):
-            pairs = ast.literal_eval(node.value.args[0])
-            return {kind: (made,) if isinstance(made, str) else tuple(made) for kind, made in pairs}
+    made = _table("modeling_auto.py", "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES")
+    return {kind: (one,) if isinstance(one, str) else tuple(one) for kind, one in made.items()}
+
+
+def scored(kind: str) -> bool:
+    """Whether a model type has the attention that the learner runs (torch's scaled_dot_product_attention), as far as its source can be read."""
+    module = _table("auto_mappings.py", "SPECIAL_MODEL_TYPE_TO_MODULE_NAME").get(kind, kind.replace("-", "_"))
+    source = _models() / module / f"modeling_{module}.py"
+    return not source.is_file() or "_supports_sdpa = True" in source.read_text(encoding="utf-8")
+
+
+@functools.cache
+def _table(file: str, name: str) -> dict[str, Any]:
+    """A table of transformers' that its source holds as pairs; empty if it does not."""
+    source = _models() / "auto" / file
+    for node in ast.parse(source.read_text(encoding="utf-8")).body if source.is_file() else []:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name and isinstance(node.value, ast.Call):
+            return dict(ast.literal_eval(node.value.args[0]))
     return {}
+
+
+def _models() -> Path:
+    """Where transformers has its models."""
+    spec = importlib.util.find_spec("transformers")
+    return Path(spec.origin if spec and spec.origin else "").parent / "models"
 
 
 def mixture(config: Mapping[str, Any]) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from launch.checkpoints import causal_models, checkpoint_faults, config_faults, embedding_rows, header, sizes, vocabulary
+from launch.checkpoints import causal_models, checkpoint_faults, config_faults, embedding_rows, header, scored, sizes, vocabulary
 from launch.memory import config_shape
 
 Change = Callable[[Path], Any]
@@ -272,17 +272,17 @@ FALCON = {
     "hidden_size": 768,
     "num_attention_heads": 12,
 }
-XGLM = {
-    "model_type": "xglm",
-    "architectures": ["XGLMForCausalLM"],
-    "num_layers": 12,
-    "d_model": 768,
-    "attention_heads": 12,
+OPT = {
+    "model_type": "opt",
+    "architectures": ["OPTForCausalLM"],
+    "num_hidden_layers": 12,
+    "hidden_size": 768,
+    "num_attention_heads": 12,
     "ffn_dim": 3072,
 }
 
 
-@pytest.mark.parametrize("config", [GPT2, FALCON | {"max_position_embeddings": 1024}, XGLM | {"max_position_embeddings": 1024}])
+@pytest.mark.parametrize("config", [GPT2, FALCON | {"max_position_embeddings": 1024}, OPT | {"max_position_embeddings": 1024}])
 def test_models_older_than_llama_are_sized_by_their_own_names(config: dict[str, Any], tmp_path: Path):
     config = config | {"vocab_size": 50257, "tie_word_embeddings": True}
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -295,6 +295,18 @@ def test_the_models_that_transformers_has_are_read_from_its_source():
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as NAMES
 
     assert causal_models() == {kind: (made,) if isinstance(made, str) else tuple(made) for kind, made in NAMES.items()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "runs"),
+    [("qwen3", True), ("gemma3_text", True), ("gpt-sw3", True), ("mamba", False), ("gptj", False), ("xglm", False), ("nonesuch", True)],
+)
+def test_a_model_type_without_the_learners_attention_is_known_by_its_source(kind: str, runs: bool):
+    words = [
+        line for line in config_faults({"model_type": kind}, "config.json", trains=True) if "no attention that the learner can run" in line
+    ]
+    assert scored(kind) is runs and bool(words) is not runs
+    assert not any("attention" in line for line in config_faults({"model_type": kind}, "config.json", trains=False))
 
 
 def test_sizes_of_vocabulary_and_embedding_are_those_of_the_files(tiny_checkpoint: Path):
