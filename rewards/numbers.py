@@ -160,7 +160,7 @@ def as_number(text: str, *, letters: bool = False) -> Number | None:
         value, rest, places = value * _SCALES[scale.group(1).lower()], rest[scale.end() :], None
     if sign := _PERCENT.match(rest):
         percent, rest = True, rest[sign.end() :]
-    unit = read_unit(rest.strip(), glued=not rest[:1].isspace(), letters=letters)
+    unit = read_unit(rest.strip(), glued=not rest[:1].isspace(), letters=letters, one=value <= 1)
     if unit is None:
         return _compound(text)
     return Number(-value if match.group("sign") == "-" else value, percent, unit[0], unit[1], places, digits)

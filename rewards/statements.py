@@ -68,6 +68,8 @@ _QUALIFIERS = [
 _SAID = re.compile(
     r"\b(?:non-?negative|non-?zero|whole|rational|prime|even|odd|complex|integer|positive|negative|natural)|(?<=\\mathbb\{)[ZNQC]"
 )
+_NARROWING = re.compile(r"\b(?:prime|even|odd|rational|Q)\b")
+_ORDERED = re.compile(r"[<>]|\\(?:le|ge|ne|in|cup)(?![a-z])")
 
 
 class Statement(NamedTuple):
@@ -219,6 +221,11 @@ def quantifier_off(text: str) -> tuple[str, str]:
             said |= {{"Z": "integer", "N": "natural"}.get(word, word) for word in _SAID.findall(match.group())}
         text = pattern.sub("", text).strip(" ,")
     return text, " ".join(sorted(said))
+
+
+def narrows(said: str, text: str) -> bool:
+    """Whether a domain leaves something out of the set that a text is: the even, the prime of n >= 3, the rational of (0, 1)."""
+    return bool(_NARROWING.search(said) and _ORDERED.search(text))
 
 
 def lone_letters(text: str) -> set[str]:

@@ -31,7 +31,7 @@ from rewards.shapes import (
     noun_of,
     unpacked,
 )
-from rewards.statements import condition_off, is_constant, lone_letters, quantifier_off, renamed, rounded, statement
+from rewards.statements import condition_off, is_constant, lone_letters, narrows, quantifier_off, renamed, rounded, statement
 from rewards.structure import Formula, Items, Matrix, Node, Relation, Union, read
 from rewards.tidy import compact, tidy
 from rewards.words import is_choice, is_words
@@ -65,7 +65,7 @@ def compare(*, gold: str, answer: str) -> tuple[bool, str]:
 def compare_symbolically(*, gold: str, answer: str) -> tuple[bool, str]:
     """As `compare`, without the rules that need no parsing."""
     (gold, said), (answer, also) = quantifier_off(tidy(gold)), quantifier_off(tidy(answer))
-    if said and also and said != also:
+    if said != also and ((said and also) or narrows(said or also, gold)):
         return False, "symbolic"
     (gold, condition), (answer, other) = condition_off(gold), condition_off(answer)
     if not condition and not other and r"\pi" in gold and r"\pi" in answer and len(own := _counters(gold, beside=answer) - set("rst")) == 1:

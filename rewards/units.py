@@ -56,10 +56,15 @@ _PLAIN_LETTERS = re.compile(
 )  # "3 m" is a length, "3 s^2" and "3 m g" formulas
 _FACTORS = re.compile(r"(?![cdkmn]m$|[mk]g$|m[lLi]$|k[JWN]$|[kMGd]B$|cc$)[GMkdcmμnp][a-zA-Z]")  # "2 mV" is as well a product
 _WORD = re.compile(r"[a-z][a-z'-]+", re.IGNORECASE)
+# what is counted, or says no more than that it is: a plural, a colour, "left", "in total"
+_COUNTED = re.compile(
+    r"(?!(?:.*wards|always|perhaps|besides|sometimes|nowadays|yes|has|was|does|its|as|thus|alas)$)[a-z'-]+[^\Wsui]'?s|.*(?:people|children|men|feet|teeth|mice|geese|fish|sheep|deer|cattle|dice|pence|cacti|radii|foci)"
+    r"|red|blue|green|yellow|white|black|brown|orange|purple|pink|left|only|remaining|total|altogether|combined|each|apiece|old|of|in|per|for|from|on|during|every|candy|fruit|money"
+)  # fmt: skip
 # no noun of things counted: numerals, operations, and the small words by which something else is said of a number
 _CHANGES = re.compile(
     r"hundred|thousand|million|billion|trillion|dozen|half|halves|squared|cubed|factorial|times|plus|minus|more|less|fewer|or|and|to|than|if"
-    r"|isn't|aren't|cannot|can|can't|is|are|was|were|wrong|incorrect|false|invalid|impossible|below|under|above|beyond"
+    r"|isn't|aren't|cannot|can|can't|most|least|max|maximum|min|minimum|is|are|was|were|wrong|incorrect|false|invalid|impossible|below|under|above|beyond"
     r"|hundreds|thousands|millions|billions|trillions|dozens|tens|lakhs?|crores?|scores?|gross|myriads?|permille|mille|basis|doubled|tripled|quadrupled|halved|inverted"
     r"|(?:eleven|twelf|\w+teen|\w+tie|\w+illion)ths?|\w+illions?|kilo|mega|giga|mil|mln|bn|grand|repeating|recurring|almost|undefined|rejected|fails?|failed|excluded|negated|reciprocals?|inverse|opposite|conjugate|double|triple|twice|thrice|otherwise|except|maybe|possibly|never|don't|doesn't|won't|when|where|mod|modulo"
     r"|divided|over|base|power|root|pi|infinity|not|no|out|remainder|percent|pct|by|through|between|with|both|either|point|negative"
@@ -148,13 +153,14 @@ def _written(powers: Counter[str]) -> str:
 
 
 @lru_cache(maxsize=2048)
-def read_unit(text: str, *, glued: bool, letters: bool = False) -> tuple[str, Fraction] | None:
+def read_unit(text: str, *, glued: bool, letters: bool = False, one: bool = False) -> tuple[str, Fraction] | None:
     """What stands behind a number, as dimension ("" for a noun) and factor; None if it could be anything else.
 
     Args:
         text: tidied text behind the number, e.g. " cups of feed".
         glued: no space and no \\text stands between the two: then one letter is a factor, not a unit ("10m" is 10 times m).
         letters: single letters behind a space are units, whichever they are ("12 V").
+        one: the number is no more than one, so that what is counted need not be a plural.
     """
     inside = text.startswith(("\\text", r"\frac{\text"))
     text = " ".join(_COMMAND.sub(r" \1 ", text).split()).strip(" .")
@@ -173,6 +179,6 @@ def read_unit(text: str, *, glued: bool, letters: bool = False) -> tuple[str, Fr
         return None
     if (len(plain[0]) < 3 and not inside) or plain[0].isupper() or any(_CHANGES.fullmatch(word.lower()) for word in plain):
         return None
-    if len(plain) == 1 and len(plain[0]) > 4 and plain[0].endswith("ed"):  # "5 doubled", "5 discarded": nothing is counted
+    if not (one or any(_COUNTED.fullmatch(word.lower()) or known_unit(word) for word in plain if len(word) > 1)):  # "7 max", "7 short"
         return None
     return known_unit(plain[0]) or ("", Fraction(1))

@@ -32,7 +32,9 @@ _TAKEN_BACK = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _LETTERS = re.compile(r"[A-J]{2,10}|\(?[A-J]\)?(?:(?:\s*[,;、&]\s*(?:and\s+)?|\s+and\s+|\s+|(?<=\))(?=\())\(?[A-J]\)?)+")
-_NO_NOUN = re.compile(r"no\s+(?!(?:because|since|as|for|it|they|he|she|we|you|this|that|these|those|the|there|an?|not|such|if)\b)[a-z]{2,}")
+_NO_NOUN = re.compile(
+    r"no\.?\s*#?\d|no\s+(?!(?:because|since|as|for|it|they|he|she|we|you|this|that|these|those|the|there|an?|not|such|if)\b)[a-z]{2,}"
+)
 _MONTH = r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
 _DATE = re.compile(
     rf"(?:(?P<month>{_MONTH})\.?\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?|(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?(?P<month2>{_MONTH})\.?)(?:,?\s+(?P<year>\d{{4}}))?"
