@@ -21,6 +21,7 @@ _BLANKS = re.compile(r"([ \t])[ \t]+|(\n[ \t]*\n)\s+")
 _WORDED = re.compile(r"\s*(?:yes|no|true|false)\b", re.IGNORECASE)
 _OPEN_BLOCK = re.compile(r"<answer\s*[>)\]:]?\s*(.*)", re.DOTALL | re.IGNORECASE)
 _CUT_TAGS = "|".join(word[:length] for word in ("answer", "think") for length in range(2, len(word)))  # "<a" may be "less than a"
+_LINE_START = re.compile(r"(?:\A|\n|</?\w+>)[ \t]*\Z")
 _CLOSED_BY_ANSWER = re.compile(r"(?:^|\n)[ \t]*</?answer>", re.IGNORECASE)
 _TAGS = re.compile(rf"<\s?[/\\]?\s?(?:answer|think)\b\s?[>)\]:]?|\n>\s*\Z|</[at]?$|</?(?:{_CUT_TAGS})$|<\|[a-z_]+\|>", re.IGNORECASE)
 _END = re.compile(r"(?:<\|(?:im_end|eot_id|endoftext|end_of_text)\|>|</s>).*", re.DOTALL)
@@ -119,8 +120,11 @@ def final_segment(text: str) -> str | None:
 
 
 def block(text: str) -> str | None:
-    """What the last complete <answer>...</answer> holds, wherever it stands."""
-    blocks = [held.strip() for held in _BLOCK.findall(text) if held.strip()]
+    """What the last complete <answer>...</answer> holds, wherever it stands; inside of thinking that never closed, on a line of its own."""
+    closed = split(text)[1] is not None
+    blocks = [
+        held for match in _BLOCK.finditer(text) if (held := match[1].strip()) and (closed or _LINE_START.search(text[: match.start()]))
+    ]
     return blocks[-1] if blocks else None
 
 
