@@ -60,7 +60,7 @@ _WORDS: dict[str, int | Fraction] = {
 _DEGREES = (  # a bare degree sign may be either's, and a letter without one, too
     {"angle", "celsius"}, {"angle", "fahrenheit"}, {"celsius", "current time"}, {"fahrenheit", "current^2 time^4/length^2 mass"},
 )  # fmt: skip
-_ANSWER = r"the\s+(?=\d)|(?:the\s+)?(?:final\s+|correct\s+)?answer(?:\s+is)?\s*[:=]?\s+|(?:it|this|that)(?:'s|\s+is)\s+|there\s+(?:is|are)\s+(?:exactly\s+)?(?=\d)"
+_ANSWER = r"the\s+(?:number\s+|value\s+|integer\s+)?(?=\d)|(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|result|solution|total|sum)(?:\s+is)?\s*[:=]?\s+|(?:it|this|that)(?:'s|\s+is)\s+|there\s+(?:is|are)\s+(?:exactly\s+)?(?=\d)"
 _LEAD = re.compile(
     rf"(?:so|thus|hence|therefore)\b,?\s+(?:{_ANSWER})?|{_ANSWER}|(?:about|approximately|approx\.?|\\approx|roughly|around|exactly)\s*(?=[\d.$\\-])"
     rf"|(?!.*\b{CHANGES_CLAIM}\b)(?:the|an?|there|it|they|we|you|he|she)\s+(?:[a-z'-]+\s+){{1,12}}(?:is|are|equals?|has|have|gets?|makes?)\s*:?\s+(?=[-+]?[\d$\\(]|[a-z]\s*[=^(+*/-])",

@@ -15,7 +15,9 @@ from rewards.statements import lone_letters
 from rewards.thinking import split
 from rewards.tidy import FUNCTIONS
 
-_BLOCK = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL | re.IGNORECASE)
+_BLOCK = re.compile(
+    r"<(?:answer|ans|final|final_answer)>((?:(?!<answer>).)*?)</(?:answer|ans|final|final_answer)>", re.DOTALL | re.IGNORECASE
+)
 _MOST_PROSE = 4000  # characters, from the end, that are searched for a value
 _BLANKS = re.compile(r"([ \t])[ \t]+|(\n[ \t]*\n)\s+")
 _WORDED = re.compile(r"\s*(?:yes|no|true|false)\b", re.IGNORECASE)
@@ -23,36 +25,46 @@ _OPEN_BLOCK = re.compile(r"<answer\s*[>)\]:]?\s*(.*)", re.DOTALL | re.IGNORECASE
 _CUT_TAGS = "|".join(word[:length] for word in ("answer", "think") for length in range(2, len(word)))  # "<a" may be "less than a"
 _LINE_START = re.compile(r"(?:\A|\n|</?\w+>)[ \t]*\Z")
 _CLOSED_BY_ANSWER = re.compile(r"(?:^|\n)[ \t]*</?answer>", re.IGNORECASE)
-_TAGS = re.compile(rf"<\s?[/\\]?\s?(?:answer|think)\b\s?[>)\]:]?|\n>\s*\Z|</[at]?$|</?(?:{_CUT_TAGS})$|<\|[a-z_]+\|>", re.IGNORECASE)
+_TAGS = re.compile(
+    rf"<\s?[/\\]?\s?(?:answer|think)\b\s?[>)\]:]?|\n>\s*\Z|</[at]?$|</?(?:{_CUT_TAGS})$|<\|[a-z_]+\|>|\A\s*answer>", re.IGNORECASE
+)
 _END = re.compile(r"(?:<\|(?:im_end|eot_id|endoftext|end_of_text)\|>|</s>).*", re.DOTALL)
 _HASHES = re.compile(r"####[ \t]*(?!(?i:(?:final )?answer)\b)(\S(?:(?!####)[^\n])*)")
 _STATED = re.compile(
     r"(?:^A:|^(?:#+[ \t]*)?(?:\*\*)?(?i:(?:the )?(?:final )?answer)(?:\*\*)?[ \t]*\n"
-    r"|(?i:\b(?:answer|ans|réponse|respuesta|antwort|risposta|resposta|ответ)\b\.?\*?(?:[ \t]+here)?(?P<own>[ \t]+is\b)?(?(own)[ \t]*[:：]?|(?:[ \t]*[:：]|[ \t]+=)))"
-    r"|\bAns\.[ \t]+(?=\d)|答案(?:[:：]|(?:为|是)[:：]?))(?:\*\*)?\s*(?=\S)",
+    r"|(?i:\b(?:answer|ans|réponse|respuesta|antwort|risposta|resposta|ответ)\b\.?\*?(?:[ \t]+here)?(?P<own>[ \t]+(?:is|est|es|ist|lautet|è|é)\b)?(?(own)[ \t]*[:：]?|(?:[ \t]*[:：]|[ \t]+=)))"
+    r"|\bAns\.[ \t]+(?=\d)|答案(?:[:：]|(?:为|是)[:：]?)|答[:：]|选[:：]?(?=\s*\(?[A-J])|(?i:(?<!not )(?<!n't )\b(?:choose|pick|select)[ \t]+)(?=\(?[A-J]\b))(?:\*\*)?\s*(?=\S)",
     re.MULTILINE,
 )
 _SUPPOSED = re.compile(
     r"(?:\W*(?:so|but|now|first|then)\b)?\W*(?:suppose|assume|assuming|if|let(?!\s+(?:me|us)\b|')|were|had)\b(?:(?!,|\bthen\b).)*\Z",
     re.IGNORECASE,
 )
-_DENIED = re.compile(
-    r"(?:\b(?:not|never|cannot|impossible|excludes?|ruled? out|at least|at most|(?:more|less|fewer|greater|other) than)\b|\bn?either\b|n't\b)"
-    r"(?:\s+(?!(?:is|are|was|were|makes?|gives?|leaves?)\b)[a-z]+){0,3}[\s:$*(]*$",
+_DENIED = re.compile(  # the last line only directly before the value
+    r"(?:(?:\b(?:not|never|cannot|impossible|excludes?|ruled? out|at least|at most|(?:more|less|fewer|greater|other) than|nicht|kein|pas|non|não|не|nie|niet|inte|ikke|no (?:es|son))\b|\b(?:neither|nor)\b|n't\b)"
+    r"(?:\s+(?!(?:is|are|was|were|makes?|gives?|leaves?)\b)[^\W\d_][\w']*){0,3}|不是|不等于|并非|不为"
+    r"|\b(?:instead of|rather than|out of|of (?:her|his|its|their|the|our|my|all)|between(?:\s\S+\sand)?|from\s\S+\sto|over|under|above|below|exceeds|up to|maybe|perhaps))[\s:$*(]*$",
     re.IGNORECASE,
 )
 _DENIED_BEHIND = re.compile(
-    r"(?:\\text\b|\W)*(?:(?:squared|cubed|factorial|doubled|tripled|in base)\b|(?:is|are|was|were|does|do|did|can|could|will|would|leads?|gives?|has|must)?\s*"
+    r"(?:\\text\b|\W)*(?:(?:squared|cubed|factorial|doubled|tripled|in base|değil|(?:[a-z]+ )?or (?:more|less|fewer|so))\b|ではな|이 아니|(?:is|are|was|were|does|do|did|can|could|will|would|leads?|gives?|has|must)?\s*"
     r"(?:\b(?:not|never|cannot|wrong|incorrect|false|impossible|(?:be )?(?:ruled out|excluded)|to a contradiction|a contradiction)\b|n't\b))",
     re.IGNORECASE,
 )
+_GOES_ON = re.compile(  # an operation: what stands before it is no whole value
+    r"\s*(?:[-+*/^×·÷](?=\s?(?:[\d\\(]|[a-z]\b))|[xX]\s+[\d$]|\\(?:pi|cdot|times|div|sqrt|frac)(?![a-z])|(?:pi|plus|minus|times (?:the|a|as|\d)|divided by|multiplied by)\b)"
+)
+_TAKEN_BACK = re.compile(
+    r"(?:[.!]\s+|\n\s*|—\s*)(?:no\b\W*)?(?:wait|actually|sorry|oops|correction|hmm+|let me (?:re|check|correct)|no, (?:it|that|the answer)|(?:that|this|it)(?: is|'s| was) (?:wrong|incorrect|not right|a mistake)|scratch that)\b\W*",
+    re.IGNORECASE,
+)
 _ASIDE = re.compile(
-    r"\s\((?=\\?[A-Za-z]{2})|,\s+not\s+(?=[\d$\\(-])|,?\s+(?:since|because|when|where|which(?!\s+(?:is|are|equals|makes|means)))\b",
+    r"\s\((?!or\b)(?=\\?[A-Za-z]{2})|,\s+not\s+(?=[\d$\\(-])|,?\s+(?:since|because|when|where|which(?!\s+(?:is|are|equals|makes|means)))\b",
     re.IGNORECASE,
 )
 _CHOSEN = re.compile(r"(?:\*\*)?\(?([A-J])\)?(?:\*\*)?,?\s+(?:because|since)\b")
 _CHATTER = re.compile(r"\.\s+(?:I hope it is correct|Note:|I will).*", re.DOTALL)
-_NUMBER = r"[-+−]?\s?(?:\\?[$€£])?\s?\d[\d,]*(?:\.\d+)?(?:\s*/\s*\d+)?(?:\s?%|°|\s?€|\s?\\%|\s(?:hundred|thousand|million|billion|trillion|dozen)\b)?"
+_NUMBER = r"[-+−]?\s?(?:\\?[$€£])?\s?\d[\d,]*(?:\.\d+)?(?:\s*/\s*\d+)?(?:\s?%|°|!(?!!)|\s?€|\s?\\%|\s(?:hundred|thousand|million|billion|trillion|dozen)\b)?"
 _MATHS = r"\\\((?:(?!\\[()])[^\n])+\\\)|\\\[(?:(?!\\[\[\]]).)+\\\]|\$\$[^$]+\$\$|\$(?=\S)[^$\n]*(?<=\S)\$(?!\d)|\$ +\\[^$\n]*\$"
 _FIRST = re.compile(rf"(?:{_MATHS}|{_NUMBER})(?=,?\s+(?!(?:or|and|to|[ap]\.?m|dozens?|half|times)\b)[^\W\d_]{{2,}})", re.DOTALL)
 _LATEX = r"-?\d*\\(?:[dt]?frac\{[^{}]*\}|sqrt)\{[^{}]*\}(?![\w^{])"
@@ -60,8 +72,9 @@ _TIMES = r"(?<=\s)[xX](?=\s)|(?<=\d)[xX](?=\d)"
 _SUM = re.compile(rf"(?:[\d\s.,()%+*/×÷·−$€£=-]|{_TIMES}|\\(?:times|cdot|div|\$))+")
 _COUNTED_SUM = re.compile(r"[^=]*\d[^=]*[-+*/×÷][^=]*\d[^=]*=")
 _CUT = re.compile(  # in a formula, or in the middle of a sentence
-    r"(?:[+/=<(\[{,]|\s[-*]|\\(?:frac|sqrt|cdot|times|left)|\b(?:and|or|the|an|of|to|is|are|we|by|with|for|that|so|then|from|at|into|if|but|because))\s*\Z"
+    r"(?:[+/=<(\[{,]|\s[-*]|\\(?:frac|sqrt|cdot|times|left)|\b(?:and|or|the|an|of|to|is|are|we|by|with|for|that|so|then|from|at|into|if|but|because|plus|minus|times|which|who|where|when|have|has|than|between|equals?))\s*\Z"
 )
+_OPEN_FORMULA = re.compile(r"\A(?:[^$]*\$[^$]*\$)*[^$]*\$(?!\\\w*(?:square|qed))[^$]*[\\^_=][^$]*\Z")
 _MATHS_RUN = re.compile(_MATHS, re.DOTALL)
 _TUPLE = r"[(\[]\s*[-+−]?\d[^()\[\]\n]*,[^()\[\]\n]*[)\]]"
 _CLOCK = r"\d{1,2}:\d{2}(?:\s?[AaPp]\.?[Mm]\b\.?)?"
@@ -73,14 +86,20 @@ _ARE = re.compile(r"\b(?:are|=|:)[\s:]*$")
 _NUMBERS_LEFT = re.compile(r"(?:[\s,]++(?:(?:and|or)\s++)?[-+−]?\d++(?:\.\d++)?)++\s*\.?\s*")
 _BOLD = re.compile(r"\*\*(?=\S)([^*\n]+)(?<=\S)\*\*")
 _NAMED_LAST = re.compile(r"\b(?:is|are|was)\s+((?:[^\W\d][^\W\d'-]*\s?){1,4})[.!]*\s*$")
-_LINK = re.compile(r"(?:\b(?:is|are|be|equals?|was|to|of|total|:)|[=:≈])\s*(?:about|approximately|exactly|\*\*)?\s*$", re.IGNORECASE)
+_LINK = re.compile(
+    r"(?:\b(?:is|are|be|equals?|was|to|(?:total|sum|number|amount|value|average|profit|cost|price) of|total|:)|[=:≈])\s*(?:about|approximately|exactly|\*\*)?\s*$",
+    re.IGNORECASE,
+)
 _PROSE = re.compile(rf"(?<![\\a-zA-Z{{])(?!(?:{FUNCTIONS}|sqrt|pi|theta|alpha|beta)(?![a-zA-Z']))[a-zA-Z']{{2,}}")
 _NO_PROSE = re.compile(r"\\text\s*\{[^{}]*\}|\b[A-Z][a-z]+\s*[:=](?=\s*[-\d])")  # "Tom: 15" names a value
 _FOREIGN = re.compile(r"[\u0400-\u1fff\u3040-\ud7ff]{2}")  # words in other letters
+_SHORT = re.compile(r"(?:[^\W\d_]+ ){1,4}[$\d.,]+\.|(?=.*[À-ɏḀ-ỿ])[^\W\d_][^=\\]*[$\d][^=\\]*")  # "Cevap 9.", "Lösung: 9"
 _CRY = re.compile(r"(?<=\d)!+(?=\s*\Z|\s+[A-Z])")
 _IS = re.compile(r"\b(?:is|are|equals|becomes)\s+|:\s+")
 _HAS_LETTERS = re.compile(r"[a-zA-Z][\s\d]*[=^+*/-]|[=^+*/-]\s*\d*[a-zA-Z]|\d[a-zA-Z](?![a-zA-Z])")
-_SENTENCE = re.compile(r"(?:(?<=[.!?])|(?<=[.!?]\$)|(?<=[.!?]\$\$))\s+(?=[A-Z\\$])|(?<=[。！？，；])|\n\s*\n|\n(?=[A-Z])")
+_SENTENCE = re.compile(
+    r"(?:(?<=[.!?])|(?<=[.!?]\$)|(?<=[.!?]\$\$))\s+(?=[A-Z\\$])|(?<=[。！？，；])|\n\s*\n|\n(?=[A-Z])|,\s+(?=(?:so|hence|thus|therefore)\b)"
+)
 
 
 def stated(text: str) -> str:
@@ -96,7 +115,7 @@ def _reckoned(text: str) -> str:
         return text
     if _SUM.fullmatch(line):
         return re.sub(_TIMES, r"\\times ", re.sub(r"\\?[$€£]", "", line))
-    return line.rpartition("=")[2].strip() if _PROSE.search(line) and _COUNTED_SUM.match(line) else text
+    return _without_aside(line.rpartition("=")[2].strip()) if _PROSE.search(line) and _COUNTED_SUM.match(line) else text
 
 
 def _plain_bold(bold: re.Match[str]) -> str:
@@ -151,12 +170,16 @@ def _named(text: str) -> str:
             return first
         return "" if _is_prose(text) and _is_cut_off(text) else text
     behind = _CHATTER.sub("", text[claims[-1].end() :]).strip() or text
+    if taken_back := list(_TAKEN_BACK.finditer(behind)):
+        return behind[taken_back[-1].end() :]
     if display := re.match(r"\\\[.*?\\\]|\$\$[^$]+\$\$", behind, re.DOTALL):
         return display.group()
     behind = behind.partition("\n")[0]
     if chosen := _CHOSEN.match(behind):
         return chosen.group(1)
     own = _SENTENCE.split(behind)[0] if claims[-1]["own"] else behind
+    if own[:1] in ("$", "\\") and re.search(r"\d", own) and (first := _first_value(own)) != own:
+        return first
     return _without_aside(own if _VALUE.search(own) or not _VALUE.search(behind) else behind)
 
 
@@ -170,7 +193,10 @@ def _is_cut_off(text: str) -> bool:
     """Whether a text stops inside of a formula or in the middle of a sentence."""
     end = _SENTENCE.split(text)[-1]
     return (
-        bool(_CUT.search(text[-50:])) or text.count("$$") % 2 > 0 or end.count("{") > end.count("}") or end.count(r"\(") > end.count(r"\)")
+        bool(_CUT.search(text[-50:]) or _OPEN_FORMULA.search(end))
+        or text.count("$$") % 2 > 0
+        or end.count("{") > end.count("}")
+        or end.count(r"\(") > end.count(r"\)")
     )
 
 
@@ -186,7 +212,7 @@ def _is_prose(text: str) -> bool:
         return True
     outside = _MATHS_RUN.sub("$", text)
     return not _WORDED.match(text) and (
-        _FOREIGN.search(outside) is not None
+        (_FOREIGN.search(outside) or _SHORT.fullmatch(outside)) is not None
         or len(_PROSE.findall(_NO_PROSE.sub("", outside))) >= 3
         or (outside != text and re.match(r"[A-Z][a-z]+[^$]*\$", outside) is not None)
     )
@@ -211,7 +237,10 @@ def _value_of(text: str) -> str:
             values, linked = ([match for match in matches if match.end() <= aside] for matches in (values, linked))
         chosen = linked or [match for match in values if not match["choice"]] or values
         if chosen:
-            return _joined(sentence, values, chosen[-1])
+            last = chosen[-1]
+            return (
+                sentence[last.start() :] if not last["maths"] and _GOES_ON.match(sentence, last.end()) else _joined(sentence, values, last)
+            )
     named = _NAMED_LAST.search(sentences[-1])
     return named.group(1).strip() if named and not _SUPPOSED.match(sentences[-1][: named.start()]) else text
 
@@ -226,14 +255,20 @@ def _joined(sentence: str, values: list[re.Match[str]], last: re.Match[str]) -> 
     """A value with those that commas, "and" or "or" join to it: "$x=2$ or $x=3$" is both."""
     held, index = [last.group().strip().rstrip(",")], values.index(last)
     for before, after in zip(reversed(values[:index]), reversed(values[1 : index + 1]), strict=True):
-        if not (before["maths"] and after["maths"]) or not _JOINT.fullmatch(sentence, before.end(), after.start()):
+        if not _are_joined(sentence, before, after):
             break
         held.insert(0, before.group().strip())
     for before, after in zip(values[index:], values[index + 1 :], strict=False):
-        if not (before["maths"] and after["maths"]) or not _JOINT.fullmatch(sentence, before.end(), after.start()):
+        if not _are_joined(sentence, before, after):
             break
         held.append(after.group().strip())
     behind = values[index + 1 :]
     if _ARE.search(sentence[: last.start()]) and _NUMBERS_LEFT.fullmatch(sentence, last.end()):
         held += [value.group().strip().rstrip(",") for value in behind]
     return " and ".join(held)
+
+
+def _are_joined(sentence: str, one: re.Match[str], two: re.Match[str]) -> bool:
+    """Formulas by a comma, "and" or "or"; numbers by "or"."""
+    joint = _JOINT.fullmatch(sentence, one.end(), two.start())
+    return joint is not None and bool((one["maths"] and two["maths"]) or "or" in joint.group())

@@ -18,7 +18,8 @@ _UNICODE = {
     "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "⅕": r"\frac{1}{5}", "⅛": r"\frac{1}{8}", "⁄": "/", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
     "μ": r"\mu ", "µ": r"\mu ", "Ω": r"\Omega ", "℃": r"^\circ C", "℉": r"^\circ F", "≡": r"\equiv ", "∠": r"\angle ", "∴": "",
     "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ", "φ": r"\phi ", "ω": r"\omega ",
-    "，": ",", "；": ";", "：": ":", "（": "(", "）": ")", "％": "%", "’": "'", "\u00a0": " ", "\u2009": " ", "…": r"\ldots ", "＞": ">", "＜": "<", "＝": "=", "∀": r"\forall ",
+    "，": ",", "。": ".", "！": ".", "；": ";", "：": ":", "（": "(", "）": ")", "％": "%", "’": "'", "\u00a0": " ", "\u2009": " ", "…": r"\ldots ", "＞": ">", "＜": "<", "＝": "=", "∀": r"\forall ",
+    **{chr(zero + n): str(n) for zero in (0x660, 0x6F0, 0xFF10) for n in range(10)},  # Arabic, Persian and full-width digits
     **{chr(0x245F + n): f"{n}, " for n in range(1, 21)},  # the numbers of statements, in circles
 }  # fmt: skip
 _RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n", strict=True))
@@ -104,6 +105,9 @@ _ORDINAL = re.compile(
     rf"(?<=\d)(?:\s*\^?\s*\\(?:text|mathrm|textrm)\s*\{{\s*{_ST}\s*\}}|\s*\^\s*\{{\s*(?:\\(?:text|mathrm|textrm)\s*\{{\s*{_ST}\s*\}}|{_ST})\s*\}}|{_ST}(?![a-zA-Z]))"
 )
 _REPEATING = re.compile(r"\.(?:(\d{0,20}?)(\d)\2{1,20}|(\d{1,20}))\s*,?\s*(?:\((?:repeating|recurring)\)|(?:repeating|recurring)\b)")
+_COUNTER = re.compile(
+    r"(?<=\d)\s*(?![^.]*[万千百亿十倍折半多余几分])[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]{1,3}\s*\.?$"
+)  # what is counted: 9 of 9个
 _HTML = re.compile(r"<(sup|sub)>([^<>]*)</\1>")
 _CURRENCY = {"$": r"\text{ dollars}", "€": r"\text{ euros}", "£": r"\text{ pounds sterling}", "¥": r"\text{ yen}", "₹": r"\text{ rupees}"}
 _AMOUNT = re.compile(r"([+-]?)\s*\\?([$€£¥₹])\s*([+-]?[\d.][^$€£¥₹]*)|([^$€£¥₹]*\d)\s*\\?([$€£¥₹])", re.DOTALL)
@@ -168,7 +172,7 @@ def tidy(text: str) -> str:
     text = re.sub(r"\{\s*,\s*\}", "\u2063", _SIGN.sub(lambda match: _SIGNS[match.group()], text))
     for pattern, replacement in _LATEX_RULES if "\\" in text else ():
         text = pattern.sub(replacement, text)
-    text = re.sub(r"\*\*(?=[\w({-])", "^", " ".join(text.split()))
+    text = re.sub(r"\*\*(?=[\w({-])", "^", " ".join(_COUNTER.sub("", text).split()))
     text = re.sub(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r"\\times ", text)
     text = _BASE_IN_WORDS.sub(r"_{\1}", re.sub(r"(?<=\d)\s*\^\s*(?:\{\s*o\s*\}|o(?![a-zA-Z]))", r"^\\circ ", text))
     text = _CLASS_IN_WORDS.sub(r"\\pmod{\1}", text)

@@ -177,7 +177,11 @@ def read_unit(text: str, *, glued: bool, letters: bool = False, one: bool = Fals
     plain = [word.strip(",.()") for word in words]
     if (glued and not inside) or len(words) > 12 or not all(_WORD.fullmatch(word) or re.fullmatch("[A-Z]", word) for word in plain if word):
         return None
-    if (len(plain[0]) < 3 and not inside) or plain[0].isupper() or any(_CHANGES.fullmatch(word.lower()) for word in plain):
+    if (
+        (len(plain[0]) < 3 and not inside and not _COUNTED.fullmatch(plain[0]))
+        or plain[0].isupper()
+        or any(_CHANGES.fullmatch(word.lower()) for word in plain)
+    ):
         return None
     if not (one or any(_COUNTED.fullmatch(word.lower()) or known_unit(word) for word in plain if len(word) > 1)):  # "7 max", "7 short"
         return None
