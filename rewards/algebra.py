@@ -200,31 +200,25 @@ def _point(symbols: list[Symbol], turn: int) -> dict[Expr, Expr]:
 
 def _same_at_points(first: Expr, second: Expr, symbols: list[Symbol], *, decimal: bool) -> bool | None:
     """Equal or not at up to six points of both signs where both are real, else at whole numbers; None if there were no such points."""
-    compared = 0
-    counting = any(
-        limits.free_symbols for expression in (first, second) for node in expression.atoms(ExprWithLimits) for limits in node.limits[0][1:]
+    compared, ends = (
+        0,
+        (limits.free_symbols for one in (first, second) for node in one.atoms(ExprWithLimits) for limits in node.limits[0][1:]),
     )
-    for turn in range(0 if counting else 10):
-        point = _point(symbols, turn)
-        one, two = _measured(first, point), _measured(second, point)
-        if one is None or two is None or not (one[0].is_real and two[0].is_real):
-            continue
-        if not _close(one, two, decimal=decimal):
-            return False
-        compared += 1
-        if compared == 6:
+    near = [] if any(ends) else [_point(symbols, turn) for turn in range(10)]  # sums that end at n: at whole numbers only
+    whole: list[dict[Expr, Expr]] = [{symbol: Integer(turn + 2 * index) for index, symbol in enumerate(symbols)} for turn in range(1, 5)]
+    for points, least, most in ((near, 1, 6), (whole, 2, 4)):
+        for point in points:
+            one, two = _measured(first, point), _measured(second, point)
+            if one is None or two is None or (points is near and not (one[0].is_real and two[0].is_real)):
+                continue
+            if not _close(one, two, decimal=decimal):
+                return False
+            compared += 1
+            if compared == most:
+                return True
+        if compared >= least:
             return True
-    if compared:
-        return True
-    for turn in range(1, 5):
-        point = {symbol: Integer(turn + 2 * index) for index, symbol in enumerate(symbols)}
-        one, two = _measured(first, point), _measured(second, point)
-        if one is None or two is None:
-            continue
-        if not _close(one, two, decimal=decimal):
-            return False
-        compared += 1
-    return True if compared >= 2 else None
+    return None
 
 
 def proportional(first: Expr, second: Expr) -> int | None:

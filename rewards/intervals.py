@@ -259,10 +259,8 @@ def _joined(found: list[Interval]) -> list[Interval]:
 
 def same_intervals(first: list[Interval], second: list[Interval]) -> bool:
     """Equal ends, equally closed, in the same order."""
-    return len(first) == len(second) and all(
-        one.low_closed == two.low_closed
-        and one.high_closed == two.high_closed
-        and same_value(one.low, two.low)
-        and same_value(one.high, two.high)
-        for one, two in zip(first, second, strict=True)
+    pairs = list(zip(first, second, strict=False))
+    closed = all((one.low_closed, one.high_closed) == (two.low_closed, two.high_closed) for one, two in pairs)
+    return (
+        len(first) == len(second) and closed and all(same_value(one.low, two.low) and same_value(one.high, two.high) for one, two in pairs)
     )

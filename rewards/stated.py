@@ -15,9 +15,7 @@ from rewards.statements import lone_letters
 from rewards.thinking import split
 from rewards.tidy import FUNCTIONS
 
-_BLOCK = re.compile(
-    r"<(?:answer|ans|final|final_answer)>((?:(?!<answer>).)*?)</(?:answer|ans|final|final_answer)>", re.DOTALL | re.IGNORECASE
-)
+_BLOCK = re.compile(r"(?si)<(?:answer|ans|final|final_answer)>((?:(?!<answer>).)*?)</(?:answer|ans|final|final_answer)>")  # fmt: skip
 _MOST_PROSE = 4000  # characters, from the end, that are searched for a value
 _BLANKS = re.compile(r"([ \t])[ \t]+|(\n[ \t]*\n)\s+")
 _WORDED = re.compile(r"\s*(?:yes|no|true|false)\b", re.IGNORECASE)
@@ -25,42 +23,34 @@ _OPEN_BLOCK = re.compile(r"<answer\s*[>)\]:]?\s*(.*)", re.DOTALL | re.IGNORECASE
 _CUT_TAGS = "|".join(word[:length] for word in ("answer", "think") for length in range(2, len(word)))  # "<a" may be "less than a"
 _LINE_START = re.compile(r"(?:\A|\n|</?\w+>)[ \t]*\Z")
 _CLOSED_BY_ANSWER = re.compile(r"(?:^|\n)[ \t]*</?answer>", re.IGNORECASE)
-_TAGS = re.compile(
-    rf"<\s?[/\\]?\s?(?:answer|think)\b\s?[>)\]:]?|\n>\s*\Z|</[at]?$|</?(?:{_CUT_TAGS})$|<\|[a-z_]+\|>|\A\s*answer>", re.IGNORECASE
-)
+_TAGS = re.compile(rf"(?i)<\s?[/\\]?\s?(?:answer|think)\b\s?[>)\]:]?|\n>\s*\Z|</[at]?$|</?(?:{_CUT_TAGS})$|<\|[a-z_]+\|>|\A\s*answer>")  # fmt: skip
 _END = re.compile(r"(?:<\|(?:im_end|eot_id|endoftext|end_of_text)\|>|</s>).*", re.DOTALL)
 _HASHES = re.compile(r"####[ \t]*(?!(?i:(?:final )?answer)\b)(\S(?:(?!####)[^\n])*)")
 _STATED = re.compile(
-    r"(?:^A:|^(?:#+[ \t]*)?(?:\*\*)?(?i:(?:the )?(?:final )?answer)(?:\*\*)?[ \t]*\n"
+    r"(?m)(?:^A:|^(?:#+[ \t]*)?(?:\*\*)?(?i:(?:the )?(?:final )?answer)(?:\*\*)?[ \t]*\n"
     r"|(?i:\b(?:answer|ans|réponse|respuesta|antwort|risposta|resposta|ответ)\b\.?\*?(?:[ \t]+here)?(?P<own>[ \t]+(?:is|est|es|ist|lautet|è|é)\b)?(?(own)[ \t]*[:：]?|(?:[ \t]*[:：]|[ \t]+=)))"
-    r"|\bAns\.[ \t]+(?=\d)|答案(?:[:：]|(?:为|是)[:：]?)|答[:：]|选[:：]?(?=\s*\(?[A-J])|(?i:(?<!not )(?<!n't )\b(?:choose|pick|select)[ \t]+)(?=\(?[A-J]\b))(?:\*\*)?\s*(?=\S)",
-    re.MULTILINE,
+    r"|\bAns\.[ \t]+(?=\d)|答案(?:[:：]|(?:为|是)[:：]?)|答[:：]|选[:：]?(?=\s*\(?[A-J])|(?i:(?<!not )(?<!n't )\b(?:choose|pick|select)[ \t]+)(?=\(?[A-J]\b))(?:\*\*)?\s*(?=\S)"
 )
 _SUPPOSED = re.compile(
-    r"(?:\W*(?:so|but|now|first|then)\b)?\W*(?:suppose|assume|assuming|if|let(?!\s+(?:me|us)\b|')|were|had)\b(?:(?!,|\bthen\b).)*\Z",
-    re.IGNORECASE,
+    r"(?i)(?:\W*(?:so|but|now|first|then)\b)?\W*(?:suppose|assume|assuming|if|let(?!\s+(?:me|us)\b|')|were|had)\b(?:(?!,|\bthen\b).)*\Z"
 )
 _DENIED = re.compile(  # the last line only directly before the value
-    r"(?:(?:\b(?:not|never|cannot|impossible|excludes?|ruled? out|at least|at most|(?:more|less|fewer|greater|other) than|nicht|kein|pas|non|não|не|nie|niet|inte|ikke|no (?:es|son))\b|\b(?:neither|nor)\b|n't\b)"
+    r"(?i)(?:(?:\b(?:not|never|cannot|impossible|excludes?|ruled? out|at least|at most|(?:more|less|fewer|greater|other) than|nicht|kein|pas|non|não|не|nie|niet|inte|ikke|no (?:es|son))\b|\b(?:neither|nor)\b|n't\b)"
     r"(?:\s+(?!(?:is|are|was|were|makes?|gives?|leaves?)\b)[^\W\d_][\w']*){0,3}|不是|不等于|并非|不为"
-    r"|\b(?:instead of|rather than|out of|of (?:her|his|its|their|the|our|my|all)|between(?:\s\S+\sand)?|from\s\S+\sto|over|under|above|below|exceeds|up to|maybe|perhaps))[\s:$*(]*$",
-    re.IGNORECASE,
+    r"|\b(?:instead of|rather than|out of|of (?:her|his|its|their|the|our|my|all)|between(?:\s\S+\sand)?|from\s\S+\sto|over|under|above|below|exceeds|up to|maybe|perhaps))[\s:$*(]*$"
 )
 _DENIED_BEHIND = re.compile(
-    r"(?:\\text\b|\W)*(?:(?:squared|cubed|factorial|doubled|tripled|in base|değil|(?:[a-z]+ )?or (?:more|less|fewer|so))\b|ではな|이 아니|(?:is|are|was|were|does|do|did|can|could|will|would|leads?|gives?|has|must)?\s*"
-    r"(?:\b(?:not|never|cannot|wrong|incorrect|false|impossible|(?:be )?(?:ruled out|excluded)|to a contradiction|a contradiction)\b|n't\b))",
-    re.IGNORECASE,
+    r"(?i)(?:\\text\b|\W)*(?:(?:squared|cubed|factorial|doubled|tripled|in base|değil|(?:[a-z]+ )?or (?:more|less|fewer|so))\b|ではな|이 아니|(?:is|are|was|were|does|do|did|can|could|will|would|leads?|gives?|has|must)?\s*"
+    r"(?:\b(?:not|never|cannot|wrong|incorrect|false|impossible|(?:be )?(?:ruled out|excluded)|to a contradiction|a contradiction)\b|n't\b))"
 )
 _GOES_ON = re.compile(  # an operation: what stands before it is no whole value
     r"\s*(?:[-+*/^×·÷](?=\s?(?:[\d\\(]|[a-z]\b))|[xX]\s+[\d$]|\\(?:pi|cdot|times|div|sqrt|frac)(?![a-z])|(?:pi|plus|minus|times (?:the|a|as|\d)|divided by|multiplied by)\b)"
 )
 _TAKEN_BACK = re.compile(
-    r"(?:[.!]\s+|\n\s*|—\s*)(?:no\b\W*)?(?:wait|actually|sorry|oops|correction|hmm+|let me (?:re|check|correct)|no, (?:it|that|the answer)|(?:that|this|it)(?: is|'s| was) (?:wrong|incorrect|not right|a mistake)|scratch that)\b\W*",
-    re.IGNORECASE,
+    r"(?i)(?:[.!]\s+|\n\s*|—\s*)(?:no\b\W*)?(?:wait|actually|sorry|oops|correction|hmm+|let me (?:re|check|correct)|no, (?:it|that|the answer)|(?:that|this|it)(?: is|'s| was) (?:wrong|incorrect|not right|a mistake)|scratch that)\b\W*"
 )
 _ASIDE = re.compile(
-    r"\s\((?!or\b)(?=\\?[A-Za-z]{2})|,\s+not\s+(?=[\d$\\(-])|,?\s+(?:since|because|when|where|which(?!\s+(?:is|are|equals|makes|means)))\b",
-    re.IGNORECASE,
+    r"(?i)\s\((?!or\b)(?=\\?[A-Za-z]{2})|,\s+not\s+(?=[\d$\\(-])|,?\s+(?:since|because|when|where|which(?!\s+(?:is|are|equals|makes|means)))\b"
 )
 _CHOSEN = re.compile(r"(?:\*\*)?\(?([A-J])\)?(?:\*\*)?,?\s+(?:because|since)\b")
 _CHATTER = re.compile(r"\.\s+(?:I hope it is correct|Note:|I will).*", re.DOTALL)
@@ -78,17 +68,14 @@ _OPEN_FORMULA = re.compile(r"\A(?:[^$]*\$[^$]*\$)*[^$]*\$(?!\\\w*(?:square|qed))
 _MATHS_RUN = re.compile(_MATHS, re.DOTALL)
 _TUPLE = r"[(\[]\s*[-+−]?\d[^()\[\]\n]*,[^()\[\]\n]*[)\]]"
 _CLOCK = r"\d{1,2}:\d{2}(?:\s?[AaPp]\.?[Mm]\b\.?)?"
-_VALUE = re.compile(
-    rf"(?P<maths>{_MATHS})|(?P<choice>(?<!\w)\([A-J]\))|(?<![a-zA-Z0-9_.])(?P<number>{_LATEX}|{_TUPLE}|{_CLOCK}|{_NUMBER})", re.DOTALL
-)
+_VALUE = re.compile(rf"(?s)(?P<maths>{_MATHS})|(?P<choice>(?<!\w)\([A-J]\))|(?<![a-zA-Z0-9_.])(?P<number>{_LATEX}|{_TUPLE}|{_CLOCK}|{_NUMBER})")  # fmt: skip
 _JOINT = re.compile(r"\s*(?:,|,?\s*\b(?:and|or)\b)\s*")
 _ARE = re.compile(r"\b(?:are|=|:)[\s:]*$")
 _NUMBERS_LEFT = re.compile(r"(?:[\s,]++(?:(?:and|or)\s++)?[-+−]?\d++(?:\.\d++)?)++\s*\.?\s*")
 _BOLD = re.compile(r"\*\*(?=\S)([^*\n]+)(?<=\S)\*\*")
 _NAMED_LAST = re.compile(r"\b(?:is|are|was)\s+((?:[^\W\d][^\W\d'-]*\s?){1,4})[.!]*\s*$")
 _LINK = re.compile(
-    r"(?:\b(?:is|are|be|equals?|was|to|(?:total|sum|number|amount|value|average|profit|cost|price) of|total|:)|[=:≈])\s*(?:about|approximately|exactly|\*\*)?\s*$",
-    re.IGNORECASE,
+    r"(?i)(?:\b(?:is|are|be|equals?|was|to|(?:total|sum|number|amount|value|average|profit|cost|price) of|total|:)|[=:≈])\s*(?:about|approximately|exactly|\*\*)?\s*$"
 )
 _PROSE = re.compile(rf"(?<![\\a-zA-Z{{])(?!(?:{FUNCTIONS}|sqrt|pi|theta|alpha|beta)(?![a-zA-Z']))[a-zA-Z']{{2,}}")
 _NO_PROSE = re.compile(r"\\text\s*\{[^{}]*\}|\b[A-Z][a-z]+\s*[:=](?=\s*[-\d])")  # "Tom: 15" names a value
@@ -121,10 +108,8 @@ def _reckoned(text: str) -> str:
 def _plain_bold(bold: re.Match[str]) -> str:
     """The text of a bold piece; a formula or a list gets dollar signs, so that it is read as one value."""
     text = bold.group(1)
-    formula = (
-        re.search(r"\d", text) and re.search(r"[\\^=<>{]|\d,\s", text) and "$" not in text and r"\(" not in text and not _PROSE.search(text)
-    )
-    return f"${text}$" if formula else text
+    formula = re.search(r"\d", text) and re.search(r"[\\^=<>{]|\d,\s", text) and not re.search(r"\$|\\\(", text)
+    return f"${text}$" if formula and not _PROSE.search(text) else text
 
 
 def final_segment(text: str) -> str | None:
@@ -148,22 +133,16 @@ def block(text: str) -> str | None:
 
 
 def _named(text: str) -> str:
-    if (
-        "<answer" in text.lower()
-        and (opened := _OPEN_BLOCK.search(text, text.lower().rindex("<answer")))
-        and _TAGS.sub("", opened.group(1)).strip()
-    ):
+    opened = _OPEN_BLOCK.search(text, max(0, text.lower().rfind("<answer")))
+    if opened and _TAGS.sub("", opened.group(1)).strip():
         text = opened.group(1)
     text = _TAGS.sub("", _END.sub("", text))
     marks = _HASHES.findall(text)
     if marks:
         return _first_value(str(marks[-1]))
     text = _BLANKS.sub(r"\1\2", text)[-_MOST_PROSE:]  # what follows takes time that grows with the square of it
-    claims = [
-        match
-        for match in _STATED.finditer(text)
-        if not _SUPPOSED.match(_SENTENCE.split(text[max(0, match.start() - 300) : match.start()])[-1])
-    ]
+    before = (_SENTENCE.split(text[max(0, match.start() - 300) : match.start()])[-1] for match in _STATED.finditer(text))
+    claims = [match for match, opening in zip(_STATED.finditer(text), before, strict=True) if not _SUPPOSED.match(opening)]
     if not claims:
         first, _, rest = text.strip().partition("\n")
         if _is_prose(rest) and first[:1].isdigit() and as_number(first) is not None:
@@ -238,9 +217,8 @@ def _value_of(text: str) -> str:
         chosen = linked or [match for match in values if not match["choice"]] or values
         if chosen:
             last = chosen[-1]
-            return (
-                sentence[last.start() :] if not last["maths"] and _GOES_ON.match(sentence, last.end()) else _joined(sentence, values, last)
-            )
+            goes_on = not last["maths"] and _GOES_ON.match(sentence, last.end())
+            return sentence[last.start() :] if goes_on else _joined(sentence, values, last)
     named = _NAMED_LAST.search(sentences[-1])
     return named.group(1).strip() if named and not _SUPPOSED.match(sentences[-1][: named.start()]) else text
 
@@ -253,15 +231,12 @@ def _unclaimed(sentence: str, value: re.Match[str]) -> bool:
 
 def _joined(sentence: str, values: list[re.Match[str]], last: re.Match[str]) -> str:
     """A value with those that commas, "and" or "or" join to it: "$x=2$ or $x=3$" is both."""
-    held, index = [last.group().strip().rstrip(",")], values.index(last)
-    for before, after in zip(reversed(values[:index]), reversed(values[1 : index + 1]), strict=True):
-        if not _are_joined(sentence, before, after):
-            break
-        held.insert(0, before.group().strip())
-    for before, after in zip(values[index:], values[index + 1 :], strict=False):
-        if not _are_joined(sentence, before, after):
-            break
-        held.append(after.group().strip())
+    index = first = end = values.index(last)
+    while first > 0 and _are_joined(sentence, values[first - 1], values[first]):
+        first -= 1
+    while end + 1 < len(values) and _are_joined(sentence, values[end], values[end + 1]):
+        end += 1
+    held = [value.group().strip().rstrip(",") for value in values[first : end + 1]]
     behind = values[index + 1 :]
     if _ARE.search(sentence[: last.start()]) and _NUMBERS_LEFT.fullmatch(sentence, last.end()):
         held += [value.group().strip().rstrip(",") for value in behind]

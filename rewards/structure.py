@@ -60,20 +60,9 @@ _OR_JOINT = re.compile(r",?\s*(?:\\text\s*\{\s*,?\s*or\s*\}|(?<![a-zA-Z\\])or(?!
 _AND = re.compile(r"(?<![a-zA-Z\\])and(?![a-zA-Z])")
 _ORDER = frozenset({"<", ">", "<=", ">="})
 _SIGNS = {
-    "=": "=",
-    "<": "<",
-    ">": ">",
-    r"\le": "<=",
-    r"\ge": ">=",
-    r"\ne": "!=",
-    r"\approx": "~",
-    r"\in": "in",
-    r"\equiv": "=",
-    r"\to": "to",
-}
-_MATRIX = re.compile(
-    r"\\begin\{(?:[pb]?matrix|smallmatrix|array)\}(?:\{[lcr|\s]*\})?(.*)\\end\{(?:[pb]?matrix|smallmatrix|array)\}", re.DOTALL
-)
+    "=": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": "!=", r"\approx": "~", r"\in": "in", r"\equiv": "=", r"\to": "to"
+}  # fmt: skip
+_MATRIX = re.compile(r"(?s)\\begin\{(?:[pb]?matrix|smallmatrix|array)\}(?:\{[lcr|\s]*\})?(.*)\\end\{(?:[pb]?matrix|smallmatrix|array)\}")  # fmt: skip
 _CASES = re.compile(r"\\begin\{(?:cases|aligned|array|align\*?)\}(.*)\\end\{(?:cases|aligned|array|align\*?)\}", re.DOTALL)
 _TRANSPOSED = re.compile(r"(.*[)\]}])\s*\^\s*\{?\s*(?:T|\\top|\\text\{T\})\s*\}?", re.DOTALL)
 _PM = re.compile(r"\\pm(?![a-zA-Z])")
@@ -231,12 +220,8 @@ def _read_matrix(text: str, depth: int) -> Node | None:
     ):
         factor = text[:begin].strip().removesuffix(r"\cdot")
         factor = f"{factor}1" if factor in "+-" else factor
-        return Matrix(
-            tuple(
-                tuple(Formula(rf"({factor})\cdot({cell.text})") if isinstance(cell, Formula) else cell for cell in row)
-                for row in whole.rows
-            )
-        )
+        rows = [[Formula(rf"({factor})\cdot({cell.text})") if isinstance(cell, Formula) else cell for cell in row] for row in whole.rows]
+        return Matrix(tuple(map(tuple, rows)))
     match = _CASES.fullmatch(text)
     if match and not re.search(r"\\(?:begin|end)", match.group(1)):
         return Items("", tuple(_read_case(row, depth) for row in re.split(r"\\\\", match.group(1)) if row.strip()))
@@ -264,9 +249,9 @@ def _read_brackets(text: str, depth: int) -> Node | None:
         if builder := _BUILDER.match(inside):
             return read(builder.group(1), depth)
         node = read(inside, depth)
-        return (
-            Items("{}", node.items) if isinstance(node, Items) and node.brackets == "" else Items("{}", (node,) if inside.strip() else ())
-        )
+        if isinstance(node, Items) and node.brackets == "":
+            return Items("{}", node.items)
+        return Items("{}", (node,) if inside.strip() else ())
     if brackets not in ("()", "[]", "(]", "[)"):
         return None
     if "," in inside and brackets == "()" and 1 <= len(_PM.findall(inside)) <= 3 and (r"\mp" not in inside or inside.count(r"\pm") == 1):

@@ -19,7 +19,6 @@ _UNICODE = {
     "μ": r"\mu ", "µ": r"\mu ", "Ω": r"\Omega ", "℃": r"^\circ C", "℉": r"^\circ F", "≡": r"\equiv ", "∠": r"\angle ", "∴": "",
     "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ", "φ": r"\phi ", "ω": r"\omega ",
     "，": ",", "。": ".", "！": ".", "；": ";", "：": ":", "（": "(", "）": ")", "％": "%", "’": "'", "\u00a0": " ", "\u2009": " ", "…": r"\ldots ", "＞": ">", "＜": "<", "＝": "=", "∀": r"\forall ",
-    **{chr(zero + n): str(n) for zero in (0x660, 0x6F0, 0xFF10) for n in range(10)},  # Arabic, Persian and full-width digits
     **{chr(0x245F + n): f"{n}, " for n in range(1, 21)},  # the numbers of statements, in circles
 }  # fmt: skip
 _RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n", strict=True))
@@ -39,6 +38,8 @@ _NAMES = {
     "langle": "(", "rangle": ")", **dict.fromkeys(("lbrace", "lgroup"), r"\{"), **dict.fromkeys(("rbrace", "rgroup"), r"\}"), **dict.fromkeys(("lvert", "rvert", "vert", "mid"), "|"),
     "varepsilon": r"\epsilon ", "varphi": r"\phi ", "varnothing": r"\emptyset ", "R": r"\mathbb{R}", **dict.fromkeys(("smallsetminus", "backslash"), r"\setminus "), **dict.fromkeys(("lor", "vee"), r"\text{ or }"),
     **dict.fromkeys(("dots", "dotsc", "cdots", "dotsb"), r"\ldots "), **dict.fromkeys(("degree", "textdegree"), r"^\circ "), **dict.fromkeys(("approxeq", "simeq", "sim"), r"\approx "),
+    "cosec": r"\csc ", "tg": r"\tan ", **dict.fromkeys(("ctg", "cotg"), r"\cot "), "arctg": r"\arctan ", **dict.fromkeys(("arcctg", "arccotg"), r"\arccot "),
+    "sh": r"\sinh ", "ch": r"\cosh ", "th": r"\tanh ", "cth": r"\coth ", "lg": r"\log ",
     **dict.fromkeys(("enspace", "enskip", "thinspace", "hfill"), " "),
 }  # fmt: skip
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
@@ -48,6 +49,7 @@ _UNIT = r"\\text\{\s*([mghsLVWNJKACTFHMSD]|[a-zA-Z]{2,})\s*\}"
 _LATEX = [
     (r"\\(?:left|right)\s*\.|(?<=\\operatorname)\*", ""),
     (r"\\mathbf\s*\{\s*([RZNQC])\s*\}", r"\\mathbb{\1}"),
+    (r"\\(?:operatorname|mathrm)\s*\{\s*((?:co)?sec|arcc?o?tg|c?o?tg|c?th|[cs]h|lg|cosec)\s*\}", r"\\\1 "),
     (_COMMAND, lambda match: _NAMES.get(match.group(1), match.group())),
     (r"\\text\s+\{", r"\\text{"),
     (r"(?<=[a-zA-Z])(?<!\\text)(?=\\text\{[a-zA-Z])", " "),  # \mu\text{m} is no \mum
@@ -90,10 +92,10 @@ _BASE_IN_WORDS = re.compile(
 )
 FUNCTIONS = r"(?:arc|ar)?(?:sin|cos|tan|cot|csc)h?|(?:arc|ar)sech?|sech|sec(?=\s*[(^\\]|\s[a-z]\b)|log|ln|exp"  # "5 sec" is a time
 _PLAIN_FUNCTION = re.compile(
-    rf"(?<![\\a-zA-Z])(sqrt|{FUNCTIONS}|pi|infinity|infty|inf"
+    rf"(?<![\\a-zA-Z])(sqrt|{FUNCTIONS}|cosec|pi|infinity|infty|inf"
     r"|(?<!text\{)(?:alpha|beta|gamma|delta|theta|lambda|sigma|omega|phi|rho|tau)(?=\s*(?:[^\sa-zA-Z]|$)))(?![a-zA-Z])"
 )
-_PLAIN_NAMES = {"infinity": r"\infty ", "inf": r"\infty ", "infty": r"\infty ", "pi": r"\pi "}
+_PLAIN_NAMES = {"infinity": r"\infty ", "inf": r"\infty ", "infty": r"\infty ", "pi": r"\pi ", "cosec": r"\csc "}
 _BRACED_FUNCTION = re.compile(
     rf"(?:(?<!\d)(?<!\d )\\text\{{\s*(sec|gcd|lcm|max|min|mod)\s*\}}|\\text\{{\s*((?!sec\b)(?:{FUNCTIONS}))\s*\}})(?=\s*\S)"
 )

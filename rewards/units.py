@@ -168,20 +168,17 @@ def read_unit(text: str, *, glued: bool, letters: bool = False, one: bool = Fals
         return "", Fraction(1)
     if (unit := known_unit(text)) is not None:
         formula = (text.startswith("\\") and glued and "circ" not in text) or _LETTERS.fullmatch(text) or _FACTORS.fullmatch(text)
-        return (
-            None if formula and not inside and (glued or not (letters or _PLAIN_LETTERS.fullmatch(text) or text.startswith("\\"))) else unit
-        )
+        unclear = glued or not (letters or _PLAIN_LETTERS.fullmatch(text) or text.startswith("\\"))
+        return None if formula and not inside and unclear else unit
     if text.startswith("("):  # "(rejected)", "(at least)" are not what is counted
         return known_unit(text.strip("() "))
     words = text.split(" ")
     plain = [word.strip(",.()") for word in words]
     if (glued and not inside) or len(words) > 12 or not all(_WORD.fullmatch(word) or re.fullmatch("[A-Z]", word) for word in plain if word):
         return None
-    if (
-        (len(plain[0]) < 3 and not inside and not _COUNTED.fullmatch(plain[0]))
-        or plain[0].isupper()
-        or any(_CHANGES.fullmatch(word.lower()) for word in plain)
-    ):
+    if plain[0].isupper() or any(_CHANGES.fullmatch(word.lower()) for word in plain):
+        return None
+    if len(plain[0]) < 3 and not inside and not _COUNTED.fullmatch(plain[0]):
         return None
     if not (one or any(_COUNTED.fullmatch(word.lower()) or known_unit(word) for word in plain if len(word) > 1)):  # "7 max", "7 short"
         return None

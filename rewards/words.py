@@ -12,24 +12,21 @@ from rewards.numbers import as_number, lead_in_off
 from rewards.tidy import compact, tidy
 
 _CHOICE = re.compile(
-    r"(?:(?:the\s+)?(?:correct\s+)?(?:option|choice)\s*(?:is\s*)?)?(?P<open>[(\[])?\s*(?P<letter>[A-Ja-j])\s*(?:(?P<close>[)\]])\s*[.:]?|(?P<mark>[.:])(?=\s|$)|$)\s*(?P<rest>.*)",
-    re.DOTALL | re.IGNORECASE,
+    r"(?si)(?:(?:the\s+)?(?:correct\s+)?(?:option|choice)\s*(?:is\s*)?)?(?P<open>[(\[])?\s*(?P<letter>[A-Ja-j])\s*(?:(?P<close>[)\]])\s*[.:]?|(?P<mark>[.:])(?=\s|$)|$)\s*(?P<rest>.*)"
 )
 _YES = {"yes": "yes", "true": "yes", "correct": "yes", "no": "no", "false": "no", "incorrect": "no"}
 _REASON = re.compile(r"\b(?:because|since|as|for|there|has|have|with)\b")
 _LETTER = re.compile(r"\([A-Ja-j]\)|(?<![A-Za-z\\])[A-J]\)|(?:^|(?<=[\s,;:/&.]))(?:[B-J]|A(?!\s+[a-z]{2}))(?=[\s,;:/&.]|$)")
 _AFFIRMED = re.compile(r"\s+is\s+(?:the\s+)?(?:correct|right|true)(?:\s+(?:answer|choice|option))?\W*$", re.IGNORECASE)
 _OPTION_TEXT = re.compile(  # "Both A and B", "E = mc^2", but not "B", "or B", "twelve, C. fifteen", "But C is better"
-    r"(?!.*(?:[A-J][.:)]|[.;!?]\s|\b(?:wait|actually|instead|rather|maybe|perhaps|possibly|but|however|also|alternatively|sorry|then|hence|therefore|thus|so|excluded|eliminated)\b))"
-    r".*(?:\b(?!(?:option|choice|answer|and|nor|not|the)\b)[a-z]{3,}|[=<>^\\])",
-    re.IGNORECASE | re.DOTALL,
+    r"(?is)(?!.*(?:[A-J][.:)]|[.;!?]\s|\b(?:wait|actually|instead|rather|maybe|perhaps|possibly|but|however|also|alternatively|sorry|then|hence|therefore|thus|so|excluded|eliminated)\b))"
+    r".*(?:\b(?!(?:option|choice|answer|and|nor|not|the)\b)[a-z]{3,}|[=<>^\\])"
 )
 _PARENTHESISED = re.compile(r"\([A-Ja-j]\)")
 _ROMAN = re.compile(r"\b(?:I{1,3}|IV|V)\b")
 _TAKEN_BACK = re.compile(
-    r"(?:or|and|nor)\b|\w+n't\s+(?!be\b|exist\b)|(?:cannot|not)\b(?:\s+(?:be|the|a|really)\b)*\s*(?:(?:right|correct|true|valid|possible|answer|choice|option)\b|\(?[A-J]\)?\W*$|$)"
-    r"|(?:wrong|incorrect)\W*$|(?:is|was)\s+(?:not|wrong|incorrect|false|impossible|excluded|eliminated|ruled|out)\b|.*\bwait\b",
-    re.IGNORECASE | re.DOTALL,
+    r"(?is)(?:or|and|nor)\b|\w+n't\s+(?!be\b|exist\b)|(?:cannot|not)\b(?:\s+(?:be|the|a|really)\b)*\s*(?:(?:right|correct|true|valid|possible|answer|choice|option)\b|\(?[A-J]\)?\W*$|$)"
+    r"|(?:wrong|incorrect)\W*$|(?:is|was)\s+(?:not|wrong|incorrect|false|impossible|excluded|eliminated|ruled|out)\b|.*\bwait\b"
 )
 _LETTERS = re.compile(r"[A-J]{2,10}|\(?[A-J]\)?(?:(?:\s*[,;、&]\s*(?:and\s+)?|\s+and\s+|\s+|(?<=\))(?=\())\(?[A-J]\)?)+")
 _NO_NOUN = re.compile(
