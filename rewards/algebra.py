@@ -79,10 +79,8 @@ def formula(text: str) -> Expr:
         raise Unreadable(text)
     text = _SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", text) if _SCIENTIFIC.fullmatch(text) else text
     text = _PLAIN_FRACTION.sub(r"\\frac{\1}{\2}", text)
-    latex = _PRIMED.sub(
-        lambda match: f"{match.group(1)}_{{{'p' * len(match.group(2))}}}",
-        _TIMES.sub(r"\g<0>\\cdot ", _BESIDE.sub(r"\g<binomial>\\cdot ", text)),
-    )
+    latex = _TIMES.sub(r"\g<0>\\cdot ", _BESIDE.sub(r"\g<binomial>\\cdot ", text))
+    latex = _PRIMED.sub(lambda match: f"{match.group(1)}_{{{'p' * len(match.group(2))}}}", latex)
     latex = _CAPITAL_E.sub(lambda match: match.group(1) or rf"\epsilon_{{E{match.group(2) or ''}}}", latex)
     latex = _RECIPROCAL.sub(lambda match: rf"\frac{{1}}{{\{_INVERTED[match[1]]}{match[2]}{match[3]}}}", latex)
     latex = re.sub(r"\\ar(?=(?:sin|cos|tan)h)", r"\\arc", latex)
@@ -127,7 +125,10 @@ def _value(expression: Expr, point: dict[Expr, Expr]) -> Expr | None:
 
 
 def _measured(expression: Expr, point: dict[Expr, Expr]) -> tuple[Expr, Expr] | None:
-    """The value at a point, decimals as they are written, and how far it may be off: by a unit of the last of six and more places, but a whole one is another digit."""
+    """The value at a point, decimals as they are written, and how far it may be off by rounding.
+
+    Decimals of six and more places are rounded ones, to less than a unit of their last: a whole unit is another digit.
+    """
     exact = {decimal: Rational(str(decimal)) for decimal in expression.atoms(Float)}
     if (value := _value(expression, point | exact)) is None:
         return None

@@ -28,33 +28,39 @@ _END = re.compile(r"(?:<\|(?:im_end|eot_id|endoftext|end_of_text)\|>|</s>).*", r
 _HASHES = re.compile(r"####[ \t]*(?!(?i:(?:final )?answer)\b)(\S(?:(?!####)[^\n])*)")
 _STATED = re.compile(
     r"(?m)(?:^A:|^(?:#+[ \t]*)?(?:\*\*)?(?i:(?:the )?(?:final )?answer)(?:\*\*)?[ \t]*\n"
-    r"|(?i:\b(?:answer|ans|réponse|respuesta|antwort|risposta|resposta|ответ)\b\.?\*?(?:[ \t]+here)?(?P<own>[ \t]+(?:is|est|es|ist|lautet|è|é)\b)?(?(own)[ \t]*[:：]?|(?:[ \t]*[:：]|[ \t]+=)))"
-    r"|\bAns\.[ \t]+(?=\d)|答案(?:[:：]|(?:为|是)[:：]?)|答[:：]|选[:：]?(?=\s*\(?[A-J])|(?i:(?<!not )(?<!n't )\b(?:choose|pick|select)[ \t]+)(?=\(?[A-J]\b))(?:\*\*)?\s*(?=\S)"
+    r"|(?i:\b(?:answer|ans|réponse|respuesta|antwort|risposta|resposta|ответ)\b\.?\*?(?:[ \t]+here)?(?P<own>[ \t]+(?:is|est|es|ist|lautet|è|é)\b)?"
+    r"(?(own)[ \t]*[:：]?|(?:[ \t]*[:：]|[ \t]+=)))"
+    r"|\bAns\.[ \t]+(?=\d)|答案(?:[:：]|(?:为|是)[:：]?)|答[:：]"
+    r"|选[:：]?(?=\s*\(?[A-J])|(?i:(?<!not )(?<!n't )\b(?:choose|pick|select)[ \t]+)(?=\(?[A-J]\b))(?:\*\*)?\s*(?=\S)"
 )
 _SUPPOSED = re.compile(
     r"(?i)(?:\W*(?:so|but|now|first|then)\b)?\W*(?:suppose|assume|assuming|if|let(?!\s+(?:me|us)\b|')|were|had)\b(?:(?!,|\bthen\b).)*\Z"
 )
 _DENIED = re.compile(  # the last line only directly before the value
-    r"(?i)(?:(?:\b(?:not|never|cannot|impossible|excludes?|ruled? out|at least|at most|(?:more|less|fewer|greater|other) than|nicht|kein|pas|non|não|не|nie|niet|inte|ikke|no (?:es|son))\b|\b(?:neither|nor)\b|n't\b)"
+    r"(?i)(?:(?:\b(?:not|never|cannot|impossible|excludes?|ruled? out|at least|at most|(?:more|less|fewer|greater|other) than"
+    r"|nicht|kein|pas|non|não|не|nie|niet|inte|ikke|no (?:es|son))\b|\b(?:neither|nor)\b|n't\b)"
     r"(?:\s+(?!(?:is|are|was|were|makes?|gives?|leaves?)\b)[^\W\d_][\w']*){0,3}|不是|不等于|并非|不为"
-    r"|\b(?:instead of|rather than|out of|of (?:her|his|its|their|the|our|my|all)|between(?:\s\S+\sand)?|from\s\S+\sto|over|under|above|below|exceeds|up to|maybe|perhaps))[\s:$*(]*$"
+    r"|\b(?:instead of|rather than|out of|of (?:her|his|its|their|the|our|my|all)"
+    r"|between(?:\s\S+\sand)?|from\s\S+\sto|over|under|above|below|exceeds|up to|maybe|perhaps))[\s:$*(]*$"
 )
 _DENIED_BEHIND = re.compile(
-    r"(?i)(?:\\text\b|\W)*(?:(?:squared|cubed|factorial|doubled|tripled|in base|değil|(?:[a-z]+ )?or (?:more|less|fewer|so))\b|ではな|이 아니|(?:is|are|was|were|does|do|did|can|could|will|would|leads?|gives?|has|must)?\s*"
+    r"(?i)(?:\\text\b|\W)*(?:(?:squared|cubed|factorial|doubled|tripled|in base|değil|(?:[a-z]+ )?or (?:more|less|fewer|so))\b|ではな|이 아니"
+    r"|(?:is|are|was|were|does|do|did|can|could|will|would|leads?|gives?|has|must)?\s*"
     r"(?:\b(?:not|never|cannot|wrong|incorrect|false|impossible|(?:be )?(?:ruled out|excluded)|to a contradiction|a contradiction)\b|n't\b))"
 )
 _GOES_ON = re.compile(  # an operation: what stands before it is no whole value
-    r"\s*(?:[-+*/^×·÷](?=\s?(?:[\d\\(]|[a-z]\b))|[xX]\s+[\d$]|\\(?:pi|cdot|times|div|sqrt|frac)(?![a-z])|(?:pi|plus|minus|times (?:the|a|as|\d)|divided by|multiplied by)\b)"
+    r"\s*(?:[-+*/^×·÷](?=\s?(?:[\d\\(]|[a-z]\b))|[xX]\s+[\d$]|\\(?:pi|cdot|times|div|sqrt|frac)(?![a-z])|(?:pi|plus|minus|times (?:the|a|\d)|divided by)\b)"
 )
 _TAKEN_BACK = re.compile(
-    r"(?i)(?:[.!]\s+|\n\s*|—\s*)(?:no\b\W*)?(?:wait|actually|sorry|oops|correction|hmm+|let me (?:re|check|correct)|no, (?:it|that|the answer)|(?:that|this|it)(?: is|'s| was) (?:wrong|incorrect|not right|a mistake)|scratch that)\b\W*"
+    r"(?i)(?:[.!]\s+|\n\s*|—\s*)(?:no\b\W*)?(?:wait|actually|sorry|oops|correction|hmm+|let me (?:re|check|correct)"
+    r"|(?:that|this|it)(?: is|'s| was) (?:wrong|incorrect|not right|a mistake)|scratch that)\b\W*"
 )
 _ASIDE = re.compile(
     r"(?i)\s\((?!or\b)(?=\\?[A-Za-z]{2})|,\s+not\s+(?=[\d$\\(-])|,?\s+(?:since|because|when|where|which(?!\s+(?:is|are|equals|makes|means)))\b"
 )
 _CHOSEN = re.compile(r"(?:\*\*)?\(?([A-J])\)?(?:\*\*)?,?\s+(?:because|since)\b")
 _CHATTER = re.compile(r"\.\s+(?:I hope it is correct|Note:|I will).*", re.DOTALL)
-_NUMBER = r"[-+−]?\s?(?:\\?[$€£])?\s?\d[\d,]*(?:\.\d+)?(?:\s*/\s*\d+)?(?:\s?%|°|!(?!!)|\s?€|\s?\\%|\s(?:hundred|thousand|million|billion|trillion|dozen)\b)?"
+_NUMBER = r"[-+−]?\s?(?:\\?[$€£])?\s?\d[\d,]*(?:\.\d+)?(?:\s*/\s*\d+)?(?:\s?%|°|!(?!!)|\s?(?:€|\\%)|\s(?:hundred|thousand|million|billion|trillion|dozen)\b)?"
 _MATHS = r"\\\((?:(?!\\[()])[^\n])+\\\)|\\\[(?:(?!\\[\[\]]).)+\\\]|\$\$[^$]+\$\$|\$(?=\S)[^$\n]*(?<=\S)\$(?!\d)|\$ +\\[^$\n]*\$"
 _FIRST = re.compile(rf"(?:{_MATHS}|{_NUMBER})(?=,?\s+(?!(?:or|and|to|[ap]\.?m|dozens?|half|times)\b)[^\W\d_]{{2,}})", re.DOTALL)
 _LATEX = r"-?\d*\\(?:[dt]?frac\{[^{}]*\}|sqrt)\{[^{}]*\}(?![\w^{])"
@@ -62,7 +68,8 @@ _TIMES = r"(?<=\s)[xX](?=\s)|(?<=\d)[xX](?=\d)"
 _SUM = re.compile(rf"(?:[\d\s.,()%+*/×÷·−$€£=-]|{_TIMES}|\\(?:times|cdot|div|\$))+")
 _COUNTED_SUM = re.compile(r"[^=]*\d[^=]*[-+*/×÷][^=]*\d[^=]*=")
 _CUT = re.compile(  # in a formula, or in the middle of a sentence
-    r"(?:[+/=<(\[{,]|\s[-*]|\\(?:frac|sqrt|cdot|times|left)|\b(?:and|or|the|an|of|to|is|are|we|by|with|for|that|so|then|from|at|into|if|but|because|plus|minus|times|which|who|where|when|have|has|than|between|equals?))\s*\Z"
+    r"(?:[+/=<(\[{,]|\s[-*]|\\(?:frac|sqrt|cdot|times|left)|\b(?:and|or|the|an|of|to|is|are|we|by|with|for|that|so|then|from|at|into|if|but|because"
+    r"|plus|minus|times|which|who|where|when|have|has|than|between|equals?))\s*\Z"
 )
 _OPEN_FORMULA = re.compile(r"\A(?:[^$]*\$[^$]*\$)*[^$]*\$(?!\\\w*(?:square|qed))[^$]*[\\^_=][^$]*\Z")
 _MATHS_RUN = re.compile(_MATHS, re.DOTALL)
@@ -75,7 +82,7 @@ _NUMBERS_LEFT = re.compile(r"(?:[\s,]++(?:(?:and|or)\s++)?[-+−]?\d++(?:\.\d++)
 _BOLD = re.compile(r"\*\*(?=\S)([^*\n]+)(?<=\S)\*\*")
 _NAMED_LAST = re.compile(r"\b(?:is|are|was)\s+((?:[^\W\d][^\W\d'-]*\s?){1,4})[.!]*\s*$")
 _LINK = re.compile(
-    r"(?i)(?:\b(?:is|are|be|equals?|was|to|(?:total|sum|number|amount|value|average|profit|cost|price) of|total|:)|[=:≈])\s*(?:about|approximately|exactly|\*\*)?\s*$"
+    r"(?i)(?:\b(?:is|are|be|equals?|was|to|(?:total|sum|number|amount|value|average) of|total|:)|[=:≈])\s*(?:about|approximately|exactly|\*\*)?\s*$"
 )
 _PROSE = re.compile(rf"(?<![\\a-zA-Z{{])(?!(?:{FUNCTIONS}|sqrt|pi|theta|alpha|beta)(?![a-zA-Z']))[a-zA-Z']{{2,}}")
 _NO_PROSE = re.compile(r"\\text\s*\{[^{}]*\}|\b[A-Z][a-z]+\s*[:=](?=\s*[-\d])")  # "Tom: 15" names a value

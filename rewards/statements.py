@@ -49,25 +49,30 @@ _CONDITION = re.compile(
 
 _DOMAIN = r"\s*\\in\s*\\mathbb\s*\{[RQZNC]\}(?:\s*[_^]\s*(?:\{\s*(?:[+*]|(?:>|\\ge)\s*0)\s*\}|[+*]))?"
 _KINDS = r"(?:\s*\b(?:real|positive|negative|non-?negative|non-?zero|whole|natural|rational|primes?|even|odd|complex|integers?|numbers?|values?|of)\b)*"
+_WITHIN = r"(?:(?!\\(?:le|ge|ne|in)(?![a-z])|[<>,]|\bor\b).)*?"  # no sign of relation but "="
 _QUALIFIERS = [
     re.compile(pattern, re.DOTALL)
     for pattern in (
-        r"(?<=\S)\s*,?\s*(?:\\text\s*\{\s*for (?:all|any|every|each|some (?:real |complex |fixed |arbitrary )*(?:constants?|numbers?|parameters?))\b[a-z\s-]*\}\s*(?:[a-z](?:\s*,\s*[a-z](?![a-z]))*)?"
+        r"(?<=\S)\s*,?\s*(?:\\text\s*\{\s*for (?:all|any|every|each"
+        r"|some (?:real |complex |fixed |arbitrary )*(?:constants?|numbers?|parameters?))\b[a-z\s-]*\}\s*(?:[a-z](?:\s*,\s*[a-z](?![a-z]))*)?"
         rf"|(?<![a-z]{{2}} )(?<![{{a-z])(?<!\\{{ )for (?:all|any|every|each)(?: [a-z-]{{2,}})* ?[a-z]?)(?:{_DOMAIN})?(?=\s*(?:[,;]|\\text\s*\{{[\s,]*and\b|$))",
         # "where c is the constant", "with n an integer": nothing that says more of the value
         r"(?<=\S)\s*,?\s*(?:\\text\s*\{[\s,(]*)?(?<![a-zA-Z])(?:where|with)\b(?!.*(?:[<>=\d]|\\(?:le|ge|ne|equiv|approx|pm|cup)(?![a-z])|\b(?:not|no|never|or|remainder)\b|n't)).*$",
-        rf"(?<=\S)\s*(?:,|\\text\s*\{{\s*,?\s*for\s*\}})\s*[a-zA-Z]{_DOMAIN.replace('RQZNC', 'RQC')}$",
-        rf"(?<=\S)\s*,?\s*\(?\s*\\forall\s*[a-zA-Z](?:{_DOMAIN})?\s*\)?$",
+        rf"(?<=\S)\s*(?:(?:,|\\text\s*\{{\s*,?\s*for\s*\}})\s*[a-zA-Z]{_DOMAIN.replace('RQZNC', 'RQC')}|,?\s*\\forall\s*[a-zA-Z](?:{_DOMAIN})?)$",
         rf"(?<=\S)\s*,?\s*\\text\s*\{{[\s,(]*for\s*\}}\s*[a-zA-Z]\s*\\text\s*\{{\s*(?:is |an? )*{_KINDS}\s*\)?\s*\}}$",
         # "(attained at x = 3)", "with equality iff x = y", and a domain of the letter itself: "1/x, x \ne 0"
-        r"(?<=\S)\s*,?\s*\(?\s*(?:\\text\s*\{[\s,(]*)?(?<![a-zA-Z])(?:which is |and is )?(?:attained|achieved|reached|(?:with )?equality)\b(?!.*\b(?:or|not|and|but)\b).*$",
-        r"^(?P<rest>(?:(?!\\(?:le|ge|ne|in)(?![a-z])|[<>,]|\bor\b).)*?(?<![a-zA-Z\\])(?P<of>[a-z])(?![a-zA-Z])(?:(?!\\(?:le|ge|ne|in)(?![a-z])|[<>,]|\bor\b).)*),\s*(?P=of)\s*(?:[<>]|\\(?:le|ge|ne)(?![a-z]))\s*-?\d+$",
+        r"(?<=\S)\s*,?\s*\(?\s*(?:\\text\s*\{[\s,(]*)?(?<![a-zA-Z])(?:is )?(?:(?:attain|achiev|reach)ed (?:at|when|for|if|by|only)|(?:w\w+ )?equality)"
+        r"(?!.*\b(?:or|not|and|but)\b).*$",
+        rf"^(?P<rest>{_WITHIN}(?<![a-zA-Z\\])(?P<of>[a-z])(?![a-zA-Z]){_WITHIN}),\s*(?P=of)\s*(?:[<>]|\\(?:le|ge|ne)(?![a-z]))\s*-?\d+$",
         # "all integers n with n >= 3"
         rf"^(?:\\text\s*\{{\s*)?(?:for )?(?:all|any|every|each)\b{_KINDS}\s*\}}?\s*(?:\b[a-z]\s*(?:\\text\s*\{{)?\s*,?\s*(?:with|where|such that|for which|satisfying)\b\s*\}}?\s*)?"
         r"(?=[a-z]\s*(?:[<>]|\\(?:le|ge|ne|in|equiv)(?![a-z])))",
     )
 ]
-_SAID = re.compile(r"\b(?:non-?negative|non-?zero|whole|rational|prime|even|odd|complex|integer|positive|negative|natural)|[a-z]\s*(?:=|[<>]|\\[gln]e(?![a-z]))[^,)}]+|(?<=\\mathbb\{)[ZNQC]")  # fmt: skip
+_SAID = re.compile(
+    r"\b(?:non-?negative|non-?zero|whole|rational|prime|even|odd|complex|integer|positive|negative|natural)|(?<=\\mathbb\{)[ZNQC]"
+    r"|[a-z]\s*(?:=|[<>]|\\[gln]e(?![a-z]))[^,)}]+"
+)
 _NARROWING = re.compile(r"\b(?:prime|even|odd|rational|Q)\b")
 _ORDERED = re.compile(r"[<>]|\\(?:le|ge|ne|in|cup)(?![a-z])")
 

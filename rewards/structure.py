@@ -131,12 +131,8 @@ def _read_list(text: str, depth: int) -> Node | None:
             pieces = [piece for piece in pieces if piece.strip()]
             if met and pieces:
                 items = tuple(item for piece in pieces for item in _both_signs(read(piece, depth), piece))
-                if (
-                    len(items) > 1
-                    and _OR.search(text)
-                    and any(_is_condition(item) for item in items)
-                    and all(isinstance(item, Relation) for item in items)  # x < 1 or x = 2
-                ):
+                relations = all(isinstance(item, Relation) for item in items) and any(_is_condition(item) for item in items)
+                if len(items) > 1 and relations and _OR.search(text):  # x < 1 or x = 2
                     return Union(items)
                 return items[0] if len(items) == 1 else Items("&" if _is_joint(items, text) else "", items)
     return None
@@ -213,11 +209,9 @@ def _read_matrix(text: str, depth: int) -> Node | None:
         rows = [row for row in re.split(r"\\\\(?:\[\w*\])?", match.group(1)) if row.strip(" \n")]
         cells = tuple(tuple(read(cell, depth) for cell in row.split("&")) for row in rows)
         return Matrix(cells) if cells and len({len(row) for row in cells}) == 1 else None
-    if (
-        (begin := text.find(r"\begin{")) > 0
-        and _MATRIX.fullmatch(text[begin:])
-        and isinstance(whole := _read_matrix(text[begin:], depth), Matrix)
-    ):
+    begin = text.find(r"\begin{")
+    whole = _read_matrix(text[begin:], depth) if begin > 0 and _MATRIX.fullmatch(text[begin:]) else None
+    if isinstance(whole, Matrix):
         factor = text[:begin].strip().removesuffix(r"\cdot")
         factor = f"{factor}1" if factor in "+-" else factor
         rows = [[Formula(rf"({factor})\cdot({cell.text})") if isinstance(cell, Formula) else cell for cell in row] for row in whole.rows]

@@ -207,10 +207,8 @@ def _alternatives(node: Node) -> Sequence[Node]:
 def _same_chains(gold: Relation, answer: Relation) -> bool:
     """Chains of < and <= that are the same from left to right or from right to left; one inequality may be multiplied through."""
     turned = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
-    for parts, signs in (
-        (answer.parts, answer.signs),
-        (answer.parts[::-1], tuple(turned.get(sign, sign) for sign in answer.signs[::-1])),
-    ):
+    back = tuple(turned.get(sign, sign) for sign in answer.signs[::-1])
+    for parts, signs in ((answer.parts, answer.signs), (answer.parts[::-1], back)):
         if signs == gold.signs and all(_same(one, two) for one, two in zip(gold.parts, parts, strict=True)):
             return True
     if len(gold.signs) == len(answer.signs) == 1:

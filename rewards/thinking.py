@@ -43,7 +43,7 @@ KNOWN = (
     Marks("Here is my thought process:", "Here is my response:"),  # Granite 3.2
     Marks("Here's my thought process:", "Here's my response:"),  # Granite 3.2 writes both
 )
-# English openings, too, which think only if their closing partner is there or the text stops at a word: Granite's, and what is left of s1's and gpt-oss's without special tokens
+# plain words, too: Granite's, and what is left of s1's and gpt-oss's; they think only if their partner is there or the text stops at a word
 _PLAIN = (("think\n", "\nanswer\n"), ("analysis", "assistantfinal"), *KNOWN[-2:])
 _CUT_OFF = re.compile(r"[^\W\d_],?\s*\Z")  # stops at a word
 _LEFT, _RIGHT, _WORD = "(?:<|&lt;)", "(?:>|&gt;)", r"(?:(?!end|stop)[a-z]+[_:|])*(?:think(?:ing)?|thoughts?|reasoning|scratchpad)"

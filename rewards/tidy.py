@@ -49,7 +49,7 @@ _UNIT = r"\\text\{\s*([mghsLVWNJKACTFHMSD]|[a-zA-Z]{2,})\s*\}"
 _LATEX = [
     (r"\\(?:left|right)\s*\.|(?<=\\operatorname)\*", ""),
     (r"\\mathbf\s*\{\s*([RZNQC])\s*\}", r"\\mathbb{\1}"),
-    (r"\\(?:operatorname|mathrm)\s*\{\s*((?:co)?sec|arcc?o?tg|c?o?tg|c?th|[cs]h|lg|cosec)\s*\}", r"\\\1 "),
+    (r"\\(?:operatorname|mathrm)\s*\{\s*(cosec|(?:arc)?(?:co?)?tg|c?th|[cs]h|lg)\s*\}", r"\\\1 "),
     (_COMMAND, lambda match: _NAMES.get(match.group(1), match.group())),
     (r"\\text\s+\{", r"\\text{"),
     (r"(?<=[a-zA-Z])(?<!\\text)(?=\\text\{[a-zA-Z])", " "),  # \mu\text{m} is no \mum

@@ -114,9 +114,8 @@ def choices_rule(gold: str, answer: str) -> bool | None:
     if (several := _same_letters(gold, answer)) is not None:
         return several
     if (parts := _parts(gold)) and (others := _parts(answer)):
-        same = [
-            label == other_label and _same_option(part, other) for (label, part), (other_label, other) in zip(parts, others, strict=False)
-        ]
+        pairs = zip(parts, others, strict=False)
+        same = [label == also and _same_option(part, other) for (label, part), (also, other) in pairs]
         return False if len(parts) != len(others) or False in same else True if all(same) else None
     first, second = _choice(gold), _choice(answer)
     if first and _withdrawn(answer):
