@@ -39,7 +39,7 @@ _SUPPOSED = re.compile(
 _DENIED = re.compile(  # the last line only directly before the value
     r"(?i)(?:(?:\b(?:not|never|cannot|impossible|excludes?|ruled? out|at least|at most|(?:more|less|fewer|greater|other) than"
     r"|nicht|kein|pas|non|não|не|nie|niet|inte|ikke|no (?:es|son))\b|\b(?:neither|nor)\b|n't\b)"
-    r"(?:\s+(?!(?:is|are|was|were|makes?|gives?|leaves?)\b)[^\W\d_][\w']*){0,3}|不是|不等于|并非|不为"
+    r"(?:\s+(?!(?:is|are|was|were|makes?|gives?|leaves?)\b)[^\W\d_][\w']*){0,3}|不是|不等于|并非|不为|不到|至少|至多|不超过"
     r"|\b(?:instead of|rather than|out of|of (?:her|his|its|their|the|our|my|all)"
     r"|between(?:\s\S+\sand)?|from\s\S+\sto|over|under|above|below|exceeds|up to|maybe|perhaps))[\s:$*(]*$"
 )
@@ -56,7 +56,7 @@ _TAKEN_BACK = re.compile(
     r"|(?:that|this|it)(?: is|'s| was) (?:wrong|incorrect|not right|a mistake)|scratch that)\b\W*"
 )
 _ASIDE = re.compile(
-    r"(?i)\s\((?!or\b)(?=\\?[A-Za-z]{2})|,\s+not\s+(?=[\d$\\(-])|,?\s+(?:since|because|when|where|which(?!\s+(?:is|are|equals|makes|means)))\b"
+    r"(?i)\s\((?!or\b)(?=\\?[A-Za-z]{2})|,\s+as\b|,\s+not\s+(?=[\d$\\(-])|,?\s+(?:since|because|when|where|which(?!\s+(?:is|are|equals|makes|means)))\b"
 )
 _CHOSEN = re.compile(r"(?:\*\*)?\(?([A-J])\)?(?:\*\*)?,?\s+(?:because|since)\b")
 _CHATTER = re.compile(r"\.\s+(?:I hope it is correct|Note:|I will).*", re.DOTALL)
@@ -86,9 +86,10 @@ _LINK = re.compile(
 )
 _PROSE = re.compile(rf"(?<![\\a-zA-Z{{])(?!(?:{FUNCTIONS}|sqrt|pi|theta|alpha|beta)(?![a-zA-Z']))[a-zA-Z']{{2,}}")
 _NO_PROSE = re.compile(r"\\text\s*\{[^{}]*\}|\b[A-Z][a-z]+\s*[:=](?=\s*[-\d])")  # "Tom: 15" names a value
-_FOREIGN = re.compile(r"[\u0400-\u1fff\u3040-\ud7ff]{2}")  # words in other letters
-_SHORT = re.compile(r"(?:[^\W\d_]+ ){1,4}[$\d.,]+\.|(?=.*[À-ɏḀ-ỿ])[^\W\d_][^=\\]*[$\d][^=\\]*")  # "Cevap 9.", "Lösung: 9"
+_FOREIGN = re.compile(r"[\u0400-\u1fff\u3040-\ud7ff]")  # other letters
+_SHORT = re.compile(r"(?:[^\W\d_][\w'’]* ){1,4}[$\d.,]+\.|(?=.*[À-ɏḀ-ỿ])[^\W\d_][^=\\]*[$\d][^=\\]*")  # "Cevap 9.", "Lösung: 9"
 _CRY = re.compile(r"(?<=\d)!+(?=\s*\Z|\s+[A-Z])")
+_ADDED = re.compile(r"\b(?:in|over|within|during|with)\s+(?:(?:the|these|those|his|her|its|their|about|only)\s+)?$")
 _IS = re.compile(r"\b(?:is|are|equals|becomes)\s+|:\s+")
 _HAS_LETTERS = re.compile(r"[a-zA-Z][\s\d]*[=^+*/-]|[=^+*/-]\s*\d*[a-zA-Z]|\d[a-zA-Z](?![a-zA-Z])")
 _SENTENCE = re.compile(
@@ -221,7 +222,7 @@ def _value_of(text: str) -> str:
         asides = (aside.start() for aside in _ASIDE.finditer(sentence) if linked and aside.start() >= linked[0].end())
         if (aside := next(asides, None)) is not None:
             values, linked = ([match for match in matches if match.end() <= aside] for matches in (values, linked))
-        chosen = linked or [match for match in values if not match["choice"]] or values
+        chosen = linked or [match for match in values if not match["choice"] and not _ADDED.search(sentence[: match.start()])] or values
         if chosen:
             last = chosen[-1]
             goes_on = not last["maths"] and _GOES_ON.match(sentence, last.end())
@@ -247,7 +248,7 @@ def _joined(sentence: str, values: list[re.Match[str]], last: re.Match[str]) -> 
     behind = values[index + 1 :]
     if _ARE.search(sentence[: last.start()]) and _NUMBERS_LEFT.fullmatch(sentence, last.end()):
         held += [value.group().strip().rstrip(",") for value in behind]
-    return " and ".join(held)
+    return (" or " if "or" in sentence[values[first].end() : values[end].start()] else " and ").join(held)
 
 
 def _are_joined(sentence: str, one: re.Match[str], two: re.Match[str]) -> bool:

@@ -166,10 +166,8 @@ def _is_calculation(text: str, result: Node) -> bool:
         left = formula(text)
     except Unreadable:
         return _CALCULATION.search(text) is not None and not is_constant(Formula(text))
-    if left.free_symbols:
-        return False
     try:
-        return same_value(left, formula(result.text))
+        return not left.free_symbols and same_value(left, formula(result.text))
     except Unreadable:
         return False
 

@@ -60,7 +60,7 @@ _WORD = re.compile(r"[a-z][a-z'-]+", re.IGNORECASE)
 _COUNTED = re.compile(
     r"(?!(?:.*wards|always|perhaps|besides|sometimes|nowadays|yes|has|was|does|its|as|thus|alas)$)[a-z'-]+[^\Wsui]'?s"
     r"|.*(?:people|children|men|feet|teeth|mice|geese|fish|sheep|cattle|dice|pence)|red|blue|green|yellow|white|black|brown|orange|pink"
-    r"|left|only|remaining|total|altogether|combined|each|apiece|old|of|in|per|for|from|on|during|every|candy|fruit|money"
+    r"|left|only|remaining|total|altogether|combined|each|apiece|old|of|all|per|every|candy|fruit|money"
 )  # fmt: skip
 # no noun of things counted: numerals, operations, and the small words by which something else is said of a number
 _CHANGES = re.compile(
@@ -179,8 +179,9 @@ def read_unit(text: str, *, glued: bool, letters: bool = False, one: bool = Fals
         return None
     if plain[0].isupper() or any(_CHANGES.fullmatch(word.lower()) for word in plain):
         return None
-    if len(plain[0]) < 3 and not inside and not _COUNTED.fullmatch(plain[0]):
+    if len(plain[0]) < 3 and not inside and plain[0] not in ("in", "of"):
         return None
-    if not (one or any(_COUNTED.fullmatch(word.lower()) or known_unit(word) for word in plain if len(word) > 1)):  # "7 max", "7 short"
-        return None
-    return known_unit(plain[0]) or ("", Fraction(1))
+    unit = known_unit(plain[0]) if plain[0] != "in" else None  # what follows "in" is no inch
+    if not (one or unit or any(_COUNTED.fullmatch(word.lower()) or (len(word) > 2 and known_unit(word)) for word in plain)):
+        return None  # "7 max", "7 short"
+    return unit or ("", Fraction(1))

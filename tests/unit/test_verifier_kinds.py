@@ -256,7 +256,7 @@ KINDS = {
     ],
     "what stands behind a number": [
         ("9", ["\\boxed{9 \\text{ cousins}}", "\\boxed{9\\text{ m}}", "\\boxed{9 \\text{ people}}", "\\boxed{9 \\text{ blue socks}}", "\\boxed{9 \\text{ left}}", "\\boxed{9 in total}", "\\boxed{9 \\text{ years old}}", "\\boxed{9 \\text{ km per day}}"],
-         ["\\boxed{9 \\text{ at least}}", "\\boxed{9 \\text{ tops, minimum}}", "\\boxed{9 \\text{ max}}", "\\boxed{9 \\text{ too few}}", "\\boxed{9 \\text{ onwards}}", "\\boxed{9 \\text{ cousins at most}}", "\\boxed{9 \\text{ sau zece}}", "\\boxed{9 \\text{ inclusive}}", "\\boxed{9 \\text{ shy}}"]),
+         ["\\boxed{9 \\text{ at least}}", "\\boxed{9 \\text{ tops, minimum}}", "\\boxed{9 \\text{ max}}", "\\boxed{9 \\text{ too few}}", "\\boxed{9 \\text{ onwards}}", "\\boxed{9 \\text{ cousins at most}}", "\\boxed{9 \\text{ sau zece}}", "\\boxed{9 \\text{ inclusive}}", "\\boxed{9 \\text{ shy}}", "\\boxed{9 \\text{ in the best case}}", "\\boxed{9 \\text{ for now}}"]),
         ("1", ["\\boxed{1 \\text{ way}}"], ["\\boxed{1 \\text{ at most}}"]),
         ("5\\sqrt{2}", ["\\boxed{5\\sqrt{2} \\text{ metres}}"], ["\\boxed{5\\sqrt{2} \\text{ at most}}"]),
     ],
@@ -278,7 +278,9 @@ KINDS = {
     "taken back and left open": [
         ("64", ["The answer is 63. Wait, it's 64.", "The answer is 64. It took 6 doublings."], ["The answer is 64. Wait, it's 63.", "The answer is 64. That is wrong. It should be 63.", "The answer is 64.\n\nActually, 63.", "The answer is 64 (or 46)."]),
         ("20", ["Eve sold 20 of her 90 cards.", "Eve sold 20 cards instead of 90."], ["Eve sold 90 of her 20 cards.", "Eve sold 9 cards rather than 20.", "It could be 20 or 30.", "It lies between 20 and 30.", "It lies between 10 and 20.", "Eve sold 20 cards or more.", "He saw from 10 to 20 birds."]),
-        ("11", [], ["Es ist nicht 11.", "Ce n'est pas 11.", "No es 11.", "Это не 11.", "答案不是11。"]),
+        ("11", [], ["Es ist nicht 11.", "Ce n'est pas 11.", "No es 11.", "Это не 11.", "答案不是11。", "不到11。"]),
+        ("90", ["They rode 90 miles in 4 hours.", "Nia sold 90 tickets in the 3 weeks."], ["They rode 4 miles in 90 hours."]),
+        ("\\frac{2}{5}", ["The chance is $\\frac{2}{5}$, or 40%."], ["The chance is $\\frac{2}{5}$, or 60%."]),
     ],
     "money in sentences": [
         ("33", ["The coat is $50. With a rebate of $17, Lea pays $33.", "Lea pays 2 x $25 = $50, but gets $17 back, so she spends $33.", "Since he gave $17 of $50, Jon has $33 left."], ["The coat is $33. With a rebate of $17, Lea pays $16."]),
