@@ -60,7 +60,7 @@ _ASIDE = re.compile(
 )
 _CHOSEN = re.compile(r"(?:\*\*)?\(?([A-J])\)?(?:\*\*)?,?\s+(?:because|since)\b")
 _CHATTER = re.compile(r"\.\s+(?:I hope it is correct|Note:|I will).*", re.DOTALL)
-_NUMBER = r"[-+−]?\s?(?:\\?[$€£])?\s?\d[\d,]*(?:\.\d+)?(?:\s*/\s*\d+)?(?:\s?%|°|!(?!!)|[万亿千百倍折]|\s?(?:€|\\%)|\s(?:hundred|thousand|million|billion|trillion|dozen)\b)?"
+_NUMBER = r"[-+−]?\s?(?:\\?[$€£])?\s?\d[\d,]*(?:\.\d+)?(?:\s*/\s*\d+)?(?:\s?%|°|!(?!!)|[万亿千百倍折]|\s?(?:€|\\%)|\s(?:hundred|thousand|\w+illion|dozen)\b)?"
 _MATHS = r"\\\((?:(?!\\[()])[^\n])+\\\)|\\\[(?:(?!\\[\[\]]).)+\\\]|\$\$[^$]+\$\$|\$(?=\S)[^$\n]*(?<=\S)\$(?!\d)|\$ +\\[^$\n]*\$"
 _FIRST = re.compile(rf"(?:{_MATHS}|{_NUMBER})(?=,?\s+(?!(?:or|and|to|[ap]\.?m|dozens?|half|times)\b)[^\W\d_]{{2,}})", re.DOTALL)
 _LATEX = r"-?\d*\\(?:[dt]?frac\{[^{}]*\}|sqrt)\{[^{}]*\}(?![\w^{])"
