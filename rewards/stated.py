@@ -248,7 +248,8 @@ def _joined(sentence: str, values: list[re.Match[str]], last: re.Match[str]) -> 
     behind = values[index + 1 :]
     if _ARE.search(sentence[: last.start()]) and _NUMBERS_LEFT.fullmatch(sentence, last.end()):
         held += [value.group().strip().rstrip(",") for value in behind]
-    return (" or " if "or" in sentence[values[first].end() : values[end].start()] else " and ").join(held)
+    either = "or" in sentence[values[first].end() : values[end].start()] and not all(value["maths"] for value in values[first : end + 1])
+    return (" or " if either else " and ").join(held)
 
 
 def _are_joined(sentence: str, one: re.Match[str], two: re.Match[str]) -> bool:
