@@ -9,6 +9,7 @@ Simplifications: points, not proofs; formulas are compared where both are real, 
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from functools import lru_cache
 
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
@@ -19,7 +20,7 @@ from sympy.core.function import AppliedUndef
 _UNDONE = (ExprWithLimits, Limit, Derivative, UnevaluatedExpr)
 _CONFIG = ConversionConfig(interpret_as_mixed_fractions=False, lowercase_symbols=False)
 _DIGITS = 30
-_EXACT, _DECIMAL, _SMALL, _ABSOLUTE = (Float(text, _DIGITS) for text in ("1e-27", "5e-8", "1e-5", "5e-7"))
+_EXACT, _NOISE, _DECIMAL, _SMALL, _ABSOLUTE = (Float(text, _DIGITS) for text in ("1e-27", "1e-13", "5e-8", "1e-5", "5e-7"))
 _SIZES = tuple(
     Float(Rational(*size), 200) for size in ((8, 11), (21, 13), (31, 13), (7, 17), (41, 13), (19, 16), (36, 13), (16, 19), (35, 24))
 )
@@ -78,10 +79,8 @@ def formula(text: str) -> Expr:
         raise Unreadable(text)
     text = _SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", text) if _SCIENTIFIC.fullmatch(text) else text
     text = _PLAIN_FRACTION.sub(r"\\frac{\1}{\2}", text)
-    latex = _PRIMED.sub(
-        lambda match: f"{match.group(1)}_{{{'p' * len(match.group(2))}}}",
-        _TIMES.sub(r"\g<0>\\cdot ", _BESIDE.sub(r"\g<binomial>\\cdot ", text)),
-    )
+    latex = _TIMES.sub(r"\g<0>\\cdot ", _BESIDE.sub(r"\g<binomial>\\cdot ", text))
+    latex = _PRIMED.sub(lambda match: f"{match.group(1)}_{{{'p' * len(match.group(2))}}}", latex)
     latex = _CAPITAL_E.sub(lambda match: match.group(1) or rf"\epsilon_{{E{match.group(2) or ''}}}", latex)
     latex = _RECIPROCAL.sub(lambda match: rf"\frac{{1}}{{\{_INVERTED[match[1]]}{match[2]}{match[3]}}}", latex)
     latex = re.sub(r"\\ar(?=(?:sin|cos|tan)h)", r"\\arc", latex)
@@ -125,16 +124,33 @@ def _value(expression: Expr, point: dict[Expr, Expr]) -> Expr | None:
     return (Integer(0) if abs(value) < _NOTHING else value) if value.is_number else None
 
 
-def _close(first: Expr, second: Expr, *, decimal: bool) -> bool:
+def _measured(expression: Expr, point: dict[Expr, Expr]) -> tuple[Expr, Expr] | None:
+    """The value at a point, decimals as they are written, and how far it may be off by rounding.
+
+    Decimals of six and more places are rounded ones, to less than a unit of their last: a whole unit is another digit.
+    """
+    exact = {decimal: Rational(str(decimal)) for decimal in expression.atoms(Float)}
+    if (value := _value(expression, point | exact)) is None:
+        return None
+    off = Integer(0)
+    for decimal, written in exact.items():
+        places = -int(Decimal(str(decimal)).normalize().as_tuple().exponent)
+        moved = _value(expression, point | exact | {decimal: written + Rational(99, 100) / Integer(10) ** places}) if places > 5 else None
+        off += 0 if moved is None else abs(moved - value)
+    return value, off
+
+
+def _close(one: tuple[Expr, Expr], other: tuple[Expr, Expr], *, decimal: bool) -> bool:
+    (first, off), (second, also) = one, other
     if first in (oo, -oo) or second in (oo, -oo):
         return bool(first == second)
     gap = abs(first - second).evalf(_DIGITS)
     if first == second or max(abs(first), abs(second)) < _NOTHING:
         return True
     size = max(abs(first).evalf(_DIGITS), abs(second).evalf(_DIGITS))
-    if decimal:
-        return bool(gap <= _DECIMAL * size or (gap < _ABSOLUTE and gap <= _SMALL * size))
-    return bool(gap <= _EXACT * size)
+    if decimal and gap < max(off, also) and (gap <= _DECIMAL * size or (gap < _ABSOLUTE and gap <= _SMALL * size)):
+        return True
+    return bool(gap <= (_NOISE if decimal else _EXACT) * size)
 
 
 def same_value(first: Expr, second: Expr) -> bool:
@@ -165,15 +181,15 @@ def _same_constant(first: Expr, second: Expr, *, decimal: bool) -> bool:
         return True
     if isinstance(first, Rational) and isinstance(second, Rational):
         return False
-    values = _value(first, {}), _value(second, {})
-    if values[0] is None or values[1] is None:
+    one, two = _measured(first, {}), _measured(second, {})
+    if one is None or two is None:
         return bool(simplify(first - second) == 0)
-    if (values[0] == 0) != (values[1] == 0) and not decimal:
+    if (one[0] == 0) != (two[0] == 0) and not decimal:
         return bool((first - second).equals(0))
-    if not _close(values[0], values[1], decimal=decimal):
+    if not _close(one, two, decimal=decimal):
         return False
     gap = None if decimal or (first - second).has(*_UNDONE) else _value(first - second, {})  # cancels to hundreds of digits
-    return gap is None or bool(abs(gap) <= _NOTHING * max(1, abs(values[0])))
+    return gap is None or bool(abs(gap) <= _NOTHING * max(1, abs(one[0])))
 
 
 def _point(symbols: list[Symbol], turn: int) -> dict[Expr, Expr]:
@@ -185,31 +201,25 @@ def _point(symbols: list[Symbol], turn: int) -> dict[Expr, Expr]:
 
 def _same_at_points(first: Expr, second: Expr, symbols: list[Symbol], *, decimal: bool) -> bool | None:
     """Equal or not at up to six points of both signs where both are real, else at whole numbers; None if there were no such points."""
-    compared = 0
-    counting = any(
-        limits.free_symbols for expression in (first, second) for node in expression.atoms(ExprWithLimits) for limits in node.limits[0][1:]
+    compared, ends = (
+        0,
+        (limits.free_symbols for one in (first, second) for node in one.atoms(ExprWithLimits) for limits in node.limits[0][1:]),
     )
-    for turn in range(0 if counting else 10):
-        point = _point(symbols, turn)
-        values = _value(first, point), _value(second, point)
-        if values[0] is None or values[1] is None or not (values[0].is_real and values[1].is_real):
-            continue
-        if not _close(values[0], values[1], decimal=decimal):
-            return False
-        compared += 1
-        if compared == 6:
+    near = [] if any(ends) else [_point(symbols, turn) for turn in range(10)]  # sums that end at n: at whole numbers only
+    whole: list[dict[Expr, Expr]] = [{symbol: Integer(turn + 2 * index) for index, symbol in enumerate(symbols)} for turn in range(1, 5)]
+    for points, least, most in ((near, 1, 6), (whole, 2, 4)):
+        for point in points:
+            one, two = _measured(first, point), _measured(second, point)
+            if one is None or two is None or (points is near and not (one[0].is_real and two[0].is_real)):
+                continue
+            if not _close(one, two, decimal=decimal):
+                return False
+            compared += 1
+            if compared == most:
+                return True
+        if compared >= least:
             return True
-    if compared:
-        return True
-    for turn in range(1, 5):
-        point = {symbol: Integer(turn + 2 * index) for index, symbol in enumerate(symbols)}
-        values = _value(first, point), _value(second, point)
-        if values[0] is None or values[1] is None:
-            continue
-        if not _close(values[0], values[1], decimal=decimal):
-            return False
-        compared += 1
-    return True if compared >= 2 else None
+    return None
 
 
 def proportional(first: Expr, second: Expr) -> int | None:
@@ -221,21 +231,13 @@ def proportional(first: Expr, second: Expr) -> int | None:
     symbols = sorted(first.free_symbols, key=str)
     ratios = []
     for turn in range(8):
-        point = _point(symbols, turn)
-        values = _value(first, point), _value(second, point)
-        if (
-            values[0] is None
-            or values[1] is None
-            or values[1] == 0
-            or values[0] == 0
-            or not (imaginary or (values[0].is_real and values[1].is_real))
-        ):
-            continue
-        ratios.append((values[0] / values[1]).evalf(_DIGITS))
-    decimal = first.has(Float) or second.has(Float)
+        one, two = _measured(first, point := _point(symbols, turn)), _measured(second, point)
+        if one and two and one[0] != 0 and two[0] != 0 and (imaginary or (one[0].is_real and two[0].is_real)):
+            ratios.append(((one[0] / two[0]).evalf(_DIGITS), Integer(0)))
+    decimal = first.has(Float) or second.has(Float)  # exact but for a computer's rounding
     if len(ratios) < 2 or not all(_close(ratio, ratios[0], decimal=decimal) for ratio in ratios[1:]):
         return None
-    return -1 if ratios[0].is_real and ratios[0] < 0 else 1
+    return -1 if ratios[0][0].is_real and ratios[0][0] < 0 else 1
 
 
 def degrees_of(expression: Expr) -> Expr:

@@ -20,14 +20,11 @@ from rewards.words import words_rule
 
 _NAMED_UNIT = r"\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?-?\d\}?)?"
 _UNIT = re.compile(
-    rf"(?P<value>.*?[\w}})])\s*(?P<unit>(?:\^\\circ|\s(?:degrees|radians?)|{_NAMED_UNIT}(?:\s*(?:/|\\cdot)?\s*{_NAMED_UNIT})*)\s*)$",
-    re.DOTALL,
+    rf"(?s)(?P<value>.*?[\w}})])\s*(?P<unit>(?:\^\\circ|\s(?:degrees|radians?)|{_NAMED_UNIT}(?:\s*(?:/|\\cdot)?\s*{_NAMED_UNIT})*)\s*)$"
 )
 _ANGLE_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 _BASED = re.compile(r"\(?(?P<digits>-?\w+(?:\.\w+)?)\)?_\{?(?:\\text\{)?(?P<base>\w+)\}*")
-_CLOCK = re.compile(
-    r"(?P<hour>\d{1,2})(?:\s*:\s*(?P<minute>\d{2}))?(?:\s*:\s*(?P<second>\d{2}))?\s*(?:(?P<half>[ap])\.?\s?m\.?)?", re.IGNORECASE
-)
+_CLOCK = re.compile(r"(?i)(?P<hour>\d{1,2})(?:\s*:\s*(?P<minute>\d{2}))?(?:\s*:\s*(?P<second>\d{2}))?\s*(?:(?P<half>[ap])\.?\s?m\.?)?")  # fmt: skip
 _MODULUS = re.compile(r"(?P<value>.*?)\s*\\pmod\s*\{?(?P<modulus>\d+)\}?", re.DOTALL)
 _RATIO = re.compile(r"\s*(?::|\\colon|\\text\{\s*to\s*\}|(?<=\d)\s*\bto\b(?=\s*\d))\s*")
 _BASES = {
@@ -167,6 +164,4 @@ def _same_ratio(gold: str, answer: str) -> bool | None:
     if len(first) != len(second):
         return False
     one, two = [formula(part) for part in first], [formula(part) for part in second]
-    return all(same_value(one[0] * b, two[0] * a) for a, b in zip(one[1:], two[1:], strict=True)) and all(
-        part != 0 for part in (*one, *two)
-    )
+    return 0 not in (*one, *two) and all(same_value(one[0] * b, two[0] * a) for a, b in zip(one[1:], two[1:], strict=True))

@@ -105,9 +105,8 @@ def _unknown_of(node: Node) -> Expr | None:
         return _unknown(formula(node.parts[0].text))
     if not isinstance(node, Relation) or not all(isinstance(part, Formula) for part in node.parts):
         return None
-    return _unknown(
-        sum((formula(part.text) * (index + 2) for index, part in enumerate(node.parts) if isinstance(part, Formula)), Integer(0))
-    )
+    parts = (formula(part.text) * (index + 2) for index, part in enumerate(node.parts) if isinstance(part, Formula))
+    return _unknown(sum(parts, Integer(0)))
 
 
 def _shared(first: list[Interval], second: list[Interval]) -> list[Interval]:
@@ -248,10 +247,8 @@ def _joined(found: list[Interval]) -> list[Interval]:
         if last is not None and bool(last.high == interval.low) and (last.high_closed or interval.low_closed):
             joined[-1] = Interval(last.low, last.low_closed, interval.high, interval.high_closed)
         elif last is not None and last.high != oo and bool(last.high.evalf() > interval.low.evalf()):
-            high, closed = (
-                (interval.high, interval.high_closed) if bool(interval.high.evalf() > last.high.evalf()) else (last.high, last.high_closed)
-            )
-            joined[-1] = Interval(last.low, last.low_closed, high, closed)
+            longer = max(last, interval, key=lambda one: float(one.high.evalf()))
+            joined[-1] = Interval(last.low, last.low_closed, longer.high, longer.high_closed)
         elif interval not in joined:
             joined.append(interval)
     return joined
@@ -259,10 +256,8 @@ def _joined(found: list[Interval]) -> list[Interval]:
 
 def same_intervals(first: list[Interval], second: list[Interval]) -> bool:
     """Equal ends, equally closed, in the same order."""
-    return len(first) == len(second) and all(
-        one.low_closed == two.low_closed
-        and one.high_closed == two.high_closed
-        and same_value(one.low, two.low)
-        and same_value(one.high, two.high)
-        for one, two in zip(first, second, strict=True)
+    pairs = list(zip(first, second, strict=False))
+    closed = all((one.low_closed, one.high_closed) == (two.low_closed, two.high_closed) for one, two in pairs)
+    return (
+        len(first) == len(second) and closed and all(same_value(one.low, two.low) and same_value(one.high, two.high) for one, two in pairs)
     )

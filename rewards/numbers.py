@@ -23,7 +23,7 @@ _MAX_POWER = 400
 _INTEGER = r"(?:[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,2}(?:\s\d{3})+(?=\D|$)|\d+)"
 _DECIMAL = rf"(?:{_INTEGER}(?:\.\d*)?|\.\d+)"
 _CORE = re.compile(
-    rf"(?P<sign>[+-]?)\s*(?:"
+    rf"(?a)(?P<sign>[+-]?)\s*(?:"
     rf"(?P<mixed>\d+)\s*\\frac\{{(?P<ma>\d+)\}}\{{(?P<mb>\d+)\}}"
     rf"|(?P<mixed2>\d+)\s+(?P<ma2>\d+)/(?P<mb2>\d+)"
     rf"|\\frac\s*\{{\s*(?P<fa>[+-]?\s*{_DECIMAL})\s*\}}\s*\{{\s*(?P<fb>{_DECIMAL})\s*\}}"
@@ -31,8 +31,7 @@ _CORE = re.compile(
     rf"|(?P<fixed>\d*)\.(?P<first>\d*)(?:\\overline\s*\{{(?P<again>\d+)\}}|\\dot\s*\{{(?P<again2>\d)\}}|\\bar\s*\{{(?P<again3>\d+)\}})"
     r"|10\s*\^\s*(?:\{\s*(?P<power>[+-]?\d+)\s*\}|(?P<power2>\d))"
     rf"|(?P<plain>{_DECIMAL})(?:\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?:\{{\s*(?P<ten>[+-]?\d+)\s*\}}|(?P<ten2>\d))|[eE](?P<exp>[+-]?\d+)(?![\d.]))?"
-    rf")",
-    re.ASCII,
+    rf")"
 )
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _LONE_UNIT = re.compile(r"[-+]?[\d.,]+(?:\s*\\(?:times|cdot)\s*10\s*\^\s*\{?[-+]?\d+\}?|[eE][-+]?\d+)?\s+[VJCTNKWAFH]")
@@ -41,9 +40,7 @@ _OUT_OF = re.compile(r"^(\d+)\s*(?:\\text\{\s*)?out\s+of\s*\}?\s*(\d+)$")
 _DIGIT = re.compile(r"\d")
 _AND_DIGIT = re.compile(r"(?<=[a-zA-Z])\s*(?:,|\band\b)?\s*(?=\d)")
 _COMMA = re.compile(r"(?<![\d.,])(\d+),(\d+)(?![\d.,])", re.ASCII)
-_PERCENT = re.compile(
-    r"\s*(?:%|\\text\{\s*(?:%|percent|per cent|pct|percentage)\s*\}|\\?\s(?:percent|per cent|pct|percentage)\b)", re.IGNORECASE
-)
+_PERCENT = re.compile(r"(?i)\s*(?:%|\\text\{\s*(?:%|percent|per cent|pct|percentage)\s*\}|\\?\s(?:percent|per cent|pct|percentage)\b)")  # fmt: skip
 _SCALE = re.compile(r"\s*(?:\\text\{\s*)?(hundred|thousand|million|billion|trillion|dozen)\b\s*(?:\})?", re.IGNORECASE)
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _SMALL = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
@@ -60,17 +57,15 @@ _WORDS: dict[str, int | Fraction] = {
 _DEGREES = (  # a bare degree sign may be either's, and a letter without one, too
     {"angle", "celsius"}, {"angle", "fahrenheit"}, {"celsius", "current time"}, {"fahrenheit", "current^2 time^4/length^2 mass"},
 )  # fmt: skip
-_ANSWER = r"the\s+(?=\d)|(?:the\s+)?(?:final\s+|correct\s+)?answer(?:\s+is)?\s*[:=]?\s+|(?:it|this|that)(?:'s|\s+is)\s+|there\s+(?:is|are)\s+(?:exactly\s+)?(?=\d)"
+_ANSWER = r"the\s+(?:number\s+|value\s+|integer\s+)?(?=\d)|(?:the\s+)?(?:final\s+|correct\s+)?(?:answer(?:\s+is)?\s*[:=]?|(?:result|solution|total|sum)(?:\s+is|\s*[:=]))\s+|(?:it|this|that)(?:'s|\s+is)\s+|there\s+(?:is|are)\s+(?:exactly\s+)?(?=\d)"
 _LEAD = re.compile(
-    rf"(?:so|thus|hence|therefore)\b,?\s+(?:{_ANSWER})?|{_ANSWER}|(?:about|approximately|approx\.?|\\approx|roughly|around|exactly)\s*(?=[\d.$\\-])"
-    rf"|(?!.*\b{CHANGES_CLAIM}\b)(?:the|an?|there|it|they|we|you|he|she)\s+(?:[a-z'-]+\s+){{1,12}}(?:is|are|equals?|has|have|gets?|makes?)\s*:?\s+(?=[-+]?[\d$\\(]|[a-z]\s*[=^(+*/-])",
-    re.IGNORECASE,
+    rf"(?i)(?:so|thus|hence|therefore)\b,?\s+(?:{_ANSWER})?|{_ANSWER}|(?:about|approximately|approx\.?|\\approx|roughly|around|exactly)\s*(?=[\d.$\\-])"
+    rf"|(?!.*\b{CHANGES_CLAIM}\b)(?:the|an?|there|it|they|we|you|he|she)\s+(?:[a-z'-]+\s+){{1,12}}(?:is|are|equals?|has|have|gets?|makes?)\s*:?\s+(?=[-+]?[\d$\\(]|[a-z]\s*[=^(+*/-])"
 )
 
 
 _CARDINAL = re.compile(
-    rf"(?:{'|'.join(word.replace(' ', '[ -]') for word in sorted(_WORDS, key=len, reverse=True) if isinstance(_WORDS[word], int))})(?=\s+[a-z])",
-    re.IGNORECASE,
+    rf"(?i)(?:{'|'.join(word.replace(' ', '[ -]') for word in sorted(_WORDS, key=len, reverse=True) if isinstance(_WORDS[word], int))})(?=\s+[a-z])"
 )
 _MINUS = re.compile(r"^(?:negative|minus)\s+(?=\d)", re.IGNORECASE)
 
@@ -160,7 +155,7 @@ def as_number(text: str, *, letters: bool = False) -> Number | None:
         value, rest, places = value * _SCALES[scale.group(1).lower()], rest[scale.end() :], None
     if sign := _PERCENT.match(rest):
         percent, rest = True, rest[sign.end() :]
-    unit = read_unit(rest.strip(), glued=not rest[:1].isspace(), letters=letters)
+    unit = read_unit(rest.strip(), glued=not rest[:1].isspace(), letters=letters, one=value <= 1)
     if unit is None:
         return _compound(text)
     return Number(-value if match.group("sign") == "-" else value, percent, unit[0], unit[1], places, digits)
@@ -171,11 +166,8 @@ def _compound(text: str) -> Number | None:
     pieces = _AND_DIGIT.split(_TEXT.sub(r" \1 ", text))
     amounts = [as_number(piece) for piece in pieces] if 1 < len(pieces) < 5 else []
     read = [amount for amount in amounts if amount is not None and amount.dimension and not amount.percent]
-    if (
-        not read
-        or len(read) < len(pieces)
-        or any(one.factor <= two.factor or one.dimension != two.dimension for one, two in pairwise(read))
-    ):
+    falling = all(one.factor > two.factor and one.dimension == two.dimension for one, two in pairwise(read))
+    if not read or len(read) < len(pieces) or not falling:
         return None
     if "," in text and read[0].dimension not in ("time", "money"):
         return None  # 3 m, 4 cm are two lengths
@@ -260,9 +252,8 @@ def numbers_rule(gold: str, answer: str) -> bool | None:
     """Decides if both sides are plain numbers, and that a decimal is right if the other side is one with a decimal comma."""
     first, second = as_number(gold), as_number(answer)
     if first is not None and second is None:
-        second = (_beside(answer, first) if first.dimension or first.places else None) or (
-            _spelled(answer) if _DIGIT.search(gold) else None
-        )
+        second = _beside(answer, first) if first.dimension or first.places else None
+        second = second or (_spelled(answer) if _DIGIT.search(gold) else None)
     if second is not None and first is None and second.dimension:
         first = _beside(gold, second)
     if first is not None and second is not None:

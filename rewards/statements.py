@@ -28,9 +28,7 @@ _NAME = re.compile(  # x, f(x), x_1, AB, \angle ABC, Area, \vec{a}; x(x + 1) is 
 )
 _UNKNOWN_IN_BARS = re.compile(r"\|[a-y]\|")  # |x| = 5 is solved, |z| is a modulus
 _CALCULATION = re.compile(r"\\(?:lim|int|sum|prod|begin|binom|bmod|det|gcd|log|max|min)")
-_OPERATOR = re.compile(
-    r"\\(?:gcd|lcm|max|min|deg|dim|Pr|det)(?![a-zA-Z])|[A-Z]\[|\\mathbb\{E\}|\\text\{(?:[a-z]{2,4}|R[e]|I[m])\}(?=[\s(\[\\])"
-)
+_OPERATOR = re.compile(r"\\(?:gcd|lcm|max|min|deg|dim|Pr|det)(?![a-zA-Z])|[A-Z]\[|\\mathbb\{E\}|\\text\{(?:[a-z]{2,4}|R[e]|I[m])\}(?=[\s(\[\\])")  # fmt: skip
 _DENIAL = re.compile(r"\\n(?:eg|ot)|\\l?not|\b(?:not|no|never|if|unless|is|mod|or)\b|n't")
 _ANGLE_NAME = re.compile(rf"\\(?:sin|cos|tan|cot|sec|csc)\s*[({{]?\s*(?:\\angle\s*)?(?:[A-Z]{{1,3}}|\\(?:{_GREEK}))\s*[)}}]?")
 _POWER_OF_A_LENGTH = re.compile(r"[A-Z]{2}\^\{?2\}?|\|z\|\^\{?2\}?")
@@ -44,22 +42,28 @@ _FACTOR = re.compile(r"-|\d|\\frac\{\d+\}\{\d+\}")
 _LONE = re.compile(r"\\text\{[^{}]*\}|\\[a-zA-Z]+|[a-zA-Z]")
 _WHOLE = r"\\mathbb\{[ZN]\}|[ZN]|\\text\{[ZN]\}"
 _CONDITION = re.compile(
-    rf"(?P<rest>.*?\S)\s*[,;]?\s*(?:\\text\{{[\s,]*(?:for|where|with)(?:\s+(?:all|any|some))?\s*\}})?\s*\(?\s*(?:(?P<letter>[a-z])\s*\\in\s*(?P<domain>{_WHOLE})"
-    r"\s*(?P<signed>[_^]\s*(?:\{\s*)?(?:[*+]|>\s*0)(?:\s*\})?)?|(?P<letter2>[a-z])\s*\\text\{\s*(?:is )?any? integer\s*\}|\\text\{\s*for (?:some|any|all) integers?\s*\}\s*(?P<letter3>[a-z]))\s*\)?",
-    re.DOTALL,
+    rf"(?s)(?P<rest>.*?\S)\s*[,;]?\s*(?:\\text\{{[\s,]*(?:for|where|with)(?:\s+(?:all|any|some))?\s*\}})?\s*\(?\s*(?:(?P<letter>[a-z])\s*\\in\s*(?P<domain>{_WHOLE})"
+    r"\s*(?P<signed>[_^]\s*(?:\{\s*)?(?:[*+]|>\s*0)(?:\s*\})?)?|(?P<letter2>[a-z])\s*\\text\{\s*(?:is )?any? integer\s*\}|\\text\{\s*for (?:some|any|all) integers?\s*\}\s*(?P<letter3>[a-z]))\s*\)?"
 )
 
 
 _DOMAIN = r"\s*\\in\s*\\mathbb\s*\{[RQZNC]\}(?:\s*[_^]\s*(?:\{\s*(?:[+*]|(?:>|\\ge)\s*0)\s*\}|[+*]))?"
-_KINDS = r"(?:\s*\b(?:real|positive|negative|non-?negative|non-?zero|whole|natural|rational|prime|even|odd|complex|integers?|numbers?|values?|of)\b)*"
+_KINDS = r"(?:\s*\b(?:real|positive|negative|non-?negative|non-?zero|whole|natural|rational|primes?|even|odd|complex|integers?|numbers?|values?|of)\b)*"
+_WITHIN = r"(?:(?!\\(?:le|ge|ne|in)(?![a-z])|[<>,]|\bor\b).)*?"  # no sign of relation but "="
 _QUALIFIERS = [
     re.compile(pattern, re.DOTALL)
     for pattern in (
-        r"(?<=\S)\s*,?\s*(?:\\text\s*\{\s*for (?:all|any|every|each)\b[a-z\s-]*\}\s*(?:[a-z](?:\s*,\s*[a-z](?![a-z]))*)?"
+        r"(?<=\S)\s*,?\s*(?:\\text\s*\{\s*for (?:all|any|every|each"
+        r"|some (?:real |complex |fixed |arbitrary )*(?:constants?|numbers?|parameters?))\b[a-z\s-]*\}\s*(?:[a-z](?:\s*,\s*[a-z](?![a-z]))*)?"
         rf"|(?<![a-z]{{2}} )(?<![{{a-z])(?<!\\{{ )for (?:all|any|every|each)(?: [a-z-]{{2,}})* ?[a-z]?)(?:{_DOMAIN})?(?=\s*(?:[,;]|\\text\s*\{{[\s,]*and\b|$))",
         # "where c is the constant", "with n an integer": nothing that says more of the value
         r"(?<=\S)\s*,?\s*(?:\\text\s*\{[\s,(]*)?(?<![a-zA-Z])(?:where|with)\b(?!.*(?:[<>=\d]|\\(?:le|ge|ne|equiv|approx|pm|cup)(?![a-z])|\b(?:not|no|never|or|remainder)\b|n't)).*$",
-        rf"(?<=\S)\s*(?:,|\\text\s*\{{\s*,?\s*for\s*\}})\s*[a-zA-Z]{_DOMAIN.replace('RQZNC', 'RQC')}$",
+        rf"(?<=\S)\s*(?:(?:,|\\text\s*\{{\s*,?\s*for\s*\}})\s*[a-zA-Z]{_DOMAIN.replace('RQZNC', 'RQC')}|,?\s*\\forall\s*[a-zA-Z](?:{_DOMAIN})?)$",
+        rf"(?<=\S)\s*,?\s*\\text\s*\{{[\s,(]*for\s*\}}\s*[a-zA-Z]\s*\\text\s*\{{\s*(?:is |an? )*{_KINDS}\s*\)?\s*\}}$",
+        # "(attained at x = 3)", "with equality iff x = y", and a domain of the letter itself: "1/x, x \ne 0"
+        r"(?<=\S)\s*,?\s*\(?\s*(?:\\text\s*\{[\s,(]*)?(?<![a-zA-Z])(?:is )?(?:(?:attain|achiev|reach)ed (?:at|when|for|if|by|only)|(?:w\w+ )?equality)"
+        r"(?!.*\b(?:or|not|and|but)\b).*$",
+        rf"^(?P<rest>{_WITHIN}(?<![a-zA-Z\\])(?P<of>[a-z])(?![a-zA-Z]){_WITHIN}),\s*(?P=of)\s*(?:[<>]|\\(?:le|ge|ne)(?![a-z]))\s*-?\d+$",
         # "all integers n with n >= 3"
         rf"^(?:\\text\s*\{{\s*)?(?:for )?(?:all|any|every|each)\b{_KINDS}\s*\}}?\s*(?:\b[a-z]\s*(?:\\text\s*\{{)?\s*,?\s*(?:with|where|such that|for which|satisfying)\b\s*\}}?\s*)?"
         r"(?=[a-z]\s*(?:[<>]|\\(?:le|ge|ne|in|equiv)(?![a-z])))",
@@ -67,7 +71,10 @@ _QUALIFIERS = [
 ]
 _SAID = re.compile(
     r"\b(?:non-?negative|non-?zero|whole|rational|prime|even|odd|complex|integer|positive|negative|natural)|(?<=\\mathbb\{)[ZNQC]"
+    r"|[a-z]\s*(?:=|[<>]|\\[gln]e(?![a-z]))[^,)}]+"
 )
+_NARROWING = re.compile(r"\b(?:prime|even|odd|rational|Q)\b")
+_ORDERED = re.compile(r"[<>]|\\(?:le|ge|ne|in|cup)(?![a-z])")
 
 
 class Statement(NamedTuple):
@@ -137,10 +144,8 @@ def _agree(parts: Sequence[Node], value: Node, *, rough: bool) -> bool:
     if not constants:
         return True
     reference = value.text if isinstance(value, Formula) and is_constant(value) else constants[0]
-    return all(
-        same_text_values(text, reference) or rounded(reference, text, whole=rough) or rounded(text, reference, whole=rough)
-        for text in constants
-    )
+    pairs = [(text, reference) for text in constants]
+    return all(same_text_values(a, b) or rounded(b, a, whole=rough) or rounded(a, b, whole=rough) for a, b in pairs)
 
 
 def rounded(text: str, near: str, *, whole: bool = False) -> bool:
@@ -161,10 +166,8 @@ def _is_calculation(text: str, result: Node) -> bool:
         left = formula(text)
     except Unreadable:
         return _CALCULATION.search(text) is not None and not is_constant(Formula(text))
-    if left.free_symbols:
-        return False
     try:
-        return same_value(left, formula(result.text))
+        return not left.free_symbols and same_value(left, formula(result.text))
     except Unreadable:
         return False
 
@@ -216,9 +219,14 @@ def quantifier_off(text: str) -> tuple[str, str]:
     said: set[str] = set()
     for pattern in _QUALIFIERS:
         for match in pattern.finditer(text):
-            said |= {{"Z": "integer", "N": "natural"}.get(word, word) for word in _SAID.findall(match.group())}
-        text = pattern.sub("", text).strip(" ,")
+            said |= {{"Z": "integer", "N": "natural"}.get(word, word.replace(" ", "")) for word in _SAID.findall(match.group())}
+        text = pattern.sub(lambda match: match.groupdict().get("rest", ""), text).strip(" ,")
     return text, " ".join(sorted(said))
+
+
+def narrows(said: str, text: str) -> bool:
+    """Whether a domain leaves something out of the set that a text is: the even, the prime of n >= 3, the rational of (0, 1)."""
+    return bool(_NARROWING.search(said) and _ORDERED.search(text))
 
 
 def lone_letters(text: str) -> set[str]:

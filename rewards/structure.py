@@ -60,20 +60,9 @@ _OR_JOINT = re.compile(r",?\s*(?:\\text\s*\{\s*,?\s*or\s*\}|(?<![a-zA-Z\\])or(?!
 _AND = re.compile(r"(?<![a-zA-Z\\])and(?![a-zA-Z])")
 _ORDER = frozenset({"<", ">", "<=", ">="})
 _SIGNS = {
-    "=": "=",
-    "<": "<",
-    ">": ">",
-    r"\le": "<=",
-    r"\ge": ">=",
-    r"\ne": "!=",
-    r"\approx": "~",
-    r"\in": "in",
-    r"\equiv": "=",
-    r"\to": "to",
-}
-_MATRIX = re.compile(
-    r"\\begin\{(?:[pb]?matrix|smallmatrix|array)\}(?:\{[lcr|\s]*\})?(.*)\\end\{(?:[pb]?matrix|smallmatrix|array)\}", re.DOTALL
-)
+    "=": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": "!=", r"\approx": "~", r"\in": "in", r"\equiv": "=", r"\to": "to"
+}  # fmt: skip
+_MATRIX = re.compile(r"(?s)\\begin\{(?:[pb]?matrix|smallmatrix|array)\}(?:\{[lcr|\s]*\})?(.*)\\end\{(?:[pb]?matrix|smallmatrix|array)\}")  # fmt: skip
 _CASES = re.compile(r"\\begin\{(?:cases|aligned|array|align\*?)\}(.*)\\end\{(?:cases|aligned|array|align\*?)\}", re.DOTALL)
 _TRANSPOSED = re.compile(r"(.*[)\]}])\s*\^\s*\{?\s*(?:T|\\top|\\text\{T\})\s*\}?", re.DOTALL)
 _PM = re.compile(r"\\pm(?![a-zA-Z])")
@@ -142,12 +131,8 @@ def _read_list(text: str, depth: int) -> Node | None:
             pieces = [piece for piece in pieces if piece.strip()]
             if met and pieces:
                 items = tuple(item for piece in pieces for item in _both_signs(read(piece, depth), piece))
-                if (
-                    len(items) > 1
-                    and _OR.search(text)
-                    and any(_is_condition(item) for item in items)
-                    and all(isinstance(item, Relation) for item in items)  # x < 1 or x = 2
-                ):
+                relations = all(isinstance(item, Relation) for item in items) and any(_is_condition(item) for item in items)
+                if len(items) > 1 and relations and _OR.search(text):  # x < 1 or x = 2
                     return Union(items)
                 return items[0] if len(items) == 1 else Items("&" if _is_joint(items, text) else "", items)
     return None
@@ -224,19 +209,13 @@ def _read_matrix(text: str, depth: int) -> Node | None:
         rows = [row for row in re.split(r"\\\\(?:\[\w*\])?", match.group(1)) if row.strip(" \n")]
         cells = tuple(tuple(read(cell, depth) for cell in row.split("&")) for row in rows)
         return Matrix(cells) if cells and len({len(row) for row in cells}) == 1 else None
-    if (
-        (begin := text.find(r"\begin{")) > 0
-        and _MATRIX.fullmatch(text[begin:])
-        and isinstance(whole := _read_matrix(text[begin:], depth), Matrix)
-    ):
+    begin = text.find(r"\begin{")
+    whole = _read_matrix(text[begin:], depth) if begin > 0 and _MATRIX.fullmatch(text[begin:]) else None
+    if isinstance(whole, Matrix):
         factor = text[:begin].strip().removesuffix(r"\cdot")
         factor = f"{factor}1" if factor in "+-" else factor
-        return Matrix(
-            tuple(
-                tuple(Formula(rf"({factor})\cdot({cell.text})") if isinstance(cell, Formula) else cell for cell in row)
-                for row in whole.rows
-            )
-        )
+        rows = [[Formula(rf"({factor})\cdot({cell.text})") if isinstance(cell, Formula) else cell for cell in row] for row in whole.rows]
+        return Matrix(tuple(map(tuple, rows)))
     match = _CASES.fullmatch(text)
     if match and not re.search(r"\\(?:begin|end)", match.group(1)):
         return Items("", tuple(_read_case(row, depth) for row in re.split(r"\\\\", match.group(1)) if row.strip()))
@@ -264,9 +243,9 @@ def _read_brackets(text: str, depth: int) -> Node | None:
         if builder := _BUILDER.match(inside):
             return read(builder.group(1), depth)
         node = read(inside, depth)
-        return (
-            Items("{}", node.items) if isinstance(node, Items) and node.brackets == "" else Items("{}", (node,) if inside.strip() else ())
-        )
+        if isinstance(node, Items) and node.brackets == "":
+            return Items("{}", node.items)
+        return Items("{}", (node,) if inside.strip() else ())
     if brackets not in ("()", "[]", "(]", "[)"):
         return None
     if "," in inside and brackets == "()" and 1 <= len(_PM.findall(inside)) <= 3 and (r"\mp" not in inside or inside.count(r"\pm") == 1):

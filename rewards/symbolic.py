@@ -8,30 +8,19 @@ The conventions (order in lists, names before "=", percent, units) are those of 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain, permutations
 
 from sympy import Expr, fraction, together
 
+from rewards import shapes
 from rewards.algebra import Unreadable, formula, proportional, same_value
 from rewards.compare import MAX_GOLD_CHARS, compare_quickly
 from rewards.extract import bare
 from rewards.formulas import is_opaque, same_text_values, unit_off
 from rewards.intervals import definite, intervals, of_one, same_intervals
 from rewards.numbers import as_number, lead_in_off
-from rewards.shapes import (
-    as_matrix,
-    as_point,
-    cells,
-    coordinates,
-    holds_sets,
-    is_line,
-    is_ordered,
-    may_be_interval,
-    name_of,
-    noun_of,
-    unpacked,
-)
-from rewards.statements import condition_off, is_constant, lone_letters, quantifier_off, renamed, rounded, statement
+from rewards.statements import condition_off, is_constant, narrows, quantifier_off, renamed, rounded, statement
 from rewards.structure import Formula, Items, Matrix, Node, Relation, Union, read
 from rewards.tidy import compact, tidy
 from rewards.words import is_choice, is_words
@@ -42,6 +31,13 @@ _NEARLY = re.compile(
 _EITHER = re.compile(r"[^,;]*(?:\bor\b)[^,;]*", re.DOTALL)
 _SPACED, _THOUSANDS = re.compile(r"\d, |\d (?:and|or) "), re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d.]|,\d)")
 _FUNCTION = re.compile(r"([a-zA-Z])\(([a-zA-Z])\)")
+_LETTERS = re.compile(r"(\\(?:text|begin|end)\{[^{}]*\}|\\(?:lambda|mu|tau|alpha|beta)(?![a-zA-Z])|[a-zA-Z](?:_\w|_\{\w+\})?|\\[a-zA-Z]+)")
+_PARAMETERS = (  # shapes of golds, and the letters that are parameters in them
+    (r"(?:[yuvwz]|[f-h]\([a-z]\))\s*=(?=.*[xt]).*", r"[a-dkmpA-DKM](?:_.*)?"),  # constants of a function
+    (r"(?s)(?=.*\d)(?:(?:\([^()=]*\)\s*=\s*)?\(.*,.*\)|\\begin.*)", r"[a-dj-u]|\\(?:lambda|mu|tau|alpha|beta)"),  # what runs along a line
+    (r"(?!.*[j-q]\s*\^)(?:[nmNx]\s*=[^=,]*|.*\\(?:pi|circ).*)", r"[j-npq]"),  # whole numbers
+    (r"(?=.*[xt]).*\+\s*[Cc]", r"[a-dkA-DK]"),  # of integration
+)
 
 
 class BadGold(ValueError):
@@ -65,22 +61,18 @@ def compare(*, gold: str, answer: str) -> tuple[bool, str]:
 def compare_symbolically(*, gold: str, answer: str) -> tuple[bool, str]:
     """As `compare`, without the rules that need no parsing."""
     (gold, said), (answer, also) = quantifier_off(tidy(gold)), quantifier_off(tidy(answer))
-    if said and also and said != also:
+    if said != also and ((said and also) or narrows(said or also, gold)):
         return False, "symbolic"
     (gold, condition), (answer, other) = condition_off(gold), condition_off(answer)
-    if not condition and not other and r"\pi" in gold and r"\pi" in answer and len(own := _counters(gold, beside=answer) - set("rst")) == 1:
-        answer = _lettered(answer, beside=gold, letter=own.pop())
-    if condition and not other:
-        answer = _lettered(answer, beside=gold, letter=condition.letter)
-    if other and not condition:
-        gold = _lettered(gold, beside=answer, letter=other.letter)
     if condition and other and (answer := renamed(answer, other.letter, condition.letter) or answer) and condition.domain != other.domain:
         return False, "symbolic"
     first, second = _node(gold), _node(answer)
     if (fault := _fault(first)) is not None:
         raise BadGold(fault)
     try:
-        return _same(first, second) or _same(_node(_glued(gold)), _node(_glued(answer))), _kind(first, second)
+        others = ((first, _node(text)) for text in _reparametrised(gold, answer))
+        pairs = chain([(first, second), (_node(_glued(gold)), _node(_glued(answer)))], others)
+        return any(_same(one, two) for one, two in pairs), _kind(first, second)
     except Unreadable:
         return False, "does not parse"
 
@@ -90,15 +82,14 @@ def _glued(text: str) -> str:
     return _THOUSANDS.sub(lambda match: match.group().replace(",", ""), text) if _SPACED.search(text) else text
 
 
-def _lettered(text: str, *, beside: str, letter: str) -> str:
-    """A text with the other side's letter for a whole number, where only the other says that it is one."""
-    own = _counters(text, beside=beside)
-    return renamed(text, own.pop(), letter) or text if len(own) == 1 else text
-
-
-def _counters(text: str, *, beside: str) -> set[str]:
-    """Letters that may be any whole number, of a text and not of the other."""
-    return {letter for letter in (lone_letters(text) - lone_letters(beside)) & set("jklmnrst") if not re.search(rf"{letter}\s*\^", text)}
+def _reparametrised(gold: str, answer: str) -> Iterator[str]:
+    """The answer with the gold's letters for parameters of its own."""
+    letters = [dict.fromkeys(_LETTERS.findall(text.rpartition("=")[2])) for text in (gold, answer)]
+    for shape, names in _PARAMETERS:
+        mine, theirs = ([one for one in letters[side] if one not in letters[1 - side] and re.fullmatch(names, one)] for side in (0, 1))
+        for order in permutations(mine) if re.fullmatch(shape, gold) and 0 < len(mine) == len(theirs) < 4 else ():
+            new = {letter: f" {other} " for letter, other in zip(theirs, order, strict=True)}
+            yield "".join(new.get(piece, piece) for piece in _LETTERS.split(answer) if piece)
 
 
 def gold_fault(gold: str) -> str | None:
@@ -161,15 +152,10 @@ def _fault(node: Node) -> str | None:
         except Unreadable:
             return "does not parse"
         return None
-    if isinstance(node, Relation):
-        return next((fault for part in node.parts[1:] if (fault := _fault(part))), None)
-    parts: Sequence[Node] = ()
-    if isinstance(node, Items):
-        parts = node.items
-    elif isinstance(node, Union):
-        parts = node.parts
-    elif isinstance(node, Matrix):
-        parts = [cell for row in node.rows for cell in row]
+    if isinstance(node, Matrix):
+        parts: Sequence[Node] = [cell for row in node.rows for cell in row]
+    else:
+        parts = node.items if isinstance(node, Items) else node.parts[isinstance(node, Relation) :]
     return next((fault for part in parts if (fault := _fault(part))), None)
 
 
@@ -178,7 +164,7 @@ def _same(gold: Node, answer: Node) -> bool:
     if definite(gold) or definite(answer):
         return _same_sets(gold, answer)
     gold, answer = _without_membership(gold), _without_membership(answer)
-    gold, answer = unpacked(gold, beside=answer), unpacked(answer, beside=gold)
+    gold, answer = shapes.unpacked(gold, beside=answer), shapes.unpacked(answer, beside=gold)
     if isinstance(gold, Relation) and isinstance(answer, Relation):
         return _same_relations(gold, answer)
     if isinstance(gold, Relation) and isinstance(answer, Formula) and _solved(gold, answer):
@@ -186,9 +172,9 @@ def _same(gold: Node, answer: Node) -> bool:
     if isinstance(gold, Relation) or isinstance(answer, Relation):
         first, second = _stated(gold), _stated(answer, of_quantity=is_constant(gold) and not _is_zero(gold))
         return first is not None and second is not None and _same(first, second)
-    gold, answer = as_point(gold, beside=answer), as_point(answer, beside=gold)
+    gold, answer = shapes.as_point(gold, beside=answer), shapes.as_point(answer, beside=gold)
     if isinstance(gold, Matrix) or isinstance(answer, Matrix):
-        return _same_matrices(as_matrix(gold), as_matrix(answer))
+        return _same_matrices(shapes.as_matrix(gold), shapes.as_matrix(answer))
     if isinstance(gold, Items) or isinstance(answer, Items):
         return _same_items(gold, answer)
     if isinstance(gold, Formula) and isinstance(answer, Formula):
@@ -221,10 +207,8 @@ def _alternatives(node: Node) -> Sequence[Node]:
 def _same_chains(gold: Relation, answer: Relation) -> bool:
     """Chains of < and <= that are the same from left to right or from right to left; one inequality may be multiplied through."""
     turned = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
-    for parts, signs in (
-        (answer.parts, answer.signs),
-        (answer.parts[::-1], tuple(turned.get(sign, sign) for sign in answer.signs[::-1])),
-    ):
+    back = tuple(turned.get(sign, sign) for sign in answer.signs[::-1])
+    for parts, signs in ((answer.parts, answer.signs), (answer.parts[::-1], back)):
         if signs == gold.signs and all(_same(one, two) for one, two in zip(gold.parts, parts, strict=True)):
             return True
     if len(gold.signs) == len(answer.signs) == 1:
@@ -325,8 +309,8 @@ def _renamed(node: Node, gold_name: Node, name: Node) -> Node:
 
 
 def _same_matrices(gold: Node, answer: Node) -> bool:
-    first, second = cells(gold), cells(answer)
-    if first is None or second is None or (type(gold) is not type(answer) and not (is_line(gold) and is_line(answer))):
+    first, second = shapes.cells(gold), shapes.cells(answer)
+    if first is None or second is None or (type(gold) is not type(answer) and not (shapes.is_line(gold) and shapes.is_line(answer))):
         return False
     if isinstance(gold, Matrix) and isinstance(answer, Matrix) and [len(row) for row in gold.rows] != [len(row) for row in answer.rows]:
         return False
@@ -351,20 +335,20 @@ def _same_items(gold: Node, answer: Node) -> bool:
         one, other = (gold, answer) if isinstance(gold, Items) else (answer, gold)
         assert isinstance(one, Items)
         return len(one.items) == 1 and one.items[0] != Formula(r"\emptyset") and _same(one.items[0], other)
-    if may_be_interval(gold) and answer.brackets in ("", "{}"):
+    if shapes.may_be_interval(gold) and answer.brackets in ("", "{}"):
         return False
-    names = [[name_of(item) for item in node.items] for node in (gold, answer)]
-    for labels in (names, [[noun_of(item) for item in node.items] for node in (gold, answer)]):
+    names = [[shapes.name_of(item) for item in node.items] for node in (gold, answer)]
+    for labels in (names, [[shapes.noun_of(item) for item in node.items] for node in (gold, answer)]):
         if all(len(set(side)) == len(side) > 1 and None not in side for side in labels) and set(labels[0]) == set(labels[1]):
             found = dict(zip(labels[1], answer.items, strict=True))
             return all(_same(item, found[label]) for label, item in zip(labels[0], gold.items, strict=True))
     if (gold.brackets == "()" and _one_name(names[1])) or (answer.brackets == "()" and _one_name(names[0])):
         return False  # x = 2, x = 3 is no point
-    first = _values(coordinates(gold, names[0]) if answer.brackets == "()" else gold.items)
-    second = _values(coordinates(answer, names[1]) if gold.brackets == "()" else answer.items)
-    ordered = is_ordered(gold, names[0]) or is_ordered(answer, names[1])
+    first = _values(shapes.coordinates(gold, names[0]) if answer.brackets == "()" else gold.items)
+    second = _values(shapes.coordinates(answer, names[1]) if gold.brackets == "()" else answer.items)
+    ordered = shapes.is_ordered(gold, names[0]) or shapes.is_ordered(answer, names[1])
     if "{}" in (gold.brackets, answer.brackets):
-        if holds_sets(gold) != holds_sets(answer):
+        if shapes.holds_sets(gold) != shapes.holds_sets(answer):
             return False
         return not {"()", "[]"} & {gold.brackets, answer.brackets} and _covered(first, second) and _covered(second, first)
     if ordered:

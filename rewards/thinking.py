@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from functools import cache
 from typing import NamedTuple
 
 
@@ -33,16 +34,32 @@ KNOWN = (
     Marks("<|begin_internal_thought|>", "<|end_internal_thought|>"),
     Marks("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),  # gpt-oss
     Marks("<|im_start|>think", "<|im_start|>answer"),  # s1
-    Marks("Here is my thought process:", "Here is my response:"),  # Granite 3.2
-    Marks("Here's my thought process:", "Here's my response:"),  # Granite 3.2 writes both
     Marks("<|channel>", "<channel|>"),  # Gemma 4
     Marks("<mm:think>", "</mm:think>"),  # MiniMax-M3
     Marks("<ifm|think>", "</ifm|think>"),  # K2
+    Marks("<longcat_think>", "</longcat_think>"),  # LongCat
+    Marks("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
+    Marks("<unused94>thought", "<unused95>"),  # MedGemma
+    Marks("Here is my thought process:", "Here is my response:"),  # Granite 3.2
+    Marks("Here's my thought process:", "Here's my response:"),  # Granite 3.2 writes both
 )
-_STRIPPED = (("think\n", "\nanswer\n"), ("analysis", "assistantfinal"))  # s1 and gpt-oss at a text's start, without their special tokens
-
-
+# plain words, too: Granite's, and what is left of s1's and gpt-oss's; they think only if their partner is there or the text stops at a word
+_PLAIN = (("think\n", "\nanswer\n"), ("analysis", "assistantfinal"), *KNOWN[-2:])
 _CUT_OFF = re.compile(r"[^\W\d_],?\s*\Z")  # stops at a word
+_LEFT, _RIGHT, _WORD = "(?:<|&lt;)", "(?:>|&gt;)", r"(?:(?!end|stop)[a-z]+[_:|])*(?:think(?:ing)?|thoughts?|reasoning|scratchpad)"
+_MENTION = r"(?<![`'\"(])(?<!\w )(?<!\w, )"  # "the tag <think> opens": inside of a sentence or of quotes a mark only speaks of itself
+_ANY_OPEN = rf"{_LEFT} ?\|? ?{_WORD}(?:_(?:start|begin))? ?\|? ?{_RIGHT}|<details[^<>]*\breasoning\b[^<>]*>(?![^\0]*</details>)"
+_ANY_CLOSE = rf"{_LEFT} ?(?:\|? ?/ ?\|? ?{_WORD}|\|?(?:end|stop)_(?:of_)?{_WORD}|\|?{_WORD}_(?:end|stop)) ?\|? ?{_RIGHT}"
+
+
+@cache
+def _patterns(marks: Marks | None) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """What opens thinking and what closes it: a model's own marks, or any known model's in any spelling."""
+    pairs = KNOWN if marks is None else (marks,)
+    opening, closing = ("|".join(map(re.escape, side)) for side in zip(*pairs, strict=True))
+    if marks is None:
+        opening, closing = f"{opening}|{_ANY_OPEN}", f"{closing}|{_ANY_CLOSE}"
+    return re.compile(f"{_MENTION}(?:{opening})", re.IGNORECASE), re.compile(f"(?<!`)(?:{closing})|(?:{closing})(?!`)", re.IGNORECASE)
 
 
 _PARTNERS = (
@@ -84,20 +101,12 @@ def split(text: str, marks: Marks | None = None, thinking: bool = False) -> tupl
         thinking: a closing mark is required, even if the completion shows no opening one (many chat templates put it into the prompt).
             Without it, a text free of marks is all answer.
     """
-    pairs = KNOWN if marks is None else (marks,)
-    start, closed = 0, False
-    for pair in pairs:
-        end = text.rfind(pair.close)
-        if end >= 0:
-            start, closed = max(start, end + len(pair.close)), True
-    answer = text[start:]
-    if any(pair.open in answer for pair in pairs) or (thinking and not closed):
-        return text, None
-    if marks is None and not closed:
-        for opener, closer in _STRIPPED:
-            if text.startswith(opener):
-                end = text.find(closer)
-                if end >= 0:
-                    return text[: end + len(closer)], text[end + len(closer) :]
-                return (text, None) if _CUT_OFF.search(text) else ("", text)  # some begin with the bare word and think no further
-    return text[:start], answer
+    opening, closing = _patterns(marks)
+    start = max((match.end() for match in closing.finditer(text)), default=0)
+    opened = any(start or marks or not match.group()[0].isalpha() for match in opening.finditer(text, start))
+    for opener, closer in _PLAIN if not (marks or start or opened) else ():
+        if text.startswith(opener):
+            if (end := text.find(closer)) >= 0:
+                return text[: end + len(closer)], text[end + len(closer) :]
+            opened = _CUT_OFF.search(text) is not None or text[len(opener) - 1 : len(opener) + 1].isalpha()  # some think no further
+    return (text, None) if opened or (thinking and not start) else (text[:start], text[start:])

@@ -18,7 +18,7 @@ _UNICODE = {
     "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "⅕": r"\frac{1}{5}", "⅛": r"\frac{1}{8}", "⁄": "/", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
     "μ": r"\mu ", "µ": r"\mu ", "Ω": r"\Omega ", "℃": r"^\circ C", "℉": r"^\circ F", "≡": r"\equiv ", "∠": r"\angle ", "∴": "",
     "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ", "φ": r"\phi ", "ω": r"\omega ",
-    "，": ",", "；": ";", "：": ":", "（": "(", "）": ")", "％": "%", "’": "'", "\u00a0": " ", "\u2009": " ", "…": r"\ldots ", "＞": ">", "＜": "<", "＝": "=", "∀": r"\forall ",
+    "，": ",", "。": ".", "！": ".", "；": ";", "：": ":", "（": "(", "）": ")", "％": "%", "’": "'", "\u00a0": " ", "\u2009": " ", "…": r"\ldots ", "＞": ">", "＜": "<", "＝": "=", "∀": r"\forall ",
     **{chr(0x245F + n): f"{n}, " for n in range(1, 21)},  # the numbers of statements, in circles
 }  # fmt: skip
 _RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n", strict=True))
@@ -38,6 +38,8 @@ _NAMES = {
     "langle": "(", "rangle": ")", **dict.fromkeys(("lbrace", "lgroup"), r"\{"), **dict.fromkeys(("rbrace", "rgroup"), r"\}"), **dict.fromkeys(("lvert", "rvert", "vert", "mid"), "|"),
     "varepsilon": r"\epsilon ", "varphi": r"\phi ", "varnothing": r"\emptyset ", "R": r"\mathbb{R}", **dict.fromkeys(("smallsetminus", "backslash"), r"\setminus "), **dict.fromkeys(("lor", "vee"), r"\text{ or }"),
     **dict.fromkeys(("dots", "dotsc", "cdots", "dotsb"), r"\ldots "), **dict.fromkeys(("degree", "textdegree"), r"^\circ "), **dict.fromkeys(("approxeq", "simeq", "sim"), r"\approx "),
+    "cosec": r"\csc ", "tg": r"\tan ", **dict.fromkeys(("ctg", "cotg"), r"\cot "), "arctg": r"\arctan ", **dict.fromkeys(("arcctg", "arccotg"), r"\arccot "),
+    "sh": r"\sinh ", "ch": r"\cosh ", "th": r"\tanh ", "cth": r"\coth ", "lg": r"\log ",
     **dict.fromkeys(("enspace", "enskip", "thinspace", "hfill"), " "),
 }  # fmt: skip
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
@@ -47,6 +49,7 @@ _UNIT = r"\\text\{\s*([mghsLVWNJKACTFHMSD]|[a-zA-Z]{2,})\s*\}"
 _LATEX = [
     (r"\\(?:left|right)\s*\.|(?<=\\operatorname)\*", ""),
     (r"\\mathbf\s*\{\s*([RZNQC])\s*\}", r"\\mathbb{\1}"),
+    (r"\\(?:operatorname|mathrm)\s*\{\s*(cosec|(?:arc)?(?:co?)?tg|c?th|[cs]h|lg)\s*\}", r"\\\1 "),
     (_COMMAND, lambda match: _NAMES.get(match.group(1), match.group())),
     (r"\\text\s+\{", r"\\text{"),
     (r"(?<=[a-zA-Z])(?<!\\text)(?=\\text\{[a-zA-Z])", " "),  # \mu\text{m} is no \mum
@@ -89,10 +92,10 @@ _BASE_IN_WORDS = re.compile(
 )
 FUNCTIONS = r"(?:arc|ar)?(?:sin|cos|tan|cot|csc)h?|(?:arc|ar)sech?|sech|sec(?=\s*[(^\\]|\s[a-z]\b)|log|ln|exp"  # "5 sec" is a time
 _PLAIN_FUNCTION = re.compile(
-    rf"(?<![\\a-zA-Z])(sqrt|{FUNCTIONS}|pi|infinity|infty|inf"
+    rf"(?<![\\a-zA-Z])(sqrt|{FUNCTIONS}|cosec|pi|infinity|infty|inf"
     r"|(?<!text\{)(?:alpha|beta|gamma|delta|theta|lambda|sigma|omega|phi|rho|tau)(?=\s*(?:[^\sa-zA-Z]|$)))(?![a-zA-Z])"
 )
-_PLAIN_NAMES = {"infinity": r"\infty ", "inf": r"\infty ", "infty": r"\infty ", "pi": r"\pi "}
+_PLAIN_NAMES = {"infinity": r"\infty ", "inf": r"\infty ", "infty": r"\infty ", "pi": r"\pi ", "cosec": r"\csc "}
 _BRACED_FUNCTION = re.compile(
     rf"(?:(?<!\d)(?<!\d )\\text\{{\s*(sec|gcd|lcm|max|min|mod)\s*\}}|\\text\{{\s*((?!sec\b)(?:{FUNCTIONS}))\s*\}})(?=\s*\S)"
 )
@@ -104,6 +107,9 @@ _ORDINAL = re.compile(
     rf"(?<=\d)(?:\s*\^?\s*\\(?:text|mathrm|textrm)\s*\{{\s*{_ST}\s*\}}|\s*\^\s*\{{\s*(?:\\(?:text|mathrm|textrm)\s*\{{\s*{_ST}\s*\}}|{_ST})\s*\}}|{_ST}(?![a-zA-Z]))"
 )
 _REPEATING = re.compile(r"\.(?:(\d{0,20}?)(\d)\2{1,20}|(\d{1,20}))\s*,?\s*(?:\((?:repeating|recurring)\)|(?:repeating|recurring)\b)")
+_COUNTER = re.compile(
+    r"(?<=\d)\s*(?![^.]*[万千百亿十倍折半多余几分])[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]{1,3}\s*\.?$"
+)  # what is counted: 9 of 9个
 _HTML = re.compile(r"<(sup|sub)>([^<>]*)</\1>")
 _CURRENCY = {"$": r"\text{ dollars}", "€": r"\text{ euros}", "£": r"\text{ pounds sterling}", "¥": r"\text{ yen}", "₹": r"\text{ rupees}"}
 _AMOUNT = re.compile(r"([+-]?)\s*\\?([$€£¥₹])\s*([+-]?[\d.][^$€£¥₹]*)|([^$€£¥₹]*\d)\s*\\?([$€£¥₹])", re.DOTALL)
@@ -168,7 +174,7 @@ def tidy(text: str) -> str:
     text = re.sub(r"\{\s*,\s*\}", "\u2063", _SIGN.sub(lambda match: _SIGNS[match.group()], text))
     for pattern, replacement in _LATEX_RULES if "\\" in text else ():
         text = pattern.sub(replacement, text)
-    text = re.sub(r"\*\*(?=[\w({-])", "^", " ".join(text.split()))
+    text = re.sub(r"\*\*(?=[\w({-])", "^", " ".join(_COUNTER.sub("", text).split()))
     text = re.sub(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r"\\times ", text)
     text = _BASE_IN_WORDS.sub(r"_{\1}", re.sub(r"(?<=\d)\s*\^\s*(?:\{\s*o\s*\}|o(?![a-zA-Z]))", r"^\\circ ", text))
     text = _CLASS_IN_WORDS.sub(r"\\pmod{\1}", text)

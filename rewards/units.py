@@ -56,10 +56,16 @@ _PLAIN_LETTERS = re.compile(
 )  # "3 m" is a length, "3 s^2" and "3 m g" formulas
 _FACTORS = re.compile(r"(?![cdkmn]m$|[mk]g$|m[lLi]$|k[JWN]$|[kMGd]B$|cc$)[GMkdcmμnp][a-zA-Z]")  # "2 mV" is as well a product
 _WORD = re.compile(r"[a-z][a-z'-]+", re.IGNORECASE)
+# what is counted, or says no more than that it is: a plural, a colour, "left", "in total"
+_COUNTED = re.compile(
+    r"(?!(?:.*wards|always|perhaps|besides|sometimes|nowadays|yes|has|was|does|its|as|thus|alas)$)[a-z'-]+[^\Wsui]'?s"
+    r"|.*(?:people|children|men|feet|teeth|mice|geese|fish|sheep|cattle|dice|pence)|red|blue|green|yellow|white|black|brown|orange|pink"
+    r"|left|only|remaining|total|altogether|combined|each|apiece|old|of|all|per|every|candy|fruit|money"
+)  # fmt: skip
 # no noun of things counted: numerals, operations, and the small words by which something else is said of a number
 _CHANGES = re.compile(
     r"hundred|thousand|million|billion|trillion|dozen|half|halves|squared|cubed|factorial|times|plus|minus|more|less|fewer|or|and|to|than|if"
-    r"|isn't|aren't|cannot|can|can't|is|are|was|were|wrong|incorrect|false|invalid|impossible|below|under|above|beyond"
+    r"|isn't|aren't|cannot|can|can't|most|least|max|maximum|min|minimum|is|are|was|were|wrong|incorrect|false|invalid|impossible|below|under|above|beyond"
     r"|hundreds|thousands|millions|billions|trillions|dozens|tens|lakhs?|crores?|scores?|gross|myriads?|permille|mille|basis|doubled|tripled|quadrupled|halved|inverted"
     r"|(?:eleven|twelf|\w+teen|\w+tie|\w+illion)ths?|\w+illions?|kilo|mega|giga|mil|mln|bn|grand|repeating|recurring|almost|undefined|rejected|fails?|failed|excluded|negated|reciprocals?|inverse|opposite|conjugate|double|triple|twice|thrice|otherwise|except|maybe|possibly|never|don't|doesn't|won't|when|where|mod|modulo"
     r"|divided|over|base|power|root|pi|infinity|not|no|out|remainder|percent|pct|by|through|between|with|both|either|point|negative"
@@ -148,13 +154,14 @@ def _written(powers: Counter[str]) -> str:
 
 
 @lru_cache(maxsize=2048)
-def read_unit(text: str, *, glued: bool, letters: bool = False) -> tuple[str, Fraction] | None:
+def read_unit(text: str, *, glued: bool, letters: bool = False, one: bool = False) -> tuple[str, Fraction] | None:
     """What stands behind a number, as dimension ("" for a noun) and factor; None if it could be anything else.
 
     Args:
         text: tidied text behind the number, e.g. " cups of feed".
         glued: no space and no \\text stands between the two: then one letter is a factor, not a unit ("10m" is 10 times m).
         letters: single letters behind a space are units, whichever they are ("12 V").
+        one: the number is no more than one, so that what is counted need not be a plural.
     """
     inside = text.startswith(("\\text", r"\frac{\text"))
     text = " ".join(_COMMAND.sub(r" \1 ", text).split()).strip(" .")
@@ -162,17 +169,19 @@ def read_unit(text: str, *, glued: bool, letters: bool = False) -> tuple[str, Fr
         return "", Fraction(1)
     if (unit := known_unit(text)) is not None:
         formula = (text.startswith("\\") and glued and "circ" not in text) or _LETTERS.fullmatch(text) or _FACTORS.fullmatch(text)
-        return (
-            None if formula and not inside and (glued or not (letters or _PLAIN_LETTERS.fullmatch(text) or text.startswith("\\"))) else unit
-        )
+        unclear = glued or not (letters or _PLAIN_LETTERS.fullmatch(text) or text.startswith("\\"))
+        return None if formula and not inside and unclear else unit
     if text.startswith("("):  # "(rejected)", "(at least)" are not what is counted
         return known_unit(text.strip("() "))
     words = text.split(" ")
     plain = [word.strip(",.()") for word in words]
     if (glued and not inside) or len(words) > 12 or not all(_WORD.fullmatch(word) or re.fullmatch("[A-Z]", word) for word in plain if word):
         return None
-    if (len(plain[0]) < 3 and not inside) or plain[0].isupper() or any(_CHANGES.fullmatch(word.lower()) for word in plain):
+    if plain[0].isupper() or any(_CHANGES.fullmatch(word.lower()) for word in plain):
         return None
-    if len(plain) == 1 and len(plain[0]) > 4 and plain[0].endswith("ed"):  # "5 doubled", "5 discarded": nothing is counted
+    if len(plain[0]) < 3 and not inside and plain[0] not in ("in", "of"):
         return None
-    return known_unit(plain[0]) or ("", Fraction(1))
+    unit = known_unit(plain[0]) if plain[0] != "in" else None  # what follows "in" is no inch
+    if not (one or unit or any(_COUNTED.fullmatch(word.lower()) or (len(word) > 2 and known_unit(word)) for word in plain)):
+        return None  # "7 max", "7 short"
+    return unit or ("", Fraction(1))

@@ -12,27 +12,26 @@ from rewards.numbers import as_number, lead_in_off
 from rewards.tidy import compact, tidy
 
 _CHOICE = re.compile(
-    r"(?:(?:the\s+)?(?:correct\s+)?(?:option|choice)\s*(?:is\s*)?)?(?P<open>[(\[])?\s*(?P<letter>[A-Ja-j])\s*(?:(?P<close>[)\]])\s*[.:]?|(?P<mark>[.:])(?=\s|$)|$)\s*(?P<rest>.*)",
-    re.DOTALL | re.IGNORECASE,
+    r"(?si)(?:(?:the\s+)?(?:correct\s+)?(?:option|choice)\s*(?:is\s*)?)?(?P<open>[(\[])?\s*(?P<letter>[A-Ja-j])\s*(?:(?P<close>[)\]])\s*[.:]?|(?P<mark>[.:])(?=\s|$)|$)\s*(?P<rest>.*)"
 )
 _YES = {"yes": "yes", "true": "yes", "correct": "yes", "no": "no", "false": "no", "incorrect": "no"}
 _REASON = re.compile(r"\b(?:because|since|as|for|there|has|have|with)\b")
 _LETTER = re.compile(r"\([A-Ja-j]\)|(?<![A-Za-z\\])[A-J]\)|(?:^|(?<=[\s,;:/&.]))(?:[B-J]|A(?!\s+[a-z]{2}))(?=[\s,;:/&.]|$)")
 _AFFIRMED = re.compile(r"\s+is\s+(?:the\s+)?(?:correct|right|true)(?:\s+(?:answer|choice|option))?\W*$", re.IGNORECASE)
 _OPTION_TEXT = re.compile(  # "Both A and B", "E = mc^2", but not "B", "or B", "twelve, C. fifteen", "But C is better"
-    r"(?!.*(?:[A-J][.:)]|[.;!?]\s|\b(?:wait|actually|instead|rather|maybe|perhaps|possibly|but|however|also|alternatively|sorry|then|hence|therefore|thus|so|excluded|eliminated)\b))"
-    r".*(?:\b(?!(?:option|choice|answer|and|nor|not|the)\b)[a-z]{3,}|[=<>^\\])",
-    re.IGNORECASE | re.DOTALL,
+    r"(?is)(?!.*(?:[A-J][.:)]|[.;!?]\s|\b(?:wait|actually|instead|rather|maybe|perhaps|possibly|but|however|also|alternatively|sorry|then|hence|therefore|thus|so|excluded|eliminated)\b))"
+    r".*(?:\b(?!(?:option|choice|answer|and|nor|not|the)\b)[a-z]{3,}|[=<>^\\])"
 )
 _PARENTHESISED = re.compile(r"\([A-Ja-j]\)")
 _ROMAN = re.compile(r"\b(?:I{1,3}|IV|V)\b")
 _TAKEN_BACK = re.compile(
-    r"(?:or|and|nor)\b|\w+n't\s+(?!be\b|exist\b)|(?:cannot|not)\b(?:\s+(?:be|the|a|really)\b)*\s*(?:(?:right|correct|true|valid|possible|answer|choice|option)\b|\(?[A-J]\)?\W*$|$)"
-    r"|(?:wrong|incorrect)\W*$|(?:is|was)\s+(?:not|wrong|incorrect|false|impossible|excluded|eliminated|ruled|out)\b|.*\bwait\b",
-    re.IGNORECASE | re.DOTALL,
+    r"(?is)(?:or|and|nor)\b|\w+n't\s+(?!be\b|exist\b)|(?:cannot|not)\b(?:\s+(?:be|the|a|really)\b)*\s*(?:(?:right|correct|true|valid|possible|answer|choice|option)\b|\(?[A-J]\)?\W*$|$)"
+    r"|(?:wrong|incorrect)\W*$|(?:is|was)\s+(?:not|wrong|incorrect|false|impossible|excluded|eliminated|ruled|out)\b|.*\bwait\b"
 )
 _LETTERS = re.compile(r"[A-J]{2,10}|\(?[A-J]\)?(?:(?:\s*[,;、&]\s*(?:and\s+)?|\s+and\s+|\s+|(?<=\))(?=\())\(?[A-J]\)?)+")
-_NO_NOUN = re.compile(r"no\s+(?!(?:because|since|as|for|it|they|he|she|we|you|this|that|these|those|the|there|an?|not|such|if)\b)[a-z]{2,}")
+_NO_NOUN = re.compile(
+    r"no\.?\s*#?\d|no\s+(?!(?:because|since|as|for|it|they|he|she|we|you|this|that|these|those|the|there|an?|not|such|if)\b)[a-z]{2,}"
+)
 _MONTH = r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
 _DATE = re.compile(
     rf"(?:(?P<month>{_MONTH})\.?\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?|(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?(?P<month2>{_MONTH})\.?)(?:,?\s+(?P<year>\d{{4}}))?"
@@ -115,9 +114,8 @@ def choices_rule(gold: str, answer: str) -> bool | None:
     if (several := _same_letters(gold, answer)) is not None:
         return several
     if (parts := _parts(gold)) and (others := _parts(answer)):
-        same = [
-            label == other_label and _same_option(part, other) for (label, part), (other_label, other) in zip(parts, others, strict=False)
-        ]
+        pairs = zip(parts, others, strict=False)
+        same = [label == also and _same_option(part, other) for (label, part), (also, other) in pairs]
         return False if len(parts) != len(others) or False in same else True if all(same) else None
     first, second = _choice(gold), _choice(answer)
     if first and _withdrawn(answer):

@@ -74,9 +74,9 @@ def test_a_known_error_is_marked_as_what_it_is():
 
 
 def test_p20_known_errors_are_as_many_as_the_page_says():
-    assert Counter(row["known"] for row in LEDGER if "known" in row) == {"false reject": 34, "not judged": 1, "false accept": 2}
+    assert Counter(row["known"] for row in LEDGER if "known" in row) == {"false reject": 33, "not judged": 1, "false accept": 1}
     page = (Path(__file__).parents[2] / "docs/verifier.md").read_text(encoding="utf-8")
-    assert f"{len(LEDGER):,} rows" in page and "34 false rejections, 2 false acceptances and 1 that is not judged" in page
+    assert f"{len(LEDGER):,} rows" in page and "33 false rejections, 1 false acceptance and 1 that is not judged" in page
 
 
 def misjudged(verdicts: Sequence[Verdict], *, known: bool) -> list[tuple[Row, Verdict]]:

@@ -407,7 +407,7 @@ def test_a_bad_line_is_named_and_nothing_is_written(tmp_path, line, message):
         ("<think>1", True, (None, "thinking not closed")),
         ("<think>1</think>", True, (None, "no answer")),
         ("8", False, (None, "no box")),
-        ("<think>never closed <answer>9</answer>", True, ("9", "")),
+        ("<think>never closed\n<answer>9</answer>", True, ("9", "")),
         (r"<think>\boxed{9}</think>Some other text.", True, ("Some other text.", "")),
     ],
 )

@@ -17,7 +17,7 @@ from rewards.symbolic import compare
     [
         ("<think>8</think><answer>7</answer>", "7"),
         ("<answer>6</answer> then <answer>\n7\n</answer>", "7"),
-        ("<think>it went on <answer>7</answer>", "7"),
+        ("<think>it went on\n<answer>7</answer>", "7"),
         ("</think><answer>7</", "7"),
         ("</think><answer\n7\n</answer>", "7"),
         ("</think>\n</answer>\n7\n</answer>", "7"),

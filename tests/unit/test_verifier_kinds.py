@@ -246,6 +246,73 @@ KINDS = {
     "repeating decimals": [
         ('\\frac{1}{11}', ['0.09 repeating', '0.\\overline{09}'], ['0.9 repeating']),
     ],
+    "digits inside formulas": [
+        ("y=5x-4", ["\\boxed{y=5.0x-4.00}", "\\boxed{5x-4}"], ["\\boxed{5.0000001x-4}", "\\boxed{y=4.9999999x-4}", "\\boxed{y=5x-4.000001}"]),
+        ("t^3+2", [], ["\\boxed{t^3+2+0.00000001t}", "\\boxed{t^{3.0000001}+2}", "\\boxed{t^3+1.9999999}"]),
+        ("x\\ge 7", ["\\boxed{x\\ge 7.0}"], ["\\boxed{x\\ge 7.0000001}", "\\boxed{x\\ge 6.9999999}"]),
+        ("\\sqrt{5}", ["\\boxed{2.2360680}"], ["\\boxed{\\sqrt{5.0000001}}", "\\boxed{5^{0.5000001}}"]),
+        ("4x-y=9", ["\\boxed{2x-0.5y=4.5}"], ["\\boxed{4.0000001x-y=9}"]),
+        ("\\frac{t}{4}", ["\\boxed{0.25t}"], ["\\boxed{0.2500001t}"]),
+    ],
+    "what stands behind a number": [
+        ("9", ["\\boxed{9 \\text{ cousins}}", "\\boxed{9\\text{ m}}", "\\boxed{9 \\text{ people}}", "\\boxed{9 \\text{ blue socks}}", "\\boxed{9 \\text{ left}}", "\\boxed{9 in total}", "\\boxed{9 \\text{ years old}}", "\\boxed{9 \\text{ km per day}}"],
+         ["\\boxed{9 \\text{ at least}}", "\\boxed{9 \\text{ tops, minimum}}", "\\boxed{9 \\text{ max}}", "\\boxed{9 \\text{ too few}}", "\\boxed{9 \\text{ onwards}}", "\\boxed{9 \\text{ cousins at most}}", "\\boxed{9 \\text{ sau zece}}", "\\boxed{9 \\text{ inclusive}}", "\\boxed{9 \\text{ shy}}", "\\boxed{9 \\text{ in the best case}}", "\\boxed{9 \\text{ for now}}"]),
+        ("1", ["\\boxed{1 \\text{ way}}"], ["\\boxed{1 \\text{ at most}}"]),
+        ("5\\sqrt{2}", ["\\boxed{5\\sqrt{2} \\text{ metres}}"], ["\\boxed{5\\sqrt{2} \\text{ at most}}"]),
+    ],
+    "kinds of numbers": [
+        ("m \\ge 8", ["\\boxed{\\text{all whole numbers } m \\ge 8}"], ["\\boxed{\\text{all even integers } m \\ge 8}", "\\boxed{\\text{every prime } m \\ge 8}", "\\boxed{m \\ge 8 \\text{ with } m \\text{ odd}}", "\\boxed{\\text{all composite } m \\ge 8}"]),
+        ("t<4", ["\\boxed{\\text{all real } t < 4}"], ["\\boxed{\\text{all rational } t < 4}", "\\boxed{t < 4, t \\in \\mathbb{Q}}"]),
+        ("No", ["\\boxed{\\text{No. It is not.}}"], ["No. 2 in the queue is Mia.", "\\boxed{\\text{No. 4}}"]),
+    ],
+    "marks of thinking": [
+        ("58", ["<longcat_think>\\boxed{1}</longcat_think>\\boxed{58}", "<|think_start|>\\boxed{1}<|think_end|>\\boxed{58}", "<Thinking>\\boxed{1}</THINKING>\\boxed{58}", "analysisTry \\boxed{1}assistantfinalIt is \\boxed{58}", "<unused94>thought\nhm<unused95>\\boxed{58}"],
+         ["<Think>\\boxed{58}", "< thinking >\\boxed{58}", "<|thought|>\\boxed{58}", "<scratchpad>\\boxed{58}", "analysisTry \\boxed{58}", "&lt;thinking&gt;\\boxed{58}", "Sure. <think>\\boxed{58}", "<think>so <answer>58</answer>, or", "<details type=\"reasoning\">\\boxed{58}"]),
+        ("58", ["The mark `<think>` opens it. \\boxed{58}", "We say <think> before it. \\boxed{58}", "\\boxed{58}. It ends in `</think>`.", "Here is my thought process: 29 * 2.\n\\boxed{58}", "<think>\n29 * 2\n<answer>58</answer>"], ["Here is my thought process: 29 * 2 = \\boxed{58} and then"]),
+    ],
+    "operations behind a value": [
+        ("35", ["Hence the total is 35.", "He jumped 35 times in all.", "The total is 30 + 5 = 35 eggs.", "So it is 30 + 5."], ["Hence the total is 35 + 2.", "Thus the area is 35 \\pi", "The cost is 35 minus the rebate.", "The volume is 35 times the base.", "It comes to 35^2.", "So far we have 35 plus"]),
+        ("6", ["The answer is $2+4=6$ cats.", "The answer is \\(2 \\cdot 3 = 6\\) in total."], ["The answer is $6+4=10$ cats.", "Thus $n = 6$.\n\nNow we check: $6^2"]),
+        ("24", ["There are 4! ways.", "The number of orders is 4!."], ["There are 24! ways.", "The number of orders is 24!."]),
+    ],
+    "taken back and left open": [
+        ("64", ["The answer is 63. Wait, it's 64.", "The answer is 64. It took 6 doublings."], ["The answer is 64. Wait, it's 63.", "The answer is 64. That is wrong. It should be 63.", "The answer is 64.\n\nActually, 63.", "The answer is 64 (or 46)."]),
+        ("20", ["Eve sold 20 of her 90 cards.", "Eve sold 20 cards instead of 90."], ["Eve sold 90 of her 20 cards.", "Eve sold 9 cards rather than 20.", "It could be 20 or 30.", "It lies between 20 and 30.", "It lies between 10 and 20.", "Eve sold 20 cards or more.", "He saw from 10 to 20 birds."]),
+        ("11", [], ["Es ist nicht 11.", "Ce n'est pas 11.", "No es 11.", "Это не 11.", "答案不是11。", "不到11。"]),
+        ("90", ["They rode 90 miles in 4 hours.", "Nia sold 90 tickets in the 3 weeks."], ["They rode 4 miles in 90 hours."]),
+        ("\\frac{2}{5}", ["The chance is $\\frac{2}{5}$, or 40%."], ["The chance is $\\frac{2}{5}$, or 60%."]),
+    ],
+    "money in sentences": [
+        ("33", ["The coat is $50. With a rebate of $17, Lea pays $33.", "Lea pays 2 x $25 = $50, but gets $17 back, so she spends $33.", "Since he gave $17 of $50, Jon has $33 left."], ["The coat is $33. With a rebate of $17, Lea pays $16."]),
+    ],
+    "short sentences of other languages": [
+        ("14", ["答案是14。", "答：14。", "答案：14个", "最终答案：$14$。", "La réponse est 14.", "La risposta è 14.", "Lösung: 14", "Svaret är 14.", "Tulos on 14.", "Élodie a 14 billes."], ["答案是41。", "Lösung: 41", "答案：14万"]),
+        ("D", ["故选：D。", "La bonne réponse est D.", "I choose D."], ["故选：A。", "I would not choose D."]),
+    ],
+    "domains and where it is attained": [
+        ("16", ["\\boxed{16 \\text{ (attained at } a=4)}", "\\boxed{16, \\text{ reached when } a=b=4}", "\\boxed{16 \\text{ (equality iff } a=b)}"], ["\\boxed{17 \\text{ (attained at } a=16)}", "\\boxed{16 \\text{ (attained at } a=4) \\text{ or } 17}"]),
+        ("16 \\text{ (attained at } a=4)", ["\\boxed{16}"], ["\\boxed{16 \\text{ (attained at } a=5)}"]),
+        ("g(x)=5x", ["\\boxed{g(x)=5x, \\ \\forall x \\in \\mathbb{R}}", "\\boxed{g(x)=5x, \\ x > 0}"], ["\\boxed{g(x)=4x \\ \\forall x \\in \\mathbb{R}}"]),
+        ("\\frac{2}{t}", ["\\boxed{\\frac{2}{t}, \\ t \\ne 0}"], ["\\boxed{\\frac{t}{2}, \\ t \\ne 0}"]),
+        ("a=2, b>1", [], ["\\boxed{a=2}"]),
+        ("x\\le 6", ["\\boxed{x \\le 6 \\text{ for } x \\text{ real}}"], ["\\boxed{x \\le 6 \\text{ for } x \\text{ rational}}", "\\boxed{x \\le 6, x \\ne 1}"]),
+    ],
+    "parameters with other names": [
+        ("f(x)=ax^2+b", ["\\boxed{f(x)=cx^2+d}", "\\boxed{f(x)=kx^2+m}"], ["\\boxed{f(x)=cx^2+c}", "\\boxed{f(x)=cx+d}", "\\boxed{f(x)=cx^2}"]),
+        ("y=C_1e^{3x}+C_2e^{-x}", ["\\boxed{y=Ae^{3x}+Be^{-x}}", "\\boxed{y=Ae^{-x}+Be^{3x}}"], ["\\boxed{y=Ae^{3x}+Ae^{-x}}", "\\boxed{y=Ae^{3x}+Be^{x}}"]),
+        ("(2-t, 4t)", ["\\boxed{(2-s, 4s)}"], ["\\boxed{(2+s, 4s)}", "\\boxed{(4s, 2-s)}"]),
+        ("n=6k+5", ["\\boxed{n=6m+5}"], ["\\boxed{n=6m+1}", "\\boxed{n=6m^2+5}"]),
+        ("x=30^\\circ+k\\cdot 90^\\circ", ["\\boxed{x=30^\\circ+n\\cdot 90^\\circ}"], ["\\boxed{x=30^\\circ+n\\cdot 180^\\circ}"]),
+        ("x^4+C", ["\\boxed{x^4+c}", "\\boxed{x^4+K}"], ["\\boxed{x^4}", "\\boxed{x^3+K}"]),
+        ("P=4ab", [], ["\\boxed{P=4cd}"]),
+    ],
+    "functions of other countries": [
+        ("\\csc 2x", ["\\boxed{\\operatorname{cosec} 2x}", "\\boxed{cosec(2x)}"], ["\\boxed{\\operatorname{sec} 2x}"]),
+        ("\\operatorname{ctg} x", ["\\boxed{\\cot x}"], ["\\boxed{\\operatorname{tg} x}"]),
+        ("\\operatorname{sh} 3x", ["\\boxed{\\sinh 3x}"], ["\\boxed{\\operatorname{ch} 3x}"]),
+        ("\\operatorname{arctg} x", ["\\boxed{\\arctan x}"], ["\\boxed{\\operatorname{tg} x}"]),
+        ("\\lg 7", ["\\boxed{\\log_{10} 7}"], ["\\boxed{\\ln 7}"]),
+    ],
 }  # fmt: skip
 KNOWN = {  # a rounded value of one digit, a bracket for what repeats, tags of other shapes, an ordinal in words
     ("(1.7, -0.4)", "(1.73, -0.41)"),
