@@ -40,8 +40,8 @@ def evaluate_checkpoint(
         held_out,
         list_left_out,
         planned_with,
-        refuse_useless_gpu,
         rehearsed,
+        settle_device,
         starting_checkpoint,
     )
     from rewards.judge import Judge
@@ -52,7 +52,7 @@ def evaluate_checkpoint(
 
     target = folder or Path("evals") / checkpoint.strip("./~").replace("/", "-")
     _refuse_earlier([target / f"{name}.json" for name in file_names(recipe.held_out_names)], overwrite)
-    refuse_useless_gpu(made)
+    settle_device(made)
     with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
         parts = held_out(recipe, judge)
         start = starting_checkpoint(recipe)

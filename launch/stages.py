@@ -72,7 +72,7 @@ def run_recipe(recipe: Recipe, runs_dir: Path, resume: bool = False, overwrite: 
     check_runnable(made)
     recipe = made.recipe
     refuse_unusable(recipe, runs_dir, resume, overwrite)
-    refuse_useless_gpu(made)
+    settle_device(made)
     with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
         heldout = held_out(recipe, judge)
         source = training_source(
@@ -105,13 +105,15 @@ def run_recipe(recipe: Recipe, runs_dir: Path, resume: bool = False, overwrite: 
     return run.folder
 
 
-def refuse_useless_gpu(made: Plan) -> None:
-    """Before minutes go into a cold start or a download.
+def settle_device(made: Plan) -> None:
+    """Hold torch and DeepSpeed to the plan's device, before minutes go into a cold start or a download.
 
     Raises:
         PlanError: the plan is for GPUs that torch cannot use.
     """
-    if made.device == "cuda":
+    if made.device == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed looks for a GPU and says that it found none
+    else:
         import torch
 
         if not torch.cuda.is_available():
@@ -260,7 +262,7 @@ def rehearsed(made: Plan, pool: EnginePool, template: Template, prompts: Sequenc
     recipe = made.recipe
     temperature = recipe.sampler.temperature if "rl" in recipe.stages else recipe.eval.temperature or 1.0
     requests = rehearsal(prompts, len(template.tokenizer), temperature, seed_of(recipe.seed, "rehearsal") % 2**31)
-    return pool.rehearse(requests, TOLERANCE[recipe.model.dtype])[:16]
+    return pool.rehearse(requests, max(TOLERANCE[recipe.model.dtype], recipe.publish.tolerance))[:16]
 
 
 def _reinforce(

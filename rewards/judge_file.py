@@ -137,9 +137,9 @@ def _samples(value: Any, place: str) -> Iterator[str]:
 
 
 def _finish(row: dict[str, Any]) -> str:
-    """How a row says that its one completion ended: "length" for one that was cut off."""
-    said = next((row[name] for name in ("finish", "finish_reason", "stop_reason") if isinstance(row.get(name), str)), "stop")
-    return "length" if said in ("length", "max_tokens") else "stop"
+    """How a row says that its one completion ended: "length" for one that was cut off, "abort" for one that its engine gave up."""
+    said = next((row[name] for name in ("finish", "finish_reason", "stop_reason") if isinstance(row.get(name), str)), "stop").lower()
+    return "length" if said in ("length", "max_tokens") else "abort" if said in ("abort", "aborted", "cancelled", "error") else "stop"
 
 
 def answer_of(prediction: str, *, bare: bool, finish: str = "stop") -> tuple[str | None, str]:
@@ -213,8 +213,8 @@ def judge_file(
         ]
         gold_fault = cache(judge.check_gold)
         for done, ((row, held, _), (_, reason), waiting) in enumerate(zip(pairs, found, futures, strict=True), start=1):
-            if not held:
-                verdict = Verdict("not_judged", "no gold", found[done - 1][0])
+            if not held or _finish(row) == "abort":
+                verdict = Verdict("not_judged", "aborted" if held else "no gold", found[done - 1][0])
             else:
                 verdict = best([future.result() for future in waiting]) if waiting else Verdict("wrong", reason)
             if held and verdict.reason == "too long" and all(gold_fault(one) == "does not parse" for one in held):

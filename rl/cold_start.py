@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -23,6 +22,7 @@ from trl import SFTConfig, SFTTrainer
 
 from recipes.schema import Recipe
 from rl.muon import MuonAdamW
+from rl.scratch import scratch_folder
 from rollout import tiny_task
 from rollout.tiny_tokenizer import build_tokenizer
 
@@ -53,8 +53,8 @@ def cold_start(recipe: Recipe, cache_dir: Path, progress: Progress | None = None
     if folder.is_dir():
         return folder
     cache_dir.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=cache_dir))
-    try:
+    with scratch_folder(".unfinished-", cache_dir) as name:
+        unfinished = Path(name)
         _train(recipe, unfinished, progress)
         unfinished.chmod(0o755)
         try:
@@ -62,8 +62,6 @@ def cold_start(recipe: Recipe, cache_dir: Path, progress: Progress | None = None
         except OSError:
             if not folder.is_dir():  # else another run with these settings was faster: its folder is as good
                 raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 

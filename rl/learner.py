@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Generator, Sequence
 from contextlib import nullcontext
@@ -20,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import ray
 import torch
 
@@ -29,6 +26,7 @@ from rl import objective
 from rl.batching import micro_batches
 from rl.deepspeed_config import deepspeed_config
 from rl.policy import Row, load_policy, padded
+from rl.scratch import scratch_folder
 from rollout.engine import WHY_DEAD, constructor_failed, last_words
 from rollout.weights import DTYPES, checkpoint_names, digests, pack
 
@@ -244,7 +242,7 @@ class Learner:
     def __init__(self, recipe: Recipe, checkpoint: Path, device: str, gpus: float = 1):
         self._recipe = recipe
         self.entropy_bonus = objective.EntropyBonus(recipe.objective.entropy.coef)
-        self._meeting = meeting_folder()
+        self._meeting = scratch_folder(_MEETING)
         meeting = Path(self._meeting.name) / "ranks"
         threads = str(recipe.learner.threads)
         environment = {"OMP_NUM_THREADS": threads, "GOMP_SPINCOUNT": "2000", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
@@ -384,15 +382,6 @@ def _by_row(rows: Sequence[Row], value_N: torch.Tensor) -> dict[str, np.ndarray]
     """A micro-batch's numbers, [..., N], as those of each row, [..., T]."""
     ends = np.cumsum([len(row.ids) for row in rows])[:-1]
     return dict(zip((row.id for row in rows), np.split(value_N.float().cpu().numpy(), ends, axis=-1), strict=True)) if rows else {}
-
-
-def meeting_folder() -> tempfile.TemporaryDirectory[str]:
-    """A folder for the file at which ranks meet; those of processes that were killed, and could not take theirs away, go."""
-    for left in Path(tempfile.gettempdir()).glob(f"{_MEETING}*"):
-        owner = left.name.removeprefix(_MEETING).partition("-")[0]
-        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
-            shutil.rmtree(left, ignore_errors=True)
-    return tempfile.TemporaryDirectory(prefix=f"{_MEETING}{os.getpid()}-")
 
 
 def merge_sums(into: dict[str, float], new: dict[str, float]) -> None:

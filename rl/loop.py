@@ -90,10 +90,8 @@ def refuse_unjudged(collected: Collected, recipe: Recipe) -> str:
         return ""
     verdicts = [rollout.verdict for group in collected.sampled for rollout in group.rollouts if rollout.verdict]
     [(reason, _)] = Counter(verdict.reason for verdict in verdicts if verdict.status == "not_judged").most_common(1)
-    words = (
-        f"{share:.1%} of the answers could not be judged ({reason}), more than judge.not_judged_limit {limit:.1%}: "
-        "raise judge.wall_s or judge.memory_mb, or the limit"
-    )
+    remedy = "look at the engines' memory and engine.vllm" if reason == "aborted" else "raise judge.wall_s or judge.memory_mb"
+    words = f"{share:.1%} of the answers could not be judged ({reason}), more than judge.not_judged_limit {limit:.1%}: {remedy}, or raise the limit"
     if recipe.judge.over_limit == "stop":
         raise NotJudged(words)
     return words

@@ -86,6 +86,7 @@ class EnginePool:
         self._members = [_Member(start(index)) for index in range(count)]
         self._weights: Any = None
         self._confirmed: dict[str, int] | None = None
+        self._rehearsal: tuple[Sequence[Request], float] | None = None
         self.version = 0  # policy version that every engine holds: the last one pushed
         self.restarts = 0
 
@@ -94,16 +95,20 @@ class EnginePool:
         return self._all("process_id", seconds)
 
     def rehearse(self, requests: Sequence[Request], tolerance: float) -> list[list[int]]:
-        """Let every engine sample and score the same small batch (rollout/honesty); the sequences of the first.
+        """Let every engine sample and score the same small batch (rollout/honesty), and each that is started again later; the sequences of the first.
 
         Raises:
             EngineError: one reports logprobs that are not its own, or does not sample from them.
         """
         answers = self._all("rehearse", _START_S, requests)
+        self._rehearsal = requests, tolerance
         for index, samples in enumerate(answers):
-            if words := check_rehearsal(samples, tolerance):
-                raise EngineError(f"engine {index}, sampling a small batch at its start: {words}")
+            self._refuse_dishonest(index, samples, tolerance)
         return [ids for ids, *_ in answers[0]]
+
+    def _refuse_dishonest(self, index: int, samples: Any, tolerance: float) -> None:
+        if words := check_rehearsal(samples, tolerance):
+            raise EngineError(f"engine {index}, sampling a small batch at its start: {words}")
 
     def submit(self, requests: Sequence[Request]) -> None:
         """Hand each request to the engine that owes least."""
@@ -203,10 +208,13 @@ class EnginePool:
             self.restarts += 1
             member.restarts += 1
             member.actor, member.call, member.queue = self._start(index), None, list(member.owed.values())
-            if self._weights is None:
-                return
+            confirmed = self._confirmed
             try:
-                confirmed = ray.get(member.actor.load.remote(self._weights, self.version), timeout=_START_S)
+                if self._weights is not None:
+                    confirmed = ray.get(member.actor.load.remote(self._weights, self.version), timeout=_START_S)
+                if self._rehearsal is not None:
+                    requests, tolerance = self._rehearsal
+                    self._refuse_dishonest(index, ray.get(member.actor.rehearse.remote(requests), timeout=_START_S), tolerance)
                 break
             except ray.exceptions.RayActorError as error:
                 why = self._why(index, error)

@@ -99,6 +99,28 @@ def test_an_engine_that_dies_between_two_pushes_waits_for_the_next_weights(deadl
     assert sent.id == "a" and completion.versions.tolist() == [2]
 
 
+class Changed(Small):
+    """Honest when it is first started; started again, it scores what it sampled otherwise."""
+
+    def __init__(self, starts: Path):
+        super().__init__(starts, 0)
+        starts.write_text(starts.read_text() + "x" if starts.exists() else "x")
+        self._again = len(starts.read_text()) > 1
+
+    def rehearse(self, requests):
+        return [([1, 2], np.array([-0.5]), np.array([[-0.9 if self._again else -0.5], [0.5], [1.0]]))]
+
+
+def test_p45_an_engine_that_is_started_again_is_asked_as_at_its_first_start(ray_session: None, tmp_path: Path):
+    pool = EnginePool(lambda index: ray.remote(Changed).options(num_cpus=0).remote(tmp_path / "starts"), 1)
+    [process] = pool.wait_ready(60)
+    assert pool.rehearse([request("r")], 1e-3) == [[1, 2]]
+    os.kill(process, signal.SIGKILL)
+    with pytest.raises(EngineError, match="engine 0, sampling a small batch at its start: the logprobs it reports"):
+        pool.wait_ready(60)
+    pool.stop()
+
+
 def test_the_next_slice_is_under_way_when_groups_are_handed_out(deadly):
     pool = deadly(0)
     pool.wait_ready(60)

@@ -14,7 +14,7 @@ import typer
 
 from launch import cli
 from launch.ray_start import RayStartError, start_ray
-from rl.learner import meeting_folder
+from rl.scratch import scratch_folder
 from rollout.engine import last_words
 
 
@@ -66,7 +66,7 @@ def test_what_a_killed_learner_left_in_the_temporary_folder_goes_with_the_next(t
     for owner in (gone.pid, os.getpid()):
         (tmp_path / f"laconic-ranks-{owner}-abc").mkdir()
         (tmp_path / f"laconic-ranks-{owner}-abc" / "ranks").touch()
-    with meeting_folder() as mine:
+    with scratch_folder("laconic-ranks-") as mine:
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted([f"laconic-ranks-{os.getpid()}-abc", Path(mine).name])
     assert [path.name for path in tmp_path.iterdir()] == [f"laconic-ranks-{os.getpid()}-abc"]
 

@@ -13,7 +13,7 @@ import torch
 from launch.machine import Machine
 from launch.memory import GB
 from launch.plan import PlanError, plan
-from launch.stages import HeldOut, file_names, fitting, list_left_out, list_overlap, planned_with, refuse_useless_gpu, some_fit
+from launch.stages import HeldOut, file_names, fitting, list_left_out, list_overlap, planned_with, settle_device, some_fit
 from recipes.loader import load
 from rollout.sources import DataError, Source
 from rollout.types import Problem
@@ -48,7 +48,7 @@ def test_a_gpu_that_torch_cannot_use_is_said_to_be_one(tmp_path: Path):
         pytest.skip("this torch could use a GPU")
     made = plan(load("quickstart"), Machine(8, 64 * GB, (24 * GB,)))
     with pytest.raises(PlanError, match="a GPU that torch cannot use; `laconic doctor` looks for the reason"):
-        refuse_useless_gpu(made)
+        settle_device(made)
 
 
 def test_what_a_download_brought_is_planned_again(tiny_checkpoint: Path):
