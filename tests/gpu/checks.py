@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from benchmarks import gpu_learner as bench
+from rl.gate import check_gaps
 from rl.logprobs import ScoringHead
-from rl.policy import load_policy, padded
+from rl.policy import Row, load_policy, padded
+from rollout.types import Completion, Problem, Request
+from rollout.vllm_engine import VllmEngine, engine_environment
 
 
 def head_is_exact(device: str, vocabulary: int, width: int, tokens: int) -> None:
@@ -76,18 +82,27 @@ def steps_learn(name: str, device: str, tokens: int) -> None:
     assert logp() > before
 
 
+def sampled(folder: Path, device: str, asked: Request) -> list[Completion]:
+    """What vLLM samples, in a process of its own with the engine's environment."""
+    import vllm.envs
+
+    assert not vllm.envs.VLLM_ENABLE_V1_MULTIPROCESSING  # a run's engine is in the process that owns it
+    options = {"gpu_memory_utilization": 0.5} if device == "cuda" else {"kv_cache_memory_bytes": 64 << 20}
+    engine = VllmEngine(folder, "bf16", device, 512, (1,), 0, options)
+    [(_, completions)] = engine.advance([asked], 600.0)
+    return completions
+
+
 def vllm_agrees(name: str, device: str, folder: Path) -> None:
     """What vLLM says it sampled with, the policy says too: a mean gap below 0.05 nats in bfloat16 (P8)."""
-    from rl.gate import check_gaps
-    from rl.policy import Row
-    from rollout.types import Problem, Request
-    from rollout.vllm_engine import VllmEngine
-
-    policy = bench.make_policy(name, device, torch.bfloat16, 1000, False)
-    policy.model.save_pretrained(folder)
-    engine = VllmEngine(folder, "bf16", device, 512, (1,), 0, {"gpu_memory_utilization": 0.5} if device == "cuda" else {})
+    bench.make_policy(name, device, torch.bfloat16, 1000, False).model.save_pretrained(folder)
+    bench.free_memory(device)
     asked = Request("r", Problem("p", "", ""), tuple(range(5, 37)), 8, 128, 1.0, 1.0, seed=0)
-    [(_, completions)] = engine.advance([asked], 600.0)
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in engine_environment(1, device).items():
+            patch.setenv(variable, value)
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            completions = pool.submit(sampled, folder, device, asked).result()
     rows = [Row(str(i), np.array(asked.prompt_ids, np.int32), c.ids, c.logprobs, 1.0) for i, c in enumerate(completions)]
     policy, tensors = load_policy(folder, torch.bfloat16, 1.0, 1000).to(device), padded(rows, device)
     with torch.no_grad():

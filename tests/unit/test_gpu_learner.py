@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from benchmarks import gpu_learner
+from launch.memory import Shape, size
 from tests.gpu import checks
 
 ROOT = Path(__file__).parents[2]
@@ -31,9 +35,125 @@ def test_the_benchmark_measures_a_toy(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     lines = json.loads((tmp_path / "gpu.json").read_text())["lines"]
     assert {(line["row"], line["optimiser"]) for line in lines} >= {(64, "torch"), (160, "torch")}
-    for line in lines:
+    titles, *rows = [row.split(" | ") for row in done.stdout.splitlines() if " | " in row]
+    for line, row in zip(lines, rows, strict=True):
+        shown = dict(zip(titles, row, strict=True))
+        assert shown["plan"] == size(sum(line["plan_bytes"].values())) and shown["attention"] == line["attention"] and shown["peak"] == "-"
+        assert set(line) | {"failure"} == {key for key, _ in gpu_learner.COLUMNS.values()}
         assert "attention" in line["attention"] and line["tokens_per_second"] > 0 and 0 < line["gap_mean"] < 0.05
     assert "11,896 tokens/s" in done.stdout
+
+
+def test_p08_a_toys_vllm_samples_with_the_policys_probabilities(vllm_on_cpu: None, tmp_path: Path):
+    checks.vllm_agrees("toy", "cpu", tmp_path)
+
+
+def huge() -> Shape:
+    """A toy whose head no machine can address: an allocation that does fail."""
+    return replace(gpu_learner.SHAPES["toy"], vocabulary=10**13)
+
+
+def live_tensors() -> int:
+    gc.collect()
+    return sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects())
+
+
+def test_a_line_out_of_memory_is_a_line_and_the_others_are_measured(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(gpu_learner.SHAPES, "huge", huge())
+    monkeypatch.setitem(gpu_learner.ARCHITECTURES, "huge", "qwen3")
+    cases = [("toy", 64, False), ("huge", 64, False), ("toy", 64, False)]
+    first, failed, last = gpu_learner.measured(cases, 1, "cpu", 48, None)
+    assert first["tokens_per_second"] > 0 and last["tokens_per_second"] > 0 and "failure" not in last
+    assert failed["failure"].startswith("out of memory") and failed["plan_bytes"]
+    assert len(gpu_learner.cells(failed)) == len(gpu_learner.cells(last)) == len(gpu_learner.COLUMNS)
+
+
+def test_the_file_has_every_line_even_if_one_fails_for_another_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = tmp_path / "gpu.json"
+    monkeypatch.setitem(gpu_learner.ARCHITECTURES, "toy", "no such architecture")
+    monkeypatch.setattr(sys, "argv", ["gpu_learner.py", "--toy", "--json", str(file)])
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as ended:
+        gpu_learner.main()
+    lines = json.loads(file.read_text())["lines"]
+    assert ended.value.code == 1 and [line["row"] for line in lines] == [64, 160]
+    assert all("ValueError" in line["failure"] or "KeyError" in line["failure"] for line in lines)
+
+
+def test_a_file_that_cannot_be_written_is_said_before_anything_is_measured(tmp_path: Path):
+    command = [sys.executable, "benchmarks/gpu_learner.py", "--toy", "--json", str(tmp_path / "nowhere" / "gpu.json")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 2 and "toy |" not in done.stdout and "--json" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("shape", ["toy", "huge"])
+def test_a_line_leaves_nothing_behind(shape: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(gpu_learner.SHAPES, "huge", huge())
+    monkeypatch.setitem(gpu_learner.ARCHITECTURES, "huge", "qwen3")
+    list(gpu_learner.measured([("toy", 64, False)], 1, "cpu", 48, None))
+    before = live_tensors()
+    list(gpu_learner.measured([(shape, 64, False)], 1, "cpu", 48, None))
+    assert live_tensors() == before
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "NCCL error in: ProcessGroupNCCL.cpp:3699, unhandled cuda error\nLast error:\nCuda failure 2 'out of memory'",
+        "NCCL error: unhandled cuda error\nLast error:\nFailed to CUDA calloc async 608 bytes",
+        "CUDA driver error: CUDA_ERROR_OUT_OF_MEMORY",
+        "cudaErrorMemoryAllocation",
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.",
+        "DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.",
+        "[Errno 12] Cannot allocate memory",
+    ],
+)
+def test_out_of_memory_is_known_in_all_its_words(said: str):
+    assert gpu_learner.failure(RuntimeError(said)).startswith("out of memory: ")
+    outer = ValueError("the engine could not be made")
+    outer.__cause__ = RuntimeError(said)
+    assert gpu_learner.failure(outer) == "out of memory: the engine could not be made"
+
+
+def test_out_of_memory_is_known_by_its_class_and_other_errors_are_not_taken_for_it():
+    assert gpu_learner.failure(torch.OutOfMemoryError("Tried to")).startswith("out of memory")
+    assert gpu_learner.failure(MemoryError()).startswith("out of memory")
+    for said in (
+        "CUDA error: an illegal memory access was encountered",
+        "CUBLAS_STATUS_EXECUTION_FAILED",
+        "out of resource: shared memory",
+        "",
+    ):
+        assert gpu_learner.failure(RuntimeError(said)) == f"RuntimeError: {said}"
+
+
+@pytest.mark.parametrize(
+    ("card", "peak"),
+    [
+        ("NVIDIA L40", 181),
+        ("NVIDIA L40S", 362),
+        ("NVIDIA L4", 121),
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA A100 80GB PCIe", 312),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None),
+        ("NVIDIA H100 NVL", None),
+        ("NVIDIA A10G", None),
+        ("NVIDIA RTX A1000", None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("NVIDIA GeForce RTX 4090 D", None),
+        ("GRID A100-10C", None),
+        ("NVIDIA H200 NVL", None),
+        ("CPU", None),
+    ],
+)
+def test_a_cards_peak_is_its_own_or_unknown(card: str, peak: float | None):
+    assert gpu_learner.card_peak(card, None) == (peak and peak * 1e12)
+    assert gpu_learner.card_peak(card, 100.0) == 100e12
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU it would measure")
