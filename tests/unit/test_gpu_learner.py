@@ -97,6 +97,31 @@ def test_a_line_leaves_nothing_behind(shape: str, monkeypatch: pytest.MonkeyPatc
     assert live_tensors() == before
 
 
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_line_of_deepspeed_leaves_nothing_behind_even_if_its_engine_was_half_made(breaks: bool):
+    code = f"""
+import gc, torch
+from benchmarks import gpu_learner
+from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
+
+def fails(optimizer):
+    raise RuntimeError("CUDA error: out of memory")
+
+if {breaks}:
+    DeepSpeedZeroOptimizer.initialize_optimizer_states = fails
+left = []
+with gpu_learner.deepspeed_ready("cpu"):
+    for _ in range(2):
+        [line] = gpu_learner.measured([("toy", 64, True)], 1, "cpu", 48, None)
+        assert ("failure" in line) == {breaks}, line
+        gc.collect()
+        left.append(sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects()))
+assert left[0] == left[1], left
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     "said",
     [
