@@ -183,7 +183,7 @@ def test_a_cards_peak_is_its_own_or_unknown(card: str, peak: float | None):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU it would measure")
 def test_it_needs_no_more_than_torch_transformers_and_pydantic_and_without_a_gpu_says_so_and_ends_well():
-    code = f"import sys; sys.path.insert(0, '.'); sys.modules.update(dict.fromkeys({HEAVY})); from benchmarks import gpu_learner; gpu_learner.main()"
+    code = f"import sys; sys.path.insert(0, '.'); sys.modules.update(dict.fromkeys({HEAVY})); import tests.gpu.checks; from benchmarks import gpu_learner; gpu_learner.main()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "no GPU here" in done.stdout, done.stderr
 
