@@ -53,11 +53,10 @@ SHAPES: dict[str, Shape] = {
     "toy": Shape(2, 64, 4, 2, 32, 128, 512, True, 4096),
 }
 ARCHITECTURES = {"qwen3-0.6b": "qwen3", "r1-distill-1.5b": "qwen2", "toy": "qwen3"}
-# Dense bfloat16 TFLOP/s by NVIDIA's data sheets and architecture papers, by the whole name that CUDA gives a card. One that is not here (a
+# Dense bfloat16 TFLOP/s (the sheets' number with sparsity, halved), by the whole name that CUDA gives a card. One that is not here (a
 # slice of a card, a laptop's, one whose sheets disagree) has no MFU without --peak, rather than another card's.
 PEAKS = {
     "NVIDIA B200": 2250,
-    "NVIDIA GH200 480GB": 989,
     "NVIDIA H200": 989,
     "NVIDIA H100 80GB HBM3": 989,
     "NVIDIA H100 PCIe": 756,
@@ -69,7 +68,6 @@ PEAKS = {
     "NVIDIA L40": 181,
     "NVIDIA L4": 121,
     "NVIDIA A10": 125,
-    "NVIDIA GeForce RTX 4090": 165,
 }
 REFERENCE = "reference: prime-rl, Qwen3-0.6B on one H100: 11,896 tokens/s and 11.1 % MFU in rows of 16k (13.4 GB), 10,150 and 26.8 % in rows of 64k (21.0 GB)"
 PROMPT = 256

@@ -173,6 +173,8 @@ def test_out_of_memory_is_known_by_its_class_and_other_errors_are_not_taken_for_
         ("NVIDIA GeForce RTX 4090 D", None),
         ("GRID A100-10C", None),
         ("NVIDIA H200 NVL", None),
+        ("NVIDIA GH200 480GB", None),
+        ("NVIDIA GeForce RTX 4090", None),
         ("CPU", None),
     ],
 )
