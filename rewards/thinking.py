@@ -52,16 +52,7 @@ _ANY_OPEN = rf"{_LEFT} ?\|? ?{_WORD}(?:_(?:start|begin))? ?\|? ?{_RIGHT}|<detail
 _ANY_CLOSE = rf"{_LEFT} ?(?:\|? ?/ ?\|? ?{_WORD}|\|?(?:end|stop)_(?:of_)?{_WORD}|\|?{_WORD}_(?:end|stop)) ?\|? ?{_RIGHT}"
 
 
-@cache
-def _patterns(marks: Marks | None) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """What opens thinking and what closes it: a model's own marks, or any known model's in any spelling."""
-    pairs = KNOWN if marks is None else (marks,)
-    opening, closing = ("|".join(map(re.escape, side)) for side in zip(*pairs, strict=True))
-    if marks is None:
-        opening, closing = f"{opening}|{_ANY_OPEN}", f"{closing}|{_ANY_CLOSE}"
-    return re.compile(f"{_MENTION}(?:{opening})", re.IGNORECASE), re.compile(f"(?<!`)(?:{closing})|(?:{closing})(?!`)", re.IGNORECASE)
-
-
+# How a closing mark is made of an opening one.
 _PARTNERS = (
     (r"<(?=\w)", "</"),
     (r"<\|(?=\w)", "<|/"),
@@ -71,6 +62,17 @@ _PARTNERS = (
     ("START", "END"),
     ("prefix", "suffix"),
 )
+_LAST_MARK = re.compile(r"(<[^<>\s]+>|\[[A-Z_]+\])\s*\Z")
+
+
+@cache
+def _patterns(marks: Marks | None) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """What opens thinking and what closes it: a model's own marks, or any known model's in any spelling."""
+    pairs = KNOWN if marks is None else (marks,)
+    opening, closing = ("|".join(map(re.escape, side)) for side in zip(*pairs, strict=True))
+    if marks is None:
+        opening, closing = f"{opening}|{_ANY_OPEN}", f"{closing}|{_ANY_CLOSE}"
+    return re.compile(f"{_MENTION}(?:{opening})", re.IGNORECASE), re.compile(f"(?<!`)(?:{closing})|(?:{closing})(?!`)", re.IGNORECASE)
 
 
 def marks_of(template: str, vocabulary: Collection[str], opening: str = "") -> Marks:
@@ -82,10 +84,9 @@ def marks_of(template: str, vocabulary: Collection[str], opening: str = "") -> M
     """
     if opened := [pair for pair in KNOWN if opening.rfind(pair.open) > opening.rfind(pair.close)]:
         return max(opened, key=lambda pair: opening.rfind(pair.open))
-    last = re.search(r"(<[^<>\s]+>|\[[A-Z_]+\])\s*\Z", opening)
-    for pattern, by in _PARTNERS if last else ():
-        close = re.sub(pattern, by, last[1], count=1) if last else ""
-        if last and close != last[1] and (close in vocabulary or close in template):
+    if last := _LAST_MARK.search(opening):
+        closes = (re.sub(pattern, by, last[1], count=1) for pattern, by in _PARTNERS)
+        if close := next((close for close in closes if close != last[1] and (close in vocabulary or close in template)), None):
             return Marks(last[1], close)
     written = (marks for marks in KNOWN if marks.close in template or marks.open in template)
     held = (marks for marks in KNOWN if marks.close in vocabulary and marks.open in vocabulary)

@@ -350,10 +350,13 @@ def _version(package: str) -> str | None:
 
 
 def _output(*command: str) -> str | None:
-    """What a command prints, None if there is no such program or it fails."""
+    """What a command prints, None if there is no such program, or it fails or hangs."""
     if shutil.which(command[0]) is None:
         return None
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, text=True, errors="replace", timeout=30)
+    except (subprocess.SubprocessError, OSError):
+        return None
     return done.stdout.strip() if done.returncode == 0 else None
 
 

@@ -8,7 +8,6 @@ Simplification: without a tokenizer.json (sentencepiece alone) there is nothing 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import secrets
 from pathlib import Path
@@ -48,11 +47,14 @@ def load_tokenizer(checkpoint: Path) -> Any:
         own = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises plain Exception
         raise TokenizerError(f"{file}: no usable tokenizer ({error}); put the model's own file there") from error
+    why = "transformers makes other ids of a text than this file does"
     for make in (PreTrainedTokenizerFast.from_pretrained, _plain):
-        with contextlib.suppress(Exception):  # what other files say can be anything
+        try:
             if _same(made := _literal(make(checkpoint)), own):
                 return made
-    raise TokenizerError(f"{file}: transformers makes other ids of a text than this file does; use the model's own tokenizer files")
+        except Exception as error:  # what the files beside it say can be anything
+            why = "the files beside it do not fit: " + " ".join(f"{error}".split())[:200]
+    raise TokenizerError(f"{file}: {why}; use the model's own tokenizer files")
 
 
 def copy_tokenizer(checkpoint: Path, folder: Path) -> None:
