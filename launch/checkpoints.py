@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateSyntaxError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
+
+from rollout.template_syntax import parse_template
 
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 _WIDTHS = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1}
@@ -390,12 +391,6 @@ def _template_faults(folder: Path) -> Iterator[str]:
             parse_template(text)
         except TemplateSyntaxError as error:
             yield f"model.path: {file}: the chat template cannot be read (line {error.lineno}: {error.message}); put the model's own there"
-
-
-def parse_template(text: str) -> Any:
-    """A chat template's syntax tree, with the extensions that transformers has. Raises jinja2's TemplateSyntaxError."""
-    environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
-    return environment.parse(re.sub(r"\{%-?\s*(?:end)?generation\s*-?%\}", "", text))
 
 
 def _stop_faults(folder: Path, limit: int) -> Iterator[str]:

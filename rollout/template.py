@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 from jinja2 import TemplateSyntaxError, meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from transformers import PreTrainedTokenizerBase
 
 from recipes.schema import Data
 from rewards.thinking import Marks, marks_of
+from rollout.template_syntax import parse_template
 from rollout.tokenizer import TokenizerError, load_tokenizer, renamed_tokens
 from rollout.types import Completion, Problem
 
@@ -253,9 +253,8 @@ def _unread(template: Any, arguments: Mapping[str, Any]) -> str:
     """What is wrong with an argument that the chat template does not read, as a sentence; "" if nothing is or the template cannot be parsed."""
     if not isinstance(template, str) or not arguments:
         return ""
-    environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
     try:
-        read = meta.find_undeclared_variables(environment.parse(re.sub(r"\{%-?\s*(?:end)?generation\s*-?%\}", "", template)))
+        read = meta.find_undeclared_variables(parse_template(template))
     except TemplateSyntaxError:
         return ""
     for name in arguments:
