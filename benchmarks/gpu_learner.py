@@ -132,8 +132,9 @@ def make_row(shape: Shape, tokens: int, seed: int) -> Row:
 def batch_loss(policy: Callable[..., tuple[Tensor, Tensor]], row: Row, device: str) -> Tensor:
     """The default objective of one row at a ratio of 1."""
     tensors = padded([row], device)
-    logp, entropy = policy(tensors.pop("ids"), tensors.pop("predicts"), tensors.pop("targets"))
-    return objective.loss(tensors | {"logp": logp, "entropy": entropy, "old_logp": logp.detach()}, Objective(), 0.0)[0]
+    logp, entropy = policy(*tensors.inputs)
+    tensors.old_logp = logp.detach()
+    return objective.loss(tensors.tokens(logp, entropy), Objective(), 0.0).total
 
 
 class MasterAdamW:
@@ -235,7 +236,7 @@ def gaps(name: str, row: Row, device: str, chunk: int) -> np.ndarray:
     found = []
     with torch.no_grad():
         for dtype in (torch.bfloat16, torch.float32):
-            found.append(policy.to(dtype)(tensors["ids"], tensors["predicts"], tensors["targets"])[0])
+            found.append(policy.to(dtype)(*tensors.inputs)[0])
     return (found[0] - found[1]).abs().cpu().numpy()
 
 

@@ -66,10 +66,10 @@ class BarePass:
         start = time.perf_counter()
         for rows in self._batches:
             batch = policy.padded(rows, "cpu")
-            logits_BTV = self._model(input_ids=batch["ids"], use_cache=False).logits
-            logp_NV = torch.log_softmax(logits_BTV[:, :-1][batch["predicts"]] / self._temperature, dim=-1)
-            logp_N = logp_NV.gather(-1, batch["targets"][:, None]).squeeze(-1)
-            (-logp_N * batch["advantage"] * batch["weight"]).sum().backward()
+            logits_BTV = self._model(input_ids=batch.ids, use_cache=False).logits
+            logp_NV = torch.log_softmax(logits_BTV[:, :-1][batch.predicts] / self._temperature, dim=-1)
+            logp_N = logp_NV.gather(-1, batch.targets[:, None]).squeeze(-1)
+            (-logp_N * batch.advantage * batch.weight).sum().backward()
         self._model.zero_grad(set_to_none=True)
         return {"seconds": time.perf_counter() - start}
 

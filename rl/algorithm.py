@@ -1,6 +1,6 @@
 """From judged groups to what the learner trains on: rewards complete, selection, advantages, the split into updates, one weight per token.
 
-Everything here is a number per rollout, computed on the controller; the learner never learns which method it serves.
+Everything here is computed on the controller; the learner never learns which method it serves.
 Claim: nothing that is not a finite number gets into a mean: it is named, and its group is left out or the run stopped.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import isfinite
+from math import fsum, isfinite
 
 import numpy as np
 import torch
@@ -93,7 +93,7 @@ def rows_of(groups: Sequence[Group]) -> list[Row]:
 def _share_of_constant(groups: Sequence[Group], updates: Sequence[Sequence[Row]]) -> float | None:
     """Share of the gradient, sum |advantage| x weight x tokens, that comes from groups that are all right or all wrong."""
     constant = {rollout.id for group in groups if len({r.right for r in group.rollouts}) == 1 for rollout in group.rollouts}
-    pushes = [(row.id in constant, abs(row.advantage) * row.weight * len(row.ids)) for rows in updates for row in rows]
+    pushes = [(row.id in constant, fsum(np.abs(row.advantage_T * row.weight_T)[row.mask_T])) for rows in updates for row in rows]
     total = sum(push for _, push in pushes)
     return sum(push for flat, push in pushes if flat) / total if total else None
 
@@ -104,18 +104,18 @@ def _row(group: Group, rollout: Rollout) -> Row:
         prompt_ids=np.asarray(group.request.prompt_ids, np.int32),
         ids=rollout.completion.ids,
         engine_logp=rollout.completion.logprobs,
-        advantage=rollout.advantage,
+        advantage_T=np.full(len(rollout.completion.ids), rollout.advantage),
+        mask_T=rollout.completion.sampled,
     )
 
 
 def _rows(groups: Sequence[Group], trains_PG: np.ndarray, recipe: Recipe) -> list[Row]:
-    """Rows of an update, with the weights and length deciles that only the whole update can tell."""
+    """Rows of an update, with the weights that only the whole update can tell."""
     pairs = [(group, rollout) for group in groups for rollout in group.rollouts]
     rows = [_row(group, rollout) for (group, rollout), trains in zip(pairs, trains_PG.flatten(), strict=True) if trains]
-    tokens_B = np.array([len(row.ids) for row in rows])
+    tokens_B = np.array([row.mask_T.sum() for row in rows], dtype=np.int64)
     weight_B = aggregation_weights(tokens_B, recipe.objective.aggregate, recipe.budget.limit)
-    decile_B = 10 * np.argsort(np.argsort(tokens_B, kind="stable"), kind="stable") // max(len(rows), 1)
-    return [replace(row, weight=float(weight), decile=int(decile)) for row, weight, decile in zip(rows, weight_B, decile_B, strict=True)]
+    return [replace(row, weight_T=weight) for row, weight in zip(rows, weight_B, strict=True)]
 
 
 def _take_off_kl(groups: Sequence[Group], settings: Kl, reference: Logprobs, most: float) -> None:

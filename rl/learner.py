@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import count
 from math import isfinite
@@ -25,7 +25,7 @@ from recipes.schema import Recipe
 from rl import objective
 from rl.batching import micro_batches
 from rl.deepspeed_config import deepspeed_config
-from rl.policy import Row, load_policy, padded
+from rl.policy import MicroBatch, Row, load_policy, padded
 from rl.scratch import scratch_folder
 from rollout.engine import WHY_DEAD, constructor_failed, last_words
 from rollout.weights import DTYPES, checkpoint_names, digests, pack
@@ -92,12 +92,12 @@ class LearnerRank:
 
     def update(
         self, updates: Sequence[Sequence[Sequence[Row]]], lr: float, entropy_coef: float
-    ) -> Generator[None, None, tuple[dict[str, float], list[str]]]:
+    ) -> Generator[None, None, tuple[dict[str, float], list[str], dict[str, int]]]:
         """One optimiser update for each entry of `updates` (its micro-batches), left out on all ranks if a number in it is not finite.
 
         Returns:
-            Sums over this rank's tokens (see objective.loss) of the updates that were made, plus `grad_norm_max` and `updates`;
-            and what was wrong with those that were not, "" where another rank knows.
+            Sums over this rank's tokens (see objective.Loss) of the updates that were made, plus `grad_norm_max` and `updates`; what was
+            wrong with those that were not, "" where another rank knows; and tokens that a mismatch correction kept, by row id.
         """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = lr
@@ -109,16 +109,15 @@ class LearnerRank:
                 yield
         sums: dict[str, float] = {}
         faults: list[str] = []
+        kept: dict[str, int] = {}
         still_old = True  # the policy is the one that the engines sample from: no update of this step was made yet
         for given, batches in zip(updates, prepared, strict=True):
             made: dict[str, float] = {"updates": 1.0}
+            kept_here: dict[str, int] = {}
             fault = ""
             for rows, tensors in zip(given, batches, strict=True):
-                logp, entropy = self._engine(tensors["ids"], tensors["predicts"], tensors["targets"], entropy_coef > 0)
-                names = ("mask", "weight", "advantage", "row", "decile", "engine_logp", "ref_logp")
-                batch: dict[str, torch.Tensor] = {name: tensors[name] for name in names if name in tensors}
-                batch |= {"logp": logp, "entropy": entropy, "old_logp": tensors.get("old_logp", tensors["engine_logp"])}
-                loss, stats = objective.loss(batch, self._objective, entropy_coef)
+                tokens = tensors.tokens(*self._engine(*tensors.inputs, entropy_coef > 0))
+                loss, stats, kept_R = objective.loss(tokens, self._objective, entropy_coef)
                 numbers = {name: float(value) for name, value in stats.items()}
                 if still_old or self._objective.old_logprobs == "learner":
                     numbers["compared"] = numbers["tokens"]
@@ -126,19 +125,22 @@ class LearnerRank:
                     del numbers["mismatch"], numbers["mismatch_max"]
                 merge_sums(made, numbers)
                 if not all(map(isfinite, numbers.values())):
-                    found = objective.culprit(batch)
+                    found = objective.culprit(tokens)
                     fault = fault or (f"rollout {rows[found[1]].id}: {found[0]}" if found else "the loss")
                     loss = loss * float("nan")  # a clipped infinity may have a finite gradient; so every rank learns of it
+                if kept_R is not None:
+                    kept_here |= zip((row.id for row in rows), kept_R.tolist(), strict=True)
                 self._engine.backward(loss * self._ranks, scale_wrt_gas=False)  # DeepSpeed averages over ranks
                 yield
             self._engine.step()
             norm = self._norm if self._zero_stage == 0 else float(self._engine.get_global_grad_norm())
             if isfinite(norm) and self._engine.was_step_applied():
                 merge_sums(sums, made | {"grad_norm_max": norm})
+                kept |= kept_here
                 still_old = False
             else:
                 faults.append(fault)
-        return sums, faults
+        return sums, faults, kept
 
     @torch.no_grad()
     def logprobs(self, batches: Sequence[Sequence[Row]]) -> Generator[None, None, dict[str, np.ndarray]]:
@@ -146,7 +148,7 @@ class LearnerRank:
         found: dict[str, np.ndarray] = {}
         for rows in batches:
             tensors = padded(rows, self._device)
-            found |= _by_row(rows, self._reference(tensors["ids"], tensors["predicts"], tensors["targets"])[0])
+            found |= _by_row(rows, self._reference(*tensors.inputs)[0])
             yield
         return found
 
@@ -158,7 +160,7 @@ class LearnerRank:
         for rows in batches:
             tensors = padded(rows, self._device)
             usual, policy.temperature = policy.temperature, temperature
-            parts = self._engine(tensors["ids"], tensors["predicts"], tensors["targets"], False, True)
+            parts = self._engine(*tensors.inputs, False, True)
             policy.temperature = usual
             found |= _by_row(rows, torch.stack(parts))
             yield
@@ -208,13 +210,12 @@ class LearnerRank:
         return os.getpid()
 
     @torch.no_grad()
-    def _score_before(self, tensors: dict[str, torch.Tensor]) -> None:
+    def _score_before(self, tensors: MicroBatch) -> None:
         """Add the logprobs of the policy before the update and of the reference."""
-        inputs = tensors["ids"], tensors["predicts"], tensors["targets"]
         if self._objective.old_logprobs == "learner":
-            tensors["old_logp"] = self._engine(*inputs)[0]
+            tensors.old_logp = self._engine(*tensors.inputs)[0]
         if self._reference is not None and self._objective.kl.where == "loss":
-            tensors["ref_logp"] = self._reference(*inputs)[0]
+            tensors.ref_logp = self._reference(*tensors.inputs)[0]
 
     def _clip(self) -> None:
         """What ZeRO-0 does before an optimiser step: bound the gradient, and keep its norm for the record. No finite norm, no step."""
@@ -270,7 +271,7 @@ class Learner:
         shares = [_dealt(rows, settings.micro_batch_tokens, settings.ranks) for rows in updates]
         per_rank = [[share[rank] for share in shares] for rank in range(settings.ranks)]
         answers = self._in_passes("update", per_rank, [lr] * settings.ranks, [bonus.weight] * settings.ranks) if updates else []
-        faults = [next(filter(None, said), "") for said in zip(*(faults for _, faults in answers), strict=True)]
+        faults = [next(filter(None, said), "") for said in zip(*(faults for _, faults, _ in answers), strict=True)]
         for fault in faults:
             words = fault or "the gradient, though every loss is finite"
             if settings.nonfinite == "stop":
@@ -279,8 +280,10 @@ class Learner:
                 )
             log.warning("step %d: NaN or infinity in %s; the update was left out", step, words)
         sums: dict[str, float] = {}
-        for answer, _ in answers:
+        kept: dict[str, int] = {}
+        for answer, _, kept_here in answers:
             merge_sums(sums, answer)
+            kept |= kept_here
         known["updates/skipped"] = len(faults)
         if not sums:
             return known | {"tokens/trained": 0} | dict.fromkeys(("loss", "grad_norm", "mismatch/mean", "mismatch/max", *_MEANS))
@@ -297,7 +300,7 @@ class Learner:
             "mismatch/max": sums["mismatch_max"],
             "grad_norm": sums["grad_norm_max"],
             **means,
-            **_correction_metrics(sums),
+            **correction_metrics(sums, updates, kept),
         }
 
     def moments(self, rows: Sequence[Row], temperature: float | None = None) -> dict[str, np.ndarray]:
@@ -390,12 +393,24 @@ def merge_sums(into: dict[str, float], new: dict[str, float]) -> None:
         into[name] = max(into.get(name, value), value) if name.endswith("_max") else into.get(name, 0.0) + value
 
 
-def _correction_metrics(sums: dict[str, float]) -> dict[str, float | None]:
-    """Mean weight of a mismatch correction and the share of tokens it keeps, by decile of rollout length; nothing without one."""
+def correction_metrics(sums: dict[str, float], updates: Sequence[Sequence[Row]], kept: Mapping[str, int]) -> dict[str, float | None]:
+    """Mean weight of a mismatch correction and the share of tokens it keeps, by decile of length in an update; nothing without one.
+
+    Args:
+        kept: tokens kept of each row of the updates that were made, by id.
+    """
     if "correction" not in sums:
         return {}
-    kept = {f"correction/kept_{d}": sums[f"kept_{d}"] / sums[f"length_{d}"] if sums[f"length_{d}"] else None for d in range(10)}
-    return {"correction/weight": sums["correction"] / max(sums["tokens"], 1.0), **kept}
+    kept_D, tokens_D = np.zeros(10), np.zeros(10)
+    for rows in updates:
+        tokens_B = np.array([row.mask_T.sum() for row in rows])
+        decile_B = 10 * np.argsort(np.argsort(tokens_B, kind="stable"), kind="stable") // max(len(rows), 1)
+        for row, tokens, decile in zip(rows, tokens_B, decile_B, strict=True):
+            if row.id in kept:
+                kept_D[decile] += kept[row.id]
+                tokens_D[decile] += tokens
+    shares = {f"correction/kept_{d}": float(kept_D[d] / tokens_D[d]) if tokens_D[d] else None for d in range(10)}
+    return {"correction/weight": sums["correction"] / max(sums["tokens"], 1.0), **shares}
 
 
 def _dealt(rows: Sequence[Row], micro_batch_tokens: int, ranks: int) -> list[list[list[Row]]]:

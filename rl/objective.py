@@ -11,6 +11,7 @@ length, which would make a bound on them a hidden length reward.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -139,82 +140,109 @@ class EntropyBonus:
         return EntropyBonus(min(max(self.coef + change, 0.0), settings.most), entropy <= settings.target)
 
 
-def loss(batch: dict[str, Tensor], settings: Objective, entropy_coef: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """This micro-batch's share of the loss, and what it adds to the step's statistics.
+@dataclass(frozen=True)
+class Tokens:
+    """What the loss reads of a micro-batch: tensors of one shape, [N] or [B, T]; `advantage` and `weight` may be [B, 1].
+
+    Attributes:
+        mask: tokens that train, bool.
+        weight: from `aggregation_weights`.
+        row: which rollout a token belongs to, int64 from 0; whole rollouts only.
+        logp, entropy: of the policy, with gradient, nats.
+        old_logp: what the ratio divides by, nats.
+        engine_logp: recorded while sampling, nats.
+        ref_logp: of the reference, nats; None without one.
+    """
+
+    mask: Tensor
+    weight: Tensor
+    advantage: Tensor
+    row: Tensor
+    logp: Tensor
+    entropy: Tensor
+    old_logp: Tensor
+    engine_logp: Tensor
+    ref_logp: Tensor | None = None
+
+
+class Loss(NamedTuple):
+    """A micro-batch's share of the loss, and what it adds to the step's statistics.
+
+    Attributes:
+        total: the share, with gradient.
+        sums: detached scalars to be added up over micro-batches and ranks: `loss`, `tokens`, and over tokens `clipped`, `ratio`, `kl`,
+            `entropy`, `mismatch`, with a correction also `correction` (its weights). Only `mismatch_max` is combined by maximum.
+            `mismatch` is |learner - engine| in nats, with the learner as it was before the update where that is known; else as it is.
+        kept_R: tokens of each rollout that a correction leaves a weight above 0; None without one.
+    """
+
+    total: Tensor
+    sums: dict[str, Tensor]
+    kept_R: Tensor | None
+
+
+def loss(tokens: Tokens, settings: Objective, entropy_coef: float) -> Loss:
+    """This micro-batch's share of the loss.
 
     Args:
-        batch: tensors of one shape, usually [B, T] (`advantage` and `weight` may be [B, 1]):
-            `mask` (bool, tokens that train), `weight` (from `aggregation_weights`), `advantage`, `logp` and `entropy`
-            (of the policy, with gradient, nats), `old_logp` (what the ratio divides by), `engine_logp` (recorded while
-            sampling), `row` (int64, from 0: which rollout a token belongs to; whole rollouts only), `decile` (int64, 0..9: of the
-            rollout's length; read with a correction), and `ref_logp` if there is a reference.
         settings: the recipe's objective slot.
         entropy_coef: weight of the entropy bonus in this step.
-
-    Returns:
-        The loss, and detached scalars to be added up over micro-batches and ranks: `loss`, `tokens`, and over tokens
-        `clipped`, `ratio`, `kl`, `entropy`, `mismatch`. Only `mismatch_max` is combined by maximum.
-        `mismatch` is |learner - engine| in nats, with the learner as it was before the update where that is known; else as it is. With a
-        correction also `correction` (sum of its weights), and `kept_0` .. `kept_9`, `length_0` .. `length_9`: tokens of nonzero
-        weight, and tokens, by decile of rollout length.
     """
-    mask, row = batch["mask"], batch["row"]
-    # where() comes before any arithmetic: 0 x NaN is NaN, in the backward pass too.
-    clean = {name: torch.where(mask, tensor, 0.0) for name, tensor in batch.items() if name not in ("mask", "row", "decile")}
-    logp, old_logp, engine_logp = clean["logp"], clean["old_logp"], clean["engine_logp"]
+    mask, row = tokens.mask, tokens.row
 
+    def clean(tensor: Tensor) -> Tensor:
+        return torch.where(mask, tensor, 0.0)  # before any arithmetic: 0 x NaN is NaN, in the backward pass too
+
+    logp, old_logp, engine_logp, entropy = (clean(part) for part in (tokens.logp, tokens.old_logp, tokens.engine_logp, tokens.entropy))
     log_ratio = logp - old_logp
     if settings.ratio == "sequence":  # the rollout's value with each token's own gradient, so that a correction weighs the token it is of
         log_ratio = logp - logp.detach() + rollout_mean(log_ratio.detach(), mask, row)
     ratio = torch.exp(log_ratio)
-    token_loss, clipped = policy_loss(logp, ratio, clean["advantage"], settings)
+    token_loss, clipped = policy_loss(logp, ratio, clean(tokens.advantage), settings)
+    kept_R = None
     if settings.correction.kind != "none":
         correction = correction_weights(old_logp, engine_logp, mask, row, settings.correction)
         token_loss = token_loss * correction
-    kl = kl_penalty(logp, clean["ref_logp"], settings.kl.estimator) if "ref_logp" in clean else torch.zeros_like(logp)
+        kept_R = _by_rollout(mask & (correction > 0), row)
+    kl = torch.zeros_like(logp) if tokens.ref_logp is None else kl_penalty(logp, clean(tokens.ref_logp), settings.kl.estimator)
     if settings.kl.coef and settings.kl.where == "loss":
         token_loss = token_loss + settings.kl.coef * kl
     if entropy_coef:
-        token_loss = token_loss - entropy_coef * clean["entropy"]
-    total = (clean["weight"] * token_loss).sum()
+        token_loss = token_loss - entropy_coef * entropy
+    total = (clean(tokens.weight) * token_loss).sum()
 
     with torch.no_grad():
         learner_logp = old_logp if settings.old_logprobs == "learner" else logp
         gap = (learner_logp - engine_logp).abs()
-        stats = {
+        sums = {
             "loss": total,
             "tokens": mask.sum(),
             "clipped": (clipped & mask).sum(),
             "ratio": torch.where(mask, ratio, 0.0).sum(),
             "kl": kl.sum(),
-            "entropy": clean["entropy"].sum(),
+            "entropy": entropy.sum(),
             "mismatch": gap.sum(),
             "mismatch_max": gap.max() if gap.numel() else gap.sum(),
         }
         if settings.correction.kind != "none":
-            stats |= _kept_by_length(correction, mask, batch["decile"])
-        return total, {name: value.detach().to(total.dtype) for name, value in stats.items()}
+            sums["correction"] = torch.where(mask, correction, 0.0).sum()
+        return Loss(total, {name: value.detach().to(total.dtype) for name, value in sums.items()}, kept_R)
 
 
-def _kept_by_length(correction_BT: Tensor, mask_BT: Tensor, decile_BT: Tensor) -> dict[str, Tensor]:
-    decile_BT = decile_BT.expand_as(mask_BT)
-    sums = {"correction": torch.where(mask_BT, correction_BT, 0.0).sum()}
-    for decile in range(10):
-        of_it_BT = mask_BT & (decile_BT == decile)
-        sums |= {f"kept_{decile}": (of_it_BT & (correction_BT > 0)).sum(), f"length_{decile}": of_it_BT.sum()}
-    return sums
+def _by_rollout(chosen_BT: Tensor, row_BT: Tensor) -> Tensor:
+    """Chosen tokens of each rollout, int64 [R]."""
+    row = row_BT.expand_as(chosen_BT).flatten()
+    return row.new_zeros(int(row.max()) + 1 if row.numel() else 0).index_add(0, row, chosen_BT.flatten().to(row.dtype))
 
 
-def culprit(batch: dict[str, Tensor]) -> tuple[str, int] | None:
-    """What in a micro-batch (see `loss`) is not finite, and its row; None if all is, the ratio included."""
-    found: dict[str, Tensor] = {
-        name: batch[name] for name in ("engine_logp", "old_logp", "ref_logp", "logp", "entropy", "advantage") if name in batch
-    }
-    found = {name: tensor.detach().expand_as(batch["mask"]) for name, tensor in found.items()}
+def culprit(tokens: Tokens) -> tuple[str, int] | None:
+    """What in a micro-batch is not finite, and its row; None if all is, the ratio included."""
+    named = {name: getattr(tokens, name) for name in ("engine_logp", "old_logp", "ref_logp", "logp", "entropy", "advantage")}
+    found = {name: tensor.detach().expand_as(tokens.mask) for name, tensor in named.items() if tensor is not None}
     found["ratio"] = torch.exp(found["logp"] - found["old_logp"])
     for name, tensor in found.items():
-        bad = batch["mask"] & ~torch.isfinite(tensor)
+        bad = tokens.mask & ~torch.isfinite(tensor)
         if bad.any():
             place = int(bad.flatten().nonzero()[0])
-            return f"{name} {float(tensor.flatten()[place])}", int(batch["row"].expand_as(bad).flatten()[place])
+            return f"{name} {float(tensor.flatten()[place])}", int(tokens.row.expand_as(bad).flatten()[place])
     return None

@@ -7,7 +7,7 @@ causal attention no real token ever sees padding and no pad id has a meaning.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rl.logprobs import ScoringHead
+from rl.objective import Tokens
 
 
 @dataclass(frozen=True)
@@ -27,49 +28,79 @@ class Row:
         id: the rollout's.
         prompt_ids, ids: token ids, int32.
         engine_logp: behaviour logprobs of `ids`, nats.
-        advantage: of every token of `ids`.
-        weight: of every token in the loss (rl/objective.aggregation_weights).
-        decile: of its length among the rows of the update, 0 (shortest) to 9.
+        advantage_T: of each token of `ids`; one number is every token's.
+        weight_T: of each token in the loss (rl/objective.aggregation_weights), likewise.
+        mask_T: tokens that train, bool, likewise; the others are context.
     """
 
     id: str
     prompt_ids: np.ndarray
     ids: np.ndarray
     engine_logp: np.ndarray
-    advantage: float
-    weight: float = 0.0
-    decile: int = 0
+    advantage_T: np.ndarray = field(default_factory=lambda: np.zeros(()))
+    weight_T: np.ndarray = field(default_factory=lambda: np.zeros(()))
+    mask_T: np.ndarray = field(default_factory=lambda: np.ones(()))
+
+    def __post_init__(self) -> None:
+        for name, kind in (("advantage_T", np.float64), ("weight_T", np.float64), ("mask_T", bool)):
+            object.__setattr__(self, name, np.broadcast_to(np.asarray(getattr(self, name), kind), self.ids.shape))
 
     @property
     def tokens(self) -> int:
         return len(self.prompt_ids) + len(self.ids)
 
 
-def padded(rows: Sequence[Row], device: str) -> dict[str, Tensor]:
-    """Tensors of a micro-batch: `ids` [B, T], `predicts` [B, T-1] (position t predicts a response token), and per
-    response token, row after row: `targets`, `engine_logp`, `advantage`, `weight`, `row`, `decile` [N] and `mask` (all true).
+@dataclass
+class MicroBatch:
+    """Rows side by side, as tensors. `old_logp` and `ref_logp` come with the passes that measure them.
 
-    Without rows: one empty row, so that a rank with nothing to do still takes part.
+    Attributes:
+        ids: [B, T], padded on the right.
+        predicts: [B, T-1], bool: position t predicts a response token.
+        targets, engine_logp, advantage, weight, mask, row: per response token, row after row, [N]; `row` is its row's number, from 0.
     """
+
+    ids: Tensor
+    predicts: Tensor
+    targets: Tensor
+    engine_logp: Tensor
+    advantage: Tensor
+    weight: Tensor
+    mask: Tensor
+    row: Tensor
+    old_logp: Tensor | None = None
+    ref_logp: Tensor | None = None
+
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What `Policy` takes."""
+        return self.ids, self.predicts, self.targets
+
+    def tokens(self, logp: Tensor, entropy: Tensor) -> Tokens:
+        """What the loss reads, with what the policy now says; without `old_logp`, the ratio divides by the engine's logprobs."""
+        old_logp = self.engine_logp if self.old_logp is None else self.old_logp
+        return Tokens(self.mask, self.weight, self.advantage, self.row, logp, entropy, old_logp, self.engine_logp, self.ref_logp)
+
+
+def padded(rows: Sequence[Row], device: str) -> MicroBatch:
+    """A micro-batch of rows. Without rows: one empty row, so that a rank with nothing to do still takes part."""
     longest = max((row.tokens for row in rows), default=2)
     ids_BT = np.zeros((max(len(rows), 1), longest), np.int64)
     predicts_BT = np.zeros((max(len(rows), 1), longest - 1), bool)
     for index, row in enumerate(rows):
         ids_BT[index, : row.tokens] = np.concatenate([row.prompt_ids, row.ids])
         predicts_BT[index, len(row.prompt_ids) - 1 : row.tokens - 1] = True
-    lengths = [len(row.ids) for row in rows]
-    per_token = {
-        "targets": np.concatenate([row.ids for row in rows]).astype(np.int64) if rows else np.zeros(0, np.int64),
-        "engine_logp": np.concatenate([row.engine_logp for row in rows]).astype(np.float32) if rows else np.zeros(0, np.float32),
-        "advantage": np.repeat(np.array([row.advantage for row in rows], np.float32), lengths),
-        "weight": np.repeat(np.array([row.weight for row in rows], np.float32), lengths),
-        "row": np.repeat(np.arange(len(rows), dtype=np.int64), lengths),
-        "decile": np.repeat(np.array([row.decile for row in rows], np.int64), lengths),
+    parts: dict[str, tuple[list[Any], type]] = {
+        "targets": ([row.ids for row in rows], np.int64),
+        "engine_logp": ([row.engine_logp for row in rows], np.float32),
+        "advantage": ([row.advantage_T for row in rows], np.float32),
+        "weight": ([row.weight_T for row in rows], np.float32),
+        "mask": ([row.mask_T for row in rows], bool),
+        "row": ([np.full(len(row.ids), index) for index, row in enumerate(rows)], np.int64),
     }
-    arrays = {"ids": ids_BT, "predicts": predicts_BT, **per_token}
-    tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-    tensors["mask"] = torch.ones_like(tensors["targets"], dtype=torch.bool)
-    return tensors
+    per_token = {name: np.concatenate([np.zeros(0, kind), *arrays]).astype(kind) for name, (arrays, kind) in parts.items()}
+    tensors = {name: torch.from_numpy(array).to(device) for name, array in {"ids": ids_BT, "predicts": predicts_BT, **per_token}.items()}
+    return MicroBatch(**tensors)
 
 
 class Policy(nn.Module):

@@ -39,6 +39,7 @@ SCHEMA = pa.schema(
         ("version", pa.int64()),
         ("ids", pa.list_(pa.int32())),
         ("logprobs", pa.list_(pa.float32())),
+        ("sources", pa.list_(pa.int8())),
     ]
 )
 
@@ -83,4 +84,5 @@ def _row(group: Group, rollout: Rollout, step: int) -> dict[str, Any]:
         "version": int(completion.versions.min()) if len(completion.versions) else None,
         "ids": completion.ids,
         "logprobs": completion.logprobs,
+        "sources": completion.sources,
     }

@@ -15,6 +15,7 @@ import numpy as np
 from rewards.verdict import Verdict
 
 Finish = Literal["stop", "length", "abort"]
+MODEL, FORCED = 0, 1  # where a token of a completion comes from: sampled, or put there by the engine (an end of thinking, say)
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,19 @@ class Completion:
         finish: "stop", "length" or "abort". Never inferred from the length. An aborted answer is neither finished
             nor cut: it is not judged, wherever it goes, and so its group earns no reward and does not train.
         versions: policy version that sampled each token, int32 [T].
+        sources: where each token comes from, int8 [T]; None: all of them from the model.
     """
 
     ids: np.ndarray
     logprobs: np.ndarray
     finish: Finish
     versions: np.ndarray
+    sources: np.ndarray | None = None
+
+    @property
+    def sampled(self) -> np.ndarray:
+        """Tokens that the model chose, bool [T]: those that train and count as length."""
+        return np.ones(len(self.ids), dtype=bool) if self.sources is None else self.sources == MODEL
 
     @property
     def cut(self) -> bool:
@@ -115,7 +123,7 @@ class Rollout:
     @property
     def tokens(self) -> int:
         """Sampled tokens, stop token included: the one ruler for length."""
-        return len(self.completion.ids)
+        return int(self.completion.sampled.sum())
 
     @property
     def right(self) -> bool:

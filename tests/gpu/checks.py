@@ -68,12 +68,12 @@ def attention_is_fused(name: str, device: str, tokens: int) -> None:
 def steps_learn(name: str, device: str, tokens: int) -> None:
     """A rollout with a positive advantage becomes likelier, with gradient checkpointing and float32 masters."""
     policy = bench.make_policy(name, device, torch.bfloat16, 1000, True)
-    [row] = [row for row in (bench.make_row(bench.SHAPES[name], tokens, seed) for seed in range(9)) if row.advantage > 0][:1]
+    [row] = [row for row in (bench.make_row(bench.SHAPES[name], tokens, seed) for seed in range(9)) if row.advantage_T[0] > 0][:1]
     tensors = padded([row], device)
 
     def logp() -> float:
         with torch.no_grad():
-            return float(policy(tensors["ids"], tensors["predicts"], tensors["targets"])[0].mean())
+            return float(policy(*tensors.inputs)[0].mean())
 
     engine, before = bench.MasterAdamW(policy, lr=1e-4), logp()
     for _ in range(3):
@@ -106,6 +106,6 @@ def vllm_agrees(name: str, device: str, folder: Path) -> None:
     rows = [Row(str(i), np.array(asked.prompt_ids, np.int32), c.ids, c.logprobs, 1.0) for i, c in enumerate(completions)]
     policy, tensors = load_policy(folder, torch.bfloat16, 1.0, 1000).to(device), padded(rows, device)
     with torch.no_grad():
-        moments_3N = torch.stack(policy(tensors["ids"], tensors["predicts"], tensors["targets"], spread=True)).cpu().numpy()
+        moments_3N = torch.stack(policy(*tensors.inputs, spread=True)).cpu().numpy()
     parts = np.split(moments_3N, np.cumsum([len(row.ids) for row in rows])[:-1], axis=1)
     check_gaps(rows, {row.id: part for row, part in zip(rows, parts, strict=True)}, tolerance=0.05)

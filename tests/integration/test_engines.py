@@ -107,7 +107,7 @@ def test_p06_whatever_ended_an_answer_is_its_last_trained_token_and_a_cut_one_ge
             stopped = int(completion.ids[-1]) in STOPS
             assert (completion.finish == "stop") == stopped and not set(completion.ids[:-1].tolist()) & set(STOPS)
             assert len(completion.ids) == len(completion.logprobs) and (stopped or len(completion.ids) == 40)
-            assert int(tensors["targets"][end]) == int(completion.ids[-1]) and bool(tensors["mask"][end])
+            assert int(tensors.targets[end]) == int(completion.ids[-1]) and bool(tensors.mask[end])
         assert {int(c.ids[-1]) for c in completions if c.finish == "stop"} == set(STOPS) and any(c.finish == "length" for c in completions)
 
 
@@ -133,7 +133,7 @@ def test_p43_in_bf16_pushes_arrive_and_the_logprob_gate_holds_with_logits_in_flo
     rows = [Row(str(i), np.array(sent.prompt_ids, np.int32), c.ids, c.logprobs, 1.0) for i, c in enumerate(completions)]
     policy, tensors = Policy(learner.model, 0.7, 100), padded(rows, "cpu")
     with torch.no_grad():
-        moments_3N = torch.stack(policy(tensors["ids"], tensors["predicts"], tensors["targets"], spread=True)).numpy()
+        moments_3N = torch.stack(policy(*tensors.inputs, spread=True)).numpy()
     parts = np.split(moments_3N, np.cumsum([len(row.ids) for row in rows])[:-1], axis=1)
     gaps = check_gaps(rows, {row.id: part for row, part in zip(rows, parts, strict=True)}, tolerance=0.02)
     assert gaps["gate/mean"] > 1e-5 and abs(gaps["gate/surprise_z"]) < 6

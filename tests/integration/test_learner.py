@@ -62,10 +62,10 @@ def plain_torch_update(checkpoint: Path, updates: list[list[Row]]) -> tuple[dict
                 model(ids[None]).logits[0].log_softmax(-1)[len(row.prompt_ids) - 1 : -1].gather(1, ids[len(row.prompt_ids) :, None])[:, 0]
             )
             ratio = torch.exp(logp - torch.from_numpy(row.engine_logp))
-            token_loss = torch.maximum(-row.advantage * ratio, -row.advantage * ratio.clamp(0.8, 1.28))
-            if row.advantage < 0:
-                token_loss = torch.minimum(token_loss, torch.tensor(-row.advantage * 3.0))
-            loss = (token_loss * row.weight).sum()
+            token_loss = torch.maximum(-row.advantage_T[0] * ratio, -row.advantage_T[0] * ratio.clamp(0.8, 1.28))
+            if row.advantage_T[0] < 0:
+                token_loss = torch.minimum(token_loss, torch.tensor(-row.advantage_T[0] * 3.0))
+            loss = (token_loss * row.weight_T[0]).sum()
             loss.backward()
             total += float(loss)
         norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)))
@@ -197,6 +197,6 @@ def test_a_row_scores_the_same_alone_and_in_company(tiny_checkpoint: Path):
 
     def score(some: list[Row]) -> np.ndarray:
         tensors = padded(some, "cpu")
-        return policy(tensors["ids"], tensors["predicts"], tensors["targets"], 1)[0].numpy()
+        return policy(*tensors.inputs, 1)[0].numpy()
 
     np.testing.assert_allclose(score(together), np.concatenate([score([row]) for row in together]), atol=1e-5)

@@ -150,7 +150,7 @@ def test_p43_in_bf16_64_micro_batches_and_any_sharding_give_the_gradient_of_one(
     for row in rows:
         ids = torch.from_numpy(np.concatenate([row.prompt_ids, row.ids]).astype(np.int64))
         logp = model(ids[None]).logits[0].log_softmax(-1)[:-1].gather(1, ids[1:, None])[len(row.prompt_ids) - 1 :]
-        (-logp * row.advantage * row.weight).sum().backward()  # every ratio is 1
+        (-logp * row.advantage_T[0] * row.weight_T[0]).sum().backward()  # every ratio is 1
     exact = torch.cat([weight.grad.flatten().float() for _, weight in sorted(model.named_parameters())])
 
     monkeypatch.setattr(rl.learner, "LearnerRank", OpenRank)

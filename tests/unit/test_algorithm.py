@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from rewards.verdict import Verdict
 from rl.algorithm import prepare
 from rl.loop import TooManyCut, refuse_cut
 from rl.objective import NonFinite
+from rl.policy import padded
 from rollout.types import Completion, Group, Problem, Request, Rollout
 
 
@@ -30,9 +33,9 @@ def test_dler_rows_carry_the_hand_computed_advantages_and_sum_to_one_denominator
     groups = [group(0, [1, 0, 0, 0], [10, 40, 40, 40]), group(1, [1, 1, 1, 0], [10, 10, 20, 40])]
     [rows] = prepare(groups, recipe(1)).updates
     expected = [1.7321, -0.5774, -0.5774, -0.5774, 0.5774, 0.5774, 0.5774, -1.7321]  # arXiv 2510.15110
-    np.testing.assert_allclose([row.advantage for row in rows], expected, atol=1e-4)
+    np.testing.assert_allclose([row.advantage_T[0] for row in rows], expected, atol=1e-4)
     np.testing.assert_allclose([rollout.advantage for item in groups for rollout in item.rollouts], expected, atol=1e-4)
-    assert sum(row.weight * len(row.ids) for row in rows) == pytest.approx(1.0)
+    assert sum(row.weight_T.sum() for row in rows) == pytest.approx(1.0)
     assert [len(row.ids) for row in rows] == [10, 40, 40, 40, 10, 10, 20, 40]
 
 
@@ -44,7 +47,7 @@ def test_groups_stay_whole_and_every_update_has_its_own_denominator(kept: int, u
     assert sum(map(len, owners)) == kept == len(set.union(*owners))
     assert max(map(len, owners)) - min(map(len, owners)) <= 1
     for rows in batch:
-        assert sum(row.weight * len(row.ids) for row in rows) == pytest.approx(1.0)
+        assert sum(row.weight_T.sum() for row in rows) == pytest.approx(1.0)
 
 
 def test_a_step_without_groups_makes_no_update():
@@ -66,8 +69,12 @@ def test_p07_masked_rollouts_leave_numerator_and_denominator_alike():
     groups = [cut(group(0, [1, 0, 0, 0], [10, 40, 50, 50]), 2, 3), group(1, [1, 1, 1, 0], [10, 10, 20, 40])]
     scored, masked = (prepare(groups, settings(budget={"limit": 50, "cut": cut})).updates[0] for cut in ("score", "mask"))
     assert [row.id for row in masked] == [row.id for row in scored if row.id not in ("0-2", "0-3")]
-    assert [row.weight for row in scored] == [pytest.approx(1 / 230)] * 8 and [row.weight for row in masked] == [pytest.approx(1 / 130)] * 6
-    assert [row.advantage for row in masked] == [row.advantage for row in scored if row.id not in ("0-2", "0-3")]  # they still are peers
+    assert [row.weight_T[0] for row in scored] == [pytest.approx(1 / 230)] * 8 and [row.weight_T[0] for row in masked] == [
+        pytest.approx(1 / 130)
+    ] * 6
+    assert [row.advantage_T[0] for row in masked] == [
+        row.advantage_T[0] for row in scored if row.id not in ("0-2", "0-3")
+    ]  # they still are peers
 
 
 def test_p07_an_update_of_nothing_but_cut_rollouts_is_not_made():
@@ -90,8 +97,8 @@ def test_what_is_not_selected_is_left_out_or_stays_with_advantage_zero(others, r
     select = {"rollouts": "shortest", "keep": 3, "others": others}
     batch = prepare([group(0, [1, 1, 0, 1], [10, 30, 20, 40])], settings(select=select, advantage={"scale": "group"}))
     assert [row.id for row in batch.updates[0]] == rows
-    np.testing.assert_allclose([row.advantage for row in batch.updates[0]], [0.7071, 0.7071, -1.4142, 0][: len(rows)], atol=1e-4)
-    assert all(row.weight == pytest.approx(weight) for row in batch.updates[0])
+    np.testing.assert_allclose([row.advantage_T[0] for row in batch.updates[0]], [0.7071, 0.7071, -1.4142, 0][: len(rows)], atol=1e-4)
+    assert all(row.weight_T[0] == pytest.approx(weight) for row in batch.updates[0])
 
 
 def test_kl_in_the_reward_is_taken_off_before_advantages_are():
@@ -111,7 +118,7 @@ def test_kl_in_the_reward_is_taken_off_before_advantages_are():
     rewards = [1 - 0.05, 1 - 0.05, -0.05, -0.05]  # half a nat a token, however many there are
     assert [rollout.reward for rollout in given.rollouts] == pytest.approx(rewards)
     assert [rollout.terms["kl"] for rollout in given.rollouts] == pytest.approx([-0.05] * 4)
-    assert [row.advantage for row in rows] == pytest.approx([reward - np.mean(rewards) for reward in rewards])
+    assert [row.advantage_T[0] for row in rows] == pytest.approx([reward - np.mean(rewards) for reward in rewards])
 
 
 def test_p13_a_kl_penalty_never_puts_wrong_before_right():
@@ -145,7 +152,9 @@ def test_a_number_that_is_not_finite_is_named_and_never_averaged_in(where: str, 
     batch = prepare([good, bad], settings(learner={"nonfinite": "skip"}))
     assert [row.id[0] for row in batch.updates[0]] == ["0"] * 4 and batch.metrics["groups/nonfinite"] == 1
     alone = prepare([good], settings()).updates[0]
-    assert [(row.id, row.advantage, row.weight) for row in batch.updates[0]] == [(row.id, row.advantage, row.weight) for row in alone]
+    assert [(row.id, row.advantage_T[0], row.weight_T[0]) for row in batch.updates[0]] == [
+        (row.id, row.advantage_T[0], row.weight_T[0]) for row in alone
+    ]
     assert prepare([bad], settings(learner={"nonfinite": "skip"})).updates == []
 
 
@@ -173,7 +182,12 @@ def test_a_rollout_that_is_neither_selected_nor_whole_does_not_train():
     assert [row.id for row in prepare([item], recipe).updates[0]] == ["0-0", "0-2"]
 
 
-def test_deciles_are_of_length_and_shared_out_evenly():
-    groups = [group(index, [1, 0, 0, 1, 1], [7 * index + step for step in range(1, 6)]) for index in range(4)]
-    [rows] = prepare(groups, settings(sampler={"prompts": 4, "group_size": 5})).updates
-    assert [row.decile for row in sorted(rows, key=lambda row: len(row.ids))] == [decile for decile in range(10) for _ in range(2)]
+def test_what_the_model_did_not_sample_neither_trains_nor_counts_as_length():
+    item = group(0, [1, 0], [10, 10])
+    forced = np.array([0] * 6 + [1] * 4, np.int8)
+    item.rollouts[0].completion = replace(item.rollouts[0].completion, sources=forced)
+    assert item.rollouts[0].tokens == 6
+    [rows] = prepare([item], settings(sampler={"prompts": 1, "group_size": 2})).updates
+    assert [row.mask_T.sum() for row in rows] == [6, 10] and [row.weight_T[0] for row in rows] == [pytest.approx(1 / 16)] * 2
+    batch = padded(rows, "cpu")
+    assert batch.mask.tolist() == [True] * 6 + [False] * 4 + [True] * 10 and batch.predicts.sum() == 20

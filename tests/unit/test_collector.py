@@ -292,7 +292,7 @@ def test_the_tokens_trained_on_are_those_sampled_though_their_text_would_encode_
     for row, (group, sample) in zip(rows, [(group, sample) for group in groups for sample in range(4)], strict=True):
         assert row.ids.tolist() == script(group.request)[sample].ids.tolist()
         assert row.prompt_ids.tolist() == list(map(ord, group.problem.text + "<think>"))
-        together = padded([row], "cpu")["ids"][0].tolist()
+        together = padded([row], "cpu").ids[0].tolist()
         assert together == [*row.prompt_ids.tolist(), *row.ids.tolist()]
 
 
@@ -318,4 +318,4 @@ def test_p07_cut_rollouts_are_rewarded_by_the_policy_that_the_recipe_names(judge
     trained = [0, 1] if cut == "mask" else [0, 1, 2, 3]
     tokens, mean = [len(completion.ids) for completion in script(groups[0].request)], sum(rewards) / 4
     by_hand = -sum(tokens[i] * (rewards[i] - mean) for i in trained) / sum(tokens[i] for i in trained)
-    assert -sum(row.weight * row.advantage * len(row.ids) for row in rows) == pytest.approx(by_hand)
+    assert -sum((row.weight_T * row.advantage_T).sum() for row in rows) == pytest.approx(by_hand)

@@ -45,7 +45,7 @@ def learner_moments(checkpoint: Path, rows: list[Row]) -> dict[str, np.ndarray]:
     policy = load_policy(checkpoint, torch.float32, TEMPERATURE, 64)
     tensors = padded(rows, "cpu")
     with torch.no_grad():
-        moments_3N = torch.stack(policy(tensors["ids"], tensors["predicts"], tensors["targets"], spread=True)).numpy()
+        moments_3N = torch.stack(policy(*tensors.inputs, spread=True)).numpy()
     ends = np.cumsum([len(row.ids) for row in rows])[:-1]
     return {row.id: part for row, part in zip(rows, np.split(moments_3N, ends, axis=1), strict=True)}
 

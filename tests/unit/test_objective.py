@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from recipes.schema import Correction, Entropy, Kl, Objective
 from rl import objective as rl_objective
-from rl.objective import EntropyBonus, aggregation_weights, correction_weights, culprit, kl_penalty, policy_loss, rollout_mean
+from rl.objective import EntropyBonus, Tokens, aggregation_weights, correction_weights, culprit, kl_penalty, policy_loss, rollout_mean
 
 B, T, V = 4, 5, 3
 AGGREGATES = ["token_mean", "sequence_mean", "sequence_sum", "constant"]
@@ -31,7 +31,7 @@ def tensor(*values):
 def loss(batch, objective):
     """The loss of a batch whose rows are the first dimension."""
     row = torch.arange(len(batch["mask"])).view(-1, *[1] * (batch["mask"].dim() - 1)).expand_as(batch["mask"])
-    return rl_objective.loss({"row": row, "decile": row % 10} | batch, objective, objective.entropy.coef)
+    return rl_objective.loss(Tokens(**{"row": row} | batch), objective, objective.entropy.coef)
 
 
 class ToyPolicy:
@@ -46,7 +46,6 @@ class ToyPolicy:
         self.fixed = {
             "mask": torch.arange(T)[None] < torch.tensor([5, 3, 1, 4])[:, None],
             "row": torch.arange(B)[:, None].expand(B, T),
-            "decile": torch.arange(B)[:, None].expand(B, T),
             "weight": torch.rand(B, 1, generator=draw, dtype=torch.float64).expand(B, T),
             "advantage": torch.randn(B, 1, generator=draw, dtype=torch.float64).expand(B, T),
             **{f"{name}_logp": logp_BT + gap for name, gap in zip(["old", "engine", "ref"], gaps, strict=True)},
@@ -192,7 +191,7 @@ def test_a_correction_weighs_the_token_it_is_of_also_under_a_sequence_ratio():
     batch |= {"logp": logp, "advantage": tensor([1.0]), "weight": tensor([0.5]), "engine_logp": -torch.log(tensor([1.5, 4.0]))}
     for kind, weights in (("none", [1, 1]), ("tis", [1.5, 3]), ("icepop", [1.5, 0])):
         correction = Correction(kind=kind, high=3)
-        total, _ = loss(batch, Objective(ratio="sequence", clip_high=9, old_logprobs="learner", correction=correction))
+        total, *_ = loss(batch, Objective(ratio="sequence", clip_high=9, old_logprobs="learner", correction=correction))
         (slope,) = torch.autograd.grad(total, logp)
         np.testing.assert_allclose(slope, [[-0.5 * np.exp(0.2) * weight for weight in weights]], rtol=1e-12)
 
@@ -234,31 +233,31 @@ def test_an_adaptive_entropy_bonus_grows_below_its_target_and_rests_above():  # 
 def test_what_is_not_finite_is_named_with_its_row(name, poison):
     policy = ToyPolicy()
     batch = policy.batch()
-    assert culprit(batch) is None
+    assert culprit(Tokens(**batch)) is None
     poisoned = batch[name].detach().clone()
     poisoned[3, 2] = poison
-    assert culprit(batch | {name: poisoned}) == (f"{name} {poison}", 3)
+    assert culprit(Tokens(**batch | {name: poisoned})) == (f"{name} {poison}", 3)
     beyond = batch[name].detach().clone()
     beyond[2, 4] = poison  # masked
-    assert culprit(batch | {name: beyond}) is None
+    assert culprit(Tokens(**batch | {name: beyond})) is None
 
 
 def test_a_ratio_that_overflows_is_named():
     policy = ToyPolicy()
     old = policy.fixed["old_logp"].clone()
     old[1, 1] = -1e9
-    assert culprit(policy.batch() | {"old_logp": old}) == ("ratio inf", 1)
+    assert culprit(Tokens(**policy.batch() | {"old_logp": old})) == ("ratio inf", 1)
 
 
-def test_the_kept_share_is_counted_by_length_decile():
+def test_what_a_correction_keeps_is_counted_by_rollout():
     policy = ToyPolicy()
     policy.fixed["old_logp"] = policy.fixed["engine_logp"].clone()
     policy.fixed["old_logp"][1] += 3.0  # the row of three tokens is far off
     settings = Objective(old_logprobs="learner", correction=Correction(kind="icepop", low=0.5, high=2.0))
-    stats = {name: value.item() for name, value in loss(policy.batch(), settings)[1].items()}
-    assert [stats[f"length_{decile}"] for decile in range(5)] == [5, 3, 1, 4, 0]
-    assert [stats[f"kept_{decile}"] for decile in range(5)] == [5, 0, 1, 4, 0]
-    assert stats["correction"] == pytest.approx(10) and stats["tokens"] == 13
+    _, stats, kept_R = loss(policy.batch(), settings)
+    assert kept_R.tolist() == [5, 0, 1, 4]
+    assert stats["correction"].item() == pytest.approx(10) and stats["tokens"] == 13
+    assert loss(policy.batch(), Objective())[2] is None
 
 
 def test_unknown_kinds_are_refused():
@@ -321,7 +320,7 @@ def test_as_a_loss_k2_has_the_gradient_of_the_true_kl():
 
 
 def outcome(batch, objective, leaf):
-    total, stats = loss(batch, objective)
+    total, stats, _ = loss(batch, objective)
     (gradient,) = torch.autograd.grad(total, leaf)
     return total.detach(), gradient, stats
 
@@ -360,7 +359,7 @@ def test_what_stands_at_masked_positions_changes_nothing(mask_BT, poison):
     clean = outcome(policy.batch(), EVERYTHING, policy.logits_BV)
     batch = policy.batch()
     # Multiplying, not replacing: a NaN that reached the gradient would show.
-    batch = {name: value if name in ("mask", "row", "decile") else value * torch.where(mask, 1.0, poison) for name, value in batch.items()}
+    batch = {name: value if name in ("mask", "row") else value * torch.where(mask, 1.0, poison) for name, value in batch.items()}
     total, gradient, stats = outcome(batch, EVERYTHING, policy.logits_BV)
     if np.isfinite(poison):
         assert torch.equal(gradient, clean[1])
@@ -398,7 +397,7 @@ def test_statistics_count_what_they_say():
         "ref_logp": logp.detach() - 0.1,
         "entropy": tensor(1, 2, 3, 4),
     }
-    _, stats = loss(batch, Objective(old_logprobs="learner"))
+    _, stats, _ = loss(batch, Objective(old_logprobs="learner"))
     stats = {name: value.item() for name, value in stats.items()}
     assert stats == pytest.approx(
         {
@@ -412,5 +411,5 @@ def test_statistics_count_what_they_say():
             "mismatch_max": 0.2,
         }
     )
-    _, against_engine = loss(batch, Objective(old_logprobs="engine"))
+    _, against_engine, _ = loss(batch, Objective(old_logprobs="engine"))
     assert against_engine["mismatch_max"].item() == pytest.approx(np.log(2))  # no learner's word but its present one

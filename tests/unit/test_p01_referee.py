@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM
 from recipes.schema import Recipe
 from rl.algorithm import prepare
 from rl.batching import micro_batches
-from rl.objective import loss
+from rl.objective import Loss, Tokens, loss
 from rl.policy import Policy, Row, load_policy, padded
 from tests.reference import cases as case
 from tests.reference import referee
@@ -72,7 +72,7 @@ def prepared(cases: Sequence[Trajectory], recipe: Recipe) -> list[Row]:
     return rows
 
 
-def loss_of(rows: Sequence[Row], cases: Sequence[Trajectory], recipe: Recipe, model: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
+def loss_of(rows: Sequence[Row], cases: Sequence[Trajectory], recipe: Recipe, model: nn.Module) -> Loss:
     """rl.objective.loss of one micro-batch, [B, T] in float64, padded on the right."""
     T = max(len(row.ids) for row in rows)
     batch = {name: torch.zeros(len(rows), T, dtype=torch.float64) for name in ("logp", "entropy", "old_logp", "engine_logp", "ref_logp")}
@@ -87,9 +87,11 @@ def loss_of(rows: Sequence[Row], cases: Sequence[Trajectory], recipe: Recipe, mo
         for name, values in (("old_logp", behaviour), ("engine_logp", row.engine_logp.tolist()), ("ref_logp", item.ref_logp)):
             batch[name][b, :n] = torch.tensor(values, dtype=torch.float64)
         mask[b, :n] = True
-    per_row = {name: torch.tensor([[getattr(row, name)] for row in rows], dtype=torch.float64) for name in ("advantage", "weight")}
-    numbers = {"row": torch.arange(len(rows))[:, None], "decile": torch.tensor([[row.decile] for row in rows])}
-    return loss({**batch, **per_row, **numbers, "mask": mask}, recipe.objective, recipe.objective.entropy.coef)
+    per_row = {
+        name: torch.tensor([[getattr(row, f"{name}_T")[0]] for row in rows], dtype=torch.float64) for name in ("advantage", "weight")
+    }
+    tokens = Tokens(**batch, **per_row, row=torch.arange(len(rows))[:, None], mask=mask)
+    return loss(tokens, recipe.objective, recipe.objective.entropy.coef)
 
 
 def ours(cases: Sequence[Trajectory], recipe: Recipe, model: nn.Module, micro_batch: int) -> tuple[float, Tensor]:
@@ -98,7 +100,7 @@ def ours(cases: Sequence[Trajectory], recipe: Recipe, model: nn.Module, micro_ba
     model.zero_grad()
     total = 0.0
     for start in range(0, len(rows), micro_batch):
-        part, _ = loss_of(rows[start : start + micro_batch], cases, recipe, model)
+        part, *_ = loss_of(rows[start : start + micro_batch], cases, recipe, model)
         part.backward()
         total += float(part.detach())
     return total, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
@@ -146,7 +148,7 @@ def test_p01_every_estimator_agrees_with_the_referee(rule: str, keep: int | None
         expected = advantages(cases, settings)
         assert sorted(int(row.id) for row in rows) == trained(cases, settings)
         np.testing.assert_allclose(
-            [row.advantage for row in rows], [expected[int(row.id)] for row in rows], atol=1e-9, err_msg=str(settings)
+            [row.advantage_T[0] for row in rows], [expected[int(row.id)] for row in rows], atol=1e-9, err_msg=str(settings)
         )
 
 
@@ -183,7 +185,7 @@ def test_p01_the_set_meets_every_case_that_the_formulas_tell_apart():
     model, share = Bigram(), {}
     for name in ("clip", "dual_clip", "sequence_clip"):
         settings = Settings(scale="batch", **SURROGATES[name])
-        _, stats = loss_of(prepared(cases, case.recipe(settings)), cases, case.recipe(settings), model)
+        _, stats, _ = loss_of(prepared(cases, case.recipe(settings)), cases, case.recipe(settings), model)
         share[name] = float(stats["clipped"] / stats["tokens"])
     assert 0.1 < share["clip"] < share["dual_clip"] < 0.9 and 0.1 < share["sequence_clip"] < 0.9
     for kind in ("tis", "clamp", "icepop", "sequence_mask"):
@@ -205,14 +207,10 @@ def losses(rows: Sequence[Row], cut: Sequence[np.ndarray], cases: Sequence[Traje
     for indices in cut:
         batch = padded([rows[index] for index in indices], "cpu")
         own = [cases[int(rows[index].id)] for index in indices]
-        logp, entropy = policy(batch.pop("ids"), batch.pop("predicts"), batch["targets"], 1)
-        del batch["targets"]
+        logp, entropy = policy(*batch.inputs, 1)
         behaviour = [item.engine_logp if recipe.objective.old_logprobs == "engine" else item.old_logp for item in own]
-        batch |= {
-            name: torch.tensor(list(chain(*values)))
-            for name, values in (("old_logp", behaviour), ("ref_logp", [item.ref_logp for item in own]))
-        }
-        part, _ = loss({**batch, "logp": logp, "entropy": entropy}, recipe.objective, recipe.objective.entropy.coef)
+        batch.old_logp, batch.ref_logp = (torch.tensor(list(chain(*values))) for values in (behaviour, [item.ref_logp for item in own]))
+        part = loss(batch.tokens(logp, entropy), recipe.objective, recipe.objective.entropy.coef).total
         part.backward()
         yield part.detach()
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recipes.schema import Advantage, Objective
 from rl.advantage import advantages
-from rl.objective import culprit, loss
+from rl.objective import Tokens, culprit, loss
 
 B, T, V = 5, 7, 4
 COMMON = {"kl": {"coef": 0.3, "estimator": "k3"}, "entropy": {"coef": 0.2}, "old_logprobs": "learner"}
@@ -42,12 +42,11 @@ def outcome(mask: Tensor, poison: float | None, objective: Objective, seed: int)
     for name in POISONED:
         offset = logp_BTV[..., 0].detach() if name.endswith("logp") else 0.0
         batch[name] = offset + 0.3 * torch.randn(B, T, generator=draw, dtype=torch.float64)
-    batch |= {"row": torch.arange(B)[:, None].expand(B, T), "decile": torch.randint(10, (B, T), generator=draw)}
+    batch |= {"row": torch.arange(B)[:, None].expand(B, T), "mask": mask}
     if poison is not None:
         batch |= {name: torch.where(mask, batch[name], poison) for name in [*POISONED, "logp", "entropy"]}
-        batch["decile"] = torch.where(mask, batch["decile"], 3)
-        assert culprit({**batch, "mask": mask}) is None  # nor is a masked position blamed for anything
-    total, stats = loss({**batch, "mask": mask}, objective, objective.entropy.coef)
+        assert culprit(Tokens(**batch)) is None  # nor is a masked position blamed for anything
+    total, stats, _ = loss(Tokens(**batch), objective, objective.entropy.coef)
     (gradient,) = torch.autograd.grad(total, logits_BTV)
     return total.detach(), gradient, stats
 

@@ -63,9 +63,9 @@ def rows() -> list[Row]:
 def score(policy: Policy, company: list[Row], extra: int = 0, calls: int = 1) -> dict[str, np.ndarray]:
     """(logprob, entropy) [2, T] of each row when these rows pass the model together, `extra` columns of padding to their right."""
     batch = padded(company, "cpu")
-    ids = torch.nn.functional.pad(batch["ids"], (0, extra))
-    predicts = torch.nn.functional.pad(batch["predicts"], (0, extra))
-    both_2N = torch.stack(policy(ids, predicts, batch["targets"], calls)).numpy()
+    ids = torch.nn.functional.pad(batch.ids, (0, extra))
+    predicts = torch.nn.functional.pad(batch.predicts, (0, extra))
+    both_2N = torch.stack(policy(ids, predicts, batch.targets, calls)).numpy()
     ends = np.cumsum([len(row.ids) for row in company])
     return {row.id: both_2N[:, end - len(row.ids) : end] for row, end in zip(company, ends, strict=True)}
 

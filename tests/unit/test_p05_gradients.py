@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from recipes.schema import Objective
-from rl.objective import loss
+from rl.objective import Tokens, loss
 
 B, T, V = 4, 6, 3
 MASK = torch.arange(T)[None] < torch.tensor([[6], [3], [1], [4]])
@@ -33,7 +33,7 @@ def fixed(seed: int = 0) -> dict[str, Tensor]:
     gaps = 0.4 * torch.randn(3, B, T, generator=draw, dtype=torch.float64) + 0.3 * torch.randn(3, B, 1, generator=draw, dtype=torch.float64)
     names = ["old_logp", "engine_logp", "ref_logp"]
     return {
-        "mask": MASK, "row": torch.arange(B)[:, None].expand(B, T), "decile": torch.zeros(B, T, dtype=torch.long),
+        "mask": MASK, "row": torch.arange(B)[:, None].expand(B, T),
         "weight": 0.5 + torch.rand(B, 1, generator=draw, dtype=torch.float64).expand(B, T),
         "advantage": torch.tensor([[1.0], [-1.5], [0.5], [-0.7]], dtype=torch.float64).expand(B, T),
         **{name: score(START)[0] + gap for name, gap in zip(names, gaps, strict=True)},
@@ -46,7 +46,7 @@ def objective(**keys: Any) -> Objective:
 
 def total(logits_BV: Tensor, settings: Objective, given: dict[str, Tensor] | None = None) -> Tensor:
     logp_BT, entropy_BT = score(logits_BV)
-    return loss({**(given or fixed()), "logp": logp_BT, "entropy": entropy_BT}, settings, settings.entropy.coef)[0]
+    return loss(Tokens(**given or fixed(), logp=logp_BT, entropy=entropy_BT), settings, settings.entropy.coef)[0]
 
 
 def gradient(settings: Objective, given: dict[str, Tensor] | None = None) -> Tensor:
@@ -155,12 +155,11 @@ def test_p05_a_step_down_the_kl_term_comes_nearer_to_the_reference(estimator: st
         "advantage": zeros_BV,
         "old_logp": logp_BV,
         "engine_logp": logp_BV,
-        "decile": given["row"],
     }
     logits_BV = START.clone().requires_grad_()
     settings = objective(kl={"coef": 1.0, "estimator": estimator})
     batch = {**given, "logp": logits_BV.log_softmax(-1), "entropy": zeros_BV}
-    (slope_BV,) = torch.autograd.grad(loss(batch, settings, 0.0)[0], logits_BV)
+    (slope_BV,) = torch.autograd.grad(loss(Tokens(**batch), settings, 0.0)[0], logits_BV)
     assert (distance(START - 1e-3 * slope_BV) < distance(START)).all()
     if estimator == "k2":  # as a loss, k2's gradient is that of the KL divergence itself
         torch.testing.assert_close(slope_BV, differences(lambda moved_BV: distance(moved_BV).sum()), rtol=1e-6, atol=1e-9)

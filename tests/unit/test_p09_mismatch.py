@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from recipes.schema import Correction, Objective, Recipe
-from rl.learner import Learner
-from rl.objective import correction_weights, loss, rollout_mean
+from rl.learner import Learner, correction_metrics
+from rl.objective import Tokens, correction_weights, loss, rollout_mean
 from rl.policy import Row
 from tests.inprocess import libraries
 
@@ -101,15 +101,20 @@ def test_p09_the_kept_share_is_reported_by_length(kind: str):
     lengths = [3, 5, 8, 13, 40]
     gap_BT = 3 * gaps(40)[: len(lengths)]
     mask_BT = torch.arange(40)[None] < torch.tensor(lengths)[:, None]
-    zeros_BT, decile_B1 = torch.zeros_like(gap_BT), torch.tensor([[0], [2], [2], [6], [9]])
+    zeros_BT = torch.zeros_like(gap_BT)
     batch = {name: zeros_BT for name in ("logp", "entropy", "engine_logp", "advantage", "weight")}
-    batch |= {"mask": mask_BT, "row": torch.arange(len(lengths))[:, None], "decile": decile_B1, "old_logp": gap_BT}
-    stats = loss(batch, settings, 0.0)[1]
+    batch |= {"mask": mask_BT, "row": torch.arange(len(lengths))[:, None], "old_logp": gap_BT}
+    _, sums, kept_R = loss(Tokens(**batch), settings, 0.0)
     alive_BT = weights_of(gap_BT, mask_BT, settings.correction) > 0
-    for decile in range(10):
-        rows = (decile_B1 == decile)[:, 0]
-        assert stats[f"length_{decile}"] == mask_BT[rows].sum()
-        assert stats[f"kept_{decile}"] == (alive_BT & mask_BT)[rows].sum()
+    assert kept_R.tolist() == (alive_BT & mask_BT).sum(1).tolist()
+    # Of five rows of an update the deciles are 0, 2, 4, 6, 8, by length; a row of an update that was left out is not counted.
+    rows = [
+        Row(str(index), np.zeros(1, int), np.zeros(length, int), np.zeros(length)) for index, length in reversed(list(enumerate(lengths)))
+    ]
+    kept = {str(index): int(count) for index, count in enumerate(kept_R) if index != 3}
+    found = correction_metrics({name: float(value) for name, value in sums.items()}, [rows], kept)
+    shares = {f"correction/kept_{2 * index}": int(kept_R[index]) / length for index, length in enumerate(lengths) if index != 3}
+    assert {name: value for name, value in found.items() if value is not None and name != "correction/weight"} == pytest.approx(shares)
 
 
 def weights_of(gap_BT: Tensor, mask_BT: Tensor, settings: Correction) -> Tensor:
@@ -136,7 +141,7 @@ def test_p09_mismatch_is_the_engines_gap_and_not_what_earlier_updates_of_the_ste
         engine_logp = {name: found[0] for name, found in policy.moments(rows).items()}
         rows = [replace(row, engine_logp=engine_logp[row.id] + 0.003 * draw.choice([-1, 1], 20).astype(np.float32)) for row in rows]
         if first == "left out":
-            rows[0] = replace(rows[0], advantage=float("inf"))
+            rows[0] = replace(rows[0], advantage_T=np.array(np.inf))
         stats = policy.update([rows[:2], rows[2:4], rows[4:6], rows[6:]], step=0)
         moved = {name: found[0] for name, found in policy.moments(rows).items()}
     assert stats["updates/skipped"] == (first == "left out")

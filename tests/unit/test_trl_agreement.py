@@ -20,7 +20,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from recipes.schema import Advantage, Correction, Entropy, Objective
 from rl.advantage import advantages
-from rl.objective import EntropyBonus, aggregation_weights, correction_weights, loss
+from rl.objective import EntropyBonus, Tokens, aggregation_weights, correction_weights, loss
 
 P, G, T, LIMIT = 4, 4, 9, 12
 B = P * G
@@ -117,12 +117,9 @@ def our_outcome(given: dict[str, Tensor], advantage_B: Tensor, **objective: Any)
     """Loss and gradients as `Trainer.outcome`, from the package's own functions."""
     settings = Objective.model_validate({"old_logprobs": "learner", **objective})
     weight_B = torch.from_numpy(aggregation_weights(given["mask"].sum(1).numpy(), settings.aggregate, LIMIT))
-    numbers = {"row": torch.arange(B)[:, None], "decile": torch.zeros(B, 1, dtype=torch.long)}
     per_token = {name: given[name] for name in ("mask", "logp", "entropy", "old_logp", "engine_logp", "ref_logp")}
-    total, _ = loss(
-        {**per_token, **numbers, "weight": weight_B[:, None], "advantage": advantage_B[:, None]}, settings, settings.entropy.coef
-    )
-    return with_gradient(total, given)
+    tokens = Tokens(**per_token, row=torch.arange(B)[:, None], weight=weight_B[:, None], advantage=advantage_B[:, None])
+    return with_gradient(loss(tokens, settings, settings.entropy.coef).total, given)
 
 
 def assert_equal(ours: list[Tensor], theirs: list[Tensor]) -> None:
