@@ -108,7 +108,9 @@ def main() -> None:
             args.rounds,
             {
                 "learner": lambda: {"seconds": timed(lambda: learner.update([rows], 0))[0]},
-                "learner with KL": lambda: {"seconds": timed(lambda: kl_learner.update([rows], 0))[0]},
+                "learner with KL": lambda: {
+                    "seconds": timed(lambda: kl_learner.update(algorithm.measured([rows], with_kl.objective, kl_learner.measure), 0))[0]
+                },
                 "bare": lambda: ray.get(bare.run.remote()),
             },
         )

@@ -179,7 +179,7 @@ class OurTrainer:
         """Sample, judge, prepare, update, publish."""
         self._version += 1
         sample_s, collected = timed(self._collector.next)
-        prepare_s, batch = timed(partial(algorithm.prepare, collected.groups, self._recipe))
+        prepare_s, batch = timed(partial(algorithm.prepare, collected.groups, self._recipe, self._learner.measure))
         update_s, _ = timed(partial(self._learner.update, batch.updates, 0))
         publish_s, _ = timed(partial(self._publisher.push, self._learner, version=self._version))
         self.groups = collected.groups

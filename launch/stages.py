@@ -29,7 +29,7 @@ from rewards.judge import Judge
 from rl import checkpoint, loop
 from rl.algorithm import rows_of
 from rl.cold_start import cold_start, cold_started
-from rl.gate import check_gaps, drawn
+from rl.gate import MOMENTS, check_gaps, drawn
 from rl.learner import Learner
 from rl.objective import EntropyBonus
 from rl.progress import Progress
@@ -323,7 +323,7 @@ def _evaluate(
         groups = evaluate(pool, scorer, part.problems, settings, recipe.seed)
         if learner is not None and settings.temperature > 0 and settings.top_p == 1:  # truncated sampling draws from another distribution
             rows = drawn(rows_of(groups))
-            check_gaps(rows, learner.moments(rows, settings.temperature), recipe.publish.tolerance)
+            check_gaps(rows, learner.measure([rows], MOMENTS, settings.temperature), recipe.publish.tolerance)
         file = f"step-{step}" if index == 0 else f"step-{step}-{names[index]}"
         scores = write_scores(
             run.folder / "evals",

@@ -13,14 +13,15 @@ from math import fsum, isfinite
 import numpy as np
 import torch
 
-from recipes.schema import Kl, Recipe
+from recipes.schema import Kl, Objective, Recipe
 from rl.advantage import advantages
 from rl.objective import NonFinite, aggregation_weights, kl_penalty
 from rl.policy import Row
 from rl.selection import selected
 from rollout.types import Group, Rollout
 
-Logprobs = Callable[[Sequence[Row]], Mapping[str, np.ndarray]]  # rows to logprobs [T], nats, by row id
+Measure = Callable[[Sequence[Sequence[Row]], Sequence[str]], Mapping[str, np.ndarray]]  # Learner.measure
+FIELDS = {"logp": "old_logp", "ref_logp": "ref_logp"}  # of a row, by what is measured
 
 
 @dataclass(frozen=True)
@@ -31,20 +32,20 @@ class Batch:
     metrics: dict[str, float | int | None] = field(default_factory=dict)
 
 
-def prepare(groups: Sequence[Group], recipe: Recipe, reference: Logprobs | None = None) -> Batch:
+def prepare(groups: Sequence[Group], recipe: Recipe, measure: Measure | None = None) -> Batch:
     """Rows for each of `learner.updates_per_step` updates; fills `rollout.advantage`.
 
     Groups stay whole and are split evenly; a step that kept fewer groups than updates makes fewer updates.
 
     Args:
-        reference: the reference model's logprobs; needed for objective.kl.where: reward.
+        measure: passes rows through the models; needed where the objective reads more than the engines said.
 
     Raises:
         NonFinite: a reward or an engine's logprob is not a finite number, and learner.nonfinite is stop.
     """
     kl = recipe.objective.kl
-    if kl.coef and kl.where == "reward" and reference is not None:
-        _take_off_kl(groups, kl, reference, most=0.49 * recipe.margin)
+    if kl.coef and kl.where == "reward" and measure is not None:
+        _take_off_kl(groups, kl, measure, most=0.49 * recipe.margin)
     groups, left_out = finite(groups, recipe.learner.nonfinite)
     if not groups:
         return Batch(
@@ -82,7 +83,26 @@ def prepare(groups: Sequence[Group], recipe: Recipe, reference: Logprobs | None 
     }
     if any("kl" in rollout.terms for rollout in rollouts):
         metrics["reward/kl"] = float(np.mean([rollout.terms["kl"] for rollout in rollouts]))
-    return Batch([rows for rows in updates if rows], metrics)
+    updates = [rows for rows in updates if rows]
+    return Batch(updates if measure is None else measured(updates, recipe.objective, measure), metrics)
+
+
+def asked(objective: Objective) -> list[str]:
+    """What must be measured of rows that train (Learner.measure)."""
+    in_loss = objective.kl.coef > 0 and objective.kl.where == "loss"
+    return ["logp"] * (objective.old_logprobs == "learner") + ["ref_logp"] * in_loss
+
+
+def measured(updates: Sequence[Sequence[Row]], objective: Objective, measure: Measure) -> list[list[Row]]:
+    """The rows with what the objective reads beside them: measured once, before the first update."""
+    names = asked(objective)
+    if not names:
+        return [list(rows) for rows in updates]
+    found = measure(updates, names)
+    return [
+        [replace(row, **{FIELDS[name]: value_T for name, value_T in zip(names, found[row.id], strict=True)}) for row in rows]
+        for rows in updates
+    ]
 
 
 def rows_of(groups: Sequence[Group]) -> list[Row]:
@@ -118,15 +138,15 @@ def _rows(groups: Sequence[Group], trains_PG: np.ndarray, recipe: Recipe) -> lis
     return [replace(row, weight_T=weight) for row, weight in zip(rows, weight_B, strict=True)]
 
 
-def _take_off_kl(groups: Sequence[Group], settings: Kl, reference: Logprobs, most: float) -> None:
+def _take_off_kl(groups: Sequence[Group], settings: Kl, measure: Measure, most: float) -> None:
     """Add the term `kl`: minus the coefficient times the mean over the rollout's tokens of the policy that sampled against the reference.
 
     A sum, as elsewhere, would charge longer rollouts more, without bound: a right long answer could earn less than a wrong short one.
     For the same reason the term is never larger than `most`, nearly half the margin between right and wrong.
     """
-    reference_logp = reference(rows_of(groups))
+    reference_logp = measure([rows_of(groups)], ["ref_logp"])
     for rollout in [rollout for group in groups for rollout in group.rollouts]:
-        engine_logp_T, ref_logp_T = rollout.completion.logprobs, reference_logp[rollout.id]
+        engine_logp_T, ref_logp_T = rollout.completion.logprobs, reference_logp[rollout.id][0]
         kl_T = kl_penalty(torch.from_numpy(engine_logp_T), torch.from_numpy(ref_logp_T), settings.estimator)
         term = -settings.coef * float(kl_T.mean())
         rollout.terms["kl"] = min(max(term, -most), most) if isfinite(term) else term

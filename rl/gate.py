@@ -16,6 +16,7 @@ import numpy as np
 from rl.policy import Row
 from rollout.honesty import dishonest, surprise
 
+MOMENTS = ("logp", "entropy", "variance")  # that the learner measures for it
 ROWS = 64  # that the learner scores: some thousand tokens, whose means are known well enough
 _STARTS = (0, 64, 256, 1024, 4096)  # of position buckets, tokens into the response
 _FEWEST = 16  # tokens in a bucket that is worth a mean
@@ -36,7 +37,7 @@ def check_gaps(rows: Sequence[Row], moments: Mapping[str, np.ndarray], tolerance
 
     Args:
         rows: what was sampled, with the engines' logprobs.
-        moments: what the learner says of the same tokens, [3, T] by row id (Learner.moments).
+        moments: what the learner says of the same tokens, [3, T] by row id (Learner.measure of MOMENTS).
         tolerance: largest mean gap allowed, over all tokens and in every position bucket.
 
     Raises:

@@ -23,9 +23,10 @@ import torch
 
 from recipes.schema import Recipe
 from rl import objective
+from rl.algorithm import FIELDS, asked
 from rl.batching import micro_batches
 from rl.deepspeed_config import deepspeed_config
-from rl.policy import MicroBatch, Row, load_policy, padded
+from rl.policy import Row, load_policy, padded
 from rl.scratch import scratch_folder
 from rollout.engine import WHY_DEAD, constructor_failed, last_words
 from rollout.weights import DTYPES, checkpoint_names, digests, pack
@@ -79,7 +80,7 @@ class LearnerRank:
         self._passes: Generator[None, None, Any] | None = None
 
     def begin(self, method: str, *arguments: Any) -> None:
-        """Start `update`, `logprobs` or `moments`."""
+        """Start `update` or `measure`."""
         self._passes = getattr(self, method)(*arguments)
 
     def go_on(self) -> tuple[Any] | None:
@@ -102,11 +103,6 @@ class LearnerRank:
         for group in self._engine.optimizer.param_groups:
             group["lr"] = lr
         prepared = [[padded(rows, self._device) for rows in batches] for batches in updates]
-        in_loss = self._reference is not None and self._objective.kl.where == "loss"
-        if self._objective.old_logprobs == "learner" or in_loss:
-            for tensors in [tensors for batches in prepared for tensors in batches]:
-                self._score_before(tensors)
-                yield
         sums: dict[str, float] = {}
         faults: list[str] = []
         kept: dict[str, int] = {}
@@ -143,26 +139,23 @@ class LearnerRank:
         return sums, faults, kept
 
     @torch.no_grad()
-    def logprobs(self, batches: Sequence[Sequence[Row]]) -> Generator[None, None, dict[str, np.ndarray]]:
-        """Logprobs (nats, at sampling temperature) that the reference gives to the rows' tokens, float32 [T] by row id."""
-        found: dict[str, np.ndarray] = {}
-        for rows in batches:
-            tensors = padded(rows, self._device)
-            found |= _by_row(rows, self._reference(*tensors.inputs)[0])
-            yield
-        return found
-
-    @torch.no_grad()
-    def moments(self, batches: Sequence[Sequence[Row]], temperature: float) -> Generator[None, None, dict[str, np.ndarray]]:
-        """Of the rows' tokens under the policy: logprob, entropy and variance of the logprob, float32 [3, T] by row id, nats."""
+    def measure(
+        self, batches: Sequence[Sequence[Row]], what: Sequence[str], temperature: float
+    ) -> Generator[None, None, dict[str, np.ndarray]]:
+        """See Learner.measure."""
         policy = self._engine.module
+        asked = [name for name in ("logp", "entropy", "variance") if name in what]
         found: dict[str, np.ndarray] = {}
         for rows in batches:
             tensors = padded(rows, self._device)
-            usual, policy.temperature = policy.temperature, temperature
-            parts = self._engine(*tensors.inputs, False, True)
-            policy.temperature = usual
-            found |= _by_row(rows, torch.stack(parts))
+            parts: dict[str, torch.Tensor] = {}
+            if asked:
+                usual, policy.temperature = policy.temperature, temperature
+                parts |= zip(("logp", "entropy", "variance"), self._engine(*tensors.inputs, False, "variance" in asked), strict=False)
+                policy.temperature = usual
+            if "ref_logp" in what:
+                parts["ref_logp"] = self._reference(*tensors.inputs)[0]
+            found |= _by_row(rows, torch.stack([parts[name] for name in what]))
             yield
         return found
 
@@ -208,14 +201,6 @@ class LearnerRank:
     def process_id(self) -> int:
         """The operating system's id of the process."""
         return os.getpid()
-
-    @torch.no_grad()
-    def _score_before(self, tensors: MicroBatch) -> None:
-        """Add the logprobs of the policy before the update and of the reference."""
-        if self._objective.old_logprobs == "learner":
-            tensors.old_logp = self._engine(*tensors.inputs)[0]
-        if self._reference is not None and self._objective.kl.where == "loss":
-            tensors.ref_logp = self._reference(*tensors.inputs)[0]
 
     def _clip(self) -> None:
         """What ZeRO-0 does before an optimiser step: bound the gradient, and keep its norm for the record. No finite norm, no step."""
@@ -263,8 +248,12 @@ class Learner:
 
         Raises:
             NonFinite: a loss or gradient is not finite, and learner.nonfinite is stop. That update was not made; others of the step may have been.
+            ValueError: a row lacks logprobs that the objective reads (rl/algorithm.measured).
         """
         settings = self._recipe.learner
+        for row in (row for rows in updates for row in rows):
+            if missing := [name for name in asked(self._recipe.objective) if getattr(row, FIELDS[name]) is None]:
+                raise ValueError(f"rollout {row.id} comes to the update without {missing[0]}, which the objective reads")
         lr = settings.lr * min(1.0, (step + 1) / max(settings.warmup_steps, 1))
         bonus = self.entropy_bonus
         known: dict[str, float | None] = {"lr": lr, "entropy/weight": bonus.weight}
@@ -303,18 +292,25 @@ class Learner:
             **correction_metrics(sums, updates, kept),
         }
 
-    def moments(self, rows: Sequence[Row], temperature: float | None = None) -> dict[str, np.ndarray]:
-        """What the policy says of the rows' tokens; see LearnerRank.moments.
+    def measure(self, parts: Sequence[Sequence[Row]], what: Sequence[str], temperature: float | None = None) -> dict[str, np.ndarray]:
+        """What one forward pass says of the rows' tokens, float32 [len(what), T] by row id, nats.
 
         Args:
-            temperature: None: the one that training samples at.
+            parts: rows by update; each part is cut into micro-batches as its update will be.
+            what: of "logp", "entropy", "variance" (of the policy's distribution: of its logprob) and "ref_logp" (the reference's logprob;
+                needs objective.kl.coef above 0), in the order of the answer.
+            temperature: of the policy's distributions; None: the one that training samples at.
         """
+        settings = self._recipe.learner
         temperature = self._recipe.sampler.temperature if temperature is None else temperature
-        return self._of_rows("moments", rows, [temperature] * len(self._ranks))
-
-    def reference_logprobs(self, rows: Sequence[Row]) -> dict[str, np.ndarray]:
-        """The reference model's logprobs; see LearnerRank.logprobs. Needs objective.kl.coef above 0."""
-        return self._of_rows("logprobs", rows)
+        shares = [_dealt(rows, settings.micro_batch_tokens, settings.ranks) for rows in parts if rows]
+        if not shares:
+            return {}
+        per_rank = [[batch for share in shares for batch in share[rank]] for rank in range(settings.ranks)]
+        found: dict[str, np.ndarray] = {}
+        for answer in self._in_passes("measure", per_rank, [what] * settings.ranks, [temperature] * settings.ranks):
+            found |= answer
+        return found
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Logprobs of fixed sequences under the current policy; see LearnerRank.score."""
@@ -338,13 +334,6 @@ class Learner:
         """Kill the ranks."""
         for rank in self._ranks:
             ray.kill(rank)
-
-    def _of_rows(self, method: str, rows: Sequence[Row], *per_rank: Sequence[Any]) -> dict[str, np.ndarray]:
-        settings = self._recipe.learner
-        found: dict[str, np.ndarray] = {}
-        for answer in self._in_passes(method, _dealt(rows, settings.micro_batch_tokens, settings.ranks), *per_rank):
-            found |= answer
-        return found
 
     def _in_passes(self, method: str, *per_rank: Sequence[Any]) -> list[Any]:
         """What each rank returns of a method that stops after every micro-batch; each of them has a deadline of its own."""

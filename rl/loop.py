@@ -10,7 +10,7 @@ from pathlib import Path
 from recipes.loader import recipe_hash
 from recipes.schema import Recipe
 from rl import algorithm, checkpoint
-from rl.gate import check_gaps, drawn
+from rl.gate import MOMENTS, check_gaps, drawn
 from rl.learner import Learner
 from rl.progress import Progress
 from rl.publisher import Publisher
@@ -51,9 +51,9 @@ def train(
             sound, _ = algorithm.finite(collected.sampled, recipe.learner.nonfinite)  # all of them: also what does not train is named
             if step == first or step % recipe.publish.check_every == 0:
                 rows = drawn(algorithm.rows_of(sound))  # also a step that trains nothing is checked
-                gaps = check_gaps(rows, learner.moments(rows), recipe.publish.tolerance)
-            batch = algorithm.prepare(collected.groups, recipe, learner.reference_logprobs)
-            prepared = time.monotonic()
+                gaps = check_gaps(rows, learner.measure([rows], MOMENTS), recipe.publish.tolerance)
+            gated = time.monotonic()
+            batch = algorithm.prepare(collected.groups, recipe, learner.measure)
             stats = learner.update(batch.updates, step)
             updated = time.monotonic()
         except RuntimeError:
@@ -63,7 +63,7 @@ def train(
         pushed = publisher.push(learner, version=step + 1)
         seconds = time.monotonic() - start
         metrics = collected.metrics | gaps | batch.metrics | stats | pushed
-        metrics |= {"seconds/update": updated - prepared, "seconds/step": seconds, "time": time.monotonic() - began}
+        metrics |= {"seconds/update": updated - gated, "seconds/step": seconds, "time": time.monotonic() - began}
         metrics["tokens_per_s"] = (metrics["tokens/sampled"] or 0) / seconds
         run.record(step, metrics, collected.sampled)
         progress.step(metrics)

@@ -31,6 +31,8 @@ class Row:
         advantage_T: of each token of `ids`; one number is every token's.
         weight_T: of each token in the loss (rl/objective.aggregation_weights), likewise.
         mask_T: tokens that train, bool, likewise; the others are context.
+        old_logp, ref_logp: logprobs of `ids` under the policy before the step's first update, and under the reference, nats; None: not
+            measured (Learner.measure), and for `old_logp` that the ratio divides by `engine_logp`.
     """
 
     id: str
@@ -40,6 +42,8 @@ class Row:
     advantage_T: np.ndarray = field(default_factory=lambda: np.zeros(()))
     weight_T: np.ndarray = field(default_factory=lambda: np.zeros(()))
     mask_T: np.ndarray = field(default_factory=lambda: np.ones(()))
+    old_logp: np.ndarray | None = None
+    ref_logp: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for name, kind in (("advantage_T", np.float64), ("weight_T", np.float64), ("mask_T", bool)):
@@ -52,12 +56,13 @@ class Row:
 
 @dataclass
 class MicroBatch:
-    """Rows side by side, as tensors. `old_logp` and `ref_logp` come with the passes that measure them.
+    """Rows side by side, as tensors.
 
     Attributes:
         ids: [B, T], padded on the right.
         predicts: [B, T-1], bool: position t predicts a response token.
         targets, engine_logp, advantage, weight, mask, row: per response token, row after row, [N]; `row` is its row's number, from 0.
+        old_logp, ref_logp: likewise; None where the rows have none.
     """
 
     ids: Tensor
@@ -98,6 +103,10 @@ def padded(rows: Sequence[Row], device: str) -> MicroBatch:
         "mask": ([row.mask_T for row in rows], bool),
         "row": ([np.full(len(row.ids), index) for index, row in enumerate(rows)], np.int64),
     }
+    for name in ("old_logp", "ref_logp"):
+        measured = [getattr(row, name) for row in rows]
+        if rows and all(value is not None for value in measured):
+            parts[name] = measured, np.float32
     per_token = {name: np.concatenate([np.zeros(0, kind), *arrays]).astype(kind) for name, (arrays, kind) in parts.items()}
     tensors = {name: torch.from_numpy(array).to(device) for name, array in {"ids": ids_BT, "predicts": predicts_BT, **per_token}.items()}
     return MicroBatch(**tensors)

@@ -28,8 +28,8 @@ def rows(seed: int = 0, count: int = 24) -> list[Row]:
             prompt_ids=rng.integers(5, 40, rng.integers(2, 12)).astype(np.int32),
             ids=rng.integers(5, 40, length).astype(np.int32),
             engine_logp=rng.normal(-3.7, 0.3, length).astype(np.float32),
-            advantage=float(rng.normal()),
-            weight=1.0 / int(lengths.sum()),
+            advantage_T=rng.normal(),
+            weight_T=1.0 / int(lengths.sum()),
         )
         for index, length in enumerate(lengths)
     ]
@@ -130,9 +130,11 @@ def test_rows_are_scored_by_the_policy_as_it_is_and_by_the_reference_as_it_was(
     settings = recipe(ranks, zero, 256).model_copy(update={"objective": Objective(kl=Kl(coef=0.1, where="reward"))})
     learner = Learner(settings, checkpoint, "cpu")
     given = rows(0, count=7)
-    first, reference = {name: found[0] for name, found in learner.moments(given).items()}, learner.reference_logprobs(given)
+    both = learner.measure([given], ["logp", "ref_logp"])
+    first, reference = ({name: found[index] for name, found in both.items()} for index in (0, 1))
     learner.update([given], 0)
-    later = {name: found[0] for name, found in learner.moments(given).items()}
+    again = learner.measure([given[:3], [], given[3:]], ["ref_logp", "logp"])
+    later = {name: found[1] for name, found in again.items()}
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
     for row in given:
         ids = torch.from_numpy(np.concatenate([row.prompt_ids, row.ids]).astype(np.int64))
@@ -141,7 +143,7 @@ def test_rows_are_scored_by_the_policy_as_it_is_and_by_the_reference_as_it_was(
         expected = logp.gather(1, ids[len(row.prompt_ids) :, None])[:, 0].numpy()
         np.testing.assert_allclose(first[row.id], expected, atol=1e-5)
         np.testing.assert_array_equal(reference[row.id], first[row.id])
-        np.testing.assert_array_equal(learner.reference_logprobs(given)[row.id], reference[row.id])
+        np.testing.assert_allclose(again[row.id][0], reference[row.id], atol=1e-5)
         assert np.abs(later[row.id] - first[row.id]).max() > 1e-4
     learner.stop()
 

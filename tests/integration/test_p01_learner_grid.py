@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 import rl.learner
 from recipes.schema import Recipe
 from rl import deepspeed_config
-from rl.algorithm import prepare
+from rl.algorithm import measured, prepare
 from rl.learner import Learner, LearnerRank
 from rl.policy import Row
 from tests.reference import cases as case
@@ -82,7 +82,7 @@ def test_p01_the_learner_agrees_with_the_referee(
     learner = Learner(recipes[1], tiny_checkpoint, "cpu")
     for step, updates in enumerate((1, 2)):
         given = case.trajectories(referee.model.config.vocab_size, seed=step)
-        batch = prepare(case.groups(given), recipes[updates], learner.reference_logprobs)
+        batch = prepare(case.groups(given), recipes[updates], learner.measure)
         stats = learner.update(batch.updates, step)
         loss, norm = referee.step(given, updates)
         assert stats["loss"] == pytest.approx(loss, rel=1e-5, abs=1e-6)
@@ -129,8 +129,8 @@ def test_p43_in_bf16_64_micro_batches_and_any_sharding_give_the_gradient_of_one(
             prompt_ids=rng.integers(5, 40, rng.integers(2, 12)).astype(np.int32),
             ids=rng.integers(5, 40, length).astype(np.int32),
             engine_logp=np.full(length, -3.7, np.float32),
-            advantage=float(rng.normal()),
-            weight=1.0 / int(lengths.sum()),
+            advantage_T=rng.normal(),
+            weight_T=1.0 / int(lengths.sum()),
         )
         for index, length in enumerate(lengths)
     ]
@@ -141,7 +141,7 @@ def test_p43_in_bf16_64_micro_batches_and_any_sharding_give_the_gradient_of_one(
             {"model": {"dtype": "bf16"}, "learner": keys | {"grad_clip": 1e9}, "objective": {"old_logprobs": "learner"}}
         )
         learner = Learner(recipe, tiny_checkpoint, "cpu")
-        learner.update([rows], 0)
+        learner.update(measured([rows], recipe.objective, learner.measure), 0)
         found = learner._all("gradient")[0]
         learner.stop()
         return found

@@ -109,9 +109,10 @@ def test_kl_in_the_reward_is_taken_off_before_advantages_are():
     recipe = settings(objective={"kl": {"coef": 0.1, "estimator": "k1", "where": "reward"}})
     asked: list[str] = []
 
-    def reference(rows):
-        asked.extend(row.id for row in rows)
-        return {row.id: np.full(len(row.ids), -1.5, np.float32) for row in rows}
+    def reference(parts, what):
+        assert what == ["ref_logp"]
+        asked.extend(row.id for rows in parts for row in rows)
+        return {row.id: np.full((1, len(row.ids)), -1.5, np.float32) for rows in parts for row in rows}
 
     [rows] = prepare([given], recipe, reference).updates
     assert asked == ["0-0", "0-1", "0-2", "0-3"]
@@ -127,9 +128,8 @@ def test_p13_a_kl_penalty_never_puts_wrong_before_right():
         rollout.terms["verdict"] = rollout.reward
         rollout.completion.logprobs[:] = -1.0 if rollout.reward else -2.0
     recipe = settings(objective={"kl": {"coef": 1e9, "estimator": "k2", "where": "reward"}})
-    prepare(
-        [given], recipe, lambda rows: {row.id: np.full(len(row.ids), -2.0, np.float32) for row in rows}
-    )  # only the right ones have moved
+    prepare([given], recipe, lambda parts, _: {row.id: np.full((1, len(row.ids)), -2.0, np.float32) for [row] in zip(*parts, strict=True)})
+    # only the right ones have moved
     assert [rollout.terms["kl"] for rollout in given.rollouts] == pytest.approx([-0.49, 0, -0.49, 0])
     assert [rollout.reward for rollout in given.rollouts] == pytest.approx([0.51, 0, 0.51, 0])
 

@@ -67,8 +67,12 @@ class Bigram(nn.Module):
 
 def prepared(cases: Sequence[Trajectory], recipe: Recipe) -> list[Row]:
     """What the package trains on: its own advantages and weights, all in one update."""
-    reference = {str(index): np.array(item.ref_logp, np.float32) for index, item in enumerate(cases)}
-    [rows] = prepare(case.groups(cases), recipe, lambda rows: reference).updates
+
+    def measure(parts: Sequence[Sequence[Row]], what: Sequence[str]) -> dict[str, np.ndarray]:
+        said = {"logp": "old_logp", "ref_logp": "ref_logp"}
+        return {str(index): np.array([getattr(item, said[name]) for name in what], np.float32) for index, item in enumerate(cases)}
+
+    [rows] = prepare(case.groups(cases), recipe, measure).updates
     return rows
 
 

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from recipes.schema import Correction, Objective, Recipe
+from rl.algorithm import measured
 from rl.learner import Learner, correction_metrics
 from rl.objective import Tokens, correction_weights, loss, rollout_mean
 from rl.policy import Row
@@ -138,12 +139,13 @@ def test_p09_mismatch_is_the_engines_gap_and_not_what_earlier_updates_of_the_ste
         policy = Learner(recipe, tiny_checkpoint, "cpu")
         nothing = np.zeros(20, np.float32)
         rows = [Row(str(i), np.array([7, 8]), draw.integers(5, 40, 20), nothing, float(draw.normal()), 0.02) for i in range(8)]
-        engine_logp = {name: found[0] for name, found in policy.moments(rows).items()}
+        engine_logp = {name: found[0] for name, found in policy.measure([rows], ["logp"]).items()}
         rows = [replace(row, engine_logp=engine_logp[row.id] + 0.003 * draw.choice([-1, 1], 20).astype(np.float32)) for row in rows]
         if first == "left out":
             rows[0] = replace(rows[0], advantage_T=np.array(np.inf))
-        stats = policy.update([rows[:2], rows[2:4], rows[4:6], rows[6:]], step=0)
-        moved = {name: found[0] for name, found in policy.moments(rows).items()}
+        updates = measured([rows[:2], rows[2:4], rows[4:6], rows[6:]], recipe.objective, policy.measure)
+        stats = policy.update(updates, step=0)
+        moved = {name: found[0] for name, found in policy.measure([rows], ["logp"]).items()}
     assert stats["updates/skipped"] == (first == "left out")
     assert np.mean([np.abs(moved[row.id] - engine_logp[row.id]).mean() for row in rows]) > 0.1
     assert stats["mismatch/mean"] == pytest.approx(0.003, rel=1e-3) and stats["mismatch/max"] == pytest.approx(0.003, rel=1e-2)

@@ -135,8 +135,10 @@ def groups(poison: float = 0.0) -> list[Group]:
 
 def prepared(recipe: Recipe, world: World) -> Any:
     """Rows of each update, with advantages and weights."""
-    batch = prepare(groups(), recipe, lambda rows: {row.id: 0.9 * row.engine_logp for row in rows})
-    return [[(row.id, row.advantage, row.weight) for row in rows] for rows in batch.updates], batch.metrics
+    batch = prepare(
+        groups(), recipe, lambda parts, what: {row.id: np.stack([0.9 * row.engine_logp] * len(what)) for rows in parts for row in rows}
+    )
+    return [[(row.id, row.advantage_T.tolist(), row.weight_T.tolist()) for row in rows] for rows in batch.updates], batch.metrics
 
 
 def poisoned(recipe: Recipe, world: World) -> Any:
@@ -148,7 +150,7 @@ def trained(recipe: Recipe, world: World) -> Any:
     """Two steps of the learner: its numbers, the weights, the passes through the model, and what DeepSpeed and processes were given."""
     with libraries() as seen:
         learner = Learner(recipe, world.checkpoint, "cpu")
-        steps = [learner.update(prepare(groups(), recipe, learner.reference_logprobs).updates, step) for step in (0, 1)]
+        steps = [learner.update(prepare(groups(), recipe, learner.measure).updates, step) for step in (0, 1)]
         stage = [config["zero_optimization"]["stage"] for config in seen.deepspeed]
         return steps, learner.weights()[1], learner.entropy_bonus, seen.passes, stage, seen.threads, seen.actors
 
