@@ -20,7 +20,7 @@ from launch.plan import plan
 from launch.stages import engines, starting_checkpoint
 from recipes.loader import load
 from recipes.schema import Recipe
-from rewards.judge import Judge
+from rewards.verifier.judge import Judge
 from rl.run import environment
 from rollout.collector import Collector, PromptStream
 from rollout.engine import EnginePool

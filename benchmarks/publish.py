@@ -27,7 +27,7 @@ from recipes.loader import load
 from recipes.schema import Recipe
 from rl.learner import Learner
 from rl.publisher import Publisher
-from rollout.tiny_tokenizer import build_tokenizer
+from rollout.tiny.tokenizer import build_tokenizer
 
 SIZES = {"0.8M": (4, 128), "25M": (13, 384), "100M": (13, 768)}  # layers, width
 HEAD = 32

@@ -25,8 +25,8 @@ from typing import Any
 from _measure import Row, column, in_turns, parser, print_table, ratio, sentence, spread, write_json
 from math_verify import parse, verify
 
-from rewards.judge import Item, Judge
-from rewards.judge_file import judge_file
+from rewards.verifier.judge import Item, Judge
+from rewards.verifier.judge_file import judge_file
 
 WANTED = 1.8
 BATCH = 1000

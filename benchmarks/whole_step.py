@@ -48,7 +48,7 @@ from _measure import (
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 from recipes.schema import Recipe
-from rewards.judge import Item, Judge
+from rewards.verifier.judge import Item, Judge
 from rl import algorithm
 from rl.learner import Learner
 from rl.publisher import Publisher

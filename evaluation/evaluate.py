@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from evaluation.scores import score
 from recipes.schema import Eval
-from rewards.stated import block, stated
-from rewards.verdict import best
+from rewards.verifier.stated import block, stated
+from rewards.verifier.verdict import best
 from rollout.collector import sampled, seed_of
 from rollout.engine import EnginePool
 from rollout.records import rows

@@ -155,7 +155,7 @@ def judge(
     with errors():
         from rich.progress import Progress
 
-        from rewards.judge_file import judge_file
+        from rewards.verifier.judge_file import judge_file
 
         target = to or file.with_name(f"{file.stem}.judged.jsonl")
         with Progress(console=Console(stderr=True), transient=True) as bar:

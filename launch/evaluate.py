@@ -44,7 +44,7 @@ def evaluate_checkpoint(
         settle_device,
         starting_checkpoint,
     )
-    from rewards.judge import Judge
+    from rewards.verifier.judge import Judge
     from rl.progress import Progress
     from rl.run import prompt_date
     from rollout.scorer import Scorer

@@ -15,8 +15,8 @@ from typing import Any
 from recipes.schema import DataSet, FunctionTerm, Recipe
 from rewards.functions import columns
 from rewards.rows import DataError, hub_parts, local_bytes
-from rollout import tiny_task
 from rollout.sources import normalised, overlaps, share_columns, shares, usable
+from rollout.tiny import task as tiny_task
 from rollout.types import Problem
 
 _MOST_BYTES = 256 << 20

@@ -25,7 +25,7 @@ from launch.memory import context, evaluates, push_bytes
 from launch.plan import Plan, PlanError, check_runnable, gpus_needed, plan
 from launch.ray_start import start_ray, stop_ray
 from recipes.schema import Recipe
-from rewards.judge import Judge
+from rewards.verifier.judge import Judge
 from rl import checkpoint, loop
 from rl.algorithm import rows_of
 from rl.cold_start import cold_start, cold_started

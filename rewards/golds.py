@@ -10,9 +10,9 @@ import re
 from decimal import Decimal
 from typing import Any
 
-from rewards.extract import ABSENT, bare, last_box
 from rewards.rows import nested
 from rewards.thinking import split
+from rewards.verifier.extract import ABSENT, bare, last_box
 
 _MISSING = ABSENT | {"none", "...", "tbd", "todo", "unknown", "-", "--", "?", "[]", "{}"}
 _NO_GOLD = re.compile(

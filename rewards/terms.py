@@ -13,8 +13,8 @@ import numpy as np
 
 from recipes.schema import Budget, FormatTerm, FunctionTerm, RewardTerm, TruncateTerm, VerdictTerm
 from recipes.terms import ROUNDING
-from rewards.extract import well_formed
 from rewards.functions import Asked, scores
+from rewards.verifier.extract import well_formed
 
 
 def group_limit(budget: Budget, tokens_G: np.ndarray, right_G: np.ndarray, finished_G: np.ndarray) -> int:

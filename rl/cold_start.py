@@ -23,8 +23,8 @@ from trl import SFTConfig, SFTTrainer
 from recipes.schema import Recipe
 from rl.muon import MuonAdamW
 from rl.scratch import scratch_folder
-from rollout import tiny_task
-from rollout.tiny_tokenizer import build_tokenizer
+from rollout.tiny import task as tiny_task
+from rollout.tiny.tokenizer import build_tokenizer
 
 _THREADS = 2
 _HEAD_DIM = 32

@@ -15,9 +15,9 @@ import numpy as np
 
 from recipes.schema import Budget, RewardTerm
 from rewards.functions import Asked, TrainerState, columns
-from rewards.judge import Judge
 from rewards.terms import group_limit, rewards
-from rewards.verdict import Verdict, best
+from rewards.verifier.judge import Judge
+from rewards.verifier.verdict import Verdict, best
 from rollout.template import Template
 from rollout.types import Completion, Group, Request, Rollout, rollout_id
 

@@ -18,8 +18,8 @@ from recipes.schema import Data, DataSet, Tiny
 from rewards.golds import no_gold
 from rewards.rows import DataError, Row, reach, read_rows
 from rollout.layouts import Layout, family_of, golds_of, level_of, problem_of, recognise
-from rollout.tiny_task import HELD_OUT_PER_FAMILY
-from rollout.tiny_task import problems as tiny_problems
+from rollout.tiny.task import HELD_OUT_PER_FAMILY
+from rollout.tiny.task import problems as tiny_problems
 from rollout.types import Problem
 
 __all__ = ["DataError", "Source", "heldout_problems", "overlaps", "shares", "training_source", "usable"]
@@ -55,7 +55,7 @@ def training_source(data: Data, tiny: Tiny, seed: int, check_golds: CheckGolds, 
     """The recipe's training problems.
 
     Args:
-        check_golds: for each gold the reason why it is unusable, or None (rewards.judge.Judge.check_golds).
+        check_golds: for each gold the reason why it is unusable, or None (rewards.verifier.judge.Judge.check_golds).
         columns: keep the rows' other columns, which only reward functions read and which may be long.
 
     Raises:

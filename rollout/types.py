@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rewards.verdict import Verdict
+from rewards.verifier.verdict import Verdict
 
 Finish = Literal["stop", "length", "abort"]
 MODEL, FORCED = 0, 1  # where a token of a completion comes from: sampled, or put there by the engine (an end of thinking, say)

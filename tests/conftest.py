@@ -60,7 +60,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        from rollout.tiny_tokenizer import build_tokenizer
+        from rollout.tiny.tokenizer import build_tokenizer
 
         tokenizer = build_tokenizer()
         config = AutoConfig.for_model(

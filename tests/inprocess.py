@@ -147,7 +147,7 @@ def libraries() -> Iterator[SimpleNamespace]:
         return SimpleNamespace(log=lambda values, step: None, finish=lambda: None)
 
     def popen(command: list[str], **_: Any) -> None:
-        seen.judges.append(command[command.index("rewards.judge_worker") :])
+        seen.judges.append(command[command.index("rewards.verifier.judge_worker") :])
         raise OSError("no judging process is needed for plain numbers")
 
     deepspeed = module(
@@ -167,7 +167,7 @@ def libraries() -> Iterator[SimpleNamespace]:
         patch.setattr("launch.plan.this_machine", lambda: Machine(cores=2, memory=16 << 30))
         patch.setattr("torch.set_num_threads", seen.threads.append)
         patch.setattr("rl.logprobs._log_softmax", pieces)
-        patch.setattr("rewards.judge.subprocess", SimpleNamespace(Popen=popen, PIPE=None))
+        patch.setattr("rewards.verifier.judge.subprocess", SimpleNamespace(Popen=popen, PIPE=None))
         patch.setitem(sys.modules, "deepspeed", deepspeed)
         patch.setitem(sys.modules, "vllm", module("vllm", LLM=llm))
         patch.setitem(sys.modules, "wandb", module("wandb", init=init))

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from recipes.schema import Recipe, Sft, Tiny
 from rl.cold_start import cold_start, sft_example
-from rollout.tiny_tokenizer import build_tokenizer
+from rollout.tiny.tokenizer import build_tokenizer
 
 RECIPE = Recipe(tiny=Tiny(layers=2, width=32), sft=Sft(steps=4, batch=4))
 

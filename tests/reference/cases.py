@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from recipes.schema import Recipe
-from rewards.verdict import Verdict
+from rewards.verifier.verdict import Verdict
 from rollout.types import Completion, Group, Problem, Request, Rollout
 from tests.reference.referee import Settings, Trajectory
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from recipes.schema import Recipe
-from rewards.verdict import Verdict
+from rewards.verifier.verdict import Verdict
 from rl.algorithm import prepare
 from rl.loop import TooManyCut, refuse_cut
 from rl.objective import NonFinite

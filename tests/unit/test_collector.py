@@ -13,7 +13,7 @@ import pytest
 from evaluation.evaluate import evaluate
 from recipes.schema import Budget, Eval, FunctionTerm, Recipe, VerdictTerm
 from rewards.functions import TrainerState
-from rewards.judge import Judge
+from rewards.verifier.judge import Judge
 from rl.algorithm import prepare
 from rl.loop import NotJudged, TooManyCut, refuse_cut, refuse_unjudged
 from rl.policy import padded
@@ -242,7 +242,7 @@ def test_an_unfinished_thought_is_wrong_even_if_it_says_the_answer(judge: Judge)
 
 
 def test_fate_names_why_a_group_was_left_out():
-    from rewards.verdict import Verdict
+    from rewards.verifier.verdict import Verdict
     from rollout.types import Rollout
 
     def group(statuses: Sequence[str], rewards: Sequence[float]) -> Group:

@@ -6,7 +6,7 @@ import numpy as np
 
 from evaluation.evaluate import evaluate, read_stated
 from recipes.schema import Eval
-from rewards.judge import Judge
+from rewards.verifier.judge import Judge
 from rollout.scorer import Scorer
 from rollout.types import Completion, Problem
 from tests.scripted import CLOSE, STOP, ScriptedPool, template

@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from rewards.extract import final_answer
-from rewards.judge import Judge
-from rewards.symbolic import BadGold, compare
-from rewards.verdict import Verdict
+from rewards.verifier.extract import final_answer
+from rewards.verifier.judge import Judge
+from rewards.verifier.symbolic import BadGold, compare
+from rewards.verifier.verdict import Verdict
 
 LEDGER = [json.loads(line) for line in (Path(__file__).parents[1] / "ledger/answers.jsonl").read_text(encoding="utf-8").splitlines()]
 MARKS = {"false reject": "wrong", "false accept": "right", "not judged": "not_judged"}  # what the judge says of a marked row

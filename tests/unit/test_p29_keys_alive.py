@@ -24,8 +24,8 @@ from launch import stages
 from launch.plan import plan
 from recipes.keys import keys
 from recipes.schema import Recipe
-from rewards.judge import Judge
-from rewards.verdict import Verdict
+from rewards.verifier.judge import Judge
+from rewards.verifier.verdict import Verdict
 from rl import cold_start
 from rl.algorithm import prepare
 from rl.learner import Learner

@@ -12,7 +12,7 @@ from scipy.stats import ks_2samp
 
 from evaluation.scores import score
 from recipes.schema import Recipe
-from rewards.judge import Judge
+from rewards.verifier.judge import Judge
 from rl.algorithm import prepare
 from rollout.collector import Collector, PromptStream
 from rollout.records import rows
@@ -106,7 +106,7 @@ def test_p16_reward_learner_record_and_score_count_the_same_tokens(judge: Judge)
 
 def test_p16_no_module_measures_text():
     """Lengths are counted in ids: outside of judging (which bounds the text it parses) and display, nothing asks how long a string is, or splits it into words."""
-    shown = {"evaluation/words.py", "evaluation/examples.py", "evaluation/report.py", "rollout/tiny_task.py"}
+    shown = {"evaluation/words.py", "evaluation/examples.py", "evaluation/report.py", "rollout/tiny/task.py"}
     shown |= {f"rewards/{path.name}" for path in (ROOT / "rewards").glob("*.py")} - {"rewards/terms.py"}
     texts = {"text", "texts", "completion", "completion_text", "completions_text", "response", "answer", "prompt", "string"}
     found = []

@@ -371,7 +371,7 @@ def test_the_tiny_reasoner_is_as_large_as_planned():
     from transformers import Qwen3ForCausalLM
 
     from rl.cold_start import _model_config
-    from rollout.tiny_tokenizer import build_tokenizer
+    from rollout.tiny.tokenizer import build_tokenizer
 
     shape = tiny_shape(Tiny())
     model = Qwen3ForCausalLM(_model_config(load("quickstart"), build_tokenizer()))

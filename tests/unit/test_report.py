@@ -16,7 +16,7 @@ from evaluation import examples, words
 from evaluation.report import report
 from evaluation.run_folder import Pair, read_run
 from evaluation.scores import Interval, score
-from rewards.verdict import Verdict
+from rewards.verifier.verdict import Verdict
 from rollout.records import rows
 from rollout.types import Completion, Group, Problem, Request, Rollout
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.compare import compare_quickly
-from rewards.symbolic import BadGold, compare, compare_symbolically, gold_fault
+from rewards.verifier.compare import compare_quickly
+from rewards.verifier.symbolic import BadGold, compare, compare_symbolically, gold_fault
 
 A4 = [  # gold, answer, equal; "ours" where math-verify says the opposite
     (r"10\%", "0.1", True),

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.extract import bare, final_answer, last_box, well_formed
 from rewards.thinking import KNOWN, Marks, split
+from rewards.verifier.extract import bare, final_answer, last_box, well_formed
 
 FIXTURES = [  # completion, finish, thinking, answer or (None, reason)
     (r"<think>a</think>\boxed{7}", "stop", True, "7"),

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from rewards.extract import final_answer
-from rewards.judge import Judge
-from rewards.judge_file import answer_of
-from rewards.stated import stated
+from rewards.verifier.extract import final_answer
+from rewards.verifier.judge import Judge
+from rewards.verifier.judge_file import answer_of
+from rewards.verifier.stated import stated
 
 WALL_S, MEMORY_MB = 1.0, 512
 BYTES = {"kB": 1024}
@@ -54,7 +54,7 @@ def children(pid: int) -> list[int]:
 
 def comparer() -> int:
     """The process that compares: the fork of the one that imported."""
-    importers = [pid for pid in children(os.getpid()) if b"rewards.judge_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    importers = [pid for pid in children(os.getpid()) if b"rewards.verifier.judge_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     return children(importers[-1])[-1]
 
 

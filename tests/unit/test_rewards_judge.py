@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from rewards.judge import Item, Judge
-from rewards.judge_file import answer_of, judge_file
-from rewards.verdict import Verdict
+from rewards.verifier.judge import Item, Judge
+from rewards.verifier.judge_file import answer_of, judge_file
+from rewards.verifier.verdict import Verdict
 from tests.unit.test_rewards_hostile import HOSTILE
 
 PAIRS = [
@@ -43,7 +43,7 @@ def children(pid: int) -> list[int]:
 
 def worker_pids() -> list[int]:
     """The processes below this one that judge: [importer, its fork]."""
-    importers = [pid for pid in children(os.getpid()) if b"rewards.judge_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    importers = [pid for pid in children(os.getpid()) if b"rewards.verifier.judge_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     return [importers[-1], *children(importers[-1])]
 
 
@@ -199,7 +199,7 @@ def test_p34_payloads_in_answers_and_golds_leave_no_trace(judge, tmp_path):
 def test_p34_a_judging_process_cannot_write_fork_or_connect_nor_outgrow_its_memory(tmp_path):
     mark = tmp_path / "mark"
     code = (
-        "import os, socket\nfrom rewards.judge_worker import _limit\n_limit(64)\n"
+        "import os, socket\nfrom rewards.verifier.judge_worker import _limit\n_limit(64)\n"
         f"deeds = [lambda: os.system('touch {mark}'), lambda: open('{mark}', 'w'), os.fork, lambda: socket.socket().connect(('127.0.0.1', 9)), lambda: bytearray(2**27)]\n"
         "for deed in deeds:\n"
         "    try: deed(); print('done')\n"
@@ -212,7 +212,7 @@ def test_p34_a_judging_process_cannot_write_fork_or_connect_nor_outgrow_its_memo
 
 def test_no_process_is_left_behind_by_a_judge_or_by_a_parent_that_died():
     code = (
-        "import os, signal, sys; from rewards.judge import Judge\n"
+        "import os, signal, sys; from rewards.verifier.judge import Judge\n"
         "judge = Judge(1, 1.0, 256); judge.compare(gold='x+1', answer='1+x').result()\n"
         "task = f'/proc/{os.getpid()}/task'\n"
         "print(*[open(f'{task}/{t}/children').read() for t in os.listdir(task)], flush=True); os.kill(os.getpid(), signal.SIGKILL)"

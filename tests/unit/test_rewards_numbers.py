@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.compare import compare_quickly
-from rewards.numbers import as_number, close, numbers_rule
-from rewards.units import known_unit, read_unit
+from rewards.verifier.compare import compare_quickly
+from rewards.verifier.numbers import as_number, close, numbers_rule
+from rewards.verifier.units import known_unit, read_unit
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.judge_file import answer_of
-from rewards.symbolic import compare
+from rewards.verifier.judge_file import answer_of
+from rewards.verifier.symbolic import compare
 
 
 @pytest.mark.parametrize(

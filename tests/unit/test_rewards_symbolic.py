@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.algebra import Unreadable, formula, proportional, same_value
-from rewards.intervals import intervals
-from rewards.structure import Formula, Items, Matrix, Relation, Union, read
-from rewards.symbolic import BadGold, compare, gold_fault
-from rewards.tidy import compact, tidy
+from rewards.verifier.algebra import Unreadable, formula, proportional, same_value
+from rewards.verifier.intervals import intervals
+from rewards.verifier.structure import Formula, Items, Matrix, Relation, Union, read
+from rewards.verifier.symbolic import BadGold, compare, gold_fault
+from rewards.verifier.tidy import compact, tidy
 
 EQUAL = [
     ("(1,2)", "1<x<2"), ("(1,2)", "2>x>1"), ("(1,2)", r"x\in(1,2)"), ("(1,2)", "x>1 and x<2"), ("[0,5]", r"0\le x\leq5"), (r"[3,\infty)", r"3\leqslant x"), ("(-2,2)", "|x|<2"),

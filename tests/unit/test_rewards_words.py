@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.words import choices_rule, is_words, plain_words, words_rule
+from rewards.verifier.words import choices_rule, is_words, plain_words, words_rule
 
 LETTERS = "ABCDEFGHIJ"
 

@@ -17,7 +17,7 @@ import pytest
 
 from recipes.loader import load, recipe_hash
 from recipes.schema import Recipe
-from rewards.verdict import Verdict
+from rewards.verifier.verdict import Verdict
 from rl import checkpoint
 from rl.run import Run, RunError, no_effect, pick_samples, refuse_unusable
 from rollout.types import Completion, Group, Problem, Request, Rollout, rollout_id

@@ -26,7 +26,7 @@ from evaluation.scores import (
     wilson,
 )
 from evaluation.words import warnings
-from rewards.verdict import Verdict
+from rewards.verifier.verdict import Verdict
 from rollout.records import SCHEMA, rows
 from rollout.types import Completion, Group, Problem, Request, Rollout
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rollout.tiny_task import HELD_OUT_PER_FAMILY, LEVELS, is_held_out, problem, problems, trace
+from rollout.tiny.task import HELD_OUT_PER_FAMILY, LEVELS, is_held_out, problem, problems, trace
 from rollout.types import Problem
 
 FAMILIES = list(LEVELS)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from rollout.tiny_task import LEVELS, problem, trace
-from rollout.tiny_tokenizer import build_tokenizer
+from rollout.tiny.task import LEVELS, problem, trace
+from rollout.tiny.tokenizer import build_tokenizer
 
 
 @pytest.fixture(scope="module", params=["built", "loaded"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rewards.judge_file import judge_file
+from rewards.verifier.judge_file import judge_file
 
 FOLDER = Path(os.environ.get("LACONIC_VERIFIER_DATA", "absent"))
 PAGE = Path(__file__).parents[2] / "docs/verifier.md"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rewards.symbolic import compare, gold_fault
+from rewards.verifier.symbolic import compare, gold_fault
 
 PAGE = Path(__file__).parents[2] / "docs/verifier.md"
 EXAMPLE = re.compile(r"^\| `(.+?)` \| `(.+?)` \| (right|wrong) \| ([a-z ]+) \|$", re.MULTILINE)

@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from rewards.judge_file import judge_file
+from rewards.verifier.judge_file import judge_file
 
 # kind: (gold, right predictions, wrong predictions)
 KINDS = {

@@ -1,6 +1,6 @@
 r"""A second checker: plain math-verify on the answer that was compared. It audits verdicts and never gives one.
 
-Claim: it shares the LaTeX grammar with `rewards.symbolic` and no rule of comparison, so the two err together only where the grammar
+Claim: it shares the LaTeX grammar with `rewards.verifier.symbolic` and no rule of comparison, so the two err together only where the grammar
 does. A disagreement is a row to look at, not an error of either: math-verify does not know the conventions of docs/verifier.md.
 Runs in a judge's child process only. Its reader of plain expressions is left out, because that one evaluates text.
 """
@@ -11,7 +11,7 @@ import logging
 
 from math_verify import LatexExtractionConfig, parse, verify
 
-from rewards.extract import bare
+from rewards.verifier.extract import bare
 
 _READER = [LatexExtractionConfig(boxed_match_priority=0)]
 

@@ -13,17 +13,17 @@ from itertools import chain, permutations
 
 from sympy import Expr, fraction, together
 
-from rewards import shapes
-from rewards.algebra import Unreadable, formula, proportional, same_value
-from rewards.compare import MAX_GOLD_CHARS, compare_quickly
-from rewards.extract import bare
-from rewards.formulas import is_opaque, same_text_values, unit_off
-from rewards.intervals import definite, intervals, of_one, same_intervals
-from rewards.numbers import as_number, lead_in_off
-from rewards.statements import condition_off, is_constant, narrows, quantifier_off, renamed, rounded, statement
-from rewards.structure import Formula, Items, Matrix, Node, Relation, Union, read
-from rewards.tidy import compact, tidy
-from rewards.words import is_choice, is_words
+from rewards.verifier import shapes
+from rewards.verifier.algebra import Unreadable, formula, proportional, same_value
+from rewards.verifier.compare import MAX_GOLD_CHARS, compare_quickly
+from rewards.verifier.extract import bare
+from rewards.verifier.formulas import is_opaque, same_text_values, unit_off
+from rewards.verifier.intervals import definite, intervals, of_one, same_intervals
+from rewards.verifier.numbers import as_number, lead_in_off
+from rewards.verifier.statements import condition_off, is_constant, narrows, quantifier_off, renamed, rounded, statement
+from rewards.verifier.structure import Formula, Items, Matrix, Node, Relation, Union, read
+from rewards.verifier.tidy import compact, tidy
+from rewards.verifier.words import is_choice, is_words
 
 _NEARLY = re.compile(
     r"(?<=\S)\s*(?:\(\s*(?:\\approx|\\text\s*\{\s*approximately\s*\})|\\text\s*\{\s*(?:\(|or)?\s*approximately\s*\})\s*([^()]*)\)?$"

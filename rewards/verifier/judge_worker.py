@@ -1,6 +1,6 @@
 """A judging process: JSON lines in, one JSON line out for each, whatever happens to the comparison.
 
-    python -m rewards.judge_worker WALL_S MEMORY_MB
+    python -m rewards.verifier.judge_worker WALL_S MEMORY_MB
 
 The first process only imports, warms up and forks; its child does the comparing under limits that the kernel enforces
 (wall time, memory, no files). A child that is killed, or that failed in any way, is replaced by a fresh fork within
@@ -19,8 +19,8 @@ import sys
 from types import FrameType
 from typing import Any
 
-from rewards.second import second_opinion
-from rewards.symbolic import BadGold, compare, gold_fault
+from rewards.verifier.second import second_opinion
+from rewards.verifier.symbolic import BadGold, compare, gold_fault
 
 _DONE, _AGAIN = 0, 3
 _WARM_UP = [  # the grammar's tables fill as it reads: what is read here is read faster in every fork

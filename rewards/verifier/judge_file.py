@@ -20,12 +20,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rewards.extract import final_answer, last_box
 from rewards.golds import golds, marked, no_gold
-from rewards.judge import Judge
 from rewards.rows import Row, is_turn, nested, reach, read_rows
-from rewards.stated import block, final_segment, stated
-from rewards.verdict import Verdict, best
+from rewards.verifier.extract import final_answer, last_box
+from rewards.verifier.judge import Judge
+from rewards.verifier.stated import block, final_segment, stated
+from rewards.verifier.verdict import Verdict, best
 
 _GOLDS: tuple[str, ...] = (
     "gold",

@@ -15,11 +15,11 @@ from typing import NamedTuple
 from sympy import Expr, Rational
 from sympy.core.function import AppliedUndef
 
-from rewards.algebra import Unreadable, formula, same_value
-from rewards.formulas import same_text_values, unit_off
-from rewards.numbers import as_number
-from rewards.structure import Formula, Items, Node, Relation
-from rewards.tidy import compact
+from rewards.verifier.algebra import Unreadable, formula, same_value
+from rewards.verifier.formulas import same_text_values, unit_off
+from rewards.verifier.numbers import as_number
+from rewards.verifier.structure import Formula, Items, Node, Relation
+from rewards.verifier.tidy import compact
 
 _GREEK = "alpha|beta|gamma|theta|lambda|phi|varphi|omega|mu|sigma|delta|rho|tau|Delta|Omega"
 _NAME = re.compile(  # x, f(x), x_1, AB, \angle ABC, Area, \vec{a}; x(x + 1) is a product

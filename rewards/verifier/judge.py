@@ -26,10 +26,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, cast
 
-from rewards.compare import as_number, compare_quickly
-from rewards.extract import ABSENT, bare, final_answer
 from rewards.thinking import Marks
-from rewards.verdict import Status, Verdict
+from rewards.verifier.compare import as_number, compare_quickly
+from rewards.verifier.extract import ABSENT, bare, final_answer
+from rewards.verifier.verdict import Status, Verdict
 
 _START_S = 120.0  # importing sympy takes 2 s on an idle core
 _GRACE_S = 2.0  # the kernel ends a comparison at wall_s; this much later its whole worker is replaced
@@ -64,10 +64,10 @@ class _Worker:
         """Start the process if none runs, without waiting for its imports. Raises OSError if the system refuses."""
         if self._process is not None:
             return
-        paths = [str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._buffer, self._ready = b"", False
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-B", "-m", "rewards.judge_worker", str(self._wall_s), str(self._memory_mb)],
+            [sys.executable, "-P", "-B", "-m", "rewards.verifier.judge_worker", str(self._wall_s), str(self._memory_mb)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, start_new_session=True,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
@@ -183,7 +183,7 @@ class Judge:
             text: the completion, without its prompt.
             finish: why it ended: "stop", "length" or "abort".
             thinking: a closing mark of thinking is required.
-            marks: see rewards.extract.final_answer.
+            marks: see rewards.verifier.extract.final_answer.
 
         Returns:
             A future verdict. It raises RuntimeError only if the judging processes cannot start at all.
@@ -219,7 +219,7 @@ class Judge:
         return future
 
     def audit(self, *, gold: str, answer: str) -> Future[Verdict]:
-        """What a second checker (`rewards.second`) says of a bare answer, within the same limits."""
+        """What a second checker (`rewards.verifier.second`) says of a bare answer, within the same limits."""
         return self._enqueue({"gold": gold, "answer": answer, "audit": "second"})
 
     def check_golds(self, golds: Iterable[str]) -> list[str | None]:

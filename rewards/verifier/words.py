@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from rewards.numbers import as_number, lead_in_off
-from rewards.tidy import compact, tidy
+from rewards.verifier.numbers import as_number, lead_in_off
+from rewards.verifier.tidy import compact, tidy
 
 _CHOICE = re.compile(
     r"(?si)(?:(?:the\s+)?(?:correct\s+)?(?:option|choice)\s*(?:is\s*)?)?(?P<open>[(\[])?\s*(?P<letter>[A-Ja-j])\s*(?:(?P<close>[)\]])\s*[.:]?|(?P<mark>[.:])(?=\s|$)|$)\s*(?P<rest>.*)"

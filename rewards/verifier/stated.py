@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 
-from rewards.numbers import as_number
-from rewards.statements import lone_letters
 from rewards.thinking import split
-from rewards.tidy import FUNCTIONS
+from rewards.verifier.numbers import as_number
+from rewards.verifier.statements import lone_letters
+from rewards.verifier.tidy import FUNCTIONS
 
 _BLOCK = re.compile(r"(?si)<(?:answer|ans|final|final_answer)>((?:(?!<answer>).)*?)</(?:answer|ans|final|final_answer)>")  # fmt: skip
 _MOST_PROSE = 4000  # characters, from the end, that are searched for a value

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rewards.extract import bare
-from rewards.numbers import as_number, numbers_rule
-from rewards.tidy import compact, tidy
-from rewards.words import choices_rule, words_rule
+from rewards.verifier.extract import bare
+from rewards.verifier.numbers import as_number, numbers_rule
+from rewards.verifier.tidy import compact, tidy
+from rewards.verifier.words import choices_rule, words_rule
 
 MAX_ANSWER_CHARS = 300
 MAX_GOLD_CHARS = 2000  # of more than that nothing is read

@@ -14,8 +14,8 @@ from itertools import pairwise
 from sympy import Abs, Expr, Integer, Poly, Symbol, nsimplify, oo, simplify, together
 from sympy.core.function import AppliedUndef
 
-from rewards.algebra import Unreadable, formula, same_value
-from rewards.structure import Formula, Items, Node, Relation, Union
+from rewards.verifier.algebra import Unreadable, formula, same_value
+from rewards.verifier.structure import Formula, Items, Node, Relation, Union
 
 _ORDER = frozenset({"<", ">", "<=", ">="})
 _TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}

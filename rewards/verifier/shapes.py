@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 from sympy import Symbol, latex
 
-from rewards.algebra import formula
-from rewards.formulas import unit_off
-from rewards.statements import is_constant, is_name
-from rewards.structure import Formula, Items, Matrix, Node, Relation, read
-from rewards.tidy import compact
-from rewards.units import units
-from rewards.words import unwrapped
+from rewards.verifier.algebra import formula
+from rewards.verifier.formulas import unit_off
+from rewards.verifier.statements import is_constant, is_name
+from rewards.verifier.structure import Formula, Items, Matrix, Node, Relation, read
+from rewards.verifier.tidy import compact
+from rewards.verifier.units import units
+from rewards.verifier.words import unwrapped
 
 _POINT = re.compile(r"(?![CFNU]\()[A-Z]'?\s*(\((?:\\[a-z]+|[^a-zA-Z=\\])*,(?:\\[a-z]+|[^a-zA-Z=\\])*\))", re.DOTALL)
 _UNIT_VECTOR = re.compile(r"(?<![a-zA-Z\\])([ijk])(?![a-zA-Z])")

@@ -15,8 +15,8 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 
-from rewards.tidy import CHANGES_CLAIM, tidy
-from rewards.units import read_unit
+from rewards.verifier.tidy import CHANGES_CLAIM, tidy
+from rewards.verifier.units import read_unit
 
 _MAX_CHARS = 1000  # int() refuses beyond 4300 digits; no sane number comes close
 _MAX_POWER = 400

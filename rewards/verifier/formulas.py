@@ -12,11 +12,11 @@ from fractions import Fraction
 
 from sympy import Expr, Float, Rational, pi
 
-from rewards.algebra import degrees_of, formula, same_value
-from rewards.numbers import as_number, close, last_place, numbers_rule, rounds_to
-from rewards.tidy import compact
-from rewards.units import known_unit, read_unit
-from rewards.words import words_rule
+from rewards.verifier.algebra import degrees_of, formula, same_value
+from rewards.verifier.numbers import as_number, close, last_place, numbers_rule, rounds_to
+from rewards.verifier.tidy import compact
+from rewards.verifier.units import known_unit, read_unit
+from rewards.verifier.words import words_rule
 
 _NAMED_UNIT = r"\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?-?\d\}?)?"
 _UNIT = re.compile(
