@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from recipes.schema import Kl, Objective, Recipe
+from rl.algorithm import measured
 from rl.learner import Learner
 from rl.objective import NonFinite
 from rl.policy import Row, load_policy, padded
@@ -186,7 +187,7 @@ def test_old_logprobs_of_the_learner_make_the_first_ratio_one(ray_session: None,
         update={"objective": Recipe.model_validate({"objective": {"old_logprobs": "learner"}}).objective}
     )
     learner = Learner(settings, tiny_checkpoint, "cpu")
-    stats = learner.update([rows(0)], 0)
+    stats = learner.update(measured([rows(0)], settings.objective, learner.measure), 0)
     learner.stop()
     assert stats["ratio/mean"] == pytest.approx(1.0, abs=1e-6)
     assert stats["mismatch/mean"] > 0.1  # the engine's logprobs in these rows are made up
