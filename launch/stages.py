@@ -31,10 +31,10 @@ from rl.algorithm import rows_of
 from rl.cold_start import cold_start, cold_started
 from rl.gate import MOMENTS, check_gaps, drawn
 from rl.learner import Learner
-from rl.objective import EntropyBonus
 from rl.progress import Progress
 from rl.publisher import Publisher
 from rl.run import Run, prompt_date, refuse_unusable
+from rl.state import put_back
 from rollout.collector import Collector, PromptStream, seed_of
 from rollout.engine import EnginePool
 from rollout.honesty import TOLERANCE, rehearsal
@@ -273,7 +273,7 @@ def _reinforce(
     done = 0
     if saved is not None:
         meta = checkpoint.metadata(saved)
-        done, stream.position, stream.kept_share = meta["step"], meta["position"], meta["kept_share"]
+        done = meta["step"]
     run.truncate_to(done)
     progress.phase("start engines and learner")
     with engines(made, start, template, done) as pool:
@@ -282,7 +282,7 @@ def _reinforce(
         pool.wait_ready()
         if saved is not None:
             learner.restore(saved)
-            learner.entropy_bonus = EntropyBonus(*meta["entropy_bonus"])
+            put_back(loop.stateful(stream, learner), meta.get("state"))
             progress.message(f"resumed {saved}: policy, optimiser, data position {stream.position}, step {done}" + _not_restored(recipe))
         prompts = [template.prompt_ids(stream.source.at(position)) for position in range(16)]
         publisher = Publisher(pool, recipe.publish, rehearsed(made, pool, template, prompts))

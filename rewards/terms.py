@@ -17,21 +17,22 @@ from rewards.functions import Asked, scores
 from rewards.verifier.extract import well_formed
 
 
-def group_limit(budget: Budget, tokens_G: np.ndarray, right_G: np.ndarray, finished_G: np.ndarray) -> int:
+def group_limit(budget: Budget, limit: int, tokens_G: np.ndarray, right_G: np.ndarray, finished_G: np.ndarray) -> int:
     """The length limit, in tokens, under which a group is rewarded (DA-DLER, arXiv 2510.15110 section 4).
 
-    The share of rollouts that are right, finished and within budget.limit picks the first rung it reaches.
+    The share of rollouts that are right, finished and within the request's limit picks the first rung it reaches.
 
     Args:
+        limit: the request's, tokens.
         tokens_G: sampled tokens of each rollout.
         right_G: judged right.
         finished_G: ended by itself ("stop").
     """
     if budget.kind == "constant":
-        return budget.limit
-    share = float(np.mean(right_G & finished_G & (tokens_G <= budget.limit)))
+        return limit
+    share = float(np.mean(right_G & finished_G & (tokens_G <= limit)))
     rung = next(rung for rung in budget.ladder if share >= rung.at_least)
-    return int(round(rung.share * budget.limit, 6))  # 0.29 x 100 is 28.999999999999996
+    return int(round(rung.share * limit, 6))  # 0.29 x 100 is 28.999999999999996
 
 
 def levelled(reward_PG: np.ndarray | Sequence[float]) -> np.ndarray:

@@ -222,12 +222,12 @@ class Learner:
         gpus: of a rank on the device cuda; a fraction where engines are on its GPU, too.
 
     Attributes:
-        entropy_bonus: of the next step; part of what a checkpoint keeps.
+        entropy: the control of its bonus; has state (rl/state).
     """
 
     def __init__(self, recipe: Recipe, checkpoint: Path, device: str, gpus: float = 1):
         self._recipe = recipe
-        self.entropy_bonus = objective.EntropyBonus(recipe.objective.entropy.coef)
+        self.entropy = objective.EntropyControl(recipe.objective.entropy)
         self._meeting = scratch_folder(_MEETING)
         meeting = Path(self._meeting.name) / "ranks"
         threads = str(recipe.learner.threads)
@@ -255,7 +255,7 @@ class Learner:
             if missing := [name for name in asked(self._recipe.objective) if getattr(row, FIELDS[name]) is None]:
                 raise ValueError(f"rollout {row.id} comes to the update without {missing[0]}, which the objective reads")
         lr = settings.lr * min(1.0, (step + 1) / max(settings.warmup_steps, 1))
-        bonus = self.entropy_bonus
+        bonus = self.entropy.bonus
         known: dict[str, float | None] = {"lr": lr, "entropy/weight": bonus.weight}
         shares = [_dealt(rows, settings.micro_batch_tokens, settings.ranks) for rows in updates]
         per_rank = [[share[rank] for share in shares] for rank in range(settings.ranks)]
@@ -281,7 +281,7 @@ class Learner:
         bonus_entropy = sums["entropy"] / tokens
         if self._recipe.objective.kl.coef == 0 or self._recipe.objective.kl.where == "reward":
             means["kl"] = None  # not measured
-        self.entropy_bonus = bonus.adapted(bonus_entropy, self._recipe.objective.entropy)
+        self.entropy.after(bonus_entropy)
         return known | {
             "loss": sums["loss"] / (sums["updates"] / settings.ranks),
             "tokens/trained": sums["tokens"],

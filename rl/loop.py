@@ -15,6 +15,7 @@ from rl.learner import Learner
 from rl.progress import Progress
 from rl.publisher import Publisher
 from rl.run import Run
+from rl.state import Stateful, gathered
 from rollout.collector import Collected, Collector, PromptStream
 from rollout.tokenizer import copy_tokenizer
 
@@ -119,8 +120,13 @@ def due(done: int, every: int, total: int) -> bool:
     return done == total or (every > 0 and done % every == 0)
 
 
+def stateful(stream: PromptStream, learner: Learner) -> dict[str, Stateful]:
+    """All that moves over training beside the weights, by name."""
+    return {"stream": stream, "entropy": learner.entropy}
+
+
 def save_checkpoint(run: Run, learner: Learner, stream: PromptStream, start: Path, done: int) -> None:
-    """Write policy, tokenizer, optimiser state and data position as checkpoints/step-`done`, then let old ones go."""
+    """Write policy, tokenizer, optimiser state and the loop's state as checkpoints/step-`done`, then let old ones go."""
     recipe, template = run.recipe, stream.template
 
     def fill(folder: Path) -> None:
@@ -134,9 +140,7 @@ def save_checkpoint(run: Run, learner: Learner, stream: PromptStream, start: Pat
     meta = {
         "step": done,
         "version": done,
-        "position": stream.position,
-        "kept_share": stream.kept_share,
-        "entropy_bonus": [learner.entropy_bonus.coef, learner.entropy_bonus.on],
+        "state": gathered(stateful(stream, learner)),
         "ranks": recipe.learner.ranks,
         "zero_stage": recipe.learner.zero_stage,
         "recipe": recipe_hash(recipe),

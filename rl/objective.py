@@ -10,8 +10,9 @@ length, which would make a bound on them a hidden length reward.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -179,6 +180,24 @@ class Loss(NamedTuple):
     total: Tensor
     sums: dict[str, Tensor]
     kept_R: Tensor | None
+
+
+class EntropyControl:
+    """Moves the entropy bonus from step to step; its state is the bonus (rl/state)."""
+
+    def __init__(self, settings: Entropy):
+        self._settings = settings
+        self.bonus = EntropyBonus(settings.coef)
+
+    def after(self, entropy: float) -> None:
+        """Take note of a step's mean entropy, nats."""
+        self.bonus = self.bonus.adapted(entropy, self._settings)
+
+    def state(self) -> dict[str, Any]:
+        return {"coef": self.bonus.coef, "on": self.bonus.on}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.bonus = EntropyBonus(**state)
 
 
 def loss(tokens: Tokens, settings: Objective, entropy_coef: float) -> Loss:

@@ -21,9 +21,8 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -34,8 +33,10 @@ import pyarrow.parquet as pq
 from recipes.loader import dump, load, recipe_hash
 from recipes.schema import Recipe
 from rl import checkpoint
+from rl.loggers import TensorBoard, WandB
+from rl.samples import pick_samples
 from rollout.records import rows
-from rollout.types import Group, Rollout
+from rollout.types import Group
 
 State = Literal["running", "finished", "failed", "stopped", "no-effective-update"]
 
@@ -216,92 +217,6 @@ def refuse_unusable(recipe: Recipe, runs_dir: Path, resume: bool = False, overwr
         raise RunError(f"{folder} holds no recipe.yaml, so it is no run and is not replaced: remove it, or choose another name (name=...)")
     elif folder.exists() and Path(recipe.model.path).expanduser().resolve().is_relative_to(folder.resolve()):
         raise RunError(f"model.path: {recipe.model.path} lies in the run that --overwrite would remove; choose another name (name=...)")
-
-
-class TensorBoard:
-    """The numbers of metrics.jsonl as TensorBoard events; opened at the first step, behind which a resumed run's old events are hidden."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._writer: Any = None
-
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter  # seconds of import that opening a run need not pay
-
-            self._writer = SummaryWriter(str(self._folder), purge_step=step)
-        for key, value in metrics.items():
-            self._writer.add_scalar(key, value, step)
-        self._writer.flush()
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-
-class WandB:
-    """The same numbers on Weights & Biases, a W&B run for each process that trains.
-
-    W&B takes no step twice, so the steps that a resumed run does again would keep the numbers of the run that was killed. A resumed run is
-    therefore a W&B run of its own in the group of the first, which begins with everything that metrics.jsonl holds: the numbers that count.
-    """
-
-    def __init__(self, project: str, recipe: Recipe, folder: Path) -> None:
-        self._project, self._recipe, self._folder = project, recipe, folder
-        self._run: Any = None
-
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        if self._run is None:
-            import wandb
-
-            began = (
-                json.loads((self._folder / "environment.json").read_text())["started"]
-                if step == 0
-                else time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-            )
-            self._run = wandb.init(
-                project=self._project,
-                group=self._recipe.name,
-                name=self._recipe.name if step == 0 else f"{self._recipe.name}, resumed at {step}",
-                id=f"{self._recipe.name}-{''.join(filter(str.isalnum, began))}-{step}",
-                config=self._recipe.model_dump(mode="json"),
-                dir=str(self._folder),
-            )
-            for line in (self._folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[:step]:
-                earlier = json.loads(line)
-                self._run.log({key: value for key, value in earlier.items() if key != "step" and value is not None}, step=earlier["step"])
-        self._run.log(dict(metrics), step=step)
-
-    def close(self) -> None:
-        if self._run is not None:
-            self._run.finish()
-
-
-def pick_samples(groups: Sequence[Group], count: int) -> list[Group]:
-    """The rollouts of a step worth reading: groups of at most `count` rollouts together, in their old order.
-
-    The rules take turns once, each adding one rollout that no rule took before: one that a second checker judges otherwise, shortest,
-    longest, right, wrong, cut, not judged. The rest is filled in the order of rollout ids, which are hashes: an even, reproducible draw.
-    """
-    rollouts = {(i, j): rollout for i, group in enumerate(groups) for j, rollout in enumerate(group.rollouts)}
-    draw = sorted(rollouts, key=lambda place: (rollouts[place].id, place))
-    rules: list[Callable[[Rollout], bool]] = [
-        lambda rollout: rollout.audit is not None and rollout.verdict is not None and rollout.audit != rollout.verdict.status,
-        lambda rollout: rollout.right,
-        lambda rollout: rollout.verdict is not None and rollout.verdict.status == "wrong" and not rollout.completion.cut,
-        lambda rollout: rollout.completion.cut,
-        lambda rollout: rollout.verdict is None or rollout.verdict.status == "not_judged",
-    ]
-    by_length = sorted(draw, key=lambda place: rollouts[place].tokens)
-    disputed, *kinds = ([place for place in draw if rule(rollouts[place])] for rule in rules)
-    turns = [disputed, by_length, by_length[::-1], *kinds, draw]
-    picked: list[tuple[int, int]] = []
-    for turn in turns:
-        fresh = [place for place in turn if place not in picked]
-        picked.extend(fresh if turn is draw else fresh[:1])
-    chosen = set(picked[:count])
-    kept = [replace(group, rollouts=[r for j, r in enumerate(group.rollouts) if (i, j) in chosen]) for i, group in enumerate(groups)]
-    return [group for group in kept if group.rollouts]
 
 
 def no_effect(metrics: Sequence[Mapping[str, Any]]) -> str:

@@ -13,8 +13,9 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +45,13 @@ class PromptStream:
     kept_share: float = 1.0
     too_long: int = 0
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps (rl/state)."""
+        return {"position": self.position, "kept_share": self.kept_share}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.position, self.kept_share = state["position"], state["kept_share"]
+
     def draw(self) -> Request:
         """The next request whose prompt fits."""
         for _ in range(10_000):
@@ -66,6 +74,7 @@ class PromptStream:
             temperature=sampler.temperature,
             top_p=1.0,
             seed=seed_of(self.recipe.seed, "train", position),
+            limit=self.recipe.budget.limit,
         )
 
 
@@ -127,7 +136,8 @@ class Collector:
         metrics["groups/trained"], metrics["groups/surplus"] = len(groups), kept - len(groups)
         metrics["prompts/too_long"], metrics["engines/restarts"] = stream.too_long, self._pool.restarts
         metrics["groups/short"] = int(len(groups) < wanted)
-        metrics["limit"] = self._recipe.budget.limit
+        limits = [group.request.limit for group in everything]
+        metrics["limit"] = limits[0] if len(set(limits)) == 1 else _mean(limits)
         metrics |= self._scorer.audit(everything, self._recipe.judge.audit)
         return Collected(groups, everything, metrics)
 

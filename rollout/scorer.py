@@ -134,7 +134,7 @@ class Scorer:
         tokens_G = np.array([rollout.tokens for rollout in group.rollouts])
         right_G = np.array([rollout.right for rollout in group.rollouts])
         finished_G = np.array([not rollout.completion.cut for rollout in group.rollouts])
-        limit = group_limit(budget, tokens_G, right_G, finished_G)
+        limit = group_limit(budget, group.request.limit, tokens_G, right_G, finished_G)
         terms = rewards(
             self.terms,
             right_G=right_G,

@@ -50,6 +50,10 @@ class Request:
     """A prompt that waits for its group. `seed` is its own, so a retry samples the same (reference engine).
 
     `id` names the position in the data and the problem: a step that goes through a small file twice meets a problem twice.
+
+    Attributes:
+        max_tokens: where the engine stops.
+        limit: what rewards and prompts speak of, tokens; 0 where nothing is rewarded.
     """
 
     id: str
@@ -60,6 +64,7 @@ class Request:
     temperature: float
     top_p: float
     seed: int
+    limit: int = 0
 
 
 @dataclass(frozen=True)

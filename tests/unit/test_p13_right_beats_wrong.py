@@ -26,7 +26,7 @@ def reward_G(recipe, rollouts) -> np.ndarray:
         right_G=right_G,
         finished_G=finished_G,
         tokens_G=tokens_G,
-        limit=group_limit(recipe.budget, tokens_G, right_G, finished_G),
+        limit=group_limit(recipe.budget, recipe.budget.limit, tokens_G, right_G, finished_G),
         asked=Asked(
             prompt="1<think>",
             messages=[{"role": "user", "content": "1"}],
@@ -60,7 +60,7 @@ def test_p13_right_beats_wrong_and_length_never_pays_a_wrong_answer(name: str, r
         reward_each = reward_G(recipe, rollouts)
         tokens = np.array([rollout[2] for rollout in rollouts])
         right = np.array([rollout[0] for rollout in rollouts])
-        own_limit = group_limit(recipe.budget, tokens, right, np.array([rollout[1] for rollout in rollouts]))
+        own_limit = group_limit(recipe.budget, recipe.budget.limit, tokens, right, np.array([rollout[1] for rollout in rollouts]))
         within = right & (tokens <= own_limit)
         if within.any() and not right.all():
             assert reward_each[within].min() > reward_each[~right].max(), rollouts

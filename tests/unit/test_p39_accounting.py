@@ -92,7 +92,7 @@ def test_p16_reward_learner_record_and_score_count_the_same_tokens(judge: Judge)
     completions = [response(answer, 6) for answer in ("1", "2", "1", "2")]
     for limit, reward in ((17, 1.0), (16, 0.0)):
         recipe = Recipe.model_validate({"sampler": {"prompts": 1, "group_size": 4}, "budget": {"limit": limit}})
-        asked = Request("0:p0", Problem("p0", "q", "1"), (1, 2), 4, limit, 1.0, 1.0, 0)
+        asked = Request("0:p0", Problem("p0", "q", "1"), (1, 2), 4, limit, 1.0, 1.0, 0, limit)
         scorer = Scorer(judge, template(), recipe.reward, recipe.budget)
         group = scorer.finish(scorer.begin(asked, completions))
         assert [rollout.tokens for rollout in group.rollouts] == [17] * 4

@@ -19,7 +19,8 @@ from recipes.loader import load, recipe_hash
 from recipes.schema import Recipe
 from rewards.verifier.verdict import Verdict
 from rl import checkpoint
-from rl.run import Run, RunError, no_effect, pick_samples, refuse_unusable
+from rl.run import Run, RunError, no_effect, refuse_unusable
+from rl.samples import pick_samples
 from rollout.types import Completion, Group, Problem, Request, Rollout, rollout_id
 
 TAUGHT = {"accuracy": 0.5, "groups/trained": 3, "advantage/max": 1.0, "publish/changed": 0.5}
