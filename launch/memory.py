@@ -97,10 +97,16 @@ def kv_bytes(shape: Shape, tokens: int, width: int) -> int:
     return 2 * shape.layers * shape.kv_heads * shape.head_width * width * tokens
 
 
+def contexts(recipe: Recipe) -> dict[str, int]:
+    """Longest sequence, prompt and response, that training and evaluation need, tokens, by the key that says how long a response may be."""
+    prompt = recipe.data.max_prompt_tokens
+    training = {"budget.limit": prompt + recipe.budget.limit} if "rl" in recipe.stages else {}
+    return training | ({"eval.max_tokens": prompt + recipe.eval.max_tokens} if evaluates(recipe) else {})
+
+
 def context(recipe: Recipe) -> int:
-    """Longest sequence that the recipe's stages need, prompt and response, tokens."""
-    responses = [recipe.budget.limit] * ("rl" in recipe.stages) + [recipe.eval.max_tokens] * evaluates(recipe)
-    return recipe.data.max_prompt_tokens + max(responses, default=recipe.budget.limit)
+    """Longest sequence that the recipe can need: the one home of it, for plan, engines and memory."""
+    return max(contexts(recipe).values(), default=recipe.data.max_prompt_tokens)
 
 
 def evaluates(recipe: Recipe) -> bool:

@@ -30,6 +30,7 @@ from launch.memory import (
     Shape,
     config_shape,
     context,
+    contexts,
     engine_bytes,
     engine_options,
     evaluates,
@@ -241,15 +242,12 @@ def _length_blockers(plan: Plan) -> Iterator[str]:
     if shape is None:
         return
     prompt = recipe.data.max_prompt_tokens
-    for key, tokens, needed in (
-        ("budget.limit", recipe.budget.limit, "rl" in recipe.stages),
-        ("eval.max_tokens", recipe.eval.max_tokens, evaluates(recipe)),
-    ):
-        if needed and tokens > shape.max_positions:
-            yield f"{key}: {tokens} is more than the {shape.max_positions} tokens that {recipe.model.path} can take"
-        elif needed and prompt + tokens > shape.max_positions:
+    for key, needed in contexts(recipe).items():
+        if needed - prompt > shape.max_positions:
+            yield f"{key}: {needed - prompt} is more than the {shape.max_positions} tokens that {recipe.model.path} can take"
+        elif needed > shape.max_positions:
             yield (
-                f"data.max_prompt_tokens {prompt} + {key} {tokens} = {prompt + tokens} is more than the {shape.max_positions} tokens "
+                f"data.max_prompt_tokens {prompt} + {key} {needed - prompt} = {needed} is more than the {shape.max_positions} tokens "
                 f"that {recipe.model.path} can take; lower either"
             )
 
