@@ -173,6 +173,7 @@ def settings_table(run: Run) -> str:
         "Groups kept": [_get(recipe, "sampler.keep_groups")],
         "Length limit": [f"{_get(recipe, 'budget.limit')} tokens", _get(recipe, "budget.kind")],
         "Reward": [_term(term) for term in _items(recipe.get("reward"))],
+        "Promises waived": [str(promise).replace("_", " ") for promise in _items(recipe.get("waive"))],
         "Advantage": [f"centre {_get(recipe, 'advantage.centre')}", f"scale {_get(recipe, 'advantage.scale')}"],
         "Objective": [
             f"clip −{_get(recipe, 'objective.clip_low')} / +{_get(recipe, 'objective.clip_high')}",

@@ -436,9 +436,8 @@ def _idle(recipe: Recipe) -> Iterator[str]:
         ("model.revision", here, f"{recipe.model.path} is no hub id"),
         ("tiny.layers tiny.width tiny.recheck tiny.rederive tiny.slip sft.steps sft.batch sft.lr", not tiny, "model.path is not tiny"),
         ("data.split", trains and not any(map(_takes_split, recipe.data.sets)), f"data.train is {', '.join(one.source for one in recipe.data.sets)}"),
-        ("budget.cut_penalty", trains and recipe.budget.cut != "penalise", f"budget.cut is {recipe.budget.cut}"),
         ("advantage.ddof", trains and recipe.advantage.scale == "none", "advantage.scale is none"),
-        ("objective.kl.estimator objective.kl.where", trains and not objective.kl.coef, "objective.kl.coef is 0"),
+        ("objective.kl.estimator", trains and not objective.kl.coef, "objective.kl.coef is 0"),
         ("objective.entropy.delta objective.entropy.most", trains and objective.entropy.target is None, "objective.entropy.target is null"),
         ("objective.correction.low objective.correction.high", trains and kind == "none", "objective.correction.kind is none"),
         ("objective.correction.low", trains and kind == "tis", "tis has no lower bound"),
@@ -467,8 +466,8 @@ def _takes_split(one: DataSet) -> bool:
 
 def _method_warnings(recipe: Recipe) -> Iterator[str]:
     objective, kl = recipe.objective, recipe.objective.kl
-    if kl.coef and kl.where == "loss" and kl.estimator == "k1":
-        yield "objective.kl: k1 as a loss has no gradient in expectation, so it penalises nothing; take k2, or where: reward"
+    if kl.coef and kl.estimator == "k1":
+        yield "objective.kl: k1 as a loss has no gradient in expectation, so it penalises nothing; take k2, or the reward term kl"
     correction = objective.correction
     if correction.kind == "sequence_mask" and (correction.low < 0.9 or correction.high > 1.1):
         yield (
@@ -481,6 +480,10 @@ def _method_warnings(recipe: Recipe) -> Iterator[str]:
         yield f"objective.clip_low: {objective.clip_low:g} hardly ever binds a ratio that is a mean over a rollout; GSPO uses 3e-4 and 4e-4"
     if recipe.advantage.centre == "leave_one_out" and recipe.advantage.scale == "group":
         yield "advantage: the group's spread cancels the factor of leave_one_out, so this is GRPO; RLOO is scale: none"
+    if "right_beats_wrong" in recipe.waive:
+        yield f"waive: right_beats_wrong: a right answer may earn {max(-recipe.margin, 0):g} less than a wrong one"
+    if "length_of_wrong" in recipe.waive:
+        yield "waive: length_of_wrong: the length of a wrong answer may change what it earns"
     for term in recipe.reward:
         if isinstance(term, FunctionTerm) and term.gate == "none":
             yield f"reward: {term.name} counts for wrong answers, too: if it looks at length, it pays them for theirs; gate: right rules that out"

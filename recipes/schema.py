@@ -12,7 +12,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from recipes.section import Count, Natural, NonNegative, Positive, Section, Share
-from recipes.terms import FormatTerm, FunctionTerm, RewardTerm, TruncateTerm, VerdictTerm, margin, refuse_wrong_before_right
+from recipes.terms import (
+    Case,
+    FormatTerm,
+    FunctionTerm,
+    KlTerm,
+    RewardTerm,
+    TruncateTerm,
+    VerdictTerm,
+    Waiver,
+    margin,
+    refuse_wrong_before_right,
+)
 
 
 class Model(Section):
@@ -145,11 +156,10 @@ class Budget(Section):
     ladder: list[Rung] = Field(
         [], description="Rungs, first match wins; only for `difficulty`. The limits apply to rewards, after generation."
     )
-    cut: Literal["score", "mask", "penalise"] = Field(
+    cut: Literal["score", "mask"] = Field(
         "score",
-        description="Rollouts cut off at the limit: rewarded by the terms like any other, kept out of the loss and its denominators, or given `cut_penalty`.",
+        description="Rollouts cut off at the limit: train like any other (reward terms say what they earn), or are kept out of the loss and its denominators.",
     )
-    cut_penalty: Positive = Field(0.5, description="Taken off the reward of cut rollouts that are not right under `cut: penalise`.")
     cut_stop: Share = Field(
         0.95, description="A first step with a larger share of cut rollouts stops the run: the limit does not fit the model."
     )
@@ -236,14 +246,11 @@ class Entropy(Section):
 
 class Kl(Section):
     coef: NonNegative = Field(
-        0.0, description="Weight of the penalty against the reference (the model the stage starts from); 0 loads no reference."
+        0.0,
+        description="Weight, in each token's loss, of the penalty against the reference (the model the stage starts from). In the reward: term `kl`.",
     )
     estimator: Literal["k1", "k2", "k3"] = Field(
         "k2", description="Per-token estimator of d = log policy - log reference: d, d^2/2, e^-d - 1 + d."
-    )
-    where: Literal["loss", "reward"] = Field(
-        "loss",
-        description="A term of each token's loss, or its mean over a rollout's tokens taken off the rollout's reward before advantages.",
     )
 
 
@@ -385,6 +392,10 @@ class Recipe(Section):
     reward: list[RewardTerm] = Field(
         [VerdictTerm(kind="verdict"), TruncateTerm(kind="truncate")], min_length=1, description="Terms that add up to a rollout's reward."
     )
+    waive: list[Waiver] = Field(
+        [],
+        description="Promises that the reward may break, said by plan, status and report: that right beats wrong, that length pays no wrong answer.",
+    )
     judge: Judge = Judge()
     advantage: Advantage = Advantage()
     select: Select = Select()
@@ -414,7 +425,7 @@ class Recipe(Section):
             raise ValueError("learner.zero_stage: 0 with model.dtype bf16 would train without fp32 master weights; use 1 or more")
         if not any(term.kind == "verdict" for term in self.reward):
             raise ValueError("reward: no verdict term: nothing would tell right from wrong")
-        refuse_wrong_before_right(self.reward)
+        refuse_wrong_before_right(self.reward, self._case, self.waive)
         if self.select.rollouts == "shortest" and any(
             term.gate == "none" for term in self.reward if isinstance(term, FormatTerm | FunctionTerm)
         ):
@@ -423,8 +434,9 @@ class Recipe(Section):
             )
         if self.stages != [stage for stage in ("sft", "rl", "eval") if stage in self.stages]:
             raise ValueError(f"stages: {self.stages}: each at most once, in the order sft, rl, eval")
-        if sum(term.kind == "truncate" for term in self.reward) > 1:
-            raise ValueError("reward: two truncate terms would take off more than a right answer has; keep one")
+        for kind, why in (("truncate", "would take off more than a right answer has"), ("kl", "say the same; add their weights")):
+            if sum(term.kind == kind for term in self.reward) > 1:
+                raise ValueError(f"reward: two {kind} terms {why}; keep one")
         if self.eval.temperature == 0 and self.eval.samples > 1:
             raise ValueError(f"eval.samples: {self.eval.samples} greedy rollouts (eval.temperature 0) would all be the same; set 1")
         if "sft" in self.stages and self.model.path != "tiny":
@@ -449,6 +461,20 @@ class Recipe(Section):
         return [name if names.count(name) == 1 else f"{name} {names[:index].count(name) + 1}" for index, name in enumerate(names)]
 
     @property
+    def _case(self) -> Case:
+        return Case(group_size=self.sampler.group_size, limit=self.budget.limit, most=self.budget.limit)
+
+    @property
     def margin(self) -> float:
         """See recipes.terms.margin."""
-        return margin(self.reward)
+        return margin(self.reward, self._case)
+
+    @property
+    def kl_reward(self) -> KlTerm | None:
+        """The term `kl`, if the reward has one."""
+        return next((term for term in self.reward if isinstance(term, KlTerm)), None)
+
+    @property
+    def reads_reference(self) -> bool:
+        """Whether training compares the policy with the model that the stage starts from."""
+        return self.objective.kl.coef > 0 or self.kl_reward is not None

@@ -1,20 +1,45 @@
 """Reward terms: what one group's verdicts, lengths and texts are worth.
 
-A rollout's reward is the sum of its terms. Verdict and truncation together are DLER's R' = R x 1[finished within the
-limit], the difficulty ladder is DA-DLER's, a function term is a TRL reward function.
-Simplification: a term sees one group, never the batch; scaling over the batch is the advantage's business.
+A rollout's reward is the sum of its terms; each is a pure function of the group's `Facts`, in one table by kind. Verdict and truncation
+together are DLER's R' = R x 1[finished within the limit], the difficulty ladder is DA-DLER's, a function term is a TRL reward function.
+Terms that need more than one group (`kl`: what the learner measures) are added behind, by rl/algorithm.
+Simplification: the phase of groups sees one group, never the batch; scaling over the batch is the advantage's business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from recipes.schema import Budget, FormatTerm, FunctionTerm, RewardTerm, TruncateTerm, VerdictTerm
-from recipes.terms import ROUNDING
+from recipes.schema import Budget
+from recipes.terms import ROUNDING, CutTerm, FormatTerm, FunctionTerm, RewardTerm, TruncateTerm, VerdictTerm
 from rewards.functions import Asked, scores
 from rewards.verifier.extract import well_formed
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that rewards may know of one group, by rollout.
+
+    Attributes:
+        right_G: judged right (bool). Rollouts that could not be judged must have been left out.
+        finished_G: ended by themselves (bool), not cut off by the limit.
+        tokens_G: sampled tokens, stop token included.
+        thinking_G: of these, up to and with the mark that closes thinking: all where it never closed, 0 where there was none.
+        limit: the group's length limit, tokens (`group_limit`).
+        asked: texts, ids and columns of the group; its prompt tells whether it opened the thinking block.
+    """
+
+    right_G: np.ndarray
+    finished_G: np.ndarray
+    tokens_G: np.ndarray
+    thinking_G: np.ndarray
+    limit: int
+    asked: Asked
+    verdict_G: np.ndarray | float = 0.0  # what the verdict terms add up to; filled by `rewards`
 
 
 def group_limit(budget: Budget, limit: int, tokens_G: np.ndarray, right_G: np.ndarray, finished_G: np.ndarray) -> int:
@@ -53,45 +78,54 @@ def levelled(reward_PG: np.ndarray | Sequence[float]) -> np.ndarray:
     return out_PG
 
 
-def rewards(
-    terms: Sequence[RewardTerm],
-    *,
-    right_G: np.ndarray,
-    finished_G: np.ndarray,
-    tokens_G: np.ndarray,
-    limit: int,
-    asked: Asked,
-) -> dict[str, np.ndarray]:
+def rewards(terms: Sequence[RewardTerm], facts: Facts) -> dict[str, np.ndarray]:
     """The reward of each rollout of one group, by term, after weight and gate. The terms add up to the reward.
 
-    Args:
-        terms: the recipe's terms. Terms of one name share an entry; a function's name is `module:function`.
-        right_G: judged right (bool). Rollouts that could not be judged must have been left out.
-        finished_G: ended by themselves (bool).
-        tokens_G: sampled tokens.
-        limit: the group's length limit, tokens (`group_limit`).
-        asked: texts, ids and columns of the group; its prompt tells whether it opened the thinking block.
+    Terms of one name share an entry; a function's name is `module:function`.
 
     Raises:
         ValueError: see `rewards.functions.scores`.
     """
-    verdict_G = sum(term.weight for term in terms if isinstance(term, VerdictTerm)) * right_G.astype(float)
+    facts = replace(facts, verdict_G=sum(term.weight * _verdict(term, facts) for term in terms if isinstance(term, VerdictTerm)))
     out: dict[str, np.ndarray] = {}
     for term in terms:
-        name: str = term.kind
-        if isinstance(term, VerdictTerm):
-            value_G = term.weight * right_G.astype(float)
-        elif isinstance(term, TruncateTerm):
-            value_G = np.where(~finished_G | (tokens_G > limit), -(1 - term.keep) * verdict_G, 0.0)
-        elif isinstance(term, FormatTerm):
-            opened = asked.prompt.rstrip().endswith(asked.marks.open)
-            value_G = term.weight * np.array(
-                [well_formed(text, opened=opened, marks=asked.marks) for text in asked.completions], dtype=float
-            )
-        else:
-            name = term.name
-            value_G = term.weight * scores(term, asked)
-        if isinstance(term, FormatTerm | FunctionTerm) and term.gate == "right":
-            value_G = np.where(right_G, value_G, 0.0)
+        if type(term) not in TERMS:
+            continue  # of another phase
+        value_G = getattr(term, "weight", 1.0) * TERMS[type(term)](term, facts)
+        if getattr(term, "gate", "none") == "right":
+            value_G = np.where(facts.right_G, value_G, 0.0)
+        name: str = getattr(term, "name", term.kind)
         out[name] = out[name] + value_G if name in out else value_G
     return out
+
+
+def _verdict(term: VerdictTerm, facts: Facts) -> np.ndarray:
+    return np.where(facts.right_G, 1.0, term.wrong)
+
+
+def _truncate(term: TruncateTerm, facts: Facts) -> np.ndarray:
+    beyond_G = facts.right_G & (~facts.finished_G | (facts.tokens_G > facts.limit))
+    return np.where(beyond_G, -(1 - term.keep) * facts.verdict_G, 0.0)
+
+
+def _cut(term: CutTerm, facts: Facts) -> np.ndarray:
+    return np.where(~facts.finished_G & ~facts.right_G, -1.0, 0.0)
+
+
+def _format(term: FormatTerm, facts: Facts) -> np.ndarray:
+    asked = facts.asked
+    opened = asked.prompt.rstrip().endswith(asked.marks.open)
+    return np.array([well_formed(text, opened=opened, marks=asked.marks) for text in asked.completions], dtype=float)
+
+
+def _function(term: FunctionTerm, facts: Facts) -> np.ndarray:
+    return scores(term, facts.asked)
+
+
+TERMS: Mapping[type, Callable[[Any, Facts], np.ndarray]] = {
+    VerdictTerm: _verdict,
+    TruncateTerm: _truncate,
+    CutTerm: _cut,
+    FormatTerm: _format,
+    FunctionTerm: _function,
+}

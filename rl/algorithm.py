@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import fsum, isfinite
+from math import fsum, inf, isfinite
 
 import numpy as np
 import torch
 
-from recipes.schema import Kl, Objective, Recipe
+from recipes.schema import Objective, Recipe
+from recipes.terms import KlTerm
 from rl.advantage import advantages
 from rl.objective import NonFinite, aggregation_weights, kl_penalty
 from rl.policy import Row
@@ -43,9 +44,8 @@ def prepare(groups: Sequence[Group], recipe: Recipe, measure: Measure | None = N
     Raises:
         NonFinite: a reward or an engine's logprob is not a finite number, and learner.nonfinite is stop.
     """
-    kl = recipe.objective.kl
-    if kl.coef and kl.where == "reward" and measure is not None:
-        _take_off_kl(groups, kl, measure, most=0.49 * recipe.margin)
+    if (kl := recipe.kl_reward) and measure is not None:
+        _take_off_kl(groups, kl, measure, most=0.49 * recipe.margin if recipe.margin > 0 else inf)
     groups, left_out = finite(groups, recipe.learner.nonfinite)
     if not groups:
         return Batch(
@@ -57,6 +57,7 @@ def prepare(groups: Sequence[Group], recipe: Recipe, measure: Measure | None = N
                 "advantage/max": 0.0,
                 "advantage/constant": None,
                 "selected": None,
+                "reward/mean": None,
             },
         )
     rollouts = [rollout for group in groups for rollout in group.rollouts]
@@ -80,17 +81,16 @@ def prepare(groups: Sequence[Group], recipe: Recipe, measure: Measure | None = N
         "advantage/max": float(np.abs(advantage_PG).max()),
         "advantage/constant": _share_of_constant(groups, updates),
         "selected": float(trains_PG.mean()),
+        "reward/mean": float(reward_PG.mean()),
     }
-    if any("kl" in rollout.terms for rollout in rollouts):
-        metrics["reward/kl"] = float(np.mean([rollout.terms["kl"] for rollout in rollouts]))
+    metrics |= {f"reward/{name}": float(np.mean([rollout.terms[name] for rollout in rollouts])) for name in sorted(rollouts[0].terms)}
     updates = [rows for rows in updates if rows]
     return Batch(updates if measure is None else measured(updates, recipe.objective, measure), metrics)
 
 
 def asked(objective: Objective) -> list[str]:
     """What must be measured of rows that train (Learner.measure)."""
-    in_loss = objective.kl.coef > 0 and objective.kl.where == "loss"
-    return ["logp"] * (objective.old_logprobs == "learner") + ["ref_logp"] * in_loss
+    return ["logp"] * (objective.old_logprobs == "learner") + ["ref_logp"] * (objective.kl.coef > 0)
 
 
 def measured(updates: Sequence[Sequence[Row]], objective: Objective, measure: Measure) -> list[list[Row]]:
@@ -138,8 +138,8 @@ def _rows(groups: Sequence[Group], trains_PG: np.ndarray, recipe: Recipe) -> lis
     return [replace(row, weight_T=weight) for row, weight in zip(rows, weight_B, strict=True)]
 
 
-def _take_off_kl(groups: Sequence[Group], settings: Kl, measure: Measure, most: float) -> None:
-    """Add the term `kl`: minus the coefficient times the mean over the rollout's tokens of the policy that sampled against the reference.
+def _take_off_kl(groups: Sequence[Group], term: KlTerm, measure: Measure, most: float) -> None:
+    """Add the term `kl`: minus its weight times the mean over the rollout's tokens of the policy that sampled against the reference.
 
     A sum, as elsewhere, would charge longer rollouts more, without bound: a right long answer could earn less than a wrong short one.
     For the same reason the term is never larger than `most`, nearly half the margin between right and wrong.
@@ -147,9 +147,9 @@ def _take_off_kl(groups: Sequence[Group], settings: Kl, measure: Measure, most: 
     reference_logp = measure([rows_of(groups)], ["ref_logp"])
     for rollout in [rollout for group in groups for rollout in group.rollouts]:
         engine_logp_T, ref_logp_T = rollout.completion.logprobs, reference_logp[rollout.id][0]
-        kl_T = kl_penalty(torch.from_numpy(engine_logp_T), torch.from_numpy(ref_logp_T), settings.estimator)
-        term = -settings.coef * float(kl_T.mean())
-        rollout.terms["kl"] = min(max(term, -most), most) if isfinite(term) else term
+        kl_T = kl_penalty(torch.from_numpy(engine_logp_T), torch.from_numpy(ref_logp_T), term.estimator)
+        value = -term.weight * float(kl_T.mean())
+        rollout.terms["kl"] = min(max(value, -most), most) if isfinite(value) else value
         rollout.reward = sum(rollout.terms.values())
 
 

@@ -69,7 +69,7 @@ class LearnerRank:
         if settings.zero_stage == 0:
             self._engine.clip_fp32_gradients = self._clip  # DeepSpeed's own forgets the norm
         self._reference: Any = None
-        if recipe.objective.kl.coef:
+        if recipe.reads_reference:
             self._reference = (
                 load_policy(checkpoint, dtype, recipe.sampler.temperature, settings.logit_chunk_tokens).to(device).requires_grad_(False)
             )
@@ -279,7 +279,7 @@ class Learner:
         tokens = max(sums["tokens"], 1.0)
         means: dict[str, float | None] = {metric: sums[name] / tokens for metric, name in _MEANS.items()}
         bonus_entropy = sums["entropy"] / tokens
-        if self._recipe.objective.kl.coef == 0 or self._recipe.objective.kl.where == "reward":
+        if self._recipe.objective.kl.coef == 0:
             means["kl"] = None  # not measured
         self.entropy.after(bonus_entropy)
         return known | {

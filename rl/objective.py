@@ -224,7 +224,7 @@ def loss(tokens: Tokens, settings: Objective, entropy_coef: float) -> Loss:
         token_loss = token_loss * correction
         kept_R = _by_rollout(mask & (correction > 0), row)
     kl = torch.zeros_like(logp) if tokens.ref_logp is None else kl_penalty(logp, clean(tokens.ref_logp), settings.kl.estimator)
-    if settings.kl.coef and settings.kl.where == "loss":
+    if settings.kl.coef:
         token_loss = token_loss + settings.kl.coef * kl
     if entropy_coef:
         token_loss = token_loss - entropy_coef * entropy

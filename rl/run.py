@@ -152,7 +152,8 @@ class Run:
 
     def status(self, state: State, reason: str = "") -> None:
         """Replace status.json; a reader sees the old or the new one. `step` is the number of finished steps."""
-        _write(self.folder / "status.json", {"state": state, "reason": reason, "step": self.step})
+        waived = {"waived": list(self.recipe.waive)} if self.recipe.waive else {}
+        _write(self.folder / "status.json", {"state": state, "reason": reason, "step": self.step, **waived})
 
     def __enter__(self) -> Self:
         self.status("running")

@@ -172,7 +172,6 @@ def sampling_metrics(groups: Sequence[Group], fates: Counter[Fate], seconds: flo
     """What was sampled, before filtering, by metric name; None where there is nothing to average."""
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     statuses = Counter(rollout.verdict.status for rollout in rollouts if rollout.verdict)
-    rewarded = [rollout for rollout in rollouts if rollout.terms and np.isfinite(rollout.reward)]
     tokens = sum(rollout.tokens for rollout in rollouts)
     metrics: dict[str, float | int | None] = {
         "accuracy": statuses["right"] / max(statuses["right"] + statuses["wrong"], 1),
@@ -181,15 +180,12 @@ def sampling_metrics(groups: Sequence[Group], fates: Counter[Fate], seconds: flo
         "length/wrong": _mean([rollout.tokens for rollout in rollouts if rollout.verdict and rollout.verdict.status == "wrong"]),
         "truncated": _mean([float(rollout.completion.cut) for rollout in rollouts]),
         "not_judged": statuses["not_judged"] / len(rollouts),
-        "reward/mean": _mean([rollout.reward for rollout in rewarded]),
         "groups/sampled": len(groups),
         "tokens/sampled": tokens,
         "seconds/sample": seconds,
     }
     for fate in ("trained", "all_right", "all_wrong", "flat", "not_judged"):
         metrics[f"groups/{fate}"] = fates[fate]
-    for name in sorted({name for rollout in rewarded for name in rollout.terms}):
-        metrics[f"reward/{name}"] = _mean([rollout.terms[name] for rollout in rewarded])
     return metrics
 
 

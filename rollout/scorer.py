@@ -15,7 +15,7 @@ import numpy as np
 
 from recipes.schema import Budget, RewardTerm
 from rewards.functions import Asked, TrainerState, columns
-from rewards.terms import group_limit, rewards
+from rewards.terms import Facts, group_limit, rewards
 from rewards.verifier.judge import Judge
 from rewards.verifier.verdict import Verdict, best
 from rollout.template import Template
@@ -134,13 +134,15 @@ class Scorer:
         tokens_G = np.array([rollout.tokens for rollout in group.rollouts])
         right_G = np.array([rollout.right for rollout in group.rollouts])
         finished_G = np.array([not rollout.completion.cut for rollout in group.rollouts])
-        limit = group_limit(budget, group.request.limit, tokens_G, right_G, finished_G)
-        terms = rewards(
-            self.terms,
+        opened = self.template.opens_thinking(group.problem)
+        facts = Facts(
             right_G=right_G,
             finished_G=finished_G,
             tokens_G=tokens_G,
-            limit=limit,
+            thinking_G=np.array(
+                [thinking_tokens(rollout, opened or self.template.marks.open in rollout.text) for rollout in group.rollouts]
+            ),
+            limit=group_limit(budget, group.request.limit, tokens_G, right_G, finished_G),
             asked=Asked(
                 prompt=self.template.tokenizer.decode(list(group.request.prompt_ids)),
                 messages=self.template.messages(group.problem),
@@ -152,12 +154,18 @@ class Scorer:
                 marks=self.template.marks,
             ),
         )
-        if budget.cut == "penalise":
-            terms["cut"] = np.where(~finished_G & ~right_G, -budget.cut_penalty, 0.0)
+        terms = rewards(self.terms, facts)
         for index, rollout in enumerate(group.rollouts):
-            rollout.limit = limit
+            rollout.limit = facts.limit
             rollout.terms = {name: float(value_G[index]) for name, value_G in terms.items()}
             rollout.reward = sum(rollout.terms.values())
+
+
+def thinking_tokens(rollout: Rollout, thinks: bool) -> int:
+    """Sampled tokens of its thinking, the closing mark included: all where that never came, none where the rollout does not think."""
+    if rollout.answer_start is None:
+        return rollout.tokens if thinks else 0
+    return int(rollout.completion.sampled[: rollout.answer_start].sum())
 
 
 def judged(group: Group) -> bool:

@@ -81,10 +81,12 @@ def recipe(settings: Settings, **sections: dict[str, object]) -> Recipe:
                 for key in ("ratio", "surrogate", "clip_low", "clip_high", "dual_clip", "aggregate", "old_logprobs")
             },
             "entropy": {"coef": settings.entropy},
-            "kl": {"coef": settings.kl, "estimator": settings.kl_estimator, "where": "reward" if settings.kl_in_reward else "loss"},
+            "kl": {"coef": 0 if settings.kl_in_reward else settings.kl, "estimator": settings.kl_estimator},
             "correction": {"kind": settings.correction, "low": settings.low, "high": settings.high},
         },
     }
+    if settings.kl and settings.kl_in_reward:
+        wanted["reward"] = [{"kind": "verdict"}, {"kind": "kl", "weight": settings.kl, "estimator": settings.kl_estimator}]  # type: ignore[assignment]
     for name, keys in sections.items():
         wanted[name] = {**wanted.get(name, {}), **keys}
     return Recipe.model_validate(wanted)

@@ -106,7 +106,7 @@ def test_kl_in_the_reward_is_taken_off_before_advantages_are():
     for rollout in given.rollouts:
         rollout.terms["verdict"] = rollout.reward
         rollout.completion.logprobs[:] = -1.0
-    recipe = settings(objective={"kl": {"coef": 0.1, "estimator": "k1", "where": "reward"}})
+    recipe = settings(reward=[{"kind": "verdict"}, {"kind": "kl", "weight": 0.1}])
     asked: list[str] = []
 
     def reference(parts, what):
@@ -127,7 +127,7 @@ def test_p13_a_kl_penalty_never_puts_wrong_before_right():
     for rollout in given.rollouts:
         rollout.terms["verdict"] = rollout.reward
         rollout.completion.logprobs[:] = -1.0 if rollout.reward else -2.0
-    recipe = settings(objective={"kl": {"coef": 1e9, "estimator": "k2", "where": "reward"}})
+    recipe = settings(reward=[{"kind": "verdict"}, {"kind": "kl", "weight": 1e9, "estimator": "k2"}])
     prepare([given], recipe, lambda parts, _: {row.id: np.full((1, len(row.ids)), -2.0, np.float32) for [row] in zip(*parts, strict=True)})
     # only the right ones have moved
     assert [rollout.terms["kl"] for rollout in given.rollouts] == pytest.approx([-0.49, 0, -0.49, 0])

@@ -304,14 +304,17 @@ def test_p07_an_engine_that_always_hits_the_cap_is_seen_at_the_first_step(judge:
         refuse_cut(collected.metrics["truncated"], stream.recipe)
 
 
-@pytest.mark.parametrize(("cut", "rewards"), [("score", [1, 0, 0, 0]), ("mask", [1, 0, 0, 0]), ("penalise", [1, 0, -0.5, -0.5])])
+@pytest.mark.parametrize(("cut", "rewards"), [("score", [1, 0, 0, 0]), ("mask", [1, 0, 0, 0]), ("a term", [1, 0, -0.5, -0.5])])
 def test_p07_cut_rollouts_are_rewarded_by_the_policy_that_the_recipe_names(judge: Judge, cut: str, rewards: list[float]):
     """One right, one wrong and two cut rollouts; the loss of the group at ratio 1 is -sum(weight x advantage), by hand."""
 
     def script(request: Request) -> list[Completion]:
         return [response(request.problem.answer), response("-1"), response("1", 40, finish="length"), response("1", 40, finish="length")]
 
-    steps, stream = collector(ScriptedPool(script), judge, budget={"limit": 40, "cut": cut}, advantage={"scale": "none"})
+    terms = {"reward": [{"kind": "verdict"}, {"kind": "truncate"}, {"kind": "cut"}]} if cut == "a term" else {}
+    steps, stream = collector(
+        ScriptedPool(script), judge, budget={"limit": 40} | ({} if cut == "a term" else {"cut": cut}), advantage={"scale": "none"}, **terms
+    )
     groups = steps.next().groups
     assert [[rollout.reward for rollout in group.rollouts] for group in groups] == [rewards] * 4
     [rows] = prepare(groups, stream.recipe).updates

@@ -11,7 +11,7 @@ import pytest
 from recipes.loader import RecipeError, load, shipped
 from recipes.schema import Advantage
 from rewards.functions import Asked, TrainerState
-from rewards.terms import group_limit, rewards
+from rewards.terms import Facts, group_limit, rewards
 from rl.advantage import advantages
 
 TEXTS = ["a thought</think>\\boxed{1}", "no box"]  # well formed or not, behind a prompt that opened the thinking block
@@ -21,11 +21,11 @@ def reward_G(recipe, rollouts) -> np.ndarray:
     """Rewards of a group given as (right, finished, tokens, text)."""
     right_G, finished_G = (np.array([rollout[index] for rollout in rollouts], dtype=bool) for index in (0, 1))
     tokens_G = np.array([rollout[2] for rollout in rollouts])
-    terms = rewards(
-        recipe.reward,
+    facts = Facts(
         right_G=right_G,
         finished_G=finished_G,
         tokens_G=tokens_G,
+        thinking_G=tokens_G // 2,
         limit=group_limit(recipe.budget, recipe.budget.limit, tokens_G, right_G, finished_G),
         asked=Asked(
             prompt="1<think>",
@@ -37,6 +37,7 @@ def reward_G(recipe, rollouts) -> np.ndarray:
             ids=[str(index) for index in range(len(rollouts))],
         ),
     )
+    terms = rewards(recipe.reward, facts)
     return sum(terms.values())
 
 
@@ -128,3 +129,11 @@ def test_p14_doubling_the_length_coefficient_doubles_the_length_part_of_the_adva
     if len(set(right)) == 1:  # the rescaled variant fails: a thousandth of the coefficient has the same effect
         assert length_part(GRID[0], "group")[0, 0] == pytest.approx(length_part(GRID[-1], "group")[0, 0])
         assert length_part(GRID[-1], "group")[0, 0] == pytest.approx(1.5275, abs=1e-3)
+
+
+def test_p13_a_waiver_lets_a_recipe_in_and_says_by_how_much_wrong_may_win():
+    reward = "reward=[{kind: verdict, weight: 0.6}, {kind: format, weight: 0.9}]"
+    with pytest.raises(RecipeError, match=r"waive: \[right_beats_wrong\]"):
+        load("dler", "tiny", [reward])
+    waived = load("dler", "tiny", [reward, "waive=[right_beats_wrong]"])
+    assert waived.margin == pytest.approx(-0.3)

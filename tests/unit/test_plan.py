@@ -237,10 +237,8 @@ def test_what_will_hardly_work_is_a_warning():
     [
         ("model.revision=main", "model.revision: main says nothing, as tiny is no hub id"),
         ("data.split=test", "data.split: test says nothing, as data.train is tiny"),
-        ("budget.cut_penalty=0.7", "budget.cut_penalty: 0.7 says nothing, as budget.cut is score"),
         ("advantage.scale=none advantage.ddof=1", "advantage.ddof: 1 says nothing, as advantage.scale is none"),
         ("objective.kl.estimator=k3", "objective.kl.estimator: k3 says nothing, as objective.kl.coef is 0"),
-        ("objective.kl.where=reward", "objective.kl.where: reward says nothing, as objective.kl.coef is 0"),
         ("objective.entropy.delta=0.1", "objective.entropy.delta: 0.1 says nothing, as objective.entropy.target is null"),
         ("objective.entropy.most=0.1", "objective.entropy.most: 0.1 says nothing, as objective.entropy.target is null"),
         ("objective.correction.high=3", "objective.correction.high: 3.0 says nothing, as objective.correction.kind is none"),

@@ -46,8 +46,8 @@ BROKEN = {
     "tiny:\n  families: [chain, sums]": '2: tiny.families[1]: "sums" is not allowed; needs one of chain, product, sum, linear',
     "eval:\n  data: tiny": '2: eval.data: "tiny" is not allowed; needs a list of texts',
     "reward: []": "1: reward: [] is not allowed; needs a list (at least 1) of mappings",
-    "reward:\n- kind: verdict\n- kind: length": '3: reward[1].kind: "length" is not allowed; needs one of verdict, truncate, format',
-    "reward:\n- weight: 1": "2: reward[0].kind: missing; needs one of verdict, truncate, format, function",
+    "reward:\n- kind: verdict\n- kind: length": '3: reward[1].kind: "length" is not allowed; needs one of verdict, truncate, cut, kl, format',
+    "reward:\n- weight: 1": "2: reward[0].kind: missing; needs one of verdict, truncate, cut, kl, format, function",
     "reward: [{kind: verdict}, {kind: function}]": "1: reward[1].name: missing; needs text",
     "reward: [{kind: verdict}, {kind: function, name: mine}]": '1: reward[1].name: "mine" is not allowed; needs text, matching',
     "reward: [{kind: truncate}]": "1: reward: no verdict term: nothing would tell right from wrong",
@@ -292,7 +292,7 @@ def test_every_key_says_what_it_means_and_what_it_takes():
 
 def test_defaults_read_like_yaml():
     defaults = {key.name: key.default_text for key in keys()}
-    assert defaults["reward"] == "[{kind: verdict, weight: 1.0}, {kind: truncate, keep: 0.0}]"
+    assert defaults["reward"] == "[{kind: verdict, weight: 1.0, wrong: 0.0}, {kind: truncate, keep: 0.0}]"
     assert defaults["reward[truncate].kind"] == "needed"
     assert defaults["model.revision"] == "null"
     assert defaults["data.instruction"] == "''"

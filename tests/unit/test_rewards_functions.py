@@ -10,7 +10,7 @@ import pytest
 
 from recipes.schema import FunctionTerm, VerdictTerm
 from rewards.functions import Asked, TrainerState, load_function, reads_messages, sample, scores
-from rewards.terms import rewards
+from rewards.terms import Facts, rewards
 
 VERDICT = VerdictTerm(kind="verdict")
 THOUGHT = "<think>\n1 + 1\n</think>\n\\boxed{2}"
@@ -34,7 +34,7 @@ def group(terms, right, completions=None, columns=None):
     G = len(right)
     right_G, finished_G, tokens_G = np.array(right, dtype=bool), np.ones(G, dtype=bool), np.full(G, 10)
     given = asked(completions or ["x"] * G, columns)
-    return rewards(terms, right_G=right_G, finished_G=finished_G, tokens_G=tokens_G, limit=100, asked=given)
+    return rewards(terms, Facts(right_G, finished_G, tokens_G, np.zeros(G, dtype=int), 100, given))
 
 
 def term(name: str, low: float = -1, high: float = 1) -> FunctionTerm:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from recipes.schema import Budget, FormatTerm, FunctionTerm, Rung, TruncateTerm, VerdictTerm
 from rewards.functions import Asked, TrainerState, columns, load_function
-from rewards.terms import group_limit, rewards
+from rewards.terms import Facts, group_limit, rewards
 
 VERDICT = VerdictTerm(kind="verdict")
 LADDER = Budget(kind="difficulty", limit=4000, ladder=[Rung(at_least=0.5, share=0.5), Rung()])
@@ -26,9 +26,9 @@ def arrays(right, finished=None, tokens=None):
 
 def group(terms, right, finished=None, tokens=None, *, limit=100, prompt="p", completions=None, columns=None):
     G = len(right)
-    return rewards(
-        terms,
+    facts = Facts(
         **arrays(right, finished, tokens),
+        thinking_G=np.zeros(G, dtype=int),
         limit=limit,
         asked=Asked(
             prompt=prompt,
@@ -40,6 +40,7 @@ def group(terms, right, finished=None, tokens=None, *, limit=100, prompt="p", co
             ids=[f"id{g}" for g in range(G)],
         ),
     )
+    return rewards(terms, facts)
 
 
 def total(terms, *args, **kwargs):
