@@ -42,7 +42,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project need not be installed
 
 from launch.memory import Shape, learner_bytes, size
-from recipes.schema import Objective, Recipe
+from recipes.objectives import Objective
+from recipes.schema import Recipe
 from rl import objective
 from rl.deepspeed_config import deepspeed_config
 from rl.policy import Policy, Row, padded

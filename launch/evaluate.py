@@ -57,7 +57,7 @@ def evaluate_checkpoint(
         parts = held_out(recipe, judge)
         start = starting_checkpoint(recipe)
         made = planned_with(start, made)
-        template = load_template(start, recipe.data, prompt_date(own.parent))
+        template = load_template(start, recipe.data, prompt_date(own.parent), budget=recipe.at(recipe.train.steps).budget.limit)
         for words in template.remarks:
             console.print(words, highlight=False)
         parts = [fitting(part, template, recipe.data.max_prompt_tokens) for part in parts]

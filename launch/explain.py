@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from launch.memory import evaluates, size
 from launch.plan import Plan, gpus_needed, host_bytes
+from recipes.budgets import DifficultyBudget
 from recipes.loader import recipe_hash
 from recipes.schema import Recipe
 
@@ -45,7 +46,8 @@ def _rl_words(plan: Plan) -> list[str]:
         signal = {"raw": "correctness", "shaped": "reward"}[sampler.keep_groups]
         refill = f"; groups of constant {signal} are replaced (at most {sampler.max_refills * sampler.prompts:,} times)"
     ranks = f" on each of {learner.ranks} ranks" if learner.ranks > 1 else ""
-    rungs = [f"{int(round(rung.share * limit, 6)):,} tokens where at least {rung.at_least:.0%} are right" for rung in recipe.budget.ladder]
+    ladder = recipe.budget.ladder if isinstance(recipe.budget, DifficultyBudget) else []
+    rungs = [f"{int(round(rung.share * limit, 6)):,} tokens where at least {rung.at_least:.0%} are right" for rung in ladder]
     prompts = sampler.prompts // updates
     select = recipe.select
     rule = {"max_variance": "of largest reward variance", "shortest": "shortest", "efficient": "of most reward per token"}.get(
@@ -55,6 +57,7 @@ def _rl_words(plan: Plan) -> list[str]:
     chosen = [f"select   the {select.keep} {rule} of each prompt's {sampler.group_size} rollouts; the others {rest}"] if rule else []
     lines = [f"step     {sampler.prompts} prompts x {sampler.group_size} rollouts = {work.rollouts:,} of at most {limit:,} tokens{refill}"]
     lines += [f"limit    {', else '.join(rungs)}"] if rungs else []
+    lines += [f"moves    {words}" for words in _moving(recipe)]
     lines += chosen
     lines += [
         f"update   {_many(updates, 'optimiser update')} a step, on {prompts} prompts = {work.rows_per_update:,} rollouts each",
@@ -63,6 +66,19 @@ def _rl_words(plan: Plan) -> list[str]:
         f"run      {steps:,} steps = {steps * updates:,} updates on {steps * work.rollouts:,} rollouts;"
         f" at most {steps * work.rollouts * limit / 1e6:,.1f}M sampled tokens before replacements",
     ]
+    return lines
+
+
+def _moving(recipe: Recipe) -> list[str]:
+    """Each scheduled number at its first steps of every value; of many values, the first and the last."""
+    lines = []
+    for name in recipe.schedule:
+        values: dict[float, int] = {}
+        for step in range(recipe.train.steps):
+            values.setdefault(recipe.at(step).number(name), step)
+        shown = list(values.items())
+        several = shown if len(shown) <= 5 else [shown[0], shown[len(shown) // 2], shown[-1]]
+        lines.append(f"{name} {', '.join(f'{value:g} from step {step}' for value, step in several)}")
     return lines
 
 

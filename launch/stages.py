@@ -75,12 +75,11 @@ def run_recipe(recipe: Recipe, runs_dir: Path, resume: bool = False, overwrite: 
     settle_device(made)
     with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
         heldout = held_out(recipe, judge)
-        source = training_source(
-            recipe.data, recipe.tiny, recipe.seed, judge.check_golds, columns=any(term.kind == "function" for term in recipe.reward)
-        )
+        source = training_source(recipe.data, recipe.tiny, recipe.seed, judge.check_golds, columns=recipe.reads_columns)
         start = starting_checkpoint(recipe)
         made = planned_with(start, made)
-        template = load_template(start, recipe.data, prompt_date(runs_dir / recipe.name) if resume else None)
+        date = prompt_date(runs_dir / recipe.name) if resume else None
+        template = load_template(start, recipe.data, date, budget=recipe.at(recipe.train.steps).budget.limit)
         heldout = [fitting(part, template, recipe.data.max_prompt_tokens) for part in heldout]
         some_fit(source, template, recipe.data.max_prompt_tokens)
         with (

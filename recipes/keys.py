@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -66,6 +66,8 @@ def allowed(annotation: Any, metadata: Iterable[Any] = ()) -> str:
         return allowed(arguments[0], [*metadata, *more])
     if origin is Literal:
         return "one of " + ", ".join(map(str, arguments))
+    if kinds_of(annotation):
+        return "a mapping of keys"
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys("null" if argument is types.NoneType else allowed(argument, metadata) for argument in arguments))
     if origin is list:
@@ -92,27 +94,62 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return best if best is not None and (same_leaf or _ratio(leaf, best.rpartition(".")[2]) >= 0.6) else None
 
 
-def term_classes() -> dict[str, type[Section]]:
-    """Reward terms by their `kind`."""
-    union = get_args(Recipe.model_fields["reward"].annotation)[0]
-    members = get_args(get_args(union)[0])
-    return {get_args(member.model_fields["kind"].annotation)[0]: member for member in members}
+def kinds_of(annotation: Any) -> dict[str, type[Section]]:
+    """The sections by their `kind`, where a value is one of several kinds; else none."""
+    members = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else ()
+    plain = [_bare(member) for member in members]
+    if not plain or not all(isinstance(member, type) and "kind" in getattr(member, "model_fields", ()) for member in plain):
+        return {}
+    return {get_args(member.model_fields["kind"].annotation)[0]: member for member in plain}
 
 
-def _walk(section: type[Section], prefix: str) -> Iterator[Key]:
+def inside(annotation: Any, part: str | int, value: Any = None) -> Any:
+    """What the schema says of a part of a value: a key of a section, an item of a list, a value of a mapping; None if it says nothing.
+
+    Args:
+        value: of which this is a part, if it is known: its `kind` decides where there are several.
+    """
+    annotation = _bare(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        field = annotation.model_fields.get(str(part))
+        return None if field is None else field.annotation
+    if kinds := kinds_of(annotation):
+        kind = value.get("kind") if isinstance(value, dict) else None
+        known = [kinds[kind]] if kind in kinds else list(kinds.values())
+        return next(filter(None, (inside(section, part) for section in known)), None)
+    if get_origin(annotation) in (list, dict):
+        return get_args(annotation)[-1]
+    return next(filter(None, (inside(member, part, value) for member in get_args(annotation))), None)
+
+
+def _walk(section: type[Section], prefix: str, without: Container[str] = ()) -> Iterator[Key]:
     for name, field in section.model_fields.items():
+        if name in without:
+            continue
         dotted = prefix + name
         annotation: Any = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, Section):
             yield from _walk(annotation, f"{dotted}.")
             continue
+        if kinds := kinds_of(annotation):
+            first, *_ = kinds.values()
+            common = set.intersection(*(set(kind.model_fields) for kind in kinds.values())) - {"kind"}
+            yield Key(f"{dotted}.kind", "one of " + ", ".join(kinds), first.model_fields["kind"].default, _summary(kinds))
+            yield from _walk(first, f"{dotted}.", set(first.model_fields) - common)
+            for name_of, kind in kinds.items():
+                yield from _walk(kind, f"{dotted}[{name_of}].", common | {"kind"})
+            continue
         default = ... if field.is_required() else field.default
         yield Key(dotted, allowed(annotation, field.metadata), default, field.description or "")
-        if name == "reward":
-            for kind, term in term_classes().items():
-                yield from _walk(term, f"{dotted}[{kind}].")
-        elif dotted != "eval.data" and (item := item_section(annotation)):  # its mappings are those of data.train
+        for name_of, kind in kinds_of(_bare(get_args(annotation)[-1]) if get_origin(annotation) in (list, dict) else None).items():
+            yield from _walk(kind, f"{dotted}[{name_of}].")
+        if dotted not in ("eval.data", "reward", "schedule") and (item := item_section(annotation)):  # its mappings are those of data.train
             yield from _walk(item, f"{dotted}[].")
+
+
+def _summary(kinds: Mapping[str, type[Section]]) -> str:
+    """What each kind is, in one sentence each."""
+    return " ".join(f"`{name}`: {kind.model_fields['kind'].description}" for name, kind in kinds.items())
 
 
 def item_section(annotation: Any) -> type[Section] | None:

@@ -11,16 +11,17 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from recipes.keys import Key, allowed, item_section, keys, nearest, sections, term_classes
+from recipes.keys import Key, allowed, inside, keys, kinds_of, nearest, sections
 from recipes.schema import Recipe
+from recipes.section import Section
 
 __all__ = ["Key", "RecipeError", "dump", "keys", "load", "recipe_hash", "scales", "shipped", "written"]
 
@@ -75,11 +76,23 @@ class _Tree:
             here = (*place, key)
             if isinstance(value, dict) and isinstance(base.get(key), dict):
                 self.written |= {here: written[here]} if here in written else {}
+                _forget_other_kind(base[key], value, here)
                 self._merge(base[key], value, written, here)
                 continue
             self.written = {at: line for at, line in self.written.items() if at[: len(here)] != here}
             self.written |= {at: line for at, line in written.items() if at[: len(here)] == here}
             base[key] = value
+
+
+def _forget_other_kind(base: dict[str, Any], over: Mapping[str, Any], place: _Place) -> None:
+    """Take out of `base` what belongs to its kind alone, where `over` says another."""
+    annotation: Any = Recipe
+    for part in place[1:] if place[0] == "on_cuda" else place:
+        annotation = inside(annotation, part)
+    kinds = kinds_of(annotation)
+    if over.get("kind") in kinds and over["kind"] != base.get("kind"):
+        for name in base.keys() - kinds[over["kind"]].model_fields.keys():
+            del base[name]
 
 
 def _drop(base: Any, said: dict[str, Any]) -> None:
@@ -362,9 +375,9 @@ def _explain(detail: ErrorDetails, tree: _Tree, label: str) -> str:
             close = _dotted((*place[:-1], close.rpartition(".")[2]))
         return f"{where}: {name}: unknown key. {f'Did you mean {close}? ' if close else ''}(laconic recipes --keys lists all)"
     if kind.startswith("union_tag"):
-        kinds = ", ".join(term_classes())
+        kinds = kinds_of(_annotation(place, tree))
         found = detail["input"].get("kind") if isinstance(detail["input"], dict) else None
-        return f"{where}: {name}.kind: {'missing' if found is None else _shown(found) + ' is not allowed'}; needs one of {kinds}"
+        return f"{where}: {name}.kind: {'missing' if found is None else _shown(found) + ' is not allowed'}; needs one of {', '.join(kinds)}"
     words = _allowed_at(place, tree)
     if kind == "missing":
         return f"{where}: {name}: missing; needs {words}"
@@ -387,34 +400,51 @@ def _places(loc: tuple[int | str, ...]) -> tuple[_Place, str]:
     """Place of an error in the tree, and its dotted name with kinds or `[]` for list items (as `keys` has it)."""
     place: list[str | int] = []
     canonical = ""
-    kinds = term_classes()
-    for position, part in enumerate(loc):
-        after_term = position == 2 and loc[0] == "reward" and isinstance(loc[1], int)
-        if after_term and part in kinds:  # pydantic puts the union's tag into the path
-            canonical = f"reward[{part}]"
+    annotation: Any = Recipe
+    for part in loc:
+        if part in (kinds := kinds_of(annotation)):  # pydantic puts the union's tag into the path
+            annotation = kinds[str(part)]
+            canonical = canonical.removesuffix("[]") + f"[{part}]" if canonical.endswith("[]") else canonical
             continue
         if isinstance(part, str) and part.startswith("<"):  # tags of a value that may be a text, a list or a mapping
             continue
         place.append(part)
         canonical += "[]" if isinstance(part, int) else f".{part}" if canonical else part
+        annotation = _bare_kinds(inside(annotation, part))
     return tuple(place), canonical
+
+
+def _bare_kinds(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _annotation(place: _Place, tree: _Tree) -> Any:
+    """What the schema says at a place, the kinds that the tree names taken."""
+    annotation: Any = Recipe
+    value: Any = tree.data
+    for part in place:
+        annotation = inside(annotation, part, value)
+        value = _at(value, part)
+    return _bare_kinds(annotation)
+
+
+def _at(value: Any, part: Any) -> Any:
+    return value[part] if isinstance(value, list) else value.get(part) if isinstance(value, dict) else None
 
 
 def _allowed_at(place: _Place, tree: _Tree) -> str:
     """What the schema allows at a place, in words."""
-    annotation: Any = Recipe
-    words = "a mapping of keys"
-    for position, part in enumerate(place):
-        if isinstance(part, str):
-            field = annotation.model_fields[part]
-            annotation, words = field.annotation, allowed(field.annotation, field.metadata)
-            continue
-        section = item_section(annotation)
-        annotation = get_args(annotation)[0] if place[0] == "reward" or section is None else section
-        words = "text or a mapping of keys" if place[:2] in (("data", "train"), ("eval", "data")) else allowed(annotation)
-        if place[0] == "reward" and position < len(place) - 1:
-            annotation = term_classes()[tree.data["reward"][part]["kind"]]
-    return words
+    if place[:2] in (("data", "train"), ("eval", "data")) and len(place) == 3:
+        return "text or a mapping of keys"
+    holder = _annotation(place[:-1], tree)
+    if kinds := kinds_of(holder):
+        value: Any = tree.data
+        for part in place[:-1]:
+            value = _at(value, part)
+        holder = kinds.get(value.get("kind"), next(iter(kinds.values())))
+    if isinstance(holder, type) and issubclass(holder, Section) and (field := holder.model_fields.get(str(place[-1]))):
+        return allowed(field.annotation, field.metadata)
+    return allowed(inside(holder, place[-1]))
 
 
 def _dotted(place: _Place) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from recipes.keys import Key, keys, term_classes
+from recipes.keys import Key, inside, keys, kinds_of
 from recipes.loader import scales, shipped, written
 from recipes.schema import Recipe, Section
 
@@ -51,8 +51,12 @@ def _card(name: str, file: str, words: str) -> str:
 
 def _said(section: str) -> list[str]:
     """A section's docstring, if it has one of its own."""
-    if section == "reward":
-        return [f"A list of terms, each with a `kind`: {', '.join(f'`{kind}`' for kind in term_classes())}.\n"]
+    kinds = kinds_of(get_args(inside(inside(Recipe, section), 0) or 0)[0]) if section in ("reward", "schedule") else {}
+    if kinds:
+        what = "A list of terms, each" if section == "reward" else "A mapping from keys of numbers to how each moves,"
+        return [f"{what} with a `kind`: {', '.join(f'`{kind}`' for kind in kinds)}.\n"]
+    if kinds_of(inside(Recipe, section)):
+        return []
     schema: Any = Recipe.model_fields[section].annotation
     return [f"{schema.__doc__.strip()}\n"] if schema.__doc__ and schema.__doc__ != Section.__doc__ else []
 

@@ -7,10 +7,14 @@ log-probabilities are nats, schedules run in steps of the RL loop.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from recipes.budgets import Budget, ConstantBudget
+from recipes.objectives import Objective
+from recipes.schedules import MOVABLE, Schedule, value_at
 from recipes.section import Count, Natural, NonNegative, Positive, Section, Share
 from recipes.terms import (
     Case,
@@ -143,39 +147,6 @@ class Sampler(Section):
     )
 
 
-class Rung(Section):
-    at_least: Share = Field(0.0, description="Holds for groups whose share of right, finished rollouts is at least this.")
-    share: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Length limit of such groups, as a share of budget.limit.")
-
-
-class Budget(Section):
-    kind: Literal["constant", "difficulty"] = Field(
-        "constant", description="`constant`: one limit; `difficulty`: the share of right rollouts of a prompt picks its rung (DA-DLER)."
-    )
-    limit: Count = Field(128, description="Tokens a rollout may use; generation stops there.")
-    ladder: list[Rung] = Field(
-        [], description="Rungs, first match wins; only for `difficulty`. The limits apply to rewards, after generation."
-    )
-    cut: Literal["score", "mask"] = Field(
-        "score",
-        description="Rollouts cut off at the limit: train like any other (reward terms say what they earn), or are kept out of the loss and its denominators.",
-    )
-    cut_stop: Share = Field(
-        0.95, description="A first step with a larger share of cut rollouts stops the run: the limit does not fit the model."
-    )
-
-    @model_validator(mode="after")
-    def _ladder_matches_kind(self) -> Budget:
-        if (self.kind == "difficulty") != bool(self.ladder):
-            raise ValueError("ladder: needed for kind difficulty and only there")
-        thresholds = [rung.at_least for rung in self.ladder]
-        if self.ladder and (thresholds != sorted(thresholds, reverse=True) or thresholds[-1] != 0):
-            raise ValueError("ladder: rungs must fall in at_least and end with one that always holds (no at_least)")
-        if any(round(rung.share * self.limit, 6) < 1 for rung in self.ladder):
-            raise ValueError(f"ladder: a share of limit {self.limit} is less than one token, so no answer could ever be rewarded")
-        return self
-
-
 class Judge(Section):
     workers: Count = Field(2, description="Child processes that compare answers symbolically.")
     wall_s: Positive = Field(3.0, description="Seconds a comparison may take before its process is killed.")
@@ -225,86 +196,6 @@ class Select(Section):
             raise ValueError("keep: needed with a rule in `rollouts` and only there")
         if self.rollouts == "all" and self.others != "drop":
             raise ValueError("others: says nothing while all rollouts train; set select.rollouts")
-        return self
-
-
-class Entropy(Section):
-    coef: NonNegative = Field(0.0, description="Weight of the entropy bonus; where it starts if it adapts.")
-    target: Positive | None = Field(
-        None,
-        description="Entropy, nats, below which the weight grows by `delta` a step, and above which it falls and the bonus is off (null: fixed weight).",
-    )
-    delta: Positive = Field(0.005, description="Change of an adaptive weight in a step.")
-    most: Positive = Field(1.0, description="Upper bound of an adaptive weight.")
-
-    @model_validator(mode="after")
-    def _starts_in_bounds(self) -> Entropy:
-        if self.target is not None and self.coef > self.most:
-            raise ValueError(f"coef: {self.coef:g} is above most {self.most:g}, where an adaptive weight must stay")
-        return self
-
-
-class Kl(Section):
-    coef: NonNegative = Field(
-        0.0,
-        description="Weight, in each token's loss, of the penalty against the reference (the model the stage starts from). In the reward: term `kl`.",
-    )
-    estimator: Literal["k1", "k2", "k3"] = Field(
-        "k2", description="Per-token estimator of d = log policy - log reference: d, d^2/2, e^-d - 1 + d."
-    )
-
-
-class Correction(Section):
-    kind: Literal["none", "tis", "clamp", "icepop", "sequence_mask"] = Field(
-        "none",
-        description="Weight of a token's policy loss by r = learner / engine probability: min(r, high); r within [low, high]; r if inside, else 0; r if the geometric mean of its rollout is inside, else 0. Needs old_logprobs: learner.",
-    )
-    low: NonNegative = Field(0.5, description="Lower bound; not read by `tis`.")
-    high: Positive = Field(2.0, description="Upper bound.")
-
-    @model_validator(mode="after")
-    def _bounds_hold_one(self) -> Correction:
-        if not self.low <= 1 <= self.high:
-            raise ValueError(f"low {self.low:g}, high {self.high:g}: must lie on both sides of 1, where engine and learner agree")
-        if self.kind == "sequence_mask" and (self.low > 0.997 or self.high < 1.003):
-            raise ValueError(
-                f"low {self.low:g}, high {self.high:g}: so narrow, sequence_mask drops short rollouts, whose means scatter most: a hidden length reward; "
-                "take at most 0.997 and at least 1.003"
-            )
-        return self
-
-
-class Objective(Section):
-    ratio: Literal["token", "sequence"] = Field(
-        "token",
-        description="Learner / old probability of each token, or its geometric mean over the rollout (GSPO; clip 3e-4 / 4e-4 there).",
-    )
-    surrogate: Literal["clip", "cispo"] = Field(
-        "clip",
-        description="PPO's clipped ratio, or a clipped weight without gradient on the log-probability, which drops no token (CISPO).",
-    )
-    clip_low: Positive = Field(0.2, description="Ratios below 1 - clip_low stop pushing down; from 1 on there is no such bound.")
-    clip_high: Positive = Field(0.28, description="Ratios above 1 + clip_high stop pushing up.")
-    dual_clip: Annotated[float, Field(gt=1)] | None = Field(
-        None, description="Bound on the ratio of tokens with negative advantage (null: none); with surrogate clip only."
-    )
-    entropy: Entropy = Entropy()
-    aggregate: Literal["token_mean", "sequence_mean", "sequence_sum", "constant"] = Field(
-        "token_mean",
-        description="Mean over tokens; mean over rollouts of their token means; mean over rollouts of their sums; sum / (rollouts x budget.limit) (Dr.GRPO).",
-    )
-    old_logprobs: Literal["engine", "learner"] = Field(
-        "engine", description="What the ratio divides by: logprobs recorded while sampling, or recomputed by the learner before the update."
-    )
-    kl: Kl = Kl()
-    correction: Correction = Correction()
-
-    @model_validator(mode="after")
-    def _pieces_fit(self) -> Objective:
-        if self.correction.kind != "none" and self.old_logprobs == "engine":
-            raise ValueError("correction: with old_logprobs: engine the ratio already holds it; set old_logprobs: learner")
-        if self.surrogate == "cispo" and self.dual_clip is not None:
-            raise ValueError("dual_clip: says nothing with surrogate cispo, whose weight has its own bound; set null")
         return self
 
 
@@ -373,6 +264,10 @@ class Recipe(Section):
     """What to run. `extends` (a recipe this one starts from) is resolved by the loader and does not appear here."""
 
     name: Annotated[str, Field(pattern=r"^[^/\\.][^/\\]*$")] = Field("unnamed", description="Names the run folder: a plain word, no path.")
+    schedule: dict[str, Schedule] = Field(
+        {},
+        description="Numbers that move over training, by key (`budget.limit: {kind: linear, to: 87}`); they start where the recipe puts them.",
+    )
     seed: Natural = Field(0, description="The one seed: data order, sampling, learner, evaluation.")
     stages: list[Literal["sft", "rl", "eval"]] = Field(
         ["rl"], min_length=1, description="What runs, in this order; each stage's checkpoint is the next one's start."
@@ -388,7 +283,7 @@ class Recipe(Section):
     sft: Sft = Sft()
     data: Data = Data()
     sampler: Sampler = Sampler()
-    budget: Budget = Budget()
+    budget: Budget = ConstantBudget()
     reward: list[RewardTerm] = Field(
         [VerdictTerm(kind="verdict"), TruncateTerm(kind="truncate")], min_length=1, description="Terms that add up to a rollout's reward."
     )
@@ -414,6 +309,20 @@ class Recipe(Section):
         if self.sampler.group_size < 2:
             raise ValueError(
                 f"sampler.group_size: {self.sampler.group_size}: advantage.centre {self.advantage.centre} compares rollouts of one prompt and needs at least 2"
+            )
+        self._refuse_schedules()
+        if self.budget.kind in ("difficulty", "outlier") and "{budget}" in self.data.instruction:
+            raise ValueError(
+                f"data.instruction: states a {{budget}}, but budget.kind {self.budget.kind} decides it after sampling; take it out"
+            )
+        most, group = (self.sampler.group_size - 1) / self.sampler.group_size**0.5, self.sampler.group_size
+        if self.budget.kind == "outlier" and self.budget.alpha >= most:
+            raise ValueError(
+                f"budget.alpha: {self.budget.alpha:g}: among {group} rollouts none lies more than {most:.3f} deviations above their mean; take less"
+            )
+        if self.budget.kind == "prompt" and "{budget}" not in self.data.instruction:
+            raise ValueError(
+                "data.instruction: budget.kind prompt gives each prompt its own limit, which it must state: say {budget} in it"
             )
         if self.select.keep is not None and not 2 <= self.select.keep <= self.sampler.group_size:
             raise ValueError(f"select.keep: {self.select.keep}: expected 2 to sampler.group_size {self.sampler.group_size} rollouts")
@@ -443,6 +352,20 @@ class Recipe(Section):
             raise ValueError("stages: sft makes the tiny reasoner; with model.path set there is nothing to cold-start")
         return self
 
+    def _refuse_schedules(self) -> None:
+        """Raise ValueError for a schedule of a number that is not there or cannot move, or that leaves what the key allows."""
+        terms = [f"reward.{term.kind}.{name}" for term in self.reward for name, value in term if type(value) is float]
+        for name, schedule in self.schedule.items():
+            if name not in (*MOVABLE, *terms):
+                can = ", ".join(word.replace(".", " ") for word in (*MOVABLE, *terms))
+                raise ValueError(f"schedule: {name} cannot move; these can (with dots): {can}")
+            if schedule.kind == "decays" and self.number(name) <= 0:
+                raise ValueError(f"schedule: {name}: decays multiplies, and starts at 0")
+            for step in range(self.train.steps):
+                now = value_at(schedule, self.number(name), step, self.train.steps)
+                if now < 0 or (name in ("budget.limit", "learner.lr") and now <= 0):
+                    raise ValueError(f"schedule: {name}: {now:g} at step {step} is not allowed")
+
     @property
     def held_out_sets(self) -> list[DataSet]:
         """The sets of eval.data, each with its columns and split filled in."""
@@ -462,7 +385,29 @@ class Recipe(Section):
 
     @property
     def _case(self) -> Case:
-        return Case(group_size=self.sampler.group_size, limit=self.budget.limit, most=self.budget.limit)
+        limit = self.most("budget.limit")
+        return Case(group_size=self.sampler.group_size, limit=int(limit), most=int(limit * self.budget.room + 1e-9))
+
+    def at(self, step: int) -> Recipe:
+        """The recipe as it holds at a step: plain numbers where a schedule moves them."""
+        now: Recipe = self
+        for name, schedule in self.schedule.items():
+            now = _with(now, name.split("."), value_at(schedule, self.number(name), step, self.train.steps))
+        return now
+
+    def number(self, name: str) -> float:
+        """A number by its dotted key; terms of the reward go by their kind (`reward.triangle.weight`)."""
+        value: Any = self
+        for part in name.split("."):
+            value = next(term for term in value if term.kind == part) if isinstance(value, list) else getattr(value, part)
+        return value
+
+    def most(self, name: str) -> float:
+        """The largest value that a number has in any step."""
+        if name not in self.schedule:
+            return self.number(name)
+        start, steps = self.number(name), self.train.steps
+        return max(value_at(self.schedule[name], start, step, steps) for step in range(steps))
 
     @property
     def margin(self) -> float:
@@ -475,6 +420,20 @@ class Recipe(Section):
         return next((term for term in self.reward if isinstance(term, KlTerm)), None)
 
     @property
+    def reads_columns(self) -> bool:
+        """Whether training reads columns of the data beside problem and gold."""
+        in_budget = self.budget.kind == "reference" or getattr(self.budget, "column", None) is not None
+        return in_budget or any(term.kind == "function" for term in self.reward)
+
+    @property
     def reads_reference(self) -> bool:
         """Whether training compares the policy with the model that the stage starts from."""
-        return self.objective.kl.coef > 0 or self.kl_reward is not None
+        return self.most("objective.kl.coef") > 0 or self.kl_reward is not None
+
+
+def _with(section: Any, parts: Sequence[str], value: float) -> Any:
+    """A copy of a section, or list of terms, with one number changed."""
+    if isinstance(section, list):
+        return [_with(term, parts[1:], value) if term.kind == parts[0] else term for term in section]
+    new = value if len(parts) == 1 else _with(getattr(section, parts[0]), parts[1:], value)
+    return section.model_copy(update={parts[0]: new})

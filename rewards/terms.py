@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from recipes.schema import Budget
 from recipes.terms import ROUNDING, CutTerm, FormatTerm, FunctionTerm, RewardTerm, TruncateTerm, VerdictTerm
 from rewards.functions import Asked, scores
 from rewards.verifier.extract import well_formed
@@ -29,7 +28,7 @@ class Facts:
         finished_G: ended by themselves (bool), not cut off by the limit.
         tokens_G: sampled tokens, stop token included.
         thinking_G: of these, up to and with the mark that closes thinking: all where it never closed, 0 where there was none.
-        limit: the group's length limit, tokens (`group_limit`).
+        limit: the group's length limit, tokens (rollout/budget).
         asked: texts, ids and columns of the group; its prompt tells whether it opened the thinking block.
     """
 
@@ -40,24 +39,6 @@ class Facts:
     limit: int
     asked: Asked
     verdict_G: np.ndarray | float = 0.0  # what the verdict terms add up to; filled by `rewards`
-
-
-def group_limit(budget: Budget, limit: int, tokens_G: np.ndarray, right_G: np.ndarray, finished_G: np.ndarray) -> int:
-    """The length limit, in tokens, under which a group is rewarded (DA-DLER, arXiv 2510.15110 section 4).
-
-    The share of rollouts that are right, finished and within the request's limit picks the first rung it reaches.
-
-    Args:
-        limit: the request's, tokens.
-        tokens_G: sampled tokens of each rollout.
-        right_G: judged right.
-        finished_G: ended by itself ("stop").
-    """
-    if budget.kind == "constant":
-        return limit
-    share = float(np.mean(right_G & finished_G & (tokens_G <= limit)))
-    rung = next(rung for rung in budget.ladder if share >= rung.at_least)
-    return int(round(rung.share * limit, 6))  # 0.29 x 100 is 28.999999999999996
 
 
 def levelled(reward_PG: np.ndarray | Sequence[float]) -> np.ndarray:

@@ -13,7 +13,8 @@ from math import fsum, inf, isfinite
 import numpy as np
 import torch
 
-from recipes.schema import Objective, Recipe
+from recipes.objectives import Objective
+from recipes.schema import Recipe
 from recipes.terms import KlTerm
 from rl.advantage import advantages
 from rl.objective import NonFinite, aggregation_weights, kl_penalty

@@ -21,6 +21,7 @@ import numpy as np
 import ray
 import torch
 
+from recipes.objectives import Objective
 from recipes.schema import Recipe
 from rl import objective
 from rl.algorithm import FIELDS, asked
@@ -73,7 +74,7 @@ class LearnerRank:
             self._reference = (
                 load_policy(checkpoint, dtype, recipe.sampler.temperature, settings.logit_chunk_tokens).to(device).requires_grad_(False)
             )
-        self._rank, self._device, self._objective, self._ranks = rank, device, recipe.objective, settings.ranks
+        self._rank, self._device, self._ranks = rank, device, settings.ranks
         self._zero_stage = settings.zero_stage
         self._names = checkpoint_names(checkpoint)
         self._checkpoint = checkpoint
@@ -92,7 +93,7 @@ class LearnerRank:
             return (end.value,)
 
     def update(
-        self, updates: Sequence[Sequence[Sequence[Row]]], lr: float, entropy_coef: float
+        self, updates: Sequence[Sequence[Sequence[Row]]], settings: Objective, lr: float, entropy_coef: float
     ) -> Generator[None, None, tuple[dict[str, float], list[str], dict[str, int]]]:
         """One optimiser update for each entry of `updates` (its micro-batches), left out on all ranks if a number in it is not finite.
 
@@ -113,9 +114,9 @@ class LearnerRank:
             fault = ""
             for rows, tensors in zip(given, batches, strict=True):
                 tokens = tensors.tokens(*self._engine(*tensors.inputs, entropy_coef > 0))
-                loss, stats, kept_R = objective.loss(tokens, self._objective, entropy_coef)
+                loss, stats, kept_R = objective.loss(tokens, settings, entropy_coef)
                 numbers = {name: float(value) for name, value in stats.items()}
-                if still_old or self._objective.old_logprobs == "learner":
+                if still_old or settings.old_logprobs == "learner":
                     numbers["compared"] = numbers["tokens"]
                 else:  # what earlier updates of the step moved is no gap of the engine's
                     del numbers["mismatch"], numbers["mismatch_max"]
@@ -250,16 +251,23 @@ class Learner:
             NonFinite: a loss or gradient is not finite, and learner.nonfinite is stop. That update was not made; others of the step may have been.
             ValueError: a row lacks logprobs that the objective reads (rl/algorithm.measured).
         """
-        settings = self._recipe.learner
+        recipe = self._recipe.at(step)
+        settings = recipe.learner
         for row in (row for rows in updates for row in rows):
-            if missing := [name for name in asked(self._recipe.objective) if getattr(row, FIELDS[name]) is None]:
+            if missing := [name for name in asked(recipe.objective) if getattr(row, FIELDS[name]) is None]:
                 raise ValueError(f"rollout {row.id} comes to the update without {missing[0]}, which the objective reads")
         lr = settings.lr * min(1.0, (step + 1) / max(settings.warmup_steps, 1))
+        if recipe.objective.entropy.target is None:
+            self.entropy.bonus = objective.EntropyBonus(recipe.objective.entropy.coef)
         bonus = self.entropy.bonus
         known: dict[str, float | None] = {"lr": lr, "entropy/weight": bonus.weight}
         shares = [_dealt(rows, settings.micro_batch_tokens, settings.ranks) for rows in updates]
         per_rank = [[share[rank] for share in shares] for rank in range(settings.ranks)]
-        answers = self._in_passes("update", per_rank, [lr] * settings.ranks, [bonus.weight] * settings.ranks) if updates else []
+        answers = (
+            self._in_passes("update", per_rank, [recipe.objective] * settings.ranks, [lr] * settings.ranks, [bonus.weight] * settings.ranks)
+            if updates
+            else []
+        )
         faults = [next(filter(None, said), "") for said in zip(*(faults for _, faults, _ in answers), strict=True)]
         for fault in faults:
             words = fault or "the gradient, though every loss is finite"
@@ -279,7 +287,7 @@ class Learner:
         tokens = max(sums["tokens"], 1.0)
         means: dict[str, float | None] = {metric: sums[name] / tokens for metric, name in _MEANS.items()}
         bonus_entropy = sums["entropy"] / tokens
-        if self._recipe.objective.kl.coef == 0:
+        if recipe.objective.kl.coef == 0:
             means["kl"] = None  # not measured
         self.entropy.after(bonus_entropy)
         return known | {

@@ -54,7 +54,7 @@ def train(
                 rows = drawn(algorithm.rows_of(sound))  # also a step that trains nothing is checked
                 gaps = check_gaps(rows, learner.measure([rows], MOMENTS), recipe.publish.tolerance)
             gated = time.monotonic()
-            batch = algorithm.prepare(collected.groups, recipe, learner.measure)
+            batch = algorithm.prepare(collected.groups, recipe.at(step), learner.measure)
             stats = learner.update(batch.updates, step)
             updated = time.monotonic()
         except RuntimeError:
@@ -122,7 +122,7 @@ def due(done: int, every: int, total: int) -> bool:
 
 def stateful(stream: PromptStream, learner: Learner) -> dict[str, Stateful]:
     """All that moves over training beside the weights, by name."""
-    return {"stream": stream, "entropy": learner.entropy}
+    return {"stream": stream, "budget": stream.control, "entropy": learner.entropy}
 
 
 def save_checkpoint(run: Run, learner: Learner, stream: PromptStream, start: Path, done: int) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recipes.schema import Correction, Entropy, Objective
+from recipes.objectives import Correction, Entropy, Objective
 
 
 class NonFinite(RuntimeError):

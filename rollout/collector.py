@@ -14,7 +14,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,12 @@ import numpy as np
 from recipes.schema import Recipe
 from rewards.functions import TrainerState
 from rewards.terms import levelled
+from rollout.budget import BudgetControl, request_limit
 from rollout.engine import EnginePool
 from rollout.scorer import Pending, Scorer, judged
 from rollout.sources import Source
 from rollout.template import Template
-from rollout.types import Group, Problem, Request
+from rollout.types import Group, Request
 
 Fate = str  # trained | all_right | all_wrong | flat | not_judged
 
@@ -44,6 +45,10 @@ class PromptStream:
     position: int = 0
     kept_share: float = 1.0
     too_long: int = 0
+    control: BudgetControl = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.control = BudgetControl(self.recipe)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps (rl/state)."""
@@ -52,30 +57,29 @@ class PromptStream:
     def restore(self, state: Mapping[str, Any]) -> None:
         self.position, self.kept_share = state["position"], state["kept_share"]
 
-    def draw(self) -> Request:
-        """The next request whose prompt fits."""
+    def draw(self, step: int = 0) -> Request:
+        """The next request whose prompt fits, with the limit that holds at a step."""
+        recipe = self.recipe.at(step)
         for _ in range(10_000):
             position, self.position = self.position, self.position + 1
             problem = self.source.at(position)
-            prompt_ids = self.template.prompt_ids(problem)
-            if len(prompt_ids) <= self.recipe.data.max_prompt_tokens:
-                return self._request(problem, prompt_ids, position)
+            seed = seed_of(recipe.seed, "train", position)
+            limit = request_limit(recipe.budget, problem, seed, self.control.floor.share)
+            prompt_ids = self.template.prompt_ids(problem, limit)
+            if len(prompt_ids) <= recipe.data.max_prompt_tokens:
+                return Request(
+                    id=f"{position}:{problem.id}",
+                    problem=problem,
+                    prompt_ids=prompt_ids,
+                    group_size=recipe.sampler.group_size,
+                    max_tokens=int(limit * recipe.budget.room + 1e-9),
+                    temperature=recipe.sampler.temperature,
+                    top_p=1.0,
+                    seed=seed,
+                    limit=limit,
+                )
             self.too_long += 1
         raise ValueError(f"{self.source.name}: 10,000 prompts in a row exceed data.max_prompt_tokens {self.recipe.data.max_prompt_tokens}")
-
-    def _request(self, problem: Problem, prompt_ids: tuple[int, ...], position: int) -> Request:
-        sampler = self.recipe.sampler
-        return Request(
-            id=f"{position}:{problem.id}",
-            problem=problem,
-            prompt_ids=prompt_ids,
-            group_size=sampler.group_size,
-            max_tokens=self.recipe.budget.limit,
-            temperature=sampler.temperature,
-            top_p=1.0,
-            seed=seed_of(self.recipe.seed, "train", position),
-            limit=self.recipe.budget.limit,
-        )
 
 
 def seed_of(*parts: object) -> int:
@@ -107,7 +111,8 @@ class Collector:
     def next(self, step: int = 0) -> Collected:
         """Sample until `sampler.prompts` groups are worth training on or the refill limit is reached. `step` is for reward functions."""
         start = time.monotonic()
-        scorer = replace(self._scorer, state=TrainerState(step, self._recipe.train.steps))
+        recipe = self._recipe.at(step)
+        scorer = replace(self._scorer, terms=recipe.reward, budget=recipe.budget, state=TrainerState(step, recipe.train.steps))
         wanted, stream = self._recipe.sampler.prompts, self._stream
         most = wanted * (1 + self._recipe.sampler.max_refills)
         order: dict[str, int] = {}
@@ -115,7 +120,7 @@ class Collector:
         kept = 0
 
         def dispatch(count: int) -> None:
-            requests = [stream.draw() for _ in range(count)]
+            requests = [stream.draw(step) for _ in range(count)]
             order.update({request.id: len(order) + offset for offset, request in enumerate(requests)})
             self._pool.submit(requests)
 
@@ -138,6 +143,7 @@ class Collector:
         metrics["groups/short"] = int(len(groups) < wanted)
         limits = [group.request.limit for group in everything]
         metrics["limit"] = limits[0] if len(set(limits)) == 1 else _mean(limits)
+        metrics |= stream.control.after(step, metrics["accuracy"] if everything else None)
         metrics |= self._scorer.audit(everything, self._recipe.judge.audit)
         return Collected(groups, everything, metrics)
 

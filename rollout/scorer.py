@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from recipes.schema import Budget, RewardTerm
+from recipes.budgets import Budget
+from recipes.schema import RewardTerm
 from rewards.functions import Asked, TrainerState, columns
-from rewards.terms import Facts, group_limit, rewards
+from rewards.terms import Facts, rewards
 from rewards.verifier.judge import Judge
 from rewards.verifier.verdict import Verdict, best
+from rollout.budget import group_limit
 from rollout.template import Template
 from rollout.types import Completion, Group, Request, Rollout, rollout_id
 
@@ -145,7 +147,7 @@ class Scorer:
             limit=group_limit(budget, group.request.limit, tokens_G, right_G, finished_G),
             asked=Asked(
                 prompt=self.template.tokenizer.decode(list(group.request.prompt_ids)),
-                messages=self.template.messages(group.problem),
+                messages=self.template.messages(group.problem, group.request.limit),
                 completions=[rollout.text for rollout in group.rollouts],
                 completion_ids=[rollout.completion.ids.tolist() for rollout in group.rollouts],
                 columns=columns(group.problem.columns, problem=group.problem.text, answer=group.problem.answer, level=group.problem.level),

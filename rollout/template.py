@@ -54,6 +54,7 @@ class Template:
         arguments: handed to the template (enable_thinking ...).
         date: that the template prints if it prints one, ISO; of the whole run.
         remarks: what a user should know before anything is sampled.
+        budget: what `{budget}` stands for where no request says so: in evaluations, the limit of the last step.
     """
 
     tokenizer: Any
@@ -65,19 +66,25 @@ class Template:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     date: str = "2026-01-01"
     remarks: tuple[str, ...] = ()
+    budget: int = 0
 
-    def messages(self, problem: Problem) -> list[dict[str, str]]:
-        """The problem as chat messages: the system's if it has one, and the user's with the instruction behind it."""
+    def messages(self, problem: Problem, limit: int = 0) -> list[dict[str, str]]:
+        """The problem as chat messages: the system's if it has one, and the user's with the instruction behind it.
+
+        Args:
+            limit: what `{budget}` in the instruction stands for, tokens; 0: the template's own `budget`.
+        """
         system = [{"role": "system", "content": problem.system}] if problem.system else []
-        return [*system, {"role": "user", "content": problem.text + (f"\n\n{self.instruction}" if self.instruction else "")}]
+        instruction = self.instruction.replace("{budget}", str(limit or self.budget))
+        return [*system, {"role": "user", "content": problem.text + (f"\n\n{instruction}" if instruction else "")}]
 
-    def prompt_ids(self, problem: Problem) -> tuple[int, ...]:
-        """Token ids of the problem's messages, with the generation prompt.
+    def prompt_ids(self, problem: Problem, limit: int = 0) -> tuple[int, ...]:
+        """Token ids of the problem's messages (`messages`), with the generation prompt.
 
         Raises:
             TemplateError: the template refuses these messages; some take no system turn.
         """
-        messages = self.messages(problem)
+        messages = self.messages(problem, limit)
         try:
             text = _render(self.tokenizer, messages, self.arguments, self.date)
         except Exception as error:  # templates raise what they like, through jinja
@@ -161,12 +168,13 @@ class Template:
         return tuple(tokenizer.encode("".join(parts), add_special_tokens=False).ids)
 
 
-def load_template(checkpoint: Path | str, data: Data | None = None, date: str | None = None) -> Template:
+def load_template(checkpoint: Path | str, data: Data | None = None, date: str | None = None, budget: int = 0) -> Template:
     """Read tokenizer, chat template, stop ids and marks of thinking of a checkpoint.
 
     Args:
         data: the recipe's; instruction, arguments and marks come from it.
         date: that prompts say if they say one, ISO; None: today.
+        budget: see Template.
 
     Raises:
         TemplateError: no tokenizer, no chat template, one that cannot be filled in or does not read an argument, no stop token, or two
@@ -226,6 +234,7 @@ def load_template(checkpoint: Path | str, data: Data | None = None, date: str | 
         arguments=data.template,
         date=date,
         remarks=tuple(f"{checkpoint}: {words}" for words in remarks),
+        budget=budget,
     )
 
 

@@ -24,7 +24,7 @@ class LetterTokenizer:
 
 def template() -> Template:
     letters = Template(LetterTokenizer(), "", (STOP,), True, THINK, "digest")
-    object.__setattr__(letters, "prompt_ids", lambda problem: tuple(map(ord, problem.text + "<think>")))
+    object.__setattr__(letters, "prompt_ids", lambda problem, limit=0: tuple(map(ord, problem.text + "<think>")))
     object.__setattr__(letters, "opens_thinking", lambda problem: True)
     return letters
 

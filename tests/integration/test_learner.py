@@ -11,7 +11,8 @@ import ray
 import torch
 from transformers import AutoModelForCausalLM
 
-from recipes.schema import Kl, Objective, Recipe
+from recipes.objectives import Kl, Objective
+from recipes.schema import Recipe
 from rl.algorithm import measured
 from rl.learner import Learner
 from rl.objective import NonFinite

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from evaluation.evaluate import evaluate
-from recipes.schema import Budget, Eval, FunctionTerm, Recipe, VerdictTerm
+from recipes.budgets import ConstantBudget
+from recipes.schema import Eval, FunctionTerm, Recipe, VerdictTerm
 from rewards.functions import TrainerState
 from rewards.verifier.judge import Judge
 from rl.algorithm import prepare
@@ -196,7 +197,11 @@ def test_a_reward_function_that_plan_accepts_gets_every_column_that_plan_checked
     )
     monkeypatch.syspath_prepend(tmp_path)
     scorer = Scorer(
-        judge, template(), [FunctionTerm(kind="function", name="column_rewards:listed", high=9)], Budget(limit=40), TrainerState(2, 9)
+        judge,
+        template(),
+        [FunctionTerm(kind="function", name="column_rewards:listed", high=9)],
+        ConstantBudget(limit=40),
+        TrainerState(2, 9),
     )
     request = Request("r", Problem("p", "q", "42", level=3), (1,), 2, 40, 1.0, 1.0, 0)
     group = scorer.finish(scorer.begin(request, [response("42"), response("1")]))
@@ -216,7 +221,7 @@ def test_a_verdict_off_by_one_row_is_detected(judge: Judge):
 
 def test_any_of_several_golds_makes_an_answer_right_once(judge: Judge):
     request = Request("r", Problem("p", "q", "41", others=("42", "43")), (1,), 3, 40, 1.0, 1.0, 0)
-    scorer = Scorer(judge, template(), [VerdictTerm(kind="verdict")], Budget(limit=40))
+    scorer = Scorer(judge, template(), [VerdictTerm(kind="verdict")], ConstantBudget(limit=40))
     group = scorer.finish(scorer.begin(request, [response("43"), response("41"), response("7")]))
     assert [rollout.reward for rollout in group.rollouts] == [1, 1, 0]
     assert rows([group], 0, "t").column("golds").to_pylist() == [["41", "42", "43"]] * 3

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from recipes.schema import Correction, Entropy, Kl, Objective
+from recipes.objectives import Correction, Entropy, Kl, Objective
 from rl import objective as rl_objective
 from rl.objective import EntropyBonus, Tokens, aggregation_weights, correction_weights, culprit, kl_penalty, policy_loss, rollout_mean
 

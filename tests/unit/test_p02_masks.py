@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from recipes.schema import Advantage, Objective
+from recipes.objectives import Objective
+from recipes.schema import Advantage
 from rl.advantage import advantages
 from rl.objective import Tokens, culprit, loss
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recipes.schema import Objective
+from recipes.objectives import Objective
 from rl.objective import Tokens, loss
 
 B, T, V = 4, 6, 3

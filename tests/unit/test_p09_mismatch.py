@@ -16,7 +16,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from recipes.schema import Correction, Objective, Recipe
+from recipes.objectives import Correction, Objective
+from recipes.schema import Recipe
 from rl.algorithm import measured
 from rl.learner import Learner, correction_metrics
 from rl.objective import Tokens, correction_weights, loss, rollout_mean

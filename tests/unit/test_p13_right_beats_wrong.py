@@ -11,8 +11,9 @@ import pytest
 from recipes.loader import RecipeError, load, shipped
 from recipes.schema import Advantage
 from rewards.functions import Asked, TrainerState
-from rewards.terms import Facts, group_limit, rewards
+from rewards.terms import Facts, rewards
 from rl.advantage import advantages
+from rollout.budget import group_limit
 
 TEXTS = ["a thought</think>\\boxed{1}", "no box"]  # well formed or not, behind a prompt that opened the thinking block
 

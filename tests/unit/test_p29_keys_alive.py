@@ -31,6 +31,7 @@ from rl import cold_start
 from rl.algorithm import prepare
 from rl.learner import Learner
 from rl.loop import refuse_unjudged
+from rollout.budget import group_limit
 from rollout.collector import Collected, Collector, PromptStream
 from rollout.scorer import Scorer
 from rollout.sources import Source, training_source
@@ -47,6 +48,16 @@ KL_TERM = [{"kind": "verdict"}, {"kind": "kl", "weight": 0.5}]
 RUNGS = [{"at_least": 0.5, "share": 0.5}, {"share": 1.0}]
 LADDER = {"budget.kind": "difficulty", "budget.ladder": RUNGS}
 FILE, HUB = {"data.train": "rows.jsonl"}, {"data.train": "hub:owner/name"}
+PROMPT = {"budget.kind": "prompt", "budget.limit": 128, "data.instruction": "{budget}"}
+REFERENCE = {"budget.kind": "reference", "budget.limit": 128}
+CONTROLLER = {"budget.kind": "controller", "budget.limit": 128, "budget.measure": 1}
+OUTLIER = {"budget.kind": "outlier", "budget.limit": 128, "sampler.group_size": 32}
+MOVES: list[tuple[dict[str, Any], dict[str, Any]]] = [  # a schedule of budget.limit, and what to change in it
+    ({"kind": "exponential", "factor": 0.5, "every": 2, "least": 40.0}, {"factor": 0.8, "every": 3, "least": 60.0}),
+    ({"kind": "decays", "to": 30.0, "count": 3}, {"kind": {"kind": "linear", "to": 20.0}, "to": 40.0, "count": 2}),
+    ({"kind": "linear", "to": 30.0}, {"kind": {"kind": "decays", "to": 20.0, "count": 1}, "to": 40.0, "over": 3, "drops": 2}),
+    ({"kind": "staged", "stages": [{"since": 2, "value": 90.0}]}, {"stages": [{"since": 3, "value": 90.0}]}),
+]
 SETS = {"data.train": [{"source": "rows.jsonl"}, {"source": "more.jsonl", "weight": 0.1}]}
 KEPT = {"select.rollouts": "shortest", "select.keep": 2}
 KL = {"objective.kl.coef": 0.5}
@@ -84,6 +95,20 @@ def requests(recipe: Recipe, world: World) -> Any:
     source = training_source(recipe.data, recipe.tiny, recipe.seed, world.judge.check_golds)
     stream = PromptStream(source, load_template(world.checkpoint, recipe.data), recipe)
     return [stream.draw() for _ in range(16)], stream.template.thinking
+
+
+def limits(recipe: Recipe, world: World) -> Any:
+    """What prompts, engines and rewards are told of the limit, in each of six steps of rising accuracy."""
+    columns = {"reference_tokens": 100, "asked": 70, "other": 60}
+    problems = Source("numbers", lambda position: Problem(f"p{position}", f"q{position}", str(position), columns=columns))
+    stream = PromptStream(problems, template(), recipe)
+    tokens, right = np.array([10] * 31 + [120]), np.ones(32, dtype=bool)
+    found: list[Any] = []
+    for step in range(6):
+        asked = stream.draw(step)
+        found.append((asked.limit, asked.max_tokens, group_limit(recipe.at(step).budget, asked.limit, tokens, right, right)))
+        found.append(stream.control.after(step, 0.9 if step == 0 else 0.95))
+    return found
 
 
 def answers(request: Request) -> list[Completion]:
@@ -222,6 +247,7 @@ STEP = SMALL | {"sampler.max_refills": 2, "budget.limit": 30, "judge.not_judged_
 BASES: dict[Probe, dict[str, Any]] = {
     requests: {},
     collected: STEP,
+    limits: {"train.steps": 6},
     unjudged: STEP,
     prepared: SMALL,
     poisoned: SMALL,
@@ -317,9 +343,33 @@ ROWS = [
     Row("budget.limit", requests, 99),
     Row("budget.limit", collected, 15),
     Row("budget.limit", engines_started, 999),
-    Row("budget.ladder", collected, [{"share": 0.9}], LADDER),
-    Row("budget.ladder[].at_least", collected, 0.9, LADDER),
-    Row("budget.ladder[].share", collected, 0.4, LADDER),
+    Row("budget[difficulty].ladder", collected, [{"share": 0.9}], LADDER),
+    Row("budget[difficulty].ladder[].at_least", collected, 0.9, LADDER),
+    Row("budget[difficulty].ladder[].share", collected, 0.4, LADDER),
+    Row("budget.room", requests, 2.0),
+    Row("budget[prompt].column", limits, "other", PROMPT | {"budget.column": "asked"}),
+    Row("budget[prompt].least", limits, 90, PROMPT),
+    Row("budget[reference].column", limits, "other", REFERENCE),
+    Row("budget[reference].share", limits, 0.3, REFERENCE),
+    Row("budget[reference].least", limits, 80, REFERENCE),
+    Row("budget[controller].within", limits, 0.5, CONTROLLER),
+    Row("budget[controller].measure", limits, 4, CONTROLLER),
+    Row("budget[controller].smooth", limits, 0.0, CONTROLLER),
+    Row("budget[controller].gain", limits, 0.1, CONTROLLER),
+    Row("budget[controller].pace", limits, 0.01, CONTROLLER),
+    Row("budget[controller].least", limits, 120, CONTROLLER),
+    Row("budget[outlier].alpha", limits, 2.0, OUTLIER),
+    Row("budget[outlier].least_cut", limits, 2000, OUTLIER),
+    Row("schedule", limits, {"budget.limit": {"kind": "linear", "to": 20}}),
+    Row("schedule[exponential].kind", limits, {"kind": "linear", "to": 20.0}, {"schedule": {"budget.limit": MOVES[0][0]}}),
+    Row("schedule[staged].kind", limits, {"kind": "linear", "to": 20.0}, {"schedule": {"budget.limit": MOVES[3][0]}}),
+    Row("schedule[staged].stages[].since", limits, 1, {"schedule": {"budget.limit": MOVES[3][0]}}),
+    Row("schedule[staged].stages[].value", limits, 80.0, {"schedule": {"budget.limit": MOVES[3][0]}}),
+    *(
+        Row(f"schedule[{before['kind']}].{name}", limits, after, {"schedule": {"budget.limit": before}})
+        for before, changes in MOVES
+        for name, after in changes.items()
+    ),
     Row("budget.cut", prepared, "mask"),
     Row("budget.cut_stop", whole_run, 0.5, stops=r"budget\.cut_stop 50\.0%"),
     Row("reward", collected, TERMS[:1]),
@@ -416,9 +466,13 @@ def place(tree: dict[str, Any], key: str, value: Any) -> None:
         name, _, kind = part.removesuffix("]").partition("[")
         node = node.setdefault(name, {})
         if part.endswith("]"):
-            node = next(item for item in reversed(node) if item["kind"] == kind) if kind else node[0]
+            items = list(node.values()) if name == "schedule" else node
+            if name != "budget":
+                node = next(item for item in reversed(items) if item["kind"] == kind) if kind else items[0]
     if leaf == "kind" and "[" in key:
         node.clear()  # the other keys of a term are its kind's own
+        node.update(value if isinstance(value, dict) else {"kind": value})
+        return
     node[leaf] = deepcopy(value)
 
 

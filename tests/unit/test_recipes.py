@@ -55,7 +55,7 @@ BROKEN = {
     "sampler:\n  prompts: 30\nlearner:\n  updates_per_step: 4": "4: learner.updates_per_step: 4 does not divide sampler.prompts 30",
     "sampler:\n  prompts: 30\nextends: dler": "2: learner.updates_per_step: 8 does not divide sampler.prompts 30",
     "model:\n  dtype: bf16\nlearner:\n  zero_stage: 0": "4: learner.zero_stage: 0 with model.dtype bf16 would train without fp32 master weights",
-    "budget:\n  kind: difficulty": "budget.ladder: needed for kind difficulty and only there",
+    "budget:\n  kind: difficulty": "budget.ladder: missing; needs a list of mappings",
     "budget: {kind: difficulty, ladder: [{at_least: 0.5}]}": "1: budget.ladder: rungs must fall in at_least and end with one",
     "objective:\n  correction: {kind: tis}": "2: objective.correction: with old_logprobs: engine the ratio already holds it",
     "stages: []": "1: stages: [] is not allowed; needs a list (at least 1) of sft, rl, eval",
@@ -296,7 +296,7 @@ def test_defaults_read_like_yaml():
     assert defaults["reward[truncate].kind"] == "needed"
     assert defaults["model.revision"] == "null"
     assert defaults["data.instruction"] == "''"
-    assert (defaults["engine.vllm"], defaults["budget.ladder"], defaults["stages"]) == ("{}", "[]", "[rl]")
+    assert (defaults["engine.vllm"], defaults["budget.kind"], defaults["stages"]) == ("{}", "constant", "[rl]")
     for key in keys():
         if key.default is not ... and key.name != "reward":
             assert yaml.safe_load(key.default_text) == key.default, key.name

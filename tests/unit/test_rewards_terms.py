@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipes.schema import Budget, FormatTerm, FunctionTerm, Rung, TruncateTerm, VerdictTerm
+from recipes.budgets import ConstantBudget, DifficultyBudget, Rung
+from recipes.schema import FormatTerm, FunctionTerm, TruncateTerm, VerdictTerm
 from rewards.functions import Asked, TrainerState, columns, load_function
-from rewards.terms import Facts, group_limit, rewards
+from rewards.terms import Facts, rewards
+from rollout.budget import group_limit
 
 VERDICT = VerdictTerm(kind="verdict")
-LADDER = Budget(kind="difficulty", limit=4000, ladder=[Rung(at_least=0.5, share=0.5), Rung()])
+LADDER = DifficultyBudget(kind="difficulty", limit=4000, ladder=[Rung(at_least=0.5, share=0.5), Rung()])
 
 
 def arrays(right, finished=None, tokens=None):
@@ -74,18 +76,18 @@ def test_the_difficulty_ladder_truncates_easy_prompts_harder(tokens, right, limi
 
 @pytest.mark.parametrize(("finished", "tokens"), [([1, 0], [10, 10]), ([1, 1], [10, 4001])])
 def test_unfinished_and_overlong_answers_do_not_make_a_prompt_easy(finished, tokens):
-    ladder = Budget(kind="difficulty", limit=4000, ladder=[Rung(at_least=0.6, share=0.5), Rung()])
+    ladder = DifficultyBudget(kind="difficulty", limit=4000, ladder=[Rung(at_least=0.6, share=0.5), Rung()])
     given = arrays([1, 1], finished, tokens)
     assert group_limit(ladder, ladder.limit, given["tokens_G"], given["right_G"], given["finished_G"]) == 4000
 
 
 def test_a_constant_budget_has_one_limit():
     given = arrays([1, 1])
-    assert group_limit(Budget(limit=1), 77, given["tokens_G"], given["right_G"], given["finished_G"]) == 77
+    assert group_limit(ConstantBudget(limit=1), 77, given["tokens_G"], given["right_G"], given["finished_G"]) == 77
 
 
 def test_a_rung_is_a_whole_number_of_tokens_despite_binary_fractions():
-    ladder = Budget(kind="difficulty", limit=100, ladder=[Rung(share=0.29)])
+    ladder = DifficultyBudget(kind="difficulty", limit=100, ladder=[Rung(share=0.29)])
     given = arrays([1])
     assert group_limit(ladder, ladder.limit, given["tokens_G"], given["right_G"], given["finished_G"]) == 29
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from recipes.schema import Entropy
+from recipes.objectives import Entropy
 from rl.checkpoint import CheckpointError
 from rl.objective import EntropyControl
 from rl.state import gathered, put_back

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer
 
-from recipes.schema import Advantage, Correction, Entropy, Objective
+from recipes.objectives import Correction, Entropy, Objective
+from recipes.schema import Advantage
 from rl.advantage import advantages
 from rl.objective import EntropyBonus, Tokens, aggregation_weights, correction_weights, loss
 

@@ -1,0 +1,113 @@
+"""The budget slot: how many tokens a rollout may use, by kind. `limit` is the most that any prompt is given; engines keep room for it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from recipes.section import Count, NonNegative, Positive, Section, Share
+
+
+class _Budget(Section):
+    limit: Count = Field(128, description="Tokens a rollout may use, as rewards and prompts speak of them ({budget} in data.instruction).")
+    room: Annotated[float, Field(ge=1)] = Field(
+        1.0, description="Sampling stops at room x limit: above 1, rewards see by how much a rollout exceeds its limit."
+    )
+    cut: Literal["score", "mask"] = Field(
+        "score",
+        description="Rollouts cut off there: train like any other (reward terms say what they earn), or are kept out of the loss and its denominators.",
+    )
+    cut_stop: Share = Field(
+        0.95, description="A first step with a larger share of cut rollouts stops the run: the limit does not fit the model."
+    )
+
+    @property
+    def most_tokens(self) -> int:
+        """Where the engine stops."""
+        return int(self.limit * self.room + 1e-9)
+
+
+class ConstantBudget(_Budget):
+    kind: Literal["constant"] = Field("constant", description="One limit for all (with a `schedule`, one at a time).")
+
+
+class Rung(Section):
+    at_least: Share = Field(0.0, description="Holds for groups whose share of right, finished rollouts is at least this.")
+    share: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Length limit of such groups, as a share of budget.limit.")
+
+
+class DifficultyBudget(_Budget):
+    kind: Literal["difficulty"] = Field(
+        ..., description="The share of right rollouts of a prompt picks its rung, after sampling (DA-DLER)."
+    )
+    ladder: list[Rung] = Field(..., description="Rungs, first match wins. The limits apply to rewards, after generation.")
+
+    @model_validator(mode="after")
+    def _ladder_reaches_all(self) -> DifficultyBudget:
+        thresholds = [rung.at_least for rung in self.ladder]
+        if not self.ladder or thresholds != sorted(thresholds, reverse=True) or thresholds[-1] != 0:
+            raise ValueError("ladder: rungs must fall in at_least and end with one that always holds (no at_least)")
+        if any(round(rung.share * self.limit, 6) < 1 for rung in self.ladder):
+            raise ValueError(f"ladder: a share of limit {self.limit} is less than one token, so no answer could ever be rewarded")
+        return self
+
+
+class PromptBudget(_Budget):
+    kind: Literal["prompt"] = Field(
+        ..., description="Each prompt's own: from a column of the data, or drawn for it (L1: evenly from `least` to limit)."
+    )
+    column: str | None = Field(None, description="Column that holds it, in tokens; more than limit counts as limit (null: drawn).")
+    least: Count = Field(1, description="No prompt is given less.")
+
+    @model_validator(mode="after")
+    def _has_room(self) -> PromptBudget:
+        if self.least > self.limit:
+            raise ValueError(f"least: {self.least} is more than limit {self.limit}")
+        return self
+
+
+class ReferenceBudget(_Budget):
+    kind: Literal["reference"] = Field(
+        ..., description="A share of what the reference model takes for the prompt, from a column of the data."
+    )
+    column: str = Field("reference_tokens", description="Column with the reference's mean length on the prompt, tokens.")
+    share: Positive = Field(0.5, description="Of that length.")
+    least: Count = Field(1, description="No prompt is given less.")
+
+
+class ControllerBudget(_Budget):
+    kind: Literal["controller"] = Field(
+        ..., description="As short as accuracy allows: falls while accuracy is above a floor, and rises below it."
+    )
+    within: Share = Field(0.02, description="The floor lies this much below the accuracy of the first `measure` steps.")
+    measure: Count = Field(5, description="Steps over which the start's accuracy is taken; until then the limit stays.")
+    smooth: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.8, description="Weight of the past in the exponential mean of accuracy (raw verdicts)."
+    )
+    gain: Positive = Field(0.5, description="Change of the logarithm of the limit per step and per unit of accuracy above the floor.")
+    pace: Positive = Field(0.05, description="Largest change of that logarithm in a step.")
+    least: Count = Field(1, description="Lower bound, tokens.")
+
+
+class OutlierBudget(_Budget):
+    kind: Literal["outlier"] = Field(
+        ..., description="In all-right groups, rollouts far above the others' length are beyond their limit (DOT)."
+    )
+    alpha: Positive = Field(3.0, description="Standard deviations above the group's mean.")
+    least_cut: NonNegative = Field(32, description="Tokens by which a rollout must exceed that, to count.")
+
+
+def _kind(value: Any) -> str:
+    return value.get("kind", "constant") if isinstance(value, dict) else getattr(value, "kind", "constant")
+
+
+Budget = Annotated[
+    Annotated[ConstantBudget, Tag("constant")]
+    | Annotated[DifficultyBudget, Tag("difficulty")]
+    | Annotated[PromptBudget, Tag("prompt")]
+    | Annotated[ReferenceBudget, Tag("reference")]
+    | Annotated[ControllerBudget, Tag("controller")]
+    | Annotated[OutlierBudget, Tag("outlier")],
+    Discriminator(_kind),
+]

@@ -1,0 +1,89 @@
+"""The objective slot: ratio, clipping, mismatch correction, KL and entropy terms, and how a token's loss is weighed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from recipes.section import NonNegative, Positive, Section
+
+
+class Entropy(Section):
+    coef: NonNegative = Field(0.0, description="Weight of the entropy bonus; where it starts if it adapts.")
+    target: Positive | None = Field(
+        None,
+        description="Entropy, nats, below which the weight grows by `delta` a step, and above which it falls and the bonus is off (null: fixed weight).",
+    )
+    delta: Positive = Field(0.005, description="Change of an adaptive weight in a step.")
+    most: Positive = Field(1.0, description="Upper bound of an adaptive weight.")
+
+    @model_validator(mode="after")
+    def _starts_in_bounds(self) -> Entropy:
+        if self.target is not None and self.coef > self.most:
+            raise ValueError(f"coef: {self.coef:g} is above most {self.most:g}, where an adaptive weight must stay")
+        return self
+
+
+class Kl(Section):
+    coef: NonNegative = Field(
+        0.0,
+        description="Weight, in each token's loss, of the penalty against the reference (the model the stage starts from). In the reward: term `kl`.",
+    )
+    estimator: Literal["k1", "k2", "k3"] = Field(
+        "k2", description="Per-token estimator of d = log policy - log reference: d, d^2/2, e^-d - 1 + d."
+    )
+
+
+class Correction(Section):
+    kind: Literal["none", "tis", "clamp", "icepop", "sequence_mask"] = Field(
+        "none",
+        description="Weight of a token's policy loss by r = learner / engine probability: min(r, high); r within [low, high]; r if inside, else 0; r if the geometric mean of its rollout is inside, else 0. Needs old_logprobs: learner.",
+    )
+    low: NonNegative = Field(0.5, description="Lower bound; not read by `tis`.")
+    high: Positive = Field(2.0, description="Upper bound.")
+
+    @model_validator(mode="after")
+    def _bounds_hold_one(self) -> Correction:
+        if not self.low <= 1 <= self.high:
+            raise ValueError(f"low {self.low:g}, high {self.high:g}: must lie on both sides of 1, where engine and learner agree")
+        if self.kind == "sequence_mask" and (self.low > 0.997 or self.high < 1.003):
+            raise ValueError(
+                f"low {self.low:g}, high {self.high:g}: so narrow, sequence_mask drops short rollouts, whose means scatter most: a hidden length reward; "
+                "take at most 0.997 and at least 1.003"
+            )
+        return self
+
+
+class Objective(Section):
+    ratio: Literal["token", "sequence"] = Field(
+        "token",
+        description="Learner / old probability of each token, or its geometric mean over the rollout (GSPO; clip 3e-4 / 4e-4 there).",
+    )
+    surrogate: Literal["clip", "cispo"] = Field(
+        "clip",
+        description="PPO's clipped ratio, or a clipped weight without gradient on the log-probability, which drops no token (CISPO).",
+    )
+    clip_low: Positive = Field(0.2, description="Ratios below 1 - clip_low stop pushing down; from 1 on there is no such bound.")
+    clip_high: Positive = Field(0.28, description="Ratios above 1 + clip_high stop pushing up.")
+    dual_clip: Annotated[float, Field(gt=1)] | None = Field(
+        None, description="Bound on the ratio of tokens with negative advantage (null: none); with surrogate clip only."
+    )
+    entropy: Entropy = Entropy()
+    aggregate: Literal["token_mean", "sequence_mean", "sequence_sum", "constant"] = Field(
+        "token_mean",
+        description="Mean over tokens; mean over rollouts of their token means; mean over rollouts of their sums; sum / (rollouts x budget.limit) (Dr.GRPO).",
+    )
+    old_logprobs: Literal["engine", "learner"] = Field(
+        "engine", description="What the ratio divides by: logprobs recorded while sampling, or recomputed by the learner before the update."
+    )
+    kl: Kl = Kl()
+    correction: Correction = Correction()
+
+    @model_validator(mode="after")
+    def _pieces_fit(self) -> Objective:
+        if self.correction.kind != "none" and self.old_logprobs == "engine":
+            raise ValueError("correction: with old_logprobs: engine the ratio already holds it; set old_logprobs: learner")
+        if self.surrogate == "cispo" and self.dual_clip is not None:
+            raise ValueError("dual_clip: says nothing with surrogate cispo, whose weight has its own bound; set null")
+        return self

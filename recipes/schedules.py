@@ -1,0 +1,98 @@
+"""Numbers that move over training: `schedule` names them by their key, and says how each goes on from the number that the recipe gives it.
+
+Claim: the value at a step is a pure function of recipe and step, so nothing of a schedule is state: a resumed run goes on where it was.
+Past its end a schedule stays where it ended. Whole numbers are rounded down (arXiv 2508.08940: 179.2 tokens are 179).
+"""
+
+from __future__ import annotations
+
+from math import floor
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from recipes.section import Count, Natural, Positive, Section
+
+
+class Exponential(Section):
+    """B(t) = start x factor^floor(t / every) (arXiv 2508.08940)."""
+
+    kind: Literal["exponential"] = Field(..., description="Times `factor` every `every` steps.")
+    factor: Positive = Field(..., description="Of each change.")
+    every: Count = Field(..., description="Steps between changes.")
+    least: float | None = Field(None, description="Lower bound (null: none).")
+
+    def value(self, start: float, step: int, steps: int) -> float:
+        now = start * self.factor ** (step // self.every)
+        return now if self.least is None else max(now, self.least)
+
+
+class Decays(Section):
+    """The same by its end and the number of changes: every steps / (count + 1), factor (to / start)^(1 / count)."""
+
+    kind: Literal["decays"] = Field(..., description="From the number to `to` in `count` equal factors, evenly spread over the run.")
+    to: Positive = Field(..., description="Where it ends.")
+    count: Count = Field(..., description="Number of changes.")
+
+    def value(self, start: float, step: int, steps: int) -> float:
+        done = min(step * (self.count + 1) // steps, self.count)
+        return start * (self.to / start) ** (done / self.count)
+
+
+class Linear(Section):
+    """From the number to `to`: at every step, or in `drops` equal changes."""
+
+    kind: Literal["linear"] = Field(..., description="In a straight line to `to`.")
+    to: float = Field(..., description="Where it ends.")
+    over: Count | None = Field(None, description="Steps until then (null: the run's).")
+    drops: Count | None = Field(None, description="Number of equal changes (null: one a step).")
+
+    def value(self, start: float, step: int, steps: int) -> float:
+        over = self.over or steps
+        if self.drops:
+            share = min(step * (self.drops + 1) // over, self.drops) / self.drops
+        else:
+            share = min(step / max(over - 1, 1), 1.0)
+        return start + share * (self.to - start)
+
+
+class Stage(Section):
+    since: Natural = Field(..., description="Step from which it holds.")
+    value: float = Field(..., description="The number from then on.")
+
+
+class Staged(Section):
+    """Named values from named steps on (ThinkPrune, arXiv 2504.01296)."""
+
+    kind: Literal["staged"] = Field(..., description="A value from a step on, then the next.")
+    stages: list[Stage] = Field(..., min_length=1, description="In the order of their steps.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Staged:
+        since = [stage.since for stage in self.stages]
+        if since != sorted(set(since)):
+            raise ValueError(f"stages: since {since}: each must come after the one before")
+        return self
+
+    def value(self, start: float, step: int, steps: int) -> float:
+        return next((stage.value for stage in reversed(self.stages) if stage.since <= step), start)
+
+
+Schedule = Annotated[Exponential | Decays | Linear | Staged, Field(discriminator="kind")]
+
+# Numbers that may move. Others are built into engines, ranks or data when these start.
+MOVABLE = (
+    "budget.limit",
+    "advantage.boost",
+    "objective.clip_low",
+    "objective.clip_high",
+    "objective.entropy.coef",
+    "objective.kl.coef",
+    "learner.lr",
+)
+
+
+def value_at(schedule: Schedule, start: float, step: int, steps: int) -> float:
+    """The number at a step of a run of `steps`; a whole number where `start` is one."""
+    now = schedule.value(start, min(step, steps - 1), steps)
+    return floor(now + 1e-9) if isinstance(start, int) else now

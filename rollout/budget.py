@@ -1,0 +1,138 @@
+"""What a prompt may use: before sampling (`request_limit`: request and prompt speak of it), and after it (`group_limit`: rewards do).
+
+Claim: a limit is a function of recipe, step, problem and the controller's state, which is in the checkpoint: never of the clock, nor of
+how often a run was started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from math import exp, log
+from typing import Any
+
+import numpy as np
+
+from recipes.budgets import Budget, ControllerBudget, DifficultyBudget, OutlierBudget, PromptBudget, ReferenceBudget
+from recipes.schema import Recipe
+from rollout.types import Problem
+
+
+def request_limit(budget: Budget, problem: Problem, seed: int, share: float = 1.0) -> int:
+    """The limit of a request, tokens.
+
+    Args:
+        seed: the request's, from which a drawn limit follows.
+        share: of `limit`, what a controller leaves.
+
+    Raises:
+        ValueError: the problem's row has no number where the recipe looks for one.
+    """
+    match budget:
+        case PromptBudget(column=None):
+            return int(np.random.default_rng(seed).integers(budget.least, budget.limit + 1))
+        case PromptBudget(column=str(column)):
+            wanted = _number(problem, column)
+        case ReferenceBudget():
+            wanted = budget.share * _number(problem, budget.column)
+        case ControllerBudget():
+            wanted = budget.limit * share
+        case _:
+            return budget.limit
+    return int(min(max(wanted, budget.least), budget.limit))
+
+
+def _number(problem: Problem, column: str) -> float:
+    value = problem.columns.get(column)
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not number > 0:
+        raise ValueError(f"problem {problem.id}: budget.column {column} holds {value!r}, no number of tokens; name another column")
+    return number
+
+
+def group_limit(budget: Budget, limit: int, tokens_G: np.ndarray, right_G: np.ndarray, finished_G: np.ndarray) -> int:
+    """The length limit, tokens, under which a group is rewarded.
+
+    `difficulty` (DA-DLER, arXiv 2510.15110 section 4): the share of rollouts that are right, finished and within the request's limit picks
+    the first rung it reaches. `outlier` (DOT, arXiv 2601.03969): where all are right, mean + alpha deviations.
+
+    Args:
+        limit: the request's, tokens.
+        tokens_G: sampled tokens of each rollout.
+        right_G: judged right.
+        finished_G: ended by itself ("stop").
+    """
+    match budget:
+        case DifficultyBudget():
+            share = float(np.mean(right_G & finished_G & (tokens_G <= limit)))
+            rung = next(rung for rung in budget.ladder if share >= rung.at_least)
+            return int(round(rung.share * limit, 6))  # 0.29 x 100 is 28.999999999999996
+        case OutlierBudget():
+            found = dot_limit(tokens_G, right_G, budget.alpha)
+            return limit if found is None or tokens_G.max() - found < budget.least_cut else min(limit, found)
+    return limit
+
+
+def dot_limit(tokens_G: np.ndarray, right_G: np.ndarray, alpha: float) -> int | None:
+    """floor(mean + alpha x Bessel's deviation) of an all-right group's lengths, tokens; None for any other group (arXiv 2601.03969)."""
+    if not right_G.all() or len(tokens_G) < 2:
+        return None
+    return int(tokens_G.mean() + alpha * tokens_G.std(ddof=1))
+
+
+@dataclass(frozen=True)
+class Floor:
+    """A controller's state: the share of the limit that it leaves, the mean accuracy, and the start's.
+
+    Attributes:
+        steps: steps that were measured.
+        start: mean accuracy of the first of them.
+        accuracy: exponential mean since then.
+    """
+
+    share: float = 1.0
+    steps: int = 0
+    start: float = 0.0
+    accuracy: float = 0.0
+
+
+def next_floor(now: Floor, accuracy: float, settings: ControllerBudget) -> Floor:
+    """The controller after a step with this raw accuracy.
+
+    log share falls by gain x (mean accuracy - floor), by no more than `pace`, and stays between least / limit and 1; at a bound nothing
+    adds up, so it leaves it at once when the sign turns. Accuracy of the raw verdicts only, never of shaped rewards.
+    """
+    if now.steps < settings.measure:
+        start = (now.start * now.steps + accuracy) / (now.steps + 1)
+        return replace(now, steps=now.steps + 1, start=start, accuracy=start)
+    mean = settings.smooth * now.accuracy + (1 - settings.smooth) * accuracy
+    change = min(max(settings.gain * (mean - (now.start - settings.within)), -settings.pace), settings.pace)
+    least = min(settings.least / settings.limit, 1.0)
+    share = exp(min(max(log(now.share) - change, log(least)), 0.0))
+    return Floor(share, now.steps + 1, now.start, mean)
+
+
+class BudgetControl:
+    """Holds the controller's state between steps; has none where the budget needs none (rl/state)."""
+
+    def __init__(self, recipe: Recipe):
+        self._recipe = recipe
+        self.floor = Floor()
+
+    def after(self, step: int, accuracy: float | None) -> dict[str, float | None]:
+        """Take in a step's raw accuracy; the controller's trace by metric name."""
+        budget = self._recipe.at(step).budget
+        if not isinstance(budget, ControllerBudget):
+            return {}
+        if accuracy is not None:
+            self.floor = next_floor(self.floor, accuracy, budget)
+        return {"budget/share": self.floor.share, "budget/accuracy": self.floor.accuracy, "budget/floor": self.floor.start - budget.within}
+
+    def state(self) -> dict[str, Any]:
+        return asdict(self.floor)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.floor = Floor(**state)

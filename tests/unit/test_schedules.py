@@ -1,0 +1,150 @@
+"""Numbers that move, and limits of prompts and groups, against the worked examples of their papers."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recipes.budgets import ConstantBudget, ControllerBudget, OutlierBudget, PromptBudget, ReferenceBudget
+from recipes.loader import RecipeError, load
+from recipes.schedules import Decays, Exponential, Linear, Stage, Staged, value_at
+from rollout.budget import Floor, dot_limit, group_limit, next_floor, request_limit
+from rollout.types import Problem
+
+PAPER = Exponential(kind="exponential", factor=0.7, every=150)
+
+
+def at(schedule, steps, *when, start=256.0):
+    return [value_at(schedule, start, step, steps) for step in when]
+
+
+def test_the_exponential_budget_falls_at_the_papers_steps_and_stays_past_its_end():
+    """arXiv 2508.08940: B0 256, factor 0.7, every 150 of 600 steps."""
+    assert at(PAPER, 600, 0, 149, 150, 299, 300, 449, 450, 599) == pytest.approx([256, 256, 179.2, 179.2, 125.44, 125.44, 87.808, 87.808])
+    assert at(PAPER, 600, 600, 10_000) == pytest.approx([87.808] * 2)  # the formula alone would give 61.466
+    assert at(PAPER, 600, 0, 150, 300, 450, start=256) == [256, 179, 125, 87]  # whole numbers are rounded down
+    faster = Exponential(kind="exponential", factor=0.7, every=100)
+    assert at(faster, 700, *range(0, 700, 100)) == pytest.approx([256, 179.2, 125.44, 87.808, 61.4656, 43.02592, 30.118144])
+    assert at(Exponential(kind="exponential", factor=0.7, every=150, least=100), 600, 599) == [100]
+
+
+@pytest.mark.parametrize(("count", "factor", "every"), [(1, 0.3398, 300), (3, 0.6978, 150), (7, 0.8571, 75)])
+def test_a_number_of_decays_gives_factor_and_interval(count: int, factor: float, every: int):
+    schedule = Decays(kind="decays", to=87, count=count)
+    values = at(schedule, 600, *range(600))
+    changes = [step for step in range(1, 600) if values[step] != values[step - 1]]
+    assert changes == [every * k for k in range(1, count + 1)] and values[-1] == pytest.approx(87)
+    assert values[every] / values[0] == pytest.approx(factor, abs=1e-4)
+
+
+def test_three_decays_and_three_linear_drops_have_their_levels():
+    steps = (0, 150, 300, 450)
+    assert at(Decays(kind="decays", to=87, count=3), 600, *steps) == pytest.approx([256, 178.65, 124.67, 87], abs=0.01)
+    assert at(Linear(kind="linear", to=87, drops=3), 600, *steps) == pytest.approx([256, 199.67, 143.33, 87], abs=0.01)
+
+
+def test_a_line_reaches_its_end_in_the_last_step_and_stages_hold_from_their_step_on():
+    assert at(Linear(kind="linear", to=0.0), 5, 0, 2, 4, 9, start=1.0) == [1.0, 0.5, 0.0, 0.0]
+    assert at(Linear(kind="linear", to=0.0, over=3), 9, 0, 1, 2, 8, start=1.0) == [1.0, 0.5, 0.0, 0.0]
+    prune = Staged(kind="staged", stages=[Stage(since=180, value=3000), Stage(since=360, value=2000)])
+    assert at(prune, 500, 0, 179, 180, 359, 360, 499, start=4000) == [4000, 4000, 3000, 3000, 2000, 2000]
+
+
+@given(st.integers(1, 400), st.integers(1, 9), st.floats(1, 1000), st.floats(1, 1000))
+def test_a_schedule_stays_between_its_ends_and_never_turns(steps: int, count: int, start: float, to: float):
+    for schedule in (Decays(kind="decays", to=to, count=count), Linear(kind="linear", to=to, drops=count), Linear(kind="linear", to=to)):
+        values = at(schedule, steps, *range(steps + 3), start=start)
+        assert min(start, to) - 1e-6 <= min(values) and max(values) <= max(start, to) + 1e-6
+        assert all((after - before) * (to - start) >= -1e-6 for before, after in pairwise(values))
+
+
+def test_the_recipe_at_a_step_holds_plain_numbers_and_engines_keep_room_for_the_largest():
+    words = [
+        "train.steps=10",
+        "budget.room=2.5",
+        "schedule={budget.limit: {kind: linear, to: 52, drops: 1}, learner.lr: {kind: linear, to: 0.0001}, reward.truncate.keep: {kind: linear, to: 1.0}}",
+    ]
+    recipe = load("dler", "tiny", words)
+    assert [recipe.at(step).budget.limit for step in (0, 4, 5, 9, 99)] == [104, 104, 52, 52, 52]
+    assert recipe.at(9).learner.lr == pytest.approx(1e-4) and recipe.at(9).reward[1].keep == 1.0
+    assert recipe.at(0) == recipe and recipe.most("budget.limit") == 104 and recipe.at(5).budget.most_tokens == 130
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("schedule={judge.workers: {kind: linear, to: 3}}", "schedule: judge.workers cannot move"),
+        ("schedule={budget.limit: {kind: linear, to: 0}}", "schedule: budget.limit: 0 at step 33 is not allowed"),
+        ("schedule={objective.kl.coef: {kind: decays, to: 1, count: 2}}", None),
+        ("schedule={advantage.boost: {kind: decays, to: 1, count: 2}}", "decays multiplies, and starts at 0"),
+        ("schedule={budget.limit: {kind: staged, stages: [{since: 3, value: 5}, {since: 3, value: 6}]}}", "each must come after"),
+        ("schedule={budget.limit: {kind: exponential, factor: 0.5}}", "schedule.budget.limit.every: missing"),
+        ("budget={kind: outlier} reward=[{kind: verdict}]", "budget.alpha: 3: among 8 rollouts none lies more than 2.475 deviations above"),
+        ("budget={kind: prompt, least: 500}", "least: 500 is more than limit 104"),
+        ("budget={kind: prompt, least: 5}", "data.instruction: budget.kind prompt gives each prompt its own limit"),
+    ],
+)
+def test_a_schedule_or_budget_that_cannot_be_is_refused(words: str, message: str | None):
+    if message is None:
+        load("dler", "tiny", [words])
+        return
+    with pytest.raises(RecipeError, match=message):
+        load("dler", "tiny", re.split(r" (?=reward=)", words))
+
+
+def test_another_kind_takes_what_both_know_and_forgets_the_rest(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        'extends: da_dler\nmodel: {path: tiny}\ndata: {instruction: "{budget}"}\nbudget: {kind: prompt, least: 9}\n'
+    )
+    budget = load(str(tmp_path / "mine.yaml")).budget
+    assert budget == PromptBudget(kind="prompt", limit=4000, least=9)
+
+
+def test_each_prompt_is_given_its_own_limit():
+    problem = Problem("p", "", "", columns={"asked": "70", "reference_tokens": 300, "none": None})
+    assert request_limit(ConstantBudget(limit=104), problem, 1) == 104
+    assert request_limit(PromptBudget(kind="prompt", limit=104, column="asked"), problem, 1) == 70
+    assert request_limit(PromptBudget(kind="prompt", limit=60, column="asked"), problem, 1) == 60
+    assert request_limit(ReferenceBudget(kind="reference", limit=104, share=0.25), problem, 1) == 75
+    drawn = [request_limit(PromptBudget(kind="prompt", limit=104, least=100), problem, seed) for seed in range(200)]
+    assert set(drawn) == {100, 101, 102, 103, 104} and drawn == [
+        request_limit(PromptBudget(kind="prompt", limit=104, least=100), problem, seed) for seed in range(200)
+    ]
+    with pytest.raises(ValueError, match=r"budget\.column none holds None, no number of tokens"):
+        request_limit(PromptBudget(kind="prompt", limit=60, column="none"), problem, 1)
+
+
+def test_dot_cuts_an_outlier_among_right_answers_only():
+    """arXiv 2601.03969: 15 lengths 1000..1280 and one of 6000, alpha 3."""
+    tokens_G, right_G = np.array([*range(1000, 1300, 20), 6000]), np.ones(16, dtype=bool)
+    assert dot_limit(tokens_G, right_G, 3.0) == 5097
+    budget = OutlierBudget(kind="outlier", limit=8192)
+    assert group_limit(budget, 8192, tokens_G, right_G, right_G) == 5097
+    assert group_limit(budget, 8192, tokens_G, np.arange(16) > 0, right_G) == 8192  # one is wrong
+    assert group_limit(OutlierBudget(kind="outlier", limit=8192, least_cut=1000), 8192, tokens_G, right_G, right_G) == 8192
+    twice_G = np.array([*range(1000, 1620, 20), 6000])
+    assert group_limit(budget, 8192, twice_G, np.ones(32, dtype=bool), np.ones(32, dtype=bool)) == 3996
+
+
+def test_the_controller_lowers_the_limit_while_accuracy_is_above_its_floor_and_no_further():
+    settings = ControllerBudget(kind="controller", limit=100, measure=2, within=0.02, smooth=0.8, gain=0.5, pace=0.05, least=50)
+    floor = Floor()
+    for accuracy in (0.60, 0.64):
+        floor = next_floor(floor, accuracy, settings)
+    assert floor == Floor(1.0, 2, 0.62, 0.62)
+    trace = []
+    for accuracy in (0.63, 0.61, 0.55, 0.54, 0.60, 0.62):
+        floor = next_floor(floor, accuracy, settings)
+        trace.append(floor.accuracy)
+    assert trace == pytest.approx([0.6220, 0.6196, 0.6057, 0.5925, 0.5940, 0.5992], abs=1e-4)  # the mean of methods' worked example
+    assert floor.share < 1
+    high = low = Floor(1.0, 2, 0.62, 0.62)
+    for _ in range(200):
+        high, low = next_floor(high, 0.9, settings), next_floor(low, 0.1, settings)
+    assert high.share == pytest.approx(0.5) and low.share == 1.0  # at the bounds
+    assert next_floor(high, -9.0, settings).share > high.share  # and off them at once
