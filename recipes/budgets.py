@@ -27,6 +27,16 @@ class _Budget(Section):
         """Where the engine stops."""
         return int(self.limit * self.room + 1e-9)
 
+    @property
+    def least_limit(self) -> int:
+        """The least that a group may be given."""
+        ladder = [int(round(rung.share * self.limit, 6)) for rung in getattr(self, "ladder", [])]
+        return min([self.limit, self.tokens(getattr(self, "least", 1.0)), *ladder])
+
+    def tokens(self, share: float) -> int:
+        """A share of the limit in tokens, at least one."""
+        return max(int(share * self.limit + 1e-9), 1)
+
 
 class ConstantBudget(_Budget):
     kind: Literal["constant"] = Field("constant", description="One limit for all (with a `schedule`, one at a time).")
@@ -55,16 +65,10 @@ class DifficultyBudget(_Budget):
 
 class PromptBudget(_Budget):
     kind: Literal["prompt"] = Field(
-        ..., description="Each prompt's own: from a column of the data, or drawn for it (L1: evenly from `least` to limit)."
+        ..., description="Each prompt's own: from a column of the data, or drawn for it (L1: evenly from least x limit to limit)."
     )
     column: str | None = Field(None, description="Column that holds it, in tokens; more than limit counts as limit (null: drawn).")
-    least: Count = Field(1, description="No prompt is given less.")
-
-    @model_validator(mode="after")
-    def _has_room(self) -> PromptBudget:
-        if self.least > self.limit:
-            raise ValueError(f"least: {self.least} is more than limit {self.limit}")
-        return self
+    least: Share = Field(0.025, description="No prompt is given less, as a share of limit.")
 
 
 class ReferenceBudget(_Budget):
@@ -73,7 +77,7 @@ class ReferenceBudget(_Budget):
     )
     column: str = Field("reference_tokens", description="Column with the reference's mean length on the prompt, tokens.")
     share: Positive = Field(0.5, description="Of that length.")
-    least: Count = Field(1, description="No prompt is given less.")
+    least: Share = Field(0.025, description="No prompt is given less, as a share of limit.")
 
 
 class ControllerBudget(_Budget):
@@ -87,7 +91,7 @@ class ControllerBudget(_Budget):
     )
     gain: Positive = Field(0.5, description="Change of the logarithm of the limit per step and per unit of accuracy above the floor.")
     pace: Positive = Field(0.05, description="Largest change of that logarithm in a step.")
-    least: Count = Field(1, description="Lower bound, tokens.")
+    least: Share = Field(0.1, description="Lower bound, as a share of limit.")
 
 
 class OutlierBudget(_Budget):
@@ -95,7 +99,11 @@ class OutlierBudget(_Budget):
         ..., description="In all-right groups, rollouts far above the others' length are beyond their limit (DOT)."
     )
     alpha: Positive = Field(3.0, description="Standard deviations above the group's mean.")
-    least_cut: NonNegative = Field(32, description="Tokens by which a rollout must exceed that, to count.")
+    least_cut: NonNegative = Field(0.004, description="By how much a rollout must exceed that, to count, as a share of limit.")
+
+    @property
+    def least_limit(self) -> int:
+        return 1
 
 
 def _kind(value: Any) -> str:

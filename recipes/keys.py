@@ -96,6 +96,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 def kinds_of(annotation: Any) -> dict[str, type[Section]]:
     """The sections by their `kind`, where a value is one of several kinds; else none."""
+    annotation = _bare(annotation)
     members = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else ()
     plain = [_bare(member) for member in members]
     if not plain or not all(isinstance(member, type) and "kind" in getattr(member, "model_fields", ()) for member in plain):

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from recipes.section import Count, Natural, Positive, Section
+from recipes.section import Count, Natural, NonNegative, Positive, Section
 
 
 class Exponential(Section):
@@ -28,32 +28,39 @@ class Exponential(Section):
 
 
 class Decays(Section):
-    """The same by its end and the number of changes: every steps / (count + 1), factor (to / start)^(1 / count)."""
+    """The same by its end and the number of changes: every steps / (count + 1), factor share^(1 / count)."""
 
-    kind: Literal["decays"] = Field(..., description="From the number to `to` in `count` equal factors, evenly spread over the run.")
-    to: Positive = Field(..., description="Where it ends.")
+    kind: Literal["decays"] = Field(..., description="Down to `share` of the number in `count` equal factors, evenly spread over the run.")
+    share: Positive = Field(..., description="Where it ends, as a share of where it starts.")
     count: Count = Field(..., description="Number of changes.")
 
     def value(self, start: float, step: int, steps: int) -> float:
-        done = min(step * (self.count + 1) // steps, self.count)
-        return start * (self.to / start) ** (done / self.count)
+        return start * self.share ** (min(step * (self.count + 1) // steps, self.count) / self.count)
 
 
 class Linear(Section):
-    """From the number to `to`: at every step, or in `drops` equal changes."""
+    """From the number to `to`, or to `share` of it: at every step, or in `drops` equal changes."""
 
-    kind: Literal["linear"] = Field(..., description="In a straight line to `to`.")
-    to: float = Field(..., description="Where it ends.")
-    over: Count | None = Field(None, description="Steps until then (null: the run's).")
+    kind: Literal["linear"] = Field(..., description="In a straight line to `to`, or to `share` of where it starts.")
+    to: float | None = Field(None, description="Where it ends.")
+    share: NonNegative | None = Field(None, description="The same, as a share of where it starts.")
+    over: Count | None = Field(None, description="Steps until then (null: the run's; 1: from the start).")
     drops: Count | None = Field(None, description="Number of equal changes (null: one a step).")
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> Linear:
+        if (self.to is None) == (self.share is None):
+            raise ValueError("to: say either to or share")
+        return self
 
     def value(self, start: float, step: int, steps: int) -> float:
         over = self.over or steps
+        to = start * self.share if self.share is not None else self.to or 0.0
         if self.drops:
             share = min(step * (self.drops + 1) // over, self.drops) / self.drops
         else:
-            share = min(step / max(over - 1, 1), 1.0)
-        return start + share * (self.to - start)
+            share = min(step / (over - 1), 1.0) if over > 1 else 1.0
+        return start + share * (to - start)
 
 
 class Stage(Section):

@@ -16,15 +16,14 @@ from recipes.budgets import Budget, ConstantBudget
 from recipes.objectives import Objective
 from recipes.schedules import MOVABLE, Schedule, value_at
 from recipes.section import Count, Natural, NonNegative, Positive, Section, Share
+from recipes.term import Case, Waiver
 from recipes.terms import (
-    Case,
     FormatTerm,
     FunctionTerm,
     KlTerm,
     RewardTerm,
     TruncateTerm,
     VerdictTerm,
-    Waiver,
     margin,
     refuse_wrong_before_right,
 )
@@ -320,7 +319,7 @@ class Recipe(Section):
             raise ValueError(
                 f"budget.alpha: {self.budget.alpha:g}: among {group} rollouts none lies more than {most:.3f} deviations above their mean; take less"
             )
-        if self.budget.kind == "prompt" and "{budget}" not in self.data.instruction:
+        if self.budget.kind == "prompt" and "{budget}" not in self.data.instruction and self.model.path != "tiny":
             raise ValueError(
                 "data.instruction: budget.kind prompt gives each prompt its own limit, which it must state: say {budget} in it"
             )
@@ -386,7 +385,13 @@ class Recipe(Section):
     @property
     def _case(self) -> Case:
         limit = self.most("budget.limit")
-        return Case(group_size=self.sampler.group_size, limit=int(limit), most=int(limit * self.budget.room + 1e-9))
+        return Case(
+            group_size=self.sampler.group_size,
+            least_limit=int(min(self.at(step).budget.least_limit for step in range(self.train.steps))),
+            unit=self.budget.limit,
+            limit=int(limit),
+            most=int(limit * self.budget.room + 1e-9),
+        )
 
     def at(self, step: int) -> Recipe:
         """The recipe as it holds at a step: plain numbers where a schedule moves them."""
@@ -423,7 +428,7 @@ class Recipe(Section):
     def reads_columns(self) -> bool:
         """Whether training reads columns of the data beside problem and gold."""
         in_budget = self.budget.kind == "reference" or getattr(self.budget, "column", None) is not None
-        return in_budget or any(term.kind == "function" for term in self.reward)
+        return in_budget or any(term.kind in ("function", "o1_pruner", "nemo_band") for term in self.reward)
 
     @property
     def reads_reference(self) -> bool:

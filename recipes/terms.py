@@ -7,46 +7,18 @@ recipe (`waive`). Simplification: bounds are added up, so two terms that multipl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from math import isfinite
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from recipes.section import NonNegative, Positive, Section, Share
+from recipes.lengths import LengthTerms
+from recipes.section import NonNegative, Positive, Share
+from recipes.term import Bounds, Case, Erases, Gate, Term, Waiver
 
 ROUNDING = 1e-6  # rewards closer than this, or than this share of the larger, are equal: what float32 leaves of equal sums
 _LEAST_MARGIN = 100 * ROUNDING  # of reward between right and wrong, of which a KL term in the reward may take 98 %
-
-Bounds = tuple[float, float]  # least and most
-Gate = Annotated[Literal["none", "right"], Field(description="`right`: counts for right answers only.")]
-Waiver = Literal["right_beats_wrong", "length_of_wrong"]
-
-
-@dataclass(frozen=True)
-class Case:
-    """What the bounds of a term may depend on: the verdicts' worth, rollouts of a group, and the most tokens of limit and rollout."""
-
-    worth: float = 1.0
-    group_size: int = 8
-    limit: int = 1
-    most: int = 1
-
-
-class Term(Section):
-    """What all terms have in common: bounds, and whether length pays a wrong answer."""
-
-    def adds(self, right: bool, case: Case) -> Bounds:
-        """Least and most that the term adds to the reward of a right, or of a wrong, answer, gate and weight included."""
-        raise NotImplementedError
-
-    def erases(self) -> bool:
-        """Whether it may leave a right answer exactly nothing of its verdict, as truncation does: worth as much as a wrong one then."""
-        return False
-
-    def sees_length_of_wrong(self) -> bool:
-        """Whether the reward of a wrong answer depends on its length."""
-        return False
 
 
 class VerdictTerm(Term):
@@ -67,8 +39,8 @@ class TruncateTerm(Term):
     def adds(self, right: bool, case: Case) -> Bounds:
         return (-(1 - self.keep) * case.worth if right and self.keep else 0.0, 0.0)
 
-    def erases(self) -> bool:
-        return self.keep == 0
+    def erases(self) -> Erases:
+        return "" if self.keep else "at once"
 
 
 class CutTerm(Term):
@@ -123,23 +95,30 @@ class FunctionTerm(Term):
 
 
 RewardTerm = Annotated[
-    VerdictTerm | TruncateTerm | CutTerm | KlTerm | FormatTerm | FunctionTerm,
+    VerdictTerm | TruncateTerm | CutTerm | KlTerm | FormatTerm | FunctionTerm | LengthTerms,
     Field(discriminator="kind"),
 ]
 
 
 def margin(reward: Sequence[RewardTerm], case: Case) -> float:
-    """The least reward of a right answer minus the most of a wrong one, leaving out right ones whose verdict a term erases."""
-    return _of_right(reward, case) - _most_of_wrong(reward, case)
+    """The least reward of a right answer minus the most of a wrong one, leaving out right ones whose verdict a term erases at once."""
+    case = worth_of(reward, case)
+    return sum(term.adds(True, case)[0] for term in reward) - sum(term.adds(False, case)[1] for term in reward)
 
 
 def refuse_wrong_before_right(reward: Sequence[RewardTerm], case: Case, waived: Sequence[Waiver]) -> None:
     """Raise ValueError unless right answers earn more than wrong ones, or as much where a term erases, and length pays no wrong one (P13)."""
-    case = Case(worth(reward), case.group_size, case.limit, case.most)
-    kept = _of_right(reward, case)
-    wrong, right = _most_of_wrong(reward, case), kept - case.worth if any(term.erases() for term in reward) else kept
-    between = kept - wrong
-    beaten = not isfinite(between) or between < _LEAST_MARGIN * max(1.0, abs(wrong), abs(right)) or right < wrong
+    case = worth_of(reward, case)
+    for term in reward:
+        if term.verdicts and not term.verdicts[1](case.worth, case.wrong):
+            raise ValueError(f"reward: {term.kind} needs verdicts {term.verdicts[0]}; here they are {case.worth:g} and {case.wrong:g}")
+    wrong, kept = sum(term.adds(False, case)[1] for term in reward), sum(term.adds(True, case)[0] for term in reward)
+    erasing = [term for term in reward if term.erases() == "at once"]
+    right = kept - case.worth - sum(term.adds(True, case)[0] for term in erasing) if erasing else kept
+    by_degrees = any(term.erases() == "by degrees" for term in reward) and not any(isinstance(term, KlTerm) for term in reward)
+    size = max(1.0, abs(wrong), abs(right))
+    least = -ROUNDING * size if by_degrees else _LEAST_MARGIN * size
+    beaten = not isfinite(kept - wrong) or kept - wrong < least or right < wrong - (ROUNDING * size if by_degrees else 0.0)
     if beaten and "right_beats_wrong" not in waived:
         raise ValueError(
             f"reward: wrong answers may earn {wrong:g}, right ones no more than {right:g}: right must beat wrong; "
@@ -150,15 +129,7 @@ def refuse_wrong_before_right(reward: Sequence[RewardTerm], case: Case, waived: 
         raise ValueError(f"reward: {seen[0]} pays wrong answers for their length; gate it (gate: right), or say waive: [length_of_wrong]")
 
 
-def worth(reward: Sequence[RewardTerm]) -> float:
-    """What the verdicts of a right answer add up to."""
-    return sum(term.weight for term in reward if isinstance(term, VerdictTerm))
-
-
-def _of_right(reward: Sequence[RewardTerm], case: Case) -> float:
-    case = Case(worth(reward), case.group_size, case.limit, case.most)
-    return sum(term.adds(True, case)[0] for term in reward)
-
-
-def _most_of_wrong(reward: Sequence[RewardTerm], case: Case) -> float:
-    return sum(term.adds(False, case)[1] for term in reward)
+def worth_of(reward: Sequence[RewardTerm], case: Case) -> Case:
+    """The case with what the verdicts add up to."""
+    verdicts = [term for term in reward if isinstance(term, VerdictTerm)]
+    return replace(case, worth=sum(term.weight for term in verdicts), wrong=sum(term.weight * term.wrong for term in verdicts))

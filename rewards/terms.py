@@ -9,12 +9,35 @@ Simplification: the phase of groups sees one group, never the batch; scaling ove
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from recipes.lengths import (
+    AlpTerm,
+    AroraTerm,
+    BandTerm,
+    CosineTerm,
+    Gr3Term,
+    KimiTerm,
+    L1ExactTerm,
+    L1MaxTerm,
+    LaserTerm,
+    LeadTerm,
+    LeashTerm,
+    LinearTerm,
+    O1PrunerTerm,
+    OverlongTerm,
+    ProfileBandTerm,
+    RepetitionTerm,
+    ScalingTerm,
+    ShorterBetterTerm,
+    TriangleTerm,
+    ZmadTerm,
+)
 from recipes.terms import ROUNDING, CutTerm, FormatTerm, FunctionTerm, RewardTerm, TruncateTerm, VerdictTerm
+from rewards import lengths, profiles
 from rewards.functions import Asked, scores
 from rewards.verifier.extract import well_formed
 
@@ -29,6 +52,7 @@ class Facts:
         tokens_G: sampled tokens, stop token included.
         thinking_G: of these, up to and with the mark that closes thinking: all where it never closed, 0 where there was none.
         limit: the group's length limit, tokens (rollout/budget).
+        unit: budget.limit as the recipe writes it, tokens: what prices per token are given for.
         asked: texts, ids and columns of the group; its prompt tells whether it opened the thinking block.
     """
 
@@ -37,8 +61,26 @@ class Facts:
     tokens_G: np.ndarray
     thinking_G: np.ndarray
     limit: int
+    unit: int
     asked: Asked
-    verdict_G: np.ndarray | float = 0.0  # what the verdict terms add up to; filled by `rewards`
+    verdict_G: np.ndarray = field(default_factory=lambda: np.zeros(0))  # what the verdict terms add up to; filled by `rewards`
+
+    def lengths(self, of: str) -> np.ndarray:
+        """Tokens of each rollout: "total", of its "thinking", or of the "answer" behind that."""
+        return {"total": self.tokens_G, "thinking": self.thinking_G, "answer": self.tokens_G - self.thinking_G}[of]
+
+    def column(self, name: str) -> float:
+        """A number of the problem's row.
+
+        Raises:
+            ValueError: it has none.
+        """
+        value = self.asked.columns.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+            raise ValueError(
+                f"rollout {self.asked.ids[0]}: the column {name}, which a reward term reads, holds {value!r}, no number; add it to the data"
+            )
+        return float(value)
 
 
 def levelled(reward_PG: np.ndarray | Sequence[float]) -> np.ndarray:
@@ -67,7 +109,8 @@ def rewards(terms: Sequence[RewardTerm], facts: Facts) -> dict[str, np.ndarray]:
     Raises:
         ValueError: see `rewards.functions.scores`.
     """
-    facts = replace(facts, verdict_G=sum(term.weight * _verdict(term, facts) for term in terms if isinstance(term, VerdictTerm)))
+    verdicts = [term.weight * _verdict(term, facts) for term in terms if isinstance(term, VerdictTerm)]
+    facts = replace(facts, verdict_G=sum(verdicts, start=np.zeros(len(facts.right_G))))
     out: dict[str, np.ndarray] = {}
     for term in terms:
         if type(term) not in TERMS:
@@ -103,10 +146,76 @@ def _function(term: FunctionTerm, facts: Facts) -> np.ndarray:
     return scores(term, facts.asked)
 
 
+def _l1_max(term: L1MaxTerm, facts: Facts) -> np.ndarray:
+    given = facts.lengths(term.of), facts.right_G, facts.limit, term.alpha / facts.unit
+    part_G = lengths.l1_max_code(*given) if term.form == "code" else lengths.l1_max(*given, term.delta)
+    return facts.verdict_G * part_G
+
+
+def _o1_pruner(term: O1PrunerTerm, facts: Facts) -> np.ndarray:
+    shorter_G = lengths.o1_pruner(facts.lengths(term.of), facts.column("reference_tokens"), -np.inf, np.inf)
+    better_G = term.alpha * (facts.right_G - facts.column("reference_accuracy"))
+    return np.clip(shorter_G + better_G, term.low, term.high) - facts.verdict_G
+
+
+def _laser(term: LaserTerm, facts: Facts) -> np.ndarray:
+    given = facts.lengths(term.of), facts.right_G, facts.limit
+    if not term.explore:
+        return lengths.laser(*given)
+    return lengths.laser_de(*given, np.array([lengths.repetition(ids, 40) > 0.2 for ids in facts.asked.completion_ids]))
+
+
+def _cosine(term: CosineTerm, facts: Facts) -> np.ndarray:
+    right, wrong = (term.right_short, term.right_long), (term.wrong_short, term.wrong_long)
+    part_G = lengths.cosine(facts.lengths(term.of), facts.right_G, facts.limit, right, wrong, term.beyond)
+    return part_G + facts.right_G - facts.verdict_G
+
+
+def _lead(term: LeadTerm, facts: Facts) -> np.ndarray:
+    return lengths.lead(facts.lengths(term.of), facts.right_G, term.alpha, term.least * facts.unit)
+
+
+def _profile_band(term: ProfileBandTerm, facts: Facts) -> np.ndarray:
+    """Reference statistics are the data's columns: mean and deviation of its lengths, and its share of right answers."""
+    mean, spread = facts.column("reference_tokens"), facts.column("reference_spread")
+    floor = profiles.floor_of(facts.column("reference_accuracy"))
+    if floor is None or spread <= 0:
+        return np.zeros(len(facts.right_G))
+    part_G = profiles.profile_band(facts.lengths(term.of), facts.right_G, mean, mean + term.deviations * spread, floor, term.held)
+    return facts.verdict_G * part_G
+
+
+def _leash(term: LeashTerm, facts: Facts) -> np.ndarray:
+    if not term.weight:
+        return np.zeros(len(facts.right_G))
+    whole_G = np.clip(facts.verdict_G + term.weight * lengths.leash(facts.lengths(term.of), facts.limit), -1.0, 1.0)
+    return (whole_G - facts.verdict_G) / term.weight
+
+
 TERMS: Mapping[type, Callable[[Any, Facts], np.ndarray]] = {
     VerdictTerm: _verdict,
     TruncateTerm: _truncate,
     CutTerm: _cut,
     FormatTerm: _format,
     FunctionTerm: _function,
+    L1ExactTerm: lambda term, facts: lengths.l1_exact(facts.lengths(term.of), facts.limit, 1 / facts.unit),
+    L1MaxTerm: _l1_max,
+    KimiTerm: lambda term, facts: lengths.kimi(facts.lengths(term.of), facts.right_G),
+    AroraTerm: lambda term, facts: facts.verdict_G * lengths.arora(facts.lengths(term.of), facts.right_G, facts.finished_G, term.alpha),
+    O1PrunerTerm: _o1_pruner,
+    AlpTerm: lambda term, facts: lengths.alp(facts.lengths(term.of), facts.right_G, facts.limit),
+    ShorterBetterTerm: lambda term, facts: lengths.shorterbetter(facts.lengths(term.of), facts.right_G) / facts.unit,
+    LaserTerm: _laser,
+    OverlongTerm: lambda term, facts: lengths.overlong(facts.lengths(term.of), facts.limit, term.buffer * facts.limit),
+    CosineTerm: _cosine,
+    RepetitionTerm: lambda term, facts: np.array([-lengths.repetition(ids, term.size) for ids in facts.asked.completion_ids]),
+    LeadTerm: _lead,
+    TriangleTerm: lambda term, facts: lengths.triangle(facts.lengths(term.of), facts.limit),
+    BandTerm: lambda term, facts: lengths.band(facts.lengths(term.of), facts.limit),
+    LinearTerm: lambda term, facts: lengths.linear(facts.lengths(term.of), facts.right_G),
+    ZmadTerm: lambda term, facts: lengths.zmad(facts.lengths(term.of), facts.right_G, term.threshold),
+    ScalingTerm: lambda term, facts: lengths.scaling(facts.lengths(term.of), facts.right_G),
+    ProfileBandTerm: _profile_band,
+    Gr3Term: lambda term, facts: facts.verdict_G * (lengths.gr3(facts.lengths(term.of), term.alpha) - 1),
+    LeashTerm: _leash,
 }

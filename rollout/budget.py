@@ -6,7 +6,7 @@ how often a run was started.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import exp, log
 from typing import Any
@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 
 from recipes.budgets import Budget, ControllerBudget, DifficultyBudget, OutlierBudget, PromptBudget, ReferenceBudget
+from recipes.lengths import LeashTerm
 from recipes.schema import Recipe
+from recipes.terms import RewardTerm
+from rewards.profiles import dot_limit
 from rollout.types import Problem
 
 
@@ -30,7 +33,7 @@ def request_limit(budget: Budget, problem: Problem, seed: int, share: float = 1.
     """
     match budget:
         case PromptBudget(column=None):
-            return int(np.random.default_rng(seed).integers(budget.least, budget.limit + 1))
+            return int(np.random.default_rng(seed).integers(budget.tokens(budget.least), budget.limit + 1))
         case PromptBudget(column=str(column)):
             wanted = _number(problem, column)
         case ReferenceBudget():
@@ -39,7 +42,7 @@ def request_limit(budget: Budget, problem: Problem, seed: int, share: float = 1.
             wanted = budget.limit * share
         case _:
             return budget.limit
-    return int(min(max(wanted, budget.least), budget.limit))
+    return int(min(max(wanted, budget.tokens(budget.least)), budget.limit))
 
 
 def _number(problem: Problem, column: str) -> float:
@@ -71,16 +74,9 @@ def group_limit(budget: Budget, limit: int, tokens_G: np.ndarray, right_G: np.nd
             rung = next(rung for rung in budget.ladder if share >= rung.at_least)
             return int(round(rung.share * limit, 6))  # 0.29 x 100 is 28.999999999999996
         case OutlierBudget():
-            found = dot_limit(tokens_G, right_G, budget.alpha)
-            return limit if found is None or tokens_G.max() - found < budget.least_cut else min(limit, found)
+            found = dot_limit(tokens_G, right_G, budget.alpha, int(budget.least_cut * limit))
+            return limit if found is None else min(limit, found)
     return limit
-
-
-def dot_limit(tokens_G: np.ndarray, right_G: np.ndarray, alpha: float) -> int | None:
-    """floor(mean + alpha x Bessel's deviation) of an all-right group's lengths, tokens; None for any other group (arXiv 2601.03969)."""
-    if not right_G.all() or len(tokens_G) < 2:
-        return None
-    return int(tokens_G.mean() + alpha * tokens_G.std(ddof=1))
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,7 @@ class Floor:
 def next_floor(now: Floor, accuracy: float, settings: ControllerBudget) -> Floor:
     """The controller after a step with this raw accuracy.
 
-    log share falls by gain x (mean accuracy - floor), by no more than `pace`, and stays between least / limit and 1; at a bound nothing
+    log share falls by gain x (mean accuracy - floor), by no more than `pace`, and stays between `least` and 1; at a bound nothing
     adds up, so it leaves it at once when the sign turns. Accuracy of the raw verdicts only, never of shaped rewards.
     """
     if now.steps < settings.measure:
@@ -110,29 +106,48 @@ def next_floor(now: Floor, accuracy: float, settings: ControllerBudget) -> Floor
         return replace(now, steps=now.steps + 1, start=start, accuracy=start)
     mean = settings.smooth * now.accuracy + (1 - settings.smooth) * accuracy
     change = min(max(settings.gain * (mean - (now.start - settings.within)), -settings.pace), settings.pace)
-    least = min(settings.least / settings.limit, 1.0)
-    share = exp(min(max(log(now.share) - change, log(least)), 0.0))
+    share = exp(min(max(log(now.share) - change, log(max(settings.least, 1 / settings.limit))), 0.0))
     return Floor(share, now.steps + 1, now.start, mean)
 
 
-class BudgetControl:
-    """Holds the controller's state between steps; has none where the budget needs none (rl/state)."""
+def next_lambda(now: float, excess: float, settings: LeashTerm) -> float:
+    """Leash's multiplier after a step: now + gain x (mean of tokens / limit - 1), over all rollouts, between 0 and `most` (arXiv 2512.21540)."""
+    return min(max(now + settings.gain * excess, 0.0), settings.most)
+
+
+class Control:
+    """What answers to the last step: the controller's share of the limit, and Leash's multiplier. Has state (rl/state)."""
 
     def __init__(self, recipe: Recipe):
         self._recipe = recipe
         self.floor = Floor()
+        self.leash = next((term.weight for term in recipe.reward if isinstance(term, LeashTerm)), 0.0)
 
-    def after(self, step: int, accuracy: float | None) -> dict[str, float | None]:
-        """Take in a step's raw accuracy; the controller's trace by metric name."""
-        budget = self._recipe.at(step).budget
-        if not isinstance(budget, ControllerBudget):
-            return {}
-        if accuracy is not None:
-            self.floor = next_floor(self.floor, accuracy, budget)
-        return {"budget/share": self.floor.share, "budget/accuracy": self.floor.accuracy, "budget/floor": self.floor.start - budget.within}
+    def terms(self, reward: Sequence[RewardTerm]) -> list[RewardTerm]:
+        """The terms with the multiplier that holds now."""
+        return [term.model_copy(update={"weight": self.leash}) if isinstance(term, LeashTerm) else term for term in reward]
+
+    def after(self, step: int, accuracy: float, over: float) -> dict[str, float | None]:
+        """Take in a step; the trace by metric name.
+
+        Args:
+            accuracy: share of right answers among all sampled, before any shaping.
+            over: mean over all sampled rollouts of tokens / limit, minus 1.
+        """
+        recipe = self._recipe.at(step)
+        trace: dict[str, float | None] = {}
+        if isinstance(recipe.budget, ControllerBudget):
+            self.floor = next_floor(self.floor, accuracy, recipe.budget)
+            trace |= {"budget/share": self.floor.share, "budget/accuracy": self.floor.accuracy}
+            trace["budget/floor"] = self.floor.start - recipe.budget.within
+        for term in recipe.reward:
+            if isinstance(term, LeashTerm):
+                trace["reward/lambda"] = self.leash  # that of the step
+                self.leash = next_lambda(self.leash, over, term)
+        return trace
 
     def state(self) -> dict[str, Any]:
-        return asdict(self.floor)
+        return {"floor": asdict(self.floor), "leash": self.leash}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.floor = Floor(**state)
+        self.floor, self.leash = Floor(**state["floor"]), state["leash"]

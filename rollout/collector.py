@@ -22,7 +22,7 @@ import numpy as np
 from recipes.schema import Recipe
 from rewards.functions import TrainerState
 from rewards.terms import levelled
-from rollout.budget import BudgetControl, request_limit
+from rollout.budget import Control, request_limit
 from rollout.engine import EnginePool
 from rollout.scorer import Pending, Scorer, judged
 from rollout.sources import Source
@@ -45,10 +45,10 @@ class PromptStream:
     position: int = 0
     kept_share: float = 1.0
     too_long: int = 0
-    control: BudgetControl = field(init=False)
+    control: Control = field(init=False)
 
     def __post_init__(self) -> None:
-        self.control = BudgetControl(self.recipe)
+        self.control = Control(self.recipe)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps (rl/state)."""
@@ -112,7 +112,12 @@ class Collector:
         """Sample until `sampler.prompts` groups are worth training on or the refill limit is reached. `step` is for reward functions."""
         start = time.monotonic()
         recipe = self._recipe.at(step)
-        scorer = replace(self._scorer, terms=recipe.reward, budget=recipe.budget, state=TrainerState(step, recipe.train.steps))
+        scorer = replace(
+            self._scorer,
+            terms=self._stream.control.terms(recipe.reward),
+            budget=recipe.budget,
+            state=TrainerState(step, recipe.train.steps),
+        )
         wanted, stream = self._recipe.sampler.prompts, self._stream
         most = wanted * (1 + self._recipe.sampler.max_refills)
         order: dict[str, int] = {}
@@ -143,7 +148,8 @@ class Collector:
         metrics["groups/short"] = int(len(groups) < wanted)
         limits = [group.request.limit for group in everything]
         metrics["limit"] = limits[0] if len(set(limits)) == 1 else _mean(limits)
-        metrics |= stream.control.after(step, metrics["accuracy"] if everything else None)
+        over = [rollout.tokens / group.request.limit for group in everything for rollout in group.rollouts]
+        metrics |= stream.control.after(step, metrics["accuracy"] or 0.0, float(np.mean(over)) - 1)
         metrics |= self._scorer.audit(everything, self._recipe.judge.audit)
         return Collected(groups, everything, metrics)
 

@@ -44,13 +44,17 @@ class Pending:
 
 @dataclass(frozen=True)
 class Scorer:
-    """Judges and rewards groups. `terms` and `budget` may be left out where only verdicts matter (evaluation); `state` is for functions."""
+    """Judges and rewards groups. `terms` and `budget` may be left out where only verdicts matter (evaluation); `state` is for functions.
+
+    `unit` is budget.limit as the recipe writes it (default: the request's limit).
+    """
 
     judge: Judge
     template: Template
     terms: Sequence[RewardTerm] = ()
     budget: Budget | None = None
     state: TrainerState = field(default_factory=TrainerState)
+    unit: int = 0
 
     def begin(self, request: Request, completions: Sequence[Completion]) -> Pending:
         """Make rollouts of completions and hand them to the judge.
@@ -145,6 +149,7 @@ class Scorer:
                 [thinking_tokens(rollout, opened or self.template.marks.open in rollout.text) for rollout in group.rollouts]
             ),
             limit=group_limit(budget, group.request.limit, tokens_G, right_G, finished_G),
+            unit=self.unit or group.request.limit,
             asked=Asked(
                 prompt=self.template.tokenizer.decode(list(group.request.prompt_ids)),
                 messages=self.template.messages(group.problem, group.request.limit),

@@ -18,6 +18,7 @@ from recipes.schema import Data, DataSet, Tiny
 from rewards.golds import no_gold
 from rewards.rows import DataError, Row, reach, read_rows
 from rollout.layouts import Layout, family_of, golds_of, level_of, problem_of, recognise
+from rollout.tiny.reference import with_reference
 from rollout.tiny.task import HELD_OUT_PER_FAMILY
 from rollout.tiny.task import problems as tiny_problems
 from rollout.types import Problem
@@ -93,7 +94,12 @@ def share_columns(problems: Sequence[Problem]) -> None:
 
 def _one_source(one: DataSet, tiny: Tiny, seed: int, check_golds: CheckGolds, columns: bool) -> Source:
     if one.source == "tiny":
-        return Source("tiny", lambda position: tiny_problems("train", tiny.families, seed, position, 1)[0], said=["tiny: generated"])
+
+        def at(position: int) -> Problem:
+            [problem] = tiny_problems("train", tiny.families, seed, position, 1)
+            return with_reference(problem, tiny) if columns else problem
+
+        return Source("tiny", at, said=["tiny: generated"])
     kept, left_out, said = usable(one, check_golds, columns)
     return Source(one.source, lambda position: kept[_shuffled(position, len(kept), seed)], len(kept), left_out, [said], kept)
 

@@ -25,13 +25,15 @@ from launch import stages
 from launch.plan import plan
 from recipes.keys import keys
 from recipes.schema import Recipe
+from rewards.functions import Asked, TrainerState
+from rewards.terms import Facts, rewards
 from rewards.verifier.judge import Judge
 from rewards.verifier.verdict import Verdict
 from rl import cold_start
 from rl.algorithm import prepare
 from rl.learner import Learner
 from rl.loop import refuse_unjudged
-from rollout.budget import group_limit
+from rollout.budget import Control, group_limit
 from rollout.collector import Collected, Collector, PromptStream
 from rollout.scorer import Scorer
 from rollout.sources import Source, training_source
@@ -54,16 +56,44 @@ CONTROLLER = {"budget.kind": "controller", "budget.limit": 128, "budget.measure"
 OUTLIER = {"budget.kind": "outlier", "budget.limit": 128, "sampler.group_size": 32}
 MOVES: list[tuple[dict[str, Any], dict[str, Any]]] = [  # a schedule of budget.limit, and what to change in it
     ({"kind": "exponential", "factor": 0.5, "every": 2, "least": 40.0}, {"factor": 0.8, "every": 3, "least": 60.0}),
-    ({"kind": "decays", "to": 30.0, "count": 3}, {"kind": {"kind": "linear", "to": 20.0}, "to": 40.0, "count": 2}),
-    ({"kind": "linear", "to": 30.0}, {"kind": {"kind": "decays", "to": 20.0, "count": 1}, "to": 40.0, "over": 3, "drops": 2}),
+    ({"kind": "decays", "share": 0.3, "count": 3}, {"kind": {"kind": "linear", "to": 20.0}, "share": 0.4, "count": 2}),
+    ({"kind": "linear", "to": 30.0}, {"kind": {"kind": "decays", "share": 0.2, "count": 1}, "to": 40.0, "over": 3, "drops": 2}),
     ({"kind": "staged", "stages": [{"since": 2, "value": 90.0}]}, {"stages": [{"since": 3, "value": 90.0}]}),
 ]
+SHARED_NUMBERS: dict[str, tuple[Any, dict[str, Any]]] = {"weight": (0.77, {}), "of": ("answer", {})}
+GATE: dict[str, tuple[Any, dict[str, Any]]] = {"gate": ("right", {"gate": "none"})}
+LENGTH_TERMS: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {  # its numbers: another value, and what else the term must say
+    "l1_exact": GATE,
+    "l1_max": {"alpha": (2.0, {}), "delta": (0.4, {}), "form": ("code", {})},
+    "kimi": GATE,
+    "arora": {"alpha": (0.3, {})},
+    "o1_pruner": GATE | {"alpha": (0.1, {}), "low": (-0.5, {}), "high": (0.5, {})},
+    "alp": GATE,
+    "shorterbetter": GATE,
+    "laser": {"explore": (True, {})},
+    "overlong": GATE | {"buffer": (0.9, {})},
+    "cosine": GATE
+    | {"right_short": (3.0, {}), "right_long": (1.5, {}), "wrong_short": (-5.0, {}), "wrong_long": (-1.0, {}), "beyond": (-3.0, {})},
+    "lead": {"alpha": (0.3, {}), "least": (0.9, {})},
+    "triangle": GATE,
+    "band": GATE,
+    "linear": {},
+    "scaling": {},
+    "zmad": {"threshold": (9.0, {})},
+    "nemo_band": {"deviations": (9.0, {}), "held": (False, {})},
+    "gr3": {"alpha": (0.9, {})},
+    "leash": {"gain": (0.1, {}), "most": (0.105, {"gain": 0.1})},
+}
 SETS = {"data.train": [{"source": "rows.jsonl"}, {"source": "more.jsonl", "weight": 0.1}]}
 KEPT = {"select.rollouts": "shortest", "select.keep": 2}
 KL = {"objective.kl.coef": 0.5}
 CORRECTED = {"objective.old_logprobs": "learner", "objective.correction.kind": "clamp"}
 ADAPTIVE = {"objective.entropy.coef": 0.1, "objective.entropy.target": 9.0}  # nats, more than the model ever has
 SHARDED = {"learner.zero_stage": 1}
+
+
+def reward_of(kind: str, **numbers: Any) -> dict[str, Any]:
+    return {"reward": [{"kind": "verdict", "wrong": -1.0 if kind == "leash" else 0.0}, {"kind": kind, **numbers}]}
 
 
 @dataclass(frozen=True)
@@ -107,8 +137,24 @@ def limits(recipe: Recipe, world: World) -> Any:
     for step in range(6):
         asked = stream.draw(step)
         found.append((asked.limit, asked.max_tokens, group_limit(recipe.at(step).budget, asked.limit, tokens, right, right)))
-        found.append(stream.control.after(step, 0.9 if step == 0 else 0.95))
+        found.append(stream.control.after(step, 0.9 if step == 0 else 0.95, 0.5))
     return found
+
+
+def shaped(recipe: Recipe, world: World) -> Any:
+    """What rewards of a group with four right and two wrong answers are, by term, and the multiplier of the step after it."""
+    control = Control(recipe)
+    tokens, right = np.array([10, 20, 30, 90, 40, 70]), np.array([1, 1, 1, 1, 0, 0], dtype=bool)
+    thinking = np.array([5, 12, 20, 80, 30, 40])
+    columns = {"reference_tokens": 25, "reference_spread": 4.0, "reference_accuracy": 0.75}
+    ids = [[index % 60 for index in range(count)] for count in tokens]
+    asked = Asked("p", [], ["x"] * 6, ids, columns, TrainerState(0, 1), list("abcdef"))
+    facts = Facts(right, right | (tokens < 50), tokens, thinking, 50, 64, asked)
+    control.after(0, 0.5, 3.0)
+    return [
+        {name: value_G.tolist() for name, value_G in rewards(terms, facts).items()}
+        for terms in (recipe.reward, control.terms(recipe.reward))
+    ]
 
 
 def answers(request: Request) -> list[Completion]:
@@ -133,11 +179,11 @@ def collect(recipe: Recipe, world: World) -> Collected:
 def collected(recipe: Recipe, world: World) -> Any:
     """Groups that a step samples, with their rewards, and those that it trains on."""
     found = collect(recipe, world)
-    rewards = {
+    earned = {
         group.problem.id: [(rollout.terms, rollout.reward, rollout.limit, rollout.audit) for rollout in group.rollouts]
         for group in found.sampled
     }
-    return [group.problem.id for group in found.groups], rewards
+    return [group.problem.id for group in found.groups], earned
 
 
 def unjudged(recipe: Recipe, world: World) -> Any:
@@ -149,10 +195,10 @@ def groups(poison: float = 0.0) -> list[Group]:
     """Two judged groups whose token ids the tiny checkpoint knows, sampled from nearly its distribution."""
     draw = np.random.default_rng(0)
     made = []
-    for index, (rewards, tokens) in enumerate([([1, 0, 0.2, 0], [3, 5, 8, 6]), ([1, 1, 0.5, 0], [2, 4, 7, 5])]):
+    for index, (values, tokens) in enumerate([([1, 0, 0.2, 0], [3, 5, 8, 6]), ([1, 1, 0.5, 0], [2, 4, 7, 5])]):
         request = Request(f"r{index}", Problem(f"p{index}", "", ""), (9, 10 + index, 8), 4, 8, 1.0, 1.0, 0)
         rollouts = []
-        for sample, (reward, length) in enumerate(zip(rewards, tokens, strict=True)):
+        for sample, (reward, length) in enumerate(zip(values, tokens, strict=True)):
             ids, logprobs = draw.integers(5, 41, length, np.int32), draw.normal(-3.7, 0.4, length).astype(np.float32)
             completion = Completion(ids, logprobs, "length" if sample == 3 else "stop", np.zeros(length, np.int32))
             verdict = Verdict("right" if reward == 1 else "wrong", "")
@@ -247,6 +293,7 @@ STEP = SMALL | {"sampler.max_refills": 2, "budget.limit": 30, "judge.not_judged_
 BASES: dict[Probe, dict[str, Any]] = {
     requests: {},
     collected: STEP,
+    shaped: SMALL | {"waive": ["right_beats_wrong", "length_of_wrong"]},
     limits: {"train.steps": 6},
     unjudged: STEP,
     prepared: SMALL,
@@ -348,19 +395,20 @@ ROWS = [
     Row("budget[difficulty].ladder[].share", collected, 0.4, LADDER),
     Row("budget.room", requests, 2.0),
     Row("budget[prompt].column", limits, "other", PROMPT | {"budget.column": "asked"}),
-    Row("budget[prompt].least", limits, 90, PROMPT),
+    Row("budget[prompt].least", limits, 0.9, PROMPT),
     Row("budget[reference].column", limits, "other", REFERENCE),
     Row("budget[reference].share", limits, 0.3, REFERENCE),
-    Row("budget[reference].least", limits, 80, REFERENCE),
+    Row("budget[reference].least", limits, 0.8, REFERENCE),
     Row("budget[controller].within", limits, 0.5, CONTROLLER),
     Row("budget[controller].measure", limits, 4, CONTROLLER),
     Row("budget[controller].smooth", limits, 0.0, CONTROLLER),
     Row("budget[controller].gain", limits, 0.1, CONTROLLER),
     Row("budget[controller].pace", limits, 0.01, CONTROLLER),
-    Row("budget[controller].least", limits, 120, CONTROLLER),
+    Row("budget[controller].least", limits, 0.99, CONTROLLER),
     Row("budget[outlier].alpha", limits, 2.0, OUTLIER),
-    Row("budget[outlier].least_cut", limits, 2000, OUTLIER),
+    Row("budget[outlier].least_cut", limits, 0.9, OUTLIER),
     Row("schedule", limits, {"budget.limit": {"kind": "linear", "to": 20}}),
+    Row("schedule[linear].share", limits, 0.5, {"schedule": {"budget.limit": {"kind": "linear", "share": 0.3}}}),
     Row("schedule[exponential].kind", limits, {"kind": "linear", "to": 20.0}, {"schedule": {"budget.limit": MOVES[0][0]}}),
     Row("schedule[staged].kind", limits, {"kind": "linear", "to": 20.0}, {"schedule": {"budget.limit": MOVES[3][0]}}),
     Row("schedule[staged].stages[].since", limits, 1, {"schedule": {"budget.limit": MOVES[3][0]}}),
@@ -380,6 +428,16 @@ ROWS = [
     Row("reward[format].kind", collected, "verdict"),
     Row("reward[format].weight", collected, 0.2),
     Row("reward[format].gate", collected, "right"),
+    *(Row(f"reward[{kind}].kind", shaped, "kimi" if kind != "kimi" else "triangle", reward_of(kind)) for kind in LENGTH_TERMS),
+    *(
+        Row(f"reward[{kind}].{name}", shaped, value, reward_of(kind, **company))
+        for kind, numbers in LENGTH_TERMS.items()
+        for name, (value, company) in (SHARED_NUMBERS | numbers).items()
+    ),
+    Row("reward[repetition].kind", shaped, "kimi", reward_of("repetition")),
+    Row("reward[repetition].weight", shaped, 0.7, reward_of("repetition", size=5)),
+    Row("reward[repetition].gate", shaped, "right", reward_of("repetition", size=5)),
+    Row("reward[repetition].size", shaped, 5, reward_of("repetition")),
     Row("reward[verdict].wrong", collected, -0.5),
     Row("reward[cut].kind", collected, "format", {"reward": CUT}),
     Row("reward[cut].weight", collected, 0.7, {"reward": CUT}),

@@ -34,7 +34,7 @@ def group(terms, right, completions=None, columns=None):
     G = len(right)
     right_G, finished_G, tokens_G = np.array(right, dtype=bool), np.ones(G, dtype=bool), np.full(G, 10)
     given = asked(completions or ["x"] * G, columns)
-    return rewards(terms, Facts(right_G, finished_G, tokens_G, np.zeros(G, dtype=int), 100, given))
+    return rewards(terms, Facts(right_G, finished_G, tokens_G, np.zeros(G, dtype=int), 100, 100, given))
 
 
 def term(name: str, low: float = -1, high: float = 1) -> FunctionTerm:

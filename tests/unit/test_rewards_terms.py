@@ -32,6 +32,7 @@ def group(terms, right, finished=None, tokens=None, *, limit=100, prompt="p", co
         **arrays(right, finished, tokens),
         thinking_G=np.zeros(G, dtype=int),
         limit=limit,
+        unit=limit,
         asked=Asked(
             prompt=prompt,
             messages=[],

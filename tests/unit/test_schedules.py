@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from recipes.budgets import ConstantBudget, ControllerBudget, OutlierBudget, PromptBudget, ReferenceBudget
 from recipes.loader import RecipeError, load
 from recipes.schedules import Decays, Exponential, Linear, Stage, Staged, value_at
-from rollout.budget import Floor, dot_limit, group_limit, next_floor, request_limit
+from rewards.profiles import dot_limit
+from rollout.budget import Floor, group_limit, next_floor, request_limit
 from rollout.types import Problem
 
 PAPER = Exponential(kind="exponential", factor=0.7, every=150)
@@ -35,7 +36,7 @@ def test_the_exponential_budget_falls_at_the_papers_steps_and_stays_past_its_end
 
 @pytest.mark.parametrize(("count", "factor", "every"), [(1, 0.3398, 300), (3, 0.6978, 150), (7, 0.8571, 75)])
 def test_a_number_of_decays_gives_factor_and_interval(count: int, factor: float, every: int):
-    schedule = Decays(kind="decays", to=87, count=count)
+    schedule = Decays(kind="decays", share=87 / 256, count=count)
     values = at(schedule, 600, *range(600))
     changes = [step for step in range(1, 600) if values[step] != values[step - 1]]
     assert changes == [every * k for k in range(1, count + 1)] and values[-1] == pytest.approx(87)
@@ -44,12 +45,13 @@ def test_a_number_of_decays_gives_factor_and_interval(count: int, factor: float,
 
 def test_three_decays_and_three_linear_drops_have_their_levels():
     steps = (0, 150, 300, 450)
-    assert at(Decays(kind="decays", to=87, count=3), 600, *steps) == pytest.approx([256, 178.65, 124.67, 87], abs=0.01)
+    assert at(Decays(kind="decays", share=87 / 256, count=3), 600, *steps) == pytest.approx([256, 178.65, 124.67, 87], abs=0.01)
     assert at(Linear(kind="linear", to=87, drops=3), 600, *steps) == pytest.approx([256, 199.67, 143.33, 87], abs=0.01)
 
 
 def test_a_line_reaches_its_end_in_the_last_step_and_stages_hold_from_their_step_on():
     assert at(Linear(kind="linear", to=0.0), 5, 0, 2, 4, 9, start=1.0) == [1.0, 0.5, 0.0, 0.0]
+    assert at(Linear(kind="linear", share=0.5, over=1), 5, 0, 4, start=1.0) == [0.5, 0.5]
     assert at(Linear(kind="linear", to=0.0, over=3), 9, 0, 1, 2, 8, start=1.0) == [1.0, 0.5, 0.0, 0.0]
     prune = Staged(kind="staged", stages=[Stage(since=180, value=3000), Stage(since=360, value=2000)])
     assert at(prune, 500, 0, 179, 180, 359, 360, 499, start=4000) == [4000, 4000, 3000, 3000, 2000, 2000]
@@ -57,7 +59,11 @@ def test_a_line_reaches_its_end_in_the_last_step_and_stages_hold_from_their_step
 
 @given(st.integers(1, 400), st.integers(1, 9), st.floats(1, 1000), st.floats(1, 1000))
 def test_a_schedule_stays_between_its_ends_and_never_turns(steps: int, count: int, start: float, to: float):
-    for schedule in (Decays(kind="decays", to=to, count=count), Linear(kind="linear", to=to, drops=count), Linear(kind="linear", to=to)):
+    for schedule in (
+        Decays(kind="decays", share=to / start, count=count),
+        Linear(kind="linear", to=to, drops=count),
+        Linear(kind="linear", to=to),
+    ):
         values = at(schedule, steps, *range(steps + 3), start=start)
         assert min(start, to) - 1e-6 <= min(values) and max(values) <= max(start, to) + 1e-6
         assert all((after - before) * (to - start) >= -1e-6 for before, after in pairwise(values))
@@ -80,13 +86,12 @@ def test_the_recipe_at_a_step_holds_plain_numbers_and_engines_keep_room_for_the_
     [
         ("schedule={judge.workers: {kind: linear, to: 3}}", "schedule: judge.workers cannot move"),
         ("schedule={budget.limit: {kind: linear, to: 0}}", "schedule: budget.limit: 0 at step 33 is not allowed"),
-        ("schedule={objective.kl.coef: {kind: decays, to: 1, count: 2}}", None),
-        ("schedule={advantage.boost: {kind: decays, to: 1, count: 2}}", "decays multiplies, and starts at 0"),
+        ("schedule={objective.kl.coef: {kind: decays, share: 0.5, count: 2}}", None),
+        ("schedule={advantage.boost: {kind: decays, share: 0.5, count: 2}}", "decays multiplies, and starts at 0"),
         ("schedule={budget.limit: {kind: staged, stages: [{since: 3, value: 5}, {since: 3, value: 6}]}}", "each must come after"),
         ("schedule={budget.limit: {kind: exponential, factor: 0.5}}", "schedule.budget.limit.every: missing"),
         ("budget={kind: outlier} reward=[{kind: verdict}]", "budget.alpha: 3: among 8 rollouts none lies more than 2.475 deviations above"),
-        ("budget={kind: prompt, least: 500}", "least: 500 is more than limit 104"),
-        ("budget={kind: prompt, least: 5}", "data.instruction: budget.kind prompt gives each prompt its own limit"),
+        ("budget={kind: prompt} model.path=owner/name stages=[rl]", "data.instruction: budget.kind prompt gives each prompt its own limit"),
     ],
 )
 def test_a_schedule_or_budget_that_cannot_be_is_refused(words: str, message: str | None):
@@ -94,15 +99,15 @@ def test_a_schedule_or_budget_that_cannot_be_is_refused(words: str, message: str
         load("dler", "tiny", [words])
         return
     with pytest.raises(RecipeError, match=message):
-        load("dler", "tiny", re.split(r" (?=reward=)", words))
+        load("dler", "tiny", re.split(r" (?=reward=|model\.|stages=)", words))
 
 
 def test_another_kind_takes_what_both_know_and_forgets_the_rest(tmp_path):
     (tmp_path / "mine.yaml").write_text(
-        'extends: da_dler\nmodel: {path: tiny}\ndata: {instruction: "{budget}"}\nbudget: {kind: prompt, least: 9}\n'
+        'extends: da_dler\nmodel: {path: tiny}\ndata: {instruction: "{budget}"}\nbudget: {kind: prompt, least: 0.9}\n'
     )
     budget = load(str(tmp_path / "mine.yaml")).budget
-    assert budget == PromptBudget(kind="prompt", limit=4000, least=9)
+    assert budget == PromptBudget(kind="prompt", limit=4000, least=0.9)
 
 
 def test_each_prompt_is_given_its_own_limit():
@@ -111,9 +116,9 @@ def test_each_prompt_is_given_its_own_limit():
     assert request_limit(PromptBudget(kind="prompt", limit=104, column="asked"), problem, 1) == 70
     assert request_limit(PromptBudget(kind="prompt", limit=60, column="asked"), problem, 1) == 60
     assert request_limit(ReferenceBudget(kind="reference", limit=104, share=0.25), problem, 1) == 75
-    drawn = [request_limit(PromptBudget(kind="prompt", limit=104, least=100), problem, seed) for seed in range(200)]
+    drawn = [request_limit(PromptBudget(kind="prompt", limit=104, least=100 / 104), problem, seed) for seed in range(200)]
     assert set(drawn) == {100, 101, 102, 103, 104} and drawn == [
-        request_limit(PromptBudget(kind="prompt", limit=104, least=100), problem, seed) for seed in range(200)
+        request_limit(PromptBudget(kind="prompt", limit=104, least=100 / 104), problem, seed) for seed in range(200)
     ]
     with pytest.raises(ValueError, match=r"budget\.column none holds None, no number of tokens"):
         request_limit(PromptBudget(kind="prompt", limit=60, column="none"), problem, 1)
@@ -126,13 +131,13 @@ def test_dot_cuts_an_outlier_among_right_answers_only():
     budget = OutlierBudget(kind="outlier", limit=8192)
     assert group_limit(budget, 8192, tokens_G, right_G, right_G) == 5097
     assert group_limit(budget, 8192, tokens_G, np.arange(16) > 0, right_G) == 8192  # one is wrong
-    assert group_limit(OutlierBudget(kind="outlier", limit=8192, least_cut=1000), 8192, tokens_G, right_G, right_G) == 8192
+    assert group_limit(OutlierBudget(kind="outlier", limit=8192, least_cut=0.2), 8192, tokens_G, right_G, right_G) == 8192
     twice_G = np.array([*range(1000, 1620, 20), 6000])
     assert group_limit(budget, 8192, twice_G, np.ones(32, dtype=bool), np.ones(32, dtype=bool)) == 3996
 
 
 def test_the_controller_lowers_the_limit_while_accuracy_is_above_its_floor_and_no_further():
-    settings = ControllerBudget(kind="controller", limit=100, measure=2, within=0.02, smooth=0.8, gain=0.5, pace=0.05, least=50)
+    settings = ControllerBudget(kind="controller", limit=100, measure=2, within=0.02, smooth=0.8, gain=0.5, pace=0.05, least=0.5)
     floor = Floor()
     for accuracy in (0.60, 0.64):
         floor = next_floor(floor, accuracy, settings)

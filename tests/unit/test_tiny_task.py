@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recipes.schema import Tiny
+from rollout.tiny.reference import with_reference
 from rollout.tiny.task import HELD_OUT_PER_FAMILY, LEVELS, is_held_out, problem, problems, trace
 from rollout.types import Problem
 
@@ -154,3 +156,11 @@ def test_seeds_draw_different_problems():
 def test_bad_requests_are_refused(split: str, families: list[str], count: int, sentence: str):
     with pytest.raises(ValueError, match=sentence):
         problems(split, families, 0, 0, count)  # type: ignore[arg-type]
+
+
+def test_a_tiny_problem_knows_what_its_cold_start_takes_where_a_recipe_asks_for_columns():
+    [problem] = problems("train", ["chain"], 0, 7, 1)
+    verbose, plain = (with_reference(problem, Tiny(recheck=share, rederive=share, slip=0.0)).columns for share in (0.9, 0.0))
+    assert verbose == with_reference(problem, Tiny(recheck=0.9, rederive=0.9, slip=0.0)).columns
+    assert verbose["reference_tokens"] > plain["reference_tokens"] > 5 and verbose["reference_spread"] > plain["reference_spread"] >= 0
+    assert plain["reference_accuracy"] == 1.0 and with_reference(problem, Tiny(slip=1.0, recheck=0.0)).columns["reference_accuracy"] < 1.0

@@ -1,0 +1,311 @@
+"""Length terms of a reward, by kind: their numbers as the papers have them, and the bounds that follow.
+
+Where a formula is for right and wrong answers alike, `gate: right` counts it for right ones only; a recipe that keeps to a paper which
+pays wrong answers for their length waives the promise.
+"""
+
+from __future__ import annotations
+
+from math import exp, sqrt
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from recipes.section import Count, NonNegative, Positive, Share
+from recipes.term import Bounds, Case, Erases, Gate, Term
+
+Of = Annotated[
+    Literal["total", "thinking", "answer"], Field(description="Which tokens it sees: all, those of the thinking, or those behind it.")
+]
+Weight = Annotated[Positive, Field(description="Factor.")]
+
+
+class LengthTerm(Term):
+    """A term that sees lengths; wrong answers earn nothing by it, unless it says so."""
+
+    weight: Weight = 1.0
+    of: Of = "total"
+
+    def value(self, right: bool, case: Case) -> Bounds:
+        """Least and most before weight and gate."""
+        raise NotImplementedError
+
+    def adds(self, right: bool, case: Case) -> Bounds:
+        low, high = self.value(right, case) if right or self.sees_wrong() else (0.0, 0.0)
+        return self.weight * low, self.weight * high
+
+    def sees_wrong(self) -> bool:
+        """Whether wrong answers earn something by it, too."""
+        return False
+
+    def sees_length_of_wrong(self) -> bool:
+        return self.sees_wrong()
+
+
+class GatedTerm(LengthTerm):
+    """One whose formula is for right and wrong answers alike."""
+
+    gate: Gate = "none"
+
+    def sees_wrong(self) -> bool:
+        return self.gate == "none"
+
+
+class L1ExactTerm(GatedTerm):
+    kind: Literal["l1_exact"] = Field(
+        ..., description="-|limit - tokens| / budget.limit (L1-Exact, arXiv 2503.04697: 3e-4 a token of 4000)."
+    )
+    weight: Weight = 1.2
+
+    def value(self, right: bool, case: Case) -> Bounds:
+        return -max(case.limit, case.most - case.least_limit) / case.unit, 0.0
+
+
+class L1MaxTerm(LengthTerm):
+    kind: Literal["l1_max"] = Field(..., description="Times clip(alpha (limit - tokens) + delta, 0, 1) (L1-Max, arXiv 2503.04697).")
+    alpha: Positive = Field(1.2, description="Slope, per budget.limit tokens (3e-4 a token of 4000).")
+    delta: Share = Field(0.5, description="Share that a right answer of exactly the limit keeps.")
+    form: Literal["paper", "code"] = Field("paper", description="As above, or the release's (clip(alpha (limit - tokens), -1, 1) + 1) / 2.")
+
+    def value(self, right: bool, case: Case) -> Bounds:
+        return -case.worth, 0.0
+
+    def erases(self) -> Erases:
+        return "by degrees"
+
+
+class KimiTerm(GatedTerm):
+    kind: Literal["kimi"] = Field(
+        ...,
+        description="0.5 - (tokens - least) / (most - least) of the group; of wrong answers no more than 0 (Kimi k1.5, arXiv 2501.12599).",
+    )
+    weight: Weight = 0.4
+
+    def value(self, right: bool, case: Case) -> Bounds:
+        return (-0.5, 0.5) if right else (-0.5, 0.0)
+
+
+class AroraTerm(LengthTerm):
+    kind: Literal["arora"] = Field(
+        ...,
+        description="Times 1 - alpha x sigmoid of the standardised length among the group's right answers; 0 for what was cut off (Arora and Zanette, arXiv 2502.04463).",
+    )
+    alpha: Share = Field(0.1, description="Most that it takes off; 0.05 to 0.4 in the paper.")
+
+    def value(self, right: bool, case: Case) -> Bounds:
+        return -self.alpha * case.worth, 0.0
+
+    def erases(self) -> Erases:
+        return "at once"  # of answers that were cut off
+
+
+class O1PrunerTerm(GatedTerm):
+    kind: Literal["o1_pruner"] = Field(
+        ...,
+        description="In the verdict's place: clip((reference - tokens) / tokens + alpha (right - reference_accuracy)), from the data's columns (arXiv 2501.12570).",
+    )
+    alpha: NonNegative = Field(5.0, description="Weight of accuracy.")
+    low: float = Field(-2.0, description="Least.")
+    high: float = Field(4.0, description="Most.")
+
+    def value(self, right: bool, case: Case) -> Bounds:
+        verdict = case.worth if right else case.wrong
+        return self.low - verdict, self.high - verdict
+
+
+class AlpTerm(GatedTerm):
+    kind: Literal["alp"] = Field(
+        ..., description="-tokens / limit x the group's share of right answers, at least 1 / rollouts (ALP, arXiv 2506.05256)."
+    )
+    weight: Weight = 0.1
+
+    def value(self, right: bool, case: Case) -> Bounds:
+        return -case.most / case.least_limit, 0.0
+
+
+class ShorterBetterTerm(GatedTerm):
+    kind: Literal["shorterbetter"] = Field(
+        ...,
+        description="-|tokens - those of the group's shortest right answer, else the group's mean| / budget.limit (arXiv 2504.21370: 1e-3 a token of 6000).",
+    )
+    weight: Weight = 6.0
+
+    def value(self, right: bool, case: Case) -> Bounds:
+        return -case.most / case.unit, 0.0
+
+
+class LaserTerm(LengthTerm):
+    kind: Literal["laser"] = Field(..., description="1 for a right answer within the limit (LASER, arXiv 2505.15612).")
+    weight: Weight = 0.5
+    explore: bool = Field(False, description="Also for a wrong answer beyond it that does not repeat itself (LASER-DE).")
+
+    def value(self, right: bool, case: Case) -> Bounds:
+        return 0.0, 1.0
+
+    def sees_wrong(self) -> bool:
+        return self.explore
+
+
+class OverlongTerm(GatedTerm):
+    kind: Literal["overlong"] = Field(
+        ..., description="0 up to limit - buffer, from there in a line to -1 at the limit and beyond (DAPO, arXiv 2503.14476)."
+    )
+    buffer: Annotated[float, Field(gt=0, le=1)] = Field(0.2, description="Share of the limit before it in which it falls (4096 of 20480).")
+
+    def value(self, right: bool, case: Case) -> Bounds:
+        return -1.0, 0.0
+
+
+class CosineTerm(GatedTerm):
+    kind: Literal["cosine"] = Field(
+        ..., description="In the verdict's place: along a half cosine over the limit, from one value to another (arXiv 2502.03373)."
+    )
+    right_short: float = Field(2.0, description="Of a right answer of no tokens.")
+    right_long: float = Field(1.0, description="Of a right answer of limit tokens.")
+    wrong_short: float = Field(-10.0, description="Of a wrong answer of no tokens.")
+    wrong_long: float = Field(0.0, description="Of a wrong answer of limit tokens.")
+    beyond: float = Field(-10.0, description="Of whatever is longer than the limit.")
+
+    def value(self, right: bool, case: Case) -> Bounds:
+        ends = (self.right_short, self.right_long) if right else (self.wrong_short, self.wrong_long)
+        beyond = [self.beyond] if case.most > case.least_limit else []
+        verdict = case.worth if right else case.wrong
+        return min(*ends, *beyond) - verdict, max(*ends, *beyond) - verdict
+
+
+class RepetitionTerm(Term):
+    kind: Literal["repetition"] = Field(..., description="-1 x the share of token n-grams that were there before (arXiv 2502.03373).")
+    weight: Weight = 1.0
+    gate: Gate = "none"
+    size: Count = Field(40, description="n.")
+
+    def adds(self, right: bool, case: Case) -> Bounds:
+        return (-self.weight, 0.0) if right or self.gate == "none" else (0.0, 0.0)
+
+
+class LeadTerm(LengthTerm):
+    kind: Literal["lead"] = Field(
+        ..., description="exp(-alpha z) - 1, z the standardised length among the group's right answers (GRPO-LEAD, arXiv 2504.09696)."
+    )
+    alpha: Positive = Field(0.05, description="Sharpness.")
+    least: NonNegative = Field(
+        0.0, description="Acts where the three shortest right answers of the group have more than this share of budget.limit on average."
+    )
+
+    def value(self, right: bool, case: Case) -> Bounds:
+        most = (case.group_size - 1) / sqrt(case.group_size)
+        return exp(-self.alpha * most) - 1, exp(self.alpha * most) - 1
+
+
+class TriangleTerm(GatedTerm):
+    kind: Literal["triangle"] = Field(
+        ..., description="tokens / limit up to the limit, then down to 0 at twice the limit (arXiv 2508.08940)."
+    )
+    gate: Gate = "right"
+
+    def value(self, right: bool, case: Case) -> Bounds:
+        return 0.0, 1.0
+
+
+class BandTerm(GatedTerm):
+    kind: Literal["band"] = Field(..., description="1 up to the limit, then down to 0 at twice the limit (arXiv 2508.08940).")
+    gate: Gate = "right"
+
+    def value(self, right: bool, case: Case) -> Bounds:
+        return 0.0, 1.0
+
+
+class LinearTerm(LengthTerm):
+    kind: Literal["linear"] = Field(..., description="-tokens / the group's most, times its mean verdict (prime-rl).")
+    weight: Weight = 0.25
+
+    def value(self, right: bool, case: Case) -> Bounds:
+        return -case.worth, 0.0
+
+
+class ScalingTerm(LengthTerm):
+    kind: Literal["scaling"] = Field(
+        ..., description="From 1 for the shortest right answer of the group to 0 for the longest, less their mean (NeMo-RL)."
+    )
+    weight: Weight = 0.05
+
+    def value(self, right: bool, case: Case) -> Bounds:
+        return -1.0, 1.0
+
+
+class ZmadTerm(LengthTerm):
+    kind: Literal["zmad"] = Field(
+        ..., description="-1 for a right answer far above the median of the group's right ones, in absolute deviations (NeMo-RL)."
+    )
+    weight: Weight = 0.1
+    threshold: Positive = Field(2.5, description="From which z on, 0.6745 (tokens - median) / MAD.")
+
+    def value(self, right: bool, case: Case) -> Bounds:
+        return -1.0, 0.0
+
+
+class ProfileBandTerm(LengthTerm):
+    kind: Literal["nemo_band"] = Field(
+        ...,
+        description="Times 1 up to the reference's mean length on the prompt, down in a line from there; the easier the prompt, the steeper (NeMo-RL). From the data's columns.",
+    )
+    deviations: Positive = Field(2.0, description="Width of the band, in the reference's standard deviations.")
+    held: bool = Field(True, description="Beyond the band the factor stays; false: it goes on falling, to 0.")
+
+    def value(self, right: bool, case: Case) -> Bounds:
+        return -case.worth * (0.4 if self.held else 1.0), 0.0
+
+    def erases(self) -> Erases:
+        return "" if self.held else "by degrees"
+
+
+class Gr3Term(LengthTerm):
+    kind: Literal["gr3"] = Field(
+        ..., description="The verdict / (1 + alpha tokens / the group's mean) (GR3, arXiv 2603.10535); not below 0."
+    )
+    alpha: Positive = Field(0.33, description="Strength.")
+    verdicts = ("of 0 for wrong answers, or these would earn by their length", lambda right, wrong: wrong == 0)
+
+    def value(self, right: bool, case: Case) -> Bounds:
+        return -case.worth * (1 - 1 / (1 + self.alpha * case.group_size)), 0.0
+
+
+class LeashTerm(LengthTerm):
+    kind: Literal["leash"] = Field(
+        ...,
+        description="-lambda x max(0, tokens / limit - 1), the sum kept within -1 and 1; lambda follows the mean length (Leash, arXiv 2512.21540). Needs verdicts of 1 and -1.",
+    )
+    weight: Weight = Field(0.1, description="Where lambda starts.")
+    gain: Positive = Field(0.005, description="Change of lambda in a step, per mean of tokens / limit above 1.")
+    most: Positive = Field(1.0, description="Upper bound of lambda.")
+    verdicts = ("1 and -1, or a long right answer would fall below a short wrong one", lambda right, wrong: (right, wrong) == (1, -1))
+
+    def adds(self, right: bool, case: Case) -> Bounds:
+        return (-2.0 * case.worth, 0.0) if right else (0.0, 0.0)
+
+    def erases(self) -> Erases:
+        return "by degrees"
+
+
+LengthTerms = (
+    L1ExactTerm
+    | L1MaxTerm
+    | KimiTerm
+    | AroraTerm
+    | O1PrunerTerm
+    | AlpTerm
+    | ShorterBetterTerm
+    | LaserTerm
+    | OverlongTerm
+    | CosineTerm
+    | RepetitionTerm
+    | LeadTerm
+    | TriangleTerm
+    | BandTerm
+    | LinearTerm
+    | ScalingTerm
+    | ZmadTerm
+    | ProfileBandTerm
+    | Gr3Term
+    | LeashTerm
+)

@@ -1,0 +1,52 @@
+"""What every reward term states: what it adds to right and to wrong answers, so that a recipe's promises can be told from its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from recipes.section import Section
+
+Bounds = tuple[float, float]  # least and most
+Gate = Annotated[Literal["none", "right"], Field(description="`right`: counts for right answers only.")]
+Erases = Literal["", "at once", "by degrees"]
+Waiver = Literal["right_beats_wrong", "length_of_wrong"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the bounds of a term may depend on: what right and wrong verdicts add up to, rollouts of a group, limits, budget.limit as it is written, and
+    most tokens."""
+
+    worth: float = 1.0
+    wrong: float = 0.0
+    group_size: int = 8
+    least_limit: int = 1
+    unit: int = 1
+    limit: int = 1
+    most: int = 1
+
+
+class Term(Section):
+    """What all terms have in common: bounds, and whether length pays a wrong answer.
+
+    Attributes:
+        verdicts: what its formula takes the verdicts of right and wrong answers to be, in words for an error; and whether they are.
+    """
+
+    verdicts: ClassVar[tuple[str, Callable[[float, float], bool]] | None] = None
+
+    def adds(self, right: bool, case: Case) -> Bounds:
+        """Least and most that the term adds to the reward of a right, or of a wrong, answer, gate and weight included."""
+        raise NotImplementedError
+
+    def erases(self) -> Erases:
+        """Whether it may leave a right answer nothing of its verdict, worth as much as a wrong one: at once, as truncation, or by degrees."""
+        return ""
+
+    def sees_length_of_wrong(self) -> bool:
+        """Whether the reward of a wrong answer depends on its length."""
+        return False
