@@ -27,13 +27,17 @@ _NO_GOLD = re.compile(
 _SENTENCE = 12  # words without a formula: nobody's answer would equal them
 _MARKED = re.compile(r"####[ \t]*(\S[^\n#]*)\s*\Z")
 _LAST_LINE = re.compile(r"(?:^|\n|[.!?] )(?:So,? |Thus,? |Therefore,? |Hence,? )?[Tt]he (?:final )?answer is:?[ \t]*([^\n]+?)\.?\s*\Z")
-_UNESCAPED = re.compile(r"(?<!\\)\\(?=[bfnrt][a-zA-Z]{2}|[^\"\\/bfnrtu])")
+_UNESCAPED = re.compile(r"(?<!\\)\\(?=[bfnrt][a-zA-Z]{2}|x(?![0-9a-f]{2})|[^'\"\\/bfnrtux])")
+_NUMBERS = re.compile(
+    r"\[\s*[-+]?[\d.]+(?:e[-+]?\d+)?(?:\s+[-+]?[\d.]+(?:e[-+]?\d+)?)+\s*\]"
+)  # as numpy prints them: one pair, or several golds?
 
 
 def golds(value: Any) -> tuple[str, ...]:
     """The golds that a value holds, any of which will do; () for none.
 
-    A list holds several, also one written as a JSON text of texts (`["1", "2"]`) or as Python prints it (`['1', '2']`); `[1, 2]` stays a text: an interval, or a pair.
+    A list holds several, also one written as a JSON text of texts (`["1", "2"]`) or as Python or numpy prints it (`['1', '2']`, `['1' '2']`);
+    `[1, 2]` stays a text: an interval, or a pair.
 
     Raises:
         ValueError: true, false, or a mapping without `value` or `ground_truth`.
@@ -41,12 +45,8 @@ def golds(value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
     if isinstance(value, str):
-        opening = value.lstrip()[:2]
-        if isinstance(mapping := nested(value), dict):
-            return golds(mapping)
-        held = nested(_UNESCAPED.sub(r"\\\\", value)) if opening == '["' else nested(value) if opening == "['" else value
-        texts = isinstance(held, list) and all(isinstance(item, str) for item in held)
-        return golds(held) if texts else (value,)
+        held = nested(_UNESCAPED.sub(r"\\\\", value) if value.lstrip()[:1] == "[" else value)
+        return golds(held) if isinstance(held, dict) or (isinstance(held, list) and _texts(held)) else (value,)
     if isinstance(value, list):
         return tuple(dict.fromkeys(gold for item in value for gold in golds(item)))
     if isinstance(value, dict):
@@ -58,6 +58,11 @@ def golds(value: Any) -> tuple[str, ...]:
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise ValueError("it must be a text, a number or a list of those")
     return (str(value),)
+
+
+def _texts(held: list[Any]) -> bool:
+    """Whether a list holds no numbers: `[1, 2]` is a gold itself."""
+    return bool(held) and all(_texts(item) if isinstance(item, list) else item is None or isinstance(item, str | dict) for item in held)
 
 
 def marked(text: str) -> str | None:
@@ -81,5 +86,7 @@ def no_gold(answer: str) -> str | None:
     words = " ".join(re.sub(r"[_.\-]+", " ", plain.lower()).split())
     if text.lower() in _MISSING or bare(text).lower() in _MISSING or _NO_GOLD.fullmatch(words):
         return f"no gold answer ({text:.40})"
+    if _NUMBERS.fullmatch(text):
+        return f"no gold answer (numbers without commas: {text:.40})"
     prose = [] if re.search(r"[$\\\\=]", text) else re.findall(r"[a-zA-Z]{2,}", text)
     return f"no gold answer but a sentence ({text:.40}...)" if len(prose) >= _SENTENCE else None

@@ -38,6 +38,9 @@ _PACKED = {
 _COLUMN_NAMES = re.compile(
     r"(?:\"?[\w.-]{1,40}(?: [\w.-]{1,20}){0,2}\"?(?:[,;\t]|$))+"
 )  # of a table whose file name does not say that it is one
+_PRINTED = re.compile(r"\s*(?:\[\s*(?:['\"{\[]|array\(|None\b|nan\b)|\{\s*['\"])")
+_TOKEN = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s\[\]{}(),:'\"]+|\S", re.DOTALL)
+_OPENS, _CLOSES = frozenset("[{(,:"), frozenset("]}),:")
 _HUB_SET = re.compile(r"(?P<path>[^@:]+)(?:@(?P<revision>[^:]+))?(?::(?P<split>.+))?")
 
 
@@ -137,14 +140,28 @@ def reach(values: Any, path: str) -> Any:
 
 
 def nested(text: Any) -> Any:
-    """The mapping or list that a JSON text holds, or a list or mapping of texts as Python prints it (a CSV of pandas); anything else as it is."""
+    """The mapping or list that a JSON text holds, or that Python or numpy printed (a CSV of pandas); anything else as it is."""
     if isinstance(text, str) and text.lstrip()[:1] in ("{", "["):
         with contextlib.suppress(ValueError, RecursionError):
             return json.loads(text)
-        if text.lstrip()[:2] in ("['", "{'"):
-            with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-                return ast.literal_eval(text.strip())  # literals only: it calls and looks up nothing
+        if _PRINTED.match(text):
+            with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+                held = ast.literal_eval(_with_commas(text))  # literals only: it calls and looks up nothing
+                return held if isinstance(held, dict | list) else text
     return text
+
+
+def _with_commas(text: str) -> str:
+    """What numpy prints (`['1' '2']`, a line break between mappings, `array(...)` inside them) as Python does, which joins texts that no comma parts."""
+    parts: list[str] = []
+    for token in _TOKEN.findall(text):
+        if token.startswith("dtype="):
+            parts.pop()  # the comma before it
+        elif token != "array":
+            if parts and token not in _CLOSES and parts[-1] not in _OPENS:
+                parts.append(",")
+            parts.append("None" if token == "nan" else token)
+    return "".join(parts)
 
 
 def _files(source: str, split: str) -> tuple[list[Path], Path]:

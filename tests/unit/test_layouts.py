@@ -129,6 +129,20 @@ def test_lists_and_mappings_that_a_csv_holds_as_python_prints_them_are_read():
     assert golds("['cannot be read") == ("['cannot be read",)
 
 
+@pytest.mark.parametrize("between", [", ", "\n ", " "])
+def test_a_chat_that_a_csv_holds_as_python_or_numpy_prints_it_is_a_chat(between: str):
+    turns = [{"role": "system", "content": "Be brief: [a 'b']."}, {"role": "user", "content": 'What\'s 2+2? "Say"'}]
+    one = row({"prompt": f"[{between.join(map(str, turns))}]", "answer": "4"})
+    layout = recognise([one])
+    assert layout.chat and problem_of(one, layout) == ('What\'s 2+2? "Say"', "Be brief: [a 'b'].")
+
+
+@pytest.mark.parametrize("text", ['[{"inputs": ["1"], "outputs": ["2"]}]', "[{'inputs': ['1']}]"])
+def test_a_list_of_mappings_that_hold_no_gold_is_none(text: str):
+    with pytest.raises(ValueError, match="it must be a text"):
+        golds(text)
+
+
 def test_a_column_of_solve_rates_is_no_level():
     rows = [row({"problem": "p", "answer": "1", "difficulty": rate}) for rate in (0.25, 1.0)]
     assert recognise(rows).level is None
@@ -154,6 +168,16 @@ def test_rows_of_worked_solutions_that_mark_no_answer_hold_no_gold_unless_they_a
         ('["$m = \\frac{1}{2}$"]', (r"$m = \frac{1}{2}$",)),
         ("[1, 2]", ("[1, 2]",)),
         ({"value": "9"}, ("9",)),
+        ("['1' '2']", ("1", "2")),  # as numpy prints a list, and pandas with it
+        ("['\\\\frac{1}{2}'\n '0.5' \"it's\"]", ("\\frac{1}{2}", "0.5", "it's")),
+        ("[['1' '2']]", ("1", "2")),
+        ("{'ground_truth': array(['1', '2'], dtype=object)}", ("1", "2")),
+        ('[ "3" ]', ("3",)),
+        ("[null]", ()),
+        ("[nan '4']", ("4",)),
+        ('["\\xi", "\\frac12"]', ("\\xi", "\\frac12")),
+        ("['1' '2'", ("['1' '2'",)),
+        ("{'a', 'b'}", ("{'a', 'b'}",)),
     ],
 )
 def test_several_golds_are_told_from_one_gold_that_is_a_list(value: object, expected: tuple[str, ...]):
@@ -178,6 +202,7 @@ def test_several_golds_are_told_from_one_gold_that_is_a_list(value: object, expe
         "see below",
         "as shown",
         "none found",
+        "[1 2]",
         "证明略",
         " ",
         "Tom gave two of his apples away, so there are 4 left for all his friends.",
