@@ -13,12 +13,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rewards.golds import golds, marked, no_gold
 from rewards.rows import Row, is_turn, nested, reach, read_rows
@@ -55,6 +56,16 @@ _PREDICTIONS: tuple[str, ...] = (
 _PREDICTIONS += ("generations", "generated_text", "generated_solution", "model_response.text", "model_output", "model_answer", "pred")
 _PREDICTIONS += ("choices", "attempt", "samples", "code", "text")
 _PARTS = ("content", "text", "value", "generation", "completion", "message", "choices")  # of a sample that is a mapping
+_OTHERS = ("user", "human", "system", "developer", "tool", "function")  # whose turn answers nothing
+_FINISHES = (
+    "finish",
+    "finish_reason",
+    "stop_reason",
+    "finish_reasons",
+    "stop_reasons",
+    "finish_reason.type",
+    "meta_info.finish_reason.type",
+)
 _SENTENCE = "no gold answer but a sentence"  # which training leaves out; here somebody asks for a verdict on it
 _MOST_S = 86_400  # a day; the system's timers end at 24 days
 
@@ -76,8 +87,9 @@ def paths_of(rows: Sequence[Row], gold: str | None = None, prediction: str | Non
     found = []
     for role, named, known in (("gold", gold, _GOLDS), ("prediction", prediction, _PREDICTIONS)):
         candidates = known if named is None else (named,)
-        held = (path for path in candidates if any(_holds(row.values, path) for row in rows))
-        path = next(held, None)
+        held = [path for path in candidates if any(_holds(row.values, path) for row in rows)]
+        filled = (path for path in held if any(reach(row.values, path) not in (None, "", []) for row in rows))
+        path = next(filled, held[0] if held else None)
         if path is None:
             what = f"no field {named or role}: each row needs gold and prediction"
             raise ValueError(
@@ -92,34 +104,58 @@ def _holds(values: dict[str, Any], path: str) -> bool:
     return path in values or reach(values, path) is not None
 
 
-def read_pairs(rows: Sequence[Row], paths: Paths) -> list[tuple[dict[str, Any], list[str], str]]:
-    """Rows, golds (any of which will do; none where there is none) and predictions; a row of several samples comes once for each, with its number as `sample`.
+class Pair(NamedTuple):
+    """A prediction and what it is held against.
+
+    Attributes:
+        row: the row's fields, and `sample`, the prediction's number, if it is one of several.
+        golds: any of them will do; none where there is none.
+        finish: how it ended: "length" if it was cut off, "abort" if its engine gave it up, else "stop".
+    """
+
+    row: dict[str, Any]
+    golds: list[str]
+    text: str
+    finish: str
+
+
+def read_pairs(rows: Sequence[Row], paths: Paths) -> list[Pair]:
+    """The rows' pairs, one for each sample of a row.
 
     Raises:
         ValueError: a row without the prediction's field, or a value that is neither text nor number (file and line).
     """
     pairs = []
     for row in rows:
-        if not _holds(row.values, paths.prediction):
+        if not _holds(row.values, paths.prediction) and re.split(r"[.\[]", paths.prediction)[0] not in row.values:
             raise ValueError(f"{row.place}: no field {paths.prediction}: each row needs gold and prediction")
         try:
             held = [(gold if "####" not in gold else marked(gold) or gold) for gold in golds(reach(row.values, paths.gold))]
             held = [gold for gold in held if (no_gold(gold) or _SENTENCE).startswith(_SENTENCE)]
         except ValueError as error:
             raise ValueError(f"{row.place}: {paths.gold} is {reach(row.values, paths.gold)!r:.80}: {error}") from error
-        samples = list(_samples(reach(row.values, paths.prediction), f"{row.place}: {paths.prediction}")) or [""]
-        for index, text in enumerate(samples):
-            pairs.append((row.values | ({"sample": index} if len(samples) > 1 else {}), held, text))
+        samples = list(_samples(reach(row.values, paths.prediction), f"{row.place}: {paths.prediction}")) or [("", "")]
+        beside = _finishes(row.values, paths.prediction)
+        finishes = beside if len(beside) == len(samples) else beside[:1] * len(samples) if len(beside) == 1 else [""] * len(samples)
+        for index, ((text, own), other) in enumerate(zip(samples, finishes, strict=True)):
+            numbered = row.values | ({"sample": index} if len(samples) > 1 else {})
+            pairs.append(Pair(numbered, held, text, _ended(own or other)))
     return pairs
 
 
-def _samples(value: Any, place: str) -> Iterator[str]:
-    """The completions that a value holds: a text, a number, a chat's last turn, or lists of those; null is a text without an answer."""
-    value = nested(value) if isinstance(value, str) and value.startswith('["') else value
+def _samples(value: Any, place: str, finish: str = "") -> Iterator[tuple[str, str]]:
+    """The completions that a value holds, and how the mapping around each says that it finished.
+
+    They are a text, a number, a chat's last turn, or lists of those; null, and a chat that ends with another's turn, is a text without an answer.
+    """
+    if isinstance(value, str) and isinstance(held := nested(value), list) and _are_samples(held):
+        value = held
     if isinstance(value, list) and value and all(is_turn(turn) for turn in value):
         value = value[-1]
+    if isinstance(value, dict) and is_turn(value) and str(value.get("role", value.get("from"))).lower() in _OTHERS:
+        value = None
     if isinstance(value, dict) and (part := next((name for name in _PARTS if name in value), None)):
-        yield from _samples(value[part], place)
+        yield from _samples(value[part], place, next(iter(_finishes(value)), finish))
         return
     if isinstance(value, list) and value and all(isinstance(part, dict) and "type" in part for part in value):
         value = "".join(str(part.get("text") or "") for part in value)  # a text in parts
@@ -129,16 +165,42 @@ def _samples(value: Any, place: str) -> Iterator[str]:
                 f"{place} is {value!r:.80}: likelihoods of given choices, where texts are judged; name texts with --prediction"
             )
         for item in value:
-            yield from _samples(item, place)
+            yield from _samples(item, place, finish)
         return
     if isinstance(value, bool) or not isinstance(value, str | int | float | None):
         raise ValueError(f"{place} is {value!r:.80}: it must be a text, a number or a list of those")
-    yield "" if value is None else str(value)
+    yield "" if value is None else str(value), finish
 
 
-def _finish(row: dict[str, Any]) -> str:
-    """How a row says that its one completion ended: "length" for one that was cut off, "abort" for one that its engine gave up."""
-    said = next((row[name] for name in ("finish", "finish_reason", "stop_reason") if isinstance(row.get(name), str)), "stop").lower()
+def _are_samples(held: list[Any]) -> bool:
+    """Whether the list that a text holds is one of completions: `[1, 2]` is an answer."""
+    return any(held) and all(
+        item is None or isinstance(item, str) or (isinstance(item, dict) and not item.keys().isdisjoint(_PARTS)) for item in held
+    )
+
+
+def _finishes(values: dict[str, Any], path: str = "") -> list[str]:
+    """What stands beside the completions at `path` on how they finished: one word, or one for each; empty if nothing does."""
+    parent, _, _ = path.rpartition(".")
+    index = re.search(r"(?:\[-?\d+\])*$", path)
+    for holder in (reach(values, parent) if parent else None, values):
+        for name in _FINISHES if isinstance(holder, dict) else ():
+            held = [nested(reach(holder, f"{name}{index[0] if index else ''}")), nested(reach(holder, name))]
+            if said := next((words for one in held if (words := _words(one))), None):
+                return said
+    return []
+
+
+def _words(value: Any) -> list[str]:
+    """The texts of a text, or of a list of them, or of lists; a place without one is a text without a word. Empty where there is none at all."""
+    if isinstance(value, list):
+        words = [word for item in value for word in (_words(item) or [""])]
+        return words if any(words) else []
+    return [value] if isinstance(value, str) and value else []
+
+
+def _ended(said: str) -> str:
+    said = said.lower()
     return "length" if said in ("length", "max_tokens") else "abort" if said in ("abort", "aborted", "cancelled", "error") else "stop"
 
 
@@ -203,17 +265,21 @@ def judge_file(
     paths = paths_of(rows, gold, prediction)
     say(f"{path}: {len(rows):,} rows, gold from {paths.gold}, prediction from {paths.prediction}")
     pairs = read_pairs(rows, paths)
+    if absent := [row.place for row in rows if reach(row.values, paths.prediction) is None]:
+        say(
+            f"{path}: {len(absent):,} rows hold nothing at {paths.prediction}, so they answer nothing: {', '.join(absent[:3])}{', ...' * (len(absent) > 3)}"
+        )
     counts: Counter[str] = Counter(right=0, wrong=0, not_judged=0)
     part = _part_of(out)
     with Judge(workers, wall_s, memory_mb) as judge, open(part, "w", encoding="utf-8") as file:
-        found = [answer_of(prediction, bare=bare, finish=_finish(row)) for row, _, prediction in pairs]
+        found = [answer_of(pair.text, bare=bare, finish=pair.finish) for pair in pairs]
         futures = [
             [] if answer is None else [judge.compare(gold=one, answer=answer) for one in held]
-            for (_, held, _), (answer, _) in zip(pairs, found, strict=True)
+            for (_, held, _, _), (answer, _) in zip(pairs, found, strict=True)
         ]
         gold_fault = cache(judge.check_gold)
-        for done, ((row, held, _), (_, reason), waiting) in enumerate(zip(pairs, found, futures, strict=True), start=1):
-            if not held or _finish(row) == "abort":
+        for done, ((row, held, _, finish), (_, reason), waiting) in enumerate(zip(pairs, found, futures, strict=True), start=1):
+            if not held or finish == "abort":
                 verdict = Verdict("not_judged", "aborted" if held else "no gold", found[done - 1][0])
             else:
                 verdict = best([future.result() for future in waiting]) if waiting else Verdict("wrong", reason)

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from rewards.rows import Row
 from rewards.verifier.judge import Item, Judge
-from rewards.verifier.judge_file import answer_of, judge_file
+from rewards.verifier.judge_file import answer_of, judge_file, paths_of, read_pairs
 from rewards.verifier.verdict import Verdict
 from tests.unit.test_rewards_hostile import HOSTILE
 
@@ -318,6 +319,63 @@ def test_files_of_other_tools_are_judged_by_recognised_or_named_paths(tmp_path, 
     graded = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["verdict"] for line in graded] == verdicts
     assert [line.get("sample") for line in graded] == ([None] if len(verdicts) == 1 else list(range(len(verdicts))))
+
+
+def samples_of(*values: dict[str, object], prediction: str | None = None) -> list[tuple[str, str]]:
+    rows = [Row(f"in.json:{number}", str(number), one) for number, one in enumerate(values, 1)]
+    return [(pair.text, pair.finish) for pair in read_pairs(rows, paths_of(rows, None, prediction))]
+
+
+@pytest.mark.parametrize(
+    ("row", "prediction", "expected"),
+    [
+        ({"prediction": ["x", "y"], "finish_reason": ["length", "stop"]}, None, [("x", "length"), ("y", "stop")]),
+        ({"prediction": ["x"], "finish_reasons": ["max_tokens"]}, None, [("x", "length")]),
+        ({"resps": [["x", "y"]], "stop_reason": [[None, "length"]]}, None, [("x", "stop"), ("y", "length")]),
+        ({"predictions": "['x' 'y']", "finish_reason": "['length' 'stop']"}, None, [("x", "length"), ("y", "stop")]),
+        ({"outputs": [{"text": "x", "finish_reason": "length"}, {"text": "y"}]}, None, [("x", "length"), ("y", "stop")]),
+        ({"choices": [{"message": {"role": "assistant", "content": "x"}, "finish_reason": "length"}]}, None, [("x", "length")]),
+        ({"output": {"text": "x", "meta_info": {"finish_reason": {"type": "abort"}}}}, None, [("x", "abort")]),
+        ({"model_response": {"text": ["x", "y"], "finish_reason": ["stop", "length"]}}, None, [("x", "stop"), ("y", "length")]),
+        ({"outputs": [{"text": "x"}, {"text": "y", "finish_reason": "length"}]}, "outputs[1].text", [("y", "length")]),
+        ({"prediction": ["x", "y"], "finish_reason": ["stop", "length"]}, "prediction[1]", [("y", "length")]),
+        ({"prediction": ["x", "y", "z"], "finish_reason": ["length", "stop"]}, None, [("x", "stop"), ("y", "stop"), ("z", "stop")]),
+    ],
+)
+def test_each_sample_ended_as_its_mapping_or_its_place_in_a_list_says(row, prediction, expected):
+    assert samples_of({"gold": "4"} | row, prediction=prediction) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"['\\boxed{4}', '\\boxed{5}']", [r"\boxed{4}", r"\boxed{5}"]),
+        ("['4' '5']", ["4", "5"]),
+        ("[{'role': 'user', 'content': '2 + 2?'}\n {'role': 'assistant', 'content': '4'}]", ["4"]),
+        ("[1, 2]", ["[1, 2]"]),
+        ("[{'a': 1}]", ["[{'a': 1}]"]),
+    ],
+)
+def test_samples_and_chats_that_a_csv_holds_as_they_were_printed_are_told_from_answers(text, expected):
+    assert [sample for sample, _ in samples_of({"gold": "4", "prediction": text})] == expected
+
+
+def test_a_field_that_no_row_fills_gives_way_to_one_that_is_filled():
+    assert samples_of(*[{"gold": None, "answer": "4", "prediction": None, "output": "4"}] * 2) == [("4", "stop")] * 2
+    assert samples_of({"gold": "4", "prediction": None}) == [("", "stop")]
+
+
+def test_a_chat_that_ends_with_anothers_turn_answers_nothing():
+    turns = [{"role": "assistant", "content": "4"}, {"role": "user", "content": "thanks, 5"}]
+    assert samples_of({"gold": "5", "prediction": turns}) == [("", "stop")]
+
+
+def test_a_row_without_a_value_at_a_named_path_is_told_and_ends_no_file(tmp_path):
+    source, out, said = tmp_path / "in.jsonl", tmp_path / "out.jsonl", []
+    source.write_text("".join(json.dumps({"target": "4", "resps": resps}) + "\n" for resps in ([["4"]], [[]], [])))
+    counts = judge_file(source, out, workers=1, wall_s=3.0, memory_mb=512, prediction="resps[0][0]", say=said.append)
+    assert counts == {"right": 1, "wrong": 2, "not_judged": 0}
+    assert said[1] == f"{source}: 2 rows hold nothing at resps[0][0], so they answer nothing: {source}:2, {source}:3"
 
 
 def test_the_fields_that_were_taken_are_said_and_likelihoods_are_refused(tmp_path):
