@@ -105,7 +105,7 @@ def _problems(key: str, one: DataSet, recipe: Recipe, found: DataPlan) -> list[P
             )
             return []
         columns = key == "data.train" and any(isinstance(term, FunctionTerm) for term in recipe.reward)
-        kept, left_out, said = usable(one, lambda golds: [None] * len(golds), columns)
+        kept, left_out, said = usable(one, lambda golds: [None] * len(golds), columns, recipe.data if key == "eval.data" else None)
     except DataError as error:
         found.blockers.append(f"{key}: {error}")
         return []

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ from rollout.sources import DataError, Source, heldout_problems, overlaps, train
 from rollout.template import Template, load_template
 from rollout.types import Problem
 from rollout.vllm_engine import VllmEngine, engine_environment
+
+_LONGEST_NAME = 60  # characters of any alphabet, of at most 4 bytes; file systems take 255 bytes, and a name gets prefix, number and suffix
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ def held_out(recipe: Recipe, judge: Judge) -> list[HeldOut]:
     if not evaluates(recipe):
         return []
     return [
-        HeldOut(name, *heldout_problems(one, recipe.tiny, recipe.eval.problems, recipe.seed, judge.check_golds))
+        HeldOut(name, *heldout_problems(one, recipe.tiny, recipe.eval.problems, recipe.seed, judge.check_golds, recipe.data))
         for name, one in zip(recipe.held_out_names, recipe.held_out_sets, strict=True)
     ]
 
@@ -193,11 +196,16 @@ def file_names(sources: Sequence[str]) -> list[str]:
     """Names for the files of evaluation sources: the last part of each, or all of it where several end alike, or a number."""
     short = [_file_name(Path(source).name) for source in sources]
     names = [name if short.count(name) == 1 else _file_name(source) for name, source in zip(short, sources, strict=True)]
-    return [name if names.count(name) == 1 else f"{name}-{names[:index].count(name) + 1}" for index, name in enumerate(names)]
+    taken, again = set(names), {name for name in names if names.count(name) > 1}
+    for index, name in enumerate(names):
+        if name in again:
+            names[index] = next(free for number in count(1) if (free := f"{name}-{number}") not in taken)
+            taken.add(names[index])
+    return names
 
 
 def _file_name(source: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", source.removeprefix("hub:").removesuffix(".jsonl")).strip("-.") or "data"
+    return re.sub(r"[^\w.-]+", "-", source.removeprefix("hub:").removesuffix(".jsonl"))[-_LONGEST_NAME:].strip("-.") or "data"
 
 
 def list_left_out(progress: Progress, path: Path, source: str, left_out: list[tuple[str, str]]) -> None:

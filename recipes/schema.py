@@ -90,7 +90,7 @@ class Data(Section):
     split: str = Field("train", description="Split of a hub set or folder in data.train that names none.")
     problem: str | None = Field(
         None,
-        description="Column of the problem, dotted into mappings and lists (`extra_info.question`); null: recognised, and said by plan.",
+        description="Column of the problem, dotted into mappings and lists (`extra_info.question`); null: recognised, and said by plan. Evaluation sets without it are recognised.",
     )
     answer: str | None = Field(
         None, description="Column of the gold answer (`reward_model.ground_truth`), likewise; a list holds several, any of which will do."
@@ -123,14 +123,13 @@ class Data(Section):
     def sets(self) -> list[DataSet]:
         """The training sets, each with its columns and split filled in."""
         named = [self.train] if isinstance(self.train, str) else self.train
-        return [self.filled(item, self.split) for item in named]
-
-    def filled(self, item: str | DataSet, split: str) -> DataSet:
-        """A set of data.train or eval.data with the columns and the split that it does not name itself."""
-        given = DataSet(source=item) if isinstance(item, str) else item
-        return given.model_copy(
-            update={"problem": given.problem or self.problem, "answer": given.answer or self.answer, "split": given.split or split}
-        )
+        given = [DataSet(source=item) if isinstance(item, str) else item for item in named]
+        return [
+            one.model_copy(
+                update={"problem": one.problem or self.problem, "answer": one.answer or self.answer, "split": one.split or self.split}
+            )
+            for one in given
+        ]
 
 
 class Sampler(Section):
@@ -367,8 +366,9 @@ class Recipe(Section):
 
     @property
     def held_out_sets(self) -> list[DataSet]:
-        """The sets of eval.data, each with its columns and split filled in."""
-        return [self.data.filled(item, "test") for item in self.eval.data]
+        """The sets of eval.data, each with its split filled in; data.problem and data.answer hold for those that have these columns (rollout.sources)."""
+        given = [DataSet(source=item) if isinstance(item, str) else item for item in self.eval.data]
+        return [one.model_copy(update={"split": one.split or "test"}) for one in given]
 
     @property
     def held_out_names(self) -> list[str]:

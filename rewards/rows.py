@@ -110,8 +110,12 @@ def hub_parts(source: str) -> tuple[str, str | None, str | None, str | None]:
     found = _HUB_SET.fullmatch(source.removeprefix("hub:"))
     path = found["path"] if found else ""
     if found and path[0] in "/.~":
-        if not Path(path).expanduser().exists():
-            raise DataError(f"{source}: no such folder; hub:owner/name names a set of the hub")
+        try:
+            found_there = Path(path).expanduser().exists()
+        except (OSError, RuntimeError):
+            found_there = False
+        if not found_there:
+            raise DataError(f"{source:.100}: no such folder; hub:owner/name names a set of the hub")
         return str(Path(path).expanduser()), None, found["revision"], found["split"]
     owner, _, rest = path.partition("/")
     name, _, config = rest.partition("/")
@@ -167,9 +171,12 @@ def _with_commas(text: str) -> str:
 def _files(source: str, split: str) -> tuple[list[Path], Path]:
     """The files of a source in order, and what their rows' keys are relative to."""
     text = unquote(re.sub(r"^file://(localhost(?=/))?", "", source)) if source.startswith("file://") else source
-    path = Path(text).expanduser()
-    if path.is_file():
-        return [path], path
+    try:
+        path = Path(text).expanduser()
+        if path.is_file():
+            return [path], path
+    except (OSError, RuntimeError) as error:  # a name longer than file systems take, a home that nobody has
+        raise DataError(f"{source:.100}: no such file ({getattr(error, 'strerror', error)}); sources are `tiny`, {SOURCES}") from error
     if path.is_dir():
         found = sorted(file for file in path.rglob("*") if file.is_file() and _is_data(file.relative_to(path)))
         base = path

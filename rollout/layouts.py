@@ -199,15 +199,20 @@ def _beside(sample: Sequence[dict[str, Any]], problem: str, columns: dict[str, l
 
 def _named(rows: Sequence[Row], path: str | None, key: str) -> str | None:
     """A path that the recipe names, which some row must have."""
-    if path is not None and all(reach(row.values, path) is None for row in rows) and not any(path in row.values for row in rows):
+    if path is not None and not has(rows, path):
         names = ", ".join(sorted(map(str, rows[0].values)))
         raise DataError(f"{rows[0].place}: no field {path!r}; it has {names}. Set data.{key} in the recipe, or {key} of the set")
     return path
 
 
+def has(rows: Sequence[Row], path: str) -> bool:
+    """Whether some row has a path, if only as a name without a value."""
+    return any(path in row.values or reach(row.values, path) is not None for row in rows)
+
+
 def _unknown(row: Row, what: str, key: str) -> str:
     names = ", ".join(sorted(map(str, row.values))) or "no columns"
-    return f"{row.place}: no column was recognised as {what}; it has {names}. Set data.problem and data.answer in the recipe ({key} here)"
+    return f"{row.place}: no column was recognised as {what}; it has {names}. Set data.problem and data.answer in the recipe, or problem and answer of the set ({key} here)"
 
 
 def _first(sample: Sequence[dict[str, Any]], candidates: Sequence[str], holds: Any, but: set[Any] = frozenset()) -> str | None:  # type: ignore[assignment]

@@ -17,7 +17,7 @@ import numpy as np
 from recipes.schema import Data, DataSet, Tiny
 from rewards.golds import no_gold
 from rewards.rows import DataError, Row, reach, read_rows
-from rollout.layouts import Layout, family_of, golds_of, level_of, problem_of, recognise
+from rollout.layouts import Layout, family_of, golds_of, has, level_of, problem_of, recognise
 from rollout.tiny.reference import with_reference
 from rollout.tiny.task import HELD_OUT_PER_FAMILY
 from rollout.tiny.task import problems as tiny_problems
@@ -104,14 +104,16 @@ def _one_source(one: DataSet, tiny: Tiny, seed: int, check_golds: CheckGolds, co
     return Source(one.source, lambda position: kept[_shuffled(position, len(kept), seed)], len(kept), left_out, [said], kept)
 
 
-def heldout_problems(one: DataSet, tiny: Tiny, count: int, seed: int, check_golds: CheckGolds) -> tuple[list[Problem], LeftOut, list[str]]:
-    """`count` problems to evaluate on (0: all), what was left out, and what there is to say of the set.
+def heldout_problems(
+    one: DataSet, tiny: Tiny, count: int, seed: int, check_golds: CheckGolds, lent: Data | None = None
+) -> tuple[list[Problem], LeftOut, list[str]]:
+    """`count` problems to evaluate on (0: all), what was left out, and what there is to say of the set. `lent`: see `usable`.
 
     Rows that ask the same (text, system and golds) are one problem, whose `repeats` says how many they were: copies add samples, not evidence.
     """
     if one.source == "tiny":
         return tiny_problems("heldout", tiny.families, seed, 0, count or HELD_OUT_PER_FAMILY * len(tiny.families)), [], []
-    kept, left_out, said = usable(one, check_golds)
+    kept, left_out, said = usable(one, check_golds, lent=lent)
     words, rows, kept = [said], len(kept), _merged(kept)
     if len(kept) < rows:
         words.append(f"{one.source}: {rows} rows ask {len(kept)} different problems: each counts once, with the samples of all its rows")
@@ -128,18 +130,28 @@ def _merged(problems: Sequence[Problem]) -> list[Problem]:
     return list(first.values())
 
 
-def usable(one: DataSet, check_golds: CheckGolds, columns: bool = False) -> tuple[list[Problem], LeftOut, str]:
+def usable(one: DataSet, check_golds: CheckGolds, columns: bool = False, lent: Data | None = None) -> tuple[list[Problem], LeftOut, str]:
     """The problems of a set that have a gold, (id, reason) of its other rows, and the line that says how it was read.
 
     Files of a folder whose columns are not those of the others are recognised on their own.
 
     Args:
         columns: keep the whole rows.
+        lent: names columns for training, which an evaluation set takes where it has them and names none itself.
 
     Raises:
         DataError: not there, no data, columns that are missing or not recognised, or no row that can be used.
     """
     read = read_rows(one.source, one.split or "train")
+    lacking = ""
+    if lent is not None:
+        one = _lent(read.rows, one, lent)
+        absent = [
+            f"no field {path!r}, which data.{name} names"
+            for name in ("problem", "answer")
+            if (path := getattr(lent, name)) and not getattr(one, name)
+        ]
+        lacking = "".join(f"; {words}" for words in absent)
     problems: list[Problem] = []
     left_out: LeftOut = []
     layouts: list[str] = []
@@ -157,7 +169,13 @@ def usable(one: DataSet, check_golds: CheckGolds, columns: bool = False) -> tupl
         raise DataError(
             f"{one.source}: none of its {len(read.rows)} rows has a usable problem and gold answer (first: {left_out[0][1]}); look at data.problem and data.answer"
         )
-    return kept, left_out, f"{one.source}: {len(read.rows):,} rows, {'; others: '.join(dict.fromkeys(layouts))}"
+    return kept, left_out, f"{one.source}: {len(read.rows):,} rows, {'; others: '.join(dict.fromkeys(layouts))}{lacking}"
+
+
+def _lent(rows: Sequence[Row], one: DataSet, data: Data) -> DataSet:
+    """An evaluation set with those of data.problem and data.answer that its rows have."""
+    columns = {"problem": one.problem or data.problem, "answer": one.answer or data.answer}
+    return one.model_copy(update={name: path for name, path in columns.items() if path is not None and has(rows, path)})
 
 
 def _layouts(rows: Sequence[Row], one: DataSet) -> list[tuple[list[Row], Layout]]:

@@ -12,6 +12,8 @@ from launch.plan import Plan, plan
 from recipes.loader import load
 from tests.unit.test_plan import LAPTOP, blockers
 
+BOTH = ["data.train", "eval.data"]
+
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,20 +41,39 @@ def test_plan_says_which_columns_it_takes_and_which_rows_are_left_out_repeated_o
 
 
 @pytest.mark.parametrize(
-    ("rows", "words", "sentence"),
+    ("rows", "words", "sentence", "keys"),
     [
-        ([{"riddle": "1 + 1?", "answer": "2"}], [], "no column was recognised as the problem; it has answer, riddle"),
-        ([{"problem": "1 + 1?", "answer": "2"}], ["data.answer=gold"], "no field 'gold'; it has answer, problem"),
+        ([{"riddle": "1 + 1?", "answer": "2"}], [], "no column was recognised as the problem; it has answer, riddle", BOTH),
+        ([{"problem": "1 + 1?", "answer": "2"}], ["data.answer=gold"], "no field 'gold'; it has answer, problem", ["data.train"]),
         (
             [{"problem": "Prove it.", "answer": "proof"}],
             [],
             "none of its 1 rows has a usable problem and gold answer (first: no gold answer (proof))",
+            BOTH,
         ),
     ],
 )
-def test_data_that_cannot_serve_are_refused_by_plan(tmp_path: Path, rows: list[dict[str, str]], words: list[str], sentence: str):
+def test_data_that_cannot_serve_are_refused_by_plan(
+    tmp_path: Path, rows: list[dict[str, str]], words: list[str], sentence: str, keys: list[str]
+):
     made = data_lines(tmp_path, rows, rows, *words)
-    assert [line.split(":")[0] for line in made.blockers if sentence in line] == ["data.train", "eval.data"]
+    assert [line.split(":")[0] for line in made.blockers if sentence in line] == keys
+
+
+def test_columns_named_for_training_hold_for_an_evaluation_that_has_them_and_others_are_recognised(tmp_path: Path):
+    mine, words = {"task": "1 + 1?", "result": "2", "problem": "no", "answer": "7"}, ["data.problem=task", "data.answer=result"]
+    made = data_lines(tmp_path, [mine], [{"problem": "2 + 2?", "answer": "4"}], *words)
+    assert not [line for line in made.blockers if line.startswith("eval.data")]
+    assert made.data[1] == (
+        f"{tmp_path}/test.jsonl: 1 rows, problems and answers: problem from problem, gold from answer; "
+        "no field 'task', which data.problem names; no field 'result', which data.answer names"
+    )
+    assert data_lines(tmp_path, [mine], [mine], *words).data[1].endswith("problem from task, gold from result")
+    half = data_lines(tmp_path, [mine], [{"task": "2 + 2?", "problem": "no", "answer": "4"}], *words)
+    assert "problem from task, gold from answer; no field 'result'" in half.data[1]
+    own = [f'eval.data=[{{"source": "{tmp_path}/test.jsonl", "problem": "riddle"}}]']
+    refused = data_lines(tmp_path, [mine], [mine], *words, *own).blockers
+    assert any("no field 'riddle'" in line and "problem of the set" in line for line in refused)
 
 
 def test_a_file_that_is_no_data_is_refused_by_plan(tmp_path: Path):

@@ -71,6 +71,12 @@ def test_paths_are_taken_as_people_write_them(tmp_path: Path, monkeypatch: pytes
         assert len(read_rows(path).rows) == 2
 
 
+@pytest.mark.parametrize("source", ["x" * 300, "~nobody-of-that-name/rows.jsonl", "hub:./" + "x" * 300, "hub:~nobody-of-that-name/set"])
+def test_a_path_that_can_be_none_is_one_sentence(source: str):
+    with pytest.raises(DataError, match=r"no such (file|folder)"):
+        read_rows(source)
+
+
 def test_a_folder_is_its_shards_in_order_or_those_of_the_split(tmp_path: Path):
     for name in ("data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet", "data/test-00000-of-00001.parquet"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -86,6 +86,13 @@ def test_sets_of_one_source_get_names_and_files_of_their_own():
     assert file_names(names) == ["d-test", "d-dev", "e.jsonl-test-1", "e.jsonl-test-2", "csv", "rows-1", "rows-2"]
 
 
+def test_no_two_evaluations_share_a_file_and_no_name_is_too_long_for_one():
+    assert file_names(["d", "d", "d-1"]) == ["d-2", "d-3", "d-1"]
+    assert file_names(["d-1", "d", "d"]) == ["d-1", "d-2", "d-3"]
+    names = file_names(["a/" + "\u6570" * 300, "b/" + "\u6570" * 300, "hub:owner/" + "n" * 300])
+    assert len(set(names)) == 3 and all(len(f"eval-{name}.left_out.jsonl".encode()) < 256 for name in names)
+
+
 def test_training_rows_that_are_also_evaluation_rows_are_counted_named_and_listed(tmp_path: Path):
     said: list[str] = []
     progress: Any = SimpleNamespace(message=said.append)
