@@ -7,6 +7,7 @@ Simplification: sets of more than 256 MiB of files are left to the run, which re
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,14 +60,15 @@ def plan_data(recipe: Recipe, trains: bool, evaluates: bool) -> DataPlan:
             found.warnings.append(
                 f"data.train: {len(rows)} of {len(trained)} rows are also rows of {one.source} ({names}), so its score says less"
             )
-        different = len({(normalised(problem.text), problem.system, problem.golds) for problem in problems})
+        asked = {(problem.text, problem.system, problem.golds) for problem in problems}
+        different = len({(normalised(text), *others) for text, *others in asked})
         if different < len(problems):
             found.said.append(
                 f"{one.source}: {len(problems)} rows ask {different} different problems: each counts once, with the samples of all its rows"
             )
     for index, (_, one) in enumerate(training):
         problems = read["data.train", index]
-        if (different := len({normalised(problem.text) for problem in problems})) < len(problems):
+        if (different := len({normalised(text) for text in {problem.text for problem in problems}})) < len(problems):
             found.said.append(
                 f"{one.source}: {len(problems)} rows ask {different} different problems: each is drawn as often as it stands there"
             )
@@ -110,7 +112,8 @@ def _problems(key: str, one: DataSet, recipe: Recipe, found: DataPlan) -> list[P
         found.blockers.append(f"{key}: {error}")
         return []
     found.said.append(said)
-    asking = sum(_OTHER_FORM.search(problem.text) is not None and "boxed" not in problem.text for problem in kept)
+    texts = Counter(problem.text for problem in kept)
+    asking = sum(rows for text, rows in texts.items() if _OTHER_FORM.search(text) and "boxed" not in text)
     if 2 * asking > len(kept):
         found.warnings.append(
             f"{key}: the problems of {one.source} ask for another form of answer (`Answer:`, `####` or a tag), but what counts is the last \\boxed{{}}; say so in data.instruction"

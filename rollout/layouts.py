@@ -40,6 +40,7 @@ _FAMILY = [
 ]
 _LEVEL = ["level", "difficulty", "difficulty_level"]
 _WORDS = 4  # more of them, outside of formulas, are no answer but a sentence
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _SAMPLE = 1000  # rows that are looked at to tell columns apart
 _MOST_FAMILIES = 200  # a column with more values tells rows apart, not families
 
@@ -141,7 +142,7 @@ def problem_of(row: Row, layout: Layout) -> tuple[str, str]:
         text = f"{before.strip()}\n\n{text}"
     if isinstance(behind, str) and behind.strip():
         text = f"{text}\n\n{behind.strip()}"
-    if any("\ud800" <= letter <= "\udfff" for letter in text + system):
+    if _SURROGATE.search(text + system):
         raise DataError(f"{row.place}: {layout.problem} holds half of a character (a surrogate), so it is no text; correct it")
     return text, system
 

@@ -8,9 +8,10 @@ Rows whose gold cannot be judged are listed and left out, never skipped in silen
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -191,7 +192,7 @@ def _layouts(rows: Sequence[Row], one: DataSet) -> list[tuple[list[Row], Layout]
 
 
 def _problem(id_: str, row: Row, layout: Layout, columns: bool) -> Problem:
-    text, system = problem_of(row, layout)
+    text, system = map(sys.intern, problem_of(row, layout))
     answer, *others = golds_of(row, layout) or ("",)
     level = level_of(row.values.get(layout.level)) if layout.level else 0
     return Problem(id_, text, answer, family_of(row, layout), level, tuple(others), system, columns=row.values if columns else {})
@@ -199,7 +200,7 @@ def _problem(id_: str, row: Row, layout: Layout, columns: bool) -> Problem:
 
 def audited(problems: Sequence[Problem], check_golds: CheckGolds) -> tuple[list[Problem], LeftOut]:
     """Problems with the golds that can be judged, and (id, reason) of those that have none."""
-    missing = {gold: no_gold(gold) for problem in problems for gold in problem.golds}
+    missing = {gold: no_gold(gold) for gold in dict.fromkeys(gold for problem in problems for gold in problem.golds)}
     asked = [gold for gold, reason in missing.items() if reason is None]
     reasons = missing | dict(zip(asked, check_golds(asked), strict=True))
     kept, left_out = [], []
@@ -228,13 +229,13 @@ def overlaps(training: Iterable[Problem], held_out: Iterable[Problem]) -> list[t
         whole, *parts = _askings(problem.text)
         asked[whole] = problem.id
         inside |= dict.fromkeys(parts, problem.id)
-    found = []
-    for problem in training:
-        whole, *parts = _askings(problem.text)
-        hit = asked.get(whole) or inside.get(whole) or next((asked[part] for part in parts if part in asked), None)
-        if hit is not None:
-            found.append((problem.id, hit))
-    return found
+
+    @cache  # sets repeat their problems: DAPO's holds each a hundred times
+    def hit(text: str) -> str | None:
+        whole, *parts = _askings(text)
+        return asked.get(whole) or inside.get(whole) or next((asked[part] for part in parts if part in asked), None)
+
+    return [(problem.id, found) for problem in training if (found := hit(problem.text)) is not None]
 
 
 def _askings(text: str) -> list[str]:
