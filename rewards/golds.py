@@ -21,7 +21,8 @@ _NO_GOLD = re.compile(
     r"|(?:the )?proof (?:by|of|that|uses) .*|see (?:below|above|attached|text|explanation|proof)|as shown(?: (?:above|below))?|none (?:found|given|available)"
     r"|(?:(?:the|an?|final|correct) )*(?:answer |value |gold )?(?:is |was )?not (?:found|available|applicable|provided|specified|extracted|known)|notfound"
     r"|no (?:final |gold |correct |explicit )*answer(?: (?:found|available|provided|given|extracted))?|(?:answer |proof )?(?:omitted|missing|unavailable|unspecified)"
-    r"|(?:it is |as |has been )?(?:proved|proven)|(?:to )?(?:prove|be proven|be proved)|q ?e ?d"
+    r"|(?:(?:the (?:statement|claim|result)|it|this) (?:is |has been )|as |hence |thus |therefore )?(?:now )?(?:proved|proven)|(?:no proof|proof not) needed|(?:\d )?proof"
+    r"|(?:the )?answers? (?:will |may )?var(?:y|ies)|unsolved|(?:an )?open problem|(?:error )?timeout|(?:same )?as above|нет|(?:the )?claim follows|(?:to )?(?:prove|be proven|be proved)|q ?e ?d"
     r"|answer|error|invalid|\\(?:blacksquare|square|qed)|[∎□■]|略|无|证明略?|见解析|无答案|нет ответа"
 )
 _SENTENCE = 12  # words without a formula: nobody's answer would equal them
@@ -84,7 +85,7 @@ def no_gold(answer: str) -> str | None:
         return "no gold answer"
     plain = re.sub(r"\\(?:text|textbf|mathrm)\{([^{}]*)\}", r"\1", bare(text)).strip(" $*()[].:!\"'")
     words = " ".join(re.sub(r"[_.\-]+", " ", plain.lower()).split())
-    if text.lower() in _MISSING or bare(text).lower() in _MISSING or _NO_GOLD.fullmatch(words):
+    if text.lower() in _MISSING or bare(text).lower() in _MISSING or text == "NA" or _NO_GOLD.fullmatch(words):
         return f"no gold answer ({text:.40})"
     if _NUMBERS.fullmatch(text):
         return f"no gold answer (numbers without commas: {text:.40})"

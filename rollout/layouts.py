@@ -17,6 +17,7 @@ from typing import Any
 
 from rewards.golds import golds, marked
 from rewards.rows import DataError, Row, is_turn, nested, reach
+from rewards.thinking import split
 
 _PROBLEM = ["problem", "question_concat", "question", "problem_statement", "question_text", "prompt", "query", "instruction", "input"]
 _CHATS = ["messages", "conversations", "conversation"]
@@ -162,7 +163,12 @@ def golds_of(row: Row, layout: Layout) -> tuple[str, ...]:
 
 
 def _gold(text: str, worked: bool) -> str | None:
-    """What a solution marks; an answer as it stands; None for a solution that marks nothing."""
+    """What a solution marks; an answer as it stands; None for a solution that marks nothing, or whose thinking never closed."""
+    if worked:
+        thinking, answer = split(text)
+        if answer is None:
+            return None
+        text = answer.strip() if thinking else text
     if (worked or "\n" in text) and (gold := marked(text)) is not None:
         return gold
     words = re.findall(r"[^\W\d_]{2,}", re.sub(r"\$[^$]*\$|\\[a-zA-Z]+", "", text))

@@ -27,8 +27,17 @@ from rollout.types import Problem
 __all__ = ["DataError", "Source", "heldout_problems", "overlaps", "shares", "training_source", "usable"]
 
 _SLATE = 1000  # positions over which the weights of several sets hold, to one part in 1,000
-_INSTRUCTION = re.compile(r"step by step|\\boxed|\banswer:|(?:final|your) answer|^\W*(?:solution|answer)\W*$", re.IGNORECASE)
-_LABEL = re.compile(r"^\W*(?:problem|question|user|q)\W*:\W*", re.IGNORECASE)
+_INSTRUCTION = re.compile(
+    r"step by step|\\boxed|\banswer:|(?:final|your) answer|^\W*(?:enter|give|express|write|provide|report|state) (?:the|an) answer",
+    re.IGNORECASE,
+)
+_LABEL = re.compile(  # at the start of a line, of what is asked and of what is to come: "Q:", "Problem 3.", "### Response:", "Solve this problem:"
+    r"(?:^|\n)\W{0,20}(?:(?:(?:please )?(?:solve|answer)|this is|here is) (?:this|the)(?: following| next)?(?: math(?:s|ematics|ematical)?)? )?"
+    r"(?:problem|question|instruction|user|q|assistant|response|solution|answer|a)(?:[ \t]*\d{1,4})?[ \t*]*(?::|\.(?=\s)|\n|\Z)[ \t*]*",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"\A\s*\(?\d{1,4}[.)]\s+")
+_CONTEST = re.compile(r"\s*\((?:19|20)\d\d,? [A-Z][^()\n]{2,40}\)\s*\Z")
 CheckGolds = Callable[[Sequence[str]], list[str | None]]
 LeftOut = list[tuple[str, str]]
 
@@ -214,8 +223,8 @@ def audited(problems: Sequence[Problem], check_golds: CheckGolds) -> tuple[list[
 
 
 def normalised(text: str) -> str:
-    """A text as problems are compared: case, spaces, dollar signs and punctuation at its ends do not count."""
-    return re.sub(r"[\s$]+|\\[()\[\],;:! ]", "", text).casefold().strip(".,:;!?")
+    """A text as problems are compared: case, spaces but between numbers, dollar signs and punctuation at its ends do not count."""
+    return re.sub(r"[\s$]+|\\[()\[\],;:! ]", "", re.sub(r"(?<=\d)[\s$]+(?=\d)", "_", text)).casefold().strip(".,:;?")
 
 
 def overlaps(training: Iterable[Problem], held_out: Iterable[Problem]) -> list[tuple[str, str]]:
@@ -240,14 +249,15 @@ def overlaps(training: Iterable[Problem], held_out: Iterable[Problem]) -> list[t
 
 def _askings(text: str) -> list[str]:
     """What a text may ask: all of it, then each run of its blocks."""
-    blocks = [block for block in (_without_instructions(block) for block in text.split("\n\n")) if normalised(block)] or [text]
+    parted = _CONTEST.sub("", _NUMBER.sub("", _LABEL.sub("\n\n", text)))
+    blocks = [block for block in (_without_instructions(block) for block in parted.split("\n\n")) if normalised(block)] or [text]
     most = min(len(blocks), 6)
     runs = ((first, last) for first in range(most) for last in range(len(blocks), max(first, len(blocks) - most), -1))
     return [normalised("\n\n".join(blocks[first:last])) for first, last in runs]
 
 
 def _without_instructions(text: str) -> str:
-    sentences = re.split(r"(?<=[.!?])\s+|\n", _LABEL.sub("", text))
+    sentences = re.split(r"(?<=[.!?])\s+|\n", text)
     return " ".join(sentence for sentence in sentences if not _INSTRUCTION.search(sentence))
 
 

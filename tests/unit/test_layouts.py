@@ -129,6 +129,15 @@ def test_lists_and_mappings_that_a_csv_holds_as_python_prints_them_are_read():
     assert golds("['cannot be read") == ("['cannot be read",)
 
 
+@pytest.mark.parametrize(
+    ("text", "gold"),
+    [("<|begin_of_thought|>maybe 7", ()), ("<think>\\boxed{7} or", ()), ("<think>3 + 4</think> 7", ("7",)), ("[THINK]7", ())],
+)
+def test_a_thought_is_no_gold_however_short(text: str, gold: tuple[str, ...]):
+    one = row({"problem": "p", "solution": text})
+    assert golds_of(one, recognise([one])) == gold
+
+
 @pytest.mark.parametrize("between", [", ", "\n ", " "])
 def test_a_chat_that_a_csv_holds_as_python_or_numpy_prints_it_is_a_chat(between: str):
     turns = [{"role": "system", "content": "Be brief: [a 'b']."}, {"role": "user", "content": 'What\'s 2+2? "Say"'}]
@@ -202,6 +211,14 @@ def test_several_golds_are_told_from_one_gold_that_is_a_list(value: object, expe
         "see below",
         "as shown",
         "none found",
+        "hence proved",
+        "The statement is proved.",
+        "No proof needed",
+        "1. proof",
+        "Answers will vary",
+        "As above.",
+        "unsolved",
+        "NA",
         "[1 2]",
         "证明略",
         " ",

@@ -253,6 +253,35 @@ FORMS = [
     "Here is a riddle.\n\nWhat is $17+25$?",
 ]
 
+WORDINGS = [
+    "Q: {}\nA:",
+    "User: {}\nAssistant:",
+    "A talk between User and Assistant, who thinks first.\nUser: Close with <answer>.\nThis is the problem:\n{}",
+    "Below is a task.\n\n### Instruction:\n{}\n\n### Response: Let's think step by step.",
+    "1. {}",
+    "Problem 3. {}",
+    "{} (2024 AIME I Problem 1)",
+    "Answer the following question. {}",
+    "Solve this problem: {}",
+    "Solve the following math problem:\n{}",
+    "{}\nEnter the answer as an integer.",
+    "**Question:** {}\n\n**Answer:**",
+]
+
+
+@pytest.mark.parametrize("wording", WORDINGS)
+def test_a_label_a_number_or_a_contests_name_around_a_problem_hides_no_overlap(wording: str):
+    plain, worded = "What is 17 + 25?", wording.format("What is 17 + 25?")
+    for asked, held in ((plain, worded), (worded, plain), (worded, FORMS[2])):
+        assert overlaps([Problem("t", asked, "42")], [Problem("e", held, "42")]) == [("t", "e")]
+    assert overlaps([Problem("t", "What is 17 + 26?", "43")], [Problem("e", worded, "42")]) == []
+    assert overlaps([Problem("t", wording.format("What is 1 7 + 25?"), "33")], [Problem("e", plain, "42")]) == []
+
+
+@pytest.mark.parametrize(("one", "other"), [("Find f(1 2)", "Find f(12)"), ("Sort $1 1$", "Sort $11$"), ("Find 5!", "Find 5")])
+def test_a_space_between_numbers_and_a_factorial_make_another_problem(one: str, other: str):
+    assert overlaps([Problem("t", one, "1")], [Problem("e", other, "1")]) == []
+
 
 @pytest.mark.parametrize("held", FORMS)
 def test_one_problem_in_two_usual_wordings_is_an_overlap_whichever_side_words_it(held: str):
