@@ -21,7 +21,7 @@ _NO_GOLD = re.compile(
     r"|(?:the )?proof (?:by|of|that|uses) .*|see (?:below|above|attached|text|explanation|proof)|as shown(?: (?:above|below))?|none (?:found|given|available)"
     r"|(?:(?:the|an?|final|correct) )*(?:answer |value |gold )?(?:is |was )?not (?:found|available|applicable|provided|specified|extracted|known)|notfound"
     r"|no (?:final |gold |correct |explicit )*answer(?: (?:found|available|provided|given|extracted))?|(?:answer |proof )?(?:omitted|missing|unavailable|unspecified)"
-    r"|(?:(?:the (?:statement|claim|result)|it|this) (?:is |has been )|as |hence |thus |therefore )?(?:now )?(?:proved|proven)|(?:no proof|proof not) needed|(?:\d )?proof"
+    r"|(?:(?:the (?:statement|claim|result)|it|this) (?:is |has been )|has been |as |hence |thus |therefore )?(?:now )?(?:proved|proven)|(?:no proof|proof not) needed|(?:\d )?proof"
     r"|(?:the )?answers? (?:will |may )?var(?:y|ies)|unsolved|(?:an )?open problem|(?:error )?timeout|(?:same )?as above|нет|(?:the )?claim follows|(?:to )?(?:prove|be proven|be proved)|q ?e ?d"
     r"|answer|error|invalid|\\(?:blacksquare|square|qed)|[∎□■]|略|无|证明略?|见解析|无答案|нет ответа"
 )

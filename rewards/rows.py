@@ -238,11 +238,13 @@ def _parsed(path: Path, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _text(path: Path, content: bytes) -> str:
     coding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    if coding != "utf-16" and b"\0" in content[:1024]:
+        raise DataError(
+            f"{path}: neither JSON, parquet nor CSV (bytes that are no text, or UTF-16 without a mark); save it as UTF-8, or name {SOURCES}"
+        )
     try:
         return content.decode(coding)
     except UnicodeDecodeError as error:
-        if b"\0" in content[:1024]:
-            raise DataError(f"{path}: neither JSON, parquet nor CSV (bytes that are no text); name {SOURCES}") from error
         line = content.count(b"\n", 0, error.start) + 1
         kind = "CSV" if path.name.lower().removesuffix(".gz").endswith((".csv", ".tsv")) else "JSON"
         raise DataError(f"{path}:{line}: not {kind} in UTF-8 ({error}); save it as UTF-8") from error

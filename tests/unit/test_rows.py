@@ -119,6 +119,7 @@ def test_a_saved_data_set_of_the_hubs_library_is_a_folder_of_rows(tmp_path: Path
         (b"<!doctype html><html>", "neither JSON, parquet nor CSV"),
         (b"\x89PNG\r\n\x00\x00\xff", "neither JSON, parquet nor CSV"),
         (b"", "neither JSON, parquet nor CSV"),
+        ("problem,answer\n1 + 1?,2\n".encode("utf-16-le"), "UTF-16 without a mark"),
         (b"[]", "holds no rows"),
         (b"problem,answer,answer\n1,2,3\n", ":1: the column 'answer' is there twice"),
         (b'{"problem": "1"}\n{"answer": "1", "answer": "2"}\n', ":2: the column 'answer' is there twice"),
