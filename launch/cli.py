@@ -13,10 +13,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
+
+from rl.progress import terminal
 
 if TYPE_CHECKING:
     from launch.plan import Plan
@@ -30,7 +31,7 @@ app = typer.Typer(
 )
 recipes_app = typer.Typer(invoke_without_command=True, help="List the shipped recipes, or show one.")
 app.add_typer(recipes_app, name="recipes")
-out = Console()
+out = terminal()
 TAUGHT_NOTHING = 3  # exit code
 
 RecipeName = Annotated[str, typer.Argument(help="A shipped recipe (`laconic recipes`) or a YAML file.")]
@@ -158,7 +159,7 @@ def judge(
         from rewards.verifier.judge_file import judge_file
 
         target = to or file.with_name(f"{file.stem}.judged.jsonl")
-        with Progress(console=Console(stderr=True), transient=True) as bar:
+        with Progress(console=terminal(stderr=True), transient=True) as bar:
             task = bar.add_task("judging", total=None)
             counts = judge_file(
                 file, target, workers=workers, wall_s=wall_s, memory_mb=memory_mb, bare=not boxed, gold=gold, prediction=prediction,
@@ -214,7 +215,7 @@ def _planned(recipe: Recipe) -> Plan:
     from launch.plan import plan as make_plan
 
     if own := [term.name for term in recipe.reward if term.kind == "function"]:
-        Console(stderr=True, soft_wrap=True).print(f"trying {', '.join(own)} on a sample", highlight=False, markup=False)
+        terminal(stderr=True).print(f"trying {', '.join(own)} on a sample", highlight=False, markup=False, soft_wrap=True)
     return make_plan(recipe)
 
 
@@ -241,12 +242,12 @@ def errors() -> Iterator[None]:
     except typer.Exit:
         raise  # a RuntimeError by birth, but no error
     except KeyboardInterrupt as error:
-        Console(stderr=True).print(f"stopped: {str(error) or 'interrupted'}{_notes(error)}", highlight=False, markup=False, soft_wrap=True)
+        terminal(stderr=True).print(f"stopped: {str(error) or 'interrupted'}{_notes(error)}", highlight=False, markup=False, soft_wrap=True)
         sys.exit(130)
     except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("LACONIC_DEBUG"):
             raise
-        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/red] {_escaped(error)}{_notes(error)}", highlight=False)
+        terminal(stderr=True).print(f"[red]error:[/red] {_escaped(error)}{_notes(error)}", highlight=False, soft_wrap=True)
         sys.exit(1)
 
 

@@ -21,7 +21,7 @@ from typing import Literal
 
 Build = Literal["cpu", "cuda", "none", "unknown"]
 
-_SMI_S = 30  # eight GPUs without persistence mode take a dozen
+_SMI_S = 20  # eight GPUs without persistence mode take a dozen
 _SHARED = -1
 _SMI = ("nvidia-smi", "/usr/bin/nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi")
 # Files of a control group: limit of memory, what is used of it, file pages among that by their name in memory.stat, time on cores.

@@ -17,7 +17,6 @@ from typing import Annotated, Any, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from recipes.keys import Key, allowed, inside, keys, kinds_of, nearest, sections
 from recipes.schema import Recipe
@@ -358,7 +357,7 @@ def _override(word: str) -> _Tree:
     return tree
 
 
-def _explain(detail: ErrorDetails, tree: _Tree, label: str) -> str:
+def _explain(detail: Mapping[str, Any], tree: _Tree, label: str) -> str:
     """One pydantic error in plain words, with the place it comes from."""
     place, canonical = _places(detail["loc"])
     kind = detail["type"]

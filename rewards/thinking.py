@@ -19,6 +19,16 @@ class Marks(NamedTuple):
     open: str
     close: str
 
+    @property
+    def spellings(self) -> tuple[Marks, ...]:
+        """The pair itself, and every other that a model with these marks writes instead, opening and closing marks of any."""
+        return next((pairs for pairs in MIXED if self in pairs), (self,))
+
+    def opened_in(self, text: str) -> bool:
+        """Whether a text opens thinking and leaves it open."""
+        opened, closed = (max(map(text.rfind, side)) for side in zip(*self.spellings, strict=True))
+        return opened > closed
+
 
 THINK = Marks("<think>", "</think>")
 KNOWN = (
@@ -40,11 +50,13 @@ KNOWN = (
     Marks("<longcat_think>", "</longcat_think>"),  # LongCat
     Marks("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
     Marks("<unused94>thought", "<unused95>"),  # MedGemma
-    Marks("Here is my thought process:", "Here is my response:"),  # Granite 3.2
-    Marks("Here's my thought process:", "Here's my response:"),  # Granite 3.2 writes both
+    Marks("Here is my thought process:", "Here is my response:"),  # Granite 3.2, as its template asks
+    Marks("Here's my thought process:", "Here's my response:"),  # as it writes, too
+    Marks("Here\u2019s my thought process:", "Here\u2019s my response:"),
 )
-# plain words, too: Granite's, and what is left of s1's and gpt-oss's; they think only if their partner is there or the text stops at a word
-_PLAIN = (("think\n", "\nanswer\n"), ("analysis", "assistantfinal"), *KNOWN[-2:])
+MIXED = (KNOWN[-3:],)  # pairs that one model writes side by side
+# plain words, too: Granite's, and what is left of s1's and gpt-oss's; they think only if their partner is there or the text stops short
+_PLAIN = (("think\n", "\nanswer\n"), ("analysis", "assistantfinal"), *KNOWN[-3:])
 _CUT_OFF = re.compile(r"[^\W\d_],?\s*\Z")  # stops at a word
 _LEFT, _RIGHT, _WORD = "(?:<|&lt;)", "(?:>|&gt;)", r"(?:(?!end|stop)[a-z]+[_:|])*(?:think(?:ing)?|thoughts?|reasoning|scratchpad)"
 _MENTION = r"(?<![`'\"(])(?<!\w )(?<!\w, )"  # "the tag <think> opens": inside of a sentence or of quotes a mark only speaks of itself
@@ -68,7 +80,7 @@ _LAST_MARK = re.compile(r"(<[^<>\s]+>|\[[A-Z_]+\])\s*\Z")
 @cache
 def _patterns(marks: Marks | None) -> tuple[re.Pattern[str], re.Pattern[str]]:
     """What opens thinking and what closes it: a model's own marks, or any known model's in any spelling."""
-    pairs = KNOWN if marks is None else (marks,)
+    pairs = KNOWN if marks is None else marks.spellings
     opening, closing = ("|".join(map(re.escape, side)) for side in zip(*pairs, strict=True))
     if marks is None:
         opening, closing = f"{opening}|{_ANY_OPEN}", f"{closing}|{_ANY_CLOSE}"
@@ -82,18 +94,30 @@ def marks_of(template: str, vocabulary: Collection[str], opening: str = "") -> M
     Args:
         opening: the generation prompt. What it ends in is an opening mark, whatever its name, if template or vocabulary hold its partner.
     """
-    if opened := [pair for pair in KNOWN if opening.rfind(pair.open) > opening.rfind(pair.close)]:
+    if opened := [pair for pair in KNOWN if pair.opened_in(opening)]:
         return max(opened, key=lambda pair: opening.rfind(pair.open))
-    if last := _LAST_MARK.search(opening):
-        closes = (re.sub(pattern, by, last[1], count=1) for pattern, by in _PARTNERS)
-        if close := next((close for close in closes if close != last[1] and (close in vocabulary or close in template)), None):
+    last = _LAST_MARK.search(opening)
+    for close in closing_of(last[1]) if last else ():
+        if close in vocabulary or close in template:
             return Marks(last[1], close)
     written = (marks for marks in KNOWN if marks.close in template or marks.open in template)
-    held = (marks for marks in KNOWN if marks.close in vocabulary and marks.open in vocabulary)
+    held = (marks for marks in KNOWN if all(mark in vocabulary or _made_of(mark, vocabulary) for mark in marks))
     return next(written, None) or next(held, None) or THINK
 
 
-def split(text: str, marks: Marks | None = None, thinking: bool = False) -> tuple[str, str | None]:
+def _made_of(mark: str, vocabulary: Collection[str]) -> bool:
+    """Whether a vocabulary has tokens of their own for several parts of a mark, which a template may join (gpt-oss's)."""
+    parts = re.findall(r"<[^<>]+>", mark)
+    return len(parts) > 1 and all(part in vocabulary for part in parts)
+
+
+def closing_of(mark: str) -> tuple[str, ...]:
+    """What may close thinking that a mark opens, by the name alone."""
+    partners = (re.sub(pattern, by, mark, count=1) for pattern, by in _PARTNERS)
+    return tuple(partner for partner in partners if partner != mark)
+
+
+def split(text: str, marks: Marks | None = None, thinking: bool = False, cut: bool = False) -> tuple[str, str | None]:
     """Thinking with its closing mark, and the answer behind it; None for the answer if thinking never closed.
 
     Args:
@@ -101,6 +125,7 @@ def split(text: str, marks: Marks | None = None, thinking: bool = False) -> tupl
         marks: the model's own; None: of whatever known model's marks the text holds.
         thinking: a closing mark is required, even if the completion shows no opening one (many chat templates put it into the prompt).
             Without it, a text free of marks is all answer.
+        cut: the completion was cut off: plain words that may open thinking do, if nothing closes it.
     """
     opening, closing = _patterns(marks)
     start = max((match.end() for match in closing.finditer(text)), default=0)
@@ -109,5 +134,5 @@ def split(text: str, marks: Marks | None = None, thinking: bool = False) -> tupl
         if text.startswith(opener):
             if (end := text.find(closer)) >= 0:
                 return text[: end + len(closer)], text[end + len(closer) :]
-            opened = _CUT_OFF.search(text) is not None or text[len(opener) - 1 : len(opener) + 1].isalpha()  # some think no further
+            opened = cut or _CUT_OFF.search(text) is not None or text[len(opener) - 1 : len(opener) + 1].isalpha()  # some think no further
     return (text, None) if opened or (thinking and not start) else (text[:start], text[start:])

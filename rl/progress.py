@@ -37,6 +37,11 @@ _BARS = "▁▂▃▄▅▆▇█"
 _TRENDS = ("accuracy", "length/mean", "loss")
 
 
+def terminal(stderr: bool = False) -> Console:
+    """Where everything for people is written. A name between two colons stays what it is: no `:key:` becomes a picture."""
+    return Console(stderr=stderr, emoji=False)
+
+
 class Progress:
     """A live view or plain lines; which one, the terminal decides.
 
@@ -49,7 +54,7 @@ class Progress:
 
     def __init__(self, title: str, total: int, start: int = 0, console: Console | None = None) -> None:
         self._title, self._total, self._done = title, total, start
-        self._console = console or Console()
+        self._console = console or terminal()
         self._phase = "starting"
         self._times: deque[tuple[float, int]] = deque(maxlen=21)
         self._metrics: Mapping[str, Any] = {}

@@ -23,7 +23,7 @@ from jinja2 import TemplateSyntaxError, meta
 from transformers import PreTrainedTokenizerBase
 
 from recipes.schema import Data
-from rewards.thinking import Marks, marks_of
+from rewards.thinking import KNOWN, Marks, closing_of, marks_of
 from rollout.template_syntax import parse_template
 from rollout.tokenizer import TokenizerError, load_tokenizer, renamed_tokens
 from rollout.types import Completion, Problem
@@ -34,7 +34,8 @@ _QUESTION = "What is 3 + 4?"
 _THOUGHT, _ANSWER = "Three and four.", "The answer is 7"
 _THOUGHTS = ("thinking", "reasoning", "reasoning_content")  # where templates look for a turn's thinking
 _LAST_MARK = re.compile(r"(?:<[^<>\s]+>|\[[A-Z_]+\])\s*\Z")
-_ROLE = re.compile(r"assistant|model|bot|answer|end|turn|inst|/", re.IGNORECASE)  # what opens a turn, or closes something
+_ROLE = re.compile(r"assistant|model|bot|answer|end|turn|inst|/", re.IGNORECASE)  # what opens an assistant's turn, or closes something
+_OWN = set(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters) - {"tools", "documents", "kwargs"}  # no template's
 _WINDOW = 64  # tokens from a response's end in which a closing mark is looked for first
 
 
@@ -101,7 +102,7 @@ class Template:
 
         Some templates look for `/no_think` in the turns, so problems may differ.
         """
-        return _is_open(_opening(self.tokenizer, self.messages(problem), self.arguments, self.date), self.marks)
+        return self.marks.opened_in(_opening(self.tokenizer, self.messages(problem), self.arguments, self.date))
 
     def text(self, completion: Completion, start: int = 0) -> str:
         """The response as text, from token `start` on, without its stop token."""
@@ -118,18 +119,18 @@ class Template:
         Args:
             text: of the response (`text`).
         """
-        end = text.rfind(self.marks.close)
-        if end < 0 or self.marks.open in text[end:]:
+        end, close = max((text.rfind(pair.close), pair.close) for pair in self.marks.spellings)
+        if end < 0 or self.marks.opened_in(text):
             return None
         width = _WINDOW
-        while width < len(ids) and self.marks.close not in self._decoded(ids[-width:]):
+        while width < len(ids) and close not in self._decoded(ids[-width:]):
             width *= 2
         low, high = max(0, len(ids) - width), len(ids)  # the mark is whole in ids[low:high], and not in ids[low:low]
         start = low
-        count = self._decoded(ids[start:]).count(self.marks.close)
+        count = self._decoded(ids[start:]).count(close)
         while high - low > 1:
             middle = (low + high) // 2
-            if self._decoded(ids[start:middle]).count(self.marks.close) >= count:
+            if self._decoded(ids[start:middle]).count(close) >= count:
                 high = middle
             else:
                 low = middle
@@ -183,6 +184,8 @@ def load_template(checkpoint: Path | str, data: Data | None = None, date: str | 
     data = data or Data()
     folder = Path(checkpoint)
     date = date or datetime.now().date().isoformat()
+    if data.thinking and (Marks(*data.thinking[::-1]) in KNOWN or data.thinking[0] in closing_of(data.thinking[1])):
+        raise TemplateError(f"data.thinking: {data.thinking} closes before it opens; swap the two")
     try:
         tokenizer = load_tokenizer(folder)
     except TokenizerError as error:
@@ -219,7 +222,11 @@ def load_template(checkpoint: Path | str, data: Data | None = None, date: str | 
         )
     if not turn_end:
         remarks.append("its chat template ends an assistant's turn with no token of its own: whether responses end depends on the model")
-    if not _is_open(opening, marks) and (opener := _LAST_MARK.search(opening)) and not _ROLE.search(opener[0]):
+    opener = _LAST_MARK.search(opening)
+    told = opener and (
+        _ROLE.search(opener[0]) or opener[0].strip() in prompt.removesuffix(opening)
+    )  # what opens the user's turn, too, thinks not
+    if opener and not told and not marks.opened_in(opening):
         remarks.append(
             f"its prompts end in {opener[0].strip()}: if that opens the model's thinking, data.thinking must name it and what closes it"
         )
@@ -228,7 +235,7 @@ def load_template(checkpoint: Path | str, data: Data | None = None, date: str | 
         tokenizer=tokenizer,
         instruction=data.instruction,
         stop_ids=tuple(stop_ids),
-        thinking=_is_open(opening, marks),
+        thinking=marks.opened_in(opening),
         marks=marks,
         digest=hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12],
         arguments=data.template,
@@ -254,12 +261,10 @@ def _opening(tokenizer: Any, messages: Sequence[Mapping[str, str]], arguments: M
     return whole.rpartition(messages[-1]["content"].strip())[2]  # one that always writes it
 
 
-def _is_open(opening: str, marks: Marks) -> bool:
-    return opening.rfind(marks.open) > opening.rfind(marks.close)
-
-
 def _unread(template: Any, arguments: Mapping[str, Any]) -> str:
     """What is wrong with an argument that the chat template does not read, as a sentence; "" if nothing is or the template cannot be parsed."""
+    if own := sorted(_OWN & set(arguments)):
+        return f"data.template: {own[0]} is set here for every prompt and is no argument of a chat template; leave it out"
     if not isinstance(template, str) or not arguments:
         return ""
     try:
@@ -267,7 +272,7 @@ def _unread(template: Any, arguments: Mapping[str, Any]) -> str:
     except TemplateSyntaxError:
         return ""
     for name in arguments:
-        if name not in read and name not in inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters:
+        if name not in read:
             close = difflib.get_close_matches(name, sorted(read - {"messages", "add_generation_prompt"}), 1)
             return f"data.template: the chat template reads no {name}" + (f"; did you mean {close[0]}?" if close else "; leave it out")
     return ""

@@ -80,7 +80,7 @@ def final_answer(text: str, *, finish: str, thinking: bool, marks: Marks | None 
     Returns:
         (answer, "") or (None, "unfinished" | "thinking not closed" | "no box" | "empty box").
     """
-    segment = split(text, marks, thinking)[1]
+    segment = split(text, marks, thinking, cut=finish == "length")[1]
     if segment is None:
         return None, "unfinished" if finish == "length" else "thinking not closed"
     box = last_box(segment)
@@ -95,9 +95,10 @@ def well_formed(text: str, *, opened: bool, marks: Marks = THINK) -> bool:
     Args:
         opened: the prompt ends with the opening tag, so that the completion must not open another block.
     """
-    thought, closed, answer = text.partition(marks.close)
-    blocks = int(opened) + thought.count(marks.open)
-    if not closed or blocks != 1 or marks.open in answer or marks.close in answer:
+    opens, closes = zip(*marks.spellings, strict=True)
+    start, close = min(((text.find(close), close) for close in closes if close in text), default=(-1, ""))
+    thought, answer = text[: max(0, start)], text[start + len(close) :]
+    if start < 0 or opened + sum(map(thought.count, opens)) != 1 or any(mark in answer for mark in (*opens, *closes)):
         return False
     return len(_BOX.findall(answer)) == 1 and last_box(answer) is not None
 

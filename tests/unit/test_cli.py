@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -39,6 +40,17 @@ def test_no_key_is_cut_on_a_narrow_terminal(monkeypatch):
     text = console.export_text()
     assert [key.name for key in keys()] == [line.split(" ")[0] for line in text.splitlines() if line[0] != " "][1:]
     assert "…" not in text
+
+
+def test_a_name_between_colons_stays_as_typed(tmp_path: Path):
+    (tmp_path / ":key:.jsonl").write_text("{")
+    for words in (
+        ["/tmp/:smile:.yaml"],
+        ["quickstart", "stages=[rl]", f"data.train={tmp_path}/:key:.jsonl"],
+        ["quickstart", "train.:boom:=1"],
+    ):
+        code, text = laconic("plan", *words)
+        assert code == 1 and re.search(":(smile|key|boom):", text), text
 
 
 def test_recipes_are_listed_with_what_they_are():

@@ -85,6 +85,10 @@ def test_library_code_does_not_print(path: Path):
     assert [line for line, called, _ in calls(tree(path)) if called == "print"] == []
 
 
+def test_one_place_makes_the_console():
+    assert [name(path) for path in MODULES for _, called, _ in calls(tree(path)) if called == "Console"] == ["rl/progress.py"]
+
+
 @pytest.mark.parametrize("path", MODULES + SCRIPTS, ids=name)
 def test_every_module_says_what_it_claims(path: Path):
     assert path.name == "__init__.py" or ast.get_docstring(tree(path))
@@ -103,7 +107,6 @@ FOR_OTHERS = {  # declared and not imported: who needs it
     "tensorboard": "torch.utils.tensorboard",
     "jinja2": "chat templates in transformers",
 }
-COMES_WITH = {"pydantic_core": "pydantic"}  # a part of a package that is declared
 CALLED = {
     "yaml": "pyyaml",
     "latex2sympy2_extended": "latex2sympy2-extended",
@@ -117,7 +120,7 @@ def test_declared_dependencies_are_those_that_are_imported():
     declared = {re.split(r"[^\w.-]", line)[0].lower().replace("_", "-") for line in project["dependencies"]}
     extras = {re.split(r"[^\w.-]", line)[0] for name in ("cpu", "cuda", "wandb") for line in project["optional-dependencies"][name]}
     outside = {name for path in MODULES for name in imported(tree(path))} - set(sys.stdlib_module_names) - {*HOUSE, ""}
-    used = {CALLED.get(name, name) for name in outside} - set(COMES_WITH)
+    used = {CALLED.get(name, name) for name in outside}
     assert used - declared - extras == set(), "imported and not declared"
     assert declared - used - set(FOR_OTHERS) == set(), "declared and not imported"
     assert set(FOR_OTHERS) <= declared

@@ -100,6 +100,21 @@ def test_p22_thinking_that_never_closed_is_no_answer_in_any_known_models_marks(m
         )
 
 
+GRANITE = [Marks(f"Here{say} my thought process:", f"Here{say} my response:") for say in (" is", "'s", "\u2019s")]
+
+
+@pytest.mark.parametrize("own", [None, *GRANITE])
+@pytest.mark.parametrize("opens", GRANITE)
+@pytest.mark.parametrize("closes", GRANITE)
+def test_p22_a_model_that_writes_its_marks_in_several_ways_is_read_in_all_of_them(own: Marks | None, opens: Marks, closes: Marks):
+    for end in (" maybe \\boxed{5}", " It is \\boxed{5}.", " so \\boxed{5} and"):
+        assert final_answer(opens.open + end, finish="length", thinking=False, marks=own) == (None, "unfinished")
+    whole = f"{opens.open} 2 + 3, \\boxed{{4}}? No. {closes.close} \\boxed{{5}}"
+    assert final_answer(whole, finish="length", thinking=False, marks=own) == ("5", "")
+    if own is not None:
+        assert well_formed(whole, opened=False, marks=own) and not well_formed(f"{opens.open}{whole}", opened=False, marks=own)
+
+
 @pytest.mark.parametrize(
     ("text", "answer"),
     [

@@ -12,7 +12,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from recipes.schema import Data
-from rewards.thinking import Marks
+from rewards.thinking import Marks, marks_of
 from rollout.template import TemplateError, load_template
 from rollout.tokenizer import copy_tokenizer
 from rollout.types import Completion, Problem
@@ -345,6 +345,7 @@ def test_whether_thinking_is_open_is_each_prompts_own(text: str, tiny_checkpoint
         ("[SCRATCH]", "[/SCRATCH]", ("[SCRATCH]", "[/SCRATCH]"), ""),
         ("<scratchpad>", "", ("<think>", "</think>"), "its prompts end in <scratchpad>: if that opens the model's thinking"),
         ("<|assistant|>", "", ("<think>", "</think>"), ""),
+        ("assistant<|role_sep|>", "", ("<think>", "</think>"), ""),  # behind each role
     ],
 )
 def test_marks_are_what_the_prompts_open(
@@ -352,7 +353,7 @@ def test_marks_are_what_the_prompts_open(
 ):
     folder = byte_level(tmp_path / "opened", tiny_checkpoint, "PreTrainedTokenizerFast", "qwen3")
     (folder / "chat_template.jinja").write_text(
-        "{% for turn in messages %}{{ turn.role }}: {{ turn.content.split('" + partner + "X')[-1] }}<|end|>{% endfor %}"
+        "{% for turn in messages %}{{ turn.role }}<|role_sep|>{{ turn.content.split('" + partner + "X')[-1] }}<|end|>{% endfor %}"
         "{% if add_generation_prompt %}<|end|>" + opening + "{% endif %}"
     )
     template = load_template(folder)
@@ -364,6 +365,31 @@ def test_an_argument_that_the_template_does_not_read_is_refused_with_the_nearest
     folder = byte_level(tmp_path / "marks", tiny_checkpoint, "PreTrainedTokenizerFast", "qwen3")
     with pytest.raises(TemplateError, match=r"data.template: the chat template reads no think; did you mean thinks\?"):
         load_template(folder, Data(template={"think": True}))
+
+
+@pytest.mark.parametrize("name", ["tokenize", "add_generation_prompt", "conversation", "chat_template", "return_dict", "padding"])
+def test_an_argument_that_is_no_templates_own_is_refused(name: str, tiny_checkpoint: Path, tmp_path: Path):
+    folder = byte_level(tmp_path / "own", tiny_checkpoint, "PreTrainedTokenizerFast", "qwen3")
+    with pytest.raises(TemplateError, match=f"data.template: {name} is set here for every prompt"):
+        load_template(folder, Data(template={name: True}))
+
+
+@pytest.mark.parametrize(
+    "marks", [["</think>", "<think>"], ["[/MULL]", "[MULL]"], ["<|mull_end|>", "<|mull_start|>"], ["◁/think▷", "◁think▷"]]
+)
+def test_marks_in_the_wrong_order_are_refused(marks: list[str], tiny_checkpoint: Path, tmp_path: Path):
+    folder = byte_level(tmp_path / "swapped", tiny_checkpoint, "PreTrainedTokenizerFast", "qwen3")
+    with pytest.raises(TemplateError, match="closes before it opens; swap the two"):
+        load_template(folder, Data(thinking=marks))
+    assert load_template(folder, Data(thinking=marks[::-1])).marks == Marks(*marks[::-1])
+
+
+def test_marks_that_a_template_joins_of_tokens_are_found_in_the_vocabulary():
+    tokens = {"<|channel|>", "<|message|>", "<|start|>", "<|im_start|>"}
+    assert marks_of("'<|channel|>' + 'final' + '<|message|>'", tokens) == Marks(
+        "<|channel|>analysis<|message|>", "<|channel|>final<|message|>"
+    )
+    assert marks_of("", {"<|im_start|>", "<|im_end|>"}) == Marks("<think>", "</think>")
 
 
 def test_of_several_templates_one_is_called_default(tiny_checkpoint: Path, tmp_path: Path):
