@@ -13,7 +13,7 @@ import importlib.util
 import json
 import re
 from collections.abc import Iterator, Mapping
-from math import prod
+from math import inf, prod
 from pathlib import Path
 from typing import Any
 
@@ -206,12 +206,12 @@ def size_faults(config: Mapping[str, Any], where: str, trains: bool) -> Iterator
     if not isinstance(tied := config.get("tie_word_embeddings"), bool | None):
         yield f"model.path: {where}: tie_word_embeddings {tied!r} is neither true nor false; correct it"
     for name in ("rope_scaling", "rope_parameters"):
-        rope = config.get(name) or {}
-        stretched = [rope.get(key) for key in ("factor", "original_max_position_embeddings")] if isinstance(rope, dict) else [rope]
-        for value in stretched:
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf")):
-                yield f"model.path: {where}: {name} {rope!r} cannot be read; take the config.json that belongs to the weights"
-                break
+        rope = {} if config.get(name) is None else config[name]
+        stretched: list[Any] = (
+            [rope.get(key, 1) for key in ("factor", "original_max_position_embeddings")] if isinstance(rope, dict) else ["no table"]
+        )
+        if not all(value is None or (type(value) in (int, float) and 0 < value < inf) for value in stretched):
+            yield f"model.path: {where}: {name} {rope!r} cannot be read; take the config.json that belongs to the weights"
 
 
 def _counts(value: Any) -> bool:

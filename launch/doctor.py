@@ -24,7 +24,7 @@ from packaging.requirements import Requirement
 from rich.markup import escape
 from rich.table import Table
 
-from launch.machine import nvidia_smi, ray_folder, this_machine
+from launch.machine import CARDS, nvidia_smi, ray_folder, this_machine, visible_gpus
 
 State = Literal["ok", "warn", "fail"]
 
@@ -68,7 +68,7 @@ def diagnose(deep: bool = False, runs: Path = Path("runs")) -> list[Check]:
     checks = [
         python_version(sys.version_info[:2]),
         *library_versions(requirements(machine.build if machine.build in ("cpu", "cuda") else "cuda" if gpus else "cpu"), versions),
-        torch_build(gpus, versions.get("torch")),
+        torch_build(gpus, versions.get("torch"), 0 if gpus else len(visible_gpus(nvidia_smi(CARDS)[0], "", None))),
         driver(nvidia_smi("--query-gpu=driver_version")[0].split("\n")[0].strip() if gpus else "", torch_cuda(), machine.trouble),
         torchvision_trap(),
         cores(machine.cores),
@@ -139,17 +139,23 @@ def library_versions(wanted: Sequence[Requirement], versions: Mapping[str, str])
     return checks or [Check("libraries", "ok", f"{len(wanted)} as required: {', '.join(pinned)}")]
 
 
-def torch_build(gpus: int, version: str | None) -> Check:
+def torch_build(gpus: int, version: str | None, hidden: int = 0) -> Check:
     """A CPU build beside a GPU leaves it unused; a CUDA build without one is a login node's.
 
     Args:
-        gpus: GPUs that nvidia-smi reports.
+        gpus: GPUs that nvidia-smi reports and CUDA shows.
+        hidden: those that CUDA_VISIBLE_DEVICES hides where none are shown.
         version: of torch, with its local label, e.g. "2.13.0+cpu" or "2.13.0" (from PyPI on Linux: CUDA).
     """
     if version is None:
         return Check("torch build", "fail", "no torch", _REINSTALL)
     cpu_build = version.endswith("+cpu")
     found = f"{version}, {gpus or 'no'} GPU{'s' if gpus > 1 else ''}"
+    if hidden:
+        remedy = "unset it, or name GPUs that are there, to use them"
+        return Check(
+            "torch build", "warn", f"{found}: CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')} hides {hidden}", remedy
+        )
     if cpu_build and gpus:
         return Check("torch build", "warn", f"{found}: the GPU is not used", "make install EXTRA=cuda")
     if not cpu_build and not gpus:

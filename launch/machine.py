@@ -23,6 +23,7 @@ Build = Literal["cpu", "cuda", "none", "unknown"]
 
 _SMI_S = 20  # eight GPUs without persistence mode take a dozen
 _SHARED = -1
+CARDS = "--query-gpu=index,uuid,memory.total,name"
 _SMI = ("nvidia-smi", "/usr/bin/nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi")
 # Files of a control group: limit of memory, what is used of it, file pages among that by their name in memory.stat, time on cores.
 _V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
@@ -37,6 +38,7 @@ class Machine:
         cores: cores this process may use, container limits included.
         memory: bytes free for new processes, container limits included; half of them where a GPU has no memory of its own.
         gpus: memory of each visible GPU, bytes.
+        cards: name of each visible GPU, as far as it is known.
         build: of vLLM that is installed; `unknown` for a machine that one only thinks of.
         trouble: why GPUs that seem to be there cannot be used, as a sentence; "" if there is no sign of any.
     """
@@ -46,17 +48,19 @@ class Machine:
     gpus: tuple[int, ...] = ()
     build: Build = "unknown"
     trouble: str = ""
+    cards: tuple[str, ...] = ()
 
 
 def this_machine() -> Machine:
     """The machine this runs on."""
     cores, memory = free_of(Path("/"))
-    table, trouble = nvidia_smi("--query-gpu=index,uuid,memory.total")
-    slices, visible = nvidia_smi("-L")[0], os.environ.get("CUDA_VISIBLE_DEVICES")
-    if _SHARED in (sizes := visible_gpus(table, slices, visible)):
+    table, trouble = nvidia_smi(CARDS)
+    slices = nvidia_smi("-L")[0] if table else ""  # what does not answer is not asked twice
+    shown = visible_gpus(table, slices, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if any(size == _SHARED for size, _ in shown):
         memory //= 2
-    gpus = tuple(memory if size == _SHARED else size for size in sizes)
-    return Machine(cores, memory, gpus, _build(), "" if visible_gpus(table, "", None) else trouble)
+    gpus = tuple(memory if size == _SHARED else size for size, _ in shown)
+    return Machine(cores, memory, gpus, _build(), "" if visible_gpus(table, "", None) else trouble, tuple(name for _, name in shown))
 
 
 def device_of(wanted: str, machine: Machine) -> str:
@@ -97,11 +101,11 @@ def _asked(program: str, query: str) -> tuple[str, str]:
     return answer.stdout, f"nvidia-smi says: {words:.200}" if words else f"nvidia-smi ended with code {answer.returncode}"
 
 
-def visible_gpus(table: str, slices: str, visible: str | None) -> tuple[int, ...]:
-    """Memory of each GPU that CUDA will show to this process, bytes; -1 for one that has none of its own.
+def visible_gpus(table: str, slices: str, visible: str | None) -> tuple[tuple[int, str], ...]:
+    """Memory, bytes, and name of each GPU that CUDA will show to this process; -1 for one that has no memory of its own.
 
     Args:
-        table: `index, uuid, memory in MiB` lines, as nvidia-smi writes them.
+        table: `index, uuid, memory in MiB, name` lines, as nvidia-smi writes them; some say no name.
         slices: what `nvidia-smi -L` says. Of a GPU in slices (MIG) CUDA shows one, the first unless `visible` names another.
         visible: CUDA_VISIBLE_DEVICES, None if it is not set. As CUDA reads it: numbers, or beginnings of uuids, or slices (of which a process
             sees one), up to the first that names nothing; a GPU named twice makes all of them invisible.
@@ -114,24 +118,24 @@ def visible_gpus(table: str, slices: str, visible: str | None) -> tuple[int, ...
             sliced[found[2]] = whole, int(found[1]) * 10**9
     gpus = []
     for line in table.splitlines():
-        index, uuid, words = (part.strip() for part in line.split(",")) if line.count(",") == 2 else ("", "", "")
+        index, uuid, words, name = (*map(str.strip, line.split(",", 3)), "", "", "", "")[:4]
         if index.isdigit():
             size = int(words) << 20 if words.isdigit() else _SHARED if words in ("[N/A]", "N/A", "[Not Supported]") else 0
-            gpus.append((index, uuid, next((part for gpu, part in sliced.values() if gpu == uuid), size)))
+            gpus.append((index, uuid, (next((part for gpu, part in sliced.values() if gpu == uuid), size), name)))
     if visible is None:
-        return tuple(size for *_, size in gpus)
+        return tuple(gpu for *_, gpu in gpus)
     kind = next((kind for kind in ("GPU-", "MIG-") if visible.startswith(kind)), "")
-    shown: dict[str, int] = {}  # by index or uuid
+    shown: dict[str, tuple[int, str]] = {}  # by index or uuid
     for word in map(str.strip, visible.split(",")):
         number = re.match(r"\+?(\d+)", word)
         if not word.startswith(kind):
             break
         if kind == "MIG-":
-            named = [(word, sliced[word][1] if word in sliced else size) for *_, size in gpus[:1]]
+            named = [(word, (sliced[word][1] if word in sliced else size, name)) for *_, (size, name) in gpus[:1]]
         elif kind:
-            named = [(uuid, size) for _, uuid, size in gpus if uuid.startswith(word)]
+            named = [(uuid, gpu) for _, uuid, gpu in gpus if uuid.startswith(word)]
         else:
-            named = [(index, size) for index, _, size in gpus if number and int(index) == int(number[1])]
+            named = [(index, gpu) for index, _, gpu in gpus if number and int(index) == int(number[1])]
         if len(named) != 1:
             break
         if named[0][0] in shown:

@@ -24,7 +24,10 @@ CUDA_LIBRARIES = int(2.5 * GB)
 CUDA_CONTEXT = int(0.8 * GB)  # on the GPU, of a process that uses it: context, cuBLAS workspace, NCCL's buffers
 
 _CPU_KV = (64 << 20, 4 << 30)  # least and most that an engine sets aside on a CPU: zero-filling costs 1.4 s a GiB at start
-_LARGE_GPU = 70 << 30  # bytes; from here on vLLM samples 1,024 sequences at once instead of 256
+_LARGE_GPU, _LARGEST_GPU = (
+    70 << 30,
+    160 << 30,
+)  # bytes; from here on vLLM samples 1,024 sequences at once instead of 256; of an A100, from the second on
 GPU_SHARE = 0.92  # of its memory that vLLM takes where it has a GPU to itself
 
 
@@ -118,15 +121,16 @@ def number_width(recipe: Recipe) -> int:
     return 2 if recipe.model.dtype == "bf16" else 4
 
 
-def engine_options(recipe: Recipe, shape: Shape | None, gpu: int, room: int | None = None) -> dict[str, Any]:
+def engine_options(recipe: Recipe, shape: Shape | None, gpu: int, room: int | None = None, card: str = "") -> dict[str, Any]:
     """The sizes that vLLM is started with, under its own names; what `engine.vllm` says wins.
 
     Args:
         shape: None if the model is not known; then the cache's size is left to vLLM.
         gpu: memory of the engine's GPU, bytes; 0 on a CPU.
         room: of it that the engine may hold, bytes; None if it has it to itself. `gpu_memory_utilization` lowers it, and is what follows from it.
+        card: the GPU's name, as far as it is known.
     """
-    large = gpu >= _LARGE_GPU
+    large = gpu >= (_LARGEST_GPU if "a100" in card.lower() else _LARGE_GPU)  # vLLM's rule, EngineArgs.get_batch_defaults
     sequences = int(option(recipe.engine.vllm, "max_num_seqs", 1024 if large else 256))
     sizes: dict[str, Any] = {
         "max_num_seqs": sequences,

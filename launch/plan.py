@@ -136,7 +136,7 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
     learner = _learner(recipe, shape, gpu, work.longest)
     shared = len(machine.gpus) == 1 and _fits_one(recipe, gpu, learner)
     room = (int(GPU_SHARE * gpu) - sum(actor.bytes for actor in learner)) // recipe.engine.count if shared else None
-    options = engine_options(recipe, shape, gpu, room)
+    options = engine_options(recipe, shape, gpu, room, " ".join(machine.cards))
     actors = [_driver(recipe, shape), *_engines(recipe, shape, gpu, options), *learner]
     if shared:
         part = floor(1e4 / sum(actor.count for actor in actors if actor.gpus)) / 1e4  # Ray counts in ten-thousandths
@@ -307,11 +307,10 @@ def _vllm_options() -> frozenset[str]:
 
 def _resource_blockers(plan: Plan) -> Iterator[str]:
     recipe, machine = plan.recipe, plan.machine
-    for name in ("tensor_parallel_size", "max_num_seqs", "gpu_memory_utilization", "kv_cache_memory_bytes"):
-        value = recipe.engine.vllm.get(name)
-        most = 1 if name == "gpu_memory_utilization" else inf
-        if value is not None and not (isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= most):
-            yield f"engine.vllm.{name}: {value!r} is not a number above 0" + (" and up to 1" if most == 1 else "")
+    for name in ("tensor_parallel_size", "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization", "kv_cache_memory_bytes"):
+        value, share = recipe.engine.vllm.get(name), name == "gpu_memory_utilization"
+        if value is not None and not (type(value) in ((int, float) if share else (int,)) and 0 < value <= (1 if share else inf)):
+            yield f"engine.vllm.{name}: {value!r} is not a {'number above 0 and up to 1' if share else 'whole number above 0'}"
     for name, temperature in (("sampler.temperature", recipe.sampler.temperature), ("eval.temperature", recipe.eval.temperature)):
         if recipe.engine.kind == "vllm" and 0 < temperature < _COLDEST:
             yield f"{name}: {temperature:g}: vLLM samples at {_COLDEST:g} at the least; set that" + (", or 0" if name[0] == "e" else "")
@@ -338,6 +337,8 @@ def _cache_blockers(plan: Plan) -> Iterator[str]:
     options, needed = plan.recipe.engine.vllm, context(plan.recipe)
     if isinstance(given := options.get("max_model_len"), int) and given < needed:
         yield f"engine.vllm.max_model_len: {given} is less than the {needed} tokens of data.max_prompt_tokens and a response; leave it out"
+    elif isinstance(given, int) and plan.shape is not None and given > plan.shape.max_positions:
+        yield f"engine.vllm.max_model_len: {given} is more than the {plan.shape.max_positions} tokens that {plan.recipe.model.path} can take; leave it out"
     for actor in plan.actors:
         if actor.name == "engine" and plan.shape is not None and (held := actor.holds.get("KV cache", 0)) < (one := one_sequence(plan)):
             yield (

@@ -97,9 +97,8 @@ def marks_of(template: str, vocabulary: Collection[str], opening: str = "") -> M
     if opened := [pair for pair in KNOWN if pair.opened_in(opening)]:
         return max(opened, key=lambda pair: opening.rfind(pair.open))
     last = _LAST_MARK.search(opening)
-    for close in closing_of(last[1]) if last else ():
-        if close in vocabulary or close in template:
-            return Marks(last[1], close)
+    if last and (close := next((close for close in closing_of(last[1]) if close in vocabulary or close in template), None)):
+        return Marks(last[1], close)
     written = (marks for marks in KNOWN if marks.close in template or marks.open in template)
     held = (marks for marks in KNOWN if all(mark in vocabulary or _made_of(mark, vocabulary) for mark in marks))
     return next(written, None) or next(held, None) or THINK

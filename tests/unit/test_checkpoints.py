@@ -12,6 +12,8 @@ import pytest
 
 from launch.checkpoints import causal_models, checkpoint_faults, config_faults, embedding_rows, header, scored, sizes, vocabulary
 from launch.memory import config_shape
+from launch.plan import plan
+from recipes.loader import load
 
 Change = Callable[[Path], Any]
 
@@ -137,6 +139,9 @@ FAULTS: dict[str, tuple[Change, str]] = {
         "num_attention_heads 2 is no multiple of num_key_value_heads 3",
     ),
     "rope in words": (configured(rope_scaling="yarn"), "rope_scaling 'yarn' cannot be read"),
+    "rope of a number": (configured(rope_scaling=5), "rope_scaling 5 cannot be read"),
+    "rope of a list": (configured(rope_parameters=[]), r"rope_parameters [] cannot be read"),
+    "rope of truth": (configured(rope_scaling={"type": "yarn", "factor": True}), "cannot be read; take the config.json"),
     "rope of words": (configured(rope_scaling={"type": "yarn", "factor": "4"}), "cannot be read; take the config.json"),
     "tied in words": (configured(tie_word_embeddings="yes"), "tie_word_embeddings 'yes' is neither true nor false"),
     "more layers": (configured(num_hidden_layers=4, layer_types=None), "num_hidden_layers 4, but the weights hold 2 layers"),
@@ -254,6 +259,29 @@ def test_a_size_that_is_no_number_is_one_sentence_and_no_shape(name: str, value:
     configured(**{name: value})(folder)
     [found] = checkpoint_faults(folder, trains=True)
     assert name in found and config_shape(folder / "config.json") is None
+
+
+OTHERS = [
+    "architectures",
+    "model_type",
+    "auto_map",
+    "quantization_config",
+    "text_config",
+    "eos_token_id",
+    "is_encoder_decoder",
+    "num_experts",
+]
+
+
+@pytest.mark.parametrize("value", [5, 1.5, True, "x", [], [5], {}, {"x": 5}])
+@pytest.mark.parametrize(
+    "name", [*OTHERS, "rope_scaling", "rope_parameters", "tie_word_embeddings", "num_nextn_predict_layers", "head_dim"]
+)
+def test_no_entry_of_another_type_than_it_should_ends_plan(name: str, value: Any, tiny_checkpoint: Path, tmp_path: Path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_checkpoint, folder)
+    configured(**{name: value})(folder)
+    plan(load("quickstart", None, [f"model.path={folder}", "stages=[rl,eval]"]))
 
 
 GPT2 = {

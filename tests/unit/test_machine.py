@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launch import machine
-from launch.doctor import driver
+from launch.doctor import driver, torch_build
 from launch.machine import Machine, device_of, free_of, this_machine, visible_gpus
 from launch.plan import Plan, plan
 from recipes.loader import load
@@ -30,7 +30,8 @@ def one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
-TABLE = "0, GPU-aaa1, 81559\n1, GPU-bbb2, 24564\n"
+TABLE = "0, GPU-aaa1, 81559, NVIDIA A100-SXM4-80GB\n1, GPU-bbb2, 24564\n"
+NAMES = {81559: "NVIDIA A100-SXM4-80GB", 24564: ""}
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ TABLE = "0, GPU-aaa1, 81559\n1, GPU-bbb2, 24564\n"
     ],
 )
 def test_the_gpus_that_cuda_will_show_are_counted(visible: str | None, shown: list[int]):
-    assert visible_gpus(TABLE, "", visible) == tuple(memory << 20 for memory in shown)
+    assert visible_gpus(TABLE, "", visible) == tuple((memory << 20, NAMES[memory]) for memory in shown)
 
 
 SLICES = """GPU 0: A (UUID: GPU-aaa1)
@@ -70,12 +71,12 @@ GPU 1: B (UUID: GPU-bbb2)
     ("visible", "shown"), [(None, [40, 24]), ("MIG-2222", [10]), ("MIG-2222,MIG-1111", [10]), ("1", [24]), ("0", [40])]
 )
 def test_a_slice_of_a_gpu_has_its_own_memory(visible: str | None, shown: list[int]):
-    assert [size // 10**9 for size in visible_gpus(TABLE.replace("24564", "23000"), SLICES, visible)] == shown
+    assert [size // 10**9 for size, _ in visible_gpus(TABLE.replace("24564", "23000"), SLICES, visible)] == shown
 
 
 def test_a_gpu_without_memory_of_its_own_is_told_from_one_that_does_not_answer():
     words = "0, GPU-x, [N/A]\n1, GPU-y, [Insufficient Permissions]\n2, GPU-z, [GPU is lost]\nNo devices were found\n"
-    assert visible_gpus(words, "", None) == (-1, 0, 0)
+    assert [size for size, _ in visible_gpus(words, "", None)] == [-1, 0, 0]
 
 
 def invented(root: Path, files: dict[str, str]) -> Path:
@@ -147,6 +148,21 @@ def test_a_driver_that_does_not_work_is_said_by_plan_and_doctor(tmp_path: Path, 
     assert bool(words) == any("no GPU is seen" in warning for warning in plan(load("quickstart"), found).warnings)
     check = driver("", "13.0", found.trouble)
     assert (check.state, words in check.found) == ("fail" if words else "ok", True)
+
+
+def test_a_driver_that_hangs_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho $* >> {tmp_path}/asked\nexec sleep 60\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(machine, "_SMI_S", 0.5)
+    assert "does not answer" in this_machine().trouble and (tmp_path / "asked").read_text().count("\n") == 1
+
+
+def test_a_gpu_that_a_variable_hides_is_said_by_doctor(one_gpu: None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    found = torch_build(0, "2.13.0+cpu", len(visible_gpus(machine.nvidia_smi(machine.CARDS)[0], "", None)))
+    assert (found.state, found.found) == ("warn", "2.13.0+cpu, no GPU: CUDA_VISIBLE_DEVICES=-1 hides 1")
+    assert torch_build(0, "2.13.0+cpu").state == "ok"
 
 
 @pytest.mark.parametrize(

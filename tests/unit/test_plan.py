@@ -116,7 +116,7 @@ REFUSED = {
     ("quickstart", None, "eval.problems=1000"): "eval.problems: 1000 is more than the 480 held-out problems of chain, product",
     ("quickstart", None, "learner.ranks=300"): "learner.ranks: 300 ranks share 192 rollouts an update; some would get none",
     ("quickstart", None, "device=cuda"): "device: cuda needs 2 GPUs (1 x 1 for engines + 1 x 1 for learners) and this machine has none",
-    ("quickstart", None, "engine.vllm.max_num_seqs=many"): "engine.vllm.max_num_seqs: 'many' is not a number above 0",
+    ("quickstart", None, "engine.vllm.max_num_seqs=many"): "engine.vllm.max_num_seqs: 'many' is not a whole number above 0",
     (
         "quickstart",
         None,
@@ -329,9 +329,20 @@ def test_zero_keeps_a_second_copy_of_fp32_weights_and_takes_two_shares_for_a_ste
     assert buckets == [8 * tiny.parameters, 8 * 100_000_000]  # taken whole on a GPU; on a CPU only what is used
 
 
-@pytest.mark.parametrize(("memory", "sequences", "batched"), [(24, 256, 8192), (80, 1024, 16384)])
-def test_an_engine_is_started_with_the_sizes_that_vllm_takes_for_such_a_card(memory: int, sequences: int, batched: int):
-    made = plan(load("dler"), Machine(64, 500 * GB, (memory * GB,) * 8))
+@pytest.mark.parametrize(
+    ("memory", "card", "sequences", "batched"),
+    [
+        (24, "NVIDIA GeForce RTX 4090", 256, 8192),
+        (80, "NVIDIA H100 80GB HBM3", 1024, 16384),
+        (80, "NVIDIA A100-SXM4-80GB", 256, 8192),
+        (80, "NVIDIA A100 80GB PCIe", 256, 8192),
+        (80, "", 1024, 16384),
+        (141, "NVIDIA H200", 1024, 16384),
+        (180, "NVIDIA B200", 1024, 16384),
+    ],
+)
+def test_an_engine_is_started_with_the_sizes_that_vllm_takes_for_such_a_card(memory: int, card: str, sequences: int, batched: int):
+    made = plan(load("dler"), Machine(64, 500 * GB, (memory * GB,) * 8, cards=(card,) * 8))
     assert made.engine == {"max_num_seqs": sequences, "max_num_batched_tokens": batched, "gpu_memory_utilization": 0.92}
     engine = next(actor for actor in made.actors if actor.name == "engine")
     assert engine.bytes == pytest.approx(0.92 * memory * GB, abs=10)
@@ -468,7 +479,10 @@ def test_a_cpu_engine_gets_a_cache_for_one_sequence_however_long():
     ("words", "said"),
     [
         ("engine.vllm.gpu_memory_utilization=2", "engine.vllm.gpu_memory_utilization: 2 is not a number above 0 and up to 1"),
-        ("engine.vllm.max_num_seqs=true", "engine.vllm.max_num_seqs: True is not a number above 0"),
+        ("engine.vllm.max_num_seqs=true", "engine.vllm.max_num_seqs: True is not a whole number above 0"),
+        ("engine.vllm.max_num_seqs=1.5", "engine.vllm.max_num_seqs: 1.5 is not a whole number above 0"),
+        ("engine.vllm.max_num_batched_tokens=0", "engine.vllm.max_num_batched_tokens: 0 is not a whole number above 0"),
+        ("engine.vllm.max_model_len=100000000", "engine.vllm.max_model_len: 100000000 is more than the 2048 tokens that tiny can take"),
         ("engine.vllm.max_model_len=10", "engine.vllm.max_model_len: 10 is less than the"),
         ("sampler.temperature=0.005", "sampler.temperature: 0.005: vLLM samples at 0.01 at the least; set that"),
         ("eval.temperature=0.005", "eval.temperature: 0.005: vLLM samples at 0.01 at the least; set that, or 0"),
