@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from recipes.loader import recipe_hash
-from recipes.schema import Recipe
+from recipes.schema import FunctionTerm, Recipe
 from rl import algorithm, checkpoint
 from rl.gate import MOMENTS, check_gaps, drawn
 from rl.learner import Learner
@@ -47,6 +47,8 @@ def train(
                 progress.message(f"step {step}: {warning}")
             if step == 0:
                 refuse_cut(collected.metrics["truncated"] or 0.0, recipe)
+                for words in idle_terms([rollout.terms for group in collected.sampled for rollout in group.rollouts], recipe):
+                    progress.message(words)
             progress.phase("update")
             gaps: dict[str, float | None] = {}
             sound, _ = algorithm.finite(collected.sampled, recipe.learner.nonfinite)  # all of them: also what does not train is named
@@ -113,6 +115,27 @@ def refuse_cut(share: float, recipe: Recipe) -> None:
             f"{share:.1%} of the first step's rollouts were cut off at budget.limit {recipe.budget.limit}, more than budget.cut_stop "
             f"{recipe.budget.cut_stop:.1%}: raise budget.limit, or look at the samples whether the model ends its answers at all"
         )
+
+
+def idle_terms(terms: Sequence[Mapping[str, float]], recipe: Recipe) -> list[str]:
+    """One warning for each reward function whose value is the same for all rollouts of a step, while something else differs.
+
+    Args:
+        terms: of each rollout, by name; without any where it was not judged.
+    """
+    given: dict[str, set[float]] = {}
+    for one in terms:
+        for name, value in one.items():
+            given.setdefault(name, set()).add(value)
+    if all(len(values) == 1 for values in given.values()):
+        return []  # nothing differs: the rollouts are alike
+    functions = dict.fromkeys(term.name for term in recipe.reward if isinstance(term, FunctionTerm) and term.weight)
+    return [
+        f"reward/{name} was {next(iter(given[name])):g} for every rollout of the first step: does the function look for what this model writes? "
+        "Look at the samples"
+        for name in functions
+        if len(given.get(name, ())) == 1
+    ]
 
 
 def due(done: int, every: int, total: int) -> bool:

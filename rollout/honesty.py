@@ -4,8 +4,10 @@ Claim: for an honest sampler the surprise of a token, -logp, has the entropy of 
 sum of surprise minus entropy over all tokens is a martingale of mean 0 whose variance is the sum of the variances of logp, and their ratio
 is a standard score. Engines whose logprobs are right and whose choices are not (a broken speculation, say) fail by hundreds of them.
 The variance is the distribution's own, not the sample's: where a model is nearly sure, the rare token that makes the variance seldom comes.
-When it does come, few such tokens are no normal distribution; so what is judged is Freedman's bound (Ann. Probab. 3, 1975), which holds
-for any number of tokens and any distribution once each token's excess is cut at some nats: P(S >= s) <= exp(-s^2 / 2 (V + cut s / 3)).
+When it does come, few such tokens are no normal distribution; so what is judged is Freedman's bound (Ann. Probab. 3, 1975, in Bennett's
+form), which holds for any number of tokens and any distribution once each token's excess is cut at c nats:
+P(S >= s) <= exp(-V / c^2 h(c s / V)) with h(u) = (1 + u) log(1 + u) - u. A low cut sees many tokens that are a little off, a high one the few
+that should never have come; the one that finds most counts.
 An engine is asked at its start to sample a small batch and to score it itself (`rehearse`, `check_rehearsal`): an evaluation, where no learner
 stands beside it, is protected as well.
 Simplification: the full distribution at one temperature. Truncated sampling (top_p, top_k) draws from another one and is not asked.
@@ -22,8 +24,9 @@ from rollout.types import Problem, Request
 
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.05}  # mean gap, nats, between two ways of computing a logprob in that precision
 LARGEST_Z = 6.0  # an honest sampler exceeds it once in 10^7 looks
-_CUT = 5.0  # nats that one token may add to the sum that is judged
-_CONTEXT, _SAMPLED, _ENTRIES = 8, 32, 12_500_000  # of a rehearsal: tokens of a prompt, tokens behind it, logprobs of both in all
+_CUTS = np.array([5.0, 10.0, 20.0, 40.0])  # nats that one token may add to the sum that is judged
+_CONTEXT, _REPEATS, _SAMPLED = 8, 2, 48  # of a rehearsal's sequence: tokens of a prompt's end, how often it says them, tokens behind it
+_ENTRIES = 40_000_000  # logprobs of a rehearsal in all
 _FLOOR = 0.1  # of the tolerance on logprobs: a mean so small is their noise, however many tokens show it
 
 
@@ -49,9 +52,12 @@ def dishonest(logp_N: np.ndarray, entropy_N: np.ndarray, variance_N: np.ndarray,
         tolerance: of logprobs, nats.
     """
     mean, z = surprise(logp_N, entropy_N, variance_N)
-    excess = np.minimum(np.sign(mean) * (-logp_N.astype(np.float64) - entropy_N), _CUT).sum()
-    bound = np.sqrt(np.maximum(variance_N, 0.0).sum(dtype=np.float64) + _CUT * abs(excess) / 3)
-    if np.isfinite(mean) and (excess <= LARGEST_Z * bound or abs(mean) <= _FLOOR * tolerance):
+    excess_N = np.sign(mean) * (-logp_N.astype(np.float64) - entropy_N)
+    sum_C = np.maximum(np.minimum(excess_N, _CUTS[:, None]).sum(axis=1), 0.0)
+    variance = max(float(np.maximum(variance_N, 0.0).sum(dtype=np.float64)), 1e-12)  # a certain sampler's is 0
+    u_C = _CUTS * sum_C / variance
+    unlikely = (variance / _CUTS**2 * ((1 + u_C) * np.log1p(u_C) - u_C)).max()  # -log of the bound
+    if np.isfinite(mean) and (unlikely <= LARGEST_Z**2 / 2 or abs(mean) <= _FLOOR * tolerance):
         return ""
     return (
         f"the tokens were not drawn from the probabilities that belong to them: their surprise is {abs(mean):.2g} nats a token "
@@ -70,13 +76,16 @@ def moments(logp_NV: np.ndarray, ids_N: np.ndarray) -> np.ndarray:
 
 
 def rehearsal(prompts: Sequence[Sequence[int]], vocabulary: int, temperature: float, seed: int) -> list[Request]:
-    """Requests of the small batch that an engine samples at its start, from the ends of these prompts; fewer, the larger the vocabulary."""
+    """Requests of the small batch that an engine samples at its start, from the ends of these prompts; fewer, the larger the vocabulary.
+
+    Each says its end twice: a speculation that drafts what came before drafts at once.
+    """
     ends = list(dict.fromkeys(tuple(ids[-_CONTEXT:]) for ids in prompts if len(ids)))
-    wanted = max(1, min(64, _ENTRIES // (vocabulary * (_CONTEXT + _SAMPLED))))
+    wanted = max(1, min(64, _ENTRIES // (vocabulary * (_REPEATS * _CONTEXT + _SAMPLED))))
     chosen = ends[:wanted]
     each = max(1, wanted // len(chosen))
     return [
-        Request(f"rehearsal-{index}", Problem(f"rehearsal-{index}", "", ""), end, each, _SAMPLED, temperature, 1.0, seed + index)
+        Request(f"rehearsal-{index}", Problem(f"rehearsal-{index}", "", ""), end * _REPEATS, each, _SAMPLED, temperature, 1.0, seed + index)
         for index, end in enumerate(chosen)
     ]
 

@@ -115,14 +115,14 @@ class VllmEngine:
     def moments(self, sequences: Sequence[Sequence[int]], temperature: float) -> list[np.ndarray]:
         """Of tokens 1.. of each sequence: logprob, and entropy and variance of its distribution, float64 [3, len - 1], nats.
 
-        vLLM hands out whole distributions of prompts only, number by number: for small batches.
+        vLLM hands out whole distributions of prompts only, number by number, at some 70 bytes each: for small batches, a sequence at a time.
         """
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=1, prompt_logprobs=-1, detokenize=False, flat_logprobs=True)
-        outputs = self._llm.generate([{"prompt_token_ids": list(ids)} for ids in sequences], params, use_tqdm=False)
         found = []
-        for output, ids in zip(outputs, sequences, strict=True):
+        for ids in sequences:
+            [output] = self._llm.generate([{"prompt_token_ids": list(ids)}], params, use_tqdm=False)
             flat = output.prompt_logprobs
             own_TK, logp_TK = (
                 np.asarray(values[flat.start_indices[1] :]).reshape(len(ids) - 1, -1) for values in (flat.token_ids, flat.logprobs)

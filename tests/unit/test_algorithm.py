@@ -10,7 +10,7 @@ import pytest
 from recipes.schema import Recipe
 from rewards.verifier.verdict import Verdict
 from rl.algorithm import prepare
-from rl.loop import TooManyCut, refuse_cut
+from rl.loop import TooManyCut, idle_terms, refuse_cut
 from rl.objective import NonFinite
 from rl.policy import padded
 from rollout.types import Completion, Group, Problem, Request, Rollout
@@ -88,6 +88,26 @@ def test_p07_a_first_step_of_cut_rollouts_stops_the_run_with_the_remedy():
     refuse_cut(0.95, settings())
     with pytest.raises(TooManyCut, match=r"96.0% .* budget.limit 128, more than budget.cut_stop 95.0%: raise budget.limit"):
         refuse_cut(0.96, settings())
+
+
+def test_a_reward_function_that_never_differs_is_said_once_something_else_does():
+    functions = [{"kind": "function", "name": f"mine:{name}", "gate": "right"} for name in ("form", "short")]
+    tried = Recipe.model_validate({"reward": [{"kind": "verdict"}, *functions]})
+    steps = {
+        "mine:form was 0 ": [
+            {"verdict": 1.0, "mine:form": 0.0, "mine:short": 0.1},
+            {},
+            {"verdict": 0.0, "mine:form": 0.0, "mine:short": 0.2},
+        ],
+        "mine:short was -1 ": [
+            {"verdict": 1.0, "mine:form": 0.5, "mine:short": -1.0},
+            {"verdict": 1.0, "mine:form": 0.0, "mine:short": -1.0},
+        ],
+        "": [{"verdict": 1.0, "mine:form": 0.0, "mine:short": 0.0}] * 2,  # rollouts that are all alike say nothing
+    }
+    for said, terms in steps.items():
+        assert [words.startswith(f"reward/{said}for every rollout") for words in idle_terms(terms, tried)] == [True] * bool(said)
+    assert idle_terms([], tried) == []
 
 
 @pytest.mark.parametrize(
