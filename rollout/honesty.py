@@ -26,7 +26,7 @@ TOLERANCE = {"fp32": 1e-3, "bf16": 0.05}  # mean gap, nats, between two ways of 
 LARGEST_Z = 6.0  # an honest sampler exceeds it once in 10^7 looks
 _CUTS = np.array([5.0, 10.0, 20.0, 40.0])  # nats that one token may add to the sum that is judged
 _CONTEXT, _REPEATS, _SAMPLED = 8, 2, 48  # of a rehearsal's sequence: tokens of a prompt's end, how often it says them, tokens behind it
-_ENTRIES = 40_000_000  # logprobs of a rehearsal in all
+_ENTRIES = 25_000_000  # logprobs of a rehearsal in all: vLLM hands out 3 million a second
 _FLOOR = 0.1  # of the tolerance on logprobs: a mean so small is their noise, however many tokens show it
 
 
