@@ -49,7 +49,10 @@ _CONDITION = re.compile(
 
 _DOMAIN = r"\s*\\in\s*\\mathbb\s*\{[RQZNC]\}(?:\s*[_^]\s*(?:\{\s*(?:[+*]|(?:>|\\ge)\s*0)\s*\}|[+*]))?"
 _KINDS = r"(?:\s*\b(?:real|positive|negative|non-?negative|non-?zero|whole|natural|rational|primes?|even|odd|complex|integers?|numbers?|values?|of)\b)*"
-_WITHIN = r"(?:(?!\\(?:le|ge|ne|in)(?![a-z])|[<>,]|\bor\b).)*?"  # no sign of relation but "="
+_WITHIN, _IF = (
+    r"(?:(?!\\(?:le|ge|ne|in)(?![a-z])|[<>,]|\bor\b|(?<![\\a-zA-Z])[a-zA-Z]{3}).)*?",
+    r"(?:for|where|with|if|when)",
+)  # no word, no sign of relation but "="
 _QUALIFIERS = [
     re.compile(pattern, re.DOTALL)
     for pattern in (
@@ -63,7 +66,8 @@ _QUALIFIERS = [
         # "(attained at x = 3)", "with equality iff x = y", and a domain of the letter itself: "1/x, x \ne 0"
         r"(?<=\S)\s*,?\s*\(?\s*(?:\\text\s*\{[\s,(]*)?(?<![a-zA-Z])(?:is )?(?:(?:attain|achiev|reach)ed (?:at|when|for|if|by|only)|(?:w\w+ )?equality)"
         r"(?!.*\b(?:or|not|and|but)\b).*$",
-        rf"^(?P<rest>{_WITHIN}(?<![a-zA-Z\\])(?P<of>[a-z])(?![a-zA-Z]){_WITHIN}),\s*(?P=of)\s*(?:[<>]|\\(?:le|ge|ne)(?![a-z]))\s*-?\d+$",
+        rf"^(?![a-z]\s*(?:,|\\text|[a-z]{{2}})|[a-z]\s\()(?P<rest>{_WITHIN}(?<![a-zA-Z\\])(?P<of>[a-z])(?![a-zA-Z]){_WITHIN})\s*(?:,|,?\s*\\text\s*\{{[\s,(]*{_IF}\s*\}}|,?\s\(?{_IF}\s|(?<=\s)\((?=.*\)$))"
+        r"\s*(?P=of)\s*(?:[<>]|\\(?:le|ge|ne)(?![a-z]))\s*-?(?:\d+|\\frac\{\d+\}\{\d+\})(?:\s*\)|\s*\\text\{\s*\)\s*\})?$",
         # "all integers n with n >= 3"
         rf"^(?:\\text\s*\{{\s*)?(?:for )?(?:all|any|every|each)\b{_KINDS}\s*\}}?\s*(?:\b[a-z]\s*(?:\\text\s*\{{)?\s*,?\s*(?:with|where|such that|for which|satisfying)\b\s*\}}?\s*)?"
         r"(?=[a-z]\s*(?:[<>]|\\(?:le|ge|ne|in|equiv)(?![a-z])))",

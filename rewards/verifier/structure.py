@@ -68,7 +68,9 @@ _TRANSPOSED = re.compile(r"(.*[)\]}])\s*\^\s*\{?\s*(?:T|\\top|\\text\{T\})\s*\}?
 _PM = re.compile(r"\\pm(?![a-zA-Z])")
 _EITHER_SIGN = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
 _IF = re.compile(r"^,?\s*(?:(\\text\s*\{)\s*,?\s*)?(?:if|for|when|where)(?![a-zA-Z])\s*\}?")
-_LABEL = re.compile(r"^((?:\\text\s*\{\s*)?[A-Z][a-z]{1,20})\s*(?::\s*(?=[^\s}])|:\s*\}\s*)")  # Tom: 15
+_LABEL = re.compile(
+    r"^(?:\\text\s*\{\s*([A-Za-z][a-z]{1,20})\s*(?:\}\s*:|:\s*\}|\sis\s*\})|([A-Z][a-z]{1,20}|[a-z]{3,20})\s*:(?=\s*[^\s}]))\s*"
+)  # Tom: 15
 _OR = re.compile(r"(?<![a-zA-Z\\])or(?![a-zA-Z])")
 _BUILDER = re.compile(r"^\s*[a-zA-Z]\s*(?:\\in\s*\\mathbb\{R\}\s*)?[|:](.*)$", re.DOTALL)
 
@@ -158,7 +160,7 @@ def _is_condition(node: Node) -> bool:
 
 
 def _read_relation(text: str, depth: int) -> Node | None:
-    pieces, signs = _split(_LABEL.sub(r"\1 = ", text), tuple(_SIGNS))
+    pieces, signs = _split(_LABEL.sub(r"\1\2 = ", text), tuple(_SIGNS))
     if not signs or not all(piece.strip() for piece in pieces) or r"\to" in signs:
         return None
     return Relation(tuple(read(piece, depth) for piece in pieces), tuple(_SIGNS[sign] for sign in signs), text)

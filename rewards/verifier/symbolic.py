@@ -29,7 +29,7 @@ _NEARLY = re.compile(
     r"(?<=\S)\s*(?:\(\s*(?:\\approx|\\text\s*\{\s*approximately\s*\})|\\text\s*\{\s*(?:\(|or)?\s*approximately\s*\})\s*([^()]*)\)?$"
 )
 _EITHER = re.compile(r"[^,;]*(?:\bor\b)[^,;]*", re.DOTALL)
-_SPACED, _THOUSANDS = re.compile(r"\d, |\d (?:and|or) "), re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d.]|,\d)")
+_SPACED, _THOUSANDS = re.compile(r"\d, |\d (?:and|or) "), r"(?<![\d.,_^])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\S)"
 _FUNCTION = re.compile(r"([a-zA-Z])\(([a-zA-Z])\)")
 _LETTERS = re.compile(r"(\\(?:text|begin|end)\{[^{}]*\}|\\(?:lambda|mu|tau|alpha|beta)(?![a-zA-Z])|[a-zA-Z](?:_\w|_\{\w+\})?|\\[a-zA-Z]+)")
 _PARAMETERS = (  # shapes of golds, and the letters that are parameters in them
@@ -78,8 +78,9 @@ def compare_symbolically(*, gold: str, answer: str) -> tuple[bool, str]:
 
 
 def _glued(text: str) -> str:
-    """A list with spaces behind its commas, whose commas without are inside of thousands: 1,000, 2,000."""
-    return _THOUSANDS.sub(lambda match: match.group().replace(",", ""), text) if _SPACED.search(text) else text
+    """Thousands without commas: outside of brackets (x = 1,250), and in a list with spaces behind its other commas (1,000, 2,000)."""
+    inside = r"" if _SPACED.search(text) else r"\([^()]*\)|\[[^\[\]]*\]|\\\{.*?\\\}|"
+    return re.sub(f"{inside}{_THOUSANDS}", lambda match: match[0] if match[0][0] in r"([\{" else match[0].replace(",", ""), text)
 
 
 def _reparametrised(gold: str, answer: str) -> Iterator[str]:

@@ -44,10 +44,11 @@ _NAMES = {
 }  # fmt: skip
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 CHANGES_CLAIM = r"(?:not|no|least|most|more|less|fewer|or|than|never|if|suppose|wrong|false|incorrect|opposite|reciprocal|inverse|negative|minus|half|twice|double|cannot|except|\w*n't)"
-_LEAD_IN = rf"^\\text\{{(?![^{{}}]*\b{CHANGES_CLAIM}\b)[^{{}}\d\\$]*[a-zA-Z]{{3}}[^{{}}\d\\$]*(?:\b(?:is|are|equals|makes|gets|has)|:)\s*\}}\s*(?=\S)|^\\text\{{\s*exactly\s*\}}"
+_LEAD_IN = rf"^(?!.*\S\s*\\text\{{[^{{}}]*(?:\bis|:)\s*\}})\\text\{{(?![^{{}}]*\b{CHANGES_CLAIM}\b)[^{{}}\d\\$]*[a-zA-Z]{{3}}[^{{}}\d\\$]*(?:\b(?:is|are|equals|makes|gets|has)|:)\s*\}}\s*(?=\S)|^\\text\{{\s*exactly\s*\}}"
 _UNIT = r"\\text\{\s*([mghsLVWNJKACTFHMSD]|[a-zA-Z]{2,})\s*\}"
 _LATEX = [
     (r"\\(?:left|right)\s*\.|(?<=\\operatorname)\*", ""),
+    (r"\\(math(?:bb|rm|bf|it|sf|cal)|overline|bar|dot|vec|hat)(?:\s+([a-zA-Z])(?![a-zA-Z])|\s*(\d))", r"\\\1{\2\3}"),  # \mathbb Z
     (r"\\mathbf\s*\{\s*([RZNQC])\s*\}", r"\\mathbb{\1}"),
     (r"\\(?:operatorname|mathrm)\s*\{\s*(cosec|(?:arc)?(?:co?)?tg|c?th|[cs]h|lg)\s*\}", r"\\\1 "),
     (_COMMAND, lambda match: _NAMES.get(match.group(1), match.group())),
@@ -101,7 +102,7 @@ _BRACED_FUNCTION = re.compile(
 )
 _PART = r"(?:(\d)|\{([^{}]*)\}|([a-zA-Z])(?![a-zA-Z]{2})|(\\(?:pi|theta|alpha|beta|lambda|mu))(?![a-zA-Z]))"
 _BINOM, _FRAC = (re.compile(rf"\\({name})\s*{_PART}\s*{_PART}") for name in ("binom", "frac"))
-_SQRT = re.compile(r"\\sqrt\s*(\d|[a-zA-Z](?![a-zA-Z]))")
+_SQRT = re.compile(r"\\sqrt\s*(\[[^\[\]]*\])?\s*(\d|[a-zA-Z](?![a-zA-Z]))")
 _ST = r"(?:st|nd|rd|th)"
 _ORDINAL = re.compile(
     rf"(?<=\d)(?:\s*\^?\s*\\(?:text|mathrm|textrm)\s*\{{\s*{_ST}\s*\}}|\s*\^\s*\{{\s*(?:\\(?:text|mathrm|textrm)\s*\{{\s*{_ST}\s*\}}|{_ST})\s*\}}|{_ST}(?![a-zA-Z]))"
@@ -183,7 +184,7 @@ def tidy(text: str) -> str:
     text = _BRACED_FUNCTION.sub(r"\\\1\2 ", text)
     text = _PLAIN_FUNCTION.sub(lambda match: _PLAIN_NAMES.get(match.group(1), "\\" + match.group(1)), text)
     text = re.sub(r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
-    text = _SQRT.sub(r"\\sqrt{\1}", _FRAC.sub(_frac, _BINOM.sub(_frac, text)))
+    text = _SQRT.sub(r"\\sqrt\1{\2}", _FRAC.sub(_frac, _BINOM.sub(_frac, text)))
     text = re.sub(r"(?<=[\w}])\.(?=\s*[\])])", "", " ".join(text.split()).strip(" ;:").rstrip("^ ")).lstrip("= ")
     return _ungrouped(re.sub(r"(?<![\\.])[.,]+$", "", text).strip())
 

@@ -13,6 +13,29 @@ from rewards.verifier.judge_file import judge_file
 
 # kind: (gold, right predictions, wrong predictions)
 KINDS = {
+    "names in text": [
+        ("Tom: 3, Ann: 4", ["\\boxed{\\text{Ann: } 4, \\text{ Tom: } 3}", "\\boxed{\\text{Ann is } 4, \\text{ Tom is } 3}"],
+         ["\\boxed{\\text{Ann: } 3, \\text{ Tom: } 4}", "\\boxed{\\text{Ann is } 3, \\text{ Tom is } 4}"]),
+        ("red: 3, blue: 4, green: 5", ["\\boxed{\\text{green: } 5, \\text{ blue: } 4, \\text{ red: } 3}"], ["\\boxed{\\text{green: } 3, \\text{ blue: } 4, \\text{ red: } 5}"]),
+    ],
+    "thousands within formulas": [
+        ("1250", ["\\boxed{x = 1,250}", "\\boxed{5 \\times 250 = 1,250}", "\\boxed{n = 1,250 \\text{ apples}}", "It costs 5 x $250 = $1,250."], ["\\boxed{x = 1,25}", "\\boxed{(1,250)}", "\\boxed{x = 1,251}"]),
+        ("1250\\pi", ["\\boxed{1,250\\pi}", "\\boxed{V = 1,250\\pi}"], ["\\boxed{250\\pi}"]),
+        ("x \\ge 1250", ["\\boxed{x \\ge 1,250}"], ["\\boxed{x > 1,250}"]),
+        ("x=1,250", ["\\boxed{x=1250}"], ["\\boxed{x=1251}"]),
+        ("(1,250)", ["\\boxed{(1,250)}"], ["\\boxed{1250}", "\\boxed{(250,1)}"]),
+    ],
+    "arguments without braces": [
+        ("k\\pi, k\\in\\mathbb Z", ["\\boxed{k\\pi, k \\in \\mathbb{Z}}"], ["\\boxed{2k\\pi, k \\in \\mathbb Z}"]),
+        ("\\mathbb R \\setminus \\{1\\}", ["\\boxed{x \\ne 1}"], ["\\boxed{x \\ne 2}"]),
+        ("\\sqrt[3] 2", ["\\boxed{2^{1/3}}"], ["\\boxed{\\sqrt 2}"]),
+        ("\\mathrm e", ["\\boxed{e}"], ["\\boxed{\\pi}"]),
+    ],
+    "a domain in words": [
+        ("2x+1", ["\\boxed{2x+1 \\text{ for } x \\neq 0}", "\\boxed{f(x)=2x+1 \\text{ where } x > 0}"], ["\\boxed{2x+2 \\text{ for } x \\neq 0}"]),
+        ("\\frac{x}{x-1}", ["\\boxed{\\frac{x}{x-1} \\quad (x \\ne 1)}", "\\boxed{\\frac{x}{x-1} \\text{ if } x \\neq 1}"], ["\\boxed{\\frac{1}{x-1} \\quad (x \\ne 1)}"]),
+        ("x", [], ["\\boxed{x \\text{ if } x > 3}"]),
+    ],
     "value behind ####": [
         ("18", ["Rosa needs #### 18 stamps for this.", "That makes 6 * 3.\nShe pays #### $18 in all."], ["Rosa needs #### 81 stamps for 18 letters.", "#### 18,000 stamps"]),
         ("6.5", ["Each gets #### 6.5 kg of rice.", "13 / 2 = #### 6.5 litres. "], ["13 / 2 = #### 6.5 litres, twice that is #### 13 litres."]),
