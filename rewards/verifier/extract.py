@@ -59,7 +59,11 @@ def last_box(text: str) -> str | None:
     starts = [next_start]
     for box in reversed(boxes[:-1]):
         found = _inside(text[:next_start], box)
-        if found is None or not (_JOINT.fullmatch(text, found[1], next_start) or _NAMED_JOINT.fullmatch(text, found[1], next_start)):
+        if (
+            found is None
+            or not (held[0].strip() and found[0].strip())
+            or not (_JOINT.fullmatch(text, found[1], next_start) or _NAMED_JOINT.fullmatch(text, found[1], next_start))
+        ):
             break
         held, next_start, starts = [found[0], *held], box.start(), [box.start(), *starts]
     names = [_NAME_BEFORE.search(text[max(0, start - 20) : start]) for start in starts]

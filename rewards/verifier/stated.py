@@ -88,7 +88,7 @@ _PROSE = re.compile(rf"(?<![\\a-zA-Z{{])(?!(?:{FUNCTIONS}|sqrt|pi|theta|alpha|be
 _NO_PROSE = re.compile(r"\\text\s*\{[^{}]*\}|\b[A-Z][a-z]+\s*[:=](?=\s*[-\d])")  # "Tom: 15" names a value
 _FOREIGN = re.compile(r"[\u0400-\u1fff\u3040-\ud7ff]")  # other letters
 _SHORT = re.compile(r"(?:[^\W\d_][\w'’]* ){1,4}[$\d.,]+\.|(?=.*[À-ɏḀ-ỿ])[^\W\d_][^=\\]*[$\d][^=\\]*")  # "Cevap 9.", "Lösung: 9"
-_CRY = re.compile(r"(?<=\d)!+(?=\s*\Z|\s+[A-Z])")
+_CRY = re.compile(r"(?<=[\d*])!+(?=\s*\Z|\s+[A-Z])")
 _ADDED = re.compile(r"\b(?:in|over|within|during|with)\s+(?:(?:the|these|those|his|her|its|their|about|only)\s+)?$")
 _IS = re.compile(r"\b(?:is|are|equals|becomes)\s+|:\s+")
 _HAS_LETTERS = re.compile(r"[a-zA-Z][\s\d]*[=^+*/-]|[=^+*/-]\s*\d*[a-zA-Z]|\d[a-zA-Z](?![a-zA-Z])")
@@ -99,7 +99,7 @@ _SENTENCE = re.compile(
 
 def stated(text: str) -> str:
     """The answer that a completion without a box names; "" if it names none."""
-    text = _named(_BOLD.sub(_plain_bold, _CRY.sub(".", text) if _PROSE.search(text) else text)).strip()
+    text = _named(_BOLD.sub(_plain_bold, _CRY.sub(".", text) if _PROSE.search(text) or "####" in text else text)).strip()
     return _value_of(text[-_MOST_PROSE:]) if _is_prose(text) else _reckoned(text)
 
 

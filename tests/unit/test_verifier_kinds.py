@@ -13,6 +13,13 @@ from rewards.verifier.judge_file import judge_file
 
 # kind: (gold, right predictions, wrong predictions)
 KINDS = {
+    "an exclamation mark behind a marked value": [
+        ("8", ["#### 8!", "Thus, we get **8**!"], ["#### 9!", "\\boxed{8!}", "Thus, we get **9**!"]),
+        ("40320", ["\\boxed{8!}"], ["#### 8!"]),
+    ],
+    "an empty box": [
+        ("7", ["\\boxed{} \\boxed{7}"], ["\\boxed{7} \\boxed{}", "\\boxed{7}, \\boxed{ }"]),
+    ],
     "names in text": [
         ("Tom: 3, Ann: 4", ["\\boxed{\\text{Ann: } 4, \\text{ Tom: } 3}", "\\boxed{\\text{Ann is } 4, \\text{ Tom is } 3}"],
          ["\\boxed{\\text{Ann: } 3, \\text{ Tom: } 4}", "\\boxed{\\text{Ann is } 3, \\text{ Tom is } 4}"]),
