@@ -292,14 +292,17 @@ def _engine_blockers(plan: Plan) -> Iterator[str]:
             )
 
 
-@functools.cache
 def _vllm_options() -> frozenset[str]:
     """Names of vLLM's options, from its source, whose import would take seconds; empty where it is not installed or looks otherwise."""
     spec = importlib.util.find_spec("vllm")
     source = Path(spec.origin).parent / "engine" / "arg_utils.py" if spec and spec.origin else None
-    if source is None or not source.is_file():
-        return frozenset()
-    classes = (node for node in ast.parse(source.read_text()).body if isinstance(node, ast.ClassDef) and node.name == "EngineArgs")
+    return _fields_of(source, "EngineArgs") if source and source.is_file() else frozenset()
+
+
+@functools.cache
+def _fields_of(source: Path, name: str) -> frozenset[str]:
+    """Annotated fields of a class in a source file."""
+    classes = (node for node in ast.parse(source.read_text()).body if isinstance(node, ast.ClassDef) and node.name == name)
     return frozenset(
         part.target.id for node in classes for part in node.body if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)
     )
