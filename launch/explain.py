@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from launch.memory import evaluates, size
 from launch.plan import Plan, gpus_needed, host_bytes
+from launch.teaches import teaching_words
 from recipes.budgets import DifficultyBudget
 from recipes.loader import recipe_hash
 from recipes.schema import Recipe
@@ -58,6 +59,7 @@ def _rl_words(plan: Plan) -> list[str]:
     lines = [f"step     {sampler.prompts} prompts x {sampler.group_size} rollouts = {work.rollouts:,} of at most {limit:,} tokens{refill}"]
     lines += [f"limit    {', else '.join(rungs)}"] if rungs else []
     lines += [f"moves    {words}" for words in _moving(recipe)]
+    lines += [f"teaches  {words}" for words in teaching_words(recipe)]
     lines += chosen
     lines += [
         f"update   {_many(updates, 'optimiser update')} a step, on {prompts} prompts = {work.rows_per_update:,} rollouts each",
