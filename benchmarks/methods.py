@@ -1,0 +1,92 @@
+"""Every shipped recipe on the tiny reasoner: held-out accuracy and tokens before and after, one seed, the same start, paired intervals.
+
+    python benchmarks/methods.py                  # all that trains, one row as it comes; goes on where it was stopped
+    python benchmarks/methods.py kimi laser       # these
+
+Rows are kept in RUNS/methods.jsonl; a recipe that has one is not run again. The last column is what moved: limit, controller's share, Leash's
+multiplier, first and last step. What it does not show: a method's published numbers, which are of other models, data and thousands of steps;
+the tiny reasoner reads no instruction, so recipes that state a budget in the prompt do not state it here.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from pathlib import Path
+from typing import Any
+
+from evaluation.scores import paired_difference, paired_ratio
+from recipes.loader import load, shipped
+
+_HEAD = "| recipe | accuracy before | after | difference, points | tokens before | after | difference | seconds | what moved |"
+_MOVES = ("limit", "budget/share", "reward/lambda")
+
+
+def run(recipe: str, runs: Path, overrides: list[str]) -> dict[str, Any]:
+    """Train with one recipe; its row."""
+    began = time.monotonic()
+    laconic = str(Path(sys.executable).with_name("laconic"))
+    words = [f"name=methods-{recipe}", "model.path=tiny", "stages=[rl, eval]", *overrides]
+    done = subprocess.run(
+        [laconic, "train", recipe, "--scale", "tiny", *words, "--overwrite", "--runs", str(runs)], stdout=sys.stderr, check=False
+    )
+    seconds = time.monotonic() - began
+    if done.returncode:
+        return {"recipe": recipe, "failed": done.returncode, "seconds": seconds}
+    folder = runs / f"methods-{recipe}"
+    last = load(str(folder / "recipe.yaml")).train.steps
+    before, after = (json.loads((folder / "evals" / f"step-{step}.json").read_text()) for step in (0, last))
+    steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    accuracy = paired_difference(after["per_problem"], before["per_problem"])
+    tokens = paired_ratio(after["per_problem"], before["per_problem"])
+    return {
+        "recipe": recipe,
+        "accuracy": [before["accuracy"]["mean"], after["accuracy"]["mean"], accuracy.mean, accuracy.low, accuracy.high],
+        "tokens": [before["tokens"]["mean"], after["tokens"]["mean"], tokens.mean, tokens.low, tokens.high],
+        "seconds": seconds,
+        "moved": {name: [steps[0][name], steps[-1][name]] for name in _MOVES if steps[-1].get(name) is not None},
+    }
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row of the table."""
+    if "failed" in row:
+        return f"| {row['recipe']} | exit code {row['failed']} | | | | | | {row['seconds']:.0f} | |"
+    accuracy, tokens = row["accuracy"], row["tokens"]
+    moved = ", ".join(f"{name} {first:.3g} -> {last:.3g}" for name, (first, last) in row["moved"].items() if first != last)
+    cells = [
+        row["recipe"],
+        *(f"{100 * share:.1f} %" for share in accuracy[:2]),
+        f"{100 * accuracy[2]:+.1f} [{100 * accuracy[3]:+.1f}, {100 * accuracy[4]:+.1f}]",
+        *(f"{mean:.1f}" for mean in tokens[:2]),
+        f"{100 * tokens[2]:+.0f} % [{100 * tokens[3]:+.0f}, {100 * tokens[4]:+.0f}]",
+        f"{row['seconds']:.0f}",
+        moved,
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    options = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    options.add_argument("recipes", nargs="*", help="names (default: all that train)")
+    options.add_argument("--runs", type=Path, default=Path("runs"))
+    options.add_argument("--set", nargs="*", default=[], help="changes to every recipe, e.g. train.steps=100")
+    args: Any = options.parse_args()
+    names = args.recipes or [name for name in shipped() if name != "quickstart" and "rl" in load(name).stages]
+    args.runs.mkdir(parents=True, exist_ok=True)
+    kept = args.runs / "methods.jsonl"
+    rows = {row["recipe"]: row for row in map(json.loads, kept.read_text().splitlines())} if kept.exists() else {}
+    print(f"{_HEAD}\n|{'---|' * (_HEAD.count('|') - 1)}", flush=True)
+    for name in names:
+        if name not in rows:
+            rows[name] = run(name, args.runs, args.set)
+            with kept.open("a") as file:
+                file.write(json.dumps(rows[name]) + "\n")
+        print(line(rows[name]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
