@@ -54,7 +54,9 @@ def arguments(checkpoint: Path, runs: Path, data: Path, *more: str) -> list[str]
         "train", "quickstart", "name=run", f"model.path={checkpoint}", f"data.train={data}", "stages=[rl]", "engine.kind=reference",
         "engine.count=1", "sampler.prompts=3", "sampler.group_size=2", "sampler.max_refills=1", "budget.limit=12", "budget.cut_stop=1.0",
         f"train.steps={STEPS}", "train.checkpoint_every=2", "train.samples_per_step=100", "sampler.keep_groups=shaped",
-        "reward=[{kind: verdict}, {kind: function, name: 'tests.faults.by_length:by_length', weight: 0.5, low: -1, high: 0.3}]",
+        "budget.kind=controller", "budget.measure=2", "budget.room=1.5", "budget.gain=2.0", "waive=[right_beats_wrong]",
+        "schedule={learner.lr: {kind: linear, share: 0.5}, objective.clip_high: {kind: decays, share: 0.5, count: 4}}",
+        "reward=[{kind: verdict, wrong: -1}, {kind: leash, gain: 0.05}, {kind: function, name: 'tests.faults.by_length:by_length', weight: 0.5, low: -2, high: 0.3}]",
         "objective.entropy.coef=0.01", "objective.entropy.target=2.0", "judge.workers=1",
         "learner.ranks=1", "learner.threads=1", "publish.check_every=3", "--runs", str(runs), *more,
     ]  # fmt: skip
@@ -133,7 +135,14 @@ def test_the_run_that_was_left_alone_learned_something(alone: Path):
     lines = record(alone)
     assert len(lines) == STEPS and any(line["grad_norm"] > 0 for line in lines)
     assert len({row["problem_id"] for row in rollouts(alone)}) == 7
-    assert len({line["entropy/weight"] for line in lines}) > 1  # state that a resumed run must have restored
+    for name in (
+        "entropy/weight",
+        "budget/share",
+        "reward/lambda",
+        "limit",
+        "lr",
+    ):  # state, and what follows from it, that a resumed run must have
+        assert len({line[name] for line in lines}) > 1, name
 
 
 @pytest.mark.timeout(600)
