@@ -58,10 +58,11 @@ def train(
         from recipes.loader import load
 
         loaded = load(recipe, scale, overrides or [])
-        check_runnable(_planned(loaded))  # what cannot work is said before torch takes seconds to load
+        made = _planned(loaded)
+        check_runnable(made)  # what cannot work is said before torch takes seconds to load
         from launch.stages import run_recipe
 
-        folder = run_recipe(loaded, runs, resume=resume, overwrite=overwrite)
+        folder = run_recipe(made, runs, resume=resume, overwrite=overwrite)
         from evaluation.run_folder import pairs, read_run
         from evaluation.words import verdicts
 

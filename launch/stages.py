@@ -64,15 +64,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("LACONIC_CACHE", "~/.cache/laconic")).expanduser()
 
 
-def run_recipe(recipe: Recipe, runs_dir: Path, resume: bool = False, overwrite: bool = False) -> Path:
-    """Run all stages; returns the run folder.
+def run_recipe(made: Plan, runs_dir: Path, resume: bool = False, overwrite: bool = False) -> Path:
+    """Run all stages of a recipe that was planned and found runnable (`check_runnable`); returns the run folder.
 
     Raises:
         PlanError, DataError, TemplateError, RunError: before anything expensive starts.
         EngineError, LearnerError, PublishError, CheckpointError, NotJudged: while it runs; the run folder says so too.
     """
-    made = plan(recipe)
-    check_runnable(made)
     recipe = made.recipe
     refuse_unusable(recipe, runs_dir, resume, overwrite)
     settle_device(made)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from launch import stages
+from launch.plan import plan
 from recipes.schema import Recipe
 from rl.gate import GateError
 from rl.learner import Learner, LearnerRank
@@ -57,11 +58,11 @@ def running(wanted: Recipe, runs: Path) -> Iterator[SimpleNamespace]:
 def test_p07_a_first_step_of_cut_rollouts_trains_nothing_and_can_be_read(tiny_checkpoint: Path, tmp_path: Path):
     wanted = recipe(tiny_checkpoint, budget={"limit": 2, "cut_stop": 0.3})
     with running(wanted, tmp_path) as seen, pytest.raises(TooManyCut):
-        stages.run_recipe(wanted, tmp_path)
+        stages.run_recipe(plan(wanted), tmp_path)
     assert (seen.state, seen.lines, seen.samples) == ("failed", [], ["step-00000.parquet"])
     wanted = recipe(tiny_checkpoint, name="later", budget={"limit": 2})
     with running(wanted, tmp_path) as seen:
-        stages.run_recipe(wanted, tmp_path)
+        stages.run_recipe(plan(wanted), tmp_path)
     assert (seen.state, len(seen.lines)) == ("finished", 3)
 
 
@@ -81,7 +82,7 @@ def test_p08_the_gate_is_asked_before_the_first_update_even_if_that_step_trains_
     flat = {"keep_groups": "raw", "max_refills": 0}
     wanted = recipe(tiny_checkpoint, sampler=flat, reward=[{"kind": "verdict"}])
     with running(wanted, tmp_path) as seen, pytest.raises(GateError, match=r"gate/mean 1 nats"):
-        stages.run_recipe(wanted, tmp_path)
+        stages.run_recipe(plan(wanted), tmp_path)
     assert (seen.state, seen.lines, seen.samples) == ("failed", [], ["step-00000.parquet"])
 
 
@@ -99,10 +100,10 @@ def test_p08_a_resumed_run_asks_the_gate_again(tiny_checkpoint: Path, tmp_path: 
     monkeypatch.setattr(LearnerRank, "update", dying)
     monkeypatch.setattr(Learner, "restore", lambda self, folder: None)  # the stand-in keeps no weights
     with running(wanted, tmp_path) as seen, pytest.raises(KeyboardInterrupt):
-        stages.run_recipe(wanted, tmp_path)
+        stages.run_recipe(plan(wanted), tmp_path)
     assert ["gate/mean" in line for line in seen.lines] == [True, False]
     with running(wanted, tmp_path) as seen:
-        stages.run_recipe(wanted, tmp_path, resume=True)
+        stages.run_recipe(plan(wanted), tmp_path, resume=True)
     assert ["gate/mean" in line for line in seen.lines] == [True, False, True]
 
 
@@ -111,7 +112,7 @@ def test_p40_another_seed_leaves_another_record_and_the_same_seed_the_same(tiny_
     for name, seed in (("first", 0), ("again", 0), ("other", 1)):
         wanted = recipe(tiny_checkpoint, name=name, seed=seed, train={"steps": 1})
         with running(wanted, tmp_path) as seen:
-            stages.run_recipe(wanted, tmp_path)
+            stages.run_recipe(plan(wanted), tmp_path)
         rows = pq.read_table(tmp_path / name / "samples" / "step-00000.parquet").to_pylist()
         found.append((seen.lines[0]["loss"], [row["ids"] for row in rows], [row["problem_id"] for row in rows], seen.lines[0].keys()))
     first, again, other = found
@@ -133,9 +134,9 @@ def test_a_reward_of_ones_own_that_is_nan_stops_the_run_or_leaves_its_group_out(
     with running(wanted, tmp_path) as seen:
         if policy == "stop":
             with pytest.raises(NonFinite, match=r"its reward is nan \(tests.faults.by_length:by_length nan\)"):
-                stages.run_recipe(wanted, tmp_path)
+                stages.run_recipe(plan(wanted), tmp_path)
         else:
-            stages.run_recipe(wanted, tmp_path)
+            stages.run_recipe(plan(wanted), tmp_path)
     assert seen.state == state
     if policy == "skip":
         assert sum(line["groups/nonfinite"] for line in seen.lines) > 0
@@ -163,9 +164,9 @@ def test_a_logprob_that_is_nan_is_named_or_left_out_also_where_the_gate_looks(
     with running(wanted, tmp_path) as seen:
         if policy == "stop":
             with pytest.raises(NonFinite, match=r"rollout \w+: the engine's logprob of token 0 is nan"):
-                stages.run_recipe(wanted, tmp_path)
+                stages.run_recipe(plan(wanted), tmp_path)
         else:
-            stages.run_recipe(wanted, tmp_path)
+            stages.run_recipe(plan(wanted), tmp_path)
     if policy == "skip":
         assert [line["groups/nonfinite"] for line in seen.lines] == [keep == "all", 0, 0] and "gate/mean" in seen.lines[0]
 

@@ -278,7 +278,7 @@ def evaluated(recipe: Recipe, world: World) -> Any:
 def whole_run(recipe: Recipe, world: World) -> Any:
     """What a run of two steps leaves behind, times left out, and what it asked of libraries."""
     with libraries() as seen:
-        folder = stages.run_recipe(recipe, world.folder / f"runs-{len(list(world.folder.iterdir()))}")
+        folder = stages.run_recipe(plan(recipe), world.folder / f"runs-{len(list(world.folder.iterdir()))}")
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     timed = re.compile("seconds/|time$|tokens_per_s$")
     metrics = [{name: value for name, value in line.items() if not timed.match(name)} for line in lines]
