@@ -1,0 +1,268 @@
+"""Probes of what a run does with a recipe: each hands one to the code that a run hands it to, and returns what came of it.
+
+None looks at the recipe itself, its hash or what prints it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from launch import stages
+from launch.plan import plan
+from recipes.schema import Recipe
+from rewards.functions import Asked, TrainerState
+from rewards.terms import Facts, rewards
+from rewards.verifier.judge import Judge
+from rewards.verifier.verdict import Verdict
+from rl import cold_start
+from rl.algorithm import prepare
+from rl.learner import Learner
+from rl.loop import refuse_unjudged
+from rollout.budget import Control, group_limit
+from rollout.collector import Collected, Collector, PromptStream
+from rollout.scorer import Scorer
+from rollout.sources import Source, training_source
+from rollout.template import load_template
+from rollout.types import Completion, Group, Problem, Request, Rollout
+from tests.inprocess import libraries
+from tests.scripted import ScriptedPool, response, template
+
+FUNCTION = [{"kind": "verdict"}, {"kind": "function", "name": "p29_rewards:remainder", "weight": 0.1, "low": -1.0, "high": 8.0}]
+TERMS = [{"kind": "verdict"}, {"kind": "truncate", "keep": 0.5}, {"kind": "format"}]
+
+
+@dataclass(frozen=True)
+class World:
+    """What probes share: a tiny checkpoint, a judge of plain numbers, and a folder with rows and reward functions."""
+
+    checkpoint: Path
+    judge: Judge
+    folder: Path
+
+
+Probe = Callable[[Recipe, World], Any]
+
+
+class PlainJudge(Judge):
+    """Judges plain numbers only; its second checker calls everything right."""
+
+    def audit(self, *, gold: str, answer: str) -> Future[Verdict]:
+        said: Future[Verdict] = Future()
+        said.set_result(Verdict("right", "second checker", answer))
+        return said
+
+
+# Probes, and what a recipe must say for each to be quick
+
+
+def requests(recipe: Recipe, world: World) -> Any:
+    """What engines are asked to sample."""
+    source = training_source(recipe.data, recipe.tiny, recipe.seed, world.judge.check_golds)
+    stream = PromptStream(source, load_template(world.checkpoint, recipe.data), recipe)
+    return [stream.draw() for _ in range(16)], stream.template.thinking
+
+
+def limits(recipe: Recipe, world: World) -> Any:
+    """What prompts, engines and rewards are told of the limit, in each of six steps of rising accuracy."""
+    columns = {"reference_tokens": 100, "asked": 70, "other": 60}
+    problems = Source("numbers", lambda position: Problem(f"p{position}", f"q{position}", str(position), columns=columns))
+    stream = PromptStream(problems, template(), recipe)
+    tokens, right = np.array([10] * 31 + [120]), np.ones(32, dtype=bool)
+    found: list[Any] = []
+    for step in range(6):
+        asked = stream.draw(step)
+        found.append((asked.limit, asked.max_tokens, group_limit(recipe.at(step).budget, asked.limit, tokens, right, right)))
+        found.append(stream.control.after(step, 0.9 if step == 0 else 0.95, 0.5))
+    return found
+
+
+def shaped(recipe: Recipe, world: World) -> Any:
+    """What rewards of a group with four right and two wrong answers are, by term, and the multiplier of the step after it."""
+    control = Control(recipe)
+    tokens, right = np.array([10, 20, 30, 90, 40, 70]), np.array([1, 1, 1, 1, 0, 0], dtype=bool)
+    thinking = np.array([5, 12, 20, 80, 30, 40])
+    columns = {"reference_tokens": 25, "reference_spread": 4.0, "reference_accuracy": 0.75}
+    ids = [[index % 60 for index in range(count)] for count in tokens]
+    asked = Asked("p", [], ["x"] * 6, ids, columns, TrainerState(0, 1), list("abcdef"))
+    facts = Facts(right, right | (tokens < 50), tokens, thinking, 50, 64, asked)
+    control.after(0, 0.5, 3.0)
+    return [
+        {name: value_G.tolist() for name, value_G in rewards(terms, facts).items()}
+        for terms in (recipe.reward, control.terms(recipe.reward))
+    ]
+
+
+def answers(request: Request) -> list[Completion]:
+    """None, two, all and three right in turn; later samples are longer, and the last one of a prompt at an odd place is cut off."""
+    position = int(request.problem.answer)
+    rights = (0, 2, 4, 3)[position % 4]
+    samples = [response(str(position if sample < rights else -1), thought=3 + 6 * sample) for sample in range(request.group_size)]
+    if position % 2:
+        samples[-1] = response("", thought=30, finish="length")
+    if position % 4 == 0:
+        samples[0] = response("", finish="abort")
+    return samples
+
+
+def collect(recipe: Recipe, world: World) -> Collected:
+    source = Source("numbers", lambda position: Problem(f"p{position}", f"q{position}", str(position)))
+    stream = PromptStream(source, template(), recipe)
+    scorer = Scorer(world.judge, template(), recipe.reward, recipe.budget)
+    return Collector(ScriptedPool(answers), scorer, stream, recipe).next()
+
+
+def collected(recipe: Recipe, world: World) -> Any:
+    """Groups that a step samples, with their rewards, and those that it trains on."""
+    found = collect(recipe, world)
+    earned = {
+        group.problem.id: [(rollout.terms, rollout.reward, rollout.limit, rollout.audit) for rollout in group.rollouts]
+        for group in found.sampled
+    }
+    return [group.problem.id for group in found.groups], earned
+
+
+def unjudged(recipe: Recipe, world: World) -> Any:
+    """What is said of a step with answers that have no verdict."""
+    return refuse_unjudged(collect(recipe, world), recipe)
+
+
+def groups(poison: float = 0.0) -> list[Group]:
+    """Two judged groups whose token ids the tiny checkpoint knows, sampled from nearly its distribution."""
+    draw = np.random.default_rng(0)
+    made = []
+    for index, (values, tokens) in enumerate([([1, 0, 0.2, 0], [3, 5, 8, 6]), ([1, 1, 0.5, 0], [2, 4, 7, 5])]):
+        request = Request(f"r{index}", Problem(f"p{index}", "", ""), (9, 10 + index, 8), 4, 8, 1.0, 1.0, 0)
+        rollouts = []
+        for sample, (reward, length) in enumerate(zip(values, tokens, strict=True)):
+            ids, logprobs = draw.integers(5, 41, length, np.int32), draw.normal(-3.7, 0.4, length).astype(np.float32)
+            completion = Completion(ids, logprobs, "length" if sample == 3 else "stop", np.zeros(length, np.int32))
+            verdict = Verdict("right" if reward == 1 else "wrong", "")
+            rollouts.append(Rollout(f"{index}-{sample}", sample, completion, "", None, verdict, {"verdict": reward}, reward + poison))
+        made.append(Group(request, rollouts))
+    return made
+
+
+def prepared(recipe: Recipe, world: World) -> Any:
+    """Rows of each update, with advantages and weights."""
+    batch = prepare(
+        groups(), recipe, lambda parts, what: {row.id: np.stack([0.9 * row.engine_logp] * len(what)) for rows in parts for row in rows}
+    )
+    return [[(row.id, row.advantage_T.tolist(), row.weight_T.tolist()) for row in rows] for rows in batch.updates], batch.metrics
+
+
+def poisoned(recipe: Recipe, world: World) -> Any:
+    """What becomes of rewards that are no numbers."""
+    return prepare(groups(poison=float("nan")), recipe).updates
+
+
+def trained(recipe: Recipe, world: World) -> Any:
+    """Two steps of the learner: its numbers, the weights, the passes through the model, and what DeepSpeed and processes were given."""
+    with libraries() as seen:
+        learner = Learner(recipe, world.checkpoint, "cpu")
+        steps = [learner.update(prepare(groups(), recipe, learner.measure).updates, step) for step in (0, 1)]
+        stage = [config["zero_optimization"]["stage"] for config in seen.deepspeed]
+        return steps, learner.weights()[1], learner.entropy.bonus, seen.passes, stage, seen.threads, seen.actors
+
+
+def engines_started(recipe: Recipe, world: World) -> Any:
+    """What engines are started with."""
+    with libraries() as seen, stages.engines(plan(recipe), world.checkpoint, load_template(world.checkpoint)):
+        return seen.actors, seen.ray, seen.vllm
+
+
+def started_from(recipe: Recipe, world: World) -> Any:
+    """The checkpoint that a run starts from."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.snapshot_download", lambda name, revision, **_: f"{name}@{revision}")
+        return stages.starting_checkpoint(recipe)
+
+
+def cold_started(recipe: Recipe, world: World) -> Any:
+    """What TRL's trainer is given."""
+    given: list[Any] = []
+
+    class Trainer:
+        def __init__(self, model: Any, args: Any, train_dataset: Any, optimizers: Any, **_: Any):
+            shape = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+            rates = [group["lr"] for group in optimizers[0].param_groups]
+            given[:] = [shape, args.max_steps, args.per_device_train_batch_size, args.warmup_steps, rates, train_dataset.to_list()]
+
+        def remove_callback(self, _: Any) -> None: ...
+
+        def train(self) -> None: ...
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cold_start, "SFTTrainer", Trainer)
+        cold_start._train(recipe, world.folder / "cold", None)
+    return given
+
+
+def evaluated(recipe: Recipe, world: World) -> Any:
+    """What engines are asked to sample in an evaluation."""
+    asked: list[Request] = []
+
+    def answer(request: Request) -> list[Completion]:
+        asked.append(request)
+        return [response("1")] * request.group_size
+
+    for part in stages.held_out(recipe, world.judge):
+        stages.evaluate(ScriptedPool(answer), Scorer(world.judge, template()), part.problems, recipe.eval, recipe.seed)
+    return sorted(asked, key=lambda request: (request.id, request.prompt_ids))
+
+
+def whole_run(recipe: Recipe, world: World) -> Any:
+    """What a run of two steps leaves behind, times left out, and what it asked of libraries."""
+    with libraries() as seen:
+        folder = stages.run_recipe(plan(recipe), world.folder / f"runs-{len(list(world.folder.iterdir()))}")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    timed = re.compile("seconds/|time$|tokens_per_s$")
+    metrics = [{name: value for name, value in line.items() if not timed.match(name)} for line in lines]
+    samples = {path.name: pq.read_table(path)["rollout"].to_pylist() for path in folder.glob("samples/*.parquet")}
+    others = sorted(str(path.relative_to(folder)) for part in ("checkpoints", "evals") for path in (folder / part).iterdir())
+    waived = json.loads((folder / "status.json").read_text()).get("waived")
+    return folder.name, metrics, samples, others, sorted(seen.judges), seen.wandb, waived
+
+
+SMALL: dict[str, Any] = {"sampler.prompts": 2, "sampler.group_size": 4}
+STEP = SMALL | {"sampler.max_refills": 2, "budget.limit": 30, "judge.not_judged_limit": 0.5, "reward": TERMS}
+BASES: dict[Probe, dict[str, Any]] = {
+    requests: {},
+    collected: STEP,
+    shaped: SMALL | {"waive": ["right_beats_wrong", "length_of_wrong"]},
+    limits: {"train.steps": 6},
+    unjudged: STEP,
+    prepared: SMALL,
+    poisoned: SMALL,
+    trained: SMALL | {"learner.lr": 0.01, "learner.updates_per_step": 2},
+    engines_started: {"device": "cpu", "engine.vllm": {"kv_cache_memory_bytes": 1 << 20}},
+    started_from: {"model.path": "owner/name"},
+    cold_started: {"tiny.layers": 1, "tiny.width": 32, "sft.steps": 6, "sft.batch": 4},
+    evaluated: {"stages": ["eval"], "eval.problems": 3, "eval.samples": 2},
+    whole_run: SMALL
+    | {
+        "device": "cpu",
+        "model.path": "CHECKPOINT",
+        "data.max_prompt_tokens": 64,
+        "sampler.keep_groups": "all",
+        "budget.limit": 4,
+        "budget.cut_stop": 1.0,
+        "reward": FUNCTION,
+        "learner.lr": 0.001,
+        "engine.kind": "reference",
+        "train.steps": 2,
+        "train.checkpoint_every": 1,
+        "eval.problems": 2,
+        "eval.samples": 1,
+        "eval.max_tokens": 4,
+    },
+}
