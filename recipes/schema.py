@@ -167,6 +167,10 @@ class Advantage(Section):
         description="Divide by the spread of: nothing (Dr.GRPO), the group (GRPO), all centred rewards (DLER eq. 3), all tokens (REINFORCE++-baseline), all raw rewards (TRL `batch`).",
     )
     ddof: Literal[0, 1] = Field(0, description="0: population spread; 1: Bessel's correction.")
+    combine: Literal["sum", "each"] = Field(
+        "sum",
+        description="Centre and scale the sum of the reward's terms, or first each term within its group, then their sum by weight (GDPO; TRL `normalize_then_sum`).",
+    )
     boost: NonNegative = Field(0.0, description="Added to the scaled advantage of right answers (DLER release: 0.1).")
 
     @model_validator(mode="after")
@@ -309,6 +313,10 @@ class Recipe(Section):
                 f"sampler.group_size: {self.sampler.group_size}: advantage.centre {self.advantage.centre} compares rollouts of one prompt and needs at least 2"
             )
         self._refuse_schedules()
+        if self.advantage.combine == "each" and "right_beats_wrong" not in self.waive:
+            raise ValueError(
+                "advantage.combine: each gives every term its own scale, so a right answer may rank below a wrong one; say waive: [right_beats_wrong]"
+            )
         if self.budget.kind in ("difficulty", "outlier") and "{budget}" in self.data.instruction:
             raise ValueError(
                 f"data.instruction: states a {{budget}}, but budget.kind {self.budget.kind} decides it after sampling; take it out"

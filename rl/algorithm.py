@@ -16,6 +16,8 @@ import torch
 from recipes.objectives import Objective
 from recipes.schema import Recipe
 from recipes.terms import KlTerm
+from rewards.profiles import gdpo
+from rewards.terms import levelled
 from rl.advantage import advantages
 from rl.objective import NonFinite, aggregation_weights, kl_penalty
 from rl.policy import Row
@@ -67,7 +69,8 @@ def prepare(groups: Sequence[Group], recipe: Recipe, measure: Measure | None = N
     tokens_PG = np.array([rollout.tokens for rollout in rollouts]).reshape(shape)
     right_PG = np.array([rollout.right for rollout in rollouts]).reshape(shape)
     kept_PG = selected(reward_PG, tokens_PG, recipe.select)
-    advantage_PG = advantages(reward_PG, right_PG, tokens_PG, recipe.advantage, kept_PG)
+    combined_PG = reward_PG if recipe.advantage.combine == "sum" else _each_by_itself(groups, recipe)
+    advantage_PG = advantages(combined_PG, right_PG, tokens_PG, recipe.advantage, kept_PG)
     for rollout, advantage in zip(rollouts, advantage_PG.flatten(), strict=True):
         rollout.advantage = float(advantage)
     trains_PG = kept_PG if recipe.select.others == "drop" else np.ones(shape, dtype=bool)
@@ -87,6 +90,20 @@ def prepare(groups: Sequence[Group], recipe: Recipe, measure: Measure | None = N
     metrics |= {f"reward/{name}": float(np.mean([rollout.terms[name] for rollout in rollouts])) for name in sorted(rollouts[0].terms)}
     updates = [rows for rows in updates if rows]
     return Batch(updates if measure is None else measured(updates, recipe.objective, measure), metrics)
+
+
+def _each_by_itself(groups: Sequence[Group], recipe: Recipe) -> np.ndarray:
+    """Each term of the reward normalised within its group, then added by weight, [prompts, rollouts] (GDPO; rewards/profiles.gdpo)."""
+    weights: dict[str, float] = {}
+    for term in recipe.reward:
+        name = getattr(term, "name", term.kind)
+        weights[name] = weights.get(name, 0.0) + abs(getattr(term, "weight", 1.0))
+    combined = []
+    for group in groups:
+        names = sorted(group.rollouts[0].terms)
+        component_KG = levelled(np.array([[rollout.terms[name] for rollout in group.rollouts] for name in names]))
+        combined.append(gdpo(component_KG, [weights.get(name, 1.0) for name in names]))
+    return np.array(combined)
 
 
 def asked(objective: Objective) -> list[str]:

@@ -121,6 +121,19 @@ def test_what_is_not_selected_is_left_out_or_stays_with_advantage_zero(others, r
     assert all(row.weight_T[0] == pytest.approx(weight) for row in batch.updates[0])
 
 
+def test_terms_may_be_normalised_one_by_one_before_they_are_added():
+    """GDPO's worked example: verdicts 1, 0, 1, 0 and lengths' worth 1, 2/3, 1/3, 0 with weight 0.2."""
+    given = group(0, [0.0] * 4, [5] * 4)
+    for rollout, verdict, worth in zip(given.rollouts, [1, 0, 1, 0], [1, 2 / 3, 1 / 3, 0], strict=True):
+        rollout.terms = {"verdict": float(verdict), "band": 0.2 * worth}
+        rollout.reward = sum(rollout.terms.values())
+    terms = [{"kind": "verdict"}, {"kind": "band", "weight": 0.2}]
+    [rows] = prepare([given], settings(reward=terms, advantage={"scale": "none", "combine": "each"}, waive=["right_beats_wrong"])).updates
+    np.testing.assert_allclose([row.advantage_T[0] for row in rows], [1.2683, -0.9105, 0.9105, -1.2683], atol=1e-4)
+    [rows] = prepare([given], settings(reward=terms, advantage={"scale": "group"})).updates
+    np.testing.assert_allclose([row.advantage_T[0] for row in rows], [1.1163, -0.8682, 0.8682, -1.1163], atol=1e-4)
+
+
 def test_kl_in_the_reward_is_taken_off_before_advantages_are():
     given = group(0, [1, 1, 0, 0], [2, 4, 2, 4])
     for rollout in given.rollouts:

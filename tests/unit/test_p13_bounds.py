@@ -98,6 +98,11 @@ def test_p13_a_recipe_with_a_gated_length_term_needs_no_waiver_and_an_ungated_on
             load("dler", "tiny", [f"reward=[{verdict}, {{kind: {kind}, gate: none}}]"])
 
 
+def test_p13_normalising_terms_one_by_one_needs_the_waiver():
+    with pytest.raises(RecipeError, match=r"a right answer may rank below a wrong one; say waive: \[right_beats_wrong\]"):
+        load("dler", "tiny", ["advantage.combine=each"])
+
+
 @pytest.mark.parametrize(("kind", "words"), [("leash", "1 and -1"), ("gr3", "of 0 for wrong")])
 def test_p13_verdicts_that_a_formula_does_not_fit_are_refused(kind: str, words: str):
     verdict = VerdictTerm(kind="verdict", wrong=0.0 if kind == "leash" else -1.0)

@@ -232,6 +232,7 @@ ROWS = [
     Row("advantage.centre", prepared, "leave_one_out"),
     Row("advantage.scale", prepared, "none"),
     Row("advantage.ddof", prepared, 1),
+    Row("advantage.combine", prepared, "each", {"waive": ["right_beats_wrong"]}),
     Row("advantage.boost", prepared, 0.1),
     Row("select.rollouts", prepared, "shortest", along={"select.keep": 2}),
     Row("select.keep", prepared, 3, KEPT),
