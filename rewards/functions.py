@@ -1,9 +1,9 @@
 """Functions of the user's own as rewards: found by name, tried before a run, called as TRL's GRPOTrainer calls them.
 
 Claim: what serves TRL's trainer serves here. A function gets, by name, what it asks for of `prompts`, `completions`, `completion_ids`,
-`trainer_state` and the problem's columns. Completions are texts, or, for a function that says or shows that it reads messages, lists of one
+`trainer_state`, `log_extra`, `log_metric` and the problem's columns. Completions are texts, or, for a function that says or shows that it reads messages, lists of one
 message ({"role": "assistant", "content": text}), as TRL hands them over for chat models.
-Simplification: of TRL's arguments `log_extra`, `log_metric` and `environments` are not handed over, and no function is asynchronous.
+Simplification: of TRL's arguments `environments` is not handed over, and no function is asynchronous.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import inspect
 import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,22 @@ class TrainerState:
 
 
 @dataclass(frozen=True)
+class Logged:
+    """What functions log of a group: a text for each rollout by column, and numbers by name."""
+
+    extra: dict[str, list[str]] = field(default_factory=dict)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+
+    def log_extra(self, column: str, values: Sequence[Any]) -> None:
+        """Keep one value for each completion beside it in the samples, as text. A column logged again is replaced."""
+        self.extra[str(column)] = [str(value) for value in values]
+
+    def log_metric(self, name: str, value: float) -> None:
+        """Keep a number; metrics.jsonl has its mean over the step as `function/NAME`."""
+        self.metrics.setdefault(str(name), []).append(float(value))
+
+
+@dataclass(frozen=True)
 class Asked:
     """One group, as functions are asked about it.
 
@@ -45,6 +61,7 @@ class Asked:
         columns: the problem's columns, one value each, which is repeated for every completion.
         ids: rollout ids, for error messages.
         marks: of the model's thinking.
+        logged: what the functions log.
     """
 
     prompt: str
@@ -55,6 +72,7 @@ class Asked:
     state: TrainerState
     ids: Sequence[str]
     marks: Marks = THINK
+    logged: Logged = field(default_factory=Logged)
 
     def alone(self, index: int) -> Asked:
         """The group with one of its completions only."""
@@ -133,6 +151,11 @@ def scores(term: FunctionTerm, asked: Asked) -> np.ndarray:
         returned = list(given)
     except TypeError as error:
         raise ValueError(f"reward function {term.name}: returned {given!r:.80}; {remedy}") from error
+    for column, values in asked.logged.extra.items():
+        if len(values) != len(asked.ids):
+            raise ValueError(
+                f"reward function {term.name}: log_extra of {column} has {len(values)} values for {len(asked.ids)} completions"
+            )
     if len(returned) != len(asked.ids):
         raise ValueError(f"reward function {term.name}: returned {len(returned)} rewards for {len(asked.ids)} completions; {remedy}")
     numbers = [0.0 if score is None else score for score in returned]
@@ -176,6 +199,8 @@ def _arguments(name: str, function: RewardFunction, asked: Asked, as_messages: b
         "completions": [[{"role": "assistant", "content": text}] if as_messages else text for text in asked.completions],
         "completion_ids": [list(ids) for ids in asked.completion_ids],
         "trainer_state": asked.state,
+        "log_extra": asked.logged.log_extra,
+        "log_metric": asked.logged.log_metric,
     }
     parameters = inspect.signature(function).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):

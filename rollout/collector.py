@@ -196,6 +196,8 @@ def sampling_metrics(groups: Sequence[Group], fates: Counter[Fate], seconds: flo
         "tokens/sampled": tokens,
         "seconds/sample": seconds,
     }
+    for name in sorted({name for group in groups for name in group.logged}):
+        metrics[f"function/{name}"] = _mean([value for group in groups for value in group.logged.get(name, ())])
     for fate in ("trained", "all_right", "all_wrong", "flat", "not_judged"):
         metrics[f"groups/{fate}"] = fates[fate]
     return metrics

@@ -6,6 +6,7 @@ nothing has to be tokenised or judged again. Simplification: one policy version 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -40,6 +41,7 @@ SCHEMA = pa.schema(
         ("ids", pa.list_(pa.int32())),
         ("logprobs", pa.list_(pa.float32())),
         ("sources", pa.list_(pa.int8())),
+        ("extra", pa.string()),
     ]
 )
 
@@ -85,4 +87,5 @@ def _row(group: Group, rollout: Rollout, step: int) -> dict[str, Any]:
         "ids": completion.ids,
         "logprobs": completion.logprobs,
         "sources": completion.sources,
+        "extra": json.dumps(rollout.extra) if rollout.extra else None,
     }

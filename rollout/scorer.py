@@ -162,8 +162,10 @@ class Scorer:
             ),
         )
         terms = rewards(self.terms, facts)
+        group.logged = facts.asked.logged.metrics
         for index, rollout in enumerate(group.rollouts):
             rollout.limit = facts.limit
+            rollout.extra = {column: values[index] for column, values in facts.asked.logged.extra.items()}
             rollout.terms = {name: float(value_G[index]) for name, value_G in terms.items()}
             rollout.reward = sum(rollout.terms.values())
 

@@ -109,6 +109,7 @@ class Rollout:
         limit: length limit its reward was given under, tokens.
         advantage: filled by rl/algorithm, 0 until then.
         audit: what a second checker says of the answer, None if it was not asked or gave no verdict.
+        extra: what reward functions logged of it, by column.
         stated: the verdict on an answer stated without a box, None where there is a box or such answers were not read (`laconic eval --lenient`).
     """
 
@@ -124,6 +125,7 @@ class Rollout:
     advantage: float = 0.0
     audit: Literal["right", "wrong"] | None = None
     stated: Verdict | None = None
+    extra: dict[str, str] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
@@ -137,10 +139,15 @@ class Rollout:
 
 @dataclass
 class Group:
-    """All rollouts of one prompt."""
+    """All rollouts of one prompt.
+
+    Attributes:
+        logged: numbers that reward functions logged, by name.
+    """
 
     request: Request
     rollouts: list[Rollout]
+    logged: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def problem(self) -> Problem:

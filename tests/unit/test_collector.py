@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,7 +20,7 @@ from rewards.verifier.judge import Judge
 from rl.algorithm import prepare
 from rl.loop import NotJudged, TooManyCut, refuse_cut, refuse_unjudged
 from rl.policy import padded
-from rollout.collector import Collector, PromptStream, fate_of
+from rollout.collector import Collector, PromptStream, fate_of, sampling_metrics
 from rollout.engine import EnginePool
 from rollout.records import rows
 from rollout.scorer import RowMismatch, Scorer
@@ -192,7 +194,8 @@ def test_a_problem_met_twice_in_a_step_has_rollouts_of_its_own_and_a_retry_has_n
 
 def test_a_reward_function_that_plan_accepts_gets_every_column_that_plan_checked_for(judge: Judge, tmp_path, monkeypatch):
     (tmp_path / "column_rewards.py").write_text(
-        "def listed(prompts, completions, completion_ids, problem, answer, level, trainer_state):\n"
+        "def listed(prompts, completions, completion_ids, problem, answer, level, trainer_state, log_extra, log_metric):\n"
+        "    log_extra('seen', [text[-3:] for text in completions]), log_metric('asked', level[0])\n"
         "    return [trainer_state.global_step + l + len(a) for l, a in zip(level, answer)]\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
@@ -206,6 +209,8 @@ def test_a_reward_function_that_plan_accepts_gets_every_column_that_plan_checked
     request = Request("r", Problem("p", "q", "42", level=3), (1,), 2, 40, 1.0, 1.0, 0)
     group = scorer.finish(scorer.begin(request, [response("42"), response("1")]))
     assert [rollout.reward for rollout in group.rollouts] == [7, 7]
+    assert [json.loads(row["extra"]) for row in rows([group], 0, "").to_pylist()] == [{"seen": "42}"}, {"seen": "{1}"}]
+    assert sampling_metrics([group], Counter(), 1.0)["function/asked"] == 3.0
 
 
 def test_a_verdict_off_by_one_row_is_detected(judge: Judge):

@@ -66,7 +66,7 @@ def own_module(tmp_path, monkeypatch):
         "def said(completions: 'list[str]', **columns): return [1 / len(c) for c in completions]\n"
         "def odd(completions, **columns): return [1 / (len(c) - 5) if len(c) < 8 else 0 for c in completions]\n"
         "def both(prompts, completions, **columns): return [float(p[-1]['role'] == 'user' and c[0]['role'] == 'assistant') for p, c in zip(prompts, completions)]\n"
-        "def asks(completions, log_metric): log_metric('a', 1.0); return [0] * len(completions)\n"
+        "def asks(completions, environments): return [0] * len(completions)\n"
         "class Short:\n"
         "    def __call__(self, completions, **columns): return [float(len(c) < 4) for c in completions]\n"
         "short = Short()\n"
@@ -137,7 +137,7 @@ def test_an_array_of_rewards_will_do(own_module):
         ("own_rewards:constant", "has no function constant"),
         (
             "own_rewards:narrow",
-            "missing a required argument: 'texts'; there is answer, completion_ids, completions, level, problem, prompts, ",
+            "missing a required argument: 'texts'; there is answer, completion_ids, completions, level, log_extra, log_metric, problem, prompts, ",
         ),
         ("builtins:dict", "no signature found for builtin .*; write a function that takes completions"),
         ("own_syntax:f", r"importing own_syntax failed \(SyntaxError: .*own_syntax.py, line 1\)\); correct"),
@@ -162,7 +162,7 @@ def test_a_function_gets_what_it_names_of_what_there_is(own_module):
         0
     ]  # the data's own column goes first
     assert scores(term("own_rewards:warm"), asked(["x"], step=3)).tolist() == [3 / 9]
-    with pytest.raises(ValueError, match="own_rewards:asks: missing a required argument: 'log_metric'; there is answer"):
+    with pytest.raises(ValueError, match="own_rewards:asks: missing a required argument: 'environments'; there is answer"):
         scores(term("own_rewards:asks"), asked(["x"], columns))
 
 
@@ -235,3 +235,22 @@ def test_plan_tries_functions_and_loads_no_torch_of_its_own(own_module, tmp_path
     passed, refused, loaded = done.stdout.splitlines()
     assert passed == loaded == "[]", done.stderr
     assert "reward function own_rewards:said: raised ZeroDivisionError" in refused and "for rollout 4 of a trial" in refused
+
+
+def test_what_a_function_logs_is_kept_by_rollout_and_by_group(tmp_path, monkeypatch):
+    (tmp_path / "logging_rewards.py").write_text(
+        "def seen(completions, log_extra, log_metric, **_):\n"
+        "    log_extra('letters', [len(text) for text in completions])\n"
+        "    log_metric('longest', max(map(len, completions)))\n"
+        "    log_metric('longest', 0)\n"
+        "    return [0.0] * len(completions)\n"
+        "def short(completions, log_extra, **_):\n"
+        "    log_extra('letters', [1])\n"
+        "    return [0.0] * len(completions)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    given = asked(["x", "yyy"])
+    scores(term("logging_rewards:seen"), given)
+    assert given.logged.extra == {"letters": ["1", "3"]} and given.logged.metrics == {"longest": [3.0, 0.0]}
+    with pytest.raises(ValueError, match="log_extra of letters has 1 values for 2 completions"):
+        scores(term("logging_rewards:short"), asked(["x", "yyy"]))
