@@ -36,6 +36,7 @@ from rl.progress import Progress
 from rl.publisher import Publisher
 from rl.run import Run, prompt_date, refuse_unusable
 from rl.state import put_back
+from rl.wires import CollapseWires
 from rollout.collector import Collector, PromptStream, seed_of
 from rollout.engine import EnginePool
 from rollout.honesty import TOLERANCE, rehearsal
@@ -280,6 +281,7 @@ def _reinforce(
         meta = checkpoint.metadata(saved)
         done = meta["step"]
     run.truncate_to(done)
+    wires = CollapseWires(recipe.wires, template.marks)
     progress.phase("start engines and learner")
     with engines(made, start, template, done) as pool:
         learner = Learner(recipe, start, made.device, gpus=next(actor.gpus for actor in made.actors if actor.name == "learner"))
@@ -287,7 +289,7 @@ def _reinforce(
         pool.wait_ready()
         if saved is not None:
             learner.restore(saved)
-            put_back(loop.stateful(stream, learner), meta.get("state"))
+            put_back(loop.stateful(stream, learner, wires), meta.get("state"))
             progress.message(f"resumed {saved}: policy, optimiser, data position {stream.position}, step {done}" + _not_restored(recipe))
         prompts = [template.prompt_ids(stream.source.at(position)) for position in range(16)]
         publisher = Publisher(pool, recipe.publish, rehearsed(made, pool, template, prompts))
@@ -299,8 +301,8 @@ def _reinforce(
         if saved is None and "eval" in recipe.stages:
             evaluate_now(0)
         collector = Collector(pool, Scorer(judge, template, recipe.reward, recipe.budget), stream, recipe)
-        save = partial(loop.save_checkpoint, run, learner, stream, start)
-        loop.train(run, recipe, collector, learner, publisher, save, evaluate_now, progress)
+        save = partial(loop.save_checkpoint, run, learner, stream, wires, start)
+        loop.train(run, recipe, collector, learner, publisher, save, evaluate_now, progress, wires)
         if "eval" in recipe.stages:
             evaluate_now(recipe.train.steps)
 

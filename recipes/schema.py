@@ -201,6 +201,17 @@ class Select(Section):
         return self
 
 
+class Wires(Section):
+    """Signs of collapse: each bound is of one step, over all that was sampled."""
+
+    empty_thinking: Share = Field(0.5, description="Most rollouts whose thinking was closed empty.")
+    repetition: Share = Field(0.3, description="Most rollouts of which over half the 8-grams were there before.")
+    cut: Share = Field(0.9, description="Most rollouts that run into the limit.")
+    short: Share = Field(0.1, description="Least mean length, as a share of that of the first five steps.")
+    entropy: NonNegative = Field(0.005, description="Least mean entropy of trained tokens, nats.")
+    action: Literal["warn", "stop"] = Field("warn", description="What a tripped wire does: says so in words, or stops the run, too.")
+
+
 class Learner(Section):
     ranks: Count = Field(1, description="DeepSpeed processes (one GPU each on a GPU machine).")
     zero_stage: Literal[0, 1, 2, 3] = Field(
@@ -297,6 +308,7 @@ class Recipe(Section):
     advantage: Advantage = Advantage()
     select: Select = Select()
     objective: Objective = Objective()
+    wires: Wires = Wires()
     learner: Learner = Learner()
     engine: Engine = Engine()
     publish: Publish = Publish()

@@ -16,6 +16,7 @@ from rl.progress import Progress
 from rl.publisher import Publisher
 from rl.run import Run
 from rl.state import Stateful, gathered
+from rl.wires import CollapseWires
 from rollout.collector import Collected, Collector, PromptStream
 from rollout.tokenizer import copy_tokenizer
 
@@ -29,6 +30,7 @@ def train(
     save: Callable[[int], None],
     evaluate: Callable[[int], None],
     progress: Progress,
+    wires: CollapseWires,
 ) -> None:
     """Train until the recipe's last step.
 
@@ -59,13 +61,16 @@ def train(
             batch = algorithm.prepare(collected.groups, recipe.at(step), learner.measure)
             stats = learner.update(batch.updates, step)
             updated = time.monotonic()
+            signs, said = wires.look(collected.sampled, stats["entropy"])
+            for words in said:
+                progress.message(f"step {step}: {words}")
         except RuntimeError:
             run.keep_samples(step, collected.sampled)  # what stopped the run is in them
             raise
         progress.phase("publish")
         pushed = publisher.push(learner, version=step + 1)
         seconds = time.monotonic() - start
-        metrics = collected.metrics | gaps | batch.metrics | stats | pushed
+        metrics = collected.metrics | gaps | batch.metrics | stats | signs | pushed
         metrics |= {"seconds/update": updated - gated, "seconds/step": seconds, "time": time.monotonic() - began}
         metrics["tokens_per_s"] = (metrics["tokens/sampled"] or 0) / seconds
         run.record(step, metrics, collected.sampled)
@@ -143,12 +148,12 @@ def due(done: int, every: int, total: int) -> bool:
     return done == total or (every > 0 and done % every == 0)
 
 
-def stateful(stream: PromptStream, learner: Learner) -> dict[str, Stateful]:
+def stateful(stream: PromptStream, learner: Learner, wires: CollapseWires) -> dict[str, Stateful]:
     """All that moves over training beside the weights, by name."""
-    return {"stream": stream, "budget": stream.control, "entropy": learner.entropy}
+    return {"stream": stream, "budget": stream.control, "entropy": learner.entropy, "wires": wires}
 
 
-def save_checkpoint(run: Run, learner: Learner, stream: PromptStream, start: Path, done: int) -> None:
+def save_checkpoint(run: Run, learner: Learner, stream: PromptStream, wires: CollapseWires, start: Path, done: int) -> None:
     """Write policy, tokenizer, optimiser state and the loop's state as checkpoints/step-`done`, then let old ones go."""
     recipe, template = run.recipe, stream.template
 
@@ -163,7 +168,7 @@ def save_checkpoint(run: Run, learner: Learner, stream: PromptStream, start: Pat
     meta = {
         "step": done,
         "version": done,
-        "state": gathered(stateful(stream, learner)),
+        "state": gathered(stateful(stream, learner, wires)),
         "ranks": recipe.learner.ranks,
         "zero_stage": recipe.learner.zero_stage,
         "recipe": recipe_hash(recipe),

@@ -22,12 +22,14 @@ from launch.plan import plan
 from recipes.schema import Recipe
 from rewards.functions import Asked, TrainerState
 from rewards.terms import Facts, rewards
+from rewards.thinking import THINK
 from rewards.verifier.judge import Judge
 from rewards.verifier.verdict import Verdict
 from rl import cold_start
 from rl.algorithm import prepare
 from rl.learner import Learner
 from rl.loop import refuse_unjudged
+from rl.wires import Collapsed, CollapseWires
 from rollout.budget import Control, group_limit
 from rollout.collector import Collected, Collector, PromptStream
 from rollout.scorer import Scorer
@@ -100,6 +102,27 @@ def shaped(recipe: Recipe, world: World) -> Any:
         {name: value_G.tolist() for name, value_G in rewards(terms, facts).items()}
         for terms in (recipe.reward, control.terms(recipe.reward))
     ]
+
+
+def wired(recipe: Recipe, world: World) -> Any:
+    """What is said of six steps: of ordinary rollouts, then of shorter ones, some empty, some repeating themselves, some cut off."""
+    wires = CollapseWires(recipe.wires, THINK)
+    request = Request("r", Problem("p", "", ""), (1,), 4, 8, 1.0, 1.0, 0)
+
+    def step(length: int) -> list[Group]:
+        ids = [list(range(length)), [7] * length, list(range(length)), list(range(length))]
+        texts = ["a</think>b", "a</think>b", "</think>b", "a</think>b"]
+        rollouts = []
+        for sample, (tokens, text) in enumerate(zip(ids, texts, strict=True)):
+            finish: Any = "length" if sample == 3 else "stop"
+            completion = Completion(np.array(tokens, np.int32), np.zeros(length, np.float32), finish, np.zeros(length, np.int32))
+            rollouts.append(Rollout(str(sample), sample, completion, text, 1))
+        return [Group(request, rollouts)]
+
+    try:
+        return [wires.look(step(80), 0.5) for _ in range(5)] + [wires.look(step(20), 0.01)]
+    except Collapsed as error:
+        return str(error)
 
 
 def answers(request: Request) -> list[Completion]:
@@ -239,6 +262,7 @@ BASES: dict[Probe, dict[str, Any]] = {
     requests: {},
     collected: STEP,
     shaped: SMALL | {"waive": ["right_beats_wrong", "length_of_wrong"]},
+    wired: {},
     limits: {"train.steps": 6},
     unjudged: STEP,
     prepared: SMALL,

@@ -39,6 +39,7 @@ from tests.probes import (
     trained,
     unjudged,
     whole_run,
+    wired,
 )
 
 MOST_KEYS = 120
@@ -253,6 +254,12 @@ ROWS = [
     Row("objective.correction.kind", trained, "icepop", CORRECTED),
     Row("objective.correction.low", trained, 0.9, CORRECTED),
     Row("objective.correction.high", trained, 1.1, CORRECTED),
+    Row("wires.empty_thinking", wired, 0.2),
+    Row("wires.repetition", wired, 0.2),
+    Row("wires.cut", wired, 0.2),
+    Row("wires.short", wired, 0.5),
+    Row("wires.entropy", wired, 0.02),
+    Row("wires.action", wired, "stop", {"wires.cut": 0.2}),
     Row("learner.ranks", trained, 2),
     Row("learner.zero_stage", trained, 1),
     Row("learner.lr", trained, 0.02),
