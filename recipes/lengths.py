@@ -189,7 +189,8 @@ class LeadTerm(LengthTerm):
     )
     alpha: Positive = Field(0.05, description="Sharpness.")
     least: NonNegative = Field(
-        0.0, description="Acts where the three shortest right answers of the group have more than this share of budget.limit on average."
+        0.0,
+        description="Acts where the three shortest right answers of the group have more than this share of budget.limit on average (0: always).",
     )
 
     def value(self, right: bool, case: Case) -> Bounds:

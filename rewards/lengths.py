@@ -137,11 +137,11 @@ def lead(tokens_G: np.ndarray, right_G: np.ndarray, alpha: float = 0.05, least: 
     Whole: right exp(-alpha z), wrong -1 (a verdict's value, not of length). Fewer than two right, or all equal: 0.
 
     Args:
-        least: tokens that the mean of the three shortest right answers must exceed for the term to act (the paper's 4000).
+        least: tokens that the mean of the three shortest right answers must exceed for the term to act; 0: always (the paper's 4000).
     """
     tokens_G, right_G = _float(tokens_G), _bool(right_G)
     own, part_G = tokens_G[right_G], np.zeros(len(tokens_G))
-    if len(own) > 1 and np.sort(own)[:3].mean() > least:
+    if len(own) > 1 and (least == 0 or np.sort(own)[:3].mean() > least):
         part_G[right_G] = np.expm1(-alpha * (own - own.mean()) / (own.std(ddof=1) + 1e-6))
     return part_G
 

@@ -11,8 +11,8 @@ import ray
 import torch
 from transformers import AutoModelForCausalLM
 
-from recipes.objectives import Kl, Objective
 from recipes.schema import Recipe
+from recipes.terms import KlTerm, VerdictTerm
 from rl.algorithm import measured
 from rl.learner import Learner
 from rl.objective import NonFinite
@@ -129,7 +129,7 @@ def test_rows_are_scored_by_the_policy_as_it_is_and_by_the_reference_as_it_was(
     ray_session: None, checkpoints: Callable[[str], Path], ranks: int, zero: int, architecture: str
 ):
     checkpoint = checkpoints(architecture)
-    settings = recipe(ranks, zero, 256).model_copy(update={"objective": Objective(kl=Kl(coef=0.1, where="reward"))})
+    settings = recipe(ranks, zero, 256).model_copy(update={"reward": [VerdictTerm(kind="verdict"), KlTerm(kind="kl", weight=0.1)]})
     learner = Learner(settings, checkpoint, "cpu")
     given = rows(0, count=7)
     both = learner.measure([given], ["logp", "ref_logp"])
