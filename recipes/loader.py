@@ -340,6 +340,9 @@ def _override(word: str) -> _Tree:
         raise RecipeError(f"{label}: not an override; write key=value, e.g. learner.lr=1e-5")
     tree = _Tree()
     text = text.strip()
+    if places[0] == "schedule" and len(places) > 2:  # its own keys are names of numbers, with their dots
+        own = places[-1:] if text[:1] != "{" else []
+        places = ["schedule", ".".join(places[1 : len(places) - len(own)]), *own]
     if text[:1] in ("[", "{", '"', "'"):
         parsed = _parse(f"value: {text}", label)
         if list(parsed.data) != ["value"]:

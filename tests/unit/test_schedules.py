@@ -102,6 +102,11 @@ def test_a_schedule_or_budget_that_cannot_be_is_refused(words: str, message: str
         load("dler", "tiny", re.split(r" (?=reward=|model\.|stages=)", words))
 
 
+def test_a_schedule_is_changed_on_the_command_line_by_the_name_of_its_number():
+    changed = load("curriculum", "tiny", ["schedule.budget.limit.share=0.5", "schedule.learner.lr={kind: linear, to: 0.0001}"]).schedule
+    assert changed == {"budget.limit": Decays(kind="decays", share=0.5, count=3), "learner.lr": Linear(kind="linear", to=1e-4)}
+
+
 def test_another_kind_takes_what_both_know_and_forgets_the_rest(tmp_path):
     (tmp_path / "mine.yaml").write_text(
         'extends: da_dler\nmodel: {path: tiny}\ndata: {instruction: "{budget}"}\nbudget: {kind: prompt, least: 0.9}\n'
