@@ -171,6 +171,10 @@ class Advantage(Section):
         "sum",
         description="Centre and scale the sum of the reward's terms, or first each term within its group, then their sum by weight (GDPO; TRL `normalize_then_sum`).",
     )
+    shorter: NonNegative = Field(
+        0.0,
+        description="Added to advantages above 0 of rollouts shorter than those above 0 are on average, once to twice this (QGLAS); 0: nothing.",
+    )
     boost: NonNegative = Field(0.0, description="Added to the scaled advantage of right answers (DLER release: 0.1).")
 
     @model_validator(mode="after")

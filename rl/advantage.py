@@ -3,7 +3,7 @@
 Every estimator is `centre` then `scale`; the named methods are pairs of the two
 (GRPO: group, group. Dr.GRPO: group, none. RLOO: leave_one_out, none. DLER: group, batch).
 A group without spread has nothing to teach: its advantages are exactly zero under every pair, not noise over epsilon. Only a recipe's
-`boost` of right answers is added there, too.
+`boost` of right answers is added there, too; `shorter` never is, and never turns a sign.
 Simplification: outcome rewards only, one number a rollout that all its tokens share.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from recipes.schema import Advantage
+from rewards.profiles import qglas
 from rewards.terms import levelled
 
 _TRL_EPS = 1e-4
@@ -97,7 +98,7 @@ def scale(centred_PG: np.ndarray, kind: str, tokens_PG: np.ndarray, reward_PG: n
 def advantages(
     reward_PG: np.ndarray, right_PG: np.ndarray, tokens_PG: np.ndarray, settings: Advantage, kept_PG: np.ndarray | None = None
 ) -> np.ndarray:
-    """Advantages of a batch, float64 [prompts, rollouts]: centre, scale, then the boost of right answers.
+    """Advantages of a batch, float64 [prompts, rollouts]: centre, scale, then the bonus of shorter ones and the boost of right answers.
 
     Args:
         reward_PG: rewards after shaping.
@@ -112,4 +113,9 @@ def advantages(
     kept_PG = np.ones(np.shape(reward_PG), dtype=bool) if kept_PG is None else kept_PG
     centred_PG = centre(reward_PG, settings.centre, kept_PG)
     scaled_PG = scale(centred_PG, settings.scale, tokens_PG, reward_PG, settings.ddof, kept_PG)
+    if settings.shorter:
+        groups = zip(scaled_PG, np.asarray(tokens_PG), np.asarray(reward_PG), strict=True)
+        scaled_PG = scaled_PG + np.stack(
+            [qglas(advantage_G, tokens_G, reward_G, beta=settings.shorter) for advantage_G, tokens_G, reward_G in groups]
+        )
     return scaled_PG + settings.boost * (right_PG & kept_PG)

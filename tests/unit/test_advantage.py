@@ -190,3 +190,13 @@ def test_within_a_group_a_higher_reward_never_has_a_lower_advantage(reward_PG, s
     advantage_PG = run(reward_PG, scale=spread)
     order = np.argsort(reward_PG, axis=1)
     assert (np.diff(np.take_along_axis(advantage_PG, order, axis=1), axis=1) >= -1e-9).all()
+
+
+def test_a_bonus_for_shorter_answers_goes_to_advantages_above_zero_and_turns_no_sign():
+    reward_PG, tokens_PG = np.array([[1.0, 0, 1, 0], [1, 1, 1, 1]]), np.array([[100, 200, 300, 400], [10, 20, 30, 40]])
+    plain, with_bonus = (
+        advantages(reward_PG, reward_PG > 0, tokens_PG, Advantage(scale="group", ddof=1, shorter=beta)) for beta in (0.0, 0.1)
+    )
+    # spread 1, deviation 0.5774, all that is above 0 equal: weight 2 x 0.1 / 0.5774; saving of the first (200 - 100) / 200
+    np.testing.assert_allclose((with_bonus - plain)[0], [0.2 / 0.57735 / 2, 0, 0, 0], atol=1e-5)
+    assert (with_bonus[1] == 0).all()
