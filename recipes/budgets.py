@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from recipes.section import Count, NonNegative, Positive, Section, Share
+from recipes.section import Count, Natural, NonNegative, Positive, Section, Share
 
 
 class _Budget(Section):
@@ -94,6 +94,21 @@ class ControllerBudget(_Budget):
     least: Share = Field(0.1, description="Lower bound, as a share of limit.")
 
 
+class ToggleBudget(_Budget):
+    kind: Literal["toggle"] = Field(
+        ...,
+        description="Phases with and without a limit: a percentile of right answers' lengths so far, for groups that are mostly right (Toggle).",
+    )
+    period: Count = Field(50, description="Steps of a phase; the first is without a limit.")
+    warmup: Natural = Field(0, description="Steps before the first phase with a limit.")
+    percentile: Annotated[float, Field(ge=0, le=100)] = Field(80, description="Of the last 4096 right answers' lengths.")
+    accuracy: Share = Field(0.8, description="Share of right rollouts from which on a group meets the limit.")
+
+    @property
+    def least_limit(self) -> int:
+        return 1
+
+
 class OutlierBudget(_Budget):
     kind: Literal["outlier"] = Field(
         ..., description="In all-right groups, rollouts far above the others' length are beyond their limit (DOT)."
@@ -116,6 +131,7 @@ Budget = Annotated[
     | Annotated[PromptBudget, Tag("prompt")]
     | Annotated[ReferenceBudget, Tag("reference")]
     | Annotated[ControllerBudget, Tag("controller")]
-    | Annotated[OutlierBudget, Tag("outlier")],
+    | Annotated[OutlierBudget, Tag("outlier")]
+    | Annotated[ToggleBudget, Tag("toggle")],
     Discriminator(_kind),
 ]

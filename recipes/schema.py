@@ -333,7 +333,7 @@ class Recipe(Section):
             raise ValueError(
                 "advantage.combine: each gives every term its own scale, so a right answer may rank below a wrong one; say waive: [right_beats_wrong]"
             )
-        if self.budget.kind in ("difficulty", "outlier") and "{budget}" in self.data.instruction:
+        if self.budget.kind in ("difficulty", "outlier", "toggle") and "{budget}" in self.data.instruction:
             raise ValueError(
                 f"data.instruction: states a {{budget}}, but budget.kind {self.budget.kind} decides it after sampling; take it out"
             )

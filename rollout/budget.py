@@ -13,12 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from recipes.budgets import Budget, ControllerBudget, DifficultyBudget, OutlierBudget, PromptBudget, ReferenceBudget
+from recipes.budgets import (
+    Budget,
+    ConstantBudget,
+    ControllerBudget,
+    DifficultyBudget,
+    OutlierBudget,
+    PromptBudget,
+    ReferenceBudget,
+    Rung,
+    ToggleBudget,
+)
 from recipes.lengths import LeashTerm
 from recipes.schema import Recipe
 from recipes.terms import RewardTerm
-from rewards.profiles import dot_limit
+from rewards.profiles import dot_limit, percentile_limit
 from rollout.types import Problem
+
+_WINDOW = 4096  # right answers whose lengths a toggle keeps
 
 
 def request_limit(budget: Budget, problem: Problem, seed: int, share: float = 1.0) -> int:
@@ -116,26 +128,42 @@ def next_lambda(now: float, excess: float, settings: LeashTerm) -> float:
 
 
 class Control:
-    """What answers to the last step: the controller's share of the limit, and Leash's multiplier. Has state (rl/state)."""
+    """What answers to the steps so far: the controller's share of the limit, Leash's multiplier, Toggle's lengths. Has state (rl/state)."""
 
     def __init__(self, recipe: Recipe):
         self._recipe = recipe
         self.floor = Floor()
+        self.rights: list[int] = []
         self.leash = next((term.weight for term in recipe.reward if isinstance(term, LeashTerm)), 0.0)
 
     def terms(self, reward: Sequence[RewardTerm]) -> list[RewardTerm]:
         """The terms with the multiplier that holds now."""
         return [term.model_copy(update={"weight": self.leash}) if isinstance(term, LeashTerm) else term for term in reward]
 
-    def after(self, step: int, accuracy: float, over: float) -> dict[str, float | None]:
+    def budget(self, budget: Budget, step: int) -> Budget:
+        """What a toggle is at a step: no limit but where sampling stops, or a ladder of one rung at the percentile (arXiv 2602.02276)."""
+        if not isinstance(budget, ToggleBudget):
+            return budget
+        common = {name: getattr(budget, name) for name in ConstantBudget.model_fields if name != "kind"}
+        limited = step >= budget.warmup and (step // budget.period) % 2 == 1
+        limit = percentile_limit(self.rights, budget.percentile) if limited else None
+        if limit is None:
+            return ConstantBudget(**common)
+        rung = Rung(at_least=budget.accuracy, share=min(max(limit, 1) / budget.limit, 1))
+        return DifficultyBudget(kind="difficulty", ladder=[rung, Rung()], **common)
+
+    def after(self, step: int, accuracy: float, over: float, rights: Sequence[int] = ()) -> dict[str, float | None]:
         """Take in a step; the trace by metric name.
 
         Args:
             accuracy: share of right answers among all sampled, before any shaping.
             over: mean over all sampled rollouts of tokens / limit, minus 1.
+            rights: lengths of right answers, tokens.
         """
         recipe = self._recipe.at(step)
         trace: dict[str, float | None] = {}
+        if isinstance(recipe.budget, ToggleBudget):
+            self.rights = [*self.rights, *rights][-_WINDOW:]
         if isinstance(recipe.budget, ControllerBudget):
             self.floor = next_floor(self.floor, accuracy, recipe.budget)
             trace |= {"budget/share": self.floor.share, "budget/accuracy": self.floor.accuracy}
@@ -147,7 +175,7 @@ class Control:
         return trace
 
     def state(self) -> dict[str, Any]:
-        return {"floor": asdict(self.floor), "leash": self.leash}
+        return {"floor": asdict(self.floor), "leash": self.leash, "rights": self.rights}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.floor, self.leash = Floor(**state["floor"]), state["leash"]
+        self.floor, self.leash, self.rights = Floor(**state["floor"]), state["leash"], state["rights"]

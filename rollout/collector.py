@@ -115,7 +115,7 @@ class Collector:
         scorer = replace(
             self._scorer,
             terms=self._stream.control.terms(recipe.reward),
-            budget=recipe.budget,
+            budget=self._stream.control.budget(recipe.budget, step),
             state=TrainerState(step, recipe.train.steps),
         )
         wanted, stream = self._recipe.sampler.prompts, self._stream
@@ -149,7 +149,8 @@ class Collector:
         limits = [group.request.limit for group in everything]
         metrics["limit"] = limits[0] if len(set(limits)) == 1 else _mean(limits)
         over = [rollout.tokens / group.request.limit for group in everything for rollout in group.rollouts]
-        metrics |= stream.control.after(step, metrics["accuracy"] or 0.0, float(np.mean(over)) - 1)
+        rights = [rollout.tokens for group in everything for rollout in group.rollouts if rollout.right]
+        metrics |= stream.control.after(step, metrics["accuracy"] or 0.0, float(np.mean(over)) - 1, rights)
         metrics |= self._scorer.audit(everything, self._recipe.judge.audit)
         return Collected(groups, everything, metrics)
 

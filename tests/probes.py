@@ -83,8 +83,10 @@ def limits(recipe: Recipe, world: World) -> Any:
     found: list[Any] = []
     for step in range(6):
         asked = stream.draw(step)
-        found.append((asked.limit, asked.max_tokens, group_limit(recipe.at(step).budget, asked.limit, tokens, right, right)))
-        found.append(stream.control.after(step, 0.9 if step == 0 else 0.95, 0.5))
+        budget = stream.control.budget(recipe.at(step).budget, step)
+        mostly = right & (np.arange(32) > 3)
+        found.append((asked.limit, asked.max_tokens, [group_limit(budget, asked.limit, tokens, each, right) for each in (right, mostly)]))
+        found.append(stream.control.after(step, 0.9 if step == 0 else 0.95, 0.5, [40, 50, 60]))
     return found
 
 

@@ -51,6 +51,7 @@ FILE, HUB = {"data.train": "rows.jsonl"}, {"data.train": "hub:owner/name"}
 PROMPT = {"budget.kind": "prompt", "budget.limit": 128, "data.instruction": "{budget}"}
 REFERENCE = {"budget.kind": "reference", "budget.limit": 128}
 CONTROLLER = {"budget.kind": "controller", "budget.limit": 128, "budget.measure": 1}
+TOGGLE = {"budget.kind": "toggle", "budget.limit": 128, "budget.period": 1, "sampler.group_size": 32}
 OUTLIER = {"budget.kind": "outlier", "budget.limit": 128, "sampler.group_size": 32}
 MOVES: list[tuple[dict[str, Any], dict[str, Any]]] = [  # a schedule of budget.limit, and what to change in it
     ({"kind": "exponential", "factor": 0.5, "every": 2, "least": 40.0}, {"factor": 0.8, "every": 3, "least": 60.0}),
@@ -178,6 +179,10 @@ ROWS = [
     Row("budget[controller].least", limits, 0.99, CONTROLLER),
     Row("budget[outlier].alpha", limits, 2.0, OUTLIER),
     Row("budget[outlier].least_cut", limits, 0.9, OUTLIER),
+    Row("budget[toggle].period", limits, 3, TOGGLE),
+    Row("budget[toggle].warmup", limits, 3, TOGGLE),
+    Row("budget[toggle].percentile", limits, 20.0, TOGGLE),
+    Row("budget[toggle].accuracy", limits, 0.99, TOGGLE),
     Row("schedule", limits, {"budget.limit": {"kind": "linear", "to": 20}}),
     Row("schedule[linear].share", limits, 0.5, {"schedule": {"budget.limit": {"kind": "linear", "share": 0.3}}}),
     Row("schedule[exponential].kind", limits, {"kind": "linear", "to": 20.0}, {"schedule": {"budget.limit": MOVES[0][0]}}),

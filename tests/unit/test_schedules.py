@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from recipes.budgets import ConstantBudget, ControllerBudget, OutlierBudget, PromptBudget, ReferenceBudget
 from recipes.loader import RecipeError, load
 from recipes.schedules import Decays, Exponential, Linear, Stage, Staged, value_at
-from rewards.profiles import dot_limit
-from rollout.budget import Floor, group_limit, next_floor, request_limit
+from recipes.schema import Recipe
+from rewards.profiles import dot_limit, percentile_limit
+from rollout.budget import Control, Floor, group_limit, next_floor, request_limit
 from rollout.types import Problem
 
 PAPER = Exponential(kind="exponential", factor=0.7, every=150)
@@ -139,6 +140,23 @@ def test_dot_cuts_an_outlier_among_right_answers_only():
     assert group_limit(OutlierBudget(kind="outlier", limit=8192, least_cut=0.2), 8192, tokens_G, right_G, right_G) == 8192
     twice_G = np.array([*range(1000, 1620, 20), 6000])
     assert group_limit(budget, 8192, twice_G, np.ones(32, dtype=bool), np.ones(32, dtype=bool)) == 3996
+
+
+def test_toggle_limits_every_second_phase_by_a_percentile_of_right_lengths():
+    """recent.md 4: right lengths 800 to 2000, percentiles 1000, 1280, 1640; one wrong of four, percentile 50."""
+    lengths = [800, 900, 1000, 1100, 2000]
+    assert [percentile_limit(lengths, rho) for rho in (50, 80, 90)] == pytest.approx([1000, 1280, 1640])
+    budget = {"kind": "toggle", "limit": 4000, "period": 10, "percentile": 50, "accuracy": 0.5}
+    recipe = Recipe.model_validate({"budget": budget, "train": {"steps": 40}})
+    control = Control(recipe)
+    control.after(0, 0.5, 0.0, [500, 900, 1500])
+    tokens_G, right_G, all_G = np.array([500, 1500, 900, 3000]), np.array([1, 1, 1, 0], dtype=bool), np.ones(4, dtype=bool)
+    limits = [group_limit(control.budget(recipe.budget, step), 4000, tokens_G, right_G, all_G) for step in (0, 9, 10, 19, 20)]
+    assert limits == [4000, 4000, 900, 900, 4000]
+    assert group_limit(control.budget(recipe.budget, 10), 4000, tokens_G, np.array([1, 0, 0, 0], dtype=bool), all_G) == 4000
+    again = Control(recipe)
+    again.restore(control.state())
+    assert again.budget(recipe.budget, 10) == control.budget(recipe.budget, 10)
 
 
 def test_the_controller_lowers_the_limit_while_accuracy_is_above_its_floor_and_no_further():
