@@ -56,7 +56,9 @@ def _rl_words(plan: Plan) -> list[str]:
     )
     rest = "are left out" if select.others == "drop" else "stay with advantage 0"
     chosen = [f"select   the {select.keep} {rule} of each prompt's {sampler.group_size} rollouts; the others {rest}"] if rule else []
-    lines = [f"step     {sampler.prompts} prompts x {sampler.group_size} rollouts = {work.rollouts:,} of at most {limit:,} tokens{refill}"]
+    lines = [
+        f"step     {sampler.prompts} prompts x {sampler.group_size} rollouts = {work.rollouts:,} of at most {recipe.most_tokens:,} tokens{refill}"
+    ]
     lines += [f"limit    {', else '.join(rungs)}"] if rungs else []
     lines += [f"moves    {words}" for words in _moving(recipe)]
     lines += [f"teaches  {words}" for words in teaching_words(recipe)]
@@ -66,7 +68,7 @@ def _rl_words(plan: Plan) -> list[str]:
         f"         {work.rows_per_rank:,} rollouts{ranks} make at most {_many(work.micro_batches, 'micro-batch', 'es')}"
         f" of {_many(work.rows_per_micro_batch, 'row')} ({work.longest:,} tokens each, prompt included)",
         f"run      {steps:,} steps = {steps * updates:,} updates on {steps * work.rollouts:,} rollouts;"
-        f" at most {steps * work.rollouts * limit / 1e6:,.1f}M sampled tokens before replacements",
+        f" at most {steps * work.rollouts * recipe.most_tokens / 1e6:,.1f}M sampled tokens before replacements",
     ]
     return lines
 

@@ -103,7 +103,7 @@ def kv_bytes(shape: Shape, tokens: int, width: int) -> int:
 def contexts(recipe: Recipe) -> dict[str, int]:
     """Longest sequence, prompt and response, that training and evaluation need, tokens, by the key that says how long a response may be."""
     prompt = recipe.data.max_prompt_tokens
-    training = {"budget.limit": prompt + int(recipe.most("budget.limit") * recipe.budget.room + 1e-9)} if "rl" in recipe.stages else {}
+    training = {"budget.limit": prompt + recipe.most_tokens} if "rl" in recipe.stages else {}
     return training | ({"eval.max_tokens": prompt + recipe.eval.max_tokens} if evaluates(recipe) else {})
 
 

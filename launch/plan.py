@@ -167,7 +167,7 @@ def check_runnable(plan: Plan) -> None:
 def step_work(recipe: Recipe) -> Work:
     """Prompts x rollouts -> updates -> micro-batches, every rollout at its full length."""
     rollouts = recipe.sampler.prompts * recipe.sampler.group_size
-    longest = contexts(recipe)["budget.limit"] if "rl" in recipe.stages else recipe.data.max_prompt_tokens + recipe.budget.limit
+    longest = recipe.data.max_prompt_tokens + recipe.most_tokens
     kept = recipe.select.keep if recipe.select.others == "drop" else None
     trained = recipe.sampler.prompts * (kept or recipe.sampler.group_size)
     per_update = trained // recipe.learner.updates_per_step

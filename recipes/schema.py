@@ -414,7 +414,7 @@ class Recipe(Section):
             least_limit=int(min(self.at(step).budget.least_limit for step in range(self.train.steps))),
             unit=self.budget.limit,
             limit=int(limit),
-            most=int(limit * self.budget.room + 1e-9),
+            most=self.most_tokens,
         )
 
     def at(self, step: int) -> Recipe:
@@ -437,6 +437,11 @@ class Recipe(Section):
             return self.number(name)
         start, steps = self.number(name), self.train.steps
         return max(value_at(self.schedule[name], start, step, steps) for step in range(steps))
+
+    @property
+    def most_tokens(self) -> int:
+        """The most that any rollout of training is sampled to, whatever the step."""
+        return int(self.most("budget.limit") * self.budget.room + 1e-9)
 
     @property
     def margin(self) -> float:
