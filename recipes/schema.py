@@ -328,7 +328,6 @@ class Recipe(Section):
             raise ValueError(
                 f"sampler.group_size: {self.sampler.group_size}: advantage.centre {self.advantage.centre} compares rollouts of one prompt and needs at least 2"
             )
-        self._refuse_schedules()
         if self.advantage.combine == "each" and "right_beats_wrong" not in self.waive:
             raise ValueError(
                 "advantage.combine: each gives every term its own scale, so a right answer may rank below a wrong one; say waive: [right_beats_wrong]"
@@ -356,7 +355,10 @@ class Recipe(Section):
             raise ValueError("learner.zero_stage: 0 with model.dtype bf16 would train without fp32 master weights; use 1 or more")
         if not any(term.kind == "verdict" for term in self.reward):
             raise ValueError("reward: no verdict term: nothing would tell right from wrong")
-        refuse_wrong_before_right(self.reward, self._case, self.waive)
+        self._refuse_schedules()
+        moves = any(name.startswith("reward.") for name in self.schedule)
+        for step in range(self.train.steps if moves else 1):
+            refuse_wrong_before_right(self.at(step).reward, self._case, self.waive)
         if self.select.rollouts == "shortest" and any(
             term.gate == "none" for term in self.reward if isinstance(term, FormatTerm | FunctionTerm)
         ):
@@ -376,7 +378,9 @@ class Recipe(Section):
 
     def _refuse_schedules(self) -> None:
         """Raise ValueError for a schedule of a number that is not there or cannot move, or that leaves what the key allows."""
-        terms = [f"reward.{term.kind}.{name}" for term in self.reward for name, value in term if type(value) is float]
+        terms = [
+            f"reward.{term.kind}.{name}" for term in self.reward for name, value in term if type(value) is float and term.kind != "leash"
+        ]
         for name, schedule in self.schedule.items():
             if name not in (*MOVABLE, *terms):
                 can = ", ".join(word.replace(".", " ") for word in (*MOVABLE, *terms))
@@ -422,7 +426,7 @@ class Recipe(Section):
         now: Recipe = self
         for name, schedule in self.schedule.items():
             now = _with(now, name.split("."), value_at(schedule, self.number(name), step, self.train.steps))
-        return now
+        return now.model_copy(update={"schedule": {}}) if self.schedule else self  # what has moved does not move again
 
     def number(self, name: str) -> float:
         """A number by its dotted key; terms of the reward go by their kind (`reward.triangle.weight`)."""

@@ -116,6 +116,7 @@ class Collector:
             self._scorer,
             terms=self._stream.control.terms(recipe.reward),
             budget=self._stream.control.budget(recipe.budget, step),
+            unit=self._recipe.budget.limit,
             state=TrainerState(step, recipe.train.steps),
         )
         wanted, stream = self._recipe.sampler.prompts, self._stream

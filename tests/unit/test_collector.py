@@ -332,3 +332,22 @@ def test_p07_cut_rollouts_are_rewarded_by_the_policy_that_the_recipe_names(judge
     tokens, mean = [len(completion.ids) for completion in script(groups[0].request)], sum(rewards) / 4
     by_hand = -sum(tokens[i] * (rewards[i] - mean) for i in trained) / sum(tokens[i] for i in trained)
     assert -sum((row.weight_T * row.advantage_T).sum() for row in rows) == pytest.approx(by_hand)
+
+
+def test_a_price_per_token_is_that_of_the_recipes_limit_whatever_a_prompts_own_is(judge: Judge):
+    """L1-Exact with a limit that a schedule halves: 10 tokens away from it cost 10 / 40 of the weight, before as after."""
+    steps, _ = collector(
+        ScriptedPool(lambda request: [response("1", request.limit - 10)] * 4),
+        judge,
+        budget={"limit": 40},
+        train={"steps": 2},
+        schedule={"budget.limit": {"kind": "linear", "share": 0.5}},
+        reward=[{"kind": "verdict"}, {"kind": "l1_exact", "weight": 0.8}],
+        waive=["length_of_wrong"],
+        sampler={"keep_groups": "all"},
+    )
+    for step in (0, 1):
+        for group in steps.next(step).sampled:
+            for rollout in group.rollouts:
+                away = abs(rollout.limit - rollout.tokens)
+                assert rollout.limit == (40, 20)[step] and rollout.terms["l1_exact"] == pytest.approx(-0.8 * away / 40)

@@ -79,7 +79,12 @@ def test_the_recipe_at_a_step_holds_plain_numbers_and_engines_keep_room_for_the_
     recipe = load("dler", "tiny", words)
     assert [recipe.at(step).budget.limit for step in (0, 4, 5, 9, 99)] == [104, 104, 52, 52, 52]
     assert recipe.at(9).learner.lr == pytest.approx(1e-4) and recipe.at(9).reward[1].keep == 1.0
-    assert recipe.at(0) == recipe and recipe.most("budget.limit") == 104 and recipe.at(5).budget.most_tokens == 130
+    assert (
+        recipe.at(0).budget == recipe.budget
+        and recipe.at(5).at(9) == recipe.at(5)
+        and recipe.most("budget.limit") == 104
+        and recipe.at(5).budget.most_tokens == 130
+    )
 
 
 @pytest.mark.parametrize(
@@ -87,6 +92,7 @@ def test_the_recipe_at_a_step_holds_plain_numbers_and_engines_keep_room_for_the_
     [
         ("schedule={judge.workers: {kind: linear, to: 3}}", "schedule: judge.workers cannot move"),
         ("schedule={budget.limit: {kind: linear, to: 0}}", "schedule: budget.limit: 0 at step 33 is not allowed"),
+        ("schedule={reward.verdict.weight: {kind: linear, to: 0.0}}", "right must beat wrong"),
         ("schedule={objective.kl.coef: {kind: decays, share: 0.5, count: 2}}", None),
         ("schedule={advantage.boost: {kind: decays, share: 0.5, count: 2}}", "decays multiplies, and starts at 0"),
         ("schedule={budget.limit: {kind: staged, stages: [{since: 3, value: 5}, {since: 3, value: 6}]}}", "each must come after"),
