@@ -38,7 +38,7 @@ class Teaching:
 
 def teaching(recipe: Recipe) -> list[Teaching]:
     """What each kind of group can teach."""
-    case = worth_of(recipe.reward, Case(group_size=recipe.sampler.group_size, limit=recipe.budget.limit, most=recipe.budget.most_tokens))
+    case = worth_of(recipe.reward, recipe.case)
     found = []
     for kind, rights in (("mixed", (True, False)), ("all right", (True,)), ("all wrong", (False,))):
         terms = [

@@ -23,11 +23,6 @@ class _Budget(Section):
     )
 
     @property
-    def most_tokens(self) -> int:
-        """Where the engine stops."""
-        return int(self.limit * self.room + 1e-9)
-
-    @property
     def least_limit(self) -> int:
         """The least that a group may be given."""
         ladder = [int(round(rung.share * self.limit, 6)) for rung in getattr(self, "ladder", [])]

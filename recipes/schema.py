@@ -358,7 +358,7 @@ class Recipe(Section):
         self._refuse_schedules()
         moves = any(name.startswith("reward.") for name in self.schedule)
         for step in range(self.train.steps if moves else 1):
-            refuse_wrong_before_right(self.at(step).reward, self._case, self.waive)
+            refuse_wrong_before_right(self.at(step).reward, self.case, self.waive)
         if self.select.rollouts == "shortest" and any(
             term.gate == "none" for term in self.reward if isinstance(term, FormatTerm | FunctionTerm)
         ):
@@ -411,7 +411,8 @@ class Recipe(Section):
         return [name if names.count(name) == 1 else f"{name} {names[:index].count(name) + 1}" for index, name in enumerate(names)]
 
     @property
-    def _case(self) -> Case:
+    def case(self) -> Case:
+        """What the bounds of reward terms depend on, over all steps."""
         limit = self.most("budget.limit")
         return Case(
             group_size=self.sampler.group_size,
@@ -450,7 +451,7 @@ class Recipe(Section):
     @property
     def margin(self) -> float:
         """See recipes.terms.margin."""
-        return margin(self.reward, self._case)
+        return margin(self.reward, self.case)
 
     @property
     def kl_reward(self) -> KlTerm | None:

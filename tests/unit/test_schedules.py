@@ -83,7 +83,7 @@ def test_the_recipe_at_a_step_holds_plain_numbers_and_engines_keep_room_for_the_
         recipe.at(0).budget == recipe.budget
         and recipe.at(5).at(9) == recipe.at(5)
         and recipe.most("budget.limit") == 104
-        and recipe.at(5).budget.most_tokens == 130
+        and recipe.at(5).most_tokens == 130
     )
 
 
