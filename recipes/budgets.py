@@ -28,6 +28,11 @@ class _Budget(Section):
         ladder = [int(round(rung.share * self.limit, 6)) for rung in getattr(self, "ladder", [])]
         return min([self.limit, self.tokens(getattr(self, "least", 1.0)), *ladder])
 
+    @property
+    def most_limit(self) -> int:
+        """The most that a group may be given."""
+        return self.limit
+
     def tokens(self, share: float) -> int:
         """A share of the limit in tokens, at least one."""
         return max(int(share * self.limit + 1e-9), 1)
@@ -40,6 +45,16 @@ class ConstantBudget(_Budget):
 class Rung(Section):
     at_least: Share = Field(0.0, description="Holds for groups whose share of right, finished rollouts is at least this.")
     share: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Length limit of such groups, as a share of budget.limit.")
+
+
+class WatchingBudget(_Budget):
+    """One that looks at problems sampled apart from those that train: the first of the training data's own order, always the same."""
+
+    watch: NonNegative = Field(
+        4.0,
+        description="Training problems sampled apart, always the same, each sampler.group_size times, to room x limit: their number as a multiple of sampler.prompts.",
+    )
+    every: Count = Field(20, description="Steps between two looks at them, from step 0 on.")
 
 
 class DifficultyBudget(_Budget):
@@ -75,17 +90,37 @@ class ReferenceBudget(_Budget):
     least: Share = Field(0.025, description="No prompt is given less, as a share of limit.")
 
 
-class ControllerBudget(_Budget):
+class CoverageBudget(WatchingBudget):
+    kind: Literal["coverage"] = Field(
+        ...,
+        description="By the group's difficulty: the least length, from limit up to room x limit, that covers answers of its class on problems sampled apart (LASER-D, arXiv 2505.15612).",
+    )
+    grid: Positive = Field(0.25, description="Step between lengths that it may choose, as a share of limit (1024 of 4096).")
+    form: Literal["paper", "code"] = Field(
+        "code", description="How many rollouts a class promises: two thirds, a third, one, rounded up (paper) or down (release)."
+    )
+
+    @property
+    def most_limit(self) -> int:
+        return int(self.limit * self.room + 1e-9)
+
+
+class ControllerBudget(WatchingBudget):
     kind: Literal["controller"] = Field(
         ..., description="As short as accuracy allows: falls while accuracy is above a floor, and rises below it."
     )
-    within: Share = Field(0.02, description="The floor lies this much below the accuracy of the first `measure` steps.")
-    measure: Count = Field(5, description="Steps over which the start's accuracy is taken; until then the limit stays.")
+    watch: NonNegative = Field(
+        0.0,
+        description="Problems sampled apart, as a multiple of sampler.prompts (see `coverage`); it is their accuracy that counts. 0: the accuracy of what is sampled to train, within its limit.",
+    )
+    every: Count = Field(1, description="Steps between two looks at them.")
+    within: Share = Field(0.02, description="The floor lies this much below the accuracy of the first `measure` looks.")
+    measure: Count = Field(5, description="Looks over which the start's accuracy is taken; until then the limit stays.")
     smooth: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.8, description="Weight of the past in the exponential mean of accuracy (raw verdicts)."
     )
-    gain: Positive = Field(0.5, description="Change of the logarithm of the limit per step and per unit of accuracy above the floor.")
-    pace: Positive = Field(0.05, description="Largest change of that logarithm in a step.")
+    gain: Positive = Field(0.5, description="Change of the logarithm of the limit per look and per unit of accuracy above the floor.")
+    pace: Positive = Field(0.05, description="Largest change of that logarithm in a look.")
     least: Share = Field(0.1, description="Lower bound, as a share of limit.")
 
 
@@ -127,6 +162,7 @@ Budget = Annotated[
     | Annotated[ReferenceBudget, Tag("reference")]
     | Annotated[ControllerBudget, Tag("controller")]
     | Annotated[OutlierBudget, Tag("outlier")]
-    | Annotated[ToggleBudget, Tag("toggle")],
+    | Annotated[ToggleBudget, Tag("toggle")]
+    | Annotated[CoverageBudget, Tag("coverage")],
     Discriminator(_kind),
 ]

@@ -332,7 +332,7 @@ class Recipe(Section):
             raise ValueError(
                 "advantage.combine: each gives every term its own scale, so a right answer may rank below a wrong one; say waive: [right_beats_wrong]"
             )
-        if self.budget.kind in ("difficulty", "outlier", "toggle") and "{budget}" in self.data.instruction:
+        if self.budget.kind in ("difficulty", "outlier", "toggle", "coverage") and "{budget}" in self.data.instruction:
             raise ValueError(
                 f"data.instruction: states a {{budget}}, but budget.kind {self.budget.kind} decides it after sampling; take it out"
             )
@@ -413,12 +413,12 @@ class Recipe(Section):
     @property
     def case(self) -> Case:
         """What the bounds of reward terms depend on, over all steps."""
-        limit = self.most("budget.limit")
+        budgets = [self.at(step).budget for step in range(self.train.steps if "budget.limit" in self.schedule else 1)]
         return Case(
             group_size=self.sampler.group_size,
-            least_limit=int(min(self.at(step).budget.least_limit for step in range(self.train.steps))),
+            least_limit=min(budget.least_limit for budget in budgets),
             unit=self.budget.limit,
-            limit=int(limit),
+            limit=max(budget.most_limit for budget in budgets),
             most=self.most_tokens,
         )
 

@@ -15,22 +15,33 @@ import numpy as np
 
 from recipes.budgets import (
     Budget,
-    ConstantBudget,
     ControllerBudget,
+    CoverageBudget,
     DifficultyBudget,
     OutlierBudget,
     PromptBudget,
     ReferenceBudget,
-    Rung,
     ToggleBudget,
 )
 from recipes.lengths import LeashTerm
 from recipes.schema import Recipe
 from recipes.terms import RewardTerm
-from rewards.profiles import dot_limit, percentile_limit
-from rollout.types import Problem
+from rewards.profiles import Difficulty, dot_limit, laser_limit, percentile_limit
+from rollout.types import Group, Problem
 
 _WINDOW = 4096  # right answers whose lengths a toggle keeps
+_CLASSES: tuple[tuple[Difficulty, float], ...] = (
+    ("easy", 2 / 3),
+    ("medium", 1 / 3),
+    ("hard", 0.0),
+)  # from which share of right rollouts on
+
+
+@dataclass(frozen=True)
+class Tiers:
+    """Limits, tokens, by the share of a group's rollouts that are right: the first that it reaches. From the highest share down to 0."""
+
+    steps: tuple[tuple[float, int], ...]
 
 
 def request_limit(budget: Budget, problem: Problem, seed: int, share: float = 1.0) -> int:
@@ -68,11 +79,11 @@ def _number(problem: Problem, column: str) -> float:
     return number
 
 
-def group_limit(budget: Budget, limit: int, tokens_G: np.ndarray, right_G: np.ndarray, finished_G: np.ndarray) -> int:
+def group_limit(budget: Budget | Tiers, limit: int, tokens_G: np.ndarray, right_G: np.ndarray, finished_G: np.ndarray) -> int:
     """The length limit, tokens, under which a group is rewarded.
 
     `difficulty` (DA-DLER, arXiv 2510.15110 section 4): the share of rollouts that are right, finished and within the request's limit picks
-    the first rung it reaches. `outlier` (DOT, arXiv 2601.03969): where all are right, mean + alpha deviations.
+    the first rung it reaches. `outlier` (DOT, arXiv 2601.03969): where all are right, mean + alpha deviations. Tiers: as they say.
 
     Args:
         limit: the request's, tokens.
@@ -81,6 +92,9 @@ def group_limit(budget: Budget, limit: int, tokens_G: np.ndarray, right_G: np.nd
         finished_G: ended by itself ("stop").
     """
     match budget:
+        case Tiers():
+            right = float(np.mean(right_G))
+            return next(tokens for at_least, tokens in budget.steps if right >= at_least - 1e-9)
         case DifficultyBudget():
             share = float(np.mean(right_G & finished_G & (tokens_G <= limit)))
             rung = next(rung for rung in budget.ladder if share >= rung.at_least)
@@ -96,7 +110,7 @@ class Floor:
     """A controller's state: the share of the limit that it leaves, the mean accuracy, and the start's.
 
     Attributes:
-        steps: steps that were measured.
+        steps: times that accuracy was measured.
         start: mean accuracy of the first of them.
         accuracy: exponential mean since then.
     """
@@ -108,7 +122,7 @@ class Floor:
 
 
 def next_floor(now: Floor, accuracy: float, settings: ControllerBudget) -> Floor:
-    """The controller after a step with this raw accuracy.
+    """The controller after a look at this raw accuracy.
 
     log share falls by gain x (mean accuracy - floor), by no more than `pace`, and stays between `least` and 1; at a bound nothing
     adds up, so it leaves it at once when the sign turns. Accuracy of the raw verdicts only, never of shaped rewards.
@@ -127,30 +141,69 @@ def next_lambda(now: float, excess: float, settings: LeashTerm) -> float:
     return min(max(now + settings.gain * excess, 0.0), settings.most)
 
 
+def covering(groups: Sequence[Group], budget: CoverageBudget) -> list[int]:
+    """The limits, tokens, of easy, medium and hard groups, from problems sampled apart (LASER-D, arXiv 2505.15612).
+
+    A problem is easy above two thirds of right rollouts, medium above one; rewards count the thirds themselves with the class above, as the
+    release does. Lengths of all responses of a class count, right or wrong.
+    """
+    by_class: dict[Difficulty, list[int]] = {name: [] for name, _ in _CLASSES}
+    for group in groups:
+        share = float(np.mean([rollout.right for rollout in group.rollouts]))
+        name = next(name for name, at_least in _CLASSES if share > at_least + 1e-9 or at_least == 0)
+        by_class[name] += [rollout.tokens for rollout in group.rollouts]
+    longest = max(max(lengths, default=0) for lengths in by_class.values())
+    steps = int((budget.most_limit - budget.limit) / (budget.grid * budget.limit) + 1e-9)
+    grid = [budget.limit + int(step * budget.grid * budget.limit + 1e-9) for step in range(steps + 1)]
+    rollouts = len(groups[0].rollouts)
+    found = []
+    for name, lengths in by_class.items():
+        coverage = {length: float(np.mean(np.array(lengths) <= length)) if lengths else 0.0 for length in grid}
+        found.append(max(budget.limit, int(laser_limit(coverage, name, rollouts, longest, budget.form))))
+    return found
+
+
 class Control:
-    """What answers to the steps so far: the controller's share of the limit, Leash's multiplier, Toggle's lengths. Has state (rl/state)."""
+    """What answers to the steps so far: the controller's share, LASER-D's limits, Leash's multiplier, Toggle's lengths. Has state (rl/state)."""
 
     def __init__(self, recipe: Recipe):
         self._recipe = recipe
         self.floor = Floor()
         self.rights: list[int] = []
+        self.covers: list[int] = []
         self.leash = next((term.weight for term in recipe.reward if isinstance(term, LeashTerm)), 0.0)
 
     def terms(self, reward: Sequence[RewardTerm]) -> list[RewardTerm]:
         """The terms with the multiplier that holds now."""
         return [term.model_copy(update={"weight": self.leash}) if isinstance(term, LeashTerm) else term for term in reward]
 
-    def budget(self, budget: Budget, step: int) -> Budget:
-        """What a toggle is at a step: no limit but where sampling stops, or a ladder of one rung at the percentile (arXiv 2602.02276)."""
-        if not isinstance(budget, ToggleBudget):
-            return budget
-        common = {name: getattr(budget, name) for name in ConstantBudget.model_fields if name != "kind"}
-        limited = step >= budget.warmup and (step // budget.period) % 2 == 1
-        limit = percentile_limit(self.rights, budget.percentile) if limited else None
-        if limit is None:
-            return ConstantBudget(**common)
-        rung = Rung(at_least=budget.accuracy, share=min(max(limit, 1) / budget.limit, 1))
-        return DifficultyBudget(kind="difficulty", ladder=[rung, Rung()], **common)
+    def budget(self, budget: Budget, step: int) -> Budget | Tiers:
+        """What rewards go by at a step: a toggle's percentile for groups that are mostly right (arXiv 2602.02276), LASER-D's limits by difficulty."""
+        whole = (0.0, budget.limit)
+        if isinstance(budget, CoverageBudget):
+            return (
+                Tiers(tuple((at_least, limit) for (_, at_least), limit in zip(_CLASSES, self.covers, strict=True)))
+                if self.covers
+                else budget
+            )
+        if isinstance(budget, ToggleBudget):
+            limited = step >= budget.warmup and (step // budget.period) % 2 == 1
+            limit = percentile_limit(self.rights, budget.percentile) if limited else None
+            return Tiers((whole,) if limit is None else ((budget.accuracy, int(min(max(limit, 1), budget.limit))), whole))
+        return budget
+
+    def watched(self, step: int, groups: Sequence[Group]) -> dict[str, float | None]:
+        """Take in the problems sampled apart in a step, all with verdicts; what was seen, by metric name."""
+        budget = self._recipe.at(step).budget
+        rollouts = [rollout for group in groups for rollout in group.rollouts]
+        if not rollouts:
+            return {}
+        accuracy = float(np.mean([rollout.right for rollout in rollouts]))
+        if isinstance(budget, ControllerBudget):
+            self.floor = next_floor(self.floor, accuracy, budget)
+        if isinstance(budget, CoverageBudget):
+            self.covers = covering(groups, budget)
+        return {"monitor/accuracy": accuracy, "monitor/length": float(np.mean([rollout.tokens for rollout in rollouts]))}
 
     def after(self, step: int, accuracy: float, over: float, rights: Sequence[int] = ()) -> dict[str, float | None]:
         """Take in a step; the trace by metric name.
@@ -165,9 +218,11 @@ class Control:
         if isinstance(recipe.budget, ToggleBudget):
             self.rights = [*self.rights, *rights][-_WINDOW:]
         if isinstance(recipe.budget, ControllerBudget):
-            self.floor = next_floor(self.floor, accuracy, recipe.budget)
+            if not recipe.budget.watch:
+                self.floor = next_floor(self.floor, accuracy, recipe.budget)
             trace |= {"budget/share": self.floor.share, "budget/accuracy": self.floor.accuracy}
             trace["budget/floor"] = self.floor.start - recipe.budget.within
+        trace |= {f"budget/{name}": limit for (name, _), limit in zip(_CLASSES, self.covers, strict=False)}
         for term in recipe.reward:
             if isinstance(term, LeashTerm):
                 trace["reward/lambda"] = self.leash  # that of the step
@@ -175,7 +230,8 @@ class Control:
         return trace
 
     def state(self) -> dict[str, Any]:
-        return {"floor": asdict(self.floor), "leash": self.leash, "rights": self.rights}
+        return {"floor": asdict(self.floor), "leash": self.leash, "rights": self.rights, "covers": self.covers}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.floor, self.leash, self.rights = Floor(**state["floor"]), state["leash"], state["rights"]
+        self.floor, self.leash = Floor(**state["floor"]), state["leash"]
+        self.rights, self.covers = state["rights"], state["covers"]

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from recipes.budgets import WatchingBudget
 from recipes.schema import Recipe
 from rewards.functions import TrainerState
 from rewards.terms import levelled
@@ -29,6 +30,7 @@ from rollout.sources import Source
 from rollout.template import Template
 from rollout.types import Group, Request
 
+_WATCHED = 1 << 40  # positions of problems sampled apart: beyond what any run trains on
 Fate = str  # trained | all_right | all_wrong | flat | not_judged
 
 
@@ -62,24 +64,43 @@ class PromptStream:
         recipe = self.recipe.at(step)
         for _ in range(10_000):
             position, self.position = self.position, self.position + 1
-            problem = self.source.at(position)
-            seed = seed_of(recipe.seed, "train", position)
-            limit = request_limit(recipe.budget, problem, seed, self.control.floor.share)
-            prompt_ids = self.template.prompt_ids(problem, limit)
-            if len(prompt_ids) <= recipe.data.max_prompt_tokens:
-                return Request(
-                    id=f"{position}:{problem.id}",
-                    problem=problem,
-                    prompt_ids=prompt_ids,
-                    group_size=recipe.sampler.group_size,
-                    max_tokens=int(limit * recipe.budget.room + 1e-9),
-                    temperature=recipe.sampler.temperature,
-                    top_p=1.0,
-                    seed=seed,
-                    limit=limit,
-                )
+            if request := self._request(position, recipe, seed_of(recipe.seed, "train", position)):
+                return request
             self.too_long += 1
         raise ValueError(f"{self.source.name}: 10,000 prompts in a row exceed data.max_prompt_tokens {self.recipe.data.max_prompt_tokens}")
+
+    def watched(self, step: int) -> list[Request]:
+        """What a budget wants sampled apart at a step (recipes/budgets): always the same problems, to the whole room whatever the controller leaves."""
+        recipe = self.recipe.at(step)
+        if not isinstance(recipe.budget, WatchingBudget) or step % recipe.budget.every:
+            return []
+        count = round(recipe.budget.watch * recipe.sampler.prompts)
+        rows = self.source.rows
+        first = _WATCHED if rows is None else -(-_WATCHED // rows) * rows  # the start of an epoch: none comes twice
+        asked = [
+            self._request(first + index, recipe, seed_of(recipe.seed, "watched", index, step), whole=True)
+            for index in range(count if rows is None else min(count, rows))
+        ]
+        return [request for request in asked if request]
+
+    def _request(self, position: int, recipe: Recipe, seed: int, whole: bool = False) -> Request | None:
+        """The request at a position; None if its prompt is too long. `whole`: sampled to the most that any may be."""
+        problem = self.source.at(position)
+        limit = request_limit(recipe.budget, problem, seed, self.control.floor.share)
+        prompt_ids = self.template.prompt_ids(problem, limit)
+        if len(prompt_ids) > recipe.data.max_prompt_tokens:
+            return None
+        return Request(
+            id=f"{position}:{problem.id}",
+            problem=problem,
+            prompt_ids=prompt_ids,
+            group_size=recipe.sampler.group_size,
+            max_tokens=int((recipe.budget.limit if whole else limit) * recipe.budget.room + 1e-9),
+            temperature=recipe.sampler.temperature,
+            top_p=1.0,
+            seed=seed,
+            limit=limit,
+        )
 
 
 def seed_of(*parts: object) -> int:
@@ -112,6 +133,7 @@ class Collector:
         """Sample until `sampler.prompts` groups are worth training on or the refill limit is reached. `step` is for reward functions."""
         start = time.monotonic()
         recipe = self._recipe.at(step)
+        seen = self._watch(step)
         scorer = replace(
             self._scorer,
             terms=self._stream.control.terms(recipe.reward),
@@ -153,7 +175,14 @@ class Collector:
         rights = [rollout.tokens for group in everything for rollout in group.rollouts if rollout.right]
         metrics |= stream.control.after(step, metrics["accuracy"] or 0.0, float(np.mean(over)) - 1, rights)
         metrics |= self._scorer.audit(everything, self._recipe.judge.audit)
-        return Collected(groups, everything, metrics)
+        return Collected(groups, everything, metrics | seen)
+
+    def _watch(self, step: int) -> dict[str, float | None]:
+        """Sample what the budget watches, where a look is due, before anything is sampled to train."""
+        requests = self._stream.watched(step)
+        self._pool.submit(requests)
+        groups = {group.request.id: group for group in sampled(self._pool, replace(self._scorer, budget=None))}
+        return self._stream.control.watched(step, [groups[request.id] for request in requests if judged(groups[request.id])])
 
 
 def sampled(pool: EnginePool, scorer: Scorer) -> Iterator[Group]:

@@ -19,7 +19,7 @@ from rewards.functions import Asked, TrainerState, columns
 from rewards.terms import Facts, rewards
 from rewards.verifier.judge import Judge
 from rewards.verifier.verdict import Verdict, best
-from rollout.budget import group_limit
+from rollout.budget import Tiers, group_limit
 from rollout.template import Template
 from rollout.types import Completion, Group, Request, Rollout, rollout_id
 
@@ -52,7 +52,7 @@ class Scorer:
     judge: Judge
     template: Template
     terms: Sequence[RewardTerm] = ()
-    budget: Budget | None = None
+    budget: Budget | Tiers | None = None
     state: TrainerState = field(default_factory=TrainerState)
     unit: int = 0
 
@@ -136,7 +136,7 @@ class Scorer:
                 found["audit/right_only_here" if rollout.right else "audit/right_only_there"] += 1
         return found
 
-    def _reward(self, group: Group, budget: Budget) -> None:
+    def _reward(self, group: Group, budget: Budget | Tiers) -> None:
         tokens_G = np.array([rollout.tokens for rollout in group.rollouts])
         right_G = np.array([rollout.right for rollout in group.rollouts])
         finished_G = np.array([not rollout.completion.cut for rollout in group.rollouts])

@@ -86,8 +86,21 @@ def limits(recipe: Recipe, world: World) -> Any:
         budget = stream.control.budget(recipe.at(step).budget, step)
         mostly = right & (np.arange(32) > 3)
         found.append((asked.limit, asked.max_tokens, [group_limit(budget, asked.limit, tokens, each, right) for each in (right, mostly)]))
+        watched = stream.watched(step)
+        sampled = [spread(request, asked.limit, share) for request, share in zip(watched, 8 * (1.0, 0.5, 0.0), strict=False)]
+        found.append(([request.max_tokens for request in watched], stream.control.watched(step, sampled)))
         found.append(stream.control.after(step, 0.9 if step == 0 else 0.95, 0.5, [40, 50, 60]))
     return found
+
+
+def spread(request: Request, limit: int, right: float) -> Group:
+    """A judged group of ever longer rollouts, up to 2.8 limits, a share of them right."""
+    rollouts = []
+    for index in range(request.group_size):
+        ids = np.zeros(int(limit * (0.7 + 2.1 * index / request.group_size)), np.int32)
+        verdict = Verdict("right" if index < right * request.group_size else "wrong", "")
+        rollouts.append(Rollout(str(index), index, Completion(ids, ids.astype(np.float32), "stop", ids), "", None, verdict))
+    return Group(request, rollouts)
 
 
 def shaped(recipe: Recipe, world: World) -> Any:

@@ -54,7 +54,7 @@ def arguments(checkpoint: Path, runs: Path, data: Path, *more: str) -> list[str]
         "train", "quickstart", "name=run", f"model.path={checkpoint}", f"data.train={data}", "stages=[rl]", "engine.kind=reference",
         "engine.count=1", "sampler.prompts=3", "sampler.group_size=2", "sampler.max_refills=1", "budget.limit=12", "budget.cut_stop=1.0",
         f"train.steps={STEPS}", "train.checkpoint_every=2", "train.samples_per_step=100", "sampler.keep_groups=shaped",
-        "budget.kind=controller", "budget.measure=2", "budget.room=1.5", "budget.gain=2.0", "waive=[right_beats_wrong]",
+        "budget.kind=controller", "budget.measure=2", "budget.room=1.5", "budget.gain=2.0", "budget.watch=0.7", "budget.every=3", "waive=[right_beats_wrong]",
         "schedule={learner.lr: {kind: linear, share: 0.5}, objective.clip_high: {kind: decays, share: 0.5, count: 4}}",
         "reward=[{kind: verdict, wrong: -1}, {kind: leash, gain: 0.05}, {kind: function, name: 'tests.faults.by_length:by_length', weight: 0.5, low: -2, high: 0.3}]",
         "objective.entropy.coef=0.01", "objective.entropy.target=2.0", "judge.workers=1",

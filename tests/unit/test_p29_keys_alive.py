@@ -50,6 +50,14 @@ LADDER = {"budget.kind": "difficulty", "budget.ladder": RUNGS}
 FILE, HUB = {"data.train": "rows.jsonl"}, {"data.train": "hub:owner/name"}
 PROMPT = {"budget.kind": "prompt", "budget.limit": 128, "data.instruction": "{budget}"}
 REFERENCE = {"budget.kind": "reference", "budget.limit": 128}
+COVERAGE = {
+    "budget.kind": "coverage",
+    "budget.limit": 64,
+    "budget.room": 4.0,
+    "budget.watch": 0.1,
+    "sampler.group_size": 32,
+    "budget.every": 2,
+}
 CONTROLLER = {"budget.kind": "controller", "budget.limit": 128, "budget.measure": 1}
 TOGGLE = {"budget.kind": "toggle", "budget.limit": 128, "budget.period": 1, "sampler.group_size": 32}
 OUTLIER = {"budget.kind": "outlier", "budget.limit": 128, "sampler.group_size": 32}
@@ -171,6 +179,12 @@ ROWS = [
     Row("budget[reference].column", limits, "other", REFERENCE),
     Row("budget[reference].share", limits, 0.3, REFERENCE),
     Row("budget[reference].least", limits, 0.8, REFERENCE),
+    Row("budget[coverage].watch", limits, 0.5, COVERAGE),
+    Row("budget[coverage].every", limits, 3, COVERAGE),
+    Row("budget[coverage].grid", limits, 0.9, COVERAGE | {"sampler.group_size": 8}),
+    Row("budget[coverage].form", limits, "paper", COVERAGE | {"sampler.group_size": 8}),
+    Row("budget[controller].watch", limits, 0.1, CONTROLLER),
+    Row("budget[controller].every", limits, 2, CONTROLLER | {"budget.watch": 0.1}),
     Row("budget[controller].within", limits, 0.5, CONTROLLER),
     Row("budget[controller].measure", limits, 4, CONTROLLER),
     Row("budget[controller].smooth", limits, 0.0, CONTROLLER),

@@ -10,13 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipes.budgets import ConstantBudget, ControllerBudget, OutlierBudget, PromptBudget, ReferenceBudget
+from recipes.budgets import ConstantBudget, ControllerBudget, CoverageBudget, OutlierBudget, PromptBudget, ReferenceBudget
 from recipes.loader import RecipeError, load
 from recipes.schedules import Decays, Exponential, Linear, Stage, Staged, value_at
 from recipes.schema import Recipe
 from rewards.profiles import dot_limit, percentile_limit
-from rollout.budget import Control, Floor, group_limit, next_floor, request_limit
-from rollout.types import Problem
+from rewards.verifier.verdict import Verdict
+from rollout.budget import Control, Floor, covering, group_limit, next_floor, request_limit
+from rollout.collector import PromptStream
+from rollout.sources import Source
+from rollout.types import Completion, Group, Problem, Request, Rollout
+from tests.scripted import template
 
 PAPER = Exponential(kind="exponential", factor=0.7, every=150)
 
@@ -182,3 +186,71 @@ def test_the_controller_lowers_the_limit_while_accuracy_is_above_its_floor_and_n
         high, low = next_floor(high, 0.9, settings), next_floor(low, 0.1, settings)
     assert high.share == pytest.approx(0.5) and low.share == 1.0  # at the bounds
     assert next_floor(high, -9.0, settings).share > high.share  # and off them at once
+
+
+def group_of(lengths, right):
+    """A judged group of rollouts of these lengths, the first `right` of them right."""
+    request = Request("r", Problem("p", "", ""), (1,), len(lengths), 99, 1.0, 1.0, 0)
+    rollouts = []
+    for index, length in enumerate(lengths):
+        ids = np.zeros(length, np.int32)
+        completion = Completion(ids, ids.astype(np.float32), "stop", ids)
+        rollouts.append(Rollout(str(index), index, completion, "", None, Verdict("right" if index < right else "wrong", "")))
+    return Group(request, rollouts)
+
+
+@pytest.mark.parametrize(("form", "limits"), [("code", [5120, 7168, 16000]), ("paper", [5120, 6144, 16000])])
+def test_laser_d_covers_a_class_with_the_least_length_of_its_grid(form, limits):
+    """core.md 5.9, 8 rollouts: of easy responses .1 fit into 4096 and .3 into 5120, of medium ones .4 into 6144 and .5 into 7168, no hard one but 16384."""
+    easy = [4000, *[5000] * 2, *[9000] * 7]
+    medium = [*[6000] * 4, 7000, *[16000] * 5]
+    hard = [16000] * 8
+    budget = CoverageBudget(kind="coverage", limit=4096, room=4.0, form=form)
+
+    def classed(lengths, right):
+        return [group_of((lengths * 4)[8 * index : 8 * index + 8], right) for index in range(5)]  # 40 responses: four times the ten
+
+    groups = [*classed(easy, 6), *classed(medium, 3), group_of(hard, 1)]
+    assert covering(groups, budget) == limits
+    assert covering([group_of(hard, 1)], budget) == [16000, 16000, 16000]  # classes without a problem: the longest
+    assert covering([group_of([50] * 8, 8)], budget) == [4096, 4096, 4096]  # never below the limit
+
+
+def test_a_group_is_rewarded_under_the_limit_of_its_class():
+    """LASER-D's reward side counts the thirds themselves with the class above."""
+    recipe = Recipe.model_validate({"budget": {"kind": "coverage", "limit": 100, "room": 4.0}, "sampler": {"group_size": 6}})
+    control = Control(recipe)
+    tokens_G, all_G = np.full(6, 50), np.ones(6, dtype=bool)
+    assert group_limit(control.budget(recipe.budget, 0), 100, tokens_G, all_G, all_G) == 100  # nothing was looked at yet
+    control.restore(control.state() | {"covers": [110, 220, 330]})
+    budget = control.budget(recipe.budget, 0)
+    limits = [group_limit(budget, 100, tokens_G, np.arange(6) < right, all_G) for right in range(7)]
+    assert limits == [330, 330, 220, 220, 110, 110, 110]
+
+
+def test_problems_sampled_apart_are_the_same_at_every_look_and_none_of_them_trains_in_the_step():
+    numbers = [Problem(f"p{row}", f"q{row}", str(row)) for row in range(10)]
+    for rows, at in ((None, lambda position: Problem(f"p{position}", f"q{position}", "1")), (10, lambda position: numbers[position % 10])):
+        budget = {"kind": "controller", "limit": 100, "room": 2.0, "watch": 0.5, "every": 3}
+        recipe = Recipe.model_validate({"budget": budget, "sampler": {"prompts": 12}})
+        stream = PromptStream(Source("numbers", at, rows=rows), template(), recipe)
+        stream.control.floor = Floor(share=0.4)
+        looks = {step: stream.watched(step) for step in (0, 1, 2, 3)}
+        assert not looks[1] and not looks[2] and stream.position == 0
+        assert [request.problem.id for request in looks[0]] == [request.problem.id for request in looks[3]]
+        assert len({request.problem.id for request in looks[0]}) == 6
+        assert [request.seed for request in looks[0]] != [request.seed for request in looks[3]]
+        assert {(request.limit, request.max_tokens) for request in looks[3]} == {(40, 200)}  # what is asked for, and room beyond it
+    few = Recipe.model_validate({"budget": budget | {"watch": 4.0}, "sampler": {"prompts": 12}})
+    assert len(PromptStream(Source("numbers", at, rows=10), template(), few).watched(0)) == 10
+
+
+def test_a_controller_that_watches_takes_its_accuracy_from_there_alone():
+    recipe = Recipe.model_validate({"budget": {"kind": "controller", "limit": 100, "watch": 1.0, "measure": 1}})
+    control = Control(recipe)
+    seen = control.watched(0, [group_of([30] * 4, 3), group_of([50] * 4, 2)])
+    assert seen == {"monitor/accuracy": 0.625, "monitor/length": 40.0}
+    assert control.after(0, 0.1, 0.0)["budget/accuracy"] == 0.625
+    control.watched(1, [group_of([30] * 4, 4)])
+    assert control.floor.steps == 2 and control.floor.share < 1
+    assert control.watched(2, []) == {} and control.floor.steps == 2  # no verdict: nothing is known
