@@ -5,7 +5,16 @@ from __future__ import annotations
 from launch.memory import evaluates, size
 from launch.plan import Plan, gpus_needed, host_bytes
 from launch.teaches import teaching_words
-from recipes.budgets import DifficultyBudget
+from recipes.budgets import (
+    ControllerBudget,
+    CoverageBudget,
+    DifficultyBudget,
+    OutlierBudget,
+    PromptBudget,
+    ReferenceBudget,
+    ToggleBudget,
+    WatchingBudget,
+)
 from recipes.loader import recipe_hash
 from recipes.schema import Recipe
 
@@ -40,15 +49,13 @@ def _model_words(plan: Plan) -> str:
 
 def _rl_words(plan: Plan) -> list[str]:
     recipe, work = plan.recipe, plan.work
-    sampler, learner, limit = recipe.sampler, recipe.learner, recipe.budget.limit
+    sampler, learner = recipe.sampler, recipe.learner
     updates, steps = learner.updates_per_step, recipe.train.steps
     refill = ""
     if sampler.keep_groups != "all":
         signal = {"raw": "correctness", "shaped": "reward"}[sampler.keep_groups]
         refill = f"; groups of constant {signal} are replaced (at most {sampler.max_refills * sampler.prompts:,} times)"
     ranks = f" on each of {learner.ranks} ranks" if learner.ranks > 1 else ""
-    ladder = recipe.budget.ladder if isinstance(recipe.budget, DifficultyBudget) else []
-    rungs = [f"{int(round(rung.share * limit, 6)):,} tokens where at least {rung.at_least:.0%} are right" for rung in ladder]
     prompts = sampler.prompts // updates
     select = recipe.select
     rule = {"max_variance": "of largest reward variance", "shortest": "shortest", "efficient": "of most reward per token"}.get(
@@ -59,7 +66,7 @@ def _rl_words(plan: Plan) -> list[str]:
     lines = [
         f"step     {sampler.prompts} prompts x {sampler.group_size} rollouts = {work.rollouts:,} of at most {recipe.most_tokens:,} tokens{refill}"
     ]
-    lines += [f"limit    {', else '.join(rungs)}"] if rungs else []
+    lines += [f"limit    {words}" for words in [_budget_words(recipe)] if words]
     lines += [f"moves    {words}" for words in _moving(recipe)]
     lines += [f"teaches  {words}" for words in teaching_words(recipe)]
     lines += chosen
@@ -68,9 +75,48 @@ def _rl_words(plan: Plan) -> list[str]:
         f"         {work.rows_per_rank:,} rollouts{ranks} make at most {_many(work.micro_batches, 'micro-batch', 'es')}"
         f" of {_many(work.rows_per_micro_batch, 'row')} ({work.longest:,} tokens each, prompt included)",
         f"run      {steps:,} steps = {steps * updates:,} updates on {steps * work.rollouts:,} rollouts;"
-        f" at most {steps * work.rollouts * recipe.most_tokens / 1e6:,.1f}M sampled tokens before replacements",
+        f" at most {(steps * work.rollouts + _watched(recipe)) * recipe.most_tokens / 1e6:,.1f}M sampled tokens before replacements",
     ]
     return lines
+
+
+def _watched(recipe: Recipe) -> int:
+    """Rollouts of problems sampled apart, in the whole run."""
+    budget = recipe.budget
+    looks = -(-recipe.train.steps // budget.every) if isinstance(budget, WatchingBudget) else 0
+    return looks * budget.watched(recipe.sampler.prompts) * recipe.sampler.group_size if isinstance(budget, WatchingBudget) else 0
+
+
+def _budget_words(recipe: Recipe) -> str:
+    """What decides a prompt's limit, where it is not one for all."""
+    budget, apart = recipe.budget, ""
+    if isinstance(budget, WatchingBudget) and budget.watch:
+        count = budget.watched(recipe.sampler.prompts)
+        apart = f"{count:,} problems sampled apart every {budget.every} steps ({count * recipe.sampler.group_size:,} rollouts)"
+    match budget:
+        case DifficultyBudget():
+            rungs = [(int(round(rung.share * budget.limit, 6)), rung.at_least) for rung in budget.ladder]
+            return ", else ".join(f"{tokens:,} tokens where at least {share:.0%} are right" for tokens, share in rungs)
+        case PromptBudget(column=None):
+            return f"drawn for each prompt from {budget.least_limit:,} to {budget.limit:,} tokens"
+        case PromptBudget():
+            return f"each prompt's own, from the column {budget.column}, {budget.least_limit:,} to {budget.limit:,} tokens"
+        case ReferenceBudget():
+            return f"{budget.share:g} x the column {budget.column}, {budget.least_limit:,} to {budget.limit:,} tokens"
+        case ControllerBudget():
+            whose = f"of {apart}" if apart else "of what is sampled to train"
+            return f"{budget.limit:,} tokens, down to {budget.least_limit:,} while accuracy {whose} is less than {budget.within:g} below its start"
+        case CoverageBudget():
+            return f"{budget.limit:,} to {budget.most_limit:,} tokens by a group's difficulty, as {apart or 'nothing'} shows"
+        case ToggleBudget():
+            first = next((f"from step {step}" for step in range(recipe.train.steps) if budget.limited(step)), "not in this run")
+            return (
+                f"in every second {budget.period} steps ({first}), percentile {budget.percentile:g} of right answers' lengths,"
+                f" where at least {budget.accuracy:.0%} are right"
+            )
+        case OutlierBudget():
+            return f"in all-right groups, mean + {budget.alpha:g} deviations"
+    return ""
 
 
 def _moving(recipe: Recipe) -> list[str]:

@@ -56,6 +56,10 @@ class WatchingBudget(_Budget):
     )
     every: Count = Field(20, description="Steps between two looks at them, from step 0 on.")
 
+    def watched(self, prompts: int) -> int:
+        """How many problems, at `prompts` a step."""
+        return round(self.watch * prompts)
+
 
 class DifficultyBudget(_Budget):
     kind: Literal["difficulty"] = Field(
@@ -133,6 +137,10 @@ class ToggleBudget(_Budget):
     warmup: Natural = Field(0, description="Steps before the first phase with a limit.")
     percentile: Annotated[float, Field(ge=0, le=100)] = Field(80, description="Of the last 4096 right answers' lengths.")
     accuracy: Share = Field(0.8, description="Share of right rollouts from which on a group meets the limit.")
+
+    def limited(self, step: int) -> bool:
+        """Whether a step is of a phase with a limit."""
+        return step >= self.warmup and (step // self.period) % 2 == 1
 
     @property
     def least_limit(self) -> int:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from recipes.budgets import Budget, ConstantBudget
+from recipes.budgets import Budget, ConstantBudget, WatchingBudget
 from recipes.objectives import Objective
 from recipes.schedules import MOVABLE, Schedule, value_at
 from recipes.section import Count, Natural, NonNegative, Positive, Section, Share
@@ -341,6 +341,11 @@ class Recipe(Section):
             raise ValueError(
                 f"budget.alpha: {self.budget.alpha:g}: among {group} rollouts none lies more than {most:.3f} deviations above their mean; take less"
             )
+        if isinstance(self.budget, WatchingBudget) and not self.budget.watched(self.sampler.prompts):
+            if self.budget.watch or self.budget.kind == "coverage":
+                raise ValueError(
+                    f"budget.watch: {self.budget.watch:g} x sampler.prompts {self.sampler.prompts} is not one problem; raise it"
+                )
         if self.budget.kind == "prompt" and "{budget}" not in self.data.instruction and self.model.path != "tiny":
             raise ValueError(
                 "data.instruction: budget.kind prompt gives each prompt its own limit, which it must state: say {budget} in it"

@@ -187,8 +187,7 @@ class Control:
                 else budget
             )
         if isinstance(budget, ToggleBudget):
-            limited = step >= budget.warmup and (step // budget.period) % 2 == 1
-            limit = percentile_limit(self.rights, budget.percentile) if limited else None
+            limit = percentile_limit(self.rights, budget.percentile) if budget.limited(step) else None
             return Tiers((whole,) if limit is None else ((budget.accuracy, int(min(max(limit, 1), budget.limit))), whole))
         return budget
 

@@ -74,7 +74,7 @@ class PromptStream:
         recipe = self.recipe.at(step)
         if not isinstance(recipe.budget, WatchingBudget) or step % recipe.budget.every:
             return []
-        count = round(recipe.budget.watch * recipe.sampler.prompts)
+        count = recipe.budget.watched(recipe.sampler.prompts)
         rows = self.source.rows
         first = _WATCHED if rows is None else -(-_WATCHED // rows) * rows  # the start of an epoch: none comes twice
         asked = [

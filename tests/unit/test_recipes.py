@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from recipes.keys import keys, nearest
 from recipes.loader import RecipeError, dump, load, recipe_hash, scales, shipped
 from recipes.reference import reference
+from recipes.schema import Recipe
 
 NAMES = [key.name for key in keys()]
 LEAVES = {name.rpartition(".")[2] for name in NAMES}
@@ -306,3 +307,9 @@ def test_bf16_comes_with_sharded_gradients_unless_a_recipe_says_otherwise():
     for recipe in (load("dler"), load("dler", "node8"), load("da_dler", "node8")):
         assert (recipe.model.dtype, recipe.learner.zero_stage) == ("bf16", 2)
     assert load("dler", "tiny").learner.zero_stage == 0
+
+
+@pytest.mark.parametrize("budget", [{"kind": "coverage", "watch": 0.01}, {"kind": "controller", "watch": 0.01}])
+def test_a_budget_that_would_watch_no_problem_is_refused(budget):
+    with pytest.raises(ValueError, match=r"budget\.watch: 0\.01 x sampler\.prompts 32 is not one problem; raise it"):
+        Recipe.model_validate({"budget": budget})

@@ -35,3 +35,20 @@ def test_plan_prints_what_can_teach():
     assert "teaches  mixed      told apart by verdict, truncate: kept\n" in text
     assert "teaches  all right  told apart by truncate: replaced, as its correctness is constant; its length signal is lost\n" in text
     assert "teaches  all wrong  told apart by nothing: replaced, as its correctness is constant\n" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("laser_d", "limit    104 to 416 tokens by a group's difficulty, as 96 problems sampled apart every 20 steps (768 rollouts) shows"),
+        ("controller", "while accuracy of 24 problems sampled apart every 2 steps (192 rollouts) is less than 0.02 below its start"),
+        (
+            "toggle",
+            "limit    in every second 10 steps (from step 10), percentile 80 of right answers' lengths, where at least 80% are right",
+        ),
+        ("l1_exact", "limit    drawn for each prompt from 2 to 104 tokens"),
+        ("dot", "limit    in all-right groups, mean + 2 deviations"),
+    ],
+)
+def test_plan_says_what_decides_a_limit_that_is_not_one_for_all(name, words):
+    assert any(words in line for line in explain(plan(load(name, scale="tiny"))).splitlines())
