@@ -341,11 +341,9 @@ class Recipe(Section):
             raise ValueError(
                 f"budget.alpha: {self.budget.alpha:g}: among {group} rollouts none lies more than {most:.3f} deviations above their mean; take less"
             )
-        if isinstance(self.budget, WatchingBudget) and not self.budget.watched(self.sampler.prompts):
-            if self.budget.watch or self.budget.kind == "coverage":
-                raise ValueError(
-                    f"budget.watch: {self.budget.watch:g} x sampler.prompts {self.sampler.prompts} is not one problem; raise it"
-                )
+        watch = self.budget.watch if isinstance(self.budget, WatchingBudget) else 0.0
+        if (watch or self.budget.kind == "coverage") and round(watch * self.sampler.prompts) < 1:
+            raise ValueError(f"budget.watch: {watch:g} x sampler.prompts {self.sampler.prompts} is not one problem; raise it")
         if self.budget.kind == "prompt" and "{budget}" not in self.data.instruction and self.model.path != "tiny":
             raise ValueError(
                 "data.instruction: budget.kind prompt gives each prompt its own limit, which it must state: say {budget} in it"
