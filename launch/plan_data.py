@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recipes.schema import DataSet, FunctionTerm, Recipe
+from recipes.schema import DataSet, Recipe
 from rewards.functions import columns
 from rewards.rows import DataError, hub_parts, local_bytes
-from rollout.sources import normalised, overlaps, share_columns, shares, usable
+from rollout.sources import lacking, normalised, overlaps, share_columns, shares, usable
 from rollout.tiny import task as tiny_task
 from rollout.types import Problem
 
@@ -90,7 +90,9 @@ def _tiny_blockers(recipe: Recipe, evaluates: bool, found: DataPlan) -> None:
 
 def _problems(key: str, one: DataSet, recipe: Recipe, found: DataPlan) -> list[Problem]:
     """The problems of a local set that have a gold; what stands in the way goes to `found`."""
+    trains = key == "data.train"
     if one.source == "tiny":
+        found.blockers += [f"{key}: {line}" for line in lacking("tiny", [], recipe.number_columns if trains else ())]
         return []
     if recipe.model.path == "tiny":
         found.blockers.append(
@@ -106,12 +108,13 @@ def _problems(key: str, one: DataSet, recipe: Recipe, found: DataPlan) -> list[P
                 f"{one.source}: more than {_MOST_BYTES >> 20} MiB, so it is read and checked by the run, before engines start"
             )
             return []
-        columns = key == "data.train" and any(isinstance(term, FunctionTerm) for term in recipe.reward)
-        kept, left_out, said = usable(one, lambda golds: [None] * len(golds), columns, recipe.data if key == "eval.data" else None)
+        columns = trains and recipe.reads_columns
+        kept, left_out, said = usable(one, lambda golds: [None] * len(golds), columns, None if trains else recipe.data)
     except DataError as error:
         found.blockers.append(f"{key}: {error}")
         return []
     found.said.append(said)
+    found.blockers += [f"{key}: {line}" for line in lacking(one.source, kept, recipe.number_columns if trains else ())]
     texts = Counter(problem.text for problem in kept)
     asking = sum(rows for text, rows in texts.items() if _OTHER_FORM.search(text) and "boxed" not in text)
     if 2 * asking > len(kept):

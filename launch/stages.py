@@ -73,11 +73,14 @@ def run_recipe(made: Plan, runs_dir: Path, resume: bool = False, overwrite: bool
         EngineError, LearnerError, PublishError, CheckpointError, NotJudged: while it runs; the run folder says so too.
     """
     recipe = made.recipe
+    trains = "rl" in recipe.stages
     refuse_unusable(recipe, runs_dir, resume, overwrite)
     settle_device(made)
     with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
         heldout = held_out(recipe, judge)
-        source = training_source(recipe.data, recipe.tiny, recipe.seed, judge.check_golds, columns=recipe.reads_columns)
+        source = training_source(
+            recipe.data, recipe.tiny, recipe.seed, judge.check_golds, recipe.reads_columns, recipe.number_columns if trains else ()
+        )
         start = starting_checkpoint(recipe)
         made = planned_with(start, made)
         date = prompt_date(runs_dir / recipe.name) if resume else None
@@ -96,7 +99,7 @@ def run_recipe(made: Plan, runs_dir: Path, resume: bool = False, overwrite: bool
             list_overlap(progress, run.folder / "overlap.jsonl", source, heldout)
             for part, name in zip(heldout, file_names([part.name for part in heldout]), strict=True):
                 list_left_out(progress, run.folder / "left_out" / f"eval-{name}.jsonl", part.name, part.left_out)
-            if "rl" in recipe.stages:
+            if trains:
                 _reinforce(run, made, start, template, PromptStream(source, template, recipe), heldout, judge, progress)
             elif heldout:
                 with engines(made, start, template) as pool:

@@ -107,6 +107,7 @@ class O1PrunerTerm(GatedTerm):
     alpha: NonNegative = Field(5.0, description="Weight of accuracy.")
     low: float = Field(-2.0, description="Least.")
     high: float = Field(4.0, description="Most.")
+    reads = ("reference_tokens", "reference_accuracy")
 
     def value(self, right: bool, case: Case) -> Bounds:
         verdict = case.worth if right else case.wrong
@@ -252,6 +253,7 @@ class ProfileBandTerm(LengthTerm):
     )
     deviations: Positive = Field(2.0, description="Width of the band, in the reference's standard deviations.")
     held: bool = Field(True, description="Beyond the band the factor stays; false: it goes on falling, to 0.")
+    reads = ("reference_tokens", "reference_spread", "reference_accuracy")
 
     def value(self, right: bool, case: Case) -> Bounds:
         return -case.worth * (0.4 if self.held else 1.0), 0.0

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from recipes.budgets import Budget, ConstantBudget, WatchingBudget
+from recipes.columns import NumberColumn
 from recipes.objectives import Objective
 from recipes.schedules import MOVABLE, Schedule, value_at
 from recipes.section import Count, Natural, NonNegative, Positive, Section, Share
@@ -462,10 +463,16 @@ class Recipe(Section):
         return next((term for term in self.reward if isinstance(term, KlTerm)), None)
 
     @property
+    def number_columns(self) -> list[NumberColumn]:
+        """Columns of the training data that must hold a number in every row."""
+        column = getattr(self.budget, "column", None)
+        in_budget = [] if column is None else [NumberColumn(column, "budget.column")]
+        return in_budget + [NumberColumn(name, f"the reward term {term.kind}") for term in self.reward for name in term.reads]
+
+    @property
     def reads_columns(self) -> bool:
         """Whether training reads columns of the data beside problem and gold."""
-        in_budget = self.budget.kind == "reference" or getattr(self.budget, "column", None) is not None
-        return in_budget or any(term.kind in ("function", "o1_pruner", "nemo_band") for term in self.reward)
+        return bool(self.number_columns) or any(term.kind == "function" for term in self.reward)
 
     @property
     def reads_reference(self) -> bool:

@@ -34,9 +34,11 @@ class Term(Section):
     """What all terms have in common: bounds, and whether length pays a wrong answer.
 
     Attributes:
+        reads: columns of the data that its formula takes a number from (recipes.columns).
         verdicts: what its formula takes the verdicts of right and wrong answers to be, in words for an error; and whether they are.
     """
 
+    reads: ClassVar[tuple[str, ...]] = ()
     verdicts: ClassVar[tuple[str, Callable[[float, float], bool]] | None] = None
 
     def adds(self, right: bool, case: Case) -> Bounds:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from recipes.columns import number_in
 from recipes.lengths import (
     AlpTerm,
     AroraTerm,
@@ -75,12 +76,12 @@ class Facts:
         Raises:
             ValueError: it has none.
         """
-        value = self.asked.columns.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+        number = number_in(value := self.asked.columns.get(name))
+        if np.isnan(number):
             raise ValueError(
                 f"rollout {self.asked.ids[0]}: the column {name}, which a reward term reads, holds {value!r}, no number; add it to the data"
             )
-        return float(value)
+        return number
 
 
 def levelled(reward_PG: np.ndarray | Sequence[float]) -> np.ndarray:

@@ -23,10 +23,12 @@ from recipes.budgets import (
     ReferenceBudget,
     ToggleBudget,
 )
+from recipes.columns import number_in
 from recipes.lengths import LeashTerm
 from recipes.schema import Recipe
 from recipes.terms import RewardTerm
 from rewards.profiles import Difficulty, dot_limit, laser_limit, percentile_limit
+from rewards.rows import reach
 from rollout.types import Group, Problem
 
 _WINDOW = 4096  # right answers whose lengths a toggle keeps
@@ -69,11 +71,7 @@ def request_limit(budget: Budget, problem: Problem, seed: int, share: float = 1.
 
 
 def _number(problem: Problem, column: str) -> float:
-    value = problem.columns.get(column)
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        number = float("nan")
+    number = number_in(value := reach(problem.columns, column))
     if not number > 0:
         raise ValueError(f"problem {problem.id}: budget.column {column} holds {value!r}, no number of tokens; name another column")
     return number

@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 
 import numpy as np
 
+from recipes.columns import NumberColumn
 from recipes.schema import Data, DataSet, Tiny
 from rewards.golds import no_gold
 from rewards.rows import DataError, Row, reach, read_rows
 from rollout.layouts import Layout, family_of, golds_of, has, level_of, problem_of, recognise
+from rollout.tiny.reference import COLUMNS as TINY_COLUMNS
 from rollout.tiny.reference import with_reference
 from rollout.tiny.task import HELD_OUT_PER_FAMILY
 from rollout.tiny.task import problems as tiny_problems
 from rollout.types import Problem
 
-__all__ = ["DataError", "Source", "heldout_problems", "overlaps", "shares", "training_source", "usable"]
+__all__ = ["DataError", "Source", "heldout_problems", "lacking", "overlaps", "shares", "training_source", "usable"]
 
 _SLATE = 1000  # positions over which the weights of several sets hold, to one part in 1,000
 _INSTRUCTION = re.compile(
@@ -62,18 +64,23 @@ class Source:
     problems: list[Problem] = field(default_factory=list)
 
 
-def training_source(data: Data, tiny: Tiny, seed: int, check_golds: CheckGolds, columns: bool = False) -> Source:
+def training_source(
+    data: Data, tiny: Tiny, seed: int, check_golds: CheckGolds, columns: bool = False, numbers: Sequence[NumberColumn] = ()
+) -> Source:
     """The recipe's training problems.
 
     Args:
         check_golds: for each gold the reason why it is unusable, or None (rewards.verifier.judge.Judge.check_golds).
-        columns: keep the rows' other columns, which only reward functions read and which may be long.
+        columns: keep the rows' other columns, which may be long.
+        numbers: columns that must hold a number in every row (Recipe.number_columns).
 
     Raises:
-        DataError: as `problems_of`, or a set without a usable gold.
+        DataError: as `usable`, or a set that lacks numbers.
     """
     sets = data.sets
     parts = [_one_source(one, tiny, seed, check_golds, columns) for one in sets]
+    if lines := [line for one, part in zip(sets, parts, strict=True) for line in lacking(one.source, part.problems, numbers)]:
+        raise DataError("\n".join(lines))
     share_columns([problem for part in parts for problem in part.problems])
     if len(parts) == 1:
         return parts[0]
@@ -92,6 +99,22 @@ def training_source(data: Data, tiny: Tiny, seed: int, check_golds: CheckGolds, 
         [f"{words} ({count / _SLATE:.1%} of the positions)" for part, count in zip(parts, counts, strict=True) for words in part.said],
         [problem for part in parts for problem in part.problems],
     )
+
+
+def lacking(source: str, problems: Sequence[Problem], numbers: Sequence[NumberColumn]) -> Iterator[str]:
+    """One sentence for each number that a set, or a row of it, does not have."""
+    for number in numbers:
+        values = [reach(problem.columns, number.name) for problem in problems]
+        if all(value is None for value in values) and not (source == "tiny" and number.name in TINY_COLUMNS):
+            there = ", ".join(dict.fromkeys(str(name) for problem in problems for name in problem.columns)) or ", ".join(TINY_COLUMNS)
+            other = " or name another" if number.reader == "budget.column" else ""
+            yield f"{source}: has no column {number.name}, which {number.reader} reads ({number.what}): add it{other}; there is {there:.300}"
+        elif wrong := [index for index, value in enumerate(values) if not number.held_by(value)]:
+            first = problems[wrong[0]]
+            yield (
+                f"{source}: {len(wrong)} of {len(values)} rows hold no {number.what} in {number.name}, which {number.reader} reads "
+                f"(first: {first.id}: {values[wrong[0]]!r:.40}): correct them or take them out"
+            )
 
 
 def share_columns(problems: Sequence[Problem]) -> None:

@@ -17,21 +17,18 @@ from recipes.schema import Tiny
 from rollout.tiny.task import trace
 from rollout.types import Problem
 
+COLUMNS = "reference_tokens", "reference_spread", "reference_accuracy"
 _TRACES = 8
 
 
 def with_reference(problem: Problem, tiny: Tiny) -> Problem:
-    """The problem with columns reference_tokens (mean, end token included), reference_spread (Bessel's deviation) and reference_accuracy."""
+    """The problem with the columns COLUMNS: mean length, end token included, its deviation (Bessel's), and share right."""
     rng = Random(f"tiny/reference/{problem.id}/{problem.text}")
     traces = [trace(problem, rng, tiny.recheck, tiny.rederive, tiny.slip) for _ in range(_TRACES)]
     tokens = np.array([len(_tokenizer().encode(text)) + 1 for text in traces])
     right = [re.search(r"boxed{(.*)}", text)[1] == problem.answer for text in traces]  # type: ignore[index]
-    columns = {
-        "reference_tokens": float(tokens.mean()),
-        "reference_spread": float(tokens.std(ddof=1)),
-        "reference_accuracy": float(np.mean(right)),
-    }
-    return replace(problem, columns=problem.columns | columns)
+    statistics = float(tokens.mean()), float(tokens.std(ddof=1)), float(np.mean(right))
+    return replace(problem, columns=problem.columns | dict(zip(COLUMNS, statistics, strict=True)))
 
 
 @functools.cache

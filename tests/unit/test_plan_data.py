@@ -110,3 +110,57 @@ def test_a_function_that_asks_for_a_column_of_the_data_is_tried_with_it(tmp_path
     for rows, eval_too in (("with.jsonl", "stages=[rl]"), ("hub:owner/name", "stages=[rl]"), ("without.jsonl", "stages=[eval]")):
         assert refused(f"data.train={rows}", eval_too) == []
     assert "missing a required argument: 'distance'" in refused("data.train=without.jsonl", "stages=[rl]")[0]
+
+
+ROW = {"problem": "1 + 1?", "answer": "2"}
+ASKED = ["data.instruction=Think for {budget} tokens.", "budget.kind=prompt", "budget.column=asked"]
+REFERENCE = ["budget.kind=reference"]
+NEMO, PRUNER = (
+    [f"reward=[{{kind: verdict}}, {{kind: {kind}}}]", "waive=[right_beats_wrong, length_of_wrong]"] for kind in ("nemo_band", "o1_pruner")
+)
+STATISTICS = {"reference_tokens": 300, "reference_spread": 0.0, "reference_accuracy": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("words", "rows", "said"),
+    [
+        (ASKED, [{}, {}], "has no column asked, which budget.column reads (number above 0): add it or name another; there is problem, answer"),
+        (ASKED, [{"asked": None}] * 2, "has no column asked"),
+        (ASKED, [{"asked": 70}, {}, {"asked": 0}], "2 of 3 rows hold no number above 0 in asked, which budget.column reads (first: train.jsonl@"),
+        (ASKED, [{"asked": 70}, {"asked": "many"}], "/2: 'many'): correct them or take them out"),
+        (ASKED, [{"asked": 70}, {"asked": True}], "/2: True)"),
+        (ASKED, [{"asked": "-7"}], "1 of 1 rows hold no number above 0"),
+        ([*ASKED[:2], "budget.column=extra.asked"], [{"extra": {"asked": 70}}, {"extra": {}}], "1 of 2 rows hold no number above 0 in extra.asked"),
+        (REFERENCE, [{"tokens": 3}], "has no column reference_tokens, which budget.column reads"),
+        (NEMO, [STATISTICS | {"reference_accuracy": 75}], "1 of 1 rows hold no share from 0 to 1 in reference_accuracy, which the reward term nemo_band reads"),
+        (NEMO, [STATISTICS, STATISTICS | {"reference_spread": -1}], "1 of 2 rows hold no number of at least 0 in reference_spread"),
+        (PRUNER, [{"reference_tokens": 300}], "has no column reference_accuracy, which the reward term o1_pruner reads (share from 0 to 1): add it; there is"),
+    ],
+)  # fmt: skip
+def test_a_number_that_the_recipe_reads_and_rows_do_not_have_is_refused_by_plan(
+    tmp_path: Path, words: list[str], rows: list[dict[str, object]], said: str
+):
+    made = data_lines(tmp_path, [ROW | row for row in rows], [ROW], *words)
+    lines = [line for line in made.blockers if line.startswith(f"data.train: {tmp_path}/train.jsonl: ")]
+    assert len(lines) == 1 and said in lines[0], made.blockers
+
+
+@pytest.mark.parametrize(
+    ("words", "row"),
+    [(ASKED, {"asked": 70}), (ASKED, {"asked": "70"}), (REFERENCE, {"reference_tokens": 0.5}), (NEMO, STATISTICS), (PRUNER, STATISTICS),
+     ([*ASKED[:2], "budget.column=extra.asked"], {"extra": '{"asked": 70}'}), ([*ASKED, "stages=[eval]"], {}), ([], {})],
+)  # fmt: skip
+def test_numbers_that_are_there_as_numbers_or_texts_plan(tmp_path: Path, words: list[str], row: dict[str, object]):
+    assert not [line for line in data_lines(tmp_path, [ROW | row] * 2, [ROW], *words).blockers if line.startswith("data.")]
+
+
+def test_every_set_of_a_mixture_is_asked_for_its_numbers_the_generated_one_too(tmp_path: Path):
+    (tmp_path / "more.jsonl").write_text(json.dumps(ROW))
+    mixture = f"data.train=[{tmp_path}/train.jsonl, {tmp_path}/more.jsonl, tiny]"
+    made = data_lines(tmp_path, [ROW | {"asked": 70}], [ROW], *ASKED, mixture)
+    assert [line.partition(": has no column asked")[0] for line in made.blockers if line.startswith("data.")] == [
+        f"data.train: {tmp_path}/more.jsonl",
+        "data.train: tiny",
+    ]
+    assert any(line.endswith("there is reference_tokens, reference_spread, reference_accuracy") for line in made.blockers)
+    assert not blockers(LAPTOP, "nemo_band", "tiny") and not blockers(LAPTOP, "quickstart", None, *REFERENCE)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from recipes.columns import NumberColumn
 from recipes.schema import Data, DataSet, Tiny
 from rollout.sources import DataError, heldout_problems, overlaps, training_source
+from rollout.tiny.reference import COLUMNS as TINY_COLUMNS
 from rollout.types import Problem
 
 
@@ -204,6 +207,22 @@ def test_a_row_travels_whole_only_where_a_reward_function_reads_it(tmp_path: Pat
     name = write(tmp_path / "row.jsonl", [{"problem": "p", "answer": "1", "hint": "h"}])
     sources = [training_source(Data(train=name), Tiny(), 0, golds_that_parse, columns=columns) for columns in (True, False)]
     assert [source.at(0).columns for source in sources] == [{"problem": "p", "answer": "1", "hint": "h"}, {}]
+
+
+def test_rows_without_a_number_that_the_recipe_reads_are_refused_as_they_are_read(tmp_path: Path):
+    """Plan says it of files that it reads; hub sets and large files are known to the run only."""
+    name = write(tmp_path / "row.jsonl", [{"problem": "p", "answer": "1", "asked": "7"}, {"problem": "q", "answer": "1", "asked": None}])
+    lacks = [NumberColumn("asked", "budget.column"), NumberColumn("reference_tokens", "the reward term o1_pruner")]
+    with pytest.raises(DataError) as error:
+        training_source(Data(train=[name, "tiny"]), Tiny(), 0, golds_that_parse, True, lacks)
+    first, *others = str(error.value).splitlines()
+    assert re.search(r"row.jsonl: 1 of 2 rows hold no number above 0 in asked, .* \(first: row.jsonl@\w+/2: None\)", first)
+    assert [line.partition(", which")[0] for line in others] == [
+        f"{name}: has no column reference_tokens",
+        "tiny: has no column asked",
+    ]
+    source = training_source(Data(), Tiny(), 0, golds_that_parse, True, lacks[1:])
+    assert lacks[1].held_by(source.at(0).columns["reference_tokens"]) and set(source.at(0).columns) == set(TINY_COLUMNS)
 
 
 def test_a_column_that_only_some_rows_have_is_none_in_the_others(tmp_path: Path):
