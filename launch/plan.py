@@ -484,8 +484,6 @@ def _method_warnings(recipe: Recipe) -> Iterator[str]:
         yield f"objective.clip_low: {objective.clip_low:g} hardly ever binds a ratio that is a mean over a rollout; GSPO uses 3e-4 and 4e-4"
     if recipe.advantage.centre == "leave_one_out" and recipe.advantage.scale == "group":
         yield "advantage: the group's spread cancels the factor of leave_one_out, so this is GRPO; RLOO is scale: none"
-    if recipe.budget.kind == "prompt" and "{budget}" not in recipe.data.instruction:
-        yield "budget.kind: prompt: the tiny reasoner reads no instruction, so it is not told the limit of its prompt"
     if "right_beats_wrong" in recipe.waive:
         yield f"waive: right_beats_wrong: a right answer may earn {max(0.0, -recipe.margin):g} less than a wrong one"
     if "length_of_wrong" in recipe.waive:

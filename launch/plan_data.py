@@ -10,9 +10,9 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from launch.plan_budget import budget_blockers, budget_warnings, local_tokenizer, prompt_blockers, shortest_answer
 from recipes.schema import DataSet, Recipe
 from rewards.functions import columns
 from rewards.rows import DataError, hub_parts, local_bytes
@@ -45,7 +45,9 @@ def plan_data(recipe: Recipe, trains: bool, evaluates: bool) -> DataPlan:
     training = [("data.train", one) for one in recipe.data.sets] if trains else []
     held_out = [("eval.data", one) for one in recipe.held_out_sets] if evaluates else []
     _tiny_blockers(recipe, evaluates, found)
-    read = {(key, index): _problems(key, one, recipe, found) for index, (key, one) in enumerate(training + held_out)}
+    tokenizer = local_tokenizer(recipe)
+    read = {(key, index): _problems(key, one, recipe, tokenizer, found) for index, (key, one) in enumerate(training + held_out)}
+    _budget(recipe, [(one.source, read["data.train", index]) for index, (_, one) in enumerate(training)], tokenizer, found)
     trained = [problem for (key, _), problems in read.items() if key == "data.train" for problem in problems]
     if trained:
         share_columns(trained)
@@ -88,7 +90,18 @@ def _tiny_blockers(recipe: Recipe, evaluates: bool, found: DataPlan) -> None:
         )
 
 
-def _problems(key: str, one: DataSet, recipe: Recipe, found: DataPlan) -> list[Problem]:
+def _budget(recipe: Recipe, training: Sequence[tuple[str, list[Problem]]], tokenizer: Any, found: DataPlan) -> None:
+    """What is to be said of the budgets of training, against each of its sets."""
+    if not training:
+        return
+    shortest = [shortest_answer(recipe, tokenizer, [gold for problem in problems for gold in problem.golds]) for _, problems in training]
+    found.blockers += prompt_blockers(recipe)
+    for (source, problems), tokens in zip(training, shortest, strict=True):
+        found.blockers += budget_blockers(recipe, source, problems, tokens)
+    found.warnings += budget_warnings(recipe, min(shortest))
+
+
+def _problems(key: str, one: DataSet, recipe: Recipe, tokenizer: Any, found: DataPlan) -> list[Problem]:
     """The problems of a local set that have a gold; what stands in the way goes to `found`."""
     trains = key == "data.train"
     if one.source == "tiny":
@@ -125,23 +138,16 @@ def _problems(key: str, one: DataSet, recipe: Recipe, found: DataPlan) -> list[P
         found.warnings.append(
             f"{key}: {len(left_out)} of {len(kept) + len(left_out)} rows of {one.source} are left out (first: {left_out[0][0]}: {left_out[0][1]})"
         )
-    if (shortest := _shortest(recipe, kept)) > recipe.data.max_prompt_tokens:
+    if (shortest := _shortest(tokenizer, kept)) > recipe.data.max_prompt_tokens:
         found.blockers.append(
             f"{key}: no problem of {one.source} fits data.max_prompt_tokens {recipe.data.max_prompt_tokens}: the shortest has {shortest} tokens before its template; raise it"
         )
     return kept
 
 
-def _shortest(recipe: Recipe, problems: Sequence[Problem]) -> int:
-    """Tokens of the shortest problem, without template, where the tokenizer is local; else 0. Of many, those of fewest characters are counted."""
-    file = Path(recipe.model.path).expanduser() / "tokenizer.json"
-    if not file.is_file():
-        return 0
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception:  # what is wrong with a tokenizer is said by those who need it
+def _shortest(tokenizer: Any, problems: Sequence[Problem]) -> int:
+    """Tokens of the shortest problem, without template, where there is a tokenizer; else 0. Of many, those of fewest characters are counted."""
+    if tokenizer is None:
         return 0
     candidates = sorted((problem.text for problem in problems), key=len)[:_SHORTEST]
     return min(len(tokenizer.encode(text, add_special_tokens=False).ids) for text in candidates)

@@ -204,6 +204,10 @@ def load_template(checkpoint: Path | str, data: Data | None = None, date: str | 
         raise TemplateError(
             f"{checkpoint}: the chat template leaves the user's text out (one for messages in parts, perhaps); use one for messages of plain text"
         )
+    if prompt.count("{budget}") < data.instruction.count("{budget}"):
+        raise TemplateError(
+            f"{checkpoint}: the chat template leaves {{budget}} of data.instruction out; use one that writes the user's text whole"
+        )
     ids = tokenizer.encode(prompt, add_special_tokens=False)
     if tokenizer.bos_token_id is not None and ids[:2] == [tokenizer.bos_token_id] * 2:
         raise TemplateError(f"{checkpoint}: the chat template writes the beginning-of-sequence token twice at the start; remove one")

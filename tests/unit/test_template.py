@@ -413,6 +413,16 @@ def test_a_template_that_leaves_the_question_out_is_refused(tiny_checkpoint: Pat
         load_template(folder)
 
 
+def test_a_template_that_leaves_the_budget_out_is_refused(tiny_checkpoint: Path, tmp_path: Path):
+    folder = tmp_path / "first"
+    shutil.copytree(tiny_checkpoint, folder)
+    [file] = folder.glob("chat_template*")
+    file.write_text("{% for turn in messages %}{{ turn.content.split('\\n\\n')[0] }}{% endfor %}")
+    load_template(folder, Data(instruction="Be brief."))
+    with pytest.raises(TemplateError, match=r"the chat template leaves \{budget\} of data.instruction out"):
+        load_template(folder, Data(instruction="Use {budget} tokens."))
+
+
 def test_a_template_that_takes_no_system_turn_names_the_problem(tiny_checkpoint: Path, tmp_path: Path):
     folder = byte_level(tmp_path / "strict", tiny_checkpoint, "PreTrainedTokenizerFast", "qwen3")
     file = folder / "chat_template.jinja"

@@ -1,0 +1,109 @@
+r"""What plan says of budgets: those that no answer fits, and prompts that speak of another budget than the recipe gives.
+
+Claim: a limit is refused only where no answer fits it. The shortest answer is taken to be a set's shortest gold as it is written, in `\boxed{}`,
+and the end of the turn, in the model's own tokens where its tokenizer is here; else 4: box, gold, brace, end. Simplification: that no
+thinking needs to be closed first (the tiny reasoner's always does, which makes 5).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from recipes.budgets import Budget, ConstantBudget, DifficultyBudget, PromptBudget
+from recipes.columns import number_in
+from recipes.schema import Recipe
+from rewards.rows import reach
+from rewards.verifier.extract import bare
+from rollout.budget import request_limit
+from rollout.types import Problem
+
+_LEAST = 4  # tokens of the shortest answer in any vocabulary
+_CANDIDATES = 64  # of many golds, those of fewest characters are counted
+_IN_ADVANCE = ("prompt", "reference", "controller")  # kinds that decide a limit before sampling, and not always the same
+_NEARLY = re.compile(
+    r"(?<![a-zA-Z])\$?\{+\s*(?:[a-z]+[ _-])?(?:budget|limit|tokens?)\s*(?:[:!.][^{}]*)?\}+|%\(budget\)[sd]|\$budget\b|<budget>", re.I
+)
+_TOKENS = re.compile(r"(?P<number>\d[\d,_]*(?:\.\d+)?)\s*(?P<thousand>k?)[ -]*(?:[a-z]+\s+)?tokens?\b", re.I)
+_SPEAKS = re.compile(rf"{_TOKENS.pattern}|\b(?:(?:token|length|thinking|reasoning)s?[ -](?:budget|limit)|budget of)\b", re.I)
+
+
+def local_tokenizer(recipe: Recipe) -> Any:
+    """The model's tokenizer where it lies here, as `tokenizers` reads it, which takes no transformers; None elsewhere."""
+    file = Path(recipe.model.path).expanduser() / "tokenizer.json"
+    if not file.is_file():
+        return None
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception:  # what is wrong with a tokenizer is said by those who need it
+        return None
+
+
+def shortest_answer(recipe: Recipe, tokenizer: Any, golds: Sequence[str] = ()) -> int:
+    """Tokens of the shortest possible answer to any of these golds, the end of the turn among them."""
+    if tokenizer is None or not golds:
+        return _LEAST + (recipe.model.path == "tiny")
+    candidates = sorted(dict.fromkeys(golds), key=len)[:_CANDIDATES]
+    return min(len(tokenizer.encode(f"\\boxed{{{bare(gold)}}}", add_special_tokens=False).ids) for gold in candidates) + 1
+
+
+def budget_blockers(recipe: Recipe, source: str, problems: Sequence[Problem], shortest: int) -> Iterator[str]:
+    """Limits below the shortest answer to a set's problems: of the recipe in any step, and of single rows. A sentence each.
+
+    Args:
+        problems: with their columns, where they are known; a row without a number is said elsewhere.
+    """
+    least, step = min((_certain(recipe.at(step).budget), step) for step in range(recipe.train.steps))
+    answer = f"the {shortest} tokens of the shortest possible answer to {source}"
+    if least < shortest:
+        key = "budget.ladder" if isinstance(recipe.budget, DifficultyBudget) and least < recipe.at(step).budget.limit else "budget.limit"
+        when = f" from step {step} on" if "budget.limit" in recipe.schedule else ""
+        yield f"{key}: {least} tokens{when} are less than {answer}; allow more"
+        return
+    if (column := getattr(recipe.budget, "column", None)) is None:
+        return
+    given = [(problem, request_limit(recipe.budget, problem, 0)) for problem in problems if number_in(reach(problem.columns, column)) > 0]
+    if short := [(problem, limit) for problem, limit in given if limit < shortest]:
+        problem, limit = short[0]
+        yield (
+            f"budget.column: {len(short)} of {len(problems)} rows get less than {answer} "
+            f"(first: {problem.id}: {limit} tokens by {column}); correct them or raise budget.least"
+        )
+
+
+def _certain(budget: Budget) -> int:
+    """The least limit that some group is sure to meet, whatever data and policy do."""
+    return budget.least_limit if isinstance(budget, ConstantBudget | DifficultyBudget) else budget.limit
+
+
+def prompt_blockers(recipe: Recipe) -> Iterator[str]:
+    """Prompts that state a budget, and not the one that holds."""
+    said, moves = recipe.data.instruction, "budget.limit" in recipe.schedule
+    for name in _NEARLY.finditer(said):
+        if name.group() != "{budget}":
+            yield f"data.instruction: holds {name.group()}, which nothing fills in; write {{budget}}"
+    if "{budget}" in json.dumps(recipe.data.template):
+        yield "data.template: {budget} is filled in in data.instruction only; say it there"
+    if "{budget}" not in said and (found := _SPEAKS.search(said)) and (moves or recipe.budget.kind in _IN_ADVANCE):
+        how = "moves by the schedule" if moves else f"is given by budget.kind {recipe.budget.kind}"
+        yield f"data.instruction: says {found.group()!r}, but the limit {how}; write {{budget}} in the number's place"
+
+
+def budget_warnings(recipe: Recipe, shortest: int) -> Iterator[str]:
+    """What can be met, but hardly as meant."""
+    budget, said = recipe.budget, recipe.data.instruction
+    if isinstance(budget, PromptBudget) and budget.column is None and (low := budget.tokens(budget.least)) < shortest <= budget.limit:
+        share = (shortest - low) / (budget.limit - low + 1)
+        yield f"budget.least: {share:.1%} of the drawn limits are below the {shortest} tokens of the shortest possible answer; raise it"
+    if recipe.model.path == "tiny" and said != "{budget}" and (budget.kind == "prompt" or "{budget}" in said):
+        yield "data.instruction: the tiny reasoner has no words for an instruction, so it is not told its limit"
+    if "{budget}" not in said and budget.kind not in _IN_ADVANCE and "budget.limit" not in recipe.schedule:
+        for number in _TOKENS.finditer(said):
+            stated = float(re.sub("[,_]", "", number["number"])) * (1000 if number["thousand"] else 1)
+            if stated != budget.limit:
+                yield f"data.instruction: says {number.group()!r}, budget.limit is {budget.limit}; {{budget}} in the number's place follows it"

@@ -1,0 +1,114 @@
+"""What plan says of budgets: limits that no answer fits, and prompts that state another budget than holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from launch.plan import plan
+from recipes.loader import load, shipped
+from tests.unit.test_plan import LAPTOP, blockers
+
+
+def of_budget(lines: list[str]) -> list[str]:
+    return [line for line in lines if line.startswith(("budget", "data.instruction", "data.template"))]
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "said"),
+    [
+        ("dler", ["budget.limit=4"], "budget.limit: 4 tokens are less than the 5 tokens of the shortest possible answer to tiny; allow more"),
+        ("dler", ["schedule={budget.limit: {kind: linear, to: 3}}"], "budget.limit: 3 tokens from step 33 on are less than the 5"),
+        ("dler", ["schedule={budget.limit: {kind: staged, stages: [{since: 7, value: 4}, {since: 9, value: 90}]}}"], "budget.limit: 4 tokens from step 7 on"),
+        ("curriculum", ["schedule={budget.limit: {kind: exponential, factor: 0.3, every: 10}}"], "budget.limit: 2 tokens from step 30 on"),
+        ("da_dler", ["budget.ladder=[{at_least: 0.5, share: 0.04}, {}]"], "budget.ladder: 4 tokens are less than the 5"),
+        ("da_dler", ["budget.limit=4"], "budget.ladder: 2 tokens are less than the 5"),
+        ("toggle", ["budget.limit=4"], "budget.limit: 4 tokens are less than the 5"),
+        ("dot", ["budget.limit=4"], "budget.limit: 4 tokens are less than the 5"),
+        ("controller", ["budget.limit=4"], "budget.limit: 4 tokens are less than the 5"),
+        ("l1_exact", ["budget.limit=4"], "budget.limit: 4 tokens are less than the 5"),
+    ],
+)  # fmt: skip
+def test_a_budget_that_no_answer_fits_is_refused_by_plan(name: str, words: list[str], said: str):
+    found = of_budget(blockers(LAPTOP, name, "tiny", *words))
+    assert len(found) == 1 and found[0].startswith(said), found
+
+
+def test_the_shortest_answer_is_counted_in_the_models_tokens_where_its_tokenizer_is_here(tmp_path: Path, tiny_checkpoint: Path):
+    """`\\boxed{`, two digits, `}` and the end of the turn are 5 tokens of the tiny vocabulary; of an unknown one 4 is the least."""
+    rows = [{"problem": "1 + 1", "answer": "$12$", "asked": 50}, {"problem": "2", "answer": "345", "asked": 4}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    def refused(model: Path | str, *words: str) -> list[str]:
+        data = [f"data.train={tmp_path}/rows.jsonl", f"model.path={model}", "stages=[rl]", "data.max_prompt_tokens=64"]
+        return of_budget(blockers(LAPTOP, "grpo", None, *data, *words))
+
+    assert "are less than the 5 tokens of the shortest possible answer to " in refused(tiny_checkpoint, "budget.limit=4")[0]
+    assert refused(tiny_checkpoint, "budget.limit=5") == refused("owner/name", "budget.limit=4") == []
+    assert "less than the 4 tokens" in refused("owner/name", "budget.limit=3")[0]
+    column = ["data.instruction=Think for {budget} tokens.", "budget.column=asked", "budget.limit=50"]
+    [short] = refused(tiny_checkpoint, *column, "budget.kind=prompt")
+    assert short.startswith("budget.column: 1 of 2 rows get less than the 5 tokens of the shortest possible answer to ")
+    assert short.endswith("/2: 4 tokens by asked); correct them or raise budget.least")
+    assert refused(tiny_checkpoint, *column, "budget.kind=prompt", "budget.least=0.2") == []  # no prompt is given less
+    [short] = refused(tiny_checkpoint, *column, "budget.kind=reference", "budget.share=0.1")
+    assert "1 of 2 rows" in short and "/2: 1 tokens by asked" in short  # 0.1 x 50 and 0.1 x 4
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["data.instruction=Use {Budget} tokens."], "data.instruction: holds {Budget}, which nothing fills in; write {budget}"),
+        (["data.instruction=Use {{budget}} tokens."], "holds {{budget}}"),
+        (["data.instruction=Use ${budget} tokens."], "holds ${budget}"),
+        (["data.instruction=Use { budget } tokens."], "holds { budget }"),
+        (["data.instruction=Use {token_budget} tokens, \\boxed{x}"], "holds {token_budget}"),
+        (["data.instruction=Use {limit} tokens."], "holds {limit}"),
+        (["data.instruction=Use %(budget)s tokens."], "holds %(budget)s"),
+        (["data.template={thinking_budget: '{budget}'}"], "data.template: {budget} is filled in in data.instruction only"),
+        (["data.instruction=Think within 4000 tokens.", "schedule={budget.limit: {kind: linear, share: 0.5}}"], "says '4000 tokens', but the limit moves by the schedule; write {budget}"),
+        (["data.instruction=At most 1.5k thinking tokens!", "budget.kind=controller"], "says '1.5k thinking tokens', but the limit is given by budget.kind controller"),
+        (["data.instruction=Mind your token budget.", "budget.kind=reference"], "says 'token budget', but the limit is given by budget.kind reference"),
+    ],
+)  # fmt: skip
+def test_a_prompt_that_states_another_budget_than_holds_is_refused_by_plan(words: list[str], said: str):
+    found = of_budget(blockers(LAPTOP, "grpo", None, *words))
+    assert len(found) == 1 and said in found[0], found
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [
+            "data.instruction=Use {budget} tokens, and put your answer within \\boxed{}.",
+            "schedule={budget.limit: {kind: linear, share: 0.5}}",
+        ],
+        ["data.instruction=Do not waste tokens. Put the limit in \\boxed{limit}.", "schedule={budget.limit: {kind: linear, share: 0.5}}"],
+        ["data.instruction=Answer in 2 lines of \\text{tokens}", "budget.kind=controller"],
+        ["data.instruction=Think within 4,000 tokens."],
+        ["data.instruction=Use {budget} tokens.", "stages=[eval]", "budget.limit=1"],
+    ],
+)
+def test_a_prompt_that_states_the_budget_that_holds_plans_without_a_word(words: list[str]):
+    made = plan(load("grpo", None, words), LAPTOP)
+    assert of_budget([*made.blockers, *made.warnings]) == []
+
+
+def test_what_can_be_met_but_hardly_as_meant_is_a_warning():
+    def warned(name: str, scale: str | None, *words: str) -> list[str]:
+        return of_budget(plan(load(name, scale, words), LAPTOP).warnings)
+
+    assert warned("grpo", None, "data.instruction=Use 500 tokens.") == [
+        "data.instruction: says '500 tokens', budget.limit is 4000; {budget} in the number's place follows it"
+    ]
+    least, told = warned("l1_exact", "tiny")  # 2, 3 and 4 of 2 to 104
+    assert least.startswith("budget.least: 2.9% of the drawn limits are below the 5 tokens") and "is not told its limit" in told
+    assert warned("l1_exact", "tiny", "budget.least=0.05", "data.instruction='{budget}'") == []
+
+
+@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("scale", [None, "tiny"])
+def test_the_budget_of_every_shipped_recipe_can_be_met_and_is_the_one_that_it_states(name: str, scale: str | None):
+    assert of_budget(blockers(LAPTOP, name, scale)) == []
