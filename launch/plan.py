@@ -168,7 +168,7 @@ def step_work(recipe: Recipe) -> Work:
     """Prompts x rollouts -> updates -> micro-batches, every rollout at its full length."""
     rollouts = recipe.sampler.prompts * recipe.sampler.group_size
     longest = recipe.data.max_prompt_tokens + recipe.most_tokens
-    kept = recipe.select.keep if recipe.select.others == "drop" else None
+    kept = int(recipe.most("select.keep") or 0) if recipe.select.others == "drop" else 0
     trained = recipe.sampler.prompts * (kept or recipe.sampler.group_size)
     per_update = trained // recipe.learner.updates_per_step
     per_rank = ceil(per_update / recipe.learner.ranks)
@@ -314,7 +314,7 @@ def _resource_blockers(plan: Plan) -> Iterator[str]:
         value, share = recipe.engine.vllm.get(name), name == "gpu_memory_utilization"
         if value is not None and not (type(value) in ((int, float) if share else (int,)) and 0 < value <= (1 if share else inf)):
             yield f"engine.vllm.{name}: {value!r} is not a {'number above 0 and up to 1' if share else 'whole number above 0'}"
-    for name, temperature in (("sampler.temperature", recipe.sampler.temperature), ("eval.temperature", recipe.eval.temperature)):
+    for name, temperature in ((name, recipe.ends(name)[0]) for name in ("sampler.temperature", "eval.temperature")):
         if recipe.engine.kind == "vllm" and 0 < temperature < _COLDEST:
             yield f"{name}: {temperature:g}: vLLM samples at {_COLDEST:g} at the least; set that" + (", or 0" if name[0] == "e" else "")
     if recipe.learner.ranks > plan.work.rows_per_update and "rl" in recipe.stages:
@@ -457,7 +457,7 @@ def _idle(recipe: Recipe) -> Iterator[str]:
             value = attrgetter(name)(recipe)
             if idle and value != attrgetter(name)(standard):
                 yield f"{name}: {value} says nothing, as {why}"
-    if trains and recipe.select.keep == recipe.sampler.group_size:
+    if trains and recipe.ends("select.keep")[0] == recipe.sampler.group_size:
         yield f"select.keep: {recipe.select.keep} is sampler.group_size, so every rollout trains"
     if trains and recipe.learner.warmup_steps > recipe.train.steps:
         yield f"learner.warmup_steps: {recipe.learner.warmup_steps} is more than train.steps {recipe.train.steps}: learner.lr is never reached"

@@ -2,14 +2,17 @@
 
 Claim: the value at a step is a pure function of recipe and step, so nothing of a schedule is state: a resumed run goes on where it was.
 Past its end a schedule stays where it ended. Whole numbers are rounded down (arXiv 2508.08940: 179.2 tokens are 179).
+A number that moves keeps to the rules of its key in every step: asked at the ends of its range, since rules are intervals.
 """
 
 from __future__ import annotations
 
-from math import floor
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from itertools import product
+from math import floor, inf, isfinite
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from recipes.section import Count, Natural, NonNegative, Positive, Section
 
@@ -89,8 +92,11 @@ Schedule = Annotated[Exponential | Decays | Linear | Staged, Field(discriminator
 
 # Numbers that may move. Others are built into engines, ranks or data when these start.
 MOVABLE = (
+    "sampler.temperature",
     "budget.limit",
     "advantage.boost",
+    "advantage.shorter",
+    "select.keep",
     "objective.clip_low",
     "objective.clip_high",
     "objective.entropy.coef",
@@ -100,6 +106,50 @@ MOVABLE = (
 
 
 def value_at(schedule: Schedule, start: float, step: int, steps: int) -> float:
-    """The number at a step of a run of `steps`; a whole number where `start` is one."""
-    now = schedule.value(start, min(step, steps - 1), steps)
-    return floor(now + 1e-9) if isinstance(start, int) else now
+    """The number at a step of a run of `steps`; a whole number where `start` is one. Infinite where it grows beyond every number."""
+    try:
+        now = schedule.value(start, min(step, steps - 1), steps)
+    except OverflowError:
+        return inf
+    return floor(now + 1e-9) if isinstance(start, int) and isfinite(now) else now
+
+
+def moved(section: Any, parts: Sequence[str], value: float) -> Any:
+    """A copy of a section, or list of terms, with one number changed. Nothing is checked."""
+    if isinstance(section, list):
+        return [moved(term, parts[1:], value) if term.kind == parts[0] else term for term in section]
+    new = value if len(parts) == 1 else moved(getattr(section, parts[0]), parts[1:], value)
+    return section.model_copy(update={parts[0]: new})
+
+
+def refuse_leaving(recipe: Any, values: Mapping[str, Sequence[float]]) -> None:
+    """Raise ValueError for numbers that break a rule of their slot, with the first step in which they do.
+
+    Args:
+        recipe: that has an `at` for steps.
+        values: of each number that moves, by step.
+    """
+
+    def why(name: str, value: float) -> str:
+        slot, *parts = name.split(".")
+        return _broken(moved(getattr(recipe, slot), parts, value))
+
+    for name, by_step in values.items():
+        if why(name, min(by_step)) or why(name, max(by_step)):
+            step, value = next((step, value) for step, value in enumerate(by_step) if why(name, value))
+            raise ValueError(f"schedule: {name}: {value:g} at step {step} is not allowed: {why(name, value)}")
+    ends = {by_step.index(end) for by_step in values.values() for end in (min(by_step), max(by_step))}
+    for step, slot in product(sorted(ends), dict.fromkeys(name.partition(".")[0] for name in values)):
+        if broken := _broken(getattr(recipe.at(step), slot)):  # by numbers that move together
+            raise ValueError(f"schedule: {slot} at step {step}: {broken}")
+
+
+def _broken(slot: Any) -> str:
+    """The rule of its own that a section, or one of a list of them, breaks; "" if none."""
+    for section in slot if isinstance(slot, list) else [slot]:
+        try:
+            type(section).model_validate(section.model_dump())
+        except ValidationError as error:
+            detail = error.errors(include_url=False)[0]
+            return str(detail.get("ctx", {}).get("error") or detail["msg"].lower())
+    return ""

@@ -7,7 +7,6 @@ log-probabilities are nats, schedules run in steps of the RL loop.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -15,7 +14,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from recipes.budgets import Budget, ConstantBudget, WatchingBudget
 from recipes.columns import NumberColumn
 from recipes.objectives import Objective
-from recipes.schedules import MOVABLE, Schedule, value_at
+from recipes.schedules import MOVABLE, Schedule, moved, refuse_leaving, value_at
 from recipes.section import Count, Natural, NonNegative, Positive, Section, Share
 from recipes.term import Case, Waiver
 from recipes.terms import (
@@ -349,8 +348,6 @@ class Recipe(Section):
             raise ValueError(
                 "data.instruction: budget.kind prompt gives each prompt its own limit, which it must state: say {budget} in it"
             )
-        if self.select.keep is not None and not 2 <= self.select.keep <= self.sampler.group_size:
-            raise ValueError(f"select.keep: {self.select.keep}: expected 2 to sampler.group_size {self.sampler.group_size} rollouts")
         if self.sampler.prompts % self.learner.updates_per_step:
             raise ValueError(
                 f"learner.updates_per_step: {self.learner.updates_per_step} does not divide sampler.prompts {self.sampler.prompts}"
@@ -360,6 +357,10 @@ class Recipe(Section):
         if not any(term.kind == "verdict" for term in self.reward):
             raise ValueError("reward: no verdict term: nothing would tell right from wrong")
         self._refuse_schedules()
+        least, most = self.ends("select.keep")
+        if self.select.keep is not None and not 2 <= least <= most <= self.sampler.group_size:
+            found = least if least < 2 else most
+            raise ValueError(f"select.keep: {found:g}: expected 2 to sampler.group_size {self.sampler.group_size} rollouts")
         moves = any(name.startswith("reward.") for name in self.schedule)
         for step in range(self.train.steps if moves else 1):
             refuse_wrong_before_right(self.at(step).reward, self.case, self.waive)
@@ -389,12 +390,11 @@ class Recipe(Section):
             if name not in (*MOVABLE, *terms):
                 can = ", ".join(word.replace(".", " ") for word in (*MOVABLE, *terms))
                 raise ValueError(f"schedule: {name} cannot move; these can (with dots): {can}")
-            if schedule.kind == "decays" and self.number(name) <= 0:
+            if (start := self.number(name)) is None:
+                raise ValueError(f"schedule: {name}: is null, so it starts nowhere; give it a number")
+            if schedule.kind == "decays" and start <= 0:
                 raise ValueError(f"schedule: {name}: decays multiplies, and starts at 0")
-            for step in range(self.train.steps):
-                now = value_at(schedule, self.number(name), step, self.train.steps)
-                if now < 0 or (name in ("budget.limit", "learner.lr") and now <= 0):
-                    raise ValueError(f"schedule: {name}: {now:g} at step {step} is not allowed")
+        refuse_leaving(self, {name: self._values(name) for name in self.schedule})
 
     @property
     def held_out_sets(self) -> list[DataSet]:
@@ -430,7 +430,7 @@ class Recipe(Section):
         """The recipe as it holds at a step: plain numbers where a schedule moves them."""
         now: Recipe = self
         for name, schedule in self.schedule.items():
-            now = _with(now, name.split("."), value_at(schedule, self.number(name), step, self.train.steps))
+            now = moved(now, name.split("."), value_at(schedule, self.number(name), step, self.train.steps))
         return now.model_copy(update={"schedule": {}}) if self.schedule else self  # what has moved does not move again
 
     def number(self, name: str) -> float:
@@ -440,12 +440,19 @@ class Recipe(Section):
             value = next(term for term in value if term.kind == part) if isinstance(value, list) else getattr(value, part)
         return value
 
+    def ends(self, name: str) -> tuple[float, float]:
+        """The smallest and the largest value that a number has in any step."""
+        values = self._values(name)
+        return min(values), max(values)
+
     def most(self, name: str) -> float:
         """The largest value that a number has in any step."""
-        if name not in self.schedule:
-            return self.number(name)
+        return self.ends(name)[1]
+
+    def _values(self, name: str) -> list[float]:
+        """The number at every step; once, if it stays."""
         start, steps = self.number(name), self.train.steps
-        return max(value_at(self.schedule[name], start, step, steps) for step in range(steps))
+        return [value_at(self.schedule[name], start, step, steps) for step in range(steps)] if name in self.schedule else [start]
 
     @property
     def most_tokens(self) -> int:
@@ -478,11 +485,3 @@ class Recipe(Section):
     def reads_reference(self) -> bool:
         """Whether training compares the policy with the model that the stage starts from."""
         return self.most("objective.kl.coef") > 0 or self.kl_reward is not None
-
-
-def _with(section: Any, parts: Sequence[str], value: float) -> Any:
-    """A copy of a section, or list of terms, with one number changed."""
-    if isinstance(section, list):
-        return [_with(term, parts[1:], value) if term.kind == parts[0] else term for term in section]
-    new = value if len(parts) == 1 else _with(getattr(section, parts[0]), parts[1:], value)
-    return section.model_copy(update={parts[0]: new})

@@ -93,7 +93,7 @@ class LearnerRank:
             return (end.value,)
 
     def update(
-        self, updates: Sequence[Sequence[Sequence[Row]]], settings: Objective, lr: float, entropy_coef: float
+        self, updates: Sequence[Sequence[Sequence[Row]]], settings: Objective, lr: float, entropy_coef: float, temperature: float
     ) -> Generator[None, None, tuple[dict[str, float], list[str], dict[str, int]]]:
         """One optimiser update for each entry of `updates` (its micro-batches), left out on all ranks if a number in it is not finite.
 
@@ -103,6 +103,7 @@ class LearnerRank:
         """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = lr
+        self._engine.module.temperature = temperature
         prepared = [[padded(rows, self._device) for rows in batches] for batches in updates]
         sums: dict[str, float] = {}
         faults: list[str] = []
@@ -151,10 +152,10 @@ class LearnerRank:
             tensors = padded(rows, self._device)
             parts: dict[str, torch.Tensor] = {}
             if asked:
-                usual, policy.temperature = policy.temperature, temperature
+                policy.temperature = temperature
                 parts |= zip(("logp", "entropy", "variance"), self._engine(*tensors.inputs, False, "variance" in asked), strict=False)
-                policy.temperature = usual
             if "ref_logp" in what:
+                self._reference.temperature = temperature
                 parts["ref_logp"] = self._reference(*tensors.inputs)[0]
             found |= _by_row(rows, torch.stack([parts[name] for name in what]))
             yield
@@ -163,14 +164,12 @@ class LearnerRank:
     @torch.no_grad()
     def score(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Logprobs (nats, temperature 1) of tokens 1.. of each sequence, float32 [len - 1]."""
-        policy = self._engine.module
-        temperature, policy.temperature = policy.temperature, 1.0
+        self._engine.module.temperature = 1.0
         scores = []
         for ids in sequences:
             ids_T = torch.tensor(list(ids), device=self._device)
             logp, _ = self._engine(ids_T[None], torch.ones(1, len(ids) - 1, dtype=torch.bool, device=self._device), ids_T[1:])
             scores.append(logp.cpu().numpy())
-        policy.temperature = temperature
         return scores
 
     def weights(self) -> tuple[Any, dict[str, int]]:
@@ -264,7 +263,11 @@ class Learner:
         shares = [_dealt(rows, settings.micro_batch_tokens, settings.ranks) for rows in updates]
         per_rank = [[share[rank] for share in shares] for rank in range(settings.ranks)]
         answers = (
-            self._in_passes("update", per_rank, [recipe.objective] * settings.ranks, [lr] * settings.ranks, [bonus.weight] * settings.ranks)
+            self._in_passes(
+                "update",
+                per_rank,
+                *([given] * settings.ranks for given in (recipe.objective, lr, bonus.weight, recipe.sampler.temperature)),
+            )
             if updates
             else []
         )
@@ -307,7 +310,7 @@ class Learner:
             parts: rows by update; each part is cut into micro-batches as its update will be.
             what: of "logp", "entropy", "variance" (of the policy's distribution: of its logprob) and "ref_logp" (the reference's logprob;
                 needs objective.kl.coef above 0), in the order of the answer.
-            temperature: of the policy's distributions; None: the one that training samples at.
+            temperature: of the distributions; None: the one that training begins to sample at.
         """
         settings = self._recipe.learner
         temperature = self._recipe.sampler.temperature if temperature is None else temperature

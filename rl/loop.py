@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from recipes.loader import recipe_hash
@@ -42,6 +43,8 @@ def train(
     publisher.push(learner, version=first)
     for step in run.remaining_steps():
         start = time.monotonic()
+        now = recipe.at(step)
+        measure = partial(learner.measure, temperature=now.sampler.temperature)
         progress.phase("sample")
         collected = collector.next(step)
         try:
@@ -56,9 +59,9 @@ def train(
             sound, _ = algorithm.finite(collected.sampled, recipe.learner.nonfinite)  # all of them: also what does not train is named
             if step == first or step % recipe.publish.check_every == 0:
                 rows = drawn(algorithm.rows_of(sound))  # also a step that trains nothing is checked
-                gaps = check_gaps(rows, learner.measure([rows], MOMENTS), recipe.publish.tolerance)
+                gaps = check_gaps(rows, measure([rows], MOMENTS), recipe.publish.tolerance)
             gated = time.monotonic()
-            batch = algorithm.prepare(collected.groups, recipe.at(step), learner.measure)
+            batch = algorithm.prepare(collected.groups, now, measure)
             stats = learner.update(batch.updates, step)
             updated = time.monotonic()
             signs, said = wires.look(collected.sampled, stats["entropy"])

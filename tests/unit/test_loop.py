@@ -107,6 +107,27 @@ def test_p08_a_resumed_run_asks_the_gate_again(tiny_checkpoint: Path, tmp_path: 
     assert ["gate/mean" in line for line in seen.lines] == [True, False, True]
 
 
+@pytest.mark.parametrize(("objective", "every"), [({"old_logprobs": "learner", "kl": {"coef": 0.1}}, 1), ({}, 100)])
+def test_p08_sampler_learner_reference_and_gate_follow_a_temperature_that_moves(
+    objective: dict[str, object], every: int, tiny_checkpoint: Path, tmp_path: Path
+):
+    """Old and reference logprobs are those of the temperature sampled at, in every step: ratios stay 1, the gate shut, and no KL to oneself."""
+    wanted = recipe(
+        tiny_checkpoint,
+        schedule={"sampler.temperature": {"kind": "linear", "to": 0.05}},
+        objective=objective,
+        learner={"lr": 1e-12},
+        publish={"check_every": every, "tolerance": 1e-4},
+    )
+    with running(wanted, tmp_path) as seen:
+        stages.run_recipe(plan(wanted), tmp_path)
+    assert len(seen.lines) == 3
+    for line in seen.lines:
+        assert line.get("gate/mean", 0) < 1e-5 and line["mismatch/max"] < 1e-4 and (line["kl"] or 0) < 1e-8
+        assert line["ratio/mean"] == pytest.approx(1, abs=1e-5)
+    assert seen.lines[2]["entropy"] < 0.5 * seen.lines[0]["entropy"]
+
+
 def test_p40_another_seed_leaves_another_record_and_the_same_seed_the_same(tiny_checkpoint: Path, tmp_path: Path):
     found = []
     for name, seed in (("first", 0), ("again", 0), ("other", 1)):

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from launch.plan import plan, step_work
 from recipes.budgets import ConstantBudget, ControllerBudget, CoverageBudget, OutlierBudget, PromptBudget, ReferenceBudget
 from recipes.loader import RecipeError, load
 from recipes.schedules import Decays, Exponential, Linear, Stage, Staged, value_at
@@ -21,6 +22,7 @@ from rollout.collector import PromptStream
 from rollout.sources import Source
 from rollout.types import Completion, Group, Problem, Request, Rollout
 from tests.scripted import template
+from tests.unit.test_plan import LAPTOP
 
 PAPER = Exponential(kind="exponential", factor=0.7, every=150)
 
@@ -96,7 +98,54 @@ def test_the_recipe_at_a_step_holds_plain_numbers_and_engines_keep_room_for_the_
     [
         ("schedule={judge.workers: {kind: linear, to: 3}}", "schedule: judge.workers cannot move"),
         ("schedule={budget.limit: {kind: linear, to: 0}}", "schedule: budget.limit: 0 at step 33 is not allowed"),
-        ("schedule={reward.verdict.weight: {kind: linear, to: 0.0}}", "right must beat wrong"),
+        ("schedule={reward.verdict.weight: {kind: linear, to: 0.00001}}", "right must beat wrong"),
+        (
+            "schedule={reward.verdict.weight: {kind: linear, to: 0.0}}",
+            "reward.verdict.weight: 0 at step 33 is not allowed: input should be greater than 0",
+        ),
+        (
+            "schedule={reward.truncate.keep: {kind: staged, stages: [{since: 3, value: 0.9}, {since: 7, value: 1.1}]}}",
+            "reward.truncate.keep: 1.1 at step 7 is not",
+        ),
+        (
+            "schedule={objective.clip_low: {kind: linear, to: -0.2}}",
+            "objective.clip_low: -0.00606061 at step 17 is not allowed: input should be greater than 0",
+        ),
+        (
+            "schedule={objective.clip_high: {kind: exponential, factor: 10, every: 1, least: 0}} train.steps=400",
+            r"objective.clip_high: inf at step 309 is not",
+        ),
+        (
+            "schedule={objective.entropy.coef: {kind: linear, to: 2}} objective.entropy.target=1 objective.entropy.coef=0.5",
+            "objective.entropy.coef: 1.04545 at step 12 is not allowed: coef: 1.04545 is above most 1",
+        ),
+        (
+            "schedule={sampler.temperature: {kind: linear, to: 0}}",
+            "sampler.temperature: 0 at step 33 is not allowed: input should be greater than 0",
+        ),
+        (
+            "schedule={sampler.temperature: {kind: staged, stages: [{since: 2, value: -1}, {since: 3, value: 1}]}}",
+            "sampler.temperature: -1 at step 2 is not",
+        ),
+        ("schedule={advantage.shorter: {kind: linear, to: -1}} advantage.shorter=1", "advantage.shorter: -0.030303 at step 17 is not"),
+        ("schedule={learner.lr: {kind: linear, share: 0}}", "learner.lr: 0 at step 33 is not allowed"),
+        ("schedule={select.keep: {kind: linear, to: 4}}", "schedule: select.keep: is null, so it starts nowhere; give it a number"),
+        (
+            "schedule={select.keep: {kind: linear, to: 1}} select={rollouts: shortest, keep: 4}",
+            "select.keep: 1: expected 2 to sampler.group_size 8",
+        ),
+        (
+            "schedule={select.keep: {kind: linear, to: 9}} select={rollouts: shortest, keep: 4}",
+            "select.keep: 9: expected 2 to sampler.group_size 8",
+        ),
+        (
+            "budget.ladder=[{at_least: 0.5, share: 0.1}, {}] budget.kind=difficulty schedule={budget.limit: {kind: linear, to: 9}}",
+            "budget.limit: 9 at step 33 is not allowed: ladder: a share of limit 9 is less than one token",
+        ),
+        (
+            "reward=[{kind: verdict, weight: 9}, {kind: function, name: 'a:b', low: 0.0, high: 1.0, gate: right}] schedule={reward.function.low: {kind: linear, to: 0.9}, reward.function.high: {kind: linear, to: 0.5}}",
+            "schedule: reward at step 33: low: 0.9 is above high 0.5",
+        ),
         ("schedule={objective.kl.coef: {kind: decays, share: 0.5, count: 2}}", None),
         ("schedule={advantage.boost: {kind: decays, share: 0.5, count: 2}}", "decays multiplies, and starts at 0"),
         ("schedule={budget.limit: {kind: staged, stages: [{since: 3, value: 5}, {since: 3, value: 6}]}}", "each must come after"),
@@ -110,7 +159,40 @@ def test_a_schedule_or_budget_that_cannot_be_is_refused(words: str, message: str
         load("dler", "tiny", [words])
         return
     with pytest.raises(RecipeError, match=message):
-        load("dler", "tiny", re.split(r" (?=reward=|model\.|stages=)", words))
+        load(
+            "dler",
+            "tiny",
+            re.split(
+                r" (?=(?:reward|select|schedule|model\.path|stages|budget\.kind|train\.steps|advantage\.shorter|objective\.entropy\.\w+)=)",
+                words,
+            ),
+        )
+
+
+def test_a_number_may_move_over_all_that_its_key_allows_and_stays_where_it_ended():
+    """Right to the bounds, also below 0 where the key allows that; what is past the end of the run is not asked."""
+    words = [
+        "train.steps=10",
+        "select={rollouts: efficient, keep: 8}",
+        "reward=[{kind: verdict}, {kind: cosine, wrong_short: -2.0, wrong_long: -1.0, beyond: -3.0}]",
+        "waive=[right_beats_wrong, length_of_wrong]",
+        "schedule={select.keep: {kind: linear, to: 2}, sampler.temperature: {kind: linear, to: 0.1, over: 4}, advantage.boost: {kind: linear, to: 0.5}, "
+        "objective.kl.coef: {kind: linear, to: 0}, reward.cosine.beyond: {kind: linear, to: -9}, budget.limit: {kind: exponential, factor: 0.5, every: 9}}",
+    ]
+    recipe = load("dler", "tiny", words)
+    assert [recipe.at(step).select.keep for step in (0, 4, 9, 99)] == [8, 5, 2, 2]
+    assert [recipe.at(step).sampler.temperature for step in (0, 3, 9, 10**9)] == pytest.approx([1.0, 0.1, 0.1, 0.1])
+    assert recipe.at(9).reward[1].beyond == -9 and recipe.at(9).objective.kl.coef == 0 and recipe.ends("budget.limit") == (52, 104)
+
+
+def test_plan_sees_the_least_temperature_and_the_most_rollouts_of_a_schedule(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cold = load("dler", "tiny", ["schedule={sampler.temperature: {kind: linear, to: 0.005}}"])
+    assert "sampler.temperature: 0.005: vLLM samples at 0.01 at the least; set that" in plan(cold, LAPTOP).blockers
+    fewer = load("dler", "tiny", ["select={rollouts: shortest, keep: 2}", "schedule={select.keep: {kind: linear, to: 6}}"])
+    assert step_work(fewer).rows_per_update == 24 * 6
+    whole = load("dler", "tiny", ["select={rollouts: shortest, keep: 8}", "schedule={select.keep: {kind: linear, to: 4}}"])
+    assert not any("every rollout trains" in line for line in plan(whole, LAPTOP).warnings)
 
 
 def test_a_schedule_is_changed_on_the_command_line_by_the_name_of_its_number():
