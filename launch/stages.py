@@ -74,7 +74,7 @@ def run_recipe(made: Plan, runs_dir: Path, resume: bool = False, overwrite: bool
     """
     recipe = made.recipe
     trains = "rl" in recipe.stages
-    refuse_unusable(recipe, runs_dir, resume, overwrite)
+    refuse_unusable(recipe, runs_dir, resume, overwrite)  # before the minutes of a cold start; Run.create asks for those who came meanwhile
     settle_device(made)
     with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
         heldout = held_out(recipe, judge)

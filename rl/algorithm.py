@@ -49,7 +49,9 @@ def prepare(groups: Sequence[Group], recipe: Recipe, measure: Measure | None = N
     """
     if (kl := recipe.kl_reward) and measure is not None:
         _take_off_kl(groups, kl, measure, most=0.49 * recipe.margin if recipe.margin > 0 else inf)
-    groups, left_out = finite(groups, recipe.learner.nonfinite)
+    groups, left_out = finite(
+        groups, recipe.learner.nonfinite
+    )  # of what trains, the term kl included, which the loop's asking could not see
     if not groups:
         return Batch(
             [],

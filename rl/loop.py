@@ -56,7 +56,9 @@ def train(
                     progress.message(words)
             progress.phase("update")
             gaps: dict[str, float | None] = {}
-            sound, _ = algorithm.finite(collected.sampled, recipe.learner.nonfinite)  # all of them: also what does not train is named
+            sound, _ = algorithm.finite(
+                collected.sampled, recipe.learner.nonfinite
+            )  # what does not train, too: it is named, and the gate averages it
             if step == first or step % recipe.publish.check_every == 0:
                 rows = drawn(algorithm.rows_of(sound))  # also a step that trains nothing is checked
                 gaps = check_gaps(rows, measure([rows], MOMENTS), recipe.publish.tolerance)

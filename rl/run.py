@@ -81,7 +81,9 @@ class Run:
         Raises:
             RunError: see `refuse_unusable`; a run that is resumed was sampled with another template or tokenizer.
         """
-        refuse_unusable(recipe, runs_dir, resume, overwrite)
+        refuse_unusable(
+            recipe, runs_dir, resume, overwrite
+        )  # now, whoever asked before: a cold start takes minutes, others start runs in them
         folder = runs_dir / recipe.name
         if resume:
             _write(folder / "environment.json", _resumed(folder, environment(recipe) | {"template": template, "date": date}))

@@ -79,6 +79,7 @@ def training_source(
     """
     sets = data.sets
     parts = [_one_source(one, tiny, seed, check_golds, columns) for one in sets]
+    # plan asked the same of small files only: hub sets and large ones are read here first
     if lines := [line for one, part in zip(sets, parts, strict=True) for line in lacking(one.source, part.problems, numbers)]:
         raise DataError("\n".join(lines))
     share_columns([problem for part in parts for problem in part.problems])

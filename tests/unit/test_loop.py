@@ -20,6 +20,7 @@ from rl.learner import Learner, LearnerRank
 from rl.loop import TooManyCut
 from rl.objective import NonFinite
 from rl.policy import Row
+from rl.run import Run, RunError
 from rollout.reference_engine import ReferenceEngine
 from tests.inprocess import libraries
 
@@ -205,3 +206,22 @@ def test_a_clipped_infinity_is_not_trained_on_though_its_gradient_is_finite(tiny
         stats = learner.update([rows], 0)
         assert stats["updates/skipped"] == 1 and learner.weights()[1] == before
         assert learner.update([[rows[0], rows[2]]], 1)["updates/skipped"] == 0 and learner.weights()[1] != before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_that_another_process_began_during_the_cold_start_is_left_alone(
+    overwrite: bool, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The folder was free when it was asked for first; minutes later it is asked again."""
+    wanted = recipe(tiny_checkpoint, train={"steps": 1})
+    starting, others = stages.starting_checkpoint, []
+
+    def slow(asked: Recipe) -> Path:
+        others.append(Run.create(asked, tmp_path))
+        return starting(asked)
+
+    monkeypatch.setattr(stages, "starting_checkpoint", slow)
+    with libraries(), pytest.raises(RunError, match="is in use by process"):
+        stages.run_recipe(plan(wanted), tmp_path, overwrite=overwrite)
+    with others[0] as run:
+        assert run.remaining_steps() and (run.folder / "recipe.yaml").is_file()
