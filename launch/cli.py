@@ -33,6 +33,7 @@ recipes_app = typer.Typer(invoke_without_command=True, help="List the shipped re
 app.add_typer(recipes_app, name="recipes")
 out = terminal()
 TAUGHT_NOTHING = 3  # exit code
+_NAMES = 18  # columns that names take at least, so that tables one below the other line up
 
 RecipeName = Annotated[str, typer.Argument(help="A shipped recipe (`laconic recipes`) or a YAML file.")]
 Overrides = Annotated[Optional[list[str]], typer.Argument(help="Changes to the recipe, e.g. train.steps=100 budget.limit=96.")]  # noqa: UP045
@@ -190,16 +191,18 @@ def doctor(deep: Annotated[bool, typer.Option("--deep", help="Also start vLLM's 
 def recipes(
     context: typer.Context, keys: Annotated[bool, typer.Option("--keys", help="List every key with its default and meaning.")] = False
 ) -> None:
-    """List the shipped recipes and scales, or all keys."""
+    """List the shipped recipes and scales by what their methods turn, or all keys."""
     if context.invoked_subcommand:
         return
+    from recipes.groups import GROUPS, grouped
     from recipes.keys import keys as all_keys
-    from recipes.loader import scales, shipped
 
     if keys:
         _list("key", [(key.name, key.allowed, key.default_text, key.description) for key in all_keys()], "allowed", "default", "meaning")
         return
-    _list("recipe", [*shipped().items(), *((f"--scale {name}", words) for name, words in scales().items())], "what it is")
+    for group, found in grouped().items():
+        rows = [(name, words) if out.is_terminal else (name, words, group) for name, words in found.items()]
+        _list(group, rows, GROUPS[group])
 
 
 @recipes_app.command("show")
@@ -227,7 +230,7 @@ def _list(name: str, rows: Iterable[Sequence[str]], *columns: str) -> None:
             typer.echo("\t".join(row))
         return
     folding = (Column(column, overflow="fold") for column in columns)
-    table = Table(Column(name, no_wrap=True), *folding, box=None, pad_edge=False)
+    table = Table(Column(name, no_wrap=True, min_width=_NAMES), *folding, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*map(Text, row))
     out.print(table)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
@@ -177,13 +178,13 @@ def recipe_hash(recipe: Recipe) -> str:
 
 
 def shipped() -> dict[str, str]:
-    """Shipped recipes and the first line of what each says about itself."""
-    return {name: _first_comment(path) for name, path in _library().items() if "/" not in name}
+    """Shipped recipes and the first sentence of what each says about itself."""
+    return {name: _first_sentence(path) for name, path in _library().items() if "/" not in name}
 
 
 def scales() -> dict[str, str]:
     """Shipped scales, likewise."""
-    return {name.removeprefix("scales/"): _first_comment(path) for name, path in _library().items() if "/" in name}
+    return {name.removeprefix("scales/"): _first_sentence(path) for name, path in _library().items() if "/" in name}
 
 
 def written(name: str) -> dict[str, Any]:
@@ -207,8 +208,10 @@ def _library() -> dict[str, Path]:
     return {path.relative_to(_SHIPPED).with_suffix("").as_posix(): path for path in paths}
 
 
-def _first_comment(path: Path) -> str:
-    return path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ").rstrip()
+def _first_sentence(path: Path) -> str:
+    """Of the comment that a file begins with. A full stop ends it where a space and a capital, or nothing, follow."""
+    lines = takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    return re.split(r"(?<=\.)\s+(?=[A-Z`])", " ".join(line.lstrip("# ").rstrip() for line in lines))[0]
 
 
 def _find(name: str, what: str, folder: Path = Path()) -> tuple[Path, str]:

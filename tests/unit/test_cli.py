@@ -15,8 +15,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from launch import cli
+from recipes.groups import GROUPS
 from recipes.keys import keys
-from recipes.loader import load, shipped
+from recipes.loader import load, scales, shipped
 
 
 def laconic(*words: str) -> tuple[int, str]:
@@ -53,10 +54,29 @@ def test_a_name_between_colons_stays_as_typed(tmp_path: Path):
         assert code == 1 and re.search(":(smile|key|boom):", text), text
 
 
-def test_recipes_are_listed_with_what_they_are():
+def test_recipes_are_listed_with_what_they_are_by_what_they_turn():
     code, text = laconic("recipes")
-    assert code == 0
-    assert dict(line.split("\t") for line in text.splitlines()).items() >= shipped().items()
+    rows = [line.split("\t") for line in text.splitlines()]
+    assert code == 0 and {len(row) for row in rows} == {3}
+    assert {name: words for name, words, _ in rows} == shipped() | scales()
+    groups = {group: [name for name, _, its in rows if its == group] for group in dict.fromkeys(row[2] for row in rows)}
+    assert list(groups) == list(GROUPS)
+    for name, group in {
+        "quickstart": "to begin with", "grpo": "baselines", "dr_grpo": "baselines", "gspo": "baselines", "dler": "length rewards",
+        "kimi": "length rewards", "da_dler": "budgets", "curriculum": "budgets", "l1_exact": "budgets", "gfpo": "selection", "tiny": "scales",
+    }.items():  # fmt: skip
+        assert name in groups[group]
+
+
+def test_groups_are_headings_and_a_recipe_is_told_by_its_first_sentence(monkeypatch):
+    console = Console(width=300, force_terminal=True, no_color=True, record=True)
+    monkeypatch.setattr(cli, "out", console)
+    laconic("recipes")
+    lines = console.export_text().splitlines()
+    assert [line.split("  ")[0].strip() for line in lines if line.startswith(tuple(GROUPS))] == list(GROUPS)
+    told = shipped()["controller"]
+    assert told.startswith("As short as accuracy allows: ") and told.endswith(" rises below it.")  # another sentence follows on that line
+    assert all(words and words[-1] in ".?!" for words in [*shipped().values(), *scales().values()])
 
 
 @pytest.fixture

@@ -1,0 +1,40 @@
+"""The shipped recipes by what their methods turn, read off the recipes themselves: a new one finds its group without being listed anywhere.
+
+Simplification: one that turns several things stands in the group of the first rule it meets.
+"""
+
+from __future__ import annotations
+
+from recipes.lengths import LengthTerm
+from recipes.loader import load, scales, shipped
+from recipes.schema import Recipe
+from recipes.terms import TruncateTerm
+
+GROUPS = {
+    "to begin with": "needs no scale",
+    "baselines": "rewards that see no length",
+    "length rewards": "a term of the reward sees length, under one limit for all",
+    "budgets": "limits that differ by prompt or group, or move over training",
+    "selection": "rollouts that are chosen or weighed by their length or reward",
+    "scales": "`--scale NAME`, for the sizes of a machine",
+}
+
+
+def group_of(recipe: Recipe) -> str:
+    """The key of GROUPS that a recipe belongs to."""
+    if recipe.model.path == "tiny":
+        return "to begin with"
+    if recipe.budget.kind != "constant" or "budget.limit" in recipe.schedule:
+        return "budgets"
+    if recipe.select.rollouts != "all" or recipe.advantage.shorter:
+        return "selection"
+    sees_length = any(isinstance(term, LengthTerm | TruncateTerm) for term in recipe.reward)
+    return "length rewards" if sees_length else "baselines"
+
+
+def grouped() -> dict[str, dict[str, str]]:
+    """Group -> name -> what it is, in one sentence; recipes, and the scales behind them."""
+    groups: dict[str, dict[str, str]] = {group: {} for group in GROUPS}
+    for name, words in shipped().items():
+        groups[group_of(load(name))][name] = words
+    return groups | {"scales": scales()}
