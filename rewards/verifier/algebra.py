@@ -17,6 +17,8 @@ from sympy import Derivative, Expr, Float, I, Integer, Limit, Pow, Rational, Sym
 from sympy.concrete.expr_with_limits import ExprWithLimits
 from sympy.core.function import AppliedUndef
 
+from rewards.verifier.steps import Stage, rewritten, sub
+
 _UNDONE = (ExprWithLimits, Limit, Derivative, UnevaluatedExpr)
 _CONFIG = ConversionConfig(interpret_as_mixed_fractions=False, lowercase_symbols=False)
 _DIGITS = 30
@@ -40,9 +42,6 @@ _PLAIN_FRACTION = re.compile(  # 4/3\pi is (4/3)\pi, as 4/3*\pi is; latex2sympy 
 )
 _CAPITAL_E = re.compile(r"(\\[a-zA-Z]+)|E(?:_\{?(\w+)\}?)?")  # latex2sympy takes E for Euler's number
 _CONJUGATED = re.compile(r"\\overline\{([^{}]*[+-][^{}]*)\}")
-_PRIMED = re.compile(r"([a-zA-Z])('+)")
-_DEGREES = re.compile(r"(\d+(?:\.\d+)?|[a-zA-Z]|\\[a-z]+|\([^()]*\))\s*\^\\circ")
-_SCIENTIFIC = re.compile(r"([+-]?\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})")
 _POWER = r"(?:\s*\^\s*(?:\{[^{}]*\}|\w))?"
 _ATOM = rf"(?:(?:\d+(?:\.\d+)?|\\(?:pi|theta|alpha|beta|gamma|phi|omega)(?![a-zA-Z])|\\(?:sqrt|frac\{{[^{{}}]*\}})\{{[^{{}}]*\}}|[a-zA-Z](?![a-zA-Z])){_POWER})"
 _NAMED = r"\\(?:ln|log|lg|(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?)(?![a-zA-Z])"
@@ -53,7 +52,6 @@ _RECIPROCAL = re.compile(  # unknown to latex2sympy
     rf"\\(csch|sech|coth)({_POWER})\s*(\((?:[^()]|\([^()]*\))*\)|{_ATOM}(?:\s*{_ATOM})*)"
 )
 _INVERTED = {"csch": "sinh", "sech": "cosh", "coth": "tanh"}
-_MIXED = re.compile(r"(?<![\d.\w}])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}")
 
 
 class Unreadable(ValueError):
@@ -63,6 +61,24 @@ class Unreadable(ValueError):
 def _mixed(match: re.Match[str]) -> str:
     whole, above, below = match.groups()
     return rf"({whole}+\frac{{{above}}}{{{below}}})" if int(above) < int(below) else rf"{whole}\cdot\frac{{{above}}}{{{below}}}"
+
+
+_SAID_PLAINLY = Stage(  # for latex2sympy, which takes some forms for others and does not know some
+    (
+        sub("scientific notation", r"\A([+-]?\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})\Z", r"\1\\cdot 10^{\2}"),
+        sub("plain fractions before a letter", _PLAIN_FRACTION, r"\\frac{\1}{\2}"),
+        sub("products beside binomials", _BESIDE, r"\g<binomial>\\cdot "),
+        sub("products before brackets", _TIMES, r"\g<0>\\cdot "),
+        sub("primes", r"([a-zA-Z])('+)", lambda match: f"{match[1]}_{{{'p' * len(match[2])}}}"),
+        sub("capital E", _CAPITAL_E, lambda match: match[1] or rf"\epsilon_{{E{match[2] or ''}}}"),
+        sub("reciprocals of hyperbolic functions", _RECIPROCAL, lambda match: rf"\frac{{1}}{{\{_INVERTED[match[1]]}{match[2]}{match[3]}}}"),
+        sub("inverse hyperbolic functions", r"\\ar(?=(?:sin|cos|tan)h)", r"\\arc"),
+        sub("functions without brackets", _APPLIED, r"\1(\2)"),
+        sub("mixed numbers", r"(?<![\d.\w}])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}", _mixed),
+        sub("percent signs", "%", r"\\cdot\\frac{1}{100}"),
+        sub("degrees", r"(\d+(?:\.\d+)?|[a-zA-Z]|\\[a-z]+|\([^()]*\))\s*\^\\circ", r"(\\frac{\\pi}{180}\\cdot \1)"),
+    )
+)
 
 
 @lru_cache(maxsize=256)
@@ -77,17 +93,8 @@ def formula(text: str) -> Expr:
         return conjugate(formula(conjugated.group(1)))
     if not text or _WORD.search(text) or _UNCLEAR.search(text):
         raise Unreadable(text)
-    text = _SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", text) if _SCIENTIFIC.fullmatch(text) else text
-    text = _PLAIN_FRACTION.sub(r"\\frac{\1}{\2}", text)
-    latex = _TIMES.sub(r"\g<0>\\cdot ", _BESIDE.sub(r"\g<binomial>\\cdot ", text))
-    latex = _PRIMED.sub(lambda match: f"{match.group(1)}_{{{'p' * len(match.group(2))}}}", latex)
-    latex = _CAPITAL_E.sub(lambda match: match.group(1) or rf"\epsilon_{{E{match.group(2) or ''}}}", latex)
-    latex = _RECIPROCAL.sub(lambda match: rf"\frac{{1}}{{\{_INVERTED[match[1]]}{match[2]}{match[3]}}}", latex)
-    latex = re.sub(r"\\ar(?=(?:sin|cos|tan)h)", r"\\arc", latex)
-    latex = _MIXED.sub(_mixed, _APPLIED.sub(r"\1(\2)", latex)).replace("%", r"\cdot\frac{1}{100}")
-    latex = _DEGREES.sub(r"(\\frac{\\pi}{180}\\cdot \1)", latex)
     try:
-        read = latex2sympy(latex, normalization_config=None, conversion_config=_CONFIG)
+        read = latex2sympy(rewritten([_SAID_PLAINLY], text), normalization_config=None, conversion_config=_CONFIG)
     except (MemoryError, RecursionError):
         raise
     except Exception as error:  # latex2sympy raises plain Exception, sympy whatever it meets, for text that is no formula

@@ -15,6 +15,7 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 
+from rewards.verifier.steps import Stage, rewritten, sub
 from rewards.verifier.tidy import CHANGES_CLAIM, tidy
 from rewards.verifier.units import read_unit
 
@@ -36,7 +37,6 @@ _CORE = re.compile(
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _LONE_UNIT = re.compile(r"[-+]?[\d.,]+(?:\s*\\(?:times|cdot)\s*10\s*\^\s*\{?[-+]?\d+\}?|[eE][-+]?\d+)?\s+[VJCTNKWAFH]")
 _GLUED = re.compile(r"(?<=\d)(?=(?:[a-zA-Z]|Ω)$)")
-_OUT_OF = re.compile(r"^(\d+)\s*(?:\\text\{\s*)?out\s+of\s*\}?\s*(\d+)$")
 _DIGIT = re.compile(r"\d")
 _AND_DIGIT = re.compile(r"(?<=[a-zA-Z])\s*(?:,|\band\b)?\s*(?=\d)")
 _COMMA = re.compile(r"(?<![\d.,])(\d+),(\d+)(?![\d.,])", re.ASCII)
@@ -67,7 +67,13 @@ _LEAD = re.compile(
 _CARDINAL = re.compile(
     rf"(?i)(?:{'|'.join(word.replace(' ', '[ -]') for word in sorted(_WORDS, key=len, reverse=True) if isinstance(_WORDS[word], int))})(?=\s+[a-z])"
 )
-_MINUS = re.compile(r"^(?:negative|minus)\s+(?=\d)", re.IGNORECASE)
+_IN_FIGURES = Stage(
+    (
+        sub("minus in words", r"(?i)^(?:negative|minus)\s+(?=\d)", "-"),
+        sub("numbers inside of words", r"^\\text\{\s*\$?\s*([\d.,]+)([^{}]*)\}", r"\1\\text{\2}"),
+        sub("shares in words", r"^(\d+)\s*(?:\\text\{\s*)?out\s+of\s*\}?\s*(\d+)$", r"\1/\2"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -140,9 +146,7 @@ def as_number(text: str, *, letters: bool = False) -> Number | None:
         text = lead_in_off(tidy(only.group(1)))
     if (word := text.lower().replace("-", " ")) in _WORDS:
         return Number(Fraction(1) * _WORDS[word])
-    text = _MINUS.sub("-", text)
-    text = re.sub(r"^\\text\{\s*\$?\s*([\d.,]+)([^{}]*)\}", r"\1\\text{\2}", text)
-    text = _OUT_OF.sub(r"\1/\2", text)
+    text = rewritten([_IN_FIGURES], text)
     match = _CORE.match(text)
     if match is None or not match.group().strip("+- "):
         return None

@@ -2,6 +2,7 @@ r"""One way to write each thing: an answer's LaTeX, plain text and Unicode spell
 
 Pure text in, text out; nothing is evaluated and nothing that changes the value is dropped (units, percent signs and
 words stay; currency signs become units). What comes out is what every rule of the judge reads.
+The steps stand in their order in `TIDYING`, by stages: what wraps the answer, signs outside of LaTeX, commands, and what is common to all.
 Simplification: spacing, sizes and fonts carry no meaning; a prime, a hat or a subscript does.
 """
 
@@ -11,6 +12,7 @@ import re
 from functools import lru_cache
 
 from rewards.verifier.extract import bare
+from rewards.verifier.steps import Stage, Step, rewritten, sub
 
 _UNICODE = {
     "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ",
@@ -46,39 +48,6 @@ _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 CHANGES_CLAIM = r"(?:not|no|least|most|more|less|fewer|or|than|never|if|suppose|wrong|false|incorrect|opposite|reciprocal|inverse|negative|minus|half|twice|double|cannot|except|\w*n't)"
 _LEAD_IN = rf"^(?!.*\S\s*\\text\{{[^{{}}]*(?:\bis|:)\s*\}})\\text\{{(?![^{{}}]*\b{CHANGES_CLAIM}\b)[^{{}}\d\\$]*[a-zA-Z]{{3}}[^{{}}\d\\$]*(?:\b(?:is|are|equals|makes|gets|has)|:)\s*\}}\s*(?=\S)|^\\text\{{\s*exactly\s*\}}"
 _UNIT = r"\\text\{\s*([mghsLVWNJKACTFHMSD]|[a-zA-Z]{2,})\s*\}"
-_LATEX = [
-    (r"\\(?:left|right)\s*\.|(?<=\\operatorname)\*", ""),
-    (r"\\(math(?:bb|rm|bf|it|sf|cal)|overline|bar|dot|vec|hat)(?:\s+([a-zA-Z])(?![a-zA-Z])|\s*(\d))", r"\\\1{\2\3}"),  # \mathbb Z
-    (r"\\mathbf\s*\{\s*([RZNQC])\s*\}", r"\\mathbb{\1}"),
-    (r"\\(?:operatorname|mathrm)\s*\{\s*(cosec|(?:arc)?(?:co?)?tg|c?th|[cs]h|lg)\s*\}", r"\\\1 "),
-    (_COMMAND, lambda match: _NAMES.get(match.group(1), match.group())),
-    (r"\\text\s+\{", r"\\text{"),
-    (r"(?<=[a-zA-Z])(?<!\\text)(?=\\text\{[a-zA-Z])", " "),  # \mu\text{m} is no \mum
-    (r"\{\s*(\w+)\s*\\choose\s*(\w+)\s*\}", r"\\binom{\1}{\2}"),
-    (r"\\(?:textcolor|color)\s*\{[^{}]*\}\s*(?=\S)|\\underline(?=\s*\{)|\\(?:bf|rm|it|large|Large|huge|Huge)(?![a-zA-Z])", ""),
-    (r"_\s*\{\s*\\text\{([^{}]*)\}\s*\}", r"_{\1}"),
-    (rf"(?<=[\d}})])(?:\s|\\,)*{_UNIT}\s*/\s*{_UNIT}", r"\\text{ \1/\2}"),
-    (rf"(?<=[\d}})])(?:\s|\\,)*{_UNIT}\s*\\(?:,|cdot)\s*{_UNIT}", r"\\text{ \1 \2}"),
-    (r"(?<=\d)\s*\\text\{\s*([a-zA-Z]{3,}(?: (?!(?:and|or)\b)[a-z]{3,}){0,3})\s*(,?)\s*(and|or)?\s*\}(?=\s*\d)", r"\\text{ \1}\2\\text{ \3 }"),
-    (r"(?<=\S)\s*\\text\{\s*\((?:(?:a\s+)?(?:double|triple|repeated)\s+root|repeated|multiplicity [a-z]+)\)\s*\}", ""),
-    (r"(?<=[\d})])(?:\s|\\,)*\\text\{([mghsLVWNJKACTFHMSD])\}(?!\s*[\w(\\])", r"\\text{ \1}"),  # a unit, not a letter
-    (r"\\text\{((?:[^{}a-zA-Z]|[a-zA-Z](?![a-zA-Z]))*)\}(?<! [mghsLVWNJKACTFHMSD]\})(?<![mghsLVWNJKACTFHMSD][/ ][mghsLVWNJKACTFHMSD]\})", r"\1"),  # no word in it
-    (_LEAD_IN, ""),
-    (r"(?<=\S)\s*\\text\s*\{\s*[,(]?\s*(?:since|because)\b(?!.*\b(?:or|not|and)\b).*$", ""),  # a reason
-    (r"\^\s*(?:\{\s*\\prime\s*\}|\\prime(?![a-zA-Z]))", "'"),
-    (r"\^\s*\{\s*\\circ\s*\}", r"^\\circ "),
-    (r"\\%", "%"),
-    (r"\\!:\\!", ":"),
-    (r"\(\s*(?:\\text\s*\{\s*mod\s*\}|\\?mod)\s*(?:\\ )*\s*(\w+)\s*\)|\\pmod\s*(\w)(?![\w{])", r"\\pmod{\1\2}"),
-    (r"(?<=\\equiv)(.*?)(?:\\ |\s)*\(?\s*(?:\\text\s*\{\s*mod\s*\}|\\?[bp]?mod)\s*\{?(\w+)\}?\s*\)?$", r"\1\\pmod{\2}"),
-    (r"\\(max|min|gcd|lcm)\s*\\\{([^{}]*)\\\}", r"\\\1(\2)"),
-    (r"\\(?:vec|hat|overrightarrow|boldsymbol|bm)\s*(?:\{\s*(?:\\text\s*\{)?([ijk])\}?\s*\}|(?<=\s)([ijk])(?![a-zA-Z]))", r"\1\2"),
-    (r"(?<!\\)(?:\\\\)*\\$|\\\\$", ""),
-    (r"(?:\\!\s*,|,\s*\\!)\s*", "\u2063"),  # a comma inside a number, told from one that separates
-    (r"\\q?quad|(?<!\\)\\[!;:> ]", " "),
-    (r"(?<!\\)\\,", "\u2062"),  # a thin space: inside a number like a comma, elsewhere nothing
-]  # fmt: skip
-_LATEX_RULES = [(re.compile(pattern), replacement) for pattern, replacement in _LATEX]
 _SIGNS = {"!=": r"\ne ", "<=": r"\le ", ">=": r"\ge ", "...": r"\ldots ", "{:}": ":", "~": " "}
 _SIGN = re.compile(r"(?<![^_]\d)(?<!^\d)" + "|".join(map(re.escape, _SIGNS)))  # 5!=120 is an equation
 _INLINE = re.compile(
@@ -153,46 +122,120 @@ def _ungrouped(text: str) -> str:
     return text
 
 
+def _formula(match: re.Match[str]) -> str:
+    """What stands between a formula's delimiters, set off by spaces."""
+    width = 2 if match.group()[:2] in _TWO else 1
+    return f" {match.group()[width:-width]} "
+
+
+def _is_more_than_digits(text: str) -> bool:
+    return not (text.isascii() and text.isdigit())
+
+
+_UNWRAPPED = (
+    Step("box and delimiters", lambda text: bare(text).strip()),
+    Step("backslashes written twice", _unescaped),
+    sub("HTML", _HTML, lambda match: f"{'^' if match[1] == 'sup' else '_'}{{{match[2]}}}"),
+    sub("endings of ordinals", _ORDINAL, ""),
+    sub("repeating decimals", _REPEATING, lambda match: rf".{match[1] or ''}\overline{{{match[2] or match[3]}}}"),
+    sub("US before dollars", r"^US\s*(?=\\?\$)", ""),
+    sub("rupees", r"^Rs\.?\s*(\d[\d,.]*)$", r"\1\\text{ rupees}"),
+    Step("code and emphasis", lambda text: text[1:-1] if re.fullmatch(r"`[^`]+`|\*[^*]+\*", text) else text),
+    Step("bold", lambda text: text.replace("**", "") if text.startswith("**") and text.endswith("**") else text),
+    Step("box and delimiters inside", bare),
+)
+_SPELLED = (
+    Step("money", _money),
+    sub("formulas in text", _INLINE, _formula),
+    sub("lone delimiters", _LONE, lambda match: r"\$"),
+    sub("quotation marks", r"(?<![\w}'])(['\"])([^'\"]*)\1(?!\w)", r"\2"),
+    sub("root signs", _ROOT, lambda match: f"{_ROOTS[match[1]]}{{{next(group for group in match.groups()[1:] if group is not None)}}}"),
+    sub("lowered digits", _LOWERED_RUN, lambda match: f"_{{{''.join(map(_LOWERED.__getitem__, match.group()))}}}"),
+    sub("raised digits", _RAISED_RUN, lambda match: f"^{{{''.join(map(_RAISED.__getitem__, match.group()))}}}"),
+    sub("Unicode", _UNICODE_RUN, lambda match: _UNICODE[match.group()]),
+    sub("signs of several characters", _SIGN, lambda match: _SIGNS[match.group()]),
+    sub("commas in braces", r"\{\s*,\s*\}", "\u2063"),
+)
+_COMMANDS = (
+    sub("half delimiters", r"\\(?:left|right)\s*\.|(?<=\\operatorname)\*", ""),
+    sub("letters of an alphabet", r"\\(math(?:bb|rm|bf|it|sf|cal)|overline|bar|dot|vec|hat)(?:\s+([a-zA-Z])(?![a-zA-Z])|\s*(\d))", r"\\\1{\2\3}"),  # \mathbb Z
+    sub("number sets in bold", r"\\mathbf\s*\{\s*([RZNQC])\s*\}", r"\\mathbb{\1}"),
+    sub("functions by other names", r"\\(?:operatorname|mathrm)\s*\{\s*(cosec|(?:arc)?(?:co?)?tg|c?th|[cs]h|lg)\s*\}", r"\\\1 "),
+    sub("one name for each command", _COMMAND, lambda match: _NAMES.get(match.group(1), match.group())),
+    sub("braces of words", r"\\text\s+\{", r"\\text{"),
+    sub("words off letters", r"(?<=[a-zA-Z])(?<!\\text)(?=\\text\{[a-zA-Z])", " "),  # \mu\text{m} is no \mum
+    sub("choose", r"\{\s*(\w+)\s*\\choose\s*(\w+)\s*\}", r"\\binom{\1}{\2}"),
+    sub("colours and sizes", r"\\(?:textcolor|color)\s*\{[^{}]*\}\s*(?=\S)|\\underline(?=\s*\{)|\\(?:bf|rm|it|large|Large|huge|Huge)(?![a-zA-Z])", ""),
+    sub("words below", r"_\s*\{\s*\\text\{([^{}]*)\}\s*\}", r"_{\1}"),
+    sub("units over units", rf"(?<=[\d}})])(?:\s|\\,)*{_UNIT}\s*/\s*{_UNIT}", r"\\text{ \1/\2}"),
+    sub("units side by side", rf"(?<=[\d}})])(?:\s|\\,)*{_UNIT}\s*\\(?:,|cdot)\s*{_UNIT}", r"\\text{ \1 \2}"),
+    sub("units in lists", r"(?<=\d)\s*\\text\{\s*([a-zA-Z]{3,}(?: (?!(?:and|or)\b)[a-z]{3,}){0,3})\s*(,?)\s*(and|or)?\s*\}(?=\s*\d)", r"\\text{ \1}\2\\text{ \3 }"),
+    sub("multiplicity of roots", r"(?<=\S)\s*\\text\{\s*\((?:(?:a\s+)?(?:double|triple|repeated)\s+root|repeated|multiplicity [a-z]+)\)\s*\}", ""),
+    sub("units of one letter", r"(?<=[\d})])(?:\s|\\,)*\\text\{([mghsLVWNJKACTFHMSD])\}(?!\s*[\w(\\])", r"\\text{ \1}"),  # a unit, not a letter
+    sub("words that are none", r"\\text\{((?:[^{}a-zA-Z]|[a-zA-Z](?![a-zA-Z]))*)\}(?<! [mghsLVWNJKACTFHMSD]\})(?<![mghsLVWNJKACTFHMSD][/ ][mghsLVWNJKACTFHMSD]\})", r"\1"),  # no word in it
+    sub("lead-ins", _LEAD_IN, ""),
+    sub("reasons", r"(?<=\S)\s*\\text\s*\{\s*[,(]?\s*(?:since|because)\b(?!.*\b(?:or|not|and)\b).*$", ""),  # a reason
+    sub("primes", r"\^\s*(?:\{\s*\\prime\s*\}|\\prime(?![a-zA-Z]))", "'"),
+    sub("degrees in braces", r"\^\s*\{\s*\\circ\s*\}", r"^\\circ "),
+    sub("percent signs", r"\\%", "%"),
+    sub("ratios", r"\\!:\\!", ":"),
+    sub("moduli", r"\(\s*(?:\\text\s*\{\s*mod\s*\}|\\?mod)\s*(?:\\ )*\s*(\w+)\s*\)|\\pmod\s*(\w)(?![\w{])", r"\\pmod{\1\2}"),
+    sub("moduli of congruences", r"(?<=\\equiv)(.*?)(?:\\ |\s)*\(?\s*(?:\\text\s*\{\s*mod\s*\}|\\?[bp]?mod)\s*\{?(\w+)\}?\s*\)?$", r"\1\\pmod{\2}"),
+    sub("functions of sets", r"\\(max|min|gcd|lcm)\s*\\\{([^{}]*)\\\}", r"\\\1(\2)"),
+    sub("unit vectors", r"\\(?:vec|hat|overrightarrow|boldsymbol|bm)\s*(?:\{\s*(?:\\text\s*\{)?([ijk])\}?\s*\}|(?<=\s)([ijk])(?![a-zA-Z]))", r"\1\2"),
+    sub("line ends", r"(?<!\\)(?:\\\\)*\\$|\\\\$", ""),
+    sub("commas of thousands", r"(?:\\!\s*,|,\s*\\!)\s*", "\u2063"),  # a comma inside a number, told from one that separates
+    sub("wide spaces", r"\\q?quad|(?<!\\)\\[!;:> ]", " "),
+    sub("thin spaces", r"(?<!\\)\\,", "\u2062"),  # a thin space: inside a number like a comma, elsewhere nothing
+)  # fmt: skip
+_FORMED = (
+    sub("counters", _COUNTER, ""),
+    Step("single spaces", lambda text: " ".join(text.split())),
+    sub("powers by stars", r"\*\*(?=[\w({-])", "^"),
+    sub("times ten", r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r"\\times "),
+    sub("degrees by the letter o", r"(?<=\d)\s*\^\s*(?:\{\s*o\s*\}|o(?![a-zA-Z]))", r"^\\circ "),
+    sub("bases in words", _BASE_IN_WORDS, r"_{\1}"),
+    sub("moduli in words", _CLASS_IN_WORDS, r"\\pmod{\1}"),
+    sub("exponents without braces", r"\^\s*(?:\(([^(){}]*)\)|(-\d+))", lambda match: f"^{{{match[1] or match[2]}}}"),
+    sub("thousands", _GROUPED, lambda match: re.sub(r"\D", "", match.group())),
+    Step("commas that are left", lambda text: text.replace("\u2063", ",")),
+    Step("thin spaces that are left", lambda text: text.replace("\u2062", " ")),
+    sub("functions as words", _BRACED_FUNCTION, r"\\\1\2 "),
+    sub("functions without backslash", _PLAIN_FUNCTION, lambda match: _PLAIN_NAMES.get(match[1], "\\" + match[1])),
+    sub("roots in brackets", r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
+    sub("binomials without braces", _BINOM, _frac),
+    sub("fractions without braces", _FRAC, _frac),
+    sub("roots without braces", _SQRT, r"\\sqrt\1{\2}"),
+    Step("marks at the ends", lambda text: " ".join(text.split()).strip(" ;:").rstrip("^ ")),
+    sub("full stops before brackets", r"(?<=[\w}])\.(?=\s*[\])])", ""),
+    Step("equals signs in front", lambda text: text.lstrip("= ")),
+    sub("full stops and commas at the end", r"(?<![\\.])[.,]+$", ""),
+    Step("braces around all", lambda text: _ungrouped(text.strip())),
+)
+TIDYING = (
+    Stage(_UNWRAPPED),
+    Stage(_SPELLED, _is_more_than_digits),
+    Stage(_COMMANDS, lambda text: "\\" in text),
+    Stage(_FORMED, _is_more_than_digits),
+)
+_SQUEEZED = Stage(
+    (
+        sub("words laid bare", r"\\text\{([^{}]*)\}", r"\1"),
+        sub("braces around one character", r"([_^])\{(\w)\}", r"\1\2"),
+        sub("spaces that end a command", r"(\\[a-zA-Z]+) +(?=[a-zA-Z])", "\\1\u2062"),
+        sub("spaces between digits", r"(?<=[\d.]) +(?=[\d.])", "\u2062"),  # "1 2" is not 12
+        sub("other spaces", r"\s+", ""),
+        Step("spaces that mean something", lambda text: text.replace("\u2062", " ")),
+    )
+)
+
+
 @lru_cache(maxsize=4096)
 def tidy(text: str) -> str:
-    """The common form of an answer or a gold: no box, no delimiters, one spelling for each sign."""
-    text = _HTML.sub(lambda match: f"{'^' if match[1] == 'sup' else '_'}{{{match[2]}}}", _unescaped(bare(text).strip()))
-    text = _REPEATING.sub(lambda match: rf".{match[1] or ''}\overline{{{match[2] or match[3]}}}", _ORDINAL.sub("", text))
-    text = re.sub(r"^Rs\.?\s*(\d[\d,.]*)$", r"\1\\text{ rupees}", re.sub(r"^US\s*(?=\\?\$)", "", text))
-    text = text[1:-1] if re.fullmatch(r"`[^`]+`|\*[^*]+\*", text) else text
-    text = bare(text.replace("**", "") if text.startswith("**") and text.endswith("**") else text)
-    if text.isascii() and text.isdigit():
-        return text
-    text = _INLINE.sub(
-        lambda match: f" {match.group()[2 if match.group()[:2] in _TWO else 1 : -2 if match.group()[:2] in _TWO else -1]} ", _money(text)
-    )
-    text = _LONE.sub(lambda match: r"\$", text)
-    text = re.sub(r"(?<![\w}'])(['\"])([^'\"]*)\1(?!\w)", r"\2", text)
-    text = _ROOT.sub(lambda match: f"{_ROOTS[match.group(1)]}{{{next(group for group in match.groups()[1:] if group is not None)}}}", text)
-    text = _LOWERED_RUN.sub(lambda match: f"_{{{''.join(map(_LOWERED.__getitem__, match.group()))}}}", text)
-    text = _RAISED_RUN.sub(lambda match: f"^{{{''.join(map(_RAISED.__getitem__, match.group()))}}}", text)
-    text = _UNICODE_RUN.sub(lambda match: _UNICODE[match.group()], text)
-    text = re.sub(r"\{\s*,\s*\}", "\u2063", _SIGN.sub(lambda match: _SIGNS[match.group()], text))
-    for pattern, replacement in _LATEX_RULES if "\\" in text else ():
-        text = pattern.sub(replacement, text)
-    text = re.sub(r"\*\*(?=[\w({-])", "^", " ".join(_COUNTER.sub("", text).split()))
-    text = re.sub(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r"\\times ", text)
-    text = _BASE_IN_WORDS.sub(r"_{\1}", re.sub(r"(?<=\d)\s*\^\s*(?:\{\s*o\s*\}|o(?![a-zA-Z]))", r"^\\circ ", text))
-    text = _CLASS_IN_WORDS.sub(r"\\pmod{\1}", text)
-    text = re.sub(r"\^\s*(?:\(([^(){}]*)\)|(-\d+))", lambda match: f"^{{{match.group(1) or match.group(2)}}}", text)
-    text = _GROUPED.sub(lambda match: re.sub(r"\D", "", match.group()), text).replace("\u2063", ",").replace("\u2062", " ")
-    text = _BRACED_FUNCTION.sub(r"\\\1\2 ", text)
-    text = _PLAIN_FUNCTION.sub(lambda match: _PLAIN_NAMES.get(match.group(1), "\\" + match.group(1)), text)
-    text = re.sub(r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
-    text = _SQRT.sub(r"\\sqrt\1{\2}", _FRAC.sub(_frac, _BINOM.sub(_frac, text)))
-    text = re.sub(r"(?<=[\w}])\.(?=\s*[\])])", "", " ".join(text.split()).strip(" ;:").rstrip("^ ")).lstrip("= ")
-    return _ungrouped(re.sub(r"(?<![\\.])[.,]+$", "", text).strip())
+    """The common form of an answer or a gold: no box, no delimiters, one spelling for each sign. `traced(TIDYING, text)` says how it came about."""
+    return rewritten(TIDYING, text)
 
 
 def compact(text: str) -> str:
     """Tidied text without spaces and without braces around single characters: for comparing letter by letter."""
-    text = re.sub(r"\\text\{([^{}]*)\}", r"\1", tidy(text))
-    text = re.sub(r"([_^])\{(\w)\}", r"\1\2", text)
-    text = re.sub(r"(\\[a-zA-Z]+) +(?=[a-zA-Z])", "\\1\u2062", text)
-    text = re.sub(r"(?<=[\d.]) +(?=[\d.])", "\u2062", text)  # "1 2" is not 12
-    return re.sub(r"\s+", "", text).replace("\u2062", " ")
+    return rewritten([_SQUEEZED], tidy(text))

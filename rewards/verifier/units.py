@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache, lru_cache
 
+from rewards.verifier.steps import Stage, Step, rewritten, sub
+
 # dimension: factors and names, of units that SI prefixes go with and of others; symbols with prefixes, then words with prefixes
 _PREFIXED = {
     "length": "1 m meter metre", "time": "1 s sec second", "mass": "1 g gram", "current": "1 A amp ampere", "amount": "1 mol mole",
@@ -43,13 +45,21 @@ _OTHERS = {
     "astronomical": "1 AU", "light": "1 light\\ year light-year ly", "bit": "1 bit", "decibel": "1 dB decibel", "dalton": "1 Da u amu dalton", "debye": "1 D debye", "cup": "1 cup", "spoon": "3 tablespoon tbsp|1 teaspoon tsp", "": "1 unit",
 }  # fmt: skip
 _COMMAND = re.compile(r"\\text\{((?:[^{}]|\{[^{}]*\})*)\}")
+_PLAIN = Stage(
+    (
+        sub("words laid bare", _COMMAND, r" \1 "),
+        sub("quotients", r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2"),
+        Step("ends", lambda text: text.strip().rstrip(".")),
+        sub("signs of times", r"\\cdot(?![a-zA-Z])|\\times(?![a-zA-Z])|\*|(?<=[a-zA-Z])-(?=[a-zA-Z])", " "),
+        sub("spaces around marks of powers", r"\s*\^\s*(?=\{?\s*-?\d)", "^"),
+        sub("micro", r"\\mu(?![a-zA-Z])\s*", "μ"),
+        sub("ohm", r"(?:(?<![a-zA-Z])([kMGm])\s+)?\\Omega(?![a-zA-Z])", r"\1Ω"),
+        sub("brackets below a slash", r"/\s*\(([^()]*)\)", r"/\1"),
+        sub("powers in words", r"(?<=[a-z])\s+(squared|cubed)\b", lambda match: "^2" if match[1] == "squared" else "^3"),
+        sub("slashes", r"\s+(?:per|a|an|each)\s+|\s*/\s*", "/"),
+    )
+)
 _POWER = re.compile(r"\s*\^\s*\{?\s*(-?\d)\s*\}?$")
-_POWER_MARK = re.compile(r"\s*\^\s*(?=\{?\s*-?\d)")
-_MU, _OMEGA = re.compile(r"\\mu(?![a-zA-Z])\s*"), re.compile(r"(?:(?<![a-zA-Z])([kMGm])\s+)?\\Omega(?![a-zA-Z])")
-_IN_WORDS = re.compile(r"(?<=[a-z])\s+(squared|cubed)\b")
-_BELOW = re.compile(r"/\s*\(([^()]*)\)")
-_QUOTIENT = re.compile(r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
-_TIMES = re.compile(r"\\cdot(?![a-zA-Z])|\\times(?![a-zA-Z])|\*|(?<=[a-zA-Z])-(?=[a-zA-Z])")
 _LETTERS = re.compile(r"(?:(?:\\frac|\\cdot|(?<![a-zA-Z])[a-zA-Z](?![a-zA-Z]))[\s^{}/\d*-]*)+")
 _PLAIN_LETTERS = re.compile(
     r"[mgshL]|m\s*\^\s*\{?[23]\}?|[mghsLVWNJ]\s*/\s*[mghsL]\s*(?:\^\s*\{?[23]\}?)?"
@@ -133,10 +143,7 @@ def _product(text: str) -> tuple[dict[str, int], Fraction] | None:
 
 def known_unit(text: str) -> tuple[str, Fraction] | None:
     r"""Dimension and factor of a unit ("\text{ cm}^2", "miles per hour", "kg m/s"); None if it is not made of those of the table."""
-    text = _QUOTIENT.sub(r"\1/\2", _COMMAND.sub(r" \1 ", text)).strip().rstrip(".")
-    text = _OMEGA.sub(r"\1Ω", _MU.sub("μ", _POWER_MARK.sub("^", _TIMES.sub(" ", text))))
-    text = _IN_WORDS.sub(lambda match: "^2" if match.group(1) == "squared" else "^3", _BELOW.sub(r"/\1", text))
-    above, slash, below = re.sub(r"\s+(?:per|a|an|each)\s+|\s*/\s*", "/", text).partition("/")
+    above, slash, below = rewritten([_PLAIN], text).partition("/")
     over, under = _product(above), _product(below.replace("/", " ")) if slash else ({}, Fraction(1))
     if over is None or under is None:
         return None
