@@ -88,12 +88,21 @@ def test_overlong_of_pipeline_rl_scaled_by_the_share_right():
     near(0.75 * term, [0, -0.375, -0.75])
 
 
+def test_overlong_counted_for_right_answers_keeps_them_above_wrong_ones_of_minus_a_half():
+    """PipelineRL's table: at the cap a right answer is left 0, a wrong one has -0.5; with wrong ones at 0 they tie."""
+    at_cap = 1 + lengths.overlong(np.array([1000]), 1000, 200)
+    near(at_cap, [0])
+    assert at_cap[0] > -0.5
+
+
 def test_cosine_goes_from_two_to_one_for_right_and_from_minus_ten_to_zero_for_wrong():
     tokens = np.array([0, 25, 50, 75, 100, 101])
     right, wrong = np.ones(6, bool), np.zeros(6, bool)
     near(1 + lengths.cosine(tokens, right, 100, beyond=-10), [2, 1.8536, 1.5, 1.1464, 1, -10])
     near(lengths.cosine(tokens, wrong, 100, beyond=-10), [-10, -8.5355, -5, -1.4645, 0, -10])
-    near(1 + lengths.cosine(tokens, right, 100, right=(1, 0.5))[-1], 0.5)  # TRL: beyond is as at the limit
+    trl = {"right": (1, 0.5), "wrong": (-1, -0.5)}  # and beyond is as at the limit
+    near(1 + lengths.cosine(tokens, right, 100, **trl)[[0, 4, 5]], [1, 0.5, 0.5])
+    near(lengths.cosine(tokens, wrong, 100, **trl)[[0, 4, 5]], [-1, -0.5, -0.5])
 
 
 def test_repetition_counts_ngrams_that_came_before():
@@ -171,6 +180,18 @@ def test_gr3_shrinks_rewards_by_relative_length():
     near(np.array([-1, -1, 1, 1]) * lengths.gr3(np.array([100, 400, 100, 200]), 0.33), [-0.8584, -0.6024, 0.8584, 0.7519])
 
 
+def test_gr3_leaves_an_average_all_right_answer_below_its_groups_mean():
+    factor = lengths.gr3(TOKENS, 0.33)
+    average = lengths.gr3(np.array([250] * 4), 0.33)[0]
+    near([factor.mean(), average], [0.7613, 0.7519])
+
+
+def test_gr3_puts_a_short_half_answer_above_a_long_whole_one():
+    """Graded rewards: 1 at four times the group's mean length, 0.5 at a quarter of it."""
+    tokens = np.array([400, 25, 75, 60, 60, 60, 60, 60])
+    near((np.array([1, 0.5, 0, 0, 0, 0, 0, 0]) * lengths.gr3(tokens, 0.33))[:2], [0.4310, 0.4619])
+
+
 def test_profile_band_falls_from_a_through_the_floor_at_b():
     tokens = np.array([17000, 18600, 19452, 21000, 25000, 26000])
     args = tokens, np.ones(6, bool), 17805.33, 19451.99, 0.8
@@ -212,6 +233,15 @@ def test_dot_cuts_the_outlier_of_an_all_right_group():
     assert profiles.dot_limit(sixteen, np.ones(16, bool), 3.0) == 5097
     thirty_two = np.array([*range(1000, 1601, 20), 6000])
     assert profiles.dot_limit(thirty_two, np.ones(32, bool), 3.0) == 3996
+
+
+def test_dot_takes_903_tokens_off_an_outlier_of_3_74_deviations():
+    sixteen = np.array([*range(1000, 1281, 20), 6000])
+    assert sixteen.mean() == 1443.75 and sixteen.std(ddof=1) == pytest.approx(1218.07, abs=0.01)
+    assert (6000 - 1443.75) / sixteen.std(ddof=1) == pytest.approx(3.74, abs=0.005)
+    assert 6000 - profiles.dot_limit(sixteen, np.ones(16, bool), 3.0) == 903
+    thirty_two = np.array([*range(1000, 1601, 20), 6000])
+    assert thirty_two.mean() == 1446.875 and thirty_two.std(ddof=1) == pytest.approx(849.89, abs=0.01)
 
 
 def test_dot_leaves_groups_with_a_wrong_answer_alone():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
+from math import exp, log
 
 import numpy as np
 import pytest
@@ -12,12 +13,13 @@ from hypothesis import strategies as st
 
 from launch.plan import plan, step_work
 from recipes.budgets import ConstantBudget, ControllerBudget, CoverageBudget, OutlierBudget, PromptBudget, ReferenceBudget
+from recipes.lengths import LeashTerm
 from recipes.loader import RecipeError, load
 from recipes.schedules import Decays, Exponential, Linear, Stage, Staged, value_at
 from recipes.schema import Recipe
 from rewards.profiles import dot_limit, percentile_limit
 from rewards.verifier.verdict import Verdict
-from rollout.budget import Control, Floor, covering, group_limit, next_floor, request_limit
+from rollout.budget import Control, Floor, covering, group_limit, next_floor, next_lambda, request_limit
 from rollout.collector import PromptStream
 from rollout.sources import Source
 from rollout.types import Completion, Group, Problem, Request, Rollout
@@ -249,6 +251,55 @@ def test_toggle_limits_every_second_phase_by_a_percentile_of_right_lengths():
     again = Control(recipe)
     again.restore(control.state())
     assert again.budget(recipe.budget, 10) == control.budget(recipe.budget, 10)
+
+
+def test_toggle_waits_for_its_warmup_and_then_limits_every_second_phase():
+    """recent.md 4: phases of 10 steps and a warm-up of 100 are first limited at 110 to 119."""
+    recipe = Recipe.model_validate({"budget": {"kind": "toggle", "limit": 4000, "period": 10, "warmup": 100}, "train": {"steps": 140}})
+    control = Control(recipe)
+    control.rights = [800, 900]
+    tokens_G, all_G = np.array([100, 4000]), np.ones(2, dtype=bool)
+    limited = [step for step in range(140) if group_limit(control.budget(recipe.budget, step), 4000, tokens_G, all_G, all_G) < 4000]
+    assert limited == [*range(110, 120), *range(130, 140)]
+
+
+def test_leashs_multiplier_follows_the_mean_of_all_rollouts():
+    """arXiv 2512.21540: lambda 0.1, gain 0.005, target 4096."""
+    settings = LeashTerm(kind="leash")
+    excess = np.mean(np.array([3000, 6144, 16384, 2000, 12288]) / 4096) - 1
+    assert excess == pytest.approx(0.9441, abs=1e-4)
+    assert next_lambda(0.1, excess, settings) == pytest.approx(0.104721, abs=1e-6)
+    runaway = np.mean(np.array([2000] * 7 + [20000]) / 4096) - 1  # one of eight keeps the pressure on all
+    assert runaway == pytest.approx(0.0376, abs=1e-4) and next_lambda(0.1, runaway, settings) > 0.1
+    assert next_lambda(0.0, -1.0, settings) == 0.0 and next_lambda(1.0, 9.0, settings) == 1.0
+
+
+def test_leashs_multiplier_overshoots_as_in_the_published_run():
+    """Its 498 mean lengths are known at these steps; between them a line is drawn, which leaves the published trace by less than 0.04."""
+    steps, tokens = [1, 50, 100, 149, 200, 300, 400, 500], [8621, 7884, 6003, 4550, 3070, 2494, 2094, 2150]
+    published = {1: 0.1055, 10: 0.1541, 50: 0.3516, 100: 0.5246, 149: 0.5806, 200: 0.5489, 300: 0.3821, 400: 0.1605, 500: 0.0}
+    now, trace = 0.1, {}
+    for step in range(1, 501):
+        now = trace[step] = next_lambda(now, np.interp(step, steps, tokens) / 4096 - 1, LeashTerm(kind="leash"))
+    assert trace[1] == pytest.approx(published[1], abs=5e-5)
+    assert {step: trace[step] for step in published} == pytest.approx(published, abs=0.04)
+    assert abs(max(trace, key=trace.get) - 149) < 20  # by then lengths are on target, and they fall to half of it
+
+
+def test_the_controller_is_the_integrator_of_the_worked_example():
+    """recent.md 5.4: floor .60, gain .5, bound .2, mean .62 at the start; lambda is -log share."""
+    settings = ControllerBudget(kind="controller", limit=1000, measure=1, within=0.02, smooth=0.8, gain=0.5, pace=9.0, least=exp(-0.2))
+    floor = next_floor(Floor(), 0.62, settings)
+    mean, share = [], []
+    for accuracy in (0.62, 0.63, 0.61, 0.55, 0.54, 0.60, 0.62):
+        floor = next_floor(floor, accuracy, settings)
+        mean.append(floor.accuracy)
+        share.append(-log(floor.share))
+    assert mean == pytest.approx([0.6200, 0.6220, 0.6196, 0.6057, 0.5925, 0.5940, 0.5992], abs=5.1e-5)
+    assert share == pytest.approx([0.0100, 0.0210, 0.0308, 0.0336, 0.0299, 0.0269, 0.0265], abs=5.1e-5)
+    for _ in range(100):
+        floor = next_floor(floor, 1.0, settings)
+    assert -log(floor.share) == pytest.approx(0.2)
 
 
 def test_the_controller_lowers_the_limit_while_accuracy_is_above_its_floor_and_no_further():
