@@ -171,6 +171,10 @@ class Advantage(Section):
         "sum",
         description="Centre and scale the sum of the reward's terms, or first each term within its group, then their sum by weight (GDPO; TRL `normalize_then_sum`).",
     )
+    weigh: Literal["none", "success"] = Field(
+        "none",
+        description="`success`: advantages above 0 count more the rarer right answers are in their group, those below 0 the more common they are (GRPO-LEAD).",
+    )
     shorter: NonNegative = Field(
         0.0,
         description="Added to advantages above 0 of rollouts shorter than those above 0 are on average, once to twice this (QGLAS); 0: nothing.",

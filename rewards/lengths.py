@@ -146,12 +146,12 @@ def lead(tokens_G: np.ndarray, right_G: np.ndarray, alpha: float = 0.05, least: 
     return part_G
 
 
-def success_weight(share: float, low: float = 0.4, high: float = 1.5, middle: float = 0.75, slope: float = 10.0) -> float:
+def success_weight(share_P: np.ndarray, low: float = 0.4, high: float = 1.5, middle: float = 0.75, slope: float = 10.0) -> np.ndarray:
     """A prompt's weight, `high` if never solved, falling to `low` (GRPO-LEAD, arXiv 2504.09696).
 
     Advantages above 0 take it of the share right, those below of the share wrong.
     """
-    return low + (high - low) / (1 + math.exp(min(700.0, slope * (share - middle))))
+    return low + (high - low) / (1 + np.exp(np.minimum(700.0, slope * (_float(share_P) - middle))))
 
 
 def triangle(tokens_G: np.ndarray, limit: float) -> np.ndarray:

@@ -3,7 +3,8 @@
 Every estimator is `centre` then `scale`; the named methods are pairs of the two
 (GRPO: group, group. Dr.GRPO: group, none. RLOO: leave_one_out, none. DLER: group, batch).
 A group without spread has nothing to teach: its advantages are exactly zero under every pair, not noise over epsilon. Only a recipe's
-`boost` of right answers is added there, too; `shorter` never is, and never turns a sign.
+`boost` of right answers is added there, too; `shorter` never is, and never turns a sign. `weigh` multiplies by one factor above 0 and
+another below it, both positive: signs and order within a group stay, so what rewards promise of right and wrong holds of advantages, too.
 Simplification: outcome rewards only, one number a rollout that all its tokens share.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from recipes.schema import Advantage
+from rewards.lengths import success_weight
 from rewards.profiles import qglas
 from rewards.terms import levelled
 
@@ -95,14 +97,20 @@ def scale(centred_PG: np.ndarray, kind: str, tokens_PG: np.ndarray, reward_PG: n
     return np.where(flat_P1 | ~kept_PG, 0.0, (centred_PG - mean) / np.where(std > 0, std, 1.0))
 
 
+def weighed(advantage_PG: np.ndarray, right_PG: np.ndarray) -> np.ndarray:
+    """Advantages above 0 times w(share right of the group), those below times w(share wrong), w falling (GRPO-LEAD, arXiv 2504.09696)."""
+    share_P1 = np.mean(right_PG, axis=1, keepdims=True)
+    return advantage_PG * np.where(advantage_PG > 0, success_weight(share_P1), success_weight(1 - share_P1))
+
+
 def advantages(
     reward_PG: np.ndarray, right_PG: np.ndarray, tokens_PG: np.ndarray, settings: Advantage, kept_PG: np.ndarray | None = None
 ) -> np.ndarray:
-    """Advantages of a batch, float64 [prompts, rollouts]: centre, scale, then the bonus of shorter ones and the boost of right answers.
+    """Advantages of a batch, float64 [prompts, rollouts]: centre, scale, weigh, then the bonus of shorter ones and the boost of right answers.
 
     Args:
         reward_PG: rewards after shaping.
-        right_PG: whether the answer is right before any shaping; the boost reads this, so cut answers get it too.
+        right_PG: whether the answer is right before any shaping; weights and boost read this, so cut answers count too.
         tokens_PG: response lengths, tokens.
         settings: the recipe's advantage slot.
         kept_PG: rollouts that train (rl/selection; default: all): means and spreads are theirs, the others get 0.
@@ -113,6 +121,8 @@ def advantages(
     kept_PG = np.ones(np.shape(reward_PG), dtype=bool) if kept_PG is None else kept_PG
     centred_PG = centre(reward_PG, settings.centre, kept_PG)
     scaled_PG = scale(centred_PG, settings.scale, tokens_PG, reward_PG, settings.ddof, kept_PG)
+    if settings.weigh == "success":
+        scaled_PG = weighed(scaled_PG, right_PG)
     if settings.shorter:
         groups = zip(scaled_PG, np.asarray(tokens_PG), np.asarray(reward_PG), strict=True)
         scaled_PG = scaled_PG + np.stack(

@@ -192,6 +192,30 @@ def test_within_a_group_a_higher_reward_never_has_a_lower_advantage(reward_PG, s
     assert (np.diff(np.take_along_axis(advantage_PG, order, axis=1), axis=1) >= -1e-9).all()
 
 
+def test_a_weight_by_success_has_leads_numbers_on_each_side_of_zero():  # arXiv 2504.09696: w(.25) 1.4926, w(.75) .95
+    plain, weighed = (run(REWARD, None, REWARD == 1, scale="group", ddof=1, weigh=kind) for kind in ("none", "success"))
+    np.testing.assert_allclose(plain, lone(1.5, -0.5, 0.5, -1.5))
+    np.testing.assert_allclose(weighed, lone(1.5 * 1.4926, -0.5 * 0.95, 0.5 * 0.95, -1.5 * 1.4926), atol=1e-4)
+    halves = np.array([[1.0, 1, 0, 0]])
+    np.testing.assert_allclose(run(halves, None, halves == 1, scale="group", weigh="success"), 1.4166 * (2 * halves - 1), atol=1e-4)
+
+
+def test_where_all_are_right_a_weight_by_success_presses_the_long_ones_and_hardly_pays_the_short_ones():
+    reward_PG = np.array([[1.1, 0.9]])  # told apart by length alone
+    np.testing.assert_allclose(run(reward_PG, None, reward_PG > 0, scale="group", weigh="success"), [[0.4834, -1.4994]], atol=1e-4)
+
+
+@given(rewards, st.integers(0, 99))
+def test_p13_a_weight_by_success_keeps_signs_and_order_within_a_group(reward_PG, seed):
+    right_PG = np.random.default_rng(seed).random(reward_PG.shape) < 0.5
+    plain_PG, weighed_PG = (run(reward_PG, None, right_PG, weigh=kind) for kind in ("none", "success"))
+    assert (np.sign(plain_PG) == np.sign(weighed_PG)).all()
+    order_PG = np.argsort(plain_PG, axis=1)
+    assert (np.diff(np.take_along_axis(weighed_PG, order_PG, axis=1), axis=1) >= 0).all()
+    same_PG = np.diff(np.take_along_axis(plain_PG, order_PG, axis=1), axis=1) == 0
+    assert (np.diff(np.take_along_axis(weighed_PG, order_PG, axis=1), axis=1)[same_PG] == 0).all()
+
+
 def test_a_bonus_for_shorter_answers_goes_to_advantages_above_zero_and_turns_no_sign():
     reward_PG, tokens_PG = np.array([[1.0, 0, 1, 0], [1, 1, 1, 1]]), np.array([[100, 200, 300, 400], [10, 20, 30, 40]])
     plain, with_bonus = (
