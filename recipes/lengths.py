@@ -113,6 +113,9 @@ class O1PrunerTerm(GatedTerm):
         verdict = case.worth if right else case.wrong
         return self.low - verdict, self.high - verdict
 
+    def reads_columns(self) -> bool:
+        return True
+
 
 class AlpTerm(GatedTerm):
     kind: Literal["alp"] = Field(
@@ -152,6 +155,10 @@ class OverlongTerm(GatedTerm):
         ..., description="0 up to limit - buffer, from there in a line to -1 at the limit and beyond (DAPO, arXiv 2503.14476)."
     )
     buffer: Annotated[float, Field(gt=0, le=1)] = Field(0.2, description="Share of the limit before it in which it falls (4096 of 20480).")
+    hard: NonNegative = Field(
+        0.0,
+        description="Right answers that finished lose it times the group's share of right ones to this power: hard prompts are spared (PipelineRL).",
+    )
 
     def value(self, right: bool, case: Case) -> Bounds:
         return -1.0, 0.0
@@ -179,9 +186,24 @@ class RepetitionTerm(Term):
     weight: Weight = 1.0
     gate: Gate = "none"
     size: Count = Field(40, description="n.")
+    form: Literal["share", "dense"] = Field(
+        "share",
+        description="As above, or -1 x the tokens in such n-grams / budget.limit (the paper's dense form: 0.05 a token of 14336 is 717).",
+    )
 
     def adds(self, right: bool, case: Case) -> Bounds:
-        return (-self.weight, 0.0) if right or self.gate == "none" else (0.0, 0.0)
+        most = 1.0 if self.form == "share" else case.most / case.unit
+        return (-self.weight * most, 0.0) if right or self.gate == "none" else (0.0, 0.0)
+
+
+class ClosingsTerm(Term):
+    kind: Literal["closings"] = Field(..., description="-|marks that close thinking - 1| (NeMo-RL).")
+    weight: Weight = 0.1
+    gate: Gate = "none"
+    most: Count = Field(4, description="Marks too many that count at most.")
+
+    def adds(self, right: bool, case: Case) -> Bounds:
+        return (-self.weight * self.most, 0.0) if right or self.gate == "none" else (0.0, 0.0)
 
 
 class LeadTerm(LengthTerm):
@@ -217,12 +239,83 @@ class BandTerm(GatedTerm):
         return 0.0, 1.0
 
 
-class LinearTerm(LengthTerm):
-    kind: Literal["linear"] = Field(..., description="-tokens / the group's most, times its mean verdict (prime-rl).")
+class LinearTerm(GatedTerm):
+    kind: Literal["linear"] = Field(..., description="-tokens / the group's most, times its mean verdict, at least 0 (prime-rl).")
     weight: Weight = 0.25
+    gate: Gate = "right"
 
     def value(self, right: bool, case: Case) -> Bounds:
         return -case.worth, 0.0
+
+
+class LogarithmTerm(LengthTerm):
+    kind: Literal["logarithm"] = Field(
+        ...,
+        description="log(1 + sharpness (1 - tokens / limit)) / log(1 + sharpness): 1 for a right answer of no tokens, 0 from the limit on (Acoer, arXiv 2606.22716).",
+    )
+    weight: Weight = 0.5
+    sharpness: Positive = Field(5.0, description="How soon it falls near the limit.")
+
+    def value(self, right: bool, case: Case) -> Bounds:
+        return 0.0, 1.0
+
+
+class RelativeTerm(LengthTerm):
+    kind: Literal["relative"] = Field(
+        ..., description="Times a factor by the other right answers of the group, above all the shortest (open-instruct); at least `floor`."
+    )
+    shape: Literal["linear", "exponential", "rank", "binary", "soft", "saving"] = Field(
+        "exponential",
+        description="With e the share by which it exceeds the shortest: 1 - strength e; e^(-strength e); 1 / (1 + its rank); 1 for the shortest alone; 1 up to strength x median and 0 at twice that; 1 + what it saves of the mean (never less than 1).",
+    )
+    strength: Positive = Field(0.25, description="See shape.")
+    floor: Share = Field(
+        0.5, description="Least factor. At 0 such rewards train guessing: measured, answers of 8 tokens at half the accuracy."
+    )
+
+    def value(self, right: bool, case: Case) -> Bounds:
+        return (0.0, case.worth) if self.shape == "saving" else (-(1 - self.floor) * case.worth, 0.0)
+
+    def erases(self) -> Erases:
+        return "" if self.floor or self.shape == "saving" else "by degrees"
+
+
+class ShortestTerm(LengthTerm):
+    kind: Literal["shortest"] = Field(..., description="1 for the shortest right answer of the group (NeMo-RL).")
+    weight: Weight = 0.1
+    top: Share = Field(
+        0.0, description="Only if its reward by the terms before this one is at least that of this share of right answers, from below."
+    )
+
+    def value(self, right: bool, case: Case) -> Bounds:
+        return 0.0, 1.0
+
+
+class LongestTerm(LengthTerm):
+    kind: Literal["longest"] = Field(..., description="-1 for the longest of the group's right answers (NeMo-RL).")
+    weight: Weight = 0.1
+    top: Share = Field(
+        0.0,
+        description="Of those only whose reward by the terms before this one is at least that of this share of right answers, from below.",
+    )
+
+    def value(self, right: bool, case: Case) -> Bounds:
+        return -1.0, 0.0
+
+
+class ProfiledTerm(GatedTerm):
+    kind: Literal["profiled"] = Field(
+        ..., description="-1 from the reference's mean length on the prompt plus some deviations on (NeMo-RL). From the data's columns."
+    )
+    weight: Weight = 0.1
+    gate: Gate = "right"
+    deviations: NonNegative = Field(1.0, description="Of the reference's lengths.")
+
+    def value(self, right: bool, case: Case) -> Bounds:
+        return -1.0, 0.0
+
+    def reads_columns(self) -> bool:
+        return True
 
 
 class ScalingTerm(LengthTerm):
@@ -230,9 +323,16 @@ class ScalingTerm(LengthTerm):
         ..., description="From 1 for the shortest right answer of the group to 0 for the longest, less their mean (NeMo-RL)."
     )
     weight: Weight = 0.05
+    profiled: bool = Field(
+        False,
+        description="Acts only where right answers are longer on average than the reference's, on prompts that it solves mostly (NeMo-RL's profile gate).",
+    )
 
     def value(self, right: bool, case: Case) -> Bounds:
         return -1.0, 1.0
+
+    def reads_columns(self) -> bool:
+        return self.profiled
 
 
 class ZmadTerm(LengthTerm):
@@ -260,6 +360,9 @@ class ProfileBandTerm(LengthTerm):
 
     def erases(self) -> Erases:
         return "" if self.held else "by degrees"
+
+    def reads_columns(self) -> bool:
+        return True
 
 
 class Gr3Term(LengthTerm):
@@ -302,10 +405,16 @@ LengthTerms = (
     | OverlongTerm
     | CosineTerm
     | RepetitionTerm
+    | ClosingsTerm
     | LeadTerm
     | TriangleTerm
     | BandTerm
     | LinearTerm
+    | LogarithmTerm
+    | RelativeTerm
+    | ShortestTerm
+    | LongestTerm
+    | ProfiledTerm
     | ScalingTerm
     | ZmadTerm
     | ProfileBandTerm

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -101,6 +102,11 @@ def overlong(tokens_G: np.ndarray, limit: float, buffer: float) -> np.ndarray:
     return np.clip((limit - buffer - tokens_G) / buffer, -1.0, 0.0)
 
 
+def spared(right_G: np.ndarray, finished_G: np.ndarray, hard: float) -> np.ndarray:
+    """What multiplies a length penalty: share right to the power `hard` for right answers that finished, so that hard prompts are spared; 1 for others (PipelineRL)."""
+    return np.where(_bool(right_G) & _bool(finished_G), np.mean(right_G) ** hard, 1.0)
+
+
 def cosine(
     tokens_G: np.ndarray,
     right_G: np.ndarray,
@@ -127,8 +133,23 @@ def cosine(
 
 def repetition(ids: Sequence[int], size: int) -> float:
     """The share of one rollout's n-grams of `size` tokens that came before, 0 to below 1 (arXiv 2502.03373, as a ratio). Too short for one: 0."""
-    grams = [tuple(ids[start : start + size]) for start in range(len(ids) - size + 1)]
+    grams = _grams(ids, size)
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def repeated(ids: Sequence[int], size: int) -> int:
+    """Tokens of one rollout that lie in an n-gram of `size` tokens that came before (arXiv 2502.03373: -0.05 each, at its place)."""
+    seen: set[tuple[int, ...]] = set()
+    count = end = 0
+    for start, gram in enumerate(_grams(ids, size)):
+        if gram in seen:
+            count, end = count + start + size - max(start, end), start + size
+        seen.add(gram)
+    return count
+
+
+def _grams(ids: Sequence[int], size: int) -> list[tuple[int, ...]]:
+    return [tuple(ids[start : start + size]) for start in range(len(ids) - size + 1)]
 
 
 def lead(tokens_G: np.ndarray, right_G: np.ndarray, alpha: float = 0.05, least: float = 0.0) -> np.ndarray:
@@ -164,10 +185,78 @@ def band(tokens_G: np.ndarray, limit: float) -> np.ndarray:
     return np.clip(2 - _float(tokens_G) / limit, 0.0, 1.0)
 
 
-def linear(tokens_G: np.ndarray, right_G: np.ndarray) -> np.ndarray:
-    """-share right x tokens / the group's most, for right answers (prime-rl #3376). Whole: right + 0.25 x this. Zero tokens cost 0."""
+def linear(tokens_G: np.ndarray, mean: float) -> np.ndarray:
+    """-mean reward of the group x tokens / its most (prime-rl). Whole: reward + 0.25 x this, wrong answers too; right ones only in #3376.
+
+    The parts for input tokens and turns are the same for all rollouts of a prompt here, and a centred advantage does not see them.
+    """
     tokens_G = _float(tokens_G)
-    return np.where(right_G, -np.mean(right_G) * tokens_G / max(1.0, tokens_G.max()), 0.0)
+    return -mean * tokens_G / max(1.0, tokens_G.max())
+
+
+def logarithm(tokens_G: np.ndarray, right_G: np.ndarray, limit: float, sharpness: float = 5.0) -> np.ndarray:
+    """log(1 + k (1 - tokens / limit)) / log(1 + k) for right answers: 1 at none, 0 from the limit on (Acoer, arXiv 2606.22716; there below 0 beyond it)."""
+    left_G = np.maximum(0.0, 1 - _float(tokens_G) / limit)
+    return np.where(right_G, np.log1p(sharpness * left_G) / math.log1p(sharpness), 0.0)
+
+
+Shape = Literal["linear", "exponential", "rank", "binary", "soft", "saving"]
+
+
+def relative(tokens_G: np.ndarray, right_G: np.ndarray, shape: Shape, strength: float = 1.0, floor: float = 0.0) -> np.ndarray:
+    """What a factor by the group's other right answers, at least `floor`, adds to a right one (open-instruct's shapers; `saving`: prime-rl #2265).
+
+    With L the shortest right answer, at least a token: linear 1 - strength (n - L) / L; exponential e^-(strength (n - L) / L); rank
+    1 / (1 + its place among the lengths that occur); binary 1 for the shortest, else 0; soft 1 up to t = strength x median, then 1 - (n - t) / t;
+    saving 1 + (1 - n / mean), between 1 and 2. Measured: with a floor of 0, policies end at 8 to 10 tokens and half the accuracy (recent.md 7.4).
+    """
+    tokens_G, right_G = np.maximum(1.0, _float(tokens_G)), _bool(right_G)
+    if not right_G.any():
+        return np.zeros(len(tokens_G))
+    own = tokens_G[right_G]
+    excess_G = (tokens_G - own.min()) / own.min()
+    match shape:
+        case "linear":
+            factor_G = 1 - strength * excess_G
+        case "exponential":
+            factor_G = np.exp(-strength * excess_G)
+        case "rank":
+            factor_G = 1 / (1 + np.searchsorted(np.unique(own), tokens_G))
+        case "binary":
+            factor_G = (excess_G == 0).astype(float)
+        case "soft":
+            start = strength * np.median(own)
+            factor_G = np.minimum(1.0, 2 - tokens_G / start)
+        case "saving":
+            factor_G = 1 + np.clip(1 - tokens_G / own.mean(), 0.0, 1.0)
+    return _times(right_G, np.maximum(floor, factor_G))
+
+
+def shortest(tokens_G: np.ndarray, right_G: np.ndarray, reward_G: np.ndarray, top: float = 0.0) -> np.ndarray:
+    """1 for the shortest right answers if they are among the top ones by reward (NeMo-RL #3604). Fewer than two right, or all equal: 0."""
+    tokens_G, right_G = _float(tokens_G), _bool(right_G)
+    part_G, own = np.zeros(len(tokens_G)), tokens_G[right_G]
+    if len(own) > 1 and own.min() < own.max():
+        part_G[right_G & (tokens_G == own.min()) & _top(right_G, reward_G, top)] = 1.0
+    return part_G
+
+
+def longest(tokens_G: np.ndarray, right_G: np.ndarray, reward_G: np.ndarray, top: float = 0.0) -> np.ndarray:
+    """-1 for the longest of the top right answers by reward (NeMo-RL #3604). Fewer than two of these, or all equal: 0."""
+    tokens_G, top_G = _float(tokens_G), _top(_bool(right_G), reward_G, top)
+    part_G, own = np.zeros(len(tokens_G)), tokens_G[top_G]
+    if len(own) > 1 and own.min() < own.max():
+        part_G[top_G & (tokens_G == own.max())] = -1.0
+    return part_G
+
+
+def _top(right_G: np.ndarray, reward_G: np.ndarray, top: float) -> np.ndarray:
+    """Right answers whose reward is at least that of place int(top x their number) from below (1 is the least, and so is 0)."""
+    ordered = np.sort(_float(reward_G)[right_G])
+    if not len(ordered):
+        return right_G
+    least = ordered[max(0, int(top * len(ordered)) - 1)]
+    return right_G & (reward_G >= least - 1e-6 * max(1.0, abs(least)))
 
 
 def scaling(tokens_G: np.ndarray, right_G: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -32,30 +32,47 @@ def profile_band(tokens_G: np.ndarray, right_G: np.ndarray, a: float, b: float, 
     return np.where(right_G, factor_G - 1, 0.0)
 
 
-def profile_of(
-    lengths: Sequence[float], right: Sequence[bool], n_std: float = 2.0, min_passing: int = 2
-) -> tuple[float, float, float] | None:
-    """A prompt's band (a, b, floor) from rollouts of a reference run (NeMo-RL #3604): mean, mean + n_std deviations (Bessel), floor by pass rate.
+class Profile(NamedTuple):
+    """What a reference run showed on a prompt, as the data's columns hold it (reference_tokens, reference_spread, reference_accuracy).
 
-    The floor's table for 8 rollouts (1: 0.6, 0.875: 0.7, 0.75: 0.8, 0.625: 0.9) is a line, read here at any rate. None: pass rate of 0.5 or
-    less (the line reaches 1), fewer than two lengths, or all equal.
+    Attributes:
+        tokens: mean length.
+        spread: its deviation (Bessel's); 0: all equal, or one rollout.
+        accuracy: share of right rollouts.
+    """
+
+    tokens: float
+    spread: float
+    accuracy: float
+
+
+def profile_of(lengths: Sequence[float], right: Sequence[bool], min_passing: int = 2) -> Profile:
+    """A prompt's profile from at least one rollout of a reference run: lengths of the right ones (NeMo-RL #3604).
 
     Args:
         min_passing: with fewer right rollouts than this, all rollouts' lengths count.
     """
     length_R, right_R = np.asarray(lengths, dtype=np.float64), np.asarray(right, dtype=bool)
-    if length_R.size == 0:
-        return None
     counted = length_R[right_R] if right_R.sum() >= min_passing else length_R
-    if len(counted) < 2 or counted.min() == counted.max():
+    spread = float(counted.std(ddof=1)) if counted.min() < counted.max() else 0.0
+    return Profile(float(counted.mean()), spread, float(right_R.mean()))
+
+
+def band_of(profile: Profile, deviations: float = 2.0) -> tuple[float, float, float] | None:
+    """A prompt's band (a, b, floor) by its profile (NeMo-RL #3604): mean, mean + deviations x spread, floor by pass rate.
+
+    The floor's table for 8 rollouts (1: 0.6, 0.875: 0.7, 0.75: 0.8, 0.625: 0.9) is a line, read here at any rate. None: pass rate of 0.5 or
+    less (the line reaches 1), or no spread.
+    """
+    if profile.accuracy <= 0.5 or profile.spread <= 0:
         return None
-    mean, floor = float(counted.mean()), floor_of(float(right_R.mean()))
-    return None if floor is None else (mean, mean + n_std * float(counted.std(ddof=1)), floor)
+    return profile.tokens, profile.tokens + deviations * profile.spread, 0.6 + 0.8 * (1 - profile.accuracy)
 
 
-def floor_of(pass_rate: float) -> float | None:
-    """The least factor of a prompt's band by the reference's pass rate; None at 0.5 or less, which is left alone."""
-    return None if pass_rate <= 0.5 else 0.6 + 0.8 * (1 - pass_rate)
+def beyond_profile(tokens_G: np.ndarray, profile: Profile, deviations: float = 1.0) -> np.ndarray:
+    """-1 from mean + deviations x spread of the reference on (NeMo-RL #3604, where wrong answers count, too). No spread: 0."""
+    limit = profile.tokens + deviations * profile.spread
+    return np.where((np.asarray(tokens_G) >= limit) & (profile.spread > 0), -1.0, 0.0)
 
 
 def dot_limit(tokens_G: np.ndarray, right_G: np.ndarray, alpha: float = 3.0, least_cut: int = 32) -> int | None:

@@ -19,6 +19,7 @@ from recipes.lengths import (
     AlpTerm,
     AroraTerm,
     BandTerm,
+    ClosingsTerm,
     CosineTerm,
     Gr3Term,
     KimiTerm,
@@ -28,12 +29,17 @@ from recipes.lengths import (
     LeadTerm,
     LeashTerm,
     LinearTerm,
+    LogarithmTerm,
+    LongestTerm,
     O1PrunerTerm,
     OverlongTerm,
     ProfileBandTerm,
+    ProfiledTerm,
+    RelativeTerm,
     RepetitionTerm,
     ScalingTerm,
     ShorterBetterTerm,
+    ShortestTerm,
     TriangleTerm,
     ZmadTerm,
 )
@@ -65,10 +71,20 @@ class Facts:
     unit: int
     asked: Asked
     verdict_G: np.ndarray = field(default_factory=lambda: np.zeros(0))  # what the verdict terms add up to; filled by `rewards`
+    earned_G: np.ndarray = field(default_factory=lambda: np.zeros(0))  # what the terms before this one add up to; filled by `rewards`
 
     def lengths(self, of: str) -> np.ndarray:
         """Tokens of each rollout: "total", of its "thinking", or of the "answer" behind that."""
         return {"total": self.tokens_G, "thinking": self.thinking_G, "answer": self.tokens_G - self.thinking_G}[of]
+
+    @property
+    def profile(self) -> profiles.Profile:
+        """What the reference showed on the problem.
+
+        Raises:
+            ValueError: the problem's row does not say it.
+        """
+        return profiles.Profile(*(self.column(f"reference_{name}") for name in profiles.Profile._fields))
 
     def column(self, name: str) -> float:
         """A number of the problem's row.
@@ -112,13 +128,15 @@ def rewards(terms: Sequence[RewardTerm], facts: Facts) -> dict[str, np.ndarray]:
     """
     verdicts = [term.weight * _verdict(term, facts) for term in terms if isinstance(term, VerdictTerm)]
     facts = replace(facts, verdict_G=sum(verdicts, start=np.zeros(len(facts.right_G))))
+    earned_G = np.zeros(len(facts.right_G))
     out: dict[str, np.ndarray] = {}
     for term in terms:
         if type(term) not in TERMS:
             continue  # of another phase
-        value_G = getattr(term, "weight", 1.0) * TERMS[type(term)](term, facts)
+        value_G = getattr(term, "weight", 1.0) * TERMS[type(term)](term, replace(facts, earned_G=earned_G))
         if getattr(term, "gate", "none") == "right":
             value_G = np.where(facts.right_G, value_G, 0.0)
+        earned_G = earned_G + value_G
         name: str = getattr(term, "name", term.kind)
         out[name] = out[name] + value_G if name in out else value_G
     return out
@@ -172,18 +190,39 @@ def _cosine(term: CosineTerm, facts: Facts) -> np.ndarray:
     return part_G + facts.right_G - facts.verdict_G
 
 
+def _repetition(term: RepetitionTerm, facts: Facts) -> np.ndarray:
+    ids_G = facts.asked.completion_ids
+    if term.form == "dense":
+        return np.array([-lengths.repeated(ids, term.size) / facts.unit for ids in ids_G])
+    return np.array([-lengths.repetition(ids, term.size) for ids in ids_G])
+
+
+def _closings(term: ClosingsTerm, facts: Facts) -> np.ndarray:
+    marks = {spelling.close for spelling in facts.asked.marks.spellings}
+    count_G = np.array([sum(map(text.count, marks)) for text in facts.asked.completions])
+    return -np.minimum(np.abs(count_G - 1.0), term.most)
+
+
+def _overlong(term: OverlongTerm, facts: Facts) -> np.ndarray:
+    part_G = lengths.overlong(facts.lengths(term.of), facts.limit, term.buffer * facts.limit)
+    return part_G * lengths.spared(facts.right_G, facts.finished_G, term.hard)
+
+
+def _scaling(term: ScalingTerm, facts: Facts) -> np.ndarray:
+    tokens_G, right_G = facts.lengths(term.of), facts.right_G
+    if term.profiled and right_G.any() and not (profiles.band_of(facts.profile) and tokens_G[right_G].mean() > facts.profile.tokens):
+        return np.zeros(len(tokens_G))
+    return lengths.scaling(tokens_G, right_G)
+
+
 def _lead(term: LeadTerm, facts: Facts) -> np.ndarray:
     return lengths.lead(facts.lengths(term.of), facts.right_G, term.alpha, term.least * facts.unit)
 
 
 def _profile_band(term: ProfileBandTerm, facts: Facts) -> np.ndarray:
-    """Reference statistics are the data's columns: mean and deviation of its lengths, and its share of right answers."""
-    mean, spread = facts.column("reference_tokens"), facts.column("reference_spread")
-    floor = profiles.floor_of(facts.column("reference_accuracy"))
-    if floor is None or spread <= 0:
+    if (band := profiles.band_of(facts.profile, term.deviations)) is None:
         return np.zeros(len(facts.right_G))
-    part_G = profiles.profile_band(facts.lengths(term.of), facts.right_G, mean, mean + term.deviations * spread, floor, term.held)
-    return facts.verdict_G * part_G
+    return facts.verdict_G * profiles.profile_band(facts.lengths(term.of), facts.right_G, *band, term.held)
 
 
 def _leash(term: LeashTerm, facts: Facts) -> np.ndarray:
@@ -207,15 +246,23 @@ TERMS: Mapping[type, Callable[[Any, Facts], np.ndarray]] = {
     AlpTerm: lambda term, facts: lengths.alp(facts.lengths(term.of), facts.right_G, facts.limit),
     ShorterBetterTerm: lambda term, facts: lengths.shorterbetter(facts.lengths(term.of), facts.right_G) / facts.unit,
     LaserTerm: _laser,
-    OverlongTerm: lambda term, facts: lengths.overlong(facts.lengths(term.of), facts.limit, term.buffer * facts.limit),
+    OverlongTerm: _overlong,
     CosineTerm: _cosine,
-    RepetitionTerm: lambda term, facts: np.array([-lengths.repetition(ids, term.size) for ids in facts.asked.completion_ids]),
+    RepetitionTerm: _repetition,
+    ClosingsTerm: _closings,
     LeadTerm: _lead,
     TriangleTerm: lambda term, facts: lengths.triangle(facts.lengths(term.of), facts.limit),
     BandTerm: lambda term, facts: lengths.band(facts.lengths(term.of), facts.limit),
-    LinearTerm: lambda term, facts: lengths.linear(facts.lengths(term.of), facts.right_G),
+    LinearTerm: lambda term, facts: lengths.linear(facts.lengths(term.of), max(0.0, float(np.mean(facts.verdict_G)))),
+    LogarithmTerm: lambda term, facts: lengths.logarithm(facts.lengths(term.of), facts.right_G, facts.limit, term.sharpness),
+    RelativeTerm: lambda term, facts: (
+        facts.verdict_G * lengths.relative(facts.lengths(term.of), facts.right_G, term.shape, term.strength, term.floor)
+    ),
+    ShortestTerm: lambda term, facts: lengths.shortest(facts.lengths(term.of), facts.right_G, facts.earned_G, term.top),
+    LongestTerm: lambda term, facts: lengths.longest(facts.lengths(term.of), facts.right_G, facts.earned_G, term.top),
+    ProfiledTerm: lambda term, facts: profiles.beyond_profile(facts.lengths(term.of), facts.profile, term.deviations),
     ZmadTerm: lambda term, facts: lengths.zmad(facts.lengths(term.of), facts.right_G, term.threshold),
-    ScalingTerm: lambda term, facts: lengths.scaling(facts.lengths(term.of), facts.right_G),
+    ScalingTerm: _scaling,
     ProfileBandTerm: _profile_band,
     Gr3Term: lambda term, facts: facts.verdict_G * (lengths.gr3(facts.lengths(term.of), term.alpha) - 1),
     LeashTerm: _leash,

@@ -107,10 +107,10 @@ def shaped(recipe: Recipe, world: World) -> Any:
     """What rewards of a group with four right and two wrong answers are, by term, and the multiplier of the step after it."""
     control = Control(recipe)
     tokens, right = np.array([10, 20, 30, 90, 40, 70]), np.array([1, 1, 1, 1, 0, 0], dtype=bool)
-    thinking = np.array([5, 12, 20, 80, 30, 40])
+    thinking = np.array([2, 15, 20, 80, 30, 40])
     columns = {"reference_tokens": 25, "reference_spread": 4.0, "reference_accuracy": 0.75}
     ids = [[index % 60 for index in range(count)] for count in tokens]
-    asked = Asked("p", [], ["x"] * 6, ids, columns, TrainerState(0, 1), list("abcdef"))
+    asked = Asked("p", [], ["x", "</think>x" * 3, *["</think>x"] * 3, "x"], ids, columns, TrainerState(0, 1), list("abcdef"))
     facts = Facts(right, right | (tokens < 50), tokens, thinking, 50, 64, asked)
     control.after(0, 0.5, 3.0)
     return [

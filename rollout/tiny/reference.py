@@ -11,9 +11,8 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-import numpy as np
-
 from recipes.schema import Tiny
+from rewards.profiles import profile_of
 from rollout.tiny.task import trace
 from rollout.types import Problem
 
@@ -22,13 +21,12 @@ _TRACES = 8
 
 
 def with_reference(problem: Problem, tiny: Tiny) -> Problem:
-    """The problem with the columns COLUMNS: mean length, end token included, its deviation (Bessel's), and share right."""
+    """The problem with the columns COLUMNS: its profile by such traces, the end token counted."""
     rng = Random(f"tiny/reference/{problem.id}/{problem.text}")
     traces = [trace(problem, rng, tiny.recheck, tiny.rederive, tiny.slip) for _ in range(_TRACES)]
-    tokens = np.array([len(_tokenizer().encode(text)) + 1 for text in traces])
+    tokens = [len(_tokenizer().encode(text)) + 1 for text in traces]
     right = [re.search(r"boxed{(.*)}", text)[1] == problem.answer for text in traces]  # type: ignore[index]
-    statistics = float(tokens.mean()), float(tokens.std(ddof=1)), float(np.mean(right))
-    return replace(problem, columns=problem.columns | dict(zip(COLUMNS, statistics, strict=True)))
+    return replace(problem, columns=problem.columns | dict(zip(COLUMNS, profile_of(tokens, right), strict=True)))
 
 
 @functools.cache

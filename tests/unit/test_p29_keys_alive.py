@@ -78,14 +78,19 @@ LENGTH_TERMS: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {  # its number
     "alp": GATE,
     "shorterbetter": GATE,
     "laser": {"explore": (True, {})},
-    "overlong": GATE | {"buffer": (0.9, {})},
+    "overlong": GATE | {"buffer": (0.9, {}), "hard": (2.0, {"buffer": 1.0})},
     "cosine": GATE
     | {"right_short": (3.0, {}), "right_long": (1.5, {}), "wrong_short": (-5.0, {}), "wrong_long": (-1.0, {}), "beyond": (-3.0, {})},
     "lead": {"alpha": (0.3, {}), "least": (0.9, {})},
     "triangle": GATE,
     "band": GATE,
-    "linear": {},
-    "scaling": {},
+    "linear": GATE,
+    "logarithm": {"sharpness": (1.0, {})},
+    "relative": {"shape": ("rank", {}), "strength": (0.1, {}), "floor": (0.9, {})},
+    "shortest": {"top": (0.9, {})},
+    "longest": {"top": (0.9, {})},
+    "profiled": GATE | {"deviations": (9.0, {})},
+    "scaling": {"profiled": (True, {"of": "answer"})},
     "zmad": {"threshold": (9.0, {})},
     "nemo_band": {"deviations": (9.0, {}), "held": (False, {})},
     "gr3": {"alpha": (0.9, {})},
@@ -100,7 +105,8 @@ SHARDED = {"learner.zero_stage": 1}
 
 
 def reward_of(kind: str, **numbers: Any) -> dict[str, Any]:
-    return {"reward": [{"kind": "verdict", "wrong": -1.0 if kind == "leash" else 0.0}, {"kind": kind, **numbers}]}
+    before = [{"kind": "triangle"}] * (kind in ("shortest", "longest"))  # these look at what was earned by then
+    return {"reward": [{"kind": "verdict", "wrong": -1.0 if kind == "leash" else 0.0}, *before, {"kind": kind, **numbers}]}
 
 
 @dataclass(frozen=True)
@@ -228,6 +234,11 @@ ROWS = [
     Row("reward[repetition].weight", shaped, 0.7, reward_of("repetition", size=5)),
     Row("reward[repetition].gate", shaped, "right", reward_of("repetition", size=5)),
     Row("reward[repetition].size", shaped, 5, reward_of("repetition")),
+    Row("reward[repetition].form", shaped, "dense", reward_of("repetition", size=5)),
+    Row("reward[closings].kind", shaped, "kimi", reward_of("closings")),
+    Row("reward[closings].weight", shaped, 0.7, reward_of("closings")),
+    Row("reward[closings].gate", shaped, "right", reward_of("closings")),
+    Row("reward[closings].most", shaped, 1, reward_of("closings")),
     Row("reward[verdict].wrong", collected, -0.5),
     Row("reward[cut].kind", collected, "format", {"reward": CUT}),
     Row("reward[cut].weight", collected, 0.7, {"reward": CUT}),

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -64,8 +65,52 @@ def plain_lead(t, r, alpha):
     return [math.exp(-alpha * (n - mean) / (spread + 1e-6)) - 1 if c else 0 for n, c in zip(t, r, strict=True)]
 
 
-def plain_linear(t, r):
-    return [-(sum(r) / len(r)) * n / max(t) if c and n else 0 for n, c in zip(t, r, strict=True)]
+def plain_linear(t, mean):
+    return [-mean * n / max(t) if n else 0 for n in t]
+
+
+def plain_logarithm(n, limit, k):
+    return 0 if n >= limit else math.log(1 + k * (1 - n / limit)) / math.log(1 + k)
+
+
+def plain_relative(t, r, shape, strength, floor):
+    own = [max(1, n) for n in _right_ones(t, r)]
+
+    def factor(n):
+        excess = (n - min(own)) / min(own)
+        return {
+            "linear": lambda: 1 - strength * excess,
+            "exponential": lambda: math.exp(-strength * excess),
+            "rank": lambda: 1 / (1 + sum(m < n for m in set(own))),
+            "binary": lambda: 1.0 if n == min(own) else 0.0,
+            "soft": lambda: 1 if n <= strength * statistics.median(own) else 1 - (n / (strength * statistics.median(own)) - 1),
+            "saving": lambda: 1 + _clip(1 - n / statistics.fmean(own), 0, 1),
+        }[shape]()
+
+    return [max(floor, factor(max(1, n))) - 1 if c else 0 for n, c in zip(t, r, strict=True)]
+
+
+def plain_top(t, r, reward, top):
+    earned = sorted(x for x, c in zip(reward, r, strict=True) if c)
+    return [n for n, c, x in zip(t, r, reward, strict=True) if c and x >= earned[max(0, int(len(earned) * top) - 1)]]
+
+
+def plain_shortest(t, r, reward, top):
+    own = _right_ones(t, r)
+    if len(set(own)) < 2:
+        return [0] * len(t)
+    least = sorted(x for x, c in zip(reward, r, strict=True) if c)[max(0, int(len(own) * top) - 1)]
+    return [1 if c and n == min(own) and x >= least else 0 for n, c, x in zip(t, r, reward, strict=True)]
+
+
+def plain_longest(t, r, reward, top):
+    if not any(r):
+        return [0] * len(t)
+    own = plain_top(t, r, reward, top)
+    least = sorted(x for x, c in zip(reward, r, strict=True) if c)[max(0, int(sum(r) * top) - 1)]
+    if len(set(own)) < 2:
+        return [0] * len(t)
+    return [-1 if c and x >= least and n == max(own) else 0 for n, c, x in zip(t, r, reward, strict=True)]
 
 
 def plain_scaling(t, r):
@@ -145,7 +190,36 @@ FORMULAS = {
         lambda t, r, f, m: lengths.band(t, m),
         lambda t, r, f, m: [1 if n <= m else plain_triangle(n, m) for n in t],
     ),
-    "linear": (lambda t, r, f, m: lengths.linear(t, r), lambda t, r, f, m: plain_linear(t, r)),
+    "linear": (lambda t, r, f, m: lengths.linear(t, float(np.mean(r))), lambda t, r, f, m: plain_linear(t, sum(r) / len(r))),
+    "logarithm": (
+        lambda t, r, f, m: lengths.logarithm(t, r, m, 5.0),
+        lambda t, r, f, m: [plain_logarithm(n, m, 5) if c else 0 for n, c in zip(t, r, strict=True)],
+    ),
+    **{
+        f"relative {shape}": (
+            lambda t, r, f, m, shape=shape: lengths.relative(t, r, shape, 0.7, 0.2),
+            lambda t, r, f, m, shape=shape: plain_relative(t, r, shape, 0.7, 0.2),
+        )
+        for shape in get_args(lengths.Shape)
+    },
+    "shortest": (
+        lambda t, r, f, m: lengths.shortest(t, r, r + 0.1 * f, 0.5),
+        lambda t, r, f, m: plain_shortest(t, r, [c + 0.1 * x for c, x in zip(r, f, strict=True)], 0.5),
+    ),
+    "longest": (
+        lambda t, r, f, m: lengths.longest(t, r, r + 0.1 * f, 0.5),
+        lambda t, r, f, m: plain_longest(t, r, [c + 0.1 * x for c, x in zip(r, f, strict=True)], 0.5),
+    ),
+    "profiled": (
+        lambda t, r, f, m: profiles.beyond_profile(t, profiles.Profile(m, 3.5, 1.0), 1.0),
+        lambda t, r, f, m: [-1 if n >= m + 3.5 else 0 for n in t],
+    ),
+    "overlong, hard prompts spared": (
+        lambda t, r, f, m: lengths.overlong(t, m, m / 5) * lengths.spared(r, f, 1.5),
+        lambda t, r, f, m: [
+            plain_overlong(n, m, m / 5) * ((sum(r) / len(r)) ** 1.5 if c and done else 1) for n, c, done in zip(t, r, f, strict=True)
+        ],
+    ),
     "scaling": (lambda t, r, f, m: lengths.scaling(t, r), lambda t, r, f, m: plain_scaling(t, r)),
     "zmad": (lambda t, r, f, m: lengths.zmad(t, r, 2.1), lambda t, r, f, m: plain_zmad(t, r, 2.1)),
     "leash": (lambda t, r, f, m: lengths.leash(t, m), lambda t, r, f, m: [-max(0, n / m - 1) for n in t]),
@@ -162,7 +236,8 @@ FORMULAS = {
         lambda t, r, f, m: [c * max(0.7, plain_factor(n, m, 2 * m, 0.7)) - c for n, c in zip(t, r, strict=True)],
     ),
 }
-GATED = ["l1_max", "l1_max_code", "arora", "laser", "lead", "linear", "scaling", "zmad", "profile_band"] + ["profile_band held"]
+GATED = ["l1_max", "l1_max_code", "arora", "laser", "lead", "logarithm", "scaling", "zmad", "profile_band", "profile_band held"]
+GATED += ["shortest", "longest", *(name for name in FORMULAS if name.startswith("relative"))]
 
 
 @st.composite
@@ -203,20 +278,25 @@ def test_repetition_is_the_share_of_ngrams_seen_before(ids, size):
         repeated += gram in seen
         seen.append(gram)
     assert lengths.repetition(ids, size) == pytest.approx(repeated / count if count else 0)
+    grams = [ids[start : start + size] for start in range(count)]
+    inside = {start + place for start, gram in enumerate(grams) if gram in grams[:start] for place in range(size)}
+    assert lengths.repeated(ids, size) == len(inside)
 
 
-@given(group=groups(), n_std=st.floats(0, 3), min_passing=st.integers(0, 4))
-def test_a_profile_is_its_formula(group, n_std, min_passing):
+@given(group=groups(least=1), deviations=st.floats(0, 3), min_passing=st.integers(1, 4))
+def test_a_profile_and_its_band_are_their_formulas(group, deviations, min_passing):
     tokens, right, _, _ = group
     own = _right_ones(tokens, right)
     counted = own if len(own) >= min_passing else tokens
-    rate = len(own) / len(right)
-    found = profiles.profile_of(tokens, right, n_std, min_passing)
-    if rate <= 0.5 or len(set(counted)) < 2:
-        assert found is None
+    rate, mean = len(own) / len(right), statistics.fmean(counted)
+    spread = statistics.stdev(counted) if len(counted) > 1 else 0
+    profile = profiles.profile_of(tokens, right, min_passing)
+    np.testing.assert_allclose(profile, [mean, spread, rate], rtol=1e-9)
+    band = profiles.band_of(profile, deviations)
+    if rate <= 0.5 or not spread:
+        assert band is None
     else:
-        mean, spread = statistics.fmean(counted), statistics.stdev(counted)
-        np.testing.assert_allclose(found, [mean, mean + n_std * spread, np.interp(rate, [0.5, 1], [1, 0.6])], rtol=1e-9)
+        np.testing.assert_allclose(band, [mean, mean + deviations * spread, np.interp(rate, [0.5, 1], [1, 0.6])], rtol=1e-9)
 
 
 @given(group=groups(), alpha=st.sampled_from([0.3, 1.1, 2.3]))
@@ -311,6 +391,10 @@ def test_one_rollout_gets_no_relative_part():
     for right in (np.array([True]), np.array([False])):
         for function in (lengths.kimi, lengths.lead, lengths.scaling, lengths.zmad, lengths.shorterbetter):
             assert function(one, right).tolist() == [0]
+        for function in (lengths.shortest, lengths.longest):
+            assert function(one, right, np.array([1.0])).tolist() == [0]
+        for shape in get_args(lengths.Shape):
+            assert lengths.relative(one, right, shape).tolist() == [0]
         assert profiles.dot_limit(one, right) is None
         assert profiles.qglas(np.array([1.0]), one, np.array([1.0])).tolist() == [0]
         assert profiles.gdpo(np.array([[1.0]]), [1], "leave_one_out").tolist() == [0]

@@ -139,10 +139,94 @@ def test_triangle_in_the_curriculums_mixture_pays_a_wrong_answer_of_the_budget()
     near(0.3 * lengths.triangle(np.array([100]), 100) + 0.1, [0.4])
 
 
-def test_linear_takes_from_right_answers_only():
-    whole = RIGHT + 0.25 * lengths.linear(TOKENS, RIGHT)
-    near(whole, [0.96875, 0, 0.90625, 0])
-    near(whole - whole.mean(), [0.5, -0.46875, 0.4375, -0.46875])
+def test_linear_takes_a_share_of_the_groups_mean_reward():
+    """prime-rl: a quarter of the mean at the group's longest; its tenths for inputs and turns are alike for all and leave centred rewards as they are."""
+    whole = RIGHT + 0.25 * lengths.linear(TOKENS, 0.5)
+    alike = 0.5 * (0.1 + 0.1)
+    near(whole - alike, [0.8688, -0.1625, 0.8063, -0.2250])
+    near(whole - whole.mean(), [0.5469, -0.4844, 0.4844, -0.5469])
+    gated = np.where(RIGHT, whole, 0)
+    near(gated, [0.96875, 0, 0.90625, 0])
+    near(gated - gated.mean(), [0.5, -0.46875, 0.4375, -0.46875])
+
+
+def test_linear_puts_a_long_partial_answer_below_a_short_one_of_nothing():
+    graded = np.array([1, 1, 1, 0.1, 0])
+    whole = graded + 0.25 * lengths.linear(np.array([100, 100, 100, 400, 10]), graded.mean()) - graded.mean() * 0.2
+    near(whole, [0.8373] * 3 + [-0.1790, -0.1279])
+
+
+OTHERS = np.array([100, 150, 80, 300, 900]), np.array([1, 1, 0, 1, 1], bool)
+
+
+@pytest.mark.parametrize(
+    ("shape", "strength", "expected"),
+    [
+        ("linear", 1, [1, 0.5, 0, 0, 0]),
+        ("linear", 0.25, [1, 0.875, 0, 0.5, 0]),
+        ("exponential", 1, [1, 0.6065, 0, 0.1353, 0.0003]),
+        ("exponential", 0.25, [1, 0.8825, 0, 0.6065, 0.1353]),
+        ("rank", 1, [1, 0.5, 0, 0.3333, 0.25]),
+        ("binary", 1, [1, 0, 0, 0, 0]),
+        ("soft", 1, [1, 1, 0, 0.6667, 0]),
+    ],
+)
+def test_relative_factors_have_their_published_numbers_and_never_fall_below_their_floor(shape, strength, expected):
+    tokens, right = OTHERS
+    near(right + lengths.relative(tokens, right, shape, strength), expected)
+    near(right + lengths.relative(tokens, right, shape, strength, floor=0.3), np.where(right, np.maximum(0.3, expected), 0))
+
+
+def test_a_shortest_answer_of_one_token_leaves_others_nothing_without_a_floor():
+    tokens, three = np.array([1, 2, 50]), np.ones(3, bool)
+    near(1 + lengths.relative(tokens, three, "linear", 1.0), [1, 0, 0])
+    near(1 + lengths.relative(tokens, three, "linear", 1.0, floor=0.5), [1, 0.5, 0.5])
+
+
+def test_saving_pays_what_is_shorter_than_the_mean_right_answer():
+    whole = 1 + lengths.relative(np.array([10, 20, 40]), np.ones(3, bool), "saving")
+    near(whole, [1.5714, 1.1429, 1])
+    near(whole - whole.mean(), [0.3333, -0.0952, -0.2381])
+
+
+def test_a_logarithm_is_one_at_nothing_and_zero_from_the_limit_on():
+    tokens = np.array([0, 25, 50, 75, 100, 110, 120, 500])
+    near(lengths.logarithm(tokens, np.ones(8, bool), 100, 5), [1, 0.8696, 0.6992, 0.4526, 0, 0, 0, 0])  # unclamped, -.3869 at 110
+
+
+def test_the_shortest_right_answer_gains_and_the_longest_loses_if_they_are_among_the_top_ones():
+    tokens, right = np.array([100, 50, 300, 200, 400]), np.array([1, 0, 1, 1, 1], bool)
+    reward = np.array([0.8, 0, 1.0, 1.0, 0.9])
+    near(lengths.shortest(tokens, right, reward), [1, 0, 0, 0, 0])
+    near(lengths.longest(tokens, right, reward), [0, 0, 0, 0, -1])
+    # of the rewards .8, .9, 1, 1 the second (top .5), the third (top .75): the shortest is below both, the longest below the second of them
+    near(lengths.shortest(tokens, right, reward, top=0.5), [0] * 5)
+    near(lengths.longest(tokens, right, reward, top=0.5), [0, 0, 0, 0, -1])
+    near(lengths.longest(tokens, right, reward, top=0.75), [0, 0, -1, 0, 0])
+    near(lengths.longest(tokens, right, np.array([0.8, 0, 1.0, 0.9, 0.9]), top=1.0), [0] * 5)  # one alone is nobody's longest
+
+
+def test_the_profiled_penalty_starts_one_deviation_above_the_references_mean():
+    found = profiles.beyond_profile(np.array([18628, 18629, 26000]), profiles.Profile(17805.33, 823.33, 0.75))
+    near(found, [0, -1, -1])  # 18628.66
+    near(profiles.beyond_profile(np.array([18629]), profiles.Profile(17805.33, 0.0, 0.75)), [0])
+
+
+def test_repeated_counts_the_tokens_of_ngrams_that_came_before():
+    assert lengths.repeated([7] * 5, 2) == 4
+    assert lengths.repeated([1, 2, 1, 2, 1, 2], 2) == 4
+    assert lengths.repeated([1, 2, 3, 9, 1, 2, 3, 8, 1, 2, 3], 3) == 6
+    assert lengths.repeated([1, 2, 3], 2) == lengths.repeated([1], 2) == lengths.repeated([], 2) == 0
+
+
+def test_hard_prompts_are_spared_by_their_share_of_right_answers_and_cut_ones_are_not():
+    """PipelineRL, M 1000, buffer 200, gamma 1: -.125 and -.25 at 900 and 1000 with a quarter right, -.375 and -.75 with three quarters."""
+    for right, expected in (([1, 0, 0, 0], [-0.125, -0.25]), ([1, 1, 1, 0], [-0.375, -0.75])):
+        for tokens, value in zip((900, 1000), expected, strict=True):
+            part = lengths.overlong(np.array([tokens] * 4), 1000, 200)
+            near((part * lengths.spared(np.array(right), ALL, 1.0))[[0, 3]], [value, part[3]])
+            near((part * lengths.spared(np.array(right), ~ALL, 1.0))[[0, 3]], [part[0], part[3]])
+    near(lengths.spared(RIGHT, ALL, 0.0), [1] * 4)
 
 
 def test_scaling_is_relative_to_the_mean_of_right_answers():
@@ -206,26 +290,26 @@ def test_an_unheld_profile_band_reaches_zero_some_band_widths_beyond_a(floor, wi
     near(whole, [0.02, 0, 0])
 
 
-def test_profile_of_is_mean_and_deviations_of_passing_rollouts():
-    a, b, floor = profiles.profile_of([900, 1000, 1100, 5000], [True, True, True, False])
-    near([a, b, floor], [1000, 1200, 0.8])
-    assert profiles.profile_of([900, 1000, 1100], [True] * 3, n_std=1.0) == (1000, 1100, 0.6)
+def test_a_profile_is_mean_and_deviation_of_passing_rollouts():
+    assert profiles.profile_of([900, 1000, 1100, 5000], [True, True, True, False]) == (1000, 100, 0.75)
+    assert profiles.profile_of([900, 1100, 5000], [True, False, False]).tokens == pytest.approx(7000 / 3)  # one alone says too little
+    assert profiles.profile_of([500, 500], [True, True]) == (500, 0, 1)
+    assert profiles.profile_of([500], [False]) == (500, 0, 0)
 
 
-@pytest.mark.parametrize(("right", "floor"), [(8, 0.6), (7, 0.7), (6, 0.8), (5, 0.9), (4, None), (0, None)])
-def test_the_floor_of_a_profile_by_pass_rate(right, floor):
-    found = profiles.profile_of(list(range(100, 108)), [index < right for index in range(8)])
+def test_a_band_reaches_some_deviations_above_the_profiles_mean():
+    near(profiles.band_of(profiles.Profile(1000, 100, 0.75)), [1000, 1200, 0.8])
+    assert profiles.band_of(profiles.Profile(1000, 100, 1.0), 1.0) == (1000, 1100, 0.6)
+
+
+@pytest.mark.parametrize(("rate", "floor"), [(1, 0.6), (0.875, 0.7), (0.8, 0.76), (0.75, 0.8), (0.625, 0.9), (0.5, None), (0, None)])
+def test_the_floor_of_a_band_by_pass_rate(rate, floor):
+    found = profiles.band_of(profiles.Profile(100, 3, rate))
     assert found is None if floor is None else found[2] == pytest.approx(floor)
 
 
-def test_a_pass_rate_outside_the_table_is_read_between_its_rows():
-    assert profiles.profile_of(list(range(10)), [True] * 8 + [False] * 2)[2] == pytest.approx(0.76)
-
-
-def test_a_prompt_without_spread_or_with_one_rollout_has_no_profile():
-    assert profiles.profile_of([500, 500], [True, True]) is None
-    assert profiles.profile_of([500], [True]) is None
-    assert profiles.profile_of([], []) is None
+def test_a_prompt_without_spread_has_no_band():
+    assert profiles.band_of(profiles.Profile(500, 0, 1.0)) is None
 
 
 def test_dot_cuts_the_outlier_of_an_all_right_group():

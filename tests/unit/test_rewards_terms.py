@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recipes.budgets import ConstantBudget, DifficultyBudget, Rung
+from recipes.lengths import ClosingsTerm, OverlongTerm, ProfileBandTerm, RepetitionTerm, ScalingTerm, ShortestTerm
 from recipes.schema import FormatTerm, FunctionTerm, TruncateTerm, VerdictTerm
 from rewards.functions import Asked, TrainerState, columns, load_function
 from rewards.terms import Facts, rewards
@@ -26,7 +27,7 @@ def arrays(right, finished=None, tokens=None):
     }
 
 
-def group(terms, right, finished=None, tokens=None, *, limit=100, prompt="p", completions=None, columns=None):
+def group(terms, right, finished=None, tokens=None, *, limit=100, prompt="p", completions=None, columns=None, ids=None):
     G = len(right)
     facts = Facts(
         **arrays(right, finished, tokens),
@@ -37,7 +38,7 @@ def group(terms, right, finished=None, tokens=None, *, limit=100, prompt="p", co
             prompt=prompt,
             messages=[],
             completions=completions or ["x"] * G,
-            completion_ids=[[1]] * G,
+            completion_ids=ids or [[1]] * G,
             columns=columns or {},
             state=TrainerState(0, 1),
             ids=[f"id{g}" for g in range(G)],
@@ -118,6 +119,60 @@ def test_format_knows_a_thinking_block_that_the_prompt_opened():
         "format"
     ].tolist() == [1]
     assert group([FormatTerm(kind="format", weight=1)], [1], prompt="q", completions=[r"a</think>\boxed{1}"])["format"].tolist() == [0]
+
+
+def test_closings_count_the_closing_marks_that_are_too_many_or_missing():
+    """NeMo-RL's format feature, -|marks - 1|."""
+    texts = ["a</think>b", "a", "a</think>b</think>c</think>", "</think>" * 9]
+    assert group([ClosingsTerm(kind="closings", weight=1)], [1, 0, 1, 0], completions=texts)["closings"].tolist() == [0, -1, -2, -4]
+
+
+def test_a_dense_repetition_costs_its_price_at_every_repeated_token():
+    """arXiv 2502.03373: 0.05 a token, which is 0.05 x the limit per budget.limit tokens."""
+    ids = [[7] * 5, [1, 2, 1, 2, 1, 2], [1, 2, 3]]
+    term = RepetitionTerm(kind="repetition", size=2, form="dense", weight=0.05 * 100)
+    assert group([term], [1, 0, 1], ids=ids)["repetition"].tolist() == pytest.approx([-0.2, -0.2, 0])
+    assert group([RepetitionTerm(kind="repetition", size=2)], [1, 0, 1], ids=ids)["repetition"].tolist() == pytest.approx([-0.75, -0.6, 0])
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "rate", "acts"), [("longer", 199, 0.75, True), ("as long", 200, 0.75, False), ("unsolved", 199, 0.5, False)]
+)
+def test_scaling_may_wait_until_right_answers_are_longer_than_the_references(name, mean, rate, acts):
+    """NeMo-RL's profile gate: the mean of right answers, here 200, against the band's start; no band, no part."""
+    told = {"reference_tokens": mean, "reference_spread": 20.0, "reference_accuracy": rate}
+    term = ScalingTerm(kind="scaling", weight=1, profiled=True)
+    found = group([term], [1, 0, 1], tokens=[100, 900, 300], columns=told)["scaling"].tolist()
+    assert found == ([0.5, 0, -0.5] if acts else [0] * 3)
+    assert group([term], [0, 0, 0], tokens=[100, 900, 300], columns=told)["scaling"].tolist() == [0] * 3
+
+
+def test_which_right_answers_are_top_ones_the_terms_before_decide():
+    tokens, right = [100, 200, 300, 400], [1, 0, 1, 1]
+    short, fine = ShortestTerm(kind="shortest", top=0.5), FormatTerm(kind="format", weight=0.1)
+    texts = ["x", "x", r"<think>a</think>\boxed{1}", r"<think>a</think>\boxed{1}"]
+    for terms, expected in (([VERDICT, fine, short], 0.1), ([VERDICT, short, fine], 0.1)):
+        assert group(terms, right, tokens=tokens, completions=texts)["shortest"].tolist() == [
+            expected,
+            0,
+            0,
+            0,
+        ]  # place 1 of 3 is the least
+    strict = ShortestTerm(kind="shortest", top=0.7)
+    assert group([VERDICT, fine, strict], right, tokens=tokens, completions=texts)["shortest"].tolist() == [0] * 4
+    assert group([VERDICT, strict, fine], right, tokens=tokens, completions=texts)["shortest"].tolist() == [0.1, 0, 0, 0]
+
+
+def test_pipeline_rls_difficulty_spares_right_answers_to_hard_prompts():
+    term = OverlongTerm(kind="overlong", buffer=0.2, hard=1.0)
+    tokens, finished = [900, 1000, 900, 900], [1, 1, 0, 1]
+    assert group([term], [1, 0, 1, 0], finished, tokens, limit=1000)["overlong"].tolist() == pytest.approx([-0.25, -1, -0.5, -0.5])
+
+
+def test_channels_add_up_where_nemo_multiplies_them():
+    told = {"reference_tokens": 100.0, "reference_spread": 50.0, "reference_accuracy": 1.0}
+    terms = [VERDICT, *(ProfileBandTerm(kind="nemo_band", of=of) for of in ("total", "answer"))]
+    assert total(terms, [1, 0], tokens=[125, 125], columns=told) == pytest.approx([1 - 0.1 - 0.1, 0])  # 0.9 x 0.9 there
 
 
 def test_terms_of_one_name_add_up():
