@@ -167,9 +167,9 @@ class Advantage(Section):
         description="Divide by the spread of: nothing (Dr.GRPO), the group (GRPO), all centred rewards (DLER eq. 3), all tokens (REINFORCE++-baseline), all raw rewards (TRL `batch`).",
     )
     ddof: Literal[0, 1] = Field(0, description="0: population spread; 1: Bessel's correction.")
-    combine: Literal["sum", "each"] = Field(
+    combine: Literal["sum", "each", "each_leave_one_out"] = Field(
         "sum",
-        description="Centre and scale the sum of the reward's terms, or first each term within its group, then their sum by weight (GDPO; TRL `normalize_then_sum`).",
+        description="Centre and scale the sum of the reward's terms, or first each term within its group, then their sum by weight (GDPO; TRL `normalize_then_sum`); `each_leave_one_out`: against the other rollouts (NeMo-RL).",
     )
     weigh: Literal["none", "success"] = Field(
         "none",
@@ -332,9 +332,9 @@ class Recipe(Section):
             raise ValueError(
                 f"sampler.group_size: {self.sampler.group_size}: advantage.centre {self.advantage.centre} compares rollouts of one prompt and needs at least 2"
             )
-        if self.advantage.combine == "each" and "right_beats_wrong" not in self.waive:
+        if self.advantage.combine != "sum" and "right_beats_wrong" not in self.waive:
             raise ValueError(
-                "advantage.combine: each gives every term its own scale, so a right answer may rank below a wrong one; say waive: [right_beats_wrong]"
+                f"advantage.combine: {self.advantage.combine} gives every term its own scale, so a right answer may rank below a wrong one; say waive: [right_beats_wrong]"
             )
         if self.budget.kind in ("difficulty", "outlier", "toggle", "coverage") and "{budget}" in self.data.instruction:
             raise ValueError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import fsum, inf, isfinite
+from typing import Literal
 
 import numpy as np
 import torch
@@ -96,6 +97,7 @@ def prepare(groups: Sequence[Group], recipe: Recipe, measure: Measure | None = N
 
 def _each_by_itself(groups: Sequence[Group], recipe: Recipe) -> np.ndarray:
     """Each term of the reward normalised within its group, then added by weight, [prompts, rollouts] (GDPO; rewards/profiles.gdpo)."""
+    against: Literal["group", "leave_one_out"] = "group" if recipe.advantage.combine == "each" else "leave_one_out"
     weights: dict[str, float] = {}
     for term in recipe.reward:
         name = getattr(term, "name", term.kind)
@@ -103,8 +105,9 @@ def _each_by_itself(groups: Sequence[Group], recipe: Recipe) -> np.ndarray:
     combined = []
     for group in groups:
         names = sorted(group.rollouts[0].terms)
-        component_KG = levelled(np.array([[rollout.terms[name] for rollout in group.rollouts] for name in names]))
-        combined.append(gdpo(component_KG, [weights.get(name, 1.0) for name in names]))
+        weight_K = np.array([weights.get(name) or 1.0 for name in names])
+        component_KG = np.array([[rollout.terms[name] for rollout in group.rollouts] for name in names])
+        combined.append(gdpo(levelled(component_KG / weight_K[:, None]), weight_K.tolist(), against))
     return np.array(combined)
 
 

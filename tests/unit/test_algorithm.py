@@ -134,6 +134,35 @@ def test_terms_may_be_normalised_one_by_one_before_they_are_added():
     np.testing.assert_allclose([row.advantage_T[0] for row in rows], [1.1163, -0.8682, 0.8682, -1.1163], atol=1e-4)
 
 
+@pytest.mark.parametrize("weight", [1.0, 4.0])
+def test_terms_may_be_normalised_against_the_other_rollouts_and_whitened_over_the_batch(weight: float):
+    """NeMo-RL's GDPO: verdicts 1, 1, 0, 1 and group scaling of 100, 200, 300, 400 tokens; the longest right answer ranks below the wrong one."""
+    given = group(0, [0.0] * 4, [5] * 4)
+    for rollout, verdict, scaled in zip(given.rollouts, [1, 1, 0, 1], [0.0444, 0.0111, 0, -0.0556], strict=True):
+        rollout.terms = {"verdict": float(verdict), "scaling": weight * 10 * scaled}
+        rollout.reward = sum(rollout.terms.values())
+    terms = [{"kind": "verdict"}, {"kind": "scaling", "weight": weight}]
+    advantage = {"scale": "none", "combine": "each_leave_one_out"}
+    made = [
+        prepare([given], settings(reward=terms, advantage=advantage | more, waive=["right_beats_wrong"])).updates[0]
+        for more in ({}, {"scale": "batch", "ddof": 1})
+    ]
+    summed = np.array([0.5773, 0.5773, -1, 0.5773]) + weight * np.array([1.6591, 0.2957, 0, -3.2024])
+    np.testing.assert_allclose([row.advantage_T[0] for row in made[0]], summed - summed.mean(), atol=5e-3 * weight)
+    if weight == 1.0:
+        np.testing.assert_allclose([row.advantage_T[0] for row in made[1]], [1.1114, 0.4708, -0.4093, -1.1729], atol=2e-3)
+
+
+def test_the_weight_of_a_term_counts_once_where_all_others_are_equal():
+    """Against equals nothing is divided: a lone wrong answer of weight 2 is -1 times 2."""
+    given = group(0, [1, 1, 0, 1], [5] * 4)
+    for rollout in given.rollouts:
+        rollout.terms = {"verdict": 2 * rollout.reward}
+    terms, advantage = [{"kind": "verdict", "weight": 2.0}], {"scale": "none", "combine": "each_leave_one_out"}
+    [rows] = prepare([given], settings(reward=terms, advantage=advantage, waive=["right_beats_wrong"])).updates
+    assert rows[2].advantage_T[0] - rows[0].advantage_T[0] == pytest.approx(2 * (-1 - 0.57735), abs=1e-4)
+
+
 def test_kl_in_the_reward_is_taken_off_before_advantages_are():
     given = group(0, [1, 1, 0, 0], [2, 4, 2, 4])
     for rollout in given.rollouts:

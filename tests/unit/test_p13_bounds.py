@@ -98,9 +98,12 @@ def test_p13_a_recipe_with_a_gated_length_term_needs_no_waiver_and_an_ungated_on
             load("dler", "tiny", [f"reward=[{verdict}, {{kind: {kind}, gate: none}}]"])
 
 
-def test_p13_normalising_terms_one_by_one_needs_the_waiver():
-    with pytest.raises(RecipeError, match=r"a right answer may rank below a wrong one; say waive: \[right_beats_wrong\]"):
-        load("dler", "tiny", ["advantage.combine=each"])
+@pytest.mark.parametrize("combine", ["each", "each_leave_one_out"])
+def test_p13_normalising_terms_one_by_one_needs_the_waiver(combine: str):
+    with pytest.raises(
+        RecipeError, match=rf"{combine} gives .* a right answer may rank below a wrong one; say waive: \[right_beats_wrong\]"
+    ):
+        load("dler", "tiny", [f"advantage.combine={combine}"])
 
 
 @pytest.mark.parametrize(("kind", "words"), [("leash", "1 and -1"), ("gr3", "of 0 for wrong")])

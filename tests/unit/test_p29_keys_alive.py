@@ -264,6 +264,7 @@ ROWS = [
     Row("advantage.scale", prepared, "none"),
     Row("advantage.ddof", prepared, 1),
     Row("advantage.combine", prepared, "each", {"waive": ["right_beats_wrong"]}),
+    Row("advantage.combine", prepared, "each_leave_one_out", {"waive": ["right_beats_wrong"], "advantage.combine": "each"}),
     Row("advantage.weigh", prepared, "success"),
     Row("advantage.shorter", prepared, 0.1),
     Row("advantage.boost", prepared, 0.1),
