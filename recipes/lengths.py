@@ -14,6 +14,7 @@ from pydantic import Field
 from recipes.section import Count, NonNegative, Positive, Share
 from recipes.term import Bounds, Case, Erases, Gate, Term
 
+REFERENCE = ("reference_tokens", "reference_spread", "reference_accuracy")  # columns with what a reference run showed on the problem
 Of = Annotated[
     Literal["total", "thinking", "answer"], Field(description="Which tokens it sees: all, those of the thinking, or those behind it.")
 ]
@@ -112,9 +113,6 @@ class O1PrunerTerm(GatedTerm):
     def value(self, right: bool, case: Case) -> Bounds:
         verdict = case.worth if right else case.wrong
         return self.low - verdict, self.high - verdict
-
-    def reads_columns(self) -> bool:
-        return True
 
 
 class AlpTerm(GatedTerm):
@@ -310,12 +308,10 @@ class ProfiledTerm(GatedTerm):
     weight: Weight = 0.1
     gate: Gate = "right"
     deviations: NonNegative = Field(1.0, description="Of the reference's lengths.")
+    reads = REFERENCE
 
     def value(self, right: bool, case: Case) -> Bounds:
         return -1.0, 0.0
-
-    def reads_columns(self) -> bool:
-        return True
 
 
 class ScalingTerm(LengthTerm):
@@ -331,8 +327,9 @@ class ScalingTerm(LengthTerm):
     def value(self, right: bool, case: Case) -> Bounds:
         return -1.0, 1.0
 
-    def reads_columns(self) -> bool:
-        return self.profiled
+    @property
+    def reads(self) -> tuple[str, ...]:  # type: ignore[override]
+        return REFERENCE if self.profiled else ()
 
 
 class ZmadTerm(LengthTerm):
@@ -353,16 +350,13 @@ class ProfileBandTerm(LengthTerm):
     )
     deviations: Positive = Field(2.0, description="Width of the band, in the reference's standard deviations.")
     held: bool = Field(True, description="Beyond the band the factor stays; false: it goes on falling, to 0.")
-    reads = ("reference_tokens", "reference_spread", "reference_accuracy")
+    reads = REFERENCE
 
     def value(self, right: bool, case: Case) -> Bounds:
         return -case.worth * (0.4 if self.held else 1.0), 0.0
 
     def erases(self) -> Erases:
         return "" if self.held else "by degrees"
-
-    def reads_columns(self) -> bool:
-        return True
 
 
 class Gr3Term(LengthTerm):

@@ -49,10 +49,6 @@ class Term(Section):
         """Whether it may leave a right answer nothing of its verdict, worth as much as a wrong one: at once, as truncation, or by degrees."""
         return ""
 
-    def reads_columns(self) -> bool:
-        """Whether it needs columns of the data beside problem and gold."""
-        return False
-
     def sees_length_of_wrong(self) -> bool:
         """Whether the reward of a wrong answer depends on its length."""
         return False

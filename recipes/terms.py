@@ -93,9 +93,6 @@ class FunctionTerm(Term):
         ends = self.weight * self.low, self.weight * self.high
         return (min(ends), max(ends)) if right or self.gate == "none" else (0.0, 0.0)
 
-    def reads_columns(self) -> bool:
-        return True
-
 
 RewardTerm = Annotated[
     VerdictTerm | TruncateTerm | CutTerm | KlTerm | FormatTerm | FunctionTerm | LengthTerms,

@@ -313,3 +313,17 @@ def test_bf16_comes_with_sharded_gradients_unless_a_recipe_says_otherwise():
 def test_a_budget_that_would_watch_no_problem_is_refused(budget):
     with pytest.raises(ValueError, match=r"budget\.watch: 0\.01 x sampler\.prompts 32 is not one problem; raise it"):
         Recipe.model_validate({"budget": budget})
+
+
+@pytest.mark.parametrize(
+    ("term", "reads"),
+    [
+        ("{kind: profiled}", True),
+        ("{kind: nemo_band}", True),
+        ("{kind: scaling, profiled: true}", True),
+        ("{kind: scaling}", False),
+        ("{kind: relative}", False),
+    ],
+)
+def test_a_recipe_knows_whether_its_terms_read_columns_of_the_data(term: str, reads: bool):
+    assert load("grpo", "tiny", [f"reward=[{{kind: verdict}}, {term}]"]).reads_columns is reads
