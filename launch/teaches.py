@@ -44,8 +44,10 @@ def teaching(recipe: Recipe) -> list[Teaching]:
         terms = [
             term for term in recipe.reward if not isinstance(term, VerdictTerm) and any(_varies(term, right, case) for right in rights)
         ]
-        length = any(isinstance(term, LengthTerm | TruncateTerm) for term in terms)
+        cut = kind == "all right" and recipe.budget.kind == "outlier"
+        length = cut or any(isinstance(term, LengthTerm | TruncateTerm) for term in terms)
         differs = (("verdict",) if kind == "mixed" else ()) + tuple(dict.fromkeys(getattr(term, "name", term.kind) for term in terms))
+        differs += ("verdicts on cut outliers",) * cut
         signal = {"all": True, "raw": kind == "mixed", "shaped": bool(differs)}[recipe.sampler.keep_groups]
         found.append(Teaching(kind, signal, length, differs))  # type: ignore[arg-type]
     return found

@@ -149,14 +149,10 @@ class ToggleBudget(_Budget):
 
 class OutlierBudget(_Budget):
     kind: Literal["outlier"] = Field(
-        ..., description="In all-right groups, rollouts far above the others' length are beyond their limit (DOT)."
+        ..., description="In all-right groups, rollouts far longer than the others are cut, and judged again by what is left (DOT)."
     )
     alpha: Positive = Field(3.0, description="Standard deviations above the group's mean.")
-    least_cut: NonNegative = Field(0.004, description="By how much a rollout must exceed that, to count, as a share of limit.")
-
-    @property
-    def least_limit(self) -> int:
-        return 1
+    least_cut: NonNegative = Field(0.004, description="By how much a rollout must exceed that, to be cut, as a share of limit.")
 
 
 def _kind(value: Any) -> str:

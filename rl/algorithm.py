@@ -69,7 +69,7 @@ def prepare(groups: Sequence[Group], recipe: Recipe, measure: Measure | None = N
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     shape = len(groups), recipe.sampler.group_size
     reward_PG = np.array([rollout.reward for rollout in rollouts]).reshape(shape)
-    tokens_PG = np.array([rollout.tokens for rollout in rollouts]).reshape(shape)
+    tokens_PG = np.array([rollout.trains.sum() for rollout in rollouts]).reshape(shape)
     right_PG = np.array([rollout.right for rollout in rollouts]).reshape(shape)
     kept_PG = selected(reward_PG, tokens_PG, recipe.select)
     combined_PG = reward_PG if recipe.advantage.combine == "sum" else _each_by_itself(groups, recipe)
@@ -148,7 +148,7 @@ def _row(group: Group, rollout: Rollout) -> Row:
         ids=rollout.completion.ids,
         engine_logp=rollout.completion.logprobs,
         advantage_T=np.full(len(rollout.completion.ids), rollout.advantage),
-        mask_T=rollout.completion.sampled,
+        mask_T=rollout.trains,
     )
 
 

@@ -18,7 +18,6 @@ from recipes.budgets import (
     ControllerBudget,
     CoverageBudget,
     DifficultyBudget,
-    OutlierBudget,
     PromptBudget,
     ReferenceBudget,
     ToggleBudget,
@@ -27,7 +26,7 @@ from recipes.columns import number_in
 from recipes.lengths import LeashTerm
 from recipes.schema import Recipe
 from recipes.terms import RewardTerm
-from rewards.profiles import Difficulty, dot_limit, laser_limit, percentile_limit
+from rewards.profiles import Difficulty, laser_limit, percentile_limit
 from rewards.rows import reach
 from rollout.types import Group, Problem
 
@@ -81,7 +80,7 @@ def group_limit(budget: Budget | Tiers, limit: int, tokens_G: np.ndarray, right_
     """The length limit, tokens, under which a group is rewarded.
 
     `difficulty` (DA-DLER, arXiv 2510.15110 section 4): the share of rollouts that are right, finished and within the request's limit picks
-    the first rung it reaches. `outlier` (DOT, arXiv 2601.03969): where all are right, mean + alpha deviations. Tiers: as they say.
+    the first rung it reaches. Tiers: as they say.
 
     Args:
         limit: the request's, tokens.
@@ -97,9 +96,6 @@ def group_limit(budget: Budget | Tiers, limit: int, tokens_G: np.ndarray, right_
             share = float(np.mean(right_G & finished_G & (tokens_G <= limit)))
             rung = next(rung for rung in budget.ladder if share >= rung.at_least)
             return int(round(rung.share * limit, 6))  # 0.29 x 100 is 28.999999999999996
-        case OutlierBudget():
-            found = dot_limit(tokens_G, right_G, budget.alpha, int(budget.least_cut * limit))
-            return limit if found is None else min(limit, found)
     return limit
 
 

@@ -9,19 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from recipes.budgets import Budget
+from recipes.budgets import Budget, OutlierBudget
 from recipes.schema import RewardTerm
 from rewards.functions import Asked, TrainerState, columns
+from rewards.profiles import dot_limit
 from rewards.terms import Facts, rewards
 from rewards.verifier.judge import Judge
 from rewards.verifier.verdict import Verdict, best
 from rollout.budget import Tiers, group_limit
 from rollout.template import Template
-from rollout.types import Completion, Group, Request, Rollout, rollout_id
+from rollout.types import Completion, Finish, Group, Request, Rollout, rollout_id
 
 _DEADLINE_S = 600.0
 
@@ -75,24 +76,13 @@ class Scorer:
             )
             for sample, completion in enumerate(completions)
         ]
-        thinking = self.template.opens_thinking(request.problem)
-        verdicts = [
-            (
-                rollout.id,
-                [
-                    self.judge.submit(
-                        gold=gold,
-                        text=rollout.text,
-                        finish=rollout.completion.finish,
-                        thinking=thinking,
-                        marks=self.template.marks,
-                    )
-                    for gold in request.problem.golds
-                ],
-            )
-            for rollout in rollouts
-        ]
+        verdicts = [(rollout.id, self._asked(request, rollout.text, rollout.completion.finish)) for rollout in rollouts]
         return Pending(Group(request, rollouts), verdicts)
+
+    def _asked(self, request: Request, text: str, finish: Finish) -> list[Future[Verdict]]:
+        """What the judge will say of a text, by gold."""
+        thinking, marks = self.template.opens_thinking(request.problem), self.template.marks
+        return [self.judge.submit(gold=gold, text=text, finish=finish, thinking=thinking, marks=marks) for gold in request.problem.golds]
 
     def finish(self, pending: Pending) -> Group:
         """Wait for the verdicts and reward the group. A group with an answer that could not be judged gets no rewards.
@@ -105,10 +95,7 @@ class Scorer:
             expected = rollout_id(group.request.id, group.request.prompt_ids, rollout.sample)
             if not rollout.id == id_ == expected:
                 raise RowMismatch(f"verdict of rollout {id_} met rollout {rollout.id} of problem {group.problem.id} (expected {expected})")
-            try:
-                rollout.verdict = best([future.result(timeout=_DEADLINE_S) for future in futures])
-            except FutureTimeout:
-                rollout.verdict = Verdict("not_judged", "timeout")
+            rollout.verdict = _said(futures)
         if self.budget is not None and judged(group):
             self._reward(group, self.budget)
         return group
@@ -136,25 +123,42 @@ class Scorer:
                 found["audit/right_only_here" if rollout.right else "audit/right_only_there"] += 1
         return found
 
+    def _outliers_cut(self, group: Group, budget: OutlierBudget) -> list[Rollout]:
+        """The rollouts as they are rewarded: outliers of an all-right group are cut and judged again by what is left of them (DOT, arXiv 2601.03969)."""
+        tokens_G, right_G = (np.array([getattr(rollout, name) for rollout in group.rollouts]) for name in ("tokens", "right"))
+        least_cut = max(int(budget.least_cut * group.request.limit), 1)
+        limit = dot_limit(tokens_G, right_G, budget.alpha, least_cut)
+        rewarded = []
+        for rollout in group.rollouts:
+            if limit is None or rollout.tokens - limit < least_cut:
+                rewarded.append(rollout)
+                continue
+            rollout.ends = int(np.flatnonzero(rollout.completion.sampled)[limit - 1]) + 1
+            kept = rollout.completion.first(rollout.ends)
+            text = self.template.text(kept)
+            start = self.template.answer_start(kept.ids, text)
+            verdict = _said(self._asked(group.request, text, kept.finish))
+            rewarded.append(replace(rollout, completion=kept, text=text, answer_start=start, verdict=verdict))
+        return rewarded
+
     def _reward(self, group: Group, budget: Budget | Tiers) -> None:
-        tokens_G = np.array([rollout.tokens for rollout in group.rollouts])
-        right_G = np.array([rollout.right for rollout in group.rollouts])
-        finished_G = np.array([not rollout.completion.cut for rollout in group.rollouts])
+        rollouts = self._outliers_cut(group, budget) if isinstance(budget, OutlierBudget) else group.rollouts
+        tokens_G = np.array([rollout.tokens for rollout in rollouts])
+        right_G = np.array([rollout.right for rollout in rollouts])
+        finished_G = np.array([not rollout.completion.cut for rollout in rollouts])
         opened = self.template.opens_thinking(group.problem)
         facts = Facts(
             right_G=right_G,
             finished_G=finished_G,
             tokens_G=tokens_G,
-            thinking_G=np.array(
-                [thinking_tokens(rollout, opened or self.template.marks.open in rollout.text) for rollout in group.rollouts]
-            ),
+            thinking_G=np.array([thinking_tokens(rollout, opened or self.template.marks.open in rollout.text) for rollout in rollouts]),
             limit=group_limit(budget, group.request.limit, tokens_G, right_G, finished_G),
             unit=self.unit or group.request.limit,
             asked=Asked(
                 prompt=self.template.tokenizer.decode(list(group.request.prompt_ids)),
                 messages=self.template.messages(group.problem, group.request.limit),
-                completions=[rollout.text for rollout in group.rollouts],
-                completion_ids=[rollout.completion.ids.tolist() for rollout in group.rollouts],
+                completions=[rollout.text for rollout in rollouts],
+                completion_ids=[rollout.completion.ids.tolist() for rollout in rollouts],
                 columns=columns(group.problem.columns, problem=group.problem.text, answer=group.problem.answer, level=group.problem.level),
                 state=self.state,
                 ids=[rollout.id for rollout in group.rollouts],
@@ -164,10 +168,18 @@ class Scorer:
         terms = rewards(self.terms, facts)
         group.logged = facts.asked.logged.metrics
         for index, rollout in enumerate(group.rollouts):
-            rollout.limit = facts.limit
+            rollout.limit = facts.limit if rollout.ends is None else rollouts[index].tokens
             rollout.extra = {column: values[index] for column, values in facts.asked.logged.extra.items()}
             rollout.terms = {name: float(value_G[index]) for name, value_G in terms.items()}
             rollout.reward = sum(rollout.terms.values())
+
+
+def _said(futures: Sequence[Future[Verdict]]) -> Verdict:
+    """The best verdict of those by gold, once all are there."""
+    try:
+        return best([future.result(timeout=_DEADLINE_S) for future in futures])
+    except FutureTimeout:
+        return Verdict("not_judged", "timeout")
 
 
 def thinking_tokens(rollout: Rollout, thinks: bool) -> int:

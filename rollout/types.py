@@ -96,6 +96,11 @@ class Completion:
         """Ended by its limit: the one question that rewards, masks and metrics ask."""
         return self.finish == "length"
 
+    def first(self, count: int) -> Completion:
+        """Its first tokens, as if its limit had ended it there."""
+        sources = None if self.sources is None else self.sources[:count]
+        return Completion(self.ids[:count], self.logprobs[:count], "length", self.versions[:count], sources)
+
 
 @dataclass
 class Rollout:
@@ -107,6 +112,7 @@ class Rollout:
         answer_start: index of the first token behind the last closing think tag, None if thinking never closed.
         terms: reward by term, after weight and gate; `reward` is their sum.
         limit: length limit its reward was given under, tokens.
+        ends: tokens of the completion, from its first on, that were rewarded and train; None: all.
         advantage: filled by rl/algorithm, 0 until then.
         audit: what a second checker says of the answer, None if it was not asked or gave no verdict.
         extra: what reward functions logged of it, by column.
@@ -122,6 +128,7 @@ class Rollout:
     terms: dict[str, float] = field(default_factory=dict)
     reward: float = 0.0
     limit: int = 0
+    ends: int | None = None
     advantage: float = 0.0
     audit: Literal["right", "wrong"] | None = None
     stated: Verdict | None = None
@@ -133,7 +140,15 @@ class Rollout:
         return int(self.completion.sampled.sum())
 
     @property
+    def trains(self) -> np.ndarray:
+        """Tokens that a loss may see, bool [T]: what the model sampled, of what was rewarded."""
+        return self.completion.sampled & (
+            np.arange(len(self.completion.ids)) < (len(self.completion.ids) if self.ends is None else self.ends)
+        )
+
+    @property
     def right(self) -> bool:
+        """Its answer as it was sampled, whatever its reward looked at."""
         return self.verdict is not None and self.verdict.status == "right"
 
 

@@ -60,7 +60,7 @@ COVERAGE = {
 }
 CONTROLLER = {"budget.kind": "controller", "budget.limit": 128, "budget.measure": 1}
 TOGGLE = {"budget.kind": "toggle", "budget.limit": 128, "budget.period": 1, "sampler.group_size": 32}
-OUTLIER = {"budget.kind": "outlier", "budget.limit": 128, "sampler.group_size": 32}
+OUTLIER = {"budget.kind": "outlier", "budget.alpha": 1.0}
 MOVES: list[tuple[dict[str, Any], dict[str, Any]]] = [  # a schedule of budget.limit, and what to change in it
     ({"kind": "exponential", "factor": 0.5, "every": 2, "least": 40.0}, {"factor": 0.8, "every": 3, "least": 60.0}),
     ({"kind": "decays", "share": 0.3, "count": 3}, {"kind": {"kind": "linear", "to": 20.0}, "share": 0.4, "count": 2}),
@@ -197,8 +197,8 @@ ROWS = [
     Row("budget[controller].gain", limits, 0.1, CONTROLLER),
     Row("budget[controller].pace", limits, 0.01, CONTROLLER),
     Row("budget[controller].least", limits, 0.99, CONTROLLER),
-    Row("budget[outlier].alpha", limits, 2.0, OUTLIER),
-    Row("budget[outlier].least_cut", limits, 0.9, OUTLIER),
+    Row("budget[outlier].alpha", collected, 1.3, OUTLIER),
+    Row("budget[outlier].least_cut", collected, 0.9, OUTLIER),
     Row("budget[toggle].period", limits, 3, TOGGLE),
     Row("budget[toggle].warmup", limits, 3, TOGGLE),
     Row("budget[toggle].percentile", limits, 20.0, TOGGLE),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launch.plan import plan, step_work
-from recipes.budgets import ConstantBudget, ControllerBudget, CoverageBudget, OutlierBudget, PromptBudget, ReferenceBudget
+from recipes.budgets import ConstantBudget, ControllerBudget, CoverageBudget, PromptBudget, ReferenceBudget
 from recipes.lengths import LeashTerm
 from recipes.loader import RecipeError, load
 from recipes.schedules import Decays, Exponential, Linear, Stage, Staged, value_at
@@ -228,12 +228,10 @@ def test_dot_cuts_an_outlier_among_right_answers_only():
     """arXiv 2601.03969: 15 lengths 1000..1280 and one of 6000, alpha 3."""
     tokens_G, right_G = np.array([*range(1000, 1300, 20), 6000]), np.ones(16, dtype=bool)
     assert dot_limit(tokens_G, right_G, 3.0) == 5097
-    budget = OutlierBudget(kind="outlier", limit=8192)
-    assert group_limit(budget, 8192, tokens_G, right_G, right_G) == 5097
-    assert group_limit(budget, 8192, tokens_G, np.arange(16) > 0, right_G) == 8192  # one is wrong
-    assert group_limit(OutlierBudget(kind="outlier", limit=8192, least_cut=0.2), 8192, tokens_G, right_G, right_G) == 8192
+    assert dot_limit(tokens_G, np.arange(16) > 0, 3.0) is None  # one is wrong
+    assert dot_limit(tokens_G, right_G, 3.0, least_cut=903) == 5097 and dot_limit(tokens_G, right_G, 3.0, least_cut=904) is None
     twice_G = np.array([*range(1000, 1620, 20), 6000])
-    assert group_limit(budget, 8192, twice_G, np.ones(32, dtype=bool), np.ones(32, dtype=bool)) == 3996
+    assert dot_limit(twice_G, np.ones(32, dtype=bool), 3.0) == 3996
 
 
 def test_toggle_limits_every_second_phase_by_a_percentile_of_right_lengths():

@@ -16,6 +16,7 @@ from recipes.loader import load
         ("grpo", [], (1, 1, 1), (0, 0, 0), (1, 0, 0)),
         ("dler", [], (1, 0, 0), (1, 1, 0), (1, 0, 0)),  # correctness is constant where all are right: truncation teaches in mixed groups only
         ("da_dler", [], (1, 1, 0), (1, 1, 0), (1, 1, 0)),
+        ("dot", [], (1, 1, 0), (0, 1, 0), (1, 1, 0)),  # outliers of all-right groups alone
         ("kimi", [], (1, 1, 1), (1, 1, 1), (1, 1, 1)),
         ("laser", [], (1, 1, 0), (1, 1, 0), (1, 1, 0)),
         ("laser", ["reward=[{kind: verdict, wrong: -0.5}, {kind: laser, explore: true}]", "waive=[length_of_wrong, right_beats_wrong]"], (1, 1, 1), (1, 1, 1), (1, 1, 1)),
