@@ -67,6 +67,9 @@ class FormatTerm(Term):
     kind: Literal["format"] = Field(..., description="1 for exactly one thinking block, closed, followed by one box, else 0.")
     weight: Positive = Field(0.1, description="Factor.")
     gate: Gate = "none"
+    form: Literal["whole", "halves"] = Field(
+        "whole", description="As above, or a half for the block, and a half for one box behind thinking (arXiv 2508.08940)."
+    )
 
     def adds(self, right: bool, case: Case) -> Bounds:
         return (0.0, self.weight) if right or self.gate == "none" else (0.0, 0.0)

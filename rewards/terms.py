@@ -46,7 +46,7 @@ from recipes.lengths import (
 from recipes.terms import ROUNDING, CutTerm, FormatTerm, FunctionTerm, RewardTerm, TruncateTerm, VerdictTerm
 from rewards import lengths, profiles
 from rewards.functions import Asked, scores
-from rewards.verifier.extract import well_formed
+from rewards.verifier.extract import block_and_box
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,8 @@ def _cut(term: CutTerm, facts: Facts) -> np.ndarray:
 def _format(term: FormatTerm, facts: Facts) -> np.ndarray:
     asked = facts.asked
     opened = asked.prompt.rstrip().endswith(asked.marks.open)
-    return np.array([well_formed(text, opened=opened, marks=asked.marks) for text in asked.completions], dtype=float)
+    parts_G = np.array([block_and_box(text, opened=opened, marks=asked.marks) for text in asked.completions], dtype=float)
+    return parts_G.min(axis=1) if term.form == "whole" else parts_G.mean(axis=1)
 
 
 def _function(term: FunctionTerm, facts: Facts) -> np.ndarray:

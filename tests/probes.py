@@ -110,7 +110,7 @@ def shaped(recipe: Recipe, world: World) -> Any:
     thinking = np.array([2, 15, 20, 80, 30, 40])
     columns = {"reference_tokens": 25, "reference_spread": 4.0, "reference_accuracy": 0.75}
     ids = [[index % 60 for index in range(count)] for count in tokens]
-    asked = Asked("p", [], ["x", "</think>x" * 3, *["</think>x"] * 3, "x"], ids, columns, TrainerState(0, 1), list("abcdef"))
+    asked = Asked("p", [], ["\\boxed{1}", "</think>x" * 3, *["</think>x"] * 3, "x"], ids, columns, TrainerState(0, 1), list("abcdef"))
     facts = Facts(right, right | (tokens < 50), tokens, thinking, 50, 64, asked)
     control.after(0, 0.5, 3.0)
     return [

@@ -93,18 +93,18 @@ def final_answer(text: str, *, finish: str, thinking: bool, marks: Marks | None 
     return (box, "") if box.strip() else (None, "empty box")
 
 
-def well_formed(text: str, *, opened: bool, marks: Marks = THINK) -> bool:
-    """Exactly one thinking block, closed, followed by exactly one box.
+def block_and_box(text: str, *, opened: bool, marks: Marks = THINK) -> tuple[bool, bool]:
+    """Whether it has exactly one thinking block, closed; and whether there is exactly one box behind its thinking.
 
     Args:
         opened: the prompt ends with the opening tag, so that the completion must not open another block.
     """
     opens, closes = zip(*marks.spellings, strict=True)
     start, close = min(((text.find(close), close) for close in closes if close in text), default=(-1, ""))
-    thought, answer = text[: max(0, start)], text[start + len(close) :]
-    if start < 0 or opened + sum(map(thought.count, opens)) != 1 or any(mark in answer for mark in (*opens, *closes)):
-        return False
-    return len(_BOX.findall(answer)) == 1 and last_box(answer) is not None
+    thought, behind = text[: max(0, start)], text[start + len(close) :]
+    one_block = start >= 0 and opened + sum(map(thought.count, opens)) == 1 and not any(mark in behind for mark in (*opens, *closes))
+    answer = split(text, marks, opened)[1] or ""
+    return one_block, len(_BOX.findall(answer)) == 1 and last_box(answer) is not None
 
 
 def bare(text: str) -> str:

@@ -224,6 +224,7 @@ ROWS = [
     Row("reward[format].kind", collected, "verdict"),
     Row("reward[format].weight", collected, 0.2),
     Row("reward[format].gate", collected, "right"),
+    Row("reward[format].form", shaped, "halves", reward_of("format")),
     *(Row(f"reward[{kind}].kind", shaped, "kimi" if kind != "kimi" else "triangle", reward_of(kind)) for kind in LENGTH_TERMS),
     *(
         Row(f"reward[{kind}].{name}", shaped, value, reward_of(kind, **company))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.thinking import KNOWN, Marks, split
-from rewards.verifier.extract import bare, final_answer, last_box, well_formed
+from rewards.verifier.extract import bare, block_and_box, final_answer, last_box
 
 FIXTURES = [  # completion, finish, thinking, answer or (None, reason)
     (r"<think>a</think>\boxed{7}", "stop", True, "7"),
@@ -112,7 +112,9 @@ def test_p22_a_model_that_writes_its_marks_in_several_ways_is_read_in_all_of_the
     whole = f"{opens.open} 2 + 3, \\boxed{{4}}? No. {closes.close} \\boxed{{5}}"
     assert final_answer(whole, finish="length", thinking=False, marks=own) == ("5", "")
     if own is not None:
-        assert well_formed(whole, opened=False, marks=own) and not well_formed(f"{opens.open}{whole}", opened=False, marks=own)
+        assert all(block_and_box(whole, opened=False, marks=own)) and not all(
+            block_and_box(f"{opens.open}{whole}", opened=False, marks=own)
+        )
 
 
 @pytest.mark.parametrize(
@@ -165,7 +167,7 @@ def test_extraction_is_linear_in_the_text():
     ],
 )
 def test_well_formed_is_one_closed_thinking_block_then_one_box(text, opened, expected):
-    assert well_formed(text, opened=opened) is expected
+    assert all(block_and_box(text, opened=opened)) is expected
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,25 @@ def test_format_counts_well_formed_texts_and_may_be_gated_on_right_answers():
     assert group([gated], [1, 0, 1], completions=texts)["format"].tolist() == [0.1, 0, 0]
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"<think>a</think>\boxed{1}", 1.0),
+        (r"\boxed{1}", 0.5),  # an answer alone
+        (r"<think>a \boxed{1}</think>", 0.5),  # nested in the thought
+        (r"<think>a</think>", 0.5),  # none
+        (r"<think><think>a</think>\boxed{1}", 0.5),  # opened twice
+        (r"<think>a</think>b</think>\boxed{1}", 0.5),
+        (r"<think>a\boxed{1}", 0.0),
+        (r"</think>\boxed{1}<think>", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_format_in_halves_counts_the_block_and_the_box_apart(text, expected):
+    """The curriculum's format reward (arXiv 2508.08940), half a point each, with our box in the place of its answer tags."""
+    assert group([FormatTerm(kind="format", weight=1, form="halves")], [1], completions=[text])["format"].tolist() == [expected]
+
+
 def test_format_knows_a_thinking_block_that_the_prompt_opened():
     assert group([FormatTerm(kind="format", weight=1)], [1], prompt="q <think>\n", completions=[r"a</think>\boxed{1}"])[
         "format"
