@@ -489,8 +489,7 @@ def _method_warnings(recipe: Recipe) -> Iterator[str]:
     if "length_of_wrong" in recipe.waive:
         yield "waive: length_of_wrong: the length of a wrong answer may change what it earns"
     for term in recipe.reward:
-        if isinstance(term, FunctionTerm) and term.gate == "none":
-            yield f"reward: {term.name} counts for wrong answers, too: if it looks at length, it pays them for theirs; gate: right rules that out"
+        yield from (f"reward: {doubt}" for doubt in term.doubts())
     shaped = any(term.kind == "function" for term in recipe.reward)
     if shaped and recipe.advantage.scale == "group":
         yield "advantage.scale: group divides a group that differs by little by that little, so the weight of a small reward term has no effect there"

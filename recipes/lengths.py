@@ -277,6 +277,10 @@ class RelativeTerm(LengthTerm):
     def erases(self) -> Erases:
         return "" if self.floor or self.shape == "saving" else "by degrees"
 
+    def doubts(self) -> list[str]:
+        said = "relative.floor: 0 leaves a long right answer as little as a wrong one, which trains guessing (docs/methods.md); take 0.5"
+        return [said] if self.erases() else []
+
 
 class ShortestTerm(LengthTerm):
     kind: Literal["shortest"] = Field(..., description="1 for the shortest right answer of the group (NeMo-RL).")

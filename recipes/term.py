@@ -49,6 +49,10 @@ class Term(Section):
         """Whether it may leave a right answer nothing of its verdict, worth as much as a wrong one: at once, as truncation, or by degrees."""
         return ""
 
+    def doubts(self) -> list[str]:
+        """What plan warns of, a sentence each."""
+        return []
+
     def sees_length_of_wrong(self) -> bool:
         """Whether the reward of a wrong answer depends on its length."""
         return False

@@ -96,6 +96,10 @@ class FunctionTerm(Term):
         ends = self.weight * self.low, self.weight * self.high
         return (min(ends), max(ends)) if right or self.gate == "none" else (0.0, 0.0)
 
+    def doubts(self) -> list[str]:
+        said = f"{self.name} counts for wrong answers, too: if it looks at length, it pays them for theirs; gate: right rules that out"
+        return [said] if self.gate == "none" else []
+
 
 RewardTerm = Annotated[
     VerdictTerm | TruncateTerm | CutTerm | KlTerm | FormatTerm | FunctionTerm | LengthTerms,

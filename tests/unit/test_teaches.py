@@ -31,6 +31,21 @@ def test_a_recipe_says_which_groups_it_keeps_and_what_they_teach(name: str, word
     assert tuple(int(one.trains) for one in found) == trains
 
 
+@pytest.mark.parametrize(
+    ("term", "warned"),
+    [
+        ("", False),
+        (", floor: 0.0", True),
+        (", floor: 0.0, shape: linear", True),
+        (", floor: 0.0, shape: saving", False),
+        (", floor: 0.1", False),
+    ],
+)
+def test_plan_warns_of_a_factor_that_falls_to_nothing_by_the_groups_shortest_right_answer(term: str, warned: bool):
+    recipe = load("grpo", "tiny", [f"reward=[{{kind: verdict}}, {{kind: relative{term}}}]"])
+    assert ("which trains guessing" in "\n".join(plan(recipe).warnings)) is warned
+
+
 def test_plan_prints_what_can_teach():
     text = explain(plan(load("dler", "tiny")))
     assert "teaches  mixed      told apart by verdict, truncate: kept\n" in text
