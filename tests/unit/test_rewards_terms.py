@@ -146,6 +146,32 @@ def test_closings_count_the_closing_marks_that_are_too_many_or_missing():
     assert group([ClosingsTerm(kind="closings", weight=1)], [1, 0, 1, 0], completions=texts)["closings"].tolist() == [0, -1, -2, -4]
 
 
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), min_size=1, max_size=6), st.integers(1, 5), st.booleans())
+def test_closings_are_their_formula(rows, most, gated):
+    right, marks = zip(*rows, strict=True)
+    term = ClosingsTerm(kind="closings", weight=0.5, most=most, gate="right" if gated else "none")
+    found = group([term], right, completions=["a</think>b" * count for count in marks])["closings"]
+    assert found.tolist() == [-0.5 * min(abs(count - 1), most) if c or not gated else 0 for c, count in rows]
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(1, 60)), min_size=1, max_size=6),
+    st.integers(1, 60),
+    st.sampled_from([0.0, 4.0]),
+    st.sampled_from([0.25, 0.5, 0.75, 1.0]),
+)
+def test_a_gated_scaling_is_its_formula(rows, mean, spread, rate):
+    right, tokens = zip(*rows, strict=True)
+    told = {"reference_tokens": mean, "reference_spread": spread, "reference_accuracy": rate}
+    free, gated = (
+        group([ScalingTerm(kind="scaling", profiled=profiled)], right, tokens=tokens, columns=told)["scaling"].tolist()
+        for profiled in (False, True)
+    )
+    own = [n for c, n in rows if c]
+    acts = bool(own) and rate > 0.5 and spread > 0 and sum(own) / len(own) > mean
+    assert gated == (free if acts else [0] * len(rows))
+
+
 def test_a_dense_repetition_costs_its_price_at_every_repeated_token():
     """arXiv 2502.03373: 0.05 a token, which is 0.05 x the limit per budget.limit tokens."""
     ids = [[7] * 5, [1, 2, 1, 2, 1, 2], [1, 2, 3]]
