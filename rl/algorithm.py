@@ -148,14 +148,18 @@ def _row(group: Group, rollout: Rollout) -> Row:
         ids=rollout.completion.ids,
         engine_logp=rollout.completion.logprobs,
         advantage_T=np.full(len(rollout.completion.ids), rollout.advantage),
-        mask_T=rollout.trains,
+        mask_T=rollout.completion.sampled,
     )
 
 
 def _rows(groups: Sequence[Group], trains_PG: np.ndarray, recipe: Recipe) -> list[Row]:
     """Rows of an update, with the weights that only the whole update can tell."""
     pairs = [(group, rollout) for group in groups for rollout in group.rollouts]
-    rows = [_row(group, rollout) for (group, rollout), trains in zip(pairs, trains_PG.flatten(), strict=True) if trains]
+    rows = [
+        replace(_row(group, rollout), mask_T=rollout.trains)
+        for (group, rollout), trains in zip(pairs, trains_PG.flatten(), strict=True)
+        if trains
+    ]
     tokens_B = np.array([row.mask_T.sum() for row in rows], dtype=np.int64)
     weight_B = aggregation_weights(tokens_B, recipe.objective.aggregate, recipe.budget.limit)
     return [replace(row, weight_T=weight) for row, weight in zip(rows, weight_B, strict=True)]

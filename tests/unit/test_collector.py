@@ -17,7 +17,7 @@ from recipes.budgets import ConstantBudget
 from recipes.schema import Eval, FunctionTerm, Recipe, VerdictTerm
 from rewards.functions import TrainerState
 from rewards.verifier.judge import Judge
-from rl.algorithm import prepare
+from rl.algorithm import prepare, rows_of
 from rl.loop import NotJudged, TooManyCut, refuse_cut, refuse_unjudged
 from rl.policy import padded
 from rollout.collector import Collector, PromptStream, fate_of, sampling_metrics
@@ -141,6 +141,7 @@ def test_an_outlier_among_right_answers_is_cut_and_judged_again_and_what_was_cut
     assert [len(row.ids) for row in rows_] == [14, 14, 14, 71] * 2 and not rows_[3].mask_T[62:].any()
     assert sum(float(np.sum(row.weight_T * row.mask_T)) for row in rows_) == pytest.approx(1.0)  # denominators leave it out, too
     assert [row.advantage_T[0] for row in rows_[:4]] == pytest.approx([0.25] * 3 + [-0.75])
+    assert [int(row.mask_T.sum()) for row in rows_of(collected.groups[:1])] == [14, 14, 14, 71]  # what engines are compared on
 
 
 def test_an_outlier_that_had_answered_before_it_is_cut_stays_right(judge: Judge):
