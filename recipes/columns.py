@@ -19,6 +19,13 @@ def number_in(value: Any) -> float:
     return number if isfinite(number) else nan
 
 
+REFERENCE = (
+    "reference_tokens",
+    "reference_spread",
+    "reference_accuracy",
+)  # what a reference run showed on a problem (rewards.profiles.Profile)
+
+
 @dataclass(frozen=True)
 class NumberColumn:
     """A column that holds a number in every row.

@@ -11,10 +11,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from recipes.columns import REFERENCE
 from recipes.section import Count, NonNegative, Positive, Share
 from recipes.term import Bounds, Case, Erases, Gate, Term
 
-REFERENCE = ("reference_tokens", "reference_spread", "reference_accuracy")  # columns with what a reference run showed on the problem
 Of = Annotated[
     Literal["total", "thinking", "answer"], Field(description="Which tokens it sees: all, those of the thinking, or those behind it.")
 ]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from recipes.columns import number_in
+from recipes.columns import REFERENCE, number_in
 from recipes.lengths import (
     AlpTerm,
     AroraTerm,
@@ -84,7 +84,7 @@ class Facts:
         Raises:
             ValueError: the problem's row does not say it.
         """
-        return profiles.Profile(*(self.column(f"reference_{name}") for name in profiles.Profile._fields))
+        return profiles.Profile(*map(self.column, REFERENCE))
 
     def column(self, name: str) -> float:
         """A number of the problem's row.

@@ -15,12 +15,11 @@ from functools import cache, lru_cache
 
 import numpy as np
 
-from recipes.columns import NumberColumn
+from recipes.columns import REFERENCE, NumberColumn
 from recipes.schema import Data, DataSet, Tiny
 from rewards.golds import no_gold
 from rewards.rows import DataError, Row, reach, read_rows
 from rollout.layouts import Layout, family_of, golds_of, has, level_of, problem_of, recognise
-from rollout.tiny.reference import COLUMNS as TINY_COLUMNS
 from rollout.tiny.reference import with_reference
 from rollout.tiny.task import HELD_OUT_PER_FAMILY
 from rollout.tiny.task import problems as tiny_problems
@@ -106,8 +105,8 @@ def lacking(source: str, problems: Sequence[Problem], numbers: Sequence[NumberCo
     """One sentence for each number that a set, or a row of it, does not have."""
     for number in numbers:
         values = [reach(problem.columns, number.name) for problem in problems]
-        if all(value is None for value in values) and not (source == "tiny" and number.name in TINY_COLUMNS):
-            there = ", ".join(dict.fromkeys(str(name) for problem in problems for name in problem.columns)) or ", ".join(TINY_COLUMNS)
+        if all(value is None for value in values) and not (source == "tiny" and number.name in REFERENCE):
+            there = ", ".join(dict.fromkeys(str(name) for problem in problems for name in problem.columns)) or ", ".join(REFERENCE)
             other = " or name another" if number.reader == "budget.column" else ""
             yield f"{source}: has no column {number.name}, which {number.reader} reads ({number.what}): add it{other}; there is {there:.300}"
         elif wrong := [index for index, value in enumerate(values) if not number.held_by(value)]:

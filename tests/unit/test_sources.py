@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from recipes.columns import NumberColumn
+from recipes.columns import REFERENCE, NumberColumn
 from recipes.schema import Data, DataSet, Tiny
 from rollout.sources import DataError, heldout_problems, overlaps, training_source
-from rollout.tiny.reference import COLUMNS as TINY_COLUMNS
 from rollout.types import Problem
 
 
@@ -222,7 +221,7 @@ def test_rows_without_a_number_that_the_recipe_reads_are_refused_as_they_are_rea
         "tiny: has no column asked",
     ]
     source = training_source(Data(), Tiny(), 0, golds_that_parse, True, lacks[1:])
-    assert lacks[1].held_by(source.at(0).columns["reference_tokens"]) and set(source.at(0).columns) == set(TINY_COLUMNS)
+    assert lacks[1].held_by(source.at(0).columns["reference_tokens"]) and set(source.at(0).columns) == set(REFERENCE)
 
 
 def test_a_column_that_only_some_rows_have_is_none_in_the_others(tmp_path: Path):
