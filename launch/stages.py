@@ -85,6 +85,8 @@ def run_recipe(made: Plan, runs_dir: Path, resume: bool = False, overwrite: bool
         made = planned_with(start, made)
         date = prompt_date(runs_dir / recipe.name) if resume else None
         template = load_template(start, recipe.data, date, budget=recipe.at(recipe.train.steps).budget.limit)
+        if closes_thinking(recipe):
+            template.think_ids()  # refused before anything starts
         heldout = [fitting(part, template, recipe.data.max_prompt_tokens) for part in heldout]
         some_fit(source, template, recipe.data.max_prompt_tokens)
         with (
@@ -241,18 +243,19 @@ def engines(made: Plan, start: Path, template: Template, first_step: int = 0) ->
     gpus = {actor.name: actor.gpus for actor in made.actors}
     start_ray(num_cpus=os.cpu_count() or 1, num_gpus=gpus_needed(made), push=push_bytes(recipe, made.shape))
 
+    think = template.think_ids() if closes_thinking(recipe) else None
     starts = Counter[int]()  # an engine that is started again must not repeat its first noise
 
     def start_engine(index: int) -> Any:
         actor: Any
         arguments: tuple[Any, ...]
         if recipe.engine.kind == "reference":
-            actor, arguments = ray.remote(ReferenceEngine), (start, recipe.model.dtype, device, template.stop_ids)
+            actor, arguments = ray.remote(ReferenceEngine), (start, recipe.model.dtype, device, template.stop_ids, think)
         else:
             seed = seed_of(recipe.seed, "engine", index, first_step, starts[index]) % 2**31
             starts[index] += 1
             actor = ray.remote(VllmEngine)
-            arguments = (start, recipe.model.dtype, device, context(recipe), template.stop_ids, seed, made.engine)
+            arguments = (start, recipe.model.dtype, device, context(recipe), template.stop_ids, seed, made.engine, think)
         environment = {"env_vars": engine_environment(recipe.engine.threads, device)}
         return actor.options(num_cpus=0, num_gpus=gpus["engine"], runtime_env=environment).remote(*arguments)
 
@@ -266,12 +269,18 @@ def rehearsed(made: Plan, pool: EnginePool, template: Template, prompts: Sequenc
     """Refuse engines that do not sample from the probabilities that they report; sampled sequences, prompts' ends and responses.
 
     Raises:
-        EngineError: one does not.
+        EngineError: one does not, or does not close thinking where the recipe limits it.
     """
     recipe = made.recipe
     temperature = recipe.sampler.temperature if "rl" in recipe.stages else recipe.eval.temperature or 1.0
-    requests = rehearsal(prompts, len(template.tokenizer), temperature, seed_of(recipe.seed, "rehearsal") % 2**31)
+    seed = seed_of(recipe.seed, "rehearsal") % 2**31
+    requests = rehearsal(prompts, len(template.tokenizer), temperature, seed, template.think_ids() if closes_thinking(recipe) else None)
     return pool.rehearse(requests, max(TOLERANCE[recipe.model.dtype], recipe.publish.tolerance))[:16]
+
+
+def closes_thinking(recipe: Recipe) -> bool:
+    """Whether training asks engines to close thinking."""
+    return "rl" in recipe.stages and recipe.budget.kind == "thinking"
 
 
 def _reinforce(

@@ -147,6 +147,19 @@ class ToggleBudget(_Budget):
         return 1
 
 
+class ThinkingBudget(_Budget):
+    kind: Literal["thinking"] = Field(
+        ...,
+        description="Engines close thinking after a share of the limit; the mark that they put there neither trains nor counts as length.",
+    )
+    share: Share = Field(0.5, description="Of limit, that thinking may take before it is closed; 0 closes it at once.")
+
+    @property
+    def thinking_tokens(self) -> int:
+        """Tokens of thinking before it is closed."""
+        return int(self.share * self.limit + 1e-9)
+
+
 class OutlierBudget(_Budget):
     kind: Literal["outlier"] = Field(
         ..., description="In all-right groups, rollouts far longer than the others are cut, and judged again by what is left (DOT)."
@@ -167,6 +180,7 @@ Budget = Annotated[
     | Annotated[ControllerBudget, Tag("controller")]
     | Annotated[OutlierBudget, Tag("outlier")]
     | Annotated[ToggleBudget, Tag("toggle")]
-    | Annotated[CoverageBudget, Tag("coverage")],
+    | Annotated[CoverageBudget, Tag("coverage")]
+    | Annotated[ThinkingBudget, Tag("thinking")],
     Discriminator(_kind),
 ]

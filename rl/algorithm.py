@@ -175,7 +175,8 @@ def _take_off_kl(groups: Sequence[Group], term: KlTerm, measure: Measure, most: 
     for rollout in [rollout for group in groups for rollout in group.rollouts]:
         engine_logp_T, ref_logp_T = rollout.completion.logprobs, reference_logp[rollout.id][0]
         kl_T = kl_penalty(torch.from_numpy(engine_logp_T), torch.from_numpy(ref_logp_T), term.estimator)
-        value = -term.weight * float(kl_T.mean())
+        sampled_T = rollout.completion.sampled
+        value = -term.weight * float(kl_T[torch.from_numpy(sampled_T)].mean()) if sampled_T.any() else 0.0
         rollout.terms["kl"] = min(max(value, -most), most) if isfinite(value) else value
         rollout.reward = sum(rollout.terms.values())
 
@@ -194,7 +195,7 @@ def finite(groups: Sequence[Group], policy: str) -> tuple[list[Group], int]:
 
 
 def _fault(rollout: Rollout) -> str | None:
-    bad_T = np.flatnonzero(~np.isfinite(rollout.completion.logprobs))
+    bad_T = np.flatnonzero(rollout.completion.sampled & ~np.isfinite(rollout.completion.logprobs))
     if len(bad_T):
         return f"rollout {rollout.id}: the engine's logprob of token {bad_T[0]} is {rollout.completion.logprobs[bad_T[0]]}"
     if np.isfinite(rollout.reward):

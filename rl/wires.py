@@ -92,8 +92,8 @@ class CollapseWires:
         return _Sign(name, share, share > most, f"{share:.0%} of the rollouts {what} (wires.{name} {most:g})", shown[:3])
 
     def _thinks_nothing(self, rollout: Rollout) -> bool:
-        """Whether its thinking was closed, and holds nothing but white space."""
-        if rollout.answer_start is None:
+        """Whether it closed its thinking, and that holds nothing but white space."""
+        if rollout.answer_start is None or rollout.completion.budget_hit:
             return False
         thought = rollout.text.partition(self._marks.close)[0].rpartition(self._marks.open)[2]
         return not thought.strip()

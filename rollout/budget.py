@@ -20,6 +20,7 @@ from recipes.budgets import (
     DifficultyBudget,
     PromptBudget,
     ReferenceBudget,
+    ThinkingBudget,
     ToggleBudget,
 )
 from recipes.columns import number_in
@@ -67,6 +68,11 @@ def request_limit(budget: Budget, problem: Problem, seed: int, share: float = 1.
         case _:
             return budget.limit
     return int(min(max(wanted, budget.tokens(budget.least)), budget.limit))
+
+
+def thinking_limit(budget: Budget) -> int | None:
+    """Free tokens after which the engine closes a request's thinking; None: it does not."""
+    return budget.thinking_tokens if isinstance(budget, ThinkingBudget) else None
 
 
 def _number(problem: Problem, column: str) -> float:

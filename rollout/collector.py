@@ -23,12 +23,12 @@ from recipes.budgets import WatchingBudget
 from recipes.schema import Recipe
 from rewards.functions import TrainerState
 from rewards.terms import levelled
-from rollout.budget import Control, request_limit
+from rollout.budget import Control, request_limit, thinking_limit
 from rollout.engine import EnginePool
 from rollout.scorer import Pending, Scorer, judged
 from rollout.sources import Source
 from rollout.template import Template
-from rollout.types import Group, Request
+from rollout.types import Group, Request, Rollout
 
 _WATCHED = 1 << 40  # positions of problems sampled apart: beyond what any run trains on
 Fate = str  # trained | all_right | all_wrong | flat | not_judged
@@ -100,6 +100,7 @@ class PromptStream:
             top_p=1.0,
             seed=seed,
             limit=limit,
+            thinking_tokens=thinking_limit(recipe.budget),
         )
 
 
@@ -227,11 +228,23 @@ def sampling_metrics(groups: Sequence[Group], fates: Counter[Fate], seconds: flo
         "tokens/sampled": tokens,
         "seconds/sample": seconds,
     }
+    if any(group.request.thinking_tokens is not None for group in groups):
+        metrics |= closed_metrics(rollouts)
     for name in sorted({name for group in groups for name in group.logged}):
         metrics[f"function/{name}"] = _mean([value for group in groups for value in group.logged.get(name, ())])
     for fate in ("trained", "all_right", "all_wrong", "flat", "not_judged"):
         metrics[f"groups/{fate}"] = fates[fate]
     return metrics
+
+
+def closed_metrics(rollouts: Sequence[Rollout]) -> dict[str, float | int | None]:
+    """Share of rollouts whose thinking the engine closed, and accuracy of those and of the others. An end of the model's own just there is among the first."""
+    sure = [rollout for rollout in rollouts if rollout.verdict and rollout.verdict.status != "not_judged"]
+    return {
+        "budget/closed": _mean([float(rollout.completion.budget_hit) for rollout in rollouts]),
+        "accuracy/closed": _mean([float(rollout.right) for rollout in sure if rollout.completion.budget_hit]),
+        "accuracy/free": _mean([float(rollout.right) for rollout in sure if not rollout.completion.budget_hit]),
+    }
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -9,7 +9,7 @@ form), which holds for any number of tokens and any distribution once each token
 P(S >= s) <= exp(-V / c^2 h(c s / V)) with h(u) = (1 + u) log(1 + u) - u. A low cut sees many tokens that are a little off, a high one the few
 that should never have come; the one that finds most counts.
 An engine is asked at its start to sample a small batch and to score it itself (`rehearse`, `check_rehearsal`): an evaluation, where no learner
-stands beside it, is protected as well.
+stands beside it, is protected as well. Where a recipe limits thinking, it is asked to close some, too.
 Simplification: the full distribution at one temperature. Truncated sampling (top_p, top_k) draws from another one and is not asked.
 """
 
@@ -20,13 +20,15 @@ from typing import Any
 
 import numpy as np
 
-from rollout.types import Problem, Request
+from rollout.thinking import BudgetIgnored, ThinkIds, spent
+from rollout.types import Completion, Problem, Request
 
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.05}  # mean gap, nats, between two ways of computing a logprob in that precision
 LARGEST_Z = 6.0  # an honest sampler exceeds it once in 10^7 looks
 _CUTS = np.array([5.0, 10.0, 20.0, 40.0])  # nats that one token may add to the sum that is judged
 _CONTEXT, _REPEATS, _SAMPLED = 8, 2, 48  # of a rehearsal's sequence: tokens of a prompt's end, how often it says them, tokens behind it
 _ENTRIES = 25_000_000  # logprobs of a rehearsal in all: vLLM hands out 3 million a second
+_BUDGETS, _ROOM = (0, 3), 8  # of a rehearsal's thinking, and tokens in all
 _FLOOR = 0.1  # of the tolerance on logprobs: a mean so small is their noise, however many tokens show it
 
 
@@ -75,37 +77,63 @@ def moments(logp_NV: np.ndarray, ids_N: np.ndarray) -> np.ndarray:
     return np.stack([logp_NV[np.arange(len(ids_N)), ids_N], entropy_N, variance_N])
 
 
-def rehearsal(prompts: Sequence[Sequence[int]], vocabulary: int, temperature: float, seed: int) -> list[Request]:
+def rehearsal(
+    prompts: Sequence[Sequence[int]], vocabulary: int, temperature: float, seed: int, think: ThinkIds | None = None
+) -> list[Request]:
     """Requests of the small batch that an engine samples at its start, from the ends of these prompts; fewer, the larger the vocabulary.
 
     Each says its end twice: a speculation that drafts what came before drafts at once.
+
+    Args:
+        think: marks of thinking where the engine must close it; then some requests leave hardly any.
     """
     ends = list(dict.fromkeys(tuple(ids[-_CONTEXT:]) for ids in prompts if len(ids)))
     wanted = max(1, min(64, _ENTRIES // (vocabulary * (_REPEATS * _CONTEXT + _SAMPLED))))
     chosen = ends[:wanted]
     each = max(1, wanted // len(chosen))
-    return [
+    requests = [
         Request(f"rehearsal-{index}", Problem(f"rehearsal-{index}", "", ""), end * _REPEATS, each, _SAMPLED, temperature, 1.0, seed + index)
         for index, end in enumerate(chosen)
     ]
+    if think is not None:
+        opened = ends[0] if spent(ends[0], think) is not None else ends[0] + think.open
+        requests += [
+            Request(f"thinking-{budget}", requests[0].problem, opened, 2, _ROOM, temperature, 1.0, seed, thinking_tokens=budget)
+            for budget in _BUDGETS
+        ]
+    return requests
 
 
 def rehearse(engine: Any, requests: Sequence[Request]) -> list[tuple[list[int], np.ndarray, np.ndarray]]:
     """Let an engine sample the requests and score what it sampled.
 
     Returns:
-        For each sample: the sequence (prompt and response), the logprobs reported while sampling [T], and `Engine.moments` of them [3, T].
+        For each sample: the sequence (prompt and response), and of the tokens that the engine sampled the logprobs reported meanwhile [T]
+        and `Engine.moments` [3, T].
+
+    Raises:
+        BudgetIgnored: it was to close thinking, and did not.
     """
     groups = dict(engine.advance(requests, 1.0))
     while len(groups) < len(requests):
         groups |= engine.advance([], 1.0)
     samples = [(request, completion) for request in requests for completion in groups[request.id]]
+    for request, completion in samples:
+        _refuse_ignored(request, completion)
     sequences = [[*request.prompt_ids, *completion.ids.tolist()] for request, completion in samples]
     scored = engine.moments(sequences, requests[0].temperature)
     return [
-        (ids, completion.logprobs, moments_3T[:, len(request.prompt_ids) - 1 :])
+        (ids, completion.logprobs[completion.sampled], moments_3T[:, len(request.prompt_ids) - 1 :][:, completion.sampled])
         for ids, (request, completion), moments_3T in zip(sequences, samples, scored, strict=True)
     ]
+
+
+def _refuse_ignored(request: Request, completion: Completion) -> None:
+    """Hold a response to its budget of thinking where that leaves no choice, and to go on behind it."""
+    if request.thinking_tokens == 0 and not completion.budget_hit:
+        raise BudgetIgnored(f"request {request.id}: its thinking was to be closed at once, and was not; look at engine.vllm")
+    if request.thinking_tokens is not None and completion.budget_hit and not completion.sampled[-1]:
+        raise BudgetIgnored(f"request {request.id}: nothing came behind the mark that closed its thinking; look at engine.vllm")
 
 
 def check_rehearsal(samples: Sequence[tuple[list[int], np.ndarray, np.ndarray]], tolerance: float) -> str:

@@ -16,6 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from rollout.honesty import moments, rehearse
+from rollout.thinking import ThinkIds, closes, sources
 from rollout.types import Completion, Request
 from rollout.weights import DTYPES, Packed, check_names, checkpoint_names, digests
 
@@ -23,10 +24,11 @@ from rollout.weights import DTYPES, Packed, check_names, checkpoint_names, diges
 class ReferenceEngine:
     """An `Engine` (rollout/engine.py) over transformers. Arguments as for VllmEngine."""
 
-    def __init__(self, checkpoint: Path, dtype: str, device: str, stop_ids: Sequence[int]):
+    def __init__(self, checkpoint: Path, dtype: str, device: str, stop_ids: Sequence[int], think: ThinkIds | None = None):
         self._model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=DTYPES[dtype], trust_remote_code=False).to(device).eval()
         self._device = device
         self._stop_ids = torch.tensor(list(stop_ids), device=device)
+        self._think = think
         self._names = checkpoint_names(checkpoint)
         self._version = 0
         self._waiting: list[Request] = []
@@ -92,6 +94,8 @@ class ReferenceEngine:
             token_G, logprob_G = _draw(logits_GV, request.temperature, request.top_p, generator)
             for row in range(G):
                 if not done_G[row]:
+                    if self._think is not None and closes(request, ids_G[row], self._think):
+                        token_G[row], logprob_G[row] = self._think.close, 0.0
                     ids_G[row].append(int(token_G[row]))
                     logprobs_G[row].append(float(logprob_G[row]))
             done_G |= torch.isin(token_G, self._stop_ids.cpu())
@@ -104,6 +108,7 @@ class ReferenceEngine:
                 logprobs=np.asarray(logprobs_G[row], np.float32),
                 finish="stop" if bool(done_G[row]) else "length",
                 versions=np.full(len(ids_G[row]), self._version, np.int32),
+                sources=sources(request, np.asarray(ids_G[row], np.int32), self._think),
             )
             for row in range(G)
         ]

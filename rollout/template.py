@@ -25,6 +25,7 @@ from transformers import PreTrainedTokenizerBase
 from recipes.schema import Data
 from rewards.thinking import KNOWN, Marks, closing_of, marks_of
 from rollout.template_syntax import parse_template
+from rollout.thinking import ThinkIds, spent
 from rollout.tokenizer import TokenizerError, load_tokenizer, renamed_tokens
 from rollout.types import Completion, Problem
 
@@ -96,6 +97,31 @@ class Template:
         if not any(self._looks_like_tokens(message["content"]) for message in messages):
             return tuple(self.tokenizer.encode(text, add_special_tokens=False))
         return self._with_plain_turns(messages)  # it writes what looks like the model's own tokens
+
+    def think_ids(self) -> ThinkIds:
+        """Ids of the marks of thinking, for an engine that closes it (rollout/thinking).
+
+        Raises:
+            TemplateError: none can: what closes it is not one token, or prompts leave nothing to close.
+        """
+        problem = Problem("", _QUESTION, "")
+        opener, closer = (self.tokenizer.encode(mark, add_special_tokens=False) for mark in self.marks)
+        if len(closer) != 1 or self.tokenizer.decode(closer) != self.marks.close:
+            raise TemplateError(
+                f"budget.kind: thinking is closed by one token, and this model has none for {self.marks.close!r}; "
+                "take another kind, or name the marks of its thinking in data.thinking"
+            )
+        think = ThinkIds(tuple(opener), closer[0])
+        if not self.thinking and self.marks.close in _opening(self.tokenizer, self.messages(problem), self.arguments, self.date):
+            raise TemplateError(
+                f"budget.kind: there is no thinking to close: prompts end in {self.marks.close!r}; "
+                "let data.template leave thinking on (enable_thinking: true, say), or take another kind"
+            )
+        if self.thinking and spent(self.prompt_ids(problem), think) is None:
+            raise TemplateError(
+                f"budget.kind: prompts open thinking in other tokens than {self.marks.open!r} has by itself, so engines would not see it; take another kind"
+            )
+        return think
 
     def opens_thinking(self, problem: Problem) -> bool:
         """Whether the problem's prompt opens a thinking block, so that a response without a closing mark has no answer.

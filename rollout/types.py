@@ -54,6 +54,7 @@ class Request:
     Attributes:
         max_tokens: where the engine stops.
         limit: what rewards and prompts speak of, tokens; 0 where nothing is rewarded.
+        thinking_tokens: free tokens after which the engine closes thinking (rollout/thinking); None: it does not.
     """
 
     id: str
@@ -65,6 +66,7 @@ class Request:
     top_p: float
     seed: int
     limit: int = 0
+    thinking_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,11 @@ class Completion:
     def sampled(self) -> np.ndarray:
         """Tokens that the model chose, bool [T]: those that train and count as length."""
         return np.ones(len(self.ids), dtype=bool) if self.sources is None else self.sources == MODEL
+
+    @property
+    def budget_hit(self) -> bool:
+        """Its thinking was closed by the engine."""
+        return self.sources is not None and bool((self.sources == FORCED).any())
 
     @property
     def cut(self) -> bool:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from rollout.honesty import moments, rehearse
+from rollout.thinking import ThinkIds, allowance, sources
 from rollout.types import Completion, Request
 from rollout.weights import DTYPES, Packed, check_names, checkpoint_names, digests
 
@@ -38,10 +39,19 @@ class VllmEngine:
         dtype: "fp32" or "bf16".
         max_model_len: prompt plus response, tokens.
         options: vLLM's own options, sizes among them (launch.memory.engine_options); they win over ours.
+        think: marks of the model's thinking, where requests may limit it.
     """
 
     def __init__(
-        self, checkpoint: Path, dtype: str, device: str, max_model_len: int, stop_ids: Sequence[int], seed: int, options: Mapping[str, Any]
+        self,
+        checkpoint: Path,
+        dtype: str,
+        device: str,
+        max_model_len: int,
+        stop_ids: Sequence[int],
+        seed: int,
+        options: Mapping[str, Any],
+        think: ThinkIds | None = None,
     ):
         from vllm import LLM  # seconds to import, and it reads the environment
 
@@ -60,6 +70,9 @@ class VllmEngine:
             settings["hf_overrides"] = {"head_dtype": "float32"}  # bfloat16 logits between 16 and 32 are steps of 0.125
         if device == "cpu":
             settings |= dict(enforce_eager=True, block_size=32)
+        if think is not None:
+            settings["reasoning_config"] = _reasoning_config(think)
+        self._think = think
         self._llm = LLM(**(settings | dict(options)))
         self._engine = self._llm.llm_engine
         self._stop_ids = list(stop_ids)
@@ -155,6 +168,7 @@ class VllmEngine:
             flat_logprobs=True,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
+            thinking_token_budget=allowance(request, self._think),
         )
 
     def _completions(self, output: Any) -> tuple[str, list[Completion]]:
@@ -168,9 +182,20 @@ class VllmEngine:
                     logprobs=np.asarray(sample.logprobs.logprobs, np.float32),
                     finish=sample.finish_reason if sample.finish_reason in ("stop", "length") else "abort",
                     versions=np.full(len(ids), self._version, np.int32),
+                    sources=sources(request, ids, self._think),
                 )
             )
         return request.id, completions
+
+
+def _reasoning_config(think: ThinkIds) -> Any:
+    """vLLM's, with the ids themselves: it would make them of strings, with a tokenizer of its own."""
+    from vllm.config import ReasoningConfig
+
+    config = ReasoningConfig()
+    config._reasoning_start_token_ids = list(think.open)
+    config._reasoning_end_token_ids = config._natural_reasoning_end_token_ids = [think.close]
+    return config
 
 
 def repack_tied_head(model: torch.nn.Module) -> None:

@@ -85,7 +85,8 @@ def limits(recipe: Recipe, world: World) -> Any:
         asked = stream.draw(step)
         budget = stream.control.budget(recipe.at(step).budget, step)
         mostly = right & (np.arange(32) > 3)
-        found.append((asked.limit, asked.max_tokens, [group_limit(budget, asked.limit, tokens, each, right) for each in (right, mostly)]))
+        given = asked.limit, asked.max_tokens, asked.thinking_tokens
+        found.append((given, [group_limit(budget, asked.limit, tokens, each, right) for each in (right, mostly)]))
         watched = stream.watched(step)
         sampled = [spread(request, asked.limit, share) for request, share in zip(watched, 8 * (1.0, 0.5, 0.0), strict=False)]
         found.append(([request.max_tokens for request in watched], stream.control.watched(step, sampled)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,10 @@ from recipes.schema import Publish
 from rl.gate import check_gaps
 from rl.policy import Policy, Row, padded
 from rl.publisher import Publisher, PublishError
-from rollout.engine import EnginePool
+from rollout.engine import EngineError, EnginePool
+from rollout.honesty import rehearsal
 from rollout.reference_engine import ReferenceEngine
+from rollout.thinking import ThinkIds
 from rollout.types import Problem, Request
 from rollout.vllm_engine import VllmEngine, engine_environment
 from rollout.weights import checkpoint_names, digests, pack
@@ -36,10 +39,10 @@ def checkpoint(request: pytest.FixtureRequest, checkpoints: Callable[[str], Path
     return checkpoints(request.param)
 
 
-def vllm_actor(checkpoint: Path, engine: type = VllmEngine, dtype: str = "fp32"):
+def vllm_actor(checkpoint: Path, engine: type = VllmEngine, dtype: str = "fp32", think: ThinkIds | None = None):
     environment = {"env_vars": engine_environment(1, "cpu")}
     options = {"kv_cache_memory_bytes": 64 << 20}
-    return ray.remote(engine).options(num_cpus=0, runtime_env=environment).remote(checkpoint, dtype, "cpu", 256, STOPS, 0, options)
+    return ray.remote(engine).options(num_cpus=0, runtime_env=environment).remote(checkpoint, dtype, "cpu", 256, STOPS, 0, options, think)
 
 
 @pytest.fixture(scope="module")
@@ -205,12 +208,43 @@ def test_the_reference_engine_records_the_logprobs_it_sampled_from(tiny_checkpoi
         assert (completion.finish == "stop") == (completion.ids[-1] in STOPS)
 
 
-def test_greedy_vllm_and_the_reference_engine_write_the_same_tokens(ray_session: None, tiny_checkpoint: Path):
-    asked = request(group_size=1, temperature=0.0)
-    [(_, [reference])] = ReferenceEngine(tiny_checkpoint, "fp32", "cpu", STOPS).advance([asked], 0.0)
-    pool = EnginePool(lambda index: vllm_actor(tiny_checkpoint), 1)
-    pool.submit([asked])
-    [(_, [sampled])] = pool.ready()
+def test_greedy_vllm_and_the_reference_engine_write_the_same_tokens_and_close_thinking_at_the_same_place(
+    ray_session: None, tiny_checkpoint: Path
+):
+    think = ThinkIds((23,), 6)  # the prompt ends in 23, 24
+    asked = [replace(request("free", 1, temperature=0.0), thinking_tokens=None)]
+    asked += [replace(request(f"closed-{budget}", 4, temperature=0.0), thinking_tokens=budget) for budget in (0, 1, 9)]
+    asked += [replace(request("often", 32), thinking_tokens=3)]
+    reference = ReferenceEngine(tiny_checkpoint, "fp32", "cpu", STOPS, think)
+    expected = dict(group for one in asked for group in reference.advance([one], 0.0))
+    pool = EnginePool(lambda index: vllm_actor(tiny_checkpoint, think=think), 1)
+    pool.rehearse(rehearsal([asked[0].prompt_ids], 41, 1.0, 0, think), tolerance=1e-3)
+    pool.submit(asked)
+    while pool.outstanding:
+        for sent, completions in pool.ready():
+            if sent.id == "often":
+                assert all((one.ids[3] == 6) == one.budget_hit for one in completions if len(one.ids) > 3 and 6 not in one.ids[:3])
+                assert any(one.budget_hit for one in completions)
+                continue
+            for one, same in zip(completions, expected[sent.id], strict=True):
+                assert one.ids.tolist() == same.ids.tolist() and one.finish == same.finish
+                assert (one.sampled == same.sampled).all() and one.budget_hit == (sent.thinking_tokens is not None)
+                assert (one.logprobs[~one.sampled] == 0).all()
     pool.stop()
-    assert sampled.ids.tolist() == reference.ids.tolist()
-    assert sampled.finish == reference.finish
+
+
+class Ignores(VllmEngine):
+    """An engine that does not pass the budget on."""
+
+    def _params(self, request: Request):
+        params = super()._params(request)
+        params.thinking_token_budget = None
+        return params
+
+
+def test_an_engine_that_ignores_a_thinking_budget_is_named_at_its_start(ray_session: None, tiny_checkpoint: Path):
+    think = ThinkIds((23,), 6)
+    pool = EnginePool(lambda index: vllm_actor(tiny_checkpoint, Ignores, think=think), 1)
+    with pytest.raises(EngineError, match=r"engine 0 failed in rehearse: .*request thinking-\d: .*engine\.vllm"):
+        pool.rehearse(rehearsal([request().prompt_ids], 41, 1.0, 0, think), tolerance=1e-3)
+    pool.stop()

@@ -203,6 +203,7 @@ ROWS = [
     Row("budget[toggle].warmup", limits, 3, TOGGLE),
     Row("budget[toggle].percentile", limits, 20.0, TOGGLE),
     Row("budget[toggle].accuracy", limits, 0.99, TOGGLE),
+    Row("budget[thinking].share", limits, 0.2, {"budget.kind": "thinking", "budget.limit": 128}),
     Row("schedule", limits, {"budget.limit": {"kind": "linear", "to": 20}}),
     Row("schedule[linear].share", limits, 0.5, {"schedule": {"budget.limit": {"kind": "linear", "share": 0.3}}}),
     Row("schedule[exponential].kind", limits, {"kind": "linear", "to": 20.0}, {"schedule": {"budget.limit": MOVES[0][0]}}),
