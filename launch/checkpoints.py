@@ -350,7 +350,10 @@ def _tokenizer_faults(folder: Path, tokens: int | None, rows: int | None) -> Ite
     for name in _JSONS:
         if (folder / name).is_file() and read_json(folder / name) is None:
             yield f"model.path: {folder / name} is no JSON object; fetch it again"
-    yield from _template_faults(folder)
+    try:
+        chat_template(folder)
+    except ValueError as error:
+        yield f"model.path: {error}"
     if not file.is_file():
         return
     try:
@@ -367,8 +370,12 @@ def _tokenizer_faults(folder: Path, tokens: int | None, rows: int | None) -> Ite
         )
 
 
-def _template_faults(folder: Path) -> Iterator[str]:
-    """What is wrong with the chat template that transformers would take: chat_template.jinja, else what tokenizer_config.json has."""
+def chat_template(folder: Path) -> str:
+    """The chat template that transformers would take: chat_template.jinja, else what tokenizer_config.json has.
+
+    Raises:
+        ValueError: there is none to take; the message says why.
+    """
     file, text = folder / "chat_template.jinja", None
     if file.is_file():
         text = file.read_text(encoding="utf-8", errors="replace")
@@ -379,18 +386,21 @@ def _template_faults(folder: Path) -> Iterator[str]:
         named = {one.get("name"): one.get("template") for one in text if isinstance(one, dict)}
         if "default" not in named:
             names = ", ".join(map(str, named)) or "none"
-            yield f"model.path: {file}: of its chat templates ({names}) none is called default; write the one to use into {folder}/chat_template.jinja"
-            return
+            raise ValueError(
+                f"{file}: of its chat templates ({names}) none is called default; write the one to use into {folder}/chat_template.jinja"
+            )
         text = named["default"]
     if text is None:
-        yield f"model.path: {folder}: the tokenizer has no chat template; add chat_template.jinja to the checkpoint"
-    elif not isinstance(text, str) or not text.strip():
-        yield f"model.path: {file}: the chat template is empty or no text; put the model's own there"
-    else:
-        try:
-            parse_template(text)
-        except TemplateSyntaxError as error:
-            yield f"model.path: {file}: the chat template cannot be read (line {error.lineno}: {error.message}); put the model's own there"
+        raise ValueError(f"{folder}: the tokenizer has no chat template; add chat_template.jinja to the checkpoint")
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"{file}: the chat template is empty or no text; put the model's own there")
+    try:
+        parse_template(text)
+    except TemplateSyntaxError as error:
+        raise ValueError(
+            f"{file}: the chat template cannot be read (line {error.lineno}: {error.message}); put the model's own there"
+        ) from error
+    return text
 
 
 def _stop_faults(folder: Path, limit: int) -> Iterator[str]:

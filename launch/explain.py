@@ -12,6 +12,7 @@ from recipes.budgets import (
     OutlierBudget,
     PromptBudget,
     ReferenceBudget,
+    ThinkingBudget,
     ToggleBudget,
     WatchingBudget,
 )
@@ -114,6 +115,8 @@ def _budget_words(recipe: Recipe) -> str:
                 f"in every second {budget.period} steps ({first}), percentile {budget.percentile:g} of right answers' lengths,"
                 f" where at least {budget.accuracy:.0%} are right"
             )
+        case ThinkingBudget():
+            return f"{budget.limit:,} tokens, of which thinking is closed after {budget.thinking_tokens:,}"
         case OutlierBudget():
             return f"in all-right groups, mean + {budget.alpha:g} deviations"
     return ""

@@ -1,7 +1,6 @@
 """What a recipe would do here, before anything is started: batches, actors, memory, and what stands in the way.
 
-Estimates assume the worst case, every rollout at its full length. `plan` never refuses, `check_runnable` does.
-Imports no torch and starts no engine: seconds, on any machine.
+Estimates assume the worst case, every rollout at its full length. `plan` never refuses, `check_runnable` does. Imports no torch: seconds.
 """
 
 from __future__ import annotations
@@ -44,6 +43,7 @@ from launch.memory import (
     tiny_shape,
 )
 from launch.plan_data import plan_data
+from launch.plan_thinking import thinking_blockers
 from recipes.loader import on_device
 from recipes.schema import DataSet, FunctionTerm, Recipe
 from rewards.functions import load_function, sample, scores
@@ -150,7 +150,7 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
         _package_blockers(result, data.columns),
         _resource_blockers(result),
     )
-    blockers = [*missing, *chain.from_iterable(checks)]
+    blockers = [*missing, *thinking_blockers(recipe), *chain.from_iterable(checks)]
     return replace(result, blockers=blockers, warnings=[*_warnings(replace(result, blockers=blockers)), *data.warnings], data=data.said)
 
 

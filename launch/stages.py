@@ -85,7 +85,7 @@ def run_recipe(made: Plan, runs_dir: Path, resume: bool = False, overwrite: bool
         made = planned_with(start, made)
         date = prompt_date(runs_dir / recipe.name) if resume else None
         template = load_template(start, recipe.data, date, budget=recipe.at(recipe.train.steps).budget.limit)
-        if closes_thinking(recipe):
+        if recipe.closes_thinking:
             template.think_ids()  # refused before anything starts
         heldout = [fitting(part, template, recipe.data.max_prompt_tokens) for part in heldout]
         some_fit(source, template, recipe.data.max_prompt_tokens)
@@ -243,7 +243,7 @@ def engines(made: Plan, start: Path, template: Template, first_step: int = 0) ->
     gpus = {actor.name: actor.gpus for actor in made.actors}
     start_ray(num_cpus=os.cpu_count() or 1, num_gpus=gpus_needed(made), push=push_bytes(recipe, made.shape))
 
-    think = template.think_ids() if closes_thinking(recipe) else None
+    think = template.think_ids() if recipe.closes_thinking else None
     starts = Counter[int]()  # an engine that is started again must not repeat its first noise
 
     def start_engine(index: int) -> Any:
@@ -274,13 +274,8 @@ def rehearsed(made: Plan, pool: EnginePool, template: Template, prompts: Sequenc
     recipe = made.recipe
     temperature = recipe.sampler.temperature if "rl" in recipe.stages else recipe.eval.temperature or 1.0
     seed = seed_of(recipe.seed, "rehearsal") % 2**31
-    requests = rehearsal(prompts, len(template.tokenizer), temperature, seed, template.think_ids() if closes_thinking(recipe) else None)
+    requests = rehearsal(prompts, len(template.tokenizer), temperature, seed, template.think_ids() if recipe.closes_thinking else None)
     return pool.rehearse(requests, max(TOLERANCE[recipe.model.dtype], recipe.publish.tolerance))[:16]
-
-
-def closes_thinking(recipe: Recipe) -> bool:
-    """Whether training asks engines to close thinking."""
-    return "rl" in recipe.stages and recipe.budget.kind == "thinking"
 
 
 def _reinforce(

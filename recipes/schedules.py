@@ -94,6 +94,7 @@ Schedule = Annotated[Exponential | Decays | Linear | Staged, Field(discriminator
 MOVABLE = (
     "sampler.temperature",
     "budget.limit",
+    "budget.share",
     "advantage.boost",
     "advantage.shorter",
     "select.keep",

@@ -390,9 +390,10 @@ class Recipe(Section):
         terms = [
             f"reward.{term.kind}.{name}" for term in self.reward for name, value in term if type(value) is float and term.kind != "leash"
         ]
+        there = [name for name in MOVABLE if name != "budget.share" or hasattr(self.budget, "share")]
         for name, schedule in self.schedule.items():
-            if name not in (*MOVABLE, *terms):
-                can = ", ".join(word.replace(".", " ") for word in (*MOVABLE, *terms))
+            if name not in (*there, *terms):
+                can = ", ".join(word.replace(".", " ") for word in (*there, *terms))
                 raise ValueError(f"schedule: {name} cannot move; these can (with dots): {can}")
             if (start := self.number(name)) is None:
                 raise ValueError(f"schedule: {name}: is null, so it starts nowhere; give it a number")
@@ -484,6 +485,11 @@ class Recipe(Section):
     def reads_columns(self) -> bool:
         """Whether training reads columns of the data beside problem and gold."""
         return bool(self.number_columns) or any(term.kind == "function" for term in self.reward)
+
+    @property
+    def closes_thinking(self) -> bool:
+        """Whether training asks engines to close thinking."""
+        return "rl" in self.stages and self.budget.kind == "thinking"
 
     @property
     def reads_reference(self) -> bool:

@@ -15,4 +15,9 @@ def parse_template(text: str) -> nodes.Template:
         jinja2.TemplateSyntaxError: it is none.
     """
     environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
-    return environment.parse(re.sub(r"\{%-?\s*(?:end)?generation\s*-?%\}", "", text))
+    return environment.parse(without_generation(text))
+
+
+def without_generation(text: str) -> str:
+    """A chat template without the marks of what an assistant writes, which are transformers' own."""
+    return re.sub(r"\{%-?\s*(?:end)?generation\s*-?%\}", "", text)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,17 +13,26 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from launch.plan import plan
+from launch.plan_thinking import thinking_blockers
+from recipes.budgets import ConstantBudget
+from recipes.loader import load
 from recipes.objectives import Correction, Objective
+from recipes.schema import Recipe
 from recipes.terms import KlTerm
+from rewards.verifier.verdict import Verdict
 from rl import algorithm, objective
 from rl.gate import GateError, check_gaps
 from rl.objective import Tokens, aggregation_weights, correction_weights, kl_penalty, rollout_mean
 from rl.policy import Row
 from rollout import reference_engine
+from rollout.collector import PromptStream, sampling_metrics
 from rollout.engine import Engine
 from rollout.honesty import check_rehearsal, rehearsal, rehearse
 from rollout.reference_engine import ReferenceEngine
 from rollout.scorer import thinking_tokens
+from rollout.sources import training_source
+from rollout.template import TemplateError, load_template
 from rollout.thinking import BudgetIgnored, ThinkIds, allowance, closes, sources, spent
 from rollout.types import FORCED, MODEL, Completion, Group, Problem, Request, Rollout
 from tests.unit.test_gate import certain
@@ -230,3 +241,83 @@ def test_an_engine_that_does_not_enforce_the_budget_is_found_at_its_start(checkp
 def test_rows_of_a_closed_rollout_train_what_the_model_sampled():
     [row] = algorithm.rows_of([Group(asked(4), [Rollout("a", 0, completion(OLD), "", 6)])])
     assert isinstance(row, Row) and row.mask_T.tolist() == [True] * 4 + [False] * 2 + [True] * 3 and len(row.ids) == 9
+
+
+# --- recipes
+
+
+def switched(folder: Path, checkpoint: Path, ending: str) -> Path:
+    """The tiny checkpoint with a template whose prompts end so unless thinking is on."""
+    shutil.copytree(checkpoint, folder)
+    turns = "{%- for turn in messages -%}{{ '<|user|>' + turn.content }}{%- endfor -%}"
+    opening = (
+        f"{{%- if add_generation_prompt -%}}{{{{- '<|assistant|>' + ('<think>\\n' if enable_thinking else '{ending}') }}}}{{%- endif -%}}"
+    )
+    (folder / "chat_template.jinja").write_text("{# <think> </think> #}" + turns + opening)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("ending", "data", "words"),
+    [
+        (r"<think>\n</think>\n", {"template": {"enable_thinking": False}}, "there is no thinking to close: prompts end in '</think>'"),
+        (r"<think>\n</think>\n", {"template": {"enable_thinking": True}}, ""),
+        (r"", {}, ""),  # a model that opens its thinking itself
+        (r"<think>\n", {"thinking": ["<think>", "</think>\n"]}, "thinking is closed by one token"),
+    ],
+)
+def test_plan_and_run_refuse_a_thinking_budget_that_nothing_could_enforce(ending, data, words, tiny_checkpoint: Path, tmp_path: Path):
+    folder = switched(tmp_path / "model", tiny_checkpoint, ending)
+    given = {"model": {"path": str(folder)}, "budget": {"kind": "thinking"}, "data": data}
+    recipe = Recipe.model_validate(given)
+    said = list(thinking_blockers(recipe))
+    assert [words in one for one in said] == [True] * bool(words)
+    template = load_template(folder, recipe.data)
+    if words:
+        with pytest.raises(TemplateError, match=words):
+            template.think_ids()
+    else:
+        assert template.think_ids() == THINK
+    assert not list(thinking_blockers(recipe.model_copy(update={"budget": ConstantBudget()})))
+
+
+def test_plan_refuses_options_of_vllm_with_which_it_may_not_close_thinking():
+    given = {"budget": {"kind": "thinking"}, "engine": {"vllm": {"speculative_config": {"method": "ngram"}}}}
+    assert "engine.vllm.speculative_config: with it" in next(thinking_blockers(Recipe.model_validate(given)))
+    assert "speculative_config" in str(plan(Recipe.model_validate(given)).blockers)
+    assert not list(thinking_blockers(Recipe.model_validate(given | {"engine": {"kind": "reference"}})))
+
+
+def test_a_thinking_budget_is_a_share_of_the_limit_and_both_may_move(tiny_checkpoint: Path):
+    recipe = load(
+        "thinking_budget", "tiny", ["train.steps=4", "schedule={budget.limit: {kind: linear, to: 20}, budget.share: {kind: linear, to: 0}}"]
+    )
+    stream = PromptStream(training_source(recipe.data, recipe.tiny, 0, lambda golds: []), load_template(tiny_checkpoint), recipe)
+    asked_for = [(one.limit, one.max_tokens, one.thinking_tokens) for one in map(stream.draw, range(4))]
+    assert asked_for == [(104, 104, 52), (76, 76, 25), (48, 48, 8), (20, 20, 0)]  # .5, .333, .167, 0 of it
+    assert stream.draw(9).thinking_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("budget", "schedule", "words"),
+    [
+        ({"kind": "thinking"}, {"budget.share": {"kind": "linear", "to": 1.5}}, "1.16667 at step 2 is not allowed"),
+        ({"kind": "thinking"}, {"budget.share": {"kind": "linear", "to": -1}}, "is not allowed"),
+        ({"kind": "constant"}, {"budget.share": {"kind": "linear", "to": 1}}, "budget.share cannot move"),
+        ({"kind": "thinking", "share": 1.2}, {}, "less than or equal to 1"),
+    ],
+)
+def test_a_share_outside_of_the_limit_is_refused(budget, schedule, words):
+    with pytest.raises(ValueError, match=words):
+        Recipe.model_validate({"budget": budget, "schedule": schedule, "train": {"steps": 4}})
+
+
+def test_a_step_says_how_many_were_closed_and_how_well_those_and_the_others_answer():
+    hit, free = completion(OLD), replace(completion(OLD), sources=None)
+    right, wrong, unknown = Verdict("right", "integer"), Verdict("wrong", "integer"), Verdict("not_judged", "timeout")
+    said = [(hit, right), (hit, wrong), (hit, unknown), (free, right)]
+    rollouts = [Rollout(str(index), index, one, "", 6, verdict=verdict) for index, (one, verdict) in enumerate(said)]
+    metrics = sampling_metrics([Group(asked(4), rollouts)], Counter(), 1.0)
+    assert (metrics["budget/closed"], metrics["accuracy/closed"], metrics["accuracy/free"]) == (0.75, 0.5, 1.0)
+    assert "budget/closed" not in sampling_metrics([Group(asked(None), rollouts)], Counter(), 1.0)
+    assert sampling_metrics([Group(asked(4), rollouts[:1])], Counter(), 1.0)["accuracy/free"] is None

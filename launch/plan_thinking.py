@@ -1,0 +1,72 @@
+"""What stands in the way of a hard thinking budget, as far as a local checkpoint's template and vocabulary say: without transformers.
+
+Simplification: the run asks the tokenizer itself (rollout/template), before anything starts; what cannot be read here is left to that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+from launch.checkpoints import chat_template, read_json
+from recipes.schema import Recipe
+from rewards.thinking import Marks, marks_of
+from rollout.template_syntax import without_generation
+
+_QUESTION = "What is 3 + 4?"
+_OTHERS = ("speculative_config", "reasoning_config", "reasoning_parser")  # of vLLM's options: what may keep it from closing where it should
+
+
+def thinking_blockers(recipe: Recipe) -> Iterator[str]:
+    """Why engines cannot close thinking for this recipe, one sentence each; nothing if it does not ask them to."""
+    if not recipe.closes_thinking:
+        return
+    for name in _OTHERS:
+        if recipe.engine.kind == "vllm" and recipe.engine.vllm.get(name) is not None:
+            yield f"engine.vllm.{name}: with it, vLLM may not close thinking where the recipe says; leave it out"
+    folder = Path(recipe.model.path).expanduser()
+    if not folder.is_dir():
+        return
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        template = chat_template(folder)
+        opening = _opening(template, folder, recipe.data.template)
+    except Exception:  # what is wrong with template or tokenizer is said by those who check them
+        return
+    marks = Marks(*recipe.data.thinking) if recipe.data.thinking else marks_of(template, tokenizer.get_vocab(), opening)
+    if len(tokenizer.encode(marks.close, add_special_tokens=False).ids) != 1:
+        yield (
+            f"budget.kind: thinking is closed by one token, and {folder} has none for {marks.close!r}; "
+            "take another kind, or name the marks of its thinking in data.thinking"
+        )
+    elif marks.close in opening and not marks.opened_in(opening):
+        yield (
+            f"budget.kind: there is no thinking to close: prompts end in {marks.close!r}; "
+            "let data.template leave thinking on (enable_thinking: true, say), or take another kind"
+        )
+
+
+def _opening(template: str, folder: Path, arguments: dict[str, Any]) -> str:
+    """What a chat template writes behind the user's turn to let the assistant speak."""
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
+    tokens = {
+        name: _content(value) for name, value in (read_json(folder / "tokenizer_config.json") or {}).items() if name.endswith("_token")
+    }
+    given = {"messages": [{"role": "user", "content": _QUESTION}], "strftime_now": datetime.now().strftime, "raise_exception": _refuse}
+    made = environment.from_string(without_generation(template))
+    return made.render(**(tokens | given | arguments), add_generation_prompt=True).rpartition(_QUESTION)[2]
+
+
+def _content(token: Any) -> str:
+    return token.get("content", "") if isinstance(token, dict) else str(token or "")
+
+
+def _refuse(words: str) -> None:
+    raise ValueError(words)
