@@ -70,6 +70,8 @@ def _rl_words(plan: Plan) -> list[str]:
     lines += [f"limit    {words}" for words in [_budget_words(recipe)] if words]
     lines += [f"moves    {words}" for words in _moving(recipe)]
     lines += [f"teaches  {words}" for words in teaching_words(recipe)]
+    if sampler.closed:
+        lines.append(f"begins   {sampler.closed} of each prompt's {sampler.group_size} rollouts with the mark that closes thinking")
     lines += chosen
     lines += [
         f"update   {_many(updates, 'optimiser update')} a step, on {prompts} prompts = {work.rows_per_update:,} rollouts each",

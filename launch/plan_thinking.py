@@ -1,4 +1,4 @@
-"""What stands in the way of a hard thinking budget, as far as a local checkpoint's template and vocabulary say: without transformers.
+"""What stands in the way of closing thinking, after a budget or at once, as far as a local checkpoint's template and vocabulary say: without transformers.
 
 Simplification: the run asks the tokenizer itself (rollout/template), before anything starts; what cannot be read here is left to that.
 """
@@ -39,17 +39,20 @@ def thinking_blockers(recipe: Recipe) -> Iterator[str]:
         opening = _opening(template, folder, recipe.data.template)
     except Exception:  # what is wrong with template or tokenizer is said by those who check them
         return
+    key = "sampler.no_thinking" if recipe.sampler.no_thinking else "budget.kind"
     marks = Marks(*recipe.data.thinking) if recipe.data.thinking else marks_of(template, tokenizer.get_vocab(), opening)
     if len(tokenizer.encode(marks.close, add_special_tokens=False).ids) != 1:
         yield (
-            f"budget.kind: thinking is closed by one token, and {folder} has none for {marks.close!r}; "
-            "take another kind, or name the marks of its thinking in data.thinking"
+            f"{key}: thinking is closed by one token, and {folder} has none for {marks.close!r}; "
+            "leave it out, or name the marks of the model's thinking in data.thinking"
         )
     elif marks.close in opening and not marks.opened_in(opening):
         yield (
-            f"budget.kind: there is no thinking to close: prompts end in {marks.close!r}; "
-            "let data.template leave thinking on (enable_thinking: true, say), or take another kind"
+            f"{key}: prompts end in {marks.close!r}, so there is no thinking to close; "
+            "let data.template leave thinking on (enable_thinking: true, say), or leave it out"
         )
+    elif recipe.sampler.no_thinking and not marks.opened_in(opening):
+        yield "sampler.no_thinking: prompts do not open thinking, so no response can begin by closing it; leave it out"
 
 
 def _opening(template: str, folder: Path, arguments: dict[str, Any]) -> str:

@@ -44,6 +44,7 @@ from rollout.reference_engine import ReferenceEngine
 from rollout.scorer import Scorer
 from rollout.sources import DataError, Source, heldout_problems, overlaps, training_source
 from rollout.template import Template, load_template
+from rollout.thinking import ThinkIds
 from rollout.types import Problem
 from rollout.vllm_engine import VllmEngine, engine_environment
 
@@ -85,8 +86,7 @@ def run_recipe(made: Plan, runs_dir: Path, resume: bool = False, overwrite: bool
         made = planned_with(start, made)
         date = prompt_date(runs_dir / recipe.name) if resume else None
         template = load_template(start, recipe.data, date, budget=recipe.at(recipe.train.steps).budget.limit)
-        if recipe.closes_thinking:
-            template.think_ids()  # refused before anything starts
+        closing(recipe, template)  # refused before anything starts
         heldout = [fitting(part, template, recipe.data.max_prompt_tokens) for part in heldout]
         some_fit(source, template, recipe.data.max_prompt_tokens)
         with (
@@ -243,7 +243,7 @@ def engines(made: Plan, start: Path, template: Template, first_step: int = 0) ->
     gpus = {actor.name: actor.gpus for actor in made.actors}
     start_ray(num_cpus=os.cpu_count() or 1, num_gpus=gpus_needed(made), push=push_bytes(recipe, made.shape))
 
-    think = template.think_ids() if recipe.closes_thinking else None
+    think = closing(recipe, template)
     starts = Counter[int]()  # an engine that is started again must not repeat its first noise
 
     def start_engine(index: int) -> Any:
@@ -274,8 +274,13 @@ def rehearsed(made: Plan, pool: EnginePool, template: Template, prompts: Sequenc
     recipe = made.recipe
     temperature = recipe.sampler.temperature if "rl" in recipe.stages else recipe.eval.temperature or 1.0
     seed = seed_of(recipe.seed, "rehearsal") % 2**31
-    requests = rehearsal(prompts, len(template.tokenizer), temperature, seed, template.think_ids() if recipe.closes_thinking else None)
+    requests = rehearsal(prompts, len(template.tokenizer), temperature, seed, closing(recipe, template))
     return pool.rehearse(requests, max(TOLERANCE[recipe.model.dtype], recipe.publish.tolerance))[:16]
+
+
+def closing(recipe: Recipe, template: Template) -> ThinkIds | None:
+    """The marks of thinking if training asks engines to close it. Raises TemplateError: they cannot."""
+    return template.think_ids(at_once=recipe.sampler.no_thinking > 0) if recipe.closes_thinking else None
 
 
 def _reinforce(

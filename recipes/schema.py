@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from recipes.advantages import Advantage, Select
 from recipes.budgets import Budget, ConstantBudget, WatchingBudget
 from recipes.columns import NumberColumn
 from recipes.objectives import Objective
@@ -139,10 +140,19 @@ class Sampler(Section):
     keep_groups: Literal["all", "raw", "shaped"] = Field(
         "raw", description="Dynamic sampling: keep a group only if its correctness (`raw`) or its reward (`shaped`) is not constant."
     )
+    no_thinking: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="Share of a group that begins with the mark that closes thinking; that mark, and what the others begin with, train with the probability of their share (AdaptThink: 0.5).",
+    )
     max_refills: Natural = Field(
         10,
         description="Replacement prompts allowed in a step, as a multiple of `prompts`; past it the step trains on what there is and says so.",
     )
+
+    @property
+    def closed(self) -> int:
+        """Rollouts of a group that begin with the mark that closes thinking."""
+        return round(self.no_thinking * self.group_size)
 
 
 class Judge(Section):
@@ -156,57 +166,6 @@ class Judge(Section):
     audit: Natural = Field(
         4, description="Verdicts of each step that a second checker, plain math-verify, gives again; disagreements are counted."
     )
-
-
-class Advantage(Section):
-    centre: Literal["group", "leave_one_out"] = Field(
-        "group", description="Baseline: the prompt's mean, or the mean of its other rollouts (RLOO)."
-    )
-    scale: Literal["none", "group", "batch", "batch_tokens", "batch_rewards"] = Field(
-        "batch",
-        description="Divide by the spread of: nothing (Dr.GRPO), the group (GRPO), all centred rewards (DLER eq. 3), all tokens (REINFORCE++-baseline), all raw rewards (TRL `batch`).",
-    )
-    ddof: Literal[0, 1] = Field(0, description="0: population spread; 1: Bessel's correction.")
-    combine: Literal["sum", "each", "each_leave_one_out"] = Field(
-        "sum",
-        description="Centre and scale the sum of the reward's terms, or first each term within its group, then their sum by weight (GDPO; TRL `normalize_then_sum`); `each_leave_one_out`: against the other rollouts (NeMo-RL).",
-    )
-    weigh: Literal["none", "success"] = Field(
-        "none",
-        description="`success`: advantages above 0 count more the rarer right answers are in their group, those below 0 the more common they are (GRPO-LEAD).",
-    )
-    shorter: NonNegative = Field(
-        0.0,
-        description="Added to advantages above 0 of rollouts shorter than those above 0 are on average, once to twice this (QGLAS); 0: nothing.",
-    )
-    boost: NonNegative = Field(0.0, description="Added to the scaled advantage of right answers (DLER release: 0.1).")
-
-    @model_validator(mode="after")
-    def _leave_one_out_has_its_scale(self) -> Advantage:
-        if self.centre == "leave_one_out" and self.scale == "batch_rewards":
-            raise ValueError(
-                "scale: batch_rewards with centre leave_one_out can exceed every bound on an advantage; take batch, or centre group"
-            )
-        return self
-
-
-class Select(Section):
-    rollouts: Literal["all", "max_variance", "shortest", "efficient"] = Field(
-        "all",
-        description="Which rollouts of a group train: all; those of largest reward variance (PODS); the shortest, or those of most reward per token (GFPO).",
-    )
-    keep: Count | None = Field(None, description="Rollouts kept of a group; needed unless `rollouts` is all.")
-    others: Literal["drop", "zero"] = Field(
-        "drop", description="The others are left out (PODS), or stay with advantage 0: in denominators, KL and entropy terms (GFPO)."
-    )
-
-    @model_validator(mode="after")
-    def _keep_goes_with_a_rule(self) -> Select:
-        if (self.rollouts == "all") != (self.keep is None):
-            raise ValueError("keep: needed with a rule in `rollouts` and only there")
-        if self.rollouts == "all" and self.others != "drop":
-            raise ValueError("others: says nothing while all rollouts train; set select.rollouts")
-        return self
 
 
 class Wires(Section):
@@ -352,6 +311,15 @@ class Recipe(Section):
             raise ValueError(
                 "data.instruction: budget.kind prompt gives each prompt its own limit, which it must state: say {budget} in it"
             )
+        if self.sampler.no_thinking:
+            if not 0 < self.sampler.closed < self.sampler.group_size:
+                raise ValueError(
+                    f"sampler.no_thinking: {self.sampler.no_thinking:g} of {self.sampler.group_size} rollouts is none or all of them; take 0.5, or more rollouts"
+                )
+            if self.objective.old_logprobs == "engine":
+                raise ValueError(
+                    "objective.old_logprobs: engine compares the rule that begins rollouts (sampler.no_thinking) with the learner; take learner"
+                )
         if self.sampler.prompts % self.learner.updates_per_step:
             raise ValueError(
                 f"learner.updates_per_step: {self.learner.updates_per_step} does not divide sampler.prompts {self.sampler.prompts}"
@@ -479,7 +447,8 @@ class Recipe(Section):
         """Columns of the training data that must hold a number in every row."""
         column = getattr(self.budget, "column", None)
         in_budget = [] if column is None else [NumberColumn(column, "budget.column")]
-        return in_budget + [NumberColumn(name, f"the reward term {term.kind}") for term in self.reward for name in term.reads]
+        in_centre = [NumberColumn("reference_accuracy", "advantage.centre")] if self.advantage.centre == "reference" else []
+        return in_budget + in_centre + [NumberColumn(name, f"the reward term {term.kind}") for term in self.reward for name in term.reads]
 
     @property
     def reads_columns(self) -> bool:
@@ -489,7 +458,7 @@ class Recipe(Section):
     @property
     def closes_thinking(self) -> bool:
         """Whether training asks engines to close thinking."""
-        return "rl" in self.stages and self.budget.kind == "thinking"
+        return "rl" in self.stages and (self.budget.kind == "thinking" or self.sampler.no_thinking > 0)
 
     @property
     def reads_reference(self) -> bool:

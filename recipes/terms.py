@@ -75,6 +75,20 @@ class FormatTerm(Term):
         return (0.0, self.weight) if right or self.gate == "none" else (0.0, 0.0)
 
 
+class NoThinkingTerm(Term):
+    kind: Literal["no_thinking"] = Field(
+        ..., description="1 for a response that begins with the mark that closes thinking, else 0 (AdaptThink)."
+    )
+    weight: Positive = Field(0.05, description="Factor.")
+    gate: Gate = "none"
+
+    def adds(self, right: bool, case: Case) -> Bounds:
+        return (0.0, self.weight) if right or self.gate == "none" else (0.0, 0.0)
+
+    def sees_length_of_wrong(self) -> bool:
+        return self.gate == "none"
+
+
 class FunctionTerm(Term):
     kind: Literal["function"] = Field(..., description="A function of your own with TRL's reward signature.")
     name: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] = Field(..., description="`module:function`.")
@@ -102,7 +116,7 @@ class FunctionTerm(Term):
 
 
 RewardTerm = Annotated[
-    VerdictTerm | TruncateTerm | CutTerm | KlTerm | FormatTerm | FunctionTerm | LengthTerms,
+    VerdictTerm | TruncateTerm | CutTerm | KlTerm | FormatTerm | FunctionTerm | NoThinkingTerm | LengthTerms,
     Field(discriminator="kind"),
 ]
 

@@ -43,7 +43,7 @@ from recipes.lengths import (
     TriangleTerm,
     ZmadTerm,
 )
-from recipes.terms import ROUNDING, CutTerm, FormatTerm, FunctionTerm, RewardTerm, TruncateTerm, VerdictTerm
+from recipes.terms import ROUNDING, CutTerm, FormatTerm, FunctionTerm, NoThinkingTerm, RewardTerm, TruncateTerm, VerdictTerm
 from rewards import lengths, profiles
 from rewards.functions import Asked, scores
 from rewards.verifier.extract import block_and_box
@@ -162,6 +162,10 @@ def _format(term: FormatTerm, facts: Facts) -> np.ndarray:
     return parts_G.min(axis=1) if term.form == "whole" else parts_G.mean(axis=1)
 
 
+def _no_thinking(term: NoThinkingTerm, facts: Facts) -> np.ndarray:
+    return np.array([text.lstrip().startswith(facts.asked.marks.close) for text in facts.asked.completions], dtype=float)
+
+
 def _function(term: FunctionTerm, facts: Facts) -> np.ndarray:
     return scores(term, facts.asked)
 
@@ -239,6 +243,7 @@ TERMS: Mapping[type, Callable[[Any, Facts], np.ndarray]] = {
     CutTerm: _cut,
     FormatTerm: _format,
     FunctionTerm: _function,
+    NoThinkingTerm: _no_thinking,
     L1ExactTerm: lambda term, facts: lengths.l1_exact(facts.lengths(term.of), facts.limit, 1 / facts.unit),
     L1MaxTerm: _l1_max,
     KimiTerm: lambda term, facts: lengths.kimi(facts.lengths(term.of), facts.right_G),

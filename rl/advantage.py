@@ -5,6 +5,7 @@ Every estimator is `centre` then `scale`; the named methods are pairs of the two
 A group without spread has nothing to teach: its advantages are exactly zero under every pair, not noise over epsilon. Only a recipe's
 `boost` of right answers is added there, too; `shorter` never is, and never turns a sign. `weigh` multiplies by one factor above 0 and
 another below it, both positive: signs and order within a group stay, so what rewards promise of right and wrong holds of advantages, too.
+A baseline of the reference model's takes no statistic of the group, so none of this holds there: it goes without a scale.
 Simplification: outcome rewards only, one number a rollout that all its tokens share.
 """
 
@@ -20,13 +21,15 @@ from rewards.terms import levelled
 _TRL_EPS = 1e-4
 
 
-def centre(reward_PG: np.ndarray, kind: str, kept_PG: np.ndarray) -> np.ndarray:
+def centre(reward_PG: np.ndarray, kind: str, kept_PG: np.ndarray, reference_P: np.ndarray | None = None) -> np.ndarray:
     """Subtract each prompt's baseline, taken over its kept rollouts; 0 for the others.
 
     Args:
         reward_PG: rewards, [prompts, rollouts].
-        kind: "group" (mean of the prompt) or "leave_one_out" (mean of its other rollouts, arXiv 2402.14740).
+        kind: "group" (mean of the prompt) or "leave_one_out" (mean of its other rollouts, arXiv 2402.14740), or
+            "reference" (`reference_P`, which is no statistic of the group: one without spread teaches, too; AdaptThink, arXiv 2505.13417).
         kept_PG: rollouts that train; at least two a prompt.
+        reference_P: how often the reference model is right on each prompt; read by "reference" only.
 
     Raises:
         ValueError: a reward is not finite, or a group has one rollout.
@@ -42,13 +45,16 @@ def centre(reward_PG: np.ndarray, kind: str, kept_PG: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"reward of row {row}, sample {sample} is {reward_PG[row, sample]}: every reward must be finite before advantages are taken"
         )
+    if kind == "reference":
+        assert reference_P is not None
+        return np.where(kept_PG, reward_PG - reference_P[:, None], 0.0)
     reward_PG = levelled(reward_PG)
     mean_P1 = reward_PG.mean(axis=1, keepdims=True, where=kept_PG)
     centred_PG = np.where(kept_PG, reward_PG - mean_P1, 0.0)
     if kind == "leave_one_out":
         centred_PG *= kept_P1 / (kept_P1 - 1)
     elif kind != "group":
-        raise ValueError(f"advantage.centre: {kind!r}: expected group or leave_one_out")
+        raise ValueError(f"advantage.centre: {kind!r}: expected group, leave_one_out or reference")
     low_P1, high_P1 = (
         bound(reward_PG, axis=1, keepdims=True, where=kept_PG, initial=start) for bound, start in ((np.min, np.inf), (np.max, -np.inf))
     )
@@ -104,7 +110,12 @@ def weighed(advantage_PG: np.ndarray, right_PG: np.ndarray) -> np.ndarray:
 
 
 def advantages(
-    reward_PG: np.ndarray, right_PG: np.ndarray, tokens_PG: np.ndarray, settings: Advantage, kept_PG: np.ndarray | None = None
+    reward_PG: np.ndarray,
+    right_PG: np.ndarray,
+    tokens_PG: np.ndarray,
+    settings: Advantage,
+    kept_PG: np.ndarray | None = None,
+    reference_P: np.ndarray | None = None,
 ) -> np.ndarray:
     """Advantages of a batch, float64 [prompts, rollouts]: centre, scale, weigh, then the bonus of shorter ones and the boost of right answers.
 
@@ -114,12 +125,13 @@ def advantages(
         tokens_PG: response lengths, tokens.
         settings: the recipe's advantage slot.
         kept_PG: rollouts that train (rl/selection; default: all): means and spreads are theirs, the others get 0.
+        reference_P: see `centre`.
 
     Raises:
         ValueError: as `centre` and `scale`.
     """
     kept_PG = np.ones(np.shape(reward_PG), dtype=bool) if kept_PG is None else kept_PG
-    centred_PG = centre(reward_PG, settings.centre, kept_PG)
+    centred_PG = centre(reward_PG, settings.centre, kept_PG, reference_P)
     scaled_PG = scale(centred_PG, settings.scale, tokens_PG, reward_PG, settings.ddof, kept_PG)
     if settings.weigh == "success":
         scaled_PG = weighed(scaled_PG, right_PG)

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from recipes.columns import number_in
 from recipes.objectives import Objective
 from recipes.schema import Recipe
 from recipes.terms import KlTerm
@@ -73,7 +74,7 @@ def prepare(groups: Sequence[Group], recipe: Recipe, measure: Measure | None = N
     right_PG = np.array([rollout.right for rollout in rollouts]).reshape(shape)
     kept_PG = selected(reward_PG, tokens_PG, recipe.select)
     combined_PG = reward_PG if recipe.advantage.combine == "sum" else _each_by_itself(groups, recipe)
-    advantage_PG = advantages(combined_PG, right_PG, tokens_PG, recipe.advantage, kept_PG)
+    advantage_PG = advantages(combined_PG, right_PG, tokens_PG, recipe.advantage, kept_PG, _reference(groups, recipe))
     for rollout, advantage in zip(rollouts, advantage_PG.flatten(), strict=True):
         rollout.advantage = float(advantage)
     trains_PG = kept_PG if recipe.select.others == "drop" else np.ones(shape, dtype=bool)
@@ -93,6 +94,18 @@ def prepare(groups: Sequence[Group], recipe: Recipe, measure: Measure | None = N
     metrics |= {f"reward/{name}": float(np.mean([rollout.terms[name] for rollout in rollouts])) for name in sorted(rollouts[0].terms)}
     updates = [rows for rows in updates if rows]
     return Batch(updates if measure is None else measured(updates, recipe.objective, measure), metrics)
+
+
+def _reference(groups: Sequence[Group], recipe: Recipe) -> np.ndarray | None:
+    """How often the reference model is right on each prompt, [prompts], if the recipe's baseline is that. Raises ValueError for a row that does not say."""
+    if recipe.advantage.centre != "reference":
+        return None
+    reference_P = np.array([number_in(group.problem.columns.get("reference_accuracy")) for group in groups])
+    if len(missing_P := np.flatnonzero(np.isnan(reference_P))):
+        raise ValueError(
+            f"problem {groups[missing_P[0]].problem.id}: its row holds no number in reference_accuracy, which advantage.centre reads; add it to the data"
+        )
+    return reference_P
 
 
 def _each_by_itself(groups: Sequence[Group], recipe: Recipe) -> np.ndarray:
@@ -122,10 +135,14 @@ def measured(updates: Sequence[Sequence[Row]], objective: Objective, measure: Me
     if not names:
         return [list(rows) for rows in updates]
     found = measure(updates, names)
-    return [
-        [replace(row, **{FIELDS[name]: value_T for name, value_T in zip(names, found[row.id], strict=True)}) for row in rows]
-        for rows in updates
-    ]
+
+    def with_measured(row: Row) -> Row:
+        values = dict(zip(names, found[row.id], strict=True))
+        if "logp" in values:  # what began a rollout by a rule has the rule's probability, whoever is asked
+            values["logp"] = np.where(row.own_T, values["logp"], row.engine_logp)
+        return replace(row, **{FIELDS[name]: value_T for name, value_T in values.items()})
+
+    return [[with_measured(row) for row in rows] for rows in updates]
 
 
 def rows_of(groups: Sequence[Group]) -> list[Row]:
@@ -149,6 +166,7 @@ def _row(group: Group, rollout: Rollout) -> Row:
         engine_logp=rollout.completion.logprobs,
         advantage_T=np.full(len(rollout.completion.ids), rollout.advantage),
         mask_T=rollout.completion.sampled,
+        own_T=rollout.completion.own,
     )
 
 
@@ -175,8 +193,8 @@ def _take_off_kl(groups: Sequence[Group], term: KlTerm, measure: Measure, most: 
     for rollout in [rollout for group in groups for rollout in group.rollouts]:
         engine_logp_T, ref_logp_T = rollout.completion.logprobs, reference_logp[rollout.id][0]
         kl_T = kl_penalty(torch.from_numpy(engine_logp_T), torch.from_numpy(ref_logp_T), term.estimator)
-        sampled_T = rollout.completion.sampled
-        value = -term.weight * float(kl_T[torch.from_numpy(sampled_T)].mean()) if sampled_T.any() else 0.0
+        own_T = torch.from_numpy(rollout.completion.own)
+        value = -term.weight * float(kl_T[own_T].mean()) if own_T.any() else 0.0
         rollout.terms["kl"] = min(max(value, -most), most) if isfinite(value) else value
         rollout.reward = sum(rollout.terms.values())
 

@@ -36,7 +36,7 @@ def check_gaps(rows: Sequence[Row], moments: Mapping[str, np.ndarray], tolerance
     `gate/surprise`, the mean of -logp - entropy under the learner, and `gate/surprise_z`, that in its standard errors.
 
     Args:
-        rows: what was sampled, with the engines' logprobs; tokens that the engine put there are not asked about.
+        rows: what was sampled, with the engines' logprobs; tokens whose logprobs are not the model's own are not asked about.
         moments: what the learner says of the same tokens, [3, T] by row id (Learner.measure of MOMENTS).
         tolerance: largest mean gap allowed, over all tokens and in every position bucket.
 
@@ -46,14 +46,14 @@ def check_gaps(rows: Sequence[Row], moments: Mapping[str, np.ndarray], tolerance
     if not rows:
         return {}
     for row in rows:
-        bad_T = np.flatnonzero(row.mask_T & ~np.isfinite(moments[row.id][0]))
+        bad_T = np.flatnonzero(row.own_T & ~np.isfinite(moments[row.id][0]))
         if len(bad_T):
             raise GateError(
                 f"rollout {row.id}: the learner's logprob of token {bad_T[0]} is {moments[row.id][0][bad_T[0]]}: its weights are broken"
             )
-    logp_N, entropy_N, variance_N = np.concatenate([moments[row.id][:, row.mask_T] for row in rows], axis=1)
-    gap_N = np.abs(logp_N - np.concatenate([row.engine_logp[row.mask_T] for row in rows]))
-    place_N = np.concatenate([np.flatnonzero(row.mask_T) for row in rows])
+    logp_N, entropy_N, variance_N = np.concatenate([moments[row.id][:, row.own_T] for row in rows], axis=1)
+    gap_N = np.abs(logp_N - np.concatenate([row.engine_logp[row.own_T] for row in rows]))
+    place_N = np.concatenate([np.flatnonzero(row.own_T) for row in rows])
     if not len(place_N):
         return {}
     bucket_N = np.searchsorted(_STARTS, place_N, side="right") - 1

@@ -31,6 +31,7 @@ class Row:
         advantage_T: of each token of `ids`; one number is every token's.
         weight_T: of each token in the loss (rl/objective.aggregation_weights), likewise.
         mask_T: tokens that train, bool, likewise; the others are context.
+        own_T: tokens whose `engine_logp` is the model's own, bool, likewise; the others began a rollout by a rule (rollout/thinking), or are context.
         old_logp, ref_logp: logprobs of `ids` under the policy before the step's first update, and under the reference, nats; None: not
             measured (Learner.measure), and for `old_logp` that the ratio divides by `engine_logp`.
     """
@@ -42,11 +43,12 @@ class Row:
     advantage_T: np.ndarray = field(default_factory=lambda: np.zeros(()))
     weight_T: np.ndarray = field(default_factory=lambda: np.zeros(()))
     mask_T: np.ndarray = field(default_factory=lambda: np.ones(()))
+    own_T: np.ndarray = field(default_factory=lambda: np.ones(()))
     old_logp: np.ndarray | None = None
     ref_logp: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for name, kind in (("advantage_T", np.float64), ("weight_T", np.float64), ("mask_T", bool)):
+        for name, kind in (("advantage_T", np.float64), ("weight_T", np.float64), ("mask_T", bool), ("own_T", bool)):
             object.__setattr__(self, name, np.broadcast_to(np.asarray(getattr(self, name), kind), self.ids.shape))
 
     @property

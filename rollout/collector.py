@@ -101,6 +101,7 @@ class PromptStream:
             seed=seed,
             limit=limit,
             thinking_tokens=thinking_limit(recipe.budget),
+            closed=recipe.sampler.closed,
         )
 
 

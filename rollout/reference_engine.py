@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from rollout.honesty import moments, rehearse
-from rollout.thinking import ThinkIds, closes, sources
+from rollout.thinking import ThinkIds, closes, halves, joined, sources
 from rollout.types import Completion, Request
 from rollout.weights import DTYPES, Packed, check_names, checkpoint_names, digests
 
@@ -39,7 +39,7 @@ class ReferenceEngine:
         if not self._waiting:
             return []
         request = self._waiting.pop(0)
-        return [(request.id, self._sample(request))]
+        return [(request.id, joined(request, [self._sample(half) for half in halves(request, self._think)], self._think))]
 
     def load(self, weights: Mapping[str, Packed], version: int) -> dict[str, int]:
         """Replace the weights; see VllmEngine.load. Raises RuntimeError for missing or extra names or an older version."""

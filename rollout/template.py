@@ -98,8 +98,11 @@ class Template:
             return tuple(self.tokenizer.encode(text, add_special_tokens=False))
         return self._with_plain_turns(messages)  # it writes what looks like the model's own tokens
 
-    def think_ids(self) -> ThinkIds:
+    def think_ids(self, at_once: bool = False) -> ThinkIds:
         """Ids of the marks of thinking, for an engine that closes it (rollout/thinking).
+
+        Args:
+            at_once: a response may begin with the closing mark.
 
         Raises:
             TemplateError: none can: what closes it is not one token, or prompts leave nothing to close.
@@ -108,19 +111,22 @@ class Template:
         opener, closer = (self.tokenizer.encode(mark, add_special_tokens=False) for mark in self.marks)
         if len(closer) != 1 or self.tokenizer.decode(closer) != self.marks.close:
             raise TemplateError(
-                f"budget.kind: thinking is closed by one token, and this model has none for {self.marks.close!r}; "
-                "take another kind, or name the marks of its thinking in data.thinking"
+                f"budget.kind thinking and sampler.no_thinking: thinking is closed by one token, and this model has none for {self.marks.close!r}; "
+                "leave them out, or name the marks of its thinking in data.thinking"
             )
         think = ThinkIds(tuple(opener), closer[0])
         if not self.thinking and self.marks.close in _opening(self.tokenizer, self.messages(problem), self.arguments, self.date):
             raise TemplateError(
-                f"budget.kind: there is no thinking to close: prompts end in {self.marks.close!r}; "
-                "let data.template leave thinking on (enable_thinking: true, say), or take another kind"
+                f"budget.kind thinking and sampler.no_thinking: prompts end in {self.marks.close!r}, so there is no thinking to close; "
+                "let data.template leave thinking on (enable_thinking: true, say), or leave them out"
             )
         if self.thinking and spent(self.prompt_ids(problem), think) is None:
             raise TemplateError(
-                f"budget.kind: prompts open thinking in other tokens than {self.marks.open!r} has by itself, so engines would not see it; take another kind"
+                f"budget.kind thinking and sampler.no_thinking: prompts open thinking in other tokens than {self.marks.open!r} has by itself, "
+                "so engines would not see it; leave them out"
             )
+        if at_once and not self.thinking:
+            raise TemplateError("sampler.no_thinking: prompts do not open thinking, so no response can begin by closing it; leave it out")
         return think
 
     def opens_thinking(self, problem: Problem) -> bool:

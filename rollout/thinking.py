@@ -10,11 +10,11 @@ Simplification: a closing mark is one token. One of several may come in another 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rollout.types import FORCED, MODEL, Request
+from rollout.types import FORCED, MODEL, RULE, Completion, Request
 
 
 class BudgetIgnored(RuntimeError):
@@ -88,6 +88,53 @@ def sources(request: Request, ids: np.ndarray, think: ThinkIds | None) -> np.nda
     if len(again):
         source_T[closed[closed >= again[0]] - first] = FORCED
     return source_T if (source_T == FORCED).any() else None
+
+
+def halves(request: Request, think: ThinkIds | None) -> list[Request]:
+    """What an engine samples for a request: its group, or those rollouts of it that are free to think, and those that begin with the mark that closes it."""
+    if not request.closed:
+        return [request]
+    if think is None:
+        raise ValueError(f"request {request.id} closes thinking, and its engine was started without the marks of thinking")
+    free = replace(request, group_size=request.group_size - request.closed, closed=0)
+    shut = replace(request, id=f"{request.id} closed", group_size=request.closed, closed=0, seed=request.seed + 1)
+    return [free, replace(shut, prompt_ids=(*request.prompt_ids, think.close), max_tokens=max(request.max_tokens - 1, 1))]
+
+
+def joined(request: Request, parts: Sequence[Sequence[Completion]], think: ThinkIds | None) -> list[Completion]:
+    """The rollouts of a request's `halves` as one group.
+
+    Which half a rollout is of was decided with known probability, that of its first token from then on (AdaptThink, arXiv 2505.13417): the
+    closing mark in one half, and whatever the model chose first in the other.
+    """
+    if not request.closed or think is None:
+        return [completion for part in parts for completion in part]
+    free, shut = parts
+    share = request.closed / request.group_size
+    begun = [
+        replace(
+            one,
+            ids=np.append(np.int32(think.close), one.ids),
+            logprobs=np.append(np.float32(0), one.logprobs),
+            versions=np.append(one.versions[:1], one.versions),
+            sources=np.append(np.int8(MODEL), np.zeros(len(one.ids), np.int8) if one.sources is None else one.sources),
+        )
+        if len(one.ids)
+        else one  # aborted before it sampled anything
+        for one in shut
+    ]
+    return [_by_rule(one, np.log(1 - share)) for one in free] + [_by_rule(one, np.log(share)) for one in begun]
+
+
+def _by_rule(completion: Completion, logprob: float) -> Completion:
+    """A completion whose first token was drawn by the rule, with this logprob; one that the engine forced stays so."""
+    source_T = np.full(len(completion.ids), MODEL, np.int8) if completion.sources is None else completion.sources.copy()
+    first_T = (np.arange(len(source_T)) == 0) & (source_T == MODEL)
+    return replace(
+        completion,
+        sources=np.where(first_T, RULE, source_T).astype(np.int8),
+        logprobs=np.where(first_T, np.float32(logprob), completion.logprobs),
+    )
 
 
 def _behind(ids: np.ndarray, mark: Sequence[int]) -> np.ndarray:

@@ -15,7 +15,8 @@ import numpy as np
 from rewards.verifier.verdict import Verdict
 
 Finish = Literal["stop", "length", "abort"]
-MODEL, FORCED = 0, 1  # where a token of a completion comes from: sampled, or put there by the engine (an end of thinking, say)
+# Where a token of a completion comes from: sampled; put there by the engine (an end of thinking, say); or begun with by a rule of known probability.
+MODEL, FORCED, RULE = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Request:
         max_tokens: where the engine stops.
         limit: what rewards and prompts speak of, tokens; 0 where nothing is rewarded.
         thinking_tokens: free tokens after which the engine closes thinking (rollout/thinking); None: it does not.
+        closed: rollouts, the last of the group, that begin with the mark that closes thinking.
     """
 
     id: str
@@ -67,6 +69,7 @@ class Request:
     seed: int
     limit: int = 0
     thinking_tokens: int | None = None
+    closed: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,12 @@ class Completion:
 
     @property
     def sampled(self) -> np.ndarray:
-        """Tokens that the model chose, bool [T]: those that train and count as length."""
+        """Tokens that train and count as length, bool [T]: all that were not put there outside of any probability."""
+        return np.ones(len(self.ids), dtype=bool) if self.sources is None else self.sources != FORCED
+
+    @property
+    def own(self) -> np.ndarray:
+        """Tokens whose logprobs are the model's own, bool [T]."""
         return np.ones(len(self.ids), dtype=bool) if self.sources is None else self.sources == MODEL
 
     @property

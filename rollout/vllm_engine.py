@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from rollout.honesty import moments, rehearse
-from rollout.thinking import ThinkIds, allowance, sources
+from rollout.thinking import ThinkIds, allowance, halves, joined, sources
 from rollout.types import Completion, Request
 from rollout.weights import DTYPES, Packed, check_names, checkpoint_names, digests
 
@@ -72,25 +72,27 @@ class VllmEngine:
             settings |= dict(enforce_eager=True, block_size=32)
         if think is not None:
             settings["reasoning_config"] = _reasoning_config(think)
-        self._think = think
+        self._think, self._longest = think, max_model_len
         self._llm = LLM(**(settings | dict(options)))
         self._engine = self._llm.llm_engine
         self._stop_ids = list(stop_ids)
         self._names = checkpoint_names(checkpoint)
         self._version = 0
-        self._open: dict[str, Request] = {}
+        self._open: dict[str, tuple[Request, Request]] = {}  # by id of what vLLM samples: that, and the request that it is of
+        self._done: dict[str, list[Completion]] = {}
 
     def advance(self, requests: Sequence[Request], seconds: float) -> list[tuple[str, list[Completion]]]:
         """Take `requests` in, sample for about `seconds` or until nothing is left, return the groups finished by then by request id."""
         for request in requests:
-            self._open[request.id] = request
-            self._engine.add_request(request.id, {"prompt_token_ids": list(request.prompt_ids)}, self._params(request))
+            for half in halves(request, self._think):
+                self._open[half.id] = half, request
+                self._engine.add_request(half.id, {"prompt_token_ids": list(half.prompt_ids)}, self._params(half))
         finished: list[tuple[str, list[Completion]]] = []
         deadline = time.monotonic() + seconds
         while self._engine.has_unfinished_requests():
             for output in self._engine.step():
                 if output.finished:
-                    finished.append(self._completions(output))
+                    finished += self._group(output)
             if time.monotonic() >= deadline:
                 break
         return finished
@@ -158,6 +160,11 @@ class VllmEngine:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
+        budget = allowance(request, self._think)
+        if budget is None and self._think is not None:
+            budget = (
+                self._longest
+            )  # where requests with and without a budget meet, vLLM's CPU runner closes thinking in rows that have none
         return SamplingParams(
             n=request.group_size,
             temperature=request.temperature,
@@ -168,11 +175,19 @@ class VllmEngine:
             flat_logprobs=True,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
-            thinking_token_budget=allowance(request, self._think),
+            thinking_token_budget=budget,
         )
 
-    def _completions(self, output: Any) -> tuple[str, list[Completion]]:
-        request = self._open.pop(output.request_id)
+    def _group(self, output: Any) -> list[tuple[str, list[Completion]]]:
+        """The group that an output completes, if it does."""
+        half, request = self._open.pop(output.request_id)
+        self._done[half.id] = self._completions(half, output)
+        ids = [half.id for half in halves(request, self._think)]
+        if any(id_ not in self._done for id_ in ids):
+            return []
+        return [(request.id, joined(request, [self._done.pop(id_) for id_ in ids], self._think))]
+
+    def _completions(self, request: Request, output: Any) -> list[Completion]:
         completions = []
         for sample in sorted(output.outputs, key=lambda sample: sample.index):
             ids = np.asarray(sample.token_ids, np.int32)
@@ -185,7 +200,7 @@ class VllmEngine:
                     sources=sources(request, ids, self._think),
                 )
             )
-        return request.id, completions
+        return completions
 
 
 def _reasoning_config(think: ThinkIds) -> Any:

@@ -22,7 +22,7 @@ from rollout.engine import EngineError, EnginePool
 from rollout.honesty import rehearsal
 from rollout.reference_engine import ReferenceEngine
 from rollout.thinking import ThinkIds
-from rollout.types import Problem, Request
+from rollout.types import RULE, Problem, Request
 from rollout.vllm_engine import VllmEngine, engine_environment
 from rollout.weights import checkpoint_names, digests, pack
 
@@ -213,8 +213,9 @@ def test_greedy_vllm_and_the_reference_engine_write_the_same_tokens_and_close_th
 ):
     think = ThinkIds((23,), 6)  # the prompt ends in 23, 24
     asked = [replace(request("free", 1, temperature=0.0), thinking_tokens=None)]
-    asked += [replace(request(f"closed-{budget}", 4, temperature=0.0), thinking_tokens=budget) for budget in (0, 1, 9)]
+    asked += [replace(request(f"closed-{budget}", 1, temperature=0.0), thinking_tokens=budget) for budget in (0, 1, 9)]
     asked += [replace(request("often", 32), thinking_tokens=3)]
+    asked += [replace(request("begun", 2, temperature=0.0), closed=1)]
     reference = ReferenceEngine(tiny_checkpoint, "fp32", "cpu", STOPS, think)
     expected = dict(group for one in asked for group in reference.advance([one], 0.0))
     pool = EnginePool(lambda index: vllm_actor(tiny_checkpoint, think=think), 1)
@@ -230,6 +231,8 @@ def test_greedy_vllm_and_the_reference_engine_write_the_same_tokens_and_close_th
                 assert one.ids.tolist() == same.ids.tolist() and one.finish == same.finish
                 assert (one.sampled == same.sampled).all() and one.budget_hit == (sent.thinking_tokens is not None)
                 assert (one.logprobs[~one.sampled] == 0).all()
+                assert (one.own == same.own).all() and (sent.id == "begun") == bool(one.sources is not None and one.sources[0] == RULE)
+                assert one.logprobs[0] == np.float32(np.log(0.5)) or sent.id != "begun"
     pool.stop()
 
 

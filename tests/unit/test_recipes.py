@@ -68,7 +68,7 @@ BROKEN = {
     "seed: 1\nseed: 2": "2: seed: written twice (first at mine.yaml:1)",
     "seed: [1": "not YAML",
     "a: 1\n\tb: 2": "2: not YAML",
-    "extends: dlre": "1: extends: dlre: no such recipe. Did you mean dler? Shipped: alp, arora",
+    "extends: dlre": "1: extends: dlre: no such recipe. Did you mean dler? Shipped: adaptthink, alp",
     "extends: mine.yaml": "extends itself: mine -> mine",
     "extends: 3": "1: extends: 3 is not allowed; needs the name of a recipe",
     "extends: ../other.yaml": "no such file",

@@ -121,9 +121,9 @@ def test_the_gate_asks_of_tokens_that_the_engine_sampled():
     row = algorithm.rows_of([Group(asked(4), [Rollout("a", 0, completion(OLD), "", 6)])])[0]
     learner = {"a": certain(np.where(SOURCES == FORCED, np.nan, OLD).astype(np.float32))}
     assert check_gaps([row], learner, 1e-3)["gate/mean"] == 0
-    assert check_gaps([replace(row, mask_T=np.zeros(9, bool))], learner, 1e-3) == {}
+    assert check_gaps([replace(row, own_T=np.zeros(9, bool))], learner, 1e-3) == {}
     with pytest.raises(GateError, match="token 4"):
-        check_gaps([replace(row, mask_T=np.ones(9, bool))], learner, 1e-3)
+        check_gaps([replace(row, own_T=np.ones(9, bool))], learner, 1e-3)
 
 
 # --- where they stand
@@ -260,7 +260,7 @@ def switched(folder: Path, checkpoint: Path, ending: str) -> Path:
 @pytest.mark.parametrize(
     ("ending", "data", "words"),
     [
-        (r"<think>\n</think>\n", {"template": {"enable_thinking": False}}, "there is no thinking to close: prompts end in '</think>'"),
+        (r"<think>\n</think>\n", {"template": {"enable_thinking": False}}, "prompts end in '</think>', so there is no thinking to close"),
         (r"<think>\n</think>\n", {"template": {"enable_thinking": True}}, ""),
         (r"", {}, ""),  # a model that opens its thinking itself
         (r"<think>\n", {"thinking": ["<think>", "</think>\n"]}, "thinking is closed by one token"),

@@ -1,0 +1,65 @@
+"""The slots `advantage` and `select`: what a rollout is compared with, and which rollouts of a prompt train."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from recipes.section import Count, NonNegative, Section
+
+
+class Advantage(Section):
+    centre: Literal["group", "leave_one_out", "reference"] = Field(
+        "group",
+        description="Baseline: the prompt's mean, the mean of its other rollouts (RLOO), or how often the reference model is right, from the column reference_accuracy (AdaptThink).",
+    )
+    scale: Literal["none", "group", "batch", "batch_tokens", "batch_rewards"] = Field(
+        "batch",
+        description="Divide by the spread of: nothing (Dr.GRPO), the group (GRPO), all centred rewards (DLER eq. 3), all tokens (REINFORCE++-baseline), all raw rewards (TRL `batch`).",
+    )
+    ddof: Literal[0, 1] = Field(0, description="0: population spread; 1: Bessel's correction.")
+    combine: Literal["sum", "each", "each_leave_one_out"] = Field(
+        "sum",
+        description="Centre and scale the sum of the reward's terms, or first each term within its group, then their sum by weight (GDPO; TRL `normalize_then_sum`); `each_leave_one_out`: against the other rollouts (NeMo-RL).",
+    )
+    weigh: Literal["none", "success"] = Field(
+        "none",
+        description="`success`: advantages above 0 count more the rarer right answers are in their group, those below 0 the more common they are (GRPO-LEAD).",
+    )
+    shorter: NonNegative = Field(
+        0.0,
+        description="Added to advantages above 0 of rollouts shorter than those above 0 are on average, once to twice this (QGLAS); 0: nothing.",
+    )
+    boost: NonNegative = Field(0.0, description="Added to the scaled advantage of right answers (DLER release: 0.1).")
+
+    @model_validator(mode="after")
+    def _leave_one_out_has_its_scale(self) -> Advantage:
+        if self.centre == "leave_one_out" and self.scale == "batch_rewards":
+            raise ValueError(
+                "scale: batch_rewards with centre leave_one_out can exceed every bound on an advantage; take batch, or centre group"
+            )
+        if self.centre == "reference" and (self.scale, self.combine) != ("none", "sum"):
+            raise ValueError(
+                f"centre: reference leaves what has no mean of 0, so neither scale {self.scale} nor combine {self.combine} fits; take none and sum"
+            )
+        return self
+
+
+class Select(Section):
+    rollouts: Literal["all", "max_variance", "shortest", "efficient"] = Field(
+        "all",
+        description="Which rollouts of a group train: all; those of largest reward variance (PODS); the shortest, or those of most reward per token (GFPO).",
+    )
+    keep: Count | None = Field(None, description="Rollouts kept of a group; needed unless `rollouts` is all.")
+    others: Literal["drop", "zero"] = Field(
+        "drop", description="The others are left out (PODS), or stay with advantage 0: in denominators, KL and entropy terms (GFPO)."
+    )
+
+    @model_validator(mode="after")
+    def _keep_goes_with_a_rule(self) -> Select:
+        if (self.rollouts == "all") != (self.keep is None):
+            raise ValueError("keep: needed with a rule in `rollouts` and only there")
+        if self.rollouts == "all" and self.others != "drop":
+            raise ValueError("others: says nothing while all rollouts train; set select.rollouts")
+        return self
