@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from launch.checkpoints import chat_template, read_json
 from recipes.schema import Recipe
-from rewards.thinking import Marks, marks_of
+from rewards.thinking import THINK, Marks, marks_of
 from rollout.template_syntax import without_generation
 
 _QUESTION = "What is 3 + 4?"
@@ -30,6 +30,12 @@ def thinking_blockers(recipe: Recipe) -> Iterator[str]:
     for name in _OTHERS:
         if recipe.engine.kind == "vllm" and recipe.engine.vllm.get(name) is not None:
             yield f"engine.vllm.{name}: with it, vLLM may not close thinking where the recipe says; leave it out"
+    if recipe.model.path == "tiny":
+        if recipe.data.template:
+            yield f"data.template: the tiny reasoner's template reads no {min(recipe.data.template)}: it always leaves thinking open; leave it out"
+        if recipe.data.thinking and Marks(*recipe.data.thinking) != THINK:
+            yield f"data.thinking: the tiny reasoner closes its thinking with {THINK.close}; leave it out"
+        return
     folder = Path(recipe.model.path).expanduser()
     if not folder.is_dir():
         return

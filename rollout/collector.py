@@ -84,7 +84,7 @@ class PromptStream:
         return [request for request in asked if request]
 
     def _request(self, position: int, recipe: Recipe, seed: int, whole: bool = False) -> Request | None:
-        """The request at a position; None if its prompt is too long. `whole`: sampled to the most that any may be."""
+        """The request at a position; None if its prompt is too long. `whole`: sampled to the most that any may be, and free to think."""
         problem = self.source.at(position)
         limit = request_limit(recipe.budget, problem, seed, self.control.floor.share)
         prompt_ids = self.template.prompt_ids(problem, limit)
@@ -101,7 +101,7 @@ class PromptStream:
             seed=seed,
             limit=limit,
             thinking_tokens=thinking_limit(recipe.budget),
-            closed=recipe.sampler.closed,
+            closed=0 if whole else recipe.sampler.closed,
         )
 
 

@@ -49,7 +49,7 @@ SCHEMA = pa.schema(
 def rows(groups: Iterable[Group], step: int, template: str) -> pa.Table:
     """One row a rollout, in the order of groups and samples; columns as docs/architecture.md lists them.
 
-    `think_tokens` counts up to and with the closing think tag, null if thinking never closed. A rollout that no judge
+    `think_tokens` counts sampled tokens up to and with the closing think tag, null if thinking never closed. A rollout that no judge
     has seen is written as not judged, reason "never judged". `version` is null for a rollout without tokens.
 
     Args:
@@ -73,7 +73,7 @@ def _row(group: Group, rollout: Rollout, step: int) -> dict[str, Any]:
         "sample": rollout.sample,
         "text": rollout.text,
         "tokens": rollout.tokens,
-        "think_tokens": rollout.answer_start,
+        "think_tokens": None if rollout.answer_start is None else int(completion.sampled[: rollout.answer_start].sum()),
         "finish": completion.finish,
         "verdict": verdict.status if verdict else "not_judged",
         "reason": verdict.reason if verdict else "never judged",

@@ -29,6 +29,7 @@ from rollout import reference_engine
 from rollout.collector import PromptStream, sampling_metrics
 from rollout.engine import Engine
 from rollout.honesty import check_rehearsal, rehearsal, rehearse
+from rollout.records import rows
 from rollout.reference_engine import ReferenceEngine
 from rollout.scorer import thinking_tokens
 from rollout.sources import training_source
@@ -66,6 +67,8 @@ def test_forced_tokens_are_in_no_length():
     assert rollout.tokens == 7 and rollout.completion.budget_hit
     assert thinking_tokens(rollout, thinks=True) == 4  # at most the budget
     assert thinking_tokens(replace(rollout, answer_start=None), thinks=True) == 7
+    [row] = rows([Group(asked(4), [rollout])], 0, "digest").to_pylist()
+    assert (row["tokens"], row["think_tokens"], len(row["ids"])) == (7, 4, 9) and row["sources"] == SOURCES.tolist()
 
 
 @pytest.mark.parametrize(
@@ -286,6 +289,18 @@ def test_plan_refuses_options_of_vllm_with_which_it_may_not_close_thinking():
     assert "engine.vllm.speculative_config: with it" in next(thinking_blockers(Recipe.model_validate(given)))
     assert "speculative_config" in str(plan(Recipe.model_validate(given)).blockers)
     assert not list(thinking_blockers(Recipe.model_validate(given | {"engine": {"kind": "reference"}})))
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"template": {"enable_thinking": False}}, "reads no enable_thinking"),
+        ({"thinking": ["[T]", "[/T]"]}, "closes its thinking with </think>"),
+    ],
+)
+def test_plan_refuses_for_the_tiny_reasoner_what_its_template_does_not_do(data, words):
+    assert words in next(thinking_blockers(Recipe.model_validate({"budget": {"kind": "thinking"}, "data": data})))
+    assert not list(thinking_blockers(Recipe.model_validate({"data": data})))
 
 
 def test_a_thinking_budget_is_a_share_of_the_limit_and_both_may_move(tiny_checkpoint: Path):
