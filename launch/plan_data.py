@@ -10,11 +10,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from launch.plan_budget import budget_blockers, budget_warnings, local_tokenizer, prompt_blockers, shortest_answer
-from recipes.schema import DataSet, Recipe
-from rewards.functions import columns
+from recipes.columns import REFERENCE
+from recipes.schema import DataSet, FunctionTerm, Recipe
+from rewards.functions import columns, columns_needed, load_function
 from rewards.rows import DataError, hub_parts, local_bytes
 from rollout.sources import lacking, normalised, overlaps, share_columns, shares, usable
 from rollout.tiny import task as tiny_task
@@ -47,14 +49,16 @@ def plan_data(recipe: Recipe, trains: bool, evaluates: bool) -> DataPlan:
     _tiny_blockers(recipe, evaluates, found)
     tokenizer = local_tokenizer(recipe)
     read = {(key, index): _problems(key, one, recipe, tokenizer, found) for index, (key, one) in enumerate(training + held_out)}
-    _budget(recipe, [(one.source, read["data.train", index]) for index, (_, one) in enumerate(training)], tokenizer, found)
+    by_set = [(one.source, read["data.train", index]) for index, (_, one) in enumerate(training)]
+    _budget(recipe, by_set, tokenizer, found)
+    _functions(recipe, by_set, found)
     trained = [problem for (key, _), problems in read.items() if key == "data.train" for problem in problems]
     if trained:
         share_columns(trained)
         first = trained[0]
         found.columns = columns(first.columns, problem=first.text, answer=first.answer, level=first.level)
     elif all(one.source == "tiny" for _, one in training):
-        found.columns = {}
+        found.columns = dict.fromkeys(REFERENCE, 1.0)
     for index, (_, one) in enumerate(held_out, len(training)):
         problems = read["eval.data", index]
         if rows := overlaps(trained, problems):
@@ -99,6 +103,25 @@ def _budget(recipe: Recipe, training: Sequence[tuple[str, list[Problem]]], token
     for (source, problems), tokens in zip(training, shortest, strict=True):
         found.blockers += budget_blockers(recipe, source, problems, tokens)
     found.warnings += budget_warnings(recipe, min(shortest))
+
+
+def _functions(recipe: Recipe, training: Sequence[tuple[str, list[Problem]]], found: DataPlan) -> None:
+    """Columns that reward functions ask for by name, and sets, or some of their rows, do not have. Of one set alone, trying the function says the first."""
+    for term in [term for term in recipe.reward if isinstance(term, FunctionTerm)] if training else []:
+        try:
+            needed = columns_needed(load_function(term.name))
+        except ValueError:  # said by those who try it
+            continue
+        for (source, problems), name in product(training, needed):
+            there = [problem.columns.get(name) is not None for problem in problems] or [name in REFERENCE] * (source == "tiny")
+            words = f"{name}, which the reward function {term.name} asks for"
+            if there and not any(there) and len(training) > 1:
+                found.blockers.append(f"data.train: {source}: has no column {words}; add it, or give the function a default")
+            elif any(there) and not all(there):
+                first = problems[there.index(False)].id
+                found.warnings.append(
+                    f"data.train: {source}: {there.count(False)} of {len(there)} rows have no {words} (first: {first}): it gets None"
+                )
 
 
 def _problems(key: str, one: DataSet, recipe: Recipe, tokenizer: Any, found: DataPlan) -> list[Problem]:

@@ -137,6 +137,13 @@ def load_function(name: str) -> RewardFunction:
     return function
 
 
+def columns_needed(function: RewardFunction) -> list[str]:
+    """The data's columns that a function cannot be called without: its parameters but ours and those with a default."""
+    parameters = inspect.signature(function).parameters.values()
+    named = [one.name for one in parameters if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    return [name for name in named if name not in (*_OWN, "problem", "answer", "level", "solution") and not name.startswith("data_")]
+
+
 def scores(term: FunctionTerm, asked: Asked) -> np.ndarray:
     """The function's rewards of a group, float64 [G], before weight and gate. None, for TRL "no say", counts 0.
 

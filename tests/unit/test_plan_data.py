@@ -112,6 +112,29 @@ def test_a_function_that_asks_for_a_column_of_the_data_is_tried_with_it(tmp_path
     assert "missing a required argument: 'distance'" in refused("data.train=without.jsonl", "stages=[rl]")[0]
 
 
+def test_columns_that_a_function_asks_for_are_looked_for_in_every_set_of_a_mixture_and_in_every_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "plan_mixed.py").write_text("def near(completions, distance, hint=None, **_): return [0.0 for _ in completions]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    reward = "reward=[{kind: verdict}, {kind: function, name: 'plan_mixed:near', gate: right}]"
+    (tmp_path / "some.jsonl").write_text("\n".join(json.dumps(ROW | more) for more in ({"distance": 3}, {}, {"distance": None})))
+    (tmp_path / "without.jsonl").write_text(json.dumps(ROW))
+    made = plan(load("dler", None, [reward, "data.train=[some.jsonl, without.jsonl, tiny]", "stages=[rl]"]), LAPTOP)
+    asked = "distance, which the reward function plan_mixed:near asks for"
+    assert [line for line in made.blockers if line.startswith("data.")] == [
+        f"data.train: {source}: has no column {asked}; add it, or give the function a default" for source in ("without.jsonl", "tiny")
+    ]
+    [said] = [line for line in made.warnings if asked in line]
+    assert said.startswith("data.train: some.jsonl: 2 of 3 rows have no ") and said.endswith("/2): it gets None")
+
+
+def test_a_function_may_ask_for_the_columns_that_generated_problems_bring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "plan_tiny.py").write_text("def near(completions, reference_tokens): return [0.0 for _ in completions]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert blockers(LAPTOP, "dler", "tiny", "reward=[{kind: verdict}, {kind: function, name: 'plan_tiny:near', gate: right}]") == []
+
+
 ROW = {"problem": "1 + 1?", "answer": "2"}
 ASKED = ["data.instruction=Think for {budget} tokens.", "budget.kind=prompt", "budget.column=asked"]
 REFERENCE = ["budget.kind=reference"]
