@@ -396,7 +396,11 @@ def _explain_rule(place: _Place, message: str, tree: _Tree, label: str) -> str:
     first = f"{prefix}{key}" if colon else prefix.rstrip(".")
     names = [first, *(prefix + word for word in re.findall(r"[a-z_]+(?:\.[a-z_]+)*", rest)), *re.findall(r"[a-z_]+(?:\.[a-z_]+)+", rest)]
     order = {place: position for position, place in enumerate(tree.written)}  # as overlaid: what came last is what broke the rule
-    last = max((tuple(name.split(".")) for name in names), key=lambda place: order.get(place, -1))
+    places = [
+        (key, rest.partition(": ")[0]) if key == "schedule" else (),
+        *(tuple(name.split(".")) for name in names),
+    ]  # its keys have dots
+    last = max(places, key=lambda place: order.get(place, -1))
     where = tree.written.get(last, label)
     return f"{where}: {first}: {rest or message}"
 

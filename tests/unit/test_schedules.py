@@ -171,6 +171,13 @@ def test_a_schedule_or_budget_that_cannot_be_is_refused(words: str, message: str
         )
 
 
+def test_a_schedule_that_is_refused_is_placed_at_its_own_line(tmp_path):
+    lines = ["extends: dler", "schedule:", "  objective.clip_low: {kind: linear, to: 0}", "  learner.lr: {kind: linear, share: 0.5}"]
+    (tmp_path / "mine.yaml").write_text("\n".join(lines))
+    with pytest.raises(RecipeError, match=rf"^{tmp_path}/mine.yaml:3: schedule: objective.clip_low: 0 at step 449 is not allowed"):
+        load(str(tmp_path / "mine.yaml"))
+
+
 def test_a_number_may_move_over_all_that_its_key_allows_and_stays_where_it_ended():
     """Right to the bounds, also below 0 where the key allows that; what is past the end of the run is not asked."""
     words = [
