@@ -1,9 +1,10 @@
-"""Hard thinking budgets: which token of a response closes its thinking because the engine put it there.
+"""Thinking that ends by a rule: which token of a response closes it because the engine put it there, after a budget or as its first.
 
-Claim: that is told by position, never by value. A budget of b leaves b free tokens behind the mark that opens thinking; the closing mark
+Claim: what ends a budget is told by position, never by value. A budget of b leaves b free tokens behind the mark that opens thinking; the closing mark
 follows at once. What stands there is the engine's, whatever the model would have said: an end of its own just there cannot be told apart
 and counts as put there; one before is the model's own, and trains. Logprobs say nothing: raw ones look sampled, processed ones are 0.
 Tokens that a prompt holds behind its opening mark count for engines and not for recipes, so an engine is asked for `allowance`.
+What a rollout begins with by a rule of known probability (`joined`) is no budget's: it trains with that probability.
 Simplification: a closing mark is one token. One of several may come in another split, which engines do not see.
 """
 
