@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from recipes.objectives import Entropy
@@ -11,8 +12,9 @@ from recipes.schema import Recipe
 from rl.checkpoint import CheckpointError
 from rl.objective import EntropyControl
 from rl.state import gathered, put_back
-from rollout.budget import Control
+from rollout.budget import Control, group_limit
 from rollout.collector import PromptStream
+from tests.unit.test_schedules import group_of
 
 
 def test_what_moved_comes_back_through_json_and_goes_on_the_same():
@@ -46,3 +48,27 @@ def test_what_moved_comes_back_through_json_and_goes_on_the_same():
 def test_a_checkpoint_that_keeps_other_state_than_the_run_has_is_refused(saved):
     with pytest.raises(CheckpointError, match=r"the checkpoint keeps the state of .*: train anew"):
         put_back({"entropy": EntropyControl(Entropy())}, saved)
+
+
+@pytest.mark.parametrize("kind", ["toggle", "coverage", "controller"])
+def test_every_budget_that_remembers_goes_on_as_if_it_had_not_been_killed(kind):
+    """Steps 0 to 5, killed after 2: a Control restored through JSON gives the same limits from there on."""
+    budget = {"kind": kind, "limit": 100, "room": 2.0} | {
+        "toggle": {"period": 2, "accuracy": 0.0, "percentile": 20},
+        "controller": {"measure": 1, "watch": 1.0},
+    }.get(kind, {})
+    recipe = Recipe.model_validate({"budget": budget, "sampler": {"group_size": 4}})
+
+    def step(control: Control, at: int) -> object:
+        lengths = [40 + 9 * at, 90, 110 + 13 * at, 130 + 13 * at]
+        control.watched(at, [group_of(lengths, right) for right in (4, 2, 1)])
+        trace = control.after(at, 0.5 + at / 20, 0.1, lengths)
+        all_G = np.ones(4, dtype=bool)
+        return trace, control.floor, [group_limit(control.budget(recipe.budget, at), 100, np.array(lengths), all_G, all_G)]
+
+    whole, killed, resumed = Control(recipe), Control(recipe), Control(recipe)
+    alone = [step(whole, at) for at in range(6)]
+    assert [step(killed, at) for at in range(3)] == alone[:3]
+    resumed.restore(json.loads(json.dumps(killed.state())))
+    assert [step(resumed, at) for at in range(3, 6)] == alone[3:]
+    assert len({str(one) for one in alone}) > 1
