@@ -44,6 +44,7 @@ from launch.memory import (
 )
 from launch.plan_data import plan_data
 from launch.plan_thinking import thinking_blockers
+from recipes.lengths import LengthTerm
 from recipes.loader import on_device
 from recipes.schema import DataSet, FunctionTerm, Recipe
 from rewards.functions import load_function, sample, scores
@@ -490,7 +491,8 @@ def _method_warnings(recipe: Recipe) -> Iterator[str]:
         yield "waive: length_of_wrong: the length of a wrong answer may change what it earns"
     for term in recipe.reward:
         yield from (f"reward: {doubt}" for doubt in term.doubts())
-    shaped = any(term.kind == "function" for term in recipe.reward)
+    lengths = recipe.sampler.keep_groups != "raw" and any(isinstance(term, LengthTerm) for term in recipe.reward)
+    shaped = lengths or any(term.kind == "function" for term in recipe.reward)
     if shaped and recipe.advantage.scale == "group":
         yield "advantage.scale: group divides a group that differs by little by that little, so the weight of a small reward term has no effect there"
     if shaped and recipe.advantage.scale.startswith("batch") and recipe.sampler.keep_groups != "raw":
