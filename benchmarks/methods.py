@@ -3,8 +3,8 @@
     python benchmarks/methods.py                  # all that trains, one row as it comes; goes on where it was stopped
     python benchmarks/methods.py kimi laser       # these
 
-Rows are kept in RUNS/methods.jsonl; a recipe that has one is not run again. The last column is what moved: limit, controller's share, Leash's
-multiplier, first and last step. What it does not show: a method's published numbers, which are of other models, data and thousands of steps;
+Rows are kept in RUNS/methods.jsonl; a recipe that has one is not run again. The last column is what moved: limits, controller's share, Leash's
+multiplier, shares of closed and of skipped thinking, first and last step. What it does not show: a method's published numbers, which are of other models, data and thousands of steps;
 the tiny reasoner reads no instruction, so recipes that state a budget in the prompt do not state it here.
 """
 
@@ -22,7 +22,7 @@ from evaluation.scores import paired_difference, paired_ratio
 from recipes.loader import load, shipped
 
 _HEAD = "| recipe | accuracy before | after | difference, points | tokens before | after | difference | seconds | what moved |"
-_MOVES = ("limit", "budget/share", "reward/lambda")
+_MOVES = ("limit", "budget/share", "budget/easy", "budget/hard", "budget/closed", "thinking/skipped", "reward/lambda")
 
 
 def run(recipe: str, runs: Path, overrides: list[str]) -> dict[str, Any]:

@@ -231,6 +231,9 @@ def sampling_metrics(groups: Sequence[Group], fates: Counter[Fate], seconds: flo
     }
     if any(group.request.thinking_tokens is not None for group in groups):
         metrics |= closed_metrics(rollouts)
+    free = [rollout for group in groups if group.request.closed for rollout in group.rollouts[: -group.request.closed]]
+    if free:
+        metrics["thinking/skipped"] = _mean([float(rollout.answer_start == 1) for rollout in free])
     for name in sorted({name for group in groups for name in group.logged}):
         metrics[f"function/{name}"] = _mean([value for group in groups for value in group.logged.get(name, ())])
     for fate in ("trained", "all_right", "all_wrong", "flat", "not_judged"):

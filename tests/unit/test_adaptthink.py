@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from rl.advantage import advantages
 from rl.gate import check_gaps
 from rl.objective import Tokens
 from rl.policy import Row
+from rollout.collector import sampling_metrics
 from rollout.reference_engine import ReferenceEngine
 from rollout.scorer import thinking_tokens
 from rollout.template import TemplateError, load_template
@@ -110,6 +112,15 @@ def test_adaptthink_by_hand():
     made = rewarded(adaptthink())
     algorithm.prepare([made], adaptthink())
     np.testing.assert_allclose([one.advantage for one in made.rollouts], [0.3, 0.25, -0.7, -0.75])
+
+
+def test_thinking_skipped_is_of_the_rollouts_that_are_free_to_think():
+    made = (
+        group()
+    )  # the first of two free ones skips it by itself; of the half that has no choice one begins otherwise, which does not count
+    assert sampling_metrics([made], Counter(), 1.0)["thinking/skipped"] == 0.5
+    whole = Group(replace(made.request, closed=0), made.rollouts)
+    assert "thinking/skipped" not in sampling_metrics([whole], Counter(), 1.0)
 
 
 def test_the_baseline_of_the_reference_teaches_in_groups_of_one_reward_and_needs_its_column():
