@@ -5,6 +5,7 @@ from __future__ import annotations
 from launch.memory import evaluates, size
 from launch.plan import Plan, gpus_needed, host_bytes
 from launch.teaches import teaching_words
+from recipes.advantages import Selection
 from recipes.budgets import (
     ControllerBudget,
     CoverageBudget,
@@ -59,11 +60,11 @@ def _rl_words(plan: Plan) -> list[str]:
     ranks = f" on each of {learner.ranks} ranks" if learner.ranks > 1 else ""
     prompts = sampler.prompts // updates
     select = recipe.select
-    rule = {"max_variance": "of largest reward variance", "shortest": "shortest", "efficient": "of most reward per token"}.get(
-        select.rollouts
-    )
-    rest = "are left out" if select.others == "drop" else "stay with advantage 0"
-    chosen = [f"select   the {select.keep} {rule} of each prompt's {sampler.group_size} rollouts; the others {rest}"] if rule else []
+    chosen: list[str] = []
+    if isinstance(select, Selection):
+        rule = {"max_variance": "of largest reward variance", "shortest": "shortest", "efficient": "of most reward per token"}[select.kind]
+        rest = "are left out" if select.others == "drop" else "stay with advantage 0"
+        chosen = [f"select   the {select.keep} {rule} of each prompt's {sampler.group_size} rollouts; the others {rest}"]
     lines = [
         f"step     {sampler.prompts} prompts x {sampler.group_size} rollouts = {work.rollouts:,} of at most {recipe.most_tokens:,} tokens{refill}"
     ]

@@ -44,6 +44,7 @@ from launch.memory import (
 )
 from launch.plan_data import plan_data
 from launch.plan_thinking import thinking_blockers
+from recipes.advantages import Selection
 from recipes.lengths import LengthTerm
 from recipes.loader import on_device
 from recipes.schema import DataSet, FunctionTerm, Recipe
@@ -169,8 +170,8 @@ def step_work(recipe: Recipe) -> Work:
     """Prompts x rollouts -> updates -> micro-batches, every rollout at its full length."""
     rollouts = recipe.sampler.prompts * recipe.sampler.group_size
     longest = recipe.data.max_prompt_tokens + recipe.most_tokens
-    kept = int(recipe.most("select.keep") or 0) if recipe.select.others == "drop" else 0
-    trained = recipe.sampler.prompts * (kept or recipe.sampler.group_size)
+    drops = isinstance(recipe.select, Selection) and recipe.select.others == "drop"
+    trained = recipe.sampler.prompts * (int(recipe.most("select.keep")) if drops else recipe.sampler.group_size)
     per_update = trained // recipe.learner.updates_per_step
     per_rank = ceil(per_update / recipe.learner.ranks)
     per_micro_batch = min(per_rank, max(1, recipe.learner.micro_batch_tokens // longest))
@@ -458,7 +459,7 @@ def _idle(recipe: Recipe) -> Iterator[str]:
             value = attrgetter(name)(recipe)
             if idle and value != attrgetter(name)(standard):
                 yield f"{name}: {value} says nothing, as {why}"
-    if trains and recipe.ends("select.keep")[0] == recipe.sampler.group_size:
+    if trains and isinstance(recipe.select, Selection) and recipe.ends("select.keep")[0] == recipe.sampler.group_size:
         yield f"select.keep: {recipe.select.keep} is sampler.group_size, so every rollout trains"
     if trains and recipe.learner.warmup_steps > recipe.train.steps:
         yield f"learner.warmup_steps: {recipe.learner.warmup_steps} is more than train.steps {recipe.train.steps}: learner.lr is never reached"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from recipes.section import Count, NonNegative, Section
+from recipes.section import Count, NonNegative, Section, kind_or
 
 
 class Advantage(Section):
@@ -46,20 +46,35 @@ class Advantage(Section):
         return self
 
 
-class Select(Section):
-    rollouts: Literal["all", "max_variance", "shortest", "efficient"] = Field(
-        "all",
-        description="Which rollouts of a group train: all; those of largest reward variance (PODS); the shortest, or those of most reward per token (GFPO).",
-    )
-    keep: Count | None = Field(None, description="Rollouts kept of a group; needed unless `rollouts` is all.")
+class AllRollouts(Section):
+    kind: Literal["all"] = Field("all", description="All of them.")
+
+
+class Selection(Section):
+    """One that trains on some rollouts of every prompt."""
+
+    keep: Count = Field(..., description="Rollouts kept of a prompt.")
     others: Literal["drop", "zero"] = Field(
         "drop", description="The others are left out (PODS), or stay with advantage 0: in denominators, KL and entropy terms (GFPO)."
     )
 
-    @model_validator(mode="after")
-    def _keep_goes_with_a_rule(self) -> Select:
-        if (self.rollouts == "all") != (self.keep is None):
-            raise ValueError("keep: needed with a rule in `rollouts` and only there")
-        if self.rollouts == "all" and self.others != "drop":
-            raise ValueError("others: says nothing while all rollouts train; set select.rollouts")
-        return self
+
+class MaxVariance(Selection):
+    kind: Literal["max_variance"] = Field(..., description="Those of largest reward variance (PODS, arXiv 2504.13818).")
+
+
+class Shortest(Selection):
+    kind: Literal["shortest"] = Field(..., description="The shortest (GFPO, arXiv 2508.09726).")
+
+
+class Efficient(Selection):
+    kind: Literal["efficient"] = Field(..., description="Those of most reward per token (GFPO).")
+
+
+Select = Annotated[
+    Annotated[AllRollouts, Tag("all")]
+    | Annotated[MaxVariance, Tag("max_variance")]
+    | Annotated[Shortest, Tag("shortest")]
+    | Annotated[Efficient, Tag("efficient")],
+    Discriminator(kind_or("all")),
+]

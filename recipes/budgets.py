@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from recipes.section import Count, Natural, NonNegative, Positive, Section, Share
+from recipes.section import Count, Natural, NonNegative, Positive, Section, Share, kind_or
 
 
 class _Budget(Section):
@@ -168,10 +168,6 @@ class OutlierBudget(_Budget):
     least_cut: NonNegative = Field(0.004, description="By how much a rollout must exceed that, to be cut, as a share of limit.")
 
 
-def _kind(value: Any) -> str:
-    return value.get("kind", "constant") if isinstance(value, dict) else getattr(value, "kind", "constant")
-
-
 Budget = Annotated[
     Annotated[ConstantBudget, Tag("constant")]
     | Annotated[DifficultyBudget, Tag("difficulty")]
@@ -182,5 +178,5 @@ Budget = Annotated[
     | Annotated[ToggleBudget, Tag("toggle")]
     | Annotated[CoverageBudget, Tag("coverage")]
     | Annotated[ThinkingBudget, Tag("thinking")],
-    Discriminator(_kind),
+    Discriminator(kind_or("constant")),
 ]

@@ -26,7 +26,7 @@ def group_of(recipe: Recipe) -> str:
         return "to begin with"
     if recipe.budget.kind != "constant" or "budget.limit" in recipe.schedule:
         return "budgets"
-    if recipe.select.rollouts != "all" or recipe.advantage.shorter:
+    if recipe.select.kind != "all" or recipe.advantage.shorter:
         return "selection"
     sees_length = any(isinstance(term, LengthTerm | TruncateTerm) for term in recipe.reward)
     return "length rewards" if sees_length else "baselines"

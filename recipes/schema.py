@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from recipes.advantages import Advantage, Select
+from recipes.advantages import Advantage, AllRollouts, Select, Selection
 from recipes.budgets import Budget, ConstantBudget, WatchingBudget
 from recipes.columns import NumberColumn
 from recipes.objectives import Objective
@@ -273,7 +273,7 @@ class Recipe(Section):
     )
     judge: Judge = Judge()
     advantage: Advantage = Advantage()
-    select: Select = Select()
+    select: Select = AllRollouts()
     objective: Objective = Objective()
     wires: Wires = Wires()
     learner: Learner = Learner()
@@ -329,18 +329,18 @@ class Recipe(Section):
         if not any(term.kind == "verdict" for term in self.reward):
             raise ValueError("reward: no verdict term: nothing would tell right from wrong")
         self._refuse_schedules()
-        least, most = self.ends("select.keep")
-        if self.select.keep is not None and not 2 <= least <= most <= self.sampler.group_size:
+        least, most = self.ends("select.keep") if isinstance(self.select, Selection) else (2, 2)
+        if not 2 <= least <= most <= self.sampler.group_size:
             found = least if least < 2 else most
             raise ValueError(f"select.keep: {found:g}: expected 2 to sampler.group_size {self.sampler.group_size} rollouts")
         moves = any(name.startswith("reward.") for name in self.schedule)
         for step in range(self.train.steps if moves else 1):
             refuse_wrong_before_right(self.at(step).reward, self.case, self.waive)
-        if self.select.rollouts == "shortest" and any(
+        if self.select.kind == "shortest" and any(
             term.gate == "none" for term in self.reward if isinstance(term, FormatTerm | FunctionTerm)
         ):
             raise ValueError(
-                "select.rollouts: shortest with a term that wrong answers earn, too, could train towards a short wrong one; gate it (gate: right)"
+                "select.kind: shortest with a term that wrong answers earn, too, could train towards a short wrong one; gate it (gate: right)"
             )
         if self.stages != [stage for stage in ("sft", "rl", "eval") if stage in self.stages]:
             raise ValueError(f"stages: {self.stages}: each at most once, in the order sft, rl, eval")
@@ -358,16 +358,19 @@ class Recipe(Section):
         terms = [
             f"reward.{term.kind}.{name}" for term in self.reward for name, value in term if type(value) is float and term.kind != "leash"
         ]
-        there = [name for name in MOVABLE if name != "budget.share" or hasattr(self.budget, "share")]
+        there = [name for name in MOVABLE if name.partition(".")[0] not in ("budget", "select") or hasattr(*self._slot(name))]
         for name, schedule in self.schedule.items():
             if name not in (*there, *terms):
                 can = ", ".join(word.replace(".", " ") for word in (*there, *terms))
                 raise ValueError(f"schedule: {name} cannot move; these can (with dots): {can}")
-            if (start := self.number(name)) is None:
-                raise ValueError(f"schedule: {name}: is null, so it starts nowhere; give it a number")
-            if schedule.kind == "decays" and start <= 0:
+            if schedule.kind == "decays" and self.number(name) <= 0:
                 raise ValueError(f"schedule: {name}: decays multiplies, and starts at 0")
         refuse_leaving(self, {name: self._values(name) for name in self.schedule})
+
+    def _slot(self, name: str) -> tuple[Any, str]:
+        """The slot of a dotted key, and the number's name in it."""
+        slot, _, number = name.partition(".")
+        return getattr(self, slot), number
 
     @property
     def held_out_sets(self) -> list[DataSet]:

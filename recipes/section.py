@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,3 +18,8 @@ class Section(BaseModel):
     """A slot of the recipe: unknown keys are errors, values do not change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+
+def kind_or(standard: str) -> Callable[[Any], str]:
+    """Reads the kind of a slot that has several, where it may be left unsaid."""
+    return lambda value: value.get("kind", standard) if isinstance(value, dict) else getattr(value, "kind", standard)

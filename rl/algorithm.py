@@ -77,7 +77,7 @@ def prepare(groups: Sequence[Group], recipe: Recipe, measure: Measure | None = N
     advantage_PG = advantages(combined_PG, right_PG, tokens_PG, recipe.advantage, kept_PG, _reference(groups, recipe))
     for rollout, advantage in zip(rollouts, advantage_PG.flatten(), strict=True):
         rollout.advantage = float(advantage)
-    trains_PG = kept_PG if recipe.select.others == "drop" else np.ones(shape, dtype=bool)
+    trains_PG = np.ones(shape, dtype=bool) if getattr(recipe.select, "others", "drop") == "zero" else kept_PG
     if recipe.budget.cut == "mask":
         trains_PG = trains_PG & np.array([not rollout.completion.cut for rollout in rollouts]).reshape(shape)
     parts = np.array_split(np.arange(len(groups)), min(recipe.learner.updates_per_step, len(groups)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from recipes.schema import Select
+from recipes.advantages import Select, Selection
 from rewards.terms import levelled
 
 
@@ -18,10 +18,10 @@ def selected(reward_PG: np.ndarray, tokens_PG: np.ndarray, settings: Select) -> 
     `max_variance`: the subset of largest reward variance (PODS, arXiv 2504.13818); `shortest`, and `efficient` (most reward per
     token): GFPO, arXiv 2508.09726.
     """
-    if settings.keep is None:
+    if not isinstance(settings, Selection):
         return np.ones(reward_PG.shape, dtype=bool)
     reward_PG = levelled(reward_PG)
-    match settings.rollouts:
+    match settings.kind:
         case "max_variance":
             order_PG = np.stack([_max_variance(reward_G, settings.keep) for reward_G in reward_PG])
         case "shortest":
@@ -31,7 +31,7 @@ def selected(reward_PG: np.ndarray, tokens_PG: np.ndarray, settings: Select) -> 
             worth_PG = np.where(reward_PG >= 0, reward_PG / length_PG, reward_PG * length_PG)  # of losses, the shorter is better
             order_PG = np.argsort(-worth_PG, axis=1, kind="stable")
         case _:
-            raise ValueError(f"select.rollouts: {settings.rollouts!r}: expected all, max_variance, shortest or efficient")
+            raise ValueError(f"select.kind: {settings.kind!r}: expected all, max_variance, shortest or efficient")
     kept_PG = np.zeros(reward_PG.shape, dtype=bool)
     np.put_along_axis(kept_PG, order_PG[:, : settings.keep], True, axis=1)
     return kept_PG

@@ -114,7 +114,7 @@ def test_a_reward_function_that_never_differs_is_said_once_something_else_does()
     ("others", "rows", "weight"), [("drop", ["0-0", "0-1", "0-2"], 1 / 60), ("zero", [f"0-{i}" for i in range(4)], 1 / 100)]
 )
 def test_what_is_not_selected_is_left_out_or_stays_with_advantage_zero(others, rows, weight):
-    select = {"rollouts": "shortest", "keep": 3, "others": others}
+    select = {"kind": "shortest", "keep": 3, "others": others}
     batch = prepare([group(0, [1, 1, 0, 1], [10, 30, 20, 40])], settings(select=select, advantage={"scale": "group"}))
     assert [row.id for row in batch.updates[0]] == rows
     np.testing.assert_allclose([row.advantage_T[0] for row in batch.updates[0]], [0.7071, 0.7071, -1.4142, 0][: len(rows)], atol=1e-4)
@@ -240,7 +240,7 @@ def test_p04_trained_groups_without_any_advantage_are_counted():
 
 def test_a_rollout_that_is_neither_selected_nor_whole_does_not_train():
     item = cut(group(0, [1, 0, 0, 0], [10, 20, 30, 40]), 1)
-    recipe = settings(select={"rollouts": "shortest", "keep": 3}, budget={"limit": 40, "cut": "mask"})
+    recipe = settings(select={"kind": "shortest", "keep": 3}, budget={"limit": 40, "cut": "mask"})
     assert [row.id for row in prepare([item], recipe).updates[0]] == ["0-0", "0-2"]
 
 

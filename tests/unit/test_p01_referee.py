@@ -148,7 +148,7 @@ def test_p01_every_estimator_agrees_with_the_referee(rule: str, keep: int | None
         cases = select(cases, rule, keep)
     for settings in advantage_grid():
         settings = replace(settings, others=others)
-        rows = prepared(cases, case.recipe(settings, select={"rollouts": rule, "keep": keep, "others": others}))
+        rows = prepared(cases, case.recipe(settings, select={"kind": rule} | ({"keep": keep, "others": others} if keep else {})))
         expected = advantages(cases, settings)
         assert sorted(int(row.id) for row in rows) == trained(cases, settings)
         np.testing.assert_allclose(

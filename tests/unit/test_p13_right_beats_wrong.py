@@ -55,9 +55,7 @@ def reward_G(recipe, rollouts) -> np.ndarray:
     ],
 )
 def test_p13_right_beats_wrong_and_length_never_pays_a_wrong_answer(name: str, reward: str):
-    recipe = load(
-        name, "tiny", [reward, *(["select={rollouts: all, keep: null, others: drop}"] if name == "gfpo" else [])] if reward else []
-    )
+    recipe = load(name, "tiny", [reward, *(["select={kind: all}"] if name == "gfpo" else [])] if reward else [])
     ties = [term for term in recipe.reward if term.erases()]
     limit = recipe.budget.limit
     kinds = [(right, True, tokens, text) for right in (True, False) for tokens in (1, limit // 2, limit) for text in TEXTS]
@@ -93,8 +91,8 @@ def test_p13_right_beats_wrong_and_length_never_pays_a_wrong_answer(name: str, r
         ("reward=[{kind: verdict, weight: 1.0e-9}]", "right must beat wrong; raise the verdict's weight"),
         ("reward=[{kind: verdict, weight: 1.0e308}, {kind: verdict, weight: 1.0e308}, {kind: truncate}]", "right must beat wrong"),
         (
-            "select={rollouts: shortest, keep: 2} reward=[{kind: verdict}, {kind: format}]",
-            "select.rollouts: shortest with a term that wrong",
+            "select={kind: shortest, keep: 2} reward=[{kind: verdict}, {kind: format}]",
+            "select.kind: shortest with a term that wrong",
         ),
         ("reward=[{kind: verdict}, {kind: function, name: 'own:f'}]", "wrong answers may earn 1, right ones no more than 1:"),
         (

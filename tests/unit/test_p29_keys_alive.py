@@ -97,7 +97,7 @@ LENGTH_TERMS: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {  # its number
     "leash": {"gain": (0.1, {}), "most": (0.105, {"gain": 0.1})},
 }
 SETS = {"data.train": [{"source": "rows.jsonl"}, {"source": "more.jsonl", "weight": 0.1}]}
-KEPT = {"select.rollouts": "shortest", "select.keep": 2}
+KEPT = {"select.kind": "shortest", "select.keep": 2}
 KL = {"objective.kl.coef": 0.5}
 CORRECTED = {"objective.old_logprobs": "learner", "objective.correction.kind": "clamp"}
 ADAPTIVE = {"objective.entropy.coef": 0.1, "objective.entropy.target": 9.0}  # nats, more than the model ever has
@@ -274,9 +274,12 @@ ROWS = [
     Row("advantage.weigh", prepared, "success"),
     Row("advantage.shorter", prepared, 0.1),
     Row("advantage.boost", prepared, 0.1),
-    Row("select.rollouts", prepared, "shortest", along={"select.keep": 2}),
-    Row("select.keep", prepared, 3, KEPT),
-    Row("select.others", prepared, "zero", KEPT),
+    Row("select.kind", prepared, "shortest", along={"select.keep": 2}),
+    *[
+        Row(f"select[{kind}].{name}", prepared, value, KEPT | {"select.kind": kind})
+        for kind in ("max_variance", "shortest", "efficient")
+        for name, value in (("keep", 3), ("others", "zero"))
+    ],
     Row("objective.ratio", trained, "sequence"),
     Row("objective.surrogate", trained, "cispo"),
     Row("objective.clip_low", trained, 0.1),
@@ -342,7 +345,7 @@ def place(tree: dict[str, Any], key: str, value: Any) -> None:
         node = node.setdefault(name, {})
         if part.endswith("]"):
             items = list(node.values()) if name == "schedule" else node
-            if name != "budget":
+            if name not in ("budget", "select"):
                 node = next(item for item in reversed(items) if item["kind"] == kind) if kind else items[0]
     if leaf == "kind" and "[" in key:
         node.clear()  # the other keys of a term are its kind's own

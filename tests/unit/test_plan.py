@@ -73,7 +73,7 @@ def test_prompts_become_updates_and_micro_batches():
 def test_only_selected_rollouts_make_micro_batches():
     whole = load("dler", "tiny")
     for others, share in (("drop", 2), ("zero", 1)):
-        work = step_work(load("dler", "tiny", ["select.rollouts=shortest", "select.keep=4", f"select.others={others}"]))
+        work = step_work(load("dler", "tiny", ["select.kind=shortest", "select.keep=4", f"select.others={others}"]))
         assert work.rows_per_update == step_work(whole).rows_per_update // share
         assert work.rollouts == step_work(whole).rollouts
 
@@ -252,7 +252,7 @@ def test_what_will_hardly_work_is_a_warning():
         ("data.problem=question", "data.problem: question says nothing, as no data come from files or the hub"),
         ("data.answer=gold", "data.answer: gold says nothing, as no data come from files or the hub"),
         ("judge.not_judged_limit=1 judge.over_limit=warn", "judge.over_limit: warn says nothing, as judge.not_judged_limit is 1"),
-        ("select.rollouts=shortest select.keep=8", "select.keep: 8 is sampler.group_size, so every rollout trains"),
+        ("select.kind=shortest select.keep=8", "select.keep: 8 is sampler.group_size, so every rollout trains"),
         ("learner.warmup_steps=61 train.steps=60", "learner.warmup_steps: 61 is more than train.steps 60"),
         ("stages=[rl] model.path=owner/name sft.steps=9", "sft.steps: 9 says nothing, as model.path is not tiny"),
     ],

@@ -131,13 +131,13 @@ def test_the_recipe_at_a_step_holds_plain_numbers_and_engines_keep_room_for_the_
         ),
         ("schedule={advantage.shorter: {kind: linear, to: -1}} advantage.shorter=1", "advantage.shorter: -0.030303 at step 17 is not"),
         ("schedule={learner.lr: {kind: linear, share: 0}}", "learner.lr: 0 at step 33 is not allowed"),
-        ("schedule={select.keep: {kind: linear, to: 4}}", "schedule: select.keep: is null, so it starts nowhere; give it a number"),
+        ("schedule={select.keep: {kind: linear, to: 4}}", "schedule: select.keep cannot move; these can"),
         (
-            "schedule={select.keep: {kind: linear, to: 1}} select={rollouts: shortest, keep: 4}",
+            "schedule={select.keep: {kind: linear, to: 1}} select={kind: shortest, keep: 4}",
             "select.keep: 1: expected 2 to sampler.group_size 8",
         ),
         (
-            "schedule={select.keep: {kind: linear, to: 9}} select={rollouts: shortest, keep: 4}",
+            "schedule={select.keep: {kind: linear, to: 9}} select={kind: shortest, keep: 4}",
             "select.keep: 9: expected 2 to sampler.group_size 8",
         ),
         (
@@ -182,7 +182,7 @@ def test_a_number_may_move_over_all_that_its_key_allows_and_stays_where_it_ended
     """Right to the bounds, also below 0 where the key allows that; what is past the end of the run is not asked."""
     words = [
         "train.steps=10",
-        "select={rollouts: efficient, keep: 8}",
+        "select={kind: efficient, keep: 8}",
         "reward=[{kind: verdict}, {kind: cosine, wrong_short: -2.0, wrong_long: -1.0, beyond: -3.0}]",
         "waive=[right_beats_wrong, length_of_wrong]",
         "schedule={select.keep: {kind: linear, to: 2}, sampler.temperature: {kind: linear, to: 0.1, over: 4}, advantage.boost: {kind: linear, to: 0.5}, "
@@ -198,9 +198,9 @@ def test_plan_sees_the_least_temperature_and_the_most_rollouts_of_a_schedule(tmp
     monkeypatch.chdir(tmp_path)
     cold = load("dler", "tiny", ["schedule={sampler.temperature: {kind: linear, to: 0.005}}"])
     assert "sampler.temperature: 0.005: vLLM samples at 0.01 at the least; set that" in plan(cold, LAPTOP).blockers
-    fewer = load("dler", "tiny", ["select={rollouts: shortest, keep: 2}", "schedule={select.keep: {kind: linear, to: 6}}"])
+    fewer = load("dler", "tiny", ["select={kind: shortest, keep: 2}", "schedule={select.keep: {kind: linear, to: 6}}"])
     assert step_work(fewer).rows_per_update == 24 * 6
-    whole = load("dler", "tiny", ["select={rollouts: shortest, keep: 8}", "schedule={select.keep: {kind: linear, to: 4}}"])
+    whole = load("dler", "tiny", ["select={kind: shortest, keep: 8}", "schedule={select.keep: {kind: linear, to: 4}}"])
     assert not any("every rollout trains" in line for line in plan(whole, LAPTOP).warnings)
 
 

@@ -8,28 +8,30 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
-from recipes.schema import Advantage, Select
+from recipes.advantages import Advantage, Select, Shortest
 from rl.advantage import advantages
 from rl.selection import selected
 
+select = TypeAdapter(Select).validate_python
 PODS = np.array([[0, 0.2, 0.9, 1, 0.5, 0.1]])
 RIGHT, LENGTHS = np.array([[1.0, 1, 0, 1]]), np.array([[100, 300, 200, 400]])
 
 
 def kept(reward_PG, tokens_PG=None, **settings) -> list[int]:
     tokens_PG = np.ones(reward_PG.shape) if tokens_PG is None else tokens_PG
-    return np.flatnonzero(selected(reward_PG, tokens_PG, Select(**settings))[0]).tolist()
+    return np.flatnonzero(selected(reward_PG, tokens_PG, select(settings))[0]).tolist()
 
 
 @pytest.mark.parametrize(("keep", "expected", "variance"), [(2, [0, 3], 0.25), (3, [0, 2, 3], 0.2022), (4, [0, 2, 3, 5], 0.2050)])
 def test_max_variance_subsets_have_the_published_variance(keep, expected, variance):  # of 3 there are two: {0, .9, 1} and {0, .1, 1}
-    assert kept(PODS, rollouts="max_variance", keep=keep) == expected
+    assert kept(PODS, kind="max_variance", keep=keep) == expected
     assert np.var(PODS[0, expected]) == pytest.approx(variance, abs=1e-4)
 
 
 def test_statistics_of_the_subset_differ_from_those_of_the_group():
-    kept_PG = selected(PODS, np.ones(PODS.shape), Select(rollouts="max_variance", keep=4))
+    kept_PG = selected(PODS, np.ones(PODS.shape), select({"kind": "max_variance", "keep": 4}))
     flags = np.zeros(PODS.shape, bool)
     subset = advantages(PODS, flags, np.ones(PODS.shape), Advantage(scale="group"), kept_PG)
     whole = advantages(PODS, flags, np.ones(PODS.shape), Advantage(scale="group"))
@@ -38,12 +40,12 @@ def test_statistics_of_the_subset_differ_from_those_of_the_group():
 
 
 def test_two_right_of_eight_give_the_balanced_four():
-    assert kept(np.array([[0, 1.0, 0, 0, 0, 1, 0, 0]]), rollouts="max_variance", keep=4) == [1, 5, 6, 7]
+    assert kept(np.array([[0, 1.0, 0, 0, 0, 1, 0, 0]]), kind="max_variance", keep=4) == [1, 5, 6, 7]
 
 
 def test_rounding_decides_no_tie():
     noise_PG = 3e-8 * np.array([[2, 0, 1, 0, 2, 1]])
-    for settings in ({"rollouts": "efficient", "keep": 2}, {"rollouts": "max_variance", "keep": 3}):
+    for settings in ({"kind": "efficient", "keep": 2}, {"kind": "max_variance", "keep": 3}):
         for reward_PG in (np.full((1, 6), 0.3), np.array([[0.3, 1, 0.3, 0.3, 1, 1]])):
             assert kept(reward_PG + noise_PG, **settings) == kept(reward_PG, **settings)
 
@@ -53,13 +55,13 @@ def test_rounding_decides_no_tie():
 )  # rewards that rounding keeps apart
 def test_no_subset_has_more_variance(rewards, data):
     keep = data.draw(st.integers(2, len(rewards)))
-    chosen = kept(np.array([rewards]), rollouts="max_variance", keep=keep)
+    chosen = kept(np.array([rewards]), kind="max_variance", keep=keep)
     best = max(np.var(subset) for subset in combinations(rewards, keep))
     assert len(chosen) == keep and np.var([rewards[index] for index in chosen]) == pytest.approx(best, abs=1e-12)
 
 
 def test_gfpo_keeps_the_shortest_or_the_most_efficient_and_takes_their_statistics():
-    shortest, efficient = (selected(RIGHT, LENGTHS, Select(rollouts=rule, keep=3)) for rule in ("shortest", "efficient"))
+    shortest, efficient = (selected(RIGHT, LENGTHS, select({"kind": rule, "keep": 3})) for rule in ("shortest", "efficient"))
     assert shortest.tolist() == [[True, True, True, False]] and efficient.tolist() == [[True, True, False, True]]
     settings = Advantage(scale="group")
     np.testing.assert_allclose(advantages(RIGHT, RIGHT == 1, LENGTHS, settings, shortest), [[0.7071, 0.7071, -1.4142, 0]], atol=1e-4)
@@ -68,8 +70,8 @@ def test_gfpo_keeps_the_shortest_or_the_most_efficient_and_takes_their_statistic
 
 def test_ties_go_to_the_earlier_sample_and_all_keeps_all():
     same = np.ones((1, 4))
-    assert kept(same, np.array([[5, 5, 5, 5]]), rollouts="shortest", keep=2) == [0, 1]
-    assert kept(same, rollouts="max_variance", keep=2) == [2, 3]  # no rollout from below, by the published scan
+    assert kept(same, np.array([[5, 5, 5, 5]]), kind="shortest", keep=2) == [0, 1]
+    assert kept(same, kind="max_variance", keep=2) == [2, 3]  # no rollout from below, by the published scan
     assert kept(same) == [0, 1, 2, 3]
 
 
@@ -78,17 +80,17 @@ def test_ties_among_many_go_to_the_earlier_samples(rule):
     """More rows than any sort handles as a special case, and every prompt by itself."""
     rewards, tokens = np.ones((2, 64)), np.full((2, 64), 7)
     tokens[1, 40:] = 3
-    assert selected(rewards, tokens, Select(rollouts=rule, keep=5)).nonzero()[1].tolist() == [0, 1, 2, 3, 4, 40, 41, 42, 43, 44]
+    assert selected(rewards, tokens, select({"kind": rule, "keep": 5})).nonzero()[1].tolist() == [0, 1, 2, 3, 4, 40, 41, 42, 43, 44]
 
 
 def test_a_token_is_the_least_that_a_reward_is_divided_by():
-    assert kept(np.array([[1.0, 1.5, 0.0]]), np.array([[1, 2, 0]]), rollouts="efficient", keep=2) == [0, 1]
-    assert kept(np.array([[1.0, 1.5, 0.9]]), np.array([[1, 2, 1]]), rollouts="efficient", keep=2) == [0, 2]
+    assert kept(np.array([[1.0, 1.5, 0.0]]), np.array([[1, 2, 0]]), kind="efficient", keep=2) == [0, 1]
+    assert kept(np.array([[1.0, 1.5, 0.9]]), np.array([[1, 2, 1]]), kind="efficient", keep=2) == [0, 2]
 
 
 def test_an_unknown_rule_is_refused():
     with pytest.raises(ValueError, match="expected all, max_variance, shortest or efficient"):
-        selected(RIGHT, LENGTHS, Select.model_construct(rollouts="longest", keep=2))
+        selected(RIGHT, LENGTHS, Shortest.model_construct(kind="longest", keep=2))
 
 
 def test_selected_rollouts_that_earned_the_same_teach_exactly_nothing_whatever_the_others_earned():
