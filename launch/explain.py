@@ -5,7 +5,7 @@ from __future__ import annotations
 from launch.memory import evaluates, size
 from launch.plan import Plan, gpus_needed, host_bytes
 from launch.teaches import teaching_words
-from recipes.advantages import Selection
+from recipes.advantages import EntropyTokens, MaxVariance, Selection, TokenSelection
 from recipes.budgets import (
     ControllerBudget,
     CoverageBudget,
@@ -64,7 +64,16 @@ def _rl_words(plan: Plan) -> list[str]:
     if isinstance(select, Selection):
         rule = {"max_variance": "of largest reward variance", "shortest": "shortest", "efficient": "of most reward per token"}[select.kind]
         rest = "are left out" if select.others == "drop" else "stay with advantage 0"
-        chosen = [f"select   the {select.keep} {rule} of each prompt's {sampler.group_size} rollouts; the others {rest}"]
+        whose = f"each prompt's {sampler.group_size} rollouts"
+        if isinstance(select, MaxVariance) and select.of == "advantage":
+            rule = "of largest variance of advantages"
+            whose = f"all {work.rollouts:,} rollouts, times {sampler.prompts:,} prompts," if select.scope == "batch" else whose
+        chosen = [f"select   the {select.keep} {rule} of {whose}; the others {rest}"]
+    if isinstance(recipe.tokens, TokenSelection):
+        score = "entropy" if isinstance(recipe.tokens, EntropyTokens) else "|advantage| x entropy"
+        chosen += [
+            f"tokens   the {recipe.tokens.keep:.0%} of highest {score} in an update; a mean over {recipe.tokens.denominator} of them"
+        ]
     lines = [
         f"step     {sampler.prompts} prompts x {sampler.group_size} rollouts = {work.rollouts:,} of at most {recipe.most_tokens:,} tokens{refill}"
     ]

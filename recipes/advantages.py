@@ -1,4 +1,4 @@
-"""The slots `advantage` and `select`: what a rollout is compared with, and which rollouts of a prompt train."""
+"""The slots `advantage`, `select` and `tokens`: what a rollout is compared with, which rollouts of a prompt train, and which of their tokens."""
 
 from __future__ import annotations
 
@@ -60,7 +60,22 @@ class Selection(Section):
 
 
 class MaxVariance(Selection):
-    kind: Literal["max_variance"] = Field(..., description="Those of largest reward variance (PODS, arXiv 2504.13818).")
+    kind: Literal["max_variance"] = Field(
+        ..., description="Those of largest variance, of rewards (PODS, arXiv 2504.13818) or advantages (D3S)."
+    )
+    of: Literal["reward", "advantage"] = Field(
+        "reward",
+        description="Rewards, before advantages are taken of those kept alone; or advantages of all, which stay as they are (D3S, arXiv 2509.22115).",
+    )
+    scope: Literal["prompt", "batch"] = Field(
+        "prompt", description="`keep` of every prompt, or keep x prompts of the whole step; the latter of advantages only."
+    )
+
+    @model_validator(mode="after")
+    def _a_batch_has_advantages(self) -> MaxVariance:
+        if self.scope == "batch" and self.of == "reward":
+            raise ValueError("scope: batch compares rollouts of several prompts, whose rewards say different things; take of: advantage")
+        return self
 
 
 class Shortest(Selection):
@@ -76,5 +91,30 @@ Select = Annotated[
     | Annotated[MaxVariance, Tag("max_variance")]
     | Annotated[Shortest, Tag("shortest")]
     | Annotated[Efficient, Tag("efficient")],
+    Discriminator(kind_or("all")),
+]
+
+
+class AllTokens(Section):
+    kind: Literal["all"] = Field("all", description="All tokens of the rollouts that train.")
+
+
+class TokenSelection(Section):
+    """One that trains on a share of the tokens, those of highest score in the whole update."""
+
+    keep: Annotated[float, Field(gt=0, le=1)] = Field(0.2, description="Share of the update's tokens that train.")
+    denominator: Literal["kept", "all"] = Field("kept", description="The loss is a mean over the tokens kept, or over all (TRL).")
+
+
+class EntropyTokens(TokenSelection):
+    kind: Literal["entropy"] = Field(..., description="Those of highest entropy (80/20, arXiv 2506.01939).")
+
+
+class InfluenceTokens(TokenSelection):
+    kind: Literal["influence"] = Field(..., description="Those of highest |advantage| x entropy (D3S, arXiv 2509.22115).")
+
+
+TokenChoice = Annotated[
+    Annotated[AllTokens, Tag("all")] | Annotated[EntropyTokens, Tag("entropy")] | Annotated[InfluenceTokens, Tag("influence")],
     Discriminator(kind_or("all")),
 ]

@@ -98,6 +98,7 @@ MOVABLE = (
     "advantage.boost",
     "advantage.shorter",
     "select.keep",
+    "tokens.keep",
     "objective.clip_low",
     "objective.clip_high",
     "objective.entropy.coef",

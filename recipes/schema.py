@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from recipes.advantages import Advantage, AllRollouts, Select, Selection
+from recipes.advantages import Advantage, AllRollouts, AllTokens, Select, Selection, TokenChoice
 from recipes.budgets import Budget, ConstantBudget, WatchingBudget
 from recipes.columns import NumberColumn
 from recipes.objectives import Objective
@@ -274,6 +274,7 @@ class Recipe(Section):
     judge: Judge = Judge()
     advantage: Advantage = Advantage()
     select: Select = AllRollouts()
+    tokens: TokenChoice = AllTokens()
     objective: Objective = Objective()
     wires: Wires = Wires()
     learner: Learner = Learner()
@@ -358,7 +359,7 @@ class Recipe(Section):
         terms = [
             f"reward.{term.kind}.{name}" for term in self.reward for name, value in term if type(value) is float and term.kind != "leash"
         ]
-        there = [name for name in MOVABLE if name.partition(".")[0] not in ("budget", "select") or hasattr(*self._slot(name))]
+        there = [name for name in MOVABLE if name.partition(".")[0] not in ("budget", "select", "tokens") or hasattr(*self._slot(name))]
         for name, schedule in self.schedule.items():
             if name not in (*there, *terms):
                 can = ", ".join(word.replace(".", " ") for word in (*there, *terms))

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from recipes.advantages import MaxVariance, TokenSelection
 from recipes.columns import number_in
 from recipes.objectives import Objective
 from recipes.schema import Recipe
@@ -23,11 +24,11 @@ from rewards.terms import levelled
 from rl.advantage import advantages
 from rl.objective import NonFinite, aggregation_weights, kl_penalty
 from rl.policy import Row
-from rl.selection import selected
+from rl.selection import chosen_tokens, selected
 from rollout.types import Group, Rollout
 
 Measure = Callable[[Sequence[Sequence[Row]], Sequence[str]], Mapping[str, np.ndarray]]  # Learner.measure
-FIELDS = {"logp": "old_logp", "ref_logp": "ref_logp"}  # of a row, by what is measured
+FIELDS = {"logp": "old_logp", "ref_logp": "ref_logp", "entropy": "entropy"}  # of a row, by what is measured
 
 
 @dataclass(frozen=True)
@@ -72,16 +73,23 @@ def prepare(groups: Sequence[Group], recipe: Recipe, measure: Measure | None = N
     reward_PG = np.array([rollout.reward for rollout in rollouts]).reshape(shape)
     tokens_PG = np.array([rollout.trains.sum() for rollout in rollouts]).reshape(shape)
     right_PG = np.array([rollout.right for rollout in rollouts]).reshape(shape)
-    kept_PG = selected(reward_PG, tokens_PG, recipe.select)
+    by_advantage = isinstance(recipe.select, MaxVariance) and recipe.select.of == "advantage"
+    kept_PG = np.ones(shape, dtype=bool) if by_advantage else selected(reward_PG, tokens_PG, recipe.select)
     combined_PG = reward_PG if recipe.advantage.combine == "sum" else _each_by_itself(groups, recipe)
     advantage_PG = advantages(combined_PG, right_PG, tokens_PG, recipe.advantage, kept_PG, _reference(groups, recipe))
+    if by_advantage:  # these stay as they are: no mean of those kept is taken off
+        kept_PG = selected(advantage_PG, tokens_PG, recipe.select)
+        advantage_PG = np.where(kept_PG, advantage_PG, 0.0)
     for rollout, advantage in zip(rollouts, advantage_PG.flatten(), strict=True):
         rollout.advantage = float(advantage)
     trains_PG = np.ones(shape, dtype=bool) if getattr(recipe.select, "others", "drop") == "zero" else kept_PG
     if recipe.budget.cut == "mask":
         trains_PG = trains_PG & np.array([not rollout.completion.cut for rollout in rollouts]).reshape(shape)
     parts = np.array_split(np.arange(len(groups)), min(recipe.learner.updates_per_step, len(groups)))
-    updates = [_rows([groups[index] for index in part], trains_PG[part], recipe) for part in parts]
+    updates = [rows for part in parts if (rows := _rows([groups[index] for index in part], trains_PG[part]))]
+    if measure is not None:
+        updates = measured(updates, recipe.objective, measure, ["entropy"] * isinstance(recipe.tokens, TokenSelection))
+    updates = [weighed(rows, recipe) for rows in updates]
     metrics: dict[str, float | int | None] = {
         "groups/trained": len(groups),
         "groups/nonfinite": left_out,
@@ -92,8 +100,9 @@ def prepare(groups: Sequence[Group], recipe: Recipe, measure: Measure | None = N
         "reward/mean": float(reward_PG.mean()),
     }
     metrics |= {f"reward/{name}": float(np.mean([rollout.terms[name] for rollout in rollouts])) for name in sorted(rollouts[0].terms)}
-    updates = [rows for rows in updates if rows]
-    return Batch(updates if measure is None else measured(updates, recipe.objective, measure), metrics)
+    if isinstance(recipe.tokens, TokenSelection):
+        metrics["tokens/kept"] = float(np.mean(np.concatenate([(row.weight_T > 0)[row.mask_T] for rows in updates for row in rows])))
+    return Batch(updates, metrics)
 
 
 def _reference(groups: Sequence[Group], recipe: Recipe) -> np.ndarray | None:
@@ -129,9 +138,9 @@ def asked(objective: Objective) -> list[str]:
     return ["logp"] * (objective.old_logprobs == "learner") + ["ref_logp"] * (objective.kl.coef > 0)
 
 
-def measured(updates: Sequence[Sequence[Row]], objective: Objective, measure: Measure) -> list[list[Row]]:
-    """The rows with what the objective reads beside them: measured once, before the first update."""
-    names = asked(objective)
+def measured(updates: Sequence[Sequence[Row]], objective: Objective, measure: Measure, also: Sequence[str] = ()) -> list[list[Row]]:
+    """The rows with what the objective reads beside them, and what else is asked for: measured once, before the first update."""
+    names = [*asked(objective), *also]
     if not names:
         return [list(rows) for rows in updates]
     found = measure(updates, names)
@@ -170,17 +179,28 @@ def _row(group: Group, rollout: Rollout) -> Row:
     )
 
 
-def _rows(groups: Sequence[Group], trains_PG: np.ndarray, recipe: Recipe) -> list[Row]:
-    """Rows of an update, with the weights that only the whole update can tell."""
+def _rows(groups: Sequence[Group], trains_PG: np.ndarray) -> list[Row]:
+    """Rows of an update."""
     pairs = [(group, rollout) for group in groups for rollout in group.rollouts]
-    rows = [
+    return [
         replace(_row(group, rollout), mask_T=rollout.trains)
         for (group, rollout), trains in zip(pairs, trains_PG.flatten(), strict=True)
         if trains
     ]
-    tokens_B = np.array([row.mask_T.sum() for row in rows], dtype=np.int64)
+
+
+def weighed(rows: Sequence[Row], recipe: Recipe) -> list[Row]:
+    """An update's rows with the weight of each token, which only the whole update can tell; 0 for tokens that are not chosen."""
+    masks = [row.mask_T for row in rows]
+    choice = recipe.tokens
+    kept = chosen_tokens(rows, choice) if isinstance(choice, TokenSelection) else masks
+    counted = masks if isinstance(choice, TokenSelection) and choice.denominator == "all" else kept
+    tokens_B = np.array([tokens_T.sum() for tokens_T in counted], dtype=np.int64)
     weight_B = aggregation_weights(tokens_B, recipe.objective.aggregate, recipe.budget.limit)
-    return [replace(row, weight_T=weight) for row, weight in zip(rows, weight_B, strict=True)]
+    return [
+        replace(row, weight_T=np.where(tokens_T, weight, 0.0), entropy=None)
+        for row, tokens_T, weight in zip(rows, kept, weight_B, strict=True)
+    ]
 
 
 def _take_off_kl(groups: Sequence[Group], term: KlTerm, measure: Measure, most: float) -> None:

@@ -34,6 +34,7 @@ class Row:
         own_T: tokens whose `engine_logp` is the model's own, bool, likewise; the others began a rollout by a rule (rollout/thinking), or are context.
         old_logp, ref_logp: logprobs of `ids` under the policy before the step's first update, and under the reference, nats; None: not
             measured (Learner.measure), and for `old_logp` that the ratio divides by `engine_logp`.
+        entropy: of the policy before that update at each token, nats; None where no choice of tokens asks for it.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Row:
     own_T: np.ndarray = field(default_factory=lambda: np.ones(()))
     old_logp: np.ndarray | None = None
     ref_logp: np.ndarray | None = None
+    entropy: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for name, kind in (("advantage_T", np.float64), ("weight_T", np.float64), ("mask_T", bool), ("own_T", bool)):

@@ -29,6 +29,7 @@ from rl import cold_start
 from rl.algorithm import prepare
 from rl.learner import Learner
 from rl.loop import refuse_unjudged
+from rl.selection import selected
 from rl.wires import Collapsed, CollapseWires
 from rollout.budget import Control, group_limit
 from rollout.collector import Collected, Collector, PromptStream
@@ -199,6 +200,11 @@ def prepared(recipe: Recipe, world: World) -> Any:
     return [[(row.id, row.advantage_T.tolist(), row.weight_T.tolist()) for row in rows] for rows in batch.updates], batch.metrics
 
 
+def chosen(recipe: Recipe, world: World) -> Any:
+    """Which rollouts of two prompts train, by advantages of which the second's say little."""
+    return selected(np.array([[3.0, -1, -1, -1], [0.1, -0.1, 0.1, -0.1]]), np.ones((2, 4)), recipe.select).tolist()
+
+
 def poisoned(recipe: Recipe, world: World) -> Any:
     """What becomes of rewards that are no numbers."""
     return prepare(groups(poison=float("nan")), recipe).updates
@@ -282,6 +288,7 @@ BASES: dict[Probe, dict[str, Any]] = {
     limits: {"train.steps": 6},
     unjudged: STEP,
     prepared: SMALL,
+    chosen: SMALL,
     poisoned: SMALL,
     trained: SMALL | {"learner.lr": 0.01, "learner.updates_per_step": 2},
     engines_started: {"device": "cpu", "engine.vllm": {"kv_cache_memory_bytes": 1 << 20}},

@@ -26,6 +26,7 @@ from tests.probes import (
     PlainJudge,
     Probe,
     World,
+    chosen,
     cold_started,
     collected,
     engines_started,
@@ -280,6 +281,14 @@ ROWS = [
         for kind in ("max_variance", "shortest", "efficient")
         for name, value in (("keep", 3), ("others", "zero"))
     ],
+    Row("select[max_variance].of", prepared, "advantage", KEPT | {"select.kind": "max_variance"}),
+    Row("select[max_variance].scope", chosen, "batch", KEPT | {"select.kind": "max_variance", "select.of": "advantage", "select.keep": 2}),
+    Row("tokens.kind", prepared, "entropy"),
+    *[
+        Row(f"tokens[{kind}].{name}", prepared, value, {"tokens.kind": kind})
+        for kind in ("entropy", "influence")
+        for name, value in (("keep", 0.7), ("denominator", "all"))
+    ],
     Row("objective.ratio", trained, "sequence"),
     Row("objective.surrogate", trained, "cispo"),
     Row("objective.clip_low", trained, 0.1),
@@ -345,7 +354,7 @@ def place(tree: dict[str, Any], key: str, value: Any) -> None:
         node = node.setdefault(name, {})
         if part.endswith("]"):
             items = list(node.values()) if name == "schedule" else node
-            if name not in ("budget", "select"):
+            if name not in ("budget", "select", "tokens"):
                 node = next(item for item in reversed(items) if item["kind"] == kind) if kind else items[0]
     if leaf == "kind" and "[" in key:
         node.clear()  # the other keys of a term are its kind's own

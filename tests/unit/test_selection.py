@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -10,9 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from recipes.advantages import Advantage, Select, Shortest
+from recipes.advantages import Advantage, Select, Shortest, TokenChoice
+from recipes.loader import load
+from recipes.schema import Recipe
 from rl.advantage import advantages
-from rl.selection import selected
+from rl.algorithm import weighed
+from rl.policy import Row
+from rl.selection import chosen_tokens, selected
 
 select = TypeAdapter(Select).validate_python
 PODS = np.array([[0, 0.2, 0.9, 1, 0.5, 0.1]])
@@ -98,3 +104,90 @@ def test_selected_rollouts_that_earned_the_same_teach_exactly_nothing_whatever_t
     kept_PG = np.array([[True, True, True, False, False]])
     for scale in ("none", "group", "batch"):
         assert not advantages(reward_PG, reward_PG > 2, np.ones((1, 5)), Advantage(scale=scale), kept_PG).any()
+
+
+def row(id_: str, entropy: list[float], advantage: float, mask: list[bool] | None = None) -> Row:
+    ids = np.arange(len(entropy), dtype=np.int32)
+    logp = np.zeros(len(entropy), np.float32)
+    given = np.ones(len(entropy), dtype=bool) if mask is None else np.array(mask)
+    return Row(id_, np.array([1], np.int32), ids, logp, np.array(advantage), mask_T=given, entropy=np.array(entropy, np.float32))
+
+
+choose = TypeAdapter(TokenChoice).validate_python
+
+
+@pytest.mark.parametrize(
+    ("keep", "values", "variance"), [(2, [1.732, -1.732], 3.0), (4, [1.732, -1.732, 0.577, -0.577], 1.6667), (6, None, 1.2222)]
+)
+def test_d3s_chooses_the_advantages_of_largest_variance_over_the_step(keep, values, variance):
+    """core.md 3.2: three groups of four."""
+    advantage_PG = np.array([[1.732, *[-0.577] * 3], [0.0] * 4, [0.577, 0.577, 0.577, -1.732]])
+    kept_PG = selected(advantage_PG.reshape(1, 12), np.ones((1, 12)), select({"kind": "max_variance", "of": "advantage", "keep": keep}))
+    chosen = advantage_PG.flatten()[kept_PG[0]]
+    assert np.var(chosen) == pytest.approx(variance, abs=1e-3)
+    assert values is None or sorted(chosen) == pytest.approx(sorted(values))
+    whole_PG = selected(advantage_PG, np.ones((3, 4)), select({"kind": "max_variance", "of": "advantage", "scope": "batch", "keep": 1}))
+    assert np.var(advantage_PG[whole_PG]) == pytest.approx(max(np.var(part) for part in combinations(advantage_PG.flatten(), 3)))
+
+
+def test_d3s_keeps_the_tokens_of_highest_influence_of_the_whole_update():
+    """core.md 3.2: keys .15, 1.8, .75 and 1.0, .15, .45, of which half; and of two rollouts of three tokens."""
+    half = choose({"kind": "influence", "keep": 0.5})
+    first = chosen_tokens([row("a", [0.1, 1.2, 0.5], 1.5), row("b", [2.0, 0.3, 0.9], 0.5)], half)
+    second = chosen_tokens([row("a", [0.1, 1.2, 0.5], 1.7321), row("b", [2.0, 0.3, 0.9], -0.5774)], half)
+    for kept in (first, second):
+        assert np.flatnonzero(np.concatenate(kept)).tolist() == [1, 2, 3]
+    by_entropy = chosen_tokens([row("a", [0.1, 1.2, 0.5], 1.5), row("b", [2.0, 0.3, 0.9], 0.5)], choose({"kind": "entropy", "keep": 0.5}))
+    assert np.flatnonzero(np.concatenate(by_entropy)).tolist() == [1, 3, 5]
+
+
+def test_the_fifth_of_highest_entropy():
+    """core.md 3.3: entropies .1 to 1.0, whose 80 % quantile is .82: two tokens."""
+    [kept] = chosen_tokens([row("a", [index / 10 for index in range(1, 11)], 1.0)], choose({"kind": "entropy", "keep": 0.2}))
+    assert np.flatnonzero(kept).tolist() == [8, 9]
+
+
+@given(st.lists(st.lists(st.tuples(st.floats(0, 5), st.booleans()), min_size=1, max_size=9), min_size=1, max_size=6), st.floats(0.01, 1))
+def test_a_share_of_the_tokens_that_may_train_is_met_and_no_other_ranks_above(rows, keep):
+    made = [
+        row(str(index), [h for h, _ in tokens], (-1) ** index * (index + 0.5), [m for _, m in tokens]) for index, tokens in enumerate(rows)
+    ]
+    kept = np.concatenate(chosen_tokens(made, choose({"kind": "influence", "keep": keep})))
+    mask = np.concatenate([one.mask_T for one in made])
+    score = np.concatenate([np.abs(one.advantage_T) * one.entropy for one in made])
+    assert not (kept & ~mask).any() and kept.sum() == math.ceil(keep * mask.sum() - 1e-9)
+    if kept.any() and (mask & ~kept).any():
+        assert score[kept].min() >= score[mask & ~kept].max()
+
+
+@pytest.mark.parametrize(("denominator", "weight"), [("kept", 1 / 3), ("all", 1 / 6)])
+def test_a_token_that_is_not_kept_weighs_nothing_and_the_denominator_is_said(denominator, weight):
+    recipe = Recipe.model_validate(
+        {"tokens": {"kind": "influence", "keep": 0.5, "denominator": denominator}, "objective": {"aggregate": "token_mean"}}
+    )
+    first, second = weighed([row("a", [0.1, 1.2, 0.5], 1.5), row("b", [2.0, 0.3, 0.9], 0.5)], recipe)
+    np.testing.assert_allclose(np.concatenate([first.weight_T, second.weight_T]), np.array([0, 1, 1, 1, 0, 0]) * weight)
+    assert first.mask_T.all() and first.entropy is None  # the others stay in ratio and statistics
+
+
+def test_shares_on_a_schedule_reach_their_values():
+    """core.md 3.2: a quarter of the way from 4 to 8 rollouts 5, from .2 to 1 of the tokens .4."""
+    overrides = ["train.steps=101", "sampler.group_size=8"]
+    recipe = load("d3s", "tiny", overrides)
+    assert [(recipe.at(step).select.keep, round(recipe.at(step).tokens.keep, 6)) for step in (0, 25, 100, 999)] == [
+        (4, 0.2),
+        (5, 0.4),
+        (8, 1.0),
+        (8, 1.0),
+    ]
+
+
+def test_a_choice_of_tokens_without_a_measured_entropy_is_an_error():
+    bare = replace(row("a", [0.1], 1.0), entropy=None)
+    with pytest.raises(ValueError, match="row a: tokens are chosen by entropy, and none was measured"):
+        chosen_tokens([bare], choose({"kind": "entropy"}))
+
+
+def test_a_choice_that_would_compare_rewards_of_several_prompts_is_refused():
+    with pytest.raises(ValueError, match="scope: batch compares rollouts of several prompts"):
+        select({"kind": "max_variance", "keep": 2, "scope": "batch"})
