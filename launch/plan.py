@@ -1,6 +1,6 @@
 """What a recipe would do here, before anything is started: batches, actors, memory, and what stands in the way.
 
-Estimates assume the worst case, every rollout at its full length. `plan` never refuses, `check_runnable` does. Imports no torch: seconds.
+Estimates assume the worst case: every rollout at its full length. `plan` never refuses, `check_runnable` does. No torch.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ from launch.plan_thinking import thinking_blockers
 from recipes.advantages import Selection
 from recipes.lengths import LengthTerm
 from recipes.loader import on_device
-from recipes.schema import DataSet, FunctionTerm, Recipe
+from recipes.schema import DataSet, Recipe
+from recipes.terms import FunctionTerm
 from rewards.functions import load_function, sample, scores
 
 _ASSUMED_GPU = 80 * GB  # of a machine without a GPU, so that a plan made there still says what a recipe would take

@@ -15,7 +15,8 @@ from typing import Any
 
 from launch.plan_budget import budget_blockers, budget_warnings, local_tokenizer, prompt_blockers, shortest_answer
 from recipes.columns import REFERENCE
-from recipes.schema import DataSet, FunctionTerm, Recipe
+from recipes.schema import DataSet, Recipe
+from recipes.terms import FunctionTerm
 from rewards.functions import columns, columns_needed, load_function
 from rewards.rows import DataError, hub_parts, local_bytes
 from rollout.sources import lacking, normalised, overlaps, share_columns, shares, usable

@@ -99,6 +99,9 @@ class AroraTerm(LengthTerm):
     def erases(self) -> Erases:
         return "at once"  # of answers that were cut off
 
+    def erased(self, case: Case) -> float:
+        return -self.weight * case.worth
+
 
 class O1PrunerTerm(GatedTerm):
     kind: Literal["o1_pruner"] = Field(
@@ -192,6 +195,9 @@ class RepetitionTerm(Term):
     def adds(self, right: bool, case: Case) -> Bounds:
         most = 1.0 if self.form == "share" else case.most / case.unit
         return (-self.weight * most, 0.0) if right or self.gate == "none" else (0.0, 0.0)
+
+    def sees_length_of_wrong(self) -> bool:
+        return self.gate == "none" and self.form == "dense"
 
 
 class ClosingsTerm(Term):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, PrivateAttr, Tag, model_validator
 
 from recipes.advantages import Advantage, AllRollouts, AllTokens, Select, Selection, TokenChoice
 from recipes.budgets import Budget, ConstantBudget, WatchingBudget
@@ -19,14 +19,13 @@ from recipes.schedules import MOVABLE, Schedule, moved, refuse_leaving, value_at
 from recipes.section import Count, Natural, NonNegative, Positive, Section, Share
 from recipes.term import Case, Waiver
 from recipes.terms import (
-    FormatTerm,
-    FunctionTerm,
     KlTerm,
     RewardTerm,
     TruncateTerm,
     VerdictTerm,
     margin,
     refuse_wrong_before_right,
+    telling_wrong_apart,
 )
 
 
@@ -283,6 +282,7 @@ class Recipe(Section):
     train: Train = Train()
     eval: Eval = Eval()
     wandb: str | None = Field(None, description="Weights & Biases project; null: not used.")
+    _unit: int = PrivateAttr(0)
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -334,20 +334,19 @@ class Recipe(Section):
         if not 2 <= least <= most <= self.sampler.group_size:
             found = least if least < 2 else most
             raise ValueError(f"select.keep: {found:g}: expected 2 to sampler.group_size {self.sampler.group_size} rollouts")
-        moves = any(name.startswith("reward.") for name in self.schedule)
-        for step in range(self.train.steps if moves else 1):
-            refuse_wrong_before_right(self.at(step).reward, self.case, self.waive)
-        if self.select.kind == "shortest" and any(
-            term.gate == "none" for term in self.reward if isinstance(term, FormatTerm | FunctionTerm)
-        ):
-            raise ValueError(
-                "select.kind: shortest with a term that wrong answers earn, too, could train towards a short wrong one; gate it (gate: right)"
-            )
-        if self.stages != [stage for stage in ("sft", "rl", "eval") if stage in self.stages]:
-            raise ValueError(f"stages: {self.stages}: each at most once, in the order sft, rl, eval")
         for kind, why in (("truncate", "would take off more than a right answer has"), ("kl", "say the same; add their weights")):
             if sum(term.kind == kind for term in self.reward) > 1:
                 raise ValueError(f"reward: two {kind} terms {why}; keep one")
+        moves = any(name.startswith("reward.") for name in self.schedule)
+        for step in range(self.train.steps if moves else 1):
+            refuse_wrong_before_right(self.at(step).reward, self.case, self.waive)
+        if self.select.kind in ("shortest", "efficient") and (told := telling_wrong_apart(self.reward, self.case)):
+            raise ValueError(
+                f"select.kind: {self.select.kind} with {told[0]}, a term that tells wrong answers apart, could train towards a short wrong one; "
+                "gate it (gate: right)"
+            )
+        if self.stages != [stage for stage in ("sft", "rl", "eval") if stage in self.stages]:
+            raise ValueError(f"stages: {self.stages}: each at most once, in the order sft, rl, eval")
         if self.eval.temperature == 0 and self.eval.samples > 1:
             raise ValueError(f"eval.samples: {self.eval.samples} greedy rollouts (eval.temperature 0) would all be the same; set 1")
         if "sft" in self.stages and self.model.path != "tiny":
@@ -398,7 +397,7 @@ class Recipe(Section):
         return Case(
             group_size=self.sampler.group_size,
             least_limit=min(budget.least_limit for budget in budgets),
-            unit=self.budget.limit,
+            unit=self.unit,
             limit=max(budget.most_limit for budget in budgets),
             most=self.most_tokens,
         )
@@ -408,7 +407,16 @@ class Recipe(Section):
         now: Recipe = self
         for name, schedule in self.schedule.items():
             now = moved(now, name.split("."), value_at(schedule, self.number(name), step, self.train.steps))
-        return now.model_copy(update={"schedule": {}}) if self.schedule else self  # what has moved does not move again
+        if not self.schedule:
+            return self
+        now = now.model_copy(update={"schedule": {}})  # what has moved does not move again
+        now._unit = self.unit
+        return now
+
+    @property
+    def unit(self) -> int:
+        """budget.limit as the recipe writes it, tokens: what prices per token are given for, in every step."""
+        return self._unit or self.budget.limit
 
     def number(self, name: str) -> float:
         """A number by its dotted key; terms of the reward go by their kind (`reward.triangle.weight`)."""

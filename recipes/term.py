@@ -53,6 +53,10 @@ class Term(Section):
         """What plan warns of, a sentence each."""
         return []
 
+    def erased(self, case: Case) -> float:
+        """The least that it adds to a right answer where it erases at once."""
+        return self.adds(True, case)[0]
+
     def sees_length_of_wrong(self) -> bool:
         """Whether the reward of a wrong answer depends on its length."""
         return False

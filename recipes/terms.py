@@ -42,6 +42,9 @@ class TruncateTerm(Term):
     def erases(self) -> Erases:
         return "" if self.keep else "at once"
 
+    def erased(self, case: Case) -> float:
+        return -(1 - self.keep) * case.worth
+
 
 class CutTerm(Term):
     kind: Literal["cut"] = Field(..., description="-1 for an answer that was cut off and is not right, else 0.")
@@ -49,6 +52,9 @@ class CutTerm(Term):
 
     def adds(self, right: bool, case: Case) -> Bounds:
         return (0.0, 0.0) if right else (-self.weight, 0.0)
+
+    def sees_length_of_wrong(self) -> bool:
+        return True  # a short wrong answer earns more than one that was cut off
 
 
 class KlTerm(Term):
@@ -135,11 +141,17 @@ def refuse_wrong_before_right(reward: Sequence[RewardTerm], case: Case, waived: 
             raise ValueError(f"reward: {term.kind} needs verdicts {term.verdicts[0]}; here they are {case.worth:g} and {case.wrong:g}")
     wrong, kept = sum(term.adds(False, case)[1] for term in reward), sum(term.adds(True, case)[0] for term in reward)
     erasing = [term for term in reward if term.erases() == "at once"]
-    right = kept - case.worth - sum(term.adds(True, case)[0] for term in erasing) if erasing else kept
-    by_degrees = any(term.erases() == "by degrees" for term in reward) and not any(isinstance(term, KlTerm) for term in reward)
+    right = kept + sum(term.erased(case) - term.adds(True, case)[0] for term in erasing)
+    by_degrees = any(term.erases() == "by degrees" for term in reward)
     size = max(1.0, abs(wrong), abs(right))
-    least = -ROUNDING * size if by_degrees else _LEAST_MARGIN * size
-    beaten = not isfinite(kept - wrong) or kept - wrong < least or right < wrong - (ROUNDING * size if by_degrees else 0.0)
+    apart, tie = _LEAST_MARGIN * size, -ROUNDING * size
+    if any(isinstance(term, KlTerm) for term in reward):  # may take most of what lies between, and all of a tie
+        tie = apart
+    beaten = (
+        not isfinite(kept - wrong)
+        or kept - wrong < (tie if by_degrees else apart)
+        or right - wrong < (tie if by_degrees or erasing else apart)
+    )
     if beaten and "right_beats_wrong" not in waived:
         raise ValueError(
             f"reward: wrong answers may earn {wrong:g}, right ones no more than {right:g}: right must beat wrong; "
@@ -148,6 +160,12 @@ def refuse_wrong_before_right(reward: Sequence[RewardTerm], case: Case, waived: 
         )
     if "length_of_wrong" not in waived and (seen := [term.kind for term in reward if term.sees_length_of_wrong()]):
         raise ValueError(f"reward: {seen[0]} pays wrong answers for their length; gate it (gate: right), or say waive: [length_of_wrong]")
+
+
+def telling_wrong_apart(reward: Sequence[RewardTerm], case: Case) -> list[str]:
+    """The kinds of terms by which wrong answers may earn different rewards."""
+    case = worth_of(reward, case)
+    return [term.kind for term in reward if isinstance(term, KlTerm) or len(set(term.adds(False, case))) > 1]
 
 
 def worth_of(reward: Sequence[RewardTerm], case: Case) -> Case:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from recipes.schema import FunctionTerm
+from recipes.terms import FunctionTerm
 from rewards.thinking import THINK, Marks
 
 RewardFunction = Callable[..., Sequence[float | None]]

@@ -137,7 +137,6 @@ def advantages(
         scaled_PG = weighed(scaled_PG, right_PG)
     if settings.shorter:
         groups = zip(scaled_PG, np.asarray(tokens_PG), np.asarray(reward_PG), strict=True)
-        scaled_PG = scaled_PG + np.stack(
-            [qglas(advantage_G, tokens_G, reward_G, beta=settings.shorter) for advantage_G, tokens_G, reward_G in groups]
-        )
+        bonus_PG = np.stack([qglas(advantage_G, tokens_G, reward_G, beta=settings.shorter) for advantage_G, tokens_G, reward_G in groups])
+        scaled_PG = scaled_PG + np.where(right_PG, bonus_PG, 0.0)  # a wrong answer that is above the mean is not paid for its length
     return scaled_PG + settings.boost * (right_PG & kept_PG)

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from recipes.loader import recipe_hash
-from recipes.schema import FunctionTerm, Recipe
+from recipes.schema import Recipe
+from recipes.terms import FunctionTerm
 from rl import algorithm, checkpoint
 from rl.gate import MOMENTS, check_gaps, drawn
 from rl.learner import Learner

@@ -140,7 +140,7 @@ class Collector:
             self._scorer,
             terms=self._stream.control.terms(recipe.reward),
             budget=self._stream.control.budget(recipe.budget, step),
-            unit=self._recipe.budget.limit,
+            unit=recipe.unit,
             state=TrainerState(step, recipe.train.steps),
         )
         wanted, stream = self._recipe.sampler.prompts, self._stream

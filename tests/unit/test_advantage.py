@@ -224,3 +224,13 @@ def test_a_bonus_for_shorter_answers_goes_to_advantages_above_zero_and_turns_no_
     # spread 1, deviation 0.5774, all that is above 0 equal: weight 2 x 0.1 / 0.5774; saving of the first (200 - 100) / 200
     np.testing.assert_allclose((with_bonus - plain)[0], [0.2 / 0.57735 / 2, 0, 0, 0], atol=1e-5)
     assert (with_bonus[1] == 0).all()
+
+
+def test_p13_the_bonus_of_shorter_ones_is_for_right_answers_whatever_else_lifts_a_wrong_one():
+    reward_PG, right_PG = np.array([[1.0, 0.4, 0.0, 0.0]]), np.array([[True, False, False, False]])
+    tokens_PG = np.array([[300, 10, 200, 200]])
+    with_bonus, without = (advantages(reward_PG, right_PG, tokens_PG, Advantage(scale="group", shorter=shorter)) for shorter in (3.0, 0.0))
+    assert (with_bonus[~right_PG] == without[~right_PG]).all() and with_bonus[0, 0] > with_bonus[0, 1]
+    wrong_PG = np.array([[0.1, 0.1, 0.0, 0.0]])
+    alike = advantages(wrong_PG, wrong_PG > 1, np.array([[400, 10, 50, 50]]), Advantage(scale="group", shorter=0.1))
+    assert alike[0, 0] == alike[0, 1]

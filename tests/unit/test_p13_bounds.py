@@ -111,3 +111,45 @@ def test_p13_verdicts_that_a_formula_does_not_fit_are_refused(kind: str, words: 
     verdict = VerdictTerm(kind="verdict", wrong=0.0 if kind == "leash" else -1.0)
     with pytest.raises(ValueError, match=words):
         refuse_wrong_before_right([verdict, made(kind)], Case(), ["right_beats_wrong"])
+
+
+@pytest.mark.parametrize(
+    "reward",
+    [
+        "[{kind: verdict}, {kind: arora, of: thinking}, {kind: arora, of: answer}]",
+        "[{kind: verdict}, {kind: arora, weight: 1.5}]",
+        "[{kind: verdict}, {kind: truncate}, {kind: arora}]",
+        "[{kind: verdict}, {kind: truncate}, {kind: kl, weight: 1}]",
+        "[{kind: verdict}, {kind: arora}, {kind: kl, weight: 0.1}]",
+    ],
+)
+def test_p13_what_erases_a_verdict_may_do_so_once_and_leaves_a_tie_that_nothing_else_breaks(reward: str):
+    with pytest.raises(RecipeError, match=r"right must beat wrong"):
+        load("dler", "tiny", [f"reward={reward}"])
+
+
+@pytest.mark.parametrize("term", ["{kind: cut}", "{kind: repetition, form: dense, weight: 0.01}"])
+def test_p13_a_term_by_which_a_short_wrong_answer_earns_more_than_a_long_one_needs_the_waiver(term: str):
+    with pytest.raises(RecipeError, match=r"pays wrong answers for their length; .* waive: \[length_of_wrong\]"):
+        load("dler", "tiny", [f"reward=[{{kind: verdict}}, {term}]"])
+    load("dler", "tiny", [f"reward=[{{kind: verdict}}, {term}]", "waive=[length_of_wrong]"])
+
+
+@pytest.mark.parametrize(
+    "term", ["{kind: format, form: halves}", "{kind: cut}", "{kind: repetition, weight: 0.1}", "{kind: closings}", "{kind: kl, weight: 0.1}"]
+)
+@pytest.mark.parametrize("rule", ["shortest", "efficient"])
+def test_p13_a_choice_by_length_among_wrong_answers_that_earn_differently_is_refused(rule: str, term: str):
+    with pytest.raises(RecipeError, match=rf"select\.kind: {rule} with \w+, a term that tells wrong answers apart"):
+        load("dler", "tiny", [f"select={{kind: {rule}, keep: 4}}", f"reward=[{{kind: verdict}}, {term}]", "waive=[length_of_wrong]"])
+
+
+def test_p13_the_margin_at_a_step_is_that_of_the_prices_that_rewards_go_by():
+    """Prices per token are those of budget.limit as it is written, however far a schedule moves the limit; the KL term's bound follows the margin."""
+    words = ["budget.limit=10", "schedule={budget.limit: {kind: linear, to: 100, over: 10}}", "train.steps=10"]
+    recipe = load(
+        "dler", "tiny", [*words, "reward=[{kind: verdict}, {kind: shorterbetter, weight: 0.09, gate: right}, {kind: kl, weight: 1}]"]
+    )
+    assert recipe.margin == pytest.approx(0.1)
+    assert [recipe.at(step).unit for step in (0, 9)] == [10, 10]
+    assert recipe.at(9).margin == pytest.approx(0.1)

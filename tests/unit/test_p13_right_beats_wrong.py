@@ -92,7 +92,7 @@ def test_p13_right_beats_wrong_and_length_never_pays_a_wrong_answer(name: str, r
         ("reward=[{kind: verdict, weight: 1.0e308}, {kind: verdict, weight: 1.0e308}, {kind: truncate}]", "right must beat wrong"),
         (
             "select={kind: shortest, keep: 2} reward=[{kind: verdict}, {kind: format}]",
-            "select.kind: shortest with a term that wrong",
+            "select.kind: shortest with format, a term that tells wrong answers apart",
         ),
         ("reward=[{kind: verdict}, {kind: function, name: 'own:f'}]", "wrong answers may earn 1, right ones no more than 1:"),
         (

@@ -182,7 +182,7 @@ def test_a_number_may_move_over_all_that_its_key_allows_and_stays_where_it_ended
     """Right to the bounds, also below 0 where the key allows that; what is past the end of the run is not asked."""
     words = [
         "train.steps=10",
-        "select={kind: efficient, keep: 8}",
+        "select={kind: max_variance, keep: 8}",
         "reward=[{kind: verdict}, {kind: cosine, wrong_short: -2.0, wrong_long: -1.0, beyond: -3.0}]",
         "waive=[right_beats_wrong, length_of_wrong]",
         "schedule={select.keep: {kind: linear, to: 2}, sampler.temperature: {kind: linear, to: 0.1, over: 4}, advantage.boost: {kind: linear, to: 0.5}, "
