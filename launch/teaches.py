@@ -1,6 +1,9 @@
-"""What a recipe can learn from: for groups that are mixed, all right and all wrong, whether the filter keeps them and what tells their rollouts apart.
+"""What a recipe can learn from: for groups that are mixed, all right and all wrong, whether the filter keeps them, whether they carry a length
+signal, and whether they train.
 
-Read off the terms' bounds and the filter's signal: a filter that looks at correctness drops all-right groups before length could teach in them.
+Read off the recipe: the bounds of its terms, what its filter looks at, what its advantages and its selection add. A filter that looks at
+correctness drops all-right groups before length could teach in them. Simplifications: a group trains where the reward gives some rollout an advantage,
+in any step; that KL and entropy in the loss act on every group kept is not told here. A function may look at anything.
 """
 
 from __future__ import annotations
@@ -9,11 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from recipes.lengths import LengthTerm
+from recipes.advantages import Selection
+from recipes.lengths import LinearTerm
 from recipes.schema import Recipe
-from recipes.terms import Case, TruncateTerm, VerdictTerm, worth_of
+from recipes.terms import Case, FunctionTerm, KlTerm, RewardTerm, VerdictTerm, worth_of
 
 Kind = Literal["mixed", "all right", "all wrong"]
+_RIGHTS: dict[Kind, tuple[bool, ...]] = {"mixed": (True, False), "all right": (True,), "all wrong": (False,)}
 
 
 @dataclass(frozen=True)
@@ -22,48 +27,85 @@ class Teaching:
 
     Attributes:
         kept: by the filter.
-        length: some term tells its rollouts apart by their length.
-        differs: what tells them apart, by term; "verdict" in mixed groups.
+        signals: what lets length decide over advantages, by name.
+        differs: what tells the rewards of its rollouts apart, by term; "verdict" in mixed groups.
+        pushes: what gives its rollouts advantages even where their rewards are the same.
+        unsure: functions among `differs`, which may look at length or not.
     """
 
     kind: Kind
     kept: bool
-    length: bool
+    signals: tuple[str, ...]
     differs: tuple[str, ...]
+    pushes: tuple[str, ...]
+    unsure: tuple[str, ...] = ()
+
+    @property
+    def length(self) -> bool:
+        return bool(self.signals)
 
     @property
     def trains(self) -> bool:
-        return self.kept and bool(self.differs)
+        return self.kept and bool(self.differs or self.pushes)
 
 
 def teaching(recipe: Recipe) -> list[Teaching]:
     """What each kind of group can teach."""
-    case = worth_of(recipe.reward, recipe.case)
-    found = []
-    for kind, rights in (("mixed", (True, False)), ("all right", (True,)), ("all wrong", (False,))):
-        terms = [
-            term for term in recipe.reward if not isinstance(term, VerdictTerm) and any(_varies(term, right, case) for right in rights)
-        ]
-        cut = kind == "all right" and recipe.budget.kind == "outlier"
-        length = cut or any(isinstance(term, LengthTerm | TruncateTerm) for term in terms)
-        differs = (("verdict",) if kind == "mixed" else ()) + tuple(dict.fromkeys(getattr(term, "name", term.kind) for term in terms))
-        differs += ("verdicts on cut outliers",) * cut
-        signal = {"all": True, "raw": kind == "mixed", "shaped": bool(differs)}[recipe.sampler.keep_groups]
-        found.append(Teaching(kind, signal, length, differs))  # type: ignore[arg-type]
-    return found
+    return [_teaching(recipe, kind) for kind in _RIGHTS]
+
+
+def _teaching(recipe: Recipe, kind: Kind) -> Teaching:
+    moves = any(name.startswith("reward.") for name in recipe.schedule)
+    by_step = [recipe.at(step).reward for step in range(recipe.train.steps)] if moves else [recipe.reward]
+    varying = [term for reward in by_step for term in reward if _varies(term, kind, worth_of(reward, recipe.case))]
+    cut = ("verdicts on cut outliers",) * (kind == "all right" and recipe.budget.kind == "outlier")
+    shaped = ("verdict",) * (kind == "mixed") + _names(varying) + cut
+    differs = shaped + _names([term for term in varying if isinstance(term, KlTerm)], ())  # comes behind the filter
+    boosts = kind != "all wrong" and recipe.most("advantage.boost") > 0
+    pushes = ("advantage.boost",) * boosts + ("advantage.centre: reference",) * (recipe.advantage.centre == "reference")
+    kept = {"all": True, "raw": kind == "mixed" or bool(cut), "shaped": bool(shaped)}[recipe.sampler.keep_groups]
+    signals = _names([term for term in varying if term.sees_length]) + cut
+    signals += ("advantage.shorter",) * (recipe.most("advantage.shorter") > 0 and bool(differs))
+    even = differs == ("verdict",) and not pushes and worth_of(recipe.reward, recipe.case).wrong == 0
+    signals += (f"select.kind: {recipe.select.kind}",) * (_chooses_by_length(recipe, even) and bool(differs or pushes))
+    return Teaching(kind, kept, signals, differs, pushes, _names([term for term in varying if isinstance(term, FunctionTerm)]))
 
 
 def teaching_words(recipe: Recipe) -> Iterator[str]:
     """One line for each kind of group."""
+    constant = "correctness" if recipe.sampler.keep_groups == "raw" else "reward"
     for one in teaching(recipe):
-        what = ", ".join(one.differs) or "nothing"
-        kept = "kept" if one.kept else f"replaced, as its {'correctness' if recipe.sampler.keep_groups == 'raw' else 'reward'} is constant"
-        lost = "; its length signal is lost" if one.length and not one.kept else ""
-        yield f"{one.kind:<10} told apart by {what}: {kept}{lost}"
+        kept = "yes" if one.kept else f"no, as its {constant} is constant"
+        length = f"yes ({', '.join(one.signals)})" if one.signals else f"if {', '.join(one.unsure)} looks at it" if one.unsure else "no"
+        length += ", lost with it" if one.length and not one.kept else ""
+        by = ", ".join(one.differs + one.pushes)
+        trains = f"yes, by {by}" if one.trains else "no, as all its rollouts earn the same" if one.kept else "no"
+        yield f"{one.kind:<10} kept by the filter: {kept}; carries a length signal: {length}; trains: {trains}"
 
 
-def _varies(term: object, right: bool, case: Case) -> bool:
-    if isinstance(term, TruncateTerm):
-        return right and term.keep < 1
-    low, high = term.adds(right, case)  # type: ignore[attr-defined]
-    return low != high
+def _chooses_by_length(recipe: Recipe, even: bool) -> bool:
+    """Whether the selection leaves rollouts out by their length.
+
+    Args:
+        even: all right answers earn the same and all wrong ones 0: the most reward per token is then that of right ones, whatever their length,
+            and where more are right than train, nothing tells those apart.
+    """
+    if not isinstance(recipe.select, Selection) or recipe.ends("select.keep")[0] == recipe.sampler.group_size:
+        return False
+    return recipe.select.kind == "shortest" or (recipe.select.kind == "efficient" and not even)
+
+
+def _names(terms: list[RewardTerm], without: tuple[type, ...] = (KlTerm,)) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(getattr(term, "name", term.kind) for term in terms if not isinstance(term, without)))
+
+
+def _varies(term: RewardTerm, kind: Kind, case: Case) -> bool:
+    """Whether a term, beside the verdict, may tell rollouts of equal correctness apart in a kind of group."""
+    if isinstance(term, VerdictTerm):
+        return False
+    if isinstance(term, KlTerm):
+        return term.weight > 0
+    if isinstance(term, LinearTerm) and kind == "all wrong":
+        return case.wrong > 0  # it goes by the group's mean verdict
+    bounds = [(right, *term.adds(right, case)) for right in _RIGHTS[kind]]
+    return any(low != high or (right and term.erases() != "") for right, low, high in bounds)

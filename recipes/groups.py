@@ -5,10 +5,8 @@ Simplification: one that turns several things stands in the group of the first r
 
 from __future__ import annotations
 
-from recipes.lengths import LengthTerm
 from recipes.loader import load, scales, shipped
 from recipes.schema import Recipe
-from recipes.terms import TruncateTerm
 
 GROUPS = {
     "to begin with": "needs no scale",
@@ -28,8 +26,7 @@ def group_of(recipe: Recipe) -> str:
         return "budgets"
     if recipe.select.kind != "all" or recipe.advantage.shorter:
         return "selection"
-    sees_length = any(isinstance(term, LengthTerm | TruncateTerm) for term in recipe.reward)
-    return "length rewards" if sees_length else "baselines"
+    return "length rewards" if any(term.sees_length for term in recipe.reward) else "baselines"
 
 
 def grouped() -> dict[str, dict[str, str]]:

@@ -7,7 +7,7 @@ pays wrong answers for their length waives the promise.
 from __future__ import annotations
 
 from math import exp, sqrt
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,7 @@ Weight = Annotated[Positive, Field(description="Factor.")]
 class LengthTerm(Term):
     """A term that sees lengths; wrong answers earn nothing by it, unless it says so."""
 
+    sees_length: ClassVar[bool] = True
     weight: Weight = 1.0
     of: Of = "total"
 

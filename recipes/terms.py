@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import isfinite
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -31,6 +31,7 @@ class VerdictTerm(Term):
 
 
 class TruncateTerm(Term):
+    sees_length: ClassVar[bool] = True
     kind: Literal["truncate"] = Field(
         ..., description="A right answer beyond its limit, or cut off, keeps only `keep` of its point (DLER)."
     )
@@ -47,6 +48,7 @@ class TruncateTerm(Term):
 
 
 class CutTerm(Term):
+    sees_length: ClassVar[bool] = True
     kind: Literal["cut"] = Field(..., description="-1 for an answer that was cut off and is not right, else 0.")
     weight: Positive = Field(0.5, description="Factor.")
 
@@ -82,6 +84,7 @@ class FormatTerm(Term):
 
 
 class NoThinkingTerm(Term):
+    sees_length: ClassVar[bool] = True
     kind: Literal["no_thinking"] = Field(
         ..., description="1 for a response that begins with the mark that closes thinking, else 0 (AdaptThink)."
     )

@@ -62,7 +62,7 @@ def test_recipes_are_listed_with_what_they_are_by_what_they_turn():
     groups = {group: [name for name, _, its in rows if its == group] for group in dict.fromkeys(row[2] for row in rows)}
     assert list(groups) == list(GROUPS)
     for name, group in {
-        "quickstart": "to begin with", "grpo": "baselines", "dr_grpo": "baselines", "gspo": "baselines", "dler": "length rewards",
+        "quickstart": "to begin with", "adaptthink": "length rewards", "grpo": "baselines", "dr_grpo": "baselines", "gspo": "baselines", "dler": "length rewards",
         "kimi": "length rewards", "da_dler": "budgets", "curriculum": "budgets", "l1_exact": "budgets", "gfpo": "selection", "tiny": "scales",
     }.items():  # fmt: skip
         assert name in groups[group]

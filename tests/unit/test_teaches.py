@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from launch.explain import explain
 from launch.plan import plan
 from launch.teaches import teaching
 from recipes.loader import load
+from recipes.terms import VerdictTerm
+from rewards.terms import levelled, rewards
+from rl.advantage import advantages
+from rl.selection import selected
+from tests.unit.test_p13_bounds import KINDS, SIGNED, facts, made
 
 
 @pytest.mark.parametrize(
@@ -46,11 +54,105 @@ def test_plan_warns_of_a_factor_that_falls_to_nothing_by_the_groups_shortest_rig
     assert ("which trains guessing" in "\n".join(plan(recipe).warnings)) is warned
 
 
-def test_plan_prints_what_can_teach():
+def test_plan_prints_all_three_columns_of_what_can_teach():
     text = explain(plan(load("dler", "tiny")))
-    assert "teaches  mixed      told apart by verdict, truncate: kept\n" in text
-    assert "teaches  all right  told apart by truncate: replaced, as its correctness is constant; its length signal is lost\n" in text
-    assert "teaches  all wrong  told apart by nothing: replaced, as its correctness is constant\n" in text
+    assert (
+        "teaches  mixed      kept by the filter: yes; carries a length signal: yes (truncate); trains: yes, by verdict, truncate\n" in text
+    )
+    lost = "kept by the filter: no, as its correctness is constant; carries a length signal: yes (truncate), lost with it; trains: no\n"
+    assert f"teaches  all right  {lost}" in text
+    assert "teaches  all wrong  kept by the filter: no, as its correctness is constant; carries a length signal: no; trains: no\n" in text
+    text = explain(plan(load("grpo", "tiny", ["reward=[{kind: verdict}, {kind: function, name: 'my:own', gate: right}]"])))
+    assert "all right  kept by the filter: yes; carries a length signal: if my:own looks at it; trains: yes, by my:own\n" in text
+    assert "all wrong  kept by the filter: yes; carries a length signal: no; trains: no, as all its rollouts earn the same\n" in text
+
+
+RIGHTS = {"mixed": [1, 1, 0, 0, 1, 0], "all right": [1] * 6, "all wrong": [0] * 6}
+TEXTS = ["a</think>\\boxed{1}", "</think>\\boxed{1}", "x", "a</think>b</think>"]
+
+
+def groups(kind: str, count: int = 60):
+    """Facts of groups of six, of all lengths, some cut off, some of repeated tokens."""
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        tokens, thinking, finished = rng.integers(1, 80, 6), rng.integers(0, 80, 6), rng.random(6) < 0.7
+        given = facts(RIGHTS[kind], tokens, thinking, int(rng.integers(10, 40)), finished)
+        ids = [[0] * n if rng.random() < 0.5 else list(range(n)) for n in tokens]
+        yield replace(given, asked=replace(given.asked, prompt="1<think>", completions=list(rng.choice(TEXTS, 6)), completion_ids=ids))
+
+
+@pytest.mark.parametrize("gate", ["none", "right"])
+@pytest.mark.parametrize("term", [kind for kind in KINDS if kind not in ("kl", "verdict")])
+def test_a_term_is_said_to_tell_rollouts_of_one_verdict_apart_where_its_formula_does(term: str, gate: str):
+    gated = {"gate": gate} if "gate" in KINDS[term].model_fields else {}
+    terms = [VerdictTerm(kind="verdict", wrong=-1.0 if term in SIGNED else 0.0), made(term, **gated)]
+    said = teaching(load("grpo", None, []).model_copy(update={"reward": terms}))
+    for one in said[1:]:
+        apart = [np.ptp(levelled(rewards(terms, group)[term])) > 0 for group in groups(one.kind)]
+        assert any(apart) == (term in one.differs), one
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("qglas", []),
+        ("gfpo", []),
+        ("gfpo", ["advantage.boost=0.1"]),
+        ("gfpo", ["select.kind=efficient"]),
+        ("gfpo", ["select.kind=efficient", "reward=[{kind: verdict, wrong: -0.5}]"]),
+        ("gfpo", ["select.keep=16"]),
+        ("gfpo", ["select.kind=max_variance"]),
+        ("grpo", ["advantage.boost=0.1"]),
+        ("grpo", ["advantage={centre: reference, scale: none}"]),
+        ("grpo", ["advantage={centre: reference, scale: none}", "select={kind: shortest, keep: 3}"]),
+        ("qglas", ["reward=[{kind: verdict}, {kind: laser}]"]),
+        ("grpo", []),
+    ],
+)
+def test_what_is_said_of_a_recipe_is_what_its_advantages_do(name: str, words: list[str]):
+    recipe = load(name, None, words).model_copy(update={"schedule": {}})
+    if recipe.select.kind != "all":  # of six
+        keep = 6 if recipe.select.keep == recipe.sampler.group_size else 4
+        recipe = recipe.model_copy(
+            update={
+                "select": recipe.select.model_copy(update={"keep": keep}),
+                "sampler": recipe.sampler.model_copy(update={"group_size": 6}),
+            }
+        )
+    for one in teaching(recipe):
+        trains = length = False
+        for group in groups(one.kind):
+            by_tokens = []
+            for tokens_G in (group.tokens_G, group.tokens_G[::-1]):  # the same group with other lengths
+                given = replace(group, tokens_G=tokens_G)
+                reward_PG, right_PG = np.array([sum(rewards(recipe.reward, given).values())]), given.right_G[None]
+                kept_PG = selected(reward_PG, tokens_G[None], recipe.select)
+                found = advantages(reward_PG, right_PG, tokens_G[None], recipe.advantage, kept_PG, np.array([0.4]))
+                by_tokens.append(tuple(found.round(9).flatten()))
+                trains |= bool((found != 0).any())
+            length |= by_tokens[0] != by_tokens[1]
+        assert (one.trains, one.length) == (trains, length), one
+
+
+@pytest.mark.parametrize(
+    ("words", "differs", "kept"),
+    [
+        (["reward=[{kind: verdict}, {kind: kl, weight: 0.01}]"], "kl", True),
+        (["reward=[{kind: verdict}, {kind: kl, weight: 0.0}]"], "", True),
+        (["reward=[{kind: verdict}, {kind: kl, weight: 0.0}]", "schedule.reward.kl.weight={kind: linear, to: 0.1}"], "kl", True),
+        (["reward=[{kind: verdict}, {kind: kl, weight: 0.01}]", "sampler.keep_groups=shaped"], "kl", False),  # it comes behind the filter
+        (["reward=[{kind: verdict}, {kind: truncate, keep: 1.0}]"], "", True),
+        (["reward=[{kind: verdict}, {kind: truncate, keep: 1.0}]", "schedule.reward.truncate.keep={kind: linear, to: 0.5}"], "truncate", True),
+    ],
+)  # fmt: skip
+def test_what_moves_or_is_measured_tells_rollouts_of_constant_groups_apart(words: list[str], differs: str, kept: bool):
+    right = teaching(load("grpo", "tiny", words))[1]
+    assert (", ".join(right.differs), right.kept, right.trains) == (differs, kept, bool(differs) and kept)
+
+
+def test_a_boost_that_comes_by_a_schedule_trains_all_right_groups():
+    recipe = load("grpo", "tiny", ["schedule.advantage.boost={kind: linear, to: 0.1}"])
+    assert [one.trains for one in teaching(recipe)] == [True, True, False]
 
 
 @pytest.mark.parametrize(
