@@ -136,7 +136,8 @@ def test_p13_a_term_by_which_a_short_wrong_answer_earns_more_than_a_long_one_nee
 
 
 @pytest.mark.parametrize(
-    "term", ["{kind: format, form: halves}", "{kind: cut}", "{kind: repetition, weight: 0.1}", "{kind: closings}", "{kind: kl, weight: 0.1}"]
+    "term",
+    ["{kind: format, form: halves}", "{kind: cut}", "{kind: repetition, weight: 0.1}", "{kind: closings}", "{kind: kl, weight: 0.1}"],
 )
 @pytest.mark.parametrize("rule", ["shortest", "efficient"])
 def test_p13_a_choice_by_length_among_wrong_answers_that_earn_differently_is_refused(rule: str, term: str):

@@ -401,6 +401,25 @@ def test_the_tiny_reasoner_is_as_large_as_planned():
     assert sum(kept.values()) == pytest.approx(planned["activations"], rel=0.25)
 
 
+@pytest.mark.parametrize(
+    ("words", "held"),
+    [
+        ([], False),
+        (["objective.kl.coef=0.1"], True),
+        (["schedule.objective.kl.coef={kind: linear, to: 0.1}"], True),
+        (["objective.kl.coef=0.1", "schedule.objective.kl.coef={kind: linear, to: 0.0}"], True),
+        (["reward=[{kind: verdict}, {kind: kl, weight: 0.01}]"], True),
+        (["reward=[{kind: verdict}, {kind: kl, weight: 0.0}]", "schedule.reward.kl.weight={kind: linear, to: 0.1}"], True),
+    ],
+)
+def test_whatever_reads_the_reference_model_counts_its_memory_and_reads_its_estimator(words: list[str], held: bool):
+    result = plan(load("grpo", "tiny", ["objective.kl.coef=0", "objective.kl.estimator=k1", *words]), LAPTOP)
+    assert ("reference" in next(actor for actor in result.actors if actor.name == "learner").holds) is held
+    in_loss, said = any("objective.kl.coef" in word for word in words), "\n".join(result.warnings)
+    assert ("objective.kl.estimator: k1 says nothing" in said) is (not in_loss)
+    assert ("k1 as a loss" in said) is in_loss
+
+
 def test_sizes_are_written_for_people():
     assert [size(count) for count in (5, 2_000, 3_200_000, 25_000_000, 7_467_958_272, 73 * GB)] == [
         "5 B",
