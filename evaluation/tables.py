@@ -73,6 +73,10 @@ def reservations(run: Run) -> list[str]:
     sentences.append(
         f"One run with one seed{f' ({seed})' if seed is not None else ''}: how much another seed would differ is not in these intervals."
     )
+    tripped = [record["step"] for record in run.metrics if record.get("wire/tripped")]
+    if tripped:
+        steps = f"{len(tripped)} of {len(run.metrics)} steps, first step {tripped[0]}"
+        sentences.append(f"Collapse wires were tripped in {steps}: read that step's samples, and the curves from there on.")
     short = sum(bool(record.get("groups/short")) for record in run.metrics)
     if short:
         sentences.append(

@@ -70,8 +70,9 @@ def train(
             signs, said = wires.look(collected.sampled, stats["entropy"])
             for words in said:
                 progress.message(f"step {step}: {words}")
-        except RuntimeError:
-            run.keep_samples(step, collected.sampled)  # what stopped the run is in them
+        except RuntimeError as error:
+            run.keep_samples(step, collected.sampled, str(error))  # what stopped the run is in them
+            error.args = (f"step {step}: {error}",)
             raise
         progress.phase("publish")
         pushed = publisher.push(learner, version=step + 1)
@@ -79,7 +80,7 @@ def train(
         metrics = collected.metrics | gaps | batch.metrics | stats | signs | pushed
         metrics |= {"seconds/update": updated - gated, "seconds/step": seconds, "time": time.monotonic() - began}
         metrics["tokens_per_s"] = (metrics["tokens/sampled"] or 0) / seconds
-        run.record(step, metrics, collected.sampled)
+        run.record(step, metrics, collected.sampled, " ".join(said))
         progress.step(metrics)
         if recipe.eval.every and (step + 1) % recipe.eval.every == 0 and step + 1 < recipe.train.steps:
             progress.phase("evaluate")

@@ -123,15 +123,18 @@ class Run:
                 sample.unlink()
         self.step = step
 
-    def record(self, step: int, metrics: Mapping[str, float | int | None], groups: Sequence[Group] = ()) -> None:
+    def record(self, step: int, metrics: Mapping[str, float | int | None], groups: Sequence[Group] = (), said: str = "") -> None:
         """Keep a step: samples by rule, then its line in metrics.jsonl (which makes it count), then the loggers.
+
+        Args:
+            said: of the step; rollouts that it names by id are among the samples.
 
         Raises:
             ValueError: a metric is not a finite number; named. The samples are kept, the line is not written.
         """
         if step != self.step:
             raise ValueError(f"run {self.folder}: step {step} recorded where step {self.step} was expected")
-        self.keep_samples(step, groups)
+        self.keep_samples(step, groups, said)
         flat = {"step": step} | {key: _number(step, key, value) for key, value in metrics.items()}
         with open(self.folder / "metrics.jsonl", "a") as file:
             file.write(json.dumps(flat, allow_nan=False) + "\n")
@@ -141,9 +144,9 @@ class Run:
         self.status("running")
         self._log(step, flat)
 
-    def keep_samples(self, step: int, groups: Sequence[Group]) -> None:
+    def keep_samples(self, step: int, groups: Sequence[Group], said: str = "") -> None:
         """Keep some of a step's rollouts, trained on or not, by the rules of `pick_samples`."""
-        if kept := pick_samples(groups, self.recipe.train.samples_per_step):
+        if kept := pick_samples(groups, self.recipe.train.samples_per_step, said):
             path = self.folder / "samples" / f"step-{step:05d}.parquet"
             pq.write_table(rows(kept, step, self._template), path.with_suffix(".tmp"))
             os.replace(path.with_suffix(".tmp"), path)

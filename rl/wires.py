@@ -1,7 +1,8 @@
 """Collapse wires: signs that a policy is giving up what it was trained for, seen while accuracy may still look well (P15).
 
 Length pressure can end in answers without a thought, in a few tokens whatever the problem, in one phrase over and over, in thoughts that
-never end, or in a policy that is sure of every token. Each has a wire; a wire that trips says so once, until it has been quiet again.
+never end, or in a policy that is sure of every token. Each has a wire; a wire that trips says so once, with rollouts that show it most
+(kept in the samples, rl/samples), until it has been quiet again.
 Simplification: bounds are of one step's mean; the length to compare with is that of the first steps.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf, isfinite
 from typing import Any
 
 import numpy as np
@@ -46,7 +48,7 @@ class CollapseWires:
         self._steps, self._length = 0, 0.0
         self._tripped: set[str] = set()
 
-    def look(self, groups: Sequence[Group], entropy: float | None) -> tuple[dict[str, float], list[str]]:
+    def look(self, groups: Sequence[Group], entropy: float | None) -> tuple[dict[str, float | int], list[str]]:
         """Metrics of a step, and what is to be said of it.
 
         Args:
@@ -64,7 +66,8 @@ class CollapseWires:
         self._tripped = {sign.name for sign in signs if sign.trips}
         if said and self._settings.action == "stop":
             raise Collapsed("; ".join(said))
-        return {f"wire/{sign.name}": sign.value for sign in signs if sign.name in ("empty_thinking", "repetition")}, said
+        shares = {f"wire/{sign.name}": sign.value for sign in signs if sign.name in ("empty_thinking", "repetition")}
+        return shares | {"wire/tripped": len(self._tripped)}, said
 
     def _signs(self, rollouts: Sequence[Rollout], entropy: float | None) -> list[_Sign]:
         settings, length = self._settings, float(np.mean([rollout.tokens for rollout in rollouts]))
@@ -79,11 +82,11 @@ class CollapseWires:
         if self._steps == _FIRST_STEPS:
             short = length < settings.short * self._length
             words = f"rollouts have {length:.0f} tokens on average, {self._length:.0f} at the start (wires.short {settings.short:g})"
-            signs.append(_Sign("short", length, short, words, rollouts[:3]))
+            signs.append(_Sign("short", length, short, words, sorted(rollouts, key=lambda rollout: rollout.tokens)[:3]))
         if entropy is not None:
             low = entropy < settings.entropy
             words = f"the entropy of its tokens is {entropy:.4f} nats (wires.entropy {settings.entropy:g})"
-            signs.append(_Sign("entropy", entropy, low, words, rollouts[:1]))
+            signs.append(_Sign("entropy", entropy, low, words, sorted(rollouts, key=_surprise)[:3]))
         return signs
 
     def _share(self, name: str, rollouts: Sequence[Rollout], shows: Callable[[Rollout], bool], most: float, what: str) -> _Sign:
@@ -107,6 +110,13 @@ class CollapseWires:
 
 def _repeats(rollout: Rollout) -> bool:
     return repetition(rollout.completion.ids.tolist(), _GRAM) > _REPEATS
+
+
+def _surprise(rollout: Rollout) -> float:
+    """Mean of -logprob over its own tokens, nats: what one rollout tells of the entropy. Infinite where that is no number."""
+    logp_T = rollout.completion.logprobs[rollout.completion.own]
+    surprise = -float(logp_T.mean()) if len(logp_T) else inf
+    return surprise if isfinite(surprise) else inf
 
 
 def _samples(rollouts: Sequence[Rollout]) -> str:

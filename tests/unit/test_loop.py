@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from rl.loop import TooManyCut
 from rl.objective import NonFinite
 from rl.policy import Row
 from rl.run import Run, RunError
+from rl.wires import Collapsed
 from rollout.reference_engine import ReferenceEngine
 from tests.inprocess import libraries
 
@@ -182,11 +184,13 @@ def test_a_logprob_that_is_nan_is_named_or_left_out_also_where_the_gate_looks(
         return completions
 
     monkeypatch.setattr(ReferenceEngine, "_sample", spoiled)
-    wanted = recipe(tiny_checkpoint, learner={"nonfinite": policy}, sampler={"keep_groups": keep})
+    wanted = recipe(tiny_checkpoint, learner={"nonfinite": policy}, sampler={"keep_groups": keep}, train={"samples_per_step": 1})
     with running(wanted, tmp_path) as seen:
         if policy == "stop":
-            with pytest.raises(NonFinite, match=r"rollout \w+: the engine's logprob of token 0 is nan"):
+            with pytest.raises(NonFinite, match=r"^step 0: .*rollout \w+: the engine's logprob of token 0 is nan") as stopped:
                 stages.run_recipe(plan(wanted), tmp_path)
+            kept = pq.read_table(tmp_path / wanted.name / "samples" / "step-00000.parquet")["rollout"].to_pylist()
+            assert len(kept) == 1 and kept[0] in str(stopped.value)
         else:
             stages.run_recipe(plan(wanted), tmp_path)
     if policy == "skip":
@@ -206,6 +210,30 @@ def test_a_clipped_infinity_is_not_trained_on_though_its_gradient_is_finite(tiny
         stats = learner.update([rows], 0)
         assert stats["updates/skipped"] == 1 and learner.weights()[1] == before
         assert learner.update([[rows[0], rows[2]]], 1)["updates/skipped"] == 0 and learner.weights()[1] != before
+
+
+@pytest.mark.parametrize("action", ["warn", "stop"])
+def test_p15_rollouts_that_a_wire_names_are_in_the_samples_of_its_step_which_words_and_status_name(
+    action: str, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """An entropy that no policy of 40 letters reaches trips at step 0; samples_per_step has no place for what is named."""
+    wanted = recipe(
+        tiny_checkpoint,
+        wires={"entropy": 100.0, "cut": 1.0, "empty_thinking": 1.0, "repetition": 1.0, "action": action},
+        train={"steps": 2, "samples_per_step": 1},
+    )
+    with running(wanted, tmp_path) as seen:
+        if action == "stop":
+            with pytest.raises(Collapsed, match=r"^step 0: "):
+                stages.run_recipe(plan(wanted), tmp_path)
+        else:
+            stages.run_recipe(plan(wanted), tmp_path)
+    status = json.loads((tmp_path / wanted.name / "status.json").read_text())
+    said = status["reason"] if action == "stop" else capsys.readouterr().out
+    [named] = re.findall(r"step 0: the entropy .*: rollouts ([\w, ]+), the first", said)
+    kept = pq.read_table(tmp_path / wanted.name / "samples" / "step-00000.parquet")["rollout"].to_pylist()
+    assert sorted(kept) == sorted(named.split(", ")) and len(kept) == 3
+    assert [line["wire/tripped"] for line in seen.lines] == ([1, 1] if action == "warn" else [])
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -57,6 +57,24 @@ def test_p15_each_collapse_is_said_once_with_samples_until_it_is_over(words: str
     assert wires.look(groups, entropy)[1] == said
 
 
+def test_p15_a_trip_is_counted_in_every_step_that_it_lasts():
+    wires = healthy()
+    groups, entropy = COLLAPSES["repeat themselves"]
+    counts = [wires.look(*looked)[0]["wire/tripped"] for looked in ((groups, entropy), (groups, 0.001), (HEALTHY[0], 0.5))]
+    assert counts == [1, 2, 0]
+
+
+def test_p15_short_names_the_shortest_rollouts_and_entropy_the_surest():
+    lengths = (20, 9, 20, 4, 6)
+    _, [said] = healthy().look(step(*(f"{'abcdefghijklmnopqrstuvwxyzABCD'[:n]}" for n in lengths)), 0.5)
+    assert "rollouts id3, id4, id1, the first 'abcd'" in said
+    groups = step(*(thought(number) for number in range(5)))
+    for rollout, logprob in zip(groups[0].rollouts, (-1.0, -0.1, np.nan, -0.3, -0.2), strict=True):
+        rollout.completion.logprobs[:] = logprob
+    _, [said] = healthy().look(groups, 0.001)
+    assert "rollouts id1, id4, id3, the first" in said
+
+
 @pytest.mark.parametrize("words", COLLAPSES)
 def test_p15_a_recipe_may_stop_there(words: str):
     wires = healthy(Wires(short=0.2, action="stop"))
@@ -78,4 +96,4 @@ def test_p15_what_was_not_sampled_or_trained_trips_nothing():
     aborted = step("", "", finish="abort")
     assert wires.look(aborted, None) == ({}, []) and wires.state()["steps"] == 0
     metrics, said = wires.look(step("no thought, no mark, all different letters"), None)
-    assert said == [] and metrics == {"wire/empty_thinking": 0.0, "wire/repetition": 0.0}
+    assert said == [] and metrics == {"wire/empty_thinking": 0.0, "wire/repetition": 0.0, "wire/tripped": 0}

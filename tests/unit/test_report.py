@@ -392,3 +392,10 @@ def test_the_page_shows_warnings_and_the_rate_with_stated_answers(run: Path) -> 
     text = report(run).read_text()
     assert "with stated answers (--lenient)</td><td>–</td><td>5.0 %" in text
     assert r"At step 3, 100.0 % of the samples that ended hold no \boxed{} answer" in text and "(--lenient)." not in text
+
+
+def test_the_page_says_in_how_many_steps_collapse_wires_were_tripped_and_which_came_first(run: Path):
+    path = run / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(line | {"wire/tripped": int(line["step"] > 0)}) + "\n" for line in lines))
+    assert f"Collapse wires were tripped in {len(lines) - 1} of {len(lines)} steps, first step 1" in report(run).read_text()

@@ -352,6 +352,14 @@ def test_a_rollout_that_a_second_checker_judges_otherwise_is_kept_first():
     assert picked(2, groups) == {("p", 1), ("q", 1)}
 
 
+def test_rollouts_that_are_named_are_kept_first_and_beyond_the_count():
+    said = f"wires: rollouts {GROUPS[0].rollouts[1].id}, {GROUPS[1].rollouts[2].id}"
+    for count in (0, 1, 2):
+        kept = {(g.problem.id, r.sample) for g in pick_samples(GROUPS, count, said) for r in g.rollouts}
+        assert kept == {("p", 1), ("q", 2)}
+    assert len([r for g in pick_samples(GROUPS, 5, said) for r in g.rollouts]) == 5
+
+
 def test_the_pick_does_not_depend_on_the_order_groups_arrive_in_and_changes_nothing():
     for count in range(9):
         assert picked(count) == picked(count, GROUPS[::-1])
