@@ -204,7 +204,7 @@ def weighed(rows: Sequence[Row], recipe: Recipe) -> list[Row]:
 
 
 def _take_off_kl(groups: Sequence[Group], term: KlTerm, measure: Measure, most: float) -> None:
-    """Add the term `kl`: minus its weight times the mean over the rollout's tokens of the policy that sampled against the reference.
+    """Add the term `kl`: minus its weight times the mean, over the rollout's tokens that were rewarded, of the policy that sampled against the reference.
 
     A sum, as elsewhere, would charge longer rollouts more, without bound: a right long answer could earn less than a wrong short one.
     For the same reason the term is never larger than `most`, nearly half the margin between right and wrong.
@@ -213,7 +213,7 @@ def _take_off_kl(groups: Sequence[Group], term: KlTerm, measure: Measure, most: 
     for rollout in [rollout for group in groups for rollout in group.rollouts]:
         engine_logp_T, ref_logp_T = rollout.completion.logprobs, reference_logp[rollout.id][0]
         kl_T = kl_penalty(torch.from_numpy(engine_logp_T), torch.from_numpy(ref_logp_T), term.estimator)
-        own_T = torch.from_numpy(rollout.completion.own)
+        own_T = torch.from_numpy(rollout.completion.own & rollout.trains)
         value = -term.weight * float(kl_T[own_T].mean()) if own_T.any() else 0.0
         rollout.terms["kl"] = min(max(value, -most), most) if isfinite(value) else value
         rollout.reward = sum(rollout.terms.values())

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from recipes.budgets import WatchingBudget
+from recipes.budgets import OutlierBudget, WatchingBudget
 from recipes.schema import Recipe
 from rewards.functions import TrainerState
 from rewards.terms import levelled
@@ -36,7 +36,7 @@ Fate = str  # trained | all_right | all_wrong | flat | not_judged
 
 @dataclass
 class PromptStream:
-    """Requests by position in the data; `position` and `kept_share` are all the state there is.
+    """Requests by position in the data; `position`, `kept_share` and the count `too_long` are all the state there is.
 
     `kept_share` is the share of the last step's groups that were worth training on: what the next step expects.
     """
@@ -54,10 +54,10 @@ class PromptStream:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps (rl/state)."""
-        return {"position": self.position, "kept_share": self.kept_share}
+        return {"position": self.position, "kept_share": self.kept_share, "too_long": self.too_long}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.position, self.kept_share = state["position"], state["kept_share"]
+        self.position, self.kept_share, self.too_long = state["position"], state["kept_share"], state["too_long"]
 
     def draw(self, step: int = 0) -> Request:
         """The next request whose prompt fits, with the limit that holds at a step."""
@@ -173,6 +173,8 @@ class Collector:
         metrics["groups/short"] = int(len(groups) < wanted)
         limits = [group.request.limit for group in everything]
         metrics["limit"] = limits[0] if len(set(limits)) == 1 else _mean(limits)
+        if isinstance(recipe.budget, OutlierBudget):
+            metrics["budget/outliers"] = sum(rollout.ends is not None for group in everything for rollout in group.rollouts)
         over = [rollout.tokens / group.request.limit for group in everything for rollout in group.rollouts]
         rights = [rollout.tokens for group in everything for rollout in group.rollouts if rollout.right]
         metrics |= stream.control.after(step, metrics["accuracy"] or 0.0, float(np.mean(over)) - 1, rights)

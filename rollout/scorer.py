@@ -124,7 +124,10 @@ class Scorer:
         return found
 
     def _outliers_cut(self, group: Group, budget: OutlierBudget) -> list[Rollout]:
-        """The rollouts as they are rewarded: outliers of an all-right group are cut and judged again by what is left of them (DOT, arXiv 2601.03969)."""
+        """The rollouts as they are rewarded: outliers of an all-right group are cut and judged again by what is left of them (DOT, arXiv 2601.03969).
+
+        A second verdict that cannot be made becomes the rollout's, so its group is not judged.
+        """
         tokens_G, right_G = (np.array([getattr(rollout, name) for rollout in group.rollouts]) for name in ("tokens", "right"))
         least_cut = max(int(budget.least_cut * group.request.limit), 1)
         limit = dot_limit(tokens_G, right_G, budget.alpha, least_cut)
@@ -138,11 +141,17 @@ class Scorer:
             text = self.template.text(kept)
             start = self.template.answer_start(kept.ids, text)
             verdict = _said(self._asked(group.request, text, kept.finish))
+            if verdict.status == "not_judged":
+                rollout.verdict = verdict
             rewarded.append(replace(rollout, completion=kept, text=text, answer_start=start, verdict=verdict))
         return rewarded
 
     def _reward(self, group: Group, budget: Budget | Tiers) -> None:
         rollouts = self._outliers_cut(group, budget) if isinstance(budget, OutlierBudget) else group.rollouts
+        if not judged(group):
+            for rollout in group.rollouts:
+                rollout.ends = None  # nothing was rewarded, nothing trains
+            return
         tokens_G = np.array([rollout.tokens for rollout in rollouts])
         right_G = np.array([rollout.right for rollout in rollouts])
         finished_G = np.array([not rollout.completion.cut for rollout in rollouts])

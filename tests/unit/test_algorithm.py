@@ -184,6 +184,17 @@ def test_kl_in_the_reward_is_taken_off_before_advantages_are():
     assert [row.advantage_T[0] for row in rows] == pytest.approx([reward - np.mean(rewards) for reward in rewards])
 
 
+def test_a_kl_penalty_is_of_the_tokens_that_are_rewarded_not_of_what_was_cut_off_behind_them():
+    given = group(0, [1, 1], [4, 8])
+    for rollout in given.rollouts:
+        rollout.terms["verdict"] = rollout.reward
+        rollout.completion.logprobs[:4], rollout.completion.logprobs[4:] = -1.0, -0.1
+    given.rollouts[1].ends = 4
+    recipe = settings(reward=[{"kind": "verdict"}, {"kind": "kl", "weight": 0.1}], sampler={"group_size": 2})
+    prepare([given], recipe, lambda parts, _: {row.id: np.full((1, len(row.ids)), -1.5, np.float32) for rows in parts for row in rows})
+    assert [rollout.terms["kl"] for rollout in given.rollouts] == pytest.approx([-0.05] * 2)
+
+
 def test_p13_a_kl_penalty_never_puts_wrong_before_right():
     given = group(0, [1, 0, 1, 0], [9, 2, 9, 2])
     for rollout in given.rollouts:

@@ -7,6 +7,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from recipes.budgets import ConstantBudget
 from recipes.schema import Eval, FunctionTerm, Recipe, VerdictTerm
 from rewards.functions import TrainerState
 from rewards.verifier.judge import Judge
+from rewards.verifier.verdict import Verdict
 from rl.algorithm import prepare, rows_of
 from rl.loop import NotJudged, TooManyCut, refuse_cut, refuse_unjudged
 from rl.policy import padded
@@ -131,6 +133,7 @@ def test_an_outlier_among_right_answers_is_cut_and_judged_again_and_what_was_cut
     steps, stream = collector(ScriptedPool(outlying("before")), judge, budget=budget, sampler=sampler, reward=[{"kind": "verdict"}])
     collected = steps.next()
     assert collected.metrics["groups/trained"] == 2 and collected.metrics["accuracy"] == 1.0  # as they were sampled
+    assert collected.metrics["budget/outliers"] == 2
     for group in collected.groups:
         assert [rollout.reward for rollout in group.rollouts] == [1, 1, 1, 0]
         assert [rollout.limit for rollout in group.rollouts] == [100, 100, 100, 62]
@@ -150,6 +153,28 @@ def test_an_outlier_that_had_answered_before_it_is_cut_stays_right(judge: Judge)
     for group in steps.next().groups:
         assert [rollout.reward for rollout in group.rollouts] == [1, 1, 1, 1]
         assert [rollout.ends for rollout in group.rollouts] == [None] * 3 + [62]
+
+
+class NeverAgain(Judge):
+    """Has no verdict on what was cut."""
+
+    def submit(self, *, finish: str, **asked: Any) -> Future[Verdict]:
+        if finish != "length":
+            return super().submit(finish=finish, **asked)
+        said: Future[Verdict] = Future()
+        said.set_result(Verdict("not_judged", "timeout"))
+        return said
+
+
+def test_an_outlier_that_cannot_be_judged_again_leaves_its_group_not_judged_and_counted():
+    budget, sampler = {"kind": "outlier", "limit": 100, "alpha": 1.2}, {"keep_groups": "all", "prompts": 2, "max_refills": 0}
+    with NeverAgain(1, 3.0, 512) as judge:
+        steps, _ = collector(ScriptedPool(outlying("before")), judge, budget=budget, sampler=sampler, reward=[{"kind": "verdict"}])
+        collected = steps.next()
+    metrics = collected.metrics
+    assert (collected.groups, metrics["groups/not_judged"], metrics["not_judged"], metrics["budget/outliers"]) == ([], 2, 0.25, 0)
+    for rollout in collected.sampled[0].rollouts:
+        assert (rollout.ends, rollout.reward) == (None, 0)
 
 
 @pytest.mark.parametrize("change", [{"least_cut": 0.1}, {"alpha": 1.49, "least_cut": 0.02}])
@@ -303,7 +328,6 @@ def test_an_unfinished_thought_is_wrong_even_if_it_says_the_answer(judge: Judge)
 
 
 def test_fate_names_why_a_group_was_left_out():
-    from rewards.verifier.verdict import Verdict
     from rollout.types import Rollout
 
     def group(statuses: Sequence[str], rewards: Sequence[float]) -> Group:

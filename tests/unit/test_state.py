@@ -22,7 +22,7 @@ def test_what_moved_comes_back_through_json_and_goes_on_the_same():
     reward = [{"kind": "verdict", "wrong": -1.0}, {"kind": "leash", "gain": 0.005}]
     recipe = Recipe.model_validate({"budget": {"kind": "controller", "measure": 1}, "reward": reward})
     parts = {
-        "stream": PromptStream(None, None, Recipe(), position=70, kept_share=0.25),
+        "stream": PromptStream(None, None, Recipe(), position=70, kept_share=0.25, too_long=3),
         "budget": Control(recipe),
         "entropy": EntropyControl(settings),
     }
@@ -34,7 +34,7 @@ def test_what_moved_comes_back_through_json_and_goes_on_the_same():
     put_back(again, saved)
     assert gathered(again) == gathered(parts)
     moved = gathered(again)
-    assert (moved["stream"], moved["entropy"]) == ({"position": 70, "kept_share": 0.25}, {"coef": 0.015, "on": True})
+    assert (moved["stream"], moved["entropy"]) == ({"position": 70, "kept_share": 0.25, "too_long": 3}, {"coef": 0.015, "on": True})
     assert (
         moved["budget"]["leash"] == pytest.approx(0.11) and moved["budget"]["floor"]["steps"] == 2 and moved["budget"]["floor"]["share"] < 1
     )
