@@ -22,7 +22,7 @@ from evaluation.scores import paired_difference, paired_ratio
 from recipes.loader import load, shipped
 
 _HEAD = "| recipe | accuracy before | after | difference, points | tokens before | after | difference | seconds | what moved |"
-_MOVES = ("limit", "budget/share", "budget/easy", "budget/hard", "budget/closed", "thinking/skipped", "reward/lambda")
+_MOVES = ("limit", "limit/rewarded", "budget/share", "budget/closed", "thinking/skipped", "reward/lambda")
 
 
 def run(recipe: str, runs: Path, overrides: list[str]) -> dict[str, Any]:

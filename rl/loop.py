@@ -79,7 +79,7 @@ def train(
         seconds = time.monotonic() - start
         metrics = collected.metrics | gaps | batch.metrics | stats | signs | pushed
         metrics |= {"seconds/update": updated - gated, "seconds/step": seconds, "time": time.monotonic() - began}
-        metrics["tokens_per_s"] = (metrics["tokens/sampled"] or 0) / seconds
+        metrics["tokens_per_s"] = (metrics["tokens/sampled"] or 0) / (seconds - (metrics.get("seconds/watch") or 0.0))
         run.record(step, metrics, collected.sampled, " ".join(said))
         progress.step(metrics)
         if recipe.eval.every and (step + 1) % recipe.eval.every == 0 and step + 1 < recipe.train.steps:

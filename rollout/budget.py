@@ -64,10 +64,17 @@ def request_limit(budget: Budget, problem: Problem, seed: int, share: float = 1.
         case ReferenceBudget():
             wanted = budget.share * _number(problem, budget.column)
         case ControllerBudget():
-            wanted = budget.limit * share
+            return stated_limit(budget, share)
         case _:
             return budget.limit
     return int(min(max(wanted, budget.tokens(budget.least)), budget.limit))
+
+
+def stated_limit(budget: Budget, share: float) -> int:
+    """What prompts state, tokens, that no data speaks of: the limit, or what a controller leaves of it (a share)."""
+    if not isinstance(budget, ControllerBudget):
+        return budget.limit
+    return int(min(max(budget.limit * share, budget.tokens(budget.least)), budget.limit))
 
 
 def thinking_limit(budget: Budget) -> int | None:
@@ -137,7 +144,7 @@ def next_floor(now: Floor, accuracy: float, settings: ControllerBudget) -> Floor
 
 
 def next_lambda(now: float, excess: float, settings: LeashTerm) -> float:
-    """Leash's multiplier after a step: now + gain x (mean of tokens / limit - 1), over all rollouts, between 0 and `most` (arXiv 2512.21540)."""
+    """Leash's multiplier after a step: now + gain x (mean of length / limit - 1), over all rewarded rollouts, between 0 and `most` (arXiv 2512.21540)."""
     return min(max(now + settings.gain * excess, 0.0), settings.most)
 
 
@@ -204,12 +211,12 @@ class Control:
             self.covers = covering(groups, budget)
         return {"monitor/accuracy": accuracy, "monitor/length": float(np.mean([rollout.tokens for rollout in rollouts]))}
 
-    def after(self, step: int, accuracy: float, over: float, rights: Sequence[int] = ()) -> dict[str, float | None]:
+    def after(self, step: int, accuracy: float | None, over: float | None, rights: Sequence[int] = ()) -> dict[str, float | None]:
         """Take in a step; the trace by metric name.
 
         Args:
-            accuracy: share of right answers among all sampled, before any shaping.
-            over: mean over all sampled rollouts of tokens / limit, minus 1.
+            accuracy: share of right answers among all judged, before any shaping; None, and nothing is taken in of it, if there were none.
+            over: mean over all rewarded rollouts of length / limit, minus 1, of the lengths and limits that the term `leash` saw; None likewise.
             rights: lengths of right answers, tokens.
         """
         recipe = self._recipe.at(step)
@@ -217,15 +224,15 @@ class Control:
         if isinstance(recipe.budget, ToggleBudget):
             self.rights = [*self.rights, *rights][-_WINDOW:]
         if isinstance(recipe.budget, ControllerBudget):
-            if not recipe.budget.watch:
+            trace["budget/share"] = self.floor.share  # that of the step
+            if not recipe.budget.watch and accuracy is not None:
                 self.floor = next_floor(self.floor, accuracy, recipe.budget)
-            trace |= {"budget/share": self.floor.share, "budget/accuracy": self.floor.accuracy}
-            trace["budget/floor"] = self.floor.start - recipe.budget.within
+            trace |= {"budget/accuracy": self.floor.accuracy, "budget/floor": self.floor.start - recipe.budget.within}
         trace |= {f"budget/{name}": limit for (name, _), limit in zip(_CLASSES, self.covers, strict=False)}
         for term in recipe.reward:
             if isinstance(term, LeashTerm):
                 trace["reward/lambda"] = self.leash  # that of the step
-                self.leash = next_lambda(self.leash, over, term)
+                self.leash = self.leash if over is None else next_lambda(self.leash, over, term)
         return trace
 
     def state(self) -> dict[str, Any]:

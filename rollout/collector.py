@@ -133,9 +133,9 @@ class Collector:
 
     def next(self, step: int = 0) -> Collected:
         """Sample until `sampler.prompts` groups are worth training on or the refill limit is reached. `step` is for reward functions."""
-        start = time.monotonic()
         recipe = self._recipe.at(step)
         seen = self._watch(step)
+        start = time.monotonic()
         scorer = replace(
             self._scorer,
             terms=self._stream.control.terms(recipe.reward),
@@ -175,18 +175,22 @@ class Collector:
         metrics["limit"] = limits[0] if len(set(limits)) == 1 else _mean(limits)
         if isinstance(recipe.budget, OutlierBudget):
             metrics["budget/outliers"] = sum(rollout.ends is not None for group in everything for rollout in group.rollouts)
-        over = [rollout.tokens / group.request.limit for group in everything for rollout in group.rollouts]
+        metrics["limit/rewarded"] = _mean([rollout.limit for group in everything if judged(group) for rollout in group.rollouts])
+        over = _mean([over for group in everything for over in group.over])
         rights = [rollout.tokens for group in everything for rollout in group.rollouts if rollout.right]
-        metrics |= stream.control.after(step, metrics["accuracy"] or 0.0, float(np.mean(over)) - 1, rights)
+        metrics |= stream.control.after(step, metrics["accuracy"], over, rights)
         metrics |= self._scorer.audit(everything, self._recipe.judge.audit)
         return Collected(groups, everything, metrics | seen)
 
     def _watch(self, step: int) -> dict[str, float | None]:
         """Sample what the budget watches, where a look is due, before anything is sampled to train."""
-        requests = self._stream.watched(step)
+        start = time.monotonic()
+        if not (requests := self._stream.watched(step)):
+            return {}
         self._pool.submit(requests)
         groups = {group.request.id: group for group in sampled(self._pool, replace(self._scorer, budget=None))}
-        return self._stream.control.watched(step, [groups[request.id] for request in requests if judged(groups[request.id])])
+        seen = self._stream.control.watched(step, [groups[request.id] for request in requests if judged(groups[request.id])])
+        return seen | {"seconds/watch": time.monotonic() - start}
 
 
 def sampled(pool: EnginePool, scorer: Scorer) -> Iterator[Group]:
@@ -221,7 +225,7 @@ def sampling_metrics(groups: Sequence[Group], fates: Counter[Fate], seconds: flo
     statuses = Counter(rollout.verdict.status for rollout in rollouts if rollout.verdict)
     tokens = sum(rollout.tokens for rollout in rollouts)
     metrics: dict[str, float | int | None] = {
-        "accuracy": statuses["right"] / max(statuses["right"] + statuses["wrong"], 1),
+        "accuracy": statuses["right"] / sure if (sure := statuses["right"] + statuses["wrong"]) else None,
         "length/mean": _mean([rollout.tokens for rollout in rollouts]),
         "length/right": _mean([rollout.tokens for rollout in rollouts if rollout.right]),
         "length/wrong": _mean([rollout.tokens for rollout in rollouts if rollout.verdict and rollout.verdict.status == "wrong"]),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from recipes.budgets import Budget, OutlierBudget
+from recipes.lengths import LeashTerm
 from recipes.schema import RewardTerm
 from rewards.functions import Asked, TrainerState, columns
 from rewards.profiles import dot_limit
@@ -176,6 +177,7 @@ class Scorer:
         )
         terms = rewards(self.terms, facts)
         group.logged = facts.asked.logged.metrics
+        group.over = [over for term in self.terms if isinstance(term, LeashTerm) for over in facts.lengths(term.of) / facts.limit - 1]
         for index, rollout in enumerate(group.rollouts):
             rollout.limit = facts.limit if rollout.ends is None else rollouts[index].tokens
             rollout.extra = {column: values[index] for column, values in facts.asked.logged.extra.items()}

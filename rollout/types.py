@@ -173,11 +173,13 @@ class Group:
 
     Attributes:
         logged: numbers that reward functions logged, by name.
+        over: of each rollout, length / limit - 1 as the reward term `leash` saw them.
     """
 
     request: Request
     rollouts: list[Rollout]
     logged: dict[str, list[float]] = field(default_factory=dict)
+    over: list[float] = field(default_factory=list)
 
     @property
     def problem(self) -> Problem:

@@ -426,3 +426,45 @@ def test_a_price_per_token_is_that_of_the_recipes_limit_whatever_a_prompts_own_i
             for rollout in group.rollouts:
                 away = abs(rollout.limit - rollout.tokens)
                 assert rollout.limit == (40, 20)[step] and rollout.terms["l1_exact"] == pytest.approx(-0.8 * away / 40)
+
+
+@pytest.mark.parametrize("of", ["total", "thinking", "answer"])
+def test_leashs_multiplier_follows_the_lengths_and_the_limits_that_its_penalty_saw(judge: Judge, of: str):
+    """The rung's limit is half of the request's 40."""
+
+    def script(request: Request) -> list[Completion]:
+        return [response(request.problem.answer, thought=thought) for thought in (15, 15)]
+
+    steps, stream = collector(
+        ScriptedPool(script),
+        judge,
+        sampler={"group_size": 2, "prompts": 2, "keep_groups": "all"},
+        budget={"kind": "difficulty", "limit": 40, "ladder": [{"at_least": 0.5, "share": 0.5}, {}]},
+        reward=[{"kind": "verdict", "wrong": -1.0}, {"kind": "leash", "of": of, "weight": 0.5, "gain": 0.1}],
+        waive=["length_of_wrong", "right_beats_wrong"],
+    )
+    collected = steps.next()
+    rollout = collected.sampled[0].rollouts[0]
+    thinking = rollout.answer_start or 0
+    length = {"total": rollout.tokens, "thinking": thinking, "answer": rollout.tokens - thinking}[of]
+    assert collected.metrics["reward/lambda"] == 0.5 and rollout.limit == 20
+    assert stream.control.leash == pytest.approx(0.5 + 0.1 * (length / 20 - 1))
+    assert (collected.metrics["limit"], collected.metrics["limit/rewarded"]) == (40, 20)
+
+
+def test_a_step_without_a_verdict_has_no_accuracy_and_no_rewarded_limit_and_moves_no_controller(judge: Judge):
+    steps, stream = collector(
+        ScriptedPool(lambda request: [response("1", finish="abort")] * 4),
+        judge,
+        sampler={"max_refills": 0},
+        budget={"kind": "controller", "limit": 40, "measure": 1},
+    )
+    metrics = steps.next().metrics
+    assert metrics["accuracy"] is None and metrics["limit/rewarded"] is None and stream.control.floor.steps == 0
+
+
+def test_problems_sampled_apart_are_timed_apart_in_steps_that_look_at_them(judge: Judge):
+    budget = {"kind": "controller", "limit": 40, "watch": 1.0, "every": 2, "room": 2.0}
+    steps, stream = collector(ScriptedPool(right_samples(lambda position: 2)), judge, budget=budget)
+    stream.source = Source("numbers", lambda position: Problem(f"p{position % 100}", f"q{position % 100}", str(position % 100)), rows=100)
+    assert ["seconds/watch" in steps.next(step).metrics for step in range(3)] == [True, False, True]

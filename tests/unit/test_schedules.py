@@ -19,7 +19,7 @@ from recipes.schedules import Decays, Exponential, Linear, Stage, Staged, value_
 from recipes.schema import Recipe
 from rewards.profiles import dot_limit, percentile_limit
 from rewards.verifier.verdict import Verdict
-from rollout.budget import Control, Floor, covering, group_limit, next_floor, next_lambda, request_limit
+from rollout.budget import Control, Floor, covering, group_limit, next_floor, next_lambda, request_limit, stated_limit
 from rollout.collector import PromptStream
 from rollout.sources import Source
 from rollout.types import Completion, Group, Problem, Request, Rollout
@@ -392,3 +392,27 @@ def test_a_controller_that_watches_takes_its_accuracy_from_there_alone():
     control.watched(1, [group_of([30] * 4, 4)])
     assert control.floor.steps == 2 and control.floor.share < 1
     assert control.watched(2, []) == {} and control.floor.steps == 2  # no verdict: nothing is known
+
+
+def test_the_share_of_a_step_is_what_held_in_it_and_a_step_without_verdicts_moves_nothing():
+    for watch in (0.0, 1.0):
+        recipe = Recipe.model_validate({"budget": {"kind": "controller", "limit": 100, "watch": watch, "measure": 1}})
+        control = Control(recipe)
+        for step in range(4):
+            if watch:
+                control.watched(step, [group_of([30] * 4, 3)])
+            held = control.floor.share
+            assert control.after(step, 0.75, None)["budget/share"] == held
+        assert control.floor.share < 1
+    before = control.state()
+    assert Control(recipe).after(0, None, None)["budget/accuracy"] == 0.0
+    leash = Recipe.model_validate({"budget": {"kind": "controller"}, "reward": [{"kind": "verdict", "wrong": -1.0}, {"kind": "leash"}]})
+    control = Control(leash)
+    before = control.state()
+    assert control.after(0, None, None)["reward/lambda"] == 0.1 and control.state() == before
+
+
+def test_what_prompts_of_an_evaluation_state_is_what_the_controller_leaves_of_the_limit():
+    controller = Recipe.model_validate({"budget": {"kind": "controller", "limit": 100, "least": 0.2}}).budget
+    assert [stated_limit(controller, share) for share in (1.0, 0.418, 0.01)] == [100, 41, 20]
+    assert stated_limit(Recipe.model_validate({"budget": {"limit": 100}}).budget, 0.5) == 100
