@@ -174,13 +174,12 @@ class CosineTerm(GatedTerm):
     right_long: float = Field(1.0, description="Of a right answer of limit tokens.")
     wrong_short: float = Field(-10.0, description="Of a wrong answer of no tokens.")
     wrong_long: float = Field(0.0, description="Of a wrong answer of limit tokens.")
-    beyond: float = Field(-10.0, description="Of whatever is longer than the limit.")
+    beyond: float = Field(-10.0, description="Of whatever is longer than the limit, or was cut off.")
 
     def value(self, right: bool, case: Case) -> Bounds:
         ends = (self.right_short, self.right_long) if right else (self.wrong_short, self.wrong_long)
-        beyond = [self.beyond] if case.most > case.least_limit else []
         verdict = case.worth if right else case.wrong
-        return min(*ends, *beyond) - verdict, max(*ends, *beyond) - verdict
+        return min(*ends, self.beyond) - verdict, max(*ends, self.beyond) - verdict
 
 
 class RepetitionTerm(Term):

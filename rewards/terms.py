@@ -191,8 +191,8 @@ def _laser(term: LaserTerm, facts: Facts) -> np.ndarray:
 
 def _cosine(term: CosineTerm, facts: Facts) -> np.ndarray:
     right, wrong = (term.right_short, term.right_long), (term.wrong_short, term.wrong_long)
-    part_G = lengths.cosine(facts.lengths(term.of), facts.right_G, facts.limit, right, wrong, term.beyond)
-    return part_G + facts.right_G - facts.verdict_G
+    whole_G = facts.right_G + lengths.cosine(facts.lengths(term.of), facts.right_G, facts.limit, right, wrong, term.beyond)
+    return np.where(facts.finished_G, whole_G, term.beyond) - facts.verdict_G
 
 
 def _repetition(term: RepetitionTerm, facts: Facts) -> np.ndarray:

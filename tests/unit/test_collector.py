@@ -15,7 +15,8 @@ import pytest
 
 from evaluation.evaluate import evaluate
 from recipes.budgets import ConstantBudget
-from recipes.schema import Eval, FunctionTerm, Recipe, VerdictTerm
+from recipes.schema import Eval, Recipe, VerdictTerm
+from recipes.terms import FunctionTerm
 from rewards.functions import TrainerState
 from rewards.verifier.judge import Judge
 from rewards.verifier.verdict import Verdict

@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from recipes.schema import FunctionTerm, VerdictTerm
+from recipes.schema import VerdictTerm
+from recipes.terms import FunctionTerm
 from rewards.functions import Asked, TrainerState, load_function, reads_messages, sample, scores
 from rewards.terms import Facts, rewards
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recipes.budgets import ConstantBudget, DifficultyBudget, Rung
-from recipes.lengths import ClosingsTerm, OverlongTerm, ProfileBandTerm, RepetitionTerm, ScalingTerm, ShortestTerm
-from recipes.schema import FormatTerm, FunctionTerm, TruncateTerm, VerdictTerm
+from recipes.lengths import ClosingsTerm, CosineTerm, OverlongTerm, ProfileBandTerm, RepetitionTerm, ScalingTerm, ShortestTerm
+from recipes.terms import FormatTerm, FunctionTerm, TruncateTerm, VerdictTerm
 from rewards.functions import Asked, TrainerState, columns, load_function
 from rewards.terms import Facts, rewards
 from rollout.budget import group_limit
@@ -241,3 +241,9 @@ def test_every_column_of_the_data_reaches_a_function_by_name(tmp_path, monkeypat
     lacking = columns({"source": "s"}, problem="p", answer="7", level=1)
     with pytest.raises(ValueError, match=r"data_rewards:far: missing a required argument: 'distance'; there is answer, .*source"):
         group([FunctionTerm(kind="function", name="data_rewards:far")], [1, 1], columns=lacking)
+
+
+def test_an_answer_that_was_cut_off_earns_what_is_beyond_the_cosines_limit():
+    """arXiv 2502.03373: the limit lies below where sampling stops, so whatever is cut is beyond it; running to the cap must not be the best wrong answer."""
+    found = group([VerdictTerm(kind="verdict"), CosineTerm(kind="cosine")], [0, 0, 1], [True, False, True], [100, 100, 100])
+    np.testing.assert_allclose(sum(found.values()), [0, -10, 1], atol=1e-9)
