@@ -14,9 +14,21 @@ _HEAD = """# Recipes
 
 <!-- Made by `python -m recipes.reference` from recipes/schema.py and recipes/*.yaml. Change those. -->
 
-A recipe is a YAML file that holds what differs from the recipe it `extends` (a name, a path, or a list of them; later ones win).
+A recipe is a YAML file that holds what differs from the recipe it `extends` (a name, a path, or a list of them).
 What nobody sets keeps the default listed below. Later wins: `extends`, the recipe, `--scale NAME`, `key=value` on the command line.
-Mappings merge; lists are replaced whole.
+Mappings merge; lists are replaced whole. `schedule.NAME: null` takes out an inherited schedule (`schedule: {}` changes nothing, as any empty mapping).
+What was said for one kind of a slot (`budget.watch` of `controller`) is not carried to another kind, unless the kinds have it from one place
+(`limit`, `room`, `cut`, `cut_stop`; `keep`, `others`). A `waive` goes with the `reward` it was written for: where another list replaces that, it is gone.
+
+Of several parents, every file among them and their ancestors speaks once, in this order:
+
+1. bases, which extend nothing and which no list names after another (`grpo`, `dler`): inherited ones, then those that the list itself names;
+2. the others, each after what it extends and after what the list names before it: the first parent's chain, the second's, and so on.
+
+So `extends: [curriculum, controller]` is grpo, dler, curriculum, controller: curriculum keeps its reward, which controller only inherits another for.
+Numbers of later files win. What has no middle is refused, with both files' names, unless the recipe itself (or what extends it, the scale, the command line) says it:
+two parents' own chains say different lists `reward` or `waive`, a different `budget.kind` or `select.kind`, or both a schedule of one number.
+A list that names a recipe behind one that extends it is refused, too. A controller beside a schedule of `budget.limit` is no conflict: its share is of the limit of the step.
 
     laconic train dler --scale tiny learner.lr=1e-4 stages=[rl,eval]
 

@@ -1,0 +1,107 @@
+"""What the schema refuses, in plain words and with the place where it was written."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, get_args, get_origin
+
+from recipes.keys import allowed, inside, keys, kinds_of, nearest, sections
+from recipes.schema import Recipe
+from recipes.section import Section
+from recipes.tree import Place, Tree, child, dotted
+
+
+def explain(detail: Mapping[str, Any], tree: Tree, label: str) -> str:
+    """One pydantic error in plain words, with the place it comes from."""
+    place, canonical = _places(detail["loc"])
+    kind = detail["type"]
+    if kind == "value_error":
+        return _explain_rule(place, str(detail["ctx"]["error"]), tree, label)
+    where = tree.where(place) or label
+    name = dotted(place)
+    if kind == "extra_forbidden" and "." in str(place[-1]):
+        return f"{where}: {name}: a key of a file has no dots; write `{str(place[-1]).split('.')[0]}:` and the rest indented below it"
+    if kind == "extra_forbidden":
+        pools = [sections()] if isinstance(detail["input"], dict) else [[key.name for key in keys()], sections()]
+        close = next(filter(None, (nearest(canonical, pool) for pool in pools)), None)
+        if close is not None and close.rpartition(".")[0] == canonical.rpartition(".")[0]:
+            close = dotted((*place[:-1], close.rpartition(".")[2]))
+        return f"{where}: {name}: unknown key. {f'Did you mean {close}? ' if close else ''}(laconic recipes --keys lists all)"
+    if kind.startswith("union_tag"):
+        kinds = kinds_of(_annotation(place, tree))
+        found = detail["input"].get("kind") if isinstance(detail["input"], dict) else None
+        return f"{where}: {name}.kind: {'missing' if found is None else _shown(found) + ' is not allowed'}; needs one of {', '.join(kinds)}"
+    words = _allowed_at(place, tree)
+    if kind == "missing":
+        return f"{where}: {name}: missing; needs {words}"
+    return f"{where}: {name}: {_shown(detail['input'])} is not allowed; needs {words}"
+
+
+def _explain_rule(place: Place, message: str, tree: Tree, label: str) -> str:
+    """A rule between keys, broken: placed at that of the keys it names which was written last."""
+    prefix = "".join(f"{part}." for part in place)
+    key, colon, rest = message.partition(": ")
+    first = f"{prefix}{key}" if colon else prefix.rstrip(".")
+    names = [first, *(prefix + word for word in re.findall(r"[a-z_]+(?:\.[a-z_]+)*", rest)), *re.findall(r"[a-z_]+(?:\.[a-z_]+)+", rest)]
+    order = {place: position for position, place in enumerate(tree.written)}  # as overlaid: what came last is what broke the rule
+    places = [
+        (key, rest.partition(": ")[0]) if key == "schedule" else (),
+        *(tuple(name.split(".")) for name in names),
+    ]  # its keys have dots
+    last = max(places, key=lambda place: order.get(place, -1))
+    where = tree.written.get(last, label)
+    return f"{where}: {first}: {rest or message}"
+
+
+def _places(loc: tuple[int | str, ...]) -> tuple[Place, str]:
+    """Place of an error in the tree, and its dotted name with kinds or `[]` for list items (as `keys` has it)."""
+    place: list[str | int] = []
+    canonical = ""
+    annotation: Any = Recipe
+    for part in loc:
+        if part in (kinds := kinds_of(annotation)):  # pydantic puts the union's tag into the path
+            annotation = kinds[str(part)]
+            canonical = canonical.removesuffix("[]") + f"[{part}]" if canonical.endswith("[]") else canonical
+            continue
+        if isinstance(part, str) and part.startswith("<"):  # tags of a value that may be a text, a list or a mapping
+            continue
+        place.append(part)
+        canonical += "[]" if isinstance(part, int) else f".{part}" if canonical else part
+        annotation = _bare_kinds(inside(annotation, part))
+    return tuple(place), canonical
+
+
+def _bare_kinds(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _annotation(place: Place, tree: Tree) -> Any:
+    """What the schema says at a place, the kinds that the tree names taken."""
+    annotation: Any = Recipe
+    value: Any = tree.data
+    for part in place:
+        annotation = inside(annotation, part, value)
+        value = child(value, part)
+    return _bare_kinds(annotation)
+
+
+def _allowed_at(place: Place, tree: Tree) -> str:
+    """What the schema allows at a place, in words."""
+    if place[:2] in (("data", "train"), ("eval", "data")) and len(place) == 3:
+        return "text or a mapping of keys"
+    holder = _annotation(place[:-1], tree)
+    if kinds := kinds_of(holder):
+        value: Any = tree.data
+        for part in place[:-1]:
+            value = child(value, part)
+        holder = kinds.get(value.get("kind"), next(iter(kinds.values())))
+    if isinstance(holder, type) and issubclass(holder, Section) and (field := holder.model_fields.get(str(place[-1]))):
+        return allowed(field.annotation, field.metadata)
+    return allowed(inside(holder, place[-1]))
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,251 @@
+"""YAML text and `key=value` words as nested plain values that know where each was written, and how later ones are laid over earlier ones.
+
+Mappings merge; lists are replaced whole; a number said for one kind of a slot stays with that kind; `schedule.NAME: null` takes a schedule out.
+Simplification: YAML without anchors, tags and second documents, so a recipe reads top to bottom and cannot build objects.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recipes.keys import inside, kinds_of
+from recipes.schedules import MOVABLE
+from recipes.schema import Recipe
+from recipes.section import Section
+
+_MAX_BYTES = 256 * 1024
+_MAX_DEPTH = 12
+
+Place = tuple[str | int, ...]
+
+
+class RecipeError(ValueError):
+    """The recipe cannot be used. One line a problem."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's plain scalars: `no` and `1:30` are text, `1e-5` is a number."""
+
+
+class Dumper(yaml.SafeDumper):
+    """Quotes whatever another YAML reader, or ours, could take for something else than text."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Loader.yaml_implicit_resolvers = {}
+_FLOAT = re.compile(r"^[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(~|null|Null|NULL|)$"), ["~", "n", "N", ""])
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9]\d*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+
+
+class Tree:
+    """Nested plain values and, for each place in them, where it was written ("file:line"), what was written last at the end."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, Any] = {}
+        self.written: dict[Place, str] = {}
+        self._aside: dict[tuple[Place, Any], dict[str, Any]] = {}  # what was said for another kind than the present one
+        self._taken_out: set[Place] = set()
+
+    def overlay(self, other: Tree) -> None:
+        """Lay `other` over this."""
+        _drop(self.data.get("on_cuda"), other.data)  # what is said later holds on every device
+        self._merge(self.data, other.data, other.written, ())
+
+    def where(self, place: Place) -> str | None:
+        """Where `place` was written, or the nearest thing around it."""
+        return next((self.written[place[:end]] for end in range(len(place), 0, -1) if place[:end] in self.written), None)
+
+    def at(self, place: Place) -> Any:
+        """The value at a place; None where there is none."""
+        value: Any = self.data
+        for part in place:
+            value = child(value, part)
+        return value
+
+    def take_out(self, place: Place) -> None:
+        """Forget a key and where it was written."""
+        self.at(place[:-1]).pop(place[-1], None)
+        self.written = {at: line for at, line in self.written.items() if at[: len(place)] != place}
+
+    def _merge(self, base: dict[str, Any], over: dict[str, Any], written: dict[Place, str], place: Place) -> None:
+        for key, value in over.items():
+            here = (*place, key)
+            if isinstance(value, dict) and isinstance(base.get(key), dict):
+                if here in written:
+                    self.written.pop(here, None)
+                    self.written[here] = written[here]
+                self._turn(base[key], value, here)
+                self._merge(base[key], value, written, here)
+                continue
+            if place == ("schedule",) and value is None and (key in base or here in self._taken_out):
+                self._taken_out.add(here)
+                self.take_out(here)
+                continue
+            self.written = {at: line for at, line in self.written.items() if at[: len(here)] != here}
+            self.written |= {at: line for at, line in written.items() if at[: len(here)] == here}
+            base[key] = copy.deepcopy(value)
+
+    def _turn(self, base: dict[str, Any], over: Mapping[str, Any], place: Place) -> None:
+        """Where `over` says another kind than `base`: lay aside what belongs to the old one, and take up what was said for the new one."""
+        annotation: Any = Recipe
+        for part in place[1:] if place[0] == "on_cuda" else place:
+            annotation = inside(annotation, part)
+        kinds = kinds_of(annotation)
+        new, old = (kind if isinstance(kind, str) else None for kind in (over.get("kind"), base.get("kind")))
+        if new not in kinds or new == old:
+            return
+        other = [name for name in base if name != "kind" and not _shared(name, kinds.get(old or ""), kinds[new])]
+        self._aside[place, old] = {name: base.pop(name) for name in other}
+        base |= self._aside.pop((place, new), {})
+
+
+def _shared(name: str, one: type[Section] | None, other: type[Section]) -> bool:
+    """Whether a number means the same for two kinds: both have it from one class. Where the first is not known: whether the other has it."""
+    homes = [[home for home in kind.__mro__ if name in vars(home).get("__annotations__", ())][:1] for kind in (one, other) if kind]
+    return homes[0] == homes[-1] != []
+
+
+def _drop(base: Any, said: dict[str, Any]) -> None:
+    """Take out of nested `base` what `said` has, too."""
+    for key in base.keys() & said.keys() if isinstance(base, dict) else ():
+        if isinstance(base[key], dict) and isinstance(said[key], dict):
+            _drop(base[key], said[key])
+        else:
+            del base[key]
+
+
+def read(path: Path, label: str) -> str:
+    """A file's text; RecipeError where it cannot be read, is too large or no text."""
+    try:
+        content = path.read_bytes()[: _MAX_BYTES + 1] if path.is_file() else None
+    except OSError as error:
+        raise RecipeError(f"{label}: cannot be read: {error.strerror}") from error
+    if content is None:
+        raise RecipeError(f"{label}: no such file")
+    if len(content) > _MAX_BYTES:
+        raise RecipeError(f"{label}: larger than {_MAX_BYTES // 1024} KiB, which no recipe is")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{label}: not UTF-8 text (byte {error.start})") from error
+
+
+def parse(text: str, label: str) -> Tree:
+    """YAML text to a tree; refuses whatever is not plain nested values."""
+    tree = Tree()
+    try:
+        _refuse_tricks(text, label)
+        root = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = mark.line + 1 if mark else 1
+        raise RecipeError(f"{label}:{line}: not YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{label}: not YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(root, yaml.MappingNode):
+        raise RecipeError(f"{label}: needs `key: value` lines, found {'nothing' if root is None else 'something else'}")
+    tree.data = _plain(root, (), label, tree.written)
+    return tree
+
+
+def _refuse_tricks(text: str, label: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        mark = event.start_mark
+        line = mark.line + 1 if mark else 1
+        if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+            depth += 1
+            if depth > _MAX_DEPTH:
+                raise RecipeError(f"{label}:{line}: nested more than {_MAX_DEPTH} deep")
+        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            depth -= 1
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise RecipeError(f"{label}:{line}: anchors and aliases are not used in recipes; `extends` shares what is common")
+        if tag := getattr(event, "tag", None):
+            raise RecipeError(f"{label}:{line}: tags ({tag}) are not used in recipes")
+
+
+def _plain(node: yaml.Node, place: Place, label: str, written: dict[Place, str]) -> Any:
+    """A node as dict, list or scalar; notes where each part was written."""
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            written[(*place, index)] = f"{label}:{item.start_mark.line + 1}"
+        return [_plain(item, (*place, index), label, written) for index, item in enumerate(node.value)]
+    if isinstance(node, yaml.ScalarNode):
+        return _scalar(node.tag, node.value)
+    mapping: dict[str, Any] = {}
+    for key, value in node.value:
+        at = f"{label}:{key.start_mark.line + 1}"
+        if not isinstance(key, yaml.ScalarNode):
+            raise RecipeError(f"{at}: a key must be a name")
+        here = (*place, key.value)
+        if key.value in mapping:
+            raise RecipeError(f"{at}: {dotted(here)}: written twice (first at {written[here]})")
+        written[here] = at
+        mapping[key.value] = _plain(value, here, label, written)
+    return mapping
+
+
+def _scalar(tag: str, text: str) -> Any:
+    match tag.rpartition(":")[2]:
+        case "null":
+            return None
+        case "bool":
+            return text.lower() == "true"
+        case "int" if len(text) <= 20:
+            return int(text)
+        case "float":
+            return float(text)
+    return text
+
+
+def override(word: str) -> Tree:
+    """`a.b=value` as a tree. The value is a plain scalar, or YAML if it opens a list, a mapping or a quote."""
+    name, equals, text = word.partition("=")
+    label = f"-- {' '.join(word.split())}"
+    places = name.strip().split(".")
+    if not equals or not all(places):
+        raise RecipeError(f"{label}: not an override; write key=value, e.g. learner.lr=1e-5")
+    tree = Tree()
+    text = text.strip()
+    if places[0] == "schedule":  # its own keys are names of numbers, with their dots
+        length = next((name.count(".") + 1 for name in MOVABLE if f"{'.'.join(places[1:])}.".startswith(f"{name}.")), 2)
+        length = 3 if places[1:2] == ["reward"] else length
+        places = ["schedule", *filter(None, [".".join(places[1 : 1 + length])]), *places[1 + length :]]
+    if text[:1] in ("[", "{", '"', "'"):
+        parsed = parse(f"value: {text}", label)
+        if list(parsed.data) != ["value"]:
+            raise RecipeError(f"{label}: holds more than one value")
+        value = parsed.data["value"]
+        inner = [place[1:] for place in parsed.written if len(place) > 1]
+    else:
+        value = _scalar(_Loader("").resolve(yaml.ScalarNode, text, (True, False)), text)
+        inner = []
+    for place in reversed(places):
+        value = {place: value}
+    tree.data = value
+    tree.written = {tuple(places[:end]): label for end in range(1, len(places) + 1)}
+    tree.written |= {(*places, *place): label for place in inner}
+    return tree
+
+
+def child(value: Any, part: Any) -> Any:
+    """A part of a list or mapping; None of anything else."""
+    return value[part] if isinstance(value, list) else value.get(part) if isinstance(value, dict) else None
+
+
+def dotted(place: Place) -> str:
+    """`reward[1].keep`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")

@@ -1,0 +1,142 @@
+"""Composition: in which order recipes' words are laid over each other, and what of several parents is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recipes.budgets import ControllerBudget, CoverageBudget
+from recipes.loader import RecipeError, load
+from recipes.schema import Recipe
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def made(text: str, *words: str, **others: str) -> Recipe:
+    """mine.yaml as `text`, beside files of the names in `others`."""
+    for name, content in {**others, "mine": text}.items():
+        Path(f"{name}.yaml").write_text(content)
+    return load("mine.yaml", None, words)
+
+
+def refusal(text: str, *words: str, **others: str) -> str:
+    with pytest.raises(RecipeError) as error:
+        made(text, *words, **others)
+    return str(error.value)
+
+
+def kinds(recipe: Recipe) -> list[str]:
+    return [term.kind for term in recipe.reward]
+
+
+@pytest.mark.parametrize("pair", ["[curriculum, controller]", "[controller, curriculum]"])
+def test_a_base_that_one_parent_only_inherits_overrides_nothing_that_the_other_says(pair: str):
+    recipe = made(f"extends: {pair}")
+    assert kinds(recipe) == ["verdict", "triangle", "format"] and recipe.budget.limit == 256 and list(recipe.schedule) == ["budget.limit"]
+    assert isinstance(recipe.budget, ControllerBudget) and (recipe.budget.watch, recipe.budget.every) == (1.0, 2)
+
+
+def test_a_shared_base_is_laid_down_once_below_all_that_extend_it():
+    recipe = made("extends: [gfpo, dapo]")
+    assert (recipe.learner.lr, recipe.train.steps, recipe.select.kind) == (1e-7, 100, "shortest")
+    assert kinds(recipe) == ["verdict", "overlong"] and recipe.objective.clip_high == 0.28
+    recipe = made("extends: [kimi, controller]")
+    assert kinds(recipe) == ["verdict", "kimi"] and recipe.waive == ["length_of_wrong"]
+
+
+def test_a_chain_between_base_and_parent_is_its_own_and_a_base_that_a_list_names_is_above_inherited_ones():
+    deep = {"one": "extends: grpo\nlearner: {lr: 2e-6}", "two": "extends: one.yaml\ntrain: {steps: 7}"}
+    for pair in ("[two.yaml, gspo]", "[gspo, two.yaml]"):
+        recipe = made(f"extends: {pair}", **deep)
+        assert (recipe.learner.lr, recipe.train.steps, recipe.objective.ratio) == (2e-6, 7, "sequence")
+    assert kinds(made("extends: [grpo, controller]")) == ["verdict"]  # the controller, upon grpo in place of its dler
+    assert made("extends: [curriculum, scales/tiny]").budget.limit == 104  # nothing is a base that a list names after another
+
+
+def test_what_extends_a_composition_resolves_as_the_composition_itself():
+    both = "extends: [laser_d, quickstart]"
+    composed = made("extends: both.yaml\nname: same", both=both)
+    assert composed == made(both + "\nname: same")
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("extends: [leash, gr3]", ["leash (recipes/leash.yaml:9)", "gr3 (recipes/gr3.yaml:", "write reward in mine"]),
+        ("extends: [gr3, gfpo, leash]", ["gr3 (", "leash (", "reward"]),
+        ("extends: [kimi, dler]", ["kimi (", "dler (", "reward"]),
+        ("extends: [toggle, dot]", ["toggle (", "dot (", "write budget.kind in mine"]),
+        ("extends: [da_dler, controller]", ["da_dler (", "controller (", "budget.kind"]),
+        ("extends: [laser_d, controller]", ["laser_d (", "controller (", "budget.kind"]),
+        (
+            "extends: [curriculum_linear, curriculum_fixed]",
+            ["curriculum_linear (", "curriculum_fixed (", "write schedule.budget.limit in mine"],
+        ),
+        ("extends: [gfpo, pods.yaml]", ["gfpo (", "pods (pods.yaml:2)", "write select.kind in mine"]),
+        ("extends: [kimi, each.yaml]", ["kimi (", "each (each.yaml:2)", "write waive in mine"]),
+    ],
+)
+def test_what_two_parents_cannot_both_have_is_refused_by_their_names(text: str, names: list[str]):
+    said = refusal(
+        text,
+        pods="extends: grpo\nselect: {kind: max_variance, keep: 4}",
+        each="extends: grpo\nwaive: [right_beats_wrong]\nadvantage: {combine: each}",
+    )
+    assert said.startswith("mine.yaml:1: extends: ") and all(name in said for name in names) and len(said.splitlines()) == 1
+
+
+def test_a_conflict_is_settled_by_the_recipe_what_extends_it_a_scale_or_the_command_line():
+    reward = "reward: [{kind: verdict}]"
+    conflict = "extends: [kimi, gr3]\n"
+    assert kinds(made(conflict + reward)) == ["verdict"]
+    assert kinds(made(conflict, "reward=[{kind: verdict}]")) == ["verdict"]
+    assert kinds(made("extends: both.yaml\n" + reward, both=conflict)) == ["verdict"]
+    assert "reward" in refusal("extends: both.yaml\nseed: 1", both=conflict)
+    Path("scale.yaml").write_text(reward)
+    assert kinds(load("both.yaml", "scale.yaml")) == ["verdict"]
+
+
+def test_a_waiver_goes_with_the_reward_that_it_was_written_for():
+    own = "reward: [{kind: verdict}, {kind: gr3}]"
+    assert made(f"extends: kimi\n{own}").waive == [] == made(f"extends: [kimi, gr3]\n{own}").waive
+    assert made("extends: [kimi, controller]", "reward=[{kind: verdict}]").waive == []
+    assert "pays wrong answers for their length" in refusal("extends: dapo\nreward: [{kind: verdict}, {kind: kimi}]", "waive=[]")
+    assert made(f"extends: kimi\n{own}\nwaive: [length_of_wrong]").waive == ["length_of_wrong"]
+    assert made("extends: kimi\nwaive: [length_of_wrong, right_beats_wrong]").waive == ["length_of_wrong", "right_beats_wrong"]
+    for_kimi = "extends: kimi\nwaive: [right_beats_wrong, length_of_wrong]"
+    assert made("extends: [other.yaml, wider.yaml]", other=f"extends: kimi\n{own}", wider=for_kimi).waive == []
+
+
+def test_a_number_said_for_one_kind_stays_with_it_and_waits_for_it():
+    both = "extends: [controller, laser_d]\ndata: {instruction: x}\n"
+    coverage = made(both + "budget: {kind: coverage}").budget
+    assert coverage == CoverageBudget(kind="coverage", limit=4096, room=4.0)  # watch 4, every 20: its own, not the controller's 1 and 2
+    controller = made(both, "budget.kind=controller").budget
+    assert isinstance(controller, ControllerBudget) and (controller.watch, controller.every, controller.limit) == (1.0, 2, 4096)
+    kept = made("extends: gfpo\nselect: {kind: efficient}").select  # all kinds that select have these from one class
+    assert (kept.kind, kept.keep, kept.others) == ("efficient", 6, "zero")
+    words = ["budget.grid=0.5", "budget.kind=coverage"]  # in either order
+    assert (
+        made("extends: toggle\ndata: {instruction: x}", *words).budget
+        == made("extends: toggle\ndata: {instruction: x}", *words[::-1]).budget
+    )
+
+
+def test_orders_that_contradict_are_refused():
+    assert refusal("extends: [kimi, grpo]") == "mine.yaml:1: extends: kimi extends grpo already; leave grpo out, or name it first"
+    said = refusal("extends: [a.yaml, b.yaml]", a="extends: [gspo, gfpo]", b="extends: [gfpo, gspo]")
+    assert "mine.yaml:1: extends: these recipes name each other in different orders: " in said and "gspo" in said
+
+
+@pytest.mark.parametrize("slot", ["budget", "select", "schedule.budget.limit"])
+@pytest.mark.parametrize("kind", ["[a]", "{a: b}", "3", "true"])
+def test_a_kind_that_is_no_text_is_one_clear_error(slot: str, kind: str):
+    for word in (f"{slot}.kind={kind}", f"{slot}={{kind: {kind}}}"):
+        assert f"-- {word}: {slot}.kind: " in (said := refusal("extends: curriculum", word)) and "is not allowed; needs one of" in said
+    assert "reward[0].kind: " in refusal(f"reward: [{{kind: {kind}}}]")
+    assert "budget.kind: " in refusal(f"extends: da_dler\non_cuda:\n  budget: {{kind: {kind}}}")
