@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import exp, sqrt
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from recipes.columns import REFERENCE
 from recipes.section import Count, NonNegative, Positive, Share
@@ -389,6 +389,12 @@ class LeashTerm(LengthTerm):
     gain: Positive = Field(0.005, description="Change of lambda in a step, per mean of tokens / limit above 1.")
     most: Positive = Field(1.0, description="Upper bound of lambda.")
     verdicts = ("1 and -1, or a long right answer would fall below a short wrong one", lambda right, wrong: (right, wrong) == (1, -1))
+
+    @model_validator(mode="after")
+    def _starts_in_bounds(self) -> LeashTerm:
+        if self.weight > self.most:
+            raise ValueError(f"weight: {self.weight:g} is above most {self.most:g}, where lambda must stay")
+        return self
 
     def adds(self, right: bool, case: Case) -> Bounds:
         return (-2.0 * case.worth, 0.0) if right else (0.0, 0.0)

@@ -363,6 +363,13 @@ class Recipe(Section):
             if name not in (*there, *terms):
                 can = ", ".join(word.replace(".", " ") for word in (*there, *terms))
                 raise ValueError(f"schedule: {name} cannot move; these can (with dots): {can}")
+            kind = name.split(".")[1]
+            if name in terms and sum(term.kind == kind for term in self.reward) > 1:
+                raise ValueError(f"schedule: {name}: reward has more than one {kind} term, and each its own number; keep one, or move none")
+            if name == "objective.entropy.coef" and self.objective.entropy.target is not None:
+                raise ValueError(
+                    f"schedule: {name}: with objective.entropy.target the weight adapts; set that null, or take the schedule out"
+                )
             if schedule.kind == "decays" and self.number(name) <= 0:
                 raise ValueError(f"schedule: {name}: decays multiplies, and starts at 0")
         refuse_leaving(self, {name: self._values(name) for name in self.schedule})

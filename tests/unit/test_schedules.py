@@ -119,7 +119,7 @@ def test_the_recipe_at_a_step_holds_plain_numbers_and_engines_keep_room_for_the_
         ),
         (
             "schedule={objective.entropy.coef: {kind: linear, to: 2}} objective.entropy.target=1 objective.entropy.coef=0.5",
-            "objective.entropy.coef: 1.04545 at step 12 is not allowed: coef: 1.04545 is above most 1",
+            "schedule: objective.entropy.coef: with objective.entropy.target the weight adapts",
         ),
         (
             "schedule={sampler.temperature: {kind: linear, to: 0}}",
@@ -148,6 +148,18 @@ def test_the_recipe_at_a_step_holds_plain_numbers_and_engines_keep_room_for_the_
             "reward=[{kind: verdict, weight: 9}, {kind: function, name: 'a:b', low: 0.0, high: 1.0, gate: right}] schedule={reward.function.low: {kind: linear, to: 0.9}, reward.function.high: {kind: linear, to: 0.5}}",
             "schedule: reward at step 33: low: 0.9 is above high 0.5",
         ),
+        (
+            "reward=[{kind: verdict}, {kind: linear, weight: 0.1, gate: right}, {kind: linear, weight: 0.3, gate: right}] schedule.reward.linear.weight={kind: linear, to: 0.2}",
+            "schedule: reward.linear.weight: reward has more than one linear term",
+        ),
+        (
+            "reward=[{kind: verdict}, {kind: verdict, weight: 2}] schedule.reward.verdict.weight={kind: decays, share: 0.5, count: 2}",
+            "schedule: reward.verdict.weight: reward has more than one verdict term",
+        ),
+        (
+            "reward=[{kind: verdict, wrong: -1.0}, {kind: leash, weight: 2.0, most: 1.0}]",
+            r"reward\[1\].weight: 2 is above most 1, where lambda must stay",
+        ),
         ("schedule={objective.kl.coef: {kind: decays, share: 0.5, count: 2}}", None),
         ("schedule={advantage.boost: {kind: decays, share: 0.5, count: 2}}", "decays multiplies, and starts at 0"),
         ("schedule={budget.limit: {kind: staged, stages: [{since: 3, value: 5}, {since: 3, value: 6}]}}", "each must come after"),
@@ -165,7 +177,7 @@ def test_a_schedule_or_budget_that_cannot_be_is_refused(words: str, message: str
             "dler",
             "tiny",
             re.split(
-                r" (?=(?:reward|select|schedule|model\.path|stages|budget\.kind|train\.steps|advantage\.shorter|objective\.entropy\.\w+)=)",
+                r" (?=(?:reward|select|schedule(?:\.[\w.]+)?|model\.path|stages|budget\.kind|train\.steps|advantage\.shorter|objective\.entropy\.\w+)=)",
                 words,
             ),
         )
