@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Mapping
@@ -29,30 +30,46 @@ def explain(detail: Mapping[str, Any], tree: Tree, label: str) -> str:
         if close is not None and close.rpartition(".")[0] == canonical.rpartition(".")[0]:
             close = dotted((*place[:-1], close.rpartition(".")[2]))
         return f"{where}: {name}: unknown key. {f'Did you mean {close}? ' if close else ''}(laconic recipes --keys lists all)"
+    if kind.startswith("union_tag") and place[0] == "schedule" and "." not in str(place[-1]):
+        return f"{where}: {name}: names no number; the keys in it have dots: `schedule: {{budget.limit: {{kind: linear, to: 87}}}}`"
     if kind.startswith("union_tag"):
-        kinds = kinds_of(_annotation(place, tree))
         found = detail["input"].get("kind") if isinstance(detail["input"], dict) else None
-        return f"{where}: {name}.kind: {'missing' if found is None else _shown(found) + ' is not allowed'}; needs one of {', '.join(kinds)}"
+        kinds = f"one of {', '.join(kinds_of(_annotation(place, tree)))}"
+        said = "missing" if found is None else f"{_shown(found)} is not allowed"
+        return f"{tree.where((*place, 'kind')) or label}: {name}.kind: {said}; needs {kinds}{_meant(found, kinds)}"
     words = _allowed_at(place, tree)
     if kind == "missing":
+        where = tree.where((*place[:-1], "kind")) or label  # what asks for it
         return f"{where}: {name}: missing; needs {words}"
-    return f"{where}: {name}: {_shown(detail['input'])} is not allowed; needs {words}"
+    if place[0] == "schedule" and len(place) == 2:
+        words += "; there is none to take out" if detail["input"] is None else ", as `{kind: linear, to: 87}`"
+    return f"{where}: {name}: {_shown(detail['input'])} is not allowed; needs {words}{_meant(detail['input'], words)}"
+
+
+def _meant(found: Any, words: str) -> str:
+    """A hint at the choice that looks like what was found."""
+    choices = words.removeprefix("one of ").split(", ") if words.startswith("one of ") else []
+    close = difflib.get_close_matches(found, choices, n=1) if isinstance(found, str) else []
+    return f". Did you mean {close[0]}?" if close else ""
 
 
 def _explain_rule(place: Place, message: str, tree: Tree, label: str) -> str:
     """A rule between keys, broken: placed at that of the keys it names which was written last."""
-    prefix = "".join(f"{part}." for part in place)
     key, colon, rest = message.partition(": ")
-    first = f"{prefix}{key}" if colon else prefix.rstrip(".")
-    names = [first, *(prefix + word for word in re.findall(r"[a-z_]+(?:\.[a-z_]+)*", rest)), *re.findall(r"[a-z_]+(?:\.[a-z_]+)+", rest)]
-    order = {place: position for position, place in enumerate(tree.written)}  # as overlaid: what came last is what broke the rule
-    places = [
-        (key, rest.partition(": ")[0]) if key == "schedule" else (),
-        *(tuple(name.split(".")) for name in names),
-    ]  # its keys have dots
-    last = max(places, key=lambda place: order.get(place, -1))
-    where = tree.written.get(last, label)
-    return f"{where}: {first}: {rest or message}"
+    if not colon or not re.fullmatch(r"[a-z_.]+", key):
+        key, rest = "", message
+    first = (*place, *filter(None, key.split(".")))
+    moves = ("schedule", rest.partition(": ")[0])  # its own keys have dots
+    inside = re.findall(r"[a-z_]+(?:\.[a-z_]+)*", rest) if place else re.findall(r"[a-z_]+(?=:)", rest)
+    names = [
+        *((*place, *word.split(".")) for word in inside),
+        *(tuple(word.split(".")) for word in re.findall(r"[a-z_]+(?:\.[a-z_]+)+", rest)),
+    ]
+    if key == "schedule" and {"to", "stages"} & (tree.at(moves) or {}).keys():
+        names = []  # where it starts did not break it
+    order = {written: position for position, written in enumerate(tree.written)}  # as overlaid: what came last is what broke the rule
+    last = max([moves if key == "schedule" and moves in order else first, *names], key=lambda name: order.get(name, -1))
+    return f"{tree.where(last if last in order else first) or label}: {dotted(first)}{': ' if first else ''}{rest}"
 
 
 def _places(loc: tuple[int | str, ...]) -> tuple[Place, str]:

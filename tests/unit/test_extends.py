@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from recipes.budgets import ControllerBudget, CoverageBudget
-from recipes.loader import RecipeError, load
+from recipes.loader import RecipeError, load, on_device
 from recipes.schema import Recipe
 
 
@@ -140,3 +140,97 @@ def test_a_kind_that_is_no_text_is_one_clear_error(slot: str, kind: str):
         assert f"-- {word}: {slot}.kind: " in (said := refusal("extends: curriculum", word)) and "is not allowed; needs one of" in said
     assert "reward[0].kind: " in refusal(f"reward: [{{kind: {kind}}}]")
     assert "budget.kind: " in refusal(f"extends: da_dler\non_cuda:\n  budget: {{kind: {kind}}}")
+
+
+def test_an_inherited_schedule_is_taken_out_by_null():
+    assert made("extends: curriculum\nschedule: {budget.limit: null}").schedule == {}
+    assert made("extends: thinkprune", "schedule.budget.limit=null").schedule == {}
+    assert made("extends: curriculum", "schedule={budget.limit: null, learner.lr: {kind: linear, share: 0.5}}").schedule.keys() == {
+        "learner.lr"
+    }
+    assert made(
+        "extends: other.yaml\nschedule: {budget.limit: {kind: linear, to: 9}}", other="extends: curriculum\nschedule: {budget.limit: null}"
+    ).schedule
+    twice = made(
+        "extends: other.yaml\nschedule: {reward.triangle.weight: null}",
+        "schedule.reward.triangle.weight=null",
+        other="extends: curriculum\nschedule: {reward.triangle.weight: {kind: linear, to: 0.1}}",
+    )
+    assert twice.schedule.keys() == {"budget.limit"} == made("extends: curriculum\nschedule: {}").schedule.keys()
+    said = refusal("extends: curriculum", "schedule.budget.limits=null")
+    assert said.startswith("-- schedule.budget.limits=null: schedule.budget.limits: null is not allowed") and said.endswith(
+        "there is none to take out"
+    )
+    assert made("extends: curriculum\non_cuda: {schedule: {budget.limit: null}}").schedule.keys() == {"budget.limit"}
+    assert on_device(made("extends: curriculum\non_cuda: {schedule: {budget.limit: null}}"), "cuda").schedule == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "sentence"),
+    [
+        ("extends: dler\nbudget: {kind: contoller}", [], 'mine.yaml:2: budget.kind: "contoller" is not allowed; needs one of'),
+        ("extends: dler\nbudget: {kind: contoller}", [], "thinking. Did you mean controller?"),
+        ("extends: dler\nselect:\n  kind: shortst", [], 'mine.yaml:3: select.kind: "shortst" is not allowed'),
+        ("extends: dler\nreward: [{kind: verdct}]", [], "Did you mean verdict?"),
+        (
+            "extends: dler\nobjective: {aggregate: token_men}",
+            [],
+            "needs one of token_mean, sequence_mean, sequence_sum, constant. Did you mean token_mean?",
+        ),
+        ("extends: dler\nbudget:\n  kind: difficulty", [], "mine.yaml:3: budget.ladder: missing"),
+        (
+            "extends: curriculum",
+            ["schedule.budget.limit={kind: linear, to: 0}"],
+            "-- schedule.budget.limit={kind: linear, to: 0}: schedule: budget.limit: 0",
+        ),
+        (
+            "extends: curriculum_linear",
+            ["schedule.budget.limit.share=0.0"],
+            "-- schedule.budget.limit.share=0.0: schedule: budget.limit: 0",
+        ),
+        (
+            "extends: curriculum",
+            ["learner.lr=1e-5", "schedule.learner.lr={kind: linear, to: 0}"],
+            "-- schedule.learner.lr={kind: linear, to: 0}: schedule",
+        ),
+        (
+            "extends: dler\nschedule:\n  budget.limit: {kind: linear, to: 0}",
+            ["schedule.learner.lr={kind: linear, to: 0.1}"],
+            "mine.yaml:3: schedule: budget.limit: 0",
+        ),
+        (
+            "extends: curriculum",
+            ["schedule.budget.limit=50"],
+            "-- schedule.budget.limit=50: schedule.budget.limit: 50 is not allowed; needs a mapping of keys, as `{kind: linear, to: 87}`",
+        ),
+        (
+            "extends: dler\nschedule:\n  budget:\n    limit: {kind: linear, to: 9}",
+            [],
+            "mine.yaml:3: schedule.budget: names no number; the keys",
+        ),
+        ("extends: dler", ["schedule.objective.entropy.coef=1"], "schedule.objective.entropy.coef: 1 is not allowed"),
+        ("extends: dler", ["schedule.reward.truncate.keep=1"], "schedule.reward.truncate.keep: 1 is not allowed"),
+        (
+            "extends: dler\nreward:\n- kind: verdict\n- {kind: function, name: 'a:b', low: 2.0}",
+            [],
+            "mine.yaml:4: reward[1].low: 2 is above high 1",
+        ),
+        (
+            "extends: dler\nreward:\n- kind: verdict\n- kind: function\n  name: 'a:b'\n  high: -1.0",
+            [],
+            "mine.yaml:6: reward[1].low: 0 is above high -1",
+        ),
+        (
+            "extends: dler\nobjective: {correction: {kind: tis, low: 3.0}}",
+            [],
+            "mine.yaml:2: objective.correction: low 3, high 2: must lie on both sides",
+        ),
+        ("extends: alp", ["waive=[]"], "-- waive=[]: reward: alp pays wrong answers for their length"),
+    ],
+)
+def test_an_error_is_placed_at_the_words_that_were_said_last_whatever_stands_around_them(text: str, words: list[str], sentence: str):
+    Path("mine.yaml").write_text(text)
+    for scale in (None, "tiny"):
+        with pytest.raises(RecipeError) as error:
+            load("mine.yaml", scale, words)
+        assert sentence in str(error.value) and len(str(error.value).splitlines()) == 1
