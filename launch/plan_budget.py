@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from recipes.budgets import Budget, ConstantBudget, DifficultyBudget, PromptBudget
+from recipes.budgets import Budget, ConstantBudget, ControllerBudget, DifficultyBudget, PromptBudget, ReferenceBudget, ThinkingBudget
 from recipes.columns import number_in
 from recipes.schema import Recipe
 from rewards.rows import reach
@@ -24,9 +24,11 @@ from rollout.types import Problem
 _LEAST = 4  # tokens of the shortest answer in any vocabulary
 _CANDIDATES = 64  # of many golds, those of fewest characters are counted
 _IN_ADVANCE = ("prompt", "reference", "controller")  # kinds that decide a limit before sampling, and not always the same
+_WORDS = r"(?:[a-z]+[ _-])*(?:budget|limit|tokens?|length)"
 _NEARLY = re.compile(
-    r"(?<![a-zA-Z])\$?\{+\s*(?:[a-z]+[ _-])?(?:budget|limit|tokens?)\s*(?:[:!.][^{}]*)?\}+|%\(budget\)[sd]|\$budget\b|<budget>", re.I
+    rf"(?<![a-zA-Z])\$?\{{+\s*{_WORDS}\s*(?:[:!.][^{{}}]*)?\}}+|%\({_WORDS}\)[sd]|\$(?:budget|limit)\b|<{_WORDS}>|(?<!\\)\[{_WORDS}\]", re.I
 )
+_LETTER = re.compile(r"(?<![\w^\\}])(?:\{(?:n|k|num|number)\}|<(?:n|k|num|number)>|\[(?:n|k|num|number)\])", re.I)  # may be mathematics
 _TOKENS = re.compile(r"(?P<number>\d[\d,_]*(?:\.\d+)?)\s*(?P<thousand>k?)[ -]*(?:[a-z]+\s+)?tokens?\b", re.I)
 _SPEAKS = re.compile(rf"{_TOKENS.pattern}|\b(?:(?:token|length|thinking|reasoning)s?[ -](?:budget|limit)|budget of)\b", re.I)
 
@@ -58,13 +60,18 @@ def budget_blockers(recipe: Recipe, source: str, problems: Sequence[Problem], sh
     Args:
         problems: with their columns, where they are known; a row without a number is said elsewhere.
     """
-    least, step = min((_certain(recipe.at(step).budget), step) for step in range(recipe.train.steps))
+    budgets = _by_step(recipe)
+    least, step = min((_certain(budget), step) for step, budget in enumerate(budgets))
     answer = f"the {shortest} tokens of the shortest possible answer to {source}"
     if least < shortest:
-        key = "budget.ladder" if isinstance(recipe.budget, DifficultyBudget) and least < recipe.at(step).budget.limit else "budget.limit"
+        key = "budget.ladder" if isinstance(recipe.budget, DifficultyBudget) and least < budgets[step].limit else "budget.limit"
         when = f" from step {step} on" if "budget.limit" in recipe.schedule else ""
         yield f"{key}: {least} tokens{when} are less than {answer}; allow more"
         return
+    left = [(one.limit - one.thinking_tokens, step) for step, one in enumerate(budgets) if isinstance(one, ThinkingBudget)]
+    if left and (rest := min(left))[0] < shortest:
+        closed = budgets[rest[1]].limit - rest[0]
+        yield f"budget.share: thinking closes after {closed} of {closed + rest[0]} tokens, which leaves {rest[0]}, less than {answer}; lower it"
     if (column := getattr(recipe.budget, "column", None)) is None:
         return
     given = [(problem, request_limit(recipe.budget, problem, 0)) for problem in problems if number_in(reach(problem.columns, column)) > 0]
@@ -74,6 +81,12 @@ def budget_blockers(recipe: Recipe, source: str, problems: Sequence[Problem], sh
             f"budget.column: {len(short)} of {len(problems)} rows get less than {answer} "
             f"(first: {problem.id}: {limit} tokens by {column}); correct them or raise budget.least"
         )
+
+
+def _by_step(recipe: Recipe) -> list[Budget]:
+    """The budget at every step; once, if it stays."""
+    moves = any(name.startswith("budget.") for name in recipe.schedule)
+    return [recipe.at(step).budget for step in range(recipe.train.steps if moves else 1)]
 
 
 def _certain(budget: Budget) -> int:
@@ -94,16 +107,39 @@ def prompt_blockers(recipe: Recipe) -> Iterator[str]:
         yield f"data.instruction: says {found.group()!r}, but the limit {how}; write {{budget}} in the number's place"
 
 
-def budget_warnings(recipe: Recipe, shortest: int) -> Iterator[str]:
-    """What can be met, but hardly as meant."""
+def budget_warnings(recipe: Recipe, shortest: int, seen: bool = True) -> Iterator[str]:
+    """What can be met, but hardly as meant.
+
+    Args:
+        seen: the rows of every set are known, so that limits from their columns were looked at (`budget_blockers`).
+    """
     budget, said = recipe.budget, recipe.data.instruction
-    if isinstance(budget, PromptBudget) and budget.column is None and (low := budget.tokens(budget.least)) < shortest <= budget.limit:
-        share = (shortest - low) / (budget.limit - low + 1)
-        yield f"budget.least: {share:.1%} of the drawn limits are below the {shortest} tokens of the shortest possible answer; raise it"
-    if recipe.model.path == "tiny" and said != "{budget}" and (budget.kind == "prompt" or "{budget}" in said):
-        yield "data.instruction: the tiny reasoner has no words for an instruction, so it is not told its limit"
+    with_least = [one for one in _by_step(recipe) if isinstance(one, PromptBudget | ReferenceBudget | ControllerBudget)]
+    low, limit = min(((one.tokens(one.least), one.limit) for one in with_least), default=(shortest, 0))
+    if low < shortest <= limit:
+        if isinstance(budget, PromptBudget) and budget.column is None:
+            share = (shortest - low) / (limit - low + 1)
+            yield f"budget.least: {share:.1%} of the drawn limits are below the {shortest} tokens of the shortest possible answer; raise it"
+        elif isinstance(budget, ControllerBudget) or not seen:
+            yield f"budget.least: limits may fall to {low} tokens, below the {shortest} tokens of the shortest possible answer; raise it"
+    yield from _instruction_warnings(recipe)
+    for letter in _LETTER.finditer(said):
+        yield f"data.instruction: holds {letter.group()}, which nothing fills in; write {{budget}} if it stands for the limit"
     if "{budget}" not in said and budget.kind not in _IN_ADVANCE and "budget.limit" not in recipe.schedule:
         for number in _TOKENS.finditer(said):
             stated = float(re.sub("[,_]", "", number["number"])) * (1000 if number["thousand"] else 1)
             if stated != budget.limit:
                 yield f"data.instruction: says {number.group()!r}, budget.limit is {budget.limit}; {{budget}} in the number's place follows it"
+
+
+def _instruction_warnings(recipe: Recipe) -> Iterator[str]:
+    """Prompts that do not state the limit that holds for them, or another one."""
+    budget, said, moves = recipe.budget, recipe.data.instruction, "budget.limit" in recipe.schedule
+    if recipe.model.path == "tiny":
+        if said != "{budget}" and (budget.kind == "prompt" or "{budget}" in said):
+            yield "data.instruction: the tiny reasoner has no words for an instruction, so it is not told its limit"
+    elif "{budget}" not in said and not _SPEAKS.search(said) and (moves or budget.kind in _IN_ADVANCE):
+        how = "moves by the schedule" if moves else f"is given by budget.kind {budget.kind}"
+        yield f"data.instruction: the limit {how}, and no prompt states it; {{budget}} in the instruction tells the model"
+    if isinstance(budget, ThinkingBudget) and "{budget}" in said:
+        yield f"data.instruction: {{budget}} states budget.limit, {budget.limit} tokens, and thinking closes after {budget.thinking_tokens}; say which is meant"

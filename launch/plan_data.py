@@ -21,6 +21,7 @@ from rewards.functions import columns, columns_needed, load_function
 from rewards.rows import DataError, hub_parts, local_bytes
 from rollout.sources import lacking, normalised, overlaps, share_columns, shares, usable
 from rollout.tiny import task as tiny_task
+from rollout.tiny.reference import with_reference
 from rollout.types import Problem
 
 _MOST_BYTES = 256 << 20
@@ -101,9 +102,11 @@ def _budget(recipe: Recipe, training: Sequence[tuple[str, list[Problem]]], token
         return
     shortest = [shortest_answer(recipe, tokenizer, [gold for problem in problems for gold in problem.golds]) for _, problems in training]
     found.blockers += prompt_blockers(recipe)
+    drawn = tiny_task.problems("train", recipe.tiny.families, recipe.seed, 0, _SHORTEST) if hasattr(recipe.budget, "column") else []
     for (source, problems), tokens in zip(training, shortest, strict=True):
-        found.blockers += budget_blockers(recipe, source, problems, tokens)
-    found.warnings += budget_warnings(recipe, min(shortest))
+        asked = [with_reference(problem, recipe.tiny) for problem in drawn] if source == "tiny" else problems
+        found.blockers += budget_blockers(recipe, source, asked, tokens)
+    found.warnings += budget_warnings(recipe, min(shortest), all(source == "tiny" or problems for source, problems in training))
 
 
 def _functions(recipe: Recipe, training: Sequence[tuple[str, list[Problem]]], found: DataPlan) -> None:

@@ -10,8 +10,12 @@ from operator import attrgetter
 from pathlib import Path
 
 from recipes.advantages import Selection
+from recipes.budgets import ControllerBudget, CoverageBudget, ToggleBudget
 from recipes.lengths import LengthTerm
+from recipes.schedules import Exponential, Linear, Staged
 from recipes.schema import DataSet, Recipe
+from recipes.term import Waiver
+from recipes.terms import ROUNDING, RewardTerm, least_of_right, refuse_wrong_before_right
 
 
 def recipe_warnings(recipe: Recipe) -> Iterator[str]:
@@ -75,10 +79,8 @@ def _method_warnings(recipe: Recipe) -> Iterator[str]:
         yield f"objective.clip_low: {objective.clip_low:g} hardly ever binds a ratio that is a mean over a rollout; GSPO uses 3e-4 and 4e-4"
     if recipe.advantage.centre == "leave_one_out" and recipe.advantage.scale == "group":
         yield "advantage: the group's spread cancels the factor of leave_one_out, so this is GRPO; RLOO is scale: none"
-    if "right_beats_wrong" in recipe.waive:
-        yield f"waive: right_beats_wrong: a right answer may earn {max(0.0, -recipe.margin):g} less than a wrong one"
-    if "length_of_wrong" in recipe.waive:
-        yield "waive: length_of_wrong: the length of a wrong answer may change what it earns"
+    yield from _waived(recipe)
+    yield from _not_in_this_run(recipe)
     for term in recipe.reward:
         yield from (f"reward: {doubt}" for doubt in term.doubts())
     lengths = recipe.sampler.keep_groups != "raw" and any(isinstance(term, LengthTerm) for term in recipe.reward)
@@ -87,3 +89,58 @@ def _method_warnings(recipe: Recipe) -> Iterator[str]:
         yield "advantage.scale: group divides a group that differs by little by that little, so the weight of a small reward term has no effect there"
     if shaped and recipe.advantage.scale.startswith("batch") and recipe.sampler.keep_groups != "raw":
         yield f"advantage.scale: {recipe.advantage.scale} divides by the spread of the batch: where all its groups are right, the weight of a small reward term has no effect"
+
+
+def _waived(recipe: Recipe) -> Iterator[str]:
+    """What a waiver allows in this recipe, by how much, or that nothing needs it."""
+    moves = any(name.startswith("reward.") for name in recipe.schedule)
+    rewards = [recipe.at(step).reward for step in range(recipe.train.steps)] if moves else [recipe.reward]
+    if "right_beats_wrong" in recipe.waive:
+        ends = [least_of_right(reward, recipe.case) for reward in rewards if _refused(reward, recipe, ["length_of_wrong"])]
+        short = max((wrong - min(kept, right) for kept, right, wrong in ends), default=0.0)
+        if ends and short > ROUNDING:
+            yield f"waive: right_beats_wrong: a right answer may earn {short:g} less than a wrong one"
+        elif ends:
+            yield "waive: right_beats_wrong: a right answer may earn as little as a wrong one"
+        if recipe.advantage.combine != "sum":
+            yield (
+                f"waive: right_beats_wrong: advantage.combine: {recipe.advantage.combine} gives every term its own scale, "
+                "so the advantage of a right answer may be below a wrong one's"
+            )
+        elif not ends:
+            yield "waive: right_beats_wrong: not needed, as every right answer earns more than a wrong one, or as much where a term erases its verdict; leave it out"
+    if "length_of_wrong" in recipe.waive:
+        pays = dict.fromkeys(term.kind for reward in rewards for term in reward if term.sees_length_of_wrong())
+        says = f"the length of a wrong answer may change what it earns by {', '.join(pays)}"
+        yield f"waive: length_of_wrong: {says if pays else 'not needed, as no term says that it pays wrong answers for their length; leave it out'}"
+
+
+def _refused(reward: list[RewardTerm], recipe: Recipe, waived: list[Waiver]) -> bool:
+    try:
+        refuse_wrong_before_right(reward, recipe.case, waived)
+    except ValueError:
+        return True
+    return False
+
+
+def _not_in_this_run(recipe: Recipe) -> Iterator[str]:
+    """What is to come after some steps, and train.steps ends before it."""
+    budget, steps = recipe.budget, recipe.train.steps
+    run = f"not in this run of {steps} steps"
+    for name, schedule in recipe.schedule.items():
+        late = [stage.since for stage in schedule.stages if stage.since >= steps] if isinstance(schedule, Staged) else []
+        if late:
+            yield f"schedule: {name}: the stage since step {late[0]} is {run}"
+        elif isinstance(schedule, Exponential) and schedule.every >= steps:
+            yield f"schedule: {name}: its first change, after {schedule.every} steps, is {run}"
+        elif isinstance(schedule, Linear) and (schedule.over or 0) > steps:
+            yield f"schedule: {name}: its end, after {schedule.over} steps, is {run}"
+    if isinstance(budget, ControllerBudget):
+        apart = budget.every if budget.watch else 1
+        first = budget.measure * apart + (not budget.watch)  # what is sampled to train is seen behind the step
+        if first >= steps:
+            yield f"budget.measure: {budget.measure} looks, one every {apart} steps, come before the limit moves: that is {run}"
+    elif isinstance(budget, CoverageBudget) and budget.every >= steps:
+        yield f"budget.every: a second look, after {budget.every} steps, is {run}, so limits stay as the start has them"
+    elif isinstance(budget, ToggleBudget) and not any(map(budget.limited, range(steps))):
+        yield f"budget.period: a phase with a limit is {run}"

@@ -136,15 +136,22 @@ def margin(reward: Sequence[RewardTerm], case: Case) -> float:
     return sum(term.adds(True, case)[0] for term in reward) - sum(term.adds(False, case)[1] for term in reward)
 
 
+def least_of_right(reward: Sequence[RewardTerm], case: Case) -> tuple[float, float, float]:
+    """The least reward of a right answer whose verdict stands, that of one whose verdict a term erases at once, and the most of a wrong answer."""
+    case = worth_of(reward, case)
+    kept = sum(term.adds(True, case)[0] for term in reward)
+    right = sum(term.erased(case) if term.erases() == "at once" else term.adds(True, case)[0] for term in reward)
+    return kept, right, sum(term.adds(False, case)[1] for term in reward)
+
+
 def refuse_wrong_before_right(reward: Sequence[RewardTerm], case: Case, waived: Sequence[Waiver]) -> None:
     """Raise ValueError unless right answers earn more than wrong ones, or as much where a term erases, and length pays no wrong one (P13)."""
     case = worth_of(reward, case)
     for term in reward:
         if term.verdicts and not term.verdicts[1](case.worth, case.wrong):
             raise ValueError(f"reward: {term.kind} needs verdicts {term.verdicts[0]}; here they are {case.worth:g} and {case.wrong:g}")
-    wrong, kept = sum(term.adds(False, case)[1] for term in reward), sum(term.adds(True, case)[0] for term in reward)
-    erasing = [term for term in reward if term.erases() == "at once"]
-    right = kept + sum(term.erased(case) - term.adds(True, case)[0] for term in erasing)
+    kept, right, wrong = least_of_right(reward, case)
+    erasing = any(term.erases() == "at once" for term in reward)
     by_degrees = any(term.erases() == "by degrees" for term in reward)
     size = max(1.0, abs(wrong), abs(right))
     apart, tie = _LEAST_MARGIN * size, -ROUNDING * size

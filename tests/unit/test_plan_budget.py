@@ -85,8 +85,8 @@ def test_a_prompt_that_states_another_budget_than_holds_is_refused_by_plan(words
             "data.instruction=Use {budget} tokens, and put your answer within \\boxed{}.",
             "schedule={budget.limit: {kind: linear, share: 0.5}}",
         ],
-        ["data.instruction=Do not waste tokens. Put the limit in \\boxed{limit}.", "schedule={budget.limit: {kind: linear, share: 0.5}}"],
-        ["data.instruction=Answer in 2 lines of \\text{tokens}", "budget.kind=controller"],
+        ["data.instruction=Do not waste tokens. Put the limit in \\boxed{limit}, $x^{n}$ or \\[ n \\]."],
+        ["data.instruction=Answer in 2 lines of \\text{tokens}"],
         ["data.instruction=Think within 4,000 tokens."],
         ["data.instruction=Use {budget} tokens.", "stages=[eval]", "budget.limit=1"],
     ],
@@ -94,6 +94,68 @@ def test_a_prompt_that_states_another_budget_than_holds_is_refused_by_plan(words
 def test_a_prompt_that_states_the_budget_that_holds_plans_without_a_word(words: list[str]):
     made = plan(load("grpo", None, words), LAPTOP)
     assert of_budget([*made.blockers, *made.warnings]) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "how"),
+    [
+        (
+            ["data.instruction=Put the limit in \\boxed{limit}.", "schedule={budget.limit: {kind: linear, share: 0.5}}"],
+            "moves by the schedule",
+        ),
+        (["data.instruction=Answer in 2 lines of \\text{tokens}", "budget.kind=controller"], "is given by budget.kind controller"),
+        (["budget.kind=reference", "budget.least=0.1"], "is given by budget.kind reference"),
+        (["schedule={budget.limit: {kind: staged, stages: [{since: 7, value: 90}]}}"], "moves by the schedule"),
+    ],
+)
+def test_plan_warns_of_a_limit_that_no_prompt_states(words: list[str], how: str):
+    made = plan(load("grpo", None, words), LAPTOP)
+    assert of_budget(made.blockers) == []
+    assert [line for line in made.warnings if f"the limit {how}, and no prompt states it; {{budget}}" in line]
+    told = plan(load("grpo", None, [*words, "data.instruction=Use {budget} tokens."]), LAPTOP)
+    assert of_budget([*told.blockers, *told.warnings]) == []
+
+
+@pytest.mark.parametrize("place", ["[budget]", "{length}", "<limit>", "[token limit]", "<tokens>", "{max_tokens}", "%(limit)d", "[LENGTH]"])
+def test_a_placeholder_that_nothing_fills_in_is_refused(place: str):
+    found = of_budget(blockers(LAPTOP, "grpo", None, f"data.instruction=Use {place} of them."))
+    assert len(found) == 1 and f"holds {place}, which nothing fills in" in found[0], found
+
+
+@pytest.mark.parametrize("place", ["{n}", "{N}", "<n>", "[k]", "{number}"])
+def test_a_letter_in_brackets_is_a_warning_as_it_may_be_mathematics(place: str):
+    made = plan(load("grpo", None, [f"data.instruction=Use {place} words."]), LAPTOP)
+    assert of_budget(made.blockers) == []
+    assert any(f"holds {place}, which nothing fills in; write {{budget}} if" in line for line in made.warnings)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["budget.share=0.99"], "budget.share: thinking closes after 102 of 104 tokens, which leaves 2, less than the 5 tokens"),
+        (["budget.share=1"], "budget.share: thinking closes after 104 of 104 tokens, which leaves 0"),
+        (["schedule={budget.share: {kind: linear, to: 1.0}}"], "budget.share: thinking closes after 104 of 104 tokens"),
+        (["schedule={budget.limit: {kind: linear, to: 6}}"], "budget.share: thinking closes after 3 of 6 tokens, which leaves 3"),
+        (["budget={kind: reference, share: 0.01}"], "budget.column: 63 of 64 rows get less than the 5 tokens"),
+    ],
+)
+def test_a_budget_that_leaves_no_room_to_answer_is_refused(words: list[str], said: str):
+    found = of_budget(blockers(LAPTOP, "thinking_budget", "tiny", *words))
+    assert len(found) == 1 and found[0].startswith(said), found
+
+
+def test_limits_that_may_fall_below_the_shortest_answer_are_a_warning():
+    def warned(name: str, scale: str | None, *words: str) -> str:
+        return "\n".join(plan(load(name, scale, words), LAPTOP).warnings)
+
+    low = "budget.least: limits may fall to 1 tokens, below the 5 tokens of the shortest possible answer; raise it"
+    assert low in warned("controller", "tiny", "budget.least=0.01")
+    assert "budget.least" not in warned("controller", "tiny")
+    hub = ["data.train=hub:owner/name:train", "budget.least=0.0001"]
+    assert "budget.least: limits may fall to 1 tokens, below the 4 tokens" in warned("grpo", None, "budget.kind=reference", *hub)
+    assert "budget.least" not in warned("grpo", "tiny", "budget={kind: reference, share: 1.0, least: 0.01}")  # its rows were looked at
+    states = "data.instruction: {budget} states budget.limit, 4000 tokens, and thinking closes after 2000; say which is meant"
+    assert states in warned("thinking_budget", None, "budget.limit=4000", "budget.share=0.5", "data.instruction=Use {budget} tokens.")
 
 
 def test_what_can_be_met_but_hardly_as_meant_is_a_warning():

@@ -1,0 +1,59 @@
+"""What plan says of waivers, and of what a run ends before."""
+
+from __future__ import annotations
+
+import pytest
+
+from launch.plan_warnings import recipe_warnings
+from recipes.loader import load, shipped
+
+
+def said(name: str, scale: str | None, *words: str) -> list[str]:
+    return [line for line in recipe_warnings(load(name, scale, words)) if line.startswith(("waive", "schedule", "budget"))]
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "expected"),
+    [
+        ("grpo", ["waive=[right_beats_wrong]"], "waive: right_beats_wrong: not needed, as every right answer earns more"),
+        ("dler", ["waive=[right_beats_wrong]"], "waive: right_beats_wrong: not needed"),
+        ("grpo", ["waive=[length_of_wrong]"], "waive: length_of_wrong: not needed, as no term says"),
+        ("kimi", [], "waive: length_of_wrong: the length of a wrong answer may change what it earns by kimi"),
+        ("adaptthink", [], "waive: length_of_wrong: the length of a wrong answer may change what it earns by no_thinking"),
+        ("shorterbetter", ["waive=[right_beats_wrong, length_of_wrong]"], "waive: right_beats_wrong: a right answer may earn 4 less than a wrong one"),
+        ("grpo", ["waive=[right_beats_wrong]", "advantage={combine: each, scale: none}"], "waive: right_beats_wrong: advantage.combine: each gives every term its own scale"),
+        ("grpo", ["waive=[right_beats_wrong]", "reward=[{kind: verdict}, {kind: format, weight: 1.5}]"], "waive: right_beats_wrong: a right answer may earn 0.5 less"),
+        ("grpo", ["waive=[right_beats_wrong]", "reward=[{kind: verdict}, {kind: format, weight: 1.0}]"], "waive: right_beats_wrong: a right answer may earn as little as"),
+        ("grpo", ["waive=[right_beats_wrong]", "reward=[{kind: verdict}, {kind: format, weight: 0.5}]", "schedule.reward.format.weight={kind: linear, to: 1.25}"], "waive: right_beats_wrong: a right answer may earn 0.25 less"),
+        ("grpo", ["waive=[right_beats_wrong]", "reward=[{kind: verdict}, {kind: truncate}, {kind: format, weight: 0.5}]"], "waive: right_beats_wrong: a right answer may earn 0.5 less"),
+    ],
+)  # fmt: skip
+def test_a_waiver_is_said_to_be_what_it_is(name: str, words: list[str], expected: str):
+    lines = said(name, None, *words)
+    assert sum(line.startswith(expected) for line in lines) == 1, lines
+    assert len([line for line in lines if line.startswith(expected.rpartition(": ")[0][:24])]) == 1, lines
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "expected"),
+    [
+        ("grpo", ["schedule.learner.lr={kind: staged, stages: [{since: 20, value: 1e-7}]}"], "schedule: learner.lr: the stage since step 20 is not in this run of 20 steps"),
+        ("grpo", ["schedule.learner.lr={kind: exponential, factor: 0.5, every: 20}"], "schedule: learner.lr: its first change, after 20 steps, is not in"),
+        ("grpo", ["schedule.learner.lr={kind: linear, to: 1e-7, over: 21}"], "schedule: learner.lr: its end, after 21 steps, is not in"),
+        ("controller", ["budget.watch=0", "budget.measure=19"], "budget.measure: 19 looks, one every 1 steps, come before"),
+        ("controller", ["budget.watch=1", "budget.every=5", "budget.measure=4"], "budget.measure: 4 looks, one every 5 steps, come before"),
+        ("laser_d", ["budget.every=20"], "budget.every: a second look, after 20 steps, is not in this run"),
+        ("toggle", ["budget.period=20"], "budget.period: a phase with a limit is not in this run"),
+    ],
+)  # fmt: skip
+def test_what_a_run_ends_before_is_a_warning(name: str, words: list[str], expected: str):
+    assert [line for line in said(name, "tiny", "train.steps=20", *words) if line.startswith(expected)]
+    longer = [line for line in said(name, "tiny", "train.steps=22", *words) if "not in this run" in line]
+    assert longer == []
+
+
+@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("scale", [None, "tiny"])
+def test_no_shipped_recipe_warns_against_its_own_numbers(name: str, scale: str | None):
+    lines = list(recipe_warnings(load(name, scale, [])))
+    assert not [line for line in lines if "says nothing" in line or "not in this run" in line or "not needed" in line or "hardly" in line]
