@@ -38,11 +38,13 @@ def evaluate_checkpoint(
         file_names,
         fitting,
         held_out,
+        left,
         list_left_out,
         planned_with,
         rehearsed,
         settle_device,
         starting_checkpoint,
+        stating,
     )
     from rewards.verifier.judge import Judge
     from rl.progress import Progress
@@ -57,7 +59,7 @@ def evaluate_checkpoint(
         parts = held_out(recipe, judge)
         start = starting_checkpoint(recipe)
         made = planned_with(start, made)
-        template = load_template(start, recipe.data, prompt_date(own.parent), budget=recipe.at(recipe.train.steps).budget.limit)
+        template = stating(load_template(start, recipe.data, prompt_date(own.parent)), recipe, left(start))
         for words in template.remarks:
             console.print(words, highlight=False)
         parts = [fitting(part, template, recipe.data.max_prompt_tokens) for part in parts]

@@ -37,6 +37,7 @@ from rl.publisher import Publisher
 from rl.run import Run, prompt_date, refuse_unusable
 from rl.state import put_back
 from rl.wires import CollapseWires
+from rollout.budget import stated_limit
 from rollout.collector import Collector, PromptStream, seed_of
 from rollout.engine import EnginePool
 from rollout.honesty import TOLERANCE, rehearsal
@@ -107,7 +108,7 @@ def run_recipe(made: Plan, runs_dir: Path, resume: bool = False, overwrite: bool
                 with engines(made, start, template) as pool:
                     pool.wait_ready()
                     rehearsed(made, pool, template, [template.prompt_ids(problem) for problem in heldout[0].problems[:16]])
-                    _evaluate(run, pool, Scorer(judge, template), heldout, 0, str(start), progress)
+                    _evaluate(run, pool, Scorer(judge, stating(template, recipe, left(start))), heldout, 0, str(start), progress)
     return run.folder
 
 
@@ -278,6 +279,17 @@ def rehearsed(made: Plan, pool: EnginePool, template: Template, prompts: Sequenc
     return pool.rehearse(requests, max(TOLERANCE[recipe.model.dtype], recipe.publish.tolerance))[:16]
 
 
+def stating(template: Template, recipe: Recipe, share: float) -> Template:
+    """The template for evaluations: prompts state the budget of the last step, of which a controller leaves this share."""
+    return replace(template, budget=stated_limit(recipe.at(recipe.train.steps).budget, share))
+
+
+def left(folder: Path) -> float:
+    """The share of the limit that the controller of a checkpoint's run left; 1 for a checkpoint that does not say."""
+    state = checkpoint.metadata(folder).get("state") if (folder / checkpoint.MANIFEST).is_file() else None
+    return ((state or {}).get("budget") or {}).get("floor", {}).get("share", 1.0)
+
+
 def closing(recipe: Recipe, template: Template) -> ThinkIds | None:
     """The marks of thinking if training asks engines to close it. Raises TemplateError: they cannot."""
     return template.think_ids(at_once=recipe.sampler.no_thinking > 0) if recipe.closes_thinking else None
@@ -308,7 +320,8 @@ def _reinforce(
 
         def evaluate_now(step: int) -> None:
             name = str(start) if step == 0 else f"checkpoints/step-{step}"
-            _evaluate(run, pool, Scorer(judge, template), heldout, step, name, progress, learner)
+            scorer = Scorer(judge, stating(template, recipe, stream.control.floor.share))
+            _evaluate(run, pool, scorer, heldout, step, name, progress, learner)
 
         if saved is None and "eval" in recipe.stages:
             evaluate_now(0)

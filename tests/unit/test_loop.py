@@ -16,6 +16,7 @@ import pytest
 from launch import stages
 from launch.plan import plan
 from recipes.schema import Recipe
+from rl.checkpoint import MANIFEST
 from rl.gate import GateError
 from rl.learner import Learner, LearnerRank
 from rl.loop import TooManyCut
@@ -234,6 +235,29 @@ def test_p15_rollouts_that_a_wire_names_are_in_the_samples_of_its_step_which_wor
     kept = pq.read_table(tmp_path / wanted.name / "samples" / "step-00000.parquet")["rollout"].to_pylist()
     assert sorted(kept) == sorted(named.split(", ")) and len(kept) == 3
     assert [line["wire/tripped"] for line in seen.lines] == ([1, 1] if action == "warn" else [])
+
+
+def test_evaluations_state_what_the_controller_leaves_of_the_limit_when_they_are_made(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Nothing is right and the floor lies below 0, so the limit of 10 falls by e^-0.5 a step from the second on."""
+    budget = {"kind": "controller", "limit": 10, "measure": 1, "within": 1.0, "gain": 1.0, "pace": 0.5, "cut_stop": 1.0}
+    evaluation = {"data": ["tiny"], "problems": 2, "samples": 1, "max_tokens": 4, "every": 1}
+    wanted = recipe(tiny_checkpoint, stages=["rl", "eval"], budget=budget, eval=evaluation, reward=[{"kind": "verdict"}])
+    evaluate, stated = stages.evaluate, []
+
+    def watched(pool, scorer, *arguments):
+        stated.append(scorer.template.budget)
+        return evaluate(pool, scorer, *arguments)
+
+    monkeypatch.setattr(stages, "evaluate", watched)
+    with running(wanted, tmp_path):
+        stages.run_recipe(plan(wanted), tmp_path)
+    assert stated == [10, 10, 6, 3]
+    last = tmp_path / wanted.name / "checkpoints" / "step-3"
+    assert stages.left(last) == pytest.approx(np.exp(-1)) and stages.left(tmp_path) == 1.0
+    (last / MANIFEST).write_text(json.dumps({"meta": {"step": 3}, "files": {}}))
+    assert stages.left(last) == 1.0  # of a checkpoint that keeps no state
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
