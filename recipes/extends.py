@@ -12,10 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from recipes.keys import kinds_of
 from recipes.library import find
+from recipes.schema import Recipe
 from recipes.tree import Place, RecipeError, Tree, dotted, parse, read
 
-_SLOTS = ("budget", "select")
+_SLOTS = [name for name, field in Recipe.model_fields.items() if kinds_of(field.annotation)]  # budget, select, ...
 
 
 @dataclass(frozen=True)

@@ -42,9 +42,10 @@ def test_a_base_that_one_parent_only_inherits_overrides_nothing_that_the_other_s
 
 
 def test_a_shared_base_is_laid_down_once_below_all_that_extend_it():
-    recipe = made("extends: [gfpo, dapo]")
-    assert (recipe.learner.lr, recipe.train.steps, recipe.select.kind) == (1e-7, 100, "shortest")
-    assert kinds(recipe) == ["verdict", "overlong"] and recipe.objective.clip_high == 0.28
+    recipe = made("extends: [gfpo, gspo]")
+    assert (recipe.learner.lr, recipe.train.steps, recipe.select.kind, recipe.objective.ratio) == (1e-7, 100, "shortest", "sequence")
+    whole = made("extends: [gfpo, dapo]", "select={kind: all}")
+    assert whole.learner.lr == 1e-7 and kinds(whole) == ["verdict", "overlong"] and whole.objective.clip_high == 0.28
     recipe = made("extends: [kimi, controller]")
     assert kinds(recipe) == ["verdict", "kimi"] and recipe.waive == ["length_of_wrong"]
 
@@ -78,12 +79,15 @@ def test_what_extends_a_composition_resolves_as_the_composition_itself():
             ["curriculum_linear (", "curriculum_fixed (", "write schedule.budget.limit in mine"],
         ),
         ("extends: [gfpo, pods.yaml]", ["gfpo (", "pods (pods.yaml:2)", "write select.kind in mine"]),
+        ("extends: [entropy.yaml, influence.yaml]", ["entropy (", "influence (", "write tokens.kind in mine"]),
         ("extends: [kimi, each.yaml]", ["kimi (", "each (each.yaml:2)", "write waive in mine"]),
     ],
 )
 def test_what_two_parents_cannot_both_have_is_refused_by_their_names(text: str, names: list[str]):
     said = refusal(
         text,
+        entropy="extends: grpo\ntokens: {kind: entropy}",
+        influence="extends: grpo\ntokens: {kind: influence}",
         pods="extends: grpo\nselect: {kind: max_variance, keep: 4}",
         each="extends: grpo\nwaive: [right_beats_wrong]\nadvantage: {combine: each}",
     )
