@@ -48,7 +48,7 @@ from recipes.advantages import Selection
 from recipes.loader import on_device
 from recipes.schema import Recipe
 from recipes.terms import FunctionTerm
-from rewards.functions import load_function, sample, scores
+from rewards.functions import load_function, sample, trial
 
 _ASSUMED_GPU = 80 * GB  # of a machine without a GPU, so that a plan made there still says what a recipe would take
 _BUILDS = {"cpu": "CPU", "cuda": "CUDA"}
@@ -262,7 +262,7 @@ def _package_blockers(plan: Plan, columns: dict[str, Any] | None) -> Iterator[st
                 if columns is None:  # it may ask for a column of rows that only the run will see
                     load_function(term.name)
                 else:
-                    scores(term, sample(columns, limit=recipe.budget.limit, steps=recipe.train.steps))
+                    trial(term, sample(columns, limit=recipe.budget.limit, steps=recipe.train.steps), recipe.learner.nonfinite)
             except ValueError as error:
                 yield f"reward: {error}"
     if recipe.wandb is not None and importlib.util.find_spec("wandb") is None:

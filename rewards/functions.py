@@ -44,9 +44,12 @@ class Logged:
         """Keep one value for each completion beside it in the samples, as text. A column logged again is replaced."""
         self.extra[str(column)] = [str(value) for value in values]
 
-    def log_metric(self, name: str, value: float) -> None:
-        """Keep a number; metrics.jsonl has its mean over the step as `function/NAME`."""
-        self.metrics.setdefault(str(name), []).append(float(value))
+    def log_metric(self, name: str, value: float | None) -> None:
+        """Keep a number; metrics.jsonl has its mean over the step as `function/NAME`, null if it was None each time.
+
+        NaN and infinity are refused by `scores`.
+        """
+        self.metrics.setdefault(str(name), []).extend([] if value is None else [float(value)])
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,8 @@ def scores(term: FunctionTerm, asked: Asked) -> np.ndarray:
 
     Raises:
         ValueError: the function cannot be loaded, asks for what there is not, raises, or returns anything but one number between its
-            bounds for each completion; named with function, rollout and remedy. NaN and infinity are learner.nonfinite's.
+            bounds for each completion, or logs a metric that is no finite number; named with function, rollout and remedy. Rewards of NaN
+            and infinity are learner.nonfinite's.
     """
     function = load_function(term.name)
     given = _called(term.name, function, asked)
@@ -163,6 +167,12 @@ def scores(term: FunctionTerm, asked: Asked) -> np.ndarray:
             raise ValueError(
                 f"reward function {term.name}: log_extra of {column} has {len(values)} values for {len(asked.ids)} completions"
             )
+    for metric, logged in asked.logged.metrics.items():
+        if odd := [value for value in logged if not math.isfinite(value)]:
+            raise ValueError(
+                f"reward function {term.name}: log_metric of {metric} was given {odd[0]}, no finite number, for rollouts {asked.ids[0]} to "
+                f"{asked.ids[-1]}; log None where there is none"
+            )
     if len(returned) != len(asked.ids):
         raise ValueError(f"reward function {term.name}: returned {len(returned)} rewards for {len(asked.ids)} completions; {remedy}")
     numbers = [0.0 if score is None else score for score in returned]
@@ -175,6 +185,15 @@ def scores(term: FunctionTerm, asked: Asked) -> np.ndarray:
                 "correct the function, or the term's low and high"
             )
     return np.array([float(score) for score in numbers])
+
+
+def trial(term: FunctionTerm, asked: Asked, nonfinite: str) -> None:
+    """Try a function before a run, under the recipe's learner.nonfinite. Raises ValueError: see `scores`; a reward is NaN or infinite and that stops runs."""
+    for id_, score in zip(asked.ids, scores(term, asked), strict=True):
+        if nonfinite == "stop" and not math.isfinite(score):
+            raise ValueError(
+                f"reward function {term.name}: returned {score} for rollout {id_}, which ends a run; correct it, or say learner.nonfinite=skip"
+            )
 
 
 def _called(name: str, function: RewardFunction, asked: Asked) -> Any:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from recipes.schema import VerdictTerm
 from recipes.terms import FunctionTerm
-from rewards.functions import Asked, TrainerState, load_function, reads_messages, sample, scores
+from rewards.functions import Asked, TrainerState, load_function, reads_messages, sample, scores, trial
 from rewards.terms import Facts, rewards
+from rollout.collector import sampling_metrics
+from rollout.types import Completion, Group, Problem, Request, Rollout
 
 VERDICT = VerdictTerm(kind="verdict")
 THOUGHT = "<think>\n1 + 1\n</think>\n\\boxed{2}"
@@ -236,6 +239,33 @@ def test_plan_tries_functions_and_loads_no_torch_of_its_own(own_module, tmp_path
     passed, refused, loaded = done.stdout.splitlines()
     assert passed == loaded == "[]", done.stderr
     assert "reward function own_rewards:said: raised ZeroDivisionError" in refused and "for rollout 4 of a trial" in refused
+
+
+def test_a_metric_that_is_no_finite_number_is_refused_where_it_is_logged_and_none_is_no_number(tmp_path, monkeypatch):
+    (tmp_path / "metric_rewards.py").write_text(
+        "def logs(completions, log_metric, level, **_):\n"
+        "    log_metric('fine', 1), log_metric('ratio', level[0])\n"
+        "    return [0.0] * len(completions)\n"
+        "def sometimes(completions, **_): return [0.0 if text else float('nan') for text in completions]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for value in (float("nan"), float("inf"), float("-inf"), np.float32("nan")):
+        said = rf"reward function metric_rewards:logs: log_metric of ratio was given {float(value)}, no finite number, .*log None"
+        for tried in (asked(["x", "y"], {"level": value}), sample({"level": value})):
+            with pytest.raises(ValueError, match=said):
+                scores(term("metric_rewards:logs"), tried)
+    given = asked(["x", "y"], {"level": None})
+    scores(term("metric_rewards:logs"), given)
+    assert given.logged.metrics == {"fine": [1.0], "ratio": []}
+    request = Request("r", Problem("p", "q", "1"), (1,), 1, 9, 1.0, 1.0, 0)
+    completion = Completion(np.zeros(1, np.int32), np.zeros(1, np.float32), "stop", np.zeros(1, np.int32))
+    logged = Group(request, [Rollout("0", 0, completion, "", None)], given.logged.metrics)
+    assert sampling_metrics([logged], Counter(), 1.0)["function/ratio"] is None
+    trial(term("metric_rewards:sometimes"), sample(), "skip")
+    with pytest.raises(
+        ValueError, match=r"metric_rewards:sometimes: returned nan for rollout 4 of a trial, which ends a run; .*nonfinite=skip"
+    ):
+        trial(term("metric_rewards:sometimes"), sample(), "stop")
 
 
 def test_what_a_function_logs_is_kept_by_rollout_and_by_group(tmp_path, monkeypatch):
