@@ -115,7 +115,7 @@ class ControllerBudget(WatchingBudget):
     )
     watch: NonNegative = Field(
         0.0,
-        description="Problems sampled apart, as a multiple of sampler.prompts (see `coverage`); it is their accuracy that counts. 0: the accuracy of what is sampled to train, within its limit.",
+        description="Problems sampled apart, as a multiple of sampler.prompts (see `coverage`); it is their accuracy that counts. 0: that of what is sampled to train, up to room x the limit that holds.",
     )
     every: Count = Field(1, description="Steps between two looks at them.")
     within: Share = Field(0.02, description="The floor lies this much below the accuracy of the first `measure` looks.")

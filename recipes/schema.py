@@ -296,6 +296,10 @@ class Recipe(Section):
             raise ValueError(
                 f"advantage.combine: {self.advantage.combine} gives every term its own scale, so a right answer may rank below a wrong one; say waive: [right_beats_wrong]"
             )
+        if self.advantage.combine != "sum" and any(term.kind == "leash" for term in self.reward):
+            raise ValueError(
+                f"reward: leash moves its own weight, which advantage.combine {self.advantage.combine} normalises away; say combine: sum, or take another length term"
+            )
         if self.budget.kind in ("difficulty", "outlier", "toggle", "coverage") and "{budget}" in self.data.instruction:
             raise ValueError(
                 f"data.instruction: states a {{budget}}, but budget.kind {self.budget.kind} decides it after sampling; take it out"

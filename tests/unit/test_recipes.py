@@ -327,3 +327,14 @@ def test_a_budget_that_would_watch_no_problem_is_refused(budget):
 )
 def test_a_recipe_knows_whether_its_terms_read_columns_of_the_data(term: str, reads: bool):
     assert load("grpo", "tiny", [f"reward=[{{kind: verdict}}, {term}]"]).reads_columns is reads
+
+
+@pytest.mark.parametrize("combine", ["each", "each_leave_one_out"])
+def test_leash_is_refused_where_each_term_is_normalised_by_itself(combine):
+    reward = [{"kind": "verdict", "wrong": -1.0}, {"kind": "leash"}]
+    waive = ["right_beats_wrong", "length_of_wrong"]
+    with pytest.raises(
+        ValueError, match=rf"reward: leash moves its own weight, which advantage\.combine {combine} normalises away; say combine: sum"
+    ):
+        Recipe.model_validate({"reward": reward, "advantage": {"combine": combine}, "waive": waive})
+    assert Recipe.model_validate({"reward": reward, "waive": waive}).advantage.combine == "sum"
