@@ -397,7 +397,9 @@ def test_p07_cut_rollouts_are_rewarded_by_the_policy_that_the_recipe_names(judge
     def script(request: Request) -> list[Completion]:
         return [response(request.problem.answer), response("-1"), response("1", 40, finish="length"), response("1", 40, finish="length")]
 
-    terms = {"reward": [{"kind": "verdict"}, {"kind": "truncate"}, {"kind": "cut"}]} if cut == "a term" else {}
+    terms = (
+        {"reward": [{"kind": "verdict"}, {"kind": "truncate"}, {"kind": "cut"}], "waive": ["length_of_wrong"]} if cut == "a term" else {}
+    )
     steps, stream = collector(
         ScriptedPool(script), judge, budget={"limit": 40} | ({} if cut == "a term" else {"cut": cut}), advantage={"scale": "none"}, **terms
     )
