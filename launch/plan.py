@@ -42,7 +42,7 @@ from launch.memory import (
     tiny_shape,
 )
 from launch.plan_data import plan_data
-from launch.plan_thinking import thinking_blockers
+from launch.plan_thinking import thinking_blockers, thinking_warnings
 from launch.plan_warnings import recipe_warnings
 from recipes.advantages import Selection
 from recipes.loader import on_device
@@ -427,6 +427,7 @@ def _warnings(plan: Plan) -> Iterator[str]:
     if recipe.model.path == "tiny" and "sft" not in recipe.stages:
         yield "stages: without sft the tiny reasoner is taken from the cache all the same, or cold-started first if it is not there (minutes)"
     yield from recipe_warnings(recipe)
+    yield from thinking_warnings(recipe)
     if plan.shape is None and not any(line.startswith("model.path") for line in plan.blockers):
         why = "is not that of a dense transformer" if Path(recipe.model.path).expanduser().is_dir() else "is unknown until it is there"
         yield f"model.path: the size of {recipe.model.path} {why}, so memory and context length were not checked"

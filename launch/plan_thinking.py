@@ -20,6 +20,7 @@ from rewards.thinking import THINK, Marks, marks_of
 from rollout.template_syntax import without_generation
 
 _QUESTION = "What is 3 + 4?"
+_BY_MARKS = ("format", "closings", "no_thinking")  # reward terms that read marks, beside those of one part's length
 _OTHERS = ("speculative_config", "reasoning_config", "reasoning_parser")  # of vLLM's options: what may keep it from closing where it should
 
 
@@ -36,18 +37,13 @@ def thinking_blockers(recipe: Recipe) -> Iterator[str]:
         if recipe.data.thinking and Marks(*recipe.data.thinking) != THINK:
             yield f"data.thinking: the tiny reasoner closes its thinking with {THINK.close}; leave it out"
         return
-    folder = Path(recipe.model.path).expanduser()
-    if not folder.is_dir():
+    if (read := _read(recipe)) is None:
         return
-    try:
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        template = chat_template(folder)
-        opening = _opening(template, folder, recipe.data.template)
-    except Exception:  # what is wrong with template or tokenizer is said by those who check them
-        return
+    folder, tokenizer, template, opening = read
     key = "sampler.no_thinking" if recipe.sampler.no_thinking else "budget.kind"
     marks = Marks(*recipe.data.thinking) if recipe.data.thinking else marks_of(template, tokenizer.get_vocab(), opening)
-    if len(tokenizer.encode(marks.close, add_special_tokens=False).ids) != 1:
+    closer = tokenizer.encode(marks.close, add_special_tokens=False).ids
+    if len(closer) != 1 or tokenizer.decode(closer, skip_special_tokens=False) != marks.close:  # one may stand for all that is unknown
         yield (
             f"{key}: thinking is closed by one token, and {folder} has none for {marks.close!r}; "
             "leave it out, or name the marks of the model's thinking in data.thinking"
@@ -59,6 +55,36 @@ def thinking_blockers(recipe: Recipe) -> Iterator[str]:
         )
     elif recipe.sampler.no_thinking and not marks.opened_in(opening):
         yield "sampler.no_thinking: prompts do not open thinking, so no response can begin by closing it; leave it out"
+
+
+def thinking_warnings(recipe: Recipe) -> Iterator[str]:
+    """Reward terms that look for marks of thinking which a local model does not have."""
+    asking = dict.fromkeys(term.kind for term in recipe.reward if term.kind in _BY_MARKS or getattr(term, "of", "total") != "total")
+    if "rl" not in recipe.stages or not asking or recipe.data.thinking or (read := _read(recipe)) is None:
+        return
+    folder, tokenizer, template, opening = read
+    vocabulary = tokenizer.get_vocab()
+    marks = marks_of(template, vocabulary, opening)
+    if marks == THINK and not any(
+        mark in template or mark in opening or mark in recipe.data.instruction or mark in vocabulary for mark in marks
+    ):
+        yield (
+            f"reward: {', '.join(asking)} looks for marks of thinking, and neither template nor vocabulary of {folder} has any; "
+            "name them in data.thinking, or leave it out"
+        )
+
+
+def _read(recipe: Recipe) -> tuple[Path, Tokenizer, str, str] | None:
+    """Folder, tokenizer, chat template and generation prompt of a local model; None where they cannot be read, which is said by those who check them."""
+    folder = Path(recipe.model.path).expanduser()
+    if recipe.model.path == "tiny" or not folder.is_dir():
+        return None
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        template = chat_template(folder)
+        return folder, tokenizer, template, _opening(template, folder, recipe.data.template)
+    except Exception:
+        return None
 
 
 def _opening(template: str, folder: Path, arguments: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launch.plan import plan
-from launch.plan_thinking import thinking_blockers
+from launch.plan_thinking import thinking_blockers, thinking_warnings
 from recipes.budgets import ConstantBudget
 from recipes.loader import load
 from recipes.objectives import Correction, Objective
@@ -282,6 +283,54 @@ def test_plan_and_run_refuse_a_thinking_budget_that_nothing_could_enforce(ending
     else:
         assert template.think_ids() == THINK
     assert not list(thinking_blockers(recipe.model_copy(update={"budget": ConstantBudget()})))
+
+
+def without_marks(folder: Path, checkpoint: Path) -> Path:
+    """The tiny checkpoint, with a vocabulary that has one token for every unknown word, and no marks of thinking."""
+    switched(folder, checkpoint, "")
+    template = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").write_text(template.replace("<think>", "").replace("</think>", ""))
+    said = (folder / "tokenizer.json").read_text().replace("<think>", "<a>").replace("</think>", "<b>")
+    written = json.loads(said) | {"pre_tokenizer": {"type": "WhitespaceSplit"}}
+    (folder / "tokenizer.json").write_text(json.dumps(written))
+    return folder
+
+
+def test_plan_and_run_refuse_a_thinking_budget_whose_mark_is_one_token_only_as_all_unknown_words_are(tmp_path, tiny_checkpoint: Path):
+    folder = without_marks(tmp_path / "model", tiny_checkpoint)
+    recipe = Recipe.model_validate({"model": {"path": str(folder)}, "budget": {"kind": "thinking"}})
+    template = load_template(folder, recipe.data)
+    assert len(template.tokenizer.encode("</think>", add_special_tokens=False)) == 1
+    with pytest.raises(TemplateError, match="this model has none for '</think>'"):
+        template.think_ids()
+    [said] = thinking_blockers(recipe)
+    assert f"{folder} has none for '</think>'" in said
+
+
+@pytest.mark.parametrize(
+    ("term", "warned"),
+    [
+        ({"kind": "format"}, "format"),
+        ({"kind": "closings", "gate": "right"}, "closings"),
+        ({"kind": "no_thinking", "gate": "right"}, "no_thinking"),
+        ({"kind": "relative", "of": "thinking"}, "relative"),
+        ({"kind": "laser", "of": "answer"}, "laser"),
+        ({"kind": "laser"}, ""),
+    ],
+)
+def test_plan_warns_of_terms_that_look_for_marks_which_a_local_model_has_not(term, warned, tmp_path, tiny_checkpoint: Path):
+    bare = without_marks(tmp_path / "bare", tiny_checkpoint)
+    given = {"reward": [{"kind": "verdict"}, term]}
+    said = list(thinking_warnings(Recipe.model_validate(given | {"model": {"path": str(bare)}})))
+    assert [f"reward: {warned} looks for marks of thinking" in line for line in said] == [True] * bool(warned)
+    marked = switched(tmp_path / "marked", tiny_checkpoint, "")
+    for known in ({"path": str(marked)}, {"path": "tiny"}, {"path": "owner/name"}):
+        assert not list(thinking_warnings(Recipe.model_validate(given | {"model": known})))
+    named = {"model": {"path": str(bare)}, "data": {"thinking": ["Thoughts:", "Answer:"]}}
+    assert not list(thinking_warnings(Recipe.model_validate(given | named)))
+    assert (warned != "") == any(
+        "looks for marks" in line for line in plan(Recipe.model_validate(given | {"model": {"path": str(bare)}})).warnings
+    )
 
 
 def test_plan_refuses_options_of_vllm_with_which_it_may_not_close_thinking():
