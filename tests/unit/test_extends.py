@@ -68,7 +68,7 @@ def test_what_extends_a_composition_resolves_as_the_composition_itself():
 @pytest.mark.parametrize(
     ("text", "names"),
     [
-        ("extends: [leash, gr3]", ["leash (recipes/leash.yaml:9)", "gr3 (recipes/gr3.yaml:", "write reward in mine"]),
+        ("extends: [leash, gr3]", ["leash (recipes/leash.yaml:", "gr3 (recipes/gr3.yaml:", "write reward in mine"]),
         ("extends: [gr3, gfpo, leash]", ["gr3 (", "leash (", "reward"]),
         ("extends: [kimi, dler]", ["kimi (", "dler (", "reward"]),
         ("extends: [toggle, dot]", ["toggle (", "dot (", "write budget.kind in mine"]),
