@@ -28,7 +28,7 @@ def put_back(parts: Mapping[str, Stateful], saved: Mapping[str, Mapping[str, Any
     """Give every part the state that a checkpoint keeps of it.
 
     Raises:
-        CheckpointError: the checkpoint keeps none of a part, or of one that is not here.
+        CheckpointError: the checkpoint keeps none of a part, or of one that is not here, or another version's.
     """
     names = set(saved or {})
     if odd := sorted(names ^ set(parts)):
@@ -36,4 +36,7 @@ def put_back(parts: Mapping[str, Stateful], saved: Mapping[str, Mapping[str, Any
             f"the checkpoint keeps the state of {', '.join(sorted(names)) or 'nothing'}, not just of what this run has ({odd[0]}): train anew"
         )
     for name, part in parts.items():
-        part.restore((saved or {})[name])
+        try:
+            part.restore((saved or {})[name])
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"the checkpoint keeps the state of {name} as another version wrote it ({error}): train anew") from error

@@ -72,3 +72,11 @@ def test_every_budget_that_remembers_goes_on_as_if_it_had_not_been_killed(kind):
     resumed.restore(json.loads(json.dumps(killed.state())))
     assert [step(resumed, at) for at in range(3, 6)] == alone[3:]
     assert len({str(one) for one in alone}) > 1
+
+
+def test_state_that_another_version_wrote_is_refused_in_words():
+    saved = {"stream": {"position": 3, "kept_share": 1.0}, "budget": Control(Recipe()).state() | {"floor": {"lambda": 1.0}}}
+    with pytest.raises(CheckpointError, match=r"the state of stream as another version wrote it \('too_long'\): train anew"):
+        put_back({"stream": PromptStream(None, None, Recipe())}, {"stream": saved["stream"]})
+    with pytest.raises(CheckpointError, match=r"the state of budget as another version wrote it .*: train anew"):
+        put_back({"budget": Control(Recipe())}, {"budget": saved["budget"]})
