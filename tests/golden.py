@@ -30,6 +30,7 @@ def resolved() -> dict[str, Any]:
     written = deepspeed_config(recipe)
     config = deepspeed.DeepSpeedConfig(json.loads(json.dumps(written)))
     engine = object.__new__(VllmEngine)
+    engine._think = None
     engine._stop_ids = [1]
     request = Request("r", Problem("p", "", ""), (1, 2), 8, 104, 1.0, 1.0, 0)
     sampling = engine._params(request)
