@@ -136,7 +136,9 @@ def advantages(
     if settings.weigh == "success":
         scaled_PG = weighed(scaled_PG, right_PG)
     if settings.shorter:
-        groups = zip(scaled_PG, np.asarray(tokens_PG), np.asarray(reward_PG), strict=True)
-        bonus_PG = np.stack([qglas(advantage_G, tokens_G, reward_G, beta=settings.shorter) for advantage_G, tokens_G, reward_G in groups])
+        bonus_PG = np.zeros(scaled_PG.shape)
+        for row, kept_G in enumerate(kept_PG):
+            advantage_K, tokens_K, reward_K = (np.asarray(part)[row, kept_G] for part in (scaled_PG, tokens_PG, reward_PG))
+            bonus_PG[row, kept_G] = qglas(advantage_K, tokens_K, reward_K, beta=settings.shorter)
         scaled_PG = scaled_PG + np.where(right_PG, bonus_PG, 0.0)  # a wrong answer that is above the mean is not paid for its length
     return scaled_PG + settings.boost * (right_PG & kept_PG)

@@ -97,9 +97,11 @@ def prepare(groups: Sequence[Group], recipe: Recipe, measure: Measure | None = N
         "advantage/max": float(np.abs(advantage_PG).max()),
         "advantage/constant": _share_of_constant(groups, updates),
         "selected": float(trains_PG.mean()),
-        "reward/mean": float(reward_PG.mean()),
+        "reward/mean": float(reward_PG[trains_PG].mean()) if trains_PG.any() else None,
     }
-    metrics |= {f"reward/{name}": float(np.mean([rollout.terms[name] for rollout in rollouts])) for name in sorted(rollouts[0].terms)}
+    trained = [rollout for rollout, trains in zip(rollouts, trains_PG.flatten(), strict=True) if trains]
+    for name in sorted(rollouts[0].terms):
+        metrics[f"reward/{name}"] = float(np.mean([rollout.terms[name] for rollout in trained])) if trained else None
     if isinstance(recipe.tokens, TokenSelection):
         metrics["tokens/kept"] = float(np.mean(np.concatenate([(row.weight_T > 0)[row.mask_T] for rows in updates for row in rows])))
     return Batch(updates, metrics)

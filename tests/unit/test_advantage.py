@@ -234,3 +234,12 @@ def test_p13_the_bonus_of_shorter_ones_is_for_right_answers_whatever_else_lifts_
     wrong_PG = np.array([[0.1, 0.1, 0.0, 0.0]])
     alike = advantages(wrong_PG, wrong_PG > 1, np.array([[400, 10, 50, 50]]), Advantage(scale="group", shorter=0.1))
     assert alike[0, 0] == alike[0, 1]
+
+
+def test_the_bonus_of_shorter_ones_is_measured_among_the_rollouts_that_are_kept():
+    reward_PG, tokens_PG = np.array([[1.0, 1.0, 0.0, 0.0, 1.0]]), np.array([[100, 300, 200, 200, 9000]])
+    kept_PG = np.array([[True, True, True, True, False]])
+    settings = Advantage(scale="group", ddof=1, shorter=0.1)
+    some = advantages(reward_PG, reward_PG > 0, tokens_PG, settings, kept_PG)
+    alone = advantages(reward_PG[:, :4], reward_PG[:, :4] > 0, tokens_PG[:, :4], settings)
+    np.testing.assert_allclose(some, np.append(alone, [[0.0]], axis=1))

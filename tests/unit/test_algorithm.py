@@ -264,3 +264,12 @@ def test_what_the_model_did_not_sample_neither_trains_nor_counts_as_length():
     assert [row.mask_T.sum() for row in rows] == [6, 10] and [row.weight_T[0] for row in rows] == [pytest.approx(1 / 16)] * 2
     batch = padded(rows, "cpu")
     assert batch.mask.tolist() == [True] * 6 + [False] * 4 + [True] * 10 and batch.predicts.sum() == 20
+
+
+@pytest.mark.parametrize(("others", "mean"), [("drop", 1.0), ("zero", 0.75)])
+def test_rewards_in_the_metrics_are_those_of_rollouts_that_train(others, mean):
+    made = group(0, [1, 1, 0, 1], [10, 30, 40, 20])
+    for rollout in made.rollouts:
+        rollout.terms = {"verdict": rollout.reward}
+    batch = prepare([made], settings(select={"kind": "shortest", "keep": 3, "others": others}))
+    assert batch.metrics["reward/mean"] == batch.metrics["reward/verdict"] == mean
