@@ -1,0 +1,59 @@
+"""What plan says of engines' numbers: caches, what vLLM can take, and pushes that must fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from launch.machine import Machine
+from launch.memory import GB
+from launch.plan import plan
+from recipes.loader import load
+from tests.unit.test_plan import LAPTOP, NODE, blockers
+
+
+@pytest.mark.parametrize(
+    ("machine", "words"),
+    [
+        (Machine(32, 128 * GB, (8 << 30,), "cuda"), ()),
+        (Machine(32, 128 * GB, (48 << 30,), "cuda"), ("engine.count=2", "engine.vllm.gpu_memory_utilization=0.14")),
+        (Machine(32, 128 * GB, (48 << 30,), "cuda"), ("engine.vllm.kv_cache_memory_bytes=100000000",)),
+        (Machine(32, 128 * GB, (), "cpu"), ("engine.vllm.kv_cache_memory_bytes=100000000",)),
+    ],
+)
+def test_a_cache_that_holds_no_sequence_of_full_length_is_refused(machine: Machine, words: tuple[str, ...]):
+    # Two key-value heads of 128 numbers in 28 layers, 2 bytes each: 28,672 bytes a token
+    words = ("model.path=deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "model.dtype=bf16", "eval.max_tokens=100000", *words)
+    said = blockers(machine, "evaluate", None, *words)
+    assert any("one sequence of 101024 tokens takes 2.9 GB" in line for line in said), said
+
+
+def test_a_cpu_engine_gets_a_cache_for_one_sequence_however_long():
+    words = ["model.path=deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "model.dtype=bf16", "eval.max_tokens=100000"]
+    made = plan(load("evaluate", overrides=words), Machine(32, 128 * GB, (), "cpu"))
+    assert made.engine["kv_cache_memory_bytes"] == 101024 * 2 * 28 * 4 * 128 * 2 and made.blockers == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("engine.vllm.gpu_memory_utilization=2", "engine.vllm.gpu_memory_utilization: 2 is not a number above 0 and up to 1"),
+        ("engine.vllm.max_num_seqs=true", "engine.vllm.max_num_seqs: True is not a whole number above 0"),
+        ("engine.vllm.max_num_seqs=1.5", "engine.vllm.max_num_seqs: 1.5 is not a whole number above 0"),
+        ("engine.vllm.max_num_batched_tokens=0", "engine.vllm.max_num_batched_tokens: 0 is not a whole number above 0"),
+        ("engine.vllm.max_model_len=100000000", "engine.vllm.max_model_len: 100000000 is more than the 2048 tokens that tiny can take"),
+        ("engine.vllm.max_model_len=10", "engine.vllm.max_model_len: 10 is less than the"),
+        ("sampler.temperature=0.005", "sampler.temperature: 0.005: vLLM samples at 0.01 at the least; set that"),
+        ("eval.temperature=0.005", "eval.temperature: 0.005: vLLM samples at 0.01 at the least; set that, or 0"),
+    ],
+)
+def test_numbers_that_vllm_cannot_take_are_refused(words: str, said: str):
+    assert any(line.startswith(said) for line in blockers(LAPTOP, "quickstart", None, words))
+
+
+def test_a_push_that_the_object_store_cannot_hold_is_refused():
+    small = replace(NODE, memory=60 * GB)
+    words = blockers(small, "dler", "node8", "model.path=deepseek-ai/DeepSeek-R1-Distill-Qwen-7B")
+    assert any("a push of 15 GB does not fit the object store, which takes 15 GB of the 60 GB that are free" in line for line in words)
+    assert not any("object store" in line for line in blockers(NODE, "dler", "node8", "model.path=deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"))
