@@ -103,7 +103,8 @@ def prepare(groups: Sequence[Group], recipe: Recipe, measure: Measure | None = N
     for name in sorted(rollouts[0].terms):
         metrics[f"reward/{name}"] = float(np.mean([rollout.terms[name] for rollout in trained])) if trained else None
     if isinstance(recipe.tokens, TokenSelection):
-        metrics["tokens/kept"] = float(np.mean(np.concatenate([(row.weight_T > 0)[row.mask_T] for rows in updates for row in rows])))
+        kept = [weighs for rows in updates for row in rows for weighs in (row.weight_T > 0)[row.mask_T]]
+        metrics["tokens/kept"] = float(np.mean(kept)) if kept else None
     return Batch(updates, metrics)
 
 

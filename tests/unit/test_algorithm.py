@@ -273,3 +273,12 @@ def test_rewards_in_the_metrics_are_those_of_rollouts_that_train(others, mean):
         rollout.terms = {"verdict": rollout.reward}
     batch = prepare([made], settings(select={"kind": "shortest", "keep": 3, "others": others}))
     assert batch.metrics["reward/mean"] == batch.metrics["reward/verdict"] == mean
+
+
+def test_a_step_of_which_no_rollout_trains_has_no_share_of_tokens():
+    made = group(0, [1, 1, 0, 1], [10, 30, 40, 20])
+    for rollout in made.rollouts:
+        rollout.completion = replace(rollout.completion, finish="length")
+    recipe = settings(tokens={"kind": "entropy"}, budget={"limit": 40, "cut": "mask"})
+    batch = prepare([made], recipe, lambda parts, what: {})
+    assert batch.updates == [] and batch.metrics["tokens/kept"] is None and batch.metrics["reward/mean"] is None
