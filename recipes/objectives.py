@@ -60,9 +60,9 @@ class Objective(Section):
         "token",
         description="Learner / old probability of each token, or its geometric mean over the rollout (GSPO; clip 3e-4 / 4e-4 there).",
     )
-    surrogate: Literal["clip", "cispo"] = Field(
+    surrogate: Literal["clip", "cispo", "logp"] = Field(
         "clip",
-        description="PPO's clipped ratio, or a clipped weight without gradient on the log-probability, which drops no token (CISPO).",
+        description="PPO's clipped ratio; a clipped weight without gradient on the log-probability, which drops no token (CISPO); or the log-probability as it is, without ratio (DRPO).",
     )
     clip_low: Positive = Field(0.2, description="Ratios below 1 - clip_low stop pushing down; from 1 on there is no such bound.")
     clip_high: Positive = Field(0.28, description="Ratios above 1 + clip_high stop pushing up.")
@@ -84,6 +84,6 @@ class Objective(Section):
     def _pieces_fit(self) -> Objective:
         if self.correction.kind != "none" and self.old_logprobs == "engine":
             raise ValueError("correction: with old_logprobs: engine the ratio already holds it; set old_logprobs: learner")
-        if self.surrogate == "cispo" and self.dual_clip is not None:
-            raise ValueError("dual_clip: says nothing with surrogate cispo, whose weight has its own bound; set null")
+        if self.surrogate != "clip" and self.dual_clip is not None:
+            raise ValueError(f"dual_clip: says nothing with surrogate {self.surrogate}, which has no such ratio; set null")
         return self

@@ -51,14 +51,16 @@ def policy_loss(logp_BT: Tensor, ratio_BT: Tensor, advantage_BT: Tensor, setting
     """Surrogate of each token, to be minimised, and whether clipping decided it.
 
     `clip`: max(-A ratio, -A clip(ratio)); where A is negative at most -A dual_clip (DLER, arXiv 2510.15110; dual clip: arXiv 1912.09729).
-    `cispo`: -A clip(ratio) logp, the weight without gradient (arXiv 2506.13585).
+    `cispo`: -A clip(ratio) logp, the weight without gradient (arXiv 2506.13585). `logp`: -A logp, without ratio (DRPO, arXiv 2510.04474).
 
     Args:
-        logp_BT: log-probabilities under the policy, nats; any shape, the others broadcast to it. Read by `cispo`.
+        logp_BT: log-probabilities under the policy, nats; any shape, the others broadcast to it. Read by `cispo` and `logp`.
         ratio_BT: policy / old probability, of the token or its rollout.
         advantage_BT: advantage of each token.
         settings: the recipe's objective slot.
     """
+    if settings.surrogate == "logp":
+        return -advantage_BT * logp_BT, torch.zeros_like(logp_BT, dtype=torch.bool)
     bounded_BT = ratio_BT.clamp(1 - settings.clip_low, 1 + settings.clip_high)
     if settings.surrogate == "cispo":
         return -advantage_BT * bounded_BT.detach() * logp_BT, bounded_BT != ratio_BT
@@ -153,6 +155,7 @@ class Tokens:
         old_logp: what the ratio divides by, nats.
         engine_logp: recorded while sampling, nats.
         ref_logp: of the reference, nats; None without one.
+        stay: weight of |logp - old_logp| in the token's loss (KL-Cov, arXiv 2505.22617); None: none.
     """
 
     mask: Tensor
@@ -164,6 +167,7 @@ class Tokens:
     old_logp: Tensor
     engine_logp: Tensor
     ref_logp: Tensor | None = None
+    stay: Tensor | None = None
 
 
 class Loss(NamedTuple):
@@ -226,6 +230,8 @@ def loss(tokens: Tokens, settings: Objective, entropy_coef: float) -> Loss:
     kl = torch.zeros_like(logp) if tokens.ref_logp is None else kl_penalty(logp, clean(tokens.ref_logp), settings.kl.estimator)
     if settings.kl.coef:
         token_loss = token_loss + settings.kl.coef * kl
+    if tokens.stay is not None:
+        token_loss = token_loss + clean(tokens.stay) * (logp - old_logp).abs()
     if entropy_coef:
         token_loss = token_loss - entropy_coef * entropy
     total = (clean(tokens.weight) * token_loss).sum()
