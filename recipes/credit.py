@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
 
@@ -12,11 +12,19 @@ if TYPE_CHECKING:
     from recipes.schema import Recipe
 
 
-class EvenCredit(Section):
+class _Credit(Section):
+    """What plan says of a kind: whether it gives advantages where rewards are the same, whether only where right and wrong meet, and whether by length."""
+
+    pushes: ClassVar[bool] = False
+    mixed_only: ClassVar[bool] = False
+    sees_length: ClassVar[bool] = False
+
+
+class EvenCredit(_Credit):
     kind: Literal["even"] = Field("even", description="The rollout's advantage at each of its tokens.")
 
 
-class ThrCredit(Section):
+class ThrCredit(_Credit):
     kind: Literal["thr"] = Field(
         ...,
         description="Token Hidden Reward (arXiv 2510.03669): tokens that hardly move the likelihood of the group's right answers get 0; those that raise it and those that lower it are weighed apart.",
@@ -30,7 +38,7 @@ class ThrCredit(Section):
     across: Literal["min", "mean"] = Field("min", description="Of several right answers' mean influences, the least or their mean.")
 
 
-class NthrCredit(Section):
+class NthrCredit(_Credit):
     kind: Literal["nthr"] = Field(
         ...,
         description="NTHR (arXiv 2505.18830): tokens of wrong answers that lower the likelihood of right ones get 2 |0.5 - share right| of their advantage.",
@@ -38,7 +46,7 @@ class NthrCredit(Section):
     threshold: NonNegative = Field(1.0, description="beta: multiple of the least right answer's mean influence above which they do.")
 
 
-class EntropyCredit(Section):
+class EntropyCredit(_Credit):
     kind: Literal["entropy"] = Field(
         ..., description="A + min(weight x entropy, |A| / most): more on tokens at which the policy hesitates (arXiv 2506.14758)."
     )
@@ -46,7 +54,7 @@ class EntropyCredit(Section):
     most: Annotated[float, Field(gt=1)] = Field(2.0, description="kappa: what is added stays below |A| / most, so no sign turns.")
 
 
-class Covariance(Section):
+class Covariance(_Credit):
     """One that picks few of an update's tokens by the covariance of advantage and logprob (arXiv 2505.22617)."""
 
     share: Share = Field(2e-4, description="Share of the update's tokens, at least one.")
@@ -65,7 +73,8 @@ class KlCovCredit(Covariance):
     weight: Positive = Field(1.0, description="Of that penalty in the token's loss.")
 
 
-class GtpoCredit(Section):
+class GtpoCredit(_Credit):
+    pushes: ClassVar[bool] = True
     kind: Literal["gtpo"] = Field(
         ...,
         description="Rewards by entropy, then normalised (GTPO and GRPO-S, arXiv 2508.04349): hesitant tokens of right answers earn more, sure ones of wrong answers lose more.",
@@ -81,7 +90,9 @@ class GtpoCredit(Section):
     )
 
 
-class DrpoCredit(Section):
+class DrpoCredit(_Credit):
+    mixed_only: ClassVar[bool] = True
+    sees_length: ClassVar[bool] = True
     kind: Literal["drpo"] = Field(
         ...,
         description="DRPO's decoupled objective (arXiv 2510.04474): right answers weigh by their length among right ones alone, wrong ones by their likelihood.",

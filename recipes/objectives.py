@@ -35,6 +35,14 @@ class Kl(Section):
     )
 
 
+class Hinge(Section):
+    weight: NonNegative = Field(
+        0.0,
+        description="Weight x max(0, D - slack), held constant, on D, the mean over an update's tokens of old logp - logp: from a step's second update on (DRPO: 1000).",
+    )
+    slack: NonNegative = Field(1e-4, description="D that costs nothing, nats (DRPO: 1e-4).")
+
+
 class Correction(Section):
     kind: Literal["none", "tis", "clamp", "icepop", "sequence_mask"] = Field(
         "none",
@@ -78,6 +86,7 @@ class Objective(Section):
         "engine", description="What the ratio divides by: logprobs recorded while sampling, or recomputed by the learner before the update."
     )
     kl: Kl = Kl()
+    hinge: Hinge = Hinge()
     correction: Correction = Correction()
 
     @model_validator(mode="after")

@@ -29,7 +29,7 @@ from rl.algorithm import FIELDS, asked
 from rl.batching import micro_batches, whole_groups
 from rl.deepspeed_config import deepspeed_config
 from rl.logprobs import ScoringHead
-from rl.policy import Row, load_policy, padded
+from rl.policy import MicroBatch, Row, load_policy, padded
 from rl.scratch import scratch_folder
 from rollout.engine import WHY_DEAD, constructor_failed, last_words
 from rollout.weights import DTYPES, checkpoint_names, digests, pack
@@ -114,12 +114,15 @@ class LearnerRank:
         for given, batches in zip(updates, prepared, strict=True):
             made: dict[str, float] = {"updates": 1.0}
             kept_here: dict[str, int] = {}
-            fault = ""
+            fault, pull = "", 0.0
+            if settings.hinge.weight and not still_old:
+                distance, tokens_moved = yield from self._moved(batches)
+                pull = objective.pull(distance, tokens_moved, settings.hinge)
             for rows, tensors in zip(given, batches, strict=True):
                 if still_old:
                     tensors.stay = None  # nothing has moved that could be held
                 tokens = tensors.tokens(*self._engine(*tensors.inputs, entropy_coef > 0))
-                loss, stats, kept_R = objective.loss(tokens, settings, entropy_coef)
+                loss, stats, kept_R = objective.loss(tokens, settings, entropy_coef, pull)
                 numbers = {name: float(value) for name, value in stats.items()}
                 if still_old or settings.old_logprobs == "learner":
                     numbers["compared"] = numbers["tokens"]
@@ -143,6 +146,19 @@ class LearnerRank:
             else:
                 faults.append(fault)
         return sums, faults, kept
+
+    @torch.no_grad()
+    def _moved(self, batches: Sequence[MicroBatch]) -> Generator[None, None, tuple[float, float]]:
+        """Sum over an update's tokens, on all ranks, of old logp - logp, and their number."""
+        sums = torch.zeros(2, dtype=torch.float64, device=self._device)
+        for tensors in batches:
+            tokens = tensors.tokens(*self._engine(*tensors.inputs))
+            distance = torch.where(tokens.mask, tokens.old_logp - tokens.logp, 0.0)
+            sums += torch.stack([distance.double().sum(), tokens.mask.double().sum()])
+            yield
+        if self._ranks > 1:
+            torch.distributed.all_reduce(sums)
+        return float(sums[0]), float(sums[1])
 
     @torch.no_grad()
     def measure(

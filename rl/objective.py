@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recipes.objectives import Correction, Entropy, Objective
+from recipes.objectives import Correction, Entropy, Hinge, Objective
 
 
 class NonFinite(RuntimeError):
@@ -204,12 +204,13 @@ class EntropyControl:
         self.bonus = EntropyBonus(**state)
 
 
-def loss(tokens: Tokens, settings: Objective, entropy_coef: float) -> Loss:
+def loss(tokens: Tokens, settings: Objective, entropy_coef: float, pull: float = 0.0) -> Loss:
     """This micro-batch's share of the loss.
 
     Args:
         settings: the recipe's objective slot.
         entropy_coef: weight of the entropy bonus in this step.
+        pull: weight of each token's old logp - logp, whatever its own weight (see `pull`).
     """
     mask, row = tokens.mask, tokens.row
 
@@ -235,6 +236,8 @@ def loss(tokens: Tokens, settings: Objective, entropy_coef: float) -> Loss:
     if entropy_coef:
         token_loss = token_loss - entropy_coef * entropy
     total = (clean(tokens.weight) * token_loss).sum()
+    if pull:
+        total = total + pull * (old_logp - logp).sum()
 
     with torch.no_grad():
         learner_logp = old_logp if settings.old_logprobs == "learner" else logp
@@ -252,6 +255,16 @@ def loss(tokens: Tokens, settings: Objective, entropy_coef: float) -> Loss:
         if settings.correction.kind != "none":
             sums["correction"] = torch.where(mask, correction, 0.0).sum()
         return Loss(total, {name: value.detach().to(total.dtype) for name, value in sums.items()}, kept_R)
+
+
+def pull(distance: float, tokens: float, settings: Hinge) -> float:
+    """Weight of each token's old logp - logp: that of DRPO's hinge on their mean (arXiv 2510.04474).
+
+    Args:
+        distance: sum of old logp - logp over the update's tokens, nats.
+        tokens: how many they are.
+    """
+    return settings.weight * max(0.0, distance / max(tokens, 1.0) - settings.slack) / max(tokens, 1.0)
 
 
 def _by_rollout(chosen_BT: Tensor, row_BT: Tensor) -> Tensor:

@@ -326,6 +326,8 @@ ROWS = [
     Row("objective.old_logprobs", trained, "learner"),
     Row("objective.kl.coef", trained, 0.5),
     Row("objective.kl.estimator", trained, "k3", KL),
+    Row("objective.hinge.weight", trained, 1000.0),
+    Row("objective.hinge.slack", trained, 0.0, {"objective.hinge.weight": 1000.0, "objective.hinge.slack": 0.01}),
     Row("objective.correction.kind", trained, "icepop", CORRECTED),
     Row("objective.correction.low", trained, 0.9, CORRECTED),
     Row("objective.correction.high", trained, 1.1, CORRECTED),
