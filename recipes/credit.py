@@ -103,6 +103,39 @@ class DrpoCredit(_Credit):
     temperature: Positive = Field(10.0, description="tau: of wrong answers' mean logprobs; small ones push down the likeliest alone.")
 
 
+class RedundantCredit(Section):
+    """One that looks for what right answers think although they have reached the gold (rewards/redundant)."""
+
+    words: list[Annotated[str, Field(pattern=r"\S")]] = Field(
+        ["wait", "but", "alternatively", "hmm", "let", "therefore", "again", "check"],
+        min_length=1,
+        description="Words that begin a chunk of a thought where they begin a sentence or a line: DECS' six and the tiny reasoner's.",
+    )
+
+
+class DecsCredit(RedundantCredit):
+    kind: Literal["decs"] = Field(
+        ...,
+        description="DECS (arXiv 2509.25827): right answers' tokens earn 1 + beta, less where they think on although they have the answer; advantages are taken by position.",
+    )
+    beta: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="Added to a right answer's token before and behind that part.")
+    form: Literal["code", "paper"] = Field(
+        "code", description="Tokens of that part earn 1 + beta (1 - length / limit), or 1 - beta length / limit."
+    )
+    gain: NonNegative = Field(
+        0.2, description="Of kappa, the share of a step's groups that may be right answers alone: by how much of their thoughts these need."
+    )
+    most: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="Bound of kappa; 0: none train.")
+
+
+class EfficiencyCredit(RedundantCredit):
+    kind: Literal["efficiency"] = Field(
+        ...,
+        description="Ours: tokens that a right answer thinks although it has the answer get its advantage less `weight`, and never more than 0; all others keep theirs.",
+    )
+    weight: Positive = Field(0.5, description="Taken off.")
+
+
 Credit = Annotated[
     Annotated[EvenCredit, Tag("even")]
     | Annotated[ThrCredit, Tag("thr")]
@@ -111,7 +144,9 @@ Credit = Annotated[
     | Annotated[ClipCovCredit, Tag("clip_cov")]
     | Annotated[KlCovCredit, Tag("kl_cov")]
     | Annotated[GtpoCredit, Tag("gtpo")]
-    | Annotated[DrpoCredit, Tag("drpo")],
+    | Annotated[DrpoCredit, Tag("drpo")]
+    | Annotated[DecsCredit, Tag("decs")]
+    | Annotated[EfficiencyCredit, Tag("efficiency")],
     Discriminator(kind_or("even")),
 ]
 
