@@ -103,7 +103,7 @@ class DrpoCredit(_Credit):
     temperature: Positive = Field(10.0, description="tau: of wrong answers' mean logprobs; small ones push down the likeliest alone.")
 
 
-class RedundantCredit(Section):
+class RedundantCredit(_Credit):
     """One that looks for what right answers think although they have reached the gold (rewards/redundant)."""
 
     words: list[Annotated[str, Field(pattern=r"\S")]] = Field(
