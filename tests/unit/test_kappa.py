@@ -174,6 +174,20 @@ def test_what_is_redundant_is_found_in_right_answers_only_counted_and_kept_with_
     assert kept == [rollout.redundant and list(rollout.redundant) for group in found.groups for rollout in group.rollouts]
 
 
+def test_a_mark_of_several_tokens_is_protected_whole_and_a_response_without_thoughts_has_nothing_redundant(judge: Judge):
+    steps, stream = collecting(judge, group={"group_size": 3})
+    spelled = [*map(ord, "so 7\nWait, 9999\n</think>\\boxed{7}"), STOP]  # a letter each
+    made = [
+        Completion(np.array(ids, np.int32), np.zeros(len(ids), np.float32), "stop", np.zeros(len(ids), np.int32))
+        for ids in (spelled, [CLOSE, *spelled[-10:]])
+    ]
+    stream.source = Source("seven", lambda position: Problem(f"p{position}", "q", "7"))
+    steps._pool = ScriptedPool(lambda request: [*made, said("8", "8")])
+    for group in steps.next().groups:
+        assert [rollout.right for rollout in group.rollouts] == [True, True, False]
+        assert [rollout.redundant for rollout in group.rollouts] == [(5, 16), None, None]
+
+
 def test_a_gold_that_is_neither_number_nor_box_is_never_reached_and_counted(judge: Judge):
     steps, stream = collecting(judge)
     stream.source = Source("words", lambda position: Problem(f"p{position}", f"q{position}", str(position), others=("x+y",)))
