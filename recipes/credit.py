@@ -13,8 +13,12 @@ if TYPE_CHECKING:
 
 
 class _Credit(Section):
-    """What plan says of a kind: whether it gives advantages where rewards are the same, whether only where right and wrong meet, and whether by length."""
+    """What plan says of a kind: whether it gives advantages where rewards are the same, whether only where right and wrong meet, and whether by length.
 
+    `own`: it may give one to a rollout whose advantage is 0.
+    """
+
+    own: ClassVar[bool] = False
     pushes: ClassVar[bool] = False
     mixed_only: ClassVar[bool] = False
     sees_length: ClassVar[bool] = False
@@ -74,6 +78,7 @@ class KlCovCredit(Covariance):
 
 
 class GtpoCredit(_Credit):
+    own: ClassVar[bool] = True
     pushes: ClassVar[bool] = True
     kind: Literal["gtpo"] = Field(
         ...,
@@ -91,6 +96,7 @@ class GtpoCredit(_Credit):
 
 
 class DrpoCredit(_Credit):
+    own: ClassVar[bool] = True
     mixed_only: ClassVar[bool] = True
     sees_length: ClassVar[bool] = True
     kind: Literal["drpo"] = Field(
@@ -106,6 +112,7 @@ class DrpoCredit(_Credit):
 class RedundantCredit(_Credit):
     """One that looks for what right answers think although they have reached the gold (rewards/redundant)."""
 
+    own: ClassVar[bool] = True
     words: list[Annotated[str, Field(pattern=r"\S")]] = Field(
         ["wait", "but", "alternatively", "hmm", "let", "therefore", "again", "check"],
         min_length=1,
@@ -152,8 +159,12 @@ Credit = Annotated[
 
 
 def refuse_misfits(recipe: Recipe) -> None:
-    """Raise ValueError for a credit whose formula the objective does not compute."""
+    """Raise ValueError for a credit whose formula the objective does not compute, or that trains what the selection leaves out."""
     objective = recipe.objective
+    if recipe.credit.own and getattr(recipe.select, "others", "drop") == "zero":
+        raise ValueError(
+            f"select.others: zero leaves rollouts out by an advantage of 0, and credit.kind {recipe.credit.kind} gives them one of its own; take drop"
+        )
     if isinstance(recipe.credit, DrpoCredit) and (objective.surrogate, objective.aggregate) != ("logp", "sequence_mean"):
         raise ValueError(
             f"credit.kind: drpo weighs mean logprobs of rollouts, not surrogate {objective.surrogate} and aggregate {objective.aggregate}; "

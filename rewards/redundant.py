@@ -72,8 +72,8 @@ class Words:
 
     def _opens_line(self, ids: Sequence[int], place: int) -> bool:
         """Whether nothing but blanks stands between a token and the end of the line before it."""
-        for id_ in reversed(ids[:place]):
-            _, end, behind = self._text(id_).rpartition("\n")
+        for before in range(place - 1, -1, -1):
+            _, end, behind = self._text(ids[before]).rpartition("\n")
             if behind.strip() or end:
                 return not behind.strip()
         return True

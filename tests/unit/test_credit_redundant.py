@@ -172,6 +172,27 @@ def test_what_the_engine_put_there_gets_nothing_and_what_was_cut_off_either():
         assert second.weight_T[[5, 7]].tolist() == [0, 0] and second.weight_T[4] > 0
 
 
+def test_a_step_of_right_answers_alone_counts_what_their_tokens_get():
+    """Rewards say nothing there; what credit gives decides whether a run taught something (run.no_effect)."""
+    request = Request("r", Problem("p", "", ""), (1,), 2, 20, 1.0, 1.0, 0, limit=20)
+    alike = Group(Request("s", Problem("q", "", ""), (1,), 2, 20, 1.0, 1.0, 0, limit=20), rollouts([True, True], [5, 4], [None, None]))
+    for rollout in alike.rollouts:
+        rollout.id = f"s{rollout.id}"
+    for settings, most in (({"kind": "efficiency"}, 0.5), ({"kind": "decs"}, 0.7071), ({"kind": "even"}, 0)):
+        recipe = Recipe.model_validate({"credit": settings, "sampler": {"group_size": 2}})
+        found = prepare([Group(request, rollouts([True, True], [6, 8], [None, (1, 5)])), alike], recipe).metrics
+        assert found["advantage/max"] == pytest.approx(most, abs=1e-3) and found["groups/zero"] == 1 + (most == 0)
+        assert found["advantage/constant"] == (1 if most else None)
+
+
+@pytest.mark.parametrize("kind", ["decs", "efficiency", "gtpo", "drpo"])
+def test_credit_that_gives_advantages_of_its_own_is_refused_where_a_selection_leaves_rollouts_out_by_a_0(kind: str):
+    given = {"credit": {"kind": kind}, "objective": {"surrogate": "logp", "aggregate": "sequence_mean"} if kind == "drpo" else {}}
+    with pytest.raises(ValidationError, match=f"select.others: zero .* credit.kind {kind} gives them one of its own; take drop"):
+        Recipe.model_validate(given | {"select": {"kind": "shortest", "keep": 4, "others": "zero"}})
+    Recipe.model_validate(given | {"select": {"kind": "shortest", "keep": 4}})
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
