@@ -54,7 +54,7 @@ class Kappa:
             mixed, easy: groups that trained.
         """
         ratio = float(np.mean(ratios)) if ratios else None
-        trace = {"credit/kappa": self.share, "credit/ratio": ratio, "groups/easy": easy}
+        trace = {"credit/ratio": ratio} | ({"credit/kappa": self.share, "groups/easy": easy} if self.most else {})
         self.mixed = 0 if easy else self.mixed + mixed
         if ratio is not None:
             self.share = min(max(self.share + self.gain * (ratio - self.ratio), 0.0), self.most)
