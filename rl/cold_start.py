@@ -42,7 +42,7 @@ def cold_start(recipe: Recipe, cache_dir: Path, progress: Progress | None = None
     """The folder of the recipe's tiny reasoner; trained first if `cache_dir` does not hold it yet (minutes on two cores).
 
     Args:
-        recipe: `tiny`, `sft` and `seed` are read.
+        recipe: `tiny`, `cold_start` and `seed` are read.
         cache_dir: made if missing; holds one folder for each setting.
         progress: called with (steps done, steps in all, loss in nats per token) about a hundred times.
 
@@ -83,7 +83,7 @@ def prompt_token_ids(tokenizer: PreTrainedTokenizerBase, question: str) -> list[
 
 
 def _settings_hash(recipe: Recipe) -> str:
-    settings = [tiny_task.TASK_VERSION, recipe.tiny.model_dump(mode="json"), recipe.sft.model_dump(mode="json"), recipe.seed]
+    settings = [tiny_task.TASK_VERSION, recipe.tiny.model_dump(mode="json"), recipe.cold_start.model_dump(mode="json"), recipe.seed]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -95,14 +95,14 @@ def _train(recipe: Recipe, folder: Path, progress: Progress | None) -> None:
         tokenizer = build_tokenizer()
         model = Qwen3ForCausalLM(_model_config(recipe, tokenizer))
         dataset = Dataset.from_list(_examples(recipe, tokenizer))
-        reporter = _Reporter(recipe.sft.steps, progress)
+        reporter = _Reporter(recipe.cold_start.steps, progress)
         trainer = SFTTrainer(
             model,
             _sft_config(recipe, folder / "trainer"),
             train_dataset=dataset,
             processing_class=tokenizer,
             callbacks=[reporter],
-            optimizers=(_optimizer(model, recipe.sft.lr), None),  # the trainer adds the schedule
+            optimizers=(_optimizer(model, recipe.cold_start.lr), None),  # the trainer adds the schedule
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
@@ -133,10 +133,10 @@ def _model_config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Qwen3Co
 
 
 def _examples(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
-    """One trace of each training problem, `sft.steps x sft.batch` of them in the order to learn them in."""
-    tiny, batch = recipe.tiny, recipe.sft.batch
+    """One trace of each training problem, `cold_start.steps x cold_start.batch` of them in the order to learn them in."""
+    tiny, batch = recipe.tiny, recipe.cold_start.batch
     rng = Random(f"traces/{recipe.seed}")
-    count = recipe.sft.steps * batch
+    count = recipe.cold_start.steps * batch
     rows = []
     for index, problem in enumerate(tiny_task.problems("train", tiny.families, recipe.seed, 0, count)):
         share = min(1.0, _FIRST_SHARE + (1 - _FIRST_SHARE) * index / (_RAMP * count))
@@ -170,17 +170,17 @@ def _optimizer(model: Qwen3ForCausalLM, lr: float) -> MuonAdamW:
 def _sft_config(recipe: Recipe, folder: Path) -> SFTConfig:
     return SFTConfig(
         output_dir=str(folder),
-        max_steps=recipe.sft.steps,
-        per_device_train_batch_size=recipe.sft.batch,
+        max_steps=recipe.cold_start.steps,
+        per_device_train_batch_size=recipe.cold_start.batch,
         lr_scheduler_type="cosine",
-        warmup_steps=max(1, recipe.sft.steps // 20),
+        warmup_steps=max(1, recipe.cold_start.steps // 20),
         seed=recipe.seed,
         use_cpu=True,
         bf16=False,
         gradient_checkpointing=False,
         max_length=None,
         train_sampling_strategy="sequential",
-        logging_steps=max(1, recipe.sft.steps // 100),
+        logging_steps=max(1, recipe.cold_start.steps // 100),
         logging_nan_inf_filter=False,  # the filter would hide a lost loss behind the last good one
         disable_tqdm=True,
         report_to="none",
@@ -199,6 +199,6 @@ class _Reporter(TrainerCallback):
         if logs is None or "loss" not in logs:
             return
         if not logs["loss"] < float("inf"):
-            raise RuntimeError(f"cold start: loss is {logs['loss']} at step {state.global_step} of {self.steps}; lower sft.lr")
+            raise RuntimeError(f"cold start: loss is {logs['loss']} at step {state.global_step} of {self.steps}; lower cold_start.lr")
         if self.progress is not None:
             self.progress(state.global_step, self.steps, logs["loss"])
