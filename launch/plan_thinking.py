@@ -60,7 +60,7 @@ def thinking_blockers(recipe: Recipe) -> Iterator[str]:
 def thinking_warnings(recipe: Recipe) -> Iterator[str]:
     """Reward terms that look for marks of thinking which a local model does not have."""
     asking = dict.fromkeys(term.kind for term in recipe.reward if term.kind in _BY_MARKS or getattr(term, "of", "total") != "total")
-    if "rl" not in recipe.stages or not asking or recipe.data.thinking or (read := _read(recipe)) is None:
+    if not recipe.trains or not asking or recipe.data.thinking or (read := _read(recipe)) is None:
         return
     folder, tokenizer, template, opening = read
     vocabulary = tokenizer.get_vocab()

@@ -13,6 +13,7 @@ from difflib import SequenceMatcher
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
+from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
 from recipes.schema import Recipe, Section
@@ -163,6 +164,8 @@ def item_section(annotation: Any) -> type[Section] | None:
 def _items(item: Any) -> str:
     if get_origin(item) is Literal:
         return ", ".join(map(str, get_args(item)))
+    if (kinds := kinds_of(item)) and any(isinstance(extra, BeforeValidator) for extra in get_args(item)):
+        return f"{', '.join(kinds)}, or mappings of such a kind"
     if get_origin(item) is Annotated and {str} & set(map(_bare, get_args(get_args(item)[0]))):
         return "texts or mappings"
     return "texts" if item is str else "mappings"

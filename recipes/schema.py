@@ -414,6 +414,11 @@ class Recipe(Section):
         return any(stage.kind == "rl" for stage in self.stages)
 
     @property
+    def samples(self) -> bool:
+        """Whether a stage samples training problems."""
+        return any(stage.kind in ("rl", "reference") for stage in self.stages)
+
+    @property
     def closes_thinking(self) -> bool:
         """Whether training asks engines to close thinking."""
         return self.trains and (self.budget.kind == "thinking" or self.sampler.no_thinking > 0)

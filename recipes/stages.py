@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from recipes.data import Sets
+from recipes.data import DataSet, Sets
 from recipes.section import Count, Natural, Positive, Section, kind_or
 
 
@@ -69,6 +69,13 @@ class SftStage(Supervised):
         "reference",
         description="`reference`: the shortest right answer to each problem of the reference stage before it; else sets as in data.train, with `messages`, or prompts and completions (`problem` and `answer` name their columns).",
     )
+
+    @property
+    def sets(self) -> list[DataSet]:
+        """The sets that are learned from; none where the reference stage's answers are."""
+        named = [] if self.data == "reference" else [self.data] if isinstance(self.data, str) else self.data
+        given = [DataSet(source=item) if isinstance(item, str) else item for item in named]
+        return [one.model_copy(update={"split": one.split or "train"}) for one in given]
 
 
 class DpoStage(Supervised):
@@ -139,8 +146,8 @@ def refuse_order(stages: Sequence[Stage], tiny: bool) -> None:
             raise ValueError(f"{where}: merge takes over what rl changed, and no rl stage comes before it")
         if nested := {"stages", "name", "device", "on_cuda"} & {name.partition(".")[0] for name in stage.changes}:
             raise ValueError(f"{where}: changes: {min(nested)} has no place in it; it holds what differs in this stage")
-        if stage.name is not None and within_rl(stages, index):
-            raise ValueError(f"{where}: an eval directly behind rl is recorded with it and has no folder; leave its name out")
+        if within_rl(stages, index) and (stage.name is not None or stage.changes):
+            raise ValueError(f"{where}: an eval directly behind rl is a part of that stage; leave its {'changes' if stage.changes else 'name'} out")
         if not within_rl(stages, index) and any(
             one.called == stage.called for place, one in enumerate(stages[:index]) if not within_rl(stages, place)
         ):

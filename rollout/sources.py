@@ -16,7 +16,8 @@ from functools import cache, lru_cache
 import numpy as np
 
 from recipes.columns import REFERENCE, NumberColumn
-from recipes.schema import Data, DataSet, Tiny
+from recipes.data import Data, DataSet
+from recipes.schema import Tiny
 from rewards.golds import no_gold
 from rewards.rows import DataError, Row, reach, read_rows
 from rollout.layouts import Layout, family_of, golds_of, has, level_of, problem_of, recognise

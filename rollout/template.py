@@ -22,7 +22,7 @@ import numpy as np
 from jinja2 import TemplateSyntaxError, meta
 from transformers import PreTrainedTokenizerBase
 
-from recipes.schema import Data
+from recipes.data import Data
 from rewards.thinking import KNOWN, Marks, closing_of, marks_of
 from rollout.template_syntax import parse_template
 from rollout.thinking import ThinkIds, spent
