@@ -75,7 +75,7 @@ def main() -> None:
     options.add_argument("--runs", type=Path, default=Path("runs"))
     options.add_argument("--set", nargs="*", default=[], help="changes to every recipe, e.g. train.steps=100")
     args: Any = options.parse_args()
-    names = args.recipes or [name for name in shipped() if name != "quickstart" and "rl" in load(name).stages]
+    names = args.recipes or [name for name in shipped() if name != "quickstart" and load(name).trains]
     args.runs.mkdir(parents=True, exist_ok=True)
     kept = args.runs / "methods.jsonl"
     rows = {row["recipe"]: row for row in map(json.loads, kept.read_text().splitlines())} if kept.exists() else {}

@@ -33,19 +33,9 @@ def evaluate_checkpoint(
     recipe = made.recipe
     from evaluation.evaluate import evaluate, read_stated, write_scores
     from evaluation.words import warnings
-    from launch.stages import (
-        engines,
-        file_names,
-        fitting,
-        held_out,
-        left,
-        list_left_out,
-        planned_with,
-        rehearsed,
-        settle_device,
-        starting_checkpoint,
-        stating,
-    )
+    from launch.engines import engines, left, rehearsed, stating
+    from launch.problems import file_names, fitting, held_out, list_left_out
+    from launch.stages import planned_with, settle_device, starting_checkpoint
     from rewards.verifier.judge import Judge
     from rl.progress import Progress
     from rl.run import prompt_date

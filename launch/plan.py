@@ -142,8 +142,8 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
     if not parts:  # a cold start alone
         return Plan(recipe, machine, device, find_shape(recipe)[0], step_work(recipe), [], {})
     whole = next((part for part in parts if part.step and part.step.own), parts[-1])
-    lines = {name: _together(parts, name) for name in ("blockers", "warnings", "data")}
-    return replace(whole, recipe=recipe, step=None, stages=parts, **lines)
+    blockers, warnings, data = (_together(parts, name) for name in ("blockers", "warnings", "data"))
+    return replace(whole, recipe=recipe, step=None, stages=parts, blockers=blockers, warnings=warnings, data=data)
 
 
 def _plan_of(step: Step, machine: Machine, device: str) -> Plan:
@@ -182,10 +182,7 @@ def _together(parts: Sequence[Plan], name: str) -> list[str]:
             if part.step and part.step not in sayers.setdefault(line, []):
                 sayers[line].append(part.step)
     alike = {line: [step for step in every if step.stage.kind in {one.stage.kind for one in said}] for line, said in sayers.items()}
-    return [
-        line if said == alike[line] else f"{', '.join(step.stage.called for step in said)}: {line}"
-        for line, said in sayers.items()
-    ]
+    return [line if said == alike[line] else f"{', '.join(step.stage.called for step in said)}: {line}" for line, said in sayers.items()]
 
 
 def check_runnable(plan: Plan) -> None:

@@ -18,7 +18,7 @@ from launch.plan_budget import budget_blockers, budget_warnings, local_tokenizer
 from recipes.columns import REFERENCE
 from recipes.data import DataSet
 from recipes.schema import Recipe
-from recipes.stages import SftStage
+from recipes.stages import ReferenceStage, SftStage
 from recipes.steps import Step
 from recipes.terms import FunctionTerm
 from rewards.functions import columns, columns_needed, load_function
@@ -61,6 +61,10 @@ def plan_data(step: Step) -> DataPlan:
         _budget(step, by_set, tokenizer, found)
         _functions(step, by_set, found)
     _conversations(step, found)
+    if isinstance(step.stage, ReferenceStage) and not step.problems(None if "tiny" in [one.source for _, one in training] else 1):
+        found.blockers.append(
+            f"stages[{step.index}].problems: data.train never ends, and no rl stage comes behind that would say how many; name a number"
+        )
     trained = [problem for (key, _), problems in read.items() if key == "data.train" for problem in problems]
     if trained:
         share_columns(trained)
@@ -94,6 +98,17 @@ def plan_data(step: Step) -> DataPlan:
     return found
 
 
+def read_of_reference(step: Step) -> list[str]:
+    """Columns that the reward, the budget or the advantage of a stage read, of those that the reference stage before it gives."""
+    asked = [number.name for number in step.recipe.number_columns]
+    for term in step.recipe.reward if step.given else ():
+        try:
+            asked += columns_needed(load_function(term.name)) if isinstance(term, FunctionTerm) else []
+        except ValueError:  # said by those who try it
+            continue
+    return [name for name in step.given if name in asked] if step.recipe.trains else []
+
+
 def _tiny_blockers(recipe: Recipe, evaluates: bool, found: DataPlan) -> None:
     if evaluates and not recipe.eval.data:
         found.blockers.append("eval.data: empty, so the eval stage has nothing to do; name `tiny`, a file or hub:owner/name")
@@ -109,7 +124,11 @@ def _budget(step: Step, training: Sequence[tuple[str, list[Problem]]], tokenizer
     recipe, given = step.recipe, getattr(step.recipe.budget, "column", None) in step.given
     shortest = [shortest_answer(recipe, tokenizer, [gold for problem in problems for gold in problem.golds]) for _, problems in training]
     found.blockers += prompt_blockers(recipe)
-    drawn = tiny_task.problems("train", recipe.tiny.families, recipe.seed, 0, _SHORTEST) if hasattr(recipe.budget, "column") and not given else []
+    drawn = (
+        tiny_task.problems("train", recipe.tiny.families, recipe.seed, 0, _SHORTEST)
+        if hasattr(recipe.budget, "column") and not given
+        else []
+    )
     for (source, problems), tokens in zip(training, shortest, strict=True):
         asked = [with_reference(problem, recipe.tiny) for problem in drawn] if source == "tiny" else problems
         found.blockers += budget_blockers(recipe, source, asked, tokens)

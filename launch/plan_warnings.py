@@ -11,9 +11,9 @@ from pathlib import Path
 
 from recipes.advantages import Selection
 from recipes.budgets import ControllerBudget, CoverageBudget, ToggleBudget
+from recipes.data import DataSet
 from recipes.lengths import LengthTerm
 from recipes.schedules import Exponential, Linear, Staged
-from recipes.data import DataSet
 from recipes.schema import Recipe
 from recipes.term import Waiver
 from recipes.terms import ROUNDING, RewardTerm, least_of_right, refuse_wrong_before_right

@@ -31,7 +31,9 @@ def explain(detail: Mapping[str, Any], tree: Tree, label: str) -> str:
         close = next(filter(None, (nearest(canonical, pool) for pool in pools)), None)
         if close is not None and close.rpartition(".")[0] == canonical.rpartition(".")[0]:
             close = dotted((*place[:-1], close.rpartition(".")[2]))
-        meant = f"{canonical} is now called {_RENAMED[canonical]}. " if canonical in _RENAMED else f"Did you mean {close}? " if close else ""
+        meant = (
+            f"{canonical} is now called {_RENAMED[canonical]}. " if canonical in _RENAMED else f"Did you mean {close}? " if close else ""
+        )
         return f"{where}: {name}: unknown key. {meant}(laconic recipes --keys lists all)"
     if kind.startswith("union_tag") and place[0] == "schedule" and "." not in str(place[-1]):
         return f"{where}: {name}: names no number; the keys in it have dots: `schedule: {{budget.limit: {{kind: linear, to: 87}}}}`"

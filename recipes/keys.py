@@ -17,6 +17,7 @@ from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
 from recipes.schema import Recipe, Section
+from recipes.stages import Stage
 
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "multiple_of": "a multiple of", "pattern": "matching"}
 
@@ -42,9 +43,14 @@ class Key:
         if self.default is ...:
             return "needed"
         items = self.default if isinstance(self.default, list) else [self.default]
-        plain = [item.model_dump() if isinstance(item, Section) else item for item in items]
+        plain = [as_written(item) for item in items]
         text = yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, width=math.inf).strip()
         return text if isinstance(self.default, list) else text[1:-1]
+
+
+def as_written(item: Any) -> Any:
+    """A default as a recipe would say it: a stage by its kind, any other section as a mapping."""
+    return item.kind if isinstance(item, Stage) else item.model_dump() if isinstance(item, Section) else item
 
 
 def keys() -> list[Key]:

@@ -32,7 +32,10 @@ from recipes.terms import (
 
 
 class Model(Section):
-    path: str = Field("tiny", description="`tiny` (the reasoner that a cold start makes, before all stages), a checkpoint folder, or a Hugging Face hub id.")
+    path: str = Field(
+        "tiny",
+        description="`tiny` (the reasoner that a cold start makes, before all stages), a checkpoint folder, or a Hugging Face hub id.",
+    )
     revision: str | None = Field(None, description="Hub revision (branch, tag or commit); only for a hub id.")
     dtype: Literal["fp32", "bf16"] = Field(
         "fp32", description="Arithmetic of learner and engines. fp32 for about 1M parameters on a CPU, bf16 from about 25M."

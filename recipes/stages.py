@@ -59,6 +59,14 @@ class Supervised(Stage):
         None, description="Longer examples are left out and counted; null: data.max_prompt_tokens and budget.limit with its room."
     )
 
+    def rate(self, lr: float) -> float:
+        """Its peak learning rate where learner.lr is this."""
+        return self.lr or lr
+
+    def most(self, longest: int) -> int:
+        """The longest example, tokens, where the longest rollout with its prompt has this many."""
+        return self.max_tokens or longest
+
 
 class SftStage(Supervised):
     kind: Literal["sft"] = Field(..., description="Supervised fine-tuning with TRL's SFTTrainer.")
@@ -70,6 +78,9 @@ class SftStage(Supervised):
         description="`reference`: the shortest right answer to each problem of the reference stage before it; else sets as in data.train, with `messages`, or prompts and completions (`problem` and `answer` name their columns).",
     )
 
+    def rate(self, lr: float) -> float:
+        return self.lr or 10 * lr
+
     @property
     def sets(self) -> list[DataSet]:
         """The sets that are learned from; none where the reference stage's answers are."""
@@ -79,7 +90,9 @@ class SftStage(Supervised):
 
 
 class DpoStage(Supervised):
-    kind: Literal["dpo"] = Field(..., description="Preference optimisation with TRL's DPOTrainer, on pairs of the reference stage before it.")
+    kind: Literal["dpo"] = Field(
+        ..., description="Preference optimisation with TRL's DPOTrainer, on pairs of the reference stage before it."
+    )
     rejected: Literal["longer", "wrong", "both"] = Field(
         "both", description="What the shortest right answer is preferred to: the longest right one, a wrong one, or each of both."
     )
@@ -136,7 +149,9 @@ def refuse_order(stages: Sequence[Stage], tiny: bool) -> None:
         if stage.kind == "cold_start" and index:
             raise ValueError(f"{where}: cold_start makes the model from nothing, so what ran before would be lost; put it first")
         if isinstance(stage, DpoStage | SftStage) and learns_from_reference(stage) and "reference" not in before:
-            learned = "; where the tiny reasoner's first training is meant: sft is now called cold_start" if stage.kind == "sft" and tiny else ""
+            learned = (
+                "; where the tiny reasoner's first training is meant: sft is now called cold_start" if stage.kind == "sft" and tiny else ""
+            )
             raise ValueError(
                 f"{where}: {stage.kind} learns from answers that a reference stage sampled, and none comes before it; put `reference` before it"
                 + (", or name its data (data: [rows.jsonl])" if stage.kind == "sft" else "")
@@ -147,7 +162,9 @@ def refuse_order(stages: Sequence[Stage], tiny: bool) -> None:
         if nested := {"stages", "name", "device", "on_cuda"} & {name.partition(".")[0] for name in stage.changes}:
             raise ValueError(f"{where}: changes: {min(nested)} has no place in it; it holds what differs in this stage")
         if within_rl(stages, index) and (stage.name is not None or stage.changes):
-            raise ValueError(f"{where}: an eval directly behind rl is a part of that stage; leave its {'changes' if stage.changes else 'name'} out")
+            raise ValueError(
+                f"{where}: an eval directly behind rl is a part of that stage; leave its {'changes' if stage.changes else 'name'} out"
+            )
         if not within_rl(stages, index) and any(
             one.called == stage.called for place, one in enumerate(stages[:index]) if not within_rl(stages, place)
         ):

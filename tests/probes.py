@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from launch import stages
+from launch import engines, problems, stages
 from launch.plan import plan
 from recipes.schema import Recipe
 from rewards.functions import Asked, TrainerState
@@ -221,7 +221,7 @@ def trained(recipe: Recipe, world: World) -> Any:
 
 def engines_started(recipe: Recipe, world: World) -> Any:
     """What engines are started with."""
-    with libraries() as seen, stages.engines(plan(recipe), world.checkpoint, load_template(world.checkpoint)):
+    with libraries() as seen, engines.engines(plan(recipe), world.checkpoint, load_template(world.checkpoint)):
         return seen.actors, seen.ray, seen.vllm
 
 
@@ -260,7 +260,7 @@ def evaluated(recipe: Recipe, world: World) -> Any:
         asked.append(request)
         return [response("1")] * request.group_size
 
-    for part in stages.held_out(recipe, world.judge):
+    for part in problems.held_out(recipe, world.judge):
         stages.evaluate(ScriptedPool(answer), Scorer(world.judge, template()), part.problems, recipe.eval, recipe.seed)
     return sorted(asked, key=lambda request: (request.id, request.prompt_ids))
 
@@ -293,7 +293,7 @@ BASES: dict[Probe, dict[str, Any]] = {
     trained: SMALL | {"learner.lr": 0.01, "learner.updates_per_step": 2},
     engines_started: {"device": "cpu", "engine.vllm": {"kv_cache_memory_bytes": 1 << 20}},
     started_from: {"model.path": "owner/name"},
-    cold_started: {"tiny.layers": 1, "tiny.width": 32, "sft.steps": 6, "sft.batch": 4},
+    cold_started: {"tiny.layers": 1, "tiny.width": 32, "cold_start.steps": 6, "cold_start.batch": 4},
     evaluated: {"stages": ["eval"], "eval.problems": 3, "eval.samples": 2},
     whole_run: SMALL
     | {
