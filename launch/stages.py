@@ -306,7 +306,8 @@ def _evaluate(
 def _merge(stage: MergeStage, folder: Path, at: Standing) -> Path:
     """The checkpoint, with what the last rl stage changed taken over in part."""
     merged = folder / "checkpoint"
-    if not merged.is_dir():
+    if not checkpoint.whole(merged):
+        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed while it merged
         with Progress(stage.called, 1) as progress:
             counts = merge(at.began, at.start, merged, stage.keep, stage.scale, stage.scope)
             progress.message(f"{merged}: {counts['kept']:,} of {counts['entries']:,} entries moved, in {counts['tensors']} tensors")

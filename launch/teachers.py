@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,11 @@ from launch.plan_data import read_of_reference
 from recipes.stages import DpoStage, ReferenceStage, SftStage
 from recipes.steps import Step
 from rewards.verifier.judge import Judge
+from rl import checkpoint
 from rl.progress import Progress
-from rl.supervised import Item, Training, dpo, fitting, sft, steps_of
+from rl.supervised import Item, Training, dpo, drawn, fitting, sft
 from rollout import reference
-from rollout.chats import Conversation, examples
-from rollout.collector import seed_of
+from rollout.chats import examples
 from rollout.scorer import Scorer
 from rollout.sources import DataError
 from rollout.template import Template
@@ -68,87 +69,68 @@ def with_reference(part: Part, at: Standing) -> Part:
     if part.source is None or not read_of_reference(part.step):
         return part
     found = reference.statistics(_answers(at))
-    return replace(part, source=reference.with_statistics(part.source, at.asked, found, part.recipe.number_columns))
+    return replace(part, source=reference.with_statistics(part.source, at.asked, found, part.recipe.seed, part.recipe.number_columns))
 
 
 def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template, folder: Path, at: Standing) -> Path:
     """Train on examples; the checkpoint that comes out.
 
     Raises:
-        ReferenceError, DataError: there is nothing to learn from.
+        DataError: there is nothing to learn from.
         RuntimeError: the loss is not a number.
     """
-    if (done := folder / "checkpoint").is_dir():
+    if checkpoint.whole(done := folder / "checkpoint"):
         return done
     made, step, recipe, words = part.made, part.step, part.recipe, list(part.said)
-    longest = stage.most(recipe.data.max_prompt_tokens + recipe.most_tokens)
-    if isinstance(stage, DpoStage):
-        pairs = _short(reference.pairs(_answers(at), stage.rejected), longest, step, "pairs", words)
-    else:
-        rows = _short(_examples(stage, part.conversations, template, at, recipe.seed, words), longest, step, "examples", words)
-    count = len(pairs if isinstance(stage, DpoStage) else rows)
     how = Training(
         stage=step.where,
-        steps=steps_of(count, stage.batch, stage.epochs),
         batch=stage.batch,
         lr=stage.rate(recipe.learner.lr),
-        seed=seed_of(recipe.seed, stage.called) % 2**31,
+        seed=recipe.seed,
         dtype=recipe.model.dtype,
         device="cuda" if made.device == "cuda" else "cpu",
         threads=next(actor.threads for actor in made.actors if actor.name == "trainer"),
         micro_batch_tokens=recipe.learner.micro_batch_tokens,
         gradient_checkpointing=recipe.learner.gradient_checkpointing,
     )
-    with Progress(stage.called, how.steps) as progress:
+    longest = stage.most(recipe.data.max_prompt_tokens + recipe.most_tokens)
+    if isinstance(stage, DpoStage):
+        pairs = _short(reference.pairs(_answers(at), stage.rejected), longest, step, "pairs", words)
+        order = drawn([pairs], [1.0], recipe.seed, stage.batch, epochs=stage.epochs)
+        train = partial(dpo, at.start, folder, order, stage.beta, how)
+    else:
+        sets = [_short(rows, longest, step, "examples", words) for rows in _examples(stage, part, template, at, words)]
+        weights = [one.weight for one in stage.sets] or [1.0]
+        rows = drawn(sets, weights, recipe.seed, stage.batch, epochs=stage.epochs)
+        train = partial(sft, at.start, folder, rows, how)
+    with Progress(stage.called, -(-len(train.args[2]) // stage.batch)) as progress:
         for line in words:
             progress.message(line)
-
-        def show(done: int, _: int, loss: float) -> None:
-            progress.step({"step": done - 1, "loss": loss})
-
         progress.phase("train")
-        if isinstance(stage, DpoStage):
-            made_here = dpo(at.start, folder, pairs, stage.beta, how, show)
-        else:
-            made_here = sft(at.start, folder, rows, how, show)
+        train(lambda done, _, loss: progress.step({"step": done - 1, "loss": loss}))
     if made.device == "cuda":  # engines and ranks come next, in processes of their own
         import torch
 
         gc.collect()
         torch.cuda.empty_cache()
-    return made_here
+    return done
 
 
 def _answers(at: Standing) -> pa.Table:
     return reference.read(at.answers, at.asked)
 
 
-def _examples(
-    stage: SftStage, chats: Sequence[Sequence[Conversation]], template: Template, at: Standing, seed: int, words: list[str]
-) -> list[Example]:
-    """What an sft stage learns from: answers of the reference, or its sets in the shares of their weights."""
-    if not chats:
+def _examples(stage: SftStage, part: Part, template: Template, at: Standing, words: list[str]) -> Sequence[Sequence[Example]]:
+    """What an sft stage learns from: answers of the reference, or its sets."""
+    if not stage.sets:
         rows = reference.shortest_right(_answers(at))
         words.append(f"{len(rows)} problems have a right answer, the shortest of which is learned")
-        return rows
-    sets, refused = examples(chats, template)
+        return [rows]
+    sets, refused = examples(part.conversations, template)
     words.extend(f"left out {place}: {why}" for place, why in refused[:5])
     if refused:
         words.append(f"{len(refused)} examples left out, which the template refuses")
-    return mixed(sets, [one.weight for one in stage.sets], seed)
-
-
-def mixed(sets: Sequence[Sequence[Example]], weights: Sequence[float], seed: int) -> list[Example]:
-    """As many examples as there are, of each set a share by its weight: of a set that has more a seeded choice, of one that has fewer some again."""
-    if len(sets) == 1:
-        return list(sets[0])
-    draw, total = np.random.default_rng(seed), sum(map(len, sets))
-    rows: list[Example] = []
-    for one, weight in zip(sets, weights, strict=True):
-        count = round(total * weight / sum(weights)) if one else 0
-        order = [index for _ in range(-(-count // max(1, len(one)))) for index in draw.permutation(len(one))]
-        rows += [one[index] for index in order[:count]]
-    return rows
+    return sets
 
 
 def _short(rows: Sequence[Item], longest: int, step: Step, what: str, words: list[str]) -> list[Item]:

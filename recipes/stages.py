@@ -54,7 +54,9 @@ class Supervised(Stage):
 
     epochs: Positive = Field(1.0, description="Passes over the examples.")
     batch: Count = Field(32, description="Examples of an optimiser step.")
-    lr: Positive | None = Field(None, description="Peak learning rate (AdamW, linear decay); null: learner.lr, of `sft` ten times that.")
+    lr: Positive | None = Field(
+        None, description="Peak learning rate (AdamW, 5 % warm-up, cosine to 0); null: learner.lr, of `sft` ten times that."
+    )
     max_tokens: Count | None = Field(
         None, description="Longer examples are left out and counted; null: data.max_prompt_tokens and budget.limit with its room."
     )
@@ -94,7 +96,8 @@ class DpoStage(Supervised):
         ..., description="Preference optimisation with TRL's DPOTrainer, on pairs of the reference stage before it."
     )
     rejected: Literal["longer", "wrong", "both"] = Field(
-        "both", description="What the shortest right answer is preferred to: the longest right one, a wrong one, or each of both."
+        "both",
+        description="What the shortest right answer is preferred to: the longest right one (of at least 1.5 times its length), the longest wrong one, or each of both.",
     )
     beta: Positive = Field(0.1, description="How close the policy stays to the stage's start.")
 

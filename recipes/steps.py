@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from recipes.columns import REFERENCE, NumberColumn
+from recipes.columns import REFERENCE, SHORTEST, NumberColumn
 from recipes.loader import in_stage
 from recipes.schema import Recipe
 from recipes.stages import ReferenceStage, Stage, within_rl
@@ -42,7 +42,7 @@ class Step:
     @property
     def given(self) -> tuple[str, ...]:
         """Columns that problems have of a reference stage."""
-        return (*REFERENCE, "reference_shortest") if self.reference else ()
+        return (*REFERENCE, SHORTEST) if self.reference else ()
 
     @property
     def numbers(self) -> list[NumberColumn]:
