@@ -169,7 +169,8 @@ def _answers(place: str, turns: Sequence[dict[str, Any]]) -> Iterator[Conversati
         if turn["role"] == "assistant":
             if before and said.strip() and turn["learned"]:
                 found += 1
-                yield Conversation(place, list(before), f"<think>\n{turn['thought']}\n</think>\n\n{said}" if turn["thought"] else said)
+                apart = turn["thought"] and not split(said)[0]
+                yield Conversation(place, list(before), f"<think>\n{turn['thought']}\n</think>\n\n{said}" if apart else said)
             said = (split(said)[1] or "").strip()
         before.append({"role": turn["role"], "content": said})
     if not found:

@@ -22,7 +22,7 @@ from rewards.thinking import split
 PROBLEMS = ["problem", "question_concat", "question", "problem_statement", "question_text", "prompt", "query", "instruction", "input"]
 CHATS = ["messages", "conversations", "conversation"]
 _BEFORE = {"question": ["context", "body"]}  # a passage, an earlier part
-BEHIND = {"instruction": ["input"]}  # Alpaca's: what the instruction is about
+BEHIND = {"instruction": ["input", "context"]}  # Alpaca's and Dolly's: what the instruction is about
 _PLAIN = ["reward_model.ground_truth", "ground_truth", "final_answer", "expected_answer", "gt_answer", "verifiable_answer"]
 _PLAIN += ["correct_answer", "reference_answer", "answer", "answers", "gold", "golds", "target", "gt", "label"]
 _WORKED = ["solution", "response", "output", "completion", *CHATS]

@@ -17,6 +17,7 @@ from rollout.template import Template, TemplateError, load_template
 WORKED = "First we add four to three, which makes seven, so the answer is 7."
 CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 ASKED = [("user", "q")]
+THOUGHT = "<think>\n1 + 2 = 3\n</think>\n\\boxed{3}"
 
 
 def read(folder: Path, *rows: Any, **columns: str) -> Any:
@@ -48,6 +49,11 @@ def said(found: Any) -> list[tuple[list[tuple[str, str]], str]]:
         ({"question": "q", "answer": WORKED}, [(ASKED, WORKED)]),
         ({"instruction": "q", "input": "about this", "output": "a"}, [([("user", "q\n\nabout this")], "a")]),
         ({"instruction": "q", "input": "", "output": "a"}, [(ASKED, "a")]),
+        ({"instruction": "q", "context": "about this", "response": "a"}, [([("user", "q\n\nabout this")], "a")]),
+        ({"messages": [CHAT[0], {"role": "assistant", "content": THOUGHT, "reasoning": "1 + 2 = 3"}]}, [(ASKED, THOUGHT)]),
+        ({"messages": [CHAT[0], {"role": "assistant", "content": "a", "reasoning": None, "tool_calls": None, "weight": None}]}, [(ASKED, "a")]),
+        ({"messages": "[{'role': 'user', 'content': 'q'}\n {'role': 'assistant', 'content': 'a'}]"}, [(ASKED, "a")]),
+        ({"messages": [{"role": "assistant", "content": "hello"}, *CHAT]}, [([("assistant", "hello"), *ASKED], "a")]),
         ({"system_prompt": "s", "question": "q", "response": "a"}, [([("system", "s"), *ASKED], "a")]),
         ({"query": "q", "response": "a", "type": "GSM"}, [(ASKED, "a")]),
         ({"problem": "q", "generated_solution": "a", "expected_answer": "7"}, [(ASKED, "a")]),
@@ -127,9 +133,6 @@ def templated(start: Path, folder: Path, opening: str, data: Data | None = None)
     [file] = folder.glob("chat_template*")
     file.write_text(file.read_text().replace("<think>\\n", opening))
     return load_template(folder, data)
-
-
-THOUGHT = "<think>\n1 + 2 = 3\n</think>\n\\boxed{3}"
 
 
 @pytest.mark.parametrize(
