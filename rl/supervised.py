@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar
 
 import datasets
 import torch
+from huggingface_hub import constants
 from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback
 from transformers.utils import logging
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
@@ -32,6 +33,8 @@ from rollout.sources import blended
 from rollout.tokenizer import copy_tokenizer, load_tokenizer
 from rollout.types import Example, Preference
 from rollout.weights import DTYPES
+
+constants.HF_HUB_DISABLE_TELEMETRY = True  # TRL's trainers tell the hub of model, GPU and data, unless told not to
 
 _SORTED_BATCHES = 50  # batches whose rows are sorted by length together
 _PAD = 0  # masks come from lengths, so no pad id has a meaning

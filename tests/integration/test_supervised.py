@@ -136,6 +136,14 @@ def test_bf16_saves_bf16_and_learns_from_steps_that_bf16_alone_would_round_away(
     assert any(not torch.equal(old[name].bfloat16(), new[name]) for name in old)
 
 
+def test_trainers_tell_nobody_of_the_run(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("HF_HUB_OFFLINE", "CI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.utils._telemetry._start_telemetry_thread", lambda: pytest.fail("a trainer calls the hub"))
+    sft(tiny_checkpoint, tmp_path, ORDER[:4], HOW)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_lost_loss_stops_the_stage_in_words(tiny_checkpoint: Path, tmp_path: Path, stage: str):
     with pytest.raises(RuntimeError, match=r"stages\[1\] \(sft\): loss is nan at step \d of 6; lower its lr"):
