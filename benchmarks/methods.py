@@ -3,8 +3,9 @@
     python benchmarks/methods.py                  # all that trains, one row as it comes; goes on where it was stopped
     python benchmarks/methods.py kimi laser       # these
 
-Rows are kept in RUNS/methods.jsonl; a recipe that has one is not run again. The last column is what moved: limits, controller's share, Leash's
-multiplier, shares of closed and of skipped thinking, first and last step. What it does not show: a method's published numbers, which are of other models, data and thousands of steps;
+Rows are kept in RUNS/methods.jsonl; a recipe that has one is not run again. pass@4: problems with a right answer among four. Update: tokens that the loss
+is of, in a mean step. The last column is what moved: limits, controller's share, Leash's multiplier, DECS' kappa, shares of rollouts, of tokens and of
+closed and skipped thinking, first and last step. What it does not show: a method's published numbers, which are of other models, data and thousands of steps;
 the tiny reasoner reads no instruction, so recipes that state a budget in the prompt do not state it here.
 """
 
@@ -18,11 +19,13 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import Any
 
-from evaluation.scores import paired_difference, paired_ratio
+from evaluation.scores import paired_difference, paired_ratio, pass_at_k
 from recipes.loader import load, shipped
 
-_HEAD = "| recipe | accuracy before | after | difference, points | tokens before | after | difference | seconds | what moved |"
-_MOVES = ("limit", "limit/rewarded", "budget/share", "budget/closed", "thinking/skipped", "reward/lambda")
+_HEAD = "| recipe | accuracy before | after | difference, points | pass@4 before | after | tokens before | after | difference | update | seconds | what moved |"
+_MOVES = (
+    "limit", "limit/rewarded", "budget/share", "budget/closed", "thinking/skipped", "reward/lambda", "selected", "tokens/kept", "credit/zero", "credit/kappa",
+)  # fmt: skip
 
 
 def run(recipe: str, runs: Path, overrides: list[str]) -> dict[str, Any]:
@@ -45,24 +48,34 @@ def run(recipe: str, runs: Path, overrides: list[str]) -> dict[str, Any]:
     return {
         "recipe": recipe,
         "accuracy": [before["accuracy"]["mean"], after["accuracy"]["mean"], accuracy.mean, accuracy.low, accuracy.high],
+        "pass": [_pass(before), _pass(after)],
+        "update": sum((step["tokens/trained"] or 0) * (step.get("tokens/kept") or 1.0) for step in steps) / len(steps),
         "tokens": [before["tokens"]["mean"], after["tokens"]["mean"], tokens.mean, tokens.low, tokens.high],
         "seconds": seconds,
         "moved": {name: [steps[0][name], steps[-1][name]] for name in _MOVES if steps[-1].get(name) is not None},
     }
 
 
+def _pass(scores: dict[str, Any]) -> float:
+    """pass@4 of an evaluation with four samples or more."""
+    problems = scores["per_problem"]
+    return sum(pass_at_k(one["samples"], one["right"], 4) for one in problems) / len(problems)
+
+
 def line(row: dict[str, Any]) -> str:
     """A row of the table."""
     if "failed" in row:
-        return f"| {row['recipe']} | exit code {row['failed']} | | | | | | {row['seconds']:.0f} | |"
+        return f"| {row['recipe']} | exit code {row['failed']} | | | | | | | | | {row['seconds']:.0f} | |"
     accuracy, tokens = row["accuracy"], row["tokens"]
     moved = ", ".join(f"{name} {first:.3g} -> {last:.3g}" for name, (first, last) in row["moved"].items() if first != last)
     cells = [
         row["recipe"],
         *(f"{100 * share:.1f} %" for share in accuracy[:2]),
         f"{100 * accuracy[2]:+.1f} [{100 * accuracy[3]:+.1f}, {100 * accuracy[4]:+.1f}]",
+        *(f"{100 * share:.1f} %" for share in row["pass"]),
         *(f"{mean:.1f}" for mean in tokens[:2]),
         f"{100 * tokens[2]:+.0f} % [{100 * tokens[3]:+.0f}, {100 * tokens[4]:+.0f}]",
+        f"{row['update']:,.0f}",
         f"{row['seconds']:.0f}",
         moved,
     ]

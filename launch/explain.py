@@ -21,6 +21,7 @@ from recipes.budgets import (
     ToggleBudget,
     WatchingBudget,
 )
+from recipes.credit import ClipCovCredit, DrpoCredit, EntropyCredit, GtpoCredit, KlCovCredit, NthrCredit, ThrCredit
 from recipes.loader import recipe_hash
 from recipes.schema import Recipe
 from recipes.stages import DpoStage, MergeStage, ReferenceStage, RlStage, SftStage
@@ -170,7 +171,7 @@ def _rl_words(plan: Plan) -> list[str]:
     lines += [f"teaches  {words}" for words in teaching_words(recipe)]
     if sampler.closed:
         lines.append(f"begins   {sampler.closed} of each prompt's {sampler.group_size} rollouts with the mark that closes thinking")
-    lines += chosen
+    lines += chosen[:1] + [f"credit   {words}" for words in [_credit_words(recipe)] if words] + chosen[1:]
     lines += [
         f"update   {_many(updates, 'optimiser update')} a step, on {prompts} prompts = {work.rows_per_update:,} rollouts each",
         f"         {work.rows_per_rank:,} rollouts{ranks} make at most {_many(work.micro_batches, 'micro-batch', 'es')}"
@@ -219,6 +220,27 @@ def _budget_words(recipe: Recipe) -> str:
             return f"{budget.limit:,} tokens, of which thinking is closed after {budget.thinking_tokens:,}"
         case OutlierBudget():
             return f"in all-right groups, mean + {budget.alpha:g} deviations"
+    return ""
+
+
+def _credit_words(recipe: Recipe) -> str:
+    """Which tokens get a rollout's advantage, where it is not all alike."""
+    match recipe.credit:
+        case ThrCredit(steer=steer):
+            rest = f"; what raises the likelihood of right answers counts {1 + steer:g}, what lowers it {1 - steer:g}" if steer else ""
+            return f"to tokens that move the likelihood of the prompt's right answers, none to the others{rest}"
+        case NthrCredit():
+            return "less to tokens of wrong answers that lower the likelihood of the prompt's right ones"
+        case EntropyCredit(weight=weight, most=most):
+            return f"{weight:g} x entropy more, at most {1 / most:.0%} of the advantage"
+        case ClipCovCredit(share=share):
+            return f"none to {share:.2%} of an update's tokens, drawn among those of large covariance of advantage and logprob"
+        case KlCovCredit(share=share):
+            return f"all alike; {share:.2%} of an update's tokens, those of largest covariance of advantage and logprob, pay for moving"
+        case GtpoCredit(level=level):
+            return f"by entropy of each {'token' if level == 'token' else 'rollout'}: more to hesitant right ones, less to sure wrong ones"
+        case DrpoCredit():
+            return "right answers by their length among themselves, wrong ones by their likelihood; none without both"
     return ""
 
 

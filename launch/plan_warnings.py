@@ -38,6 +38,7 @@ def _idle(recipe: Recipe) -> Iterator[str]:
         ("objective.kl.estimator", trains and not recipe.most("objective.kl.coef"), "objective.kl.coef is 0"),
         ("objective.entropy.delta objective.entropy.most", trains and objective.entropy.target is None, "objective.entropy.target is null"),
         ("objective.correction.low objective.correction.high", trains and kind == "none", "objective.correction.kind is none"),
+        ("objective.hinge.slack", trains and not objective.hinge.weight, "objective.hinge.weight is 0"),
         ("objective.correction.low", trains and kind == "tis", "tis has no lower bound"),
         ("engine.vllm", recipe.engine.kind == "reference", "engine.kind is reference"),
         ("sampler.max_refills", trains and recipe.sampler.keep_groups == "all", "sampler.keep_groups is all, so no prompt is replaced"),
@@ -80,6 +81,13 @@ def _method_warnings(recipe: Recipe) -> Iterator[str]:
         yield f"objective.clip_low: {objective.clip_low:g} hardly ever binds a ratio that is a mean over a rollout; GSPO uses 3e-4 and 4e-4"
     if recipe.advantage.centre == "leave_one_out" and recipe.advantage.scale == "group":
         yield "advantage: the group's spread cancels the factor of leave_one_out, so this is GRPO; RLOO is scale: none"
+    moved = recipe.learner.updates_per_step > 1
+    if recipe.credit.kind == "kl_cov" and not moved:
+        yield "credit.kind: kl_cov charges tokens for what earlier updates of a step moved; with learner.updates_per_step 1 there are none, so it has no effect"
+    if objective.hinge.weight and not moved:
+        yield "objective.hinge: charges what earlier updates of a step moved; with learner.updates_per_step 1 there are none, so it has no effect"
+    if objective.surrogate == "logp" and moved and not objective.hinge.weight:
+        yield "objective.surrogate: logp bounds nothing that later updates of a step do; set objective.hinge.weight, or learner.updates_per_step 1"
     yield from _waived(recipe)
     yield from _not_in_this_run(recipe)
     for term in recipe.reward:

@@ -63,9 +63,13 @@ def _teaching(recipe: Recipe, kind: Kind) -> Teaching:
     differs = shaped + _names([term for term in varying if isinstance(term, KlTerm)], ())  # comes behind the filter
     boosts = kind != "all wrong" and recipe.most("advantage.boost") > 0
     pushes = ("advantage.boost",) * boosts + ("advantage.centre: reference",) * (recipe.advantage.centre == "reference")
+    if recipe.credit.mixed_only and kind != "mixed":
+        differs = pushes = ()
+    pushes += (f"credit.kind: {recipe.credit.kind}",) * recipe.credit.pushes
     kept = {"all": True, "raw": kind == "mixed" or bool(cut), "shaped": bool(shaped)}[recipe.sampler.keep_groups]
     signals = _names([term for term in varying if term.sees_length]) + cut
     signals += ("advantage.shorter",) * (recipe.most("advantage.shorter") > 0 and bool(differs))
+    signals += (f"credit.kind: {recipe.credit.kind}",) * (recipe.credit.sees_length and bool(differs or pushes))
     even = differs == ("verdict",) and not pushes and worth_of(recipe.reward, recipe.case).wrong == 0
     signals += (f"select.kind: {recipe.select.kind}",) * (_chooses_by_length(recipe, even) and bool(differs or pushes))
     return Teaching(kind, kept, signals, differs, pushes, _names([term for term in varying if isinstance(term, FunctionTerm)]))

@@ -110,11 +110,11 @@ class EntropyTokens(TokenSelection):
     kind: Literal["entropy"] = Field(..., description="Those of highest entropy (80/20, arXiv 2506.01939).")
 
 
-class InfluenceTokens(TokenSelection):
-    kind: Literal["influence"] = Field(..., description="Those of highest |advantage| x entropy (D3S, arXiv 2509.22115).")
+class ImportanceTokens(TokenSelection):
+    kind: Literal["importance"] = Field(..., description="Those of highest |advantage| x entropy (D3S, arXiv 2509.22115).")
 
 
 TokenChoice = Annotated[
-    Annotated[AllTokens, Tag("all")] | Annotated[EntropyTokens, Tag("entropy")] | Annotated[InfluenceTokens, Tag("influence")],
+    Annotated[AllTokens, Tag("all")] | Annotated[EntropyTokens, Tag("entropy")] | Annotated[ImportanceTokens, Tag("importance")],
     Discriminator(kind_or("all")),
 ]

@@ -14,6 +14,7 @@ GROUPS = {
     "length rewards": "a term of the reward sees length, under one limit for all",
     "budgets": "limits that differ by prompt or group, or move over training",
     "selection": "rollouts that are chosen or weighed by their length or reward",
+    "credit": "tokens of a rollout that train, or count, apart",
     "scales": "`--scale NAME`, for the sizes of a machine",
 }
 
@@ -26,6 +27,8 @@ def group_of(recipe: Recipe) -> str:
         return "budgets"
     if recipe.select.kind != "all" or recipe.advantage.shorter:
         return "selection"
+    if recipe.credit.kind != "even" or recipe.tokens.kind != "all":
+        return "credit"
     return "length rewards" if any(term.sees_length for term in recipe.reward) else "baselines"
 
 

@@ -35,6 +35,14 @@ class Kl(Section):
     )
 
 
+class Hinge(Section):
+    weight: NonNegative = Field(
+        0.0,
+        description="Weight x max(0, D - slack), held constant, on D, the mean over an update's tokens of old logp - logp: from a step's second update on (DRPO: 1000).",
+    )
+    slack: NonNegative = Field(1e-4, description="D that costs nothing, nats (DRPO: 1e-4).")
+
+
 class Correction(Section):
     kind: Literal["none", "tis", "clamp", "icepop", "sequence_mask"] = Field(
         "none",
@@ -60,9 +68,9 @@ class Objective(Section):
         "token",
         description="Learner / old probability of each token, or its geometric mean over the rollout (GSPO; clip 3e-4 / 4e-4 there).",
     )
-    surrogate: Literal["clip", "cispo"] = Field(
+    surrogate: Literal["clip", "cispo", "logp"] = Field(
         "clip",
-        description="PPO's clipped ratio, or a clipped weight without gradient on the log-probability, which drops no token (CISPO).",
+        description="PPO's clipped ratio; a clipped weight without gradient on the log-probability, which drops no token (CISPO); or the log-probability as it is, without ratio (DRPO).",
     )
     clip_low: Positive = Field(0.2, description="Ratios below 1 - clip_low stop pushing down; from 1 on there is no such bound.")
     clip_high: Positive = Field(0.28, description="Ratios above 1 + clip_high stop pushing up.")
@@ -78,12 +86,13 @@ class Objective(Section):
         "engine", description="What the ratio divides by: logprobs recorded while sampling, or recomputed by the learner before the update."
     )
     kl: Kl = Kl()
+    hinge: Hinge = Hinge()
     correction: Correction = Correction()
 
     @model_validator(mode="after")
     def _pieces_fit(self) -> Objective:
         if self.correction.kind != "none" and self.old_logprobs == "engine":
             raise ValueError("correction: with old_logprobs: engine the ratio already holds it; set old_logprobs: learner")
-        if self.surrogate == "cispo" and self.dual_clip is not None:
-            raise ValueError("dual_clip: says nothing with surrogate cispo, whose weight has its own bound; set null")
+        if self.surrogate != "clip" and self.dual_clip is not None:
+            raise ValueError(f"dual_clip: says nothing with surrogate {self.surrogate}, which has no such ratio; set null")
         return self

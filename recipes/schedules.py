@@ -98,6 +98,8 @@ MOVABLE = (
     "advantage.boost",
     "advantage.shorter",
     "select.keep",
+    "credit.steer",
+    "credit.weight",
     "tokens.keep",
     "objective.clip_low",
     "objective.clip_high",

@@ -15,6 +15,7 @@ from recipes.advantages import Advantage, AllRollouts, AllTokens, Select, Select
 from recipes.budgets import Budget, ConstantBudget, WatchingBudget
 from recipes.columns import NumberColumn
 from recipes.data import Data, DataSet, Sets
+from recipes.credit import Credit, EvenCredit, refuse_misfits
 from recipes.objectives import Objective
 from recipes.schedules import MOVABLE, Schedule, moved, refuse_leaving, value_at
 from recipes.section import Count, Natural, NonNegative, Positive, Section, Share
@@ -209,6 +210,7 @@ class Recipe(Section):
     judge: Judge = Judge()
     advantage: Advantage = Advantage()
     select: Select = AllRollouts()
+    credit: Credit = EvenCredit()
     tokens: TokenChoice = AllTokens()
     objective: Objective = Objective()
     wires: Wires = Wires()
@@ -269,6 +271,7 @@ class Recipe(Section):
             raise ValueError("learner.zero_stage: 0 with model.dtype bf16 would train without fp32 master weights; use 1 or more")
         if not any(term.kind == "verdict" for term in self.reward):
             raise ValueError("reward: no verdict term: nothing would tell right from wrong")
+        refuse_misfits(self)
         self._refuse_schedules()
         least, most = self.ends("select.keep") if isinstance(self.select, Selection) else (2, 2)
         if not 2 <= least <= most <= self.sampler.group_size:
@@ -295,7 +298,8 @@ class Recipe(Section):
         terms = [
             f"reward.{term.kind}.{name}" for term in self.reward for name, value in term if type(value) is float and term.kind != "leash"
         ]
-        there = [name for name in MOVABLE if name.partition(".")[0] not in ("budget", "select", "tokens") or hasattr(*self._slot(name))]
+        kinds = ("budget", "select", "credit", "tokens")
+        there = [name for name in MOVABLE if name.partition(".")[0] not in kinds or hasattr(*self._slot(name))]
         for name, schedule in self.schedule.items():
             if name not in (*there, *terms):
                 can = ", ".join(word.replace(".", " ") for word in (*there, *terms))

@@ -1,4 +1,4 @@
-"""From judged groups to what the learner trains on: rewards complete, selection, advantages, the split into updates, one weight per token.
+"""From judged groups to what the learner trains on: rewards complete, selection, advantages, the split into updates, credit and weight by token.
 
 Everything here is computed on the controller; the learner never learns which method it serves.
 Claim: nothing that is not a finite number gets into a mean: it is named, and its group is left out or the run stopped.
@@ -16,11 +16,13 @@ import torch
 
 from recipes.advantages import MaxVariance, TokenSelection
 from recipes.columns import number_in
+from recipes.credit import Credit
 from recipes.objectives import Objective
 from recipes.schema import Recipe
 from recipes.terms import KlTerm
 from rewards.profiles import gdpo
 from rewards.terms import levelled
+from rl import credit
 from rl.advantage import advantages
 from rl.objective import NonFinite, aggregation_weights, kl_penalty
 from rl.policy import Row
@@ -28,7 +30,7 @@ from rl.selection import chosen_tokens, selected
 from rollout.types import Group, Rollout
 
 Measure = Callable[[Sequence[Sequence[Row]], Sequence[str]], Mapping[str, np.ndarray]]  # Learner.measure
-FIELDS = {"logp": "old_logp", "ref_logp": "ref_logp", "entropy": "entropy"}  # of a row, by what is measured
+FIELDS = {"logp": "old_logp", "ref_logp": "ref_logp", "entropy": "entropy", "influence": "influence"}  # of a row, by what is measured
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,11 @@ def prepare(groups: Sequence[Group], recipe: Recipe, measure: Measure | None = N
     if recipe.budget.cut == "mask":
         trains_PG = trains_PG & np.array([not rollout.completion.cut for rollout in rollouts]).reshape(shape)
     parts = np.array_split(np.arange(len(groups)), min(recipe.learner.updates_per_step, len(groups)))
-    updates = [rows for part in parts if (rows := _rows([groups[index] for index in part], trains_PG[part]))]
+    updates = [rows for part in parts if (rows := _rows([groups[index] for index in part], trains_PG[part], recipe.credit))]
     if measure is not None:
-        updates = measured(updates, recipe.objective, measure, ["entropy"] * isinstance(recipe.tokens, TokenSelection))
+        also = {*credit.asked(recipe.credit), *(["entropy"] if isinstance(recipe.tokens, TokenSelection) else [])}
+        updates = measured(updates, recipe.objective, measure, sorted(also))
+    updates, gave = _credited(updates, groups, recipe)
     updates = [weighed(rows, recipe) for rows in updates]
     metrics: dict[str, float | int | None] = {
         "groups/trained": len(groups),
@@ -102,6 +106,7 @@ def prepare(groups: Sequence[Group], recipe: Recipe, measure: Measure | None = N
     trained = [rollout for rollout, trains in zip(rollouts, trains_PG.flatten(), strict=True) if trains]
     for name in sorted(rollouts[0].terms):
         metrics[f"reward/{name}"] = float(np.mean([rollout.terms[name] for rollout in trained])) if trained else None
+    metrics |= gave
     if isinstance(recipe.tokens, TokenSelection):
         kept = [weighs for rows in updates for row in rows for weighs in (row.weight_T > 0)[row.mask_T]]
         metrics["tokens/kept"] = float(np.mean(kept)) if kept else None
@@ -170,6 +175,19 @@ def _share_of_constant(groups: Sequence[Group], updates: Sequence[Sequence[Row]]
     return sum(push for flat, push in pushes if flat) / total if total else None
 
 
+def _credited(updates: Sequence[Sequence[Row]], groups: Sequence[Group], recipe: Recipe) -> tuple[list[list[Row]], dict[str, float]]:
+    """The updates' rows with their credit by token, and the means of what it did by metric name (a sum of groups left alone)."""
+    done, said = [], []
+    for rows in updates:
+        by_id = {row.id: row for row in rows}
+        there = [one for group in groups if (one := credit.members(by_id, group.rollouts, recipe.budget.limit)).rows]
+        new, metrics = credit.credited(rows, there, recipe.credit, recipe.seed)
+        done.append(new)
+        said.append(metrics)
+    names = said[0] if said else {}
+    return done, {name: sum(one[name] for one in said) / (1 if name == "credit/idle" else len(said)) for name in names}
+
+
 def _row(group: Group, rollout: Rollout) -> Row:
     return Row(
         id=rollout.id,
@@ -179,14 +197,15 @@ def _row(group: Group, rollout: Rollout) -> Row:
         advantage_T=np.full(len(rollout.completion.ids), rollout.advantage),
         mask_T=rollout.completion.sampled,
         own_T=rollout.completion.own,
+        group=group.request.id,
     )
 
 
-def _rows(groups: Sequence[Group], trains_PG: np.ndarray) -> list[Row]:
+def _rows(groups: Sequence[Group], trains_PG: np.ndarray, kind: Credit) -> list[Row]:
     """Rows of an update."""
     pairs = [(group, rollout) for group in groups for rollout in group.rollouts]
     return [
-        replace(_row(group, rollout), mask_T=rollout.trains)
+        replace(_row(group, rollout), mask_T=rollout.trains, toward=credit.toward(kind, rollout))
         for (group, rollout), trains in zip(pairs, trains_PG.flatten(), strict=True)
         if trains
     ]
@@ -201,7 +220,7 @@ def weighed(rows: Sequence[Row], recipe: Recipe) -> list[Row]:
     tokens_B = np.array([tokens_T.sum() for tokens_T in counted], dtype=np.int64)
     weight_B = aggregation_weights(tokens_B, recipe.objective.aggregate, recipe.budget.limit)
     return [
-        replace(row, weight_T=np.where(tokens_T, weight, 0.0), entropy=None)
+        replace(row, weight_T=np.where(tokens_T, weight, 0.0), entropy=None, influence=None)
         for row, tokens_T, weight in zip(rows, kept, weight_B, strict=True)
     ]
 

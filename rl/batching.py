@@ -2,10 +2,13 @@
 
 Padding is what a micro-batch wastes, so rows are sorted by length and dealt to the ranks back and forth (0 1 1 0 0 1 ...):
 each rank gets the same mix and nearly the same tokens, and the i-th micro-batches of two ranks are alike.
+What is measured over a group as a whole keeps its rows on one rank.
 Simplification: work is counted in padded tokens; attention's quadratic part is left out.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -26,6 +29,26 @@ def micro_batches(tokens_B: np.ndarray, micro_batch_tokens: int, ranks: int) -> 
     count = max(map(len, dealt))
     empty = np.zeros(0, dtype=longest_first.dtype)
     return [batches + [empty] * (count - len(batches)) for batches in dealt]
+
+
+def whole_groups(tokens_B: np.ndarray, group_B: Sequence[str], micro_batch_tokens: int, ranks: int) -> list[list[np.ndarray]]:
+    """As `micro_batches`, with all rows of a group on one rank, one after the other: together as far as they fit, else in several."""
+    groups: dict[str, list[int]] = {}
+    for index, group in enumerate(group_B):
+        groups.setdefault(group, []).append(index)
+    longest_first = sorted(groups.values(), key=lambda rows: -max(tokens_B[rows]))
+    dealt: list[list[np.ndarray]] = [[] for _ in range(ranks)]
+    load_R = np.zeros(ranks)
+    for rows in longest_first:
+        mine = dealt[int(np.argmin(load_R))]
+        load_R[int(np.argmin(load_R))] += sum(tokens_B[rows])
+        whole = np.concatenate([mine[-1], rows]) if mine else np.array(rows)
+        if mine and len(whole) * max(tokens_B[whole]) <= micro_batch_tokens:
+            mine[-1] = whole
+        else:
+            mine += _pack(np.array(sorted(rows, key=lambda row: -tokens_B[row])), tokens_B, micro_batch_tokens)
+    count = max(map(len, dealt))
+    return [batches + [np.zeros(0, dtype=np.int64)] * (count - len(batches)) for batches in dealt]
 
 
 def _pack(rows: np.ndarray, tokens_B: np.ndarray, micro_batch_tokens: int) -> list[np.ndarray]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import count
@@ -25,9 +26,10 @@ from recipes.objectives import Objective
 from recipes.schema import Recipe
 from rl import objective
 from rl.algorithm import FIELDS, asked
-from rl.batching import micro_batches
+from rl.batching import micro_batches, whole_groups
 from rl.deepspeed_config import deepspeed_config
-from rl.policy import Row, load_policy, padded
+from rl.logprobs import ScoringHead
+from rl.policy import MicroBatch, Row, load_policy, padded
 from rl.scratch import scratch_folder
 from rollout.engine import WHY_DEAD, constructor_failed, last_words
 from rollout.weights import DTYPES, checkpoint_names, digests, pack
@@ -112,10 +114,15 @@ class LearnerRank:
         for given, batches in zip(updates, prepared, strict=True):
             made: dict[str, float] = {"updates": 1.0}
             kept_here: dict[str, int] = {}
-            fault = ""
+            fault, pull = "", 0.0
+            if settings.hinge.weight and not still_old:
+                distance, tokens_moved = yield from self._moved(batches)
+                pull = objective.pull(distance, tokens_moved, settings.hinge)
             for rows, tensors in zip(given, batches, strict=True):
+                if still_old:
+                    tensors.stay = None  # nothing has moved that could be held
                 tokens = tensors.tokens(*self._engine(*tensors.inputs, entropy_coef > 0))
-                loss, stats, kept_R = objective.loss(tokens, settings, entropy_coef)
+                loss, stats, kept_R = objective.loss(tokens, settings, entropy_coef, pull)
                 numbers = {name: float(value) for name, value in stats.items()}
                 if still_old or settings.old_logprobs == "learner":
                     numbers["compared"] = numbers["tokens"]
@@ -141,6 +148,19 @@ class LearnerRank:
         return sums, faults, kept
 
     @torch.no_grad()
+    def _moved(self, batches: Sequence[MicroBatch]) -> Generator[None, None, tuple[float, float]]:
+        """Sum over an update's tokens, on all ranks, of old logp - logp, and their number."""
+        sums = torch.zeros(2, dtype=torch.float64, device=self._device)
+        for tensors in batches:
+            tokens = tensors.tokens(*self._engine(*tensors.inputs))
+            distance = torch.where(tokens.mask, tokens.old_logp - tokens.logp, 0.0)
+            sums += torch.stack([distance.double().sum(), tokens.mask.double().sum()])
+            yield
+        if self._ranks > 1:
+            torch.distributed.all_reduce(sums)
+        return float(sums[0]), float(sums[1])
+
+    @torch.no_grad()
     def measure(
         self, batches: Sequence[Sequence[Row]], what: Sequence[str], temperature: float
     ) -> Generator[None, None, dict[str, np.ndarray]]:
@@ -148,6 +168,9 @@ class LearnerRank:
         policy = self._engine.module
         asked = [name for name in ("logp", "entropy", "variance") if name in what]
         found: dict[str, np.ndarray] = {}
+        if "influence" in what:
+            yield from self._by_group(batches, what, temperature, found)
+            return found
         for rows in batches:
             tensors = padded(rows, self._device)
             parts: dict[str, torch.Tensor] = {}
@@ -160,6 +183,41 @@ class LearnerRank:
             found |= _by_row(rows, torch.stack([parts[name] for name in what]))
             yield
         return found
+
+    def _by_group(
+        self, batches: Sequence[Sequence[Row]], what: Sequence[str], temperature: float, found: dict[str, np.ndarray]
+    ) -> Generator[None, None, None]:
+        """`measure` where influence is asked for: bodies by micro-batch, the head by group, whose hidden states are kept until all are there."""
+        head = self._engine.module.model.get_output_embeddings()
+        missing = Counter(row.group for rows in batches for row in rows)
+        held: dict[str, list[tuple[Row, dict[str, torch.Tensor]]]] = {group: [] for group in missing}
+        for rows in batches:
+            tensors = padded(rows, self._device)
+            parts = {"hidden": self._engine(tensors.ids, tensors.predicts, None)[0]}
+            if "ref_logp" in what:
+                self._reference.temperature = temperature
+                parts["ref_logp"] = self._reference(*tensors.inputs)[0]
+            sizes = [len(row.ids) for row in rows] or [len(tensors.targets)]
+            split = {name: value_N.split(sizes) for name, value_N in parts.items()}
+            for index, row in enumerate(rows):
+                held[row.group].append((row, {name: pieces[index] for name, pieces in split.items()}))
+            missing.subtract(row.group for row in rows)
+            with self._gathered(head):
+                for group in [group for group, count in missing.items() if count == 0]:
+                    del missing[group]
+                    found |= self._influences(head, held.pop(group), what, temperature)
+            yield
+
+    def _influences(
+        self, head: ScoringHead, members: Sequence[tuple[Row, dict[str, torch.Tensor]]], what: Sequence[str], temperature: float
+    ) -> dict[str, np.ndarray]:
+        rows = [row for row, _ in members]
+        whole = {name: torch.cat([parts[name] for _, parts in members]) for name in members[0][1]}
+        targets_N = torch.from_numpy(np.concatenate([row.ids for row in rows]).astype(np.int64)).to(self._device)
+        toward_N = torch.from_numpy(np.concatenate([row.toward * row.mask_T for row in rows]).astype(np.float32)).to(self._device)
+        names = ("logp", "entropy", "influence")
+        whole |= zip(names, head.influence(whole["hidden"], targets_N, toward_N, temperature, self._engine.module.chunk), strict=True)
+        return _by_row(rows, torch.stack([whole[name] for name in what]))
 
     @torch.no_grad()
     def score(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
@@ -208,10 +266,11 @@ class LearnerRank:
         if not isfinite(self._norm):
             self._engine.module.zero_grad(set_to_none=True)
 
-    def _gathered(self) -> Any:
+    def _gathered(self, part: torch.nn.Module | None = None) -> Any:
         import deepspeed
 
-        return deepspeed.zero.GatheredParameters(list(self._engine.module.parameters())) if self._zero_stage == 3 else nullcontext()
+        whole = part or self._engine.module
+        return deepspeed.zero.GatheredParameters(list(whole.parameters())) if self._zero_stage == 3 else nullcontext()
 
 
 class Learner:
@@ -308,13 +367,14 @@ class Learner:
 
         Args:
             parts: rows by update; each part is cut into micro-batches as its update will be.
-            what: of "logp", "entropy", "variance" (of the policy's distribution: of its logprob) and "ref_logp" (the reference's logprob;
-                needs objective.kl.coef above 0), in the order of the answer.
+            what: of "logp", "entropy", "variance" (of the policy's distribution: of its logprob), "ref_logp" (the reference's logprob;
+                needs objective.kl.coef above 0) and "influence" on the rows' group (ScoringHead.influence; by `toward`; not with "variance"), in the
+                order of the answer. All but the reference's are of one forward pass.
             temperature: of the distributions; None: the one that training begins to sample at.
         """
         settings = self._recipe.learner
         temperature = self._recipe.sampler.temperature if temperature is None else temperature
-        shares = [_dealt(rows, settings.micro_batch_tokens, settings.ranks) for rows in parts if rows]
+        shares = [_dealt(rows, settings.micro_batch_tokens, settings.ranks, whole="influence" in what) for rows in parts if rows]
         if not shares:
             return {}
         per_rank = [[batch for share in shares for batch in share[rank]] for rank in range(settings.ranks)]
@@ -413,9 +473,14 @@ def correction_metrics(sums: dict[str, float], updates: Sequence[Sequence[Row]],
     return {"correction/weight": sums["correction"] / max(sums["tokens"], 1.0), **shares}
 
 
-def _dealt(rows: Sequence[Row], micro_batch_tokens: int, ranks: int) -> list[list[list[Row]]]:
-    """Micro-batches of every rank, equally many."""
-    dealt = micro_batches(np.array([row.tokens for row in rows]), micro_batch_tokens, ranks)
+def _dealt(rows: Sequence[Row], micro_batch_tokens: int, ranks: int, whole: bool = False) -> list[list[list[Row]]]:
+    """Micro-batches of every rank, equally many; `whole`: the rows of a group on one of them."""
+    tokens_B = np.array([row.tokens for row in rows])
+    dealt = (
+        whole_groups(tokens_B, [row.group for row in rows], micro_batch_tokens, ranks)
+        if whole
+        else micro_batches(tokens_B, micro_batch_tokens, ranks)
+    )
     return [[[rows[index] for index in indices] for indices in share] for share in dealt]
 
 

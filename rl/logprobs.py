@@ -6,6 +6,7 @@ backward pass, whose slope has a closed form: d logp / d logits = (onehot - p) /
 Other pieces' logits are computed again: the gradient of the head's weight needs each token's coefficient, which the loss knows only
 when it has seen all tokens (a ratio of whole rollouts, a NaN), and keeping the probabilities would be the whole matrix.
 Logits and all sums are float32 under a bfloat16 model too; the slope is rounded to the model's type before its two products.
+How tokens influence each other through the head needs no token x token matrix either: `ScoringHead.influence`.
 """
 
 from __future__ import annotations
@@ -59,6 +60,44 @@ class ScoringHead(nn.Module):
             parts.append((logp_n, entropy_n, torch.einsum("nv,nv->n", logp_nV.exp(), (logp_nV + entropy_n[:, None]).square_())))
         logp_N, entropy_N, variance_N = (torch.cat(column) for column in zip(*parts, strict=True))
         return logp_N, entropy_N, variance_N
+
+    @torch.no_grad()
+    def influence(
+        self, hidden_NH: Tensor, targets_N: Tensor, toward_N: Tensor, temperature: float, chunk: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probability and entropy as `forward` gives them, and what training on each token alone would do, through the head's weight, to
+        the sum of `toward` x logprob over all: float32 [N] each (THR, arXiv 2510.03669).
+
+        With g = onehot - p and h the hidden state it is g' (sum of toward x g h) h, the inner product of the two gradients by the weight, times the
+        temperature squared. Taken over the vocabulary that the targets use, [U, H]; probabilities are of the whole one, and are not made to add up to 1.
+        Two looks at the hidden states, of which the second needs the logits of these tokens only.
+        """
+        used_U, place_N = targets_N.unique(return_inverse=True)
+        weight_UH, bias_U = self.weight[used_U], None if self.bias is None else self.bias[used_U]
+        toward_UH = torch.zeros(len(used_U), hidden_NH.shape[1], dtype=_wide(hidden_NH), device=hidden_NH.device)
+        pieces = [slice(start, start + chunk) for start in range(0, len(targets_N), chunk)]
+        logps, entropies, influences = [], [], []
+        for piece in pieces:
+            logp_nV = _log_softmax(hidden_NH[piece], self.weight, self.bias, temperature)
+            logps.append(logp_nV.gather(-1, targets_N[piece, None])[:, 0])
+            error_nU = _errors(logp_nV[:, used_U], place_N[piece])
+            entropies.append(-torch.einsum("nv,nv->n", logp_nV.exp(), logp_nV))
+            toward_UH += (error_nU * toward_N[piece, None]).t() @ hidden_NH[piece].to(toward_UH.dtype)
+        for piece, logp_n in zip(pieces, logps, strict=True):
+            logits_nU = _product(hidden_NH[piece], weight_UH.t())
+            if bias_U is not None:
+                logits_nU += bias_U
+            logits_nU /= temperature
+            whole_n = logits_nU.gather(-1, place_N[piece, None])[:, 0] - logp_n  # log of the sum over the whole vocabulary
+            error_nU = _errors(logits_nU - whole_n[:, None], place_N[piece])
+            influences.append(torch.einsum("nu,nu->n", error_nU, hidden_NH[piece].to(toward_UH.dtype) @ toward_UH.t()))
+        empty = hidden_NH.new_empty(0, dtype=toward_UH.dtype)
+        return torch.cat([empty, *logps]), torch.cat([empty, *entropies]), torch.cat([empty, *influences])
+
+
+def _errors(logp_nU: Tensor, place_n: Tensor) -> Tensor:
+    """onehot - p over some of the vocabulary; `place_n` is where each target stands in it."""
+    return -logp_nU.exp().scatter_add(-1, place_n[:, None], torch.full_like(logp_nU[:, :1], -1.0))
 
 
 class _Scores(torch.autograd.Function):

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recipes.objectives import Correction, Entropy, Objective
+from recipes.objectives import Correction, Entropy, Hinge, Objective
 
 
 class NonFinite(RuntimeError):
@@ -51,14 +51,16 @@ def policy_loss(logp_BT: Tensor, ratio_BT: Tensor, advantage_BT: Tensor, setting
     """Surrogate of each token, to be minimised, and whether clipping decided it.
 
     `clip`: max(-A ratio, -A clip(ratio)); where A is negative at most -A dual_clip (DLER, arXiv 2510.15110; dual clip: arXiv 1912.09729).
-    `cispo`: -A clip(ratio) logp, the weight without gradient (arXiv 2506.13585).
+    `cispo`: -A clip(ratio) logp, the weight without gradient (arXiv 2506.13585). `logp`: -A logp, without ratio (DRPO, arXiv 2510.04474).
 
     Args:
-        logp_BT: log-probabilities under the policy, nats; any shape, the others broadcast to it. Read by `cispo`.
+        logp_BT: log-probabilities under the policy, nats; any shape, the others broadcast to it. Read by `cispo` and `logp`.
         ratio_BT: policy / old probability, of the token or its rollout.
         advantage_BT: advantage of each token.
         settings: the recipe's objective slot.
     """
+    if settings.surrogate == "logp":
+        return -advantage_BT * logp_BT, torch.zeros_like(logp_BT, dtype=torch.bool)
     bounded_BT = ratio_BT.clamp(1 - settings.clip_low, 1 + settings.clip_high)
     if settings.surrogate == "cispo":
         return -advantage_BT * bounded_BT.detach() * logp_BT, bounded_BT != ratio_BT
@@ -153,6 +155,7 @@ class Tokens:
         old_logp: what the ratio divides by, nats.
         engine_logp: recorded while sampling, nats.
         ref_logp: of the reference, nats; None without one.
+        stay: weight of |logp - old_logp| in the token's loss (KL-Cov, arXiv 2505.22617); None: none.
     """
 
     mask: Tensor
@@ -164,6 +167,7 @@ class Tokens:
     old_logp: Tensor
     engine_logp: Tensor
     ref_logp: Tensor | None = None
+    stay: Tensor | None = None
 
 
 class Loss(NamedTuple):
@@ -200,12 +204,13 @@ class EntropyControl:
         self.bonus = EntropyBonus(**state)
 
 
-def loss(tokens: Tokens, settings: Objective, entropy_coef: float) -> Loss:
+def loss(tokens: Tokens, settings: Objective, entropy_coef: float, pull: float = 0.0) -> Loss:
     """This micro-batch's share of the loss.
 
     Args:
         settings: the recipe's objective slot.
         entropy_coef: weight of the entropy bonus in this step.
+        pull: weight of each token's old logp - logp, whatever its own weight (see `pull`).
     """
     mask, row = tokens.mask, tokens.row
 
@@ -226,9 +231,13 @@ def loss(tokens: Tokens, settings: Objective, entropy_coef: float) -> Loss:
     kl = torch.zeros_like(logp) if tokens.ref_logp is None else kl_penalty(logp, clean(tokens.ref_logp), settings.kl.estimator)
     if settings.kl.coef:
         token_loss = token_loss + settings.kl.coef * kl
+    if tokens.stay is not None:
+        token_loss = token_loss + clean(tokens.stay) * (logp - old_logp).abs()
     if entropy_coef:
         token_loss = token_loss - entropy_coef * entropy
     total = (clean(tokens.weight) * token_loss).sum()
+    if pull:
+        total = total + pull * (old_logp - logp).sum()
 
     with torch.no_grad():
         learner_logp = old_logp if settings.old_logprobs == "learner" else logp
@@ -246,6 +255,16 @@ def loss(tokens: Tokens, settings: Objective, entropy_coef: float) -> Loss:
         if settings.correction.kind != "none":
             sums["correction"] = torch.where(mask, correction, 0.0).sum()
         return Loss(total, {name: value.detach().to(total.dtype) for name, value in sums.items()}, kept_R)
+
+
+def pull(distance: float, tokens: float, settings: Hinge) -> float:
+    """Weight of each token's old logp - logp: that of DRPO's hinge on their mean (arXiv 2510.04474).
+
+    Args:
+        distance: sum of old logp - logp over the update's tokens, nats.
+        tokens: how many they are.
+    """
+    return settings.weight * max(0.0, distance / max(tokens, 1.0) - settings.slack) / max(tokens, 1.0)
 
 
 def _by_rollout(chosen_BT: Tensor, row_BT: Tensor) -> Tensor:

@@ -34,7 +34,10 @@ class Row:
         own_T: tokens whose `engine_logp` is the model's own, bool, likewise; the others began a rollout by a rule (rollout/thinking), or are context.
         old_logp, ref_logp: logprobs of `ids` under the policy before the step's first update, and under the reference, nats; None: not
             measured (Learner.measure), and for `old_logp` that the ratio divides by `engine_logp`.
-        entropy: of the policy before that update at each token, nats; None where no choice of tokens asks for it.
+        entropy, influence: of the policy before that update at each token, nats and as Learner.measure says; None where nobody asks for it.
+        group: whose rows these are: all of a group are measured together where influence is.
+        toward: weight of its tokens that train in the log-likelihood that influence is measured on.
+        stay_T: weight of |logp - old_logp| in a token's loss (KL-Cov), which the step's first update does not read.
     """
 
     id: str
@@ -48,9 +51,14 @@ class Row:
     old_logp: np.ndarray | None = None
     ref_logp: np.ndarray | None = None
     entropy: np.ndarray | None = None
+    influence: np.ndarray | None = None
+    group: str = ""
+    toward: float = 0.0
+    stay_T: np.ndarray = field(default_factory=lambda: np.zeros(()))
 
     def __post_init__(self) -> None:
-        for name, kind in (("advantage_T", np.float64), ("weight_T", np.float64), ("mask_T", bool), ("own_T", bool)):
+        numbers = dict.fromkeys(("advantage_T", "weight_T", "stay_T"), np.float64)
+        for name, kind in (numbers | dict.fromkeys(("mask_T", "own_T"), bool)).items():
             object.__setattr__(self, name, np.broadcast_to(np.asarray(getattr(self, name), kind), self.ids.shape))
 
     @property
@@ -66,7 +74,7 @@ class MicroBatch:
         ids: [B, T], padded on the right.
         predicts: [B, T-1], bool: position t predicts a response token.
         targets, engine_logp, advantage, weight, mask, row: per response token, row after row, [N]; `row` is its row's number, from 0.
-        old_logp, ref_logp: likewise; None where the rows have none.
+        old_logp, ref_logp, stay: likewise; None where the rows have none.
     """
 
     ids: Tensor
@@ -79,6 +87,7 @@ class MicroBatch:
     row: Tensor
     old_logp: Tensor | None = None
     ref_logp: Tensor | None = None
+    stay: Tensor | None = None
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,7 +97,7 @@ class MicroBatch:
     def tokens(self, logp: Tensor, entropy: Tensor) -> Tokens:
         """What the loss reads, with what the policy now says; without `old_logp`, the ratio divides by the engine's logprobs."""
         old_logp = self.engine_logp if self.old_logp is None else self.old_logp
-        return Tokens(self.mask, self.weight, self.advantage, self.row, logp, entropy, old_logp, self.engine_logp, self.ref_logp)
+        return Tokens(self.mask, self.weight, self.advantage, self.row, logp, entropy, old_logp, self.engine_logp, self.ref_logp, self.stay)
 
 
 def padded(rows: Sequence[Row], device: str) -> MicroBatch:
@@ -111,6 +120,8 @@ def padded(rows: Sequence[Row], device: str) -> MicroBatch:
         measured = [getattr(row, name) for row in rows]
         if rows and all(value is not None for value in measured):
             parts[name] = measured, np.float32
+    if any(row.stay_T.any() for row in rows):
+        parts["stay"] = [row.stay_T for row in rows], np.float32
     per_token = {name: np.concatenate([np.zeros(0, kind), *arrays]).astype(kind) for name, (arrays, kind) in parts.items()}
     tensors = {name: torch.from_numpy(array).to(device) for name, array in {"ids": ids_BT, "predicts": predicts_BT, **per_token}.items()}
     return MicroBatch(**tensors)
@@ -133,10 +144,12 @@ class Policy(nn.Module):
         self.temperature, self.chunk = temperature, chunk
 
     def forward(
-        self, ids_BT: Tensor, predicts_BT: Tensor, targets_N: Tensor, entropy_gradient: bool = False, spread: bool = False
+        self, ids_BT: Tensor, predicts_BT: Tensor, targets_N: Tensor | None, entropy_gradient: bool = False, spread: bool = False
     ) -> tuple[Tensor, ...]:
         hidden_BTH = self.model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
         hidden_NH = hidden_BTH[:, :-1][predicts_BT]
+        if targets_N is None:  # the hidden states themselves, [N, width]
+            return (hidden_NH,)
         return self.model.get_output_embeddings()(hidden_NH, targets_N, self.temperature, self.chunk, entropy_gradient, spread)
 
 

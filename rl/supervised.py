@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar
 
 import datasets
 import torch
+from huggingface_hub import constants
 from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback
 from transformers.utils import logging
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
@@ -32,6 +33,8 @@ from rollout.sources import blended
 from rollout.tokenizer import copy_tokenizer, load_tokenizer
 from rollout.types import Example, Preference
 from rollout.weights import DTYPES
+
+constants.HF_HUB_DISABLE_TELEMETRY = True  # TRL's trainers tell the hub of model, GPU and data, unless told not to
 
 _SORTED_BATCHES = 50  # batches whose rows are sorted by length together
 _PAD = 0  # masks come from lengths, so no pad id has a meaning
@@ -104,7 +107,7 @@ def sft(start: Path, folder: Path, rows: Sequence[Example], how: Training, progr
     """
 
     def trainer(model: Any, tokenizer: Any, dataset: Any, arguments: dict[str, Any]) -> SFTTrainer:
-        config = SFTConfig(**arguments, max_length=None)
+        config = _on_one_device(SFTConfig(**arguments, max_length=None))
         return SFTTrainer(model, config, DataCollatorForLanguageModeling(_PAD), dataset, processing_class=tokenizer)
 
     table = [{"input_ids": [*row.prompt_ids, *row.ids], "labels": [-100] * len(row.prompt_ids) + [*row.ids]} for row in rows]
@@ -119,13 +122,19 @@ def dpo(start: Path, folder: Path, pairs: Sequence[Preference], beta: float, how
     """
 
     def trainer(model: Any, tokenizer: Any, dataset: Any, arguments: dict[str, Any]) -> DPOTrainer:
-        config = DPOConfig(**arguments, max_length=None, beta=beta, precompute_ref_log_probs=True)
+        config = _on_one_device(DPOConfig(**arguments, max_length=None, beta=beta, precompute_ref_log_probs=True))
         return _DpoOnIds(
             model, None, config, DataCollatorForPreference(_PAD), dataset, processing_class=tokenizer
         )  # the policy itself is asked before it changes: no second model is held
 
     table = [{"prompt_ids": [*one.prompt_ids], "chosen_ids": [*one.chosen], "rejected_ids": [*one.rejected]} for one in pairs]
     return _train(start, folder, table, [_width(pair) for pair in pairs], 2, trainer, how, progress)
+
+
+def _on_one_device(config: Any) -> Any:
+    """The settings of a trainer that sees several GPUs and takes the first; by itself it would spread over all, which TRL refuses."""
+    config._n_gpu = min(config.n_gpu, 1)
+    return config
 
 
 class _DpoOnIds(DPOTrainer):
@@ -241,10 +250,13 @@ class Reporter(TrainerCallback):
 
 
 class _Keeper(TrainerCallback):
-    """Turns what a trainer saves into checkpoints that are whole or invisible, of which the newest stays."""
+    """Turns what a trainer saves into checkpoints that are whole or invisible, of which the newest stays. Behind the last step none is needed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_save &= state.global_step < state.max_steps
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         saved = self.folder / f"checkpoint-{state.global_step}"

@@ -51,19 +51,20 @@ def requests(
     temperature: float,
     seed: int,
     max_prompt_tokens: int,
+    first: int = 0,
     limit: int = 0,
 ) -> list[Request]:
     """The training problems, each once, to be sampled.
 
     Args:
         source: as the rl stage has it (rollout.sources.training_source).
-        positions: of its stream, from the first on; 0: all its rows, of a source that has rows.
+        positions: of its stream, from `first` on; 0: all its rows, of a source that has rows.
         samples: rollouts of a problem.
         max_tokens: where engines stop.
         max_prompt_tokens: problems with longer prompts are passed over, as training does.
         limit: what `{budget}` in the instruction stands for, tokens.
     """
-    problems = [source.at(position) for position in range(positions)] if positions else source.problems
+    problems = [source.at(first + position) for position in range(positions)] if positions else source.problems
     asked = [
         Request(
             id=f"reference:{problem.id}",

@@ -193,11 +193,21 @@ def groups(poison: float = 0.0) -> list[Group]:
 
 
 def prepared(recipe: Recipe, world: World) -> Any:
-    """Rows of each update, with advantages and weights."""
-    batch = prepare(
-        groups(), recipe, lambda parts, what: {row.id: np.stack([0.9 * row.engine_logp] * len(what)) for rows in parts for row in rows}
-    )
-    return [[(row.id, row.advantage_T.tolist(), row.weight_T.tolist()) for row in rows] for rows in batch.updates], batch.metrics
+    """Rows of each update, with advantages, weights and what holds tokens in place."""
+
+    def measure(parts: Any, what: Any) -> Any:
+        def one(row: Any, name: str) -> Any:
+            if name == "influence":
+                return np.cos(5.0 * np.arange(len(row.ids)) + len(row.ids)) + 0.3 + 100 * row.toward
+            return np.abs(row.engine_logp) if name == "entropy" else 0.9 * row.engine_logp
+
+        return {row.id: np.stack([one(row, name) for name in what]) for rows in parts for row in rows}
+
+    batch = prepare(groups(), recipe, measure)
+    rows = [
+        [(row.id, *(part_T.tolist() for part_T in (row.advantage_T, row.weight_T, row.stay_T))) for row in rows] for rows in batch.updates
+    ]
+    return rows, batch.metrics
 
 
 def chosen(recipe: Recipe, world: World) -> Any:

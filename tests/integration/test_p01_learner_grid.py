@@ -63,6 +63,24 @@ class Referee:
         return float(np.mean(losses)), max(norms)
 
 
+def influences(model: torch.nn.Module, rows: Sequence[Row], temperature: float) -> list[torch.Tensor]:
+    """Of one group's rows: autograd's inner product, through a head untied from the embedding, of each token's logprob with what they lead toward."""
+    weight = model.get_output_embeddings().weight.detach().clone().requires_grad_()
+    logps = []
+    for row in rows:
+        ids = torch.from_numpy(np.concatenate([row.prompt_ids, row.ids]).astype(np.int64))
+        hidden = model.base_model(ids[None]).last_hidden_state[0, len(row.prompt_ids) - 1 : -1].detach()
+        logp = torch.log_softmax(hidden @ weight.t() / temperature, -1)
+        logps.append(logp.gather(1, torch.from_numpy(row.ids.astype(np.int64))[:, None])[:, 0])
+    used = torch.from_numpy(np.unique(np.concatenate([row.ids for row in rows])).astype(np.int64))
+
+    def slope(value: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad(value, weight, retain_graph=True)[0][used]
+
+    whole = slope(sum((row.toward * logp[torch.from_numpy(row.mask_T.copy())]).sum() for row, logp in zip(rows, logps, strict=True)))
+    return [torch.stack([(slope(one) * whole).sum() for one in logp]) * temperature**2 for logp in logps]
+
+
 @pytest.mark.parametrize(("method", "ranks", "zero", "micro_batch_tokens"), GRID)
 def test_p01_the_learner_agrees_with_the_referee(
     ray_session: None, tiny_checkpoint: Path, method: str, ranks: int, zero: int, micro_batch_tokens: int
@@ -80,6 +98,17 @@ def test_p01_the_learner_agrees_with_the_referee(
     }
     recipes = {updates: case.recipe(settings, learner={**learner_keys, "updates_per_step": updates}) for updates in (1, 2)}
     learner = Learner(recipes[1], tiny_checkpoint, "cpu")
+    first = prepare(case.groups(case.trajectories(referee.model.config.vocab_size, seed=0)), recipes[1], learner.measure).updates[0]
+    rows = [replace(row, toward=(0.0, 1.0, 0.25)[index % 3]) for index, row in enumerate(first)]
+    names = ["influence", "logp", "entropy"]
+    together, alone = learner.measure([rows], names), learner.measure([rows], names[1:])
+    for group in {row.group for row in rows}:
+        members = [row for row in rows if row.group == group]
+        for row, expected in zip(members, influences(referee.model, members, recipes[1].sampler.temperature), strict=True):
+            np.testing.assert_allclose(
+                together[row.id][0], expected, rtol=1e-5, atol=1e-6 * float(expected.abs().max())
+            )  # of sums that cancel
+            np.testing.assert_allclose(together[row.id][1:], alone[row.id], atol=2e-6)
     for step, updates in enumerate((1, 2)):
         given = case.trajectories(referee.model.config.vocab_size, seed=step)
         batch = prepare(case.groups(given), recipes[updates], learner.measure)

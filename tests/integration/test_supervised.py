@@ -127,11 +127,21 @@ def test_micro_batches_change_memory_and_not_what_is_learned(tiny_checkpoint: Pa
         torch.testing.assert_close(parts[name], whole[name], atol=2e-4, rtol=1e-3)
 
 
-def test_bf16_saves_bf16_and_learns_from_steps_that_bf16_alone_would_round_away(tiny_checkpoint: Path, tmp_path: Path):
-    how = replace(HOW, dtype="bf16", lr=1e-5, gradient_checkpointing=True)
-    old, new = load_file(tiny_checkpoint / "model.safetensors"), load_file(sft(tiny_checkpoint, tmp_path, ORDER, how) / "model.safetensors")
+@pytest.mark.parametrize("stage", STAGES)
+def test_bf16_saves_bf16_and_learns_from_steps_that_bf16_alone_would_round_away(tiny_checkpoint: Path, tmp_path: Path, stage: str):
+    how = replace(HOW, dtype="bf16", lr=1e-5, gradient_checkpointing=True, checkpoint_every=0)
+    made = STAGES[stage](tiny_checkpoint, tmp_path, how, None)
+    old, new = (load_file(folder / "model.safetensors") for folder in (tiny_checkpoint, made))
     assert {tensor.dtype for tensor in new.values()} == {torch.bfloat16}
     assert any(not torch.equal(old[name].bfloat16(), new[name]) for name in old)
+
+
+def test_trainers_tell_nobody_of_the_run(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("HF_HUB_OFFLINE", "CI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.utils._telemetry._start_telemetry_thread", lambda: pytest.fail("a trainer calls the hub"))
+    sft(tiny_checkpoint, tmp_path, ORDER[:4], HOW)
 
 
 @pytest.mark.parametrize("stage", STAGES)

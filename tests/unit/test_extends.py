@@ -79,7 +79,7 @@ def test_what_extends_a_composition_resolves_as_the_composition_itself():
             ["curriculum_linear (", "curriculum_fixed (", "write schedule.budget.limit in mine"],
         ),
         ("extends: [gfpo, pods.yaml]", ["gfpo (", "pods (pods.yaml:2)", "write select.kind in mine"]),
-        ("extends: [entropy.yaml, influence.yaml]", ["entropy (", "influence (", "write tokens.kind in mine"]),
+        ("extends: [entropy.yaml, importance.yaml]", ["entropy (", "importance (", "write tokens.kind in mine"]),
         ("extends: [kimi, each.yaml]", ["kimi (", "each (each.yaml:2)", "write waive in mine"]),
     ],
 )
@@ -87,7 +87,7 @@ def test_what_two_parents_cannot_both_have_is_refused_by_their_names(text: str, 
     said = refusal(
         text,
         entropy="extends: grpo\ntokens: {kind: entropy}",
-        influence="extends: grpo\ntokens: {kind: influence}",
+        importance="extends: grpo\ntokens: {kind: importance}",
         pods="extends: grpo\nselect: {kind: max_variance, keep: 4}",
         each="extends: grpo\nwaive: [right_beats_wrong]\nadvantage: {combine: each}",
     )

@@ -49,6 +49,7 @@ KL_TERM = [{"kind": "verdict"}, {"kind": "kl", "weight": 0.5}]
 RUNGS = [{"at_least": 0.5, "share": 0.5}, {"share": 1.0}]
 LADDER = {"budget.kind": "difficulty", "budget.ladder": RUNGS}
 FILE, HUB = {"data.train": "rows.jsonl"}, {"data.train": "hub:owner/name"}
+DRPO = {"objective.surrogate": "logp", "objective.aggregate": "sequence_mean"}
 PROMPT = {"budget.kind": "prompt", "budget.limit": 128, "data.instruction": "{budget}"}
 REFERENCE = {"budget.kind": "reference", "budget.limit": 128}
 COVERAGE = {
@@ -283,10 +284,33 @@ ROWS = [
     ],
     Row("select[max_variance].of", prepared, "advantage", KEPT | {"select.kind": "max_variance"}),
     Row("select[max_variance].scope", chosen, "batch", KEPT | {"select.kind": "max_variance", "select.of": "advantage", "select.keep": 2}),
+    Row("credit.kind", prepared, "entropy"),
+    *[
+        Row(f"credit[{kind}].{name}", prepared, value, along | {"credit.kind": kind})
+        for kind, name, value, along in (
+            ("thr", "steer", -0.1, {}),
+            ("thr", "threshold", 0.1, {}),
+            ("thr", "across", "mean", {}),
+            ("nthr", "threshold", 0.0, {}),
+            ("entropy", "weight", 0.2, {}),
+            ("entropy", "most", 3.0, {}),
+            ("clip_cov", "share", 0.5, {"credit.low": -9.0}),
+            ("clip_cov", "low", 0.3, {"credit.low": -9.0}),
+            ("clip_cov", "high", -0.1, {"credit.low": -9.0}),
+            ("kl_cov", "share", 0.5, {}),
+            ("kl_cov", "weight", 2.0, {}),
+            ("gtpo", "level", "sequence", {}),
+            ("gtpo", "base", 0.5, {}),
+            ("gtpo", "weight", 0.3, {}),
+            ("gtpo", "normalise", "apart", {}),
+            ("drpo", "spread", 0.3, DRPO),
+            ("drpo", "temperature", 0.3, DRPO),
+        )
+    ],
     Row("tokens.kind", prepared, "entropy"),
     *[
         Row(f"tokens[{kind}].{name}", prepared, value, {"tokens.kind": kind})
-        for kind in ("entropy", "influence")
+        for kind in ("entropy", "importance")
         for name, value in (("keep", 0.7), ("denominator", "all"))
     ],
     Row("objective.ratio", trained, "sequence"),
@@ -302,6 +326,8 @@ ROWS = [
     Row("objective.old_logprobs", trained, "learner"),
     Row("objective.kl.coef", trained, 0.5),
     Row("objective.kl.estimator", trained, "k3", KL),
+    Row("objective.hinge.weight", trained, 1000.0),
+    Row("objective.hinge.slack", trained, 0.0, {"objective.hinge.weight": 1000.0, "objective.hinge.slack": 0.01}),
     Row("objective.correction.kind", trained, "icepop", CORRECTED),
     Row("objective.correction.low", trained, 0.9, CORRECTED),
     Row("objective.correction.high", trained, 1.1, CORRECTED),
@@ -354,7 +380,7 @@ def place(tree: dict[str, Any], key: str, value: Any) -> None:
         node = node.setdefault(name, {})
         if part.endswith("]"):
             items = list(node.values()) if name == "schedule" else node
-            if name not in ("budget", "select", "tokens"):
+            if name not in ("budget", "select", "credit", "tokens"):
                 node = next(item for item in reversed(items) if item["kind"] == kind) if kind else items[0]
     if leaf == "kind" and "[" in key:
         node.clear()  # the other keys of a term are its kind's own

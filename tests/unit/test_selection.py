@@ -130,9 +130,9 @@ def test_d3s_chooses_the_advantages_of_largest_variance_over_the_step(keep, valu
     assert np.var(advantage_PG[whole_PG]) == pytest.approx(max(np.var(part) for part in combinations(advantage_PG.flatten(), 3)))
 
 
-def test_d3s_keeps_the_tokens_of_highest_influence_of_the_whole_update():
+def test_d3s_keeps_the_tokens_of_highest_importance_of_the_whole_update():
     """core.md 3.2: keys .15, 1.8, .75 and 1.0, .15, .45, of which half; and of two rollouts of three tokens."""
-    half = choose({"kind": "influence", "keep": 0.5})
+    half = choose({"kind": "importance", "keep": 0.5})
     first = chosen_tokens([row("a", [0.1, 1.2, 0.5], 1.5), row("b", [2.0, 0.3, 0.9], 0.5)], half)
     second = chosen_tokens([row("a", [0.1, 1.2, 0.5], 1.7321), row("b", [2.0, 0.3, 0.9], -0.5774)], half)
     for kept in (first, second):
@@ -152,7 +152,7 @@ def test_a_share_of_the_tokens_that_may_train_is_met_and_no_other_ranks_above(ro
     made = [
         row(str(index), [h for h, _ in tokens], (-1) ** index * (index + 0.5), [m for _, m in tokens]) for index, tokens in enumerate(rows)
     ]
-    kept = np.concatenate(chosen_tokens(made, choose({"kind": "influence", "keep": keep})))
+    kept = np.concatenate(chosen_tokens(made, choose({"kind": "importance", "keep": keep})))
     mask = np.concatenate([one.mask_T for one in made])
     score = np.concatenate([np.abs(one.advantage_T) * one.entropy for one in made])
     assert not (kept & ~mask).any() and kept.sum() == math.ceil(keep * mask.sum() - 1e-9)
@@ -163,7 +163,7 @@ def test_a_share_of_the_tokens_that_may_train_is_met_and_no_other_ranks_above(ro
 @pytest.mark.parametrize(("denominator", "weight"), [("kept", 1 / 3), ("all", 1 / 6)])
 def test_a_token_that_is_not_kept_weighs_nothing_and_the_denominator_is_said(denominator, weight):
     recipe = Recipe.model_validate(
-        {"tokens": {"kind": "influence", "keep": 0.5, "denominator": denominator}, "objective": {"aggregate": "token_mean"}}
+        {"tokens": {"kind": "importance", "keep": 0.5, "denominator": denominator}, "objective": {"aggregate": "token_mean"}}
     )
     first, second = weighed([row("a", [0.1, 1.2, 0.5], 1.5), row("b", [2.0, 0.3, 0.9], 0.5)], recipe)
     np.testing.assert_allclose(np.concatenate([first.weight_T, second.weight_T]), np.array([0, 1, 1, 1, 0, 0]) * weight)
