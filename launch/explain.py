@@ -62,7 +62,7 @@ def _stage_words(part: Plan, source: str) -> list[str]:
         "eval": f"{folder / 'evals'}; the policy stays as it was",
     }.get(stage.kind, f"{folder}/checkpoint")
     name = stage.called if stage.called == stage.kind else f"{stage.called} ({stage.kind})"
-    changes = [f"changes  {key}: {json.dumps(value)}" for key, value in stage.changes.items()]
+    changes = [f"changes  {key}: {json.dumps(value)}" for key, value in stage.said.items()]
     return [f"stage    {name}, from {source}; leaves {left}", *changes, *_work_words(part)]
 
 
@@ -90,14 +90,9 @@ def _work_words(part: Plan) -> list[str]:
 
 
 def _reference_words(step: Step, stage: ReferenceStage) -> str:
-    recipe, tiny = step.recipe, "tiny" in [one.source for one in step.recipe.data.sets]
-    which = (
-        f"the first {stage.problems:,} problems"
-        if stage.problems
-        else "the problems that the next rl stage draws first"
-        if tiny
-        else "all problems"
-    )
+    recipe, endless = step.recipe, "tiny" in [one.source for one in step.recipe.data.sets]
+    count = step.problems(None if endless else _MANY)
+    which = "all problems" if count == _MANY else f"the first {count:,} problems" + ("" if endless else ", or all if there are fewer,")
     return (
         f"{which} x {stage.samples} rollouts of at most {recipe.most_tokens:,} tokens at T {recipe.sampler.temperature:g}, judged and kept: "
         "accuracy, lengths and the shortest right answer of each"

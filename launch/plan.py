@@ -142,8 +142,11 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
     if not parts:  # a cold start alone
         return Plan(recipe, machine, device, find_shape(recipe)[0], step_work(recipe), [], {})
     whole = next((part for part in parts if part.step and part.step.own), parts[-1])
+    most = max(parts, key=gpus_needed)  # what has GPUs for this stage has them for the others
     blockers, warnings, data = (_together(parts, name) for name in ("blockers", "warnings", "data"))
-    return replace(whole, recipe=recipe, step=None, stages=parts, blockers=blockers, warnings=warnings, data=data)
+    return replace(
+        whole, recipe=recipe, step=None, stages=parts, blockers=[*blockers, *_device_blockers(most)], warnings=warnings, data=data
+    )
 
 
 def _plan_of(step: Step, machine: Machine, device: str) -> Plan:
@@ -367,8 +370,7 @@ def _resource_blockers(plan: Plan) -> Iterator[str]:
             "free main memory, or take a smaller model"
         )
     yield from _cache_blockers(plan)
-    if plan.device == "cuda":
-        yield from _gpu_blockers(plan)
+    yield from _gpu_blockers(plan)
 
 
 def _cache_blockers(plan: Plan) -> Iterator[str]:
@@ -392,22 +394,29 @@ def one_sequence(plan: Plan) -> int:
     return kv_bytes(plan.shape, context(plan.recipe), number_width(plan.recipe)) // parallel if plan.shape else 0
 
 
-def _gpu_blockers(plan: Plan) -> Iterator[str]:
+def _device_blockers(plan: Plan) -> Iterator[str]:
+    """GPUs that are not there."""
     machine = plan.machine
     users = [actor for actor in plan.actors if actor.gpus]
     needed = gpus_needed(plan)
     words = " + ".join(f"{actor.count} x {actor.gpus:g} for {actor.name}s" for actor in users)
+    if plan.device != "cuda" or not needed:
+        return
     if not machine.gpus:
         why = f" ({machine.trouble})" if machine.trouble else ""
         yield f"device: cuda needs {needed} GPUs ({words}) and this machine has none{why}; run it where they are, or with --scale tiny"
-        return
-    if not all(machine.gpus):
+    elif not all(machine.gpus):
         yield "memory: nvidia-smi does not tell the memory of every GPU here (`nvidia-smi` shows which); leave those out of CUDA_VISIBLE_DEVICES"
-        return
-    if needed > len(machine.gpus):
+    elif needed > len(machine.gpus):
         less = "learner.ranks=1 and engine.count=1 share one" if len(machine.gpus) == 1 else "lower engine.count or learner.ranks"
         yield f"device: cuda needs {needed} GPUs ({words}) and this machine has {len(machine.gpus)}; {less}"
-    if plan.shape is None:
+
+
+def _gpu_blockers(plan: Plan) -> Iterator[str]:
+    """What does not fit the memory of the GPUs that are there."""
+    machine = plan.machine
+    users = [actor for actor in plan.actors if actor.gpus]
+    if plan.shape is None or plan.device != "cuda" or not machine.gpus or not all(machine.gpus):
         return
     memory = min(machine.gpus)
     one = one_sequence(plan)

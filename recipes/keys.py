@@ -21,6 +21,8 @@ from recipes.stages import Stage
 
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "multiple_of": "a multiple of", "pattern": "matching"}
 
+_KNOWN_ITEMS = ("eval.data", "stages[sft].data", "reward", "schedule", "stages")  # said by data.train, or by their kinds
+
 
 @dataclass(frozen=True)
 class Key:
@@ -151,7 +153,7 @@ def _walk(section: type[Section], prefix: str, without: Container[str] = ()) -> 
         yield Key(dotted, allowed(annotation, field.metadata), default, field.description or "")
         for name_of, kind in kinds_of(_bare(get_args(annotation)[-1]) if get_origin(annotation) in (list, dict) else None).items():
             yield from _walk(kind, f"{dotted}[{name_of}].")
-        if dotted not in ("eval.data", "reward", "schedule") and (item := item_section(annotation)):  # its mappings are those of data.train
+        if dotted not in _KNOWN_ITEMS and (item := item_section(annotation)):
             yield from _walk(item, f"{dotted}[].")
 
 

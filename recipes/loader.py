@@ -54,7 +54,7 @@ def load(name_or_path: str, scale: str | None = None, overrides: Sequence[str] =
     recipe = _checked(tree, label)
     for one in [tree, _on_cuda(tree)] if recipe.on_cuda else [tree]:
         for index, stage in enumerate(_checked(one, label).stages):
-            if stage.changes:
+            if stage.said:
                 _checked(_in_stage(one, index), label, f"in stages[{index}].changes")
     return recipe
 
@@ -70,7 +70,7 @@ def on_device(recipe: Recipe, device: str) -> Recipe:
 
 def in_stage(recipe: Recipe, index: int) -> Recipe:
     """The recipe as it holds in a stage: that stage's changes merged into the rest; `stages` is what it was."""
-    return _checked(_in_stage(_tree(recipe), index), recipe.name) if recipe.stages[index].changes else recipe
+    return _checked(_in_stage(_tree(recipe), index), recipe.name) if recipe.stages[index].said else recipe
 
 
 def _tree(recipe: Recipe) -> Tree:

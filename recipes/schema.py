@@ -14,8 +14,8 @@ from pydantic import Field, PrivateAttr, model_validator
 from recipes.advantages import Advantage, AllRollouts, AllTokens, Select, Selection, TokenChoice
 from recipes.budgets import Budget, ConstantBudget, WatchingBudget
 from recipes.columns import NumberColumn
-from recipes.data import Data, DataSet, Sets
 from recipes.credit import Credit, EvenCredit, refuse_misfits
+from recipes.data import Data, DataSet, Sets
 from recipes.objectives import Objective
 from recipes.schedules import MOVABLE, Schedule, moved, refuse_leaving, value_at
 from recipes.section import Count, Natural, NonNegative, Positive, Section, Share

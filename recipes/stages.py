@@ -20,24 +20,39 @@ class Stage(Section):
     """What all stages have in common."""
 
     kind: str
-    name: Annotated[str, Field(pattern=r"^[^/\\.][^/\\]*$")] | None = Field(
-        None, description="Names the stage in words, and its folder RUN/stages/NAME; null: its kind."
-    )
-    changes: dict[str, Any] = Field(
-        {}, description="What holds in this stage alone: keys as in a recipe (`budget.limit: 208`); not stages, name, device, on_cuda."
-    )
 
     @property
     def called(self) -> str:
         """Its name, or its kind."""
-        return self.name or self.kind
+        return getattr(self, "name", None) or self.kind
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """Its changes; none of a kind that reads nothing of a recipe."""
+        return getattr(self, "changes", {})
 
 
-class ColdStartStage(Stage):
+class Named(Stage):
+    """One that leaves something."""
+
+    name: Annotated[str, Field(pattern=r"^[^/\\.][^/\\]*$")] | None = Field(
+        None, description="Names the stage in words, and its folder RUN/stages/NAME; null: its kind."
+    )
+
+
+class Changing(Stage):
+    """One that reads the rest of the recipe."""
+
+    changes: dict[str, Any] = Field(
+        {}, description="What holds in this stage alone: keys as in a recipe (`budget.limit: 208`); not stages, name, device, on_cuda."
+    )
+
+
+class ColdStartStage(Changing):
     kind: Literal["cold_start"] = Field(..., description="The tiny reasoner, from random weights (section `cold_start`).")
 
 
-class ReferenceStage(Stage):
+class ReferenceStage(Named, Changing):
     kind: Literal["reference"] = Field(
         ...,
         description="Samples the policy on the training problems once: accuracy, lengths and the shortest right answer of each, for the stages behind it.",
@@ -49,7 +64,7 @@ class ReferenceStage(Stage):
     )
 
 
-class Supervised(Stage):
+class Supervised(Named, Changing):
     """What stages with TRL's trainers have in common."""
 
     epochs: Positive = Field(1.0, description="Passes over the examples.")
@@ -102,11 +117,11 @@ class DpoStage(Supervised):
     beta: Positive = Field(0.1, description="How close the policy stays to the stage's start.")
 
 
-class RlStage(Stage):
+class RlStage(Named, Changing):
     kind: Literal["rl"] = Field(..., description="Reinforcement learning: the loop.")
 
 
-class MergeStage(Stage):
+class MergeStage(Named):
     kind: Literal["merge"] = Field(
         ..., description="Update-selective merging (DLER): the largest changes since the last rl stage began, scaled, on top of its start."
     )
@@ -115,7 +130,7 @@ class MergeStage(Stage):
     scope: Literal["global", "tensor"] = Field("global", description="Changes are ranked over the whole model, or within each tensor.")
 
 
-class EvalStage(Stage):
+class EvalStage(Named, Changing):
     kind: Literal["eval"] = Field(
         ..., description="Evaluates the checkpoint that it gets; directly behind an rl stage: before and after that, with its engines."
     )
@@ -162,11 +177,11 @@ def refuse_order(stages: Sequence[Stage], tiny: bool) -> None:
             )
         if stage.kind == "merge" and "rl" not in before:
             raise ValueError(f"{where}: merge takes over what rl changed, and no rl stage comes before it")
-        if nested := {"stages", "name", "device", "on_cuda"} & {name.partition(".")[0] for name in stage.changes}:
+        if nested := {"stages", "name", "device", "on_cuda"} & {name.partition(".")[0] for name in stage.said}:
             raise ValueError(f"{where}: changes: {min(nested)} has no place in it; it holds what differs in this stage")
-        if within_rl(stages, index) and (stage.name is not None or stage.changes):
+        if within_rl(stages, index) and (stage.called != stage.kind or stage.said):
             raise ValueError(
-                f"{where}: an eval directly behind rl is a part of that stage; leave its {'changes' if stage.changes else 'name'} out"
+                f"{where}: an eval directly behind rl is a part of that stage; leave its {'changes' if stage.said else 'name'} out"
             )
         if not within_rl(stages, index) and any(
             one.called == stage.called for place, one in enumerate(stages[:index]) if not within_rl(stages, place)

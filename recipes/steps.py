@@ -92,4 +92,4 @@ def beginning(recipe: Recipe) -> Recipe:
 
 def plain(stage: Stage) -> Stage:
     """The stage without its changes, which are in its recipe."""
-    return stage.model_copy(update={"changes": {}})
+    return stage.model_copy(update={"changes": {}}) if stage.said else stage
