@@ -16,8 +16,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from launch.engines import engines
 from launch.plan import plan
-from launch.stages import engines, starting_checkpoint
+from launch.stages import starting_checkpoint
 from recipes.loader import load
 from recipes.schema import Recipe
 from rewards.verifier.judge import Judge

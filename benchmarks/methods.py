@@ -21,6 +21,7 @@ from typing import Any
 
 from evaluation.scores import paired_difference, paired_ratio, pass_at_k
 from recipes.loader import load, shipped
+from recipes.steps import steps
 
 _HEAD = "| recipe | accuracy before | after | difference, points | pass@4 before | after | tokens before | after | difference | update | seconds | what moved |"
 _MOVES = (
@@ -32,7 +33,7 @@ def run(recipe: str, runs: Path, overrides: list[str]) -> dict[str, Any]:
     """Train with one recipe; its row."""
     began = time.monotonic()
     laconic = str(Path(sys.executable).with_name("laconic"))
-    words = [f"name=methods-{recipe}", "model.path=tiny", "stages=[rl, eval]", *overrides]
+    words = [f"name=methods-{recipe}", "model.path=tiny", *overrides]
     done = subprocess.run(
         [laconic, "train", recipe, "--scale", "tiny", *words, "--overwrite", "--runs", str(runs)], stdout=sys.stderr, check=False
     )
@@ -40,19 +41,20 @@ def run(recipe: str, runs: Path, overrides: list[str]) -> dict[str, Any]:
     if done.returncode:
         return {"recipe": recipe, "failed": done.returncode, "seconds": seconds}
     folder = runs / f"methods-{recipe}"
-    last = load(str(folder / "recipe.yaml")).train.steps
-    before, after = (json.loads((folder / "evals" / f"step-{step}.json").read_text()) for step in (0, last))
-    steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    evaluated = [step for step in steps(load(str(folder / "recipe.yaml"))) if any(stage.kind == "eval" for stage in step.recipe.stages)]
+    files = [(evaluated[0], 0), (evaluated[-1], evaluated[-1].recipe.train.steps if evaluated[-1].recipe.trains else 0)]
+    before, after = (json.loads((step.folder(folder) / "evals" / f"step-{number}.json").read_text()) for step, number in files)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     accuracy = paired_difference(after["per_problem"], before["per_problem"])
     tokens = paired_ratio(after["per_problem"], before["per_problem"])
     return {
         "recipe": recipe,
         "accuracy": [before["accuracy"]["mean"], after["accuracy"]["mean"], accuracy.mean, accuracy.low, accuracy.high],
         "pass": [_pass(before), _pass(after)],
-        "update": sum((step["tokens/trained"] or 0) * (step.get("tokens/kept") or 1.0) for step in steps) / len(steps),
+        "update": sum((step["tokens/trained"] or 0) * (step.get("tokens/kept") or 1.0) for step in lines) / len(lines),
         "tokens": [before["tokens"]["mean"], after["tokens"]["mean"], tokens.mean, tokens.low, tokens.high],
         "seconds": seconds,
-        "moved": {name: [steps[0][name], steps[-1][name]] for name in _MOVES if steps[-1].get(name) is not None},
+        "moved": {name: [lines[0][name], lines[-1][name]] for name in _MOVES if lines[-1].get(name) is not None},
     }
 
 
@@ -88,7 +90,7 @@ def main() -> None:
     options.add_argument("--runs", type=Path, default=Path("runs"))
     options.add_argument("--set", nargs="*", default=[], help="changes to every recipe, e.g. train.steps=100")
     args: Any = options.parse_args()
-    names = args.recipes or [name for name in shipped() if name != "quickstart" and "rl" in load(name).stages]
+    names = args.recipes or [name for name in shipped() if name != "quickstart" and load(name).trains]
     args.runs.mkdir(parents=True, exist_ok=True)
     kept = args.runs / "methods.jsonl"
     rows = {row["recipe"]: row for row in map(json.loads, kept.read_text().splitlines())} if kept.exists() else {}

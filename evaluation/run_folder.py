@@ -17,6 +17,9 @@ import pyarrow.parquet as pq
 import yaml
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError
 
+from recipes.loader import RecipeError, load
+from recipes.steps import steps
+
 _ROLLOUT_COLUMNS = [
     "problem_id",
     "family",
@@ -141,13 +144,25 @@ def read_run(path: Path) -> Run:
             f"{path}: not a run folder (no recipe.yaml, metrics.jsonl, status.json or evals); give the folder that `laconic train` made"
         )
     run = Run(path.resolve())
-    run.recipe = _read_mapping(run, "recipe.yaml")
+    run.recipe = _as_recorded(run.path / "recipe.yaml", _read_mapping(run, "recipe.yaml"))
     run.environment = _read_mapping(run, "environment.json")
     run.status = _read_mapping(run, "status.json")
     run.metrics = _read_metrics(run)
     files = sorted((run.path / "evals").glob("*.json"))
     run.evaluations = sorted((evaluation for file in files for evaluation in _read_evaluation(run, file)), key=lambda found: found["step"])
     return run
+
+
+def _as_recorded(path: Path, read: dict[str, Any]) -> dict[str, Any]:
+    """A recipe as it holds in the stage whose record the run's own is, where that stage changes something."""
+    stages = read.get("stages")
+    if not any(isinstance(stage, dict) and stage.get("changes") for stage in (stages if isinstance(stages, list) else [])):
+        return read
+    try:
+        own = next((step.recipe for step in steps(load(str(path))) if step.own), None)
+    except RecipeError:
+        return read
+    return read if own is None else own.model_dump(mode="json") | {"stages": stages}
 
 
 def pairs(run: Run) -> list[Pair]:

@@ -116,6 +116,14 @@ def _sets(recipe: Mapping[str, Any]) -> list[str]:
     return named or [_get(recipe, "data.train")]
 
 
+def _stage(item: Any) -> str:
+    """A stage of a recipe, written as its kind or as a mapping: its name, and its kind where that says more."""
+    if not isinstance(item, Mapping):
+        return str(item)
+    kind, name = str(item.get("kind")), item.get("name")
+    return f"{name} ({kind})" if name and name != kind else kind
+
+
 def _overlap(run: Run) -> list[str]:
     """Which training rows an evaluation asks too, by evaluation."""
     file = run.path / "overlap.jsonl"
@@ -168,7 +176,7 @@ def settings_table(run: Run) -> str:
     lines = {
         "Recipe": [f"{_get(recipe, 'name')}, seed {_get(recipe, 'seed')}"],
         "Model": [_get(recipe, "model.path"), _get(recipe, "model.revision"), _get(recipe, "model.dtype")],
-        "Stages": [" → ".join(map(str, _items(recipe.get("stages"))))],
+        "Stages": [" → ".join(map(_stage, _items(recipe.get("stages"))))],
         "Problems": _sets(recipe),
         "Step": [
             f"{_get(recipe, 'sampler.prompts')} prompts × {_get(recipe, 'sampler.group_size')} rollouts",

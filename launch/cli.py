@@ -72,7 +72,9 @@ def train(
         if (status := json.loads((folder / "status.json").read_text(encoding="utf-8")))["state"] == "no-effective-update":
             out.print(f"[red]This run taught nothing:[/red] {escape(status['reason'])}. Its samples: {folder}/samples", soft_wrap=True)
             raise typer.Exit(TAUGHT_NOTHING)
-        out.print(f"{folder} is complete. Look at it: [bold]laconic report {folder}[/bold]", soft_wrap=True)
+        last = next((part.step for part in reversed(made.stages) if part.step and part.step.stage.kind not in ("reference", "eval")), None)
+        model = f" Its model: {last.folder(folder)}/checkpoint." if last and last.stage.kind != "rl" else ""
+        out.print(f"{folder} is complete.{model} Look at it: [bold]laconic report {folder}[/bold]", soft_wrap=True)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from launch.plan import check_runnable, plan
 from recipes.loader import load
+from recipes.steps import steps
 
 
 def evaluate_checkpoint(
@@ -26,26 +27,17 @@ def evaluate_checkpoint(
         FileExistsError: the folder holds results of the same name, and `overwrite` is off.
         FileNotFoundError: a hub model that cannot be had.
     """
-    own = Path(checkpoint).expanduser().parent.parent / "recipe.yaml"  # of the run that a checkpoint lies in
-    recipe = load(str(own) if own.is_file() else "evaluate", None, [f"model.path={json.dumps(checkpoint)}", "stages=[eval]", *overrides])
+    own, changes = recipe_of(Path(checkpoint).expanduser())
+    asked = [*changes, f"model.path={json.dumps(checkpoint)}", "stages=[eval]", *overrides]
+    recipe = load(str(own) if own else "evaluate", None, asked)
     made = plan(recipe)
     check_runnable(made)  # what cannot work is said before torch takes seconds to load
     recipe = made.recipe
     from evaluation.evaluate import evaluate, read_stated, write_scores
     from evaluation.words import warnings
-    from launch.stages import (
-        engines,
-        file_names,
-        fitting,
-        held_out,
-        left,
-        list_left_out,
-        planned_with,
-        rehearsed,
-        settle_device,
-        starting_checkpoint,
-        stating,
-    )
+    from launch.engines import engines, left, rehearsed, stating
+    from launch.problems import file_names, fitting, held_out, list_left_out
+    from launch.stages import planned_with, settle_device, starting_checkpoint
     from rewards.verifier.judge import Judge
     from rl.progress import Progress
     from rl.run import prompt_date
@@ -59,7 +51,7 @@ def evaluate_checkpoint(
         parts = held_out(recipe, judge)
         start = starting_checkpoint(recipe)
         made = planned_with(start, made)
-        template = stating(load_template(start, recipe.data, prompt_date(own.parent)), recipe, left(start))
+        template = stating(load_template(start, recipe.data, prompt_date(own.parent if own else Path())), recipe, left(start))
         for words in template.remarks:
             console.print(words, highlight=False)
         parts = [fitting(part, template, recipe.data.max_prompt_tokens) for part in parts]
@@ -93,6 +85,19 @@ def evaluate_checkpoint(
                     console.print(f"[yellow]warning:[/yellow] {escape(f'{part.name}: {warning}')}", highlight=False, soft_wrap=True)
                 console.print(_table(part.name, scores))
                 console.print(f"{target / name}.json", highlight=False)
+
+
+def recipe_of(checkpoint: Path) -> tuple[Path | None, list[str]]:
+    """The recipe of the run that a checkpoint lies in, None outside of any, and the changes of the stage that made it, as `key=value`."""
+    run = checkpoint.absolute().parent.parent  # of RUN/checkpoints/step-N; of RUN/stages/NAME/checkpoint it is RUN/stages
+    if run.name == "stages" and not (run / "recipe.yaml").is_file():
+        run = run.parent
+    if not (file := run / "recipe.yaml").is_file():
+        return None, []
+    inside = [
+        step for step in steps(load(str(file))) if checkpoint.absolute().parent in (step.folder(run), step.folder(run) / "checkpoints")
+    ]
+    return file, [f"{key}={json.dumps(value)}" for step in inside for key, value in step.stage.said.items()]
 
 
 def _refuse_earlier(files: list[Path], overwrite: bool) -> None:

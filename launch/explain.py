@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from launch.memory import evaluates, size
 from launch.plan import Plan, gpus_needed, host_bytes
+from launch.plan_data import read_of_reference
 from launch.teaches import teaching_words
 from recipes.advantages import EntropyTokens, MaxVariance, Selection, TokenSelection
 from recipes.budgets import (
@@ -30,24 +34,103 @@ from recipes.credit import (
 )
 from recipes.loader import recipe_hash
 from recipes.schema import Recipe
+from recipes.stages import DpoStage, MergeStage, ReferenceStage, RlStage, SftStage
+from recipes.steps import Step, beginning
+
+_MANY = 1 << 40  # rows, of data whose number plan does not say
 
 
 def explain(plan: Plan) -> str:
     """The plan as text for people."""
     recipe = plan.recipe
-    lines = [f"{recipe.name} ({recipe_hash(recipe)}): {' -> '.join(recipe.stages)} on {'GPUs' if plan.device == 'cuda' else 'the CPU'}", ""]
+    names = " -> ".join(stage.called for stage in recipe.stages)
+    lines = [f"{recipe.name} ({recipe_hash(recipe)}): {names} on {'GPUs' if plan.device == 'cuda' else 'the CPU'}", ""]
     lines += [f"model    {_model_words(plan)}"]
-    if "sft" in recipe.stages:
-        lines += [f"sft      {recipe.sft.steps:,} steps of {recipe.sft.batch} traces"]
-    if "rl" in recipe.stages:
-        lines += _rl_words(plan)
-    if evaluates(recipe):
-        lines += [f"eval     {_eval_words(recipe)}"]
+    source = recipe.model.path
+    if source == "tiny":
+        first = beginning(recipe).cold_start
+        source = "the cold start"
+        lines += [f"start    cold start of {first.steps:,} steps of {first.batch} traces, unless the cache has it"]
+    for part in plan.stages:
+        lines += ["", *_stage_words(part, source)] if len(plan.stages) > 1 else _work_words(part)
+        source = source if part.step is None or part.step.stage.kind in ("reference", "eval") else part.step.stage.called
     lines += [f"data     {line}" for line in plan.data]
-    lines += ["", *_actor_words(plan), ""]
+    lines += ["", *_processes(plan), ""]
     lines += [f"warning  {line}" for line in plan.warnings]
     lines += [f"BLOCKED  {line}" for line in plan.blockers] or ["This machine can run it, as far as can be told without starting it."]
     return "\n".join(lines)
+
+
+def _stage_words(part: Plan, source: str) -> list[str]:
+    """A stage among several: what goes in, what it does, what comes out."""
+    step = part.step
+    assert step is not None
+    stage, folder = step.stage, step.folder(Path())
+    left = {
+        "reference": f"{folder}/part-*.parquet; the policy stays as it was",
+        "rl": f"{folder / 'checkpoints'}/step-{part.recipe.train.steps}" + ("" if step.own else f" (`laconic report RUN/{folder}`)"),
+        "eval": f"{folder / 'evals'}; the policy stays as it was",
+    }.get(stage.kind, f"{folder}/checkpoint")
+    name = stage.called if stage.called == stage.kind else f"{stage.called} ({stage.kind})"
+    changes = [f"changes  {key}: {json.dumps(value)}" for key, value in stage.said.items()]
+    return [f"stage    {name}, from {source}; leaves {left}", *changes, *_work_words(part)]
+
+
+def _work_words(part: Plan) -> list[str]:
+    """What a stage does."""
+    recipe, step = part.recipe, part.step
+    stage = step.stage if step else None
+    match stage:
+        case ReferenceStage() if step:
+            lines = [f"sample   {_reference_words(step, stage)}"]
+        case SftStage() | DpoStage():
+            lines = [f"train    {_supervised_words(recipe, stage)}"]
+        case MergeStage():
+            ranked = "over the whole model" if stage.scope == "global" else "within each tensor"
+            lines = [
+                f"merge    the {stage.keep:.0%} of entries that changed most since the last rl stage began, ranked {ranked}, x {stage.scale:g}, on top of its start"
+            ]
+        case RlStage():
+            read = read_of_reference(step) if step else []
+            lines = [f"reads    {', '.join(read)}, which {step.reference} found"] if step and read else []
+            lines += _rl_words(part)
+        case _:
+            lines = []
+    return lines + ([f"eval     {_eval_words(recipe)}"] if evaluates(recipe) else [])
+
+
+def _reference_words(step: Step, stage: ReferenceStage) -> str:
+    recipe, endless = step.recipe, "tiny" in [one.source for one in step.recipe.data.sets]
+    count = step.problems(None if endless else _MANY)
+    which = "all problems" if count == _MANY else f"the first {count:,} problems" + ("" if endless else ", or all if there are fewer,")
+    return (
+        f"{which} x {stage.samples} rollouts of at most {recipe.most_tokens:,} tokens at T {recipe.sampler.temperature:g}, judged and kept: "
+        "accuracy, lengths and the shortest right answer of each"
+    )
+
+
+def _supervised_words(recipe: Recipe, stage: SftStage | DpoStage) -> str:
+    how = f"epochs {stage.epochs:g}, in batches of {stage.batch}, learning rate {stage.rate(recipe.learner.lr):g}, at most {stage.most(recipe.data.max_prompt_tokens + recipe.most_tokens):,} tokens"
+    if isinstance(stage, SftStage):
+        return f"SFT on {', '.join(one.source for one in stage.sets) or 'the shortest right answer to each problem'}: {how}"
+    worse = {"longer": "a longer right one", "wrong": "a wrong one", "both": "a longer right one and a wrong one"}[stage.rejected]
+    return f"DPO, the shortest right answer to a problem against {worse}, beta {stage.beta:g}: {how}"
+
+
+def _processes(plan: Plan) -> list[str]:
+    """The processes of each stage, said once for those that have the same."""
+    found: dict[str, tuple[list[str], list[str]]] = {}
+    parts = [part for part in plan.stages if len(part.actors) > 1] or plan.stages[:1] or [plan]
+    for part in parts:
+        lines = _actor_words(part)
+        found.setdefault("\n".join(lines), ([], lines))[0].append(part.step.stage.called if part.step else "")
+    if len(found) == 1:
+        return ["processes, and what one of each holds at its peak:", *next(iter(found.values()))[1]]
+    return [
+        line
+        for names, lines in found.values()
+        for line in (f"processes of {', '.join(names)}, and what one of each holds at its peak:", *lines)
+    ]
 
 
 def _model_words(plan: Plan) -> str:
@@ -186,14 +269,14 @@ def _moving(recipe: Recipe) -> list[str]:
 def _eval_words(recipe: Recipe) -> str:
     settings = recipe.eval
     problems = f"{settings.problems} problems" if settings.problems else "all problems"
-    when = "before and after training" if "rl" in recipe.stages else "once"
+    when = "before and after training" if recipe.trains else "once"
     when += f", and every {settings.every} steps" if settings.every else ""
     samples = f"{settings.samples} samples of at most {settings.max_tokens:,} tokens at T {settings.temperature:g}"
     return f"{problems} of {', '.join(one.source for one in recipe.held_out_sets)} x {samples}, {when}"
 
 
 def _actor_words(plan: Plan) -> list[str]:
-    lines = ["processes, and what one of each holds at its peak:"]
+    lines = []
     for actor in plan.actors:
         on = _many(actor.threads, "thread")
         if actor.gpus:

@@ -103,7 +103,7 @@ def kv_bytes(shape: Shape, tokens: int, width: int) -> int:
 def contexts(recipe: Recipe) -> dict[str, int]:
     """Longest sequence, prompt and response, that training and evaluation need, tokens, by the key that says how long a response may be."""
     prompt = recipe.data.max_prompt_tokens
-    training = {"budget.limit": prompt + recipe.most_tokens} if "rl" in recipe.stages else {}
+    training = {"budget.limit": prompt + recipe.most_tokens} if recipe.samples else {}
     return training | ({"eval.max_tokens": prompt + recipe.eval.max_tokens} if evaluates(recipe) else {})
 
 
@@ -113,7 +113,7 @@ def context(recipe: Recipe) -> int:
 
 
 def evaluates(recipe: Recipe) -> bool:
-    return "eval" in recipe.stages or ("rl" in recipe.stages and recipe.eval.every > 0)
+    return any(stage.kind == "eval" for stage in recipe.stages) or (recipe.trains and recipe.eval.every > 0)
 
 
 def number_width(recipe: Recipe) -> int:
@@ -169,7 +169,7 @@ def engine_bytes(recipe: Recipe, shape: Shape, gpu: int, options: Mapping[str, A
 
 def push_bytes(recipe: Recipe, shape: Shape | None) -> int:
     """What a push of trained weights takes in the object store; 0 where nothing is trained."""
-    return shape.parameters * number_width(recipe) if shape is not None and "rl" in recipe.stages else 0
+    return shape.parameters * number_width(recipe) if shape is not None and recipe.trains else 0
 
 
 def object_store_bytes(free: int, push: int) -> int:

@@ -10,7 +10,7 @@ import difflib
 import functools
 import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from math import ceil, floor, inf
@@ -47,6 +47,8 @@ from launch.plan_warnings import recipe_warnings
 from recipes.advantages import Selection
 from recipes.loader import on_device
 from recipes.schema import Recipe
+from recipes.stages import Supervised
+from recipes.steps import Step, steps
 from recipes.terms import FunctionTerm
 from rewards.functions import load_function, sample, trial
 
@@ -112,6 +114,8 @@ class Plan:
         blockers: why it cannot run here, one sentence each.
         warnings: what will run, but hardly as meant.
         data: what was recognised in the data.
+        step: the stage that this is the plan of; None for a whole recipe, whose sizes are those of the step whose record is the run's own.
+        stages: the plan of each step.
     """
 
     recipe: Recipe
@@ -125,6 +129,8 @@ class Plan:
     blockers: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     data: list[str] = field(default_factory=list)
+    step: Step | None = None
+    stages: list[Plan] = field(default_factory=list)
 
 
 def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
@@ -132,6 +138,20 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
     machine = machine or this_machine()
     device = device_of(recipe.device, machine)
     recipe = on_device(recipe, device)
+    parts = [_plan_of(step, machine, device) for step in steps(recipe)]
+    if not parts:  # a cold start alone
+        return Plan(recipe, machine, device, find_shape(recipe)[0], step_work(recipe), [], {})
+    whole = next((part for part in parts if part.step and part.step.own), parts[-1])
+    most = max(parts, key=gpus_needed)  # what has GPUs for this stage has them for the others
+    blockers, warnings, data = (_together(parts, name) for name in ("blockers", "warnings", "data"))
+    return replace(
+        whole, recipe=recipe, step=None, stages=parts, blockers=[*blockers, *_device_blockers(most)], warnings=warnings, data=data
+    )
+
+
+def _plan_of(step: Step, machine: Machine, device: str) -> Plan:
+    """The plan of one stage."""
+    recipe = step.recipe
     shape, missing = find_shape(recipe)
     work = step_work(recipe)
     gpu = min(machine.gpus, default=_ASSUMED_GPU) if device == "cuda" else 0
@@ -143,8 +163,8 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
     if shared:
         part = floor(1e4 / sum(actor.count for actor in actors if actor.gpus)) / 1e4  # Ray counts in ten-thousandths
         actors = [replace(actor, gpus=part if actor.gpus else 0) for actor in actors]
-    result = Plan(recipe, machine, device, shape, work, actors, options, shared)
-    data = plan_data(recipe, "rl" in recipe.stages, evaluates(recipe))
+    result = Plan(recipe, machine, device, shape, work, actors, options, shared, step=step)
+    data = plan_data(step)
     checks = (
         _length_blockers(result),
         _engine_blockers(result),
@@ -154,6 +174,18 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
     )
     blockers = [*missing, *thinking_blockers(recipe), *chain.from_iterable(checks)]
     return replace(result, blockers=blockers, warnings=[*_warnings(replace(result, blockers=blockers)), *data.warnings], data=data.said)
+
+
+def _together(parts: Sequence[Plan], name: str) -> list[str]:
+    """What is said of a recipe's stages, each line once: with their names where others of their kinds do not say it."""
+    sayers: dict[str, list[Step]] = {}
+    every = [part.step for part in parts if part.step]
+    for part in parts:
+        for line in getattr(part, name):
+            if part.step and part.step not in sayers.setdefault(line, []):
+                sayers[line].append(part.step)
+    alike = {line: [step for step in every if step.stage.kind in {one.stage.kind for one in said}] for line, said in sayers.items()}
+    return [line if said == alike[line] else f"{', '.join(step.stage.called for step in said)}: {line}" for line, said in sayers.items()]
 
 
 def check_runnable(plan: Plan) -> None:
@@ -184,7 +216,7 @@ def find_shape(recipe: Recipe) -> tuple[Shape | None, list[str]]:
     if path == "tiny":
         return tiny_shape(recipe.tiny), []
     folder = Path(path).expanduser()
-    trains = "rl" in recipe.stages
+    trains = recipe.trains
     if folder.is_dir():
         return config_shape(folder / "config.json"), list(checkpoint_faults(folder, trains))
     looks_local = not _HUB_ID.fullmatch(path) or Path(path).parent.is_dir() or path.startswith("runs/")
@@ -203,12 +235,12 @@ def find_shape(recipe: Recipe) -> tuple[Shape | None, list[str]]:
 
 def _driver(recipe: Recipe, shape: Shape | None) -> Actor:
     """The controller, with published weights: packed by a rank, and in the shared memory that engines read."""
-    published = {} if shape is None or "rl" not in recipe.stages else {"published weights": 2 * shape.parameters * number_width(recipe)}
+    published = {} if shape is None or not recipe.trains else {"published weights": 2 * shape.parameters * number_width(recipe)}
     return Actor("driver", 1, 1, 0, {"libraries": LIBRARIES["driver"]} | published)
 
 
 def _engines(recipe: Recipe, shape: Shape | None, gpu: int, options: dict[str, Any]) -> list[Actor]:
-    if not ("rl" in recipe.stages or "eval" in recipe.stages):
+    if not contexts(recipe):
         return []
     parallel = int(option(recipe.engine.vllm, "tensor_parallel_size", 1)) if gpu else 0
     holds = {} if shape is None else engine_bytes(recipe, shape, gpu, options)
@@ -219,14 +251,19 @@ def _engines(recipe: Recipe, shape: Shape | None, gpu: int, options: dict[str, A
 
 
 def _learner(recipe: Recipe, shape: Shape | None, gpu: int, longest: int) -> list[Actor]:
-    if "rl" not in recipe.stages:
+    supervised = recipe.stages[0] if isinstance(recipe.stages[0], Supervised) else None
+    if not recipe.trains and supervised is None:
         return []
-    host, holds = _libraries("learner", gpu), {}
+    host, holds, learner, frozen = _libraries("learner", gpu), {}, recipe.learner, recipe.reads_reference
+    if supervised:  # one process, fp32 weights, all of a micro-batch's logits
+        learner = learner.model_copy(update={"ranks": 1, "zero_stage": 0, "logit_chunk_tokens": learner.micro_batch_tokens})
+        longest, frozen = supervised.max_tokens or longest, supervised.kind == "dpo"
     if shape is not None:
-        holds = learner_bytes(shape, recipe.learner, recipe.model.dtype == "bf16", recipe.reads_reference, longest, gpu > 0)
+        holds = learner_bytes(shape, learner, recipe.model.dtype == "bf16" and not supervised, frozen, longest, gpu > 0)
         if gpu:
             host["weights while loading"] = shape.parameters * number_width(recipe)
-    return [Actor("learner", recipe.learner.ranks, recipe.learner.threads, 1 if gpu else 0, holds, host)]
+    name = "trainer" if supervised else "learner"
+    return [Actor(name, learner.ranks, learner.threads * (recipe.learner.ranks if supervised else 1), 1 if gpu else 0, holds, host)]
 
 
 def _libraries(actor: str, gpu: int) -> dict[str, int]:
@@ -257,7 +294,7 @@ def _length_blockers(plan: Plan) -> Iterator[str]:
 def _package_blockers(plan: Plan, columns: dict[str, Any] | None) -> Iterator[str]:
     recipe = plan.recipe
     for term in recipe.reward:
-        if isinstance(term, FunctionTerm) and "rl" in recipe.stages:
+        if isinstance(term, FunctionTerm) and recipe.trains:
             try:
                 if columns is None:  # it may ask for a column of rows that only the run will see
                     load_function(term.name)
@@ -287,7 +324,7 @@ def _engine_blockers(plan: Plan) -> Iterator[str]:
                 "that are no numbers; leave it out"
             )
         several = (name.endswith("parallel_size") or name == "nnodes") and str(value) not in ("1", "None")
-        if (several or (name == "distributed_executor_backend" and value not in (None, "uni"))) and "rl" in plan.recipe.stages:
+        if (several or (name == "distributed_executor_backend" and value not in (None, "uni"))) and plan.recipe.trains:
             yield (
                 f"engine.vllm.{name}: {value}: trained weights reach engines of one process only; leave it out and use engine.count "
                 "(evaluation alone may use several)"
@@ -319,7 +356,7 @@ def _resource_blockers(plan: Plan) -> Iterator[str]:
     for name, temperature in ((name, recipe.ends(name)[0]) for name in ("sampler.temperature", "eval.temperature")):
         if recipe.engine.kind == "vllm" and 0 < temperature < _COLDEST:
             yield f"{name}: {temperature:g}: vLLM samples at {_COLDEST:g} at the least; set that" + (", or 0" if name[0] == "e" else "")
-    if recipe.learner.ranks > plan.work.rows_per_update and "rl" in recipe.stages:
+    if recipe.learner.ranks > plan.work.rows_per_update and recipe.trains:
         yield f"learner.ranks: {recipe.learner.ranks} ranks share {plan.work.rows_per_update} rollouts an update; some would get none"
     if (host := host_bytes(plan)) > machine.memory:
         yield (
@@ -333,8 +370,7 @@ def _resource_blockers(plan: Plan) -> Iterator[str]:
             "free main memory, or take a smaller model"
         )
     yield from _cache_blockers(plan)
-    if plan.device == "cuda":
-        yield from _gpu_blockers(plan)
+    yield from _gpu_blockers(plan)
 
 
 def _cache_blockers(plan: Plan) -> Iterator[str]:
@@ -358,22 +394,29 @@ def one_sequence(plan: Plan) -> int:
     return kv_bytes(plan.shape, context(plan.recipe), number_width(plan.recipe)) // parallel if plan.shape else 0
 
 
-def _gpu_blockers(plan: Plan) -> Iterator[str]:
+def _device_blockers(plan: Plan) -> Iterator[str]:
+    """GPUs that are not there."""
     machine = plan.machine
     users = [actor for actor in plan.actors if actor.gpus]
     needed = gpus_needed(plan)
     words = " + ".join(f"{actor.count} x {actor.gpus:g} for {actor.name}s" for actor in users)
+    if plan.device != "cuda" or not needed:
+        return
     if not machine.gpus:
         why = f" ({machine.trouble})" if machine.trouble else ""
         yield f"device: cuda needs {needed} GPUs ({words}) and this machine has none{why}; run it where they are, or with --scale tiny"
-        return
-    if not all(machine.gpus):
+    elif not all(machine.gpus):
         yield "memory: nvidia-smi does not tell the memory of every GPU here (`nvidia-smi` shows which); leave those out of CUDA_VISIBLE_DEVICES"
-        return
-    if needed > len(machine.gpus):
+    elif needed > len(machine.gpus):
         less = "learner.ranks=1 and engine.count=1 share one" if len(machine.gpus) == 1 else "lower engine.count or learner.ranks"
         yield f"device: cuda needs {needed} GPUs ({words}) and this machine has {len(machine.gpus)}; {less}"
-    if plan.shape is None:
+
+
+def _gpu_blockers(plan: Plan) -> Iterator[str]:
+    """What does not fit the memory of the GPUs that are there."""
+    machine = plan.machine
+    users = [actor for actor in plan.actors if actor.gpus]
+    if plan.shape is None or plan.device != "cuda" or not machine.gpus or not all(machine.gpus):
         return
     memory = min(machine.gpus)
     one = one_sequence(plan)
@@ -405,7 +448,7 @@ def host_bytes(plan: Plan) -> int:
 
 def _warnings(plan: Plan) -> Iterator[str]:
     recipe, machine = plan.recipe, plan.machine
-    trains = "rl" in recipe.stages
+    trains = recipe.trains
     if machine.trouble:
         yield f"device: no GPU is seen: {machine.trouble}; `laconic doctor` says more"
     if plan.device == "cpu":
@@ -424,8 +467,6 @@ def _warnings(plan: Plan) -> Iterator[str]:
             f"learner.micro_batch_tokens: {recipe.learner.micro_batch_tokens} holds no rollout of full length "
             f"({plan.work.longest} tokens with its prompt); such a one passes alone and takes more memory"
         )
-    if recipe.model.path == "tiny" and "sft" not in recipe.stages:
-        yield "stages: without sft the tiny reasoner is taken from the cache all the same, or cold-started first if it is not there (minutes)"
     yield from recipe_warnings(recipe)
     yield from thinking_warnings(recipe)
     if plan.shape is None and not any(line.startswith("model.path") for line in plan.blockers):

@@ -13,12 +13,17 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
+from launch.memory import evaluates
 from launch.plan_budget import budget_blockers, budget_warnings, local_tokenizer, prompt_blockers, shortest_answer
 from recipes.columns import REFERENCE
-from recipes.schema import DataSet, Recipe
+from recipes.data import DataSet
+from recipes.schema import Recipe
+from recipes.stages import ReferenceStage, SftStage
+from recipes.steps import Step
 from recipes.terms import FunctionTerm
 from rewards.functions import columns, columns_needed, load_function
 from rewards.rows import DataError, hub_parts, local_bytes
+from rollout.chats import conversations
 from rollout.sources import lacking, normalised, overlaps, share_columns, shares, usable
 from rollout.tiny import task as tiny_task
 from rollout.tiny.reference import with_reference
@@ -43,24 +48,31 @@ class DataPlan:
     columns: dict[str, Any] | None = None
 
 
-def plan_data(recipe: Recipe, trains: bool, evaluates: bool) -> DataPlan:
-    """Read what is local of the recipe's data, and say what comes of it. Raises nothing."""
-    found = DataPlan()
-    training = [("data.train", one) for one in recipe.data.sets] if trains else []
-    held_out = [("eval.data", one) for one in recipe.held_out_sets] if evaluates else []
-    _tiny_blockers(recipe, evaluates, found)
+def plan_data(step: Step) -> DataPlan:
+    """Read what is local of a stage's data, and say what comes of it. Raises nothing."""
+    found, recipe = DataPlan(), step.recipe
+    training = [("data.train", one) for one in recipe.data.sets] if recipe.samples else []
+    held_out = [("eval.data", one) for one in recipe.held_out_sets] if evaluates(recipe) else []
+    _tiny_blockers(recipe, evaluates(recipe), found)
     tokenizer = local_tokenizer(recipe)
-    read = {(key, index): _problems(key, one, recipe, tokenizer, found) for index, (key, one) in enumerate(training + held_out)}
+    read = {(key, index): _problems(key, one, step, tokenizer, found) for index, (key, one) in enumerate(training + held_out)}
     by_set = [(one.source, read["data.train", index]) for index, (_, one) in enumerate(training)]
-    _budget(recipe, by_set, tokenizer, found)
-    _functions(recipe, by_set, found)
+    if recipe.trains:
+        _budget(step, by_set, tokenizer, found)
+        _functions(step, by_set, found)
+    _conversations(step, found)
+    if isinstance(step.stage, ReferenceStage) and not step.problems(None if "tiny" in [one.source for _, one in training] else 1):
+        found.blockers.append(
+            f"stages[{step.index}].problems: data.train never ends, and no rl stage comes behind that would say how many; name a number"
+        )
     trained = [problem for (key, _), problems in read.items() if key == "data.train" for problem in problems]
     if trained:
         share_columns(trained)
         first = trained[0]
-        found.columns = columns(first.columns, problem=first.text, answer=first.answer, level=first.level)
+        given = dict.fromkeys(step.given, 1.0)
+        found.columns = columns(first.columns | given, problem=first.text, answer=first.answer, level=first.level)
     elif all(one.source == "tiny" for _, one in training):
-        found.columns = dict.fromkeys(REFERENCE, 1.0)
+        found.columns = dict.fromkeys((*REFERENCE, *step.given), 1.0)
     for index, (_, one) in enumerate(held_out, len(training)):
         problems = read["eval.data", index]
         if rows := overlaps(trained, problems):
@@ -86,6 +98,17 @@ def plan_data(recipe: Recipe, trains: bool, evaluates: bool) -> DataPlan:
     return found
 
 
+def read_of_reference(step: Step) -> list[str]:
+    """Columns that the reward, the budget or the advantage of a stage read, of those that the reference stage before it gives."""
+    asked = [number.name for number in step.recipe.number_columns]
+    for term in step.recipe.reward if step.given else ():
+        try:
+            asked += columns_needed(load_function(term.name)) if isinstance(term, FunctionTerm) else []
+        except ValueError:  # said by those who try it
+            continue
+    return [name for name in step.given if name in asked] if step.recipe.trains else []
+
+
 def _tiny_blockers(recipe: Recipe, evaluates: bool, found: DataPlan) -> None:
     if evaluates and not recipe.eval.data:
         found.blockers.append("eval.data: empty, so the eval stage has nothing to do; name `tiny`, a file or hub:owner/name")
@@ -96,24 +119,28 @@ def _tiny_blockers(recipe: Recipe, evaluates: bool, found: DataPlan) -> None:
         )
 
 
-def _budget(recipe: Recipe, training: Sequence[tuple[str, list[Problem]]], tokenizer: Any, found: DataPlan) -> None:
+def _budget(step: Step, training: Sequence[tuple[str, list[Problem]]], tokenizer: Any, found: DataPlan) -> None:
     """What is to be said of the budgets of training, against each of its sets."""
-    if not training:
-        return
+    recipe, given = step.recipe, getattr(step.recipe.budget, "column", None) in step.given
     shortest = [shortest_answer(recipe, tokenizer, [gold for problem in problems for gold in problem.golds]) for _, problems in training]
     found.blockers += prompt_blockers(recipe)
-    drawn = tiny_task.problems("train", recipe.tiny.families, recipe.seed, 0, _SHORTEST) if hasattr(recipe.budget, "column") else []
+    drawn = (
+        tiny_task.problems("train", recipe.tiny.families, recipe.seed, 0, _SHORTEST)
+        if hasattr(recipe.budget, "column") and not given
+        else []
+    )
     for (source, problems), tokens in zip(training, shortest, strict=True):
         asked = [with_reference(problem, recipe.tiny) for problem in drawn] if source == "tiny" else problems
         found.blockers += budget_blockers(recipe, source, asked, tokens)
-    found.warnings += budget_warnings(recipe, min(shortest), all(source == "tiny" or problems for source, problems in training))
+    seen = not given and all(source == "tiny" or problems for source, problems in training)
+    found.warnings += budget_warnings(recipe, min(shortest), seen)
 
 
-def _functions(recipe: Recipe, training: Sequence[tuple[str, list[Problem]]], found: DataPlan) -> None:
+def _functions(step: Step, training: Sequence[tuple[str, list[Problem]]], found: DataPlan) -> None:
     """Columns that reward functions ask for by name, and sets, or some of their rows, do not have. Of one set alone, trying the function says the first."""
-    for term in [term for term in recipe.reward if isinstance(term, FunctionTerm)] if training else []:
+    for term in [term for term in step.recipe.reward if isinstance(term, FunctionTerm)]:
         try:
-            needed = columns_needed(load_function(term.name))
+            needed = [name for name in columns_needed(load_function(term.name)) if name not in step.given]
         except ValueError:  # said by those who try it
             continue
         for (source, problems), name in product(training, needed):
@@ -128,11 +155,31 @@ def _functions(recipe: Recipe, training: Sequence[tuple[str, list[Problem]]], fo
                 )
 
 
-def _problems(key: str, one: DataSet, recipe: Recipe, tokenizer: Any, found: DataPlan) -> list[Problem]:
+def _conversations(step: Step, found: DataPlan) -> None:
+    """What an sft stage is to learn from."""
+    stage = step.stage
+    for one in stage.sets if isinstance(stage, SftStage) else ():
+        where = f"stages[{step.index}].data"
+        try:
+            if one.source.startswith("hub:"):
+                hub_parts(one.source)
+            elif local_bytes(one.source, one.split or "train") > _MOST_BYTES:
+                found.said.append(f"{one.source}: more than {_MOST_BYTES >> 20} MiB, so it is read and checked by the run")
+            else:
+                kept, left_out, said = conversations(one)
+                found.said.append(said)
+                if left_out:
+                    first = f"first: {left_out[0][0]}: {left_out[0][1]}"
+                    found.warnings.append(f"{where}: {len(left_out)} rows of {one.source} are left out ({first}); {len(kept)} are examples")
+        except DataError as error:
+            found.blockers.append(f"{where}: {error}")
+
+
+def _problems(key: str, one: DataSet, step: Step, tokenizer: Any, found: DataPlan) -> list[Problem]:
     """The problems of a local set that have a gold; what stands in the way goes to `found`."""
-    trains = key == "data.train"
+    recipe, trains = step.recipe, key == "data.train"
     if one.source == "tiny":
-        found.blockers += [f"{key}: {line}" for line in lacking("tiny", [], recipe.number_columns if trains else ())]
+        found.blockers += [f"{key}: {line}" for line in lacking("tiny", [], step.numbers if trains else ())]
         return []
     if recipe.model.path == "tiny":
         found.blockers.append(
@@ -148,13 +195,13 @@ def _problems(key: str, one: DataSet, recipe: Recipe, tokenizer: Any, found: Dat
                 f"{one.source}: more than {_MOST_BYTES >> 20} MiB, so it is read and checked by the run, before engines start"
             )
             return []
-        columns = trains and recipe.reads_columns
+        columns = trains and recipe.trains and recipe.reads_columns
         kept, left_out, said = usable(one, lambda golds: [None] * len(golds), columns, None if trains else recipe.data)
     except DataError as error:
         found.blockers.append(f"{key}: {error}")
         return []
     found.said.append(said)
-    found.blockers += [f"{key}: {line}" for line in lacking(one.source, kept, recipe.number_columns if trains else ())]
+    found.blockers += [f"{key}: {line}" for line in lacking(one.source, kept, step.numbers if trains else ())]
     texts = Counter(problem.text for problem in kept)
     asking = sum(rows for text, rows in texts.items() if _OTHER_FORM.search(text) and "boxed" not in text)
     if 2 * asking > len(kept):

@@ -62,7 +62,7 @@ def thinking_warnings(recipe: Recipe) -> Iterator[str]:
     """What looks for marks of thinking which a local model does not have, or for thoughts that its prompts close: terms of the reward, credit."""
     terms = [term.kind for term in recipe.reward if term.kind in _BY_MARKS or getattr(term, "of", "total") != "total"]
     asking = {"reward": ", ".join(dict.fromkeys(terms)), "credit": recipe.credit.kind if isinstance(recipe.credit, RedundantCredit) else ""}
-    if "rl" not in recipe.stages or not any(asking.values()) or (read := _read(recipe)) is None:
+    if not recipe.trains or not any(asking.values()) or (read := _read(recipe)) is None:
         return
     folder, tokenizer, template, opening = read
     vocabulary = tokenizer.get_vocab()

@@ -12,27 +12,28 @@ from pathlib import Path
 from recipes.advantages import Selection
 from recipes.budgets import ControllerBudget, CoverageBudget, ToggleBudget
 from recipes.credit import DecsCredit
+from recipes.data import DataSet
 from recipes.lengths import LengthTerm
 from recipes.schedules import Exponential, Linear, Staged
-from recipes.schema import DataSet, Recipe
+from recipes.schema import Recipe
 from recipes.term import Waiver
 from recipes.terms import ROUNDING, RewardTerm, least_of_right, refuse_wrong_before_right
 
 
 def recipe_warnings(recipe: Recipe) -> Iterator[str]:
     """What the recipe itself says that will hardly be as meant, a sentence each."""
-    yield from _method_warnings(recipe) if "rl" in recipe.stages else ()
+    yield from _method_warnings(recipe) if recipe.trains else ()
     yield from _idle(recipe)
 
 
 def _idle(recipe: Recipe) -> Iterator[str]:
     """Keys that were set though nothing reads them beside the recipe's other choices."""
     objective, tiny = recipe.objective, recipe.model.path == "tiny"
-    trains, kind = "rl" in recipe.stages, objective.correction.kind
+    trains, kind = recipe.trains, objective.correction.kind
     here = tiny or Path(recipe.model.path).is_dir()
     conditions = [
         ("model.revision", here, f"{recipe.model.path} is no hub id"),
-        ("tiny.layers tiny.width tiny.recheck tiny.rederive tiny.slip sft.steps sft.batch sft.lr", not tiny, "model.path is not tiny"),
+        ("tiny.layers tiny.width tiny.recheck tiny.rederive tiny.slip cold_start.steps cold_start.batch cold_start.lr", not tiny, "model.path is not tiny"),
         ("data.split", trains and not any(map(_takes_split, recipe.data.sets)), f"data.train is {', '.join(one.source for one in recipe.data.sets)}"),
         ("advantage.ddof", trains and recipe.advantage.scale == "none", "advantage.scale is none"),
         ("objective.kl.estimator", trains and not recipe.most("objective.kl.coef"), "objective.kl.coef is 0"),

@@ -24,6 +24,7 @@ REFERENCE = (
     "reference_spread",
     "reference_accuracy",
 )  # what a reference run showed on a problem (rewards.profiles.Profile)
+SHORTEST = "reference_shortest"  # tokens of its shortest right answer there, null without one
 
 
 @dataclass(frozen=True)

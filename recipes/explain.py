@@ -13,6 +13,8 @@ from recipes.schema import Recipe
 from recipes.section import Section
 from recipes.tree import Place, Tree, child, dotted
 
+_RENAMED = {"sft": "cold_start"}
+
 
 def explain(detail: Mapping[str, Any], tree: Tree, label: str) -> str:
     """One pydantic error in plain words, with the place it comes from."""
@@ -29,14 +31,18 @@ def explain(detail: Mapping[str, Any], tree: Tree, label: str) -> str:
         close = next(filter(None, (nearest(canonical, pool) for pool in pools)), None)
         if close is not None and close.rpartition(".")[0] == canonical.rpartition(".")[0]:
             close = dotted((*place[:-1], close.rpartition(".")[2]))
-        return f"{where}: {name}: unknown key. {f'Did you mean {close}? ' if close else ''}(laconic recipes --keys lists all)"
+        meant = (
+            f"{canonical} is now called {_RENAMED[canonical]}. " if canonical in _RENAMED else f"Did you mean {close}? " if close else ""
+        )
+        return f"{where}: {name}: unknown key. {meant}(laconic recipes --keys lists all)"
     if kind.startswith("union_tag") and place[0] == "schedule" and "." not in str(place[-1]):
         return f"{where}: {name}: names no number; the keys in it have dots: `schedule: {{budget.limit: {{kind: linear, to: 87}}}}`"
     if kind.startswith("union_tag"):
         found = detail["input"].get("kind") if isinstance(detail["input"], dict) else None
         kinds = f"one of {', '.join(kinds_of(_annotation(place, tree)))}"
         said = "missing" if found is None else f"{_shown(found)} is not allowed"
-        return f"{tree.where((*place, 'kind')) or label}: {name}.kind: {said}; needs {kinds}{_meant(found, kinds)}"
+        key = name if isinstance(tree.at(place), str) else f"{name}.kind"  # a bare kind, or a mapping of one
+        return f"{tree.where((*place, 'kind')) or label}: {key}: {said}; needs {kinds}{_meant(found, kinds)}"
     words = _allowed_at(place, tree)
     if kind == "missing":
         where = tree.where((*place[:-1], "kind")) or label  # what asks for it
@@ -56,11 +62,11 @@ def _meant(found: Any, words: str) -> str:
 def _explain_rule(place: Place, message: str, tree: Tree, label: str) -> str:
     """A rule between keys, broken: placed at that of the keys it names which was written last."""
     key, colon, rest = message.partition(": ")
-    if not colon or not re.fullmatch(r"[a-z_.]+", key):
+    if not colon or not re.fullmatch(r"[a-z_.]+(?:\[\d+\])?", key):
         key, rest = "", message
-    first = (*place, *filter(None, key.split(".")))
+    first = (*place, *(int(part) if part.isdecimal() else part for part in re.findall(r"[a-z_]+|\d+", key)))
     moves = ("schedule", rest.partition(": ")[0])  # its own keys have dots
-    inside = re.findall(r"[a-z_]+(?:\.[a-z_]+)*", rest) if place else re.findall(r"[a-z_]+(?=:)", rest)
+    inside = re.findall(r"[a-z_]+(?:\.[a-z_]+)*", rest) if place else re.findall(r"[a-z_]+(?=:)", "" if key.endswith("]") else rest)
     names = [
         *((*place, *word.split(".")) for word in inside),
         *(tuple(word.split(".")) for word in re.findall(r"[a-z_]+(?:\.[a-z_]+)+", rest)),

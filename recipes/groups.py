@@ -15,6 +15,7 @@ GROUPS = {
     "budgets": "limits that differ by prompt or group, or move over training",
     "selection": "rollouts that are chosen or weighed by their length or reward",
     "credit": "tokens of a rollout that train, or count, apart",
+    "stages": "several trainings, one after the other",
     "scales": "`--scale NAME`, for the sizes of a machine",
 }
 
@@ -23,6 +24,8 @@ def group_of(recipe: Recipe) -> str:
     """The key of GROUPS that a recipe belongs to."""
     if recipe.model.path == "tiny":
         return "to begin with"
+    if sum(stage.kind in ("sft", "dpo", "rl", "merge") for stage in recipe.stages) > 1:
+        return "stages"
     if recipe.budget.kind != "constant" or "budget.limit" in recipe.schedule:
         return "budgets"
     if recipe.select.kind != "all" or recipe.advantage.shorter:

@@ -13,11 +13,15 @@ from difflib import SequenceMatcher
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
+from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
 from recipes.schema import Recipe, Section
+from recipes.stages import Stage
 
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "multiple_of": "a multiple of", "pattern": "matching"}
+
+_KNOWN_ITEMS = ("eval.data", "stages[sft].data", "reward", "schedule", "stages")  # said by data.train, or by their kinds
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,14 @@ class Key:
         if self.default is ...:
             return "needed"
         items = self.default if isinstance(self.default, list) else [self.default]
-        plain = [item.model_dump() if isinstance(item, Section) else item for item in items]
+        plain = [as_written(item) for item in items]
         text = yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, width=math.inf).strip()
         return text if isinstance(self.default, list) else text[1:-1]
+
+
+def as_written(item: Any) -> Any:
+    """A default as a recipe would say it: a stage by its kind, any other section as a mapping."""
+    return item.kind if isinstance(item, Stage) else item.model_dump() if isinstance(item, Section) else item
 
 
 def keys() -> list[Key]:
@@ -144,7 +153,7 @@ def _walk(section: type[Section], prefix: str, without: Container[str] = ()) -> 
         yield Key(dotted, allowed(annotation, field.metadata), default, field.description or "")
         for name_of, kind in kinds_of(_bare(get_args(annotation)[-1]) if get_origin(annotation) in (list, dict) else None).items():
             yield from _walk(kind, f"{dotted}[{name_of}].")
-        if dotted not in ("eval.data", "reward", "schedule") and (item := item_section(annotation)):  # its mappings are those of data.train
+        if dotted not in _KNOWN_ITEMS and (item := item_section(annotation)):
             yield from _walk(item, f"{dotted}[].")
 
 
@@ -163,6 +172,8 @@ def item_section(annotation: Any) -> type[Section] | None:
 def _items(item: Any) -> str:
     if get_origin(item) is Literal:
         return ", ".join(map(str, get_args(item)))
+    if (kinds := kinds_of(item)) and any(isinstance(extra, BeforeValidator) for extra in get_args(item)):
+        return f"{', '.join(kinds)}, or mappings of such a kind"
     if get_origin(item) is Annotated and {str} & set(map(_bare, get_args(get_args(item)[0]))):
         return "texts or mappings"
     return "texts" if item is str else "mappings"

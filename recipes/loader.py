@@ -8,8 +8,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -19,7 +20,7 @@ from recipes.extends import composed
 from recipes.keys import Key, keys
 from recipes.library import find, scales, shipped, written
 from recipes.schema import Recipe
-from recipes.tree import Dumper, RecipeError, Tree, override
+from recipes.tree import Dumper, Place, RecipeError, Tree, override, places_of
 
 __all__ = ["Key", "RecipeError", "dump", "keys", "load", "recipe_hash", "scales", "shipped", "written"]
 
@@ -51,36 +52,72 @@ def load(name_or_path: str, scale: str | None = None, overrides: Sequence[str] =
     tree = composed(path, label, [*over, words])
     tree.data.setdefault("name", "-".join(Path(part).stem for part in (name_or_path, scale) if part))
     recipe = _checked(tree, label)
-    if recipe.on_cuda:
-        _checked(_on_cuda(tree), label)
+    for one in [tree, _on_cuda(tree)] if recipe.on_cuda else [tree]:
+        for index, stage in enumerate(_checked(one, label).stages):
+            if stage.said:
+                _checked(_in_stage(one, index), label, f"in stages[{index}].changes")
     return recipe
 
 
 def on_device(recipe: Recipe, device: str) -> Recipe:
     """The recipe as it holds on "cpu" or "cuda": `on_cuda` merged into the rest, or left out."""
-    tree = Tree()
-    tree.data = recipe.model_dump(mode="json")
+    tree = _tree(recipe)
     if device == "cuda" and recipe.on_cuda:
         tree = _on_cuda(tree)
     tree.data["on_cuda"] = {}
     return _checked(tree, recipe.name)
 
 
+def in_stage(recipe: Recipe, index: int) -> Recipe:
+    """The recipe as it holds in a stage: that stage's changes merged into the rest; `stages` is what it was."""
+    return _checked(_in_stage(_tree(recipe), index), recipe.name) if recipe.stages[index].said else recipe
+
+
+def _tree(recipe: Recipe) -> Tree:
+    tree = Tree()
+    tree.data = recipe.model_dump(mode="json")
+    return tree
+
+
 def _on_cuda(tree: Tree) -> Tree:
     """The tree with what it says under `on_cuda` merged into the rest."""
-    merged, changes = Tree(), Tree()
-    merged.data, merged.written = copy.deepcopy(tree.data), dict(tree.written)
-    changes.data = merged.data.pop("on_cuda")
-    changes.written = {place[1:]: line for place, line in tree.written.items() if place[0] == "on_cuda" and len(place) > 1}
-    merged.overlay(changes)
-    return merged
+    merged = _copied(tree)
+    return _overlaid(merged, merged.data.pop("on_cuda", {}), ("on_cuda",))
 
 
-def _checked(tree: Tree, label: str) -> Recipe:
+def _in_stage(tree: Tree, index: int) -> Tree:
+    """The tree with the changes of a stage merged into the rest."""
+    return _overlaid(_copied(tree), tree.data["stages"][index]["changes"], ("stages", index, "changes"))
+
+
+def _copied(tree: Tree) -> Tree:
+    copied = Tree()
+    copied.data, copied.written = copy.deepcopy(tree.data), dict(tree.written)
+    return copied
+
+
+def _overlaid(tree: Tree, changes: Mapping[str, Any], at: Place) -> Tree:
+    """The tree with changes, written in it at a place, laid over it; their keys may be dotted."""
+    for name, value in changes.items():
+        parts = places_of(name)
+        change = Tree()
+        here = (*at, name)
+        if line := tree.where(here):
+            change.written = {tuple(parts[:end]): line for end in range(1, len(parts) + 1)}
+        change.written |= {(*parts, *place[len(here) :]): line for place, line in tree.written.items() if place[: len(here)] == here}
+        for part in reversed(parts):
+            value = {part: value}
+        change.data = value
+        tree.overlay(change)
+    return tree
+
+
+def _checked(tree: Tree, label: str, within: str = "") -> Recipe:
+    """The recipe that a tree holds; `within`: what to say of where a problem comes from. Raises RecipeError."""
     try:  # JSON in strict mode: `true` is no number and "8" no count, but a list may fill any sequence
         return Recipe.model_validate_json(json.dumps(tree.data), strict=True)
     except ValidationError as error:
-        lines = (explain(detail, tree, label) for detail in error.errors(include_url=False))
+        lines = (explain(detail, tree, label) + (f" ({within})" if within else "") for detail in error.errors(include_url=False))
         raise RecipeError("\n".join(" ".join(line.split()) for line in lines)) from error
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, get_args
 
-from recipes.keys import Key, inside, keys, kinds_of
+from recipes.keys import Key, as_written, inside, keys, kinds_of
 from recipes.loader import scales, shipped, written
 from recipes.schema import Recipe, Section
 
@@ -63,14 +63,21 @@ def _card(name: str, file: str, words: str) -> str:
 
 def _said(section: str) -> list[str]:
     """A section's docstring, if it has one of its own."""
-    kinds = kinds_of(get_args(inside(inside(Recipe, section), 0) or 0)[0]) if section in ("reward", "schedule") else {}
+    kinds = kinds_of(get_args(inside(inside(Recipe, section), 0) or 0)[0]) if section in _KINDS else {}
     if kinds:
-        what = "A list of terms, each" if section == "reward" else "A mapping from keys of numbers to how each moves,"
+        what = _KINDS[section]
         return [f"{what} with a `kind`: {', '.join(f'`{kind}`' for kind in kinds)}.\n"]
     if kinds_of(inside(Recipe, section)):
         return []
     schema: Any = Recipe.model_fields[section].annotation
     return [f"{schema.__doc__.strip()}\n"] if schema.__doc__ and schema.__doc__ != Section.__doc__ else []
+
+
+_KINDS = {
+    "reward": "A list of terms, each",
+    "schedule": "A mapping from keys of numbers to how each moves,",
+    "stages": "A list of stages, each a bare kind or a mapping",
+}
 
 
 def _table(rows: list[Key]) -> str:
@@ -83,7 +90,7 @@ def _default(value: Any) -> str:
     if value is ...:
         return "(needed)"
     if isinstance(value, list):
-        value = [item.model_dump() if isinstance(item, Section) else item for item in value]
+        value = [as_written(item) for item in value]
     return f"`{_cell(json.dumps(value))}`"
 
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, PrivateAttr, Tag, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from recipes.advantages import Advantage, AllRollouts, AllTokens, Select, Selection, TokenChoice
 from recipes.budgets import Budget, ConstantBudget, WatchingBudget
 from recipes.columns import NumberColumn
 from recipes.credit import Credit, EvenCredit, refuse_misfits
+from recipes.data import Data, DataSet, Sets
 from recipes.objectives import Objective
 from recipes.schedules import MOVABLE, Schedule, moved, refuse_leaving, value_at
 from recipes.section import Count, Natural, NonNegative, Positive, Section, Share
+from recipes.stages import AnyStage, RlStage, refuse_order
 from recipes.term import Case, Waiver
 from recipes.terms import (
     KlTerm,
@@ -31,7 +33,10 @@ from recipes.terms import (
 
 
 class Model(Section):
-    path: str = Field("tiny", description="`tiny` (the reasoner that the sft stage makes), a checkpoint folder, or a Hugging Face hub id.")
+    path: str = Field(
+        "tiny",
+        description="`tiny` (the reasoner that a cold start makes, before all stages), a checkpoint folder, or a Hugging Face hub id.",
+    )
     revision: str | None = Field(None, description="Hub revision (branch, tag or commit); only for a hub id.")
     dtype: Literal["fp32", "bf16"] = Field(
         "fp32", description="Arithmetic of learner and engines. fp32 for about 1M parameters on a CPU, bf16 from about 25M."
@@ -51,8 +56,8 @@ class Tiny(Section):
     slip: Share = Field(0.04, description="Chance that a step of a cold-start trace goes wrong (a later re-check may repair it).")
 
 
-class Sft(Section):
-    """The sft stage: the tiny reasoner's cold start on verbose traces, with TRL's SFTTrainer."""
+class ColdStart(Section):
+    """The tiny reasoner's first training, on verbose traces, with TRL's SFTTrainer."""
 
     steps: Count = Field(1150, description="Optimiser steps.")
     batch: Count = Field(16, description="Traces per step; small batches learn most from a trace.")
@@ -60,77 +65,6 @@ class Sft(Section):
         0.02,
         description="Peak learning rate of the weight matrices (Muon); embeddings and norms take a tenth (AdamW). Cosine, 5 % warm-up.",
     )
-
-
-class DataSet(Section):
-    """One set of problems: where it lies, and what its columns are called if that is not recognised."""
-
-    source: str = Field(..., description="As a plain name: `tiny`, a file or folder, or `hub:owner/name/config:split`.")
-    weight: Positive = Field(1.0, description="Share of the training positions, relative to the other sets'; not read by evaluations.")
-    problem: str | None = Field(None, description="Its data.problem.")
-    answer: str | None = Field(None, description="Its data.answer.")
-    split: str | None = Field(
-        None, description="Split read of a hub set or folder that names none (null: data.split, in evaluations `test`)."
-    )
-
-
-_SETS = Annotated[
-    Annotated[str, Tag("<name>")] | Annotated[DataSet, Tag("<set>")],
-    Discriminator(lambda item: "<set>" if isinstance(item, dict | DataSet) else "<name>"),
-]
-
-
-class Data(Section):
-    train: Annotated[
-        Annotated[str, Tag("<name>")] | Annotated[list[_SETS], Tag("<list>")],
-        Discriminator(lambda value: "<list>" if isinstance(value, list) else "<name>"),
-    ] = Field(
-        "tiny",
-        description="`tiny` (generated), a file or folder (JSON lines, JSON, parquet, CSV, .gz), `hub:owner/name/config:split` (without `:split`: data.split), or a list of such sets, mixed by weight.",
-    )
-    split: str = Field("train", description="Split of a hub set or folder in data.train that names none.")
-    problem: str | None = Field(
-        None,
-        description="Column of the problem, dotted into mappings and lists (`extra_info.question`); null: recognised, and said by plan. Evaluation sets without it are recognised.",
-    )
-    answer: str | None = Field(
-        None, description="Column of the gold answer (`reward_model.ground_truth`), likewise; a list holds several, any of which will do."
-    )
-    instruction: str = Field("", description="Text put after every problem, behind a blank line.")
-    template: dict[str, Any] = Field(
-        {}, description="Arguments of the chat template under its own names: enable_thinking: false, reasoning_effort: low, ..."
-    )
-    thinking: Annotated[list[str], Field(min_length=2, max_length=2)] | None = Field(
-        None, description="Marks that open and close the model's thinking, [<think>, </think>]; null: found in template and vocabulary."
-    )
-    max_prompt_tokens: Count = Field(1024, description="Longer prompts are left out and counted.")
-
-    @model_validator(mode="after")
-    def _names_a_set(self) -> Data:
-        if not self.train:
-            raise ValueError("train: empty; name `tiny`, a file or hub:owner/name")
-        return self
-
-    @model_validator(mode="after")
-    def _marks_differ(self) -> Data:
-        opener, closer = self.thinking or ("<", ">")
-        if not opener.strip() or not closer.strip() or opener in closer or closer in opener:
-            raise ValueError(
-                f"thinking: {self.thinking}: one of these marks is empty or within the other; name what opens and what closes, as [<think>, </think>]"
-            )
-        return self
-
-    @property
-    def sets(self) -> list[DataSet]:
-        """The training sets, each with its columns and split filled in."""
-        named = [self.train] if isinstance(self.train, str) else self.train
-        given = [DataSet(source=item) if isinstance(item, str) else item for item in named]
-        return [
-            one.model_copy(
-                update={"problem": one.problem or self.problem, "answer": one.answer or self.answer, "split": one.split or self.split}
-            )
-            for one in given
-        ]
 
 
 class Sampler(Section):
@@ -228,7 +162,7 @@ class Train(Section):
 
 
 class Eval(Section):
-    data: list[_SETS] = Field(
+    data: list[Sets] = Field(
         ["tiny"],
         description="Held-out sets, named as in data.train, or as mappings with their own columns (a hub set without `:split`: `test`).",
     )
@@ -249,8 +183,10 @@ class Recipe(Section):
         description="Numbers that move over training, by key (`budget.limit: {kind: linear, to: 87}`); they start where the recipe puts them.",
     )
     seed: Natural = Field(0, description="The one seed: data order, sampling, learner, evaluation.")
-    stages: list[Literal["sft", "rl", "eval"]] = Field(
-        ["rl"], min_length=1, description="What runs, in this order; each stage's checkpoint is the next one's start."
+    stages: list[AnyStage] = Field(
+        [RlStage(kind="rl")],
+        min_length=1,
+        description="What runs, in this order; each stage's checkpoint is the next one's start. A bare kind (`rl`), or a mapping.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="`auto`: the GPUs, if the machine has any and what is installed can use them; else the CPU."
@@ -260,7 +196,7 @@ class Recipe(Section):
     )
     model: Model = Model()
     tiny: Tiny = Tiny()
-    sft: Sft = Sft()
+    cold_start: ColdStart = ColdStart()
     data: Data = Data()
     sampler: Sampler = Sampler()
     budget: Budget = ConstantBudget()
@@ -352,12 +288,9 @@ class Recipe(Section):
                 f"select.kind: {self.select.kind} with {told[0]}, a term that tells wrong answers apart, could train towards a short wrong one; "
                 "gate it (gate: right)"
             )
-        if self.stages != [stage for stage in ("sft", "rl", "eval") if stage in self.stages]:
-            raise ValueError(f"stages: {self.stages}: each at most once, in the order sft, rl, eval")
+        refuse_order(self.stages, self.model.path == "tiny")
         if self.eval.temperature == 0 and self.eval.samples > 1:
             raise ValueError(f"eval.samples: {self.eval.samples} greedy rollouts (eval.temperature 0) would all be the same; set 1")
-        if "sft" in self.stages and self.model.path != "tiny":
-            raise ValueError("stages: sft makes the tiny reasoner; with model.path set there is nothing to cold-start")
         return self
 
     def _refuse_schedules(self) -> None:
@@ -483,9 +416,19 @@ class Recipe(Section):
         return bool(self.number_columns) or any(term.kind == "function" for term in self.reward)
 
     @property
+    def trains(self) -> bool:
+        """Whether a stage is reinforcement learning."""
+        return any(stage.kind == "rl" for stage in self.stages)
+
+    @property
+    def samples(self) -> bool:
+        """Whether a stage samples training problems."""
+        return any(stage.kind in ("rl", "reference") for stage in self.stages)
+
+    @property
     def closes_thinking(self) -> bool:
         """Whether training asks engines to close thinking."""
-        return "rl" in self.stages and (self.budget.kind == "thinking" or self.sampler.no_thinking > 0)
+        return self.trains and (self.budget.kind == "thinking" or self.sampler.no_thinking > 0)
 
     @property
     def reads_reference(self) -> bool:

@@ -215,15 +215,11 @@ def override(word: str) -> Tree:
     """`a.b=value` as a tree. The value is a plain scalar, or YAML if it opens a list, a mapping or a quote."""
     name, equals, text = word.partition("=")
     label = f"-- {' '.join(word.split())}"
-    places = name.strip().split(".")
+    places = places_of(name.strip())
     if not equals or not all(places):
         raise RecipeError(f"{label}: not an override; write key=value, e.g. learner.lr=1e-5")
     tree = Tree()
     text = text.strip()
-    if places[0] == "schedule":  # its own keys are names of numbers, with their dots
-        length = next((name.count(".") + 1 for name in MOVABLE if f"{'.'.join(places[1:])}.".startswith(f"{name}.")), 2)
-        length = 3 if places[1:2] == ["reward"] else length
-        places = ["schedule", *filter(None, [".".join(places[1 : 1 + length])]), *places[1 + length :]]
     if text[:1] in ("[", "{", '"', "'"):
         parsed = parse(f"value: {text}", label)
         if list(parsed.data) != ["value"]:
@@ -239,6 +235,16 @@ def override(word: str) -> Tree:
     tree.written = {tuple(places[:end]): label for end in range(1, len(places) + 1)}
     tree.written |= {(*places, *place): label for place in inner}
     return tree
+
+
+def places_of(name: str) -> list[str]:
+    """The parts of a dotted key: `budget.limit` is budget, limit; `schedule.budget.limit.to` is schedule, budget.limit, to."""
+    places = name.split(".")
+    if places[0] != "schedule":
+        return places
+    length = next((number.count(".") + 1 for number in MOVABLE if f"{'.'.join(places[1:])}.".startswith(f"{number}.")), 2)
+    length = 3 if places[1:2] == ["reward"] else length  # its own keys are names of numbers, with their dots
+    return ["schedule", *filter(None, [".".join(places[1 : 1 + length])]), *places[1 + length :]]
 
 
 def child(value: Any, part: Any) -> Any:

@@ -46,7 +46,7 @@ def write(folder: Path, fill: Callable[[Path], None], meta: dict[str, Any] | Non
     folder.parent.mkdir(parents=True, exist_ok=True)
     if _STEP.fullmatch(folder.name):  # anything else may lie in a folder that is not ours to tidy
         _remove_stale(folder.parent)
-    if folder.exists() and _fault(folder) is None:
+    if whole(folder):
         raise CheckpointError(f"checkpoint {folder} exists already and is whole: does another process write to this run? It is untouched")
     temp = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
     try:
@@ -87,6 +87,11 @@ def verify(folder: Path) -> None:
     for name, entry in files.items():
         if digests[name] != entry["sha256"]:
             raise CheckpointError(f"checkpoint {folder}: the content of {name} is not what was written (SHA-256 differs from the manifest)")
+
+
+def whole(folder: Path) -> bool:
+    """Whether a folder is there and is what its manifest says."""
+    return folder.exists() and _fault(folder) is None
 
 
 def latest(checkpoints: Path) -> Path | None:

@@ -10,19 +10,18 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import torch
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase, PrinterCallback, Qwen3Config, Qwen3ForCausalLM, TrainerCallback, set_seed
+from transformers import PreTrainedTokenizerBase, PrinterCallback, Qwen3Config, Qwen3ForCausalLM, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from recipes.schema import Recipe
 from rl.muon import MuonAdamW
 from rl.scratch import scratch_folder
+from rl.supervised import Progress, Reporter, by_length, cpu_threads, trainer_arguments
 from rollout.tiny import task as tiny_task
 from rollout.tiny.tokenizer import build_tokenizer
 
@@ -32,17 +31,14 @@ _FIRST_SHARE, _RAMP = (
     0.2,
     0.75,
 )  # traces start with a fifth of their verbosity and have all of it after 3/4: short ones teach arithmetic cheaply
-_SORTED_BATCHES = 50
 _MAX_TRACE_TOKENS = 300  # longer traces are drawn again: a rollout limit of 320 leaves room for all of them
-
-Progress = Callable[[int, int, float], None]
 
 
 def cold_start(recipe: Recipe, cache_dir: Path, progress: Progress | None = None) -> Path:
     """The folder of the recipe's tiny reasoner; trained first if `cache_dir` does not hold it yet (minutes on two cores).
 
     Args:
-        recipe: `tiny`, `sft` and `seed` are read.
+        recipe: `tiny`, `cold_start` and `seed` are read.
         cache_dir: made if missing; holds one folder for each setting.
         progress: called with (steps done, steps in all, loss in nats per token) about a hundred times.
 
@@ -83,31 +79,27 @@ def prompt_token_ids(tokenizer: PreTrainedTokenizerBase, question: str) -> list[
 
 
 def _settings_hash(recipe: Recipe) -> str:
-    settings = [tiny_task.TASK_VERSION, recipe.tiny.model_dump(mode="json"), recipe.sft.model_dump(mode="json"), recipe.seed]
+    settings = [tiny_task.TASK_VERSION, recipe.tiny.model_dump(mode="json"), recipe.cold_start.model_dump(mode="json"), recipe.seed]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _train(recipe: Recipe, folder: Path, progress: Progress | None) -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(_THREADS)
-    try:
+    steps = recipe.cold_start.steps
+    with cpu_threads(_THREADS):
         set_seed(recipe.seed)
         tokenizer = build_tokenizer()
         model = Qwen3ForCausalLM(_model_config(recipe, tokenizer))
-        dataset = Dataset.from_list(_examples(recipe, tokenizer))
-        reporter = _Reporter(recipe.sft.steps, progress)
+        arguments = trainer_arguments(folder / "trainer", steps, recipe.cold_start.batch, recipe.seed)
         trainer = SFTTrainer(
             model,
-            _sft_config(recipe, folder / "trainer"),
-            train_dataset=dataset,
+            SFTConfig(**arguments, max_length=None, use_cpu=True, bf16=False, gradient_checkpointing=False, save_strategy="no"),
+            train_dataset=Dataset.from_list(_examples(recipe, tokenizer)),
             processing_class=tokenizer,
-            callbacks=[reporter],
-            optimizers=(_optimizer(model, recipe.sft.lr), None),  # the trainer adds the schedule
+            callbacks=[Reporter("cold start", "cold_start.lr", steps, progress)],
+            optimizers=(_optimizer(model, recipe.cold_start.lr), None),  # the trainer adds the schedule
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    finally:
-        torch.set_num_threads(threads)
     shutil.rmtree(folder / "trainer", ignore_errors=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -133,10 +125,10 @@ def _model_config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Qwen3Co
 
 
 def _examples(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
-    """One trace of each training problem, `sft.steps x sft.batch` of them in the order to learn them in."""
-    tiny, batch = recipe.tiny, recipe.sft.batch
+    """One trace of each training problem, `cold_start.steps x cold_start.batch` of them in the order to learn them in."""
+    tiny, batch = recipe.tiny, recipe.cold_start.batch
     rng = Random(f"traces/{recipe.seed}")
-    count = recipe.sft.steps * batch
+    count = recipe.cold_start.steps * batch
     rows = []
     for index, problem in enumerate(tiny_task.problems("train", tiny.families, recipe.seed, 0, count)):
         share = min(1.0, _FIRST_SHARE + (1 - _FIRST_SHARE) * index / (_RAMP * count))
@@ -146,18 +138,7 @@ def _examples(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[dict[s
             if len(row["input_ids"]) <= _MAX_TRACE_TOKENS:
                 break
         rows.append(row)
-    return _by_length(rows, batch, rng)
-
-
-def _by_length(rows: list[dict[str, Any]], batch: int, rng: Random) -> list[dict[str, Any]]:
-    """The rows in batches of about equal length, in random order: little padding, little change of what is learned when."""
-    ordered = []
-    for start in range(0, len(rows), _SORTED_BATCHES * batch):
-        part = sorted(rows[start : start + _SORTED_BATCHES * batch], key=lambda row: len(row["input_ids"]))
-        batches = [part[first : first + batch] for first in range(0, len(part), batch)]
-        rng.shuffle(batches)
-        ordered += [row for some in batches for row in some]
-    return ordered
+    return [rows[index] for index in by_length([len(row["input_ids"]) for row in rows], batch, rng)]
 
 
 def _optimizer(model: Qwen3ForCausalLM, lr: float) -> MuonAdamW:
@@ -165,40 +146,3 @@ def _optimizer(model: Qwen3ForCausalLM, lr: float) -> MuonAdamW:
     matrices = [parameter for parameter in model.parameters() if parameter.ndim == 2 and parameter is not embedding]
     others = [parameter for parameter in model.parameters() if parameter.ndim != 2 or parameter is embedding]
     return MuonAdamW(matrices, others, lr)
-
-
-def _sft_config(recipe: Recipe, folder: Path) -> SFTConfig:
-    return SFTConfig(
-        output_dir=str(folder),
-        max_steps=recipe.sft.steps,
-        per_device_train_batch_size=recipe.sft.batch,
-        lr_scheduler_type="cosine",
-        warmup_steps=max(1, recipe.sft.steps // 20),
-        seed=recipe.seed,
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        max_length=None,
-        train_sampling_strategy="sequential",
-        logging_steps=max(1, recipe.sft.steps // 100),
-        logging_nan_inf_filter=False,  # the filter would hide a lost loss behind the last good one
-        disable_tqdm=True,
-        report_to="none",
-        save_strategy="no",
-        dataloader_num_workers=0,
-    )
-
-
-class _Reporter(TrainerCallback):
-    """Hands the loss on, and stops a run whose loss is lost."""
-
-    def __init__(self, steps: int, progress: Progress | None) -> None:
-        self.steps, self.progress = steps, progress
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        if logs is None or "loss" not in logs:
-            return
-        if not logs["loss"] < float("inf"):
-            raise RuntimeError(f"cold start: loss is {logs['loss']} at step {state.global_step} of {self.steps}; lower sft.lr")
-        if self.progress is not None:
-            self.progress(state.global_step, self.steps, logs["loss"])

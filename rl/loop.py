@@ -163,7 +163,7 @@ def stateful(stream: PromptStream, learner: Learner, wires: CollapseWires) -> di
 
 def save_checkpoint(run: Run, learner: Learner, stream: PromptStream, wires: CollapseWires, start: Path, done: int) -> None:
     """Write policy, tokenizer, optimiser state and the loop's state as checkpoints/step-`done`, then let old ones go."""
-    recipe, template = run.recipe, stream.template
+    recipe, template = run.holds, stream.template
 
     def fill(folder: Path) -> None:
         learner.save(folder)
@@ -179,7 +179,7 @@ def save_checkpoint(run: Run, learner: Learner, stream: PromptStream, wires: Col
         "state": gathered(stateful(stream, learner, wires)),
         "ranks": recipe.learner.ranks,
         "zero_stage": recipe.learner.zero_stage,
-        "recipe": recipe_hash(recipe),
+        "recipe": recipe_hash(run.recipe),
         "template": template.digest,
     }
     checkpoint.write(folder, fill, meta)

@@ -55,12 +55,13 @@ class Run:
     Attributes:
         folder: `runs/NAME`.
         recipe: the resolved recipe.
+        holds: that recipe as it holds in the stage whose record this is (recipes.steps).
         step: the next step to record, 0-based; set by `truncate_to` on resume.
         checkpoint: newest whole checkpoint when the run was opened to resume, else None. `step-N` holds N finished steps.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, found: Path | None, template: str) -> None:
-        self.folder, self.recipe, self.checkpoint, self._template = folder, recipe, found, template
+    def __init__(self, folder: Path, recipe: Recipe, found: Path | None, template: str, holds: Recipe) -> None:
+        self.folder, self.recipe, self.checkpoint, self._template, self.holds = folder, recipe, found, template, holds
         self.step = checkpoint.metadata(found)["step"] if found else 0
         self._lock = _lock(folder)
         self._loggers: list[TensorBoard | WandB] = [TensorBoard(folder / "tensorboard")]
@@ -69,7 +70,14 @@ class Run:
 
     @classmethod
     def create(
-        cls, recipe: Recipe, runs_dir: Path, resume: bool = False, overwrite: bool = False, template: str = "", date: str | None = None
+        cls,
+        recipe: Recipe,
+        runs_dir: Path,
+        resume: bool = False,
+        overwrite: bool = False,
+        template: str = "",
+        date: str | None = None,
+        holds: Recipe | None = None,
     ) -> Run:
         """Make `runs_dir/recipe.name`, or open it again to resume. Nothing recorded is touched before `truncate_to`.
 
@@ -77,6 +85,7 @@ class Run:
             overwrite: remove an older run of that name first.
             template: hash of chat template and tokenizer, kept in environment.json and with samples.
             date: that prompts of the run say, if they say one.
+            holds: the recipe as it holds in the stage whose record this is; None: as it stands.
 
         Raises:
             RunError: see `refuse_unusable`; a run that is resumed was sampled with another template or tokenizer.
@@ -87,7 +96,7 @@ class Run:
         folder = runs_dir / recipe.name
         if resume:
             _write(folder / "environment.json", _resumed(folder, environment(recipe) | {"template": template, "date": date}))
-            return cls(folder, recipe, checkpoint.latest(folder / "checkpoints"), template)
+            return cls(folder, recipe, checkpoint.latest(folder / "checkpoints"), template, holds or recipe)
         if overwrite and folder.exists():
             with _lock(folder):
                 shutil.rmtree(folder)
@@ -97,11 +106,11 @@ class Run:
         (folder / "metrics.jsonl").touch()
         _write(folder / "environment.json", environment(recipe) | {"template": template, "date": date})
         _write(folder / "recipe.yaml", dump(recipe))  # last: a folder with a recipe is a run that can be resumed
-        return cls(folder, recipe, None, template)
+        return cls(folder, recipe, None, template, holds or recipe)
 
     def remaining_steps(self) -> Iterator[int]:
         """Steps still to do: from the resumed step (0 in a new run) to the recipe's last."""
-        yield from range(self.step, self.recipe.train.steps)
+        yield from range(self.step, self.holds.train.steps)
 
     def truncate_to(self, step: int) -> None:
         """Go on from `step`: forget metrics and samples of it and later ones. A torn last line is forgotten too.
@@ -146,7 +155,7 @@ class Run:
 
     def keep_samples(self, step: int, groups: Sequence[Group], said: str = "") -> None:
         """Keep some of a step's rollouts, trained on or not, by the rules of `pick_samples`."""
-        if kept := pick_samples(groups, self.recipe.train.samples_per_step, said):
+        if kept := pick_samples(groups, self.holds.train.samples_per_step, said):
             path = self.folder / "samples" / f"step-{step:05d}.parquet"
             pq.write_table(rows(kept, step, self._template), path.with_suffix(".tmp"))
             os.replace(path.with_suffix(".tmp"), path)
@@ -157,7 +166,7 @@ class Run:
 
     def status(self, state: State, reason: str = "") -> None:
         """Replace status.json; a reader sees the old or the new one. `step` is the number of finished steps."""
-        waived = {"waived": list(self.recipe.waive)} if self.recipe.waive else {}
+        waived = {"waived": list(self.holds.waive)} if self.holds.waive else {}
         _write(self.folder / "status.json", {"state": state, "reason": reason, "step": self.step, **waived})
 
     def __enter__(self) -> Self:
@@ -166,7 +175,7 @@ class Run:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if isinstance(error, KeyboardInterrupt):
-            self._last_status("stopped", f"{str(error) or 'interrupted'} after {self.step} of {self.recipe.train.steps} steps")
+            self._last_status("stopped", f"{str(error) or 'interrupted'} after {self.step} of {self.holds.train.steps} steps")
         elif error is not None:
             self._last_status("failed", f"{type(error).__name__}: {error}")
         elif reason := no_effect(self.metrics()):
@@ -297,13 +306,17 @@ def _refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
     raise RunError(f"{folder} was started with another recipe: {differing}. Resume with {path}, or choose another name (name=...)")
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether a run, or a stage that is recorded like one, came to its end."""
+    try:
+        return json.loads((folder / "status.json").read_text())["state"] in ("finished", "no-effective-update")
+    except (OSError, ValueError, KeyError):
+        return False
+
+
 def _refuse_finished(folder: Path) -> None:
     """Raise RunError if nothing is left to do: evaluating once more would replace the result by another draw."""
-    try:
-        state = json.loads((folder / "status.json").read_text())["state"]
-    except (OSError, ValueError, KeyError):
-        return
-    if state in ("finished", "no-effective-update"):
+    if is_finished(folder):
         advice = f"look at it with `laconic report {folder}`, or train on from its checkpoint under another name (name=... model.path=...)"
         raise RunError(f"{folder} is finished, nothing is left to resume: {advice}")
 

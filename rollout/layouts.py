@@ -19,13 +19,13 @@ from rewards.golds import golds, marked
 from rewards.rows import DataError, Row, is_turn, nested, reach
 from rewards.thinking import split
 
-_PROBLEM = ["problem", "question_concat", "question", "problem_statement", "question_text", "prompt", "query", "instruction", "input"]
-_CHATS = ["messages", "conversations", "conversation"]
+PROBLEMS = ["problem", "question_concat", "question", "problem_statement", "question_text", "prompt", "query", "instruction", "input"]
+CHATS = ["messages", "conversations", "conversation"]
 _BEFORE = {"question": ["context", "body"]}  # a passage, an earlier part
-_BEHIND = {"instruction": ["input"]}  # Alpaca's: what the instruction is about
+BEHIND = {"instruction": ["input", "context"]}  # Alpaca's and Dolly's: what the instruction is about
 _PLAIN = ["reward_model.ground_truth", "ground_truth", "final_answer", "expected_answer", "gt_answer", "verifiable_answer"]
 _PLAIN += ["correct_answer", "reference_answer", "answer", "answers", "gold", "golds", "target", "gt", "label"]
-_WORKED = ["solution", "response", "output", "completion", *_CHATS]
+_WORKED = ["solution", "response", "output", "completion", *CHATS]
 _FAMILY = [
     "family",
     "subfield",
@@ -41,8 +41,8 @@ _FAMILY = [
 ]
 _LEVEL = ["level", "difficulty", "difficulty_level"]
 _WORDS = 4  # more of them, outside of formulas, are no answer but a sentence
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_SAMPLE = 1000  # rows that are looked at to tell columns apart
+SURROGATE = re.compile("[\ud800-\udfff]")
+SAMPLE = 1000  # rows that are looked at to tell columns apart
 _MOST_FAMILIES = 200  # a column with more values tells rows apart, not families
 
 
@@ -86,32 +86,36 @@ def recognise(rows: Sequence[Row], problem: str | None = None, answer: str | Non
     Raises:
         DataError: a named column that no row has, or none recognised; names the columns that are there.
     """
-    sample = [row.values for row in rows[:_SAMPLE]]
-    problem = _named(rows, problem, "problem") or _first(sample, _PROBLEM + _CHATS, _holds_text) or _first(sample, _PROBLEM, _any)
+    sample = [row.values for row in rows[:SAMPLE]]
+    problem = (
+        named_column(rows, problem, "problem") or first_column(sample, PROBLEMS + CHATS, holds_text) or first_column(sample, PROBLEMS, _any)
+    )
     if problem is None:
         raise DataError(_unknown(rows[0], "the problem", "data.problem"))
-    behind = _beside(sample, problem, _BEHIND, {problem, answer})
-    used = {problem, behind} - set(_CHATS)
+    behind = beside(sample, problem, BEHIND, {problem, answer})
+    used = {problem, behind} - set(CHATS)
     answer = (
-        _named(rows, answer, "answer")
-        or _first(sample, _PLAIN, _holds_gold, used)
-        or _first(sample, _WORKED, _holds_gold, used)
-        or _first(sample, [*_PLAIN, *_WORKED], _any, used)
+        named_column(rows, answer, "answer")
+        or first_column(sample, _PLAIN, _holds_gold, used)
+        or first_column(sample, _WORKED, _holds_gold, used)
+        or first_column(sample, [*_PLAIN, *_WORKED], _any, used)
     )
     if answer is None:
         raise DataError(_unknown(rows[0], "the gold answer", "data.answer"))
     texts = [text for row in sample if isinstance(text := _gold_value(reach(row, answer)), str) and text.strip()]
     family, passed = None, {problem, answer}
-    while (family := _first(sample, _FAMILY, _family, passed)) and len({_family(reach(row, family)) for row in sample}) > _MOST_FAMILIES:
+    while (family := first_column(sample, _FAMILY, _family, passed)) and len(
+        {_family(reach(row, family)) for row in sample}
+    ) > _MOST_FAMILIES:
         passed.add(family)
-    level = _first(sample, _LEVEL, level_of, {problem, answer})
+    level = first_column(sample, _LEVEL, level_of, {problem, answer})
     if level and _solve_rates([str(reach(row, level)) for row in sample]):
         level = None
-    chats = sum(_turns(reach(row, problem)) is not None for row in sample)
+    chats = sum(turns_of(reach(row, problem)) is not None for row in sample)
     return Layout(
         problem,
         answer,
-        _beside(sample, problem, _BEFORE, {problem, answer}),
+        beside(sample, problem, _BEFORE, {problem, answer}),
         behind,
         family,
         level,
@@ -127,7 +131,7 @@ def problem_of(row: Row, layout: Layout) -> tuple[str, str]:
         DataError: no text that is not empty, or that is no Unicode, or a chat without a user turn (file, line and column).
     """
     value = reach(row.values, layout.problem)
-    turns = _turns(value)
+    turns = turns_of(value)
     if turns is None:
         text, system = value, ""
     else:
@@ -143,7 +147,7 @@ def problem_of(row: Row, layout: Layout) -> tuple[str, str]:
         text = f"{before.strip()}\n\n{text}"
     if isinstance(behind, str) and behind.strip():
         text = f"{text}\n\n{behind.strip()}"
-    if _SURROGATE.search(text + system):
+    if SURROGATE.search(text + system):
         raise DataError(f"{row.place}: {layout.problem} holds half of a character (a surrogate), so it is no text; correct it")
     return text, system
 
@@ -199,12 +203,12 @@ def _family(value: Any) -> str:
     return "" if value is None or isinstance(value, dict) else str(value)
 
 
-def _beside(sample: Sequence[dict[str, Any]], problem: str, columns: dict[str, list[str]], used: set[str | None]) -> str | None:
+def beside(sample: Sequence[dict[str, Any]], problem: str, columns: dict[str, list[str]], used: set[str | None]) -> str | None:
     """The column of a text that belongs to the problem's."""
-    return _first(sample, columns.get(_short(problem), []), lambda value: isinstance(value, str) and value.strip(), used)
+    return first_column(sample, columns.get(_short(problem), []), lambda value: isinstance(value, str) and value.strip(), used)
 
 
-def _named(rows: Sequence[Row], path: str | None, key: str) -> str | None:
+def named_column(rows: Sequence[Row], path: str | None, key: str) -> str | None:
     """A path that the recipe names, which some row must have."""
     if path is not None and not has(rows, path):
         names = ", ".join(sorted(map(str, rows[0].values)))
@@ -222,7 +226,7 @@ def _unknown(row: Row, what: str, key: str) -> str:
     return f"{row.place}: no column was recognised as {what}; it has {names}. Set data.problem and data.answer in the recipe, or problem and answer of the set ({key} here)"
 
 
-def _first(sample: Sequence[dict[str, Any]], candidates: Sequence[str], holds: Any, but: set[Any] = frozenset()) -> str | None:  # type: ignore[assignment]
+def first_column(sample: Sequence[dict[str, Any]], candidates: Sequence[str], holds: Any, but: set[Any] = frozenset()) -> str | None:  # type: ignore[assignment]
     """The first candidate, whatever its case and spelling, that holds something in half as many rows as the one that does in most."""
     counts: dict[str, int] = {}
     for candidate in candidates:
@@ -263,11 +267,11 @@ def _holds_gold(value: Any) -> bool:
     return value not in (None, "", [])
 
 
-def _holds_text(value: Any) -> bool:
-    return bool(isinstance(value, str) and value.strip()) or _turns(value) is not None
+def holds_text(value: Any) -> bool:
+    return bool(isinstance(value, str) and value.strip()) or turns_of(value) is not None
 
 
-def _turns(value: Any) -> list[tuple[str, str]] | None:
+def turns_of(value: Any) -> list[tuple[str, str]] | None:
     """(role, text) of a chat's turns, also of one written as a JSON text; None if it is no chat."""
     value = nested(value) if isinstance(value, str) and "[" in value[:10] else value
     if not isinstance(value, list) or not value or not all(is_turn(turn) for turn in value):
@@ -284,7 +288,7 @@ def _content(value: Any) -> str:
 
 def _gold_value(value: Any) -> Any:
     """Of a chat, what its last turn that is no user's says; anything else as it is."""
-    turns = _turns(value)
+    turns = turns_of(value)
     if turns is None:
         return value
     chat = nested(value) if isinstance(value, str) else value

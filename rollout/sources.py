@@ -16,7 +16,8 @@ from functools import cache, lru_cache
 import numpy as np
 
 from recipes.columns import REFERENCE, NumberColumn
-from recipes.schema import Data, DataSet, Tiny
+from recipes.data import Data, DataSet
+from recipes.schema import Tiny
 from rewards.golds import no_gold
 from rewards.rows import DataError, Row, reach, read_rows
 from rollout.layouts import Layout, family_of, golds_of, has, level_of, problem_of, recognise
@@ -25,7 +26,7 @@ from rollout.tiny.task import HELD_OUT_PER_FAMILY
 from rollout.tiny.task import problems as tiny_problems
 from rollout.types import Problem
 
-__all__ = ["DataError", "Source", "heldout_problems", "lacking", "overlaps", "shares", "training_source", "usable"]
+__all__ = ["DataError", "Source", "blended", "heldout_problems", "lacking", "overlaps", "shares", "training_source", "usable"]
 
 _SLATE = 1000  # positions over which the weights of several sets hold, to one part in 1,000
 _INSTRUCTION = re.compile(
@@ -87,9 +88,8 @@ def training_source(
     counts = shares([one.weight for one in sets])
 
     def at(position: int) -> Problem:
-        slate, offset = divmod(position, _SLATE)
-        index, rank = _slate(counts, seed, slate)[offset]
-        return parts[index].at(slate * counts[index] + rank)
+        index, own = _dealt(counts, seed, position)
+        return parts[index].at(own)
 
     return Source(
         " + ".join(part.name for part in parts),
@@ -291,6 +291,24 @@ def shares(weights: Sequence[float]) -> tuple[int, ...]:
     for index in np.argsort(counts - exact, kind="stable")[: _SLATE - len(weights) - int(counts.sum())]:
         counts[index] += 1
     return tuple(int(count) + 1 for count in counts)
+
+
+def blended(sizes: Sequence[int], weights: Sequence[float], seed: int) -> Callable[[int], tuple[int, int]]:
+    """(set, row) at a position of the endless stream that sets of these sizes make: by weight, each walked in seeded permutations."""
+    counts = shares(weights) if len(sizes) > 1 else ()
+
+    def at(position: int) -> tuple[int, int]:
+        index, own = _dealt(counts, seed, position) if counts else (0, position)
+        return index, _shuffled(own, sizes[index], seed)
+
+    return at
+
+
+def _dealt(counts: tuple[int, ...], seed: int, position: int) -> tuple[int, int]:
+    """The set that a position belongs to, and which of that set's own positions it is."""
+    slate, offset = divmod(position, _SLATE)
+    index, rank = _slate(counts, seed, slate)[offset]
+    return index, slate * counts[index] + rank
 
 
 @lru_cache(maxsize=2)

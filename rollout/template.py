@@ -22,12 +22,12 @@ import numpy as np
 from jinja2 import TemplateSyntaxError, meta
 from transformers import PreTrainedTokenizerBase
 
-from recipes.schema import Data
-from rewards.thinking import KNOWN, Marks, closing_of, marks_of
+from recipes.data import Data
+from rewards.thinking import KNOWN, Marks, closing_of, marks_of, split
 from rollout.template_syntax import parse_template
 from rollout.thinking import ThinkIds, spent
 from rollout.tokenizer import TokenizerError, load_tokenizer, renamed_tokens
-from rollout.types import Completion, Problem
+from rollout.types import Completion, Example, Problem
 
 _TRAPS = "1,000 = 2\n\n\n  \tÀ e\u0301 \\boxed{-3.14}."  # what tokenizers merge and normalise differently
 _PLACE, _PLACES = "\ue002{}\ue003", "\ue002(\\d+)\ue003"  # stands for a look-alike while the template is filled in
@@ -57,6 +57,7 @@ class Template:
         date: that the template prints if it prints one, ISO; of the whole run.
         remarks: what a user should know before anything is sampled.
         budget: what `{budget}` stands for where no request says so: in evaluations, the limit of the last step.
+        end_id: the token that ends a turn of the model: the template's own, else the tokenizer's end of sequence.
     """
 
     tokenizer: Any
@@ -69,6 +70,7 @@ class Template:
     date: str = "2026-01-01"
     remarks: tuple[str, ...] = ()
     budget: int = 0
+    end_id: int = -1
 
     def messages(self, problem: Problem, limit: int = 0) -> list[dict[str, str]]:
         """The problem as chat messages: the system's if it has one, and the user's with the instruction behind it.
@@ -86,15 +88,60 @@ class Template:
         Raises:
             TemplateError: the template refuses these messages; some take no system turn.
         """
-        messages = self.messages(problem, limit)
+        return self._chat_ids(self.messages(problem, limit), f"problem {problem.id}")
+
+    def example(self, place: str, turns: Sequence[Mapping[str, str]], answer: str) -> Example:
+        """A conversation to learn from: its prompt as inference would see it, and the answer as the model would write it behind that.
+
+        The answer's thinking has the model's marks: the opening one where the prompt does not write it, a closing one where prompts open
+        thinking and the answer has none; where the prompt closes thinking, the answer has none. The token that ends a turn stands at its end.
+
+        Args:
+            place: for messages.
+            answer: with its thinking, if it has any, in whatever known marks.
+
+        Raises:
+            TemplateError: the template refuses these turns, the thinking never closes, or the answer holds a token that would end it.
+        """
+        prompt_ids = self._chat_ids(turns, place)
+        text = self._written(place, answer, _opening(self.tokenizer, list(turns), self.arguments, self.date))
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        if ends := [id for id in ids if id in self.stop_ids]:
+            raise TemplateError(f"{place}: its answer holds {self.tokenizer.decode(ends[:1])!r}, which ends a response; take it out")
+        return Example(prompt_ids, (*ids, self.end_id))
+
+    def _written(self, place: str, answer: str, opening: str) -> str:
+        """The answer as the model writes it behind a generation prompt; see `example`."""
+        thinking, said = split(answer)
+        if said is None:
+            raise TemplateError(f"{place}: its answer opens thinking and never closes it; leave it out")
+        opener, closer = self.marks
+        begun = ""
+        if thinking:
+            used = next((pair for pair in (self.marks, *KNOWN) if thinking.endswith(pair.close)), None)
+            if used is None:
+                raise TemplateError(f"{place}: its answer closes thinking with marks of no known model; write {opener} and {closer}")
+            thought = thinking.removesuffix(used.close).lstrip()
+            begun = opener if thought.startswith(used.open) else f"{opener}\n"
+            thinking = thought.removeprefix(used.open) + closer
+        if self.marks.opened_in(opening):
+            return (thinking.removeprefix(opening.rpartition(opener)[2]) if thinking else f"\n{closer}\n\n") + said
+        return said.lstrip() if closer in opening else begun + thinking + said
+
+    def _chat_ids(self, messages: Sequence[Mapping[str, str]], what: str) -> tuple[int, ...]:
+        """Token ids of messages, with the generation prompt. What an assistant said before may hold the model's own tokens; what others say is text.
+
+        Raises:
+            TemplateError: see `prompt_ids`.
+        """
         try:
             text = _render(self.tokenizer, messages, self.arguments, self.date)
         except Exception as error:  # templates raise what they like, through jinja
             turns, said = " and ".join(message["role"] for message in messages), " ".join(f"{error}".split())
             raise TemplateError(
-                f"problem {problem.id}: the chat template refuses its turns, {turns} ({said}); leave out what it does not take"
+                f"{what}: the chat template refuses its turns, {turns} ({said}); leave out what it does not take"
             ) from error
-        if not any(self._looks_like_tokens(message["content"]) for message in messages):
+        if not any(self._looks_like_tokens(message["content"]) for message in messages if message["role"] != "assistant"):
             return tuple(self.tokenizer.encode(text, add_special_tokens=False))
         return self._with_plain_turns(messages)  # it writes what looks like the model's own tokens
 
@@ -201,7 +248,8 @@ class Template:
             found.append(match.group())
             return _PLACE.format(len(found) - 1)
 
-        text = _render(self.tokenizer, [{**one, "content": own.sub(place, one["content"])} for one in messages], self.arguments, self.date)
+        shown = [one if one["role"] == "assistant" else {**one, "content": own.sub(place, one["content"])} for one in messages]
+        text = _render(self.tokenizer, shown, self.arguments, self.date)
         parts = re.split(_PLACES, text)
         parts[::2] = [own.sub(lambda match: names[match.group()], part) for part in parts[::2]]
         parts[1::2] = [found[int(index)] for index in parts[1::2]]
@@ -285,6 +333,7 @@ def load_template(checkpoint: Path | str, data: Data | None = None, date: str | 
         date=date,
         remarks=tuple(f"{checkpoint}: {words}" for words in remarks),
         budget=budget,
+        end_id=turn_end[0] if turn_end else stop_ids[0] if tokenizer.eos_token_id is None else tokenizer.eos_token_id,
     )
 
 

@@ -7,8 +7,9 @@ rollouts of one prompt) is the unit of sampling, judging, filtering, staleness a
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -192,6 +193,21 @@ class Group:
     @property
     def problem(self) -> Problem:
         return self.request.problem
+
+
+class Example(NamedTuple):
+    """A prompt and what is to be answered to it, as token ids; `ids` ends with the token that ends the turn, unless it was cut."""
+
+    prompt_ids: Sequence[int]
+    ids: Sequence[int]
+
+
+class Preference(NamedTuple):
+    """A prompt with an answer and another that is worth less, as token ids."""
+
+    prompt_ids: Sequence[int]
+    chosen: Sequence[int]
+    rejected: Sequence[int]
 
 
 def rollout_id(request_id: str, prompt_ids: tuple[int, ...], sample: int) -> str:

@@ -160,10 +160,10 @@ def libraries() -> Iterator[SimpleNamespace]:
     )
     writer = SimpleNamespace(add_scalar=lambda *_: None, flush=lambda: None, close=lambda: None)
     with pytest.MonkeyPatch.context() as patch:
-        for place in ("launch.stages.ray", "rl.learner.ray", "rollout.engine.ray"):
+        for place in ("launch.engines.ray", "rl.learner.ray", "rollout.engine.ray"):
             patch.setattr(place, in_process)
-        patch.setattr("launch.stages.start_ray", lambda **resources: seen.ray.append(resources))
-        patch.setattr("launch.stages.stop_ray", lambda: None)
+        patch.setattr("launch.engines.start_ray", lambda **resources: seen.ray.append(resources))
+        patch.setattr("launch.engines.stop_ray", lambda: None)
         patch.setattr("launch.plan.this_machine", lambda: Machine(cores=2, memory=16 << 30))
         patch.setattr("torch.set_num_threads", seen.threads.append)
         patch.setattr("rl.logprobs._log_softmax", pieces)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from launch import stages
+from launch import engines, problems, stages
 from launch.plan import plan
 from recipes.schema import Recipe
+from recipes.steps import beginning
 from rewards.functions import Asked, TrainerState
 from rewards.redundant import Thought
 from rewards.terms import Facts, rewards
@@ -34,9 +36,11 @@ from rl.selection import selected
 from rl.wires import Collapsed, CollapseWires
 from rollout.budget import Control, group_limit
 from rollout.collector import Collected, Collector, PromptStream
+from rollout.reference_engine import ReferenceEngine
 from rollout.scorer import Scorer
 from rollout.sources import Source, training_source
 from rollout.template import load_template
+from rollout.tokenizer import load_tokenizer
 from rollout.types import Completion, Group, Problem, Request, Rollout
 from tests.inprocess import libraries
 from tests.scripted import ScriptedPool, response, template
@@ -253,7 +257,7 @@ def trained(recipe: Recipe, world: World) -> Any:
 
 def engines_started(recipe: Recipe, world: World) -> Any:
     """What engines are started with."""
-    with libraries() as seen, stages.engines(plan(recipe), world.checkpoint, load_template(world.checkpoint)):
+    with libraries() as seen, engines.engines(plan(recipe), world.checkpoint, load_template(world.checkpoint)):
         return seen.actors, seen.ray, seen.vllm
 
 
@@ -280,7 +284,7 @@ def cold_started(recipe: Recipe, world: World) -> Any:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cold_start, "SFTTrainer", Trainer)
-        cold_start._train(recipe, world.folder / "cold", None)
+        cold_start._train(beginning(recipe), world.folder / "cold", None)
     return given
 
 
@@ -292,7 +296,7 @@ def evaluated(recipe: Recipe, world: World) -> Any:
         asked.append(request)
         return [response("1")] * request.group_size
 
-    for part in stages.held_out(recipe, world.judge):
+    for part in problems.held_out(recipe, world.judge):
         stages.evaluate(ScriptedPool(answer), Scorer(world.judge, template()), part.problems, recipe.eval, recipe.seed)
     return sorted(asked, key=lambda request: (request.id, request.prompt_ids))
 
@@ -310,8 +314,61 @@ def whole_run(recipe: Recipe, world: World) -> Any:
     return folder.name, metrics, samples, others, sorted(seen.judges), seen.wandb, waived
 
 
+def staged(recipe: Recipe, world: World) -> Any:
+    """What stages ask of engines, what they give to trainers, and what they leave. Every second answer to a reference is right, later ones are longer."""
+    sample, asked, given = ReferenceEngine._sample, list[Any](), list[Any]()
+
+    def answer(self: ReferenceEngine, request: Request) -> list[Completion]:
+        asked.append((request.id, request.group_size, request.max_tokens, request.temperature))
+        if not request.id.startswith("reference"):
+            return sample(self, request)
+        found = []
+        for number in range(request.group_size):
+            text = "so " * (5 * number) + "</think>" + f" \\boxed{{{request.problem.answer}}}" * (number % 2 == 0)
+            ids = np.array([*tokenizer(text, add_special_tokens=False)["input_ids"], *request_end], np.int32)
+            found.append(Completion(ids, np.full(len(ids), -1.0, np.float32), "stop", np.zeros(len(ids), np.int32)))
+        return found
+
+    def learn(start: Path, folder: Path, rows: Any, *how: Any) -> Path:
+        given.append((start.name, [tuple(map(tuple, row)) for row in rows], how[:-1]))
+        shutil.copytree(start, folder / "checkpoint")
+        return folder / "checkpoint"
+
+    tokenizer = load_tokenizer(world.checkpoint)
+    request_end = [tokenizer.eos_token_id]
+    runs = world.folder / f"runs-{len(list(world.folder.iterdir()))}"
+    with libraries(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ReferenceEngine, "_sample", answer)
+        for name in ("sft", "dpo"):
+            patch.setattr(f"launch.teachers.{name}", learn)
+        folder = stages.run_recipe(plan(recipe), runs)
+    weights = {path.parent.name: path.read_bytes() for path in folder.glob("stages/merge/checkpoint/*.safetensors")}
+    return (
+        sorted(asked),
+        given,
+        sorted(str(path.relative_to(folder)) for path in folder.glob("**/*") if "manifest" not in path.name),
+        weights,
+    )
+
+
 SMALL: dict[str, Any] = {"sampler.prompts": 2, "sampler.group_size": 4}
 STEP = SMALL | {"sampler.max_refills": 2, "budget.limit": 30, "judge.not_judged_limit": 0.5, "reward": TERMS}
+RUN = SMALL | {
+    "device": "cpu",
+    "model.path": "CHECKPOINT",
+    "data.max_prompt_tokens": 64,
+    "sampler.keep_groups": "all",
+    "budget.limit": 4,
+    "budget.cut_stop": 1.0,
+    "reward": FUNCTION,
+    "learner.lr": 0.001,
+    "engine.kind": "reference",
+    "train.steps": 2,
+    "train.checkpoint_every": 1,
+    "eval.problems": 2,
+    "eval.samples": 1,
+    "eval.max_tokens": 4,
+}
 BASES: dict[Probe, dict[str, Any]] = {
     requests: {},
     collected: STEP,
@@ -326,23 +383,8 @@ BASES: dict[Probe, dict[str, Any]] = {
     trained: SMALL | {"learner.lr": 0.01, "learner.updates_per_step": 2},
     engines_started: {"device": "cpu", "engine.vllm": {"kv_cache_memory_bytes": 1 << 20}},
     started_from: {"model.path": "owner/name"},
-    cold_started: {"tiny.layers": 1, "tiny.width": 32, "sft.steps": 6, "sft.batch": 4},
+    cold_started: {"tiny.layers": 1, "tiny.width": 32, "cold_start.steps": 6, "cold_start.batch": 4},
     evaluated: {"stages": ["eval"], "eval.problems": 3, "eval.samples": 2},
-    whole_run: SMALL
-    | {
-        "device": "cpu",
-        "model.path": "CHECKPOINT",
-        "data.max_prompt_tokens": 64,
-        "sampler.keep_groups": "all",
-        "budget.limit": 4,
-        "budget.cut_stop": 1.0,
-        "reward": FUNCTION,
-        "learner.lr": 0.001,
-        "engine.kind": "reference",
-        "train.steps": 2,
-        "train.checkpoint_every": 1,
-        "eval.problems": 2,
-        "eval.samples": 1,
-        "eval.max_tokens": 4,
-    },
+    whole_run: RUN,
+    staged: RUN,
 }

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import launch.engines
 import launch.stages  # what a run needs, imported once
 import rl.learner
 import rollout.engine
@@ -71,10 +72,10 @@ def end() -> None:
 
 def without_actors() -> None:
     """Put a stand-in for Ray in its place, and what the learner's process gets from Ray into this one."""
-    stages: Any = launch.stages
-    stages.start_ray = lambda **_: None
-    stages.stop_ray = lambda: None
-    for module in (stages, rl.learner, rollout.engine):
+    engines: Any = launch.engines
+    engines.start_ray = lambda **_: None
+    engines.stop_ray = lambda: None
+    for module in (engines, rl.learner, rollout.engine):
         module.ray = Ray()
     os.environ |= {"DS_ACCELERATOR": "cpu", "GLOO_SOCKET_IFNAME": "lo"}
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from recipes.schema import Recipe, Sft, Tiny
+from recipes.schema import ColdStart, Recipe, Tiny
 from rl.cold_start import cold_start, sft_example
 from rollout.tiny.tokenizer import build_tokenizer
 
-RECIPE = Recipe(tiny=Tiny(layers=2, width=32), sft=Sft(steps=4, batch=4))
+RECIPE = Recipe(tiny=Tiny(layers=2, width=32), cold_start=ColdStart(steps=4, batch=4))
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +51,8 @@ def test_a_killed_run_leaves_nothing_that_looks_finished(tmp_path: Path):
 
 
 def test_a_lost_loss_is_one_clear_error(tmp_path: Path):
-    recipe = RECIPE.model_copy(update={"sft": Sft(steps=8, batch=4, lr=1e30)})
-    with pytest.raises(RuntimeError, match=r"cold start: loss is nan at step \d of 8; lower sft.lr"):
+    recipe = RECIPE.model_copy(update={"cold_start": ColdStart(steps=8, batch=4, lr=1e30)})
+    with pytest.raises(RuntimeError, match=r"cold start: loss is nan at step \d of 8; lower cold_start.lr"):
         cold_start(recipe, tmp_path)
 
 

@@ -18,7 +18,7 @@ ROOT = str(Path(__file__).parents[2])
 LACONIC = str(Path(sys.executable).with_name("laconic"))
 SMALL = [
     "reward=[{kind: verdict}, {kind: function, name: 'tests.faults.by_length:by_length', weight: 0.1, low: -3, high: 1}]",  # it has something to learn
-    "tiny.layers=2", "tiny.width=32", "sft.steps=20", "sft.batch=8", "train.steps=3", "train.checkpoint_every=2", "train.keep_checkpoints=1",
+    "tiny.layers=2", "tiny.width=32", "cold_start.steps=20", "cold_start.batch=8", "train.steps=3", "train.checkpoint_every=2", "train.keep_checkpoints=1",
     "sampler.prompts=4", "sampler.group_size=4", "sampler.keep_groups=all", "budget.limit=24", "eval.problems=8", "eval.samples=2", "eval.max_tokens=40",
 ]  # fmt: skip
 

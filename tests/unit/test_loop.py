@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from launch import stages
+from launch import engines, stages
 from launch.plan import plan
 from recipes.schema import Recipe
 from rl.checkpoint import MANIFEST
@@ -255,9 +255,9 @@ def test_evaluations_state_what_the_controller_leaves_of_the_limit_when_they_are
         stages.run_recipe(plan(wanted), tmp_path)
     assert stated == [10, 10, 6, 3]
     last = tmp_path / wanted.name / "checkpoints" / "step-3"
-    assert stages.left(last) == pytest.approx(np.exp(-1)) and stages.left(tmp_path) == 1.0
+    assert engines.left(last) == pytest.approx(np.exp(-1)) and engines.left(tmp_path) == 1.0
     (last / MANIFEST).write_text(json.dumps({"meta": {"step": 3}, "files": {}}))
-    assert stages.left(last) == 1.0  # of a checkpoint that keeps no state
+    assert engines.left(last) == 1.0  # of a checkpoint that keeps no state
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -37,6 +37,7 @@ from tests.probes import (
     prepared,
     requests,
     shaped,
+    staged,
     started_from,
     trained,
     unjudged,
@@ -106,6 +107,10 @@ KL = {"objective.kl.coef": 0.5}
 CORRECTED = {"objective.old_logprobs": "learner", "objective.correction.kind": "clamp"}
 ADAPTIVE = {"objective.entropy.coef": 0.1, "objective.entropy.target": 9.0}  # nats, more than the model ever has
 SHARDED = {"learner.zero_stage": 1}
+COLD = {"stages": [{"kind": "cold_start", "changes": {"cold_start.steps": 5}}]}
+LEARN = {"stages": [{"kind": "reference", "samples": 4, "problems": 3}, {"kind": "sft", "batch": 2, "max_tokens": 99}]}
+PREFER = {"stages": [{"kind": "reference", "samples": 4, "problems": 3}, {"kind": "dpo", "batch": 2, "max_tokens": 99}]}
+MERGED = {"stages": [{"kind": "rl"}, {"kind": "merge"}]}
 
 
 def reward_of(kind: str, **numbers: Any) -> dict[str, Any]:
@@ -137,6 +142,41 @@ ROWS = [
     Row("seed", evaluated, 1),
     Row("seed", cold_started, 1),
     Row("stages", whole_run, ["rl", "eval"]),
+    Row("stages[cold_start].kind", cold_started, {"kind": "rl"}, COLD),
+    Row("stages[cold_start].changes", cold_started, {"tiny.layers": 2}, COLD),
+    Row("stages[reference].kind", staged, "eval", {"stages": [{"kind": "reference", "problems": 3}]}),
+    Row("stages[reference].changes", staged, {"budget": {"limit": 3}}, LEARN),
+    Row("stages[reference].name", staged, "other", LEARN),
+    Row("stages[reference].samples", staged, 6, LEARN),
+    Row("stages[reference].problems", staged, 2, LEARN),
+    Row("stages[sft].kind", staged, {"kind": "dpo", "batch": 2}, LEARN),
+    Row("stages[sft].changes", staged, {"learner.lr": 0.1}, LEARN),
+    Row("stages[sft].name", staged, "other", LEARN),
+    Row("stages[sft].epochs", staged, 2, LEARN),
+    Row("stages[sft].batch", staged, 3, LEARN),
+    Row("stages[sft].lr", staged, 0.1, LEARN),
+    Row("stages[sft].max_tokens", staged, 2, LEARN, stops="all 3 examples are longer than 2 tokens"),
+    Row("stages[sft].data", staged, ["chats.jsonl"], LEARN),
+    Row("stages[dpo].kind", staged, {"kind": "sft", "batch": 2}, PREFER),
+    Row("stages[dpo].changes", staged, {"learner.threads": 1}, PREFER),
+    Row("stages[dpo].name", staged, "other", PREFER),
+    Row("stages[dpo].epochs", staged, 2, PREFER),
+    Row("stages[dpo].batch", staged, 3, PREFER),
+    Row("stages[dpo].lr", staged, 0.1, PREFER),
+    Row("stages[dpo].max_tokens", staged, 2, PREFER, stops="all 6 pairs are longer than 2 tokens"),
+    Row("stages[dpo].rejected", staged, "wrong", PREFER),
+    Row("stages[dpo].beta", staged, 0.5, PREFER),
+    Row("stages[rl].kind", staged, {"kind": "eval"}, {"stages": [{"kind": "rl"}]}),
+    Row("stages[rl].changes", staged, {"train.steps": 1}, {"stages": [{"kind": "rl"}]}),
+    Row("stages[rl].name", staged, "other", {"stages": [{"kind": "rl", "name": "first"}, "rl"]}),
+    Row("stages[merge].kind", staged, {"kind": "eval"}, MERGED),
+    Row("stages[merge].name", staged, "other", MERGED),
+    Row("stages[merge].keep", staged, 0.5, MERGED),
+    Row("stages[merge].scale", staged, 0.5, MERGED),
+    Row("stages[merge].scope", staged, "tensor", MERGED),
+    Row("stages[eval].kind", staged, {"kind": "rl"}, {"stages": [{"kind": "eval"}]}),
+    Row("stages[eval].changes", staged, {"eval.problems": 3}, {"stages": [{"kind": "eval"}]}),
+    Row("stages[eval].name", staged, "other", {"stages": [{"kind": "eval", "name": "before"}, "rl"]}),
     Row("device", engines_started, "cuda"),
     Row("on_cuda", engines_started, {"engine": {"count": 3}}, {"device": "cuda"}),
     Row("model.path", started_from, "owner/other"),
@@ -151,9 +191,9 @@ ROWS = [
     Row("tiny.recheck", cold_started, 0.1),
     Row("tiny.rederive", cold_started, 0.1),
     Row("tiny.slip", cold_started, 0.5),
-    Row("sft.steps", cold_started, 7),
-    Row("sft.batch", cold_started, 3),
-    Row("sft.lr", cold_started, 0.01),
+    Row("cold_start.steps", cold_started, 7),
+    Row("cold_start.batch", cold_started, 3),
+    Row("cold_start.lr", cold_started, 0.01),
     Row("data.train", requests, "rows.jsonl"),
     Row("data.split", requests, "validation", HUB),
     Row("data.problem", requests, "question", FILE),
@@ -381,7 +421,7 @@ ROWS = [
 
 
 def place(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key; `reward[kind]` is the last term of that kind, `budget.ladder[]` the first rung."""
+    """Set a dotted key; `reward[kind]` is the last term of that kind, `stages[kind]` the first stage of it, `budget.ladder[]` the first rung."""
     *parents, leaf = key.split(".")
     node: Any = tree
     for part in parents:
@@ -390,7 +430,8 @@ def place(tree: dict[str, Any], key: str, value: Any) -> None:
         if part.endswith("]"):
             items = list(node.values()) if name == "schedule" else node
             if name not in ("budget", "select", "credit", "tokens"):
-                node = next(item for item in reversed(items) if item["kind"] == kind) if kind else items[0]
+                of_kind = [item for item in items if not kind or (isinstance(item, dict) and item["kind"] == kind)]
+                node = of_kind[0 if name == "stages" or not kind else -1]
     if leaf == "kind" and "[" in key:
         node.clear()  # the other keys of a term are its kind's own
         node.update(value if isinstance(value, dict) else {"kind": value})
@@ -412,6 +453,7 @@ def world(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     rows = [{"problem": f"{i} + 1", "answer": i + 1, "question": f"{i} * 1", "gold": i} for i in range(9)]
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (folder / "more.jsonl").write_text("\n".join(json.dumps({"problem": f"{i} - 1", "answer": i - 1}) for i in range(9)))
+    (folder / "chats.jsonl").write_text(json.dumps({"prompt": "1 + 2", "completion": "3"}))
     (folder / "p29_rewards.py").write_text(
         "def remainder(completion_ids, **_): return [sum(ids) % 7 for ids in completion_ids]\n"
         "def length(completion_ids, **_): return [len(ids) % 5 for ids in completion_ids]\n"

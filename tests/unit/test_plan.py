@@ -38,7 +38,7 @@ def blockers(machine: Machine, name: str, scale: str | None, *words: str) -> lis
 def test_every_shipped_recipe_plans(name: str, scale: str | None, machine: Machine):
     recipe = load(name, scale)
     text = explain(plan(recipe, machine))
-    assert ("optimiser update" in text) == ("rl" in recipe.stages)
+    assert ("optimiser update" in text) == recipe.trains
     assert ("BLOCKED" in text) != ("This machine can run it" in text)
 
 
@@ -229,7 +229,15 @@ def test_what_will_hardly_work_is_a_warning():
     assert "learner: 2 x 2 threads on 2 cores" in warnings("learner.threads=2")
     assert "eval.max_tokens: 90 is below budget.limit 104" in warnings("eval.max_tokens=90")
     assert "learner.micro_batch_tokens: 100 holds no rollout of full length (168 tokens" in warnings("learner.micro_batch_tokens=100")
-    assert "without sft the tiny reasoner is taken from the cache" in warnings("stages=[rl]")
+
+
+def test_the_cold_start_is_said_whether_it_is_named_or_not():
+    for words in ([], ["stages=[cold_start, rl]"], ["stages=[eval]"]):
+        assert "start    cold start of 1,150 steps of 16 traces, unless the cache has it" in explain(
+            plan(load("quickstart", None, words), LAPTOP)
+        )
+    changed = explain(plan(load("quickstart", None, ["stages=[{kind: cold_start, changes: {cold_start.steps: 9}}, rl]"]), LAPTOP))
+    assert "start    cold start of 9 steps" in changed
 
 
 @pytest.mark.parametrize(
@@ -254,7 +262,7 @@ def test_what_will_hardly_work_is_a_warning():
         ("judge.not_judged_limit=1 judge.over_limit=warn", "judge.over_limit: warn says nothing, as judge.not_judged_limit is 1"),
         ("select.kind=shortest select.keep=8", "select.keep: 8 is sampler.group_size, so every rollout trains"),
         ("learner.warmup_steps=61 train.steps=60", "learner.warmup_steps: 61 is more than train.steps 60"),
-        ("stages=[rl] model.path=owner/name sft.steps=9", "sft.steps: 9 says nothing, as model.path is not tiny"),
+        ("stages=[rl] model.path=owner/name cold_start.steps=9", "cold_start.steps: 9 says nothing, as model.path is not tiny"),
     ],
 )
 def test_p29_a_key_that_says_nothing_beside_the_others_is_named(words: str, warning: str):

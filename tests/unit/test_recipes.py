@@ -59,12 +59,29 @@ BROKEN = {
     "budget:\n  kind: difficulty": "budget.ladder: missing; needs a list of mappings",
     "budget: {kind: difficulty, ladder: [{at_least: 0.5}]}": "1: budget.ladder: rungs must fall in at_least and end with one",
     "objective:\n  correction: {kind: tis}": "2: objective.correction: with old_logprobs: engine the ratio already holds it",
-    "stages: []": "1: stages: [] is not allowed; needs a list (at least 1) of sft, rl, eval",
+    "stages: []": "1: stages: [] is not allowed; needs a list (at least 1) of cold_start, reference, sft, dpo, rl, merge, eval, or mappings",
     "name: ../b": '1: name: "../b" is not allowed; needs text, matching',
     "name: b/c": '1: name: "b/c" is not allowed; needs text, matching',
     "eval: {temperature: 0, samples: 4}": "4 greedy rollouts (eval.temperature 0) would all be the same; set 1",
-    "stages: [rl, sft]": "1: stages: ['rl', 'sft']: each at most once, in the order sft, rl, eval",
-    "stages: [sft, rl]\nmodel: {path: other}": "2: stages: sft makes the tiny reasoner",
+    "stages: [cold_start, rl]\nmodel: {path: other}": "2: stages[0]: cold_start makes the tiny reasoner",
+    "stages: [rl, cold_start]": "1: stages[1]: cold_start makes the model from nothing, so what ran before would be lost; put it first",
+    "stages:\n- rl\n- eval\n- rl\n- eval": "4: stages[2]: a second stage named rl would write the same folder; name it (name: ...)",
+    "stages: [{kind: rl, name: merge}, merge]": "1: stages[1]: a second stage named merge would write the same folder",
+    "stages: [rl, {kind: eval, name: after}]": "1: stages[1]: an eval directly behind rl is a part of that stage; leave its name out",
+    "stages: [rl, {kind: eval, changes: {eval.samples: 2}}]": "1: stages[1]: an eval directly behind rl is a part of that stage; leave its changes out",
+    "stages: [merge]": "1: stages[0]: merge takes over what rl changed, and no rl stage comes before it",
+    "stages: [rl, dpo]": "1: stages[1]: dpo learns from answers that a reference stage sampled, and none comes before it; put `reference` before it",
+    "stages: [sft, rl, eval]": "where the tiny reasoner's first training is meant: sft is now called cold_start",
+    "stages: [sft]\nmodel: {path: other}": "1: stages[0]: sft learns from answers that a reference stage sampled, and none comes before it",
+    "sft: {steps: 9}": "1: sft: unknown key. sft is now called cold_start.",
+    "stages: [{kind: rl, steps: 9}]": "1: stages[0].steps: unknown key.",
+    "stages: [{kind: merge, kep: 1}]": "1: stages[0].kep: unknown key. Did you mean stages[0].keep?",
+    "stages:\n- kind: rl\n  changes:\n    budget.limt: 9": "4: budget.limt: unknown key. Did you mean budget.limit? (laconic recipes --keys lists all) (in stages[0].changes)",
+    "stages:\n- kind: rl\n  changes:\n    budget: {limit: -9}": "4: budget.limit: -9 is not allowed; needs a whole number, at least 1 (in stages[0].changes)",
+    "stages:\n- kind: rl\n  changes:\n    learner.updates_per_step: 7": "4: learner.updates_per_step: 7 does not divide sampler.prompts 32 (in stages[0].changes)",
+    "stages: [{kind: rl, changes: {name: other}}]": "1: stages[0]: changes: name has no place in it",
+    "stages: [{kind: rl, changes: {on_cuda.learner.ranks: 1}}]": "1: stages[0]: changes: on_cuda has no place in it",
+    "on_cuda: {sampler.prompts: 30}\nstages: [{kind: rl, changes: {learner.updates_per_step: 4}}]": "2: learner.updates_per_step: 4 does not divide sampler.prompts 30",
     "seed: 1\nseed: 2": "2: seed: written twice (first at mine.yaml:1)",
     "seed: [1": "not YAML",
     "a: 1\n\tb: 2": "2: not YAML",
@@ -121,10 +138,13 @@ def test_every_problem_gets_its_line(here: Path):
         ("learner.lr", "-- learner.lr: not an override; write key=value"),
         (".lr=3", "not an override; write key=value"),
         ("seed.deep=1", '-- seed.deep=1: seed: {"deep": 1} is not allowed; needs a whole number'),
-        ("stages=[rl, eva]", '-- stages=[rl, eva]: stages[1]: "eva" is not allowed; needs one of sft, rl, eval'),
+        (
+            "stages=[rl, eva]",
+            '-- stages=[rl, eva]: stages[1]: "eva" is not allowed; needs one of cold_start, reference, sft, dpo, rl, merge, eval. Did you mean eval?',
+        ),
         ("stages=[rl", "not YAML"),
         ("stages=[rl]\nseed: 3", "holds more than one value"),
-        ("model.path=./elsewhere", "-- model.path=./elsewhere: stages: sft makes the tiny reasoner"),
+        ("stages=[cold_start, merge]", "-- stages=[cold_start, merge]: stages[1]: merge takes over what rl changed"),
     ],
 )
 def test_a_wrong_override_is_named_as_it_was_typed(word: str, sentence: str):
@@ -268,7 +288,7 @@ def test_da_dler_halves_the_limit_of_easy_prompts():
 def test_a_scale_changes_sizes_and_keeps_the_method():
     for name in ("dler", "dler_release", "da_dler"):
         recipe, small = load(name), load(name, "tiny")
-        assert small.stages == ["sft", "rl", "eval"]
+        assert [stage.kind for stage in small.stages] == ["rl", "eval"]
         assert small.model.path == "tiny"
         assert (small.objective, small.advantage, small.reward, small.sampler.keep_groups) == (
             recipe.objective,
@@ -299,7 +319,7 @@ def test_defaults_read_like_yaml():
     assert defaults["data.instruction"] == "''"
     assert (defaults["engine.vllm"], defaults["budget.kind"], defaults["stages"]) == ("{}", "constant", "[rl]")
     for key in keys():
-        if key.default is not ... and key.name != "reward":
+        if key.default is not ... and key.name not in ("reward", "stages"):
             assert yaml.safe_load(key.default_text) == key.default, key.name
 
 

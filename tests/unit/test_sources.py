@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from recipes.columns import REFERENCE, NumberColumn
-from recipes.schema import Data, DataSet, Tiny
+from recipes.data import Data, DataSet
+from recipes.schema import Tiny
 from rollout.sources import DataError, heldout_problems, overlaps, training_source
 from rollout.types import Problem
 

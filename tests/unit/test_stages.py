@@ -13,8 +13,10 @@ import torch
 from launch.machine import Machine
 from launch.memory import GB
 from launch.plan import PlanError, plan
-from launch.stages import HeldOut, file_names, fitting, list_left_out, list_overlap, planned_with, settle_device, some_fit
+from launch.problems import HeldOut, file_names, fitting, list_left_out, list_overlap, some_fit
+from launch.stages import planned_with, settle_device
 from recipes.loader import load
+from recipes.stages import RlStage
 from rollout.sources import DataError, Source
 from rollout.types import Problem
 
@@ -59,7 +61,8 @@ def test_what_a_download_brought_is_planned_again(tiny_checkpoint: Path):
     with pytest.raises(PlanError, match=r"eval\.max_tokens: 32768 is more than the 2048 tokens"):
         planned_with(tiny_checkpoint, made)
     short = plan(
-        made.recipe.model_copy(update={"stages": ["rl"], "budget": made.recipe.budget.model_copy(update={"limit": 9})}), made.machine
+        made.recipe.model_copy(update={"stages": [RlStage(kind="rl")], "budget": made.recipe.budget.model_copy(update={"limit": 9})}),
+        made.machine,
     )
     again = planned_with(tiny_checkpoint, short)
     assert again.shape is not None and again.engine["kv_cache_memory_bytes"] > 0 and again.recipe == short.recipe

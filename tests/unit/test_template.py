@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from recipes.schema import Data
+from recipes.data import Data
 from rewards.thinking import Marks, marks_of
 from rollout.template import TemplateError, load_template
 from rollout.tokenizer import copy_tokenizer

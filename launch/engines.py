@@ -1,0 +1,85 @@
+"""Engines of a plan, up for as long as they are asked, and what is asked of them before anything is sampled."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from launch.memory import context, push_bytes
+from launch.plan import Plan, gpus_needed
+from launch.ray_start import start_ray, stop_ray
+from recipes.schema import Recipe
+from rl import checkpoint
+from rollout.budget import stated_limit
+from rollout.collector import seed_of
+from rollout.engine import EnginePool
+from rollout.honesty import TOLERANCE, rehearsal
+from rollout.reference_engine import ReferenceEngine
+from rollout.template import Template
+from rollout.thinking import ThinkIds
+from rollout.vllm_engine import VllmEngine, engine_environment
+
+
+@contextmanager
+def engines(made: Plan, start: Path, template: Template, first_step: int = 0) -> Iterator[EnginePool]:
+    """Ray and the engine actors of a plan, up for as long as the context lasts."""
+    recipe, device = made.recipe, made.device
+    gpus = {actor.name: actor.gpus for actor in made.actors}
+    start_ray(num_cpus=os.cpu_count() or 1, num_gpus=gpus_needed(made), push=push_bytes(recipe, made.shape))
+
+    think = closing(recipe, template)
+    starts = Counter[int]()  # an engine that is started again must not repeat its first noise
+
+    def start_engine(index: int) -> Any:
+        actor: Any
+        arguments: tuple[Any, ...]
+        if recipe.engine.kind == "reference":
+            actor, arguments = ray.remote(ReferenceEngine), (start, recipe.model.dtype, device, template.stop_ids, think)
+        else:
+            seed = seed_of(recipe.seed, "engine", index, first_step, starts[index]) % 2**31
+            starts[index] += 1
+            actor = ray.remote(VllmEngine)
+            arguments = (start, recipe.model.dtype, device, context(recipe), template.stop_ids, seed, made.engine, think)
+        environment = {"env_vars": engine_environment(recipe.engine.threads, device)}
+        return actor.options(num_cpus=0, num_gpus=gpus["engine"], runtime_env=environment).remote(*arguments)
+
+    try:
+        yield EnginePool(start_engine, recipe.engine.count)
+    finally:
+        stop_ray()
+
+
+def rehearsed(made: Plan, pool: EnginePool, template: Template, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Refuse engines that do not sample from the probabilities that they report; sampled sequences, prompts' ends and responses.
+
+    Raises:
+        EngineError: one does not, or does not close thinking where the recipe limits it.
+    """
+    recipe = made.recipe
+    temperature = recipe.sampler.temperature if recipe.samples else recipe.eval.temperature or 1.0
+    seed = seed_of(recipe.seed, "rehearsal") % 2**31
+    requests = rehearsal(prompts, len(template.tokenizer), temperature, seed, closing(recipe, template))
+    return pool.rehearse(requests, max(TOLERANCE[recipe.model.dtype], recipe.publish.tolerance))[:16]
+
+
+def stating(template: Template, recipe: Recipe, share: float) -> Template:
+    """The template for evaluations: prompts state the budget of the last step, of which a controller leaves this share."""
+    return replace(template, budget=stated_limit(recipe.at(recipe.train.steps).budget, share))
+
+
+def left(folder: Path) -> float:
+    """The share of the limit that the controller of a checkpoint's run left; 1 for a checkpoint that does not say."""
+    state = checkpoint.metadata(folder).get("state") if (folder / checkpoint.MANIFEST).is_file() else None
+    return ((state or {}).get("budget") or {}).get("floor", {}).get("share", 1.0)
+
+
+def closing(recipe: Recipe, template: Template) -> ThinkIds | None:
+    """The marks of thinking if training asks engines to close it. Raises TemplateError: they cannot."""
+    return template.think_ids(at_once=recipe.sampler.no_thinking > 0) if recipe.closes_thinking else None

@@ -1,0 +1,76 @@
+"""The parts of a run: each stage as it is planned, with its data read and checked, and what one stage hands to the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from launch.plan import Plan
+from launch.problems import HeldOut, held_out
+from recipes.schema import Recipe
+from recipes.stages import SftStage
+from recipes.steps import Step
+from rewards.verifier.judge import Judge
+from rollout.chats import Conversation, conversations
+from rollout.sources import Source, training_source
+from rollout.types import Request
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stage that is planned, with its data read and checked.
+
+    Attributes:
+        source: the training problems of a stage that samples some.
+        conversations: of each set of an sft stage that names its data.
+        said: on those.
+    """
+
+    made: Plan
+    step: Step
+    source: Source | None
+    heldout: list[HeldOut]
+    conversations: list[list[Conversation]] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.made.recipe
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a run stands between two stages.
+
+    Attributes:
+        start: the checkpoint that the next stage takes.
+        began: the one that the last rl stage took.
+        position: in the training data, where the next rl stage goes on.
+        asked: what the last reference stage was asked, and
+        answers: the folder of its answers.
+    """
+
+    start: Path
+    began: Path
+    position: int = 0
+    asked: list[Request] = field(default_factory=list)
+    answers: Path = Path()
+
+
+def read_data(made: Plan, judge: Judge) -> list[Part]:
+    """Each stage with its data, read before anything is started. Raises DataError."""
+    known: list[tuple[object, Source]] = []
+    parts = []
+    for one in made.stages:
+        step, recipe = one.step, one.recipe
+        assert step is not None
+        asked = (recipe.data, recipe.tiny, recipe.seed, recipe.trains and recipe.reads_columns, step.numbers)
+        source = next((source for other, source in known if other == asked), None)
+        if recipe.samples and source is None:
+            source = training_source(*asked[:3], judge.check_golds, *asked[3:])
+            known.append((asked, source))
+        sets = [conversations(one) for one in step.stage.sets] if isinstance(step.stage, SftStage) else []
+        said = [words for *_, words in sets] + [f"left out {place}: {why}" for _, left_out, _ in sets for place, why in left_out[:5]]
+        chats = [found for found, *_ in sets]
+        parts.append(Part(one, step, source if recipe.samples else None, held_out(recipe, judge), chats, said))
+    return parts

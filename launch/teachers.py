@@ -1,0 +1,144 @@
+"""Stages that learn from examples: the reference samples them from a policy, sft and dpo train on them.
+
+Claim: what a reference stage sampled is read by problem and by id, never sampled or tokenised again; what sft and dpo leave is an ordinary
+checkpoint. Each stage goes on from what it left whole.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from launch.engines import engines, rehearsed
+from launch.parts import Part, Standing
+from launch.plan_data import read_of_reference
+from recipes.stages import DpoStage, ReferenceStage, SftStage
+from recipes.steps import Step
+from rewards.verifier.judge import Judge
+from rl import checkpoint
+from rl.progress import Progress
+from rl.supervised import Item, Training, dpo, drawn, fitting, sft
+from rollout import reference
+from rollout.chats import examples
+from rollout.scorer import Scorer
+from rollout.sources import DataError
+from rollout.template import Template
+from rollout.types import Example, Request
+
+
+def reference_stage(part: Part, stage: ReferenceStage, template: Template, folder: Path, start: Path, judge: Judge) -> list[Request]:
+    """Sample the training problems from a checkpoint, or those that are not there yet; what was asked."""
+    made, recipe, source = part.made, part.recipe, part.source
+    assert source is not None
+    asked = reference.requests(
+        source,
+        template,
+        part.step.problems(source.rows),
+        samples=stage.samples,
+        max_tokens=recipe.most_tokens,
+        temperature=recipe.sampler.temperature,
+        seed=recipe.seed,
+        max_prompt_tokens=recipe.data.max_prompt_tokens,
+        limit=recipe.budget.limit,
+    )
+    with Progress(stage.called, len(asked)) as progress:
+        if left := reference.waiting(folder, asked):
+            if len(left) < len(asked):
+                progress.message(f"resumed {folder}: {len(asked) - len(left)} of {len(asked)} problems are there")
+            progress.phase("start engines")
+            with engines(made, start, template) as pool:
+                pool.wait_ready()
+                rehearsed(made, pool, template, [request.prompt_ids for request in asked[:16]])
+                progress.phase("sample")
+                reference.sample(folder, pool, Scorer(judge, template), asked, progress.count)
+        found = list(reference.statistics(reference.read(folder, asked)).values())
+        right = sum(one["reference_shortest"] is not None for one in found)
+        accuracy, tokens = (np.mean([one[name] or 0.0 for one in found]) for name in ("reference_accuracy", "reference_tokens"))
+        progress.message(f"{len(found)} problems: accuracy {accuracy:.1%}, {tokens:.1f} tokens; {right} have a right answer")
+    return asked
+
+
+def with_reference(part: Part, at: Standing) -> Part:
+    """The part with the columns of the reference stage before on its problems, if something reads them."""
+    if part.source is None or not read_of_reference(part.step):
+        return part
+    found = reference.statistics(_answers(at))
+    return replace(part, source=reference.with_statistics(part.source, at.asked, found, part.recipe.seed, part.recipe.number_columns))
+
+
+def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template, folder: Path, at: Standing) -> Path:
+    """Train on examples; the checkpoint that comes out.
+
+    Raises:
+        DataError: there is nothing to learn from.
+        RuntimeError: the loss is not a number.
+    """
+    if checkpoint.whole(done := folder / "checkpoint"):
+        return done
+    made, step, recipe, words = part.made, part.step, part.recipe, list(part.said)
+    how = Training(
+        stage=step.where,
+        batch=stage.batch,
+        lr=stage.rate(recipe.learner.lr),
+        seed=recipe.seed,
+        dtype=recipe.model.dtype,
+        device="cuda" if made.device == "cuda" else "cpu",
+        threads=next(actor.threads for actor in made.actors if actor.name == "trainer"),
+        micro_batch_tokens=recipe.learner.micro_batch_tokens,
+        gradient_checkpointing=recipe.learner.gradient_checkpointing,
+    )
+    longest = stage.most(recipe.data.max_prompt_tokens + recipe.most_tokens)
+    if isinstance(stage, DpoStage):
+        pairs = _short(reference.pairs(_answers(at), stage.rejected), longest, step, "pairs", words)
+        order = drawn([pairs], [1.0], recipe.seed, stage.batch, epochs=stage.epochs)
+        train = partial(dpo, at.start, folder, order, stage.beta, how)
+    else:
+        sets = [_short(rows, longest, step, "examples", words) for rows in _examples(stage, part, template, at, words)]
+        weights = [one.weight for one in stage.sets] or [1.0]
+        rows = drawn(sets, weights, recipe.seed, stage.batch, epochs=stage.epochs)
+        train = partial(sft, at.start, folder, rows, how)
+    with Progress(stage.called, -(-len(train.args[2]) // stage.batch)) as progress:
+        for line in words:
+            progress.message(line)
+        progress.phase("train")
+        train(lambda done, _, loss: progress.step({"step": done - 1, "loss": loss}))
+    if made.device == "cuda":  # engines and ranks come next, in processes of their own
+        import torch
+
+        gc.collect()
+        torch.cuda.empty_cache()
+    return done
+
+
+def _answers(at: Standing) -> pa.Table:
+    return reference.read(at.answers, at.asked)
+
+
+def _examples(stage: SftStage, part: Part, template: Template, at: Standing, words: list[str]) -> Sequence[Sequence[Example]]:
+    """What an sft stage learns from: answers of the reference, or its sets."""
+    if not stage.sets:
+        rows = reference.shortest_right(_answers(at))
+        words.append(f"{len(rows)} problems have a right answer, the shortest of which is learned")
+        return [rows]
+    sets, refused = examples(part.conversations, template)
+    words.extend(f"left out {place}: {why}" for place, why in refused[:5])
+    if refused:
+        words.append(f"{len(refused)} examples left out, which the template refuses")
+    return sets
+
+
+def _short(rows: Sequence[Item], longest: int, step: Step, what: str, words: list[str]) -> list[Item]:
+    """The rows that are no longer than allowed. Raises DataError: none is."""
+    kept = fitting(rows, longest)
+    if not kept:
+        raise DataError(f"{step.where}: all {len(rows)} {what} are longer than {longest} tokens; raise max_tokens")
+    if len(kept) < len(rows):
+        words.append(f"{len(rows) - len(kept)} of {len(rows)} {what} are longer than {longest} tokens and left out")
+    words.append(f"{len(kept)} {what}")
+    return kept

@@ -1,0 +1,199 @@
+"""The slot `stages`: what runs, one after the other. Each stage takes a checkpoint and hands one on; a stage's own `changes` hold in it alone.
+
+The record of the last `rl` stage is the run's own; every other stage that leaves something has the folder RUN/stages/NAME.
+Simplification: stages follow each other in one line; none runs beside another, and a checkpoint goes to the next stage alone
+(`merge` also reads the one that the last `rl` stage began with).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag
+
+from recipes.data import DataSet, Sets
+from recipes.section import Count, Natural, Positive, Section, kind_or
+
+
+class Stage(Section):
+    """What all stages have in common."""
+
+    kind: str
+
+    @property
+    def called(self) -> str:
+        """Its name, or its kind."""
+        return getattr(self, "name", None) or self.kind
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """Its changes; none of a kind that reads nothing of a recipe."""
+        return getattr(self, "changes", {})
+
+
+class Named(Stage):
+    """One that leaves something."""
+
+    name: Annotated[str, Field(pattern=r"^[^/\\.][^/\\]*$")] | None = Field(
+        None, description="Names the stage in words, and its folder RUN/stages/NAME; null: its kind."
+    )
+
+
+class Changing(Stage):
+    """One that reads the rest of the recipe."""
+
+    changes: dict[str, Any] = Field(
+        {}, description="What holds in this stage alone: keys as in a recipe (`budget.limit: 208`); not stages, name, device, on_cuda."
+    )
+
+
+class ColdStartStage(Changing):
+    kind: Literal["cold_start"] = Field(..., description="The tiny reasoner, from random weights (section `cold_start`).")
+
+
+class ReferenceStage(Named, Changing):
+    kind: Literal["reference"] = Field(
+        ...,
+        description="Samples the policy on the training problems once: accuracy, lengths and the shortest right answer of each, for the stages behind it.",
+    )
+    samples: Annotated[int, Field(ge=2)] = Field(8, description="Rollouts of a problem.")
+    problems: Natural = Field(
+        0,
+        description="Positions of the training data that are sampled, the first that the next rl stage draws; 0: all rows (of `tiny`, which never ends: prompts x steps of that stage).",
+    )
+
+
+class Supervised(Named, Changing):
+    """What stages with TRL's trainers have in common."""
+
+    epochs: Positive = Field(1.0, description="Passes over the examples.")
+    batch: Count = Field(32, description="Examples of an optimiser step.")
+    lr: Positive | None = Field(
+        None, description="Peak learning rate (AdamW, 5 % warm-up, cosine to 0); null: learner.lr, of `sft` ten times that."
+    )
+    max_tokens: Count | None = Field(
+        None, description="Longer examples are left out and counted; null: data.max_prompt_tokens and budget.limit with its room."
+    )
+
+    def rate(self, lr: float) -> float:
+        """Its peak learning rate where learner.lr is this."""
+        return self.lr or lr
+
+    def most(self, longest: int) -> int:
+        """The longest example, tokens, where the longest rollout with its prompt has this many."""
+        return self.max_tokens or longest
+
+
+class SftStage(Supervised):
+    kind: Literal["sft"] = Field(..., description="Supervised fine-tuning with TRL's SFTTrainer.")
+    data: Annotated[
+        Annotated[str, Tag("<name>")] | Annotated[list[Sets], Field(min_length=1), Tag("<list>")],
+        Discriminator(lambda value: "<list>" if isinstance(value, list) else "<name>"),
+    ] = Field(
+        "reference",
+        description="`reference`: the shortest right answer to each problem of the reference stage before it; else sets as in data.train, with `messages`, or prompts and completions (`problem` and `answer` name their columns).",
+    )
+
+    def rate(self, lr: float) -> float:
+        return self.lr or 10 * lr
+
+    @property
+    def sets(self) -> list[DataSet]:
+        """The sets that are learned from; none where the reference stage's answers are."""
+        named = [] if self.data == "reference" else [self.data] if isinstance(self.data, str) else self.data
+        given = [DataSet(source=item) if isinstance(item, str) else item for item in named]
+        return [one.model_copy(update={"split": one.split or "train"}) for one in given]
+
+
+class DpoStage(Supervised):
+    kind: Literal["dpo"] = Field(
+        ..., description="Preference optimisation with TRL's DPOTrainer, on pairs of the reference stage before it."
+    )
+    rejected: Literal["longer", "wrong", "both"] = Field(
+        "both",
+        description="What the shortest right answer is preferred to: the longest right one (of at least 1.5 times its length), the longest wrong one, or each of both.",
+    )
+    beta: Positive = Field(0.1, description="How close the policy stays to the stage's start.")
+
+
+class RlStage(Named, Changing):
+    kind: Literal["rl"] = Field(..., description="Reinforcement learning: the loop.")
+
+
+class MergeStage(Named):
+    kind: Literal["merge"] = Field(
+        ..., description="Update-selective merging (DLER): the largest changes since the last rl stage began, scaled, on top of its start."
+    )
+    keep: Annotated[float, Field(gt=0, le=1)] = Field(0.25, description="Share of entries that are taken over, largest changes first.")
+    scale: Positive = Field(0.7, description="Factor on the changes taken over.")
+    scope: Literal["global", "tensor"] = Field("global", description="Changes are ranked over the whole model, or within each tensor.")
+
+
+class EvalStage(Named, Changing):
+    kind: Literal["eval"] = Field(
+        ..., description="Evaluates the checkpoint that it gets; directly behind an rl stage: before and after that, with its engines."
+    )
+
+
+def _written_out(item: Any) -> Any:
+    """A bare kind as a mapping."""
+    return {"kind": item} if isinstance(item, str) else item
+
+
+AnyStage = Annotated[
+    Annotated[ColdStartStage, Tag("cold_start")]
+    | Annotated[ReferenceStage, Tag("reference")]
+    | Annotated[SftStage, Tag("sft")]
+    | Annotated[DpoStage, Tag("dpo")]
+    | Annotated[RlStage, Tag("rl")]
+    | Annotated[MergeStage, Tag("merge")]
+    | Annotated[EvalStage, Tag("eval")],
+    Discriminator(kind_or("")),
+    BeforeValidator(_written_out),
+]
+
+
+def refuse_order(stages: Sequence[Stage], tiny: bool) -> None:
+    """Raise ValueError for stages that cannot follow each other as they stand, each by its place.
+
+    Args:
+        tiny: the model is the tiny reasoner.
+    """
+    for index, stage in enumerate(stages):
+        where, before = f"stages[{index}]", [one.kind for one in stages[:index]]
+        if stage.kind == "cold_start" and not tiny:
+            raise ValueError(f"{where}: cold_start makes the tiny reasoner; with model.path set there is nothing to cold-start")
+        if stage.kind == "cold_start" and index:
+            raise ValueError(f"{where}: cold_start makes the model from nothing, so what ran before would be lost; put it first")
+        if isinstance(stage, DpoStage | SftStage) and learns_from_reference(stage) and "reference" not in before:
+            learned = (
+                "; where the tiny reasoner's first training is meant: sft is now called cold_start" if stage.kind == "sft" and tiny else ""
+            )
+            raise ValueError(
+                f"{where}: {stage.kind} learns from answers that a reference stage sampled, and none comes before it; put `reference` before it"
+                + (", or name its data (data: [rows.jsonl])" if stage.kind == "sft" else "")
+                + learned
+            )
+        if stage.kind == "merge" and "rl" not in before:
+            raise ValueError(f"{where}: merge takes over what rl changed, and no rl stage comes before it")
+        if nested := {"stages", "name", "device", "on_cuda"} & {name.partition(".")[0] for name in stage.said}:
+            raise ValueError(f"{where}: changes: {min(nested)} has no place in it; it holds what differs in this stage")
+        if within_rl(stages, index) and (stage.called != stage.kind or stage.said):
+            raise ValueError(
+                f"{where}: an eval directly behind rl is a part of that stage; leave its {'changes' if stage.said else 'name'} out"
+            )
+        if not within_rl(stages, index) and any(
+            one.called == stage.called for place, one in enumerate(stages[:index]) if not within_rl(stages, place)
+        ):
+            raise ValueError(f"{where}: a second stage named {stage.called} would write the same folder; name it (name: ...)")
+
+
+def within_rl(stages: Sequence[Stage], index: int) -> bool:
+    """Whether a stage is the eval directly behind an rl stage, which is a part of that."""
+    return index > 0 and stages[index].kind == "eval" and stages[index - 1].kind == "rl"
+
+
+def learns_from_reference(stage: Stage) -> bool:
+    """Whether a stage's examples are answers of a reference stage."""
+    return isinstance(stage, DpoStage) or (isinstance(stage, SftStage) and stage.data == "reference")

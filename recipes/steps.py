@@ -1,0 +1,95 @@
+"""What a recipe's stages come to: each as a step, with the recipe that holds in it, and what it sees of those before it.
+
+Claim: whoever plans, runs or shows stages asks this module, and no other reads their order. An eval directly behind an rl stage is a part of
+that step; the cold start is what makes `model.path: tiny`, and no step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from recipes.columns import REFERENCE, SHORTEST, NumberColumn
+from recipes.loader import in_stage
+from recipes.schema import Recipe
+from recipes.stages import ReferenceStage, Stage, within_rl
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage in its place.
+
+    Attributes:
+        index: its place in the recipe's `stages`.
+        recipe: as it holds in it; its `stages` are this one, and the eval behind it if that is a part of it.
+        own: its record is the run's own: that of the last rl stage, of the last eval where nothing is trained by rl.
+        reference: name of the reference stage before it, whose columns it sees; None without.
+        drawn: prompts that the next rl stage draws in all its steps, without replacements; 0 without one.
+    """
+
+    index: int
+    stage: Stage
+    recipe: Recipe
+    own: bool
+    reference: str | None
+    drawn: int = 0
+
+    @property
+    def where(self) -> str:
+        """What messages call it."""
+        return f"stages[{self.index}] ({self.stage.called})"
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Columns that problems have of a reference stage."""
+        return (*REFERENCE, SHORTEST) if self.reference else ()
+
+    @property
+    def numbers(self) -> list[NumberColumn]:
+        """Columns that the rows of its data must hold themselves (Recipe.number_columns)."""
+        return [number for number in self.recipe.number_columns if number.name not in self.given] if self.recipe.trains else []
+
+    def problems(self, rows: int | None) -> int:
+        """Positions that a reference stage samples of data of so many rows (None: without end); 0 where nothing says how many."""
+        given = self.stage.problems if isinstance(self.stage, ReferenceStage) else 0
+        return given or min(self.drawn or rows or 0, rows or self.drawn)
+
+    def folder(self, run: Path) -> Path:
+        """What it leaves lies in this folder of a run."""
+        return run if self.own else run / "stages" / self.stage.called
+
+
+def steps(recipe: Recipe) -> list[Step]:
+    """The steps of a recipe in their order, without the cold start. Its `on_cuda` is not looked at (recipes.loader.on_device)."""
+    stages, made = recipe.stages, []
+    owner = max((index for index, stage in enumerate(stages) if stage.kind == "rl"), default=None)
+    if owner is None:
+        owner = max((index for index, stage in enumerate(stages) if stage.kind == "eval"), default=None)
+    reference = None
+    for index, stage in enumerate(stages):
+        if stage.kind == "cold_start" or within_rl(stages, index):
+            continue
+        here = in_stage(recipe, index)
+        alone = [
+            plain(here.stages[place])
+            for place in (index, index + 1)
+            if place == index or (place < len(stages) and within_rl(stages, place))
+        ]
+        name = {} if index == owner else {"name": stage.called}
+        made.append(Step(index, stage, here.model_copy(update={"stages": alone} | name), index == owner, reference))
+        reference = stage.called if stage.kind == "reference" else reference
+    return [replace(step, drawn=_drawn(made[place:])) for place, step in enumerate(made)]
+
+
+def _drawn(rest: list[Step]) -> int:
+    return next((step.recipe.sampler.prompts * step.recipe.train.steps for step in rest if step.recipe.trains), 0)
+
+
+def beginning(recipe: Recipe) -> Recipe:
+    """The recipe that says what the first stage starts from: that of the cold start where one is named."""
+    return in_stage(recipe, 0) if recipe.stages[0].kind == "cold_start" else recipe
+
+
+def plain(stage: Stage) -> Stage:
+    """The stage without its changes, which are in its recipe."""
+    return stage.model_copy(update={"changes": {}}) if stage.said else stage

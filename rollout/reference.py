@@ -1,0 +1,308 @@
+"""What a policy does on the training problems: sampled once, judged, kept as parquet, and read by whatever comes after.
+
+Claim: what is there is whole and is never sampled again: groups are kept in parts that appear at once, and a request that a part holds is
+done. Tokens stay as the engines sampled them; nothing is decoded and encoded again.
+Simplification: all of it is read into memory.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recipes.columns import REFERENCE, SHORTEST, NumberColumn
+from rewards.profiles import profile_of
+from rewards.rows import DataError, reach
+from rollout.collector import sampled, seed_of
+from rollout.engine import EnginePool
+from rollout.records import SCHEMA, rows
+from rollout.scorer import Scorer
+from rollout.sources import Source, blended
+from rollout.template import Template
+from rollout.types import Example, Group, Preference, Problem, Request
+
+_PART_S = 10.0  # of sampling: what a killed run loses at most
+_LONGER = 1.5  # times as long as the shortest right answer, so that a pair says something of length (Kimi k1.5, arXiv 2501.12599)
+_SCHEMA = pa.schema([*SCHEMA, ("request", pa.string()), ("prompt_ids", pa.list_(pa.int32()))])
+
+Columns = dict[str, float | None]
+
+
+class NoReference(DataError):
+    """What a stage reads of a reference is not there; the message says what is."""
+
+
+def requests(
+    source: Source,
+    template: Template,
+    positions: int,
+    *,
+    samples: int,
+    max_tokens: int,
+    temperature: float,
+    seed: int,
+    max_prompt_tokens: int,
+    first: int = 0,
+    limit: int = 0,
+) -> list[Request]:
+    """The training problems, each once, to be sampled.
+
+    Args:
+        source: as the rl stage has it (rollout.sources.training_source).
+        positions: of its stream, from `first` on; 0: all its rows, of a source that has rows.
+        samples: rollouts of a problem.
+        max_tokens: where engines stop.
+        max_prompt_tokens: problems with longer prompts are passed over, as training does.
+        limit: what `{budget}` in the instruction stands for, tokens.
+    """
+    problems = [source.at(first + position) for position in range(positions)] if positions else source.problems
+    asked = [
+        Request(
+            id=f"reference:{problem.id}",
+            problem=problem,
+            prompt_ids=template.prompt_ids(problem, limit),
+            group_size=samples,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=1.0,
+            seed=seed_of(seed, "reference", problem.id),
+            limit=limit,
+        )
+        for problem in {problem.id: problem for problem in problems}.values()
+    ]
+    return [request for request in asked if len(request.prompt_ids) <= max_prompt_tokens]
+
+
+def waiting(folder: Path, asked: Sequence[Request]) -> list[Request]:
+    """Those requests whose groups are not in the folder: none when the reference is done."""
+    there = set(_joined(folder, ["request"])["request"].to_pylist())
+    return [request for request in asked if request.id not in there]
+
+
+def sample(
+    folder: Path, pool: EnginePool, scorer: Scorer, asked: Sequence[Request], progress: Callable[[int, int], None] | None = None
+) -> None:
+    """Sample and judge what is not in the folder yet, and keep it there part by part (`part-00000.parquet`, ...), also if sampling fails.
+
+    Args:
+        scorer: its verdicts count; it needs no terms.
+        progress: called with (problems done, problems).
+
+    Raises:
+        NoReference: what is there was sampled with another template or tokenizer.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in _parts(folder):
+        if (digest := (pq.read_schema(part).metadata or {}).get(b"template", b"").decode()) != scorer.template.digest:
+            raise NoReference(
+                f"{part} was sampled with chat template and tokenizer {digest}, the model now has {scorer.template.digest}: "
+                "put the old tokenizer files back, or choose another name (name=...)"
+            )
+    groups: list[Group] = []
+    left = waiting(folder, asked)
+    done, since = len(asked) - len(left), time.monotonic()
+    pool.submit(left)
+    try:
+        for group in sampled(pool, scorer):
+            groups.append(group)
+            done += 1
+            if progress:
+                progress(done, len(asked))
+            if time.monotonic() - since > _PART_S:
+                _keep(folder, groups, scorer.template.digest)
+                groups, since = [], time.monotonic()
+    finally:
+        if groups:
+            _keep(folder, groups, scorer.template.digest)
+
+
+def read(folder: Path, asked: Sequence[Request] | None = None) -> pa.Table:
+    """The rows of a reference, one a rollout: columns of rollout.records, `request` and `prompt_ids`; by sample within a request.
+
+    Args:
+        asked: only what these asked for, in their order, so that it is the same whatever was done first; None: all.
+    """
+    table = _joined(folder)
+    if asked is None:
+        return table
+    places = {request.id: place for place, request in enumerate(asked)}
+    place_R = np.array([places.get(request, -1) for request in table["request"].to_pylist()], dtype=np.int64)
+    order_R = np.argsort(place_R, kind="stable")
+    return table.take(order_R[place_R[order_R] >= 0])
+
+
+def statistics(table: pa.Table) -> dict[str, Columns]:
+    """By problem id: reference_tokens, reference_spread, reference_accuracy (rewards.profiles.profile_of) and reference_shortest.
+
+    reference_shortest is the length of the shortest right answer, None without one. A rollout that could not be judged does not count; a
+    problem that has none but such is not there.
+    """
+    found = {}
+    for id_, rollouts in _by_problem(table).items():
+        judged = [rollout for rollout in rollouts if rollout["verdict"] != "not_judged"]
+        if judged:
+            right = [rollout["verdict"] == "right" for rollout in judged]
+            profile = profile_of([rollout["tokens"] for rollout in judged], right)
+            shortest = min((rollout["tokens"] for rollout in judged if rollout["verdict"] == "right"), default=None)
+            found[id_] = {**dict(zip(REFERENCE, profile, strict=True)), SHORTEST: shortest}
+    return found
+
+
+def with_statistics(
+    source: Source, asked: Sequence[Request], found: Mapping[str, Columns], seed: int, numbers: Sequence[NumberColumn] = ()
+) -> Source:
+    """The source with these columns. Where it would give a problem that lacks one, it gives another that does not, drawn in seeded permutations.
+
+    Args:
+        asked: what was sampled.
+        found: by problem id (`statistics`).
+        numbers: columns that must hold a number (Recipe.number_columns); problems that were sampled and lack one are listed in `left_out`.
+
+    Raises:
+        NoReference: no problem has all of them.
+    """
+    own = {problem.id: problem for problem in source.problems or [request.problem for request in asked]}
+    joined = {
+        id_: replace(problem, columns=problem.columns | found.get(id_, {}))
+        for id_ in (request.problem.id for request in asked)
+        if (problem := own.get(id_)) is not None
+    }
+    lacking = {
+        id_: words if id_ in found else "none of its rollouts in the reference could be judged"
+        for id_, problem in joined.items()
+        if (words := _lacks(problem, numbers)) or id_ not in found
+    }
+    kept = [problem for id_, problem in joined.items() if id_ not in lacking]
+    if not kept:
+        why = f" (the first: {next(iter(lacking.values()))})" if lacking else ""
+        raise NoReference(f"{source.name}: none of the {len(joined)} problems that the reference stage sampled can train{why}")
+    ids = {problem.id for problem in kept}
+    other = blended([len(kept)], [1.0], seed)
+
+    def at(position: int) -> Problem:
+        problem = source.at(position)
+        return joined[problem.id] if problem.id in ids else kept[other(position)[1]]
+
+    return replace(
+        source,
+        at=at,
+        left_out=[*source.left_out, *lacking.items()],
+        problems=[joined[problem.id] for problem in source.problems if problem.id in ids],
+    )
+
+
+def shortest_right(table: pa.Table) -> list[Example]:
+    """The shortest right answer of each problem that has one, as it was sampled, in the order of the table; ties go to the first sample.
+
+    Raises:
+        NoReference: no problem has a right answer.
+    """
+    chosen = [best for rollouts in _by_problem(table).values() if (best := _shortest(rollouts)) is not None]
+    if not chosen:
+        raise NoReference(f"{_counts(table)}; there is nothing to learn from: a larger budget.limit, or more samples, may find right ones")
+    return [Example(row["prompt_ids"], row["ids"]) for row in _tokens(table, [best["place"] for best in chosen])]
+
+
+def pairs(table: pa.Table, rejected: Literal["longer", "wrong", "both"]) -> list[Preference]:
+    """The shortest right answer of each problem against its longest right one, its longest wrong one, or each of both, as they were sampled.
+
+    The longest right one must be at least 1.5 times as long (Kimi k1.5, arXiv 2501.12599). Wrong ones may be of any length.
+
+    Raises:
+        NoReference: not a single pair; says what there is.
+    """
+    places: list[tuple[int, int]] = []
+    for rollouts in _by_problem(table).values():
+        chosen = _shortest(rollouts)
+        if chosen is None:
+            continue
+        longest = {
+            "longer": _longest(row for row in rollouts if row["verdict"] == "right" and row["tokens"] >= _LONGER * chosen["tokens"]),
+            "wrong": _longest(row for row in rollouts if row["verdict"] == "wrong"),
+        }
+        places += [(chosen["place"], other["place"]) for kind, other in longest.items() if other is not None and rejected in (kind, "both")]
+    if not places:
+        wanted = {
+            "longer": f"a right answer and another at least {_LONGER} times as long",
+            "wrong": "a right and a wrong answer",
+            "both": f"a right answer beside a wrong one, or one at least {_LONGER} times as long",
+        }[rejected]
+        raise NoReference(f"{_counts(table)}; none has {wanted}, so there is no pair: more samples may find some (samples of the stage)")
+    chosen_rows, other_rows = (_tokens(table, [pair[side] for pair in places]) for side in (0, 1))
+    return [Preference(one["prompt_ids"], one["ids"], other["ids"]) for one, other in zip(chosen_rows, other_rows, strict=True)]
+
+
+def _keep(folder: Path, groups: Sequence[Group], digest: str) -> None:
+    """Write a part that appears at once."""
+    asked = [group.request for group in groups for _ in group.rollouts]
+    table = rows(groups, 0, digest)
+    for name, values in (("request", [one.id for one in asked]), ("prompt_ids", [one.prompt_ids for one in asked])):
+        table = table.append_column(_SCHEMA.field(name), pa.array(values, _SCHEMA.field(name).type))
+    number = max((int(part.stem.removeprefix("part-")) + 1 for part in _parts(folder)), default=0)
+    path = folder / f"part-{number:05d}.parquet"
+    with open(path.with_suffix(".tmp"), "wb") as file:
+        pq.write_table(table, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(path.with_suffix(".tmp"), path)
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-*.parquet"))
+
+
+def _joined(folder: Path, columns: list[str] | None = None) -> pa.Table:
+    """All parts, in the order in which they were written."""
+    try:
+        read = [pq.read_table(part, columns=columns) for part in _parts(folder)]
+    except (pa.ArrowException, OSError) as error:
+        raise NoReference(f"{folder}: a part cannot be read ({error}); remove it, and --resume samples its problems again") from error
+    return pa.concat_tables(read) if read else _SCHEMA.empty_table()
+
+
+def _by_problem(table: pa.Table) -> dict[str, list[dict[str, Any]]]:
+    """Of each problem its rollouts: verdict, tokens, finish, and `place` in the table."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for place, row in enumerate(table.select(["problem_id", "verdict", "tokens", "finish"]).to_pylist()):
+        found[row["problem_id"]].append(row | {"place": place})
+    return found
+
+
+def _shortest(rollouts: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    """The shortest right rollout that ended by itself, which is what is to be learned."""
+    ended = [row for row in rollouts if row["verdict"] == "right" and row["finish"] == "stop"]
+    return min(ended, key=lambda row: row["tokens"], default=None)
+
+
+def _longest(rollouts: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    return max(rollouts, key=lambda row: row["tokens"], default=None)
+
+
+def _tokens(table: pa.Table, places: Sequence[int]) -> list[dict[str, list[int]]]:
+    return table.select(["prompt_ids", "ids"]).take(places).to_pylist()
+
+
+def _counts(table: pa.Table) -> str:
+    """What a reference found, in words."""
+    kinds = [{row["verdict"] for row in rollouts} for rollouts in _by_problem(table).values()]
+    return (
+        f"the reference stage sampled {len(kinds)} problems: {sum('right' in kind for kind in kinds)} have a right answer, "
+        f"{sum('wrong' in kind for kind in kinds)} a wrong one, {sum(kind >= {'right', 'wrong'} for kind in kinds)} both"
+    )
+
+
+def _lacks(problem: Problem, numbers: Sequence[NumberColumn]) -> str:
+    """The first number that a problem does not have, as a sentence; "" if it has all."""
+    for number in numbers:
+        if not number.held_by(value := reach(problem.columns, number.name)):
+            return f"its {number.name} in the reference is {value!r}, and {number.reader} reads a {number.what}"
+    return ""
