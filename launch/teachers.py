@@ -92,6 +92,7 @@ def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template,
         threads=next(actor.threads for actor in made.actors if actor.name == "trainer"),
         micro_batch_tokens=recipe.learner.micro_batch_tokens,
         gradient_checkpointing=recipe.learner.gradient_checkpointing,
+        checkpoint_every=recipe.train.checkpoint_every,
     )
     longest = stage.most(recipe.data.max_prompt_tokens + recipe.most_tokens)
     if isinstance(stage, DpoStage):

@@ -22,10 +22,11 @@ import launch.stages  # what a run needs, imported once
 import rl.learner
 import rollout.engine
 from launch.cli import app
-from rl import algorithm, checkpoint
+from rl import algorithm, checkpoint, merge, supervised
 from rl.learner import Learner
 from rl.publisher import Publisher
 from rl.run import Run
+from rollout import reference
 from rollout.engine import EnginePool
 from rollout.scorer import Scorer
 from tests.inprocess import Ray
@@ -46,10 +47,20 @@ POINTS: dict[str, tuple[Any, str, str]] = {
     "after-the-last-step": (Run, "__exit__", "before"),
 }
 
+# the same, of runs of several stages
+STAGE_POINTS: dict[str, tuple[Any, str, str]] = {
+    "mid-reference": (reference, "_keep", "after"),
+    "mid-supervised": (supervised._Keeper, "on_save", "after"),
+    "between-metrics-and-checkpoint": (Run, "record", "after"),
+    "before-an-evaluation-is-kept": (launch.stages, "write_scores", "before"),
+    "between-stages": (launch.stages, "merge", "before"),
+    "mid-merge": (merge, "_overwrite", "after"),
+}
+
 
 def arm(point: str, count: int) -> None:
     """Replace the point's function by one that ends everything at its `count`-th call."""
-    owner, name, when = POINTS[point]
+    owner, name, when = (POINTS | STAGE_POINTS)[point]
     original: Callable[..., Any] = getattr(owner, name)
     left = [count]
 
@@ -88,6 +99,7 @@ def run(job: dict[str, Any]) -> NoReturn:
         os.dup2(output, stream)
     if not job["actors"]:
         without_actors()
+    reference._PART_S = 0.0  # a part for each group
     if job["point"]:
         arm(job["point"], job["count"])
     sys.argv = ["laconic", *job["arguments"]]
