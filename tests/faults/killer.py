@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import torch
+
 import launch.engines
 import launch.stages  # what a run needs, imported once
 import rl.learner
@@ -89,6 +91,7 @@ def without_actors() -> None:
     for module in (engines, rl.learner, rollout.engine):
         module.ray = Ray()
     os.environ |= {"DS_ACCELERATOR": "cpu", "GLOO_SOCKET_IFNAME": "lo"}
+    torch.set_num_threads(1)  # as an engine's own process would
 
 
 def run(job: dict[str, Any]) -> NoReturn:

@@ -60,7 +60,7 @@ def learned(tiny_checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPath
             text = f"{thought}</think> \\boxed{{{line['answer']}}}"
             rows.append(Example(prompt, [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]))
     how = Training("learned", batch=8, lr=1e-2, seed=0, checkpoint_every=0)
-    return sft(tiny_checkpoint, tmp_path_factory.mktemp("learned"), drawn([rows], [1.0], 0, 8, steps=200), how)
+    return sft(tiny_checkpoint, tmp_path_factory.mktemp("learned"), drawn([rows], [1.0], 0, 8, steps=150), how)
 
 
 def arguments(start: Path, runs: Path, data: Path, *more: str) -> list[str]:
@@ -90,7 +90,6 @@ def test_p23_a_run_killed_in_each_of_its_stages_leaves_what_one_leaves_that_was_
 ):
     code, output = killer.run(arguments(learned, tmp_path / "alone", data), actors=False)
     assert code == 0, output[-3000:]
-    print(output)
     assert f"Its model: {tmp_path}/alone/run/stages/merge/checkpoint" in output.replace("\n", "")
     for number, (point, count) in enumerate(KILLS):
         code, output = killer.run(arguments(learned, tmp_path, data, *(["--resume"] if number else [])), point, count, actors=False)
