@@ -21,7 +21,17 @@ from recipes.budgets import (
     ToggleBudget,
     WatchingBudget,
 )
-from recipes.credit import ClipCovCredit, DrpoCredit, EntropyCredit, GtpoCredit, KlCovCredit, NthrCredit, ThrCredit
+from recipes.credit import (
+    ClipCovCredit,
+    DecsCredit,
+    DrpoCredit,
+    EfficiencyCredit,
+    EntropyCredit,
+    GtpoCredit,
+    KlCovCredit,
+    NthrCredit,
+    ThrCredit,
+)
 from recipes.loader import recipe_hash
 from recipes.schema import Recipe
 from recipes.stages import DpoStage, MergeStage, ReferenceStage, RlStage, SftStage
@@ -236,6 +246,10 @@ def _credit_words(recipe: Recipe) -> str:
             return f"by entropy of each {'token' if level == 'token' else 'rollout'}: more to hesitant right ones, less to sure wrong ones"
         case DrpoCredit():
             return "right answers by their length among themselves, wrong ones by their likelihood; none without both"
+        case DecsCredit(beta=beta):
+            return f"right answers 1 + {beta:g} at each position, less where they think on behind the gold; less the group's mean there, over its spread"
+        case EfficiencyCredit(weight=weight):
+            return f"{weight:g} less, and never more than 0, to what right answers think behind the gold"
     return ""
 
 

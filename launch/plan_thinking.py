@@ -15,6 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from launch.checkpoints import chat_template, read_json
+from recipes.credit import RedundantCredit
 from recipes.schema import Recipe
 from rewards.thinking import THINK, Marks, marks_of
 from rollout.template_syntax import without_generation
@@ -58,20 +59,25 @@ def thinking_blockers(recipe: Recipe) -> Iterator[str]:
 
 
 def thinking_warnings(recipe: Recipe) -> Iterator[str]:
-    """Reward terms that look for marks of thinking which a local model does not have."""
-    asking = dict.fromkeys(term.kind for term in recipe.reward if term.kind in _BY_MARKS or getattr(term, "of", "total") != "total")
-    if not recipe.trains or not asking or recipe.data.thinking or (read := _read(recipe)) is None:
+    """What looks for marks of thinking which a local model does not have, or for thoughts that its prompts close: terms of the reward, credit."""
+    terms = [term.kind for term in recipe.reward if term.kind in _BY_MARKS or getattr(term, "of", "total") != "total"]
+    asking = {"reward": ", ".join(dict.fromkeys(terms)), "credit": recipe.credit.kind if isinstance(recipe.credit, RedundantCredit) else ""}
+    if not recipe.trains or not any(asking.values()) or (read := _read(recipe)) is None:
         return
     folder, tokenizer, template, opening = read
     vocabulary = tokenizer.get_vocab()
-    marks = marks_of(template, vocabulary, opening)
-    if marks == THINK and not any(
-        mark in template or mark in opening or mark in recipe.data.instruction or mark in vocabulary for mark in marks
-    ):
-        yield (
-            f"reward: {', '.join(asking)} looks for marks of thinking, and neither template nor vocabulary of {folder} has any; "
-            "name them in data.thinking, or leave it out"
-        )
+    marks = Marks(*recipe.data.thinking) if recipe.data.thinking else marks_of(template, vocabulary, opening)
+    if asking["credit"] and marks.close in opening and not marks.opened_in(opening):
+        yield f"credit: {asking['credit']}: prompts end in {marks.close!r}, so there are no thoughts to search; let data.template leave thinking on"
+    written = [template, opening, recipe.data.instruction]
+    if recipe.data.thinking or marks != THINK or any(mark in text for mark in marks for text in [*written, vocabulary]):
+        return
+    for slot, kinds in asking.items():
+        if kinds:
+            yield (
+                f"{slot}: {kinds} looks for marks of thinking, and neither template nor vocabulary of {folder} has any; "
+                "name them in data.thinking, or leave it out"
+            )
 
 
 def _read(recipe: Recipe) -> tuple[Path, Tokenizer, str, str] | None:

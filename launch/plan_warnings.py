@@ -11,6 +11,7 @@ from pathlib import Path
 
 from recipes.advantages import Selection
 from recipes.budgets import ControllerBudget, CoverageBudget, ToggleBudget
+from recipes.credit import DecsCredit
 from recipes.data import DataSet
 from recipes.lengths import LengthTerm
 from recipes.schedules import Exponential, Linear, Staged
@@ -88,6 +89,11 @@ def _method_warnings(recipe: Recipe) -> Iterator[str]:
         yield "objective.hinge: charges what earlier updates of a step moved; with learner.updates_per_step 1 there are none, so it has no effect"
     if objective.surrogate == "logp" and moved and not objective.hinge.weight:
         yield "objective.surrogate: logp bounds nothing that later updates of a step do; set objective.hinge.weight, or learner.updates_per_step 1"
+    if isinstance(recipe.credit, DecsCredit):
+        if others := [term.kind for term in recipe.reward if term.kind != "verdict"]:
+            yield f"reward: {', '.join(others)}: says nothing to advantages, as credit.kind decs goes by verdicts alone"
+        if recipe.sampler.keep_groups == "all":
+            yield "credit.kind: decs: kappa says nothing, as sampler.keep_groups is all; take raw"
     yield from _waived(recipe)
     yield from _not_in_this_run(recipe)
     for term in recipe.reward:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from recipes.advantages import Selection
+from recipes.credit import DecsCredit, RedundantCredit
 from recipes.lengths import LinearTerm
 from recipes.schema import Recipe
 from recipes.terms import Case, FunctionTerm, KlTerm, RewardTerm, VerdictTerm, worth_of
@@ -31,6 +32,7 @@ class Teaching:
         differs: what tells the rewards of its rollouts apart, by term; "verdict" in mixed groups.
         pushes: what gives its rollouts advantages even where their rewards are the same.
         unsure: functions among `differs`, which may look at length or not.
+        most: share of a step that such groups may be, where the filter would drop them all.
     """
 
     kind: Kind
@@ -39,6 +41,7 @@ class Teaching:
     differs: tuple[str, ...]
     pushes: tuple[str, ...]
     unsure: tuple[str, ...] = ()
+    most: float = 1.0
 
     @property
     def length(self) -> bool:
@@ -57,7 +60,9 @@ def teaching(recipe: Recipe) -> list[Teaching]:
 def _teaching(recipe: Recipe, kind: Kind) -> Teaching:
     moves = any(name.startswith("reward.") for name in recipe.schedule)
     by_step = [recipe.at(step).reward for step in range(recipe.train.steps)] if moves else [recipe.reward]
-    varying = [term for reward in by_step for term in reward if _varies(term, kind, worth_of(reward, recipe.case))]
+    credit = recipe.credit
+    by_verdict = isinstance(credit, DecsCredit)  # alone
+    varying = [term for reward in by_step for term in reward if not by_verdict and _varies(term, kind, worth_of(reward, recipe.case))]
     cut = ("verdicts on cut outliers",) * (kind == "all right" and recipe.budget.kind == "outlier")
     shaped = ("verdict",) * (kind == "mixed") + _names(varying) + cut
     differs = shaped + _names([term for term in varying if isinstance(term, KlTerm)], ())  # comes behind the filter
@@ -65,21 +70,30 @@ def _teaching(recipe: Recipe, kind: Kind) -> Teaching:
     pushes = ("advantage.boost",) * boosts + ("advantage.centre: reference",) * (recipe.advantage.centre == "reference")
     if recipe.credit.mixed_only and kind != "mixed":
         differs = pushes = ()
-    pushes += (f"credit.kind: {recipe.credit.kind}",) * recipe.credit.pushes
-    kept = {"all": True, "raw": kind == "mixed" or bool(cut), "shaped": bool(shaped)}[recipe.sampler.keep_groups]
-    signals = _names([term for term in varying if term.sees_length]) + cut
+    looks = (f"credit.kind: {credit.kind}",) * (kind != "all wrong" and isinstance(credit, RedundantCredit))
+    pushes += looks + (f"credit.kind: {credit.kind}",) * credit.pushes
+    kept = {"all": True, "raw": kind == "mixed" or bool(cut), "shaped": bool(shaped or looks)}[recipe.sampler.keep_groups]
+    most = credit.most if isinstance(credit, DecsCredit) and kind == "all right" and not kept else 1.0
+    signals = _names([term for term in varying if term.sees_length]) + cut + looks
     signals += ("advantage.shorter",) * (recipe.most("advantage.shorter") > 0 and bool(differs))
-    signals += (f"credit.kind: {recipe.credit.kind}",) * (recipe.credit.sees_length and bool(differs or pushes))
+    signals += (f"credit.kind: {credit.kind}",) * (credit.sees_length and bool(differs or pushes))
     even = differs == ("verdict",) and not pushes and worth_of(recipe.reward, recipe.case).wrong == 0
     signals += (f"select.kind: {recipe.select.kind}",) * (_chooses_by_length(recipe, even) and bool(differs or pushes))
-    return Teaching(kind, kept, signals, differs, pushes, _names([term for term in varying if isinstance(term, FunctionTerm)]))
+    unsure = _names([term for term in varying if isinstance(term, FunctionTerm)])
+    return Teaching(kind, kept or 0 < most < 1, signals, differs, pushes, unsure, most)
 
 
 def teaching_words(recipe: Recipe) -> Iterator[str]:
     """One line for each kind of group."""
     constant = "correctness" if recipe.sampler.keep_groups == "raw" else "reward"
     for one in teaching(recipe):
-        kept = "yes" if one.kept else f"no, as its {constant} is constant"
+        kept = (
+            f"up to {one.most:.0%} of a step (credit.most)"
+            if 0 < one.most < 1
+            else "yes"
+            if one.kept
+            else f"no, as its {constant} is constant"
+        )
         length = f"yes ({', '.join(one.signals)})" if one.signals else f"if {', '.join(one.unsure)} looks at it" if one.unsure else "no"
         length += ", lost with it" if one.length and not one.kept else ""
         by = ", ".join(one.differs + one.pushes)

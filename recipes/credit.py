@@ -13,8 +13,12 @@ if TYPE_CHECKING:
 
 
 class _Credit(Section):
-    """What plan says of a kind: whether it gives advantages where rewards are the same, whether only where right and wrong meet, and whether by length."""
+    """What plan says of a kind: whether it gives advantages where rewards are the same, whether only where right and wrong meet, and whether by length.
 
+    `own`: it may give one to a rollout whose advantage is 0.
+    """
+
+    own: ClassVar[bool] = False
     pushes: ClassVar[bool] = False
     mixed_only: ClassVar[bool] = False
     sees_length: ClassVar[bool] = False
@@ -74,6 +78,7 @@ class KlCovCredit(Covariance):
 
 
 class GtpoCredit(_Credit):
+    own: ClassVar[bool] = True
     pushes: ClassVar[bool] = True
     kind: Literal["gtpo"] = Field(
         ...,
@@ -91,6 +96,7 @@ class GtpoCredit(_Credit):
 
 
 class DrpoCredit(_Credit):
+    own: ClassVar[bool] = True
     mixed_only: ClassVar[bool] = True
     sees_length: ClassVar[bool] = True
     kind: Literal["drpo"] = Field(
@@ -103,6 +109,40 @@ class DrpoCredit(_Credit):
     temperature: Positive = Field(10.0, description="tau: of wrong answers' mean logprobs; small ones push down the likeliest alone.")
 
 
+class RedundantCredit(_Credit):
+    """One that looks for what right answers think although they have reached the gold (rewards/redundant)."""
+
+    own: ClassVar[bool] = True
+    words: list[Annotated[str, Field(pattern=r"\S")]] = Field(
+        ["wait", "but", "alternatively", "hmm", "let", "therefore", "again", "check"],
+        min_length=1,
+        description="Words that begin a chunk of a thought where they begin a sentence or a line: DECS' six and the tiny reasoner's.",
+    )
+
+
+class DecsCredit(RedundantCredit):
+    kind: Literal["decs"] = Field(
+        ...,
+        description="DECS (arXiv 2509.25827): right answers' tokens earn 1 + beta, less where they think on although they have the answer; advantages are taken by position.",
+    )
+    beta: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="Added to a right answer's token before and behind that part.")
+    form: Literal["code", "paper"] = Field(
+        "code", description="Tokens of that part earn 1 + beta (1 - length / limit), or 1 - beta length / limit."
+    )
+    gain: NonNegative = Field(
+        0.2, description="Of kappa, the share of a step's groups that may be right answers alone: by how much of their thoughts these need."
+    )
+    most: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="Bound of kappa; 0: none train.")
+
+
+class EfficiencyCredit(RedundantCredit):
+    kind: Literal["efficiency"] = Field(
+        ...,
+        description="Ours: tokens that a right answer thinks although it has the answer get its advantage less `weight`, and never more than 0; all others keep theirs.",
+    )
+    weight: Positive = Field(0.5, description="Taken off.")
+
+
 Credit = Annotated[
     Annotated[EvenCredit, Tag("even")]
     | Annotated[ThrCredit, Tag("thr")]
@@ -111,14 +151,20 @@ Credit = Annotated[
     | Annotated[ClipCovCredit, Tag("clip_cov")]
     | Annotated[KlCovCredit, Tag("kl_cov")]
     | Annotated[GtpoCredit, Tag("gtpo")]
-    | Annotated[DrpoCredit, Tag("drpo")],
+    | Annotated[DrpoCredit, Tag("drpo")]
+    | Annotated[DecsCredit, Tag("decs")]
+    | Annotated[EfficiencyCredit, Tag("efficiency")],
     Discriminator(kind_or("even")),
 ]
 
 
 def refuse_misfits(recipe: Recipe) -> None:
-    """Raise ValueError for a credit whose formula the objective does not compute."""
+    """Raise ValueError for a credit whose formula the objective does not compute, or that trains what the selection leaves out."""
     objective = recipe.objective
+    if recipe.credit.own and getattr(recipe.select, "others", "drop") == "zero":
+        raise ValueError(
+            f"select.others: zero leaves rollouts out by an advantage of 0, and credit.kind {recipe.credit.kind} gives them one of its own; take drop"
+        )
     if isinstance(recipe.credit, DrpoCredit) and (objective.surrogate, objective.aggregate) != ("logp", "sequence_mean"):
         raise ValueError(
             f"credit.kind: drpo weighs mean logprobs of rollouts, not surrogate {objective.surrogate} and aggregate {objective.aggregate}; "

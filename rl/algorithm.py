@@ -97,8 +97,10 @@ def prepare(groups: Sequence[Group], recipe: Recipe, measure: Measure | None = N
     metrics: dict[str, float | int | None] = {
         "groups/trained": len(groups),
         "groups/nonfinite": left_out,
-        "groups/zero": int((advantage_PG == 0).all(axis=1).sum()),
-        "advantage/max": float(np.abs(advantage_PG).max()),
+        "groups/zero": len(groups) - len({row.group for rows in updates for row in rows if row.advantage_T[row.mask_T].any()}),
+        "advantage/max": max(
+            (float(np.abs(row.advantage_T[row.mask_T]).max(initial=0.0)) for rows in updates for row in rows), default=0.0
+        ),
         "advantage/constant": _share_of_constant(groups, updates),
         "selected": float(trains_PG.mean()),
         "reward/mean": float(reward_PG[trains_PG].mean()) if trains_PG.any() else None,

@@ -16,7 +16,9 @@ from recipes.credit import (
     ClipCovCredit,
     Covariance,
     Credit,
+    DecsCredit,
     DrpoCredit,
+    EfficiencyCredit,
     EntropyCredit,
     EvenCredit,
     GtpoCredit,
@@ -109,6 +111,13 @@ def by_group(one: Members, credit: Credit, rows_a_group: float = 1.0) -> list[np
             return [shaped(row.advantage_T, _measured(row, "entropy"), credit) for row in one.rows]
         case GtpoCredit():
             return gtpo(one, credit)
+        case DecsCredit():
+            return decs(one, credit) if len(one.rows) > 1 else None
+        case EfficiencyCredit():
+            return [
+                efficient(np.broadcast_to(row.advantage_T, row.ids.shape), rollout.redundant, credit)
+                for row, rollout in zip(one.rows, one.rollouts, strict=True)
+            ]
         case DrpoCredit():  # the loss is a mean over rollouts, DRPO's one over groups
             coef_G = drpo(one, credit) * rows_a_group if one.mixed else np.zeros(len(one.rows))
             return [np.full(row.ids.shape, coef) for row, coef in zip(one.rows, coef_G, strict=True)]
@@ -199,6 +208,30 @@ def drpo(one: Members, credit: DrpoCredit) -> np.ndarray:
     coef_G[right_G] = _softmax((1 - share_G[right_G]) / credit.spread)
     coef_G[~right_G] = -_softmax(score_G[~right_G] / credit.temperature)
     return coef_G
+
+
+def decs(one: Members, credit: DecsCredit) -> list[np.ndarray]:
+    """DECS (arXiv 2509.25827): rewards by token, less their mean over the group at this position, over Bessel's spread + 1e-6; 0 where they are equal.
+
+    A right answer earns 1 + beta at every position, those behind its end included, and in its redundant part 1 + beta (1 - n / limit) (release) or
+    1 - beta n / limit (paper), of its n tokens; a wrong one 0. So right beats wrong at every position.
+    """
+    sizes = [len(row.ids) for row in one.rows]
+    reward_GT = np.repeat((1 + credit.beta) * one.right_G[:, None], max(sizes), axis=1)
+    for reward_T, rollout in zip(reward_GT, one.rollouts, strict=True):
+        if rollout.redundant is not None:
+            reward_T[slice(*rollout.redundant)] = 1 + credit.beta * ((credit.form == "code") - min(rollout.tokens / one.limit, 1.0))
+    centred_GT = reward_GT - reward_GT.mean(axis=0)
+    advantage_GT = np.where(np.ptp(reward_GT, axis=0) > 0, centred_GT / (reward_GT.std(axis=0, ddof=1) + 1e-6), 0.0)
+    return [advantage_T[:size] for advantage_T, size in zip(advantage_GT, sizes, strict=True)]
+
+
+def efficient(advantage_T: np.ndarray, redundant: tuple[int, int] | None, credit: EfficiencyCredit) -> np.ndarray:
+    """A token of the redundant part gets min(A - weight, 0): it is never reinforced, and pushed down where there is nothing else to learn."""
+    new_T = advantage_T.copy()
+    if redundant is not None:
+        new_T[slice(*redundant)] = np.minimum(new_T[slice(*redundant)] - credit.weight, 0.0)
+    return new_T
 
 
 def _by_covariance(rows: Sequence[Row], credit: Covariance, seed: int) -> list[Row]:

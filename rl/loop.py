@@ -157,7 +157,8 @@ def due(done: int, every: int, total: int) -> bool:
 
 def stateful(stream: PromptStream, learner: Learner, wires: CollapseWires) -> dict[str, Stateful]:
     """All that moves over training beside the weights, by name."""
-    return {"stream": stream, "budget": stream.control, "entropy": learner.entropy, "wires": wires}
+    kappa = {"kappa": stream.kappa} if stream.kappa.most else {}
+    return {"stream": stream, "budget": stream.control, "entropy": learner.entropy, "wires": wires, **kappa}
 
 
 def save_checkpoint(run: Run, learner: Learner, stream: PromptStream, wires: CollapseWires, start: Path, done: int) -> None:

@@ -4,7 +4,8 @@ Dynamic sampling (DAPO, arXiv 2503.14476; DLER 1.5): a prompt whose rollouts all
 replaced by the next prompt. A step starts with as many prompts as the share kept in the step before says it will need,
 since replacing one by one would leave the engines half idle. Claim: which prompts a step trains on depends on the stream and
 the verdicts, never on who finished first: it draws the shortest stretch of the stream (no shorter than that start) with enough
-groups in it, awaits all of it, and trains on the first of them; surplus groups are counted and dropped.
+groups in it, awaits all of it, and trains on the first of them; surplus groups are counted and dropped. Of groups of right answers alone, which the
+filter drops, as many train as the recipe's credit lets in (rollout/kappa), drawn by the seed; they count as groups worth training on.
 Simplification: nothing is sampled ahead of the learner, so all rollouts of a step come from one policy version.
 """
 
@@ -15,16 +16,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from recipes.budgets import OutlierBudget, WatchingBudget
+from recipes.credit import DecsCredit, RedundantCredit
 from recipes.schema import Recipe
 from rewards.functions import TrainerState
+from rewards.redundant import Words
 from rewards.terms import levelled
 from rollout.budget import Control, request_limit, thinking_limit
 from rollout.engine import EnginePool
+from rollout.kappa import Kappa
 from rollout.scorer import Pending, Scorer, judged
 from rollout.sources import Source
 from rollout.template import Template
@@ -48,9 +53,13 @@ class PromptStream:
     kept_share: float = 1.0
     too_long: int = 0
     control: Control = field(init=False)
+    kappa: Kappa = field(init=False)
 
     def __post_init__(self) -> None:
         self.control = Control(self.recipe)
+        credit = self.recipe.credit
+        gain, most = (credit.gain, credit.most) if isinstance(credit, DecsCredit) else (0.0, 0.0)
+        self.kappa = Kappa(gain, most, self.recipe.sampler.prompts)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps (rl/state)."""
@@ -130,6 +139,12 @@ class Collector:
         self, pool: EnginePool, scorer: Scorer, stream: PromptStream, recipe: Recipe, progress: Callable[[int, int], None] | None = None
     ):
         self._pool, self._scorer, self._stream, self._recipe, self._progress = pool, scorer, stream, recipe, progress
+        credit, tokenizer = recipe.credit, scorer.template.tokenizer
+        self._words = (
+            Words(credit.words, partial(tokenizer.encode, add_special_tokens=False), tokenizer.decode)
+            if isinstance(credit, RedundantCredit)
+            else None
+        )
 
     def next(self, step: int = 0) -> Collected:
         """Sample until `sampler.prompts` groups are worth training on or the refill limit is reached. `step` is for reward functions."""
@@ -142,12 +157,13 @@ class Collector:
             budget=self._stream.control.budget(recipe.budget, step),
             unit=recipe.unit,
             state=TrainerState(step, recipe.train.steps),
+            words=self._words,
         )
-        wanted, stream = self._recipe.sampler.prompts, self._stream
+        wanted, stream, kappa = self._recipe.sampler.prompts, self._stream, self._stream.kappa
         most = wanted * (1 + self._recipe.sampler.max_refills)
         order: dict[str, int] = {}
         fates: list[tuple[int, Fate, Group]] = []
-        kept = 0
+        met = Counter[Fate]()
 
         def dispatch(count: int) -> None:
             requests = [stream.draw(step) for _ in range(count)]
@@ -158,17 +174,19 @@ class Collector:
         for group in sampled(self._pool, scorer):
             fate = fate_of(group, self._recipe.sampler.keep_groups)
             fates.append((order[group.request.id], fate, group))
-            kept += fate == "trained"
-            if fate != "trained" and len(order) - len(fates) + kept < wanted and len(order) < most:
-                dispatch(1)
+            met[fate] += 1
+            if kappa.kept(met["trained"] + len(order) - len(fates), met["all_right"]) < wanted and len(order) < most:
+                dispatch(1)  # even if all that is awaited were worth training on
             if self._progress:
-                self._progress(min(kept, wanted), wanted)
-        stream.kept_share = max(kept, 1) / len(fates)
+                self._progress(min(kappa.kept(met["trained"], met["all_right"]), wanted), wanted)
+        stream.kept_share = max(kappa.kept(met["trained"], met["all_right"]), 1) / len(fates)
         fates.sort(key=lambda item: item[0])
-        groups = [group for _, fate, group in fates if fate == "trained"][:wanted]
+        mixed, easy = kappa.fit(met["trained"], met["all_right"])
+        groups = chosen([(fate, group) for _, fate, group in fates], mixed, easy, seed_of(recipe.seed, "easy", step))
         everything = [group for *_, group in fates]
-        metrics = sampling_metrics(everything, Counter(fate for _, fate, _ in fates), time.monotonic() - start)
-        metrics["groups/trained"], metrics["groups/surplus"] = len(groups), kept - len(groups)
+        metrics = sampling_metrics(everything, met, time.monotonic() - start)
+        metrics["groups/trained"], metrics["groups/surplus"] = len(groups), met["trained"] - mixed
+        metrics["groups/all_right"] = met["all_right"] - easy
         metrics["prompts/too_long"], metrics["engines/restarts"] = stream.too_long, self._pool.restarts
         metrics["groups/short"] = int(len(groups) < wanted)
         limits = [group.request.limit for group in everything]
@@ -179,6 +197,10 @@ class Collector:
         over = _mean([over for group in everything for over in group.over])
         rights = [rollout.tokens for group in everything for rollout in group.rollouts if rollout.right]
         metrics |= stream.control.after(step, metrics["accuracy"], over, rights)
+        if self._words is not None:
+            thoughts = [rollout.thought for group in groups for rollout in group.rollouts if rollout.thought]
+            ratios = [thought.ratio for thought in thoughts if thought.ratio is not None]
+            metrics |= kappa.after(ratios, mixed, easy) | thought_metrics(everything)
         metrics |= self._scorer.audit(everything, self._recipe.judge.audit)
         return Collected(groups, everything, metrics | seen)
 
@@ -204,17 +226,31 @@ def sampled(pool: EnginePool, scorer: Scorer) -> Iterator[Group]:
             yield scorer.finish(item)
 
 
+def chosen(fates: Sequence[tuple[Fate, Group]], mixed: int, easy: int, seed: int) -> list[Group]:
+    """The first `mixed` groups of those worth training on, and `easy` of those of right answers alone, drawn by the seed; in their order."""
+    places = {kind: [place for place, (fate, _) in enumerate(fates) if fate == kind] for kind in ("trained", "all_right")}
+    drawn = np.random.default_rng(seed).permutation(places["all_right"])[:easy]
+    kept = {*places["trained"][:mixed], *drawn.tolist()}
+    return [group for place, (_, group) in enumerate(fates) if place in kept]
+
+
 def fate_of(group: Group, keep_groups: str) -> Fate:
     """What becomes of a group: "trained", or why it is left out.
 
     `raw` looks at correctness before any shaping, `shaped` at rewards; which of the two decides whether an all-right group
-    with length to lose is kept.
+    with length to lose is kept; what is thought although the answer is there counts as such a length where the recipe's credit has it looked for.
     """
     if not judged(group):
         return "not_judged"
     right = [rollout.right for rollout in group.rollouts]
     rewards = [rollout.reward for rollout in group.rollouts]
-    if keep_groups == "all" or not np.isfinite(rewards).all() or np.ptp(levelled(rewards if keep_groups == "shaped" else right)):
+    redundant = keep_groups == "shaped" and any(rollout.redundant for rollout in group.rollouts)
+    if (
+        keep_groups == "all"
+        or redundant
+        or not np.isfinite(rewards).all()
+        or np.ptp(levelled(rewards if keep_groups == "shaped" else right))
+    ):
         return "trained"  # what is not finite is named, and left out or not, by rl/algorithm
     return "all_right" if all(right) else "flat" if any(right) else "all_wrong"
 
@@ -245,6 +281,17 @@ def sampling_metrics(groups: Sequence[Group], fates: Counter[Fate], seconds: flo
     for fate in ("trained", "all_right", "all_wrong", "flat", "not_judged"):
         metrics[f"groups/{fate}"] = fates[fate]
     return metrics
+
+
+def thought_metrics(groups: Sequence[Group]) -> dict[str, float | int | None]:
+    """Of right answers: the share of their tokens that are redundant, and the share of them whose thinking never reaches the gold by itself."""
+    rights = [rollout for group in groups for rollout in group.rollouts if rollout.thought is not None]
+    ranges = [rollout.redundant or (0, 0) for rollout in rights]
+    tokens = sum(len(rollout.completion.ids) for rollout in rights)
+    return {
+        "credit/redundant": sum(end - start for start, end in ranges) / tokens if tokens else None,
+        "credit/unreached": _mean([float(rollout.thought.ratio is None) for rollout in rights if rollout.thought]),
+    }
 
 
 def closed_metrics(rollouts: Sequence[Rollout]) -> dict[str, float | int | None]:

@@ -41,6 +41,7 @@ SCHEMA = pa.schema(
         ("ids", pa.list_(pa.int32())),
         ("logprobs", pa.list_(pa.float32())),
         ("sources", pa.list_(pa.int8())),
+        ("redundant", pa.list_(pa.int32())),
         ("extra", pa.string()),
     ]
 )
@@ -87,5 +88,6 @@ def _row(group: Group, rollout: Rollout, step: int) -> dict[str, Any]:
         "ids": completion.ids,
         "logprobs": completion.logprobs,
         "sources": completion.sources,
+        "redundant": rollout.redundant,
         "extra": json.dumps(rollout.extra) if rollout.extra else None,
     }

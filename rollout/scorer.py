@@ -18,6 +18,7 @@ from recipes.lengths import LeashTerm
 from recipes.schema import RewardTerm
 from rewards.functions import Asked, TrainerState, columns
 from rewards.profiles import dot_limit
+from rewards.redundant import Thought, Words, thought
 from rewards.terms import Facts, rewards
 from rewards.verifier.judge import Judge
 from rewards.verifier.verdict import Verdict, best
@@ -48,7 +49,8 @@ class Pending:
 class Scorer:
     """Judges and rewards groups. `terms` and `budget` may be left out where only verdicts matter (evaluation); `state` is for functions.
 
-    `unit` is budget.limit as the recipe writes it (default: the request's limit).
+    `unit` is budget.limit as the recipe writes it (default: the request's limit). With `words` right answers are searched for what they think
+    although they have the answer already.
     """
 
     judge: Judge
@@ -57,6 +59,7 @@ class Scorer:
     budget: Budget | Tiers | None = None
     state: TrainerState = field(default_factory=TrainerState)
     unit: int = 0
+    words: Words | None = None
 
     def begin(self, request: Request, completions: Sequence[Completion]) -> Pending:
         """Make rollouts of completions and hand them to the judge.
@@ -97,9 +100,18 @@ class Scorer:
             if not rollout.id == id_ == expected:
                 raise RowMismatch(f"verdict of rollout {id_} met rollout {rollout.id} of problem {group.problem.id} (expected {expected})")
             rollout.verdict = _said(futures)
+            if self.words is not None and rollout.right:
+                rollout.thought = self._thought(group, rollout, self.words)
         if self.budget is not None and judged(group):
             self._reward(group, self.budget)
         return group
+
+    def _thought(self, group: Group, rollout: Rollout, words: Words) -> Thought:
+        if rollout.answer_start is None:
+            return Thought()
+        ids = rollout.completion.ids
+        closing = self.template.closing_start(ids, rollout.answer_start)
+        return thought(ids[:closing].tolist(), group.problem.golds, words, self.template.tokenizer.decode)
 
     def audit(self, groups: Sequence[Group], count: int) -> dict[str, int]:
         """Ask a second checker about up to `count` compared answers, drawn by rollout id (a hash), and write what it says on them.

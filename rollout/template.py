@@ -215,6 +215,13 @@ class Template:
                 low = middle
         return high
 
+    def closing_start(self, ids: np.ndarray, end: int) -> int:
+        """Index of the first token of the mark that closes thinking, which the response's first `end` tokens end in (`answer_start`)."""
+        start = end - 1
+        while start > 0 and not any(pair.close in self._decoded(ids[start:end]) for pair in self.marks.spellings):
+            start -= 1
+        return start
+
     def _decoded(self, ids: np.ndarray) -> str:
         return self.tokenizer.decode(ids.tolist(), skip_special_tokens=False)
 

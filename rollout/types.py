@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from rewards.redundant import Thought
 from rewards.verifier.verdict import Verdict
 
 Finish = Literal["stop", "length", "abort"]
@@ -132,6 +133,7 @@ class Rollout:
         advantage: filled by rl/algorithm, 0 until then.
         audit: what a second checker says of the answer, None if it was not asked or gave no verdict.
         extra: what reward functions logged of it, by column.
+        thought: of a right answer, where its thinking has the gold already; None where the recipe's credit does not ask.
         stated: the verdict on an answer stated without a box, None where there is a box or such answers were not read (`laconic eval --lenient`).
     """
 
@@ -147,6 +149,7 @@ class Rollout:
     ends: int | None = None
     advantage: float = 0.0
     audit: Literal["right", "wrong"] | None = None
+    thought: Thought | None = None
     stated: Verdict | None = None
     extra: dict[str, str] = field(default_factory=dict)
 
@@ -161,6 +164,11 @@ class Rollout:
         return self.completion.sampled & (
             np.arange(len(self.completion.ids)) < (len(self.completion.ids) if self.ends is None else self.ends)
         )
+
+    @property
+    def redundant(self) -> tuple[int, int] | None:
+        """Half-open range of tokens that it thinks although it has the answer already (rewards/redundant); None: nothing, or nobody asked."""
+        return self.thought.redundant if self.thought else None
 
     @property
     def right(self) -> bool:

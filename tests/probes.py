@@ -23,6 +23,7 @@ from launch.plan import plan
 from recipes.schema import Recipe
 from recipes.steps import beginning
 from rewards.functions import Asked, TrainerState
+from rewards.redundant import Thought
 from rewards.terms import Facts, rewards
 from rewards.thinking import THINK
 from rewards.verifier.judge import Judge
@@ -175,6 +176,25 @@ def collected(recipe: Recipe, world: World) -> Any:
     return [group.problem.id for group in found.groups], earned
 
 
+def eased(recipe: Recipe, world: World) -> Any:
+    """Groups that three steps train on, some of right answers alone, and what is found redundant in them; every second one thinks on although it is there."""
+
+    def think(request: Request) -> list[Completion]:
+        position, made = int(request.problem.answer), []
+        for sample in range(request.group_size):
+            short = response(request.problem.answer if sample < (2, 4)[position % 2] else "-1", thought=0)
+            ids = np.array([*map(ord, f"{position}\n" + "Wait, 999\nSo 999\n" * (sample % 2)), *short.ids], np.int32)
+            made.append(Completion(ids, np.zeros(len(ids), np.float32), "stop", np.zeros(len(ids), np.int32)))
+        return made
+
+    source = Source("numbers", lambda position: Problem(f"p{position}", f"q{position}", str(position)))
+    stream = PromptStream(source, template(), recipe)
+    steps = Collector(ScriptedPool(think), Scorer(world.judge, template(), recipe.reward, recipe.budget), stream, recipe)
+    found = [steps.next(step) for step in range(3)]
+    redundant = [[rollout.redundant for group in one.groups for rollout in group.rollouts] for one in found]
+    return [[group.problem.id for group in one.groups] for one in found], redundant
+
+
 def unjudged(recipe: Recipe, world: World) -> Any:
     """What is said of a step with answers that have no verdict."""
     return refuse_unjudged(collect(recipe, world), recipe)
@@ -191,7 +211,9 @@ def groups(poison: float = 0.0) -> list[Group]:
             ids, logprobs = draw.integers(5, 41, length, np.int32), draw.normal(-3.7, 0.4, length).astype(np.float32)
             completion = Completion(ids, logprobs, "length" if sample == 3 else "stop", np.zeros(length, np.int32))
             verdict = Verdict("right" if reward == 1 else "wrong", "")
-            rollouts.append(Rollout(f"{index}-{sample}", sample, completion, "", None, verdict, {"verdict": reward}, reward + poison))
+            rollout = Rollout(f"{index}-{sample}", sample, completion, "", None, verdict, {"verdict": reward}, reward + poison)
+            rollout.thought = Thought(0.5, (0, length - 1)) if reward == 1 else None
+            rollouts.append(rollout)
         made.append(Group(request, rollouts))
     return made
 
@@ -354,6 +376,7 @@ BASES: dict[Probe, dict[str, Any]] = {
     wired: {},
     limits: {"train.steps": 6},
     unjudged: STEP,
+    eased: SMALL | {"sampler.prompts": 4, "judge.audit": 0, "budget.limit": 90},
     prepared: SMALL,
     chosen: SMALL,
     poisoned: SMALL,

@@ -18,6 +18,9 @@ CLOSE, STOP = 250, 251
 class LetterTokenizer:
     """A token is a character; 250 closes the thinking block, 251 ends a response."""
 
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        return list(map(ord, text))
+
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         return "".join("</think>" if id == CLOSE else chr(id) for id in ids)
 

@@ -29,6 +29,7 @@ from tests.probes import (
     chosen,
     cold_started,
     collected,
+    eased,
     engines_started,
     evaluated,
     limits,
@@ -50,6 +51,7 @@ KL_TERM = [{"kind": "verdict"}, {"kind": "kl", "weight": 0.5}]
 RUNGS = [{"at_least": 0.5, "share": 0.5}, {"share": 1.0}]
 LADDER = {"budget.kind": "difficulty", "budget.ladder": RUNGS}
 FILE, HUB = {"data.train": "rows.jsonl"}, {"data.train": "hub:owner/name"}
+DECS = {"credit.kind": "decs", "credit.most": 0.5, "credit.gain": 0.9}
 DRPO = {"objective.surrogate": "logp", "objective.aggregate": "sequence_mean"}
 PROMPT = {"budget.kind": "prompt", "budget.limit": 128, "data.instruction": "{budget}"}
 REFERENCE = {"budget.kind": "reference", "budget.limit": 128}
@@ -347,6 +349,13 @@ ROWS = [
             ("drpo", "temperature", 0.3, DRPO),
         )
     ],
+    Row("credit[decs].beta", prepared, 0.2, {"credit.kind": "decs"}),
+    Row("credit[decs].form", prepared, "paper", {"credit.kind": "decs"}),
+    Row("credit[decs].gain", eased, 0.1, DECS),
+    Row("credit[decs].most", eased, 0.1, DECS),
+    Row("credit[decs].words", eased, ["so"], DECS),
+    Row("credit[efficiency].weight", prepared, 3.0, {"credit.kind": "efficiency"}),
+    Row("credit[efficiency].words", eased, ["so"], {"credit.kind": "efficiency"}),
     Row("tokens.kind", prepared, "entropy"),
     *[
         Row(f"tokens[{kind}].{name}", prepared, value, {"tokens.kind": kind})

@@ -52,6 +52,21 @@ def test_what_a_run_ends_before_is_a_warning(name: str, words: list[str], expect
     assert longer == []
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            ["reward=[{kind: verdict}, {kind: kimi}]", "waive=[length_of_wrong]"],
+            "reward: kimi: says nothing to advantages, as credit.kind decs",
+        ),
+        (["sampler.keep_groups=all"], "credit.kind: decs: kappa says nothing, as sampler.keep_groups is all; take raw"),
+    ],
+)
+def test_what_decs_does_not_look_at_is_a_warning(words: list[str], expected: str):
+    assert [line for line in recipe_warnings(load("decs", "tiny", words)) if line.startswith(expected)]
+    assert not [line for line in recipe_warnings(load("efficiency", "tiny", words)) if "decs" in line]
+
+
 @pytest.mark.parametrize("name", shipped())
 @pytest.mark.parametrize("scale", [None, "tiny"])
 def test_no_shipped_recipe_warns_against_its_own_numbers(name: str, scale: str | None):

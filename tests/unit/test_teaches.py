@@ -29,6 +29,12 @@ from tests.unit.test_p13_bounds import KINDS, SIGNED, facts, made
         ("laser", [], (1, 1, 0), (1, 1, 0), (1, 1, 0)),
         ("laser", ["reward=[{kind: verdict, wrong: -0.5}, {kind: laser, explore: true}]", "waive=[length_of_wrong, right_beats_wrong]"], (1, 1, 1), (1, 1, 1), (1, 1, 1)),
         ("grpo", ["reward=[{kind: verdict}, {kind: format}]", "sampler.keep_groups=shaped"], (1, 1, 1), (0, 0, 0), (1, 1, 1)),
+        ("decs", [], (1, 1, 0), (1, 1, 0), (1, 1, 0)),  # all-right ones as kappa lets in
+        ("decs", ["credit.most=0"], (1, 0, 0), (1, 1, 0), (1, 0, 0)),
+        ("decs", ["sampler.keep_groups=all"], (1, 1, 1), (1, 1, 0), (1, 1, 0)),
+        ("decs", ["reward=[{kind: verdict}, {kind: kimi}]", "waive=[length_of_wrong]"], (1, 1, 0), (1, 1, 0), (1, 1, 0)),  # kimi says nothing
+        ("efficiency", [], (1, 1, 0), (1, 1, 0), (1, 1, 0)),
+        ("efficiency", ["sampler.keep_groups=raw"], (1, 0, 0), (1, 1, 0), (1, 0, 0)),
     ],
 )  # fmt: skip
 def test_a_recipe_says_which_groups_it_keeps_and_what_they_teach(name: str, words: list[str], kept, length, trains):
@@ -52,6 +58,12 @@ def test_a_recipe_says_which_groups_it_keeps_and_what_they_teach(name: str, word
 def test_plan_warns_of_a_factor_that_falls_to_nothing_by_the_groups_shortest_right_answer(term: str, warned: bool):
     recipe = load("grpo", "tiny", [f"reward=[{{kind: verdict}}, {{kind: relative{term}}}]"])
     assert ("which trains guessing" in "\n".join(plan(recipe).warnings)) is warned
+
+
+def test_plan_says_how_many_groups_of_right_answers_alone_kappa_lets_in():
+    assert "all right  kept by the filter: up to 20% of a step (credit.most); carries a length signal: yes (credit.kind: decs)" in explain(
+        plan(load("decs", "tiny"))
+    )
 
 
 def test_plan_prints_all_three_columns_of_what_can_teach():

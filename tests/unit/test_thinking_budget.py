@@ -333,6 +333,24 @@ def test_plan_warns_of_terms_that_look_for_marks_which_a_local_model_has_not(ter
     )
 
 
+@pytest.mark.parametrize("kind", ["decs", "efficiency"])
+def test_plan_warns_of_credit_for_thoughts_that_a_local_model_does_not_mark_or_whose_prompts_close_them(
+    kind, tmp_path, tiny_checkpoint: Path
+):
+    bare, closed = without_marks(tmp_path / "bare", tiny_checkpoint), switched(tmp_path / "closed", tiny_checkpoint, r"<think>\n</think>\n")
+    given = {"credit": {"kind": kind}, "model": {"path": str(bare)}}
+    [said] = thinking_warnings(Recipe.model_validate(given))
+    assert said.startswith(f"credit: {kind} looks for marks of thinking, and neither template nor vocabulary of {bare} has any")
+    assert not list(thinking_warnings(Recipe.model_validate(given | {"data": {"thinking": ["Thoughts:", "Answer:"]}})))
+    for marked in ({"path": "tiny"}, {"path": "owner/name"}):
+        assert not list(thinking_warnings(Recipe.model_validate(given | {"model": marked})))
+    off = given | {"model": {"path": str(closed)}, "data": {"template": {"enable_thinking": False}}}
+    [said] = thinking_warnings(Recipe.model_validate(off))
+    assert said.startswith(f"credit: {kind}: prompts end in '</think>', so there are no thoughts to search")
+    assert not list(thinking_warnings(Recipe.model_validate(off | {"data": {"template": {"enable_thinking": True}}})))
+    assert not list(thinking_warnings(Recipe.model_validate({key: value for key, value in off.items() if key != "credit"})))
+
+
 def test_plan_refuses_options_of_vllm_with_which_it_may_not_close_thinking():
     given = {"budget": {"kind": "thinking"}, "engine": {"vllm": {"speculative_config": {"method": "ngram"}}}}
     assert "engine.vllm.speculative_config: with it" in next(thinking_blockers(Recipe.model_validate(given)))
