@@ -80,6 +80,7 @@ def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template,
         RuntimeError: the loss is not a number.
     """
     if checkpoint.whole(done := folder / "checkpoint"):
+        Progress(stage.called, 1).message(f"done before, taken from {done}")
         return done
     made, step, recipe, words = part.made, part.step, part.recipe, list(part.said)
     how = Training(
