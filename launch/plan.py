@@ -280,6 +280,9 @@ def _length_blockers(plan: Plan) -> Iterator[str]:
     recipe, shape = plan.recipe, plan.shape
     if shape is None:
         return
+    longest = getattr(recipe.stages[0], "max_tokens", None) or 0
+    if plan.step and longest > shape.max_positions:
+        yield f"stages[{plan.step.index}].max_tokens: {longest} is more than the {shape.max_positions} tokens that {recipe.model.path} can take"
     prompt = recipe.data.max_prompt_tokens
     for key, needed in contexts(recipe).items():
         if needed - prompt > shape.max_positions:

@@ -161,7 +161,9 @@ def _conversations(step: Step, found: DataPlan) -> None:
     for one in stage.sets if isinstance(stage, SftStage) else ():
         where = f"stages[{step.index}].data"
         try:
-            if one.source.startswith("hub:"):
+            if one.source == "tiny":
+                found.blockers.append(f"{where}: tiny has problems and no completions; the cold start is what learns from its traces")
+            elif one.source.startswith("hub:"):
                 hub_parts(one.source)
             elif local_bytes(one.source, one.split or "train") > _MOST_BYTES:
                 found.said.append(f"{one.source}: more than {_MOST_BYTES >> 20} MiB, so it is read and checked by the run")

@@ -180,7 +180,8 @@ def starting_checkpoint(recipe: Recipe) -> Path:
 def _reinforce(part: Part, run: Run, template: Template, at: Standing, judge: Judge) -> Standing:
     """Train by the loop, with the evaluations before, after and in between."""
     recipe, folder = part.recipe, part.step.folder(run.folder)
-    if not _whole(part, run):
+    before = _whole(part, run)
+    if not before:
         with _record(part, run, template) as record:
             _train(with_reference(part, at), record, template, at, judge)
     last = checkpoint.latest(folder / "checkpoints")
@@ -189,6 +190,8 @@ def _reinforce(part: Part, run: Run, template: Template, at: Standing, judge: Ju
             f"{part.step.where}: {folder} is finished and its last checkpoint, step-{recipe.train.steps}, is gone, which the next stage starts "
             "from: put it back, or begin the run anew (--overwrite)"
         )
+    if before:
+        Progress(recipe.name, recipe.train.steps).message(f"resumed {last}: all {recipe.train.steps} steps are done")
     return replace(at, start=last, began=at.start, position=meta["state"]["stream"]["position"])
 
 

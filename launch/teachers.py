@@ -80,6 +80,7 @@ def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template,
         RuntimeError: the loss is not a number.
     """
     if checkpoint.whole(done := folder / "checkpoint"):
+        Progress(stage.called, 1).message(f"done before, taken from {done}")
         return done
     made, step, recipe, words = part.made, part.step, part.recipe, list(part.said)
     how = Training(
@@ -92,6 +93,7 @@ def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template,
         threads=next(actor.threads for actor in made.actors if actor.name == "trainer"),
         micro_batch_tokens=recipe.learner.micro_batch_tokens,
         gradient_checkpointing=recipe.learner.gradient_checkpointing,
+        checkpoint_every=recipe.train.checkpoint_every,
     )
     longest = stage.most(recipe.data.max_prompt_tokens + recipe.most_tokens)
     if isinstance(stage, DpoStage):

@@ -32,6 +32,23 @@ A list that names a recipe behind one that extends it is refused, too. A control
 
     laconic train dler --scale tiny learner.lr=1e-4 stages=[rl,eval]
 
+`stages` run one after the other, each from the checkpoint that the one before hands on:
+
+    stages:
+      - reference                        # a bare kind
+      - {kind: sft, epochs: 2}           # a mapping: numbers of the kind,
+      - kind: rl
+        name: phase_1                    # a name, which is also its folder: RUN/stages/phase_1
+        changes:                         # and what holds in this stage alone
+          budget.limit: 8000
+          train.steps: 100
+      - rl                               # the record of the last rl stage is the run's own
+      - eval                             # behind rl: before and after it
+      - merge
+      - {kind: eval, name: merged}
+
+Where `model.path` is `tiny`, its cold start comes first, named (`cold_start`) or not.
+
 A key that does not exist, or a value that is not allowed, stops everything before it starts:
 
     recipes/mine.yaml:14: sampler.gruop_size: unknown key. Did you mean sampler.group_size? (laconic recipes --keys lists all)

@@ -7,7 +7,7 @@ Simplification: stages follow each other in one line; none runs beside another, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
@@ -44,7 +44,8 @@ class Changing(Stage):
     """One that reads the rest of the recipe."""
 
     changes: dict[str, Any] = Field(
-        {}, description="What holds in this stage alone: keys as in a recipe (`budget.limit: 208`); not stages, name, device, on_cuda."
+        {},
+        description="What holds in this stage alone: keys as in a recipe (`budget.limit: 208`); not stages, name, device, on_cuda, model, judge, wandb.",
     )
 
 
@@ -154,6 +155,16 @@ AnyStage = Annotated[
 ]
 
 
+_FIXED = ("stages", "name", "device", "on_cuda", "model", "judge", "wandb")  # there is one of each in a run
+
+
+def _dotted(changes: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Keys as `budget.limit`, however they are nested."""
+    for name, value in changes.items():
+        yield f"{prefix}{name}"
+        yield from _dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else ()
+
+
 def refuse_order(stages: Sequence[Stage], tiny: bool) -> None:
     """Raise ValueError for stages that cannot follow each other as they stand, each by its place.
 
@@ -177,8 +188,9 @@ def refuse_order(stages: Sequence[Stage], tiny: bool) -> None:
             )
         if stage.kind == "merge" and "rl" not in before:
             raise ValueError(f"{where}: merge takes over what rl changed, and no rl stage comes before it")
-        if nested := {"stages", "name", "device", "on_cuda"} & {name.partition(".")[0] for name in stage.said}:
-            raise ValueError(f"{where}: changes: {min(nested)} has no place in it; it holds what differs in this stage")
+        fixed = _FIXED if stage.kind == "cold_start" else (*_FIXED, "tiny.layers", "tiny.width")
+        if out := [name for name in fixed if any(f"{key}.".startswith(f"{name}.") for key in _dotted(stage.said))]:
+            raise ValueError(f"{where}: changes: {out[0]} has no place in it, as it is the whole run's")
         if within_rl(stages, index) and (stage.called != stage.kind or stage.said):
             raise ValueError(
                 f"{where}: an eval directly behind rl is a part of that stage; leave its {'changes' if stage.said else 'name'} out"

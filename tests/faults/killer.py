@@ -17,15 +17,18 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import torch
+
 import launch.engines
 import launch.stages  # what a run needs, imported once
 import rl.learner
 import rollout.engine
 from launch.cli import app
-from rl import algorithm, checkpoint
+from rl import algorithm, checkpoint, merge, supervised
 from rl.learner import Learner
 from rl.publisher import Publisher
 from rl.run import Run
+from rollout import reference
 from rollout.engine import EnginePool
 from rollout.scorer import Scorer
 from tests.inprocess import Ray
@@ -46,10 +49,20 @@ POINTS: dict[str, tuple[Any, str, str]] = {
     "after-the-last-step": (Run, "__exit__", "before"),
 }
 
+# the same, of runs of several stages
+STAGE_POINTS: dict[str, tuple[Any, str, str]] = {
+    "mid-reference": (reference, "_keep", "after"),
+    "mid-supervised": (supervised._Keeper, "on_save", "after"),
+    "between-metrics-and-checkpoint": (Run, "record", "after"),
+    "before-an-evaluation-is-kept": (launch.stages, "write_scores", "before"),
+    "between-stages": (launch.stages, "merge", "before"),
+    "mid-merge": (merge, "_overwrite", "after"),
+}
+
 
 def arm(point: str, count: int) -> None:
     """Replace the point's function by one that ends everything at its `count`-th call."""
-    owner, name, when = POINTS[point]
+    owner, name, when = (POINTS | STAGE_POINTS)[point]
     original: Callable[..., Any] = getattr(owner, name)
     left = [count]
 
@@ -78,6 +91,7 @@ def without_actors() -> None:
     for module in (engines, rl.learner, rollout.engine):
         module.ray = Ray()
     os.environ |= {"DS_ACCELERATOR": "cpu", "GLOO_SOCKET_IFNAME": "lo"}
+    torch.set_num_threads(1)  # as an engine's own process would
 
 
 def run(job: dict[str, Any]) -> NoReturn:
@@ -88,6 +102,7 @@ def run(job: dict[str, Any]) -> NoReturn:
         os.dup2(output, stream)
     if not job["actors"]:
         without_actors()
+    reference._PART_S = 0.0  # a part for each group
     if job["point"]:
         arm(job["point"], job["count"])
     sys.argv = ["laconic", *job["arguments"]]

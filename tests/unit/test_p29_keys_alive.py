@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from copy import deepcopy
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +16,13 @@ import pytest
 from datasets import Dataset
 
 from recipes.keys import keys
-from recipes.schema import Recipe
 from tests.probes import (
     BASES,
     FUNCTION,
     TERMS,
     PlainJudge,
     Probe,
+    Row,
     World,
     chosen,
     cold_started,
@@ -35,6 +33,7 @@ from tests.probes import (
     limits,
     poisoned,
     prepared,
+    recipe_of,
     requests,
     shaped,
     staged,
@@ -116,24 +115,6 @@ MERGED = {"stages": [{"kind": "rl"}, {"kind": "merge"}]}
 def reward_of(kind: str, **numbers: Any) -> dict[str, Any]:
     before = [{"kind": "triangle"}] * (kind in ("shortest", "longest"))  # these look at what was earned by then
     return {"reward": [{"kind": "verdict", "wrong": -1.0 if kind == "leash" else 0.0}, *before, {"kind": kind, **numbers}]}
-
-
-@dataclass(frozen=True)
-class Row:
-    """A key is alive if `probe` answers otherwise once it has `value`.
-
-    Attributes:
-        base: what else the recipe says, before and after; a key may matter only in company.
-        along: what must change with it, because the schema allows neither alone.
-        stops: the error that the changed recipe runs into, if that is the answer.
-    """
-
-    key: str
-    probe: Probe
-    value: Any
-    base: dict[str, Any] = field(default_factory=dict)
-    along: dict[str, Any] = field(default_factory=dict)
-    stops: str = ""
 
 
 ROWS = [
@@ -418,33 +399,6 @@ ROWS = [
     Row("eval.every", whole_run, 1),
     Row("wandb", whole_run, "project"),
 ]
-
-
-def place(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key; `reward[kind]` is the last term of that kind, `stages[kind]` the first stage of it, `budget.ladder[]` the first rung."""
-    *parents, leaf = key.split(".")
-    node: Any = tree
-    for part in parents:
-        name, _, kind = part.removesuffix("]").partition("[")
-        node = node.setdefault(name, {})
-        if part.endswith("]"):
-            items = list(node.values()) if name == "schedule" else node
-            if name not in ("budget", "select", "credit", "tokens"):
-                of_kind = [item for item in items if not kind or (isinstance(item, dict) and item["kind"] == kind)]
-                node = of_kind[0 if name == "stages" or not kind else -1]
-    if leaf == "kind" and "[" in key:
-        node.clear()  # the other keys of a term are its kind's own
-        node.update(value if isinstance(value, dict) else {"kind": value})
-        return
-    node[leaf] = deepcopy(value)
-
-
-def recipe_of(world: World, *parts: dict[str, Any]) -> Recipe:
-    tree: dict[str, Any] = {}
-    for part in parts:
-        for key, value in part.items():
-            place(tree, key, str(world.checkpoint) if value == "CHECKPOINT" else value)
-    return Recipe.model_validate(tree)
 
 
 @pytest.fixture(scope="module")

@@ -399,3 +399,11 @@ def test_the_page_says_in_how_many_steps_collapse_wires_were_tripped_and_which_c
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(line | {"wire/tripped": int(line["step"] > 0)}) + "\n" for line in lines))
     assert f"Collapse wires were tripped in {len(lines) - 1} of {len(lines)} steps, first step 1" in report(run).read_text()
+
+
+def test_stages_are_shown_by_name_and_settings_are_those_of_the_stage_that_the_record_is_of(run: Path) -> None:
+    stages = "[cold_start, {kind: rl, name: phase_1}, eval, {kind: rl, changes: {budget.limit: 52, sampler.prompts: 8}}, {kind: merge, name: merge}]"
+    (run / "recipe.yaml").write_text(f"name: mine\nstages: {stages}\n")
+    text = page(run)
+    assert "<td>Stages</td><td>cold_start → phase_1 (rl) → eval → rl → merge</td>" in text
+    assert "<td>Length limit</td><td>52 tokens" in text and "8 prompts × 8 rollouts" in text

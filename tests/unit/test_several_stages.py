@@ -1,0 +1,124 @@
+"""Several stages in one run, in this process on stand-ins for Ray and DeepSpeed (tests/inprocess): what each finds, and what is not done again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluation.report import report
+from launch import stages
+from launch.plan import plan
+from recipes.schema import Recipe
+from rl import checkpoint
+from rl.learner import Learner
+from rl.run import RunError
+from tests.inprocess import libraries
+from tests.unit.test_loop import recipe
+
+FIRST = {"kind": "rl", "name": "phase_1", "changes": {"train.steps": 2, "budget.limit": 6}}
+EVAL = {"data": ["tiny"], "problems": 2, "samples": 1, "max_tokens": 4}
+
+
+def two_phases(start: Path, *behind: Any, **changes: Any) -> Recipe:
+    return recipe(start, stages=[FIRST, "eval", "rl", "eval", *behind], eval=EVAL, learner={"lr": 0.01}, **changes)
+
+
+def run(wanted: Recipe, runs: Path, resume: bool = False) -> Path:
+    with libraries():
+        return stages.run_recipe(plan(wanted), runs, resume=resume)
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def position(folder: Path) -> int:
+    return int(checkpoint.metadata(folder)["state"]["stream"]["position"])
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(two_phases(tiny_checkpoint, "merge", {"kind": "eval", "name": "merged"}), tmp_path_factory.mktemp("runs"))
+
+
+def test_every_phase_is_a_record_of_its_own_with_its_own_limit_and_steps(finished: Path):
+    first = finished / "stages" / "phase_1"
+    assert [line["limit"] for line in lines(first)] == [6, 6] and [line["limit"] for line in lines(finished)] == [4, 4, 4]
+    assert sorted(path.name for path in (first / "evals").glob("*.json")) == ["step-0.json", "step-2.json"]
+    assert sorted(path.name for path in (finished / "evals").glob("*.json")) == ["step-0.json", "step-3.json"]
+    assert "<td>Stages</td><td>phase_1 (rl) → eval</td>" in report(first).read_text() and report(finished).is_file()
+
+
+def test_a_phase_starts_from_the_checkpoint_of_the_one_before_and_goes_on_in_the_data(finished: Path):
+    last = finished / "stages" / "phase_1" / "checkpoints" / "step-2"
+    scores = json.loads((finished / "evals" / "step-0.json").read_text())
+    assert scores["checkpoint"] == str(last)
+    assert (position(last), position(finished / "checkpoints" / "step-3")) == (4, 10)  # two prompts a step
+
+
+def test_the_merged_model_is_evaluated_in_a_folder_of_its_own(finished: Path):
+    scores = json.loads((finished / "stages" / "merged" / "evals" / "step-0.json").read_text())
+    assert scores["checkpoint"] == str(finished / "stages" / "merge" / "checkpoint")
+    assert checkpoint.metadata(finished / "stages" / "merge" / "checkpoint")["merge"]["base"].endswith("phase_1/checkpoints/step-2")
+
+
+def killed_in_the_second_phase(wanted: Recipe, runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The run, stopped in its second phase's first update."""
+    update, calls = Learner.update, []
+
+    def dying(self: Learner, *arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return update(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "update", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run(wanted, runs)
+    return runs / wanted.name
+
+
+def test_a_phase_that_is_finished_is_not_done_again(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    wanted = two_phases(tiny_checkpoint)
+    folder = killed_in_the_second_phase(wanted, tmp_path, monkeypatch)
+    before = lines(folder / "stages" / "phase_1")
+    assert run(wanted, tmp_path, resume=True) == folder
+    assert lines(folder / "stages" / "phase_1") == before and len(lines(folder)) == 3
+    assert json.loads((folder / "status.json").read_text())["state"] == "finished"
+
+
+def test_a_phase_whose_checkpoint_is_gone_is_an_error_that_says_so(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    wanted = two_phases(tiny_checkpoint)
+    folder = killed_in_the_second_phase(wanted, tmp_path, monkeypatch)
+    shutil.rmtree(folder / "stages" / "phase_1" / "checkpoints" / "step-2")
+    with pytest.raises(RunError, match=r"stages\[0\] \(phase_1\): .*phase_1 is finished and its last checkpoint, step-2, is gone"):
+        run(wanted, tmp_path, resume=True)
+
+
+def test_a_stages_folder_that_was_not_finished_is_made_anew(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    wanted = two_phases(tiny_checkpoint)
+    folder = killed_in_the_second_phase(wanted, tmp_path, monkeypatch)
+    (folder / "stages" / "phase_1" / "recipe.yaml").unlink()  # the last thing that is written when a record is begun
+    (folder / "stages" / "phase_1" / "status.json").unlink()
+    run(wanted, tmp_path, resume=True)
+    assert len(lines(folder / "stages" / "phase_1")) == 2 and len(lines(folder)) == 3
+
+
+def test_another_change_of_a_stage_is_another_recipe(finished: Path, tiny_checkpoint: Path):
+    other = two_phases(tiny_checkpoint).model_copy(update={"name": finished.name})
+    with pytest.raises(RunError, match="was started with another recipe: stages"):
+        run(other, finished.parent, resume=True)
+
+
+def test_a_stage_that_finds_nothing_to_learn_from_says_what_there_is(tiny_checkpoint: Path, tmp_path: Path):
+    """A random model answers nothing."""
+    wanted = recipe(tiny_checkpoint, stages=[{"kind": "reference", "problems": 3, "samples": 2}, "dpo"])
+    with pytest.raises(ValueError, match="the reference stage sampled 3 problems: 0 have a right answer, 3 a wrong one"):
+        run(wanted, tmp_path)
+    status = json.loads((tmp_path / wanted.name / "status.json").read_text())
+    assert status["state"] == "failed" and "there is no pair" in status["reason"]

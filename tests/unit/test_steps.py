@@ -1,0 +1,177 @@
+"""What stages come to: the recipe that holds in each, the folder it writes, what it sees of those before it, and what plan says of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch.evaluate import recipe_of
+from launch.explain import explain
+from launch.machine import Machine
+from launch.memory import GB
+from launch.plan import Plan, plan
+from recipes.loader import RecipeError, dump, load, on_device, recipe_hash
+from recipes.steps import Step, beginning, steps
+
+LAPTOP = Machine(2, 16 * GB)
+NODE = Machine(64, 512 * GB, (80 * GB,) * 4, "cuda")
+PIPELINE = (
+    "stages=[cold_start, {kind: eval, name: before}, reference, sft, {kind: rl, name: phase_1, changes: {budget.limit: 208, train: {steps: 5}}}, "
+    "eval, {kind: rl, changes: {budget: {kind: controller}, schedule.learner.lr: {kind: linear, to: 1e-5}}}, eval, merge, {kind: eval, name: merged}]"
+)
+
+
+def planned(*words: str, name: str = "dler", machine: Machine = LAPTOP) -> Plan:
+    return plan(load(name, "tiny", list(words)), machine)
+
+
+def by_name(*words: str) -> dict[str, Step]:
+    return {step.stage.called: step for step in steps(load("dler", "tiny", list(words)))}
+
+
+def test_changes_hold_in_their_stage_alone_and_the_rest_is_the_recipes():
+    found = by_name(PIPELINE)
+    assert list(found) == ["before", "reference", "sft", "phase_1", "rl", "merge", "merged"]
+    assert [(step.recipe.budget.limit, step.recipe.train.steps) for step in (found["phase_1"], found["rl"], found["sft"])] == [
+        (208, 5), (104, 34), (104, 34),
+    ]  # fmt: skip
+    assert [step.recipe.budget.kind for step in found.values()].count("controller") == 1
+    assert list(found["rl"].recipe.schedule) == ["learner.lr"] and not found["phase_1"].recipe.schedule
+
+
+def test_the_eval_behind_rl_is_a_part_of_it_and_other_evals_are_steps():
+    kinds = [[stage.kind for stage in step.recipe.stages] for step in by_name(PIPELINE).values()]
+    assert kinds == [["eval"], ["reference"], ["sft"], ["rl", "eval"], ["rl", "eval"], ["merge"], ["eval"]]
+
+
+def test_the_record_of_the_last_rl_stage_is_the_runs_own_and_of_the_last_eval_without_one():
+    run = Path("run")
+    folders = {name: str(step.folder(run)) for name, step in by_name(PIPELINE).items()}
+    assert folders["rl"] == "run" and folders["phase_1"] == "run/stages/phase_1" and folders["merged"] == "run/stages/merged"
+    assert by_name("stages=[{kind: eval, name: a}, {kind: eval, name: b}]")["b"].own
+    assert not any(step.own for step in by_name("stages=[{kind: reference, problems: 2}, sft]").values())
+
+
+def test_a_stage_sees_the_reference_before_it_and_not_one_behind():
+    found = by_name("stages=[{kind: rl, name: first}, {kind: reference, name: looked}, rl]")
+    assert (found["first"].given, found["looked"].given, found["rl"].reference) == ((), (), "looked")
+    assert "reference_accuracy" in found["rl"].given
+
+
+@pytest.mark.parametrize(
+    ("problems", "rows", "steps", "expected"),
+    [(0, None, 3, 72), (0, 50, 3, 50), (0, 500, 3, 72), (9, None, 3, 9), (0, 50, 0, 50), (0, None, 0, 0), (9, 50, 0, 9)],
+)
+def test_a_reference_samples_what_the_next_rl_stage_draws_but_no_more_rows_than_there_are(problems, rows, steps, expected):
+    rl = f", {{kind: rl, changes: {{train.steps: {steps}}}}}" if steps else ""
+    assert by_name(f"stages=[{{kind: reference, problems: {problems}}}{rl}]")["reference"].problems(rows) == expected
+
+
+def test_a_cold_start_is_made_by_what_its_changes_say():
+    assert beginning(load("dler", "tiny", ["stages=[{kind: cold_start, changes: {cold_start.steps: 9}}, rl]"])).cold_start.steps == 9
+    assert beginning(load("dler", "tiny", ["stages=[{kind: rl, changes: {cold_start.steps: 9}}]"])).cold_start.steps == 1150
+
+
+def test_changes_win_over_what_holds_on_a_gpu():
+    recipe = load("dler", None, ["on_cuda={learner.ranks: 2, engine.count: 3}", "stages=[{kind: rl, changes: {learner.ranks: 1}}]"])
+    for device, ranks, count in (("cuda", 1, 3), ("cpu", 1, 1)):
+        [step] = steps(on_device(recipe, device))
+        assert (step.recipe.learner.ranks, step.recipe.engine.count) == (ranks, count)
+
+
+def test_the_recipe_of_a_stage_loads_to_the_same_hash(tmp_path: Path):
+    for step in by_name(PIPELINE).values():
+        if step.recipe.trains or step.recipe.stages[0].kind == "eval":  # these are written, each to its folder
+            (tmp_path / "recipe.yaml").write_text(dump(step.recipe))
+            assert recipe_hash(load(str(tmp_path / "recipe.yaml"))) == recipe_hash(step.recipe)
+
+
+@pytest.mark.parametrize("name", ["name", "stages", "device", "on_cuda.engine.count", "model.path", "judge.workers", "wandb", "tiny.width"])
+def test_what_there_is_one_of_in_a_run_has_no_place_in_changes(name: str):
+    key = "on_cuda" if name.startswith("on_cuda") else name.split(".")[0] if not name.startswith("tiny") else name
+    nested: Any = 1
+    for part in reversed(name.split(".")):
+        nested = {part: nested}
+    for changes in ({name: 1}, nested):
+        with pytest.raises(RecipeError, match=rf"stages\[0\]: changes: {key} has no place in it, as it is the whole run's"):
+            load("dler", "tiny", [f"stages={json.dumps([{'kind': 'rl', 'changes': changes}])}"])
+
+
+def test_plan_says_of_each_stage_what_goes_in_what_it_does_and_what_comes_out():
+    text = explain(planned(PIPELINE))
+    for line in (
+        "cold_start -> before -> reference -> sft -> phase_1 -> eval -> rl -> eval -> merge -> merged on the CPU",
+        "stage    before (eval), from the cold start; leaves stages/before/evals; the policy stays as it was",
+        "sample   the first 120 problems x 8 rollouts of at most 104 tokens at T 1, judged and kept",
+        "stage    sft, from the cold start; leaves stages/sft/checkpoint",
+        "train    SFT on the shortest right answer to each problem: epochs 1, in batches of 32, learning rate 0.004, at most 168 tokens",
+        "stage    phase_1 (rl), from sft; leaves stages/phase_1/checkpoints/step-5 (`laconic report RUN/stages/phase_1`)",
+        "changes  budget.limit: 208",
+        "stage    rl, from phase_1; leaves checkpoints/step-34",
+        "merge    the 25% of entries that changed most since the last rl stage began, ranked over the whole model, x 0.7, on top of its start",
+        "stage    merged (eval), from merge",
+        "processes of phase_1, rl, and what one of each holds at its peak:",
+        "1 x trainer",
+    ):
+        assert line in text, line
+    assert "stage    " not in explain(planned())  # one stage is said as it is
+
+
+def test_plan_says_a_line_of_several_stages_once_and_names_the_stage_of_a_line_that_is_not_everyones():
+    both = planned(
+        "stages=[{kind: rl, name: a}, {kind: rl, name: b, changes: {eval.max_tokens: 50}}, eval]", "learner.micro_batch_tokens=100"
+    )
+    assert [line for line in both.warnings if "micro_batch_tokens" in line] == [
+        line for line in both.warnings if line.startswith("learner.micro")
+    ]
+    assert sum("micro_batch_tokens" in line for line in both.warnings) == 1
+    assert any(line.startswith("b: eval.max_tokens: 50 is below budget.limit") for line in both.warnings)
+    wrong = planned("stages=[{kind: rl, name: a}, {kind: rl, name: b, changes: {budget.limit: 3}}]")
+    assert [line[:16] for line in wrong.blockers] == ["b: budget.limit:"]
+
+
+def test_gpus_that_are_not_there_are_said_once_for_the_stage_that_takes_most():
+    lines = [line for line in planned("stages=[reference, sft, rl, merge]", "device=cuda").blockers if line.startswith("device")]
+    assert len(lines) == 1 and "and 1 x 1 for learners" in lines[0].replace("+", "and")
+
+
+@pytest.mark.parametrize(
+    ("words", "blocker"),
+    [
+        (["stages=[{kind: sft, data: rows.jsonl}]"], r"stages\[0\]\.data: rows\.jsonl:1: no column was recognised as completions"),
+        (["stages=[{kind: sft, data: [none.jsonl]}, rl]"], r"stages\[0\]\.data: none\.jsonl: no such file"),
+        (["stages=[{kind: sft, data: tiny}]"], r"stages\[0\]\.data: tiny has problems and no completions"),
+        (["stages=[{kind: sft, data: chats.jsonl, max_tokens: 9000}]"], r"stages\[0\]\.max_tokens: 9000 is more than the 2048 tokens"),
+        (["stages=[reference, dpo]"], r"stages\[0\]\.problems: data\.train never ends, and no rl stage comes behind"),
+    ],
+)
+def test_what_a_stage_cannot_learn_from_is_refused_at_plan_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], blocker: str
+):
+    monkeypatch.chdir(tmp_path)
+    Path("rows.jsonl").write_text(json.dumps({"problem": "1 + 1", "answer": "2"}))
+    Path("chats.jsonl").write_text(json.dumps({"prompt": "1 + 1", "completion": "2"}))
+    assert [line for line in planned(*words).blockers if re.search(blocker, line)]
+
+
+def test_columns_of_a_reference_count_as_the_datas_own_and_are_named_where_they_lack(tiny_checkpoint: Path, tmp_path: Path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"problem": "1 + 1", "answer": "2"}))
+    words = [f"data.train={rows}", f"model.path={tiny_checkpoint}", "reward=[{kind: verdict}, {kind: nemo_band}]", "eval.data=[tiny]"]
+    lacking = planned(*words, "stages=[rl]").blockers
+    assert len(lacking) == 3 and all("add it or put a stage `reference` before; there is" in line for line in lacking)
+    made = planned(*words, "stages=[reference, rl]")
+    assert made.blockers == [] and "reads    reference_tokens, reference_spread, reference_accuracy, which reference found" in explain(made)
+
+
+def test_a_checkpoint_is_evaluated_with_the_recipe_of_its_run_and_the_changes_of_the_stage_that_made_it(tmp_path: Path):
+    recipe = load("dler", "tiny", [PIPELINE.replace("{kind: rl, changes: {budget", "{kind: rl, changes: {eval.samples: 9, budget")])
+    (tmp_path / "recipe.yaml").write_text(dump(recipe))
+    file = tmp_path / "recipe.yaml"
+    assert recipe_of(tmp_path / "checkpoints" / "step-3")[1][0] == "eval.samples=9"
+    assert recipe_of(tmp_path / "stages" / "merge" / "checkpoint") == (file, [])
+    assert recipe_of(tmp_path / "elsewhere" / "else" / "checkpoint") == (None, [])
