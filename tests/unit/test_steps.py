@@ -108,7 +108,7 @@ def test_plan_says_of_each_stage_what_goes_in_what_it_does_and_what_comes_out():
         "stage    before (eval), from the cold start; leaves stages/before/evals; the policy stays as it was",
         "sample   the first 120 problems x 8 rollouts of at most 104 tokens at T 1, judged and kept",
         "stage    sft, from the cold start; leaves stages/sft/checkpoint",
-        "train    SFT on the shortest right answer to each problem: epochs 1, in batches of 32, learning rate 0.004, at most 168 tokens",
+        "train    SFT on the shortest right answer to each problem: epochs 1, in batches of 32, learning rate 0.0004, at most 168 tokens",
         "stage    phase_1 (rl), from sft; leaves stages/phase_1/checkpoints/step-5 (`laconic report RUN/stages/phase_1`)",
         "changes  budget.limit: 208",
         "stage    rl, from phase_1; leaves checkpoints/step-34",
