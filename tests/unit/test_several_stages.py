@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from evaluation.report import report
+from evaluation.run_folder import across, read_run
 from launch import stages
 from launch.plan import plan
 from recipes.schema import Recipe
@@ -64,6 +65,12 @@ def test_the_merged_model_is_evaluated_in_a_folder_of_its_own(finished: Path):
     scores = json.loads((finished / "stages" / "merged" / "evals" / "step-0.json").read_text())
     assert scores["checkpoint"] == str(finished / "stages" / "merge" / "checkpoint")
     assert checkpoint.metadata(finished / "stages" / "merge" / "checkpoint")["merge"]["base"].endswith("phase_1/checkpoints/step-2")
+
+
+def test_the_first_evaluation_of_a_run_is_compared_with_the_last_whichever_stage_made_them(finished: Path):
+    [pair] = across(read_run(finished / "stages" / "phase_1"), read_run(finished / "stages" / "merged"))
+    assert pair.source == "tiny" and pair.after is not None
+    assert pair.after["checkpoint"].endswith("stages/merge/checkpoint") and pair.before["step"] == 0
 
 
 def killed_in_the_second_phase(wanted: Recipe, runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
