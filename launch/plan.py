@@ -156,7 +156,7 @@ def _plan_of(step: Step, machine: Machine, device: str) -> Plan:
     work = step_work(recipe)
     gpu = min(machine.gpus, default=_ASSUMED_GPU) if device == "cuda" else 0
     learner = _learner(recipe, shape, gpu, work.longest)
-    shared = len(machine.gpus) == 1 and _fits_one(recipe, gpu, learner)
+    shared = len(machine.gpus) == 1 and bool(contexts(recipe)) and _fits_one(recipe, gpu, learner)
     room = (int(GPU_SHARE * gpu) - sum(actor.bytes for actor in learner)) // recipe.engine.count if shared else None
     options = engine_options(recipe, shape, gpu, room, " ".join(machine.cards))
     actors = [_driver(recipe, shape), *_engines(recipe, shape, gpu, options), *learner]
