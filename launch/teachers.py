@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from launch.engines import engines, rehearsed
+from launch.memory import one_trainer
 from launch.parts import Part, Standing
 from launch.plan_data import read_of_reference
 from launch.problems import file_names, list_left_out
@@ -88,6 +89,7 @@ def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template,
         Progress(stage.called, 1).message(f"done before, taken from {done}")
         return done
     made, step, recipe, words, left_out = part.made, part.step, part.recipe, list(part.said), dict(part.left_out)
+    learner = one_trainer(recipe.learner)
     how = Training(
         stage=step.where,
         batch=stage.batch,
@@ -95,9 +97,9 @@ def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template,
         seed=recipe.seed,
         dtype=recipe.model.dtype,
         device="cuda" if made.device == "cuda" else "cpu",
-        threads=next(actor.threads for actor in made.actors if actor.name == "trainer"),
-        micro_batch_tokens=recipe.learner.micro_batch_tokens,
-        gradient_checkpointing=recipe.learner.gradient_checkpointing,
+        threads=learner.threads,
+        micro_batch_tokens=learner.micro_batch_tokens,
+        gradient_checkpointing=learner.gradient_checkpointing,
         checkpoint_every=recipe.train.checkpoint_every,
     )
     longest = stage.most(recipe.data.max_prompt_tokens + recipe.most_tokens)
