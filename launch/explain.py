@@ -166,7 +166,7 @@ def _rl_words(plan: Plan) -> list[str]:
     if isinstance(recipe.tokens, TokenSelection):
         score = "entropy" if isinstance(recipe.tokens, EntropyTokens) else "|advantage| x entropy"
         chosen += [
-            f"tokens   the {recipe.tokens.keep:.0%} of highest {score} in an update; a mean over {recipe.tokens.denominator} of them"
+            f"tokens   the {recipe.tokens.keep:.0%} of highest {score} in an update; the loss is a mean over {'them' if recipe.tokens.denominator == 'kept' else 'all'}"
         ]
     lines = [
         f"step     {sampler.prompts} prompts x {sampler.group_size} rollouts = {work.rollouts:,} of at most {recipe.most_tokens:,} tokens{refill}"

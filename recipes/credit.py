@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from recipes.advantages import Select
+from recipes.objectives import Objective
 from recipes.section import NonNegative, Positive, Section, Share, kind_or
-
-if TYPE_CHECKING:
-    from recipes.schema import Recipe
 
 
 class _Credit(Section):
@@ -158,14 +157,13 @@ Credit = Annotated[
 ]
 
 
-def refuse_misfits(recipe: Recipe) -> None:
+def refuse_misfits(credit: Credit, objective: Objective, select: Select) -> None:
     """Raise ValueError for a credit whose formula the objective does not compute, or that trains what the selection leaves out."""
-    objective = recipe.objective
-    if recipe.credit.own and getattr(recipe.select, "others", "drop") == "zero":
+    if credit.own and getattr(select, "others", "drop") == "zero":
         raise ValueError(
-            f"select.others: zero leaves rollouts out by an advantage of 0, and credit.kind {recipe.credit.kind} gives them one of its own; take drop"
+            f"select.others: zero leaves rollouts out by an advantage of 0, and credit.kind {credit.kind} gives them one of its own; take drop"
         )
-    if isinstance(recipe.credit, DrpoCredit) and (objective.surrogate, objective.aggregate) != ("logp", "sequence_mean"):
+    if isinstance(credit, DrpoCredit) and (objective.surrogate, objective.aggregate) != ("logp", "sequence_mean"):
         raise ValueError(
             f"credit.kind: drpo weighs mean logprobs of rollouts, not surrogate {objective.surrogate} and aggregate {objective.aggregate}; "
             "say objective: {surrogate: logp, aggregate: sequence_mean}"

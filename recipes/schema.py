@@ -271,7 +271,7 @@ class Recipe(Section):
             raise ValueError("learner.zero_stage: 0 with model.dtype bf16 would train without fp32 master weights; use 1 or more")
         if not any(term.kind == "verdict" for term in self.reward):
             raise ValueError("reward: no verdict term: nothing would tell right from wrong")
-        refuse_misfits(self)
+        refuse_misfits(self.credit, self.objective, self.select)
         self._refuse_schedules()
         least, most = self.ends("select.keep") if isinstance(self.select, Selection) else (2, 2)
         if not 2 <= least <= most <= self.sampler.group_size:

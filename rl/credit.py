@@ -83,7 +83,7 @@ def credited(rows: Sequence[Row], members: Sequence[Members], credit: Credit, se
         new, idle = _by_covariance(rows, credit, seed), 0
     else:
         groups = [by_group(one, credit, len(rows) / len(members)) for one in members]
-        idle = sum(group is None for group in groups)
+        idle = sum(group is None or (credit.mixed_only and not one.mixed) for group, one in zip(groups, members, strict=True))
         found = {
             row.id: advantage_T
             for one, group in zip(members, groups, strict=True)

@@ -41,6 +41,15 @@ def test_a_base_that_one_parent_only_inherits_overrides_nothing_that_the_other_s
     assert isinstance(recipe.budget, ControllerBudget) and (recipe.budget.watch, recipe.budget.every) == (1.0, 2)
 
 
+@pytest.mark.parametrize("order", [["curriculum", "d3s", "thr_exploit"], ["thr_exploit", "d3s", "curriculum"]])
+def test_budget_selection_and_credit_of_three_recipes_stand_side_by_side(order: list[str]):
+    recipe, parents = made(f"extends: [{', '.join(order)}]"), {name: load(name) for name in order}
+    assert recipe.reward == parents["curriculum"].reward and recipe.budget == parents["curriculum"].budget
+    assert (recipe.select, recipe.tokens, recipe.credit) == (parents["d3s"].select, parents["d3s"].tokens, parents["thr_exploit"].credit)
+    assert sorted(recipe.schedule) == ["budget.limit", "select.keep", "tokens.keep"]
+    assert "each say their own credit.kind; write credit.kind in mine to settle it" in refusal("extends: [thr_exploit, nthr]")
+
+
 def test_a_shared_base_is_laid_down_once_below_all_that_extend_it():
     recipe = made("extends: [gfpo, gspo]")
     assert (recipe.learner.lr, recipe.train.steps, recipe.select.kind, recipe.objective.ratio) == (1e-7, 100, "shortest", "sequence")
@@ -80,6 +89,7 @@ def test_what_extends_a_composition_resolves_as_the_composition_itself():
         ),
         ("extends: [gfpo, pods.yaml]", ["gfpo (", "pods (pods.yaml:2)", "write select.kind in mine"]),
         ("extends: [entropy.yaml, importance.yaml]", ["entropy (", "importance (", "write tokens.kind in mine"]),
+        ("extends: [two_phase, sft_short]", ["two_phase (", "sft_short (", "write stages in mine"]),
         ("extends: [kimi, each.yaml]", ["kimi (", "each (each.yaml:2)", "write waive in mine"]),
     ],
 )

@@ -197,3 +197,20 @@ def test_p42_the_peak_of_live_pieces_does_not_depend_on_their_number(dtype: torc
 def test_p42_the_counter_sees_pieces_that_stay():
     kept = [torch.zeros(8, requires_grad=True) for _ in range(4)]
     assert peak(8, lambda: torch.stack([piece.exp().exp().sum() for piece in kept]).sum()) >= 8
+
+
+@pytest.mark.parametrize(
+    ("logits", "temperature", "expected"),
+    [
+        ([0.0] * 4, 1.0, 1.3863),
+        ([0.0, 0.0], 1.0, 0.6931),
+        ([2.1972, 0.0], 1.0, 0.3251),  # .9 and .1
+        ([2.0, 1.0, 0.0, -1.0], 1.0, 0.9475),
+        ([2.0, 1.0, 0.0, -1.0], 0.6, 0.5877),
+    ],
+)
+def test_entropies_are_in_nats_at_the_temperature_of_sampling(logits, temperature, expected):
+    """core.md 3.2."""
+    head = ScoringHead(torch.nn.Parameter(torch.tensor(logits)[:, None]))
+    _, entropy_N = head(torch.ones(1, 1), torch.tensor([0]), temperature, 4)
+    assert entropy_N.item() == pytest.approx(expected, abs=1e-4)

@@ -170,6 +170,17 @@ def test_a_token_that_is_not_kept_weighs_nothing_and_the_denominator_is_said(den
     assert first.mask_T.all() and first.entropy is None  # the others stay in ratio and statistics
 
 
+@pytest.mark.parametrize(("denominator", "loss"), [("all", -0.25), ("kept", -1.0)])
+def test_a_loss_of_minus_1_a_token_says_what_it_is_a_mean_over(denominator, loss):
+    """structured.md 10.2: of eight entropies .9 and 1.2 lie above the 80 % quantile, .82; no padding is among them."""
+    recipe = Recipe.model_validate({"tokens": {"kind": "entropy", "denominator": denominator}, "objective": {"aggregate": "token_mean"}})
+    entropies = [0.02, 0.05, 0.1, 0.3, 0.4, 0.7, 0.9, 1.2]
+    given = [row("a", [*entropies, 9.0], 1.0, [True] * 8 + [False]), row("none", [9.0], 1.0, [False])]
+    rows = weighed(given, recipe)
+    assert np.flatnonzero(rows[0].weight_T).tolist() == [6, 7] and not rows[1].weight_T.any()
+    assert sum(float(-one.weight_T.sum()) for one in rows) == pytest.approx(loss)
+
+
 def test_shares_on_a_schedule_reach_their_values():
     """core.md 3.2: a quarter of the way from 4 to 8 rollouts 5, from .2 to 1 of the tokens .4."""
     overrides = ["train.steps=101", "sampler.group_size=8"]
