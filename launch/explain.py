@@ -161,13 +161,11 @@ def _rl_words(plan: Plan) -> list[str]:
         whose = f"each prompt's {sampler.group_size} rollouts"
         if isinstance(select, MaxVariance) and select.of == "advantage":
             rule = "of largest variance of advantages"
-            whose = f"all {work.rollouts:,} rollouts, times {sampler.prompts:,} prompts," if select.scope == "batch" else whose
+            whose = f"all {work.rollouts:,} rollouts, times {sampler.prompts:,} prompts" if select.scope == "batch" else whose
         chosen = [f"select   the {select.keep} {rule} of {whose}; the others {rest}"]
     if isinstance(recipe.tokens, TokenSelection):
         score = "entropy" if isinstance(recipe.tokens, EntropyTokens) else "|advantage| x entropy"
-        chosen += [
-            f"tokens   the {recipe.tokens.keep:.0%} of highest {score} in an update; the loss is a mean over {'them' if recipe.tokens.denominator == 'kept' else 'all'}"
-        ]
+        chosen += [f"tokens   the {recipe.tokens.keep:.0%} of highest {score} in an update; the loss is {_denominator(recipe)}"]
     lines = [
         f"step     {sampler.prompts} prompts x {sampler.group_size} rollouts = {work.rollouts:,} of at most {recipe.most_tokens:,} tokens{refill}"
     ]
@@ -226,6 +224,16 @@ def _budget_words(recipe: Recipe) -> str:
         case OutlierBudget():
             return f"in all-right groups, mean + {budget.alpha:g} deviations"
     return ""
+
+
+def _denominator(recipe: Recipe) -> str:
+    """What a choice of tokens leaves the loss divided by."""
+    fixed = {
+        "constant": "divided by rollouts x budget.limit all the same",
+        "sequence_sum": "a mean over rollouts of their sums all the same",
+    }
+    kept = isinstance(recipe.tokens, TokenSelection) and recipe.tokens.denominator == "kept"
+    return fixed.get(recipe.objective.aggregate, f"a mean over {'them' if kept else 'all'}")
 
 
 def _credit_words(recipe: Recipe) -> str:

@@ -17,7 +17,7 @@ from recipes.lengths import LengthTerm
 from recipes.schedules import Exponential, Linear, Staged
 from recipes.schema import Recipe
 from recipes.term import Waiver
-from recipes.terms import ROUNDING, RewardTerm, least_of_right, refuse_wrong_before_right
+from recipes.terms import ROUNDING, KlTerm, RewardTerm, least_of_right, refuse_wrong_before_right
 
 
 def recipe_warnings(recipe: Recipe) -> Iterator[str]:
@@ -39,6 +39,7 @@ def _idle(recipe: Recipe) -> Iterator[str]:
         ("objective.kl.estimator", trains and not recipe.most("objective.kl.coef"), "objective.kl.coef is 0"),
         ("objective.entropy.delta objective.entropy.most", trains and objective.entropy.target is None, "objective.entropy.target is null"),
         ("objective.correction.low objective.correction.high", trains and kind == "none", "objective.correction.kind is none"),
+        ("objective.ratio", trains and objective.surrogate == "logp", "objective.surrogate logp has no ratio"),
         ("objective.hinge.slack", trains and not objective.hinge.weight, "objective.hinge.weight is 0"),
         ("objective.correction.low", trains and kind == "tis", "tis has no lower bound"),
         ("engine.vllm", recipe.engine.kind == "reference", "engine.kind is reference"),
@@ -77,7 +78,7 @@ def _method_warnings(recipe: Recipe) -> Iterator[str]:
     if objective.ratio == "sequence" and objective.aggregate != "sequence_mean":
         yield f"objective.aggregate: {objective.aggregate} counts a rollout's one ratio once per token; ratio: sequence goes with sequence_mean"
     if (
-        objective.ratio == "sequence" and objective.clip_low > 0.01 and not recipe.sampler.no_thinking
+        objective.ratio == "sequence" and objective.clip_low > 0.01 and not recipe.sampler.no_thinking and objective.surrogate != "logp"
     ):  # a rule's first token moves that mean
         yield f"objective.clip_low: {objective.clip_low:g} hardly ever binds a ratio that is a mean over a rollout; GSPO uses 3e-4 and 4e-4"
     if recipe.advantage.centre == "leave_one_out" and recipe.advantage.scale == "group":
@@ -89,21 +90,44 @@ def _method_warnings(recipe: Recipe) -> Iterator[str]:
         yield "objective.hinge: charges what earlier updates of a step moved; with learner.updates_per_step 1 there are none, so it has no effect"
     if objective.surrogate == "logp" and moved and not objective.hinge.weight:
         yield "objective.surrogate: logp bounds nothing that later updates of a step do; set objective.hinge.weight, or learner.updates_per_step 1"
-    if isinstance(recipe.credit, DecsCredit):
-        if others := [term.kind for term in recipe.reward if term.kind != "verdict"]:
-            yield f"reward: {', '.join(others)}: says nothing to advantages, as credit.kind decs goes by verdicts alone"
-        if recipe.sampler.keep_groups == "all":
-            yield "credit.kind: decs: kappa says nothing, as sampler.keep_groups is all; take raw"
+    yield from _credit_warnings(recipe)
     yield from _waived(recipe)
     yield from _not_in_this_run(recipe)
     for term in recipe.reward:
         yield from (f"reward: {doubt}" for doubt in term.doubts())
-    lengths = recipe.sampler.keep_groups != "raw" and any(isinstance(term, LengthTerm) for term in recipe.reward)
+    if recipe.credit.replaces:
+        return
+    lengths = recipe.sampler.keep_groups != "raw" and any(isinstance(term, LengthTerm | KlTerm) for term in recipe.reward)
     shaped = lengths or any(term.kind == "function" for term in recipe.reward)
     if shaped and recipe.advantage.scale == "group":
         yield "advantage.scale: group divides a group that differs by little by that little, so the weight of a small reward term has no effect there"
     if shaped and recipe.advantage.scale.startswith("batch") and recipe.sampler.keep_groups != "raw":
         yield f"advantage.scale: {recipe.advantage.scale} divides by the spread of the batch: where all its groups are right, the weight of a small reward term has no effect"
+
+
+def _credit_warnings(recipe: Recipe) -> Iterator[str]:
+    """What credit by token does not read, and where it cannot act."""
+    credit, own = recipe.credit, f"credit.kind {recipe.credit.kind} makes advantages of its own"
+    if credit.reads == "verdict" and (others := [term.kind for term in recipe.reward if term.kind != "verdict"]):
+        yield f"reward: {', '.join(others)}: says nothing to advantages, as credit.kind {credit.kind} goes by verdicts alone"
+    if credit.reads == "right" and (unread := [term.kind for term in recipe.reward if any(term.adds(False, recipe.case))]):
+        yield f"reward: {', '.join(unread)}: what wrong answers earn says nothing, as credit.kind {credit.kind} gives each of them -base"
+    standard = type(recipe.advantage)()
+    for name in ("boost", "shorter", "weigh", "combine") if credit.replaces else ():
+        if (value := getattr(recipe.advantage, name)) != getattr(standard, name) or f"advantage.{name}" in recipe.schedule:
+            yield f"advantage.{name}: {value} says nothing, as {own}"
+    if credit.replaces and recipe.advantage.centre == "reference":
+        yield f"advantage.centre: reference says nothing, as {own}"
+    if isinstance(credit, DecsCredit) and recipe.sampler.keep_groups == "all":
+        yield "credit.kind: decs: kappa says nothing, as sampler.keep_groups is all; take raw"
+    if isinstance(credit, DecsCredit) and not credit.most:
+        yield f"credit.gain: {credit.gain:g} says nothing, as credit.most is 0"
+    lone = credit.kind in ("thr", "nthr", "decs", "drpo") and getattr(recipe.select, "scope", "") == "batch"
+    if lone:
+        yield f"select.scope: batch may leave one rollout of a group, of which credit.kind {credit.kind} says nothing; prompt keeps as many of each"
+    fixed = recipe.objective.aggregate in ("constant", "sequence_sum")
+    if fixed and getattr(recipe.tokens, "denominator", "all") == "kept":
+        yield f"tokens.denominator: kept says nothing with objective.aggregate {recipe.objective.aggregate}, which does not count tokens: fewer of them make a smaller step"
 
 
 def _waived(recipe: Recipe) -> Iterator[str]:

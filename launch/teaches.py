@@ -61,21 +61,25 @@ def _teaching(recipe: Recipe, kind: Kind) -> Teaching:
     moves = any(name.startswith("reward.") for name in recipe.schedule)
     by_step = [recipe.at(step).reward for step in range(recipe.train.steps)] if moves else [recipe.reward]
     credit = recipe.credit
-    by_verdict = isinstance(credit, DecsCredit)  # alone
-    varying = [term for reward in by_step for term in reward if not by_verdict and _varies(term, kind, worth_of(reward, recipe.case))]
+    varying = [term for reward in by_step for term in reward if _varies(term, kind, worth_of(reward, recipe.case))]
+    read = {"reward": True, "right": kind != "all wrong", "verdict": False}[credit.reads]
     cut = ("verdicts on cut outliers",) * (kind == "all right" and recipe.budget.kind == "outlier")
     shaped = ("verdict",) * (kind == "mixed") + _names(varying) + cut
-    differs = shaped + _names([term for term in varying if isinstance(term, KlTerm)], ())  # comes behind the filter
+    varying = varying if read else []
+    differs = ("verdict",) * (kind == "mixed") + _names(varying) + cut
+    differs += _names([term for term in varying if isinstance(term, KlTerm)], ())  # comes behind the filter
     boosts = kind != "all wrong" and recipe.most("advantage.boost") > 0
     pushes = ("advantage.boost",) * boosts + ("advantage.centre: reference",) * (recipe.advantage.centre == "reference")
+    if credit.replaces:
+        pushes = ()
     if recipe.credit.mixed_only and kind != "mixed":
         differs = pushes = ()
     looks = (f"credit.kind: {credit.kind}",) * (kind != "all wrong" and isinstance(credit, RedundantCredit))
-    pushes += looks + (f"credit.kind: {credit.kind}",) * credit.pushes
+    pushes += looks + (f"credit.kind: {credit.kind}",) * (credit.pushes and recipe.most("credit.weight") > 0)
     kept = {"all": True, "raw": kind == "mixed" or bool(cut), "shaped": bool(shaped or looks)}[recipe.sampler.keep_groups]
     most = credit.most if isinstance(credit, DecsCredit) and kind == "all right" and not kept else 1.0
     signals = _names([term for term in varying if term.sees_length]) + cut + looks
-    signals += ("advantage.shorter",) * (recipe.most("advantage.shorter") > 0 and bool(differs))
+    signals += ("advantage.shorter",) * (recipe.most("advantage.shorter") > 0 and bool(differs) and not credit.replaces)
     signals += (f"credit.kind: {credit.kind}",) * (credit.sees_length and bool(differs or pushes))
     even = differs == ("verdict",) and not pushes and worth_of(recipe.reward, recipe.case).wrong == 0
     signals += (f"select.kind: {recipe.select.kind}",) * (_chooses_by_length(recipe, even) and bool(differs or pushes))
@@ -97,7 +101,12 @@ def teaching_words(recipe: Recipe) -> Iterator[str]:
         length = f"yes ({', '.join(one.signals)})" if one.signals else f"if {', '.join(one.unsure)} looks at it" if one.unsure else "no"
         length += ", lost with it" if one.length and not one.kept else ""
         by = ", ".join(one.differs + one.pushes)
-        trains = f"yes, by {by}" if one.trains else "no, as all its rollouts earn the same" if one.kept else "no"
+        lacking = (
+            f"no, as credit.kind {recipe.credit.kind} wants right and wrong ones"
+            if recipe.credit.mixed_only
+            else "no, as all its rollouts earn the same"
+        )
+        trains = f"yes, by {by}" if one.trains else lacking if one.kept else "no"
         yield f"{one.kind:<10} kept by the filter: {kept}; carries a length signal: {length}; trains: {trains}"
 
 

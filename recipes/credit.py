@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from recipes.advantages import Select
 from recipes.objectives import Objective
-from recipes.section import NonNegative, Positive, Section, Share, kind_or
+from recipes.section import NonNegative, Positive, Section, kind_or
 
 
 class _Credit(Section):
-    """What plan says of a kind: whether it gives advantages where rewards are the same, whether only where right and wrong meet, and whether by length.
+    """What others ask of a kind.
 
-    `own`: it may give one to a rollout whose advantage is 0.
+    Attributes:
+        own: it may give an advantage to a rollout whose own is 0.
+        replaces: it makes advantages of its own, so nothing that the slot `advantage` turns is read.
+        reads: of the reward: all, that of right answers, or the verdict alone.
+        mixed_only: it gives advantages only where right and wrong answers meet.
+        pushes: it gives them where rewards are the same.
+        sees_length: by length.
     """
 
     own: ClassVar[bool] = False
-    pushes: ClassVar[bool] = False
+    replaces: ClassVar[bool] = False
+    reads: ClassVar[Literal["reward", "right", "verdict"]] = "reward"
     mixed_only: ClassVar[bool] = False
+    pushes: ClassVar[bool] = False
     sees_length: ClassVar[bool] = False
 
 
@@ -60,7 +68,7 @@ class EntropyCredit(_Credit):
 class Covariance(_Credit):
     """One that picks few of an update's tokens by the covariance of advantage and logprob (arXiv 2505.22617)."""
 
-    share: Share = Field(2e-4, description="Share of the update's tokens, at least one.")
+    share: Annotated[float, Field(gt=0, le=1)] = Field(2e-4, description="Share of the update's tokens, at least one.")
 
 
 class ClipCovCredit(Covariance):
@@ -70,6 +78,12 @@ class ClipCovCredit(Covariance):
     low: float = Field(1.0, description="Least covariance.")
     high: float = Field(5.0, description="Largest.")
 
+    @model_validator(mode="after")
+    def _bounds_leave_room(self) -> ClipCovCredit:
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low:g}, high {self.high:g}: no covariance lies between them; low must be below high")
+        return self
+
 
 class KlCovCredit(Covariance):
     kind: Literal["kl_cov"] = Field(..., description="KL-Cov: the share of largest covariance pays for |logp - old logp|.")
@@ -78,6 +92,8 @@ class KlCovCredit(Covariance):
 
 class GtpoCredit(_Credit):
     own: ClassVar[bool] = True
+    replaces: ClassVar[bool] = True
+    reads: ClassVar[Literal["reward", "right", "verdict"]] = "right"
     pushes: ClassVar[bool] = True
     kind: Literal["gtpo"] = Field(
         ...,
@@ -86,16 +102,26 @@ class GtpoCredit(_Credit):
     level: Literal["token", "sequence"] = Field(
         "token", description="Each token by its entropy (GTPO), or each rollout by its mean (GRPO-S)."
     )
-    base: NonNegative = Field(1.0, description="alpha1: weight of the reward itself, and what a wrong answer loses.")
+    base: Positive = Field(1.0, description="alpha1: weight of the reward itself, and what a wrong answer loses.")
     weight: NonNegative = Field(0.1, description="alpha2: weight of the part by entropy.")
     normalise: Literal["together", "apart"] = Field(
         "together",
         description="Over the whole group, or right and wrong answers each by themselves (as published: half of a right answer's tokens then get a negative advantage).",
     )
 
+    @model_validator(mode="after")
+    def _something_differs(self) -> GtpoCredit:
+        if self.normalise == "apart" and not self.weight:
+            raise ValueError(
+                "weight: 0 leaves right answers, and wrong ones, nothing to differ by, and normalise: apart compares no others; take together"
+            )
+        return self
+
 
 class DrpoCredit(_Credit):
     own: ClassVar[bool] = True
+    replaces: ClassVar[bool] = True
+    reads: ClassVar[Literal["reward", "right", "verdict"]] = "verdict"
     mixed_only: ClassVar[bool] = True
     sees_length: ClassVar[bool] = True
     kind: Literal["drpo"] = Field(
@@ -120,6 +146,8 @@ class RedundantCredit(_Credit):
 
 
 class DecsCredit(RedundantCredit):
+    replaces: ClassVar[bool] = True
+    reads: ClassVar[Literal["reward", "right", "verdict"]] = "verdict"
     kind: Literal["decs"] = Field(
         ...,
         description="DECS (arXiv 2509.25827): right answers' tokens earn 1 + beta, less where they think on although they have the answer; advantages are taken by position.",
@@ -128,7 +156,7 @@ class DecsCredit(RedundantCredit):
     form: Literal["code", "paper"] = Field(
         "code", description="Tokens of that part earn 1 + beta (1 - length / limit), or 1 - beta length / limit."
     )
-    gain: NonNegative = Field(
+    gain: Positive = Field(
         0.2, description="Of kappa, the share of a step's groups that may be right answers alone: by how much of their thoughts these need."
     )
     most: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="Bound of kappa; 0: none train.")
@@ -139,7 +167,7 @@ class EfficiencyCredit(RedundantCredit):
         ...,
         description="Ours: tokens that a right answer thinks although it has the answer get its advantage less `weight`, and never more than 0; all others keep theirs.",
     )
-    weight: Positive = Field(0.5, description="Taken off.")
+    weight: Annotated[float, Field(gt=0, le=1)] = Field(0.5, description="Taken off; no more than what right and wrong differ by.")
 
 
 Credit = Annotated[
@@ -157,8 +185,13 @@ Credit = Annotated[
 ]
 
 
-def refuse_misfits(credit: Credit, objective: Objective, select: Select) -> None:
-    """Raise ValueError for a credit whose formula the objective does not compute, or that trains what the selection leaves out."""
+def refuse_misfits(credit: Credit, objective: Objective, select: Select, budget: str, keep_groups: str) -> None:
+    """Raise ValueError for a credit whose formula the objective does not compute, that trains what the selection leaves out, or that the budget or the
+    filter works against.
+
+    Args:
+        budget: its kind.
+    """
     if credit.own and getattr(select, "others", "drop") == "zero":
         raise ValueError(
             f"select.others: zero leaves rollouts out by an advantage of 0, and credit.kind {credit.kind} gives them one of its own; take drop"
@@ -167,4 +200,25 @@ def refuse_misfits(credit: Credit, objective: Objective, select: Select) -> None
         raise ValueError(
             f"credit.kind: drpo weighs mean logprobs of rollouts, not surrogate {objective.surrogate} and aggregate {objective.aggregate}; "
             "say objective: {surrogate: logp, aggregate: sequence_mean}"
+        )
+    if budget == "outlier" and credit.reads == "verdict":
+        raise ValueError(
+            f"credit.kind: {credit.kind} goes by the verdict on the whole answer, and budget.kind outlier teaches by that on what it leaves of it; take another budget"
+        )
+    if isinstance(credit, DecsCredit) and keep_groups == "shaped":
+        raise ValueError(
+            "sampler.keep_groups: shaped lets in groups of right answers for what they think on, where credit.kind decs has kappa decide how many; take raw"
+        )
+
+
+def refuse_right_below_wrong(credit: Credit, least: float) -> None:
+    """Raise ValueError for a reward scale under which a credit would rank a right answer below a wrong one.
+
+    Args:
+        least: that a right answer may earn.
+    """
+    if isinstance(credit, GtpoCredit) and least <= -1:
+        raise ValueError(
+            f"credit.kind: gtpo gives wrong answers -base whatever they earn, and base x reward to right ones, which may earn {least:g}: raise the verdict's "
+            "weight or narrow the terms on right answers until they earn more than -1"
         )

@@ -176,7 +176,7 @@ def _items(item: Any) -> str:
         return f"{', '.join(kinds)}, or mappings of such a kind"
     if get_origin(item) is Annotated and {str} & set(map(_bare, get_args(get_args(item)[0]))):
         return "texts or mappings"
-    return "texts" if item is str else "mappings"
+    return "texts" if _bare(item) is str else "mappings"
 
 
 def _bare(annotation: Any) -> Any:

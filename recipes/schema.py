@@ -14,7 +14,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from recipes.advantages import Advantage, AllRollouts, AllTokens, Select, Selection, TokenChoice
 from recipes.budgets import Budget, ConstantBudget, WatchingBudget
 from recipes.columns import NumberColumn
-from recipes.credit import Credit, EvenCredit, refuse_misfits
+from recipes.credit import Credit, EvenCredit, refuse_misfits, refuse_right_below_wrong
 from recipes.data import Data, DataSet, Sets
 from recipes.objectives import Objective
 from recipes.schedules import MOVABLE, Schedule, moved, refuse_leaving, value_at
@@ -26,6 +26,7 @@ from recipes.terms import (
     RewardTerm,
     TruncateTerm,
     VerdictTerm,
+    least_of_right,
     margin,
     refuse_wrong_before_right,
     telling_wrong_apart,
@@ -271,7 +272,7 @@ class Recipe(Section):
             raise ValueError("learner.zero_stage: 0 with model.dtype bf16 would train without fp32 master weights; use 1 or more")
         if not any(term.kind == "verdict" for term in self.reward):
             raise ValueError("reward: no verdict term: nothing would tell right from wrong")
-        refuse_misfits(self.credit, self.objective, self.select)
+        refuse_misfits(self.credit, self.objective, self.select, self.budget.kind, self.sampler.keep_groups)
         self._refuse_schedules()
         least, most = self.ends("select.keep") if isinstance(self.select, Selection) else (2, 2)
         if not 2 <= least <= most <= self.sampler.group_size:
@@ -282,7 +283,9 @@ class Recipe(Section):
                 raise ValueError(f"reward: two {kind} terms {why}; keep one")
         moves = any(name.startswith("reward.") for name in self.schedule)
         for step in range(self.train.steps if moves else 1):
-            refuse_wrong_before_right(self.at(step).reward, self.case, self.waive)
+            now = self.at(step).reward
+            refuse_wrong_before_right(now, self.case, self.waive)
+            refuse_right_below_wrong(self.credit, min(least_of_right(now, self.case)[:2]))
         if self.select.kind in ("shortest", "efficient") and (told := telling_wrong_apart(self.reward, self.case)):
             raise ValueError(
                 f"select.kind: {self.select.kind} with {told[0]}, a term that tells wrong answers apart, could train towards a short wrong one; "

@@ -78,13 +78,18 @@ class Words:
                 return not behind.strip()
         return True
 
+    def _goes_on(self, ids: Sequence[int], end: int) -> bool:
+        """Whether the word that ends before a token goes on in it, in a script that sets words apart."""
+        first = self._text(ids[end])[:1] if end < len(ids) else ""
+        return first.isalpha() and first.lower() != first.upper()
+
     def found(self, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Tokens with which a chunk begins, and tokens that hold a line's end, bool [T] each."""
         ids = [int(id_) for id_ in ids]
         line_T = np.isin(ids, [id_ for id_ in set(ids) if "\n" in self._text(id_)])
         begins_T = np.zeros(len(ids), dtype=bool)
         for place in np.flatnonzero(np.isin(ids, self._firsts)):
-            forms = {tuple(ids[place : place + length]) for length in self._lengths}
+            forms = {tuple(ids[place : place + length]) for length in self._lengths if not self._goes_on(ids, place + length)}
             begins_T[place] = bool(forms & self._anywhere) or (bool(forms & self._at_line) and self._opens_line(ids, place))
         return begins_T, line_T
 

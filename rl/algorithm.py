@@ -6,7 +6,7 @@ Claim: nothing that is not a finite number gets into a mean: it is named, and it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from math import fsum, inf, isfinite
 from typing import Literal
@@ -88,11 +88,12 @@ def prepare(groups: Sequence[Group], recipe: Recipe, measure: Measure | None = N
     if recipe.budget.cut == "mask":
         trains_PG = trains_PG & np.array([not rollout.completion.cut for rollout in rollouts]).reshape(shape)
     parts = np.array_split(np.arange(len(groups)), min(recipe.learner.updates_per_step, len(groups)))
-    updates = [rows for part in parts if (rows := _rows([groups[index] for index in part], trains_PG[part], recipe.credit))]
+    updates = [rows for part in parts if (rows := _rows([groups[index] for index in part], trains_PG[part], kept_PG[part], recipe.credit))]
     if measure is not None:
         also = {*credit.asked(recipe.credit), *(["entropy"] if isinstance(recipe.tokens, TokenSelection) else [])}
         updates = measured(updates, recipe.objective, measure, sorted(also))
-    updates, gave = _credited(updates, groups, recipe)
+    chosen = {rollout.id for rollout, kept in zip(rollouts, kept_PG.flatten(), strict=True) if kept}
+    updates, gave = _credited(updates, groups, recipe, chosen)
     updates = [weighed(rows, recipe) for rows in updates]
     metrics: dict[str, float | int | None] = {
         "groups/trained": len(groups),
@@ -102,7 +103,7 @@ def prepare(groups: Sequence[Group], recipe: Recipe, measure: Measure | None = N
             (float(np.abs(row.advantage_T[row.mask_T]).max(initial=0.0)) for rows in updates for row in rows), default=0.0
         ),
         "advantage/constant": _share_of_constant(groups, updates),
-        "selected": float(trains_PG.mean()),
+        "selected": float((kept_PG & trains_PG).mean()),
         "reward/mean": float(reward_PG[trains_PG].mean()) if trains_PG.any() else None,
     }
     trained = [rollout for rollout, trains in zip(rollouts, trains_PG.flatten(), strict=True) if trains]
@@ -177,14 +178,22 @@ def _share_of_constant(groups: Sequence[Group], updates: Sequence[Sequence[Row]]
     return sum(push for flat, push in pushes if flat) / total if total else None
 
 
-def _credited(updates: Sequence[Sequence[Row]], groups: Sequence[Group], recipe: Recipe) -> tuple[list[list[Row]], dict[str, float]]:
-    """The updates' rows with their credit by token, and the means of what it did by metric name (a sum of groups left alone)."""
+def _credited(
+    updates: Sequence[Sequence[Row]], groups: Sequence[Group], recipe: Recipe, chosen: Set[str]
+) -> tuple[list[list[Row]], dict[str, float]]:
+    """The updates' rows with their credit by token, and the means of what it did by metric name (a sum of groups left alone).
+
+    Args:
+        chosen: ids of rollouts that the selection keeps; others that stay, with an advantage of 0, are in none of credit's statistics.
+    """
     done, said = [], []
-    for rows in updates:
+    for all_rows in updates:
+        rows = [row for row in all_rows if row.id in chosen]
         by_id = {row.id: row for row in rows}
         there = [one for group in groups if (one := credit.members(by_id, group.rollouts, recipe.budget.limit)).rows]
         new, metrics = credit.credited(rows, there, recipe.credit, recipe.seed)
-        done.append(new)
+        new_by_id = {row.id: row for row in new}
+        done.append([new_by_id.get(row.id, row) for row in all_rows])
         said.append(metrics)
     names = said[0] if said else {}
     return done, {name: sum(one[name] for one in said) / (1 if name == "credit/idle" else len(said)) for name in names}
@@ -203,12 +212,12 @@ def _row(group: Group, rollout: Rollout) -> Row:
     )
 
 
-def _rows(groups: Sequence[Group], trains_PG: np.ndarray, kind: Credit) -> list[Row]:
-    """Rows of an update."""
+def _rows(groups: Sequence[Group], trains_PG: np.ndarray, kept_PG: np.ndarray, kind: Credit) -> list[Row]:
+    """Rows of an update; what leads influence is of those that the selection keeps."""
     pairs = [(group, rollout) for group in groups for rollout in group.rollouts]
     return [
-        replace(_row(group, rollout), mask_T=rollout.trains, toward=credit.toward(kind, rollout))
-        for (group, rollout), trains in zip(pairs, trains_PG.flatten(), strict=True)
+        replace(_row(group, rollout), mask_T=rollout.trains, toward=credit.toward(kind, rollout) if kept else 0.0)
+        for (group, rollout), trains, kept in zip(pairs, trains_PG.flatten(), kept_PG.flatten(), strict=True)
         if trains
     ]
 
@@ -236,7 +245,7 @@ def _take_off_kl(groups: Sequence[Group], term: KlTerm, measure: Measure, most: 
     reference_logp = measure([rows_of(groups)], ["ref_logp"])
     for rollout in [rollout for group in groups for rollout in group.rollouts]:
         engine_logp_T, ref_logp_T = rollout.completion.logprobs, reference_logp[rollout.id][0]
-        kl_T = kl_penalty(torch.from_numpy(engine_logp_T), torch.from_numpy(ref_logp_T), term.estimator)
+        kl_T = kl_penalty(torch.tensor(engine_logp_T), torch.tensor(ref_logp_T), term.estimator)
         own_T = torch.from_numpy(rollout.completion.own & rollout.trains)
         value = -term.weight * float(kl_T[own_T].mean()) if own_T.any() else 0.0
         rollout.terms["kl"] = min(max(value, -most), most) if isfinite(value) else value

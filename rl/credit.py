@@ -1,7 +1,7 @@
 """Credit: what each token of a rollout gets of its advantage. Of the recipe's slot `credit`; `even` leaves it as it is.
 
 Claim: every kind is a pure function of one group's or one update's numbers, taken over the rollouts that train and the tokens that the model
-sampled. A kind that compares right with wrong answers leaves a group alone that lacks one of them; such groups are counted.
+sampled. A group of which a kind says nothing (`says`) is left alone, or without advantage by kinds that make their own, and counted.
 Simplification: numbers are those of the policy before the step's first update, also for the updates after it.
 """
 
@@ -30,7 +30,7 @@ from rl.policy import Row
 from rollout.collector import seed_of
 from rollout.types import Rollout
 
-_TINY = 1e-8  # GTPO: added to what is divided by
+_TINY = 1e-8  # GTPO: least entropy whose inverse is taken
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,11 @@ def credited(rows: Sequence[Row], members: Sequence[Members], credit: Credit, se
         new, idle = _by_covariance(rows, credit, seed), 0
     else:
         groups = [by_group(one, credit, len(rows) / len(members)) for one in members]
-        idle = sum(group is None or (credit.mixed_only and not one.mixed) for group, one in zip(groups, members, strict=True))
+        idle = sum(not says(one, credit) for one in members)
         found = {
             row.id: advantage_T
             for one, group in zip(members, groups, strict=True)
-            for row, advantage_T in zip(one.rows, group or [row.advantage_T for row in one.rows], strict=True)
+            for row, advantage_T in zip(one.rows, group, strict=True)
         }
         new = [replace(row, advantage_T=np.where(row.mask_T, found.get(row.id, 0.0), 0.0)) for row in rows]
     before, after = (np.concatenate([row.advantage_T[row.mask_T] for row in some]) for some in (rows, new))
@@ -100,26 +100,35 @@ def credited(rows: Sequence[Row], members: Sequence[Members], credit: Credit, se
     }
 
 
-def by_group(one: Members, credit: Credit, rows_a_group: float = 1.0) -> list[np.ndarray] | None:
-    """Advantages of a group's tokens, [T] a rollout; None where the kind says nothing of such a group."""
+def says(one: Members, credit: Credit) -> bool:
+    """Whether a kind says anything of such a group: those that compare right with wrong need both, DECS needs two rollouts."""
+    if isinstance(credit, DecsCredit):
+        return len(one.rows) > 1
+    return one.mixed or not isinstance(credit, ThrCredit | NthrCredit | DrpoCredit)
+
+
+def by_group(one: Members, credit: Credit, rows_a_group: float = 1.0) -> list[np.ndarray]:
+    """Advantages of a group's tokens, [T] a rollout. Where the kind says nothing of the group: as they are, or 0 of one that makes its own."""
+    if not says(one, credit):
+        return [np.zeros(row.ids.shape) if credit.replaces else row.advantage_T for row in one.rows]
     match credit:
         case ThrCredit():
-            return thr(one, credit) if one.mixed else None
+            return thr(one, credit)
         case NthrCredit():
-            return nthr(one, credit) if one.mixed else None
+            return nthr(one, credit)
         case EntropyCredit():
             return [shaped(row.advantage_T, _measured(row, "entropy"), credit) for row in one.rows]
         case GtpoCredit():
             return gtpo(one, credit)
         case DecsCredit():
-            return decs(one, credit) if len(one.rows) > 1 else None
+            return decs(one, credit)
         case EfficiencyCredit():
             return [
                 efficient(np.broadcast_to(row.advantage_T, row.ids.shape), rollout.redundant, credit)
                 for row, rollout in zip(one.rows, one.rollouts, strict=True)
             ]
         case DrpoCredit():  # the loss is a mean over rollouts, DRPO's one over groups
-            coef_G = drpo(one, credit) * rows_a_group if one.mixed else np.zeros(len(one.rows))
+            coef_G = drpo(one, credit) * rows_a_group
             return [np.full(row.ids.shape, coef) for row, coef in zip(one.rows, coef_G, strict=True)]
     raise ValueError(f"credit.kind: {credit.kind!r} has no formula for a group")
 
@@ -191,7 +200,9 @@ def gtpo_rewards(one: Members, credit: GtpoCredit) -> list[np.ndarray]:
     rewards = []
     for row, rollout, worth_T in zip(one.rows, one.rollouts, worths, strict=True):
         side, places = int(rollout.right), slice(len(worth_T))
-        part_T = credit.weight * worth_T / (sum_2T[side, places] + _TINY) * count_2T[side, places]
+        sum_T = sum_2T[side, places]  # a share of nothing is an even one; of a lone answer exactly 1, whatever the rounding
+        share_T = np.where(sum_T > 0, worth_T / np.where(sum_T > 0, sum_T, 1.0), 1 / count_2T[side, places])
+        part_T = credit.weight * share_T * count_2T[side, places]
         reward_T = np.zeros(row.ids.shape)
         reward_T[row.mask_T] = credit.base * rollout.reward + part_T if rollout.right else -credit.base - part_T
         rewards.append(reward_T)

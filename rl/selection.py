@@ -59,7 +59,7 @@ def _max_variance(value_G: np.ndarray, keep: int) -> np.ndarray:
     high = len(order) - (keep - low)  # where the rest begins
     mean, square = ((part[low] + part[-1] - part[high]) / keep for part in (sums, squares))
     variance = square - mean**2
-    best = int(np.argmax(variance > variance.max() - 1e-12 * max(1.0, float(squares[-1]))))  # rounding must not decide between equals
+    best = int(np.argmax(variance > variance.max() - 1e-12 * float(squares[-1])))  # rounding must not decide between equals
     return np.concatenate([order[:best], order[high[best] :]])
 
 

@@ -20,15 +20,17 @@ from recipes.credit import Credit
 from recipes.loader import load
 from recipes.objectives import Objective
 from rewards.verifier.verdict import Verdict
-from rl.algorithm import weighed
+from rl.algorithm import prepare, weighed
 from rl.batching import whole_groups
 from rl.credit import Members, by_group, covariances, credited, drpo, gtpo_rewards, members, shaped, toward
 from rl.logprobs import ScoringHead
 from rl.objective import Tokens, loss
 from rl.policy import Row
 from rollout.types import Completion, Rollout
+from tests.probes import groups
 
 kind = TypeAdapter(Credit).validate_python
+SMALL_STEP = ["sampler.prompts=2", "sampler.group_size=4"]
 
 
 def group(
@@ -271,14 +273,14 @@ def test_drpos_step_follows_the_slope_of_the_published_objective_however_the_row
     recipe = load(
         "grpo", None, ["credit.kind=drpo", "objective.surrogate=logp", "objective.aggregate=sequence_mean", "objective.kl.coef=0"]
     )
-    groups, logps = [], []
+    many, logps = [], []
     for prompt in range(prompts):
         logp = [rng.normal(-1, 0.5, rng.integers(1, 9)) for _ in range(size)]
         one = group(list(rng.random(size) < 0.5), [0] * size, old_logp=logp)
         rows = [replace(row, id=f"{prompt}/{row.id}", group=str(prompt)) for row in one.rows]
-        groups.append(replace(one, rows=rows))
+        many.append(replace(one, rows=rows))
         logps += [torch.tensor(row.old_logp, dtype=torch.float64, requires_grad=True) for row in rows]
-    rows = weighed(credited([row for one in groups for row in one.rows], groups, recipe.credit, 0)[0], recipe)
+    rows = weighed(credited([row for one in many for row in one.rows], many, recipe.credit, 0)[0], recipe)
     total = torch.zeros(())
     for row, logp in zip(rows, logps, strict=True):  # each row a micro-batch of its own
         flat = [torch.tensor(part) for part in (row.mask_T, row.weight_T, row.advantage_T)]
@@ -287,7 +289,7 @@ def test_drpos_step_follows_the_slope_of_the_published_objective_however_the_row
     slopes = torch.autograd.grad(total, logps)
 
     objective, start = torch.zeros(()), 0
-    for one in groups:
+    for one in many:
         means = torch.stack([logp.mean() for logp in logps[start : start + size]])
         lengths = torch.tensor([len(logp) for logp in logps[start : start + size]])
         start += size
@@ -326,3 +328,53 @@ def test_drpo_wants_the_loss_it_is_written_for():
         ValueError, match=r"credit\.kind: drpo weighs mean logprobs of rollouts, not surrogate clip and aggregate token_mean"
     ):
         load("grpo", None, ["credit.kind=drpo", "objective.aggregate=token_mean"])
+
+
+# ------------------------------------------------------------------------------- what credit cannot mean
+
+
+def test_gtpo_gives_a_lone_right_answer_the_same_everywhere_however_sure_its_tokens():
+    one = group([True, False, False], [0] * 3, entropy=[[1e-6, 1e-4, 0.5, 2.0, 0.0], [0.3, 0.0], [0.7]])
+    rewards = gtpo_rewards(one, kind({"kind": "gtpo"}))
+    assert set(rewards[0].tolist()) == {1.1}
+    assert set(given_by(one, kind="gtpo", normalise="apart")[0]) == {0.0}
+    assert np.isfinite(np.concatenate(rewards)).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        (["credit={kind: clip_cov, low: 5.0, high: 1.0}"], "no covariance lies between them"),
+        (["credit={kind: clip_cov, share: 0.0}"], "credit.share"),
+        (["credit={kind: gtpo, weight: 0.0, normalise: apart}"], "nothing to differ by"),
+        (["credit={kind: decs, gain: 0.0}"], "credit.gain"),
+        (["credit={kind: efficiency, weight: 1.5}"], "credit.weight"),
+        (["credit={kind: decs}", "sampler.keep_groups=shaped"], "take raw"),
+        (["credit={kind: decs}", "budget={kind: outlier, limit: 104, alpha: 2.0}"], "goes by the verdict on the whole answer"),
+        (
+            [
+                "credit={kind: gtpo}",
+                'reward=[{kind: verdict, wrong: -3.0},{kind: function, name: "m:f", gate: right, low: -3.0, high: 0.0}]',
+            ],
+            "gtpo gives wrong answers -base whatever they earn",
+        ),
+        (["credit={kind: decs, words: []}"], "of texts"),
+    ],
+)
+def test_credit_that_could_not_act_or_would_rank_wrong_above_right_is_refused(words, refused):
+    with pytest.raises(ValueError, match=refused):
+        load("grpo", "tiny", words)
+
+
+def test_rollouts_that_a_selection_leaves_with_advantage_0_lead_no_influence_and_are_in_no_statistic():
+    recipe = load("grpo", "tiny", ["credit.kind=thr", "select={kind: max_variance, keep: 2, others: zero}", *SMALL_STEP])
+    seen: list[Row] = []
+
+    def measure(parts: Any, what: Any) -> Any:
+        seen.extend(row for rows in parts for row in rows)
+        return {row.id: np.stack([np.cos(np.arange(len(row.ids)))] * len(what)) for rows in parts for row in rows}
+
+    batch = prepare(groups(), recipe, measure)
+    assert batch.metrics["selected"] == 0.5 and len(seen) == 8
+    assert sum(row.toward > 0 for row in seen) <= 2
+    assert sum(row.advantage_T.any() for rows in batch.updates for row in rows) <= 4

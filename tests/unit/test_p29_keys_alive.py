@@ -335,7 +335,7 @@ ROWS = [
     Row("credit[decs].gain", eased, 0.1, DECS),
     Row("credit[decs].most", eased, 0.1, DECS),
     Row("credit[decs].words", eased, ["so"], DECS),
-    Row("credit[efficiency].weight", prepared, 3.0, {"credit.kind": "efficiency"}),
+    Row("credit[efficiency].weight", prepared, 0.9, {"credit.kind": "efficiency", "advantage.scale": "none"}),
     Row("credit[efficiency].words", eased, ["so"], {"credit.kind": "efficiency"}),
     Row("tokens.kind", prepared, "entropy"),
     *[

@@ -67,6 +67,27 @@ def test_what_decs_does_not_look_at_is_a_warning(words: list[str], expected: str
     assert not [line for line in recipe_warnings(load("efficiency", "tiny", words)) if "decs" in line]
 
 
+@pytest.mark.parametrize(
+    ("name", "words", "expected"),
+    [
+        ("drpo", ["reward=[{kind: verdict}, {kind: triangle}]"], "reward: triangle: says nothing to advantages, as credit.kind drpo"),
+        ("drpo", ["advantage.boost=0.1"], "advantage.boost: 0.1 says nothing, as credit.kind drpo makes advantages of its own"),
+        ("decs", ["advantage.shorter=0.1"], "advantage.shorter: 0.1 says nothing"),
+        ("gtpo", ["advantage={centre: reference, scale: none}"], "advantage.centre: reference says nothing"),
+        ("gtpo", ["reward=[{kind: verdict, wrong: -0.5}]"], "reward: verdict: what wrong answers earn says nothing"),
+        ("decs", ["credit.most=0"], "credit.gain: 0.2 says nothing, as credit.most is 0"),
+        ("drpo", ["objective.ratio=sequence"], "objective.ratio: sequence says nothing, as objective.surrogate logp has no ratio"),
+        ("thr_exploit", ["select={kind: max_variance, keep: 4, of: advantage, scope: batch}"], "select.scope: batch may leave one rollout"),
+        ("entropy8020", ["objective.aggregate=constant"], "tokens.denominator: kept says nothing with objective.aggregate constant"),
+        ("grpo", ["reward=[{kind: verdict}, {kind: kl, weight: 0.01}]"], "advantage.scale: group divides a group that differs by little"),
+    ],
+)
+def test_what_credit_and_the_choice_of_tokens_do_not_read_is_a_warning(name: str, words: list[str], expected: str):
+    with_words, without = (list(recipe_warnings(load(name, "tiny", some))) for some in (words, []))
+    assert [line for line in with_words if line.startswith(expected)], with_words
+    assert not [line for line in without if line.startswith(expected)]
+
+
 @pytest.mark.parametrize("name", shipped())
 @pytest.mark.parametrize("scale", [None, "tiny"])
 def test_no_shipped_recipe_warns_against_its_own_numbers(name: str, scale: str | None):

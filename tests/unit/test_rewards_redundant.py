@@ -94,6 +94,18 @@ def test_words_begin_a_chunk_with_a_capital_anywhere_and_in_small_letters_at_the
     assert split(prose, "so it is\nokay, 4", ["Okay"]) == ["so it is", "okay, 4"]
 
 
+def test_a_word_that_goes_on_in_the_next_token_is_another_word():
+    letters = {chr(code): code for code in range(10, 123)}
+    words = Words(
+        ["wait", "but", "等"],
+        lambda text: [letters.get(char, 200) for char in text],
+        lambda ids: "".join("等" if i == 200 else chr(i) for i in ids),
+    )
+    ids = [letters.get(char, 200) for char in "7\nWaiting 7\nbutter 7\nbut 8\nWait, 9\n等a"]
+    begins_T, _ = words.found(ids)
+    assert ["".join(map(chr, ids[place : place + 3])) for place in np.flatnonzero(begins_T) if ids[place] != 200] == ["but", "Wai"]
+
+
 def test_a_word_that_a_vocabulary_cannot_write_begins_nothing():
     tokenizer = build_tokenizer()
     words = Words(["Wait", "Moreover", "again"], lambda text: tokenizer.encode(text, add_special_tokens=False), tokenizer.decode)

@@ -33,6 +33,12 @@ from tests.unit.test_p13_bounds import KINDS, SIGNED, facts, made
         ("decs", ["credit.most=0"], (1, 0, 0), (1, 1, 0), (1, 0, 0)),
         ("decs", ["sampler.keep_groups=all"], (1, 1, 1), (1, 1, 0), (1, 1, 0)),
         ("decs", ["reward=[{kind: verdict}, {kind: kimi}]", "waive=[length_of_wrong]"], (1, 1, 0), (1, 1, 0), (1, 1, 0)),  # kimi says nothing
+        ("decs", ["sampler.keep_groups=all", "advantage.boost=0.1"], (1, 1, 1), (1, 1, 0), (1, 1, 0)),  # nor does a boost
+        ("decs", ["sampler.keep_groups=all", "advantage={centre: reference, scale: none, ddof: 0}"], (1, 1, 1), (1, 1, 0), (1, 1, 0)),
+        ("drpo", ["advantage.boost=0.1", "advantage.shorter=0.1"], (1, 1, 1), (1, 0, 0), (1, 0, 0)),
+        ("drpo", ["reward=[{kind: verdict}, {kind: kimi}]", "waive=[length_of_wrong]", "sampler.keep_groups=shaped"], (1, 1, 1), (1, 0, 0), (1, 0, 0)),
+        ("gtpo", ["reward=[{kind: verdict}, {kind: kimi}]", "waive=[length_of_wrong]", "advantage.shorter=0.1"], (1, 1, 1), (1, 1, 0), (1, 1, 1)),
+        ("gtpo", ["credit={weight: 0.0, normalise: together}"], (1, 1, 1), (0, 0, 0), (1, 0, 0)),
         ("efficiency", [], (1, 1, 0), (1, 1, 0), (1, 1, 0)),
         ("efficiency", ["sampler.keep_groups=raw"], (1, 0, 0), (1, 1, 0), (1, 0, 0)),
     ],
