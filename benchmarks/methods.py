@@ -19,7 +19,8 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import Any
 
-from evaluation.scores import paired_difference, paired_ratio, pass_at_k
+from evaluation.attempts import pass_at_k
+from evaluation.scores import paired_difference, paired_ratio
 from recipes.loader import load, shipped
 from recipes.steps import steps
 
@@ -61,7 +62,7 @@ def run(recipe: str, runs: Path, overrides: list[str]) -> dict[str, Any]:
 def _pass(scores: dict[str, Any]) -> float:
     """pass@4 of an evaluation with four samples or more."""
     problems = scores["per_problem"]
-    return sum(pass_at_k(one["samples"], one["right"], 4) for one in problems) / len(problems)
+    return float(pass_at_k([one["samples"] for one in problems], [one["right"] for one in problems], 4).mean())
 
 
 def line(row: dict[str, Any]) -> str:

@@ -1,97 +1,29 @@
 """Scores: what the judged samples of an evaluation say, each number with its noise.
 
-Problems are what was drawn, so every mean is a mean over problems of the mean over their samples, and every interval
-resamples problems (percentile bootstrap, 95 %, fixed seed). Two checkpoints are compared on the same problems, pairwise.
+Every mean is a mean over problems of the mean over their samples, and every interval resamples problems (statistics.py).
 
 A sample that could not be judged stays in the denominator: accuracy is right / samples that exist, and the true value
 lies at most the `not_judged` share above it. Samples asked for and never made are the gap between `samples` x `problems`
 and the sum of `per_problem[].samples`; a problem without any is an error, since leaving it out would move the mean.
 
-Simplification: one benchmark at a time, so no stratified bootstrap and no correction for several claims.
-Sources: Chen et al. 2021 (pass@k, arXiv 2107.03374).
+Simplification: one benchmark at a time.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
+from evaluation.statistics import RESAMPLES, Interval, difference_interval, interval, resampled_means, share_interval
 from rollout.types import Group
 
-RESAMPLES = 10_000
-_SEED = 0
-_CHUNK_CELLS = 4_000_000  # bounds the memory of the resample counts: about 32 MB at a time
 _CURVE_POINTS = 64
 
 PerProblem = Sequence[Mapping[str, Any]]
 """Items with id, right, samples and tokens: `per_problem` of an evaluation."""
-
-
-class Interval(NamedTuple):
-    """A mean and its 95 % interval; low and high are NaN where one problem leaves nothing to resample."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def pass_at_k(samples: int, right: int, k: int) -> float:
-    """Chance that at least one of k samples is right: 1 - C(n - c, k) / C(n, k), unbiased (arXiv 2107.03374).
-
-    Raises:
-        ValueError: k is not within 1..samples, or right not within 0..samples.
-    """
-    if not (1 <= k <= samples and 0 <= right <= samples):
-        raise ValueError(f"pass@{k} of {right} right in {samples} samples: needs 1 <= k <= samples and 0 <= right <= samples")
-    return 1 - math.comb(samples - right, k) / math.comb(samples, k)
-
-
-def resampled_means(values_NK: np.ndarray, resamples: int = RESAMPLES) -> np.ndarray:
-    """Means over problems drawn with replacement, [resamples, K]: all K columns see the same draws.
-
-    Args:
-        values_NK: one row a problem; columns that belong together (accuracy and tokens, all budgets) stay paired.
-    """
-    N = len(values_NK)
-    rng = np.random.default_rng(_SEED)
-    chunk = max(1, _CHUNK_CELLS // N)
-    parts = []
-    for start in range(0, resamples, chunk):
-        rows = min(chunk, resamples - start)
-        drawn_RN = rng.integers(0, N, (rows, N)) + N * np.arange(rows)[:, None]
-        times_RN = np.bincount(drawn_RN.ravel(), minlength=rows * N).reshape(rows, N)
-        parts.append(times_RN @ values_NK / N)
-    return np.concatenate(parts)
-
-
-def interval(values_N: np.ndarray, resamples: int = RESAMPLES) -> Interval:
-    """Mean over problems with its bootstrap interval; NaN bounds for a single problem."""
-    values_N = np.asarray(values_N, dtype=float)
-    if len(values_N) < 2:
-        return Interval(float(values_N.mean()), math.nan, math.nan)
-    low, high = np.percentile(resampled_means(values_N[:, None], resamples), [2.5, 97.5])
-    return Interval(float(values_N.mean()), float(low), float(high))
-
-
-def share_interval(share_N: np.ndarray) -> Interval:
-    """Interval of a mean share; Wilson's score interval over N problems where all are alike and nothing can be resampled.
-
-    Thirty problems solved out of thirty are not certainty: the bootstrap would say [1, 1], Wilson says [0.8865, 1].
-    """
-    share_N = np.asarray(share_N, dtype=float)
-    if np.ptp(share_N) > 0:
-        return interval(share_N)
-    return wilson(float(share_N.mean()), len(share_N))
-
-
-def wilson(share: float, trials: int, z: float = 1.959964) -> Interval:
-    """Wilson's 95 % score interval of a share seen in `trials` independent trials."""
-    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
 
 
 def paired_difference(
@@ -103,7 +35,7 @@ def paired_difference(
         ValueError: the problems differ.
     """
     a_N, b_N = _paired(a, b, key)
-    return interval(a_N - b_N, resamples)
+    return (difference_interval if key == "accuracy" else interval)(a_N - b_N, resamples)
 
 
 def paired_ratio(a: PerProblem, b: PerProblem, key: Literal["accuracy", "tokens"] = "tokens") -> Interval:
@@ -115,23 +47,6 @@ def paired_ratio(a: PerProblem, b: PerProblem, key: Literal["accuracy", "tokens"
     means_R2 = resampled_means(pair_N2)
     low, high = np.percentile(means_R2[:, 0] / means_R2[:, 1] - 1, [2.5, 97.5])
     return Interval(float(mean_a / mean_b - 1), float(low), float(high))
-
-
-def difference_shown(difference: Interval, problems: int) -> bool:
-    """Whether an interval excludes 0. Fewer than 6 problems never show one: an exact sign-flip test could not reach p < 0.05."""
-    return problems >= 6 and (difference.low > 0 or difference.high < 0)
-
-
-def standard_errors(right_N: np.ndarray, samples_N: np.ndarray) -> tuple[float, float]:
-    """(SE_gen, SE_fix) of mean accuracy: over new problems, and over new samples of these problems.
-
-    SE_gen = sd(p) / sqrt(N), ddof 1; SE_fix = sqrt(sum p (1 - p) / (n - 1)) / N. NaN with one problem, or one sample.
-    """
-    right_N, samples_N = np.asarray(right_N, dtype=float), np.asarray(samples_N, dtype=float)
-    share_N, N = right_N / samples_N, len(right_N)
-    gen = float(share_N.std(ddof=1) / math.sqrt(N)) if N > 1 else math.nan
-    fix = float(np.sqrt(np.sum(share_N * (1 - share_N) / (samples_N - 1))) / N) if samples_N.min() > 1 else math.nan
-    return gen, fix
 
 
 def budget_curve(tokens_S: np.ndarray, right_S: np.ndarray, starts_N: np.ndarray, budgets: Sequence[int]) -> list[dict[str, float | None]]:

@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from evaluation.run_folder import Pair, Run
-from evaluation.scores import Interval, difference_shown, paired_difference, paired_ratio
+from evaluation.scores import paired_difference, paired_ratio
+from evaluation.statistics import Interval, difference_shown
 
 _NEARLY_ALL = 0.95  # of the samples: a share that no model of the right settings shows
 _MUST_AGREE = ("temperature", "top_p", "max_tokens", "samples")
