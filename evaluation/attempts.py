@@ -187,14 +187,14 @@ def _right_votes(voters: Chains, m: int) -> int:
 
     A polynomial is one whole number, coefficient d in the bits from d x `bits` on: none exceeds the 2^n subsets there are, so none carries.
     """
-    bits = len(voters.answer) + 1
+    bits = len(voters.thinking) + 1
     answers = [np.flatnonzero(voters.answer == answer) for answer in range(len(voters.right))]
     total = 0
     for places in (answers[winner] for winner in np.flatnonzero(voters.right)):
         for v in range(1, min(m, len(places)) + 1):
             rivals = [others for others in answers if others is not places and len(others) >= v]
             fewer = [sum(math.comb(len(others), votes) << bits * votes for votes in range(v)) for others in rivals]
-            free = len(voters.answer) - len(places) - sum(map(len, rivals))  # they cannot reach v votes, or do not vote
+            free = len(voters.thinking) - len(places) - sum(map(len, rivals))  # they cannot reach v votes, or do not vote
             for taken, shortest in enumerate(places[: len(places) - v + 1], start=1):
                 ways = (1 + (1 << bits)) ** free
                 for others, below in zip(rivals, fewer, strict=True):

@@ -50,24 +50,24 @@ def resampled_means(values_NK: np.ndarray, resamples: int = RESAMPLES, seed: int
     return np.concatenate(parts)
 
 
-def bootstrap(values_NK: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], resamples: int = RESAMPLES) -> Interval:
+def bootstrap(values_NK: np.ndarray, statistic: Callable[..., np.ndarray], resamples: int = RESAMPLES) -> Interval:
     """A statistic of means over problems with its interval; the columns are resampled jointly.
 
     Args:
         values_NK: one row a problem, for example its accuracy and its tokens under two models.
-        statistic: [R, K] means -> [R], for example their ratio. Where it does not exist for some draws (a division of 0 by 0), neither do the bounds.
+        statistic: of K columns of means, each [R], to [R]: their ratio, for example. Where it does not exist for some draws (a division of 0 by 0), neither do the bounds.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        whole = float(statistic(values_NK.mean(axis=0, keepdims=True))[0])
+        whole = float(statistic(*values_NK.mean(axis=0)))
         if len(values_NK) < 2:
             return Interval(whole, math.nan, math.nan)
-        low, high = np.percentile(statistic(resampled_means(values_NK, resamples)), [2.5, 97.5])
+        low, high = np.percentile(statistic(*resampled_means(values_NK, resamples).T), [2.5, 97.5])
     return Interval(whole, float(low), float(high))
 
 
 def interval(values_N: np.ndarray, resamples: int = RESAMPLES) -> Interval:
     """Mean over problems with its bootstrap interval; NaN bounds for a single problem."""
-    return bootstrap(np.asarray(values_N, dtype=float)[:, None], lambda means_R1: means_R1[:, 0], resamples)
+    return bootstrap(np.asarray(values_N, dtype=float)[:, None], lambda mean_R: mean_R, resamples)
 
 
 def stratified(sets: Sequence[np.ndarray], resamples: int = RESAMPLES) -> Interval:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from evaluation.measured import accuracy_change, length_change, of_evaluation
 from evaluation.run_folder import Pair, Run
-from evaluation.scores import paired_difference, paired_ratio
 from evaluation.statistics import Interval, difference_shown
 
 _NEARLY_ALL = 0.95  # of the samples: a share that no model of the right settings shows
-_MUST_AGREE = ("temperature", "top_p", "max_tokens", "samples")
+_MUST_AGREE = ("temperature", "top_p", "max_tokens", "samples", "template")
 
 
 def tokens(value: float | None) -> str:
@@ -56,8 +56,8 @@ def changes(pair: Pair) -> tuple[Interval, Interval] | None:
     """(relative change of mean tokens, difference of accuracy), after against before, None if not comparable."""
     if pair.after is None or comparable(pair):
         return None
-    after, before = pair.after["per_problem"], pair.before["per_problem"]
-    return paired_ratio(after, before, "tokens"), paired_difference(after, before, "accuracy")
+    after, before = of_evaluation(pair.after), of_evaluation(pair.before)
+    return length_change(after, before), accuracy_change(after, before)
 
 
 def change_text(change: Interval, problems: int, unit: str, digits: int = 1) -> str:

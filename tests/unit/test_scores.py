@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.scores import budget_curve, paired_difference, paired_ratio, score
-from evaluation.statistics import Interval, difference_shown
+from evaluation.measured import of_groups
+from evaluation.scores import budget_curve, score
 from evaluation.words import warnings
 from rewards.verifier.verdict import Verdict
 from rollout.records import SCHEMA, rows
@@ -48,57 +49,13 @@ def evaluation(groups: list[Group]) -> dict:
     return score(groups, checkpoint="step-0", step=0, source="tiny", settings=SETTINGS)
 
 
-def per_problem(shares: list[float], tokens: list[float] | None = None) -> list[dict]:
-    tokens = tokens or [1.0] * len(shares)
-    return [
-        {"id": str(i), "right": share * 4, "samples": 4, "tokens": length}
-        for i, (share, length) in enumerate(zip(shares, tokens, strict=True))
-    ]
-
-
-# noise
-
-
-def test_paired_difference_hand_example() -> None:  # A6 paired
-    difference = paired_difference(per_problem([1, 0.5, 0, 0.75, 1]), per_problem([0.75, 0.5, 0.25, 0.25, 0.5]))
-    assert difference == pytest.approx((0.2, -0.05, 0.45), abs=0.011)
-    assert not difference_shown(difference, problems=5)
-
-
-def test_paired_difference_matches_problems_by_id_not_by_position() -> None:
-    a = per_problem([1, 0.5, 0])
-    assert paired_difference(a, a[::-1], "tokens") == Interval(0, 0, 0)
-    assert paired_difference(a, a[::-1]).mean == 0
-
-
-def test_paired_difference_refuses_other_problems_and_names_one() -> None:
-    with pytest.raises(ValueError, match="2 problems are in one evaluation only"):
-        paired_difference(per_problem([1, 0.5, 0, 0]), per_problem([1, 0.5]))
-
-
-def test_paired_ratio_is_a_ratio_of_means_and_proportional_lengths_have_no_noise() -> None:
-    base = [100.0, 200.0, 600.0]
-    ratio = paired_ratio(per_problem([1, 1, 1], [length / 4 for length in base]), per_problem([1, 1, 1], base))
-    assert ratio == pytest.approx((-0.75, -0.75, -0.75))
-
-
-def test_twins_are_called_better_at_most_5_percent_of_the_time() -> None:  # P36, 2,000 trials
-    rng = np.random.default_rng(7)
-    better = 0
-    for _ in range(2000):
-        skill_N = rng.beta(0.8, 0.4, 40)
-        a, b = (per_problem(list(rng.binomial(4, skill_N) / 4)) for _ in range(2))
-        difference = paired_difference(a, b, resamples=500)
-        better += difference.low > 0
-    assert better / 2000 <= 0.05
-
-
 # budgets
 
 
 def test_budget_curve_hand_example() -> None:  # A11 natural
-    tokens_S, right_S = np.array([500, 1500, 3000, 9000]), np.array([True, True, False, True])
-    curve = budget_curve(tokens_S, right_S, np.arange(4), [1000, 2000, 4000, 10000])
+    lengths = [(500, "right"), (1500, "right"), (3000, "wrong"), (9000, "right")]
+    groups = [make_group(str(place), [sample]) for place, sample in enumerate(lengths)]
+    curve = budget_curve(of_groups(groups, "a"), [1000, 2000, 4000, 10000])
     assert [point["accuracy"] for point in curve] == [0.25, 0.5, 0.5, 0.75]
     assert [point["tokens"] for point in curve] == [875, 1500, 2250, 3500]
 
@@ -171,7 +128,7 @@ def test_a_score_is_strict_json_with_the_documented_keys() -> None:  # docs/arch
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert set(result) == {
         *("checkpoint", "step", "source", "settings", "problems", "samples", "accuracy", "tokens", "truncated", "no_answer", "not_judged"),
-        *("no_answer_by", "stated", "by_level", "budget_curve", "per_problem"),
+        *("no_answer_by", "token_f1", "stated", "by_outcome", "by_level", "budget_curve", "per_problem"),
     }
     assert result["tokens"]["right"] is None and result["tokens"]["low"] is None
 
@@ -194,6 +151,22 @@ def test_stated_answers_make_a_rate_of_their_own_and_leave_the_other() -> None:
     assert (result["accuracy"]["mean"], result["stated"]["mean"]) == (0.25, 0.5)
     assert result["stated"]["low"] < 0.5 < result["stated"]["high"]
     assert [row["stated"] for row in rows(groups, 0, "t").to_pylist()] == ["right", None, "wrong", None]
+
+
+def test_token_f1_is_told_of_answers_in_words_and_changes_no_accuracy() -> None:
+    groups = [make_group("a", [(5, "wrong"), (5, "cut")]), make_group("b", [(5, "right"), (5, "wrong")])]
+    assert evaluation(groups)["token_f1"] is None
+    groups[0].request = replace(groups[0].request, problem=Problem("a", "Who?", "Barack Obama", others=("Obama",)))
+    groups[0].rollouts[0].verdict = Verdict("wrong", "words", "President Obama")
+    result = evaluation(groups)
+    assert (result["token_f1"]["mean"], result["token_f1"]["problems"]) == (pytest.approx((2 / 3 + 0) / 2), 1)
+    assert result["accuracy"]["mean"] == 0.25
+
+
+def test_lengths_of_an_evaluation_are_split_into_thinking_and_answer() -> None:  # answers begin at half of the tokens
+    result = evaluation([make_group("a", [(10, "right"), (40, "wrong")]), make_group("b", [(20, "right"), (320, "cut")])])
+    assert result["by_outcome"]["right"] == {"samples": 2, "closed": 1, "thinking": 7.5, "answer": 7.5, "total": 15}
+    assert result["by_outcome"]["truncated"]["total"] == result["tokens"]["truncated"] == 320
 
 
 # records

@@ -169,10 +169,10 @@ def test_benchmarks_of_one_size_are_drawn_independently() -> None:  # the same d
 
 def test_a_ratio_is_resampled_jointly_and_proportional_columns_have_no_noise() -> None:
     value_N = np.random.default_rng(0).random(50)
-    ratio = bootstrap(np.stack([value_N, 4 * value_N], axis=1), lambda means_R2: means_R2[:, 0] / means_R2[:, 1])
+    ratio = bootstrap(np.stack([value_N, 4 * value_N], axis=1), lambda a_R, b_R: a_R / b_R)
     assert ratio == pytest.approx((0.25, 0.25, 0.25))
 
 
 def test_a_statistic_that_some_draws_lack_has_no_bounds() -> None:
-    found = bootstrap(np.array([[0.0, 0.0], [1.0, 1.0]]), lambda means_R2: means_R2[:, 0] / means_R2[:, 1])
+    found = bootstrap(np.array([[0.0, 0.0], [1.0, 1.0]]), lambda a_R, b_R: a_R / b_R)
     assert found.mean == 1 and math.isnan(found.low) and math.isnan(found.high)
