@@ -13,6 +13,7 @@ Sources: Chen et al. 2021 (pass@k, 2107.03374), G-Pass@k (2412.13147), short-m@k
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,7 +22,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import hypergeom
 
-from evaluation.statistics import Interval
+from evaluation.measured import Samples
+from evaluation.statistics import Interval, wilson
+from rewards.verifier.compare import compare_quickly
 
 _CEIL_SLACK = 1e-9  # 0.55 x 20 is 11, not 11.000000000000002
 
@@ -56,8 +59,9 @@ def g_pass(samples: ArrayLike, right: ArrayLike, k: int, share: float) -> np.nda
 
 
 def mg_pass(samples: ArrayLike, right: ArrayLike, k: int) -> np.ndarray:
-    """mG-Pass@k: 2/k times the sum of P(at least i right) over i from ceil(k/2) + 1 to k, of each problem. Raises as `at_least`."""
-    return np.sum([at_least(samples, right, k, least) for least in range(math.ceil(k / 2) + 1, k + 1)], axis=0) * 2 / k
+    """mG-Pass@k: 2/k times the sum of P(at least i right) over i from ceil(k/2) + 1 to k, of each problem; 0 for k = 1. Raises as `at_least`."""
+    beyond_half = range(math.ceil(k / 2) + 1, k + 2)  # more than k right: never, and there for k = 1
+    return np.sum([at_least(samples, right, k, least) for least in beyond_half], axis=0) * 2 / k
 
 
 @dataclass(frozen=True)
@@ -96,21 +100,47 @@ def chains(
     Args:
         same: whether two extracted answers are one, first the one that came earlier. The verdict of the first holds for all that equal it.
     """
+    place: dict[str, int] = {}  # of every answer as it is written
     firsts: list[str] = []
     verdicts: list[bool] = []
     index_n = np.full(len(answers), -1)
     for n, answer in enumerate(answers):
         if answer is None or not finished[n]:
             continue
-        found = next((place for place, first in enumerate(firsts) if first == answer or same(first, answer)), len(firsts))
-        if found == len(firsts):
+        if answer not in place:
+            place[answer] = next((found for found, first in enumerate(firsts) if same(first, answer)), len(firsts))
+        index_n[n] = place[answer]
+        if place[answer] == len(firsts):
             firsts.append(answer)
             verdicts.append(bool(right[n]))
-        index_n[n] = found
     thinking_n, finished_n = np.asarray(thinking, dtype=float), np.asarray(finished, dtype=bool)
     thinking_n = np.where(finished_n, thinking_n, thinking_n.max())
     order_n = np.lexsort((thinking_n, ~finished_n))
     return Chains(thinking_n[order_n], finished_n[order_n], index_n[order_n], np.array(verdicts, dtype=bool))
+
+
+def of_samples(samples: Samples, same: Callable[[str, str], bool] | None = None) -> list[Chains]:
+    """The chains of each problem, from stored samples.
+
+    A model that thinks without marks is waited for to the end: where thinking never closed, a sample that ended by itself has finished, and all of it counts.
+
+    Args:
+        same: as in `chains`; by default what the verifier can say without its symbolic worker, so that x+1 and 1+x are two answers.
+    """
+    closed_S = ~np.isnan(samples.thinking)
+    thinking = np.where(closed_S, samples.thinking, samples.length).tolist()
+    finished = (closed_S | (samples.finish == "stop")).tolist()
+    answers, right = samples.extracted.tolist(), samples.right.tolist()
+    ends_N = np.cumsum(samples.count)
+    return [
+        chains(thinking[i:j], answers[i:j], right[i:j], finished[i:j], same or _same_quickly)
+        for i, j in zip((ends_N - samples.count).tolist(), ends_N.tolist(), strict=True)
+    ]
+
+
+def _same_quickly(first: str, other: str) -> bool:
+    equal = compare_quickly(gold=first, answer=other)
+    return equal is not None and equal[0]
 
 
 class Stopped(NamedTuple):
@@ -178,8 +208,7 @@ def simulated(stored: Chains, m: int, k: int, draws: int = 1000, seed: int = 0) 
     rng = np.random.default_rng(seed)
     seen = np.array([short_m(stored.first(np.sort(rng.choice(n, k, replace=False))), m) for _ in range(draws)], dtype=float)
     accuracy, tokens, time = seen.mean(axis=0)
-    half = 1.959964 * math.sqrt(accuracy * (1 - accuracy) / draws)
-    return Interval(float(accuracy), float(accuracy - half), float(accuracy + half)), float(tokens), float(time)
+    return wilson(float(accuracy), draws), float(tokens), float(time)
 
 
 def _right_votes(voters: Chains, m: int) -> int:
@@ -188,17 +217,18 @@ def _right_votes(voters: Chains, m: int) -> int:
     A polynomial is one whole number, coefficient d in the bits from d x `bits` on: none exceeds the 2^n subsets there are, so none carries.
     """
     bits = len(voters.thinking) + 1
-    answers = [np.flatnonzero(voters.answer == answer) for answer in range(len(voters.right))]
+    answers = [np.flatnonzero(voters.answer == answer).tolist() for answer in range(len(voters.right))]
     total = 0
     for places in (answers[winner] for winner in np.flatnonzero(voters.right)):
         for v in range(1, min(m, len(places)) + 1):
             rivals = [others for others in answers if others is not places and len(others) >= v]
             fewer = [sum(math.comb(len(others), votes) << bits * votes for votes in range(v)) for others in rivals]
             free = len(voters.thinking) - len(places) - sum(map(len, rivals))  # they cannot reach v votes, or do not vote
+            silent = (1 + (1 << bits)) ** free
             for taken, shortest in enumerate(places[: len(places) - v + 1], start=1):
-                ways = (1 + (1 << bits)) ** free
+                ways = silent
                 for others, below in zip(rivals, fewer, strict=True):
-                    ways *= below + (math.comb(int((others > shortest).sum()), v) << bits * v)
+                    ways *= below + (math.comb(len(others) - bisect(others, shortest), v) << bits * v)
                 total += math.comb(len(places) - taken, v - 1) * (ways >> bits * (m - v) & (1 << bits) - 1)
     return total
 

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from evaluation.statistics import RESAMPLES, Interval, bootstrap, difference_interval
 from rollout.types import Group
@@ -50,6 +51,7 @@ class Samples:
         length: of all that was generated, in units of the ruler, [S].
         thinking: the part of it up to the end of thinking, [S]; NaN where thinking never closed.
         finish: "stop", "length" or "abort" as the engine gave it, [S].
+        extracted: the answer that was read out of it, None if there is none, [S].
         ruler: what lengths are counted in.
     """
 
@@ -60,6 +62,7 @@ class Samples:
     length: np.ndarray
     thinking: np.ndarray
     finish: np.ndarray
+    extracted: np.ndarray
     ruler: str
 
     @property
@@ -99,18 +102,56 @@ def of_groups(groups: Sequence[Group], ruler: str) -> Samples:
         twice = next(id_ for index, id_ in enumerate(ids) if id_ in ids[:index])
         raise ValueError(f"problem {twice}: scored twice; give each problem one group")
     rollouts = [rollout for group in groups for rollout in group.rollouts]
-    status_S = np.array([rollout.verdict.status if rollout.verdict else "not_judged" for rollout in rollouts])
-    thinking = [
-        np.nan if rollout.answer_start is None else rollout.completion.sampled[: rollout.answer_start].sum() for rollout in rollouts
-    ]
+    return _samples(
+        ids=[group.problem.id for group in groups for _ in group.rollouts],
+        status=[rollout.verdict.status if rollout.verdict else "not_judged" for rollout in rollouts],
+        length=[rollout.tokens for rollout in rollouts],
+        thinking=[
+            None if rollout.answer_start is None else rollout.completion.sampled[: rollout.answer_start].sum() for rollout in rollouts
+        ],
+        finish=[rollout.completion.finish for rollout in rollouts],
+        extracted=[rollout.verdict.extracted if rollout.verdict else None for rollout in rollouts],
+        ruler=ruler,
+    )
+
+
+def of_table(table: pa.Table) -> Samples:
+    """Samples of evals/step-N.parquet, lengths in tokens; its ruler is the recorded hash of template and tokenizer.
+
+    Raises:
+        ValueError: no rows.
+    """
+    if not len(table):
+        raise ValueError("nothing to score: the table of samples has no rows")
+    ruler = (table.schema.metadata or {}).get(b"template", b"").decode()
+    names = ("problem_id", "verdict", "tokens", "think_tokens", "finish", "extracted")
+    ids, status, length, thinking, finish, extracted = (table[name].to_pylist() for name in names)
+    return _samples(ids, status, length, thinking, finish, extracted, ruler)
+
+
+def _samples(
+    ids: Sequence[str],
+    status: Sequence[str],
+    length: Sequence[int],
+    thinking: Sequence[int | None],
+    finish: Sequence[str],
+    extracted: Sequence[str | None],
+    ruler: str,
+) -> Samples:
+    """Samples sorted by the first appearance of their problems."""
+    place = {id_: index for index, id_ in enumerate(dict.fromkeys(ids))}
+    problem_S = np.array([place[id_] for id_ in ids])
+    order_S = np.argsort(problem_S, kind="stable")
+    status_S = np.array(status)[order_S]
     return Samples(
-        ids=ids,
-        problem=np.repeat(np.arange(len(groups)), [len(group.rollouts) for group in groups]),
+        ids=tuple(place),
+        problem=problem_S[order_S],
         right=status_S == "right",
         wrong=status_S == "wrong",
-        length=np.array([rollout.tokens for rollout in rollouts]),
-        thinking=np.array(thinking, dtype=float),
-        finish=np.array([rollout.completion.finish for rollout in rollouts]),
+        length=np.array(length)[order_S],
+        thinking=np.array(thinking, dtype=float)[order_S],  # None becomes NaN
+        finish=np.array(finish)[order_S],
+        extracted=np.array(extracted, dtype=object)[order_S],
         ruler=ruler,
     )
 

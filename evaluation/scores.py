@@ -59,7 +59,7 @@ def score(groups: Sequence[Group], *, checkpoint: str, step: int, source: str, s
     """
     samples = of_groups(groups, ruler=str(settings.get("template", "")))
     rollouts = [rollout for group in groups for rollout in group.rollouts]
-    silent_S = np.array([rollout.verdict is not None and rollout.verdict.extracted is None for rollout in rollouts]) & samples.wrong
+    silent_S = np.array([said is None for said in samples.extracted]) & samples.wrong
     stated_S = samples.right | np.array([rollout.stated is not None and rollout.stated.status == "right" for rollout in rollouts])
     why_S = np.array(
         [

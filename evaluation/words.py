@@ -7,7 +7,8 @@ from typing import Any
 
 from evaluation.measured import accuracy_change, length_change, of_evaluation
 from evaluation.run_folder import Pair, Run
-from evaluation.statistics import Interval, difference_shown
+from evaluation.statistics import FEWEST, Interval, difference_shown
+from evaluation.statistics import non_inferiority as claimed
 
 _NEARLY_ALL = 0.95  # of the samples: a share that no model of the right settings shows
 _MUST_AGREE = ("temperature", "top_p", "max_tokens", "samples", "template")
@@ -66,6 +67,25 @@ def change_text(change: Interval, problems: int, unit: str, digits: int = 1) -> 
         return f"{signed(100 * change.mean, digits)} {unit}, 95 % interval {span(change, digits)}"
     reason = "" if problems >= 6 else f", {problems} problems are too few"
     return f"no difference shown: {signed(100 * change.mean, digits)} {unit}, 95 % interval {span(change, digits)}{reason}"
+
+
+def non_inferiority(change: Interval, problems: int, delta: float) -> str:
+    """The one sentence that may be said of a change of accuracy. Raises as its namesake of `statistics`.
+
+    Args:
+        delta: the loss that was allowed beforehand, a share.
+    """
+    bounds = f"95 % interval {span(change, 2)} points, a loss of {100 * delta:.3g} was allowed"
+    claim = claimed(change, problems, delta)
+    if claim == "too few":
+        return f"Nothing can be said of accuracy: {problems} problems are too few, at least {FEWEST} are needed."
+    said = {
+        "better": "More accurate",
+        "not worse": "Less accurate, by less than the margin" if change.high < 0 else "As accurate, within the margin",
+        "worse": "Less accurate, by more than the margin",
+        "not shown": f"Not shown to be as accurate, a loss of {-100 * change.low:.3g} points is not ruled out",
+    }[claim]
+    return f"{said} ({bounds})."
 
 
 def warnings(scores: dict[str, Any], lenient: bool = False) -> list[str]:

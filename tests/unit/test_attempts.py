@@ -65,6 +65,7 @@ def test_more_draws_than_samples_are_refused_with_the_problem_that_has_too_few()
 def test_g_pass_hand_examples() -> None:  # A5
     assert (g_pass(4, 3, 2, 0.5), g_pass(4, 3, 2, 1)) == (pytest.approx(1), pytest.approx(0.5))
     assert mg_pass(8, 6, 4) == pytest.approx(0.5)
+    assert mg_pass([8, 8], [6, 0], 1).tolist() == [0, 0]
 
 
 def test_a_share_of_k_is_rounded_up_from_what_was_meant() -> None:  # 0.55 x 20 is 11.000000000000002 in binary

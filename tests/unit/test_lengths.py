@@ -32,6 +32,7 @@ def samples(problems: list[list[tuple[float, int]]], ruler: str = "a", names: st
         length=length_S,
         thinking=length_S / 2,
         finish=np.full(len(flat), "stop", dtype="<U6"),
+        extracted=np.full(len(flat), None),
         ruler=ruler,
     )
 

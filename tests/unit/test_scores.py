@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.measured import of_groups
+from evaluation.attempts import maj_at_k, of_samples
+from evaluation.measured import of_groups, of_table
 from evaluation.scores import budget_curve, score
 from evaluation.words import warnings
 from rewards.verifier.verdict import Verdict
@@ -188,3 +189,38 @@ def test_of_the_samples_that_ended_never_more_than_all_lack_a_box() -> None:
     result = evaluation(groups)
     assert result["no_answer_by"] == {"no box": 0.25, "unfinished": 0.75}
     assert any(line.startswith("100.0 % of the samples that ended hold no") for line in warnings(result)), warnings(result)
+
+
+def test_stored_samples_read_back_are_those_that_were_scored() -> None:
+    groups = [
+        make_group("a", [(4, "right"), (320, "cut"), (7, "not_judged")]),
+        make_group("b", [(9, "wrong"), (6, "right"), (8, "wrong"), (5, "never judged")]),
+    ]
+    groups[1].rollouts[0].answer_start = None
+    scored, stored = of_groups(groups, "digest"), of_table(rows(groups[::-1], step=0, template="digest"))
+    assert (stored.ids, stored.ruler, stored.problem.tolist()) == (("b", "a"), "digest", [0] * 4 + [1] * 3)
+    order = [3, 4, 5, 6, 0, 1, 2]
+    for name in ("right", "wrong", "length", "thinking", "finish", "extracted", "cut"):
+        np.testing.assert_array_equal(getattr(stored, name), getattr(scored, name)[order])
+
+
+def test_rows_of_one_problem_belong_together_wherever_they_stand() -> None:
+    table = rows([make_group("a", [(4, "right"), (5, "wrong")]), make_group("b", [(6, "right"), (9, "right")])], step=0, template="")
+    mixed = of_table(table.take([0, 2, 1, 3]))
+    assert mixed.measured.share.tolist() == [0.5, 1] and mixed.length.tolist() == [4, 5, 6, 9]
+
+
+def test_votes_are_taken_from_stored_samples() -> None:  # 8 is voted for twice, a cut sample abstains, "8.0" is 8
+    group = make_group("a", [(4, "right"), (9, "wrong"), (6, "wrong"), (320, "cut")])
+    group.rollouts[2].verdict = Verdict("wrong", "number", "8.0")
+    (chains,) = of_samples(of_groups([group], "digest"))
+    assert (maj_at_k(chains, 1), maj_at_k(chains, 4)) == (0.25, 0)
+    assert chains.answer.tolist() == [0, 1, 1, -1] and chains.thinking.tolist() == [2, 3, 4, 160]
+
+
+def test_a_model_without_marks_of_thinking_is_waited_for_to_the_end() -> None:
+    group = make_group("a", [(9, "right"), (4, "wrong"), (3, "cut")])
+    for rollout in group.rollouts:
+        rollout.answer_start = None
+    (chains,) = of_samples(of_groups([group], "digest"))
+    assert chains.thinking.tolist() == [4, 9, 9] and chains.finished.tolist() == [True, True, False]

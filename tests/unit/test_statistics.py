@@ -25,6 +25,7 @@ from evaluation.statistics import (
     stratified,
     wilson,
 )
+from evaluation.words import non_inferiority as non_inferiority_in_words
 
 A = np.array([1, 0.5, 0, 0.75, 1])  # A6, paired
 B = np.array([0.75, 0.5, 0.25, 0.25, 0.5])
@@ -134,6 +135,21 @@ def test_what_may_be_claimed_follows_from_the_interval_and_the_margin(low: float
 def test_a_margin_that_is_no_share_is_refused(delta: float) -> None:
     with pytest.raises(ValueError, match="for a point"):
         non_inferiority(Interval(0, -0.1, 0.1), 30, delta)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "problems", "words"),
+    [
+        (0.01, 0.05, 30, "More accurate (95 % interval +1.00 to +5.00 points, a loss of 2 was allowed)."),
+        (-0.01, 0.05, 30, "As accurate, within the margin (95 % interval −1.00 to +5.00 points"),
+        (-0.015, -0.005, 30, "Less accurate, by less than the margin (95 % interval −1.50 to −0.50 points"),
+        (-0.0312, 0.01, 30, "Not shown to be as accurate, a loss of 3.12 points is not ruled out (95 % interval −3.12 to +1.00"),
+        (-0.09, -0.03, 30, "Less accurate, by more than the margin (95 % interval −9.00 to −3.00"),
+        (0.01, 0.05, 5, "Nothing can be said of accuracy: 5 problems are too few"),
+    ],
+)
+def test_the_sentence_says_the_claim_the_interval_and_the_margin(low: float, high: float, problems: int, words: str) -> None:
+    assert non_inferiority_in_words(Interval((low + high) / 2, low, high), problems, 0.02).startswith(words)
 
 
 def test_problems_that_all_agree_are_not_certainty() -> None:  # Wilson: 0 of 30 lies below 0.1135
