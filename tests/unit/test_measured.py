@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from evaluation import attempts, efficiency, lengths, scores, statistics, word_overlap
+from evaluation import measured as measured_module
 from evaluation.measured import CHARACTERS, Measured, accuracy_change, aligned, length_change, of_evaluation, one_ruler
 from evaluation.statistics import Interval, difference_shown
 
@@ -70,3 +74,11 @@ def test_twins_are_called_better_at_most_5_percent_of_the_time() -> None:  # P36
         a, b = (measured(list(rng.binomial(4, skill_N) / 4)) for _ in range(2))
         better += accuracy_change(a, b, resamples=500).low > 0
     assert better / 2000 <= 0.05
+
+
+def test_the_page_on_numbers_names_functions_that_exist() -> None:  # docs/evaluation.md, last column
+    page = (Path(__file__).parents[2] / "docs/evaluation.md").read_text(encoding="utf-8")
+    cells = [line.split("|")[-2] for line in page.splitlines() if line.startswith("| ") and "`" in line]
+    named = [name.split(".")[-1] for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+    modules = (attempts, efficiency, lengths, measured_module, scores, statistics, word_overlap)
+    assert len(named) > 20 and [name for name in named if not any(callable(getattr(module, name, None)) for module in modules)] == []
