@@ -17,7 +17,7 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import Any
 
-from evaluation.scores import paired_difference, paired_ratio
+from evaluation.measured import accuracy_change, length_change, of_evaluation
 from launch.stages import starting_checkpoint
 from recipes.loader import load
 
@@ -36,8 +36,8 @@ def row(seed: int, folder: Path, seconds: float) -> tuple[str, bool]:
     """A line of the table, and whether both wishes hold."""
     last = load(str(folder / "recipe.yaml")).train.steps
     before, after = (json.loads((folder / "evals" / f"step-{step}.json").read_text()) for step in (0, last))
-    accuracy = paired_difference(after["per_problem"], before["per_problem"])
-    tokens = paired_ratio(after["per_problem"], before["per_problem"])
+    accuracy = accuracy_change(of_evaluation(after), of_evaluation(before))
+    tokens = length_change(of_evaluation(after), of_evaluation(before))
     cells = [
         str(seed),
         _percent(before["accuracy"]["mean"]),

@@ -19,7 +19,8 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import Any
 
-from evaluation.scores import paired_difference, paired_ratio, pass_at_k
+from evaluation.attempts import pass_at_k
+from evaluation.measured import accuracy_change, length_change, of_evaluation
 from recipes.loader import load, shipped
 from recipes.steps import steps
 
@@ -45,8 +46,8 @@ def run(recipe: str, runs: Path, overrides: list[str]) -> dict[str, Any]:
     files = [(evaluated[0], 0), (evaluated[-1], evaluated[-1].recipe.train.steps if evaluated[-1].recipe.trains else 0)]
     before, after = (json.loads((step.folder(folder) / "evals" / f"step-{number}.json").read_text()) for step, number in files)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    accuracy = paired_difference(after["per_problem"], before["per_problem"])
-    tokens = paired_ratio(after["per_problem"], before["per_problem"])
+    accuracy = accuracy_change(of_evaluation(after), of_evaluation(before))
+    tokens = length_change(of_evaluation(after), of_evaluation(before))
     return {
         "recipe": recipe,
         "accuracy": [before["accuracy"]["mean"], after["accuracy"]["mean"], accuracy.mean, accuracy.low, accuracy.high],
@@ -61,7 +62,7 @@ def run(recipe: str, runs: Path, overrides: list[str]) -> dict[str, Any]:
 def _pass(scores: dict[str, Any]) -> float:
     """pass@4 of an evaluation with four samples or more."""
     problems = scores["per_problem"]
-    return sum(pass_at_k(one["samples"], one["right"], 4) for one in problems) / len(problems)
+    return float(pass_at_k([one["samples"] for one in problems], [one["right"] for one in problems], 4).mean())
 
 
 def line(row: dict[str, Any]) -> str:

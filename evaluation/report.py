@@ -23,7 +23,7 @@ import yaml
 from evaluation import examples, figures, words
 from evaluation.figures import AFTER, BEFORE, Panel
 from evaluation.run_folder import Pair, Run, pairs, read_last_samples, read_rollouts, read_run
-from evaluation.scores import Interval, difference_shown
+from evaluation.statistics import Interval, difference_shown
 from evaluation.tables import noise_table, reservations, settings_table, versions_table
 
 

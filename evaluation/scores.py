@@ -1,157 +1,45 @@
 """Scores: what the judged samples of an evaluation say, each number with its noise.
 
-Problems are what was drawn, so every mean is a mean over problems of the mean over their samples, and every interval
-resamples problems (percentile bootstrap, 95 %, fixed seed). Two checkpoints are compared on the same problems, pairwise.
+Every mean is a mean over problems of the mean over their samples, and every interval resamples problems (statistics.py).
 
 A sample that could not be judged stays in the denominator: accuracy is right / samples that exist, and the true value
 lies at most the `not_judged` share above it. Samples asked for and never made are the gap between `samples` x `problems`
 and the sum of `per_problem[].samples`; a problem without any is an error, since leaving it out would move the mean.
 
-Simplification: one benchmark at a time, so no stratified bootstrap and no correction for several claims.
-Sources: Chen et al. 2021 (pass@k, arXiv 2107.03374).
+Simplification: one benchmark at a time.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from evaluation.lengths import by_outcome
+from evaluation.measured import Samples, of_groups
+from evaluation.statistics import interval, resampled_means, share_interval
+from evaluation.word_overlap import token_f1
+from rewards.verifier.words import is_words
 from rollout.types import Group
 
-RESAMPLES = 10_000
-_SEED = 0
-_CHUNK_CELLS = 4_000_000  # bounds the memory of the resample counts: about 32 MB at a time
 _CURVE_POINTS = 64
 
-PerProblem = Sequence[Mapping[str, Any]]
-"""Items with id, right, samples and tokens: `per_problem` of an evaluation."""
 
-
-class Interval(NamedTuple):
-    """A mean and its 95 % interval; low and high are NaN where one problem leaves nothing to resample."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def pass_at_k(samples: int, right: int, k: int) -> float:
-    """Chance that at least one of k samples is right: 1 - C(n - c, k) / C(n, k), unbiased (arXiv 2107.03374).
-
-    Raises:
-        ValueError: k is not within 1..samples, or right not within 0..samples.
-    """
-    if not (1 <= k <= samples and 0 <= right <= samples):
-        raise ValueError(f"pass@{k} of {right} right in {samples} samples: needs 1 <= k <= samples and 0 <= right <= samples")
-    return 1 - math.comb(samples - right, k) / math.comb(samples, k)
-
-
-def resampled_means(values_NK: np.ndarray, resamples: int = RESAMPLES) -> np.ndarray:
-    """Means over problems drawn with replacement, [resamples, K]: all K columns see the same draws.
-
-    Args:
-        values_NK: one row a problem; columns that belong together (accuracy and tokens, all budgets) stay paired.
-    """
-    N = len(values_NK)
-    rng = np.random.default_rng(_SEED)
-    chunk = max(1, _CHUNK_CELLS // N)
-    parts = []
-    for start in range(0, resamples, chunk):
-        rows = min(chunk, resamples - start)
-        drawn_RN = rng.integers(0, N, (rows, N)) + N * np.arange(rows)[:, None]
-        times_RN = np.bincount(drawn_RN.ravel(), minlength=rows * N).reshape(rows, N)
-        parts.append(times_RN @ values_NK / N)
-    return np.concatenate(parts)
-
-
-def interval(values_N: np.ndarray, resamples: int = RESAMPLES) -> Interval:
-    """Mean over problems with its bootstrap interval; NaN bounds for a single problem."""
-    values_N = np.asarray(values_N, dtype=float)
-    if len(values_N) < 2:
-        return Interval(float(values_N.mean()), math.nan, math.nan)
-    low, high = np.percentile(resampled_means(values_N[:, None], resamples), [2.5, 97.5])
-    return Interval(float(values_N.mean()), float(low), float(high))
-
-
-def share_interval(share_N: np.ndarray) -> Interval:
-    """Interval of a mean share; Wilson's score interval over N problems where all are alike and nothing can be resampled.
-
-    Thirty problems solved out of thirty are not certainty: the bootstrap would say [1, 1], Wilson says [0.8865, 1].
-    """
-    share_N = np.asarray(share_N, dtype=float)
-    if np.ptp(share_N) > 0:
-        return interval(share_N)
-    return wilson(float(share_N.mean()), len(share_N))
-
-
-def wilson(share: float, trials: int, z: float = 1.959964) -> Interval:
-    """Wilson's 95 % score interval of a share seen in `trials` independent trials."""
-    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
-
-
-def paired_difference(
-    a: PerProblem, b: PerProblem, key: Literal["accuracy", "tokens"] = "accuracy", resamples: int = RESAMPLES
-) -> Interval:
-    """Mean over problems of a minus b, both measured on the same problems.
-
-    Raises:
-        ValueError: the problems differ.
-    """
-    a_N, b_N = _paired(a, b, key)
-    return interval(a_N - b_N, resamples)
-
-
-def paired_ratio(a: PerProblem, b: PerProblem, key: Literal["accuracy", "tokens"] = "tokens") -> Interval:
-    """Mean of a over mean of b, minus 1 (-0.77: 77 % less), problems resampled jointly. Raises as paired_difference."""
-    pair_N2 = np.stack(_paired(a, b, key), axis=1)
-    mean_a, mean_b = pair_N2.mean(axis=0)
-    if len(pair_N2) < 2:
-        return Interval(float(mean_a / mean_b - 1), math.nan, math.nan)
-    means_R2 = resampled_means(pair_N2)
-    low, high = np.percentile(means_R2[:, 0] / means_R2[:, 1] - 1, [2.5, 97.5])
-    return Interval(float(mean_a / mean_b - 1), float(low), float(high))
-
-
-def difference_shown(difference: Interval, problems: int) -> bool:
-    """Whether an interval excludes 0. Fewer than 6 problems never show one: an exact sign-flip test could not reach p < 0.05."""
-    return problems >= 6 and (difference.low > 0 or difference.high < 0)
-
-
-def standard_errors(right_N: np.ndarray, samples_N: np.ndarray) -> tuple[float, float]:
-    """(SE_gen, SE_fix) of mean accuracy: over new problems, and over new samples of these problems.
-
-    SE_gen = sd(p) / sqrt(N), ddof 1; SE_fix = sqrt(sum p (1 - p) / (n - 1)) / N. NaN with one problem, or one sample.
-    """
-    right_N, samples_N = np.asarray(right_N, dtype=float), np.asarray(samples_N, dtype=float)
-    share_N, N = right_N / samples_N, len(right_N)
-    gen = float(share_N.std(ddof=1) / math.sqrt(N)) if N > 1 else math.nan
-    fix = float(np.sqrt(np.sum(share_N * (1 - share_N) / (samples_N - 1))) / N) if samples_N.min() > 1 else math.nan
-    return gen, fix
-
-
-def budget_curve(tokens_S: np.ndarray, right_S: np.ndarray, starts_N: np.ndarray, budgets: Sequence[int]) -> list[dict[str, float | None]]:
+def budget_curve(samples: Samples, budgets: Sequence[int]) -> list[dict[str, float | None]]:
     """Accuracy at smaller budgets, cut after the fact: a sample counts at budget b if it is right and used at most b tokens.
 
     Pessimistic where it is tight: a model told to stop at b, or trained to, might still have answered.
-
-    Args:
-        tokens_S, right_S: tokens and verdict of each sample, [samples of all problems], problem by problem.
-        starts_N: index of each problem's first sample.
-        budgets: tokens.
 
     Returns:
         Per budget: budget, accuracy, low, high, and tokens, the mean of min(tokens, budget). Bounds are None for one problem.
     """
     budget_B = np.asarray(budgets)
-    right_SB = right_S[:, None] & (tokens_S[:, None] <= budget_B)
-    right_NB = _problem_means(right_SB, starts_N)
-    tokens_B = _problem_means(np.minimum(tokens_S[:, None], budget_B), starts_N).mean(axis=0)
-    bounds_2B = np.percentile(resampled_means(right_NB), [2.5, 97.5], axis=0) if len(starts_N) > 1 else np.full((2, len(budget_B)), np.nan)
+    right_NB = samples.means(samples.right[:, None] & (samples.length[:, None] <= budget_B))
+    tokens_B = samples.means(np.minimum(samples.length[:, None], budget_B)).mean(axis=0)
+    several = len(samples.ids) > 1
+    bounds_2B = np.percentile(resampled_means(right_NB), [2.5, 97.5], axis=0) if several else np.full((2, len(budget_B)), np.nan)
     return [
         {"budget": int(budget), "accuracy": float(accuracy), "low": _or_none(low), "high": _or_none(high), "tokens": float(tokens)}
         for budget, accuracy, low, high, tokens in zip(budget_B, right_NB.mean(axis=0), *bounds_2B, tokens_B, strict=True)
@@ -161,29 +49,26 @@ def budget_curve(tokens_S: np.ndarray, right_S: np.ndarray, starts_N: np.ndarray
 def score(groups: Sequence[Group], *, checkpoint: str, step: int, source: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The content of evals/step-N.json (docs/architecture.md) from judged groups.
 
-    `tokens.right`, `.wrong` and `.truncated` are means over such samples; a truncated sample that was judged wrong is in both.
+    `tokens.right`, `.wrong` and `.truncated` are means over such samples; `by_outcome` splits them into thinking and answer.
+    `token_f1` is of the problems whose gold is in words, None without any; it is no accuracy.
     `no_answer_by` splits `no_answer` by reason; `stated` is the accuracy if answers stated without a box count, too, None unless `settings` is lenient.
     Values that do not exist are None. `settings` holds at least `samples` (asked for per problem) and `max_tokens`.
 
     Raises:
         ValueError: no groups, a problem without samples, or a problem that comes twice.
     """
-    _check(groups)
+    samples = of_groups(groups, ruler=str(settings.get("template", "")))
     rollouts = [rollout for group in groups for rollout in group.rollouts]
-    samples_N = np.array([len(group.rollouts) for group in groups])
-    starts_N = np.concatenate([[0], np.cumsum(samples_N)[:-1]])
-    tokens_S = np.array([rollout.tokens for rollout in rollouts])
-    right_S = np.array([rollout.right for rollout in rollouts])
-    wrong_S = np.array([rollout.verdict is not None and rollout.verdict.status == "wrong" for rollout in rollouts])
-    cut_S = np.array([rollout.completion.cut for rollout in rollouts])
-    silent_S = np.array([rollout.verdict is not None and rollout.verdict.extracted is None for rollout in rollouts]) & wrong_S
-    stated_S = right_S | np.array([rollout.stated is not None and rollout.stated.status == "right" for rollout in rollouts])
+    silent_S = np.array([said is None for said in samples.extracted]) & samples.wrong
+    stated_S = samples.right | np.array([rollout.stated is not None and rollout.stated.status == "right" for rollout in rollouts])
     why_S = np.array(
-        ["unfinished" if cut else rollout.verdict.reason if rollout.verdict else "" for rollout, cut in zip(rollouts, cut_S, strict=True)]
+        [
+            "unfinished" if cut else rollout.verdict.reason if rollout.verdict else ""
+            for rollout, cut in zip(rollouts, samples.cut, strict=True)
+        ]
     )
-    right_N, tokens_N = _problem_means(right_S, starts_N), _problem_means(tokens_S, starts_N)
-
-    accuracy, tokens = share_interval(right_N), interval(tokens_N)
+    measured, outcome = samples.measured, by_outcome(samples)
+    accuracy, tokens = share_interval(measured.share), interval(measured.length)
     budgets = np.unique(np.linspace(0, settings["max_tokens"], _CURVE_POINTS + 1).round().astype(int))[1:]
     per_problem = [
         {
@@ -194,7 +79,7 @@ def score(groups: Sequence[Group], *, checkpoint: str, step: int, source: str, s
             "samples": len(group.rollouts),
             "tokens": float(mean),
         }
-        for group, mean in zip(groups, tokens_N, strict=True)
+        for group, mean in zip(groups, measured.length, strict=True)
     ]
     return {
         "checkpoint": checkpoint,
@@ -208,23 +93,38 @@ def score(groups: Sequence[Group], *, checkpoint: str, step: int, source: str, s
             "mean": tokens.mean,
             "low": _or_none(tokens.low),
             "high": _or_none(tokens.high),
-            "median": float(np.median(tokens_S)),
-            "p90": float(np.percentile(tokens_S, 90)),
-            "right": _mean_where(tokens_S, right_S),
-            "wrong": _mean_where(tokens_S, wrong_S),
-            "truncated": _mean_where(tokens_S, cut_S),
+            "median": float(np.median(samples.length)),
+            "p90": float(np.percentile(samples.length, 90)),
+            "right": outcome["right"]["total"],
+            "wrong": outcome["wrong"]["total"],
+            "truncated": outcome["truncated"]["total"],
         },
-        "truncated": float(_problem_means(cut_S, starts_N).mean()),
-        "no_answer": float(_problem_means(silent_S, starts_N).mean()),
+        "truncated": float(samples.means(samples.cut).mean()),
+        "no_answer": float(samples.means(silent_S).mean()),
         "no_answer_by": {
-            reason: float(_problem_means(silent_S & (why_S == reason), starts_N).mean()) for reason in sorted(set(why_S[silent_S].tolist()))
+            reason: float(samples.means(silent_S & (why_S == reason)).mean()) for reason in sorted(set(why_S[silent_S].tolist()))
         },
-        "not_judged": float(_problem_means(~right_S & ~wrong_S, starts_N).mean()),
-        "stated": share_interval(_problem_means(stated_S, starts_N))._asdict() if settings.get("lenient") else None,
+        "not_judged": float(samples.means(~samples.right & ~samples.wrong).mean()),
+        "token_f1": _token_f1(groups),
+        "stated": share_interval(samples.means(stated_S))._asdict() if settings.get("lenient") else None,
+        "by_outcome": outcome,
         "by_level": _by_level(groups),
-        "budget_curve": budget_curve(tokens_S, right_S, starts_N, budgets.tolist()),
+        "budget_curve": budget_curve(samples, budgets.tolist()),
         "per_problem": per_problem,
     }
+
+
+def _token_f1(groups: Sequence[Group]) -> dict[str, float | None] | None:
+    """Over the problems whose gold is in words; None without any. It says nothing of right and wrong."""
+    share_N = [
+        np.mean([token_f1(rollout.verdict.extracted if rollout.verdict else None, group.problem.golds) for rollout in group.rollouts])
+        for group in groups
+        if is_words(group.problem.answer)
+    ]
+    if not share_N:
+        return None
+    mean, low, high = share_interval(np.array(share_N))
+    return {"mean": mean, "low": low, "high": high, "problems": len(share_N)}
 
 
 def _by_level(groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -245,41 +145,6 @@ def _by_level(groups: Sequence[Group]) -> list[dict[str, Any]]:
             }
         )
     return table
-
-
-def _check(groups: Sequence[Group]) -> None:
-    if not groups:
-        raise ValueError("nothing to score: no problem was sampled")
-    seen: set[str] = set()
-    for group in groups:
-        if not group.rollouts:
-            raise ValueError(f"problem {group.problem.id}: no samples, and leaving it out would move the mean; sample it again")
-        if group.problem.id in seen:
-            raise ValueError(f"problem {group.problem.id}: scored twice; give each problem one group")
-        seen.add(group.problem.id)
-
-
-def _paired(a: PerProblem, b: PerProblem, key: str) -> tuple[np.ndarray, np.ndarray]:
-    value_a, value_b = (
-        {row["id"]: row["right"] / row["samples"] if key == "accuracy" else row["tokens"] for row in rows} for rows in (a, b)
-    )
-    only = sorted(value_a.keys() ^ value_b.keys())
-    if only or not value_a:
-        raise ValueError(
-            f"cannot pair: {len(only)} problems are in one evaluation only ({', '.join(only[:3])}...); evaluate both on the same problems"
-        )
-    return np.array([value_a[id_] for id_ in value_a], dtype=float), np.array([value_b[id_] for id_ in value_a], dtype=float)
-
-
-def _problem_means(values_S: np.ndarray, starts_N: np.ndarray) -> np.ndarray:
-    """Mean of each problem's samples: [S, ...] -> [N, ...]."""
-    count_N = np.diff(np.append(starts_N, len(values_S)))
-    total_N = np.add.reduceat(values_S.astype(float), starts_N, axis=0)
-    return total_N / count_N.reshape(-1, *[1] * (values_S.ndim - 1))
-
-
-def _mean_where(values_S: np.ndarray, mask_S: np.ndarray) -> float | None:
-    return float(values_S[mask_S].mean()) if mask_S.any() else None
 
 
 def _or_none(value: float) -> float | None:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from evaluation import words
+from evaluation.attempts import pass_at_k
 from evaluation.run_folder import Pair, Run, pairs
-from evaluation.scores import pass_at_k, standard_errors
+from evaluation.statistics import standard_errors
 
 
 def noise_table(pair: Pair) -> str:
@@ -45,7 +46,7 @@ def _numbers(evaluation: Mapping[str, Any], k: int, lenient: bool) -> dict[str, 
         **({" with stated answers (--lenient)": _stated(evaluation.get("stated"))} if lenient else {}),
         " standard error, new problems": words.percent(gen, 2),
         " standard error, new samples": words.percent(fix, 2),
-        f"pass@{k}": words.percent(float(np.mean([pass_at_k(int(n), int(c), k) for n, c in zip(samples_N, right_N, strict=True)]))),
+        f"pass@{k}": words.percent(float(pass_at_k(samples_N, right_N, k).mean())),
         "Mean tokens": f"{words.tokens(length['mean'])} {_bounds(length, 1, 0 if length['mean'] >= 100 else 1)}",
         " median, 90th percentile": f"{words.tokens(length['median'])}, {words.tokens(length['p90'])}",
         " of right samples": words.tokens(length["right"]),

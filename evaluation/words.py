@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from evaluation.measured import accuracy_change, length_change, of_evaluation
 from evaluation.run_folder import Pair, Run
-from evaluation.scores import Interval, difference_shown, paired_difference, paired_ratio
+from evaluation.statistics import FEWEST, Interval, difference_shown
+from evaluation.statistics import non_inferiority as claimed
 
 _NEARLY_ALL = 0.95  # of the samples: a share that no model of the right settings shows
-_MUST_AGREE = ("temperature", "top_p", "max_tokens", "samples")
+_MUST_AGREE = ("temperature", "top_p", "max_tokens", "samples", "template")
 
 
 def tokens(value: float | None) -> str:
@@ -55,8 +57,8 @@ def changes(pair: Pair) -> tuple[Interval, Interval] | None:
     """(relative change of mean tokens, difference of accuracy), after against before, None if not comparable."""
     if pair.after is None or comparable(pair):
         return None
-    after, before = pair.after["per_problem"], pair.before["per_problem"]
-    return paired_ratio(after, before, "tokens"), paired_difference(after, before, "accuracy")
+    after, before = of_evaluation(pair.after), of_evaluation(pair.before)
+    return length_change(after, before), accuracy_change(after, before)
 
 
 def change_text(change: Interval, problems: int, unit: str, digits: int = 1) -> str:
@@ -65,6 +67,25 @@ def change_text(change: Interval, problems: int, unit: str, digits: int = 1) -> 
         return f"{signed(100 * change.mean, digits)} {unit}, 95 % interval {span(change, digits)}"
     reason = "" if problems >= 6 else f", {problems} problems are too few"
     return f"no difference shown: {signed(100 * change.mean, digits)} {unit}, 95 % interval {span(change, digits)}{reason}"
+
+
+def non_inferiority(change: Interval, problems: int, delta: float) -> str:
+    """The one sentence that may be said of a change of accuracy. Raises as its namesake of `statistics`.
+
+    Args:
+        delta: the loss that was allowed beforehand, a share.
+    """
+    bounds = f"95 % interval {span(change, 2)} points, a loss of {100 * delta:.3g} was allowed"
+    claim = claimed(change, problems, delta)
+    if claim == "too few":
+        return f"Nothing can be said of accuracy: {problems} problems are too few, at least {FEWEST} are needed."
+    said = {
+        "better": "More accurate",
+        "not worse": "Less accurate, by less than the margin" if change.high < 0 else "As accurate, within the margin",
+        "worse": "Less accurate, by more than the margin",
+        "not shown": f"Not shown to be as accurate, a loss of {-100 * change.low:.3g} points is not ruled out",
+    }[claim]
+    return f"{said} ({bounds})."
 
 
 def warnings(scores: dict[str, Any], lenient: bool = False) -> list[str]:

@@ -15,7 +15,8 @@ import pytest
 from evaluation import examples, words
 from evaluation.report import report
 from evaluation.run_folder import Pair, read_run
-from evaluation.scores import Interval, score
+from evaluation.scores import score
+from evaluation.statistics import Interval
 from rewards.verifier.verdict import Verdict
 from rollout.records import rows
 from rollout.types import Completion, Group, Problem, Request, Rollout

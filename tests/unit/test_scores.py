@@ -1,30 +1,19 @@
-"""Scores against hand examples (evaluation methods A5, A6, A11), brute force and simulated twins."""
+"""Scores against hand examples (evaluation methods A9, A11) and simulated twins."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.scores import (
-    Interval,
-    budget_curve,
-    difference_shown,
-    interval,
-    paired_difference,
-    paired_ratio,
-    pass_at_k,
-    resampled_means,
-    score,
-    share_interval,
-    standard_errors,
-    wilson,
-)
+from evaluation.attempts import maj_at_k, of_samples
+from evaluation.measured import of_groups, of_table
+from evaluation.scores import budget_curve, score
 from evaluation.words import warnings
 from rewards.verifier.verdict import Verdict
 from rollout.records import SCHEMA, rows
@@ -61,124 +50,13 @@ def evaluation(groups: list[Group]) -> dict:
     return score(groups, checkpoint="step-0", step=0, source="tiny", settings=SETTINGS)
 
 
-def per_problem(shares: list[float], tokens: list[float] | None = None) -> list[dict]:
-    tokens = tokens or [1.0] * len(shares)
-    return [
-        {"id": str(i), "right": share * 4, "samples": 4, "tokens": length}
-        for i, (share, length) in enumerate(zip(shares, tokens, strict=True))
-    ]
-
-
-# pass@k
-
-
-@pytest.mark.parametrize(
-    ("n", "c", "k", "expected"),
-    [
-        (5, 2, 2, 0.7),
-        (5, 4, 2, 1),
-        (5, 0, 2, 0),
-        (16, 3, 1, 0.1875),
-        (16, 3, 4, 0.6071),
-        (16, 3, 8, 0.9),
-        (16, 13, 4, 1),
-        (256, 4, 128, 0.939),
-    ],
-)
-def test_pass_at_k_hand_examples(n: int, c: int, k: int, expected: float) -> None:
-    assert pass_at_k(n, c, k) == pytest.approx(expected, abs=6e-4 if n == 256 else 5e-5)
-
-
-def test_pass_at_k_equals_brute_force_for_every_n_up_to_8() -> None:  # P35
-    for n in range(1, 9):
-        for c in range(n + 1):
-            for k in range(1, n + 1):
-                draws = list(itertools.combinations([True] * c + [False] * (n - c), k))
-                assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, draws)) / len(draws), abs=1e-12)
-
-
-def test_pass_at_k_refuses_more_draws_than_samples() -> None:
-    with pytest.raises(ValueError, match="pass@5"):
-        pass_at_k(4, 2, 5)
-
-
-# noise
-
-
-def test_standard_errors_hand_example() -> None:  # A6: p = (1, .5, 0), 4 samples; the wrong binomial would say 0.144338
-    gen, fix = standard_errors(np.array([4, 2, 0]), np.array([4, 4, 4]))
-    assert (gen, fix) == (pytest.approx(0.288675, abs=1e-6), pytest.approx(0.096225, abs=1e-6))
-
-
-def test_standard_errors_do_not_exist_for_one_problem_or_one_sample() -> None:
-    assert math.isnan(standard_errors(np.array([1]), np.array([2]))[0])
-    assert math.isnan(standard_errors(np.array([1, 0]), np.array([1, 1]))[1])
-
-
-def test_paired_difference_hand_example() -> None:  # A6 paired
-    difference = paired_difference(per_problem([1, 0.5, 0, 0.75, 1]), per_problem([0.75, 0.5, 0.25, 0.25, 0.5]))
-    assert difference == pytest.approx((0.2, -0.05, 0.45), abs=0.011)
-    assert not difference_shown(difference, problems=5)
-
-
-def test_paired_difference_matches_problems_by_id_not_by_position() -> None:
-    a = per_problem([1, 0.5, 0])
-    assert paired_difference(a, a[::-1]) == Interval(0, 0, 0)
-
-
-def test_paired_difference_refuses_other_problems_and_names_one() -> None:
-    with pytest.raises(ValueError, match="2 problems are in one evaluation only"):
-        paired_difference(per_problem([1, 0.5, 0, 0]), per_problem([1, 0.5]))
-
-
-def test_paired_ratio_is_a_ratio_of_means_and_proportional_lengths_have_no_noise() -> None:
-    base = [100.0, 200.0, 600.0]
-    ratio = paired_ratio(per_problem([1, 1, 1], [length / 4 for length in base]), per_problem([1, 1, 1], base))
-    assert ratio == pytest.approx((-0.75, -0.75, -0.75))
-
-
-def test_twins_are_called_better_at_most_5_percent_of_the_time() -> None:  # P36, 2,000 trials
-    rng = np.random.default_rng(7)
-    better = 0
-    for _ in range(2000):
-        skill_N = rng.beta(0.8, 0.4, 40)
-        a, b = (per_problem(list(rng.binomial(4, skill_N) / 4)) for _ in range(2))
-        difference = paired_difference(a, b, resamples=500)
-        better += difference.low > 0
-    assert better / 2000 <= 0.05
-
-
-def test_fewer_than_six_problems_never_show_a_difference() -> None:
-    assert not difference_shown(Interval(1, 1, 1), problems=5)
-    assert difference_shown(Interval(1, 1, 1), problems=6)
-    assert not difference_shown(Interval(1, math.nan, math.nan), problems=1)
-
-
-def test_bootstrap_interval_is_about_two_standard_errors_and_repeats() -> None:
-    value_N = np.random.default_rng(0).normal(size=400)
-    mean, low, high = interval(value_N)
-    assert (high - low) / 2 == pytest.approx(1.96 * value_N.std() / 20, rel=0.05)
-    assert interval(value_N) == (mean, low, high)
-
-
-def test_resampling_in_chunks_gives_every_resample() -> None:
-    value_NK = np.random.default_rng(0).normal(size=(9000, 2))  # more cells than one chunk holds
-    means_RK = resampled_means(value_NK, 1000)
-    assert means_RK.shape == (1000, 2)
-    np.testing.assert_allclose(means_RK.mean(axis=0), value_NK.mean(axis=0), atol=0.002)
-
-
-def test_wilson_hand_examples() -> None:  # A6 scale
-    assert wilson(0.5, 30) == pytest.approx((0.5, 0.3315, 0.6685), abs=1e-4)
-    assert share_interval(np.ones(30)) == pytest.approx((1, 0.8865, 1), abs=1e-4)
-
-
 # budgets
 
 
 def test_budget_curve_hand_example() -> None:  # A11 natural
-    tokens_S, right_S = np.array([500, 1500, 3000, 9000]), np.array([True, True, False, True])
-    curve = budget_curve(tokens_S, right_S, np.arange(4), [1000, 2000, 4000, 10000])
+    lengths = [(500, "right"), (1500, "right"), (3000, "wrong"), (9000, "right")]
+    groups = [make_group(str(place), [sample]) for place, sample in enumerate(lengths)]
+    curve = budget_curve(of_groups(groups, "a"), [1000, 2000, 4000, 10000])
     assert [point["accuracy"] for point in curve] == [0.25, 0.5, 0.5, 0.75]
     assert [point["tokens"] for point in curve] == [875, 1500, 2250, 3500]
 
@@ -251,7 +129,7 @@ def test_a_score_is_strict_json_with_the_documented_keys() -> None:  # docs/arch
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert set(result) == {
         *("checkpoint", "step", "source", "settings", "problems", "samples", "accuracy", "tokens", "truncated", "no_answer", "not_judged"),
-        *("no_answer_by", "stated", "by_level", "budget_curve", "per_problem"),
+        *("no_answer_by", "token_f1", "stated", "by_outcome", "by_level", "budget_curve", "per_problem"),
     }
     assert result["tokens"]["right"] is None and result["tokens"]["low"] is None
 
@@ -276,6 +154,22 @@ def test_stated_answers_make_a_rate_of_their_own_and_leave_the_other() -> None:
     assert [row["stated"] for row in rows(groups, 0, "t").to_pylist()] == ["right", None, "wrong", None]
 
 
+def test_token_f1_is_told_of_answers_in_words_and_changes_no_accuracy() -> None:
+    groups = [make_group("a", [(5, "wrong"), (5, "cut")]), make_group("b", [(5, "right"), (5, "wrong")])]
+    assert evaluation(groups)["token_f1"] is None
+    groups[0].request = replace(groups[0].request, problem=Problem("a", "Who?", "Barack Obama", others=("Obama",)))
+    groups[0].rollouts[0].verdict = Verdict("wrong", "words", "President Obama")
+    result = evaluation(groups)
+    assert (result["token_f1"]["mean"], result["token_f1"]["problems"]) == (pytest.approx((2 / 3 + 0) / 2), 1)
+    assert result["accuracy"]["mean"] == 0.25
+
+
+def test_lengths_of_an_evaluation_are_split_into_thinking_and_answer() -> None:  # answers begin at half of the tokens
+    result = evaluation([make_group("a", [(10, "right"), (40, "wrong")]), make_group("b", [(20, "right"), (320, "cut")])])
+    assert result["by_outcome"]["right"] == {"samples": 2, "closed": 1, "thinking": 7.5, "answer": 7.5, "total": 15}
+    assert result["by_outcome"]["truncated"]["total"] == result["tokens"]["truncated"] == 320
+
+
 # records
 
 
@@ -295,3 +189,38 @@ def test_of_the_samples_that_ended_never_more_than_all_lack_a_box() -> None:
     result = evaluation(groups)
     assert result["no_answer_by"] == {"no box": 0.25, "unfinished": 0.75}
     assert any(line.startswith("100.0 % of the samples that ended hold no") for line in warnings(result)), warnings(result)
+
+
+def test_stored_samples_read_back_are_those_that_were_scored() -> None:
+    groups = [
+        make_group("a", [(4, "right"), (320, "cut"), (7, "not_judged")]),
+        make_group("b", [(9, "wrong"), (6, "right"), (8, "wrong"), (5, "never judged")]),
+    ]
+    groups[1].rollouts[0].answer_start = None
+    scored, stored = of_groups(groups, "digest"), of_table(rows(groups[::-1], step=0, template="digest"))
+    assert (stored.ids, stored.ruler, stored.problem.tolist()) == (("b", "a"), "digest", [0] * 4 + [1] * 3)
+    order = [3, 4, 5, 6, 0, 1, 2]
+    for name in ("right", "wrong", "length", "thinking", "finish", "extracted", "cut"):
+        np.testing.assert_array_equal(getattr(stored, name), getattr(scored, name)[order])
+
+
+def test_rows_of_one_problem_belong_together_wherever_they_stand() -> None:
+    table = rows([make_group("a", [(4, "right"), (5, "wrong")]), make_group("b", [(6, "right"), (9, "right")])], step=0, template="")
+    mixed = of_table(table.take([0, 2, 1, 3]))
+    assert mixed.measured.share.tolist() == [0.5, 1] and mixed.length.tolist() == [4, 5, 6, 9]
+
+
+def test_votes_are_taken_from_stored_samples() -> None:  # 8 is voted for twice, a cut sample abstains, "8.0" is 8
+    group = make_group("a", [(4, "right"), (9, "wrong"), (6, "wrong"), (320, "cut")])
+    group.rollouts[2].verdict = Verdict("wrong", "number", "8.0")
+    (chains,) = of_samples(of_groups([group], "digest"))
+    assert (maj_at_k(chains, 1), maj_at_k(chains, 4)) == (0.25, 0)
+    assert chains.answer.tolist() == [0, 1, 1, -1] and chains.thinking.tolist() == [2, 3, 4, 160]
+
+
+def test_a_model_without_marks_of_thinking_is_waited_for_to_the_end() -> None:
+    group = make_group("a", [(9, "right"), (4, "wrong"), (3, "cut")])
+    for rollout in group.rollouts:
+        rollout.answer_start = None
+    (chains,) = of_samples(of_groups([group], "digest"))
+    assert chains.thinking.tolist() == [4, 9, 9] and chains.finished.tolist() == [True, True, False]

@@ -1,0 +1,209 @@
+"""What was measured of a model on a benchmark, and what of it may be set against another model.
+
+Claim: models are compared on the same problems, and lengths only if one ruler measured both: a tokenizer that needs fewer tokens for the
+same words makes nobody think less. Whoever compares lengths asks `one_ruler` first. Tokens of two tokenizers are counted again with one
+of them, or characters are compared; they are never converted.
+Truncation is what the engine said (`finish`), never a guess from a length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from evaluation.statistics import RESAMPLES, Interval, bootstrap, difference_interval
+from rollout.types import Group
+
+CHARACTERS = "characters"
+"""The ruler that all texts share; any other ruler is a tokenizer, by the hash or name that the evaluation records."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A model on a benchmark, problem by problem.
+
+    Attributes:
+        ids: of the problems, [N].
+        share: right samples among all samples, [N].
+        length: mean length of all samples in units of the ruler, [N].
+        ruler: what lengths are counted in.
+    """
+
+    ids: tuple[str, ...]
+    share: np.ndarray
+    length: np.ndarray
+    ruler: str
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Judged samples of a model on a benchmark, problem by problem.
+
+    Attributes:
+        ids: of the problems, [N].
+        problem: index of each sample's problem, ascending, [S].
+        right, wrong: its verdict, [S]; neither: not judged.
+        length: of all that was generated, in units of the ruler, [S].
+        thinking: the part of it up to the end of thinking, [S]; NaN where thinking never closed.
+        finish: "stop", "length" or "abort" as the engine gave it, [S].
+        extracted: the answer that was read out of it, None if there is none, [S].
+        ruler: what lengths are counted in.
+    """
+
+    ids: tuple[str, ...]
+    problem: np.ndarray
+    right: np.ndarray
+    wrong: np.ndarray
+    length: np.ndarray
+    thinking: np.ndarray
+    finish: np.ndarray
+    extracted: np.ndarray
+    ruler: str
+
+    @property
+    def cut(self) -> np.ndarray:
+        """Ended by a limit, bool [S]."""
+        return self.finish == "length"
+
+    @cached_property
+    def count(self) -> np.ndarray:
+        """Samples of each problem, [N]."""
+        return np.bincount(self.problem, minlength=len(self.ids))
+
+    def means(self, values_S: np.ndarray) -> np.ndarray:
+        """Mean of each problem's samples: [S, ...] -> [N, ...]."""
+        starts_N = np.cumsum(self.count) - self.count
+        return np.add.reduceat(values_S.astype(float), starts_N, axis=0) / self.count.reshape(-1, *[1] * (values_S.ndim - 1))
+
+    @property
+    def measured(self) -> Measured:
+        """Each problem's share of right samples and mean length."""
+        return Measured(self.ids, self.means(self.right), self.means(self.length), self.ruler)
+
+
+def of_groups(groups: Sequence[Group], ruler: str) -> Samples:
+    """Samples of judged groups, lengths in tokens.
+
+    Raises:
+        ValueError: no groups, a problem without samples, or a problem that comes twice.
+    """
+    ids = tuple(group.problem.id for group in groups)
+    if not ids:
+        raise ValueError("nothing to score: no problem was sampled")
+    for index, group in enumerate(groups):
+        if not group.rollouts:
+            raise ValueError(f"problem {ids[index]}: no samples, and leaving it out would move the mean; sample it again")
+    if len(set(ids)) < len(ids):
+        twice = next(id_ for index, id_ in enumerate(ids) if id_ in ids[:index])
+        raise ValueError(f"problem {twice}: scored twice; give each problem one group")
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    return _samples(
+        ids=[group.problem.id for group in groups for _ in group.rollouts],
+        status=[rollout.verdict.status if rollout.verdict else "not_judged" for rollout in rollouts],
+        length=[rollout.tokens for rollout in rollouts],
+        thinking=[
+            None if rollout.answer_start is None else rollout.completion.sampled[: rollout.answer_start].sum() for rollout in rollouts
+        ],
+        finish=[rollout.completion.finish for rollout in rollouts],
+        extracted=[rollout.verdict.extracted if rollout.verdict else None for rollout in rollouts],
+        ruler=ruler,
+    )
+
+
+def of_table(table: pa.Table) -> Samples:
+    """Samples of evals/step-N.parquet, lengths in tokens; its ruler is the recorded hash of template and tokenizer.
+
+    Raises:
+        ValueError: no rows.
+    """
+    if not len(table):
+        raise ValueError("nothing to score: the table of samples has no rows")
+    ruler = (table.schema.metadata or {}).get(b"template", b"").decode()
+    names = ("problem_id", "verdict", "tokens", "think_tokens", "finish", "extracted")
+    ids, status, length, thinking, finish, extracted = (table[name].to_pylist() for name in names)
+    return _samples(ids, status, length, thinking, finish, extracted, ruler)
+
+
+def _samples(
+    ids: Sequence[str],
+    status: Sequence[str],
+    length: Sequence[int],
+    thinking: Sequence[int | None],
+    finish: Sequence[str],
+    extracted: Sequence[str | None],
+    ruler: str,
+) -> Samples:
+    """Samples sorted by the first appearance of their problems."""
+    place = {id_: index for index, id_ in enumerate(dict.fromkeys(ids))}
+    problem_S = np.array([place[id_] for id_ in ids])
+    order_S = np.argsort(problem_S, kind="stable")
+    status_S = np.array(status)[order_S]
+    return Samples(
+        ids=tuple(place),
+        problem=problem_S[order_S],
+        right=status_S == "right",
+        wrong=status_S == "wrong",
+        length=np.array(length)[order_S],
+        thinking=np.array(thinking, dtype=float)[order_S],  # None becomes NaN
+        finish=np.array(finish)[order_S],
+        extracted=np.array(extracted, dtype=object)[order_S],
+        ruler=ruler,
+    )
+
+
+def of_evaluation(evaluation: Mapping[str, Any]) -> Measured:
+    """What evals/step-N.json says of each problem; its ruler is the recorded hash of template and tokenizer."""
+    rows = evaluation["per_problem"]
+    return Measured(
+        ids=tuple(row["id"] for row in rows),
+        share=np.array([row["right"] / row["samples"] for row in rows]),
+        length=np.array([row["tokens"] for row in rows], dtype=float),
+        ruler=str(evaluation["settings"].get("template", "")),
+    )
+
+
+def one_ruler(*rulers: str) -> str:
+    """The ruler that all lengths were measured with.
+
+    Raises:
+        ValueError: there are several.
+    """
+    if len(set(rulers)) > 1:
+        named = " and ".join(sorted({ruler or "a tokenizer that was not recorded" for ruler in rulers}))
+        raise ValueError(
+            f"lengths were counted with {named}, which are different units: count all with one tokenizer, or compare characters"
+        )
+    return rulers[0]
+
+
+def aligned(a: Measured, b: Measured) -> Measured:
+    """b in the order of a.
+
+    Raises:
+        ValueError: the problems differ.
+    """
+    only = sorted(set(a.ids) ^ set(b.ids))
+    if only or not a.ids:
+        raise ValueError(
+            f"cannot pair: {len(only)} problems are in one evaluation only ({', '.join(only[:3])}...); evaluate both on the same problems"
+        )
+    place = {id_: index for index, id_ in enumerate(b.ids)}
+    order_N = [place[id_] for id_ in a.ids]
+    return Measured(a.ids, b.share[order_N], b.length[order_N], b.ruler)
+
+
+def accuracy_change(new: Measured, old: Measured, resamples: int = RESAMPLES) -> Interval:
+    """Mean over problems of new minus old accuracy. Raises as `aligned`."""
+    return difference_interval(new.share - aligned(new, old).share, resamples)
+
+
+def length_change(new: Measured, old: Measured) -> Interval:
+    """Mean new over mean old length, minus 1 (-0.77: 77 % less), problems resampled jointly. Raises as `aligned` and `one_ruler`."""
+    one_ruler(new.ruler, old.ruler)
+    pair_N2 = np.stack([new.length, aligned(new, old).length], axis=1)
+    return bootstrap(pair_N2, lambda new_R, old_R: new_R / old_R - 1)

@@ -1,0 +1,194 @@
+"""Intervals, tests and claims against hand examples (evaluation methods A6), enumeration and simulated twins."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from evaluation.statistics import (
+    Interval,
+    bootstrap,
+    difference_interval,
+    difference_shown,
+    holm,
+    interval,
+    mcnemar,
+    non_inferiority,
+    resampled_means,
+    share_interval,
+    sign_flip,
+    standard_error,
+    standard_errors,
+    stratified,
+    wilson,
+)
+from evaluation.words import non_inferiority as non_inferiority_in_words
+
+A = np.array([1, 0.5, 0, 0.75, 1])  # A6, paired
+B = np.array([0.75, 0.5, 0.25, 0.25, 0.5])
+
+
+def test_standard_errors_hand_example() -> None:  # A6: p = (1, .5, 0), 4 samples; the wrong binomial would say 0.144338
+    gen, fix = standard_errors(np.array([4, 2, 0]), np.array([4, 4, 4]))
+    assert (gen, fix) == (pytest.approx(0.288675, abs=1e-6), pytest.approx(0.096225, abs=1e-6))
+
+
+def test_standard_errors_do_not_exist_for_one_problem_or_one_sample() -> None:
+    assert math.isnan(standard_errors(np.array([1]), np.array([2]))[0])
+    assert math.isnan(standard_errors(np.array([1, 0]), np.array([1, 1]))[1])
+
+
+def test_fewer_than_six_problems_never_show_a_difference() -> None:
+    assert not difference_shown(Interval(1, 1, 1), problems=5)
+    assert difference_shown(Interval(1, 1, 1), problems=6)
+    assert not difference_shown(Interval(1, math.nan, math.nan), problems=1)
+
+
+def test_bootstrap_interval_is_about_two_standard_errors_and_repeats() -> None:
+    value_N = np.random.default_rng(0).normal(size=400)
+    mean, low, high = interval(value_N)
+    assert (high - low) / 2 == pytest.approx(1.96 * value_N.std() / 20, rel=0.05)
+    assert interval(value_N) == (mean, low, high)
+
+
+def test_resampling_in_chunks_gives_every_resample() -> None:
+    value_NK = np.random.default_rng(0).normal(size=(9000, 2))  # more cells than one chunk holds
+    means_RK = resampled_means(value_NK, 1000)
+    assert means_RK.shape == (1000, 2)
+    np.testing.assert_allclose(means_RK.mean(axis=0), value_NK.mean(axis=0), atol=0.002)
+
+
+def test_wilson_hand_examples() -> None:  # A6 scale
+    assert wilson(0.5, 30) == pytest.approx((0.5, 0.3315, 0.6685), abs=1e-4)
+    assert share_interval(np.ones(30)) == pytest.approx((1, 0.8865, 1), abs=1e-4)
+
+
+def test_paired_hand_example() -> None:  # A6
+    d_N = A - B
+    assert d_N.mean() == pytest.approx(0.2)
+    assert standard_error(d_N) == pytest.approx(0.145774, abs=1e-6)
+    assert math.hypot(standard_error(A), standard_error(B)) == pytest.approx(0.209165, abs=1e-6)  # unpaired: wider
+    assert sign_flip(d_N) == pytest.approx(0.375)
+    assert difference_interval(d_N) == pytest.approx((0.2, -0.05, 0.45))
+
+
+def test_sign_flips_are_all_tried_where_there_are_few() -> None:
+    for seed in range(5):
+        d_N = np.random.default_rng(seed).integers(-4, 5, 9) / 4
+        flipped = [abs(np.dot(signs, d_N)) for signs in itertools.product((-1, 1), repeat=9)]
+        assert sign_flip(d_N) == pytest.approx(np.mean(np.array(flipped) >= abs(d_N.sum()) - 1e-9))
+
+
+def test_many_sign_flips_are_sampled_and_agree_with_all_of_them() -> None:
+    d_N = np.full(20, 0.25)
+    d_N[:5] = -0.25  # as many heads as a coin of 20: P(|15 - 5| or more)
+    assert sign_flip(d_N) == pytest.approx(mcnemar(15, 5), abs=0.01)
+    assert sign_flip(np.full(40, 0.25)) == pytest.approx(0, abs=3e-4)
+
+
+def test_no_difference_anywhere_is_no_evidence() -> None:
+    assert sign_flip(np.zeros(30)) == 1 and mcnemar(0, 0) == 1
+
+
+def test_mcnemar_hand_example() -> None:  # A6 scale
+    assert mcnemar(8, 2) == mcnemar(2, 8) == pytest.approx(0.109375)
+
+
+def test_half_widths_of_benchmarks() -> None:  # A6 scale: 30 problems half right, 500 problems at 0.9, one sample each
+    for share, N, expected in ((0.5, 30, 0.179), (0.9, 500, 0.026)):
+        right_N = np.arange(N) < share * N
+        assert 1.96 * standard_error(right_N) * math.sqrt((N - 1) / N) == pytest.approx(expected, abs=5e-4)
+
+
+def test_holm_hand_example_keeps_order_and_is_monotone() -> None:  # .01 x 4, .02 x 3, then max with what went before
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.6, 0.7]) == [1, 1] and holm([0.03]) == [0.03] and holm([]) == []
+
+
+def test_non_inferiority_hand_example() -> None:  # A6.9, in points: -0.2 with a standard error of 0.5
+    difference = Interval(-0.002, -0.0118, 0.0078)
+    assert non_inferiority(difference, 500, 0.015) == "not worse"
+    assert non_inferiority(difference, 500, 0.01) == "not shown"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "problems", "claim"),
+    [
+        (0.01, 0.05, 30, "better"),
+        (-0.01, 0.05, 30, "not worse"),
+        (-0.015, -0.005, 30, "not worse"),  # a loss, and a smaller one than was put up with
+        (-0.03, -0.005, 30, "not shown"),
+        (-0.09, -0.03, 30, "worse"),
+        (-0.02, 0.05, 30, "not shown"),  # at the margin is not above it
+        (0.01, 0.05, 5, "too few"),
+        (math.nan, math.nan, 30, "too few"),
+    ],
+)
+def test_what_may_be_claimed_follows_from_the_interval_and_the_margin(low: float, high: float, problems: int, claim: str) -> None:
+    assert non_inferiority(Interval((low + high) / 2, low, high), problems, 0.02) == claim
+
+
+@pytest.mark.parametrize("delta", [0, -0.01, 1, 1.5])
+def test_a_margin_that_is_no_share_is_refused(delta: float) -> None:
+    with pytest.raises(ValueError, match="for a point"):
+        non_inferiority(Interval(0, -0.1, 0.1), 30, delta)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "problems", "words"),
+    [
+        (0.01, 0.05, 30, "More accurate (95 % interval +1.00 to +5.00 points, a loss of 2 was allowed)."),
+        (-0.01, 0.05, 30, "As accurate, within the margin (95 % interval −1.00 to +5.00 points"),
+        (-0.015, -0.005, 30, "Less accurate, by less than the margin (95 % interval −1.50 to −0.50 points"),
+        (-0.0312, 0.01, 30, "Not shown to be as accurate, a loss of 3.12 points is not ruled out (95 % interval −3.12 to +1.00"),
+        (-0.09, -0.03, 30, "Less accurate, by more than the margin (95 % interval −9.00 to −3.00"),
+        (0.01, 0.05, 5, "Nothing can be said of accuracy: 5 problems are too few"),
+    ],
+)
+def test_the_sentence_says_the_claim_the_interval_and_the_margin(low: float, high: float, problems: int, words: str) -> None:
+    assert non_inferiority_in_words(Interval((low + high) / 2, low, high), problems, 0.02).startswith(words)
+
+
+def test_problems_that_all_agree_are_not_certainty() -> None:  # Wilson: 0 of 30 lies below 0.1135
+    assert difference_interval(np.zeros(30)) == pytest.approx((0, -0.1135, 0.1135), abs=1e-4)
+    assert difference_interval(np.ones(30)) == pytest.approx((1, 0.8865, 1), abs=1e-4)
+    assert non_inferiority(difference_interval(np.zeros(30)), 30, 0.05) == "not shown"
+    assert non_inferiority(difference_interval(np.zeros(500)), 500, 0.01) == "not worse"
+
+
+def test_a_worse_model_is_called_not_worse_at_most_5_percent_of_the_time() -> None:  # true loss = the margin of 4 points
+    rng = np.random.default_rng(11)
+    claims = []
+    for _ in range(1000):
+        skill_N = rng.beta(2, 1, 100)
+        old_N, new_N = rng.binomial(8, skill_N) / 8, rng.binomial(8, np.clip(skill_N - 0.04, 0, 1)) / 8
+        claims.append(non_inferiority(difference_interval(new_N - old_N, resamples=400), 100, 0.04) in ("better", "not worse"))
+    assert np.mean(claims) <= 0.05
+
+
+def test_benchmarks_count_alike_and_are_resampled_apart() -> None:
+    small_N, large_N = np.array([0.0, 1.0] * 15), np.full(500, 0.9)
+    mean, low, high = stratified([small_N, large_N])
+    assert mean == pytest.approx(0.7)
+    assert (high - low) == pytest.approx((interval(small_N).high - interval(small_N).low) / 2, rel=0.05)  # all of it from the small one
+    assert math.isnan(stratified([small_N, np.array([1.0])]).low)
+
+
+def test_benchmarks_of_one_size_are_drawn_independently() -> None:  # the same draws twice would make the spread sqrt(2) too wide
+    value_N = np.random.default_rng(0).normal(size=200)
+    single, double = interval(value_N), stratified([value_N, value_N])
+    assert (double.high - double.low) / (single.high - single.low) == pytest.approx(1 / math.sqrt(2), rel=0.05)
+
+
+def test_a_ratio_is_resampled_jointly_and_proportional_columns_have_no_noise() -> None:
+    value_N = np.random.default_rng(0).random(50)
+    ratio = bootstrap(np.stack([value_N, 4 * value_N], axis=1), lambda a_R, b_R: a_R / b_R)
+    assert ratio == pytest.approx((0.25, 0.25, 0.25))
+
+
+def test_a_statistic_that_some_draws_lack_has_no_bounds() -> None:
+    found = bootstrap(np.array([[0.0, 0.0], [1.0, 1.0]]), lambda a_R, b_R: a_R / b_R)
+    assert found.mean == 1 and math.isnan(found.low) and math.isnan(found.high)
