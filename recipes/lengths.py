@@ -222,7 +222,7 @@ class LeadTerm(LengthTerm):
 
     def value(self, right: bool, case: Case) -> Bounds:
         most = (case.group_size - 1) / sqrt(case.group_size)
-        return exp(-self.alpha * most) - 1, exp(self.alpha * most) - 1
+        return exp(-self.alpha * most) - 1, exp(min(self.alpha * most, 700.0)) - 1  # e^700 is beyond any reward
 
 
 class TriangleTerm(GatedTerm):

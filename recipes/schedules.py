@@ -7,6 +7,7 @@ A number that moves keeps to the rules of its key in every step: asked at the en
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import product
 from math import floor, inf, isfinite
@@ -142,9 +143,13 @@ def refuse_leaving(recipe: Any, values: Mapping[str, Sequence[float]]) -> None:
         if why(name, min(by_step)) or why(name, max(by_step)):
             step, value = next((step, value) for step, value in enumerate(by_step) if why(name, value))
             raise ValueError(f"schedule: {name}: {value:g} at step {step} is not allowed: {why(name, value)}")
-    ends = {by_step.index(end) for by_step in values.values() for end in (min(by_step), max(by_step))}
-    for step, slot in product(sorted(ends), dict.fromkeys(name.partition(".")[0] for name in values)):
-        if broken := _broken(getattr(recipe.at(step), slot)):  # by numbers that move together
+    slots = Counter(name.partition(".")[0] for name in values)
+    together = [slot for slot, moving in slots.items() if moving > 1]
+    first: dict[tuple[float, ...], int] = {}
+    for step, now in enumerate(zip(*values.values(), strict=True)) if together else ():
+        first.setdefault(now, step)
+    for step, slot in product(first.values(), together):
+        if broken := _broken(getattr(recipe.at(step), slot)):
             raise ValueError(f"schedule: {slot} at step {step}: {broken}")
 
 
@@ -152,7 +157,7 @@ def _broken(slot: Any) -> str:
     """The rule of its own that a section, or one of a list of them, breaks; "" if none."""
     for section in slot if isinstance(slot, list) else [slot]:
         try:
-            type(section).model_validate(section.model_dump())
+            type(section).model_validate(section.model_dump(warnings=False))
         except ValidationError as error:
             detail = error.errors(include_url=False)[0]
             return str(detail.get("ctx", {}).get("error") or detail["msg"].lower())

@@ -175,6 +175,13 @@ class Eval(Section):
     every: Natural = Field(0, description="Steps between evaluations during training; 0: only before and after.")
 
 
+_ONCE = {
+    "truncate": "would take off more than a right answer has",
+    "kl": "say the same; add their weights",
+    "leash": "would follow one lambda",
+}
+
+
 class Recipe(Section):
     """What to run. `extends` (a recipe this one starts from) is resolved by the loader and does not appear here."""
 
@@ -278,7 +285,7 @@ class Recipe(Section):
         if not 2 <= least <= most <= self.sampler.group_size:
             found = least if least < 2 else most
             raise ValueError(f"select.keep: {found:g}: expected 2 to sampler.group_size {self.sampler.group_size} rollouts")
-        for kind, why in (("truncate", "would take off more than a right answer has"), ("kl", "say the same; add their weights")):
+        for kind, why in _ONCE.items():
             if sum(term.kind == kind for term in self.reward) > 1:
                 raise ValueError(f"reward: two {kind} terms {why}; keep one")
         moves = any(name.startswith("reward.") for name in self.schedule)
@@ -286,11 +293,11 @@ class Recipe(Section):
             now = self.at(step).reward
             refuse_wrong_before_right(now, self.case, self.waive)
             refuse_right_below_wrong(self.credit, min(least_of_right(now, self.case)[:2]))
-        if self.select.kind in ("shortest", "efficient") and (told := telling_wrong_apart(self.reward, self.case)):
-            raise ValueError(
-                f"select.kind: {self.select.kind} with {told[0]}, a term that tells wrong answers apart, could train towards a short wrong one; "
-                "gate it (gate: right)"
-            )
+            if self.select.kind in ("shortest", "efficient") and (told := telling_wrong_apart(now, self.case)):
+                raise ValueError(
+                    f"select.kind: {self.select.kind} with {told[0]}, a term that tells wrong answers apart, could train towards a short wrong one; "
+                    "gate it (gate: right)"
+                )
         refuse_order(self.stages, self.model.path == "tiny")
         if self.eval.temperature == 0 and self.eval.samples > 1:
             raise ValueError(f"eval.samples: {self.eval.samples} greedy rollouts (eval.temperature 0) would all be the same; set 1")
@@ -314,6 +321,8 @@ class Recipe(Section):
                 raise ValueError(
                     f"schedule: {name}: with objective.entropy.target the weight adapts; set that null, or take the schedule out"
                 )
+            if schedule.kind == "exponential" and schedule.least is not None and schedule.least > self.number(name):
+                raise ValueError(f"schedule: {name}: least {schedule.least:g} is above {self.number(name):g}, where it starts")
             if schedule.kind == "decays" and self.number(name) <= 0:
                 raise ValueError(f"schedule: {name}: decays multiplies, and starts at 0")
         refuse_leaving(self, {name: self._values(name) for name in self.schedule})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -14,10 +14,27 @@ Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 
 
+_MOST = 1e15  # of any number: products of a few of them are still numbers
+
+
 class Section(BaseModel):
-    """A slot of the recipe: unknown keys are errors, values do not change after loading."""
+    """A slot of the recipe: unknown keys are errors, values do not change after loading, and a `low` is not above its `high`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _is_of_this_world(cls, value: Any) -> Any:
+        if isinstance(value, int | float) and abs(value) > _MOST:
+            raise ValueError(f"beyond what any number here may be, {_MOST:g}")
+        return value
+
+    @model_validator(mode="after")
+    def _low_is_not_above_high(self) -> Any:
+        low, high = getattr(self, "low", None), getattr(self, "high", None)
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"low: {low:g} is above high {high:g}")
+        return self
 
 
 def kind_or(standard: str) -> Callable[[Any], str]:

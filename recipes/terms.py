@@ -11,12 +11,13 @@ from dataclasses import replace
 from math import isfinite
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from recipes.lengths import LengthTerms
 from recipes.section import NonNegative, Positive, Share
 from recipes.term import Bounds, Case, Erases, Gate, Term, Waiver
 
+_MOST_REWARD = 1e9  # of a term, in size: float32 and sums of squares still hold it
 ROUNDING = 1e-6  # rewards closer than this, or than this share of the larger, are equal: what float32 leaves of equal sums
 _LEAST_MARGIN = 100 * ROUNDING  # of reward between right and wrong, of which a KL term in the reward may take 98 %
 
@@ -109,12 +110,6 @@ class FunctionTerm(Term):
     )
     high: float = Field(1.0, description="Most that the function returns; a larger value stops the run.")
 
-    @model_validator(mode="after")
-    def _low_is_below_high(self) -> FunctionTerm:
-        if self.low > self.high:
-            raise ValueError(f"low: {self.low:g} is above high {self.high:g}")
-        return self
-
     def adds(self, right: bool, case: Case) -> Bounds:
         ends = self.weight * self.low, self.weight * self.high
         return (min(ends), max(ends)) if right or self.gate == "none" else (0.0, 0.0)
@@ -150,6 +145,11 @@ def refuse_wrong_before_right(reward: Sequence[RewardTerm], case: Case, waived: 
     for term in reward:
         if term.verdicts and not term.verdicts[1](case.worth, case.wrong):
             raise ValueError(f"reward: {term.kind} needs verdicts {term.verdicts[0]}; here they are {case.worth:g} and {case.wrong:g}")
+        most = max(abs(end) for right in (True, False) for end in term.adds(right, case))
+        if not most <= _MOST_REWARD:
+            raise ValueError(
+                f"reward: {term.kind} may add up to {most:.3g} in size, and rewards keep below {_MOST_REWARD:g}; take smaller numbers"
+            )
     kept, right, wrong = least_of_right(reward, case)
     erasing = any(term.erases() == "at once" for term in reward)
     by_degrees = any(term.erases() == "by degrees" for term in reward)

@@ -132,13 +132,17 @@ def next_floor(now: Floor, accuracy: float, settings: ControllerBudget) -> Floor
     """The controller after a look at this raw accuracy.
 
     log share falls by gain x (mean accuracy - floor), by no more than `pace`, and stays between `least` and 1; at a bound nothing
-    adds up, so it leaves it at once when the sign turns. Accuracy of the raw verdicts only, never of shaped rewards.
+    adds up, so it leaves it at once when the sign turns. Accuracy of the raw verdicts only, never of shaped rewards. A floor of 0 or less
+    asks nothing of the policy, so under it the share stays.
     """
     if now.steps < settings.measure:
         start = (now.start * now.steps + accuracy) / (now.steps + 1)
         return replace(now, steps=now.steps + 1, start=start, accuracy=start)
     mean = settings.smooth * now.accuracy + (1 - settings.smooth) * accuracy
-    change = min(max(settings.gain * (mean - (now.start - settings.within)), -settings.pace), settings.pace)
+    floor = now.start - settings.within
+    if floor <= 1e-9:
+        return replace(now, steps=now.steps + 1, accuracy=mean)
+    change = min(max(settings.gain * (mean - floor), -settings.pace), settings.pace)
     share = exp(min(max(log(now.share) - change, log(max(settings.least, 1 / settings.limit))), 0.0))
     return Floor(share, now.steps + 1, now.start, mean)
 
@@ -160,12 +164,14 @@ def covering(groups: Sequence[Group], budget: CoverageBudget) -> list[int]:
         name = next(name for name, at_least in _CLASSES if share > at_least + 1e-9 or at_least == 0)
         by_class[name] += [rollout.tokens for rollout in group.rollouts]
     longest = max(max(lengths, default=0) for lengths in by_class.values())
-    steps = int((budget.most_limit - budget.limit) / (budget.grid * budget.limit) + 1e-9)
-    grid = [budget.limit + int(step * budget.grid * budget.limit + 1e-9) for step in range(steps + 1)]
+    apart = max(budget.grid * budget.limit, 1.0)
+    steps = int(max(min(budget.most_limit, longest) - budget.limit, 0) / apart + 1e-9)  # beyond the longest none is chosen
+    grid = [budget.limit + int(step * apart + 1e-9) for step in range(steps + 1)]
     rollouts = len(groups[0].rollouts)
     found = []
     for name, lengths in by_class.items():
-        coverage = {length: float(np.mean(np.array(lengths) <= length)) if lengths else 0.0 for length in grid}
+        shares = np.searchsorted(np.sort(lengths), grid, side="right") / max(len(lengths), 1)
+        coverage = dict(zip(grid, shares.tolist(), strict=True))
         found.append(max(budget.limit, int(laser_limit(coverage, name, rollouts, longest, budget.form))))
     return found
 
@@ -188,15 +194,16 @@ class Control:
         """What rewards go by at a step: a toggle's percentile for groups that are mostly right (arXiv 2602.02276), LASER-D's limits by difficulty."""
         whole = (0.0, budget.limit)
         if isinstance(budget, CoverageBudget):
-            return (
-                Tiers(tuple((at_least, limit) for (_, at_least), limit in zip(_CLASSES, self.covers, strict=True)))
-                if self.covers
-                else budget
-            )
+            limits = self._covers(budget)
+            return Tiers(tuple((at_least, limit) for (_, at_least), limit in zip(_CLASSES, limits, strict=True))) if limits else budget
         if isinstance(budget, ToggleBudget):
             limit = percentile_limit(self.rights, budget.percentile) if budget.limited(step) else None
             return Tiers((whole,) if limit is None else ((budget.accuracy, int(min(max(limit, 1), budget.limit))), whole))
         return budget
+
+    def _covers(self, budget: CoverageBudget) -> list[int]:
+        """What was found at the last look, within the limits of a step's budget, which a schedule may have moved since."""
+        return [min(max(limit, budget.limit), budget.most_limit) for limit in self.covers]
 
     def watched(self, step: int, groups: Sequence[Group]) -> dict[str, float | None]:
         """Take in the problems sampled apart in a step, all with verdicts; what was seen, by metric name."""
@@ -228,7 +235,8 @@ class Control:
             if not recipe.budget.watch and accuracy is not None:
                 self.floor = next_floor(self.floor, accuracy, recipe.budget)
             trace |= {"budget/accuracy": self.floor.accuracy, "budget/floor": self.floor.start - recipe.budget.within}
-        trace |= {f"budget/{name}": limit for (name, _), limit in zip(_CLASSES, self.covers, strict=False)}
+        if isinstance(recipe.budget, CoverageBudget):
+            trace |= {f"budget/{name}": limit for (name, _), limit in zip(_CLASSES, self._covers(recipe.budget), strict=False)}
         for term in recipe.reward:
             if isinstance(term, LeashTerm):
                 trace["reward/lambda"] = self.leash  # that of the step

@@ -235,9 +235,20 @@ def test_an_inherited_schedule_is_taken_out_by_null():
             "mine.yaml:6: reward[1].low: 0 is above high -1",
         ),
         (
+            "extends: dler\nreward:\n- kind: verdict\n- {kind: o1_pruner, gate: right, low: 4.0, high: -2.0}",
+            [],
+            "mine.yaml:4: reward[1].low: 4 is above high -2",
+        ),
+        ("extends: clip_cov\ncredit: {low: 6.0}", [], "mine.yaml:2: credit.low: 6 is above high 5"),
+        (
             "extends: dler\nobjective: {correction: {kind: tis, low: 3.0}}",
             [],
-            "mine.yaml:2: objective.correction: low 3, high 2: must lie on both sides",
+            "mine.yaml:2: objective.correction.low: 3 is above high 2",
+        ),
+        (
+            "extends: dler\nobjective: {correction: {kind: tis, low: 1.5}}",
+            [],
+            "mine.yaml:2: objective.correction: low 1.5, high 2: must lie on both sides",
         ),
         ("extends: alp", ["waive=[]"], "-- waive=[]: reward: alp pays wrong answers for their length"),
     ],

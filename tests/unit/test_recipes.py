@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from math import isfinite
 from pathlib import Path
 
 import pytest
@@ -358,3 +360,58 @@ def test_leash_is_refused_where_each_term_is_normalised_by_itself(combine):
     ):
         Recipe.model_validate({"reward": reward, "advantage": {"combine": combine}, "waive": waive})
     assert Recipe.model_validate({"reward": reward, "waive": waive}).advantage.combine == "sum"
+
+
+EXTREMES = ["1e308", "-1e308", "5e-324", "1e16", "1000.0", "0", "1" + "0" * 400, "-1" + "0" * 30]
+
+
+def numbers_of(slot: str) -> list[str]:
+    """Recipes, as words, that set one number of each kind of a slot to `{}`."""
+    items = [re.fullmatch(rf"{slot}\[(\w+)\]\.(\w+)", key.name) for key in keys() if "number" in key.allowed]
+    return [f"kind: {item[1]}, {item[2]}: {{}}" for item in items if item]
+
+
+@pytest.mark.parametrize("extreme", EXTREMES, ids=lambda text: text[:8])
+def test_no_number_ends_in_a_traceback(extreme: str):
+    """Whatever a number is, a recipe is either loaded, with finite bounds of its reward, or refused in words."""
+    plain = [[f"{key.name}={extreme}"] for key in keys() if "number" in key.allowed and "[" not in key.name]
+    slots = [[f"{slot}={{{item.format(extreme)}}}"] for slot in ("budget", "select", "credit", "tokens") for item in numbers_of(slot)]
+    apart = [[f"budget.kind={kind}", f"budget.{name}={extreme}"] for kind in ("coverage", "controller") for name in ("watch", "limit")]
+    more = {"kl": ", weight: 0.1", "function": ", name: 'a:b'"}
+    terms = [
+        [f"reward=[{{kind: verdict}}, {{{item.format(extreme)}{more.get(item.split()[1][:-1], '')}}}]"] for item in numbers_of("reward")
+    ]
+    moves = [
+        "linear, to: {}",
+        "decays, count: 2, share: {}",
+        "exponential, every: 1, factor: {}",
+        "staged, stages: [{{since: 1, value: {}}}]",
+    ]
+    lead = "reward=[{kind: verdict}, {kind: lead}]"
+    scheduled = [
+        [lead, "train.steps=9", f"schedule={{{name}: {{kind: {move.format(extreme)}}}}}"]
+        for name in ("reward.lead.alpha", "budget.limit", "learner.lr")
+        for move in moves
+    ]
+    for words in [*plain, *slots, *apart, *terms, *scheduled]:
+        try:
+            recipe = load("grpo", "tiny", [*words, "waive=[right_beats_wrong, length_of_wrong]"])
+        except RecipeError as error:
+            assert str(error)
+        else:
+            assert isfinite(recipe.margin) and isfinite(recipe.most_tokens)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("budget.room=1e308", "budget.room: beyond what any number here may be, 1e+15"),
+        ("seed=10000000000000000000", "seed: beyond what any number"),
+        ("reward=[{kind: verdict}, {kind: lead, alpha: 1000.0}]", "reward: lead may add up to 1.01e+304 in size, and rewards keep below 1e+09; take"),
+        ("reward=[{kind: verdict, weight: 1e12}]", "reward: verdict may add up to 1e+12 in size"),
+        ("schedule={budget.limit: {kind: exponential, factor: 1e10, every: 1}}", "at step 2 is not allowed: beyond what any number"),
+    ],
+)  # fmt: skip
+def test_a_number_beyond_all_measure_is_refused_in_words(words: str, sentence: str):
+    with pytest.raises(RecipeError, match=re.escape(sentence)):
+        load("grpo", "tiny", [words, "waive=[right_beats_wrong]"])

@@ -115,7 +115,7 @@ def test_the_recipe_at_a_step_holds_plain_numbers_and_engines_keep_room_for_the_
         ),
         (
             "schedule={objective.clip_high: {kind: exponential, factor: 10, every: 1, least: 0}} train.steps=400",
-            r"objective.clip_high: inf at step 309 is not",
+            r"objective.clip_high: 2.8e\+15 at step 16 is not",
         ),
         (
             "schedule={objective.entropy.coef: {kind: linear, to: 2}} objective.entropy.target=1 objective.entropy.coef=0.5",
@@ -146,7 +146,23 @@ def test_the_recipe_at_a_step_holds_plain_numbers_and_engines_keep_room_for_the_
         ),
         (
             "reward=[{kind: verdict, weight: 9}, {kind: function, name: 'a:b', low: 0.0, high: 1.0, gate: right}] schedule={reward.function.low: {kind: linear, to: 0.9}, reward.function.high: {kind: linear, to: 0.5}}",
-            "schedule: reward at step 33: low: 0.9 is above high 0.5",
+            "schedule: reward at step 24: low: 0.654545 is above high 0.636364",
+        ),
+        (
+            "reward=[{kind: verdict, weight: 9}, {kind: function, name: 'a:b', low: 0.1, high: 0.9, gate: right}] train.steps=5 schedule={reward.function.low: {kind: staged, stages: [{since: 1, value: 0.2}, {since: 2, value: 0.5}, {since: 3, value: 0.6}]}, reward.function.high: {kind: staged, stages: [{since: 1, value: 0.3}, {since: 2, value: 0.4}, {since: 3, value: 0.9}]}}",
+            "schedule: reward at step 2: low: 0.5 is above high 0.4",
+        ),
+        (
+            "schedule={budget.limit: {kind: exponential, factor: 0.7, every: 2, least: 99999}}",
+            "schedule: budget.limit: least 99999 is above [0-9]+, where it starts",
+        ),
+        (
+            "reward=[{kind: verdict, wrong: -1.0}, {kind: leash}, {kind: leash, of: answer}]",
+            "reward: two leash terms would follow one lambda; keep one",
+        ),
+        (
+            "select={kind: shortest, keep: 4} reward=[{kind: verdict}, {kind: function, name: 'a:b', low: 0.2, high: 0.2}] schedule={reward.function.high: {kind: linear, to: 0.5}}",
+            "select.kind: shortest with function, a term that tells wrong answers apart",
         ),
         (
             "reward=[{kind: verdict}, {kind: linear, weight: 0.1, gate: right}, {kind: linear, weight: 0.3, gate: right}] schedule.reward.linear.weight={kind: linear, to: 0.2}",
@@ -376,6 +392,41 @@ def test_a_group_is_rewarded_under_the_limit_of_its_class():
     budget = control.budget(recipe.budget, 0)
     limits = [group_limit(budget, 100, tokens_G, np.arange(6) < right, all_G) for right in range(7)]
     assert limits == [330, 330, 220, 220, 110, 110, 110]
+
+
+@pytest.mark.parametrize(("share", "covers"), [(0.2, [150, 250, 390]), (3.0, [100, 150, 390])])
+def test_limits_of_classes_stay_within_the_limits_of_the_step(share: float, covers: list[int]):
+    recipe = load(
+        "laser_d", "tiny", ["budget.limit=100", "budget.room=4.0", f"schedule={{budget.limit: {{kind: linear, share: {share}}}}}"]
+    )
+    control = Control(recipe)
+    control.restore(control.state() | {"covers": covers})
+    for step in (0, recipe.train.steps // 2, recipe.train.steps - 1):
+        now = recipe.at(step).budget
+        limits = [limit for _, limit in control.budget(now, step).steps]
+        assert limits == [min(max(cover, now.limit), now.most_limit) for cover in covers]
+        trace = control.after(step, 0.5, None)
+        assert [trace[f"budget/{name}"] for name in ("easy", "medium", "hard")] == limits
+    assert limits != covers
+
+
+def test_a_grid_finer_than_a_token_is_one_of_tokens_up_to_the_longest():
+    fine = CoverageBudget(kind="coverage", limit=100, room=1e12, grid=1e-12)
+    assert covering([group_of([100, 101, 105, 110, 111, 112, 130, 140], 8)], fine)[0] == 101
+    whole = CoverageBudget(kind="coverage", limit=100, room=4.0, grid=0.01)
+    groups = [group_of([150, 161, 175, 180, 191, 202, 230, 240], 1)]
+    assert covering(groups, fine) == covering(groups, whole)
+
+
+@pytest.mark.parametrize("start", [0.0, 0.01, 0.02])
+def test_a_controller_without_a_floor_above_0_leaves_the_limit(start: float):
+    settings = ControllerBudget(kind="controller", limit=100, measure=2, within=0.02, smooth=0.5)
+    floor = Floor()
+    for accuracy in (start, start, 0.0, 0.5, 0.9):
+        floor = next_floor(floor, accuracy, settings)
+    assert floor.share == 1.0 and floor.steps == 5 and floor.start == start and floor.accuracy > 0.5
+    for accuracy in (0.9,):
+        assert next_floor(Floor(1.0, 2, 0.03, 0.03), accuracy, settings).share < 1
 
 
 def test_problems_sampled_apart_are_the_same_at_every_look_and_none_of_them_trains_in_the_step():
