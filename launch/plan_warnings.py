@@ -6,6 +6,7 @@ Claim: what is said is true of every run of the recipe; what depends on data or 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isclose
 from operator import attrgetter
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from recipes.budgets import ControllerBudget, CoverageBudget, ToggleBudget
 from recipes.credit import DecsCredit
 from recipes.data import DataSet
 from recipes.lengths import LengthTerm
-from recipes.schedules import Exponential, Linear, Staged
+from recipes.schedules import Decays, Exponential, Linear, Staged
 from recipes.schema import Recipe
 from recipes.term import Waiver
 from recipes.terms import ROUNDING, KlTerm, RewardTerm, least_of_right, refuse_wrong_before_right
@@ -91,6 +92,7 @@ def _method_warnings(recipe: Recipe) -> Iterator[str]:
     if objective.surrogate == "logp" and moved and not objective.hinge.weight:
         yield "objective.surrogate: logp bounds nothing that later updates of a step do; set objective.hinge.weight, or learner.updates_per_step 1"
     yield from _credit_warnings(recipe)
+    yield from _unread_limits(recipe)
     yield from _waived(recipe)
     yield from _not_in_this_run(recipe)
     for term in recipe.reward:
@@ -128,6 +130,16 @@ def _credit_warnings(recipe: Recipe) -> Iterator[str]:
     fixed = recipe.objective.aggregate in ("constant", "sequence_sum")
     if fixed and getattr(recipe.tokens, "denominator", "all") == "kept":
         yield f"tokens.denominator: kept says nothing with objective.aggregate {recipe.objective.aggregate}, which does not count tokens: fewer of them make a smaller step"
+
+
+def _unread_limits(recipe: Recipe) -> Iterator[str]:
+    """Limits that are decided after sampling, for rewards only, where no reward goes by them."""
+    kind = recipe.budget.kind
+    if kind in ("difficulty", "toggle", "coverage"):
+        if recipe.credit.reads == "verdict":
+            yield f"budget.kind: {kind}: its limits say nothing, as credit.kind {recipe.credit.kind} goes by verdicts alone"
+        elif not any(term.reads_limit for term in recipe.reward):
+            yield f"budget.kind: {kind}: its limits say nothing, as no term of the reward reads a limit; add one, as truncate"
 
 
 def _waived(recipe: Recipe) -> Iterator[str]:
@@ -172,8 +184,11 @@ def _not_in_this_run(recipe: Recipe) -> Iterator[str]:
             yield f"schedule: {name}: the stage since step {late[0]} is {run}"
         elif isinstance(schedule, Exponential) and schedule.every >= steps:
             yield f"schedule: {name}: its first change, after {schedule.every} steps, is {run}"
-        elif isinstance(schedule, Linear) and (schedule.over or 0) > steps:
-            yield f"schedule: {name}: its end, after {schedule.over} steps, is {run}"
+        elif isinstance(schedule, Linear | Decays):
+            start, past = recipe.number(name), max(steps, getattr(schedule, "over", None) or 0)
+            last, end = (schedule.value(start, step, steps) for step in (steps - 1, past))
+            if not isclose(last, end):
+                yield f"schedule: {name}: its end, {end:g}, is {run}"
     if isinstance(budget, ControllerBudget):
         apart = budget.every if budget.watch else 1
         first = budget.measure * apart + (not budget.watch)  # what is sampled to train is seen behind the step

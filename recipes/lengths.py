@@ -54,6 +54,7 @@ class GatedTerm(LengthTerm):
 
 
 class L1ExactTerm(GatedTerm):
+    reads_limit: ClassVar[bool] = True
     kind: Literal["l1_exact"] = Field(
         ..., description="-|limit - tokens| / budget.limit (L1-Exact, arXiv 2503.04697: 3e-4 a token of 4000)."
     )
@@ -64,6 +65,7 @@ class L1ExactTerm(GatedTerm):
 
 
 class L1MaxTerm(LengthTerm):
+    reads_limit: ClassVar[bool] = True
     kind: Literal["l1_max"] = Field(..., description="Times clip(alpha (limit - tokens) + delta, 0, 1) (L1-Max, arXiv 2503.04697).")
     alpha: Positive = Field(1.2, description="Slope, per budget.limit tokens (3e-4 a token of 4000).")
     delta: Share = Field(0.5, description="Share that a right answer of exactly the limit keeps.")
@@ -120,6 +122,7 @@ class O1PrunerTerm(GatedTerm):
 
 
 class AlpTerm(GatedTerm):
+    reads_limit: ClassVar[bool] = True
     kind: Literal["alp"] = Field(
         ..., description="-tokens / limit x the group's share of right answers, at least 1 / rollouts (ALP, arXiv 2506.05256)."
     )
@@ -141,6 +144,7 @@ class ShorterBetterTerm(GatedTerm):
 
 
 class LaserTerm(LengthTerm):
+    reads_limit: ClassVar[bool] = True
     kind: Literal["laser"] = Field(..., description="1 for a right answer within the limit (LASER, arXiv 2505.15612).")
     weight: Weight = 0.5
     explore: bool = Field(False, description="Also for a wrong answer beyond it that does not repeat itself (LASER-DE).")
@@ -153,6 +157,7 @@ class LaserTerm(LengthTerm):
 
 
 class OverlongTerm(GatedTerm):
+    reads_limit: ClassVar[bool] = True
     kind: Literal["overlong"] = Field(
         ..., description="0 up to limit - buffer, from there in a line to -1 at the limit and beyond (DAPO, arXiv 2503.14476)."
     )
@@ -167,6 +172,7 @@ class OverlongTerm(GatedTerm):
 
 
 class CosineTerm(GatedTerm):
+    reads_limit: ClassVar[bool] = True
     kind: Literal["cosine"] = Field(
         ..., description="In the verdict's place: along a half cosine over the limit, from one value to another (arXiv 2502.03373)."
     )
@@ -226,6 +232,7 @@ class LeadTerm(LengthTerm):
 
 
 class TriangleTerm(GatedTerm):
+    reads_limit: ClassVar[bool] = True
     kind: Literal["triangle"] = Field(
         ..., description="tokens / limit up to the limit, then down to 0 at twice the limit (arXiv 2508.08940)."
     )
@@ -236,6 +243,7 @@ class TriangleTerm(GatedTerm):
 
 
 class BandTerm(GatedTerm):
+    reads_limit: ClassVar[bool] = True
     kind: Literal["band"] = Field(..., description="1 up to the limit, then down to 0 at twice the limit (arXiv 2508.08940).")
     gate: Gate = "right"
 
@@ -253,6 +261,7 @@ class LinearTerm(GatedTerm):
 
 
 class LogarithmTerm(LengthTerm):
+    reads_limit: ClassVar[bool] = True
     kind: Literal["logarithm"] = Field(
         ...,
         description="log(1 + sharpness (1 - tokens / limit)) / log(1 + sharpness): 1 for a right answer of no tokens, 0 from the limit on (Acoer, arXiv 2606.22716).",
@@ -381,6 +390,7 @@ class Gr3Term(LengthTerm):
 
 
 class LeashTerm(LengthTerm):
+    reads_limit: ClassVar[bool] = True
     kind: Literal["leash"] = Field(
         ...,
         description="-lambda x max(0, tokens / limit - 1), the sum kept within -1 and 1; lambda follows the mean length (Leash, arXiv 2512.21540). Needs verdicts of 1 and -1.",

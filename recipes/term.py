@@ -37,9 +37,11 @@ class Term(Section):
         reads: columns of the data that its formula takes a number from (recipes.columns).
         verdicts: what its formula takes the verdicts of right and wrong answers to be, in words for an error; and whether they are.
         sees_length: what it adds depends on tokens, on being cut off, or on whether there is thinking at all.
+        reads_limit: its formula takes the group's limit.
     """
 
     sees_length: ClassVar[bool] = False
+    reads_limit: ClassVar[bool] = False
     reads: ClassVar[tuple[str, ...]] = ()
     verdicts: ClassVar[tuple[str, Callable[[float, float], bool]] | None] = None
 

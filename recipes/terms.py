@@ -32,6 +32,7 @@ class VerdictTerm(Term):
 
 
 class TruncateTerm(Term):
+    reads_limit: ClassVar[bool] = True
     sees_length: ClassVar[bool] = True
     kind: Literal["truncate"] = Field(
         ..., description="A right answer beyond its limit, or cut off, keeps only `keep` of its point (DLER)."

@@ -98,6 +98,16 @@ def test_p13_a_recipe_with_a_gated_length_term_needs_no_waiver_and_an_ungated_on
             load("dler", "tiny", [f"reward=[{verdict}, {{kind: {kind}, gate: none}}]"])
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "kl"])
+def test_a_term_says_whether_it_reads_the_limit(kind: str):
+    verdict = KINDS["verdict"](kind="verdict", wrong=-1.0 if kind in SIGNED else 0.0)
+    seen = {
+        tuple(sum(rewards([verdict, made(kind)], facts([1, 1, 0, 1], [5, 19, 30, 38], [2, 9, 12, 20], limit)).values()).tolist())
+        for limit in (10, 20, 40)
+    }
+    assert (len(seen) > 1) == KINDS[kind].reads_limit
+
+
 @pytest.mark.parametrize("combine", ["each", "each_leave_one_out"])
 def test_p13_normalising_terms_one_by_one_needs_the_waiver(combine: str):
     with pytest.raises(

@@ -39,7 +39,7 @@ def test_a_waiver_is_said_to_be_what_it_is(name: str, words: list[str], expected
     [
         ("grpo", ["schedule.learner.lr={kind: staged, stages: [{since: 20, value: 1e-7}]}"], "schedule: learner.lr: the stage since step 20 is not in this run of 20 steps"),
         ("grpo", ["schedule.learner.lr={kind: exponential, factor: 0.5, every: 20}"], "schedule: learner.lr: its first change, after 20 steps, is not in"),
-        ("grpo", ["schedule.learner.lr={kind: linear, to: 1e-7, over: 21}"], "schedule: learner.lr: its end, after 21 steps, is not in"),
+        ("grpo", ["schedule.learner.lr={kind: linear, to: 1e-7, over: 21}"], "schedule: learner.lr: its end, 1e-07, is not in"),
         ("controller", ["budget.watch=0", "budget.measure=19"], "budget.measure: 19 looks, one every 1 steps, come before"),
         ("controller", ["budget.watch=1", "budget.every=5", "budget.measure=4"], "budget.measure: 4 looks, one every 5 steps, come before"),
         ("laser_d", ["budget.every=20"], "budget.every: a second look, after 20 steps, is not in this run"),
@@ -93,3 +93,23 @@ def test_what_credit_and_the_choice_of_tokens_do_not_read_is_a_warning(name: str
 def test_no_shipped_recipe_warns_against_its_own_numbers(name: str, scale: str | None):
     lines = list(recipe_warnings(load(name, scale, [])))
     assert not [line for line in lines if "says nothing" in line or "not in this run" in line or "not needed" in line or "hardly" in line]
+
+
+@pytest.mark.parametrize("schedule", ["{kind: decays, share: 0.5, count: 5}", "{kind: linear, to: 1e-7, drops: 5}"])
+def test_a_schedule_with_more_changes_than_steps_never_ends_and_is_a_warning(schedule: str):
+    words = [f"schedule.learner.lr={schedule}"]
+    assert [line for line in said("grpo", "tiny", "train.steps=5", *words) if "is not in this run of 5 steps" in line]
+    assert said("grpo", "tiny", "train.steps=6", *words) == []
+
+
+BUDGETS = ["{kind: toggle, period: 1}", "{kind: coverage, every: 1}", "{kind: difficulty, ladder: [{at_least: 0.5, share: 0.5}, {}]}"]
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("waive", ["waive=[right_beats_wrong, length_of_wrong]"])
+def test_limits_that_no_reward_reads_are_a_warning(budget: str, waive: str):
+    def unread(*words: str) -> list[str]:
+        return [line for line in said("grpo", "tiny", f"budget={budget}", waive, *words) if "its limits say nothing" in line]
+
+    assert unread("reward=[{kind: verdict}, {kind: shortest}]") and unread("reward=[{kind: verdict}]")
+    assert not unread("reward=[{kind: verdict}, {kind: truncate}]") and not unread("reward=[{kind: verdict}, {kind: alp}]")
