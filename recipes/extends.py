@@ -2,15 +2,16 @@
 
 The order: bases (files that nothing comes before: `grpo`, `dler`), those that a list names itself after those that are only inherited; then
 each file after what it extends and after what its list names before it. So what one parent only inherits never overrides what another says.
-Conflicts are what cannot be merged: of two parents' own chains, the lists `reward`, `waive` and `stages`, the kind of a slot, and a number's schedule.
-Simplification: numbers do not conflict, later wins.
+Conflicts are what cannot be merged: of two parents' own chains, the lists `reward`, `waive` and `stages`, the kind of a slot and its lists (`budget.ladder`), and a number's schedule.
+Simplification: numbers and sets of data do not conflict, later wins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from recipes.keys import kinds_of
 from recipes.library import find
@@ -129,12 +130,15 @@ def _conflicts(name: Path, order: Sequence[Path], family: _Family, over: Sequenc
     own = [file for file in order if file in _ancestors(name, family) and (before[file] or file in parents)] if len(parents) > 1 else []
     later = [*(family[file].said for file in order if file == name or name in _ancestors(file, family)), *over]
     lines: dict[Place, str] = {}
-    for place in _exclusive(family[file].said for file in own):
+    for place in _exclusive([family[file].said for file in own]):
         sayers = [file for file in own if _says(family[file].said, place)]
         last = [file for file in sayers if not any(file in _ancestors(other, family) for other in sayers)]
         other = next((file for file in last if family[file].said.at(place) != family[last[0]].said.at(place)), None)
         settled = any(_says(tree, place) or (place == ("waive",) and _says(tree, ("reward",))) for tree in later)
-        if other is None or settled or (place == ("waive",) and ("reward",) in lines):
+        kind = (place[0], "kind")  # a list goes with the kind of its slot
+        if other is None or settled or kind in lines or (kind != place and any(_says(tree, kind) for tree in later)):
+            continue
+        if place == ("waive",) and ("reward",) in lines:
             continue
         names = " and ".join(f"{file.stem} ({family[file].said.where(place)})" for file in (last[0], other))
         lines[place] = (
@@ -143,11 +147,17 @@ def _conflicts(name: Path, order: Sequence[Path], family: _Family, over: Sequenc
     return list(lines.values())
 
 
-def _exclusive(trees: Iterable[Tree]) -> list[Place]:
+def _exclusive(trees: Sequence[Tree]) -> list[Place]:
     """Places that hold one thing, whoever says it."""
-    schedules = [tree.data["schedule"] for tree in trees if isinstance(tree.data.get("schedule"), dict)]
-    numbers = dict.fromkeys(name for schedule in schedules for name in schedule)
-    return [("reward",), ("waive",), ("stages",), *((slot, "kind") for slot in _SLOTS), *(("schedule", name) for name in numbers)]
+    numbers = dict.fromkeys(name for tree in trees for name in _mapping(tree.data.get("schedule")))
+    kinds = [(slot, "kind") for slot in _SLOTS]
+    said = ((slot, name, value) for slot in _SLOTS for tree in trees for name, value in _mapping(tree.data.get(slot)).items())
+    lists = dict.fromkeys((slot, name) for slot, name, value in said if isinstance(value, list))
+    return [("reward",), ("waive",), ("stages",), *kinds, *lists, *(("schedule", name) for name in numbers)]
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _says(tree: Tree, place: Place) -> bool:

@@ -259,3 +259,19 @@ def test_an_error_is_placed_at_the_words_that_were_said_last_whatever_stands_aro
         with pytest.raises(RecipeError) as error:
             load("mine.yaml", scale, words)
         assert sentence in str(error.value) and len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "one", "two"),
+    [
+        ("budget.ladder", "{kind: difficulty, ladder: [{at_least: 0.5, share: 0.5}, {}]}", "{kind: difficulty, ladder: [{at_least: 0.9, share: 0.2}, {}]}"),
+        ("credit.words", "{kind: efficiency, words: [so]}", "{kind: efficiency, words: [hm]}"),
+    ],
+)  # fmt: skip
+def test_the_list_of_a_kind_that_two_parents_say_differently_is_refused(place: str, one: str, two: str):
+    slot, _, name = place.partition(".")
+    others = {"one": f"extends: grpo\n{slot}: {one}", "two": f"extends: grpo\n{slot}: {two}"}
+    assert f"each say their own {place}; write {place} in mine to settle it" in refusal("extends: [one.yaml, two.yaml]", **others)
+    made("extends: [one.yaml, two.yaml]", **{**others, "two": others["one"]})
+    own = one.partition(f"{name}: ")[2]
+    made(f"extends: [one.yaml, two.yaml]\n{slot}: {{{name}: {own}", **others)
