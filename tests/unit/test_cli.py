@@ -83,7 +83,7 @@ def test_groups_are_headings_and_a_recipe_is_told_by_its_first_sentence(monkeypa
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Overrides that `laconic eval` hands on; no engine is started."""
     seen: list[list[str]] = []
-    module = SimpleNamespace(evaluate_checkpoint=lambda checkpoint, overrides, folder, overwrite, console, lenient: seen.append(overrides))
+    module = SimpleNamespace(evaluate_checkpoint=lambda checkpoint, overrides, *others: seen.append(overrides))
     monkeypatch.setitem(sys.modules, "launch.evaluate", module)
     return seen
 
