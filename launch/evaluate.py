@@ -95,18 +95,9 @@ def evaluate_checkpoint(
                     if lenient:
                         read_stated(groups, scorer)
                 scores = write_scores(
-                    target,
-                    name,
-                    groups,
-                    checkpoint=checkpoint,
-                    step=0,
-                    source=part.name,
-                    settings=settings,
-                    seed=recipe.seed,
-                    engine=recipe.engine.kind,
-                    template=template,
-                    lenient=lenient,
-                )
+                    target, name, groups, checkpoint=checkpoint, step=0, source=part.name, settings=settings, seed=recipe.seed,
+                    engine=recipe.engine.kind, template=template, lenient=lenient,
+                )  # fmt: skip
                 for warning in warnings(scores, lenient):
                     console.print(f"[yellow]warning:[/yellow] {escape(f'{part.name}: {warning}')}", highlight=False, soft_wrap=True)
                 console.print(_table(part.name, scores))
@@ -128,8 +119,9 @@ def _show(console: Console, template: Template, parts: Sequence[HeldOut]) -> Non
     for part in parts:
         problem = part.problems[0]
         ids = template.prompt_ids(problem)
-        console.print(f"{part.name}: {problem.id}, {len(ids)} tokens, gold {' or '.join(problem.golds)}", highlight=False, markup=False)
-        console.print(template.tokenizer.decode(list(ids), skip_special_tokens=False), highlight=False, markup=False, soft_wrap=True)
+        head = f"{part.name}: {problem.id}, {len(ids)} tokens, gold {' or '.join(problem.golds)}"
+        text = template.tokenizer.decode(list(ids), skip_special_tokens=False)
+        console.print(f"{head}\n{text}", highlight=False, markup=False, soft_wrap=True)
 
 
 def recipe_of(checkpoint: Path) -> tuple[Path | None, list[str]]:

@@ -14,12 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from evaluation import benchmarks
 from evaluation.benchmarks import BENCHMARKS, find, from_code, integer, load
+from launch.problems import HeldOut, held_out
 from recipes.loader import load as load_recipe
 from rewards.rows import DataError
 from rewards.verifier.judge import Judge
+from rollout.template import load_template
 from rollout.types import Problem
 
 REAL = Path(os.environ.get("LACONIC_BENCHMARK_DATA", "absent"))
@@ -266,6 +269,39 @@ def test_eval_takes_the_protocol_of_r1_where_nothing_else_is_said():
     assert {name: one.samples for name, one in BENCHMARKS.items() if one.samples > 1} == {
         "aime24": 64, "aime25": 64, "aime22-24": 64, "amc23": 16, "amc": 16, "gpqa-diamond": 8, "math500": 4, "minerva": 4, "olympiadbench": 4, "ockbench-math": 4,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "behind"), [([], f"\n\n{benchmarks.DIRECTIVE}"), (["data.instruction=Box it."], "")])
+def test_in_a_recipe_benchmarks_stand_beside_its_sets_with_its_own_settings(tmp_path: Path, words: list[str], behind: str):
+    """The protocol's directive stands behind a problem unless the recipe has an instruction, which the template puts there."""
+    write(tmp_path / "rows.jsonl", [{"problem": "1 + 1?", "answer": "2"}])
+    write(tmp_path / "minerva.jsonl", filled("minerva", {"question": "How far?", "answer": "3"}))
+    asked = [
+        f"eval.data=[{tmp_path}/rows.jsonl]",
+        f"eval.benchmarks=[minerva@{tmp_path}, minerva@{tmp_path}/minerva.jsonl]",
+        "eval.problems=100",
+    ]
+    recipe = load_recipe("evaluate", overrides=[*asked, *words])
+    with Judge(1, 3.0, 1024) as judge:
+        own, first, again = held_out(recipe, judge)
+    assert [part.name for part in (own, first, again)] == [f"{tmp_path}/rows.jsonl", "minerva 1", "minerva 2"]
+    assert (own.samples, first.samples) == (None, BENCHMARKS["minerva"].samples)
+    assert own.problems[0].text == "1 + 1?" and first.problems == again.problems and len(first.problems) == 100
+    assert all(re.fullmatch(rf"How far\? \(\d+\){re.escape(behind)}", problem.text) for problem in first.problems)
+
+
+def test_the_first_prompt_is_shown_as_the_model_sees_it(tiny_checkpoint: Path):
+    from launch.evaluate import _show
+
+    console = Console(width=40, record=True)
+    template = load_template(tiny_checkpoint)
+    problem = Problem("aime24/1", "Add: 1 + 2", "3")
+    _show(console, template, [HeldOut("aime24", [problem, Problem("aime24/2", "Add: 9 + 9", "18")], [])])
+    ids = template.prompt_ids(problem)
+    assert console.export_text().splitlines() == [
+        f"aime24: aime24/1, {len(ids)} tokens, gold 3",
+        *template.tokenizer.decode(list(ids), skip_special_tokens=False).splitlines(),
+    ]
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="LACONIC_BENCHMARK_DATA names no folder")
