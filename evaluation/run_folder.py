@@ -173,6 +173,12 @@ def pairs(run: Run) -> list[Pair]:
     return [Pair(source, found[0], found[-1] if len(found) > 1 else None) for source, found in by_source.items()]
 
 
+def across(first: Run, last: Run) -> list[Pair]:
+    """The first evaluation in one record and the last in another, of every source that both have."""
+    ends = {pair.source: pair.after or pair.before for pair in pairs(last)}
+    return [Pair(pair.source, pair.before, ends[pair.source]) for pair in pairs(first) if pair.source in ends]
+
+
 def read_rollouts(run: Run, evaluation: dict[str, Any], problem_ids: Iterable[str]) -> list[dict[str, Any]]:
     """The samples of these problems from the parquet beside an evaluation; empty, with a note, if it cannot be read."""
     return _read_parquet(run, run.path / "evals" / evaluation["samples_file"], filters=[("problem_id", "in", sorted(problem_ids))])

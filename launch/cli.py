@@ -64,10 +64,16 @@ def train(
         from launch.stages import run_recipe
 
         folder = run_recipe(made, runs, resume=resume, overwrite=overwrite)
-        from evaluation.run_folder import pairs, read_run
+        from evaluation.run_folder import across, pairs, read_run
         from evaluation.words import verdicts
+        from launch.memory import evaluates
 
-        for words in verdicts(pairs(read_run(folder))):
+        said = verdicts(pairs(read_run(folder)))
+        if len(evaluated := [part.step for part in made.stages if part.step and evaluates(part.recipe)]) > 1:
+            first, final = evaluated[0], evaluated[-1]
+            both = verdicts(across(read_run(first.folder(folder)), read_run(final.folder(folder))))
+            said += [f"{first.stage.called} to {final.stage.called}: {words}" for words in both]
+        for words in said:
             out.print(words, highlight=False, markup=False, soft_wrap=True)
         if (status := json.loads((folder / "status.json").read_text(encoding="utf-8")))["state"] == "no-effective-update":
             out.print(f"[red]This run taught nothing:[/red] {escape(status['reason'])}. Its samples: {folder}/samples", soft_wrap=True)

@@ -227,6 +227,16 @@ def learner_bytes(shape: Shape, learner: Learner, bf16: bool, reference: bool, l
     return parts | ({"context": CUDA_CONTEXT} if gpu else {})
 
 
+def one_trainer(learner: Learner) -> Learner:
+    """The learner's settings as the one process of a supervised stage takes them.
+
+    It has all logits of a micro-batch at one time, so that is no larger than the piece of them that the learner has.
+    """
+    most = min(learner.micro_batch_tokens, learner.logit_chunk_tokens)
+    alone = {"ranks": 1, "zero_stage": 0, "threads": learner.threads * learner.ranks}
+    return learner.model_copy(update=alone | {"micro_batch_tokens": most, "logit_chunk_tokens": 1 << 40})
+
+
 def size(count: float) -> str:
     """Bytes for people: 3.6 GB, 250 MB, 2 KB."""
     for unit, bound in (("GB", GB), ("MB", GB / 1000), ("KB", 1000)):

@@ -12,7 +12,7 @@ from recipes.stages import SftStage
 from recipes.steps import Step
 from rewards.verifier.judge import Judge
 from rollout.chats import Conversation, conversations
-from rollout.sources import Source, training_source
+from rollout.sources import LeftOut, Source, training_source
 from rollout.types import Request
 
 
@@ -23,7 +23,8 @@ class Part:
     Attributes:
         source: the training problems of a stage that samples some.
         conversations: of each set of an sft stage that names its data.
-        said: on those.
+        said: on those, a line a set.
+        left_out: by set, (row, reason) of those that hold none.
     """
 
     made: Plan
@@ -32,6 +33,7 @@ class Part:
     heldout: list[HeldOut]
     conversations: list[list[Conversation]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
+    left_out: dict[str, LeftOut] = field(default_factory=dict)
 
     @property
     def recipe(self) -> Recipe:
@@ -46,8 +48,8 @@ class Standing:
         start: the checkpoint that the next stage takes.
         began: the one that the last rl stage took.
         position: in the training data, where the next rl stage goes on.
-        asked: what the last reference stage was asked, and
-        answers: the folder of its answers.
+        asked: what the last reference stage sampled.
+        answers: the folder in which that lies.
     """
 
     start: Path
@@ -70,7 +72,7 @@ def read_data(made: Plan, judge: Judge) -> list[Part]:
             source = training_source(*asked[:3], judge.check_golds, *asked[3:])
             known.append((asked, source))
         sets = [conversations(one) for one in step.stage.sets] if isinstance(step.stage, SftStage) else []
-        said = [words for *_, words in sets] + [f"left out {place}: {why}" for _, left_out, _ in sets for place, why in left_out[:5]]
-        chats = [found for found, *_ in sets]
-        parts.append(Part(one, step, source if recipe.samples else None, held_out(recipe, judge), chats, said))
+        left_out = {one.source: rows for one, (_, rows, _) in zip(getattr(step.stage, "sets", []), sets, strict=False)}
+        chats, said = [found for found, *_ in sets], [words for *_, words in sets]
+        parts.append(Part(one, step, source if recipe.samples else None, held_out(recipe, judge), chats, said, left_out))
     return parts

@@ -36,6 +36,7 @@ from launch.memory import (
     learner_bytes,
     number_width,
     object_store_bytes,
+    one_trainer,
     option,
     push_bytes,
     size,
@@ -156,7 +157,7 @@ def _plan_of(step: Step, machine: Machine, device: str) -> Plan:
     work = step_work(recipe)
     gpu = min(machine.gpus, default=_ASSUMED_GPU) if device == "cuda" else 0
     learner = _learner(recipe, shape, gpu, work.longest)
-    shared = len(machine.gpus) == 1 and _fits_one(recipe, gpu, learner)
+    shared = len(machine.gpus) == 1 and bool(contexts(recipe)) and _fits_one(recipe, gpu, learner)
     room = (int(GPU_SHARE * gpu) - sum(actor.bytes for actor in learner)) // recipe.engine.count if shared else None
     options = engine_options(recipe, shape, gpu, room, " ".join(machine.cards))
     actors = [_driver(recipe, shape), *_engines(recipe, shape, gpu, options), *learner]
@@ -254,16 +255,16 @@ def _learner(recipe: Recipe, shape: Shape | None, gpu: int, longest: int) -> lis
     supervised = recipe.stages[0] if isinstance(recipe.stages[0], Supervised) else None
     if not recipe.trains and supervised is None:
         return []
-    host, holds, learner, frozen = _libraries("learner", gpu), {}, recipe.learner, recipe.reads_reference
-    if supervised:  # one process, fp32 weights, all of a micro-batch's logits
-        learner = learner.model_copy(update={"ranks": 1, "zero_stage": 0, "logit_chunk_tokens": learner.micro_batch_tokens})
-        longest, frozen = supervised.max_tokens or longest, supervised.kind == "dpo"
+    host, holds, learner = _libraries("learner", gpu), {}, recipe.learner
+    if supervised:
+        learner = one_trainer(recipe.learner)
+        longest = supervised.most(longest) * (2 if supervised.kind == "dpo" else 1)  # a pair passes together
     if shape is not None:
-        holds = learner_bytes(shape, learner, recipe.model.dtype == "bf16" and not supervised, frozen, longest, gpu > 0)
+        bf16 = recipe.model.dtype == "bf16" and not supervised  # whose weights are fp32 while they train
+        holds = learner_bytes(shape, learner, bf16, recipe.reads_reference and not supervised, longest, gpu > 0)
         if gpu:
             host["weights while loading"] = shape.parameters * number_width(recipe)
-    name = "trainer" if supervised else "learner"
-    return [Actor(name, learner.ranks, learner.threads * (recipe.learner.ranks if supervised else 1), 1 if gpu else 0, holds, host)]
+    return [Actor("trainer" if supervised else "learner", learner.ranks, learner.threads, 1 if gpu else 0, holds, host)]
 
 
 def _libraries(actor: str, gpu: int) -> dict[str, int]:

@@ -12,12 +12,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from launch.engines import engines, rehearsed
+from launch.memory import one_trainer
 from launch.parts import Part, Standing
 from launch.plan_data import read_of_reference
+from launch.problems import file_names, list_left_out
 from recipes.stages import DpoStage, ReferenceStage, SftStage
 from recipes.steps import Step
 from rewards.verifier.judge import Judge
@@ -27,7 +28,7 @@ from rl.supervised import Item, Training, dpo, drawn, fitting, sft
 from rollout import reference
 from rollout.chats import examples
 from rollout.scorer import Scorer
-from rollout.sources import DataError
+from rollout.sources import DataError, LeftOut
 from rollout.template import Template
 from rollout.types import Example, Request
 
@@ -48,6 +49,9 @@ def reference_stage(part: Part, stage: ReferenceStage, template: Template, folde
         limit=recipe.budget.limit,
     )
     with Progress(stage.called, len(asked)) as progress:
+        for words in source.said:
+            progress.message(words)
+        list_left_out(progress, folder / "left_out" / "train.jsonl", source.name, source.left_out)
         if left := reference.waiting(folder, asked):
             if len(left) < len(asked):
                 progress.message(f"resumed {folder}: {len(asked) - len(left)} of {len(asked)} problems are there")
@@ -59,7 +63,9 @@ def reference_stage(part: Part, stage: ReferenceStage, template: Template, folde
                 reference.sample(folder, pool, Scorer(judge, template), asked, progress.count)
         found = list(reference.statistics(reference.read(folder, asked)).values())
         right = sum(one["reference_shortest"] is not None for one in found)
-        accuracy, tokens = (np.mean([one[name] or 0.0 for one in found]) for name in ("reference_accuracy", "reference_tokens"))
+        accuracy, tokens = (
+            sum(one[name] or 0.0 for one in found) / max(1, len(found)) for name in ("reference_accuracy", "reference_tokens")
+        )
         progress.message(f"{len(found)} problems: accuracy {accuracy:.1%}, {tokens:.1f} tokens; {right} have a right answer")
     return asked
 
@@ -82,7 +88,8 @@ def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template,
     if checkpoint.whole(done := folder / "checkpoint"):
         Progress(stage.called, 1).message(f"done before, taken from {done}")
         return done
-    made, step, recipe, words = part.made, part.step, part.recipe, list(part.said)
+    made, step, recipe, words, left_out = part.made, part.step, part.recipe, list(part.said), dict(part.left_out)
+    learner = one_trainer(recipe.learner)
     how = Training(
         stage=step.where,
         batch=stage.batch,
@@ -90,9 +97,9 @@ def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template,
         seed=recipe.seed,
         dtype=recipe.model.dtype,
         device="cuda" if made.device == "cuda" else "cpu",
-        threads=next(actor.threads for actor in made.actors if actor.name == "trainer"),
-        micro_batch_tokens=recipe.learner.micro_batch_tokens,
-        gradient_checkpointing=recipe.learner.gradient_checkpointing,
+        threads=learner.threads,
+        micro_batch_tokens=learner.micro_batch_tokens,
+        gradient_checkpointing=learner.gradient_checkpointing,
         checkpoint_every=recipe.train.checkpoint_every,
     )
     longest = stage.most(recipe.data.max_prompt_tokens + recipe.most_tokens)
@@ -101,13 +108,15 @@ def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template,
         order = drawn([pairs], [1.0], recipe.seed, stage.batch, epochs=stage.epochs)
         train = partial(dpo, at.start, folder, order, stage.beta, how)
     else:
-        sets = [_short(rows, longest, step, "examples", words) for rows in _examples(stage, part, template, at, words)]
+        sets = [_short(rows, longest, step, "examples", words) for rows in _examples(stage, part, template, at, left_out)]
         weights = [one.weight for one in stage.sets] or [1.0]
         rows = drawn(sets, weights, recipe.seed, stage.batch, epochs=stage.epochs)
         train = partial(sft, at.start, folder, rows, how)
     with Progress(stage.called, -(-len(train.args[2]) // stage.batch)) as progress:
         for line in words:
             progress.message(line)
+        for name, (source, rows_out) in zip(file_names(list(left_out)), left_out.items(), strict=True):
+            list_left_out(progress, folder / "left_out" / f"{name}.jsonl", source, rows_out)
         progress.phase("train")
         train(lambda done, _, loss: progress.step({"step": done - 1, "loss": loss}))
     if made.device == "cuda":  # engines and ranks come next, in processes of their own
@@ -122,16 +131,11 @@ def _answers(at: Standing) -> pa.Table:
     return reference.read(at.answers, at.asked)
 
 
-def _examples(stage: SftStage, part: Part, template: Template, at: Standing, words: list[str]) -> Sequence[Sequence[Example]]:
-    """What an sft stage learns from: answers of the reference, or its sets."""
+def _examples(stage: SftStage, part: Part, template: Template, at: Standing, left_out: dict[str, LeftOut]) -> Sequence[Sequence[Example]]:
+    """What an sft stage learns from: the shortest right answers of the reference, or its sets."""
     if not stage.sets:
-        rows = reference.shortest_right(_answers(at))
-        words.append(f"{len(rows)} problems have a right answer, the shortest of which is learned")
-        return [rows]
-    sets, refused = examples(part.conversations, template)
-    words.extend(f"left out {place}: {why}" for place, why in refused[:5])
-    if refused:
-        words.append(f"{len(refused)} examples left out, which the template refuses")
+        return [reference.shortest_right(_answers(at))]
+    sets, left_out["the chat template"] = examples(part.conversations, template)
     return sets
 
 

@@ -2,7 +2,7 @@
 
 The order: bases (files that nothing comes before: `grpo`, `dler`), those that a list names itself after those that are only inherited; then
 each file after what it extends and after what its list names before it. So what one parent only inherits never overrides what another says.
-Conflicts are what cannot be merged: of two parents' own chains, the lists `reward` and `waive`, the kind of a slot, and a number's schedule.
+Conflicts are what cannot be merged: of two parents' own chains, the lists `reward`, `waive` and `stages`, the kind of a slot, and a number's schedule.
 Simplification: numbers do not conflict, later wins.
 """
 
@@ -147,7 +147,7 @@ def _exclusive(trees: Iterable[Tree]) -> list[Place]:
     """Places that hold one thing, whoever says it."""
     schedules = [tree.data["schedule"] for tree in trees if isinstance(tree.data.get("schedule"), dict)]
     numbers = dict.fromkeys(name for schedule in schedules for name in schedule)
-    return [("reward",), ("waive",), *((slot, "kind") for slot in _SLOTS), *(("schedule", name) for name in numbers)]
+    return [("reward",), ("waive",), ("stages",), *((slot, "kind") for slot in _SLOTS), *(("schedule", name) for name in numbers)]
 
 
 def _says(tree: Tree, place: Place) -> bool:

@@ -71,7 +71,7 @@ class Supervised(Named, Changing):
     epochs: Positive = Field(1.0, description="Passes over the examples.")
     batch: Count = Field(32, description="Examples of an optimiser step.")
     lr: Positive | None = Field(
-        None, description="Peak learning rate (AdamW, 5 % warm-up, cosine to 0); null: learner.lr, of `sft` ten times that."
+        None, description="Peak learning rate (AdamW, 5 % warm-up, cosine to 0); null: learner.lr, of `dpo` a quarter of it."
     )
     max_tokens: Count | None = Field(
         None, description="Longer examples are left out and counted; null: data.max_prompt_tokens and budget.limit with its room."
@@ -96,9 +96,6 @@ class SftStage(Supervised):
         description="`reference`: the shortest right answer to each problem of the reference stage before it; else sets as in data.train, with `messages`, or prompts and completions (`problem` and `answer` name their columns).",
     )
 
-    def rate(self, lr: float) -> float:
-        return self.lr or 10 * lr
-
     @property
     def sets(self) -> list[DataSet]:
         """The sets that are learned from; none where the reference stage's answers are."""
@@ -116,6 +113,9 @@ class DpoStage(Supervised):
         description="What the shortest right answer is preferred to: the longest right one (of at least 1.5 times its length), the longest wrong one, or each of both.",
     )
     beta: Positive = Field(0.1, description="How close the policy stays to the stage's start.")
+
+    def rate(self, lr: float) -> float:
+        return self.lr or lr / 4
 
 
 class RlStage(Named, Changing):

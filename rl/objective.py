@@ -104,7 +104,7 @@ def correction_weights(old_logp_BT: Tensor, engine_logp_BT: Tensor, mask_BT: Ten
     """Weight of each token for the engine having sampled it with another probability than the learner gives it; no gradient.
 
     With r = learner / engine probability: `tis` min(r, high); `clamp` r within [low, high]; `icepop` r inside the bounds, else 0;
-    `sequence_mask` r where the geometric mean over the rollout is inside, else 0 (docs/methods.md).
+    `sequence_mask` r where the geometric mean over the rollout is inside, else 0 (docs/slots.md).
     """
     gap_BT = (old_logp_BT - engine_logp_BT).detach()
     weight_BT = torch.exp(gap_BT)

@@ -91,6 +91,7 @@ def test_p23_a_run_killed_in_each_of_its_stages_leaves_what_one_leaves_that_was_
     code, output = killer.run(arguments(learned, tmp_path / "alone", data), actors=False)
     assert code == 0, output[-3000:]
     assert f"Its model: {tmp_path}/alone/run/stages/merge/checkpoint" in output.replace("\n", "")
+    assert "phase_1 to merged: Mean tokens" in output
     for number, (point, count) in enumerate(KILLS):
         code, output = killer.run(arguments(learned, tmp_path, data, *(["--resume"] if number else [])), point, count, actors=False)
         assert code == -signal.SIGKILL, f"{point}: {output[-3000:]}"

@@ -89,6 +89,7 @@ def test_what_extends_a_composition_resolves_as_the_composition_itself():
         ),
         ("extends: [gfpo, pods.yaml]", ["gfpo (", "pods (pods.yaml:2)", "write select.kind in mine"]),
         ("extends: [entropy.yaml, importance.yaml]", ["entropy (", "importance (", "write tokens.kind in mine"]),
+        ("extends: [two_phase, sft_short]", ["two_phase (", "sft_short (", "write stages in mine"]),
         ("extends: [kimi, each.yaml]", ["kimi (", "each (each.yaml:2)", "write waive in mine"]),
     ],
 )

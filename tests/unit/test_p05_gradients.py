@@ -166,7 +166,7 @@ def test_p05_a_step_down_the_kl_term_comes_nearer_to_the_reference(estimator: st
 
 
 def test_p05_k1_pushes_every_sampled_token_down_whatever_the_reference():
-    """Its gradient is the score function: zero in expectation, so as a loss it penalises nothing (docs/methods.md)."""
+    """Its gradient is the score function: zero in expectation, so as a loss it penalises nothing (docs/slots.md)."""
     given = {**fixed(), **NO_POLICY}
     logits_BV = START.clone().requires_grad_()
     log_probability = (torch.where(MASK, score(logits_BV)[0], 0.0) * given["weight"]).sum()

@@ -54,7 +54,7 @@ def test_p09_noise_does_not_sort_answers_by_length(kind: str, bounds: dict[str, 
 
 
 def test_p09_the_simulation_tells_a_product_over_the_answer_from_a_mean():
-    """TRL's default, a cap of 3 on the product, drops a fifth of the long answers and none of the short (docs/methods.md)."""
+    """TRL's default, a cap of 3 on the product, drops a fifth of the long answers and none of the short (docs/slots.md)."""
     dropped = [float((gaps(length).sum(1).exp() > 3).float().mean()) for length in (SHORT, LONG)]
     assert dropped[0] == 0 and 0.15 < dropped[1] < 0.27
 

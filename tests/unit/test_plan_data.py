@@ -183,7 +183,7 @@ STATISTICS = {"reference_tokens": 300, "reference_spread": 0.0, "reference_accur
         (REFERENCE, [{"tokens": 3}], "has no column reference_tokens, which budget.column reads"),
         (NEMO, [STATISTICS | {"reference_accuracy": 75}], "1 of 1 rows hold no share from 0 to 1 in reference_accuracy, which the reward term nemo_band reads"),
         (NEMO, [STATISTICS, STATISTICS | {"reference_spread": -1}], "1 of 2 rows hold no number of at least 0 in reference_spread"),
-        (PRUNER, [{"reference_tokens": 300}], "has no column reference_accuracy, which the reward term o1_pruner reads (share from 0 to 1): add it; there is"),
+        (PRUNER, [{"reference_tokens": 300}], "has no column reference_accuracy, which the reward term o1_pruner reads (share from 0 to 1): add it or put a stage `reference` before; there is"),
     ],
 )  # fmt: skip
 def test_a_number_that_the_recipe_reads_and_rows_do_not_have_is_refused_by_plan(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from evaluation.report import report
+from evaluation.run_folder import across, read_run
 from launch import stages
 from launch.plan import plan
 from recipes.schema import Recipe
@@ -64,6 +65,12 @@ def test_the_merged_model_is_evaluated_in_a_folder_of_its_own(finished: Path):
     scores = json.loads((finished / "stages" / "merged" / "evals" / "step-0.json").read_text())
     assert scores["checkpoint"] == str(finished / "stages" / "merge" / "checkpoint")
     assert checkpoint.metadata(finished / "stages" / "merge" / "checkpoint")["merge"]["base"].endswith("phase_1/checkpoints/step-2")
+
+
+def test_the_first_evaluation_of_a_run_is_compared_with_the_last_whichever_stage_made_them(finished: Path):
+    [pair] = across(read_run(finished / "stages" / "phase_1"), read_run(finished / "stages" / "merged"))
+    assert pair.source == "tiny" and pair.after is not None
+    assert pair.after["checkpoint"].endswith("stages/merge/checkpoint") and pair.before["step"] == 0
 
 
 def killed_in_the_second_phase(wanted: Recipe, runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -122,3 +129,17 @@ def test_a_stage_that_finds_nothing_to_learn_from_says_what_there_is(tiny_checkp
         run(wanted, tmp_path)
     status = json.loads((tmp_path / wanted.name / "status.json").read_text())
     assert status["state"] == "failed" and "there is no pair" in status["reason"]
+
+
+def test_rows_that_an_sft_stage_cannot_learn_from_are_listed_and_counted(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    rows = [{"prompt": "1 + 1", "completion": "2"}] * 3 + [{"prompt": "1 + 2", "completion": ""}, {"prompt": "1", "completion": "7 " * 200}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    learned: list[Any] = []
+    monkeypatch.setattr("launch.teachers.sft", lambda start, folder, rows, *_: learned.extend(rows))
+    folder = run(recipe(tiny_checkpoint, stages=[{"kind": "sft", "data": str(tmp_path / "rows.jsonl"), "batch": 3}]), tmp_path)
+    said = capsys.readouterr().out
+    assert len(learned) == 3 and "1 of 4 examples are longer than 68 tokens and left out" in said and "sft: 3 examples" in said
+    listed = (folder / "stages" / "sft" / "left_out" / "rows.jsonl").read_text().splitlines()
+    assert len(listed) == 1 and json.loads(listed[0])["row"].endswith("/4")

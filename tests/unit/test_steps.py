@@ -108,7 +108,7 @@ def test_plan_says_of_each_stage_what_goes_in_what_it_does_and_what_comes_out():
         "stage    before (eval), from the cold start; leaves stages/before/evals; the policy stays as it was",
         "sample   the first 120 problems x 8 rollouts of at most 104 tokens at T 1, judged and kept",
         "stage    sft, from the cold start; leaves stages/sft/checkpoint",
-        "train    SFT on the shortest right answer to each problem: epochs 1, in batches of 32, learning rate 0.004, at most 168 tokens",
+        "train    SFT on the shortest right answer to each problem: epochs 1, in batches of 32, learning rate 0.0004, at most 168 tokens",
         "stage    phase_1 (rl), from sft; leaves stages/phase_1/checkpoints/step-5 (`laconic report RUN/stages/phase_1`)",
         "changes  budget.limit: 208",
         "stage    rl, from phase_1; leaves checkpoints/step-34",
@@ -175,3 +175,15 @@ def test_a_checkpoint_is_evaluated_with_the_recipe_of_its_run_and_the_changes_of
     assert recipe_of(tmp_path / "checkpoints" / "step-3")[1][0] == "eval.samples=9"
     assert recipe_of(tmp_path / "stages" / "merge" / "checkpoint") == (file, [])
     assert recipe_of(tmp_path / "elsewhere" / "else" / "checkpoint") == (None, [])
+
+
+@pytest.mark.parametrize("name", ["dler_merge", "two_phase", "sft_short", "dpo_short", "o1_pruner", "adaptthink", "nemo_band"])
+def test_recipes_of_several_stages_fit_a_node_of_8_gpus_and_the_tiny_scale(name: str):
+    assert plan(load(name, "node8"), Machine(128, 1000 * GB, (80 * GB,) * 8, "cuda")).blockers == []
+    assert plan(load(name, "tiny"), LAPTOP).blockers == []
+
+
+def test_a_trainer_holds_no_more_logits_at_one_time_than_a_learners_piece():
+    made = plan(load("sft_short", "node8"), NODE)
+    [trainer] = [actor for part in made.stages for actor in part.actors if actor.name == "trainer"]
+    assert trainer.holds["logits"] == max(4096, 5024) * 151936 * 4 * 2  # one row of full length passes alone

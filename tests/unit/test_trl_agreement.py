@@ -2,7 +2,7 @@
 
 TRL's two methods, from rewards to advantages and correction weights (`_generate_and_score_completions`) and from log-probabilities to the
 loss (`_compute_loss`), run unchanged on a trainer whose model and sampler are prepared tensors. The differences that are meant stand in
-docs/methods.md; tests named `..._unlike_trl` pin them down.
+docs/slots.md; tests named `..._unlike_trl` pin them down.
 """
 
 from __future__ import annotations
