@@ -16,6 +16,7 @@ from rich.table import Table
 
 from launch.plan import check_runnable, plan
 from recipes.loader import load
+from recipes.schema import Eval
 from recipes.steps import steps
 
 if TYPE_CHECKING:  # they import transformers
@@ -79,13 +80,12 @@ def evaluate_checkpoint(
         if show_prompt:
             _show(console, template, parts)
             return
-        own_samples = bool(benchmarks) and not any(word.startswith("eval.samples=") for word in overrides)
         with engines(made, start, template) as pool:
             pool.wait_ready()
             rehearsed(made, pool, template, [template.prompt_ids(problem) for problem in parts[0].problems[:16]])
             scorer = Scorer(judge, template)
             for part, name in zip(parts, file_names([part.name for part in parts]), strict=True):
-                settings = recipe.eval.model_copy(update={"samples": part.samples}) if own_samples and part.samples else recipe.eval
+                settings = settings_of(part, recipe.eval, benchmarks, overrides)
                 with Progress(part.name, len(part.problems)) as progress:
                     for words in part.said:
                         progress.message(words)
@@ -112,6 +112,12 @@ def protocol(benchmarks: Sequence[str]) -> list[str]:
         return []
     settings = [f"eval.{key}={value}" for key, value in PROTOCOL.items()]
     return ["eval.data=[]", f"eval.benchmarks={json.dumps(list(benchmarks))}", f"data.max_prompt_tokens={LONGEST_PROMPT}", *settings]
+
+
+def settings_of(part: HeldOut, settings: Eval, benchmarks: Sequence[str], overrides: Sequence[str]) -> Eval:
+    """An evaluation's settings for one of its sets: of `benchmarks`, each has its own samples unless overrides say how many."""
+    said = any(word.startswith("eval.samples=") for word in overrides)
+    return settings if said or not benchmarks or part.samples is None else settings.model_copy(update={"samples": part.samples})
 
 
 def _show(console: Console, template: Template, parts: Sequence[HeldOut]) -> None:

@@ -271,6 +271,17 @@ def test_eval_takes_the_protocol_of_r1_where_nothing_else_is_said():
     }  # fmt: skip
 
 
+def test_a_benchmark_takes_its_own_samples_in_eval_unless_others_are_said():
+    from launch.evaluate import protocol, settings_of
+
+    def samples(part: HeldOut, named: list[str], *words: str) -> int:
+        return settings_of(part, load_recipe("evaluate", overrides=[*protocol(named), *words]).eval, named, words).samples
+
+    aime, rows = HeldOut("aime24", [], [], samples=64), HeldOut("rows.jsonl", [], [])
+    assert (samples(aime, ["aime24"]), samples(aime, ["aime24"], "eval.samples=2"), samples(rows, ["aime24"])) == (64, 2, 4)
+    assert samples(aime, [], "eval.benchmarks=[aime24]") == 4  # as the recipe says it, which is a run's cheap setting
+
+
 @pytest.mark.parametrize(("words", "behind"), [([], f"\n\n{benchmarks.DIRECTIVE}"), (["data.instruction=Box it."], "")])
 def test_in_a_recipe_benchmarks_stand_beside_its_sets_with_its_own_settings(tmp_path: Path, words: list[str], behind: str):
     """The protocol's directive stands behind a problem unless the recipe has an instruction, which the template puts there."""
@@ -298,10 +309,8 @@ def test_the_first_prompt_is_shown_as_the_model_sees_it(tiny_checkpoint: Path):
     problem = Problem("aime24/1", "Add: 1 + 2", "3")
     _show(console, template, [HeldOut("aime24", [problem, Problem("aime24/2", "Add: 9 + 9", "18")], [])])
     ids = template.prompt_ids(problem)
-    assert console.export_text().splitlines() == [
-        f"aime24: aime24/1, {len(ids)} tokens, gold 3",
-        *template.tokenizer.decode(list(ids), skip_special_tokens=False).splitlines(),
-    ]
+    text = template.tokenizer.decode(list(ids), skip_special_tokens=False)
+    assert console.export_text() == f"aime24: aime24/1, {len(ids)} tokens, gold 3\n{text}\n"
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="LACONIC_BENCHMARK_DATA names no folder")
