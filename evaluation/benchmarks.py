@@ -32,7 +32,7 @@ DIRECTIVE = r"Please reason step by step, and put your final answer within \boxe
 PROTOCOL = {"temperature": 0.6, "top_p": 0.95, "max_tokens": 32768, "problems": 0}  # keys of `eval`; samples are the benchmark's own
 LONGEST_PROMPT = 2048  # tokens that evaluations on benchmarks leave room for; OlympiadBench comes to about 1,000
 _PLAIN = ("problem|question", "answer|final_answer|solution")
-_FAMILY = ("subject", "subfield", "type", "topic", "data_topic", "perturbation_type")
+_FAMILY = ("subfield", "subject", "type", "topic", "data_topic", "perturbation_type", "high_level_domain", "domain")
 _OPTIONS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 _FILE = re.compile(r"\.(?:jsonl|json|ndjson|parquet|arrow|csv|tsv)(?:\.gz)?$", re.IGNORECASE)
 _INNER = r"((?:[^()]|\([^()]*\))*)"  # of parentheses
@@ -216,11 +216,11 @@ def _places(one: Benchmark, base: Path) -> Iterator[Path]:
         yield base
         return
     near = [path for pattern in ("*", "*/*") for path in sorted(base.glob(pattern)) if path.is_dir() or _FILE.search(path.name)]
-    called = {path: _short(_FILE.sub("", str(path.relative_to(base)))) for path in near}
+    called = {path: [_short(_FILE.sub("", name)) for name in (str(path.relative_to(base)), path.name)] for path in near}
     ids = [copy.id for copy in one.copies]
     labels = [one.name, *one.called, *ids, *(f"datasets--{id_}" for id_ in ids), *(id_.partition("/")[2] for id_ in ids)]
     for name in dict.fromkeys(_short(label) + behind for label in labels for behind in ("", "test")):
-        yield from (path for path in near if called[path] == name)
+        yield from (path for path in near if name in called[path])
     if _short(base.name) in map(_short, labels):
         yield base
 
@@ -263,12 +263,12 @@ def _held(values: Values, *names: str) -> Any:
 
 def _plain(values: Values) -> tuple[str, Any]:
     """A problem and its answer; what a worked solution marks; where the question has a body, that before it."""
-    asked = [_held(values, "body"), _held(values, "problem", "question")]
+    asked = [_held(values, "body", "context"), _held(values, "problem", "question")]
     text = " ".join(part.strip() for part in asked if isinstance(part, str))
     answer = _held(values, "answer", "final_answer")
     if answer is None:
         answer = marked(str(_held(values, "solution") or ""))
-    elif isinstance(answer, str) and "####" in answer:
+    elif isinstance(answer, str) and ("####" in answer or "\\boxed" in answer):
         answer = marked(answer)
     return text, answer
 
@@ -352,8 +352,7 @@ _ALL = (
     Benchmark("amc", (Copy(("AI-MO/aimo-validation-amc:train",), 83),), _MAA, 16, _plain, integer, about="the 83 rows of DeepScaleR; not amc23"),
     Benchmark("gsm8k", (Copy(("openai/gsm8k/main:test",), 1319),), "MIT", 1, _plain, integer),
     Benchmark(
-        "gsm-plus", (Copy(("qintongli/GSM-Plus:test",), 10552),), "CC BY-SA 4.0", 1, _numeric, integer,
-        forms=((*_PLAIN, "perturbation_type"),), others=((2400, "testmini"),), called=("gsm+", "gsmplus"),
+        "gsm-plus", (Copy(("qintongli/GSM-Plus:test",), 10552),), "CC BY-SA 4.0", 1, _numeric, integer, others=((2400, "testmini"),), called=("gsm+", "gsmplus"),
         about="rows without a numeric gold left out",
     ),
     Benchmark(

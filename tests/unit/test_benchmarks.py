@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -37,6 +38,11 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".csv":
+        with path.open("w", newline="") as file:
+            table = csv.DictWriter(file, rows[0])
+            table.writeheader()
+            table.writerows(rows)
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -64,6 +70,7 @@ def read(tmp_path: Path, name: str, row: dict[str, Any], rows: int | None = None
         ("aime24", {"ID": "2024-I-1", "Problem": "p", "Solution": "s", "Answer": 204}, ("204",)),
         ("aime24", {"problem": "p", "solution": "\\boxed{033}"}, ("33",)),
         ("aime25", {"problem": "p", "answer": "70"}, ("70",)),
+        ("aime25", {"problem": "p", "answer": "$\\boxed{070}$"}, ("70",)),
         ("aime22-24", {"id": 0, "problem": "p", "solution": "s", "answer": "116", "url": "u"}, ("116",)),
         ("amc23", {"question": "q", "answer": "27.0"}, ("27",)),
         ("amc", {"problem": "p", "answer": 142.0}, ("142",)),
@@ -166,6 +173,11 @@ def test_rows_that_are_not_the_benchmarks_are_refused_by_file_and_fault(tmp_path
         ("aime25", {"problem": "p", "answer": "1"}, "aime_2025/data/train-00000-of-00001.parquet"),
         ("minerva", {"problem": "p", "answer": "1"}, "minerva_math/test.jsonl"),
         ("ockbench-math", {"problem": "p", "answer": 1}, "ockbench/OckBench_math.jsonl"),
+        ("math500", {"problem": "p", "answer": "1"}, "data/MATH500.jsonl"),
+        ("svamp", {"Body": "b", "Question": "q", "Answer": "1.0"}, "data/svamp/test.jsonl"),
+        ("gpqa-diamond", GPQA, "gpqa/gpqa_diamond.csv"),
+        ("gsm-plus", {"question": "p", "answer": "1", "perturbation_type": "t"}, "GSM-Plus/data/test-00000-of-00001.parquet"),
+        ("olympiadbench", {"question": "p", "final_answer": ["1"]}, "OlympiadBench/OE_TO_maths_en_COMP/OE_TO_maths_en_COMP.parquet"),
     ],
 )  # fmt: skip
 def test_a_folder_holds_a_benchmark_by_its_name_or_as_the_hub_lays_it_out(tmp_path: Path, name: str, row: dict[str, Any], place: str):
@@ -177,6 +189,13 @@ def test_a_folder_holds_a_benchmark_by_its_name_or_as_the_hub_lays_it_out(tmp_pa
             write(file.parent.parent / other, filled(name, row, 3))
     if name == "ockbench-math":
         write(file.with_name("OckBench_coding.jsonl"), [{"problem": "p", "tests": "t"}])
+    for beside, set_ in (
+        ("testmini-00000-of-00001.parquet", "gsm-plus"),
+        ("gpqa_main.csv", "gpqa-diamond"),
+        ("../TP_TO_maths/TP_TO_maths.parquet", "olympiadbench"),
+    ):
+        if name == set_:
+            write(file.parent / beside, filled(name, row, 3))
     write(tmp_path / "aime24.jsonl", [{"problem": "p", "answer": "1"}])
     assert len(load(f"{name}@{tmp_path}", sound)[0]) == BENCHMARKS[name].rows
     assert len(load(f"{name}@{file}", sound)[0]) == BENCHMARKS[name].rows
