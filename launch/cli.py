@@ -103,11 +103,21 @@ def evaluate(
     data: Annotated[
         list[str] | None, typer.Option(help="tiny, a file or folder of problems, or hub:owner/name/config:split; repeatable.")
     ] = None,
+    benchmark: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A benchmark's name (`laconic benchmarks`), with the settings of DeepSeek-R1 where nothing else is said; repeatable."
+        ),
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder that holds the benchmarks' files, in place of the hub.")] = None,
     samples: Annotated[Optional[int], typer.Option(min=1, help="Rollouts of a problem.")] = None,  # noqa: UP045
     out_dir: Annotated[Path | None, typer.Option("--out", help="Folder for scores and samples (default: evals/CHECKPOINT here).")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier results of the same name in that folder.")] = False,
     lenient: Annotated[
         bool, typer.Option("--lenient", help="Read answers that are stated without a box, too, and report both rates.")
+    ] = False,
+    show_prompt: Annotated[
+        bool, typer.Option("--show-prompt", help="Print the first prompt as the model sees it, and sample nothing.")
     ] = False,
 ) -> None:
     """Sample held-out problems and report accuracy and tokens, with intervals and at every smaller budget."""
@@ -119,7 +129,19 @@ def evaluate(
             *([f"eval.data={json.dumps(data, ensure_ascii=False)}"] if data else []),
             *([f"eval.samples={samples}"] if samples else []),
         ]
-        evaluate_checkpoint(checkpoint, words, out_dir, overwrite, out, lenient)
+        if data_dir and not benchmark:
+            raise ValueError("--data-dir: holds the files of --benchmark, which is not said; name a file of your own with --data")
+        named = [f"{name}@{data_dir}" if data_dir and "@" not in name else name for name in benchmark or ()]
+        evaluate_checkpoint(checkpoint, words, out_dir, overwrite, out, lenient, named, show_prompt)
+
+
+@app.command("benchmarks")
+def list_benchmarks() -> None:
+    """List the benchmarks by name: rows, samples of a problem, licence, and where they lie on the hub."""
+    from evaluation.benchmarks import BENCHMARKS
+
+    rows = [(one.name, f"{one.rows:,}", str(one.samples), one.licence, one.copies[0].id, one.about) for one in BENCHMARKS.values()]
+    _list("benchmark", rows, "rows", "samples", "licence", "hub", "")
 
 
 @app.command()

@@ -1,9 +1,14 @@
-"""`laconic eval`: a checkpoint's accuracy and tokens on held-out problems, by the same route as inside a run."""
+"""`laconic eval`: a checkpoint's accuracy and tokens on held-out problems, by the same route as inside a run.
+
+What differs is the setting of benchmarks: here each has its own samples and the protocol that published numbers have, in a run the recipe's.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,16 +16,32 @@ from rich.table import Table
 
 from launch.plan import check_runnable, plan
 from recipes.loader import load
+from recipes.schema import Eval
 from recipes.steps import steps
+
+if TYPE_CHECKING:  # they import transformers
+    from launch.problems import HeldOut
+    from rollout.template import Template
 
 
 def evaluate_checkpoint(
-    checkpoint: str, overrides: list[str], folder: Path | None, overwrite: bool, console: Console, lenient: bool = False
+    checkpoint: str,
+    overrides: list[str],
+    folder: Path | None,
+    overwrite: bool,
+    console: Console,
+    lenient: bool = False,
+    benchmarks: Sequence[str] = (),
+    show_prompt: bool = False,
 ) -> None:
     """Evaluate and print; scores and samples go to `folder` (default: evals/CHECKPOINT in the working directory).
 
-    `lenient`: answers that are stated without a box are read, too, and both rates reported.
     A checkpoint inside a run is evaluated with the run's own recipe, any other with the recipe `evaluate`.
+
+    Args:
+        lenient: answers that are stated without a box are read, too, and both rates reported.
+        benchmarks: taken in place of eval.data with the protocol of R1 (`protocol`), of which overrides may change any part.
+        show_prompt: print the first prompt of each set as the model sees it, and sample nothing.
 
     Raises:
         RecipeError, PlanError, DataError, TemplateError, EngineError: one clear sentence each.
@@ -28,7 +49,7 @@ def evaluate_checkpoint(
         FileNotFoundError: a hub model that cannot be had.
     """
     own, changes = recipe_of(Path(checkpoint).expanduser())
-    asked = [*changes, f"model.path={json.dumps(checkpoint)}", "stages=[eval]", *overrides]
+    asked = [*changes, f"model.path={json.dumps(checkpoint)}", "stages=[eval]", *protocol(benchmarks), *overrides]
     recipe = load(str(own) if own else "evaluate", None, asked)
     made = plan(recipe)
     check_runnable(made)  # what cannot work is said before torch takes seconds to load
@@ -45,7 +66,8 @@ def evaluate_checkpoint(
     from rollout.template import load_template
 
     target = folder or Path("evals") / checkpoint.strip("./~").replace("/", "-")
-    _refuse_earlier([target / f"{name}.json" for name in file_names(recipe.held_out_names)], overwrite)
+    if not show_prompt:
+        _refuse_earlier([target / f"{name}.json" for name in file_names(recipe.held_out_names)], overwrite)
     settle_device(made)
     with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
         parts = held_out(recipe, judge)
@@ -55,36 +77,57 @@ def evaluate_checkpoint(
         for words in template.remarks:
             console.print(words, highlight=False)
         parts = [fitting(part, template, recipe.data.max_prompt_tokens) for part in parts]
+        if show_prompt:
+            _show(console, template, parts)
+            return
         with engines(made, start, template) as pool:
             pool.wait_ready()
             rehearsed(made, pool, template, [template.prompt_ids(problem) for problem in parts[0].problems[:16]])
             scorer = Scorer(judge, template)
             for part, name in zip(parts, file_names([part.name for part in parts]), strict=True):
+                settings = settings_of(part, recipe.eval, benchmarks, overrides)
                 with Progress(part.name, len(part.problems)) as progress:
                     for words in part.said:
                         progress.message(words)
                     list_left_out(progress, target / f"{name}.left_out.jsonl", part.name, part.left_out)
                     progress.phase("evaluate")
-                    groups = evaluate(pool, scorer, part.problems, recipe.eval, recipe.seed, progress.count)
+                    groups = evaluate(pool, scorer, part.problems, settings, recipe.seed, progress.count)
                     if lenient:
                         read_stated(groups, scorer)
                 scores = write_scores(
-                    target,
-                    name,
-                    groups,
-                    checkpoint=checkpoint,
-                    step=0,
-                    source=part.name,
-                    settings=recipe.eval,
-                    seed=recipe.seed,
-                    engine=recipe.engine.kind,
-                    template=template,
-                    lenient=lenient,
-                )
+                    target, name, groups, checkpoint=checkpoint, step=0, source=part.name, settings=settings, seed=recipe.seed,
+                    engine=recipe.engine.kind, template=template, lenient=lenient,
+                )  # fmt: skip
                 for warning in warnings(scores, lenient):
                     console.print(f"[yellow]warning:[/yellow] {escape(f'{part.name}: {warning}')}", highlight=False, soft_wrap=True)
                 console.print(_table(part.name, scores))
                 console.print(f"{target / name}.json", highlight=False)
+
+
+def protocol(benchmarks: Sequence[str]) -> list[str]:
+    """Overrides for an evaluation on benchmarks with the settings of DeepSeek-R1; none without benchmarks."""
+    from evaluation.benchmarks import LONGEST_PROMPT, PROTOCOL
+
+    if not benchmarks:
+        return []
+    settings = [f"eval.{key}={value}" for key, value in PROTOCOL.items()]
+    return ["eval.data=[]", f"eval.benchmarks={json.dumps(list(benchmarks))}", f"data.max_prompt_tokens={LONGEST_PROMPT}", *settings]
+
+
+def settings_of(part: HeldOut, settings: Eval, benchmarks: Sequence[str], overrides: Sequence[str]) -> Eval:
+    """An evaluation's settings for one of its sets: of `benchmarks`, each has its own samples unless overrides say how many."""
+    said = any(word.startswith("eval.samples=") for word in overrides)
+    return settings if said or not benchmarks or part.samples is None else settings.model_copy(update={"samples": part.samples})
+
+
+def _show(console: Console, template: Template, parts: Sequence[HeldOut]) -> None:
+    """The first prompt of each set, special tokens and all, and what answers it."""
+    for part in parts:
+        problem = part.problems[0]
+        ids = template.prompt_ids(problem)
+        head = f"{part.name}: {problem.id}, {len(ids)} tokens, gold {' or '.join(problem.golds)}"
+        text = template.tokenizer.decode(list(ids), skip_special_tokens=False)
+        console.print(f"{head}\n{text}", highlight=False, markup=False, soft_wrap=True)
 
 
 def recipe_of(checkpoint: Path) -> tuple[Path | None, list[str]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
+from evaluation import benchmarks
 from launch.memory import evaluates
 from launch.plan_budget import budget_blockers, budget_warnings, local_tokenizer, prompt_blockers, shortest_answer
 from recipes.columns import REFERENCE
@@ -73,18 +74,18 @@ def plan_data(step: Step) -> DataPlan:
         found.columns = columns(first.columns | given, problem=first.text, answer=first.answer, level=first.level)
     elif all(one.source == "tiny" for _, one in training):
         found.columns = dict.fromkeys((*REFERENCE, *step.given), 1.0)
-    for index, (_, one) in enumerate(held_out, len(training)):
-        problems = read["eval.data", index]
+    asked_of = [(one.source, read["eval.data", index]) for index, (_, one) in enumerate(held_out, len(training))]
+    for source, problems in asked_of + _benchmarks(recipe, found):
         if rows := overlaps(trained, problems):
             names = ", ".join(row for row, _ in rows[:3]) + ", ..." * (len(rows) > 3)
             found.warnings.append(
-                f"data.train: {len(rows)} of {len(trained)} rows are also rows of {one.source} ({names}), so its score says less"
+                f"data.train: {len(rows)} of {len(trained)} rows are also rows of {source} ({names}), so its score says less"
             )
         asked = {(problem.text, problem.system, problem.golds) for problem in problems}
         different = len({(normalised(text), *others) for text, *others in asked})
         if different < len(problems):
             found.said.append(
-                f"{one.source}: {len(problems)} rows ask {different} different problems: each counts once, with the samples of all its rows"
+                f"{source}: {len(problems)} rows ask {different} different problems: each counts once, with the samples of all its rows"
             )
     for index, (_, one) in enumerate(training):
         problems = read["data.train", index]
@@ -110,8 +111,10 @@ def read_of_reference(step: Step) -> list[str]:
 
 
 def _tiny_blockers(recipe: Recipe, evaluates: bool, found: DataPlan) -> None:
-    if evaluates and not recipe.eval.data:
-        found.blockers.append("eval.data: empty, so the eval stage has nothing to do; name `tiny`, a file or hub:owner/name")
+    if evaluates and not recipe.eval.data and not recipe.eval.benchmarks:
+        found.blockers.append(
+            "eval.data: empty, so the eval stage has nothing to do; name `tiny`, a file or hub:owner/name, or eval.benchmarks"
+        )
     most = tiny_task.HELD_OUT_PER_FAMILY * len(recipe.tiny.families)
     if evaluates and "tiny" in [one.source for one in recipe.held_out_sets] and recipe.eval.problems > most:
         found.blockers.append(
@@ -175,6 +178,34 @@ def _conversations(step: Step, found: DataPlan) -> None:
                     found.warnings.append(f"{where}: {len(left_out)} rows of {one.source} are left out ({first}); {len(kept)} are examples")
         except DataError as error:
             found.blockers.append(f"{where}: {error}")
+
+
+def _benchmarks(recipe: Recipe, found: DataPlan) -> list[tuple[str, list[Problem]]]:
+    """(name, problems) of the benchmarks; of those on the hub, no problems. What they come to is said."""
+    parts: list[tuple[str, list[Problem]]] = []
+    for word in recipe.eval.benchmarks if evaluates(recipe) else ():
+        if recipe.model.path == "tiny":
+            found.blockers.append(
+                f"eval.benchmarks: {word} is not for the tiny reasoner, which knows only the words of its own problems; set model.path"
+            )
+            continue
+        try:
+            one, place = benchmarks.find(word)
+            if benchmarks.on_hub(word):
+                said = f"{one.name}: {one.rows:,} rows of {place or f'hub:{one.copies[0].id}'}, read and checked by the run"
+                parts.append((one.name, []))
+            else:
+                kept, left_out, said = benchmarks.load(word, lambda golds: [None] * len(golds))
+                said += f"; {len(left_out)} left out (first: {left_out[0][1]})" if left_out else ""
+                parts.append((one.name, kept))
+        except DataError as error:
+            found.blockers.append(f"eval.benchmarks: {error}")
+            continue
+        rows = len(parts[-1][1]) or one.rows
+        asked = min(recipe.eval.problems or rows, rows)
+        samples = recipe.eval.samples
+        found.said.append(f"{said}: {asked:,} problems x {samples} samples = {asked * samples:,} rollouts an evaluation")
+    return parts
 
 
 def _problems(key: str, one: DataSet, step: Step, tokenizer: Any, found: DataPlan) -> list[Problem]:

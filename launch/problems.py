@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
+from evaluation import benchmarks
 from launch.memory import evaluates
 from recipes.schema import Recipe
 from rewards.verifier.judge import Judge
 from rl.progress import Progress
-from rollout.sources import DataError, Source, heldout_problems, overlaps
+from rollout.sources import DataError, Source, chosen, heldout_problems, overlaps
 from rollout.template import Template
 from rollout.types import Problem
 
@@ -22,22 +23,38 @@ _LONGEST_NAME = 60  # characters of any alphabet, of at most 4 bytes; file syste
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Problems of one evaluation source, the rows that cannot be used, and what there is to say of it."""
+    """Problems of one evaluation source, the rows that cannot be used, and what there is to say of it.
+
+    Attributes:
+        samples: of a problem that a benchmark's protocol takes; None for other sources.
+    """
 
     name: str
     problems: list[Problem]
     left_out: list[tuple[str, str]]
     said: list[str] = field(default_factory=list)
+    samples: int | None = None
 
 
 def held_out(recipe: Recipe, judge: Judge) -> list[HeldOut]:
-    """The evaluation problems of a recipe; empty if it evaluates nothing."""
+    """The evaluation problems of a recipe, of its sets and then of its benchmarks; empty if it evaluates nothing."""
     if not evaluates(recipe):
         return []
-    return [
+    sets, names = recipe.held_out_sets, recipe.held_out_names
+    found = [
         HeldOut(name, *heldout_problems(one, recipe.tiny, recipe.eval.problems, recipe.seed, judge.check_golds, recipe.data))
-        for name, one in zip(recipe.held_out_names, recipe.held_out_sets, strict=True)
+        for name, one in zip(names, sets, strict=False)
     ]
+    return found + [_benchmark(name, word, recipe, judge) for name, word in zip(names[len(sets) :], recipe.eval.benchmarks, strict=True)]
+
+
+def _benchmark(name: str, word: str, recipe: Recipe, judge: Judge) -> HeldOut:
+    """A benchmark's problems; where the recipe asks for no form of answer, the directive of the protocol stands behind each."""
+    kept, left_out, said = benchmarks.load(word, judge.check_golds)
+    problems, words = chosen(name, kept, recipe.eval.problems)
+    if not recipe.data.instruction:
+        problems = [replace(problem, text=f"{problem.text}\n\n{benchmarks.DIRECTIVE}") for problem in problems]
+    return HeldOut(name, problems, left_out, [said, *words], benchmarks.find(word)[0].samples)
 
 
 def fitting(part: HeldOut, template: Template, most: int) -> HeldOut:

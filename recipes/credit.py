@@ -106,7 +106,7 @@ class GtpoCredit(_Credit):
     weight: NonNegative = Field(0.1, description="alpha2: weight of the part by entropy.")
     normalise: Literal["together", "apart"] = Field(
         "together",
-        description="Over the whole group, or right and wrong answers each by themselves (as published: half of a right answer's tokens then get a negative advantage).",
+        description="Over the whole group, or right and wrong answers each by themselves (second-hand, as published: then nothing tells the two apart).",
     )
 
     @model_validator(mode="after")

@@ -167,6 +167,10 @@ class Eval(Section):
         ["tiny"],
         description="Held-out sets, named as in data.train, or as mappings with their own columns (a hub set without `:split`: `test`).",
     )
+    benchmarks: list[str] = Field(
+        [],
+        description="Benchmarks by name (`laconic benchmarks`), beside eval.data; `NAME@FOLDER` reads local files, `NAME@hub:owner/name` another copy. `laconic eval --benchmark` takes the protocol of R1, a recipe what stands here.",
+    )
     problems: Natural = Field(256, description="Problems taken of each source; 0: all.")
     samples: Count = Field(4, description="Rollouts of a problem.")
     temperature: NonNegative = Field(0.6, description="Sampling temperature; 0 is greedy.")
@@ -340,7 +344,7 @@ class Recipe(Section):
 
     @property
     def held_out_names(self) -> list[str]:
-        """What the sets of eval.data are called in files and reports: by their source, and by what tells sets of one source apart."""
+        """What the sets of eval.data, then eval.benchmarks are called in files and reports: by their source, and by what tells sets of one source apart."""
         sets = self.held_out_sets
         names = [one.source for one in sets]
         for part in ("split", "problem", "answer"):
@@ -348,6 +352,7 @@ class Recipe(Section):
                 name if names.count(name) == 1 else f"{name} {getattr(one, part) or ''}".strip()
                 for name, one in zip(names, sets, strict=True)
             ]
+        names += [word.partition("@")[0] for word in self.eval.benchmarks]
         return [name if names.count(name) == 1 else f"{name} {names[:index].count(name) + 1}" for index, name in enumerate(names)]
 
     @property

@@ -26,7 +26,7 @@ from rollout.tiny.task import HELD_OUT_PER_FAMILY
 from rollout.tiny.task import problems as tiny_problems
 from rollout.types import Problem
 
-__all__ = ["DataError", "Source", "blended", "heldout_problems", "lacking", "overlaps", "shares", "training_source", "usable"]
+__all__ = ["DataError", "Source", "blended", "chosen", "heldout_problems", "lacking", "overlaps", "shares", "training_source", "usable"]
 
 _SLATE = 1000  # positions over which the weights of several sets hold, to one part in 1,000
 _INSTRUCTION = re.compile(
@@ -148,11 +148,16 @@ def heldout_problems(
     if one.source == "tiny":
         return tiny_problems("heldout", tiny.families, seed, 0, count or HELD_OUT_PER_FAMILY * len(tiny.families)), [], []
     kept, left_out, said = usable(one, check_golds, lent=lent)
-    words, rows, kept = [said], len(kept), _merged(kept)
-    if len(kept) < rows:
-        words.append(f"{one.source}: {rows} rows ask {len(kept)} different problems: each counts once, with the samples of all its rows")
-    chosen = np.sort(np.random.default_rng(0).permutation(len(kept))[: count or len(kept)])
-    return [kept[index] for index in chosen], left_out, words
+    problems, words = chosen(one.source, kept, count)
+    return problems, left_out, [said, *words]
+
+
+def chosen(source: str, problems: Sequence[Problem], count: int) -> tuple[list[Problem], list[str]]:
+    """`count` of the different problems of an evaluation set (0: all), the same whatever the seed, and what there is to say of it."""
+    different = _merged(problems)
+    repeated = f"{source}: {len(problems)} rows ask {len(different)} different problems: each counts once, with the samples of all its rows"
+    taken = np.sort(np.random.default_rng(0).permutation(len(different))[: count or len(different)])
+    return [different[index] for index in taken], [repeated] * (len(different) < len(problems))
 
 
 def _merged(problems: Sequence[Problem]) -> list[Problem]:

@@ -83,7 +83,7 @@ def test_groups_are_headings_and_a_recipe_is_told_by_its_first_sentence(monkeypa
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Overrides that `laconic eval` hands on; no engine is started."""
     seen: list[list[str]] = []
-    module = SimpleNamespace(evaluate_checkpoint=lambda checkpoint, overrides, folder, overwrite, console, lenient: seen.append(overrides))
+    module = SimpleNamespace(evaluate_checkpoint=lambda checkpoint, overrides, *others: seen.append(overrides))
     monkeypatch.setitem(sys.modules, "launch.evaluate", module)
     return seen
 
@@ -94,6 +94,23 @@ def test_data_sources_arrive_as_typed_whatever_their_names_hold(asked):
     assert code == 0, text
     recipe = load("evaluate", overrides=asked[0])
     assert (recipe.eval.data, recipe.eval.samples) == (names, 3)
+
+
+def test_benchmarks_arrive_by_name_with_their_folder(monkeypatch):
+    seen: list[tuple] = []
+    module = SimpleNamespace(evaluate_checkpoint=lambda *given: seen.append(given[-2:]))
+    monkeypatch.setitem(sys.modules, "launch.evaluate", module)
+    named = ("--benchmark", "math500", "--benchmark", "aime24@/else")
+    assert laconic("eval", "x", *named, "--data-dir", "/data")[0] == laconic("eval", "x", *named, "--show-prompt")[0] == 0
+    assert seen == [(["math500@/data", "aime24@/else"], False), (["math500", "aime24@/else"], True)]
+    code, text = laconic("eval", "x", "--data-dir", "/data")
+    assert code == 1 and "--data-dir: holds the files of --benchmark, which is not said" in text
+
+
+def test_benchmarks_are_listed_one_a_line_with_rows_samples_licence_and_hub_id():
+    lines = [line.split("\t") for line in laconic("benchmarks")[1].splitlines()]
+    assert ["math500", "500", "4", "MIT", "HuggingFaceH4/MATH-500"] in [line[:5] for line in lines]
+    assert len(lines) == len({line[0] for line in lines}) == 16 and all(len(line) == 6 for line in lines)
 
 
 def test_no_samples_are_refused_not_ignored(asked):

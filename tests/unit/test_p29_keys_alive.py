@@ -390,6 +390,7 @@ ROWS = [
     Row("train.keep_checkpoints", whole_run, 1),
     Row("train.samples_per_step", whole_run, 3),
     Row("eval.data", evaluated, ["tiny", "rows.jsonl"]),
+    Row("eval.benchmarks", evaluated, ["aime24@aime.jsonl"]),
     Row("eval.problems", evaluated, 2),
     Row("eval.samples", evaluated, 3),
     Row("eval.temperature", evaluated, 0.7),
@@ -407,6 +408,7 @@ def world(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     rows = [{"problem": f"{i} + 1", "answer": i + 1, "question": f"{i} * 1", "gold": i} for i in range(9)]
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (folder / "more.jsonl").write_text("\n".join(json.dumps({"problem": f"{i} - 1", "answer": i - 1}) for i in range(9)))
+    (folder / "aime.jsonl").write_text("\n".join(json.dumps({"problem": f"{i} + 5", "answer": i + 5}) for i in range(30)))
     (folder / "chats.jsonl").write_text(json.dumps({"prompt": "1 + 2", "completion": "3"}))
     (folder / "p29_rewards.py").write_text(
         "def remainder(completion_ids, **_): return [sum(ids) % 7 for ids in completion_ids]\n"

@@ -40,6 +40,32 @@ def test_plan_says_which_columns_it_takes_and_which_rows_are_left_out_repeated_o
     assert all(line in explain(made) for line in made.data)
 
 
+def test_plan_says_what_benchmarks_come_to_and_what_training_shares_with_them(tmp_path: Path):
+    aime = [{"problem": f"How many are {index}?", "answer": index} for index in range(30)]
+    (tmp_path / "aime24.jsonl").write_text("\n".join(map(json.dumps, aime)))
+    made = data_lines(
+        tmp_path, [{"problem": f"{aime[3]['problem']} Put it in \\boxed{{}}.", "answer": "3"}], [{"problem": "1 + 1 ?", "answer": "2"}],
+        f"eval.benchmarks=[aime24@{tmp_path}, math500, mth500, aime25@{tmp_path}]", "eval.problems=20", "eval.samples=3",
+    )  # fmt: skip
+    said = [line for line in made.data if line.startswith(("aime", "math"))]
+    assert said[0].startswith(f"aime24: 30 rows of {tmp_path}/aime24.jsonl") and said[0].endswith(
+        ": 20 problems x 3 samples = 60 rollouts an evaluation"
+    )
+    assert said[1].startswith("math500: 500 rows of hub:HuggingFaceH4/MATH-500, read and checked by the run: 20 problems x 3")
+    assert [line for line in made.warnings if "also rows of aime24 (train.jsonl@" in line]
+    refused = [line for line in made.blockers if line.startswith("eval.benchmarks: ")]
+    assert (
+        "mth500: no such benchmark. Did you mean math500?" in refused[0] and "holds no aime25: put it there as aime25.jsonl" in refused[1]
+    )
+
+
+def test_benchmarks_are_not_for_the_tiny_reasoner_and_serve_alone(tmp_path: Path):
+    [line] = [line for line in plan(load("quickstart", None, ["eval.benchmarks=[aime24]"]), LAPTOP).blockers if "aime24" in line]
+    assert line.startswith("eval.benchmarks: aime24 is not for the tiny reasoner")
+    made = plan(load("dler", None, ["eval.data=[]", "eval.benchmarks=[aime24]"]), LAPTOP)
+    assert not [line for line in made.blockers if line.startswith("eval.")]
+
+
 @pytest.mark.parametrize(
     ("rows", "words", "sentence", "keys"),
     [

@@ -1,0 +1,381 @@
+"""Benchmarks by name: where their rows lie, what they look like, and how they are asked.
+
+Claim: published copies of a benchmark differ in names of columns, not in kind, so a benchmark is a few facts and at most one
+function of a row; what is read and judged goes through the reader and the audit of all other data. A copy that lacks a column
+or a row is refused: a score on 499 problems is no score on MATH-500.
+Defaults are the protocol of DeepSeek-R1 (arXiv 2501.12948): T 0.6, top_p 0.95, 32,768 tokens, several samples, the directive in the user's turn.
+Simplification: no copy's revision is known here, so none is pinned: row count and columns are checked, and what was read is said with its
+fingerprint; `NAME@hub:owner/name@REVISION:split` pins one.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import random
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from recipes.keys import nearest
+from rewards.golds import golds, marked, no_gold
+from rewards.rows import DataError, Row, Rows, read_rows
+from rewards.verifier.numbers import as_number
+from rollout.layouts import level_of
+from rollout.sources import CheckGolds, LeftOut, audited
+from rollout.types import Problem
+
+DIRECTIVE = r"Please reason step by step, and put your final answer within \boxed{}."
+PROTOCOL = {"temperature": 0.6, "top_p": 0.95, "max_tokens": 32768, "problems": 0}  # keys of `eval`; samples are the benchmark's own
+LONGEST_PROMPT = 2048  # tokens that evaluations on benchmarks leave room for; OlympiadBench comes to about 1,000
+_PLAIN = ("problem|question", "answer|final_answer|solution")
+_FAMILY = ("subfield", "subject", "type", "topic", "data_topic", "perturbation_type", "high_level_domain", "domain")
+_OPTIONS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
+_FILE = re.compile(r"\.(?:jsonl|json|ndjson|parquet|arrow|csv|tsv)(?:\.gz)?$", re.IGNORECASE)
+_INNER = r"((?:[^()]|\([^()]*\))*)"  # of parentheses
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One published copy.
+
+    Attributes:
+        sources: as `read_rows` takes them behind `hub:`, owner/name/config:split, or owner/name/FILE; several are one set.
+    """
+
+    sources: tuple[str, ...]
+    rows: int
+
+    @property
+    def id(self) -> str:
+        return "/".join(self.sources[0].partition(":")[0].split("/")[:2])
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A set of problems that people report.
+
+    Attributes:
+        copies: the first is what is read of the hub; the others are known by their shape.
+        licence: of the problems.
+        samples: of a problem, by default.
+        ask: (text, gold or golds) of a row. Raises DataError for a row that is left out.
+        gold: a gold as it is judged.
+        forms: columns, one form of which rows must have, with `|` between names for the same.
+        others: row counts of what else goes by the name, and what it is.
+        called: further names of files and folders.
+        about: what tells it from its namesakes.
+    """
+
+    name: str
+    copies: tuple[Copy, ...]
+    licence: str
+    samples: int
+    ask: Callable[[Values], tuple[str, Any]]
+    gold: Callable[[str], str] = str.strip
+    forms: tuple[tuple[str, ...], ...] = (_PLAIN,)
+    others: tuple[tuple[int, str], ...] = ()
+    called: tuple[str, ...] = ()
+    about: str = ""
+
+    @property
+    def rows(self) -> int:
+        return self.copies[0].rows
+
+    @property
+    def counts(self) -> dict[int, str]:
+        """What may be read under this name: rows, and what they are."""
+        return dict(self.others) | {copy.rows: copy.id for copy in reversed(self.copies)}
+
+
+def find(word: str) -> tuple[Benchmark, str]:
+    """The benchmark of `NAME` or `NAME@PLACE`, and the place ("" for the first copy). Raises DataError with the nearest name."""
+    name, _, place = word.partition("@")
+    if (found := BENCHMARKS.get(name)) is None:
+        known = {_short(label): one.name for one in BENCHMARKS.values() for label in (one.name, *one.called)}
+        close = known.get(_short(name)) or known.get(nearest(_short(name), known) or "")
+        hint = f" Did you mean {close}?" if close else ""
+        raise DataError(f"{name}: no such benchmark.{hint} (laconic benchmarks lists all)")
+    return found, place
+
+
+def on_hub(word: str) -> bool:
+    """Whether reading a benchmark asks the hub. Raises DataError as `find`."""
+    place = find(word)[1]
+    return not place or place.startswith("hub:")
+
+
+def load(word: str, check_golds: CheckGolds) -> tuple[list[Problem], LeftOut, str]:
+    """The problems of a benchmark with a gold that can be judged, (row, reason) of its other rows, and a line on what was read.
+
+    Args:
+        word: `NAME` (its first copy, on the hub), `NAME@hub:owner/name` (another copy), or `NAME@FOLDER`: a file, or a folder that holds it under
+            its name or as the hub lays it out.
+
+    Raises:
+        DataError: unknown, not there, or rows of other columns or another number than any published copy has.
+    """
+    one, place = find(word)
+    read, where = _hub(one, place.removeprefix("hub:")) if on_hub(word) else _local(one, place)
+    _check(one, read, where, one.counts if place else {one.rows: one.copies[0].id})
+    problems: list[Problem] = []
+    left_out: LeftOut = []
+    golds_by_id: dict[str, tuple[str, ...]] = {}
+    for row in read.rows:
+        try:
+            problem = _problem(one, row)
+        except DataError as error:
+            left_out.append((f"{one.name}@{read.revision}/{row.key}", str(error)))
+            continue
+        while golds_by_id.setdefault(problem.id, problem.golds) != problem.golds:  # the same question with another answer
+            problem = Problem(f"{problem.id}'", problem.text, problem.answer, problem.family, problem.level, problem.others)
+        problems.append(problem)
+    kept, goldless = audited(problems, check_golds)
+    if not kept:
+        raise DataError(f"{where}: no row of {one.name} has a gold answer (first: {[*left_out, *goldless][0][1]}); fetch it again")
+    count = len(read.rows)
+    named = "" if count == one.rows else f" ({one.counts[count]}; {one.copies[0].id} has {one.rows:,})"
+    return kept, left_out + goldless, f"{one.name}: {count:,} rows{named} of {where}, content {read.revision}"
+
+
+def _problem(one: Benchmark, row: Row) -> Problem:
+    text, value = one.ask(row.values)
+    try:
+        found = tuple(dict.fromkeys(one.gold(gold) for gold in golds(value)))
+    except ValueError as error:
+        raise DataError(f"{row.place}: its gold is {value!r:.80}: {error}; correct it") from error
+    if not text.strip():
+        raise DataError(f"{row.place}: no text in its problem; fetch the file again")
+    answer, *others = found or ("",)
+    family = _held(row.values, *_FAMILY)
+    uid = hashlib.sha256(" ".join(text.split()).encode()).hexdigest()[:12]  # of the text alone: copies of a problem pair
+    level = level_of(_held(row.values, "level"))
+    return Problem(f"{one.name}/{uid}", text, answer, "" if family is None else str(family), level, tuple(others))
+
+
+def _check(one: Benchmark, read: Rows, where: str, counts: dict[int, str]) -> None:
+    """Refuse rows that are not the benchmark's."""
+    there = {_short(str(name)): str(name) for row in read.rows for name, value in row.values.items() if value is not None}
+    lacking = [[column for column in form if not any(_short(name) in there for name in column.split("|"))] for form in one.forms]
+    if all(lacking):
+        fewest = " and ".join(column.replace("|", " or ") for column in min(lacking, key=len))
+        raise DataError(
+            f"{where}: {one.name} needs a column {fewest}; it has {', '.join(there.values()):.300}: fetch {one.copies[0].id} again"
+        )
+    if len(read.rows) not in counts:
+        known = " or ".join(f"{rows:,} ({what})" for rows, what in counts.items())
+        raise DataError(
+            f"{where}: {len(read.rows):,} rows, but {one.name} has {known}: fetch it again, or name a part of it as a set of your own (eval.data)"
+        )
+
+
+def _hub(one: Benchmark, named: str) -> tuple[Rows, str]:
+    """A copy's rows from the hub; `named`: one of the copies, or any set; "" the first copy."""
+    sources = next((copy.sources for copy in one.copies if named in ("", copy.id)), (named,))
+    try:
+        parts = [read_rows(_fetched(source) if _FILE.search(source) else f"hub:{source}") for source in sources]
+    except DataError as error:
+        raise DataError(
+            f"{one.name}: {error}; or, without the hub, put its rows into a folder as {one.name}.jsonl or .parquet and name that: "
+            f"{one.name}@FOLDER, in `laconic eval` --data-dir FOLDER"
+        ) from error
+    return _joined(parts), f"hub:{sources[0] if len(sources) == 1 else named or one.copies[0].id}"
+
+
+def _fetched(source: str) -> str:
+    """A file of a hub set (owner/name/FILE), on this machine."""
+    from huggingface_hub import hf_hub_download
+
+    owner, name, file = source.split("/", 2)
+    try:
+        return hf_hub_download(f"{owner}/{name}", file, repo_type="dataset")
+    except Exception as error:  # whatever network and hub come up with
+        raise DataError(
+            f"hub:{source}: cannot be fetched ({' '.join(str(error).split())[:240]}); check name, network and HF_TOKEN"
+        ) from error
+
+
+def _local(one: Benchmark, folder: str) -> tuple[Rows, str]:
+    base = Path(folder).expanduser()
+    if not base.exists():
+        raise DataError(f"{folder}: no such folder; {one.name}@FOLDER names one that holds {one.name}.jsonl or .parquet")
+    source = next((source for path in _places(one, base) for source in _parts(one, path)), None)
+    if source is None:
+        also = ", ".join(dict.fromkeys(copy.id for copy in one.copies))
+        raise DataError(f"{folder}: holds no {one.name}: put it there as {one.name}.jsonl or .parquet, or as the hub lays it out ({also})")
+    return read_rows(source, "test"), source
+
+
+def _places(one: Benchmark, base: Path) -> Iterator[Path]:
+    """Files and folders that are called as the benchmark is, by its own name first; a file that is named itself; last, the folder around the hub's files."""
+    if base.is_file():
+        yield base
+        return
+    near = [path for pattern in ("*", "*/*") for path in sorted(base.glob(pattern)) if path.is_dir() or _FILE.search(path.name)]
+    called = {path: [_short(_FILE.sub("", name)) for name in (str(path.relative_to(base)), path.name)] for path in near}
+    ids = [copy.id for copy in one.copies]
+    labels = [one.name, *one.called, *ids, *(f"datasets--{id_}" for id_ in ids), *(id_.partition("/")[2] for id_ in ids)]
+    for name in dict.fromkeys(_short(label) + behind for label in labels for behind in ("", "test")):
+        yield from (path for path in near if name in called[path])
+    if _short(base.name) in map(_short, labels):
+        yield base
+
+
+def _parts(one: Benchmark, path: Path) -> Iterator[str]:
+    """What of a place is read: of a folder, the files of a copy's configuration and split, where it has such; else all of it."""
+    if path.is_file():
+        yield str(path)
+        return
+    snapshots = sorted((path / "snapshots").glob("*"), key=lambda snapshot: snapshot.stat().st_mtime)  # as the hub's own cache lays it out
+    within = glob.escape(str(snapshots[-1] if snapshots else path))
+    for copy in one.copies:
+        named, _, split = copy.sources[0].partition(":")
+        config = "" if len(copy.sources) > 1 else "/".join(named.split("/")[2:])
+        patterns = (f"{config}/**/{split}[-.]*", f"{config}[-.]*", config) if config else ()
+        for pattern in (*patterns, f"{split}[-.]*"):
+            if any(_FILE.search(name) for name in glob.glob(f"{within}/**/{pattern}", recursive=True)):
+                yield f"{within}/**/{pattern}"
+    if any(_FILE.search(file.name) for file in path.rglob("*")):
+        yield str(path)
+
+
+def _joined(parts: list[Rows]) -> Rows:
+    if len(parts) == 1:
+        return parts[0]
+    digest = hashlib.sha256("".join(part.revision for part in parts).encode()).hexdigest()[:8]
+    rows = [row._replace(key=f"{index}/{row.key}") for index, part in enumerate(parts) for row in part.rows]
+    return Rows(parts[0].name, digest, rows)
+
+
+def _short(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _held(values: Values, *names: str) -> Any:
+    """The first of these columns that holds something, however it is spelt (`Expected Answer`, expected_answer)."""
+    spelt = {_short(str(name)): value for name, value in values.items() if value is not None and value != ""}
+    return next((spelt[_short(name)] for name in names if _short(name) in spelt), None)
+
+
+def _plain(values: Values) -> tuple[str, Any]:
+    """A problem and its answer; what a worked solution marks; where the question has a body, that before it."""
+    asked = [_held(values, "body", "context"), _held(values, "problem", "question")]
+    text = " ".join(part.strip() for part in asked if isinstance(part, str))
+    answer = _held(values, "answer", "final_answer")
+    if answer is None:
+        answer = marked(str(_held(values, "solution") or ""))
+    elif isinstance(answer, str) and ("####" in answer or "\\boxed" in answer):
+        answer = marked(answer)
+    return text, answer
+
+
+def _numeric(values: Values) -> tuple[str, Any]:
+    """As `_plain`; rows that are made to have no answer, or have one that is no number, are left out."""
+    if _short(str(_held(values, "perturbation_type"))) == "criticalthinking":
+        raise DataError("no numeric gold (critical thinking)")
+    text, answer = _plain(values)
+    if no_gold(str(answer)) or as_number(integer(str(answer))) is None:
+        raise DataError(f"no numeric gold ({answer!s:.40})")
+    return text, answer
+
+
+def _all_answers(values: Values) -> tuple[str, Any]:
+    """As `_plain`; of a row that asks for several answers all must be given, so they are one gold."""
+    text, answer = _plain(values)
+    several = golds(answer) if _held(values, "is_multiple_answer") in (True, "True", "true") else ()
+    return text, ", ".join(several) if len(several) > 1 else answer
+
+
+def _options(values: Values) -> tuple[str, Any]:
+    """A question with its options lettered, in an order that the record alone decides; or one that comes with them."""
+    ask = "Answer with the letter of the right option."
+    if (right := _held(values, _OPTIONS[0])) is None:
+        text, answer = _plain(values)
+        return f"{text}\n\n{ask}", answer
+    question = str(_held(values, "question") or "").strip()
+    options = [str(_held(values, name)).strip() for name in _OPTIONS]
+    random.Random(str(_held(values, "record_id") or question)).shuffle(options)  # a text seeds by its SHA-512: the same everywhere
+    lettered = [f"{letter}) {option}" for letter, option in zip("ABCD", options, strict=True)]
+    return "\n".join([question, "", *lettered, "", ask]), "ABCD"[options.index(str(right).strip())]
+
+
+def integer(text: str) -> str:
+    r"""A gold that is a whole number, as one: "1,000" -> 1000, "27.0" -> 27, "070" -> 70, "$18" -> 18; any other text as it stands."""
+    plain = re.sub(r"\\text\{[^{}]*\}|[\s$\\]", "", text)
+    return str(int(Decimal(plain.replace(",", "")))) if re.fullmatch(r"[-+]?(?:\d+|\d{1,3}(?:,\d{3})+)(?:\.0*)?", plain) else text.strip()
+
+
+def _without_unit(text: str) -> str:
+    """ASDiv: "9 (apples)" -> 9."""
+    return integer(re.sub(r"(?<=\S)\s*\([^()]*\)\s*$", "", text))
+
+
+def from_code(text: str) -> str:
+    r"""A gold that is written as a program writes it, in LaTeX: np.arcsin(10/13), np.sqrt(2), x**2, \exp{a*t}."""
+    text = " ".join(text.replace("$ $", " ").split())
+    text = re.sub(rf"np\.sqrt\({_INNER}\)", r"\\sqrt{\1}", text)
+    text = re.sub(r"np\.log(?=\()", r"\\ln", text)  # numpy's log is the natural one
+    text = re.sub(r"np\.([a-z]+)", r"\\\1", text)
+    text = re.sub(r"\\exp\{([^{}]*)\}", r"e^{\1}", text)
+    text = re.sub(rf"\*\*(?:\({_INNER}\)|(-?[\w.]+))", lambda power: f"^{{{power[1] or power[2]}}}", text)
+    return text.replace("*", r" \cdot ")
+
+
+def _hendrycks() -> tuple[str, ...]:
+    parts = ("algebra", "counting_and_probability", "geometry", "intermediate_algebra", "number_theory", "prealgebra", "precalculus")
+    return tuple(f"EleutherAI/hendrycks_math/{part}:test" for part in parts)
+
+
+_MAA = "problems by the MAA"
+_ALL = (
+    Benchmark("math500", (Copy(("HuggingFaceH4/MATH-500:test",), 500),), "MIT", 4, _plain),
+    Benchmark("math", (Copy(_hendrycks(), 5000),), "MIT", 1, _plain, called=("math_test", "hendrycks_math"), about="the test split"),
+    Benchmark(
+        "aime24",
+        (
+            Copy(("HuggingFaceH4/aime_2024:train",), 30),
+            Copy(("Maxwell-Jia/AIME_2024:train",), 30),
+            Copy(("math-ai/aime24:test",), 30),
+            Copy(("simplescaling/aime24_nofigures:train",), 30),
+        ),
+        _MAA, 64, _plain, integer, called=("aime2024",),
+    ),
+    Benchmark("aime25", (Copy(("yentinglin/aime_2025:train",), 30), Copy(("math-ai/aime25:test",), 30)), _MAA, 64, _plain, integer, called=("aime2025",)),
+    Benchmark("aime22-24", (Copy(("AI-MO/aimo-validation-aime:train",), 90),), _MAA, 64, _plain, integer, about="2022 to 2024; holds aime24"),
+    Benchmark(
+        "amc23", (Copy(("math-ai/amc23:test",), 40), Copy(("knoveleng/AMC-23:train",), 40)), _MAA, 16, _plain, integer, about="the 40 rows"
+    ),
+    Benchmark("amc", (Copy(("AI-MO/aimo-validation-amc:train",), 83),), _MAA, 16, _plain, integer, about="the 83 rows of DeepScaleR; not amc23"),
+    Benchmark("gsm8k", (Copy(("openai/gsm8k/main:test",), 1319),), "MIT", 1, _plain, integer),
+    Benchmark(
+        "gsm-plus", (Copy(("qintongli/GSM-Plus:test",), 10552),), "CC BY-SA 4.0", 1, _numeric, integer, others=((2400, "testmini"),), called=("gsm+", "gsmplus"),
+        about="rows without a numeric gold left out",
+    ),
+    Benchmark(
+        "svamp", (Copy(("ChilleD/SVAMP:test",), 300),), "MIT", 1, _plain, integer, others=((1000, "train and test together"),)
+    ),
+    Benchmark(
+        "asdiv", (Copy(("EleutherAI/asdiv/asdiv:validation",), 2305),), "CC BY-NC 4.0", 1, _plain, _without_unit,
+        others=((2215, "the copy of Qwen2.5-Math"),),
+    ),
+    Benchmark("college-math", (Copy(("realtreetune/college_math:test",), 2818),), "not stated", 1, _plain),
+    Benchmark(
+        "minerva", (Copy(("math-ai/minervamath:test",), 272), Copy(("knoveleng/Minerva-Math:train",), 272)), "CC BY-NC-SA 4.0", 4, _plain, from_code,
+        called=("minerva_math",),
+    ),
+    Benchmark(
+        "olympiadbench",
+        (Copy(("Hothan/OlympiadBench/OE_TO_maths_en_COMP:train",), 674), Copy(("knoveleng/OlympiadBench:train",), 675)),
+        "Apache-2.0", 4, _all_answers, called=("olympiad", "olympiad_bench"), about="mathematics in English without pictures",
+    ),
+    Benchmark(
+        "gpqa-diamond", (Copy(("Idavidrein/gpqa/gpqa_diamond:train",), 198), Copy(("hendrydong/gpqa_diamond_mc:test",), 198)), "CC BY 4.0", 8, _options,
+        forms=(("Question", *_OPTIONS), _PLAIN), called=("gpqa", "gpqa_d"), about="gated; options in an order that the record decides",
+    ),
+    Benchmark("ockbench-math", (Copy(("ockbench/ockbench/OckBench_math.jsonl",), 200),), "not stated", 4, _plain, integer, called=("ockbench",)),
+)  # fmt: skip
+BENCHMARKS = {one.name: one for one in _ALL}
