@@ -344,7 +344,8 @@ def test_gtpo_gives_a_lone_right_answer_the_same_everywhere_however_sure_its_tok
 @pytest.mark.parametrize(
     ("words", "refused"),
     [
-        (["credit={kind: clip_cov, low: 5.0, high: 1.0}"], "no covariance lies between them"),
+        (["credit={kind: clip_cov, low: 5.0, high: 1.0}"], "low: 5 is above high 1"),
+        (["credit={kind: clip_cov, low: 5.0, high: 5.0}"], "no covariance lies between them"),
         (["credit={kind: clip_cov, share: 0.0}"], "credit.share"),
         (["credit={kind: gtpo, weight: 0.0, normalise: apart}"], "nothing to differ by"),
         (["credit={kind: decs, gain: 0.0}"], "credit.gain"),
