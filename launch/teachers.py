@@ -33,8 +33,8 @@ from rollout.template import Template
 from rollout.types import Example, Request
 
 
-def reference_stage(part: Part, stage: ReferenceStage, template: Template, folder: Path, start: Path, judge: Judge) -> list[Request]:
-    """Sample the training problems from a checkpoint, or those that are not there yet; what was asked."""
+def reference_stage(part: Part, stage: ReferenceStage, template: Template, folder: Path, at: Standing, judge: Judge) -> list[Request]:
+    """Sample the training problems that come next from the checkpoint handed on, or those that are not there yet; what was asked."""
     made, recipe, source = part.made, part.recipe, part.source
     assert source is not None
     asked = reference.requests(
@@ -46,6 +46,7 @@ def reference_stage(part: Part, stage: ReferenceStage, template: Template, folde
         temperature=recipe.sampler.temperature,
         seed=recipe.seed,
         max_prompt_tokens=recipe.data.max_prompt_tokens,
+        first=at.position,
         limit=recipe.budget.limit,
     )
     with Progress(stage.called, len(asked)) as progress:
@@ -56,7 +57,7 @@ def reference_stage(part: Part, stage: ReferenceStage, template: Template, folde
             if len(left) < len(asked):
                 progress.message(f"resumed {folder}: {len(asked) - len(left)} of {len(asked)} problems are there")
             progress.phase("start engines")
-            with engines(made, start, template) as pool:
+            with engines(made, at.start, template) as pool:
                 pool.wait_ready()
                 rehearsed(made, pool, template, [request.prompt_ids for request in asked[:16]])
                 progress.phase("sample")

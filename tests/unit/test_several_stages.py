@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from evaluation.report import report
@@ -129,6 +130,16 @@ def test_a_stage_that_finds_nothing_to_learn_from_says_what_there_is(tiny_checkp
         run(wanted, tmp_path)
     status = json.loads((tmp_path / wanted.name / "status.json").read_text())
     assert status["state"] == "failed" and "there is no pair" in status["reason"]
+
+
+def test_a_reference_behind_an_rl_stage_samples_the_problems_that_the_next_one_trains_on(tiny_checkpoint: Path, tmp_path: Path):
+    every, next_ones = ({"kind": "reference", "name": name, "samples": 2} for name in ("every", "next"))
+    folder = run(recipe(tiny_checkpoint, stages=[every | {"problems": 10}, FIRST, next_ones, "rl"]), tmp_path)
+    ids = [
+        [row["problem_id"] for path in sorted((folder / "stages" / name).glob("*.parquet")) for row in pq.read_table(path).to_pylist()[::2]]
+        for name in ("every", "next")
+    ]
+    assert len(ids[0]) == 10 and sorted(ids[1]) == sorted(ids[0][4:])  # phase_1 draws four, and three steps of two are left
 
 
 def test_rows_that_an_sft_stage_cannot_learn_from_are_listed_and_counted(
