@@ -83,9 +83,9 @@ def drawn(
 
     Args:
         sets: none of them empty.
-        steps: 0: as many as go through all rows `epochs` times, rounded up.
+        steps: 0: as many as go through all rows `epochs` times, rounded up; never none.
     """
-    steps = steps or math.ceil(epochs * sum(map(len, sets)) / batch - 1e-9)
+    steps = steps or max(1, math.ceil(epochs * sum(map(len, sets)) / batch - 1e-9))
     at = blended([len(rows) for rows in sets], weights, seed)
     return [sets[index][row] for index, row in map(at, range(steps * batch))]
 

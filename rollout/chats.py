@@ -7,7 +7,7 @@ Simplification: chats that call tools are left out; earlier answers stand in a p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recipes.schema import DataSet
@@ -25,7 +25,7 @@ _SOLUTIONS = ["solution", "answer"]  # completions only where they are worked ou
 _WORDS = 10  # so many make a completion of a solution
 _SYSTEM = ["system", "system_prompt"]
 _ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant", "developer": "system"}
-_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thinking_trajectory")  # of a turn, of a part, or beside a completion
 
 
 class Conversation(NamedTuple):
@@ -137,7 +137,7 @@ def _chat(row: Row, path: str, start: str = "user") -> list[dict[str, Any]]:
             raise DataError(
                 f"{row.place}: {path} has a turn that calls a tool or comes from one ({role}), which is not learned; take the row out"
             )
-        thought = next((said for name in _THOUGHTS if isinstance(said := turn.get(name), str) and said.strip()), "")
+        thought = _thought(turn) or _part_thoughts(row, path, turn.get("content", turn.get("value")))
         if SURROGATE.search(text + thought):
             raise DataError(f"{row.place}: {path} holds half of a character (a surrogate), so it is no text; correct it")
         turns.append({"role": role, "content": text, "thought": thought, "learned": turn.get("weight", 1) != 0})
@@ -151,7 +151,25 @@ def _pair(row: Row, prompt: str, completion: str, behind: str | None) -> list[di
         raise DataError(f"{row.place}: {prompt} ends in a turn of the {asked[-1]['role']}, so there is nothing to answer; take the row out")
     if behind and isinstance(more := reach(row.values, behind), str) and more.strip():
         asked[-1]["content"] += f"\n\n{more.strip()}"
+    answered[-1]["thought"] = answered[-1]["thought"] or _thought(row.values)
     return asked + answered
+
+
+def _thought(values: Mapping[str, Any]) -> str:
+    """What a turn, or a row with one completion, holds of thinking under a name of its own."""
+    return next((said for name in _THOUGHTS if isinstance(said := values.get(name), str) and said.strip()), "")
+
+
+def _part_thoughts(row: Row, path: str, content: Any) -> str:
+    """The thinking among the parts of a turn. Raises DataError: a part is neither text nor thinking, as pictures are."""
+    thoughts = []
+    for part in content if isinstance(content, list) else ():
+        kind = part.get("type", "text") if isinstance(part, dict) else "text"
+        if kind in _THOUGHTS:
+            thoughts.append(_thought(part) or str(part.get("text") or ""))
+        elif kind not in ("text", "input_text", "output_text"):
+            raise DataError(f"{row.place}: {path} has a part that is no text ({kind}), which is not learned; take the row out")
+    return "".join(thoughts)
 
 
 def _with_system(row: Row, turns: list[dict[str, Any]]) -> list[dict[str, Any]]:

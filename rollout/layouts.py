@@ -282,7 +282,8 @@ def turns_of(value: Any) -> list[tuple[str, str]] | None:
 def _content(value: Any) -> str:
     """A turn's text; of parts (`{"type": "text", "text": ...}`), their texts."""
     if isinstance(value, list):
-        return "".join(str(part.get("text") or "") if isinstance(part, dict) else str(part) for part in value)
+        said = [part for part in value if not (isinstance(part, dict) and part.get("type") in ("thinking", "reasoning"))]
+        return "".join(str(part.get("text") or "") if isinstance(part, dict) else str(part) for part in said)
     return "" if value is None else str(value)
 
 

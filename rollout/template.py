@@ -101,13 +101,15 @@ class Template:
             answer: with its thinking, if it has any, in whatever known marks.
 
         Raises:
-            TemplateError: the template refuses these turns, the thinking never closes, or the answer holds a token that would end it.
+            TemplateError: the template refuses these turns, the thinking never closes, the answer holds a token that would end it, or the vocabulary lacks one.
         """
         prompt_ids = self._chat_ids(turns, place)
         text = self._written(place, answer, _opening(self.tokenizer, list(turns), self.arguments, self.date))
         ids = self.tokenizer.encode(text, add_special_tokens=False)
         if ends := [id for id in ids if id in self.stop_ids]:
             raise TemplateError(f"{place}: its answer holds {self.tokenizer.decode(ends[:1])!r}, which ends a response; take it out")
+        if self.tokenizer.unk_token_id is not None and self.tokenizer.unk_token_id in ids:
+            raise TemplateError(f"{place}: its answer holds what this vocabulary has no token for; leave it out")
         return Example(prompt_ids, (*ids, self.end_id))
 
     def _written(self, place: str, answer: str, opening: str) -> str:

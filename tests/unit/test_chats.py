@@ -11,8 +11,10 @@ import pytest
 
 from recipes.schema import Data, DataSet
 from rewards.rows import DataError
+from rl.supervised import drawn
 from rollout.chats import Conversation, conversations, examples
 from rollout.template import Template, TemplateError, load_template
+from rollout.types import Example
 
 WORKED = "First we add four to three, which makes seven, so the answer is 7."
 CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
@@ -40,6 +42,10 @@ def said(found: Any) -> list[tuple[list[tuple[str, str]], str]]:
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, CHAT[1]]}, [(ASKED, "a")]),
         ({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "system": "s"}, [([("system", "s"), *ASKED], "a")]),
         ({"messages": [CHAT[0], {"role": "assistant", "content": "a", "reasoning_content": "r"}]}, [(ASKED, "<think>\nr\n</think>\n\na")]),
+        ({"messages": [CHAT[0], {"role": "assistant", "content": [{"type": "thinking", "thinking": "r"}, {"type": "text", "text": "a"}]}]}, [(ASKED, "<think>\nr\n</think>\n\na")]),
+        ({"messages": [CHAT[0], {"role": "assistant", "content": [{"type": "reasoning", "text": "r"}, {"type": "text", "text": "a"}]}]}, [(ASKED, "<think>\nr\n</think>\n\na")]),
+        ({"prompt": "q", "completion": "a", "thinking_trajectory": "r"}, [(ASKED, "<think>\nr\n</think>\n\na")]),
+        ({"question": "q", "response": "a", "reasoning": "r"}, [(ASKED, "<think>\nr\n</think>\n\na")]),
         ({"prompt": "q", "completion": "a"}, [(ASKED, "a")]),
         ({"prompt": CHAT[:1], "completion": CHAT[1:]}, [(ASKED, "a")]),
         ({"prompt": CHAT[:1], "completion": "a"}, [(ASKED, "a")]),
@@ -184,6 +190,7 @@ def test_what_a_user_writes_stays_text_and_what_an_assistant_wrote_may_be_tokens
     ("answer", "words"),
     [
         ("<think>\n1 + 2", "row 1: its answer opens thinking and never closes it; leave it out"),
+        ("Zebra \u2603", "row 1: its answer holds what this vocabulary has no token for; leave it out"),
         ("3<|end|>4", r"row 1: its answer holds '<\|end\|>', which ends a response; take it out"),
         ("<|thoughts|>1<|/thoughts|>2", "row 1: its answer closes thinking with marks of no known model; write <think> and </think>"),
     ],
@@ -210,3 +217,13 @@ def test_turns_that_the_template_refuses_are_left_out_by_place(tiny_checkpoint: 
     assert refused == [
         ("row 1", "row 1: the chat template refuses its turns, system and user (no system turns); leave out what it does not take")
     ]
+
+
+def test_a_row_with_a_picture_is_left_out(tmp_path: Path) -> None:
+    asked = [{"type": "image", "image": "x"}, {"type": "text", "text": "q"}]
+    found, left_out, _ = read(tmp_path, {"messages": CHAT}, {"messages": [{"role": "user", "content": asked}, CHAT[1]]})
+    assert len(found) == 1 and "a part that is no text (image)" in left_out[0][1]
+
+
+def test_epochs_however_few_draw_a_batch() -> None:
+    assert len(drawn([[Example((1,), (2,))]], [1.0], 0, 2, epochs=1e-12)) == 2
