@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from recipes.schema import DataSet
 from rewards.rows import DataError, Row, nested, reach, read_rows
 from rewards.thinking import split
-from rollout.layouts import BEHIND, CHATS, PROBLEMS, SAMPLE, SURROGATE, beside, first_column, holds_text, named_column, turns_of
+from rollout.layouts import BEHIND, CHATS, PROBLEMS, SAMPLE, SURROGATE, THOUGHTS, beside, first_column, holds_text, named_column, turns_of
 from rollout.sources import LeftOut
 from rollout.types import Example
 
@@ -25,7 +25,6 @@ _SOLUTIONS = ["solution", "answer"]  # completions only where they are worked ou
 _WORDS = 10  # so many make a completion of a solution
 _SYSTEM = ["system", "system_prompt"]
 _ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant", "developer": "system"}
-_THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thinking_trajectory")  # of a turn, of a part, or beside a completion
 
 
 class Conversation(NamedTuple):
@@ -151,13 +150,15 @@ def _pair(row: Row, prompt: str, completion: str, behind: str | None) -> list[di
         raise DataError(f"{row.place}: {prompt} ends in a turn of the {asked[-1]['role']}, so there is nothing to answer; take the row out")
     if behind and isinstance(more := reach(row.values, behind), str) and more.strip():
         asked[-1]["content"] += f"\n\n{more.strip()}"
-    answered[-1]["thought"] = answered[-1]["thought"] or _thought(row.values)
+    answered[-1]["thought"] = answered[-1]["thought"] or _thought(
+        {name: value for name, value in row.values.items() if name not in (prompt, completion)}
+    )
     return asked + answered
 
 
 def _thought(values: Mapping[str, Any]) -> str:
     """What a turn, or a row with one completion, holds of thinking under a name of its own."""
-    return next((said for name in _THOUGHTS if isinstance(said := values.get(name), str) and said.strip()), "")
+    return next((said for name in THOUGHTS if isinstance(said := values.get(name), str) and said.strip()), "")
 
 
 def _part_thoughts(row: Row, path: str, content: Any) -> str:
@@ -165,7 +166,7 @@ def _part_thoughts(row: Row, path: str, content: Any) -> str:
     thoughts = []
     for part in content if isinstance(content, list) else ():
         kind = part.get("type", "text") if isinstance(part, dict) else "text"
-        if kind in _THOUGHTS:
+        if kind in THOUGHTS:
             thoughts.append(_thought(part) or str(part.get("text") or ""))
         elif kind not in ("text", "input_text", "output_text"):
             raise DataError(f"{row.place}: {path} has a part that is no text ({kind}), which is not learned; take the row out")

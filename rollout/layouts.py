@@ -21,6 +21,7 @@ from rewards.thinking import split
 
 PROBLEMS = ["problem", "question_concat", "question", "problem_statement", "question_text", "prompt", "query", "instruction", "input"]
 CHATS = ["messages", "conversations", "conversation"]
+THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thinking_trajectory")  # of a turn, of a part, or beside a completion
 _BEFORE = {"question": ["context", "body"]}  # a passage, an earlier part
 BEHIND = {"instruction": ["input", "context"]}  # Alpaca's and Dolly's: what the instruction is about
 _PLAIN = ["reward_model.ground_truth", "ground_truth", "final_answer", "expected_answer", "gt_answer", "verifiable_answer"]
@@ -282,7 +283,7 @@ def turns_of(value: Any) -> list[tuple[str, str]] | None:
 def _content(value: Any) -> str:
     """A turn's text; of parts (`{"type": "text", "text": ...}`), their texts."""
     if isinstance(value, list):
-        said = [part for part in value if not (isinstance(part, dict) and part.get("type") in ("thinking", "reasoning"))]
+        said = [part for part in value if not (isinstance(part, dict) and part.get("type") in THOUGHTS)]
         return "".join(str(part.get("text") or "") if isinstance(part, dict) else str(part) for part in said)
     return "" if value is None else str(value)
 

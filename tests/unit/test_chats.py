@@ -227,3 +227,9 @@ def test_a_row_with_a_picture_is_left_out(tmp_path: Path) -> None:
 
 def test_epochs_however_few_draw_a_batch() -> None:
     assert len(drawn([[Example((1,), (2,))]], [1.0], 0, 2, epochs=1e-12)) == 2
+
+
+def test_a_completion_is_not_its_own_thinking(tmp_path: Path):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "1 + 2", "reasoning": "one and two are three"}))
+    [[chat], _, _] = conversations(DataSet(source=str(tmp_path / "rows.jsonl"), answer="reasoning"))
+    assert chat.answer == "one and two are three"  # not twice
