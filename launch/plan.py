@@ -42,7 +42,7 @@ from launch.memory import (
     size,
     tiny_shape,
 )
-from launch.plan_data import plan_data
+from launch.plan_data import plan_data, reference_blockers
 from launch.plan_thinking import thinking_blockers, thinking_warnings
 from launch.plan_warnings import recipe_warnings
 from recipes.advantages import Selection
@@ -146,7 +146,13 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
     most = max(parts, key=gpus_needed)  # what has GPUs for this stage has them for the others
     blockers, warnings, data = (_together(parts, name) for name in ("blockers", "warnings", "data"))
     return replace(
-        whole, recipe=recipe, step=None, stages=parts, blockers=[*blockers, *_device_blockers(most)], warnings=warnings, data=data
+        whole,
+        recipe=recipe,
+        step=None,
+        stages=parts,
+        blockers=[*blockers, *reference_blockers([part.step for part in parts if part.step]), *_device_blockers(most)],
+        warnings=warnings,
+        data=data,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -108,6 +108,30 @@ def read_of_reference(step: Step) -> list[str]:
         except ValueError:  # said by those who try it
             continue
     return [name for name in step.given if name in asked] if step.recipe.trains else []
+
+
+def reference_blockers(steps: Sequence[Step]) -> Iterator[str]:
+    """Stages that read what a reference stage found of problems that are not theirs: of other training data, or drawn by another seed."""
+    for index, step in enumerate(steps):
+        if step.reference is None or not read_of_reference(step):
+            continue
+        looked = next(one for one in reversed(steps[:index]) if one.stage.called == step.reference)
+        here, there = step.recipe, looked.recipe
+        drawn = any(one.source == "tiny" for one in here.data.sets)
+        others = [
+            name
+            for name, differs in (
+                ("data.train", here.data.sets != there.data.sets),
+                ("tiny", drawn and here.tiny != there.tiny),
+                ("seed", here.seed != there.seed),
+            )
+            if differs
+        ]
+        if others:
+            yield (
+                f"{step.where} reads what {looked.where} found of each problem, and {', '.join(others)} differ between them: "
+                "say it for the whole recipe instead of in one stage's changes"
+            )
 
 
 def _tiny_blockers(recipe: Recipe, evaluates: bool, found: DataPlan) -> None:

@@ -213,3 +213,22 @@ def test_every_set_of_a_mixture_is_asked_for_its_numbers_the_generated_one_too(t
     ]
     assert any(line.endswith("there is reference_tokens, reference_spread, reference_accuracy") for line in made.blockers)
     assert not blockers(LAPTOP, "nemo_band", "tiny") and not blockers(LAPTOP, "quickstart", None, *REFERENCE)
+
+
+@pytest.mark.parametrize(
+    ("stages", "named"),
+    [
+        ("[{kind: reference, changes: {data.train: rows.jsonl}}, rl]", "stages[1] (rl) reads what stages[0] (reference) found of each problem, and data.train"),
+        ("[reference, {kind: rl, changes: {data.train: rows.jsonl}}]", "and data.train"),
+        ("[{kind: reference, changes: {seed: 7}}, rl]", "and seed differ"),
+        ("[{kind: reference, changes: {tiny.families: [sum]}}, rl]", "and tiny differ"),
+        ("[{kind: reference, changes: {sampler.temperature: 0.9}}, rl]", ""),
+        ("[{kind: rl, name: a, changes: {seed: 7}}, reference, rl]", ""),
+    ],
+)  # fmt: skip
+def test_what_a_reference_found_of_other_problems_is_refused_before_it_samples(tmp_path: Path, monkeypatch, stages: str, named: str):
+    monkeypatch.chdir(tmp_path)
+    Path("rows.jsonl").write_text('{"problem": "1 + 2", "answer": "3"}\n')
+    found = [line for line in plan(load("nemo_band", "tiny", [f"stages={stages}"]), LAPTOP).blockers if "found of each problem" in line]
+    assert (named in found[0]) if named else not found
+    assert not [line for line in plan(load("dler", "tiny", [f"stages={stages}"]), LAPTOP).blockers if "found of each problem" in line]
