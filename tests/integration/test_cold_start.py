@@ -51,7 +51,7 @@ def test_a_killed_run_leaves_nothing_that_looks_finished(tmp_path: Path):
 
 
 def test_a_lost_loss_is_one_clear_error(tmp_path: Path):
-    recipe = RECIPE.model_copy(update={"cold_start": ColdStart(steps=8, batch=4, lr=1e30)})
+    recipe = RECIPE.model_copy(update={"cold_start": ColdStart(steps=8, batch=4, lr=1e14)})
     with pytest.raises(RuntimeError, match=r"cold start: loss is nan at step \d of 8; lower cold_start.lr"):
         cold_start(recipe, tmp_path)
 
