@@ -132,17 +132,13 @@ def next_floor(now: Floor, accuracy: float, settings: ControllerBudget) -> Floor
     """The controller after a look at this raw accuracy.
 
     log share falls by gain x (mean accuracy - floor), by no more than `pace`, and stays between `least` and 1; at a bound nothing
-    adds up, so it leaves it at once when the sign turns. Accuracy of the raw verdicts only, never of shaped rewards. A floor of 0 or less
-    asks nothing of the policy, so under it the share stays.
+    adds up, so it leaves it at once when the sign turns. Accuracy of the raw verdicts only, never of shaped rewards.
     """
     if now.steps < settings.measure:
         start = (now.start * now.steps + accuracy) / (now.steps + 1)
         return replace(now, steps=now.steps + 1, start=start, accuracy=start)
     mean = settings.smooth * now.accuracy + (1 - settings.smooth) * accuracy
-    floor = now.start - settings.within
-    if floor <= 1e-9:
-        return replace(now, steps=now.steps + 1, accuracy=mean)
-    change = min(max(settings.gain * (mean - floor), -settings.pace), settings.pace)
+    change = min(max(settings.gain * (mean - (now.start - settings.within)), -settings.pace), settings.pace)
     share = exp(min(max(log(now.share) - change, log(max(settings.least, 1 / settings.limit))), 0.0))
     return Floor(share, now.steps + 1, now.start, mean)
 

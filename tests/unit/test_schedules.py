@@ -418,17 +418,6 @@ def test_a_grid_finer_than_a_token_is_one_of_tokens_up_to_the_longest():
     assert covering(groups, fine) == covering(groups, whole)
 
 
-@pytest.mark.parametrize("start", [0.0, 0.01, 0.02])
-def test_a_controller_without_a_floor_above_0_leaves_the_limit(start: float):
-    settings = ControllerBudget(kind="controller", limit=100, measure=2, within=0.02, smooth=0.5)
-    floor = Floor()
-    for accuracy in (start, start, 0.0, 0.5, 0.9):
-        floor = next_floor(floor, accuracy, settings)
-    assert floor.share == 1.0 and floor.steps == 5 and floor.start == start and floor.accuracy > 0.5
-    for accuracy in (0.9,):
-        assert next_floor(Floor(1.0, 2, 0.03, 0.03), accuracy, settings).share < 1
-
-
 def test_problems_sampled_apart_are_the_same_at_every_look_and_none_of_them_trains_in_the_step():
     numbers = [Problem(f"p{row}", f"q{row}", str(row)) for row in range(10)]
     for rows, at in ((None, lambda position: Problem(f"p{position}", f"q{position}", "1")), (10, lambda position: numbers[position % 10])):
