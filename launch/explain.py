@@ -163,6 +163,7 @@ def _rl_words(plan: Plan) -> list[str]:
             rule = "of largest variance of advantages"
             whose = f"all {work.rollouts:,} rollouts, times {sampler.prompts:,} prompts" if select.scope == "batch" else whose
         chosen = [f"select   the {select.keep} {rule} of {whose}; the others {rest}"]
+    chosen += [f"credit   {words}" for words in [_credit_words(recipe)] if words]
     if isinstance(recipe.tokens, TokenSelection):
         score = "entropy" if isinstance(recipe.tokens, EntropyTokens) else "|advantage| x entropy"
         chosen += [f"tokens   the {recipe.tokens.keep:.0%} of highest {score} in an update; the loss is {_denominator(recipe)}"]
@@ -174,7 +175,7 @@ def _rl_words(plan: Plan) -> list[str]:
     lines += [f"teaches  {words}" for words in teaching_words(recipe)]
     if sampler.closed:
         lines.append(f"begins   {sampler.closed} of each prompt's {sampler.group_size} rollouts with the mark that closes thinking")
-    lines += chosen[:1] + [f"credit   {words}" for words in [_credit_words(recipe)] if words] + chosen[1:]
+    lines += chosen
     lines += [
         f"update   {_many(updates, 'optimiser update')} a step, on {prompts} prompts = {work.rows_per_update:,} rollouts each",
         f"         {work.rows_per_rank:,} rollouts{ranks} make at most {_many(work.micro_batches, 'micro-batch', 'es')}"
