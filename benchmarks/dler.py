@@ -9,7 +9,6 @@ What it does not show: how the method does on a model that was not made for it. 
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.measured import accuracy_change, length_change, of_evaluation
+from evaluation.results import Evaluation
 from launch.stages import starting_checkpoint
 from recipes.loader import load
 
@@ -35,18 +35,18 @@ def run(seed: int, start: Path, runs: Path, overrides: list[str]) -> tuple[Path,
 def row(seed: int, folder: Path, seconds: float) -> tuple[str, bool]:
     """A line of the table, and whether both wishes hold."""
     last = load(str(folder / "recipe.yaml")).train.steps
-    before, after = (json.loads((folder / "evals" / f"step-{step}.json").read_text()) for step in (0, last))
+    before, after = (Evaluation.model_validate_json((folder / "evals" / f"step-{step}.json").read_text()) for step in (0, last))
     accuracy = accuracy_change(of_evaluation(after), of_evaluation(before))
     tokens = length_change(of_evaluation(after), of_evaluation(before))
     cells = [
         str(seed),
-        _percent(before["accuracy"]["mean"]),
-        _percent(after["accuracy"]["mean"]),
+        _percent(before.accuracy.mean),
+        _percent(after.accuracy.mean),
         f"{100 * accuracy.mean:+.1f} [{100 * accuracy.low:+.1f}, {100 * accuracy.high:+.1f}]",
-        f"{before['tokens']['mean']:.1f}",
-        f"{after['tokens']['mean']:.1f}",
+        f"{before.tokens.mean:.1f}",
+        f"{after.tokens.mean:.1f}",
         f"{100 * tokens.mean:+.1f} % [{100 * tokens.low:+.1f}, {100 * tokens.high:+.1f}]",
-        f"{before['truncated']:.1%} / {after['truncated']:.1%}",
+        f"{before.truncated:.1%} / {after.truncated:.1%}",
         f"{seconds:.0f}",
     ]
     return "| " + " | ".join(cells) + " |", tokens.mean <= -0.6 and accuracy.low > -0.01

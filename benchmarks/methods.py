@@ -21,6 +21,7 @@ from typing import Any
 
 from evaluation.attempts import pass_at_k
 from evaluation.measured import accuracy_change, length_change, of_evaluation
+from evaluation.results import Evaluation
 from recipes.loader import load, shipped
 from recipes.steps import steps
 
@@ -44,25 +45,27 @@ def run(recipe: str, runs: Path, overrides: list[str]) -> dict[str, Any]:
     folder = runs / f"methods-{recipe}"
     evaluated = [step for step in steps(load(str(folder / "recipe.yaml"))) if any(stage.kind == "eval" for stage in step.recipe.stages)]
     files = [(evaluated[0], 0), (evaluated[-1], evaluated[-1].recipe.train.steps if evaluated[-1].recipe.trains else 0)]
-    before, after = (json.loads((step.folder(folder) / "evals" / f"step-{number}.json").read_text()) for step, number in files)
+    before, after = (
+        Evaluation.model_validate_json((step.folder(folder) / "evals" / f"step-{number}.json").read_text()) for step, number in files
+    )
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     accuracy = accuracy_change(of_evaluation(after), of_evaluation(before))
     tokens = length_change(of_evaluation(after), of_evaluation(before))
     return {
         "recipe": recipe,
-        "accuracy": [before["accuracy"]["mean"], after["accuracy"]["mean"], accuracy.mean, accuracy.low, accuracy.high],
+        "accuracy": [before.accuracy.mean, after.accuracy.mean, accuracy.mean, accuracy.low, accuracy.high],
         "pass": [_pass(before), _pass(after)],
         "update": sum((step["tokens/trained"] or 0) * (step.get("tokens/kept") or 1.0) for step in lines) / len(lines),
-        "tokens": [before["tokens"]["mean"], after["tokens"]["mean"], tokens.mean, tokens.low, tokens.high],
+        "tokens": [before.tokens.mean, after.tokens.mean, tokens.mean, tokens.low, tokens.high],
         "seconds": seconds,
         "moved": {name: [lines[0][name], lines[-1][name]] for name in _MOVES if lines[-1].get(name) is not None},
     }
 
 
-def _pass(scores: dict[str, Any]) -> float:
+def _pass(scores: Evaluation) -> float:
     """pass@4 of an evaluation with four samples or more."""
-    problems = scores["per_problem"]
-    return float(pass_at_k([one["samples"] for one in problems], [one["right"] for one in problems], 4).mean())
+    problems = scores.per_problem
+    return float(pass_at_k([one.samples for one in problems], [one.right for one in problems], 4).mean())
 
 
 def line(row: dict[str, Any]) -> str:

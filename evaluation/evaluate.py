@@ -6,12 +6,12 @@ of training; what differs is who holds the weights.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from evaluation.results import Evaluation, Settings
 from evaluation.scores import score
 from recipes.schema import Eval
 from rewards.verifier.stated import block, stated
@@ -88,17 +88,19 @@ def write_scores(
     engine: str,
     template: Template,
     lenient: bool = False,
-) -> dict:
+) -> Evaluation:
     """Write `folder`/`name`.json and .parquet (docs/architecture.md) and return the scores; `lenient` after `read_stated`."""
-    shown = settings.model_dump(include={"temperature", "top_p", "max_tokens", "samples"}) | {
-        "seed": seed,
-        "engine": engine,
-        "template": template.digest,
-        "date": template.date,
-        "lenient": lenient,
-    }
-    scores = score(groups, checkpoint=checkpoint, step=step, source=source, settings=shown)
+    shown = Settings(
+        **settings.model_dump(include={"temperature", "top_p", "max_tokens", "samples"}),
+        seed=seed,
+        engine=engine,
+        template=template.digest,
+        date=template.date,
+        lenient=lenient,
+    )
+    table = rows(groups, step, template.digest)
+    found = score(table, checkpoint=checkpoint, step=step, source=source, settings=shown, asked=[group.problem.id for group in groups])
     folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(rows(groups, step, template.digest), folder / f"{name}.parquet")
-    (folder / f"{name}.json").write_text(json.dumps(scores, indent=1))
-    return scores
+    pq.write_table(table, folder / f"{name}.parquet")
+    (folder / f"{name}.json").write_text(found.model_dump_json(indent=1))
+    return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from evaluation.results import ProblemScore
 from rewards.thinking import split
 
 Row = dict[str, Any]
@@ -24,25 +25,27 @@ class Choice(NamedTuple):
     after: str | None = None
 
 
-def choose(before: Sequence[Row], after: Sequence[Row]) -> list[Choice]:
+def choose(before: Sequence[ProblemScore], after: Sequence[ProblemScore]) -> list[Choice]:
     """Pick problems from two `per_problem` lists on the same problems; no problem is picked twice."""
-    after_by_id = {row["id"]: row for row in after}
-    both = [(row, after_by_id[row["id"]]) for row in before]
+    after_by_id = {row.id: row for row in after}
+    both = [(row, after_by_id[row.id]) for row in before]
     taken: set[str] = set()
 
-    def first(fits: Callable[[Row, Row], bool], rank: Callable[[Row, Row], tuple[float, ...]]) -> str | None:
-        found = [(b, a) for b, a in both if b["id"] not in taken and fits(b, a)]
+    def first(
+        fits: Callable[[ProblemScore, ProblemScore], bool], rank: Callable[[ProblemScore, ProblemScore], tuple[float, ...]]
+    ) -> str | None:
+        found = [(b, a) for b, a in both if b.id not in taken and fits(b, a)]
         if not found:
             return None
-        best = min(found, key=lambda pair: (tuple(-value for value in rank(*pair)), pair[0]["id"]))[0]["id"]
+        best = min(found, key=lambda pair: (tuple(-value for value in rank(*pair)), pair[0].id))[0].id
         taken.add(best)
         return str(best)
 
-    gain = first(lambda b, a: _share(a) > _share(b), lambda b, a: (_share(a) - _share(b), b["level"]))
-    loss = first(lambda b, a: _share(a) < _share(b), lambda b, a: (_share(b) - _share(a), b["level"]))
-    saving = first(lambda b, a: _share(b) == _share(a) == 1 and a["tokens"] < b["tokens"], lambda b, a: (b["tokens"] - a["tokens"],))
-    top = max((b["level"] for b, _ in both), default=0)
-    hard = first(lambda b, a: b["level"] == top, lambda b, a: (a["tokens"],))
+    gain = first(lambda b, a: a.share > b.share, lambda b, a: (a.share - b.share, b.level))
+    loss = first(lambda b, a: a.share < b.share, lambda b, a: (b.share - a.share, b.level))
+    saving = first(lambda b, a: b.share == a.share == 1 and a.tokens < b.tokens, lambda b, a: (b.tokens - a.tokens,))
+    top = max((b.level for b, _ in both), default=0)
+    hard = first(lambda b, a: b.level == top, lambda b, a: (a.tokens,))
     return [
         Choice(
             "Same answer, fewest tokens",
@@ -85,7 +88,3 @@ def shorten(text: str, most: int = 6000) -> str:
         return text
     half = most // 2
     return f"{text[:half]}\n\n[… {len(text) - 2 * half:,} characters left out …]\n\n{text[-half:]}"
-
-
-def _share(row: Row) -> float:
-    return float(row["right"] / row["samples"])

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from evaluation.results import Evaluation
+
 BEFORE, AFTER = "#8a929b", "#0f6f8f"
 RIGHT, WRONG, LIMIT, FAINT = "#2c8a57", "#c8663a", "#5b6470", "#c9ced4"
 _FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif", "size": 12, "color": "#4a525b"}
 _AXIS = {"gridcolor": "#eceff2", "zeroline": False, "linecolor": "#c9ced4", "ticks": "", "automargin": True}
 
-Evaluations = Sequence[tuple[str, str, dict[str, Any]]]
+Evaluations = Sequence[tuple[str, str, Evaluation]]
 """(label, colour, evaluation) of everything a chart compares; today one or two, later several runs."""
 
 
@@ -42,16 +44,17 @@ def budget_panel(evaluations: Evaluations) -> Panel:
     """Accuracy against the tokens a sample is allowed, with the 95 % band over problems."""
     data = []
     for label, colour, evaluation in evaluations:
-        curve = evaluation["budget_curve"]
-        budgets = [0, *(point["budget"] for point in curve)]
-        if all(point["low"] is not None for point in curve):
-            low, high = ([0, *(100 * point[bound] for point in curve)] for bound in ("low", "high"))
+        curve = evaluation.budget_curve
+        budgets = [0, *(point.budget for point in curve)]
+        bounds = [(point.low, point.high) for point in curve if point.low is not None and point.high is not None]
+        if len(bounds) == len(curve):
+            low, high = ([0, *(100 * bound for bound in side)] for side in zip(*bounds, strict=True))
             data.append(_band(budgets, low, high, colour))
         data.append(
-            _line(budgets, [0, *(100 * point["accuracy"] for point in curve)], label, colour, hover="%{y:.1f} % within %{x:,.0f} tokens")
+            _line(budgets, [0, *(100 * point.accuracy for point in curve)], label, colour, hover="%{y:.1f} % within %{x:,.0f} tokens")
         )
     note = "Cut after the fact: the same samples, counted as right if they were done within the budget. Band: 95 % interval over problems."
-    cap = max(evaluation["budget_curve"][-1]["budget"] for _, _, evaluation in evaluations)
+    cap = max(evaluation.budget_curve[-1].budget for _, _, evaluation in evaluations)
     layout = _layout(x="tokens allowed per sample", yrange=[0, 102], xrange=[0, cap])
     return Panel("Accuracy against token budget", _keys(evaluations), data, layout, note, "%", 360)
 
@@ -60,36 +63,36 @@ def cost_panel(evaluations: Evaluations) -> Panel:
     """Accuracy against the tokens really used on average, along the same budgets; the dot is the model uncut."""
     data = []
     for label, colour, evaluation in evaluations:
-        curve = evaluation["budget_curve"]
-        used, share = [0, *(point["tokens"] for point in curve)], [0, *(100 * point["accuracy"] for point in curve)]
+        curve = evaluation.budget_curve
+        used, share = [0, *(point.tokens for point in curve)], [0, *(100 * point.accuracy for point in curve)]
         data.append(_line(used, share, label, colour, hover="%{y:.1f} % at %{x:,.0f} tokens"))
-        mean, accuracy = evaluation["tokens"], evaluation["accuracy"]
-        dot = _line([mean["mean"]], [100 * accuracy["mean"]], f"{label}, uncut", colour, hover="%{y:.1f} % at %{x:,.0f} tokens")
+        mean, accuracy = evaluation.tokens, evaluation.accuracy
+        dot = _line([mean.mean], [100 * accuracy.mean], f"{label}, uncut", colour, hover="%{y:.1f} % at %{x:,.0f} tokens")
         dot |= {"mode": "markers", "marker": {"color": colour, "size": 10, "line": {"color": "white", "width": 1.5}}}
-        dot["error_y"] = _bars([100 * accuracy["mean"]], [100 * accuracy["low"]], [100 * accuracy["high"]], colour)
-        if mean["low"] is not None:
-            dot["error_x"] = _bars([mean["mean"]], [mean["low"]], [mean["high"]], colour)
+        dot["error_y"] = _bars([100 * accuracy.mean], [100 * accuracy.low], [100 * accuracy.high], colour)
+        if mean.low is not None:
+            dot["error_x"] = _bars([mean.mean], [mean.low], [mean.high], colour)
         data.append(dot)
     note = "Tokens used: mean of min(length, budget) along the same budgets. Dot: nothing cut, with both 95 % intervals."
-    most = max(evaluation["tokens"]["high"] or evaluation["tokens"]["mean"] for _, _, evaluation in evaluations)
+    most = max(evaluation.tokens.high or evaluation.tokens.mean for _, _, evaluation in evaluations)
     layout = _layout(x="mean tokens used per sample", yrange=[0, 102], xrange=[0, 1.05 * most])
     return Panel("Accuracy against tokens used", _keys(evaluations), data, layout, note, "%", 360)
 
 
 def level_panels(evaluations: Evaluations) -> list[Panel]:
     """One panel a family, tokens above and accuracy below, by level; all families share their axes."""
-    cells = [row for _, _, evaluation in evaluations for row in evaluation["by_level"]]
-    top = 1.08 * max((row["tokens"] for row in cells), default=1)
-    levels = sorted({row["level"] for row in cells})
+    cells = [row for _, _, evaluation in evaluations for row in evaluation.by_level]
+    top = 1.08 * max((row.tokens for row in cells), default=1)
+    levels = sorted({row.level for row in cells})
     panels = []
-    for family in sorted({row["family"] for row in cells}):
+    for family in sorted({row.family for row in cells}):
         data: list[dict[str, Any]] = []
         for label, colour, evaluation in evaluations:
-            rows = [row for row in evaluation["by_level"] if row["family"] == family]
-            level = [row["level"] for row in rows]
+            rows = [row for row in evaluation.by_level if row.family == family]
+            level = [row.level for row in rows]
             for axis, values, hover in (
-                ("y2", [row["tokens"] for row in rows], "%{y:,.0f} tokens"),
-                ("y", [100 * row["accuracy"] for row in rows], "%{y:.0f} %"),
+                ("y2", [row.tokens for row in rows], "%{y:,.0f} tokens"),
+                ("y", [100 * row.accuracy for row in rows], "%{y:.0f} %"),
             ):
                 line = _line(level, values, label, colour, hover=hover)
                 data.append(line | {"mode": "lines+markers", "marker": {"size": 5, "color": colour}, "yaxis": axis})
@@ -97,7 +100,7 @@ def level_panels(evaluations: Evaluations) -> list[Panel]:
         layout["xaxis"] |= {"dtick": max(1, (len(levels) + 7) // 8)}
         layout["yaxis"] |= {"domain": [0, 0.42], "tickvals": [0, 50, 100]}
         layout["yaxis2"] = {**_AXIS, **_title("tokens"), "range": [0, top], "domain": [0.54, 1], "nticks": 5}
-        problems = sum(row["problems"] for row in evaluations[0][2]["by_level"] if row["family"] == family)
+        problems = sum(row.problems for row in evaluations[0][2].by_level if row.family == family)
         panels.append(Panel(family or "all problems", [(f"{problems} problems", "", False)], data, layout, height=290))
     return panels
 
@@ -164,13 +167,14 @@ def training_panel(
     return Panel(title, keys, data, layout, unit=unit)
 
 
-def held_out_panels(evaluations: Sequence[dict[str, Any]]) -> list[Panel]:
+def held_out_panels(evaluations: Sequence[Evaluation]) -> list[Panel]:
     """Accuracy and tokens of every evaluation of a source over steps, with 95 % intervals."""
-    steps = [evaluation["step"] for evaluation in evaluations]
+    steps = [evaluation.step for evaluation in evaluations]
     panels = []
     for title, unit, key, scale in (("Held-out accuracy", "%", "accuracy", 100), ("Held-out tokens", "tokens", "tokens", 1)):
         mean, low, high = (
-            [None if e[key][bound] is None else scale * e[key][bound] for e in evaluations] for bound in ("mean", "low", "high")
+            [None if (value := getattr(getattr(e, key), bound)) is None else scale * value for e in evaluations]
+            for bound in ("mean", "low", "high")
         )
         line = _line(steps, mean, title, AFTER, hover="%{y:.4~g}") | {"mode": "lines+markers"}
         if None not in low:

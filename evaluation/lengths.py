@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from evaluation.measured import Samples, one_ruler
+from evaluation.results import Outcome
 from evaluation.statistics import FEWEST, resampled_means, wilson
 
 CLASSES = ("both right, shorter", "both right, not shorter", "gained", "lost", "neither")
 
 
-def by_outcome(samples: Samples) -> dict[str, dict[str, Any]]:
+def by_outcome(samples: Samples) -> dict[str, Outcome]:
     """Mean thinking, answer and total length of right, wrong and truncated samples; None where there are none.
 
     A truncated sample that was judged wrong is in both. `thinking` and `answer` are means over those that closed their thinking, whose share is `closed`:
@@ -29,13 +30,13 @@ def by_outcome(samples: Samples) -> dict[str, dict[str, Any]]:
     for name, mask_S in {"right": samples.right, "wrong": samples.wrong, "truncated": samples.cut}.items():
         length_S, thinking_S = samples.length[mask_S], samples.thinking[mask_S]
         closed_S = ~np.isnan(thinking_S)
-        table[name] = {
-            "samples": int(mask_S.sum()),
-            "closed": _mean(closed_S),
-            "thinking": _mean(thinking_S[closed_S]),
-            "answer": _mean(length_S[closed_S] - thinking_S[closed_S]),
-            "total": _mean(length_S),
-        }
+        table[name] = Outcome(
+            samples=int(mask_S.sum()),
+            closed=_mean(closed_S),
+            thinking=_mean(thinking_S[closed_S]),
+            answer=_mean(length_S[closed_S] - thinking_S[closed_S]),
+            total=_mean(length_S),
+        )
     return table
 
 

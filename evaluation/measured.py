@@ -8,16 +8,14 @@ Truncation is what the engine said (`finish`), never a guess from a length.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from evaluation.results import Evaluation
 from evaluation.statistics import RESAMPLES, Interval, bootstrap, difference_interval
-from rollout.types import Group
 
 CHARACTERS = "characters"
 """The ruler that all texts share; any other ruler is a tokenizer, by the hash or name that the evaluation records."""
@@ -86,84 +84,50 @@ class Samples:
         return Measured(self.ids, self.means(self.right), self.means(self.length), self.ruler)
 
 
-def of_groups(groups: Sequence[Group], ruler: str) -> Samples:
-    """Samples of judged groups, lengths in tokens.
+def grouped(table: pa.Table) -> pa.Table:
+    """The rows of each problem together, problems in the order of their first rows, by sample within.
 
     Raises:
-        ValueError: no groups, a problem without samples, or a problem that comes twice.
+        ValueError: no rows, or a sample that comes twice.
     """
-    ids = tuple(group.problem.id for group in groups)
-    if not ids:
-        raise ValueError("nothing to score: no problem was sampled")
-    for index, group in enumerate(groups):
-        if not group.rollouts:
-            raise ValueError(f"problem {ids[index]}: no samples, and leaving it out would move the mean; sample it again")
-    if len(set(ids)) < len(ids):
-        twice = next(id_ for index, id_ in enumerate(ids) if id_ in ids[:index])
-        raise ValueError(f"problem {twice}: scored twice; give each problem one group")
-    rollouts = [rollout for group in groups for rollout in group.rollouts]
-    return _samples(
-        ids=[group.problem.id for group in groups for _ in group.rollouts],
-        status=[rollout.verdict.status if rollout.verdict else "not_judged" for rollout in rollouts],
-        length=[rollout.tokens for rollout in rollouts],
-        thinking=[
-            None if rollout.answer_start is None else rollout.completion.sampled[: rollout.answer_start].sum() for rollout in rollouts
-        ],
-        finish=[rollout.completion.finish for rollout in rollouts],
-        extracted=[rollout.verdict.extracted if rollout.verdict else None for rollout in rollouts],
-        ruler=ruler,
-    )
+    if not len(table):
+        raise ValueError("nothing to score: there are no samples")
+    ids, samples = table["problem_id"].to_pylist(), table["sample"].to_pylist()
+    place = {id_: index for index, id_ in enumerate(dict.fromkeys(ids))}
+    keys = [(place[id_], sample) for id_, sample in zip(ids, samples, strict=True)]
+    if len(set(keys)) < len(keys):
+        twice = ids[next(row for row, key in enumerate(keys) if keys.index(key) < row)]
+        raise ValueError(f"problem {twice}: scored twice; give each problem its samples once")
+    return table.take(sorted(range(len(keys)), key=keys.__getitem__))
 
 
 def of_table(table: pa.Table) -> Samples:
-    """Samples of evals/step-N.parquet, lengths in tokens; its ruler is the recorded hash of template and tokenizer.
-
-    Raises:
-        ValueError: no rows.
-    """
-    if not len(table):
-        raise ValueError("nothing to score: the table of samples has no rows")
-    ruler = (table.schema.metadata or {}).get(b"template", b"").decode()
-    names = ("problem_id", "verdict", "tokens", "think_tokens", "finish", "extracted")
-    ids, status, length, thinking, finish, extracted = (table[name].to_pylist() for name in names)
-    return _samples(ids, status, length, thinking, finish, extracted, ruler)
-
-
-def _samples(
-    ids: Sequence[str],
-    status: Sequence[str],
-    length: Sequence[int],
-    thinking: Sequence[int | None],
-    finish: Sequence[str],
-    extracted: Sequence[str | None],
-    ruler: str,
-) -> Samples:
-    """Samples sorted by the first appearance of their problems."""
+    """Samples of a table of rollout.records.SCHEMA, rows in any order, lengths in tokens; the ruler is its metadata `template`. Raises as `grouped`."""
+    table = grouped(table.select(["problem_id", "sample", "verdict", "tokens", "think_tokens", "finish", "extracted"]))
+    ids, _, status, length, thinking, finish, extracted = (column.to_pylist() for column in table.columns)
+    status_S = np.array(status)
     place = {id_: index for index, id_ in enumerate(dict.fromkeys(ids))}
-    problem_S = np.array([place[id_] for id_ in ids])
-    order_S = np.argsort(problem_S, kind="stable")
-    status_S = np.array(status)[order_S]
     return Samples(
         ids=tuple(place),
-        problem=problem_S[order_S],
+        problem=np.array([place[id_] for id_ in ids]),
         right=status_S == "right",
         wrong=status_S == "wrong",
-        length=np.array(length)[order_S],
-        thinking=np.array(thinking, dtype=float)[order_S],  # None becomes NaN
-        finish=np.array(finish)[order_S],
-        extracted=np.array(extracted, dtype=object)[order_S],
-        ruler=ruler,
+        length=np.array(length),
+        thinking=np.array(thinking, dtype=float),  # None becomes NaN
+        finish=np.array(finish),
+        extracted=np.array(extracted, dtype=object),
+        ruler=(table.schema.metadata or {}).get(b"template", b"").decode(),
     )
 
 
-def of_evaluation(evaluation: Mapping[str, Any]) -> Measured:
-    """What evals/step-N.json says of each problem; its ruler is the recorded hash of template and tokenizer."""
-    rows = evaluation["per_problem"]
+def of_evaluation(evaluation: Evaluation) -> Measured:
+    """What an evaluation says of each problem; its ruler is the recorded hash of template and tokenizer."""
+    problems = evaluation.per_problem
     return Measured(
-        ids=tuple(row["id"] for row in rows),
-        share=np.array([row["right"] / row["samples"] for row in rows]),
-        length=np.array([row["tokens"] for row in rows], dtype=float),
-        ruler=str(evaluation["settings"].get("template", "")),
+        ids=tuple(problem.id for problem in problems),
+        share=np.array([problem.share for problem in problems]),
+        length=np.array([problem.tokens for problem in problems], dtype=float),
+        ruler=evaluation.settings.template,
     )
 
 

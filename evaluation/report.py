@@ -22,6 +22,7 @@ import yaml
 
 from evaluation import examples, figures, words
 from evaluation.figures import AFTER, BEFORE, Panel
+from evaluation.results import Estimate, Evaluation
 from evaluation.run_folder import Pair, Run, pairs, read_last_samples, read_rollouts, read_run
 from evaluation.statistics import Interval, difference_shown
 from evaluation.tables import noise_table, reservations, settings_table, versions_table
@@ -97,17 +98,17 @@ def _headline(run: Run) -> str:
 def _tiles(pair: Pair) -> str:
     shown = [pair.before] if pair.after is None else [pair.before, pair.after]
     length, accuracy = words.changes(pair) or (None, None)
-    last, n = shown[-1], pair.before["problems"]
-    cap = last["settings"]["max_tokens"]
-    budget = next((point["budget"] for point in last["budget_curve"] if point["budget"] >= last["tokens"]["p90"]), cap)
+    last, n = shown[-1], pair.before.problems
+    cap = last.settings.max_tokens
+    budget = next((point.budget for point in last.budget_curve if point.budget >= last.tokens.p90), cap)
     third = (f"Accuracy at {budget:,} tokens", [_at_budget(e, budget) for e in shown], "same samples, cut after the fact")
     if budget >= cap:
-        third = ("Tokens of right samples", [words.tokens(e["tokens"]["right"]) for e in shown], "mean")
+        third = ("Tokens of right samples", [words.tokens(e.tokens.right) for e in shown], "mean")
     tiles = [
-        ("Mean tokens", [words.tokens(e["tokens"]["mean"]) for e in shown], _noise(length, last["tokens"], n, "%", 0)),
-        ("Accuracy", [words.percent(e["accuracy"]["mean"]) for e in shown], _noise(accuracy, last["accuracy"], n, "points", 1)),
+        ("Mean tokens", [words.tokens(e.tokens.mean) for e in shown], _noise(length, last.tokens, n, "%", 0)),
+        ("Accuracy", [words.percent(e.accuracy.mean) for e in shown], _noise(accuracy, last.accuracy, n, "points", 1)),
         third,
-        (f"Cut off at {cap:,} tokens", [words.percent(e["truncated"]) for e in shown], "share of samples"),
+        (f"Cut off at {cap:,} tokens", [words.percent(e.truncated) for e in shown], "share of samples"),
     ]
     return '<div class="tiles">' + "".join(_tile(*tile) for tile in tiles) + "</div>"
 
@@ -118,10 +119,10 @@ def _tile(what: str, values: list[str], how: str) -> str:
     return f'<div class="tile"><div class="what">{what}</div>{value}<div class="how">{how}</div></div>'
 
 
-def _noise(change: Interval | None, value: dict[str, float | None], problems: int, unit: str, digits: int) -> str:
+def _noise(change: Interval | None, value: Estimate, problems: int, unit: str, digits: int) -> str:
     """What stands under a number: the change with its interval, or the number's own interval where nothing is compared."""
     if change is None:
-        low, high = value["low"], value["high"]
+        low, high = value.low, value.high
         scale = 100 if unit == "points" else 1
         if low is None or high is None:
             return "no interval: one problem"
@@ -131,23 +132,23 @@ def _noise(change: Interval | None, value: dict[str, float | None], problems: in
     return f"{words.signed(100 * change.mean, digits)} {unit} ({words.span(change, digits)})"
 
 
-def _at_budget(evaluation: dict[str, Any], budget: int) -> str:
-    return words.percent(next((point["accuracy"] for point in evaluation["budget_curve"] if point["budget"] >= budget), None))
+def _at_budget(evaluation: Evaluation, budget: int) -> str:
+    return words.percent(next((point.accuracy for point in evaluation.budget_curve if point.budget >= budget), None))
 
 
-def _labelled(pair: Pair) -> list[tuple[str, str, dict[str, Any]]]:
+def _labelled(pair: Pair) -> list[tuple[str, str, Evaluation]]:
     if pair.after is None:
-        return [(f"step {pair.before['step']}", BEFORE if pair.before["step"] == 0 else AFTER, pair.before)]
+        return [(f"step {pair.before.step}", BEFORE if pair.before.step == 0 else AFTER, pair.before)]
     return [("before", BEFORE, pair.before), ("after", AFTER, pair.after)]
 
 
 def _trade_off(page: _Page, pair: Pair) -> str:
     found = _labelled(pair)
     first = found[0][2]
-    settings = first["settings"]
+    settings = first.settings
     lead = (
-        f"{first['problems']} problems of {pair.source}, {first['samples']} samples each, "
-        f"temperature {settings.get('temperature')}, at most {words.tokens(settings['max_tokens'])} tokens."
+        f"{first.problems} problems of {pair.source}, {first.samples} samples each, "
+        f"temperature {settings.temperature}, at most {words.tokens(settings.max_tokens)} tokens."
     )
     grid = page.grid([figures.budget_panel(found), figures.cost_panel(found)], "two")
     return f'<section><h2>What a token buys</h2><p class="lead">{html.escape(lead)}</p>{grid}</section>'
@@ -156,11 +157,11 @@ def _trade_off(page: _Page, pair: Pair) -> str:
 def _levels(page: _Page, pair: Pair) -> str:
     found = _labelled(pair)
     panels = figures.level_panels(found)
-    if len(found[0][2]["by_level"]) < 2 or len(panels) > 12:
+    if len(found[0][2].by_level) < 2 or len(panels) > 12:
         return ""
     keys = "".join(_key(label, colour, False) for label, colour, _ in found)
     columns = {1: "two", 2: "two", 3: "three"}.get(len(panels), "four")
-    sizes = sorted(row["problems"] for row in found[0][2]["by_level"])
+    sizes = sorted(row.problems for row in found[0][2].by_level)
     size = f"{sizes[0]}" if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
     lead = f"Mean tokens and accuracy on {pair.source} by family and level. A point stands for {size} problems: single points are noisy."
     return (
@@ -174,7 +175,7 @@ def _training(page: _Page, run: Run) -> str:
         return '<section><h2>Training</h2><div class="empty">No training step was recorded.</div></section>'
     panels = figures.training_panels(run.metrics)
     for pair in pairs(run):
-        series = [evaluation for evaluation in run.evaluations if evaluation["source"] == pair.source]
+        series = [evaluation for evaluation in run.evaluations if evaluation.source == pair.source]
         panels = panels + figures.held_out_panels(series) if len(series) > 2 else panels
     first, last = run.metrics[0], run.metrics[-1]
     seconds = last.get("time")
@@ -186,7 +187,7 @@ def _training(page: _Page, run: Run) -> str:
 def _rollouts(run: Run, pair: Pair) -> str:
     if pair.after is None or words.comparable(pair):
         return ""
-    choices = examples.choose(pair.before["per_problem"], pair.after["per_problem"])
+    choices = examples.choose(pair.before.per_problem, pair.after.per_problem)
     ids = {choice.problem_id for choice in choices if choice.problem_id is not None}
     before, after = (read_rollouts(run, evaluation, ids) for evaluation in (pair.before, pair.after))
     heading = "<section><h2>Rollouts side by side</h2>"

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import ValidationError
 
+from evaluation.results import Evaluation
 from recipes.loader import RecipeError, load
 from recipes.steps import steps
 
@@ -37,70 +38,6 @@ _ROLLOUT_COLUMNS = [
 ]
 
 
-class _Share(BaseModel):
-    mean: float
-    low: float
-    high: float
-
-
-class _Lengths(BaseModel):
-    mean: float
-    low: float | None
-    high: float | None
-    median: float
-    p90: float
-    right: float | None
-    wrong: float | None
-
-
-class _Settings(BaseModel):
-    max_tokens: int
-
-
-class _Cell(BaseModel):
-    family: str
-    level: int
-    problems: int
-    accuracy: float
-    tokens: float
-
-
-class _Point(BaseModel):
-    budget: int
-    accuracy: float
-    low: float | None
-    high: float | None
-    tokens: float
-
-
-class _Problem(BaseModel):
-    id: str
-    level: int
-    right: NonNegativeInt
-    samples: PositiveInt
-    tokens: float
-
-
-class _Evaluation(BaseModel):
-    """What the report reads of evals/step-N.json (docs/architecture.md); a file that has more is welcome."""
-
-    step: int
-    source: str
-    settings: _Settings
-    problems: int
-    samples: int
-    accuracy: _Share
-    tokens: _Lengths
-    truncated: float
-    no_answer: float
-    not_judged: float
-    no_answer_by: dict[str, float] = {}
-    stated: _Share | None = None
-    by_level: list[_Cell]
-    budget_curve: list[_Point] = Field(min_length=1)
-    per_problem: list[_Problem] = Field(min_length=1)
-
-
 @dataclass
 class Run:
     """What a run folder says.
@@ -108,7 +45,7 @@ class Run:
     Attributes:
         recipe, environment, status: contents of the three files, empty if missing.
         metrics: one object a step, steps ascending; of a step recorded twice (a resumed run) the later one.
-        evaluations: contents of evals/step-*.json, steps ascending, each with `samples_file`, the name of the parquet beside it.
+        evaluations: of evals/step-*.json, steps ascending.
         notes: sentences on what was missing or unreadable.
     """
 
@@ -117,7 +54,7 @@ class Run:
     environment: dict[str, Any] = field(default_factory=dict)
     status: dict[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)
-    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -129,8 +66,8 @@ class Pair(NamedTuple):
     """First and last evaluation on one source; `after` is None while there is only one."""
 
     source: str
-    before: dict[str, Any]
-    after: dict[str, Any] | None
+    before: Evaluation
+    after: Evaluation | None
 
 
 def read_run(path: Path) -> Run:
@@ -149,7 +86,7 @@ def read_run(path: Path) -> Run:
     run.status = _read_mapping(run, "status.json")
     run.metrics = _read_metrics(run)
     files = sorted((run.path / "evals").glob("*.json"))
-    run.evaluations = sorted((evaluation for file in files for evaluation in _read_evaluation(run, file)), key=lambda found: found["step"])
+    run.evaluations = sorted((evaluation for file in files for evaluation in _read_evaluation(run, file)), key=lambda found: found.step)
     return run
 
 
@@ -167,9 +104,9 @@ def _as_recorded(path: Path, read: dict[str, Any]) -> dict[str, Any]:
 
 def pairs(run: Run) -> list[Pair]:
     """The first and the last evaluation of every source, in order of appearance."""
-    by_source: dict[str, list[dict[str, Any]]] = {}
+    by_source: dict[str, list[Evaluation]] = {}
     for evaluation in run.evaluations:
-        by_source.setdefault(evaluation["source"], []).append(evaluation)
+        by_source.setdefault(evaluation.source, []).append(evaluation)
     return [Pair(source, found[0], found[-1] if len(found) > 1 else None) for source, found in by_source.items()]
 
 
@@ -179,9 +116,9 @@ def across(first: Run, last: Run) -> list[Pair]:
     return [Pair(pair.source, pair.before, ends[pair.source]) for pair in pairs(first) if pair.source in ends]
 
 
-def read_rollouts(run: Run, evaluation: dict[str, Any], problem_ids: Iterable[str]) -> list[dict[str, Any]]:
+def read_rollouts(run: Run, evaluation: Evaluation, problem_ids: Iterable[str]) -> list[dict[str, Any]]:
     """The samples of these problems from the parquet beside an evaluation; empty, with a note, if it cannot be read."""
-    return _read_parquet(run, run.path / "evals" / evaluation["samples_file"], filters=[("problem_id", "in", sorted(problem_ids))])
+    return [] if evaluation.table is None else _read_parquet(run, evaluation.table, filters=[("problem_id", "in", sorted(problem_ids))])
 
 
 def read_last_samples(run: Run) -> tuple[str, list[dict[str, Any]]]:
@@ -199,13 +136,12 @@ def _read_parquet(run: Run, file: Path, filters: list[Any] | None = None) -> lis
         return []
 
 
-def _read_evaluation(run: Run, file: Path) -> Iterator[dict[str, Any]]:
+def _read_evaluation(run: Run, file: Path) -> Iterator[Evaluation]:
     """The one evaluation in a file; none, with a note, if the report could not be made from it."""
     content = _read_mapping(run, f"evals/{file.name}")
     try:
         if content:
-            _Evaluation.model_validate(content, strict=True)
-            yield {**content, "samples_file": f"{file.stem}.parquet"}
+            yield Evaluation.model_validate(content, strict=True).model_copy(update={"table": file.with_suffix(".parquet")})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))

@@ -12,6 +12,7 @@ import numpy as np
 
 from evaluation import words
 from evaluation.attempts import pass_at_k
+from evaluation.results import Estimate, Evaluation, Share
 from evaluation.run_folder import Pair, Run, pairs
 from evaluation.statistics import standard_errors
 
@@ -19,10 +20,10 @@ from evaluation.statistics import standard_errors
 def noise_table(pair: Pair) -> str:
     """Accuracy and length of each evaluation with n, k, budget, intervals, errors and shares (promise: no number without its noise)."""
     columns = [pair.before] if pair.after is None else [pair.before, pair.after]
-    k = min(row["samples"] for evaluation in columns for row in evaluation["per_problem"])
-    lenient = any(evaluation.get("stated") for evaluation in columns)
+    k = min(row.samples for evaluation in columns for row in evaluation.per_problem)
+    lenient = any(evaluation.stated for evaluation in columns)
     lines = [_numbers(evaluation, k, lenient) for evaluation in columns]
-    heads = [f"step {evaluation['step']}" for evaluation in columns]
+    heads = [f"step {evaluation.step}" for evaluation in columns]
     body = "".join(
         f"<tr{' class=sub' if label.startswith(' ') else ''}><td>{label.strip()}</td>"
         + "".join(f"<td>{line[label]}</td>" for line in lines)
@@ -32,33 +33,33 @@ def noise_table(pair: Pair) -> str:
     return f'<table class="numbers"><tr><th></th>{"".join(f"<th>{head}</th>" for head in heads)}</tr>{body}</table>'
 
 
-def _numbers(evaluation: Mapping[str, Any], k: int, lenient: bool) -> dict[str, str]:
-    right_N = np.array([row["right"] for row in evaluation["per_problem"]])
-    samples_N = np.array([row["samples"] for row in evaluation["per_problem"]])
+def _numbers(evaluation: Evaluation, k: int, lenient: bool) -> dict[str, str]:
+    right_N = np.array([row.right for row in evaluation.per_problem])
+    samples_N = np.array([row.samples for row in evaluation.per_problem])
     gen, fix = standard_errors(right_N, samples_N)
-    accuracy, length = evaluation["accuracy"], evaluation["tokens"]
-    asked = evaluation["problems"] * evaluation["samples"]
+    accuracy, length = evaluation.accuracy, evaluation.tokens
+    asked = evaluation.problems * evaluation.samples
     return {
-        "Problems × samples": f"{evaluation['problems']:,} × {evaluation['samples']}",
+        "Problems × samples": f"{evaluation.problems:,} × {evaluation.samples}",
         "Samples made, of those asked for": f"{samples_N.sum():,} of {asked:,}",
-        "Budget, tokens": words.tokens(evaluation["settings"]["max_tokens"]),
-        "Accuracy (mean of samples)": f"{words.percent(accuracy['mean'])} {_bounds(accuracy, 100, 1)}",
-        **({" with stated answers (--lenient)": _stated(evaluation.get("stated"))} if lenient else {}),
+        "Budget, tokens": words.tokens(evaluation.settings.max_tokens),
+        "Accuracy (mean of samples)": f"{words.percent(accuracy.mean)} {_bounds(accuracy, 100, 1)}",
+        **({" with stated answers (--lenient)": _stated(evaluation.stated)} if lenient else {}),
         " standard error, new problems": words.percent(gen, 2),
         " standard error, new samples": words.percent(fix, 2),
         f"pass@{k}": words.percent(float(pass_at_k(samples_N, right_N, k).mean())),
-        "Mean tokens": f"{words.tokens(length['mean'])} {_bounds(length, 1, 0 if length['mean'] >= 100 else 1)}",
-        " median, 90th percentile": f"{words.tokens(length['median'])}, {words.tokens(length['p90'])}",
-        " of right samples": words.tokens(length["right"]),
-        " of wrong samples": words.tokens(length["wrong"]),
-        "Cut off at the budget": words.percent(evaluation["truncated"]),
-        "No answer given": words.percent(evaluation["no_answer"]),
-        "Not judged": words.percent(evaluation["not_judged"], 2),
+        "Mean tokens": f"{words.tokens(length.mean)} {_bounds(length, 1, 0 if length.mean >= 100 else 1)}",
+        " median, 90th percentile": f"{words.tokens(length.median)}, {words.tokens(length.p90)}",
+        " of right samples": words.tokens(length.right),
+        " of wrong samples": words.tokens(length.wrong),
+        "Cut off at the budget": words.percent(evaluation.truncated),
+        "No answer given": words.percent(evaluation.no_answer),
+        "Not judged": words.percent(evaluation.not_judged, 2),
     }
 
 
-def _stated(accuracy: Mapping[str, Any] | None) -> str:
-    return f"{words.percent(accuracy['mean'])} {_bounds(accuracy, 100, 1)}" if accuracy else "–"
+def _stated(accuracy: Share | None) -> str:
+    return f"{words.percent(accuracy.mean)} {_bounds(accuracy, 100, 1)}" if accuracy else "–"
 
 
 def reservations(run: Run) -> list[str]:
@@ -146,15 +147,15 @@ def _about(pair: Pair) -> list[str]:
     sentences = []
     evaluations = [pair.before] if pair.after is None else [pair.before, pair.after]
     for evaluation in evaluations:
-        at = f"At step {evaluation['step']}, "
-        if evaluation["not_judged"]:
-            most = evaluation["accuracy"]["mean"] + evaluation["not_judged"]
+        at = f"At step {evaluation.step}, "
+        if evaluation.not_judged:
+            most = evaluation.accuracy.mean + evaluation.not_judged
             sentences.append(
-                f"{at}{words.percent(evaluation['not_judged'], 2)} of the samples could not be judged. They stay in the denominator, so "
+                f"{at}{words.percent(evaluation.not_judged, 2)} of the samples could not be judged. They stay in the denominator, so "
                 f"accuracy is a lower bound; were all of them right, it would be {words.percent(most)}."
             )
-        sentences += [f"{at}{warning}." for warning in words.warnings(evaluation, bool(evaluation.get("stated")))]
-        missing = evaluation["problems"] * evaluation["samples"] - sum(row["samples"] for row in evaluation["per_problem"])
+        sentences += [f"{at}{warning}." for warning in words.warnings(evaluation, bool(evaluation.stated))]
+        missing = evaluation.problems * evaluation.samples - sum(row.samples for row in evaluation.per_problem)
         if missing > 0:
             sentences.append(f"{at}{missing} samples that were asked for do not exist; their problems count with the samples they have.")
     change = words.changes(pair)
@@ -200,7 +201,8 @@ def settings_table(run: Run) -> str:
         "Engine": [f"{_get(recipe, 'engine.count')} × {_get(recipe, 'engine.kind')}"],
         "Training": [f"{_get(recipe, 'train.steps')} steps"],
         "Evaluation": [
-            f"{key.replace('_', ' ')} {value}" for key, value in (run.evaluations[-1]["settings"] if run.evaluations else {}).items()
+            f"{key.replace('_', ' ')} {value}"
+            for key, value in (run.evaluations[-1].settings.model_dump(exclude_none=True) if run.evaluations else {}).items()
         ],
     }
     return _table((label, ", ".join(part for part in parts if part)) for label, parts in lines.items())
@@ -253,7 +255,7 @@ def _table(lines: Iterable[tuple[str, str]]) -> str:
     )
 
 
-def _bounds(value: Mapping[str, Any], scale: float, digits: int) -> str:
-    if value["low"] is None:
+def _bounds(value: Estimate, scale: float, digits: int) -> str:
+    if value.low is None or value.high is None:
         return ""
-    return f'<span class="small">[{scale * value["low"]:,.{digits}f}, {scale * value["high"]:,.{digits}f}]</span>'
+    return f'<span class="small">[{scale * value.low:,.{digits}f}, {scale * value.high:,.{digits}f}]</span>'

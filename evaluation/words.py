@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from evaluation.measured import accuracy_change, length_change, of_evaluation
+from evaluation.results import Evaluation, Share
 from evaluation.run_folder import Pair, Run
 from evaluation.statistics import FEWEST, Interval, difference_shown
 from evaluation.statistics import non_inferiority as claimed
@@ -45,10 +45,10 @@ def comparable(pair: Pair) -> str:
     if after is None:
         return "there is only one evaluation"
     for key in _MUST_AGREE:
-        old, new = before["settings"].get(key), after["settings"].get(key)
+        old, new = getattr(before.settings, key), getattr(after.settings, key)
         if old != new:
             return f"{key} was {old} before and {new} after"
-    if {row["id"] for row in before["per_problem"]} != {row["id"] for row in after["per_problem"]}:
+    if {row.id for row in before.per_problem} != {row.id for row in after.per_problem}:
         return "they were made on different problems"
     return ""
 
@@ -88,17 +88,17 @@ def non_inferiority(change: Interval, problems: int, delta: float) -> str:
     return f"{said} ({bounds})."
 
 
-def warnings(scores: dict[str, Any], lenient: bool = False) -> list[str]:
+def warnings(scores: Evaluation, lenient: bool = False) -> list[str]:
     """What to mend before the numbers of an evaluation are believed, with the remedy; empty where samples end and name answers.
 
     Args:
         lenient: answers without a box were read.
     """
-    silent, cut = scores.get("no_answer_by") or {}, scores["truncated"]
+    silent, cut = scores.no_answer_by, scores.truncated
     found = []
     if cut > _NEARLY_ALL:
         found.append(
-            f"{percent(cut)} of the samples were cut off at {scores['settings']['max_tokens']} tokens, so this says little of the model: "
+            f"{percent(cut)} of the samples were cut off at {scores.settings.max_tokens} tokens, so this says little of the model: "
             "raise eval.max_tokens, or look at the samples whether it ends its answers at all"
         )
     ended = 1 - cut
@@ -129,20 +129,20 @@ def verdict(pair: Pair) -> str:
     before, after = pair.before, pair.after
     if after is None:
         return (
-            f"One evaluation so far, at step {before['step']}: accuracy {_share_with_interval(before['accuracy'])} "
-            f"at {tokens(before['tokens']['mean'])} tokens on average, "
-            f"over {before['problems']} problems with {before['samples']} samples each."
+            f"One evaluation so far, at step {before.step}: accuracy {_share_with_interval(before.accuracy)} "
+            f"at {tokens(before.tokens.mean)} tokens on average, "
+            f"over {before.problems} problems with {before.samples} samples each."
         )
-    lengths = f"{tokens(before['tokens']['mean'])} → {tokens(after['tokens']['mean'])}"
-    shares = f"{percent(before['accuracy']['mean'])} → {percent(after['accuracy']['mean'])}"
+    lengths = f"{tokens(before.tokens.mean)} → {tokens(after.tokens.mean)}"
+    shares = f"{percent(before.accuracy.mean)} → {percent(after.accuracy.mean)}"
     change = changes(pair)
     if change is None:
         return f"Mean tokens {lengths}, accuracy {shares}, but the two cannot be compared: {comparable(pair)}."
     ratio, difference = change
-    n = before["problems"]
+    n = before.problems
     return (
         f"Mean tokens {lengths} ({change_text(ratio, n, '%', 0)}), accuracy {shares} ({change_text(difference, n, 'points')}), "
-        f"paired over {n} problems with {before['samples']} samples each."
+        f"paired over {n} problems with {before.samples} samples each."
     )
 
 
@@ -175,5 +175,5 @@ def status(run: Run) -> tuple[str, str]:
     return state, sentence + (f" at step {at}" if at is not None else "") + (f": {reason}." if reason else ".")
 
 
-def _share_with_interval(share: dict[str, Any]) -> str:
-    return f"{percent(share['mean'])} (95 % interval {100 * share['low']:.1f} to {100 * share['high']:.1f})"
+def _share_with_interval(share: Share) -> str:
+    return f"{percent(share.mean)} (95 % interval {100 * share.low:.1f} to {100 * share.high:.1f})"

@@ -20,6 +20,7 @@ from recipes.schema import Eval
 from recipes.steps import steps
 
 if TYPE_CHECKING:  # they import transformers
+    from evaluation.results import Evaluation
     from launch.problems import HeldOut
     from rollout.template import Template
 
@@ -149,24 +150,25 @@ def _refuse_earlier(files: list[Path], overwrite: bool) -> None:
             raise FileExistsError(f"{file} holds earlier results: replace them (--overwrite) or choose another folder (--out)")
 
 
-def _table(source: str, scores: dict) -> Table:
-    accuracy, tokens = scores["accuracy"], scores["tokens"]
-    settings = scores["settings"]
+def _table(source: str, scores: Evaluation) -> Table:
+    accuracy, tokens = scores.accuracy, scores.tokens
+    settings = scores.settings
     table = Table(
-        title=f"{source}: {scores['problems']} problems x {scores['samples']} samples, T {settings['temperature']}, at most {settings['max_tokens']} tokens",
+        title=f"{source}: {scores.problems} problems x {scores.samples} samples, T {settings.temperature}, at most {settings.max_tokens} tokens",
         box=None, pad_edge=False, title_justify="left",
     )  # fmt: skip
     for column in ("", "value", "95 % interval"):
         table.add_column(column)
-    table.add_row("accuracy", f"{accuracy['mean']:.1%}", f"{accuracy['low']:.1%} .. {accuracy['high']:.1%}")
-    if stated := scores["stated"]:
-        table.add_row("accuracy with stated answers", f"{stated['mean']:.1%}", f"{stated['low']:.1%} .. {stated['high']:.1%}")
-    low, high = tokens["low"], tokens["high"]
-    table.add_row("tokens", f"{tokens['mean']:.1f}", "" if low is None else f"{low:.1f} .. {high:.1f}")
+    table.add_row("accuracy", f"{accuracy.mean:.1%}", f"{accuracy.low:.1%} .. {accuracy.high:.1%}")
+    if stated := scores.stated:
+        table.add_row("accuracy with stated answers", f"{stated.mean:.1%}", f"{stated.low:.1%} .. {stated.high:.1%}")
+    low, high = tokens.low, tokens.high
+    table.add_row("tokens", f"{tokens.mean:.1f}", "" if low is None else f"{low:.1f} .. {high:.1f}")
     for name in ("right", "wrong", "truncated"):
-        table.add_row(f"tokens of {name}", "none" if tokens[name] is None else f"{tokens[name]:.1f}", "")
+        mean = getattr(tokens, name)
+        table.add_row(f"tokens of {name}", "none" if mean is None else f"{mean:.1f}", "")
     for name in ("truncated", "no_answer", "not_judged"):
-        table.add_row(f"share {name.replace('_', ' ')}", f"{scores[name]:.1%}", "")
-    for point in scores["budget_curve"][4::5]:
-        table.add_row(f"accuracy within {point['budget']} tokens", f"{point['accuracy']:.1%}", "cut after the fact")
+        table.add_row(f"share {name.replace('_', ' ')}", f"{getattr(scores, name):.1%}", "")
+    for point in scores.budget_curve[4::5]:
+        table.add_row(f"accuracy within {point.budget} tokens", f"{point.accuracy:.1%}", "cut after the fact")
     return table

@@ -299,10 +299,10 @@ def _evaluate(
         )
         for warning in warnings(scores):
             progress.message(f"warning: {one.name} after step {step}: {warning}")
-        accuracy, tokens = scores["accuracy"], scores["tokens"]
+        accuracy, tokens = scores.accuracy, scores.tokens
         progress.message(
-            f"{one.name} after step {step}: accuracy {accuracy['mean']:.1%} [{accuracy['low']:.1%}, {accuracy['high']:.1%}], "
-            f"{tokens['mean']:.1f} tokens, {scores['truncated']:.1%} cut ({len(groups)} problems x {settings.samples})"
+            f"{one.name} after step {step}: accuracy {accuracy.mean:.1%} [{accuracy.low:.1%}, {accuracy.high:.1%}], "
+            f"{tokens.mean:.1f} tokens, {scores.truncated:.1%} cut ({len(groups)} problems x {settings.samples})"
         )
 
 

@@ -41,15 +41,15 @@ def test_thinking_answer_and_total_are_split_by_outcome() -> None:
     given = samples([[(10, 1), (40, 0)], [(20, 1), (320, 0)]])
     given.finish[3], given.thinking[3] = "length", np.nan
     table = by_outcome(given)
-    assert table["right"] == {"samples": 2, "closed": 1, "thinking": 7.5, "answer": 7.5, "total": 15}
-    assert table["wrong"] == {"samples": 2, "closed": 0.5, "thinking": 20, "answer": 20, "total": 180}
-    assert table["truncated"] == {"samples": 1, "closed": 0, "thinking": None, "answer": None, "total": 320}
+    assert table["right"].model_dump() == {"samples": 2, "closed": 1, "thinking": 7.5, "answer": 7.5, "total": 15}
+    assert table["wrong"].model_dump() == {"samples": 2, "closed": 0.5, "thinking": 20, "answer": 20, "total": 180}
+    assert table["truncated"].model_dump() == {"samples": 1, "closed": 0, "thinking": None, "answer": None, "total": 320}
 
 
 def test_truncated_is_what_the_engine_cut_whatever_its_length() -> None:
     given = samples([[(320, 1), (320, 0), (7, 0)]])
     given.finish[2] = "length"
-    assert by_outcome(given)["truncated"]["samples"] == 1 and by_outcome(given)["truncated"]["total"] == 7
+    assert by_outcome(given)["truncated"].samples == 1 and by_outcome(given)["truncated"].total == 7
 
 
 def test_conditional_error_hand_example() -> None:  # three bins: wrong 1, 2, 3 and right 9, 6, 1

@@ -12,6 +12,7 @@ import pytest
 from evaluation import attempts, efficiency, lengths, scores, statistics, word_overlap
 from evaluation import measured as measured_module
 from evaluation.measured import CHARACTERS, Measured, accuracy_change, aligned, length_change, of_evaluation, one_ruler
+from evaluation.results import Evaluation, ProblemScore, Settings
 from evaluation.statistics import Interval, difference_shown
 
 
@@ -61,8 +62,9 @@ def test_characters_are_a_ruler_of_their_own_that_all_texts_share() -> None:
 
 
 def test_an_evaluation_file_names_its_ruler() -> None:
-    rows = [{"id": "a", "right": 1, "samples": 4, "tokens": 12.5}, {"id": "b", "right": 2, "samples": 2, "tokens": 3}]
-    found = of_evaluation({"per_problem": rows, "settings": {"template": "9f3a"}})
+    a = ProblemScore(id="a", level=1, right=1, samples=4, tokens=12.5)
+    rows = [a, ProblemScore(id="b", level=1, right=2, samples=2, tokens=3)]
+    found = of_evaluation(Evaluation.model_construct(per_problem=rows, settings=Settings(max_tokens=9, template="9f3a")))
     assert (found.ids, found.share.tolist(), found.length.tolist(), found.ruler) == (("a", "b"), [0.25, 1], [12.5, 3], "9f3a")
 
 

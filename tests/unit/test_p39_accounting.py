@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
+from evaluation.results import Settings
 from evaluation.scores import score
 from recipes.schema import Recipe
 from rewards.verifier.judge import Judge
@@ -100,8 +101,8 @@ def test_p16_reward_learner_record_and_score_count_the_same_tokens(judge: Judge)
         table = rows([group], 0, "digest").to_pylist()
         assert {(row["tokens"], row["think_tokens"], len(row["ids"]), len(row["logprobs"])) for row in table} == {(17, 7, 17, 17)}
         assert {len(row.ids) for row in prepare([group], recipe).updates[0]} == {17}
-        scores = score([group], checkpoint="c", step=0, source="s", settings={"samples": 4, "max_tokens": 17})
-        assert scores["tokens"]["mean"] == 17 and scores["budget_curve"][-1]["accuracy"] == 0.5
+        scores = score(rows([group], 0, "digest"), checkpoint="c", step=0, source="s", settings=Settings(samples=4, max_tokens=17))
+        assert scores.tokens.mean == 17 and scores.budget_curve[-1].accuracy == 0.5
 
 
 def test_p16_no_module_measures_text():

@@ -14,6 +14,7 @@ import pytest
 
 from evaluation import examples, words
 from evaluation.report import report
+from evaluation.results import Evaluation, ProblemScore, Settings
 from evaluation.run_folder import Pair, read_run
 from evaluation.scores import score
 from evaluation.statistics import Interval
@@ -41,12 +42,15 @@ def make_groups(right: int, tokens: int, problems: int = 24, text: str = HOSTILE
     return groups
 
 
-def add_evaluation(run: Path, step: int, groups: list[Group], settings: dict | None = None) -> dict:
-    result = score(groups, checkpoint=f"checkpoints/step-{step}", step=step, source="tiny", settings=settings or SETTINGS)
+def scored(groups: list[Group], step: int = 0, settings: dict | None = None) -> Evaluation:
+    table = rows(groups, step, "digest")
+    return score(table, checkpoint=f"checkpoints/step-{step}", step=step, source="tiny", settings=Settings(**settings or SETTINGS))
+
+
+def add_evaluation(run: Path, step: int, groups: list[Group], settings: dict | None = None) -> None:
     (run / "evals").mkdir(exist_ok=True)
-    (run / "evals" / f"step-{step}.json").write_text(json.dumps(result))
+    (run / "evals" / f"step-{step}.json").write_text(scored(groups, step, settings).model_dump_json())
     pq.write_table(rows(groups, step, "digest"), run / "evals" / f"step-{step}.parquet")
-    return result
 
 
 @pytest.fixture
@@ -309,8 +313,8 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 # examples and words
 
 
-def rows_of(*cells: tuple[str, int, int, float]) -> list[dict]:
-    return [{"id": id_, "level": level, "right": right, "samples": 4, "tokens": tokens} for id_, level, right, tokens in cells]
+def rows_of(*cells: tuple[str, int, int, float]) -> list[ProblemScore]:
+    return [ProblemScore(id=id_, level=level, right=right, samples=4, tokens=tokens) for id_, level, right, tokens in cells]
 
 
 def test_examples_follow_their_rules_and_use_no_problem_twice() -> None:
@@ -381,7 +385,7 @@ def test_an_evaluation_that_tells_nothing_of_the_model_says_why_and_what_to_do(
     for index, rollout in enumerate(rollout for group in groups for rollout in group.rollouts):
         if cut <= index < cut + right:
             rollout.verdict = Verdict("right", "integer", "7")
-    found = words.warnings(score(groups, checkpoint="c", step=0, source="tiny", settings=SETTINGS))
+    found = words.warnings(scored(groups))
     assert len(found) == (warned is not None) and all(text.startswith(warned or "") for text in found)
 
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.attempts import maj_at_k, of_samples
-from evaluation.measured import of_groups, of_table
+from evaluation.measured import Samples, of_table
+from evaluation.results import Evaluation, Settings
 from evaluation.scores import budget_curve, score
 from evaluation.words import warnings
 from rewards.verifier.verdict import Verdict
@@ -46,8 +47,13 @@ def make_group(name: str, samples: list[tuple[int, str]], family: str = "chain",
     return Group(request, rollouts)
 
 
-def evaluation(groups: list[Group]) -> dict:
-    return score(groups, checkpoint="step-0", step=0, source="tiny", settings=SETTINGS)
+def of_groups(groups: list[Group]) -> Samples:
+    return of_table(rows(groups, 0, "digest"))
+
+
+def evaluation(groups: list[Group], **settings: object) -> Evaluation:
+    asked = [group.problem.id for group in groups]
+    return score(rows(groups, 0, "t"), checkpoint="step-0", step=0, source="tiny", settings=Settings(**SETTINGS | settings), asked=asked)
 
 
 # budgets
@@ -56,9 +62,9 @@ def evaluation(groups: list[Group]) -> dict:
 def test_budget_curve_hand_example() -> None:  # A11 natural
     lengths = [(500, "right"), (1500, "right"), (3000, "wrong"), (9000, "right")]
     groups = [make_group(str(place), [sample]) for place, sample in enumerate(lengths)]
-    curve = budget_curve(of_groups(groups, "a"), [1000, 2000, 4000, 10000])
-    assert [point["accuracy"] for point in curve] == [0.25, 0.5, 0.5, 0.75]
-    assert [point["tokens"] for point in curve] == [875, 1500, 2250, 3500]
+    curve = budget_curve(of_groups(groups), [1000, 2000, 4000, 10000])
+    assert [point.accuracy for point in curve] == [0.25, 0.5, 0.5, 0.75]
+    assert [point.tokens for point in curve] == [875, 1500, 2250, 3500]
 
 
 samples = st.lists(
@@ -72,12 +78,12 @@ samples = st.lists(
 @settings(max_examples=30, deadline=None)
 def test_accuracy_and_tokens_never_fall_with_the_budget_and_end_at_the_score(problems: list[list[tuple[int, str]]]) -> None:
     result = evaluation([make_group(str(i), group) for i, group in enumerate(problems)])
-    curve = result["budget_curve"]
-    assert all(a["accuracy"] <= b["accuracy"] and a["tokens"] <= b["tokens"] for a, b in itertools.pairwise(curve))
-    assert curve[-1]["budget"] == 320
-    assert curve[-1]["accuracy"] == pytest.approx(result["accuracy"]["mean"])
-    assert curve[-1]["tokens"] == pytest.approx(result["tokens"]["mean"])
-    assert all(point["low"] <= point["accuracy"] + 1e-9 and point["accuracy"] <= point["high"] + 1e-9 for point in curve)
+    curve = result.budget_curve
+    assert all(a.accuracy <= b.accuracy and a.tokens <= b.tokens for a, b in itertools.pairwise(curve))
+    assert curve[-1].budget == 320
+    assert curve[-1].accuracy == pytest.approx(result.accuracy.mean)
+    assert curve[-1].tokens == pytest.approx(result.tokens.mean)
+    assert all(point.low <= point.accuracy + 1e-9 and point.accuracy <= point.high + 1e-9 for point in curve)
 
 
 # the whole score
@@ -85,16 +91,16 @@ def test_accuracy_and_tokens_never_fall_with_the_budget_and_end_at_the_score(pro
 
 def test_unjudged_samples_stay_in_the_denominator_and_are_shown() -> None:  # P19, P35
     result = evaluation([make_group("a", [(10, "right"), (10, "not_judged")]), make_group("b", [(10, "right"), (10, "never judged")])])
-    assert result["accuracy"]["mean"] == 0.5
-    assert result["not_judged"] == 0.5
-    assert result["no_answer"] == 0
+    assert result.accuracy.mean == 0.5
+    assert result.not_judged == 0.5
+    assert result.no_answer == 0
 
 
 def test_a_short_group_counts_the_samples_that_exist_and_shows_the_missing() -> None:  # P35, planted short batch
     result = evaluation([make_group("a", [(10, "right")]), make_group("b", [(10, "right"), (30, "wrong")])])
-    assert result["accuracy"]["mean"] == 0.75  # mean over problems, not 2 of 3 samples
-    assert result["tokens"]["mean"] == 15
-    assert result["samples"] * result["problems"] - sum(row["samples"] for row in result["per_problem"]) == 1
+    assert result.accuracy.mean == 0.75  # mean over problems, not 2 of 3 samples
+    assert result.tokens.mean == 15
+    assert result.samples * result.problems - sum(row.samples for row in result.per_problem) == 1
 
 
 def test_a_problem_without_samples_is_an_error_not_a_gap() -> None:
@@ -109,16 +115,16 @@ def test_a_problem_that_comes_twice_is_an_error() -> None:
 
 def test_lengths_are_split_by_right_wrong_and_truncated() -> None:  # A9, P38
     result = evaluation([make_group("a", [(10, "right"), (40, "wrong")]), make_group("b", [(20, "right"), (320, "cut")])])
-    tokens = result["tokens"]
-    assert (tokens["right"], tokens["wrong"], tokens["truncated"], tokens["median"]) == (15, 180, 320, 30)
-    assert (result["truncated"], result["no_answer"]) == (0.25, 0.25)
+    tokens = result.tokens
+    assert (tokens.right, tokens.wrong, tokens.truncated, tokens.median) == (15, 180, 320, 30)
+    assert (result.truncated, result.no_answer) == (0.25, 0.25)
 
 
 def test_levels_are_scored_apart_and_a_level_without_right_answers_has_no_right_length() -> None:
     result = evaluation(
         [make_group("a", [(10, "right")], level=1), make_group("b", [(30, "wrong")], level=2), make_group("c", [(20, "right")], level=1)]
     )
-    assert result["by_level"] == [
+    assert [cell.model_dump() for cell in result.by_level] == [
         {"family": "chain", "level": 1, "problems": 2, "accuracy": 1.0, "tokens": 15.0, "tokens_right": 15.0},
         {"family": "chain", "level": 2, "problems": 1, "accuracy": 0.0, "tokens": 30.0, "tokens_right": None},
     ]
@@ -126,12 +132,13 @@ def test_levels_are_scored_apart_and_a_level_without_right_answers_has_no_right_
 
 def test_a_score_is_strict_json_with_the_documented_keys() -> None:  # docs/architecture.md
     result = evaluation([make_group("a", [(10, "wrong")])])
-    assert json.loads(json.dumps(result, allow_nan=False)) == result
-    assert set(result) == {
+    written = json.loads(result.model_dump_json(), parse_constant=pytest.fail)
+    assert Evaluation.model_validate(written, strict=True) == result
+    assert set(written) == {
         *("checkpoint", "step", "source", "settings", "problems", "samples", "accuracy", "tokens", "truncated", "no_answer", "not_judged"),
         *("no_answer_by", "token_f1", "stated", "by_outcome", "by_level", "budget_curve", "per_problem"),
     }
-    assert result["tokens"]["right"] is None and result["tokens"]["low"] is None
+    assert result.tokens.right is None and result.tokens.low is None
 
 
 def test_what_keeps_samples_without_an_answer_is_told_apart() -> None:
@@ -141,33 +148,33 @@ def test_what_keeps_samples_without_an_answer_is_told_apart() -> None:
             if rollout.verdict.status == "wrong" and rollout.completion.finish == "stop":
                 rollout.verdict = Verdict("wrong", reason)
     result = evaluation(groups)
-    assert result["no_answer_by"] == {"no box": 0.25, "thinking not closed": 0.25, "unfinished": 0.25} and result["no_answer"] == 0.75
+    assert result.no_answer_by == {"no box": 0.25, "thinking not closed": 0.25, "unfinished": 0.25} and result.no_answer == 0.75
 
 
 def test_stated_answers_make_a_rate_of_their_own_and_leave_the_other() -> None:
     groups = [make_group("a", [(5, "wrong"), (5, "right")]), make_group("b", [(5, "wrong"), (5, "wrong")])]
     groups[0].rollouts[0].stated, groups[1].rollouts[0].stated = Verdict("right", "integer", "7"), Verdict("wrong", "integer", "8")
-    assert evaluation(groups)["stated"] is None
-    result = score(groups, checkpoint="c", step=0, source="s", settings=SETTINGS | {"lenient": True})
-    assert (result["accuracy"]["mean"], result["stated"]["mean"]) == (0.25, 0.5)
-    assert result["stated"]["low"] < 0.5 < result["stated"]["high"]
+    assert evaluation(groups).stated is None
+    result = evaluation(groups, lenient=True)
+    assert (result.accuracy.mean, result.stated.mean) == (0.25, 0.5)
+    assert result.stated.low < 0.5 < result.stated.high
     assert [row["stated"] for row in rows(groups, 0, "t").to_pylist()] == ["right", None, "wrong", None]
 
 
 def test_token_f1_is_told_of_answers_in_words_and_changes_no_accuracy() -> None:
     groups = [make_group("a", [(5, "wrong"), (5, "cut")]), make_group("b", [(5, "right"), (5, "wrong")])]
-    assert evaluation(groups)["token_f1"] is None
+    assert evaluation(groups).token_f1 is None
     groups[0].request = replace(groups[0].request, problem=Problem("a", "Who?", "Barack Obama", others=("Obama",)))
     groups[0].rollouts[0].verdict = Verdict("wrong", "words", "President Obama")
     result = evaluation(groups)
-    assert (result["token_f1"]["mean"], result["token_f1"]["problems"]) == (pytest.approx((2 / 3 + 0) / 2), 1)
-    assert result["accuracy"]["mean"] == 0.25
+    assert (result.token_f1.mean, result.token_f1.problems) == (pytest.approx((2 / 3 + 0) / 2), 1)
+    assert result.accuracy.mean == 0.25
 
 
 def test_lengths_of_an_evaluation_are_split_into_thinking_and_answer() -> None:  # answers begin at half of the tokens
     result = evaluation([make_group("a", [(10, "right"), (40, "wrong")]), make_group("b", [(20, "right"), (320, "cut")])])
-    assert result["by_outcome"]["right"] == {"samples": 2, "closed": 1, "thinking": 7.5, "answer": 7.5, "total": 15}
-    assert result["by_outcome"]["truncated"]["total"] == result["tokens"]["truncated"] == 320
+    assert result.by_outcome["right"].model_dump() == {"samples": 2, "closed": 1, "thinking": 7.5, "answer": 7.5, "total": 15}
+    assert result.by_outcome["truncated"].total == result.tokens.truncated == 320
 
 
 # records
@@ -187,7 +194,7 @@ def test_of_the_samples_that_ended_never_more_than_all_lack_a_box() -> None:
     for rollout in groups[0].rollouts:
         rollout.verdict = Verdict("wrong", "no box")
     result = evaluation(groups)
-    assert result["no_answer_by"] == {"no box": 0.25, "unfinished": 0.75}
+    assert result.no_answer_by == {"no box": 0.25, "unfinished": 0.75}
     assert any(line.startswith("100.0 % of the samples that ended hold no") for line in warnings(result)), warnings(result)
 
 
@@ -197,7 +204,7 @@ def test_stored_samples_read_back_are_those_that_were_scored() -> None:
         make_group("b", [(9, "wrong"), (6, "right"), (8, "wrong"), (5, "never judged")]),
     ]
     groups[1].rollouts[0].answer_start = None
-    scored, stored = of_groups(groups, "digest"), of_table(rows(groups[::-1], step=0, template="digest"))
+    scored, stored = of_groups(groups), of_table(rows(groups[::-1], step=0, template="digest"))
     assert (stored.ids, stored.ruler, stored.problem.tolist()) == (("b", "a"), "digest", [0] * 4 + [1] * 3)
     order = [3, 4, 5, 6, 0, 1, 2]
     for name in ("right", "wrong", "length", "thinking", "finish", "extracted", "cut"):
@@ -213,7 +220,7 @@ def test_rows_of_one_problem_belong_together_wherever_they_stand() -> None:
 def test_votes_are_taken_from_stored_samples() -> None:  # 8 is voted for twice, a cut sample abstains, "8.0" is 8
     group = make_group("a", [(4, "right"), (9, "wrong"), (6, "wrong"), (320, "cut")])
     group.rollouts[2].verdict = Verdict("wrong", "number", "8.0")
-    (chains,) = of_samples(of_groups([group], "digest"))
+    (chains,) = of_samples(of_groups([group]))
     assert (maj_at_k(chains, 1), maj_at_k(chains, 4)) == (0.25, 0)
     assert chains.answer.tolist() == [0, 1, 1, -1] and chains.thinking.tolist() == [2, 3, 4, 160]
 
@@ -222,5 +229,5 @@ def test_a_model_without_marks_of_thinking_is_waited_for_to_the_end() -> None:
     group = make_group("a", [(9, "right"), (4, "wrong"), (3, "cut")])
     for rollout in group.rollouts:
         rollout.answer_start = None
-    (chains,) = of_samples(of_groups([group], "digest"))
+    (chains,) = of_samples(of_groups([group]))
     assert chains.thinking.tolist() == [4, 9, 9] and chains.finished.tolist() == [True, True, False]

@@ -71,7 +71,7 @@ def test_the_merged_model_is_evaluated_in_a_folder_of_its_own(finished: Path):
 def test_the_first_evaluation_of_a_run_is_compared_with_the_last_whichever_stage_made_them(finished: Path):
     [pair] = across(read_run(finished / "stages" / "phase_1"), read_run(finished / "stages" / "merged"))
     assert pair.source == "tiny" and pair.after is not None
-    assert pair.after["checkpoint"].endswith("stages/merge/checkpoint") and pair.before["step"] == 0
+    assert pair.after.checkpoint.endswith("stages/merge/checkpoint") and pair.before.step == 0
 
 
 def killed_in_the_second_phase(wanted: Recipe, runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -1,0 +1,150 @@
+"""What an evaluation found, as it is written to evals/*.json and read again.
+
+Claim: one type for all who write, read, compare or draw evaluations. Values that do not exist (an interval over one problem, the length of
+right samples where none is right) are None, never a number that stands for it.
+Simplification: fields that came later have a value that says "not recorded", so that older files are read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Estimate(_Frozen):
+    """A mean over problems with its 95 % interval; the bounds are None for one problem."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+class Share(Estimate):
+    """A mean share; of one problem, or of problems that are all alike, the interval is Wilson's, so that there always is one."""
+
+    low: float
+    high: float
+
+
+class Lengths(Estimate):
+    """Length of samples, in units of the ruler: mean over problems, the others over samples."""
+
+    median: float
+    p90: float
+    right: float | None
+    wrong: float | None
+    truncated: float | None = None
+
+
+class Overlap(Share):
+    """Token F1 of answers in words, over the problems that have such a gold. It says nothing of right and wrong."""
+
+    problems: int
+
+
+class Outcome(_Frozen):
+    """Mean lengths of the samples of one outcome; thinking and answer of those that closed their thinking, whose share is `closed`."""
+
+    samples: int
+    closed: float | None
+    thinking: float | None
+    answer: float | None
+    total: float | None
+
+
+class Cell(_Frozen):
+    """Problems of one family and level: means over problems, `tokens_right` over right samples."""
+
+    family: str
+    level: int
+    problems: int
+    accuracy: float
+    tokens: float
+    tokens_right: float | None = None
+
+
+class Point(_Frozen):
+    """Accuracy within a budget in tokens, and the mean of min(length, budget)."""
+
+    budget: int
+    accuracy: float
+    low: float | None
+    high: float | None
+    tokens: float
+
+
+class ProblemScore(_Frozen):
+    """One problem: right samples of all, and their mean length."""
+
+    id: str
+    family: str = ""
+    level: int
+    right: NonNegativeInt
+    samples: PositiveInt
+    tokens: float
+
+    @property
+    def share(self) -> float:
+        """Right samples of all."""
+        return self.right / self.samples
+
+
+class Settings(_Frozen):
+    """How samples were made; what is None was not recorded.
+
+    Attributes:
+        max_tokens: where engines stop.
+        samples: of a problem, asked for.
+        template: hash of chat template and tokenizer, the ruler of all lengths.
+        date: that a template states, "" for none.
+        lenient: answers without a box were read, too.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int
+    samples: int | None = None
+    seed: int | None = None
+    engine: str | None = None
+    template: str = ""
+    date: str | None = None
+    lenient: bool = False
+
+
+class Evaluation(_Frozen):
+    """A checkpoint on one source of problems (docs/architecture.md).
+
+    Attributes:
+        problems: that were asked.
+        samples: of each, asked for.
+        truncated, no_answer, not_judged: shares of samples, as means over problems.
+        no_answer_by: `no_answer` by reason.
+        stated: accuracy if answers stated without a box count, too; None unless they were read.
+        by_outcome: of right, wrong and truncated samples.
+        table: the parquet with its samples, where it was read from a file.
+    """
+
+    checkpoint: str = ""
+    step: int
+    source: str
+    settings: Settings
+    problems: int
+    samples: int
+    accuracy: Share
+    tokens: Lengths
+    truncated: float
+    no_answer: float
+    no_answer_by: dict[str, float] = {}
+    not_judged: float
+    token_f1: Overlap | None = None
+    stated: Share | None = None
+    by_outcome: dict[str, Outcome] = {}
+    by_level: list[Cell]
+    budget_curve: list[Point] = Field(min_length=1)
+    per_problem: list[ProblemScore] = Field(min_length=1)
+    table: Path | None = Field(default=None, exclude=True)
