@@ -5,18 +5,18 @@ Before is grey, after has the one accent colour; warm colours mean wrong or wast
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from evaluation.entries import ACCENT as AFTER
+from evaluation.entries import BASE as BEFORE
+from evaluation.entries import Shown
 from evaluation.results import Evaluation
 
-BEFORE, AFTER = "#8a929b", "#0f6f8f"
 RIGHT, WRONG, LIMIT, FAINT = "#2c8a57", "#c8663a", "#5b6470", "#c9ced4"
 _FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif", "size": 12, "color": "#4a525b"}
 _AXIS = {"gridcolor": "#eceff2", "zeroline": False, "linecolor": "#c9ced4", "ticks": "", "automargin": True}
-
-Evaluations = Sequence[tuple[str, str, Evaluation]]
-"""(label, colour, evaluation) of everything a chart compares; today one or two, later several runs."""
 
 
 class Panel(NamedTuple):
@@ -40,31 +40,32 @@ class Curve(NamedTuple):
     dashed: bool = False
 
 
-def budget_panel(evaluations: Evaluations) -> Panel:
+def budget_panel(shown: Sequence[Shown]) -> Panel:
     """Accuracy against the tokens a sample is allowed, with the 95 % band over problems."""
     data = []
-    for label, colour, evaluation in evaluations:
+    for one in shown:
+        label, colour, evaluation = one.label, one.colour, one.evaluation
         curve = evaluation.budget_curve
-        budgets = [0, *(point.budget for point in curve)]
+        budgets = [point.budget for point in curve]
         bounds = [(point.low, point.high) for point in curve if point.low is not None and point.high is not None]
         if len(bounds) == len(curve):
-            low, high = ([0, *(100 * bound for bound in side)] for side in zip(*bounds, strict=True))
+            low, high = ([100 * bound for bound in side] for side in zip(*bounds, strict=True))
             data.append(_band(budgets, low, high, colour))
-        data.append(
-            _line(budgets, [0, *(100 * point.accuracy for point in curve)], label, colour, hover="%{y:.1f} % within %{x:,.0f} tokens")
-        )
+        data.append(_line(budgets, [100 * point.accuracy for point in curve], label, colour, hover="%{y:.1f} % within %{x:,.0f} tokens"))
     note = "Cut after the fact: the same samples, counted as right if they were done within the budget. Band: 95 % interval over problems."
-    cap = max(evaluation.budget_curve[-1].budget for _, _, evaluation in evaluations)
-    layout = _layout(x="tokens allowed per sample", yrange=[0, 102], xrange=[0, cap])
-    return Panel("Accuracy against token budget", _keys(evaluations), data, layout, note, "%", 360)
+    cap = max(one.evaluation.budget_curve[-1].budget for one in shown)
+    first = min(one.evaluation.budget_curve[0].budget for one in shown)
+    layout = _log(_layout(x="tokens allowed per sample", yrange=[0, 102]), first, cap)
+    return Panel("Accuracy against token budget", _keys(shown), data, layout, note, "%", 360)
 
 
-def cost_panel(evaluations: Evaluations) -> Panel:
+def cost_panel(shown: Sequence[Shown]) -> Panel:
     """Accuracy against the tokens really used on average, along the same budgets; the dot is the model uncut."""
     data = []
-    for label, colour, evaluation in evaluations:
+    for one in shown:
+        label, colour, evaluation = one.label, one.colour, one.evaluation
         curve = evaluation.budget_curve
-        used, share = [0, *(point.tokens for point in curve)], [0, *(100 * point.accuracy for point in curve)]
+        used, share = [point.tokens for point in curve], [100 * point.accuracy for point in curve]
         data.append(_line(used, share, label, colour, hover="%{y:.1f} % at %{x:,.0f} tokens"))
         mean, accuracy = evaluation.tokens, evaluation.accuracy
         dot = _line([mean.mean], [100 * accuracy.mean], f"{label}, uncut", colour, hover="%{y:.1f} % at %{x:,.0f} tokens")
@@ -74,20 +75,22 @@ def cost_panel(evaluations: Evaluations) -> Panel:
             dot["error_x"] = _bars([mean.mean], [mean.low], [mean.high], colour)
         data.append(dot)
     note = "Tokens used: mean of min(length, budget) along the same budgets. Dot: nothing cut, with both 95 % intervals."
-    most = max(evaluation.tokens.high or evaluation.tokens.mean for _, _, evaluation in evaluations)
-    layout = _layout(x="mean tokens used per sample", yrange=[0, 102], xrange=[0, 1.05 * most])
-    return Panel("Accuracy against tokens used", _keys(evaluations), data, layout, note, "%", 360)
+    most = max(one.evaluation.tokens.high or one.evaluation.tokens.mean for one in shown)
+    least = min(one.evaluation.budget_curve[0].tokens for one in shown)
+    layout = _log(_layout(x="mean tokens used per sample", yrange=[0, 102]), least, 1.1 * most)
+    return Panel("Accuracy against tokens used", _keys(shown), data, layout, note, "%", 360)
 
 
-def level_panels(evaluations: Evaluations) -> list[Panel]:
+def level_panels(shown: Sequence[Shown]) -> list[Panel]:
     """One panel a family, tokens above and accuracy below, by level; all families share their axes."""
-    cells = [row for _, _, evaluation in evaluations for row in evaluation.by_level]
+    cells = [row for one in shown for row in one.evaluation.by_level]
     top = 1.08 * max((row.tokens for row in cells), default=1)
     levels = sorted({row.level for row in cells})
     panels = []
     for family in sorted({row.family for row in cells}):
         data: list[dict[str, Any]] = []
-        for label, colour, evaluation in evaluations:
+        for one in shown:
+            label, colour, evaluation = one.label, one.colour, one.evaluation
             rows = [row for row in evaluation.by_level if row.family == family]
             level = [row.level for row in rows]
             for axis, values, hover in (
@@ -100,7 +103,7 @@ def level_panels(evaluations: Evaluations) -> list[Panel]:
         layout["xaxis"] |= {"dtick": max(1, (len(levels) + 7) // 8)}
         layout["yaxis"] |= {"domain": [0, 0.42], "tickvals": [0, 50, 100]}
         layout["yaxis2"] = {**_AXIS, **_title("tokens"), "range": [0, top], "domain": [0.54, 1], "nticks": 5}
-        problems = sum(row.problems for row in evaluations[0][2].by_level if row.family == family)
+        problems = sum(row.problems for row in shown[0].evaluation.by_level if row.family == family)
         panels.append(Panel(family or "all problems", [(f"{problems} problems", "", False)], data, layout, height=290))
     return panels
 
@@ -204,8 +207,8 @@ def _seconds() -> list[Curve]:
     return [Curve(f"seconds/{phase}", phase, colour) for phase, colour in colours.items()]
 
 
-def _keys(evaluations: Evaluations) -> list[tuple[str, str, bool]]:
-    return [(label, colour, False) for label, colour, _ in evaluations]
+def _keys(shown: Sequence[Shown]) -> list[tuple[str, str, bool]]:
+    return [(one.label, one.colour, False) for one in shown]
 
 
 def _line(
@@ -239,6 +242,14 @@ def _band(x: Sequence[Any], low: Sequence[float], high: Sequence[float], colour:
 def _bars(mean: Sequence[Any], low: Sequence[Any], high: Sequence[Any], colour: str) -> dict[str, Any]:
     up, down = ([b - a for a, b in zip(*ends, strict=True)] for ends in ((mean, high), (low, mean)))
     return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "color": colour, "thickness": 1.3, "width": 0}
+
+
+def _log(layout: dict[str, Any], first: float, last: float) -> dict[str, Any]:
+    """The layout with a logarithmic x axis from first to last, ticks at 1, 2, 5, 10, ..."""
+    first = max(first, 1)
+    ticks = [step * 10**power for power in range(9) for step in (1, 2, 5) if first <= step * 10**power <= last]
+    layout["xaxis"] |= {"type": "log", "range": [math.log10(first), math.log10(max(last, first + 1))], "tickvals": ticks}
+    return layout | {"xaxis": layout["xaxis"] | {"ticktext": [f"{tick:,}" for tick in ticks]}}
 
 
 def _title(text: str) -> dict[str, Any]:

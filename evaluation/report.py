@@ -1,104 +1,181 @@
-"""One self-contained page on a run: what it reached, how sure that is, how it got there, what the rollouts look like.
+"""The report: what was reached, how sure that is, how it got there, what the rollouts look like, of any mix of runs and evaluations.
 
-Made from the run folder only and readable without a network: plotly.js is inside, and the page's content policy forbids
+Made from their folders only and readable without a network: plotly.js is inside, and the page's content policy forbids
 every request. Whatever comes from a model, a data set or a recipe is escaped. A piece that is missing is named, not hidden.
-Simplification: one run a page; the charts take any number of labelled evaluations, so that runs can be compared later.
 """
 
 from __future__ import annotations
 
-import html
+import base64
 import json
 import math
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import resources
+from functools import cache
 from pathlib import Path
-from string import Template
-from typing import Any
+from typing import Any, NamedTuple
 
 import plotly.offline
 import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from evaluation import examples, figures, words
-from evaluation.figures import AFTER, BEFORE, Panel
+from evaluation.comparisons import Comparison, comparisons
+from evaluation.entries import Shown, by_source, read_entries
+from evaluation.figures import Panel
 from evaluation.results import Estimate, Evaluation
-from evaluation.run_folder import Pair, Run, pairs, read_last_samples, read_rollouts, read_run
+from evaluation.run_folder import Run, read_last_samples, read_rollouts
 from evaluation.statistics import Interval, difference_shown
-from evaluation.tables import noise_table, reservations, settings_table, versions_table
+from evaluation.tables import glance_table, noise_table, reservations, settings_table, versions_table
+
+_FEW = 3  # comparisons whose verdicts are sentences; more are a table
 
 
-class _Page:
-    """Collects the panels while the sections are written: a section needs only a place for its plot."""
+class Tile(NamedTuple):
+    """A number of the first screen: what it is, before (or "") and now, and what its noise is."""
 
-    def __init__(self) -> None:
-        self.panels: dict[str, dict[str, Any]] = {}
-
-    def panel(self, panel: Panel) -> str:
-        name = f"plot{len(self.panels)}"
-        self.panels[name] = {"data": _rounded(panel.data), "layout": {**panel.layout, "height": panel.height}}
-        keys = "".join(_key(*key) for key in panel.keys)
-        note = f'<p class="note">{html.escape(panel.note)}</p>' if panel.note else ""
-        unit = f' <span class="unit">{html.escape(panel.unit)}</span>' if panel.unit else ""
-        caption = f'<figcaption><span><b>{html.escape(panel.title)}</b>{unit}</span><span class="keys">{keys}</span></figcaption>'
-        return f'<figure>{caption}<div id="{name}" style="height: {panel.height}px"></div>{note}</figure>'
-
-    def grid(self, panels: Iterable[Panel], columns: str) -> str:
-        return f'<div class="grid {columns}">{"".join(self.panel(panel) for panel in panels)}</div>'
+    what: str
+    was: str
+    now: str
+    how: str
 
 
-def _key(label: str, colour: str, dashed: bool) -> str:
-    kind = "plain" if not colour else "dashed" if dashed else ""
-    return f'<span class="key {kind}" style="--c: {colour or "none"}">{html.escape(label)}</span>'
+@dataclass
+class Found:
+    """What a report is of: entries, their evaluations by source, and the comparisons among those."""
+
+    runs: list[Run]
+    shown: dict[str, list[Shown]]
+    pairs: dict[str, list[Comparison]]
+
+    @property
+    def title(self) -> str:
+        """Names of all entries."""
+        return ", ".join(run.label for run in self.runs)
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """Those of all sources."""
+        return [pair for found in self.pairs.values() for pair in found]
 
 
-def report(run_dir: Path) -> Path:
-    """Write run_dir/report.html and return its path.
+@dataclass
+class Section:
+    """A part of the page: the template that shows it, and what that shows."""
+
+    template: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.values[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def read(paths: Sequence[Path], margin: float | None = None) -> Found:
+    """Everything a report says of these folders.
 
     Raises:
-        ValueError: run_dir is not a run folder.
+        ValueError: one is neither a run folder nor one of evaluations.
     """
-    run, page = read_run(run_dir), _Page()
-    sections = [_headline(run)]
-    for pair in pairs(run):
-        sections += [_trade_off(page, pair), _levels(page, pair)]
-    sections.append(_training(page, run))
-    sections += [_rollouts(run, pair) for pair in pairs(run)] or [""]
-    sections += [_last_samples(run), _evidence(run), _settings(run), _footer(run)]
-    template = Template(resources.files("evaluation").joinpath("report_template.html").read_text())
-    panels = json.dumps(page.panels, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    text = template.substitute(
-        title=f"{html.escape(run.name)} · Laconic", body="\n".join(sections), plotly=plotly.offline.get_plotlyjs(), panels=panels
+    runs = read_entries(paths)
+    shown = by_source(runs)
+    return Found(runs, shown, {source: comparisons(one, margin) for source, one in shown.items()})
+
+
+def report(paths: Sequence[Path], out: Path | None = None, margin: float | None = None) -> Path:
+    """Write the page and return its path: `out`, or report.html in the only folder that is shown. Raises as `read`, and ValueError: several without `out`."""
+    found = read(paths, margin)
+    target = out or _beside(found.runs)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(page(found), encoding="utf-8")
+    return target
+
+
+def _beside(runs: Sequence[Run]) -> Path:
+    if len(runs) > 1:
+        raise ValueError("a report of several runs or evaluations lies in none of them: say where it goes (--out FILE)")
+    return (runs[0].path if runs[0].path.is_dir() else runs[0].path.parent) / "report.html"
+
+
+def page(found: Found) -> str:
+    """The whole page."""
+    sections = [_head(found)]
+    for source, shown in found.shown.items():
+        sections += [_trade_off(source, shown), *_levels(source, shown)]
+    sections += _training(found.runs)
+    sections += [_side_by_side(pairs[-1]) for pairs in found.pairs.values() if pairs and not pairs[-1].refused]
+    sections += [*_last_samples(found), _sure(found), _settings(found.runs), _foot(found.runs)]
+    panels: dict[str, Any] = {}
+
+    def place(panel: Panel) -> str:
+        name = f"plot{len(panels)}"
+        panels[name] = {"data": _rounded(panel.data), "layout": {**panel.layout, "height": panel.height}}
+        return name
+
+    def drawn() -> str:
+        return json.dumps(panels, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+    templates = Environment(
+        loader=PackageLoader("evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    out = run.path / "report.html"
-    out.write_text(text)
-    return out
+    templates.filters |= {
+        "shorten": examples.shorten,
+        "thinking": lambda text: examples.split_thinking(text)[0],
+        "answer": lambda text: examples.split_thinking(text)[1],
+    }
+    return templates.get_template("page.html").render(
+        title=found.title, sections=sections, place=place, panels=drawn, plotly=plotly_packed()
+    )
 
 
-def _headline(run: Run) -> str:
-    state, sentence = words.status(run)
-    found = pairs(run)
-    verdicts = words.verdicts(found)
-    if not verdicts:
+def packed(text: str) -> str:
+    """Text as base64 of its deflate, as page.js unpacks it."""
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+
+
+@cache
+def plotly_packed() -> str:
+    """plotly.js as page.js unpacks it."""
+    return packed(plotly.offline.get_plotlyjs())
+
+
+def _head(found: Found) -> Section:
+    pairs, runs = found.comparisons, found.runs
+    verdicts = words.headline(pairs) if len(pairs) <= _FEW else []
+    verdicts += [words.single(one[0]) for one in found.shown.values() if len(one) == 1][:_FEW]
+    if not found.shown:
         verdicts = ["Nothing has been evaluated yet, so there is no result to state."]
-    lead = "" if any(pair.after for pair in found) else words.progress(run)
-    if state in ("finished", "running", "unknown"):
-        lead = f"{sentence} {lead}"
-    else:  # what went wrong comes before what was reached
-        verdicts.insert(0, sentence)
-    return (
-        f'<div class="head"><div><div class="eyebrow">Laconic · run report</div><h1>{html.escape(run.name)}</h1></div>'
-        f'<span class="pill {html.escape(state)}">{html.escape(state)}</span></div>'
-        + "".join(f'<p class="verdict">{html.escape(verdict)}</p>' for verdict in verdicts)
-        + f'<p class="lead">{html.escape(lead)}</p>'
-        + "".join(_tiles(pair) for pair in found[:1])
+    leads = []
+    states = []
+    for run in runs:
+        if not run.trained:
+            continue
+        state, sentence = words.status(run)
+        states.append(state)
+        who = f"{run.label}: " if len(runs) > 1 else ""
+        if state in ("finished", "running", "unknown"):
+            lead = "" if any(pair.new.run is run for pair in pairs) else words.progress(run)
+            leads.append(f"{who}{sentence} {lead}")
+        else:  # what went wrong comes before what was reached
+            verdicts.insert(0, who + sentence)
+            leads.append(words.progress(run) if not pairs else "")
+    main = pairs[-1] if len(pairs) == 1 else None
+    alone = next((one[0] for one in found.shown.values()), None) if not pairs else None
+    tiles = _tiles([main.old.evaluation, main.new.evaluation], main) if main else _tiles([alone.evaluation], None) if alone else []
+    glance = glance_table(pairs if len(pairs) > 1 else [])
+    return Section(
+        "head.html",
+        {"states": states, "verdicts": verdicts, "leads": [lead for lead in leads if lead], "tiles": tiles, "glance": glance},
     )
 
 
-def _tiles(pair: Pair) -> str:
-    shown = [pair.before] if pair.after is None else [pair.before, pair.after]
-    length, accuracy = words.changes(pair) or (None, None)
-    last, n = shown[-1], pair.before.problems
+def _tiles(shown: Sequence[Evaluation], pair: Comparison | None) -> list[Tile]:
+    length, accuracy = (pair.length if pair and pair.unit == "tokens" else None, pair.accuracy) if pair else (None, None)
+    last, n = shown[-1], shown[0].problems
     cap = last.settings.max_tokens
     budget = next((point.budget for point in last.budget_curve if point.budget >= last.tokens.p90), cap)
     third = (f"Accuracy at {budget:,} tokens", [_at_budget(e, budget) for e in shown], "same samples, cut after the fact")
@@ -110,13 +187,7 @@ def _tiles(pair: Pair) -> str:
         third,
         (f"Cut off at {cap:,} tokens", [words.percent(e.truncated) for e in shown], "share of samples"),
     ]
-    return '<div class="tiles">' + "".join(_tile(*tile) for tile in tiles) + "</div>"
-
-
-def _tile(what: str, values: list[str], how: str) -> str:
-    was = f'<span class="was">{values[0].removesuffix(" %")} →</span> ' if len(values) > 1 else ""
-    value = f'<div class="value">{was}<span class="is">{values[-1]}</span></div>'
-    return f'<div class="tile"><div class="what">{what}</div>{value}<div class="how">{how}</div></div>'
+    return [Tile(what, values[0].removesuffix(" %") if len(values) > 1 else "", values[-1], how) for what, values, how in tiles]
 
 
 def _noise(change: Interval | None, value: Estimate, problems: int, unit: str, digits: int) -> str:
@@ -136,136 +207,118 @@ def _at_budget(evaluation: Evaluation, budget: int) -> str:
     return words.percent(next((point.accuracy for point in evaluation.budget_curve if point.budget >= budget), None))
 
 
-def _labelled(pair: Pair) -> list[tuple[str, str, Evaluation]]:
-    if pair.after is None:
-        return [(f"step {pair.before.step}", BEFORE if pair.before.step == 0 else AFTER, pair.before)]
-    return [("before", BEFORE, pair.before), ("after", AFTER, pair.after)]
-
-
-def _trade_off(page: _Page, pair: Pair) -> str:
-    found = _labelled(pair)
-    first = found[0][2]
+def _trade_off(source: str, shown: Sequence[Shown]) -> Section:
+    first = shown[0].evaluation
     settings = first.settings
     lead = (
-        f"{first.problems} problems of {pair.source}, {first.samples} samples each, "
+        f"{first.problems} problems of {source}, {first.samples} samples each, "
         f"temperature {settings.temperature}, at most {words.tokens(settings.max_tokens)} tokens."
     )
-    grid = page.grid([figures.budget_panel(found), figures.cost_panel(found)], "two")
-    return f'<section><h2>What a token buys</h2><p class="lead">{html.escape(lead)}</p>{grid}</section>'
+    panels = [figures.budget_panel(shown), figures.cost_panel(shown)]
+    return Section("charts.html", {"heading": "What a token buys", "lead": lead, "keys": [], "panels": panels, "columns": "two"})
 
 
-def _levels(page: _Page, pair: Pair) -> str:
-    found = _labelled(pair)
-    panels = figures.level_panels(found)
-    if len(found[0][2].by_level) < 2 or len(panels) > 12:
-        return ""
-    keys = "".join(_key(label, colour, False) for label, colour, _ in found)
+def _levels(source: str, shown: Sequence[Shown]) -> list[Section]:
+    panels = figures.level_panels(shown)
+    first = shown[0].evaluation
+    if len(first.by_level) < 2 or len(panels) > 12:
+        return []
     columns = {1: "two", 2: "two", 3: "three"}.get(len(panels), "four")
-    sizes = sorted(row.problems for row in found[0][2].by_level)
+    sizes = sorted(row.problems for row in first.by_level)
     size = f"{sizes[0]}" if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
-    lead = f"Mean tokens and accuracy on {pair.source} by family and level. A point stands for {size} problems: single points are noisy."
-    return (
-        f'<section><h2>Where the tokens go</h2><figcaption><span class="lead">{html.escape(lead)}</span>'
-        f'<span class="keys">{keys}</span></figcaption>{page.grid(panels, columns)}</section>'
-    )
+    lead = f"Mean tokens and accuracy on {source} by family and level. A point stands for {size} problems: single points are noisy."
+    keys = [(one.label, one.colour, False) for one in shown]
+    return [Section("charts.html", {"heading": "Where the tokens go", "lead": lead, "keys": keys, "panels": panels, "columns": columns})]
 
 
-def _training(page: _Page, run: Run) -> str:
-    if not run.metrics:
-        return '<section><h2>Training</h2><div class="empty">No training step was recorded.</div></section>'
-    panels = figures.training_panels(run.metrics)
-    for pair in pairs(run):
-        series = [evaluation for evaluation in run.evaluations if evaluation.source == pair.source]
-        panels = panels + figures.held_out_panels(series) if len(series) > 2 else panels
-    first, last = run.metrics[0], run.metrics[-1]
-    seconds = last.get("time")
-    lead = f"Steps {first['step']} to {last['step']}" + (f", {_duration(seconds)}" if seconds else "")
-    lead += ". Accuracy and length are those of all sampled rollouts, before any group was filtered out. All charts run over steps."
-    return f'<section><h2>Training</h2><p class="lead">{lead}</p>{page.grid(panels, "three")}</section>'
+def _training(runs: Sequence[Run]) -> list[Section]:
+    sections = []
+    for run in runs:
+        if not run.trained:
+            continue
+        heading = f"Training of {run.label}" if len(runs) > 1 else "Training"
+        if not run.metrics:
+            sections.append(Section("empty.html", {"heading": heading, "words": "No training step was recorded."}))
+            continue
+        panels = figures.training_panels(run.metrics)
+        for source in dict.fromkeys(evaluation.source for evaluation in run.evaluations):
+            series = [one for one in run.evaluations if one.source == source and one.table and one.table.parent.parent == run.path]
+            panels = panels + figures.held_out_panels(series) if len(series) > 2 else panels
+        first, last = run.metrics[0], run.metrics[-1]
+        seconds = last.get("time")
+        lead = f"Steps {first['step']} to {last['step']}" + (f", {_duration(seconds)}" if seconds else "")
+        lead += ". Accuracy and length are those of all sampled rollouts, before any group was filtered out. All charts run over steps."
+        sections.append(Section("charts.html", {"heading": heading, "lead": lead, "keys": [], "panels": panels, "columns": "three"}))
+    return sections
 
 
-def _rollouts(run: Run, pair: Pair) -> str:
-    if pair.after is None or words.comparable(pair):
-        return ""
-    choices = examples.choose(pair.before.per_problem, pair.after.per_problem)
+def _side_by_side(pair: Comparison) -> Section:
+    heading = "Rollouts side by side"
+    choices = examples.choose(pair.old.evaluation.per_problem, pair.new.evaluation.per_problem)
     ids = {choice.problem_id for choice in choices if choice.problem_id is not None}
-    before, after = (read_rollouts(run, evaluation, ids) for evaluation in (pair.before, pair.after))
-    heading = "<section><h2>Rollouts side by side</h2>"
+    before, after = (read_rollouts(one.run, one.evaluation, ids) for one in (pair.old, pair.new))
     if not before or not after:
-        return f'{heading}<div class="empty">The samples of these evaluations are not in the run folder.</div></section>'
-    lead = f"Problems of {pair.source}, picked by the rule printed with each; shown is the sample of median length among those that fit."
-    body = "".join(_example(choice, before, after) for choice in choices)
-    return f'{heading}<p class="lead">{html.escape(lead)}</p>{body}</section>'
+        return Section("empty.html", {"heading": heading, "words": "The samples of these evaluations are not beside them."})
+    source = pair.old.evaluation.source
+    lead = f"Problems of {source}, picked by the rule printed with each; shown is the sample of median length among those that fit."
+    found = [_example(choice, (pair.old.label, before), (pair.new.label, after)) for choice in choices]
+    return Section("examples.html", {"heading": heading, "lead": lead, "examples": found})
 
 
-def _example(choice: examples.Choice, before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> str:
-    head = f'<h3>{choice.title}</h3><div class="rule">{choice.rule}</div>'
-    old_rows, new_rows = ([row for row in rows if row["problem_id"] == choice.problem_id] for rows in (before, after))
-    old, new = examples.median_sample(old_rows, choice.before), examples.median_sample(new_rows, choice.after)
-    if old is None or new is None:
-        return f'<div class="example">{head}<div class="empty">No problem fits.</div></div>'
-    longest = max(old["tokens"], new["tokens"], 1)
-    counts = [
-        f"{who} {sum(row['verdict'] == 'right' for row in rows)} of {len(rows)} right"
-        for who, rows in (("before", old_rows), ("after", new_rows))
-    ]
-    sides = _rollout(old, "before", "before", longest) + _rollout(new, "after", "after", longest)
-    return f'<div class="example">{head}{_problem(old, counts)}<div class="grid two sides">{sides}</div></div>'
+def _example(choice: examples.Choice, *labelled: tuple[str, Sequence[dict[str, Any]]]) -> dict[str, Any]:
+    sides: list[dict[str, Any]] = []
+    counts = []
+    for (label, rows), verdict, kind in zip(labelled, (choice.before, choice.after), ("before", "after"), strict=True):
+        own = [row for row in rows if row["problem_id"] == choice.problem_id]
+        counts.append(f"{label} {sum(row['verdict'] == 'right' for row in own)} of {len(own)} right")
+        if row := examples.median_sample(own, verdict):
+            sides.append({"row": row, "label": label, "kind": kind})
+    shown = sides if len(sides) == len(labelled) else []
+    longest = max([side["row"]["tokens"] for side in shown] + [1])
+    facts = _facts(shown[0]["row"], counts) if shown else ""
+    return {"title": choice.title, "rule": choice.rule, "sides": shown, "facts": facts, "longest": longest}
 
 
-def _problem(row: dict[str, Any], more: Sequence[str] = ()) -> str:
+def _facts(row: dict[str, Any], more: Sequence[str] = ()) -> str:
     where = " ".join(part for part in (row["family"], f"level {row['level']}" if row["level"] else "") if part)
-    facts = " · ".join([f"answer {row['answer']}", *([where] if where else []), *more])
-    return (
-        f'<div class="problem">{html.escape(examples.shorten(row["problem"], 2000))} <span class="small">{html.escape(facts)}</span></div>'
+    return " · ".join([f"answer {row['answer']}", *([where] if where else []), *more])
+
+
+def _last_samples(found: Found) -> list[Section]:
+    """Training samples of runs that have nothing to set side by side."""
+    sections = []
+    for run in found.runs:
+        name, rows = read_last_samples(run) if run.trained else ("", [])
+        if not rows or any(pair.new.run is run for pair in found.comparisons):
+            continue
+        chosen = examples.training_samples(rows)
+        longest = max(row["tokens"] for row in rows) or 1
+        lead = f"Of {len(rows)} kept at {name}; kinds that went wrong come first. All of them are in samples/."
+        cards = [
+            {"title": "", "rule": "", "sides": [{"row": row, "label": name, "kind": "after"}], "facts": _facts(row), "longest": longest}
+            for row in chosen
+        ]
+        sections.append(Section("examples.html", {"heading": "Last training rollouts", "lead": lead, "examples": cards}))
+    return sections
+
+
+def _sure(found: Found) -> Section:
+    tables = [(source, noise_table(shown)) for source, shown in found.shown.items()]
+    shown = [one for all_ in found.shown.values() for one in all_]
+    return Section("sure.html", {"tables": tables, "sentences": reservations(found.runs, shown, found.comparisons)})
+
+
+def _settings(runs: Sequence[Run]) -> Section:
+    recipes = [(run.label, yaml.safe_dump(run.recipe, sort_keys=False, allow_unicode=True)) for run in runs if run.recipe]
+    return Section(
+        "settings.html",
+        {"settings": settings_table(runs), "versions": versions_table(runs), "recipes": recipes, "several": len(runs) > 1},
     )
 
 
-def _rollout(row: dict[str, Any], who: str, kind: str, longest: int) -> str:
-    thinking, answer = examples.split_thinking(row["text"])
-    verdict = {"right": "right", "wrong": "wrong"}.get(row["verdict"], "not judged")
-    cut = '<span class="badge cut">cut off</span>' if row["finish"] == "length" else ""
-    said = f"said {row['extracted']}" if row["extracted"] is not None else row["reason"]
-    think = row["think_tokens"]
-    split = "thinking never closed" if think is None else f"{think:,} thinking + {row['tokens'] - think:,} answer"
-    return (
-        f'<article class="rollout {kind}"><header><span class="who">{html.escape(who)}</span>'
-        f'<span class="badge {verdict}">{verdict}</span>{cut}<span class="small">{html.escape(examples.shorten(said, 80))}</span>'
-        f'<span class="count"><strong>{row["tokens"]:,}</strong> tokens: {split}</span></header>'
-        f'<div class="bar"><i style="width: {100 * row["tokens"] / longest:.1f}%"></i></div>'
-        f"<pre>{html.escape(examples.shorten(thinking))}<b>{html.escape(examples.shorten(answer, 2000))}</b></pre></article>"
-    )
-
-
-def _last_samples(run: Run) -> str:
-    name, rows = read_last_samples(run)
-    if not rows or any(pair.after for pair in pairs(run)):
-        return ""
-    chosen = examples.training_samples(rows)
-    longest = max(row["tokens"] for row in rows) or 1
-    cards = "".join(f"<div>{_problem(row)}{_rollout(row, name, 'after', longest)}</div>" for row in chosen)
-    lead = f"Of {len(rows)} kept at {name}; kinds that went wrong come first. All of them are in samples/."
-    return f'<section><h2>Last training rollouts</h2><p class="lead">{html.escape(lead)}</p><div class="grid two">{cards}</div></section>'
-
-
-def _evidence(run: Run) -> str:
-    found = pairs(run)
-    tables = "".join((f"<h3>{html.escape(pair.source)}</h3>" if len(found) > 1 else "") + noise_table(pair) for pair in found)
-    items = "".join(f"<li>{html.escape(text)}</li>" for text in reservations(run))
-    tables = tables or '<div class="empty">No evaluation, so nothing to be sure of.</div>'
-    return f'<section><h2>How sure this is</h2><div class="grid two"><div>{tables}</div><ul class="plain">{items}</ul></div></section>'
-
-
-def _settings(run: Run) -> str:
-    recipe = yaml.safe_dump(run.recipe, sort_keys=False, allow_unicode=True) if run.recipe else ""
-    whole = f"<details><summary>The whole resolved recipe</summary><pre>{html.escape(recipe)}</pre></details>" if recipe else ""
-    tables = f'<div class="grid two"><div>{settings_table(run)}</div><div>{versions_table(run)}</div></div>'
-    return f'<section class="settings"><h2>Settings</h2>{tables}{whole}</section>'
-
-
-def _footer(run: Run) -> str:
+def _foot(runs: Sequence[Run]) -> Section:
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return f"<footer>Made by laconic report on {made} from the folder {html.escape(run.name)} alone.</footer>"
+    return Section("foot.html", {"made": made, "names": ("the folder " if len(runs) == 1 else "") + ", ".join(run.label for run in runs)})
 
 
 def _duration(seconds: float) -> str:

@@ -8,6 +8,7 @@ Simplification: fields that came later have a value that says "not recorded", so
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
@@ -94,6 +95,17 @@ class ProblemScore(_Frozen):
         return self.right / self.samples
 
 
+class Budget(_Frozen):
+    """A budget that samples were made at: thinking closed by the engine (`forced`), or asked for in the prompt (`requested`).
+
+    Attributes:
+        limit: tokens.
+    """
+
+    kind: str
+    limit: int
+
+
 class Settings(_Frozen):
     """How samples were made; what is None was not recorded.
 
@@ -103,6 +115,8 @@ class Settings(_Frozen):
         template: hash of chat template and tokenizer, the ruler of all lengths.
         date: that a template states, "" for none.
         lenient: answers without a box were read, too.
+        margin: the loss of accuracy, a share, that was allowed before anything was sampled.
+        budget: what limited the samples beside `max_tokens`; None: nothing did.
     """
 
     temperature: float | None = None
@@ -114,6 +128,13 @@ class Settings(_Frozen):
     template: str = ""
     date: str | None = None
     lenient: bool = False
+    margin: float = 0.01
+    budget: Budget | None = None
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What was recorded, for a table."""
+        return self.model_dump(exclude_none=True)
 
 
 class Evaluation(_Frozen):

@@ -1,4 +1,4 @@
-"""A run folder, read for people: whatever is there, with a note for whatever is not.
+"""A run folder, or one of evaluations, read for people: whatever is there, with a note for whatever is not.
 
 Reports are wanted most when a run went wrong, so nothing here insists on a whole folder: a line half written by a
 killed process, a missing file, an unreadable one or one of another form becomes a note. Nothing outside the folder is read.
@@ -7,10 +7,10 @@ killed process, a missing file, an unreadable one or one of another form becomes
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -43,13 +43,17 @@ class Run:
     """What a run folder says.
 
     Attributes:
+        label: under which it is shown.
+        trained: whether it is a run folder; else a folder of evaluations alone.
         recipe, environment, status: contents of the three files, empty if missing.
         metrics: one object a step, steps ascending; of a step recorded twice (a resumed run) the later one.
-        evaluations: of evals/step-*.json, steps ascending.
+        evaluations: of all stages, steps of each ascending.
         notes: sentences on what was missing or unreadable.
     """
 
     path: Path
+    label: str
+    trained: bool = True
     recipe: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     status: dict[str, Any] = field(default_factory=dict)
@@ -57,37 +61,43 @@ class Run:
     evaluations: list[Evaluation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    @property
-    def name(self) -> str:
-        return self.path.name
-
-
-class Pair(NamedTuple):
-    """First and last evaluation on one source; `after` is None while there is only one."""
-
-    source: str
-    before: Evaluation
-    after: Evaluation | None
-
 
 def read_run(path: Path) -> Run:
-    """Read a run folder.
+    """Read a run folder, or a folder of evaluations (one of which may be named by its file).
+
+    The evaluations of a run are those of all its stages, in their order.
 
     Raises:
-        ValueError: the folder does not exist or holds nothing of a run.
+        ValueError: the folder does not exist or holds neither.
     """
-    if not any((path / name).exists() for name in ("recipe.yaml", "metrics.jsonl", "status.json", "evals")):
+    path = path.resolve()
+    if any((path / name).exists() for name in ("recipe.yaml", "metrics.jsonl", "status.json", "evals")):
+        run = Run(path, path.name)
+        run.recipe = _as_recorded(path / "recipe.yaml", _read_mapping(run, "recipe.yaml"))
+        run.environment = _read_mapping(run, "environment.json")
+        run.status = _read_mapping(run, "status.json")
+        run.metrics = _read_metrics(run)
+        folders = [folder / "evals" for folder in _stages(path)]
+        run.evaluations = [one for folder in folders for one in _read_evaluations(run, sorted(folder.glob("*.json")))]
+        return run
+    run = Run(path, path.name if path.is_dir() else path.stem, trained=False)
+    run.evaluations = _read_evaluations(run, sorted(path.glob("*.json")) if path.is_dir() else [path] if path.is_file() else [])
+    if not run.evaluations:
+        why = f": {run.notes[0]}" if run.notes else ""
         raise ValueError(
-            f"{path}: not a run folder (no recipe.yaml, metrics.jsonl, status.json or evals); give the folder that `laconic train` made"
+            f"{path}: neither a run folder (no recipe.yaml, metrics.jsonl, status.json or evals) nor a folder of evaluations{why}; "
+            "give a folder that `laconic train` or `laconic eval` made"
         )
-    run = Run(path.resolve())
-    run.recipe = _as_recorded(run.path / "recipe.yaml", _read_mapping(run, "recipe.yaml"))
-    run.environment = _read_mapping(run, "environment.json")
-    run.status = _read_mapping(run, "status.json")
-    run.metrics = _read_metrics(run)
-    files = sorted((run.path / "evals").glob("*.json"))
-    run.evaluations = sorted((evaluation for file in files for evaluation in _read_evaluation(run, file)), key=lambda found: found.step)
     return run
+
+
+def _stages(path: Path) -> list[Path]:
+    """The folders of a run's stages that have evaluations, in the order of the stages; the run's own where its recipe cannot be read."""
+    try:
+        folders = list(dict.fromkeys(step.folder(path) for step in steps(load(str(path / "recipe.yaml")))))
+    except (RecipeError, OSError):
+        folders = []
+    return [folder for folder in folders if (folder / "evals").is_dir()] or [path]
 
 
 def _as_recorded(path: Path, read: dict[str, Any]) -> dict[str, Any]:
@@ -100,20 +110,6 @@ def _as_recorded(path: Path, read: dict[str, Any]) -> dict[str, Any]:
     except RecipeError:
         return read
     return read if own is None else own.model_dump(mode="json") | {"stages": stages}
-
-
-def pairs(run: Run) -> list[Pair]:
-    """The first and the last evaluation of every source, in order of appearance."""
-    by_source: dict[str, list[Evaluation]] = {}
-    for evaluation in run.evaluations:
-        by_source.setdefault(evaluation.source, []).append(evaluation)
-    return [Pair(source, found[0], found[-1] if len(found) > 1 else None) for source, found in by_source.items()]
-
-
-def across(first: Run, last: Run) -> list[Pair]:
-    """The first evaluation in one record and the last in another, of every source that both have."""
-    ends = {pair.source: pair.after or pair.before for pair in pairs(last)}
-    return [Pair(pair.source, pair.before, ends[pair.source]) for pair in pairs(first) if pair.source in ends]
 
 
 def read_rollouts(run: Run, evaluation: Evaluation, problem_ids: Iterable[str]) -> list[dict[str, Any]]:
@@ -136,21 +132,25 @@ def _read_parquet(run: Run, file: Path, filters: list[Any] | None = None) -> lis
         return []
 
 
-def _read_evaluation(run: Run, file: Path) -> Iterator[Evaluation]:
-    """The one evaluation in a file; none, with a note, if the report could not be made from it."""
-    content = _read_mapping(run, f"evals/{file.name}")
-    try:
-        if content:
-            yield Evaluation.model_validate(content, strict=True).model_copy(update={"table": file.with_suffix(".parquet")})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        run.notes.append(f"evals/{file.name} is no whole evaluation ({key}: {first['msg']}), left out.")
+def _read_evaluations(run: Run, files: Iterable[Path]) -> list[Evaluation]:
+    """The evaluations in these files, steps ascending; a file that holds none is named in the notes."""
+    found = []
+    for file in files:
+        name = str(file.relative_to(run.path)) if run.path in file.parents else file.name
+        try:
+            if content := _read_mapping(run, name):
+                found.append(Evaluation.model_validate(content, strict=True).model_copy(update={"table": file.with_suffix(".parquet")}))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(map(str, first["loc"]))
+            run.notes.append(f"{name} is no whole evaluation ({key}: {first['msg']}), left out.")
+    return sorted(found, key=lambda one: one.step)
 
 
 def _read_mapping(run: Run, name: str) -> dict[str, Any]:
     try:
-        content = yaml.safe_load((run.path / name).read_text()) if name.endswith(".yaml") else json.loads((run.path / name).read_text())
+        file = run.path / name if run.path.is_dir() else run.path
+        content = yaml.safe_load(file.read_text()) if name.endswith(".yaml") else json.loads(file.read_text())
     except FileNotFoundError:
         run.notes.append(f"{name} is missing.")
         return {}

@@ -1,80 +1,132 @@
-"""The report's tables: what stands behind the headline, and under which settings it was made."""
+"""The report's tables and reservations, as values: what stands behind the headline, and under which settings it was made."""
 
 from __future__ import annotations
 
-import html
 import json
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from evaluation import words
 from evaluation.attempts import pass_at_k
+from evaluation.comparisons import Comparison
+from evaluation.entries import Shown
 from evaluation.results import Estimate, Evaluation, Share
-from evaluation.run_folder import Pair, Run, pairs
+from evaluation.run_folder import Run
 from evaluation.statistics import standard_errors
 
 
-def noise_table(pair: Pair) -> str:
+class Cell(NamedTuple):
+    """What stands in a table, and what stands small behind it."""
+
+    text: str
+    small: str = ""
+
+
+class Row(NamedTuple):
+    """A line of a table; `sub` belongs to the line above it, in one that `differs` the cells are not alike."""
+
+    label: str
+    cells: list[Cell]
+    sub: bool = False
+    differs: bool = False
+
+
+class Table(NamedTuple):
+    """Lines under heads; the first column is the lines' labels."""
+
+    head: list[str]
+    rows: list[Row]
+
+
+def noise_table(shown: Sequence[Shown]) -> Table:
     """Accuracy and length of each evaluation with n, k, budget, intervals, errors and shares (promise: no number without its noise)."""
-    columns = [pair.before] if pair.after is None else [pair.before, pair.after]
-    k = min(row.samples for evaluation in columns for row in evaluation.per_problem)
-    lenient = any(evaluation.stated for evaluation in columns)
-    lines = [_numbers(evaluation, k, lenient) for evaluation in columns]
-    heads = [f"step {evaluation.step}" for evaluation in columns]
-    body = "".join(
-        f"<tr{' class=sub' if label.startswith(' ') else ''}><td>{label.strip()}</td>"
-        + "".join(f"<td>{line[label]}</td>" for line in lines)
-        + "</tr>"
-        for label in lines[0]
-    )
-    return f'<table class="numbers"><tr><th></th>{"".join(f"<th>{head}</th>" for head in heads)}</tr>{body}</table>'
+    k = min(row.samples for one in shown for row in one.evaluation.per_problem)
+    lenient = any(one.evaluation.stated for one in shown)
+    columns = [_numbers(one.evaluation, k, lenient) for one in shown]
+    steps = [f", step {one.evaluation.step}" if one.run.trained and not one.label.startswith("step") else "" for one in shown]
+    rows = [Row(label.strip(), [column[label] for column in columns], label.startswith(" ")) for label in columns[0]]
+    return Table([f"{one.label}{step}" for one, step in zip(shown, steps, strict=True)], rows)
 
 
-def _numbers(evaluation: Evaluation, k: int, lenient: bool) -> dict[str, str]:
+def _numbers(evaluation: Evaluation, k: int, lenient: bool) -> dict[str, Cell]:
     right_N = np.array([row.right for row in evaluation.per_problem])
     samples_N = np.array([row.samples for row in evaluation.per_problem])
     gen, fix = standard_errors(right_N, samples_N)
     accuracy, length = evaluation.accuracy, evaluation.tokens
     asked = evaluation.problems * evaluation.samples
     return {
-        "Problems × samples": f"{evaluation.problems:,} × {evaluation.samples}",
-        "Samples made, of those asked for": f"{samples_N.sum():,} of {asked:,}",
-        "Budget, tokens": words.tokens(evaluation.settings.max_tokens),
-        "Accuracy (mean of samples)": f"{words.percent(accuracy.mean)} {_bounds(accuracy, 100, 1)}",
+        "Problems × samples": Cell(f"{evaluation.problems:,} × {evaluation.samples}"),
+        "Samples made, of those asked for": Cell(f"{samples_N.sum():,} of {asked:,}"),
+        "Budget, tokens": Cell(words.tokens(evaluation.settings.max_tokens)),
+        "Accuracy (mean of samples)": Cell(words.percent(accuracy.mean), _bounds(accuracy, 100, 1)),
         **({" with stated answers (--lenient)": _stated(evaluation.stated)} if lenient else {}),
-        " standard error, new problems": words.percent(gen, 2),
-        " standard error, new samples": words.percent(fix, 2),
-        f"pass@{k}": words.percent(float(pass_at_k(samples_N, right_N, k).mean())),
-        "Mean tokens": f"{words.tokens(length.mean)} {_bounds(length, 1, 0 if length.mean >= 100 else 1)}",
-        " median, 90th percentile": f"{words.tokens(length.median)}, {words.tokens(length.p90)}",
-        " of right samples": words.tokens(length.right),
-        " of wrong samples": words.tokens(length.wrong),
-        "Cut off at the budget": words.percent(evaluation.truncated),
-        "No answer given": words.percent(evaluation.no_answer),
-        "Not judged": words.percent(evaluation.not_judged, 2),
+        " standard error, new problems": Cell(words.percent(gen, 2)),
+        " standard error, new samples": Cell(words.percent(fix, 2)),
+        f"pass@{k}": Cell(words.percent(float(pass_at_k(samples_N, right_N, k).mean()))),
+        "Mean tokens": Cell(words.tokens(length.mean), _bounds(length, 1, 0 if length.mean >= 100 else 1)),
+        " median, 90th percentile": Cell(f"{words.tokens(length.median)}, {words.tokens(length.p90)}"),
+        " of right samples": Cell(words.tokens(length.right)),
+        " of wrong samples": Cell(words.tokens(length.wrong)),
+        "Cut off at the budget": Cell(words.percent(evaluation.truncated)),
+        "No answer given": Cell(words.percent(evaluation.no_answer)),
+        "Not judged": Cell(words.percent(evaluation.not_judged, 2)),
     }
 
 
-def _stated(accuracy: Share | None) -> str:
-    return f"{words.percent(accuracy.mean)} {_bounds(accuracy, 100, 1)}" if accuracy else "–"
+def _stated(accuracy: Share | None) -> Cell:
+    return Cell(words.percent(accuracy.mean), _bounds(accuracy, 100, 1)) if accuracy else Cell("–")
 
 
-def reservations(run: Run) -> list[str]:
+def glance_table(found: Sequence[Comparison]) -> Table:
+    """Every comparison in a line: accuracy and length with their changes, and what may be claimed."""
+    rows = []
+    for one in found:
+        evaluation = one.new.evaluation
+        change = Cell("–", one.refused)
+        saved = Cell("–")
+        if one.accuracy is not None:
+            change = Cell(f"{words.signed(100 * one.accuracy.mean)} points", f"[{words.span(one.accuracy)}]")
+        if one.length is not None:
+            saved = Cell(
+                f"{words.signed(100 * one.length.mean, 0)} %", f"[{words.span(one.length, 0)}]" + " characters" * (one.unit != "tokens")
+            )
+        cells = [
+            Cell(evaluation.source),
+            Cell(words.percent(evaluation.accuracy.mean)),
+            change,
+            Cell(words.tokens(evaluation.tokens.mean)),
+            saved,
+            Cell(one.claim or "not compared", "; ".join(one.remarks)),
+        ]
+        rows.append(Row(f"{one.new.label} against {one.old.label}", cells))
+    return Table(
+        ["problems", "accuracy", "change", "tokens", "change", f"at a margin of {words.percent(found[0].margin, 3)}" if found else ""], rows
+    )
+
+
+def reservations(runs: Sequence[Run], shown: Iterable[Shown], found: Iterable[Comparison]) -> list[str]:
     """What a careful reader should know before quoting the headline, as sentences."""
-    sentences = []
-    for pair in pairs(run):
-        sentences += _about(pair)
-    if run.evaluations:
+    shown = list(shown)
+    sentences = [words_ for one in shown for words_ in _about(one, len(runs) > 1)]
+    sentences += [words_ for one in found for words_ in _power(one)]
+    if shown:
         sentences.append(
             "Intervals are 95 % bootstrap intervals over problems (10,000 resamples); two checkpoints are compared problem by problem."
         )
+    for run in runs:
+        said = (_of_training(run) if run.trained else []) + run.notes
+        sentences += [f"{run.label}: {sentence}" for sentence in said] if len(runs) > 1 else said
+    return sentences
+
+
+def _of_training(run: Run) -> list[str]:
     seed = run.recipe.get("seed")
-    sentences.append(
+    sentences = [
         f"One run with one seed{f' ({seed})' if seed is not None else ''}: how much another seed would differ is not in these intervals."
-    )
+    ]
     tripped = [record["step"] for record in run.metrics if record.get("wire/tripped")]
     if tripped:
         steps = f"{len(tripped)} of {len(run.metrics)} steps, first step {tripped[0]}"
@@ -107,7 +159,7 @@ def reservations(run: Run) -> list[str]:
             f"Sampled tokens were scored again by the learner in {len(gaps)} of {len(run.metrics)} steps: mean gap at most {worst['gate/mean']:.1e} nats, "
             f"99 % of tokens within {worst['gate/p99']:.1e}."
         )
-    return sentences + _overlap(run) + run.notes
+    return sentences + _overlap(run)
 
 
 def _sets(recipe: Mapping[str, Any]) -> list[str]:
@@ -143,38 +195,45 @@ def _overlap(run: Run) -> list[str]:
     ]
 
 
-def _about(pair: Pair) -> list[str]:
-    sentences = []
-    evaluations = [pair.before] if pair.after is None else [pair.before, pair.after]
-    for evaluation in evaluations:
-        at = f"At step {evaluation.step}, "
-        if evaluation.not_judged:
-            most = evaluation.accuracy.mean + evaluation.not_judged
-            sentences.append(
-                f"{at}{words.percent(evaluation.not_judged, 2)} of the samples could not be judged. They stay in the denominator, so "
-                f"accuracy is a lower bound; were all of them right, it would be {words.percent(most)}."
-            )
-        sentences += [f"{at}{warning}." for warning in words.warnings(evaluation, bool(evaluation.stated))]
-        missing = evaluation.problems * evaluation.samples - sum(row.samples for row in evaluation.per_problem)
-        if missing > 0:
-            sentences.append(f"{at}{missing} samples that were asked for do not exist; their problems count with the samples they have.")
-    change = words.changes(pair)
-    if change:
-        width = (change[1].high - change[1].low) / (2 * 1.96)
-        if not math.isnan(width):
-            sentences.append(
-                f"A change of accuracy of about {280 * width:.1f} points would be seen in 4 of 5 such comparisons (2.8 standard errors)."
-            )
-            loss = f"a loss of more than {-100 * change[1].low:.1f} points" if change[1].low < 0 else "any loss"
-            sentences.append(f"At this confidence, {loss} of accuracy is ruled out.")
+def _about(one: Shown, several: bool) -> list[str]:
+    evaluation, sentences = one.evaluation, []
+    at = f"{one.label}: " if several or not one.run.trained else f"At step {evaluation.step}, "
+    if evaluation.not_judged:
+        most = evaluation.accuracy.mean + evaluation.not_judged
+        sentences.append(
+            f"{at}{words.percent(evaluation.not_judged, 2)} of the samples could not be judged. They stay in the denominator, so "
+            f"accuracy is a lower bound; were all of them right, it would be {words.percent(most)}."
+        )
+    sentences += [f"{at}{warning}." for warning in words.warnings(evaluation, bool(evaluation.stated))]
+    missing = evaluation.problems * evaluation.samples - sum(row.samples for row in evaluation.per_problem)
+    if missing > 0:
+        sentences.append(f"{at}{missing} samples that were asked for do not exist; their problems count with the samples they have.")
     return sentences
 
 
-def settings_table(run: Run) -> str:
-    """The recipe at a glance; keys that a recipe lacks are left out."""
+def _power(one: Comparison) -> list[str]:
+    """What a comparison could have shown."""
+    if one.accuracy is None or math.isnan(one.accuracy.low):
+        return []
+    width = (one.accuracy.high - one.accuracy.low) / (2 * 1.96)
+    loss = f"a loss of more than {-100 * one.accuracy.low:.1f} points" if one.accuracy.low < 0 else "any loss"
+    return [
+        f"A change of accuracy of about {280 * width:.1f} points would be seen in 4 of 5 such comparisons (2.8 standard errors).",
+        f"At this confidence, {loss} of accuracy is ruled out (p of no difference {one.p:.2g}, sign flips over problems).",
+    ]
+
+
+def settings_table(runs: Sequence[Run]) -> Table:
+    """The recipes at a glance, side by side; keys that all of them lack are left out."""
+    return _beside(runs, [_settings(run) for run in runs])
+
+
+def _settings(run: Run) -> dict[str, str]:
     recipe = run.recipe
+    made = run.evaluations[-1].settings.shown if run.evaluations else {}
+    evaluation = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in made.items())
     if not recipe:
-        return '<div class="empty">recipe.yaml is missing.</div>'
+        return {"Evaluation": evaluation}
     lines = {
         "Recipe": [f"{_get(recipe, 'name')}, seed {_get(recipe, 'seed')}"],
         "Model": [_get(recipe, "model.path"), _get(recipe, "model.revision"), _get(recipe, "model.dtype")],
@@ -200,19 +259,25 @@ def settings_table(run: Run) -> str:
         ],
         "Engine": [f"{_get(recipe, 'engine.count')} × {_get(recipe, 'engine.kind')}"],
         "Training": [f"{_get(recipe, 'train.steps')} steps"],
-        "Evaluation": [
-            f"{key.replace('_', ' ')} {value}"
-            for key, value in (run.evaluations[-1].settings.model_dump(exclude_none=True) if run.evaluations else {}).items()
-        ],
+        "Evaluation": [evaluation],
     }
-    return _table((label, ", ".join(part for part in parts if part)) for label, parts in lines.items())
+    return {label: ", ".join(part for part in parts if part) for label, parts in lines.items()}
 
 
-def versions_table(run: Run) -> str:
-    """environment.json, flattened."""
-    if not run.environment:
-        return '<div class="empty">environment.json is missing.</div>'
-    return _table(_flat(run.environment))
+def versions_table(runs: Sequence[Run]) -> Table:
+    """environment.json of each run, flattened, side by side."""
+    return _beside(runs, [dict(_flat(run.environment)) for run in runs])
+
+
+def _beside(runs: Sequence[Run], columns: Sequence[Mapping[str, str]]) -> Table:
+    """Columns by name; lines in which they differ are marked."""
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    rows = []
+    for name in names:
+        found = [column.get(name, "") for column in columns]
+        if any(found):
+            rows.append(Row(name, [Cell(text) for text in found], differs=len(set(found)) > 1))
+    return Table([run.label for run in runs] if len(runs) > 1 else [], rows)
 
 
 def _get(recipe: Mapping[str, Any], key: str) -> str:
@@ -247,15 +312,7 @@ def _flat(tree: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             yield key.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _table(lines: Iterable[tuple[str, str]]) -> str:
-    return (
-        "<table>"
-        + "".join(f"<tr><td>{html.escape(label)}</td><td>{html.escape(text)}</td></tr>" for label, text in lines if text)
-        + "</table>"
-    )
-
-
 def _bounds(value: Estimate, scale: float, digits: int) -> str:
     if value.low is None or value.high is None:
         return ""
-    return f'<span class="small">[{scale * value.low:,.{digits}f}, {scale * value.high:,.{digits}f}]</span>'
+    return f"[{scale * value.low:,.{digits}f}, {scale * value.high:,.{digits}f}]"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from evaluation.measured import accuracy_change, length_change, of_evaluation
+from evaluation.comparisons import Comparison, Span
+from evaluation.entries import Shown
 from evaluation.results import Evaluation, Share
-from evaluation.run_folder import Pair, Run
+from evaluation.run_folder import Run
 from evaluation.statistics import FEWEST, Interval, difference_shown
 from evaluation.statistics import non_inferiority as claimed
 
 _NEARLY_ALL = 0.95  # of the samples: a share that no model of the right settings shows
-_MUST_AGREE = ("temperature", "top_p", "max_tokens", "samples", "template")
 
 
 def tokens(value: float | None) -> str:
@@ -37,28 +38,6 @@ def span(difference: Interval, digits: int = 1) -> str:
     if math.isnan(difference.low):
         return "no interval: one problem"
     return f"{signed(100 * difference.low, digits)} to {signed(100 * difference.high, digits)}"
-
-
-def comparable(pair: Pair) -> str:
-    """Why two evaluations may not be compared, empty if they may: same sampling settings, same problems."""
-    before, after = pair.before, pair.after
-    if after is None:
-        return "there is only one evaluation"
-    for key in _MUST_AGREE:
-        old, new = getattr(before.settings, key), getattr(after.settings, key)
-        if old != new:
-            return f"{key} was {old} before and {new} after"
-    if {row.id for row in before.per_problem} != {row.id for row in after.per_problem}:
-        return "they were made on different problems"
-    return ""
-
-
-def changes(pair: Pair) -> tuple[Interval, Interval] | None:
-    """(relative change of mean tokens, difference of accuracy), after against before, None if not comparable."""
-    if pair.after is None or comparable(pair):
-        return None
-    after, before = of_evaluation(pair.after), of_evaluation(pair.before)
-    return length_change(after, before), accuracy_change(after, before)
 
 
 def change_text(change: Interval, problems: int, unit: str, digits: int = 1) -> str:
@@ -119,30 +98,63 @@ def warnings(scores: Evaluation, lenient: bool = False) -> list[str]:
     return found
 
 
-def verdicts(found: list[Pair]) -> list[str]:
-    """`verdict` of each pair, with its source in front where there are several."""
-    return [(f"{pair.source}: " if len(found) > 1 else "") + verdict(pair) for pair in found]
+def headline(found: Sequence[Comparison]) -> list[str]:
+    """What the first screen says: the claim on accuracy, the numbers behind it, and where the new one is better; of every comparison."""
+    sentences = []
+    for one in found:
+        where = "" if len(found) == 1 else f"{one.new.evaluation.source}, {one.new.label} against {one.old.label}: "
+        said = [verdict(one)] if one.refused else [claim(one), verdict(one)]
+        said += [at_budgets(one)] * bool(one.better or one.worse)
+        sentences += [where + said[0], *said[1:]]
+    return sentences
 
 
-def verdict(pair: Pair) -> str:
-    """One sentence on an evaluation before and after, every number with its noise."""
-    before, after = pair.before, pair.after
-    if after is None:
-        return (
-            f"One evaluation so far, at step {before.step}: accuracy {_share_with_interval(before.accuracy)} "
-            f"at {tokens(before.tokens.mean)} tokens on average, "
-            f"over {before.problems} problems with {before.samples} samples each."
-        )
-    lengths = f"{tokens(before.tokens.mean)} → {tokens(after.tokens.mean)}"
+def claim(one: Comparison) -> str:
+    """The one sentence that may be said of accuracy."""
+    assert one.accuracy is not None
+    return non_inferiority(one.accuracy, one.problems, one.margin)
+
+
+def verdict(one: Comparison) -> str:
+    """One sentence on an evaluation against another, every number with its noise."""
+    before, after = one.old.evaluation, one.new.evaluation
     shares = f"{percent(before.accuracy.mean)} → {percent(after.accuracy.mean)}"
-    change = changes(pair)
-    if change is None:
-        return f"Mean tokens {lengths}, accuracy {shares}, but the two cannot be compared: {comparable(pair)}."
-    ratio, difference = change
-    n = before.problems
+    lengths = f"{tokens(before.tokens.mean)} → {tokens(after.tokens.mean)}"
+    if one.accuracy is None:
+        return f"Mean tokens {lengths}, accuracy {shares}, but the two cannot be compared: {one.refused}."
+    if one.length is None:
+        said = f"Lengths are not compared ({'; '.join(one.remarks)})"
+    elif one.unit != "tokens":
+        said = f"Length in characters {change_text(one.length, one.problems, '%', 0)} ({'; '.join(one.remarks)})"
+    else:
+        said = f"Mean tokens {lengths} ({change_text(one.length, one.problems, '%', 0)})"
     return (
-        f"Mean tokens {lengths} ({change_text(ratio, n, '%', 0)}), accuracy {shares} ({change_text(difference, n, 'points')}), "
-        f"paired over {n} problems with {before.samples} samples each."
+        f"{said}, accuracy {shares} ({change_text(one.accuracy, one.problems, 'points')}), "
+        f"paired over {one.problems} problems with {after.samples} samples each."
+    )
+
+
+def at_budgets(one: Comparison) -> str:
+    """At which budgets a difference of accuracy is shown."""
+    said = [
+        f"{word} accurate {' and '.join(_from_to(span) for span in spans)}"
+        for word, spans in (("more", one.better), ("less", one.worse))
+        if spans
+    ]
+    return f"Cut after the fact, it is {', and '.join(said)} (each budget by its own 95 % interval)."
+
+
+def _from_to(span: Span) -> str:
+    return f"at {span.first:,} tokens" if span.first == span.last else f"from {span.first:,} to {span.last:,} tokens"
+
+
+def single(one: Shown) -> str:
+    """One sentence on an evaluation that nothing is compared with."""
+    found = one.evaluation
+    where = f"One evaluation so far, at step {found.step}" if one.run.trained else f"{one.label} on {found.source}"
+    return (
+        f"{where}: accuracy {_share_with_interval(found.accuracy)} at {tokens(found.tokens.mean)} tokens on average, "
+        f"over {found.problems} problems with {found.samples} samples each."
     )
 
 

@@ -64,15 +64,13 @@ def train(
         from launch.stages import run_recipe
 
         folder = run_recipe(made, runs, resume=resume, overwrite=overwrite)
-        from evaluation.run_folder import across, pairs, read_run
-        from evaluation.words import verdicts
-        from launch.memory import evaluates
+        from evaluation.comparisons import comparisons
+        from evaluation.entries import by_source, read_entries
+        from evaluation.words import headline, single
 
-        said = verdicts(pairs(read_run(folder)))
-        if len(evaluated := [part.step for part in made.stages if part.step and evaluates(part.recipe)]) > 1:
-            first, final = evaluated[0], evaluated[-1]
-            both = verdicts(across(read_run(first.folder(folder)), read_run(final.folder(folder))))
-            said += [f"{first.stage.called} to {final.stage.called}: {words}" for words in both]
+        shown = by_source(read_entries([folder]))
+        said = headline([pair for one in shown.values() for pair in comparisons(one)])
+        said += [single(one[0]) for one in shown.values() if len(one) == 1]
         for words in said:
             out.print(words, highlight=False, markup=False, soft_wrap=True)
         if (status := json.loads((folder / "status.json").read_text(encoding="utf-8")))["state"] == "no-effective-update":
@@ -145,12 +143,26 @@ def list_benchmarks() -> None:
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
-    """Make RUN/report.html, one self-contained page, from the files of a run."""
+def report(
+    of: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN_OR_EVAL...", help="Run folders and folders of evaluations; the first is what others are compared with."
+        ),
+    ],
+    to: Annotated[Optional[Path], typer.Option("--out", help="The page's file (default: report.html in the only folder).")] = None,  # noqa: UP045
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            help='Loss of accuracy, a share, up to which "as accurate" is said (default: what the evaluation recorded beforehand).'
+        ),
+    ] = None,
+) -> None:
+    """Make one self-contained page of any mix of training runs and evaluations."""
     with errors():
         from evaluation.report import report as make_report
 
-        out.print(f"{make_report(run)}", highlight=False, soft_wrap=True)
+        out.print(f"{make_report(of, to, margin)}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -27,8 +27,7 @@ def test_a_run_that_taught_nothing_says_so_and_exits_with_its_own_code(
         return tmp_path
 
     monkeypatch.setattr("launch.stages.run_recipe", run_recipe)
-    monkeypatch.setattr("evaluation.run_folder.read_run", lambda folder: None)
-    monkeypatch.setattr("evaluation.run_folder.pairs", lambda run: [])
+    monkeypatch.setattr("evaluation.entries.read_entries", lambda folders: [])
     try:
         cli.train("quickstart", runs=tmp_path)
         found = None

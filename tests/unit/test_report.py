@@ -8,14 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import plotly.offline
 import pyarrow.parquet as pq
 import pytest
 
 from evaluation import examples, words
-from evaluation.report import report
+from evaluation.comparisons import comparisons
+from evaluation.entries import by_source, read_entries
+from evaluation.report import plotly_packed, report
 from evaluation.results import Evaluation, ProblemScore, Settings
-from evaluation.run_folder import Pair, read_run
+from evaluation.run_folder import read_run
 from evaluation.scores import score
 from evaluation.statistics import Interval
 from rewards.verifier.verdict import Verdict
@@ -85,14 +86,14 @@ def run(tmp_path: Path) -> Path:
 
 def page(folder: Path) -> str:
     """The page without plotly.js, white space collapsed."""
-    text = report(folder).read_text()
-    head, library, rest = text.partition(plotly.offline.get_plotlyjs())
+    text = report([folder]).read_text()
+    head, library, rest = text.partition(plotly_packed())
     assert library
     return re.sub(r"\s+", " ", head + rest)
 
 
 def panels(text: str) -> dict:
-    found = re.search(r"const panels = (\{.*?\}); for", text)
+    found = re.search(r'<script type="application/json" id="panels">(.*?)</script>', text)
     assert found
 
     def refuse(name: str) -> None:
@@ -108,7 +109,7 @@ def test_the_page_is_self_contained_and_may_not_reach_the_network(run: Path) -> 
     text = page(run)
     assert "default-src 'none'" in text
     assert not re.search(r"<(link|iframe|img)\b|<script [^>]*src|@import|url\(", text)
-    assert "Plotly.newPlot" in text and "plotly.js v" in (run / "report.html").read_text()
+    assert "Plotly.newPlot" in text
 
 
 def test_model_output_and_problem_texts_are_escaped(run: Path) -> None:
@@ -139,13 +140,13 @@ def test_a_null_metric_is_a_gap_and_one_that_never_exists_has_no_panel(run: Path
 
 def test_the_verdict_states_both_changes_with_paired_intervals(run: Path) -> None:
     text = page(run)
-    sentence = re.search(r'<p class="verdict">(.*?)</p>', text)
-    assert sentence
+    claim, sentence, *_ = re.findall(r'<p class="verdict">(.*?)</p>', text)
+    assert re.fullmatch(r"More accurate \(95 % interval \+\d\d\.\d\d to \+\d\d\.\d\d points, a loss of 1 was allowed\)\.", claim)
     assert re.fullmatch(
         r"Mean tokens 212 → 62 \(−71 %, 95 % interval −7\d to −7\d\), "
         r"accuracy 50\.0 % → 83\.3 % \(\+33\.3 points, 95 % interval \+\d\d\.\d to \+\d\d\.\d\), "
         r"paired over 24 problems with 2 samples each\.",
-        sentence.group(1),
+        sentence,
     )
 
 
@@ -306,8 +307,10 @@ def test_a_run_without_evaluations_states_no_result(run: Path) -> None:
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"not a run folder .* give the folder that `laconic train` made"):
-        report(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"neither a run folder .* nor a folder of evaluations; give a folder that `laconic train` or `laconic eval` made"
+    ):
+        report([tmp_path])
 
 
 # examples and words
@@ -348,8 +351,9 @@ def test_numbers_read_like_numbers() -> None:
 
 
 def test_a_single_evaluation_is_not_a_comparison(run: Path) -> None:
-    evaluation = read_run(run).evaluations[0]
-    assert words.changes(Pair("tiny", evaluation, None)) is None
+    (run / "evals" / "step-3.json").unlink()
+    (shown,) = by_source(read_entries([run])).values()
+    assert len(shown) == 1 and comparisons(shown) == []
 
 
 def silent_groups(cut: int, reason: str, right: int = 0) -> list[Group]:
@@ -394,7 +398,7 @@ def test_the_page_shows_warnings_and_the_rate_with_stated_answers(run: Path) -> 
     for rollout in groups[0].rollouts:
         rollout.stated = Verdict("right", "integer", "7")
     add_evaluation(run, 3, groups, SETTINGS | {"lenient": True})
-    text = report(run).read_text()
+    text = report([run]).read_text()
     assert "with stated answers (--lenient)</td><td>–</td><td>5.0 %" in text
     assert r"At step 3, 100.0 % of the samples that ended hold no \boxed{} answer" in text and "(--lenient)." not in text
 
@@ -403,7 +407,7 @@ def test_the_page_says_in_how_many_steps_collapse_wires_were_tripped_and_which_c
     path = run / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(line | {"wire/tripped": int(line["step"] > 0)}) + "\n" for line in lines))
-    assert f"Collapse wires were tripped in {len(lines) - 1} of {len(lines)} steps, first step 1" in report(run).read_text()
+    assert f"Collapse wires were tripped in {len(lines) - 1} of {len(lines)} steps, first step 1" in report([run]).read_text()
 
 
 def test_stages_are_shown_by_name_and_settings_are_those_of_the_stage_that_the_record_is_of(run: Path) -> None:

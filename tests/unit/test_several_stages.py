@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from evaluation.entries import by_source, read_entries
 from evaluation.report import report
-from evaluation.run_folder import across, read_run
 from launch import stages
 from launch.plan import plan
 from recipes.schema import Recipe
@@ -52,7 +52,7 @@ def test_every_phase_is_a_record_of_its_own_with_its_own_limit_and_steps(finishe
     assert [line["limit"] for line in lines(first)] == [6, 6] and [line["limit"] for line in lines(finished)] == [4, 4, 4]
     assert sorted(path.name for path in (first / "evals").glob("*.json")) == ["step-0.json", "step-2.json"]
     assert sorted(path.name for path in (finished / "evals").glob("*.json")) == ["step-0.json", "step-3.json"]
-    assert "<td>Stages</td><td>phase_1 (rl) → eval</td>" in report(first).read_text() and report(finished).is_file()
+    assert "<td>Stages</td><td>phase_1 (rl) → eval</td>" in report([first]).read_text() and report([finished]).is_file()
 
 
 def test_a_phase_starts_from_the_checkpoint_of_the_one_before_and_goes_on_in_the_data(finished: Path):
@@ -69,9 +69,9 @@ def test_the_merged_model_is_evaluated_in_a_folder_of_its_own(finished: Path):
 
 
 def test_the_first_evaluation_of_a_run_is_compared_with_the_last_whichever_stage_made_them(finished: Path):
-    [pair] = across(read_run(finished / "stages" / "phase_1"), read_run(finished / "stages" / "merged"))
-    assert pair.source == "tiny" and pair.after is not None
-    assert pair.after.checkpoint.endswith("stages/merge/checkpoint") and pair.before.step == 0
+    [[before, after]] = by_source(read_entries([finished])).values()
+    assert (before.label, after.label, before.evaluation.source) == ("before", "after", "tiny")
+    assert after.evaluation.checkpoint.endswith("stages/merge/checkpoint") and before.evaluation.step == 0
 
 
 def killed_in_the_second_phase(wanted: Recipe, runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -1,0 +1,144 @@
+"""Two evaluations of the same problems: what may be said of the one against the other.
+
+Claim: nothing is compared that was not made alike. Other problems or other sampling: refused. Lengths counted by other tokenizers: characters
+are compared, where the texts are at hand, else nothing. The margin of "as accurate" is the one that the new evaluation recorded before it sampled.
+Simplification: bounds over budgets hold for each budget alone, not for all at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from evaluation.entries import Shown
+from evaluation.measured import CHARACTERS, Samples, accuracy_change, aligned, length_change, of_evaluation, of_table
+from evaluation.results import Evaluation
+from evaluation.statistics import FEWEST, Claim, Interval, non_inferiority, resampled_means, sign_flip
+
+_MUST_AGREE = ("temperature", "top_p", "max_tokens", "budget")
+_BUDGETS = 64
+_COLUMNS = ["problem_id", "sample", "verdict", "tokens", "think_tokens", "finish", "extracted", "text"]
+
+
+class Span(NamedTuple):
+    """Neighbouring budgets, in tokens, at which a difference of accuracy is shown."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One evaluation against another.
+
+    Attributes:
+        refused: why they are not compared, "" if they are; all that follows is None or empty then.
+        remarks: what differs between them although they are compared.
+        accuracy: new minus old, a share.
+        length: relative change of mean length, in tokens or, if `unit` says so, in characters; None where neither can be had.
+        claim: of accuracy, with the margin `margin`; `p` is that of no difference.
+        better, worse: budgets at which the new one is.
+    """
+
+    old: Shown
+    new: Shown
+    refused: str = ""
+    remarks: tuple[str, ...] = ()
+    accuracy: Interval | None = None
+    length: Interval | None = None
+    unit: str = "tokens"
+    claim: Claim | None = None
+    margin: float = 0.0
+    p: float = 1.0
+    better: tuple[Span, ...] = ()
+    worse: tuple[Span, ...] = ()
+
+    @property
+    def problems(self) -> int:
+        """Pairs of problems."""
+        return len(self.new.evaluation.per_problem)
+
+
+def compare(old: Shown, new: Shown, margin: float | None = None) -> Comparison:
+    """All that may be said of `new` against `old`.
+
+    Args:
+        margin: the loss that was allowed beforehand, a share; None: what the new evaluation recorded.
+    """
+    a, b = old.evaluation, new.evaluation
+    if words := refused(a, b):
+        return Comparison(old, new, words)
+    before, after = of_evaluation(a), of_evaluation(b)
+    accuracy = accuracy_change(after, before)
+    allowed = b.settings.margin if margin is None else margin
+    remarks = [f"{a.samples} samples each before, {b.samples} after"] if a.samples != b.samples else []
+    tables = read_samples(a), read_samples(b)
+    unit, length = "tokens", None
+    better: tuple[Span, ...] = ()
+    worse: tuple[Span, ...] = ()
+    if before.ruler == after.ruler:
+        length = length_change(after, before)
+        if tables[0] is not None and tables[1] is not None:
+            better, worse = _spans(of_table(tables[0]), of_table(tables[1]), min(a.settings.max_tokens, b.settings.max_tokens))
+    else:
+        remarks.append("chat template or tokenizer differ, so their tokens are other units")
+        if tables[0] is not None and tables[1] is not None:
+            unit = CHARACTERS
+            length = length_change(*(of_table(_in_characters(table)).measured for table in reversed(tables) if table is not None))
+    return Comparison(
+        old, new, "", tuple(remarks), accuracy, length, unit, non_inferiority(accuracy, len(after.ids), allowed), allowed,
+        sign_flip(after.share - aligned(after, before).share), better, worse,
+    )  # fmt: skip
+
+
+def comparisons(shown: Sequence[Shown], margin: float | None = None) -> list[Comparison]:
+    """Each of them against the first."""
+    return [compare(shown[0], one, margin) for one in shown[1:]]
+
+
+def refused(old: Evaluation, new: Evaluation) -> str:
+    """Why two evaluations may not be compared, empty if they may: same sampling settings, same problems."""
+    for key in _MUST_AGREE:
+        a, b = getattr(old.settings, key), getattr(new.settings, key)
+        if a != b:
+            return f"{key} was {a} before and {b} after"
+    if {row.id for row in old.per_problem} != {row.id for row in new.per_problem}:
+        return "they were made on different problems"
+    return ""
+
+
+def read_samples(evaluation: Evaluation) -> pa.Table | None:
+    """The samples of an evaluation, without their ids; None where they are not there or cannot be read."""
+    try:
+        return None if evaluation.table is None else pq.read_table(evaluation.table, columns=_COLUMNS)
+    except (OSError, pa.ArrowException):
+        return None
+
+
+def _in_characters(table: pa.Table) -> pa.Table:
+    lengths = pc.utf8_length(table["text"])
+    return table.set_column(table.schema.get_field_index("tokens"), "tokens", lengths).replace_schema_metadata({"template": CHARACTERS})
+
+
+def _spans(old: Samples, new: Samples, cap: int) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
+    """Budgets at which the new one is more, and less, accurate by an interval over problems that leaves out 0."""
+    if len(old.ids) < FEWEST or set(old.ids) != set(new.ids):
+        return (), ()
+    budget_B = np.unique(np.linspace(0, cap, _BUDGETS + 1).round().astype(int))[1:]
+    old_NB, new_NB = (one.means(one.right[:, None] & (one.length[:, None] <= budget_B)) for one in (old, new))
+    place = {id_: index for index, id_ in enumerate(old.ids)}
+    change_NB = new_NB - old_NB[[place[id_] for id_ in new.ids]]
+    low_B, high_B = np.percentile(resampled_means(change_NB), [2.5, 97.5], axis=0)
+    return _runs(budget_B, low_B > 0), _runs(budget_B, high_B < 0)
+
+
+def _runs(budget_B: np.ndarray, shown_B: np.ndarray) -> tuple[Span, ...]:
+    """The runs of neighbours that are shown."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], shown_B, [False]]).astype(int)))
+    return tuple(Span(int(budget_B[first]), int(budget_B[last - 1])) for first, last in edges.reshape(-1, 2))

@@ -1,0 +1,92 @@
+"""What a report or a comparison is of: any mix of training runs and evaluations, as lists of labelled evaluations by source.
+
+Claim: before and after of one run is the case of two labels. The first one shown is what all others are compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluation.results import Evaluation
+from evaluation.run_folder import Run, read_run
+
+BASE, ACCENT = "#8a929b", "#0f6f8f"
+_OTHERS = ("#b5702a", "#7a5ea8", "#2c8a57", "#b8485a", "#4a6fb5", "#7d7a1f", "#5c4033")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An evaluation with the name and the colour under which it is shown, and the run or folder that it is of."""
+
+    label: str
+    colour: str
+    evaluation: Evaluation
+    run: Run
+
+
+def read_entries(paths: Sequence[Path]) -> list[Run]:
+    """Each run folder or folder of evaluations, in the given order, under names that differ.
+
+    Raises:
+        ValueError: one is neither, or comes twice.
+    """
+    runs = [read_run(path) for path in paths]
+    for place, run in enumerate(runs):
+        if run.path in [other.path for other in runs[:place]]:
+            raise ValueError(f"{paths[place]}: given twice; name each run or evaluation once")
+    names = [run.path.name for run in runs]
+    for run in runs:
+        if names.count(run.path.name) > 1:
+            run.label = "/".join(run.path.parts[-2:])
+    return runs
+
+
+def by_source(runs: Sequence[Run]) -> dict[str, list[Shown]]:
+    """Of every source of problems the evaluations without a budget: first and last of a run, or of a checkpoint; in the given order.
+
+    A start that two runs share is shown once.
+    """
+    found: dict[str, list[tuple[str, Evaluation, Run]]] = {}
+    for run in runs:
+        for source, evaluations in _by_source(run).items():
+            listed = found.setdefault(source, [])
+            for word, evaluation in _ends(evaluations, run, len(runs) > 1):
+                if not any(other_run is not run and _same(evaluation, other) for _, other, other_run in listed):
+                    listed.append((word, evaluation, run))
+    return {
+        source: [Shown(label, _colour(place), evaluation, run) for place, (label, evaluation, run) in enumerate(one)]
+        for source, one in found.items()
+    }
+
+
+def at_budgets(runs: Sequence[Run], source: str) -> list[tuple[Run, Evaluation]]:
+    """Evaluations on a source that were made at a budget."""
+    return [(run, one) for run in runs for one in run.evaluations if one.source == source and one.settings.budget]
+
+
+def _by_source(run: Run) -> dict[str, list[Evaluation]]:
+    found: dict[str, list[Evaluation]] = {}
+    for evaluation in run.evaluations:
+        if evaluation.settings.budget is None:
+            found.setdefault(evaluation.source, []).append(evaluation)
+    return found
+
+
+def _ends(evaluations: Sequence[Evaluation], run: Run, several: bool) -> list[tuple[str, Evaluation]]:
+    """The first and the last of what a run has on one source, each with its label."""
+    first, last = evaluations[0], evaluations[-1]
+    if not run.trained:
+        return [(run.label, last)]
+    if first is last:
+        return [(f"{run.label}, step {first.step}" if several else f"step {first.step}", first)]
+    return [(f"{run.label}, before" if several else "before", first), (run.label if several else "after", last)]
+
+
+def _same(a: Evaluation, b: Evaluation) -> bool:
+    return a.settings == b.settings and a.per_problem == b.per_problem
+
+
+def _colour(place: int) -> str:
+    return (BASE, ACCENT, *_OTHERS)[place if place < 2 else 2 + (place - 2) % len(_OTHERS)]

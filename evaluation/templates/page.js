@@ -1,0 +1,46 @@
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const panels = JSON.parse(document.getElementById("panels").textContent);
+const dark = matchMedia("(prefers-color-scheme: dark)");
+
+async function inflated(id) {  // what stands in a script element as base64 of raw deflate, as text
+  const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (c) => c.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).text();
+}
+
+function themed(layout) {
+  const axis = { gridcolor: css("--grid"), linecolor: css("--line"), zerolinecolor: css("--line") };
+  const axes = Object.fromEntries(Object.entries(layout).filter(([key]) => /^[xy]axis/.test(key)).map(([key, value]) => [key, { ...value, ...axis }]));
+  const font = { ...layout.font, color: css("--soft") };
+  return { ...layout, ...axes, font, hoverlabel: { ...layout.hoverlabel, bgcolor: css("--paper"), bordercolor: css("--line"), font } };
+}
+
+function draw(id) { Plotly.newPlot(id, panels[id].data, themed(panels[id].layout), { displayModeBar: false, responsive: true }); panels[id].drawn = true; }
+
+async function plots() {  // each when it comes into view
+  const code = document.createElement("script");
+  code.textContent = await inflated("plotly");
+  document.head.append(code);
+  const seen = new IntersectionObserver((entries) => entries.filter((one) => one.isIntersecting).forEach((one) => { seen.unobserve(one.target); draw(one.target.id); }), { rootMargin: "300px" });
+  Object.keys(panels).forEach((id) => seen.observe(document.getElementById(id)));
+  const redraw = () => Object.keys(panels).filter((id) => panels[id].drawn).forEach((id) => Plotly.relayout(id, themed(panels[id].layout)));
+  dark.addEventListener("change", redraw);
+  addEventListener("beforeprint", () => Object.keys(panels).forEach((id) => panels[id].drawn || draw(id)));
+}
+plots();
+
+for (const table of document.querySelectorAll("table.sortable")) {  // a click or Enter on a head sorts by that column
+  const number = (text) => { const found = text.replace(/[,\s]/g, "").replace("−", "-").match(/-?\d+(\.\d+)?/); return found ? Number(found[0]) : null; };
+  const [head, ...rows] = table.rows;
+  [...head.cells].forEach((cell, column) => {
+    cell.tabIndex = 0;
+    const sort = () => {
+      const up = cell.getAttribute("aria-sort") === "descending";
+      for (const other of head.cells) other.removeAttribute("aria-sort");
+      cell.setAttribute("aria-sort", up ? "ascending" : "descending");
+      const value = (row) => { const text = row.cells[column].textContent; return number(text) ?? text; };
+      rows.sort((a, b) => (value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : 0) * (up ? 1 : -1)).forEach((row) => row.parentNode.append(row));
+    };
+    cell.addEventListener("click", sort);
+    cell.addEventListener("keydown", (event) => event.key === "Enter" && sort());
+  });
+}
