@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from evaluation.entries import Shown
+from evaluation.entries import Shown, by_source, read_entries
 from evaluation.measured import CHARACTERS, Samples, accuracy_change, aligned, length_change, of_evaluation, of_table
 from evaluation.results import Evaluation
+from evaluation.run_folder import Run
 from evaluation.statistics import FEWEST, Claim, Interval, non_inferiority, resampled_means, sign_flip
 
 _MUST_AGREE = ("temperature", "top_p", "max_tokens", "budget")
@@ -100,6 +102,40 @@ def compare(old: Shown, new: Shown, margin: float | None = None) -> Comparison:
 def comparisons(shown: Sequence[Shown], margin: float | None = None) -> list[Comparison]:
     """Each of them against the first."""
     return [compare(shown[0], one, margin) for one in shown[1:]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a report or a comparison is of: entries, their evaluations by source, and each of those against the first of its source."""
+
+    runs: list[Run]
+    shown: dict[str, list[Shown]]
+    pairs: dict[str, list[Comparison]]
+
+    @property
+    def title(self) -> str:
+        """Names of all entries."""
+        return ", ".join(run.label for run in self.runs)
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """Those of all sources."""
+        return [pair for found in self.pairs.values() for pair in found]
+
+
+def read(paths: Sequence[Path], margin: float | None = None, ends: bool = True) -> Found:
+    """Everything that runs and evaluations say, and what may be said of them together.
+
+    Args:
+        margin: as in `compare`.
+        ends: as in `by_source`.
+
+    Raises:
+        ValueError: one is neither a run folder nor one of evaluations.
+    """
+    runs = read_entries(paths)
+    shown = by_source(runs, ends)
+    return Found(runs, shown, {source: comparisons(one, margin) for source, one in shown.items()})
 
 
 def refused(old: Evaluation, new: Evaluation) -> str:

@@ -43,16 +43,19 @@ def read_entries(paths: Sequence[Path]) -> list[Run]:
     return runs
 
 
-def by_source(runs: Sequence[Run]) -> dict[str, list[Shown]]:
+def by_source(runs: Sequence[Run], ends: bool = True) -> dict[str, list[Shown]]:
     """Of every source of problems the evaluations without a budget: first and last of a run, or of a checkpoint; in the given order.
 
     A start that two runs share is shown once.
+
+    Args:
+        ends: of several runs, the first evaluation of each, too; else only what each arrived at.
     """
     found: dict[str, list[tuple[str, Evaluation, Run]]] = {}
     for run in runs:
         for source, evaluations in _by_source(run).items():
             listed = found.setdefault(source, [])
-            for word, evaluation in _ends(evaluations, run, len(runs) > 1):
+            for word, evaluation in _ends(evaluations, run, len(runs) > 1)[0 if ends or len(runs) == 1 else -1 :]:
                 if not any(other_run is not run and _same(evaluation, other) for _, other, other_run in listed):
                     listed.append((word, evaluation, run))
     return {

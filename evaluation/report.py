@@ -10,7 +10,7 @@ import base64
 import json
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -19,16 +19,18 @@ from typing import Any, NamedTuple
 
 import plotly.offline
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from evaluation import examples, figures, words
-from evaluation.comparisons import Comparison, comparisons
-from evaluation.entries import Shown, by_source, read_entries
+from evaluation.comparisons import Comparison, Found, read
+from evaluation.entries import Shown
 from evaluation.figures import Panel
+from evaluation.formats import as_json, markdown
+from evaluation.picture import picture
 from evaluation.results import Estimate, Evaluation
 from evaluation.run_folder import Run, read_last_samples, read_rollouts
 from evaluation.statistics import Interval, difference_shown
 from evaluation.tables import glance_table, noise_table, reservations, settings_table, versions_table
+from evaluation.templates import environment
 
 _FEW = 3  # comparisons whose verdicts are sentences; more are a table
 
@@ -40,25 +42,6 @@ class Tile(NamedTuple):
     was: str
     now: str
     how: str
-
-
-@dataclass
-class Found:
-    """What a report is of: entries, their evaluations by source, and the comparisons among those."""
-
-    runs: list[Run]
-    shown: dict[str, list[Shown]]
-    pairs: dict[str, list[Comparison]]
-
-    @property
-    def title(self) -> str:
-        """Names of all entries."""
-        return ", ".join(run.label for run in self.runs)
-
-    @property
-    def comparisons(self) -> list[Comparison]:
-        """Those of all sources."""
-        return [pair for found in self.pairs.values() for pair in found]
 
 
 @dataclass
@@ -75,30 +58,32 @@ class Section:
             raise AttributeError(name) from None
 
 
-def read(paths: Sequence[Path], margin: float | None = None) -> Found:
-    """Everything a report says of these folders.
+FORMATS: dict[str, Callable[[Found], str]] = {"html": lambda found: page(found), "md": markdown, "json": as_json, "svg": picture}
+
+
+def report(paths: Sequence[Path], out: Path | None = None, form: str = "html", margin: float | None = None) -> Path:
+    """Write the report and return its path: `out`, or report.FORMAT in the only folder that is shown.
+
+    Args:
+        form: of `FORMATS`.
+        margin: as in `comparisons.compare`.
 
     Raises:
-        ValueError: one is neither a run folder nor one of evaluations.
+        ValueError: one is neither a run folder nor one of evaluations, several come without `out`, or the format is none.
     """
-    runs = read_entries(paths)
-    shown = by_source(runs)
-    return Found(runs, shown, {source: comparisons(one, margin) for source, one in shown.items()})
-
-
-def report(paths: Sequence[Path], out: Path | None = None, margin: float | None = None) -> Path:
-    """Write the page and return its path: `out`, or report.html in the only folder that is shown. Raises as `read`, and ValueError: several without `out`."""
+    if form not in FORMATS:
+        raise ValueError(f"--format {form}: expected {', '.join(FORMATS)}")
     found = read(paths, margin)
-    target = out or _beside(found.runs)
+    target = out or _beside(found.runs) / f"report.{form}"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page(found), encoding="utf-8")
+    target.write_text(FORMATS[form](found), encoding="utf-8")
     return target
 
 
 def _beside(runs: Sequence[Run]) -> Path:
     if len(runs) > 1:
         raise ValueError("a report of several runs or evaluations lies in none of them: say where it goes (--out FILE)")
-    return (runs[0].path if runs[0].path.is_dir() else runs[0].path.parent) / "report.html"
+    return runs[0].path if runs[0].path.is_dir() else runs[0].path.parent
 
 
 def page(found: Found) -> str:
@@ -119,16 +104,10 @@ def page(found: Found) -> str:
     def drawn() -> str:
         return json.dumps(panels, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
-    templates = Environment(
-        loader=PackageLoader("evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    templates.filters |= {
-        "shorten": examples.shorten,
-        "thinking": lambda text: examples.split_thinking(text)[0],
-        "answer": lambda text: examples.split_thinking(text)[1],
-    }
-    return templates.get_template("page.html").render(
-        title=found.title, sections=sections, place=place, panels=drawn, plotly=plotly_packed()
+    return (
+        environment()
+        .get_template("page.html")
+        .render(title=found.title, sections=sections, place=place, panels=drawn, plotly=plotly_packed())
     )
 
 

@@ -144,7 +144,7 @@ def sign_flip(difference_N: np.ndarray) -> float:
     """
     moved_M = np.asarray(difference_N, dtype=float)
     moved_M = moved_M[moved_M != 0]
-    if not len(moved_M):
+    if len(moved_M) < 2:  # one has two patterns of signs, both as far from 0
         return 1.0
     patterns = 2 ** len(moved_M) if len(moved_M) <= _EXACT else RESAMPLES
     found = permutation_test(

@@ -64,13 +64,11 @@ def train(
         from launch.stages import run_recipe
 
         folder = run_recipe(made, runs, resume=resume, overwrite=overwrite)
-        from evaluation.comparisons import comparisons
-        from evaluation.entries import by_source, read_entries
+        from evaluation.comparisons import read
         from evaluation.words import headline, single
 
-        shown = by_source(read_entries([folder]))
-        said = headline([pair for one in shown.values() for pair in comparisons(one)])
-        said += [single(one[0]) for one in shown.values() if len(one) == 1]
+        found = read([folder])
+        said = headline(found.comparisons) + [single(one[0]) for one in found.shown.values() if len(one) == 1]
         for words in said:
             out.print(words, highlight=False, markup=False, soft_wrap=True)
         if (status := json.loads((folder / "status.json").read_text(encoding="utf-8")))["state"] == "no-effective-update":
@@ -142,6 +140,12 @@ def list_benchmarks() -> None:
     _list("benchmark", rows, "rows", "samples", "licence", "hub", "")
 
 
+Margin = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(help='Loss of accuracy, a share, up to which "as accurate" is said (default: what the evaluation recorded beforehand).'),
+]
+
+
 @app.command()
 def report(
     of: Annotated[
@@ -150,19 +154,27 @@ def report(
             metavar="RUN_OR_EVAL...", help="Run folders and folders of evaluations; the first is what others are compared with."
         ),
     ],
-    to: Annotated[Optional[Path], typer.Option("--out", help="The page's file (default: report.html in the only folder).")] = None,  # noqa: UP045
-    margin: Annotated[
-        float | None,
-        typer.Option(
-            help='Loss of accuracy, a share, up to which "as accurate" is said (default: what the evaluation recorded beforehand).'
-        ),
-    ] = None,
+    to: Annotated[Optional[Path], typer.Option("--out", help="Where it goes (default: report.FORMAT in the only folder).")] = None,  # noqa: UP045
+    form: Annotated[str, typer.Option("--format", help="html (a page), md, json, or svg (a picture of accuracy against tokens).")] = "html",
+    margin: Margin = None,
 ) -> None:
     """Make one self-contained page of any mix of training runs and evaluations."""
     with errors():
         from evaluation.report import report as make_report
 
-        out.print(f"{make_report(of, to, margin)}", highlight=False, soft_wrap=True)
+        out.print(f"{make_report(of, to, form, margin)}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def compare(
+    of: Annotated[list[Path], typer.Argument(metavar="RUN_OR_EVAL...", help="One run (its end with its start), or several of either.")],
+    margin: Margin = None,
+) -> None:
+    """Compare what runs and evaluations arrived at with the first of them: paired numbers, and what may be said."""
+    with errors():
+        from launch.compare import compare_in_terminal
+
+        compare_in_terminal(of, margin, out)
 
 
 @app.command()

@@ -192,3 +192,8 @@ def test_a_ratio_is_resampled_jointly_and_proportional_columns_have_no_noise() -
 def test_a_statistic_that_some_draws_lack_has_no_bounds() -> None:
     found = bootstrap(np.array([[0.0, 0.0], [1.0, 1.0]]), lambda a_R, b_R: a_R / b_R)
     assert found.mean == 1 and math.isnan(found.low) and math.isnan(found.high)
+
+
+@pytest.mark.parametrize("moved", [0, 1])
+def test_at_most_one_problem_that_moved_says_nothing_of_a_sign(moved: int) -> None:
+    assert sign_flip(np.array([0.5] * moved + [0.0] * 9)) == 1

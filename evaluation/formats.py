@@ -1,0 +1,105 @@
+"""A report in other forms than the page: Markdown for a text, JSON for a program."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from evaluation import words
+from evaluation.comparisons import Comparison, Found
+from evaluation.entries import at_budgets
+from evaluation.paired import paired_table
+from evaluation.statistics import holm
+from evaluation.tables import Cell, Table, noise_table, reservations, settings_table
+
+
+def markdown(found: Found) -> str:
+    """Headline, tables and reservations as Markdown."""
+    lines = [f"# {_escaped(found.title)}", "", *[f"{_escaped(sentence)}\n" for sentence in sentences(found)]]
+    for source, shown in found.shown.items():
+        lines += [f"## {_escaped(source)}", "", table(noise_table(shown)), ""]
+        for pair in found.pairs[source]:
+            lines += [f"### {_escaped(f'{pair.new.label} against {pair.old.label}')}", "", table(paired_table(pair)), ""]
+    shown = [one for all_ in found.shown.values() for one in all_]
+    lines += [
+        "## How sure this is",
+        "",
+        *[f"- {_escaped(sentence)}" for sentence in reservations(found.runs, shown, found.comparisons)],
+        "",
+    ]
+    settings = settings_table(found.runs)
+    return "\n".join([*lines, "## Settings", "", table(settings), ""])
+
+
+def sentences(found: Found) -> list[str]:
+    """What may be said in one sentence each: of every comparison, of evaluations that stand alone, and of several claims at once."""
+    said = words.headline(found.comparisons) + [words.single(one[0]) for one in found.shown.values() if len(one) == 1]
+    claims = [pair for pair in found.comparisons if not pair.refused]
+    if len(claims) > 1:
+        adjusted = holm([pair.p for pair in claims])
+        named = ", ".join(
+            f"{pair.new.evaluation.source}{f', {pair.new.label}' if len(found.runs) > 2 else ''} {p:.2g}"
+            for pair, p in zip(claims, adjusted, strict=True)
+        )
+        said.append(f"p of no difference of accuracy, adjusted for {len(claims)} comparisons (Holm): {named}.")
+    return said
+
+
+def table(of: Table) -> str:
+    """A table as Markdown."""
+    width = max([len(row.cells) for row in of.rows] + [len(of.head)])
+    heads = [*of.head, *[""] * (width - len(of.head))]
+    lines = ["| " + " | ".join(["", *map(_escaped, heads)]) + " |", "|" + "---|" * (width + 1)]
+    for row in of.rows:
+        label = ("&nbsp;&nbsp;" if row.sub else "") + _escaped(row.label) + (" (differ)" if row.differs else "")
+        lines.append("| " + " | ".join([label, *(_cell(one) for one in row.cells)]) + " |")
+    return "\n".join(lines)
+
+
+def as_json(found: Found) -> str:
+    """Every evaluation whole, and every comparison, as JSON."""
+    content: dict[str, Any] = {
+        "entries": [
+            {"label": run.label, "trained": run.trained, "status": run.status, "recipe": run.recipe, "environment": run.environment}
+            | {"notes": run.notes}
+            for run in found.runs
+        ],
+        "evaluations": [
+            {"label": one.label, "entry": one.run.label} | one.evaluation.model_dump(mode="json")
+            for shown in found.shown.values()
+            for one in shown
+        ],
+        "at_budgets": [
+            {"entry": run.label} | evaluation.model_dump(mode="json")
+            for source in found.shown
+            for run, evaluation in at_budgets(found.runs, source)
+        ],
+        "comparisons": [_comparison(pair) for pair in found.comparisons],
+        "said": sentences(found),
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False)
+
+
+def _comparison(pair: Comparison) -> dict[str, Any]:
+    return {
+        "source": pair.new.evaluation.source,
+        "old": pair.old.label,
+        "new": pair.new.label,
+        "refused": pair.refused,
+        "remarks": pair.remarks,
+        "accuracy": None if pair.accuracy is None else pair.accuracy._asdict(),
+        "length": None if pair.length is None else pair.length._asdict() | {"unit": pair.unit},
+        "claim": pair.claim,
+        "margin": pair.margin,
+        "p": pair.p,
+        "better": [span._asdict() for span in pair.better],
+        "worse": [span._asdict() for span in pair.worse],
+    }
+
+
+def _cell(one: Cell) -> str:
+    return _escaped(f"{one.text} {one.small}".strip())
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

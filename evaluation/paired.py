@@ -1,0 +1,115 @@
+"""Two evaluations of the same problems as one table: each number of both, and what changed, with its interval.
+
+Claim: every change is one of means over the same problems, by one bootstrap over problems. What needs single samples (shares, accuracy at
+smaller budgets) has no interval where the samples are not beside the evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from evaluation import words
+from evaluation.attempts import pass_at_k
+from evaluation.comparisons import Comparison, read_samples
+from evaluation.efficiency import against, scalars
+from evaluation.measured import Samples, of_evaluation, of_table
+from evaluation.results import Evaluation
+from evaluation.statistics import Interval, difference_interval
+from evaluation.tables import Cell, Row, Table
+
+_SHARES = (1 / 8, 1 / 4, 1 / 2)  # of max_tokens
+
+
+def paired_table(pair: Comparison) -> Table:
+    """All numbers of both, and their changes; only the numbers where the two may not be compared."""
+    old, new = pair.old.evaluation, pair.new.evaluation
+    tables = [None, None] if pair.refused else [read_samples(one) for one in (old, new)]
+    samples = None if tables[0] is None or tables[1] is None else (of_table(tables[0]), of_table(tables[1]))
+    alike = samples if pair.unit == "tokens" else None  # lengths of the same ruler
+    rows = [
+        _row("accuracy", _percent(old.accuracy.mean), _percent(new.accuracy.mean), _points(pair.accuracy)),
+        *_passes(old, new, bool(pair.refused)),
+        *_at_budgets(old, new, alike),
+        _row("mean tokens", _tokens(old.tokens.mean), _tokens(new.tokens.mean), _share(pair.length if pair.unit == "tokens" else None)),
+        *([_row("length in characters", Cell("–"), Cell("–"), _share(pair.length))] if pair.unit != "tokens" else []),
+    ]
+    for name in ("right", "wrong"):
+        if name in old.by_outcome and name in new.by_outcome:
+            rows += [
+                _row(f" of {name} samples", _tokens(old.by_outcome[name].total), _tokens(new.by_outcome[name].total)),
+                _row(" thinking of those", _tokens(old.by_outcome[name].thinking), _tokens(new.by_outcome[name].thinking)),
+            ]
+    of: dict[str, Callable[[Samples], np.ndarray]] = {
+        "truncated": lambda found: found.cut,
+        "no_answer": lambda found: found.wrong & np.array([said is None for said in found.extracted]),
+        "not_judged": lambda found: ~found.right & ~found.wrong,
+    }
+    for name, mask in of.items():
+        rows.append(_row(name.replace("_", " "), *(_percent(getattr(one, name)) for one in (old, new)), _points(_moved(samples, mask))))
+    if not pair.refused and pair.unit == "tokens" and pair.length is not None:
+        rows += _scalars(old, new)
+    return Table([pair.old.label, pair.new.label, "change, 95 % interval"], rows)
+
+
+def _passes(old: Evaluation, new: Evaluation, refused: bool) -> list[Row]:
+    k = min(row.samples for one in (old, new) for row in one.per_problem)
+    if k < 2:
+        return []
+    solved = [pass_at_k([row.samples for row in one.per_problem], [row.right for row in one.per_problem], k) for one in (old, new)]
+    change = None
+    if not refused:
+        place = {row.id: index for index, row in enumerate(new.per_problem)}
+        change = difference_interval(solved[1][[place[row.id] for row in old.per_problem]] - solved[0])
+    return [_row(f"pass@{k}", *(_percent(float(one.mean())) for one in solved), _points(change))]
+
+
+def _at_budgets(old: Evaluation, new: Evaluation, samples: tuple[Samples, Samples] | None) -> list[Row]:
+    rows = []
+    for share in _SHARES:
+        budget = round(share * min(old.settings.max_tokens, new.settings.max_tokens))
+        if samples and budget:
+            within = [one.means(one.right & (one.length <= budget)) for one in samples]
+            change = _moved(samples, lambda found, most=budget: found.right & (found.length <= most))  # type: ignore[misc]
+            rows.append(_row(f" within {budget:,} tokens", *(_percent(float(one.mean())) for one in within), _points(change)))
+    return rows
+
+
+def _moved(samples: tuple[Samples, Samples] | None, mask: Callable[[Samples], np.ndarray]) -> Interval | None:
+    if samples is None:
+        return None
+    old, new = samples
+    place = {id_: index for index, id_ in enumerate(new.ids)}
+    return difference_interval(new.means(mask(new))[[place[id_] for id_ in old.ids]] - old.means(mask(old)))
+
+
+def _scalars(old: Evaluation, new: Evaluation) -> list[Row]:
+    a, b = of_evaluation(old), of_evaluation(new)
+    rows = [
+        _row(one.name, Cell(f"{one.value.mean:.3g}"), Cell(f"{other.value.mean:.3g}"))
+        for one, other in zip(scalars(a), scalars(b), strict=True)
+    ]
+    for one in against(b, a):
+        rows.append(_row(one.name, Cell(""), Cell(""), Cell(f"{one.value.mean:.3g}", f"[{one.value.low:.3g}, {one.value.high:.3g}]")))
+    return rows
+
+
+def _row(label: str, *cells: Cell) -> Row:
+    return Row(label.strip(), [*cells, *[Cell("")] * (3 - len(cells))], label.startswith(" "))
+
+
+def _percent(share: float) -> Cell:
+    return Cell(words.percent(share))
+
+
+def _tokens(value: float | None) -> Cell:
+    return Cell(words.tokens(value))
+
+
+def _points(change: Interval | None) -> Cell:
+    return Cell("") if change is None else Cell(f"{words.signed(100 * change.mean)} points", f"[{words.span(change)}]")
+
+
+def _share(change: Interval | None) -> Cell:
+    return Cell("") if change is None else Cell(f"{words.signed(100 * change.mean, 0)} %", f"[{words.span(change, 0)}]")

@@ -1,0 +1,193 @@
+"""Runs and evaluations set against each other: what is refused, what is marked, and what is said, in the terminal and in files."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from evaluation.comparisons import compare, read
+from evaluation.entries import by_source, read_entries
+from evaluation.formats import as_json, markdown, sentences
+from evaluation.paired import paired_table
+from evaluation.report import report
+from evaluation.results import Evaluation, Settings
+from evaluation.scores import score
+from launch.compare import compare_in_terminal
+from rollout.records import rows
+from rollout.types import Group
+from tests.unit.test_report import SETTINGS, make_groups
+
+
+def evaluated(
+    folder: Path, groups: list[Group], source: str = "tiny", name: str = "tiny", template: str = "digest", **settings: object
+) -> Path:
+    """A folder as `laconic eval` makes one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table = rows(groups, 0, template)
+    made = Settings(**SETTINGS | {"template": template} | settings)
+    found = score(table, checkpoint=folder.name, step=0, source=source, settings=made)
+    (folder / f"{name}.json").write_text(found.model_dump_json())
+    pq.write_table(table, folder / f"{name}.parquet")
+    return folder
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> list[Path]:
+    """A long and a short model on 24 problems, the short one better."""
+    return [evaluated(tmp_path / "long", make_groups(12, 200)), evaluated(tmp_path / "short", make_groups(20, 50))]
+
+
+def test_folders_of_evaluations_are_compared_under_their_names(two: list[Path]) -> None:
+    found = read(two)
+    (pair,) = found.comparisons
+    assert (pair.old.label, pair.new.label, pair.claim, pair.problems) == ("long", "short", "better", 24)
+    assert pair.length is not None and pair.length.mean == pytest.approx(61.5 / 211.5 - 1)
+    assert [span.first for span in pair.better] == [55] and pair.better[-1].last == 320 and pair.worse == ()
+
+
+def test_budgets_at_which_the_new_one_is_less_accurate_are_told_apart(tmp_path: Path) -> None:
+    """The new one is right on more problems, but later: at 60 to 79 tokens only the old one is."""
+    old, new = evaluated(tmp_path / "old", make_groups(12, 20)), evaluated(tmp_path / "new", make_groups(24, 80))
+    (pair,) = read([old, new]).comparisons
+    assert [(span.first, span.last) for span in pair.worse] == [(25, 85)]
+    assert [(span.first, span.last) for span in pair.better] == [(95, 320)]
+    said = sentences(read([old, new]))
+    assert any("more accurate from 95 to 320 tokens, and less accurate from 25 to 85 tokens" in one for one in said), said
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"temperature": 1.0}, "temperature was 0.6 before and 1.0 after"),
+        ({"top_p": 0.9}, "top_p was 1.0 before and 0.9 after"),
+        ({"max_tokens": 640}, "max_tokens was 320 before and 640 after"),
+        ({"budget": {"kind": "forced", "limit": 32}}, None),
+    ],
+)
+def test_other_settings_are_refused_and_budgets_are_another_curve(two: list[Path], settings: dict, words: str | None) -> None:
+    evaluated(two[1], make_groups(20, 50), **settings)
+    found = read(two)
+    if words is None:
+        assert found.comparisons == []
+    else:
+        assert [pair.refused for pair in found.comparisons] == [words]
+        assert f"cannot be compared: {words}" in markdown(found)
+
+
+def test_another_number_of_samples_is_compared_and_marked(two: list[Path]) -> None:
+    groups = make_groups(20, 50)
+    for group in groups:
+        group.rollouts.pop()
+    evaluated(two[1], groups, samples=1)
+    (pair,) = read(two).comparisons
+    assert pair.accuracy is not None and pair.remarks == ("2 samples each before, 1 after",)
+
+
+def test_tokens_of_another_tokenizer_are_never_compared_characters_are(two: list[Path]) -> None:  # P38
+    groups = make_groups(20, 50, text="<think> a </think> \\boxed{7}")
+    evaluated(two[1], groups, template="another")
+    (pair,) = read(two).comparisons
+    long, short = len(make_groups(1, 1)[0].rollouts[0].text), len(groups[0].rollouts[0].text)
+    assert pair.unit == "characters" and pair.length is not None and pair.length.mean == pytest.approx(short / long - 1)
+    assert pair.accuracy is not None and pair.better == ()
+    table = {row.label: [cell.text for cell in row.cells] for row in paired_table(pair).rows}
+    assert table["mean tokens"][2] == "" and table["length in characters"][2].startswith("−")
+    (two[1] / "tiny.parquet").unlink()
+    (pair,) = read(two).comparisons
+    assert pair.length is None and any("Lengths are not compared" in one for one in sentences(read(two)))
+
+
+def test_the_margin_is_the_one_that_was_recorded_beforehand_unless_one_is_given(tmp_path: Path) -> None:
+    groups = make_groups(12, 200)
+    worse = make_groups(12, 50)
+    worse[0].rollouts[0].verdict = replace(worse[0].rollouts[0].verdict, status="wrong", extracted="8")
+    old, new = evaluated(tmp_path / "old", groups), evaluated(tmp_path / "new", worse, margin=0.1)
+    (pair,) = read([old, new]).comparisons
+    assert (pair.margin, pair.claim) == (0.1, "not worse")
+    (pair,) = read([old, new], margin=0.001).comparisons
+    assert (pair.margin, pair.claim) == (0.001, "not shown")
+
+
+def test_a_start_that_two_runs_share_is_shown_once_and_ends_alone_can_be_asked_for(tmp_path: Path) -> None:
+    runs = []
+    for name, right in (("a", 18), ("b", 20)):
+        evaluated(tmp_path / name / "evals", make_groups(12, 200), name="step-0")
+        evaluated(tmp_path / name / "evals", make_groups(right, 50), name="step-3")
+        content = json.loads((tmp_path / name / "evals" / "step-3.json").read_text())
+        (tmp_path / name / "evals" / "step-3.json").write_text(json.dumps(content | {"step": 3}))
+        runs.append(tmp_path / name)
+    labels = {ends: [one.label for one in by_source(read_entries(runs), ends)["tiny"]] for ends in (True, False)}
+    assert labels == {True: ["a, before", "a", "b"], False: ["a", "b"]}
+
+
+def test_what_is_given_twice_or_is_of_one_name_is_told_apart(tmp_path: Path) -> None:
+    paths = [evaluated(tmp_path / name / "model", make_groups(12, 200)) for name in ("x", "y")]
+    assert [run.label for run in read_entries(paths)] == ["x/model", "y/model"]
+    with pytest.raises(ValueError, match="given twice"):
+        read_entries([paths[0], paths[0] / "." / ""])
+
+
+def test_several_claims_are_adjusted_together(two: list[Path]) -> None:
+    for path, right in zip(two, (12, 13), strict=True):
+        evaluated(path, make_groups(right, 60), source="other", name="other")
+    said = sentences(read(two))
+    assert any(one.startswith("p of no difference of accuracy, adjusted for 2 comparisons (Holm): other 1, tiny 0.0") for one in said), said
+
+
+def test_the_terminal_shows_a_paired_table_and_what_may_be_said(two: list[Path]) -> None:
+    console = Console(record=True, width=200)
+    compare_in_terminal(two, None, console)
+    text = console.export_text()
+    assert "tiny: short against long, 24 problems" in text and "More accurate (95 % interval" in text
+    for label in ("accuracy", "pass@2", "within 80 tokens", "mean tokens", "truncated", "aes(1, 3, 5)"):
+        assert label in text, label
+
+
+def test_nothing_in_common_is_refused_by_name(two: list[Path]) -> None:
+    (two[1] / "tiny.json").unlink()
+    evaluated(two[1], make_groups(12, 60), source="other", name="other")
+    with pytest.raises(ValueError, match=r"no source of problems was evaluated twice \(long: tiny; short: other\)"):
+        compare_in_terminal(two, None, Console())
+
+
+def test_markdown_escapes_what_would_end_a_cell_or_begin_a_tag(two: list[Path]) -> None:
+    evaluated(two[1], make_groups(20, 50), source="a|b <script>", name="other")
+    text = markdown(read(two))
+    assert "<script>" not in text and "## a\\|b &lt;script>" in text and "| accuracy | 50.0 % | 83.3 % | +33.3 points" in text
+
+
+def test_json_holds_every_evaluation_whole(two: list[Path]) -> None:
+    content = json.loads(as_json(read(two)), parse_constant=pytest.fail)
+    found = [Evaluation.model_validate({k: v for k, v in one.items() if k not in ("label", "entry")}) for one in content["evaluations"]]
+    assert [one.accuracy.mean for one in found] == [0.5, pytest.approx(20 / 24)]
+    assert content["comparisons"][0]["claim"] == "better" and content["comparisons"][0]["length"]["unit"] == "tokens"
+
+
+def test_the_picture_is_well_formed_and_says_what_was_saved(two: list[Path], tmp_path: Path) -> None:
+    hostile = evaluated(tmp_path / "x&y", make_groups(20, 50), source="a & <b>")
+    for paths in (two, [hostile]):
+        root = ElementTree.fromstring(report(paths, tmp_path / "picture.svg", "svg").read_text())
+        lines = [path for path in root.iter("{http://www.w3.org/2000/svg}path") if path.get("fill") == "none"]
+        assert len(lines) == len(paths)
+    assert "−71 % tokens" in report(two, tmp_path / "picture.svg", "svg").read_text()
+
+
+def test_a_format_that_is_none_and_a_page_of_several_without_a_place_are_refused(two: list[Path]) -> None:
+    with pytest.raises(ValueError, match="--format pdf: expected html, md, json, svg"):
+        report(two, form="pdf")
+    with pytest.raises(ValueError, match="say where it goes"):
+        report(two)
+
+
+def test_one_problem_leaves_nothing_to_compare_with_intervals(tmp_path: Path) -> None:
+    paths = [evaluated(tmp_path / name, make_groups(1, tokens, problems=1)) for name, tokens in (("a", 9), ("b", 5))]
+    shown = by_source(read_entries(paths))["tiny"]
+    pair = compare(*shown)
+    assert pair.claim == "too few"
+    assert report(paths, tmp_path / "page.html").is_file() and "too few" in markdown(read(paths))
