@@ -45,9 +45,10 @@ check: $(INSTALLED)  ## lint, format check, types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-docs: $(INSTALLED)  ## write docs/recipes.md from the schema and the shipped recipes
+docs: $(INSTALLED)  ## write docs/recipes.md from the schema and the shipped recipes, docs/metrics.md from the register
 	@$(BIN)/python -m recipes.reference
-	@echo "wrote docs/recipes.md"
+	@$(BIN)/python -m rollout.metrics
+	@echo "wrote docs/recipes.md and docs/metrics.md"
 
 bench: $(INSTALLED)  ## every benchmark, one after another
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done

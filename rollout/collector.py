@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -36,7 +36,7 @@ from rollout.template import Template
 from rollout.types import Group, Request, Rollout
 
 _WATCHED = 1 << 40  # positions of problems sampled apart: beyond what any run trains on
-Fate = str  # trained | all_right | all_wrong | flat | not_judged
+Fate = Literal["trained", "all_right", "all_wrong", "flat", "not_judged"]
 
 
 @dataclass
@@ -278,7 +278,7 @@ def sampling_metrics(groups: Sequence[Group], fates: Counter[Fate], seconds: flo
         metrics["thinking/skipped"] = _mean([float(rollout.answer_start == 1) for rollout in free])
     for name in sorted({name for group in groups for name in group.logged}):
         metrics[f"function/{name}"] = _mean([value for group in groups for value in group.logged.get(name, ())])
-    for fate in ("trained", "all_right", "all_wrong", "flat", "not_judged"):
+    for fate in get_args(Fate):
         metrics[f"groups/{fate}"] = fates[fate]
     return metrics
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 # Read when the libraries are imported, so set before any of them is.
@@ -27,6 +28,24 @@ def pytest_configure(config: pytest.Config) -> None:
 
 hypothesis.settings.register_profile("laconic", deadline=None)  # a shared machine may stall any single example
 hypothesis.settings.load_profile("laconic")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def only_listed_metrics_are_recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Whatever tests left in a metrics.jsonl, from this process or another, stands in the register of rollout/metrics.py."""
+    from rollout.metrics import strange
+
+    yield
+    base, said = tmp_path_factory.getbasetemp(), set()
+    for file in base.rglob("metrics.jsonl"):
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue  # torn on purpose
+            if isinstance(record, dict):
+                said |= {f"{file.relative_to(base)}: {words}" for words in strange(record)}
+    assert not said, "\n".join(sorted(said))
 
 
 @pytest.fixture(scope="session")
