@@ -83,8 +83,8 @@ def _work_words(part: Plan) -> list[str]:
     match stage:
         case ReferenceStage() if step:
             lines = [f"sample   {_reference_words(step, stage)}"]
-        case SftStage() | DpoStage():
-            lines = [f"train    {_supervised_words(recipe, stage)}"]
+        case SftStage() | DpoStage() if step:
+            lines = [f"train    {_supervised_words(step, stage)}"]
         case MergeStage():
             ranked = "over the whole model" if stage.scope == "global" else "within each tensor"
             lines = [
@@ -92,7 +92,7 @@ def _work_words(part: Plan) -> list[str]:
             ]
         case RlStage():
             read = read_of_reference(step) if step else []
-            lines = [f"reads    {', '.join(read)}, which {step.reference} found"] if step and read else []
+            lines = [f"reads    {', '.join(read)}, which {step.reference.stage.called} found"] if step and step.reference and read else []
             lines += _rl_words(part)
         case _:
             lines = []
@@ -109,8 +109,8 @@ def _reference_words(step: Step, stage: ReferenceStage) -> str:
     )
 
 
-def _supervised_words(recipe: Recipe, stage: SftStage | DpoStage) -> str:
-    how = f"epochs {stage.epochs:g}, in batches of {stage.batch}, learning rate {stage.rate(recipe.learner.lr):g}, at most {stage.most(recipe.data.max_prompt_tokens + recipe.most_tokens):,} tokens"
+def _supervised_words(step: Step, stage: SftStage | DpoStage) -> str:
+    how = f"epochs {stage.epochs:g}, in batches of {stage.batch}, learning rate {stage.rate(step.recipe.learner.lr):g}, at most {step.longest:,} tokens"
     if isinstance(stage, SftStage):
         return f"SFT on {', '.join(one.source for one in stage.sets) or 'the shortest right answer to each problem'}: {how}"
     worse = {"longer": "a longer right one", "wrong": "a wrong one", "both": "a longer right one and a wrong one"}[stage.rejected]

@@ -162,7 +162,7 @@ def _plan_of(step: Step, machine: Machine, device: str) -> Plan:
     shape, missing = find_shape(recipe)
     work = step_work(recipe)
     gpu = min(machine.gpus, default=_ASSUMED_GPU) if device == "cuda" else 0
-    learner = _learner(recipe, shape, gpu, work.longest)
+    learner = _learner(step, shape, gpu, work.longest)
     shared = len(machine.gpus) == 1 and bool(contexts(recipe)) and _fits_one(recipe, gpu, learner)
     room = (int(GPU_SHARE * gpu) - sum(actor.bytes for actor in learner)) // recipe.engine.count if shared else None
     options = engine_options(recipe, shape, gpu, room, " ".join(machine.cards))
@@ -257,14 +257,14 @@ def _engines(recipe: Recipe, shape: Shape | None, gpu: int, options: dict[str, A
     ]
 
 
-def _learner(recipe: Recipe, shape: Shape | None, gpu: int, longest: int) -> list[Actor]:
-    supervised = recipe.stages[0] if isinstance(recipe.stages[0], Supervised) else None
+def _learner(step: Step, shape: Shape | None, gpu: int, longest: int) -> list[Actor]:
+    recipe, supervised = step.recipe, step.stage if isinstance(step.stage, Supervised) else None
     if not recipe.trains and supervised is None:
         return []
     host, holds, learner = _libraries("learner", gpu), {}, recipe.learner
     if supervised:
         learner = one_trainer(recipe.learner)
-        longest = supervised.most(longest) * (2 if supervised.kind == "dpo" else 1)  # a pair passes together
+        longest = step.longest * (2 if supervised.kind == "dpo" else 1)  # a pair passes together
     if shape is not None:
         bf16 = recipe.model.dtype == "bf16" and not supervised  # whose weights are fp32 while they train
         holds = learner_bytes(shape, learner, bf16, recipe.reads_reference and not supervised, longest, gpu > 0)

@@ -26,7 +26,7 @@ from rl import checkpoint
 from rl.progress import Progress
 from rl.supervised import Item, Training, dpo, drawn, fitting, sft
 from rollout import reference
-from rollout.chats import examples
+from rollout.chats import examples, rendered
 from rollout.scorer import Scorer
 from rollout.sources import DataError, LeftOut
 from rollout.template import Template
@@ -71,6 +71,22 @@ def reference_stage(part: Part, stage: ReferenceStage, template: Template, folde
     return asked
 
 
+def refuse_unlearnable(part: Part, template: Template) -> None:
+    """Refuse data of which an sft stage could learn nothing, before anything starts: each set is read up to its first example that fits.
+
+    Raises:
+        DataError: the template refuses all of a set, or the others are too long.
+    """
+    for conversations in part.conversations:
+        long: list[Example] = []
+        for example in rendered(conversations, template, []):
+            if fitting([example], part.step.longest):
+                break
+            long.append(example)
+        else:
+            raise _all_long(len(long), "examples", part.step)
+
+
 def with_reference(part: Part, at: Standing) -> Part:
     """The part with the columns of the reference stage before on its problems, if something reads them."""
     if part.source is None or not read_of_reference(part.step):
@@ -103,13 +119,12 @@ def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template,
         gradient_checkpointing=learner.gradient_checkpointing,
         checkpoint_every=recipe.train.checkpoint_every,
     )
-    longest = stage.most(recipe.data.max_prompt_tokens + recipe.most_tokens)
     if isinstance(stage, DpoStage):
-        pairs = _short(reference.pairs(_answers(at), stage.rejected), longest, step, "pairs", words)
+        pairs = _short(reference.pairs(_answers(at), stage.rejected), step, "pairs", words)
         order = drawn([pairs], [1.0], recipe.seed, stage.batch, epochs=stage.epochs)
         train = partial(dpo, at.start, folder, order, stage.beta, how)
     else:
-        sets = [_short(rows, longest, step, "examples", words) for rows in _examples(stage, part, template, at, left_out)]
+        sets = [_short(rows, step, "examples", words) for rows in _examples(stage, part, template, at, left_out)]
         weights = [one.weight for one in stage.sets] or [1.0]
         rows = drawn(sets, weights, recipe.seed, stage.batch, epochs=stage.epochs)
         train = partial(sft, at.start, folder, rows, how)
@@ -140,12 +155,16 @@ def _examples(stage: SftStage, part: Part, template: Template, at: Standing, lef
     return sets
 
 
-def _short(rows: Sequence[Item], longest: int, step: Step, what: str, words: list[str]) -> list[Item]:
+def _short(rows: Sequence[Item], step: Step, what: str, words: list[str]) -> list[Item]:
     """The rows that are no longer than allowed. Raises DataError: none is."""
-    kept = fitting(rows, longest)
+    kept = fitting(rows, step.longest)
     if not kept:
-        raise DataError(f"{step.where}: all {len(rows)} {what} are longer than {longest} tokens; raise max_tokens")
+        raise _all_long(len(rows), what, step)
     if len(kept) < len(rows):
-        words.append(f"{len(rows) - len(kept)} of {len(rows)} {what} are longer than {longest} tokens and left out")
+        words.append(f"{len(rows) - len(kept)} of {len(rows)} {what} are longer than {step.longest} tokens and left out")
     words.append(f"{len(kept)} {what}")
     return kept
+
+
+def _all_long(count: int, what: str, step: Step) -> DataError:
+    return DataError(f"{step.where}: all {count} {what} are longer than {step.longest} tokens; raise max_tokens")

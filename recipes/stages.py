@@ -74,16 +74,13 @@ class Supervised(Named, Changing):
         None, description="Peak learning rate (AdamW, 5 % warm-up, cosine to 0); null: learner.lr, of `dpo` a quarter of it."
     )
     max_tokens: Count | None = Field(
-        None, description="Longer examples are left out and counted; null: data.max_prompt_tokens and budget.limit with its room."
+        None,
+        description="Longer examples are left out and counted; null: data.max_prompt_tokens and budget.limit with its room, of the reference stage where its answers are learned.",
     )
 
     def rate(self, lr: float) -> float:
         """Its peak learning rate where learner.lr is this."""
         return self.lr or lr
-
-    def most(self, longest: int) -> int:
-        """The longest example, tokens, where the longest rollout with its prompt has this many."""
-        return self.max_tokens or longest
 
 
 class SftStage(Supervised):

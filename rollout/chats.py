@@ -67,21 +67,26 @@ def examples(sets: Sequence[Sequence[Conversation]], template: Template) -> tupl
     Raises:
         DataError: nothing of a set is left.
     """
+    refused: LeftOut = []
+    return [list(rendered(conversations, template, refused)) for conversations in sets], refused
+
+
+def rendered(conversations: Sequence[Conversation], template: Template, refused: LeftOut) -> Iterator[Example]:
+    """The ids of a set's conversations, one after the other; (place, reason) of those that the template refuses goes to `refused`.
+
+    Raises:
+        DataError: at the end, if it refused all.
+    """
     from rollout.template import TemplateError
 
-    made: list[list[Example]] = []
-    refused: LeftOut = []
-    for conversations in sets:
-        kept, before = [], len(refused)
-        for one in conversations:
-            try:
-                kept.append(template.example(*one))
-            except TemplateError as error:
-                refused.append((one.place, str(error)))
-        if not kept:
-            raise DataError(f"none of {len(conversations)} answers can be learned by this model (first: {refused[before][1]})")
-        made.append(kept)
-    return made, refused
+    before = len(refused)
+    for one in conversations:
+        try:
+            yield template.example(*one)
+        except TemplateError as error:
+            refused.append((one.place, str(error)))
+    if len(refused) - before == len(conversations):
+        raise DataError(f"none of {len(conversations)} answers can be learned by this model (first: {refused[before][1]})")
 
 
 def _columns(rows: Sequence[Row], one: DataSet) -> tuple[str | None, str | None, str | None]:

@@ -18,6 +18,7 @@ from recipes.schema import Recipe
 from rl import checkpoint
 from rl.learner import Learner
 from rl.run import RunError
+from rollout.sources import DataError
 from tests.inprocess import libraries
 from tests.unit.test_loop import recipe
 
@@ -140,6 +141,28 @@ def test_a_reference_behind_an_rl_stage_samples_the_problems_that_the_next_one_t
         for name in ("every", "next")
     ]
     assert len(ids[0]) == 10 and sorted(ids[1]) == sorted(ids[0][4:])  # phase_1 draws four, and three steps of two are left
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "words"),
+    [
+        ([{"prompt": "1 + 1", "completion": "Zebra"}] * 2, {}, "none of 2 answers can be learned by this model"),
+        ([{"prompt": "1 + 1", "completion": "<think>2"}], {}, "none of 1 answers can be learned by this model"),
+        ([{"prompt": "1 + 1", "completion": "7 " * 200}] * 3, {}, r"stages\[1\] \(sft\): all 3 examples are longer than 68 tokens"),
+        ([{"prompt": "1 + 1", "completion": "2"}], {"max_tokens": 4}, r"stages\[1\] \(sft\): all 1 examples are longer than 4 tokens"),
+        ([{"prompt": "1", "completion": "Zebra"}, {"prompt": "1", "completion": "7 " * 90}], {}, "all 1 examples are longer than 68"),
+    ],
+)
+def test_data_of_which_nothing_can_be_learned_are_refused_before_anything_starts(
+    tiny_checkpoint: Path, tmp_path: Path, rows: list[Any], changes: dict[str, Any], words: str
+):
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "good.jsonl").write_text(json.dumps({"prompt": "1 + 1", "completion": "2"}))
+    data = [str(tmp_path / "good.jsonl"), str(tmp_path / "rows.jsonl")]
+    wanted = recipe(tiny_checkpoint, stages=[{"kind": "rl", "name": "first"}, {"kind": "sft", "data": data} | changes, "rl"])
+    with pytest.raises(DataError, match=words):
+        run(wanted, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_rows_that_an_sft_stage_cannot_learn_from_are_listed_and_counted(
