@@ -124,7 +124,7 @@ def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template,
         order = drawn([pairs], [1.0], recipe.seed, stage.batch, epochs=stage.epochs)
         train = partial(dpo, at.start, folder, order, stage.beta, how)
     else:
-        sets = [_short(rows, step, "examples", words) for rows in _examples(stage, part, template, at, left_out)]
+        sets = [_short(rows, step, "examples", words) for rows in _examples(stage, part, template, at, left_out, words)]
         weights = [one.weight for one in stage.sets] or [1.0]
         rows = drawn(sets, weights, recipe.seed, stage.batch, epochs=stage.epochs)
         train = partial(sft, at.start, folder, rows, how)
@@ -147,11 +147,18 @@ def _answers(at: Standing) -> pa.Table:
     return reference.read(at.answers, at.asked)
 
 
-def _examples(stage: SftStage, part: Part, template: Template, at: Standing, left_out: dict[str, LeftOut]) -> Sequence[Sequence[Example]]:
+def _examples(
+    stage: SftStage, part: Part, template: Template, at: Standing, left_out: dict[str, LeftOut], words: list[str]
+) -> Sequence[Sequence[Example]]:
     """What an sft stage learns from: the shortest right answers of the reference, or its sets."""
     if not stage.sets:
         return [reference.shortest_right(_answers(at))]
     sets, left_out["the chat template"] = examples(part.conversations, template)
+    asked = [one for conversations in part.conversations for one in conversations]
+    if marked := [one.place for one in asked if template.holds_marks(one.turns)]:
+        words.append(
+            f"{len(marked)} of {len(asked)} prompts hold what looks like the model's own marks of roles or of thinking, learned as the text it is (first: {marked[0]})"
+        )
     return sets
 
 

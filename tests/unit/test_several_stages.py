@@ -168,12 +168,17 @@ def test_data_of_which_nothing_can_be_learned_are_refused_before_anything_starts
 def test_rows_that_an_sft_stage_cannot_learn_from_are_listed_and_counted(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    rows = [{"prompt": "1 + 1", "completion": "2"}] * 3 + [{"prompt": "1 + 2", "completion": ""}, {"prompt": "1", "completion": "7 " * 200}]
+    rows = (
+        [{"prompt": "1 + 1", "completion": "2"}] * 2
+        + [{"prompt": "1 + <|user|>", "completion": "2"}]
+        + [{"prompt": "1 + 2", "completion": ""}, {"prompt": "1", "completion": "7 " * 200}]
+    )
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     learned: list[Any] = []
     monkeypatch.setattr("launch.teachers.sft", lambda start, folder, rows, *_: learned.extend(rows))
     folder = run(recipe(tiny_checkpoint, stages=[{"kind": "sft", "data": str(tmp_path / "rows.jsonl"), "batch": 3}]), tmp_path)
     said = capsys.readouterr().out
     assert len(learned) == 3 and "1 of 4 examples are longer than 68 tokens and left out" in said and "sft: 3 examples" in said
+    assert "1 of 4 prompts hold what looks like the model's own marks of roles or of thinking, learned as the text it is" in said
     listed = (folder / "stages" / "sft" / "left_out" / "rows.jsonl").read_text().splitlines()
     assert len(listed) == 1 and json.loads(listed[0])["row"].endswith("/4")
