@@ -44,7 +44,7 @@ from launch.memory import (
 )
 from launch.plan_data import plan_data, reference_blockers
 from launch.plan_thinking import thinking_blockers, thinking_warnings
-from launch.plan_warnings import recipe_warnings
+from launch.plan_warnings import recipe_warnings, stage_warnings
 from recipes.advantages import Selection
 from recipes.loader import on_device
 from recipes.schema import Recipe
@@ -141,7 +141,7 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
     recipe = on_device(recipe, device)
     parts = [_plan_of(step, machine, device) for step in steps(recipe)]
     if not parts:  # a cold start alone
-        return Plan(recipe, machine, device, find_shape(recipe)[0], step_work(recipe), [], {})
+        return Plan(recipe, machine, device, find_shape(recipe)[0], step_work(recipe), [], {}, warnings=list(stage_warnings(recipe)))
     whole = next((part for part in parts if part.step and part.step.own), parts[-1])
     most = max(parts, key=gpus_needed)  # what has GPUs for this stage has them for the others
     blockers, warnings, data = (_together(parts, name) for name in ("blockers", "warnings", "data"))
@@ -151,7 +151,7 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
         step=None,
         stages=parts,
         blockers=[*blockers, *reference_blockers([part.step for part in parts if part.step]), *_device_blockers(most)],
-        warnings=warnings,
+        warnings=[*stage_warnings(recipe), *warnings],
         data=data,
     )
 
