@@ -162,6 +162,10 @@ def report(
     with errors():
         from evaluation.report import report as make_report
 
+        for folder in of:
+            run = next((one for one in folder.absolute().parents if (one / "recipe.yaml").is_file()), None)
+            if run and not (folder / "recipe.yaml").is_file() and folder.absolute().relative_to(run).parts[0] in ("stages", "checkpoints"):
+                raise ValueError(f"{folder}: no record of its own, but part of a run; give that one's folder, {run}")
         out.print(f"{make_report(of, to, margin)}", highlight=False, soft_wrap=True)
 
 

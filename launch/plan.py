@@ -48,7 +48,7 @@ from launch.plan_warnings import recipe_warnings, stage_warnings
 from recipes.advantages import Selection
 from recipes.loader import on_device
 from recipes.schema import Recipe
-from recipes.stages import Supervised
+from recipes.stages import Supervised, changed, within
 from recipes.steps import Step, steps
 from recipes.terms import FunctionTerm
 from rewards.functions import load_function, sample, trial
@@ -184,7 +184,7 @@ def _plan_of(step: Step, machine: Machine, device: str) -> Plan:
 
 
 def _together(parts: Sequence[Plan], name: str) -> list[str]:
-    """What is said of a recipe's stages, each line once: with their names where others of their kinds do not say it."""
+    """What is said of a recipe's stages, each line once: with their names where others of their kinds do not say it, or where it is of their own changes."""
     sayers: dict[str, list[Step]] = {}
     every = [part.step for part in parts if part.step]
     for part in parts:
@@ -192,7 +192,18 @@ def _together(parts: Sequence[Plan], name: str) -> list[str]:
             if part.step and part.step not in sayers.setdefault(line, []):
                 sayers[line].append(part.step)
     alike = {line: [step for step in every if step.stage.kind in {one.stage.kind for one in said}] for line, said in sayers.items()}
-    return [line if said == alike[line] else f"{', '.join(step.stage.called for step in said)}: {line}" for line, said in sayers.items()]
+    return [
+        f"{', '.join(step.stage.called for step in said)}: {line}"
+        if said != alike[line] or any(_of_changes(line, step) for step in said)
+        else line
+        for line, said in sayers.items()
+    ]
+
+
+def _of_changes(line: str, step: Step) -> bool:
+    """Whether a line is of a key that the stage changes."""
+    key = line.partition(":")[0]
+    return any(within(key, [own]) or within(own, [key]) for own in changed(step.stage.said))
 
 
 def check_runnable(plan: Plan) -> None:

@@ -67,7 +67,10 @@ def reference_stage(part: Part, stage: ReferenceStage, template: Template, folde
         accuracy, tokens = (
             sum(one[name] or 0.0 for one in found) / max(1, len(found)) for name in ("reference_accuracy", "reference_tokens")
         )
-        progress.message(f"{len(found)} problems: accuracy {accuracy:.1%}, {tokens:.1f} tokens; {right} have a right answer")
+        if found:
+            progress.message(f"{len(found)} problems: accuracy {accuracy:.1%}, {tokens:.1f} tokens; {right} have a right answer")
+        if len(found) < len(asked):
+            progress.message(f"warning: of {len(asked) - len(found)} of {len(asked)} problems not one rollout could be judged")
     return asked
 
 

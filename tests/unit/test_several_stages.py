@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from evaluation.report import report
 from launch import stages
 from launch.plan import plan
 from recipes.schema import Recipe
+from rewards.verifier.verdict import Verdict
 from rl import checkpoint
 from rl.learner import Learner
 from rl.run import RunError
@@ -131,6 +133,19 @@ def test_a_stage_that_finds_nothing_to_learn_from_says_what_there_is(tiny_checkp
         run(wanted, tmp_path)
     status = json.loads((tmp_path / wanted.name / "status.json").read_text())
     assert status["state"] == "failed" and "there is no pair" in status["reason"]
+
+
+def test_a_reference_of_which_nothing_was_judged_says_so(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    nothing: Future[Verdict] = Future()
+    nothing.set_result(Verdict("not_judged", "timeout"))
+    monkeypatch.setattr("rewards.verifier.judge.Judge.submit", lambda *_, **__: nothing)
+    wanted = recipe(tiny_checkpoint, stages=[{"kind": "reference", "problems": 3, "samples": 2}, "sft"])
+    with pytest.raises(ValueError, match="sampled 3 problems, and not one rollout could be judged"):
+        run(wanted, tmp_path)
+    said = capsys.readouterr().out
+    assert "of 3 of 3 problems not one rollout could be judged" in said and "0 problems: accuracy" not in said
 
 
 def test_a_reference_behind_an_rl_stage_samples_the_problems_that_the_next_one_trains_on(tiny_checkpoint: Path, tmp_path: Path):

@@ -135,6 +135,27 @@ def test_plan_says_a_line_of_several_stages_once_and_names_the_stage_of_a_line_t
     assert [line[:16] for line in wrong.blockers] == ["b: budget.limit:"]
 
 
+@pytest.mark.parametrize(
+    "stages",
+    ["[{kind: reference, changes: {data.train: none.jsonl}}, rl]", "[reference, {kind: rl, changes: {data: {train: none.jsonl}}}]"],
+)
+def test_blockers_of_what_a_stage_changes_name_the_stage(tiny_checkpoint: Path, stages: str):
+    called = "reference" if "reference, changes" in stages else "rl"
+    lines = planned(f"model.path={tiny_checkpoint}", f"stages={stages}").blockers
+    assert [line for line in lines if line.startswith(f"{called}: data.train: none.jsonl: no such file")]
+    alone = planned(
+        "stages=[{kind: rl, changes: {reward: [{kind: verdict}, {kind: nemo_band}], data.train: none.jsonl}}]",
+        f"model.path={tiny_checkpoint}",
+    )
+    assert alone.blockers and all(line.startswith("rl: ") for line in alone.blockers if line.startswith(("rl: data", "data")))
+    assert "rl: " not in "".join(planned("stages=[{kind: reference, problems: 3}, rl]", "budget.limit=3").blockers)  # said for all
+
+
+def test_a_reference_of_which_nothing_says_how_many_is_explained_without_a_number():
+    text = explain(planned("stages=[reference, dpo]"))
+    assert "sample   problems (nothing says how many) x 8 rollouts" in text and "first 0" not in text
+
+
 def test_gpus_that_are_not_there_are_said_once_for_the_stage_that_takes_most():
     lines = [line for line in planned("stages=[reference, sft, rl, merge]", "device=cuda").blockers if line.startswith("device")]
     assert len(lines) == 1 and "and 1 x 1 for learners" in lines[0].replace("+", "and")
