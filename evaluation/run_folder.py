@@ -83,6 +83,8 @@ def read_run(path: Path) -> Run:
     run = Run(path, path.name if path.is_dir() else path.stem, trained=False)
     run.evaluations = _read_evaluations(run, sorted(path.glob("*.json")) if path.is_dir() else [path] if path.is_file() else [])
     if not run.evaluations:
+        if whole := next((parent for parent in path.parents if (parent / "recipe.yaml").is_file()), None):
+            raise ValueError(f"{path}: no record of its own, but part of a run; give that one's folder, {whole}")
         why = f": {run.notes[0]}" if run.notes else ""
         raise ValueError(
             f"{path}: neither a run folder (no recipe.yaml, metrics.jsonl, status.json or evals) nor a folder of evaluations{why}; "

@@ -69,7 +69,7 @@ def checkpoint_faults(folder: Path, trains: bool) -> Iterator[str]:
     config = read_json(folder / "config.json")
     if config is None:
         found = "holds no config.json" if not (folder / "config.json").exists() else "has a config.json that is no JSON object"
-        yield f"model.path: {folder} {found}; name the folder of a checkpoint (runs/NAME/checkpoints/step-N)"
+        yield f"model.path: {folder} {found}; name {_inside(folder) or 'the folder of a checkpoint (runs/NAME/checkpoints/step-N)'}"
         return
     faults = [*config_faults(config, f"{folder}/config.json", trains), *_weight_faults(folder)]
     yield from faults
@@ -78,6 +78,14 @@ def checkpoint_faults(folder: Path, trains: bool) -> Iterator[str]:
     tokens, rows = vocabulary(folder / "tokenizer.json"), embedding_rows(folder, config)
     yield from _tokenizer_faults(folder, tokens, rows)
     yield from _stop_faults(folder, max(tokens or 0, rows or 0))
+
+
+def _inside(folder: Path) -> Path | None:
+    """The newest checkpoint that a run's folder, or a stage's, holds."""
+    made = (
+        one for pattern in ("checkpoint", "checkpoints/*", "stages/*/checkpoint", "stages/*/checkpoints/*") for one in folder.glob(pattern)
+    )
+    return max((one for one in made if (one / "config.json").is_file()), key=lambda one: one.stat().st_mtime, default=None)
 
 
 def config_faults(config: Mapping[str, Any], where: str, trains: bool) -> Iterator[str]:

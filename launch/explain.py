@@ -83,8 +83,8 @@ def _work_words(part: Plan) -> list[str]:
     match stage:
         case ReferenceStage() if step:
             lines = [f"sample   {_reference_words(step, stage)}"]
-        case SftStage() | DpoStage():
-            lines = [f"train    {_supervised_words(recipe, stage)}"]
+        case SftStage() | DpoStage() if step:
+            lines = [f"train    {_supervised_words(step, stage)}"]
         case MergeStage():
             ranked = "over the whole model" if stage.scope == "global" else "within each tensor"
             lines = [
@@ -92,7 +92,7 @@ def _work_words(part: Plan) -> list[str]:
             ]
         case RlStage():
             read = read_of_reference(step) if step else []
-            lines = [f"reads    {', '.join(read)}, which {step.reference} found"] if step and read else []
+            lines = [f"reads    {', '.join(read)}, which {step.reference.stage.called} found"] if step and step.reference and read else []
             lines += _rl_words(part)
         case _:
             lines = []
@@ -102,15 +102,16 @@ def _work_words(part: Plan) -> list[str]:
 def _reference_words(step: Step, stage: ReferenceStage) -> str:
     recipe, endless = step.recipe, "tiny" in [one.source for one in step.recipe.data.sets]
     count = step.problems(None if endless else _MANY)
-    which = "all problems" if count == _MANY else f"the first {count:,} problems" + ("" if endless else ", or all if there are fewer,")
+    first = f"the first {count:,} problems" + ("" if endless else ", or all if there are fewer,")
+    which = "all problems" if count == _MANY else first if count else "problems (nothing says how many)"
     return (
         f"{which} x {stage.samples} rollouts of at most {recipe.most_tokens:,} tokens at T {recipe.sampler.temperature:g}, judged and kept: "
         "accuracy, lengths and the shortest right answer of each"
     )
 
 
-def _supervised_words(recipe: Recipe, stage: SftStage | DpoStage) -> str:
-    how = f"epochs {stage.epochs:g}, in batches of {stage.batch}, learning rate {stage.rate(recipe.learner.lr):g}, at most {stage.most(recipe.data.max_prompt_tokens + recipe.most_tokens):,} tokens"
+def _supervised_words(step: Step, stage: SftStage | DpoStage) -> str:
+    how = f"epochs {stage.epochs:g}, in batches of {stage.batch}, learning rate {stage.rate(step.recipe.learner.lr):g}, at most {step.longest:,} tokens"
     if isinstance(stage, SftStage):
         return f"SFT on {', '.join(one.source for one in stage.sets) or 'the shortest right answer to each problem'}: {how}"
     worse = {"longer": "a longer right one", "wrong": "a wrong one", "both": "a longer right one and a wrong one"}[stage.rejected]

@@ -44,11 +44,11 @@ from launch.memory import (
 )
 from launch.plan_data import plan_data, reference_blockers
 from launch.plan_thinking import thinking_blockers, thinking_warnings
-from launch.plan_warnings import recipe_warnings
+from launch.plan_warnings import recipe_warnings, stage_warnings
 from recipes.advantages import Selection
 from recipes.loader import on_device
 from recipes.schema import Recipe
-from recipes.stages import Supervised
+from recipes.stages import Supervised, changed, within
 from recipes.steps import Step, steps
 from recipes.terms import FunctionTerm
 from rewards.functions import load_function, sample, trial
@@ -141,7 +141,7 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
     recipe = on_device(recipe, device)
     parts = [_plan_of(step, machine, device) for step in steps(recipe)]
     if not parts:  # a cold start alone
-        return Plan(recipe, machine, device, find_shape(recipe)[0], step_work(recipe), [], {})
+        return Plan(recipe, machine, device, find_shape(recipe)[0], step_work(recipe), [], {}, warnings=list(stage_warnings(recipe)))
     whole = next((part for part in parts if part.step and part.step.own), parts[-1])
     most = max(parts, key=gpus_needed)  # what has GPUs for this stage has them for the others
     blockers, warnings, data = (_together(parts, name) for name in ("blockers", "warnings", "data"))
@@ -151,7 +151,7 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
         step=None,
         stages=parts,
         blockers=[*blockers, *reference_blockers([part.step for part in parts if part.step]), *_device_blockers(most)],
-        warnings=warnings,
+        warnings=[*stage_warnings(recipe), *warnings],
         data=data,
     )
 
@@ -162,7 +162,7 @@ def _plan_of(step: Step, machine: Machine, device: str) -> Plan:
     shape, missing = find_shape(recipe)
     work = step_work(recipe)
     gpu = min(machine.gpus, default=_ASSUMED_GPU) if device == "cuda" else 0
-    learner = _learner(recipe, shape, gpu, work.longest)
+    learner = _learner(step, shape, gpu, work.longest)
     shared = len(machine.gpus) == 1 and bool(contexts(recipe)) and _fits_one(recipe, gpu, learner)
     room = (int(GPU_SHARE * gpu) - sum(actor.bytes for actor in learner)) // recipe.engine.count if shared else None
     options = engine_options(recipe, shape, gpu, room, " ".join(machine.cards))
@@ -184,7 +184,7 @@ def _plan_of(step: Step, machine: Machine, device: str) -> Plan:
 
 
 def _together(parts: Sequence[Plan], name: str) -> list[str]:
-    """What is said of a recipe's stages, each line once: with their names where others of their kinds do not say it."""
+    """What is said of a recipe's stages, each line once: with their names where others of their kinds do not say it, or where it is of their own changes."""
     sayers: dict[str, list[Step]] = {}
     every = [part.step for part in parts if part.step]
     for part in parts:
@@ -192,7 +192,18 @@ def _together(parts: Sequence[Plan], name: str) -> list[str]:
             if part.step and part.step not in sayers.setdefault(line, []):
                 sayers[line].append(part.step)
     alike = {line: [step for step in every if step.stage.kind in {one.stage.kind for one in said}] for line, said in sayers.items()}
-    return [line if said == alike[line] else f"{', '.join(step.stage.called for step in said)}: {line}" for line, said in sayers.items()]
+    return [
+        f"{', '.join(step.stage.called for step in said)}: {line}"
+        if said != alike[line] or any(_of_changes(line, step) for step in said)
+        else line
+        for line, said in sayers.items()
+    ]
+
+
+def _of_changes(line: str, step: Step) -> bool:
+    """Whether a line is of a key that the stage changes."""
+    key = line.partition(":")[0]
+    return any(within(key, [own]) or within(own, [key]) for own in changed(step.stage.said))
 
 
 def check_runnable(plan: Plan) -> None:
@@ -257,14 +268,14 @@ def _engines(recipe: Recipe, shape: Shape | None, gpu: int, options: dict[str, A
     ]
 
 
-def _learner(recipe: Recipe, shape: Shape | None, gpu: int, longest: int) -> list[Actor]:
-    supervised = recipe.stages[0] if isinstance(recipe.stages[0], Supervised) else None
+def _learner(step: Step, shape: Shape | None, gpu: int, longest: int) -> list[Actor]:
+    recipe, supervised = step.recipe, step.stage if isinstance(step.stage, Supervised) else None
     if not recipe.trains and supervised is None:
         return []
     host, holds, learner = _libraries("learner", gpu), {}, recipe.learner
     if supervised:
         learner = one_trainer(recipe.learner)
-        longest = supervised.most(longest) * (2 if supervised.kind == "dpo" else 1)  # a pair passes together
+        longest = step.longest * (2 if supervised.kind == "dpo" else 1)  # a pair passes together
     if shape is not None:
         bf16 = recipe.model.dtype == "bf16" and not supervised  # whose weights are fp32 while they train
         holds = learner_bytes(shape, learner, bf16, recipe.reads_reference and not supervised, longest, gpu > 0)

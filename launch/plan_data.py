@@ -19,12 +19,13 @@ from launch.plan_budget import budget_blockers, budget_warnings, local_tokenizer
 from recipes.columns import REFERENCE
 from recipes.data import DataSet
 from recipes.schema import Recipe
-from recipes.stages import ReferenceStage, SftStage
+from recipes.stages import ReferenceStage, SftStage, Supervised, learns_from_reference
 from recipes.steps import Step
 from recipes.terms import FunctionTerm
 from rewards.functions import columns, columns_needed, load_function
 from rewards.rows import DataError, hub_parts, local_bytes
-from rollout.chats import conversations
+from rewards.thinking import split
+from rollout.chats import Conversation, conversations
 from rollout.sources import lacking, normalised, overlaps, share_columns, shares, usable
 from rollout.tiny import task as tiny_task
 from rollout.tiny.reference import with_reference
@@ -61,11 +62,9 @@ def plan_data(step: Step) -> DataPlan:
     if recipe.trains:
         _budget(step, by_set, tokenizer, found)
         _functions(step, by_set, found)
-    _conversations(step, found)
-    if isinstance(step.stage, ReferenceStage) and not step.problems(None if "tiny" in [one.source for _, one in training] else 1):
-        found.blockers.append(
-            f"stages[{step.index}].problems: data.train never ends, and no rl stage comes behind that would say how many; name a number"
-        )
+    _examples(step, tokenizer, found)
+    if isinstance(step.stage, ReferenceStage):
+        _reference(step, by_set, tokenizer, found)
     trained = [problem for (key, _), problems in read.items() if key == "data.train" for problem in problems]
     if trained:
         share_columns(trained)
@@ -112,10 +111,10 @@ def read_of_reference(step: Step) -> list[str]:
 
 def reference_blockers(steps: Sequence[Step]) -> Iterator[str]:
     """Stages that read what a reference stage found of problems that are not theirs: of other training data, or drawn by another seed."""
-    for index, step in enumerate(steps):
-        if step.reference is None or not read_of_reference(step):
+    for step in steps:
+        looked = step.reference
+        if looked is None or not read_of_reference(step):
             continue
-        looked = next(one for one in reversed(steps[:index]) if one.stage.called == step.reference)
         here, there = step.recipe, looked.recipe
         drawn = any(one.source == "tiny" for one in here.data.sets)
         others = [
@@ -163,6 +162,20 @@ def _budget(step: Step, training: Sequence[tuple[str, list[Problem]]], tokenizer
     found.warnings += budget_warnings(recipe, min(shortest), seen)
 
 
+def _reference(step: Step, training: Sequence[tuple[str, list[Problem]]], tokenizer: Any, found: DataPlan) -> None:
+    """A reference stage must know where to stop, and leave room for an answer."""
+    for source, problems in training:
+        least = shortest_answer(step.recipe, tokenizer, [gold for problem in problems for gold in problem.golds])
+        if step.recipe.most_tokens < least:
+            found.blockers.append(
+                f"budget.limit: {step.recipe.most_tokens} tokens are less than the {least} tokens of the shortest possible answer to {source}; allow more"
+            )
+    if not step.problems(None if "tiny" in [source for source, _ in training] else 1):
+        found.blockers.append(
+            f"stages[{step.index}].problems: data.train never ends, and no rl stage comes behind that would say how many; name a number"
+        )
+
+
 def _functions(step: Step, training: Sequence[tuple[str, list[Problem]]], found: DataPlan) -> None:
     """Columns that reward functions ask for by name, and sets, or some of their rows, do not have. Of one set alone, trying the function says the first."""
     for term in [term for term in step.recipe.reward if isinstance(term, FunctionTerm)]:
@@ -182,11 +195,21 @@ def _functions(step: Step, training: Sequence[tuple[str, list[Problem]]], found:
                 )
 
 
-def _conversations(step: Step, found: DataPlan) -> None:
-    """What an sft stage is to learn from."""
-    stage = step.stage
+def _examples(step: Step, tokenizer: Any, found: DataPlan) -> None:
+    """What an sft or dpo stage is to learn from, against the longest that it takes."""
+    stage, sampler = step.stage, step.reference
+    if isinstance(stage, Supervised) and stage.max_tokens and sampler and learns_from_reference(stage):
+        read = [_problems("data.train", one, sampler, tokenizer, DataPlan()) for one in sampler.recipe.data.sets]
+        golds = [[gold for problem in problems for gold in problem.golds] for problems in read]
+        least = [
+            max(1, _shortest(tokenizer, problems)) + shortest_answer(sampler.recipe, tokenizer, some)
+            for problems, some in zip(read, golds, strict=True)
+        ]
+        _allows(step, sampler.stage.called, min(least), found)
     for one in stage.sets if isinstance(stage, SftStage) else ():
         where = f"stages[{step.index}].data"
+        if step.recipe.model.path == "tiny" and one.source != "tiny":
+            found.blockers.append(f"{where}: {_foreign(one)}; set model.path, or learn from `reference`")
         try:
             if one.source == "tiny":
                 found.blockers.append(f"{where}: tiny has problems and no completions; the cold start is what learns from its traces")
@@ -197,11 +220,32 @@ def _conversations(step: Step, found: DataPlan) -> None:
             else:
                 kept, left_out, said = conversations(one)
                 found.said.append(said)
+                _allows(step, one.source, _shortest_example(tokenizer, kept), found)
                 if left_out:
                     first = f"first: {left_out[0][0]}: {left_out[0][1]}"
                     found.warnings.append(f"{where}: {len(left_out)} rows of {one.source} are left out ({first}); {len(kept)} are examples")
         except DataError as error:
             found.blockers.append(f"{where}: {error}")
+
+
+def _allows(step: Step, source: str, least: int, found: DataPlan) -> None:
+    """A stage that learns takes the shortest example of a set at least, which has so many tokens before its template."""
+    if step.longest < least:
+        found.blockers.append(
+            f"stages[{step.index}].max_tokens: {step.longest} tokens are less than the {least} of the shortest example of {source}, prompt and answer, before its template; allow more"
+        )
+
+
+def _shortest_example(tokenizer: Any, kept: Sequence[Conversation]) -> int:
+    """Tokens of the shortest prompt with its answer, thinking left out, and the end of the turn, where there is a tokenizer; else one of each."""
+    said = sorted(((one.turns[-1]["content"], split(one.answer)[1] or "") for one in kept), key=lambda texts: len("".join(texts)))
+    if tokenizer is None:
+        return 3
+    return 1 + min(sum(len(tokenizer.encode(text, add_special_tokens=False).ids) for text in texts) for texts in said[:_SHORTEST])
+
+
+def _foreign(one: DataSet) -> str:
+    return f"{one.source} is not for the tiny reasoner, which knows only the words of its own problems"
 
 
 def _benchmarks(recipe: Recipe, found: DataPlan) -> list[tuple[str, list[Problem]]]:
@@ -239,9 +283,7 @@ def _problems(key: str, one: DataSet, step: Step, tokenizer: Any, found: DataPla
         found.blockers += [f"{key}: {line}" for line in lacking("tiny", [], step.numbers if trains else ())]
         return []
     if recipe.model.path == "tiny":
-        found.blockers.append(
-            f"{key}: {one.source} is not for the tiny reasoner, which knows only the words of its own problems; set {key} or model.path"
-        )
+        found.blockers.append(f"{key}: {_foreign(one)}; set {key} or model.path")
         return []
     try:
         if one.source.startswith("hub:"):
@@ -278,7 +320,7 @@ def _problems(key: str, one: DataSet, step: Step, tokenizer: Any, found: DataPla
 
 def _shortest(tokenizer: Any, problems: Sequence[Problem]) -> int:
     """Tokens of the shortest problem, without template, where there is a tokenizer; else 0. Of many, those of fewest characters are counted."""
-    if tokenizer is None:
+    if tokenizer is None or not problems:
         return 0
     candidates = sorted((problem.text for problem in problems), key=len)[:_SHORTEST]
     return min(len(tokenizer.encode(text, add_special_tokens=False).ids) for text in candidates)

@@ -15,8 +15,10 @@ from recipes.budgets import ControllerBudget, CoverageBudget, ToggleBudget
 from recipes.credit import DecsCredit
 from recipes.data import DataSet
 from recipes.lengths import LengthTerm
+from recipes.loader import in_stage
 from recipes.schedules import Decays, Exponential, Linear, Staged
 from recipes.schema import Recipe
+from recipes.stages import unread
 from recipes.term import Waiver
 from recipes.terms import ROUNDING, KlTerm, RewardTerm, least_of_right, refuse_wrong_before_right
 
@@ -25,6 +27,13 @@ def recipe_warnings(recipe: Recipe) -> Iterator[str]:
     """What the recipe itself says that will hardly be as meant, a sentence each."""
     yield from _method_warnings(recipe) if recipe.trains else ()
     yield from _idle(recipe)
+
+
+def stage_warnings(recipe: Recipe) -> Iterator[str]:
+    """Changes of a stage that it does not read, a sentence each."""
+    for index, stage in enumerate(recipe.stages):
+        for key in unread(stage, list(in_stage(recipe, index).schedule)) if stage.said else ():
+            yield f"stages[{index}] ({stage.called}): changes: {key} says nothing, as a stage of kind {stage.kind} does not read it; leave it out"
 
 
 def _idle(recipe: Recipe) -> Iterator[str]:

@@ -21,7 +21,7 @@ from launch.engines import closing, engines, left, rehearsed, stating
 from launch.parts import Part, Standing, read_data
 from launch.plan import Plan, PlanError, check_runnable, plan
 from launch.problems import HeldOut, file_names, fitting, list_left_out, list_overlap, some_fit
-from launch.teachers import reference_stage, supervised_stage, with_reference
+from launch.teachers import reference_stage, refuse_unlearnable, supervised_stage, with_reference
 from recipes.schema import Recipe
 from recipes.stages import DpoStage, EvalStage, MergeStage, ReferenceStage, SftStage
 from recipes.steps import beginning
@@ -80,6 +80,7 @@ def _ready(part: Part, start: Path, date: str | None) -> tuple[Part, Template]:
     heldout = [fitting(one, template, recipe.data.max_prompt_tokens) for one in part.heldout]
     if part.source is not None:
         some_fit(part.source, template, recipe.data.max_prompt_tokens)
+    refuse_unlearnable(part, template)
     return replace(part, heldout=heldout), template
 
 

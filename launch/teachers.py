@@ -26,7 +26,7 @@ from rl import checkpoint
 from rl.progress import Progress
 from rl.supervised import Item, Training, dpo, drawn, fitting, sft
 from rollout import reference
-from rollout.chats import examples
+from rollout.chats import examples, rendered
 from rollout.scorer import Scorer
 from rollout.sources import DataError, LeftOut
 from rollout.template import Template
@@ -67,8 +67,27 @@ def reference_stage(part: Part, stage: ReferenceStage, template: Template, folde
         accuracy, tokens = (
             sum(one[name] or 0.0 for one in found) / max(1, len(found)) for name in ("reference_accuracy", "reference_tokens")
         )
-        progress.message(f"{len(found)} problems: accuracy {accuracy:.1%}, {tokens:.1f} tokens; {right} have a right answer")
+        if found:
+            progress.message(f"{len(found)} problems: accuracy {accuracy:.1%}, {tokens:.1f} tokens; {right} have a right answer")
+        if len(found) < len(asked):
+            progress.message(f"warning: of {len(asked) - len(found)} of {len(asked)} problems not one rollout could be judged")
     return asked
+
+
+def refuse_unlearnable(part: Part, template: Template) -> None:
+    """Refuse data of which an sft stage could learn nothing, before anything starts: each set is read up to its first example that fits.
+
+    Raises:
+        DataError: the template refuses all of a set, or the others are too long.
+    """
+    for conversations in part.conversations:
+        long: list[Example] = []
+        for example in rendered(conversations, template, []):
+            if fitting([example], part.step.longest):
+                break
+            long.append(example)
+        else:
+            raise _all_long(len(long), "examples", part.step)
 
 
 def with_reference(part: Part, at: Standing) -> Part:
@@ -103,13 +122,12 @@ def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template,
         gradient_checkpointing=learner.gradient_checkpointing,
         checkpoint_every=recipe.train.checkpoint_every,
     )
-    longest = stage.most(recipe.data.max_prompt_tokens + recipe.most_tokens)
     if isinstance(stage, DpoStage):
-        pairs = _short(reference.pairs(_answers(at), stage.rejected), longest, step, "pairs", words)
+        pairs = _short(reference.pairs(_answers(at), stage.rejected), step, "pairs", words)
         order = drawn([pairs], [1.0], recipe.seed, stage.batch, epochs=stage.epochs)
         train = partial(dpo, at.start, folder, order, stage.beta, how)
     else:
-        sets = [_short(rows, longest, step, "examples", words) for rows in _examples(stage, part, template, at, left_out)]
+        sets = [_short(rows, step, "examples", words) for rows in _examples(stage, part, template, at, left_out, words)]
         weights = [one.weight for one in stage.sets] or [1.0]
         rows = drawn(sets, weights, recipe.seed, stage.batch, epochs=stage.epochs)
         train = partial(sft, at.start, folder, rows, how)
@@ -132,20 +150,31 @@ def _answers(at: Standing) -> pa.Table:
     return reference.read(at.answers, at.asked)
 
 
-def _examples(stage: SftStage, part: Part, template: Template, at: Standing, left_out: dict[str, LeftOut]) -> Sequence[Sequence[Example]]:
+def _examples(
+    stage: SftStage, part: Part, template: Template, at: Standing, left_out: dict[str, LeftOut], words: list[str]
+) -> Sequence[Sequence[Example]]:
     """What an sft stage learns from: the shortest right answers of the reference, or its sets."""
     if not stage.sets:
         return [reference.shortest_right(_answers(at))]
     sets, left_out["the chat template"] = examples(part.conversations, template)
+    asked = [one for conversations in part.conversations for one in conversations]
+    if marked := [one.place for one in asked if template.holds_marks(one.turns)]:
+        words.append(
+            f"{len(marked)} of {len(asked)} prompts hold what looks like the model's own marks of roles or of thinking, learned as the text it is (first: {marked[0]})"
+        )
     return sets
 
 
-def _short(rows: Sequence[Item], longest: int, step: Step, what: str, words: list[str]) -> list[Item]:
+def _short(rows: Sequence[Item], step: Step, what: str, words: list[str]) -> list[Item]:
     """The rows that are no longer than allowed. Raises DataError: none is."""
-    kept = fitting(rows, longest)
+    kept = fitting(rows, step.longest)
     if not kept:
-        raise DataError(f"{step.where}: all {len(rows)} {what} are longer than {longest} tokens; raise max_tokens")
+        raise _all_long(len(rows), what, step)
     if len(kept) < len(rows):
-        words.append(f"{len(rows) - len(kept)} of {len(rows)} {what} are longer than {longest} tokens and left out")
+        words.append(f"{len(rows) - len(kept)} of {len(rows)} {what} are longer than {step.longest} tokens and left out")
     words.append(f"{len(kept)} {what}")
     return kept
+
+
+def _all_long(count: int, what: str, step: Step) -> DataError:
+    return DataError(f"{step.where}: all {count} {what} are longer than {step.longest} tokens; raise max_tokens")

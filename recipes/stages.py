@@ -15,6 +15,12 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 from recipes.data import DataSet, Sets
 from recipes.section import Count, Natural, Positive, Section, kind_or
 
+_TRAINER = ("threads", "ranks", "micro_batch_tokens", "logit_chunk_tokens", "gradient_checkpointing")  # of the learner's, that TRL's take
+_LOOP = (
+    *("schedule", "seed", "tiny", "data", "sampler", "budget", "reward", "waive", "advantage", "select", "credit", "tokens", "objective"),
+    *("wires", "learner", "engine", "publish", "train", "eval"),
+)
+
 
 class Stage(Section):
     """What all stages have in common."""
@@ -30,6 +36,11 @@ class Stage(Section):
     def said(self) -> dict[str, Any]:
         """Its changes; none of a kind that reads nothing of a recipe."""
         return getattr(self, "changes", {})
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What of a recipe it goes by: sections and keys. Changes of others say nothing."""
+        return ()
 
 
 class Named(Stage):
@@ -52,6 +63,10 @@ class Changing(Stage):
 class ColdStartStage(Changing):
     kind: Literal["cold_start"] = Field(..., description="The tiny reasoner, from random weights (section `cold_start`).")
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("cold_start", "tiny", "seed")
+
 
 class ReferenceStage(Named, Changing):
     kind: Literal["reference"] = Field(
@@ -64,6 +79,10 @@ class ReferenceStage(Named, Changing):
         description="Positions of the training data that are sampled, the first that the next rl stage draws; 0: all rows (of `tiny`, which never ends: prompts x steps of that stage).",
     )
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("data", "tiny", "seed", "sampler.temperature", "budget", "schedule.budget", "engine", "publish.tolerance")
+
 
 class Supervised(Named, Changing):
     """What stages with TRL's trainers have in common."""
@@ -74,16 +93,19 @@ class Supervised(Named, Changing):
         None, description="Peak learning rate (AdamW, 5 % warm-up, cosine to 0); null: learner.lr, of `dpo` a quarter of it."
     )
     max_tokens: Count | None = Field(
-        None, description="Longer examples are left out and counted; null: data.max_prompt_tokens and budget.limit with its room."
+        None,
+        description="Longer examples are left out and counted; null: data.max_prompt_tokens and budget.limit with its room, of the reference stage where its answers are learned.",
     )
 
     def rate(self, lr: float) -> float:
         """Its peak learning rate where learner.lr is this."""
         return self.lr or lr
 
-    def most(self, longest: int) -> int:
-        """The longest example, tokens, where the longest rollout with its prompt has this many."""
-        return self.max_tokens or longest
+    @property
+    def reads(self) -> tuple[str, ...]:
+        learner = (*_TRAINER, *(() if self.lr else ("lr",)))
+        length = () if self.max_tokens or learns_from_reference(self) else ("data.max_prompt_tokens", "budget", "schedule.budget")
+        return ("seed", "train.checkpoint_every", *(f"learner.{name}" for name in learner), *length)
 
 
 class SftStage(Supervised):
@@ -103,6 +125,10 @@ class SftStage(Supervised):
         given = [DataSet(source=item) if isinstance(item, str) else item for item in named]
         return [one.model_copy(update={"split": one.split or "train"}) for one in given]
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (*super().reads, *(("data.template", "data.thinking") if self.sets else ()))
+
 
 class DpoStage(Supervised):
     kind: Literal["dpo"] = Field(
@@ -121,6 +147,10 @@ class DpoStage(Supervised):
 class RlStage(Named, Changing):
     kind: Literal["rl"] = Field(..., description="Reinforcement learning: the loop.")
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return _LOOP
+
 
 class MergeStage(Named):
     kind: Literal["merge"] = Field(
@@ -135,6 +165,11 @@ class EvalStage(Named, Changing):
     kind: Literal["eval"] = Field(
         ..., description="Evaluates the checkpoint that it gets; directly behind an rl stage: before and after that, with its engines."
     )
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        data = (f"data.{name}" for name in ("problem", "answer", "instruction", "template", "thinking", "max_prompt_tokens"))
+        return ("eval", *data, "tiny", "seed", "budget", "schedule.budget", "engine", "publish.tolerance")
 
 
 def _written_out(item: Any) -> Any:
@@ -158,11 +193,27 @@ AnyStage = Annotated[
 _FIXED = ("stages", "name", "device", "on_cuda", "model", "judge", "wandb")  # there is one of each in a run
 
 
-def _dotted(changes: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Keys as `budget.limit`, however they are nested."""
+def changed(changes: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The keys that changes set, as `budget.limit`, however they are nested; a schedule by what it moves."""
     for name, value in changes.items():
-        yield f"{prefix}{name}"
-        yield from _dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else ()
+        key = f"{prefix}{name}"
+        moves = key.startswith("schedule.") and isinstance(value, dict) and "kind" in value
+        yield from changed(value, f"{key}.") if isinstance(value, dict) and value and not moves else (key,)
+
+
+def within(key: str, names: Sequence[str]) -> bool:
+    """Whether a key is one of these, or in one of these sections."""
+    return any(f"{key}.".startswith(f"{name}.") for name in names)
+
+
+def unread(stage: Stage, moving: Sequence[str]) -> list[str]:
+    """The keys among a stage's changes that it does not go by.
+
+    Args:
+        moving: what schedules move in it; they go by train.steps.
+    """
+    steps = [name for name in moving if within(f"schedule.{name}", stage.reads)] and ["train.steps"]
+    return [key for key in changed(stage.said) if not within(key, [*stage.reads, *steps])]
 
 
 def refuse_order(stages: Sequence[Stage], tiny: bool) -> None:
@@ -189,7 +240,7 @@ def refuse_order(stages: Sequence[Stage], tiny: bool) -> None:
         if stage.kind == "merge" and "rl" not in before:
             raise ValueError(f"{where}: merge takes over what rl changed, and no rl stage comes before it")
         fixed = _FIXED if stage.kind == "cold_start" else (*_FIXED, "tiny.layers", "tiny.width")
-        if out := [name for name in fixed if any(f"{key}.".startswith(f"{name}.") for key in _dotted(stage.said))]:
+        if out := [name for name in fixed if any(within(key, [name]) for key in changed(stage.said))]:
             raise ValueError(f"{where}: changes: {out[0]} has no place in it, as it is the whole run's")
         if within_rl(stages, index) and (stage.called != stage.kind or stage.said):
             raise ValueError(

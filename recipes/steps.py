@@ -12,7 +12,7 @@ from pathlib import Path
 from recipes.columns import REFERENCE, SHORTEST, NumberColumn
 from recipes.loader import in_stage
 from recipes.schema import Recipe
-from recipes.stages import ReferenceStage, Stage, within_rl
+from recipes.stages import ReferenceStage, Stage, learns_from_reference, within_rl
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Step:
         index: its place in the recipe's `stages`.
         recipe: as it holds in it; its `stages` are this one, and the eval behind it if that is a part of it.
         own: its record is the run's own: that of the last rl stage, of the last eval where nothing is trained by rl.
-        reference: name of the reference stage before it, whose columns it sees; None without.
+        reference: the reference stage before it, whose columns and answers it sees; None without.
         drawn: prompts that the next rl stage draws in all its steps, without replacements; 0 without one.
     """
 
@@ -31,7 +31,7 @@ class Step:
     stage: Stage
     recipe: Recipe
     own: bool
-    reference: str | None
+    reference: Step | None = None
     drawn: int = 0
 
     @property
@@ -49,6 +49,12 @@ class Step:
         """Columns that the rows of its data must hold themselves (Recipe.number_columns)."""
         return [number for number in self.recipe.number_columns if number.name not in self.given] if self.recipe.trains else []
 
+    @property
+    def longest(self) -> int:
+        """The longest example that an sft or dpo stage takes, tokens: what it says, else the longest rollout, with its prompt, of whoever sampled them."""
+        sampler = self.reference if self.reference and learns_from_reference(self.stage) else self
+        return getattr(self.stage, "max_tokens", None) or sampler.recipe.data.max_prompt_tokens + sampler.recipe.most_tokens
+
     def problems(self, rows: int | None) -> int:
         """Positions that a reference stage samples of data of so many rows (None: without end); 0 where nothing says how many."""
         given = self.stage.problems if isinstance(self.stage, ReferenceStage) else 0
@@ -61,11 +67,11 @@ class Step:
 
 def steps(recipe: Recipe) -> list[Step]:
     """The steps of a recipe in their order, without the cold start. Its `on_cuda` is not looked at (recipes.loader.on_device)."""
-    stages, made = recipe.stages, []
+    stages = recipe.stages
     owner = max((index for index, stage in enumerate(stages) if stage.kind == "rl"), default=None)
     if owner is None:
         owner = max((index for index, stage in enumerate(stages) if stage.kind == "eval"), default=None)
-    reference = None
+    made: list[Step] = []
     for index, stage in enumerate(stages):
         if stage.kind == "cold_start" or within_rl(stages, index):
             continue
@@ -76,9 +82,12 @@ def steps(recipe: Recipe) -> list[Step]:
             if place == index or (place < len(stages) and within_rl(stages, place))
         ]
         name = {} if index == owner else {"name": stage.called}
-        made.append(Step(index, stage, here.model_copy(update={"stages": alone} | name), index == owner, reference))
-        reference = stage.called if stage.kind == "reference" else reference
-    return [replace(step, drawn=_drawn(made[place:])) for place, step in enumerate(made)]
+        made.append(Step(index, stage, here.model_copy(update={"stages": alone} | name), index == owner))
+    found: list[Step] = []
+    for place, step in enumerate(made):
+        reference = next((one for one in reversed(found) if one.stage.kind == "reference"), None)
+        found.append(replace(step, reference=reference, drawn=_drawn(made[place:])))
+    return found
 
 
 def _drawn(rest: list[Step]) -> int:

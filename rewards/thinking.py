@@ -87,6 +87,11 @@ def _patterns(marks: Marks | None) -> tuple[re.Pattern[str], re.Pattern[str]]:
     return re.compile(f"{_MENTION}(?:{opening})", re.IGNORECASE), re.compile(f"(?<!`)(?:{closing})|(?:{closing})(?!`)", re.IGNORECASE)
 
 
+def holds_mark(text: str) -> bool:
+    """Whether a text opens or closes thinking with a known model's marks; plain words and what only speaks of a mark do not count."""
+    return any(not match.group()[0].isalpha() for pattern in _patterns(None) for match in pattern.finditer(text))
+
+
 def marks_of(template: str, vocabulary: Collection[str], opening: str = "") -> Marks:
     """A model's marks: those that its prompts open; else those that its chat template writes; else those that its vocabulary has tokens for;
     else the most common.

@@ -29,7 +29,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from rl import checkpoint
-from rollout.sources import blended
+from rollout.sources import DataError, blended
 from rollout.tokenizer import copy_tokenizer, load_tokenizer
 from rollout.types import Example, Preference
 from rollout.weights import DTYPES
@@ -102,6 +102,7 @@ def sft(start: Path, folder: Path, rows: Sequence[Example], how: Training, progr
         progress: called with (updates done, updates in all, loss in nats per token) about a hundred times.
 
     Raises:
+        DataError: there is no row.
         RuntimeError: the loss is not a number.
         CheckpointError: a checkpoint could not be written.
     """
@@ -157,6 +158,8 @@ def _train(
     """See `sft`. `widths`: tokens of each row's longest sequence, of which it has `sequences`."""
     made, work = folder / "checkpoint", folder / "trainer"
     if not checkpoint.whole(made):
+        if not table:
+            raise DataError(f"{how.stage}: there is nothing to learn from, not one row; give it some")
         for left in folder.glob(f".tmp-{made.name}-*"):  # by a process that was killed while it wrote
             shutil.rmtree(left)
         order = by_length(widths, how.batch, Random(f"batches/{how.seed}"))

@@ -67,21 +67,26 @@ def examples(sets: Sequence[Sequence[Conversation]], template: Template) -> tupl
     Raises:
         DataError: nothing of a set is left.
     """
+    refused: LeftOut = []
+    return [list(rendered(conversations, template, refused)) for conversations in sets], refused
+
+
+def rendered(conversations: Sequence[Conversation], template: Template, refused: LeftOut) -> Iterator[Example]:
+    """The ids of a set's conversations, one after the other; (place, reason) of those that the template refuses goes to `refused`.
+
+    Raises:
+        DataError: at the end, if it refused all.
+    """
     from rollout.template import TemplateError
 
-    made: list[list[Example]] = []
-    refused: LeftOut = []
-    for conversations in sets:
-        kept, before = [], len(refused)
-        for one in conversations:
-            try:
-                kept.append(template.example(*one))
-            except TemplateError as error:
-                refused.append((one.place, str(error)))
-        if not kept:
-            raise DataError(f"none of {len(conversations)} answers can be learned by this model (first: {refused[before][1]})")
-        made.append(kept)
-    return made, refused
+    before = len(refused)
+    for one in conversations:
+        try:
+            yield template.example(*one)
+        except TemplateError as error:
+            refused.append((one.place, str(error)))
+    if len(refused) - before == len(conversations):
+        raise DataError(f"none of {len(conversations)} answers can be learned by this model (first: {refused[before][1]})")
 
 
 def _columns(rows: Sequence[Row], one: DataSet) -> tuple[str | None, str | None, str | None]:
@@ -106,8 +111,11 @@ def _columns(rows: Sequence[Row], one: DataSet) -> tuple[str | None, str | None,
 
 
 def _answered(value: Any) -> bool:
-    """Holds a chat in which an assistant says something."""
-    return any(_ROLES.get(role, role) == "assistant" and text.strip() for role, text in turns_of(value) or ())
+    """Holds a chat in which an assistant says something, or thinks."""
+    texts = turns_of(value) or []
+    raw = nested(value) if isinstance(value, str) else value
+    said = [text.strip() or _thought(turn) for turn, (_, text) in zip(raw, texts, strict=True)] if texts else []
+    return any(words and _ROLES.get(name, name) == "assistant" for words, (name, _) in zip(said, texts, strict=True))
 
 
 def _worked_out(value: Any) -> bool:
@@ -182,15 +190,20 @@ def _with_system(row: Row, turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _answers(place: str, turns: Sequence[dict[str, Any]]) -> Iterator[Conversation]:
     """A conversation for each answer that is to be learned. Raises DataError: there is none."""
     before: list[dict[str, str]] = []
-    found = 0
+    found, alone = 0, False
     for turn in turns:
         said = turn["content"]
         if turn["role"] == "assistant":
-            if before and said.strip() and turn["learned"]:
+            thinking, answer = split(said)
+            if answer is not None and not answer.strip():
+                alone |= bool(before and (thinking or turn["thought"]))
+            elif before and turn["learned"]:
                 found += 1
-                apart = turn["thought"] and not split(said)[0]
+                apart = turn["thought"] and not thinking
                 yield Conversation(place, list(before), f"<think>\n{turn['thought']}\n</think>\n\n{said}" if apart else said)
-            said = (split(said)[1] or "").strip()
+            said = (answer or "").strip()
         before.append({"role": turn["role"], "content": said})
+    if not found and alone:
+        raise DataError(f"{place}: what answers is thinking alone, with nothing said behind it; take the row out")
     if not found:
         raise DataError(f"{place}: nobody answers in this chat, or before anyone has asked; take the row out")

@@ -208,7 +208,7 @@ def shortest_right(table: pa.Table) -> list[Example]:
     """
     chosen = [best for rollouts in _by_problem(table).values() if (best := _shortest(rollouts)) is not None]
     if not chosen:
-        raise NoReference(f"{_counts(table)}; there is nothing to learn from: a larger budget.limit, or more samples, may find right ones")
+        raise _nothing(table, "there is nothing to learn from: a larger budget.limit, or more samples, may find right ones")
     return [Example(row["prompt_ids"], row["ids"]) for row in _tokens(table, [best["place"] for best in chosen])]
 
 
@@ -236,7 +236,7 @@ def pairs(table: pa.Table, rejected: Literal["longer", "wrong", "both"]) -> list
             "wrong": "a right and a wrong answer",
             "both": f"a right answer beside a wrong one, or one at least {_LONGER} times as long",
         }[rejected]
-        raise NoReference(f"{_counts(table)}; none has {wanted}, so there is no pair: more samples may find some (samples of the stage)")
+        raise _nothing(table, f"none has {wanted}, so there is no pair: more samples may find some (samples of the stage)")
     chosen_rows, other_rows = (_tokens(table, [pair[side] for pair in places]) for side in (0, 1))
     return [Preference(one["prompt_ids"], one["ids"], other["ids"]) for one, other in zip(chosen_rows, other_rows, strict=True)]
 
@@ -291,13 +291,15 @@ def _tokens(table: pa.Table, places: Sequence[int]) -> list[dict[str, list[int]]
     return table.select(["prompt_ids", "ids"]).take(places).to_pylist()
 
 
-def _counts(table: pa.Table) -> str:
-    """What a reference found, in words."""
+def _nothing(table: pa.Table, why: str) -> NoReference:
+    """What a reference found, and why that does not serve."""
     kinds = [{row["verdict"] for row in rollouts} for rollouts in _by_problem(table).values()]
-    return (
-        f"the reference stage sampled {len(kinds)} problems: {sum('right' in kind for kind in kinds)} have a right answer, "
-        f"{sum('wrong' in kind for kind in kinds)} a wrong one, {sum(kind >= {'right', 'wrong'} for kind in kinds)} both"
-    )
+    unjudged, there = kinds.count({"not_judged"}), f"the reference stage sampled {len(kinds)} problems"
+    if kinds and unjudged == len(kinds):
+        return NoReference(f"{there}, and not one rollout could be judged: give the judge more (judge.wall_s, judge.memory_mb)")
+    right, wrong, both = (sum(kind >= verdicts for kind in kinds) for verdicts in ({"right"}, {"wrong"}, {"right", "wrong"}))
+    others = f" (of {unjudged} not one rollout could be judged)" if unjudged else ""
+    return NoReference(f"{there}: {right} have a right answer, {wrong} a wrong one, {both} both; {why}{others}")
 
 
 def _lacks(problem: Problem, numbers: Sequence[NumberColumn]) -> str:

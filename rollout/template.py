@@ -23,7 +23,7 @@ from jinja2 import TemplateSyntaxError, meta
 from transformers import PreTrainedTokenizerBase
 
 from recipes.data import Data
-from rewards.thinking import KNOWN, Marks, closing_of, marks_of, split
+from rewards.thinking import KNOWN, Marks, closing_of, holds_mark, marks_of, split
 from rollout.template_syntax import parse_template
 from rollout.thinking import ThinkIds, spent
 from rollout.tokenizer import TokenizerError, load_tokenizer, renamed_tokens
@@ -101,16 +101,39 @@ class Template:
             answer: with its thinking, if it has any, in whatever known marks.
 
         Raises:
-            TemplateError: the template refuses these turns, the thinking never closes, the answer holds a token that would end it, or the vocabulary lacks one.
+            TemplateError: the template refuses these turns, the thinking never closes or does so twice, an answer holds a token that would end
+                it or that the chat template keeps for itself, or the vocabulary lacks one.
         """
+        for turn in turns:
+            if turn["role"] == "assistant":
+                self._refuse_reserved(self.tokenizer.encode(turn["content"], add_special_tokens=False), place, "an earlier answer")
         prompt_ids = self._chat_ids(turns, place)
         text = self._written(place, answer, _opening(self.tokenizer, list(turns), self.arguments, self.date))
         ids = self.tokenizer.encode(text, add_special_tokens=False)
-        if ends := [id for id in ids if id in self.stop_ids]:
-            raise TemplateError(f"{place}: its answer holds {self.tokenizer.decode(ends[:1])!r}, which ends a response; take it out")
+        self._refuse_reserved(ids, place, "its answer")
         if self.tokenizer.unk_token_id is not None and self.tokenizer.unk_token_id in ids:
             raise TemplateError(f"{place}: its answer holds what this vocabulary has no token for; leave it out")
         return Example(prompt_ids, (*ids, self.end_id))
+
+    def holds_marks(self, turns: Sequence[Mapping[str, str]]) -> bool:
+        """Whether what others than the assistant say looks like a mark of the model's own, of roles or of thinking."""
+        marks = [mark for pair in self.marks.spellings for mark in pair]
+        said = [turn["content"] for turn in turns if turn["role"] != "assistant"]
+        return any(self._looks_like_tokens(text) or any(mark in text for mark in marks) for text in said)
+
+    @cached_property
+    def _reserved(self) -> frozenset[int]:
+        """Special tokens that stand in no answer: of roles, of padding. None where marks of thinking are made of several, which open turns of their own."""
+        marks = [self.tokenizer.encode(mark, add_special_tokens=False) for mark in self.marks]
+        special = set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
+        several = any(len(ids) > 1 and special & set(ids) for ids in marks)
+        return frozenset() if several else frozenset(special.difference(*marks))
+
+    def _refuse_reserved(self, ids: Sequence[int], place: str, what: str) -> None:
+        for id in ids:
+            if id in self.stop_ids or id in self._reserved:
+                why = "which ends a response" if id in self.stop_ids else "which only the chat template writes"
+                raise TemplateError(f"{place}: {what} holds {self.tokenizer.decode([id])!r}, {why}; take it out")
 
     def _written(self, place: str, answer: str, opening: str) -> str:
         """The answer as the model writes it behind a generation prompt; see `example`."""
@@ -118,14 +141,17 @@ class Template:
         if said is None:
             raise TemplateError(f"{place}: its answer opens thinking and never closes it; leave it out")
         opener, closer = self.marks
-        begun = ""
+        begun, thought = "", ""
         if thinking:
             used = next((pair for pair in (self.marks, *KNOWN) if thinking.endswith(pair.close)), None)
             if used is None:
                 raise TemplateError(f"{place}: its answer closes thinking with marks of no known model; write {opener} and {closer}")
             thought = thinking.removesuffix(used.close).lstrip()
             begun = opener if thought.startswith(used.open) else f"{opener}\n"
-            thinking = thought.removeprefix(used.open) + closer
+            thought = thought.removeprefix(used.open)
+            thinking = thought + closer
+        if holds_mark(thought) or any(mark in text for pair in self.marks.spellings for mark in pair for text in (thought, said)):
+            raise TemplateError(f"{place}: its answer holds a mark of thinking beside those around its thinking; leave it out")
         if self.marks.opened_in(opening):
             return (thinking.removeprefix(opening.rpartition(opener)[2]) if thinking else f"\n{closer}\n\n") + said
         return said.lstrip() if closer in opening else begun + thinking + said

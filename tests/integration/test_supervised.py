@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rl import checkpoint
 from rl.supervised import Training, by_length, dpo, drawn, fitting, micro_batch_rows, sft
+from rollout.sources import DataError
 from rollout.types import Example, Preference
 
 HOW = Training("stages[1] (sft)", batch=4, lr=3e-3, seed=0, checkpoint_every=2)
@@ -149,6 +150,14 @@ def test_a_lost_loss_stops_the_stage_in_words(tiny_checkpoint: Path, tmp_path: P
     with pytest.raises(RuntimeError, match=r"stages\[1\] \(sft\): loss is nan at step \d of 6; lower its lr"):
         STAGES[stage](tiny_checkpoint, tmp_path, replace(HOW, lr=1e30), None)
     assert not (tmp_path / "checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    "stage", [lambda start, folder: sft(start, folder, [], HOW), lambda start, folder: dpo(start, folder, [], 0.1, HOW)]
+)
+def test_no_rows_are_nothing_to_learn_from(tiny_checkpoint: Path, tmp_path: Path, stage: Callable[[Path, Path], Path]):
+    with pytest.raises(DataError, match=r"stages\[1\] \(sft\): there is nothing to learn from, not one row"):
+        stage(tiny_checkpoint, tmp_path)
 
 
 def test_rows_that_are_too_long_are_left_out_whole():

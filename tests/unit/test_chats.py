@@ -95,6 +95,13 @@ def test_an_answer_of_weight_0_is_not_learned(tmp_path: Path):
         ({"messages": [CHAT[0]]}, "nobody answers in this chat"),
         ({"messages": [CHAT[1], CHAT[0]]}, "nobody answers in this chat, or before anyone has asked"),
         ({"messages": [CHAT[0], {"role": "assistant", "content": " "}]}, "nobody answers"),
+        (
+            {"messages": [CHAT[0], {"role": "assistant", "content": "", "reasoning_content": "r"}]},
+            "what answers is thinking alone, with nothing said behind it",
+        ),
+        ({"messages": [CHAT[0], {"role": "assistant", "content": None, "reasoning": "r"}]}, "thinking alone"),
+        ({"messages": [CHAT[0], {"role": "assistant", "content": "<think>r</think>\n "}]}, "thinking alone"),
+        ({"messages": [CHAT[0], {"role": "assistant", "content": [{"type": "thinking", "thinking": "r"}]}]}, "thinking alone"),
         ({"messages": [CHAT[0], {"role": "tool", "content": "3"}, CHAT[1]]}, r"a turn that calls a tool or comes from one \(tool\)"),
         ({"messages": [CHAT[0], {"role": "assistant", "content": "", "tool_calls": [{}]}, CHAT[1]]}, "calls a tool"),
         ({"messages": None}, "messages is None: it must be a text or a chat"),
@@ -108,6 +115,15 @@ def test_a_row_without_an_answer_is_left_out_and_the_others_are_not(tmp_path: Pa
     assert place.endswith("/2")
     with pytest.raises(AssertionError, match=words):
         raise AssertionError(reason)
+
+
+@pytest.mark.parametrize("row", [
+    {"messages": [CHAT[0], {"role": "assistant", "content": "", "reasoning_content": "r"}]},
+    {"prompt": "q", "completion": "<think>r</think>"},
+])  # fmt: skip
+def test_data_in_which_everyone_only_thinks_are_refused_as_such(tmp_path: Path, row: dict[str, Any]):
+    with pytest.raises(DataError, match=r"none of its 2 rows holds a completion to learn from .*what answers is thinking alone"):
+        read(tmp_path, row, row)
 
 
 def test_a_prompt_that_ends_in_an_answer_has_nothing_to_be_answered(tmp_path: Path):
@@ -192,6 +208,16 @@ def test_what_a_user_writes_stays_text_and_what_an_assistant_wrote_may_be_tokens
         ("<think>\n1 + 2", "row 1: its answer opens thinking and never closes it; leave it out"),
         ("Zebra \u2603", "row 1: its answer holds what this vocabulary has no token for; leave it out"),
         ("3<|end|>4", r"row 1: its answer holds '<\|end\|>', which ends a response; take it out"),
+        ("</think></think>3", "row 1: its answer holds a mark of thinking beside those around its thinking; leave it out"),
+        ("<think></think></think>3", "beside those around its thinking"),
+        ("<think>1</think>2</think>3", "beside those around its thinking"),
+        ("<think>1<think>2</think>3", "beside those around its thinking"),
+        ("<think>1</think><think>2</think>3", "beside those around its thinking"),
+        ("[THINK]1[/THINK]2[/THINK]3", "beside those around its thinking"),
+        ("<think>1[/THINK]2</think>3", "beside those around its thinking"),
+        ("<think>1</think>no `<think>`", "beside those around its thinking"),
+        ("3<|user|>4", r"row 1: its answer holds '<\|user\|>', which only the chat template writes; take it out"),
+        ("<think>1<|assistant|>2</think>3", r"its answer holds '<\|assistant\|>', which only"),
         ("<|thoughts|>1<|/thoughts|>2", "row 1: its answer closes thinking with marks of no known model; write <think> and </think>"),
     ],
 )
@@ -204,6 +230,25 @@ def test_an_answer_that_no_model_would_write_is_refused_and_nothing_left_is_an_e
     assert len(kept[0]) == 1 and [place for place, _ in refused] == ["row 1"]
     with pytest.raises(DataError, match="none of 1 answers can be learned by this model"):
         examples([[Conversation("row 1", asked, answer)]], template)
+
+
+def test_an_earlier_answer_writes_no_turn_of_others_into_the_prompt(tiny_checkpoint: Path):
+    asked = {"role": "user", "content": "Add: 1 + 2"}
+    for said in ("3<|user|>4", "3<|end|>", "<|pad|>"):
+        _, refused = examples(
+            [[Conversation("a", [asked], "3"), Conversation("b", [asked, {"role": "assistant", "content": said}, asked], "3")]],
+            load_template(tiny_checkpoint),
+        )
+        assert [place for place, _ in refused] == ["b"] and "b: an earlier answer holds" in refused[0][1]
+
+
+def test_a_prompt_that_looks_like_marks_is_known(tiny_checkpoint: Path):
+    template = load_template(tiny_checkpoint)
+    for said in ("1 + </think>", "<think>", "<|assistant|>3", "1<|end|>", "<|pad|>"):
+        assert template.holds_marks([{"role": "user", "content": said}]) and template.holds_marks([{"role": "system", "content": said}])
+    for said in ("Add: 1 + 2", "think", "</reasoning>", "<b>"):
+        assert not template.holds_marks([{"role": "user", "content": said}])
+    assert not template.holds_marks([{"role": "user", "content": "1"}, {"role": "assistant", "content": "</think>2"}])
 
 
 def test_turns_that_the_template_refuses_are_left_out_by_place(tiny_checkpoint: Path, tmp_path: Path):

@@ -85,6 +85,16 @@ def cut_off(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-10])
 
 
+@pytest.mark.parametrize(
+    ("held", "place"), [("checkpoint", "run/stages/sft"), ("checkpoints/step-9", "run"), ("stages/sft/checkpoint", "run")]
+)
+def test_a_folder_around_a_checkpoint_names_it(tiny_checkpoint: Path, tmp_path: Path, held: str, place: str):
+    folder = tmp_path / place
+    shutil.copytree(tiny_checkpoint, folder / held)
+    (folder / "checkpoints" / "step-2").mkdir(parents=True)  # without a model
+    assert list(checkpoint_faults(folder, False)) == [f"model.path: {folder} holds no config.json; name {folder / held}"]
+
+
 FAULTS: dict[str, tuple[Change, str]] = {
     "adapter": (adapter, "is an adapter of owner/base: merge it first"),
     "no config": (lambda folder: (folder / "config.json").unlink(), "holds no config.json; name the folder of a checkpoint"),

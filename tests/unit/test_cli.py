@@ -163,6 +163,14 @@ def test_what_a_plan_tries_is_said_before(tmp_path: Path, monkeypatch):
     assert "trying" not in laconic("plan", "quickstart")[1]
 
 
+@pytest.mark.parametrize("part", ["stages/sft", "stages/sft/checkpoint", "checkpoints/step-3"])
+def test_a_part_of_a_run_has_no_report_and_names_the_run(tmp_path: Path, part: str):
+    (tmp_path / "run" / part).mkdir(parents=True)
+    (tmp_path / "run" / "recipe.yaml").write_text("{}")
+    code, text = laconic("report", str(tmp_path / "run" / part))
+    assert code == 1 and f"no record of its own, but part of a run; give that one's folder, {tmp_path / 'run'}" in " ".join(text.split())
+
+
 def test_judge_lists_rows_without_a_gold_and_judges_the_others(tmp_path: Path):
     (tmp_path / "x.json").write_text(json.dumps([{"target": gold, "resps": [["\\boxed{4}"]]} for gold in (None, "4", "", "5")]))
     code, text = laconic("judge", str(tmp_path / "x.json"), "--workers", "1", "--gold", "target", "--prediction", "resps[0][0]")

@@ -1,11 +1,12 @@
-"""What plan says of waivers, and of what a run ends before."""
+"""What plan says of waivers, of what a run ends before, and of what nothing reads."""
 
 from __future__ import annotations
 
 import pytest
 
-from launch.plan_warnings import recipe_warnings
-from recipes.loader import load, shipped
+from launch.plan_warnings import recipe_warnings, stage_warnings
+from recipes.loader import keys, load, shipped
+from recipes.schema import Recipe
 
 
 def said(name: str, scale: str | None, *words: str) -> list[str]:
@@ -91,7 +92,8 @@ def test_what_credit_and_the_choice_of_tokens_do_not_read_is_a_warning(name: str
 @pytest.mark.parametrize("name", shipped())
 @pytest.mark.parametrize("scale", [None, "tiny"])
 def test_no_shipped_recipe_warns_against_its_own_numbers(name: str, scale: str | None):
-    lines = list(recipe_warnings(load(name, scale, [])))
+    recipe = load(name, scale, [])
+    lines = [*recipe_warnings(recipe), *stage_warnings(recipe)]
     assert not [line for line in lines if "says nothing" in line or "not in this run" in line or "not needed" in line or "hardly" in line]
 
 
@@ -113,3 +115,54 @@ def test_limits_that_no_reward_reads_are_a_warning(budget: str, waive: str):
 
     assert unread("reward=[{kind: verdict}, {kind: shortest}]") and unread("reward=[{kind: verdict}]")
     assert not unread("reward=[{kind: verdict}, {kind: truncate}]") and not unread("reward=[{kind: verdict}, {kind: alp}]")
+
+
+@pytest.mark.parametrize(
+    ("stage", "unread"),
+    [
+        ("{kind: cold_start, changes: {cold_start.steps: 9, tiny: {recheck: 0.1, slip: 0}, seed: 3}}", []),
+        ("{kind: cold_start, changes: {learner.lr: 0.1, train: {steps: 9}}}", ["learner.lr", "train.steps"]),
+        ("{kind: reference, changes: {budget.limit: 99, data: {max_prompt_tokens: 9}, sampler.temperature: 0.9, engine.count: 2}}", []),
+        ("{kind: reference, changes: {sampler: {group_size: 4, temperature: 0.9}, learner.lr: 0.1}}", ["sampler.group_size", "learner.lr"]),
+        ("{kind: reference, changes: {train.steps: 9, eval.samples: 2}}", ["train.steps", "eval.samples"]),
+        ("{kind: reference, changes: {train.steps: 9, schedule: {budget.limit: {kind: linear, to: 120}}}}", []),
+        ("{kind: reference, changes: {schedule.learner.lr: {kind: linear, to: 0.1}}}", ["schedule.learner.lr"]),
+        ("{kind: sft, changes: {learner: {lr: 0.1, threads: 1}, seed: 3, train.checkpoint_every: 5}}", []),
+        ("{kind: sft, lr: 0.1, changes: {learner: {lr: 0.1, grad_clip: 2.0}, eval.samples: 2}}", ["learner.lr", "learner.grad_clip", "eval.samples"]),
+        ("{kind: sft, changes: {train.steps: 9, budget.limit: 99, data.template: {a: 1}}}", ["train.steps", "budget.limit", "data.template.a"]),
+        ("{kind: sft, data: rows.jsonl, changes: {budget.limit: 99, data.template: {a: 1}, data.train: rows.jsonl}}", ["data.train"]),
+        ("{kind: sft, data: rows.jsonl, max_tokens: 9, changes: {budget: {limit: 99}, train.steps: 9}}", ["budget.limit", "train.steps"]),
+        ("{kind: dpo, changes: {learner.lr: 0.1, sampler.prompts: 4, reward: [{kind: verdict}]}}", ["sampler.prompts", "reward"]),
+        ("{kind: rl, name: a, changes: {train.steps: 9, reward: [{kind: verdict}], eval.samples: 2}}", []),
+        ("{kind: rl, name: a, changes: {cold_start: {steps: 9}}}", ["cold_start.steps"]),
+        ("{kind: eval, name: a, changes: {eval.samples: 2, data.instruction: ''}}", []),
+        ("{kind: eval, name: a, changes: {sampler.temperature: 0.9, train.steps: 3}}", ["sampler.temperature", "train.steps"]),
+    ],
+)  # fmt: skip
+def test_changes_that_a_stage_does_not_read_are_a_warning_with_key_and_stage(stage: str, unread: list[str]):
+    first = [] if "cold_start," in stage else ["{kind: reference, name: before}"]
+    recipe = load("dler", "tiny", [f"stages=[{', '.join([*first, stage, 'rl'])}]"])
+    at = len(first)
+    kind, called = recipe.stages[at].kind, recipe.stages[at].called
+    why = f"says nothing, as a stage of kind {kind} does not read it; leave it out"
+    assert list(stage_warnings(recipe)) == [f"stages[{at}] ({called}): changes: {key} {why}" for key in unread]
+
+
+def test_what_stages_are_said_to_read_are_keys_of_a_recipe_and_rl_reads_all_but_the_cold_start():
+    there = [key.name for key in keys()]
+    stages = load(
+        "dler", "tiny", ["stages=[cold_start, reference, {kind: sft, data: rows.jsonl}, dpo, rl, merge, {kind: eval, name: e}]"]
+    ).stages
+    for stage in stages:
+        for name in stage.reads:
+            assert name in Recipe.model_fields or name == "schedule.budget" or name in there, name
+    assert set(Recipe.model_fields) - set(stages[4].reads) == {
+        "cold_start",
+        "stages",
+        "name",
+        "device",
+        "on_cuda",
+        "model",
+        "judge",
+        "wandb",
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -205,6 +205,16 @@ def test_the_shortest_right_answer_is_learned_and_a_shorter_wrong_one_is_not():
         NoReference, match=r"sampled 2 problems: 0 have a right answer, 1 a wrong one, 0 both; there is nothing to learn from"
     ):
         shortest_right(table([("wrong", 1)], [("not_judged", 1)]))
+
+
+@pytest.mark.parametrize("learn", [shortest_right, lambda found: pairs(found, "both"), lambda found: pairs(found, "longer")])
+def test_a_reference_of_which_nothing_was_judged_says_so(learn: Callable[[pa.Table], object]):
+    with pytest.raises(NoReference, match=r"sampled 2 problems, and not one rollout could be judged: give the judge more \(judge.wall_s"):
+        learn(table([("not_judged", 1)] * 2, [("not_judged", 3)]))
+    with pytest.raises(
+        NoReference, match=r"sampled 2 problems: 0 have a right answer, 1 a wrong one, .* \(of 1 not one rollout could be judged\)"
+    ):
+        learn(table([("not_judged", 1)] * 2, [("wrong", 3), ("not_judged", 3)]))
 
 
 def test_pairs_set_the_shortest_right_answer_against_the_longest_right_and_the_longest_wrong_one():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from evaluation.report import report
 from launch import stages
 from launch.plan import plan
 from recipes.schema import Recipe
+from rewards.verifier.verdict import Verdict
 from rl import checkpoint
 from rl.learner import Learner
 from rl.run import RunError
+from rollout.sources import DataError
 from tests.inprocess import libraries
 from tests.unit.test_loop import recipe
 
@@ -132,6 +135,19 @@ def test_a_stage_that_finds_nothing_to_learn_from_says_what_there_is(tiny_checkp
     assert status["state"] == "failed" and "there is no pair" in status["reason"]
 
 
+def test_a_reference_of_which_nothing_was_judged_says_so(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    nothing: Future[Verdict] = Future()
+    nothing.set_result(Verdict("not_judged", "timeout"))
+    monkeypatch.setattr("rewards.verifier.judge.Judge.submit", lambda *_, **__: nothing)
+    wanted = recipe(tiny_checkpoint, stages=[{"kind": "reference", "problems": 3, "samples": 2}, "sft"])
+    with pytest.raises(ValueError, match="sampled 3 problems, and not one rollout could be judged"):
+        run(wanted, tmp_path)
+    said = capsys.readouterr().out
+    assert "of 3 of 3 problems not one rollout could be judged" in said and "0 problems: accuracy" not in said
+
+
 def test_a_reference_behind_an_rl_stage_samples_the_problems_that_the_next_one_trains_on(tiny_checkpoint: Path, tmp_path: Path):
     every, next_ones = ({"kind": "reference", "name": name, "samples": 2} for name in ("every", "next"))
     folder = run(recipe(tiny_checkpoint, stages=[every | {"problems": 10}, FIRST, next_ones, "rl"]), tmp_path)
@@ -142,15 +158,42 @@ def test_a_reference_behind_an_rl_stage_samples_the_problems_that_the_next_one_t
     assert len(ids[0]) == 10 and sorted(ids[1]) == sorted(ids[0][4:])  # phase_1 draws four, and three steps of two are left
 
 
+@pytest.mark.parametrize(
+    ("rows", "changes", "words"),
+    [
+        ([{"prompt": "1 + 1", "completion": "Zebra"}] * 2, {}, "none of 2 answers can be learned by this model"),
+        ([{"prompt": "1 + 1", "completion": "<think>2"}], {}, "none of 1 answers can be learned by this model"),
+        ([{"prompt": "1 + 1", "completion": "7 " * 200}] * 3, {}, r"stages\[1\] \(sft\): all 3 examples are longer than 68 tokens"),
+        ([{"prompt": "1 + 1", "completion": "2"}], {"max_tokens": 4}, r"stages\[1\] \(sft\): all 1 examples are longer than 4 tokens"),
+        ([{"prompt": "1", "completion": "Zebra"}, {"prompt": "1", "completion": "7 " * 90}], {}, "all 1 examples are longer than 68"),
+    ],
+)
+def test_data_of_which_nothing_can_be_learned_are_refused_before_anything_starts(
+    tiny_checkpoint: Path, tmp_path: Path, rows: list[Any], changes: dict[str, Any], words: str
+):
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "good.jsonl").write_text(json.dumps({"prompt": "1 + 1", "completion": "2"}))
+    data = [str(tmp_path / "good.jsonl"), str(tmp_path / "rows.jsonl")]
+    wanted = recipe(tiny_checkpoint, stages=[{"kind": "rl", "name": "first"}, {"kind": "sft", "data": data} | changes, "rl"])
+    with pytest.raises(DataError, match=words):
+        run(wanted, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_rows_that_an_sft_stage_cannot_learn_from_are_listed_and_counted(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    rows = [{"prompt": "1 + 1", "completion": "2"}] * 3 + [{"prompt": "1 + 2", "completion": ""}, {"prompt": "1", "completion": "7 " * 200}]
+    rows = (
+        [{"prompt": "1 + 1", "completion": "2"}] * 2
+        + [{"prompt": "1 + <|user|>", "completion": "2"}]
+        + [{"prompt": "1 + 2", "completion": ""}, {"prompt": "1", "completion": "7 " * 200}]
+    )
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     learned: list[Any] = []
     monkeypatch.setattr("launch.teachers.sft", lambda start, folder, rows, *_: learned.extend(rows))
     folder = run(recipe(tiny_checkpoint, stages=[{"kind": "sft", "data": str(tmp_path / "rows.jsonl"), "batch": 3}]), tmp_path)
     said = capsys.readouterr().out
     assert len(learned) == 3 and "1 of 4 examples are longer than 68 tokens and left out" in said and "sft: 3 examples" in said
+    assert "1 of 4 prompts hold what looks like the model's own marks of roles or of thinking, learned as the text it is" in said
     listed = (folder / "stages" / "sft" / "left_out" / "rows.jsonl").read_text().splitlines()
     assert len(listed) == 1 and json.loads(listed[0])["row"].endswith("/4")

@@ -16,6 +16,7 @@ from launch.memory import GB
 from launch.plan import Plan, plan
 from recipes.loader import RecipeError, dump, load, on_device, recipe_hash
 from recipes.steps import Step, beginning, steps
+from rollout.template import load_template
 
 LAPTOP = Machine(2, 16 * GB)
 NODE = Machine(64, 512 * GB, (80 * GB,) * 4, "cuda")
@@ -58,7 +59,7 @@ def test_the_record_of_the_last_rl_stage_is_the_runs_own_and_of_the_last_eval_wi
 
 def test_a_stage_sees_the_reference_before_it_and_not_one_behind():
     found = by_name("stages=[{kind: rl, name: first}, {kind: reference, name: looked}, rl]")
-    assert (found["first"].given, found["looked"].given, found["rl"].reference) == ((), (), "looked")
+    assert (found["first"].given, found["looked"].given, found["rl"].reference.stage.called) == ((), (), "looked")
     assert "reference_accuracy" in found["rl"].given
 
 
@@ -134,6 +135,27 @@ def test_plan_says_a_line_of_several_stages_once_and_names_the_stage_of_a_line_t
     assert [line[:16] for line in wrong.blockers] == ["b: budget.limit:"]
 
 
+@pytest.mark.parametrize(
+    "stages",
+    ["[{kind: reference, changes: {data.train: none.jsonl}}, rl]", "[reference, {kind: rl, changes: {data: {train: none.jsonl}}}]"],
+)
+def test_blockers_of_what_a_stage_changes_name_the_stage(tiny_checkpoint: Path, stages: str):
+    called = "reference" if "reference, changes" in stages else "rl"
+    lines = planned(f"model.path={tiny_checkpoint}", f"stages={stages}").blockers
+    assert [line for line in lines if line.startswith(f"{called}: data.train: none.jsonl: no such file")]
+    alone = planned(
+        "stages=[{kind: rl, changes: {reward: [{kind: verdict}, {kind: nemo_band}], data.train: none.jsonl}}]",
+        f"model.path={tiny_checkpoint}",
+    )
+    assert alone.blockers and all(line.startswith("rl: ") for line in alone.blockers if line.startswith(("rl: data", "data")))
+    assert "rl: " not in "".join(planned("stages=[{kind: reference, problems: 3}, rl]", "budget.limit=3").blockers)  # said for all
+
+
+def test_a_reference_of_which_nothing_says_how_many_is_explained_without_a_number():
+    text = explain(planned("stages=[reference, dpo]"))
+    assert "sample   problems (nothing says how many) x 8 rollouts" in text and "first 0" not in text
+
+
 def test_gpus_that_are_not_there_are_said_once_for_the_stage_that_takes_most():
     lines = [line for line in planned("stages=[reference, sft, rl, merge]", "device=cuda").blockers if line.startswith("device")]
     assert len(lines) == 1 and "and 1 x 1 for learners" in lines[0].replace("+", "and")
@@ -146,6 +168,27 @@ def test_gpus_that_are_not_there_are_said_once_for_the_stage_that_takes_most():
         (["stages=[{kind: sft, data: [none.jsonl]}, rl]"], r"stages\[0\]\.data: none\.jsonl: no such file"),
         (["stages=[{kind: sft, data: tiny}]"], r"stages\[0\]\.data: tiny has problems and no completions"),
         (["stages=[{kind: sft, data: chats.jsonl, max_tokens: 9000}]"], r"stages\[0\]\.max_tokens: 9000 is more than the 2048 tokens"),
+        (
+            ["stages=[{kind: sft, data: chats.jsonl, max_tokens: 2}]"],
+            r"stages\[0\]\.max_tokens: 2 tokens are less than the 3 of the shortest example of chats\.jsonl",
+        ),
+        (
+            ["stages=[{kind: sft, data: [chats.jsonl]}, rl]"],
+            r"stages\[0\]\.data: chats\.jsonl is not for the tiny reasoner, .*; set model\.path, or learn from `reference`",
+        ),
+        (["stages=[{kind: sft, data: 'hub:a/b'}, rl]"], r"stages\[0\]\.data: hub:a/b is not for the tiny reasoner"),
+        (
+            ["stages=[reference, {kind: sft, max_tokens: 1}, rl]"],
+            r"stages\[1\]\.max_tokens: 1 tokens are less than the 6 of the shortest example of reference",
+        ),
+        (
+            ["stages=[{kind: reference, problems: 9, name: looked}, {kind: dpo, max_tokens: 5}]"],
+            r"stages\[1\]\.max_tokens: 5 tokens are less than the 6 of the shortest example of looked",
+        ),
+        (
+            ["stages=[{kind: reference, problems: 9}, sft]", "budget.limit=4"],
+            r"^budget\.limit: 4 tokens are less than the 5 tokens of the shortest possible answer to tiny",
+        ),
         (["stages=[reference, dpo]"], r"stages\[0\]\.problems: data\.train never ends, and no rl stage comes behind"),
     ],
 )
@@ -156,6 +199,41 @@ def test_what_a_stage_cannot_learn_from_is_refused_at_plan_time(
     Path("rows.jsonl").write_text(json.dumps({"problem": "1 + 1", "answer": "2"}))
     Path("chats.jsonl").write_text(json.dumps({"prompt": "1 + 1", "completion": "2"}))
     assert [line for line in planned(*words).blockers if re.search(blocker, line)]
+
+
+def test_the_shortest_example_is_counted_in_the_models_tokens_where_they_are_here(tiny_checkpoint: Path, tmp_path: Path):
+    chats = tmp_path / "chats.jsonl"
+    rows = [
+        {"prompt": "Add: 1 + 2 + 3 + 4", "completion": "<think>\n1 + 2 = 3\n</think>\n\\boxed{3}"},
+        {"prompt": "Add: 1 + 2", "completion": "3"},
+    ]
+    chats.write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"problem": "Add: 1 + 2", "answer": "3"}))
+    words = [f"model.path={tiny_checkpoint}", f"data.train={tmp_path}/rows.jsonl"]
+
+    def lines(stages: str) -> list[str]:
+        return [line for line in planned(*words, f"stages={stages}").blockers if "shortest example" in line]
+
+    tokenizer = load_template(tiny_checkpoint).tokenizer
+    asked, said, boxed = (len(tokenizer.encode(text)) for text in ("Add: 1 + 2", "3", "\\boxed{3}"))
+    for stages, least in (
+        (f"[{{kind: sft, data: {chats}, max_tokens: MOST}}]", asked + said + 1),
+        ("[reference, {kind: sft, max_tokens: MOST}]", asked + boxed + 1),
+        ("[reference, {kind: dpo, max_tokens: MOST}]", asked + boxed + 1),
+    ):
+        [line] = lines(stages.replace("MOST", str(least - 1)))
+        assert f"{least - 1} tokens are less than the {least} of the shortest example" in line
+        assert lines(stages.replace("MOST", str(least))) == []
+
+
+def test_a_stage_that_says_no_length_takes_all_that_its_reference_sampled():
+    longer = "{kind: reference, problems: 9, changes: {budget.limit: 300, data.max_prompt_tokens: 70}}"
+    found = by_name(f"stages=[{longer}, dpo, {{kind: sft, name: rows, data: rows.jsonl}}, {{kind: sft, name: short, max_tokens: 90}}, sft]")
+    assert [found[name].longest for name in ("dpo", "sft", "rows", "short")] == [370, 370, 168, 90]
+    made = planned(f"stages=[{longer}, dpo]")
+    assert "in batches of 32, learning rate 0.0001, at most 370 tokens" in explain(made)
+    twice = by_name(f"stages=[{longer}, {{kind: reference, name: again, problems: 9}}, dpo]")
+    assert twice["dpo"].longest == 168  # the last one's answers
 
 
 def test_columns_of_a_reference_count_as_the_datas_own_and_are_named_where_they_lack(tiny_checkpoint: Path, tmp_path: Path):
