@@ -89,7 +89,7 @@ def _done(part: Part, run: Run, template: Template, at: Standing, judge: Judge) 
     folder = part.step.folder(run.folder)
     match stage := part.step.stage:
         case ReferenceStage():
-            return replace(at, asked=reference_stage(part, stage, template, folder, at, judge), answers=folder)
+            return replace(at, reference=reference_stage(part, stage, template, folder, at, judge))
         case SftStage() | DpoStage():
             return replace(at, start=supervised_stage(part, stage, template, folder, at))
         case MergeStage():
