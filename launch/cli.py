@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,6 +36,7 @@ out = terminal()
 TAUGHT_NOTHING = 3  # exit code
 _NAMES = 18  # columns that names take at least, so that tables one below the other line up
 
+_OVERRIDE = re.compile(r"[a-z_]+(\.[\w-]+)*=")  # a change to a recipe
 RecipeName = Annotated[str, typer.Argument(help="A shipped recipe (`laconic recipes`) or a YAML file.")]
 Overrides = Annotated[Optional[list[str]], typer.Argument(help="Changes to the recipe, e.g. train.steps=100 budget.limit=96.")]  # noqa: UP045
 Scale = Annotated[Optional[str], typer.Option(help="Overlay with the sizes of a machine: tiny, node8, or a YAML file.")]  # noqa: UP045
@@ -94,8 +96,13 @@ def plan(recipe: RecipeName, overrides: Overrides = None, scale: Scale = None) -
 
 @app.command("eval")
 def evaluate(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint folder or a Hugging Face hub id.")],
-    overrides: Overrides = None,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CHECKPOINT... [KEY=VALUE...]",
+            help="Checkpoint folders or Hugging Face hub ids, and changes to the recipe that they are evaluated with, e.g. eval.max_tokens=4096.",
+        ),
+    ],
     data: Annotated[
         list[str] | None, typer.Option(help="tiny, a file or folder of problems, or hub:owner/name/config:split; repeatable.")
     ] = None,
@@ -107,8 +114,22 @@ def evaluate(
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder that holds the benchmarks' files, in place of the hub.")] = None,
     samples: Annotated[Optional[int], typer.Option(min=1, help="Rollouts of a problem.")] = None,  # noqa: UP045
-    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder for scores and samples (default: evals/CHECKPOINT here).")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier results of the same name in that folder.")] = False,
+    forced: Annotated[
+        list[int] | None, typer.Option(help="Sample once more with thinking closed after so many tokens; repeatable.", min=1)
+    ] = None,
+    requested: Annotated[
+        list[int] | None, typer.Option(help="Sample once more with prompts that ask for at most so many tokens; repeatable.", min=1)
+    ] = None,
+    no_natural: Annotated[bool, typer.Option("--no-natural", help="Sample at the budgets alone.")] = False,
+    out_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Folder for scores and samples, of several checkpoints with a folder for each (default: evals/CHECKPOINT here)."
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Begin anew; without it, what is there already is kept and gone on with.")
+    ] = False,
     lenient: Annotated[
         bool, typer.Option("--lenient", help="Read answers that are stated without a box, too, and report both rates.")
     ] = False,
@@ -116,19 +137,30 @@ def evaluate(
         bool, typer.Option("--show-prompt", help="Print the first prompt as the model sees it, and sample nothing.")
     ] = False,
 ) -> None:
-    """Sample held-out problems and report accuracy and tokens, with intervals and at every smaller budget."""
-    with errors():
-        from launch.evaluate import evaluate_checkpoint
+    """Sample held-out problems and report accuracy and tokens, with intervals and at every smaller budget.
 
-        words = [
-            *(overrides or []),
+    An evaluation that was stopped goes on where it was when the same is asked again.
+    """
+    with errors():
+        from launch.evaluate import Question, evaluate_checkpoints
+
+        checkpoints = [word for word in words if not _OVERRIDE.match(word) or Path(word).exists()]
+        if not checkpoints:
+            raise ValueError(f"no checkpoint among {' '.join(words)}: name a folder or a hub id before the changes to its recipe")
+        budgets = [
+            {"kind": kind, "limit": limit} for kind, limits in (("forced", forced), ("requested", requested)) for limit in limits or ()
+        ]
+        changes = [
+            *(word for word in words if word not in checkpoints),
             *([f"eval.data={json.dumps(data, ensure_ascii=False)}"] if data else []),
             *([f"eval.samples={samples}"] if samples else []),
+            *([f"eval.budgets={json.dumps(budgets)}"] if budgets else []),
         ]
         if data_dir and not benchmark:
             raise ValueError("--data-dir: holds the files of --benchmark, which is not said; name a file of your own with --data")
         named = [f"{name}@{data_dir}" if data_dir and "@" not in name else name for name in benchmark or ()]
-        evaluate_checkpoint(checkpoint, words, out_dir, overwrite, out, lenient, named, show_prompt)
+        question = Question(changes, named, lenient, not no_natural)
+        evaluate_checkpoints(checkpoints, question, out_dir, overwrite, out, show_prompt)
 
 
 @app.command("benchmarks")

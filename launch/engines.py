@@ -56,6 +56,15 @@ def engines(made: Plan, start: Path, template: Template, first_step: int = 0) ->
         stop_ray()
 
 
+@contextmanager
+def sampling(made: Plan, start: Path, template: Template, prompts: Sequence[Sequence[int]]) -> Iterator[EnginePool]:
+    """Engines that have rehearsed on the first of these prompts, for stages that only sample. Raises as `rehearsed`."""
+    with engines(made, start, template) as pool:
+        pool.wait_ready()
+        rehearsed(made, pool, template, prompts[:16])
+        yield pool
+
+
 def rehearsed(made: Plan, pool: EnginePool, template: Template, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
     """Refuse engines that do not sample from the probabilities that they report; sampled sequences, prompts' ends and responses.
 

@@ -1,12 +1,16 @@
-"""`laconic eval`: a checkpoint's accuracy and tokens on held-out problems, by the same route as inside a run.
+"""`laconic eval`: accuracy and tokens of checkpoints on held-out problems, by the same route as inside a run.
 
-What differs is the setting of benchmarks: here each has its own samples and the protocol that published numbers have, in a run the recipe's.
+Checkpoints, sources and budgets are one job: all is read and checked before the first engine starts, each checkpoint's engines start once, and one
+view says how far it is. What differs from a run is the setting of benchmarks: here each has its own samples and the protocol that published
+numbers have, in a run the recipe's.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,95 +18,202 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from launch.plan import check_runnable, plan
+from launch.plan import Plan, check_runnable, plan
 from recipes.loader import load
-from recipes.schema import Eval
+from recipes.schema import Recipe
 from recipes.steps import steps
 
 if TYPE_CHECKING:  # they import transformers
+    from evaluation.evaluate import Asked
     from evaluation.results import Evaluation
     from launch.problems import HeldOut
+    from rewards.verifier.judge import Judge
+    from rl.progress import Progress
     from rollout.template import Template
 
 
-def evaluate_checkpoint(
-    checkpoint: str,
-    overrides: list[str],
-    folder: Path | None,
-    overwrite: bool,
-    console: Console,
-    lenient: bool = False,
-    benchmarks: Sequence[str] = (),
-    show_prompt: bool = False,
+@dataclass(frozen=True)
+class Question:
+    """What is asked of every checkpoint.
+
+    Attributes:
+        overrides: changes to its recipe.
+        benchmarks: taken in place of eval.data with the protocol of R1 (`protocol`), of which overrides may change any part.
+        lenient: answers that are stated without a box are read, too, and both rates reported.
+        natural: also without any of the budgets.
+    """
+
+    overrides: Sequence[str] = ()
+    benchmarks: Sequence[str] = ()
+    lenient: bool = False
+    natural: bool = True
+
+    @property
+    def own_samples(self) -> bool:
+        """Of a problem of a benchmark, as many as its protocol takes."""
+        return bool(self.benchmarks) and not any(word.startswith("eval.samples=") for word in self.overrides)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A checkpoint that is ready to be evaluated.
+
+    Attributes:
+        checkpoint: as it was named.
+        start: the folder that its weights lie in.
+        parts: its problems.
+        asked: all evaluations of it.
+    """
+
+    checkpoint: str
+    made: Plan
+    start: Path
+    template: Template
+    parts: list[HeldOut]
+    asked: list[Asked]
+
+
+def evaluate_checkpoints(
+    checkpoints: Sequence[str], question: Question, out: Path | None, overwrite: bool, console: Console, show_prompt: bool = False
 ) -> None:
-    """Evaluate and print; scores and samples go to `folder` (default: evals/CHECKPOINT in the working directory).
+    """Evaluate and print; scores and samples of each go to a folder of its own (`folders`). What is there already is not sampled again.
 
     A checkpoint inside a run is evaluated with the run's own recipe, any other with the recipe `evaluate`.
 
     Args:
-        lenient: answers that are stated without a box are read, too, and both rates reported.
-        benchmarks: taken in place of eval.data with the protocol of R1 (`protocol`), of which overrides may change any part.
         show_prompt: print the first prompt of each set as the model sees it, and sample nothing.
 
     Raises:
         RecipeError, PlanError, DataError, TemplateError, EngineError: one clear sentence each.
-        FileExistsError: the folder holds results of the same name, and `overwrite` is off.
+        FileExistsError, OtherParts: a folder holds results or samples of other settings, problems or weights, and `overwrite` is off.
         FileNotFoundError: a hub model that cannot be had.
+        ValueError: two checkpoints are one, or would share a folder; nothing would be sampled.
     """
-    own, changes = recipe_of(Path(checkpoint).expanduser())
-    asked = [*changes, f"model.path={json.dumps(checkpoint)}", "stages=[eval]", *protocol(benchmarks), *overrides]
-    recipe = load(str(own) if own else "evaluate", None, asked)
-    made = plan(recipe)
-    check_runnable(made)  # what cannot work is said before torch takes seconds to load
-    recipe = made.recipe
-    from evaluation.evaluate import evaluate, read_stated, write_scores
-    from evaluation.words import warnings
-    from launch.engines import engines, left, rehearsed, stating
-    from launch.problems import file_names, fitting, held_out, list_left_out
-    from launch.stages import planned_with, settle_device, starting_checkpoint
-    from rewards.verifier.judge import Judge
-    from rl.progress import Progress
-    from rl.run import prompt_date
-    from rollout.scorer import Scorer
-    from rollout.template import load_template
+    where = folders(checkpoints, out)
+    with jobs(where, question) as (judge, ready):
+        from evaluation.evaluate import waiting
+        from launch.problems import list_left_out
+        from rl.progress import Progress
 
-    target = folder or Path("evals") / checkpoint.strip("./~").replace("/", "-")
-    if not show_prompt:
-        _refuse_earlier([target / f"{name}.json" for name in file_names(recipe.held_out_names)], overwrite)
-    settle_device(made)
-    with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
-        parts = held_out(recipe, judge)
-        start = starting_checkpoint(recipe)
-        made = planned_with(start, made)
-        template = stating(load_template(start, recipe.data, prompt_date(own.parent if own else Path())), recipe, left(start))
-        for words in template.remarks:
+        for words in dict.fromkeys(words for job in ready for words in job.template.remarks):
             console.print(words, highlight=False)
-        parts = [fitting(part, template, recipe.data.max_prompt_tokens) for part in parts]
         if show_prompt:
-            _show(console, template, parts)
+            for job in ready:
+                _show(console, job.template, job.asked)
             return
-        with engines(made, start, template) as pool:
-            pool.wait_ready()
-            rehearsed(made, pool, template, [template.prompt_ids(problem) for problem in parts[0].problems[:16]])
-            scorer = Scorer(judge, template)
-            for part, name in zip(parts, file_names([part.name for part in parts]), strict=True):
-                settings = settings_of(part, recipe.eval, benchmarks, overrides)
-                with Progress(part.name, len(part.problems)) as progress:
+        total = sum(one.parts.rollouts for job in ready for one in job.asked)
+        with Progress("eval", total, console=console) as progress:
+            for job in ready:
+                for part, path in zip(job.parts, _left_out(job, where), strict=True):
                     for words in part.said:
                         progress.message(words)
-                    list_left_out(progress, target / f"{name}.left_out.jsonl", part.name, part.left_out)
-                    progress.phase("evaluate")
-                    groups = evaluate(pool, scorer, part.problems, settings, recipe.seed, progress.count)
-                    if lenient:
-                        read_stated(groups, scorer)
-                scores = write_scores(
-                    target, name, groups, checkpoint=checkpoint, step=0, source=part.name, settings=settings, seed=recipe.seed,
-                    engine=recipe.engine.kind, template=template, lenient=lenient,
-                )  # fmt: skip
-                for warning in warnings(scores, lenient):
-                    console.print(f"[yellow]warning:[/yellow] {escape(f'{part.name}: {warning}')}", highlight=False, soft_wrap=True)
-                console.print(_table(part.name, scores))
-                console.print(f"{target / name}.json", highlight=False)
+                    list_left_out(progress, path, part.name, part.left_out)
+            left = [waiting(job.asked, progress.message, overwrite) for job in ready]  # refused before any engine starts
+            done = total - sum(one.parts.rollouts for some in left for one in some)
+            for job, some in zip(ready, left, strict=True):
+                for one, scores in evaluated(job, some, judge, progress, done, total):
+                    _print(progress, one, scores)
+                done += sum(one.parts.rollouts for one in some)
+        for job in ready:
+            for part in job.parts:
+                _print_budgets(console, [one for one in job.asked if one.source == part.name])
+
+
+@contextmanager
+def jobs(where: Mapping[str, Path], question: Question) -> Iterator[tuple[Judge, list[Job]]]:
+    """The judge, and each checkpoint with its recipe, plan, problems, weights and evaluations, checked; nothing is started but the judge.
+
+    Args:
+        where: the folder of each checkpoint's files.
+    """
+    recipes = {checkpoint: recipe_for(checkpoint, question) for checkpoint in where}
+    plans = {checkpoint: plan(recipe) for checkpoint, (recipe, _) in recipes.items()}
+    for made in plans.values():
+        check_runnable(made)  # what cannot work is said before torch takes seconds to load
+    from launch.engines import closing, left, stating
+    from launch.evaluations import earlier_date, evaluations, fingerprint, fit
+    from launch.problems import held_out
+    from launch.stages import planned_with, settle_device, starting_checkpoint
+    from rewards.verifier.judge import Judge
+    from rl.run import prompt_date
+    from rollout.template import load_template
+
+    first = next(iter(plans.values()))
+    settle_device(first)
+    with Judge(first.recipe.judge.workers, first.recipe.judge.wall_s, first.recipe.judge.memory_mb) as judge:
+        read: dict[str, list[HeldOut]] = {}
+        ready = []
+        for checkpoint, made in plans.items():
+            recipe, folder, own = made.recipe, where[checkpoint], recipes[checkpoint][1]
+            key = recipe.model_copy(update={"model": recipe.model.model_copy(update={"path": ""})}).model_dump_json()
+            if key not in read:
+                read[key] = held_out(recipe, judge)
+            start = starting_checkpoint(recipe)
+            made = planned_with(start, made)
+            date = earlier_date(folder) or prompt_date(own.parent if own else Path())
+            template = stating(load_template(start, recipe.data, date), recipe, left(start))
+            closing(recipe, template)  # refused before anything starts
+            parts = [fit(part, template, recipe) for part in read[key]]
+            asked = evaluations(
+                parts, recipe, template, folder, checkpoint=checkpoint, weights=fingerprint(start), lenient=question.lenient,
+                own_samples=question.own_samples,
+            )  # fmt: skip
+            ready.append(Job(checkpoint, made, start, template, parts, [one for one in asked if question.natural or one.settings.budget]))
+        yield judge, ready
+
+
+def evaluated(
+    job: Job, asked: Sequence[Asked], judge: Judge, progress: Progress, done: int, total: int
+) -> Iterator[tuple[Asked, Evaluation]]:
+    """Make these evaluations of a job with engines of its own, started only if there are any.
+
+    Args:
+        done, total: rollouts of all jobs: those that were there before this one's, and all.
+    """
+    from evaluation.evaluate import evaluate
+    from launch.engines import sampling
+    from rollout.scorer import Scorer
+
+    if not asked:
+        return
+    progress.phase(f"{job.checkpoint}: start engines")
+    with sampling(job.made, job.start, job.template, [request.prompt_ids for request in asked[0].requests]) as pool:
+        progress.phase(job.checkpoint)
+        yield from evaluate(asked, pool, Scorer(judge, job.template), lambda count, _: progress.count(done + count, total))
+
+
+def recipe_for(checkpoint: str, question: Question) -> tuple[Recipe, Path | None]:
+    """The recipe that a checkpoint is evaluated with, and the run's that it comes from, if it does from any.
+
+    Raises:
+        RecipeError: it does not load.
+        ValueError: without the natural evaluation there is none.
+    """
+    own, changes = recipe_of(Path(checkpoint).expanduser())
+    asked = [*changes, f"model.path={json.dumps(checkpoint)}", "stages=[eval]", *protocol(question.benchmarks), *question.overrides]
+    recipe = load(str(own) if own else "evaluate", None, asked)
+    if not question.natural and not recipe.eval.budgets:
+        raise ValueError("--no-natural: leaves nothing to do without budgets; name some (--forced 1024, --requested 2048)")
+    return recipe, own
+
+
+def folders(checkpoints: Sequence[str], out: Path | None) -> dict[str, Path]:
+    """Where the files of each checkpoint go: `out`, or a folder for each in it; by default in evals/ of the working directory.
+
+    Raises:
+        ValueError: two checkpoints are one, or would share a folder.
+    """
+    found: dict[str, Path] = {}
+    for checkpoint in checkpoints:
+        name = checkpoint.strip("./~").replace("/", "-")
+        folder = out if out and len(checkpoints) == 1 else (out or Path("evals")) / name
+        for other, taken in found.items():
+            if Path(other).expanduser().absolute() == Path(checkpoint).expanduser().absolute():
+                raise ValueError(f"{checkpoint}: named twice; name each checkpoint once")
+            if taken == folder:
+                raise ValueError(f"{other} and {checkpoint} would share the folder {folder}: evaluate one at a time, with --out")
+        found[checkpoint] = folder
+    return found
 
 
 def protocol(benchmarks: Sequence[str]) -> list[str]:
@@ -115,18 +226,15 @@ def protocol(benchmarks: Sequence[str]) -> list[str]:
     return ["eval.data=[]", f"eval.benchmarks={json.dumps(list(benchmarks))}", f"data.max_prompt_tokens={LONGEST_PROMPT}", *settings]
 
 
-def settings_of(part: HeldOut, settings: Eval, benchmarks: Sequence[str], overrides: Sequence[str]) -> Eval:
-    """An evaluation's settings for one of its sets: of `benchmarks`, each has its own samples unless overrides say how many."""
-    said = any(word.startswith("eval.samples=") for word in overrides)
-    return settings if said or not benchmarks or part.samples is None else settings.model_copy(update={"samples": part.samples})
-
-
-def _show(console: Console, template: Template, parts: Sequence[HeldOut]) -> None:
-    """The first prompt of each set, special tokens and all, and what answers it."""
-    for part in parts:
-        problem = part.problems[0]
-        ids = template.prompt_ids(problem)
-        head = f"{part.name}: {problem.id}, {len(ids)} tokens, gold {' or '.join(problem.golds)}"
+def _show(console: Console, template: Template, asked: Sequence[Asked]) -> None:
+    """The first prompt of each evaluation whose prompts differ, special tokens and all, and what answers it."""
+    shown: set[tuple[int, ...]] = set()
+    for one in asked:
+        ids, problem = one.requests[0].prompt_ids, one.requests[0].problem
+        if ids in shown:
+            continue
+        shown.add(ids)
+        head = f"{one.label}: {problem.id}, {len(ids)} tokens, gold {' or '.join(problem.golds)}"
         text = template.tokenizer.decode(list(ids), skip_special_tokens=False)
         console.print(f"{head}\n{text}", highlight=False, markup=False, soft_wrap=True)
 
@@ -144,17 +252,51 @@ def recipe_of(checkpoint: Path) -> tuple[Path | None, list[str]]:
     return file, [f"{key}={json.dumps(value)}" for step in inside for key, value in step.stage.said.items()]
 
 
-def _refuse_earlier(files: list[Path], overwrite: bool) -> None:
-    for file in files:
-        if file.exists() and not overwrite:
-            raise FileExistsError(f"{file} holds earlier results: replace them (--overwrite) or choose another folder (--out)")
+def _left_out(job: Job, where: Mapping[str, Path]) -> list[Path]:
+    """Where the rows of each of its parts that cannot be used are listed."""
+    from launch.problems import file_names
+
+    return [where[job.checkpoint] / f"{name}.left_out.jsonl" for name in file_names([part.name for part in job.parts])]
 
 
-def _table(source: str, scores: Evaluation) -> Table:
+def _print(progress: Progress, one: Asked, scores: Evaluation) -> None:
+    from evaluation.words import warnings
+
+    for warning in warnings(scores, one.settings.lenient):
+        progress.show(f"[yellow]warning:[/yellow] {escape(f'{one.label}: {warning}')}")
+    progress.show(_table(one, scores))
+    progress.show(escape(f"{one.scores}"))
+
+
+def _print_budgets(console: Console, asked: Sequence[Asked]) -> None:
+    """What was found at each budget, one below the other; nothing without budgets."""
+    if not any(one.settings.budget for one in asked):
+        return
+    table = Table(title=escape(f"{asked[0].checkpoint} on {asked[0].source}"), box=None, pad_edge=False, title_justify="left")
+    for column in ("budget", "accuracy", "95 % interval", "tokens", "cut", "closed", "within", "tokens / budget"):
+        table.add_column(column)
+    for one in asked:
+        if (scores := one.found()) is None:
+            continue
+        budget, accuracy, kept = scores.settings.budget, scores.accuracy, scores.adherence
+        table.add_row(
+            f"{budget.limit:,} {budget.kind}" if budget else "natural",
+            f"{accuracy.mean:.1%}",
+            f"{accuracy.low:.1%} .. {accuracy.high:.1%}",
+            f"{scores.tokens.mean:.1f}",
+            f"{scores.truncated:.1%}",
+            "" if scores.forced is None else f"{scores.forced.closed:.1%}",
+            "" if kept is None else f"{kept.within:.1%}",
+            "" if kept is None else f"{kept.ratio:.2f}",
+        )
+    console.print(table)
+
+
+def _table(one: Asked, scores: Evaluation) -> Table:
     accuracy, tokens = scores.accuracy, scores.tokens
     settings = scores.settings
     table = Table(
-        title=f"{source}: {scores.problems} problems x {scores.samples} samples, T {settings.temperature}, at most {settings.max_tokens} tokens",
+        title=f"{escape(one.label)}: {scores.problems} problems x {scores.samples} samples, T {settings.temperature}, at most {settings.max_tokens} tokens",
         box=None, pad_edge=False, title_justify="left",
     )  # fmt: skip
     for column in ("", "value", "95 % interval"):
@@ -169,6 +311,6 @@ def _table(source: str, scores: Evaluation) -> Table:
         table.add_row(f"tokens of {name}", "none" if mean is None else f"{mean:.1f}", "")
     for name in ("truncated", "no_answer", "not_judged"):
         table.add_row(f"share {name.replace('_', ' ')}", f"{getattr(scores, name):.1%}", "")
-    for point in scores.budget_curve[4::5]:
+    for point in scores.budget_curve[4::5] if settings.budget is None else ():
         table.add_row(f"accuracy within {point.budget} tokens", f"{point.accuracy:.1%}", "cut after the fact")
     return table

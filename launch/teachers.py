@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from launch.engines import engines, rehearsed
+from launch.engines import sampling
 from launch.memory import one_trainer
 from launch.parts import Part, Standing
 from launch.plan_data import read_of_reference
@@ -50,20 +50,18 @@ def reference_stage(part: Part, stage: ReferenceStage, template: Template, folde
         first=at.position,
         limit=recipe.budget.limit,
     )
-    with Progress(stage.called, len(asked)) as progress:
+    kept = Parts(folder, asked, {"template": template.digest}, "put the old tokenizer files back, or choose another name (name=...)")
+    with Progress(stage.called, kept.rollouts) as progress:
         for words in source.said:
             progress.message(words)
         list_left_out(progress, folder / "left_out" / "train.jsonl", source.name, source.left_out)
-        kept = Parts(folder, asked, {"template": template.digest}, "put the old tokenizer files back, or choose another name (name=...)")
         for words in kept.recovered():
             progress.message(words)
         if left := kept.waiting():
             if len(left) < len(asked):
                 progress.message(f"resumed {folder}: {len(asked) - len(left)} of {len(asked)} problems are there")
             progress.phase("start engines")
-            with engines(made, at.start, template) as pool:
-                pool.wait_ready()
-                rehearsed(made, pool, template, [request.prompt_ids for request in asked[:16]])
+            with sampling(made, at.start, template, [request.prompt_ids for request in asked]) as pool:
                 progress.phase("sample")
                 list(sample([kept], pool, Scorer(judge, template), progress.count))
         found = list(reference.statistics(kept.read()).values())

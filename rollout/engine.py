@@ -31,6 +31,15 @@ _RESTARTS = 3  # in a row, without an answer between them
 _START_S = 600.0
 
 
+class Sampler(Protocol):
+    """What turns requests into groups, in any order: a pool of engines, or something before one."""
+
+    @property
+    def outstanding(self) -> int: ...
+    def submit(self, requests: Sequence[Request]) -> None: ...
+    def ready(self) -> list[tuple[Request, list[Completion]]]: ...
+
+
 class Engine(Protocol):
     """What an engine actor answers; VllmEngine and ReferenceEngine do."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from rewards.rows import DataError
 from rollout.collector import sampled
-from rollout.engine import EnginePool
+from rollout.engine import Sampler
 from rollout.records import SCHEMA, rows
 from rollout.scorer import Scorer
 from rollout.types import Group, Request
@@ -41,12 +41,16 @@ class Parts:
         asked: the requests, of which ids no other parts have one at the same time.
         made: what all parts must agree in, by name; `template` is the hash of the chat template and tokenizer that made the ids.
         remedy: what to do where they do not, the end of a sentence.
+        also: what parts say beside that.
+        step: of training, that the rows are of.
     """
 
     folder: Path
     asked: Sequence[Request]
     made: Mapping[str, str]
     remedy: str
+    also: Mapping[str, str] = field(default_factory=dict)
+    step: int = 0
 
     def recovered(self) -> list[str]:
         """Set parts aside that cannot be read; a sentence for each.
@@ -66,6 +70,11 @@ class Parts:
             if words := differing(made, self.made):
                 raise OtherParts(f"{part} was sampled with {words}: {self.remedy}")
         return said
+
+    @property
+    def rollouts(self) -> int:
+        """That are asked for."""
+        return sum(request.group_size for request in self.asked)
 
     def waiting(self) -> list[Request]:
         """Those requests whose groups are not there: none when all is done."""
@@ -87,16 +96,16 @@ class Parts:
     def keep(self, groups: Sequence[Group]) -> None:
         """Write a part that appears at once."""
         asked = [group.request for group in groups for _ in group.rollouts]
-        table = rows(groups, 0, self.made["template"])
+        table = rows(groups, self.step, self.made["template"])
         for name, values in (("request", [one.id for one in asked]), ("prompt_ids", [one.prompt_ids for one in asked])):
             table = table.append_column(_SCHEMA.field(name), pa.array(values, _SCHEMA.field(name).type))
         number = max((int(part.stem.removeprefix("part-")) + 1 for part in self.folder.glob("part-*.*")), default=0)
-        write_whole(self.folder / f"part-{number:05d}.parquet", table.replace_schema_metadata(dict(self.made)))
+        write_whole(self.folder / f"part-{number:05d}.parquet", table.replace_schema_metadata({**self.also, **self.made}))
 
 
 def sample(
     kept: Sequence[Parts],
-    pool: EnginePool,
+    pool: Sampler,
     scorer: Scorer,
     progress: Callable[[int, int], None] | None = None,
     each: Callable[[Sequence[Group]], None] | None = None,
@@ -105,7 +114,7 @@ def sample(
 
     Args:
         scorer: its verdicts count; it needs no terms.
-        progress: called with (requests done, requests).
+        progress: called with (rollouts done, rollouts), what was there already among both.
         each: sees groups before they are kept.
     """
     for one in kept:
@@ -114,8 +123,8 @@ def sample(
     home = {request.id: one for one in kept for request in left[one.folder]}
     missing = {folder: len(requests) for folder, requests in left.items()}
     fresh: dict[Path, list[Group]] = {one.folder: [] for one in kept}
-    total, since = sum(len(one.asked) for one in kept), time.monotonic()
-    done = total - len(home)
+    total, since = sum(one.rollouts for one in kept), time.monotonic()
+    done = total - sum(request.group_size for requests in left.values() for request in requests)
 
     def flush(which: Sequence[Parts]) -> None:
         for one in which:
@@ -132,7 +141,7 @@ def sample(
             one = home[group.request.id]
             fresh[one.folder].append(group)
             missing[one.folder] -= 1
-            done += 1
+            done += len(group.rollouts)
             if progress:
                 progress(done, total)
             if time.monotonic() - since > PART_S:
@@ -157,7 +166,7 @@ def differing(there: Mapping[str, str], wanted: Mapping[str, str]) -> str:
         if (old := there.get(name)) != value:
             if name == "template":
                 return f"chat template and tokenizer {old or 'unknown'}, the model now has {value}"
-            return f"another {name}" + (f", {old}, and it is {value} now" if len(f"{old}{value}") < 60 else "")
+            return f"another {name}" + (f" ({old}, {value} now)" if old is not None and len(old + value) < 60 else "")
     return ""
 
 

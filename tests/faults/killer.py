@@ -23,6 +23,7 @@ import launch.engines
 import launch.stages  # what a run needs, imported once
 import rl.learner
 import rollout.engine
+from evaluation.evaluate import Asked
 from launch.cli import app
 from rl import algorithm, checkpoint, merge, supervised
 from rl.learner import Learner
@@ -52,10 +53,10 @@ POINTS: dict[str, tuple[Any, str, str]] = {
 
 # the same, of runs of several stages
 STAGE_POINTS: dict[str, tuple[Any, str, str]] = {
-    "mid-reference": (Parts, "keep", "after"),
+    "mid-sampling": (Parts, "keep", "after"),
     "mid-supervised": (supervised._Keeper, "on_save", "after"),
     "between-metrics-and-checkpoint": (Run, "record", "after"),
-    "before-an-evaluation-is-kept": (launch.stages, "write_scores", "before"),
+    "before-an-evaluation-is-kept": (Asked, "finish", "before"),
     "between-stages": (launch.stages, "merge", "before"),
     "mid-merge": (merge, "_overwrite", "after"),
 }

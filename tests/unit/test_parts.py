@@ -54,8 +54,8 @@ def test_what_is_there_is_not_sampled_again(tmp_path: Path, judge: Judge, monkey
     monkeypatch.setattr("rollout.parts.PART_S", 0.0)
     there = kept(tmp_path, 9)
 
-    def killed(done: int, problems: int) -> None:
-        if done == 4:
+    def killed(done: int, rollouts: int) -> None:
+        if done == 8:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -67,7 +67,7 @@ def test_what_is_there_is_not_sampled_again(tmp_path: Path, judge: Judge, monkey
     pool, progress = ScriptedPool(right_and_wrong), []
     list(sample([there], pool, Scorer(judge, template()), lambda *said: progress.append(said)))
     assert pool.seen == [request.problem.id for request in left]
-    assert progress == [(count, 9) for count in range(10 - len(left), 10)]
+    assert progress == [(2 * count, 18) for count in range(10 - len(left), 10)]
     whole = kept(tmp_path / "whole", 9)
     list(sample([whole], ScriptedPool(right_and_wrong, seed=5), Scorer(judge, template())))
     assert there.read().equals(whole.read())
@@ -114,7 +114,7 @@ def test_a_torn_part_is_set_aside_and_its_requests_are_sampled_again(tmp_path: P
     ("made", "words"),
     [
         ({"template": "another"}, "sampled with chat template and tokenizer digest, the model now has another: start anew"),
-        ({"seed": "1"}, "sampled with another seed, 0, and it is 1 now: start anew"),
+        ({"seed": "1"}, r"sampled with another seed \(0, 1 now\): start anew"),
         ({"problems": "f" * 64}, "sampled with another problems: start anew"),
     ],
 )
