@@ -171,7 +171,7 @@ def evaluated(
         done, total: rollouts of all jobs: those that were there before this one's, and all.
     """
     from evaluation.evaluate import evaluate
-    from launch.engines import sampling
+    from launch.engines import closer, sampling
     from rollout.scorer import Scorer
 
     if not asked:
@@ -179,7 +179,12 @@ def evaluated(
     progress.phase(f"{job.checkpoint}: start engines")
     with sampling(job.made, job.start, job.template, [request.prompt_ids for request in asked[0].requests]) as pool:
         progress.phase(job.checkpoint)
-        yield from evaluate(asked, pool, Scorer(judge, job.template), lambda count, _: progress.count(done + count, total))
+        yield from evaluate(
+            asked,
+            closer(pool, job.made.recipe, job.template),
+            Scorer(judge, job.template),
+            lambda count, _: progress.count(done + count, total),
+        )
 
 
 def recipe_for(checkpoint: str, question: Question) -> tuple[Recipe, Path | None]:

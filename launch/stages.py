@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from evaluation.evaluate import Asked, evaluate, waiting
 from evaluation.words import warnings
-from launch.engines import closing, engines, left, rehearsed, sampling, stating
+from launch.engines import closer, closing, engines, left, rehearsed, sampling, stating
 from launch.evaluations import evaluations, fit
 from launch.parts import Part, Standing, read_data
 from launch.plan import Plan, PlanError, check_runnable, plan
@@ -39,7 +39,7 @@ from rl.run import Run, RunError, is_finished, prompt_date, refuse_unusable
 from rl.state import put_back
 from rl.wires import CollapseWires
 from rollout.collector import Collector, PromptStream
-from rollout.engine import EnginePool
+from rollout.engine import Sampler
 from rollout.scorer import Scorer
 from rollout.template import Template, load_template
 
@@ -240,7 +240,7 @@ def _train(part: Part, run: Run, template: Template, at: Standing, judge: Judge)
                 name = str(at.start) if step == 0 else f"checkpoints/step-{step}"
                 stated = stating(template, recipe, stream.control.floor.share)
                 left_over = waiting(_asked(part, run, stated, step, name, compared), progress.message)
-                _evaluate(left_over, pool, Scorer(judge, stated), progress, gate if compared else None)
+                _evaluate(left_over, closer(pool, recipe, template), Scorer(judge, stated), progress, gate if compared else None)
 
             evaluated = recipe.stages[-1].kind == "eval"
             if saved is None and evaluated:
@@ -268,7 +268,7 @@ def _evaluate_only(part: Part, run: Run, template: Template, at: Standing, judge
         asked = _asked(part, record, stated, 0, str(at.start))
         if left_over := waiting(asked, progress.message):
             with sampling(part.made, at.start, template, [request.prompt_ids for request in asked[0].requests]) as pool:
-                _evaluate(left_over, pool, Scorer(judge, stated), progress)
+                _evaluate(left_over, closer(pool, part.recipe, template), Scorer(judge, stated), progress)
 
 
 def _asked(part: Part, run: Run, template: Template, step: int, name: str = "", logprobs: bool = False) -> list[Asked]:
@@ -278,7 +278,7 @@ def _asked(part: Part, run: Run, template: Template, step: int, name: str = "", 
 
 
 def _evaluate(
-    asked: Sequence[Asked], pool: EnginePool, scorer: Scorer, progress: Progress, check: Callable[[pa.Table], None] | None = None
+    asked: Sequence[Asked], pool: Sampler, scorer: Scorer, progress: Progress, check: Callable[[pa.Table], None] | None = None
 ) -> None:
     """Make evaluations and say what each found."""
     progress.phase("evaluate")

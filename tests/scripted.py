@@ -63,6 +63,6 @@ class ScriptedPool(EnginePool):
 
     def ready(self) -> list[tuple[Request, list[Completion]]]:
         self._random.shuffle(self._owed)
-        count = self._random.randint(1, len(self._owed))
+        count = self._random.randint(min(1, len(self._owed)), len(self._owed))
         done, self._owed = self._owed[:count], self._owed[count:]
         return [(request, self._script(request)) for request in done]
