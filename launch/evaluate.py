@@ -111,6 +111,10 @@ def evaluate_checkpoints(
             left = [waiting(job.asked, progress.message, overwrite) for job in ready]  # refused before any engine starts
             done = total - sum(one.parts.rollouts for some in left for one in some)
             for job, some in zip(ready, left, strict=True):
+                for one in job.asked:
+                    if one not in some and (before := one.found()):
+                        progress.message(f"made before: {one.label}")
+                        _print(progress, one, before)
                 for one, scores in evaluated(job, some, judge, progress, done, total):
                     _print(progress, one, scores)
                 done += sum(one.parts.rollouts for one in some)
@@ -269,7 +273,11 @@ def _print(progress: Progress, one: Asked, scores: Evaluation) -> None:
 
     for warning in warnings(scores, one.settings.lenient):
         progress.show(f"[yellow]warning:[/yellow] {escape(f'{one.label}: {warning}')}")
-    progress.show(_table(one, scores))
+    settings = scores.settings
+    if settings.budget is None:  # the others come in one table at the end
+        how = f"{scores.problems} problems x {scores.samples} samples, T {settings.temperature}, at most {settings.max_tokens} tokens"
+        progress.show(f"[italic]{escape(one.checkpoint)} on {escape(one.label)}: {how}[/italic]")
+        progress.show(_table(scores))
     progress.show(escape(f"{one.scores}"))
 
 
@@ -277,33 +285,28 @@ def _print_budgets(console: Console, asked: Sequence[Asked]) -> None:
     """What was found at each budget, one below the other; nothing without budgets."""
     if not any(one.settings.budget for one in asked):
         return
-    table = Table(title=escape(f"{asked[0].checkpoint} on {asked[0].source}"), box=None, pad_edge=False, title_justify="left")
-    for column in ("budget", "accuracy", "95 % interval", "tokens", "cut", "closed", "within", "tokens / budget"):
-        table.add_column(column)
+    console.print(f"[italic]{escape(f'{asked[0].checkpoint} on {asked[0].source}')}[/italic]", highlight=False, soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
+    for column in ("budget", "accuracy", "95 % interval", "tokens", "cut", "kept to it"):
+        table.add_column(column, no_wrap=True)
     for one in asked:
-        if (scores := one.found()) is None:
-            continue
-        budget, accuracy, kept = scores.settings.budget, scores.accuracy, scores.adherence
-        table.add_row(
-            f"{budget.limit:,} {budget.kind}" if budget else "natural",
-            f"{accuracy.mean:.1%}",
-            f"{accuracy.low:.1%} .. {accuracy.high:.1%}",
-            f"{scores.tokens.mean:.1f}",
-            f"{scores.truncated:.1%}",
-            "" if scores.forced is None else f"{scores.forced.closed:.1%}",
-            "" if kept is None else f"{kept.within:.1%}",
-            "" if kept is None else f"{kept.ratio:.2f}",
-        )
+        if scores := one.found():
+            budget, accuracy, adherence = scores.settings.budget, scores.accuracy, scores.adherence
+            closed = f"{scores.forced.closed:.1%} closed" if scores.forced else ""
+            table.add_row(
+                f"{budget.limit:,} {budget.kind}" if budget else "natural",
+                f"{accuracy.mean:.1%}",
+                f"{accuracy.low:.1%} .. {accuracy.high:.1%}",
+                f"{scores.tokens.mean:.1f}",
+                f"{scores.truncated:.1%}",
+                f"{adherence.within:.1%} within, {adherence.ratio:.2f} of it" if adherence else closed,
+            )
     console.print(table)
 
 
-def _table(one: Asked, scores: Evaluation) -> Table:
+def _table(scores: Evaluation) -> Table:
     accuracy, tokens = scores.accuracy, scores.tokens
-    settings = scores.settings
-    table = Table(
-        title=f"{escape(one.label)}: {scores.problems} problems x {scores.samples} samples, T {settings.temperature}, at most {settings.max_tokens} tokens",
-        box=None, pad_edge=False, title_justify="left",
-    )  # fmt: skip
+    table = Table(box=None, pad_edge=False)
     for column in ("", "value", "95 % interval"):
         table.add_column(column)
     table.add_row("accuracy", f"{accuracy.mean:.1%}", f"{accuracy.low:.1%} .. {accuracy.high:.1%}")
@@ -316,6 +319,6 @@ def _table(one: Asked, scores: Evaluation) -> Table:
         table.add_row(f"tokens of {name}", "none" if mean is None else f"{mean:.1f}", "")
     for name in ("truncated", "no_answer", "not_judged"):
         table.add_row(f"share {name.replace('_', ' ')}", f"{getattr(scores, name):.1%}", "")
-    for point in scores.budget_curve[4::5] if settings.budget is None else ():
+    for point in scores.budget_curve[4::5]:
         table.add_row(f"accuracy within {point.budget} tokens", f"{point.accuracy:.1%}", "cut after the fact")
     return table
