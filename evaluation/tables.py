@@ -17,6 +17,14 @@ from evaluation.results import Estimate, Evaluation, Share
 from evaluation.run_folder import Run
 from evaluation.statistics import standard_errors
 
+_CLAIMS = {
+    "better": "more accurate",
+    "not worse": "as accurate",
+    "worse": "less accurate",
+    "not shown": "not shown",
+    "too few": "too few problems",
+}
+
 
 class Cell(NamedTuple):
     """What stands in a table, and what stands small behind it."""
@@ -99,12 +107,10 @@ def glance_table(found: Sequence[Comparison]) -> Table:
             change,
             Cell(words.tokens(evaluation.tokens.mean)),
             saved,
-            Cell(one.claim or "not compared", "; ".join(one.remarks)),
+            Cell(_CLAIMS[one.claim] if one.claim else "not compared", "; ".join(one.remarks)),
         ]
         rows.append(Row(f"{one.new.label} against {one.old.label}", cells))
-    return Table(
-        ["problems", "accuracy", "change", "tokens", "change", f"at a margin of {words.percent(found[0].margin, 3)}" if found else ""], rows
-    )
+    return Table(["problems", "accuracy", "change", "tokens", "change", f"margin {100 * found[0].margin:g} points" if found else ""], rows)
 
 
 def reservations(runs: Sequence[Run], shown: Iterable[Shown], found: Iterable[Comparison]) -> list[str]:
