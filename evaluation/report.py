@@ -26,6 +26,7 @@ from evaluation.entries import Shown, at_budgets
 from evaluation.figures import Panel
 from evaluation.formats import as_json, markdown
 from evaluation.measured import of_table
+from evaluation.paired import paired_table
 from evaluation.picture import picture
 from evaluation.results import Estimate, Evaluation
 from evaluation.run_folder import Run, read_last_samples, read_rollouts
@@ -316,7 +317,13 @@ def _last_samples(found: Found) -> list[Section]:
 def _sure(found: Found) -> Section:
     tables = [(source, noise_table(shown)) for source, shown in found.shown.items()]
     shown = [one for all_ in found.shown.values() for one in all_]
-    return Section("sure.html", {"tables": tables, "sentences": reservations(found.runs, shown, found.comparisons)})
+    pairs = [
+        (f"{pair.new.label} against {pair.old.label}, {pair.new.evaluation.source}", paired_table(pair))
+        for pair in found.comparisons
+        if not pair.refused
+    ]
+    sentences = reservations(found.runs, shown, found.comparisons)
+    return Section("sure.html", {"tables": tables, "pairs": pairs, "sentences": sentences})
 
 
 def _settings(runs: Sequence[Run]) -> Section:
