@@ -19,7 +19,7 @@ from recipes.loader import in_stage
 from recipes.schedules import Decays, Exponential, Linear, Staged
 from recipes.schema import Recipe
 from recipes.stages import unread
-from recipes.term import Waiver
+from recipes.term import Case, Waiver
 from recipes.terms import ROUNDING, KlTerm, RewardTerm, least_of_right, refuse_wrong_before_right
 
 
@@ -153,10 +153,9 @@ def _unread_limits(recipe: Recipe) -> Iterator[str]:
 
 def _waived(recipe: Recipe) -> Iterator[str]:
     """What a waiver allows in this recipe, by how much, or that nothing needs it."""
-    moves = any(name.startswith("reward.") for name in recipe.schedule)
-    rewards = [recipe.at(step).reward for step in range(recipe.train.steps)] if moves else [recipe.reward]
+    rewards, case = recipe.each("reward").values(), recipe.case
     if "right_beats_wrong" in recipe.waive:
-        ends = [least_of_right(reward, recipe.case) for reward in rewards if _refused(reward, recipe, ["length_of_wrong"])]
+        ends = [least_of_right(reward, case) for reward in rewards if _refused(reward, case, ["length_of_wrong"])]
         short = max((wrong - min(kept, right) for kept, right, wrong in ends), default=0.0)
         if ends and short > ROUNDING:
             yield f"waive: right_beats_wrong: a right answer may earn {short:g} less than a wrong one"
@@ -175,9 +174,9 @@ def _waived(recipe: Recipe) -> Iterator[str]:
         yield f"waive: length_of_wrong: {says if pays else 'not needed, as no term says that it pays wrong answers for their length; leave it out'}"
 
 
-def _refused(reward: list[RewardTerm], recipe: Recipe, waived: list[Waiver]) -> bool:
+def _refused(reward: list[RewardTerm], case: Case, waived: list[Waiver]) -> bool:
     try:
-        refuse_wrong_before_right(reward, recipe.case, waived)
+        refuse_wrong_before_right(reward, case, waived)
     except ValueError:
         return True
     return False
