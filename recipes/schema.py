@@ -306,12 +306,20 @@ class Recipe(Section):
         kinds = ("budget", "select", "credit", "tokens")
         there = [name for name in MOVABLE if name.partition(".")[0] not in kinds or hasattr(*self._slot(name))]
         for name, schedule in self.schedule.items():
+            slot, *parts = name.split(".")
+            if name in MOVABLE and name not in there:
+                raise ValueError(
+                    f"schedule: {name}: {slot}.kind {self._slot(name)[0].kind} has no {parts[0]}; take a kind that has, or the schedule out (null)"
+                )
+            if slot == "reward" and len(parts) == 2 and all(term.kind != parts[0] for term in self.reward):
+                raise ValueError(f"schedule: {name}: reward has no {parts[0]} term; add one, or take the schedule out (null)")
             if name not in (*there, *terms):
                 can = ", ".join(word.replace(".", " ") for word in (*there, *terms))
                 raise ValueError(f"schedule: {name} cannot move; these can (with dots): {can}")
-            kind = name.split(".")[1]
-            if name in terms and sum(term.kind == kind for term in self.reward) > 1:
-                raise ValueError(f"schedule: {name}: reward has more than one {kind} term, and each its own number; keep one, or move none")
+            if name in terms and sum(term.kind == parts[0] for term in self.reward) > 1:
+                raise ValueError(
+                    f"schedule: {name}: reward has more than one {parts[0]} term, and each its own number; keep one, or move none"
+                )
             if name == "objective.entropy.coef" and self.objective.entropy.target is not None:
                 raise ValueError(
                     f"schedule: {name}: with objective.entropy.target the weight adapts; set that null, or take the schedule out"

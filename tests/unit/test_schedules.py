@@ -133,7 +133,12 @@ def test_the_recipe_at_a_step_holds_plain_numbers_and_engines_keep_room_for_the_
         ),
         ("schedule={advantage.shorter: {kind: linear, to: -1}} advantage.shorter=1", "advantage.shorter: -0.030303 at step 17 is not"),
         ("schedule={learner.lr: {kind: linear, share: 0}}", "learner.lr: 0 at step 33 is not allowed"),
-        ("schedule={select.keep: {kind: linear, to: 4}}", "schedule: select.keep cannot move; these can"),
+        ("schedule={select.keep: {kind: linear, to: 4}}", "schedule: select.keep: select.kind all has no keep; take a kind that has"),
+        (
+            "schedule={reward.triangle.weight: {kind: linear, to: 0.1}}",
+            r"reward.triangle.weight: reward has no triangle term; add one, or take the schedule out \(null\)",
+        ),
+        ("schedule={reward.truncate.sharpness: {kind: linear, to: 0.1}}", "schedule: reward.truncate.sharpness cannot move; these can"),
         (
             "schedule={select.keep: {kind: linear, to: 1}} select={kind: shortest, keep: 4}",
             "select.keep: 1: expected 2 to sampler.group_size 8",
