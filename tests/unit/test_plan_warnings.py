@@ -104,6 +104,45 @@ def test_a_schedule_with_more_changes_than_steps_never_ends_and_is_a_warning(sch
     assert said("grpo", "tiny", "train.steps=6", *words) == []
 
 
+@pytest.mark.parametrize(
+    ("schedule", "idle"),
+    [
+        ("{kind: linear, to: 104}", True),
+        ("{kind: staged, stages: [{since: 3, value: 104.5}]}", True),
+        ("{kind: exponential, factor: 1.001, every: 9}", True),
+        ("{kind: decays, share: 1, count: 2}", True),
+        ("{kind: exponential, factor: 0.999, every: 1, least: 103.5}", False),
+        ("{kind: linear, share: 0.5, over: 1}", False),
+        ("{kind: linear, to: 90}", False),
+    ],
+)
+def test_a_schedule_that_moves_nothing_is_a_warning(schedule: str, idle: bool):
+    expected = "schedule: budget.limit: says nothing, as 104 holds in every step with it or without; take it out (null)"
+    words = ["train.steps=20", f"schedule.budget.limit={schedule}"]
+    assert [line for line in said("grpo", "tiny", *words) if line.startswith("schedule")] == [expected] * idle
+
+
+@pytest.mark.parametrize(
+    ("budget", "remedy", "wider"),
+    [
+        ("{kind: controller, least: 1.0}", "lower budget.least", "budget.least=0.9"),
+        ("{kind: prompt, least: 1.0}", "lower budget.least", "budget.least=0.9"),
+        ("{kind: reference, least: 1.0}", "lower budget.least", "budget.least=0.9"),
+        ("{kind: coverage}", "raise budget.room", "budget.room=1.5"),
+        (
+            "{kind: difficulty, ladder: [{}]}",
+            "give a rung of budget.ladder a share below 1",
+            "budget.ladder=[{at_least: 0.5, share: 0.5}, {}]",
+        ),
+    ],
+)
+def test_a_budget_that_can_choose_no_limit_but_one_is_a_warning(budget: str, remedy: str, wider: str):
+    words = ["reward=[{kind: verdict}, {kind: truncate}]", f"budget={budget}"]
+    expected = f"says nothing, as no limit but budget.limit is allowed; {remedy}"
+    assert [line for line in said("grpo", "tiny", *words) if line.endswith(expected)]
+    assert not [line for line in said("grpo", "tiny", *words, wider) if "no limit but" in line]
+
+
 BUDGETS = ["{kind: toggle, period: 1}", "{kind: coverage, every: 1}", "{kind: difficulty, ladder: [{at_least: 0.5, share: 0.5}, {}]}"]
 
 
