@@ -16,7 +16,7 @@ from recipes.credit import DecsCredit
 from recipes.data import DataSet
 from recipes.lengths import LengthTerm
 from recipes.loader import in_stage
-from recipes.schedules import Decays, Exponential, Linear, Staged
+from recipes.schedules import Decays, Exponential, Linear, Schedule, Staged, value_at
 from recipes.schema import Recipe
 from recipes.stages import unread
 from recipes.term import Waiver
@@ -183,6 +183,13 @@ def _refused(reward: list[RewardTerm], recipe: Recipe, waived: list[Waiver]) -> 
     return False
 
 
+def _end(schedule: Schedule, start: float, steps: int) -> float | None:
+    """Where a schedule ends, however long it takes; None for one that goes on for ever or names its values."""
+    if isinstance(schedule, Linear | Decays):
+        return schedule.value(start, max(steps, getattr(schedule, "over", None) or 0), steps)
+    return schedule.least if isinstance(schedule, Exponential) and schedule.factor < 1 else None
+
+
 def _not_in_this_run(recipe: Recipe) -> Iterator[str]:
     """What is to come after some steps, and train.steps ends before it."""
     budget, steps = recipe.budget, recipe.train.steps
@@ -193,11 +200,10 @@ def _not_in_this_run(recipe: Recipe) -> Iterator[str]:
             yield f"schedule: {name}: the stage since step {late[0]} is {run}"
         elif isinstance(schedule, Exponential) and schedule.every >= steps:
             yield f"schedule: {name}: its first change, after {schedule.every} steps, is {run}"
-        elif isinstance(schedule, Linear | Decays):
-            start, past = recipe.number(name), max(steps, getattr(schedule, "over", None) or 0)
-            last, end = (schedule.value(start, step, steps) for step in (steps - 1, past))
-            if not isclose(last, end):
-                yield f"schedule: {name}: its end, {end:g}, is {run}"
+        elif (end := _end(schedule, recipe.number(name), steps)) is not None:
+            exact, last = schedule.value(recipe.number(name), steps - 1, steps), value_at(schedule, recipe.number(name), steps - 1, steps)
+            if not isclose(exact, end) and not isclose(last, end):
+                yield f"schedule: {name}: its end, {end:g}, is {run}, which reaches {last:g}"
     if isinstance(budget, ControllerBudget):
         apart = budget.every if budget.watch else 1
         first = budget.measure * apart + (not budget.watch)  # what is sampled to train is seen behind the step
