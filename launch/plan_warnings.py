@@ -16,7 +16,7 @@ from recipes.credit import DecsCredit
 from recipes.data import DataSet
 from recipes.lengths import LengthTerm
 from recipes.loader import in_stage
-from recipes.schedules import Decays, Exponential, Linear, Staged
+from recipes.schedules import Decays, Exponential, Linear, Schedule, Staged, value_at
 from recipes.schema import Recipe
 from recipes.stages import unread
 from recipes.term import Case, Waiver
@@ -192,18 +192,26 @@ def _refused(reward: list[RewardTerm], case: Case, waived: list[Waiver]) -> bool
     return False
 
 
-def _ends(schedule: Linear | Decays, start: float, steps: int) -> tuple[float, float]:
-    """Where a run of `steps` leaves a schedule, and where it would end."""
-    past = max(steps, getattr(schedule, "over", None) or 0)
-    return schedule.value(start, steps - 1, steps), schedule.value(start, past, steps)
-
-
 def _fixed_limits(recipe: Recipe) -> Iterator[str]:
     """Limits that the kind of budget is to choose, where there is one to choose from."""
     if recipe.budget.kind not in _CHOOSING:
         return
     if all(budget.least_limit == budget.most_limit for budget in recipe.each("budget").values()):
         yield f"budget.kind: {recipe.budget.kind}: says nothing, as no limit but budget.limit is allowed; {_CHOOSING[recipe.budget.kind]}"
+
+
+def _end(schedule: Schedule, start: float, steps: int) -> float | None:
+    """Where a schedule ends, however long it takes; None for one that goes on for ever or names its values."""
+    if isinstance(schedule, Linear | Decays):
+        return schedule.value(start, max(steps, getattr(schedule, "over", None) or 0), steps)
+    return schedule.least if isinstance(schedule, Exponential) and schedule.factor < 1 else None
+
+
+def _missed(schedule: Schedule, start: float, steps: int) -> str:
+    """What a schedule reaches in a run that ends before it does; empty if it comes to its end."""
+    end = _end(schedule, start, steps)
+    exact, last = schedule.value(start, steps - 1, steps), value_at(schedule, start, steps - 1, steps)
+    return "" if end is None or isclose(exact, end) or isclose(last, end) else f"which reaches {last:g}"
 
 
 def _not_in_this_run(recipe: Recipe) -> Iterator[str]:
@@ -216,8 +224,8 @@ def _not_in_this_run(recipe: Recipe) -> Iterator[str]:
             yield f"schedule: {name}: the stage since step {late[0]} is {run}"
         elif isinstance(schedule, Exponential) and schedule.every >= steps:
             yield f"schedule: {name}: its first change, after {schedule.every} steps, is {run}"
-        elif isinstance(schedule, Linear | Decays) and not isclose(*_ends(schedule, recipe.number(name), steps)):
-            yield f"schedule: {name}: its end, {_ends(schedule, recipe.number(name), steps)[1]:g}, is {run}"
+        elif missed := _missed(schedule, recipe.number(name), steps):
+            yield f"schedule: {name}: its end, {_end(schedule, recipe.number(name), steps):g}, is {run}, {missed}"
         elif set(recipe.by_step(name)) == {recipe.number(name)}:
             yield f"schedule: {name}: says nothing, as {recipe.number(name):g} holds in every step with it or without; take it out (null)"
     if isinstance(budget, ControllerBudget):

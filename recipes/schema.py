@@ -281,6 +281,8 @@ class Recipe(Section):
             )
         if self.model.dtype == "bf16" and self.learner.zero_stage == 0:
             raise ValueError("learner.zero_stage: 0 with model.dtype bf16 would train without fp32 master weights; use 1 or more")
+        if twice := [word for index, word in enumerate(self.waive) if word in self.waive[:index]]:
+            raise ValueError(f"waive: {twice[0]} is said twice; say it once")
         if not any(term.kind == "verdict" for term in self.reward):
             raise ValueError("reward: no verdict term: nothing would tell right from wrong")
         refuse_misfits(self.credit, self.objective, self.select, self.budget.kind, self.sampler.keep_groups)

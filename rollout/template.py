@@ -137,7 +137,8 @@ class Template:
 
     def _written(self, place: str, answer: str, opening: str) -> str:
         """The answer as the model writes it behind a generation prompt; see `example`."""
-        thinking, said = split(answer)
+        own = [mark for pair in self.marks.spellings for mark in pair]
+        thinking, said = split(answer, self.marks if any(mark in answer for mark in own) else None)
         if said is None:
             raise TemplateError(f"{place}: its answer opens thinking and never closes it; leave it out")
         opener, closer = self.marks
@@ -150,7 +151,7 @@ class Template:
             begun = opener if thought.startswith(used.open) else f"{opener}\n"
             thought = thought.removeprefix(used.open)
             thinking = thought + closer
-        if holds_mark(thought) or any(mark in text for pair in self.marks.spellings for mark in pair for text in (thought, said)):
+        if any(holds_mark(text) or any(mark in text for mark in own) for text in (thought, said)):
             raise TemplateError(f"{place}: its answer holds a mark of thinking beside those around its thinking; leave it out")
         if self.marks.opened_in(opening):
             return (thinking.removeprefix(opening.rpartition(opener)[2]) if thinking else f"\n{closer}\n\n") + said
