@@ -174,7 +174,7 @@ def _fitting(content: dict[str, Any], texts: Sequence[str], rank_N: np.ndarray, 
         )
         if not kept or (len(payload) <= most and (kept == len(texts) or len(payload) > 0.8 * most)):
             break
-        limit *= 0.9 * most / len(payload)
+        limit = int(size_N[kept - 1]) * 0.9 * most / len(payload)
     return payload, kept
 
 
