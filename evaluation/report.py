@@ -6,10 +6,8 @@ every request. Whatever comes from a model, a data set or a recipe is escaped. A
 
 from __future__ import annotations
 
-import base64
 import json
 import math
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +26,7 @@ from evaluation.formats import as_json, markdown
 from evaluation.measured import of_table
 from evaluation.paired import paired_table
 from evaluation.picture import picture
+from evaluation.reader import packed, reader
 from evaluation.results import Estimate, Evaluation
 from evaluation.run_folder import Run, read_last_samples, read_rollouts
 from evaluation.statistics import Interval, difference_shown
@@ -96,7 +95,7 @@ def page(found: Found) -> str:
         sections += [_trade_off(source, shown), *_more(found, source, sampled), *_levels(source, shown), *_lengths(source, sampled)]
     sections += _training(found.runs)
     sections += [_side_by_side(pairs[-1]) for pairs in found.pairs.values() if pairs and not pairs[-1].refused]
-    sections += [*_last_samples(found), _sure(found), _settings(found.runs), _foot(found.runs)]
+    sections += [*_last_samples(found), *_reader(found), _sure(found), _settings(found.runs), _foot(found.runs)]
     panels: dict[str, Any] = {}
 
     def place(panel: Panel) -> str:
@@ -112,11 +111,6 @@ def page(found: Found) -> str:
         .get_template("page.html")
         .render(title=found.title, sections=sections, place=place, panels=drawn, plotly=plotly_packed())
     )
-
-
-def packed(text: str) -> str:
-    """Text as base64 of its deflate, as page.js unpacks it."""
-    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
 @cache
@@ -312,6 +306,11 @@ def _last_samples(found: Found) -> list[Section]:
         ]
         sections.append(Section("examples.html", {"heading": "Last training rollouts", "lead": lead, "examples": cards}))
     return sections
+
+
+def _reader(found: Found) -> list[Section]:
+    values = reader(found.runs, found.shown)
+    return [Section("reader.html", values)] if values["count"] else []
 
 
 def _sure(found: Found) -> Section:

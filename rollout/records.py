@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from rollout.types import Group, Rollout
 
+BY_TOKEN = ("advantage", "weight", "entropy", "influence")  # of rollouts that trained, where measured
 SCHEMA = pa.schema(
     [
         ("step", pa.int64()),
@@ -43,6 +44,7 @@ SCHEMA = pa.schema(
         ("sources", pa.list_(pa.int8())),
         ("redundant", pa.list_(pa.int32())),
         ("extra", pa.string()),
+        *((f"token_{name}", pa.list_(pa.float32())) for name in BY_TOKEN),
     ]
 )
 
@@ -90,4 +92,5 @@ def _row(group: Group, rollout: Rollout, step: int) -> dict[str, Any]:
         "sources": completion.sources,
         "redundant": rollout.redundant,
         "extra": json.dumps(rollout.extra) if rollout.extra else None,
+        **{f"token_{name}": rollout.by_token.get(name) for name in BY_TOKEN},
     }

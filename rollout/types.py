@@ -131,6 +131,7 @@ class Rollout:
         limit: length limit its reward was given under, tokens.
         ends: tokens of the completion, from its first on, that were rewarded and train; None: all.
         advantage: filled by rl/algorithm, 0 until then.
+        by_token: what its tokens trained with, [T] by name (rl/algorithm); empty where it did not train.
         audit: what a second checker says of the answer, None if it was not asked or gave no verdict.
         extra: what reward functions logged of it, by column.
         thought: of a right answer, where its thinking has the gold already; None where the recipe's credit does not ask.
@@ -152,6 +153,7 @@ class Rollout:
     thought: Thought | None = None
     stated: Verdict | None = None
     extra: dict[str, str] = field(default_factory=dict)
+    by_token: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     @property
     def tokens(self) -> int:
