@@ -13,7 +13,7 @@ from evaluation.results import Evaluation
 from evaluation.run_folder import Run, read_run
 
 BASE, ACCENT = "#8a929b", "#0f6f8f"
-_OTHERS = ("#b5702a", "#7a5ea8", "#2c8a57", "#b8485a", "#4a6fb5", "#7d7a1f", "#5c4033")
+COLOURS = (ACCENT, "#b5702a", "#7a5ea8", "#2c8a57", "#b8485a", "#4a6fb5", "#7d7a1f", "#5c4033")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def read_entries(paths: Sequence[Path]) -> list[Run]:
 def by_source(runs: Sequence[Run], ends: bool = True) -> dict[str, list[Shown]]:
     """Of every source of problems the evaluations without a budget: first and last of a run, or of a checkpoint; in the given order.
 
-    A start that two runs share is shown once.
+    A start that two runs share is shown once. Starts, and the first of all, are grey.
 
     Args:
         ends: of several runs, the first evaluation of each, too; else only what each arrived at.
@@ -61,11 +61,13 @@ def by_source(runs: Sequence[Run], ends: bool = True) -> dict[str, list[Shown]]:
     for run in runs:
         for source, evaluations in _by_source(run).items():
             listed = found.setdefault(source, [])
-            start = None
-            for word, evaluation in _ends(evaluations, run, len(runs) > 1)[0 if ends or len(runs) == 1 else -1 :]:
+            start, ends_here = None, _ends(evaluations, run, len(runs) > 1)
+            for word, evaluation in ends_here[0 if ends or len(runs) == 1 else -1 :]:
                 known = next((one for one in listed if one.run is not run and _same(evaluation, one.evaluation)), None)
                 if known is None:
-                    listed.append(known := Shown(word, _colour(len(listed)), evaluation, run, start))
+                    taken = sum(one.colour != BASE for one in listed)
+                    colour = BASE if not listed or evaluation is not ends_here[-1][1] else COLOURS[taken % len(COLOURS)]
+                    listed.append(known := Shown(word, colour, evaluation, run, start))
                 start = known
     return found
 
@@ -102,7 +104,3 @@ def _ends(evaluations: Sequence[Evaluation], run: Run, several: bool) -> list[tu
 
 def _same(a: Evaluation, b: Evaluation) -> bool:
     return a.settings == b.settings and a.per_problem == b.per_problem
-
-
-def _colour(place: int) -> str:
-    return (BASE, ACCENT, *_OTHERS)[place if place < 2 else 2 + (place - 2) % len(_OTHERS)]

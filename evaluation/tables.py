@@ -107,10 +107,14 @@ def glance_table(found: Sequence[Comparison]) -> Table:
             change,
             Cell(words.tokens(evaluation.tokens.mean)),
             saved,
+            Cell(", ".join(f"{span.first:,} to {span.last:,}" for span in one.better) or "–"),
             Cell(_CLAIMS[one.claim] if one.claim else "not compared", "; ".join(one.remarks)),
         ]
         rows.append(Row(f"{one.new.label} against {one.old.label}", cells))
-    return Table(["problems", "accuracy", "change", "tokens", "change", f"margin {100 * found[0].margin:g} points" if found else ""], rows)
+    margins = sorted({f"{100 * one.margin:g}" for one in found if one.claim})
+    return Table(
+        ["problems", "accuracy", "change", "tokens", "change", "better at budgets", f"claim (margin, points: {', '.join(margins)})"], rows
+    )
 
 
 def reservations(runs: Sequence[Run], shown: Iterable[Shown], found: Iterable[Comparison]) -> list[str]:
