@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from evaluation.entries import ACCENT as AFTER
-from evaluation.entries import BASE as BEFORE
 from evaluation.entries import Shown
 from evaluation.results import Evaluation
 
@@ -29,15 +28,6 @@ class Panel(NamedTuple):
     note: str = ""
     unit: str = ""
     height: int = 190
-
-
-class Curve(NamedTuple):
-    """One line of a training panel: metric key, label, colour, dashed."""
-
-    key: str
-    label: str
-    colour: str
-    dashed: bool = False
 
 
 def budget_panel(shown: Sequence[Shown]) -> Panel:
@@ -110,68 +100,6 @@ def level_panels(shown: Sequence[Shown]) -> list[Panel]:
     return panels
 
 
-def training_panels(metrics: Sequence[dict[str, Any]]) -> list[Panel]:
-    """Small multiples over training steps; a panel none of whose metrics was recorded is left out."""
-    terms = sorted({key for record in metrics for key in record if key.startswith("reward/") and key != "reward/mean"})
-    shades = ["#6d9fb3", "#b59b6a", "#8f86b8", "#7aa884"]
-    plans: list[tuple[str, str, list[Curve], dict[str, Any]]] = [
-        ("Accuracy", "%", [Curve("accuracy", "right of all judged rollouts", AFTER)], {"scale": 100}),
-        ("Length", "tokens", [*_lengths(), Curve("limit", "limit", LIMIT, True)], {"zero": True}),
-        (
-            "Cut off, not judged",
-            "% of rollouts",
-            [Curve("truncated", "cut off", WRONG), Curve("not_judged", "not judged", LIMIT)],
-            {"scale": 100, "zero": True},
-        ),
-        ("Groups sampled", "groups", _groups(), {"stack": True}),
-        ("Reward", "", [*(Curve(t, t[7:], shades[i % 4]) for i, t in enumerate(terms)), Curve("reward/mean", "mean", AFTER)], {}),
-        ("Entropy", "nats per token", [Curve("entropy", "of the policy, mean over tokens", AFTER)], {"zero": True}),
-        ("Clip fraction", "% of tokens", [Curve("clip_fraction", "ratio outside the clip range", AFTER)], {"scale": 100, "zero": True}),
-        ("KL to the reference", "nats per token", [Curve("kl", "estimate on sampled tokens", AFTER)], {}),
-        ("Gradient norm", "", [Curve("grad_norm", "before clipping", AFTER)], {"zero": True}),
-        (
-            "Learner against engine",
-            "nats",
-            [Curve("mismatch/mean", "mean gap of logprobs", AFTER), Curve("mismatch/max", "largest", BEFORE)],
-            {"log": True},
-        ),
-        ("Throughput", "tokens/s", [Curve("tokens_per_s", "sampled tokens", AFTER)], {"zero": True}),
-        ("Time per step", "seconds", _seconds(), {"stack": True}),
-    ]
-    panels = [training_panel(title, unit, curves, metrics, **options) for title, unit, curves, options in plans]
-    return [panel for panel in panels if panel.data]
-
-
-def training_panel(
-    title: str,
-    unit: str,
-    curves: Sequence[Curve],
-    metrics: Sequence[dict[str, Any]],
-    scale: float = 1,
-    zero: bool = False,
-    log: bool = False,
-    stack: bool = False,
-) -> Panel:
-    """Curves over steps: lines, or areas that add up. A null is a gap, a metric that is never there has no key."""
-    steps = [record["step"] for record in metrics]
-    data, keys = [], []
-    for curve in curves:
-        value = [None if record.get(curve.key) is None else scale * record[curve.key] for record in metrics]
-        if all(v is None for v in value) or (stack and not any(value)):
-            continue
-        line = drawn_line(steps, value, curve.label, curve.colour, hover="%{y:.4~g}", dashed=curve.dashed, width=1.6)
-        if stack:
-            line |= {"stackgroup": "all", "fillcolor": curve.colour, "line": {"width": 0, "color": curve.colour}}
-        if len(steps) == 1:
-            line["mode"] = "markers"
-        data.append(line)
-        keys.append((curve.label, curve.colour, curve.dashed))
-    layout = laid_out(yrange=[0, None] if zero or stack else None)
-    if log:
-        layout["yaxis"] |= {"type": "log", "exponentformat": "power", "dtick": 1}
-    return Panel(title, keys, data, layout, unit=unit)
-
-
 def held_out_panels(evaluations: Sequence[Evaluation]) -> list[Panel]:
     """Accuracy and tokens of every evaluation of a source over steps, with 95 % intervals."""
     steps = [evaluation.step for evaluation in evaluations]
@@ -187,26 +115,6 @@ def held_out_panels(evaluations: Sequence[Evaluation]) -> list[Panel]:
         keys = [("mean with 95 % interval", AFTER, False)]
         panels.append(Panel(title, keys, [line], laid_out(yrange=[0, None] if key == "tokens" else None), unit=unit))
     return panels
-
-
-def _lengths() -> list[Curve]:
-    return [Curve("length/wrong", "wrong", WRONG), Curve("length/right", "right", RIGHT), Curve("length/mean", "mean", AFTER)]
-
-
-def _groups() -> list[Curve]:
-    return [
-        Curve("groups/trained", "trained", AFTER),
-        Curve("groups/all_right", "all right", "#a9cbb7"),
-        Curve("groups/all_wrong", "all wrong", "#e3b49c"),
-        Curve("groups/flat", "constant reward", FAINT),
-        Curve("groups/surplus", "surplus", "#b59b6a"),
-        Curve("groups/not_judged", "not judged", LIMIT),
-    ]
-
-
-def _seconds() -> list[Curve]:
-    colours = {"sample": AFTER, "update": "#7fb1c2", "publish": "#8f86b8"}
-    return [Curve(f"seconds/{phase}", phase, colour) for phase, colour in colours.items()]
 
 
 def _keys(shown: Sequence[Shown]) -> list[tuple[str, str, bool]]:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import plotly.offline
 import yaml
 
-from evaluation import charts, examples, figures, words
+from evaluation import charts, curves, examples, figures, words
 from evaluation.comparisons import Comparison, Found, read, read_samples
 from evaluation.entries import Shown, at_budgets
 from evaluation.figures import Panel
@@ -246,15 +246,18 @@ def _training(runs: Sequence[Run]) -> list[Section]:
         if not run.metrics:
             sections.append(Section("empty.html", {"heading": heading, "words": "No training step was recorded."}))
             continue
-        panels = figures.training_panels(run.metrics)
+        panels = curves.training_panels(run.metrics)
+        held_out: list[Panel] = []
         for source in dict.fromkeys(evaluation.source for evaluation in run.evaluations):
             series = [one for one in run.evaluations if one.source == source and one.table and one.table.parent.parent == run.path]
-            panels = panels + figures.held_out_panels(series) if len(series) > 2 else panels
+            held_out += figures.held_out_panels(series) if len(series) > 2 else []
         first, last = run.metrics[0], run.metrics[-1]
         seconds = last.get("time")
         lead = f"Steps {first['step']} to {last['step']}" + (f", {_duration(seconds)}" if seconds else "")
         lead += ". Accuracy and length are those of all sampled rollouts, before any group was filtered out. All charts run over steps."
-        sections.append(_charts(heading, lead, panels, "three"))
+        groups = {**({"Held out": held_out} if held_out else {}), **panels}
+        still = curves.at_rest(run.metrics)
+        sections.append(Section("training.html", {"heading": heading, "lead": lead, "groups": groups, "still": still}))
     return sections
 
 

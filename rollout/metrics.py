@@ -323,8 +323,8 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "Learner against engine",
             "fixed batch",
         ),
-        Metric("gate/mean", "nats", "Mean of these on 64 rollouts, before the update.", "", _CHECKED, "Gate", "mean gap"),
-        Metric("gate/p99", "nats", "99th percentile of these.", "", _CHECKED, "Gate", "99th percentile"),
+        Metric("gate/mean", "nats", "Mean of these on 64 rollouts, before the update.", "", _CHECKED),
+        Metric("gate/p99", "nats", "99th percentile of these.", "", _CHECKED, "Learner against engine", "gate, 99th percentile"),
         Metric(
             "gate/from_<N>",
             "nats",
@@ -334,16 +334,10 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "Gate by position",
             "from <N>",
         ),
+        Metric("gate/surprise", "nats", "Mean of -logp - entropy of these tokens, 0 for an honest sampler.", "", _CHECKED),
         Metric(
-            "gate/surprise",
-            "nats",
-            "Mean of -logp - entropy of these tokens, 0 for an honest sampler.",
-            "",
-            _CHECKED,
-            "Surprise",
-            "-logp - entropy",
+            "gate/surprise_z", "standard errors", "That in its standard errors.", "", _CHECKED, "Surprise of the gate", "-logp - entropy"
         ),
-        Metric("gate/surprise_z", "standard errors", "That in its standard errors.", "", _CHECKED, "Surprise against chance", "z"),
         Metric(
             "publish/changed", "share", "Tensors that this step's updates changed.", panel="Tensors changed", label="by the step's updates"
         ),
