@@ -83,7 +83,8 @@ def _tokens(row: dict[str, Any], decode: Decode | None) -> dict[str, Any]:
         **{name: row.get(f"token_{name}") for name in BY_TOKEN},
     }
     told = {name: [_short(value) for value in values] for name, values in measures.items() if values and len(values) == len(ids)}
-    return {"ids": ids, "texts": texts, "answer": answer, **told}
+    measured = {name: values for name, values in told.items() if any(value is not None for value in values)}
+    return {"ids": ids, "texts": texts, "answer": answer, **measured}
 
 
 def pieces(ids: Sequence[int], decode: Decode) -> list[str]:
