@@ -17,7 +17,7 @@ from recipes.schema import Eval
 from rewards.verifier.stated import block, stated
 from rewards.verifier.verdict import best
 from rollout.collector import sampled, seed_of
-from rollout.engine import EnginePool
+from rollout.engine import Pool
 from rollout.records import rows
 from rollout.scorer import Scorer
 from rollout.template import Template
@@ -25,7 +25,7 @@ from rollout.types import Group, Problem, Request
 
 
 def evaluate(
-    pool: EnginePool,
+    pool: Pool,
     scorer: Scorer,
     problems: Sequence[Problem],
     settings: Eval,

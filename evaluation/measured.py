@@ -17,9 +17,6 @@ import pyarrow as pa
 from evaluation.results import Evaluation
 from evaluation.statistics import RESAMPLES, Interval, bootstrap, difference_interval
 
-CHARACTERS = "characters"
-"""The ruler that all texts share; any other ruler is a tokenizer, by the hash or name that the evaluation records."""
-
 
 @dataclass(frozen=True)
 class Measured:

@@ -94,7 +94,12 @@ def plan(recipe: RecipeName, overrides: Overrides = None, scale: Scale = None) -
 
 @app.command("eval")
 def evaluate(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint folder or a Hugging Face hub id.")],
+    checkpoint: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(
+            help="A checkpoint folder or a Hugging Face hub id; with --engine-url, what the server's model was made of, or none."
+        ),
+    ] = None,
     overrides: Overrides = None,
     data: Annotated[
         list[str] | None, typer.Option(help="tiny, a file or folder of problems, or hub:owner/name/config:split; repeatable.")
@@ -115,11 +120,19 @@ def evaluate(
     show_prompt: Annotated[
         bool, typer.Option("--show-prompt", help="Print the first prompt as the model sees it, and sample nothing.")
     ] = False,
+    engine_url: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Ask an OpenAI-compatible server, http://host:8000/v1 say, and start no engine; its key in LACONIC_ENGINE_KEY."),
+    ] = None,
+    engine_model: Annotated[str, typer.Option(help="The model of that server, as it calls it (default: the only one).")] = "",
+    engine_requests: Annotated[int, typer.Option(min=1, help="Samples that the server is asked for at a time.")] = 64,
 ) -> None:
     """Sample held-out problems and report accuracy and tokens, with intervals and at every smaller budget."""
     with errors():
-        from launch.evaluate import evaluate_checkpoint
-
+        if checkpoint and engine_url and "=" in checkpoint and not Path(checkpoint).exists():
+            overrides, checkpoint = [checkpoint, *(overrides or [])], None
+        if not (checkpoint or engine_url):
+            raise ValueError("eval: no checkpoint: name a folder or a hub id, or a server with --engine-url")
         words = [
             *(overrides or []),
             *([f"eval.data={json.dumps(data, ensure_ascii=False)}"] if data else []),
@@ -128,7 +141,15 @@ def evaluate(
         if data_dir and not benchmark:
             raise ValueError("--data-dir: holds the files of --benchmark, which is not said; name a file of your own with --data")
         named = [f"{name}@{data_dir}" if data_dir and "@" not in name else name for name in benchmark or ()]
-        evaluate_checkpoint(checkpoint, words, out_dir, overwrite, out, lenient, named, show_prompt)
+        rest = (words, out_dir, overwrite, out, lenient, named, show_prompt)
+        if engine_url:
+            from launch.server import evaluate_server
+
+            evaluate_server(engine_url, engine_model, checkpoint, *rest, engine_requests)
+        elif checkpoint:
+            from launch.evaluate import evaluate_checkpoint
+
+            evaluate_checkpoint(checkpoint, *rest)
 
 
 @app.command("benchmarks")

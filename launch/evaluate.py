@@ -56,7 +56,6 @@ def evaluate_checkpoint(
     check_runnable(made)  # what cannot work is said before torch takes seconds to load
     recipe = made.recipe
     from evaluation.evaluate import evaluate, read_stated, write_scores
-    from evaluation.words import warnings
     from launch.engines import engines, left, rehearsed, stating
     from launch.problems import file_names, fitting, held_out, list_left_out
     from launch.stages import planned_with, settle_device, starting_checkpoint
@@ -68,7 +67,7 @@ def evaluate_checkpoint(
 
     target = folder or Path("evals") / checkpoint.strip("./~").replace("/", "-")
     if not show_prompt:
-        _refuse_earlier([target / f"{name}.json" for name in file_names(recipe.held_out_names)], overwrite)
+        refuse_earlier([target / f"{name}.json" for name in file_names(recipe.held_out_names)], overwrite)
     settle_device(made)
     with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
         parts = held_out(recipe, judge)
@@ -79,7 +78,7 @@ def evaluate_checkpoint(
             console.print(words, highlight=False)
         parts = [fitting(part, template, recipe.data.max_prompt_tokens) for part in parts]
         if show_prompt:
-            _show(console, template, parts)
+            print_prompts(console, template, parts)
             return
         with engines(made, start, template) as pool:
             pool.wait_ready()
@@ -99,10 +98,7 @@ def evaluate_checkpoint(
                     target, name, groups, checkpoint=checkpoint, step=0, source=part.name, settings=settings, seed=recipe.seed,
                     engine=recipe.engine.kind, template=template, lenient=lenient,
                 )  # fmt: skip
-                for warning in warnings(scores, lenient):
-                    console.print(f"[yellow]warning:[/yellow] {escape(f'{part.name}: {warning}')}", highlight=False, soft_wrap=True)
-                console.print(_table(part.name, scores))
-                console.print(f"{target / name}.json", highlight=False)
+                print_scores(console, part.name, scores, target / f"{name}.json", lenient)
 
 
 def protocol(benchmarks: Sequence[str]) -> list[str]:
@@ -121,7 +117,7 @@ def settings_of(part: HeldOut, settings: Eval, benchmarks: Sequence[str], overri
     return settings if said or not benchmarks or part.samples is None else settings.model_copy(update={"samples": part.samples})
 
 
-def _show(console: Console, template: Template, parts: Sequence[HeldOut]) -> None:
+def print_prompts(console: Console, template: Template, parts: Sequence[HeldOut]) -> None:
     """The first prompt of each set, special tokens and all, and what answers it."""
     for part in parts:
         problem = part.problems[0]
@@ -144,10 +140,20 @@ def recipe_of(checkpoint: Path) -> tuple[Path | None, list[str]]:
     return file, [f"{key}={json.dumps(value)}" for step in inside for key, value in step.stage.said.items()]
 
 
-def _refuse_earlier(files: list[Path], overwrite: bool) -> None:
+def refuse_earlier(files: list[Path], overwrite: bool) -> None:
     for file in files:
         if file.exists() and not overwrite:
             raise FileExistsError(f"{file} holds earlier results: replace them (--overwrite) or choose another folder (--out)")
+
+
+def print_scores(console: Console, source: str, scores: Evaluation, file: Path, lenient: bool) -> None:
+    """What is to be said against an evaluation, its table, and where it was written."""
+    from evaluation.words import warnings
+
+    for warning in warnings(scores, lenient):
+        console.print(f"[yellow]warning:[/yellow] {escape(f'{source}: {warning}')}", highlight=False, soft_wrap=True)
+    console.print(_table(source, scores))
+    console.print(f"{file}", highlight=False)
 
 
 def _table(source: str, scores: Evaluation) -> Table:

@@ -155,8 +155,8 @@ def planned_with(start: Path, made: Plan) -> Plan:
     return replace(again, recipe=made.recipe, stages=parts)
 
 
-def starting_checkpoint(recipe: Recipe) -> Path:
-    """The folder that the first stage starts from: the cold-started reasoner, a local folder, or a hub snapshot."""
+def starting_checkpoint(recipe: Recipe, weights: bool = True) -> Path:
+    """The folder that the first stage starts from: the cold-started reasoner, a local folder, or a hub snapshot, without its weights if they are not needed."""
     if recipe.model.path == "tiny":
         if (kept := cold_started(recipe, cache_folder())).is_dir():
             Progress("cold start", recipe.cold_start.steps).message(f"done before, taken from {kept}")
@@ -168,7 +168,7 @@ def starting_checkpoint(recipe: Recipe) -> Path:
         return path
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+    patterns = ["*.json", "*.jinja", "*.txt", "*.model", *(["*.safetensors"] if weights else [])]
     try:
         return Path(snapshot_download(recipe.model.path, revision=recipe.model.revision, allow_patterns=patterns))
     except OSError as error:  # all the hub's own errors are

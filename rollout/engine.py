@@ -73,6 +73,15 @@ class _Member:
     restarts: int = 0  # in a row
 
 
+class Pool(Protocol):
+    """What sampling asks of engines, wherever they are."""
+
+    def submit(self, requests: Sequence[Request]) -> None: ...
+    @property
+    def outstanding(self) -> int: ...
+    def ready(self) -> list[tuple[Request, list[Completion]]]: ...
+
+
 class EnginePool:
     """Engine actors and what each of them owes.
 

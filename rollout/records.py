@@ -15,6 +15,10 @@ import pyarrow as pa
 from rollout.types import Group, Rollout
 
 BY_TOKEN = ("advantage", "weight", "entropy", "influence")  # of rollouts that trained, where measured
+
+CHARACTERS = "characters"
+"""What lengths are counted in where no tokens are known; all texts share it. Any other name for it is a tokenizer's, by hash or by name."""
+
 SCHEMA = pa.schema(
     [
         ("step", pa.int64()),
@@ -76,7 +80,7 @@ def _row(group: Group, rollout: Rollout, step: int) -> dict[str, Any]:
         "sample": rollout.sample,
         "text": rollout.text,
         "tokens": rollout.tokens,
-        "think_tokens": None if rollout.answer_start is None else int(completion.sampled[: rollout.answer_start].sum()),
+        "think_tokens": rollout.think_tokens,
         "finish": completion.finish,
         "verdict": verdict.status if verdict else "not_judged",
         "reason": verdict.reason if verdict else "never judged",
@@ -87,7 +91,7 @@ def _row(group: Group, rollout: Rollout, step: int) -> dict[str, Any]:
         "advantage": rollout.advantage,
         "limit": rollout.limit,
         "version": int(completion.versions.min()) if len(completion.versions) else None,
-        "ids": completion.ids,
+        "ids": completion.ids if completion.counted is None else None,
         "logprobs": completion.logprobs,
         "sources": completion.sources,
         "redundant": rollout.redundant,
