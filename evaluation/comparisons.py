@@ -18,10 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from evaluation.entries import Shown, by_source, compared, read_entries
-from evaluation.measured import CHARACTERS, Samples, accuracy_change, aligned, length_change, of_evaluation, of_table
+from evaluation.measured import Samples, accuracy_change, aligned, length_change, of_evaluation, of_table
 from evaluation.results import Evaluation
 from evaluation.run_folder import Run
 from evaluation.statistics import FEWEST, Claim, Interval, non_inferiority, resampled_means, sign_flip
+from rollout.records import CHARACTERS
 
 _MUST_AGREE = ("temperature", "top_p", "max_tokens", "budget")
 _BUDGETS = 64
