@@ -291,7 +291,7 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "updates",
             "Left out for a loss or gradient that is no finite number.",
             panel="Updates not finite",
-            label="not finite",
+            label="left out",
         ),
         Metric("correction/weight", "", "Mean weight of the mismatch correction.", "", _CORRECTION, "Mismatch correction", "mean weight"),
         Metric(
