@@ -74,7 +74,7 @@ def at_rest(metrics: Records) -> str:
     zero = [title for title, curves in resting if not any(value for curve in curves for value in curve.values)]
     zero_words = ", ".join(title + _why(curves) for title, curves in resting if title in zero)
     other_words = ", ".join(f"{title} {_values(curves)}{_why(curves)}" for title, curves in resting if title not in zero)
-    said = [f"0 in every step: {zero_words}."] * bool(zero) + [f"The same in every step: {other_words}."] * bool(other_words)
+    said = [f"0 throughout: {zero_words}."] * bool(zero) + [f"The same throughout: {other_words}."] * bool(other_words)
     return " ".join(said)
 
 

@@ -55,14 +55,14 @@ def test_a_clip_fraction_that_is_always_0_is_said_with_its_reason_and_not_drawn(
     metrics = [{"step": step, "clip_fraction": 0.0, "ratio/mean": 1 + 1e-9 * step, "lr": 2e-5} for step in range(3)]
     assert drawn(metrics) == {}
     assert at_rest(metrics) == (
-        "0 in every step: Clip fraction (with one update a step the ratio is 1, and nothing can leave the range). "
-        "The same in every step: Ratio 1 (one update a step, which starts from the policy that sampled), Learning rate 2e-05."
+        "0 throughout: Clip fraction (with one update a step the ratio is 1, and nothing can leave the range). "
+        "The same throughout: Ratio 1 (one update a step, which starts from the policy that sampled), Learning rate 2e-05."
     )
 
 
 def test_curves_of_one_panel_that_rest_at_different_values_are_said_by_name():
     assert at_rest([{"step": step, "selected": 1.0, "tokens/kept": 0.2} for step in range(2)]) == (
-        "The same in every step: Selection of rollouts 100 %, of their tokens 20 %."
+        "The same throughout: Selection of rollouts 100 %, of their tokens 20 %."
     )
 
 
