@@ -321,12 +321,12 @@ def test_in_a_recipe_benchmarks_stand_beside_its_sets_with_its_own_settings(tmp_
 
 
 def test_the_first_prompt_is_shown_as_the_model_sees_it(tiny_checkpoint: Path):
-    from launch.evaluate import _show
+    from launch.evaluate import print_prompts
 
     console = Console(width=40, record=True)
     template = load_template(tiny_checkpoint)
     problem = Problem("aime24/1", "Add: 1 + 2", "3")
-    _show(console, template, [HeldOut("aime24", [problem, Problem("aime24/2", "Add: 9 + 9", "18")], [])])
+    print_prompts(console, template, [HeldOut("aime24", [problem, Problem("aime24/2", "Add: 9 + 9", "18")], [])])
     ids = template.prompt_ids(problem)
     text = template.tokenizer.decode(list(ids), skip_special_tokens=False)
     assert console.export_text() == f"aime24: aime24/1, {len(ids)} tokens, gold 3\n{text}\n"
