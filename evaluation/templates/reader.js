@@ -28,7 +28,7 @@
 
   function words() {  // what search reads, in lower case
     const problems = data.problems.problem.map((text, p) => [data.problems.problem_id[p], text, ...data.problems.golds[p]].join("\n").toLowerCase());
-    return rows.set.map((_, n) => [problems[rows.problem[n]], [rows.extracted[n], data.thinking[n], data.answer[n]].join("\n").toLowerCase()]);
+    return rows.set.map((_, n) => [problems[rows.problem[n]], ((rows.extracted[n] ?? "") + "\n" + (data.thinking[n] ?? "") + (data.answer[n] ?? "")).toLowerCase()]);
   }
 
   function chosen() {
@@ -226,7 +226,8 @@
 
   let waiting = 0;
   at("search").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(() => open().then(refresh), 120); });
-  for (const name of ["set", "sort"]) at(name).addEventListener("change", () => open().then(refresh));
+  at("set").addEventListener("change", () => open().then(refresh));
+  at("sort").addEventListener("change", () => open().then(refresh).then(() => go(0)));
   for (const chip of chips) chip.addEventListener("click", () => { chip.setAttribute("aria-pressed", chip.getAttribute("aria-pressed") !== "true"); open().then(refresh); });
   at("beside").addEventListener("change", (event) => { event.target.dataset.chosen = event.target.value === "" ? "none" : "one"; show(); });
   at("measure").addEventListener("change", () => { legend(); show(); });
