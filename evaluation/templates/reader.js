@@ -68,7 +68,7 @@
 
   function line(n, index) {
     const problem = rows.problem[n], p = data.problems;
-    const one = element("div", "row", mark(rows.set[n]), badge(n), element("span", "count", length(rows.tokens[n])), element("span", "about", p.problem[problem].slice(0, 160)));
+    const one = element("div", "row", mark(rows.set[n]), badge(n), element("span", "count", length(rows.tokens[n])), element("span", "about", (p.problem[problem] ?? "").slice(0, 160)));
     one.id = "reader-row-" + index;
     one.style.top = index * ROW + "px";
     one.setAttribute("role", "option");
@@ -111,7 +111,7 @@
       p.problem_id[problem], "sample " + rows.sample[n], data.sets[rows.set[n]].source ? "" : "step " + rows.step[n] + ", reward " + short(rows.reward[n]) + ", advantage " + short(rows.advantage[n])];
     const longest = Math.max(1, ...others.map((one) => rows.tokens[one] ?? 0));
     at("shown").replaceChildren(
-      element("div", "problem", p.problem[problem]), element("p", "facts", facts.filter(Boolean).join(" · ")),
+      element("div", "problem", p.problem[problem] ?? ""), element("p", "facts", facts.filter(Boolean).join(" · ")),
       element("div", "grid sides " + (others.length > 1 ? "two" : "one"), ...others.map((one) => rollout(one, one === n, longest))));
     find();
   }
@@ -126,12 +126,13 @@
   }
 
   function rollout(n, own, longest) {
-    const think = rows.think_tokens[n], tokens = rows.tokens[n], said = rows.extracted[n] === null ? rows.reason[n] : "said " + rows.extracted[n];
+    const think = rows.think_tokens[n], tokens = rows.tokens[n], set = data.sets[rows.set[n]], said = rows.extracted[n] === null ? rows.reason[n] : "said " + rows.extracted[n];
     const sum = think === null ? "thinking never closed" : count(think) + " thinking + " + length(tokens - think) + " answer";
     const bar = element("div", "bar", element("i"));
     bar.firstChild.style.width = (100 * (tokens ?? 0)) / longest + "%";
-    const head = element("header", "", mark(rows.set[n]), badge(n), element("span", "small said", (said ?? "").slice(0, 80)), element("span", "count", element("strong", "", length(tokens)), " tokens: " + sum));
-    const made = element("article", "rollout " + (own ? "after" : ""), head, bar, ...body(n));
+    bar.firstChild.style.background = set.colour;
+    const head = element("header", "", mark(rows.set[n]), badge(n), element("span", "small said", (said ?? "").slice(0, 80)), element("span", "count", element("strong", "", length(tokens)), " " + set.unit + ": " + sum));
+    const made = element("article", "rollout " + (own ? "own" : ""), head, bar, ...body(n));
     made.dataset.row = n;
     return made;
   }

@@ -24,7 +24,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)")
 
-PROBLEMS, SAMPLES = 500, 8  # of each evaluation: five runs with the first and the last hold 20,000 rollouts, and 8 of training
+PROBLEMS, SAMPLES = 250, 16  # of each evaluation: five runs with the first and the last hold 20,000 rollouts, and 8 of training
 HOSTILE = '<img src=x onerror="window.harmed = 1"><script>window.harmed = 1</script> 6\n</think>\n\\boxed{6}'
 
 
@@ -196,8 +196,8 @@ def test_filters_leave_what_the_files_hold_and_say_how_many(tab: Any, page_file:
     tab.locator("#reader-set").select_option(label="run-0, training")
     count(tab, f"8 of {total:,}")
     tab.locator("#reader-set").select_option("")
-    tab.locator("#reader-search").fill("</THINK> \\boxed{501}")
-    said = [text for text in there["text"] if "</think> \\boxed{501}" in text]
+    tab.locator("#reader-search").fill("</THINK> \\boxed{201}")
+    said = [text for text in there["text"] if "</think> \\boxed{201}" in text]
     count(tab, f"{len(said):,} of {total:,}")
 
 
