@@ -120,7 +120,8 @@
     const own = rows.set[n], others = data.sets.map((_, set) => set).filter((set) => set !== own && data.sets[own].source && data.sets[set].source === data.sets[own].source);
     const there = others.filter((set) => byKey.has(key(set, rows.problem[n], rows.sample[n]))), select = at("beside"), wanted = select.value;
     select.replaceChildren(new Option(there.length ? "nothing" : "nothing to compare", ""), ...there.map((set) => new Option(data.sets[set].label, set)));
-    const usual = own === Math.min(own, ...there) ? there.at(-1) : there[0];
+    const differs = (set) => rows.changed[byKey.get(key(set, rows.problem[n], rows.sample[n]))];
+    const usual = own === Math.min(own, ...there) ? there.findLast(differs) ?? there.at(-1) : there[0];
     select.value = select.dataset.chosen === "none" ? "" : there.includes(Number(wanted)) && select.dataset.chosen ? wanted : usual ?? "";
     return select.value === "" ? [n] : [n, byKey.get(key(Number(select.value), rows.problem[n], rows.sample[n]))].sort((a, b) => rows.set[a] - rows.set[b]);
   }
@@ -140,7 +141,7 @@
   function body(n) {
     const measure = at("measure").value, carried = data.carried[n];
     if (measure && carried && carried[measure]) return coloured(carried, measure);
-    const note = measure ? [element("p", "note", carried ? "Not measured for this rollout." : "This rollout carries no tokens here.")] : [];
+    const note = measure ? [element("output", "token-said", carried ? "Not measured for this rollout." : "This rollout carries no tokens here.")] : [];
     if (data.thinking[n] === null) return [...note, element("pre", "", "(Its text is left out of this page; it is in the parquet file.)")];
     return [...note, element("pre", "", data.thinking[n], element("b", "", data.answer[n]))];
   }
