@@ -24,6 +24,7 @@ from evaluation.by_token import carried
 from evaluation.entries import Shown
 from evaluation.examples import split_thinking
 from evaluation.run_folder import Run, read_columns
+from rollout.records import CHARACTERS
 
 _MOST = 10_000_000  # characters that all of it may take, packed: the page stays under 15 MB
 _OF_PROBLEM = ("problem_id", "family", "level", "problem", "answer", "golds")
@@ -43,6 +44,12 @@ class _Set:
     run: Run
     tables: Mapping[Path, pa.Table]
 
+    @property
+    def unit(self) -> str:
+        """Of its lengths."""
+        rulers = {(table.schema.metadata or {}).get(b"template", b"").decode() for table in self.tables.values()}
+        return CHARACTERS if rulers == {CHARACTERS} else "tokens"
+
 
 def packed(text: str) -> str:
     """Text as base64 of its deflate, as page.js unpacks it."""
@@ -61,8 +68,8 @@ def reader(runs: Sequence[Run], shown: Mapping[str, Sequence[Shown]], most: int 
     rows["changed"] = _changed(rows, source)
     rank_N = _rank(rows)
     tokens = carried(rows, _turns(rows, rank_N, source), [one.run for one in sets])
-    told = [{"label": one.label, "colour": one.colour, "source": one.source} for one in sets]
-    texts = rows.pop("text")
+    told = [{"label": one.label, "colour": one.colour, "source": one.source, "unit": one.unit} for one in sets]
+    texts = [text or "" for text in rows.pop("text")]
     here = {name: column for name, column in rows.items() if name not in ("file", "rollout")}
     payload, kept = _fitting({"sets": told, "problems": problems, "rows": here} | tokens, texts, rank_N, most)
     lead = _lead(len(texts), kept, len(tokens["carried"]))
@@ -187,6 +194,6 @@ def _lead(count: int, kept: int, tokens: int) -> str:
         )
     if tokens:
         sentences.append(
-            f"{tokens:,} carry their tokens with a number each: samples of training, the newest first, and of evaluations by the same rule."
+            f"{tokens:,} carry their tokens with a number each: samples of training, the newest first, and of evaluations the lowest sample numbers, problems evenly."
         )
     return " ".join(sentences)

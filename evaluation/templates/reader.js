@@ -28,7 +28,7 @@
 
   function words() {  // what search reads, in lower case
     const problems = data.problems.problem.map((text, p) => [data.problems.problem_id[p], text, ...data.problems.golds[p]].join("\n").toLowerCase());
-    return rows.set.map((_, n) => [problems[rows.problem[n]], [rows.extracted[n], data.thinking[n], data.answer[n]].join("\n").toLowerCase()]);
+    return rows.set.map((_, n) => [problems[rows.problem[n]], ((rows.extracted[n] ?? "") + "\n" + (data.thinking[n] ?? "") + (data.answer[n] ?? "")).toLowerCase()]);
   }
 
   function chosen() {
@@ -68,7 +68,7 @@
 
   function line(n, index) {
     const problem = rows.problem[n], p = data.problems;
-    const one = element("div", "row", mark(rows.set[n]), badge(n), element("span", "count", length(rows.tokens[n])), element("span", "about", p.problem[problem].slice(0, 160)));
+    const one = element("div", "row", mark(rows.set[n]), badge(n), element("span", "count", length(rows.tokens[n])), element("span", "about", (p.problem[problem] ?? "").slice(0, 160)));
     one.id = "reader-row-" + index;
     one.style.top = index * ROW + "px";
     one.setAttribute("role", "option");
@@ -111,7 +111,7 @@
       p.problem_id[problem], "sample " + rows.sample[n], data.sets[rows.set[n]].source ? "" : "step " + rows.step[n] + ", reward " + short(rows.reward[n]) + ", advantage " + short(rows.advantage[n])];
     const longest = Math.max(1, ...others.map((one) => rows.tokens[one] ?? 0));
     at("shown").replaceChildren(
-      element("div", "problem", p.problem[problem]), element("p", "facts", facts.filter(Boolean).join(" · ")),
+      element("div", "problem", p.problem[problem] ?? ""), element("p", "facts", facts.filter(Boolean).join(" · ")),
       element("div", "grid sides " + (others.length > 1 ? "two" : "one"), ...others.map((one) => rollout(one, one === n, longest))));
     find();
   }
@@ -120,18 +120,20 @@
     const own = rows.set[n], others = data.sets.map((_, set) => set).filter((set) => set !== own && data.sets[own].source && data.sets[set].source === data.sets[own].source);
     const there = others.filter((set) => byKey.has(key(set, rows.problem[n], rows.sample[n]))), select = at("beside"), wanted = select.value;
     select.replaceChildren(new Option(there.length ? "nothing" : "nothing to compare", ""), ...there.map((set) => new Option(data.sets[set].label, set)));
-    const usual = own === Math.min(own, ...there) ? there.at(-1) : there[0];
+    const differs = (set) => rows.changed[byKey.get(key(set, rows.problem[n], rows.sample[n]))];
+    const usual = own === Math.min(own, ...there) ? there.findLast(differs) ?? there.at(-1) : there[0];
     select.value = select.dataset.chosen === "none" ? "" : there.includes(Number(wanted)) && select.dataset.chosen ? wanted : usual ?? "";
     return select.value === "" ? [n] : [n, byKey.get(key(Number(select.value), rows.problem[n], rows.sample[n]))].sort((a, b) => rows.set[a] - rows.set[b]);
   }
 
   function rollout(n, own, longest) {
-    const think = rows.think_tokens[n], tokens = rows.tokens[n], said = rows.extracted[n] === null ? rows.reason[n] : "said " + rows.extracted[n];
+    const think = rows.think_tokens[n], tokens = rows.tokens[n], set = data.sets[rows.set[n]], said = rows.extracted[n] === null ? rows.reason[n] : "said " + rows.extracted[n];
     const sum = think === null ? "thinking never closed" : count(think) + " thinking + " + length(tokens - think) + " answer";
     const bar = element("div", "bar", element("i"));
     bar.firstChild.style.width = (100 * (tokens ?? 0)) / longest + "%";
-    const head = element("header", "", mark(rows.set[n]), badge(n), element("span", "small said", (said ?? "").slice(0, 80)), element("span", "count", element("strong", "", length(tokens)), " tokens: " + sum));
-    const made = element("article", "rollout " + (own ? "after" : ""), head, bar, ...body(n));
+    bar.firstChild.style.background = set.colour;
+    const head = element("header", "", mark(rows.set[n]), badge(n), element("span", "small said", (said ?? "").slice(0, 80)), element("span", "count", element("strong", "", length(tokens)), " " + set.unit + ": " + sum));
+    const made = element("article", "rollout " + (own ? "own" : ""), head, bar, ...body(n));
     made.dataset.row = n;
     return made;
   }
@@ -139,7 +141,7 @@
   function body(n) {
     const measure = at("measure").value, carried = data.carried[n];
     if (measure && carried && carried[measure]) return coloured(carried, measure);
-    const note = measure ? [element("p", "note", carried ? "Not measured for this rollout." : "This rollout carries no tokens here.")] : [];
+    const note = measure ? [element("output", "token-said", carried ? "Not measured for this rollout." : "This rollout carries no tokens here.")] : [];
     if (data.thinking[n] === null) return [...note, element("pre", "", "(Its text is left out of this page; it is in the parquet file.)")];
     return [...note, element("pre", "", data.thinking[n], element("b", "", data.answer[n]))];
   }
@@ -226,7 +228,8 @@
 
   let waiting = 0;
   at("search").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(() => open().then(refresh), 120); });
-  for (const name of ["set", "sort"]) at(name).addEventListener("change", () => open().then(refresh));
+  at("set").addEventListener("change", () => open().then(refresh));
+  at("sort").addEventListener("change", () => open().then(refresh).then(() => go(0)));
   for (const chip of chips) chip.addEventListener("click", () => { chip.setAttribute("aria-pressed", chip.getAttribute("aria-pressed") !== "true"); open().then(refresh); });
   at("beside").addEventListener("change", (event) => { event.target.dataset.chosen = event.target.value === "" ? "none" : "one"; show(); });
   at("measure").addEventListener("change", () => { legend(); show(); });

@@ -219,6 +219,12 @@ def test_spaces_that_a_decoder_strips_from_a_first_token_are_kept() -> None:
     assert pieces([0, 1, 2, 1], tokenizer.decode) == ["so", " it", "s", " it"]
 
 
+def test_lengths_that_were_counted_in_characters_say_so(run: Path) -> None:
+    file = run / "evals" / "tiny-3.parquet"
+    pq.write_table(pq.read_table(file).replace_schema_metadata({"template": "characters"}), file)
+    assert [one["unit"] for one in read(run)[0]["sets"]] == ["tokens", "characters", "tokens"]
+
+
 def test_samples_that_cannot_be_read_are_noted_once_and_the_others_are_there(run: Path) -> None:
     (run / "evals" / "tiny-3.parquet").write_text("half")
     runs = read_entries([run])
