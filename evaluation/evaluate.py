@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evaluation.results import Evaluation, Settings
@@ -98,8 +99,15 @@ def write_scores(
         date=template.date,
         lenient=lenient,
     )
-    table = rows(groups, step, template.digest)
-    found = score(table, checkpoint=checkpoint, step=step, source=source, settings=shown, asked=[group.problem.id for group in groups])
+    table, asked = rows(groups, step, template.digest), [group.problem.id for group in groups]
+    return write_table(folder, name, table, checkpoint=checkpoint, step=step, source=source, settings=shown, asked=asked)
+
+
+def write_table(
+    folder: Path, name: str, table: pa.Table, *, checkpoint: str, step: int, source: str, settings: Settings, asked: Sequence[str] = ()
+) -> Evaluation:
+    """Write `folder`/`name`.json and .parquet of judged samples, whoever made them, and return the scores. Raises as `score`."""
+    found = score(table, checkpoint=checkpoint, step=step, source=source, settings=settings, asked=asked)
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, folder / f"{name}.parquet")
     (folder / f"{name}.json").write_text(found.model_dump_json(indent=1))

@@ -152,6 +152,57 @@ def evaluate(
             evaluate_checkpoint(checkpoint, *rest)
 
 
+@app.command("import")
+def import_samples(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="Problems with golds and completions: JSON lines, JSON, parquet or CSV; lm-eval's, lighteval's and OckBench's, too."
+        ),
+    ],
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder for scores and samples (default: evals/MODEL here).")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier results of the same name in that folder.")] = False,
+    source: Annotated[Optional[str], typer.Option(help="The set of problems, as a benchmark is called (default: the file's name).")] = None,  # noqa: UP045
+    model: Annotated[Optional[str], typer.Option(help="Whose samples they are; picks those of one model.")] = None,  # noqa: UP045
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Checkpoint folder whose tokenizer counts lengths (default: the file's tokens, else characters).")
+    ] = None,
+    max_tokens: Annotated[Optional[int], typer.Option(min=1, help="Where the samples' engine stopped (default: the longest).")] = None,  # noqa: UP045
+    temperature: Annotated[Optional[float], typer.Option(help="With which they were sampled; recorded.")] = None,  # noqa: UP045
+    top_p: Annotated[Optional[float], typer.Option(help="With which they were sampled; recorded.")] = None,  # noqa: UP045
+    lenient: Annotated[
+        bool, typer.Option("--lenient", help="Read answers that are stated without a box, too, and report both rates.")
+    ] = False,
+    problem: Annotated[Optional[str], typer.Option(help="Path of the problem, e.g. doc.question (default: recognised).")] = None,  # noqa: UP045
+    gold: Annotated[Optional[str], typer.Option(help="Path of the gold, e.g. doc.answer (default: recognised).")] = None,  # noqa: UP045
+    prediction: Annotated[Optional[str], typer.Option(help="Path of the completions, e.g. resps[0] (default: recognised).")] = None,  # noqa: UP045
+) -> None:
+    """Judge, score and keep samples that others made, as an evaluation that report and compare read."""
+    with errors():
+        from launch.imported import import_samples as read
+
+        read(
+            file, out_dir, overwrite, out, source=source, model=model, tokenizer=tokenizer, max_tokens=max_tokens,
+            temperature=temperature, top_p=top_p, lenient=lenient,
+            problem=problem, gold=gold, prediction=prediction,
+        )  # fmt: skip
+
+
+@app.command("export")
+def export_evaluations(
+    evaluation: Annotated[Path, typer.Argument(help="A folder of evaluations, a run, or one NAME.json with its parquet.")],
+    form: Annotated[str, typer.Option("--format", help="lm-eval (results and samples) or ockbench (a record for each sample).")],
+    to: Annotated[Path, typer.Option("--out", help="Folder for the files.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what was exported before.")] = False,
+) -> None:
+    """Write evaluations in the forms of other tools."""
+    with errors():
+        from evaluation.export import export
+
+        for file in export(evaluation, form, to, overwrite):
+            out.print(f"{file}", highlight=False, markup=False, soft_wrap=True)
+
+
 @app.command("benchmarks")
 def list_benchmarks() -> None:
     """List the benchmarks by name: rows, samples of a problem, licence, and where they lie on the hub."""

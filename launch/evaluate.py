@@ -18,6 +18,7 @@ from launch.plan import check_runnable, plan
 from recipes.loader import load
 from recipes.schema import Eval
 from recipes.steps import steps
+from rollout.records import CHARACTERS
 
 if TYPE_CHECKING:  # they import transformers
     from evaluation.results import Evaluation
@@ -159,8 +160,10 @@ def print_scores(console: Console, source: str, scores: Evaluation, file: Path, 
 def _table(source: str, scores: Evaluation) -> Table:
     accuracy, tokens = scores.accuracy, scores.tokens
     settings = scores.settings
+    unit = settings.template if settings.template == CHARACTERS else "tokens"
+    sampled = "" if settings.temperature is None else f", T {settings.temperature}, at most {settings.max_tokens} tokens"
     table = Table(
-        title=f"{source}: {scores.problems} problems x {scores.samples} samples, T {settings.temperature}, at most {settings.max_tokens} tokens",
+        title=f"{source}: {scores.problems} problems x {scores.samples} samples{sampled}",
         box=None, pad_edge=False, title_justify="left",
     )  # fmt: skip
     for column in ("", "value", "95 % interval"):
@@ -169,12 +172,12 @@ def _table(source: str, scores: Evaluation) -> Table:
     if stated := scores.stated:
         table.add_row("accuracy with stated answers", f"{stated.mean:.1%}", f"{stated.low:.1%} .. {stated.high:.1%}")
     low, high = tokens.low, tokens.high
-    table.add_row("tokens", f"{tokens.mean:.1f}", "" if low is None else f"{low:.1f} .. {high:.1f}")
+    table.add_row(unit, f"{tokens.mean:.1f}", "" if low is None else f"{low:.1f} .. {high:.1f}")
     for name in ("right", "wrong", "truncated"):
         mean = getattr(tokens, name)
-        table.add_row(f"tokens of {name}", "none" if mean is None else f"{mean:.1f}", "")
+        table.add_row(f"{unit} of {name}", "none" if mean is None else f"{mean:.1f}", "")
     for name in ("truncated", "no_answer", "not_judged"):
         table.add_row(f"share {name.replace('_', ' ')}", f"{getattr(scores, name):.1%}", "")
     for point in scores.budget_curve[4::5]:
-        table.add_row(f"accuracy within {point.budget} tokens", f"{point.accuracy:.1%}", "cut after the fact")
+        table.add_row(f"accuracy within {point.budget} {unit}", f"{point.accuracy:.1%}", "cut after the fact")
     return table

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any, Self
 
 from recipes.data import Data
+from rewards.verifier.judge_file import ended
 from rollout.api import Api, Refused, ServerError
 from rollout.layouts import THOUGHTS, turns_of
 from rollout.records import CHARACTERS
@@ -24,10 +25,6 @@ from rollout.template import Template
 from rollout.transcripts import completion, spoken, transcripts
 from rollout.types import Completion, Counted, Finish, Problem, Request
 
-_FINISHES: dict[str, Finish] = {
-    **dict.fromkeys(("stop", "eos", "eos_token", "stop_sequence", "end_turn", "complete"), "stop"),
-    **dict.fromkeys(("length", "max_tokens", "model_length", "max_output_tokens"), "length"),
-}  # fmt: skip
 _NO_IDS = frozenset([400, 404, 405, 415, 422, 501])  # what servers say that take no token ids
 _SILENCE_S, _TOKEN_S = 900.0, 0.1  # how long an answer may take that is not streamed: so long, and so long a token
 _TRIAL, _TRIAL_TOKENS = Problem("trial", "What is 3 + 4?", "7"), 16
@@ -261,7 +258,7 @@ class ServerPool:
             raise ServerError(
                 f"{self._api.url} does not say how an answer ended (finish_reason is {said!r}), so nobody knows which were cut: take another server"
             )
-        return _FINISHES.get(said.lower(), "abort")
+        return ended(said)
 
 
 def _choice(content: Mapping[str, Any]) -> dict[str, Any]:

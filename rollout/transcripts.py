@@ -2,7 +2,7 @@
 
 Claim: what judges, counts and keeps rollouts reads them as it reads a checkpoint's, since a tokenizer stands in that splits a text into its
 characters. Lengths are then characters, which all texts share, or what `Completion.counted` says; they carry the name of what they were counted in.
-Simplification: without a chat template nobody knows whether a prompt opened thinking, so a text without any mark of it is all answer.
+Simplification: without a chat template nobody knows whether a prompt opened thinking: unless other texts show it, one without any mark is all answer.
 """
 
 from __future__ import annotations
@@ -35,25 +35,30 @@ class Transcripts(Template):
     """A template for texts without a chat template (`transcripts`)."""
 
     def opens_thinking(self, problem: Problem) -> bool:
-        return False
+        return self.thinking
 
     def _chat_ids(self, messages: Sequence[Mapping[str, str]], what: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode("\n\n".join(message["content"] for message in messages), add_special_tokens=False))
 
 
-def transcripts(data: Data, ruler: str = CHARACTERS, tokenizer: Any = None) -> Transcripts:
-    """What reads texts, marks of thinking as data.thinking names them.
+def transcripts(
+    data: Data, ruler: str = CHARACTERS, tokenizer: Any = None, marks: Marks | None = None, thinking: bool = False
+) -> Transcripts:
+    """What reads texts.
 
     Args:
+        data: the recipe's; its marks of thinking win.
         ruler: what lengths are counted in; recorded as the hash of a template is.
         tokenizer: that counts them; None: characters.
+        marks: of thinking, where data.thinking names none; None: the most common ones.
+        thinking: prompts open it.
     """
     return Transcripts(
         tokenizer=tokenizer or Characters(),
         instruction=data.instruction,
         stop_ids=(),
-        thinking=False,
-        marks=Marks(*data.thinking) if data.thinking else THINK,
+        thinking=thinking,
+        marks=Marks(*data.thinking) if data.thinking else marks or THINK,
         digest=ruler,
         date="",
     )

@@ -24,8 +24,7 @@ from evaluation.efficiency import (
     scalars,
     scaling,
 )
-from evaluation.measured import Measured
-from rollout.records import CHARACTERS
+from evaluation.measured import CHARACTERS, Measured
 
 BUDGETS, ACCURACY = [500, 1000, 2000, 4000], [0.20, 0.35, 0.45, 0.50]
 
