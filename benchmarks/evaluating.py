@@ -23,9 +23,9 @@ from _measure import Row, checkpoint_options, column, in_turns, machine, parser,
 from collector import THREADS, WANTED, RawEngine
 
 from evaluation.evaluate import evaluate
-from launch.engines import sampling
-from launch.evaluate import Question, jobs
+from launch.evaluate import Question, jobs, recipe_for
 from launch.memory import context
+from launch.plan import plan
 from launch.stages import starting_checkpoint
 from recipes.loader import load
 from rollout.scorer import Scorer
@@ -42,12 +42,13 @@ def main() -> None:
     sizes = (f"eval.problems={args.problems}", f"eval.samples={args.samples}", f"eval.max_tokens={args.limit}")
     question = Question((*sizes, "engine.count=1", f"engine.threads={THREADS}", "device=cpu"))
     with tempfile.TemporaryDirectory() as folder, jobs({str(start): Path(folder)}, question) as (judge, [job]):
-        recipe, [asked] = job.made.recipe, job.asked
+        [asked], made = job.asked, plan(recipe_for(str(start), question)[0])
+        recipe = made.recipe
         facts = machine(recipe)
-        with sampling(job.made, job.start, job.template, [request.prompt_ids for request in asked.requests]) as pool:
+        with job.pool() as pool:
             actor: Any = ray.remote(RawEngine)
             raw = actor.options(num_cpus=0, runtime_env={"env_vars": engine_environment(THREADS, "cpu")}).remote(
-                job.start, recipe.model.dtype, "cpu", context(recipe), job.template.stop_ids, 1, job.made.engine
+                start, recipe.model.dtype, "cpu", context(recipe), job.template.stop_ids, 1, made.engine
             )
 
             def ours() -> Row:

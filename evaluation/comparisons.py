@@ -17,11 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from evaluation.entries import Shown, by_source, read_entries
-from evaluation.measured import CHARACTERS, Samples, accuracy_change, aligned, length_change, of_evaluation, of_table
+from evaluation.entries import Shown, by_source, compared, read_entries
+from evaluation.measured import Samples, accuracy_change, aligned, length_change, of_evaluation, of_table
 from evaluation.results import Evaluation
 from evaluation.run_folder import Run
 from evaluation.statistics import FEWEST, Claim, Interval, non_inferiority, resampled_means, sign_flip
+from rollout.records import CHARACTERS
 
 _MUST_AGREE = ("temperature", "top_p", "max_tokens", "budget")
 _BUDGETS = 64
@@ -99,14 +100,9 @@ def compare(old: Shown, new: Shown, margin: float | None = None) -> Comparison:
     )  # fmt: skip
 
 
-def comparisons(shown: Sequence[Shown], margin: float | None = None) -> list[Comparison]:
-    """Each of them against the first."""
-    return [compare(shown[0], one, margin) for one in shown[1:]]
-
-
 @dataclass(frozen=True)
 class Found:
-    """What a report or a comparison is of: entries, their evaluations by source, and each of those against the first of its source."""
+    """What a report or a comparison is of: entries, their evaluations by source, and what is set against what."""
 
     runs: list[Run]
     shown: dict[str, list[Shown]]
@@ -135,7 +131,7 @@ def read(paths: Sequence[Path], margin: float | None = None, ends: bool = True) 
     """
     runs = read_entries(paths)
     shown = by_source(runs, ends)
-    return Found(runs, shown, {source: comparisons(one, margin) for source, one in shown.items()})
+    return Found(runs, shown, {source: [compare(*pair, margin) for pair in compared(one)] for source, one in shown.items()})
 
 
 def refused(old: Evaluation, new: Evaluation) -> str:

@@ -1,6 +1,6 @@
 """What a report or a comparison is of: any mix of training runs and evaluations, as lists of labelled evaluations by source.
 
-Claim: before and after of one run is the case of two labels. The first one shown is what all others are compared with.
+Claim: before and after of one run is the case of two labels. A run is set against its start, and all else against what the first one arrived at.
 """
 
 from __future__ import annotations
@@ -13,17 +13,23 @@ from evaluation.results import Evaluation
 from evaluation.run_folder import Run, read_run
 
 BASE, ACCENT = "#8a929b", "#0f6f8f"
-_OTHERS = ("#b5702a", "#7a5ea8", "#2c8a57", "#b8485a", "#4a6fb5", "#7d7a1f", "#5c4033")
+COLOURS = (ACCENT, "#b5702a", "#7a5ea8", "#2c8a57", "#b8485a", "#4a6fb5", "#7d7a1f", "#5c4033")
 
 
 @dataclass(frozen=True)
 class Shown:
-    """An evaluation with the name and the colour under which it is shown, and the run or folder that it is of."""
+    """An evaluation with the name and the colour under which it is shown.
+
+    Attributes:
+        run: or folder of evaluations, that it is of.
+        start: what its run began with, None for a start itself, and for what has none.
+    """
 
     label: str
     colour: str
     evaluation: Evaluation
     run: Run
+    start: Shown | None = None
 
 
 def read_entries(paths: Sequence[Path]) -> list[Run]:
@@ -46,22 +52,31 @@ def read_entries(paths: Sequence[Path]) -> list[Run]:
 def by_source(runs: Sequence[Run], ends: bool = True) -> dict[str, list[Shown]]:
     """Of every source of problems the evaluations without a budget: first and last of a run, or of a checkpoint; in the given order.
 
-    A start that two runs share is shown once.
+    A start that two runs share is shown once. Starts, and the first of all, are grey.
 
     Args:
         ends: of several runs, the first evaluation of each, too; else only what each arrived at.
     """
-    found: dict[str, list[tuple[str, Evaluation, Run]]] = {}
+    found: dict[str, list[Shown]] = {}
     for run in runs:
         for source, evaluations in _by_source(run).items():
             listed = found.setdefault(source, [])
-            for word, evaluation in _ends(evaluations, run, len(runs) > 1)[0 if ends or len(runs) == 1 else -1 :]:
-                if not any(other_run is not run and _same(evaluation, other) for _, other, other_run in listed):
-                    listed.append((word, evaluation, run))
-    return {
-        source: [Shown(label, _colour(place), evaluation, run) for place, (label, evaluation, run) in enumerate(one)]
-        for source, one in found.items()
-    }
+            start, ends_here = None, _ends(evaluations, run, len(runs) > 1)
+            for word, evaluation in ends_here[0 if ends or len(runs) == 1 else -1 :]:
+                known = next((one for one in listed if one.run is not run and _same(evaluation, one.evaluation)), None)
+                if known is None:
+                    taken = sum(one.colour != BASE for one in listed)
+                    colour = BASE if not listed or evaluation is not ends_here[-1][1] else COLOURS[taken % len(COLOURS)]
+                    listed.append(known := Shown(word, colour, evaluation, run, start))
+                start = known
+    return found
+
+
+def compared(shown: Sequence[Shown]) -> list[tuple[Shown, Shown]]:
+    """What is set against what, (old, new): the end of each run against its start, and every other against what the first one arrived at."""
+    ends = [one for one in shown if not any(other.start is one for other in shown)]
+    own = [(one.start, one) for one in ends if one.start]
+    return own + [(ends[0], one) for one in ends[1:]]
 
 
 def at_budgets(runs: Sequence[Run], source: str) -> list[tuple[Run, Evaluation]]:
@@ -89,7 +104,3 @@ def _ends(evaluations: Sequence[Evaluation], run: Run, several: bool) -> list[tu
 
 def _same(a: Evaluation, b: Evaluation) -> bool:
     return a.settings == b.settings and a.per_problem == b.per_problem
-
-
-def _colour(place: int) -> str:
-    return (BASE, ACCENT, *_OTHERS)[place if place < 2 else 2 + (place - 2) % len(_OTHERS)]

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -23,14 +23,13 @@ from evaluation.scores import score
 from rewards.verifier.stated import block, stated
 from rewards.verifier.verdict import best
 from rollout.collector import seed_of
-from rollout.engine import Sampler
+from rollout.engine import Pool
 from rollout.parts import Parts, differing, read_made, sample, write_whole
 from rollout.records import SCHEMA
 from rollout.scorer import Scorer
 from rollout.template import Template
 from rollout.types import Group, Problem, Request
 
-REQUEST = "Answer in at most {budget} tokens, your thinking included."  # where a requested budget has no place in the instruction
 DATE = "date"  # that prompts state if they state one: kept with the samples, since whoever goes on with them states the same
 _NOT_OF_SAMPLES = {"date", "margin"}  # of the settings: what prompts say of a date is in their ids
 
@@ -119,7 +118,8 @@ class Asked:
 
     def finish(self, table: pa.Table) -> Evaluation:
         """Score its samples, and leave the two files in place of the parts."""
-        found = score(
+        found = write(
+            self.path,
             table,
             checkpoint=self.checkpoint,
             step=self.step,
@@ -127,12 +127,21 @@ class Asked:
             settings=self.settings,
             asked=[request.problem.id for request in self.requests],
         )
-        write_whole(self.table, table)
-        whole = self.scores.with_name(f"{self.scores.name}.tmp")
-        whole.write_text(found.model_dump_json(indent=1))
-        os.replace(whole, self.scores)
         shutil.rmtree(self.parts.folder, ignore_errors=True)
         return found.model_copy(update={"table": self.table})
+
+
+def write(
+    path: Path, table: pa.Table, *, checkpoint: str, step: int, source: str, settings: Settings, asked: Sequence[str] = ()
+) -> Evaluation:
+    """Write `path`.parquet and then `path`.json of judged samples, whoever made them, and return the scores. Raises as `score`."""
+    found = score(table, checkpoint=checkpoint, step=step, source=source, settings=settings, asked=asked)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path.parent / f"{path.name}.parquet", table)
+    whole = path.parent / f"{path.name}.json.tmp"
+    whole.write_text(found.model_dump_json(indent=1))
+    os.replace(whole, path.parent / f"{path.name}.json")
+    return found
 
 
 def requests(name: str, problems: Sequence[Problem], template: Template, settings: Settings, logprobs: bool = False) -> list[Request]:
@@ -142,7 +151,7 @@ def requests(name: str, problems: Sequence[Problem], template: Template, setting
         name: of the evaluation, which the ids begin with. Seeds do not depend on it: at every budget a problem's samples begin alike.
     """
     budget, temperature = settings.budget, settings.temperature or 0.0
-    stating = asking(template, settings)
+    stating = stating_of(template, settings)
     return [
         Request(
             id=f"{name}:{index}:{problem.id}",
@@ -153,6 +162,7 @@ def requests(name: str, problems: Sequence[Problem], template: Template, setting
             temperature=temperature,
             top_p=settings.top_p or 1.0,
             seed=seed_of(settings.seed, "eval", index),
+            limit=budget.limit if budget and budget.kind == "requested" else 0,
             thinking_tokens=budget.limit if budget and budget.kind == "forced" else None,
             logprobs=logprobs,
         )
@@ -160,15 +170,10 @@ def requests(name: str, problems: Sequence[Problem], template: Template, setting
     ]
 
 
-def asking(template: Template, settings: Settings) -> Template:
-    """The template whose prompts ask for the settings' budget, if they request one: in the instruction, or behind it."""
+def stating_of(template: Template, settings: Settings) -> Template:
+    """The template whose prompts ask for the settings' budget, if they request one."""
     budget = settings.budget
-    if budget is None or budget.kind != "requested":
-        return template
-    instruction = template.instruction
-    if "{budget}" not in instruction:
-        instruction = f"{instruction} {REQUEST}".strip()
-    return replace(template, instruction=instruction, budget=budget.limit)
+    return template.asking(budget.limit) if budget and budget.kind == "requested" else template
 
 
 def waiting(asked: Iterable[Asked], say: Callable[[str], None], overwrite: bool = False) -> list[Asked]:
@@ -197,7 +202,7 @@ def waiting(asked: Iterable[Asked], say: Callable[[str], None], overwrite: bool 
 
 def evaluate(
     asked: Sequence[Asked],
-    pool: Sampler,
+    pool: Pool,
     scorer: Scorer,
     progress: Callable[[int, int], None] | None = None,
     check: Callable[[pa.Table], None] | None = None,

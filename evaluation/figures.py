@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from evaluation.entries import ACCENT as AFTER
-from evaluation.entries import BASE as BEFORE
 from evaluation.entries import Shown
 from evaluation.results import Evaluation
 
@@ -31,15 +30,6 @@ class Panel(NamedTuple):
     height: int = 190
 
 
-class Curve(NamedTuple):
-    """One line of a training panel: metric key, label, colour, dashed."""
-
-    key: str
-    label: str
-    colour: str
-    dashed: bool = False
-
-
 def budget_panel(shown: Sequence[Shown]) -> Panel:
     """Accuracy against the tokens a sample is allowed, with the 95 % band over problems."""
     data = []
@@ -50,12 +40,14 @@ def budget_panel(shown: Sequence[Shown]) -> Panel:
         bounds = [(point.low, point.high) for point in curve if point.low is not None and point.high is not None]
         if len(bounds) == len(curve):
             low, high = ([100 * bound for bound in side] for side in zip(*bounds, strict=True))
-            data.append(_band(budgets, low, high, colour))
-        data.append(_line(budgets, [100 * point.accuracy for point in curve], label, colour, hover="%{y:.1f} % within %{x:,.0f} tokens"))
+            data.append(drawn_band(budgets, low, high, colour))
+        data.append(
+            drawn_line(budgets, [100 * point.accuracy for point in curve], label, colour, hover="%{y:.1f} % within %{x:,.0f} tokens")
+        )
     note = "Cut after the fact: the same samples, counted as right if they were done within the budget. Band: 95 % interval over problems."
     cap = max(one.evaluation.budget_curve[-1].budget for one in shown)
     first = min(one.evaluation.budget_curve[0].budget for one in shown)
-    layout = _log(_layout(x="tokens allowed per sample", yrange=[0, 102]), first, cap)
+    layout = log_axis(laid_out(x="tokens allowed per sample", yrange=[0, 102]), first, cap)
     return Panel("Accuracy against token budget", _keys(shown), data, layout, note, "%", 360)
 
 
@@ -66,18 +58,18 @@ def cost_panel(shown: Sequence[Shown]) -> Panel:
         label, colour, evaluation = one.label, one.colour, one.evaluation
         curve = evaluation.budget_curve
         used, share = [point.tokens for point in curve], [100 * point.accuracy for point in curve]
-        data.append(_line(used, share, label, colour, hover="%{y:.1f} % at %{x:,.0f} tokens"))
+        data.append(drawn_line(used, share, label, colour, hover="%{y:.1f} % at %{x:,.0f} tokens"))
         mean, accuracy = evaluation.tokens, evaluation.accuracy
-        dot = _line([mean.mean], [100 * accuracy.mean], f"{label}, uncut", colour, hover="%{y:.1f} % at %{x:,.0f} tokens")
+        dot = drawn_line([mean.mean], [100 * accuracy.mean], f"{label}, uncut", colour, hover="%{y:.1f} % at %{x:,.0f} tokens")
         dot |= {"mode": "markers", "marker": {"color": colour, "size": 10, "line": {"color": "white", "width": 1.5}}}
-        dot["error_y"] = _bars([100 * accuracy.mean], [100 * accuracy.low], [100 * accuracy.high], colour)
+        dot["error_y"] = error_bars([100 * accuracy.mean], [100 * accuracy.low], [100 * accuracy.high], colour)
         if mean.low is not None:
-            dot["error_x"] = _bars([mean.mean], [mean.low], [mean.high], colour)
+            dot["error_x"] = error_bars([mean.mean], [mean.low], [mean.high], colour)
         data.append(dot)
     note = "Tokens used: mean of min(length, budget) along the same budgets. Dot: nothing cut, with both 95 % intervals."
     most = max(one.evaluation.tokens.high or one.evaluation.tokens.mean for one in shown)
     least = min(one.evaluation.budget_curve[0].tokens for one in shown)
-    layout = _log(_layout(x="mean tokens used per sample", yrange=[0, 102]), least, 1.1 * most)
+    layout = log_axis(laid_out(x="mean tokens used per sample", yrange=[0, 102]), least, 1.1 * most)
     return Panel("Accuracy against tokens used", _keys(shown), data, layout, note, "%", 360)
 
 
@@ -97,77 +89,15 @@ def level_panels(shown: Sequence[Shown]) -> list[Panel]:
                 ("y2", [row.tokens for row in rows], "%{y:,.0f} tokens"),
                 ("y", [100 * row.accuracy for row in rows], "%{y:.0f} %"),
             ):
-                line = _line(level, values, label, colour, hover=hover)
+                line = drawn_line(level, values, label, colour, hover=hover)
                 data.append(line | {"mode": "lines+markers", "marker": {"size": 5, "color": colour}, "yaxis": axis})
-        layout = _layout(x="level", y="accuracy, %", yrange=[0, 105], xrange=[levels[0] - 0.4, levels[-1] + 0.4])
+        layout = laid_out(x="level", y="accuracy, %", yrange=[0, 105], xrange=[levels[0] - 0.4, levels[-1] + 0.4])
         layout["xaxis"] |= {"dtick": max(1, (len(levels) + 7) // 8)}
         layout["yaxis"] |= {"domain": [0, 0.42], "tickvals": [0, 50, 100]}
         layout["yaxis2"] = {**_AXIS, **_title("tokens"), "range": [0, top], "domain": [0.54, 1], "nticks": 5}
         problems = sum(row.problems for row in shown[0].evaluation.by_level if row.family == family)
         panels.append(Panel(family or "all problems", [(f"{problems} problems", "", False)], data, layout, height=290))
     return panels
-
-
-def training_panels(metrics: Sequence[dict[str, Any]]) -> list[Panel]:
-    """Small multiples over training steps; a panel none of whose metrics was recorded is left out."""
-    terms = sorted({key for record in metrics for key in record if key.startswith("reward/") and key != "reward/mean"})
-    shades = ["#6d9fb3", "#b59b6a", "#8f86b8", "#7aa884"]
-    plans: list[tuple[str, str, list[Curve], dict[str, Any]]] = [
-        ("Accuracy", "%", [Curve("accuracy", "right of all judged rollouts", AFTER)], {"scale": 100}),
-        ("Length", "tokens", [*_lengths(), Curve("limit", "limit", LIMIT, True)], {"zero": True}),
-        (
-            "Cut off, not judged",
-            "% of rollouts",
-            [Curve("truncated", "cut off", WRONG), Curve("not_judged", "not judged", LIMIT)],
-            {"scale": 100, "zero": True},
-        ),
-        ("Groups sampled", "groups", _groups(), {"stack": True}),
-        ("Reward", "", [*(Curve(t, t[7:], shades[i % 4]) for i, t in enumerate(terms)), Curve("reward/mean", "mean", AFTER)], {}),
-        ("Entropy", "nats per token", [Curve("entropy", "of the policy, mean over tokens", AFTER)], {"zero": True}),
-        ("Clip fraction", "% of tokens", [Curve("clip_fraction", "ratio outside the clip range", AFTER)], {"scale": 100, "zero": True}),
-        ("KL to the reference", "nats per token", [Curve("kl", "estimate on sampled tokens", AFTER)], {}),
-        ("Gradient norm", "", [Curve("grad_norm", "before clipping", AFTER)], {"zero": True}),
-        (
-            "Learner against engine",
-            "nats",
-            [Curve("mismatch/mean", "mean gap of logprobs", AFTER), Curve("mismatch/max", "largest", BEFORE)],
-            {"log": True},
-        ),
-        ("Throughput", "tokens/s", [Curve("tokens_per_s", "sampled tokens", AFTER)], {"zero": True}),
-        ("Time per step", "seconds", _seconds(), {"stack": True}),
-    ]
-    panels = [training_panel(title, unit, curves, metrics, **options) for title, unit, curves, options in plans]
-    return [panel for panel in panels if panel.data]
-
-
-def training_panel(
-    title: str,
-    unit: str,
-    curves: Sequence[Curve],
-    metrics: Sequence[dict[str, Any]],
-    scale: float = 1,
-    zero: bool = False,
-    log: bool = False,
-    stack: bool = False,
-) -> Panel:
-    """Curves over steps: lines, or areas that add up. A null is a gap, a metric that is never there has no key."""
-    steps = [record["step"] for record in metrics]
-    data, keys = [], []
-    for curve in curves:
-        value = [None if record.get(curve.key) is None else scale * record[curve.key] for record in metrics]
-        if all(v is None for v in value) or (stack and not any(value)):
-            continue
-        line = _line(steps, value, curve.label, curve.colour, hover="%{y:.4~g}", dashed=curve.dashed, width=1.6)
-        if stack:
-            line |= {"stackgroup": "all", "fillcolor": curve.colour, "line": {"width": 0, "color": curve.colour}}
-        if len(steps) == 1:
-            line["mode"] = "markers"
-        data.append(line)
-        keys.append((curve.label, curve.colour, curve.dashed))
-    layout = _layout(yrange=[0, None] if zero or stack else None)
-    if log:
-        layout["yaxis"] |= {"type": "log", "exponentformat": "power", "dtick": 1}
-    return Panel(title, keys, data, layout, unit=unit)
 
 
 def held_out_panels(evaluations: Sequence[Evaluation]) -> list[Panel]:
@@ -179,39 +109,19 @@ def held_out_panels(evaluations: Sequence[Evaluation]) -> list[Panel]:
             [None if (value := getattr(getattr(e, key), bound)) is None else scale * value for e in evaluations]
             for bound in ("mean", "low", "high")
         )
-        line = _line(steps, mean, title, AFTER, hover="%{y:.4~g}") | {"mode": "lines+markers"}
+        line = drawn_line(steps, mean, title, AFTER, hover="%{y:.4~g}") | {"mode": "lines+markers"}
         if None not in low:
-            line["error_y"] = _bars(mean, low, high, AFTER)
+            line["error_y"] = error_bars(mean, low, high, AFTER)
         keys = [("mean with 95 % interval", AFTER, False)]
-        panels.append(Panel(title, keys, [line], _layout(yrange=[0, None] if key == "tokens" else None), unit=unit))
+        panels.append(Panel(title, keys, [line], laid_out(yrange=[0, None] if key == "tokens" else None), unit=unit))
     return panels
-
-
-def _lengths() -> list[Curve]:
-    return [Curve("length/wrong", "wrong", WRONG), Curve("length/right", "right", RIGHT), Curve("length/mean", "mean", AFTER)]
-
-
-def _groups() -> list[Curve]:
-    return [
-        Curve("groups/trained", "trained", AFTER),
-        Curve("groups/all_right", "all right", "#a9cbb7"),
-        Curve("groups/all_wrong", "all wrong", "#e3b49c"),
-        Curve("groups/flat", "constant reward", FAINT),
-        Curve("groups/surplus", "surplus", "#b59b6a"),
-        Curve("groups/not_judged", "not judged", LIMIT),
-    ]
-
-
-def _seconds() -> list[Curve]:
-    colours = {"sample": AFTER, "update": "#7fb1c2", "publish": "#8f86b8"}
-    return [Curve(f"seconds/{phase}", phase, colour) for phase, colour in colours.items()]
 
 
 def _keys(shown: Sequence[Shown]) -> list[tuple[str, str, bool]]:
     return [(one.label, one.colour, False) for one in shown]
 
 
-def _line(
+def drawn_line(
     x: Sequence[Any], y: Sequence[Any], name: str, colour: str, *, hover: str, dashed: bool = False, width: float = 2.2
 ) -> dict[str, Any]:
     return {
@@ -225,7 +135,7 @@ def _line(
     }
 
 
-def _band(x: Sequence[Any], low: Sequence[float], high: Sequence[float], colour: str) -> dict[str, Any]:
+def drawn_band(x: Sequence[Any], low: Sequence[float], high: Sequence[float], colour: str) -> dict[str, Any]:
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return {
         "type": "scatter",
@@ -239,24 +149,24 @@ def _band(x: Sequence[Any], low: Sequence[float], high: Sequence[float], colour:
     }
 
 
-def _bars(mean: Sequence[Any], low: Sequence[Any], high: Sequence[Any], colour: str) -> dict[str, Any]:
+def error_bars(mean: Sequence[Any], low: Sequence[Any], high: Sequence[Any], colour: str) -> dict[str, Any]:
     up, down = ([b - a for a, b in zip(*ends, strict=True)] for ends in ((mean, high), (low, mean)))
     return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "color": colour, "thickness": 1.3, "width": 0}
 
 
-def _log(layout: dict[str, Any], first: float, last: float) -> dict[str, Any]:
-    """The layout with a logarithmic x axis from first to last, ticks at 1, 2, 5, 10, ..."""
+def log_axis(layout: dict[str, Any], first: float, last: float, axis: str = "xaxis") -> dict[str, Any]:
+    """The layout with a logarithmic axis from first to last, ticks at 1, 2, 5, 10, ..."""
     first = max(first, 1)
     ticks = [step * 10**power for power in range(9) for step in (1, 2, 5) if first <= step * 10**power <= last]
-    layout["xaxis"] |= {"type": "log", "range": [math.log10(first), math.log10(max(last, first + 1))], "tickvals": ticks}
-    return layout | {"xaxis": layout["xaxis"] | {"ticktext": [f"{tick:,}" for tick in ticks]}}
+    scale = {"type": "log", "range": [math.log10(first), math.log10(max(last, first + 1))], "tickvals": ticks}
+    return layout | {axis: layout[axis] | scale | {"ticktext": [f"{tick:,}" for tick in ticks]}}
 
 
 def _title(text: str) -> dict[str, Any]:
     return {"title": {"text": text, "standoff": 8}} if text else {}
 
 
-def _layout(*, x: str = "", y: str = "", yrange: list[Any] | None = None, xrange: list[Any] | None = None) -> dict[str, Any]:
+def laid_out(*, x: str = "", y: str = "", yrange: list[Any] | None = None, xrange: list[Any] | None = None) -> dict[str, Any]:
     xaxis: dict[str, Any] = {**_AXIS, "showgrid": False, **_title(x), **({"range": xrange} if xrange else {})}
     yaxis: dict[str, Any] = {**_AXIS, **_title(y), "nticks": 6, **({"range": yrange} if yrange else {})}
     if yrange == [0, None]:

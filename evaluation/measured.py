@@ -16,9 +16,7 @@ import pyarrow as pa
 
 from evaluation.results import Evaluation
 from evaluation.statistics import RESAMPLES, Interval, bootstrap, difference_interval
-
-CHARACTERS = "characters"
-"""The ruler that all texts share; any other ruler is a tokenizer, by the hash or name that the evaluation records."""
+from rollout.records import CHARACTERS as CHARACTERS  # whoever compares finds it here
 
 
 @dataclass(frozen=True)

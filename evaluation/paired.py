@@ -13,7 +13,7 @@ import numpy as np
 from evaluation import words
 from evaluation.attempts import pass_at_k
 from evaluation.comparisons import Comparison, read_samples
-from evaluation.efficiency import against, scalars
+from evaluation.efficiency import against, budget_area, scalars
 from evaluation.measured import Samples, of_evaluation, of_table
 from evaluation.results import Evaluation
 from evaluation.statistics import Interval, difference_interval
@@ -32,6 +32,7 @@ def paired_table(pair: Comparison) -> Table:
         _row("accuracy", _percent(old.accuracy.mean), _percent(new.accuracy.mean), _points(pair.accuracy)),
         *_passes(old, new, bool(pair.refused)),
         *_at_budgets(old, new, alike),
+        *_area(old, new, alike),
         _row("mean tokens", _tokens(old.tokens.mean), _tokens(new.tokens.mean), _share(pair.length if pair.unit == "tokens" else None)),
         *([_row("length in characters", Cell("–"), Cell("–"), _share(pair.length))] if pair.unit != "tokens" else []),
     ]
@@ -74,6 +75,19 @@ def _at_budgets(old: Evaluation, new: Evaluation, samples: tuple[Samples, Sample
             change = _moved(samples, lambda found, most=budget: found.right & (found.length <= most))  # type: ignore[misc]
             rows.append(_row(f" within {budget:,} tokens", *(_percent(float(one.mean())) for one in within), _points(change)))
     return rows
+
+
+def _area(old: Evaluation, new: Evaluation, samples: tuple[Samples, Samples] | None) -> list[Row]:
+    """Mean accuracy over budgets, from the curves' points that both have, on a log2 axis."""
+    budgets = sorted({point.budget for point in old.budget_curve} & {point.budget for point in new.budget_curve})
+    if samples is None or len(budgets) < 2:
+        return []
+    reached = [one.means(one.right[:, None] & (one.length[:, None] <= np.array(budgets))) for one in samples]
+    area_2N = [budget_area(budgets, one, "log2") for one in reached]
+    place = {id_: index for index, id_ in enumerate(samples[1].ids)}
+    change = difference_interval(area_2N[1][[place[id_] for id_ in samples[0].ids]] - area_2N[0])
+    label = f" mean over budgets {budgets[0]:,} to {budgets[-1]:,}, log2"
+    return [_row(label, *(_percent(float(one.mean())) for one in area_2N), _points(change))]
 
 
 def _moved(samples: tuple[Samples, Samples] | None, mask: Callable[[Samples], np.ndarray]) -> Interval | None:

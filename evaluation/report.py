@@ -6,10 +6,8 @@ every request. Whatever comes from a model, a data set or a recipe is escaped. A
 
 from __future__ import annotations
 
-import base64
 import json
 import math
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,12 +18,15 @@ from typing import Any, NamedTuple
 import plotly.offline
 import yaml
 
-from evaluation import examples, figures, words
-from evaluation.comparisons import Comparison, Found, read
-from evaluation.entries import Shown
+from evaluation import charts, curves, examples, figures, words
+from evaluation.comparisons import Comparison, Found, read, read_samples
+from evaluation.entries import Shown, at_budgets
 from evaluation.figures import Panel
 from evaluation.formats import as_json, markdown
+from evaluation.measured import of_table
+from evaluation.paired import paired_table
 from evaluation.picture import picture
+from evaluation.reader import packed, reader
 from evaluation.results import Estimate, Evaluation
 from evaluation.run_folder import Run, read_last_samples, read_rollouts
 from evaluation.statistics import Interval, difference_shown
@@ -90,10 +91,11 @@ def page(found: Found) -> str:
     """The whole page."""
     sections = [_head(found)]
     for source, shown in found.shown.items():
-        sections += [_trade_off(source, shown), *_levels(source, shown)]
+        sampled = [charts.Sampled(one, of_table(table)) for one in shown if (table := read_samples(one.evaluation)) is not None]
+        sections += [_trade_off(source, shown), *_more(found, source, sampled), *_levels(source, shown), *_lengths(source, sampled)]
     sections += _training(found.runs)
     sections += [_side_by_side(pairs[-1]) for pairs in found.pairs.values() if pairs and not pairs[-1].refused]
-    sections += [*_last_samples(found), _sure(found), _settings(found.runs), _foot(found.runs)]
+    sections += [*_last_samples(found), *_reader(found), _sure(found), _settings(found.runs), _foot(found.runs)]
     panels: dict[str, Any] = {}
 
     def place(panel: Panel) -> str:
@@ -109,11 +111,6 @@ def page(found: Found) -> str:
         .get_template("page.html")
         .render(title=found.title, sections=sections, place=place, panels=drawn, plotly=plotly_packed())
     )
-
-
-def packed(text: str) -> str:
-    """Text as base64 of its deflate, as page.js unpacks it."""
-    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
 @cache
@@ -193,8 +190,38 @@ def _trade_off(source: str, shown: Sequence[Shown]) -> Section:
         f"{first.problems} problems of {source}, {first.samples} samples each, "
         f"temperature {settings.temperature}, at most {words.tokens(settings.max_tokens)} tokens."
     )
-    panels = [figures.budget_panel(shown), figures.cost_panel(shown)]
-    return Section("charts.html", {"heading": "What a token buys", "lead": lead, "keys": [], "panels": panels, "columns": "two"})
+    panels = [figures.budget_panel(shown), figures.cost_panel(shown), charts.pareto_panel(shown)]
+    return _charts("What a token buys", lead, panels, "two")
+
+
+def _charts(heading: str, lead: str, panels: Sequence[Panel | None], columns: str, keys: Sequence[tuple[str, str, bool]] = ()) -> Section:
+    there = [panel for panel in panels if panel is not None]
+    return Section("charts.html", {"heading": heading, "lead": lead, "keys": keys, "panels": there, "columns": columns})
+
+
+def _more(found: Found, source: str, sampled: Sequence[charts.Sampled]) -> list[Section]:
+    """What budgets that were asked for, and more samples, buy."""
+    asked = charts.asked_panels(at_budgets(found.runs, source), found.shown[source])
+    several = [charts.parallel_panel(sampled), charts.attempts_panel(found.shown[source])]
+    sections = []
+    if asked:
+        lead = "Sampled again at each budget; not the curves above, which cut the same samples after the fact."
+        sections.append(_charts("At budgets that were asked for", lead, asked, "two"))
+    if several[0] is not None:
+        lead = f"Votes among the samples of a problem of {source}, and what attempts reach: computed from the stored samples, nothing was sampled again."
+        sections.append(_charts("What more samples buy", lead, several, "two"))
+    return sections
+
+
+def _lengths(source: str, sampled: Sequence[charts.Sampled]) -> list[Section]:
+    """Where lengths go, and where mistakes are."""
+    if not sampled:
+        return []
+    ends = [sampled[0], sampled[-1]] if len(sampled) > 1 else list(sampled)
+    panels = [*charts.length_panels(ends), charts.error_panel(sampled), *charts.tier_panels(ends)]
+    panels += [one for one in [charts.pairs_panel(*ends)] if one] if len(ends) > 1 else []
+    lead = f"Single samples on {source}. Long and hard go together, so accuracy by length is shown within tiers of difficulty (2502.15631)."
+    return [_charts("Lengths and mistakes", lead, panels, "three" if len(panels) > 4 else "two")]
 
 
 def _levels(source: str, shown: Sequence[Shown]) -> list[Section]:
@@ -219,15 +246,18 @@ def _training(runs: Sequence[Run]) -> list[Section]:
         if not run.metrics:
             sections.append(Section("empty.html", {"heading": heading, "words": "No training step was recorded."}))
             continue
-        panels = figures.training_panels(run.metrics)
+        panels = curves.training_panels(run.metrics)
+        held_out: list[Panel] = []
         for source in dict.fromkeys(evaluation.source for evaluation in run.evaluations):
             series = [one for one in run.evaluations if one.source == source and one.table and one.table.parent.parent == run.path]
-            panels = panels + figures.held_out_panels(series) if len(series) > 2 else panels
+            held_out += figures.held_out_panels(series) if len(series) > 2 else []
         first, last = run.metrics[0], run.metrics[-1]
         seconds = last.get("time")
         lead = f"Steps {first['step']} to {last['step']}" + (f", {_duration(seconds)}" if seconds else "")
         lead += ". Accuracy and length are those of all sampled rollouts, before any group was filtered out. All charts run over steps."
-        sections.append(Section("charts.html", {"heading": heading, "lead": lead, "keys": [], "panels": panels, "columns": "three"}))
+        groups = {**({"Held out": held_out} if held_out else {}), **panels}
+        still = curves.at_rest(run.metrics)
+        sections.append(Section("training.html", {"heading": heading, "lead": lead, "groups": groups, "still": still}))
     return sections
 
 
@@ -281,10 +311,21 @@ def _last_samples(found: Found) -> list[Section]:
     return sections
 
 
+def _reader(found: Found) -> list[Section]:
+    values = reader(found.runs, found.shown)
+    return [Section("reader.html", values)] if values["count"] else []
+
+
 def _sure(found: Found) -> Section:
     tables = [(source, noise_table(shown)) for source, shown in found.shown.items()]
     shown = [one for all_ in found.shown.values() for one in all_]
-    return Section("sure.html", {"tables": tables, "sentences": reservations(found.runs, shown, found.comparisons)})
+    pairs = [
+        (f"{pair.new.label} against {pair.old.label}, {pair.new.evaluation.source}", paired_table(pair))
+        for pair in found.comparisons
+        if not pair.refused
+    ]
+    sentences = reservations(found.runs, shown, found.comparisons)
+    return Section("sure.html", {"tables": tables, "pairs": pairs, "sentences": sentences})
 
 
 def _settings(runs: Sequence[Run]) -> Section:

@@ -7,7 +7,7 @@ killed process, a missing file, an unreadable one or one of another form becomes
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,13 +125,22 @@ def read_last_samples(run: Run) -> tuple[str, list[dict[str, Any]]]:
     return (files[-1].stem, _read_parquet(run, files[-1])) if files else ("", [])
 
 
-def _read_parquet(run: Run, file: Path, filters: list[Any] | None = None) -> list[dict[str, Any]]:
+def read_columns(run: Run, file: Path, columns: Sequence[str], filters: list[Any] | None = None) -> pa.Table | None:
+    """Those of the columns that the file has; None, with a note, if it cannot be read."""
     try:
-        rows: list[dict[str, Any]] = pq.read_table(file, columns=_ROLLOUT_COLUMNS, filters=filters).to_pylist()
-        return rows
+        there = set(pq.read_schema(file).names)
+        return pq.read_table(file, columns=[name for name in columns if name in there], filters=filters)
     except (OSError, pa.ArrowException) as error:
-        run.notes.append(f"{file.relative_to(run.path)} could not be read ({str(error).splitlines()[0][:200]}).")
-        return []
+        name = file.relative_to(run.path) if run.path in file.parents else file.name
+        note = f"{name} could not be read ({str(error).splitlines()[0][:200]})."
+        run.notes += [note] if note not in run.notes else []
+        return None
+
+
+def _read_parquet(run: Run, file: Path, filters: list[Any] | None = None) -> list[dict[str, Any]]:
+    table = read_columns(run, file, _ROLLOUT_COLUMNS, filters)
+    rows: list[dict[str, Any]] = [] if table is None else table.to_pylist()
+    return rows
 
 
 def _read_evaluations(run: Run, files: Iterable[Path]) -> list[Evaluation]:

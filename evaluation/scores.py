@@ -24,6 +24,7 @@ from evaluation.results import Adherence, Cell, Evaluation, Forced, Lengths, Ove
 from evaluation.statistics import interval, resampled_means, share_interval
 from evaluation.word_overlap import token_f1
 from rewards.verifier.words import is_words
+from rollout.records import CHARACTERS
 from rollout.types import FORCED
 
 _CURVE_POINTS = 64
@@ -70,7 +71,8 @@ def score(table: pa.Table, *, checkpoint: str, step: int, source: str, settings:
     why_S = np.where(samples.cut, "unfinished", np.array(table["reason"].to_pylist(), dtype=object))
     stated_S = samples.right | (np.array(table["stated"].to_pylist(), dtype=object) == "right")
     budget = settings.budget
-    budgets = np.unique(np.linspace(0, settings.max_tokens, _CURVE_POINTS + 1).round().astype(int))[1:]
+    longest = samples.length.max() if samples.ruler == CHARACTERS else settings.max_tokens  # limits are tokens
+    budgets = np.unique(np.linspace(0, longest, _CURVE_POINTS + 1).round().astype(int))[1:]
     return Evaluation(
         checkpoint=checkpoint,
         step=step,

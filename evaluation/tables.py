@@ -17,6 +17,14 @@ from evaluation.results import Estimate, Evaluation, Share
 from evaluation.run_folder import Run
 from evaluation.statistics import standard_errors
 
+_CLAIMS = {
+    "better": "more accurate",
+    "not worse": "as accurate",
+    "worse": "less accurate",
+    "not shown": "not shown",
+    "too few": "too few problems",
+}
+
 
 class Cell(NamedTuple):
     """What stands in a table, and what stands small behind it."""
@@ -99,11 +107,13 @@ def glance_table(found: Sequence[Comparison]) -> Table:
             change,
             Cell(words.tokens(evaluation.tokens.mean)),
             saved,
-            Cell(one.claim or "not compared", "; ".join(one.remarks)),
+            Cell(", ".join(f"{span.first:,} to {span.last:,}" for span in one.better) or "–"),
+            Cell(_CLAIMS[one.claim] if one.claim else "not compared", "; ".join(one.remarks)),
         ]
         rows.append(Row(f"{one.new.label} against {one.old.label}", cells))
+    margins = sorted({f"{100 * one.margin:g}" for one in found if one.claim})
     return Table(
-        ["problems", "accuracy", "change", "tokens", "change", f"at a margin of {words.percent(found[0].margin, 3)}" if found else ""], rows
+        ["problems", "accuracy", "change", "tokens", "change", "better at budgets", f"claim (margin, points: {', '.join(margins)})"], rows
     )
 
 

@@ -97,12 +97,13 @@ def plan(recipe: RecipeName, overrides: Overrides = None, scale: Scale = None) -
 @app.command("eval")
 def evaluate(
     words: Annotated[
-        list[str],
+        Optional[list[str]],  # noqa: UP045
         typer.Argument(
             metavar="CHECKPOINT... [KEY=VALUE...]",
-            help="Checkpoint folders or Hugging Face hub ids, and changes to the recipe that they are evaluated with, e.g. eval.max_tokens=4096.",
+            help="Checkpoint folders or Hugging Face hub ids (with --engine-url, what the server's model was made of, or none), "
+            "and changes to the recipe that they are evaluated with, e.g. eval.max_tokens=4096.",
         ),
-    ],
+    ] = None,
     data: Annotated[
         list[str] | None, typer.Option(help="tiny, a file or folder of problems, or hub:owner/name/config:split; repeatable.")
     ] = None,
@@ -115,10 +116,10 @@ def evaluate(
     data_dir: Annotated[Path | None, typer.Option(help="Folder that holds the benchmarks' files, in place of the hub.")] = None,
     samples: Annotated[Optional[int], typer.Option(min=1, help="Rollouts of a problem.")] = None,  # noqa: UP045
     forced: Annotated[
-        list[int] | None, typer.Option(help="Sample once more with thinking closed after so many tokens; repeatable.", min=1)
+        list[int] | None, typer.Option(min=1, help="Sample once more with thinking closed after so many tokens; repeatable.")
     ] = None,
     requested: Annotated[
-        list[int] | None, typer.Option(help="Sample once more with prompts that ask for at most so many tokens; repeatable.", min=1)
+        list[int] | None, typer.Option(min=1, help="Sample once more with prompts that ask for at most so many tokens; repeatable.")
     ] = None,
     no_natural: Annotated[bool, typer.Option("--no-natural", help="Sample at the budgets alone.")] = False,
     out_dir: Annotated[
@@ -136,6 +137,12 @@ def evaluate(
     show_prompt: Annotated[
         bool, typer.Option("--show-prompt", help="Print the first prompt as the model sees it, and sample nothing.")
     ] = False,
+    engine_url: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Ask an OpenAI-compatible server, http://host:8000/v1 say, and start no engine; its key in LACONIC_ENGINE_KEY."),
+    ] = None,
+    engine_model: Annotated[str, typer.Option(help="The model of that server, as it calls it (default: the only one).")] = "",
+    engine_requests: Annotated[int, typer.Option(min=1, help="Samples that the server is asked for at a time.")] = 64,
 ) -> None:
     """Sample held-out problems and report accuracy and tokens, with intervals and at every smaller budget.
 
@@ -144,14 +151,16 @@ def evaluate(
     with errors():
         from launch.evaluate import Question, evaluate_checkpoints
 
-        checkpoints = [word for word in words if not _OVERRIDE.match(word) or Path(word).exists()]
-        if not checkpoints:
-            raise ValueError(f"no checkpoint among {' '.join(words)}: name a folder or a hub id before the changes to its recipe")
+        checkpoints = [word for word in words or () if not _OVERRIDE.match(word) or Path(word).exists()]
+        if not (checkpoints or engine_url):
+            raise ValueError("eval: no checkpoint: name a folder or a hub id, or a server with --engine-url")
+        if engine_url and len(checkpoints) > 1:
+            raise ValueError("--engine-url: the server has one model; name one checkpoint that it was made of, or none")
         budgets = [
             {"kind": kind, "limit": limit} for kind, limits in (("forced", forced), ("requested", requested)) for limit in limits or ()
         ]
         changes = [
-            *(word for word in words if word not in checkpoints),
+            *(word for word in words or () if word not in checkpoints),
             *([f"eval.data={json.dumps(data, ensure_ascii=False)}"] if data else []),
             *([f"eval.samples={samples}"] if samples else []),
             *([f"eval.budgets={json.dumps(budgets)}"] if budgets else []),
@@ -160,7 +169,64 @@ def evaluate(
             raise ValueError("--data-dir: holds the files of --benchmark, which is not said; name a file of your own with --data")
         named = [f"{name}@{data_dir}" if data_dir and "@" not in name else name for name in benchmark or ()]
         question = Question(changes, named, lenient, not no_natural)
-        evaluate_checkpoints(checkpoints, question, out_dir, overwrite, out, show_prompt)
+        if engine_url:
+            from launch.server import evaluate_server
+
+            known = next(iter(checkpoints), None)
+            evaluate_server(engine_url, engine_model, known, question, out_dir, overwrite, out, show_prompt, engine_requests)
+        else:
+            evaluate_checkpoints(checkpoints, question, out_dir, overwrite, out, show_prompt)
+
+
+@app.command("import")
+def import_samples(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="Problems with golds and completions: JSON lines, JSON, parquet or CSV; lm-eval's, lighteval's and OckBench's, too."
+        ),
+    ],
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder for scores and samples (default: evals/MODEL here).")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier results of the same name in that folder.")] = False,
+    source: Annotated[Optional[str], typer.Option(help="The set of problems, as a benchmark is called (default: the file's name).")] = None,  # noqa: UP045
+    model: Annotated[Optional[str], typer.Option(help="Whose samples they are; picks those of one model.")] = None,  # noqa: UP045
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Checkpoint folder whose tokenizer counts lengths (default: the file's tokens, else characters).")
+    ] = None,
+    max_tokens: Annotated[Optional[int], typer.Option(min=1, help="Where the samples' engine stopped (default: the longest).")] = None,  # noqa: UP045
+    temperature: Annotated[Optional[float], typer.Option(help="With which they were sampled; recorded.")] = None,  # noqa: UP045
+    top_p: Annotated[Optional[float], typer.Option(help="With which they were sampled; recorded.")] = None,  # noqa: UP045
+    lenient: Annotated[
+        bool, typer.Option("--lenient", help="Read answers that are stated without a box, too, and report both rates.")
+    ] = False,
+    problem: Annotated[Optional[str], typer.Option(help="Path of the problem, e.g. doc.question (default: recognised).")] = None,  # noqa: UP045
+    gold: Annotated[Optional[str], typer.Option(help="Path of the gold, e.g. doc.answer (default: recognised).")] = None,  # noqa: UP045
+    prediction: Annotated[Optional[str], typer.Option(help="Path of the completions, e.g. resps[0] (default: recognised).")] = None,  # noqa: UP045
+) -> None:
+    """Judge, score and keep samples that others made, as an evaluation that report and compare read."""
+    with errors():
+        from launch.imported import import_samples as read
+
+        read(
+            file, out_dir, overwrite, out, source=source, model=model, tokenizer=tokenizer, max_tokens=max_tokens,
+            temperature=temperature, top_p=top_p, lenient=lenient,
+            problem=problem, gold=gold, prediction=prediction,
+        )  # fmt: skip
+
+
+@app.command("export")
+def export_evaluations(
+    evaluation: Annotated[Path, typer.Argument(help="A folder of evaluations, a run, or one NAME.json with its parquet.")],
+    form: Annotated[str, typer.Option("--format", help="lm-eval (results and samples) or ockbench (a record for each sample).")],
+    to: Annotated[Path, typer.Option("--out", help="Folder for the files.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what was exported before.")] = False,
+) -> None:
+    """Write evaluations in the forms of other tools."""
+    with errors():
+        from evaluation.export import export
+
+        for file in export(evaluation, form, to, overwrite):
+            out.print(f"{file}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command("benchmarks")

@@ -19,9 +19,9 @@ from launch.ray_start import start_ray, stop_ray
 from recipes.schema import Recipe
 from rl import checkpoint
 from rollout.budget import stated_limit
-from rollout.closing import ClosingPool
+from rollout.closing import closing_outside
 from rollout.collector import seed_of
-from rollout.engine import EnginePool, Sampler
+from rollout.engine import EnginePool, Pool
 from rollout.honesty import TOLERANCE, rehearsal
 from rollout.reference_engine import ReferenceEngine
 from rollout.template import Template
@@ -102,8 +102,8 @@ def closing(recipe: Recipe, template: Template) -> ThinkIds | None:
     return template.think_ids() if forces_thinking(recipe) and not template.unseen() else None
 
 
-def closer(pool: Sampler, recipe: Recipe, template: Template) -> Sampler:
+def closer(pool: Pool, recipe: Recipe, template: Template) -> Pool:
     """What evaluations sample from: the engines, or what closes thinking for engines that cannot."""
     if not forces_thinking(recipe) or closing(recipe, template) is not None:
         return pool
-    return ClosingPool(pool, template.closing_ids(), lambda done: template.answer_start(done.ids, template.text(done)) is not None)
+    return closing_outside(pool, template)

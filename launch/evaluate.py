@@ -8,13 +8,14 @@ numbers have, in a run the recipe's.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
@@ -22,6 +23,7 @@ from launch.plan import Plan, check_runnable, plan
 from recipes.loader import load
 from recipes.schema import Recipe
 from recipes.steps import steps
+from rollout.records import CHARACTERS
 
 if TYPE_CHECKING:  # they import transformers
     from evaluation.evaluate import Asked
@@ -29,6 +31,7 @@ if TYPE_CHECKING:  # they import transformers
     from launch.problems import HeldOut
     from rewards.verifier.judge import Judge
     from rl.progress import Progress
+    from rollout.engine import Pool
     from rollout.template import Template
 
 
@@ -56,21 +59,22 @@ class Question:
 
 @dataclass(frozen=True)
 class Job:
-    """A checkpoint that is ready to be evaluated.
+    """A checkpoint, or a server's model, that is ready to be evaluated.
 
     Attributes:
         checkpoint: as it was named.
-        start: the folder that its weights lie in.
+        folder: of its files.
         parts: its problems.
         asked: all evaluations of it.
+        pool: what samples, for as long as its context lasts.
     """
 
     checkpoint: str
-    made: Plan
-    start: Path
+    folder: Path
     template: Template
     parts: list[HeldOut]
     asked: list[Asked]
+    pool: Callable[[], AbstractContextManager[Pool]]
 
 
 def evaluate_checkpoints(
@@ -89,38 +93,42 @@ def evaluate_checkpoints(
         FileNotFoundError: a hub model that cannot be had.
         ValueError: two checkpoints are one, or would share a folder; nothing would be sampled.
     """
-    where = folders(checkpoints, out)
-    with jobs(where, question) as (judge, ready):
-        from evaluation.evaluate import waiting
-        from launch.problems import list_left_out
-        from rl.progress import Progress
+    with jobs(folders(checkpoints, out), question) as (judge, ready):
+        do(ready, judge, console, overwrite, show_prompt)
 
-        for words in dict.fromkeys(words for job in ready for words in job.template.remarks):
-            console.print(words, highlight=False)
-        if show_prompt:
-            for job in ready:
-                _show(console, job.template, job.asked)
-            return
-        total = sum(one.parts.rollouts for job in ready for one in job.asked)
-        with Progress("eval", total, console=console) as progress:
-            for job in ready:
-                for part, path in zip(job.parts, _left_out(job, where), strict=True):
-                    for words in part.said:
-                        progress.message(words)
-                    list_left_out(progress, path, part.name, part.left_out)
-            left = [waiting(job.asked, progress.message, overwrite) for job in ready]  # refused before any engine starts
-            done = total - sum(one.parts.rollouts for some in left for one in some)
-            for job, some in zip(ready, left, strict=True):
-                for one in job.asked:
-                    if one not in some and (before := one.found()):
-                        progress.message(f"made before: {one.label}")
-                        _print(progress, one, before)
-                for one, scores in evaluated(job, some, judge, progress, done, total):
-                    _print(progress, one, scores)
-                done += sum(one.parts.rollouts for one in some)
+
+def do(ready: Sequence[Job], judge: Judge, console: Console, overwrite: bool, show_prompt: bool = False) -> None:
+    """Make the evaluations of these jobs, or what is left of them, and print; see `evaluate_checkpoints`."""
+    from evaluation.evaluate import waiting
+    from launch.problems import file_names, list_left_out
+    from rl.progress import Progress
+
+    for words in dict.fromkeys(words for job in ready for words in job.template.remarks):
+        console.print(words, highlight=False)
+    if show_prompt:
         for job in ready:
-            for part in job.parts:
-                _print_budgets(console, [one for one in job.asked if one.source == part.name])
+            print_prompts(console, job.template, job.asked)
+        return
+    total = sum(one.parts.rollouts for job in ready for one in job.asked)
+    with Progress("eval", total, console=console) as progress:
+        for job in ready:
+            for part, name in zip(job.parts, file_names([part.name for part in job.parts]), strict=True):
+                for words in part.said:
+                    progress.message(words)
+                list_left_out(progress, job.folder / f"{name}.left_out.jsonl", part.name, part.left_out)
+        left = [waiting(job.asked, progress.message, overwrite) for job in ready]  # refused before any engine starts
+        done = total - sum(one.parts.rollouts for some in left for one in some)
+        for job, some in zip(ready, left, strict=True):
+            for one in job.asked:
+                if one not in some and (before := one.found()):
+                    progress.message(f"made before: {one.label}")
+                    print_scores(progress.show, one.label, before, one.scores)
+            for one, scores in evaluated(job, some, judge, progress, done, total):
+                print_scores(progress.show, f"{job.checkpoint} on {one.label}", scores, one.scores)
+            done += sum(one.parts.rollouts for one in some)
+    for job in ready:
+        for part in job.parts:
+            _print_budgets(console, [one for one in job.asked if one.source == part.name])
 
 
 @contextmanager
@@ -162,8 +170,17 @@ def jobs(where: Mapping[str, Path], question: Question) -> Iterator[tuple[Judge,
                 parts, recipe, template, folder, checkpoint=checkpoint, weights=fingerprint(start), lenient=question.lenient,
                 own_samples=question.own_samples,
             )  # fmt: skip
-            ready.append(Job(checkpoint, made, start, template, parts, [one for one in asked if question.natural or one.settings.budget]))
+            some = [one for one in asked if question.natural or one.settings.budget]
+            ready.append(Job(checkpoint, folder, template, parts, some, partial(_engines, made, start, template, parts)))
         yield judge, ready
+
+
+@contextmanager
+def _engines(made: Plan, start: Path, template: Template, parts: Sequence[HeldOut]) -> Iterator[Pool]:
+    from launch.engines import closer, sampling
+
+    with sampling(made, start, template, [template.prompt_ids(problem) for problem in parts[0].problems[:16]]) as pool:
+        yield closer(pool, made.recipe, template)
 
 
 def evaluated(
@@ -172,38 +189,38 @@ def evaluated(
     """Make these evaluations of a job with engines of its own, started only if there are any.
 
     Args:
-        done, total: rollouts of all jobs: those that were there before this one's, and all.
+        done, total: rollouts of all jobs: those of evaluations that are made, and all.
     """
     from evaluation.evaluate import evaluate
-    from launch.engines import closer, sampling
     from rollout.scorer import Scorer
 
     if not asked:
         return
     progress.phase(f"{job.checkpoint}: start engines")
-    with sampling(job.made, job.start, job.template, [request.prompt_ids for request in asked[0].requests]) as pool:
+    with job.pool() as pool:
         progress.phase(job.checkpoint)
-        yield from evaluate(
-            asked,
-            closer(pool, job.made.recipe, job.template),
-            Scorer(judge, job.template),
-            lambda count, _: progress.count(done + count, total),
-        )
+        yield from evaluate(asked, pool, Scorer(judge, job.template), lambda count, _: progress.count(done + count, total))
 
 
-def recipe_for(checkpoint: str, question: Question) -> tuple[Recipe, Path | None]:
-    """The recipe that a checkpoint is evaluated with, and the run's that it comes from, if it does from any.
+def recipe_for(checkpoint: str | None, question: Question) -> tuple[Recipe, Path | None]:
+    """The recipe that a checkpoint, or a model without one, is evaluated with, and the run's that it comes from, if it does from any.
 
     Raises:
         RecipeError: it does not load.
         ValueError: without the natural evaluation there is none.
     """
-    own, changes = recipe_of(Path(checkpoint).expanduser())
-    asked = [*changes, f"model.path={json.dumps(checkpoint)}", "stages=[eval]", *protocol(question.benchmarks), *question.overrides]
+    own, changes = recipe_of(Path(checkpoint).expanduser()) if checkpoint else (None, [])
+    named = [f"model.path={json.dumps(checkpoint)}"] if checkpoint else []
+    asked = [*changes, *named, "stages=[eval]", *protocol(question.benchmarks), *question.overrides]
     recipe = load(str(own) if own else "evaluate", None, asked)
     if not question.natural and not recipe.eval.budgets:
         raise ValueError("--no-natural: leaves nothing to do without budgets; name some (--forced 1024, --requested 2048)")
     return recipe, own
+
+
+def folder_name(model: str) -> str:
+    """What the folder of a model's evaluations is called."""
+    return model.strip("./~").replace("/", "-")
 
 
 def folders(checkpoints: Sequence[str], out: Path | None) -> dict[str, Path]:
@@ -214,8 +231,7 @@ def folders(checkpoints: Sequence[str], out: Path | None) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for checkpoint in checkpoints:
-        name = checkpoint.strip("./~").replace("/", "-")
-        folder = out if out and len(checkpoints) == 1 else (out or Path("evals")) / name
+        folder = out if out and len(checkpoints) == 1 else (out or Path("evals")) / folder_name(checkpoint)
         for other, taken in found.items():
             if Path(other).expanduser().absolute() == Path(checkpoint).expanduser().absolute():
                 raise ValueError(f"{checkpoint}: named twice; name each checkpoint once")
@@ -235,7 +251,7 @@ def protocol(benchmarks: Sequence[str]) -> list[str]:
     return ["eval.data=[]", f"eval.benchmarks={json.dumps(list(benchmarks))}", f"data.max_prompt_tokens={LONGEST_PROMPT}", *settings]
 
 
-def _show(console: Console, template: Template, asked: Sequence[Asked]) -> None:
+def print_prompts(console: Console, template: Template, asked: Sequence[Asked]) -> None:
     """The first prompt of each evaluation whose prompts differ, special tokens and all, and what answers it."""
     shown: set[tuple[int, ...]] = set()
     for one in asked:
@@ -261,24 +277,24 @@ def recipe_of(checkpoint: Path) -> tuple[Path | None, list[str]]:
     return file, [f"{key}={json.dumps(value)}" for step in inside for key, value in step.stage.said.items()]
 
 
-def _left_out(job: Job, where: Mapping[str, Path]) -> list[Path]:
-    """Where the rows of each of its parts that cannot be used are listed."""
-    from launch.problems import file_names
+def refuse_earlier(files: list[Path], overwrite: bool) -> None:
+    for file in files:
+        if file.exists() and not overwrite:
+            raise FileExistsError(f"{file} holds earlier results: replace them (--overwrite) or choose another folder (--out)")
 
-    return [where[job.checkpoint] / f"{name}.left_out.jsonl" for name in file_names([part.name for part in job.parts])]
 
-
-def _print(progress: Progress, one: Asked, scores: Evaluation) -> None:
+def print_scores(show: Callable[[RenderableType], None], what: str, scores: Evaluation, file: Path) -> None:
+    """What is to be said against an evaluation, its table if it is of no budget (those come in one table), and where it was written."""
     from evaluation.words import warnings
 
-    for warning in warnings(scores, one.settings.lenient):
-        progress.show(f"[yellow]warning:[/yellow] {escape(f'{one.label}: {warning}')}")
     settings = scores.settings
-    if settings.budget is None:  # the others come in one table at the end
-        how = f"{scores.problems} problems x {scores.samples} samples, T {settings.temperature}, at most {settings.max_tokens} tokens"
-        progress.show(f"[italic]{escape(one.checkpoint)} on {escape(one.label)}: {how}[/italic]")
-        progress.show(_table(scores))
-    progress.show(escape(f"{one.scores}"))
+    for warning in warnings(scores, settings.lenient):
+        show(f"[yellow]warning:[/yellow] {escape(f'{what}: {warning}')}")
+    if settings.budget is None:
+        sampled = "" if settings.temperature is None else f", T {settings.temperature}, at most {settings.max_tokens} tokens"
+        show(f"[italic]{escape(f'{what}: {scores.problems} problems x {scores.samples} samples{sampled}')}[/italic]")
+        show(_table(scores))
+    show(escape(f"{file}"))
 
 
 def _print_budgets(console: Console, asked: Sequence[Asked]) -> None:
@@ -305,7 +321,8 @@ def _print_budgets(console: Console, asked: Sequence[Asked]) -> None:
 
 
 def _table(scores: Evaluation) -> Table:
-    accuracy, tokens = scores.accuracy, scores.tokens
+    accuracy, tokens, template = scores.accuracy, scores.tokens, scores.settings.template
+    unit = template if template == CHARACTERS else "tokens"
     table = Table(box=None, pad_edge=False)
     for column in ("", "value", "95 % interval"):
         table.add_column(column)
@@ -313,12 +330,12 @@ def _table(scores: Evaluation) -> Table:
     if stated := scores.stated:
         table.add_row("accuracy with stated answers", f"{stated.mean:.1%}", f"{stated.low:.1%} .. {stated.high:.1%}")
     low, high = tokens.low, tokens.high
-    table.add_row("tokens", f"{tokens.mean:.1f}", "" if low is None else f"{low:.1f} .. {high:.1f}")
+    table.add_row(unit, f"{tokens.mean:.1f}", "" if low is None else f"{low:.1f} .. {high:.1f}")
     for name in ("right", "wrong", "truncated"):
         mean = getattr(tokens, name)
-        table.add_row(f"tokens of {name}", "none" if mean is None else f"{mean:.1f}", "")
+        table.add_row(f"{unit} of {name}", "none" if mean is None else f"{mean:.1f}", "")
     for name in ("truncated", "no_answer", "not_judged"):
         table.add_row(f"share {name.replace('_', ' ')}", f"{getattr(scores, name):.1%}", "")
     for point in scores.budget_curve[4::5]:
-        table.add_row(f"accuracy within {point.budget} tokens", f"{point.accuracy:.1%}", "cut after the fact")
+        table.add_row(f"accuracy within {point.budget} {unit}", f"{point.accuracy:.1%}", "cut after the fact")
     return table

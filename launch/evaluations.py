@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from evaluation.evaluate import DATE, Asked, asking, requests
+from evaluation.evaluate import DATE, Asked, requests, stating_of
 from evaluation.results import Budget, Settings
 from launch.problems import HeldOut, file_names, fitting
 from recipes.schema import Recipe
@@ -18,17 +18,18 @@ from rollout.template import Template, TemplateError
 _CHUNK, _CHUNKS = 1 << 16, 32  # bytes that are read at so many places of a file of weights
 
 
-def settings(recipe: Recipe, template: Template, *, samples: int | None = None, lenient: bool = False) -> list[Settings]:
+def settings(recipe: Recipe, template: Template, *, samples: int | None = None, lenient: bool = False, engine: str = "") -> list[Settings]:
     """Of the natural evaluation, then of one at each of the recipe's budgets.
 
     Args:
         samples: of a problem; None: the recipe's.
+        engine: what samples; "": the recipe's.
     """
     asked = recipe.eval
     natural = Settings(
         **asked.model_dump(include={"temperature", "top_p", "max_tokens", "samples", "margin"}) | ({"samples": samples} if samples else {}),
         seed=recipe.seed,
-        engine=recipe.engine.kind,
+        engine=engine or recipe.engine.kind,
         template=template.digest,
         date=template.date,
         lenient=lenient,
@@ -45,7 +46,7 @@ def fit(part: HeldOut, template: Template, recipe: Recipe) -> HeldOut:
         TemplateError: the chat template leaves out what requests a budget.
     """
     for one in settings(recipe, template):
-        stating = asking(template, one)
+        stating = stating_of(template, one)
         part = fitting(part, stating, recipe.data.max_prompt_tokens)
         other = replace(stating, budget=stating.budget + 1)
         if stating is not template and stating.prompt_ids(part.problems[0]) == other.prompt_ids(part.problems[0]):
@@ -68,19 +69,21 @@ def evaluations(
     lenient: bool = False,
     own_samples: bool = False,
     logprobs: bool = False,
+    engine: str = "",
 ) -> list[Asked]:
     """Every evaluation of a checkpoint on these sources, which fit (`fit`): each source's natural one and then its budgets.
 
     Args:
         folder: of their files, NAME[@BUDGET].json and so on (docs/architecture.md).
         prefix: of files inside a run, whose first source needs no name: `step-40`.
+        lenient, engine: see `settings`.
         own_samples: of a problem of a benchmark, as many as its protocol takes.
         logprobs: engines report those of sampled tokens, which costs them time.
     """
     found = []
     for index, (part, name) in enumerate(zip(parts, file_names([part.name for part in parts]), strict=True)):
         stem = name if not prefix else f"{prefix}-{name}" if index else prefix
-        for one in settings(recipe, template, samples=part.samples if own_samples else None, lenient=lenient):
+        for one in settings(recipe, template, samples=part.samples if own_samples else None, lenient=lenient, engine=engine):
             called = stem + (f"@{one.budget.name}" if one.budget else "")
             questions = requests(called, part.problems, template, one, logprobs)
             found.append(Asked(folder / called, checkpoint, step, part.name, one, questions, weights))

@@ -268,8 +268,8 @@ def _moving(recipe: Recipe) -> list[str]:
     lines = []
     for name in recipe.schedule:
         values: dict[float, int] = {}
-        for step in range(recipe.train.steps):
-            values.setdefault(recipe.at(step).number(name), step)
+        for step, value in enumerate(recipe.by_step(name)):
+            values.setdefault(value, step)
         shown = list(values.items())
         several = shown if len(shown) <= 5 else [shown[0], shown[len(shown) // 2], shown[-1]]
         lines.append(f"{name} {', '.join(f'{value:g} from step {step}' for value, step in several)}")

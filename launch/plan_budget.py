@@ -60,15 +60,15 @@ def budget_blockers(recipe: Recipe, source: str, problems: Sequence[Problem], sh
     Args:
         problems: with their columns, where they are known; a row without a number is said elsewhere.
     """
-    budgets = _by_step(recipe)
-    least, step = min((_certain(budget), step) for step, budget in enumerate(budgets))
+    budgets = recipe.each("budget")
+    least, step = min((_certain(budget), step) for step, budget in budgets.items())
     answer = f"the {shortest} tokens of the shortest possible answer to {source}"
     if least < shortest:
         key = "budget.ladder" if isinstance(recipe.budget, DifficultyBudget) and least < budgets[step].limit else "budget.limit"
         when = f" from step {step} on" if "budget.limit" in recipe.schedule else ""
         yield f"{key}: {least} tokens{when} are less than {answer}; allow more"
         return
-    left = [(one.limit - one.thinking_tokens, step) for step, one in enumerate(budgets) if isinstance(one, ThinkingBudget)]
+    left = [(one.limit - one.thinking_tokens, step) for step, one in budgets.items() if isinstance(one, ThinkingBudget)]
     if left and (rest := min(left))[0] < shortest:
         closed = budgets[rest[1]].limit - rest[0]
         yield f"budget.share: thinking closes after {closed} of {closed + rest[0]} tokens, which leaves {rest[0]}, less than {answer}; lower it"
@@ -81,12 +81,6 @@ def budget_blockers(recipe: Recipe, source: str, problems: Sequence[Problem], sh
             f"budget.column: {len(short)} of {len(problems)} rows get less than {answer} "
             f"(first: {problem.id}: {limit} tokens by {column}); correct them or raise budget.least"
         )
-
-
-def _by_step(recipe: Recipe) -> list[Budget]:
-    """The budget at every step; once, if it stays."""
-    moves = any(name.startswith("budget.") for name in recipe.schedule)
-    return [recipe.at(step).budget for step in range(recipe.train.steps if moves else 1)]
 
 
 def _certain(budget: Budget) -> int:
@@ -114,7 +108,7 @@ def budget_warnings(recipe: Recipe, shortest: int, seen: bool = True) -> Iterato
         seen: the rows of every set are known, so that limits from their columns were looked at (`budget_blockers`).
     """
     budget, said = recipe.budget, recipe.data.instruction
-    with_least = [one for one in _by_step(recipe) if isinstance(one, PromptBudget | ReferenceBudget | ControllerBudget)]
+    with_least = [one for one in recipe.each("budget").values() if isinstance(one, PromptBudget | ReferenceBudget | ControllerBudget)]
     low, limit = min(((one.tokens(one.least), one.limit) for one in with_least), default=(shortest, 0))
     if low < shortest <= limit:
         if isinstance(budget, PromptBudget) and budget.column is None:

@@ -16,10 +16,10 @@ from recipes.credit import DecsCredit
 from recipes.data import DataSet
 from recipes.lengths import LengthTerm
 from recipes.loader import in_stage
-from recipes.schedules import Decays, Exponential, Linear, Staged
+from recipes.schedules import Decays, Exponential, Linear, Schedule, Staged, value_at
 from recipes.schema import Recipe
 from recipes.stages import unread
-from recipes.term import Waiver
+from recipes.term import Case, Waiver
 from recipes.terms import ROUNDING, KlTerm, RewardTerm, least_of_right, refuse_wrong_before_right
 
 
@@ -102,6 +102,7 @@ def _method_warnings(recipe: Recipe) -> Iterator[str]:
         yield "objective.surrogate: logp bounds nothing that later updates of a step do; set objective.hinge.weight, or learner.updates_per_step 1"
     yield from _credit_warnings(recipe)
     yield from _unread_limits(recipe)
+    yield from _fixed_limits(recipe)
     yield from _waived(recipe)
     yield from _not_in_this_run(recipe)
     for term in recipe.reward:
@@ -141,6 +142,15 @@ def _credit_warnings(recipe: Recipe) -> Iterator[str]:
         yield f"tokens.denominator: kept says nothing with objective.aggregate {recipe.objective.aggregate}, which does not count tokens: fewer of them make a smaller step"
 
 
+_CHOOSING = {
+    "prompt": "lower budget.least",
+    "reference": "lower budget.least",
+    "controller": "lower budget.least",
+    "coverage": "raise budget.room",
+    "difficulty": "give a rung of budget.ladder a share below 1",
+}
+
+
 def _unread_limits(recipe: Recipe) -> Iterator[str]:
     """Limits that are decided after sampling, for rewards only, where no reward goes by them."""
     kind = recipe.budget.kind
@@ -153,10 +163,9 @@ def _unread_limits(recipe: Recipe) -> Iterator[str]:
 
 def _waived(recipe: Recipe) -> Iterator[str]:
     """What a waiver allows in this recipe, by how much, or that nothing needs it."""
-    moves = any(name.startswith("reward.") for name in recipe.schedule)
-    rewards = [recipe.at(step).reward for step in range(recipe.train.steps)] if moves else [recipe.reward]
+    rewards, case = recipe.each("reward").values(), recipe.case
     if "right_beats_wrong" in recipe.waive:
-        ends = [least_of_right(reward, recipe.case) for reward in rewards if _refused(reward, recipe, ["length_of_wrong"])]
+        ends = [least_of_right(reward, case) for reward in rewards if _refused(reward, case, ["length_of_wrong"])]
         short = max((wrong - min(kept, right) for kept, right, wrong in ends), default=0.0)
         if ends and short > ROUNDING:
             yield f"waive: right_beats_wrong: a right answer may earn {short:g} less than a wrong one"
@@ -175,12 +184,34 @@ def _waived(recipe: Recipe) -> Iterator[str]:
         yield f"waive: length_of_wrong: {says if pays else 'not needed, as no term says that it pays wrong answers for their length; leave it out'}"
 
 
-def _refused(reward: list[RewardTerm], recipe: Recipe, waived: list[Waiver]) -> bool:
+def _refused(reward: list[RewardTerm], case: Case, waived: list[Waiver]) -> bool:
     try:
-        refuse_wrong_before_right(reward, recipe.case, waived)
+        refuse_wrong_before_right(reward, case, waived)
     except ValueError:
         return True
     return False
+
+
+def _fixed_limits(recipe: Recipe) -> Iterator[str]:
+    """Limits that the kind of budget is to choose, where there is one to choose from."""
+    if recipe.budget.kind not in _CHOOSING:
+        return
+    if all(budget.least_limit == budget.most_limit for budget in recipe.each("budget").values()):
+        yield f"budget.kind: {recipe.budget.kind}: says nothing, as no limit but budget.limit is allowed; {_CHOOSING[recipe.budget.kind]}"
+
+
+def _end(schedule: Schedule, start: float, steps: int) -> float | None:
+    """Where a schedule ends, however long it takes; None for one that goes on for ever or names its values."""
+    if isinstance(schedule, Linear | Decays):
+        return schedule.value(start, max(steps, getattr(schedule, "over", None) or 0), steps)
+    return schedule.least if isinstance(schedule, Exponential) and schedule.factor < 1 else None
+
+
+def _missed(schedule: Schedule, start: float, steps: int) -> str:
+    """What a schedule reaches in a run that ends before it does; empty if it comes to its end."""
+    end = _end(schedule, start, steps)
+    exact, last = schedule.value(start, steps - 1, steps), value_at(schedule, start, steps - 1, steps)
+    return "" if end is None or isclose(exact, end) or isclose(last, end) else f"which reaches {last:g}"
 
 
 def _not_in_this_run(recipe: Recipe) -> Iterator[str]:
@@ -193,11 +224,10 @@ def _not_in_this_run(recipe: Recipe) -> Iterator[str]:
             yield f"schedule: {name}: the stage since step {late[0]} is {run}"
         elif isinstance(schedule, Exponential) and schedule.every >= steps:
             yield f"schedule: {name}: its first change, after {schedule.every} steps, is {run}"
-        elif isinstance(schedule, Linear | Decays):
-            start, past = recipe.number(name), max(steps, getattr(schedule, "over", None) or 0)
-            last, end = (schedule.value(start, step, steps) for step in (steps - 1, past))
-            if not isclose(last, end):
-                yield f"schedule: {name}: its end, {end:g}, is {run}"
+        elif missed := _missed(schedule, recipe.number(name), steps):
+            yield f"schedule: {name}: its end, {_end(schedule, recipe.number(name), steps):g}, is {run}, {missed}"
+        elif set(recipe.by_step(name)) == {recipe.number(name)}:
+            yield f"schedule: {name}: says nothing, as {recipe.number(name):g} holds in every step with it or without; take it out (null)"
     if isinstance(budget, ControllerBudget):
         apart = budget.every if budget.watch else 1
         first = budget.measure * apart + (not budget.watch)  # what is sampled to train is seen behind the step

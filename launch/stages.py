@@ -39,7 +39,7 @@ from rl.run import Run, RunError, is_finished, prompt_date, refuse_unusable
 from rl.state import put_back
 from rl.wires import CollapseWires
 from rollout.collector import Collector, PromptStream
-from rollout.engine import Sampler
+from rollout.engine import Pool
 from rollout.scorer import Scorer
 from rollout.template import Template, load_template
 
@@ -156,8 +156,8 @@ def planned_with(start: Path, made: Plan) -> Plan:
     return replace(again, recipe=made.recipe, stages=parts)
 
 
-def starting_checkpoint(recipe: Recipe) -> Path:
-    """The folder that the first stage starts from: the cold-started reasoner, a local folder, or a hub snapshot."""
+def starting_checkpoint(recipe: Recipe, weights: bool = True) -> Path:
+    """The folder that the first stage starts from: the cold-started reasoner, a local folder, or a hub snapshot, without its weights if they are not needed."""
     if recipe.model.path == "tiny":
         if (kept := cold_started(recipe, cache_folder())).is_dir():
             Progress("cold start", recipe.cold_start.steps).message(f"done before, taken from {kept}")
@@ -169,7 +169,7 @@ def starting_checkpoint(recipe: Recipe) -> Path:
         return path
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+    patterns = ["*.json", "*.jinja", "*.txt", "*.model", *(["*.safetensors"] if weights else [])]
     try:
         return Path(snapshot_download(recipe.model.path, revision=recipe.model.revision, allow_patterns=patterns))
     except OSError as error:  # all the hub's own errors are
@@ -278,7 +278,7 @@ def _asked(part: Part, run: Run, template: Template, step: int, name: str = "", 
 
 
 def _evaluate(
-    asked: Sequence[Asked], pool: Sampler, scorer: Scorer, progress: Progress, check: Callable[[pa.Table], None] | None = None
+    asked: Sequence[Asked], pool: Pool, scorer: Scorer, progress: Progress, check: Callable[[pa.Table], None] | None = None
 ) -> None:
     """Make evaluations and say what each found."""
     progress.phase("evaluate")

@@ -58,10 +58,8 @@ def teaching(recipe: Recipe) -> list[Teaching]:
 
 
 def _teaching(recipe: Recipe, kind: Kind) -> Teaching:
-    moves = any(name.startswith("reward.") for name in recipe.schedule)
-    by_step = [recipe.at(step).reward for step in range(recipe.train.steps)] if moves else [recipe.reward]
-    credit = recipe.credit
-    varying = [term for reward in by_step for term in reward if _varies(term, kind, worth_of(reward, recipe.case))]
+    credit, case = recipe.credit, recipe.case
+    varying = [term for reward in recipe.each("reward").values() for term in reward if _varies(term, kind, worth_of(reward, case))]
     read = {"reward": True, "right": kind != "all wrong", "verdict": False}[credit.reads]
     cut = ("verdicts on cut outliers",) * (kind == "all right" and recipe.budget.kind == "outlier")
     shaped = ("verdict",) * (kind == "mixed") + _names(varying) + cut

@@ -47,7 +47,7 @@ A list that names a recipe behind one that extends it is refused, too. A control
       - merge
       - {kind: eval, name: merged}
 
-Where `model.path` is `tiny`, its cold start comes first, named (`cold_start`) or not.
+Where `model.path` is `tiny`, its cold start comes first, named (`cold_start`) or not. Changes that a stage does not read (`train.steps` of `sft`) are a warning of plan.
 
 A key that does not exist, or a value that is not allowed, stops everything before it starts:
 

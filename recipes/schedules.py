@@ -2,14 +2,13 @@
 
 Claim: the value at a step is a pure function of recipe and step, so nothing of a schedule is state: a resumed run goes on where it was.
 Past its end a schedule stays where it ended. Whole numbers are rounded down (arXiv 2508.08940: 179.2 tokens are 179).
-A number that moves keeps to the rules of its key in every step: asked at the ends of its range, since rules are intervals.
+Numbers that move keep to the rules of their slot together, in every step: asked where one, or the difference of two, is least or most, since rules are bounds on these.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import product
+from itertools import combinations
 from math import floor, inf, isfinite
 from typing import Annotated, Any, Literal
 
@@ -128,37 +127,41 @@ def moved(section: Any, parts: Sequence[str], value: float) -> Any:
 
 
 def refuse_leaving(recipe: Any, values: Mapping[str, Sequence[float]]) -> None:
-    """Raise ValueError for numbers that break a rule of their slot, with the first step in which they do.
+    """Raise ValueError for numbers that break a rule of their slot, all as they stand in one step, with the first step in which they do.
 
     Args:
-        recipe: that has an `at` for steps.
+        recipe: whose slots hold the numbers that stay.
         values: of each number that moves, by step.
     """
+    for slot in dict.fromkeys(name.partition(".")[0] for name in values):
+        moving = {name: by_step for name, by_step in values.items() if name.startswith(slot + ".")}
 
-    def why(name: str, value: float) -> str:
-        slot, *parts = name.split(".")
-        return _broken(moved(getattr(recipe, slot), parts, value))
+        def broken(step: int, slot: str = slot, moving: Mapping[str, Sequence[float]] = moving) -> tuple[str, str] | None:
+            now = getattr(recipe, slot)
+            for name, by_step in moving.items():
+                now = moved(now, name.split(".")[1:], by_step[step])
+            return _broken(slot, now)
 
-    for name, by_step in values.items():
-        if why(name, min(by_step)) or why(name, max(by_step)):
-            step, value = next((step, value) for step, value in enumerate(by_step) if why(name, value))
-            raise ValueError(f"schedule: {name}: {value:g} at step {step} is not allowed: {why(name, value)}")
-    slots = Counter(name.partition(".")[0] for name in values)
-    together = [slot for slot, moving in slots.items() if moving > 1]
-    first: dict[tuple[float, ...], int] = {}
-    for step, now in enumerate(zip(*values.values(), strict=True)) if together else ():
-        first.setdefault(now, step)
-    for step, slot in product(first.values(), together):
-        if broken := _broken(getattr(recipe.at(step), slot)):
-            raise ValueError(f"schedule: {slot} at step {step}: {broken}")
+        if any(broken(step) for step in _ends(list(moving.values()))):
+            step, (blamed, why) = next((step, found) for step in range(recipe.train.steps) if (found := broken(step)))
+            first, *others = [blamed] if blamed in moving else moving
+            beside = "".join(f" beside {name} {moving[name][step]:g}" for name in others)
+            raise ValueError(f"schedule: {first}: {moving[first][step]:g}{beside} at step {step} is not allowed: {why}")
 
 
-def _broken(slot: Any) -> str:
-    """The rule of its own that a section, or one of a list of them, breaks; "" if none."""
+def _ends(lines: Sequence[Sequence[float]]) -> set[int]:
+    """The steps in which a number, or the difference of two, is least or most: all that a bound on either can refuse."""
+    gaps = [[a - b for a, b in zip(one, other, strict=True)] for one, other in combinations(lines, 2)]
+    return {pick(range(len(line)), key=line.__getitem__) for line in (*lines, *gaps) for pick in (min, max)}
+
+
+def _broken(name: str, slot: Any) -> tuple[str, str] | None:
+    """Where a section, or one of a list of them, breaks a rule of its own, as a dotted key, and which rule; None if nowhere."""
     for section in slot if isinstance(slot, list) else [slot]:
         try:
             type(section).model_validate(section.model_dump(warnings=False))
         except ValidationError as error:
             detail = error.errors(include_url=False)[0]
-            return str(detail.get("ctx", {}).get("error") or detail["msg"].lower())
-    return ""
+            where = [name, *([section.kind] if isinstance(slot, list) else []), *map(str, detail["loc"])]
+            return ".".join(where), str(detail.get("ctx", {}).get("error") or detail["msg"].lower())
+    return None

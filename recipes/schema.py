@@ -265,6 +265,8 @@ class Recipe(Section):
             )
         if self.model.dtype == "bf16" and self.learner.zero_stage == 0:
             raise ValueError("learner.zero_stage: 0 with model.dtype bf16 would train without fp32 master weights; use 1 or more")
+        if twice := [word for index, word in enumerate(self.waive) if word in self.waive[:index]]:
+            raise ValueError(f"waive: {twice[0]} is said twice; say it once")
         if not any(term.kind == "verdict" for term in self.reward):
             raise ValueError("reward: no verdict term: nothing would tell right from wrong")
         refuse_misfits(self.credit, self.objective, self.select, self.budget.kind, self.sampler.keep_groups)
@@ -276,16 +278,7 @@ class Recipe(Section):
         for kind, why in _ONCE.items():
             if sum(term.kind == kind for term in self.reward) > 1:
                 raise ValueError(f"reward: two {kind} terms {why}; keep one")
-        moves = any(name.startswith("reward.") for name in self.schedule)
-        for step in range(self.train.steps if moves else 1):
-            now = self.at(step).reward
-            refuse_wrong_before_right(now, self.case, self.waive)
-            refuse_right_below_wrong(self.credit, min(least_of_right(now, self.case)[:2]))
-            if self.select.kind in ("shortest", "efficient") and (told := telling_wrong_apart(now, self.case)):
-                raise ValueError(
-                    f"select.kind: {self.select.kind} with {told[0]}, a term that tells wrong answers apart, could train towards a short wrong one; "
-                    "gate it (gate: right)"
-                )
+        self._refuse_rewards()
         refuse_order(self.stages, self.model.path == "tiny")
         if self.eval.temperature == 0 and self.eval.samples > 1:
             raise ValueError(f"eval.samples: {self.eval.samples} greedy rollouts (eval.temperature 0) would all be the same; set 1")
@@ -299,12 +292,20 @@ class Recipe(Section):
         kinds = ("budget", "select", "credit", "tokens")
         there = [name for name in MOVABLE if name.partition(".")[0] not in kinds or hasattr(*self._slot(name))]
         for name, schedule in self.schedule.items():
+            slot, *parts = name.split(".")
+            if name in MOVABLE and name not in there:
+                raise ValueError(
+                    f"schedule: {name}: {slot}.kind {self._slot(name)[0].kind} has no {parts[0]}; take a kind that has, or the schedule out (null)"
+                )
+            if slot == "reward" and len(parts) == 2 and all(term.kind != parts[0] for term in self.reward):
+                raise ValueError(f"schedule: {name}: reward has no {parts[0]} term; add one, or take the schedule out (null)")
             if name not in (*there, *terms):
                 can = ", ".join(word.replace(".", " ") for word in (*there, *terms))
                 raise ValueError(f"schedule: {name} cannot move; these can (with dots): {can}")
-            kind = name.split(".")[1]
-            if name in terms and sum(term.kind == kind for term in self.reward) > 1:
-                raise ValueError(f"schedule: {name}: reward has more than one {kind} term, and each its own number; keep one, or move none")
+            if name in terms and sum(term.kind == parts[0] for term in self.reward) > 1:
+                raise ValueError(
+                    f"schedule: {name}: reward has more than one {parts[0]} term, and each its own number; keep one, or move none"
+                )
             if name == "objective.entropy.coef" and self.objective.entropy.target is not None:
                 raise ValueError(
                     f"schedule: {name}: with objective.entropy.target the weight adapts; set that null, or take the schedule out"
@@ -313,7 +314,24 @@ class Recipe(Section):
                 raise ValueError(f"schedule: {name}: least {schedule.least:g} is above {self.number(name):g}, where it starts")
             if schedule.kind == "decays" and self.number(name) <= 0:
                 raise ValueError(f"schedule: {name}: decays multiplies, and starts at 0")
-        refuse_leaving(self, {name: self._values(name) for name in self.schedule})
+        refuse_leaving(self, {name: self.by_step(name) for name in self.schedule})
+
+    def _refuse_rewards(self) -> None:
+        """Raise ValueError for a reward that breaks its promises in a step, with the numbers that it has then."""
+        case = self.case
+        for step, now in self.each("reward").items():
+            try:
+                refuse_wrong_before_right(now, case, self.waive)
+                refuse_right_below_wrong(self.credit, min(least_of_right(now, case)[:2]))
+                if self.select.kind in ("shortest", "efficient") and (told := telling_wrong_apart(now, case)):
+                    raise ValueError(
+                        f"select.kind: {self.select.kind} with {told[0]}, a term that tells wrong answers apart, could train towards a short wrong one; "
+                        "gate it (gate: right)"
+                    )
+            except ValueError as error:
+                names = [name for name in self.schedule if name.startswith("reward.")]
+                said = " and ".join(f"{name} is {self.at(step).number(name):g}" for name in names)
+                raise ValueError(f"{error}; at step {step} {said}" if said else str(error)) from error
 
     def _slot(self, name: str) -> tuple[Any, str]:
         """The slot of a dotted key, and the number's name in it."""
@@ -342,7 +360,7 @@ class Recipe(Section):
     @property
     def case(self) -> Case:
         """What the bounds of reward terms depend on, over all steps."""
-        budgets = [self.at(step).budget for step in range(self.train.steps if "budget.limit" in self.schedule else 1)]
+        budgets = [self.budget.model_copy(update={"limit": limit}) for limit in self.ends("budget.limit")]
         return Case(
             group_size=self.sampler.group_size,
             least_limit=min(budget.least_limit for budget in budgets),
@@ -362,6 +380,19 @@ class Recipe(Section):
         now._unit = self.unit
         return now
 
+    def each(self, slot: str) -> dict[int, Any]:
+        """All that a slot holds in turn, each by the first step in which it does; one, if nothing of it moves."""
+        names = [name for name in self.schedule if name.startswith(slot + ".")]
+        first: dict[tuple[float, ...], int] = {}
+        for step, values in enumerate(zip(*(self.by_step(name) for name in names), strict=True) if names else [()]):
+            first.setdefault(values, step)
+        held = {}
+        for values, step in first.items():
+            held[step] = getattr(self, slot)
+            for name, value in zip(names, values, strict=True):
+                held[step] = moved(held[step], name.split(".")[1:], value)
+        return held
+
     @property
     def unit(self) -> int:
         """budget.limit as the recipe writes it, tokens: what prices per token are given for, in every step."""
@@ -376,14 +407,14 @@ class Recipe(Section):
 
     def ends(self, name: str) -> tuple[float, float]:
         """The smallest and the largest value that a number has in any step."""
-        values = self._values(name)
+        values = self.by_step(name)
         return min(values), max(values)
 
     def most(self, name: str) -> float:
         """The largest value that a number has in any step."""
         return self.ends(name)[1]
 
-    def _values(self, name: str) -> list[float]:
+    def by_step(self, name: str) -> list[float]:
         """The number at every step; once, if it stays."""
         start, steps = self.number(name), self.train.steps
         return [value_at(self.schedule[name], start, step, steps) for step in range(steps)] if name in self.schedule else [start]

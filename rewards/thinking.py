@@ -109,6 +109,15 @@ def marks_of(template: str, vocabulary: Collection[str], opening: str = "") -> M
     return next(written, None) or next(held, None) or THINK
 
 
+def marks_in(texts: Collection[str]) -> tuple[Marks, bool]:
+    """The known marks that most of a model's texts hold, the most common ones without any, and whether its prompts opened thinking: a text closes what it did not open."""
+    held = {pair: sum(pair.open in text or pair.close in text for text in texts) for pair in KNOWN}
+    marks = max(held, key=held.__getitem__) if any(held.values()) else THINK
+    opens, closes = zip(*marks.spellings, strict=True)
+    begun = (text.split(close, 1)[0] for text in texts for close in closes if close in text)
+    return marks, any(not any(opener in start for opener in opens) for start in begun)
+
+
 def _made_of(mark: str, vocabulary: Collection[str]) -> bool:
     """Whether a vocabulary has tokens of their own for several parts of a mark, which a template may join (gpt-oss's)."""
     parts = re.findall(r"<[^<>]+>", mark)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from math import fsum, inf, isfinite
 from typing import Literal
 
@@ -42,7 +43,7 @@ class Batch:
 
 
 def prepare(groups: Sequence[Group], recipe: Recipe, measure: Measure | None = None) -> Batch:
-    """Rows for each of `learner.updates_per_step` updates; fills `rollout.advantage`.
+    """Rows for each of `learner.updates_per_step` updates; fills `rollout.advantage` and `rollout.by_token`.
 
     Groups stay whole and are split evenly; a step that kept fewer groups than updates makes fewer updates.
 
@@ -94,7 +95,8 @@ def prepare(groups: Sequence[Group], recipe: Recipe, measure: Measure | None = N
         updates = measured(updates, recipe.objective, measure, sorted(also))
     chosen = {rollout.id for rollout, kept in zip(rollouts, kept_PG.flatten(), strict=True) if kept}
     updates, gave = _credited(updates, groups, recipe, chosen)
-    updates = [weighed(rows, recipe) for rows in updates]
+    measured_updates, updates = updates, [weighed(rows, recipe) for rows in updates]
+    _tell(rollouts, measured_updates, updates)
     metrics: dict[str, float | int | None] = {
         "groups/trained": len(groups),
         "groups/nonfinite": left_out,
@@ -234,6 +236,14 @@ def weighed(rows: Sequence[Row], recipe: Recipe) -> list[Row]:
         replace(row, weight_T=np.where(tokens_T, weight, 0.0), entropy=None, influence=None)
         for row, tokens_T, weight in zip(rows, kept, weight_B, strict=True)
     ]
+
+
+def _tell(rollouts: Sequence[Rollout], measured_updates: Sequence[Sequence[Row]], updates: Sequence[Sequence[Row]]) -> None:
+    """Tell each rollout that trains what its tokens train with: of the same rows before and after they were weighed."""
+    by_id = {rollout.id: rollout for rollout in rollouts}
+    for before, after in zip(chain(*measured_updates), chain(*updates), strict=True):
+        numbers = {"advantage": after.advantage_T, "weight": after.weight_T, "entropy": before.entropy, "influence": before.influence}
+        by_id[after.id].by_token = {name: value_T for name, value_T in numbers.items() if value_T is not None}
 
 
 def _take_off_kl(groups: Sequence[Group], term: KlTerm, measure: Measure, most: float) -> None:

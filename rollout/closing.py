@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from rollout.collector import seed_of
-from rollout.engine import Sampler
+from rollout.engine import Pool
+from rollout.template import Template
 from rollout.types import FORCED, MODEL, Completion, Request
 
 
@@ -28,14 +29,14 @@ class _Group:
 
 
 class ClosingPool:
-    """A `Sampler` before another: closes thinking where requests limit it, and hands on all else.
+    """A `Pool` before another: closes thinking where requests limit it, and hands on all else.
 
     Args:
         mark: ids of what closes thinking.
         closed: whether a response has closed its thinking.
     """
 
-    def __init__(self, pool: Sampler, mark: Sequence[int], closed: Callable[[Completion], bool]):
+    def __init__(self, pool: Pool, mark: Sequence[int], closed: Callable[[Completion], bool]):
         self._pool, self._mark, self._closed = pool, np.asarray(mark, np.int32), closed
         self._asked: dict[str, Request] = {}
         self._at_once: list[tuple[Request, list[Completion]]] = []  # of which nothing is left to sample
@@ -112,6 +113,11 @@ class ClosingPool:
             versions=np.append(cut.versions, np.full(mark, version, np.int32)),
             sources=np.append(np.full(len(cut.ids), MODEL, np.int8), np.full(mark, FORCED, np.int8)),
         )
+
+
+def closing_outside(pool: Pool, template: Template) -> ClosingPool:
+    """A `ClosingPool` for a template's model. Raises TemplateError: prompts leave no thinking to close."""
+    return ClosingPool(pool, template.closing_ids(), lambda done: template.answer_start(done.ids, template.text(done)) is not None)
 
 
 def _joined(begun: Completion, rest: Completion) -> Completion:

@@ -28,7 +28,7 @@ from rewards.functions import TrainerState
 from rewards.redundant import Words
 from rewards.terms import levelled
 from rollout.budget import Control, request_limit, thinking_limit
-from rollout.engine import EnginePool, Sampler
+from rollout.engine import EnginePool, Pool
 from rollout.kappa import Kappa
 from rollout.scorer import Pending, Scorer, judged
 from rollout.sources import Source
@@ -215,7 +215,7 @@ class Collector:
         return seen | {"seconds/watch": time.monotonic() - start}
 
 
-def sampled(pool: Sampler, scorer: Scorer) -> Iterator[Group]:
+def sampled(pool: Pool, scorer: Scorer) -> Iterator[Group]:
     """Judged groups as they become ready, until nothing that was submitted (also while iterating) is left."""
     pending: list[Pending] = []
     while pool.outstanding or pending:

@@ -31,15 +31,6 @@ _RESTARTS = 3  # in a row, without an answer between them
 _START_S = 600.0
 
 
-class Sampler(Protocol):
-    """What turns requests into groups, in any order: a pool of engines, or something before one."""
-
-    @property
-    def outstanding(self) -> int: ...
-    def submit(self, requests: Sequence[Request]) -> None: ...
-    def ready(self) -> list[tuple[Request, list[Completion]]]: ...
-
-
 class Engine(Protocol):
     """What an engine actor answers; VllmEngine and ReferenceEngine do."""
 
@@ -80,6 +71,15 @@ class _Member:
     call: Any = None
     since: float = 0.0
     restarts: int = 0  # in a row
+
+
+class Pool(Protocol):
+    """What sampling asks of engines, wherever they are."""
+
+    def submit(self, requests: Sequence[Request]) -> None: ...
+    @property
+    def outstanding(self) -> int: ...
+    def ready(self) -> list[tuple[Request, list[Completion]]]: ...
 
 
 class EnginePool:

@@ -117,7 +117,7 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric("prompts/too_long", "prompts", "Left out so far, over `data.max_prompt_tokens`.", panel="Prompts too long", label="so far"),
         Metric("wire/empty_thinking", "share", "Rollouts whose thinking holds nothing.", panel="Signs of collapse", label="empty thinking"),
         Metric("wire/repetition", "share", "Rollouts that repeat themselves.", panel="Signs of collapse", label="repetition"),
-        Metric("wire/tripped", "wires", "Collapse wires beyond their bounds.", panel="Collapse wires", label="beyond their bounds"),
+        Metric("wire/tripped", "wires", "Collapse wires beyond their bounds.", panel="Collapse wires tripped", label="beyond their bounds"),
     ),
     "Budget": (
         Metric("budget/share", "share", "Share of the limit that held in the step.", "", _CONTROLLER, "Controller", "share of the limit"),
@@ -179,16 +179,16 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "Groups of right answers alone that trained by kappa.",
             "",
             "credit.kind decs",
-            "Groups trained",
-            "all right",
+            "All right, and trained",
+            "let in by kappa",
         ),
-        Metric("groups/zero", "groups", "Trained on, with every advantage 0.", panel="Groups trained", label="every advantage 0"),
+        Metric("groups/zero", "groups", "Trained on, with every advantage 0.", panel="Groups without advantage", label="every advantage 0"),
         Metric(
             "groups/nonfinite",
             "groups",
             "Left out for a reward or logprob that is no finite number.",
-            panel="Groups left out",
-            label="not finite",
+            panel="Groups not finite",
+            label="left out",
         ),
         Metric(
             "selected",
@@ -290,8 +290,8 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "updates/skipped",
             "updates",
             "Left out for a loss or gradient that is no finite number.",
-            panel="Updates left out",
-            label="not finite",
+            panel="Updates not finite",
+            label="left out",
         ),
         Metric("correction/weight", "", "Mean weight of the mismatch correction.", "", _CORRECTION, "Mismatch correction", "mean weight"),
         Metric(
@@ -323,8 +323,8 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "Learner against engine",
             "fixed batch",
         ),
-        Metric("gate/mean", "nats", "Mean of these on 64 rollouts, before the update.", "", _CHECKED, "Gate", "mean gap"),
-        Metric("gate/p99", "nats", "99th percentile of these.", "", _CHECKED, "Gate", "99th percentile"),
+        Metric("gate/mean", "nats", "Mean of these on 64 rollouts, before the update.", "", _CHECKED),
+        Metric("gate/p99", "nats", "99th percentile of these.", "", _CHECKED, "Learner against engine", "gate, 99th percentile"),
         Metric(
             "gate/from_<N>",
             "nats",
@@ -334,16 +334,10 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "Gate by position",
             "from <N>",
         ),
+        Metric("gate/surprise", "nats", "Mean of -logp - entropy of these tokens, 0 for an honest sampler.", "", _CHECKED),
         Metric(
-            "gate/surprise",
-            "nats",
-            "Mean of -logp - entropy of these tokens, 0 for an honest sampler.",
-            "",
-            _CHECKED,
-            "Surprise",
-            "-logp - entropy",
+            "gate/surprise_z", "standard errors", "That in its standard errors.", "", _CHECKED, "Surprise of the gate", "-logp - entropy"
         ),
-        Metric("gate/surprise_z", "standard errors", "That in its standard errors.", "", _CHECKED, "Surprise against chance", "z"),
         Metric(
             "publish/changed", "share", "Tensors that this step's updates changed.", panel="Tensors changed", label="by the step's updates"
         ),

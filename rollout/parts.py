@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from rewards.rows import DataError
 from rollout.collector import sampled
-from rollout.engine import Sampler
+from rollout.engine import Pool
 from rollout.records import SCHEMA, rows
 from rollout.scorer import Scorer
 from rollout.types import Group, Request
@@ -105,7 +105,7 @@ class Parts:
 
 def sample(
     kept: Sequence[Parts],
-    pool: Sampler,
+    pool: Pool,
     scorer: Scorer,
     progress: Callable[[int, int], None] | None = None,
     each: Callable[[Sequence[Group]], None] | None = None,

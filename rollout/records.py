@@ -14,6 +14,11 @@ import pyarrow as pa
 
 from rollout.types import Group, Rollout
 
+BY_TOKEN = ("advantage", "weight", "entropy", "influence")  # of rollouts that trained, where measured
+
+CHARACTERS = "characters"
+"""What lengths are counted in where no tokens are known; all texts share it. Any other name for it is a tokenizer's, by hash or by name."""
+
 SCHEMA = pa.schema(
     [
         ("step", pa.int64()),
@@ -43,6 +48,7 @@ SCHEMA = pa.schema(
         ("sources", pa.list_(pa.int8())),
         ("redundant", pa.list_(pa.int32())),
         ("extra", pa.string()),
+        *((f"token_{name}", pa.list_(pa.float32())) for name in BY_TOKEN),
     ]
 )
 
@@ -75,7 +81,7 @@ def _row(group: Group, rollout: Rollout, step: int) -> dict[str, Any]:
         "sample": rollout.sample,
         "text": rollout.text,
         "tokens": rollout.tokens,
-        "think_tokens": None if rollout.answer_start is None else int(completion.sampled[: rollout.answer_start].sum()),
+        "think_tokens": rollout.think_tokens,
         "finish": completion.finish,
         "verdict": verdict.status if verdict else "not_judged",
         "reason": verdict.reason if verdict else "never judged",
@@ -86,9 +92,10 @@ def _row(group: Group, rollout: Rollout, step: int) -> dict[str, Any]:
         "advantage": rollout.advantage,
         "limit": rollout.limit,
         "version": int(completion.versions.min()) if len(completion.versions) else None,
-        "ids": completion.ids,
+        "ids": completion.ids if completion.counted is None else None,
         "logprobs": completion.logprobs if len(completion.logprobs) == len(completion.ids) else None,
         "sources": completion.sources,
         "redundant": rollout.redundant,
         "extra": json.dumps(rollout.extra) if rollout.extra else None,
+        **{f"token_{name}": rollout.by_token.get(name) for name in BY_TOKEN},
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -47,13 +48,17 @@ def requests(
 
     Args:
         source: as the rl stage has it (rollout.sources.training_source).
-        positions: of its stream, from `first` on; 0: all its rows, of a source that has rows.
+        positions: of its stream, from `first` on; 0: all its rows, of a source that has rows. Where a walk through the rows ends among them,
+            the next begins with some again: as many problems as positions are looked for in twice as many.
         samples: rollouts of a problem.
         max_tokens: where engines stop.
         max_prompt_tokens: problems with longer prompts are passed over, as training does.
         limit: what `{budget}` in the instruction stands for, tokens.
     """
-    problems = [source.at(first + position) for position in range(positions)] if positions else source.problems
+    walked = (source.at(first + position) for position in range(2 * positions)) if positions else iter(source.problems)
+    problems: dict[str, Problem] = {}
+    while len(problems) < (positions or inf) and (problem := next(walked, None)):
+        problems[problem.id] = problem
     asked = [
         Request(
             id=f"reference:{problem.id}",
@@ -66,7 +71,7 @@ def requests(
             seed=seed_of(seed, "reference", problem.id),
             limit=limit,
         )
-        for problem in {problem.id: problem for problem in problems}.values()
+        for problem in problems.values()
     ]
     return [request for request in asked if len(request.prompt_ids) <= max_prompt_tokens]
 

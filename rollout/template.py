@@ -12,7 +12,7 @@ import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +33,7 @@ _TRAPS = "1,000 = 2\n\n\n  \tÀ e\u0301 \\boxed{-3.14}."  # what tokenizers merg
 _PLACE, _PLACES = "\ue002{}\ue003", "\ue002(\\d+)\ue003"  # stands for a look-alike while the template is filled in
 _QUESTION = "What is 3 + 4?"
 _CLOSERS = "budget.kind thinking, sampler.no_thinking or eval.budgets"  # what has thinking closed
+REQUEST = "Answer in at most {budget} tokens, your thinking included."  # where a requested budget has no place in the instruction
 _THOUGHT, _ANSWER = "Three and four.", "The answer is 7"
 _THOUGHTS = ("thinking", "reasoning", "reasoning_content")  # where templates look for a turn's thinking
 _LAST_MARK = re.compile(r"(?:<[^<>\s]+>|\[[A-Z_]+\])\s*\Z")
@@ -82,6 +83,11 @@ class Template:
         system = [{"role": "system", "content": problem.system}] if problem.system else []
         instruction = self.instruction.replace("{budget}", str(limit or self.budget))
         return [*system, {"role": "user", "content": problem.text + (f"\n\n{instruction}" if instruction else "")}]
+
+    def asking(self, limit: int) -> Template:
+        """The template whose prompts ask for at most so many tokens: where the instruction has a place for it, or in a sentence behind it."""
+        instruction = self.instruction if "{budget}" in self.instruction else f"{self.instruction} {REQUEST}".strip()
+        return replace(self, instruction=instruction, budget=limit)
 
     def prompt_ids(self, problem: Problem, limit: int = 0) -> tuple[int, ...]:
         """Token ids of the problem's messages (`messages`), with the generation prompt.
@@ -138,7 +144,8 @@ class Template:
 
     def _written(self, place: str, answer: str, opening: str) -> str:
         """The answer as the model writes it behind a generation prompt; see `example`."""
-        thinking, said = split(answer)
+        own = [mark for pair in self.marks.spellings for mark in pair]
+        thinking, said = split(answer, self.marks if any(mark in answer for mark in own) else None)
         if said is None:
             raise TemplateError(f"{place}: its answer opens thinking and never closes it; leave it out")
         opener, closer = self.marks
@@ -151,7 +158,7 @@ class Template:
             begun = opener if thought.startswith(used.open) else f"{opener}\n"
             thought = thought.removeprefix(used.open)
             thinking = thought + closer
-        if holds_mark(thought) or any(mark in text for pair in self.marks.spellings for mark in pair for text in (thought, said)):
+        if any(holds_mark(text) or any(mark in text for mark in own) for text in (thought, said)):
             raise TemplateError(f"{place}: its answer holds a mark of thinking beside those around its thinking; leave it out")
         if self.marks.opened_in(opening):
             return (thinking.removeprefix(opening.rpartition(opener)[2]) if thinking else f"\n{closer}\n\n") + said

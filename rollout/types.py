@@ -76,6 +76,13 @@ class Request:
     logprobs: bool = True
 
 
+class Counted(NamedTuple):
+    """Lengths of an answer as a server counts them that hands out its text and no ids: tokens in all, and of thinking, None if it does not say."""
+
+    tokens: int
+    thinking: int | None
+
+
 @dataclass(frozen=True)
 class Completion:
     """What an engine returns for one sample.
@@ -87,6 +94,7 @@ class Completion:
             nor cut: it is not judged, wherever it goes, and so its group earns no reward and does not train.
         versions: policy version that sampled each token, int32 [T].
         sources: where each token comes from, int8 [T]; None: all of them from the model.
+        counted: lengths that count in place of those of `ids`, which are then its text's and were not sampled; None: `ids` are what counts.
     """
 
     ids: np.ndarray
@@ -94,6 +102,7 @@ class Completion:
     finish: Finish
     versions: np.ndarray
     sources: np.ndarray | None = None
+    counted: Counted | None = None
 
     @property
     def sampled(self) -> np.ndarray:
@@ -133,6 +142,7 @@ class Rollout:
         limit: length limit its reward was given under, tokens.
         ends: tokens of the completion, from its first on, that were rewarded and train; None: all.
         advantage: filled by rl/algorithm, 0 until then.
+        by_token: what its tokens trained with, [T] by name (rl/algorithm); empty where it did not train.
         audit: what a second checker says of the answer, None if it was not asked or gave no verdict.
         extra: what reward functions logged of it, by column.
         thought: of a right answer, where its thinking has the gold already; None where the recipe's credit does not ask.
@@ -154,11 +164,21 @@ class Rollout:
     thought: Thought | None = None
     stated: Verdict | None = None
     extra: dict[str, str] = field(default_factory=dict)
+    by_token: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     @property
     def tokens(self) -> int:
         """Sampled tokens, stop token included: the one ruler for length."""
-        return int(self.completion.sampled.sum())
+        counted = self.completion.counted
+        return int(self.completion.sampled.sum()) if counted is None else counted.tokens
+
+    @property
+    def think_tokens(self) -> int | None:
+        """Of these, those up to and with the mark that closes thinking; None if it never closed, or nobody counted."""
+        counted = self.completion.counted
+        if self.answer_start is None:
+            return None
+        return int(self.completion.sampled[: self.answer_start].sum()) if counted is None else counted.thinking
 
     @property
     def trains(self) -> np.ndarray:

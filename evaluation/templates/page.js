@@ -3,7 +3,8 @@ const panels = JSON.parse(document.getElementById("panels").textContent);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
 async function inflated(id) {  // what stands in a script element as base64 of raw deflate, as text
-  const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (c) => c.charCodeAt(0));
+  const packed = atob(document.getElementById(id).textContent), bytes = new Uint8Array(packed.length);
+  for (let n = 0; n < packed.length; n++) bytes[n] = packed.charCodeAt(n);
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).text();
 }
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rewards.golds import golds, marked, no_gold
 from rewards.rows import Row, is_turn, nested, reach, read_rows
@@ -57,7 +57,7 @@ _PREDICTIONS += ("generations", "generated_text", "generated_solution", "model_r
 _PREDICTIONS += ("choices", "attempt", "samples", "code", "text")
 _PARTS = ("content", "text", "value", "generation", "completion", "message", "choices")  # of a sample that is a mapping
 _OTHERS = ("user", "human", "system", "developer", "tool", "function")  # whose turn answers nothing
-_FINISHES = (
+FINISHES = (
     "finish",
     "finish_reason",
     "stop_reason",
@@ -66,6 +66,8 @@ _FINISHES = (
     "finish_reason.type",
     "meta_info.finish_reason.type",
 )
+_CUT = frozenset(["length", "max_tokens", "max_output_tokens", "model_length", "repetition"])
+_GIVEN_UP = frozenset(["abort", "aborted", "cancelled", "error", "content_filter"])
 _SENTENCE = "no gold answer but a sentence"  # which training leaves out; here somebody asks for a verdict on it
 _MOST_S = 86_400  # a day; the system's timers end at 24 days
 
@@ -116,7 +118,7 @@ class Pair(NamedTuple):
     row: dict[str, Any]
     golds: list[str]
     text: str
-    finish: str
+    finish: Literal["stop", "length", "abort"]
 
 
 def read_pairs(rows: Sequence[Row], paths: Paths) -> list[Pair]:
@@ -139,7 +141,7 @@ def read_pairs(rows: Sequence[Row], paths: Paths) -> list[Pair]:
         finishes = beside if len(beside) == len(samples) else beside[:1] * len(samples) if len(beside) == 1 else [""] * len(samples)
         for index, ((text, own), other) in enumerate(zip(samples, finishes, strict=True)):
             numbered = row.values | ({"sample": index} if len(samples) > 1 else {})
-            pairs.append(Pair(numbered, held, text, _ended(own or other)))
+            pairs.append(Pair(numbered, held, text, ended(own or other)))
     return pairs
 
 
@@ -184,7 +186,7 @@ def _finishes(values: dict[str, Any], path: str = "") -> list[str]:
     parent, _, _ = path.rpartition(".")
     index = re.search(r"(?:\[-?\d+\])*$", path)
     for holder in (reach(values, parent) if parent else None, values):
-        for name in _FINISHES if isinstance(holder, dict) else ():
+        for name in FINISHES if isinstance(holder, dict) else ():
             held = [nested(reach(holder, f"{name}{index[0] if index else ''}")), nested(reach(holder, name))]
             if said := next((words for one in held if (words := _words(one))), None):
                 return said
@@ -199,9 +201,10 @@ def _words(value: Any) -> list[str]:
     return [value] if isinstance(value, str) and value else []
 
 
-def _ended(said: str) -> str:
+def ended(said: str) -> Literal["stop", "length", "abort"]:
+    """How a completion ended, of the many words for it: cut off, given up by its engine or a filter, or else finished."""
     said = said.lower()
-    return "length" if said in ("length", "max_tokens") else "abort" if said in ("abort", "aborted", "cancelled", "error") else "stop"
+    return "length" if said in _CUT else "abort" if said in _GIVEN_UP else "stop"
 
 
 def answer_of(prediction: str, *, bare: bool, finish: str = "stop") -> tuple[str | None, str]:

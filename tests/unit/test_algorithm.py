@@ -13,6 +13,7 @@ from rl.algorithm import prepare
 from rl.loop import TooManyCut, idle_terms, refuse_cut
 from rl.objective import NonFinite
 from rl.policy import padded
+from rollout.records import rows as recorded
 from rollout.types import Completion, Group, Problem, Request, Rollout
 
 
@@ -56,6 +57,28 @@ def test_a_step_without_groups_makes_no_update():
 
 def settings(**changes) -> Recipe:
     return Recipe.model_validate({"sampler": {"prompts": 2, "group_size": 4}, "advantage": {"scale": "none"}, **changes})
+
+
+def test_the_record_of_a_rollout_says_what_each_of_its_tokens_trained_with():
+    groups = [group(0, [1, 0, 0, 0], [1, 2, 2, 2]), group(1, [1, 1, 1, 0], [1, 1, 2, 2])]
+
+    def measure(updates, names):
+        assert list(names) == ["entropy"]
+        return {row.id: [np.linspace(0.5, 1.5, len(row.ids), dtype=np.float32)] for rows in updates for row in rows}
+
+    chosen = settings(tokens={"kind": "entropy", "keep": 0.5}, select={"kind": "shortest", "keep": 2})
+    [trained] = prepare(groups, chosen, measure).updates
+    assert all(row.entropy is None for row in trained)  # it does not travel to the learner
+    read = {one["rollout"]: one for one in recorded(groups, 0, "").to_pylist()}
+    for row in trained:
+        one = read[row.id]
+        assert one["token_advantage"] == pytest.approx(row.advantage_T) and one["token_weight"] == pytest.approx(row.weight_T)
+        assert one["token_entropy"] == pytest.approx(np.linspace(0.5, 1.5, len(row.ids))) and one["token_influence"] is None
+    assert [row.id for row in trained] == ["0-0", "0-1", "1-0", "1-1"]
+    assert min(read["0-1"]["token_weight"]) > 0 and read["1-1"]["token_weight"] == [
+        0
+    ]  # half of five tokens are three, the earlier of equal ones
+    assert [read["0-2"][f"token_{name}"] for name in ("advantage", "weight", "entropy", "influence")] == [None] * 4  # did not train
 
 
 def cut(item: Group, *samples: int) -> Group:

@@ -326,7 +326,7 @@ def test_in_a_recipe_benchmarks_stand_beside_its_sets_with_its_own_settings(tmp_
 
 
 def test_the_first_prompt_is_shown_as_the_model_sees_it(tiny_checkpoint: Path):
-    from launch.evaluate import _show
+    from launch.evaluate import print_prompts
     from launch.evaluations import evaluations
 
     console = Console(width=40, record=True)
@@ -334,7 +334,7 @@ def test_the_first_prompt_is_shown_as_the_model_sees_it(tiny_checkpoint: Path):
     problem = Problem("aime24/1", "Add: 1 + 2", "3")
     part = HeldOut("aime24", [problem, Problem("aime24/2", "Add: 9 + 9", "18")], [])
     recipe = load_recipe("evaluate", overrides=["eval.budgets=[{kind: forced, limit: 9}]"])  # whose prompts are the same
-    _show(console, template, evaluations([part], recipe, template, Path(), checkpoint="x"))
+    print_prompts(console, template, evaluations([part], recipe, template, Path(), checkpoint="x"))
     ids = template.prompt_ids(problem)
     text = template.tokenizer.decode(list(ids), skip_special_tokens=False)
     assert console.export_text() == f"aime24: aime24/1, {len(ids)} tokens, gold 3\n{text}\n"

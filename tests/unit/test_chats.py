@@ -242,6 +242,22 @@ def test_an_earlier_answer_writes_no_turn_of_others_into_the_prompt(tiny_checkpo
         assert [place for place, _ in refused] == ["b"] and "b: an earlier answer holds" in refused[0][1]
 
 
+def test_marks_of_several_special_tokens_may_have_others_between_them_and_one_mark_is_no_role(tiny_checkpoint: Path, tmp_path: Path):
+    """gpt-oss opens a turn of its own for the answer; Magistral's marks are special tokens themselves."""
+    asked = [{"role": "user", "content": "Add: 1 + 2"}]
+    for name, marks, answer in (
+        ("oss", ["<|user|>yes<|pad|>", "<|user|>no<|pad|>"], "<|user|>yes<|pad|>1<|assistant|><|user|>no<|pad|>3"),
+        ("magistral", ["<|user|>", "<|pad|>"], "<|user|>1<|pad|>3"),
+    ):
+        template = templated(tiny_checkpoint, tmp_path / name, "", Data(thinking=marks))
+        example = template.example("row", asked, answer)
+        assert template.tokenizer.decode(example.ids) == answer + "<|end|>"
+        with pytest.raises(
+            TemplateError, match="which ends a response" if name == "oss" else r"'<\|assistant\|>', which only the chat template"
+        ):
+            template.example("row", asked, "<|end|>" if name == "oss" else "<|assistant|>3")
+
+
 def test_a_prompt_that_looks_like_marks_is_known(tiny_checkpoint: Path):
     template = load_template(tiny_checkpoint)
     for said in ("1 + </think>", "<think>", "<|assistant|>3", "1<|end|>", "<|pad|>"):

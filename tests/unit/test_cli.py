@@ -122,7 +122,9 @@ def test_checkpoints_and_changes_are_told_apart_and_budgets_arrive_in_their_orde
         ("requested", 2048),
     ]
     code, text = laconic("eval", "seed=2")
-    assert code == 1 and "no checkpoint among seed=2" in text
+    assert code == 1 and "no checkpoint: name a folder or a hub id" in text
+    code, text = laconic("eval", "a", "b", "--engine-url", "http://localhost:1/v1")
+    assert code == 1 and "--engine-url: the server has one model" in text
 
 
 def test_benchmarks_are_listed_one_a_line_with_rows_samples_licence_and_hub_id():

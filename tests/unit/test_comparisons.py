@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
@@ -124,6 +125,8 @@ def test_a_start_that_two_runs_share_is_shown_once_and_ends_alone_can_be_asked_f
         runs.append(tmp_path / name)
     labels = {ends: [one.label for one in by_source(read_entries(runs), ends)["tiny"]] for ends in (True, False)}
     assert labels == {True: ["a, before", "a", "b"], False: ["a", "b"]}
+    pairs = {ends: [(one.old.label, one.new.label) for one in read(runs, ends=ends).comparisons] for ends in (True, False)}
+    assert pairs == {True: [("a, before", "a"), ("a, before", "b"), ("a", "b")], False: [("a", "b")]}
 
 
 def test_what_is_given_twice_or_is_of_one_name_is_told_apart(tmp_path: Path) -> None:
@@ -191,3 +194,14 @@ def test_one_problem_leaves_nothing_to_compare_with_intervals(tmp_path: Path) ->
     pair = compare(*shown)
     assert pair.claim == "too few"
     assert report(paths, tmp_path / "page.html").is_file() and "too few" in markdown(read(paths))
+
+
+def test_the_area_over_budgets_is_the_mean_height_of_the_curve_on_a_log2_axis(tmp_path: Path) -> None:
+    """All right at 21 to 25 tokens: nothing at 20 and below, all from 25 on; the trapezoid between them counts half."""
+    paths = [evaluated(tmp_path / name, make_groups(right, 21, problems=5)) for name, right in (("none", 0), ("all", 5))]
+    (pair,) = read(paths).comparisons
+    row = next(row for row in paired_table(pair).rows if row.label.startswith("mean over budgets"))
+    expected = (np.log2(320 / 25) + 0.5 * np.log2(25 / 20)) / np.log2(320 / 5)
+    assert (
+        row.label == "mean over budgets 5 to 320, log2" and row.cells[1].text == f"{100 * expected:.1f} %" and row.cells[0].text == "0.0 %"
+    )

@@ -13,11 +13,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from evaluation.evaluate import REQUEST, Asked, evaluate, requests, waiting
+from evaluation.evaluate import Asked, evaluate, requests, waiting
 from evaluation.results import Budget, Evaluation, Settings
 from rewards.rows import DataError
 from rewards.verifier.judge import Judge
 from rollout.scorer import Scorer
+from rollout.template import REQUEST
 from rollout.types import FORCED, Completion, Problem, Request
 from tests.scripted import CLOSE, STOP, ScriptedPool, response, template
 

@@ -156,6 +156,13 @@ def test_a_kind_that_is_no_text_is_one_clear_error(slot: str, kind: str):
     assert "budget.kind: " in refusal(f"extends: da_dler\non_cuda:\n  budget: {{kind: {kind}}}")
 
 
+def test_a_schedule_whose_number_another_parent_takes_away_is_refused_by_the_kind_that_lacks_it():
+    refused = refusal("extends: [d3s, d3s_tokens]")
+    assert "schedule: select.keep: select.kind all has no keep; take a kind that has, or the schedule out (null)" in refused
+    settled = made("extends: [d3s, d3s_tokens]\nschedule: {select.keep: null}")
+    assert (settled.select.kind, list(settled.schedule)) == ("all", ["tokens.keep"])
+
+
 def test_an_inherited_schedule_is_taken_out_by_null():
     assert made("extends: curriculum\nschedule: {budget.limit: null}").schedule == {}
     assert made("extends: thinkprune", "schedule.budget.limit=null").schedule == {}

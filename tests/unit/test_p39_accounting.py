@@ -107,7 +107,14 @@ def test_p16_reward_learner_record_and_score_count_the_same_tokens(judge: Judge)
 
 def test_p16_no_module_measures_text():
     """Lengths are counted in ids: outside of judging (which bounds the text it parses), display and telling what a column holds, nothing asks how long a string is, or splits it into words."""
-    shown = {"rollout/chats.py", "evaluation/words.py", "evaluation/examples.py", "evaluation/report.py", "rollout/tiny/task.py"}
+    shown = {
+        "rollout/chats.py",
+        "evaluation/words.py",
+        "evaluation/examples.py",
+        "evaluation/report.py",
+        "evaluation/reader.py",
+        "rollout/tiny/task.py",
+    }
     shown |= {f"rewards/{path.name}" for path in (ROOT / "rewards").glob("*.py")} - {"rewards/terms.py"}
     texts = {"text", "texts", "completion", "completion_text", "completions_text", "response", "answer", "prompt", "string"}
     found = []

@@ -41,6 +41,9 @@ def test_a_waiver_is_said_to_be_what_it_is(name: str, words: list[str], expected
         ("grpo", ["schedule.learner.lr={kind: staged, stages: [{since: 20, value: 1e-7}]}"], "schedule: learner.lr: the stage since step 20 is not in this run of 20 steps"),
         ("grpo", ["schedule.learner.lr={kind: exponential, factor: 0.5, every: 20}"], "schedule: learner.lr: its first change, after 20 steps, is not in"),
         ("grpo", ["schedule.learner.lr={kind: linear, to: 1e-7, over: 21}"], "schedule: learner.lr: its end, 1e-07, is not in"),
+        ("grpo", ["schedule.learner.lr={kind: exponential, factor: 0.5, every: 7, least: 1.25e-7}", "learner.lr=1e-6"], "schedule: learner.lr: its end, 1.25e-07, is not in this run of 20 steps, which reaches 2.5e-07"),
+        ("grpo", ["schedule.budget.limit={kind: exponential, factor: 0.5, every: 7, least: 13}", "budget.limit=104"], "schedule: budget.limit: its end, 13, is not in this run of 20 steps, which reaches 26"),
+        ("grpo", ["schedule.budget.limit={kind: linear, to: 60, over: 21}", "budget.limit=100"], "schedule: budget.limit: its end, 60, is not in this run of 20 steps, which reaches 62"),
         ("controller", ["budget.watch=0", "budget.measure=19"], "budget.measure: 19 looks, one every 1 steps, come before"),
         ("controller", ["budget.watch=1", "budget.every=5", "budget.measure=4"], "budget.measure: 4 looks, one every 5 steps, come before"),
         ("laser_d", ["budget.every=20"], "budget.every: a second look, after 20 steps, is not in this run"),
@@ -102,6 +105,45 @@ def test_a_schedule_with_more_changes_than_steps_never_ends_and_is_a_warning(sch
     words = [f"schedule.learner.lr={schedule}"]
     assert [line for line in said("grpo", "tiny", "train.steps=5", *words) if "is not in this run of 5 steps" in line]
     assert said("grpo", "tiny", "train.steps=6", *words) == []
+
+
+@pytest.mark.parametrize(
+    ("schedule", "idle"),
+    [
+        ("{kind: linear, to: 104}", True),
+        ("{kind: staged, stages: [{since: 3, value: 104.5}]}", True),
+        ("{kind: exponential, factor: 1.001, every: 9}", True),
+        ("{kind: decays, share: 1, count: 2}", True),
+        ("{kind: exponential, factor: 0.999, every: 1, least: 103.5}", False),
+        ("{kind: linear, share: 0.5, over: 1}", False),
+        ("{kind: linear, to: 90}", False),
+    ],
+)
+def test_a_schedule_that_moves_nothing_is_a_warning(schedule: str, idle: bool):
+    expected = "schedule: budget.limit: says nothing, as 104 holds in every step with it or without; take it out (null)"
+    words = ["train.steps=20", f"schedule.budget.limit={schedule}"]
+    assert [line for line in said("grpo", "tiny", *words) if line.startswith("schedule")] == [expected] * idle
+
+
+@pytest.mark.parametrize(
+    ("budget", "remedy", "wider"),
+    [
+        ("{kind: controller, least: 1.0}", "lower budget.least", "budget.least=0.9"),
+        ("{kind: prompt, least: 1.0}", "lower budget.least", "budget.least=0.9"),
+        ("{kind: reference, least: 1.0}", "lower budget.least", "budget.least=0.9"),
+        ("{kind: coverage}", "raise budget.room", "budget.room=1.5"),
+        (
+            "{kind: difficulty, ladder: [{}]}",
+            "give a rung of budget.ladder a share below 1",
+            "budget.ladder=[{at_least: 0.5, share: 0.5}, {}]",
+        ),
+    ],
+)
+def test_a_budget_that_can_choose_no_limit_but_one_is_a_warning(budget: str, remedy: str, wider: str):
+    words = ["reward=[{kind: verdict}, {kind: truncate}]", f"budget={budget}"]
+    expected = f"says nothing, as no limit but budget.limit is allowed; {remedy}"
+    assert [line for line in said("grpo", "tiny", *words) if line.endswith(expected)]
+    assert not [line for line in said("grpo", "tiny", *words, wider) if "no limit but" in line]
 
 
 BUDGETS = ["{kind: toggle, period: 1}", "{kind: coverage, every: 1}", "{kind: difficulty, ladder: [{at_least: 0.5, share: 0.5}, {}]}"]
@@ -166,3 +208,8 @@ def test_what_stages_are_said_to_read_are_keys_of_a_recipe_and_rl_reads_all_but_
         "judge",
         "wandb",
     }
+
+
+@pytest.mark.parametrize("more", ["factor: 0.5", "factor: 2.0, least: 1e-9", "factor: 0.5, least: 5e-7", "factor: 0.5, least: 2.5e-7"])
+def test_a_schedule_that_has_no_end_or_reaches_it_is_no_warning(more: str):
+    assert said("grpo", "tiny", "train.steps=20", "learner.lr=1e-6", f"schedule.learner.lr={{kind: exponential, every: 7, {more}}}") == []

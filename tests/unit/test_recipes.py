@@ -53,6 +53,8 @@ BROKEN = {
     "reward:\n- weight: 1": "2: reward[0].kind: missing; needs one of verdict, truncate, cut, kl, format, function",
     "reward: [{kind: verdict}, {kind: function}]": "1: reward[1].name: missing; needs text",
     "reward: [{kind: verdict}, {kind: function, name: mine}]": '1: reward[1].name: "mine" is not allowed; needs text, matching',
+    "waive: [right_beats_wrong, length_of_wrong, right_beats_wrong]": "1: waive: right_beats_wrong is said twice; say it once",
+    "waive: [length_of_wrong, length_of_wrong]": "1: waive: length_of_wrong is said twice; say it once",
     "reward: [{kind: truncate}]": "1: reward: no verdict term: nothing would tell right from wrong",
     "sampler:\n  group_size: 1": "2: sampler.group_size: 1: advantage.centre group compares rollouts of one prompt and needs at least 2",
     "sampler:\n  prompts: 30\nlearner:\n  updates_per_step: 4": "4: learner.updates_per_step: 4 does not divide sampler.prompts 30",

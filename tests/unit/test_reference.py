@@ -14,7 +14,7 @@ from rewards.verifier.judge import Judge
 from rollout.parts import Parts, sample
 from rollout.reference import NoReference, pairs, requests, shortest_right, statistics, with_statistics
 from rollout.scorer import Scorer
-from rollout.sources import Source
+from rollout.sources import Source, blended
 from rollout.types import Completion, Problem, Request
 from tests.scripted import ScriptedPool, response, template
 
@@ -72,6 +72,30 @@ def test_the_problems_are_the_first_of_the_stream_each_once_and_those_with_long_
     assert [request.problem.id for request in requests(long, TEMPLATE, 3, **ASKED)] == ["p0", "p2"]
     assert len({request.seed for request in asked}) == 5
     assert requests(ENDLESS, TEMPLATE, 1, **ASKED | {"seed": 1})[0].seed != requests(ENDLESS, TEMPLATE, 1, **ASKED)[0].seed
+
+
+@pytest.mark.parametrize("first", range(11))
+def test_where_a_walk_through_the_rows_ends_no_problem_that_is_drawn_is_missed(first: int):
+    at = blended([5], [1.0], 7)
+    source = Source("rows", lambda position: ROWS[at(position)[1]], rows=5, problems=ROWS)
+    for drawn in (1, 3, 5, 7, 23):
+        asked = [request.problem.id for request in requests(source, TEMPLATE, min(drawn, 5), first=first, **ASKED)]
+        assert len(set(asked)) == len(asked) == min(drawn, 5)
+        assert {source.at(first + position).id for position in range(drawn)} <= set(asked)
+        found = {id_: dict.fromkeys(("reference_tokens", "reference_accuracy"), 1.0) for id_ in asked}
+        joined = with_statistics(source, requests(source, TEMPLATE, min(drawn, 5), first=first, **ASKED), found, seed=0)
+        assert [joined.at(first + position).id for position in range(drawn)] == [
+            source.at(first + position).id for position in range(drawn)
+        ]
+        if drawn >= 5:  # a second rl stage behind it goes on in the same order, as far as it goes
+            assert [joined.at(position).id for position in range(40)] == [source.at(position).id for position in range(40)]
+        assert {joined.at(position).id for position in range(40)} <= set(asked)
+
+
+def test_rows_that_stand_twice_in_a_mixture_are_asked_once():
+    at = blended([5, 5], [1.0, 1.0], 7)
+    twice = Source("rows, rows", lambda position: ROWS[at(position)[1]], rows=10, problems=[*ROWS, *ROWS])
+    assert len(requests(twice, TEMPLATE, 10, first=3, **ASKED)) == len(requests(twice, TEMPLATE, 0, **ASKED)) == 5
 
 
 def test_statistics_are_those_of_the_right_rollouts_and_the_shortest_right_one(tmp_path: Path, judge: Judge):

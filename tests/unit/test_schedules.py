@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from itertools import pairwise
 from math import exp, log
+from time import process_time
 
 import numpy as np
 import pytest
@@ -131,7 +133,12 @@ def test_the_recipe_at_a_step_holds_plain_numbers_and_engines_keep_room_for_the_
         ),
         ("schedule={advantage.shorter: {kind: linear, to: -1}} advantage.shorter=1", "advantage.shorter: -0.030303 at step 17 is not"),
         ("schedule={learner.lr: {kind: linear, share: 0}}", "learner.lr: 0 at step 33 is not allowed"),
-        ("schedule={select.keep: {kind: linear, to: 4}}", "schedule: select.keep cannot move; these can"),
+        ("schedule={select.keep: {kind: linear, to: 4}}", "schedule: select.keep: select.kind all has no keep; take a kind that has"),
+        (
+            "schedule={reward.triangle.weight: {kind: linear, to: 0.1}}",
+            r"reward.triangle.weight: reward has no triangle term; add one, or take the schedule out \(null\)",
+        ),
+        ("schedule={reward.truncate.sharpness: {kind: linear, to: 0.1}}", "schedule: reward.truncate.sharpness cannot move; these can"),
         (
             "schedule={select.keep: {kind: linear, to: 1}} select={kind: shortest, keep: 4}",
             "select.keep: 1: expected 2 to sampler.group_size 8",
@@ -146,11 +153,11 @@ def test_the_recipe_at_a_step_holds_plain_numbers_and_engines_keep_room_for_the_
         ),
         (
             "reward=[{kind: verdict, weight: 9}, {kind: function, name: 'a:b', low: 0.0, high: 1.0, gate: right}] schedule={reward.function.low: {kind: linear, to: 0.9}, reward.function.high: {kind: linear, to: 0.5}}",
-            "schedule: reward at step 24: low: 0.654545 is above high 0.636364",
+            "schedule: reward.function.low: 0.654545 beside reward.function.high 0.636364 at step 24 is not allowed: low: 0.654545 is above high",
         ),
         (
             "reward=[{kind: verdict, weight: 9}, {kind: function, name: 'a:b', low: 0.1, high: 0.9, gate: right}] train.steps=5 schedule={reward.function.low: {kind: staged, stages: [{since: 1, value: 0.2}, {since: 2, value: 0.5}, {since: 3, value: 0.6}]}, reward.function.high: {kind: staged, stages: [{since: 1, value: 0.3}, {since: 2, value: 0.4}, {since: 3, value: 0.9}]}}",
-            "schedule: reward at step 2: low: 0.5 is above high 0.4",
+            "reward.function.low: 0.5 beside reward.function.high 0.4 at step 2 is not",
         ),
         (
             "schedule={budget.limit: {kind: exponential, factor: 0.7, every: 2, least: 99999}}",
@@ -220,6 +227,73 @@ def test_a_number_may_move_over_all_that_its_key_allows_and_stays_where_it_ended
     assert [recipe.at(step).select.keep for step in (0, 4, 9, 99)] == [8, 5, 2, 2]
     assert [recipe.at(step).sampler.temperature for step in (0, 3, 9, 10**9)] == pytest.approx([1.0, 0.1, 0.1, 0.1])
     assert recipe.at(9).reward[1].beyond == -9 and recipe.at(9).objective.kl.coef == 0 and recipe.ends("budget.limit") == (52, 104)
+
+
+_FUNCTION = "reward=[{kind: verdict, weight: 9}, {kind: function, name: 'a:b', low: 1.0, high: 2.0, gate: right}]"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([_FUNCTION, "schedule={reward.function.low: {kind: linear, to: 3.0}, reward.function.high: {kind: linear, to: 4.0}}"], ""),
+        (
+            [
+                "reward=[{kind: verdict, wrong: -8}, {kind: function, name: 'a:b', low: -1.0, high: 1.0, gate: right}]",
+                "schedule={reward.function.low: {kind: linear, to: -4.0}, reward.function.high: {kind: linear, to: -3.0}}",
+            ],
+            "",
+        ),
+        (
+            [
+                _FUNCTION,
+                "schedule={reward.function.low: {kind: linear, to: 3.0}, reward.function.high: {kind: staged, stages: [{since: 30, value: 4}]}}",
+            ],
+            "reward.function.low: 2.0303 beside reward.function.high 2 at step 17 is not allowed: low: 2.0303 is above high 2",
+        ),
+        (
+            [_FUNCTION, "schedule={reward.function.high: {kind: linear, to: 0.0}}"],
+            "reward.function.high: 0.969697 at step 17 is not allowed: low: 1 is above high 0.969697",
+        ),
+        (
+            ["schedule={objective.clip_high: {kind: linear, to: 1.0}, objective.clip_low: {kind: linear, to: -0.1}}"],
+            "objective.clip_low: 0 at step 22 is not allowed: input should be greater than 0",
+        ),
+        (
+            ["schedule={reward.verdict.weight: {kind: linear, to: 1.0e-5}}"],
+            "right must beat wrong.*; at step 33 reward.verdict.weight is 1e-05",
+        ),
+        (  # each end of both is allowed: it is what lies between that is not
+            [
+                "waive=[length_of_wrong]",
+                "reward=[{kind: verdict, weight: 2.0}, {kind: format, weight: 1.0}]",
+                "schedule={reward.verdict.weight: {kind: staged, stages: [{since: 20, value: 9}]}, reward.format.weight: {kind: staged, stages: [{since: 10, value: 8}]}}",
+            ],
+            "right must beat wrong.*; at step 10 reward.verdict.weight is 2 and reward.format.weight is 8",
+        ),
+    ],
+)
+def test_numbers_that_move_together_are_held_to_the_rules_as_they_stand_in_each_step(words: list[str], message: str):
+    with pytest.raises(RecipeError, match=message) if message else nullcontext():
+        load("dler", "tiny", words)
+
+
+def test_a_slot_is_told_by_the_first_step_of_each_value():
+    recipe = load(
+        "dler",
+        "tiny",
+        ["train.steps=9", "schedule={budget.limit: {kind: linear, to: 52, drops: 1}, learner.lr: {kind: linear, share: 0.5}}"],
+    )
+    assert {step: budget.limit for step, budget in recipe.each("budget").items()} == {0: 104, 5: 52}
+    assert recipe.each("sampler") == {0: recipe.sampler} and list(recipe.each("learner")) == list(range(9))
+    assert all(recipe.each("learner")[step] == recipe.at(step).learner for step in range(9))
+
+
+def test_a_long_run_is_checked_as_fast_as_a_short_one():
+    """All steps of what moves are asked, without a recipe for each."""
+    schedule = "schedule={budget.limit: {kind: linear, to: 52}, reward.verdict.weight: {kind: linear, to: 3.0}, objective.clip_low: {kind: linear, to: 0.1}}"
+    began = process_time()
+    load("dler", "tiny", ["train.steps=1000", schedule])
+    assert process_time() - began < 2  # a tenth of that; a minute and more where each step looks at all
 
 
 def test_plan_sees_the_least_temperature_and_the_most_rollouts_of_a_schedule(tmp_path, monkeypatch):

@@ -180,6 +180,22 @@ def test_data_of_which_nothing_can_be_learned_are_refused_before_anything_starts
     assert not (tmp_path / "runs").exists()
 
 
+def test_stages_behind_a_reference_walk_on_through_finite_data(tiny_checkpoint: Path, tmp_path: Path):
+    """Five rows, of which the first stage draws four; the reference has all that comes, and both rl stages behind it go round."""
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({"problem": f"Add: {n} + 1", "answer": str(n + 1)}) for n in range(5)))
+    phases = [{"kind": "rl", "name": "again"}, "rl"]
+    wanted = recipe(
+        tiny_checkpoint,
+        stages=[FIRST, {"kind": "reference", "samples": 2}, *phases],
+        data={"train": str(tmp_path / "rows.jsonl"), "max_prompt_tokens": 64},
+    )
+    folder = run(wanted, tmp_path / "runs")
+    sampled = {row["problem_id"] for path in (folder / "stages" / "reference").glob("*.parquet") for row in pq.read_table(path).to_pylist()}
+    assert len(sampled) == 5
+    ends = [position(folder / at / "checkpoints" / f"step-{step}") for at, step in (("stages/phase_1", 2), ("stages/again", 3), (".", 3))]
+    assert ends == [4, 10, 16] and len(lines(folder / "stages" / "again")) == len(lines(folder)) == 3
+
+
 def test_rows_that_an_sft_stage_cannot_learn_from_are_listed_and_counted(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

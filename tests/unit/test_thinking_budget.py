@@ -385,7 +385,7 @@ def test_a_thinking_budget_is_a_share_of_the_limit_and_both_may_move(tiny_checkp
     [
         ({"kind": "thinking"}, {"budget.share": {"kind": "linear", "to": 1.5}}, "1.16667 at step 2 is not allowed"),
         ({"kind": "thinking"}, {"budget.share": {"kind": "linear", "to": -1}}, "is not allowed"),
-        ({"kind": "constant"}, {"budget.share": {"kind": "linear", "to": 1}}, "budget.share cannot move"),
+        ({"kind": "constant"}, {"budget.share": {"kind": "linear", "to": 1}}, "budget.kind constant has no share"),
         ({"kind": "thinking", "share": 1.2}, {}, "less than or equal to 1"),
     ],
 )

@@ -1,0 +1,276 @@
+"""Charts of an evaluation's samples: where lengths go, what more samples buy, budgets that were asked for, and the front over checkpoints.
+
+Claim: four kinds of accuracy against tokens are never joined by one line (cut after the fact, forced, requested, several samples), and accuracy by
+length is shown within tiers of difficulty, since long and hard go together.
+Simplification: tiers are quantiles of the level of problems, or, where all are of one level, of how often the first evaluation shown fails on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from evaluation.attempts import of_samples, pass_at_k, short_m_at_k
+from evaluation.efficiency import Point, front, hypervolume
+from evaluation.entries import Shown
+from evaluation.figures import FAINT, LIMIT, RIGHT, WRONG, Panel, drawn_line, error_bars, laid_out, log_axis
+from evaluation.lengths import accuracy_by_bin, both_right, conditional_error, relative_bins, savings, tiers
+from evaluation.measured import Samples
+from evaluation.results import Evaluation
+from evaluation.run_folder import Run
+
+_BINS = 24
+_TIERS = ("easiest", "easier", "harder", "hardest")
+_TIER_COLOURS = ("#86b9c9", "#4794ac", "#0f6f8f", "#0a4257")
+_MOST_CHAINS = 40_000  # samples; beyond it votes over all subsets take too long for a page
+_FEWEST_IN_BIN = 20
+
+
+class Sampled(NamedTuple):
+    """An evaluation with its samples."""
+
+    shown: Shown
+    samples: Samples
+
+
+def pareto_panel(shown: Sequence[Shown]) -> Panel | None:
+    """Accuracy against mean tokens of all evaluations with the front that none beats; None for fewer than three, or where tokens are different units."""
+    if len(shown) < 3 or len({one.evaluation.settings.template for one in shown}) > 1:
+        return None
+    cap = max(one.evaluation.settings.max_tokens for one in shown)
+    points = [Point(one.label, one.evaluation.accuracy.mean, one.evaluation.tokens.mean, "") for one in shown]
+    best = front(points)
+    steps_x = [value for point in best for value in (point.length, point.length)] + [cap]
+    steps_y = [0.0] + [100 * point.accuracy for point in best for _ in (0, 1)]
+    data = [drawn_line(steps_x, steps_y, "front", FAINT, hover="%{y:.1f} % at %{x:,.0f} tokens", width=1.6)]
+    for one in shown:
+        mean, accuracy = one.evaluation.tokens, one.evaluation.accuracy
+        dot = drawn_line([mean.mean], [100 * accuracy.mean], one.label, one.colour, hover="%{y:.1f} % at %{x:,.0f} tokens")
+        dot |= {"mode": "markers", "marker": {"color": one.colour, "size": 10}}
+        dot["error_y"] = error_bars([100 * accuracy.mean], [100 * accuracy.low], [100 * accuracy.high], one.colour)
+        if mean.low is not None:
+            dot["error_x"] = error_bars([mean.mean], [mean.low], [mean.high], one.colour)
+        data.append(dot)
+    share = hypervolume(points, cap)
+    low = min(point.length for point in points)
+    made = log_axis(laid_out(x="mean tokens", yrange=_near(100 * point.accuracy for point in points)), 0.7 * low, cap)
+    note = f"Line: the front, which nothing shown beats in both. It dominates {100 * share:.1f} % of the area up to {cap:,} tokens (linear axis)."
+    return Panel("Accuracy against mean tokens", [(one.label, one.colour, False) for one in shown], data, made, note, "%", 360)
+
+
+def length_panels(found: Sequence[Sampled]) -> list[Panel]:
+    """A histogram of lengths for each, right and wrong samples stacked, on one logarithmic axis."""
+    edges = _edges(found)
+    middle = np.sqrt(edges[:-1] * edges[1:])
+    panels = []
+    for shown, samples in found:
+        data = []
+        for name, mask_S, colour in (
+            ("right", samples.right, RIGHT),
+            ("wrong", samples.wrong & ~samples.cut, WRONG),
+            ("cut off", samples.cut & ~samples.right, "#7a3b1d"),
+            ("not judged", ~samples.right & ~samples.wrong & ~samples.cut, LIMIT),
+        ):
+            counts, _ = np.histogram(np.clip(samples.length[mask_S], edges[0], edges[-1]), edges)
+            if counts.any():
+                data.append(
+                    {"type": "bar", "x": middle.tolist(), "y": counts.tolist(), "width": (0.94 * np.diff(edges)).tolist(), "name": name}
+                    | {"marker": {"color": colour}, "hovertemplate": f"%{{y}} {name}<extra>around %{{x:,.0f}} tokens</extra>"}
+                )
+        made = log_axis(laid_out(x="tokens", yrange=[0, None]), edges[0], edges[-1]) | {"barmode": "stack", "bargap": 0}
+        keys = [(trace["name"], trace["marker"]["color"], False) for trace in data]
+        panels.append(Panel(f"Lengths, {shown.label}", keys, data, made, unit="samples", height=240))
+    return panels
+
+
+def error_panel(found: Sequence[Sampled]) -> Panel:
+    """P(wrong, given at least this long) of each; only where enough samples are as long."""
+    edges = _edges(found)
+    data = []
+    for shown, samples in found:
+        enough = np.array([(samples.length >= edge).sum() >= _FEWEST_IN_BIN for edge in edges])
+        wrong = 100 * conditional_error(samples.length, samples.right, edges)
+        if enough.any():
+            data.append(
+                drawn_line(
+                    edges[enough].tolist(),
+                    wrong[enough].tolist(),
+                    shown.label,
+                    shown.colour,
+                    hover="%{y:.1f} % wrong from %{x:,.0f} tokens on",
+                )
+            )
+    made = log_axis(laid_out(x="at least so many tokens", yrange=[0, 102]), edges[0], edges[-1])
+    note = f"Share of wrong samples among those at least as long; ends where fewer than {_FEWEST_IN_BIN} are."
+    return Panel("Mistakes among long samples", [(one.shown.label, one.shown.colour, False) for one in found], data, made, note, "%", 240)
+
+
+def tier_panels(found: Sequence[Sampled]) -> list[Panel]:
+    """Accuracy by length relative to the model's own 99th percentile, within tiers of difficulty, for each."""
+    tier_N = _tiers(found[0])
+    panels = []
+    for shown, samples in found:
+        data = []
+        own_N = _ordered(tier_N, found[0].samples, samples)
+        if own_N is None:
+            continue
+        table = accuracy_by_bin(samples, relative_bins(samples.length), own_N)
+        for tier in sorted({row["tier"] for row in table}):
+            rows = [row for row in table if row["tier"] == tier and row["samples"] >= _FEWEST_IN_BIN // 2]
+            x, y = [10 * row["bin"] + 5 for row in rows], [100 * row["accuracy"] for row in rows]
+            one = drawn_line(x, y, _TIERS[tier], _TIER_COLOURS[tier], hover="%{y:.1f} % around %{x} % of p99", width=1.8)
+            one |= {"mode": "lines+markers", "marker": {"size": 5, "color": _TIER_COLOURS[tier]}}
+            if rows and all(row["low"] is not None for row in rows):
+                one["error_y"] = error_bars(y, [100 * row["low"] for row in rows], [100 * row["high"] for row in rows], _TIER_COLOURS[tier])
+            data.append(one)
+        keys = [(trace["name"], trace["line"]["color"], False) for trace in data]
+        made = laid_out(x="length, % of the model's own 99th percentile", yrange=[0, 104], xrange=[0, 102])
+        panels.append(Panel(f"Accuracy by length and difficulty, {shown.label}", keys, data, made, unit="%", height=240))
+    return panels
+
+
+def pairs_panel(old: Sampled, new: Sampled) -> Panel | None:
+    """Mean length of right samples of both, on problems that both solve; None where there are none or their lengths are other units."""
+    if old.samples.ruler != new.samples.ruler or set(old.samples.ids) != set(new.samples.ids):
+        return None
+    pairs = both_right(old.samples, new.samples)
+    if not len(pairs.problem):
+        return None
+    both = np.concatenate([pairs.old, pairs.new])
+    low, high = 0.8 * both.min(), 1.2 * both.max()
+    names = [f"{old.samples.ids[place]}" for place in pairs.problem]
+    dots: dict[str, Any] = {"type": "scatter", "mode": "markers", "x": pairs.old.tolist(), "y": pairs.new.tolist(), "text": names}
+    dots |= {
+        "marker": {"color": new.shown.colour, "size": 5, "opacity": 0.55},
+        "hovertemplate": "%{text}: %{x:,.0f} → %{y:,.0f}<extra></extra>",
+    }
+    diagonal = drawn_line([low, high], [low, high], "alike", LIMIT, hover="alike", dashed=True, width=1.2)
+    made = log_axis(log_axis(laid_out(x=f"tokens, {old.shown.label}", y=f"tokens, {new.shown.label}"), low, high), low, high, "yaxis")
+    told = [
+        f"{_TIERS[row['tier']]} {100 * row['median']:.0f} % [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
+        for row in savings(pairs, _tiers(old))
+    ]
+    note = (
+        f"{len(pairs.problem):,} problems that both solve; {100 * (pairs.ratio > 1).mean():.0f} % of them take longer now. "
+        f"Median saving [quartiles] by difficulty: {'; '.join(told)}."
+    )
+    return Panel("Problems that both solve", [("as long as before", LIMIT, True)], [diagonal, dots], made, note, "tokens", 240)
+
+
+def parallel_panel(found: Sequence[Sampled]) -> Panel | None:
+    """Accuracy of votes over k samples against the thinking tokens of all k, from stored samples; None with fewer than three samples a problem."""
+    data: list[dict[str, Any]] = []
+    most = 1.0
+    for shown, samples in found:
+        k_max = int(samples.count.min())
+        if k_max < 3 or len(samples.length) > _MOST_CHAINS:
+            continue
+        stored = of_samples(samples)
+        ks = sorted({k for k in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64) if k < k_max} | {k_max})
+        for name, dashed, least, m_of in (
+            ("majority", False, 1, lambda k: k),
+            ("short-1", True, 2, lambda k: 1),
+            ("short-3", True, 4, lambda k: 3),
+        ):
+            x, y, text = [], [], []
+            for k in (k for k in ks if k >= least):
+                each = [short_m_at_k(one, m_of(k), k) for one in stored]
+                x.append(float(np.mean([one.tokens for one in each])))
+                y.append(100 * float(np.mean([one.accuracy for one in each])))
+                text.append(f"{name} of {k}")
+            if len(x) > (name != "majority"):
+                one = drawn_line(
+                    x, y, f"{shown.label}, {name}", shown.colour, hover="%{text}: %{y:.1f} % for %{x:,.0f} thinking tokens", dashed=dashed
+                )
+                data.append(one | {"text": text, "mode": "lines+markers", "marker": {"size": 5, "color": shown.colour}})
+                most = max(most, *x)
+    if not data:
+        return None
+    low = min(min(trace["x"]) for trace in data)
+    made = log_axis(
+        laid_out(x="thinking tokens of all samples of a problem", yrange=_near(y for trace in data for y in trace["y"])),
+        0.8 * low,
+        1.1 * most,
+    )
+    keys = [(one.shown.label, one.shown.colour, False) for one in found] + [("stopped when 1 or 3 have thought to the end", LIMIT, True)]
+    note = "Exact means over all choices of k among the stored samples; ties go to the shortest, samples without an answer abstain (2505.17813)."
+    return Panel("Several samples: votes, and the first to finish", keys, data, made, note, "%", 320)
+
+
+def attempts_panel(shown: Sequence[Shown]) -> Panel | None:
+    """pass@k of each over k; None for single samples."""
+    data = []
+    for one in shown:
+        samples, right = ([getattr(row, key) for row in one.evaluation.per_problem] for key in ("samples", "right"))
+        ks = list(range(1, min(samples) + 1))
+        if len(ks) > 1:
+            y = [100 * float(pass_at_k(samples, right, k).mean()) for k in ks]
+            data.append(
+                drawn_line(ks, y, one.label, one.colour, hover="pass@%{x}: %{y:.1f} %")
+                | {"mode": "lines+markers", "marker": {"size": 5, "color": one.colour}}
+            )
+    if not data:
+        return None
+    made = laid_out(x="k", yrange=_near(y for trace in data for y in trace["y"]))
+    made["xaxis"] |= {"tickformat": "d", "nticks": 10}
+    note = "Unbiased; what more attempts reach if an oracle picks. A shorter model that lost it has become narrower."
+    return Panel("pass@k", [(one.label, one.colour, False) for one in shown], data, made, note, "%", 320)
+
+
+def asked_panels(found: Sequence[tuple[Run, Evaluation]], shown: Sequence[Shown]) -> list[Panel]:
+    """Accuracy at budgets that were forced, and at those that were requested, each kind by itself: one line a run."""
+    colours = {id(one.run): one.colour for one in shown}
+    panels = []
+    for kind in dict.fromkeys(one.settings.budget.kind for _, one in found if one.settings.budget):
+        data, keys, told, xs = [], [], [], []
+        own = [(run, one) for run, one in found if one.settings.budget and one.settings.budget.kind == kind]
+        for run in {id(run): run for run, _ in own}.values():
+            mine = sorted(
+                (one for other, one in own if other is run), key=lambda one: one.settings.budget.limit if one.settings.budget else 0
+            )
+            x, y = [one.tokens.mean for one in mine], [100 * one.accuracy.mean for one in mine]
+            colour = colours.get(id(run), LIMIT)
+            limits = [one.settings.budget.limit for one in mine if one.settings.budget]
+            trace = drawn_line(x, y, run.label, colour, hover="budget %{text}: %{y:.1f} % at %{x:,.0f} tokens")
+            trace |= {"mode": "lines+markers", "marker": {"size": 6, "color": colour}, "text": [f"{limit:,}" for limit in limits]}
+            trace["error_y"] = error_bars(y, [100 * one.accuracy.low for one in mine], [100 * one.accuracy.high for one in mine], colour)
+            data.append(trace)
+            keys.append((run.label, colour, False))
+            told.append(f"{run.label}: budgets {', '.join(f'{limit:,}' for limit in limits)}")
+            xs += x
+        made = log_axis(laid_out(x="mean tokens used per sample", yrange=[0, 102]), 0.8 * min(xs), 1.2 * max(xs))
+        what = {"forced": "thinking closed by the engine at the budget", "requested": "the budget stated in the prompt"}.get(kind, kind)
+        note = f"Sampled at each budget: {what}. {'; '.join(told)}."
+        panels.append(Panel(f"Accuracy at budgets, {kind}", keys, data, made, note, "%", 320))
+    return panels
+
+
+def _near(values: Iterable[float]) -> list[float]:
+    """A range of per cents around the values, at least 20 wide."""
+    found = list(values)
+    return [max(0.0, min(min(found) - 5, 80)), min(102.0, max(max(found) + 5, 20))]
+
+
+def _edges(found: Sequence[Sampled]) -> np.ndarray:
+    """Bins of lengths that all share, evenly spaced in the logarithm."""
+    low = max(1, min(int(one.samples.length.min()) for one in found))
+    high = max(int(one.samples.length.max()) for one in found)
+    return np.geomspace(low, max(high, low + 1) * 1.0001, _BINS + 1)
+
+
+def _tiers(one: Sampled) -> np.ndarray:
+    """Tier of each problem of its samples."""
+    level = {row.id: row.level for row in one.shown.evaluation.per_problem}
+    failed = {row.id: 1 - row.share for row in one.shown.evaluation.per_problem}
+    by = level if len(set(level.values())) > 1 else failed
+    return tiers([by[id_] for id_ in one.samples.ids])
+
+
+def _ordered(values_N: np.ndarray, of: Samples, other: Samples) -> np.ndarray | None:
+    """The values in the order of the other's problems; None where those differ."""
+    if set(of.ids) != set(other.ids):
+        return None
+    place = {id_: index for index, id_ in enumerate(of.ids)}
+    return values_N[[place[id_] for id_ in other.ids]]

@@ -1,0 +1,295 @@
+"""Samples that others made, out of their files: problems with golds, completions, and how long those are and how they ended where a file says so.
+
+Claim: what a file calls its fields is recognised as it is for data and for `laconic judge`, so lm-eval's samples, lighteval's details, OckBench's results
+and our own tables are one case with a line of problem, gold and completion. A row that lacks one of them stops the import, with its place.
+Simplification: a completion without a word on how it ended counts as finished, which is said; one that is null was never made, and is not judged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from rewards.rows import DataError, Row, nested, reach, read_rows
+from rewards.thinking import THINK, split
+from rewards.verifier.judge_file import FINISHES, Paths, paths_of, read_pairs
+from rollout.layouts import (
+    CHATS,
+    PROBLEMS,
+    SAMPLE,
+    THOUGHTS,
+    Layout,
+    family_of,
+    first_column,
+    holds_text,
+    level_of,
+    named_column,
+    problem_of,
+    recognise,
+)
+from rollout.types import Counted, Finish, Problem
+
+_PROBLEMS = [*PROBLEMS, *CHATS, "full_prompt", "example"]
+_TOKENS = [
+    "tokens",
+    "completion_tokens",
+    "output_tokens",
+    "num_tokens",
+    "n_tokens",
+    "num_output_tokens",
+    "generated_tokens",
+    "response_tokens",
+    "token_count",
+]
+_TOKENS += [
+    "tokens.output_tokens",
+    "usage.completion_tokens",
+    "usage.output_tokens",
+    "completion_length",
+    "response_length",
+    "cont_tokens",
+    "completion_ids",
+    "output_ids",
+    "token_ids",
+    "ids",
+]
+_THINKING = [
+    "think_tokens",
+    "thinking_tokens",
+    "reasoning_tokens",
+    "tokens.reasoning_tokens",
+    "usage.completion_tokens_details.reasoning_tokens",
+]
+_IDS = ("problem_id", "question_id", "id")
+_MODELS = ["model", "model_name", "model_id", "checkpoint"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A completion. `tokens` and `thinking`: None where the file does not count; `number` among its problem's samples, None if it is not said."""
+
+    place: str
+    text: str
+    finish: Finish
+    tokens: int | None
+    thinking: int | None
+    number: int | None
+
+    @property
+    def counted(self) -> Counted | None:
+        """The lengths that the file says."""
+        return None if self.tokens is None else Counted(self.tokens, self.thinking)
+
+
+@dataclass
+class Imported:
+    """What a file holds: each problem with its samples in order, the model's name, "" if none is said, what a user should know, and (row, reason) of rows left out."""
+
+    problems: list[tuple[Problem, list[Sample]]]
+    model: str
+    said: list[str] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def counted(self) -> bool:
+        """Whether the file counts tokens."""
+        return self.problems[0][1][0].tokens is not None
+
+
+def read_samples(
+    path: Path, source: str, *, problem: str | None = None, gold: str | None = None, prediction: str | None = None, model: str | None = None
+) -> Imported:
+    """The samples of a file or folder.
+
+    Args:
+        source: names problems that have no id of their own.
+        problem, gold, prediction: dotted paths to them; recognised if absent.
+        model: whose samples are read, where a file holds several models'.
+
+    Raises:
+        ValueError, DataError: no data, a field that is missing or not recognised, a row without one, or rows that contradict each other.
+    """
+    said: list[str] = []
+    rows = _one_filter([_lifted(row) for row in read_rows(str(path), "test").rows], said)
+    rows, name = _of_model(rows, model)
+    paths = paths_of(rows, gold, prediction)
+    sample = [row.values for row in rows[:SAMPLE]]
+    used = {paths.gold, paths.prediction}
+    column = named_column(rows, problem, "problem") or first_column(sample, _PROBLEMS, holds_text, used)
+    if column is None:
+        names = ", ".join(sorted(map(str, rows[0].values)))
+        raise DataError(f"{rows[0].place}: no field was recognised as the problem; it has {names}: name its path (--problem)")
+    layout = recognise(rows, column, paths.gold)
+    tokens, thinking = (first_column(sample, names, _counts, used) for names in (_TOKENS, _THINKING))
+    said.append(
+        f"{path}: {len(rows):,} rows, problem from {column}, gold from {paths.gold}, completion from {paths.prediction}, "
+        + (f"tokens from {tokens}" if tokens else "no tokens")
+    )
+    if not any(reach(row, finish) for row in sample for finish in FINISHES):
+        said.append(f"{path}: nothing says how completions ended, so all count as finished and none as cut off")
+    found: dict[tuple[str, str], tuple[Problem, list[Sample]]] = {}
+    left_out: list[tuple[str, str]] = []
+    for row in rows:
+        asked = _problem(row, layout, paths, source)
+        if asked is None:
+            left_out.append((row.place, f"{reach(row.values, paths.gold)!r:.60} is no answer that could be compared"))
+            continue
+        key = (asked.id, asked.system)
+        kept, samples = found.setdefault(key, (asked, []))
+        if kept.golds != asked.golds:
+            raise DataError(
+                f"{row.place}: {paths.gold} is {' or '.join(asked.golds)!r:.80}, and {samples[0].place} asks the same with {' or '.join(kept.golds)!r:.80}; correct one"
+            )
+        samples += _samples(row, paths, tokens, thinking)
+    problems = [(one, _in_order(samples)) for one, samples in found.values()]
+    if not problems:
+        raise DataError(f"{path}: none of {len(rows)} rows has a gold (first: {left_out[0][0]}: {left_out[0][1]}); name its path (--gold)")
+    return Imported(_with_ids(rows, problems), name, said, left_out)
+
+
+def source_of(path: Path) -> str:
+    """The set that a file's name says it is of: of lm-eval's samples_TASK_DATE and lighteval's details_TASK_DATE the task."""
+    found = re.fullmatch(r"(?:samples|details)_(.+)_\d{4}-\d\d-\d\dT[\d.:+-]+", path.stem)
+    return found[1] if found else path.stem
+
+
+def _lifted(row: Row) -> Row:
+    """The row with what tools put into a mapping beside their own notes: `doc` of lm-eval and lighteval, `model_response` of lighteval.
+
+    Of several choices (`choices`) the gold is what `gold_index` says. OckBench's `model_response` is the completion.
+    """
+    values = dict(row.values)
+    for name in ("doc", "model_response"):
+        inner = nested(values.get(name))
+        if isinstance(inner, dict):
+            values = inner | values
+    if isinstance(values.get("model_response"), str):
+        values.setdefault("completion", values["model_response"])
+    choices, index = nested(values.get("choices")), nested(values.get("gold_index"))
+    if isinstance(choices, list) and index is not None and "gold" not in values:
+        try:
+            values["gold"] = [choices[int(one)] for one in (index if isinstance(index, list) else [index])]
+        except (TypeError, ValueError, IndexError) as error:
+            raise DataError(f"{row.place}: gold_index {index!r:.40} names none of its {len(choices)} choices; correct it") from error
+        del values["choices"]  # of the problem, no completions
+    return Row(row.place, row.key, values)
+
+
+def _one_filter(rows: list[Row], said: list[str]) -> list[Row]:
+    """lm-eval writes each sample once for each of its filters: those of the first."""
+    filters = list(dict.fromkeys(str(row.values["filter"]) for row in rows if "filter" in row.values))
+    if len(filters) < 2:
+        return rows
+    said.append(f"samples are written once for each filter ({', '.join(filters)}) and read once")
+    return [row for row in rows if str(row.values.get("filter")) == filters[0]]
+
+
+def _of_model(rows: list[Row], model: str | None) -> tuple[list[Row], str]:
+    """The rows of one model, and its name. Raises ValueError: there are several, or not this one."""
+    column = first_column([row.values for row in rows[:SAMPLE]], _MODELS, lambda value: isinstance(value, str))
+    if column is None:
+        return rows, model or ""
+    names = list(dict.fromkeys(str(reach(row.values, column)) for row in rows))
+    if model is None and len(names) > 1:
+        raise ValueError(
+            f"{rows[0].place}: samples of several models ({', '.join(names[:5])}{', ...' * (len(names) > 5)}): say whose (--model)"
+        )
+    kept = rows if model is None or len(names) == 1 else [row for row in rows if str(reach(row.values, column)) == model]
+    if not kept:
+        raise ValueError(
+            f"{rows[0].place}: no samples of {model}; there are those of {', '.join(names[:5])}{', ...' * (len(names) > 5)} (--model)"
+        )
+    return kept, model or names[0]
+
+
+def _problem(row: Row, layout: Layout, paths: Paths, source: str) -> Problem | None:
+    """What a row asks; None if it has a gold that is no answer, a proof say. Raises DataError: it has no problem, or no gold."""
+    text, system = problem_of(row, layout)
+    golds = read_pairs([row], paths)[0].golds
+    if not golds and reach(row.values, paths.gold) not in (None, "", []):
+        return None
+    if not golds:
+        raise DataError(f"{row.place}: no gold ({paths.gold} is {reach(row.values, paths.gold)!r:.60}); add it, or take the row out")
+    uid = hashlib.sha256(" ".join(text.split()).encode()).hexdigest()[:12]  # as benchmarks by name have it
+    level = level_of(reach(row.values, layout.level)) if layout.level else 0
+    return Problem(f"{source}/{uid}", text, golds[0], family_of(row, layout), level, tuple(golds[1:]), system)
+
+
+def _samples(row: Row, paths: Paths, tokens: str | None, thinking: str | None) -> list[Sample]:
+    pairs = read_pairs([row], paths)
+    made = reach(row.values, paths.prediction) is not None
+    lengths, thoughts = (_lengths(row, path, len(pairs)) for path in (tokens, thinking))
+    if tokens and None in lengths:
+        raise DataError(
+            f"{row.place}: {tokens} is {reach(row.values, tokens)!r:.60}, where {len(pairs)} whole numbers are wanted; correct it, or count all with --tokenizer"
+        )
+    number = row.values.get("sample")
+    own = number if len(pairs) == 1 and isinstance(number, int) else None
+    apart = (
+        next((said for name in THOUGHTS if isinstance(said := row.values.get(name), str) and said.strip()), "") if len(pairs) == 1 else ""
+    )
+    return [
+        Sample(
+            row.place,
+            f"{THINK.open}\n{apart}{THINK.close}\n\n{pair.text}" if apart and not split(pair.text)[0] else pair.text,
+            pair.finish if made else "abort",
+            length,
+            thought,
+            own,
+        )
+        for pair, length, thought in zip(pairs, lengths, thoughts, strict=True)
+    ]
+
+
+def _lengths(row: Row, path: str | None, count: int) -> list[int | None]:
+    """The length of each of a row's completions: whole numbers, or lists of ids; None where there is none."""
+    value = nested(reach(row.values, path)) if path else None
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list) and count > 1:
+        value = value[0]
+    several = (
+        value
+        if isinstance(value, list) and len(value) == count and (count > 1 or isinstance(value[0], list) or len(value) == 1)
+        else [value]
+    )
+    found = [_length(one) for one in several]
+    return found if len(found) == count else [None] * count
+
+
+def _length(value: Any) -> int | None:
+    if isinstance(value, list):
+        return len(value)
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return int(value) if whole and not isinstance(value, bool) and value >= 0 else None
+
+
+def _counts(value: Any) -> bool:
+    value = nested(value)
+    return (_length(value) is not None and value != []) if not isinstance(value, dict) else False
+
+
+def _in_order(samples: list[Sample]) -> list[Sample]:
+    """By the numbers that they have. Raises DataError: one comes twice."""
+    if any(sample.number is None for sample in samples):
+        return samples
+    ordered = sorted(samples, key=lambda sample: sample.number or 0)
+    for before, after in pairwise(ordered):
+        if before.number == after.number:
+            raise DataError(f"{after.place}: sample {after.number} of its problem is in {before.place}, too; take one out")
+    return ordered
+
+
+def _with_ids(rows: Sequence[Row], problems: list[tuple[Problem, list[Sample]]]) -> list[tuple[Problem, list[Sample]]]:
+    """The problems under the file's own ids, if those tell them apart: two samples of a problem have one, those of two problems two."""
+    by_place = {row.place: row.values for row in rows}
+    for name in _IDS:
+        own = [{str(by_place[sample.place].get(name)) for sample in samples} for _, samples in problems]
+        if all(name in by_place[sample.place] for _, samples in problems for sample in samples) and all(len(ids) == 1 for ids in own):
+            ids = [next(iter(one)) for one in own]
+            if len(set(ids)) == len(ids):
+                return [(replace(problem, id=id_), samples) for id_, (problem, samples) in zip(ids, problems, strict=True)]
+    return problems

@@ -1,0 +1,145 @@
+"""`laconic import`: samples that others made, judged, counted and kept as an evaluation, which report and compare read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from launch.evaluate import print_scores, refuse_earlier
+from recipes.schema import Recipe
+from rewards.rows import DataError
+from rewards.thinking import marks_in
+
+if TYPE_CHECKING:  # they import transformers
+    from evaluation.imported import Imported, Sample
+    from rewards.verifier.judge import Judge
+    from rollout.scorer import Scorer
+    from rollout.template import Template
+    from rollout.types import Group, Problem
+
+
+def import_samples(
+    path: Path,
+    folder: Path | None,
+    overwrite: bool,
+    console: Console,
+    *,
+    source: str | None = None,
+    model: str | None = None,
+    tokenizer: Path | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    lenient: bool = False,
+    problem: str | None = None,
+    gold: str | None = None,
+    prediction: str | None = None,
+) -> None:
+    """Judge the samples of a file and write them to `folder` (default: evals/MODEL) as SOURCE.json and SOURCE.parquet.
+
+    Args:
+        source: the set that was asked; default: the file's name.
+        tokenizer: folder of the checkpoint, or of the tokenizer, that counts lengths; None: the file's own tokens, else characters.
+        max_tokens: where the samples' engine stopped; default: the longest of them.
+        temperature, top_p: with which they were sampled; recorded, so that settings can be compared.
+        lenient, problem, gold, prediction, model: see evaluation.imported.read_samples and evaluation.evaluate.read_stated.
+
+    Raises:
+        ValueError, DataError: the file cannot be read, or nothing of it used (its place is said).
+        FileExistsError: the folder holds results of the same name, and `overwrite` is off.
+    """
+    from evaluation.imported import read_samples, source_of
+    from launch.problems import file_names, list_left_out
+    from rl.progress import Progress
+
+    source = source or source_of(path)
+    name = file_names([source])[0]
+    read = read_samples(path, source, problem=problem, gold=gold, prediction=prediction, model=model)
+    target = folder or Path("evals") / (read.model or name).strip("./~").replace("/", "-")
+    refuse_earlier([target / f"{name}.json"], overwrite)
+    for words in read.said:
+        console.print(words, highlight=False, markup=False, soft_wrap=True)
+    template = _template(read, name, tokenizer)
+    limits = Recipe(name="import").judge
+    from evaluation.evaluate import read_stated, write
+    from evaluation.results import Settings
+    from rewards.verifier.judge import Judge
+    from rollout.records import rows
+    from rollout.scorer import Scorer
+
+    with Judge(os.cpu_count() or 1, limits.wall_s, limits.memory_mb) as judge, Progress(name, len(read.problems)) as progress:
+        kept, left_out = _with_golds(read, judge)
+        list_left_out(progress, target / f"{name}.left_out.jsonl", name, read.left_out + left_out)
+        scorer = Scorer(judge, template)
+        groups = _judged(kept, scorer, count=tokenizer is not None or not read.counted)
+        if lenient:
+            read_stated(groups, scorer)
+    longest = max(rollout.tokens for group in groups for rollout in group.rollouts)
+    settings = Settings(
+        temperature=temperature,
+        top_p=top_p,
+        max_tokens=max_tokens or max(longest, 1),
+        engine="imported",
+        template=template.digest,
+        lenient=lenient,
+    )
+    console.print(f"lengths are in {template.digest if tokenizer is None else f'tokens of {tokenizer}'}", highlight=False, markup=False)
+    scores = write(target / name, rows(groups, 0, template.digest), checkpoint=read.model, step=0, source=source, settings=settings)
+    print_scores(partial(console.print, highlight=False), name, scores, target / f"{name}.json")
+
+
+def _template(read: Imported, name: str, tokenizer: Path | None) -> Template:
+    """What reads the texts, under the name of what counts them. Raises TemplateError, TokenizerError: nothing usable lies in the tokenizer's folder."""
+    from recipes.data import Data
+    from rollout.records import CHARACTERS
+    from rollout.template import load_template
+    from rollout.tokenizer import load_tokenizer
+    from rollout.transcripts import transcripts
+
+    marks, opened = marks_in([one.text for _, samples in read.problems for one in samples])
+    made = partial(transcripts, Data(), marks=marks, thinking=opened)
+    if tokenizer is None:
+        return made(f"tokens of {read.model or name}, as recorded" if read.counted else CHARACTERS)
+    if not tokenizer.is_dir():
+        raise ValueError(f"--tokenizer: no folder {tokenizer}; name a checkpoint's folder, or one with its tokenizer files")
+    counter = load_tokenizer(tokenizer)
+    if counter.chat_template:
+        return made(load_template(tokenizer).digest, counter)  # as evaluations of that checkpoint have it
+    parts = json.dumps([sorted(counter.get_vocab().items()), counter.encode("1,000 = 2\n\n\n  \tÀ \\boxed{-3.14}.")])
+    return made(hashlib.sha256(parts.encode()).hexdigest()[:12], counter)
+
+
+def _with_golds(read: Imported, judge: Judge) -> tuple[list[tuple[Problem, list[Sample]]], list[tuple[str, str]]]:
+    """The problems whose golds equal themselves, and (id, reason) of the others. Raises DataError: none does."""
+    faults = judge.check_golds([gold for problem, _ in read.problems for gold in problem.golds])
+    at = 0
+    kept, left_out = [], []
+    for problem, samples in read.problems:
+        own, at = faults[at : at + len(problem.golds)], at + len(problem.golds)
+        if all(own):
+            left_out.append((problem.id, f"gold {problem.answer!r:.60}: {own[0]}"))
+        else:
+            kept.append((problem, samples))
+    if not kept:
+        raise DataError(f"none of {len(left_out)} problems has a gold that can be judged (first: {left_out[0][1]}); name its path (--gold)")
+    return kept, left_out
+
+
+def _judged(problems: Sequence[tuple[Problem, list[Sample]]], scorer: Scorer, count: bool) -> list[Group]:
+    """Judged groups of problems with their samples, whose lengths are counted in the text, or as the file says."""
+    from rollout.transcripts import completion
+    from rollout.types import Request
+
+    pending = []
+    for problem, samples in problems:
+        request = Request(problem.id, problem, scorer.template.prompt_ids(problem), len(samples), 1, 1.0, 1.0, 0)
+        made = [completion(scorer.template, one.text, one.finish, counted=None if count else one.counted) for one in samples]
+        pending.append(scorer.begin(request, made))
+    return [scorer.finish(one) for one in pending]

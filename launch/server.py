@@ -1,0 +1,83 @@
+"""`laconic eval --engine-url`: held-out problems answered by somebody else's server, judged, counted and kept as those of our own engines are.
+
+What differs: nothing is started here, so nothing of this machine is planned. A checkpoint, if one is named, lends its tokenizer and chat template only.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from pathlib import Path
+
+from rich.console import Console
+
+from launch.evaluate import Job, Question, do, folder_name, recipe_for
+from rollout.api import KEY, Api, ServerError
+
+
+def evaluate_server(
+    url: str,
+    model: str,
+    checkpoint: str | None,
+    question: Question,
+    folder: Path | None,
+    overwrite: bool,
+    console: Console,
+    show_prompt: bool = False,
+    at_once: int = 64,
+) -> None:
+    """Evaluate the model of a server; see launch.evaluate.evaluate_checkpoints. The key, if it wants one, is in the environment (rollout.api.KEY).
+
+    Args:
+        model: as the server calls it; "": the only one that it has.
+        checkpoint: what the server's model was made of, None if it is not at hand.
+        at_once: samples that are asked for at a time.
+
+    Raises:
+        ValueError: `url` is no address, or the key no key.
+        RecipeError, DataError, TemplateError, ServerError, FileExistsError, FileNotFoundError: as evaluate_checkpoints does.
+    """
+    api = Api(url, os.environ.get(KEY, ""), at_once)
+    recipe, own = recipe_for(checkpoint, question)
+    from launch.engines import left, stating
+    from launch.evaluations import earlier_date, evaluations, fit
+    from launch.plan_thinking import forces_thinking
+    from launch.problems import held_out
+    from launch.stages import starting_checkpoint
+    from rewards.verifier.judge import Judge
+    from rl.run import prompt_date
+    from rollout.closing import closing_outside
+    from rollout.engine import Pool
+    from rollout.server import ServerPool
+    from rollout.template import load_template
+
+    known = None
+    if checkpoint:
+        start = starting_checkpoint(recipe, weights=False)
+        date = earlier_date(folder or Path("evals") / folder_name(checkpoint)) or prompt_date(own.parent if own else Path())
+        known = stating(load_template(start, recipe.data, date), recipe, left(start))
+    with ServerPool(api, model, known, recipe.data) as pool:
+        pool.meet()
+        console.print(f"{pool.words}; lengths are {pool.lengths}", highlight=False, markup=False, soft_wrap=True)
+        template, forces = pool.template, forces_thinking(recipe)
+        if forces and not pool.takes_ids:
+            raise ServerError(
+                f"{url} takes no token ids, so no thinking can be closed: leave out forced budgets, or name the checkpoint that its model was made of"
+            )
+        name = checkpoint or pool.model
+        target = folder or Path("evals") / folder_name(name)
+        with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
+            parts = [fit(part, template, recipe) for part in held_out(recipe, judge)]
+            asked = evaluations(
+                parts,
+                recipe,
+                template,
+                target,
+                checkpoint=name,
+                engine=pool.words,
+                lenient=question.lenient,
+                own_samples=question.own_samples,
+            )
+            some = [one for one in asked if question.natural or one.settings.budget]
+            engine: Pool = closing_outside(pool, template) if forces else pool
+            do([Job(name, target, template, parts, some, lambda: nullcontext(engine))], judge, console, overwrite, show_prompt)

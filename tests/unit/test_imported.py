@@ -1,0 +1,344 @@
+"""Samples that others made: read in the forms that people have them in, judged and counted like our own, and handed on in other tools' forms."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from evaluation.export import export
+from evaluation.imported import read_samples, source_of
+from evaluation.results import Evaluation
+from launch.imported import import_samples
+from rewards.rows import DataError
+from rollout.records import CHARACTERS
+from rollout.template import load_template
+
+QUIET = Console(quiet=True)
+RIGHT, WRONG, STATED = "<think>\nhm</think>\n\\boxed{2}", "<think>\nhm hm</think>\n\\boxed{3}", "<think>\nhm</think>\nThe answer is 2."
+
+
+def lines(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def evaluated(path: Path, **options: Any) -> Evaluation:
+    folder = path.parent / "out"
+    import_samples(path, folder, True, QUIET, **options)
+    [file] = [file for file in folder.glob("*.json") if not file.name.endswith("left_out.jsonl")]
+    found = Evaluation.model_validate_json(file.read_text())
+    file.unlink()
+    return found
+
+
+def plain(**changes: Any) -> list[dict[str, Any]]:
+    """Two problems with two samples each: one right of two, and none."""
+    rows = [
+        {"problem": "1+1", "gold": "2", "completion": RIGHT, "tokens": 10},
+        {"problem": "3-1", "gold": "2", "completion": STATED, "tokens": 20},
+        {"problem": "1+1", "gold": "2", "completion": WRONG, "tokens": 14},
+        {"problem": "3-1", "gold": "2", "completion": "<think>\nhm", "tokens": 40, "finish": "length"},
+    ]
+    return [row | changes for row in rows]
+
+
+def lm_eval(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As lm-eval logs them, once for each of two filters."""
+    docs = [
+        {"doc_id": n, "doc": {"question": problem, "answer": f"so\n#### {2}"}, "target": "2", "arguments": {"gen_args_0": {"arg_0": f"Question: {problem}\nAnswer:", "arg_1": {}}},
+         "resps": [[row["completion"] for row in rows if row["problem"] == problem]], "filtered_resps": ["2"], "exact_match": 1.0}
+        for n, problem in enumerate(("1+1", "3-1"))
+    ]  # fmt: skip
+    return [doc | {"filter": name} for name in ("strict-match", "flexible-extract") for doc in docs]
+
+
+def lighteval(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As the details of lighteval 0.10 and later have them, with ids in place of counts."""
+    return [
+        {
+            "doc": {"query": problem, "choices": ["7", "2"], "gold_index": 1, "instruction": "", "task_name": "lighteval|x|0"},
+            "model_response": {
+                "input": f"<user>{problem}",
+                "text": [row["completion"] for row in rows if row["problem"] == problem],
+                "output_tokens": [[5] * row["tokens"] for row in rows if row["problem"] == problem],
+            },
+            "metric": {"pass@k": 1.0},
+        }
+        for problem in ("1+1", "3-1")
+    ]
+
+
+def older_lighteval(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "full_prompt": problem, "gold": ["2"], "choices": ["2"], "gold_index": [0], "input_tokens": [[1, 2]], "metrics": {"extractive_match": 1},
+            "predictions": [row["completion"] for row in rows if row["problem"] == problem],
+            "cont_tokens": [[5] * row["tokens"] for row in rows if row["problem"] == problem],
+        }
+        for problem in ("1+1", "3-1")
+    ]  # fmt: skip
+
+
+def ockbench(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "problem_id": int(row["problem"] == "1+1"), "question": row["problem"], "ground_truth": row["gold"], "model_response": row["completion"], "correct": True,
+            "tokens": {"prompt_tokens": 3, "answer_tokens": row["tokens"] - 4, "reasoning_tokens": 4, "output_tokens": row["tokens"]},
+            "finish_reason": row.get("finish", "stop"),
+        }
+        for row in rows
+    ]  # fmt: skip
+
+
+def renamed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    names = {
+        "problem": "prompt",
+        "gold": "reference_answer",
+        "completion": "generated_text",
+        "tokens": "num_tokens",
+        "finish": "finish_reason",
+    }
+    return [{names[name]: value for name, value in row.items()} for row in rows]
+
+
+def of_messages(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A line a problem, with its completions as chats and one answer of the API beside each."""
+    return [
+        {
+            "messages": [{"role": "system", "content": "be short"}, {"role": "user", "content": problem}],
+            "answer": 2,
+            "responses": [{"message": {"role": "assistant", "content": row["completion"]}, "finish_reason": row.get("finish", "stop")} for row in rows if row["problem"] == problem],
+            "completion_tokens": [row["tokens"] for row in rows if row["problem"] == problem],
+        }
+        for problem in ("1+1", "3-1")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", [plain, lighteval, older_lighteval, ockbench, renamed, of_messages], ids=lambda form: form.__name__)
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "parquet"])
+def test_samples_are_read_in_the_forms_that_tools_write_them_in(tmp_path: Path, form, suffix):
+    rows = form() if form is plain else form(plain())
+    path = tmp_path / f"mine.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(pa.Table.from_pylist([dict.fromkeys(name for one in rows for name in one) | row for row in rows]), path)
+    elif suffix == "json":
+        path.write_text(json.dumps(rows))
+    else:
+        lines(path, rows)
+    found = evaluated(path)
+    assert (found.problems, found.samples, found.source, found.accuracy.mean) == (2, 2, "mine", 0.25)
+    assert (found.tokens.mean, found.tokens.right, found.settings.template) == (21.0, 10.0, "tokens of mine, as recorded")
+    says = form not in (lighteval, older_lighteval)  # how completions ended
+    assert found.truncated == (0.25 if says else 0.0)
+    assert found.no_answer_by.get("unfinished", 0.0) == (0.25 if says else 0.0)
+
+
+def test_lm_evals_samples_are_read_once_whatever_the_filters(tmp_path: Path):
+    path = lines(tmp_path / "samples_gsm8k_2026-11-29T10-00-00.123456.jsonl", lm_eval(plain()))
+    found = evaluated(path)
+    assert (found.problems, found.samples, found.source, found.accuracy.mean, found.settings.template) == (2, 2, "gsm8k", 0.25, CHARACTERS)
+    assert any("strict-match, flexible-extract" in words for words in read_samples(path, "x").said)
+    assert source_of(Path("details_lighteval|aime24|0_2025-05-08T13-09-55.375464.parquet")) == "lighteval|aime24|0"
+    assert source_of(Path("my_samples.jsonl")) == "my_samples"
+
+
+def test_problems_pair_by_their_text_or_by_ids_that_tell_them_apart(tmp_path: Path):
+    def ids(rows: Sequence[dict[str, Any]], source: str = "set") -> list[str]:
+        return [problem.id for problem, _ in read_samples(lines(tmp_path / "x.jsonl", rows), source).problems]
+
+    first = ids(plain())
+    assert first == ids([row | {"problem": f" {row['problem']}\n"} for row in plain()]) and all(id_.startswith("set/") for id_ in first)
+    assert ids([row | {"id": f"q{row['problem']}"} for row in plain()]) == ["q1+1", "q3-1"]
+    assert ids([row | {"id": n} for n, row in enumerate(plain())]) == first  # of the samples, not of the problems
+    assert ids(plain(id="all")) == first
+    assert first[0] == f"set/{hashlib.sha256(b'1+1').hexdigest()[:12]}"  # as benchmarks by name have it
+
+
+def test_without_tokens_lengths_are_characters_or_what_a_named_tokenizer_counts(tmp_path: Path, tiny_checkpoint: Path):
+    rows = [{name: value for name, value in row.items() if name != "tokens"} for row in plain()]
+    found = evaluated(lines(tmp_path / "x.jsonl", rows))
+    assert found.settings.template == CHARACTERS and found.tokens.right == len(RIGHT)
+    assert found.budget_curve[-1].budget == len(WRONG) or found.budget_curve[-1].budget == max(len(row["completion"]) for row in rows)
+    assert found.by_outcome["right"].thinking == len("<think>\nhm</think>")
+    found = evaluated(lines(tmp_path / "x.jsonl", plain()), tokenizer=tiny_checkpoint)  # it wins over the file's own count
+    template = load_template(tiny_checkpoint)
+    assert found.settings.template == template.digest and found.tokens.right == len(template.tokenizer.encode(RIGHT))
+    with pytest.raises(ValueError, match="--tokenizer: no folder"):
+        evaluated(lines(tmp_path / "x.jsonl", plain()), tokenizer=tmp_path / "none")
+
+
+def test_stated_answers_count_only_where_they_are_asked_for(tmp_path: Path):
+    path = lines(tmp_path / "x.jsonl", plain())
+    assert evaluated(path).stated is None
+    found = evaluated(path, lenient=True)
+    assert (found.accuracy.mean, found.stated.mean if found.stated else None) == (0.25, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "status"),
+    [
+        ("[THINK]hm \\boxed{2}", "length", "wrong"),  # Magistral, cut in its thinking
+        ("[THINK]hm[/THINK]\\boxed{2}", "stop", "right"),
+        ("hm \\boxed{2}", "length", "wrong"),  # beside others whose prompts opened thinking
+        ("hm</think>\\boxed{2}", "stop", "right"),
+        ("\\boxed{2}", "stop", "right"),
+    ],
+)
+def test_thinking_is_told_from_the_answer_in_the_marks_of_the_files_model(tmp_path: Path, text, finish, status):
+    others = {"[THINK]": "[THINK]x[/THINK]\\boxed{9}", "hm ": "x</think>\\boxed{9}", "hm<": "x</think>\\boxed{9}"}
+    other = next((said for start, said in others.items() if text.startswith(start)), "\\boxed{9}")
+    rows = [{"problem": "1+1", "gold": "2", "completion": text, "finish": finish}] + [
+        {"problem": "q", "gold": "1", "completion": other}
+    ] * 2
+    found = evaluated(lines(tmp_path / "x.jsonl", rows))
+    assert found.per_problem[0].right == (status == "right")
+
+
+def test_thinking_beside_a_completion_stands_before_it(tmp_path: Path):
+    rows = [{"question": "1+1", "answer": "2", "completion": "\\boxed{2}", "reasoning_content": "\\boxed{9}"}]
+    [(_, [sample])] = read_samples(lines(tmp_path / "x.jsonl", rows), "x").problems
+    assert sample.text == "<think>\n\\boxed{9}</think>\n\n\\boxed{2}"
+    assert evaluated(lines(tmp_path / "x.jsonl", rows)).accuracy.mean == 1
+
+
+def test_a_completion_that_was_never_made_is_not_judged_and_a_gold_that_is_none_is_left_out(tmp_path: Path):
+    rows = [*plain(), {"problem": "p", "gold": "Proof.", "completion": "x", "tokens": 1}]
+    rows[0] = rows[0] | {"completion": None}
+    found = evaluated(lines(tmp_path / "x.jsonl", rows))
+    assert (found.problems, found.not_judged) == (2, 0.25)
+    listed = (tmp_path / "out" / "x.left_out.jsonl").read_text()
+    assert "x.jsonl:5" in listed and "no answer that could be compared" in listed
+
+
+REFUSED: list[tuple[list[dict[str, Any]], dict[str, Any], str]] = [
+    ([{"gold": "2", "completion": "x"}], {}, r"x.jsonl:1: no field was recognised as the problem.*--problem"),
+    ([{"problem": "1+1", "completion": "x"}], {}, r"x.jsonl:1: no field gold.*--gold"),
+    ([{"problem": "1+1", "gold": "2"}], {}, r"x.jsonl:1: no field prediction.*--prediction"),
+    ([*plain(), {"problem": "p", "completion": "x", "tokens": 1}], {}, r"x.jsonl:5: no gold"),
+    ([*plain(), {"problem": "p", "gold": "", "completion": "x", "tokens": 1}], {}, r"x.jsonl:5: no gold"),
+    ([*plain(), {"problem": "p", "gold": "1", "tokens": 1}], {}, r"x.jsonl:5: no field completion"),
+    ([*plain(), {"gold": "1", "completion": "x", "tokens": 1}], {}, r"x.jsonl:5: problem is None"),
+    ([*plain(), {"problem": "p", "gold": "1", "completion": "x"}], {}, r"x.jsonl:5: tokens is None.*--tokenizer"),
+    ([*plain(), {"problem": "p", "gold": "1", "completion": "x", "tokens": -1}], {}, r"x.jsonl:5: tokens is -1"),
+    ([*plain(), {"problem": "1+1", "gold": "3", "completion": "x", "tokens": 1}], {}, r"x.jsonl:5: gold is '3'.*x.jsonl:1 asks the same"),
+    ([row | {"sample": 0} for row in plain()], {}, r"x.jsonl:3: sample 0 of its problem is in .*x.jsonl:1"),
+    ([*plain(model="a"), *plain(model="b")], {}, r"several models \(a, b\).*--model"),
+    (plain(model="a"), {"problem": "nope"}, r"no field 'nope'"),
+    (plain(gold="Proof."), {}, r"none of 4 rows has a gold"),
+    ([{"doc": {"query": "q", "choices": ["a"], "gold_index": 3}, "model_response": {"text": ["x"]}}], {}, r"x.jsonl:1: gold_index 3 names none"),
+    ([], {}, "x.jsonl"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rows", "options", "words"), REFUSED)
+def test_what_cannot_be_read_is_refused_by_its_line_before_anything_is_written(tmp_path: Path, rows, options, words):
+    with pytest.raises((ValueError, DataError), match=words):
+        evaluated(lines(tmp_path / "x.jsonl", rows), **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_model_of_several_is_picked_by_its_name(tmp_path: Path):
+    path = lines(tmp_path / "x.jsonl", [*plain(model="a"), *[row | {"completion": RIGHT} for row in plain(model="b")]])
+    found = evaluated(path, model="b")
+    assert (found.checkpoint, found.samples, found.accuracy.mean) == ("b", 2, 1.0)
+    with pytest.raises(ValueError, match="no samples of c; there are those of a, b"):
+        read_samples(path, "x", model="c")
+
+
+def test_earlier_results_are_not_replaced_unasked(tmp_path: Path):
+    path = lines(tmp_path / "x.jsonl", plain())
+    import_samples(path, tmp_path / "out", False, QUIET, temperature=0.6)
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        import_samples(path, tmp_path / "out", False, QUIET)
+    assert Evaluation.model_validate_json((tmp_path / "out" / "x.json").read_text()).settings.temperature == 0.6
+
+
+@pytest.mark.parametrize(("form", "file"), [("lm-eval", "x/samples_x_*.jsonl"), ("ockbench", "x.json")])
+def test_what_is_exported_is_imported_to_the_same_numbers(tmp_path: Path, form, file):
+    rows = [row | {"think_tokens": 4 if "</think>" in row["completion"] else None} for row in plain(model="m")]
+    import_samples(lines(tmp_path / "x.jsonl", rows), tmp_path / "own", False, QUIET)
+    own = Evaluation.model_validate_json((tmp_path / "own" / "x.json").read_text())
+    written = export(tmp_path / "own", form, tmp_path / "theirs")
+    [path] = (tmp_path / "theirs").glob(file)
+    assert path in written
+    again = evaluated(path, model="m")
+    same = ("problems", "samples", "source", "accuracy", "tokens", "truncated", "no_answer_by", "not_judged", "per_problem")
+    assert [getattr(again, name) for name in same] == [getattr(own, name) for name in same]
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        export(tmp_path / "own" / "x.json", form, tmp_path / "theirs")
+
+
+def test_lm_evals_results_hold_the_share_its_error_and_the_settings(tmp_path: Path):
+    import_samples(lines(tmp_path / "x.jsonl", plain(model="org/m")), tmp_path / "own", False, QUIET, temperature=0.6, max_tokens=64)
+    results, samples = export(tmp_path / "own", "lm-eval", tmp_path / "theirs")
+    found = json.loads(results.read_text())
+    share = found["results"]["x"]
+    assert share["exact_match,none"] == 0.25 and share["exact_match_stderr,none"] == pytest.approx(np.std([0.5, 0.0], ddof=1) / np.sqrt(2))
+    assert found["n-samples"]["x"] == {"original": 2, "effective": 2} and found["configs"]["x"]["repeats"] == 2
+    assert found["configs"]["x"]["generation_kwargs"] == {"do_sample": True, "temperature": 0.6, "top_p": None, "max_gen_toks": 64}
+    assert (found["model_name"], found["model_name_sanitized"]) == ("org/m", "org_m")
+    first = json.loads(samples.read_text().splitlines()[0])
+    assert (
+        first["target"] == "2"
+        and first["resps"] == [[RIGHT, WRONG]]
+        and first["filtered_resps"] == [["2", "3"]]
+        and first["exact_match"] == 0.5
+    )
+    assert first.keys() >= {"doc_id", "doc", "arguments", "filter", "metrics", "doc_hash", "prompt_hash", "target_hash"}
+
+
+def test_ockbenchs_records_and_scores_are_those_of_their_formula(tmp_path: Path):
+    import_samples(lines(tmp_path / "x.jsonl", plain(think_tokens=4, model="m")), tmp_path / "own", False, QUIET)
+    [file] = export(tmp_path / "own", "ockbench", tmp_path / "theirs")
+    found = json.loads(file.read_text())
+    assert found["results"][0]["tokens"] == {
+        "prompt_tokens": 0,
+        "answer_tokens": 6,
+        "reasoning_tokens": 4,
+        "output_tokens": 10,
+        "total_tokens": 10,
+    }
+    summary = found["summary"]
+    assert (summary["total_problems"], summary["correct_count"], summary["accuracy"], summary["avg_tokens_per_problem"]) == (
+        4,
+        1,
+        25.0,
+        21.0,
+    )
+    assert summary["ock_score"] == pytest.approx(25 - 10 * np.log(21 / 10_000 + 1)) and summary["ock10"] == pytest.approx(
+        25 - 10 * np.log10(21 / 10_000 + 1)
+    )
+
+
+def test_what_was_never_made_is_not_short_in_ockbenchs_score(tmp_path: Path):
+    rows = plain(model="m")
+    rows[3] |= {"completion": None, "tokens": 0, "finish": "abort"}
+    import_samples(lines(tmp_path / "x.jsonl", rows), tmp_path / "own", False, QUIET, max_tokens=100)
+    found = json.loads(export(tmp_path / "own", "ockbench", tmp_path / "theirs")[0].read_text())
+    assert found["summary"]["error_count"] == 1 and found["summary"]["ock10"] == pytest.approx(25 - 10 * np.log10(36 / 10_000 + 1))
+
+
+def test_an_export_that_cannot_be_is_one_sentence(tmp_path: Path):
+    rows = [{name: value for name, value in row.items() if name != "tokens"} for row in plain()]
+    import_samples(lines(tmp_path / "x.jsonl", rows), tmp_path / "own", False, QUIET)
+    for path, form, words in (
+        (tmp_path / "own", "csv", "expected lm-eval or ockbench"),
+        (tmp_path / "own", "ockbench", "lengths are in characters"),
+        (tmp_path / "none", "lm-eval", "does not exist"),
+        (tmp_path, "lm-eval", "no evaluation with its samples"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            export(path, form, tmp_path / "theirs")
+    (tmp_path / "own" / "x.json").write_text("{}")
+    with pytest.raises(ValueError, match="no whole evaluation"):
+        export(tmp_path / "own", "lm-eval", tmp_path / "theirs")
+    assert not (tmp_path / "theirs").exists()
