@@ -156,9 +156,8 @@ def evaluate(
             raise ValueError("eval: no checkpoint: name a folder or a hub id, or a server with --engine-url")
         if engine_url and len(checkpoints) > 1:
             raise ValueError("--engine-url: the server has one model; name one checkpoint that it was made of, or none")
-        budgets = [
-            {"kind": kind, "limit": limit} for kind, limits in (("forced", forced), ("requested", requested)) for limit in limits or ()
-        ]
+        asked = {"forced": forced, "requested": requested}
+        budgets = [{"kind": kind, "limit": limit} for kind, limits in asked.items() for limit in limits or ()]
         changes = [
             *(word for word in words or () if word not in checkpoints),
             *([f"eval.data={json.dumps(data, ensure_ascii=False)}"] if data else []),
