@@ -8,6 +8,7 @@ Simplification: a completion without a word on how it ended counts as finished, 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from typing import Any
 
 from rewards.rows import DataError, Row, nested, reach, read_rows
 from rewards.thinking import THINK, split
-from rewards.verifier.judge_file import FINISHES, Paths, paths_of, read_pairs
+from rewards.verifier.judge_file import PREDICTIONS, Paths, paths_of, read_pairs
 from rollout.layouts import (
     CHATS,
     PROBLEMS,
@@ -51,6 +52,9 @@ _TOKENS += [
     "usage.completion_tokens",
     "usage.output_tokens",
     "completion_length",
+    "completion_lengths",
+    "response_lengths",
+    "output_lengths",
     "response_length",
     "cont_tokens",
     "completion_ids",
@@ -65,6 +69,17 @@ _THINKING = [
     "tokens.reasoning_tokens",
     "usage.completion_tokens_details.reasoning_tokens",
 ]
+_LONE = {
+    "prediction",
+    "predictions",
+    "model_answer",
+    "pred",
+    "choices",
+    "attempt",
+    "samples",
+    "text",
+}  # an answer alone, often, or something else
+_ENDS = re.compile(r'"(?:finish|finish_reasons?|stop_reasons?)"')
 _IDS = ("problem_id", "question_id", "id")
 _MODELS = ["model", "model_name", "model_id", "checkpoint"]
 
@@ -117,20 +132,22 @@ def read_samples(
     said: list[str] = []
     rows = _one_filter([_lifted(row) for row in read_rows(str(path), "test").rows], said)
     rows, name = _of_model(rows, model)
-    paths = paths_of(rows, gold, prediction)
     sample = [row.values for row in rows[:SAMPLE]]
+    whole = (name for name in PREDICTIONS if name not in _LONE and any(reach(row, name) not in (None, "", []) for row in sample))
+    paths = paths_of(rows, gold, prediction or next(whole, None))
     used = {paths.gold, paths.prediction}
     column = named_column(rows, problem, "problem") or first_column(sample, _PROBLEMS, holds_text, used)
     if column is None:
         names = ", ".join(sorted(map(str, rows[0].values)))
         raise DataError(f"{rows[0].place}: no field was recognised as the problem; it has {names}: name its path (--problem)")
     layout = recognise(rows, column, paths.gold)
-    tokens, thinking = (first_column(sample, names, _counts, used) for names in (_TOKENS, _THINKING))
+    beside = [f"{paths.prediction}.usage.completion_tokens"]
+    tokens, thinking = (first_column(sample, names, _counts, used) for names in (_TOKENS + beside, _THINKING))
     said.append(
         f"{path}: {len(rows):,} rows, problem from {column}, gold from {paths.gold}, completion from {paths.prediction}, "
         + (f"tokens from {tokens}" if tokens else "no tokens")
     )
-    if not any(reach(row, finish) for row in sample for finish in FINISHES):
+    if not any(_ENDS.search(json.dumps(row, default=str)) for row in sample[:50]):
         said.append(f"{path}: nothing says how completions ended, so all count as finished and none as cut off")
     found: dict[tuple[str, str], tuple[Problem, list[Sample]]] = {}
     left_out: list[tuple[str, str]] = []
@@ -263,6 +280,8 @@ def _lengths(row: Row, path: str | None, count: int) -> list[int | None]:
 def _length(value: Any) -> int | None:
     if isinstance(value, list):
         return len(value)
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return int(value)  # of a table of texts
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     return int(value) if whole and not isinstance(value, bool) and value >= 0 else None
 

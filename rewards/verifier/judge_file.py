@@ -41,7 +41,7 @@ _GOLDS: tuple[str, ...] = (
     "final_answer",
 )
 _GOLDS += ("reference_answer", "correct_answer", "reference", "answer", "doc.answer", "doc.solution", "label", "solution", "doc.choices")
-_PREDICTIONS: tuple[str, ...] = (
+PREDICTIONS: tuple[str, ...] = (
     "prediction",
     "predictions",
     "resps",
@@ -53,8 +53,8 @@ _PREDICTIONS: tuple[str, ...] = (
     "completions",
     "generation",
 )
-_PREDICTIONS += ("generations", "generated_text", "generated_solution", "model_response.text", "model_output", "model_answer", "pred")
-_PREDICTIONS += ("choices", "attempt", "samples", "code", "text")
+PREDICTIONS += ("generations", "generated_text", "generated_solution", "model_response.text", "model_output", "model_answer", "pred")
+PREDICTIONS += ("choices", "attempt", "samples", "code", "text")
 _PARTS = ("content", "text", "value", "generation", "completion", "message", "choices")  # of a sample that is a mapping
 _OTHERS = ("user", "human", "system", "developer", "tool", "function")  # whose turn answers nothing
 FINISHES = (
@@ -87,7 +87,7 @@ def paths_of(rows: Sequence[Row], gold: str | None = None, prediction: str | Non
         ValueError: no row has what a path names, or nothing was recognised; names the fields of the first row.
     """
     found = []
-    for role, named, known in (("gold", gold, _GOLDS), ("prediction", prediction, _PREDICTIONS)):
+    for role, named, known in (("gold", gold, _GOLDS), ("prediction", prediction, PREDICTIONS)):
         candidates = known if named is None else (named,)
         held = [path for path in candidates if any(_holds(row.values, path) for row in rows)]
         filled = (path for path in held if any(reach(row.values, path) not in (None, "", []) for row in rows))

@@ -123,7 +123,32 @@ def of_messages(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("form", [plain, lighteval, older_lighteval, ockbench, renamed, of_messages], ids=lambda form: form.__name__)
+def api(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A line a sample, with the whole answer of an API."""
+    return [
+        {
+            "prompt": row["problem"], "target": row["gold"],
+            "output": {"choices": [{"message": {"role": "assistant", "content": row["completion"]}, "finish_reason": row.get("finish", "stop")}], "usage": {"completion_tokens": row["tokens"]}},
+        }
+        for row in rows
+    ]  # fmt: skip
+
+
+def qwen_math(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Texts lie in `code`, and what was read out of them in `pred`; here with lengths of all, as texts."""
+    return [
+        {
+            "idx": 0, "question": problem, "gt": "2", "gt_cot": "so \\boxed{2}", "pred": ["2", "9"],
+            "code": [row["completion"] for row in rows if row["problem"] == problem], "finish_reasons": [row.get("finish", "stop") for row in rows if row["problem"] == problem],
+            "response_lengths": [str(row["tokens"]) for row in rows if row["problem"] == problem],
+        }
+        for problem in ("1+1", "3-1")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "form", [plain, lighteval, older_lighteval, ockbench, renamed, of_messages, api, qwen_math], ids=lambda form: form.__name__
+)
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "parquet"])
 def test_samples_are_read_in_the_forms_that_tools_write_them_in(tmp_path: Path, form, suffix):
     rows = form() if form is plain else form(plain())
