@@ -1,63 +1,229 @@
 """Evaluation: a policy samples held-out problems, and every sample is judged, counted and kept.
 
-Claim: one route. Evaluations inside a run and `laconic eval` go through `evaluate`, with the engines, template and judge
-of training; what differs is who holds the weights.
+Claim: one route. Evaluations inside a run and `laconic eval` go through `evaluate`, with the engines, template and judge of training; what
+differs is who holds the weights. Samples are kept as they come (rollout/parts), and numbers come from what is kept: an evaluation that was
+killed goes on where it stopped and ends with the same numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from evaluation.results import Evaluation, Settings
 from evaluation.scores import score
-from recipes.schema import Eval
 from rewards.verifier.stated import block, stated
 from rewards.verifier.verdict import best
-from rollout.collector import sampled, seed_of
+from rollout.collector import seed_of
 from rollout.engine import Pool
-from rollout.records import rows
+from rollout.parts import Parts, differing, read_made, sample, write_whole
+from rollout.records import SCHEMA
 from rollout.scorer import Scorer
 from rollout.template import Template
 from rollout.types import Group, Problem, Request
 
+DATE = "date"  # that prompts state if they state one: kept with the samples, since whoever goes on with them states the same
+_NOT_OF_SAMPLES = {"date", "margin"}  # of the settings: what prompts say of a date is in their ids
 
-def evaluate(
-    pool: Pool,
-    scorer: Scorer,
-    problems: Sequence[Problem],
-    settings: Eval,
-    seed: int,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[Group]:
-    """Judged groups, one for each problem, of `settings.samples` rollouts for each row that asks it (sampled, not greedy), in the order of `problems`.
+
+@dataclass(frozen=True)
+class Asked:
+    """An evaluation to be made: a checkpoint on one source of problems, at one budget.
+
+    Attributes:
+        path: of its files without their ending: `path`.json and .parquet (docs/architecture.md), and `path`.parts while it is sampled.
+        checkpoint, step, source, settings: as Evaluation has them.
+        requests: what engines are asked, of which no other evaluation has an id at the same time.
+        weights: what tells the checkpoint's weights from others; "" where path and step do.
+    """
+
+    path: Path
+    checkpoint: str
+    step: int
+    source: str
+    settings: Settings
+    requests: Sequence[Request]
+    weights: str = ""
+
+    @property
+    def label(self) -> str:
+        """For people: its source, and the budget."""
+        budget = self.settings.budget
+        return f"{self.source}, {budget.limit:,} tokens {budget.kind}" if budget else self.source
+
+    @property
+    def scores(self) -> Path:
+        return self.path.parent / f"{self.path.name}.json"
+
+    @property
+    def table(self) -> Path:
+        return self.path.parent / f"{self.path.name}.parquet"
+
+    @cached_property
+    def parts(self) -> Parts:
+        settings = self.settings.model_dump(mode="json", exclude=_NOT_OF_SAMPLES)
+        asked = [[one.id, one.prompt_ids, one.group_size, one.problem.golds] for one in self.requests]
+        made = {
+            "template": self.settings.template,
+            **{name: json.dumps(value) for name, value in settings.items() if name != "template"},
+            "problems": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
+            "weights": self.weights,
+        }
+        remedy = "begin anew (--overwrite), or choose another folder (--out; of a run, name=...)"
+        folder = self.path.parent / f"{self.path.name}.parts"
+        return Parts(folder, self.requests, made, remedy, also={DATE: self.settings.date or ""}, step=self.step)
+
+    def forget(self) -> None:
+        """Remove what there is of it."""
+        self.scores.unlink(missing_ok=True)
+        self.table.unlink(missing_ok=True)
+        shutil.rmtree(self.parts.folder, ignore_errors=True)
+
+    def found(self) -> Evaluation | None:
+        """What it said when it was made before; None if it was not, or not to its end.
+
+        Raises:
+            FileExistsError: another evaluation's results lie in its place.
+        """
+        if (done := self._written()) is None:
+            return None
+        try:
+            words = differing(read_made(self.table), self.parts.made)
+        except (OSError, pa.ArrowException):
+            words = "samples that are gone"
+        if words:
+            raise FileExistsError(
+                f"{self.scores} holds earlier results, of {words}: replace them (--overwrite), or choose another folder (--out)"
+            )
+        return done.model_copy(update={"table": self.table})
+
+    @property
+    def made(self) -> bool:
+        """Whether it was made to its end before, in whatever way."""
+        return self._written() is not None
+
+    def _written(self) -> Evaluation | None:
+        try:
+            return Evaluation.model_validate_json(self.scores.read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def finish(self, table: pa.Table) -> Evaluation:
+        """Score its samples, and leave the two files in place of the parts."""
+        found = write(
+            self.path,
+            table,
+            checkpoint=self.checkpoint,
+            step=self.step,
+            source=self.source,
+            settings=self.settings,
+            asked=[request.problem.id for request in self.requests],
+        )
+        shutil.rmtree(self.parts.folder, ignore_errors=True)
+        return found.model_copy(update={"table": self.table})
+
+
+def write(
+    path: Path, table: pa.Table, *, checkpoint: str, step: int, source: str, settings: Settings, asked: Sequence[str] = ()
+) -> Evaluation:
+    """Write `path`.parquet and then `path`.json of judged samples, whoever made them, and return the scores. Raises as `score`."""
+    found = score(table, checkpoint=checkpoint, step=step, source=source, settings=settings, asked=asked)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path.parent / f"{path.name}.parquet", table)
+    whole = path.parent / f"{path.name}.json.tmp"
+    whole.write_text(found.model_dump_json(indent=1))
+    os.replace(whole, path.parent / f"{path.name}.json")
+    return found
+
+
+def requests(name: str, problems: Sequence[Problem], template: Template, settings: Settings, logprobs: bool = False) -> list[Request]:
+    """What engines are asked: of each problem `settings.samples` rollouts for each row that asks it (sampled, not greedy), at the settings' budget.
 
     Args:
-        progress: called with (problems done, problems).
+        name: of the evaluation, which the ids begin with. Seeds do not depend on it: at every budget a problem's samples begin alike.
     """
-    requests = [
+    budget, temperature = settings.budget, settings.temperature or 0.0
+    stating = stating_of(template, settings)
+    return [
         Request(
-            id=f"eval:{index}:{problem.id}",
+            id=f"{name}:{index}:{problem.id}",
             problem=problem,
-            prompt_ids=scorer.template.prompt_ids(problem),
-            group_size=settings.samples * (problem.repeats if settings.temperature > 0 else 1),
+            prompt_ids=stating.prompt_ids(problem),
+            group_size=(settings.samples or 1) * (problem.repeats if temperature > 0 else 1),
             max_tokens=settings.max_tokens,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            seed=seed_of(seed, "eval", index),
+            temperature=temperature,
+            top_p=settings.top_p or 1.0,
+            seed=seed_of(settings.seed, "eval", index),
+            limit=budget.limit if budget and budget.kind == "requested" else 0,
+            thinking_tokens=budget.limit if budget and budget.kind == "forced" else None,
+            logprobs=logprobs,
         )
         for index, problem in enumerate(problems)
     ]
-    pool.submit(requests)
-    by_id: dict[str, Group] = {}
-    for group in sampled(pool, scorer):
-        by_id[group.request.id] = group
-        if progress:
-            progress(len(by_id), len(requests))
-    return [by_id[request.id] for request in requests]
+
+
+def stating_of(template: Template, settings: Settings) -> Template:
+    """The template whose prompts ask for the settings' budget, if they request one."""
+    budget = settings.budget
+    return template.asking(budget.limit) if budget and budget.kind == "requested" else template
+
+
+def waiting(asked: Iterable[Asked], say: Callable[[str], None], overwrite: bool = False) -> list[Asked]:
+    """Those that are not made yet, what is there of them ready to be gone on with.
+
+    Args:
+        say: told, a sentence each, of what was set aside and of what is there already.
+        overwrite: begin them anew.
+
+    Raises:
+        FileExistsError, OtherParts: results or samples of other settings, problems or weights lie in one's place.
+    """
+    left = []
+    for one in asked:
+        if overwrite:
+            one.forget()
+        if one.found():
+            continue
+        for words in one.parts.recovered():
+            say(words)
+        if there := len(one.requests) - len(one.parts.waiting()):
+            say(f"resumed {one.parts.folder}: {there} of {len(one.requests)} problems are there")
+        left.append(one)
+    return left
+
+
+def evaluate(
+    asked: Sequence[Asked],
+    pool: Pool,
+    scorer: Scorer,
+    progress: Callable[[int, int], None] | None = None,
+    check: Callable[[pa.Table], None] | None = None,
+) -> Iterator[tuple[Asked, Evaluation]]:
+    """Make these evaluations, all at once, and give each as it is done.
+
+    Args:
+        progress: called with (rollouts done, rollouts), what is there already among both.
+        check: sees an evaluation's samples before they are scored.
+    """
+    lenient = [one.parts.folder for one in asked if one.settings.lenient]
+    by_folder = {one.parts.folder: one for one in asked}
+
+    def each(groups: Sequence[Group]) -> None:
+        read_stated(groups, scorer)
+
+    for parts in sample([one.parts for one in asked], pool, scorer, progress, each if lenient else None):
+        table, one = parts.read(), by_folder[parts.folder]
+        if check:
+            check(table)
+        yield one, one.finish(table.select(SCHEMA.names))
 
 
 def read_stated(groups: Sequence[Group], scorer: Scorer) -> None:
@@ -74,41 +240,3 @@ def read_stated(groups: Sequence[Group], scorer: Scorer) -> None:
             waiting.append((rollout, [scorer.judge.compare(gold=gold, answer=answer) for gold in golds]))
     for rollout, futures in waiting:
         rollout.stated = best([future.result() for future in futures])
-
-
-def write_scores(
-    folder: Path,
-    name: str,
-    groups: Sequence[Group],
-    *,
-    checkpoint: str,
-    step: int,
-    source: str,
-    settings: Eval,
-    seed: int,
-    engine: str,
-    template: Template,
-    lenient: bool = False,
-) -> Evaluation:
-    """Write `folder`/`name`.json and .parquet (docs/architecture.md) and return the scores; `lenient` after `read_stated`."""
-    shown = Settings(
-        **settings.model_dump(include={"temperature", "top_p", "max_tokens", "samples"}),
-        seed=seed,
-        engine=engine,
-        template=template.digest,
-        date=template.date,
-        lenient=lenient,
-    )
-    table, asked = rows(groups, step, template.digest), [group.problem.id for group in groups]
-    return write_table(folder, name, table, checkpoint=checkpoint, step=step, source=source, settings=shown, asked=asked)
-
-
-def write_table(
-    folder: Path, name: str, table: pa.Table, *, checkpoint: str, step: int, source: str, settings: Settings, asked: Sequence[str] = ()
-) -> Evaluation:
-    """Write `folder`/`name`.json and .parquet of judged samples, whoever made them, and return the scores. Raises as `score`."""
-    found = score(table, checkpoint=checkpoint, step=step, source=source, settings=settings, asked=asked)
-    folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, folder / f"{name}.parquet")
-    (folder / f"{name}.json").write_text(found.model_dump_json(indent=1))
-    return found

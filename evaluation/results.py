@@ -79,6 +79,20 @@ class Point(_Frozen):
     tokens: float
 
 
+class Forced(_Frozen):
+    """What the engine put into samples to close their thinking, which counts as nobody's tokens: share of samples, and tokens of a sample, as means over problems."""
+
+    closed: float
+    tokens: float
+
+
+class Adherence(_Frozen):
+    """How far samples kept to the budget that their prompts asked for: share of them within it, and mean tokens over it, as means over problems."""
+
+    within: float
+    ratio: float
+
+
 class ProblemScore(_Frozen):
     """One problem: right samples of all, and their mean length."""
 
@@ -104,6 +118,11 @@ class Budget(_Frozen):
 
     kind: str
     limit: int
+
+    @property
+    def name(self) -> str:
+        """In files and tables: `forced-1024`."""
+        return f"{self.kind}-{self.limit}"
 
 
 class Settings(_Frozen):
@@ -147,6 +166,8 @@ class Evaluation(_Frozen):
         no_answer_by: `no_answer` by reason.
         stated: accuracy if answers stated without a box count, too; None unless they were read.
         by_outcome: of right, wrong and truncated samples.
+        forced: of a forced budget.
+        adherence: of a requested one.
         table: the parquet with its samples, where it was read from a file.
     """
 
@@ -168,4 +189,6 @@ class Evaluation(_Frozen):
     by_level: list[Cell]
     budget_curve: list[Point] = Field(min_length=1)
     per_problem: list[ProblemScore] = Field(min_length=1)
+    forced: Forced | None = None
+    adherence: Adherence | None = None
     table: Path | None = Field(default=None, exclude=True)

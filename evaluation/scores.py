@@ -20,11 +20,12 @@ import pyarrow as pa
 
 from evaluation.lengths import by_outcome
 from evaluation.measured import Samples, grouped, of_table
-from evaluation.results import Cell, Evaluation, Lengths, Overlap, Point, ProblemScore, Settings, Share
+from evaluation.results import Adherence, Cell, Evaluation, Forced, Lengths, Overlap, Point, ProblemScore, Settings, Share
 from evaluation.statistics import interval, resampled_means, share_interval
 from evaluation.word_overlap import token_f1
 from rewards.verifier.words import is_words
 from rollout.records import CHARACTERS
+from rollout.types import FORCED
 
 _CURVE_POINTS = 64
 
@@ -69,6 +70,7 @@ def score(table: pa.Table, *, checkpoint: str, step: int, source: str, settings:
     silent_S = np.array([said is None for said in samples.extracted]) & samples.wrong
     why_S = np.where(samples.cut, "unfinished", np.array(table["reason"].to_pylist(), dtype=object))
     stated_S = samples.right | (np.array(table["stated"].to_pylist(), dtype=object) == "right")
+    budget = settings.budget
     longest = samples.length.max() if samples.ruler == CHARACTERS else settings.max_tokens  # limits are tokens
     budgets = np.unique(np.linspace(0, longest, _CURVE_POINTS + 1).round().astype(int))[1:]
     return Evaluation(
@@ -106,7 +108,20 @@ def score(table: pa.Table, *, checkpoint: str, step: int, source: str, settings:
             )
             for id_, problem, right, count, length in zip(samples.ids, problems, right_N, samples.count, measured.length, strict=True)
         ],
+        forced=_forced(samples, table["sources"].to_pylist()) if budget and budget.kind == "forced" else None,
+        adherence=_adherence(samples, budget.limit) if budget and budget.kind == "requested" else None,
     )
+
+
+def _forced(samples: Samples, sources: Sequence[Sequence[int] | None]) -> Forced:
+    put_S = np.array([(one or []).count(FORCED) for one in sources])
+    return Forced(closed=float(samples.means(put_S > 0).mean()), tokens=float(samples.means(put_S).mean()))
+
+
+def _adherence(samples: Samples, limit: int) -> Adherence:
+    """Control of s1 (arXiv 2501.19393), and the mean of tokens / limit."""
+    within_S = samples.length <= limit
+    return Adherence(within=float(samples.means(within_S).mean()), ratio=float(samples.means(samples.length).mean() / limit))
 
 
 def _token_f1(samples: Samples, problems: Sequence[dict]) -> Overlap | None:

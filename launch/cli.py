@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,6 +36,7 @@ out = terminal()
 TAUGHT_NOTHING = 3  # exit code
 _NAMES = 18  # columns that names take at least, so that tables one below the other line up
 
+_OVERRIDE = re.compile(r"[a-z_]+(\.[\w-]+)*=")  # a change to a recipe
 RecipeName = Annotated[str, typer.Argument(help="A shipped recipe (`laconic recipes`) or a YAML file.")]
 Overrides = Annotated[Optional[list[str]], typer.Argument(help="Changes to the recipe, e.g. train.steps=100 budget.limit=96.")]  # noqa: UP045
 Scale = Annotated[Optional[str], typer.Option(help="Overlay with the sizes of a machine: tiny, node8, or a YAML file.")]  # noqa: UP045
@@ -94,13 +96,14 @@ def plan(recipe: RecipeName, overrides: Overrides = None, scale: Scale = None) -
 
 @app.command("eval")
 def evaluate(
-    checkpoint: Annotated[
-        Optional[str],  # noqa: UP045
+    words: Annotated[
+        Optional[list[str]],  # noqa: UP045
         typer.Argument(
-            help="A checkpoint folder or a Hugging Face hub id; with --engine-url, what the server's model was made of, or none."
+            metavar="CHECKPOINT... [KEY=VALUE...]",
+            help="Checkpoint folders or Hugging Face hub ids (with --engine-url, what the server's model was made of, or none), "
+            "and changes to the recipe that they are evaluated with, e.g. eval.max_tokens=4096.",
         ),
     ] = None,
-    overrides: Overrides = None,
     data: Annotated[
         list[str] | None, typer.Option(help="tiny, a file or folder of problems, or hub:owner/name/config:split; repeatable.")
     ] = None,
@@ -112,8 +115,22 @@ def evaluate(
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder that holds the benchmarks' files, in place of the hub.")] = None,
     samples: Annotated[Optional[int], typer.Option(min=1, help="Rollouts of a problem.")] = None,  # noqa: UP045
-    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder for scores and samples (default: evals/CHECKPOINT here).")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier results of the same name in that folder.")] = False,
+    forced: Annotated[
+        list[int] | None, typer.Option(min=1, help="Sample once more with thinking closed after so many tokens; repeatable.")
+    ] = None,
+    requested: Annotated[
+        list[int] | None, typer.Option(min=1, help="Sample once more with prompts that ask for at most so many tokens; repeatable.")
+    ] = None,
+    no_natural: Annotated[bool, typer.Option("--no-natural", help="Sample at the budgets alone.")] = False,
+    out_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Folder for scores and samples, of several checkpoints with a folder for each (default: evals/CHECKPOINT here)."
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Begin anew; without it, what is there already is kept and gone on with.")
+    ] = False,
     lenient: Annotated[
         bool, typer.Option("--lenient", help="Read answers that are stated without a box, too, and report both rates.")
     ] = False,
@@ -127,29 +144,38 @@ def evaluate(
     engine_model: Annotated[str, typer.Option(help="The model of that server, as it calls it (default: the only one).")] = "",
     engine_requests: Annotated[int, typer.Option(min=1, help="Samples that the server is asked for at a time.")] = 64,
 ) -> None:
-    """Sample held-out problems and report accuracy and tokens, with intervals and at every smaller budget."""
+    """Sample held-out problems and report accuracy and tokens, with intervals and at every smaller budget.
+
+    An evaluation that was stopped goes on where it was when the same is asked again.
+    """
     with errors():
-        if checkpoint and engine_url and "=" in checkpoint and not Path(checkpoint).exists():
-            overrides, checkpoint = [checkpoint, *(overrides or [])], None
-        if not (checkpoint or engine_url):
+        from launch.evaluate import Question, evaluate_checkpoints
+
+        checkpoints = [word for word in words or () if not _OVERRIDE.match(word) or Path(word).exists()]
+        if not (checkpoints or engine_url):
             raise ValueError("eval: no checkpoint: name a folder or a hub id, or a server with --engine-url")
-        words = [
-            *(overrides or []),
+        if engine_url and len(checkpoints) > 1:
+            raise ValueError("--engine-url: the server has one model; name one checkpoint that it was made of, or none")
+        budgets = [
+            {"kind": kind, "limit": limit} for kind, limits in (("forced", forced), ("requested", requested)) for limit in limits or ()
+        ]
+        changes = [
+            *(word for word in words or () if word not in checkpoints),
             *([f"eval.data={json.dumps(data, ensure_ascii=False)}"] if data else []),
             *([f"eval.samples={samples}"] if samples else []),
+            *([f"eval.budgets={json.dumps(budgets)}"] if budgets else []),
         ]
         if data_dir and not benchmark:
             raise ValueError("--data-dir: holds the files of --benchmark, which is not said; name a file of your own with --data")
         named = [f"{name}@{data_dir}" if data_dir and "@" not in name else name for name in benchmark or ()]
-        rest = (words, out_dir, overwrite, out, lenient, named, show_prompt)
+        question = Question(changes, named, lenient, not no_natural)
         if engine_url:
             from launch.server import evaluate_server
 
-            evaluate_server(engine_url, engine_model, checkpoint, *rest, engine_requests)
-        elif checkpoint:
-            from launch.evaluate import evaluate_checkpoint
-
-            evaluate_checkpoint(checkpoint, *rest)
+            known = next(iter(checkpoints), None)
+            evaluate_server(engine_url, engine_model, known, question, out_dir, overwrite, out, show_prompt, engine_requests)
+        else:
+            evaluate_checkpoints(checkpoints, question, out_dir, overwrite, out, show_prompt)
 
 
 @app.command("import")

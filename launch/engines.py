@@ -14,12 +14,14 @@ import ray
 
 from launch.memory import context, push_bytes
 from launch.plan import Plan, gpus_needed
+from launch.plan_thinking import forces_thinking
 from launch.ray_start import start_ray, stop_ray
 from recipes.schema import Recipe
 from rl import checkpoint
 from rollout.budget import stated_limit
+from rollout.closing import closing_outside
 from rollout.collector import seed_of
-from rollout.engine import EnginePool
+from rollout.engine import EnginePool, Pool
 from rollout.honesty import TOLERANCE, rehearsal
 from rollout.reference_engine import ReferenceEngine
 from rollout.template import Template
@@ -56,6 +58,15 @@ def engines(made: Plan, start: Path, template: Template, first_step: int = 0) ->
         stop_ray()
 
 
+@contextmanager
+def sampling(made: Plan, start: Path, template: Template, prompts: Sequence[Sequence[int]]) -> Iterator[EnginePool]:
+    """Engines that have rehearsed on the first of these prompts, for stages that only sample. Raises as `rehearsed`."""
+    with engines(made, start, template) as pool:
+        pool.wait_ready()
+        rehearsed(made, pool, template, prompts[:16])
+        yield pool
+
+
 def rehearsed(made: Plan, pool: EnginePool, template: Template, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
     """Refuse engines that do not sample from the probabilities that they report; sampled sequences, prompts' ends and responses.
 
@@ -81,5 +92,18 @@ def left(folder: Path) -> float:
 
 
 def closing(recipe: Recipe, template: Template) -> ThinkIds | None:
-    """The marks of thinking if training asks engines to close it. Raises TemplateError: they cannot."""
-    return template.think_ids(at_once=recipe.sampler.no_thinking > 0) if recipe.closes_thinking else None
+    """The marks of thinking if training or evaluations ask engines to close it, and they can; evaluations can do without (`closer`).
+
+    Raises:
+        TemplateError: there is no thinking to close, or training asks engines for what they cannot do.
+    """
+    if recipe.closes_thinking:
+        return template.think_ids(at_once=recipe.sampler.no_thinking > 0)
+    return template.think_ids() if forces_thinking(recipe) and not template.unseen() else None
+
+
+def closer(pool: Pool, recipe: Recipe, template: Template) -> Pool:
+    """What evaluations sample from: the engines, or what closes thinking for engines that cannot."""
+    if not forces_thinking(recipe) or closing(recipe, template) is not None:
+        return pool
+    return closing_outside(pool, template)

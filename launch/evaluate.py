@@ -1,105 +1,244 @@
-"""`laconic eval`: a checkpoint's accuracy and tokens on held-out problems, by the same route as inside a run.
+"""`laconic eval`: accuracy and tokens of checkpoints on held-out problems, by the same route as inside a run.
 
-What differs is the setting of benchmarks: here each has its own samples and the protocol that published numbers have, in a run the recipe's.
+Checkpoints, sources and budgets are one job: all is read and checked before the first engine starts, each checkpoint's engines start once, and one
+view says how far it is. What differs from a run is the setting of benchmarks: here each has its own samples and the protocol that published
+numbers have, in a run the recipe's.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from launch.plan import check_runnable, plan
+from launch.plan import Plan, check_runnable, plan
 from recipes.loader import load
-from recipes.schema import Eval
+from recipes.schema import Recipe
 from recipes.steps import steps
 from rollout.records import CHARACTERS
 
 if TYPE_CHECKING:  # they import transformers
+    from evaluation.evaluate import Asked
     from evaluation.results import Evaluation
     from launch.problems import HeldOut
+    from rewards.verifier.judge import Judge
+    from rl.progress import Progress
+    from rollout.engine import Pool
     from rollout.template import Template
 
 
-def evaluate_checkpoint(
-    checkpoint: str,
-    overrides: list[str],
-    folder: Path | None,
-    overwrite: bool,
-    console: Console,
-    lenient: bool = False,
-    benchmarks: Sequence[str] = (),
-    show_prompt: bool = False,
+@dataclass(frozen=True)
+class Question:
+    """What is asked of every checkpoint.
+
+    Attributes:
+        overrides: changes to its recipe.
+        benchmarks: taken in place of eval.data with the protocol of R1 (`protocol`), of which overrides may change any part.
+        lenient: answers that are stated without a box are read, too, and both rates reported.
+        natural: also without any of the budgets.
+    """
+
+    overrides: Sequence[str] = ()
+    benchmarks: Sequence[str] = ()
+    lenient: bool = False
+    natural: bool = True
+
+    @property
+    def own_samples(self) -> bool:
+        """Of a problem of a benchmark, as many as its protocol takes."""
+        return bool(self.benchmarks) and not any(word.startswith("eval.samples=") for word in self.overrides)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A checkpoint, or a server's model, that is ready to be evaluated.
+
+    Attributes:
+        checkpoint: as it was named.
+        folder: of its files.
+        parts: its problems.
+        asked: all evaluations of it.
+        pool: what samples, for as long as its context lasts.
+    """
+
+    checkpoint: str
+    folder: Path
+    template: Template
+    parts: list[HeldOut]
+    asked: list[Asked]
+    pool: Callable[[], AbstractContextManager[Pool]]
+
+
+def evaluate_checkpoints(
+    checkpoints: Sequence[str], question: Question, out: Path | None, overwrite: bool, console: Console, show_prompt: bool = False
 ) -> None:
-    """Evaluate and print; scores and samples go to `folder` (default: evals/CHECKPOINT in the working directory).
+    """Evaluate and print; scores and samples of each go to a folder of its own (`folders`). What is there already is not sampled again.
 
     A checkpoint inside a run is evaluated with the run's own recipe, any other with the recipe `evaluate`.
 
     Args:
-        lenient: answers that are stated without a box are read, too, and both rates reported.
-        benchmarks: taken in place of eval.data with the protocol of R1 (`protocol`), of which overrides may change any part.
         show_prompt: print the first prompt of each set as the model sees it, and sample nothing.
 
     Raises:
         RecipeError, PlanError, DataError, TemplateError, EngineError: one clear sentence each.
-        FileExistsError: the folder holds results of the same name, and `overwrite` is off.
+        FileExistsError, OtherParts: a folder holds results or samples of other settings, problems or weights, and `overwrite` is off.
         FileNotFoundError: a hub model that cannot be had.
+        ValueError: two checkpoints are one, or would share a folder; nothing would be sampled.
     """
-    own, changes = recipe_of(Path(checkpoint).expanduser())
-    asked = [*changes, f"model.path={json.dumps(checkpoint)}", "stages=[eval]", *protocol(benchmarks), *overrides]
-    recipe = load(str(own) if own else "evaluate", None, asked)
-    made = plan(recipe)
-    check_runnable(made)  # what cannot work is said before torch takes seconds to load
-    recipe = made.recipe
-    from evaluation.evaluate import evaluate, read_stated, write_scores
-    from launch.engines import engines, left, rehearsed, stating
-    from launch.problems import file_names, fitting, held_out, list_left_out
+    with jobs(folders(checkpoints, out), question) as (judge, ready):
+        do(ready, judge, console, overwrite, show_prompt)
+
+
+def do(ready: Sequence[Job], judge: Judge, console: Console, overwrite: bool, show_prompt: bool = False) -> None:
+    """Make the evaluations of these jobs, or what is left of them, and print; see `evaluate_checkpoints`."""
+    from evaluation.evaluate import waiting
+    from launch.problems import file_names, list_left_out
+    from rl.progress import Progress
+
+    for words in dict.fromkeys(words for job in ready for words in job.template.remarks):
+        console.print(words, highlight=False)
+    if show_prompt:
+        for job in ready:
+            print_prompts(console, job.template, job.asked)
+        return
+    total = sum(one.parts.rollouts for job in ready for one in job.asked)
+    with Progress("eval", total, console=console) as progress:
+        for job in ready:
+            for part, name in zip(job.parts, file_names([part.name for part in job.parts]), strict=True):
+                for words in part.said:
+                    progress.message(words)
+                list_left_out(progress, job.folder / f"{name}.left_out.jsonl", part.name, part.left_out)
+        left = [waiting(job.asked, progress.message, overwrite) for job in ready]  # refused before any engine starts
+        done = total - sum(one.parts.rollouts for some in left for one in some)
+        for job, some in zip(ready, left, strict=True):
+            for one in job.asked:
+                if one not in some and (before := one.found()):
+                    progress.message(f"made before: {one.label}")
+                    print_scores(progress.show, one.label, before, one.scores)
+            for one, scores in evaluated(job, some, judge, progress, done, total):
+                print_scores(progress.show, f"{job.checkpoint} on {one.label}", scores, one.scores)
+            done += sum(one.parts.rollouts for one in some)
+    for job in ready:
+        for part in job.parts:
+            _print_budgets(console, [one for one in job.asked if one.source == part.name])
+
+
+@contextmanager
+def jobs(where: Mapping[str, Path], question: Question) -> Iterator[tuple[Judge, list[Job]]]:
+    """The judge, and each checkpoint with its recipe, plan, problems, weights and evaluations, checked; nothing is started but the judge.
+
+    Args:
+        where: the folder of each checkpoint's files.
+    """
+    recipes = {checkpoint: recipe_for(checkpoint, question) for checkpoint in where}
+    plans = {checkpoint: plan(recipe) for checkpoint, (recipe, _) in recipes.items()}
+    for made in plans.values():
+        check_runnable(made)  # what cannot work is said before torch takes seconds to load
+    from launch.engines import closing, left, stating
+    from launch.evaluations import earlier_date, evaluations, fingerprint, fit
+    from launch.problems import held_out
     from launch.stages import planned_with, settle_device, starting_checkpoint
     from rewards.verifier.judge import Judge
-    from rl.progress import Progress
     from rl.run import prompt_date
-    from rollout.scorer import Scorer
     from rollout.template import load_template
 
-    target = folder or Path("evals") / checkpoint.strip("./~").replace("/", "-")
-    if not show_prompt:
-        refuse_earlier([target / f"{name}.json" for name in file_names(recipe.held_out_names)], overwrite)
-    settle_device(made)
-    with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
-        parts = held_out(recipe, judge)
-        start = starting_checkpoint(recipe)
-        made = planned_with(start, made)
-        template = stating(load_template(start, recipe.data, prompt_date(own.parent if own else Path())), recipe, left(start))
-        for words in template.remarks:
-            console.print(words, highlight=False)
-        parts = [fitting(part, template, recipe.data.max_prompt_tokens) for part in parts]
-        if show_prompt:
-            print_prompts(console, template, parts)
-            return
-        with engines(made, start, template) as pool:
-            pool.wait_ready()
-            rehearsed(made, pool, template, [template.prompt_ids(problem) for problem in parts[0].problems[:16]])
-            scorer = Scorer(judge, template)
-            for part, name in zip(parts, file_names([part.name for part in parts]), strict=True):
-                settings = settings_of(part, recipe.eval, benchmarks, overrides)
-                with Progress(part.name, len(part.problems)) as progress:
-                    for words in part.said:
-                        progress.message(words)
-                    list_left_out(progress, target / f"{name}.left_out.jsonl", part.name, part.left_out)
-                    progress.phase("evaluate")
-                    groups = evaluate(pool, scorer, part.problems, settings, recipe.seed, progress.count)
-                    if lenient:
-                        read_stated(groups, scorer)
-                scores = write_scores(
-                    target, name, groups, checkpoint=checkpoint, step=0, source=part.name, settings=settings, seed=recipe.seed,
-                    engine=recipe.engine.kind, template=template, lenient=lenient,
-                )  # fmt: skip
-                print_scores(console, part.name, scores, target / f"{name}.json", lenient)
+    first = next(iter(plans.values()))
+    settle_device(first)
+    with Judge(first.recipe.judge.workers, first.recipe.judge.wall_s, first.recipe.judge.memory_mb) as judge:
+        read: dict[str, list[HeldOut]] = {}
+        ready = []
+        for checkpoint, made in plans.items():
+            recipe, folder, own = made.recipe, where[checkpoint], recipes[checkpoint][1]
+            key = recipe.model_copy(update={"model": recipe.model.model_copy(update={"path": ""})}).model_dump_json()
+            if key not in read:
+                read[key] = held_out(recipe, judge)
+            start = starting_checkpoint(recipe)
+            made = planned_with(start, made)
+            date = earlier_date(folder) or prompt_date(own.parent if own else Path())
+            template = stating(load_template(start, recipe.data, date), recipe, left(start))
+            closing(recipe, template)  # refused before anything starts
+            parts = [fit(part, template, recipe) for part in read[key]]
+            asked = evaluations(
+                parts, recipe, template, folder, checkpoint=checkpoint, weights=fingerprint(start), lenient=question.lenient,
+                own_samples=question.own_samples,
+            )  # fmt: skip
+            some = [one for one in asked if question.natural or one.settings.budget]
+            ready.append(Job(checkpoint, folder, template, parts, some, partial(_engines, made, start, template, parts)))
+        yield judge, ready
+
+
+@contextmanager
+def _engines(made: Plan, start: Path, template: Template, parts: Sequence[HeldOut]) -> Iterator[Pool]:
+    from launch.engines import closer, sampling
+
+    with sampling(made, start, template, [template.prompt_ids(problem) for problem in parts[0].problems[:16]]) as pool:
+        yield closer(pool, made.recipe, template)
+
+
+def evaluated(
+    job: Job, asked: Sequence[Asked], judge: Judge, progress: Progress, done: int, total: int
+) -> Iterator[tuple[Asked, Evaluation]]:
+    """Make these evaluations of a job with engines of its own, started only if there are any.
+
+    Args:
+        done, total: rollouts of all jobs: those of evaluations that are made, and all.
+    """
+    from evaluation.evaluate import evaluate
+    from rollout.scorer import Scorer
+
+    if not asked:
+        return
+    progress.phase(f"{job.checkpoint}: start engines")
+    with job.pool() as pool:
+        progress.phase(job.checkpoint)
+        yield from evaluate(asked, pool, Scorer(judge, job.template), lambda count, _: progress.count(done + count, total))
+
+
+def recipe_for(checkpoint: str | None, question: Question) -> tuple[Recipe, Path | None]:
+    """The recipe that a checkpoint, or a model without one, is evaluated with, and the run's that it comes from, if it does from any.
+
+    Raises:
+        RecipeError: it does not load.
+        ValueError: without the natural evaluation there is none.
+    """
+    own, changes = recipe_of(Path(checkpoint).expanduser()) if checkpoint else (None, [])
+    named = [f"model.path={json.dumps(checkpoint)}"] if checkpoint else []
+    asked = [*changes, *named, "stages=[eval]", *protocol(question.benchmarks), *question.overrides]
+    recipe = load(str(own) if own else "evaluate", None, asked)
+    if not question.natural and not recipe.eval.budgets:
+        raise ValueError("--no-natural: leaves nothing to do without budgets; name some (--forced 1024, --requested 2048)")
+    return recipe, own
+
+
+def folder_name(model: str) -> str:
+    """What the folder of a model's evaluations is called."""
+    return model.strip("./~").replace("/", "-")
+
+
+def folders(checkpoints: Sequence[str], out: Path | None) -> dict[str, Path]:
+    """Where the files of each checkpoint go: `out`, or a folder for each in it; by default in evals/ of the working directory.
+
+    Raises:
+        ValueError: two checkpoints are one, or would share a folder.
+    """
+    found: dict[str, Path] = {}
+    for checkpoint in checkpoints:
+        folder = out if out and len(checkpoints) == 1 else (out or Path("evals")) / folder_name(checkpoint)
+        for other, taken in found.items():
+            if Path(other).expanduser().absolute() == Path(checkpoint).expanduser().absolute():
+                raise ValueError(f"{checkpoint}: named twice; name each checkpoint once")
+            if taken == folder:
+                raise ValueError(f"{other} and {checkpoint} would share the folder {folder}: evaluate one at a time, with --out")
+        found[checkpoint] = folder
+    return found
 
 
 def protocol(benchmarks: Sequence[str]) -> list[str]:
@@ -112,18 +251,15 @@ def protocol(benchmarks: Sequence[str]) -> list[str]:
     return ["eval.data=[]", f"eval.benchmarks={json.dumps(list(benchmarks))}", f"data.max_prompt_tokens={LONGEST_PROMPT}", *settings]
 
 
-def settings_of(part: HeldOut, settings: Eval, benchmarks: Sequence[str], overrides: Sequence[str]) -> Eval:
-    """An evaluation's settings for one of its sets: of `benchmarks`, each has its own samples unless overrides say how many."""
-    said = any(word.startswith("eval.samples=") for word in overrides)
-    return settings if said or not benchmarks or part.samples is None else settings.model_copy(update={"samples": part.samples})
-
-
-def print_prompts(console: Console, template: Template, parts: Sequence[HeldOut]) -> None:
-    """The first prompt of each set, special tokens and all, and what answers it."""
-    for part in parts:
-        problem = part.problems[0]
-        ids = template.prompt_ids(problem)
-        head = f"{part.name}: {problem.id}, {len(ids)} tokens, gold {' or '.join(problem.golds)}"
+def print_prompts(console: Console, template: Template, asked: Sequence[Asked]) -> None:
+    """The first prompt of each evaluation whose prompts differ, special tokens and all, and what answers it."""
+    shown: set[tuple[int, ...]] = set()
+    for one in asked:
+        ids, problem = one.requests[0].prompt_ids, one.requests[0].problem
+        if ids in shown:
+            continue
+        shown.add(ids)
+        head = f"{one.label}: {problem.id}, {len(ids)} tokens, gold {' or '.join(problem.golds)}"
         text = template.tokenizer.decode(list(ids), skip_special_tokens=False)
         console.print(f"{head}\n{text}", highlight=False, markup=False, soft_wrap=True)
 
@@ -147,25 +283,47 @@ def refuse_earlier(files: list[Path], overwrite: bool) -> None:
             raise FileExistsError(f"{file} holds earlier results: replace them (--overwrite) or choose another folder (--out)")
 
 
-def print_scores(console: Console, source: str, scores: Evaluation, file: Path, lenient: bool) -> None:
-    """What is to be said against an evaluation, its table, and where it was written."""
+def print_scores(show: Callable[[RenderableType], None], what: str, scores: Evaluation, file: Path) -> None:
+    """What is to be said against an evaluation, its table if it is of no budget (those come in one table), and where it was written."""
     from evaluation.words import warnings
 
-    for warning in warnings(scores, lenient):
-        console.print(f"[yellow]warning:[/yellow] {escape(f'{source}: {warning}')}", highlight=False, soft_wrap=True)
-    console.print(_table(source, scores))
-    console.print(f"{file}", highlight=False)
-
-
-def _table(source: str, scores: Evaluation) -> Table:
-    accuracy, tokens = scores.accuracy, scores.tokens
     settings = scores.settings
-    unit = settings.template if settings.template == CHARACTERS else "tokens"
-    sampled = "" if settings.temperature is None else f", T {settings.temperature}, at most {settings.max_tokens} tokens"
-    table = Table(
-        title=f"{source}: {scores.problems} problems x {scores.samples} samples{sampled}",
-        box=None, pad_edge=False, title_justify="left",
-    )  # fmt: skip
+    for warning in warnings(scores, settings.lenient):
+        show(f"[yellow]warning:[/yellow] {escape(f'{what}: {warning}')}")
+    if settings.budget is None:
+        sampled = "" if settings.temperature is None else f", T {settings.temperature}, at most {settings.max_tokens} tokens"
+        show(f"[italic]{escape(f'{what}: {scores.problems} problems x {scores.samples} samples{sampled}')}[/italic]")
+        show(_table(scores))
+    show(escape(f"{file}"))
+
+
+def _print_budgets(console: Console, asked: Sequence[Asked]) -> None:
+    """What was found at each budget, one below the other; nothing without budgets."""
+    if not any(one.settings.budget for one in asked):
+        return
+    console.print(f"[italic]{escape(f'{asked[0].checkpoint} on {asked[0].source}')}[/italic]", highlight=False, soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
+    for column in ("budget", "accuracy", "95 % interval", "tokens", "cut", "kept to it"):
+        table.add_column(column, no_wrap=True)
+    for one in asked:
+        if scores := one.found():
+            budget, accuracy, adherence = scores.settings.budget, scores.accuracy, scores.adherence
+            closed = f"{scores.forced.closed:.1%} closed" if scores.forced else ""
+            table.add_row(
+                f"{budget.limit:,} {budget.kind}" if budget else "natural",
+                f"{accuracy.mean:.1%}",
+                f"{accuracy.low:.1%} .. {accuracy.high:.1%}",
+                f"{scores.tokens.mean:.1f}",
+                f"{scores.truncated:.1%}",
+                f"{adherence.within:.1%} within, {adherence.ratio:.2f} of it" if adherence else closed,
+            )
+    console.print(table)
+
+
+def _table(scores: Evaluation) -> Table:
+    accuracy, tokens, template = scores.accuracy, scores.tokens, scores.settings.template
+    unit = template if template == CHARACTERS else "tokens"
+    table = Table(box=None, pad_edge=False)
     for column in ("", "value", "95 % interval"):
         table.add_column(column)
     table.add_row("accuracy", f"{accuracy.mean:.1%}", f"{accuracy.low:.1%} .. {accuracy.high:.1%}")

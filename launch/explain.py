@@ -282,7 +282,8 @@ def _eval_words(recipe: Recipe) -> str:
     when = "before and after training" if recipe.trains else "once"
     when += f", and every {settings.every} steps" if settings.every else ""
     samples = f"{settings.samples} samples of at most {settings.max_tokens:,} tokens at T {settings.temperature:g}"
-    return f"{problems} of {', '.join(recipe.held_out_names)} x {samples}, {when}"
+    budgets = "".join(f", once more at {budget.limit:,} tokens {budget.kind}" for budget in settings.budgets)
+    return f"{problems} of {', '.join(recipe.held_out_names)} x {samples}, {when}{budgets}"
 
 
 def _actor_words(plan: Plan) -> list[str]:

@@ -68,7 +68,7 @@ def import_samples(
         console.print(words, highlight=False, markup=False, soft_wrap=True)
     template = _template(read, name, tokenizer)
     limits = Recipe(name="import").judge
-    from evaluation.evaluate import read_stated, write_table
+    from evaluation.evaluate import read_stated, write
     from evaluation.results import Settings
     from rewards.verifier.judge import Judge
     from rollout.records import rows
@@ -91,8 +91,8 @@ def import_samples(
         lenient=lenient,
     )
     console.print(f"lengths are in {template.digest if tokenizer is None else f'tokens of {tokenizer}'}", highlight=False, markup=False)
-    scores = write_table(target, name, rows(groups, 0, template.digest), checkpoint=read.model, step=0, source=source, settings=settings)
-    print_scores(console, name, scores, target / f"{name}.json", lenient)
+    scores = write(target / name, rows(groups, 0, template.digest), checkpoint=read.model, step=0, source=source, settings=settings)
+    print_scores(partial(console.print, highlight=False), name, scores, target / f"{name}.json")
 
 
 def _template(read: Imported, name: str, tokenizer: Path | None) -> Template:

@@ -12,8 +12,8 @@ from recipes.stages import SftStage
 from recipes.steps import Step
 from rewards.verifier.judge import Judge
 from rollout.chats import Conversation, conversations
+from rollout.parts import Parts
 from rollout.sources import LeftOut, Source, training_source
-from rollout.types import Request
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,13 @@ class Standing:
         start: the checkpoint that the next stage takes.
         began: the one that the last rl stage took.
         position: in the training data, where the next rl stage goes on.
-        asked: what the last reference stage sampled.
-        answers: the folder in which that lies.
+        reference: what the last reference stage sampled.
     """
 
     start: Path
     began: Path
     position: int = 0
-    asked: list[Request] = field(default_factory=list)
-    answers: Path = Path()
+    reference: Parts | None = None
 
 
 def read_data(made: Plan, judge: Judge) -> list[Part]:

@@ -15,6 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from launch.checkpoints import chat_template, read_json
+from launch.memory import evaluates
 from recipes.credit import RedundantCredit
 from recipes.schema import Recipe
 from rewards.thinking import THINK, Marks, marks_of
@@ -26,8 +27,10 @@ _OTHERS = ("speculative_config", "reasoning_config", "reasoning_parser")  # of v
 
 
 def thinking_blockers(recipe: Recipe) -> Iterator[str]:
-    """Why engines cannot close thinking for this recipe, one sentence each; nothing if it does not ask them to."""
-    if not recipe.closes_thinking:
+    """Why thinking cannot be closed for this recipe, or no budget stated to the model, one sentence each; nothing if it does not ask for that."""
+    if recipe.model.path == "tiny" and evaluates(recipe) and any(budget.kind == "requested" for budget in recipe.eval.budgets):
+        yield "eval.budgets: requested: the tiny reasoner's prompts are problems alone, so none can ask for a budget; take it out"
+    if not recipe.closes_thinking and not forces_thinking(recipe):
         return
     for name in _OTHERS:
         if recipe.engine.kind == "vllm" and recipe.engine.vllm.get(name) is not None:
@@ -41,10 +44,17 @@ def thinking_blockers(recipe: Recipe) -> Iterator[str]:
     if (read := _read(recipe)) is None:
         return
     folder, tokenizer, template, opening = read
-    key = "sampler.no_thinking" if recipe.sampler.no_thinking else "budget.kind"
+    key = "eval.budgets" if not recipe.closes_thinking else "sampler.no_thinking" if recipe.sampler.no_thinking else "budget.kind"
     marks = Marks(*recipe.data.thinking) if recipe.data.thinking else marks_of(template, tokenizer.get_vocab(), opening)
     closer = tokenizer.encode(marks.close, add_special_tokens=False).ids
-    if len(closer) != 1 or tokenizer.decode(closer, skip_special_tokens=False) != marks.close:  # one may stand for all that is unknown
+    if key == "eval.budgets" and not _has_marks(recipe, marks, tokenizer, template, opening):
+        yield (
+            f"{key}: forced: neither template nor vocabulary of {folder} has marks of thinking, so there is none to close; "
+            "name them in data.thinking, or take it out"
+        )
+    elif key != "eval.budgets" and (
+        len(closer) != 1 or tokenizer.decode(closer, skip_special_tokens=False) != marks.close
+    ):  # one may stand for all that is unknown
         yield (
             f"{key}: thinking is closed by one token, and {folder} has none for {marks.close!r}; "
             "leave it out, or name the marks of the model's thinking in data.thinking"
@@ -65,12 +75,10 @@ def thinking_warnings(recipe: Recipe) -> Iterator[str]:
     if not recipe.trains or not any(asking.values()) or (read := _read(recipe)) is None:
         return
     folder, tokenizer, template, opening = read
-    vocabulary = tokenizer.get_vocab()
-    marks = Marks(*recipe.data.thinking) if recipe.data.thinking else marks_of(template, vocabulary, opening)
+    marks = Marks(*recipe.data.thinking) if recipe.data.thinking else marks_of(template, tokenizer.get_vocab(), opening)
     if asking["credit"] and marks.close in opening and not marks.opened_in(opening):
         yield f"credit: {asking['credit']}: prompts end in {marks.close!r}, so there are no thoughts to search; let data.template leave thinking on"
-    written = [template, opening, recipe.data.instruction]
-    if recipe.data.thinking or marks != THINK or any(mark in text for mark in marks for text in [*written, vocabulary]):
+    if _has_marks(recipe, marks, tokenizer, template, opening):
         return
     for slot, kinds in asking.items():
         if kinds:
@@ -78,6 +86,17 @@ def thinking_warnings(recipe: Recipe) -> Iterator[str]:
                 f"{slot}: {kinds} looks for marks of thinking, and neither template nor vocabulary of {folder} has any; "
                 "name them in data.thinking, or leave it out"
             )
+
+
+def forces_thinking(recipe: Recipe) -> bool:
+    """Whether evaluations have thinking closed at a budget."""
+    return evaluates(recipe) and any(budget.kind == "forced" for budget in recipe.eval.budgets)
+
+
+def _has_marks(recipe: Recipe, marks: Marks, tokenizer: Tokenizer, template: str, opening: str) -> bool:
+    """Whether a model's marks of thinking are named, or there is any sign that it has some."""
+    written = [template, opening, recipe.data.instruction, tokenizer.get_vocab()]
+    return bool(recipe.data.thinking) or marks != THINK or any(mark in text for mark in marks for text in written)
 
 
 def _read(recipe: Recipe) -> tuple[Path, Tokenizer, str, str] | None:

@@ -6,30 +6,31 @@ however the run ends. A stage that left what it makes whole is not done again, s
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from evaluation.evaluate import evaluate, write_scores
+import pyarrow as pa
+
+from evaluation.evaluate import Asked, evaluate, waiting
 from evaluation.words import warnings
-from launch.engines import closing, engines, left, rehearsed, stating
+from launch.engines import closer, closing, engines, left, rehearsed, sampling, stating
+from launch.evaluations import evaluations, fit
 from launch.parts import Part, Standing, read_data
 from launch.plan import Plan, PlanError, check_runnable, plan
-from launch.problems import HeldOut, file_names, fitting, list_left_out, list_overlap, some_fit
+from launch.problems import file_names, list_left_out, list_overlap, some_fit
 from launch.teachers import reference_stage, refuse_unlearnable, supervised_stage, with_reference
 from recipes.schema import Recipe
 from recipes.stages import DpoStage, EvalStage, MergeStage, ReferenceStage, SftStage
 from recipes.steps import beginning
 from rewards.verifier.judge import Judge
 from rl import checkpoint, loop
-from rl.algorithm import rows_of
 from rl.cold_start import cold_start, cold_started
-from rl.gate import MOMENTS, check_gaps, drawn
+from rl.gate import MOMENTS, check_gaps, drawn_samples
 from rl.learner import Learner
 from rl.merge import merge
 from rl.progress import Progress
@@ -38,7 +39,7 @@ from rl.run import Run, RunError, is_finished, prompt_date, refuse_unusable
 from rl.state import put_back
 from rl.wires import CollapseWires
 from rollout.collector import Collector, PromptStream
-from rollout.engine import EnginePool
+from rollout.engine import Pool
 from rollout.scorer import Scorer
 from rollout.template import Template, load_template
 
@@ -77,7 +78,7 @@ def _ready(part: Part, start: Path, date: str | None) -> tuple[Part, Template]:
     recipe = part.recipe
     template = load_template(start, recipe.data, date, budget=recipe.at(recipe.train.steps).budget.limit)
     closing(recipe, template)  # refused before anything starts
-    heldout = [fitting(one, template, recipe.data.max_prompt_tokens) for one in part.heldout]
+    heldout = [fit(one, template, recipe) for one in part.heldout]
     if part.source is not None:
         some_fit(part.source, template, recipe.data.max_prompt_tokens)
     refuse_unlearnable(part, template)
@@ -89,7 +90,7 @@ def _done(part: Part, run: Run, template: Template, at: Standing, judge: Judge) 
     folder = part.step.folder(run.folder)
     match stage := part.step.stage:
         case ReferenceStage():
-            return replace(at, asked=reference_stage(part, stage, template, folder, at, judge), answers=folder)
+            return replace(at, reference=reference_stage(part, stage, template, folder, at, judge))
         case SftStage() | DpoStage():
             return replace(at, start=supervised_stage(part, stage, template, folder, at))
         case MergeStage():
@@ -181,7 +182,7 @@ def starting_checkpoint(recipe: Recipe, weights: bool = True) -> Path:
 def _reinforce(part: Part, run: Run, template: Template, at: Standing, judge: Judge) -> Standing:
     """Train by the loop, with the evaluations before, after and in between."""
     recipe, folder = part.recipe, part.step.folder(run.folder)
-    before = _whole(part, run)
+    before = _whole(part, run, template)
     if not before:
         with _record(part, run, template) as record:
             _train(with_reference(part, at), record, template, at, judge)
@@ -196,26 +197,13 @@ def _reinforce(part: Part, run: Run, template: Template, at: Standing, judge: Ju
     return replace(at, start=last, began=at.start, position=meta["state"]["stream"]["position"])
 
 
-def _whole(part: Part, run: Run) -> bool:
+def _whole(part: Part, run: Run, template: Template) -> bool:
     """Whether an rl stage was done before, its last evaluation included."""
     folder, recipe = part.step.folder(run.folder), part.recipe
     if not part.step.own:
         return is_finished(folder)
     done = run.checkpoint is not None and checkpoint.metadata(run.checkpoint)["step"] == recipe.train.steps
-    return done and (recipe.stages[-1].kind != "eval" or all(map(_readable, _score_files(folder, part.heldout, recipe.train.steps))))
-
-
-def _score_files(folder: Path, heldout: list[HeldOut], step: int) -> list[Path]:
-    """Where the scores of each source after a step lie; the samples lie beside them."""
-    names = file_names([one.name for one in heldout])
-    return [folder / "evals" / (f"step-{step}-{name}.json" if index else f"step-{step}.json") for index, name in enumerate(names)]
-
-
-def _readable(path: Path) -> bool:
-    try:
-        return bool(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return False
+    return done and (recipe.stages[-1].kind != "eval" or all(one.made for one in _asked(part, run, template, recipe.train.steps)))
 
 
 def _train(part: Part, run: Run, template: Template, at: Standing, judge: Judge) -> None:
@@ -242,10 +230,17 @@ def _train(part: Part, run: Run, template: Template, at: Standing, judge: Judge)
             prompts = [template.prompt_ids(source.at(position)) for position in range(16)]
             publisher = Publisher(pool, recipe.publish, rehearsed(made, pool, template, prompts))
 
+            compared = recipe.eval.temperature > 0 and recipe.eval.top_p == 1  # truncated sampling draws from another distribution
+
+            def gate(samples: pa.Table) -> None:
+                rows = drawn_samples(samples)
+                check_gaps(rows, learner.measure([rows], MOMENTS, recipe.eval.temperature), recipe.publish.tolerance)
+
             def evaluate_now(step: int) -> None:
                 name = str(at.start) if step == 0 else f"checkpoints/step-{step}"
-                scorer = Scorer(judge, stating(template, recipe, stream.control.floor.share))
-                _evaluate(part, run, pool, scorer, step, name, progress, learner)
+                stated = stating(template, recipe, stream.control.floor.share)
+                left_over = waiting(_asked(part, run, stated, step, name, compared), progress.message)
+                _evaluate(left_over, closer(pool, recipe, template), Scorer(judge, stated), progress, gate if compared else None)
 
             evaluated = recipe.stages[-1].kind == "eval"
             if saved is None and evaluated:
@@ -269,41 +264,31 @@ def _evaluate_only(part: Part, run: Run, template: Template, at: Standing, judge
         return
     with _record(part, run, template) as record, Progress(part.recipe.name, 1) as progress:
         _say_data(part, record, template, progress)
-        with engines(part.made, at.start, template) as pool:
-            pool.wait_ready()
-            rehearsed(part.made, pool, template, [template.prompt_ids(problem) for problem in part.heldout[0].problems[:16]])
-            scorer = Scorer(judge, stating(template, part.recipe, left(at.start)))
-            _evaluate(part, record, pool, scorer, 0, str(at.start), progress)
+        stated = stating(template, part.recipe, left(at.start))
+        asked = _asked(part, record, stated, 0, str(at.start))
+        if left_over := waiting(asked, progress.message):
+            with sampling(part.made, at.start, template, [request.prompt_ids for request in asked[0].requests]) as pool:
+                _evaluate(left_over, closer(pool, part.recipe, template), Scorer(judge, stated), progress)
+
+
+def _asked(part: Part, run: Run, template: Template, step: int, name: str = "", logprobs: bool = False) -> list[Asked]:
+    """The evaluations of a stage after a step."""
+    folder = run.folder / "evals"
+    return evaluations(part.heldout, part.recipe, template, folder, checkpoint=name, step=step, prefix=f"step-{step}", logprobs=logprobs)
 
 
 def _evaluate(
-    part: Part, run: Run, pool: EnginePool, scorer: Scorer, step: int, name: str, progress: Progress, learner: Learner | None = None
+    asked: Sequence[Asked], pool: Pool, scorer: Scorer, progress: Progress, check: Callable[[pa.Table], None] | None = None
 ) -> None:
-    settings, recipe = part.recipe.eval, part.recipe
-    for one, path in zip(part.heldout, _score_files(run.folder, part.heldout, step), strict=True):
-        progress.phase(f"evaluate {one.name}")
-        groups = evaluate(pool, scorer, one.problems, settings, recipe.seed)
-        if learner is not None and settings.temperature > 0 and settings.top_p == 1:  # truncated sampling draws from another distribution
-            rows = drawn(rows_of(groups))
-            check_gaps(rows, learner.measure([rows], MOMENTS, settings.temperature), recipe.publish.tolerance)
-        scores = write_scores(
-            path.parent,
-            path.stem,
-            groups,
-            checkpoint=name,
-            step=step,
-            source=one.name,
-            settings=settings,
-            seed=recipe.seed,
-            engine=recipe.engine.kind,
-            template=scorer.template,
-        )
+    """Make evaluations and say what each found."""
+    progress.phase("evaluate")
+    for one, scores in evaluate(asked, pool, scorer, check=check):
         for warning in warnings(scores):
-            progress.message(f"warning: {one.name} after step {step}: {warning}")
+            progress.message(f"warning: {one.label} after step {one.step}: {warning}")
         accuracy, tokens = scores.accuracy, scores.tokens
         progress.message(
-            f"{one.name} after step {step}: accuracy {accuracy.mean:.1%} [{accuracy.low:.1%}, {accuracy.high:.1%}], "
-            f"{tokens.mean:.1f} tokens, {scores.truncated:.1%} cut ({len(groups)} problems x {settings.samples})"
+            f"{one.label} after step {one.step}: accuracy {accuracy.mean:.1%} [{accuracy.low:.1%}, {accuracy.high:.1%}], "
+            f"{tokens.mean:.1f} tokens, {scores.truncated:.1%} cut ({scores.problems} problems x {scores.samples})"
         )
 
 

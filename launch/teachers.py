@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from launch.engines import engines, rehearsed
+from launch.engines import sampling
 from launch.memory import one_trainer
 from launch.parts import Part, Standing
 from launch.plan_data import read_of_reference
@@ -27,14 +27,15 @@ from rl.progress import Progress
 from rl.supervised import Item, Training, dpo, drawn, fitting, sft
 from rollout import reference
 from rollout.chats import examples, rendered
+from rollout.parts import Parts, sample
 from rollout.scorer import Scorer
 from rollout.sources import DataError, LeftOut
 from rollout.template import Template
-from rollout.types import Example, Request
+from rollout.types import Example
 
 
-def reference_stage(part: Part, stage: ReferenceStage, template: Template, folder: Path, at: Standing, judge: Judge) -> list[Request]:
-    """Sample the training problems that come next from the checkpoint handed on, or those that are not there yet; what was asked."""
+def reference_stage(part: Part, stage: ReferenceStage, template: Template, folder: Path, at: Standing, judge: Judge) -> Parts:
+    """Sample the training problems that come next from the checkpoint handed on, or those that are not there yet; where they lie."""
     made, recipe, source = part.made, part.recipe, part.source
     assert source is not None
     asked = reference.requests(
@@ -49,20 +50,21 @@ def reference_stage(part: Part, stage: ReferenceStage, template: Template, folde
         first=at.position,
         limit=recipe.budget.limit,
     )
-    with Progress(stage.called, len(asked)) as progress:
+    kept = Parts(folder, asked, {"template": template.digest}, "put the old tokenizer files back, or choose another name (name=...)")
+    with Progress(stage.called, kept.rollouts) as progress:
         for words in source.said:
             progress.message(words)
         list_left_out(progress, folder / "left_out" / "train.jsonl", source.name, source.left_out)
-        if left := reference.waiting(folder, asked):
+        for words in kept.recovered():
+            progress.message(words)
+        if left := kept.waiting():
             if len(left) < len(asked):
                 progress.message(f"resumed {folder}: {len(asked) - len(left)} of {len(asked)} problems are there")
             progress.phase("start engines")
-            with engines(made, at.start, template) as pool:
-                pool.wait_ready()
-                rehearsed(made, pool, template, [request.prompt_ids for request in asked[:16]])
+            with sampling(made, at.start, template, [request.prompt_ids for request in asked]) as pool:
                 progress.phase("sample")
-                reference.sample(folder, pool, Scorer(judge, template), asked, progress.count)
-        found = list(reference.statistics(reference.read(folder, asked)).values())
+                list(sample([kept], pool, Scorer(judge, template), progress.count))
+        found = list(reference.statistics(kept.read()).values())
         right = sum(one["reference_shortest"] is not None for one in found)
         accuracy, tokens = (
             sum(one[name] or 0.0 for one in found) / max(1, len(found)) for name in ("reference_accuracy", "reference_tokens")
@@ -71,7 +73,7 @@ def reference_stage(part: Part, stage: ReferenceStage, template: Template, folde
             progress.message(f"{len(found)} problems: accuracy {accuracy:.1%}, {tokens:.1f} tokens; {right} have a right answer")
         if len(found) < len(asked):
             progress.message(f"warning: of {len(asked) - len(found)} of {len(asked)} problems not one rollout could be judged")
-    return asked
+    return kept
 
 
 def refuse_unlearnable(part: Part, template: Template) -> None:
@@ -94,8 +96,11 @@ def with_reference(part: Part, at: Standing) -> Part:
     """The part with the columns of the reference stage before on its problems, if something reads them."""
     if part.source is None or not read_of_reference(part.step):
         return part
+    assert at.reference is not None
     found = reference.statistics(_answers(at))
-    return replace(part, source=reference.with_statistics(part.source, at.asked, found, part.recipe.seed, part.recipe.number_columns))
+    return replace(
+        part, source=reference.with_statistics(part.source, at.reference.asked, found, part.recipe.seed, part.recipe.number_columns)
+    )
 
 
 def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template, folder: Path, at: Standing) -> Path:
@@ -147,7 +152,8 @@ def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template,
 
 
 def _answers(at: Standing) -> pa.Table:
-    return reference.read(at.answers, at.asked)
+    assert at.reference is not None
+    return at.reference.read()
 
 
 def _examples(

@@ -21,7 +21,7 @@ from recipes.stages import Stage
 
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "multiple_of": "a multiple of", "pattern": "matching"}
 
-_KNOWN_ITEMS = ("eval.data", "stages[sft].data", "reward", "schedule", "stages")  # said by data.train, or by their kinds
+_KNOWN_ITEMS = ("eval.data", "eval.budgets", "stages[sft].data", "reward", "schedule", "stages")  # said by data.train, or by their kinds
 
 
 @dataclass(frozen=True)

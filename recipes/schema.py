@@ -15,7 +15,8 @@ from recipes.advantages import Advantage, AllRollouts, AllTokens, Select, Select
 from recipes.budgets import Budget, ConstantBudget, WatchingBudget
 from recipes.columns import NumberColumn
 from recipes.credit import Credit, EvenCredit, refuse_misfits, refuse_right_below_wrong
-from recipes.data import Data, DataSet, Sets
+from recipes.data import Data, DataSet
+from recipes.evals import Eval
 from recipes.objectives import Objective
 from recipes.schedules import MOVABLE, Schedule, moved, refuse_leaving, value_at
 from recipes.section import Count, Natural, NonNegative, Positive, Section, Share
@@ -160,23 +161,6 @@ class Train(Section):
     checkpoint_every: Natural = Field(20, description="Steps between checkpoints; 0: only the last.")
     keep_checkpoints: Count = Field(2, description="Checkpoints kept; older ones go after the new one was read back.")
     samples_per_step: Natural = Field(8, description="Whole rollouts kept of each step (shortest, longest, right, wrong, cut, not judged).")
-
-
-class Eval(Section):
-    data: list[Sets] = Field(
-        ["tiny"],
-        description="Held-out sets, named as in data.train, or as mappings with their own columns (a hub set without `:split`: `test`).",
-    )
-    benchmarks: list[str] = Field(
-        [],
-        description="Benchmarks by name (`laconic benchmarks`), beside eval.data; `NAME@FOLDER` reads local files, `NAME@hub:owner/name` another copy. `laconic eval --benchmark` takes the protocol of R1, a recipe what stands here.",
-    )
-    problems: Natural = Field(256, description="Problems taken of each source; 0: all.")
-    samples: Count = Field(4, description="Rollouts of a problem.")
-    temperature: NonNegative = Field(0.6, description="Sampling temperature; 0 is greedy.")
-    top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Nucleus sampling.")
-    max_tokens: Count = Field(320, description="Tokens a rollout may use.")
-    every: Natural = Field(0, description="Steps between evaluations during training; 0: only before and after.")
 
 
 _ONCE = {

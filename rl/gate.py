@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pyarrow as pa
 
 from rl.policy import Row
 from rollout.honesty import dishonest, surprise
+from rollout.types import MODEL
 
 MOMENTS = ("logp", "entropy", "variance")  # that the learner measures for it
 ROWS = 64  # that the learner scores: some thousand tokens, whose means are known well enough
@@ -29,6 +31,22 @@ class GateError(RuntimeError):
 def drawn(rows: Sequence[Row], count: int = ROWS) -> list[Row]:
     """At most `count` of the rows, by their ids, which are hashes: the same ones whoever finished first."""
     return sorted(rows, key=lambda row: row.id)[:count]
+
+
+def drawn_samples(table: pa.Table) -> list[Row]:
+    """`drawn` of samples as they are kept: columns of rollout.records and `prompt_ids`."""
+    ids = table["rollout"].to_pylist()
+    places = sorted(range(len(ids)), key=ids.__getitem__)[:ROWS]
+    return [
+        Row(
+            id=kept["rollout"],
+            prompt_ids=np.asarray(kept["prompt_ids"], np.int32),
+            ids=np.asarray(kept["ids"], np.int32),
+            engine_logp=np.asarray(kept["logprobs"], np.float32),
+            own_T=np.array(kept["sources"] or [MODEL] * len(kept["ids"])) == MODEL,
+        )
+        for kept in table.select(["rollout", "prompt_ids", "ids", "logprobs", "sources"]).take(places).to_pylist()
+    ]
 
 
 def check_gaps(rows: Sequence[Row], moments: Mapping[str, np.ndarray], tolerance: float) -> dict[str, float | None]:

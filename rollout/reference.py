@@ -1,39 +1,28 @@
-"""What a policy does on the training problems: sampled once, judged, kept as parquet, and read by whatever comes after.
+"""What a policy does on the training problems: sampled once, judged, kept in parts (rollout/parts), and read by whatever comes after.
 
-Claim: what is there is whole and is never sampled again: groups are kept in parts that appear at once, and a request that a part holds is
-done. Tokens stay as the engines sampled them; nothing is decoded and encoded again.
+Claim: tokens stay as the engines sampled them; nothing is decoded and encoded again.
 Simplification: all of it is read into memory.
 """
 
 from __future__ import annotations
 
-import os
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
-from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from recipes.columns import REFERENCE, SHORTEST, NumberColumn
 from rewards.profiles import profile_of
 from rewards.rows import DataError, reach
-from rollout.collector import sampled, seed_of
-from rollout.engine import EnginePool
-from rollout.records import SCHEMA, rows
-from rollout.scorer import Scorer
+from rollout.collector import seed_of
 from rollout.sources import Source, blended
 from rollout.template import Template
-from rollout.types import Example, Group, Preference, Problem, Request
+from rollout.types import Example, Preference, Problem, Request
 
-_PART_S = 10.0  # of sampling: what a killed run loses at most
 _LONGER = 1.5  # times as long as the shortest right answer, so that a pair says something of length (Kimi k1.5, arXiv 2501.12599)
-_SCHEMA = pa.schema([*SCHEMA, ("request", pa.string()), ("prompt_ids", pa.list_(pa.int32()))])
 
 Columns = dict[str, float | None]
 
@@ -85,64 +74,6 @@ def requests(
         for problem in problems.values()
     ]
     return [request for request in asked if len(request.prompt_ids) <= max_prompt_tokens]
-
-
-def waiting(folder: Path, asked: Sequence[Request]) -> list[Request]:
-    """Those requests whose groups are not in the folder: none when the reference is done."""
-    there = set(_joined(folder, ["request"])["request"].to_pylist())
-    return [request for request in asked if request.id not in there]
-
-
-def sample(
-    folder: Path, pool: EnginePool, scorer: Scorer, asked: Sequence[Request], progress: Callable[[int, int], None] | None = None
-) -> None:
-    """Sample and judge what is not in the folder yet, and keep it there part by part (`part-00000.parquet`, ...), also if sampling fails.
-
-    Args:
-        scorer: its verdicts count; it needs no terms.
-        progress: called with (problems done, problems).
-
-    Raises:
-        NoReference: what is there was sampled with another template or tokenizer.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for part in _parts(folder):
-        if (digest := (pq.read_schema(part).metadata or {}).get(b"template", b"").decode()) != scorer.template.digest:
-            raise NoReference(
-                f"{part} was sampled with chat template and tokenizer {digest}, the model now has {scorer.template.digest}: "
-                "put the old tokenizer files back, or choose another name (name=...)"
-            )
-    groups: list[Group] = []
-    left = waiting(folder, asked)
-    done, since = len(asked) - len(left), time.monotonic()
-    pool.submit(left)
-    try:
-        for group in sampled(pool, scorer):
-            groups.append(group)
-            done += 1
-            if progress:
-                progress(done, len(asked))
-            if time.monotonic() - since > _PART_S:
-                _keep(folder, groups, scorer.template.digest)
-                groups, since = [], time.monotonic()
-    finally:
-        if groups:
-            _keep(folder, groups, scorer.template.digest)
-
-
-def read(folder: Path, asked: Sequence[Request] | None = None) -> pa.Table:
-    """The rows of a reference, one a rollout: columns of rollout.records, `request` and `prompt_ids`; by sample within a request.
-
-    Args:
-        asked: only what these asked for, in their order, so that it is the same whatever was done first; None: all.
-    """
-    table = _joined(folder)
-    if asked is None:
-        return table
-    places = {request.id: place for place, request in enumerate(asked)}
-    place_R = np.array([places.get(request, -1) for request in table["request"].to_pylist()], dtype=np.int64)
-    order_R = np.argsort(place_R, kind="stable")
-    return table.take(order_R[place_R[order_R] >= 0])
 
 
 def statistics(table: pa.Table) -> dict[str, Columns]:
@@ -244,34 +175,6 @@ def pairs(table: pa.Table, rejected: Literal["longer", "wrong", "both"]) -> list
         raise _nothing(table, f"none has {wanted}, so there is no pair: more samples may find some (samples of the stage)")
     chosen_rows, other_rows = (_tokens(table, [pair[side] for pair in places]) for side in (0, 1))
     return [Preference(one["prompt_ids"], one["ids"], other["ids"]) for one, other in zip(chosen_rows, other_rows, strict=True)]
-
-
-def _keep(folder: Path, groups: Sequence[Group], digest: str) -> None:
-    """Write a part that appears at once."""
-    asked = [group.request for group in groups for _ in group.rollouts]
-    table = rows(groups, 0, digest)
-    for name, values in (("request", [one.id for one in asked]), ("prompt_ids", [one.prompt_ids for one in asked])):
-        table = table.append_column(_SCHEMA.field(name), pa.array(values, _SCHEMA.field(name).type))
-    number = max((int(part.stem.removeprefix("part-")) + 1 for part in _parts(folder)), default=0)
-    path = folder / f"part-{number:05d}.parquet"
-    with open(path.with_suffix(".tmp"), "wb") as file:
-        pq.write_table(table, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(path.with_suffix(".tmp"), path)
-
-
-def _parts(folder: Path) -> list[Path]:
-    return sorted(folder.glob("part-*.parquet"))
-
-
-def _joined(folder: Path, columns: list[str] | None = None) -> pa.Table:
-    """All parts, in the order in which they were written."""
-    try:
-        read = [pq.read_table(part, columns=columns) for part in _parts(folder)]
-    except (pa.ArrowException, OSError) as error:
-        raise NoReference(f"{folder}: a part cannot be read ({error}); remove it, and --resume samples its problems again") from error
-    return pa.concat_tables(read) if read else _SCHEMA.empty_table()
 
 
 def _by_problem(table: pa.Table) -> dict[str, list[dict[str, Any]]]:

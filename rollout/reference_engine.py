@@ -105,7 +105,7 @@ class ReferenceEngine:
         return [
             Completion(
                 ids=np.asarray(ids_G[row], np.int32),
-                logprobs=np.asarray(logprobs_G[row], np.float32),
+                logprobs=np.asarray(logprobs_G[row] if request.logprobs else [], np.float32),
                 finish="stop" if bool(done_G[row]) else "length",
                 versions=np.full(len(ids_G[row]), self._version, np.int32),
                 sources=sources(request, np.asarray(ids_G[row], np.int32), self._think),

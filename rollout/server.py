@@ -214,7 +214,8 @@ class ServerPool:
         return {"prompt": list(request.prompt_ids), **self._settings(request, sample), **own, **text}
 
     def _chat(self, request: Request, sample: int) -> dict[str, Any]:
-        return {"messages": self.template.messages(request.problem, request.limit), **self._settings(request, sample)}
+        stating = self.template.asking(request.limit) if request.limit else self.template
+        return {"messages": stating.messages(request.problem), **self._settings(request, sample)}
 
     def _settings(self, request: Request, sample: int) -> dict[str, Any]:
         settings = {

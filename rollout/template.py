@@ -12,7 +12,7 @@ import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,8 @@ from rollout.types import Completion, Example, Problem
 _TRAPS = "1,000 = 2\n\n\n  \tÀ e\u0301 \\boxed{-3.14}."  # what tokenizers merge and normalise differently
 _PLACE, _PLACES = "\ue002{}\ue003", "\ue002(\\d+)\ue003"  # stands for a look-alike while the template is filled in
 _QUESTION = "What is 3 + 4?"
+_CLOSERS = "budget.kind thinking, sampler.no_thinking or eval.budgets"  # what has thinking closed
+REQUEST = "Answer in at most {budget} tokens, your thinking included."  # where a requested budget has no place in the instruction
 _THOUGHT, _ANSWER = "Three and four.", "The answer is 7"
 _THOUGHTS = ("thinking", "reasoning", "reasoning_content")  # where templates look for a turn's thinking
 _LAST_MARK = re.compile(r"(?:<[^<>\s]+>|\[[A-Z_]+\])\s*\Z")
@@ -81,6 +83,11 @@ class Template:
         system = [{"role": "system", "content": problem.system}] if problem.system else []
         instruction = self.instruction.replace("{budget}", str(limit or self.budget))
         return [*system, {"role": "user", "content": problem.text + (f"\n\n{instruction}" if instruction else "")}]
+
+    def asking(self, limit: int) -> Template:
+        """The template whose prompts ask for at most so many tokens: where the instruction has a place for it, or in a sentence behind it."""
+        instruction = self.instruction if "{budget}" in self.instruction else f"{self.instruction} {REQUEST}".strip()
+        return replace(self, instruction=instruction, budget=limit)
 
     def prompt_ids(self, problem: Problem, limit: int = 0) -> tuple[int, ...]:
         """Token ids of the problem's messages (`messages`), with the generation prompt.
@@ -174,6 +181,34 @@ class Template:
             return tuple(self.tokenizer.encode(text, add_special_tokens=False))
         return self._with_plain_turns(messages)  # it writes what looks like the model's own tokens
 
+    def closing_ids(self) -> tuple[int, ...]:
+        """Ids of the mark that closes thinking, for whoever closes it: engines where they can (`think_ids`), else rollout/closing.
+
+        Raises:
+            TemplateError: prompts leave no thinking to close.
+        """
+        opening = _opening(self.tokenizer, self.messages(Problem("", _QUESTION, "")), self.arguments, self.date)
+        if not self.thinking and self.marks.close in opening:
+            raise TemplateError(
+                f"{_CLOSERS}: prompts end in {self.marks.close!r}, so there is no thinking to close; "
+                "let data.template leave thinking on (enable_thinking: true, say), or leave it out"
+            )
+        return tuple(self.tokenizer.encode(self.marks.close, add_special_tokens=False))
+
+    def unseen(self) -> str:
+        """Why engines cannot close this model's thinking although there is some, as the end of a sentence; "" if they can."""
+        closer = self.closing_ids()
+        if len(closer) != 1 or self.tokenizer.decode(closer) != self.marks.close:
+            return (
+                f"thinking is closed by one token, and this model has none for {self.marks.close!r}; "
+                "leave it out, or name the marks of its thinking in data.thinking"
+            )
+        if self.thinking and spent(self.prompt_ids(Problem("", _QUESTION, "")), self._think_ids()) is None:
+            return (
+                f"prompts open thinking in other tokens than {self.marks.open!r} has by itself, so engines would not see it; leave it out"
+            )
+        return ""
+
     def think_ids(self, at_once: bool = False) -> ThinkIds:
         """Ids of the marks of thinking, for an engine that closes it (rollout/thinking).
 
@@ -183,27 +218,15 @@ class Template:
         Raises:
             TemplateError: none can: what closes it is not one token, or prompts leave nothing to close.
         """
-        problem = Problem("", _QUESTION, "")
-        opener, closer = (self.tokenizer.encode(mark, add_special_tokens=False) for mark in self.marks)
-        if len(closer) != 1 or self.tokenizer.decode(closer) != self.marks.close:
-            raise TemplateError(
-                f"budget.kind thinking and sampler.no_thinking: thinking is closed by one token, and this model has none for {self.marks.close!r}; "
-                "leave them out, or name the marks of its thinking in data.thinking"
-            )
-        think = ThinkIds(tuple(opener), closer[0])
-        if not self.thinking and self.marks.close in _opening(self.tokenizer, self.messages(problem), self.arguments, self.date):
-            raise TemplateError(
-                f"budget.kind thinking and sampler.no_thinking: prompts end in {self.marks.close!r}, so there is no thinking to close; "
-                "let data.template leave thinking on (enable_thinking: true, say), or leave them out"
-            )
-        if self.thinking and spent(self.prompt_ids(problem), think) is None:
-            raise TemplateError(
-                f"budget.kind thinking and sampler.no_thinking: prompts open thinking in other tokens than {self.marks.open!r} has by itself, "
-                "so engines would not see it; leave them out"
-            )
+        if why := self.unseen():
+            raise TemplateError(f"{_CLOSERS}: {why}")
         if at_once and not self.thinking:
             raise TemplateError("sampler.no_thinking: prompts do not open thinking, so no response can begin by closing it; leave it out")
-        return think
+        return self._think_ids()
+
+    def _think_ids(self) -> ThinkIds:
+        opener, closer = (self.tokenizer.encode(mark, add_special_tokens=False) for mark in self.marks)
+        return ThinkIds(tuple(opener), closer[0])
 
     def opens_thinking(self, problem: Problem) -> bool:
         """Whether the problem's prompt opens a thinking block, so that a response without a closing mark has no answer.

@@ -72,8 +72,7 @@ def completion(
         text = text.encode(errors="replace").decode()  # half characters are no text
         ids = template.tokenizer.encode(text, add_special_tokens=False)
         ids = [*ids, template.end_id] if finish == "stop" and template.end_id >= 0 else ids
-    unknown = np.full(len(ids), np.nan, np.float32)
-    return Completion(np.asarray(ids, np.int32), unknown, finish, np.full(len(ids), version, np.int32), counted=counted)
+    return Completion(np.asarray(ids, np.int32), np.zeros(0, np.float32), finish, np.full(len(ids), version, np.int32), counted=counted)
 
 
 def spoken(marks: Marks, thinking: str, answer: str, opened: bool) -> str:

@@ -59,6 +59,7 @@ class Request:
         limit: what rewards and prompts speak of, tokens; 0 where nothing is rewarded.
         thinking_tokens: free tokens after which the engine closes thinking (rollout/thinking); None: it does not.
         closed: rollouts, the last of the group, that begin with the mark that closes thinking.
+        logprobs: the engine reports those of sampled tokens, which costs it time.
     """
 
     id: str
@@ -72,6 +73,7 @@ class Request:
     limit: int = 0
     thinking_tokens: int | None = None
     closed: int = 0
+    logprobs: bool = True
 
 
 class Counted(NamedTuple):
@@ -87,7 +89,7 @@ class Completion:
 
     Attributes:
         ids: response token ids, int32 [T]; ends with the stop token if finish is "stop".
-        logprobs: behaviour logprobs of `ids`, float32 [T], nats, of the distribution sampled from.
+        logprobs: behaviour logprobs of `ids`, float32 [T], nats, of the distribution sampled from; [0] where the request asked for none.
         finish: "stop", "length" or "abort". Never inferred from the length. An aborted answer is neither finished
             nor cut: it is not judged, wherever it goes, and so its group earns no reward and does not train.
         versions: policy version that sampled each token, int32 [T].

@@ -171,7 +171,7 @@ class VllmEngine:
             top_p=request.top_p,
             max_tokens=request.max_tokens,
             stop_token_ids=self._stop_ids,
-            logprobs=0,  # the sampled token's own; 1 would cost a third of the speed
+            logprobs=0 if request.logprobs else None,  # the sampled token's own; 1 would cost a third of the speed
             flat_logprobs=True,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
@@ -194,7 +194,7 @@ class VllmEngine:
             completions.append(
                 Completion(
                     ids=ids,
-                    logprobs=np.asarray(sample.logprobs.logprobs, np.float32),
+                    logprobs=np.asarray(sample.logprobs.logprobs if request.logprobs else [], np.float32),
                     finish=sample.finish_reason if sample.finish_reason in ("stop", "length") else "abort",
                     versions=np.full(len(ids), self._version, np.int32),
                     sources=sources(request, ids, self._think),

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from launch import engines, problems, stages
+from launch.evaluations import evaluations
 from launch.plan import plan
 from recipes.schema import Recipe
 from recipes.steps import beginning
@@ -335,16 +336,10 @@ def cold_started(recipe: Recipe, world: World) -> Any:
 
 
 def evaluated(recipe: Recipe, world: World) -> Any:
-    """What engines are asked to sample in an evaluation."""
-    asked: list[Request] = []
-
-    def answer(request: Request) -> list[Completion]:
-        asked.append(request)
-        return [response("1")] * request.group_size
-
-    for part in problems.held_out(recipe, world.judge):
-        stages.evaluate(ScriptedPool(answer), Scorer(world.judge, template()), part.problems, recipe.eval, recipe.seed)
-    return sorted(asked, key=lambda request: (request.id, request.prompt_ids))
+    """What engines are asked to sample in evaluations, and what is recorded of their settings."""
+    parts = problems.held_out(recipe, world.judge)
+    asked = evaluations(parts, recipe, template(), world.folder, checkpoint="x")
+    return [(one.path.name, one.settings, one.requests) for one in asked]
 
 
 def whole_run(recipe: Recipe, world: World) -> Any:

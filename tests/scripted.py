@@ -10,7 +10,7 @@ import numpy as np
 from rewards.thinking import THINK
 from rollout.engine import EnginePool
 from rollout.template import Template
-from rollout.types import Completion, Request
+from rollout.types import Completion, Problem, Request
 
 CLOSE, STOP = 250, 251
 
@@ -25,11 +25,18 @@ class LetterTokenizer:
         return "".join("</think>" if id == CLOSE else chr(id) for id in ids)
 
 
+class Letters(Template):
+    """A template of letters: the user's turn and an open thought."""
+
+    def prompt_ids(self, problem: Problem, limit: int = 0) -> tuple[int, ...]:
+        return tuple(map(ord, self.messages(problem, limit)[-1]["content"] + "<think>"))
+
+    def opens_thinking(self, problem: Problem) -> bool:
+        return True
+
+
 def template() -> Template:
-    letters = Template(LetterTokenizer(), "", (STOP,), True, THINK, "digest")
-    object.__setattr__(letters, "prompt_ids", lambda problem, limit=0: tuple(map(ord, problem.text + "<think>")))
-    object.__setattr__(letters, "opens_thinking", lambda problem: True)
-    return letters
+    return Letters(LetterTokenizer(), "", (STOP,), True, THINK, "digest")
 
 
 def response(answer: str, thought: int = 3, finish: str = "stop", version: int = 0) -> Completion:
@@ -56,6 +63,6 @@ class ScriptedPool(EnginePool):
 
     def ready(self) -> list[tuple[Request, list[Completion]]]:
         self._random.shuffle(self._owed)
-        count = self._random.randint(1, len(self._owed))
+        count = self._random.randint(min(1, len(self._owed)), len(self._owed))
         done, self._owed = self._owed[:count], self._owed[count:]
         return [(request, self._script(request)) for request in done]

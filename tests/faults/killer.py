@@ -23,13 +23,15 @@ import launch.engines
 import launch.stages  # what a run needs, imported once
 import rl.learner
 import rollout.engine
+from evaluation.evaluate import Asked
 from launch.cli import app
 from rl import algorithm, checkpoint, merge, supervised
 from rl.learner import Learner
 from rl.publisher import Publisher
 from rl.run import Run
-from rollout import reference
+from rollout import parts
 from rollout.engine import EnginePool
+from rollout.parts import Parts
 from rollout.scorer import Scorer
 from tests.inprocess import Ray
 
@@ -51,10 +53,10 @@ POINTS: dict[str, tuple[Any, str, str]] = {
 
 # the same, of runs of several stages
 STAGE_POINTS: dict[str, tuple[Any, str, str]] = {
-    "mid-reference": (reference, "_keep", "after"),
+    "mid-sampling": (Parts, "keep", "after"),
     "mid-supervised": (supervised._Keeper, "on_save", "after"),
     "between-metrics-and-checkpoint": (Run, "record", "after"),
-    "before-an-evaluation-is-kept": (launch.stages, "write_scores", "before"),
+    "before-an-evaluation-is-kept": (Asked, "finish", "before"),
     "between-stages": (launch.stages, "merge", "before"),
     "mid-merge": (merge, "_overwrite", "after"),
 }
@@ -102,7 +104,7 @@ def run(job: dict[str, Any]) -> NoReturn:
         os.dup2(output, stream)
     if not job["actors"]:
         without_actors()
-    reference._PART_S = 0.0  # a part for each group
+    parts.PART_S = 0.0  # a part for each group
     if job["point"]:
         arm(job["point"], job["count"])
     sys.argv = ["laconic", *job["arguments"]]

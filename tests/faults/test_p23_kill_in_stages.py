@@ -23,11 +23,12 @@ STAGES = (
     "{kind: rl, changes: {reward: [{kind: verdict}, {kind: o1_pruner, gate: right, low: 0.05}]}}, eval, merge, {kind: eval, name: merged}]"
 )
 KILLS = [  # where, and in which call of the process: each leaves the run in the next stage
-    ("mid-reference", 2),
+    ("mid-sampling", 2),  # reference
     ("mid-supervised", 1),  # sft, whose trainer kept its second step
     ("mid-supervised", 2),  # dpo: sft kept its last step before
     ("between-metrics-and-checkpoint", 1),  # phase_1
-    ("before-an-evaluation-is-kept", 1),  # after its last step
+    ("mid-sampling", 2),  # the evaluation after its last step, two of whose problems are kept
+    ("before-an-evaluation-is-kept", 1),
     ("between-metrics-and-checkpoint", 3),  # the last rl stage, step-2 of which is kept
     ("between-stages", 1),
     ("mid-merge", 2),
@@ -91,15 +92,21 @@ def test_p23_a_run_killed_in_each_of_its_stages_leaves_what_one_leaves_that_was_
     code, output = killer.run(arguments(learned, tmp_path / "alone", data), actors=False)
     assert code == 0, output[-3000:]
     assert f"Its model: {tmp_path}/alone/run/stages/merge/checkpoint" in output.replace("\n", "")
-    assert "phase_1 to merged: Mean tokens" in output
+    assert "Mean tokens" in output
+    resumed = 0
     for number, (point, count) in enumerate(KILLS):
         code, output = killer.run(arguments(learned, tmp_path, data, *(["--resume"] if number else [])), point, count, actors=False)
         assert code == -signal.SIGKILL, f"{point}: {output[-3000:]}"
+        resumed += output.count(".parts: ")
     code, output = killer.run(arguments(learned, tmp_path, data, "--resume"), actors=False)
     assert code == 0, output[-3000:]
     alone, killed = left_behind(tmp_path / "alone" / "run"), left_behind(tmp_path / "run")
     assert killed.keys() == alone.keys()
     assert [name for name, found in killed.items() if found != alone[name]] == []
+    resumed += output.count(".parts: ")
+    assert resumed == 3 and not list(
+        tmp_path.glob("**/*.parts")
+    )  # the two evaluations that were killed when all was sampled, and the one in its midst
     names = {path.parent.parent.name for path in (tmp_path / "run").glob("stages/**/model.safetensors")}
     assert names == {"sft", "dpo", "merge", "checkpoints"}
     assert len({alone[name] for name in alone if name.endswith("safetensors")}) == sum(name.endswith("safetensors") for name in alone)

@@ -18,6 +18,7 @@ import pytest
 from rich.console import Console
 
 from evaluation.results import Evaluation
+from launch.evaluate import Question
 from launch.server import evaluate_server
 from recipes.data import Data
 from rollout.api import KEY, Api, ServerError
@@ -85,21 +86,24 @@ def test_an_evaluation_of_a_server_leaves_what_one_of_a_checkpoint_leaves(url: s
     data = tmp_path / "mine.jsonl"
     data.write_text("".join(json.dumps({"problem": f"{a}+1", "answer": str(a + 1)}) + "\n" for a in range(6)))
     monkeypatch.setenv(KEY, WORD)
-    words = ["eval.samples=3", "eval.max_tokens=16", f"eval.data=[{data}]"]
-    evaluate_server(url, "", str(tiny_checkpoint), words, tmp_path / "out", False, QUIET)
+    words = ["eval.samples=3", "eval.max_tokens=16", f"eval.data=[{data}]", "eval.budgets=[{kind: forced, limit: 3}]"]
+    evaluate_server(url, "", str(tiny_checkpoint), Question(words), tmp_path / "out", False, QUIET)
     found = Evaluation.model_validate_json((tmp_path / "out" / "mine.json").read_text())
     assert (found.problems, found.samples, found.settings.template) == (6, 3, load_template(tiny_checkpoint, Data()).digest)
     assert "token ids" in (found.settings.engine or "")
     table = pq.read_table(tmp_path / "out" / "mine.parquet")
     assert len(table) == 18 and max(table["tokens"].to_pylist()) <= 16
+    forced = Evaluation.model_validate_json((tmp_path / "out" / "mine@forced-3.json").read_text())
+    assert forced.forced is not None and forced.forced.closed > 0 and forced.forced.tokens == forced.forced.closed  # one mark each
     assert WORD.encode() not in b"".join(file.read_bytes() for file in (tmp_path / "out").iterdir())
+    evaluate_server(url, "", str(tiny_checkpoint), Question(words), tmp_path / "out", False, QUIET)  # made before
     with pytest.raises(FileExistsError, match="--overwrite"):
-        evaluate_server(url, "", str(tiny_checkpoint), words, tmp_path / "out", False, QUIET)
+        evaluate_server(url, "", str(tiny_checkpoint), Question([*words, "seed=1"]), tmp_path / "out", False, QUIET)
     with pytest.raises(ServerError, match="has no model other; it has tiny"):
-        evaluate_server(url, "other", None, words, tmp_path / "out", True, QUIET)
+        evaluate_server(url, "other", None, Question(words), tmp_path / "out", True, QUIET)
     monkeypatch.setenv(KEY, "another")
     with pytest.raises(ServerError, match=f"set {KEY}"):
-        evaluate_server(url, "", None, words, tmp_path / "out", True, QUIET)
+        evaluate_server(url, "", None, Question(words), tmp_path / "out", True, QUIET)
     with pytest.raises(ServerError, match="max_model_len"):
         monkeypatch.setenv(KEY, WORD)
-        evaluate_server(url, "", str(tiny_checkpoint), [*words, "eval.max_tokens=600"], tmp_path / "out", True, QUIET)
+        evaluate_server(url, "", str(tiny_checkpoint), Question([*words, "eval.max_tokens=600"]), tmp_path / "out", True, QUIET)

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
 
 pytestmark = pytest.mark.usefixtures("vllm_on_cpu")
@@ -122,10 +123,22 @@ def test_a_saved_checkpoint_is_evaluated_on_a_file_and_scores_are_written(run_fo
     data.write_text("\n".join(json.dumps(row) for row in rows))
     checkpoint = str(run_folder / "checkpoints" / "step-3")
     words = ["data.problem=question", "data.answer=gold", "eval.max_tokens=16", "data.max_prompt_tokens=64"]
-    done = laconic("eval", checkpoint, *words, "--data", str(data), "--samples", "3", "--out", str(tmp_path / "out"), cache=cache)
+    command = ("eval", checkpoint, *words, "--data", str(data), "--samples", "3", "--forced", "4", "--out", str(tmp_path / "out"))
+    done = laconic(*command, cache=cache)
     scores = json.loads((tmp_path / "out" / "mine.json").read_text())
     assert scores["problems"] == 3 and scores["samples"] == 3  # the empty gold is left out ...
     assert "1" in done.stdout and "left out" in done.stdout  # ... and said
+    forced = json.loads((tmp_path / "out" / "mine@forced-4.json").read_text())
+    assert forced["forced"]["closed"] > 0 and forced["settings"]["budget"] == {"kind": "forced", "limit": 4}
+    table = pq.read_table(tmp_path / "out" / "mine@forced-4.parquet")
+    thoughts = [(row["sources"] or []).index(1) if 1 in (row["sources"] or []) else None for row in table.to_pylist()]
+    assert set(thoughts) <= {4, None} and table["logprobs"].null_count == 9 and "4 forced" in done.stdout
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    again = laconic(*command, cache=cache)  # nothing is sampled again, so no engine starts
+    assert again.stdout.count("made before") == 2
+    assert {path: path.stat().st_mtime_ns for path in before if path.suffix in (".json", ".parquet")}.items() <= before.items()
+    refused = laconic(*command, "eval.temperature=0.9", cache=cache, check=False)
+    assert refused.returncode == 1 and "another temperature (0.6, 0.9 now): replace them (--overwrite)" in " ".join(refused.stderr.split())
 
 
 def test_bad_input_is_one_clear_error_before_anything_starts(tiny_checkpoint: Path, cache: Path, tmp_path: Path):

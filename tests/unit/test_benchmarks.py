@@ -25,6 +25,7 @@ from rewards.rows import DataError
 from rewards.verifier.judge import Judge
 from rollout.template import load_template
 from rollout.types import Problem
+from tests.scripted import template
 
 REAL = Path(os.environ.get("LACONIC_BENCHMARK_DATA", "absent"))
 GPQA = {"Question": "Which?", "Correct Answer": "right", **{f"Incorrect Answer {n}": f"wrong {n}" for n in (1, 2, 3)}}
@@ -291,10 +292,14 @@ def test_eval_takes_the_protocol_of_r1_where_nothing_else_is_said():
 
 
 def test_a_benchmark_takes_its_own_samples_in_eval_unless_others_are_said():
-    from launch.evaluate import protocol, settings_of
+    from launch.evaluate import Question, recipe_for
+    from launch.evaluations import evaluations
 
-    def samples(part: HeldOut, named: list[str], *words: str) -> int:
-        return settings_of(part, load_recipe("evaluate", overrides=[*protocol(named), *words]).eval, named, words).samples
+    def samples(part: HeldOut, named: list[str], *words: str) -> int | None:
+        question = Question(words, named)
+        recipe, _ = recipe_for("owner/name", question)
+        [one] = evaluations([part], recipe, template(), Path(), checkpoint="x", own_samples=question.own_samples)
+        return one.settings.samples
 
     aime, rows = HeldOut("aime24", [], [], samples=64), HeldOut("rows.jsonl", [], [])
     assert (samples(aime, ["aime24"]), samples(aime, ["aime24"], "eval.samples=2"), samples(rows, ["aime24"])) == (64, 2, 4)
@@ -322,11 +327,14 @@ def test_in_a_recipe_benchmarks_stand_beside_its_sets_with_its_own_settings(tmp_
 
 def test_the_first_prompt_is_shown_as_the_model_sees_it(tiny_checkpoint: Path):
     from launch.evaluate import print_prompts
+    from launch.evaluations import evaluations
 
     console = Console(width=40, record=True)
     template = load_template(tiny_checkpoint)
     problem = Problem("aime24/1", "Add: 1 + 2", "3")
-    print_prompts(console, template, [HeldOut("aime24", [problem, Problem("aime24/2", "Add: 9 + 9", "18")], [])])
+    part = HeldOut("aime24", [problem, Problem("aime24/2", "Add: 9 + 9", "18")], [])
+    recipe = load_recipe("evaluate", overrides=["eval.budgets=[{kind: forced, limit: 9}]"])  # whose prompts are the same
+    print_prompts(console, template, evaluations([part], recipe, template, Path(), checkpoint="x"))
     ids = template.prompt_ids(problem)
     text = template.tokenizer.decode(list(ids), skip_special_tokens=False)
     assert console.export_text() == f"aime24: aime24/1, {len(ids)} tokens, gold 3\n{text}\n"

@@ -83,8 +83,7 @@ def test_groups_are_headings_and_a_recipe_is_told_by_its_first_sentence(monkeypa
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Overrides that `laconic eval` hands on; no engine is started."""
     seen: list[list[str]] = []
-    module = SimpleNamespace(evaluate_checkpoint=lambda checkpoint, overrides, *others: seen.append(overrides))
-    monkeypatch.setitem(sys.modules, "launch.evaluate", module)
+    monkeypatch.setattr("launch.evaluate.evaluate_checkpoints", lambda checkpoints, question, *others: seen.append([*question.overrides]))
     return seen
 
 
@@ -98,13 +97,34 @@ def test_data_sources_arrive_as_typed_whatever_their_names_hold(asked):
 
 def test_benchmarks_arrive_by_name_with_their_folder(monkeypatch):
     seen: list[tuple] = []
-    module = SimpleNamespace(evaluate_checkpoint=lambda *given: seen.append(given[-2:]))
-    monkeypatch.setitem(sys.modules, "launch.evaluate", module)
+    monkeypatch.setattr("launch.evaluate.evaluate_checkpoints", lambda *given: seen.append((given[1].benchmarks, given[-1])))
     named = ("--benchmark", "math500", "--benchmark", "aime24@/else")
     assert laconic("eval", "x", *named, "--data-dir", "/data")[0] == laconic("eval", "x", *named, "--show-prompt")[0] == 0
     assert seen == [(["math500@/data", "aime24@/else"], False), (["math500", "aime24@/else"], True)]
     code, text = laconic("eval", "x", "--data-dir", "/data")
     assert code == 1 and "--data-dir: holds the files of --benchmark, which is not said" in text
+
+
+def test_checkpoints_and_changes_are_told_apart_and_budgets_arrive_in_their_order(monkeypatch, tmp_path):
+    seen: list[tuple] = []
+    monkeypatch.setattr("launch.evaluate.evaluate_checkpoints", lambda *given: seen.append(given[:2]))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lr=1").mkdir()
+    words = ("runs/a=b/step-3", "eval.max_tokens=4096", "owner/name", "lr=1", "seed=2")
+    code, text = laconic("eval", *words, "--requested", "2048", "--forced", "1024", "--forced", "64", "--no-natural")
+    assert code == 0, text
+    [(checkpoints, question)] = seen
+    assert checkpoints == ["runs/a=b/step-3", "owner/name", "lr=1"] and not question.natural
+    recipe = load("evaluate", overrides=question.overrides)
+    assert recipe.seed == 2 and [(one.kind, one.limit) for one in recipe.eval.budgets] == [
+        ("forced", 1024),
+        ("forced", 64),
+        ("requested", 2048),
+    ]
+    code, text = laconic("eval", "seed=2")
+    assert code == 1 and "no checkpoint: name a folder or a hub id" in text
+    code, text = laconic("eval", "a", "b", "--engine-url", "http://localhost:1/v1")
+    assert code == 1 and "--engine-url: the server has one model" in text
 
 
 def test_benchmarks_are_listed_one_a_line_with_rows_samples_licence_and_hub_id():
@@ -128,8 +148,9 @@ def test_stopping_says_what_the_stopped_code_has_to_add(monkeypatch):
         def stop(*args: object, error: KeyboardInterrupt = error, **options: object) -> None:
             raise error
 
-        for module, function in [("launch.stages", "run_recipe"), ("launch.evaluate", "evaluate_checkpoint"), ("rl.merge", "merge")]:
+        for module, function in [("launch.stages", "run_recipe"), ("rl.merge", "merge")]:
             monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{function: stop}))
+        monkeypatch.setattr("launch.evaluate.evaluate_checkpoints", stop)
         for command in (("train", "quickstart"), ("eval", "x"), ("merge", "a", "b", "--out", "c")):
             code, text = laconic(*command)
             assert (code, text.strip()) == (130, words)

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation.evaluate import evaluate
+from evaluation.evaluate import requests
+from evaluation.results import Settings
 from recipes.budgets import ConstantBudget
-from recipes.schema import Eval, Recipe, VerdictTerm
+from recipes.schema import Recipe, VerdictTerm
 from recipes.terms import FunctionTerm
 from rewards.functions import TrainerState
 from rewards.verifier.judge import Judge
@@ -23,7 +24,7 @@ from rewards.verifier.verdict import Verdict
 from rl.algorithm import prepare, rows_of
 from rl.loop import NotJudged, TooManyCut, refuse_cut, refuse_unjudged
 from rl.policy import padded
-from rollout.collector import Collector, PromptStream, fate_of, sampling_metrics
+from rollout.collector import Collector, PromptStream, fate_of, sampled, sampling_metrics
 from rollout.engine import EnginePool
 from rollout.records import rows
 from rollout.scorer import RowMismatch, Scorer
@@ -315,8 +316,10 @@ def test_a_problem_that_an_evaluation_holds_several_times_has_the_samples_of_all
 ):
     problems = [Problem("a", "q1", "1"), Problem("b", "q2", "2", repeats=3)]
     pool: Any = ScriptedPool(lambda request: [response("1")] * request.group_size)
-    groups = evaluate(pool, Scorer(judge, template()), problems, Eval(samples=samples[0], temperature=temperature), 0)
-    assert [len(group.rollouts) for group in groups] == samples
+    settings = Settings(samples=samples[0], temperature=temperature, max_tokens=40, template="digest")
+    pool.submit(requests("e", problems, template(), settings))
+    groups = {group.problem.id: group for group in sampled(pool, Scorer(judge, template()))}
+    assert [len(groups[problem.id].rollouts) for problem in problems] == samples
 
 
 def test_an_unfinished_thought_is_wrong_even_if_it_says_the_answer(judge: Judge):

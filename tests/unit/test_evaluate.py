@@ -1,15 +1,26 @@
-"""`laconic eval --lenient`: which samples are read for a stated answer, and that verdicts on boxes stay as they were."""
+"""Evaluations: what is asked, what is kept of one that was killed, which samples are read for a stated answer, and what is recorded of budgets."""
 
 from __future__ import annotations
 
-import numpy as np
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from evaluation.evaluate import evaluate, read_stated
-from recipes.schema import Eval
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from evaluation.evaluate import Asked, evaluate, requests, waiting
+from evaluation.results import Budget, Evaluation, Settings
+from rewards.rows import DataError
 from rewards.verifier.judge import Judge
 from rollout.scorer import Scorer
-from rollout.types import Completion, Problem
-from tests.scripted import CLOSE, STOP, ScriptedPool, template
+from rollout.template import REQUEST
+from rollout.types import FORCED, Completion, Problem, Request
+from tests.scripted import CLOSE, STOP, ScriptedPool, response, template
 
 SAMPLES = [  # thought, answer behind it (None: the thinking never closes), how it ended, verdict, what reading gives
     ("x", "\\boxed{42}", "stop", "right", None),
@@ -22,18 +33,179 @@ SAMPLES = [  # thought, answer behind it (None: the thinking never closes), how 
     ("x", "The answer is 42.", "length", "wrong", None),
     ("x", "", "stop", "wrong", None),
 ]
+SETTINGS = Settings(temperature=0.6, top_p=0.9, max_tokens=40, samples=3, seed=0, engine="vllm", template="digest", date="2026-01-01")
+
+
+@pytest.fixture(scope="module")
+def judge() -> Iterator[Judge]:
+    with Judge(1, 3.0, 512) as judge:
+        yield judge
+
+
+def asked(folder: Path, problems: int = 7, name: str = "rows", **changes: Any) -> Asked:
+    settings = SETTINGS.model_copy(update=changes)
+    questions = requests(name, [Problem(f"p{index}", f"q{index}", str(index)) for index in range(problems)], template(), settings)
+    return Asked(folder / name, "model", 3, "rows.jsonl", settings, questions, "weights")
+
+
+def answers(request: Request) -> list[Completion]:
+    """The first sample right, the second wrong, the third cut, longer from problem to problem."""
+    gold = request.problem.answer
+    return [response(gold, 2 + int(gold)), response(f"{gold}9", 4), response(gold, 40, "length")]
 
 
 def completion(thought: str, answer: str | None, finish: str) -> Completion:
     ids = [*map(ord, thought), *([] if answer is None else [CLOSE, *map(ord, answer)]), *([STOP] if finish == "stop" else [])]
-    return Completion(np.array(ids, np.int32), np.zeros(len(ids), np.float32), finish, np.zeros(len(ids), np.int32))
+    return Completion(np.array(ids, np.int32), np.zeros(0, np.float32), finish, np.zeros(len(ids), np.int32))
 
 
-def test_finished_samples_without_a_box_are_read_behind_their_thinking_and_no_others():
+def test_finished_samples_without_a_box_are_read_behind_their_thinking_and_no_others(tmp_path: Path, judge: Judge):
+    one = replace(asked(tmp_path, 1, samples=len(SAMPLES), lenient=True))
+    one = replace(one, requests=[replace(one.requests[0], problem=Problem("p", "q", "42"))])
     pool = ScriptedPool(lambda request: [completion(*sample[:3]) for sample in SAMPLES])
-    with Judge(1, 3.0, 512) as judge:
-        scorer = Scorer(judge, template())
-        groups = evaluate(pool, scorer, [Problem("p", "q", "42")], Eval(samples=len(SAMPLES)), seed=0)
-        read_stated(groups, scorer)
-    found = [(rollout.verdict.status, rollout.stated.status if rollout.stated else None) for rollout in groups[0].rollouts]
-    assert found == [sample[3:] for sample in SAMPLES]
+    [(_, scores)] = evaluate([one], pool, Scorer(judge, template()))
+    table = pq.read_table(tmp_path / "rows.parquet")
+    assert list(zip(table["verdict"].to_pylist(), table["stated"].to_pylist(), strict=True)) == [sample[3:] for sample in SAMPLES]
+    assert scores.stated is not None and scores.stated.mean == pytest.approx(3 / 9)
+
+
+def test_engines_are_asked_for_no_logprobs_unless_told_to_and_none_are_kept(tmp_path: Path, judge: Judge):
+    problems = [Problem("p", "q", "1")]
+    assert [requests("e", problems, template(), SETTINGS, logprobs=told)[0].logprobs for told in (False, True)] == [False, True]
+    one = asked(tmp_path, 1, samples=1)
+    list(evaluate([one], ScriptedPool(lambda request: [completion("x", "\\boxed{0}", "stop")]), Scorer(judge, template())))
+    assert pq.read_table(one.table)["logprobs"].to_pylist() == [None]
+
+
+def test_an_evaluation_leaves_scores_and_samples_and_nothing_else(tmp_path: Path, judge: Judge):
+    one = asked(tmp_path)
+    [(same, scores)] = evaluate([one], ScriptedPool(answers), Scorer(judge, template()))
+    assert same is one and {path.name for path in tmp_path.iterdir()} == {"rows.json", "rows.parquet"}
+    assert Evaluation.model_validate_json((tmp_path / "rows.json").read_bytes(), strict=True) == scores.model_copy(update={"table": None})
+    assert (scores.checkpoint, scores.step, scores.source, scores.settings) == ("model", 3, "rows.jsonl", SETTINGS)
+    assert (scores.accuracy.mean, scores.truncated, scores.problems) == (pytest.approx(1 / 3), pytest.approx(1 / 3), 7)
+    assert set(pq.read_table(one.table)["step"].to_pylist()) == {3}
+
+
+def test_a_killed_evaluation_goes_on_where_it_stopped_and_ends_with_the_same_numbers(
+    tmp_path: Path, judge: Judge, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("rollout.parts.PART_S", 0.0)
+    scorer = Scorer(judge, template())
+    both = [asked(tmp_path / "killed", 9, name) for name in ("a", "b@forced-9")]
+
+    def kill(done: int, rollouts: int) -> None:
+        if done >= 24:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(evaluate(both, ScriptedPool(answers), scorer, kill))
+    said: list[str] = []
+    left = waiting(both, said.append)
+    assert sum(int(words.split(": ")[1].split()[0]) for words in said) == 8  # problems that are there
+    pool = ScriptedPool(answers, seed=9)
+    found = dict((one.path.name, scores) for one, scores in evaluate(left, pool, scorer))
+    assert len(pool.seen) == 18 - 8
+    for one in both:
+        alone = replace(one, path=tmp_path / "alone" / one.path.name)
+        [(_, scores)] = evaluate([alone], ScriptedPool(answers, seed=3), scorer)
+        assert (tmp_path / "killed" / one.scores.name).read_bytes() == alone.scores.read_bytes()
+        assert pq.read_table(one.table).equals(pq.read_table(alone.table))
+        assert one.path.name not in found or found[one.path.name].accuracy == scores.accuracy
+    assert waiting(both, pytest.fail) == []  # made, and said nothing of
+
+
+def test_scores_that_were_torn_are_made_again_from_what_is_there(tmp_path: Path, judge: Judge):
+    one = asked(tmp_path)
+    list(evaluate([one], ScriptedPool(answers), Scorer(judge, template())))
+    whole = one.scores.read_bytes()
+    one.scores.write_bytes(whole[:50])
+    assert waiting([one], pytest.fail) == [one]
+    list(evaluate([one], ScriptedPool(answers), Scorer(judge, template())))
+    assert one.scores.read_bytes() == whole
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "temperature": {"temperature": 0.7},
+    "top_p": {"top_p": 1.0},
+    "max_tokens": {"max_tokens": 41},
+    "samples": {"samples": 4},
+    "seed": {"seed": 1},
+    "engine": {"engine": "reference"},
+    "lenient": {"lenient": True},
+    "budget": {"budget": Budget(kind="forced", limit=9)},
+    "chat template and tokenizer": {"template": "other"},
+    "problems": {"problems": 8},
+}
+
+
+@pytest.mark.parametrize("name", [*OTHERS, "weights"])
+@pytest.mark.parametrize("made", [True, False])
+def test_results_and_samples_that_were_made_otherwise_are_refused_and_overwritten_if_told_to(
+    tmp_path: Path, judge: Judge, monkeypatch: pytest.MonkeyPatch, name: str, made: bool
+):
+    monkeypatch.setattr("rollout.parts.PART_S", 0.0)
+    first = asked(tmp_path)
+    found = evaluate([first], ScriptedPool(answers), Scorer(judge, template()), None if made else lambda done, _: 1 / (done < 6))
+    with suppress(ZeroDivisionError):
+        list(found)
+    assert first.made == made and first.parts.folder.is_dir() != made
+    other = replace(asked(tmp_path), weights="others") if name == "weights" else asked(tmp_path, **OTHERS[name])
+    with pytest.raises((FileExistsError, DataError), match=rf"{name}.*--overwrite"):
+        waiting([other], pytest.fail)
+    assert waiting([other], pytest.fail, overwrite=True) == [other] and not first.made
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_margin_or_a_date_makes_no_other_samples(tmp_path: Path, judge: Judge):
+    list(evaluate([asked(tmp_path)], ScriptedPool(answers), Scorer(judge, template())))
+    assert waiting([asked(tmp_path, margin=0.05, date="2026-02-02")], pytest.fail) == []
+
+
+def test_at_every_budget_the_same_problems_are_asked_with_the_same_seeds():
+    problems = [Problem("a", "q1", "1"), Problem("b", "q2", "2")]
+    natural, forced, requested = (
+        requests(name, problems, template(), SETTINGS.model_copy(update={"budget": budget}))
+        for name, budget in (("n", None), ("f", Budget(kind="forced", limit=9)), ("r", Budget(kind="requested", limit=9)))
+    )
+    for one, two, three in zip(natural, forced, requested, strict=True):
+        assert one.seed == two.seed == three.seed and len({one.id, two.id, three.id}) == 3
+        assert (one.thinking_tokens, two.thinking_tokens, three.thinking_tokens) == (None, 9, None)
+        assert one.prompt_ids == two.prompt_ids != three.prompt_ids
+        assert {one.max_tokens, two.max_tokens, three.max_tokens} == {40}
+    said = template().tokenizer.decode(list(requested[0].prompt_ids))
+    assert said == f"q1\n\n{REQUEST.replace('{budget}', '9')}<think>"
+
+
+def test_a_requested_budget_stands_where_the_instruction_has_a_place_for_it():
+    asking = replace(template(), instruction="Think for {budget} tokens.", budget=500)
+    for budget, stated in ((None, 500), (Budget(kind="forced", limit=9), 500), (Budget(kind="requested", limit=9), 9)):
+        [one] = requests("e", [Problem("a", "q1", "1")], asking, SETTINGS.model_copy(update={"budget": budget}))
+        assert asking.tokenizer.decode(list(one.prompt_ids)) == f"q1\n\nThink for {stated} tokens.<think>"
+
+
+def test_forced_tokens_have_a_number_of_their_own_and_count_as_nobodys(tmp_path: Path, judge: Judge):
+    def close(request: Request) -> list[Completion]:
+        done = response("0", 9)
+        sources = np.zeros(len(done.ids), np.int8)
+        sources[9] = FORCED
+        return [replace(done, sources=sources), response("0", 4), response("1", 4), replace(done, sources=sources)]
+
+    one = asked(tmp_path, 1, samples=4, budget=Budget(kind="forced", limit=9))
+    [(_, scores)] = evaluate([one], ScriptedPool(close), Scorer(judge, template()))
+    assert scores.forced is not None and (scores.forced.closed, scores.forced.tokens) == (0.5, 0.5)
+    end = len("\\boxed{0}") + 1
+    assert scores.tokens.mean == pytest.approx((2 * (9 + end) + 2 * (4 + 1 + end)) / 4)
+    assert scores.adherence is None and json.loads(one.scores.read_text())["settings"]["budget"] == {"kind": "forced", "limit": 9}
+
+
+def test_adherence_is_the_share_of_samples_within_what_was_asked_and_their_length_over_it(tmp_path: Path, judge: Judge):
+    lengths = iter([480, 505, 900, 1500])  # Control of s1: limits [0, 1000]
+
+    def say(request: Request) -> list[Completion]:
+        return [response("0", next(lengths) - len("\\boxed{0}") - 2) for _ in range(4)]
+
+    one = asked(tmp_path, 1, samples=4, max_tokens=2000, budget=Budget(kind="requested", limit=1000))
+    [(_, scores)] = evaluate([one], ScriptedPool(say), Scorer(judge, template()))
+    assert scores.adherence is not None and scores.adherence.within == 0.75
+    assert scores.adherence.ratio == pytest.approx((480 + 505 + 900 + 1500) / 4 / 1000)

@@ -246,9 +246,9 @@ def test_evaluations_state_what_the_controller_leaves_of_the_limit_when_they_are
     wanted = recipe(tiny_checkpoint, stages=["rl", "eval"], budget=budget, eval=evaluation, reward=[{"kind": "verdict"}])
     evaluate, stated = stages.evaluate, []
 
-    def watched(pool, scorer, *arguments):
+    def watched(asked, pool, scorer, **arguments):
         stated.append(scorer.template.budget)
-        return evaluate(pool, scorer, *arguments)
+        return evaluate(asked, pool, scorer, **arguments)
 
     monkeypatch.setattr(stages, "evaluate", watched)
     with running(wanted, tmp_path):

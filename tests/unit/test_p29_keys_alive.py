@@ -398,6 +398,12 @@ ROWS = [
     Row("eval.max_tokens", evaluated, 99),
     Row("eval.max_tokens", engines_started, 99, {"stages": ["rl", "eval"]}),
     Row("eval.every", whole_run, 1),
+    Row("eval.budgets", evaluated, [{"kind": "forced", "limit": 9}]),
+    Row("eval.budgets[forced].kind", evaluated, {"kind": "requested", "limit": 9}, {"eval.budgets": [{"kind": "forced", "limit": 9}]}),
+    Row("eval.budgets[forced].limit", evaluated, 10, {"eval.budgets": [{"kind": "forced", "limit": 9}]}),
+    Row("eval.budgets[requested].kind", evaluated, {"kind": "forced", "limit": 9}, {"eval.budgets": [{"kind": "requested", "limit": 9}]}),
+    Row("eval.budgets[requested].limit", evaluated, 10, {"eval.budgets": [{"kind": "requested", "limit": 9}]}),
+    Row("eval.margin", evaluated, 0.02),
     Row("wandb", whole_run, "project"),
 ]
 

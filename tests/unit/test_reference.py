@@ -1,9 +1,8 @@
-"""The reference: what is sampled is kept whole and never sampled again, and its numbers, examples and pairs are those of its rollouts."""
+"""The reference: its numbers, examples and pairs are those of its rollouts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +11,8 @@ import pytest
 
 from recipes.columns import NumberColumn
 from rewards.verifier.judge import Judge
-from rollout.reference import NoReference, pairs, read, requests, sample, shortest_right, statistics, waiting, with_statistics
+from rollout.parts import Parts, sample
+from rollout.reference import NoReference, pairs, requests, shortest_right, statistics, with_statistics
 from rollout.scorer import Scorer
 from rollout.sources import Source, blended
 from rollout.types import Completion, Problem, Request
@@ -41,8 +41,9 @@ def completions(request: Request, said: Said) -> list[Completion]:
 def sampled(folder: Path, judge: Judge, said: Sequence[Said]) -> pa.Table:
     """A reference of one problem each, whose samples are those."""
     asked = requests(ENDLESS, TEMPLATE, len(said), **{**ASKED, "samples": len(said[0])})
-    sample(folder, ScriptedPool(lambda request: completions(request, said[int(request.problem.answer)])), Scorer(judge, TEMPLATE), asked)
-    return read(folder, asked)
+    kept = Parts(folder, asked, {"template": "digest"}, "")
+    list(sample([kept], ScriptedPool(lambda request: completions(request, said[int(request.problem.answer)])), Scorer(judge, TEMPLATE)))
+    return kept.read()
 
 
 def table(*said: list[tuple[str, int]]) -> pa.Table:
@@ -95,62 +96,6 @@ def test_rows_that_stand_twice_in_a_mixture_are_asked_once():
     at = blended([5, 5], [1.0, 1.0], 7)
     twice = Source("rows, rows", lambda position: ROWS[at(position)[1]], rows=10, problems=[*ROWS, *ROWS])
     assert len(requests(twice, TEMPLATE, 10, first=3, **ASKED)) == len(requests(twice, TEMPLATE, 0, **ASKED)) == 5
-
-
-def test_rows_are_the_sampled_tokens_in_the_order_asked_whoever_finished_first(tmp_path: Path, judge: Judge):
-    said = [[("right", 3), ("wrong", 5)]] * 12
-    found = sampled(tmp_path, judge, said)
-    assert found["problem_id"].to_pylist() == [f"p{index // 2}" for index in range(24)]
-    assert found["sample"].to_pylist() == [0, 1] * 12
-    assert found["verdict"].to_pylist() == ["right", "wrong"] * 12
-    asked = requests(ENDLESS, TEMPLATE, 12, **ASKED)
-    for row, request in zip(found.to_pylist()[::2], asked, strict=True):
-        assert row["prompt_ids"] == list(request.prompt_ids)
-        assert row["ids"] == response(request.problem.answer).ids.tolist()
-
-
-def test_what_is_there_is_not_sampled_again(tmp_path: Path, judge: Judge, monkeypatch: pytest.MonkeyPatch):
-    """A part a group, and a run that is killed after four: they stay, and only the rest is sampled."""
-    monkeypatch.setattr("rollout.reference._PART_S", 0.0)
-    asked = requests(ENDLESS, TEMPLATE, 9, **ASKED)
-    said: Said = [("right", 1), ("right", 2), ("wrong", 3), ("cut", 4)]
-
-    def killed(done: int, problems: int) -> None:
-        if done == 4:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        sample(tmp_path, ScriptedPool(lambda request: completions(request, said)), Scorer(judge, TEMPLATE), asked, killed)
-    left = waiting(tmp_path, asked)
-    assert len(left) == 5
-    (tmp_path / "part-00099.tmp").write_bytes(b"PAR1 torn")  # as a kill leaves it
-    pool, progress = ScriptedPool(lambda request: completions(request, said)), []
-    sample(tmp_path, pool, Scorer(judge, TEMPLATE), asked, lambda *said: progress.append(said))
-    assert pool.seen == [request.problem.id for request in left]
-    assert progress == [(count, 9) for count in range(10 - len(left), 10)]
-    assert waiting(tmp_path, asked) == []
-    whole = tmp_path / "whole"
-    sample(whole, ScriptedPool(lambda request: completions(request, said), seed=5), Scorer(judge, TEMPLATE), asked)
-    assert read(tmp_path, asked).equals(read(whole, asked))
-    sample(tmp_path, ScriptedPool(lambda request: pytest.fail("sampled again")), Scorer(judge, TEMPLATE), asked)
-
-
-def test_another_template_is_refused_and_a_part_that_cannot_be_read_is_named(tmp_path: Path, judge: Judge):
-    sampled(tmp_path, judge, [[("right", 1), ("wrong", 1)]])
-    other = replace(TEMPLATE, digest="another")
-    with pytest.raises(
-        NoReference, match=r"part-00000.parquet was sampled with chat template and tokenizer digest, the model now has another"
-    ):
-        sample(tmp_path, ScriptedPool(lambda request: []), Scorer(judge, other), [])
-    (tmp_path / "part-00000.parquet").write_bytes(b"PAR1 torn")
-    with pytest.raises(NoReference, match=r"a part cannot be read .*; remove it, and --resume samples its problems again"):
-        read(tmp_path)
-
-
-def test_nothing_sampled_is_an_empty_table_and_every_problem_waits(tmp_path: Path):
-    asked = requests(ENDLESS, TEMPLATE, 3, **ASKED)
-    assert waiting(tmp_path / "none", asked) == asked
-    assert read(tmp_path, asked).num_rows == 0 and statistics(read(tmp_path)) == {}
 
 
 def test_statistics_are_those_of_the_right_rollouts_and_the_shortest_right_one(tmp_path: Path, judge: Judge):

@@ -11,15 +11,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
-from evaluation.evaluate import evaluate, write_scores
+from evaluation.evaluate import Asked, evaluate, requests
 from evaluation.measured import of_table
+from evaluation.results import Settings
 from recipes.data import Data
-from recipes.schema import Eval
 from rewards.verifier.judge import Judge
 from rollout.api import Api, Refused, ServerError, address
-from rollout.records import CHARACTERS, rows
+from rollout.records import CHARACTERS
 from rollout.scorer import Scorer
 from rollout.server import ServerPool
 from rollout.template import Template
@@ -461,24 +462,13 @@ def test_a_server_is_evaluated_by_the_same_road_as_a_checkpoint(serve, tmp_path:
         message = {"content": "\\boxed{42}" if right else "\\boxed{41}", "reasoning": "hm" if right else "hmm"}
         return 200, chat(message, usage={"completion_tokens": 10 if right else 20, "completion_tokens_details": {"reasoning_tokens": 4}})
 
-    settings = Eval(samples=4, max_tokens=30)
     with pool_of(serve(script)) as pool, Judge(1, 3.0, 512) as judge:
         pool.meet()
-        groups = evaluate(pool, Scorer(judge, pool.template), [Problem(f"p{n}", f"what? {n}", "42") for n in range(5)], settings, seed=0)
-        found = write_scores(
-            tmp_path,
-            "mine",
-            groups,
-            checkpoint="m",
-            step=0,
-            source="mine",
-            settings=settings,
-            seed=0,
-            engine=pool.words,
-            template=pool.template,
-        )
+        settings = Settings(temperature=0.6, max_tokens=30, samples=4, seed=0, engine=pool.words, template=pool.template.digest)
+        asked = requests("mine", [Problem(f"p{n}", f"what? {n}", "42") for n in range(5)], pool.template, settings)
+        [(one, found)] = evaluate([Asked(tmp_path / "mine", "m", 0, "mine", settings, asked)], pool, Scorer(judge, pool.template))
     assert (found.accuracy.mean, found.tokens.mean, found.tokens.right, found.by_outcome["right"].thinking) == (0.5, 15.0, 10.0, 4.0)
-    table = rows(groups, 0, pool.template.digest)
+    table = pq.read_table(one.table)
     assert of_table(table).ruler == found.settings.template == pool.template.digest != ""
     assert set(table["ids"].to_pylist()) == {None} and set(table["text"].to_pylist()) == {
         "<think>\nhm</think>\n\n\\boxed{42}", "<think>\nhmm</think>\n\n\\boxed{41}"

@@ -1,0 +1,115 @@
+"""Evaluations of a checkpoint, put together once: for `laconic eval`, for eval stages, and for training, which holds engines and judge already."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from evaluation.evaluate import DATE, Asked, requests, stating_of
+from evaluation.results import Budget, Settings
+from launch.problems import HeldOut, file_names, fitting
+from recipes.schema import Recipe
+from rl import checkpoint
+from rollout.parts import read_made
+from rollout.template import Template, TemplateError
+
+_CHUNK, _CHUNKS = 1 << 16, 32  # bytes that are read at so many places of a file of weights
+
+
+def settings(recipe: Recipe, template: Template, *, samples: int | None = None, lenient: bool = False, engine: str = "") -> list[Settings]:
+    """Of the natural evaluation, then of one at each of the recipe's budgets.
+
+    Args:
+        samples: of a problem; None: the recipe's.
+        engine: what samples; "": the recipe's.
+    """
+    asked = recipe.eval
+    natural = Settings(
+        **asked.model_dump(include={"temperature", "top_p", "max_tokens", "samples", "margin"}) | ({"samples": samples} if samples else {}),
+        seed=recipe.seed,
+        engine=engine or recipe.engine.kind,
+        template=template.digest,
+        date=template.date,
+        lenient=lenient,
+    )
+    budgets = [Budget(kind=budget.kind, limit=budget.limit) for budget in asked.budgets]
+    return [natural, *(natural.model_copy(update={"budget": budget}) for budget in budgets)]
+
+
+def fit(part: HeldOut, template: Template, recipe: Recipe) -> HeldOut:
+    """The part without problems whose prompts are too long, whatever budget they state: all evaluations ask the same.
+
+    Raises:
+        DataError: none is left.
+        TemplateError: the chat template leaves out what requests a budget.
+    """
+    for one in settings(recipe, template):
+        stating = stating_of(template, one)
+        part = fitting(part, stating, recipe.data.max_prompt_tokens)
+        other = replace(stating, budget=stating.budget + 1)
+        if stating is not template and stating.prompt_ids(part.problems[0]) == other.prompt_ids(part.problems[0]):
+            raise TemplateError(
+                "eval.budgets: the chat template leaves the request for a budget out, so no prompt would state it; take it out"
+            )
+    return part
+
+
+def evaluations(
+    parts: Sequence[HeldOut],
+    recipe: Recipe,
+    template: Template,
+    folder: Path,
+    *,
+    checkpoint: str,
+    step: int = 0,
+    prefix: str = "",
+    weights: str = "",
+    lenient: bool = False,
+    own_samples: bool = False,
+    logprobs: bool = False,
+    engine: str = "",
+) -> list[Asked]:
+    """Every evaluation of a checkpoint on these sources, which fit (`fit`): each source's natural one and then its budgets.
+
+    Args:
+        folder: of their files, NAME[@BUDGET].json and so on (docs/architecture.md).
+        prefix: of files inside a run, whose first source needs no name: `step-40`.
+        lenient, engine: see `settings`.
+        own_samples: of a problem of a benchmark, as many as its protocol takes.
+        logprobs: engines report those of sampled tokens, which costs them time.
+    """
+    found = []
+    for index, (part, name) in enumerate(zip(parts, file_names([part.name for part in parts]), strict=True)):
+        stem = name if not prefix else f"{prefix}-{name}" if index else prefix
+        for one in settings(recipe, template, samples=part.samples if own_samples else None, lenient=lenient, engine=engine):
+            called = stem + (f"@{one.budget.name}" if one.budget else "")
+            questions = requests(called, part.problems, template, one, logprobs)
+            found.append(Asked(folder / called, checkpoint, step, part.name, one, questions, weights))
+    return found
+
+
+def fingerprint(folder: Path) -> str:
+    """Hash of what a checkpoint's weights are: of the digests in its manifest, or of places all over its files."""
+    if (manifest := folder / checkpoint.MANIFEST).is_file():
+        return hashlib.sha256(manifest.read_bytes()).hexdigest()
+    found = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        found.update(f"{file.name} {size}\n".encode())
+        with open(file, "rb") as weights:
+            for place in range(_CHUNKS):
+                weights.seek(place * size // _CHUNKS)
+                found.update(weights.read(_CHUNK))
+    return found.hexdigest()
+
+
+def earlier_date(folder: Path) -> str | None:
+    """The date that prompts of the samples in a folder state, since whoever goes on with them must state the same; None without samples."""
+    for file in sorted(folder.glob("*.parts/part-*.parquet")):
+        try:
+            return read_made(file).get(DATE) or None
+        except (OSError, ValueError):
+            continue
+    return None

@@ -1,0 +1,63 @@
+"""The slot of evaluations: what is asked after training, and before, how often, and at which budgets."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from recipes.data import Sets
+from recipes.section import Count, Natural, NonNegative, Section, Share, kind_or
+
+
+class ForcedAt(Section):
+    kind: Literal["forced"] = Field(..., description="Thinking is closed there, and the answer follows.")
+    limit: Count = Field(..., description="Tokens of thinking before it is closed; at most eval.max_tokens.")
+
+
+class RequestedAt(Section):
+    kind: Literal["requested"] = Field(..., description="The prompt asks for it; how far samples keep to it is reported.")
+    limit: Count = Field(
+        ...,
+        description="Tokens that `{budget}` in data.instruction stands for; without it, a sentence that says it is put behind. At most eval.max_tokens.",
+    )
+
+
+BudgetAt = Annotated[
+    Annotated[ForcedAt, Tag("forced")] | Annotated[RequestedAt, Tag("requested")],
+    Discriminator(kind_or("forced")),
+]
+
+
+class Eval(Section):
+    data: list[Sets] = Field(
+        ["tiny"],
+        description="Held-out sets, named as in data.train, or as mappings with their own columns (a hub set without `:split`: `test`).",
+    )
+    benchmarks: list[str] = Field(
+        [],
+        description="Benchmarks by name (`laconic benchmarks`), beside eval.data; `NAME@FOLDER` reads local files, `NAME@hub:owner/name` another copy. `laconic eval --benchmark` takes the protocol of R1, a recipe what stands here.",
+    )
+    problems: Natural = Field(256, description="Problems taken of each source; 0: all.")
+    samples: Count = Field(4, description="Rollouts of a problem.")
+    temperature: NonNegative = Field(0.6, description="Sampling temperature; 0 is greedy.")
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Nucleus sampling.")
+    max_tokens: Count = Field(320, description="Tokens a rollout may use.")
+    every: Natural = Field(0, description="Steps between evaluations during training; 0: only before and after.")
+    budgets: list[BudgetAt] = Field(
+        [], description="Budgets at which all is sampled once more, beside the natural evaluation (`{kind: forced, limit: 1024}`)."
+    )
+    margin: Share = Field(
+        0.01, description="Loss of accuracy, a share, that a shorter model may have; fixed before anything is sampled, and recorded."
+    )
+
+    @model_validator(mode="after")
+    def _each_budget_once_and_within_reach(self) -> Eval:
+        for place, budget in enumerate(self.budgets):
+            if budget.limit > self.max_tokens:
+                raise ValueError(
+                    f"budgets: {budget.kind} {budget.limit} is more than max_tokens {self.max_tokens}, where samples end; raise that, or take it out"
+                )
+            if budget in self.budgets[:place]:
+                raise ValueError(f"budgets: {budget.kind} {budget.limit} stands there twice; take one out")
+        return self
