@@ -53,7 +53,7 @@ class _Set:
 
 def packed(text: str) -> str:
     """Text as base64 of its deflate, as page.js unpacks it."""
-    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+    return base64.b64encode(zlib.compress(text.encode(), 6)).decode()
 
 
 def reader(runs: Sequence[Run], shown: Mapping[str, Sequence[Shown]], most: int = _MOST) -> dict[str, Any]:
