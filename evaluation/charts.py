@@ -23,7 +23,7 @@ from evaluation.run_folder import Run
 
 _BINS = 24
 _TIERS = ("easiest", "easier", "harder", "hardest")
-_TIER_COLOURS = ("#86b9c9", "#4794ac", "#0f6f8f", "#0a4257")
+_TIER_COLOURS = ("#a5d3e0", "#5fa8bf", "#2b86a5", "#b5702a")
 _MOST_CHAINS = 40_000  # samples; beyond it votes over all subsets take too long for a page
 _FEWEST_IN_BIN = 20
 

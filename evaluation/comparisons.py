@@ -129,7 +129,11 @@ def read(paths: Sequence[Path], margin: float | None = None, ends: bool = True) 
     Raises:
         ValueError: one is neither a run folder nor one of evaluations.
     """
-    runs = read_entries(paths)
+    return found_in(read_entries(paths), margin, ends)
+
+
+def found_in(runs: list[Run], margin: float | None = None, ends: bool = True) -> Found:
+    """What entries say that were read. Arguments as in `read`."""
     shown = by_source(runs, ends)
     return Found(runs, shown, {source: [compare(*pair, margin) for pair in compared(one)] for source, one in shown.items()})
 

@@ -18,6 +18,7 @@ Records = Sequence[Mapping[str, Any]]
 RESULTS = ("Accuracy", "Length")  # drawn though they may never move
 STACKED = ("Groups sampled", "Time per step")
 LOGARITHMIC = ("Learner against engine", "Gate by position")  # where they span more than a power of ten
+BESIDE = ("accuracy", "length/mean", "truncated", "limit", "budget/share", "reward/mean", "entropy", "kl", "grad_norm", "tokens/trained")
 FREE = ("Accuracy", "Reward", "Controller", "Ratio", "Mismatch correction")  # whose axis need not begin at 0
 DASHED = ("limit", "limit/rewarded", "budget/floor")
 COLOURS = {
@@ -66,6 +67,23 @@ def training_panels(metrics: Records) -> dict[str, list[Panel]]:
         section: [_panel(title, curves, len(metrics)) for title, curves in moving] for section, (moving, _) in _sorted(metrics).items()
     }
     return {section: drawn for section, panels in found.items() if (drawn := [panel for panel in panels if panel.data])}
+
+
+def beside_panels(runs: Sequence[tuple[str, str, Records]]) -> list[Panel]:
+    """One chart for each of a few metrics with a curve for each run, (label, colour, metrics); those that no run moves are left out."""
+    panels = []
+    for name in BESIDE:
+        metric = find(name)
+        assert metric is not None
+        drawn = [(label, colour, _curve(name, metric, "", metrics)) for label, colour, metrics in runs]
+        there = [one for one in drawn if any(value is not None for value in one[2].values)]
+        if len(there) < 2 or not any(curve.moves for _, _, curve in there):
+            continue
+        data = [drawn_line(curve.steps, curve.values, label, colour, hover="%{y:.4~g}", width=1.6) for label, colour, curve in there]
+        title = f"{metric.panel}, {metric.label}" if metric.label and metric.label != metric.panel else metric.panel
+        keys = [(label, colour, False) for label, colour, _ in there]
+        panels.append(Panel(title, keys, data, laid_out(yrange=None if metric.panel in FREE else [0, None]), unit=_unit(metric)))
+    return panels
 
 
 def at_rest(metrics: Records) -> str:

@@ -15,16 +15,16 @@ from evaluation.tables import Cell, Table, noise_table, reservations, settings_t
 
 def markdown(found: Found) -> str:
     """Headline, tables and reservations as Markdown."""
-    lines = [f"# {_escaped(found.title)}", "", *[f"{_escaped(sentence)}\n" for sentence in sentences(found)]]
+    lines = [f"# {escaped(found.title)}", "", *[f"{escaped(sentence)}\n" for sentence in sentences(found)]]
     for source, shown in found.shown.items():
-        lines += [f"## {_escaped(source)}", "", table(noise_table(shown)), ""]
+        lines += [f"## {escaped(source)}", "", table(noise_table(shown)), ""]
         for pair in found.pairs[source]:
-            lines += [f"### {_escaped(f'{pair.new.label} against {pair.old.label}')}", "", table(paired_table(pair)), ""]
+            lines += [f"### {escaped(f'{pair.new.label} against {pair.old.label}')}", "", table(paired_table(pair)), ""]
     shown = [one for all_ in found.shown.values() for one in all_]
     lines += [
         "## How sure this is",
         "",
-        *[f"- {_escaped(sentence)}" for sentence in reservations(found.runs, shown, found.comparisons)],
+        *[f"- {escaped(sentence)}" for sentence in reservations(found.runs, shown, found.comparisons)],
         "",
     ]
     settings = settings_table(found.runs)
@@ -33,25 +33,28 @@ def markdown(found: Found) -> str:
 
 def sentences(found: Found) -> list[str]:
     """What may be said in one sentence each: of every comparison, of evaluations that stand alone, and of several claims at once."""
-    said = words.headline(found.comparisons) + [words.single(one[0]) for one in found.shown.values() if len(one) == 1]
+    return words.headline(found.comparisons) + [words.single(one[0]) for one in found.shown.values() if len(one) == 1] + adjusted(found)
+
+
+def adjusted(found: Found) -> list[str]:
+    """What several claims at once cost, in one sentence; none for one."""
     claims = [pair for pair in found.comparisons if not pair.refused]
-    if len(claims) > 1:
-        adjusted = holm([pair.p for pair in claims])
-        named = ", ".join(
-            f"{pair.new.evaluation.source}{f', {pair.new.label}' if len(found.runs) > 2 else ''} {p:.2g}"
-            for pair, p in zip(claims, adjusted, strict=True)
-        )
-        said.append(f"p of no difference of accuracy, adjusted for {len(claims)} comparisons (Holm): {named}.")
-    return said
+    if len(claims) < 2:
+        return []
+    named = ", ".join(
+        f"{pair.new.evaluation.source}{f', {pair.new.label}' if len(found.runs) > 2 else ''} {p:.2g}"
+        for pair, p in zip(claims, holm([pair.p for pair in claims]), strict=True)
+    )
+    return [f"p of no difference of accuracy, adjusted for {len(claims)} comparisons (Holm): {named}."]
 
 
 def table(of: Table) -> str:
     """A table as Markdown."""
     width = max([len(row.cells) for row in of.rows] + [len(of.head)])
     heads = [*of.head, *[""] * (width - len(of.head))]
-    lines = ["| " + " | ".join(["", *map(_escaped, heads)]) + " |", "|" + "---|" * (width + 1)]
+    lines = ["| " + " | ".join(["", *map(escaped, heads)]) + " |", "|" + "---|" * (width + 1)]
     for row in of.rows:
-        label = ("&nbsp;&nbsp;" if row.sub else "") + _escaped(row.label) + (" (differ)" if row.differs else "")
+        label = ("&nbsp;&nbsp;" if row.sub else "") + escaped(row.label) + (" (differ)" if row.differs else "")
         lines.append("| " + " | ".join([label, *(_cell(one) for one in row.cells)]) + " |")
     return "\n".join(lines)
 
@@ -98,8 +101,9 @@ def _comparison(pair: Comparison) -> dict[str, Any]:
 
 
 def _cell(one: Cell) -> str:
-    return _escaped(f"{one.text} {one.small}".strip())
+    return escaped(f"{one.text} {one.small}".strip())
 
 
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+def escaped(text: str) -> str:
+    """Text as one line of Markdown that says the same: no table, no HTML, no link or picture comes of it."""
+    return " ".join(text.splitlines()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("](", "]\\(")

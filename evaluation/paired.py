@@ -30,9 +30,9 @@ def paired_table(pair: Comparison) -> Table:
     alike = samples if pair.unit == "tokens" else None  # lengths of the same ruler
     rows = [
         _row("accuracy", _percent(old.accuracy.mean), _percent(new.accuracy.mean), _points(pair.accuracy)),
-        *_passes(old, new, bool(pair.refused)),
         *_at_budgets(old, new, alike),
         *_area(old, new, alike),
+        *_passes(old, new, bool(pair.refused)),
         _row("mean tokens", _tokens(old.tokens.mean), _tokens(new.tokens.mean), _share(pair.length if pair.unit == "tokens" else None)),
         *([_row("length in characters", Cell("–"), Cell("–"), _share(pair.length))] if pair.unit != "tokens" else []),
     ]

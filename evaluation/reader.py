@@ -53,7 +53,7 @@ class _Set:
 
 def packed(text: str) -> str:
     """Text as base64 of its deflate, as page.js unpacks it."""
-    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+    return base64.b64encode(zlib.compress(text.encode(), 6)).decode()
 
 
 def reader(runs: Sequence[Run], shown: Mapping[str, Sequence[Shown]], most: int = _MOST) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def reader(runs: Sequence[Run], shown: Mapping[str, Sequence[Shown]], most: int 
     texts = [text or "" for text in rows.pop("text")]
     here = {name: column for name, column in rows.items() if name not in ("file", "rollout")}
     payload, kept = _fitting({"sets": told, "problems": problems, "rows": here} | tokens, texts, rank_N, most)
-    lead = _lead(len(texts), kept, len(tokens["carried"]))
+    lead = _lead(source, len(texts), kept, len(tokens["carried"]))
     return {"payload": payload, "sets": told, "count": len(texts), "several": len(shown) > 1, "lead": lead}
 
 
@@ -185,15 +185,19 @@ def _fitting(content: dict[str, Any], texts: Sequence[str], rank_N: np.ndarray, 
     return payload, kept
 
 
-def _lead(count: int, kept: int, tokens: int) -> str:
-    sentences = [f"All {count:,} rollouts of the evaluations above and those that training kept."]
+def _lead(source: Sequence[str], count: int, kept: int, tokens: int) -> str:
+    rules = {"of evaluations the lowest sample numbers, problems evenly": any(source), "of training the newest steps": not all(source)}
+    shown = {"of the evaluations above": any(source), "that training kept": not all(source)}
+    sentences = [f"All {count:,} rollouts {_joined(shown)}."]
     if kept < count:
         sentences.append(
             f"{kept:,} of them have their text here, which is what fits: the lowest sample numbers of every problem first, then problems evenly, "
             "and of a sample before and after alike. The others are in the parquet files."
         )
     if tokens:
-        sentences.append(
-            f"{tokens:,} carry their tokens with a number each: samples of training, the newest first, and of evaluations the lowest sample numbers, problems evenly."
-        )
+        sentences.append(f"{tokens:,} carry their tokens, with numbers: {_joined(rules)}.")
     return " ".join(sentences)
+
+
+def _joined(words: Mapping[str, bool]) -> str:
+    return " and ".join(word for word, holds in words.items() if holds)

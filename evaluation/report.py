@@ -20,7 +20,7 @@ import yaml
 
 from evaluation import charts, curves, examples, figures, words
 from evaluation.comparisons import Comparison, Found, read, read_samples
-from evaluation.entries import Shown, at_budgets
+from evaluation.entries import COLOURS, Shown, at_budgets
 from evaluation.figures import Panel
 from evaluation.formats import as_json, markdown
 from evaluation.measured import of_table
@@ -238,7 +238,14 @@ def _levels(source: str, shown: Sequence[Shown]) -> list[Section]:
 
 
 def _training(runs: Sequence[Run]) -> list[Section]:
+    """Curves of every run; of several the main ones side by side first, and the rest of each folded."""
     sections = []
+    recorded = [run for run in runs if run.metrics]
+    if len(recorded) > 1:
+        panels = curves.beside_panels([(run.label, COLOURS[place % len(COLOURS)], run.metrics) for place, run in enumerate(recorded)])
+        sections.append(
+            _charts("Training, side by side", "Over steps, of all sampled rollouts, before any group was filtered out.", panels, "three")
+        )
     for run in runs:
         if not run.trained:
             continue
@@ -246,7 +253,7 @@ def _training(runs: Sequence[Run]) -> list[Section]:
         if not run.metrics:
             sections.append(Section("empty.html", {"heading": heading, "words": "No training step was recorded."}))
             continue
-        panels = curves.training_panels(run.metrics)
+        own = curves.training_panels(run.metrics)
         held_out: list[Panel] = []
         for source in dict.fromkeys(evaluation.source for evaluation in run.evaluations):
             series = [one for one in run.evaluations if one.source == source and one.table and one.table.parent.parent == run.path]
@@ -255,9 +262,11 @@ def _training(runs: Sequence[Run]) -> list[Section]:
         seconds = last.get("time")
         lead = f"Steps {first['step']} to {last['step']}" + (f", {_duration(seconds)}" if seconds else "")
         lead += ". Accuracy and length are those of all sampled rollouts, before any group was filtered out. All charts run over steps."
-        groups = {**({"Held out": held_out} if held_out else {}), **panels}
+        groups = {**({"Held out": held_out} if held_out else {}), **own}
         still = curves.at_rest(run.metrics)
-        sections.append(Section("training.html", {"heading": heading, "lead": lead, "groups": groups, "still": still}))
+        sections.append(
+            Section("training.html", {"heading": heading, "lead": lead, "groups": groups, "still": still, "folded": len(recorded) > 1})
+        )
     return sections
 
 

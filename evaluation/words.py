@@ -152,9 +152,14 @@ def single(one: Shown) -> str:
     """One sentence on an evaluation that nothing is compared with."""
     found = one.evaluation
     where = f"One evaluation so far, at step {found.step}" if one.run.trained else f"{one.label} on {found.source}"
+    return f"{where}: {measured(found)}."
+
+
+def measured(found: Evaluation) -> str:
+    """The numbers of an evaluation with their noise."""
     return (
-        f"{where}: accuracy {_share_with_interval(found.accuracy)} at {tokens(found.tokens.mean)} tokens on average, "
-        f"over {found.problems} problems with {found.samples} samples each."
+        f"accuracy {_share_with_interval(found.accuracy)} at {tokens(found.tokens.mean)} tokens on average, "
+        f"over {found.problems} problems with {found.samples} samples each"
     )
 
 
@@ -178,7 +183,7 @@ def status(run: Run) -> tuple[str, str]:
     at, reason = run.status.get("step"), str(run.status.get("reason") or "").strip().rstrip(".")
     sentence = {
         "finished": "The run finished",
-        "running": "The run was still going when this page was made",
+        "running": "The run was still going when this was written",
         "failed": "The run failed",
         "stopped": "The run was stopped",
         "no-effective-update": "The run taught nothing: no update had an effect",

@@ -274,6 +274,45 @@ def compare(
         compare_in_terminal(of, margin, out)
 
 
+Licence = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--license", help="Licence of the model by the hub's name (apache-2.0, mit, ...); the card names none otherwise."),
+]
+
+
+@app.command()
+def card(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    to: Annotated[Optional[Path], typer.Option("--out", help="Where it goes (default: README.md in the run folder).")] = None,  # noqa: UP045
+    licence: Licence = None,
+) -> None:
+    """Write the model card of what a run made, in the Hugging Face hub's format, with its picture beside it."""
+    with errors():
+        from launch.publish import write_card
+
+        write_card(run, to, licence, out)
+
+
+@app.command()
+def push(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Model repository on the Hugging Face hub; made if it is not there.")],
+    private: Annotated[bool, typer.Option("--private", help="Make it private; refuse one that is there and is public.")] = False,
+    revision: Annotated[str, typer.Option(metavar="BRANCH", help="Branch that it goes to; made if it is not there.")] = "main",
+    checkpoint: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="step-N", help="A checkpoint of the run (default: the newest that its last stage made)."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files and their sizes, and ask nothing of the hub.")] = False,
+    licence: Licence = None,
+) -> None:
+    """Send a run's model, tokenizer and card to the Hugging Face hub (HF_TOKEN or `hf auth login`; HF_ENDPOINT names another hub)."""
+    with errors():
+        from launch.publish import push as send
+
+        send(run, repo, out, private=private, branch=revision, named=checkpoint, dry=dry_run, licence=licence)
+
+
 @app.command()
 def merge(
     base: Annotated[Path, typer.Argument(help="Checkpoint that the training began with.")],

@@ -9,7 +9,6 @@ import ast
 import difflib
 import functools
 import importlib.util
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -56,7 +55,6 @@ from rewards.functions import load_function, sample, trial
 _ASSUMED_GPU = 80 * GB  # of a machine without a GPU, so that a plan made there still says what a recipe would take
 _BUILDS = {"cpu": "CPU", "cuda": "CUDA"}
 _COLDEST = 0.01  # temperature; vLLM raises lower ones to it without a word
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 class PlanError(RuntimeError):
@@ -237,8 +235,7 @@ def find_shape(recipe: Recipe) -> tuple[Shape | None, list[str]]:
     trains = recipe.trains
     if folder.is_dir():
         return config_shape(folder / "config.json"), list(checkpoint_faults(folder, trains))
-    looks_local = not _HUB_ID.fullmatch(path) or Path(path).parent.is_dir() or path.startswith("runs/")
-    if looks_local:
+    if not recipe.model.on_hub:
         return None, [f"model.path: no folder {path}; name a checkpoint folder that exists, a hub id (owner/name) or `tiny`"]
     from huggingface_hub import try_to_load_from_cache
 

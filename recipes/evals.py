@@ -47,8 +47,11 @@ class Eval(Section):
     budgets: list[BudgetAt] = Field(
         [], description="Budgets at which all is sampled once more, beside the natural evaluation (`{kind: forced, limit: 1024}`)."
     )
-    margin: Share = Field(
-        0.01, description="Loss of accuracy, a share, that a shorter model may have; fixed before anything is sampled, and recorded."
+    margin: float = Field(
+        0.01,
+        gt=0,
+        lt=1,
+        description="Loss of accuracy, a share, that a shorter model may have; fixed before anything is sampled, and recorded.",
     )
 
     @model_validator(mode="after")

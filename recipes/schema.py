@@ -7,6 +7,8 @@ log-probabilities are nats, schedules run in steps of the RL loop.
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
@@ -33,6 +35,8 @@ from recipes.terms import (
     telling_wrong_apart,
 )
 
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
 
 class Model(Section):
     path: str = Field(
@@ -43,6 +47,12 @@ class Model(Section):
     dtype: Literal["fp32", "bf16"] = Field(
         "fp32", description="Arithmetic of learner and engines. fp32 for about 1M parameters on a CPU, bf16 from about 25M."
     )
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether `path` is the id of a model on the hub, owner/name, and not a folder that is here or is missing here."""
+        folder = Path(self.path).expanduser()
+        return bool(_HUB_ID.fullmatch(self.path)) and not (folder.is_dir() or folder.parent.is_dir() or self.path.startswith("runs/"))
 
 
 class Tiny(Section):

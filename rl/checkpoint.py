@@ -96,7 +96,7 @@ def whole(folder: Path) -> bool:
 
 def latest(checkpoints: Path) -> Path | None:
     """The whole `step-N` folder with the highest N, None if there is none. Broken ones are skipped with a warning."""
-    for folder in reversed(_finished(checkpoints)):
+    for folder in reversed(finished(checkpoints)):
         fault = _fault(folder)
         if fault is None:
             return folder
@@ -110,7 +110,7 @@ def prune(checkpoints: Path, keep: int) -> None:
     Raises:
         CheckpointError: the newest is broken; nothing is deleted.
     """
-    folders = _finished(checkpoints)
+    folders = finished(checkpoints)
     if len(folders) <= keep:
         return
     verify(folders[-1])
@@ -120,8 +120,8 @@ def prune(checkpoints: Path, keep: int) -> None:
         shutil.rmtree(hidden)
 
 
-def _finished(checkpoints: Path) -> list[Path]:
-    """`step-N` folders in the order of N. Temporary folders have other names."""
+def finished(checkpoints: Path) -> list[Path]:
+    """`step-N` folders in the order of N, whole or not. Temporary folders have other names."""
     if not checkpoints.is_dir():
         return []
     numbered = [(int(match[1]), folder) for folder in checkpoints.iterdir() if (match := _STEP.fullmatch(folder.name))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evaluation import curves
-from evaluation.curves import at_rest, training_panels
+from evaluation.curves import at_rest, beside_panels, training_panels
 from evaluation.figures import Panel
 from rollout.metrics import METRICS, SECTIONS
 
@@ -107,3 +107,12 @@ def test_stacked_areas_leave_out_what_never_was():
 
 def test_names_that_the_register_does_not_know_are_not_drawn():
     assert drawn(over("of another version", 1, 2)) == {} and at_rest(over("of another version", 1, 1)) == ""
+
+
+def test_of_several_runs_the_main_metrics_that_move_stand_side_by_side() -> None:
+    one = [{"step": step, "accuracy": 0.5 + step / 10, "length/mean": 90.0, "entropy": None} for step in range(3)]
+    other = [{"step": step, "accuracy": 0.5, "length/mean": 90.0} for step in range(2)]
+    (panel,) = beside_panels([("a", "#111111", one), ("b", "#222222", other)])
+    assert [(trace["name"], trace["x"], trace["y"]) for trace in panel.data] == [("a", [0, 1, 2], [50, 60, 70]), ("b", [0, 1], [50, 50])]
+    assert panel.title.startswith("Accuracy") and panel.unit == "%"
+    assert beside_panels([("a", "#111111", one)]) == []

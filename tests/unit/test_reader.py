@@ -85,7 +85,9 @@ def run(tmp_path: Path) -> Path:
 def test_every_rollout_of_every_label_is_there_once_and_a_problem_is_written_once(run: Path) -> None:
     content, values = read(run)
     labels = [content["sets"][one]["label"] for one in content["rows"]["set"]]
-    assert Counter(labels) == {"before": 4, "after": 4, "training": 2} and values["lead"].startswith("All 10 rollouts")
+    assert Counter(labels) == {"before": 4, "after": 4, "training": 2} and values["lead"].startswith(
+        "All 10 rollouts of the evaluations above and that training kept. 10 carry"
+    )
     assert content["problems"]["problem"] == ["what is a?", "what is b?", "what is t?"] and content["problems"]["golds"][0] == [
         "7",
         "seven",
