@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from recipes.data import Sets
-from recipes.section import Count, Natural, NonNegative, Section, Share, kind_or
+from recipes.section import Count, Natural, NonNegative, Section, kind_or
 
 
 class ForcedAt(Section):
