@@ -2,7 +2,8 @@
 
 Claim: one route. Evaluations inside a run and `laconic eval` go through `evaluate`, with the engines, template and judge of training; what
 differs is who holds the weights. Samples are kept as they come (rollout/parts), and numbers come from what is kept: an evaluation that was
-killed goes on where it stopped and ends with the same numbers.
+killed goes on where it stopped and ends with the numbers that it would have had (vLLM's random state is not kept: what it had not sampled yet is
+another draw).
 """
 
 from __future__ import annotations

@@ -164,17 +164,22 @@ def evaluate(
             *([f"eval.samples={samples}"] if samples else []),
             *([f"eval.budgets={json.dumps(budgets)}"] if budgets else []),
         ]
-        if data_dir and not benchmark:
-            raise ValueError("--data-dir: holds the files of --benchmark, which is not said; name a file of your own with --data")
-        named = [f"{name}@{data_dir}" if data_dir and "@" not in name else name for name in benchmark or ()]
+        named = _named(benchmark or [], data_dir)
         question = Question(changes, named, lenient, not no_natural)
         if engine_url:
             from launch.server import evaluate_server
 
-            known = next(iter(checkpoints), None)
+            known = checkpoints[0] if checkpoints else None
             evaluate_server(engine_url, engine_model, known, question, out_dir, overwrite, out, show_prompt, engine_requests)
         else:
             evaluate_checkpoints(checkpoints, question, out_dir, overwrite, out, show_prompt)
+
+
+def _named(benchmarks: list[str], folder: Path | None) -> list[str]:
+    """Benchmarks by name, with the folder of their files if there is one. Raises ValueError: there is one, and no benchmark."""
+    if folder and not benchmarks:
+        raise ValueError("--data-dir: holds the files of --benchmark, which is not said; name a file of your own with --data")
+    return [f"{name}@{folder}" if folder and "@" not in name else name for name in benchmarks]
 
 
 @app.command("import")

@@ -93,7 +93,7 @@ def evaluate_checkpoints(
         FileNotFoundError: a hub model that cannot be had.
         ValueError: two checkpoints are one, or would share a folder; nothing would be sampled.
     """
-    with jobs(folders(checkpoints, out), question) as (judge, ready):
+    with jobs(folders(checkpoints, out), question, overwrite) as (judge, ready):
         do(ready, judge, console, overwrite, show_prompt)
 
 
@@ -132,11 +132,12 @@ def do(ready: Sequence[Job], judge: Judge, console: Console, overwrite: bool, sh
 
 
 @contextmanager
-def jobs(where: Mapping[str, Path], question: Question) -> Iterator[tuple[Judge, list[Job]]]:
+def jobs(where: Mapping[str, Path], question: Question, anew: bool = False) -> Iterator[tuple[Judge, list[Job]]]:
     """The judge, and each checkpoint with its recipe, plan, problems, weights and evaluations, checked; nothing is started but the judge.
 
     Args:
         where: the folder of each checkpoint's files.
+        anew: what lies there is not gone on with.
     """
     recipes = {checkpoint: recipe_for(checkpoint, question) for checkpoint in where}
     plans = {checkpoint: plan(recipe) for checkpoint, (recipe, _) in recipes.items()}
@@ -162,7 +163,7 @@ def jobs(where: Mapping[str, Path], question: Question) -> Iterator[tuple[Judge,
                 read[key] = held_out(recipe, judge)
             start = starting_checkpoint(recipe)
             made = planned_with(start, made)
-            date = earlier_date(folder) or prompt_date(own.parent if own else Path())
+            date = (None if anew else earlier_date(folder)) or prompt_date(own.parent if own else Path())
             template = stating(load_template(start, recipe.data, date), recipe, left(start))
             closing(recipe, template)  # refused before anything starts
             parts = [fit(part, template, recipe) for part in read[key]]

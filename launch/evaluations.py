@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,9 +108,8 @@ def fingerprint(folder: Path) -> str:
 
 def earlier_date(folder: Path) -> str | None:
     """The date that prompts of the samples in a folder state, since whoever goes on with them must state the same; None without samples."""
-    for file in sorted(folder.glob("*.parts/part-*.parquet")):
-        try:
-            return read_made(file).get(DATE) or None
-        except (OSError, ValueError):
-            continue
+    for file in sorted([*folder.glob("*.parquet"), *folder.glob("*.parts/part-*.parquet")]):
+        with suppress(OSError, ValueError):
+            if date := read_made(file).get(DATE):
+                return date
     return None

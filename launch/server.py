@@ -54,7 +54,8 @@ def evaluate_server(
     known = None
     if checkpoint:
         start = starting_checkpoint(recipe, weights=False)
-        date = earlier_date(folder or Path("evals") / folder_name(checkpoint)) or prompt_date(own.parent if own else Path())
+        earlier = None if overwrite else earlier_date(folder or Path("evals") / folder_name(checkpoint))
+        date = earlier or prompt_date(own.parent if own else Path())
         known = stating(load_template(start, recipe.data, date), recipe, left(start))
     with ServerPool(api, model, known, recipe.data) as pool:
         pool.meet()

@@ -8,9 +8,11 @@ Simplification: all of it is read into memory.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -116,9 +118,23 @@ def sample(
         scorer: its verdicts count; it needs no terms.
         progress: called with (rollouts done, rollouts), what was there already among both.
         each: sees groups before they are kept.
+
+    Raises:
+        OtherParts: another process samples into one of the folders.
     """
-    for one in kept:
-        one.folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        for one in kept:
+            held.enter_context(_alone(one.folder))
+        yield from _sampled(kept, pool, scorer, progress, each)
+
+
+def _sampled(
+    kept: Sequence[Parts],
+    pool: Pool,
+    scorer: Scorer,
+    progress: Callable[[int, int], None] | None,
+    each: Callable[[Sequence[Group]], None] | None,
+) -> Iterator[Parts]:
     left = {one.folder: one.waiting() for one in kept}
     home = {request.id: one for one in kept for request in left[one.folder]}
     missing = {folder: len(requests) for folder, requests in left.items()}
@@ -152,6 +168,18 @@ def sample(
                 yield one
     finally:
         flush(kept)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """The folder, made if it is not there, for this process alone. Raises OtherParts: another has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OtherParts(f"{folder} is being sampled by another process: wait for its end, or choose another folder") from None
+        yield
 
 
 def read_made(path: Path) -> dict[str, str]:

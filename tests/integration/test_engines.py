@@ -102,6 +102,9 @@ def test_p06_whatever_ended_an_answer_is_its_last_trained_token_and_a_cut_one_ge
     pool.submit([asked])
     [(_, sampled)] = pool.ready()
     [(_, same)] = reference.advance([asked], 0.0)
+    pool.submit([replace(asked, logprobs=False)])
+    [(_, unsaid)] = pool.ready()
+    assert all(one.logprobs.shape == (0,) and len(one.ids) for one in unsaid)
     for completions in (sampled, same):
         rows = [Row(str(i), np.array(asked.prompt_ids, np.int32), c.ids, c.logprobs, 1.0) for i, c in enumerate(completions)]
         tensors = padded(rows, "cpu")

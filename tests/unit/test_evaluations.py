@@ -88,6 +88,9 @@ def test_prompts_of_what_goes_on_state_the_date_of_what_is_there(tmp_path: Path,
     parts = Parts(tmp_path / "rows.parts", [request], {"template": "digest"}, "", also={"date": "2025-03-04"})
     list(sample([parts], ScriptedPool(lambda _: [response("1")]), Scorer(judge, template())))
     assert earlier_date(tmp_path) == "2025-03-04"
+    (tmp_path / "rows.parts" / "part-00000.parquet").rename(tmp_path / "rows.parquet")  # one that is made, beside one that is not begun
+    (tmp_path / "a.parquet").write_bytes(b"torn")
+    assert earlier_date(tmp_path) == "2025-03-04"
 
 
 @pytest.mark.parametrize(

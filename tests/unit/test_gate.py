@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from recipes.schema import Publish
-from rl.gate import ROWS, GateError, check_gaps, drawn
+from rl.algorithm import rows_of
+from rl.gate import ROWS, GateError, check_gaps, drawn, drawn_samples
 from rl.policy import Row, load_policy, padded
+from rollout.records import rows
 from rollout.reference_engine import ReferenceEngine
-from rollout.types import Problem, Request
+from rollout.types import FORCED, MODEL, RULE, Group, Problem, Request, Rollout, rollout_id
+from tests.scripted import response
 
 TEMPERATURE, TOLERANCE = 0.8, Publish().tolerance
 
@@ -39,6 +44,26 @@ def sampled(engine: ReferenceEngine, seed: int, temperature: float = TEMPERATURE
         Row(f"{seed}-{index}", np.asarray(request.prompt_ids, np.int32), completion.ids, completion.logprobs, 0.0)
         for index, completion in enumerate(completions)
     ]
+
+
+def test_the_rows_that_are_compared_are_the_same_whether_taken_from_rollouts_or_from_what_is_kept_of_them():
+    groups = []
+    for place in range(40):
+        asked = Request(f"r{place}", Problem(f"p{place}", "q", "1"), (1, place), 2, 40, 1.0, 1.0, place)
+        done = [
+            replace(response("1", 2 + place % 5), logprobs=np.linspace(-3, -1, len(response("1", 2 + place % 5).ids), dtype=np.float32))
+        ] * 2
+        done[1] = replace(done[1], sources=np.array([FORCED, RULE, *[MODEL] * (len(done[1].ids) - 2)], np.int8))
+        groups.append(
+            Group(asked, [Rollout(rollout_id(asked.id, asked.prompt_ids, index), index, one, "", None) for index, one in enumerate(done)])
+        )
+    table = rows(groups, 0, "t")
+    prompts = pa.array([list(group.request.prompt_ids) for group in groups for _ in group.rollouts], pa.list_(pa.int32()))
+    kept, wanted = drawn_samples(table.append_column("prompt_ids", prompts)), drawn(rows_of(groups))
+    assert [row.id for row in kept] == [row.id for row in wanted] and len(kept) == 64
+    for one, other in zip(kept, wanted, strict=True):
+        for name in ("prompt_ids", "ids", "engine_logp", "own_T"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
 def learner_moments(checkpoint: Path, rows: list[Row]) -> dict[str, np.ndarray]:

@@ -110,6 +110,17 @@ def test_a_torn_part_is_set_aside_and_its_requests_are_sampled_again(tmp_path: P
     assert there.read().equals(before)
 
 
+def test_a_folder_is_sampled_into_by_one_process_at_a_time_and_free_when_that_is_gone(tmp_path: Path, judge: Judge):
+    there, scorer = kept(tmp_path, 3), Scorer(judge, template())
+    first = sample([kept(tmp_path / "other", 2, "o"), there], ScriptedPool(right_and_wrong), scorer)
+    next(first)
+    with pytest.raises(OtherParts, match=rf"{tmp_path} is being sampled by another process: wait for its end"):
+        next(sample([there], ScriptedPool(right_and_wrong), scorer))
+    first.close()
+    list(sample([there], ScriptedPool(right_and_wrong), scorer))
+    assert there.waiting() == []
+
+
 @pytest.mark.parametrize(
     ("made", "words"),
     [

@@ -84,6 +84,19 @@ def test_on_a_terminal_the_view_names_step_phase_and_numbers_and_messages_stay()
     assert "[resumed] at step 40" in console.file.getvalue()
 
 
+def test_counts_say_from_time_to_time_how_long_it_takes_from_what_they_were_of_late(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("rl.progress.time.monotonic", lambda: now[0])
+    console = plain()
+    with Progress("eval", total=1000, console=console) as progress:
+        progress.count(400, 1000)  # there before
+        for done in range(410, 511, 10):
+            now[0] += 4
+            progress.count(done, 1000)
+    [line] = console.file.getvalue().splitlines()
+    assert line == "eval 480/1000  left 3:28"  # 10 in 4 s
+
+
 @pytest.mark.parametrize(
     ("values", "width", "bars"),
     [([], 4, ""), ([3.0], 4, "▁"), ([2.0, 2.0], 4, "▁▁"), ([0.0, 0.5, 1.0], 4, "▁▅█"), ([0, 0, 4, 4, 8, 8, 14, 14], 4, "▁▃▅█")],

@@ -187,6 +187,12 @@ def test_a_resumed_run_goes_on_at_its_checkpoint_and_forgets_what_came_after(tmp
     with open(run.folder / "metrics.jsonl", "a") as file:
         file.write('{"step": 3, "accu')  # killed in the middle of a line
     killed(run)
+    evals = run.folder / "evals"
+    for name in ("step-0.json", "step-2.json", "step-2-aime@forced-9.parquet", "step-20.json", "step-3.json", "step-3-step-1.parquet"):
+        (evals / name).touch()
+    for name in ("step-2.parts", "step-3.parts", "step-3@forced-9.parts"):
+        (evals / name).mkdir()
+        (evals / name / "part-00000.parquet").touch()
     resumed = Run.create(recipe(), tmp_path, resume=True)
     assert resumed.checkpoint == run.folder / "checkpoints/step-2"
     assert (run.folder / "samples/step-00002.parquet").exists(), "nothing is forgotten before the checkpoint was restored"
@@ -194,6 +200,9 @@ def test_a_resumed_run_goes_on_at_its_checkpoint_and_forgets_what_came_after(tmp
         resumed.truncate_to(2)
         assert (run.folder / "metrics.jsonl").read_bytes() == before
         assert sorted(path.name for path in (run.folder / "samples").iterdir()) == ["step-00000.parquet", "step-00001.parquet"]
+        assert sorted(path.name for path in evals.iterdir()) == [
+            *("step-0.json", "step-2-aime@forced-9.parquet", "step-2.json", "step-2.parts"),
+        ], "steps 3 and on are made once more, and by another policy perhaps"
         assert list(resumed.remaining_steps()) == [2, 3]
         record(resumed, 4)
     assert [row["step"] for row in resumed.metrics()] == [0, 1, 2, 3]
