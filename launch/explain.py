@@ -202,7 +202,7 @@ def _budget_words(recipe: Recipe) -> str:
         apart = f"{count:,} problems sampled apart every {budget.every} steps ({count * recipe.sampler.group_size:,} rollouts)"
     match budget:
         case DifficultyBudget():
-            rungs = [(int(round(rung.share * budget.limit, 6)), rung.at_least) for rung in budget.ladder]
+            rungs = [(rung.of(budget.limit), rung.at_least) for rung in budget.ladder]
             return ", else ".join(f"{tokens:,} tokens where at least {share:.0%} are right" for tokens, share in rungs)
         case PromptBudget(column=None):
             return f"drawn for each prompt from {budget.least_limit:,} to {budget.limit:,} tokens"

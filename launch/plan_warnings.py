@@ -122,8 +122,9 @@ def _credit_warnings(recipe: Recipe) -> Iterator[str]:
     credit, own = recipe.credit, f"credit.kind {recipe.credit.kind} makes advantages of its own"
     if credit.reads == "verdict" and (others := [term.kind for term in recipe.reward if term.kind != "verdict"]):
         yield f"reward: {', '.join(others)}: says nothing to advantages, as credit.kind {credit.kind} goes by verdicts alone"
-    if credit.reads == "right" and (unread := [term.kind for term in recipe.reward if any(term.adds(False, recipe.case))]):
-        yield f"reward: {', '.join(unread)}: what wrong answers earn says nothing, as credit.kind {credit.kind} gives each of them -base"
+    pays = dict.fromkeys(term.kind for reward, case in recipe.rewards().values() for term in reward if any(term.adds(False, case)))
+    if credit.reads == "right" and pays:
+        yield f"reward: {', '.join(pays)}: what wrong answers earn says nothing, as credit.kind {credit.kind} gives each of them -base"
     standard = type(recipe.advantage)()
     for name in ("boost", "shorter", "weigh", "combine") if credit.replaces else ():
         if (value := getattr(recipe.advantage, name)) != getattr(standard, name) or f"advantage.{name}" in recipe.schedule:
@@ -163,9 +164,9 @@ def _unread_limits(recipe: Recipe) -> Iterator[str]:
 
 def _waived(recipe: Recipe) -> Iterator[str]:
     """What a waiver allows in this recipe, by how much, or that nothing needs it."""
-    rewards, case = recipe.each("reward").values(), recipe.case
+    rewards = recipe.rewards().values()
     if "right_beats_wrong" in recipe.waive:
-        ends = [least_of_right(reward, case) for reward in rewards if _refused(reward, case, ["length_of_wrong"])]
+        ends = [least_of_right(reward, case) for reward, case in rewards if _refused(reward, case, ["length_of_wrong"])]
         short = max((wrong - min(kept, right) for kept, right, wrong in ends), default=0.0)
         if ends and short > ROUNDING:
             yield f"waive: right_beats_wrong: a right answer may earn {short:g} less than a wrong one"
@@ -179,7 +180,7 @@ def _waived(recipe: Recipe) -> Iterator[str]:
         elif not ends:
             yield "waive: right_beats_wrong: not needed, as every right answer earns more than a wrong one, or as much where a term erases its verdict; leave it out"
     if "length_of_wrong" in recipe.waive:
-        pays = dict.fromkeys(term.kind for reward in rewards for term in reward if term.sees_length_of_wrong())
+        pays = dict.fromkeys(term.kind for reward, _ in rewards for term in reward if term.sees_length_of_wrong())
         says = f"the length of a wrong answer may change what it earns by {', '.join(pays)}"
         yield f"waive: length_of_wrong: {says if pays else 'not needed, as no term says that it pays wrong answers for their length; leave it out'}"
 

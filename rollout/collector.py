@@ -104,7 +104,7 @@ class PromptStream:
             problem=problem,
             prompt_ids=prompt_ids,
             group_size=recipe.sampler.group_size,
-            max_tokens=int((recipe.budget.limit if whole else limit) * recipe.budget.room + 1e-9),
+            max_tokens=recipe.budget.sampled(recipe.budget.limit if whole else limit),
             temperature=recipe.sampler.temperature,
             top_p=1.0,
             seed=seed,

@@ -142,11 +142,10 @@ class Scorer:
         A second verdict that cannot be made becomes the rollout's, so its group is not judged.
         """
         tokens_G, right_G = (np.array([getattr(rollout, name) for rollout in group.rollouts]) for name in ("tokens", "right"))
-        least_cut = max(int(budget.least_cut * group.request.limit), 1)
-        limit = dot_limit(tokens_G, right_G, budget.alpha, least_cut)
+        limit = dot_limit(tokens_G, right_G, budget.alpha, budget.cut_tokens)
         rewarded = []
         for rollout in group.rollouts:
-            if limit is None or rollout.tokens - limit < least_cut:
+            if limit is None or rollout.tokens - limit < budget.cut_tokens:
                 rewarded.append(rollout)
                 continue
             rollout.ends = int(np.flatnonzero(rollout.completion.sampled)[limit - 1]) + 1
