@@ -30,7 +30,8 @@ def recipe_warnings(recipe: Recipe) -> Iterator[str]:
 
 
 def stage_warnings(recipe: Recipe) -> Iterator[str]:
-    """Changes of a stage that it does not read, a sentence each."""
+    """Words of one parent that another's took the place of, and changes of a stage that it does not read, a sentence each."""
+    yield from recipe.overridden
     for index, stage in enumerate(recipe.stages):
         for key in unread(stage, list(in_stage(recipe, index).schedule)) if stage.said else ():
             yield f"stages[{index}] ({stage.called}): changes: {key} says nothing, as a stage of kind {stage.kind} does not read it; leave it out"

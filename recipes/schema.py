@@ -228,6 +228,7 @@ class Recipe(Section):
     eval: Eval = Eval()
     wandb: str | None = Field(None, description="Weights & Biases project; null: not used.")
     _unit: int = PrivateAttr(0)
+    _overridden: tuple[str, ...] = PrivateAttr(())
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -405,6 +406,11 @@ class Recipe(Section):
                 now[slot] = moved(now[slot], number.split("."), value)
             held[step] = tuple(now.values())
         return held
+
+    @property
+    def overridden(self) -> tuple[str, ...]:
+        """Where a recipe extends several that say different words: which of them holds, a sentence each."""
+        return self._overridden
 
     @property
     def unit(self) -> int:
