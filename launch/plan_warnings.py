@@ -106,6 +106,10 @@ def _method_warnings(recipe: Recipe) -> Iterator[str]:
     yield from _fixed_limits(recipe)
     yield from _waived(recipe)
     yield from _not_in_this_run(recipe)
+    yield from _floorless(recipe)
+    losses = [case.wrong for _, case in recipe.rewards().values() if case.wrong < 0]
+    if recipe.select.kind == "efficient" and losses:
+        yield f"select.kind: efficient takes the shortest wrong answers, as they earn {min(losses):g}, a loss that it counts for every token; with verdict.wrong 0 it tells none apart"
     for term in recipe.reward:
         yield from (f"reward: {doubt}" for doubt in term.doubts())
     if recipe.credit.replaces:
@@ -161,6 +165,17 @@ def _unread_limits(recipe: Recipe) -> Iterator[str]:
             yield f"budget.kind: {kind}: its limits say nothing, as credit.kind {recipe.credit.kind} goes by verdicts alone"
         elif not any(term.reads_limit for term in recipe.reward):
             yield f"budget.kind: {kind}: its limits say nothing, as no term of the reward reads a limit; add one, as truncate"
+
+
+def _floorless(recipe: Recipe) -> Iterator[str]:
+    """A controller's numbers that ask nothing."""
+    budget = recipe.budget
+    if not isinstance(budget, ControllerBudget):
+        return
+    if budget.within >= 1:
+        yield f"budget.within: {budget.within:g} below any start is a floor of 0 or less, which asks nothing of accuracy, so the limit only falls"
+    if not budget.watch and budget.every != 1:
+        yield f"budget.every: {budget.every} says nothing, as budget.watch is 0, so that every step is a look"
 
 
 def _waived(recipe: Recipe) -> Iterator[str]:

@@ -84,6 +84,10 @@ class L1MaxTerm(LengthTerm):
     def erases(self) -> Erases:
         return "by degrees"
 
+    def doubts(self) -> list[str]:
+        unread = self.form == "code" and self.delta != type(self).model_fields["delta"].default
+        return [f"l1_max.delta: {self.delta:g} says nothing, as form is code"] if unread else []
+
 
 class KimiTerm(GatedTerm):
     kind: Literal["kimi"] = Field(
@@ -123,6 +127,12 @@ class O1PrunerTerm(GatedTerm):
     low: float = Field(-2.0, description="Least.")
     high: float = Field(4.0, description="Most.")
     reads = ("reference_tokens", "reference_accuracy")
+
+    @model_validator(mode="after")
+    def _leaves_room(self) -> O1PrunerTerm:
+        if self.low == self.high:
+            raise ValueError(f"low: {self.low:g} is high, too: what is right and what is wrong would earn the same")
+        return self
 
     def value(self, right: bool, case: Case) -> Bounds:
         verdict = case.worth if right else case.wrong
@@ -191,6 +201,14 @@ class CosineTerm(GatedTerm):
     wrong_short: float = Field(-10.0, description="Of a wrong answer of no tokens.")
     wrong_long: float = Field(0.0, description="Of a wrong answer of limit tokens.")
     beyond: float = Field(-10.0, description="Of whatever is longer than the limit, or was cut off.")
+
+    @model_validator(mode="after")
+    def _tells_right_from_wrong(self) -> CosineTerm:
+        if (self.right_short, self.right_long) == (self.wrong_short, self.wrong_long):
+            raise ValueError(
+                f"right_short: {self.right_short:g} to {self.right_long:g} is what wrong answers earn, too: nothing would tell them apart"
+            )
+        return self
 
     def value(self, right: bool, case: Case) -> Bounds:
         ends = (self.right_short, self.right_long) if right else (self.wrong_short, self.wrong_long)
@@ -313,7 +331,14 @@ class RelativeTerm(LengthTerm):
 
     def doubts(self) -> list[str]:
         said = "relative.floor: 0 leaves a long right answer as little as a wrong one, which trains guessing (docs/methods.md); take 0.5"
-        return [said] if self.erases() else []
+        idle = {"rank": ("strength",), "binary": ("strength",), "saving": ("strength", "floor")}.get(self.shape, ())
+        fields = type(self).model_fields
+        unread = [
+            f"relative.{name}: {getattr(self, name):g} says nothing, as shape is {self.shape}"
+            for name in idle
+            if getattr(self, name) != fields[name].default
+        ]
+        return [said] * bool(self.erases()) + unread
 
 
 class ShortestTerm(LengthTerm):

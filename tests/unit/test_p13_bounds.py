@@ -169,14 +169,21 @@ def test_two_terms_in_the_verdicts_place_are_refused_whatever_is_waived(terms: s
 
 
 @pytest.mark.parametrize(
-    "term",
+    ("term", "said"),
     [
-        "{kind: o1_pruner, low: 1.0, high: 1.0}",
-        "{kind: cosine, right_short: 1, right_long: 1, wrong_short: 1, wrong_long: 1, beyond: 1}",
+        ("{kind: o1_pruner, low: 1.0, high: 1.0}", r"reward\[1\].low: 1 is high, too: what is right and what is wrong would earn the same"),
+        (
+            "{kind: cosine, right_short: 1, right_long: 0, wrong_short: 1, wrong_long: 0}",
+            r"reward\[1\].right_short: 1 to 0 is what wrong answers earn, too",
+        ),
+        (
+            "{kind: function, name: 'my:own', gate: right, weight: -1.0, low: 1.0, high: 1.0}",
+            "every answer, right or wrong, earns 0: nothing would train",
+        ),
     ],
 )
-def test_a_reward_that_is_the_same_for_every_answer_is_refused(term: str):
-    with pytest.raises(RecipeError, match="every answer, right or wrong, earns 1: nothing would train"):
+def test_a_reward_that_leaves_right_and_wrong_alike_is_refused_whatever_is_waived(term: str, said: str):
+    with pytest.raises(RecipeError, match=said):
         load("grpo", "tiny", [f"reward=[{{kind: verdict}}, {term}]", "waive=[right_beats_wrong, length_of_wrong]"])
 
 

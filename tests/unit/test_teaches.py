@@ -168,6 +168,21 @@ def test_what_moves_or_is_measured_tells_rollouts_of_constant_groups_apart(words
     assert (", ".join(right.differs), right.kept, right.trains) == (differs, kept, bool(differs) and kept)
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("controller", "limit    104 (40 at step 33) tokens, down to 10 (4 at step 33) while accuracy"),
+        ("laser_d", "limit    104 (40 at step 33) to 416 (160 at step 33) tokens by a group's difficulty"),
+        ("da_dler", "limit    52 (20 at step 33) tokens where at least 50% are right, else 104 (40 at step 33) tokens"),
+        ("l1_exact", "limit    drawn for each prompt from 2 (1 at step 33) to 104 (40 at step 33) tokens"),
+        ("thinking_budget", "limit    104 (40 at step 33) tokens, of which thinking is closed after"),
+    ],
+)
+def test_plan_says_limits_as_the_schedule_of_budget_limit_has_them(name: str, words: str):
+    schedule = "schedule={budget.limit: {kind: linear, to: 40}}"
+    assert any(line.startswith(words) for line in explain(plan(load(name, "tiny", [schedule]))).splitlines())
+
+
 VERDICTS = {"leash": "{kind: verdict, wrong: -1.0}"}
 
 
