@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from launch.memory import evaluates, size
 from launch.plan import Plan, gpus_needed, host_bytes
@@ -195,26 +197,33 @@ def _watched(recipe: Recipe) -> int:
 
 
 def _budget_words(recipe: Recipe) -> str:
-    """What decides a prompt's limit, where it is not one for all."""
-    budget, apart = recipe.budget, ""
+    """What decides a prompt's limit, where it is not one for all; where budget.limit moves, as it is written and where it is furthest from that."""
+    budget, budgets, apart = recipe.budget, recipe.each("budget"), ""
+    far = max(budgets, key=lambda step: abs(budgets[step].limit - budget.limit))
+
+    def tokens(of: Callable[[Any], int]) -> str:
+        here, there = of(budget), of(budgets[far])
+        return f"{here:,}" if here == there else f"{here:,} ({there:,} at step {far})"
+
+    limit, least = tokens(lambda one: one.limit), tokens(lambda one: one.least_limit)
     if isinstance(budget, WatchingBudget) and budget.watch:
         count = budget.watched(recipe.sampler.prompts)
         apart = f"{count:,} problems sampled apart every {budget.every} steps ({count * recipe.sampler.group_size:,} rollouts)"
     match budget:
         case DifficultyBudget():
-            rungs = [(int(round(rung.share * budget.limit, 6)), rung.at_least) for rung in budget.ladder]
-            return ", else ".join(f"{tokens:,} tokens where at least {share:.0%} are right" for tokens, share in rungs)
+            rungs = [(tokens(lambda one, rung=rung: rung.of(one.limit)), rung.at_least) for rung in budget.ladder]  # type: ignore[misc]
+            return ", else ".join(f"{words} tokens where at least {share:.0%} are right" for words, share in rungs)
         case PromptBudget(column=None):
-            return f"drawn for each prompt from {budget.least_limit:,} to {budget.limit:,} tokens"
+            return f"drawn for each prompt from {least} to {limit} tokens"
         case PromptBudget():
-            return f"each prompt's own, from the column {budget.column}, {budget.least_limit:,} to {budget.limit:,} tokens"
+            return f"each prompt's own, from the column {budget.column}, {least} to {limit} tokens"
         case ReferenceBudget():
-            return f"{budget.share:g} x the column {budget.column}, {budget.least_limit:,} to {budget.limit:,} tokens"
+            return f"{budget.share:g} x the column {budget.column}, {least} to {limit} tokens"
         case ControllerBudget():
             whose = f"of {apart}" if apart else "of what is sampled to train"
-            return f"{budget.limit:,} tokens, down to {budget.least_limit:,} while accuracy {whose} is less than {budget.within:g} below its start"
+            return f"{limit} tokens, down to {least} while accuracy {whose} is less than {budget.within:g} below its start"
         case CoverageBudget():
-            return f"{budget.limit:,} to {budget.most_limit:,} tokens by a group's difficulty, as {apart or 'nothing'} shows"
+            return f"{limit} to {tokens(lambda one: one.most_limit)} tokens by a group's difficulty, as {apart or 'nothing'} shows"
         case ToggleBudget():
             first = next((f"from step {step}" for step in range(recipe.train.steps) if budget.limited(step)), "not in this run")
             return (
@@ -222,7 +231,7 @@ def _budget_words(recipe: Recipe) -> str:
                 f" where at least {budget.accuracy:.0%} are right"
             )
         case ThinkingBudget():
-            return f"{budget.limit:,} tokens, of which thinking is closed after {budget.thinking_tokens:,}"
+            return f"{limit} tokens, of which thinking is closed after {tokens(lambda one: one.thinking_tokens)}"
         case OutlierBudget():
             return f"in all-right groups, mean + {budget.alpha:g} deviations"
     return ""

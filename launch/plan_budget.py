@@ -7,6 +7,7 @@ thinking needs to be closed first (the tiny reasoner's always does, which makes 
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -24,11 +25,12 @@ from rollout.types import Problem
 _LEAST = 4  # tokens of the shortest answer in any vocabulary
 _CANDIDATES = 64  # of many golds, those of fewest characters are counted
 _IN_ADVANCE = ("prompt", "reference", "controller")  # kinds that decide a limit before sampling, and not always the same
-_WORDS = r"(?:[a-z]+[ _-])*(?:budget|limit|tokens?|length)"
+_WORDS = r"(?:[a-z]+[ _-])*(?:budget|limit|token|length)s?"
 _NEARLY = re.compile(
     rf"(?<![a-zA-Z])\$?\{{+\s*{_WORDS}\s*(?:[:!.][^{{}}]*)?\}}+|%\({_WORDS}\)[sd]|\$(?:budget|limit)\b|<{_WORDS}>|(?<!\\)\[{_WORDS}\]", re.I
 )
 _LETTER = re.compile(r"(?<![\w^\\}])(?:\{(?:n|k|num|number)\}|<(?:n|k|num|number)>|\[(?:n|k|num|number)\])", re.I)  # may be mathematics
+_PLACE = re.compile(r"(?<![\w^\\}])\{+([A-Za-z]+(?:[ _-][A-Za-z]+)*)(?:[:!.][^{}]*)?\}+")  # not what belongs to a LaTeX command
 _TOKENS = re.compile(r"(?P<number>\d[\d,_]*(?:\.\d+)?)\s*(?P<thousand>k?)[ -]*(?:[a-z]+\s+)?tokens?\b", re.I)
 _SPEAKS = re.compile(rf"{_TOKENS.pattern}|\b(?:(?:token|length|thinking|reasoning)s?[ -](?:budget|limit)|budget of)\b", re.I)
 
@@ -91,14 +93,23 @@ def _certain(budget: Budget) -> int:
 def prompt_blockers(recipe: Recipe) -> Iterator[str]:
     """Prompts that state a budget, and not the one that holds."""
     said, moves = recipe.data.instruction, "budget.limit" in recipe.schedule
-    for name in _NEARLY.finditer(said):
-        if name.group() != "{budget}":
-            yield f"data.instruction: holds {name.group()}, which nothing fills in; write {{budget}}"
+    nearly = [found.group() for found in _NEARLY.finditer(said)] + [
+        found.group() for found in _PLACE.finditer(said) if _means_budget(found[1])
+    ]
+    for name in dict.fromkeys(nearly):
+        if name != "{budget}":
+            yield f"data.instruction: holds {name}, which nothing fills in; write {{budget}}"
     if "{budget}" in json.dumps(recipe.data.template):
         yield "data.template: {budget} is filled in in data.instruction only; say it there"
     if "{budget}" not in said and (found := _SPEAKS.search(said)) and (moves or recipe.budget.kind in _IN_ADVANCE):
         how = "moves by the schedule" if moves else f"is given by budget.kind {recipe.budget.kind}"
         yield f"data.instruction: says {found.group()!r}, but the limit {how}; write {{budget}} in the number's place"
+
+
+def _means_budget(name: str) -> bool:
+    """Whether a placeholder's name has a word that is nearly one for a budget."""
+    words = ("budget", "limit", "tokens", "token", "length", "len")
+    return any(difflib.get_close_matches(word, words, 1, 0.75) for word in re.split("[ _-]", name.lower()))
 
 
 def budget_warnings(recipe: Recipe, shortest: int, seen: bool = True) -> Iterator[str]:
@@ -117,6 +128,9 @@ def budget_warnings(recipe: Recipe, shortest: int, seen: bool = True) -> Iterato
         elif isinstance(budget, ControllerBudget) or not seen:
             yield f"budget.least: limits may fall to {low} tokens, below the {shortest} tokens of the shortest possible answer; raise it"
     yield from _instruction_warnings(recipe)
+    for place in _PLACE.finditer(said):
+        if len(place[1]) > 1 and not _means_budget(place[1]) and not _LETTER.fullmatch(place.group()):
+            yield f"data.instruction: holds {place.group()}, which nothing fills in: only {{budget}} is"
     for letter in _LETTER.finditer(said):
         yield f"data.instruction: holds {letter.group()}, which nothing fills in; write {{budget}} if it stands for the limit"
     if "{budget}" not in said and budget.kind not in _IN_ADVANCE and "budget.limit" not in recipe.schedule:

@@ -30,7 +30,8 @@ def recipe_warnings(recipe: Recipe) -> Iterator[str]:
 
 
 def stage_warnings(recipe: Recipe) -> Iterator[str]:
-    """Changes of a stage that it does not read, a sentence each."""
+    """Words of one parent that another's took the place of, and changes of a stage that it does not read, a sentence each."""
+    yield from recipe.overridden
     for index, stage in enumerate(recipe.stages):
         for key in unread(stage, list(in_stage(recipe, index).schedule)) if stage.said else ():
             yield f"stages[{index}] ({stage.called}): changes: {key} says nothing, as a stage of kind {stage.kind} does not read it; leave it out"
@@ -105,6 +106,10 @@ def _method_warnings(recipe: Recipe) -> Iterator[str]:
     yield from _fixed_limits(recipe)
     yield from _waived(recipe)
     yield from _not_in_this_run(recipe)
+    yield from _floorless(recipe)
+    losses = [case.wrong for _, case in recipe.rewards().values() if case.wrong < 0]
+    if recipe.select.kind == "efficient" and losses:
+        yield f"select.kind: efficient takes the shortest wrong answers, as they earn {min(losses):g}, a loss that it counts for every token; with verdict.wrong 0 it tells none apart"
     for term in recipe.reward:
         yield from (f"reward: {doubt}" for doubt in term.doubts())
     if recipe.credit.replaces:
@@ -122,8 +127,9 @@ def _credit_warnings(recipe: Recipe) -> Iterator[str]:
     credit, own = recipe.credit, f"credit.kind {recipe.credit.kind} makes advantages of its own"
     if credit.reads == "verdict" and (others := [term.kind for term in recipe.reward if term.kind != "verdict"]):
         yield f"reward: {', '.join(others)}: says nothing to advantages, as credit.kind {credit.kind} goes by verdicts alone"
-    if credit.reads == "right" and (unread := [term.kind for term in recipe.reward if any(term.adds(False, recipe.case))]):
-        yield f"reward: {', '.join(unread)}: what wrong answers earn says nothing, as credit.kind {credit.kind} gives each of them -base"
+    pays = dict.fromkeys(term.kind for reward, case in recipe.rewards().values() for term in reward if any(term.adds(False, case)))
+    if credit.reads == "right" and pays:
+        yield f"reward: {', '.join(pays)}: what wrong answers earn says nothing, as credit.kind {credit.kind} gives each of them -base"
     standard = type(recipe.advantage)()
     for name in ("boost", "shorter", "weigh", "combine") if credit.replaces else ():
         if (value := getattr(recipe.advantage, name)) != getattr(standard, name) or f"advantage.{name}" in recipe.schedule:
@@ -161,11 +167,22 @@ def _unread_limits(recipe: Recipe) -> Iterator[str]:
             yield f"budget.kind: {kind}: its limits say nothing, as no term of the reward reads a limit; add one, as truncate"
 
 
+def _floorless(recipe: Recipe) -> Iterator[str]:
+    """A controller's numbers that ask nothing."""
+    budget = recipe.budget
+    if not isinstance(budget, ControllerBudget):
+        return
+    if budget.within >= 1:
+        yield f"budget.within: {budget.within:g} below any start is a floor of 0 or less, which asks nothing of accuracy, so the limit only falls"
+    if not budget.watch and budget.every != 1:
+        yield f"budget.every: {budget.every} says nothing, as budget.watch is 0, so that every step is a look"
+
+
 def _waived(recipe: Recipe) -> Iterator[str]:
     """What a waiver allows in this recipe, by how much, or that nothing needs it."""
-    rewards, case = recipe.each("reward").values(), recipe.case
+    rewards = recipe.rewards().values()
     if "right_beats_wrong" in recipe.waive:
-        ends = [least_of_right(reward, case) for reward in rewards if _refused(reward, case, ["length_of_wrong"])]
+        ends = [least_of_right(reward, case) for reward, case in rewards if _refused(reward, case, ["length_of_wrong"])]
         short = max((wrong - min(kept, right) for kept, right, wrong in ends), default=0.0)
         if ends and short > ROUNDING:
             yield f"waive: right_beats_wrong: a right answer may earn {short:g} less than a wrong one"
@@ -179,7 +196,7 @@ def _waived(recipe: Recipe) -> Iterator[str]:
         elif not ends:
             yield "waive: right_beats_wrong: not needed, as every right answer earns more than a wrong one, or as much where a term erases its verdict; leave it out"
     if "length_of_wrong" in recipe.waive:
-        pays = dict.fromkeys(term.kind for reward in rewards for term in reward if term.sees_length_of_wrong())
+        pays = dict.fromkeys(term.kind for reward, _ in rewards for term in reward if term.sees_length_of_wrong())
         says = f"the length of a wrong answer may change what it earns by {', '.join(pays)}"
         yield f"waive: length_of_wrong: {says if pays else 'not needed, as no term says that it pays wrong answers for their length; leave it out'}"
 

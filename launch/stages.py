@@ -35,7 +35,7 @@ from rl.learner import Learner
 from rl.merge import merge
 from rl.progress import Progress
 from rl.publisher import Publisher
-from rl.run import Run, RunError, is_finished, prompt_date, refuse_unusable
+from rl.run import Run, RunError, is_finished, prompt_date, refuse_unusable, refuse_unwritable
 from rl.state import put_back
 from rl.wires import CollapseWires
 from rollout.collector import Collector, PromptStream
@@ -162,6 +162,7 @@ def starting_checkpoint(recipe: Recipe, weights: bool = True) -> Path:
         if (kept := cold_started(recipe, cache_folder())).is_dir():
             Progress("cold start", recipe.cold_start.steps).message(f"done before, taken from {kept}")
             return kept
+        refuse_unwritable(kept, "LACONIC_CACHE")
         with Progress("cold start", recipe.cold_start.steps) as progress:
             return cold_start(recipe, cache_folder(), lambda step, steps, loss: progress.step({"step": step - 1, "loss": loss}))
     path = Path(recipe.model.path).expanduser()

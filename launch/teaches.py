@@ -8,7 +8,7 @@ in any step; that KL and entropy in the loss act on every group kept is not told
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +16,7 @@ from recipes.advantages import Selection
 from recipes.credit import DecsCredit, RedundantCredit
 from recipes.lengths import LinearTerm
 from recipes.schema import Recipe
-from recipes.terms import Case, FunctionTerm, KlTerm, RewardTerm, VerdictTerm, worth_of
+from recipes.terms import ROUNDING, Case, FunctionTerm, KlTerm, RewardTerm, span
 
 Kind = Literal["mixed", "all right", "all wrong"]
 _RIGHTS: dict[Kind, tuple[bool, ...]] = {"mixed": (True, False), "all right": (True,), "all wrong": (False,)}
@@ -58,8 +58,8 @@ def teaching(recipe: Recipe) -> list[Teaching]:
 
 
 def _teaching(recipe: Recipe, kind: Kind) -> Teaching:
-    credit, case = recipe.credit, recipe.case
-    varying = [term for reward in recipe.each("reward").values() for term in reward if _varies(term, kind, worth_of(reward, case))]
+    credit = recipe.credit
+    varying = [term for reward, case in recipe.rewards().values() for term in reward if _varies(term, kind, reward, case)]
     read = {"reward": True, "right": kind != "all wrong", "verdict": False}[credit.reads]
     cut = ("verdicts on cut outliers",) * (kind == "all right" and recipe.budget.kind == "outlier")
     shaped = ("verdict",) * (kind == "mixed") + _names(varying) + cut
@@ -79,7 +79,7 @@ def _teaching(recipe: Recipe, kind: Kind) -> Teaching:
     signals = _names([term for term in varying if term.sees_length]) + cut + looks
     signals += ("advantage.shorter",) * (recipe.most("advantage.shorter") > 0 and bool(differs) and not credit.replaces)
     signals += (f"credit.kind: {credit.kind}",) * (credit.sees_length and bool(differs or pushes))
-    even = differs == ("verdict",) and not pushes and worth_of(recipe.reward, recipe.case).wrong == 0
+    even = differs == ("verdict",) and not pushes and all(case.wrong == 0 for _, case in recipe.rewards().values())
     signals += (f"select.kind: {recipe.select.kind}",) * (_chooses_by_length(recipe, even) and bool(differs or pushes))
     unsure = _names([term for term in varying if isinstance(term, FunctionTerm)])
     return Teaching(kind, kept or 0 < most < 1, signals, differs, pushes, unsure, most)
@@ -124,13 +124,15 @@ def _names(terms: list[RewardTerm], without: tuple[type, ...] = (KlTerm,)) -> tu
     return tuple(dict.fromkeys(getattr(term, "name", term.kind) for term in terms if not isinstance(term, without)))
 
 
-def _varies(term: RewardTerm, kind: Kind, case: Case) -> bool:
-    """Whether a term, beside the verdict, may tell rollouts of equal correctness apart in a kind of group."""
-    if isinstance(term, VerdictTerm):
-        return False
+def _varies(term: RewardTerm, kind: Kind, reward: Sequence[RewardTerm], case: Case) -> bool:
+    """Whether a term may tell rollouts of equal correctness apart in a kind of group, by more than what counts as equal."""
     if isinstance(term, KlTerm):
         return term.weight > 0
     if isinstance(term, LinearTerm) and kind == "all wrong":
         return case.wrong > 0  # it goes by the group's mean verdict
-    bounds = [(right, *term.adds(right, case)) for right in _RIGHTS[kind]]
-    return any(low != high or (right and term.erases() != "") for right, low, high in bounds)
+    for right in _RIGHTS[kind]:
+        low, high = span(term, right, case)
+        least, most = (sum(ends) for ends in zip(*(span(one, right, case) for one in reward), strict=True))
+        if high - low > ROUNDING * max(1.0, least, -most):  # of rewards that are at least that large
+            return True
+    return False

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from recipes.section import Count, Natural, NonNegative, Positive, Section, Share, kind_or
+from recipes.section import Count, Natural, NonNegative, Positive, Section, Share, kind_or, whole
 
 
 class _Budget(Section):
@@ -25,17 +25,31 @@ class _Budget(Section):
     @property
     def least_limit(self) -> int:
         """The least that a group may be given."""
-        ladder = [int(round(rung.share * self.limit, 6)) for rung in getattr(self, "ladder", [])]
-        return min([self.limit, self.tokens(getattr(self, "least", 1.0)), *ladder])
+        return min(self.limit, self.tokens(getattr(self, "least", 1.0)))
 
     @property
     def most_limit(self) -> int:
         """The most that a group may be given."""
         return self.limit
 
+    @property
+    def most_tokens(self) -> int:
+        """The most that any rollout is sampled to."""
+        return self.sampled(self.limit)
+
+    @property
+    def beyond(self) -> tuple[float, int]:
+        """The most tokens of a rollout per token of the limit that it is rewarded under, and how many above it. Where that limit is the one that it was
+        sampled with, or more, it is `room` that bounds them."""
+        return self.room, self.most_tokens - self.limit
+
+    def sampled(self, limit: int) -> int:
+        """Where sampling stops, tokens, of a prompt with this limit."""
+        return whole(limit * self.room)
+
     def tokens(self, share: float) -> int:
         """A share of the limit in tokens, at least one."""
-        return max(int(share * self.limit + 1e-9), 1)
+        return max(whole(share * self.limit), 1)
 
 
 class ConstantBudget(_Budget):
@@ -45,6 +59,10 @@ class ConstantBudget(_Budget):
 class Rung(Section):
     at_least: Share = Field(0.0, description="Holds for groups whose share of right, finished rollouts is at least this.")
     share: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Length limit of such groups, as a share of budget.limit.")
+
+    def of(self, limit: int) -> int:
+        """Its limit, tokens."""
+        return whole(self.share * limit)
 
 
 class WatchingBudget(_Budget):
@@ -61,7 +79,15 @@ class WatchingBudget(_Budget):
         return round(self.watch * prompts)
 
 
-class DifficultyBudget(_Budget):
+class _LowerBudget(_Budget):
+    """One that may reward a group under a lower limit than it was sampled with."""
+
+    @property
+    def beyond(self) -> tuple[float, int]:
+        return self.most_tokens / self.least_limit, self.most_tokens - self.least_limit
+
+
+class DifficultyBudget(_LowerBudget):
     kind: Literal["difficulty"] = Field(
         ..., description="The share of right rollouts of a prompt picks its rung, after sampling (DA-DLER)."
     )
@@ -72,9 +98,13 @@ class DifficultyBudget(_Budget):
         thresholds = [rung.at_least for rung in self.ladder]
         if not self.ladder or thresholds != sorted(thresholds, reverse=True) or thresholds[-1] != 0:
             raise ValueError("ladder: rungs must fall in at_least and end with one that always holds (no at_least)")
-        if any(round(rung.share * self.limit, 6) < 1 for rung in self.ladder):
+        if self.least_limit < 1:
             raise ValueError(f"ladder: a share of limit {self.limit} is less than one token, so no answer could ever be rewarded")
         return self
+
+    @property
+    def least_limit(self) -> int:
+        return min(rung.of(self.limit) for rung in self.ladder)
 
 
 class PromptBudget(_Budget):
@@ -106,7 +136,7 @@ class CoverageBudget(WatchingBudget):
 
     @property
     def most_limit(self) -> int:
-        return int(self.limit * self.room + 1e-9)
+        return self.most_tokens
 
 
 class ControllerBudget(WatchingBudget):
@@ -128,7 +158,7 @@ class ControllerBudget(WatchingBudget):
     least: Share = Field(0.1, description="Lower bound, as a share of limit.")
 
 
-class ToggleBudget(_Budget):
+class ToggleBudget(_LowerBudget):
     kind: Literal["toggle"] = Field(
         ...,
         description="Phases with and without a limit: a percentile of right answers' lengths so far, for groups that are mostly right (Toggle).",
@@ -157,7 +187,7 @@ class ThinkingBudget(_Budget):
     @property
     def thinking_tokens(self) -> int:
         """Tokens of thinking before it is closed."""
-        return int(self.share * self.limit + 1e-9)
+        return whole(self.share * self.limit)
 
 
 class OutlierBudget(_Budget):
@@ -166,6 +196,11 @@ class OutlierBudget(_Budget):
     )
     alpha: Positive = Field(3.0, description="Standard deviations above the group's mean.")
     least_cut: NonNegative = Field(0.004, description="By how much a rollout must exceed that, to be cut, as a share of limit.")
+
+    @property
+    def cut_tokens(self) -> int:
+        """The same, tokens."""
+        return self.tokens(self.least_cut)
 
 
 Budget = Annotated[

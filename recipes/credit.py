@@ -203,7 +203,7 @@ def refuse_misfits(credit: Credit, objective: Objective, select: Select, budget:
         )
     if budget == "outlier" and credit.reads == "verdict":
         raise ValueError(
-            f"credit.kind: {credit.kind} goes by the verdict on the whole answer, and budget.kind outlier teaches by that on what it leaves of it; take another budget"
+            f"credit.kind: {credit.kind} weighs whole answers, and budget.kind outlier leaves some in part; take another budget"
         )
     if isinstance(credit, DecsCredit) and keep_groups == "shaped":
         raise ValueError(

@@ -2,23 +2,23 @@
 
 The order: bases (files that nothing comes before: `grpo`, `dler`), those that a list names itself after those that are only inherited; then
 each file after what it extends and after what its list names before it. So what one parent only inherits never overrides what another says.
-Conflicts are what cannot be merged: of two parents' own chains, the lists `reward`, `waive` and `stages`, the kind of a slot and its lists (`budget.ladder`), and a number's schedule.
-Simplification: numbers and sets of data do not conflict, later wins.
+Of two parents' own chains, lists, kinds and schedules of a number that differ conflict, wherever they stand (`on_cuda` too): nothing could be merged of them.
+Of other words that differ (sampler.keep_groups, data.instruction), and sets of data, the later parent's hold, and the tree says which were overridden (not by
+a scale, which is to do that); of numbers the later one holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipes.keys import kinds_of
 from recipes.library import find
-from recipes.schema import Recipe
 from recipes.tree import Place, RecipeError, Tree, dotted, parse, read
 
-_SLOTS = [name for name, field in Recipe.model_fields.items() if kinds_of(field.annotation)]  # budget, select, ...
+_SETS: tuple[Place, ...] = (("data", "train"), ("eval", "data"))
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,14 @@ def composed(path: Path, label: str, over: Sequence[Tree] = ()) -> Tree:
     family: dict[Path, _File] = {}
     _collect(path, label, (), family)
     order = _order(path.resolve(), family)
-    if problems := [problem for file in order for problem in _conflicts(file, order, family, over)]:
-        raise RecipeError("\n".join(problems))
+    differences = [found for file in order for found in _differences(file, order, family, over)]
+    if conflicts := [line for conflict, line in differences if conflict]:
+        raise RecipeError("\n".join(conflicts))
     layers = [*(family[file].said for file in order), *over]
     sees = [{order.index(one) for one in _ancestors(file, family)} for file in order]
     sees += [set(range(index)) for index in range(len(order), len(layers))]
     tree = Tree()
+    tree.overridden = tuple(dict.fromkeys(line for _, line in differences))
     for layer in layers:
         tree.overlay(layer)
     if not _waiver_holds(layers, sees):
@@ -123,41 +125,42 @@ def _ancestors(name: Path, family: _Family) -> set[Path]:
     return set(parents).union(*(_ancestors(parent, family) for parent in parents))
 
 
-def _conflicts(name: Path, order: Sequence[Path], family: _Family, over: Sequence[Tree]) -> list[str]:
-    """What several parents of a file say differently, and neither it nor anything after it settles; a line each."""
+def _differences(name: Path, order: Sequence[Path], family: _Family, over: Sequence[Tree]) -> list[tuple[bool, str]]:
+    """What several parents of a file say differently, and neither it nor anything after it settles: whether that is a conflict, and a line each."""
     parents = family[name].parents
     before = _before(family)
     own = [file for file in order if file in _ancestors(name, family) and (before[file] or file in parents)] if len(parents) > 1 else []
     later = [*(family[file].said for file in order if file == name or name in _ancestors(file, family)), *over]
-    lines: dict[Place, str] = {}
-    for place in _exclusive([family[file].said for file in own]):
+    found: dict[Place, tuple[bool, str]] = {}
+    for place in dict.fromkeys(place for file in own for place in _held(family[file].said.data)):
         sayers = [file for file in own if _says(family[file].said, place)]
         last = [file for file in sayers if not any(file in _ancestors(other, family) for other in sayers)]
-        other = next((file for file in last if family[file].said.at(place) != family[last[0]].said.at(place)), None)
-        settled = any(_says(tree, place) or (place == ("waive",) and _says(tree, ("reward",))) for tree in later)
-        kind = (place[0], "kind")  # a list goes with the kind of its slot
-        if other is None or settled or kind in lines or (kind != place and any(_says(tree, kind) for tree in later)):
+        values = [family[file].said.at(place) for file in last]
+        other = next((file for file, value in zip(last, values, strict=True) if value != values[-1]), None)
+        settles = [place, *([("reward",)] if place == ("waive",) else []), *([place[1:]] if place[0] == "on_cuda" and place[1:] else [])]
+        settled = any(_says(tree, one) for tree in later for one in settles)
+        kind = (*place[:-1], "kind")  # what else is said in a slot goes with its kind
+        with_kind = kind in found or (kind != place and any(_says(tree, kind) for tree in later))
+        if other is None or settled or with_kind or (place == ("waive",) and ("reward",) in found):
             continue
-        if place == ("waive",) and ("reward",) in lines:
-            continue
-        names = " and ".join(f"{file.stem} ({family[file].said.where(place)})" for file in (last[0], other))
-        lines[place] = (
-            f"{family[name].at}: extends: {names} each say their own {dotted(place)}; write {dotted(place)} in {name.stem} to settle it"
-        )
-    return list(lines.values())
+        names = [f"{file.stem} ({family[file].said.where(place)})" for file in (other, last[-1])]
+        settle = f"write {dotted(place)} in {name.stem} to settle it"
+        if place not in _SETS and (place[-1] == "kind" or any(isinstance(value, list | dict) for value in values)):
+            found[place] = True, f"{family[name].at}: extends: {' and '.join(names)} each say their own {dotted(place)}; {settle}"
+        elif last[-1].parent.name != "scales" and any(isinstance(value, str | bool | None | list) for value in values):
+            said = [json.dumps(value) for value in (family[other].said.at(place), values[-1])]
+            found[place] = False, f"extends: {dotted(place)}: {said[1]} of {names[1]} holds, not {said[0]} of {names[0]}; {settle}"
+    return list(found.values())
 
 
-def _exclusive(trees: Sequence[Tree]) -> list[Place]:
-    """Places that hold one thing, whoever says it."""
-    numbers = dict.fromkeys(name for tree in trees for name in _mapping(tree.data.get("schedule")))
-    kinds = [(slot, "kind") for slot in _SLOTS]
-    said = ((slot, name, value) for slot in _SLOTS for tree in trees for name, value in _mapping(tree.data.get(slot)).items())
-    lists = dict.fromkeys((slot, name) for slot, name, value in said if isinstance(value, list))
-    return [("reward",), ("waive",), ("stages",), *kinds, *lists, *(("schedule", name) for name in numbers)]
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+def _held(value: Mapping[str, Any], place: Place = ()) -> Iterator[Place]:
+    """Places that hold one thing, kinds before what goes with them: all but mappings of keys, and the schedule of a number as a whole."""
+    for name in sorted(value, key=lambda name: name != "kind"):
+        here = (*place, name)
+        if isinstance(value[name], dict) and place[-1:] != ("schedule",):
+            yield from _held(value[name], here)
+        else:
+            yield here
 
 
 def _says(tree: Tree, place: Place) -> bool:

@@ -61,7 +61,7 @@ class L1ExactTerm(GatedTerm):
     weight: Weight = 1.2
 
     def value(self, right: bool, case: Case) -> Bounds:
-        return -max(case.limit, case.most - case.least_limit) / case.unit, 0.0
+        return -max(case.limit, case.above) / case.unit, 0.0
 
 
 class L1MaxTerm(LengthTerm):
@@ -72,10 +72,21 @@ class L1MaxTerm(LengthTerm):
     form: Literal["paper", "code"] = Field("paper", description="As above, or the release's (clip(alpha (limit - tokens), -1, 1) + 1) / 2.")
 
     def value(self, right: bool, case: Case) -> Bounds:
-        return -case.worth, 0.0
+        low, high = (case.worth * (self._factor(left / case.unit) - 1) for left in (-case.above, case.limit))
+        return low, high
+
+    def _factor(self, left: float) -> float:
+        """Of an answer that leaves so much of the limit, per budget.limit."""
+        if self.form == "code":
+            return (min(max(self.alpha * left, -1.0), 1.0) + 1) / 2
+        return min(max(self.alpha * left + self.delta, 0.0), 1.0)
 
     def erases(self) -> Erases:
         return "by degrees"
+
+    def doubts(self) -> list[str]:
+        unread = self.form == "code" and self.delta != type(self).model_fields["delta"].default
+        return [f"l1_max.delta: {self.delta:g} says nothing, as form is code"] if unread else []
 
 
 class KimiTerm(GatedTerm):
@@ -107,6 +118,7 @@ class AroraTerm(LengthTerm):
 
 
 class O1PrunerTerm(GatedTerm):
+    replaces_verdict: ClassVar[bool] = True
     kind: Literal["o1_pruner"] = Field(
         ...,
         description="In the verdict's place: clip((reference - tokens) / tokens + alpha (right - reference_accuracy)), from the data's columns (arXiv 2501.12570).",
@@ -115,6 +127,12 @@ class O1PrunerTerm(GatedTerm):
     low: float = Field(-2.0, description="Least.")
     high: float = Field(4.0, description="Most.")
     reads = ("reference_tokens", "reference_accuracy")
+
+    @model_validator(mode="after")
+    def _leaves_room(self) -> O1PrunerTerm:
+        if self.low == self.high:
+            raise ValueError(f"low: {self.low:g} is high, too: what is right and what is wrong would earn the same")
+        return self
 
     def value(self, right: bool, case: Case) -> Bounds:
         verdict = case.worth if right else case.wrong
@@ -129,7 +147,7 @@ class AlpTerm(GatedTerm):
     weight: Weight = 0.1
 
     def value(self, right: bool, case: Case) -> Bounds:
-        return -case.most / case.least_limit, 0.0
+        return -case.times, 0.0
 
 
 class ShorterBetterTerm(GatedTerm):
@@ -150,7 +168,8 @@ class LaserTerm(LengthTerm):
     explore: bool = Field(False, description="Also for a wrong answer beyond it that does not repeat itself (LASER-DE).")
 
     def value(self, right: bool, case: Case) -> Bounds:
-        return 0.0, 1.0
+        exceeds = case.above > 0
+        return float(right and not exceeds), float(right or exceeds)
 
     def sees_wrong(self) -> bool:
         return self.explore
@@ -172,6 +191,7 @@ class OverlongTerm(GatedTerm):
 
 
 class CosineTerm(GatedTerm):
+    replaces_verdict: ClassVar[bool] = True
     reads_limit: ClassVar[bool] = True
     kind: Literal["cosine"] = Field(
         ..., description="In the verdict's place: along a half cosine over the limit, from one value to another (arXiv 2502.03373)."
@@ -181,6 +201,14 @@ class CosineTerm(GatedTerm):
     wrong_short: float = Field(-10.0, description="Of a wrong answer of no tokens.")
     wrong_long: float = Field(0.0, description="Of a wrong answer of limit tokens.")
     beyond: float = Field(-10.0, description="Of whatever is longer than the limit, or was cut off.")
+
+    @model_validator(mode="after")
+    def _tells_right_from_wrong(self) -> CosineTerm:
+        if (self.right_short, self.right_long) == (self.wrong_short, self.wrong_long):
+            raise ValueError(
+                f"right_short: {self.right_short:g} to {self.right_long:g} is what wrong answers earn, too: nothing would tell them apart"
+            )
+        return self
 
     def value(self, right: bool, case: Case) -> Bounds:
         ends = (self.right_short, self.right_long) if right else (self.wrong_short, self.wrong_long)
@@ -199,7 +227,7 @@ class RepetitionTerm(Term):
     )
 
     def adds(self, right: bool, case: Case) -> Bounds:
-        most = 1.0 if self.form == "share" else case.most / case.unit
+        most = 0.0 if case.most <= self.size else 1.0 if self.form == "share" else case.most / case.unit
         return (-self.weight * most, 0.0) if right or self.gate == "none" else (0.0, 0.0)
 
     def sees_length_of_wrong(self) -> bool:
@@ -227,7 +255,7 @@ class LeadTerm(LengthTerm):
     )
 
     def value(self, right: bool, case: Case) -> Bounds:
-        most = (case.group_size - 1) / sqrt(case.group_size)
+        most = (case.group_size - 1) / sqrt(case.group_size) if case.most > self.least * case.unit else 0.0
         return exp(-self.alpha * most) - 1, exp(min(self.alpha * most, 700.0)) - 1  # e^700 is beyond any reward
 
 
@@ -248,7 +276,7 @@ class BandTerm(GatedTerm):
     gate: Gate = "right"
 
     def value(self, right: bool, case: Case) -> Bounds:
-        return 0.0, 1.0
+        return max(2 - case.times, 0.0), 1.0
 
 
 class LinearTerm(GatedTerm):
@@ -287,14 +315,30 @@ class RelativeTerm(LengthTerm):
     )
 
     def value(self, right: bool, case: Case) -> Bounds:
-        return (0.0, case.worth) if self.shape == "saving" else (-(1 - self.floor) * case.worth, 0.0)
+        if self.shape == "saving":
+            return 0.0, case.worth
+        excess = self.strength * (case.most - 1)  # of the longest, beside one of a token
+        least = {
+            "linear": 1 - excess,
+            "exponential": exp(-excess),
+            "rank": 1 / case.group_size,
+            "soft": min(2 - case.most / self.strength, 1.0),
+        }
+        return -(1 - max(self.floor, least.get(self.shape, 0.0))) * case.worth, 0.0
 
     def erases(self) -> Erases:
         return "" if self.floor or self.shape == "saving" else "by degrees"
 
     def doubts(self) -> list[str]:
         said = "relative.floor: 0 leaves a long right answer as little as a wrong one, which trains guessing (docs/methods.md); take 0.5"
-        return [said] if self.erases() else []
+        idle = {"rank": ("strength",), "binary": ("strength",), "saving": ("strength", "floor")}.get(self.shape, ())
+        fields = type(self).model_fields
+        unread = [
+            f"relative.{name}: {getattr(self, name):g} says nothing, as shape is {self.shape}"
+            for name in idle
+            if getattr(self, name) != fields[name].default
+        ]
+        return [said] * bool(self.erases()) + unread
 
 
 class ShortestTerm(LengthTerm):
@@ -359,7 +403,10 @@ class ZmadTerm(LengthTerm):
     threshold: Positive = Field(2.5, description="From which z on, 0.6745 (tokens - median) / MAD.")
 
     def value(self, right: bool, case: Case) -> Bounds:
-        return -1.0, 0.0
+        most = 0.6745 * (
+            2 * case.most if case.group_size > 2 else 1
+        )  # the least deviation is half a token; of two, half of what lies between them
+        return -float(most > self.threshold), 0.0
 
 
 class ProfileBandTerm(LengthTerm):
@@ -407,7 +454,7 @@ class LeashTerm(LengthTerm):
         return self
 
     def adds(self, right: bool, case: Case) -> Bounds:
-        return (-2.0 * case.worth, 0.0) if right else (0.0, 0.0)
+        return (-min(2.0 * case.worth, self.most * (case.times - 1)), 0.0) if right else (0.0, 0.0)
 
     def erases(self) -> Erases:
         return "by degrees"

@@ -52,6 +52,7 @@ def load(name_or_path: str, scale: str | None = None, overrides: Sequence[str] =
     tree = composed(path, label, [*over, words])
     tree.data.setdefault("name", "-".join(Path(part).stem for part in (name_or_path, scale) if part))
     recipe = _checked(tree, label)
+    recipe._overridden = tree.overridden
     for one in [tree, _on_cuda(tree)] if recipe.on_cuda else [tree]:
         for index, stage in enumerate(_checked(one, label).stages):
             if stage.said:
@@ -65,7 +66,9 @@ def on_device(recipe: Recipe, device: str) -> Recipe:
     if device == "cuda" and recipe.on_cuda:
         tree = _on_cuda(tree)
     tree.data["on_cuda"] = {}
-    return _checked(tree, recipe.name)
+    here = _checked(tree, recipe.name)
+    here._overridden = recipe.overridden
+    return here
 
 
 def in_stage(recipe: Recipe, index: int) -> Recipe:

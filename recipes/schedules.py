@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from math import floor, inf, isfinite
+from math import inf, isfinite
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from recipes.section import Count, Natural, NonNegative, Positive, Section
+from recipes.section import Count, Natural, NonNegative, Positive, Section, whole
 
 
 class Exponential(Section):
@@ -115,7 +115,7 @@ def value_at(schedule: Schedule, start: float, step: int, steps: int) -> float:
         now = schedule.value(start, min(step, steps - 1), steps)
     except OverflowError:
         return inf
-    return floor(now + 1e-9) if isinstance(start, int) and isfinite(now) else now
+    return whole(now) if isinstance(start, int) and isfinite(now) else now
 
 
 def moved(section: Any, parts: Sequence[str], value: float) -> Any:
@@ -144,9 +144,15 @@ def refuse_leaving(recipe: Any, values: Mapping[str, Sequence[float]]) -> None:
 
         if any(broken(step) for step in _ends(list(moving.values()))):
             step, (blamed, why) = next((step, found) for step in range(recipe.train.steps) if (found := broken(step)))
-            first, *others = [blamed] if blamed in moving else moving
-            beside = "".join(f" beside {name} {moving[name][step]:g}" for name in others)
-            raise ValueError(f"schedule: {first}: {moving[first][step]:g}{beside} at step {step} is not allowed: {why}")
+            names = [blamed] if blamed in moving else list(moving)
+            raise ValueError(f"{at_step({name: moving[name][step] for name in names}, step)} is not allowed: {why}")
+
+
+def at_step(values: Mapping[str, float], step: int) -> str:
+    """Numbers that moved there, as an error begins that blames their schedules."""
+    first, *others = values
+    beside = "".join(f" beside {name} {values[name]:g}" for name in others)
+    return f"schedule: {first}: {values[first]:g}{beside} at step {step}"
 
 
 def _ends(lines: Sequence[Sequence[float]]) -> set[int]:

@@ -20,7 +20,7 @@ from recipes.credit import Credit, EvenCredit, refuse_misfits, refuse_right_belo
 from recipes.data import Data, DataSet
 from recipes.evals import Eval
 from recipes.objectives import Objective
-from recipes.schedules import MOVABLE, Schedule, moved, refuse_leaving, value_at
+from recipes.schedules import MOVABLE, Schedule, at_step, moved, refuse_leaving, value_at
 from recipes.section import Count, Natural, NonNegative, Positive, Section, Share
 from recipes.stages import AnyStage, RlStage, refuse_order
 from recipes.term import Case, Waiver
@@ -31,8 +31,10 @@ from recipes.terms import (
     VerdictTerm,
     least_of_right,
     margin,
+    refuse_misplaced,
     refuse_wrong_before_right,
     telling_wrong_apart,
+    worth_of,
 )
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -173,13 +175,6 @@ class Train(Section):
     samples_per_step: Natural = Field(8, description="Whole rollouts kept of each step (shortest, longest, right, wrong, cut, not judged).")
 
 
-_ONCE = {
-    "truncate": "would take off more than a right answer has",
-    "kl": "say the same; add their weights",
-    "leash": "would follow one lambda",
-}
-
-
 class Recipe(Section):
     """What to run. `extends` (a recipe this one starts from) is resolved by the loader and does not appear here."""
 
@@ -227,6 +222,7 @@ class Recipe(Section):
     eval: Eval = Eval()
     wandb: str | None = Field(None, description="Weights & Biases project; null: not used.")
     _unit: int = PrivateAttr(0)
+    _overridden: tuple[str, ...] = PrivateAttr(())
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -277,18 +273,10 @@ class Recipe(Section):
             raise ValueError("learner.zero_stage: 0 with model.dtype bf16 would train without fp32 master weights; use 1 or more")
         if twice := [word for index, word in enumerate(self.waive) if word in self.waive[:index]]:
             raise ValueError(f"waive: {twice[0]} is said twice; say it once")
-        if not any(term.kind == "verdict" for term in self.reward):
-            raise ValueError("reward: no verdict term: nothing would tell right from wrong")
+        refuse_misplaced(self.reward)
         refuse_misfits(self.credit, self.objective, self.select, self.budget.kind, self.sampler.keep_groups)
         self._refuse_schedules()
-        least, most = self.ends("select.keep") if isinstance(self.select, Selection) else (2, 2)
-        if not 2 <= least <= most <= self.sampler.group_size:
-            found = least if least < 2 else most
-            raise ValueError(f"select.keep: {found:g}: expected 2 to sampler.group_size {self.sampler.group_size} rollouts")
-        for kind, why in _ONCE.items():
-            if sum(term.kind == kind for term in self.reward) > 1:
-                raise ValueError(f"reward: two {kind} terms {why}; keep one")
-        self._refuse_rewards()
+        self._refuse_steps()
         refuse_order(self.stages, self.model.path == "tiny")
         if self.eval.temperature == 0 and self.eval.samples > 1:
             raise ValueError(f"eval.samples: {self.eval.samples} greedy rollouts (eval.temperature 0) would all be the same; set 1")
@@ -326,22 +314,29 @@ class Recipe(Section):
                 raise ValueError(f"schedule: {name}: decays multiplies, and starts at 0")
         refuse_leaving(self, {name: self.by_step(name) for name in self.schedule})
 
-    def _refuse_rewards(self) -> None:
-        """Raise ValueError for a reward that breaks its promises in a step, with the numbers that it has then."""
-        case = self.case
-        for step, now in self.each("reward").items():
+    def _refuse_steps(self) -> None:
+        """Raise ValueError for what breaks a rule between slots in a step, with the numbers that it has then."""
+        for step, select in self.each("select").items() if isinstance(self.select, Selection) else ():
+            if not 2 <= select.keep <= self.sampler.group_size:
+                why = f"expected 2 to sampler.group_size {self.sampler.group_size} rollouts"
+                raise ValueError(self._blamed("select", step, f"select.keep: {select.keep}: {why}", why))
+        for step, (reward, case) in self.rewards().items():
             try:
-                refuse_wrong_before_right(now, case, self.waive)
-                refuse_right_below_wrong(self.credit, min(least_of_right(now, case)[:2]))
-                if self.select.kind in ("shortest", "efficient") and (told := telling_wrong_apart(now, case)):
+                refuse_wrong_before_right(reward, case, self.waive)
+                refuse_right_below_wrong(self.credit, min(least_of_right(reward, case)[:2]))
+                if self.select.kind in ("shortest", "efficient") and (told := telling_wrong_apart(reward, case)):
                     raise ValueError(
                         f"select.kind: {self.select.kind} with {told[0]}, a term that tells wrong answers apart, could train towards a short wrong one; "
                         "gate it (gate: right)"
                     )
             except ValueError as error:
-                names = [name for name in self.schedule if name.startswith("reward.")]
-                said = " and ".join(f"{name} is {self.at(step).number(name):g}" for name in names)
-                raise ValueError(f"{error}; at step {step} {said}" if said else str(error)) from error
+                raise ValueError(self._blamed("reward budget", step, str(error), str(error).removeprefix("reward: "))) from error
+
+    def _blamed(self, slots: str, step: int, still: str, moving: str) -> str:
+        """What is said of a broken rule: `still`, or where numbers of these slots have moved by the step, `moving`, of the schedules that moved them."""
+        now = {name: self.at(step).number(name) for slot in slots.split() for name in self.schedule if name.startswith(f"{slot}.")}
+        moved_to = {name: value for name, value in now.items() if value != self.number(name)}
+        return f"{at_step(moved_to, step)} is not allowed: {moving}" if moved_to else still
 
     def _slot(self, name: str) -> tuple[Any, str]:
         """The slot of a dotted key, and the number's name in it."""
@@ -367,17 +362,14 @@ class Recipe(Section):
         names += [word.partition("@")[0] for word in self.eval.benchmarks]
         return [name if names.count(name) == 1 else f"{name} {names[:index].count(name) + 1}" for index, name in enumerate(names)]
 
-    @property
-    def case(self) -> Case:
-        """What the bounds of reward terms depend on, over all steps."""
-        budgets = [self.budget.model_copy(update={"limit": limit}) for limit in self.ends("budget.limit")]
-        return Case(
-            group_size=self.sampler.group_size,
-            least_limit=min(budget.least_limit for budget in budgets),
-            unit=self.unit,
-            limit=max(budget.most_limit for budget in budgets),
-            most=self.most_tokens,
-        )
+    def rewards(self) -> dict[int, tuple[list[RewardTerm], Case]]:
+        """The terms of the reward, and what their bounds depend on, by the first step in which these hold."""
+        return {step: (reward, self._case(reward, budget)) for step, (reward, budget) in self.together("reward", "budget").items()}
+
+    def _case(self, reward: list[RewardTerm], budget: Budget) -> Case:
+        times, above = budget.beyond
+        size, limit, most = self.sampler.group_size, budget.most_limit, budget.most_tokens
+        return worth_of(reward, Case(group_size=size, unit=self.unit, limit=limit, most=most, times=times, above=above))
 
     def at(self, step: int) -> Recipe:
         """The recipe as it holds at a step: plain numbers where a schedule moves them."""
@@ -392,16 +384,27 @@ class Recipe(Section):
 
     def each(self, slot: str) -> dict[int, Any]:
         """All that a slot holds in turn, each by the first step in which it does; one, if nothing of it moves."""
-        names = [name for name in self.schedule if name.startswith(slot + ".")]
+        return {step: held for step, (held,) in self.together(slot).items()}
+
+    def together(self, *slots: str) -> dict[int, tuple[Any, ...]]:
+        """The same of several slots side by side."""
+        names = [name for name in self.schedule if name.partition(".")[0] in slots]
         first: dict[tuple[float, ...], int] = {}
         for step, values in enumerate(zip(*(self.by_step(name) for name in names), strict=True) if names else [()]):
             first.setdefault(values, step)
         held = {}
         for values, step in first.items():
-            held[step] = getattr(self, slot)
+            now = {slot: getattr(self, slot) for slot in slots}
             for name, value in zip(names, values, strict=True):
-                held[step] = moved(held[step], name.split(".")[1:], value)
+                slot, _, number = name.partition(".")
+                now[slot] = moved(now[slot], number.split("."), value)
+            held[step] = tuple(now.values())
         return held
+
+    @property
+    def overridden(self) -> tuple[str, ...]:
+        """Where a recipe extends several that say different words: which of them holds, a sentence each."""
+        return self._overridden
 
     @property
     def unit(self) -> int:
@@ -432,12 +435,12 @@ class Recipe(Section):
     @property
     def most_tokens(self) -> int:
         """The most that any rollout of training is sampled to, whatever the step."""
-        return int(self.most("budget.limit") * self.budget.room + 1e-9)
+        return self.budget.sampled(int(self.most("budget.limit")))
 
     @property
     def margin(self) -> float:
-        """See recipes.terms.margin."""
-        return margin(self.reward, self.case)
+        """The least that recipes.terms.margin is in any step."""
+        return min(margin(reward, case) for reward, case in self.rewards().values())
 
     @property
     def kl_reward(self) -> KlTerm | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import floor
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -35,6 +36,11 @@ class Section(BaseModel):
         if low is not None and high is not None and low > high:
             raise ValueError(f"low: {low:g} is above high {high:g}")
         return self
+
+
+def whole(number: float) -> int:
+    """A whole number of tokens, rounded down; what the arithmetic of shares leaves of one is that one: 0.29 x 100 is 28.999999999999996, and 29 tokens."""
+    return floor(round(number, 6))
 
 
 def kind_or(standard: str) -> Callable[[Any], str]:

@@ -18,16 +18,25 @@ Waiver = Literal["right_beats_wrong", "length_of_wrong"]
 
 @dataclass(frozen=True)
 class Case:
-    """What the bounds of a term may depend on: what right and wrong verdicts add up to, rollouts of a group, limits, budget.limit as it is written, and
-    most tokens."""
+    """What the bounds of a term may depend on, as it holds in a step.
+
+    Attributes:
+        worth, wrong: what verdicts of right and of wrong answers add up to.
+        group_size: rollouts of a prompt.
+        unit: budget.limit as it is written, tokens.
+        limit: the most that a group may be given, tokens.
+        most: tokens of the longest rollout.
+        times, above: the most tokens of a rollout per token of the limit that it is rewarded under, and how many above it (budget.beyond).
+    """
 
     worth: float = 1.0
     wrong: float = 0.0
     group_size: int = 8
-    least_limit: int = 1
     unit: int = 1
     limit: int = 1
     most: int = 1
+    times: float = 1.0
+    above: int = 0
 
 
 class Term(Section):
@@ -38,10 +47,12 @@ class Term(Section):
         verdicts: what its formula takes the verdicts of right and wrong answers to be, in words for an error; and whether they are.
         sees_length: what it adds depends on tokens, on being cut off, or on whether there is thinking at all.
         reads_limit: its formula takes the group's limit.
+        replaces_verdict: it takes the verdict off and stands in its place.
     """
 
     sees_length: ClassVar[bool] = False
     reads_limit: ClassVar[bool] = False
+    replaces_verdict: ClassVar[bool] = False
     reads: ClassVar[tuple[str, ...]] = ()
     verdicts: ClassVar[tuple[str, Callable[[float, float], bool]] | None] = None
 

@@ -19,6 +19,11 @@ from recipes.term import Bounds, Case, Erases, Gate, Term, Waiver
 
 _MOST_REWARD = 1e9  # of a term, in size: float32 and sums of squares still hold it
 ROUNDING = 1e-6  # rewards closer than this, or than this share of the larger, are equal: what float32 leaves of equal sums
+_ONCE = {
+    "truncate": "would take off more than a right answer has",
+    "kl": "say the same; add their weights",
+    "leash": "would follow one lambda",
+}
 _LEAST_MARGIN = 100 * ROUNDING  # of reward between right and wrong, of which a KL term in the reward may take 98 %
 
 
@@ -126,6 +131,12 @@ RewardTerm = Annotated[
 ]
 
 
+def span(term: RewardTerm, right: bool, case: Case) -> Bounds:
+    """Least and most that a term adds to a right, or to a wrong, answer, those among them whose verdict it erases at once."""
+    low, high = term.adds(right, case)
+    return (min(low, term.erased(case)) if right and term.erases() == "at once" else low), high
+
+
 def margin(reward: Sequence[RewardTerm], case: Case) -> float:
     """The least reward of a right answer minus the most of a wrong one, leaving out right ones whose verdict a term erases at once."""
     case = worth_of(reward, case)
@@ -138,6 +149,18 @@ def least_of_right(reward: Sequence[RewardTerm], case: Case) -> tuple[float, flo
     kept = sum(term.adds(True, case)[0] for term in reward)
     right = sum(term.erased(case) if term.erases() == "at once" else term.adds(True, case)[0] for term in reward)
     return kept, right, sum(term.adds(False, case)[1] for term in reward)
+
+
+def refuse_misplaced(reward: Sequence[RewardTerm]) -> None:
+    """Raise ValueError for terms that cannot stand together, whatever their numbers."""
+    if not any(term.kind == "verdict" for term in reward):
+        raise ValueError("reward: no verdict term: nothing would tell right from wrong")
+    for kind, why in _ONCE.items():
+        if sum(term.kind == kind for term in reward) > 1:
+            raise ValueError(f"reward: two {kind} terms {why}; keep one")
+    if len(instead := [term.kind for term in reward if term.replaces_verdict]) > 1:
+        named = " and ".join(dict.fromkeys(instead)) if len(set(instead)) > 1 else f"two {instead[0]} terms"
+        raise ValueError(f"reward: {named} would each stand in the verdict's place, and take it off twice; keep one")
 
 
 def refuse_wrong_before_right(reward: Sequence[RewardTerm], case: Case, waived: Sequence[Waiver]) -> None:
@@ -169,6 +192,9 @@ def refuse_wrong_before_right(reward: Sequence[RewardTerm], case: Case, waived: 
             "raise the verdict's weight, gate terms that wrong answers earn (gate: right), narrow a function's low and high, lower weights, "
             "or say waive: [right_beats_wrong]"
         )
+    ends = {round(sum(ends), 6) for right in (True, False) for ends in zip(*(span(term, right, case) for term in reward), strict=True)}
+    if len(ends) == 1 and not any(isinstance(term, KlTerm) for term in reward):
+        raise ValueError(f"reward: every answer, right or wrong, earns {ends.pop():g}: nothing would train; let terms differ")
     if "length_of_wrong" not in waived and (seen := [term.kind for term in reward if term.sees_length_of_wrong()]):
         raise ValueError(f"reward: {seen[0]} pays wrong answers for their length; gate it (gate: right), or say waive: [length_of_wrong]")
 

@@ -57,6 +57,7 @@ class Tree:
         self.written: dict[Place, str] = {}
         self._aside: dict[tuple[Place, Any], dict[str, Any]] = {}  # what was said for another kind than the present one
         self._taken_out: set[Place] = set()
+        self.overridden: tuple[str, ...] = ()  # words of one parent that another's took the place of, a sentence each
 
     def overlay(self, other: Tree) -> None:
         """Lay `other` over this."""

@@ -75,7 +75,7 @@ def prepare(groups: Sequence[Group], recipe: Recipe, measure: Measure | None = N
     shape = len(groups), recipe.sampler.group_size
     reward_PG = np.array([rollout.reward for rollout in rollouts]).reshape(shape)
     tokens_PG = np.array([rollout.trains.sum() for rollout in rollouts]).reshape(shape)
-    right_PG = np.array([rollout.right for rollout in rollouts]).reshape(shape)
+    right_PG = np.array([rollout.right_as_rewarded for rollout in rollouts]).reshape(shape)
     by_advantage = isinstance(recipe.select, MaxVariance) and recipe.select.of == "advantage"
     kept_PG = np.ones(shape, dtype=bool) if by_advantage else selected(reward_PG, tokens_PG, recipe.select)
     combined_PG = reward_PG if recipe.advantage.combine == "sum" else _each_by_itself(groups, recipe)
@@ -174,7 +174,7 @@ def rows_of(groups: Sequence[Group]) -> list[Row]:
 
 def _share_of_constant(groups: Sequence[Group], updates: Sequence[Sequence[Row]]) -> float | None:
     """Share of the gradient, sum |advantage| x weight x tokens, that comes from groups that are all right or all wrong."""
-    constant = {rollout.id for group in groups if len({r.right for r in group.rollouts}) == 1 for rollout in group.rollouts}
+    constant = {rollout.id for group in groups if len({r.right_as_rewarded for r in group.rollouts}) == 1 for rollout in group.rollouts}
     pushes = [(row.id in constant, fsum(np.abs(row.advantage_T * row.weight_T)[row.mask_T])) for rows in updates for row in rows]
     total = sum(push for _, push in pushes)
     return sum(push for flat, push in pushes if flat) / total if total else None

@@ -49,7 +49,7 @@ class Members:
 
     @property
     def right_G(self) -> np.ndarray:
-        return np.array([rollout.right for rollout in self.rollouts])
+        return np.array([rollout.right_as_rewarded for rollout in self.rollouts])
 
     @property
     def mixed(self) -> bool:
@@ -65,7 +65,7 @@ def asked(credit: Credit) -> list[str]:
 
 def toward(credit: Credit, rollout: Rollout) -> float:
     """Weight of a rollout's tokens in the log-likelihood that influence is measured on: of right answers, each token's (NTHR) or their mean's (THR)."""
-    if not rollout.right:
+    if not rollout.right_as_rewarded:
         return 0.0
     return 1.0 / max(int(rollout.trains.sum()), 1) if isinstance(credit, ThrCredit) else 1.0
 
@@ -199,12 +199,12 @@ def gtpo_rewards(one: Members, credit: GtpoCredit) -> list[np.ndarray]:
         count_2T[int(right), : len(worth_T)] += 1
     rewards = []
     for row, rollout, worth_T in zip(one.rows, one.rollouts, worths, strict=True):
-        side, places = int(rollout.right), slice(len(worth_T))
+        side, places = int(rollout.right_as_rewarded), slice(len(worth_T))
         sum_T = sum_2T[side, places]  # a share of nothing is an even one; of a lone answer exactly 1, whatever the rounding
         share_T = np.where(sum_T > 0, worth_T / np.where(sum_T > 0, sum_T, 1.0), 1 / count_2T[side, places])
         part_T = credit.weight * share_T * count_2T[side, places]
         reward_T = np.zeros(row.ids.shape)
-        reward_T[row.mask_T] = credit.base * rollout.reward + part_T if rollout.right else -credit.base - part_T
+        reward_T[row.mask_T] = credit.base * rollout.reward + part_T if rollout.right_as_rewarded else -credit.base - part_T
         rewards.append(reward_T)
     return rewards
 
@@ -285,7 +285,7 @@ def old_logp(row: Row) -> np.ndarray:
 def members(rows: Mapping[str, Row], rollouts: Sequence[Rollout], limit: int) -> Members:
     """A group's rollouts that have rows in which some token trains, with these."""
     trained = [rollout for rollout in rollouts if rollout.id in rows and rows[rollout.id].mask_T.any()]
-    share = sum(rollout.right for rollout in rollouts) / len(rollouts)
+    share = sum(rollout.right_as_rewarded for rollout in rollouts) / len(rollouts)
     return Members([rows[rollout.id] for rollout in trained], trained, limit, share)
 
 

@@ -26,6 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import IO, Any, Literal, Self
 
@@ -223,10 +224,11 @@ def refuse_unusable(recipe: Recipe, runs_dir: Path, resume: bool = False, overwr
     """Nothing, or why `Run.create` would not work; asked before anything expensive starts, and changes nothing.
 
     Raises:
-        RunError: another process writes to the run; the folder exists and neither flag is set; `resume` is on and there is no such
+        RunError: no folder can be made there; another process writes to the run; the folder exists and neither flag is set; `resume` is on and there is no such
             run, its recipe differs or it is finished; `overwrite` is on and the folder holds no run, or the model that is to be trained.
     """
     folder = runs_dir / recipe.name
+    refuse_unwritable(folder, "--runs")
     if (folder / "recipe.yaml").is_file():
         _lock(folder).close()
     if resume:
@@ -238,6 +240,17 @@ def refuse_unusable(recipe: Recipe, runs_dir: Path, resume: bool = False, overwr
         raise RunError(f"{folder} holds no recipe.yaml, so it is no run and is not replaced: remove it, or choose another name (name=...)")
     elif folder.exists() and Path(recipe.model.path).expanduser().resolve().is_relative_to(folder.resolve()):
         raise RunError(f"model.path: {recipe.model.path} lies in the run that --overwrite would remove; choose another name (name=...)")
+
+
+def refuse_unwritable(folder: Path, option: str) -> None:
+    """Raise RunError where a folder can neither be made nor written to: told by making one there, and taking it away again."""
+    there = folder
+    try:
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+        if there.is_dir() or there != folder:  # of a file in its place others say more
+            TemporaryDirectory(dir=there, prefix=".laconic-").cleanup()
+    except OSError as error:
+        raise RunError(f"{folder}: nothing can be written in {there}: {error.strerror}; choose another folder ({option})") from error
 
 
 def no_effect(metrics: Sequence[Mapping[str, Any]]) -> str:

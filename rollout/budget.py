@@ -26,6 +26,7 @@ from recipes.budgets import (
 from recipes.columns import number_in
 from recipes.lengths import LeashTerm
 from recipes.schema import Recipe
+from recipes.section import whole
 from recipes.terms import RewardTerm
 from rewards.profiles import Difficulty, laser_limit, percentile_limit
 from rewards.rows import reach
@@ -67,14 +68,14 @@ def request_limit(budget: Budget, problem: Problem, seed: int, share: float = 1.
             return stated_limit(budget, share)
         case _:
             return budget.limit
-    return int(min(max(wanted, budget.tokens(budget.least)), budget.limit))
+    return whole(min(max(wanted, budget.tokens(budget.least)), budget.limit))
 
 
 def stated_limit(budget: Budget, share: float) -> int:
     """What prompts state, tokens, that no data speaks of: the limit, or what a controller leaves of it (a share)."""
     if not isinstance(budget, ControllerBudget):
         return budget.limit
-    return int(min(max(budget.limit * share, budget.tokens(budget.least)), budget.limit))
+    return min(max(budget.tokens(share), budget.tokens(budget.least)), budget.limit)
 
 
 def thinking_limit(budget: Budget) -> int | None:
@@ -108,7 +109,7 @@ def group_limit(budget: Budget | Tiers, limit: int, tokens_G: np.ndarray, right_
         case DifficultyBudget():
             share = float(np.mean(right_G & finished_G & (tokens_G <= limit)))
             rung = next(rung for rung in budget.ladder if share >= rung.at_least)
-            return int(round(rung.share * limit, 6))  # 0.29 x 100 is 28.999999999999996
+            return rung.of(limit)
     return limit
 
 
@@ -161,8 +162,8 @@ def covering(groups: Sequence[Group], budget: CoverageBudget) -> list[int]:
         by_class[name] += [rollout.tokens for rollout in group.rollouts]
     longest = max(max(lengths, default=0) for lengths in by_class.values())
     apart = max(budget.grid * budget.limit, 1.0)
-    steps = int(max(min(budget.most_limit, longest) - budget.limit, 0) / apart + 1e-9)  # beyond the longest none is chosen
-    grid = [budget.limit + int(step * apart + 1e-9) for step in range(steps + 1)]
+    steps = whole(max(min(budget.most_limit, longest) - budget.limit, 0) / apart)  # beyond the longest none is chosen
+    grid = [budget.limit + whole(step * apart) for step in range(steps + 1)]
     rollouts = len(groups[0].rollouts)
     found = []
     for name, lengths in by_class.items():
@@ -188,13 +189,13 @@ class Control:
 
     def budget(self, budget: Budget, step: int) -> Budget | Tiers:
         """What rewards go by at a step: a toggle's percentile for groups that are mostly right (arXiv 2602.02276), LASER-D's limits by difficulty."""
-        whole = (0.0, budget.limit)
+        free = (0.0, budget.limit)
         if isinstance(budget, CoverageBudget):
             limits = self._covers(budget)
             return Tiers(tuple((at_least, limit) for (_, at_least), limit in zip(_CLASSES, limits, strict=True))) if limits else budget
         if isinstance(budget, ToggleBudget):
             limit = percentile_limit(self.rights, budget.percentile) if budget.limited(step) else None
-            return Tiers((whole,) if limit is None else ((budget.accuracy, int(min(max(limit, 1), budget.limit))), whole))
+            return Tiers((free,) if limit is None else ((budget.accuracy, min(max(whole(limit), 1), budget.limit)), free))
         return budget
 
     def _covers(self, budget: CoverageBudget) -> list[int]:

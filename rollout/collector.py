@@ -104,7 +104,7 @@ class PromptStream:
             problem=problem,
             prompt_ids=prompt_ids,
             group_size=recipe.sampler.group_size,
-            max_tokens=int((recipe.budget.limit if whole else limit) * recipe.budget.room + 1e-9),
+            max_tokens=recipe.budget.sampled(recipe.budget.limit if whole else limit),
             temperature=recipe.sampler.temperature,
             top_p=1.0,
             seed=seed,
@@ -237,12 +237,12 @@ def chosen(fates: Sequence[tuple[Fate, Group]], mixed: int, easy: int, seed: int
 def fate_of(group: Group, keep_groups: str) -> Fate:
     """What becomes of a group: "trained", or why it is left out.
 
-    `raw` looks at correctness before any shaping, `shaped` at rewards; which of the two decides whether an all-right group
+    `raw` looks at correctness before any shaping, of what was rewarded (an outlier that a budget cuts is judged again by that), `shaped` at rewards; which of the two decides whether an all-right group
     with length to lose is kept; what is thought although the answer is there counts as such a length where the recipe's credit has it looked for.
     """
     if not judged(group):
         return "not_judged"
-    right = [rollout.right for rollout in group.rollouts]
+    right = [rollout.right_as_rewarded for rollout in group.rollouts]
     rewards = [rollout.reward for rollout in group.rollouts]
     redundant = keep_groups == "shaped" and any(rollout.redundant for rollout in group.rollouts)
     if (

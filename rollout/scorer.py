@@ -142,31 +142,30 @@ class Scorer:
         A second verdict that cannot be made becomes the rollout's, so its group is not judged.
         """
         tokens_G, right_G = (np.array([getattr(rollout, name) for rollout in group.rollouts]) for name in ("tokens", "right"))
-        least_cut = max(int(budget.least_cut * group.request.limit), 1)
-        limit = dot_limit(tokens_G, right_G, budget.alpha, least_cut)
+        limit = dot_limit(tokens_G, right_G, budget.alpha, budget.cut_tokens)
         rewarded = []
         for rollout in group.rollouts:
-            if limit is None or rollout.tokens - limit < least_cut:
+            if limit is None or rollout.tokens - limit < budget.cut_tokens:
                 rewarded.append(rollout)
                 continue
             rollout.ends = int(np.flatnonzero(rollout.completion.sampled)[limit - 1]) + 1
             kept = rollout.completion.first(rollout.ends)
             text = self.template.text(kept)
             start = self.template.answer_start(kept.ids, text)
-            verdict = _said(self._asked(group.request, text, kept.finish))
-            if verdict.status == "not_judged":
-                rollout.verdict = verdict
-            rewarded.append(replace(rollout, completion=kept, text=text, answer_start=start, verdict=verdict))
+            rollout.again = _said(self._asked(group.request, text, kept.finish))
+            if rollout.again.status == "not_judged":
+                rollout.verdict = rollout.again
+            rewarded.append(replace(rollout, completion=kept, text=text, answer_start=start))
         return rewarded
 
     def _reward(self, group: Group, budget: Budget | Tiers) -> None:
         rollouts = self._outliers_cut(group, budget) if isinstance(budget, OutlierBudget) else group.rollouts
         if not judged(group):
             for rollout in group.rollouts:
-                rollout.ends = None  # nothing was rewarded, nothing trains
+                rollout.ends = rollout.again = None  # nothing was rewarded, nothing trains
             return
         tokens_G = np.array([rollout.tokens for rollout in rollouts])
-        right_G = np.array([rollout.right for rollout in rollouts])
+        right_G = np.array([rollout.right_as_rewarded for rollout in rollouts])
         finished_G = np.array([not rollout.completion.cut for rollout in rollouts])
         opened = self.template.opens_thinking(group.problem)
         facts = Facts(

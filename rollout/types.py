@@ -141,6 +141,7 @@ class Rollout:
         terms: reward by term, after weight and gate; `reward` is their sum.
         limit: length limit its reward was given under, tokens.
         ends: tokens of the completion, from its first on, that were rewarded and train; None: all.
+        again: the verdict on these, where they were judged again.
         advantage: filled by rl/algorithm, 0 until then.
         by_token: what its tokens trained with, [T] by name (rl/algorithm); empty where it did not train.
         audit: what a second checker says of the answer, None if it was not asked or gave no verdict.
@@ -159,6 +160,7 @@ class Rollout:
     reward: float = 0.0
     limit: int = 0
     ends: int | None = None
+    again: Verdict | None = None
     advantage: float = 0.0
     audit: Literal["right", "wrong"] | None = None
     thought: Thought | None = None
@@ -196,6 +198,12 @@ class Rollout:
     def right(self) -> bool:
         """Its answer as it was sampled, whatever its reward looked at."""
         return self.verdict is not None and self.verdict.status == "right"
+
+    @property
+    def right_as_rewarded(self) -> bool:
+        """The answer in what was rewarded of it: what filter, advantages and credit go by."""
+        verdict = self.again or self.verdict
+        return verdict is not None and verdict.status == "right"
 
 
 @dataclass

@@ -149,6 +149,20 @@ def test_an_outlier_among_right_answers_is_cut_and_judged_again_and_what_was_cut
     assert [int(row.mask_T.sum()) for row in rows_of(collected.groups[:1])] == [14, 14, 14, 71]  # what engines are compared on
 
 
+@pytest.mark.parametrize("keep", ["raw", "shaped"])
+@pytest.mark.parametrize(("tail", "fate"), [("before", "trained"), ("behind", "all_right")])
+def test_the_filter_sees_the_verdict_on_what_is_left_of_an_outlier(judge: Judge, keep: str, tail: str, fate: str):
+    budget, sampler = {"kind": "outlier", "limit": 100, "alpha": 1.2}, {"keep_groups": keep, "prompts": 2, "max_refills": 0}
+    more = {"reward": [{"kind": "verdict"}], "advantage": {"scale": "none", "boost": 0.1}}
+    steps, stream = collector(ScriptedPool(outlying(tail)), judge, budget=budget, sampler=sampler, **more)
+    collected = steps.next()
+    assert collected.metrics[f"groups/{fate}"] == 2 and collected.metrics["accuracy"] == 1.0
+    if fate == "trained":  # a group of right answers and a wrong one, to advantages as well
+        metrics = prepare(collected.groups, stream.recipe).metrics
+        assert [rollout.advantage for rollout in collected.groups[0].rollouts] == pytest.approx([0.35] * 3 + [-0.75])
+        assert metrics["advantage/constant"] == 0
+
+
 def test_an_outlier_that_had_answered_before_it_is_cut_stays_right(judge: Judge):
     budget, sampler = {"kind": "outlier", "limit": 100, "alpha": 1.2}, {"keep_groups": "all", "prompts": 2}
     steps, _ = collector(ScriptedPool(outlying("behind")), judge, budget=budget, sampler=sampler, reward=[{"kind": "verdict"}])

@@ -351,7 +351,10 @@ def test_gtpo_gives_a_lone_right_answer_the_same_everywhere_however_sure_its_tok
         (["credit={kind: decs, gain: 0.0}"], "credit.gain"),
         (["credit={kind: efficiency, weight: 1.5}"], "credit.weight"),
         (["credit={kind: decs}", "sampler.keep_groups=shaped"], "take raw"),
-        (["credit={kind: decs}", "budget={kind: outlier, limit: 104, alpha: 2.0}"], "goes by the verdict on the whole answer"),
+        (
+            ["credit={kind: decs}", "budget={kind: outlier, limit: 104, alpha: 2.0}"],
+            "weighs whole answers, and budget.kind outlier leaves some in part",
+        ),
         (
             [
                 "credit={kind: gtpo}",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from launch.plan import plan
 from recipes.budgets import ControllerBudget, CoverageBudget
 from recipes.loader import RecipeError, load, on_device
 from recipes.schema import Recipe
@@ -266,6 +267,59 @@ def test_an_error_is_placed_at_the_words_that_were_said_last_whatever_stands_aro
         with pytest.raises(RecipeError) as error:
             load("mine.yaml", scale, words)
         assert sentence in str(error.value) and len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "one", "two"),
+    [
+        ("tiny.families", "tiny: {families: [chain]}", "tiny: {families: [sum]}"),
+        ("data.thinking", "data: {thinking: [<a>, </a>]}", "data: {thinking: [<b>, </b>]}"),
+        ("eval.benchmarks", "eval: {benchmarks: [math500]}", "eval: {benchmarks: [aime24]}"),
+        ("on_cuda.reward", "on_cuda: {reward: [{kind: verdict}]}", "on_cuda: {reward: [{kind: verdict, wrong: -1}]}"),
+        ("on_cuda.budget.kind", "on_cuda: {budget: {kind: controller}}", "on_cuda: {budget: {kind: reference}}"),
+        ("on_cuda.schedule.learner.lr", "on_cuda: {schedule: {learner.lr: {kind: linear, to: 0.1}}}", "on_cuda: {schedule: {learner.lr: {kind: linear, to: 0.2}}}"),
+        ("objective.correction.kind", "objective: {old_logprobs: learner, correction: {kind: tis}}", "objective: {old_logprobs: learner, correction: {kind: none}}"),
+    ],
+)  # fmt: skip
+def test_lists_and_kinds_that_two_parents_say_differently_are_refused_wherever_they_stand(place: str, one: str, two: str):
+    others = {"one": f"extends: grpo\n{one}", "two": f"extends: grpo\n{two}"}
+    said = refusal("extends: [one.yaml, two.yaml]", **others)
+    assert said.startswith(
+        f"mine.yaml:1: extends: one (one.yaml:2) and two (two.yaml:2) each say their own {place}; write {place} in mine to"
+    )
+    assert made(f"extends: [one.yaml, two.yaml]\n{two}", **others) == made(f"extends: grpo\n{two}")
+    assert made("extends: [one.yaml, same.yaml]", **others, same=others["one"]).overridden == ()
+
+
+@pytest.mark.parametrize(
+    ("place", "one", "two"),
+    [
+        ("advantage.centre", "advantage: {centre: leave_one_out}", "advantage: {centre: group}"),
+        ("objective.aggregate", "objective: {aggregate: constant}", "objective: {aggregate: token_mean}"),
+        ("data.instruction", "data: {instruction: so}", "data: {instruction: otherwise}"),
+        ("on_cuda.model.dtype", "on_cuda: {model: {dtype: bf16}}", "on_cuda: {model: {dtype: fp32}}"),
+        ("wandb", "wandb: mine", "wandb: null"),
+        ("learner.gradient_checkpointing", "learner: {gradient_checkpointing: true}", "learner: {gradient_checkpointing: false}"),
+        ("data.train", "data: {train: tiny}", "data: {train: [tiny]}"),
+    ],
+)
+def test_a_word_of_one_parent_that_anothers_overrides_is_said_by_plan(place: str, one: str, two: str):
+    others = {"one": f"extends: grpo\n{one}", "two": f"extends: grpo\n{two}"}
+    recipe = made("extends: [one.yaml, two.yaml]", **others)
+    [said] = recipe.overridden
+    assert said.startswith(f"extends: {place}: ") and said.endswith(f"of one (one.yaml:2); write {place} in mine to settle it")
+    assert " of two (two.yaml:2) holds, not " in said and said in plan(on_device(recipe, "cpu")).warnings
+    assert made(f"extends: [one.yaml, two.yaml]\n{two}", **others).overridden == ()
+    assert made(f"extends: both.yaml\n{two}", both="extends: [one.yaml, two.yaml]", **others).overridden == ()
+
+
+def test_numbers_and_what_a_scale_says_override_without_a_word():
+    lower, higher = "extends: grpo\nlearner: {lr: 1e-6}", "extends: grpo\nlearner: {lr: 2e-6}"
+    assert made("extends: [lower.yaml, higher.yaml]", lower=lower, higher=higher).overridden == ()
+    assert load("quickstart").overridden == ()
+    scale, aggregate = made("extends: [rloo, reinforce_pp]").overridden
+    assert scale.startswith('extends: advantage.scale: "batch_tokens" of reinforce_pp (recipes/reinforce_pp.yaml:')
+    assert ' holds, not "sequence_sum" of rloo (recipes/rloo.yaml:' in aggregate
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_p13_a_term_adds_what_it_says_and_nothing_depends_on_a_wrong_answers_len
     term = made(kind, **{name: value for name, value in changes.items() if name in KINDS[kind].model_fields})
     verdict = VerdictTerm(kind="verdict", wrong=-1.0 if kind in SIGNED else 0.0)
     terms = [term] if kind == "verdict" else [verdict, term]
-    case = worth_of(terms, Case(group_size=len(right), least_limit=10, unit=LIMIT, limit=LIMIT, most=80))
+    case = worth_of(terms, Case(group_size=len(right), unit=LIMIT, limit=LIMIT, most=80, times=8, above=70))
     value_G = rewards(terms, facts(right, tokens, thinking, limit, finished))[kind]
     assert np.isfinite(value_G).all()
     for is_right in (True, False):
@@ -114,6 +114,77 @@ def test_p13_normalising_terms_one_by_one_needs_the_waiver(combine: str):
         RecipeError, match=rf"{combine} gives .* a right answer may rank below a wrong one; say waive: \[right_beats_wrong\]"
     ):
         load("dler", "tiny", [f"advantage.combine={combine}"])
+
+
+ALP, EXACT = "{kind: alp, gate: right, weight: 0.5}", "{kind: l1_exact, gate: right, weight: 0.8}"
+
+
+@pytest.mark.parametrize(
+    ("term", "budget", "margin"),
+    [
+        (ALP, "{kind: controller}", 0.5),
+        (ALP, "{kind: prompt, least: 0.01}", 0.5),
+        (ALP, "{kind: reference, room: 1.5}", 0.25),
+        (ALP, "{kind: constant} schedule={budget.limit: {kind: linear, share: 0.05}}", 0.5),
+        (ALP, "{kind: outlier, alpha: 2.0}", 0.5),
+        (ALP, "{kind: coverage, room: 1.8}", 0.1),  # its limits are no less than what was sampled with
+        (ALP, "{kind: coverage, room: 4.0}", None),
+        (ALP, "{kind: difficulty, ladder: [{at_least: 0.5, share: 0.75}, {}]}", 1 - 0.5 * 104 / 78),
+        (ALP, "{kind: difficulty, ladder: [{at_least: 0.5, share: 0.1}, {}]}", None),
+        (ALP, "{kind: toggle}", None),
+        (EXACT, "{kind: prompt, room: 1.5}", 0.2),
+        (EXACT, "{kind: prompt, room: 3.0}", None),
+        (EXACT, "{kind: difficulty, room: 2.0, ladder: [{at_least: 0.5, share: 0.5}, {}]}", None),
+        (
+            EXACT,
+            "{} schedule={budget.limit: {kind: linear, share: 0.5}, reward.l1_exact.weight: {kind: linear, to: 1.4}}",
+            1 - 0.832168,  # of the worst step; the most of both together would be 1.4
+        ),
+    ],
+)
+def test_p13_a_rollout_is_held_against_the_limit_that_it_was_sampled_with_and_those_decided_later_against_the_least(
+    term: str, budget: str, margin: float | None
+):
+    words = [f"reward=[{{kind: verdict}}, {term}]", *f"budget={budget}".split(" schedule", 1)]
+    words = [f"schedule{word}" if word.startswith("=") else word for word in words]
+    if margin is None:
+        with pytest.raises(RecipeError, match="right must beat wrong"):
+            load("grpo", "tiny", words)
+        return
+    recipe = load("grpo", "tiny", words)
+    assert recipe.margin == pytest.approx(margin, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("terms", "said"),
+    [
+        ("{kind: cosine, of: thinking}, {kind: cosine, of: answer}", "two cosine terms"),
+        ("{kind: cosine}, {kind: o1_pruner}", "cosine and o1_pruner"),
+        ("{kind: o1_pruner}, {kind: kimi}, {kind: o1_pruner, of: answer}", "two o1_pruner terms"),
+    ],
+)
+def test_two_terms_in_the_verdicts_place_are_refused_whatever_is_waived(terms: str, said: str):
+    with pytest.raises(RecipeError, match=f"{said} would each stand in the verdict's place, and take it off twice; keep one"):
+        load("grpo", "tiny", [f"reward=[{{kind: verdict}}, {terms}]", "waive=[right_beats_wrong, length_of_wrong]"])
+
+
+@pytest.mark.parametrize(
+    ("term", "said"),
+    [
+        ("{kind: o1_pruner, low: 1.0, high: 1.0}", r"reward\[1\].low: 1 is high, too: what is right and what is wrong would earn the same"),
+        (
+            "{kind: cosine, right_short: 1, right_long: 0, wrong_short: 1, wrong_long: 0}",
+            r"reward\[1\].right_short: 1 to 0 is what wrong answers earn, too",
+        ),
+        (
+            "{kind: function, name: 'my:own', gate: right, weight: -1.0, low: 1.0, high: 1.0}",
+            "every answer, right or wrong, earns 0: nothing would train",
+        ),
+    ],
+)
+def test_a_reward_that_leaves_right_and_wrong_alike_is_refused_whatever_is_waived(term: str, said: str):
+    with pytest.raises(RecipeError, match=said):
+        load("grpo", "tiny", [f"reward=[{{kind: verdict}}, {term}]", "waive=[right_beats_wrong, length_of_wrong]"])
 
 
 @pytest.mark.parametrize(("kind", "words"), [("leash", "1 and -1"), ("gr3", "of 0 for wrong")])

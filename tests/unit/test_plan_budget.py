@@ -116,10 +116,23 @@ def test_plan_warns_of_a_limit_that_no_prompt_states(words: list[str], how: str)
     assert of_budget([*told.blockers, *told.warnings]) == []
 
 
-@pytest.mark.parametrize("place", ["[budget]", "{length}", "<limit>", "[token limit]", "<tokens>", "{max_tokens}", "%(limit)d", "[LENGTH]"])
+@pytest.mark.parametrize(
+    "place",
+    ["[budget]", "{length}", "<limit>", "[token limit]", "<tokens>", "{max_tokens}", "%(limit)d", "[LENGTH]"]
+    + ["{budgets}", "{Budget}", "{buget}", "{tokens_left}", "{max_len}", "{limits}", "{Budegt:,}"],
+)
 def test_a_placeholder_that_nothing_fills_in_is_refused(place: str):
     found = of_budget(blockers(LAPTOP, "grpo", None, f"data.instruction=Use {place} of them."))
     assert len(found) == 1 and f"holds {place}, which nothing fills in" in found[0], found
+
+
+@pytest.mark.parametrize(
+    ("place", "said"), [("{answer}", 1), ("{my_name}", 1), (r"\boxed{answer}", 0), (r"\text{word}", 0), ("{x}", 0), ("{a, b}", 0)]
+)
+def test_any_other_placeholder_is_a_warning_and_what_latex_writes_in_braces_is_none(place: str, said: int):
+    made = plan(load("grpo", None, [f"data.instruction=Use {place} here."]), LAPTOP)
+    assert of_budget(made.blockers) == []
+    assert [f"holds {place}, which nothing fills in: only {{budget}} is" in line for line in made.warnings].count(True) == said
 
 
 @pytest.mark.parametrize("place", ["{n}", "{N}", "<n>", "[k]", "{number}"])

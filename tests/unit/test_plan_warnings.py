@@ -84,8 +84,18 @@ def test_what_decs_does_not_look_at_is_a_warning(words: list[str], expected: str
         ("thr_exploit", ["select={kind: max_variance, keep: 4, of: advantage, scope: batch}"], "select.scope: batch may leave one rollout"),
         ("entropy8020", ["objective.aggregate=constant"], "tokens.denominator: kept says nothing with objective.aggregate constant"),
         ("grpo", ["reward=[{kind: verdict}, {kind: kl, weight: 0.01}]"], "advantage.scale: group divides a group that differs by little"),
+        ("grpo", ["budget={kind: controller, every: 2}"], "budget.every: 2 says nothing, as budget.watch is 0, so that every step is a look"),
+        ("controller", ["budget.within=1"], "budget.within: 1 below any start is a floor of 0 or less"),
+        (
+            "gfpo",
+            ["select.kind=efficient", "reward=[{kind: verdict, wrong: -1}]"],
+            "select.kind: efficient takes the shortest wrong answers, as they earn -1",
+        ),
+        ("grpo", ["reward=[{kind: verdict}, {kind: l1_max, form: code, delta: 0.2}]"], "reward: l1_max.delta: 0.2 says nothing, as form is code"),
+        ("grpo", ["reward=[{kind: verdict}, {kind: relative, shape: rank, strength: 0.5}]"], "reward: relative.strength: 0.5 says nothing, as shape is rank"),
+        ("grpo", ["reward=[{kind: verdict}, {kind: relative, shape: saving, floor: 0.1}]"], "reward: relative.floor: 0.1 says nothing, as shape is saving"),
     ],
-)
+)  # fmt: skip
 def test_what_credit_and_the_choice_of_tokens_do_not_read_is_a_warning(name: str, words: list[str], expected: str):
     with_words, without = (list(recipe_warnings(load(name, "tiny", some))) for some in (words, []))
     assert [line for line in with_words if line.startswith(expected)], with_words

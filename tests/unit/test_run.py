@@ -82,6 +82,16 @@ def test_a_folder_that_exists_is_never_taken_over(tmp_path):
         Run.create(recipe(), tmp_path, resume=False)
 
 
+@pytest.mark.parametrize("runs", ["/proc/nope", "file", "file/below", "n" * 300])
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_starts(tmp_path, runs):
+    (tmp_path / "file").write_text("not a folder")
+    for attempt in (refuse_unusable, Run.create):
+        with pytest.raises(RunError, match=r"a: nothing can be written in .*; choose another folder \(--runs\)"):
+            attempt(recipe(), tmp_path / runs)
+    refuse_unusable(recipe(), tmp_path / "new" / "and" / "deep")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]  # nothing is left of the asking
+
+
 def test_overwrite_replaces_a_run_and_nothing_else(tmp_path):
     Run.create(recipe(), tmp_path)
     (tmp_path / "a" / "old").touch()

@@ -14,7 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launch.plan import plan, step_work
-from recipes.budgets import ConstantBudget, ControllerBudget, CoverageBudget, PromptBudget, ReferenceBudget
+from recipes.budgets import (
+    ConstantBudget,
+    ControllerBudget,
+    CoverageBudget,
+    DifficultyBudget,
+    OutlierBudget,
+    PromptBudget,
+    ReferenceBudget,
+    ThinkingBudget,
+)
 from recipes.lengths import LeashTerm
 from recipes.loader import RecipeError, load
 from recipes.schedules import Decays, Exponential, Linear, Stage, Staged, value_at
@@ -141,11 +150,11 @@ def test_the_recipe_at_a_step_holds_plain_numbers_and_engines_keep_room_for_the_
         ("schedule={reward.truncate.sharpness: {kind: linear, to: 0.1}}", "schedule: reward.truncate.sharpness cannot move; these can"),
         (
             "schedule={select.keep: {kind: linear, to: 1}} select={kind: shortest, keep: 4}",
-            "select.keep: 1: expected 2 to sampler.group_size 8",
+            "schedule: select.keep: 1 at step 23 is not allowed: expected 2 to sampler.group_size 8",
         ),
         (
             "schedule={select.keep: {kind: linear, to: 9}} select={kind: shortest, keep: 4}",
-            "select.keep: 9: expected 2 to sampler.group_size 8",
+            "schedule: select.keep: 9 at step 33 is not allowed: expected 2 to sampler.group_size 8",
         ),
         (
             "budget.ladder=[{at_least: 0.5, share: 0.1}, {}] budget.kind=difficulty schedule={budget.limit: {kind: linear, to: 9}}",
@@ -260,7 +269,7 @@ _FUNCTION = "reward=[{kind: verdict, weight: 9}, {kind: function, name: 'a:b', l
         ),
         (
             ["schedule={reward.verdict.weight: {kind: linear, to: 1.0e-5}}"],
-            "right must beat wrong.*; at step 33 reward.verdict.weight is 1e-05",
+            "reward.verdict.weight: 1e-05 at step 33 is not allowed: .*right must beat wrong",
         ),
         (  # each end of both is allowed: it is what lies between that is not
             [
@@ -268,7 +277,33 @@ _FUNCTION = "reward=[{kind: verdict, weight: 9}, {kind: function, name: 'a:b', l
                 "reward=[{kind: verdict, weight: 2.0}, {kind: format, weight: 1.0}]",
                 "schedule={reward.verdict.weight: {kind: staged, stages: [{since: 20, value: 9}]}, reward.format.weight: {kind: staged, stages: [{since: 10, value: 8}]}}",
             ],
-            "right must beat wrong.*; at step 10 reward.verdict.weight is 2 and reward.format.weight is 8",
+            "reward.format.weight: 8 at step 10 is not allowed: wrong answers may earn 8, right ones no more than 2: right must beat wrong",
+        ),
+        (
+            [
+                "reward=[{kind: verdict}, {kind: overlong, gate: right, weight: 0.5}]",
+                "schedule={reward.overlong.weight: {kind: linear, to: 2.0}}",
+            ],
+            "schedule: reward.overlong.weight: 1 at step 11 is not allowed: wrong answers may earn 0, right ones no more than 0",
+        ),
+        (
+            ["reward=[{kind: verdict}, {kind: gr3}]", "schedule={reward.verdict.wrong: {kind: linear, to: -1.0}}"],
+            "schedule: reward.verdict.wrong: -0.030303 at step 1 is not allowed: gr3 needs verdicts of 0",
+        ),
+        (
+            ["reward=[{kind: verdict, wrong: -1.0}, {kind: leash}]", "schedule={reward.verdict.wrong: {kind: linear, to: 0.0}}"],
+            "schedule: reward.verdict.wrong: -0.969697 at step 1 is not allowed: leash needs verdicts 1 and -1",
+        ),
+        (
+            [
+                "reward=[{kind: verdict}, {kind: l1_exact, gate: right, weight: 0.8}]",
+                "schedule={budget.limit: {kind: staged, stages: [{since: 7, value: 208}]}}",
+            ],
+            "schedule: budget.limit: 208 at step 7 is not allowed: wrong answers may earn 0, right ones no more than -0.6",
+        ),
+        (
+            ["reward=[{kind: verdict}, {kind: overlong, gate: right, weight: 1.5}]", "schedule={budget.limit: {kind: linear, to: 52}}"],
+            "reward: wrong answers may earn 0, right ones no more than -0.5",  # from the start: no schedule is to blame
         ),
     ],
 )
@@ -333,6 +368,30 @@ def test_each_prompt_is_given_its_own_limit():
         request_limit(PromptBudget(kind="prompt", limit=60, column="none"), problem, 1)
 
 
+@pytest.mark.parametrize("of", [100, 4000])
+def test_a_share_of_tokens_is_that_many_for_whoever_asks(of: int):
+    """0.29 x 100 is 28.999999999999996 to a machine, 0.57 and 0.58 likewise."""
+    problem = Problem("p", "", "", columns={"reference_tokens": of})
+    for percent in range(1, 101):
+        share, tokens = percent / 100, percent * of // 100
+        reference = ReferenceBudget(kind="reference", limit=of, share=share, least=0.0)
+        controller = ControllerBudget(kind="controller", limit=of, least=share)
+        ladder = DifficultyBudget.model_validate({"kind": "difficulty", "limit": of, "ladder": [{"share": share}]})
+        outlier = OutlierBudget(kind="outlier", limit=of, least_cut=share)
+        all_G = np.ones(2, dtype=bool)
+        asked = {
+            "reference": request_limit(reference, problem, 1),
+            "controller": stated_limit(controller, share),
+            "least": controller.least_limit,
+            "ladder": group_limit(ladder, of, np.array([1, 1]), all_G, all_G),
+            "thinking": ThinkingBudget(kind="thinking", limit=of, share=share).thinking_tokens,
+            "outlier": outlier.cut_tokens,
+            "room": ConstantBudget(limit=of, room=1 + share).most_tokens - of,
+            "schedule": value_at(Linear(kind="linear", share=share), of, 9, 10),
+        }
+        assert asked == dict.fromkeys(asked, tokens), percent
+
+
 def test_dot_cuts_an_outlier_among_right_answers_only():
     """arXiv 2601.03969: 15 lengths 1000..1280 and one of 6000, alpha 3."""
     tokens_G, right_G = np.array([*range(1000, 1300, 20), 6000]), np.ones(16, dtype=bool)
@@ -358,6 +417,9 @@ def test_toggle_limits_every_second_phase_by_a_percentile_of_right_lengths():
     again = Control(recipe)
     again.restore(control.state())
     assert again.budget(recipe.budget, 10) == control.budget(recipe.budget, 10)
+    control.rights = [10, 20, 30, 40]  # whose percentile 70 is 30.999999999999996 to a machine
+    limited = control.budget(recipe.budget.model_copy(update={"percentile": 70.0}), 10)
+    assert group_limit(limited, 4000, tokens_G, right_G, all_G) == 31
 
 
 def test_toggle_waits_for_its_warmup_and_then_limits_every_second_phase():

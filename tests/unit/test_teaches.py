@@ -104,7 +104,7 @@ def groups(kind: str, count: int = 60):
 def test_a_term_is_said_to_tell_rollouts_of_one_verdict_apart_where_its_formula_does(term: str, gate: str):
     gated = {"gate": gate} if "gate" in KINDS[term].model_fields else {}
     terms = [VerdictTerm(kind="verdict", wrong=-1.0 if term in SIGNED else 0.0), made(term, **gated)]
-    said = teaching(load("grpo", None, []).model_copy(update={"reward": terms}))
+    said = teaching(load("grpo", None, ["budget.room=8"]).model_copy(update={"reward": terms}))
     for one in said[1:]:
         apart = [np.ptp(levelled(rewards(terms, group)[term])) > 0 for group in groups(one.kind)]
         assert any(apart) == (term in one.differs), one
@@ -123,7 +123,7 @@ def test_a_term_is_said_to_tell_rollouts_of_one_verdict_apart_where_its_formula_
         ("grpo", ["advantage.boost=0.1"]),
         ("grpo", ["advantage={centre: reference, scale: none}"]),
         ("grpo", ["advantage={centre: reference, scale: none}", "select={kind: shortest, keep: 3}"]),
-        ("qglas", ["reward=[{kind: verdict}, {kind: laser}]"]),
+        ("qglas", ["reward=[{kind: verdict}, {kind: laser}]", "budget.room=8"]),
         ("grpo", []),
     ],
 )
@@ -166,6 +166,78 @@ def test_what_is_said_of_a_recipe_is_what_its_advantages_do(name: str, words: li
 def test_what_moves_or_is_measured_tells_rollouts_of_constant_groups_apart(words: list[str], differs: str, kept: bool):
     right = teaching(load("grpo", "tiny", words))[1]
     assert (", ".join(right.differs), right.kept, right.trains) == (differs, kept, bool(differs) and kept)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("controller", "limit    104 (40 at step 33) tokens, down to 10 (4 at step 33) while accuracy"),
+        ("laser_d", "limit    104 (40 at step 33) to 416 (160 at step 33) tokens by a group's difficulty"),
+        ("da_dler", "limit    52 (20 at step 33) tokens where at least 50% are right, else 104 (40 at step 33) tokens"),
+        ("l1_exact", "limit    drawn for each prompt from 2 (1 at step 33) to 104 (40 at step 33) tokens"),
+        ("thinking_budget", "limit    104 (40 at step 33) tokens, of which thinking is closed after"),
+    ],
+)
+def test_plan_says_limits_as_the_schedule_of_budget_limit_has_them(name: str, words: str):
+    schedule = "schedule={budget.limit: {kind: linear, to: 40}}"
+    assert any(line.startswith(words) for line in explain(plan(load(name, "tiny", [schedule]))).splitlines())
+
+
+VERDICTS = {"leash": "{kind: verdict, wrong: -1.0}"}
+
+
+@pytest.mark.parametrize(
+    ("term", "room", "acts"),
+    [
+        ("leash", 1.0, False),
+        ("leash", 1.2, True),
+        ("leash, most: 1.0e-7, weight: 1.0e-7", 4.0, False),
+        ("laser", 1.0, False),
+        ("laser", 1.1, True),
+        ("laser, explore: true", 1.0, False),
+        ("band", 1.0, False),
+        ("band", 1.5, True),
+        ("triangle", 1.0, True),
+        ("lead, least: 1.0", 1.0, False),
+        ("lead, least: 0.9", 1.0, True),
+        ("lead, least: 1.0", 1.5, True),
+        ("l1_max, delta: 1.0", 1.0, False),
+        ("l1_max, delta: 1.0", 1.5, True),
+        ("l1_max, delta: 1.0, form: code", 1.0, True),
+        ("l1_max, alpha: 1.0e-9", 1.5, False),
+        ("relative, shape: soft, strength: 104", 1.0, False),
+        ("relative, shape: soft, strength: 100", 1.0, True),
+        ("relative, strength: 1.0e-9", 1.0, False),
+        ("relative, floor: 1.0", 1.0, False),
+        ("zmad, threshold: 1.0e3", 1.0, False),
+        ("repetition, size: 104, weight: 0.5, gate: right", 1.0, False),
+        ("repetition, size: 104, weight: 0.5, gate: right", 1.5, True),
+        ("laser, weight: 1.0e-12", 2.0, False),
+        ("alp, weight: 1.0e-7, gate: right", 1.0, False),
+        ("triangle, weight: 1.0e-5", 1.0, True),
+        ("arora, alpha: 0.0", 1.0, True),  # of what was cut off it leaves nothing
+    ],
+)
+def test_a_term_that_cannot_act_at_this_room_or_weight_is_not_said_to_train(term: str, room: float, acts: bool):
+    """Said of all-right groups of any lengths up to room x 104 tokens, and seen in some or in none of two thousand."""
+    kind = term.split(",")[0]
+    words = [f"reward=[{VERDICTS.get(kind, '{kind: verdict}')}, {{kind: {term}}}]", f"budget={{limit: 104, room: {room}}}"]
+    recipe = load("grpo", "tiny", [*words, *["waive=[length_of_wrong, right_beats_wrong]"] * ("explore" in term)])
+    assert (kind in teaching(recipe)[1].differs) is acts
+    rng, apart = np.random.default_rng(0), False
+    for _ in range(2000):
+        tokens = np.minimum(rng.integers(1, rng.choice([2, 10, recipe.most_tokens + 1], 6)), recipe.most_tokens)
+        tokens = tokens if rng.random() < 0.5 else np.maximum(tokens, recipe.most_tokens - 9)
+        given = facts([1] * 6, tokens, tokens, 104, rng.random(6) < 0.9)
+        given = replace(given, unit=104, asked=replace(given.asked, completion_ids=[[0] * n for n in tokens]))
+        apart |= np.ptp(levelled(sum(rewards(recipe.reward, given).values()))) > 0
+    assert bool(apart) is acts
+
+
+def test_a_verdict_so_large_that_a_term_is_lost_beside_it_hides_it():
+    words = "reward=[{kind: verdict, weight: 1.0e4}, {kind: kimi, weight: 0.005, gate: right}]"
+    assert teaching(load("grpo", "tiny", [words]))[1].differs == ()
+    assert teaching(load("grpo", "tiny", [words.replace("0.005", "0.05")]))[1].differs == ("kimi",)
 
 
 def test_a_boost_that_comes_by_a_schedule_trains_all_right_groups():
