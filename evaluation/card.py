@@ -70,7 +70,7 @@ def card(model: Model, found: Found, at: str, revision: str | None = None, licen
     packages = {name: version for name, version in known.get("packages", {}).items() if version}
     text = environment().overlay(autoescape=False, finalize=_printed).get_template("card.md").render(
         name=run.label, what=_what(model), state=_state(run), picture=PICTURE if found.shown else "",
-        said=[*words.headline(found.comparisons), *_alone(found), *adjusted(found)], results=[*_results(found)],
+        said=[*words.headline(found.comparisons), *_alone(found), *adjusted(found)], results=[*_results(model, found)],
         asked=_at_budgets(run), load=_arguments(model, found), at=_Markdown(json.dumps(at)), revision=_Markdown(f", revision={json.dumps(revision)}" if revision else ""),
         settings=_markdown(settings_table([run])), versions=_markdown(versions_table([replace(run, environment=known | {"packages": packages})])),
         limits=[*_limits(model, found)], recipe=_fenced(_recipe(model)), code=known.get("revision"), version=packages.get("laconic"),
@@ -167,7 +167,8 @@ def _stage(step: Step, model: Model) -> str:
         return "preference optimisation (DPO) on its own shortest right answers"
     if isinstance(stage, MergeStage):
         return f"a merge of the largest {100 * stage.keep:g} % of the changes, scaled by {stage.scale:g}, into what reinforcement learning began with"
-    done = f"{model.number} of {recipe.train.steps}" if step is model.step else f"{recipe.train.steps}"
+    steps = recipe.train.steps
+    done = f"{model.number} of {steps}" if step is model.step and model.number != steps else f"{steps}"
     return f"reinforcement learning for {done} steps of {recipe.sampler.prompts} prompts x {recipe.sampler.group_size} answers {data}"
 
 
@@ -181,13 +182,14 @@ def _alone(found: Found) -> list[str]:
     return [f"On {source}: {words.measured(shown[0].evaluation)}." for source, shown in found.shown.items() if len(shown) == 1]
 
 
-def _results(found: Found) -> Iterator[dict[str, Any]]:
+def _results(model: Model, found: Found) -> Iterator[dict[str, Any]]:
     """Of every source its tables: numbers with their noise, what changed, accuracy at smaller budgets."""
     for source, shown in found.shown.items():
         settings = shown[-1].evaluation.settings
+        before = f" {shown[0].label.capitalize()} is {model.of_what(shown[0].evaluation)}." if len(shown) > 1 else ""
         yield {
             "source": source,
-            "asked": f"Temperature {settings.temperature}, top_p {settings.top_p}, at most {settings.max_tokens:,} tokens.",
+            "asked": f"Temperature {settings.temperature}, top_p {settings.top_p}, at most {settings.max_tokens:,} tokens.{before}",
             "noise": _markdown(noise_table(shown)),
             "pairs": [(pair.old.label, pair.new.label, _markdown(paired_table(pair))) for pair in found.pairs[source]],
             "budgets": _markdown(_budget_table(shown)),

@@ -13,7 +13,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from evaluation.results import Evaluation
-from recipes.loader import load
+from recipes.loader import RecipeError, load
 from recipes.steps import Step, steps
 from rl.checkpoint import finished
 
@@ -54,12 +54,26 @@ class Model:
 
     def measured_by(self, evaluation: Evaluation) -> bool:
         """Whether an evaluation of the run is of it: made by its own stage at its step, or by one behind that was handed it."""
-        record = evaluation.table.parent.parent if evaluation.table else None
+        record = _record(evaluation)
         if record == self.step.folder(self.run) and self.number is not None and evaluation.step == self.number:
             return True
         handed_on = self.number in (None, self.step.recipe.train.steps)
         behind = takewhile(lambda step: step.stage.kind in _ONLY_LOOK, self.steps[self.place + 1 :])
         return handed_on and record in [step.folder(self.run) for step in behind if step.stage.kind == "eval"]
+
+    def of_what(self, evaluation: Evaluation) -> str:
+        """What an evaluation of the run is of, in words: the model that the run began with, or what a stage made of it."""
+        place = next((place for place, step in enumerate(self.steps) if step.folder(self.run) == _record(evaluation)), 0)
+        step = self.steps[place]
+        if step.stage.kind == "rl" and evaluation.step:
+            return f"the model after {evaluation.step} steps of {step.stage.called}"
+        made = [one.stage.called for one in self.steps[:place] if one.stage.kind not in _ONLY_LOOK]
+        return f"what the stage {made[-1]} made" if made else "the model that the run began with"
+
+
+def _record(evaluation: Evaluation) -> Path | None:
+    """The folder of the stage that made an evaluation."""
+    return evaluation.table.parent.parent if evaluation.table else None
 
 
 def model_of(run: Path, named: str | None = None) -> Model:
@@ -69,12 +83,19 @@ def model_of(run: Path, named: str | None = None) -> Model:
         run: a run folder.
 
     Raises:
-        ValueError: no run folder (RecipeError where its recipe cannot be read), no stage that makes a model, or no checkpoint of that name.
+        ValueError: no run folder, a recipe that this version cannot read, no stage that makes a model, or no checkpoint of that name.
     """
     run = run.resolve()
     if not (run / "recipe.yaml").is_file():
         raise ValueError(f"{run}: holds no recipe.yaml, so it is no run folder; name one that `laconic train` made (runs/NAME)")
-    found = steps(load(str(run / "recipe.yaml")))
+    try:
+        found = steps(load(str(run / "recipe.yaml")))
+    except RecipeError as error:
+        first, *others = str(error).splitlines()
+        more = f" and {len(others)} more lines" if others else ""
+        raise ValueError(
+            f"{first}{more}: no recipe of this version; use the one that made the run (its environment.json names it)"
+        ) from error
     places = [place for place, step in enumerate(found) if step.stage.kind not in _ONLY_LOOK]
     if not places:
         kinds = ", ".join(step.stage.kind for step in found) or "cold_start"

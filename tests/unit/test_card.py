@@ -134,7 +134,7 @@ def test_the_text_says_what_may_be_claimed_with_tables_and_curves(run: Path) -> 
     assert "| mean tokens | 212 | 62 | −71 % [" in text
     assert re.search(r"\| +\| within 10 \| within 20 \| within 40 \| within 80 \| within 160 \| within 320 \|", text)
     assert "![Accuracy within a budget" in text and "(accuracy.svg)" in text
-    assert "reinforcement learning for 3 of 3 steps" in text and "laconic train recipe.yaml" in text
+    assert "reinforcement learning for 3 steps" in text and "laconic train recipe.yaml" in text
     assert "One run with one seed (0)" in text and "Measured on tiny and on nothing else" in text
 
 
@@ -174,6 +174,22 @@ def test_a_supervised_stage_is_what_an_eval_behind_it_speaks_of(tmp_path: Path) 
     assert (model_of(run).called, made.data.datasets) == ("stages/sft/checkpoint", ["org/chats"])
     assert made.data.eval_results[0].metric_value == 0.8333
     assert "On tiny: accuracy 83.3 %" in made.text and "supervised fine-tuning on hub:org/chats" in made.text
+
+
+@pytest.mark.parametrize(
+    ("stages", "first", "words"),
+    [
+        ("[rl, eval]", "", "Before is the model that the run began with."),
+        ("[reference, dpo, rl, eval]", "", "Before is what the stage dpo made."),
+        ("[{kind: eval, name: start}, reference, dpo, rl, eval]", "stages/start", "Before is the model that the run began with."),
+        ("[{kind: rl, name: first}, eval, rl, eval]", "stages/first", "Before is the model that the run began with."),
+    ],
+)
+def test_it_is_said_what_the_model_is_compared_with(tmp_path: Path, stages: str, first: str, words: str) -> None:
+    run = make_run(tmp_path / "a", [f"stages={stages}"])
+    evaluate(run / first, 0, make_groups(right=12, tokens=200))
+    evaluate(run, 3, make_groups(right=20, tokens=50))
+    assert words in written(run).text and "accuracy 50.0 % → 83.3 %" in written(run).text
 
 
 def test_samples_made_at_a_budget_are_shown_apart(run: Path) -> None:
