@@ -214,7 +214,7 @@ def attempts_panel(shown: Sequence[Shown]) -> Panel | None:
     if not data:
         return None
     made = laid_out(x="k", yrange=_near(y for trace in data for y in trace["y"]))
-    made["xaxis"] |= {"tickformat": "d", "nticks": 10}
+    made["xaxis"] |= {"dtick": max(1, max(len(trace["x"]) for trace in data) // 8)}
     note = "Unbiased; what more attempts reach if an oracle picks. A shorter model that lost it has become narrower."
     return Panel("pass@k", [(one.label, one.colour, False) for one in shown], data, made, note, "%", 320)
 

@@ -21,10 +21,11 @@ from evaluation.entries import Shown, by_source, compared, read_entries
 from evaluation.measured import Samples, accuracy_change, aligned, length_change, of_evaluation, of_table
 from evaluation.results import Evaluation
 from evaluation.run_folder import Run
-from evaluation.statistics import FEWEST, Claim, Interval, non_inferiority, resampled_means, sign_flip
+from evaluation.statistics import FEWEST, Claim, Interval, claim_interval, non_inferiority, resampled_means, sign_flip
 from rollout.records import CHARACTERS
 
 _MUST_AGREE = ("temperature", "top_p", "max_tokens", "budget")
+_MAY_DIFFER = ("engine", "instruction")  # are compared, and said
 _BUDGETS = 64
 _COLUMNS = ["problem_id", "sample", "verdict", "tokens", "think_tokens", "finish", "extracted", "text"]
 
@@ -45,6 +46,7 @@ class Comparison:
         remarks: what differs between them although they are compared.
         accuracy: new minus old, a share.
         length: relative change of mean length, in tokens or, if `unit` says so, in characters; None where neither can be had.
+        bounds: of `accuracy`, as claims are made by (statistics.claim_interval).
         claim: of accuracy, with the margin `margin`; `p` is that of no difference.
         better, worse: budgets at which the new one is.
     """
@@ -56,6 +58,7 @@ class Comparison:
     accuracy: Interval | None = None
     length: Interval | None = None
     unit: str = "tokens"
+    bounds: Interval | None = None
     claim: Claim | None = None
     margin: float = 0.0
     p: float = 1.0
@@ -78,25 +81,36 @@ def compare(old: Shown, new: Shown, margin: float | None = None) -> Comparison:
     if words := refused(a, b):
         return Comparison(old, new, words)
     before, after = of_evaluation(a), of_evaluation(b)
-    accuracy = accuracy_change(after, before)
+    accuracy, change_N = accuracy_change(after, before), after.share - aligned(after, before).share
+    bounds = claim_interval(change_N)
     allowed = b.settings.margin if margin is None else margin
     remarks = [f"{a.samples} samples each before, {b.samples} after"] if a.samples != b.samples else []
-    tables = read_samples(a), read_samples(b)
+    remarks += [f"{name} was not recorded" for name in ("temperature", "top_p") if getattr(b.settings, name) is None]
+    remarks += [
+        f"{name} differs"
+        for name in _MAY_DIFFER
+        if None not in (x := (getattr(a.settings, name), getattr(b.settings, name))) and x[0] != x[1]
+    ]
+    failed = [sum(one.finish == "abort") if one else 0 for one in (samples_of(old), samples_of(new))]
+    if any(failed):
+        remarks.append(f"{failed[0]} samples before and {failed[1]} after were never made; they count as wrong, at the limit")
     unit, length = "tokens", None
     better: tuple[Span, ...] = ()
     worse: tuple[Span, ...] = ()
     if before.ruler == after.ruler:
         length = length_change(after, before)
-        if tables[0] is not None and tables[1] is not None:
-            better, worse = _spans(of_table(tables[0]), of_table(tables[1]), min(a.settings.max_tokens, b.settings.max_tokens))
+        unit = CHARACTERS if before.ruler == CHARACTERS else unit
+        first, second = samples_of(old), samples_of(new)
+        if first and second and unit == "tokens":
+            better, worse = _spans(first, second, min(a.settings.max_tokens, b.settings.max_tokens))
     else:
         remarks.append("chat template or tokenizer differ, so their tokens are other units")
-        if tables[0] is not None and tables[1] is not None:
-            unit = CHARACTERS
-            length = length_change(*(of_table(_in_characters(table)).measured for table in reversed(tables) if table is not None))
+        first, second = samples_of(old, characters=True), samples_of(new, characters=True)
+        if first and second:
+            unit, length = CHARACTERS, length_change(second.measured, first.measured)
     return Comparison(
-        old, new, "", tuple(remarks), accuracy, length, unit, non_inferiority(accuracy, len(after.ids), allowed), allowed,
-        sign_flip(after.share - aligned(after, before).share), better, worse,
+        old, new, "", tuple(remarks), accuracy, length, unit, bounds, non_inferiority(bounds, len(after.ids), allowed), allowed,
+        sign_flip(change_N), better, worse,
     )  # fmt: skip
 
 
@@ -149,17 +163,29 @@ def refused(old: Evaluation, new: Evaluation) -> str:
     return ""
 
 
-def read_samples(evaluation: Evaluation) -> pa.Table | None:
-    """The samples of an evaluation, without their ids; None where they are not there or cannot be read."""
+def samples_of(shown: Shown, characters: bool = False) -> Samples | None:
+    """The samples of an evaluation; None, with a note on its run, where they are not there or cannot be read.
+
+    Args:
+        characters: lengths are those of the texts, not counted in tokens.
+    """
+    file = shown.evaluation.table
     try:
-        return None if evaluation.table is None else pq.read_table(evaluation.table, columns=_COLUMNS)
-    except (OSError, pa.ArrowException):
+        if file is None:
+            return None
+        table = pq.read_table(file, columns=_COLUMNS)
+        if characters:
+            place = table.schema.get_field_index("tokens")
+            table = table.set_column(place, "tokens", pc.utf8_length(table["text"])).replace_schema_metadata({"template": CHARACTERS})
+        elif table["tokens"].null_count or table["problem_id"].null_count:
+            raise ValueError("a sample without problem_id or tokens")
+        counted = not characters and shown.evaluation.settings.template != CHARACTERS
+        return of_table(table, shown.evaluation.settings.max_tokens if counted else None)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        note = f"{file} could not be read ({str(error).splitlines()[0][:200]}), so what needs single samples is left out."
+        if note not in shown.run.notes:
+            shown.run.notes.append(note)
         return None
-
-
-def _in_characters(table: pa.Table) -> pa.Table:
-    lengths = pc.utf8_length(table["text"])
-    return table.set_column(table.schema.get_field_index("tokens"), "tokens", lengths).replace_schema_metadata({"template": CHARACTERS})
 
 
 def _spans(old: Samples, new: Samples, cap: int) -> tuple[tuple[Span, ...], tuple[Span, ...]]:

@@ -63,7 +63,8 @@ def by_source(runs: Sequence[Run], ends: bool = True) -> dict[str, list[Shown]]:
             listed = found.setdefault(source, [])
             start, ends_here = None, _ends(evaluations, run, len(runs) > 1)
             for word, evaluation in ends_here[0 if ends or len(runs) == 1 else -1 :]:
-                known = next((one for one in listed if one.run is not run and _same(evaluation, one.evaluation)), None)
+                begins = len(ends_here) > 1 and evaluation is ends_here[0][1]
+                known = next((one for one in listed if begins and one.run is not run and _same(evaluation, one.evaluation)), None)
                 if known is None:
                     taken = sum(one.colour != BASE for one in listed)
                     colour = BASE if not listed or evaluation is not ends_here[-1][1] else COLOURS[taken % len(COLOURS)]
@@ -103,4 +104,4 @@ def _ends(evaluations: Sequence[Evaluation], run: Run, several: bool) -> list[tu
 
 
 def _same(a: Evaluation, b: Evaluation) -> bool:
-    return a.settings == b.settings and a.per_problem == b.per_problem
+    return a.checkpoint == b.checkpoint and a.settings == b.settings and a.per_problem == b.per_problem

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from evaluation import words
@@ -80,7 +81,16 @@ def as_json(found: Found) -> str:
         "comparisons": [_comparison(pair) for pair in found.comparisons],
         "said": sentences(found),
     }
-    return json.dumps(content, indent=1, ensure_ascii=False)
+    return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """The value with None for numbers that are none."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _comparison(pair: Comparison) -> dict[str, Any]:

@@ -99,18 +99,25 @@ def grouped(table: pa.Table) -> pa.Table:
     return table.take(sorted(range(len(keys)), key=keys.__getitem__))
 
 
-def of_table(table: pa.Table) -> Samples:
-    """Samples of a table of rollout.records.SCHEMA, rows in any order, lengths in tokens; the ruler is its metadata `template`. Raises as `grouped`."""
+def of_table(table: pa.Table, limit: int | None = None) -> Samples:
+    """Samples of a table of rollout.records.SCHEMA, rows in any order, lengths in tokens; the ruler is its metadata `template`. Raises as `grouped`.
+
+    Args:
+        limit: what a sample that was never made counts as, in tokens: as short as it is, it would pass for a saving. None: its own length.
+    """
     table = grouped(table.select(["problem_id", "sample", "verdict", "tokens", "think_tokens", "finish", "extracted"]))
     ids, _, status, length, thinking, finish, extracted = (column.to_pylist() for column in table.columns)
     status_S = np.array(status)
     place = {id_: index for index, id_ in enumerate(dict.fromkeys(ids))}
+    lengths_S = np.array(length)
+    if limit is not None:
+        lengths_S = np.where(np.array(finish) == "abort", np.maximum(lengths_S, limit), lengths_S)
     return Samples(
         ids=tuple(place),
         problem=np.array([place[id_] for id_ in ids]),
         right=status_S == "right",
         wrong=status_S == "wrong",
-        length=np.array(length),
+        length=lengths_S,
         thinking=np.array(thinking, dtype=float),  # None becomes NaN
         finish=np.array(finish),
         extracted=np.array(extracted, dtype=object),

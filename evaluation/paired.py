@@ -6,15 +6,16 @@ smaller budgets) has no interval where the samples are not beside the evaluation
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
 from evaluation import words
 from evaluation.attempts import pass_at_k
-from evaluation.comparisons import Comparison, read_samples
+from evaluation.comparisons import Comparison, samples_of
 from evaluation.efficiency import against, budget_area, scalars
-from evaluation.measured import Samples, of_evaluation, of_table
+from evaluation.measured import Samples, of_evaluation
 from evaluation.results import Evaluation
 from evaluation.statistics import Interval, difference_interval
 from evaluation.tables import Cell, Row, Table
@@ -25,8 +26,8 @@ _SHARES = (1 / 8, 1 / 4, 1 / 2)  # of max_tokens
 def paired_table(pair: Comparison) -> Table:
     """All numbers of both, and their changes; only the numbers where the two may not be compared."""
     old, new = pair.old.evaluation, pair.new.evaluation
-    tables = [None, None] if pair.refused else [read_samples(one) for one in (old, new)]
-    samples = None if tables[0] is None or tables[1] is None else (of_table(tables[0]), of_table(tables[1]))
+    first, second = (None, None) if pair.refused else (samples_of(pair.old), samples_of(pair.new))
+    samples = (first, second) if first and second else None
     alike = samples if pair.unit == "tokens" else None  # lengths of the same ruler
     rows = [
         _row("accuracy", _percent(old.accuracy.mean), _percent(new.accuracy.mean), _points(pair.accuracy)),
@@ -37,7 +38,7 @@ def paired_table(pair: Comparison) -> Table:
         *([_row("length in characters", Cell("–"), Cell("–"), _share(pair.length))] if pair.unit != "tokens" else []),
     ]
     for name in ("right", "wrong"):
-        if name in old.by_outcome and name in new.by_outcome:
+        if pair.unit == "tokens" and name in old.by_outcome and name in new.by_outcome:
             rows += [
                 _row(f" of {name} samples", _tokens(old.by_outcome[name].total), _tokens(new.by_outcome[name].total)),
                 _row(" thinking of those", _tokens(old.by_outcome[name].thinking), _tokens(new.by_outcome[name].thinking)),
@@ -105,7 +106,9 @@ def _scalars(old: Evaluation, new: Evaluation) -> list[Row]:
         for one, other in zip(scalars(a), scalars(b), strict=True)
     ]
     for one in against(b, a):
-        rows.append(_row(one.name, Cell(""), Cell(""), Cell(f"{one.value.mean:.3g}", f"[{one.value.low:.3g}, {one.value.high:.3g}]")))
+        known = all(math.isfinite(number) for number in one.value)  # a base that is all wrong leaves nothing to divide by
+        said = Cell(f"{one.value.mean:.3g}", f"[{one.value.low:.3g}, {one.value.high:.3g}]") if known else Cell("–")
+        rows.append(_row(one.name, Cell(""), Cell(""), said))
     return rows
 
 

@@ -19,11 +19,10 @@ import plotly.offline
 import yaml
 
 from evaluation import charts, curves, examples, figures, words
-from evaluation.comparisons import Comparison, Found, read, read_samples
+from evaluation.comparisons import Comparison, Found, read, refused, samples_of
 from evaluation.entries import COLOURS, Shown, at_budgets
 from evaluation.figures import Panel
-from evaluation.formats import as_json, markdown
-from evaluation.measured import of_table
+from evaluation.formats import adjusted, as_json, markdown
 from evaluation.paired import paired_table
 from evaluation.picture import picture
 from evaluation.reader import packed, reader
@@ -91,8 +90,14 @@ def page(found: Found) -> str:
     """The whole page."""
     sections = [_head(found)]
     for source, shown in found.shown.items():
-        sampled = [charts.Sampled(one, of_table(table)) for one in shown if (table := read_samples(one.evaluation)) is not None]
-        sections += [_trade_off(source, shown), *_more(found, source, sampled), *_levels(source, shown), *_lengths(source, sampled)]
+        alike, left = _alike(shown)
+        sampled = [charts.Sampled(one, samples) for one in alike if (samples := samples_of(one)) is not None]
+        sections += [
+            _trade_off(source, alike, left),
+            *_more(found, source, sampled, alike),
+            *_levels(source, alike),
+            *_lengths(source, sampled),
+        ]
     sections += _training(found.runs)
     sections += [_side_by_side(pairs[-1]) for pairs in found.pairs.values() if pairs and not pairs[-1].refused]
     sections += [*_last_samples(found), *_reader(found), _sure(found), _settings(found.runs), _foot(found.runs)]
@@ -141,7 +146,13 @@ def _head(found: Found) -> Section:
             leads.append(words.progress(run) if not pairs else "")
     main = pairs[-1] if len(pairs) == 1 else None
     alone = next((one[0] for one in found.shown.values()), None) if not pairs else None
-    tiles = _tiles([main.old.evaluation, main.new.evaluation], main) if main else _tiles([alone.evaluation], None) if alone else []
+    tiles = (
+        _tiles([one.evaluation for one in (main.old, main.new)[main.unit != "tokens" :]], main)
+        if main
+        else _tiles([alone.evaluation], None)
+        if alone
+        else []
+    )
     glance = glance_table(pairs if len(pairs) > 1 else [])
     return Section(
         "head.html",
@@ -159,14 +170,18 @@ def _tiles(shown: Sequence[Evaluation], pair: Comparison | None) -> list[Tile]:
         third = ("Tokens of right samples", [words.tokens(e.tokens.right) for e in shown], "mean")
     tiles = [
         ("Mean tokens", [words.tokens(e.tokens.mean) for e in shown], _noise(length, last.tokens, n, "%", 0)),
-        ("Accuracy", [words.percent(e.accuracy.mean) for e in shown], _noise(accuracy, last.accuracy, n, "points", 1)),
+        (
+            "Accuracy",
+            [words.percent(e.accuracy.mean) for e in shown],
+            _noise(accuracy, last.accuracy, n, "points", 1, pair.bounds if pair else None),
+        ),
         third,
         (f"Cut off at {cap:,} tokens", [words.percent(e.truncated) for e in shown], "share of samples"),
     ]
     return [Tile(what, values[0].removesuffix(" %") if len(values) > 1 else "", values[-1], how) for what, values, how in tiles]
 
 
-def _noise(change: Interval | None, value: Estimate, problems: int, unit: str, digits: int) -> str:
+def _noise(change: Interval | None, value: Estimate, problems: int, unit: str, digits: int, bounds: Interval | None = None) -> str:
     """What stands under a number: the change with its interval, or the number's own interval where nothing is compared."""
     if change is None:
         low, high = value.low, value.high
@@ -174,7 +189,7 @@ def _noise(change: Interval | None, value: Estimate, problems: int, unit: str, d
         if low is None or high is None:
             return "no interval: one problem"
         return f"95 % interval {scale * low:,.{digits}f} to {scale * high:,.{digits}f}"
-    if not difference_shown(change, problems):
+    if not difference_shown(bounds or change, problems):
         return f"no difference shown ({words.span(change, digits)})"
     return f"{words.signed(100 * change.mean, digits)} {unit} ({words.span(change, digits)})"
 
@@ -183,12 +198,24 @@ def _at_budget(evaluation: Evaluation, budget: int) -> str:
     return words.percent(next((point.accuracy for point in evaluation.budget_curve if point.budget >= budget), None))
 
 
-def _trade_off(source: str, shown: Sequence[Shown]) -> Section:
+def _alike(shown: Sequence[Shown]) -> tuple[list[Shown], str]:
+    """Those that may share a chart with the first, and a sentence on those that may not."""
+    first = shown[0].evaluation
+    why = {
+        one.label: refused(first, one.evaluation)
+        or ("lengths in other units" if one.evaluation.settings.template != first.settings.template else "")
+        for one in shown
+    }
+    left = [f"{label} ({words_})" for label, words_ in why.items() if words_]
+    return [one for one in shown if not why[one.label]], f" Not in these charts: {', '.join(left)}." if left else ""
+
+
+def _trade_off(source: str, shown: Sequence[Shown], left: str) -> Section:
     first = shown[0].evaluation
     settings = first.settings
     lead = (
         f"{first.problems} problems of {source}, {first.samples} samples each, "
-        f"temperature {settings.temperature}, at most {words.tokens(settings.max_tokens)} tokens."
+        f"temperature {settings.temperature}, at most {words.tokens(settings.max_tokens)} tokens.{left}"
     )
     panels = [figures.budget_panel(shown), figures.cost_panel(shown), charts.pareto_panel(shown)]
     return _charts("What a token buys", lead, panels, "two")
@@ -199,10 +226,10 @@ def _charts(heading: str, lead: str, panels: Sequence[Panel | None], columns: st
     return Section("charts.html", {"heading": heading, "lead": lead, "keys": keys, "panels": there, "columns": columns})
 
 
-def _more(found: Found, source: str, sampled: Sequence[charts.Sampled]) -> list[Section]:
+def _more(found: Found, source: str, sampled: Sequence[charts.Sampled], shown: Sequence[Shown]) -> list[Section]:
     """What budgets that were asked for, and more samples, buy."""
     asked = charts.asked_panels(at_budgets(found.runs, source), found.shown[source])
-    several = [charts.parallel_panel(sampled), charts.attempts_panel(found.shown[source])]
+    several = [charts.parallel_panel(sampled), charts.attempts_panel(shown)]
     sections = []
     if asked:
         lead = "Sampled again at each budget; not the curves above, which cut the same samples after the fact."
@@ -333,7 +360,7 @@ def _sure(found: Found) -> Section:
         for pair in found.comparisons
         if not pair.refused
     ]
-    sentences = reservations(found.runs, shown, found.comparisons)
+    sentences = [*adjusted(found), *reservations(found.runs, shown, found.comparisons)]
     return Section("sure.html", {"tables": tables, "pairs": pairs, "sentences": sentences})
 
 

@@ -134,6 +134,7 @@ class Settings(_Frozen):
         template: hash of chat template and tokenizer, the ruler of all lengths.
         date: that a template states, "" for none.
         lenient: answers without a box were read, too.
+        instruction: what the recipe put around every problem.
         margin: the loss of accuracy, a share, that was allowed before anything was sampled.
         budget: what limited the samples beside `max_tokens`; None: nothing did.
     """
@@ -147,6 +148,7 @@ class Settings(_Frozen):
     template: str = ""
     date: str | None = None
     lenient: bool = False
+    instruction: str | None = None
     margin: float = 0.01
     budget: Budget | None = None
 

@@ -38,6 +38,10 @@ _ROLLOUT_COLUMNS = [
 ]
 
 
+_NEEDED = tuple(_ROLLOUT_COLUMNS)
+_FILLED = ("problem_id", "sample", "text", "tokens", "finish", "verdict")
+
+
 @dataclass
 class Run:
     """What a run folder says.
@@ -126,11 +130,16 @@ def read_last_samples(run: Run) -> tuple[str, list[dict[str, Any]]]:
 
 
 def read_columns(run: Run, file: Path, columns: Sequence[str], filters: list[Any] | None = None) -> pa.Table | None:
-    """Those of the columns that the file has; None, with a note, if it cannot be read."""
+    """Those of the columns that the file has; None, with a note, if it cannot be read or lacks what no reader can do without."""
     try:
         there = set(pq.read_schema(file).names)
-        return pq.read_table(file, columns=[name for name in columns if name in there], filters=filters)
-    except (OSError, pa.ArrowException) as error:
+        if missing := [name for name in _NEEDED if name in columns and name not in there]:
+            raise ValueError(f"no column {missing[0]}")
+        table = pq.read_table(file, columns=[name for name in columns if name in there], filters=filters)
+        if holes := [name for name in _FILLED if name in columns and table[name].null_count]:
+            raise ValueError(f"a sample without {holes[0]}")
+        return table
+    except (OSError, ValueError, pa.ArrowException) as error:
         name = file.relative_to(run.path) if run.path in file.parents else file.name
         note = f"{name} could not be read ({str(error).splitlines()[0][:200]})."
         run.notes += [note] if note not in run.notes else []

@@ -60,7 +60,7 @@ def score(table: pa.Table, *, checkpoint: str, step: int, source: str, settings:
         ValueError: no samples, a problem without samples, or a sample that comes twice.
     """
     table = grouped(table)
-    samples = of_table(table)
+    samples = of_table(table, None if settings.template == CHARACTERS else settings.max_tokens)
     if missing := sorted(set(asked) - set(samples.ids)):
         raise ValueError(f"problem {missing[0]}: no samples, and leaving it out would move the mean; sample it again")
     first_N = np.cumsum(samples.count) - samples.count

@@ -40,9 +40,13 @@ def span(difference: Interval, digits: int = 1) -> str:
     return f"{signed(100 * difference.low, digits)} to {signed(100 * difference.high, digits)}"
 
 
-def change_text(change: Interval, problems: int, unit: str, digits: int = 1) -> str:
-    """A change with its interval, or the statement that none was shown, again with the interval."""
-    if difference_shown(change, problems):
+def change_text(change: Interval, problems: int, unit: str, digits: int = 1, bounds: Interval | None = None) -> str:
+    """A change with its interval, or the statement that none was shown, again with the interval.
+
+    Args:
+        bounds: what says whether one was shown; None: the interval itself.
+    """
+    if difference_shown(bounds or change, problems):
         return f"{signed(100 * change.mean, digits)} {unit}, 95 % interval {span(change, digits)}"
     reason = "" if problems >= 6 else f", {problems} problems are too few"
     return f"no difference shown: {signed(100 * change.mean, digits)} {unit}, 95 % interval {span(change, digits)}{reason}"
@@ -111,8 +115,8 @@ def headline(found: Sequence[Comparison]) -> list[str]:
 
 def claim(one: Comparison) -> str:
     """The one sentence that may be said of accuracy."""
-    assert one.accuracy is not None
-    return non_inferiority(one.accuracy, one.problems, one.margin)
+    assert one.bounds is not None
+    return non_inferiority(one.bounds, one.problems, one.margin)
 
 
 def verdict(one: Comparison) -> str:
@@ -122,14 +126,16 @@ def verdict(one: Comparison) -> str:
     lengths = f"{tokens(before.tokens.mean)} → {tokens(after.tokens.mean)}"
     if one.accuracy is None:
         return f"Mean tokens {lengths}, accuracy {shares}, but the two cannot be compared: {one.refused}."
-    if one.length is None:
+    if one.length is not None and one.unit != "tokens" and before.settings.template == after.settings.template:
+        said = f"Mean characters {lengths} ({change_text(one.length, one.problems, '%', 0)})"
+    elif one.length is None:
         said = f"Lengths are not compared ({'; '.join(one.remarks)})"
     elif one.unit != "tokens":
         said = f"Length in characters {change_text(one.length, one.problems, '%', 0)} ({'; '.join(one.remarks)})"
     else:
         said = f"Mean tokens {lengths} ({change_text(one.length, one.problems, '%', 0)})"
     return (
-        f"{said}, accuracy {shares} ({change_text(one.accuracy, one.problems, 'points')}), "
+        f"{said}, accuracy {shares} ({change_text(one.accuracy, one.problems, 'points', bounds=one.bounds)}), "
         f"paired over {one.problems} problems with {after.samples} samples each."
     )
 

@@ -34,6 +34,7 @@ def settings(recipe: Recipe, template: Template, *, samples: int | None = None, 
         template=template.digest,
         date=template.date,
         lenient=lenient,
+        instruction=recipe.data.instruction or None,
     )
     budgets = [Budget(kind=budget.kind, limit=budget.limit) for budget in asked.budgets]
     return [natural, *(natural.model_copy(update={"budget": budget}) for budget in budgets)]

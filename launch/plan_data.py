@@ -22,7 +22,7 @@ from recipes.schema import Recipe
 from recipes.stages import ReferenceStage, SftStage, Supervised, learns_from_reference
 from recipes.steps import Step
 from recipes.terms import FunctionTerm
-from rewards.functions import columns, columns_needed, load_function
+from rewards.functions import columns, columns_needed, columns_seen, load_function
 from rewards.rows import DataError, hub_parts, local_bytes
 from rewards.thinking import split
 from rollout.chats import Conversation, conversations
@@ -99,11 +99,11 @@ def plan_data(step: Step) -> DataPlan:
 
 
 def read_of_reference(step: Step) -> list[str]:
-    """Columns that the reward, the budget or the advantage of a stage read, of those that the reference stage before it gives."""
+    """Columns that the reward, the budget or the advantage of a stage read or are given, of those that the reference stage before it gives."""
     asked = [number.name for number in step.recipe.number_columns]
     for term in step.recipe.reward if step.given else ():
         try:
-            asked += columns_needed(load_function(term.name)) if isinstance(term, FunctionTerm) else []
+            asked += columns_seen(load_function(term.name), step.given) if isinstance(term, FunctionTerm) else []
         except ValueError:  # said by those who try it
             continue
     return [name for name in step.given if name in asked] if step.recipe.trains else []

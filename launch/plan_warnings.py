@@ -10,6 +10,7 @@ from math import isclose
 from operator import attrgetter
 from pathlib import Path
 
+from launch.memory import evaluates
 from recipes.advantages import Selection
 from recipes.budgets import ControllerBudget, CoverageBudget, ToggleBudget
 from recipes.credit import DecsCredit
@@ -41,11 +42,12 @@ def _idle(recipe: Recipe) -> Iterator[str]:
     """Keys that were set though nothing reads them beside the recipe's other choices."""
     objective, tiny = recipe.objective, recipe.model.path == "tiny"
     trains, kind = recipe.trains, objective.correction.kind
+    read = [*(recipe.data.sets if recipe.samples else []), *(recipe.held_out_sets if evaluates(recipe) else [])]
     here = tiny or Path(recipe.model.path).is_dir()
     conditions = [
         ("model.revision", here, f"{recipe.model.path} is no hub id"),
         ("tiny.layers tiny.width tiny.recheck tiny.rederive tiny.slip cold_start.steps cold_start.batch cold_start.lr", not tiny, "model.path is not tiny"),
-        ("data.split", trains and not any(map(_takes_split, recipe.data.sets)), f"data.train is {', '.join(one.source for one in recipe.data.sets)}"),
+        ("data.split", recipe.samples and not any(map(_takes_split, recipe.data.sets)), f"data.train is {', '.join(one.source for one in recipe.data.sets)}"),
         ("advantage.ddof", trains and recipe.advantage.scale == "none", "advantage.scale is none"),
         ("objective.kl.estimator", trains and not recipe.most("objective.kl.coef"), "objective.kl.coef is 0"),
         ("objective.entropy.delta objective.entropy.most", trains and objective.entropy.target is None, "objective.entropy.target is null"),
@@ -56,7 +58,7 @@ def _idle(recipe: Recipe) -> Iterator[str]:
         ("engine.vllm", recipe.engine.kind == "reference", "engine.kind is reference"),
         ("sampler.max_refills", trains and recipe.sampler.keep_groups == "all", "sampler.keep_groups is all, so no prompt is replaced"),
         ("eval.top_p", recipe.eval.temperature == 0, "eval.temperature is 0"),
-        ("data.problem data.answer", {one.source for one in [*(recipe.data.sets if trains else []), *recipe.held_out_sets]} <= {"tiny"}, "no data come from files or the hub"),
+        ("data.problem data.answer", bool(read) and {one.source for one in read} <= {"tiny"}, "no data come from files or the hub"),
         ("judge.over_limit", trains and recipe.judge.not_judged_limit == 1, "judge.not_judged_limit is 1"),
     ]  # fmt: skip
     standard = Recipe()

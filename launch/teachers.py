@@ -7,6 +7,7 @@ checkpoint. Each stage goes on from what it left whole.
 from __future__ import annotations
 
 import gc
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -111,6 +112,7 @@ def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template,
         RuntimeError: the loss is not a number.
     """
     if checkpoint.whole(done := folder / "checkpoint"):
+        shutil.rmtree(folder / "trainer", ignore_errors=True)  # of a process that was killed between the two
         Progress(stage.called, 1).message(f"done before, taken from {done}")
         return done
     made, step, recipe, words, left_out = part.made, part.step, part.recipe, list(part.said), dict(part.left_out)

@@ -147,6 +147,12 @@ def columns_needed(function: RewardFunction) -> list[str]:
     return [name for name in named if name not in (*_OWN, "problem", "answer", "level", "solution") and not name.startswith("data_")]
 
 
+def columns_seen(function: RewardFunction, names: Sequence[str]) -> list[str]:
+    """Those of these columns that a function is given: all if it takes **columns, else those that it names, with a default or without."""
+    parameters = inspect.signature(function).parameters
+    return [*names] if any(one.kind is one.VAR_KEYWORD for one in parameters.values()) else [name for name in names if name in parameters]
+
+
 def scores(term: FunctionTerm, asked: Asked) -> np.ndarray:
     """The function's rewards of a group, float64 [G], before weight and gate. None, for TRL "no say", counts 0.
 

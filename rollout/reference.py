@@ -106,11 +106,10 @@ def with_statistics(
     Raises:
         NoReference: no problem has all of them.
     """
-    own = {problem.id: problem for problem in source.problems or [request.problem for request in asked]}
+    own = {problem.id: problem for problem in source.problems}  # with the columns of their rows; generated problems have none
     joined = {
-        id_: replace(problem, columns=problem.columns | found.get(id_, {}))
-        for id_ in (request.problem.id for request in asked)
-        if (problem := own.get(id_)) is not None
+        problem.id: replace(own.get(problem.id, problem), columns=own.get(problem.id, problem).columns | found.get(problem.id, {}))
+        for problem in (request.problem for request in asked)
     }
     lacking = {
         id_: words if id_ in found else "none of its rollouts in the reference could be judged"

@@ -240,8 +240,8 @@ class ServerPool:
                 f"{self._api.url}/chat/completions answers with what is no message ({choice!r:.100}): is it an OpenAI-compatible API?"
             )
         thinking, answer = _said(message)
-        details = usage.get("completion_tokens_details") or {}
-        hidden = details.get("reasoning_tokens") or 0
+        details: Any = usage.get("completion_tokens_details")
+        hidden = (details.get("reasoning_tokens") or 0) if isinstance(details, dict) else 0
         if self._counts and not isinstance(usage.get("completion_tokens"), int):
             raise ServerError(f"{self._api.url} counted tokens at first and now counts none ({usage!r:.100}): is it one server?")
         if self._known is not None and hidden and not thinking and self.template.marks.close not in answer:
@@ -249,7 +249,11 @@ class ServerPool:
                 f"{self._api.url} keeps its {hidden} tokens of thinking to itself, so no tokenizer can count them: name no checkpoint, and its own count is taken"
             )
         text = spoken(self.template.marks, thinking, answer, self.template.opens_thinking(problem))
-        counted = Counted(usage["completion_tokens"], details.get("reasoning_tokens")) if self._counts else None
+        counted = (
+            Counted(usage["completion_tokens"], details.get("reasoning_tokens") if isinstance(details, dict) else None)
+            if self._counts
+            else None
+        )
         return completion(self.template, text, self._finish(choice), counted=counted)
 
     def _finish(self, choice: Mapping[str, Any]) -> Finish:

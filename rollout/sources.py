@@ -78,7 +78,8 @@ def training_source(
         DataError: as `usable`, or a set that lacks numbers.
     """
     sets = data.sets
-    parts = [_one_source(one, tiny, seed, check_golds, columns) for one in sets]
+    taken: dict[str, Problem] = {}
+    parts = [_one_source(one, tiny, seed, check_golds, columns, place, taken) for place, one in enumerate(sets, 1)]
     # plan asked the same of small files only: hub sets and large ones are read here first
     if lines := [line for one, part in zip(sets, parts, strict=True) for line in lacking(one.source, part.problems, numbers)]:
         raise DataError("\n".join(lines))
@@ -126,7 +127,10 @@ def share_columns(problems: Sequence[Problem]) -> None:
             problem.columns.setdefault(name, None)
 
 
-def _one_source(one: DataSet, tiny: Tiny, seed: int, check_golds: CheckGolds, columns: bool) -> Source:
+def _one_source(
+    one: DataSet, tiny: Tiny, seed: int, check_golds: CheckGolds, columns: bool, place: int, taken: dict[str, Problem]
+) -> Source:
+    """The set at a place of the list, 1-based. `taken`: the problems of those before it by id, to which its own are added."""
     if one.source == "tiny":
 
         def at(position: int) -> Problem:
@@ -134,7 +138,10 @@ def _one_source(one: DataSet, tiny: Tiny, seed: int, check_golds: CheckGolds, co
             return with_reference(problem, tiny) if columns else problem
 
         return Source("tiny", at, said=["tiny: generated"])
-    kept, left_out, said = usable(one, check_golds, columns)
+    found, left_out, said = usable(one, check_golds, columns)
+    kept = [  # a row that another set reads by other columns is another problem
+        problem if taken.setdefault(problem.id, problem) == problem else replace(problem, id=f"{problem.id}#{place}") for problem in found
+    ]
     return Source(one.source, lambda position: kept[_shuffled(position, len(kept), seed)], len(kept), left_out, [said], kept)
 
 

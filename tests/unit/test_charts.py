@@ -10,9 +10,8 @@ import pytest
 
 from evaluation import charts
 from evaluation.attempts import maj_at_k, of_samples
-from evaluation.comparisons import read, read_samples
+from evaluation.comparisons import read, samples_of
 from evaluation.entries import Shown, at_budgets
-from evaluation.measured import of_table
 from evaluation.report import page
 from rollout.types import Group
 from tests.unit.test_comparisons import evaluated
@@ -24,7 +23,7 @@ def shown(paths: list[Path]) -> list[Shown]:
 
 
 def sampled(paths: list[Path]) -> list[charts.Sampled]:
-    return [charts.Sampled(one, of_table(read_samples(one.evaluation))) for one in shown(paths)]
+    return [charts.Sampled(one, samples_of(one)) for one in shown(paths)]
 
 
 def three_samples(right: int, tokens: int) -> list[Group]:

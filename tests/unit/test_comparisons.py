@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
@@ -108,9 +109,9 @@ def test_the_margin_is_the_one_that_was_recorded_beforehand_unless_one_is_given(
     groups = make_groups(12, 200)
     worse = make_groups(12, 50)
     worse[0].rollouts[0].verdict = replace(worse[0].rollouts[0].verdict, status="wrong", extracted="8")
-    old, new = evaluated(tmp_path / "old", groups), evaluated(tmp_path / "new", worse, margin=0.1)
+    old, new = evaluated(tmp_path / "old", groups), evaluated(tmp_path / "new", worse, margin=0.2)
     (pair,) = read([old, new]).comparisons
-    assert (pair.margin, pair.claim) == (0.1, "not worse")
+    assert (pair.margin, pair.claim) == (0.2, "not worse")
     (pair,) = read([old, new], margin=0.001).comparisons
     assert (pair.margin, pair.claim) == (0.001, "not shown")
 
@@ -205,3 +206,68 @@ def test_the_area_over_budgets_is_the_mean_height_of_the_curve_on_a_log2_axis(tm
     assert (
         row.label == "mean over budgets 5 to 320, log2" and row.cells[1].text == f"{100 * expected:.1f} %" and row.cells[0].text == "0.0 %"
     )
+
+
+def test_samples_that_were_never_made_are_no_saving(tmp_path: Path) -> None:
+    """All wrong answers replaced by nothing: they count at the limit, and it is said."""
+    whole, failed = make_groups(12, 200), make_groups(12, 200)
+    for group in failed[12:]:
+        for rollout in group.rollouts:
+            nothing = np.zeros(0, np.int32)
+            rollout.completion = replace(
+                rollout.completion, ids=nothing, logprobs=nothing.astype(np.float32), versions=nothing, finish="abort"
+            )
+            rollout.answer_start = None
+    (pair,) = read([evaluated(tmp_path / "a", whole), evaluated(tmp_path / "b", failed)]).comparisons
+    assert pair.length is not None and pair.length.mean > 0 and pair.new.evaluation.tokens.mean == pytest.approx((205.5 + 320) / 2)
+    assert any("24 after were never made" in remark for remark in pair.remarks)
+
+
+def test_evaluations_in_characters_are_compared_in_characters(two: list[Path]) -> None:
+    for path, right in zip(two, (12, 20), strict=True):
+        evaluated(path, make_groups(right, 60), template="characters")
+    found = read(two)
+    (pair,) = found.comparisons
+    assert pair.unit == "characters" and pair.length is not None
+    text = markdown(found)
+    assert "Mean characters" in text and "e3_pnb" not in text and report(two, two[0].parent / "page.html").is_file()
+
+
+def test_what_was_not_made_alike_shares_no_chart_with_the_first(two: list[Path], tmp_path: Path) -> None:
+    evaluated(two[1], make_groups(20, 50), temperature=1.0)
+    other = evaluated(tmp_path / "other", make_groups(20, 50), template="another")
+    text = report([*two, other], tmp_path / "page.html").read_text()
+    assert "Not in these charts: short (temperature was 0.6 before and 1.0 after), other (lengths in other units)." in text
+
+
+@pytest.mark.parametrize("broken", ["column", "null", "rows", "torn"])
+def test_a_table_that_cannot_be_read_is_named_and_the_rest_is_said(two: list[Path], tmp_path: Path, broken: str) -> None:
+    file = two[1] / "tiny.parquet"
+    table = pq.read_table(file)
+    if broken == "column":
+        pq.write_table(table.drop_columns(["think_tokens"]), file)
+    elif broken == "null":
+        tokens = table["tokens"].to_pylist()
+        place = table.schema.get_field_index("tokens")
+        pq.write_table(table.set_column(place, "tokens", pa.array([None, *tokens[1:]], pa.int64())), file)
+    elif broken == "rows":
+        pq.write_table(table.slice(0, 0), file)
+    else:
+        file.write_bytes(file.read_bytes()[:200])
+    console = Console(record=True, width=300)
+    compare_in_terminal(two, None, console)
+    text = console.export_text()
+    assert "More accurate" in text and "tiny.parquet could not be read" in text
+    assert "tiny.parquet" in report(two, tmp_path / "page.html").read_text()
+
+
+def test_one_problem_is_null_in_json_and_equal_checkpoints_stay_two(tmp_path: Path) -> None:
+    paths = [evaluated(tmp_path / name, make_groups(1, 9, problems=1)) for name in ("a", "b")]
+    content = json.loads(as_json(read(paths)), parse_constant=pytest.fail)
+    assert content["comparisons"][0]["length"]["low"] is None and len(content["evaluations"]) == 2
+
+
+def test_the_page_says_what_several_claims_leave(two: list[Path], tmp_path: Path) -> None:
+    for path, right in zip(two, (12, 13), strict=True):
+        evaluated(path, make_groups(right, 60), source="other", name="other")
+    assert "adjusted for 2 comparisons (Holm)" in report(two, tmp_path / "page.html").read_text()

@@ -9,7 +9,9 @@ import pytest
 
 from launch.explain import explain
 from launch.plan import Plan, plan
+from launch.plan_data import read_of_reference
 from recipes.loader import load
+from recipes.steps import Step, steps
 from tests.unit.test_plan import LAPTOP, blockers
 
 BOTH = ["data.train", "eval.data"]
@@ -164,6 +166,7 @@ def test_a_function_may_ask_for_the_columns_that_generated_problems_bring(tmp_pa
 ROW = {"problem": "1 + 1?", "answer": "2"}
 ASKED = ["data.instruction=Think for {budget} tokens.", "budget.kind=prompt", "budget.column=asked"]
 REFERENCE = ["budget.kind=reference"]
+GIVEN = ("reference_tokens", "reference_spread", "reference_accuracy", "reference_shortest")
 NEMO, PRUNER = (
     [f"reward=[{{kind: verdict}}, {{kind: {kind}}}]", "waive=[right_beats_wrong, length_of_wrong]"] for kind in ("nemo_band", "o1_pruner")
 )
@@ -232,3 +235,29 @@ def test_what_a_reference_found_of_other_problems_is_refused_before_it_samples(t
     found = [line for line in plan(load("nemo_band", "tiny", [f"stages={stages}"]), LAPTOP).blockers if "found of each problem" in line]
     assert (named in found[0]) if named else not found
     assert not [line for line in plan(load("dler", "tiny", [f"stages={stages}"]), LAPTOP).blockers if "found of each problem" in line]
+
+
+@pytest.mark.parametrize(
+    ("takes", "read"),
+    [
+        ("reference_tokens", ["reference_tokens"]),
+        ("reference_tokens=None", ["reference_tokens"]),
+        ("reference_shortest=0, **_", list(GIVEN)),
+        ("**columns", list(GIVEN)),
+        ("trainer_state", []),
+    ],
+)
+def test_a_function_that_is_given_columns_of_a_reference_reads_them_by_whatever_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, takes: str, read: list[str]
+):
+    (tmp_path / f"plan_given_{len(takes)}.py").write_text(f"def by(completions, {takes}): return [0.0 for _ in completions]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    reward = f"reward=[{{kind: verdict}}, {{kind: function, name: 'plan_given_{len(takes)}:by', gate: right}}]"
+
+    def rl(stages: str) -> Step:
+        return steps(load("dler", "tiny", [reward, f"stages={stages}"]))[-1]
+
+    assert read_of_reference(rl("[reference, rl]")) == read
+    assert read_of_reference(rl("[rl]")) == read_of_reference(rl("[{kind: rl, name: a}, reference, eval]")) == []
+    other = plan(load("dler", "tiny", [reward, "stages=[{kind: reference, changes: {seed: 7}}, rl]"]), LAPTOP)
+    assert any("and seed differ" in line for line in other.blockers) == bool(read)

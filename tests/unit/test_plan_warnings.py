@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from launch.plan_warnings import recipe_warnings, stage_warnings
@@ -223,3 +225,9 @@ def test_what_stages_are_said_to_read_are_keys_of_a_recipe_and_rl_reads_all_but_
 @pytest.mark.parametrize("more", ["factor: 0.5", "factor: 2.0, least: 1e-9", "factor: 0.5, least: 5e-7", "factor: 0.5, least: 2.5e-7"])
 def test_a_schedule_that_has_no_end_or_reaches_it_is_no_warning(more: str):
     assert said("grpo", "tiny", "train.steps=20", "learner.lr=1e-6", f"schedule.learner.lr={{kind: exponential, every: 7, {more}}}") == []
+
+
+def test_columns_of_the_data_are_read_by_stages_that_only_sample(tmp_path: Path):
+    (tmp_path / "q.jsonl").write_text("".join(f'{{"q": "{n} + 1?", "gold": "{n + 1}"}}\n' for n in range(40)))
+    words = [f"data.train={tmp_path}/q.jsonl", "data.problem=q", "data.answer=gold", "stages=[reference, sft, rl, eval]"]
+    assert [line for line in said("grpo", "tiny", *words) if "data.problem" in line or "data.answer" in line] == []

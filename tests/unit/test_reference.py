@@ -224,3 +224,13 @@ def test_parts_hold_the_records_of_samples_and_what_was_asked(tmp_path: Path, ju
     kept = pq.read_table(part)
     assert kept.schema.metadata[b"template"] == b"digest"
     assert kept["request"].to_pylist() == ["reference:p0"] * 2 and kept["text"][0].as_py().endswith("\\boxed{0}")
+
+
+def test_generated_problems_of_a_mixture_train_as_its_rows_do():
+    mixed = Source("rows + numbers", lambda position: (FINITE, ENDLESS)[position % 2].at(position), problems=ROWS)
+    asked = requests(mixed, TEMPLATE, 6, **ASKED)
+    found = {request.problem.id: {"reference_tokens": 5.0} for request in asked}
+    joined = with_statistics(mixed, asked, found, seed=0, numbers=[NumberColumn("reference_tokens", "reward")])
+    assert [joined.at(position).id for position in range(6)] == [mixed.at(position).id for position in range(6)]
+    assert joined.at(1).columns == {"reference_tokens": 5.0} and joined.at(2).columns == {"own": 2, "reference_tokens": 5.0}
+    assert not joined.left_out

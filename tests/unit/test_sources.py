@@ -308,3 +308,16 @@ def test_one_problem_in_two_usual_wordings_is_an_overlap_whichever_side_words_it
         assert overlaps([Problem(f"t{index}", text, "42")], [Problem("e", held, "42")]) == [(f"t{index}", "e")]
     assert overlaps([Problem("t", held.replace("25", "26"), "43")], [Problem("e", text, "42") for text in FORMS]) == []
     assert overlaps([Problem("t", "Here is a riddle.\n\nHalf of 3?", "1.5")], [Problem("e", held, "42")]) == []
+
+
+def test_one_row_that_two_sets_read_by_other_columns_is_two_problems_and_by_the_same_ones_one(tmp_path: Path):
+    path = tmp_path / "two.jsonl"
+    path.write_text("\n".join(json.dumps({"q1": f"{n} + 1", "a1": str(n + 1), "q2": f"{n} * 7", "a2": str(n * 7)}) for n in range(4)))
+    sums, products = (DataSet(source=str(path), problem=f"q{n}", answer=f"a{n}") for n in (1, 2))
+
+    def ids(*sets: DataSet) -> list[str]:
+        return [problem.id for problem in training_source(Data(train=list(sets)), Tiny(), 0, lambda golds: [None] * len(golds)).problems]
+
+    alone, both = ids(sums), ids(sums, products)
+    assert both[:4] == alone == ids(products) and both[4:] == [f"{id_}#2" for id_ in alone]
+    assert ids(sums, sums) == [*alone, *alone]

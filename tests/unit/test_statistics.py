@@ -11,6 +11,7 @@ import pytest
 from evaluation.statistics import (
     Interval,
     bootstrap,
+    claim_interval,
     difference_interval,
     difference_shown,
     holm,
@@ -197,3 +198,31 @@ def test_a_statistic_that_some_draws_lack_has_no_bounds() -> None:
 @pytest.mark.parametrize("moved", [0, 1])
 def test_at_most_one_problem_that_moved_says_nothing_of_a_sign(moved: int) -> None:
     assert sign_flip(np.array([0.5] * moved + [0.0] * 9)) == 1
+
+
+def test_one_gain_does_not_take_away_the_losses_that_are_still_possible() -> None:
+    """30 problems, one gain: the bootstrap says 0 to +10 points; by Newcombe a loss of 8 points is not ruled out."""
+    moved = np.array([1.0] + [0.0] * 29)
+    assert difference_interval(moved).low == 0
+    bounds = claim_interval(moved)
+    assert bounds.low == pytest.approx(1 / 30 - math.hypot(1 / 30 - wilson(1 / 30, 30).low, wilson(0, 30).high)) and bounds.low < -0.08
+    assert non_inferiority(bounds, 30, 0.01) == "not shown"
+
+
+def test_few_problems_show_no_difference_that_sign_flips_do_not() -> None:
+    moved = np.array([1.0, 1, 1, 0, 0, 0])
+    assert difference_interval(moved).low > 0 and sign_flip(moved) == 0.25
+    assert claim_interval(moved).low <= 0
+
+
+@pytest.mark.parametrize(("problems", "gain", "lose"), [(10, 0.0, 0.05), (30, 0.02, 0.04), (30, 0.03, 0.05), (100, 0.01, 0.025)])
+def test_a_model_that_is_worse_by_more_than_the_margin_is_seldom_called_as_accurate(problems: int, gain: float, lose: float) -> None:
+    rng = np.random.default_rng(0)
+    draws = rng.choice([1.0, -1.0, 0.0], p=[gain, lose, 1 - gain - lose], size=(300, problems))
+    claims = [non_inferiority(claim_interval(moved), problems, 0.01) for moved in draws]
+    assert sum(claim in ("better", "not worse") for claim in claims) <= 0.05 * len(claims)
+
+
+def test_where_many_moved_to_both_sides_claims_go_by_the_bootstrap() -> None:
+    moved = np.random.default_rng(1).choice([0.5, -0.25, 0.0], size=200)
+    assert claim_interval(moved) == difference_interval(moved)
