@@ -24,6 +24,28 @@ _COMPLETIONS = ["completion", "response", "output", "generated_solution", "gener
 _SOLUTIONS = ["solution", "answer"]  # completions only where they are worked out: in many sets they are bare golds
 _WORDS = 10  # so many make a completion of a solution
 _SYSTEM = ["system", "system_prompt"]
+_FLAGS = frozenset(
+    [
+        "on",
+        "off",
+        "yes",
+        "no",
+        "true",
+        "false",
+        "none",
+        "null",
+        "auto",
+        "default",
+        "low",
+        "medium",
+        "high",
+        "minimal",
+        "enabled",
+        "disabled",
+        "0",
+        "1",
+    ]
+)  # how much to think is no thought
 _ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant", "developer": "system"}
 
 
@@ -52,12 +74,19 @@ def conversations(one: DataSet) -> tuple[list[Conversation], LeftOut, str]:
     for row in read.rows:
         try:
             turns = _chat(row, chat) if chat else _pair(row, prompt or "", completion or "", behind)
+            _think_beside(turns, row, [chat, prompt, completion])
             found += _answers(row.place, _with_system(row, turns))
         except DataError as error:
             left_out.append((f"{read.name}@{read.revision}/{row.key}", str(error)))
     if not found:
         raise DataError(f"{one.source}: none of its {len(read.rows)} rows holds a completion to learn from (first: {left_out[0][1]})")
+    thoughts = [
+        name
+        for name in THOUGHTS
+        if name not in (chat, prompt, completion) and any(_thought({name: row.values.get(name)}) for row in read.rows)
+    ]
     how = f"chats of {chat}" if chat else f"prompts of {' and '.join(filter(None, (prompt, behind)))}, completions of {completion}"
+    how += f", their thinking of {thoughts[0]}" if thoughts else ""
     return found, left_out, f"{one.source}: {len(read.rows):,} rows, {how}: {len(found):,} answers to learn from"
 
 
@@ -158,15 +187,19 @@ def _pair(row: Row, prompt: str, completion: str, behind: str | None) -> list[di
         raise DataError(f"{row.place}: {prompt} ends in a turn of the {asked[-1]['role']}, so there is nothing to answer; take the row out")
     if behind and isinstance(more := reach(row.values, behind), str) and more.strip():
         asked[-1]["content"] += f"\n\n{more.strip()}"
-    answered[-1]["thought"] = answered[-1]["thought"] or _thought(
-        {name: value for name, value in row.values.items() if name not in (prompt, completion)}
-    )
     return asked + answered
 
 
+def _think_beside(turns: list[dict[str, Any]], row: Row, taken: Sequence[str | None]) -> None:
+    """Give the last answer, if it has no thinking of its own, what a column beside it holds."""
+    if turns[-1]["role"] == "assistant" and not turns[-1]["thought"]:
+        turns[-1]["thought"] = _thought({name: value for name, value in row.values.items() if name not in taken})
+
+
 def _thought(values: Mapping[str, Any]) -> str:
-    """What a turn, or a row with one completion, holds of thinking under a name of its own."""
-    return next((said for name in THOUGHTS if isinstance(said := values.get(name), str) and said.strip()), "")
+    """What a turn, or a row with one answer, holds of thinking under a name of its own; a flag (on, off, high) says how much to think."""
+    said = (values.get(name) for name in THOUGHTS)
+    return next((words for words in said if isinstance(words, str) and words.strip() and words.strip().lower() not in _FLAGS), "")
 
 
 def _part_thoughts(row: Row, path: str, content: Any) -> str:

@@ -294,3 +294,19 @@ def test_a_completion_is_not_its_own_thinking(tmp_path: Path):
     (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "1 + 2", "reasoning": "one and two are three"}))
     [[chat], _, _] = conversations(DataSet(source=str(tmp_path / "rows.jsonl"), answer="reasoning"))
     assert chat.answer == "one and two are three"  # not twice
+
+
+@pytest.mark.parametrize("flag", ["off", "on", "No", "high", "none", "true"])
+@pytest.mark.parametrize("name", ["reasoning", "thinking"])
+def test_a_flag_beside_an_answer_is_no_thought(tmp_path: Path, flag: str, name: str) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": "2 + 2?", "output": "The answer is 4.", name: flag}))
+    [one], _, said = conversations(DataSet(source=str(tmp_path / "a.jsonl")))
+    assert one.answer == "The answer is 4." and "thinking" not in said.removeprefix(str(tmp_path))
+
+
+def test_thinking_beside_a_chat_is_its_last_answers_and_is_said(tmp_path: Path) -> None:
+    turns = [{"role": role, "content": text} for role, text in (("user", "1?"), ("assistant", "1"), ("user", "2 + 2?"), ("assistant", "4"))]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"messages": turns, "reasoning": "two and two"}))
+    found, _, said = conversations(DataSet(source=str(tmp_path / "a.jsonl")))
+    assert [one.answer for one in found] == ["1", "<think>\ntwo and two\n</think>\n\n4"]
+    assert "chats of messages, their thinking of reasoning: 2 answers" in said
