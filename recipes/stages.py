@@ -76,7 +76,7 @@ class ReferenceStage(Named, Changing):
     samples: Annotated[int, Field(ge=2)] = Field(8, description="Rollouts of a problem.")
     problems: Natural = Field(
         0,
-        description="Positions of the training data that are sampled, the first that the next rl stage draws; 0: all rows (of `tiny`, which never ends: prompts x steps of that stage).",
+        description="Positions of the training data that are sampled, the first that the next rl stage draws; 0: as many as that stage draws (prompts x steps), at most all rows; without one all rows.",
     )
 
     @property
