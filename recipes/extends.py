@@ -3,6 +3,7 @@
 The order: bases (files that nothing comes before: `grpo`, `dler`), those that a list names itself after those that are only inherited; then
 each file after what it extends and after what its list names before it. So what one parent only inherits never overrides what another says.
 Of two parents' own chains, lists, kinds and schedules of a number that differ conflict, wherever they stand (`on_cuda` too): nothing could be merged of them.
+What a parent has of its base alone, and another parent's base overrides, is said as well.
 Of other words that differ (sampler.keep_groups, data.instruction), and sets of data, the later parent's hold, and the tree says which were overridden (not by
 a scale, which is to do that); of numbers the later one holds.
 """
@@ -49,7 +50,8 @@ def composed(path: Path, label: str, over: Sequence[Tree] = ()) -> Tree:
     sees = [{order.index(one) for one in _ancestors(file, family)} for file in order]
     sees += [set(range(index)) for index in range(len(order), len(layers))]
     tree = Tree()
-    tree.overridden = tuple(dict.fromkeys(line for _, line in differences))
+    lost = [line for file in order for line in _lost_with_a_base(file, order, family, over)]
+    tree.overridden = tuple(dict.fromkeys([*(line for _, line in differences), *lost]))
     for layer in layers:
         tree.overlay(layer)
     if not _waiver_holds(layers, sees):
@@ -151,6 +153,34 @@ def _differences(name: Path, order: Sequence[Path], family: _Family, over: Seque
             said = [json.dumps(value) for value in (family[other].said.at(place), values[-1])]
             found[place] = False, f"extends: {dotted(place)}: {said[1]} of {names[1]} holds, not {said[0]} of {names[0]}; {settle}"
     return list(found.values())
+
+
+def _lost_with_a_base(name: Path, order: Sequence[Path], family: _Family, over: Sequence[Tree]) -> Iterator[str]:
+    """A line for each word, kind or list that a parent has of its base alone, and that another parent's base overrides here; numbers are not told."""
+    parents = family[name].parents
+    if len(parents) < 2:
+        return
+    before, lines = _before(family), [{parent, *_ancestors(parent, family)} for parent in parents]
+    here = set().union(*lines)
+    bases = [file for file in order if file in here and not before[file]]
+    saying = [family[file].said for file in order if file in here and file not in bases]
+    later = [*(family[file].said for file in order if file == name or name in _ancestors(file, family)), *over]
+    for place in dict.fromkeys(place for base in bases for place in _held(family[base].said.data)):
+        kind = (*place[:-1], "kind")
+        if any(_says(tree, one) for tree in [*saying, *later] for one in (place, kind)):
+            continue
+        said = {base: family[base].said.at(place) for base in bases if _says(family[base].said, place)}
+        holds = [base for base in bases if base in said][-1]
+        if holds in parents:  # named in place of what the others are based on
+            continue
+        for parent, line in zip(parents, lines, strict=True):
+            own = next((base for base in reversed(bases) if base in line and base in said), None)
+            if own is None or said[own] == said[holds] or (isinstance(said[holds], int | float) and not isinstance(said[holds], bool)):
+                continue
+            yield (
+                f"extends: {dotted(place)}: {json.dumps(said[holds])} of {holds.stem} holds, not {json.dumps(said[own])} of {own.stem}, "
+                f"which {parent.stem} is based on; say {dotted(place)} to settle it"
+            )
 
 
 def _held(value: Mapping[str, Any], place: Place = ()) -> Iterator[Place]:

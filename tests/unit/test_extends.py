@@ -336,3 +336,15 @@ def test_the_list_of_a_kind_that_two_parents_say_differently_is_refused(place: s
     made("extends: [one.yaml, two.yaml]", **{**others, "two": others["one"]})
     own = one.partition(f"{name}: ")[2]
     made(f"extends: [one.yaml, two.yaml]\n{slot}: {{{name}: {own}", **others)
+
+
+def test_what_a_parent_loses_with_its_base_is_said_unless_the_list_names_the_base_that_holds():
+    """controller stands on dler (rewards cut at the limit, whole batches), gfpo on grpo: the base that comes last holds."""
+    lost = made("extends: [controller, gfpo]").overridden
+    assert any("reward" in line and "of dler, which controller is based on; say reward to settle it" in line for line in lost), lost
+    assert any('advantage.scale: "group" of grpo holds, not "batch" of dler' in line for line in lost)
+    other = made("extends: [gfpo, controller]").overridden
+    assert any("of grpo, which gfpo is based on" in line for line in other)
+    assert not [line for line in made("extends: [controller, gfpo]\nreward: [{kind: verdict}]").overridden if "extends: reward" in line]
+    for named in ("[grpo, controller]", "[curriculum, d3s, thr_exploit]"):
+        assert not [line for line in made(f"extends: {named}").overridden if "is based on" in line]
