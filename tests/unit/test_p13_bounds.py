@@ -172,6 +172,11 @@ def test_two_terms_in_the_verdicts_place_are_refused_whatever_is_waived(terms: s
     ("term", "said"),
     [
         ("{kind: o1_pruner, low: 1.0, high: 1.0}", r"reward\[1\].low: 1 is high, too: what is right and what is wrong would earn the same"),
+        ("{kind: o1_pruner, alpha: 0}", r"reward\[1\].alpha: 0 leaves out whether an answer is right: .* would earn the same"),
+        (
+            "{kind: o1_pruner, of: thinking, alpha: 0.0, low: 0}",
+            r"reward\[1\].alpha: 0 leaves out whether an answer is right: .* would earn the same",
+        ),
         (
             "{kind: cosine, right_short: 1, right_long: 0, wrong_short: 1, wrong_long: 0}",
             r"reward\[1\].right_short: 1 to 0 is what wrong answers earn, too",
