@@ -129,7 +129,7 @@ def _varies(term: RewardTerm, kind: Kind, reward: Sequence[RewardTerm], case: Ca
     if isinstance(term, KlTerm):
         return term.weight > 0
     if isinstance(term, LinearTerm) and kind == "all wrong":
-        return case.wrong > 0  # it goes by the group's mean verdict
+        return case.wrong > 0 and term.sees_wrong()  # it goes by the group's mean verdict
     for right in _RIGHTS[kind]:
         low, high = span(term, right, case)
         least, most = (sum(ends) for ends in zip(*(span(one, right, case) for one in reward), strict=True))

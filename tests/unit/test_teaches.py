@@ -26,6 +26,8 @@ from tests.unit.test_p13_bounds import KINDS, SIGNED, facts, made
         ("da_dler", [], (1, 1, 0), (1, 1, 0), (1, 1, 0)),
         ("dot", [], (1, 1, 0), (0, 1, 0), (1, 1, 0)),  # outliers of all-right groups alone
         ("kimi", [], (1, 1, 1), (1, 1, 1), (1, 1, 1)),
+        ("grpo", ["reward=[{kind: verdict, wrong: 0.3}, {kind: linear}]", "sampler.keep_groups=shaped"], (1, 1, 0), (1, 1, 0), (1, 1, 0)),
+        ("grpo", ["reward=[{kind: verdict, wrong: 0.3}, {kind: linear, gate: none}]", "waive=[length_of_wrong]"], (1, 1, 1), (1, 1, 1), (1, 1, 1)),
         ("laser", [], (1, 1, 0), (1, 1, 0), (1, 1, 0)),
         ("laser", ["reward=[{kind: verdict, wrong: -0.5}, {kind: laser, explore: true}]", "waive=[length_of_wrong, right_beats_wrong]"], (1, 1, 1), (1, 1, 1), (1, 1, 1)),
         ("grpo", ["reward=[{kind: verdict}, {kind: format}]", "sampler.keep_groups=shaped"], (1, 1, 1), (0, 0, 0), (1, 1, 1)),
@@ -190,12 +192,15 @@ VERDICTS = {"leash": "{kind: verdict, wrong: -1.0}"}
     ("term", "room", "acts"),
     [
         ("leash", 1.0, False),
+        ("leash", 1.005, False),  # of 104 tokens that is half a token
+        ("leash", 1.01, True),
         ("leash", 1.2, True),
         ("leash, most: 1.0e-7, weight: 1.0e-7", 4.0, False),
         ("laser", 1.0, False),
         ("laser", 1.1, True),
         ("laser, explore: true", 1.0, False),
         ("band", 1.0, False),
+        ("band", 1.009, False),
         ("band", 1.5, True),
         ("triangle", 1.0, True),
         ("lead, least: 1.0", 1.0, False),
