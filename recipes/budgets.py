@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import floor
 from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -202,6 +203,11 @@ class OutlierBudget(_Budget):
     def cut_tokens(self) -> int:
         """The same, tokens."""
         return self.tokens(self.least_cut)
+
+    def cuts(self, rollouts: int) -> bool:
+        """Whether a group of so many can hold one that is cut: the most exceeds it where one is as long as can be, and all others are of a token."""
+        bound = 1 + (self.most_tokens - 1) * (1 / rollouts + self.alpha / rollouts**0.5)
+        return self.most_tokens - floor(bound) >= self.cut_tokens
 
 
 Budget = Annotated[
