@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from recipes.advantages import Selection
+from recipes.budgets import OutlierBudget
 from recipes.credit import DecsCredit, RedundantCredit
 from recipes.lengths import LinearTerm
 from recipes.schema import Recipe
@@ -61,7 +62,8 @@ def _teaching(recipe: Recipe, kind: Kind) -> Teaching:
     credit = recipe.credit
     varying = [term for reward, case in recipe.rewards().values() for term in reward if _varies(term, kind, reward, case)]
     read = {"reward": True, "right": kind != "all wrong", "verdict": False}[credit.reads]
-    cut = ("verdicts on cut outliers",) * (kind == "all right" and recipe.budget.kind == "outlier")
+    cuts = any(isinstance(one, OutlierBudget) and one.cuts(recipe.sampler.group_size) for one in recipe.each("budget").values())
+    cut = ("verdicts on cut outliers",) * (kind == "all right" and cuts)
     shaped = ("verdict",) * (kind == "mixed") + _names(varying) + cut
     varying = varying if read else []
     differs = ("verdict",) * (kind == "mixed") + _names(varying) + cut
@@ -129,7 +131,7 @@ def _varies(term: RewardTerm, kind: Kind, reward: Sequence[RewardTerm], case: Ca
     if isinstance(term, KlTerm):
         return term.weight > 0
     if isinstance(term, LinearTerm) and kind == "all wrong":
-        return case.wrong > 0  # it goes by the group's mean verdict
+        return case.wrong > 0 and term.sees_wrong()  # it goes by the group's mean verdict
     for right in _RIGHTS[kind]:
         low, high = span(term, right, case)
         least, most = (sum(ends) for ends in zip(*(span(one, right, case) for one in reward), strict=True))

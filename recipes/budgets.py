@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import floor
 from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -40,8 +41,9 @@ class _Budget(Section):
     @property
     def beyond(self) -> tuple[float, int]:
         """The most tokens of a rollout per token of the limit that it is rewarded under, and how many above it. Where that limit is the one that it was
-        sampled with, or more, it is `room` that bounds them."""
-        return self.room, self.most_tokens - self.limit
+        sampled with, or more, `room` bounds them, and of one limit, or where none can be exceeded, what whole tokens leave of it."""
+        times = self.room if self.least_limit < self.limit < self.most_tokens else self.most_tokens / self.limit
+        return times, self.most_tokens - self.limit
 
     def sampled(self, limit: int) -> int:
         """Where sampling stops, tokens, of a prompt with this limit."""
@@ -96,7 +98,7 @@ class DifficultyBudget(_LowerBudget):
     @model_validator(mode="after")
     def _ladder_reaches_all(self) -> DifficultyBudget:
         thresholds = [rung.at_least for rung in self.ladder]
-        if not self.ladder or thresholds != sorted(thresholds, reverse=True) or thresholds[-1] != 0:
+        if not self.ladder or thresholds != sorted(set(thresholds), reverse=True) or thresholds[-1] != 0:
             raise ValueError("ladder: rungs must fall in at_least and end with one that always holds (no at_least)")
         if self.least_limit < 1:
             raise ValueError(f"ladder: a share of limit {self.limit} is less than one token, so no answer could ever be rewarded")
@@ -201,6 +203,11 @@ class OutlierBudget(_Budget):
     def cut_tokens(self) -> int:
         """The same, tokens."""
         return self.tokens(self.least_cut)
+
+    def cuts(self, rollouts: int) -> bool:
+        """Whether a group of so many can hold one that is cut: the most exceeds it where one is as long as can be, and all others are of a token."""
+        bound = 1 + (self.most_tokens - 1) * (1 / rollouts + self.alpha / rollouts**0.5)
+        return self.most_tokens - floor(bound) >= self.cut_tokens
 
 
 Budget = Annotated[

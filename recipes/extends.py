@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.library import find
-from recipes.tree import Place, RecipeError, Tree, dotted, parse, read
+from recipes.tree import Place, RecipeError, Tree, dotted, parse, places_of, read
 
 _SETS: tuple[Place, ...] = (("data", "train"), ("eval", "data"))
 
@@ -67,7 +67,7 @@ def _collect(path: Path, label: str, chain: tuple[Path, ...], family: dict[Path,
         raise RecipeError(f"{label}: extends itself: {names}")
     if key in family:
         return
-    said = parse(read(path, label), label)
+    said = _nested(parse(read(path, label), label))
     extends = said.data.pop("extends", [])
     at = said.written.pop(("extends",), label)
     said.written = {place: line for place, line in said.written.items() if place[0] != "extends"}
@@ -82,6 +82,24 @@ def _collect(path: Path, label: str, chain: tuple[Path, ...], family: dict[Path,
         _collect(found, its_label, (*chain, key), family)
         parents.append(found.resolve())
     family[key] = _File(said, tuple(dict.fromkeys(parents)), at)
+
+
+def _nested(said: Tree) -> Tree:
+    """A file's words with the dotted keys under `on_cuda` as nested ones, so that a place has one name."""
+    changes = said.data.get("on_cuda")
+    if not isinstance(changes, dict):
+        return said
+    for name in [name for name in changes if "." in name and all(places_of(name))]:
+        value, old, new = changes.pop(name), ("on_cuda", name), ("on_cuda", *places_of(name))
+        split = Tree()
+        split.written = {(*new, *place[2:]): line for place, line in said.written.items() if place[:2] == old}
+        split.written |= {new[:end]: said.written[old] for end in range(2, len(new))}
+        said.written = {place: line for place, line in said.written.items() if place[:2] != old}
+        for part in reversed(new):
+            value = {part: value}
+        split.data = value
+        said.overlay(split)
+    return said
 
 
 def _order(top: Path, family: _Family) -> list[Path]:

@@ -130,8 +130,11 @@ class O1PrunerTerm(GatedTerm):
 
     @model_validator(mode="after")
     def _leaves_room(self) -> O1PrunerTerm:
+        alike = "what is right and what is wrong would earn the same"
         if self.low == self.high:
-            raise ValueError(f"low: {self.low:g} is high, too: what is right and what is wrong would earn the same")
+            raise ValueError(f"low: {self.low:g} is high, too: {alike}")
+        if self.alpha == 0 and self.gate == "none":
+            raise ValueError(f"alpha: 0 leaves out whether an answer is right: {alike}; take more, or say gate: right")
         return self
 
     def value(self, right: bool, case: Case) -> Bounds:

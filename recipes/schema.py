@@ -32,8 +32,8 @@ from recipes.terms import (
     least_of_right,
     margin,
     refuse_misplaced,
+    refuse_telling_wrong_apart,
     refuse_wrong_before_right,
-    telling_wrong_apart,
     worth_of,
 )
 
@@ -324,11 +324,8 @@ class Recipe(Section):
             try:
                 refuse_wrong_before_right(reward, case, self.waive)
                 refuse_right_below_wrong(self.credit, min(least_of_right(reward, case)[:2]))
-                if self.select.kind in ("shortest", "efficient") and (told := telling_wrong_apart(reward, case)):
-                    raise ValueError(
-                        f"select.kind: {self.select.kind} with {told[0]}, a term that tells wrong answers apart, could train towards a short wrong one; "
-                        "gate it (gate: right)"
-                    )
+                if self.select.kind in ("shortest", "efficient"):
+                    refuse_telling_wrong_apart(reward, case, f"select.kind: {self.select.kind}")
             except ValueError as error:
                 raise ValueError(self._blamed("reward budget", step, str(error), str(error).removeprefix("reward: "))) from error
 

@@ -187,22 +187,34 @@ def refuse_wrong_before_right(reward: Sequence[RewardTerm], case: Case, waived: 
         or right - wrong < (tie if by_degrees or erasing else apart)
     )
     if beaten and "right_beats_wrong" not in waived:
+        gate = "gate terms that wrong answers earn (gate: right), " if any(getattr(term, "gate", "") == "none" for term in reward) else ""
         raise ValueError(
             f"reward: wrong answers may earn {wrong:g}, right ones no more than {right:g}: right must beat wrong; "
-            "raise the verdict's weight, gate terms that wrong answers earn (gate: right), narrow a function's low and high, lower weights, "
+            f"raise the verdict's weight, {gate}narrow a function's low and high, lower weights, "
             "or say waive: [right_beats_wrong]"
         )
     ends = {round(sum(ends), 6) for right in (True, False) for ends in zip(*(span(term, right, case) for term in reward), strict=True)}
     if len(ends) == 1 and not any(isinstance(term, KlTerm) for term in reward):
         raise ValueError(f"reward: every answer, right or wrong, earns {ends.pop():g}: nothing would train; let terms differ")
-    if "length_of_wrong" not in waived and (seen := [term.kind for term in reward if term.sees_length_of_wrong()]):
-        raise ValueError(f"reward: {seen[0]} pays wrong answers for their length; gate it (gate: right), or say waive: [length_of_wrong]")
+    if "length_of_wrong" not in waived and (seen := [term for term in reward if term.sees_length_of_wrong()]):
+        raise ValueError(
+            f"reward: {seen[0].kind} pays wrong answers for their length; {_sparing_wrong(seen[0])}, or say waive: [length_of_wrong]"
+        )
 
 
-def telling_wrong_apart(reward: Sequence[RewardTerm], case: Case) -> list[str]:
-    """The kinds of terms by which wrong answers may earn different rewards."""
+def refuse_telling_wrong_apart(reward: Sequence[RewardTerm], case: Case, reader: str) -> None:
+    """Raise ValueError for a term by which wrong answers may earn different rewards, where `reader` could train towards a short one of them."""
     case = worth_of(reward, case)
-    return [term.kind for term in reward if isinstance(term, KlTerm) or len(set(term.adds(False, case))) > 1]
+    told = next((term for term in reward if isinstance(term, KlTerm) or len(set(term.adds(False, case))) > 1), None)
+    if told:
+        raise ValueError(
+            f"{reader} with {told.kind}, a term that tells wrong answers apart, could train towards a short wrong one; {_sparing_wrong(told)}"
+        )
+
+
+def _sparing_wrong(term: RewardTerm) -> str:
+    """What a recipe says so that wrong answers earn nothing by a term that they earn something by now."""
+    return "gate it (gate: right)" if hasattr(term, "gate") else "say explore: false" if hasattr(term, "explore") else "take it out"
 
 
 def worth_of(reward: Sequence[RewardTerm], case: Case) -> Case:

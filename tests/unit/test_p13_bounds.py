@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import get_args
 
 import numpy as np
@@ -127,7 +128,7 @@ ALP, EXACT = "{kind: alp, gate: right, weight: 0.5}", "{kind: l1_exact, gate: ri
         (ALP, "{kind: reference, room: 1.5}", 0.25),
         (ALP, "{kind: constant} schedule={budget.limit: {kind: linear, share: 0.05}}", 0.5),
         (ALP, "{kind: outlier, alpha: 2.0}", 0.5),
-        (ALP, "{kind: coverage, room: 1.8}", 0.1),  # its limits are no less than what was sampled with
+        (ALP, "{kind: coverage, room: 1.8}", 1 - 0.5 * 187 / 104),  # its limits are no less than what was sampled with
         (ALP, "{kind: coverage, room: 4.0}", None),
         (ALP, "{kind: difficulty, ladder: [{at_least: 0.5, share: 0.75}, {}]}", 1 - 0.5 * 104 / 78),
         (ALP, "{kind: difficulty, ladder: [{at_least: 0.5, share: 0.1}, {}]}", None),
@@ -172,6 +173,11 @@ def test_two_terms_in_the_verdicts_place_are_refused_whatever_is_waived(terms: s
     ("term", "said"),
     [
         ("{kind: o1_pruner, low: 1.0, high: 1.0}", r"reward\[1\].low: 1 is high, too: what is right and what is wrong would earn the same"),
+        ("{kind: o1_pruner, alpha: 0}", r"reward\[1\].alpha: 0 leaves out whether an answer is right: .* would earn the same"),
+        (
+            "{kind: o1_pruner, of: thinking, alpha: 0.0, low: 0}",
+            r"reward\[1\].alpha: 0 leaves out whether an answer is right: .* would earn the same",
+        ),
         (
             "{kind: cosine, right_short: 1, right_long: 0, wrong_short: 1, wrong_long: 0}",
             r"reward\[1\].right_short: 1 to 0 is what wrong answers earn, too",
@@ -235,3 +241,28 @@ def test_p13_the_margin_at_a_step_is_that_of_the_prices_that_rewards_go_by():
     assert recipe.margin == pytest.approx(0.1)
     assert [recipe.at(step).unit for step in (0, 9)] == [10, 10]
     assert recipe.at(9).margin == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("term", "words", "advice"),
+    [
+        ("{kind: kimi}", [], "; gate it (gate: right), or say waive"),
+        ("{kind: repetition, form: dense, weight: 0.1}", [], "; gate it (gate: right), or say waive"),
+        ("{kind: laser, explore: true, weight: 0.2}", [], "; say explore: false, or say waive"),
+        ("{kind: cut}", [], "; take it out, or say waive"),
+        ("{kind: cut}", ["waive=[length_of_wrong]", "select={kind: shortest, keep: 3}"], "; take it out"),
+        ("{kind: kl, weight: 0.01}", ["select={kind: efficient, keep: 3}"], "; take it out"),
+        (
+            "{kind: laser, explore: true, weight: 0.2}",
+            ["waive=[length_of_wrong]", "select={kind: shortest, keep: 3}", "budget.room=2"],
+            "; say explore: false",
+        ),
+        ("{kind: format}", ["select={kind: efficient, keep: 3}"], "; gate it (gate: right)"),
+        ("{kind: cut, weight: 0.1}, {kind: leash}", [], "needs verdicts"),
+        ("{kind: profiled, weight: 3.0}", [], "raise the verdict's weight, narrow"),
+        ("{kind: function, name: 'my:own'}", [], "raise the verdict's weight, gate terms that wrong answers earn (gate: right), narrow"),
+    ],
+)
+def test_what_an_error_advises_of_a_term_that_pays_wrong_answers_is_a_key_that_it_has(term: str, words: list[str], advice: str):
+    with pytest.raises(RecipeError, match=re.escape(advice)):
+        load("grpo", "tiny", [f"reward=[{{kind: verdict}}, {term}]", *words])

@@ -62,6 +62,8 @@ BROKEN = {
     "model:\n  dtype: bf16\nlearner:\n  zero_stage: 0": "4: learner.zero_stage: 0 with model.dtype bf16 would train without fp32 master weights",
     "budget:\n  kind: difficulty": "budget.ladder: missing; needs a list of mappings",
     "budget: {kind: difficulty, ladder: [{at_least: 0.5}]}": "1: budget.ladder: rungs must fall in at_least and end with one",
+    "budget: {kind: difficulty, ladder: [{at_least: 0.5}, {at_least: 0.5, share: 0.5}, {}]}": "1: budget.ladder: rungs must fall in at_least",
+    "budget: {kind: difficulty, ladder: [{share: 0.5}, {}]}": "1: budget.ladder: rungs must fall in at_least",
     "objective:\n  correction: {kind: tis}": "2: objective.correction: with old_logprobs: engine the ratio already holds it",
     "stages: []": "1: stages: [] is not allowed; needs a list (at least 1) of cold_start, reference, sft, dpo, rl, merge, eval, or mappings",
     "name: ../b": '1: name: "../b" is not allowed; needs text, matching',

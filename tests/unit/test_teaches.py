@@ -10,8 +10,10 @@ import pytest
 from launch.explain import explain
 from launch.plan import plan
 from launch.teaches import teaching
+from recipes.budgets import OutlierBudget
 from recipes.loader import load
 from recipes.terms import VerdictTerm
+from rewards.profiles import dot_limit
 from rewards.terms import levelled, rewards
 from rl.advantage import advantages
 from rl.selection import selected
@@ -25,7 +27,10 @@ from tests.unit.test_p13_bounds import KINDS, SIGNED, facts, made
         ("dler", [], (1, 0, 0), (1, 1, 0), (1, 0, 0)),  # correctness is constant where all are right: truncation teaches in mixed groups only
         ("da_dler", [], (1, 1, 0), (1, 1, 0), (1, 1, 0)),
         ("dot", [], (1, 1, 0), (0, 1, 0), (1, 1, 0)),  # outliers of all-right groups alone
+        ("dot", ["budget.least_cut=0.2", "budget.alpha=2"], (1, 0, 0), (0, 0, 0), (1, 0, 0)),  # of 8 none can lie so far above
         ("kimi", [], (1, 1, 1), (1, 1, 1), (1, 1, 1)),
+        ("grpo", ["reward=[{kind: verdict, wrong: 0.3}, {kind: linear}]", "sampler.keep_groups=shaped"], (1, 1, 0), (1, 1, 0), (1, 1, 0)),
+        ("grpo", ["reward=[{kind: verdict, wrong: 0.3}, {kind: linear, gate: none}]", "waive=[length_of_wrong]"], (1, 1, 1), (1, 1, 1), (1, 1, 1)),
         ("laser", [], (1, 1, 0), (1, 1, 0), (1, 1, 0)),
         ("laser", ["reward=[{kind: verdict, wrong: -0.5}, {kind: laser, explore: true}]", "waive=[length_of_wrong, right_beats_wrong]"], (1, 1, 1), (1, 1, 1), (1, 1, 1)),
         ("grpo", ["reward=[{kind: verdict}, {kind: format}]", "sampler.keep_groups=shaped"], (1, 1, 1), (0, 0, 0), (1, 1, 1)),
@@ -190,12 +195,15 @@ VERDICTS = {"leash": "{kind: verdict, wrong: -1.0}"}
     ("term", "room", "acts"),
     [
         ("leash", 1.0, False),
+        ("leash", 1.005, False),  # of 104 tokens that is half a token
+        ("leash", 1.01, True),
         ("leash", 1.2, True),
         ("leash, most: 1.0e-7, weight: 1.0e-7", 4.0, False),
         ("laser", 1.0, False),
         ("laser", 1.1, True),
         ("laser, explore: true", 1.0, False),
         ("band", 1.0, False),
+        ("band", 1.009, False),
         ("band", 1.5, True),
         ("triangle", 1.0, True),
         ("lead, least: 1.0", 1.0, False),
@@ -260,3 +268,14 @@ def test_a_boost_that_comes_by_a_schedule_trains_all_right_groups():
 )
 def test_plan_says_what_decides_a_limit_that_is_not_one_for_all(name, words):
     assert any(words in line for line in explain(plan(load(name, scale="tiny"))).splitlines())
+
+
+@pytest.mark.parametrize("rollouts", [3, 8, 16])
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 1.1, 2.0, 2.4, 3.5])
+@pytest.mark.parametrize("least_cut", [0.0, 0.004, 0.1, 0.168, 0.2, 0.5])
+def test_outliers_can_be_cut_where_the_longest_rollout_among_the_shortest_is(rollouts: int, alpha: float, least_cut: float):
+    for limit in (1, 2, 104, 4096):
+        budget = OutlierBudget(kind="outlier", limit=limit, alpha=alpha, least_cut=least_cut)
+        groups = [np.array([limit] * longest + [1] * (rollouts - longest)) for longest in range(1, rollouts)]
+        found = [dot_limit(tokens_G, tokens_G > 0, alpha, budget.cut_tokens) for tokens_G in groups]
+        assert budget.cuts(rollouts) == any(one is not None for one in found)
