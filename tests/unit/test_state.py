@@ -14,7 +14,7 @@ from rl.objective import EntropyControl
 from rl.state import gathered, put_back
 from rollout.budget import Control, group_limit
 from rollout.collector import PromptStream
-from tests.unit.test_schedules import group_of
+from tests.unit.test_budgets import group_of
 
 
 def test_what_moved_comes_back_through_json_and_goes_on_the_same():
