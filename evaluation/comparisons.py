@@ -91,7 +91,8 @@ def compare(old: Shown, new: Shown, margin: float | None = None) -> Comparison:
         for name in _MAY_DIFFER
         if None not in (x := (getattr(a.settings, name), getattr(b.settings, name))) and x[0] != x[1]
     ]
-    failed = [sum(one.finish == "abort") if one else 0 for one in (samples_of(old), samples_of(new))]
+    first, second = samples_of(old), samples_of(new)
+    failed = [sum(one.finish == "abort") if one else 0 for one in (first, second)]
     if any(failed):
         remarks.append(f"{failed[0]} samples before and {failed[1]} after were never made; they count as wrong, at the limit")
     unit, length = "tokens", None
@@ -100,7 +101,6 @@ def compare(old: Shown, new: Shown, margin: float | None = None) -> Comparison:
     if before.ruler == after.ruler:
         length = length_change(after, before)
         unit = CHARACTERS if before.ruler == CHARACTERS else unit
-        first, second = samples_of(old), samples_of(new)
         if first and second and unit == "tokens":
             better, worse = _spans(first, second, min(a.settings.max_tokens, b.settings.max_tokens))
     else:
