@@ -12,8 +12,9 @@ from typing import Any
 
 import ray
 
+from launch.groups import Options, reserve
 from launch.memory import context, push_bytes
-from launch.plan import Plan, gpus_needed
+from launch.plan import Plan
 from launch.plan_thinking import forces_thinking
 from launch.ray_start import start_ray, stop_ray
 from recipes.schema import Recipe
@@ -30,12 +31,11 @@ from rollout.vllm_engine import VllmEngine, engine_environment
 
 
 @contextmanager
-def engines(made: Plan, start: Path, template: Template, first_step: int = 0) -> Iterator[EnginePool]:
-    """Ray and the engine actors of a plan, up for as long as the context lasts."""
+def engines(made: Plan, start: Path, template: Template, first_step: int = 0) -> Iterator[tuple[EnginePool, Options]]:
+    """Ray and the engine actors of a plan, up for as long as the context lasts, and the options with which its other actors start."""
     recipe, device = made.recipe, made.device
-    gpus = {actor.name: actor.gpus for actor in made.actors}
-    start_ray(num_cpus=os.cpu_count() or 1, num_gpus=gpus_needed(made), push=push_bytes(recipe, made.shape))
-
+    start_ray(num_cpus=os.cpu_count() or 1, num_gpus=made.placement.total_gpus, push=push_bytes(recipe, made.shape))
+    options = reserve(made.placement)
     think = closing(recipe, template)
     starts = Counter[int]()  # an engine that is started again must not repeat its first noise
 
@@ -50,10 +50,10 @@ def engines(made: Plan, start: Path, template: Template, first_step: int = 0) ->
             actor = ray.remote(VllmEngine)
             arguments = (start, recipe.model.dtype, device, context(recipe), template.stop_ids, seed, made.engine, think)
         environment = {"env_vars": engine_environment(recipe.engine.threads, device)}
-        return actor.options(num_cpus=0, num_gpus=gpus["engine"], runtime_env=environment).remote(*arguments)
+        return actor.options(**options("engine", index), runtime_env=environment).remote(*arguments)
 
     try:
-        yield EnginePool(start_engine, recipe.engine.count)
+        yield EnginePool(start_engine, recipe.engine.count), options
     finally:
         stop_ray()
 
@@ -61,7 +61,7 @@ def engines(made: Plan, start: Path, template: Template, first_step: int = 0) ->
 @contextmanager
 def sampling(made: Plan, start: Path, template: Template, prompts: Sequence[Sequence[int]]) -> Iterator[EnginePool]:
     """Engines that have rehearsed on the first of these prompts, for stages that only sample. Raises as `rehearsed`."""
-    with engines(made, start, template) as pool:
+    with engines(made, start, template) as (pool, _):
         pool.wait_ready()
         rehearsed(made, pool, template, prompts[:16])
         yield pool

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from launch.actors import host_bytes
 from launch.memory import evaluates, size
-from launch.plan import Plan, gpus_needed, host_bytes
+from launch.plan import Plan
 from launch.plan_data import read_of_reference
 from launch.teaches import teaching_words
 from recipes.advantages import EntropyTokens, MaxVariance, Selection, TokenSelection
@@ -300,15 +301,15 @@ def _actor_words(plan: Plan) -> list[str]:
     for actor in plan.actors:
         on = _many(actor.threads, "thread")
         if actor.gpus:
-            on = "part of GPU" if plan.shared else _many(int(actor.gpus), "GPU")
+            on = "part of GPU" if plan.placement.shared else _many(int(actor.gpus), "GPU")
         parts = ", ".join(f"{name} {size(held)}" for name, held in actor.holds.items())
         beside = ", ".join(f"{name} {size(held)}" for name, held in actor.host.items())
         unknown = ", model unknown" if plan.shape is None and actor.name in ("engine", "learner") else ""
         words = "; main memory: ".join(filter(None, (parts + unknown, beside)))
         lines.append(f"{actor.count:>3} x {actor.name:<8} {on:<11} {size(actor.bytes if actor.gpus else actor.main_memory):>8}: {words}")
-    machine, needed = plan.machine, gpus_needed(plan)
+    machine, needed = plan.machine, plan.placement.total_gpus
     gpus = f", {_many(len(machine.gpus), 'GPU')} of {size(min(machine.gpus))}" if machine.gpus else ", no GPU"
-    lines.append(f"total    main memory {size(host_bytes(plan))}{', ' + _many(needed, 'GPU') if needed else ''}")
+    lines.append(f"total    main memory {size(host_bytes(plan.actors, plan.placement))}{', ' + _many(needed, 'GPU') if needed else ''}")
     lines.append(f"here     {machine.cores} cores, {size(machine.memory)} free{gpus}")
     return lines
 

@@ -218,8 +218,8 @@ def _train(part: Part, run: Run, template: Template, at: Standing, judge: Judge)
         run.truncate_to(done)
         stream, wires = PromptStream(source, template, recipe, at.position), CollapseWires(recipe.wires, template.marks)
         progress.phase("start engines and learner")
-        with engines(made, at.start, template, done) as pool:
-            learner = Learner(recipe, at.start, made.device, gpus=next(actor.gpus for actor in made.actors if actor.name == "learner"))
+        with engines(made, at.start, template, done) as (pool, options):
+            learner = Learner(recipe, at.start, made.device, partial(options, "learner"))
             learner.wait_ready()
             pool.wait_ready()
             if saved is not None:

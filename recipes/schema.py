@@ -15,6 +15,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from recipes.advantages import Advantage, AllRollouts, AllTokens, Select, Selection, TokenChoice
 from recipes.budgets import Budget, ConstantBudget, WatchingBudget
+from recipes.cluster import AutoCluster, Cluster
 from recipes.columns import NumberColumn
 from recipes.credit import Credit, EvenCredit, refuse_misfits, refuse_right_below_wrong
 from recipes.data import Data, DataSet
@@ -215,6 +216,7 @@ class Recipe(Section):
     tokens: TokenChoice = AllTokens()
     objective: Objective = Objective()
     wires: Wires = Wires()
+    cluster: Cluster = AutoCluster()
     learner: Learner = Learner()
     engine: Engine = Engine()
     publish: Publish = Publish()

@@ -18,7 +18,7 @@ from recipes.section import Count, Natural, Positive, Section, kind_or
 _TRAINER = ("threads", "ranks", "micro_batch_tokens", "logit_chunk_tokens", "gradient_checkpointing")  # of the learner's, that TRL's take
 _LOOP = (
     *("schedule", "seed", "tiny", "data", "sampler", "budget", "reward", "waive", "advantage", "select", "credit", "tokens", "objective"),
-    *("wires", "learner", "engine", "publish", "train", "eval"),
+    *("wires", "cluster", "learner", "engine", "publish", "train", "eval"),
 )
 
 
@@ -81,7 +81,7 @@ class ReferenceStage(Named, Changing):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return ("data", "tiny", "seed", "sampler.temperature", "budget", "schedule.budget", "engine", "publish.tolerance")
+        return ("data", "tiny", "seed", "sampler.temperature", "budget", "schedule.budget", "cluster", "engine", "publish.tolerance")
 
 
 class Supervised(Named, Changing):
@@ -105,7 +105,7 @@ class Supervised(Named, Changing):
     def reads(self) -> tuple[str, ...]:
         learner = (*_TRAINER, *(() if self.lr else ("lr",)))
         length = () if self.max_tokens or learns_from_reference(self) else ("data.max_prompt_tokens", "budget", "schedule.budget")
-        return ("seed", "train.checkpoint_every", *(f"learner.{name}" for name in learner), *length)
+        return ("seed", "cluster", "train.checkpoint_every", *(f"learner.{name}" for name in learner), *length)
 
 
 class SftStage(Supervised):
@@ -169,7 +169,7 @@ class EvalStage(Named, Changing):
     @property
     def reads(self) -> tuple[str, ...]:
         data = (f"data.{name}" for name in ("problem", "answer", "instruction", "template", "thinking", "max_prompt_tokens"))
-        return ("eval", *data, "tiny", "seed", "budget", "schedule.budget", "engine", "publish.tolerance")
+        return ("eval", *data, "tiny", "seed", "budget", "schedule.budget", "cluster", "engine", "publish.tolerance")
 
 
 def _written_out(item: Any) -> Any:

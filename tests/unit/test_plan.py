@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from launch import plan as planning
+from launch.actors import host_bytes
 from launch.explain import explain
 from launch.machine import Machine
 from launch.memory import CUDA_LIBRARIES, GB, KNOWN, LIBRARIES, config_shape, kv_bytes, learner_bytes, size, tiny_shape
-from launch.plan import PlanError, check_runnable, host_bytes, plan, step_work
+from launch.plan import PlanError, check_runnable, plan, step_work
 from recipes.loader import load, scales, shipped
 from recipes.schema import Learner, Tiny
 
@@ -180,7 +181,7 @@ ONE_GPU = [Machine(8, 64 * GB, (memory * GB,)) for memory in (8, 16, 24, 80)]
 @pytest.mark.parametrize("name", ["quickstart", "dler", "da_dler"])
 def test_the_tiny_scale_runs_on_one_gpu_which_engine_and_rank_share(name: str, machine: Machine):
     made = plan(load(name, "tiny"), machine)
-    assert (made.blockers, made.device, made.shared) == ([], "cuda", True)
+    assert (made.blockers, made.device, made.placement.shared) == ([], "cuda", True)
     assert {actor.name: (actor.count, actor.gpus) for actor in made.actors if actor.gpus} == {"engine": (1, 0.5), "learner": (1, 0.5)}
     held = sum(actor.count * actor.bytes for actor in made.actors if actor.gpus)
     assert made.engine["kv_cache_memory_bytes"] > 0 and held < 0.92 * machine.gpus[0]
@@ -204,7 +205,7 @@ def test_what_does_not_fit_on_one_gpu_together_is_refused_with_the_sum():
 
 def test_with_two_gpus_the_tiny_scale_takes_one_each():
     made = plan(load("quickstart"), Machine(8, 64 * GB, (24 * GB,) * 2))
-    assert (made.blockers, made.shared, [actor.gpus for actor in made.actors if actor.gpus]) == ([], False, [1, 1])
+    assert (made.blockers, made.placement.shared, [actor.gpus for actor in made.actors if actor.gpus]) == ([], False, [1, 1])
 
 
 def test_the_cpu_build_beside_a_gpu_runs_on_the_cpu_and_says_so():
@@ -366,7 +367,9 @@ def test_main_memory_counts_every_process_and_the_weights_on_their_way():
     made = plan(load("dler", "node8"), NODE)
     N = KNOWN["deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"].parameters
     bare = sum(actor.count * (LIBRARIES[actor.name] + (CUDA_LIBRARIES if actor.gpus else 0)) for actor in made.actors)
-    assert host_bytes(made) == bare + 4 * 2 * N + 2 * 2 * N  # four ranks load bf16 weights; packed and published once each
+    assert (
+        host_bytes(made.actors, made.placement) == bare + 4 * 2 * N + 2 * 2 * N
+    )  # four ranks load bf16 weights; packed and published once each
 
 
 def test_an_evaluation_alone_needs_room_for_what_it_samples_only():
@@ -476,5 +479,5 @@ def test_a_share_of_a_gpu_that_the_rank_needs_too_is_an_upper_bound():
     # 0.9 of the card is the scale's word for an engine that has it alone; vLLM does not start where less than its share is free
     made = plan(load("dler", "node8", ["learner.ranks=1", "engine.count=1"]), Machine(64, 500 * GB, (143771 << 20,), "cuda"))
     [rank] = [actor for actor in made.actors if actor.name == "learner"]
-    assert made.blockers == [] and made.shared
+    assert made.blockers == [] and made.placement.shared
     assert made.engine["gpu_memory_utilization"] * made.machine.gpus[0] + rank.bytes <= 0.94 * made.machine.gpus[0]
