@@ -128,6 +128,7 @@ def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template,
         micro_batch_tokens=learner.micro_batch_tokens,
         gradient_checkpointing=learner.gradient_checkpointing,
         checkpoint_every=recipe.train.checkpoint_every,
+        limit=at.limit,
     )
     if isinstance(stage, DpoStage):
         pairs = _short(reference.pairs(_answers(at), stage.rejected), step, "pairs", words)
