@@ -76,7 +76,7 @@ class ReferenceStage(Named, Changing):
     samples: Annotated[int, Field(ge=2)] = Field(8, description="Rollouts of a problem.")
     problems: Natural = Field(
         0,
-        description="Positions of the training data that are sampled, the first that the next rl stage draws; 0: as many as that stage draws (prompts x steps), at most all rows; without one all rows.",
+        description="Problems of the training data that are sampled, the first that the next rl stage draws, and of sets of uneven weights perhaps fewer; 0: as many as that stage draws (prompts x steps). All, where that is as many as there are rows, or no rl stage comes.",
     )
 
     @property

@@ -72,6 +72,40 @@ def test_a_reference_samples_what_the_next_rl_stage_draws_but_no_more_rows_than_
     assert by_name(f"stages=[{{kind: reference, problems: {problems}}}{rl}]")["reference"].problems(rows) == expected
 
 
+def test_plan_says_where_an_rl_stage_draws_more_than_the_reference_samples(tiny_checkpoint: Path, tmp_path: Path):
+    """Of ten problems a reference of ten samples all, whatever is drawn; `dler` reads nothing of it, so it trains on all data."""
+    for name, count in ("small", 4), ("large", 6):
+        (tmp_path / f"{name}.jsonl").write_text(
+            "".join(json.dumps({"problem": f"{name} {n} + 1", "answer": str(n + 1)}) + "\n" for n in range(count))
+        )
+    sets = json.dumps([{"source": str(tmp_path / "small.jsonl"), "weight": 9}, str(tmp_path / "large.jsonl")])
+    rows = [f"data.train={sets}", f"model.path={tiny_checkpoint}", "eval.data=[tiny]"]
+    hub = ["data.train=hub:owner/name", f"model.path={tiny_checkpoint}", "eval.data=[tiny]"]
+
+    def warned(problems: int, *words: str, name: str = "o1_pruner", before: str = "") -> list[str]:
+        stages = f"stages=[{{kind: reference, problems: {problems}}}{before}, rl]"
+        return [line for line in planned(stages, "train.steps=3", *words, name=name).warnings if "prompts are drawn" in line]
+
+    assert warned(20) == [
+        "train.steps: 72 prompts are drawn, and stages[0] (reference) samples 20 problems: the stage trains on those alone; raise `problems` there, or draw less"
+    ]
+    assert warned(9, *rows)[0].startswith("train.steps: 72 prompts are drawn, and stages[0] (reference) samples 9 problems: ")
+    assert "samples 9 problems, or all if the data have fewer: " in warned(9, *hub)[0]
+    first = ", {kind: rl, name: first}"
+    assert [line.partition(",")[0] for line in warned(0, before=first)] == [
+        "rl: train.steps: 72 prompts are drawn behind 72 of other stages"
+    ]
+    for quiet in (
+        warned(0),
+        warned(72),
+        warned(0, *rows),
+        warned(10, *rows, before=first),
+        warned(20, name="dler"),
+        warned(0, *rows, before=first),
+    ):
+        assert quiet == []
+
+
 def test_a_cold_start_is_made_by_what_its_changes_say():
     assert beginning(load("dler", "tiny", ["stages=[{kind: cold_start, changes: {cold_start.steps: 9}}, rl]"])).cold_start.steps == 9
     assert beginning(load("dler", "tiny", ["stages=[{kind: rl, changes: {cold_start.steps: 9}}]"])).cold_start.steps == 1150
