@@ -41,7 +41,7 @@ from launch.memory import (
     size,
     tiny_shape,
 )
-from launch.plan_data import plan_data, reference_blockers
+from launch.plan_data import plan_data, reference_blockers, unread_references
 from launch.plan_thinking import thinking_blockers, thinking_warnings
 from launch.plan_warnings import recipe_warnings, stage_warnings
 from recipes.advantages import Selection
@@ -142,14 +142,15 @@ def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
         return Plan(recipe, machine, device, find_shape(recipe)[0], step_work(recipe), [], {}, warnings=list(stage_warnings(recipe)))
     whole = next((part for part in parts if part.step and part.step.own), parts[-1])
     most = max(parts, key=gpus_needed)  # what has GPUs for this stage has them for the others
+    each = [part.step for part in parts if part.step]
     blockers, warnings, data = (_together(parts, name) for name in ("blockers", "warnings", "data"))
     return replace(
         whole,
         recipe=recipe,
         step=None,
         stages=parts,
-        blockers=[*blockers, *reference_blockers([part.step for part in parts if part.step]), *_device_blockers(most)],
-        warnings=[*stage_warnings(recipe), *warnings],
+        blockers=[*blockers, *reference_blockers(each), *_device_blockers(most)],
+        warnings=[*stage_warnings(recipe), *unread_references(each), *warnings],
         data=data,
     )
 

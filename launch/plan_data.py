@@ -126,6 +126,22 @@ def _beyond_reference(step: Step, training: Sequence[tuple[str, list[Problem]]],
         )
 
 
+def unread_references(steps: Sequence[Step]) -> Iterator[str]:
+    """Reference stages of which nothing behind reads what they sample, though something trains there."""
+    for looked in steps:
+        behind = [step for step in steps if step.reference and step.reference.index == looked.index]
+        trained = [step for step in behind if step.recipe.trains or isinstance(step.stage, Supervised)]
+        if (
+            isinstance(looked.stage, ReferenceStage)
+            and trained
+            and not any(learns_from_reference(step.stage) or read_of_reference(step) for step in trained)
+        ):
+            yield (
+                f"{looked.where}: nothing behind reads what it samples: no sft or dpo learns from it, and no reward, budget or advantage of an rl stage "
+                "reads its columns; leave it out"
+            )
+
+
 def reference_blockers(steps: Sequence[Step]) -> Iterator[str]:
     """Stages that read what a reference stage found of problems that are not theirs: of other training data, or drawn by another seed."""
     for step in steps:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from evaluation.entries import by_source, read_entries
 from evaluation.report import report
@@ -254,6 +255,25 @@ def test_stages_behind_a_reference_walk_on_through_finite_data(tiny_checkpoint: 
     assert ends == [4, 10, 16] and len(lines(folder / "stages" / "again")) == len(lines(folder)) == 3
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("batch: 32", "warning: 1 update of 32: 10.7 passes over 3 examples, where epochs says 1, as only whole batches train; take batch: 3 or less"),
+        ("batch: 2", "2 updates of 2: 1.33 passes over 3 examples"),
+        ("batch: 32, epochs: 10", "1 update of 32: 10.7 passes over 3 examples"),
+        ("batch: 1, epochs: 0.1", "warning: 1 update of 1: 0.333 passes over 3 examples, where epochs says 0.1, as only whole batches train; take batch: 1 or less"),
+    ],
+)  # fmt: skip
+def test_a_stage_says_how_often_it_goes_through_its_examples(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], given: str, said: str
+):
+    (tmp_path / "rows.jsonl").write_text("\n".join([json.dumps({"prompt": "1 + 1", "completion": "2"})] * 3))
+    monkeypatch.setattr("launch.teachers.sft", lambda *_: None)
+    stage = {"kind": "sft", "data": str(tmp_path / "rows.jsonl"), **yaml.safe_load(f"{{{given}}}")}
+    run(recipe(tiny_checkpoint, stages=[stage]), tmp_path)
+    assert f"sft: {said}\n" in capsys.readouterr().out
+
+
 def test_rows_that_an_sft_stage_cannot_learn_from_are_listed_and_counted(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -267,6 +287,7 @@ def test_rows_that_an_sft_stage_cannot_learn_from_are_listed_and_counted(
     monkeypatch.setattr("launch.teachers.sft", lambda start, folder, rows, *_: learned.extend(rows))
     folder = run(recipe(tiny_checkpoint, stages=[{"kind": "sft", "data": str(tmp_path / "rows.jsonl"), "batch": 3}]), tmp_path)
     said = capsys.readouterr().out
+    assert "sft: 1 update of 3: 1 passes over 3 examples" in said
     assert len(learned) == 3 and "1 of 4 examples are longer than 68 tokens and left out" in said and "sft: 3 examples" in said
     assert "1 of 4 prompts hold what looks like the model's own marks of roles or of thinking, learned as the text it is" in said
     listed = (folder / "stages" / "sft" / "left_out" / "rows.jsonl").read_text().splitlines()
