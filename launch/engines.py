@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +18,7 @@ from launch.plan import Plan
 from launch.plan_thinking import forces_thinking
 from launch.ray_start import start_ray, stop_ray
 from recipes.schema import Recipe
-from rl import checkpoint
-from rollout.budget import stated_limit
+from recipes.stages import within
 from rollout.closing import closing_outside
 from rollout.collector import seed_of
 from rollout.engine import EnginePool, Pool
@@ -80,15 +79,16 @@ def rehearsed(made: Plan, pool: EnginePool, template: Template, prompts: Sequenc
     return pool.rehearse(requests, max(TOLERANCE[recipe.model.dtype], recipe.publish.tolerance))[:16]
 
 
-def stating(template: Template, recipe: Recipe, share: float) -> Template:
-    """The template for evaluations: prompts state the budget of the last step, of which a controller leaves this share."""
-    return replace(template, budget=stated_limit(recipe.at(recipe.train.steps).budget, share))
+def stating(template: Template, recipe: Recipe, said: Iterable[str], left: int | None) -> Template:
+    """The template for evaluations: prompts state what the last rl stage left of its limit. Where none did, or the evaluation names a limit of its own,
+    they state that of its recipe.
 
-
-def left(folder: Path) -> float:
-    """The share of the limit that the controller of a checkpoint's run left; 1 for a checkpoint that does not say."""
-    state = checkpoint.metadata(folder).get("state") if (folder / checkpoint.MANIFEST).is_file() else None
-    return ((state or {}).get("budget") or {}).get("floor", {}).get("share", 1.0)
+    Args:
+        said: the keys of its own changes.
+    """
+    if left is None or any(within(key, ["budget.limit", "schedule.budget.limit"]) for key in said):
+        left = recipe.at(recipe.train.steps).budget.limit
+    return replace(template, budget=left)
 
 
 def closing(recipe: Recipe, template: Template) -> ThinkIds | None:

@@ -22,7 +22,9 @@ from rich.table import Table
 from launch.plan import Plan, check_runnable, plan
 from recipes.loader import load
 from recipes.schema import Recipe
+from recipes.stages import changed
 from recipes.steps import steps
+from recipes.tree import override
 from rollout.records import CHARACTERS
 
 if TYPE_CHECKING:  # they import transformers
@@ -50,6 +52,11 @@ class Question:
     benchmarks: Sequence[str] = ()
     lenient: bool = False
     natural: bool = True
+
+    @property
+    def keys(self) -> list[str]:
+        """That the overrides set."""
+        return [key for word in self.overrides for key in changed(override(word).data)]
 
     @property
     def own_samples(self) -> bool:
@@ -143,12 +150,13 @@ def jobs(where: Mapping[str, Path], question: Question, anew: bool = False) -> I
     plans = {checkpoint: plan(recipe) for checkpoint, (recipe, _) in recipes.items()}
     for made in plans.values():
         check_runnable(made)  # what cannot work is said before torch takes seconds to load
-    from launch.engines import closing, left, stating
+    from launch.engines import closing, stating
     from launch.evaluations import earlier_date, evaluations, fingerprint, fit
     from launch.problems import held_out
     from launch.stages import planned_with, settle_device, starting_checkpoint
     from rewards.verifier.judge import Judge
     from rl.run import prompt_date
+    from rl.state import left
     from rollout.template import load_template
 
     first = next(iter(plans.values()))
@@ -164,7 +172,7 @@ def jobs(where: Mapping[str, Path], question: Question, anew: bool = False) -> I
             start = starting_checkpoint(recipe)
             made = planned_with(start, made)
             date = (None if anew else earlier_date(folder)) or prompt_date(own.parent if own else Path())
-            template = stating(load_template(start, recipe.data, date), recipe, left(start))
+            template = stating(load_template(start, recipe.data, date), recipe, question.keys, left(start))
             closing(recipe, template)  # refused before anything starts
             parts = [fit(part, template, recipe) for part in read[key]]
             asked = evaluations(
@@ -266,14 +274,15 @@ def print_prompts(console: Console, template: Template, asked: Sequence[Asked]) 
 
 
 def recipe_of(checkpoint: Path) -> tuple[Path | None, list[str]]:
-    """The recipe of the run that a checkpoint lies in, None outside of any, and the changes of the stage that made it, as `key=value`."""
+    """The recipe of the run that a checkpoint lies in, None outside of any, and the changes that an eval directly behind the stage that made it sees, those
+    of an rl stage, as `key=value`."""
     run = checkpoint.absolute().parent.parent  # of RUN/checkpoints/step-N; of RUN/stages/NAME/checkpoint it is RUN/stages
     if run.name == "stages" and not (run / "recipe.yaml").is_file():
         run = run.parent
     if not (file := run / "recipe.yaml").is_file():
         return None, []
     inside = [
-        step for step in steps(load(str(file))) if checkpoint.absolute().parent in (step.folder(run), step.folder(run) / "checkpoints")
+        step for step in steps(load(str(file))) if step.recipe.trains and checkpoint.absolute().parent == step.folder(run) / "checkpoints"
     ]
     return file, [f"{key}={json.dumps(value)}" for step in inside for key, value in step.stage.said.items()]
 

@@ -105,7 +105,8 @@ def _work_words(part: Plan) -> list[str]:
 def _reference_words(step: Step, stage: ReferenceStage) -> str:
     recipe, endless = step.recipe, "tiny" in [one.source for one in step.recipe.data.sets]
     count = step.problems(None if endless else _MANY)
-    first = f"the first {count:,} problems" + ("" if endless else ", or all if there are fewer,")
+    few = "at most " if len(step.recipe.data.sets) > 1 else ""  # of sets of uneven weights, one may be short
+    first = f"{few}the first {count:,} problems" + ("" if endless else ", or all if there are fewer,")
     which = "all problems" if count == _MANY else first if count else "problems (nothing says how many)"
     return (
         f"{which} x {stage.samples} rollouts of at most {recipe.most_tokens:,} tokens at T {recipe.sampler.temperature:g}, judged and kept: "

@@ -21,7 +21,7 @@ from launch.checkpoints import checkpoint_faults, config_faults, read_json
 from launch.machine import Machine, device_of, this_machine
 from launch.memory import GB, KNOWN, Shape, config_shape, context, contexts, evaluates, tiny_shape
 from launch.placement import Placement, place
-from launch.plan_data import plan_data, reference_blockers
+from launch.plan_data import plan_data, reference_blockers, unread_references
 from launch.plan_thinking import thinking_blockers, thinking_warnings
 from launch.plan_warnings import recipe_warnings, stage_warnings
 from recipes.advantages import Selection
@@ -98,14 +98,15 @@ def plan(recipe: Recipe, machine: Machine | None = None, others: Sequence[Machin
         )
     whole = next((part for part in parts if part.step and part.step.own), parts[-1])
     most = max((part.placement for part in parts), key=lambda placed: (bool(placed.faults), placed.total_gpus))
+    each = [part.step for part in parts if part.step]
     blockers, warnings, data = (_together(parts, name) for name in ("blockers", "warnings", "data"))
     return replace(
         whole,
         recipe=recipe,
         step=None,
         stages=parts,
-        blockers=[*blockers, *reference_blockers([part.step for part in parts if part.step]), *most.faults],
-        warnings=[*stage_warnings(recipe), *warnings],
+        blockers=[*blockers, *reference_blockers(each), *most.faults],
+        warnings=[*stage_warnings(recipe), *unread_references(each), *warnings],
         data=data,
     )
 

@@ -60,6 +60,7 @@ def plan_data(step: Step) -> DataPlan:
     read = {(key, index): _problems(key, one, step, tokenizer, found) for index, (key, one) in enumerate(training + held_out)}
     by_set = [(one.source, read["data.train", index]) for index, (_, one) in enumerate(training)]
     if recipe.trains:
+        _beyond_reference(step, by_set, found)
         _budget(step, by_set, tokenizer, found)
         _functions(step, by_set, found)
     _examples(step, tokenizer, found)
@@ -107,6 +108,38 @@ def read_of_reference(step: Step) -> list[str]:
         except ValueError:  # said by those who try it
             continue
     return [name for name in step.given if name in asked] if step.recipe.trains else []
+
+
+def _beyond_reference(step: Step, training: Sequence[tuple[str, list[Problem]]], found: DataPlan) -> None:
+    """A stage that draws more problems than the reference sampled, of which it reads something, trains on those that were."""
+    looked, seen = step.reference, [source for source, problems in training if problems]
+    if looked is None or not read_of_reference(step):
+        return
+    rows = sum(len(problems) for _, problems in training) if len(seen) == len(training) else None
+    sampled = looked.problems(rows)
+    if sampled < step.since and (rows is None or sampled < rows):
+        unknown = rows is None and "tiny" not in [source for source, _ in training]
+        before = f" behind {step.since - step.draws:,} of other stages" if step.draws < step.since else ""
+        found.warnings.append(
+            f"train.steps: {step.draws:,} prompts are drawn{before}, and {looked.where} samples {sampled:,} problems"
+            f"{', or all if the data have fewer' if unknown else ''}: the stage trains on those alone; raise `problems` there, or draw less"
+        )
+
+
+def unread_references(steps: Sequence[Step]) -> Iterator[str]:
+    """Reference stages of which nothing behind reads what they sample, though something trains there."""
+    for looked in steps:
+        behind = [step for step in steps if step.reference and step.reference.index == looked.index]
+        trained = [step for step in behind if step.recipe.trains or isinstance(step.stage, Supervised)]
+        if (
+            isinstance(looked.stage, ReferenceStage)
+            and trained
+            and not any(learns_from_reference(step.stage) or read_of_reference(step) for step in trained)
+        ):
+            yield (
+                f"{looked.where}: nothing behind reads what it samples: no sft or dpo learns from it, and no reward, budget or advantage of an rl stage "
+                "reads its columns; leave it out"
+            )
 
 
 def reference_blockers(steps: Sequence[Step]) -> Iterator[str]:

@@ -18,6 +18,8 @@ _RENAMED = {"sft": "cold_start"}
 
 def explain(detail: Mapping[str, Any], tree: Tree, label: str) -> str:
     """One pydantic error in plain words, with the place it comes from."""
+    if detail["type"] == "json_invalid":  # all else that it holds, a tree can say
+        return f"{label}: a text in it is not Unicode (half a pair, as \\ud800, or bytes of another encoding); write it anew"
     place, canonical = _places(detail["loc"])
     kind = detail["type"]
     if kind == "value_error":

@@ -22,8 +22,8 @@ from recipes.data import Data, DataSet
 from recipes.evals import Eval
 from recipes.objectives import Objective
 from recipes.schedules import MOVABLE, Schedule, at_step, moved, refuse_leaving, value_at
-from recipes.section import Count, Natural, NonNegative, Positive, Section, Share
-from recipes.stages import AnyStage, RlStage, refuse_order
+from recipes.section import Count, FolderName, Natural, NonNegative, Positive, Section, Share
+from recipes.stages import AnyStage, RlStage, refuse_order, refuse_twice
 from recipes.term import Case, Waiver
 from recipes.terms import (
     KlTerm,
@@ -179,7 +179,7 @@ class Train(Section):
 class Recipe(Section):
     """What to run. `extends` (a recipe this one starts from) is resolved by the loader and does not appear here."""
 
-    name: Annotated[str, Field(pattern=r"^[^/\\.][^/\\]*$")] = Field("unnamed", description="Names the run folder: a plain word, no path.")
+    name: FolderName = Field("unnamed", description="Names the run folder: at most 100 bytes of printable characters, no path.")
     schedule: dict[str, Schedule] = Field(
         {},
         description="Numbers that move over training, by key (`budget.limit: {kind: linear, to: 87}`); they start where the recipe puts them.",
@@ -230,6 +230,7 @@ class Recipe(Section):
     def _consistent(self) -> Recipe:
         if nested := {"on_cuda", "device", "name"} & self.on_cuda.keys():
             raise ValueError(f"on_cuda: {min(nested)} has no place in it; it holds what changes once the device is known")
+        refuse_twice("on_cuda", self.on_cuda)
         if self.sampler.group_size < 2:
             raise ValueError(
                 f"sampler.group_size: {self.sampler.group_size}: advantage.centre {self.advantage.centre} compares rollouts of one prompt and needs at least 2"

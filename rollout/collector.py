@@ -27,7 +27,7 @@ from recipes.schema import Recipe
 from rewards.functions import TrainerState
 from rewards.redundant import Words
 from rewards.terms import levelled
-from rollout.budget import Control, request_limit, thinking_limit
+from rollout.budget import Control, request_limit, stated_limit, thinking_limit
 from rollout.engine import EnginePool, Pool
 from rollout.kappa import Kappa
 from rollout.scorer import Pending, Scorer, judged
@@ -60,6 +60,11 @@ class PromptStream:
         credit = self.recipe.credit
         gain, most = (credit.gain, credit.most) if isinstance(credit, DecsCredit) else (0.0, 0.0)
         self.kappa = Kappa(gain, most, self.recipe.sampler.prompts)
+
+    @property
+    def stated(self) -> int:
+        """Tokens that prompts of evaluations state: the limit of the last step, or what a controller leaves of it by now."""
+        return stated_limit(self.recipe.at(self.recipe.train.steps).budget, self.control.floor.share)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps (rl/state)."""
