@@ -12,6 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
+IMPORTED = "imported"  # the engine of samples that others made
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
@@ -49,7 +51,7 @@ class Overlap(Share):
 
 
 class Outcome(_Frozen):
-    """Mean lengths of the samples of one outcome; thinking and answer of those that closed their thinking, whose share is `closed`."""
+    """Mean lengths of the samples of one outcome; thinking and answer of those that closed their thinking, whose share is `closed`; all three None where nobody counted thinking."""
 
     samples: int
     closed: float | None

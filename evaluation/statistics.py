@@ -132,6 +132,28 @@ def claim_interval(difference_N: np.ndarray) -> Interval:
     return Interval(mean, max(low, -1.0), min(high, 1.0))
 
 
+def band(values_NK: np.ndarray, resamples: int = RESAMPLES) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper bounds of K means over problems that hold for all of them at once, in 95 % of such data; each [K].
+
+    Max-t bootstrap: mean ± c x its standard error, c the 95th percentile of the largest |t| among the K in each resample. So whoever looks at 64 budgets
+    and says where 0 is left out errs in one such look of twenty, not at one budget of twenty. Where all problems agree nothing can be resampled;
+    the bounds are those of `difference_interval` there.
+
+    Args:
+        values_NK: one row a problem, differences of shares at each budget; at least two rows.
+    """
+    values_NK = np.asarray(values_NK, dtype=float)
+    mean_K = values_NK.mean(axis=0)
+    means_RK = resampled_means(values_NK, resamples)
+    error_K = means_RK.std(axis=0)
+    moves_K = np.ptp(values_NK, axis=0) > 0
+    half_K = np.full(len(mean_K), wilson(0.0, len(values_NK)).high)
+    if moves_K.any():
+        largest_R = (np.abs(means_RK - mean_K)[:, moves_K] / error_K[moves_K]).max(axis=1)
+        half_K[moves_K] = np.percentile(largest_R, 100 * (1 - _LEVEL)) * error_K[moves_K]
+    return mean_K - half_K, mean_K + half_K
+
+
 def wilson(share: float, trials: int, z: float = 1.959964) -> Interval:
     """Wilson's 95 % score interval of a share seen in `trials` independent trials; the share need not be a whole number of them."""
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)

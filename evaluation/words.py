@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from evaluation.comparisons import Comparison, Span
 from evaluation.entries import Shown
-from evaluation.results import Evaluation, Share
+from evaluation.results import IMPORTED, Evaluation, Share
 from evaluation.run_folder import Run
 from evaluation.statistics import FEWEST, Interval, difference_shown
 from evaluation.statistics import non_inferiority as claimed
@@ -79,10 +79,11 @@ def warnings(scores: Evaluation, lenient: bool = False) -> list[str]:
     """
     silent, cut = scores.no_answer_by, scores.truncated
     found = []
+    imported = scores.settings.engine == IMPORTED  # nobody here sets what these were made with
     if cut > _NEARLY_ALL:
         found.append(
             f"{percent(cut)} of the samples were cut off at {scores.settings.max_tokens} tokens, so this says little of the model: "
-            "raise eval.max_tokens, or look at the samples whether it ends its answers at all"
+            f"{'' if imported else 'raise eval.max_tokens, or '}look at the samples whether it ends its answers at all"
         )
     ended = 1 - cut
     boxless, unclosed = (
@@ -92,7 +93,7 @@ def warnings(scores: Evaluation, lenient: bool = False) -> list[str]:
         also = "" if lenient else ", or count answers that are stated without one (--lenient)"
         found.append(
             f"{percent(boxless / ended)} of the samples that ended hold no \\boxed{{}} answer, and nothing else counts: "
-            f"ask for it with data.instruction{also}"
+            f"{'look at the samples whether they were asked for one' if imported else 'ask for it with data.instruction'}{also}"
         )
     if ended > 1 - _NEARLY_ALL and unclosed > _NEARLY_ALL * ended:
         found.append(
@@ -147,7 +148,7 @@ def at_budgets(one: Comparison) -> str:
         for word, spans in (("more", one.better), ("less", one.worse))
         if spans
     ]
-    return f"Cut after the fact, it is {', and '.join(said)} (each budget by its own 95 % interval)."
+    return f"Cut after the fact, it is {', and '.join(said)} (a 95 % band that holds for all budgets at once)."
 
 
 def _from_to(span: Span) -> str:

@@ -57,10 +57,10 @@ def test_budgets_at_which_the_new_one_is_less_accurate_are_told_apart(tmp_path: 
     """The new one is right on more problems, but later: at 60 to 79 tokens only the old one is."""
     old, new = evaluated(tmp_path / "old", make_groups(12, 20)), evaluated(tmp_path / "new", make_groups(24, 80))
     (pair,) = read([old, new]).comparisons
-    assert [(span.first, span.last) for span in pair.worse] == [(25, 85)]
-    assert [(span.first, span.last) for span in pair.better] == [(95, 320)]
+    assert [(span.first, span.last) for span in pair.worse] == [(30, 80)]
+    assert [(span.first, span.last) for span in pair.better] == [(100, 320)]
     said = sentences(read([old, new]))
-    assert any("more accurate from 95 to 320 tokens, and less accurate from 25 to 85 tokens" in one for one in said), said
+    assert any("more accurate from 100 to 320 tokens, and less accurate from 30 to 80 tokens" in one for one in said), said
 
 
 @pytest.mark.parametrize(
