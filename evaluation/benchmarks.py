@@ -29,7 +29,13 @@ from rollout.sources import CheckGolds, LeftOut, audited
 from rollout.types import Problem
 
 DIRECTIVE = r"Please reason step by step, and put your final answer within \boxed{}."
-PROTOCOL = {"temperature": 0.6, "top_p": 0.95, "max_tokens": 32768, "problems": 0}  # keys of `eval`; samples are the benchmark's own
+PROTOCOL = {
+    "temperature": 0.6,
+    "top_p": 0.95,
+    "top_k": 0,
+    "max_tokens": 32768,
+    "problems": 0,
+}  # keys of `eval`; samples are the benchmark's own
 LONGEST_PROMPT = 2048  # tokens that evaluations on benchmarks leave room for; OlympiadBench comes to about 1,000
 _PLAIN = ("problem|question", "answer|final_answer|solution")
 _FAMILY = ("subfield", "subject", "type", "topic", "data_topic", "perturbation_type", "high_level_domain", "domain")

@@ -189,7 +189,7 @@ def _results(model: Model, found: Found) -> Iterator[dict[str, Any]]:
         before = f" {shown[0].label.capitalize()} is {model.of_what(shown[0].evaluation)}." if len(shown) > 1 else ""
         yield {
             "source": source,
-            "asked": f"Temperature {settings.temperature}, top_p {settings.top_p}, at most {settings.max_tokens:,} tokens.{before}",
+            "asked": f"Temperature {settings.temperature}, top_p {settings.top_p}, {f'top_k {settings.top_k}, ' if settings.top_k else ''}at most {settings.max_tokens:,} tokens.{before}",
             "noise": _markdown(noise_table(shown)),
             "pairs": [(pair.old.label, pair.new.label, _markdown(paired_table(pair))) for pair in found.pairs[source]],
             "budgets": _markdown(_budget_table(shown)),
@@ -242,6 +242,7 @@ def _arguments(model: Model, found: Found) -> dict[str, Any]:
         "chat": _Markdown(f", chat_template_kwargs={recipe.data.template!r}" if recipe.data.template else ""),
         "temperature": settings.temperature,
         "top_p": settings.top_p,
+        "top_k": settings.top_k or 0,
         "max_tokens": settings.max_tokens,
     }
 

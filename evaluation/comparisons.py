@@ -26,6 +26,7 @@ from evaluation.statistics import FEWEST, Claim, Interval, band, claim_interval,
 from rollout.records import CHARACTERS
 
 _MUST_AGREE = ("temperature", "top_p", "max_tokens", "budget")
+_IF_RECORDED = ("top_k",)  # must agree, too, where both say
 _MAY_DIFFER = ("engine", "instruction")  # are compared, and said
 _BUDGETS = 64
 _COLUMNS = ["problem_id", "sample", "verdict", "tokens", "think_tokens", "finish", "extracted", "text"]
@@ -87,6 +88,11 @@ def compare(old: Shown, new: Shown, margin: float | None = None) -> Comparison:
     allowed = b.settings.margin if margin is None else margin
     remarks = [f"{a.samples} samples each before, {b.samples} after"] if a.samples != b.samples else []
     remarks += [f"{name} was not recorded" for name in ("temperature", "top_p") if getattr(b.settings, name) is None]
+    remarks += [
+        f"{name} was not recorded of one, and {said:g} of the other"
+        for name in _IF_RECORDED
+        if None in (both := [getattr(one.settings, name) for one in (a, b)]) and (said := next(filter(None, both), None))
+    ]
     remarks += [
         f"{name} differs"
         for name in _MAY_DIFFER
@@ -155,9 +161,9 @@ def found_in(runs: list[Run], margin: float | None = None, ends: bool = True) ->
 
 def refused(old: Evaluation, new: Evaluation) -> str:
     """Why two evaluations may not be compared, empty if they may: same sampling settings, same problems."""
-    for key in _MUST_AGREE:
+    for key in (*_MUST_AGREE, *_IF_RECORDED):
         a, b = getattr(old.settings, key), getattr(new.settings, key)
-        if a != b:
+        if a != b and not (key in _IF_RECORDED and None in (a, b)):
             return f"{key} was {a} before and {b} after"
     if {row.id for row in old.per_problem} != {row.id for row in new.per_problem}:
         return "they were made on different problems"

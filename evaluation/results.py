@@ -131,6 +131,7 @@ class Settings(_Frozen):
     """How samples were made; what is None was not recorded.
 
     Attributes:
+        top_k: 0: all tokens.
         max_tokens: where engines stop.
         samples: of a problem, asked for.
         template: hash of chat template and tokenizer, the ruler of all lengths.
@@ -143,6 +144,7 @@ class Settings(_Frozen):
 
     temperature: float | None = None
     top_p: float | None = None
+    top_k: int | None = None
     max_tokens: int
     samples: int | None = None
     seed: int | None = None

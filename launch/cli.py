@@ -115,6 +115,10 @@ def evaluate(
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder that holds the benchmarks' files, in place of the hub.")] = None,
     samples: Annotated[Optional[int], typer.Option(min=1, help="Rollouts of a problem.")] = None,  # noqa: UP045
+    top_k: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=0, help="Sample from so many of the likeliest tokens only, 20 say as Qwen3 is published; 0: from all."),
+    ] = None,
     forced: Annotated[
         list[int] | None, typer.Option(min=1, help="Sample once more with thinking closed after so many tokens; repeatable.")
     ] = None,
@@ -162,6 +166,7 @@ def evaluate(
             *(word for word in words or () if word not in checkpoints),
             *([f"eval.data={json.dumps(data, ensure_ascii=False)}"] if data else []),
             *([f"eval.samples={samples}"] if samples else []),
+            *([f"eval.top_k={top_k}"] if top_k is not None else []),
             *([f"eval.budgets={json.dumps(budgets)}"] if budgets else []),
         ]
         named = _named(benchmark or [], data_dir)
@@ -200,6 +205,7 @@ def import_samples(
     max_tokens: Annotated[Optional[int], typer.Option(min=1, help="Where the samples' engine stopped (default: the longest).")] = None,  # noqa: UP045
     temperature: Annotated[Optional[float], typer.Option(help="With which they were sampled; recorded.")] = None,  # noqa: UP045
     top_p: Annotated[Optional[float], typer.Option(help="With which they were sampled; recorded.")] = None,  # noqa: UP045
+    top_k: Annotated[Optional[int], typer.Option(min=0, help="With which they were sampled; recorded, 0: all.")] = None,  # noqa: UP045
     lenient: Annotated[
         bool, typer.Option("--lenient", help="Read answers that are stated without a box, too, and report both rates.")
     ] = False,
@@ -213,7 +219,7 @@ def import_samples(
 
         read(
             file, out_dir, overwrite, out, source=source, model=model, tokenizer=tokenizer, max_tokens=max_tokens,
-            temperature=temperature, top_p=top_p, lenient=lenient,
+            temperature=temperature, top_p=top_p, top_k=top_k, lenient=lenient,
             problem=problem, gold=gold, prediction=prediction,
         )  # fmt: skip
 

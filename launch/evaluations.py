@@ -28,7 +28,8 @@ def settings(recipe: Recipe, template: Template, *, samples: int | None = None, 
     """
     asked = recipe.eval
     natural = Settings(
-        **asked.model_dump(include={"temperature", "top_p", "max_tokens", "samples", "margin"}) | ({"samples": samples} if samples else {}),
+        **asked.model_dump(include={"temperature", "top_p", "top_k", "max_tokens", "samples", "margin"})
+        | ({"samples": samples} if samples else {}),
         seed=recipe.seed,
         engine=engine or recipe.engine.kind,
         template=template.digest,

@@ -37,6 +37,7 @@ def import_samples(
     max_tokens: int | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
+    top_k: int | None = None,
     lenient: bool = False,
     problem: str | None = None,
     gold: str | None = None,
@@ -48,7 +49,7 @@ def import_samples(
         source: the set that was asked; default: the file's name.
         tokenizer: folder of the checkpoint, or of the tokenizer, that counts lengths; None: the file's own tokens, else characters.
         max_tokens: where the samples' engine stopped; default: the longest of them.
-        temperature, top_p: with which they were sampled; recorded, so that settings can be compared.
+        temperature, top_p, top_k: with which they were sampled; recorded, so that settings can be compared.
         lenient, problem, gold, prediction, model: see evaluation.imported.read_samples and evaluation.evaluate.read_stated.
 
     Raises:
@@ -85,6 +86,7 @@ def import_samples(
     settings = Settings(
         temperature=temperature,
         top_p=top_p,
+        top_k=top_k,
         max_tokens=max_tokens or max(longest, 1),
         engine=IMPORTED,
         template=template.digest,

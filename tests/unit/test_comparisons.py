@@ -68,18 +68,27 @@ def test_budgets_at_which_the_new_one_is_less_accurate_are_told_apart(tmp_path: 
     [
         ({"temperature": 1.0}, "temperature was 0.6 before and 1.0 after"),
         ({"top_p": 0.9}, "top_p was 1.0 before and 0.9 after"),
+        ({"top_k": 20}, "top_k was 0 before and 20 after"),
         ({"max_tokens": 640}, "max_tokens was 320 before and 640 after"),
         ({"budget": {"kind": "forced", "limit": 32}}, None),
     ],
 )
 def test_other_settings_are_refused_and_budgets_are_another_curve(two: list[Path], settings: dict, words: str | None) -> None:
-    evaluated(two[1], make_groups(20, 50), **settings)
+    evaluated(two[0], make_groups(12, 200), top_k=0)
+    evaluated(two[1], make_groups(20, 50), **{"top_k": 0} | settings)
     found = read(two)
     if words is None:
         assert found.comparisons == []
     else:
         assert [pair.refused for pair in found.comparisons] == [words]
         assert f"cannot be compared: {words}" in markdown(found)
+
+
+def test_a_top_k_that_one_did_not_record_is_marked(two: list[Path]) -> None:
+    assert not any("top_k" in words for words in read(two).comparisons[0].remarks)  # neither did
+    evaluated(two[1], make_groups(20, 50), top_k=20)
+    (pair,) = read(two).comparisons
+    assert pair.refused == "" and "top_k was not recorded of one, and 20 of the other" in pair.remarks
 
 
 def test_another_number_of_samples_is_compared_and_marked(two: list[Path]) -> None:

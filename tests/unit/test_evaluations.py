@@ -170,6 +170,6 @@ def test_a_template_that_leaves_the_request_out_is_refused():
 def test_settings_record_how_samples_are_made():
     natural, forced = settings(recipe(FORCED, seed=7), replace(template(), date="2026-02-03"), samples=9, lenient=True)
     assert natural == Settings(
-        temperature=0.6, top_p=1.0, max_tokens=320, samples=9, seed=7, engine="vllm", template="digest", date="2026-02-03", lenient=True, margin=0.02
+        temperature=0.6, top_p=1.0, top_k=0, max_tokens=320, samples=9, seed=7, engine="vllm", template="digest", date="2026-02-03", lenient=True, margin=0.02
     )  # fmt: skip
     assert forced.budget is not None and forced.budget.name == "forced-16" and forced.model_copy(update={"budget": None}) == natural
