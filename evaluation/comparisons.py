@@ -27,7 +27,7 @@ from rollout.records import CHARACTERS
 
 _MUST_AGREE = ("temperature", "top_p", "max_tokens", "budget")
 _IF_RECORDED = ("top_k",)  # must agree, too, where both say
-_MAY_DIFFER = ("engine", "instruction")  # are compared, and said
+_MAY_DIFFER = ("engine", "instruction", "revision")  # are compared, and said
 _BUDGETS = 64
 _COLUMNS = ["problem_id", "sample", "verdict", "tokens", "think_tokens", "finish", "extracted", "text"]
 

@@ -32,7 +32,7 @@ from rollout.template import Template
 from rollout.types import Group, Problem, Request
 
 DATE = "date"  # that prompts state if they state one: kept with the samples, since whoever goes on with them states the same
-_LATER = ("top_k",)  # settings that older samples do not name: made without
+_LATER = ("top_k", "revision")  # settings that older samples do not name: made without
 _NOT_OF_SAMPLES = {"date", "margin"}  # of the settings: what prompts say of a date is in their ids
 
 

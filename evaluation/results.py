@@ -134,6 +134,7 @@ class Settings(_Frozen):
         top_k: 0: all tokens.
         max_tokens: where engines stop.
         samples: of a problem, asked for.
+        revision: commit of the hub's set that was asked.
         template: hash of chat template and tokenizer, the ruler of all lengths.
         date: that a template states, "" for none.
         lenient: answers without a box were read, too.
@@ -149,6 +150,7 @@ class Settings(_Frozen):
     samples: int | None = None
     seed: int | None = None
     engine: str | None = None
+    revision: str | None = None
     template: str = ""
     date: str | None = None
     lenient: bool = False

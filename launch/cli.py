@@ -162,13 +162,9 @@ def evaluate(
             raise ValueError("--engine-url: the server has one model; name one checkpoint that it was made of, or none")
         asked = {"forced": forced, "requested": requested}
         budgets = [{"kind": kind, "limit": limit} for kind, limits in asked.items() for limit in limits or ()]
-        changes = [
-            *(word for word in words or () if word not in checkpoints),
-            *([f"eval.data={json.dumps(data, ensure_ascii=False)}"] if data else []),
-            *([f"eval.samples={samples}"] if samples else []),
-            *([f"eval.top_k={top_k}"] if top_k is not None else []),
-            *([f"eval.budgets={json.dumps(budgets)}"] if budgets else []),
-        ]
+        given = {"data": data or None, "samples": samples, "top_k": top_k, "budgets": budgets or None}
+        changes = [word for word in words or () if word not in checkpoints]
+        changes += [f"eval.{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items() if value is not None]
         named = _named(benchmark or [], data_dir)
         question = Question(changes, named, lenient, not no_natural)
         if engine_url:

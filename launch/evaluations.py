@@ -88,6 +88,7 @@ def evaluations(
         stem = name if not prefix else f"{prefix}-{name}" if index else prefix
         for one in settings(recipe, template, samples=part.samples if own_samples else None, lenient=lenient, engine=engine):
             called = stem + (f"@{one.budget.name}" if one.budget else "")
+            one = one.model_copy(update={"revision": part.revision or None})
             questions = requests(called, part.problems, template, one, logprobs)
             found.append(Asked(folder / called, checkpoint, step, part.name, one, questions, weights))
     return found

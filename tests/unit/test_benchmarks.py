@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from rewards.rows import DataError
 from rewards.verifier.judge import Judge
 from rollout.template import load_template
 from rollout.types import Problem
+from tests.hub_sets import serving_sets
 from tests.scripted import template
 
 REAL = Path(os.environ.get("LACONIC_BENCHMARK_DATA", "absent"))
@@ -57,7 +60,7 @@ def filled(name: str, row: dict[str, Any], rows: int | None = None) -> list[dict
 
 def read(tmp_path: Path, name: str, row: dict[str, Any], rows: int | None = None) -> Problem:
     write(tmp_path / f"{name}.jsonl", filled(name, row, rows))
-    problems, left_out, _ = load(f"{name}@{tmp_path}", sound)
+    problems, left_out, *_ = load(f"{name}@{tmp_path}", sound)
     assert len(problems) == (rows or BENCHMARKS[name].rows) and left_out == []
     return problems[0]
 
@@ -116,7 +119,7 @@ def test_rows_of_gsm_plus_without_a_numeric_gold_are_left_out_and_counted(tmp_pa
     rows[3] |= {"perturbation_type": "critical thinking", "answer": "5"}
     rows[4]["answer"], rows[5]["answer"], rows[6]["answer"] = "None", None, "not enough information"
     write(tmp_path / "gsm-plus.jsonl", rows)
-    problems, left_out, said = load(f"gsm-plus@{tmp_path}", sound)
+    problems, left_out, said, _ = load(f"gsm-plus@{tmp_path}", sound)
     assert [key.rpartition("/")[2] for key, _ in left_out] == ["4", "5", "6", "7"] and len(problems) == 2396
     assert all(reason.startswith("no numeric gold (") for _, reason in left_out)
     assert said.startswith("gsm-plus: 2,400 rows (testmini; qintongli/GSM-Plus has 10,552) of ")
@@ -226,6 +229,52 @@ def test_without_the_hub_the_local_way_is_named():
         name = word.partition("@")[0]
         with pytest.raises(DataError, match=rf"^{name}: hub:.* cannot be .*{name}@FOLDER, in `laconic eval` --data-dir FOLDER"):
             load(word, sound)
+
+
+def test_what_is_read_of_the_hub_is_of_a_commit_that_is_said_and_can_be_asked_for(tmp_path: Path):
+    """Main has moved on from `old` to `new`; without a network `datasets` takes what its cache holds, also for another commit than the one asked for."""
+    old, new, problems = "a" * 40, "b" * 40, filled("aime24", {"problem": "p", "answer": 7})
+    rows = {
+        name: "".join(json.dumps(row) + "\n" for row in some).encode()
+        for name, some in (("ock", filled("ockbench-math", {"problem": "p", "answer": 1})), ("aime", problems))
+    }
+    asking = """if True:
+        import json, sys
+        from evaluation.benchmarks import load
+        from recipes.data import DataSet
+        from rollout.sources import usable
+        sound = lambda golds: [None] * len(golds)
+        for word in sys.argv[1:]:
+            try:
+                read = load(word, sound) if not word.startswith("hub:") else usable(DataSet(source=word), sound)
+                print(json.dumps([len(read.problems), read.commit, read.said]))
+            except ValueError as error:
+                print(json.dumps([0, "", str(error)]))
+    """
+
+    def read(url: str, *words: str) -> list[list[Any]]:
+        environment = os.environ | {
+            "HF_ENDPOINT": url,
+            "HF_HOME": str(tmp_path),
+            "HF_HUB_OFFLINE": str(int(not url)),
+            "HF_HUB_DISABLE_XET": "1",
+        }
+        environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+        done = subprocess.run([sys.executable, "-c", asking, *words], env=environment, capture_output=True, text=True, timeout=120)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    with serving_sets() as hub:
+        hub.commits = {
+            "HuggingFaceH4/aime_2024": {commit: {"train.jsonl": rows["aime"], "README.md": b""} for commit in (old, new)},
+            "ockbench/ockbench": {commit: {"OckBench_math.jsonl": rows["ock"]} for commit in (old, new)},
+        }
+        pinned = [f"aime24@hub:HuggingFaceH4/aime_2024@{old}", f"ockbench-math@hub:ockbench/ockbench@{old}"]
+        newest = ["ockbench-math", "hub:HuggingFaceH4/aime_2024:train", "aime24"]
+        found = read(hub.url, *pinned, *newest, f"aime24@hub:HuggingFaceH4/aime_2024@{'c' * 40}")
+        assert [(count > 0, commit) for count, commit, _ in found] == [(True, old)] * 2 + [(True, new)] * 3 + [(False, "")]
+        assert all(f"commit {commit}" in said for _, commit, said in found[:5])
+    (count, commit, _), (none, _, said) = read("", "aime24", pinned[0])
+    assert (count, commit, none) == (30, new, 0) and f"the cache holds the commit {new}" in said
 
 
 def test_a_place_without_the_benchmark_says_what_would_be_looked_for(tmp_path: Path):

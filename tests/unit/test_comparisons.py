@@ -91,6 +91,13 @@ def test_a_top_k_that_one_did_not_record_is_marked(two: list[Path]) -> None:
     assert pair.refused == "" and "top_k was not recorded of one, and 20 of the other" in pair.remarks
 
 
+def test_another_commit_of_a_set_on_the_hub_is_marked(two: list[Path]) -> None:
+    for folder, revision in zip(two, ("a" * 40, "b" * 40), strict=True):
+        evaluated(folder, make_groups(20, 50), revision=revision)
+    (pair,) = read(two).comparisons
+    assert pair.refused == "" and pair.remarks == ("revision differs",)
+
+
 def test_another_number_of_samples_is_compared_and_marked(two: list[Path]) -> None:
     groups = make_groups(20, 50)
     for group in groups:

@@ -133,6 +133,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "samples": {"samples": 4},
     "seed": {"seed": 1},
     "engine": {"engine": "reference"},
+    "revision": {"revision": "a" * 40},
     "lenient": {"lenient": True},
     "budget": {"budget": Budget(kind="forced", limit=9)},
     "chat template and tokenizer": {"template": "other"},

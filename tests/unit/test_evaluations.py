@@ -44,7 +44,10 @@ def recipe(*budgets: dict[str, Any], **keys: Any) -> Recipe:
 
 
 def test_of_each_source_there_is_the_natural_evaluation_and_one_at_each_budget():
-    parts = [HeldOut("a/rows.jsonl", [Problem("1", "q", "1")], []), HeldOut("aime24", [Problem("2", "q", "2")], [], samples=64)]
+    parts = [
+        HeldOut("a/rows.jsonl", [Problem("1", "q", "1")], []),
+        HeldOut("aime24", [Problem("2", "q", "2")], [], revision="a" * 40, samples=64),
+    ]
     found = evaluations(parts, recipe(FORCED, REQUESTED), template(), Path("out"), checkpoint="x", weights="w", own_samples=True)
     assert [one.path.name for one in found] == [
         *("rows", "rows@forced-16", "rows@requested-20"),
@@ -52,6 +55,7 @@ def test_of_each_source_there_is_the_natural_evaluation_and_one_at_each_budget()
     ]
     assert [one.settings.samples for one in found] == [3] * 3 + [64] * 3 and {one.settings.margin for one in found} == {0.02}
     assert len({request.id for one in found for request in one.requests}) == 6
+    assert [one.settings.revision for one in found] == [None] * 3 + ["a" * 40] * 3
     inside = evaluations(parts, recipe(FORCED), template(), Path("run/evals"), checkpoint="x", step=40, prefix="step-40")
     assert [one.path.name for one in inside] == ["step-40", "step-40@forced-16", "step-40-aime24", "step-40-aime24@forced-16"]
     assert {one.settings.samples for one in inside} == {3}  # a run's cheaper setting
