@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ from rich.console import Console
 
 from evaluation import benchmarks
 from evaluation.benchmarks import BENCHMARKS, find, from_code, integer, load
+from launch.evaluate import Question, evaluate_checkpoints
+from launch.plan import PlanError
 from launch.problems import HeldOut, held_out
 from recipes.loader import load as load_recipe
 from rewards.rows import DataError
@@ -387,6 +390,16 @@ def test_the_first_prompt_is_shown_as_the_model_sees_it(tiny_checkpoint: Path):
     ids = template.prompt_ids(problem)
     text = template.tokenizer.decode(list(ids), skip_special_tokens=False)
     assert console.export_text() == f"aime24: aime24/1, {len(ids)} tokens, gold 3\n{text}\n"
+
+
+def test_a_prompt_is_shown_of_a_model_that_is_too_short_for_the_protocol_and_has_no_weights_here(tiny_checkpoint: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(tiny_checkpoint, tmp_path / "short", ignore=shutil.ignore_patterns("*.safetensors", "manifest.json")))
+    question = Question(benchmarks=[f"aime24@{write(tmp_path / 'aime24.jsonl', filled('aime24', {'problem': 'Add: 1 + 2', 'answer': 3}))}"])
+    console = Console(width=400, record=True)
+    evaluate_checkpoints([str(folder)], question, tmp_path / "out", False, console, show_prompt=True)
+    assert "<|user|>Add: 1 + 2" in console.export_text() and not (tmp_path / "out").exists()
+    with pytest.raises(PlanError, match=r"eval\.max_tokens: 32768 is more than .*would fit"):
+        evaluate_checkpoints([str(folder)], question, tmp_path / "out", False, console)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="LACONIC_BENCHMARK_DATA names no folder")
