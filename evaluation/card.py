@@ -18,7 +18,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from evaluation import benchmarks, words
 from evaluation.comparisons import Found, found_in
 from evaluation.entries import Shown
-from evaluation.formats import adjusted, escaped, table
+from evaluation.formats import escaped, table, together
 from evaluation.model import Model
 from evaluation.paired import paired_table
 from evaluation.results import Evaluation, Point, Share
@@ -70,7 +70,7 @@ def card(model: Model, found: Found, at: str, revision: str | None = None, licen
     packages = {name: version for name, version in known.get("packages", {}).items() if version}
     text = environment().overlay(autoescape=False, finalize=_printed).get_template("card.md").render(
         name=run.label, what=_what(model), state=_state(run), picture=PICTURE if found.shown else "",
-        said=[*words.headline(found.comparisons), *_alone(found), *adjusted(found)], results=[*_results(model, found)],
+        said=[*words.headline(found.comparisons), *_alone(found), *together(found)], results=[*_results(model, found)],
         asked=_at_budgets(run), load=_arguments(model, found), at=_Markdown(json.dumps(at)), revision=_Markdown(f", revision={json.dumps(revision)}" if revision else ""),
         settings=_markdown(settings_table([run])), versions=_markdown(versions_table([replace(run, environment=known | {"packages": packages})])),
         limits=[*_limits(model, found)], recipe=_fenced(_recipe(model)), code=known.get("revision"), version=packages.get("laconic"),

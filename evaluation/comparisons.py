@@ -22,7 +22,7 @@ from evaluation.entries import Shown, by_source, compared, read_entries
 from evaluation.measured import Samples, accuracy_change, aligned, length_change, of_evaluation, of_table
 from evaluation.results import Evaluation
 from evaluation.run_folder import Run
-from evaluation.statistics import FEWEST, Claim, Interval, band, claim_interval, non_inferiority, sign_flip
+from evaluation.statistics import FEWEST, LEVEL, Claim, Interval, band, claim_interval, mcnemar, non_inferiority, sign_flip, stratified
 from rollout.records import CHARACTERS
 
 _MUST_AGREE = ("temperature", "top_p", "max_tokens", "budget")
@@ -50,6 +50,7 @@ class Comparison:
         length: relative change of mean length, in tokens or, if `unit` says so, in characters; None where neither can be had.
         bounds: of `accuracy`, as claims are made by (statistics.claim_interval).
         claim: of accuracy, with the margin `margin`; `p` is that of no difference.
+        moved: of single samples, problems that only the new one solves, and only the old one: then `p` is McNemar's, exact; else None.
         better, worse: budgets at which the new one is.
     """
 
@@ -64,6 +65,7 @@ class Comparison:
     claim: Claim | None = None
     margin: float = 0.0
     p: float = 1.0
+    moved: tuple[int, int] | None = None
     better: tuple[Span, ...] = ()
     worse: tuple[Span, ...] = ()
 
@@ -115,10 +117,50 @@ def compare(old: Shown, new: Shown, margin: float | None = None) -> Comparison:
         first, second = samples_of(old, characters=True), samples_of(new, characters=True)
         if first and second:
             unit, length = CHARACTERS, length_change(second.measured, first.measured)
+    single = all(row.samples == 1 for one in (a, b) for row in one.per_problem)
+    moved = (int((change_N > 0).sum()), int((change_N < 0).sum())) if single else None
+    p = mcnemar(*moved) if moved else sign_flip(change_N)
     return Comparison(
         old, new, "", tuple(remarks), accuracy, length, unit, bounds, non_inferiority(bounds, len(after.ids), allowed), allowed,
-        sign_flip(change_N), better, worse,
+        p, moved, better, worse,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """One model against another over several benchmarks, each of equal weight.
+
+    Attributes:
+        sources: the benchmarks.
+        accuracy: mean over them of new minus old, problems resampled inside each; where random sign flips do not leave out 0, neither does it.
+        p: of no difference, sign flips of all problems.
+    """
+
+    old: str
+    new: str
+    sources: tuple[str, ...]
+    accuracy: Interval
+    p: float
+
+
+def pooled(found: Sequence[Comparison]) -> list[Pooled]:
+    """Of every two that are compared on several benchmarks, all of these in one."""
+    both: dict[tuple[str, str], list[Comparison]] = {}
+    for pair in found:
+        if not pair.refused:
+            both.setdefault((pair.old.label, pair.new.label), []).append(pair)
+    made = []
+    for (old, new), pairs in both.items():
+        if len(pairs) < 2:
+            continue
+        measured = [(of_evaluation(pair.new.evaluation), of_evaluation(pair.old.evaluation)) for pair in pairs]
+        sets = [after.share - aligned(after, before).share for after, before in measured]
+        mean, low, high = stratified(sets)
+        p = sign_flip(np.concatenate([change_N / len(change_N) for change_N in sets]))
+        if p > LEVEL:
+            low, high = min(low, 0.0), max(high, 0.0)
+        made.append(Pooled(old, new, tuple(pair.new.evaluation.source for pair in pairs), Interval(mean, low, high), p))
+    return made
 
 
 @dataclass(frozen=True)

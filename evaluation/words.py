@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from evaluation.comparisons import Comparison, Span
+from evaluation.comparisons import Comparison, Pooled, Span
 from evaluation.entries import Shown
 from evaluation.results import IMPORTED, Evaluation, Share
 from evaluation.run_folder import Run
@@ -112,6 +112,16 @@ def headline(found: Sequence[Comparison]) -> list[str]:
         said += [at_budgets(one)] * bool(one.better or one.worse)
         sentences += [where + said[0], *said[1:]]
     return sentences
+
+
+def pooled(one: Pooled) -> str:
+    """One sentence on two models over several benchmarks."""
+    shown = one.accuracy.low > 0 or one.accuracy.high < 0
+    said = f"{signed(100 * one.accuracy.mean)} points, 95 % interval {span(one.accuracy)}"
+    return (
+        f"{one.new} against {one.old} over {len(one.sources)} benchmarks of equal weight ({', '.join(one.sources)}): "
+        f"{'' if shown else 'no difference of accuracy shown, '}{said} (stratified bootstrap, p {one.p:.2g})."
+    )
 
 
 def claim(one: Comparison) -> str:
