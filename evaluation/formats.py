@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from typing import Any
 
 from evaluation import words
-from evaluation.comparisons import Comparison, Found
+from evaluation.comparisons import Comparison, Found, pooled
 from evaluation.entries import at_budgets
-from evaluation.paired import paired_table
+from evaluation.paired import classes, paired_table
 from evaluation.statistics import holm
 from evaluation.tables import Cell, Table, noise_table, reservations, settings_table
 
@@ -34,11 +35,15 @@ def markdown(found: Found) -> str:
 
 def sentences(found: Found) -> list[str]:
     """What may be said in one sentence each: of every comparison, of evaluations that stand alone, and of several claims at once."""
-    return words.headline(found.comparisons) + [words.single(one[0]) for one in found.shown.values() if len(one) == 1] + adjusted(found)
+    return words.headline(found.comparisons) + [words.single(one[0]) for one in found.shown.values() if len(one) == 1] + together(found)
 
 
-def adjusted(found: Found) -> list[str]:
-    """What several claims at once cost, in one sentence; none for one."""
+def together(found: Found) -> list[str]:
+    """What several comparisons say in one, and what several claims at once cost; nothing for one."""
+    return [words.pooled(one) for one in pooled(found.comparisons)] + _adjusted(found)
+
+
+def _adjusted(found: Found) -> list[str]:
     claims = [pair for pair in found.comparisons if not pair.refused]
     if len(claims) < 2:
         return []
@@ -79,6 +84,7 @@ def as_json(found: Found) -> str:
             for run, evaluation in at_budgets(found.runs, source)
         ],
         "comparisons": [_comparison(pair) for pair in found.comparisons],
+        "pooled": [asdict(one) | {"accuracy": one.accuracy._asdict()} for one in pooled(found.comparisons)],
         "said": sentences(found),
     }
     return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
@@ -105,6 +111,8 @@ def _comparison(pair: Comparison) -> dict[str, Any]:
         "claim": pair.claim,
         "margin": pair.margin,
         "p": pair.p,
+        "test": "sign flips" if pair.moved is None else "mcnemar",
+        "classes": classes(pair),
         "better": [span._asdict() for span in pair.better],
         "worse": [span._asdict() for span in pair.worse],
     }

@@ -22,7 +22,7 @@ from evaluation import charts, curves, examples, figures, words
 from evaluation.comparisons import Comparison, Found, read, refused, samples_of
 from evaluation.entries import COLOURS, Shown, at_budgets
 from evaluation.figures import Panel
-from evaluation.formats import adjusted, as_json, markdown
+from evaluation.formats import as_json, markdown, together
 from evaluation.paired import paired_table
 from evaluation.picture import picture
 from evaluation.reader import packed, reader
@@ -360,7 +360,7 @@ def _sure(found: Found) -> Section:
         for pair in found.comparisons
         if not pair.refused
     ]
-    sentences = [*adjusted(found), *reservations(found.runs, shown, found.comparisons)]
+    sentences = [*together(found), *reservations(found.runs, shown, found.comparisons)]
     return Section("sure.html", {"tables": tables, "pairs": pairs, "sentences": sentences})
 
 

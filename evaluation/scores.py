@@ -66,7 +66,8 @@ def score(table: pa.Table, *, checkpoint: str, step: int, source: str, settings:
     first_N = np.cumsum(samples.count) - samples.count
     problems = table.select(["family", "level", "answer", "golds"]).take(first_N).to_pylist()
     right_N = np.add.reduceat(samples.right.astype(int), first_N)
-    measured, outcome, tokens = samples.measured, by_outcome(samples), interval(samples.measured.length)
+    told = any(table[name].null_count < len(table) for name in ("ids", "think_tokens"))  # who counts without ids need not count thinking
+    measured, outcome, tokens = samples.measured, by_outcome(samples, told), interval(samples.measured.length)
     silent_S = np.array([said is None for said in samples.extracted]) & samples.wrong
     why_S = np.where(samples.cut, "unfinished", np.array(table["reason"].to_pylist(), dtype=object))
     stated_S = samples.right | (np.array(table["stated"].to_pylist(), dtype=object) == "right")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evaluation import words
-from evaluation.attempts import pass_at_k
+from evaluation.attempts import all_of_k, g_pass, mg_pass, pass_at_k
 from evaluation.comparisons import Comparison
 from evaluation.entries import Shown
 from evaluation.results import Estimate, Evaluation, Share
@@ -74,6 +74,7 @@ def _numbers(evaluation: Evaluation, k: int, lenient: bool) -> dict[str, Cell]:
         " standard error, new problems": Cell(words.percent(gen, 2)),
         " standard error, new samples": Cell(words.percent(fix, 2)),
         f"pass@{k}": Cell(words.percent(float(pass_at_k(samples_N, right_N, k).mean()))),
+        **_stability(samples_N, right_N, k),
         "Mean tokens": Cell(words.tokens(length.mean), _bounds(length, 1, 0 if length.mean >= 100 else 1)),
         " median, 90th percentile": Cell(f"{words.tokens(length.median)}, {words.tokens(length.p90)}"),
         " of right samples": Cell(words.tokens(length.right)),
@@ -82,6 +83,16 @@ def _numbers(evaluation: Evaluation, k: int, lenient: bool) -> dict[str, Cell]:
         "No answer given": Cell(words.percent(evaluation.no_answer)),
         "Not judged": Cell(words.percent(evaluation.not_judged, 2)),
     }
+
+
+def _stability(samples_N: np.ndarray, right_N: np.ndarray, k: int) -> dict[str, Cell]:
+    """How often it is right again: of half as many samples as there are, so that the numbers are means over choices. Nothing for fewer than four."""
+    half = k // 2
+    if half < 2:
+        return {}
+    numbers = (all_of_k(samples_N, right_N, half), g_pass(samples_N, right_N, half, 0.5), mg_pass(samples_N, right_N, half))
+    label = f" all right of {half} (pass^{half}), half of them (G-Pass@{half}), mG-Pass@{half}"
+    return {label: Cell(", ".join(words.percent(float(one.mean())) for one in numbers))}
 
 
 def _stated(accuracy: Share | None) -> Cell:
@@ -229,7 +240,7 @@ def _power(one: Comparison) -> list[str]:
     loss = f"a loss of more than {-100 * one.accuracy.low:.1f} points" if one.accuracy.low < 0 else "any loss"
     return [
         f"A change of accuracy of about {280 * width:.1f} points would be seen in 4 of 5 such comparisons (2.8 standard errors).",
-        f"At this confidence, {loss} of accuracy is ruled out (p of no difference {one.p:.2g}, sign flips over problems).",
+        f"At this confidence, {loss} of accuracy is ruled out (p of no difference {one.p:.2g}, {'exact McNemar' if one.moved else 'sign flips'} over problems).",
     ]
 
 

@@ -115,6 +115,10 @@ def evaluate(
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder that holds the benchmarks' files, in place of the hub.")] = None,
     samples: Annotated[Optional[int], typer.Option(min=1, help="Rollouts of a problem.")] = None,  # noqa: UP045
+    top_k: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=0, help="Sample from so many of the likeliest tokens only, 20 say as Qwen3 is published; 0: from all."),
+    ] = None,
     forced: Annotated[
         list[int] | None, typer.Option(min=1, help="Sample once more with thinking closed after so many tokens; repeatable.")
     ] = None,
@@ -158,12 +162,9 @@ def evaluate(
             raise ValueError("--engine-url: the server has one model; name one checkpoint that it was made of, or none")
         asked = {"forced": forced, "requested": requested}
         budgets = [{"kind": kind, "limit": limit} for kind, limits in asked.items() for limit in limits or ()]
-        changes = [
-            *(word for word in words or () if word not in checkpoints),
-            *([f"eval.data={json.dumps(data, ensure_ascii=False)}"] if data else []),
-            *([f"eval.samples={samples}"] if samples else []),
-            *([f"eval.budgets={json.dumps(budgets)}"] if budgets else []),
-        ]
+        given = {"data": data or None, "samples": samples, "top_k": top_k, "budgets": budgets or None}
+        changes = [word for word in words or () if word not in checkpoints]
+        changes += [f"eval.{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items() if value is not None]
         named = _named(benchmark or [], data_dir)
         question = Question(changes, named, lenient, not no_natural)
         if engine_url:
@@ -200,6 +201,7 @@ def import_samples(
     max_tokens: Annotated[Optional[int], typer.Option(min=1, help="Where the samples' engine stopped (default: the longest).")] = None,  # noqa: UP045
     temperature: Annotated[Optional[float], typer.Option(help="With which they were sampled; recorded.")] = None,  # noqa: UP045
     top_p: Annotated[Optional[float], typer.Option(help="With which they were sampled; recorded.")] = None,  # noqa: UP045
+    top_k: Annotated[Optional[int], typer.Option(min=0, help="With which they were sampled; recorded, 0: all.")] = None,  # noqa: UP045
     lenient: Annotated[
         bool, typer.Option("--lenient", help="Read answers that are stated without a box, too, and report both rates.")
     ] = False,
@@ -213,7 +215,7 @@ def import_samples(
 
         read(
             file, out_dir, overwrite, out, source=source, model=model, tokenizer=tokenizer, max_tokens=max_tokens,
-            temperature=temperature, top_p=top_p, lenient=lenient,
+            temperature=temperature, top_p=top_p, top_k=top_k, lenient=lenient,
             problem=problem, gold=gold, prediction=prediction,
         )  # fmt: skip
 

@@ -100,7 +100,7 @@ def evaluate_checkpoints(
         FileNotFoundError: a hub model that cannot be had.
         ValueError: two checkpoints are one, or would share a folder; nothing would be sampled.
     """
-    with jobs(folders(checkpoints, out), question, overwrite) as (judge, ready):
+    with jobs(folders(checkpoints, out), question, overwrite, show_prompt) as (judge, ready):
         do(ready, judge, console, overwrite, show_prompt)
 
 
@@ -139,16 +139,19 @@ def do(ready: Sequence[Job], judge: Judge, console: Console, overwrite: bool, sh
 
 
 @contextmanager
-def jobs(where: Mapping[str, Path], question: Question, anew: bool = False) -> Iterator[tuple[Judge, list[Job]]]:
+def jobs(
+    where: Mapping[str, Path], question: Question, anew: bool = False, prompts_only: bool = False
+) -> Iterator[tuple[Judge, list[Job]]]:
     """The judge, and each checkpoint with its recipe, plan, problems, weights and evaluations, checked; nothing is started but the judge.
 
     Args:
         where: the folder of each checkpoint's files.
         anew: what lies there is not gone on with.
+        prompts_only: nothing will be sampled, so whether a model fits, and its prompts, is not asked, nor for its weights.
     """
     recipes = {checkpoint: recipe_for(checkpoint, question) for checkpoint in where}
     plans = {checkpoint: plan(recipe) for checkpoint, (recipe, _) in recipes.items()}
-    for made in plans.values():
+    for made in plans.values() if not prompts_only else ():
         check_runnable(made)  # what cannot work is said before torch takes seconds to load
     from launch.engines import closing, stating
     from launch.evaluations import earlier_date, evaluations, fingerprint, fit
@@ -169,12 +172,12 @@ def jobs(where: Mapping[str, Path], question: Question, anew: bool = False) -> I
             key = recipe.model_copy(update={"model": recipe.model.model_copy(update={"path": ""})}).model_dump_json()
             if key not in read:
                 read[key] = held_out(recipe, judge)
-            start = starting_checkpoint(recipe)
-            made = planned_with(start, made)
+            start = starting_checkpoint(recipe, weights=not prompts_only)
+            made = made if prompts_only else planned_with(start, made)
             date = (None if anew else earlier_date(folder)) or prompt_date(own.parent if own else Path())
             template = stating(load_template(start, recipe.data, date), recipe, question.keys, left(start))
             closing(recipe, template)  # refused before anything starts
-            parts = [fit(part, template, recipe) for part in read[key]]
+            parts = read[key] if prompts_only else [fit(part, template, recipe) for part in read[key]]
             asked = evaluations(
                 parts, recipe, template, folder, checkpoint=checkpoint, weights=fingerprint(start), lenient=question.lenient,
                 own_samples=question.own_samples,

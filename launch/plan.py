@@ -209,13 +209,14 @@ def _length_blockers(plan: Plan) -> Iterator[str]:
         yield f"stages[{plan.step.index}].max_tokens: {longest} is more than the {shape.max_positions} tokens that {recipe.model.path} can take"
     prompt = recipe.data.max_prompt_tokens
     for key, needed in contexts(recipe).items():
-        if needed - prompt > shape.max_positions:
-            yield f"{key}: {needed - prompt} is more than the {shape.max_positions} tokens that {recipe.model.path} can take"
-        elif needed > shape.max_positions:
-            yield (
-                f"data.max_prompt_tokens {prompt} + {key} {needed - prompt} = {needed} is more than the {shape.max_positions} tokens "
-                f"that {recipe.model.path} can take; lower either"
-            )
+        if needed > shape.max_positions:
+            short = 2 * prompt > shape.max_positions  # prompts alone would take more than half of it
+            kept = shape.max_positions // 4 if short else prompt
+            fits = f"data.max_prompt_tokens={kept} " * short + f"{key}={shape.max_positions - kept}"
+            alone = needed - prompt > shape.max_positions
+            what = f"{key}: {needed - prompt}" if alone else f"data.max_prompt_tokens {prompt} + {key} {needed - prompt} = {needed}"
+            beside = f", beside prompts of data.max_prompt_tokens {prompt}" if alone else ""
+            yield f"{what} is more than the {shape.max_positions} tokens that {recipe.model.path} can take{beside}; {fits} would fit"
 
 
 def _package_blockers(plan: Plan, columns: dict[str, Any] | None) -> Iterator[str]:

@@ -296,7 +296,7 @@ def _benchmarks(recipe: Recipe, found: DataPlan) -> list[tuple[str, list[Problem
                 said = f"{one.name}: {one.rows:,} rows of {place or f'hub:{one.copies[0].id}'}, read and checked by the run"
                 parts.append((one.name, []))
             else:
-                kept, left_out, said = benchmarks.load(word, lambda golds: [None] * len(golds))
+                kept, left_out, said, _ = benchmarks.load(word, lambda golds: [None] * len(golds))
                 said += f"; {len(left_out)} left out (first: {left_out[0][1]})" if left_out else ""
                 parts.append((one.name, kept))
         except DataError as error:
@@ -328,7 +328,7 @@ def _problems(key: str, one: DataSet, step: Step, tokenizer: Any, found: DataPla
             )
             return []
         columns = trains and recipe.trains and recipe.reads_columns
-        kept, left_out, said = usable(one, lambda golds: [None] * len(golds), columns, None if trains else recipe.data)
+        kept, left_out, said, _ = usable(one, lambda golds: [None] * len(golds), columns, None if trains else recipe.data)
     except DataError as error:
         found.blockers.append(f"{key}: {error}")
         return []

@@ -57,7 +57,7 @@ def _idle(recipe: Recipe) -> Iterator[str]:
         ("objective.correction.low", trains and kind == "tis", "tis has no lower bound"),
         ("engine.vllm", recipe.engine.kind == "reference", "engine.kind is reference"),
         ("sampler.max_refills", trains and recipe.sampler.keep_groups == "all", "sampler.keep_groups is all, so no prompt is replaced"),
-        ("eval.top_p", recipe.eval.temperature == 0, "eval.temperature is 0"),
+        ("eval.top_p eval.top_k", recipe.eval.temperature == 0, "eval.temperature is 0"),
         ("data.problem data.answer", bool(read) and {one.source for one in read} <= {"tiny"}, "no data come from files or the hub"),
         ("judge.over_limit", trains and recipe.judge.not_judged_limit == 1, "judge.not_judged_limit is 1"),
     ]  # fmt: skip

@@ -69,7 +69,8 @@ def evaluate_server(
         name = checkpoint or pool.model
         target = folder or Path("evals") / folder_name(name)
         with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
-            parts = [fit(part, template, recipe) for part in held_out(recipe, judge)]
+            read = held_out(recipe, judge)
+            parts = read if show_prompt else [fit(part, template, recipe) for part in read]
             asked = evaluations(
                 parts,
                 recipe,

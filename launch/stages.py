@@ -244,7 +244,8 @@ def _train(part: Part, run: Run, template: Template, at: Standing, judge: Judge)
             prompts = [template.prompt_ids(source.at(position)) for position in range(16)]
             publisher = Publisher(pool, recipe.publish, rehearsed(made, pool, template, prompts))
 
-            compared = recipe.eval.temperature > 0 and recipe.eval.top_p == 1  # truncated sampling draws from another distribution
+            whole = recipe.eval.top_p == 1 and not recipe.eval.top_k  # truncated sampling draws from another distribution
+            compared = recipe.eval.temperature > 0 and whole
 
             def gate(samples: pa.Table) -> None:
                 rows = drawn_samples(samples)

@@ -60,6 +60,7 @@ class Request:
         thinking_tokens: free tokens after which the engine closes thinking (rollout/thinking); None: it does not.
         closed: rollouts, the last of the group, that begin with the mark that closes thinking.
         logprobs: the engine reports those of sampled tokens, which costs it time.
+        top_k: likeliest tokens that are sampled from, before top_p; 0: all.
     """
 
     id: str
@@ -74,6 +75,7 @@ class Request:
     thinking_tokens: int | None = None
     closed: int = 0
     logprobs: bool = True
+    top_k: int = 0
 
 
 class Counted(NamedTuple):

@@ -400,6 +400,7 @@ ROWS = [
     Row("eval.samples", evaluated, 3),
     Row("eval.temperature", evaluated, 0.7),
     Row("eval.top_p", evaluated, 0.9),
+    Row("eval.top_k", evaluated, 20),
     Row("eval.max_tokens", evaluated, 99),
     Row("eval.max_tokens", engines_started, 99, {"stages": ["rl", "eval"]}),
     Row("eval.every", whole_run, 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 
 from launch import plan as planning
 from launch.actors import host_bytes
+from launch.evaluate import protocol
 from launch.explain import explain
 from launch.machine import Machine
 from launch.memory import CUDA_LIBRARIES, GB, KNOWN, LIBRARIES, config_shape, kv_bytes, learner_bytes, size, tiny_shape
@@ -384,6 +386,22 @@ def test_an_evaluation_alone_needs_room_for_what_it_samples_only():
         for line in plan(load("dler", None, [*small, "eval.max_tokens=2000"]), LAPTOP).blockers
     )
     assert any("budget.limit: 4000 is more than" in line for line in plan(load("dler", None, [*small, "stages=[rl]"]), LAPTOP).blockers)
+
+
+@pytest.mark.parametrize("positions", [512, 2048, 3000, 4096, 8192, 32768])
+def test_the_one_sentence_on_a_short_context_says_what_would_fit_and_that_does(positions: int):
+    folder = Path("short")
+    folder.mkdir()
+    config = dict(num_hidden_layers=2, hidden_size=64, num_attention_heads=4, intermediate_size=128, vocab_size=100)
+    (folder / "config.json").write_text(json.dumps(config | dict(max_position_embeddings=positions)))
+    asked = ["model.path=short", *protocol(["aime24@none"]), "eval.benchmarks=[]", "eval.data=[tiny.jsonl]"]
+
+    def lengths(*changes: str) -> list[str]:
+        return [line for line in plan(load("evaluate", None, [*asked, *changes]), LAPTOP).blockers if "tokens that short can take" in line]
+
+    [said] = lengths()
+    fits = re.search(r"; (.*) would fit$", said)
+    assert fits and lengths(*fits[1].split()) == []
 
 
 def test_the_tiny_reasoner_is_as_large_as_planned():
