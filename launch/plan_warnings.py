@@ -161,23 +161,24 @@ _CHOOSING = {
 
 def _unread_limits(recipe: Recipe) -> Iterator[str]:
     """Limits that are decided after sampling, for rewards only, where no reward goes by them."""
-    kind = recipe.budget.kind
-    if kind in ("difficulty", "toggle", "coverage"):
+    for place, part in recipe.budget.placed.items():
+        if part.kind not in ("difficulty", "toggle", "coverage"):
+            continue
         if recipe.credit.reads == "verdict":
-            yield f"budget.kind: {kind}: its limits say nothing, as credit.kind {recipe.credit.kind} goes by verdicts alone"
+            yield f"{place}.kind: {part.kind}: its limits say nothing, as credit.kind {recipe.credit.kind} goes by verdicts alone"
         elif not any(term.reads_limit for term in recipe.reward):
-            yield f"budget.kind: {kind}: its limits say nothing, as no term of the reward reads a limit; add one, as truncate"
+            yield f"{place}.kind: {part.kind}: its limits say nothing, as no term of the reward reads a limit; add one, as truncate"
 
 
 def _floorless(recipe: Recipe) -> Iterator[str]:
     """A controller's numbers that ask nothing."""
-    budget = recipe.budget
-    if not isinstance(budget, ControllerBudget):
-        return
-    if budget.within >= 1:
-        yield f"budget.within: {budget.within:g} below any start is a floor of 0 or less, which asks nothing of accuracy, so the limit only falls"
-    if not budget.watch and budget.every != 1:
-        yield f"budget.every: {budget.every} says nothing, as budget.watch is 0, so that every step is a look"
+    for place, part in recipe.budget.placed.items():
+        if not isinstance(part, ControllerBudget):
+            continue
+        if part.within >= 1:
+            yield f"{place}.within: {part.within:g} below any start is a floor of 0 or less, which asks nothing of accuracy, so the limit only falls"
+        if not part.watch and part.every != 1:
+            yield f"{place}.every: {part.every} says nothing, as {place}.watch is 0, so that every step is a look"
 
 
 def _waived(recipe: Recipe) -> Iterator[str]:
@@ -213,10 +214,11 @@ def _refused(reward: list[RewardTerm], case: Case, waived: list[Waiver]) -> bool
 
 def _fixed_limits(recipe: Recipe) -> Iterator[str]:
     """Limits that the kind of budget is to choose, where there is one to choose from."""
-    if recipe.budget.kind not in _CHOOSING:
-        return
-    if all(budget.least_limit == budget.most_limit for budget in recipe.each("budget").values()):
-        yield f"budget.kind: {recipe.budget.kind}: says nothing, as no limit but budget.limit is allowed; {_CHOOSING[recipe.budget.kind]}"
+    budgets = [held.placed for held in recipe.each("budget").values()]
+    for place, part in recipe.budget.placed.items():
+        if part.kind in _CHOOSING and all(held[place].least_limit == held[place].most_limit for held in budgets):
+            advice = _CHOOSING[part.kind].replace("budget", place) if part.kind != "coverage" else _CHOOSING[part.kind]
+            yield f"{place}.kind: {part.kind}: says nothing, as no limit but budget.limit is allowed; {advice}"
 
 
 def _end(schedule: Schedule, start: float, steps: int) -> float | None:
@@ -235,7 +237,7 @@ def _missed(schedule: Schedule, start: float, steps: int) -> str:
 
 def _not_in_this_run(recipe: Recipe) -> Iterator[str]:
     """What is to come after some steps, and train.steps ends before it."""
-    budget, steps = recipe.budget, recipe.train.steps
+    steps = recipe.train.steps
     run = f"not in this run of {steps} steps"
     for name, schedule in recipe.schedule.items():
         late = [stage.since for stage in schedule.stages if stage.since >= steps] if isinstance(schedule, Staged) else []
@@ -247,12 +249,13 @@ def _not_in_this_run(recipe: Recipe) -> Iterator[str]:
             yield f"schedule: {name}: its end, {_end(schedule, recipe.number(name), steps):g}, is {run}, {missed}"
         elif set(recipe.by_step(name)) == {recipe.number(name)}:
             yield f"schedule: {name}: says nothing, as {recipe.number(name):g} holds in every step with it or without; take it out (null)"
-    if isinstance(budget, ControllerBudget):
-        apart = budget.every if budget.watch else 1
-        first = budget.measure * apart + (not budget.watch)  # what is sampled to train is seen behind the step
-        if first >= steps:
-            yield f"budget.measure: {budget.measure} looks, one every {apart} steps, come before the limit moves: that is {run}"
-    elif isinstance(budget, CoverageBudget) and budget.every >= steps:
-        yield f"budget.every: a second look, after {budget.every} steps, is {run}, so limits stay as the start has them"
-    elif isinstance(budget, ToggleBudget) and not any(map(budget.limited, range(steps))):
-        yield f"budget.period: a phase with a limit is {run}"
+    for place, part in recipe.budget.placed.items():
+        if isinstance(part, ControllerBudget):
+            apart = part.every if part.watch else 1
+            first = part.measure * apart + (not part.watch)  # what is sampled to train is seen behind the step
+            if first >= steps:
+                yield f"{place}.measure: {part.measure} looks, one every {apart} steps, come before the limit moves: that is {run}"
+        elif isinstance(part, CoverageBudget) and part.every >= steps:
+            yield f"{place}.every: a second look, after {part.every} steps, is {run}, so limits stay as the start has them"
+        elif isinstance(part, ToggleBudget) and not any(map(part.limited, range(steps))):
+            yield f"{place}.period: a phase with a limit is {run}"

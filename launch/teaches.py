@@ -62,7 +62,7 @@ def _teaching(recipe: Recipe, kind: Kind) -> Teaching:
     credit = recipe.credit
     varying = [term for reward, case in recipe.rewards().values() for term in reward if _varies(term, kind, reward, case)]
     read = {"reward": True, "right": kind != "all wrong", "verdict": False}[credit.reads]
-    cuts = any(isinstance(one, OutlierBudget) and one.cuts(recipe.sampler.group_size) for one in recipe.each("budget").values())
+    cuts = any(one.cuts(recipe.sampler.group_size) for held in recipe.each("budget").values() if (one := held.part(OutlierBudget)))
     cut = ("verdicts on cut outliers",) * (kind == "all right" and cuts)
     shaped = ("verdict",) * (kind == "mixed") + _names(varying) + cut
     varying = varying if read else []

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr, model_validator
 
 from recipes.advantages import Advantage, AllRollouts, AllTokens, Select, Selection, TokenChoice
-from recipes.budgets import Budget, ConstantBudget, WatchingBudget
+from recipes.budgets import Budget, ConstantBudget, OutlierBudget
 from recipes.cluster import AutoCluster, Cluster
 from recipes.columns import NumberColumn
 from recipes.credit import Credit, EvenCredit, refuse_misfits, refuse_right_below_wrong
@@ -242,22 +242,7 @@ class Recipe(Section):
             raise ValueError(
                 f"reward: leash moves its own weight, which advantage.combine {self.advantage.combine} normalises away; say combine: sum, or take another length term"
             )
-        if self.budget.kind in ("difficulty", "outlier", "toggle", "coverage") and "{budget}" in self.data.instruction:
-            raise ValueError(
-                f"data.instruction: states a {{budget}}, but budget.kind {self.budget.kind} decides it after sampling; take it out"
-            )
-        most, group = (self.sampler.group_size - 1) / self.sampler.group_size**0.5, self.sampler.group_size
-        if self.budget.kind == "outlier" and self.budget.alpha >= most:
-            raise ValueError(
-                f"budget.alpha: {self.budget.alpha:g}: among {group} rollouts none lies more than {most:.3f} deviations above their mean; take less"
-            )
-        watch = self.budget.watch if isinstance(self.budget, WatchingBudget) else 0.0
-        if (watch or self.budget.kind == "coverage") and round(watch * self.sampler.prompts) < 1:
-            raise ValueError(f"budget.watch: {watch:g} x sampler.prompts {self.sampler.prompts} is not one problem; raise it")
-        if self.budget.kind == "prompt" and "{budget}" not in self.data.instruction and self.model.path != "tiny":
-            raise ValueError(
-                "data.instruction: budget.kind prompt gives each prompt its own limit, which it must state: say {budget} in it"
-            )
+        self._refuse_budgets()
         if self.sampler.no_thinking:
             if not 0 < self.sampler.closed < self.sampler.group_size:
                 raise ValueError(
@@ -276,13 +261,40 @@ class Recipe(Section):
         if twice := [word for index, word in enumerate(self.waive) if word in self.waive[:index]]:
             raise ValueError(f"waive: {twice[0]} is said twice; say it once")
         refuse_misplaced(self.reward)
-        refuse_misfits(self.credit, self.objective, self.select, self.budget.kind, self.sampler.keep_groups)
+        refuse_misfits(self.credit, self.objective, self.select, self.budget.kinds, self.sampler.keep_groups)
         self._refuse_schedules()
         self._refuse_steps()
         refuse_order(self.stages, self.model.path == "tiny")
         if self.eval.temperature == 0 and self.eval.samples > 1:
             raise ValueError(f"eval.samples: {self.eval.samples} greedy rollouts (eval.temperature 0) would all be the same; set 1")
         return self
+
+    def _refuse_budgets(self) -> None:
+        """Raise ValueError for a kind of budget that the prompts or the sampler do not fit."""
+        prompts, group = self.sampler.prompts, self.sampler.group_size
+        states, kinds = "{budget}" in self.data.instruction, self.budget.kinds
+        later = [kind for kind in kinds if kind in ("difficulty", "outlier", "toggle", "coverage")]
+        must = "prompt" in kinds and self.model.path != "tiny"
+        if must and later:
+            raise ValueError(
+                f"budget.also: prompt gives each prompt a limit that it must state, and {later[0]} decides another after sampling; take one out"
+            )
+        if later and states:
+            place = next(place for place, part in self.budget.placed.items() if part.kind == later[0])
+            raise ValueError(f"data.instruction: states a {{budget}}, but {place}.kind {later[0]} decides it after sampling; take it out")
+        if must and not states:
+            raise ValueError(
+                "data.instruction: budget.kind prompt gives each prompt its own limit, which it must state: say {budget} in it"
+            )
+        most = (group - 1) / group**0.5
+        for place, part in self.budget.placed.items():
+            if isinstance(part, OutlierBudget) and part.alpha >= most:
+                raise ValueError(
+                    f"{place}.alpha: {part.alpha:g}: among {group} rollouts none lies more than {most:.3f} deviations above their mean; take less"
+                )
+            watch = getattr(part, "watch", 0.0)
+            if (watch or part.kind == "coverage") and round(watch * prompts) < 1:
+                raise ValueError(f"{place}.watch: {watch:g} x sampler.prompts {prompts} is not one problem; raise it")
 
     def _refuse_schedules(self) -> None:
         """Raise ValueError for a schedule of a number that is not there or cannot move, or that leaves what the key allows."""
@@ -293,6 +305,10 @@ class Recipe(Section):
         there = [name for name in MOVABLE if name.partition(".")[0] not in kinds or hasattr(*self._slot(name))]
         for name, schedule in self.schedule.items():
             slot, *parts = name.split(".")
+            if slot == "budget" and name not in there and (also := [part.kind for part in self.budget.also if hasattr(part, parts[0])]):
+                raise ValueError(
+                    f"schedule: {name}: is a number of {also[0]} in budget.also, which stays; make {also[0]} the first kind (budget.kind), or take the schedule out (null)"
+                )
             if name in MOVABLE and name not in there:
                 raise ValueError(
                     f"schedule: {name}: {slot}.kind {self._slot(name)[0].kind} has no {parts[0]}; take a kind that has, or the schedule out (null)"
@@ -449,8 +465,7 @@ class Recipe(Section):
     @property
     def number_columns(self) -> list[NumberColumn]:
         """Columns of the training data that must hold a number in every row."""
-        column = getattr(self.budget, "column", None)
-        in_budget = [] if column is None else [NumberColumn(column, "budget.column")]
+        in_budget = [NumberColumn(column, key) for key, column in self.budget.columns.items()]
         in_centre = [NumberColumn("reference_accuracy", "advantage.centre")] if self.advantage.centre == "reference" else []
         return in_budget + in_centre + [NumberColumn(name, f"the reward term {term.kind}") for term in self.reward for name in term.reads]
 
@@ -472,7 +487,7 @@ class Recipe(Section):
     @property
     def closes_thinking(self) -> bool:
         """Whether training asks engines to close thinking."""
-        return self.trains and (self.budget.kind == "thinking" or self.sampler.no_thinking > 0)
+        return self.trains and ("thinking" in self.budget.kinds or self.sampler.no_thinking > 0)
 
     @property
     def reads_reference(self) -> bool:
