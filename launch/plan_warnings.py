@@ -5,7 +5,7 @@ Claim: what is said is true of every run of the recipe; what depends on data or 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import isclose
 from operator import attrgetter
 from pathlib import Path
@@ -103,13 +103,14 @@ def _method_warnings(recipe: Recipe) -> Iterator[str]:
         yield "objective.hinge: charges what earlier updates of a step moved; with learner.updates_per_step 1 there are none, so it has no effect"
     if objective.surrogate == "logp" and moved and not objective.hinge.weight:
         yield "objective.surrogate: logp bounds nothing that later updates of a step do; set objective.hinge.weight, or learner.updates_per_step 1"
-    yield from _credit_warnings(recipe)
+    rewards = list(recipe.rewards().values())
+    yield from _credit_warnings(recipe, rewards)
     yield from _unread_limits(recipe)
     yield from _fixed_limits(recipe)
-    yield from _waived(recipe)
+    yield from _waived(recipe, rewards)
     yield from _not_in_this_run(recipe)
     yield from _floorless(recipe)
-    losses = [case.wrong for _, case in recipe.rewards().values() if case.wrong < 0]
+    losses = [case.wrong for _, case in rewards if case.wrong < 0]
     if recipe.select.kind == "efficient" and losses:
         yield f"select.kind: efficient takes the shortest wrong answers, as they earn {min(losses):g}, a loss that it counts for every token; with verdict.wrong 0 it tells none apart"
     for term in recipe.reward:
@@ -124,12 +125,12 @@ def _method_warnings(recipe: Recipe) -> Iterator[str]:
         yield f"advantage.scale: {recipe.advantage.scale} divides by the spread of the batch: where all its groups are right, the weight of a small reward term has no effect"
 
 
-def _credit_warnings(recipe: Recipe) -> Iterator[str]:
+def _credit_warnings(recipe: Recipe, rewards: Sequence[tuple[list[RewardTerm], Case]]) -> Iterator[str]:
     """What credit by token does not read, and where it cannot act."""
     credit, own = recipe.credit, f"credit.kind {recipe.credit.kind} makes advantages of its own"
     if credit.reads == "verdict" and (others := [term.kind for term in recipe.reward if term.kind != "verdict"]):
         yield f"reward: {', '.join(others)}: says nothing to advantages, as credit.kind {credit.kind} goes by verdicts alone"
-    pays = dict.fromkeys(term.kind for reward, case in recipe.rewards().values() for term in reward if any(term.adds(False, case)))
+    pays = dict.fromkeys(term.kind for reward, case in rewards for term in reward if any(term.adds(False, case)))
     if credit.reads == "right" and pays:
         yield f"reward: {', '.join(pays)}: what wrong answers earn says nothing, as credit.kind {credit.kind} gives each of them -base"
     standard = type(recipe.advantage)()
@@ -181,9 +182,8 @@ def _floorless(recipe: Recipe) -> Iterator[str]:
             yield f"{place}.every: {part.every} says nothing, as {place}.watch is 0, so that every step is a look"
 
 
-def _waived(recipe: Recipe) -> Iterator[str]:
+def _waived(recipe: Recipe, rewards: Sequence[tuple[list[RewardTerm], Case]]) -> Iterator[str]:
     """What a waiver allows in this recipe, by how much, or that nothing needs it."""
-    rewards = recipe.rewards().values()
     if "right_beats_wrong" in recipe.waive:
         ends = [least_of_right(reward, case) for reward, case in rewards if _refused(reward, case, ["length_of_wrong"])]
         short = max((wrong - min(kept, right) for kept, right, wrong in ends), default=0.0)

@@ -337,3 +337,35 @@ for _kind in (
     ThinkingBudget,
 ):
     _kind.model_rebuild()
+
+
+def refuse_unfit(budget: Budget, states: bool, tiny: bool, prompts: int, group_size: int) -> None:
+    """Raise ValueError for a kind that the prompts or the sampler do not fit.
+
+    Args:
+        states: data.instruction states a {budget}.
+        tiny: the model is the tiny reasoner, which is told none.
+        prompts, group_size: the sampler's.
+    """
+    placed = budget.placed
+    later = next((place for place, part in placed.items() if part.kind in ("difficulty", "outlier", "toggle", "coverage")), None)
+    must = "prompt" in budget.kinds and not tiny
+    if must and later:
+        raise ValueError(
+            f"budget.also: prompt gives each prompt a limit that it must state, and {placed[later].kind} decides another after sampling; take one out"
+        )
+    if later and states:
+        raise ValueError(
+            f"data.instruction: states a {{budget}}, but {later}.kind {placed[later].kind} decides it after sampling; take it out"
+        )
+    if must and not states:
+        raise ValueError("data.instruction: budget.kind prompt gives each prompt its own limit, which it must state: say {budget} in it")
+    most = (group_size - 1) / group_size**0.5
+    for place, part in placed.items():
+        if isinstance(part, OutlierBudget) and part.alpha >= most:
+            raise ValueError(
+                f"{place}.alpha: {part.alpha:g}: among {group_size} rollouts none lies more than {most:.3f} deviations above their mean; take less"
+            )
+        watch = getattr(part, "watch", 0.0)
+        if (watch or part.kind == "coverage") and round(watch * prompts) < 1:
+            raise ValueError(f"{place}.watch: {watch:g} x sampler.prompts {prompts} is not one problem; raise it")

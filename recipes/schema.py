@@ -8,20 +8,22 @@ log-probabilities are nats, schedules run in steps of the RL loop.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
 from recipes.advantages import Advantage, AllRollouts, AllTokens, Select, Selection, TokenChoice
-from recipes.budgets import Budget, ConstantBudget, OutlierBudget
+from recipes.budgets import Budget, ConstantBudget, refuse_unfit
 from recipes.cluster import AutoCluster, Cluster
 from recipes.columns import NumberColumn
 from recipes.credit import Credit, EvenCredit, refuse_misfits, refuse_right_below_wrong
 from recipes.data import Data, DataSet
 from recipes.evals import Eval
 from recipes.objectives import Objective
-from recipes.schedules import MOVABLE, Schedule, at_step, moved, refuse_leaving, value_at
+from recipes.schedules import MOVABLE, Schedule, at_step, line, moved, refuse_leaving, turning, value_at
 from recipes.section import Count, Natural, NonNegative, Positive, Section, Share
 from recipes.stages import AnyStage, RlStage, refuse_order
 from recipes.term import Case, Waiver
@@ -242,7 +244,9 @@ class Recipe(Section):
             raise ValueError(
                 f"reward: leash moves its own weight, which advantage.combine {self.advantage.combine} normalises away; say combine: sum, or take another length term"
             )
-        self._refuse_budgets()
+        refuse_unfit(
+            self.budget, "{budget}" in self.data.instruction, self.model.path == "tiny", self.sampler.prompts, self.sampler.group_size
+        )
         if self.sampler.no_thinking:
             if not 0 < self.sampler.closed < self.sampler.group_size:
                 raise ValueError(
@@ -268,33 +272,6 @@ class Recipe(Section):
         if self.eval.temperature == 0 and self.eval.samples > 1:
             raise ValueError(f"eval.samples: {self.eval.samples} greedy rollouts (eval.temperature 0) would all be the same; set 1")
         return self
-
-    def _refuse_budgets(self) -> None:
-        """Raise ValueError for a kind of budget that the prompts or the sampler do not fit."""
-        prompts, group = self.sampler.prompts, self.sampler.group_size
-        states, kinds = "{budget}" in self.data.instruction, self.budget.kinds
-        later = [kind for kind in kinds if kind in ("difficulty", "outlier", "toggle", "coverage")]
-        must = "prompt" in kinds and self.model.path != "tiny"
-        if must and later:
-            raise ValueError(
-                f"budget.also: prompt gives each prompt a limit that it must state, and {later[0]} decides another after sampling; take one out"
-            )
-        if later and states:
-            place = next(place for place, part in self.budget.placed.items() if part.kind == later[0])
-            raise ValueError(f"data.instruction: states a {{budget}}, but {place}.kind {later[0]} decides it after sampling; take it out")
-        if must and not states:
-            raise ValueError(
-                "data.instruction: budget.kind prompt gives each prompt its own limit, which it must state: say {budget} in it"
-            )
-        most = (group - 1) / group**0.5
-        for place, part in self.budget.placed.items():
-            if isinstance(part, OutlierBudget) and part.alpha >= most:
-                raise ValueError(
-                    f"{place}.alpha: {part.alpha:g}: among {group} rollouts none lies more than {most:.3f} deviations above their mean; take less"
-                )
-            watch = getattr(part, "watch", 0.0)
-            if (watch or part.kind == "coverage") and round(watch * prompts) < 1:
-                raise ValueError(f"{place}.watch: {watch:g} x sampler.prompts {prompts} is not one problem; raise it")
 
     def _refuse_schedules(self) -> None:
         """Raise ValueError for a schedule of a number that is not there or cannot move, or that leaves what the key allows."""
@@ -338,14 +315,25 @@ class Recipe(Section):
             if not 2 <= select.keep <= self.sampler.group_size:
                 why = f"expected 2 to sampler.group_size {self.sampler.group_size} rollouts"
                 raise ValueError(self._blamed("select", step, f"select.keep: {select.keep}: {why}", why))
+        before = 0
         for step, (reward, case) in self.rewards().items():
-            try:
-                refuse_wrong_before_right(reward, case, self.waive)
-                refuse_right_below_wrong(self.credit, min(least_of_right(reward, case)[:2]))
-                if self.select.kind in ("shortest", "efficient"):
-                    refuse_telling_wrong_apart(reward, case, f"select.kind: {self.select.kind}")
-            except ValueError as error:
-                raise ValueError(self._blamed("reward budget", step, str(error), str(error).removeprefix("reward: "))) from error
+            if self._misled(reward, case):
+                between = bisect_left(range(before, step), True, key=lambda one: bool(self._misled(*self.rewards([one])[one])))
+                first = before + between
+                why = self._misled(*self.rewards([first])[first])
+                raise ValueError(self._blamed("reward budget", first, why, why.removeprefix("reward: ")))
+            before = step + 1
+
+    def _misled(self, reward: list[RewardTerm], case: Case) -> str:
+        """Why a step's reward would not train towards right answers; "" if it does."""
+        try:
+            refuse_wrong_before_right(reward, case, self.waive)
+            refuse_right_below_wrong(self.credit, min(least_of_right(reward, case)[:2]))
+            if self.select.kind in ("shortest", "efficient"):
+                refuse_telling_wrong_apart(reward, case, f"select.kind: {self.select.kind}")
+        except ValueError as error:
+            return str(error)
+        return ""
 
     def _blamed(self, slots: str, step: int, still: str, moving: str) -> str:
         """What is said of a broken rule: `still`, or where numbers of these slots have moved by the step, `moving`, of the schedules that moved them."""
@@ -377,9 +365,13 @@ class Recipe(Section):
         names += [word.partition("@")[0] for word in self.eval.benchmarks]
         return [name if names.count(name) == 1 else f"{name} {names[:index].count(name) + 1}" for index, name in enumerate(names)]
 
-    def rewards(self) -> dict[int, tuple[list[RewardTerm], Case]]:
-        """The terms of the reward, and what their bounds depend on, by the first step in which these hold."""
-        return {step: (reward, self._case(reward, budget)) for step, (reward, budget) in self.together("reward", "budget").items()}
+    def rewards(self, steps: Sequence[int] | None = None) -> dict[int, tuple[list[RewardTerm], Case]]:
+        """The terms of the reward, and what their bounds depend on, in these steps (default: all in which a bound may be worst), by the first in which they hold."""
+        moving = {name: self.number(name) for name in self.schedule if name.startswith(("reward.", "budget."))}
+        asked = turning(self.schedule, moving, self.train.steps) if steps is None else steps
+        return {
+            step: (reward, self._case(reward, budget)) for step, (reward, budget) in self.together("reward", "budget", steps=asked).items()
+        }
 
     def _case(self, reward: list[RewardTerm], budget: Budget) -> Case:
         times, above = budget.beyond
@@ -401,12 +393,13 @@ class Recipe(Section):
         """All that a slot holds in turn, each by the first step in which it does; one, if nothing of it moves."""
         return {step: held for step, (held,) in self.together(slot).items()}
 
-    def together(self, *slots: str) -> dict[int, tuple[Any, ...]]:
-        """The same of several slots side by side."""
+    def together(self, *slots: str, steps: Iterable[int] | None = None) -> dict[int, tuple[Any, ...]]:
+        """The same of several slots side by side, in these steps (default: all)."""
         names = [name for name in self.schedule if name.partition(".")[0] in slots]
+        lines = [self.by_step(name) for name in names]
         first: dict[tuple[float, ...], int] = {}
-        for step, values in enumerate(zip(*(self.by_step(name) for name in names), strict=True) if names else [()]):
-            first.setdefault(values, step)
+        for step in (range(self.train.steps) if steps is None else steps) if names else [0]:
+            first.setdefault(tuple(line[step] for line in lines), step)
         held = {}
         for values, step in first.items():
             now = {slot: getattr(self, slot) for slot in slots}
@@ -442,10 +435,10 @@ class Recipe(Section):
         """The largest value that a number has in any step."""
         return self.ends(name)[1]
 
-    def by_step(self, name: str) -> list[float]:
+    def by_step(self, name: str) -> Sequence[float]:
         """The number at every step; once, if it stays."""
-        start, steps = self.number(name), self.train.steps
-        return [value_at(self.schedule[name], start, step, steps) for step in range(steps)] if name in self.schedule else [start]
+        start = self.number(name)
+        return line(self.schedule[name], start, self.train.steps) if name in self.schedule else [start]
 
     @property
     def most_tokens(self) -> int:
