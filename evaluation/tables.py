@@ -265,7 +265,7 @@ def _settings(run: Run) -> dict[str, str]:
             f"temperature {_get(recipe, 'sampler.temperature')}",
         ],
         "Groups kept": [_get(recipe, "sampler.keep_groups")],
-        "Length limit": [f"{_get(recipe, 'budget.limit')} tokens", _get(recipe, "budget.kind")],
+        "Length limit": [f"{_get(recipe, 'budget.limit')} tokens", _get(recipe, "budget.kind"), *_also(recipe)],
         "Reward": [_term(term) for term in _items(recipe.get("reward"))],
         "Promises waived": [str(promise).replace("_", " ") for promise in _items(recipe.get("waive"))],
         "Advantage": [f"centre {_get(recipe, 'advantage.centre')}", f"scale {_get(recipe, 'advantage.scale')}"],
@@ -311,6 +311,16 @@ def _get(recipe: Mapping[str, Any], key: str) -> str:
 def _items(value: Any) -> list[Any]:
     """What a list holds; what should be a list and is none, as it stands."""
     return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _also(recipe: Mapping[str, Any]) -> list[str]:
+    """Further kinds of budget that hold, by name."""
+    budget = recipe.get("budget")
+    return [
+        f"and {_get(kind, 'kind')}"
+        for kind in _items(budget.get("also") if isinstance(budget, Mapping) else None)
+        if isinstance(kind, Mapping)
+    ]
 
 
 def _term(term: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from launch.plan_data import read_of_reference
 from launch.teaches import teaching_words
 from recipes.advantages import EntropyTokens, MaxVariance, Selection, TokenSelection
 from recipes.budgets import (
+    Budget,
     ControllerBudget,
     CoverageBudget,
     DifficultyBudget,
@@ -175,7 +176,7 @@ def _rl_words(plan: Plan) -> list[str]:
     lines = [
         f"step     {sampler.prompts} prompts x {sampler.group_size} rollouts = {work.rollouts:,} of at most {recipe.most_tokens:,} tokens{refill}"
     ]
-    lines += [f"limit    {words}" for words in [_budget_words(recipe)] if words]
+    lines += [f"limit    {words}" for words in _budget_words(recipe) if words]
     lines += [f"moves    {words}" for words in _moving(recipe)]
     lines += [f"teaches  {words}" for words in teaching_words(recipe)]
     if sampler.closed:
@@ -193,18 +194,26 @@ def _rl_words(plan: Plan) -> list[str]:
 
 def _watched(recipe: Recipe) -> int:
     """Rollouts of problems sampled apart, in the whole run."""
-    budget = recipe.budget
-    looks = -(-recipe.train.steps // budget.every) if isinstance(budget, WatchingBudget) else 0
-    return looks * budget.watched(recipe.sampler.prompts) * recipe.sampler.group_size if isinstance(budget, WatchingBudget) else 0
+    watching = recipe.budget.watching
+    if watching is None:
+        return 0
+    return -(-recipe.train.steps // watching.every) * watching.watched(recipe.sampler.prompts) * recipe.sampler.group_size
 
 
-def _budget_words(recipe: Recipe) -> str:
-    """What decides a prompt's limit, where it is not one for all; where budget.limit moves, as it is written and where it is furthest from that."""
-    budget, budgets, apart = recipe.budget, recipe.each("budget"), ""
-    far = max(budgets, key=lambda step: abs(budgets[step].limit - budget.limit))
+def _budget_words(recipe: Recipe) -> Iterator[str]:
+    """What decides a prompt's limit, where it is not one for all, a line for each kind."""
+    budgets = recipe.each("budget")
+    far = max(budgets, key=lambda step: abs(budgets[step].limit - recipe.budget.limit))
+    for place, part in recipe.budget.placed.items():
+        yield _kind_words(recipe, part, budgets[far].placed[place], far)
+
+
+def _kind_words(recipe: Recipe, budget: Budget, moved: Budget, far: int) -> str:
+    """How one kind decides it; where budget.limit moves, as it is written and where it is furthest from that (`moved`, at step `far`)."""
+    apart = ""
 
     def tokens(of: Callable[[Any], int]) -> str:
-        here, there = of(budget), of(budgets[far])
+        here, there = of(budget), of(moved)
         return f"{here:,}" if here == there else f"{here:,} ({there:,} at step {far})"
 
     limit, least = tokens(lambda one: one.limit), tokens(lambda one: one.least_limit)
@@ -233,7 +242,7 @@ def _budget_words(recipe: Recipe) -> str:
                 f" where at least {budget.accuracy:.0%} are right"
             )
         case ThinkingBudget():
-            return f"{limit} tokens, of which thinking is closed after {tokens(lambda one: one.thinking_tokens)}"
+            return f"{limit} tokens, of which thinking is closed after {tokens(lambda one: one.closes(one.limit))}"
         case OutlierBudget():
             return f"in all-right groups, mean + {budget.alpha:g} deviations"
     return ""

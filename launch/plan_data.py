@@ -180,14 +180,11 @@ def _tiny_blockers(recipe: Recipe, evaluates: bool, found: DataPlan) -> None:
 
 def _budget(step: Step, training: Sequence[tuple[str, list[Problem]]], tokenizer: Any, found: DataPlan) -> None:
     """What is to be said of the budgets of training, against each of its sets."""
-    recipe, given = step.recipe, getattr(step.recipe.budget, "column", None) in step.given
+    recipe, read = step.recipe, step.recipe.budget.columns.values()
+    given = any(column in step.given for column in read)
     shortest = [shortest_answer(recipe, tokenizer, [gold for problem in problems for gold in problem.golds]) for _, problems in training]
     found.blockers += prompt_blockers(recipe)
-    drawn = (
-        tiny_task.problems("train", recipe.tiny.families, recipe.seed, 0, _SHORTEST)
-        if hasattr(recipe.budget, "column") and not given
-        else []
-    )
+    drawn = tiny_task.problems("train", recipe.tiny.families, recipe.seed, 0, _SHORTEST) if not set(read) <= set(step.given) else []
     for (source, problems), tokens in zip(training, shortest, strict=True):
         asked = [with_reference(problem, recipe.tiny) for problem in drawn] if source == "tiny" else problems
         found.blockers += budget_blockers(recipe, source, asked, tokens)

@@ -55,14 +55,15 @@ class Teaching:
 
 def teaching(recipe: Recipe) -> list[Teaching]:
     """What each kind of group can teach."""
-    return [_teaching(recipe, kind) for kind in _RIGHTS]
+    rewards = list(recipe.rewards().values())
+    return [_teaching(recipe, kind, rewards) for kind in _RIGHTS]
 
 
-def _teaching(recipe: Recipe, kind: Kind) -> Teaching:
+def _teaching(recipe: Recipe, kind: Kind, rewards: Sequence[tuple[list[RewardTerm], Case]]) -> Teaching:
     credit = recipe.credit
-    varying = [term for reward, case in recipe.rewards().values() for term in reward if _varies(term, kind, reward, case)]
+    varying = [term for reward, case in rewards for term in reward if _varies(term, kind, reward, case)]
     read = {"reward": True, "right": kind != "all wrong", "verdict": False}[credit.reads]
-    cuts = any(isinstance(one, OutlierBudget) and one.cuts(recipe.sampler.group_size) for one in recipe.each("budget").values())
+    cuts = any(one.cuts(recipe.sampler.group_size) for held in recipe.each("budget").values() if (one := held.part(OutlierBudget)))
     cut = ("verdicts on cut outliers",) * (kind == "all right" and cuts)
     shaped = ("verdict",) * (kind == "mixed") + _names(varying) + cut
     varying = varying if read else []
@@ -81,7 +82,7 @@ def _teaching(recipe: Recipe, kind: Kind) -> Teaching:
     signals = _names([term for term in varying if term.sees_length]) + cut + looks
     signals += ("advantage.shorter",) * (recipe.most("advantage.shorter") > 0 and bool(differs) and not credit.replaces)
     signals += (f"credit.kind: {credit.kind}",) * (credit.sees_length and bool(differs or pushes))
-    even = differs == ("verdict",) and not pushes and all(case.wrong == 0 for _, case in recipe.rewards().values())
+    even = differs == ("verdict",) and not pushes and all(case.wrong == 0 for _, case in rewards)
     signals += (f"select.kind: {recipe.select.kind}",) * (_chooses_by_length(recipe, even) and bool(differs or pushes))
     unsure = _names([term for term in varying if isinstance(term, FunctionTerm)])
     return Teaching(kind, kept or 0 < most < 1, signals, differs, pushes, unsure, most)

@@ -64,7 +64,7 @@ def _meant(found: Any, words: str) -> str:
 def _explain_rule(place: Place, message: str, tree: Tree, label: str) -> str:
     """A rule between keys, broken: placed at that of the keys it names which was written last."""
     key, colon, rest = message.partition(": ")
-    if not colon or not re.fullmatch(r"[a-z_.]+(?:\[\d+\])?", key):
+    if not colon or not re.fullmatch(r"[a-z_.]+(?:\[\d+\][a-z_.]*)?", key):
         key, rest = "", message
     first = (*place, *(int(part) if part.isdecimal() else part for part in re.findall(r"[a-z_]+|\d+", key)))
     moves = ("schedule", rest.partition(": ")[0])  # its own keys have dots

@@ -164,7 +164,9 @@ def _differences(name: Path, order: Sequence[Path], family: _Family, over: Seque
         if other is None or settled or with_kind or (place == ("waive",) and ("reward",) in found):
             continue
         names = [f"{file.stem} ({family[file].said.where(place)})" for file in (other, last[-1])]
-        settle = f"write {dotted(place)} in {name.stem} to settle it"
+        settle = f"write {dotted(place)} in {name.stem} to settle it" + ", and the other kind in budget.also, where both are to hold" * (
+            place[-2:] == ("budget", "kind")
+        )
         if place not in _SETS and (place[-1] == "kind" or any(isinstance(value, list | dict) for value in values)):
             found[place] = True, f"{family[name].at}: extends: {' and '.join(names)} each say their own {dotted(place)}; {settle}"
         elif last[-1].parent.name != "scales" and any(isinstance(value, str | bool | None | list) for value in values):

@@ -29,6 +29,7 @@ So `extends: [curriculum, controller]` is grpo, dler, curriculum, controller: cu
 Numbers of later files win. What has no middle is refused, with both files' names, unless the recipe itself (or what extends it, the scale, the command line) says it:
 two parents' own chains say different lists `reward`, `waive` or `stages`, a different kind of a slot (`budget.kind`, `select.kind`), or both a schedule of one number.
 A list that names a recipe behind one that extends it is refused, too. A controller beside a schedule of `budget.limit` is no conflict: its share is of the limit of the step.
+Budgets of two kinds hold together where the recipe says so: one is the slot's kind, the other stands in `budget.also`.
 
     laconic train dler --scale tiny learner.lr=1e-4 stages=[rl,eval]
 

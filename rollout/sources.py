@@ -109,7 +109,7 @@ def lacking(source: str, problems: Sequence[Problem], numbers: Sequence[NumberCo
         values = [reach(problem.columns, number.name) for problem in problems]
         if all(value is None for value in values) and not (source == "tiny" and number.name in REFERENCE):
             there = ", ".join(dict.fromkeys(str(name) for problem in problems for name in problem.columns)) or ", ".join(REFERENCE)
-            other = " or name another" if number.reader == "budget.column" else ""
+            other = " or name another" if number.reader.startswith("budget") else ""
             other += " or put a stage `reference` before" if number.name in REFERENCE else ""
             yield f"{source}: has no column {number.name}, which {number.reader} reads ({number.what}): add it{other}; there is {there:.300}"
         elif wrong := [index for index, value in enumerate(values) if not number.held_by(value)]:

@@ -204,6 +204,7 @@ ROWS = [
     Row("budget.limit", requests, 99),
     Row("budget.limit", collected, 15),
     Row("budget.limit", engines_started, 999),
+    Row("budget.also", collected, [{"kind": "difficulty", "ladder": RUNGS}]),
     Row("budget[difficulty].ladder", collected, [{"share": 0.9}], LADDER),
     Row("budget[difficulty].ladder[].at_least", collected, 0.9, LADDER),
     Row("budget[difficulty].ladder[].share", collected, 0.4, LADDER),
