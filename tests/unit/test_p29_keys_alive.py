@@ -362,8 +362,12 @@ ROWS = [
     Row("objective.hinge.weight", trained, 1000.0),
     Row("objective.hinge.slack", trained, 0.0, {"objective.hinge.weight": 1000.0, "objective.hinge.slack": 0.01}),
     Row("objective.correction.kind", trained, "icepop", CORRECTED),
-    Row("objective.correction.low", trained, 0.9, CORRECTED),
-    Row("objective.correction.high", trained, 1.1, CORRECTED),
+    Row("objective.correction[tis].high", trained, 1.001, CORRECTED | {"objective.correction.kind": "tis"}),
+    *(
+        Row(f"objective.correction[{kind}].{name}", trained, value, CORRECTED | {"objective.correction.kind": kind})
+        for kind in ("clamp", "icepop", "sequence_mask")
+        for name, value in (("low", 0.99), ("high", 1.004))
+    ),
     Row("wires.empty_thinking", wired, 0.2),
     Row("wires.repetition", wired, 0.2),
     Row("wires.cut", wired, 0.2),

@@ -252,11 +252,6 @@ def test_the_cold_start_is_said_whether_it_is_named_or_not():
         ("objective.kl.estimator=k3", "objective.kl.estimator: k3 says nothing, as objective.kl.coef is 0"),
         ("objective.entropy.delta=0.1", "objective.entropy.delta: 0.1 says nothing, as objective.entropy.target is null"),
         ("objective.entropy.most=0.1", "objective.entropy.most: 0.1 says nothing, as objective.entropy.target is null"),
-        ("objective.correction.high=3", "objective.correction.high: 3.0 says nothing, as objective.correction.kind is none"),
-        (
-            "objective.old_logprobs=learner objective.correction.kind=tis objective.correction.low=0.1",
-            "objective.correction.low: 0.1 says nothing, as tis has no lower bound",
-        ),
         ("engine.kind=reference engine.vllm.max_num_seqs=8", "says nothing, as engine.kind is reference"),
         ("sampler.keep_groups=all sampler.max_refills=1", "sampler.max_refills: 1 says nothing, as sampler.keep_groups is all"),
         ("eval.temperature=0 eval.samples=1 eval.top_p=0.9", "eval.top_p: 0.9 says nothing, as eval.temperature is 0"),
