@@ -3,7 +3,7 @@ signal, and whether they train.
 
 Read off the recipe: the bounds of its terms, what its filter looks at, what its advantages and its selection add. A filter that looks at
 correctness drops all-right groups before length could teach in them. Simplifications: a group trains where the reward gives some rollout an advantage,
-in any step; that KL and entropy in the loss act on every group kept is not told here. A function may look at anything.
+in any step, and a toggle lowers limits in some; that KL and entropy in the loss act on every group kept is not told here. A function may look at anything.
 """
 
 from __future__ import annotations
@@ -55,8 +55,13 @@ class Teaching:
 
 def teaching(recipe: Recipe) -> list[Teaching]:
     """What each kind of group can teach."""
-    rewards = list(recipe.rewards().values())
-    return [_teaching(recipe, kind, rewards) for kind in _RIGHTS]
+    return [_teaching(recipe, kind, list(recipe.rewards(rights=_shares(kind, recipe.sampler.group_size)).values())) for kind in _RIGHTS]
+
+
+def _shares(kind: Kind, rollouts: int) -> list[float]:
+    """The shares of right rollouts that a kind of group may have, for whoever counts finished ones only, too."""
+    right = {"mixed": range(rollouts), "all right": range(rollouts + 1), "all wrong": (0,)}[kind]
+    return [count / rollouts for count in right]
 
 
 def _teaching(recipe: Recipe, kind: Kind, rewards: Sequence[tuple[list[RewardTerm], Case]]) -> Teaching:

@@ -6,7 +6,7 @@ say; after sampling, coverage may raise that, then a difficulty's rung and a tog
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import floor
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -130,18 +130,21 @@ class _Budget(Section):
         """The most that any rollout is sampled to."""
         return self.sampled(self.limit)
 
-    @property
-    def beyond(self) -> tuple[float, int]:
-        """The most tokens of a rollout per token of the limit that it is rewarded under, and how many above it."""
-        times = max(part.times(self.least_request) for part in self.parts)
-        return times, self.most_tokens - min(part.lowered(self.limit) for part in self.parts)
+    def beyond(self, rights: Sequence[float] | None = None) -> tuple[float, int]:
+        """The most tokens of a rollout per token of the limit that it is rewarded under, and how many above it.
 
-    def times(self, least: int) -> float:
+        Args:
+            rights: the shares of right rollouts that groups may have (default: any).
+        """
+        times = max(part.times(self.least_request, rights) for part in self.parts)
+        return times, self.most_tokens - min(part.lowered(self.limit, rights) for part in self.parts)
+
+    def times(self, least: int, rights: Sequence[float] | None = None) -> float:
         """The first of these by this kind, for requests from `least` tokens on. Where the limit is the one that a rollout was sampled with, or more,
         `room` bounds it, and of one limit, or where none can be exceeded, what whole tokens leave of it."""
         return self.room if least < self.limit < self.most_tokens else self.most_tokens / self.limit
 
-    def lowered(self, limit: int) -> int:
+    def lowered(self, limit: int, rights: Sequence[float] | None = None) -> int:
         """The least that this kind leaves, after sampling, of a request's limit, tokens."""
         return limit
 
@@ -192,22 +195,26 @@ class DifficultyBudget(_Budget):
         thresholds = [rung.at_least for rung in self.ladder]
         if not self.ladder or thresholds != sorted(set(thresholds), reverse=True) or thresholds[-1] != 0:
             raise ValueError("ladder: rungs must fall in at_least and end with one that always holds (no at_least)")
-        if whole(self._share * self.limit) < 1:
+        if whole(self._share() * self.limit) < 1:
             raise ValueError(f"ladder: a share of limit {self.limit} is less than one token, so no answer could ever be rewarded")
         return self
 
-    @property
-    def _share(self) -> float:
-        return min(rung.share for rung in self.ladder)
+    def rung(self, right: float) -> Rung:
+        """That of a group with this share of right, finished rollouts."""
+        return next(rung for rung in self.ladder if right >= rung.at_least)
 
-    def lowered(self, limit: int) -> int:
-        return max(whole(self._share * limit), 1)
+    def _share(self, rights: Sequence[float] | None = None) -> float:
+        return min(rung.share for rung in (self.ladder if rights is None else map(self.rung, rights)))
 
-    def times(self, least: int) -> float:
-        most = self.most_tokens / self.lowered(least)
-        return (
-            most if least == self.limit else min(most, self.room / self._share * (1 + 1 / self.lowered(least)))
-        )  # a rung loses less than a token
+    def lowered(self, limit: int, rights: Sequence[float] | None = None) -> int:
+        return max(whole(self._share(rights) * limit), 1)
+
+    def times(self, least: int, rights: Sequence[float] | None = None) -> float:
+        share, lowered = self._share(rights), self.lowered(least, rights)
+        if share == 1:
+            return super().times(least)
+        most = self.most_tokens / lowered
+        return most if least == self.limit else min(most, self.room / share * (1 + 1 / lowered))  # whole tokens lose less than one
 
 
 class PromptBudget(_Budget):
@@ -271,11 +278,11 @@ class ToggleBudget(_Budget):
         """Whether a step is of a phase with a limit."""
         return step >= self.warmup and (step // self.period) % 2 == 1
 
-    def lowered(self, limit: int) -> int:
-        return 1
+    def lowered(self, limit: int, rights: Sequence[float] | None = None) -> int:
+        return 1 if rights is None or max(rights) >= self.accuracy - 1e-9 else limit
 
-    def times(self, least: int) -> float:
-        return float(self.most_tokens)
+    def times(self, least: int, rights: Sequence[float] | None = None) -> float:
+        return float(self.most_tokens) if self.lowered(2, rights) == 1 else super().times(least)
 
 
 class ThinkingBudget(_Budget):

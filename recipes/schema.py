@@ -366,16 +366,22 @@ class Recipe(Section):
         names += [word.partition("@")[0] for word in self.eval.benchmarks]
         return [name if names.count(name) == 1 else f"{name} {names[:index].count(name) + 1}" for index, name in enumerate(names)]
 
-    def rewards(self, steps: Sequence[int] | None = None) -> dict[int, tuple[list[RewardTerm], Case]]:
-        """The terms of the reward, and what their bounds depend on, in these steps (default: all in which a bound may be worst), by the first in which they hold."""
+    def rewards(
+        self, steps: Sequence[int] | None = None, rights: Sequence[float] | None = None
+    ) -> dict[int, tuple[list[RewardTerm], Case]]:
+        """The terms of the reward, and what their bounds depend on, by the first step in which these hold.
+
+        Args:
+            steps: in these (default: all in which a bound may be worst).
+            rights: of groups with these shares of right rollouts (default: any).
+        """
         moving = {name: self.number(name) for name in self.schedule if name.startswith(("reward.", "budget."))}
         asked = turning(self.schedule, moving, self.train.steps) if steps is None else steps
-        return {
-            step: (reward, self._case(reward, budget)) for step, (reward, budget) in self.together("reward", "budget", steps=asked).items()
-        }
+        held = self.together("reward", "budget", steps=asked)
+        return {step: (reward, self._case(reward, budget, rights)) for step, (reward, budget) in held.items()}
 
-    def _case(self, reward: list[RewardTerm], budget: Budget) -> Case:
-        times, above = budget.beyond
+    def _case(self, reward: list[RewardTerm], budget: Budget, rights: Sequence[float] | None) -> Case:
+        times, above = budget.beyond(rights)
         size, limit, most = self.sampler.group_size, budget.most_limit, budget.most_tokens
         return worth_of(reward, Case(group_size=size, unit=self.unit, limit=limit, most=most, times=times, above=above))
 

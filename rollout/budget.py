@@ -131,7 +131,7 @@ def group_limit(budget: Budget | Held, limit: int, tokens_G: np.ndarray, right_G
         limit = whole(held.covers.of(right) * limit / held.budget.limit)
     if difficulty := held.budget.part(DifficultyBudget):
         share = float(np.mean(right_G & finished_G & (tokens_G <= limit)))
-        limit = next(rung for rung in difficulty.ladder if share >= rung.at_least).of(limit)
+        limit = difficulty.rung(share).of(limit)
     return min(limit, held.toggled.of(right)) if held.toggled else limit
 
 

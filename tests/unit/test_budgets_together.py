@@ -74,7 +74,7 @@ def test_after_sampling_coverage_raises_a_rung_is_a_share_of_that_and_a_toggle_l
 def test_the_order_in_which_a_recipe_names_them_changes_nothing():
     first = made("toggle", {"kind": "coverage"}, LADDER, room=2.0)
     second = made("difficulty", {"kind": "toggle"}, {"kind": "coverage"}, room=2.0, ladder=LADDER["ladder"])
-    assert (first.beyond, first.least_limit, first.most_limit) == (second.beyond, second.least_limit, second.most_limit)
+    assert (first.beyond(), first.least_limit, first.most_limit) == (second.beyond(), second.least_limit, second.most_limit)
     covers, toggled = Tiers(((0.0, 180),)), Tiers(((0.0, 170),))
     tokens_G, all_G = np.array([150, 190]), np.ones(2, dtype=bool)
     assert {group_limit(Held(one, covers, toggled), 100, tokens_G, all_G, all_G) for one in (first, second)} == {90}
@@ -137,7 +137,7 @@ def test_bounds_of_a_limit_are_the_worst_over_all_kinds_of_every_request_and_eve
                     held = group_limit(Held(budget, cover, toggle), limit, *group)
                     assert budget.least_limit <= held <= budget.most_limit
                     met.append((most / held, most - held, held))
-    times, above = budget.beyond
+    times, above = budget.beyond()
     assert max(more for _, more, _ in met) == above and min(held for *_, held in met) == budget.least_limit
     worst = max(ratio for ratio, *_ in met)
     assert worst <= times + 1e-9
