@@ -14,6 +14,8 @@ from evaluation.paired import classes, paired_table
 from evaluation.statistics import holm
 from evaluation.tables import Cell, Table, noise_table, reservations, settings_table
 
+_NAMED = 6  # comparisons whose p a sentence names
+
 
 def markdown(found: Found) -> str:
     """Headline, tables and reservations as Markdown."""
@@ -40,18 +42,18 @@ def sentences(found: Found) -> list[str]:
 
 def together(found: Found) -> list[str]:
     """What several comparisons say in one, and what several claims at once cost; nothing for one."""
-    return [words.pooled(one) for one in pooled(found.comparisons)] + _adjusted(found)
+    return [words.pooled(one) for one in pooled(found.comparisons)] + adjusted(found)
 
 
-def _adjusted(found: Found) -> list[str]:
+def adjusted(found: Found) -> list[str]:
     claims = [pair for pair in found.comparisons if not pair.refused]
     if len(claims) < 2:
         return []
-    named = ", ".join(
-        f"{pair.new.evaluation.source}{f', {pair.new.label}' if len(found.runs) > 2 else ''} {p:.2g}"
-        for pair, p in zip(claims, holm([pair.p for pair in claims]), strict=True)
-    )
-    return [f"p of no difference of accuracy, adjusted for {len(claims)} comparisons (Holm): {named}."]
+    all_ = list(zip(claims, holm([pair.p for pair in claims]), strict=True))
+    told = all_ if len(all_) <= _NAMED else sorted(all_, key=lambda one: one[1])[:_NAMED]
+    named = ", ".join(f"{pair.new.evaluation.source}{f', {pair.new.label}' if len(found.runs) > 2 else ''} {p:.2g}" for pair, p in told)
+    which = "" if told == all_ else f"; the {_NAMED} smallest"
+    return [f"p of no difference of accuracy, adjusted for {len(claims)} comparisons (Holm){which}: {named}."]
 
 
 def table(of: Table) -> str:

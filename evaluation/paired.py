@@ -19,7 +19,7 @@ from evaluation.lengths import CLASSES, transitions
 from evaluation.measured import Samples, of_evaluation
 from evaluation.results import Evaluation
 from evaluation.statistics import Interval, difference_interval
-from evaluation.tables import Cell, Row, Table
+from evaluation.tables import Cell, Row, Table, detectable
 
 _SHARES = (1 / 8, 1 / 4, 1 / 2)  # of max_tokens
 
@@ -61,7 +61,10 @@ def _p(pair: Comparison) -> list[Row]:
     if pair.refused:
         return []
     test = f"McNemar, exact: {pair.moved[0]} gained, {pair.moved[1]} lost" if pair.moved else "sign flips"
-    return [_row(" p of no difference", Cell(""), Cell(""), Cell(f"{pair.p:.2g}", f"({test})"))]
+    rows = [_row(" p of no difference", Cell(""), Cell(""), Cell(f"{pair.p:.2g}", f"({test})"))]
+    if (seen := detectable(pair)) is not None:
+        rows.append(_row(" change that 4 of 5 such comparisons would show", Cell(""), Cell(""), Cell(f"{100 * seen:.1f} points")))
+    return rows
 
 
 def _samples(pair: Comparison) -> tuple[Samples, Samples] | None:

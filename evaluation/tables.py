@@ -17,6 +17,7 @@ from evaluation.results import Estimate, Evaluation, Share
 from evaluation.run_folder import Run
 from evaluation.statistics import standard_errors
 
+_FEW = 3  # comparisons that sentences speak of
 _CLAIMS = {
     "better": "more accurate",
     "not worse": "as accurate",
@@ -132,7 +133,9 @@ def reservations(runs: Sequence[Run], shown: Iterable[Shown], found: Iterable[Co
     """What a careful reader should know before quoting the headline, as sentences."""
     shown = list(shown)
     sentences = [words_ for one in shown for words_ in _about(one, len(runs) > 1)]
-    sentences += [words_ for one in found for words_ in _power(one)]
+    found = list(found)
+    if len(found) <= _FEW:  # of more they stand in the tables of pairs
+        sentences += [words_ for one in found for words_ in _power(one, len(found) > 1)]
     if shown:
         sentences.append(
             "Intervals are 95 % bootstrap intervals over problems (10,000 resamples); two checkpoints are compared problem by problem."
@@ -232,15 +235,23 @@ def _about(one: Shown, several: bool) -> list[str]:
     return sentences
 
 
-def _power(one: Comparison) -> list[str]:
-    """What a comparison could have shown."""
+def detectable(one: Comparison) -> float | None:
+    """The change of accuracy, a share, that 4 of 5 such comparisons would show: 2.8 standard errors. None without an interval."""
     if one.accuracy is None or math.isnan(one.accuracy.low):
+        return None
+    return 2.8 * (one.accuracy.high - one.accuracy.low) / (2 * 1.96)
+
+
+def _power(one: Comparison, several: bool) -> list[str]:
+    """What a comparison could have shown."""
+    seen = detectable(one)
+    if one.accuracy is None or seen is None:
         return []
-    width = (one.accuracy.high - one.accuracy.low) / (2 * 1.96)
+    which = f"{one.new.evaluation.source}, {one.new.label} against {one.old.label}: " if several else ""
     loss = f"a loss of more than {-100 * one.accuracy.low:.1f} points" if one.accuracy.low < 0 else "any loss"
     return [
-        f"A change of accuracy of about {280 * width:.1f} points would be seen in 4 of 5 such comparisons (2.8 standard errors).",
-        f"At this confidence, {loss} of accuracy is ruled out (p of no difference {one.p:.2g}, {'exact McNemar' if one.moved else 'sign flips'} over problems).",
+        f"{which}A change of accuracy of about {100 * seen:.1f} points would be seen in 4 of 5 such comparisons (2.8 standard errors).",
+        f"{which}At this confidence, {loss} of accuracy is ruled out (p of no difference {one.p:.2g}, {'exact McNemar' if one.moved else 'sign flips'} over problems).",
     ]
 
 

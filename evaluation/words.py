@@ -119,7 +119,7 @@ def pooled(one: Pooled) -> str:
     shown = one.accuracy.low > 0 or one.accuracy.high < 0
     said = f"{signed(100 * one.accuracy.mean)} points, 95 % interval {span(one.accuracy)}"
     return (
-        f"{one.new} against {one.old} over {len(one.sources)} benchmarks of equal weight ({', '.join(one.sources)}): "
+        f"{one.new} against {one.old} over {len(one.sources)} benchmarks of equal weight ({', '.join(one.sources[:5])}{', ...' * (len(one.sources) > 5)}): "
         f"{'' if shown else 'no difference of accuracy shown, '}{said} (stratified bootstrap, p {one.p:.2g})."
     )
 
