@@ -49,7 +49,7 @@ _OF_LAUNCHERS = (
 )  # variables that accelerate, torch, DeepSpeed and vLLM read; SLURM_* none of them does
 _BY_LAUNCHERS = (
     *("ACCELERATE_", "FSDP_", "MEGATRON_LM_", "PARALLELISM_CONFIG_", "TORCHELASTIC_", "SMDATAPARALLEL_"),
-    *("OMPI_COMM_", "PMI_", "MV2_COMM_", "VLLM_DP_"),
+    *("OMPI_COMM_", "PMI_", "MPI_LOCAL", "MV2_COMM_", "VLLM_DP_"),
 )
 
 

@@ -85,8 +85,10 @@ class ReferenceStage(Named, Changing):
 class Supervised(Named, Changing):
     """What stages with TRL's trainers have in common."""
 
-    epochs: Positive = Field(1.0, description="Passes over the examples, rounded up to whole batches, which the stage says.")
-    batch: Count = Field(32, description="Examples of an optimiser step.")
+    epochs: Annotated[float, Field(gt=0, le=1000)] = Field(
+        1.0, description="Passes over the examples, rounded up to whole batches, which the stage says."
+    )
+    batch: Annotated[int, Field(ge=1, le=100_000)] = Field(32, description="Examples of an optimiser step.")
     lr: Positive | None = Field(
         None, description="Peak learning rate (AdamW, 5 % warm-up, cosine to 0); null: learner.lr, of `dpo` a quarter of it."
     )

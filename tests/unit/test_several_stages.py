@@ -274,6 +274,20 @@ def test_a_stage_says_how_often_it_goes_through_its_examples(
     assert f"sft: {said}\n" in capsys.readouterr().out
 
 
+def test_a_stage_says_how_often_it_goes_through_each_of_its_sets(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Of weights 9 and 1, so 899 of the first thousand positions are the first set's (shares are thousandths)."""
+    for name, count in ("small", 10), ("large", 990):
+        rows = [{"prompt": f"{n} + 1", "completion": str(n + 1)} for n in range(count)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.setattr("launch.teachers.sft", lambda *_: None)
+    data = [{"source": str(tmp_path / "small.jsonl"), "weight": 9}, str(tmp_path / "large.jsonl")]
+    run(recipe(tiny_checkpoint, stages=[{"kind": "sft", "data": data, "batch": 50}]), tmp_path)
+    said = capsys.readouterr().out.replace(f"{tmp_path}/", "")
+    assert "sft: 20 updates of 50: 89.9 passes over 10 examples of small.jsonl, 0.102 passes over 990 examples of large.jsonl\n" in said
+
+
 def test_rows_that_an_sft_stage_cannot_learn_from_are_listed_and_counted(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
