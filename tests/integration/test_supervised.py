@@ -18,7 +18,7 @@ from rl.supervised import Training, by_length, dpo, drawn, fitting, micro_batch_
 from rollout.sources import DataError
 from rollout.types import Example, Preference
 
-HOW = Training("stages[1] (sft)", batch=4, lr=3e-3, seed=0, checkpoint_every=2)
+HOW = Training("stages[1] (sft)", batch=4, lr=3e-3, seed=0, checkpoint_every=2, limit=90)
 DRAW = Random(0)
 
 
@@ -54,7 +54,7 @@ def test_a_stage_leaves_an_ordinary_checkpoint_that_differs_from_its_start_in_it
     start = checkpoints(architecture)
     made = STAGES[stage](start, tmp_path, HOW, None)
     assert made == tmp_path / "checkpoint" and [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
-    assert checkpoint.metadata(made) == {"stage": HOW.stage, "steps": 6, "rows": 24}
+    assert checkpoint.metadata(made) == {"stage": HOW.stage, "steps": 6, "rows": 24, "limit": 90}
     old, new = load_file(start / "model.safetensors"), load_file(made / "model.safetensors")
     assert old.keys() == new.keys() and any(not torch.equal(old[name], new[name]) for name in old)
     for file in start.iterdir():
