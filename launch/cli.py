@@ -323,14 +323,23 @@ def push(
 @app.command()
 def merge(
     base: Annotated[Path, typer.Argument(help="Checkpoint that the training began with.")],
-    trained: Annotated[Path, typer.Argument(help="Checkpoint that it ended with.")],
     to: Annotated[Path, typer.Option("--out", help="New folder for the merged checkpoint.")],
+    trained: Annotated[Optional[Path], typer.Argument(help="Checkpoint that it ended with.")] = None,  # noqa: UP045
+    adapter: Annotated[Optional[Path], typer.Option(help="Instead of TRAINED: a LoRA adapter of BASE, added in whole.")] = None,  # noqa: UP045
     keep: Annotated[float, typer.Option(help="Share of entries to take over, largest changes first.")] = 0.25,
     scale: Annotated[float, typer.Option(help="Factor on the changes taken over.")] = 0.7,
     scope: Annotated[str, typer.Option(help="Rank changes over the whole model (global) or within each tensor (tensor).")] = "global",
 ) -> None:
-    """Update-selective merge (DLER, arXiv 2510.15110): BASE plus the largest changes of TRAINED."""
+    """Update-selective merge (DLER, arXiv 2510.15110): BASE plus the largest changes of TRAINED; or BASE plus a LoRA adapter."""
     with errors():
+        if (trained is None) == (adapter is None):
+            raise ValueError("merge: name a trained checkpoint behind BASE, or an adapter of it (--adapter FOLDER): one of the two")
+        if adapter is not None:
+            from rl.adapters import merge_adapter
+
+            out.print(f"{to}: {merge_adapter(base, adapter, to):,} layers moved by {adapter}", highlight=False)
+            return
+        assert trained is not None
         from rl.merge import merge as make_merge
 
         if scope not in ("global", "tensor"):

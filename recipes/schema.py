@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from recipes.adapters import Adapter, FullWeights
 from recipes.advantages import Advantage, AllRollouts, AllTokens, Select, Selection, TokenChoice
 from recipes.budgets import Budget, ConstantBudget, refuse_unfit
 from recipes.cluster import AutoCluster, Cluster
@@ -149,6 +150,7 @@ class Learner(Section):
     )
     logit_chunk_tokens: Count = Field(4096, description="Tokens whose logits exist at one time: bounds the [tokens, vocabulary] memory.")
     gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
+    adapter: Adapter = FullWeights()
     threads: Count = Field(2, description="CPU threads of a rank.")
 
 
