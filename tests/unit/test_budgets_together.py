@@ -220,12 +220,13 @@ def test_parents_of_two_kinds_are_refused_and_told_where_the_other_one_goes(tmp_
 
 def test_plan_says_how_each_kind_decides_and_warns_of_each_by_its_place():
     words = [
-        "budget={kind: controller, measure: 40, also: [{kind: toggle, period: 50}, {kind: thinking, share: 0.5}]}",
+        "budget={kind: controller, measure: 40, also: [{kind: toggle, period: 50}, {kind: thinking, share: 0.5}, {kind: difficulty, ladder: [{at_least: 0.5, share: 0.5}, {}]}]}",
         "reward=[{kind: verdict}]",
     ]
     made = plan(load("grpo", "tiny", words))
     text, warned = explain(made), "\n".join(made.warnings)
-    assert text.count("\nlimit    ") == 3 and "of which thinking is closed after 52" in text and "in every second 50 steps" in text
+    assert text.count("\nlimit    ") == 4 and "0.5 x what the other kinds leave where at least 50% are right" in text
+    assert "of which thinking is closed after 52" in text and "in every second 50 steps" in text
     assert "budget.measure: 40 looks" in warned and "budget.also[0].period: a phase with a limit is not in this run" in warned
     assert "budget.also[0].kind: toggle: its limits say nothing, as no term of the reward reads a limit" in warned
 
