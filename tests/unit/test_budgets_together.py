@@ -189,6 +189,8 @@ def test_what_a_further_kind_asks_of_the_prompts_and_of_the_schedule_is_said_by_
     assert "budget.also: prompt gives each prompt a limit that it must state, and toggle decides another after sampling" in said
     said = refusal("budget.also=[{kind: thinking}]", "schedule.budget.share={kind: linear, to: 0.1}")
     assert "budget.share: is a number of thinking in budget.also, which stays; make thinking the first kind (budget.kind)" in said
+    said = refusal("budget.also=[{kind: controller}]", "schedule.budget.least={kind: linear, to: 0.1}")
+    assert "budget.least cannot move" in said  # in the first kind neither
     said = refusal(
         "budget={limit: 100, also: [{kind: difficulty, ladder: [{share: 0.05}]}]}", "schedule.budget.limit={kind: linear, to: 9}"
     )
