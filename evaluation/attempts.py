@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from bisect import bisect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import hypergeom
 
 from evaluation.measured import Samples
+from evaluation.results import Parallel
 from evaluation.statistics import Interval, wilson
 from rewards.verifier.compare import compare_quickly
 
@@ -73,16 +74,18 @@ class Chains:
         finished: whether thinking was closed, [n].
         answer: index of the answer that it gave, [n]; -1: none, it abstains from votes.
         right: whether that answer is right, by answer.
+        said: each answer as it was first written.
     """
 
     thinking: np.ndarray
     finished: np.ndarray
     answer: np.ndarray
     right: np.ndarray
+    said: tuple[str, ...] = ()
 
     def first(self, indices: np.ndarray) -> Chains:
         """Those of these places, which ascend."""
-        return Chains(self.thinking[indices], self.finished[indices], self.answer[indices], self.right)
+        return replace(self, thinking=self.thinking[indices], finished=self.finished[indices], answer=self.answer[indices])
 
 
 def chains(
@@ -116,7 +119,7 @@ def chains(
     thinking_n, finished_n = np.asarray(thinking, dtype=float), np.asarray(finished, dtype=bool)
     thinking_n = np.where(finished_n, thinking_n, thinking_n.max())
     order_n = np.lexsort((thinking_n, ~finished_n))
-    return Chains(thinking_n[order_n], finished_n[order_n], index_n[order_n], np.array(verdicts, dtype=bool))
+    return Chains(thinking_n[order_n], finished_n[order_n], index_n[order_n], np.array(verdicts, dtype=bool), tuple(firsts))
 
 
 def of_samples(samples: Samples, same: Callable[[str, str], bool] | None = None) -> list[Chains]:
@@ -164,11 +167,51 @@ def short_m(k_chains: Chains, m: int) -> Stopped:
         ValueError: m is not within 1..k.
     """
     _check(len(k_chains.thinking), len(k_chains.thinking), m)
+    winner, stop = elected(k_chains, m), float(k_chains.thinking[m - 1])
+    return Stopped(winner >= 0 and bool(k_chains.right[winner]), float(np.minimum(k_chains.thinking, stop).sum()), stop)
+
+
+def elected(k_chains: Chains, m: int) -> int:
+    """Index of the answer that the first m chains elect, ties to the shortest; -1: nobody votes."""
     voters = k_chains.answer[:m]
     votes = np.bincount(voters[voters >= 0], minlength=1)
-    winner = next((answer for answer in voters if answer >= 0 and votes[answer] == votes.max()), None)  # shortest first
-    stop = float(k_chains.thinking[m - 1])
-    return Stopped(bool(winner is not None and k_chains.right[winner]), float(np.minimum(k_chains.thinking, stop).sum()), stop)
+    return next((int(answer) for answer in voters if answer >= 0 and votes[answer] == votes.max()), -1)  # shortest first
+
+
+def voted(samples: Samples, m: int, k: int) -> tuple[Samples, Parallel]:
+    """Votes of chains that were sampled k together and stopped when m had thought to the end (rollout/short), each as a sample, and what they cost.
+
+    A vote is as long as the thinking of all its chains until then, and the answers of those that vote. It is cut if fewer than m thought to the end,
+    and not judged if it is not right and a chain that votes was not judged. The rule is `short_m` on what was kept: a chain that was stopped had
+    thought at least as long as the last that votes, so its tokens beyond change nothing.
+
+    Raises:
+        ValueError: a problem's samples are no whole sets of k.
+    """
+    if (uneven := samples.count % k).any():
+        place = int(np.flatnonzero(uneven)[0])
+        raise ValueError(f"problem {samples.ids[place]}: {samples.count[place]} samples are no whole sets of {k} chains")
+    set_S = np.arange(len(samples.problem)) // k
+    sets = replace(samples, ids=tuple(map(str, range(len(samples.problem) // k))), problem=set_S)
+    votes = of_samples(sets)
+    found = [short_m(one, m) for one in votes]
+    tokens_V, time_V, right_V = (np.array([getattr(one, name) for one in found]) for name in ("tokens", "time", "right"))
+    stopped_S = samples.finish == "stopped"
+    answer_S = np.where(stopped_S | np.isnan(samples.thinking), 0, samples.length - samples.thinking)
+    unjudged_V = np.add.reduceat(~stopped_S & ~samples.right & ~samples.wrong, np.arange(0, len(set_S), k))
+    said = [one.said[winner] if (winner := elected(one, m)) >= 0 else None for one in votes]
+    made = replace(
+        samples,
+        problem=samples.problem[::k],
+        right=right_V.astype(bool),
+        wrong=~right_V.astype(bool) & (unjudged_V == 0),
+        length=tokens_V + np.add.reduceat(answer_S, np.arange(0, len(set_S), k)),
+        thinking=tokens_V,
+        finish=np.array(["stop" if one.finished[:m].all() else "length" for one in votes]),
+        extracted=np.array(said, dtype=object),
+    )
+    means = {name: float(made.means(values).mean()) for name, values in (("tokens", tokens_V), ("time", time_V))}
+    return made, Parallel(votes=float(made.count.mean()), **means, stopped=float(samples.means(stopped_S).mean()))
 
 
 class Expected(NamedTuple):

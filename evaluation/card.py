@@ -218,7 +218,7 @@ def _at_budgets(run: Run) -> _Markdown | str:
     """Evaluations that were sampled at a budget, "" without any."""
     rows = [
         Row(
-            f"{one.source}, {one.settings.budget.kind} {one.settings.budget.limit:,}",
+            f"{one.source}, {one.settings.budget.words}",
             [_accuracy(one.accuracy), Cell(words.tokens(one.tokens.mean))],
         )
         for one in run.evaluations

@@ -18,7 +18,7 @@ from evaluation.entries import Shown
 from evaluation.figures import FAINT, LIMIT, RIGHT, WRONG, Panel, drawn_line, error_bars, laid_out, log_axis
 from evaluation.lengths import accuracy_by_bin, both_right, conditional_error, relative_bins, savings, tiers
 from evaluation.measured import Samples
-from evaluation.results import Evaluation
+from evaluation.results import Budget, Evaluation
 from evaluation.run_folder import Run
 
 _BINS = 24
@@ -223,16 +223,15 @@ def asked_panels(found: Sequence[tuple[Run, Evaluation]], shown: Sequence[Shown]
     """Accuracy at budgets that were forced, and at those that were requested, each kind by itself: one line a run."""
     colours = {id(one.run): one.colour for one in shown}
     panels = []
-    for kind in dict.fromkeys(one.settings.budget.kind for _, one in found if one.settings.budget):
+    limited = [(run, one, one.settings.budget) for run, one in found if isinstance(one.settings.budget, Budget)]
+    for kind in dict.fromkeys(budget.kind for *_, budget in limited):
         data, keys, told, xs = [], [], [], []
-        own = [(run, one) for run, one in found if one.settings.budget and one.settings.budget.kind == kind]
-        for run in {id(run): run for run, _ in own}.values():
-            mine = sorted(
-                (one for other, one in own if other is run), key=lambda one: one.settings.budget.limit if one.settings.budget else 0
-            )
+        own = sorted((item for item in limited if item[2].kind == kind), key=lambda item: item[2].limit)
+        for run in [run for run in {id(run): run for run, _ in found}.values() if any(other is run for other, *_ in own)]:
+            mine = [one for other, one, _ in own if other is run]
             x, y = [one.tokens.mean for one in mine], [100 * one.accuracy.mean for one in mine]
             colour = colours.get(id(run), LIMIT)
-            limits = [one.settings.budget.limit for one in mine if one.settings.budget]
+            limits = [budget.limit for other, _, budget in own if other is run]
             trace = drawn_line(x, y, run.label, colour, hover="budget %{text}: %{y:.1f} % at %{x:,.0f} tokens")
             trace |= {"mode": "lines+markers", "marker": {"size": 6, "color": colour}, "text": [f"{limit:,}" for limit in limits]}
             trace["error_y"] = error_bars(y, [100 * one.accuracy.low for one in mine], [100 * one.accuracy.high for one in mine], colour)

@@ -46,7 +46,7 @@ class Samples:
         right, wrong: its verdict, [S]; neither: not judged.
         length: of all that was generated, in units of the ruler, [S].
         thinking: the part of it up to the end of thinking, [S]; NaN where thinking never closed.
-        finish: "stop", "length" or "abort" as the engine gave it, [S].
+        finish: "stop", "length", "abort" or "stopped" as the engine gave it, [S]; the length of what was stopped is no natural one (attempts.voted).
         extracted: the answer that was read out of it, None if there is none, [S].
         ruler: what lengths are counted in.
     """

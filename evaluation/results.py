@@ -8,7 +8,7 @@ Simplification: fields that came later have a value that says "not recorded", so
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
@@ -93,8 +93,24 @@ class Adherence(_Frozen):
     ratio: float
 
 
+class Parallel(_Frozen):
+    """What votes of parallel chains cost, as means over problems of means over their votes; accuracy is then that of votes, and a length that of a vote.
+
+    Attributes:
+        votes: of a problem, each of chains of its own.
+        tokens: of thinking, of all chains until the last that may vote had thought to the end.
+        time: of thinking, of that one: what an answer is waited for.
+        stopped: share of chains that were stopped.
+    """
+
+    votes: float
+    tokens: float
+    time: float
+    stopped: float
+
+
 class ProblemScore(_Frozen):
-    """One problem: right samples of all, and their mean length."""
+    """One problem: right samples (or votes, see Parallel) of all, and their mean length."""
 
     id: str
     family: str = ""
@@ -124,6 +140,34 @@ class Budget(_Frozen):
         """In files and tables: `forced-1024`."""
         return f"{self.kind}-{self.limit}"
 
+    @property
+    def words(self) -> str:
+        """For people."""
+        return f"{self.limit:,} tokens {self.kind}"
+
+
+class ShortOf(_Frozen):
+    """Chains that are sampled together, of which the first to think to the end vote (short-m@k, 2505.17813).
+
+    Attributes:
+        first: so many vote (m).
+        of: so many start (k).
+    """
+
+    kind: Literal["short"] = "short"
+    first: int
+    of: int
+
+    @property
+    def name(self) -> str:
+        """In files and tables: `short-3-of-8`."""
+        return f"short-{self.first}-of-{self.of}"
+
+    @property
+    def words(self) -> str:
+        """For people, as the paper writes it."""
+        return f"short-{self.first}@{self.of}"
+
 
 class Settings(_Frozen):
     """How samples were made; what is None was not recorded.
@@ -136,7 +180,7 @@ class Settings(_Frozen):
         lenient: answers without a box were read, too.
         instruction: what the recipe put around every problem.
         margin: the loss of accuracy, a share, that was allowed before anything was sampled.
-        budget: what limited the samples beside `max_tokens`; None: nothing did.
+        budget: what limited the samples beside `max_tokens`, or which of them were stopped; None: nothing did.
     """
 
     temperature: float | None = None
@@ -150,7 +194,7 @@ class Settings(_Frozen):
     lenient: bool = False
     instruction: str | None = None
     margin: float = 0.01
-    budget: Budget | None = None
+    budget: Budget | ShortOf | None = None
 
     @property
     def shown(self) -> dict[str, Any]:
@@ -170,6 +214,7 @@ class Evaluation(_Frozen):
         by_outcome: of right, wrong and truncated samples.
         forced: of a forced budget.
         adherence: of a requested one.
+        parallel: of chains that were stopped; all other numbers are of votes then, `samples` too.
         table: the parquet with its samples, where it was read from a file.
     """
 
@@ -193,4 +238,5 @@ class Evaluation(_Frozen):
     per_problem: list[ProblemScore] = Field(min_length=1)
     forced: Forced | None = None
     adherence: Adherence | None = None
+    parallel: Parallel | None = None
     table: Path | None = Field(default=None, exclude=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 from rich.markup import escape
@@ -94,6 +94,19 @@ def plan(recipe: RecipeName, overrides: Overrides = None, scale: Scale = None) -
             raise typer.Exit(1)
 
 
+Forced = Annotated[list[int] | None, typer.Option(min=1, help="Sample once more with thinking closed after so many tokens; repeatable.")]
+Requested = Annotated[
+    list[int] | None, typer.Option(min=1, help="Sample once more with prompts that ask for at most so many tokens; repeatable.")
+]
+Short = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="M@K", help="Sample once more, K chains together, the others stopped once M have thought to the end and vote; repeatable."
+    ),
+]
+Lenient = Annotated[bool, typer.Option("--lenient", help="Read answers that are stated without a box, too, and report both rates.")]
+
+
 @app.command("eval")
 def evaluate(
     words: Annotated[
@@ -115,12 +128,9 @@ def evaluate(
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder that holds the benchmarks' files, in place of the hub.")] = None,
     samples: Annotated[Optional[int], typer.Option(min=1, help="Rollouts of a problem.")] = None,  # noqa: UP045
-    forced: Annotated[
-        list[int] | None, typer.Option(min=1, help="Sample once more with thinking closed after so many tokens; repeatable.")
-    ] = None,
-    requested: Annotated[
-        list[int] | None, typer.Option(min=1, help="Sample once more with prompts that ask for at most so many tokens; repeatable.")
-    ] = None,
+    forced: Forced = None,
+    requested: Requested = None,
+    short: Short = None,
     no_natural: Annotated[bool, typer.Option("--no-natural", help="Sample at the budgets alone.")] = False,
     out_dir: Annotated[
         Path | None,
@@ -131,9 +141,7 @@ def evaluate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Begin anew; without it, what is there already is kept and gone on with.")
     ] = False,
-    lenient: Annotated[
-        bool, typer.Option("--lenient", help="Read answers that are stated without a box, too, and report both rates.")
-    ] = False,
+    lenient: Lenient = False,
     show_prompt: Annotated[
         bool, typer.Option("--show-prompt", help="Print the first prompt as the model sees it, and sample nothing.")
     ] = False,
@@ -156,8 +164,7 @@ def evaluate(
             raise ValueError("eval: no checkpoint: name a folder or a hub id, or a server with --engine-url")
         if engine_url and len(checkpoints) > 1:
             raise ValueError("--engine-url: the server has one model; name one checkpoint that it was made of, or none")
-        asked = {"forced": forced, "requested": requested}
-        budgets = [{"kind": kind, "limit": limit} for kind, limits in asked.items() for limit in limits or ()]
+        budgets = _budgets(forced or [], requested or [], short or [])
         changes = [
             *(word for word in words or () if word not in checkpoints),
             *([f"eval.data={json.dumps(data, ensure_ascii=False)}"] if data else []),
@@ -182,6 +189,15 @@ def _named(benchmarks: list[str], folder: Path | None) -> list[str]:
     return [f"{name}@{folder}" if folder and "@" not in name else name for name in benchmarks]
 
 
+def _budgets(forced: list[int], requested: list[int], short: list[str]) -> list[dict[str, Any]]:
+    """What eval.budgets is to be. Raises ValueError: one of `short` is not M@K."""
+    for said in short:
+        if not re.fullmatch(r"\d+@\d+", said):
+            raise ValueError(f"--short {said}: not M@K; 3@8 lets the first 3 of 8 chains vote")
+    limited = [{"kind": kind, "limit": limit} for kind, limits in (("forced", forced), ("requested", requested)) for limit in limits]
+    return limited + [{"kind": "short", "first": int(said.split("@")[0]), "of": int(said.split("@")[1])} for said in short]
+
+
 @app.command("import")
 def import_samples(
     file: Annotated[
@@ -200,9 +216,7 @@ def import_samples(
     max_tokens: Annotated[Optional[int], typer.Option(min=1, help="Where the samples' engine stopped (default: the longest).")] = None,  # noqa: UP045
     temperature: Annotated[Optional[float], typer.Option(help="With which they were sampled; recorded.")] = None,  # noqa: UP045
     top_p: Annotated[Optional[float], typer.Option(help="With which they were sampled; recorded.")] = None,  # noqa: UP045
-    lenient: Annotated[
-        bool, typer.Option("--lenient", help="Read answers that are stated without a box, too, and report both rates.")
-    ] = False,
+    lenient: Lenient = False,
     problem: Annotated[Optional[str], typer.Option(help="Path of the problem, e.g. doc.question (default: recognised).")] = None,  # noqa: UP045
     gold: Annotated[Optional[str], typer.Option(help="Path of the gold, e.g. doc.answer (default: recognised).")] = None,  # noqa: UP045
     prediction: Annotated[Optional[str], typer.Option(help="Path of the completions, e.g. resps[0] (default: recognised).")] = None,  # noqa: UP045

@@ -310,8 +310,10 @@ def _print_budgets(console: Console, asked: Sequence[Asked]) -> None:
         if scores := one.found():
             budget, accuracy, adherence = scores.settings.budget, scores.accuracy, scores.adherence
             closed = f"{scores.forced.closed:.1%} closed" if scores.forced else ""
+            if parallel := scores.parallel:
+                closed = f"{parallel.votes:g} votes each, {parallel.tokens:.1f} of thinking, {parallel.time:.1f} waited for"
             table.add_row(
-                f"{budget.limit:,} {budget.kind}" if budget else "natural",
+                budget.words if budget else "natural",
                 f"{accuracy.mean:.1%}",
                 f"{accuracy.low:.1%} .. {accuracy.high:.1%}",
                 f"{scores.tokens.mean:.1f}",

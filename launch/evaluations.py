@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from evaluation.evaluate import DATE, Asked, requests, stating_of
-from evaluation.results import Budget, Settings
+from evaluation.results import Budget, Settings, ShortOf
 from launch.problems import HeldOut, file_names, fitting
+from recipes import evals
 from recipes.schema import Recipe
 from rl import checkpoint
 from rollout.parts import read_made
@@ -36,7 +37,10 @@ def settings(recipe: Recipe, template: Template, *, samples: int | None = None, 
         lenient=lenient,
         instruction=recipe.data.instruction or None,
     )
-    budgets = [Budget(kind=budget.kind, limit=budget.limit) for budget in asked.budgets]
+    budgets = [
+        ShortOf(first=one.first, of=one.of) if isinstance(one, evals.ShortOf) else Budget(kind=one.kind, limit=one.limit)
+        for one in asked.budgets
+    ]
     return [natural, *(natural.model_copy(update={"budget": budget}) for budget in budgets)]
 
 
