@@ -75,17 +75,29 @@ class Chains:
         answer: index of the answer that it gave, [n]; -1: none, it abstains from votes.
         right: whether that answer is right, by answer.
         said: each answer as it was first written.
+        own: whether each was judged right by itself, [n]; equal answers may be judged apart.
+        score: by which best-of-k ranks them, [n]; None: nobody scored them.
     """
 
     thinking: np.ndarray
     finished: np.ndarray
     answer: np.ndarray
     right: np.ndarray
-    said: tuple[str, ...] = ()
+    said: tuple[str, ...]
+    own: np.ndarray
+    score: np.ndarray | None = None
 
     def first(self, indices: np.ndarray) -> Chains:
         """Those of these places, which ascend."""
-        return replace(self, thinking=self.thinking[indices], finished=self.finished[indices], answer=self.answer[indices])
+        return Chains(
+            self.thinking[indices],
+            self.finished[indices],
+            self.answer[indices],
+            self.right,
+            self.said,
+            self.own[indices],
+            None if self.score is None else self.score[indices],
+        )
 
 
 def chains(
@@ -94,6 +106,7 @@ def chains(
     right: Sequence[bool],
     finished: Sequence[bool],
     same: Callable[[str, str], bool],
+    score: ArrayLike | None = None,
 ) -> Chains:
     """Stored samples of one problem, in the order of generation, made ready for votes.
 
@@ -102,6 +115,7 @@ def chains(
 
     Args:
         same: whether two extracted answers are one, first the one that came earlier. The verdict of the first holds for all that equal it.
+        score: of each, by which one may be taken as the best.
     """
     place: dict[str, int] = {}  # of every answer as it is written
     firsts: list[str] = []
@@ -119,7 +133,8 @@ def chains(
     thinking_n, finished_n = np.asarray(thinking, dtype=float), np.asarray(finished, dtype=bool)
     thinking_n = np.where(finished_n, thinking_n, thinking_n.max())
     order_n = np.lexsort((thinking_n, ~finished_n))
-    return Chains(thinking_n[order_n], finished_n[order_n], index_n[order_n], np.array(verdicts, dtype=bool), tuple(firsts))
+    own_n, score_n = np.asarray(right, dtype=bool)[order_n], None if score is None else np.asarray(score, dtype=float)[order_n]
+    return Chains(thinking_n[order_n], finished_n[order_n], index_n[order_n], np.array(verdicts, dtype=bool), tuple(firsts), own_n, score_n)
 
 
 def of_samples(samples: Samples, same: Callable[[str, str], bool] | None = None) -> list[Chains]:
@@ -133,10 +148,10 @@ def of_samples(samples: Samples, same: Callable[[str, str], bool] | None = None)
     closed_S = ~np.isnan(samples.thinking)
     thinking = np.where(closed_S, samples.thinking, samples.length).tolist()
     finished = (closed_S | (samples.finish == "stop")).tolist()
-    answers, right = samples.extracted.tolist(), samples.right.tolist()
+    answers, right, score = samples.extracted.tolist(), samples.right.tolist(), samples.score
     ends_N = np.cumsum(samples.count)
     return [
-        chains(thinking[i:j], answers[i:j], right[i:j], finished[i:j], same or _same_quickly)
+        chains(thinking[i:j], answers[i:j], right[i:j], finished[i:j], same or _same_quickly, None if score is None else score[i:j])
         for i, j in zip((ends_N - samples.count).tolist(), ends_N.tolist(), strict=True)
     ]
 
@@ -232,6 +247,8 @@ def short_m_at_k(stored: Chains, m: int, k: int) -> Expected:
     """
     n = len(stored.thinking)
     _check(n, k, m)
+    if k == n:  # there is one choice
+        return Expected(*map(float, short_m(stored, m)))
     places = range(m, n - (k - m) + 1) if m < k else (n,)
     right_votes = {i: _right_votes(stored.first(np.arange(i)), m) for i in places}
     won = sum((right_votes[i] - right_votes.get(i - 1, 0)) * math.comb(n - i, k - m) for i in places)
@@ -242,6 +259,42 @@ def short_m_at_k(stored: Chains, m: int, k: int) -> Expected:
 def maj_at_k(stored: Chains, k: int) -> float:
     """Share of k-subsets whose plurality is right, ties to the shortest thinking, exact. Raises as `short_m_at_k`."""
     return short_m_at_k(stored, k, k).accuracy
+
+
+def best_of_k(stored: Chains, k: int) -> float:
+    """Share of k-subsets whose best by score is right, equal scores drawn by lot, exact: sum of c_(i) C(n - i, k - 1) / C(n, k), best first.
+
+    Raises:
+        ValueError: nobody scored them, or not 1 <= k <= n.
+    """
+    n = len(stored.thinking)
+    _check(n, k, 1)
+    if stored.score is None:
+        raise ValueError("best-of-k: samples without scores have no best; sample with --logprobs, or import with --score")
+    _, rank_n = np.unique(-stored.score, return_inverse=True)
+    share_n = (np.bincount(rank_n, stored.own) / np.bincount(rank_n))[np.sort(rank_n)]  # of equals, in any order
+    return _expected_rank(share_n, 1, k)
+
+
+def any_of_k(stored: Chains, k: int) -> Expected:
+    """pass@k with what it would cost if an oracle stopped all at the shortest right chain, exact over all k-subsets. Raises ValueError: not 1 <= k <= n.
+
+    A subset is told by its shortest right chain: of those that are longer any may be in it, of those that are shorter the wrong ones.
+    """
+    n, length_n = len(stored.thinking), stored.thinking
+    _check(n, k, 1)
+    ways, all_ways, won, tokens, time = math.comb, math.comb(n, k), 0.0, 0.0, 0.0
+    for i in np.flatnonzero(stored.own).tolist():
+        shorter = length_n[:i][~stored.own[:i]]
+        others, longer, stop = len(shorter) + n - 1 - i, n - 1 - i, float(length_n[i])
+        here, with_one = ways(others, k - 1) / all_ways, ways(others - 1, k - 2) / all_ways if k > 1 and others else 0.0
+        won, time = won + here, time + here * stop
+        tokens += here * stop + with_one * (float(shorter.sum()) + longer * stop)
+    wrong = length_n[~stored.own]
+    if len(wrong) >= k:
+        none = ways(len(wrong), k) / all_ways
+        tokens, time = tokens + none * k * float(wrong.mean()), time + none * _expected_rank(wrong, k, k)
+    return Expected(won, tokens, time)
 
 
 def simulated(stored: Chains, m: int, k: int, draws: int = 1000, seed: int = 0) -> tuple[Interval, float, float]:

@@ -32,6 +32,12 @@ class Share(Estimate):
     high: float
 
 
+class Majority(Share):
+    """Share of right majority votes among k samples (maj@k; cons@k where those are all), over all choices of them."""
+
+    k: int
+
+
 class Lengths(Estimate):
     """Length of samples, in units of the ruler: mean over problems, the others over samples."""
 
@@ -110,7 +116,7 @@ class Parallel(_Frozen):
 
 
 class ProblemScore(_Frozen):
-    """One problem: right samples (or votes, see Parallel) of all, and their mean length."""
+    """One problem: right samples (or votes, see Parallel) of all, their mean length, and what majorities of them say (`Evaluation.majority`)."""
 
     id: str
     family: str = ""
@@ -118,6 +124,7 @@ class ProblemScore(_Frozen):
     right: NonNegativeInt
     samples: PositiveInt
     tokens: float
+    majority: float | None = None
 
     @property
     def share(self) -> float:
@@ -210,6 +217,7 @@ class Evaluation(_Frozen):
         samples: of each, asked for.
         truncated, no_answer, not_judged: shares of samples, as means over problems.
         no_answer_by: `no_answer` by reason.
+        majority: of as many samples as every problem has; None for single samples, and where samples are votes already.
         stated: accuracy if answers stated without a box count, too; None unless they were read.
         by_outcome: of right, wrong and truncated samples.
         forced: of a forced budget.
@@ -231,6 +239,7 @@ class Evaluation(_Frozen):
     no_answer_by: dict[str, float] = {}
     not_judged: float
     token_f1: Overlap | None = None
+    majority: Majority | None = None
     stated: Share | None = None
     by_outcome: dict[str, Outcome] = {}
     by_level: list[Cell]

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from evaluation.attempts import voted
+from evaluation.attempts import maj_at_k, of_samples, voted
 from evaluation.lengths import by_outcome
 from evaluation.measured import Samples, grouped, of_table
 from evaluation.results import (
@@ -28,6 +28,7 @@ from evaluation.results import (
     Evaluation,
     Forced,
     Lengths,
+    Majority,
     Overlap,
     Point,
     ProblemScore,
@@ -85,6 +86,7 @@ def score(table: pa.Table, *, checkpoint: str, step: int, source: str, settings:
     if isinstance(budget, ShortOf):  # from here on a sample is a vote
         samples, parallel = voted(samples, budget.first, budget.of)
         reason_S, first_N = np.full(len(samples.problem), "no votes", dtype=object), np.cumsum(samples.count) - samples.count
+    votes_N = _majorities(samples) if parallel is None else []
     right_N = np.add.reduceat(samples.right.astype(int), first_N)
     measured, outcome, tokens = samples.measured, by_outcome(samples), interval(samples.measured.length)
     silent_S = np.array([said is None for said in samples.extracted]) & samples.wrong
@@ -118,20 +120,33 @@ def score(table: pa.Table, *, checkpoint: str, step: int, source: str, settings:
         },
         not_judged=float(samples.means(~samples.right & ~samples.wrong).mean()),
         token_f1=_token_f1(samples, problems),
+        majority=Majority(k=int(samples.count.min()), **share_interval(np.array(votes_N))._asdict()) if votes_N else None,
         stated=stated,
         by_outcome=outcome,
         by_level=_by_level(samples, problems),
         budget_curve=budget_curve(samples, budgets.tolist()),
         per_problem=[
             ProblemScore(
-                id=id_, family=problem["family"], level=problem["level"], right=int(right), samples=int(count), tokens=float(length)
+                id=samples.ids[place],
+                family=problem["family"],
+                level=problem["level"],
+                right=int(right_N[place]),
+                samples=int(samples.count[place]),
+                tokens=float(measured.length[place]),
+                majority=votes_N[place] if votes_N else None,
             )
-            for id_, problem, right, count, length in zip(samples.ids, problems, right_N, samples.count, measured.length, strict=True)
+            for place, problem in enumerate(problems)
         ],
         forced=forced,
         adherence=_adherence(samples, budget.limit) if isinstance(budget, Budget) and budget.kind == "requested" else None,
         parallel=parallel,
     )
+
+
+def _majorities(samples: Samples) -> list[float]:
+    """Of each problem the share of right votes among as many of its samples as every problem has; empty for single samples."""
+    k = int(samples.count.min())
+    return [maj_at_k(one, k) for one in of_samples(samples)] if k > 1 else []
 
 
 def _stated(samples: Samples, verdicts: Sequence[str | None]) -> Share:

@@ -70,9 +70,10 @@ def _numbers(evaluation: Evaluation, k: int, lenient: bool) -> dict[str, Cell]:
         "Samples made, of those asked for": Cell(f"{samples_N.sum():,} of {asked:,}"),
         "Budget, tokens": Cell(words.tokens(evaluation.settings.max_tokens)),
         "Accuracy (mean of samples)": Cell(words.percent(accuracy.mean), _bounds(accuracy, 100, 1)),
-        **({" with stated answers (--lenient)": _stated(evaluation.stated)} if lenient else {}),
+        **({" with stated answers (--lenient)": _with_bounds(evaluation.stated)} if lenient else {}),
         " standard error, new problems": Cell(words.percent(gen, 2)),
         " standard error, new samples": Cell(words.percent(fix, 2)),
+        "maj@n (cons@n), a vote of all samples": _with_bounds(evaluation.majority),
         f"pass@{k}": Cell(words.percent(float(pass_at_k(samples_N, right_N, k).mean()))),
         "Mean tokens": Cell(words.tokens(length.mean), _bounds(length, 1, 0 if length.mean >= 100 else 1)),
         " median, 90th percentile": Cell(f"{words.tokens(length.median)}, {words.tokens(length.p90)}"),
@@ -84,7 +85,7 @@ def _numbers(evaluation: Evaluation, k: int, lenient: bool) -> dict[str, Cell]:
     }
 
 
-def _stated(accuracy: Share | None) -> Cell:
+def _with_bounds(accuracy: Share | None) -> Cell:
     return Cell(words.percent(accuracy.mean), _bounds(accuracy, 100, 1)) if accuracy else Cell("–")
 
 
