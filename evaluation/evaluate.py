@@ -44,6 +44,7 @@ class Asked:
         checkpoint, step, source, settings: as Evaluation has them.
         requests: what engines are asked, of which no other evaluation has an id at the same time.
         weights: what tells the checkpoint's weights from others; "" where path and step do.
+        ranked: samples are kept with their logprobs, so that the best of several can be told; those without are another evaluation's.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class Asked:
     settings: Settings
     requests: Sequence[Request]
     weights: str = ""
+    ranked: bool = False
 
     @property
     def label(self) -> str:
@@ -77,6 +79,7 @@ class Asked:
             **{name: json.dumps(value) for name, value in settings.items() if name != "template"},
             "problems": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
             "weights": self.weights,
+            **({"logprobs": "kept"} if self.ranked else {}),
         }
         remedy = "begin anew (--overwrite), or choose another folder (--out; of a run, name=...)"
         folder = self.path.parent / f"{self.path.name}.parts"

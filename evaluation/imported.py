@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -86,7 +87,10 @@ _MODELS = ["model", "model_name", "model_id", "checkpoint"]
 
 @dataclass(frozen=True)
 class Sample:
-    """A completion. `tokens` and `thinking`: None where the file does not count; `number` among its problem's samples, None if it is not said."""
+    """A completion. `tokens` and `thinking`: None where the file does not count; `number` among its problem's samples, None if it is not said.
+
+    `score`: by which it may be taken as the best of several, None unless asked for.
+    """
 
     place: str
     text: str
@@ -94,6 +98,7 @@ class Sample:
     tokens: int | None
     thinking: int | None
     number: int | None
+    score: float | None = None
 
     @property
     def counted(self) -> Counted | None:
@@ -117,7 +122,14 @@ class Imported:
 
 
 def read_samples(
-    path: Path, source: str, *, problem: str | None = None, gold: str | None = None, prediction: str | None = None, model: str | None = None
+    path: Path,
+    source: str,
+    *,
+    problem: str | None = None,
+    gold: str | None = None,
+    prediction: str | None = None,
+    model: str | None = None,
+    score: str | None = None,
 ) -> Imported:
     """The samples of a file or folder.
 
@@ -125,6 +137,7 @@ def read_samples(
         source: names problems that have no id of their own.
         problem, gold, prediction: dotted paths to them; recognised if absent.
         model: whose samples are read, where a file holds several models'.
+        score: dotted path to a number of each sample, by which the best of several is told.
 
     Raises:
         ValueError, DataError: no data, a field that is missing or not recognised, a row without one, or rows that contradict each other.
@@ -162,7 +175,7 @@ def read_samples(
             raise DataError(
                 f"{row.place}: {paths.gold} is {' or '.join(asked.golds)!r:.80}, and {samples[0].place} asks the same with {' or '.join(kept.golds)!r:.80}; correct one"
             )
-        samples += _samples(row, paths, tokens, thinking)
+        samples += _samples(row, paths, tokens, thinking, score)
     problems = [(one, _in_order(samples)) for one, samples in found.values()]
     if not problems:
         raise DataError(f"{path}: none of {len(rows)} rows has a gold (first: {left_out[0][0]}: {left_out[0][1]}); name its path (--gold)")
@@ -237,7 +250,7 @@ def _problem(row: Row, layout: Layout, paths: Paths, source: str) -> Problem | N
     return Problem(f"{source}/{uid}", text, golds[0], family_of(row, layout), level, tuple(golds[1:]), system)
 
 
-def _samples(row: Row, paths: Paths, tokens: str | None, thinking: str | None) -> list[Sample]:
+def _samples(row: Row, paths: Paths, tokens: str | None, thinking: str | None, score: str | None) -> list[Sample]:
     pairs = read_pairs([row], paths)
     made = reach(row.values, paths.prediction) is not None
     lengths, thoughts = (_lengths(row, path, len(pairs)) for path in (tokens, thinking))
@@ -245,6 +258,7 @@ def _samples(row: Row, paths: Paths, tokens: str | None, thinking: str | None) -
         raise DataError(
             f"{row.place}: {tokens} is {reach(row.values, tokens)!r:.60}, where {len(pairs)} whole numbers are wanted; correct it, or count all with --tokenizer"
         )
+    scores = _scores(row, score, len(pairs)) if score else [None] * len(pairs)
     number = row.values.get("sample")
     own = number if len(pairs) == 1 and isinstance(number, int) else None
     apart = (
@@ -258,8 +272,9 @@ def _samples(row: Row, paths: Paths, tokens: str | None, thinking: str | None) -
             length,
             thought,
             own,
+            one,
         )
-        for pair, length, thought in zip(pairs, lengths, thoughts, strict=True)
+        for pair, length, thought, one in zip(pairs, lengths, thoughts, scores, strict=True)
     ]
 
 
@@ -275,6 +290,25 @@ def _lengths(row: Row, path: str | None, count: int) -> list[int | None]:
     )
     found = [_length(one) for one in several]
     return found if len(found) == count else [None] * count
+
+
+def _scores(row: Row, path: str, count: int) -> list[float | None]:
+    """The score of each of a row's completions. Raises DataError: it has not as many finite numbers."""
+    value = nested(reach(row.values, path))
+    found = [_number(one) for one in (value if isinstance(value, list) else [value])]
+    if len(found) != count or None in found:
+        raise DataError(
+            f"{row.place}: {path} is {value!r:.60}, where {count} finite number{'s' * (count != 1)} {'are' if count != 1 else 'is'} wanted; correct it, or leave out --score"
+        )
+    return found
+
+
+def _number(value: Any) -> float | None:
+    try:
+        found = None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if found is not None and math.isfinite(found) else None
 
 
 def _length(value: Any) -> int | None:

@@ -104,6 +104,8 @@ Short = Annotated[
         metavar="M@K", help="Sample once more, K chains together, the others stopped once M have thought to the end and vote; repeatable."
     ),
 ]
+Logprobs = Annotated[bool, typer.Option("--logprobs", help="Keep every token's logprob; by their mean the best of k samples is told.")]
+ShowPrompt = Annotated[bool, typer.Option("--show-prompt", help="Print the first prompt as the model sees it, and sample nothing.")]
 Lenient = Annotated[bool, typer.Option("--lenient", help="Read answers that are stated without a box, too, and report both rates.")]
 
 
@@ -142,9 +144,8 @@ def evaluate(
         bool, typer.Option("--overwrite", help="Begin anew; without it, what is there already is kept and gone on with.")
     ] = False,
     lenient: Lenient = False,
-    show_prompt: Annotated[
-        bool, typer.Option("--show-prompt", help="Print the first prompt as the model sees it, and sample nothing.")
-    ] = False,
+    logprobs: Logprobs = False,
+    show_prompt: ShowPrompt = False,
     engine_url: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="Ask an OpenAI-compatible server, http://host:8000/v1 say, and start no engine; its key in LACONIC_ENGINE_KEY."),
@@ -172,7 +173,7 @@ def evaluate(
             *([f"eval.budgets={json.dumps(budgets)}"] if budgets else []),
         ]
         named = _named(benchmark or [], data_dir)
-        question = Question(changes, named, lenient, not no_natural)
+        question = Question(changes, named, lenient, not no_natural, logprobs)
         if engine_url:
             from launch.server import evaluate_server
 
@@ -220,6 +221,7 @@ def import_samples(
     problem: Annotated[Optional[str], typer.Option(help="Path of the problem, e.g. doc.question (default: recognised).")] = None,  # noqa: UP045
     gold: Annotated[Optional[str], typer.Option(help="Path of the gold, e.g. doc.answer (default: recognised).")] = None,  # noqa: UP045
     prediction: Annotated[Optional[str], typer.Option(help="Path of the completions, e.g. resps[0] (default: recognised).")] = None,  # noqa: UP045
+    score: Annotated[str | None, typer.Option(help="Path of a number by which the best of several samples is told.")] = None,
 ) -> None:
     """Judge, score and keep samples that others made, as an evaluation that report and compare read."""
     with errors():
@@ -228,7 +230,7 @@ def import_samples(
         read(
             file, out_dir, overwrite, out, source=source, model=model, tokenizer=tokenizer, max_tokens=max_tokens,
             temperature=temperature, top_p=top_p, lenient=lenient,
-            problem=problem, gold=gold, prediction=prediction,
+            problem=problem, gold=gold, prediction=prediction, score=score,
         )  # fmt: skip
 
 

@@ -44,12 +44,14 @@ class Question:
         benchmarks: taken in place of eval.data with the protocol of R1 (`protocol`), of which overrides may change any part.
         lenient: answers that are stated without a box are read, too, and both rates reported.
         natural: also without any of the budgets.
+        logprobs: are kept, so that the best of several samples can be told.
     """
 
     overrides: Sequence[str] = ()
     benchmarks: Sequence[str] = ()
     lenient: bool = False
     natural: bool = True
+    logprobs: bool = False
 
     @property
     def own_samples(self) -> bool:
@@ -169,7 +171,7 @@ def jobs(where: Mapping[str, Path], question: Question, anew: bool = False) -> I
             parts = [fit(part, template, recipe) for part in read[key]]
             asked = evaluations(
                 parts, recipe, template, folder, checkpoint=checkpoint, weights=fingerprint(start), lenient=question.lenient,
-                own_samples=question.own_samples,
+                own_samples=question.own_samples, ranked=question.logprobs,
             )  # fmt: skip
             some = [one for one in asked if question.natural or one.settings.budget]
             ready.append(Job(checkpoint, folder, template, parts, some, partial(_engines, made, start, template, parts)))

@@ -75,6 +75,7 @@ def evaluations(
     lenient: bool = False,
     own_samples: bool = False,
     logprobs: bool = False,
+    ranked: bool = False,
     engine: str = "",
 ) -> list[Asked]:
     """Every evaluation of a checkpoint on these sources, which fit (`fit`): each source's natural one and then its budgets.
@@ -85,14 +86,15 @@ def evaluations(
         lenient, engine: see `settings`.
         own_samples: of a problem of a benchmark, as many as its protocol takes.
         logprobs: engines report those of sampled tokens, which costs them time.
+        ranked: they do, and all samples must have them.
     """
     found = []
     for index, (part, name) in enumerate(zip(parts, file_names([part.name for part in parts]), strict=True)):
         stem = name if not prefix else f"{prefix}-{name}" if index else prefix
         for one in settings(recipe, template, samples=part.samples if own_samples else None, lenient=lenient, engine=engine):
             called = stem + (f"@{one.budget.name}" if one.budget else "")
-            questions = requests(called, part.problems, template, one, logprobs)
-            found.append(Asked(folder / called, checkpoint, step, part.name, one, questions, weights))
+            questions = requests(called, part.problems, template, one, logprobs or ranked)
+            found.append(Asked(folder / called, checkpoint, step, part.name, one, questions, weights, ranked))
     return found
 
 

@@ -43,6 +43,8 @@ def evaluate_server(
         raise ServerError(
             f"{api.url}: answers of a server are not streamed, so no chain can be stopped: leave out --short; the report counts votes of stored samples"
         )
+    if question.logprobs:
+        raise ServerError(f"{api.url}: logprobs of a server are of nobody knows which distribution: leave out --logprobs")
     from launch.engines import left, stating
     from launch.evaluations import earlier_date, evaluations, fit
     from launch.plan_thinking import forces_thinking

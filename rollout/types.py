@@ -164,6 +164,7 @@ class Rollout:
         audit: what a second checker says of the answer, None if it was not asked or gave no verdict.
         extra: what reward functions logged of it, by column.
         thought: of a right answer, where its thinking has the gold already; None where the recipe's credit does not ask.
+        score: by which it may be taken as the best of several, where whoever made it says one (`laconic import --score`).
         stated: the verdict on an answer stated without a box, None where there is a box or such answers were not read (`laconic eval --lenient`).
     """
 
@@ -182,6 +183,7 @@ class Rollout:
     audit: Literal["right", "wrong"] | None = None
     thought: Thought | None = None
     stated: Verdict | None = None
+    score: float | None = None
     extra: dict[str, str] = field(default_factory=dict)
     by_token: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
