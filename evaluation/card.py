@@ -219,7 +219,7 @@ def _at_budgets(run: Run) -> _Markdown | str:
     rows = [
         Row(
             f"{one.source}, {one.settings.budget.words}",
-            [_accuracy(one.accuracy), Cell(words.tokens(one.tokens.mean))],
+            [_accuracy(one.accuracy), Cell(words.tokens(one.tokens.mean), "a vote" if one.parallel else "")],
         )
         for one in run.evaluations
         if one.settings.budget

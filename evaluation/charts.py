@@ -174,10 +174,11 @@ def parallel_panels(found: Sequence[Sampled], run: Sequence[tuple[Run, Evaluatio
     """
     drawn = [(one.shown, own, parallel.beside(one.shown, run)) for one in found if (own := parallel.curves(one.samples))]
     panels: list[list[Panel]] = [[] for _ in drawn]
+    unit = parallel.unit(drawn[0][0]) if drawn else ""
     for name, axis, along in (
         ("k", "k, samples of a problem", lambda at: at.k),
-        ("thinking tokens", "thinking tokens of all k", lambda at: at.tokens),
-        ("time to answer", "thinking tokens waited for", lambda at: at.time),
+        (f"thinking {unit}", f"thinking {unit} of all k", lambda at: at.tokens),
+        ("time to answer", f"thinking {unit} waited for", lambda at: at.time),
     ):
         data = [
             [_method(shown, curve, along) for curve in own]

@@ -98,10 +98,14 @@ def several_table(found: Found, source: str) -> Table:
     )
 
 
+def unit(shown: Shown) -> str:
+    """Of an evaluation's lengths."""
+    return CHARACTERS if shown.evaluation.settings.template == CHARACTERS else "tokens"
+
+
 def cost(at: At, shown: Shown) -> str:
     """What a point costs, in words."""
-    unit = CHARACTERS if shown.evaluation.settings.template == CHARACTERS else "tokens"
-    return f"{at.tokens:,.0f} {unit} of thinking, {at.time:,.0f} waited for"
+    return f"{at.tokens:,.0f} {unit(shown)} of thinking, {at.time:,.0f} waited for"
 
 
 def _cell(at: At | None, shown: Shown) -> Cell:

@@ -241,7 +241,8 @@ def settings_table(runs: Sequence[Run]) -> Table:
 
 def _settings(run: Run) -> dict[str, str]:
     recipe = run.recipe
-    made = run.evaluations[-1].settings.shown if run.evaluations else {}
+    last = next((one for one in reversed(run.evaluations) if not one.settings.budget), None) or next(iter(run.evaluations), None)
+    made = last.settings.shown if last else {}
     evaluation = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in made.items())
     if not recipe:
         return {"Evaluation": evaluation}

@@ -120,6 +120,12 @@ def test_lengths_in_characters_are_called_so(tmp_path: Path) -> None:
     folder = evaluated(tmp_path / "letters", several(2), samples=6, template=CHARACTERS)
     [cell] = next(row for row in parallel.several_table(read([folder]), "tiny").rows if row.label == "majority of 6").cells
     assert "characters of thinking" in cell.small
+    (shown,) = read([folder]).shown["tiny"]
+    panels = charts.parallel_panels([charts.Sampled(shown, samples_of(shown))])
+    assert [panel.layout["xaxis"]["title"]["text"] for panel in panels][1:] == [
+        "thinking characters of all k",
+        "thinking characters waited for",
+    ]
 
 
 def test_votes_among_very_many_samples_are_drawn_and_the_first_to_finish_counted(tmp_path: Path) -> None:

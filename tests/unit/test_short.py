@@ -188,6 +188,27 @@ def test_running_chains_says_exactly_what_stored_samples_of_the_same_seeds_say(
         )
 
 
+def test_a_killed_evaluation_of_chains_goes_on_where_it_stopped(
+    tmp_path: Path, judge: Judge, pool: LocalPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rollout.parts.PART_S", 0.0)
+    killed, whole = (evaluation(tmp_path / name, ShortOf(first=2, of=4)) for name in ("killed", "whole"))
+
+    def kill(done: int, rollouts: int) -> None:
+        if done >= 5 * 16:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(evaluate([killed], pool, Scorer(judge, template()), kill))
+    pool._owed.clear()
+    pool._engine._waiting.clear()
+    assert len(killed.parts.waiting()) == 7
+    list(evaluate([killed], pool, Scorer(judge, template())))
+    list(evaluate([whole], pool, Scorer(judge, template())))
+    assert killed.scores.read_bytes() == whole.scores.read_bytes()
+    assert pq.read_table(killed.table).equals(pq.read_table(whole.table))
+
+
 def test_chains_that_were_stopped_are_no_samples_cut_and_no_lengths_of_answers(tmp_path: Path, judge: Judge, pool: LocalPool) -> None:
     one = evaluation(tmp_path, ShortOf(first=1, of=4), max_tokens=64)
     [(_, found)] = evaluate([one], pool, Scorer(judge, template()))
