@@ -16,6 +16,7 @@ import math
 from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -240,20 +241,52 @@ class Expected(NamedTuple):
 def short_m_at_k(stored: Chains, m: int, k: int) -> Expected:
     """short-m@k over all k-subsets of the stored samples, exact. With m = k it is maj@k (cons@k).
 
-    The m-th shortest is the i-th of the n: of the votes among m of the first i those that contain the i-th, times C(n - i, k - m) ways to be longer.
-
     Raises:
         ValueError: not 1 <= m <= k <= n.
     """
-    n = len(stored.thinking)
-    _check(n, k, m)
-    if k == n:  # there is one choice
-        return Expected(*map(float, short_m(stored, m)))
-    places = range(m, n - (k - m) + 1) if m < k else (n,)
-    right_votes = {i: _right_votes(stored.first(np.arange(i)), m) for i in places}
-    won = sum((right_votes[i] - right_votes.get(i - 1, 0)) * math.comb(n - i, k - m) for i in places)
-    length_m = [_expected_rank(stored.thinking, j, k) for j in range(1, m + 1)]
-    return Expected(won / math.comb(n, k), sum(length_m) + (k - m) * length_m[-1], length_m[-1])
+    return short_m_over(stored, m, [k])[0]
+
+
+def short_m_over(stored: Chains, m: int, ks: Sequence[int]) -> list[Expected]:
+    """`short_m_at_k` for each k.
+
+    The m-th shortest is the i-th of the n: of the votes among m of the first i those that contain the i-th, times C(n - i, k - m) ways to be longer.
+    """
+    n, found = len(stored.thinking), []
+    for k in ks:
+        _check(n, k, m)
+    won_i = _won(stored, m, n - (min(ks) - m)) if min(ks) > m else []
+    for k in ks:
+        if k == n:  # there is one choice
+            found.append(Expected(*map(float, short_m(stored, m))))
+            continue
+        won = sum(ways * math.comb(n - i, k - m) for i, ways in enumerate(won_i, start=m)) if k > m else _right_votes(stored, m)
+        length_m = [_expected_rank(stored.thinking, j, k) for j in range(1, m + 1)]
+        found.append(Expected(won / math.comb(n, k), sum(length_m) + (k - m) * length_m[-1], length_m[-1]))
+    return found
+
+
+def _won(stored: Chains, m: int, most: int) -> list[int]:
+    """Of the m-subsets whose longest is the i-th, those whose plurality is right, for i from m to `most`."""
+    if m == 1:
+        return [int(answer >= 0 and stored.right[answer]) for answer in stored.answer[:most].tolist()]
+    if m == 3:
+        return _won_of_three(stored.answer[:most], np.append(stored.right, False))
+    votes = [0] + [_right_votes(stored.first(np.arange(i)), m) for i in range(m, most + 1)]
+    return [after - before for before, after in pairwise(votes)]
+
+
+def _won_of_three(answer_n: np.ndarray, right: np.ndarray) -> list[int]:
+    """`_won` of three, pair by pair: two that agree win, else the first that has an answer. `right` is False for none."""
+    second, first = (
+        answer_n[places] for places in np.tril_indices(len(answer_n), -1)
+    )  # by the second: those before i are the first i (i - 1) / 2
+    agreed, leading, won = (first == second) & (first >= 0), np.where(first >= 0, first, second), []
+    for i, third in enumerate(answer_n[2:].tolist(), start=2):
+        pairs = slice(i * (i - 1) // 2)
+        joined = (leading[pairs] < 0) | ((third >= 0) & ((first[pairs] == third) | (second[pairs] == third)))
+        won.append(int(right[np.where(agreed[pairs] | ~joined, leading[pairs], third)].sum()))
+    return won
 
 
 def maj_at_k(stored: Chains, k: int) -> float:
@@ -261,8 +294,8 @@ def maj_at_k(stored: Chains, k: int) -> float:
     return short_m_at_k(stored, k, k).accuracy
 
 
-def best_of_k(stored: Chains, k: int) -> float:
-    """Share of k-subsets whose best by score is right, equal scores drawn by lot, exact: sum of c_(i) C(n - i, k - 1) / C(n, k), best first.
+def best_of_k(stored: Chains, k: int) -> Expected:
+    """Share of k-subsets whose best by score is right, equal scores drawn by lot, exact: sum of c_(i) C(n - i, k - 1) / C(n, k), best first. All k are waited for.
 
     Raises:
         ValueError: nobody scored them, or not 1 <= k <= n.
@@ -273,7 +306,7 @@ def best_of_k(stored: Chains, k: int) -> float:
         raise ValueError("best-of-k: samples without scores have no best; sample with --logprobs, or import with --score")
     _, rank_n = np.unique(-stored.score, return_inverse=True)
     share_n = (np.bincount(rank_n, stored.own) / np.bincount(rank_n))[np.sort(rank_n)]  # of equals, in any order
-    return _expected_rank(share_n, 1, k)
+    return Expected(_expected_rank(share_n, 1, k), k * float(stored.thinking.mean()), _expected_rank(stored.thinking, k, k))
 
 
 def any_of_k(stored: Chains, k: int) -> Expected:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evaluation.attempts import Chains, Expected, any_of_k, best_of_k, of_samples, short_m_at_k, simulated
+from evaluation.attempts import Chains, Expected, any_of_k, best_of_k, of_samples, short_m_at_k, short_m_over, simulated
 from evaluation.comparisons import Found, samples_of
 from evaluation.entries import Shown, at_budgets
 from evaluation.measured import Samples
@@ -53,19 +53,20 @@ def curves(samples: Samples) -> list[Curve]:
         return []
     stored = of_samples(samples)
     ks = [*(k for k in _KS if k < k_max), k_max]
-    methods: dict[str, tuple[int, Callable[[Chains, int], Expected]]] = {
-        "majority": (1, lambda one, k: _votes(one, k, k)),
-        "short-1": (2, lambda one, k: _votes(one, 1, k)),
-        "short-3": (4, lambda one, k: _votes(one, 3, k)),
+    methods: dict[str, tuple[int, Callable[[Chains, Sequence[int]], list[Expected]]]] = {
+        "majority": (1, lambda one, ks: [_majority(one, k) for k in ks]),
+        "short-1": (2, lambda one, ks: short_m_over(one, 1, ks)),
+        "short-3": (4, lambda one, ks: short_m_over(one, 3, ks)),
     }
     if samples.score is not None:
-        methods[f"best by {samples.scored}"] = (2, lambda one, k: Expected(best_of_k(one, k), *short_m_at_k(one, k, k)[1:]))
-    methods["oracle (pass@k)"] = (2, any_of_k)
-    return [
-        Curve(name, _points({k: np.array([of(one, k) for one in stored]) for k in ks if k >= least}))
-        for name, (least, of) in methods.items()
-        if k_max >= least
-    ]
+        methods[f"best by {samples.scored}"] = (2, lambda one, ks: [best_of_k(one, k) for k in ks])
+    methods["oracle (pass@k)"] = (2, lambda one, ks: [any_of_k(one, k) for k in ks])
+    found = []
+    for name, (least, of) in methods.items():
+        if own := [k for k in ks if k >= least]:
+            values_NK3 = np.array([of(one, own) for one in stored])
+            found.append(Curve(name, _points(own, values_NK3)))
+    return found
 
 
 def beside(shown: Shown, others: Sequence[tuple[Run, Evaluation]]) -> list[tuple[ShortOf, Evaluation]]:
@@ -81,16 +82,15 @@ def several_table(found: Found, source: str) -> Table:
     """The curves in a few places, of all that are shown of a source, one column each; no rows without several samples."""
     columns = []
     for shown in found.shown[source]:
-        samples = samples_of(shown, scores=True)
+        samples, run = samples_of(shown, scores=True), beside(shown, at_budgets(found.runs, source))
+        places = {4, 16, *(budget.of for budget, _ in run)}
         points = {
             f"{curve.method} of {at.k}": at
             for curve in (curves(samples) if samples else [])
             for at in curve.points
-            if at.k in (4, 16) or at is curve.points[-1]
+            if at.k in places or at is curve.points[-1]
         }
-        columns.append(
-            points | {f"{budget.words}, run": of_run(one, budget) for budget, one in beside(shown, at_budgets(found.runs, source))}
-        )
+        columns.append(points | {f"{budget.words}, run": of_run(one, budget) for budget, one in run})
     names = dict.fromkeys(name for column in columns for name in column)
     return Table(
         [one.label for one in found.shown[source]],
@@ -121,21 +121,19 @@ def of_run(evaluation: Evaluation, budget: ShortOf) -> At:
     return At(budget.of, accuracy.mean, accuracy.low, accuracy.high, parallel.tokens, parallel.time)
 
 
-def _votes(stored: Chains, m: int, k: int) -> Expected:
-    n = len(stored.thinking)
-    if n <= _EXACT or m < k or k == n:
-        return short_m_at_k(stored, m, k)
-    accuracy, tokens, time = simulated(stored, m, k)
+def _majority(stored: Chains, k: int) -> Expected:
+    if len(stored.thinking) <= _EXACT or k == len(stored.thinking):
+        return short_m_at_k(stored, k, k)
+    accuracy, tokens, time = simulated(stored, k, k)
     return Expected(accuracy.mean, tokens, time)
 
 
-def _points(expected: dict[int, np.ndarray]) -> list[At]:
-    """Of values [N, 3] by k."""
-    accuracy_NK = np.column_stack([values[:, 0] for values in expected.values()])
-    means_K3 = np.array([values.mean(axis=0) for values in expected.values()])
+def _points(ks: Sequence[int], values_NK3: np.ndarray) -> list[At]:
+    """Of accuracy, tokens and time of each problem by k."""
+    accuracy_NK, means_K3 = values_NK3[:, :, 0], values_NK3.mean(axis=0).tolist()
     bounds_2K = np.percentile(resampled_means(accuracy_NK), [2.5, 97.5], axis=0)
     found = []
-    for place, (k, (accuracy, tokens, time)) in enumerate(zip(expected, means_K3.tolist(), strict=True)):
+    for place, (k, (accuracy, tokens, time)) in enumerate(zip(ks, means_K3, strict=True)):
         alike = np.ptp(accuracy_NK[:, place]) == 0  # nothing can be resampled
         low, high = wilson(accuracy, len(accuracy_NK))[1:] if alike else bounds_2K[:, place].tolist()
         found.append(At(k, accuracy, low, high, tokens, time))

@@ -313,7 +313,7 @@ def _print_budgets(console: Console, asked: Sequence[Asked]) -> None:
             budget, accuracy, adherence = scores.settings.budget, scores.accuracy, scores.adherence
             closed = f"{scores.forced.closed:.1%} closed" if scores.forced else ""
             if parallel := scores.parallel:
-                closed = f"{parallel.votes:g} votes each, {parallel.tokens:.1f} of thinking, {parallel.time:.1f} waited for"
+                closed = f"{parallel.tokens:.1f} thinking, {parallel.time:.1f} waited for"
             table.add_row(
                 budget.words if budget else "natural",
                 f"{accuracy.mean:.1%}",

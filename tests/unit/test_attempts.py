@@ -131,9 +131,9 @@ def test_the_closed_form_is_the_mean_over_every_subset(samples: Chains) -> None:
 def test_best_of_k_hand_examples() -> None:
     """Scores 5 to 1 with the third and fifth right: the best of all is wrong, of 3 it is right only if the best two are left out (1 in 10)."""
     samples = stored([1, 2, 3, 4, 5], list("AABAB"), score=[5, 4, 3, 2, 1])
-    assert [best_of_k(samples, k) for k in (1, 2, 3, 4, 5)] == pytest.approx([2 / 5, 2 / 10, 1 / 10, 0, 0])
+    assert [best_of_k(samples, k).accuracy for k in (1, 2, 3, 4, 5)] == pytest.approx([2 / 5, 2 / 10, 1 / 10, 0, 0])
     alike = stored([1, 2, 3], list("ABB"), score=[7, 7, 7])  # the best is drawn by lot
-    assert [best_of_k(alike, k) for k in (1, 2, 3)] == pytest.approx([2 / 3] * 3)
+    assert [best_of_k(alike, k).accuracy for k in (1, 2, 3)] == pytest.approx([2 / 3] * 3)
     with pytest.raises(ValueError, match="without scores have no best; sample with --logprobs, or import with --score"):
         best_of_k(FIVE, 2)
 
@@ -152,7 +152,8 @@ def test_best_and_oracle_are_means_over_every_subset(samples: Chains, data: st.D
             first = min((samples.thinking[place] for place in some if samples.own[place]), default=None)
             stop = samples.thinking[some].max() if first is None else first
             oracle.append((first is not None, np.minimum(samples.thinking[some], stop).sum(), stop))
-        assert best_of_k(samples, k) == pytest.approx(np.mean(best), abs=1e-9)
+        cost = [(samples.thinking[list(some)].sum(), samples.thinking[list(some)].max()) for some in itertools.combinations(range(n), k)]
+        np.testing.assert_allclose(best_of_k(samples, k), (np.mean(best), *np.mean(cost, axis=0)), atol=1e-9)
         np.testing.assert_allclose(any_of_k(samples, k), np.mean(oracle, axis=0), atol=1e-9)
         assert any_of_k(samples, k).accuracy == pytest.approx(pass_at_k(n, int(samples.own.sum()), k), abs=1e-9)
 
