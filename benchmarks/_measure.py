@@ -62,7 +62,7 @@ def sampler(recipe: Recipe, start: Path) -> Iterator[tuple[EnginePool, PromptStr
     template = load_template(start, recipe.data)
     with (
         Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge,
-        engines(plan(recipe), start, template) as pool,
+        engines(plan(recipe), start, template) as (pool, _),
     ):
         stream = PromptStream(training_source(recipe.data, recipe.tiny, recipe.seed, judge.check_golds), template, recipe)
         yield pool, stream, Collector(pool, Scorer(judge, template, recipe.reward, recipe.budget), stream, recipe)

@@ -4,8 +4,8 @@ Claim: published copies of a benchmark differ in names of columns, not in kind, 
 function of a row; what is read and judged goes through the reader and the audit of all other data. A copy that lacks a column
 or a row is refused: a score on 499 problems is no score on MATH-500.
 Defaults are the protocol of DeepSeek-R1 (arXiv 2501.12948): T 0.6, top_p 0.95, 32,768 tokens, several samples, the directive in the user's turn.
-Simplification: no copy's revision is known here, so none is pinned: row count and columns are checked, and what was read is said with its
-fingerprint; `NAME@hub:owner/name@REVISION:split` pins one.
+Simplification: no copy's revision is known here, so none is pinned beforehand: row count and columns are checked, and the commit that was read is said and
+recorded; `NAME@hub:owner/name@COMMIT` pins it.
 """
 
 from __future__ import annotations
@@ -15,21 +15,27 @@ import hashlib
 import random
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from recipes.keys import nearest
 from rewards.golds import golds, marked, no_gold
-from rewards.rows import DataError, Row, Rows, read_rows
+from rewards.rows import DataError, Row, Rows, commit_in, read_rows
 from rewards.verifier.numbers import as_number
 from rollout.layouts import level_of
 from rollout.sources import CheckGolds, LeftOut, audited
 from rollout.types import Problem
 
 DIRECTIVE = r"Please reason step by step, and put your final answer within \boxed{}."
-PROTOCOL = {"temperature": 0.6, "top_p": 0.95, "max_tokens": 32768, "problems": 0}  # keys of `eval`; samples are the benchmark's own
+PROTOCOL = {
+    "temperature": 0.6,
+    "top_p": 0.95,
+    "top_k": 0,
+    "max_tokens": 32768,
+    "problems": 0,
+}  # keys of `eval`; samples are the benchmark's own
 LONGEST_PROMPT = 2048  # tokens that evaluations on benchmarks leave room for; OlympiadBench comes to about 1,000
 _PLAIN = ("problem|question", "answer|final_answer|solution")
 _FAMILY = ("subfield", "subject", "type", "topic", "data_topic", "perturbation_type", "high_level_domain", "domain")
@@ -109,11 +115,20 @@ def on_hub(word: str) -> bool:
     return not place or place.startswith("hub:")
 
 
-def load(word: str, check_golds: CheckGolds) -> tuple[list[Problem], LeftOut, str]:
-    """The problems of a benchmark with a gold that can be judged, (row, reason) of its other rows, and a line on what was read.
+class Read(NamedTuple):
+    """What a benchmark holds: problems with a gold that can be judged, (row, reason) of its other rows, a line on what was read, and the hub's commit, "" if none is known."""
+
+    problems: list[Problem]
+    left_out: LeftOut
+    said: str
+    commit: str
+
+
+def load(word: str, check_golds: CheckGolds) -> Read:
+    """The problems of a benchmark.
 
     Args:
-        word: `NAME` (its first copy, on the hub), `NAME@hub:owner/name` (another copy), or `NAME@FOLDER`: a file, or a folder that holds it under
+        word: `NAME` (its first copy, on the hub), `NAME@hub:owner/name` (another copy; with `@COMMIT` behind, of that commit), or `NAME@FOLDER`: a file, or a folder that holds it under
             its name or as the hub lays it out.
 
     Raises:
@@ -139,7 +154,8 @@ def load(word: str, check_golds: CheckGolds) -> tuple[list[Problem], LeftOut, st
         raise DataError(f"{where}: no row of {one.name} has a gold answer (first: {[*left_out, *goldless][0][1]}); fetch it again")
     count = len(read.rows)
     named = "" if count == one.rows else f" ({one.counts[count]}; {one.copies[0].id} has {one.rows:,})"
-    return kept, left_out + goldless, f"{one.name}: {count:,} rows{named} of {where}, content {read.revision}"
+    commit = f", commit {read.commit}" if read.commit else ""
+    return Read(kept, left_out + goldless, f"{one.name}: {count:,} rows{named} of {where}{commit}, content {read.revision}", read.commit)
 
 
 def _problem(one: Benchmark, row: Row) -> Problem:
@@ -174,10 +190,13 @@ def _check(one: Benchmark, read: Rows, where: str, counts: dict[int, str]) -> No
 
 
 def _hub(one: Benchmark, named: str) -> tuple[Rows, str]:
-    """A copy's rows from the hub; `named`: one of the copies, or any set; "" the first copy."""
-    sources = next((copy.sources for copy in one.copies if named in ("", copy.id)), (named,))
+    """A copy's rows from the hub; `named`: one of the copies, of the newest commit or of one (`@COMMIT`), or any set; "" the first copy."""
+    id_, _, revision = named.partition("@")
+    sources = next((copy.sources for copy in one.copies if id_ in ("", copy.id) and ":" not in revision), None)
+    if sources is None:
+        sources, revision = (named,), ""
     try:
-        parts = [read_rows(_fetched(source) if _FILE.search(source) else f"hub:{source}") for source in sources]
+        parts = [_fetched(source, revision) if _FILE.search(source) else read_rows(f"hub:{_at(source, revision)}") for source in sources]
     except DataError as error:
         raise DataError(
             f"{one.name}: {error}; or, without the hub, put its rows into a folder as {one.name}.jsonl or .parquet and name that: "
@@ -186,17 +205,24 @@ def _hub(one: Benchmark, named: str) -> tuple[Rows, str]:
     return _joined(parts), f"hub:{sources[0] if len(sources) == 1 else named or one.copies[0].id}"
 
 
-def _fetched(source: str) -> str:
-    """A file of a hub set (owner/name/FILE), on this machine."""
+def _at(source: str, revision: str) -> str:
+    """A source of a copy at a revision, "" for none."""
+    set_, colon, split = source.partition(":")
+    return f"{set_}{f'@{revision}' if revision else ''}{colon}{split}"
+
+
+def _fetched(source: str, revision: str) -> Rows:
+    """The rows of a file of a hub set (owner/name/FILE)."""
     from huggingface_hub import hf_hub_download
 
     owner, name, file = source.split("/", 2)
     try:
-        return hf_hub_download(f"{owner}/{name}", file, repo_type="dataset")
+        path = hf_hub_download(f"{owner}/{name}", file, repo_type="dataset", revision=revision or None)
     except Exception as error:  # whatever network and hub come up with
         raise DataError(
             f"hub:{source}: cannot be fetched ({' '.join(str(error).split())[:240]}); check name, network and HF_TOKEN"
         ) from error
+    return replace(read_rows(path), commit=commit_in(path))
 
 
 def _local(one: Benchmark, folder: str) -> tuple[Rows, str]:
@@ -207,7 +233,8 @@ def _local(one: Benchmark, folder: str) -> tuple[Rows, str]:
     if source is None:
         also = ", ".join(dict.fromkeys(copy.id for copy in one.copies))
         raise DataError(f"{folder}: holds no {one.name}: put it there as {one.name}.jsonl or .parquet, or as the hub lays it out ({also})")
-    return read_rows(source, "test"), source
+    read = read_rows(source, "test")
+    return replace(read, commit=commit_in(source)), source
 
 
 def _places(one: Benchmark, base: Path) -> Iterator[Path]:
@@ -248,7 +275,7 @@ def _joined(parts: list[Rows]) -> Rows:
         return parts[0]
     digest = hashlib.sha256("".join(part.revision for part in parts).encode()).hexdigest()[:8]
     rows = [row._replace(key=f"{index}/{row.key}") for index, part in enumerate(parts) for row in part.rows]
-    return Rows(parts[0].name, digest, rows)
+    return Rows(parts[0].name, digest, rows, parts[0].commit if len({part.commit for part in parts}) == 1 else "")
 
 
 def _short(name: str) -> str:

@@ -18,7 +18,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from evaluation import benchmarks, words
 from evaluation.comparisons import Found, found_in
 from evaluation.entries import Shown
-from evaluation.formats import adjusted, escaped, table
+from evaluation.formats import escaped, table, together
 from evaluation.model import Model
 from evaluation.paired import paired_table
 from evaluation.results import Evaluation, Point, Share
@@ -70,7 +70,7 @@ def card(model: Model, found: Found, at: str, revision: str | None = None, licen
     packages = {name: version for name, version in known.get("packages", {}).items() if version}
     text = environment().overlay(autoescape=False, finalize=_printed).get_template("card.md").render(
         name=run.label, what=_what(model), state=_state(run), picture=PICTURE if found.shown else "",
-        said=[*words.headline(found.comparisons), *_alone(found), *adjusted(found)], results=[*_results(model, found)],
+        said=[*words.headline(found.comparisons), *_alone(found), *together(found)], results=[*_results(model, found)],
         asked=_at_budgets(run), load=_arguments(model, found), at=_Markdown(json.dumps(at)), revision=_Markdown(f", revision={json.dumps(revision)}" if revision else ""),
         settings=_markdown(settings_table([run])), versions=_markdown(versions_table([replace(run, environment=known | {"packages": packages})])),
         limits=[*_limits(model, found)], recipe=_fenced(_recipe(model)), code=known.get("revision"), version=packages.get("laconic"),
@@ -189,7 +189,7 @@ def _results(model: Model, found: Found) -> Iterator[dict[str, Any]]:
         before = f" {shown[0].label.capitalize()} is {model.of_what(shown[0].evaluation)}." if len(shown) > 1 else ""
         yield {
             "source": source,
-            "asked": f"Temperature {settings.temperature}, top_p {settings.top_p}, at most {settings.max_tokens:,} tokens.{before}",
+            "asked": f"Temperature {settings.temperature}, top_p {settings.top_p}, {f'top_k {settings.top_k}, ' if settings.top_k else ''}at most {settings.max_tokens:,} tokens.{before}",
             "noise": _markdown(noise_table(shown)),
             "pairs": [(pair.old.label, pair.new.label, _markdown(paired_table(pair))) for pair in found.pairs[source]],
             "budgets": _markdown(_budget_table(shown)),
@@ -242,6 +242,7 @@ def _arguments(model: Model, found: Found) -> dict[str, Any]:
         "chat": _Markdown(f", chat_template_kwargs={recipe.data.template!r}" if recipe.data.template else ""),
         "temperature": settings.temperature,
         "top_p": settings.top_p,
+        "top_k": settings.top_k or 0,
         "max_tokens": settings.max_tokens,
     }
 

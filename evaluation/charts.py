@@ -14,7 +14,7 @@ import numpy as np
 
 from evaluation import parallel
 from evaluation.attempts import pass_at_k
-from evaluation.efficiency import Point, front, hypervolume
+from evaluation.efficiency import Point, front, frontier_gap, hypervolume, scaling
 from evaluation.entries import ACCENT, Shown
 from evaluation.figures import FAINT, LIMIT, RIGHT, WRONG, Panel, drawn_line, error_bars, laid_out, log_axis
 from evaluation.lengths import accuracy_by_bin, both_right, conditional_error, relative_bins, savings, tiers
@@ -31,6 +31,7 @@ _METHODS = (
     "those vote (2505.17813). Oracle: stops at the shortest right one."
 )
 _FEWEST_IN_BIN = 20
+_GAP_BUDGETS = 6  # a 64th of the limit, and doubled up to half of it
 
 
 class Sampled(NamedTuple):
@@ -61,8 +62,20 @@ def pareto_panel(shown: Sequence[Shown]) -> Panel | None:
     share = hypervolume(points, cap)
     low = min(point.length for point in points)
     made = log_axis(laid_out(x="mean tokens", yrange=_near(100 * point.accuracy for point in points)), 0.7 * low, cap)
-    note = f"Line: the front, which nothing shown beats in both. It dominates {100 * share:.1f} % of the area up to {cap:,} tokens (linear axis)."
+    note = f"Line: the front, which nothing shown beats in both. It dominates {100 * share:.1f} % of the area up to {cap:,} tokens (linear axis). {_gaps(shown)}"
     return Panel("Accuracy against mean tokens", [(one.label, one.colour, False) for one in shown], data, made, note, "%", 360)
+
+
+def _gaps(shown: Sequence[Shown]) -> str:
+    """REG of each against the best of those shown, over the doubling budgets that all curves have; "" for fewer than three of these."""
+    curves = [{point.budget: point.accuracy for point in one.evaluation.budget_curve} for one in shown]
+    places = [2**step - 1 for step in range(_GAP_BUDGETS) if 2**step <= len(curves[0])]
+    budgets = [budget for budget in (list(curves[0])[place] for place in places) if all(budget in curve for curve in curves)]
+    if len(budgets) < 3:
+        return ""
+    accuracy_SB = np.array([[curve[budget] for budget in budgets] for curve in curves])
+    told = [f"{one.label} {frontier_gap(own_B, accuracy_SB.max(axis=0)):.2f}" for one, own_B in zip(shown, accuracy_SB, strict=True)]
+    return f"REG, what each lacks to the best of these, summed over the budgets {', '.join(f'{budget:,}' for budget in budgets)}: {', '.join(told)}."
 
 
 def length_panels(found: Sequence[Sampled]) -> list[Panel]:
@@ -251,7 +264,12 @@ def asked_panels(found: Sequence[tuple[Run, Evaluation]], shown: Sequence[Shown]
             trace["error_y"] = error_bars(y, [100 * one.accuracy.low for one in mine], [100 * one.accuracy.high for one in mine], colour)
             data.append(trace)
             keys.append((run.label, colour, False))
-            told.append(f"{run.label}: budgets {', '.join(f'{limit:,}' for limit in limits)}")
+            slope = (
+                f", {1e5 * scaling(x, [share / 100 for share in y]):+.2f} points for each further 1,000 tokens (s1's Scaling)"
+                if len(set(x)) == len(x) > 1
+                else ""
+            )
+            told.append(f"{run.label}: budgets {', '.join(f'{limit:,}' for limit in limits)}{slope}")
             xs += x
         made = log_axis(laid_out(x="mean tokens used per sample", yrange=[0, 102]), 0.8 * min(xs), 1.2 * max(xs))
         what = {"forced": "thinking closed by the engine at the budget", "requested": "the budget stated in the prompt"}.get(kind, kind)

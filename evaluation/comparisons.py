@@ -2,7 +2,8 @@
 
 Claim: nothing is compared that was not made alike. Other problems or other sampling: refused. Lengths counted by other tokenizers: characters
 are compared, where the texts are at hand, else nothing. The margin of "as accurate" is the one that the new evaluation recorded before it sampled.
-Simplification: bounds over budgets hold for each budget alone, not for all at once.
+Budgets at which one is better are those where a band that holds for all budgets at once leaves out 0.
+Simplification: that band is the only one of its kind; those around curves hold for each budget alone.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from evaluation.entries import Shown, by_source, compared, read_entries
 from evaluation.measured import Samples, accuracy_change, aligned, length_change, of_evaluation, of_table
 from evaluation.results import Evaluation
 from evaluation.run_folder import Run
-from evaluation.statistics import FEWEST, Claim, Interval, claim_interval, non_inferiority, resampled_means, sign_flip
+from evaluation.statistics import FEWEST, LEVEL, Claim, Interval, band, claim_interval, mcnemar, non_inferiority, sign_flip, stratified
 from rollout.records import CHARACTERS
 
 _MUST_AGREE = ("temperature", "top_p", "max_tokens", "budget")
-_MAY_DIFFER = ("engine", "instruction")  # are compared, and said
+_IF_RECORDED = ("top_k",)  # must agree, too, where both say
+_MAY_DIFFER = ("engine", "instruction", "revision")  # are compared, and said
 _BUDGETS = 64
 _COLUMNS = ["problem_id", "sample", "verdict", "tokens", "think_tokens", "finish", "extracted", "text"]
 
@@ -48,6 +50,7 @@ class Comparison:
         length: relative change of mean length, in tokens or, if `unit` says so, in characters; None where neither can be had.
         bounds: of `accuracy`, as claims are made by (statistics.claim_interval).
         claim: of accuracy, with the margin `margin`; `p` is that of no difference.
+        moved: of single samples, problems that only the new one solves, and only the old one: then `p` is McNemar's, exact; else None.
         better, worse: budgets at which the new one is.
     """
 
@@ -62,6 +65,7 @@ class Comparison:
     claim: Claim | None = None
     margin: float = 0.0
     p: float = 1.0
+    moved: tuple[int, int] | None = None
     better: tuple[Span, ...] = ()
     worse: tuple[Span, ...] = ()
 
@@ -87,6 +91,11 @@ def compare(old: Shown, new: Shown, margin: float | None = None) -> Comparison:
     remarks = [f"{a.samples} samples each before, {b.samples} after"] if a.samples != b.samples else []
     remarks += [f"{name} was not recorded" for name in ("temperature", "top_p") if getattr(b.settings, name) is None]
     remarks += [
+        f"{name} was not recorded of one, and {said:g} of the other"
+        for name in _IF_RECORDED
+        if None in (both := [getattr(one.settings, name) for one in (a, b)]) and (said := next(filter(None, both), None))
+    ]
+    remarks += [
         f"{name} differs"
         for name in _MAY_DIFFER
         if None not in (x := (getattr(a.settings, name), getattr(b.settings, name))) and x[0] != x[1]
@@ -108,10 +117,50 @@ def compare(old: Shown, new: Shown, margin: float | None = None) -> Comparison:
         first, second = samples_of(old, characters=True), samples_of(new, characters=True)
         if first and second:
             unit, length = CHARACTERS, length_change(second.measured, first.measured)
+    single = all(row.samples == 1 for one in (a, b) for row in one.per_problem)
+    moved = (int((change_N > 0).sum()), int((change_N < 0).sum())) if single else None
+    p = mcnemar(*moved) if moved else sign_flip(change_N)
     return Comparison(
         old, new, "", tuple(remarks), accuracy, length, unit, bounds, non_inferiority(bounds, len(after.ids), allowed), allowed,
-        sign_flip(change_N), better, worse,
+        p, moved, better, worse,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """One model against another over several benchmarks, each of equal weight.
+
+    Attributes:
+        sources: the benchmarks.
+        accuracy: mean over them of new minus old, problems resampled inside each; where random sign flips do not leave out 0, neither does it.
+        p: of no difference, sign flips of all problems.
+    """
+
+    old: str
+    new: str
+    sources: tuple[str, ...]
+    accuracy: Interval
+    p: float
+
+
+def pooled(found: Sequence[Comparison]) -> list[Pooled]:
+    """Of every two that are compared on several benchmarks, all of these in one."""
+    both: dict[tuple[str, str], list[Comparison]] = {}
+    for pair in found:
+        if not pair.refused:
+            both.setdefault((pair.old.label, pair.new.label), []).append(pair)
+    made = []
+    for (old, new), pairs in both.items():
+        if len(pairs) < 2:
+            continue
+        measured = [(of_evaluation(pair.new.evaluation), of_evaluation(pair.old.evaluation)) for pair in pairs]
+        sets = [after.share - aligned(after, before).share for after, before in measured]
+        mean, low, high = stratified(sets)
+        p = sign_flip(np.concatenate([change_N / len(change_N) for change_N in sets]))
+        if p > LEVEL:
+            low, high = min(low, 0.0), max(high, 0.0)
+        made.append(Pooled(old, new, tuple(pair.new.evaluation.source for pair in pairs), Interval(mean, low, high), p))
+    return made
 
 
 @dataclass(frozen=True)
@@ -154,9 +203,9 @@ def found_in(runs: list[Run], margin: float | None = None, ends: bool = True) ->
 
 def refused(old: Evaluation, new: Evaluation) -> str:
     """Why two evaluations may not be compared, empty if they may: same sampling settings, same problems."""
-    for key in _MUST_AGREE:
+    for key in (*_MUST_AGREE, *_IF_RECORDED):
         a, b = getattr(old.settings, key), getattr(new.settings, key)
-        if a != b:
+        if a != b and not (key in _IF_RECORDED and None in (a, b)):
             return f"{key} was {a} before and {b} after"
     if {row.id for row in old.per_problem} != {row.id for row in new.per_problem}:
         return "they were made on different problems"
@@ -191,14 +240,14 @@ def samples_of(shown: Shown, characters: bool = False, scores: bool = False) -> 
 
 
 def _spans(old: Samples, new: Samples, cap: int) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
-    """Budgets at which the new one is more, and less, accurate by an interval over problems that leaves out 0."""
+    """Budgets at which the new one is more, and less, accurate, by a band over all budgets at once."""
     if len(old.ids) < FEWEST or set(old.ids) != set(new.ids):
         return (), ()
     budget_B = np.unique(np.linspace(0, cap, _BUDGETS + 1).round().astype(int))[1:]
     old_NB, new_NB = (one.means(one.right[:, None] & (one.length[:, None] <= budget_B)) for one in (old, new))
     place = {id_: index for index, id_ in enumerate(old.ids)}
     change_NB = new_NB - old_NB[[place[id_] for id_ in new.ids]]
-    low_B, high_B = np.percentile(resampled_means(change_NB), [2.5, 97.5], axis=0)
+    low_B, high_B = band(change_NB)
     return _runs(budget_B, low_B > 0), _runs(budget_B, high_B < 0)
 
 

@@ -139,12 +139,6 @@ def frontier_gap(accuracy_B: ArrayLike, frontier_B: ArrayLike) -> float:
     return float(np.sum(np.asarray(frontier_B) - np.asarray(accuracy_B)))
 
 
-def control(tokens_S: ArrayLike, low: float, high: float) -> float:
-    """Adherence to a requested budget (s1): share of samples whose length lies within it, ends included."""
-    tokens_S = np.asarray(tokens_S)
-    return float(((tokens_S >= low) & (tokens_S <= high)).mean())
-
-
 def scaling(tokens_B: ArrayLike, accuracy_B: ArrayLike) -> float:
     """Mean slope over all pairs of budgets (s1): accuracy for each further token.
 

@@ -32,6 +32,7 @@ from rollout.template import Template
 from rollout.types import Group, Problem, Request, Short
 
 DATE = "date"  # that prompts state if they state one: kept with the samples, since whoever goes on with them states the same
+_LATER = ("top_k", "revision")  # settings that older samples do not name: made without
 _NOT_OF_SAMPLES = {"date", "margin"}  # of the settings: what prompts say of a date is in their ids
 
 
@@ -77,6 +78,7 @@ class Asked:
         made = {
             "template": self.settings.template,
             **{name: json.dumps(value) for name, value in settings.items() if name != "template"},
+            **{name: "" for name in _LATER if not settings[name]},
             "problems": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
             "weights": self.weights,
             **({"logprobs": "kept"} if self.ranked else {}),
@@ -169,6 +171,7 @@ def requests(name: str, problems: Sequence[Problem], template: Template, setting
             max_tokens=settings.max_tokens,
             temperature=temperature,
             top_p=settings.top_p or 1.0,
+            top_k=settings.top_k or 0,
             seed=seed_of(settings.seed, "eval", index),
             limit=_limit(budget, "requested") or 0,
             thinking_tokens=_limit(budget, "forced"),

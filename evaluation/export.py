@@ -113,7 +113,7 @@ def _lm_eval(evaluation: Evaluation, problems: Sequence[Sequence[dict[str, Any]]
         "temperature": settings.temperature,
         "top_p": settings.top_p,
         "max_gen_toks": settings.max_tokens,
-    }
+    } | ({"top_k": settings.top_k} if settings.top_k else {})
     results = {
         "results": {
             task: {

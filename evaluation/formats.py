@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from typing import Any
 
 from evaluation import words
-from evaluation.comparisons import Comparison, Found, samples_of
+from evaluation.comparisons import Comparison, Found, pooled, samples_of
 from evaluation.entries import at_budgets
-from evaluation.paired import paired_table
+from evaluation.paired import classes, paired_table
 from evaluation.parallel import curves, several_table
 from evaluation.statistics import holm
 from evaluation.tables import Cell, Table, noise_table, reservations, settings_table
+
+_NAMED = 6  # comparisons whose p a sentence names
 
 
 def markdown(found: Found) -> str:
@@ -37,19 +40,23 @@ def markdown(found: Found) -> str:
 
 def sentences(found: Found) -> list[str]:
     """What may be said in one sentence each: of every comparison, of evaluations that stand alone, and of several claims at once."""
-    return words.headline(found.comparisons) + [words.single(one[0]) for one in found.shown.values() if len(one) == 1] + adjusted(found)
+    return words.headline(found.comparisons) + [words.single(one[0]) for one in found.shown.values() if len(one) == 1] + together(found)
+
+
+def together(found: Found) -> list[str]:
+    """What several comparisons say in one, and what several claims at once cost; nothing for one."""
+    return [words.pooled(one) for one in pooled(found.comparisons)] + adjusted(found)
 
 
 def adjusted(found: Found) -> list[str]:
-    """What several claims at once cost, in one sentence; none for one."""
     claims = [pair for pair in found.comparisons if not pair.refused]
     if len(claims) < 2:
         return []
-    named = ", ".join(
-        f"{pair.new.evaluation.source}{f', {pair.new.label}' if len(found.runs) > 2 else ''} {p:.2g}"
-        for pair, p in zip(claims, holm([pair.p for pair in claims]), strict=True)
-    )
-    return [f"p of no difference of accuracy, adjusted for {len(claims)} comparisons (Holm): {named}."]
+    all_ = list(zip(claims, holm([pair.p for pair in claims]), strict=True))
+    told = all_ if len(all_) <= _NAMED else sorted(all_, key=lambda one: one[1])[:_NAMED]
+    named = ", ".join(f"{pair.new.evaluation.source}{f', {pair.new.label}' if len(found.runs) > 2 else ''} {p:.2g}" for pair, p in told)
+    which = "" if told == all_ else f"; the {_NAMED} smallest"
+    return [f"p of no difference of accuracy, adjusted for {len(claims)} comparisons (Holm){which}: {named}."]
 
 
 def table(of: Table) -> str:
@@ -95,6 +102,7 @@ def as_json(found: Found) -> str:
             for curve in curves(samples)
         ],
         "comparisons": [_comparison(pair) for pair in found.comparisons],
+        "pooled": [asdict(one) | {"accuracy": one.accuracy._asdict()} for one in pooled(found.comparisons)],
         "said": sentences(found),
     }
     return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
@@ -121,6 +129,8 @@ def _comparison(pair: Comparison) -> dict[str, Any]:
         "claim": pair.claim,
         "margin": pair.margin,
         "p": pair.p,
+        "test": "sign flips" if pair.moved is None else "mcnemar",
+        "classes": classes(pair),
         "better": [span._asdict() for span in pair.better],
         "worse": [span._asdict() for span in pair.worse],
     }

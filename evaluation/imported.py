@@ -2,7 +2,8 @@
 
 Claim: what a file calls its fields is recognised as it is for data and for `laconic judge`, so lm-eval's samples, lighteval's details, OckBench's results
 and our own tables are one case with a line of problem, gold and completion. A row that lacks one of them stops the import, with its place.
-Simplification: a completion without a word on how it ended counts as finished, which is said; one that is null was never made, and is not judged.
+What contradicts itself does, too: a sample that comes twice, lengths that no completion has, a problem with two golds.
+Simplification: a completion without a known word on how it ended counts as finished, which is said; one that is null was never made, and is not judged.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 from rewards.rows import DataError, Row, nested, reach, read_rows
 from rewards.thinking import THINK, split
-from rewards.verifier.judge_file import PREDICTIONS, Paths, paths_of, read_pairs
+from rewards.verifier.judge_file import PREDICTIONS, Paths, paths_of, read_pairs, unknown_ends
 from rollout.layouts import (
     CHATS,
     PROBLEMS,
@@ -82,6 +83,8 @@ _LONE = {
 }  # an answer alone, often, or something else
 _ENDS = re.compile(r'"(?:finish|finish_reasons?|stop_reasons?)"')
 _IDS = ("problem_id", "question_id", "id")
+_NUMBERS = ("sample", "sample_idx", "sample_index", "repeat", "repeat_idx")
+_MOST_TOKENS = 10_000_000  # more than any completion has
 _MODELS = ["model", "model_name", "model_id", "checkpoint"]
 
 
@@ -98,6 +101,7 @@ class Sample:
     tokens: int | None
     thinking: int | None
     number: int | None
+    ended: str = ""  # in the file's own word
     score: float | None = None
 
     @property
@@ -108,10 +112,19 @@ class Sample:
 
 @dataclass
 class Imported:
-    """What a file holds: each problem with its samples in order, the model's name, "" if none is said, what a user should know, and (row, reason) of rows left out."""
+    """What a file holds.
+
+    Attributes:
+        problems: each with its samples in order.
+        model: its name, "" if none is said.
+        revision: 8 hex digits of the content.
+        said: what a user should know.
+        left_out: (row, reason).
+    """
 
     problems: list[tuple[Problem, list[Sample]]]
     model: str
+    revision: str
     said: list[str] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
@@ -143,7 +156,8 @@ def read_samples(
         ValueError, DataError: no data, a field that is missing or not recognised, a row without one, or rows that contradict each other.
     """
     said: list[str] = []
-    rows = _one_filter([_lifted(row) for row in read_rows(str(path), "test").rows], said)
+    read = read_rows(str(path), "test")
+    rows = _one_filter([_lifted(row) for row in read.rows], said)
     rows, name = _of_model(rows, model)
     sample = [row.values for row in rows[:SAMPLE]]
     whole = (name for name in PREDICTIONS if name not in _LONE and any(reach(row, name) not in (None, "", []) for row in sample))
@@ -160,7 +174,8 @@ def read_samples(
         f"{path}: {len(rows):,} rows, problem from {column}, gold from {paths.gold}, completion from {paths.prediction}, "
         + (f"tokens from {tokens}" if tokens else "no tokens")
     )
-    if not any(_ENDS.search(json.dumps(row, default=str)) for row in sample[:50]):
+    silent = not any(_ENDS.search(json.dumps(row, default=str)) for row in sample[:50])
+    if silent:
         said.append(f"{path}: nothing says how completions ended, so all count as finished and none as cut off")
     found: dict[tuple[str, str], tuple[Problem, list[Sample]]] = {}
     left_out: list[tuple[str, str]] = []
@@ -179,7 +194,15 @@ def read_samples(
     problems = [(one, _in_order(samples)) for one, samples in found.values()]
     if not problems:
         raise DataError(f"{path}: none of {len(rows)} rows has a gold (first: {left_out[0][0]}: {left_out[0][1]}); name its path (--gold)")
-    return Imported(_with_ids(rows, problems), name, said, left_out)
+    every = [one for _, samples in problems for one in samples]
+    if unknown := unknown_ends([one.ended for one in every]):
+        said.append(f"{path}: how completions ended is said in words that are not known and count as finished: {unknown}")
+    if again := _repeated(problems):
+        said.append(
+            f"{path}: {len(again):,} samples repeat another of their problem word for word and count as samples of their own "
+            f"(first: {again[0]}): take them out if a file was joined to itself"
+        )
+    return Imported(_with_ids(rows, problems, said), name, read.revision, said, left_out)
 
 
 def source_of(path: Path) -> str:
@@ -252,15 +275,18 @@ def _problem(row: Row, layout: Layout, paths: Paths, source: str) -> Problem | N
 
 def _samples(row: Row, paths: Paths, tokens: str | None, thinking: str | None, score: str | None) -> list[Sample]:
     pairs = read_pairs([row], paths)
-    made = reach(row.values, paths.prediction) is not None
+    value = nested(reach(row.values, paths.prediction))
+    made = [one is not None for one in value] if isinstance(value, list) and len(value) == len(pairs) else [not _none(value)] * len(pairs)
     lengths, thoughts = (_lengths(row, path, len(pairs)) for path in (tokens, thinking))
-    if tokens and None in lengths:
-        raise DataError(
-            f"{row.place}: {tokens} is {reach(row.values, tokens)!r:.60}, where {len(pairs)} whole numbers are wanted; correct it, or count all with --tokenizer"
-        )
+    if tokens and (fault := _fault(lengths, thoughts, [pair.text for pair in pairs])):
+        where = f"{tokens} is {reach(row.values, tokens)!r:.60}"
+        raise DataError(f"{row.place}: {where}, {fault}; correct it, or count all with --tokenizer")
+    if thinking and any(not _none(one) and _length(one) is None for one in _listed(reach(row.values, thinking))):
+        raise DataError(f"{row.place}: {thinking} is {reach(row.values, thinking)!r:.60}, which counts no thinking; correct it")
+    numbers = (_length(value) for name in _NUMBERS if not isinstance(value := row.values.get(name), list))
+    number = next((one for one in numbers if one is not None), None)
+    own = number if len(pairs) == 1 else None
     scores = _scores(row, score, len(pairs)) if score else [None] * len(pairs)
-    number = row.values.get("sample")
-    own = number if len(pairs) == 1 and isinstance(number, int) else None
     apart = (
         next((said for name in THOUGHTS if isinstance(said := row.values.get(name), str) and said.strip()), "") if len(pairs) == 1 else ""
     )
@@ -268,14 +294,39 @@ def _samples(row: Row, paths: Paths, tokens: str | None, thinking: str | None, s
         Sample(
             row.place,
             f"{THINK.open}\n{apart}{THINK.close}\n\n{pair.text}" if apart and not split(pair.text)[0] else pair.text,
-            pair.finish if made else "abort",
+            pair.finish if there else "abort",
             length,
             thought,
             own,
+            pair.said,
             one,
         )
-        for pair, length, thought, one in zip(pairs, lengths, thoughts, scores, strict=True)
+        for pair, there, length, thought, one in zip(pairs, made, lengths, thoughts, scores, strict=True)
     ]
+
+
+def _fault(lengths: Sequence[int | None], thoughts: Sequence[int | None], texts: Sequence[str]) -> str:
+    """What is wrong with the lengths of a row's completions; "" if nothing is."""
+    if None in lengths:
+        return f"where {len(texts)} whole numbers are wanted"
+    for length, thought, text in zip(lengths, thoughts, texts, strict=True):
+        if length is not None and length > _MOST_TOKENS:
+            return f"more than any completion has ({_MOST_TOKENS:,})"
+        if length == 0 and text.strip():
+            return "and its completion is not empty"
+        if length is not None and thought is not None and thought > length:
+            return f"and {thought:,} of them would be thinking"
+    return ""
+
+
+def _none(value: Any) -> bool:
+    """Whether nothing stands there, as JSON or pandas write it."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def _listed(value: Any) -> list[Any]:
+    value = nested(value)
+    return value if isinstance(value, list) else [value]
 
 
 def _lengths(row: Row, path: str | None, count: int) -> list[int | None]:
@@ -314,8 +365,8 @@ def _number(value: Any) -> float | None:
 def _length(value: Any) -> int | None:
     if isinstance(value, list):
         return len(value)
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        return int(value)  # of a table of texts
+    if isinstance(value, str) and re.fullmatch(r"[0-9]+(?:\.0*)?", value):
+        return int(float(value))  # of a table of texts
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     return int(value) if whole and not isinstance(value, bool) and value >= 0 else None
 
@@ -326,18 +377,33 @@ def _counts(value: Any) -> bool:
 
 
 def _in_order(samples: list[Sample]) -> list[Sample]:
-    """By the numbers that they have. Raises DataError: one comes twice."""
-    if any(sample.number is None for sample in samples):
-        return samples
-    ordered = sorted(samples, key=lambda sample: sample.number or 0)
-    for before, after in pairwise(ordered):
+    """By the numbers that they have, if all have one. Raises DataError: one comes twice."""
+    numbered = sorted((sample for sample in samples if sample.number is not None), key=lambda sample: sample.number or 0)
+    for before, after in pairwise(numbered):
         if before.number == after.number:
             raise DataError(f"{after.place}: sample {after.number} of its problem is in {before.place}, too; take one out")
-    return ordered
+    return numbered if len(numbered) == len(samples) else samples
 
 
-def _with_ids(rows: Sequence[Row], problems: list[tuple[Problem, list[Sample]]]) -> list[tuple[Problem, list[Sample]]]:
-    """The problems under the file's own ids, if those tell them apart: two samples of a problem have one, those of two problems two."""
+def _repeated(problems: Sequence[tuple[Problem, Sequence[Sample]]]) -> list[str]:
+    """Places of samples that another of their problem is alike to, in text, length and end, where no numbers tell them apart."""
+    again = []
+    for _, samples in problems:
+        seen: set[tuple[Any, ...]] = set()
+        for one in samples:
+            key = (one.text, one.tokens, one.ended)
+            if one.number is None and one.text and key in seen:
+                again.append(one.place)
+            seen.add(key)
+    return again
+
+
+def _with_ids(rows: Sequence[Row], problems: list[tuple[Problem, list[Sample]]], said: list[str]) -> list[tuple[Problem, list[Sample]]]:
+    """The problems under the file's own ids, if those tell them apart: two samples of a problem have one, those of two problems two.
+
+    Args:
+        said: is told of ids that stand for several problems.
+    """
     by_place = {row.place: row.values for row in rows}
     for name in _IDS:
         own = [{str(by_place[sample.place].get(name)) for sample in samples} for _, samples in problems]
@@ -345,4 +411,10 @@ def _with_ids(rows: Sequence[Row], problems: list[tuple[Problem, list[Sample]]])
             ids = [next(iter(one)) for one in own]
             if len(set(ids)) == len(ids):
                 return [(replace(problem, id=id_), samples) for id_, (problem, samples) in zip(ids, problems, strict=True)]
+            twice = next(id_ for id_ in ids if ids.count(id_) > 1)
+            (one, first), (other, second) = [problems[place] for place, id_ in enumerate(ids) if id_ == twice][:2]
+            golds = "" if one.golds == other.golds else f", with the golds {one.answer!r:.40} and {other.answer!r:.40}"
+            said.append(
+                f"{name} {twice!r:.40} stands for two problems (in {first[0].place} and {second[0].place}{golds}), so problems are named by their texts"
+            )
     return problems

@@ -20,11 +20,14 @@ from evaluation.statistics import FEWEST, resampled_means, wilson
 CLASSES = ("both right, shorter", "both right, not shorter", "gained", "lost", "neither")
 
 
-def by_outcome(samples: Samples) -> dict[str, Outcome]:
+def by_outcome(samples: Samples, told: bool = True) -> dict[str, Outcome]:
     """Mean thinking, answer and total length of right, wrong and truncated samples; None where there are none.
 
     A truncated sample that was judged wrong is in both. `thinking` and `answer` are means over those that closed their thinking, whose share is `closed`:
     what is open is neither. Truncated is what the engine cut.
+
+    Args:
+        told: somebody counted thinking; if not, how many closed it is not known.
     """
     table = {}
     for name, mask_S in {"right": samples.right, "wrong": samples.wrong, "truncated": samples.cut}.items():
@@ -32,7 +35,7 @@ def by_outcome(samples: Samples) -> dict[str, Outcome]:
         closed_S = ~np.isnan(thinking_S)
         table[name] = Outcome(
             samples=int(mask_S.sum()),
-            closed=_mean(closed_S),
+            closed=_mean(closed_S) if told else None,
             thinking=_mean(thinking_S[closed_S]),
             answer=_mean(length_S[closed_S] - thinking_S[closed_S]),
             total=_mean(length_S),

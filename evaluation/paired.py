@@ -15,10 +15,11 @@ from evaluation import words
 from evaluation.attempts import pass_at_k
 from evaluation.comparisons import Comparison, samples_of
 from evaluation.efficiency import against, budget_area, scalars
+from evaluation.lengths import CLASSES, transitions
 from evaluation.measured import Samples, of_evaluation
 from evaluation.results import Evaluation
 from evaluation.statistics import Interval, difference_interval
-from evaluation.tables import Cell, Row, Table
+from evaluation.tables import Cell, Row, Table, detectable
 
 _SHARES = (1 / 8, 1 / 4, 1 / 2)  # of max_tokens
 
@@ -26,11 +27,11 @@ _SHARES = (1 / 8, 1 / 4, 1 / 2)  # of max_tokens
 def paired_table(pair: Comparison) -> Table:
     """All numbers of both, and their changes; only the numbers where the two may not be compared."""
     old, new = pair.old.evaluation, pair.new.evaluation
-    first, second = (None, None) if pair.refused else (samples_of(pair.old), samples_of(pair.new))
-    samples = (first, second) if first and second else None
+    samples = _samples(pair)
     alike = samples if pair.unit == "tokens" else None  # lengths of the same ruler
     rows = [
         _row("accuracy", _percent(old.accuracy.mean), _percent(new.accuracy.mean), _points(pair.accuracy)),
+        *_p(pair),
         *_at_budgets(old, new, alike),
         *_area(old, new, alike),
         *_passes(old, new, bool(pair.refused)),
@@ -52,7 +53,45 @@ def paired_table(pair: Comparison) -> Table:
         rows.append(_row(name.replace("_", " "), *(_percent(getattr(one, name)) for one in (old, new)), _points(_moved(samples, mask))))
     if not pair.refused and pair.unit == "tokens" and pair.length is not None:
         rows += _scalars(old, new)
-    return Table([pair.old.label, pair.new.label, "change, 95 % interval"], rows)
+    return Table([pair.old.label, pair.new.label, "change, 95 % interval"], rows + _classes(alike))
+
+
+def _p(pair: Comparison) -> list[Row]:
+    """Of no difference of accuracy, and which test said it."""
+    if pair.refused:
+        return []
+    test = f"McNemar, exact: {pair.moved[0]} gained, {pair.moved[1]} lost" if pair.moved else "sign flips"
+    rows = [_row(" p of no difference", Cell(""), Cell(""), Cell(f"{pair.p:.2g}", f"({test})"))]
+    if (seen := detectable(pair)) is not None:
+        rows.append(_row(" change that 4 of 5 such comparisons would show", Cell(""), Cell(""), Cell(f"{100 * seen:.1f} points")))
+    return rows
+
+
+def _samples(pair: Comparison) -> tuple[Samples, Samples] | None:
+    first, second = (None, None) if pair.refused else (samples_of(pair.old), samples_of(pair.new))
+    return (first, second) if first and second else None
+
+
+def classes(pair: Comparison) -> dict[str, int]:
+    """Problems by what became of them (lengths.CLASSES); empty without samples whose lengths are of one ruler."""
+    return _counted(_samples(pair) if pair.unit == "tokens" else None)
+
+
+def _counted(samples: tuple[Samples, Samples] | None) -> dict[str, int]:
+    counts = np.bincount(transitions(*samples), minlength=len(CLASSES)).tolist() if samples else []
+    return dict(zip(CLASSES, counts, strict=True)) if counts else {}
+
+
+def _classes(samples: tuple[Samples, Samples] | None) -> list[Row]:
+    found = _counted(samples)
+    if not found:
+        return []
+    shorter, longer, gained, lost, neither = found.values()
+    how = Cell(f"{shorter + longer}", f"({shorter} shorter)")
+    return [
+        _row("problems that both solve, in half of the samples", Cell(""), Cell(""), how),
+        _row(" gained, lost, neither", Cell(""), Cell(""), Cell(f"{gained}, {lost}, {neither}")),
+    ]
 
 
 def _passes(old: Evaluation, new: Evaluation, refused: bool) -> list[Row]:

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from evaluation.by_token import carried
-from evaluation.entries import Shown
+from evaluation.entries import ACCENT, Shown, at_budgets
 from evaluation.examples import split_thinking
 from evaluation.run_folder import Run, read_columns
 from rollout.records import CHARACTERS
@@ -36,13 +36,14 @@ Columns = dict[str, list[Any]]
 
 @dataclass(frozen=True)
 class _Set:
-    """Rollouts under one label: of an evaluation, or without `source` of training."""
+    """Rollouts under one label: of an evaluation, or without `source` of training. `at`: the budget that they were sampled at, "" for none."""
 
     label: str
     colour: str
     source: str
     run: Run
     tables: Mapping[Path, pa.Table]
+    at: str = ""
 
     @property
     def unit(self) -> str:
@@ -65,10 +66,10 @@ def reader(runs: Sequence[Run], shown: Mapping[str, Sequence[Shown]], most: int 
     sets = _sets(runs, shown)
     source = [one.source for one in sets]
     rows, problems = _columns(sets)
-    rows["changed"] = _changed(rows, source)
+    rows["changed"] = _changed(rows, sets)
     rank_N = _rank(rows)
     tokens = carried(rows, _turns(rows, rank_N, source), [one.run for one in sets])
-    told = [{"label": one.label, "colour": one.colour, "source": one.source, "unit": one.unit} for one in sets]
+    told = [{"label": one.label, "colour": one.colour, "source": one.source, "unit": one.unit, "at": one.at} for one in sets]
     texts = [text or "" for text in rows.pop("text")]
     here = {name: column for name, column in rows.items() if name not in ("file", "rollout")}
     payload, kept = _fitting({"sets": told, "problems": problems, "rows": here} | tokens, texts, rank_N, most)
@@ -77,12 +78,18 @@ def reader(runs: Sequence[Run], shown: Mapping[str, Sequence[Shown]], most: int 
 
 
 def _sets(runs: Sequence[Run], shown: Mapping[str, Sequence[Shown]]) -> list[_Set]:
-    """Evaluations by source, then what training kept, as far as their samples are there."""
+    """Evaluations by source, then those at budgets (of a run the last at each), then what training kept, as far as their samples are there."""
     found = [
         _Set(one.label, one.colour, source, one.run, _tables(one.run, [one.evaluation.table]))
         for source, some in shown.items()
         for one in some
     ]
+    for source in dict.fromkeys(one.source for run in runs for one in run.evaluations):
+        last = {(run.label, one.settings.budget.name): (run, one) for run, one in at_budgets(runs, source) if one.settings.budget}
+        for (label, budget), (run, one) in last.items():
+            colour = next((other.colour for other in reversed(shown.get(source, [])) if other.run is run), ACCENT)
+            called = f"{label}, {budget}" if len(runs) > 1 else budget
+            found.append(_Set(called, colour, source, run, _tables(run, [one.table]), budget))
     for run in runs:
         label = f"{run.label}, training" if len(runs) > 1 else "training"
         found.append(_Set(label, "", "", run, _tables(run, sorted((run.path / "samples").glob("step-*.parquet")))))
@@ -128,22 +135,30 @@ def _column(table: pa.Table, name: str) -> list[Any]:
     return [None if isinstance(value, float) and not math.isfinite(value) else value for value in values]
 
 
-def _changed(rows: Columns, source: Sequence[str]) -> list[int]:
-    """1 where a problem's majority verdict (right in more than half of its samples) is another under this label than under the first of its source; for
-    rows under the first, than under any other."""
+def _changed(rows: Columns, sets: Sequence[_Set]) -> list[int]:
+    """1 where a problem's majority verdict (right in more than half of its samples) is another under this label than under the first of its source, or, at a
+    budget, than its own run's without one; for rows under the first, than under any other without a budget."""
     right: dict[tuple[int, int], list[bool]] = {}
     for one, problem, verdict in zip(rows["set"], rows["problem"], rows["verdict"], strict=True):
         right.setdefault((one, problem), []).append(verdict == "right")
     majority = {key: 2 * sum(some) > len(some) for key, some in right.items()}
-    first = {one: min(k for k, other in enumerate(source) if other == name) for one, name in enumerate(source)}
+    base = [_base(place, sets) for place in range(len(sets))]
     differs = {
-        (one, problem): bool(source[one]) and (first[one], problem) in majority and majority[first[one], problem] != won
+        (one, problem): bool(sets[one].source) and (base[one], problem) in majority and majority[base[one], problem] != won
         for (one, problem), won in majority.items()
     }
     for (one, problem), other in list(differs.items()):
-        if other:
-            differs[first[one], problem] = True
+        if other and not sets[one].at:
+            differs[base[one], problem] = True
     return [int(differs[key]) for key in zip(rows["set"], rows["problem"], strict=True)]
+
+
+def _base(place: int, sets: Sequence[_Set]) -> int:
+    """The set that a set's verdicts are held against: the first of its source, or its own run's where it is at a budget."""
+    own = sets[place]
+    plain = [k for k, other in enumerate(sets) if other.source == own.source and not other.at]
+    alike = [k for k in plain if sets[k].run is own.run] if own.at else plain[:1]
+    return (alike or plain or [place])[-1]
 
 
 def _rank(rows: Columns) -> np.ndarray:

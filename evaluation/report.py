@@ -19,7 +19,7 @@ import plotly.offline
 import yaml
 
 from evaluation import charts, curves, examples, figures, words
-from evaluation.comparisons import Comparison, Found, read, refused, samples_of
+from evaluation.comparisons import Comparison, Found, pooled, read, refused, samples_of
 from evaluation.entries import COLOURS, Shown, at_budgets
 from evaluation.figures import Panel
 from evaluation.formats import adjusted, as_json, markdown
@@ -33,6 +33,7 @@ from evaluation.tables import glance_table, noise_table, reservations, settings_
 from evaluation.templates import environment
 
 _FEW = 3  # comparisons whose verdicts are sentences; more are a table
+_OPEN = 3  # sources of problems whose charts, rollouts and tables are open; those of further ones are folded
 
 
 class Tile(NamedTuple):
@@ -89,17 +90,19 @@ def _beside(runs: Sequence[Run]) -> Path:
 def page(found: Found) -> str:
     """The whole page."""
     sections = [_head(found)]
-    for source, shown in found.shown.items():
+    for place_, (source, shown) in enumerate(found.shown.items()):
         alike, left = _alike(shown)
         sampled = [charts.Sampled(one, samples) for one in alike if (samples := samples_of(one, scores=True)) is not None]
-        sections += [
+        own = [
             _trade_off(source, alike, left),
             *_more(found, source, sampled, alike),
             *_levels(source, alike),
             *_lengths(source, sampled),
         ]
+        sections += own if place_ < _OPEN else _folded(f"Charts of {source}", own)
     sections += _training(found.runs)
-    sections += [_side_by_side(pairs[-1]) for pairs in found.pairs.values() if pairs and not pairs[-1].refused]
+    beside = [_side_by_side(pairs[-1]) for pairs in found.pairs.values() if pairs and not pairs[-1].refused]
+    sections += [*beside[:_OPEN], *_folded(f"Rollouts side by side of {len(beside) - _OPEN} more", beside[_OPEN:])]
     sections += [*_last_samples(found), *_reader(found), _sure(found), _settings(found.runs), _foot(found.runs)]
     panels: dict[str, Any] = {}
 
@@ -124,9 +127,14 @@ def plotly_packed() -> str:
     return packed(plotly.offline.get_plotlyjs())
 
 
+def _folded(summary: str, sections: Sequence[Section]) -> list[Section]:
+    return [Section("fold.html", {"summary": summary, "sections": sections})] if sections else []
+
+
 def _head(found: Found) -> Section:
     pairs, runs = found.comparisons, found.runs
     verdicts = words.headline(pairs) if len(pairs) <= _FEW else []
+    verdicts += [words.pooled(one) for one in pooled(pairs)]
     verdicts += [words.single(one[0]) for one in found.shown.values() if len(one) == 1][:_FEW]
     if not found.shown:
         verdicts = ["Nothing has been evaluated yet, so there is no result to state."]
@@ -368,7 +376,7 @@ def _sure(found: Found) -> Section:
         if not pair.refused
     ]
     sentences = [*adjusted(found), *reservations(found.runs, shown, found.comparisons)]
-    return Section("sure.html", {"tables": tables, "pairs": pairs, "sentences": sentences})
+    return Section("sure.html", {"tables": tables, "pairs": pairs, "sentences": sentences, "open": _OPEN})
 
 
 def _settings(runs: Sequence[Run]) -> Section:

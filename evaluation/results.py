@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
+IMPORTED = "imported"  # the engine of samples that others made
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
@@ -55,7 +57,7 @@ class Overlap(Share):
 
 
 class Outcome(_Frozen):
-    """Mean lengths of the samples of one outcome; thinking and answer of those that closed their thinking, whose share is `closed`."""
+    """Mean lengths of the samples of one outcome; thinking and answer of those that closed their thinking, whose share is `closed`; all three None where nobody counted thinking."""
 
     samples: int
     closed: float | None
@@ -180,8 +182,10 @@ class Settings(_Frozen):
     """How samples were made; what is None was not recorded.
 
     Attributes:
+        top_k: 0: all tokens.
         max_tokens: where engines stop.
         samples: of a problem, asked for.
+        revision: commit of the hub's set that was asked.
         template: hash of chat template and tokenizer, the ruler of all lengths.
         date: that a template states, "" for none.
         lenient: answers without a box were read, too.
@@ -192,10 +196,12 @@ class Settings(_Frozen):
 
     temperature: float | None = None
     top_p: float | None = None
+    top_k: int | None = None
     max_tokens: int
     samples: int | None = None
     seed: int | None = None
     engine: str | None = None
+    revision: str | None = None
     template: str = ""
     date: str | None = None
     lenient: bool = False

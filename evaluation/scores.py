@@ -85,10 +85,10 @@ def score(table: pa.Table, *, checkpoint: str, step: int, source: str, settings:
     reason_S, parallel = np.array(table["reason"].to_pylist(), dtype=object), None
     if isinstance(budget, ShortOf):  # from here on a sample is a vote
         samples, parallel = voted(samples, budget.first, budget.of)
-        reason_S, first_N = np.full(len(samples.problem), "no votes", dtype=object), np.cumsum(samples.count) - samples.count
+        reason_S = np.full(len(samples.problem), "no votes", dtype=object)
     votes_N = _majorities(samples) if parallel is None else []
-    right_N = np.add.reduceat(samples.right.astype(int), first_N)
-    measured, outcome, tokens = samples.measured, by_outcome(samples), interval(samples.measured.length)
+    told = any(table[name].null_count < len(table) for name in ("ids", "think_tokens"))  # who counts without ids need not count thinking
+    measured, outcome, tokens = samples.measured, by_outcome(samples, told), interval(samples.measured.length)
     silent_S = np.array([said is None for said in samples.extracted]) & samples.wrong
     why_S = np.where(samples.cut, "unfinished", reason_S)
     longest = (
@@ -125,22 +125,27 @@ def score(table: pa.Table, *, checkpoint: str, step: int, source: str, settings:
         by_outcome=outcome,
         by_level=_by_level(samples, problems),
         budget_curve=budget_curve(samples, budgets.tolist()),
-        per_problem=[
-            ProblemScore(
-                id=samples.ids[place],
-                family=problem["family"],
-                level=problem["level"],
-                right=int(right_N[place]),
-                samples=int(samples.count[place]),
-                tokens=float(measured.length[place]),
-                majority=votes_N[place] if votes_N else None,
-            )
-            for place, problem in enumerate(problems)
-        ],
+        per_problem=_per_problem(samples, problems, votes_N),
         forced=forced,
         adherence=_adherence(samples, budget.limit) if isinstance(budget, Budget) and budget.kind == "requested" else None,
         parallel=parallel,
     )
+
+
+def _per_problem(samples: Samples, problems: Sequence[dict], votes_N: Sequence[float]) -> list[ProblemScore]:
+    length_N, right_N = samples.measured.length, np.bincount(samples.problem, samples.right, len(samples.ids))
+    return [
+        ProblemScore(
+            id=samples.ids[place],
+            family=problem["family"],
+            level=problem["level"],
+            right=int(right_N[place]),
+            samples=int(samples.count[place]),
+            tokens=float(length_N[place]),
+            majority=votes_N[place] if votes_N else None,
+        )
+        for place, problem in enumerate(problems)
+    ]
 
 
 def _majorities(samples: Samples) -> list[float]:

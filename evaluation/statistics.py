@@ -20,7 +20,7 @@ FEWEST = 6  # problems: with fewer an exact sign-flip test cannot reach p < 0.05
 _SEED = 0
 _CHUNK_CELLS = 4_000_000  # bounds the memory of the resample counts: about 32 MB at a time
 _SEEN = 10  # problems that moved to one side, from which on the bootstrap says what may happen there
-_LEVEL = 0.05
+LEVEL = 0.05
 _EXACT = 16  # differences other than 0: up to here all 2^16 sign patterns are tried, beyond RESAMPLES random ones
 
 Claim = Literal["better", "not worse", "worse", "not shown", "too few"]
@@ -75,6 +75,8 @@ def interval(values_N: np.ndarray, resamples: int = RESAMPLES) -> Interval:
 def stratified(sets: Sequence[np.ndarray], resamples: int = RESAMPLES) -> Interval:
     """Mean over benchmarks of their means, each of equal weight; problems are resampled inside each benchmark.
 
+    Of one whose problems all agree nothing can be resampled: what Wilson's interval of 0 in N leaves open there is added to both sides.
+
     Args:
         sets: of each benchmark a value for each problem (or a difference of two models).
     """
@@ -83,7 +85,8 @@ def stratified(sets: Sequence[np.ndarray], resamples: int = RESAMPLES) -> Interv
         return Interval(mean, math.nan, math.nan)
     means_RS = np.column_stack([resampled_means(np.asarray(values_N)[:, None], resamples, seed) for seed, values_N in enumerate(sets)])
     low, high = np.percentile(means_RS.mean(axis=1), [2.5, 97.5])
-    return Interval(mean, float(low), float(high))
+    unseen = math.hypot(*(wilson(0.0, len(values_N)).high for values_N in sets if np.ptp(values_N) == 0)) / len(sets)
+    return Interval(mean, float(low) - unseen, float(high) + unseen)
 
 
 def share_interval(share_N: np.ndarray) -> Interval:
@@ -127,9 +130,31 @@ def claim_interval(difference_N: np.ndarray) -> Interval:
         low = min(low, mean - math.hypot(gained.mean - gained.low, lost.high - lost.mean))
     if np.count_nonzero(gained_N) < _SEEN:
         high = max(high, mean + math.hypot(gained.high - gained.mean, lost.mean - lost.low))
-    if np.count_nonzero(difference_N) <= _EXACT and sign_flip(difference_N) > _LEVEL:
+    if np.count_nonzero(difference_N) <= _EXACT and sign_flip(difference_N) > LEVEL:
         low, high = min(low, 0.0), max(high, 0.0)
     return Interval(mean, max(low, -1.0), min(high, 1.0))
+
+
+def band(values_NK: np.ndarray, resamples: int = RESAMPLES) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper bounds of K means over problems that hold for all of them at once, in 95 % of such data; each [K].
+
+    Max-t bootstrap: mean ± c x its standard error, c the 95th percentile of the largest |t| among the K in each resample. So whoever looks at 64 budgets
+    and says where 0 is left out errs in one such look of twenty, not at one budget of twenty. Where all problems agree nothing can be resampled;
+    the bounds are those of `difference_interval` there.
+
+    Args:
+        values_NK: one row a problem, differences of shares at each budget; at least two rows.
+    """
+    values_NK = np.asarray(values_NK, dtype=float)
+    mean_K = values_NK.mean(axis=0)
+    means_RK = resampled_means(values_NK, resamples)
+    error_K = means_RK.std(axis=0)
+    moves_K = np.ptp(values_NK, axis=0) > 0
+    half_K = np.full(len(mean_K), wilson(0.0, len(values_NK)).high)
+    if moves_K.any():
+        largest_R = (np.abs(means_RK - mean_K)[:, moves_K] / error_K[moves_K]).max(axis=1)
+        half_K[moves_K] = np.percentile(largest_R, 100 * (1 - LEVEL)) * error_K[moves_K]
+    return mean_K - half_K, mean_K + half_K
 
 
 def wilson(share: float, trials: int, z: float = 1.959964) -> Interval:

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evaluation import words
-from evaluation.attempts import pass_at_k
+from evaluation.attempts import all_of_k, g_pass, mg_pass, pass_at_k
 from evaluation.comparisons import Comparison
 from evaluation.entries import Shown
 from evaluation.results import Estimate, Evaluation, Share
 from evaluation.run_folder import Run
 from evaluation.statistics import standard_errors
 
+_FEW = 3  # comparisons that sentences speak of
 _CLAIMS = {
     "better": "more accurate",
     "not worse": "as accurate",
@@ -75,6 +76,7 @@ def _numbers(evaluation: Evaluation, k: int, lenient: bool) -> dict[str, Cell]:
         " standard error, new samples": Cell(words.percent(fix, 2)),
         "maj@n (cons@n), a vote of all samples": _with_bounds(evaluation.majority),
         f"pass@{k}": Cell(words.percent(float(pass_at_k(samples_N, right_N, k).mean()))),
+        **_stability(samples_N, right_N, k),
         "Mean tokens": Cell(words.tokens(length.mean), _bounds(length, 1, 0 if length.mean >= 100 else 1)),
         " median, 90th percentile": Cell(f"{words.tokens(length.median)}, {words.tokens(length.p90)}"),
         " of right samples": Cell(words.tokens(length.right)),
@@ -83,6 +85,16 @@ def _numbers(evaluation: Evaluation, k: int, lenient: bool) -> dict[str, Cell]:
         "No answer given": Cell(words.percent(evaluation.no_answer)),
         "Not judged": Cell(words.percent(evaluation.not_judged, 2)),
     }
+
+
+def _stability(samples_N: np.ndarray, right_N: np.ndarray, k: int) -> dict[str, Cell]:
+    """How often it is right again: of half as many samples as there are, so that the numbers are means over choices. Nothing for fewer than four."""
+    half = k // 2
+    if half < 2:
+        return {}
+    numbers = (all_of_k(samples_N, right_N, half), g_pass(samples_N, right_N, half, 0.5), mg_pass(samples_N, right_N, half))
+    label = f" all right of {half} (pass^{half}), half of them (G-Pass@{half}), mG-Pass@{half}"
+    return {label: Cell(", ".join(words.percent(float(one.mean())) for one in numbers))}
 
 
 def _with_bounds(accuracy: Share | None) -> Cell:
@@ -122,7 +134,9 @@ def reservations(runs: Sequence[Run], shown: Iterable[Shown], found: Iterable[Co
     """What a careful reader should know before quoting the headline, as sentences."""
     shown = list(shown)
     sentences = [words_ for one in shown for words_ in _about(one, len(runs) > 1)]
-    sentences += [words_ for one in found for words_ in _power(one)]
+    found = list(found)
+    if len(found) <= _FEW:  # of more they stand in the tables of pairs
+        sentences += [words_ for one in found for words_ in _power(one, len(found) > 1)]
     if shown:
         sentences.append(
             "Intervals are 95 % bootstrap intervals over problems (10,000 resamples); two checkpoints are compared problem by problem."
@@ -222,15 +236,23 @@ def _about(one: Shown, several: bool) -> list[str]:
     return sentences
 
 
-def _power(one: Comparison) -> list[str]:
-    """What a comparison could have shown."""
+def detectable(one: Comparison) -> float | None:
+    """The change of accuracy, a share, that 4 of 5 such comparisons would show: 2.8 standard errors. None without an interval."""
     if one.accuracy is None or math.isnan(one.accuracy.low):
+        return None
+    return 2.8 * (one.accuracy.high - one.accuracy.low) / (2 * 1.96)
+
+
+def _power(one: Comparison, several: bool) -> list[str]:
+    """What a comparison could have shown."""
+    seen = detectable(one)
+    if one.accuracy is None or seen is None:
         return []
-    width = (one.accuracy.high - one.accuracy.low) / (2 * 1.96)
+    which = f"{one.new.evaluation.source}, {one.new.label} against {one.old.label}: " if several else ""
     loss = f"a loss of more than {-100 * one.accuracy.low:.1f} points" if one.accuracy.low < 0 else "any loss"
     return [
-        f"A change of accuracy of about {280 * width:.1f} points would be seen in 4 of 5 such comparisons (2.8 standard errors).",
-        f"At this confidence, {loss} of accuracy is ruled out (p of no difference {one.p:.2g}, sign flips over problems).",
+        f"{which}A change of accuracy of about {100 * seen:.1f} points would be seen in 4 of 5 such comparisons (2.8 standard errors).",
+        f"{which}At this confidence, {loss} of accuracy is ruled out (p of no difference {one.p:.2g}, {'exact McNemar' if one.moved else 'sign flips'} over problems).",
     ]
 
 
@@ -256,7 +278,7 @@ def _settings(run: Run) -> dict[str, str]:
             f"temperature {_get(recipe, 'sampler.temperature')}",
         ],
         "Groups kept": [_get(recipe, "sampler.keep_groups")],
-        "Length limit": [f"{_get(recipe, 'budget.limit')} tokens", _get(recipe, "budget.kind")],
+        "Length limit": [f"{_get(recipe, 'budget.limit')} tokens", _get(recipe, "budget.kind"), *_also(recipe)],
         "Reward": [_term(term) for term in _items(recipe.get("reward"))],
         "Promises waived": [str(promise).replace("_", " ") for promise in _items(recipe.get("waive"))],
         "Advantage": [f"centre {_get(recipe, 'advantage.centre')}", f"scale {_get(recipe, 'advantage.scale')}"],
@@ -302,6 +324,16 @@ def _get(recipe: Mapping[str, Any], key: str) -> str:
 def _items(value: Any) -> list[Any]:
     """What a list holds; what should be a list and is none, as it stands."""
     return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _also(recipe: Mapping[str, Any]) -> list[str]:
+    """Further kinds of budget that hold, by name."""
+    budget = recipe.get("budget")
+    return [
+        f"and {_get(kind, 'kind')}"
+        for kind in _items(budget.get("also") if isinstance(budget, Mapping) else None)
+        if isinstance(kind, Mapping)
+    ]
 
 
 def _term(term: Any) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from evaluation.comparisons import Comparison, Span
+from evaluation.comparisons import Comparison, Pooled, Span
 from evaluation.entries import Shown
-from evaluation.results import Evaluation, Share
+from evaluation.results import IMPORTED, Evaluation, Share
 from evaluation.run_folder import Run
 from evaluation.statistics import FEWEST, Interval, difference_shown
 from evaluation.statistics import non_inferiority as claimed
@@ -79,10 +79,11 @@ def warnings(scores: Evaluation, lenient: bool = False) -> list[str]:
     """
     silent, cut = scores.no_answer_by, scores.truncated
     found = []
+    imported = scores.settings.engine == IMPORTED  # nobody here sets what these were made with
     if cut > _NEARLY_ALL:
         found.append(
             f"{percent(cut)} of the samples were cut off at {scores.settings.max_tokens} tokens, so this says little of the model: "
-            "raise eval.max_tokens, or look at the samples whether it ends its answers at all"
+            f"{'' if imported else 'raise eval.max_tokens, or '}look at the samples whether it ends its answers at all"
         )
     ended = 1 - cut
     boxless, unclosed = (
@@ -92,7 +93,7 @@ def warnings(scores: Evaluation, lenient: bool = False) -> list[str]:
         also = "" if lenient else ", or count answers that are stated without one (--lenient)"
         found.append(
             f"{percent(boxless / ended)} of the samples that ended hold no \\boxed{{}} answer, and nothing else counts: "
-            f"ask for it with data.instruction{also}"
+            f"{'look at the samples whether they were asked for one' if imported else 'ask for it with data.instruction'}{also}"
         )
     if ended > 1 - _NEARLY_ALL and unclosed > _NEARLY_ALL * ended:
         found.append(
@@ -111,6 +112,16 @@ def headline(found: Sequence[Comparison]) -> list[str]:
         said += [at_budgets(one)] * bool(one.better or one.worse)
         sentences += [where + said[0], *said[1:]]
     return sentences
+
+
+def pooled(one: Pooled) -> str:
+    """One sentence on two models over several benchmarks."""
+    shown = one.accuracy.low > 0 or one.accuracy.high < 0
+    said = f"{signed(100 * one.accuracy.mean)} points, 95 % interval {span(one.accuracy)}"
+    return (
+        f"{one.new} against {one.old} over {len(one.sources)} benchmarks of equal weight ({', '.join(one.sources[:5])}{', ...' * (len(one.sources) > 5)}): "
+        f"{'' if shown else 'no difference of accuracy shown, '}{said} (stratified bootstrap, p {one.p:.2g})."
+    )
 
 
 def claim(one: Comparison) -> str:
@@ -147,7 +158,7 @@ def at_budgets(one: Comparison) -> str:
         for word, spans in (("more", one.better), ("less", one.worse))
         if spans
     ]
-    return f"Cut after the fact, it is {', and '.join(said)} (each budget by its own 95 % interval)."
+    return f"Cut after the fact, it is {', and '.join(said)} (a 95 % band that holds for all budgets at once)."
 
 
 def _from_to(span: Span) -> str:

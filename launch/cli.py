@@ -94,6 +94,9 @@ def plan(recipe: RecipeName, overrides: Overrides = None, scale: Scale = None) -
             raise typer.Exit(1)
 
 
+TopK = Annotated[
+    int | None, typer.Option(min=0, help="Sample from so many of the likeliest tokens only, 20 say as Qwen3 is published; 0: from all.")
+]
 Forced = Annotated[list[int] | None, typer.Option(min=1, help="Sample once more with thinking closed after so many tokens; repeatable.")]
 Requested = Annotated[
     list[int] | None, typer.Option(min=1, help="Sample once more with prompts that ask for at most so many tokens; repeatable.")
@@ -130,6 +133,7 @@ def evaluate(
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder that holds the benchmarks' files, in place of the hub.")] = None,
     samples: Annotated[Optional[int], typer.Option(min=1, help="Rollouts of a problem.")] = None,  # noqa: UP045
+    top_k: TopK = None,
     forced: Forced = None,
     requested: Requested = None,
     short: Short = None,
@@ -165,13 +169,14 @@ def evaluate(
             raise ValueError("eval: no checkpoint: name a folder or a hub id, or a server with --engine-url")
         if engine_url and len(checkpoints) > 1:
             raise ValueError("--engine-url: the server has one model; name one checkpoint that it was made of, or none")
-        budgets = _budgets(forced or [], requested or [], short or [])
-        changes = [
-            *(word for word in words or () if word not in checkpoints),
-            *([f"eval.data={json.dumps(data, ensure_ascii=False)}"] if data else []),
-            *([f"eval.samples={samples}"] if samples else []),
-            *([f"eval.budgets={json.dumps(budgets)}"] if budgets else []),
-        ]
+        given = {
+            "data": data or None,
+            "samples": samples,
+            "top_k": top_k,
+            "budgets": _budgets(forced or [], requested or [], short or []) or None,
+        }
+        changes = [word for word in words or () if word not in checkpoints]
+        changes += [f"eval.{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items() if value is not None]
         named = _named(benchmark or [], data_dir)
         question = Question(changes, named, lenient, not no_natural, logprobs)
         if engine_url:
@@ -217,6 +222,7 @@ def import_samples(
     max_tokens: Annotated[Optional[int], typer.Option(min=1, help="Where the samples' engine stopped (default: the longest).")] = None,  # noqa: UP045
     temperature: Annotated[Optional[float], typer.Option(help="With which they were sampled; recorded.")] = None,  # noqa: UP045
     top_p: Annotated[Optional[float], typer.Option(help="With which they were sampled; recorded.")] = None,  # noqa: UP045
+    top_k: Annotated[Optional[int], typer.Option(min=0, help="With which they were sampled; recorded, 0: all.")] = None,  # noqa: UP045
     lenient: Lenient = False,
     problem: Annotated[Optional[str], typer.Option(help="Path of the problem, e.g. doc.question (default: recognised).")] = None,  # noqa: UP045
     gold: Annotated[Optional[str], typer.Option(help="Path of the gold, e.g. doc.answer (default: recognised).")] = None,  # noqa: UP045
@@ -229,7 +235,7 @@ def import_samples(
 
         read(
             file, out_dir, overwrite, out, source=source, model=model, tokenizer=tokenizer, max_tokens=max_tokens,
-            temperature=temperature, top_p=top_p, lenient=lenient,
+            temperature=temperature, top_p=top_p, top_k=top_k, lenient=lenient,
             problem=problem, gold=gold, prediction=prediction, score=score,
         )  # fmt: skip
 

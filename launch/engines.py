@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +12,13 @@ from typing import Any
 
 import ray
 
+from launch.groups import Options, reserve
 from launch.memory import context, push_bytes
-from launch.plan import Plan, gpus_needed
+from launch.plan import Plan
 from launch.plan_thinking import forces_thinking
 from launch.ray_start import start_ray, stop_ray
 from recipes.schema import Recipe
-from rl import checkpoint
-from rollout.budget import stated_limit
+from recipes.stages import within
 from rollout.closing import closing_outside
 from rollout.collector import seed_of
 from rollout.engine import EnginePool, Pool
@@ -30,12 +30,11 @@ from rollout.vllm_engine import VllmEngine, engine_environment
 
 
 @contextmanager
-def engines(made: Plan, start: Path, template: Template, first_step: int = 0) -> Iterator[EnginePool]:
-    """Ray and the engine actors of a plan, up for as long as the context lasts."""
+def engines(made: Plan, start: Path, template: Template, first_step: int = 0) -> Iterator[tuple[EnginePool, Options]]:
+    """Ray and the engine actors of a plan, up for as long as the context lasts, and the options with which its other actors start."""
     recipe, device = made.recipe, made.device
-    gpus = {actor.name: actor.gpus for actor in made.actors}
-    start_ray(num_cpus=os.cpu_count() or 1, num_gpus=gpus_needed(made), push=push_bytes(recipe, made.shape))
-
+    start_ray(num_cpus=os.cpu_count() or 1, num_gpus=made.placement.total_gpus, push=push_bytes(recipe, made.shape))
+    options = reserve(made.placement)
     think = closing(recipe, template)
     starts = Counter[int]()  # an engine that is started again must not repeat its first noise
 
@@ -50,10 +49,10 @@ def engines(made: Plan, start: Path, template: Template, first_step: int = 0) ->
             actor = ray.remote(VllmEngine)
             arguments = (start, recipe.model.dtype, device, context(recipe), template.stop_ids, seed, made.engine, think)
         environment = {"env_vars": engine_environment(recipe.engine.threads, device)}
-        return actor.options(num_cpus=0, num_gpus=gpus["engine"], runtime_env=environment).remote(*arguments)
+        return actor.options(**options("engine", index), runtime_env=environment).remote(*arguments)
 
     try:
-        yield EnginePool(start_engine, recipe.engine.count)
+        yield EnginePool(start_engine, recipe.engine.count), options
     finally:
         stop_ray()
 
@@ -61,7 +60,7 @@ def engines(made: Plan, start: Path, template: Template, first_step: int = 0) ->
 @contextmanager
 def sampling(made: Plan, start: Path, template: Template, prompts: Sequence[Sequence[int]]) -> Iterator[EnginePool]:
     """Engines that have rehearsed on the first of these prompts, for stages that only sample. Raises as `rehearsed`."""
-    with engines(made, start, template) as pool:
+    with engines(made, start, template) as (pool, _):
         pool.wait_ready()
         rehearsed(made, pool, template, prompts[:16])
         yield pool
@@ -80,15 +79,16 @@ def rehearsed(made: Plan, pool: EnginePool, template: Template, prompts: Sequenc
     return pool.rehearse(requests, max(TOLERANCE[recipe.model.dtype], recipe.publish.tolerance))[:16]
 
 
-def stating(template: Template, recipe: Recipe, share: float) -> Template:
-    """The template for evaluations: prompts state the budget of the last step, of which a controller leaves this share."""
-    return replace(template, budget=stated_limit(recipe.at(recipe.train.steps).budget, share))
+def stating(template: Template, recipe: Recipe, said: Iterable[str], left: int | None) -> Template:
+    """The template for evaluations: prompts state what the last rl stage left of its limit. Where none did, or the evaluation names a limit of its own,
+    they state that of its recipe.
 
-
-def left(folder: Path) -> float:
-    """The share of the limit that the controller of a checkpoint's run left; 1 for a checkpoint that does not say."""
-    state = checkpoint.metadata(folder).get("state") if (folder / checkpoint.MANIFEST).is_file() else None
-    return ((state or {}).get("budget") or {}).get("floor", {}).get("share", 1.0)
+    Args:
+        said: the keys of its own changes.
+    """
+    if left is None or any(within(key, ["budget.limit", "schedule.budget.limit"]) for key in said):
+        left = recipe.at(recipe.train.steps).budget.limit
+    return replace(template, budget=left)
 
 
 def closing(recipe: Recipe, template: Template) -> ThinkIds | None:

@@ -22,7 +22,9 @@ from rich.table import Table
 from launch.plan import Plan, check_runnable, plan
 from recipes.loader import load
 from recipes.schema import Recipe
+from recipes.stages import changed
 from recipes.steps import steps
+from recipes.tree import override
 from rollout.records import CHARACTERS
 
 if TYPE_CHECKING:  # they import transformers
@@ -52,6 +54,11 @@ class Question:
     lenient: bool = False
     natural: bool = True
     logprobs: bool = False
+
+    @property
+    def keys(self) -> list[str]:
+        """That the overrides set."""
+        return [key for word in self.overrides for key in changed(override(word).data)]
 
     @property
     def own_samples(self) -> bool:
@@ -95,7 +102,7 @@ def evaluate_checkpoints(
         FileNotFoundError: a hub model that cannot be had.
         ValueError: two checkpoints are one, or would share a folder; nothing would be sampled.
     """
-    with jobs(folders(checkpoints, out), question, overwrite) as (judge, ready):
+    with jobs(folders(checkpoints, out), question, overwrite, show_prompt) as (judge, ready):
         do(ready, judge, console, overwrite, show_prompt)
 
 
@@ -134,23 +141,27 @@ def do(ready: Sequence[Job], judge: Judge, console: Console, overwrite: bool, sh
 
 
 @contextmanager
-def jobs(where: Mapping[str, Path], question: Question, anew: bool = False) -> Iterator[tuple[Judge, list[Job]]]:
+def jobs(
+    where: Mapping[str, Path], question: Question, anew: bool = False, prompts_only: bool = False
+) -> Iterator[tuple[Judge, list[Job]]]:
     """The judge, and each checkpoint with its recipe, plan, problems, weights and evaluations, checked; nothing is started but the judge.
 
     Args:
         where: the folder of each checkpoint's files.
         anew: what lies there is not gone on with.
+        prompts_only: nothing will be sampled, so whether a model fits, and its prompts, is not asked, nor for its weights.
     """
     recipes = {checkpoint: recipe_for(checkpoint, question) for checkpoint in where}
     plans = {checkpoint: plan(recipe) for checkpoint, (recipe, _) in recipes.items()}
-    for made in plans.values():
+    for made in plans.values() if not prompts_only else ():
         check_runnable(made)  # what cannot work is said before torch takes seconds to load
-    from launch.engines import closing, left, stating
+    from launch.engines import closing, stating
     from launch.evaluations import earlier_date, evaluations, fingerprint, fit
     from launch.problems import held_out
     from launch.stages import planned_with, settle_device, starting_checkpoint
     from rewards.verifier.judge import Judge
     from rl.run import prompt_date
+    from rl.state import left
     from rollout.template import load_template
 
     first = next(iter(plans.values()))
@@ -163,12 +174,12 @@ def jobs(where: Mapping[str, Path], question: Question, anew: bool = False) -> I
             key = recipe.model_copy(update={"model": recipe.model.model_copy(update={"path": ""})}).model_dump_json()
             if key not in read:
                 read[key] = held_out(recipe, judge)
-            start = starting_checkpoint(recipe)
-            made = planned_with(start, made)
+            start = starting_checkpoint(recipe, weights=not prompts_only)
+            made = made if prompts_only else planned_with(start, made)
             date = (None if anew else earlier_date(folder)) or prompt_date(own.parent if own else Path())
-            template = stating(load_template(start, recipe.data, date), recipe, left(start))
+            template = stating(load_template(start, recipe.data, date), recipe, question.keys, left(start))
             closing(recipe, template)  # refused before anything starts
-            parts = [fit(part, template, recipe) for part in read[key]]
+            parts = read[key] if prompts_only else [fit(part, template, recipe) for part in read[key]]
             asked = evaluations(
                 parts, recipe, template, folder, checkpoint=checkpoint, weights=fingerprint(start), lenient=question.lenient,
                 own_samples=question.own_samples, ranked=question.logprobs,
@@ -268,14 +279,15 @@ def print_prompts(console: Console, template: Template, asked: Sequence[Asked]) 
 
 
 def recipe_of(checkpoint: Path) -> tuple[Path | None, list[str]]:
-    """The recipe of the run that a checkpoint lies in, None outside of any, and the changes of the stage that made it, as `key=value`."""
+    """The recipe of the run that a checkpoint lies in, None outside of any, and the changes that an eval directly behind the stage that made it sees, those
+    of an rl stage, as `key=value`."""
     run = checkpoint.absolute().parent.parent  # of RUN/checkpoints/step-N; of RUN/stages/NAME/checkpoint it is RUN/stages
     if run.name == "stages" and not (run / "recipe.yaml").is_file():
         run = run.parent
     if not (file := run / "recipe.yaml").is_file():
         return None, []
     inside = [
-        step for step in steps(load(str(file))) if checkpoint.absolute().parent in (step.folder(run), step.folder(run) / "checkpoints")
+        step for step in steps(load(str(file))) if step.recipe.trains and checkpoint.absolute().parent == step.folder(run) / "checkpoints"
     ]
     return file, [f"{key}={json.dumps(value)}" for step in inside for key, value in step.stage.said.items()]
 

@@ -29,7 +29,8 @@ def settings(recipe: Recipe, template: Template, *, samples: int | None = None, 
     """
     asked = recipe.eval
     natural = Settings(
-        **asked.model_dump(include={"temperature", "top_p", "max_tokens", "samples", "margin"}) | ({"samples": samples} if samples else {}),
+        **asked.model_dump(include={"temperature", "top_p", "top_k", "max_tokens", "samples", "margin"})
+        | ({"samples": samples} if samples else {}),
         seed=recipe.seed,
         engine=engine or recipe.engine.kind,
         template=template.digest,
@@ -93,6 +94,7 @@ def evaluations(
         stem = name if not prefix else f"{prefix}-{name}" if index else prefix
         for one in settings(recipe, template, samples=part.samples if own_samples else None, lenient=lenient, engine=engine):
             called = stem + (f"@{one.budget.name}" if one.budget else "")
+            one = one.model_copy(update={"revision": part.revision or None})
             questions = requests(called, part.problems, template, one, logprobs or ranked)
             found.append(Asked(folder / called, checkpoint, step, part.name, one, questions, weights, ranked))
     return found

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from launch.actors import host_bytes
 from launch.memory import evaluates, size
-from launch.plan import Plan, gpus_needed, host_bytes
+from launch.plan import Plan
 from launch.plan_data import read_of_reference
 from launch.teaches import teaching_words
 from recipes.advantages import EntropyTokens, MaxVariance, Selection, TokenSelection
 from recipes.budgets import (
+    Budget,
     ControllerBudget,
     CoverageBudget,
     DifficultyBudget,
@@ -105,7 +107,8 @@ def _work_words(part: Plan) -> list[str]:
 def _reference_words(step: Step, stage: ReferenceStage) -> str:
     recipe, endless = step.recipe, "tiny" in [one.source for one in step.recipe.data.sets]
     count = step.problems(None if endless else _MANY)
-    first = f"the first {count:,} problems" + ("" if endless else ", or all if there are fewer,")
+    few = "at most " if len(step.recipe.data.sets) > 1 else ""  # of sets of uneven weights, one may be short
+    first = f"{few}the first {count:,} problems" + ("" if endless else ", or all if there are fewer,")
     which = "all problems" if count == _MANY else first if count else "problems (nothing says how many)"
     return (
         f"{which} x {stage.samples} rollouts of at most {recipe.most_tokens:,} tokens at T {recipe.sampler.temperature:g}, judged and kept: "
@@ -174,7 +177,7 @@ def _rl_words(plan: Plan) -> list[str]:
     lines = [
         f"step     {sampler.prompts} prompts x {sampler.group_size} rollouts = {work.rollouts:,} of at most {recipe.most_tokens:,} tokens{refill}"
     ]
-    lines += [f"limit    {words}" for words in [_budget_words(recipe)] if words]
+    lines += [f"limit    {words}" for words in _budget_words(recipe) if words]
     lines += [f"moves    {words}" for words in _moving(recipe)]
     lines += [f"teaches  {words}" for words in teaching_words(recipe)]
     if sampler.closed:
@@ -192,18 +195,26 @@ def _rl_words(plan: Plan) -> list[str]:
 
 def _watched(recipe: Recipe) -> int:
     """Rollouts of problems sampled apart, in the whole run."""
-    budget = recipe.budget
-    looks = -(-recipe.train.steps // budget.every) if isinstance(budget, WatchingBudget) else 0
-    return looks * budget.watched(recipe.sampler.prompts) * recipe.sampler.group_size if isinstance(budget, WatchingBudget) else 0
+    watching = recipe.budget.watching
+    if watching is None:
+        return 0
+    return -(-recipe.train.steps // watching.every) * watching.watched(recipe.sampler.prompts) * recipe.sampler.group_size
 
 
-def _budget_words(recipe: Recipe) -> str:
-    """What decides a prompt's limit, where it is not one for all; where budget.limit moves, as it is written and where it is furthest from that."""
-    budget, budgets, apart = recipe.budget, recipe.each("budget"), ""
-    far = max(budgets, key=lambda step: abs(budgets[step].limit - budget.limit))
+def _budget_words(recipe: Recipe) -> Iterator[str]:
+    """What decides a prompt's limit, where it is not one for all, a line for each kind."""
+    budgets = recipe.each("budget")
+    far = max(budgets, key=lambda step: abs(budgets[step].limit - recipe.budget.limit))
+    for place, part in recipe.budget.placed.items():
+        yield _kind_words(recipe, part, budgets[far].placed[place], far)
+
+
+def _kind_words(recipe: Recipe, budget: Budget, moved: Budget, far: int) -> str:
+    """How one kind decides it; where budget.limit moves, as it is written and where it is furthest from that (`moved`, at step `far`)."""
+    apart = ""
 
     def tokens(of: Callable[[Any], int]) -> str:
-        here, there = of(budget), of(budgets[far])
+        here, there = of(budget), of(moved)
         return f"{here:,}" if here == there else f"{here:,} ({there:,} at step {far})"
 
     limit, least = tokens(lambda one: one.limit), tokens(lambda one: one.least_limit)
@@ -232,7 +243,7 @@ def _budget_words(recipe: Recipe) -> str:
                 f" where at least {budget.accuracy:.0%} are right"
             )
         case ThinkingBudget():
-            return f"{limit} tokens, of which thinking is closed after {tokens(lambda one: one.thinking_tokens)}"
+            return f"{limit} tokens, of which thinking is closed after {tokens(lambda one: one.closes(one.limit))}"
         case OutlierBudget():
             return f"in all-right groups, mean + {budget.alpha:g} deviations"
     return ""
@@ -307,15 +318,15 @@ def _actor_words(plan: Plan) -> list[str]:
     for actor in plan.actors:
         on = _many(actor.threads, "thread")
         if actor.gpus:
-            on = "part of GPU" if plan.shared else _many(int(actor.gpus), "GPU")
+            on = "part of GPU" if plan.placement.shared else _many(int(actor.gpus), "GPU")
         parts = ", ".join(f"{name} {size(held)}" for name, held in actor.holds.items())
         beside = ", ".join(f"{name} {size(held)}" for name, held in actor.host.items())
         unknown = ", model unknown" if plan.shape is None and actor.name in ("engine", "learner") else ""
         words = "; main memory: ".join(filter(None, (parts + unknown, beside)))
         lines.append(f"{actor.count:>3} x {actor.name:<8} {on:<11} {size(actor.bytes if actor.gpus else actor.main_memory):>8}: {words}")
-    machine, needed = plan.machine, gpus_needed(plan)
+    machine, needed = plan.machine, plan.placement.total_gpus
     gpus = f", {_many(len(machine.gpus), 'GPU')} of {size(min(machine.gpus))}" if machine.gpus else ", no GPU"
-    lines.append(f"total    main memory {size(host_bytes(plan))}{', ' + _many(needed, 'GPU') if needed else ''}")
+    lines.append(f"total    main memory {size(host_bytes(plan.actors, plan.placement))}{', ' + _many(needed, 'GPU') if needed else ''}")
     lines.append(f"here     {machine.cores} cores, {size(machine.memory)} free{gpus}")
     return lines
 

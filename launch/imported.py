@@ -37,6 +37,7 @@ def import_samples(
     max_tokens: int | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
+    top_k: int | None = None,
     lenient: bool = False,
     problem: str | None = None,
     gold: str | None = None,
@@ -49,7 +50,7 @@ def import_samples(
         source: the set that was asked; default: the file's name.
         tokenizer: folder of the checkpoint, or of the tokenizer, that counts lengths; None: the file's own tokens, else characters.
         max_tokens: where the samples' engine stopped; default: the longest of them.
-        temperature, top_p: with which they were sampled; recorded, so that settings can be compared.
+        temperature, top_p, top_k: with which they were sampled; recorded, so that settings can be compared.
         lenient, problem, gold, prediction, score, model: see evaluation.imported.read_samples and evaluation.evaluate.read_stated.
 
     Raises:
@@ -70,7 +71,7 @@ def import_samples(
     template = _template(read, name, tokenizer)
     limits = Recipe(name="import").judge
     from evaluation.evaluate import read_stated, write
-    from evaluation.results import Settings
+    from evaluation.results import IMPORTED, Settings
     from rewards.verifier.judge import Judge
     from rollout.records import rows
     from rollout.scorer import Scorer
@@ -86,12 +87,18 @@ def import_samples(
     settings = Settings(
         temperature=temperature,
         top_p=top_p,
+        top_k=top_k,
         max_tokens=max_tokens or max(longest, 1),
-        engine="imported",
+        engine=IMPORTED,
         template=template.digest,
         lenient=lenient,
     )
     console.print(f"lengths are in {template.digest if tokenizer is None else f'tokens of {tokenizer}'}", highlight=False, markup=False)
+    if max_tokens is None:
+        console.print(
+            f"the limit is taken to be the longest, {longest} (--max-tokens names it): only evaluations of one limit are compared",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
     scores = write(target / name, rows(groups, 0, template.digest), checkpoint=read.model, step=0, source=source, settings=settings)
     print_scores(partial(console.print, highlight=False), name, scores, target / f"{name}.json")
 
@@ -107,7 +114,8 @@ def _template(read: Imported, name: str, tokenizer: Path | None) -> Template:
     marks, opened = marks_in([one.text for _, samples in read.problems for one in samples])
     made = partial(transcripts, Data(), marks=marks, thinking=opened)
     if tokenizer is None:
-        return made(f"tokens of {read.model or name}, as recorded" if read.counted else CHARACTERS)
+        whose = read.model or f"{name} ({read.revision})"  # a file that names no model shares its ruler with no other
+        return made(f"tokens of {whose}, as recorded" if read.counted else CHARACTERS)
     if not tokenizer.is_dir():
         raise ValueError(f"--tokenizer: no folder {tokenizer}; name a checkpoint's folder, or one with its tokenizer files")
     counter = load_tokenizer(tokenizer)

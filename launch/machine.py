@@ -41,6 +41,7 @@ class Machine:
         cards: name of each visible GPU, as far as it is known.
         build: of vLLM that is installed; `unknown` for a machine that one only thinks of.
         trouble: why GPUs that seem to be there cannot be used, as a sentence; "" if there is no sign of any.
+        name: the address that Ray knows it by; "" for a machine alone.
     """
 
     cores: int
@@ -49,6 +50,7 @@ class Machine:
     build: Build = "unknown"
     trouble: str = ""
     cards: tuple[str, ...] = ()
+    name: str = ""
 
 
 def this_machine() -> Machine:

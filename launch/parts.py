@@ -49,12 +49,14 @@ class Standing:
         began: the one that the last rl stage took.
         position: in the training data, where the next rl stage goes on.
         reference: what the last reference stage sampled.
+        limit: what the last rl stage left of its limit, tokens, which evaluations state; None before the first.
     """
 
     start: Path
     began: Path
     position: int = 0
     reference: Parts | None = None
+    limit: int | None = None
 
 
 def read_data(made: Plan, judge: Judge) -> list[Part]:

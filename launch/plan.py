@@ -12,42 +12,22 @@ import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from math import ceil, floor, inf
+from math import ceil, inf
 from pathlib import Path
 from typing import Any
 
+from launch.actors import Actor, actors, misfits, wishes
 from launch.checkpoints import checkpoint_faults, config_faults, read_json
 from launch.machine import Machine, device_of, this_machine
-from launch.memory import (
-    CUDA_LIBRARIES,
-    GB,
-    GPU_SHARE,
-    KNOWN,
-    LIBRARIES,
-    Shape,
-    config_shape,
-    context,
-    contexts,
-    engine_bytes,
-    engine_options,
-    evaluates,
-    kv_bytes,
-    learner_bytes,
-    number_width,
-    object_store_bytes,
-    one_trainer,
-    option,
-    push_bytes,
-    size,
-    tiny_shape,
-)
-from launch.plan_data import plan_data, reference_blockers
+from launch.memory import GB, KNOWN, Shape, config_shape, context, contexts, evaluates, tiny_shape
+from launch.placement import Placement, place
+from launch.plan_data import plan_data, reference_blockers, unread_references
 from launch.plan_thinking import thinking_blockers, thinking_warnings
 from launch.plan_warnings import recipe_warnings, stage_warnings
 from recipes.advantages import Selection
 from recipes.loader import on_device
 from recipes.schema import Recipe
-from recipes.stages import Supervised, changed, within
+from recipes.stages import changed, within
 from recipes.steps import Step, steps
 from recipes.terms import FunctionTerm
 from rewards.functions import load_function, sample, trial
@@ -59,33 +39,6 @@ _COLDEST = 0.01  # temperature; vLLM raises lower ones to it without a word
 
 class PlanError(RuntimeError):
     """The recipe cannot run on this machine. One line a reason."""
-
-
-@dataclass(frozen=True)
-class Actor:
-    """A kind of process.
-
-    Attributes:
-        gpus: that one of them takes; a fraction where several processes share one.
-        holds: bytes by part in one of them, at its peak; on each of its GPUs if it has any, else in main memory.
-        host: bytes by part in main memory beside that.
-    """
-
-    name: str
-    count: int
-    threads: int
-    gpus: float
-    holds: dict[str, int]
-    host: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def bytes(self) -> int:
-        """Where its model is."""
-        return sum(self.holds.values())
-
-    @property
-    def main_memory(self) -> int:
-        return sum(self.host.values()) + (0 if self.gpus else self.bytes)
 
 
 @dataclass(frozen=True)
@@ -108,7 +61,7 @@ class Plan:
         recipe: as it holds on this device (recipes.loader.on_device); what runs.
         device: "cpu" or "cuda".
         engine: options that vLLM is started with (launch.memory.engine_options).
-        shared: engines and the learner's rank are on one GPU together.
+        placement: where its processes run.
         shape: architecture numbers; None if they are not known before a download.
         blockers: why it cannot run here, one sentence each.
         warnings: what will run, but hardly as meant.
@@ -124,7 +77,7 @@ class Plan:
     work: Work
     actors: list[Actor]
     engine: dict[str, Any]
-    shared: bool = False
+    placement: Placement
     blockers: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     data: list[str] = field(default_factory=list)
@@ -132,43 +85,41 @@ class Plan:
     stages: list[Plan] = field(default_factory=list)
 
 
-def plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
-    """The plan of a recipe on a machine (default: this one). Never raises for what the recipe or the machine lacks."""
+def plan(recipe: Recipe, machine: Machine | None = None, others: Sequence[Machine] = ()) -> Plan:
+    """The plan of a recipe on a machine (default: this one) and other nodes beside it. Never raises for what the recipe or the machine lacks."""
     machine = machine or this_machine()
     device = device_of(recipe.device, machine)
     recipe = on_device(recipe, device)
-    parts = [_plan_of(step, machine, device) for step in steps(recipe)]
+    parts = [_plan_of(step, (machine, *others), device) for step in steps(recipe)]
     if not parts:  # a cold start alone
-        return Plan(recipe, machine, device, find_shape(recipe)[0], step_work(recipe), [], {}, warnings=list(stage_warnings(recipe)))
+        nowhere = place(recipe.cluster, (machine,), device, ())
+        return Plan(
+            recipe, machine, device, find_shape(recipe)[0], step_work(recipe), [], {}, nowhere, warnings=list(stage_warnings(recipe))
+        )
     whole = next((part for part in parts if part.step and part.step.own), parts[-1])
-    most = max(parts, key=gpus_needed)  # what has GPUs for this stage has them for the others
+    most = max((part.placement for part in parts), key=lambda placed: (bool(placed.faults), placed.total_gpus))
+    each = [part.step for part in parts if part.step]
     blockers, warnings, data = (_together(parts, name) for name in ("blockers", "warnings", "data"))
     return replace(
         whole,
         recipe=recipe,
         step=None,
         stages=parts,
-        blockers=[*blockers, *reference_blockers([part.step for part in parts if part.step]), *_device_blockers(most)],
-        warnings=[*stage_warnings(recipe), *warnings],
+        blockers=[*blockers, *reference_blockers(each), *most.faults],
+        warnings=[*stage_warnings(recipe), *unread_references(each), *warnings],
         data=data,
     )
 
 
-def _plan_of(step: Step, machine: Machine, device: str) -> Plan:
+def _plan_of(step: Step, nodes: Sequence[Machine], device: str) -> Plan:
     """The plan of one stage."""
     recipe = step.recipe
     shape, missing = find_shape(recipe)
     work = step_work(recipe)
-    gpu = min(machine.gpus, default=_ASSUMED_GPU) if device == "cuda" else 0
-    learner = _learner(step, shape, gpu, work.longest)
-    shared = len(machine.gpus) == 1 and bool(contexts(recipe)) and _fits_one(recipe, gpu, learner)
-    room = (int(GPU_SHARE * gpu) - sum(actor.bytes for actor in learner)) // recipe.engine.count if shared else None
-    options = engine_options(recipe, shape, gpu, room, " ".join(machine.cards))
-    actors = [_driver(recipe, shape), *_engines(recipe, shape, gpu, options), *learner]
-    if shared:
-        part = floor(1e4 / sum(actor.count for actor in actors if actor.gpus)) / 1e4  # Ray counts in ten-thousandths
-        actors = [replace(actor, gpus=part if actor.gpus else 0) for actor in actors]
-    result = Plan(recipe, machine, device, shape, work, actors, options, shared, step=step)
+    placed = place(recipe.cluster, nodes, device, wishes(step))
+    gpu = min((size for node in placed.nodes for size in node.gpus), default=_ASSUMED_GPU) if device == "cuda" else 0
+    made, options = actors(step, shape, gpu, work.longest, placed)
+    result = Plan(recipe, nodes[0], device, shape, work, made, options, placed, step=step)
     data = plan_data(step)
     checks = (
         _length_blockers(result),
@@ -176,6 +127,7 @@ def _plan_of(step: Step, machine: Machine, device: str) -> Plan:
         data.blockers,
         _package_blockers(result, data.columns),
         _resource_blockers(result),
+        misfits(recipe, shape, placed, made, options, gpu),
     )
     blockers = [*missing, *thinking_blockers(recipe), *chain.from_iterable(checks)]
     return replace(result, blockers=blockers, warnings=[*_warnings(replace(result, blockers=blockers)), *data.warnings], data=data.said)
@@ -248,49 +200,6 @@ def find_shape(recipe: Recipe) -> tuple[Shape | None, list[str]]:
     return config_shape(Path(cached)) or KNOWN.get(path), list(config_faults(read_json(Path(cached)) or {}, f"{path}/config.json", trains))
 
 
-def _driver(recipe: Recipe, shape: Shape | None) -> Actor:
-    """The controller, with published weights: packed by a rank, and in the shared memory that engines read."""
-    published = {} if shape is None or not recipe.trains else {"published weights": 2 * shape.parameters * number_width(recipe)}
-    return Actor("driver", 1, 1, 0, {"libraries": LIBRARIES["driver"]} | published)
-
-
-def _engines(recipe: Recipe, shape: Shape | None, gpu: int, options: dict[str, Any]) -> list[Actor]:
-    if not contexts(recipe):
-        return []
-    parallel = int(option(recipe.engine.vllm, "tensor_parallel_size", 1)) if gpu else 0
-    holds = {} if shape is None else engine_bytes(recipe, shape, gpu, options)
-    return [
-        Actor("engine", recipe.engine.count, recipe.engine.threads, parallel, holds, _libraries("engine", gpu)),
-        Actor("judge", recipe.judge.workers, 1, 0, {"libraries": LIBRARIES["judge"]}),
-    ]
-
-
-def _learner(step: Step, shape: Shape | None, gpu: int, longest: int) -> list[Actor]:
-    recipe, supervised = step.recipe, step.stage if isinstance(step.stage, Supervised) else None
-    if not recipe.trains and supervised is None:
-        return []
-    host, holds, learner = _libraries("learner", gpu), {}, recipe.learner
-    if supervised:
-        learner = one_trainer(recipe.learner)
-        longest = step.longest * (2 if supervised.kind == "dpo" else 1)  # a pair passes together
-    if shape is not None:
-        bf16 = recipe.model.dtype == "bf16" and not supervised  # whose weights are fp32 while they train
-        holds = learner_bytes(shape, learner, bf16, recipe.reads_reference and not supervised, longest, gpu > 0)
-        if gpu:
-            host["weights while loading"] = shape.parameters * number_width(recipe)
-    return [Actor("trainer" if supervised else "learner", learner.ranks, learner.threads, 1 if gpu else 0, holds, host)]
-
-
-def _libraries(actor: str, gpu: int) -> dict[str, int]:
-    return {"libraries": LIBRARIES[actor] + (CUDA_LIBRARIES if gpu else 0)}
-
-
-def _fits_one(recipe: Recipe, gpu: int, learner: list[Actor]) -> bool:
-    """Whether engines and rank can stand on one GPU: NCCL gives a GPU one rank, and tensor parallelism wants several GPUs."""
-    one_each = recipe.learner.ranks == 1 and option(recipe.engine.vllm, "tensor_parallel_size", 1) == 1
-    return gpu > 0 and one_each and recipe.engine.count + len(learner) > 1
-
-
 def _length_blockers(plan: Plan) -> Iterator[str]:
     recipe, shape = plan.recipe, plan.shape
     if shape is None:
@@ -300,13 +209,14 @@ def _length_blockers(plan: Plan) -> Iterator[str]:
         yield f"stages[{plan.step.index}].max_tokens: {longest} is more than the {shape.max_positions} tokens that {recipe.model.path} can take"
     prompt = recipe.data.max_prompt_tokens
     for key, needed in contexts(recipe).items():
-        if needed - prompt > shape.max_positions:
-            yield f"{key}: {needed - prompt} is more than the {shape.max_positions} tokens that {recipe.model.path} can take"
-        elif needed > shape.max_positions:
-            yield (
-                f"data.max_prompt_tokens {prompt} + {key} {needed - prompt} = {needed} is more than the {shape.max_positions} tokens "
-                f"that {recipe.model.path} can take; lower either"
-            )
+        if needed > shape.max_positions:
+            short = 2 * prompt > shape.max_positions  # prompts alone would take more than half of it
+            kept = shape.max_positions // 4 if short else prompt
+            fits = f"data.max_prompt_tokens={kept} " * short + f"{key}={shape.max_positions - kept}"
+            alone = needed - prompt > shape.max_positions
+            what = f"{key}: {needed - prompt}" if alone else f"data.max_prompt_tokens {prompt} + {key} {needed - prompt} = {needed}"
+            beside = f", beside prompts of data.max_prompt_tokens {prompt}" if alone else ""
+            yield f"{what} is more than the {shape.max_positions} tokens that {recipe.model.path} can take{beside}; {fits} would fit"
 
 
 def _package_blockers(plan: Plan, columns: dict[str, Any] | None) -> Iterator[str]:
@@ -366,7 +276,7 @@ def _fields_of(source: Path, name: str) -> frozenset[str]:
 
 
 def _resource_blockers(plan: Plan) -> Iterator[str]:
-    recipe, machine = plan.recipe, plan.machine
+    recipe = plan.recipe
     for name in ("tensor_parallel_size", "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization", "kv_cache_memory_bytes"):
         value, share = recipe.engine.vllm.get(name), name == "gpu_memory_utilization"
         if value is not None and not (type(value) in ((int, float) if share else (int,)) and 0 < value <= (1 if share else inf)):
@@ -376,92 +286,11 @@ def _resource_blockers(plan: Plan) -> Iterator[str]:
             yield f"{name}: {temperature:g}: vLLM samples at {_COLDEST:g} at the least; set that" + (", or 0" if name[0] == "e" else "")
     if recipe.learner.ranks > plan.work.rows_per_update and recipe.trains:
         yield f"learner.ranks: {recipe.learner.ranks} ranks share {plan.work.rows_per_update} rollouts an update; some would get none"
-    if (host := host_bytes(plan)) > machine.memory:
-        yield (
-            f"memory: the processes need about {size(host)} of main memory, {size(machine.memory)} are free; "
-            "lower learner.micro_batch_tokens or engine.count, or take a smaller model"
-        )
-    push = push_bytes(recipe, plan.shape)
-    if push * 1.02 > (room := object_store_bytes(machine.memory, push)):
-        yield (
-            f"memory: a push of {size(push)} does not fit the object store, which takes {size(room)} of the {size(machine.memory)} that are free; "
-            "free main memory, or take a smaller model"
-        )
-    yield from _cache_blockers(plan)
-    yield from _gpu_blockers(plan)
-
-
-def _cache_blockers(plan: Plan) -> Iterator[str]:
-    """vLLM does not start with a cache that cannot hold one sequence of full length."""
-    options, needed = plan.recipe.engine.vllm, context(plan.recipe)
-    if isinstance(given := options.get("max_model_len"), int) and given < needed:
+    needed = context(recipe)
+    if isinstance(given := recipe.engine.vllm.get("max_model_len"), int) and given < needed:
         yield f"engine.vllm.max_model_len: {given} is less than the {needed} tokens of data.max_prompt_tokens and a response; leave it out"
     elif isinstance(given, int) and plan.shape is not None and given > plan.shape.max_positions:
-        yield f"engine.vllm.max_model_len: {given} is more than the {plan.shape.max_positions} tokens that {plan.recipe.model.path} can take; leave it out"
-    for actor in plan.actors:
-        if actor.name == "engine" and plan.shape is not None and (held := actor.holds.get("KV cache", 0)) < (one := one_sequence(plan)):
-            yield (
-                f"memory: an engine has room for {size(held)} of keys and values, and one sequence of {needed} tokens takes {size(one)}; "
-                "lower budget.limit or eval.max_tokens, or let the engine have more memory"
-            )
-
-
-def one_sequence(plan: Plan) -> int:
-    """Bytes of the keys and values of one sequence of full length, on each GPU of an engine."""
-    parallel = int(option(plan.recipe.engine.vllm, "tensor_parallel_size", 1)) if plan.device == "cuda" else 1
-    return kv_bytes(plan.shape, context(plan.recipe), number_width(plan.recipe)) // parallel if plan.shape else 0
-
-
-def _device_blockers(plan: Plan) -> Iterator[str]:
-    """GPUs that are not there."""
-    machine = plan.machine
-    users = [actor for actor in plan.actors if actor.gpus]
-    needed = gpus_needed(plan)
-    words = " + ".join(f"{actor.count} x {actor.gpus:g} for {actor.name}s" for actor in users)
-    if plan.device != "cuda" or not needed:
-        return
-    if not machine.gpus:
-        why = f" ({machine.trouble})" if machine.trouble else ""
-        yield f"device: cuda needs {needed} GPUs ({words}) and this machine has none{why}; run it where they are, or with --scale tiny"
-    elif not all(machine.gpus):
-        yield "memory: nvidia-smi does not tell the memory of every GPU here (`nvidia-smi` shows which); leave those out of CUDA_VISIBLE_DEVICES"
-    elif needed > len(machine.gpus):
-        less = "learner.ranks=1 and engine.count=1 share one" if len(machine.gpus) == 1 else "lower engine.count or learner.ranks"
-        yield f"device: cuda needs {needed} GPUs ({words}) and this machine has {len(machine.gpus)}; {less}"
-
-
-def _gpu_blockers(plan: Plan) -> Iterator[str]:
-    """What does not fit the memory of the GPUs that are there."""
-    machine = plan.machine
-    users = [actor for actor in plan.actors if actor.gpus]
-    if plan.shape is None or plan.device != "cuda" or not machine.gpus or not all(machine.gpus):
-        return
-    memory = min(machine.gpus)
-    one = one_sequence(plan)
-    least = {actor.name: actor.bytes - max(0, actor.holds.get("KV cache", one) - one) for actor in users}  # the rest waits its turn
-    if plan.shared:
-        together = sum(actor.count * least[actor.name] for actor in users)
-        if together > GPU_SHARE * memory:
-            parts = " + ".join(f"{actor.count} x {size(least[actor.name])} for {actor.name}s" for actor in users)
-            yield (
-                f"memory: engines and learner share the one GPU and need about {size(together)} ({parts}), {size(GPU_SHARE * memory)} are there; "
-                "lower learner.micro_batch_tokens or learner.logit_chunk_tokens, or take a smaller model or more GPUs"
-            )
-        return
-    for actor in users:
-        share = option(plan.engine, "gpu_memory_utilization", GPU_SHARE) if actor.name == "engine" else 1.0
-        if least[actor.name] > share * memory:
-            yield f"memory: one {actor.name} needs about {size(least[actor.name])} on its GPU, {size(share * memory)} are there"
-
-
-def gpus_needed(plan: Plan) -> int:
-    """GPUs that the plan's processes take together."""
-    return ceil(sum(actor.count * actor.gpus for actor in plan.actors))
-
-
-def host_bytes(plan: Plan) -> int:
-    """Main memory of all processes at their peak."""
-    return sum(actor.count * actor.main_memory for actor in plan.actors)
+        yield f"engine.vllm.max_model_len: {given} is more than the {plan.shape.max_positions} tokens that {recipe.model.path} can take; leave it out"
 
 
 def _warnings(plan: Plan) -> Iterator[str]:

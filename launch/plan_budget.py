@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from recipes.budgets import Budget, ConstantBudget, ControllerBudget, DifficultyBudget, PromptBudget, ReferenceBudget, ThinkingBudget
+from recipes.budgets import Budget, ControllerBudget, CoverageBudget, DifficultyBudget, PromptBudget, ThinkingBudget
 from recipes.columns import number_in
 from recipes.schema import Recipe
 from rewards.rows import reach
@@ -66,28 +66,33 @@ def budget_blockers(recipe: Recipe, source: str, problems: Sequence[Problem], sh
     least, step = min((_certain(budget), step) for step, budget in budgets.items())
     answer = f"the {shortest} tokens of the shortest possible answer to {source}"
     if least < shortest:
-        key = "budget.ladder" if isinstance(recipe.budget, DifficultyBudget) and least < budgets[step].limit else "budget.limit"
+        ladder = next((place for place, part in recipe.budget.placed.items() if isinstance(part, DifficultyBudget)), None)
+        key = f"{ladder}.ladder" if ladder and least < budgets[step].limit else "budget.limit"
         when = f" from step {step} on" if "budget.limit" in recipe.schedule else ""
         yield f"{key}: {least} tokens{when} are less than {answer}; allow more"
         return
-    left = [(one.limit - one.thinking_tokens, step) for step, one in budgets.items() if isinstance(one, ThinkingBudget)]
+    closing = [(step, held.limit, one.closes(held.limit)) for step, held in budgets.items() if (one := held.part(ThinkingBudget))]
+    left = [(limit - closed, step) for step, limit, closed in closing]
     if left and (rest := min(left))[0] < shortest:
         closed = budgets[rest[1]].limit - rest[0]
-        yield f"budget.share: thinking closes after {closed} of {closed + rest[0]} tokens, which leaves {rest[0]}, less than {answer}; lower it"
-    if (column := getattr(recipe.budget, "column", None)) is None:
-        return
-    given = [(problem, request_limit(recipe.budget, problem, 0)) for problem in problems if number_in(reach(problem.columns, column)) > 0]
-    if short := [(problem, limit) for problem, limit in given if limit < shortest]:
-        problem, limit = short[0]
-        yield (
-            f"budget.column: {len(short)} of {len(problems)} rows get less than {answer} "
-            f"(first: {problem.id}: {limit} tokens by {column}); correct them or raise budget.least"
-        )
+        thinks = next(place for place, part in recipe.budget.placed.items() if isinstance(part, ThinkingBudget))
+        yield f"{thinks}.share: thinking closes after {closed} of {closed + rest[0]} tokens, which leaves {rest[0]}, less than {answer}; lower it"
+    for place, part in recipe.budget.placed.items():
+        if (column := getattr(part, "column", None)) is None:
+            continue
+        given = [(problem, request_limit(part, problem, 0)) for problem in problems if number_in(reach(problem.columns, column)) > 0]
+        if short := [(problem, limit) for problem, limit in given if limit < shortest]:
+            problem, limit = short[0]
+            yield (
+                f"{place}.column: {len(short)} of {len(problems)} rows get less than {answer} "
+                f"(first: {problem.id}: {limit} tokens by {column}); correct them or raise {place}.least"
+            )
 
 
 def _certain(budget: Budget) -> int:
     """The least limit that some group is sure to meet, whatever data and policy do."""
-    return budget.least_limit if isinstance(budget, ConstantBudget | DifficultyBudget) else budget.limit
+    difficulty = None if budget.part(CoverageBudget) else budget.part(DifficultyBudget)  # coverage may raise what a rung is a share of
+    return difficulty.lowered(budget.limit) if difficulty else budget.limit
 
 
 def prompt_blockers(recipe: Recipe) -> Iterator[str]:
@@ -101,9 +106,14 @@ def prompt_blockers(recipe: Recipe) -> Iterator[str]:
             yield f"data.instruction: holds {name}, which nothing fills in; write {{budget}}"
     if "{budget}" in json.dumps(recipe.data.template):
         yield "data.template: {budget} is filled in in data.instruction only; say it there"
-    if "{budget}" not in said and (found := _SPEAKS.search(said)) and (moves or recipe.budget.kind in _IN_ADVANCE):
-        how = "moves by the schedule" if moves else f"is given by budget.kind {recipe.budget.kind}"
+    if "{budget}" not in said and (found := _SPEAKS.search(said)) and (moves or _in_advance(recipe)):
+        how = "moves by the schedule" if moves else f"is given by {_in_advance(recipe)}"
         yield f"data.instruction: says {found.group()!r}, but the limit {how}; write {{budget}} in the number's place"
+
+
+def _in_advance(recipe: Recipe) -> str:
+    """The kind that decides limits before sampling, and not always the same, by its key; "" if none does."""
+    return next((f"{place}.kind {part.kind}" for place, part in recipe.budget.placed.items() if part.kind in _IN_ADVANCE), "")
 
 
 def _means_budget(name: str) -> bool:
@@ -119,21 +129,25 @@ def budget_warnings(recipe: Recipe, shortest: int, seen: bool = True) -> Iterato
         seen: the rows of every set are known, so that limits from their columns were looked at (`budget_blockers`).
     """
     budget, said = recipe.budget, recipe.data.instruction
-    with_least = [one for one in recipe.each("budget").values() if isinstance(one, PromptBudget | ReferenceBudget | ControllerBudget)]
-    low, limit = min(((one.tokens(one.least), one.limit) for one in with_least), default=(shortest, 0))
-    if low < shortest <= limit:
-        if isinstance(budget, PromptBudget) and budget.column is None:
+    budgets = recipe.each("budget").values()
+    for place, part in budget.placed.items():
+        if (least := getattr(part, "least", None)) is None:
+            continue
+        low, limit = min((held.tokens(least), held.limit) for held in budgets)
+        if not low < shortest <= limit:
+            continue
+        if isinstance(part, PromptBudget) and part.column is None:
             share = (shortest - low) / (limit - low + 1)
-            yield f"budget.least: {share:.1%} of the drawn limits are below the {shortest} tokens of the shortest possible answer; raise it"
-        elif isinstance(budget, ControllerBudget) or not seen:
-            yield f"budget.least: limits may fall to {low} tokens, below the {shortest} tokens of the shortest possible answer; raise it"
+            yield f"{place}.least: {share:.1%} of the drawn limits are below the {shortest} tokens of the shortest possible answer; raise it"
+        elif isinstance(part, ControllerBudget) or not seen:
+            yield f"{place}.least: limits may fall to {low} tokens, below the {shortest} tokens of the shortest possible answer; raise it"
     yield from _instruction_warnings(recipe)
-    for place in _PLACE.finditer(said):
-        if len(place[1]) > 1 and not _means_budget(place[1]) and not _LETTER.fullmatch(place.group()):
-            yield f"data.instruction: holds {place.group()}, which nothing fills in: only {{budget}} is"
+    for found in _PLACE.finditer(said):
+        if len(found[1]) > 1 and not _means_budget(found[1]) and not _LETTER.fullmatch(found.group()):
+            yield f"data.instruction: holds {found.group()}, which nothing fills in: only {{budget}} is"
     for letter in _LETTER.finditer(said):
         yield f"data.instruction: holds {letter.group()}, which nothing fills in; write {{budget}} if it stands for the limit"
-    if "{budget}" not in said and budget.kind not in _IN_ADVANCE and "budget.limit" not in recipe.schedule:
+    if "{budget}" not in said and not _in_advance(recipe) and "budget.limit" not in recipe.schedule:
         for number in _TOKENS.finditer(said):
             stated = float(re.sub("[,_]", "", number["number"])) * (1000 if number["thousand"] else 1)
             if stated != budget.limit:
@@ -144,10 +158,11 @@ def _instruction_warnings(recipe: Recipe) -> Iterator[str]:
     """Prompts that do not state the limit that holds for them, or another one."""
     budget, said, moves = recipe.budget, recipe.data.instruction, "budget.limit" in recipe.schedule
     if recipe.model.path == "tiny":
-        if said != "{budget}" and (budget.kind == "prompt" or "{budget}" in said):
+        if said != "{budget}" and ("prompt" in budget.kinds or "{budget}" in said):
             yield "data.instruction: the tiny reasoner has no words for an instruction, so it is not told its limit"
-    elif "{budget}" not in said and not _SPEAKS.search(said) and (moves or budget.kind in _IN_ADVANCE):
-        how = "moves by the schedule" if moves else f"is given by budget.kind {budget.kind}"
+    elif "{budget}" not in said and not _SPEAKS.search(said) and (moves or _in_advance(recipe)):
+        how = "moves by the schedule" if moves else f"is given by {_in_advance(recipe)}"
         yield f"data.instruction: the limit {how}, and no prompt states it; {{budget}} in the instruction tells the model"
-    if isinstance(budget, ThinkingBudget) and "{budget}" in said:
-        yield f"data.instruction: {{budget}} states budget.limit, {budget.limit} tokens, and thinking closes after {budget.thinking_tokens}; say which is meant"
+    if (thinking := budget.part(ThinkingBudget)) and "{budget}" in said:
+        closed = thinking.closes(budget.limit)
+        yield f"data.instruction: {{budget}} states budget.limit, {budget.limit} tokens, and thinking closes after {closed}; say which is meant"

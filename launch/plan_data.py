@@ -60,6 +60,7 @@ def plan_data(step: Step) -> DataPlan:
     read = {(key, index): _problems(key, one, step, tokenizer, found) for index, (key, one) in enumerate(training + held_out)}
     by_set = [(one.source, read["data.train", index]) for index, (_, one) in enumerate(training)]
     if recipe.trains:
+        _beyond_reference(step, by_set, found)
         _budget(step, by_set, tokenizer, found)
         _functions(step, by_set, found)
     _examples(step, tokenizer, found)
@@ -109,6 +110,38 @@ def read_of_reference(step: Step) -> list[str]:
     return [name for name in step.given if name in asked] if step.recipe.trains else []
 
 
+def _beyond_reference(step: Step, training: Sequence[tuple[str, list[Problem]]], found: DataPlan) -> None:
+    """A stage that draws more problems than the reference sampled, of which it reads something, trains on those that were."""
+    looked, seen = step.reference, [source for source, problems in training if problems]
+    if looked is None or not read_of_reference(step):
+        return
+    rows = sum(len(problems) for _, problems in training) if len(seen) == len(training) else None
+    sampled = looked.problems(rows)
+    if sampled < step.since and (rows is None or sampled < rows):
+        unknown = rows is None and "tiny" not in [source for source, _ in training]
+        before = f" behind {step.since - step.draws:,} of other stages" if step.draws < step.since else ""
+        found.warnings.append(
+            f"train.steps: {step.draws:,} prompts are drawn{before}, and {looked.where} samples {sampled:,} problems"
+            f"{', or all if the data have fewer' if unknown else ''}: the stage trains on those alone; raise `problems` there, or draw less"
+        )
+
+
+def unread_references(steps: Sequence[Step]) -> Iterator[str]:
+    """Reference stages of which nothing behind reads what they sample, though something trains there."""
+    for looked in steps:
+        behind = [step for step in steps if step.reference and step.reference.index == looked.index]
+        trained = [step for step in behind if step.recipe.trains or isinstance(step.stage, Supervised)]
+        if (
+            isinstance(looked.stage, ReferenceStage)
+            and trained
+            and not any(learns_from_reference(step.stage) or read_of_reference(step) for step in trained)
+        ):
+            yield (
+                f"{looked.where}: nothing behind reads what it samples: no sft or dpo learns from it, and no reward, budget or advantage of an rl stage "
+                "reads its columns; leave it out"
+            )
+
+
 def reference_blockers(steps: Sequence[Step]) -> Iterator[str]:
     """Stages that read what a reference stage found of problems that are not theirs: of other training data, or drawn by another seed."""
     for step in steps:
@@ -147,14 +180,11 @@ def _tiny_blockers(recipe: Recipe, evaluates: bool, found: DataPlan) -> None:
 
 def _budget(step: Step, training: Sequence[tuple[str, list[Problem]]], tokenizer: Any, found: DataPlan) -> None:
     """What is to be said of the budgets of training, against each of its sets."""
-    recipe, given = step.recipe, getattr(step.recipe.budget, "column", None) in step.given
+    recipe, read = step.recipe, step.recipe.budget.columns.values()
+    given = any(column in step.given for column in read)
     shortest = [shortest_answer(recipe, tokenizer, [gold for problem in problems for gold in problem.golds]) for _, problems in training]
     found.blockers += prompt_blockers(recipe)
-    drawn = (
-        tiny_task.problems("train", recipe.tiny.families, recipe.seed, 0, _SHORTEST)
-        if hasattr(recipe.budget, "column") and not given
-        else []
-    )
+    drawn = tiny_task.problems("train", recipe.tiny.families, recipe.seed, 0, _SHORTEST) if not set(read) <= set(step.given) else []
     for (source, problems), tokens in zip(training, shortest, strict=True):
         asked = [with_reference(problem, recipe.tiny) for problem in drawn] if source == "tiny" else problems
         found.blockers += budget_blockers(recipe, source, asked, tokens)
@@ -263,7 +293,7 @@ def _benchmarks(recipe: Recipe, found: DataPlan) -> list[tuple[str, list[Problem
                 said = f"{one.name}: {one.rows:,} rows of {place or f'hub:{one.copies[0].id}'}, read and checked by the run"
                 parts.append((one.name, []))
             else:
-                kept, left_out, said = benchmarks.load(word, lambda golds: [None] * len(golds))
+                kept, left_out, said, _ = benchmarks.load(word, lambda golds: [None] * len(golds))
                 said += f"; {len(left_out)} left out (first: {left_out[0][1]})" if left_out else ""
                 parts.append((one.name, kept))
         except DataError as error:
@@ -295,7 +325,7 @@ def _problems(key: str, one: DataSet, step: Step, tokenizer: Any, found: DataPla
             )
             return []
         columns = trains and recipe.trains and recipe.reads_columns
-        kept, left_out, said = usable(one, lambda golds: [None] * len(golds), columns, None if trains else recipe.data)
+        kept, left_out, said, _ = usable(one, lambda golds: [None] * len(golds), columns, None if trains else recipe.data)
     except DataError as error:
         found.blockers.append(f"{key}: {error}")
         return []

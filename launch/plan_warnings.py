@@ -5,7 +5,7 @@ Claim: what is said is true of every run of the recipe; what depends on data or 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import isclose
 from operator import attrgetter
 from pathlib import Path
@@ -41,7 +41,7 @@ def stage_warnings(recipe: Recipe) -> Iterator[str]:
 def _idle(recipe: Recipe) -> Iterator[str]:
     """Keys that were set though nothing reads them beside the recipe's other choices."""
     objective, tiny = recipe.objective, recipe.model.path == "tiny"
-    trains, kind = recipe.trains, objective.correction.kind
+    trains = recipe.trains
     read = [*(recipe.data.sets if recipe.samples else []), *(recipe.held_out_sets if evaluates(recipe) else [])]
     here = tiny or Path(recipe.model.path).is_dir()
     conditions = [
@@ -51,13 +51,11 @@ def _idle(recipe: Recipe) -> Iterator[str]:
         ("advantage.ddof", trains and recipe.advantage.scale == "none", "advantage.scale is none"),
         ("objective.kl.estimator", trains and not recipe.most("objective.kl.coef"), "objective.kl.coef is 0"),
         ("objective.entropy.delta objective.entropy.most", trains and objective.entropy.target is None, "objective.entropy.target is null"),
-        ("objective.correction.low objective.correction.high", trains and kind == "none", "objective.correction.kind is none"),
         ("objective.ratio", trains and objective.surrogate == "logp", "objective.surrogate logp has no ratio"),
         ("objective.hinge.slack", trains and not objective.hinge.weight, "objective.hinge.weight is 0"),
-        ("objective.correction.low", trains and kind == "tis", "tis has no lower bound"),
         ("engine.vllm", recipe.engine.kind == "reference", "engine.kind is reference"),
         ("sampler.max_refills", trains and recipe.sampler.keep_groups == "all", "sampler.keep_groups is all, so no prompt is replaced"),
-        ("eval.top_p", recipe.eval.temperature == 0, "eval.temperature is 0"),
+        ("eval.top_p eval.top_k", recipe.eval.temperature == 0, "eval.temperature is 0"),
         ("data.problem data.answer", bool(read) and {one.source for one in read} <= {"tiny"}, "no data come from files or the hub"),
         ("judge.over_limit", trains and recipe.judge.not_judged_limit == 1, "judge.not_judged_limit is 1"),
     ]  # fmt: skip
@@ -103,13 +101,14 @@ def _method_warnings(recipe: Recipe) -> Iterator[str]:
         yield "objective.hinge: charges what earlier updates of a step moved; with learner.updates_per_step 1 there are none, so it has no effect"
     if objective.surrogate == "logp" and moved and not objective.hinge.weight:
         yield "objective.surrogate: logp bounds nothing that later updates of a step do; set objective.hinge.weight, or learner.updates_per_step 1"
-    yield from _credit_warnings(recipe)
+    rewards = list(recipe.rewards().values())
+    yield from _credit_warnings(recipe, rewards)
     yield from _unread_limits(recipe)
     yield from _fixed_limits(recipe)
-    yield from _waived(recipe)
+    yield from _waived(recipe, rewards)
     yield from _not_in_this_run(recipe)
     yield from _floorless(recipe)
-    losses = [case.wrong for _, case in recipe.rewards().values() if case.wrong < 0]
+    losses = [case.wrong for _, case in rewards if case.wrong < 0]
     if recipe.select.kind == "efficient" and losses:
         yield f"select.kind: efficient takes the shortest wrong answers, as they earn {min(losses):g}, a loss that it counts for every token; with verdict.wrong 0 it tells none apart"
     for term in recipe.reward:
@@ -124,12 +123,12 @@ def _method_warnings(recipe: Recipe) -> Iterator[str]:
         yield f"advantage.scale: {recipe.advantage.scale} divides by the spread of the batch: where all its groups are right, the weight of a small reward term has no effect"
 
 
-def _credit_warnings(recipe: Recipe) -> Iterator[str]:
+def _credit_warnings(recipe: Recipe, rewards: Sequence[tuple[list[RewardTerm], Case]]) -> Iterator[str]:
     """What credit by token does not read, and where it cannot act."""
     credit, own = recipe.credit, f"credit.kind {recipe.credit.kind} makes advantages of its own"
     if credit.reads == "verdict" and (others := [term.kind for term in recipe.reward if term.kind != "verdict"]):
         yield f"reward: {', '.join(others)}: says nothing to advantages, as credit.kind {credit.kind} goes by verdicts alone"
-    pays = dict.fromkeys(term.kind for reward, case in recipe.rewards().values() for term in reward if any(term.adds(False, case)))
+    pays = dict.fromkeys(term.kind for reward, case in rewards for term in reward if any(term.adds(False, case)))
     if credit.reads == "right" and pays:
         yield f"reward: {', '.join(pays)}: what wrong answers earn says nothing, as credit.kind {credit.kind} gives each of them -base"
     standard = type(recipe.advantage)()
@@ -161,28 +160,28 @@ _CHOOSING = {
 
 def _unread_limits(recipe: Recipe) -> Iterator[str]:
     """Limits that are decided after sampling, for rewards only, where no reward goes by them."""
-    kind = recipe.budget.kind
-    if kind in ("difficulty", "toggle", "coverage"):
+    for place, part in recipe.budget.placed.items():
+        if part.kind not in ("difficulty", "toggle", "coverage"):
+            continue
         if recipe.credit.reads == "verdict":
-            yield f"budget.kind: {kind}: its limits say nothing, as credit.kind {recipe.credit.kind} goes by verdicts alone"
+            yield f"{place}.kind: {part.kind}: its limits say nothing, as credit.kind {recipe.credit.kind} goes by verdicts alone"
         elif not any(term.reads_limit for term in recipe.reward):
-            yield f"budget.kind: {kind}: its limits say nothing, as no term of the reward reads a limit; add one, as truncate"
+            yield f"{place}.kind: {part.kind}: its limits say nothing, as no term of the reward reads a limit; add one, as truncate"
 
 
 def _floorless(recipe: Recipe) -> Iterator[str]:
     """A controller's numbers that ask nothing."""
-    budget = recipe.budget
-    if not isinstance(budget, ControllerBudget):
-        return
-    if budget.within >= 1:
-        yield f"budget.within: {budget.within:g} below any start is a floor of 0 or less, which asks nothing of accuracy, so the limit only falls"
-    if not budget.watch and budget.every != 1:
-        yield f"budget.every: {budget.every} says nothing, as budget.watch is 0, so that every step is a look"
+    for place, part in recipe.budget.placed.items():
+        if not isinstance(part, ControllerBudget):
+            continue
+        if part.within >= 1:
+            yield f"{place}.within: {part.within:g} below any start is a floor of 0 or less, which asks nothing of accuracy, so the limit only falls"
+        if not part.watch and part.every != 1:
+            yield f"{place}.every: {part.every} says nothing, as {place}.watch is 0, so that every step is a look"
 
 
-def _waived(recipe: Recipe) -> Iterator[str]:
+def _waived(recipe: Recipe, rewards: Sequence[tuple[list[RewardTerm], Case]]) -> Iterator[str]:
     """What a waiver allows in this recipe, by how much, or that nothing needs it."""
-    rewards = recipe.rewards().values()
     if "right_beats_wrong" in recipe.waive:
         ends = [least_of_right(reward, case) for reward, case in rewards if _refused(reward, case, ["length_of_wrong"])]
         short = max((wrong - min(kept, right) for kept, right, wrong in ends), default=0.0)
@@ -213,10 +212,11 @@ def _refused(reward: list[RewardTerm], case: Case, waived: list[Waiver]) -> bool
 
 def _fixed_limits(recipe: Recipe) -> Iterator[str]:
     """Limits that the kind of budget is to choose, where there is one to choose from."""
-    if recipe.budget.kind not in _CHOOSING:
-        return
-    if all(budget.least_limit == budget.most_limit for budget in recipe.each("budget").values()):
-        yield f"budget.kind: {recipe.budget.kind}: says nothing, as no limit but budget.limit is allowed; {_CHOOSING[recipe.budget.kind]}"
+    budgets = [held.placed for held in recipe.each("budget").values()]
+    for place, part in recipe.budget.placed.items():
+        if part.kind in _CHOOSING and all(held[place].least_limit == held[place].most_limit for held in budgets):
+            advice = _CHOOSING[part.kind].replace("budget", place) if part.kind != "coverage" else _CHOOSING[part.kind]
+            yield f"{place}.kind: {part.kind}: says nothing, as no limit but budget.limit is allowed; {advice}"
 
 
 def _end(schedule: Schedule, start: float, steps: int) -> float | None:
@@ -235,7 +235,7 @@ def _missed(schedule: Schedule, start: float, steps: int) -> str:
 
 def _not_in_this_run(recipe: Recipe) -> Iterator[str]:
     """What is to come after some steps, and train.steps ends before it."""
-    budget, steps = recipe.budget, recipe.train.steps
+    steps = recipe.train.steps
     run = f"not in this run of {steps} steps"
     for name, schedule in recipe.schedule.items():
         late = [stage.since for stage in schedule.stages if stage.since >= steps] if isinstance(schedule, Staged) else []
@@ -247,12 +247,13 @@ def _not_in_this_run(recipe: Recipe) -> Iterator[str]:
             yield f"schedule: {name}: its end, {_end(schedule, recipe.number(name), steps):g}, is {run}, {missed}"
         elif set(recipe.by_step(name)) == {recipe.number(name)}:
             yield f"schedule: {name}: says nothing, as {recipe.number(name):g} holds in every step with it or without; take it out (null)"
-    if isinstance(budget, ControllerBudget):
-        apart = budget.every if budget.watch else 1
-        first = budget.measure * apart + (not budget.watch)  # what is sampled to train is seen behind the step
-        if first >= steps:
-            yield f"budget.measure: {budget.measure} looks, one every {apart} steps, come before the limit moves: that is {run}"
-    elif isinstance(budget, CoverageBudget) and budget.every >= steps:
-        yield f"budget.every: a second look, after {budget.every} steps, is {run}, so limits stay as the start has them"
-    elif isinstance(budget, ToggleBudget) and not any(map(budget.limited, range(steps))):
-        yield f"budget.period: a phase with a limit is {run}"
+    for place, part in recipe.budget.placed.items():
+        if isinstance(part, ControllerBudget):
+            apart = part.every if part.watch else 1
+            first = part.measure * apart + (not part.watch)  # what is sampled to train is seen behind the step
+            if first >= steps:
+                yield f"{place}.measure: {part.measure} looks, one every {apart} steps, come before the limit moves: that is {run}"
+        elif isinstance(part, CoverageBudget) and part.every >= steps:
+            yield f"{place}.every: a second look, after {part.every} steps, is {run}, so limits stay as the start has them"
+        elif isinstance(part, ToggleBudget) and not any(map(part.limited, range(steps))):
+            yield f"{place}.period: a phase with a limit is {run}"

@@ -26,6 +26,7 @@ class HeldOut:
     """Problems of one evaluation source, the rows that cannot be used, and what there is to say of it.
 
     Attributes:
+        revision: commit of the hub's set, "" for what is not of the hub.
         samples: of a problem that a benchmark's protocol takes; None for other sources.
     """
 
@@ -33,6 +34,7 @@ class HeldOut:
     problems: list[Problem]
     left_out: list[tuple[str, str]]
     said: list[str] = field(default_factory=list)
+    revision: str = ""
     samples: int | None = None
 
 
@@ -50,11 +52,11 @@ def held_out(recipe: Recipe, judge: Judge) -> list[HeldOut]:
 
 def _benchmark(name: str, word: str, recipe: Recipe, judge: Judge) -> HeldOut:
     """A benchmark's problems; where the recipe asks for no form of answer, the directive of the protocol stands behind each."""
-    kept, left_out, said = benchmarks.load(word, judge.check_golds)
+    kept, left_out, said, commit = benchmarks.load(word, judge.check_golds)
     problems, words = chosen(name, kept, recipe.eval.problems)
     if not recipe.data.instruction:
         problems = [replace(problem, text=f"{problem.text}\n\n{benchmarks.DIRECTIVE}") for problem in problems]
-    return HeldOut(name, problems, left_out, [said, *words], benchmarks.find(word)[0].samples)
+    return HeldOut(name, problems, left_out, [said, *words], commit, benchmarks.find(word)[0].samples)
 
 
 def fitting(part: HeldOut, template: Template, most: int) -> HeldOut:

@@ -45,13 +45,14 @@ def evaluate_server(
         )
     if question.logprobs:
         raise ServerError(f"{api.url}: logprobs of a server are of nobody knows which distribution: leave out --logprobs")
-    from launch.engines import left, stating
+    from launch.engines import stating
     from launch.evaluations import earlier_date, evaluations, fit
     from launch.plan_thinking import forces_thinking
     from launch.problems import held_out
     from launch.stages import starting_checkpoint
     from rewards.verifier.judge import Judge
     from rl.run import prompt_date
+    from rl.state import left
     from rollout.closing import closing_outside
     from rollout.engine import Pool
     from rollout.server import ServerPool
@@ -62,7 +63,7 @@ def evaluate_server(
         start = starting_checkpoint(recipe, weights=False)
         earlier = None if overwrite else earlier_date(folder or Path("evals") / folder_name(checkpoint))
         date = earlier or prompt_date(own.parent if own else Path())
-        known = stating(load_template(start, recipe.data, date), recipe, left(start))
+        known = stating(load_template(start, recipe.data, date), recipe, question.keys, left(start))
     with ServerPool(api, model, known, recipe.data) as pool:
         pool.meet()
         console.print(f"{pool.words}; lengths are {pool.lengths}", highlight=False, markup=False, soft_wrap=True)
@@ -74,7 +75,8 @@ def evaluate_server(
         name = checkpoint or pool.model
         target = folder or Path("evals") / folder_name(name)
         with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
-            parts = [fit(part, template, recipe) for part in held_out(recipe, judge)]
+            read = held_out(recipe, judge)
+            parts = read if show_prompt else [fit(part, template, recipe) for part in read]
             asked = evaluations(
                 parts,
                 recipe,

@@ -18,14 +18,14 @@ import pyarrow as pa
 
 from evaluation.evaluate import Asked, evaluate, waiting
 from evaluation.words import warnings
-from launch.engines import closer, closing, engines, left, rehearsed, sampling, stating
+from launch.engines import closer, closing, engines, rehearsed, sampling, stating
 from launch.evaluations import evaluations, fit
 from launch.parts import Part, Standing, read_data
 from launch.plan import Plan, PlanError, check_runnable, plan
 from launch.problems import file_names, list_left_out, list_overlap, some_fit
 from launch.teachers import reference_stage, refuse_unlearnable, supervised_stage, with_reference
 from recipes.schema import Recipe
-from recipes.stages import DpoStage, EvalStage, MergeStage, ReferenceStage, SftStage
+from recipes.stages import DpoStage, EvalStage, MergeStage, ReferenceStage, SftStage, changed
 from recipes.steps import beginning
 from rewards.verifier.judge import Judge
 from rl import checkpoint, loop
@@ -42,6 +42,15 @@ from rollout.collector import Collector, PromptStream
 from rollout.engine import Pool
 from rollout.scorer import Scorer
 from rollout.template import Template, load_template
+
+_OF_LAUNCHERS = (
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"),
+    *("GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_WORLD_SIZE", "ROLE_NAME", "FORK_LAUNCHED"),
+)  # variables that accelerate, torch, DeepSpeed and vLLM read; SLURM_* none of them does
+_BY_LAUNCHERS = (
+    *("ACCELERATE_", "FSDP_", "MEGATRON_LM_", "PARALLELISM_CONFIG_", "TORCHELASTIC_", "SMDATAPARALLEL_"),
+    *("OMPI_COMM_", "PMI_", "MPI_LOCAL", "MV2_COMM_", "VLLM_DP_"),
+)
 
 
 def cache_folder() -> Path:
@@ -128,11 +137,15 @@ def _say_data(part: Part, record: Run, template: Template, progress: Progress) -
 
 
 def settle_device(made: Plan) -> None:
-    """Hold torch and DeepSpeed to the plan's device, before minutes go into a cold start or a download.
+    """Hold torch and DeepSpeed to the plan's device, and to this process and those it starts, before minutes go into a cold start or a download.
+
+    What a launcher (torchrun, accelerate, mpirun) says of processes of its own is taken out of the environment: libraries would wait for them.
 
     Raises:
         PlanError: the plan is for GPUs that torch cannot use.
     """
+    for name in [name for name in os.environ if name in _OF_LAUNCHERS or name.startswith(_BY_LAUNCHERS)]:
+        del os.environ[name]
     if made.device == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed looks for a GPU and says that it found none
     else:
@@ -195,7 +208,7 @@ def _reinforce(part: Part, run: Run, template: Template, at: Standing, judge: Ju
         )
     if before:
         Progress(recipe.name, recipe.train.steps).message(f"resumed {last}: all {recipe.train.steps} steps are done")
-    return replace(at, start=last, began=at.start, position=meta["state"]["stream"]["position"])
+    return replace(at, start=last, began=at.start, position=meta["state"]["stream"]["position"], limit=meta.get("limit"))
 
 
 def _whole(part: Part, run: Run, template: Template) -> bool:
@@ -218,8 +231,8 @@ def _train(part: Part, run: Run, template: Template, at: Standing, judge: Judge)
         run.truncate_to(done)
         stream, wires = PromptStream(source, template, recipe, at.position), CollapseWires(recipe.wires, template.marks)
         progress.phase("start engines and learner")
-        with engines(made, at.start, template, done) as pool:
-            learner = Learner(recipe, at.start, made.device, gpus=next(actor.gpus for actor in made.actors if actor.name == "learner"))
+        with engines(made, at.start, template, done) as (pool, options):
+            learner = Learner(recipe, at.start, made.device, partial(options, "learner"))
             learner.wait_ready()
             pool.wait_ready()
             if saved is not None:
@@ -231,7 +244,8 @@ def _train(part: Part, run: Run, template: Template, at: Standing, judge: Judge)
             prompts = [template.prompt_ids(source.at(position)) for position in range(16)]
             publisher = Publisher(pool, recipe.publish, rehearsed(made, pool, template, prompts))
 
-            compared = recipe.eval.temperature > 0 and recipe.eval.top_p == 1  # truncated sampling draws from another distribution
+            whole = recipe.eval.top_p == 1 and not recipe.eval.top_k  # truncated sampling draws from another distribution
+            compared = recipe.eval.temperature > 0 and whole
 
             def gate(samples: pa.Table) -> None:
                 rows = drawn_samples(samples)
@@ -239,7 +253,7 @@ def _train(part: Part, run: Run, template: Template, at: Standing, judge: Judge)
 
             def evaluate_now(step: int) -> None:
                 name = str(at.start) if step == 0 else f"checkpoints/step-{step}"
-                stated = stating(template, recipe, stream.control.floor.share)
+                stated = replace(template, budget=stream.stated)
                 left_over = waiting(_asked(part, run, stated, step, name, compared), progress.message)
                 _evaluate(left_over, closer(pool, recipe, template), Scorer(judge, stated), progress, gate if compared else None)
 
@@ -265,7 +279,8 @@ def _evaluate_only(part: Part, run: Run, template: Template, at: Standing, judge
         return
     with _record(part, run, template) as record, Progress(part.recipe.name, 1) as progress:
         _say_data(part, record, template, progress)
-        stated = stating(template, part.recipe, left(at.start))
+        stated = stating(template, part.recipe, changed(part.step.stage.said), at.limit)
+        part = replace(part, heldout=[fit(one, stated, part.recipe) for one in part.heldout])
         asked = _asked(part, record, stated, 0, str(at.start))
         if left_over := waiting(asked, progress.message):
             with sampling(part.made, at.start, template, [request.prompt_ids for request in asked[0].requests]) as pool:

@@ -128,15 +128,18 @@ def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template,
         micro_batch_tokens=learner.micro_batch_tokens,
         gradient_checkpointing=learner.gradient_checkpointing,
         checkpoint_every=recipe.train.checkpoint_every,
+        limit=at.limit,
     )
     if isinstance(stage, DpoStage):
         pairs = _short(reference.pairs(_answers(at), stage.rejected), step, "pairs", words)
         order = drawn([pairs], [1.0], recipe.seed, stage.batch, epochs=stage.epochs)
+        words.append(_passes(order, [pairs], "pairs", stage))
         train = partial(dpo, at.start, folder, order, stage.beta, how)
     else:
         sets = [_short(rows, step, "examples", words) for rows in _examples(stage, part, template, at, left_out, words)]
         weights = [one.weight for one in stage.sets] or [1.0]
         rows = drawn(sets, weights, recipe.seed, stage.batch, epochs=stage.epochs)
+        words.append(_passes(rows, sets, "examples", stage))
         train = partial(sft, at.start, folder, rows, how)
     with Progress(stage.called, -(-len(train.args[2]) // stage.batch)) as progress:
         for line in words:
@@ -182,6 +185,20 @@ def _short(rows: Sequence[Item], step: Step, what: str, words: list[str]) -> lis
         words.append(f"{len(rows) - len(kept)} of {len(rows)} {what} are longer than {step.longest} tokens and left out")
     words.append(f"{len(kept)} {what}")
     return kept
+
+
+def _passes(order: Sequence[Item], sets: Sequence[Sequence[Item]], what: str, stage: SftStage | DpoStage) -> str:
+    """How often a stage goes through each set: by its weight, and in whole batches, so that rows may come more often than its epochs say."""
+    updates, there = len(order) // stage.batch, sum(map(len, sets))
+    drawn = [sum(id(row) in own for row in order) for own in [set(map(id, rows)) for rows in sets]]
+    of = [f" of {one.source}" for one in stage.sets] if isinstance(stage, SftStage) and len(sets) > 1 else [""]
+    passes = ", ".join(
+        f"{count / len(rows):.3g} passes over {len(rows):,} {what}{name}" for count, rows, name in zip(drawn, sets, of, strict=True)
+    )
+    words = f"{updates:,} update{'s' * (updates > 1)} of {stage.batch}: {passes}"
+    if len(order) < 1.5 * stage.epochs * there:
+        return words
+    return f"warning: {words}, where epochs says {stage.epochs:g}, as only whole batches train; take batch: {max(1, int(stage.epochs * there))} or less"
 
 
 def _all_long(count: int, what: str, step: Step) -> DataError:

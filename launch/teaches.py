@@ -3,7 +3,7 @@ signal, and whether they train.
 
 Read off the recipe: the bounds of its terms, what its filter looks at, what its advantages and its selection add. A filter that looks at
 correctness drops all-right groups before length could teach in them. Simplifications: a group trains where the reward gives some rollout an advantage,
-in any step; that KL and entropy in the loss act on every group kept is not told here. A function may look at anything.
+in any step, and a toggle lowers limits in some; that KL and entropy in the loss act on every group kept is not told here. A function may look at anything.
 """
 
 from __future__ import annotations
@@ -55,14 +55,20 @@ class Teaching:
 
 def teaching(recipe: Recipe) -> list[Teaching]:
     """What each kind of group can teach."""
-    return [_teaching(recipe, kind) for kind in _RIGHTS]
+    return [_teaching(recipe, kind, list(recipe.rewards(rights=_shares(kind, recipe.sampler.group_size)).values())) for kind in _RIGHTS]
 
 
-def _teaching(recipe: Recipe, kind: Kind) -> Teaching:
+def _shares(kind: Kind, rollouts: int) -> list[float]:
+    """The shares of right rollouts that a kind of group may have, for whoever counts finished ones only, too."""
+    right = {"mixed": range(rollouts), "all right": range(rollouts + 1), "all wrong": (0,)}[kind]
+    return [count / rollouts for count in right]
+
+
+def _teaching(recipe: Recipe, kind: Kind, rewards: Sequence[tuple[list[RewardTerm], Case]]) -> Teaching:
     credit = recipe.credit
-    varying = [term for reward, case in recipe.rewards().values() for term in reward if _varies(term, kind, reward, case)]
+    varying = [term for reward, case in rewards for term in reward if _varies(term, kind, reward, case)]
     read = {"reward": True, "right": kind != "all wrong", "verdict": False}[credit.reads]
-    cuts = any(isinstance(one, OutlierBudget) and one.cuts(recipe.sampler.group_size) for one in recipe.each("budget").values())
+    cuts = any(one.cuts(recipe.sampler.group_size) for held in recipe.each("budget").values() if (one := held.part(OutlierBudget)))
     cut = ("verdicts on cut outliers",) * (kind == "all right" and cuts)
     shaped = ("verdict",) * (kind == "mixed") + _names(varying) + cut
     varying = varying if read else []
@@ -81,7 +87,7 @@ def _teaching(recipe: Recipe, kind: Kind) -> Teaching:
     signals = _names([term for term in varying if term.sees_length]) + cut + looks
     signals += ("advantage.shorter",) * (recipe.most("advantage.shorter") > 0 and bool(differs) and not credit.replaces)
     signals += (f"credit.kind: {credit.kind}",) * (credit.sees_length and bool(differs or pushes))
-    even = differs == ("verdict",) and not pushes and all(case.wrong == 0 for _, case in recipe.rewards().values())
+    even = differs == ("verdict",) and not pushes and all(case.wrong == 0 for _, case in rewards)
     signals += (f"select.kind: {recipe.select.kind}",) * (_chooses_by_length(recipe, even) and bool(differs or pushes))
     unsure = _names([term for term in varying if isinstance(term, FunctionTerm)])
     return Teaching(kind, kept or 0 < most < 1, signals, differs, pushes, unsure, most)

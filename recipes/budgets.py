@@ -1,13 +1,21 @@
-"""The budget slot: how many tokens a rollout may use, by kind. `limit` is the most that any prompt is given; engines keep room for it."""
+"""The budget slot: how many tokens a rollout may use, by kind. `limit` is the most that any prompt is given; engines keep room for it.
+
+Several kinds hold together (`also`): each has its own numbers, and limit, room, cut and cut_stop of the first. A request is given the least of what they
+say; after sampling, coverage may raise that, then a difficulty's rung and a toggle lower it (rollout/budget).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from math import floor
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, SerializerFunctionWrapHandler, Tag, ValidationError, model_serializer, model_validator
 
 from recipes.section import Count, Natural, NonNegative, Positive, Section, Share, kind_or, whole
+
+_SHARED = ("limit", "room", "cut", "cut_stop")
+_Kind = TypeVar("_Kind", bound="_Budget")
 
 
 class _Budget(Section):
@@ -22,28 +30,123 @@ class _Budget(Section):
     cut_stop: Share = Field(
         0.95, description="A first step with a larger share of cut rollouts stops the run: the limit does not fit the model."
     )
+    also: list[FurtherBudget] = Field(
+        [],
+        description="Further kinds that hold at the same time, each with its own numbers, and limit, room, cut and cut_stop of this one (`- {kind: toggle}`). No number of theirs takes a schedule.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hand_on(cls, said: Any) -> Any:
+        """Give further kinds the numbers that they have from the first."""
+        if not isinstance(said, dict) or not isinstance(said.get("also"), list):
+            return said
+        for index, part in enumerate(said["also"]):
+            if isinstance(part, dict) and (stated := next((name for name in (*_SHARED, "also") if name in part), None)):
+                why = "further kinds stand side by side" if stated == "also" else f"budget.{stated} is that of all kinds"
+                raise ValueError(f"also[{index}].{stated}: {why}; leave it out here")
+        try:
+            shared = _Budget.model_validate({name: said[name] for name in _SHARED if name in said}, strict=True).shared
+        except ValidationError:  # said of the first kind itself
+            return said
+        return said | {"also": [{**part, **shared} if isinstance(part, dict) else part for part in said["also"]]}
+
+    @model_validator(mode="after")
+    def _each_kind_once(self) -> Any:
+        if not self.also:
+            return self
+        kinds = self.kinds
+        for index, kind in enumerate(kinds[1:]):
+            if kind in kinds[: index + 1]:
+                raise ValueError(f"also[{index}].kind: {kind} is there already; each kind holds once")
+        looks = {(part.watch, part.every) for part in self.parts if isinstance(part, WatchingBudget) and part.watch}
+        if len(looks) > 1:
+            said = " and ".join(f"{watch:g} every {every}" for watch, every in sorted(looks))
+            raise ValueError(
+                f"also: controller and coverage look at the same problems sampled apart, at the same steps, and here watch is {said}; say the same watch and every for both"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        if also := written.pop("also", []):
+            written["also"] = [{name: value for name, value in part.items() if name not in _SHARED} for part in also]
+        return written
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """The numbers that all kinds have from the first."""
+        return {name: getattr(self, name) for name in _SHARED}
+
+    @property
+    def placed(self) -> Mapping[str, Budget]:
+        """Each kind that holds, with the numbers of all, by where the recipe says it."""
+        first: Any = self.model_copy(update={"also": []}) if self.also else self
+        return {"budget": first} | {f"budget.also[{index}]": part.model_copy(update=self.shared) for index, part in enumerate(self.also)}
+
+    @property
+    def parts(self) -> tuple[Budget, ...]:
+        """The same without their places."""
+        return tuple(self.placed.values())
+
+    def part(self, kind: type[_Kind]) -> _Kind | None:
+        """The kind of this class that holds; None if none does."""
+        return next((part for part in self.parts if isinstance(part, kind)), None)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What holds, by name."""
+        return tuple(part.kind for part in self.parts)
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Columns of the data that limits come from, by the key that names each."""
+        named = {f"{place}.column": getattr(part, "column", None) for place, part in self.placed.items()}
+        return {key: column for key, column in named.items() if column is not None}
+
+    @property
+    def watching(self) -> WatchingBudget | None:
+        """A kind that looks at problems sampled apart: when, and at how many, which all such kinds agree on."""
+        return next((part for part in self.parts if isinstance(part, WatchingBudget) and part.watch), None)
+
+    @property
+    def least_request(self) -> int:
+        """The least that a request may be given, tokens."""
+        return min(self.limit, *(part.tokens(getattr(part, "least", 1.0)) for part in self.parts))
 
     @property
     def least_limit(self) -> int:
-        """The least that a group may be given."""
-        return min(self.limit, self.tokens(getattr(self, "least", 1.0)))
+        """The least that a group may be rewarded under."""
+        return min(part.lowered(self.least_request) for part in self.parts)
 
     @property
     def most_limit(self) -> int:
-        """The most that a group may be given."""
-        return self.limit
+        """The most that a group may be rewarded under."""
+        return self.most_tokens if self.part(CoverageBudget) else self.limit
 
     @property
     def most_tokens(self) -> int:
         """The most that any rollout is sampled to."""
         return self.sampled(self.limit)
 
-    @property
-    def beyond(self) -> tuple[float, int]:
-        """The most tokens of a rollout per token of the limit that it is rewarded under, and how many above it. Where that limit is the one that it was
-        sampled with, or more, `room` bounds them, and of one limit, or where none can be exceeded, what whole tokens leave of it."""
-        times = self.room if self.least_limit < self.limit < self.most_tokens else self.most_tokens / self.limit
-        return times, self.most_tokens - self.limit
+    def beyond(self, rights: Sequence[float] | None = None) -> tuple[float, int]:
+        """The most tokens of a rollout per token of the limit that it is rewarded under, and how many above it.
+
+        Args:
+            rights: the shares of right rollouts that groups may have (default: any).
+        """
+        times = max(part.times(self.least_request, rights) for part in self.parts)
+        return times, self.most_tokens - min(part.lowered(self.limit, rights) for part in self.parts)
+
+    def times(self, least: int, rights: Sequence[float] | None = None) -> float:
+        """The first of these by this kind, for requests from `least` tokens on. Where the limit is the one that a rollout was sampled with, or more,
+        `room` bounds it, and of one limit, or where none can be exceeded, what whole tokens leave of it."""
+        return self.room if least < self.limit < self.most_tokens else self.most_tokens / self.limit
+
+    def lowered(self, limit: int, rights: Sequence[float] | None = None) -> int:
+        """The least that this kind leaves, after sampling, of a request's limit, tokens."""
+        return limit
 
     def sampled(self, limit: int) -> int:
         """Where sampling stops, tokens, of a prompt with this limit."""
@@ -63,8 +166,8 @@ class Rung(Section):
     share: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Length limit of such groups, as a share of budget.limit.")
 
     def of(self, limit: int) -> int:
-        """Its limit, tokens."""
-        return whole(self.share * limit)
+        """Its limit, tokens, at least one."""
+        return max(whole(self.share * limit), 1)
 
 
 class WatchingBudget(_Budget):
@@ -81,15 +184,7 @@ class WatchingBudget(_Budget):
         return round(self.watch * prompts)
 
 
-class _LowerBudget(_Budget):
-    """One that may reward a group under a lower limit than it was sampled with."""
-
-    @property
-    def beyond(self) -> tuple[float, int]:
-        return self.most_tokens / self.least_limit, self.most_tokens - self.least_limit
-
-
-class DifficultyBudget(_LowerBudget):
+class DifficultyBudget(_Budget):
     kind: Literal["difficulty"] = Field(
         ..., description="The share of right rollouts of a prompt picks its rung, after sampling (DA-DLER)."
     )
@@ -100,13 +195,26 @@ class DifficultyBudget(_LowerBudget):
         thresholds = [rung.at_least for rung in self.ladder]
         if not self.ladder or thresholds != sorted(set(thresholds), reverse=True) or thresholds[-1] != 0:
             raise ValueError("ladder: rungs must fall in at_least and end with one that always holds (no at_least)")
-        if self.least_limit < 1:
+        if whole(self._share() * self.limit) < 1:
             raise ValueError(f"ladder: a share of limit {self.limit} is less than one token, so no answer could ever be rewarded")
         return self
 
-    @property
-    def least_limit(self) -> int:
-        return min(rung.of(self.limit) for rung in self.ladder)
+    def rung(self, right: float) -> Rung:
+        """That of a group with this share of right, finished rollouts."""
+        return next(rung for rung in self.ladder if right >= rung.at_least)
+
+    def _share(self, rights: Sequence[float] | None = None) -> float:
+        return min(rung.share for rung in (self.ladder if rights is None else map(self.rung, rights)))
+
+    def lowered(self, limit: int, rights: Sequence[float] | None = None) -> int:
+        return max(whole(self._share(rights) * limit), 1)
+
+    def times(self, least: int, rights: Sequence[float] | None = None) -> float:
+        share, lowered = self._share(rights), self.lowered(least, rights)
+        if share == 1:
+            return super().times(least)
+        most = self.most_tokens / lowered
+        return most if least == self.limit else min(most, self.room / share * (1 + 1 / lowered))  # whole tokens lose less than one
 
 
 class PromptBudget(_Budget):
@@ -136,10 +244,6 @@ class CoverageBudget(WatchingBudget):
         "code", description="How many rollouts a class promises: two thirds, a third, one, rounded up (paper) or down (release)."
     )
 
-    @property
-    def most_limit(self) -> int:
-        return self.most_tokens
-
 
 class ControllerBudget(WatchingBudget):
     kind: Literal["controller"] = Field(
@@ -160,7 +264,7 @@ class ControllerBudget(WatchingBudget):
     least: Share = Field(0.1, description="Lower bound, as a share of limit.")
 
 
-class ToggleBudget(_LowerBudget):
+class ToggleBudget(_Budget):
     kind: Literal["toggle"] = Field(
         ...,
         description="Phases with and without a limit: a percentile of right answers' lengths so far, for groups that are mostly right (Toggle).",
@@ -174,9 +278,11 @@ class ToggleBudget(_LowerBudget):
         """Whether a step is of a phase with a limit."""
         return step >= self.warmup and (step // self.period) % 2 == 1
 
-    @property
-    def least_limit(self) -> int:
-        return 1
+    def lowered(self, limit: int, rights: Sequence[float] | None = None) -> int:
+        return 1 if rights is None or max(rights) >= self.accuracy - 1e-9 else limit
+
+    def times(self, least: int, rights: Sequence[float] | None = None) -> float:
+        return float(self.most_tokens) if self.lowered(2, rights) == 1 else super().times(least)
 
 
 class ThinkingBudget(_Budget):
@@ -186,10 +292,9 @@ class ThinkingBudget(_Budget):
     )
     share: Share = Field(0.5, description="Of limit, that thinking may take before it is closed; 0 closes it at once.")
 
-    @property
-    def thinking_tokens(self) -> int:
-        """Tokens of thinking before it is closed."""
-        return whole(self.share * self.limit)
+    def closes(self, limit: int) -> int:
+        """Tokens of thinking before it is closed, of a request with this limit."""
+        return whole(self.share * limit)
 
 
 class OutlierBudget(_Budget):
@@ -210,6 +315,10 @@ class OutlierBudget(_Budget):
         return self.most_tokens - floor(bound) >= self.cut_tokens
 
 
+_Further = (
+    DifficultyBudget | PromptBudget | ReferenceBudget | ControllerBudget | OutlierBudget | ToggleBudget | CoverageBudget | ThinkingBudget
+)
+FurtherBudget = Annotated[_Further, Field(discriminator="kind")]
 Budget = Annotated[
     Annotated[ConstantBudget, Tag("constant")]
     | Annotated[DifficultyBudget, Tag("difficulty")]
@@ -222,3 +331,48 @@ Budget = Annotated[
     | Annotated[ThinkingBudget, Tag("thinking")],
     Discriminator(kind_or("constant")),
 ]
+_Budget.model_rebuild()
+for _kind in (
+    ConstantBudget,
+    DifficultyBudget,
+    PromptBudget,
+    ReferenceBudget,
+    ControllerBudget,
+    OutlierBudget,
+    ToggleBudget,
+    CoverageBudget,
+    ThinkingBudget,
+):
+    _kind.model_rebuild()
+
+
+def refuse_unfit(budget: Budget, states: bool, tiny: bool, prompts: int, group_size: int) -> None:
+    """Raise ValueError for a kind that the prompts or the sampler do not fit.
+
+    Args:
+        states: data.instruction states a {budget}.
+        tiny: the model is the tiny reasoner, which is told none.
+        prompts, group_size: the sampler's.
+    """
+    placed = budget.placed
+    later = next((place for place, part in placed.items() if part.kind in ("difficulty", "outlier", "toggle", "coverage")), None)
+    must = "prompt" in budget.kinds and not tiny
+    if must and later:
+        raise ValueError(
+            f"budget.also: prompt gives each prompt a limit that it must state, and {placed[later].kind} decides another after sampling; take one out"
+        )
+    if later and states:
+        raise ValueError(
+            f"data.instruction: states a {{budget}}, but {later}.kind {placed[later].kind} decides it after sampling; take it out"
+        )
+    if must and not states:
+        raise ValueError("data.instruction: budget.kind prompt gives each prompt its own limit, which it must state: say {budget} in it")
+    most = (group_size - 1) / group_size**0.5
+    for place, part in placed.items():
+        if isinstance(part, OutlierBudget) and part.alpha >= most:
+            raise ValueError(
+                f"{place}.alpha: {part.alpha:g}: among {group_size} rollouts none lies more than {most:.3f} deviations above their mean; take less"
+            )
+        watch = getattr(part, "watch", 0.0)
+        if (watch or part.kind == "coverage") and round(watch * prompts) < 1:
+            raise ValueError(f"{place}.watch: {watch:g} x sampler.prompts {prompts} is not one problem; raise it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -185,12 +186,12 @@ Credit = Annotated[
 ]
 
 
-def refuse_misfits(credit: Credit, objective: Objective, select: Select, budget: str, keep_groups: str) -> None:
+def refuse_misfits(credit: Credit, objective: Objective, select: Select, budget: Sequence[str], keep_groups: str) -> None:
     """Raise ValueError for a credit whose formula the objective does not compute, that trains what the selection leaves out, or that the budget or the
     filter works against.
 
     Args:
-        budget: its kind.
+        budget: its kinds.
     """
     if credit.own and getattr(select, "others", "drop") == "zero":
         raise ValueError(
@@ -201,9 +202,9 @@ def refuse_misfits(credit: Credit, objective: Objective, select: Select, budget:
             f"credit.kind: drpo weighs mean logprobs of rollouts, not surrogate {objective.surrogate} and aggregate {objective.aggregate}; "
             "say objective: {surrogate: logp, aggregate: sequence_mean}"
         )
-    if budget == "outlier" and credit.reads == "verdict":
+    if "outlier" in budget and credit.reads == "verdict":
         raise ValueError(
-            f"credit.kind: {credit.kind} weighs whole answers, and budget.kind outlier leaves some in part; take another budget"
+            f"credit.kind: {credit.kind} weighs whole answers, and the budget outlier leaves some in part; take another budget"
         )
     if isinstance(credit, DecsCredit) and keep_groups == "shaped":
         raise ValueError(

@@ -48,6 +48,9 @@ class Eval(Section):
     samples: Count = Field(4, description="Rollouts of a problem.")
     temperature: NonNegative = Field(0.6, description="Sampling temperature; 0 is greedy.")
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Nucleus sampling.")
+    top_k: Natural = Field(
+        0, description="Only so many of the likeliest tokens are sampled from, before top_p; 0: all. Qwen3 is published with 20."
+    )
     max_tokens: Count = Field(320, description="Tokens a rollout may use.")
     every: Natural = Field(0, description="Steps between evaluations during training; 0: only before and after.")
     budgets: list[BudgetAt] = Field(

@@ -18,6 +18,8 @@ _RENAMED = {"sft": "cold_start"}
 
 def explain(detail: Mapping[str, Any], tree: Tree, label: str) -> str:
     """One pydantic error in plain words, with the place it comes from."""
+    if detail["type"] == "json_invalid":  # all else that it holds, a tree can say
+        return f"{label}: a text in it is not Unicode (half a pair, as \\ud800, or bytes of another encoding); write it anew"
     place, canonical = _places(detail["loc"])
     kind = detail["type"]
     if kind == "value_error":
@@ -62,7 +64,7 @@ def _meant(found: Any, words: str) -> str:
 def _explain_rule(place: Place, message: str, tree: Tree, label: str) -> str:
     """A rule between keys, broken: placed at that of the keys it names which was written last."""
     key, colon, rest = message.partition(": ")
-    if not colon or not re.fullmatch(r"[a-z_.]+(?:\[\d+\])?", key):
+    if not colon or not re.fullmatch(r"[a-z_.]+(?:\[\d+\][a-z_.]*)?", key):
         key, rest = "", message
     first = (*place, *(int(part) if part.isdecimal() else part for part in re.findall(r"[a-z_]+|\d+", key)))
     moves = ("schedule", rest.partition(": ")[0])  # its own keys have dots

@@ -16,7 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from recipes.keys import inside
 from recipes.library import find
+from recipes.schema import Recipe
 from recipes.tree import Place, RecipeError, Tree, dotted, parse, places_of, read
 
 _SETS: tuple[Place, ...] = (("data", "train"), ("eval", "data"))
@@ -155,7 +159,7 @@ def _differences(name: Path, order: Sequence[Path], family: _Family, over: Seque
     for place in dict.fromkeys(place for file in own for place in _held(family[file].said.data)):
         sayers = [file for file in own if _says(family[file].said, place)]
         last = [file for file in sayers if not any(file in _ancestors(other, family) for other in sayers)]
-        values = [family[file].said.at(place) for file in last]
+        values = [_value(place, family[file].said.at(place)) for file in last]
         other = next((file for file, value in zip(last, values, strict=True) if value != values[-1]), None)
         settles = [place, *([("reward",)] if place == ("waive",) else []), *([place[1:]] if place[0] == "on_cuda" and place[1:] else [])]
         settled = any(_says(tree, one) for tree in later for one in settles)
@@ -164,11 +168,13 @@ def _differences(name: Path, order: Sequence[Path], family: _Family, over: Seque
         if other is None or settled or with_kind or (place == ("waive",) and ("reward",) in found):
             continue
         names = [f"{file.stem} ({family[file].said.where(place)})" for file in (other, last[-1])]
-        settle = f"write {dotted(place)} in {name.stem} to settle it"
+        settle = f"write {dotted(place)} in {name.stem} to settle it" + ", and the other kind in budget.also, where both are to hold" * (
+            place[-2:] == ("budget", "kind")
+        )
         if place not in _SETS and (place[-1] == "kind" or any(isinstance(value, list | dict) for value in values)):
             found[place] = True, f"{family[name].at}: extends: {' and '.join(names)} each say their own {dotted(place)}; {settle}"
         elif last[-1].parent.name != "scales" and any(isinstance(value, str | bool | None | list) for value in values):
-            said = [json.dumps(value) for value in (family[other].said.at(place), values[-1])]
+            said = [json.dumps(family[file].said.at(place)) for file in (other, last[-1])]
             found[place] = False, f"extends: {dotted(place)}: {said[1]} of {names[1]} holds, not {said[0]} of {names[0]}; {settle}"
     return list(found.values())
 
@@ -193,12 +199,33 @@ def _lost_with_a_base(name: Path, order: Sequence[Path], family: _Family, over: 
             continue
         for parent, line in zip(parents, lines, strict=True):
             own = next((base for base in reversed(bases) if base in line and base in said), None)
-            if own is None or said[own] == said[holds] or (isinstance(said[holds], int | float) and not isinstance(said[holds], bool)):
+            if (
+                own is None
+                or _value(place, said[own]) == _value(place, said[holds])
+                or (isinstance(said[holds], int | float) and not isinstance(said[holds], bool))
+            ):
                 continue
             yield (
                 f"extends: {dotted(place)}: {json.dumps(said[holds])} of {holds.stem} holds, not {json.dumps(said[own])} of {own.stem}, "
                 f"which {parent.stem} is based on; say {dotted(place)} to settle it"
             )
+
+
+def _value(place: Place, said: Any) -> Any:
+    """What a list or mapping that was said comes to, so that 1 is 1.0, and a number left out its default; as it stands where it is not allowed."""
+    if not isinstance(said, list | dict):
+        return said
+    annotation: Any = Recipe
+    for part in place[1:] if place[0] == "on_cuda" else place:
+        annotation = inside(annotation, part)
+    if annotation is None:
+        return said
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+        value = adapter.dump_python(adapter.validate_python(said), mode="json")
+    except ValidationError:
+        return said
+    return sorted(value) if place[-1] == "waive" else value  # in any order
 
 
 def _held(value: Mapping[str, Any], place: Place = ()) -> Iterator[Place]:

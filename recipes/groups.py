@@ -26,7 +26,7 @@ def group_of(recipe: Recipe) -> str:
         return "to begin with"
     if sum(stage.kind in ("sft", "dpo", "rl", "merge") for stage in recipe.stages) > 1:
         return "stages"
-    if recipe.budget.kind != "constant" or "budget.limit" in recipe.schedule:
+    if recipe.budget.kinds != ("constant",) or "budget.limit" in recipe.schedule:
         return "budgets"
     if recipe.select.kind != "all" or recipe.advantage.shorter:
         return "selection"

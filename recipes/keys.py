@@ -22,6 +22,7 @@ from recipes.stages import Stage
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "multiple_of": "a multiple of", "pattern": "matching"}
 
 _KNOWN_ITEMS = ("eval.data", "eval.budgets", "stages[sft].data", "reward", "schedule", "stages")  # said by data.train, or by their kinds
+_AGAIN = ("budget.also",)  # kinds that the slot itself has said
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,8 @@ def _walk(section: type[Section], prefix: str, without: Container[str] = ()) -> 
             continue
         default = ... if field.is_required() else field.default
         yield Key(dotted, allowed(annotation, field.metadata), default, field.description or "")
+        if dotted in _AGAIN:
+            continue
         for name_of, kind in kinds_of(_bare(get_args(annotation)[-1]) if get_origin(annotation) in (list, dict) else None).items():
             yield from _walk(kind, f"{dotted}[{name_of}].")
         if dotted not in _KNOWN_ITEMS and (item := item_section(annotation)):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from recipes.section import NonNegative, Positive, Section
+from recipes.section import NonNegative, Positive, Section, Share, kind_or
 
 
 class Entropy(Section):
@@ -43,24 +43,51 @@ class Hinge(Section):
     slack: NonNegative = Field(1e-4, description="D that costs nothing, nats (DRPO: 1e-4).")
 
 
-class Correction(Section):
-    kind: Literal["none", "tis", "clamp", "icepop", "sequence_mask"] = Field(
-        "none",
-        description="Weight of a token's policy loss by r = learner / engine probability: min(r, high); r within [low, high]; r if inside, else 0; r if the geometric mean of its rollout is inside, else 0. Needs old_logprobs: learner.",
+class NoCorrection(Section):
+    kind: Literal["none"] = Field("none", description="Weight 1.")
+
+
+class TisCorrection(Section):
+    kind: Literal["tis"] = Field(
+        ..., description="min(r, high), r the token's learner / engine probability; as all others, it needs old_logprobs: learner."
     )
-    low: NonNegative = Field(0.5, description="Lower bound; not read by `tis`.")
-    high: Positive = Field(2.0, description="Upper bound.")
+    high: Annotated[float, Field(ge=1)] = Field(2.0, description="Upper bound.")
+
+
+class _Bounded(Section):
+    low: Share = Field(0.5, description="Lower bound.")
+    high: Annotated[float, Field(ge=1)] = Field(2.0, description="Upper bound.")
+
+
+class ClampCorrection(_Bounded):
+    kind: Literal["clamp"] = Field(..., description="r, not below low nor above high.")
+
+
+class IcepopCorrection(_Bounded):
+    kind: Literal["icepop"] = Field(..., description="r if it lies in [low, high], else 0.")
+
+
+class SequenceMaskCorrection(_Bounded):
+    kind: Literal["sequence_mask"] = Field(..., description="r if the geometric mean of its rollout lies in [low, high], else 0.")
 
     @model_validator(mode="after")
-    def _bounds_hold_one(self) -> Correction:
-        if not self.low <= 1 <= self.high:
-            raise ValueError(f"low {self.low:g}, high {self.high:g}: must lie on both sides of 1, where engine and learner agree")
-        if self.kind == "sequence_mask" and (self.low > 0.997 or self.high < 1.003):
+    def _bounds_are_no_length_reward(self) -> SequenceMaskCorrection:
+        if self.low > 0.997 or self.high < 1.003:
             raise ValueError(
                 f"low {self.low:g}, high {self.high:g}: so narrow, sequence_mask drops short rollouts, whose means scatter most: a hidden length reward; "
                 "take at most 0.997 and at least 1.003"
             )
         return self
+
+
+Correction = Annotated[
+    Annotated[NoCorrection, Tag("none")]
+    | Annotated[TisCorrection, Tag("tis")]
+    | Annotated[ClampCorrection, Tag("clamp")]
+    | Annotated[IcepopCorrection, Tag("icepop")]
+    | Annotated[SequenceMaskCorrection, Tag("sequence_mask")],
+    Discriminator(kind_or("none")),
+]
 
 
 class Objective(Section):
@@ -87,7 +114,7 @@ class Objective(Section):
     )
     kl: Kl = Kl()
     hinge: Hinge = Hinge()
-    correction: Correction = Correction()
+    correction: Correction = NoCorrection()
 
     @model_validator(mode="after")
     def _pieces_fit(self) -> Objective:

@@ -27,8 +27,9 @@ Of several parents, every file among them and their ancestors speaks once, in th
 
 So `extends: [curriculum, controller]` is grpo, dler, curriculum, controller: curriculum keeps its reward, which controller only inherits another for.
 Numbers of later files win. What has no middle is refused, with both files' names, unless the recipe itself (or what extends it, the scale, the command line) says it:
-two parents' own chains say different lists `reward`, `waive` or `stages`, a different kind of a slot (`budget.kind`, `select.kind`), or both a schedule of one number.
+two parents' own chains say different lists `reward`, `waive` or `stages`, a different kind of a slot (`budget.kind`, `select.kind`), or both a schedule of one number. Lists are compared by what they come to: 1 is 1.0, and what is left out its default.
 A list that names a recipe behind one that extends it is refused, too. A controller beside a schedule of `budget.limit` is no conflict: its share is of the limit of the step.
+Budgets of two kinds hold together where the recipe says so: one is the slot's kind, the other stands in `budget.also`.
 
     laconic train dler --scale tiny learner.lr=1e-4 stages=[rl,eval]
 

@@ -7,12 +7,13 @@ Numbers that move keep to the rules of their slot together, in every step: asked
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import combinations
 from math import inf, isfinite
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from recipes.section import Count, Natural, NonNegative, Positive, Section, whole
 
@@ -25,6 +26,9 @@ class Exponential(Section):
     every: Count = Field(..., description="Steps between changes.")
     least: float | None = Field(None, description="Lower bound (null: none).")
 
+    def bends(self, steps: int) -> Iterable[int]:
+        return range(0, steps, self.every)
+
     def value(self, start: float, step: int, steps: int) -> float:
         now = start * self.factor ** (step // self.every)
         return now if self.least is None else max(now, self.least)
@@ -36,6 +40,9 @@ class Decays(Section):
     kind: Literal["decays"] = Field(..., description="Down to `share` of the number in `count` equal factors, evenly spread over the run.")
     share: Positive = Field(..., description="Where it ends, as a share of where it starts.")
     count: Count = Field(..., description="Number of changes.")
+
+    def bends(self, steps: int) -> Iterable[int]:
+        return [-(-change * steps // (self.count + 1)) for change in range(1, self.count + 1)]
 
     def value(self, start: float, step: int, steps: int) -> float:
         return start * self.share ** (min(step * (self.count + 1) // steps, self.count) / self.count)
@@ -55,6 +62,10 @@ class Linear(Section):
         if (self.to is None) == (self.share is None):
             raise ValueError("to: say either to or share")
         return self
+
+    def bends(self, steps: int) -> Iterable[int]:
+        over, drops = self.over or steps, self.drops
+        return [-(-change * over // (drops + 1)) for change in range(1, drops + 1)] if drops else [over - 1]
 
     def value(self, start: float, step: int, steps: int) -> float:
         over = self.over or steps
@@ -84,11 +95,15 @@ class Staged(Section):
             raise ValueError(f"stages: since {since}: each must come after the one before")
         return self
 
+    def bends(self, steps: int) -> Iterable[int]:
+        return [stage.since for stage in self.stages]
+
     def value(self, start: float, step: int, steps: int) -> float:
         return next((stage.value for stage in reversed(self.stages) if stage.since <= step), start)
 
 
 Schedule = Annotated[Exponential | Decays | Linear | Staged, Field(discriminator="kind")]
+_SCHEDULE: TypeAdapter[Schedule] = TypeAdapter(Schedule)
 
 # Numbers that may move. Others are built into engines, ranks or data when these start.
 MOVABLE = (
@@ -109,6 +124,9 @@ MOVABLE = (
 )
 
 
+_EVENLY = 4096  # steps of a run that stand for all, where they are more
+
+
 def value_at(schedule: Schedule, start: float, step: int, steps: int) -> float:
     """The number at a step of a run of `steps`; a whole number where `start` is one. Infinite where it grows beyond every number."""
     try:
@@ -116,6 +134,36 @@ def value_at(schedule: Schedule, start: float, step: int, steps: int) -> float:
     except OverflowError:
         return inf
     return whole(now) if isinstance(start, int) and isfinite(now) else now
+
+
+def line(schedule: Schedule, start: float, steps: int) -> Sequence[float]:
+    """The number at every step."""
+    return _line(schedule.model_dump_json(), start, steps)
+
+
+@lru_cache(maxsize=16, typed=True)
+def _line(schedule: str, start: float, steps: int) -> Sequence[float]:
+    read: Schedule = _SCHEDULE.validate_json(schedule)
+    return tuple(value_at(read, start, step, steps) for step in range(steps))
+
+
+def turning(schedules: Mapping[str, Schedule], starts: Mapping[str, float], steps: int) -> list[int]:
+    """The steps in which a bound may be worst that goes by these numbers of reward and budget, in order.
+
+    These are the first and last step of every piece in which each moves on a straight line, or, where it is a whole one, stays: weights of terms make
+    sums of such lines. Where other numbers move side by side, which makes products, so many evenly spaced steps of a longer run are looked at, too.
+    """
+    found = {0, steps - 1} if starts else {0}
+    for name, start in starts.items():
+        bends = set(schedules[name].bends(steps))
+        if isinstance(start, int):
+            numbers = line(schedules[name], start, steps)
+            bends |= {step for step in range(1, steps) if numbers[step] != numbers[step - 1]}
+        found |= {step for bend in bends for step in (bend - 1, bend) if 0 <= step < steps}
+    lines = [name for name, start in starts.items() if not isinstance(start, int)]
+    if len(lines) > 1 and not all(name.endswith(".weight") and name != "reward.verdict.weight" for name in lines):
+        found |= set(range(0, steps, -(-steps // _EVENLY)))
+    return sorted(found)
 
 
 def moved(section: Any, parts: Sequence[str], value: float) -> Any:

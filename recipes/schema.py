@@ -8,21 +8,24 @@ log-probabilities are nats, schedules run in steps of the RL loop.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
 from recipes.advantages import Advantage, AllRollouts, AllTokens, Select, Selection, TokenChoice
-from recipes.budgets import Budget, ConstantBudget, WatchingBudget
+from recipes.budgets import Budget, ConstantBudget, refuse_unfit
+from recipes.cluster import AutoCluster, Cluster
 from recipes.columns import NumberColumn
 from recipes.credit import Credit, EvenCredit, refuse_misfits, refuse_right_below_wrong
 from recipes.data import Data, DataSet
 from recipes.evals import Eval
 from recipes.objectives import Objective
-from recipes.schedules import MOVABLE, Schedule, at_step, moved, refuse_leaving, value_at
-from recipes.section import Count, Natural, NonNegative, Positive, Section, Share
-from recipes.stages import AnyStage, RlStage, refuse_order
+from recipes.schedules import MOVABLE, Schedule, at_step, line, moved, refuse_leaving, turning, value_at
+from recipes.section import Count, FolderName, Natural, NonNegative, Positive, Section, Share
+from recipes.stages import AnyStage, RlStage, refuse_order, refuse_twice
 from recipes.term import Case, Waiver
 from recipes.terms import (
     KlTerm,
@@ -178,7 +181,7 @@ class Train(Section):
 class Recipe(Section):
     """What to run. `extends` (a recipe this one starts from) is resolved by the loader and does not appear here."""
 
-    name: Annotated[str, Field(pattern=r"^[^/\\.][^/\\]*$")] = Field("unnamed", description="Names the run folder: a plain word, no path.")
+    name: FolderName = Field("unnamed", description="Names the run folder: at most 100 bytes of printable characters, no path.")
     schedule: dict[str, Schedule] = Field(
         {},
         description="Numbers that move over training, by key (`budget.limit: {kind: linear, to: 87}`); they start where the recipe puts them.",
@@ -215,6 +218,7 @@ class Recipe(Section):
     tokens: TokenChoice = AllTokens()
     objective: Objective = Objective()
     wires: Wires = Wires()
+    cluster: Cluster = AutoCluster()
     learner: Learner = Learner()
     engine: Engine = Engine()
     publish: Publish = Publish()
@@ -228,6 +232,7 @@ class Recipe(Section):
     def _consistent(self) -> Recipe:
         if nested := {"on_cuda", "device", "name"} & self.on_cuda.keys():
             raise ValueError(f"on_cuda: {min(nested)} has no place in it; it holds what changes once the device is known")
+        refuse_twice("on_cuda", self.on_cuda)
         if self.sampler.group_size < 2:
             raise ValueError(
                 f"sampler.group_size: {self.sampler.group_size}: advantage.centre {self.advantage.centre} compares rollouts of one prompt and needs at least 2"
@@ -240,22 +245,9 @@ class Recipe(Section):
             raise ValueError(
                 f"reward: leash moves its own weight, which advantage.combine {self.advantage.combine} normalises away; say combine: sum, or take another length term"
             )
-        if self.budget.kind in ("difficulty", "outlier", "toggle", "coverage") and "{budget}" in self.data.instruction:
-            raise ValueError(
-                f"data.instruction: states a {{budget}}, but budget.kind {self.budget.kind} decides it after sampling; take it out"
-            )
-        most, group = (self.sampler.group_size - 1) / self.sampler.group_size**0.5, self.sampler.group_size
-        if self.budget.kind == "outlier" and self.budget.alpha >= most:
-            raise ValueError(
-                f"budget.alpha: {self.budget.alpha:g}: among {group} rollouts none lies more than {most:.3f} deviations above their mean; take less"
-            )
-        watch = self.budget.watch if isinstance(self.budget, WatchingBudget) else 0.0
-        if (watch or self.budget.kind == "coverage") and round(watch * self.sampler.prompts) < 1:
-            raise ValueError(f"budget.watch: {watch:g} x sampler.prompts {self.sampler.prompts} is not one problem; raise it")
-        if self.budget.kind == "prompt" and "{budget}" not in self.data.instruction and self.model.path != "tiny":
-            raise ValueError(
-                "data.instruction: budget.kind prompt gives each prompt its own limit, which it must state: say {budget} in it"
-            )
+        refuse_unfit(
+            self.budget, "{budget}" in self.data.instruction, self.model.path == "tiny", self.sampler.prompts, self.sampler.group_size
+        )
         if self.sampler.no_thinking:
             if not 0 < self.sampler.closed < self.sampler.group_size:
                 raise ValueError(
@@ -274,7 +266,7 @@ class Recipe(Section):
         if twice := [word for index, word in enumerate(self.waive) if word in self.waive[:index]]:
             raise ValueError(f"waive: {twice[0]} is said twice; say it once")
         refuse_misplaced(self.reward)
-        refuse_misfits(self.credit, self.objective, self.select, self.budget.kind, self.sampler.keep_groups)
+        refuse_misfits(self.credit, self.objective, self.select, self.budget.kinds, self.sampler.keep_groups)
         self._refuse_schedules()
         self._refuse_steps()
         refuse_order(self.stages, self.model.path == "tiny")
@@ -291,6 +283,10 @@ class Recipe(Section):
         there = [name for name in MOVABLE if name.partition(".")[0] not in kinds or hasattr(*self._slot(name))]
         for name, schedule in self.schedule.items():
             slot, *parts = name.split(".")
+            if slot == "budget" and name not in there and (also := [part.kind for part in self.budget.also if hasattr(part, parts[0])]):
+                raise ValueError(
+                    f"schedule: {name}: is a number of {also[0]} in budget.also, which stays; make {also[0]} the first kind (budget.kind), or take the schedule out (null)"
+                )
             if name in MOVABLE and name not in there:
                 raise ValueError(
                     f"schedule: {name}: {slot}.kind {self._slot(name)[0].kind} has no {parts[0]}; take a kind that has, or the schedule out (null)"
@@ -320,14 +316,25 @@ class Recipe(Section):
             if not 2 <= select.keep <= self.sampler.group_size:
                 why = f"expected 2 to sampler.group_size {self.sampler.group_size} rollouts"
                 raise ValueError(self._blamed("select", step, f"select.keep: {select.keep}: {why}", why))
+        before = 0
         for step, (reward, case) in self.rewards().items():
-            try:
-                refuse_wrong_before_right(reward, case, self.waive)
-                refuse_right_below_wrong(self.credit, min(least_of_right(reward, case)[:2]))
-                if self.select.kind in ("shortest", "efficient"):
-                    refuse_telling_wrong_apart(reward, case, f"select.kind: {self.select.kind}")
-            except ValueError as error:
-                raise ValueError(self._blamed("reward budget", step, str(error), str(error).removeprefix("reward: "))) from error
+            if self._misled(reward, case):
+                between = bisect_left(range(before, step), True, key=lambda one: bool(self._misled(*self.rewards([one])[one])))
+                first = before + between
+                why = self._misled(*self.rewards([first])[first])
+                raise ValueError(self._blamed("reward budget", first, why, why.removeprefix("reward: ")))
+            before = step + 1
+
+    def _misled(self, reward: list[RewardTerm], case: Case) -> str:
+        """Why a step's reward would not train towards right answers; "" if it does."""
+        try:
+            refuse_wrong_before_right(reward, case, self.waive)
+            refuse_right_below_wrong(self.credit, min(least_of_right(reward, case)[:2]))
+            if self.select.kind in ("shortest", "efficient"):
+                refuse_telling_wrong_apart(reward, case, f"select.kind: {self.select.kind}")
+        except ValueError as error:
+            return str(error)
+        return ""
 
     def _blamed(self, slots: str, step: int, still: str, moving: str) -> str:
         """What is said of a broken rule: `still`, or where numbers of these slots have moved by the step, `moving`, of the schedules that moved them."""
@@ -359,12 +366,22 @@ class Recipe(Section):
         names += [word.partition("@")[0] for word in self.eval.benchmarks]
         return [name if names.count(name) == 1 else f"{name} {names[:index].count(name) + 1}" for index, name in enumerate(names)]
 
-    def rewards(self) -> dict[int, tuple[list[RewardTerm], Case]]:
-        """The terms of the reward, and what their bounds depend on, by the first step in which these hold."""
-        return {step: (reward, self._case(reward, budget)) for step, (reward, budget) in self.together("reward", "budget").items()}
+    def rewards(
+        self, steps: Sequence[int] | None = None, rights: Sequence[float] | None = None
+    ) -> dict[int, tuple[list[RewardTerm], Case]]:
+        """The terms of the reward, and what their bounds depend on, by the first step in which these hold.
 
-    def _case(self, reward: list[RewardTerm], budget: Budget) -> Case:
-        times, above = budget.beyond
+        Args:
+            steps: in these (default: all in which a bound may be worst).
+            rights: of groups with these shares of right rollouts (default: any).
+        """
+        moving = {name: self.number(name) for name in self.schedule if name.startswith(("reward.", "budget."))}
+        asked = turning(self.schedule, moving, self.train.steps) if steps is None else steps
+        held = self.together("reward", "budget", steps=asked)
+        return {step: (reward, self._case(reward, budget, rights)) for step, (reward, budget) in held.items()}
+
+    def _case(self, reward: list[RewardTerm], budget: Budget, rights: Sequence[float] | None) -> Case:
+        times, above = budget.beyond(rights)
         size, limit, most = self.sampler.group_size, budget.most_limit, budget.most_tokens
         return worth_of(reward, Case(group_size=size, unit=self.unit, limit=limit, most=most, times=times, above=above))
 
@@ -383,12 +400,13 @@ class Recipe(Section):
         """All that a slot holds in turn, each by the first step in which it does; one, if nothing of it moves."""
         return {step: held for step, (held,) in self.together(slot).items()}
 
-    def together(self, *slots: str) -> dict[int, tuple[Any, ...]]:
-        """The same of several slots side by side."""
+    def together(self, *slots: str, steps: Iterable[int] | None = None) -> dict[int, tuple[Any, ...]]:
+        """The same of several slots side by side, in these steps (default: all)."""
         names = [name for name in self.schedule if name.partition(".")[0] in slots]
+        lines = [self.by_step(name) for name in names]
         first: dict[tuple[float, ...], int] = {}
-        for step, values in enumerate(zip(*(self.by_step(name) for name in names), strict=True) if names else [()]):
-            first.setdefault(values, step)
+        for step in (range(self.train.steps) if steps is None else steps) if names else [0]:
+            first.setdefault(tuple(line[step] for line in lines), step)
         held = {}
         for values, step in first.items():
             now = {slot: getattr(self, slot) for slot in slots}
@@ -424,10 +442,10 @@ class Recipe(Section):
         """The largest value that a number has in any step."""
         return self.ends(name)[1]
 
-    def by_step(self, name: str) -> list[float]:
+    def by_step(self, name: str) -> Sequence[float]:
         """The number at every step; once, if it stays."""
-        start, steps = self.number(name), self.train.steps
-        return [value_at(self.schedule[name], start, step, steps) for step in range(steps)] if name in self.schedule else [start]
+        start = self.number(name)
+        return line(self.schedule[name], start, self.train.steps) if name in self.schedule else [start]
 
     @property
     def most_tokens(self) -> int:
@@ -447,8 +465,7 @@ class Recipe(Section):
     @property
     def number_columns(self) -> list[NumberColumn]:
         """Columns of the training data that must hold a number in every row."""
-        column = getattr(self.budget, "column", None)
-        in_budget = [] if column is None else [NumberColumn(column, "budget.column")]
+        in_budget = [NumberColumn(column, key) for key, column in self.budget.columns.items()]
         in_centre = [NumberColumn("reference_accuracy", "advantage.centre")] if self.advantage.centre == "reference" else []
         return in_budget + in_centre + [NumberColumn(name, f"the reward term {term.kind}") for term in self.reward for name in term.reads]
 
@@ -470,7 +487,7 @@ class Recipe(Section):
     @property
     def closes_thinking(self) -> bool:
         """Whether training asks engines to close thinking."""
-        return self.trains and (self.budget.kind == "thinking" or self.sampler.no_thinking > 0)
+        return self.trains and ("thinking" in self.budget.kinds or self.sampler.no_thinking > 0)
 
     @property
     def reads_reference(self) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from math import floor
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -14,6 +15,24 @@ NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 
+_LONGEST = 100  # bytes of a folder's name: file systems take 255, and the folders of evaluations are called after where a checkpoint lies
+
+
+def _folder(name: str) -> str:
+    odd = not name.isprintable() or name != name.strip() or name.startswith((".", "-")) or "/" in name or "\\" in name
+    if not name or odd or len(name.encode()) > _LONGEST:
+        raise ValueError(
+            f"{_shortened(name)} cannot name a folder; take printable characters, at most {_LONGEST} bytes of them, without / and \\, "
+            "no space at either end, and no . or - at the start"
+        )
+    return name
+
+
+def _shortened(name: str) -> str:
+    return json.dumps(name if len(name) <= 40 else f"{name[:40]}...")
+
+
+FolderName = Annotated[str, AfterValidator(_folder)]
 
 _MOST = 1e15  # of any number: products of a few of them are still numbers
 

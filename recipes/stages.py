@@ -13,12 +13,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from recipes.data import DataSet, Sets
-from recipes.section import Count, Natural, Positive, Section, kind_or
+from recipes.section import Count, FolderName, Natural, Positive, Section, kind_or
 
 _TRAINER = ("threads", "ranks", "micro_batch_tokens", "logit_chunk_tokens", "gradient_checkpointing")  # of the learner's, that TRL's take
 _LOOP = (
     *("schedule", "seed", "tiny", "data", "sampler", "budget", "reward", "waive", "advantage", "select", "credit", "tokens", "objective"),
-    *("wires", "learner", "engine", "publish", "train", "eval"),
+    *("wires", "cluster", "learner", "engine", "publish", "train", "eval"),
 )
 
 
@@ -46,9 +46,7 @@ class Stage(Section):
 class Named(Stage):
     """One that leaves something."""
 
-    name: Annotated[str, Field(pattern=r"^[^/\\.][^/\\]*$")] | None = Field(
-        None, description="Names the stage in words, and its folder RUN/stages/NAME; null: its kind."
-    )
+    name: FolderName | None = Field(None, description="Names the stage in words, and its folder RUN/stages/NAME; null: its kind.")
 
 
 class Changing(Stage):
@@ -76,19 +74,21 @@ class ReferenceStage(Named, Changing):
     samples: Annotated[int, Field(ge=2)] = Field(8, description="Rollouts of a problem.")
     problems: Natural = Field(
         0,
-        description="Positions of the training data that are sampled, the first that the next rl stage draws; 0: as many as that stage draws (prompts x steps), at most all rows; without one all rows.",
+        description="Problems of the training data that are sampled, the first that the next rl stage draws, and of sets of uneven weights perhaps fewer; 0: as many as that stage draws (prompts x steps). All, where that is as many as there are rows, or no rl stage comes.",
     )
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return ("data", "tiny", "seed", "sampler.temperature", "budget", "schedule.budget", "engine", "publish.tolerance")
+        return ("data", "tiny", "seed", "sampler.temperature", "budget", "schedule.budget", "cluster", "engine", "publish.tolerance")
 
 
 class Supervised(Named, Changing):
     """What stages with TRL's trainers have in common."""
 
-    epochs: Positive = Field(1.0, description="Passes over the examples.")
-    batch: Count = Field(32, description="Examples of an optimiser step.")
+    epochs: Annotated[float, Field(gt=0, le=1000)] = Field(
+        1.0, description="Passes over the examples, rounded up to whole batches, which the stage says."
+    )
+    batch: Annotated[int, Field(ge=1, le=100_000)] = Field(32, description="Examples of an optimiser step.")
     lr: Positive | None = Field(
         None, description="Peak learning rate (AdamW, 5 % warm-up, cosine to 0); null: learner.lr, of `dpo` a quarter of it."
     )
@@ -105,7 +105,7 @@ class Supervised(Named, Changing):
     def reads(self) -> tuple[str, ...]:
         learner = (*_TRAINER, *(() if self.lr else ("lr",)))
         length = () if self.max_tokens or learns_from_reference(self) else ("data.max_prompt_tokens", "budget", "schedule.budget")
-        return ("seed", "train.checkpoint_every", *(f"learner.{name}" for name in learner), *length)
+        return ("seed", "cluster", "train.checkpoint_every", *(f"learner.{name}" for name in learner), *length)
 
 
 class SftStage(Supervised):
@@ -169,7 +169,7 @@ class EvalStage(Named, Changing):
     @property
     def reads(self) -> tuple[str, ...]:
         data = (f"data.{name}" for name in ("problem", "answer", "instruction", "template", "thinking", "max_prompt_tokens"))
-        return ("eval", *data, "tiny", "seed", "budget", "schedule.budget", "engine", "publish.tolerance")
+        return ("eval", *data, "tiny", "seed", "budget", "schedule.budget", "cluster", "engine", "publish.tolerance")
 
 
 def _written_out(item: Any) -> Any:
@@ -216,6 +216,13 @@ def unread(stage: Stage, moving: Sequence[str]) -> list[str]:
     return [key for key in changed(stage.said) if not within(key, [*stage.reads, *steps])]
 
 
+def refuse_twice(where: str, changes: Mapping[str, Any]) -> None:
+    """Raise ValueError for changes that say one key twice: dotted and nested, or a key and what lies in it."""
+    keys = list(changed(changes))
+    if twice := [key for index, key in enumerate(keys) if any(within(key, [one]) or within(one, [key]) for one in keys[:index])]:
+        raise ValueError(f"{where}: {twice[0]} is said twice, in two ways of writing it; say it once")
+
+
 def refuse_order(stages: Sequence[Stage], tiny: bool) -> None:
     """Raise ValueError for stages that cannot follow each other as they stand, each by its place.
 
@@ -242,12 +249,13 @@ def refuse_order(stages: Sequence[Stage], tiny: bool) -> None:
         fixed = _FIXED if stage.kind == "cold_start" else (*_FIXED, "tiny.layers", "tiny.width")
         if out := [name for name in fixed if any(within(key, [name]) for key in changed(stage.said))]:
             raise ValueError(f"{where}: changes: {out[0]} has no place in it, as it is the whole run's")
+        refuse_twice(f"{where}: changes", stage.said)
         if within_rl(stages, index) and (stage.called != stage.kind or stage.said):
             raise ValueError(
                 f"{where}: an eval directly behind rl is a part of that stage; leave its {'changes' if stage.said else 'name'} out"
             )
         if not within_rl(stages, index) and any(
-            one.called == stage.called for place, one in enumerate(stages[:index]) if not within_rl(stages, place)
+            one.called.casefold() == stage.called.casefold() for place, one in enumerate(stages[:index]) if not within_rl(stages, place)
         ):
             raise ValueError(f"{where}: a second stage named {stage.called} would write the same folder; name it (name: ...)")
 

@@ -24,7 +24,8 @@ class Step:
         recipe: as it holds in it; its `stages` are this one, and the eval behind it if that is a part of it.
         own: its record is the run's own: that of the last rl stage, of the last eval where nothing is trained by rl.
         reference: the reference stage before it, whose columns and answers it sees; None without.
-        drawn: prompts that the next rl stage draws in all its steps, without replacements; 0 without one.
+        drawn: what the next rl stage draws; 0 without one.
+        since: what rl stages have drawn at its end since that reference.
     """
 
     index: int
@@ -33,11 +34,17 @@ class Step:
     own: bool
     reference: Step | None = None
     drawn: int = 0
+    since: int = 0
 
     @property
     def where(self) -> str:
         """What messages call it."""
         return f"stages[{self.index}] ({self.stage.called})"
+
+    @property
+    def draws(self) -> int:
+        """Prompts that it draws in all its steps as an rl stage, without replacements."""
+        return self.recipe.sampler.prompts * self.recipe.train.steps if self.recipe.trains else 0
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -56,7 +63,8 @@ class Step:
         return getattr(self.stage, "max_tokens", None) or sampler.recipe.data.max_prompt_tokens + sampler.recipe.most_tokens
 
     def problems(self, rows: int | None) -> int:
-        """Positions that a reference stage samples of data of so many rows (None: without end); 0 where nothing says how many."""
+        """Problems, at most, that a reference stage samples of data of so many rows (None: without end), all of them if these are as many; 0 where
+        nothing says how many."""
         given = self.stage.problems if isinstance(self.stage, ReferenceStage) else 0
         return given or min(self.drawn or rows or 0, rows or self.drawn)
 
@@ -86,12 +94,10 @@ def steps(recipe: Recipe) -> list[Step]:
     found: list[Step] = []
     for place, step in enumerate(made):
         reference = next((one for one in reversed(found) if one.stage.kind == "reference"), None)
-        found.append(replace(step, reference=reference, drawn=_drawn(made[place:])))
+        drawn = next((one.draws for one in made[place:] if one.draws), 0)
+        since = sum(one.draws for one in made[: place + 1] if reference and one.index > reference.index)
+        found.append(replace(step, reference=reference, drawn=drawn, since=since))
     return found
-
-
-def _drawn(rest: list[Step]) -> int:
-    return next((step.recipe.sampler.prompts * step.recipe.train.steps for step in rest if step.recipe.trains), 0)
 
 
 def beginning(recipe: Recipe) -> Recipe:

@@ -61,11 +61,17 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """All rows of a source. `revision`: 8 hex digits of its content, or of the hub set's fingerprint."""
+    """All rows of a source.
+
+    Attributes:
+        revision: 8 hex digits of its content, or of the hub set's fingerprint.
+        commit: of the hub set that was read, 40 hex digits; "" for what is not of the hub.
+    """
 
     name: str
     revision: str
     rows: list[Row]
+    commit: str = ""
 
 
 def read_rows(source: str, split: str = "train") -> Rows:
@@ -359,11 +365,22 @@ def _hub_rows(source: str, split: str) -> Rows:
         rows = dataset.with_format("arrow")[:].to_pylist()  # pictures and sounds stay bytes: nothing decodes them
     except Exception as error:  # whatever a data set's files, the network or the hub come up with
         raise DataError(f"{source}: split {named or split!r} cannot be loaded ({_said(error)}); {_hub_remedy(str(error))}") from error
+    commit = next((commit_in(file["filename"]) for file in dataset.cache_files), "")
+    if commit and re.fullmatch(r"[0-9a-f]{7,40}", revision or "") and not commit.startswith(revision or ""):
+        raise DataError(  # without a network, `datasets` takes what is there, whatever was asked for
+            f"{source}: the hub cannot be reached, and the cache holds the commit {commit}: fetch the one that is asked for, or ask for that"
+        )
     return Rows(
         path.rstrip("/").rpartition("/")[2],
         dataset._fingerprint[:8],
         [Row(f"{source}:{number}", str(number), row) for number, row in enumerate(rows)],
+        commit,
     )
+
+
+def commit_in(path: str | Path) -> str:
+    """The commit that a file of the hub's caches is of: a folder around it has its name. "" without one."""
+    return next((part for part in reversed(Path(path).parts) if re.fullmatch(r"[0-9a-f]{40}", part)), "")
 
 
 def _said(error: Exception) -> str:

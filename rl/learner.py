@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import count
 from math import isfinite
@@ -278,13 +278,13 @@ class Learner:
 
     Args:
         checkpoint: where the policy starts; also the KL reference.
-        gpus: of a rank on the device cuda; a fraction where engines are on its GPU, too.
+        options: Ray's, of the actor of a rank: the room that it takes; None: none.
 
     Attributes:
         entropy: the control of its bonus; has state (rl/state).
     """
 
-    def __init__(self, recipe: Recipe, checkpoint: Path, device: str, gpus: float = 1):
+    def __init__(self, recipe: Recipe, checkpoint: Path, device: str, options: Callable[[int], dict[str, Any]] | None = None):
         self._recipe = recipe
         self.entropy = objective.EntropyControl(recipe.objective.entropy)
         self._meeting = scratch_folder(_MEETING)
@@ -295,8 +295,12 @@ class Learner:
             environment |= {"DS_ACCELERATOR": "cpu", "GLOO_SOCKET_IFNAME": "lo"}
         else:
             environment |= {"NCCL_SOCKET_IFNAME": "lo"}  # ranks share a node
-        actor = ray.remote(LearnerRank).options(num_cpus=0, num_gpus=gpus if device == "cuda" else 0, runtime_env={"env_vars": environment})
-        self._ranks = [actor.remote(rank, meeting, checkpoint, recipe, device) for rank in range(recipe.learner.ranks)]
+        self._ranks = [
+            ray.remote(LearnerRank)
+            .options(**(options(rank) if options else {"num_cpus": 0}), runtime_env={"env_vars": environment})
+            .remote(rank, meeting, checkpoint, recipe, device)
+            for rank in range(recipe.learner.ranks)
+        ]
 
     def wait_ready(self, seconds: float = 600.0) -> list[int]:
         """Block until every rank answers; their process ids."""

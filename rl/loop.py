@@ -176,6 +176,7 @@ def save_checkpoint(run: Run, learner: Learner, stream: PromptStream, wires: Col
     meta = {
         "step": done,
         "version": done,
+        "limit": stream.stated,
         "state": gathered(stateful(stream, learner, wires)),
         "ranks": recipe.learner.ranks,
         "zero_stage": recipe.learner.zero_stage,

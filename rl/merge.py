@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rl import checkpoint
+from rl.state import left
 
 _CHUNK = 1 << 24  # entries worked on at a time: bounds the fp32 copies of a large embedding
 _HEAD = "lm_head.weight"
@@ -82,7 +83,8 @@ def merge(base: Path, trained: Path, out: Path, keep: float, scale: float, scope
                 counts["changed"] += changed
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.write(out, fill, {"merge": {"base": str(base), "trained": str(trained), "keep": keep, "scale": scale, "scope": scope}})
+    how = {"base": str(base), "trained": str(trained), "keep": keep, "scale": scale, "scope": scope}
+    checkpoint.write(out, fill, {"limit": left(trained), "merge": how})
     return counts
 
 

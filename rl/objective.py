@@ -18,7 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recipes.objectives import Correction, Entropy, Hinge, Objective
+from recipes.objectives import (
+    ClampCorrection,
+    Correction,
+    Entropy,
+    Hinge,
+    IcepopCorrection,
+    NoCorrection,
+    Objective,
+    SequenceMaskCorrection,
+    TisCorrection,
+)
 
 
 class NonFinite(RuntimeError):
@@ -108,19 +118,17 @@ def correction_weights(old_logp_BT: Tensor, engine_logp_BT: Tensor, mask_BT: Ten
     """
     gap_BT = (old_logp_BT - engine_logp_BT).detach()
     weight_BT = torch.exp(gap_BT)
-    match settings.kind:
-        case "none":
+    match settings:
+        case NoCorrection():
             return torch.ones_like(weight_BT)
-        case "tis":
+        case TisCorrection():
             return weight_BT.clamp(max=settings.high)
-        case "clamp":
+        case ClampCorrection():
             return weight_BT.clamp(settings.low, settings.high)
-        case "icepop":
+        case IcepopCorrection():
             judged_BT = weight_BT
-        case "sequence_mask":
+        case SequenceMaskCorrection():
             judged_BT = torch.exp(rollout_mean(gap_BT, mask_BT, row_BT))
-        case _:
-            raise ValueError(f"objective.correction.kind: {settings.kind!r}: expected none, tis, clamp, icepop or sequence_mask")
     return torch.where((judged_BT >= settings.low) & (judged_BT <= settings.high), weight_BT, 0.0)
 
 

@@ -258,7 +258,11 @@ def no_effect(metrics: Sequence[Mapping[str, Any]]) -> str:
     taught = list(metrics)
     for key, words in (
         ("groups/trained", "a group was left to train on"),
-        ("advantage/max", "an advantage was other than 0: all rollouts of every prompt earned the same"),
+        ("selected", "a rollout was left to train on: all that were chosen were cut, which budget.cut: mask keeps out"),
+        (
+            "advantage/max",
+            "an advantage was other than 0: the rollouts of a prompt that train earned the same, or credit had nothing to compare",
+        ),
         ("publish/changed", "the weights moved: gradient or learning rate were 0 or too small to show, or every update was left out"),
     ):
         taught = [row for row in taught if row.get(key, 1)]

@@ -7,9 +7,10 @@ function of recipe and step, or is here.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
-from rl.checkpoint import CheckpointError
+from rl.checkpoint import MANIFEST, CheckpointError, metadata
 
 
 class Stateful(Protocol):
@@ -22,6 +23,11 @@ class Stateful(Protocol):
 def gathered(parts: Mapping[str, Stateful]) -> dict[str, dict[str, Any]]:
     """The state of every part, by its name; what a checkpoint's manifest keeps."""
     return {name: part.state() for name, part in parts.items()}
+
+
+def left(folder: Path) -> int | None:
+    """What the rl stages of a checkpoint's run left of their limit, tokens: evaluations of it state that; None for a checkpoint that does not say."""
+    return metadata(folder).get("limit") if (folder / MANIFEST).is_file() else None
 
 
 def put_back(parts: Mapping[str, Stateful], saved: Mapping[str, Mapping[str, Any]] | None) -> None:

@@ -57,6 +57,7 @@ class Training:
         micro_batch_tokens: most padded tokens that pass through the model at one time, but one row (pair) at least.
         gradient_checkpointing: recompute activations in the backward pass.
         checkpoint_every: updates between checkpoints to go on from; 0: none.
+        limit: what the last rl stage before left (rl.state.left); None without one.
     """
 
     stage: str
@@ -69,6 +70,7 @@ class Training:
     micro_batch_tokens: int = 4096
     gradient_checkpointing: bool = False
     checkpoint_every: int = 20
+    limit: int | None = None
 
 
 def fitting(rows: Sequence[Item], max_tokens: int) -> list[Item]:
@@ -175,7 +177,7 @@ def _train(
             "save_strategy": "steps" if how.checkpoint_every else "no",
             "save_steps": how.checkpoint_every or 1,
         }
-        meta = {"stage": how.stage, "steps": steps, "rows": len(table)}
+        meta = {"limit": how.limit, "stage": how.stage, "steps": steps, "rows": len(table)}
         with cpu_threads(how.threads), _quiet():
             model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32, trust_remote_code=False)
             configs = copy.deepcopy(model.config), copy.deepcopy(model.generation_config)

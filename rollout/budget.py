@@ -1,5 +1,8 @@
 """What a prompt may use: before sampling (`request_limit`: request and prompt speak of it), and after it (`group_limit`: rewards do).
 
+Where several kinds hold (`budget.also`), a request is given the least of what they say. After sampling, in this order whatever the recipe's: outliers
+are cut (rollout/scorer), coverage raises the request's limit, a difficulty's rung is a share of that, and a toggle's percentile lowers what is left.
+
 Claim: a limit is a function of recipe, step, problem and the controller's state, which is in the checkpoint: never of the clock, nor of
 how often a run was started.
 """
@@ -46,9 +49,22 @@ class Tiers:
 
     steps: tuple[tuple[float, int], ...]
 
+    def of(self, right: float) -> int:
+        """The limit of a group with this share."""
+        return next(tokens for at_least, tokens in self.steps if right >= at_least - 1e-9)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A budget with what the steps so far decided: coverage's limits, and a toggle's, where they have any."""
+
+    budget: Budget
+    covers: Tiers | None = None
+    toggled: Tiers | None = None
+
 
 def request_limit(budget: Budget, problem: Problem, seed: int, share: float = 1.0) -> int:
-    """The limit of a request, tokens.
+    """The limit of a request, tokens: the least of what the kinds say.
 
     Args:
         seed: the request's, from which a drawn limit follows.
@@ -57,6 +73,11 @@ def request_limit(budget: Budget, problem: Problem, seed: int, share: float = 1.
     Raises:
         ValueError: the problem's row has no number where the recipe looks for one.
     """
+    return min(_asked(part, problem, seed, share) for part in budget.parts)
+
+
+def _asked(budget: Budget, problem: Problem, seed: int, share: float) -> int:
+    """What one kind says of a request's limit."""
     match budget:
         case PromptBudget(column=None):
             return int(np.random.default_rng(seed).integers(budget.tokens(budget.least), budget.limit + 1))
@@ -73,14 +94,16 @@ def request_limit(budget: Budget, problem: Problem, seed: int, share: float = 1.
 
 def stated_limit(budget: Budget, share: float) -> int:
     """What prompts state, tokens, that no data speaks of: the limit, or what a controller leaves of it (a share)."""
-    if not isinstance(budget, ControllerBudget):
+    controller = budget.part(ControllerBudget)
+    if controller is None:
         return budget.limit
-    return min(max(budget.tokens(share), budget.tokens(budget.least)), budget.limit)
+    return min(max(budget.tokens(share), budget.tokens(controller.least)), budget.limit)
 
 
-def thinking_limit(budget: Budget) -> int | None:
-    """Free tokens after which the engine closes a request's thinking; None: it does not."""
-    return budget.thinking_tokens if isinstance(budget, ThinkingBudget) else None
+def thinking_limit(budget: Budget, limit: int) -> int | None:
+    """Free tokens after which the engine closes the thinking of a request with this limit; None: it does not."""
+    thinking = budget.part(ThinkingBudget)
+    return thinking.closes(limit) if thinking else None
 
 
 def _number(problem: Problem, column: str) -> float:
@@ -90,11 +113,11 @@ def _number(problem: Problem, column: str) -> float:
     return number
 
 
-def group_limit(budget: Budget | Tiers, limit: int, tokens_G: np.ndarray, right_G: np.ndarray, finished_G: np.ndarray) -> int:
+def group_limit(budget: Budget | Held, limit: int, tokens_G: np.ndarray, right_G: np.ndarray, finished_G: np.ndarray) -> int:
     """The length limit, tokens, under which a group is rewarded.
 
-    `difficulty` (DA-DLER, arXiv 2510.15110 section 4): the share of rollouts that are right, finished and within the request's limit picks
-    the first rung it reaches. Tiers: as they say.
+    Coverage gives a request of less than budget.limit as many times that. `difficulty` (DA-DLER, arXiv 2510.15110 section 4): the share of rollouts
+    that are right, finished and within the limit so far picks the first rung it reaches. A toggle lowers what is left, and never raises it.
 
     Args:
         limit: the request's, tokens.
@@ -102,15 +125,14 @@ def group_limit(budget: Budget | Tiers, limit: int, tokens_G: np.ndarray, right_
         right_G: judged right.
         finished_G: ended by itself ("stop").
     """
-    match budget:
-        case Tiers():
-            right = float(np.mean(right_G))
-            return next(tokens for at_least, tokens in budget.steps if right >= at_least - 1e-9)
-        case DifficultyBudget():
-            share = float(np.mean(right_G & finished_G & (tokens_G <= limit)))
-            rung = next(rung for rung in budget.ladder if share >= rung.at_least)
-            return rung.of(limit)
-    return limit
+    held = budget if isinstance(budget, Held) else Held(budget)
+    right = float(np.mean(right_G))
+    if held.covers:
+        limit = whole(held.covers.of(right) * limit / held.budget.limit)
+    if difficulty := held.budget.part(DifficultyBudget):
+        share = float(np.mean(right_G & finished_G & (tokens_G <= limit)))
+        limit = difficulty.rung(share).of(limit)
+    return min(limit, held.toggled.of(right)) if held.toggled else limit
 
 
 @dataclass(frozen=True)
@@ -187,16 +209,15 @@ class Control:
         """The terms with the multiplier that holds now."""
         return [term.model_copy(update={"weight": self.leash}) if isinstance(term, LeashTerm) else term for term in reward]
 
-    def budget(self, budget: Budget, step: int) -> Budget | Tiers:
+    def budget(self, budget: Budget, step: int) -> Held:
         """What rewards go by at a step: a toggle's percentile for groups that are mostly right (arXiv 2602.02276), LASER-D's limits by difficulty."""
-        free = (0.0, budget.limit)
-        if isinstance(budget, CoverageBudget):
-            limits = self._covers(budget)
-            return Tiers(tuple((at_least, limit) for (_, at_least), limit in zip(_CLASSES, limits, strict=True))) if limits else budget
-        if isinstance(budget, ToggleBudget):
-            limit = percentile_limit(self.rights, budget.percentile) if budget.limited(step) else None
-            return Tiers((free,) if limit is None else ((budget.accuracy, min(max(whole(limit), 1), budget.limit)), free))
-        return budget
+        coverage, toggle = budget.part(CoverageBudget), budget.part(ToggleBudget)
+        limits = self._covers(coverage) if coverage else []
+        covers = Tiers(tuple((at_least, limit) for (_, at_least), limit in zip(_CLASSES, limits, strict=True))) if limits else None
+        limit = percentile_limit(self.rights, toggle.percentile) if toggle and toggle.limited(step) else None
+        if toggle is None or limit is None:
+            return Held(budget, covers)
+        return Held(budget, covers, Tiers(((toggle.accuracy, max(whole(limit), 1)), (0.0, budget.most_limit))))
 
     def _covers(self, budget: CoverageBudget) -> list[int]:
         """What was found at the last look, within the limits of a step's budget, which a schedule may have moved since."""
@@ -209,10 +230,11 @@ class Control:
         if not rollouts:
             return {}
         accuracy = float(np.mean([rollout.right for rollout in rollouts]))
-        if isinstance(budget, ControllerBudget):
-            self.floor = next_floor(self.floor, accuracy, budget)
-        if isinstance(budget, CoverageBudget):
-            self.covers = covering(groups, budget)
+        controller, coverage = budget.part(ControllerBudget), budget.part(CoverageBudget)
+        if controller and controller.watch:
+            self.floor = next_floor(self.floor, accuracy, controller)
+        if coverage:
+            self.covers = covering(groups, coverage)
         return {"monitor/accuracy": accuracy, "monitor/length": float(np.mean([rollout.tokens for rollout in rollouts]))}
 
     def after(self, step: int, accuracy: float | None, over: float | None, rights: Sequence[int] = ()) -> dict[str, float | None]:
@@ -225,15 +247,16 @@ class Control:
         """
         recipe = self._recipe.at(step)
         trace: dict[str, float | None] = {}
-        if isinstance(recipe.budget, ToggleBudget):
+        controller, coverage = recipe.budget.part(ControllerBudget), recipe.budget.part(CoverageBudget)
+        if recipe.budget.part(ToggleBudget):
             self.rights = [*self.rights, *rights][-_WINDOW:]
-        if isinstance(recipe.budget, ControllerBudget):
+        if controller:
             trace["budget/share"] = self.floor.share  # that of the step
-            if not recipe.budget.watch and accuracy is not None:
-                self.floor = next_floor(self.floor, accuracy, recipe.budget)
-            trace |= {"budget/accuracy": self.floor.accuracy, "budget/floor": self.floor.start - recipe.budget.within}
-        if isinstance(recipe.budget, CoverageBudget):
-            trace |= {f"budget/{name}": limit for (name, _), limit in zip(_CLASSES, self._covers(recipe.budget), strict=False)}
+            if not controller.watch and accuracy is not None:
+                self.floor = next_floor(self.floor, accuracy, controller)
+            trace |= {"budget/accuracy": self.floor.accuracy, "budget/floor": self.floor.start - controller.within}
+        if coverage:
+            trace |= {f"budget/{name}": limit for (name, _), limit in zip(_CLASSES, self._covers(coverage), strict=False)}
         for term in recipe.reward:
             if isinstance(term, LeashTerm):
                 trace["reward/lambda"] = self.leash  # that of the step

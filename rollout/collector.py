@@ -21,13 +21,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from recipes.budgets import OutlierBudget, WatchingBudget
+from recipes.budgets import OutlierBudget
 from recipes.credit import DecsCredit, RedundantCredit
 from recipes.schema import Recipe
 from rewards.functions import TrainerState
 from rewards.redundant import Words
 from rewards.terms import levelled
-from rollout.budget import Control, request_limit, thinking_limit
+from rollout.budget import Control, request_limit, stated_limit, thinking_limit
 from rollout.engine import EnginePool, Pool
 from rollout.kappa import Kappa
 from rollout.scorer import Pending, Scorer, judged
@@ -61,6 +61,11 @@ class PromptStream:
         gain, most = (credit.gain, credit.most) if isinstance(credit, DecsCredit) else (0.0, 0.0)
         self.kappa = Kappa(gain, most, self.recipe.sampler.prompts)
 
+    @property
+    def stated(self) -> int:
+        """Tokens that prompts of evaluations state: the limit of the last step, or what a controller leaves of it by now."""
+        return stated_limit(self.recipe.at(self.recipe.train.steps).budget, self.control.floor.share)
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps (rl/state)."""
         return {"position": self.position, "kept_share": self.kept_share, "too_long": self.too_long}
@@ -81,9 +86,10 @@ class PromptStream:
     def watched(self, step: int) -> list[Request]:
         """What a budget wants sampled apart at a step (recipes/budgets): always the same problems, to the whole room whatever the controller leaves."""
         recipe = self.recipe.at(step)
-        if not isinstance(recipe.budget, WatchingBudget) or step % recipe.budget.every:
+        watching = recipe.budget.watching
+        if watching is None or step % watching.every:
             return []
-        count = recipe.budget.watched(recipe.sampler.prompts)
+        count = watching.watched(recipe.sampler.prompts)
         rows = self.source.rows
         first = _WATCHED if rows is None else -(-_WATCHED // rows) * rows  # the start of an epoch: none comes twice
         asked = [
@@ -96,6 +102,7 @@ class PromptStream:
         """The request at a position; None if its prompt is too long. `whole`: sampled to the most that any may be, and free to think."""
         problem = self.source.at(position)
         limit = request_limit(recipe.budget, problem, seed, self.control.floor.share)
+        most = recipe.budget.limit if whole else limit
         prompt_ids = self.template.prompt_ids(problem, limit)
         if len(prompt_ids) > recipe.data.max_prompt_tokens:
             return None
@@ -104,12 +111,12 @@ class PromptStream:
             problem=problem,
             prompt_ids=prompt_ids,
             group_size=recipe.sampler.group_size,
-            max_tokens=recipe.budget.sampled(recipe.budget.limit if whole else limit),
+            max_tokens=recipe.budget.sampled(most),
             temperature=recipe.sampler.temperature,
             top_p=1.0,
             seed=seed,
             limit=limit,
-            thinking_tokens=thinking_limit(recipe.budget),
+            thinking_tokens=thinking_limit(recipe.budget, most),
             closed=0 if whole else recipe.sampler.closed,
         )
 
@@ -191,7 +198,7 @@ class Collector:
         metrics["groups/short"] = int(len(groups) < wanted)
         limits = [group.request.limit for group in everything]
         metrics["limit"] = limits[0] if len(set(limits)) == 1 else _mean(limits)
-        if isinstance(recipe.budget, OutlierBudget):
+        if recipe.budget.part(OutlierBudget):
             metrics["budget/outliers"] = sum(rollout.ends is not None for group in everything for rollout in group.rollouts)
         metrics["limit/rewarded"] = _mean([rollout.limit for group in everything if judged(group) for rollout in group.rollouts])
         over = _mean([over for group in everything for over in group.over])

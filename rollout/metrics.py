@@ -40,9 +40,9 @@ class Metric(NamedTuple):
 _NO_UPDATE = "no update was made"
 _NOTHING_TRAINED = "nothing trained"
 _CHECKED = "steps that checked"
-_CONTROLLER = "budget.kind controller"
-_COVERAGE = "budget.kind coverage"
-_THINKING = "budget.kind thinking"
+_CONTROLLER = "the budget controller"
+_COVERAGE = "the budget coverage"
+_THINKING = "the budget thinking"
 _WATCHED = "steps that looked at problems apart"
 _REDUNDANT = "credit that looks for thoughts behind the answer"
 _CREDIT = "any credit but even, in steps that train"
@@ -140,7 +140,7 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "Thinking",
             "skipped by choice",
         ),
-        Metric("budget/outliers", "rollouts", "Rollouts that were cut.", "", "budget.kind outlier", "Outliers", "cut"),
+        Metric("budget/outliers", "rollouts", "Rollouts that were cut.", "", "the budget outlier", "Outliers", "cut"),
     ),
     "Reward, advantage, credit": (
         Metric(

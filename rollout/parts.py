@@ -189,12 +189,12 @@ def read_made(path: Path) -> dict[str, str]:
 
 
 def differing(there: Mapping[str, str], wanted: Mapping[str, str]) -> str:
-    """The first thing in which two ways differ, in words; "" if they agree."""
+    """The first thing in which two ways differ, in words; "" if they agree. What is absent is empty."""
     for name, value in wanted.items():
-        if (old := there.get(name)) != value:
+        if (old := there.get(name, "")) != value:
             if name == "template":
                 return f"chat template and tokenizer {old or 'unknown'}, the model now has {value}"
-            return f"another {name}" + (f" ({old}, {value} now)" if old is not None and len(old + value) < 60 else "")
+            return f"another {name}" + (f" ({old}, {value} now)" if old and len(old + value) < 90 else "")
     return ""
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from math import inf
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -48,16 +47,17 @@ def requests(
 
     Args:
         source: as the rl stage has it (rollout.sources.training_source).
-        positions: of its stream, from `first` on; 0: all its rows, of a source that has rows. Where a walk through the rows ends among them,
+        positions: of its stream, from `first` on; as many as it has rows, or more: all its rows. Where a walk through the rows ends among them,
             the next begins with some again: as many problems as positions are looked for in twice as many.
         samples: rollouts of a problem.
         max_tokens: where engines stop.
         max_prompt_tokens: problems with longer prompts are passed over, as training does.
         limit: what `{budget}` in the instruction stands for, tokens.
     """
-    walked = (source.at(first + position) for position in range(2 * positions)) if positions else iter(source.problems)
+    every = source.rows is not None and positions >= source.rows
+    walked = iter(source.problems) if every else (source.at(first + position) for position in range(2 * positions))
     problems: dict[str, Problem] = {}
-    while len(problems) < (positions or inf) and (problem := next(walked, None)):
+    while len(problems) < positions and (problem := next(walked, None)):
         problems[problem.id] = problem
     asked = [
         Request(

@@ -93,7 +93,7 @@ class ReferenceEngine:
         chains = Chains(request) if request.short else None
         for step in range(request.max_tokens):
             logits_GV = self._model(input_GT, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1].float().cpu()
-            token_G, logprob_G = _draw(logits_GV, request.temperature, request.top_p, generator)
+            token_G, logprob_G = _draw(logits_GV, request, generator)
             for row in range(G):
                 if not done_G[row]:
                     if self._think is not None and closes(request, ids_G[row], self._think):
@@ -122,17 +122,20 @@ class ReferenceEngine:
         ]
 
 
-def _draw(logits_GV: torch.Tensor, temperature: float, top_p: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """One token a row and its logprob under the distribution it came from (greedy at temperature 0)."""
-    if temperature == 0:
+def _draw(logits_GV: torch.Tensor, request: Request, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """One token a row and its logprob under the distribution it came from (greedy at temperature 0; else top_k, then top_p, as vLLM has it)."""
+    if request.temperature == 0:
         logprobs_GV = logits_GV.log_softmax(-1)
         token_G = logits_GV.argmax(-1)
         return token_G, logprobs_GV.gather(1, token_G[:, None])[:, 0]
-    logprobs_GV = (logits_GV / temperature).log_softmax(-1)
-    if top_p < 1:
+    logprobs_GV = (logits_GV / request.temperature).log_softmax(-1)
+    if 0 < request.top_k < logprobs_GV.shape[-1]:
+        least_G1 = logprobs_GV.topk(request.top_k).values[:, -1:]
+        logprobs_GV = logprobs_GV.masked_fill(logprobs_GV < least_G1, -torch.inf).log_softmax(-1)
+    if request.top_p < 1:
         sorted_GV, order_GV = logprobs_GV.sort(-1, descending=True)
         before_GV = sorted_GV.exp().cumsum(-1) - sorted_GV.exp()
-        outside_GV = torch.zeros_like(before_GV, dtype=torch.bool).scatter(1, order_GV, before_GV >= top_p)
+        outside_GV = torch.zeros_like(before_GV, dtype=torch.bool).scatter(1, order_GV, before_GV >= request.top_p)
         logprobs_GV = logprobs_GV.masked_fill(outside_GV, -torch.inf).log_softmax(-1)
     token_G = torch.multinomial(logprobs_GV.exp(), 1, generator=generator)[:, 0]
     return token_G, logprobs_GV.gather(1, token_G[:, None])[:, 0]

@@ -22,7 +22,7 @@ from rewards.redundant import Thought, Words, thought
 from rewards.terms import Facts, rewards
 from rewards.verifier.judge import Judge
 from rewards.verifier.verdict import Verdict, best
-from rollout.budget import Tiers, group_limit
+from rollout.budget import Held, group_limit
 from rollout.template import Template
 from rollout.types import Completion, Finish, Group, Request, Rollout, rollout_id
 
@@ -56,7 +56,7 @@ class Scorer:
     judge: Judge
     template: Template
     terms: Sequence[RewardTerm] = ()
-    budget: Budget | Tiers | None = None
+    budget: Budget | Held | None = None
     state: TrainerState = field(default_factory=TrainerState)
     unit: int = 0
     words: Words | None = None
@@ -158,8 +158,9 @@ class Scorer:
             rewarded.append(replace(rollout, completion=kept, text=text, answer_start=start))
         return rewarded
 
-    def _reward(self, group: Group, budget: Budget | Tiers) -> None:
-        rollouts = self._outliers_cut(group, budget) if isinstance(budget, OutlierBudget) else group.rollouts
+    def _reward(self, group: Group, budget: Budget | Held) -> None:
+        outliers = (budget.budget if isinstance(budget, Held) else budget).part(OutlierBudget)
+        rollouts = self._outliers_cut(group, outliers) if outliers else group.rollouts
         if not judged(group):
             for rollout in group.rollouts:
                 rollout.ends = rollout.again = None  # nothing was rewarded, nothing trains

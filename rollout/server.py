@@ -208,7 +208,7 @@ class ServerPool:
     def _prompt(self, request: Request, sample: int) -> dict[str, Any]:
         """A call for one sample of a prompt in ids. A server's own defaults, which it takes from the model's files, are switched off as in our engines."""
         own = {
-            "top_k": 0,
+            "top_k": request.top_k,
             "min_p": 0.0,
             "repetition_penalty": 1.0,
             "stop_token_ids": list(self.template.stop_ids),
@@ -219,7 +219,8 @@ class ServerPool:
 
     def _chat(self, request: Request, sample: int) -> dict[str, Any]:
         stating = self.template.asking(request.limit) if request.limit else self.template
-        return {"messages": stating.messages(request.problem), **self._settings(request, sample)}
+        own = {"top_k": request.top_k} if request.top_k else {}  # not of the API, so a server that has none is not told
+        return {"messages": stating.messages(request.problem), **self._settings(request, sample), **own}
 
     def _settings(self, request: Request, sample: int) -> dict[str, Any]:
         settings = {

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -108,7 +109,7 @@ def lacking(source: str, problems: Sequence[Problem], numbers: Sequence[NumberCo
         values = [reach(problem.columns, number.name) for problem in problems]
         if all(value is None for value in values) and not (source == "tiny" and number.name in REFERENCE):
             there = ", ".join(dict.fromkeys(str(name) for problem in problems for name in problem.columns)) or ", ".join(REFERENCE)
-            other = " or name another" if number.reader == "budget.column" else ""
+            other = " or name another" if number.reader.startswith("budget") else ""
             other += " or put a stage `reference` before" if number.name in REFERENCE else ""
             yield f"{source}: has no column {number.name}, which {number.reader} reads ({number.what}): add it{other}; there is {there:.300}"
         elif wrong := [index for index, value in enumerate(values) if not number.held_by(value)]:
@@ -138,25 +139,32 @@ def _one_source(
             return with_reference(problem, tiny) if columns else problem
 
         return Source("tiny", at, said=["tiny: generated"])
-    found, left_out, said = usable(one, check_golds, columns)
+    found, left_out, said, _ = usable(one, check_golds, columns)
     kept = [  # a row that another set reads by other columns is another problem
         problem if taken.setdefault(problem.id, problem) == problem else replace(problem, id=f"{problem.id}#{place}") for problem in found
     ]
     return Source(one.source, lambda position: kept[_shuffled(position, len(kept), seed)], len(kept), left_out, [said], kept)
 
 
-def heldout_problems(
-    one: DataSet, tiny: Tiny, count: int, seed: int, check_golds: CheckGolds, lent: Data | None = None
-) -> tuple[list[Problem], LeftOut, list[str]]:
-    """`count` problems to evaluate on (0: all), what was left out, and what there is to say of the set. `lent`: see `usable`.
+class Held(NamedTuple):
+    """Problems of an evaluation set, what was left out, what there is to say of it, and the hub's commit, "" if it is not of the hub."""
+
+    problems: list[Problem]
+    left_out: LeftOut
+    said: list[str]
+    commit: str
+
+
+def heldout_problems(one: DataSet, tiny: Tiny, count: int, seed: int, check_golds: CheckGolds, lent: Data | None = None) -> Held:
+    """`count` problems to evaluate on (0: all). `lent`: see `usable`.
 
     Rows that ask the same (text, system and golds) are one problem, whose `repeats` says how many they were: copies add samples, not evidence.
     """
     if one.source == "tiny":
-        return tiny_problems("heldout", tiny.families, seed, 0, count or HELD_OUT_PER_FAMILY * len(tiny.families)), [], []
-    kept, left_out, said = usable(one, check_golds, lent=lent)
+        return Held(tiny_problems("heldout", tiny.families, seed, 0, count or HELD_OUT_PER_FAMILY * len(tiny.families)), [], [], "")
+    kept, left_out, said, commit = usable(one, check_golds, lent=lent)
     problems, words = chosen(one.source, kept, count)
-    return problems, left_out, [said, *words]
+    return Held(problems, left_out, [said, *words], commit)
 
 
 def chosen(source: str, problems: Sequence[Problem], count: int) -> tuple[list[Problem], list[str]]:
@@ -176,8 +184,17 @@ def _merged(problems: Sequence[Problem]) -> list[Problem]:
     return list(first.values())
 
 
-def usable(one: DataSet, check_golds: CheckGolds, columns: bool = False, lent: Data | None = None) -> tuple[list[Problem], LeftOut, str]:
-    """The problems of a set that have a gold, (id, reason) of its other rows, and the line that says how it was read.
+class Usable(NamedTuple):
+    """The problems of a set that have a gold, (id, reason) of its other rows, the line that says how it was read, and the hub's commit, "" if it is not of the hub."""
+
+    problems: list[Problem]
+    left_out: LeftOut
+    said: str
+    commit: str
+
+
+def usable(one: DataSet, check_golds: CheckGolds, columns: bool = False, lent: Data | None = None) -> Usable:
+    """What of a set can be used.
 
     Files of a folder whose columns are not those of the others are recognised on their own.
 
@@ -215,7 +232,9 @@ def usable(one: DataSet, check_golds: CheckGolds, columns: bool = False, lent: D
         raise DataError(
             f"{one.source}: none of its {len(read.rows)} rows has a usable problem and gold answer (first: {left_out[0][1]}); look at data.problem and data.answer"
         )
-    return kept, left_out, f"{one.source}: {len(read.rows):,} rows, {'; others: '.join(dict.fromkeys(layouts))}{lacking}"
+    at = f" of commit {read.commit}" if read.commit else ""
+    said = f"{one.source}: {len(read.rows):,} rows{at}, {'; others: '.join(dict.fromkeys(layouts))}{lacking}"
+    return Usable(kept, left_out, said, read.commit)
 
 
 def _lent(rows: Sequence[Row], one: DataSet, data: Data) -> DataSet:

@@ -75,6 +75,7 @@ class Request:
         closed: rollouts, the last of the group, that begin with the mark that closes thinking.
         logprobs: the engine reports those of sampled tokens, which costs it time.
         short: which chains of the group are stopped; None: none.
+        top_k: likeliest tokens that are sampled from, before top_p; 0: all.
     """
 
     id: str
@@ -90,6 +91,7 @@ class Request:
     closed: int = 0
     logprobs: bool = True
     short: Short | None = None
+    top_k: int = 0
 
 
 class Counted(NamedTuple):

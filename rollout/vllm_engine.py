@@ -177,6 +177,7 @@ class VllmEngine:
             n=1 if request.short else request.group_size,
             temperature=request.temperature,
             top_p=request.top_p,
+            top_k=request.top_k,
             max_tokens=request.max_tokens,
             stop_token_ids=self._stop_ids,
             logprobs=0 if request.logprobs else None,  # the sampled token's own; 1 would cost a third of the speed

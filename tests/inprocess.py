@@ -58,7 +58,10 @@ class Ray:
     def remote(self, kind: type) -> Any:
         def start(options: dict[str, Any], arguments: tuple[Any, ...]) -> Any:
             self.actors.append((kind.__name__, options))
-            actor = kind(*arguments)
+            with pytest.MonkeyPatch.context() as own:  # an actor's environment is its own
+                for name in DISTRIBUTED:
+                    own.setenv(name, "0")
+                actor = kind(*arguments)
             return SimpleNamespace(**{name: Method(getattr(actor, name)) for name in dir(actor) if not name.startswith("_")})
 
         return SimpleNamespace(options=lambda **options: SimpleNamespace(remote=lambda *arguments: start(options, arguments)))
@@ -172,6 +175,4 @@ def libraries() -> Iterator[SimpleNamespace]:
         patch.setitem(sys.modules, "vllm", module("vllm", LLM=llm))
         patch.setitem(sys.modules, "wandb", module("wandb", init=init))
         patch.setitem(sys.modules, "torch.utils.tensorboard", module("torch.utils.tensorboard", SummaryWriter=lambda *_, **__: writer))
-        for name in DISTRIBUTED:
-            patch.setenv(name, "0")
         yield seen

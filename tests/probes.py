@@ -21,6 +21,7 @@ import pytest
 
 from launch import engines, problems, stages
 from launch.evaluations import evaluations
+from launch.machine import Machine
 from launch.plan import plan
 from recipes.schema import Recipe
 from recipes.steps import beginning
@@ -90,7 +91,7 @@ def place(tree: dict[str, Any], key: str, value: Any) -> None:
         node = node.setdefault(name, {})
         if part.endswith("]"):
             items = list(node.values()) if name == "schedule" else node
-            if name not in ("budget", "select", "credit", "tokens"):
+            if name not in ("budget", "select", "credit", "tokens", "cluster", "correction"):
                 of_kind = [item for item in items if not kind or (isinstance(item, dict) and item["kind"] == kind)]
                 node = of_kind[0 if name == "stages" or not kind else -1]
     if leaf == "kind" and "[" in key:
@@ -308,6 +309,13 @@ def engines_started(recipe: Recipe, world: World) -> Any:
         return seen.actors, seen.ray, seen.vllm
 
 
+def placed(recipe: Recipe, world: World) -> Any:
+    """Where processes run on two nodes of eight GPUs."""
+    node = Machine(64, 800 << 30, (80 << 30,) * 8)
+    found = plan(recipe, node, [node]).placement
+    return len(found.nodes), found.at, found.gpus, found.groups
+
+
 def started_from(recipe: Recipe, world: World) -> Any:
     """The checkpoint that a run starts from."""
     with pytest.MonkeyPatch.context() as patch:
@@ -423,6 +431,7 @@ BASES: dict[Probe, dict[str, Any]] = {
     poisoned: SMALL,
     trained: SMALL | {"learner.lr": 0.01, "learner.updates_per_step": 2},
     engines_started: {"device": "cpu", "engine.vllm": {"kv_cache_memory_bytes": 1 << 20}},
+    placed: {"device": "cuda"},
     started_from: {"model.path": "owner/name"},
     cold_started: {"tiny.layers": 1, "tiny.width": 32, "cold_start.steps": 6, "cold_start.batch": 4},
     evaluated: {"stages": ["eval"], "eval.problems": 3, "eval.samples": 2},

@@ -25,6 +25,7 @@ async function plots() {  // each when it comes into view
   Object.keys(panels).forEach((id) => seen.observe(document.getElementById(id)));
   const redraw = () => Object.keys(panels).filter((id) => panels[id].drawn).forEach((id) => Plotly.relayout(id, themed(panels[id].layout)));
   dark.addEventListener("change", redraw);
+  addEventListener("beforeprint", () => document.querySelectorAll(".fold").forEach((one) => { one.open = true; }));
   addEventListener("beforeprint", () => Object.keys(panels).forEach((id) => panels[id].drawn || draw(id)));
 }
 plots();

@@ -104,7 +104,7 @@
   // ---- the rollout, and the same sample under another label
 
   function show() {
-    const n = order[place];
+    const n = first(order[place]);
     if (n === undefined) return at("shown").replaceChildren(element("div", "empty", "No rollout is like that."));
     const problem = rows.problem[n], p = data.problems, others = beside(n);
     const facts = [(p.golds[problem].length > 1 ? "golds " : "gold ") + p.golds[problem].join(" | "), [p.family[problem], p.level[problem] ? "level " + p.level[problem] : ""].filter(Boolean).join(" "),
@@ -116,14 +116,24 @@
     find();
   }
 
+  const under = (set, n) => byKey.get(key(set, rows.problem[n], rows.sample[n]));
+  const labels = (n) => data.sets.map((_, set) => set).filter((set) => data.sets[rows.set[n]].source && data.sets[set].source === data.sets[rows.set[n]].source && under(set, n) !== undefined);
+
+  function first(n) {  // the row that is shown: the list's, or the same sample under the label that was chosen
+    const select = at("first"), chosen = select.dataset.chosen ?? "", there = n === undefined ? [] : labels(n);
+    select.replaceChildren(new Option("the list's", ""), ...there.map((set) => new Option(data.sets[set].label, set)));
+    select.parentNode.hidden = there.length < 3;  // two are side by side as they are
+    select.value = chosen !== "" && there.length > 2 && there.includes(Number(chosen)) ? chosen : "";
+    return select.value === "" ? n : under(Number(select.value), n);
+  }
+
   function beside(n) {  // the rows to show, the first label on the left
-    const own = rows.set[n], others = data.sets.map((_, set) => set).filter((set) => set !== own && data.sets[own].source && data.sets[set].source === data.sets[own].source);
-    const there = others.filter((set) => byKey.has(key(set, rows.problem[n], rows.sample[n]))), select = at("beside"), wanted = select.value;
+    const own = rows.set[n], there = labels(n).filter((set) => set !== own), select = at("beside"), wanted = select.value;
     select.replaceChildren(new Option(there.length ? "nothing" : "nothing to compare", ""), ...there.map((set) => new Option(data.sets[set].label, set)));
-    const differs = (set) => rows.changed[byKey.get(key(set, rows.problem[n], rows.sample[n]))];
-    const usual = own === Math.min(own, ...there) ? there.findLast(differs) ?? there.at(-1) : there[0];
+    const differs = (set) => rows.changed[under(set, n)], plain = there.filter((set) => !data.sets[set].at), near = plain.length ? plain : there;
+    const usual = own === Math.min(own, ...there) ? near.findLast(differs) ?? near.at(-1) : there[0];
     select.value = select.dataset.chosen === "none" ? "" : there.includes(Number(wanted)) && select.dataset.chosen ? wanted : usual ?? "";
-    return select.value === "" ? [n] : [n, byKey.get(key(Number(select.value), rows.problem[n], rows.sample[n]))].sort((a, b) => rows.set[a] - rows.set[b]);
+    return select.value === "" ? [n] : [n, under(Number(select.value), n)].sort((a, b) => rows.set[a] - rows.set[b]);
   }
 
   function rollout(n, own, longest) {
@@ -232,6 +242,7 @@
   at("sort").addEventListener("change", () => open().then(refresh).then(() => go(0)));
   for (const chip of chips) chip.addEventListener("click", () => { chip.setAttribute("aria-pressed", chip.getAttribute("aria-pressed") !== "true"); open().then(refresh); });
   at("beside").addEventListener("change", (event) => { event.target.dataset.chosen = event.target.value === "" ? "none" : "one"; show(); });
+  at("first").addEventListener("change", (event) => { event.target.dataset.chosen = event.target.value; show(); });
   at("measure").addEventListener("change", () => { legend(); show(); });
   list.addEventListener("scroll", () => data && requestAnimationFrame(draw));
   root.querySelector("form").addEventListener("submit", (event) => event.preventDefault());

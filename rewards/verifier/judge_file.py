@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 from collections import Counter
@@ -66,8 +67,13 @@ FINISHES = (
     "finish_reason.type",
     "meta_info.finish_reason.type",
 )
-_CUT = frozenset(["length", "max_tokens", "max_output_tokens", "model_length", "repetition"])
-_GIVEN_UP = frozenset(["abort", "aborted", "cancelled", "error", "content_filter"])
+_CUT = frozenset(["length", "max_tokens", "max_output_tokens", "max_new_tokens", "max_length", "model_length", "repetition", "truncated"])
+_CUT |= {"context_length_exceeded", "model_context_window_exceeded", "token_limit"}
+_GIVEN_UP = frozenset(["abort", "aborted", "cancelled", "canceled", "error", "failed", "timeout", "content_filter", "safety", "recitation"])
+_DONE = frozenset(
+    ["", "stop", "eos", "eos_token", "stop_sequence", "stop_str", "end_turn", "end", "eot", "complete", "completed", "finish"]
+)
+_DONE |= {"finished", "done", "success", "tool_calls", "function_call", "none", "null"}
 _SENTENCE = "no gold answer but a sentence"  # which training leaves out; here somebody asks for a verdict on it
 _MOST_S = 86_400  # a day; the system's timers end at 24 days
 
@@ -113,12 +119,14 @@ class Pair(NamedTuple):
         row: the row's fields, and `sample`, the prediction's number, if it is one of several.
         golds: any of them will do; none where there is none.
         finish: how it ended: "length" if it was cut off, "abort" if its engine gave it up, else "stop".
+        said: the file's own word for that, "" where it has none.
     """
 
     row: dict[str, Any]
     golds: list[str]
     text: str
     finish: Literal["stop", "length", "abort"]
+    said: str = ""
 
 
 def read_pairs(rows: Sequence[Row], paths: Paths) -> list[Pair]:
@@ -141,7 +149,7 @@ def read_pairs(rows: Sequence[Row], paths: Paths) -> list[Pair]:
         finishes = beside if len(beside) == len(samples) else beside[:1] * len(samples) if len(beside) == 1 else [""] * len(samples)
         for index, ((text, own), other) in enumerate(zip(samples, finishes, strict=True)):
             numbered = row.values | ({"sample": index} if len(samples) > 1 else {})
-            pairs.append(Pair(numbered, held, text, ended(own or other)))
+            pairs.append(Pair(numbered, held, text, ended(own or other), own or other))
     return pairs
 
 
@@ -169,6 +177,8 @@ def _samples(value: Any, place: str, finish: str = "") -> Iterator[tuple[str, st
         for item in value:
             yield from _samples(item, place, finish)
         return
+    if isinstance(value, float) and math.isnan(value):
+        value = None  # as pandas writes what is not there
     if isinstance(value, bool) or not isinstance(value, str | int | float | None):
         raise ValueError(f"{place} is {value!r:.80}: it must be a text, a number or a list of those")
     yield "" if value is None else str(value), finish
@@ -199,6 +209,12 @@ def _words(value: Any) -> list[str]:
         words = [word for item in value for word in (_words(item) or [""])]
         return words if any(words) else []
     return [value] if isinstance(value, str) and value else []
+
+
+def unknown_ends(said: Sequence[str]) -> str:
+    """Words for how completions ended that nobody knows, which count as finished, with how often they stand there; "" without any."""
+    unknown = Counter(word for word in said if word.lower() not in _DONE | _CUT | _GIVEN_UP)
+    return ", ".join(f"{word!r:.40} ({count:,} times)" for word, count in unknown.most_common(3)) + ", ..." * (len(unknown) > 3)
 
 
 def ended(said: str) -> Literal["stop", "length", "abort"]:
@@ -268,6 +284,8 @@ def judge_file(
     paths = paths_of(rows, gold, prediction)
     say(f"{path}: {len(rows):,} rows, gold from {paths.gold}, prediction from {paths.prediction}")
     pairs = read_pairs(rows, paths)
+    if unknown := unknown_ends([pair.said for pair in pairs]):
+        say(f"{path}: how completions ended is said in words that are not known and count as finished: {unknown}")
     if absent := [row.place for row in rows if reach(row.values, paths.prediction) is None]:
         say(
             f"{path}: {len(absent):,} rows hold nothing at {paths.prediction}, so they answer nothing: {', '.join(absent[:3])}{', ...' * (len(absent) > 3)}"
@@ -278,10 +296,10 @@ def judge_file(
         found = [answer_of(pair.text, bare=bare, finish=pair.finish) for pair in pairs]
         futures = [
             [] if answer is None else [judge.compare(gold=one, answer=answer) for one in held]
-            for (_, held, _, _), (answer, _) in zip(pairs, found, strict=True)
+            for (_, held, *_), (answer, _) in zip(pairs, found, strict=True)
         ]
         gold_fault = cache(judge.check_gold)
-        for done, ((row, held, _, finish), (_, reason), waiting) in enumerate(zip(pairs, found, futures, strict=True), start=1):
+        for done, ((row, held, _, finish, _), (_, reason), waiting) in enumerate(zip(pairs, found, futures, strict=True), start=1):
             if not held or finish == "abort":
                 verdict = Verdict("not_judged", "aborted" if held else "no gold", found[done - 1][0])
             else:

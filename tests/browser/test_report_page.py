@@ -19,6 +19,8 @@ from rewards.verifier.verdict import Verdict
 from rollout.records import rows
 from rollout.tiny.tokenizer import build_tokenizer
 from rollout.types import Completion, Group, Problem, Request, Rollout
+from tests.unit.test_comparisons import evaluated
+from tests.unit.test_report import make_groups
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (make install)")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -118,6 +120,57 @@ def test_every_chart_is_drawn_when_it_comes_into_view(tab: Any) -> None:
     for index in range(plots.count()):
         plots.nth(index).scroll_into_view_if_needed()
         plots.nth(index).locator("svg").first.wait_for()
+
+
+@pytest.fixture(scope="module")
+def many_sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models on six sources, with remarks longer than a line, and one at a budget."""
+    folder = tmp_path_factory.mktemp("many", numbered=False)
+    for name, right, tokens in (("old", 12, 200), ("new", 20, 50)):
+        for index in range(6):
+            said = {"engine": name * 20, "instruction": name * 60, "revision": name[0] * 40} if index == 0 else {}
+            evaluated(folder / name, make_groups(right, tokens), f"source-{index}", f"s{index}", **said)
+        at = {"kind": "forced", "limit": 64}
+        evaluated(folder / name, make_groups(right, 50), "source-0", "s0@forced-64", budget=at)
+    return report([folder / "old", folder / "new"], folder / "report.html")
+
+
+def test_of_many_sources_all_but_the_first_are_folded_and_the_keyboard_opens_them(browser: Any, many_sources: Path) -> None:
+    context = browser.new_context(viewport={"width": 1000, "height": 800})
+    tab = context.new_page()
+    tab.goto(many_sources.as_uri())
+    folds = tab.locator("details.fold")
+    assert folds.locator("> summary").all_inner_texts() == [
+        *(f"Charts of source-{n}" for n in (3, 4, 5)),
+        "Rollouts side by side of 3 more",
+    ]
+    plot = folds.first.locator(".plot").first
+    assert not plot.is_visible()
+    folds.first.locator("> summary").focus()
+    tab.keyboard.press("Enter")
+    plot.locator("svg").first.wait_for()
+    assert tab.evaluate("() => document.documentElement.scrollWidth") <= 1000
+    tab.pdf()
+    assert all(tab.locator(".plot").nth(index).locator("svg").count() > 0 for index in range(tab.locator(".plot").count()))
+    context.close()
+
+
+def test_any_two_labels_of_a_sample_can_be_set_side_by_side(browser: Any, many_sources: Path) -> None:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    tab = context.new_page()
+    tab.goto(many_sources.as_uri())
+    reader(tab)
+    sides = tab.locator("#reader-shown .rollout header .key")
+    assert sides.all_inner_texts() == ["old", "new"]  # of four labels those without a budget
+    tab.locator("#reader-first").select_option(label="old, forced-64")
+    tab.locator("#reader-beside").select_option(label="new, forced-64")
+    assert sides.all_inner_texts() == ["old, forced-64", "new, forced-64"]
+    tab.locator("#reader-list").focus()
+    tab.keyboard.press("j")
+    assert sides.all_inner_texts() == ["old, forced-64", "new, forced-64"]
+    tab.locator("#reader-set").select_option(label="old · source-3")  # two labels: they are side by side as they are
+    assert sides.all_inner_texts() == ["old", "new"] and not tab.locator("#reader-first").is_visible()
+    context.close()
 
 
 def test_a_table_sorts_by_the_column_whose_head_is_pressed(tab: Any) -> None:

@@ -1,18 +1,26 @@
-"""Kill and resume (P23): one run is killed at twelve points, one after the other, and resumed each time; another is left alone."""
+"""Kill and resume (P23): one run is killed at twelve points, one after the other, and resumed each time; another is left alone.
+
+All that has state is on at once: a controller, LASER-D's limits, a toggle, cut outliers, Leash's lambda, the entropy bonus' weight and schedules. For
+that the model must be right now and then: its weights are set so that it thinks a few words, then boxes one of three digits.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from math import log
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.faults.killer import POINTS
 
@@ -45,18 +53,39 @@ ACTORS = (
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven problems, so that a run of twenty steps of three prompts passes the end of the data several times."""
     path = tmp_path_factory.mktemp("data") / "problems.jsonl"
-    path.write_text("".join(json.dumps({"problem": f"{n} + {n + 1}", "answer": str(2 * n + 1)}) + "\n" for n in range(1, 8)))
+    path.write_text("".join(json.dumps({"problem": f"{n} + {n + 1}", "answer": "2" if n < 6 else "1"}) + "\n" for n in range(1, 8)))
     return path
+
+
+@pytest.fixture(scope="module")
+def model(checkpoints: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint whose next token goes by the last one: each that answers are made of has a direction of its own, which the head reads."""
+    folder = tmp_path_factory.mktemp("model") / "qwen2"
+    shutil.copytree(checkpoints("qwen2"), folder)
+    made, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    words = {"wait": 0.3, "hmm": 0.3, "</think>": 0.4}
+    follow = {"\n": words, "wait": words, "hmm": words, "</think>": {"\\boxed{": 1}, "\\boxed{": {"1": 0.15, "2": 0.75, "3": 0.1}}
+    follow |= {digit: {"}": 1} for digit in "123"} | {"}": {tokenizer.eos_token: 1}}
+    with torch.no_grad():
+        embedded, head = made.get_input_embeddings().weight, made.get_output_embeddings().weight
+        embedded[:, : len(follow)] = head[:, :] = 0
+        for direction, (token, after) in enumerate(follow.items()):
+            embedded[tokenizer.convert_tokens_to_ids(token)] = torch.eye(embedded.shape[1])[direction]
+            for next_token, share in after.items():
+                head[tokenizer.convert_tokens_to_ids(next_token), direction] = (8 + log(share)) / embedded.shape[1] ** 0.5
+    made.save_pretrained(folder)
+    return folder
 
 
 def arguments(checkpoint: Path, runs: Path, data: Path, *more: str) -> list[str]:
     return [
         "train", "quickstart", "name=run", f"model.path={checkpoint}", f"data.train={data}", "stages=[rl]", "engine.kind=reference",
-        "engine.count=1", "sampler.prompts=3", "sampler.group_size=2", "sampler.max_refills=1", "budget.limit=12", "budget.cut_stop=1.0",
+        "engine.count=1", "sampler.prompts=3", "sampler.group_size=3", "sampler.max_refills=1", "budget.limit=8", "budget.cut_stop=1.0",
         f"train.steps={STEPS}", "train.checkpoint_every=2", "train.samples_per_step=100", "sampler.keep_groups=shaped",
-        "budget.kind=controller", "budget.measure=2", "budget.room=1.5", "budget.gain=2.0", "budget.watch=0.7", "budget.every=3", "waive=[right_beats_wrong]",
+        "budget.kind=controller", "budget.measure=2", "budget.room=2.0", "budget.gain=2.0", "budget.watch=0.7", "budget.every=3", "waive=[right_beats_wrong]",
+        "budget.also=[{kind: coverage, watch: 0.7, every: 3, grid: 0.1}, {kind: toggle, period: 3, accuracy: 0.5}, {kind: outlier, alpha: 1.0}]",
         "schedule={learner.lr: {kind: linear, share: 0.5}, objective.clip_high: {kind: decays, share: 0.5, count: 4}}",
-        "reward=[{kind: verdict, wrong: -1}, {kind: leash, gain: 0.05}, {kind: function, name: 'tests.faults.by_length:by_length', weight: 0.5, low: -2, high: 0.3}]",
+        "reward=[{kind: verdict, wrong: -1}, {kind: leash, weight: 0.3, gain: 0.05}, {kind: function, name: 'tests.faults.by_length:by_length', weight: 0.5, low: -2, high: 0.3}]",
         "objective.entropy.coef=0.01", "objective.entropy.target=2.0", "judge.workers=1",
         "learner.ranks=1", "learner.threads=1", "publish.check_every=3", "--runs", str(runs), *more,
     ]  # fmt: skip
@@ -107,25 +136,25 @@ def weights(folder: Path) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def alone(tiny_checkpoint: Path, data: Path, killer: Killer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(model: Path, data: Path, killer: Killer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("alone")
-    code, output = killer.run(arguments(tiny_checkpoint, runs, data))
+    code, output = killer.run(arguments(model, runs, data))
     assert code == 0, output
     return runs / "run"
 
 
 @pytest.mark.timeout(900)
 def test_p23_a_run_killed_at_twelve_points_leaves_the_record_of_one_that_was_left_alone(
-    tiny_checkpoint: Path, data: Path, alone: Path, killer: Killer, tmp_path: Path
+    model: Path, data: Path, alone: Path, killer: Killer, tmp_path: Path
 ):
     assert set(COUNTS) == set(POINTS) and len(POINTS) == 12
     for number, (point, count) in enumerate(COUNTS.items()):
-        words = arguments(tiny_checkpoint, tmp_path, data, *(["--resume"] if number else []))
+        words = arguments(model, tmp_path, data, *(["--resume"] if number else []))
         code, output = killer.run(words, point, count, actors=point in ACTORS)
         assert code == -signal.SIGKILL, f"{point}: {output[-3000:]}"
         assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "running"
         assert number <= list(COUNTS).index("between-save-and-prune") or ("resumed" in output and "data position" in output), output
-    code, output = killer.run(arguments(tiny_checkpoint, tmp_path, data, "--resume"), actors=False)
+    code, output = killer.run(arguments(model, tmp_path, data, "--resume"), actors=False)
     assert code == 0 and f"step-{STEPS}: all {STEPS} steps are done" in output.replace("\n", " "), output
     assert record(tmp_path / "run") == record(alone)
     assert rollouts(tmp_path / "run") == rollouts(alone)
@@ -139,16 +168,19 @@ def test_the_run_that_was_left_alone_learned_something(alone: Path):
     for name in (
         "entropy/weight",
         "budget/share",
+        "budget/hard",
+        "budget/outliers",
         "reward/lambda",
         "limit",
+        "limit/rewarded",
         "lr",
     ):  # state, and what follows from it, that a resumed run must have
         assert len({line[name] for line in lines}) > 1, name
 
 
 @pytest.mark.timeout(600)
-def test_resuming_with_another_recipe_or_over_an_existing_run_is_refused(tiny_checkpoint: Path, data: Path, alone: Path, killer: Killer):
-    code, output = killer.run(arguments(tiny_checkpoint, alone.parent, data, "--resume", "learner.lr=1e-3"))
+def test_resuming_with_another_recipe_or_over_an_existing_run_is_refused(model: Path, data: Path, alone: Path, killer: Killer):
+    code, output = killer.run(arguments(model, alone.parent, data, "--resume", "learner.lr=1e-3"))
     assert code == 1 and "learner.lr" in output
-    code, output = killer.run(arguments(tiny_checkpoint, alone.parent, data))
+    code, output = killer.run(arguments(model, alone.parent, data))
     assert code == 1 and "--resume" in output

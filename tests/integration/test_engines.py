@@ -96,6 +96,16 @@ def test_after_a_push_vllm_gives_the_new_weights_logprobs_and_samples_from_them(
         assert (completion.versions == 1).all()
 
 
+def test_both_engines_sample_from_the_likeliest_tokens_alone_where_top_k_says_so(pool: EnginePool, checkpoint: Path):
+    asked = replace(request("few", group_size=64, max_tokens=1, temperature=2.0), top_k=3)
+    pool.submit([asked])
+    [(_, sampled)] = pool.ready()
+    [(_, same)] = ReferenceEngine(checkpoint, "fp32", "cpu", STOPS).advance([asked], 0.0)
+    for completions in (sampled, same):
+        chances = {int(one.ids[0]): float(np.exp(one.logprobs[0])) for one in completions}
+        assert len(chances) == 3 and sum(chances.values()) == pytest.approx(1, abs=1e-3)
+
+
 def test_p06_whatever_ended_an_answer_is_its_last_trained_token_and_a_cut_one_gets_none(pool: EnginePool, checkpoint: Path):
     reference = ReferenceEngine(checkpoint, "fp32", "cpu", STOPS)
     asked = request("stops", group_size=64, max_tokens=40)

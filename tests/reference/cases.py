@@ -82,7 +82,9 @@ def recipe(settings: Settings, **sections: dict[str, object]) -> Recipe:
             },
             "entropy": {"coef": settings.entropy},
             "kl": {"coef": 0 if settings.kl_in_reward else settings.kl, "estimator": settings.kl_estimator},
-            "correction": {"kind": settings.correction, "low": settings.low, "high": settings.high},
+            "correction": {"kind": settings.correction}
+            | ({"high": settings.high} if settings.correction != "none" else {})
+            | ({"low": settings.low} if settings.correction not in ("none", "tis") else {}),
         },
     }
     if settings.kl and settings.kl_in_reward:

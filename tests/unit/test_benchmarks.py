@@ -6,6 +6,9 @@ import csv
 import json
 import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +22,15 @@ from rich.console import Console
 
 from evaluation import benchmarks
 from evaluation.benchmarks import BENCHMARKS, find, from_code, integer, load
+from launch.evaluate import Question, evaluate_checkpoints
+from launch.plan import PlanError
 from launch.problems import HeldOut, held_out
 from recipes.loader import load as load_recipe
 from rewards.rows import DataError
 from rewards.verifier.judge import Judge
 from rollout.template import load_template
 from rollout.types import Problem
+from tests.hub_sets import serving_sets
 from tests.scripted import template
 
 REAL = Path(os.environ.get("LACONIC_BENCHMARK_DATA", "absent"))
@@ -57,7 +63,7 @@ def filled(name: str, row: dict[str, Any], rows: int | None = None) -> list[dict
 
 def read(tmp_path: Path, name: str, row: dict[str, Any], rows: int | None = None) -> Problem:
     write(tmp_path / f"{name}.jsonl", filled(name, row, rows))
-    problems, left_out, _ = load(f"{name}@{tmp_path}", sound)
+    problems, left_out, *_ = load(f"{name}@{tmp_path}", sound)
     assert len(problems) == (rows or BENCHMARKS[name].rows) and left_out == []
     return problems[0]
 
@@ -116,7 +122,7 @@ def test_rows_of_gsm_plus_without_a_numeric_gold_are_left_out_and_counted(tmp_pa
     rows[3] |= {"perturbation_type": "critical thinking", "answer": "5"}
     rows[4]["answer"], rows[5]["answer"], rows[6]["answer"] = "None", None, "not enough information"
     write(tmp_path / "gsm-plus.jsonl", rows)
-    problems, left_out, said = load(f"gsm-plus@{tmp_path}", sound)
+    problems, left_out, said, _ = load(f"gsm-plus@{tmp_path}", sound)
     assert [key.rpartition("/")[2] for key, _ in left_out] == ["4", "5", "6", "7"] and len(problems) == 2396
     assert all(reason.startswith("no numeric gold (") for _, reason in left_out)
     assert said.startswith("gsm-plus: 2,400 rows (testmini; qintongli/GSM-Plus has 10,552) of ")
@@ -226,6 +232,52 @@ def test_without_the_hub_the_local_way_is_named():
         name = word.partition("@")[0]
         with pytest.raises(DataError, match=rf"^{name}: hub:.* cannot be .*{name}@FOLDER, in `laconic eval` --data-dir FOLDER"):
             load(word, sound)
+
+
+def test_what_is_read_of_the_hub_is_of_a_commit_that_is_said_and_can_be_asked_for(tmp_path: Path):
+    """Main has moved on from `old` to `new`; without a network `datasets` takes what its cache holds, also for another commit than the one asked for."""
+    old, new, problems = "a" * 40, "b" * 40, filled("aime24", {"problem": "p", "answer": 7})
+    rows = {
+        name: "".join(json.dumps(row) + "\n" for row in some).encode()
+        for name, some in (("ock", filled("ockbench-math", {"problem": "p", "answer": 1})), ("aime", problems))
+    }
+    asking = """if True:
+        import json, sys
+        from evaluation.benchmarks import load
+        from recipes.data import DataSet
+        from rollout.sources import usable
+        sound = lambda golds: [None] * len(golds)
+        for word in sys.argv[1:]:
+            try:
+                read = load(word, sound) if not word.startswith("hub:") else usable(DataSet(source=word), sound)
+                print(json.dumps([len(read.problems), read.commit, read.said]))
+            except ValueError as error:
+                print(json.dumps([0, "", str(error)]))
+    """
+
+    def read(url: str, *words: str) -> list[list[Any]]:
+        environment = os.environ | {
+            "HF_ENDPOINT": url,
+            "HF_HOME": str(tmp_path),
+            "HF_HUB_OFFLINE": str(int(not url)),
+            "HF_HUB_DISABLE_XET": "1",
+        }
+        environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+        done = subprocess.run([sys.executable, "-c", asking, *words], env=environment, capture_output=True, text=True, timeout=120)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    with serving_sets() as hub:
+        hub.commits = {
+            "HuggingFaceH4/aime_2024": {commit: {"train.jsonl": rows["aime"], "README.md": b""} for commit in (old, new)},
+            "ockbench/ockbench": {commit: {"OckBench_math.jsonl": rows["ock"]} for commit in (old, new)},
+        }
+        pinned = [f"aime24@hub:HuggingFaceH4/aime_2024@{old}", f"ockbench-math@hub:ockbench/ockbench@{old}"]
+        newest = ["ockbench-math", "hub:HuggingFaceH4/aime_2024:train", "aime24"]
+        found = read(hub.url, *pinned, *newest, f"aime24@hub:HuggingFaceH4/aime_2024@{'c' * 40}")
+        assert [(count > 0, commit) for count, commit, _ in found] == [(True, old)] * 2 + [(True, new)] * 3 + [(False, "")]
+        assert all(f"commit {commit}" in said for _, commit, said in found[:5])
+    (count, commit, _), (none, _, said) = read("", "aime24", pinned[0])
+    assert (count, commit, none) == (30, new, 0) and f"the cache holds the commit {new}" in said
 
 
 def test_a_place_without_the_benchmark_says_what_would_be_looked_for(tmp_path: Path):
@@ -338,6 +390,16 @@ def test_the_first_prompt_is_shown_as_the_model_sees_it(tiny_checkpoint: Path):
     ids = template.prompt_ids(problem)
     text = template.tokenizer.decode(list(ids), skip_special_tokens=False)
     assert console.export_text() == f"aime24: aime24/1, {len(ids)} tokens, gold 3\n{text}\n"
+
+
+def test_a_prompt_is_shown_of_a_model_that_is_too_short_for_the_protocol_and_has_no_weights_here(tiny_checkpoint: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(tiny_checkpoint, tmp_path / "short", ignore=shutil.ignore_patterns("*.safetensors", "manifest.json")))
+    question = Question(benchmarks=[f"aime24@{write(tmp_path / 'aime24.jsonl', filled('aime24', {'problem': 'Add: 1 + 2', 'answer': 3}))}"])
+    console = Console(width=400, record=True)
+    evaluate_checkpoints([str(folder)], question, tmp_path / "out", False, console, show_prompt=True)
+    assert "<|user|>Add: 1 + 2" in console.export_text() and not (tmp_path / "out").exists()
+    with pytest.raises(PlanError, match=r"eval\.max_tokens: 32768 is more than .*would fit"):
+        evaluate_checkpoints([str(folder)], question, tmp_path / "out", False, console)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="LACONIC_BENCHMARK_DATA names no folder")

@@ -60,7 +60,7 @@ def test_a_share_of_tokens_is_that_many_for_whoever_asks(of: int):
             "controller": stated_limit(controller, share),
             "least": controller.least_limit,
             "ladder": group_limit(ladder, of, np.array([1, 1]), all_G, all_G),
-            "thinking": ThinkingBudget(kind="thinking", limit=of, share=share).thinking_tokens,
+            "thinking": ThinkingBudget(kind="thinking", limit=of, share=share).closes(of),
             "outlier": outlier.cut_tokens,
             "room": ConstantBudget(limit=of, room=1 + share).most_tokens - of,
             "schedule": value_at(Linear(kind="linear", share=share), of, 9, 10),
@@ -215,7 +215,7 @@ def test_limits_of_classes_stay_within_the_limits_of_the_step(share: float, cove
     control.restore(control.state() | {"covers": covers})
     for step in (0, recipe.train.steps // 2, recipe.train.steps - 1):
         now = recipe.at(step).budget
-        limits = [limit for _, limit in control.budget(now, step).steps]
+        limits = [limit for _, limit in control.budget(now, step).covers.steps]
         assert limits == [min(max(cover, now.limit), now.most_limit) for cover in covers]
         trace = control.after(step, 0.5, None)
         assert [trace[f"budget/{name}"] for name in ("easy", "medium", "hard")] == limits

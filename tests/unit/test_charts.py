@@ -45,6 +45,8 @@ def test_the_front_passes_what_nothing_beats_and_three_points_are_needed(tmp_pat
     assert panel is not None
     assert panel.data[0]["x"] == [61.5, 61.5, 320] and panel.data[0]["y"] == [0, pytest.approx(2000 / 24), pytest.approx(2000 / 24)]
     assert f"{100 * (20 / 24) * (320 - 61.5) / 320:.1f} % of the area up to 320 tokens" in panel.note
+    # budgets 5, 10, 20, 40, 80, 160: b solves those of its 20 problems of at most 80 tokens, c 1 within 80 and all 10 within 160, a none
+    assert "summed over the budgets 5, 10, 20, 40, 80, 160: a 1.67, b 0.00, c 1.21." in panel.note
     other = evaluated(tmp_path / "d", make_groups(20, 50), template="another")
     assert charts.pareto_panel(shown([*paths, other])) is None  # tokens of another tokenizer
 
@@ -115,5 +117,9 @@ def test_forced_and_requested_budgets_are_charts_of_their_own_and_not_the_natura
     forced, requested = charts.asked_panels(at_budgets(found.runs, "tiny"), found.shown["tiny"])
     assert (forced.title, requested.title) == ("Accuracy at budgets, forced", "Accuracy at budgets, requested")
     assert forced.data[0]["text"] == ["32", "64"] and forced.data[0]["y"] == [pytest.approx(100 * right / 24) for right in (5, 10)]
+    assert (
+        f"{1e5 * (10 - 5) / 24 / 32:+.2f} points for each further 1,000 tokens (s1's Scaling)" in forced.note
+        and "Scaling" not in requested.note
+    )
     assert [one.evaluation.settings.budget for one in found.shown["tiny"]] == [None]
     assert "At budgets that were asked for" in page(found)

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from evaluation.comparisons import compare, read
+from evaluation import words
+from evaluation.comparisons import compare, pooled, read
 from evaluation.entries import by_source, read_entries
 from evaluation.formats import as_json, markdown, sentences
 from evaluation.paired import paired_table
@@ -21,6 +22,7 @@ from evaluation.report import report
 from evaluation.results import Evaluation, Settings
 from evaluation.scores import score
 from launch.compare import compare_in_terminal
+from rewards.verifier.verdict import Verdict
 from rollout.records import rows
 from rollout.types import Group
 from tests.unit.test_report import SETTINGS, make_groups
@@ -57,29 +59,45 @@ def test_budgets_at_which_the_new_one_is_less_accurate_are_told_apart(tmp_path: 
     """The new one is right on more problems, but later: at 60 to 79 tokens only the old one is."""
     old, new = evaluated(tmp_path / "old", make_groups(12, 20)), evaluated(tmp_path / "new", make_groups(24, 80))
     (pair,) = read([old, new]).comparisons
-    assert [(span.first, span.last) for span in pair.worse] == [(25, 85)]
-    assert [(span.first, span.last) for span in pair.better] == [(95, 320)]
+    assert [(span.first, span.last) for span in pair.worse] == [(30, 80)]
+    assert [(span.first, span.last) for span in pair.better] == [(100, 320)]
     said = sentences(read([old, new]))
-    assert any("more accurate from 95 to 320 tokens, and less accurate from 25 to 85 tokens" in one for one in said), said
+    assert any("more accurate from 100 to 320 tokens, and less accurate from 30 to 80 tokens" in one for one in said), said
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "said"),
     [
         ({"temperature": 1.0}, "temperature was 0.6 before and 1.0 after"),
         ({"top_p": 0.9}, "top_p was 1.0 before and 0.9 after"),
+        ({"top_k": 20}, "top_k was 0 before and 20 after"),
         ({"max_tokens": 640}, "max_tokens was 320 before and 640 after"),
         ({"budget": {"kind": "forced", "limit": 32}}, None),
     ],
 )
-def test_other_settings_are_refused_and_budgets_are_another_curve(two: list[Path], settings: dict, words: str | None) -> None:
-    evaluated(two[1], make_groups(20, 50), **settings)
+def test_other_settings_are_refused_and_budgets_are_another_curve(two: list[Path], settings: dict, said: str | None) -> None:
+    evaluated(two[0], make_groups(12, 200), top_k=0)
+    evaluated(two[1], make_groups(20, 50), **{"top_k": 0} | settings)
     found = read(two)
-    if words is None:
+    if said is None:
         assert found.comparisons == []
     else:
-        assert [pair.refused for pair in found.comparisons] == [words]
-        assert f"cannot be compared: {words}" in markdown(found)
+        assert [pair.refused for pair in found.comparisons] == [said]
+        assert f"cannot be compared: {said}" in markdown(found)
+
+
+def test_a_top_k_that_one_did_not_record_is_marked(two: list[Path]) -> None:
+    assert not any("top_k" in words for words in read(two).comparisons[0].remarks)  # neither did
+    evaluated(two[1], make_groups(20, 50), top_k=20)
+    (pair,) = read(two).comparisons
+    assert pair.refused == "" and "top_k was not recorded of one, and 20 of the other" in pair.remarks
+
+
+def test_another_commit_of_a_set_on_the_hub_is_marked(two: list[Path]) -> None:
+    for folder, revision in zip(two, ("a" * 40, "b" * 40), strict=True):
+        evaluated(folder, make_groups(20, 50), revision=revision)
+    (pair,) = read(two).comparisons
+    assert pair.refused == "" and pair.remarks == ("revision differs",)
 
 
 def test_another_number_of_samples_is_compared_and_marked(two: list[Path]) -> None:
@@ -142,6 +160,70 @@ def test_several_claims_are_adjusted_together(two: list[Path]) -> None:
         evaluated(path, make_groups(right, 60), source="other", name="other")
     said = sentences(read(two))
     assert any(one.startswith("p of no difference of accuracy, adjusted for 2 comparisons (Holm): other 1, tiny 0.0") for one in said), said
+
+
+def test_single_samples_are_tested_by_mcnemar_exactly_and_several_by_sign_flips(tmp_path: Path) -> None:
+    """20 problems: 8 that only the old one solves, 2 that only the new one does (hand example of A6: p = 0.109375)."""
+    old, new = make_groups(18, 50, problems=20), make_groups(10, 50, problems=20)
+    for place in (18, 19):
+        new[place] = make_groups(20, 50, problems=20)[place]
+    several = [evaluated(tmp_path / f"{name}2", groups) for name, groups in (("old", old), ("new", new))]
+    for group in (*old, *new):
+        group.rollouts.pop()
+    single = [evaluated(tmp_path / name, groups, samples=1) for name, groups in (("old", old), ("new", new))]
+    (pair,) = read(single).comparisons
+    assert pair.moved == (2, 8) and pair.p == pytest.approx(0.109375)
+    assert "| &nbsp;&nbsp;p of no difference |  |  | 0.11 (McNemar, exact: 2 gained, 8 lost) |" in markdown(read(single))
+    assert json.loads(as_json(read(single)))["comparisons"][0]["test"] == "mcnemar"
+    (pair,) = read(several).comparisons
+    assert pair.moved is None and "(sign flips)" in markdown(read(several))
+
+
+def test_two_models_on_several_benchmarks_are_pooled_in_one_line_of_equal_weights(two: list[Path]) -> None:
+    assert pooled(read(two).comparisons) == []
+    for path, right in zip(two, (12, 13), strict=True):
+        evaluated(path, make_groups(right, 60, problems=16), source="other", name="other")
+    (one,) = pooled(read(two).comparisons)
+    assert one.sources == ("other", "tiny") and one.accuracy.mean == pytest.approx((1 / 16 + 8 / 24) / 2) and one.accuracy.low > 0
+    line = "short against long over 2 benchmarks of equal weight (other, tiny): +19.8 points, 95 % interval"
+    assert any(said.startswith(line) for said in sentences(read(two))) and line in report(two, two[0] / "page.html").read_text()
+    assert json.loads(as_json(read(two)))["pooled"][0]["accuracy"]["mean"] == pytest.approx(one.accuracy.mean)
+
+
+def test_a_pool_in_which_few_problems_moved_shows_no_difference(tmp_path: Path) -> None:
+    """Two more right of 24 on one benchmark and on the other: of four that moved, sign flips say nothing (p = 1/8)."""
+    for name, source in (("a", "tiny"), ("b", "other")):
+        for folder, right in (("old", 12), ("new", 14)):
+            evaluated(tmp_path / folder, make_groups(right, 50), source=source, name=name)
+    (one,) = pooled(read([tmp_path / "old", tmp_path / "new"]).comparisons)
+    assert one.p == 0.125 and one.accuracy.low == 0 < one.accuracy.high and "no difference of accuracy shown" in words.pooled(one)
+
+
+def test_what_became_of_problems_is_counted_by_five_classes(two: list[Path]) -> None:
+    """12 that both solve, shorter now; 8 gained; 4 that neither solves."""
+    assert "| problems that both solve, in half of the samples |  |  | 12 (12 shorter) |" in markdown(read(two))
+    assert "| &nbsp;&nbsp;gained, lost, neither |  |  | 8, 0, 4 |" in markdown(read(two))
+    found = json.loads(as_json(read(two)))["comparisons"][0]["classes"]
+    assert list(found.values()) == [12, 0, 8, 0, 4]
+
+
+def test_how_often_a_model_is_right_again_is_said_of_four_samples_and_more(tmp_path: Path) -> None:
+    """Of four samples all are right on 12 problems, three on 4, none on 8: both of two are right with 1 and 1/2."""
+    groups = [*make_groups(12, 50), *make_groups(12, 50)]
+    folder, made = tmp_path / "a", []
+    for first, second in zip(groups[:24], groups[24:], strict=True):
+        for place, rollout in enumerate(second.rollouts):
+            rollout.sample, rollout.id = 2 + place, f"{rollout.id}-more"
+        first.rollouts += second.rollouts
+        made.append(first)
+    for group in made[12:16]:
+        for rollout in group.rollouts[:3]:
+            rollout.verdict = Verdict("right", "integer", "7")
+    evaluated(folder, made, samples=4)
+    said = markdown(read([folder]))
+    shares = f"{100 * (12 + 4 / 2) / 24:.1f} %, {100 * 16 / 24:.1f} %, {100 * (12 + 4 / 2) / 24:.1f} %"
+    assert f"all right of 2 (pass^2), half of them (G-Pass@2), mG-Pass@2 | {shares} |" in said
+    assert "pass^" not in markdown(read([evaluated(tmp_path / "b", make_groups(12, 50))]))
 
 
 def test_the_terminal_shows_a_paired_table_and_what_may_be_said(two: list[Path]) -> None:

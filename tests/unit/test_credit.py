@@ -353,7 +353,7 @@ def test_gtpo_gives_a_lone_right_answer_the_same_everywhere_however_sure_its_tok
         (["credit={kind: decs}", "sampler.keep_groups=shaped"], "take raw"),
         (
             ["credit={kind: decs}", "budget={kind: outlier, limit: 104, alpha: 2.0}"],
-            "weighs whole answers, and budget.kind outlier leaves some in part",
+            "weighs whole answers, and the budget outlier leaves some in part",
         ),
         (
             [

@@ -13,7 +13,6 @@ from evaluation.efficiency import (
     aes,
     against,
     budget_area,
-    control,
     e3,
     failures_at_limit,
     front,
@@ -129,9 +128,8 @@ def test_gap_to_a_frontier_hand_example() -> None:
     assert budget_area(BUDGETS, np.subtract(frontier, ACCURACY), "linear") == pytest.approx(0.0392857, abs=1e-7)
 
 
-def test_scaling_and_control_hand_examples() -> None:  # s1
+def test_scaling_hand_example() -> None:  # s1
     assert scaling(BUDGETS, ACCURACY) == pytest.approx(1.2123e-4, abs=5e-9)
-    assert control([480, 505, 900, 1500], 0, 1000) == 0.75
     with pytest.raises(ValueError, match="all different"):
         scaling([500, 500], [0.1, 0.2])
 

@@ -143,10 +143,12 @@ def test_scores_that_were_torn_are_made_again_from_what_is_there(tmp_path: Path,
 OTHERS: dict[str, dict[str, Any]] = {
     "temperature": {"temperature": 0.7},
     "top_p": {"top_p": 1.0},
+    "top_k": {"top_k": 20},
     "max_tokens": {"max_tokens": 41},
     "samples": {"samples": 4},
     "seed": {"seed": 1},
     "engine": {"engine": "reference"},
+    "revision": {"revision": "a" * 40},
     "lenient": {"lenient": True},
     "budget": {"budget": Budget(kind="forced", limit=9)},
     "chat template and tokenizer": {"template": "other"},
@@ -175,6 +177,17 @@ def test_results_and_samples_that_were_made_otherwise_are_refused_and_overwritte
 def test_a_margin_or_a_date_makes_no_other_samples(tmp_path: Path, judge: Judge):
     list(evaluate([asked(tmp_path)], ScriptedPool(answers), Scorer(judge, template())))
     assert waiting([asked(tmp_path, margin=0.05, date="2026-02-02")], pytest.fail) == []
+
+
+@pytest.mark.parametrize("table", [True, False])
+def test_samples_of_before_a_setting_was_recorded_are_gone_on_with_where_it_is_off(tmp_path: Path, judge: Judge, table: bool):
+    list(evaluate([asked(tmp_path)], ScriptedPool(answers), Scorer(judge, template())))
+    file = asked(tmp_path).table
+    old = pq.read_table(file)
+    pq.write_table(old.replace_schema_metadata({key: value for key, value in old.schema.metadata.items() if key != b"top_k"}), file)
+    assert waiting([asked(tmp_path, top_k=0)], pytest.fail) == []
+    with pytest.raises(FileExistsError, match="another top_k"):
+        waiting([asked(tmp_path, top_k=20)], pytest.fail)
 
 
 def test_at_every_budget_the_same_problems_are_asked_with_the_same_seeds():

@@ -45,7 +45,10 @@ def recipe(*budgets: dict[str, Any], **keys: Any) -> Recipe:
 
 
 def test_of_each_source_there_is_the_natural_evaluation_and_one_at_each_budget():
-    parts = [HeldOut("a/rows.jsonl", [Problem("1", "q", "1")], []), HeldOut("aime24", [Problem("2", "q", "2")], [], samples=64)]
+    parts = [
+        HeldOut("a/rows.jsonl", [Problem("1", "q", "1")], []),
+        HeldOut("aime24", [Problem("2", "q", "2")], [], revision="a" * 40, samples=64),
+    ]
     found = evaluations(parts, recipe(FORCED, REQUESTED, SHORT), template(), Path("out"), checkpoint="x", weights="w", own_samples=True)
     assert [one.path.name for one in found] == [
         *("rows", "rows@forced-16", "rows@requested-20", "rows@short-3-of-8"),
@@ -57,6 +60,7 @@ def test_of_each_source_there_is_the_natural_evaluation_and_one_at_each_budget()
     assert [one.settings.samples for one in found] == [3] * 4 + [64] * 4 and {one.settings.margin for one in found} == {0.02}
     assert [one.requests[0].group_size for one in found] == [3, 3, 3, 8, 64, 64, 64, 64]
     assert len({request.id for one in found for request in one.requests}) == 8
+    assert [one.settings.revision for one in found] == [None] * 4 + ["a" * 40] * 4
     inside = evaluations(parts, recipe(FORCED), template(), Path("run/evals"), checkpoint="x", step=40, prefix="step-40")
     assert [one.path.name for one in inside] == ["step-40", "step-40@forced-16", "step-40-aime24", "step-40-aime24@forced-16"]
     assert {one.settings.samples for one in inside} == {3}  # a run's cheaper setting
@@ -179,6 +183,6 @@ def test_a_template_that_leaves_the_request_out_is_refused():
 def test_settings_record_how_samples_are_made():
     natural, forced = settings(recipe(FORCED, seed=7), replace(template(), date="2026-02-03"), samples=9, lenient=True)
     assert natural == Settings(
-        temperature=0.6, top_p=1.0, max_tokens=320, samples=9, seed=7, engine="vllm", template="digest", date="2026-02-03", lenient=True, margin=0.02
+        temperature=0.6, top_p=1.0, top_k=0, max_tokens=320, samples=9, seed=7, engine="vllm", template="digest", date="2026-02-03", lenient=True, margin=0.02
     )  # fmt: skip
     assert forced.budget is not None and forced.budget.name == "forced-16" and forced.model_copy(update={"budget": None}) == natural

@@ -249,14 +249,14 @@ def test_an_inherited_schedule_is_taken_out_by_null():
         ),
         ("extends: clip_cov\ncredit: {low: 6.0}", [], "mine.yaml:2: credit.low: 6 is above high 5"),
         (
-            "extends: dler\nobjective: {correction: {kind: tis, low: 3.0}}",
+            "extends: dler\nobjective: {correction: {kind: clamp, low: 3.0}}",
             [],
-            "mine.yaml:2: objective.correction.low: 3 is above high 2",
+            "mine.yaml:2: objective.correction.low: 3.0 is not allowed; needs a number, at least 0 and at most 1",
         ),
         (
-            "extends: dler\nobjective: {correction: {kind: tis, low: 1.5}}",
+            "extends: dler\nobjective: {correction: {kind: tis, low: 0.5}}",
             [],
-            "mine.yaml:2: objective.correction: low 1.5, high 2: must lie on both sides",
+            "mine.yaml:2: objective.correction.low:",
         ),
         ("extends: alp", ["waive=[]"], "-- waive=[]: reward: alp pays wrong answers for their length"),
     ],
@@ -350,3 +350,41 @@ def test_what_a_parent_loses_with_its_base_is_said_unless_the_list_names_the_bas
     assert not [line for line in made("extends: [controller, gfpo]\nreward: [{kind: verdict}]").overridden if "extends: reward" in line]
     for named in ("[grpo, controller]", "[curriculum, d3s, thr_exploit]"):
         assert not [line for line in made(f"extends: {named}").overridden if "is based on" in line]
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("reward: [{kind: verdict, weight: 2}]", "reward: [{weight: 2.0, kind: verdict}]"),
+        ("reward: [{kind: verdict}, {kind: truncate, keep: 0}]", "reward: [{kind: verdict, weight: 1, wrong: 0}, {kind: truncate}]"),
+        ("on_cuda: {reward: [{kind: verdict}]}", "on_cuda: {reward: [{kind: verdict, weight: 1}]}"),
+        ("stages: [rl, eval]", "stages: [{kind: rl}, {kind: eval, name: null}]"),
+        ("schedule: {learner.lr: {kind: linear, share: 1}}", "schedule: {learner.lr: {over: null, share: 1.0, kind: linear}}"),
+        (
+            "budget: {kind: difficulty, ladder: [{at_least: 0.5, share: 0.5}, {}]}",
+            "budget: {kind: difficulty, ladder: [{share: 0.5, at_least: 0.5}, {share: 1}]}",
+        ),
+        ("budget: {also: [{kind: toggle}]}", "budget: {also: [{kind: toggle, period: 50}]}"),
+        ("waive: [length_of_wrong, right_beats_wrong]", "waive: [right_beats_wrong, length_of_wrong]"),
+        ("eval: {budgets: [{kind: forced, limit: 99}]}", "eval: {budgets: [{limit: 99, kind: forced}]}"),
+        ("data: {train: [{source: tiny}]}", "data: {train: [{source: tiny, weight: 1}]}"),
+    ],
+)
+def test_lists_of_two_parents_that_come_to_the_same_are_the_same_however_they_are_written(one: str, two: str):
+    others = {"one": f"extends: grpo\n{one}", "two": f"extends: grpo\n{two}"}
+    composed = made("extends: [one.yaml, two.yaml]", **others)
+    assert composed.overridden == () and composed == made("extends: two.yaml", **others)
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("reward: [{kind: verdict}, {kind: cut}]", "reward: [{kind: cut}, {kind: verdict}]"),  # `shortest` goes by what stands before it
+        ("reward: [{kind: verdict}]", "reward: [{kind: verdict, weight: 1.5}]"),
+        ("reward: [{kind: verdict, weigth: 1}]", "reward: [{kind: verdict}]"),  # not allowed, which is said once they are settled
+        ("stages: [rl]", "stages: [rl, eval]"),
+    ],
+)
+def test_lists_of_two_parents_that_come_to_something_else_are_not(one: str, two: str):
+    others = {"one": f"extends: grpo\n{one}", "two": f"extends: grpo\n{two}"}
+    assert "each say their own" in refusal("extends: [one.yaml, two.yaml]", **others)

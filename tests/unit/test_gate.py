@@ -16,7 +16,7 @@ from rl.algorithm import rows_of
 from rl.gate import ROWS, GateError, check_gaps, drawn, drawn_samples
 from rl.policy import Row, load_policy, padded
 from rollout.records import rows
-from rollout.reference_engine import ReferenceEngine
+from rollout.reference_engine import ReferenceEngine, _draw
 from rollout.types import FORCED, MODEL, RULE, Group, Problem, Request, Rollout, rollout_id
 from tests.scripted import response
 
@@ -37,8 +37,10 @@ def checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) 
     return folder
 
 
-def sampled(engine: ReferenceEngine, seed: int, temperature: float = TEMPERATURE, top_p: float = 1.0, tokens: int = 20) -> list[Row]:
-    request = Request(str(seed), Problem("p", "", ""), tuple(range(5, 12)), 4, tokens, temperature, top_p, seed)
+def sampled(
+    engine: ReferenceEngine, seed: int, temperature: float = TEMPERATURE, top_p: float = 1.0, tokens: int = 20, top_k: int = 0
+) -> list[Row]:
+    request = Request(str(seed), Problem("p", "", ""), tuple(range(5, 12)), 4, tokens, temperature, top_p, seed, top_k=top_k)
     [(_, completions)] = engine.advance([request], 0.0)
     return [
         Row(f"{seed}-{index}", np.asarray(request.prompt_ids, np.int32), completion.ids, completion.logprobs, 0.0)
@@ -106,6 +108,10 @@ def renormalised_top_p(checkpoint: Path) -> list[Row]:
     return sampled(engine(checkpoint), 0, top_p=0.9)
 
 
+def renormalised_top_k(checkpoint: Path) -> list[Row]:
+    return sampled(engine(checkpoint), 0, top_k=5)
+
+
 def one_stale_layer(checkpoint: Path) -> list[Row]:
     broken = engine(checkpoint)
     with torch.no_grad():
@@ -115,7 +121,7 @@ def one_stale_layer(checkpoint: Path) -> list[Row]:
 
 
 @pytest.mark.parametrize(
-    "fault", [no_temperature, shifted_by_one, bf16_head, renormalised_top_p, one_stale_layer], ids=lambda f: f.__name__
+    "fault", [no_temperature, shifted_by_one, bf16_head, renormalised_top_p, renormalised_top_k, one_stale_layer], ids=lambda f: f.__name__
 )
 def test_p08_a_faulty_engine_trips_the_gate(checkpoint: Path, fault):
     rows = fault(checkpoint)
@@ -170,3 +176,15 @@ def test_the_gate_asks_for_64_rows_and_the_same_ones_in_any_order():
     rows = [row(f"{(7 * index) % 100:02d}", [-1.0]) for index in range(100)]
     assert [one.id for one in drawn(rows)] == [f"{index:02d}" for index in range(ROWS)] == [one.id for one in drawn(rows[::-1])]
     assert drawn(rows[:3]) == sorted(rows[:3], key=lambda one: one.id)
+
+
+@pytest.mark.parametrize(
+    ("top_k", "top_p", "kept"),
+    [(0, 1.0, [0.4, 0.3, 0.2, 0.1]), (2, 1.0, [4 / 7, 3 / 7]), (9, 1.0, [0.4, 0.3, 0.2, 0.1]), (2, 0.5, [1.0]), (3, 0.75, [4 / 7, 3 / 7])],
+)
+def test_top_k_is_taken_first_and_top_p_of_what_it_leaves(top_k: int, top_p: float, kept: list[float]):  # as vLLM has it
+    request = Request("r", Problem("p", "", ""), (1,), 400, 1, 1.0, top_p, 0, top_k=top_k)
+    logits_GV = torch.tensor([0.4, 0.3, 0.2, 0.1]).log().repeat(400, 1)
+    token_G, logprob_G = _draw(logits_GV, request, torch.Generator().manual_seed(0))
+    assert set(token_G.tolist()) == set(range(len(kept)))
+    torch.testing.assert_close(logprob_G.exp(), torch.tensor(kept)[token_G])

@@ -33,8 +33,8 @@ def sampled(engine: ReferenceEngine, seed: int, group: int = 64, tokens: int = 4
 def chosen_otherwise(choose: Callable[[torch.Tensor, torch.Generator], torch.Tensor]) -> Draw:
     """A sampler that reports the right logprobs of tokens that it chose in its own way."""
 
-    def draw(logits_GV: torch.Tensor, temperature: float, top_p: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        logprobs_GV = (logits_GV / temperature).log_softmax(-1)
+    def draw(logits_GV: torch.Tensor, request: Request, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        logprobs_GV = (logits_GV / request.temperature).log_softmax(-1)
         token_G = choose(logprobs_GV, generator)
         return token_G, logprobs_GV.gather(1, token_G[:, None])[:, 0]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from evaluation.comparisons import read, samples_of
+from evaluation.comparisons import read as compared
+from evaluation.comparisons import samples_of
 from evaluation.export import export
 from evaluation.imported import read_samples, source_of
 from evaluation.parallel import curves
 from evaluation.results import Evaluation
+from evaluation.words import warnings
 from launch.imported import import_samples
 from rewards.rows import DataError
 from rewards.verifier.verdict import Verdict
@@ -43,6 +46,11 @@ def evaluated(path: Path, **options: Any) -> Evaluation:
     found = Evaluation.model_validate_json(file.read_text())
     file.unlink()
     return found
+
+
+def ruler(path: Path) -> str:
+    """Of a file that names no model."""
+    return f"tokens of {path.stem} ({hashlib.sha256(path.read_bytes()).hexdigest()[:8]}), as recorded"
 
 
 def plain(**changes: Any) -> list[dict[str, Any]]:
@@ -166,7 +174,7 @@ def test_samples_are_read_in_the_forms_that_tools_write_them_in(tmp_path: Path, 
         lines(path, rows)
     found = evaluated(path)
     assert (found.problems, found.samples, found.source, found.accuracy.mean) == (2, 2, "mine", 0.25)
-    assert (found.tokens.mean, found.tokens.right, found.settings.template) == (21.0, 10.0, "tokens of mine, as recorded")
+    assert (found.tokens.mean, found.tokens.right, found.settings.template) == (21.0, 10.0, ruler(path))
     says = form not in (lighteval, older_lighteval)  # how completions ended
     assert found.truncated == (0.25 if says else 0.0)
     assert found.no_answer_by.get("unfinished", 0.0) == (0.25 if says else 0.0)
@@ -265,7 +273,14 @@ REFUSED: list[tuple[list[dict[str, Any]], dict[str, Any], str]] = [
     (plain(model="a"), {"problem": "nope"}, r"no field 'nope'"),
     (plain(gold="Proof."), {}, r"none of 4 rows has a gold"),
     ([{"doc": {"query": "q", "choices": ["a"], "gold_index": 3}, "model_response": {"text": ["x"]}}], {}, r"x.jsonl:1: gold_index 3 names none"),
-    ([], {}, "x.jsonl"),
+    ([], {}, "x.jsonl: holds no rows"),
+    ([*plain(), {"problem": "p", "gold": "1", "completion": "x", "tokens": float("nan")}], {}, r"x.jsonl:5: tokens is nan"),
+    ([*plain(), {"problem": "p", "gold": "1", "completion": "x", "tokens": 10**12}], {}, r"x.jsonl:5: tokens is 1000000000000, more than any"),
+    ([*plain(), {"problem": "p", "gold": "1", "completion": "x", "tokens": 0}], {}, r"x.jsonl:5: tokens is 0, and its completion is not empty"),
+    (plain(think_tokens=11), {}, r"x.jsonl:1: tokens is 10, and 11 of them would be thinking"),
+    ([plain()[0] | {"think_tokens": 3}, *plain(think_tokens=-3)[1:]], {}, r"x.jsonl:2: think_tokens is -3, which counts no thinking"),
+    ([row | {"sample_idx": "0"} for row in plain()], {}, r"x.jsonl:3: sample 0 of its problem is in .*x.jsonl:1"),
+    ([*[row | {"sample": 0} for row in plain()[:2]], *plain()[2:], plain(sample=0)[0]], {}, r"x.jsonl:5: sample 0 of its problem is in .*x.jsonl:1"),
 ]  # fmt: skip
 
 
@@ -274,6 +289,65 @@ def test_what_cannot_be_read_is_refused_by_its_line_before_anything_is_written(t
     with pytest.raises((ValueError, DataError), match=words):
         evaluated(lines(tmp_path / "x.jsonl", rows), **options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, None),
+        ({0: {"finish": "ran_dry"}, 1: {"finish": "ran_dry"}, 2: {"finish": "EOS"}}, r"not known and count as finished: 'ran_dry' \(2 times\)$"),
+        ({2: {"completion": RIGHT, "tokens": 10}}, r"1 samples repeat another of their problem word for word.*first: .*x.jsonl:3"),
+        ({0: {"id": 7}, 1: {"id": 7}, 2: {"id": 7}, 3: {"id": 7, "gold": "3"}, 4: {"gold": "2"}}, None),
+        ({n: {"id": 7} for n in range(4)} | {1: {"id": 7, "gold": "3"}, 3: {"id": 7, "gold": "3"}},
+         r"id '7' stands for two problems \(in .*x.jsonl:1 and .*x.jsonl:2, with the golds '2' and '3'\), so problems are named by their texts"),
+    ],
+)  # fmt: skip
+def test_what_a_file_leaves_open_is_said_once_with_its_place(tmp_path: Path, changes, words):
+    rows = [row | changes.get(n, {}) for n, row in enumerate(plain())]
+    if words is None and 3 in changes:
+        with pytest.raises(DataError, match="asks the same"):
+            read_samples(lines(tmp_path / "x.jsonl", rows), "x")
+        return
+    said = read_samples(lines(tmp_path / "x.jsonl", rows), "x").said
+    assert len(said) == 1 + bool(words) and (not words or re.search(words, said[-1]))
+
+
+def test_a_completion_that_is_nan_or_null_in_a_list_was_never_made(tmp_path: Path):
+    alone = [row | {"completion": float("nan")} if n == 0 else row for n, row in enumerate(plain())]
+    listed = [
+        {"problem": "1+1", "gold": "2", "completion": [RIGHT, None]},
+        {"problem": "3-1", "gold": "2", "completion": [WRONG, WRONG + " "]},
+    ]
+    for rows in (alone, listed):
+        [(_, samples), _] = read_samples(lines(tmp_path / "x.jsonl", rows), "x").problems
+        assert sorted(one.finish for one in samples) == ["abort", "stop"]
+
+
+def test_files_that_name_no_model_share_no_ruler_and_files_of_one_model_do(tmp_path: Path):
+    def read(folder: str, rows: Sequence[dict[str, Any]], **options: Any) -> Path:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        import_samples(lines(tmp_path / folder / "x.jsonl", rows), tmp_path / folder / "out", True, QUIET, max_tokens=100, **options)
+        return tmp_path / folder / "out"
+
+    twice = [row | {"tokens": 2 * row["tokens"]} for row in plain()]
+    (pair,) = compared([read("a", plain()), read("b", twice)]).comparisons
+    assert pair.unit == CHARACTERS and any("other units" in words for words in pair.remarks)
+    (pair,) = compared([read("a", plain(), model="m"), read("b", twice, model="m")]).comparisons
+    assert pair.unit == "tokens" and pair.length is not None and pair.length.mean == pytest.approx(1)
+
+
+def test_remedies_for_samples_that_others_made_are_none_of_our_settings(tmp_path: Path):
+    found = evaluated(lines(tmp_path / "x.jsonl", [row | {"finish": "length"} for row in plain()]))
+    (said,) = warnings(found)
+    assert "cut off" in said and "eval.max_tokens" not in said
+    (said,) = warnings(evaluated(lines(tmp_path / "x.jsonl", [row | {"completion": "2"} for row in plain()])))
+    assert "no \\boxed{} answer" in said and "data.instruction" not in said and "--lenient" in said
+
+
+def test_where_nobody_counted_thinking_no_share_that_closed_it_is_claimed(tmp_path: Path):
+    untold, told = (evaluated(lines(tmp_path / "x.jsonl", rows)).by_outcome for rows in (plain(), plain(think_tokens=4)))
+    assert untold["right"].closed is None and untold["right"].thinking is None and untold["right"].total == 10
+    assert (told["right"].closed, told["wrong"].closed, told["right"].thinking) == (1, 2 / 3, 4)
 
 
 def test_one_model_of_several_is_picked_by_its_name(tmp_path: Path):
@@ -390,7 +464,7 @@ def test_a_score_of_each_sample_ranks_them_and_without_one_there_is_no_best(tmp_
     import_samples(path, tmp_path / "without", False, QUIET)
     assert pq.read_table(tmp_path / "with" / "rows.parquet")["score"].to_pylist() == [0.3, 0.9, 0.1, 0.2] * 2
     with_, without = (
-        {curve.method: curve.points for curve in curves(samples_of(read([tmp_path / name]).shown["rows"][0], scores=True))}
+        {curve.method: curve.points for curve in curves(samples_of(compared([tmp_path / name]).shown["rows"][0], scores=True))}
         for name in ("with", "without")
     )
     best = with_.pop("best by score")

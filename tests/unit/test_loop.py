@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from launch import engines, stages
+from launch import stages
 from launch.plan import plan
 from recipes.schema import Recipe
 from rl.checkpoint import MANIFEST
@@ -23,6 +23,7 @@ from rl.loop import TooManyCut
 from rl.objective import NonFinite
 from rl.policy import Row
 from rl.run import Run, RunError
+from rl.state import left
 from rl.wires import Collapsed
 from rollout.reference_engine import ReferenceEngine
 from tests.inprocess import libraries
@@ -255,9 +256,9 @@ def test_evaluations_state_what_the_controller_leaves_of_the_limit_when_they_are
         stages.run_recipe(plan(wanted), tmp_path)
     assert stated == [10, 10, 6, 3]
     last = tmp_path / wanted.name / "checkpoints" / "step-3"
-    assert engines.left(last) == pytest.approx(np.exp(-1)) and engines.left(tmp_path) == 1.0
+    assert left(last) == 3 and left(tmp_path) is None
     (last / MANIFEST).write_text(json.dumps({"meta": {"step": 3}, "files": {}}))
-    assert engines.left(last) == 1.0  # of a checkpoint that keeps no state
+    assert left(last) is None  # of a checkpoint that does not say
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

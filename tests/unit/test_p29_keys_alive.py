@@ -31,6 +31,7 @@ from tests.probes import (
     engines_started,
     evaluated,
     limits,
+    placed,
     poisoned,
     prepared,
     recipe_of,
@@ -105,6 +106,7 @@ KEPT = {"select.kind": "shortest", "select.keep": 2}
 KL = {"objective.kl.coef": 0.5}
 CORRECTED = {"objective.old_logprobs": "learner", "objective.correction.kind": "clamp"}
 ADAPTIVE = {"objective.entropy.coef": 0.1, "objective.entropy.target": 9.0}  # nats, more than the model ever has
+ONE_EACH = {"learner.ranks": 4, "engine.count": 4}  # on 16 GPUs
 SHARDED = {"learner.zero_stage": 1}
 COLD = {"stages": [{"kind": "cold_start", "changes": {"cold_start.steps": 5}}]}
 LEARN = {"stages": [{"kind": "reference", "samples": 4, "problems": 3}, {"kind": "sft", "batch": 2, "max_tokens": 99}]}
@@ -202,6 +204,7 @@ ROWS = [
     Row("budget.limit", requests, 99),
     Row("budget.limit", collected, 15),
     Row("budget.limit", engines_started, 999),
+    Row("budget.also", collected, [{"kind": "difficulty", "ladder": RUNGS}]),
     Row("budget[difficulty].ladder", collected, [{"share": 0.9}], LADDER),
     Row("budget[difficulty].ladder[].at_least", collected, 0.9, LADDER),
     Row("budget[difficulty].ladder[].share", collected, 0.4, LADDER),
@@ -359,14 +362,21 @@ ROWS = [
     Row("objective.hinge.weight", trained, 1000.0),
     Row("objective.hinge.slack", trained, 0.0, {"objective.hinge.weight": 1000.0, "objective.hinge.slack": 0.01}),
     Row("objective.correction.kind", trained, "icepop", CORRECTED),
-    Row("objective.correction.low", trained, 0.9, CORRECTED),
-    Row("objective.correction.high", trained, 1.1, CORRECTED),
+    Row("objective.correction[tis].high", trained, 1.001, CORRECTED | {"objective.correction.kind": "tis"}),
+    *(
+        Row(f"objective.correction[{kind}].{name}", trained, value, CORRECTED | {"objective.correction.kind": kind})
+        for kind in ("clamp", "icepop", "sequence_mask")
+        for name, value in (("low", 0.99), ("high", 1.004))
+    ),
     Row("wires.empty_thinking", wired, 0.2),
     Row("wires.repetition", wired, 0.2),
     Row("wires.cut", wired, 0.2),
     Row("wires.short", wired, 0.5),
     Row("wires.entropy", wired, 0.02),
     Row("wires.action", wired, "stop", {"wires.cut": 0.2}),
+    Row("cluster.kind", placed, "colocated", {"learner.ranks": 2, "engine.count": 2}),
+    *(Row(f"cluster[{kind}].nodes", placed, 1, ONE_EACH | {"cluster.kind": kind}) for kind in ("apart", "colocated")),
+    *(Row(f"cluster[{kind}].gpus_per_node", placed, 3, ONE_EACH | {"cluster.kind": kind}) for kind in ("apart", "colocated")),
     Row("learner.ranks", trained, 2),
     Row("learner.zero_stage", trained, 1),
     Row("learner.lr", trained, 0.02),
@@ -395,6 +405,7 @@ ROWS = [
     Row("eval.samples", evaluated, 3),
     Row("eval.temperature", evaluated, 0.7),
     Row("eval.top_p", evaluated, 0.9),
+    Row("eval.top_k", evaluated, 20),
     Row("eval.max_tokens", evaluated, 99),
     Row("eval.max_tokens", engines_started, 99, {"stages": ["rl", "eval"]}),
     Row("eval.every", whole_run, 1),

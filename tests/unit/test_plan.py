@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from launch import plan as planning
+from launch.actors import host_bytes
+from launch.evaluate import protocol
 from launch.explain import explain
 from launch.machine import Machine
 from launch.memory import CUDA_LIBRARIES, GB, KNOWN, LIBRARIES, config_shape, kv_bytes, learner_bytes, size, tiny_shape
-from launch.plan import PlanError, check_runnable, host_bytes, plan, step_work
+from launch.plan import PlanError, check_runnable, plan, step_work
 from recipes.loader import load, scales, shipped
 from recipes.schema import Learner, Tiny
 
@@ -180,7 +183,7 @@ ONE_GPU = [Machine(8, 64 * GB, (memory * GB,)) for memory in (8, 16, 24, 80)]
 @pytest.mark.parametrize("name", ["quickstart", "dler", "da_dler"])
 def test_the_tiny_scale_runs_on_one_gpu_which_engine_and_rank_share(name: str, machine: Machine):
     made = plan(load(name, "tiny"), machine)
-    assert (made.blockers, made.device, made.shared) == ([], "cuda", True)
+    assert (made.blockers, made.device, made.placement.shared) == ([], "cuda", True)
     assert {actor.name: (actor.count, actor.gpus) for actor in made.actors if actor.gpus} == {"engine": (1, 0.5), "learner": (1, 0.5)}
     held = sum(actor.count * actor.bytes for actor in made.actors if actor.gpus)
     assert made.engine["kv_cache_memory_bytes"] > 0 and held < 0.92 * machine.gpus[0]
@@ -204,7 +207,7 @@ def test_what_does_not_fit_on_one_gpu_together_is_refused_with_the_sum():
 
 def test_with_two_gpus_the_tiny_scale_takes_one_each():
     made = plan(load("quickstart"), Machine(8, 64 * GB, (24 * GB,) * 2))
-    assert (made.blockers, made.shared, [actor.gpus for actor in made.actors if actor.gpus]) == ([], False, [1, 1])
+    assert (made.blockers, made.placement.shared, [actor.gpus for actor in made.actors if actor.gpus]) == ([], False, [1, 1])
 
 
 def test_the_cpu_build_beside_a_gpu_runs_on_the_cpu_and_says_so():
@@ -249,11 +252,6 @@ def test_the_cold_start_is_said_whether_it_is_named_or_not():
         ("objective.kl.estimator=k3", "objective.kl.estimator: k3 says nothing, as objective.kl.coef is 0"),
         ("objective.entropy.delta=0.1", "objective.entropy.delta: 0.1 says nothing, as objective.entropy.target is null"),
         ("objective.entropy.most=0.1", "objective.entropy.most: 0.1 says nothing, as objective.entropy.target is null"),
-        ("objective.correction.high=3", "objective.correction.high: 3.0 says nothing, as objective.correction.kind is none"),
-        (
-            "objective.old_logprobs=learner objective.correction.kind=tis objective.correction.low=0.1",
-            "objective.correction.low: 0.1 says nothing, as tis has no lower bound",
-        ),
         ("engine.kind=reference engine.vllm.max_num_seqs=8", "says nothing, as engine.kind is reference"),
         ("sampler.keep_groups=all sampler.max_refills=1", "sampler.max_refills: 1 says nothing, as sampler.keep_groups is all"),
         ("eval.temperature=0 eval.samples=1 eval.top_p=0.9", "eval.top_p: 0.9 says nothing, as eval.temperature is 0"),
@@ -366,7 +364,9 @@ def test_main_memory_counts_every_process_and_the_weights_on_their_way():
     made = plan(load("dler", "node8"), NODE)
     N = KNOWN["deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"].parameters
     bare = sum(actor.count * (LIBRARIES[actor.name] + (CUDA_LIBRARIES if actor.gpus else 0)) for actor in made.actors)
-    assert host_bytes(made) == bare + 4 * 2 * N + 2 * 2 * N  # four ranks load bf16 weights; packed and published once each
+    assert (
+        host_bytes(made.actors, made.placement) == bare + 4 * 2 * N + 2 * 2 * N
+    )  # four ranks load bf16 weights; packed and published once each
 
 
 def test_an_evaluation_alone_needs_room_for_what_it_samples_only():
@@ -381,6 +381,22 @@ def test_an_evaluation_alone_needs_room_for_what_it_samples_only():
         for line in plan(load("dler", None, [*small, "eval.max_tokens=2000"]), LAPTOP).blockers
     )
     assert any("budget.limit: 4000 is more than" in line for line in plan(load("dler", None, [*small, "stages=[rl]"]), LAPTOP).blockers)
+
+
+@pytest.mark.parametrize("positions", [512, 2048, 3000, 4096, 8192, 32768])
+def test_the_one_sentence_on_a_short_context_says_what_would_fit_and_that_does(positions: int):
+    folder = Path("short")
+    folder.mkdir()
+    config = dict(num_hidden_layers=2, hidden_size=64, num_attention_heads=4, intermediate_size=128, vocab_size=100)
+    (folder / "config.json").write_text(json.dumps(config | dict(max_position_embeddings=positions)))
+    asked = ["model.path=short", *protocol(["aime24@none"]), "eval.benchmarks=[]", "eval.data=[tiny.jsonl]"]
+
+    def lengths(*changes: str) -> list[str]:
+        return [line for line in plan(load("evaluate", None, [*asked, *changes]), LAPTOP).blockers if "tokens that short can take" in line]
+
+    [said] = lengths()
+    fits = re.search(r"; (.*) would fit$", said)
+    assert fits and lengths(*fits[1].split()) == []
 
 
 def test_the_tiny_reasoner_is_as_large_as_planned():
@@ -476,5 +492,5 @@ def test_a_share_of_a_gpu_that_the_rank_needs_too_is_an_upper_bound():
     # 0.9 of the card is the scale's word for an engine that has it alone; vLLM does not start where less than its share is free
     made = plan(load("dler", "node8", ["learner.ranks=1", "engine.count=1"]), Machine(64, 500 * GB, (143771 << 20,), "cuda"))
     [rank] = [actor for actor in made.actors if actor.name == "learner"]
-    assert made.blockers == [] and made.shared
+    assert made.blockers == [] and made.placement.shared
     assert made.engine["gpu_memory_utilization"] * made.machine.gpus[0] + rank.bytes <= 0.94 * made.machine.gpus[0]

@@ -45,13 +45,14 @@ def say(text: str) -> str:
     return f"{text}\n</think>\n\\boxed{{7}}"
 
 
-def evaluated(run: Path, step: int, groups: list[Group], source: str = "tiny") -> None:
+def evaluated(run: Path, step: int, groups: list[Group], source: str = "tiny", budget: dict[str, Any] | None = None) -> None:
     (run / "evals").mkdir(parents=True, exist_ok=True)
     table = rows(groups, step, "digest")
-    settings = Settings(max_tokens=320, samples=len(groups[0].rollouts))
+    settings = Settings(max_tokens=320, samples=len(groups[0].rollouts), budget=budget)
     scores = score(table, checkpoint="", step=step, source=source, settings=settings)
-    (run / "evals" / f"{source}-{step}.json").write_text(scores.model_dump_json())
-    pq.write_table(table, run / "evals" / f"{source}-{step}.parquet")
+    name = f"{source}-{step}" + (f"@{budget['kind']}-{budget['limit']}" if budget else "")
+    (run / "evals" / f"{name}.json").write_text(scores.model_dump_json())
+    pq.write_table(table, run / "evals" / f"{name}.parquet")
 
 
 def kept(run: Path, step: int, groups: list[Group]) -> None:
@@ -101,6 +102,25 @@ def test_a_verdict_has_changed_where_the_majority_is_another_than_under_the_firs
     content, _ = read(run)
     found = zip(content["rows"]["problem"], content["rows"]["changed"], strict=True)
     assert set(found) == {(0, 1), (1, 0), (2, 0)}  # b: one of two right is no majority, before as after
+
+
+def test_evaluations_at_budgets_are_there_the_last_at_each_and_held_against_their_own_run_without_one(run: Path) -> None:
+    """After training all is wrong; closed at 9, a is right again; b was half right before and is wrong both times."""
+    at = {"kind": "forced", "limit": 9}
+    for step, verdict in ((0, "wrong"), (3, "right")):
+        closed = [group("a", [(say("2"), verdict), (say("3"), verdict)]), group("b", [(say("4"), "wrong"), (say("5"), "wrong")])]
+        evaluated(run, step, closed, budget=at)
+    evaluated(run, 3, [group("c", [(say("1"), "right")])], source="other", budget=at)
+    content, _ = read(run)
+    assert [(one["label"], one["source"], one["at"]) for one in content["sets"]] == [
+        ("before", "tiny", ""), ("after", "tiny", ""), ("forced-9", "tiny", "forced-9"), ("forced-9", "other", "forced-9"), ("training", "", ""),
+    ]  # fmt: skip
+    found = set(zip(*(content["rows"][name] for name in ("set", "problem", "changed")), strict=True))
+    named = {(content["sets"][one]["label"], content["problems"]["problem_id"][problem], changed) for one, problem, changed in found}
+    assert named == {
+        ("before", "a", 1), ("before", "b", 0), ("after", "a", 1), ("after", "b", 0), ("forced-9", "a", 1), ("forced-9", "b", 0),
+        ("forced-9", "c", 0), ("training", "t", 0),
+    }  # fmt: skip
 
 
 def test_evaluations_on_several_sources_do_not_mix_their_problems(run: Path) -> None:

@@ -66,7 +66,7 @@ def table(*said: list[tuple[str, int]]) -> pa.Table:
 def test_the_problems_are_the_first_of_the_stream_each_once_and_those_with_long_prompts_are_passed_over():
     asked = requests(FINITE, TEMPLATE, 12, **ASKED)
     assert [request.problem.id for request in asked] == ["r0", "r1", "r2", "r3", "r4"]
-    assert [request.problem.id for request in requests(FINITE, TEMPLATE, 0, **ASKED)] == ["r0", "r1", "r2", "r3", "r4"]
+    assert [request.problem.id for request in requests(FINITE, TEMPLATE, 5, first=3, **ASKED)] == ["r0", "r1", "r2", "r3", "r4"]
     assert [request.problem.id for request in requests(ENDLESS, TEMPLATE, 2, **ASKED)] == ["p0", "p1"]
     long = Source("mixed", lambda position: Problem(f"p{position}", "q" * (1 + 99 * (position == 1)), "1"))
     assert [request.problem.id for request in requests(long, TEMPLATE, 3, **ASKED)] == ["p0", "p2"]
@@ -95,7 +95,17 @@ def test_where_a_walk_through_the_rows_ends_no_problem_that_is_drawn_is_missed(f
 def test_rows_that_stand_twice_in_a_mixture_are_asked_once():
     at = blended([5, 5], [1.0, 1.0], 7)
     twice = Source("rows, rows", lambda position: ROWS[at(position)[1]], rows=10, problems=[*ROWS, *ROWS])
-    assert len(requests(twice, TEMPLATE, 10, first=3, **ASKED)) == len(requests(twice, TEMPLATE, 0, **ASKED)) == 5
+    assert len(requests(twice, TEMPLATE, 10, first=3, **ASKED)) == 5
+
+
+def test_of_sets_of_uneven_weights_all_rows_are_sampled_where_as_many_are_asked_for():
+    at = blended([2, 8], [9.0, 1.0], 7)
+    named = [Problem(f"s{index}", f"q{index}", "1") for index in range(10)]
+    uneven = Source("small, large", lambda position: named[2 * at(position)[0] + at(position)[1]], rows=10, problems=named)
+    assert len({uneven.at(position).id for position in range(20)}) < 10
+    assert [request.problem.id for request in requests(uneven, TEMPLATE, 10, **ASKED)] == [problem.id for problem in named]
+    some = [request.problem.id for request in requests(uneven, TEMPLATE, 4, **ASKED)]
+    assert {uneven.at(position).id for position in range(4)} <= set(some) and len(some) <= 4
 
 
 def test_statistics_are_those_of_the_right_rollouts_and_the_shortest_right_one(tmp_path: Path, judge: Judge):
@@ -122,7 +132,7 @@ def test_statistics_are_those_of_the_right_rollouts_and_the_shortest_right_one(t
 
 
 def test_a_source_keeps_its_order_and_its_own_columns_and_gives_sampled_problems_only():
-    asked = requests(FINITE, TEMPLATE, 0, **ASKED)
+    asked = requests(FINITE, TEMPLATE, 5, **ASKED)
     found = statistics(table(*[[("right", 10 + index)] * 2 for index in range(3)]))
     found = {f"r{key[1:]}": value for key, value in found.items()}
     joined = with_statistics(FINITE, asked, found, seed=0)

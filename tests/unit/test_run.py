@@ -273,6 +273,8 @@ def test_the_way_a_run_is_left_is_its_status(tmp_path):
     ("changes", "words"),
     [
         ({"groups/trained": 0}, "in none of 4 steps a group was left"),
+        ({"selected": 0.0, "advantage/max": 0.0}, "all that were chosen were cut, which budget.cut: mask keeps out"),
+        ({"selected": 0.125, "advantage/max": 0.0}, "that train earned the same, or credit had nothing to compare"),
         ({"advantage/max": 0.0}, "an advantage was other than 0"),
         ({"publish/changed": 0.0}, "weights moved"),
     ],

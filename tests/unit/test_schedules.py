@@ -17,6 +17,7 @@ from recipes.budgets import (
 )
 from recipes.loader import RecipeError, load
 from recipes.schedules import Decays, Exponential, Linear, Stage, Staged, value_at
+from recipes.terms import least_of_right, margin
 from tests.unit.test_plan import LAPTOP
 
 PAPER = Exponential(kind="exponential", factor=0.7, every=150)
@@ -334,3 +335,46 @@ def test_another_kind_takes_what_both_know_and_forgets_the_rest(tmp_path):
     )
     budget = load(str(tmp_path / "mine.yaml")).budget
     assert budget == PromptBudget(kind="prompt", limit=4000, least=0.9)
+
+
+MOVING = [
+    ("l1_max", {"budget.limit": "{kind: linear, share: 0.3}", "reward.l1_max.weight": "{kind: linear, to: 0.5}"}),
+    ("l1_max", {"reward.l1_max.weight": "{kind: linear, to: 0.6, over: 300}", "reward.l1_max.alpha": "{kind: decays, share: 3.0, count: 7}"}),
+    ("alp", {"budget.limit": "{kind: exponential, factor: 0.93, every: 5, least: 11}", "reward.alp.weight": "{kind: linear, to: 0.6, drops: 9}"}),
+    ("alp", {"reward.verdict.weight": "{kind: linear, to: 0.5}", "reward.alp.weight": "{kind: linear, to: 0.2}"}),
+    ("alp", {"reward.alp.weight": "{kind: staged, stages: [{since: 3, value: 0.2}, {since: 250, value: 0.05}]}", "budget.limit": "{kind: linear, to: 20, over: 90}"}),
+    ("triangle, gate: right", {"reward.triangle.weight": "{kind: linear, to: 3.0, drops: 40}", "budget.limit": "{kind: linear, to: 200}"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 400])
+@pytest.mark.parametrize(("term", "schedule"), MOVING)
+def test_the_steps_that_are_looked_at_hold_the_worst_of_all_steps(term: str, schedule: dict[str, str], steps: int):
+    words = f"schedule={{{', '.join(f'{name}: {said}' for name, said in schedule.items())}}}"
+    changed = ["budget.room=1.35", "waive=[right_beats_wrong, length_of_wrong]", f"train.steps={steps}"]
+    recipe = load("grpo", "tiny", [words, f"reward=[{{kind: verdict}}, {{kind: {term}, weight: 0.1}}]", *changed])
+    seen, every = recipe.rewards(), recipe.rewards(range(steps))
+    for worst in (
+        lambda rewards: min(least_of_right(*held) for held in rewards.values()),
+        lambda rewards: min(margin(*held) for held in rewards.values()),
+        lambda rewards: max(max(abs(end) for right in (True, False) for end in one.adds(right, case)) for reward, case in rewards.values() for one in reward),
+        lambda rewards: max(case.times for _, case in rewards.values()),
+        lambda rewards: min(case.limit for _, case in rewards.values()),
+    ):  # fmt: skip
+        assert worst(seen) == pytest.approx(worst(every), abs=1e-12)
+
+
+def test_the_first_step_that_breaks_a_rule_is_named_also_where_it_lies_within_a_line():
+    words = [
+        "schedule={reward.alp.weight: {kind: linear, to: 1.2}}",
+        "reward=[{kind: verdict}, {kind: alp, gate: right, weight: 0.2}]",
+        "train.steps=1001",
+    ]
+    with pytest.raises(RecipeError, match=r"schedule: reward.alp.weight: 1 at step 800 is not allowed: wrong answers may earn 0"):
+        load("grpo", "tiny", words)
+
+
+def test_a_check_of_many_steps_looks_at_few_of_them():
+    schedule = "schedule={budget.limit: {kind: linear, share: 0.5}, reward.alp.weight: {kind: linear, to: 0.05}, learner.lr: {kind: linear, share: 0.1}}"
+    recipe = load("grpo", "tiny", ["train.steps=200000", schedule, "reward=[{kind: verdict}, {kind: alp, gate: right, weight: 0.1}]"])
+    assert len(recipe.rewards()) < 3 * 52  # of each of its whole tokens the first step and the last

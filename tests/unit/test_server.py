@@ -165,6 +165,15 @@ def test_a_server_that_takes_and_gives_token_ids_is_asked_in_them_as_our_own_eng
     assert {key for _, _, key in served.seen} == {f"Bearer {KEY}"}
 
 
+@pytest.mark.parametrize("top_k", [0, 20])
+def test_top_k_is_asked_for_in_ids_always_and_in_messages_where_it_is_set(serve, top_k):
+    for path, known in (("completions", template()), ("chat/completions", None)):
+        served = serve(of_ids(THOUGHT) if known else answering(chat({"content": "\\boxed{42}"})))
+        answers(pool_of(served, known), top_k=top_k)
+        body = next(body for asked, body, _ in reversed(served.seen) if asked == f"/v1/{path}")
+        assert body.get("top_k") == (top_k if known or top_k else None)
+
+
 def test_a_checkpoint_with_other_tokens_than_the_servers_is_refused(serve):
     def script(path: str, body: dict[str, Any]) -> Answer:
         return (

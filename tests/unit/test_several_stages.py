@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from concurrent.futures import Future
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from evaluation.entries import by_source, read_entries
 from evaluation.report import report
 from launch import stages
+from launch.evaluate import Question, jobs
 from launch.plan import plan
 from recipes.schema import Recipe
 from rewards.verifier.verdict import Verdict
@@ -75,6 +78,62 @@ def test_the_first_evaluation_of_a_run_is_compared_with_the_last_whichever_stage
     [[before, after]] = by_source(read_entries([finished])).values()
     assert (before.label, after.label, before.evaluation.source) == ("before", "after", "tiny")
     assert after.evaluation.checkpoint.endswith("stages/merge/checkpoint") and before.evaluation.step == 0
+
+
+def test_evaluations_behind_merge_and_sft_state_what_the_last_rl_stage_left(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Nothing is right and the floor lies below 0, so from 10, the limit of that stage alone, a controller goes down by e^-0.5 a step from the second on."""
+    moving = {"kind": "controller", "limit": 10, "measure": 1, "within": 1.0, "gain": 1.0, "pace": 0.5, "cut_stop": 1.0}
+    data = tmp_path / "rows.jsonl"
+    data.write_text(json.dumps({"prompt": "1 + 1", "completion": "2"}))
+    wanted = recipe(
+        tiny_checkpoint,
+        stages=[
+            *({"kind": "eval", "name": "before"}, {"kind": "rl", "name": "first", "changes": {"budget": moving}}, "eval", "merge"),
+            *({"kind": "sft", "data": str(data), "batch": 1, "changes": {"budget.limit": 9}}, {"kind": "eval", "name": "behind"}),
+            {"kind": "eval", "name": "own", "changes": {"budget": {"limit": 11}}},
+        ],
+        reward=[{"kind": "verdict"}],
+        eval=EVAL,
+    )
+    evaluate, stated = stages.evaluate, []
+
+    def watched(asked: Any, pool: Any, scorer: Any, **arguments: Any) -> Any:
+        stated.append(scorer.template.budget)
+        return evaluate(asked, pool, scorer, **arguments)
+
+    monkeypatch.setattr(stages, "evaluate", watched)
+    folder = run(wanted, tmp_path)
+    assert stated == [4, 10, 3, 3, 11]
+    made = {name: folder / "stages" / name / "checkpoint" for name in ("merge", "sft")}
+    where = {str(path): tmp_path / name for name, path in ({"rl": folder / "checkpoints" / "step-3"} | made).items()}
+    for words, expected in ([], 3), (["budget.limit=11"], 11), (["budget={limit: 12}"], 12), (["eval.samples=2"], 3):
+        with jobs(where, Question(words)) as (_, ready):
+            assert [job.template.budget for job in ready] == [expected] * 3
+    with jobs({str(tiny_checkpoint): tmp_path / "tiny"}, Question(["budget.limit=11"])) as (_, [job]):
+        assert job.template.budget == 11  # of no run
+
+
+def test_what_a_launcher_says_of_its_own_processes_stops_no_stage(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As torchrun, accelerate and mpirun set them: TRL's trainers would meet three others, DeepSpeed would find another rank."""
+    torchrun = {
+        "RANK": "3",
+        "WORLD_SIZE": "4",
+        "LOCAL_RANK": "3",
+        "LOCAL_WORLD_SIZE": "4",
+        "MASTER_ADDR": "10.0.0.1",
+        "MASTER_PORT": "29500",
+    }
+    others = {"ACCELERATE_USE_FSDP": "true", "ACCELERATE_TORCH_DEVICE": "cuda", "OMPI_COMM_WORLD_LOCAL_RANK": "3", "PMI_SIZE": "4"}
+    for name, value in (torchrun | others).items():
+        monkeypatch.setenv(name, value)
+    data = tmp_path / "rows.jsonl"
+    data.write_text(json.dumps({"prompt": "1 + 1", "completion": "2"}))
+    monkeypatch.setenv("SLURM_JOB_ID", "7")  # says which job it is, and no library asks for it
+    folder = run(recipe(tiny_checkpoint, stages=[{"kind": "sft", "data": str(data), "batch": 1}]), tmp_path)
+    assert checkpoint.whole(folder / "stages" / "sft" / "checkpoint")
+    assert {*torchrun, *others, "SLURM_JOB_ID"} & os.environ.keys() == {"SLURM_JOB_ID"}
 
 
 def killed_in_the_second_phase(wanted: Recipe, runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -196,6 +255,39 @@ def test_stages_behind_a_reference_walk_on_through_finite_data(tiny_checkpoint: 
     assert ends == [4, 10, 16] and len(lines(folder / "stages" / "again")) == len(lines(folder)) == 3
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("batch: 32", "warning: 1 update of 32: 10.7 passes over 3 examples, where epochs says 1, as only whole batches train; take batch: 3 or less"),
+        ("batch: 2", "2 updates of 2: 1.33 passes over 3 examples"),
+        ("batch: 32, epochs: 10", "1 update of 32: 10.7 passes over 3 examples"),
+        ("batch: 1, epochs: 0.1", "warning: 1 update of 1: 0.333 passes over 3 examples, where epochs says 0.1, as only whole batches train; take batch: 1 or less"),
+    ],
+)  # fmt: skip
+def test_a_stage_says_how_often_it_goes_through_its_examples(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], given: str, said: str
+):
+    (tmp_path / "rows.jsonl").write_text("\n".join([json.dumps({"prompt": "1 + 1", "completion": "2"})] * 3))
+    monkeypatch.setattr("launch.teachers.sft", lambda *_: None)
+    stage = {"kind": "sft", "data": str(tmp_path / "rows.jsonl"), **yaml.safe_load(f"{{{given}}}")}
+    run(recipe(tiny_checkpoint, stages=[stage]), tmp_path)
+    assert f"sft: {said}\n" in capsys.readouterr().out
+
+
+def test_a_stage_says_how_often_it_goes_through_each_of_its_sets(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Of weights 9 and 1, so 899 of the first thousand positions are the first set's (shares are thousandths)."""
+    for name, count in ("small", 10), ("large", 990):
+        rows = [{"prompt": f"{n} + 1", "completion": str(n + 1)} for n in range(count)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.setattr("launch.teachers.sft", lambda *_: None)
+    data = [{"source": str(tmp_path / "small.jsonl"), "weight": 9}, str(tmp_path / "large.jsonl")]
+    run(recipe(tiny_checkpoint, stages=[{"kind": "sft", "data": data, "batch": 50}]), tmp_path)
+    said = capsys.readouterr().out.replace(f"{tmp_path}/", "")
+    assert "sft: 20 updates of 50: 89.9 passes over 10 examples of small.jsonl, 0.102 passes over 990 examples of large.jsonl\n" in said
+
+
 def test_rows_that_an_sft_stage_cannot_learn_from_are_listed_and_counted(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -209,6 +301,7 @@ def test_rows_that_an_sft_stage_cannot_learn_from_are_listed_and_counted(
     monkeypatch.setattr("launch.teachers.sft", lambda start, folder, rows, *_: learned.extend(rows))
     folder = run(recipe(tiny_checkpoint, stages=[{"kind": "sft", "data": str(tmp_path / "rows.jsonl"), "batch": 3}]), tmp_path)
     said = capsys.readouterr().out
+    assert "sft: 1 update of 3: 1 passes over 3 examples" in said
     assert len(learned) == 3 and "1 of 4 examples are longer than 68 tokens and left out" in said and "sft: 3 examples" in said
     assert "1 of 4 prompts hold what looks like the model's own marks of roles or of thinking, learned as the text it is" in said
     listed = (folder / "stages" / "sft" / "left_out" / "rows.jsonl").read_text().splitlines()

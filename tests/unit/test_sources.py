@@ -49,7 +49,7 @@ def test_p19_a_gold_that_stands_for_a_missing_value_is_none(tmp_path: Path):
     path = tmp_path / "exported.jsonl"
     golds = ["3", '"None"', '" nan "', "NaN", '"N/A"', "null", '"\\\\text{None}"', '"none of them"']
     path.write_text("\n".join([*(f'{{"problem": "p", "answer": {gold}}}' for gold in golds), '{"problem": "p"}']))
-    kept, left_out, _ = heldout_problems(DataSet(source=str(path)), Tiny(), 0, 0, golds_that_parse)
+    kept, left_out, *_ = heldout_problems(DataSet(source=str(path)), Tiny(), 0, 0, golds_that_parse)
     assert [row.answer for row in kept] == ["3", r"\text{None}", "none of them"]
     assert [(where.rsplit("/")[-1], reason) for where, reason in left_out] == [
         ("2", "no gold answer (None)"),
@@ -78,7 +78,7 @@ def test_a_missing_gold_is_left_out_and_odd_levels_and_families_are_none(tmp_pat
     path = tmp_path / "odd.jsonl"
     rows = [{"level": "²"}, {"level": "3", "family": None}, {"level": True, "family": "f"}, {"answer": None}]
     path.write_text("\n".join(json.dumps({"problem": str(index), "answer": 1.5} | row) for index, row in enumerate(rows)))
-    kept, left_out, _ = heldout_problems(DataSet(source=str(path)), Tiny(), 0, 0, golds_that_parse)
+    kept, left_out, *_ = heldout_problems(DataSet(source=str(path)), Tiny(), 0, 0, golds_that_parse)
     assert [(row.answer, row.level, row.family) for row in kept] == [("1.5", 0, ""), ("1.5", 3, ""), ("1.5", 0, "f")]
     assert [reason for _, reason in left_out] == ["no gold answer"]
 
@@ -148,7 +148,7 @@ def test_a_hub_name_may_name_its_split_for_training_and_for_evaluation(tmp_path:
 
     def read(suffix: str) -> tuple[str, str]:
         name = f"hub:{tmp_path}{suffix}"
-        [held], _, _ = heldout_problems(DataSet(source=name, split="test"), Tiny(), 0, 0, golds_that_parse)
+        [held], *_ = heldout_problems(DataSet(source=name, split="test"), Tiny(), 0, 0, golds_that_parse)
         return training_source(Data(train=name, split="validation"), Tiny(), 0, golds_that_parse).at(0).text, held.text
 
     assert read("") == ("validation", "test")
@@ -168,7 +168,7 @@ def test_a_missing_file_and_an_unknown_hub_set_are_errors(tmp_path: Path):
 
 def test_training_and_held_out_problems_of_the_tiny_task_are_disjoint():
     source = training_source(Data(), Tiny(), 0, golds_that_parse)
-    held, left_out, _ = heldout_problems(DataSet(source="tiny"), Tiny(), 200, 0, golds_that_parse)
+    held, left_out, *_ = heldout_problems(DataSet(source="tiny"), Tiny(), 200, 0, golds_that_parse)
     assert not {problem.text for problem in held} & {source.at(position).text for position in range(2000)}
     assert len({problem.text for problem in held}) == 200 and left_out == []
 
@@ -239,7 +239,7 @@ def test_a_column_that_only_some_rows_have_is_none_in_the_others(tmp_path: Path)
 def test_of_several_golds_those_that_can_be_judged_stay(tmp_path: Path):
     path = tmp_path / "several.jsonl"
     write(path, [{"problem": "p", "answer": ["notfound", "1", "2"]}, {"problem": "q", "answer": ["proof", ""]}])
-    [problem], left_out, _ = heldout_problems(DataSet(source=str(path)), Tiny(), 0, 0, golds_that_parse)
+    [problem], left_out, *_ = heldout_problems(DataSet(source=str(path)), Tiny(), 0, 0, golds_that_parse)
     assert problem.golds == ("1", "2")
     assert [reason for _, reason in left_out] == ["no gold answer (proof)"]
 
@@ -247,7 +247,7 @@ def test_of_several_golds_those_that_can_be_judged_stay(tmp_path: Path):
 def test_rows_that_repeat_are_one_problem_with_their_samples_and_it_is_said(tmp_path: Path):
     rows = [{"problem": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(3)] * 4 + [{"problem": "What is  2 + 1 ?", "answer": "3"}]
     name = write(tmp_path / "repeated.jsonl", rows)
-    held, _, said = heldout_problems(DataSet(source=name), Tiny(), 0, 0, golds_that_parse)
+    held, _, said, _ = heldout_problems(DataSet(source=name), Tiny(), 0, 0, golds_that_parse)
     assert [problem.repeats for problem in held] == [4, 4, 5]
     assert said[1] == f"{name}: 13 rows ask 3 different problems: each counts once, with the samples of all its rows"
 

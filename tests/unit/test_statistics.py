@@ -10,6 +10,7 @@ import pytest
 
 from evaluation.statistics import (
     Interval,
+    band,
     bootstrap,
     claim_interval,
     difference_interval,
@@ -176,6 +177,8 @@ def test_benchmarks_count_alike_and_are_resampled_apart() -> None:
     assert mean == pytest.approx(0.7)
     assert (high - low) == pytest.approx((interval(small_N).high - interval(small_N).low) / 2, rel=0.05)  # all of it from the small one
     assert math.isnan(stratified([small_N, np.array([1.0])]).low)
+    still = stratified([np.zeros(30), np.zeros(30)])  # Wilson's 0.1135 of each, of which half counts
+    assert (still.low, still.high) == (pytest.approx(-0.1135 / math.sqrt(2), abs=1e-4), pytest.approx(0.1135 / math.sqrt(2), abs=1e-4))
 
 
 def test_benchmarks_of_one_size_are_drawn_independently() -> None:  # the same draws twice would make the spread sqrt(2) too wide
@@ -226,3 +229,25 @@ def test_a_model_that_is_worse_by_more_than_the_margin_is_seldom_called_as_accur
 def test_where_many_moved_to_both_sides_claims_go_by_the_bootstrap() -> None:
     moved = np.random.default_rng(1).choice([0.5, -0.25, 0.0], size=200)
     assert claim_interval(moved) == difference_interval(moved)
+
+
+def test_a_band_over_many_budgets_errs_in_one_look_of_twenty_and_single_intervals_in_more() -> None:
+    """40 problems that two models solve alike often, at 40 budgets whose lengths are drawn: how often 0 is left out at some budget."""
+    rng = np.random.default_rng(0)
+    looks, at_once, singly = 200, 0, 0
+    for _ in range(looks):
+        change_NK = (rng.random((40, 1)) < np.linspace(0.05, 0.9, 40)) * 1.0 - (rng.random((40, 1)) < np.linspace(0.05, 0.9, 40))
+        low_K, high_K = band(change_NK, 1000)
+        at_once += bool(((low_K > 0) | (high_K < 0)).any())
+        lows, highs = np.percentile(resampled_means(change_NK, 1000), [2.5, 97.5], axis=0)
+        singly += bool(((lows > 0) | (highs < 0)).any())
+    assert at_once <= 0.08 * looks and singly >= 0.15 * looks
+
+
+def test_a_band_of_one_column_is_about_its_interval_and_knows_that_agreement_is_no_certainty() -> None:
+    value_N = np.random.default_rng(3).normal(0.1, 1, 400)
+    (low,), (high,) = band(value_N[:, None])
+    alone = interval(value_N)
+    assert low == pytest.approx(alone.low, abs=0.01) and high == pytest.approx(alone.high, abs=0.01)
+    low_K, high_K = band(np.column_stack([np.zeros(30), np.ones(30), value_N[:30]]))
+    assert (low_K[0], high_K[0]) == (pytest.approx(-0.1135, abs=1e-4), pytest.approx(0.1135, abs=1e-4)) and low_K[1] > 0  # Wilson: 0 of 30

@@ -72,6 +72,55 @@ def test_a_reference_samples_what_the_next_rl_stage_draws_but_no_more_rows_than_
     assert by_name(f"stages=[{{kind: reference, problems: {problems}}}{rl}]")["reference"].problems(rows) == expected
 
 
+def test_plan_says_where_an_rl_stage_draws_more_than_the_reference_samples(tiny_checkpoint: Path, tmp_path: Path):
+    """Of ten problems a reference of ten samples all, whatever is drawn; `dler` reads nothing of it, so it trains on all data."""
+    for name, count in ("small", 4), ("large", 6):
+        (tmp_path / f"{name}.jsonl").write_text(
+            "".join(json.dumps({"problem": f"{name} {n} + 1", "answer": str(n + 1)}) + "\n" for n in range(count))
+        )
+    sets = json.dumps([{"source": str(tmp_path / "small.jsonl"), "weight": 9}, str(tmp_path / "large.jsonl")])
+    rows = [f"data.train={sets}", f"model.path={tiny_checkpoint}", "eval.data=[tiny]"]
+    hub = ["data.train=hub:owner/name", f"model.path={tiny_checkpoint}", "eval.data=[tiny]"]
+
+    def warned(problems: int, *words: str, name: str = "o1_pruner", before: str = "") -> list[str]:
+        stages = f"stages=[{{kind: reference, problems: {problems}}}{before}, rl]"
+        return [line for line in planned(stages, "train.steps=3", *words, name=name).warnings if "prompts are drawn" in line]
+
+    assert warned(20) == [
+        "train.steps: 72 prompts are drawn, and stages[0] (reference) samples 20 problems: the stage trains on those alone; raise `problems` there, or draw less"
+    ]
+    assert warned(9, *rows)[0].startswith("train.steps: 72 prompts are drawn, and stages[0] (reference) samples 9 problems: ")
+    assert "samples 9 problems, or all if the data have fewer: " in warned(9, *hub)[0]
+    first = ", {kind: rl, name: first}"
+    assert [line.partition(",")[0] for line in warned(0, before=first)] == [
+        "rl: train.steps: 72 prompts are drawn behind 72 of other stages"
+    ]
+    for quiet in (
+        warned(0),
+        warned(72),
+        warned(0, *rows),
+        warned(10, *rows, before=first),
+        warned(20, name="dler"),
+        warned(0, *rows, before=first),
+    ):
+        assert quiet == []
+
+
+@pytest.mark.parametrize(
+    ("stages", "name", "unread"),
+    [
+        ("[reference, rl]", "dler", True), ("[reference, {kind: rl, name: first}, rl]", "dler", True), ("[reference, rl]", "o1_pruner", False),
+        ("[reference, sft, rl]", "dler", False), ("[{kind: reference, problems: 4}, {kind: sft, data: [rows.jsonl]}]", "dler", True),
+        ("[{kind: reference, problems: 4}]", "dler", False), ("[{kind: reference, problems: 4}, {kind: eval, name: e}]", "dler", False),
+        ("[rl, {kind: reference, problems: 4}]", "dler", False),
+        ("[reference, {kind: rl, changes: {reward: [{kind: verdict}, {kind: nemo_band}]}}]", "dler", False),
+    ],
+)  # fmt: skip
+def test_a_reference_that_nothing_behind_reads_is_a_warning(stages: str, name: str, unread: bool):
+    said = [line for line in planned(f"stages={stages}", name=name).warnings if "nothing behind reads what it samples" in line]
+    assert len(said) == unread and all(line.startswith("stages[0] (reference): ") for line in said)
+
+
 def test_a_cold_start_is_made_by_what_its_changes_say():
     assert beginning(load("dler", "tiny", ["stages=[{kind: cold_start, changes: {cold_start.steps: 9}}, rl]"])).cold_start.steps == 9
     assert beginning(load("dler", "tiny", ["stages=[{kind: rl, changes: {cold_start.steps: 9}}]"])).cold_start.steps == 1150
@@ -100,6 +149,41 @@ def test_what_there_is_one_of_in_a_run_has_no_place_in_changes(name: str):
     for changes in ({name: 1}, nested):
         with pytest.raises(RecipeError, match=rf"stages\[0\]: changes: {key} has no place in it, as it is the whole run's"):
             load("dler", "tiny", [f"stages={json.dumps([{'kind': 'rl', 'changes': changes}])}"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ("{budget.limit: 5, budget: {limit: 6}}", "budget.limit"),
+        ("{train: {steps: 2}, train.steps: 2}", "train.steps"),
+        ("{schedule.learner.lr: {kind: linear, to: 1e-5}, schedule: {learner.lr: {kind: linear, to: 2e-5}}}", "schedule.learner.lr"),
+        ("{objective: {kl: {coef: 0.1}}, objective.kl: {coef: 0.1, estimator: k2}}", "objective.kl.coef"),
+        ("{eval.budgets: [], eval: {budgets: []}}", "eval.budgets"),
+        ("{budget: {}, budget.limit: 6}", "budget.limit"),
+    ],
+)
+def test_changes_that_say_one_key_twice_are_refused(changes: str, key: str):
+    for where, words in ("stages[0]: changes", f"stages=[{{kind: rl, changes: {changes}}}]"), ("on_cuda", f"on_cuda={changes}"):
+        with pytest.raises(RecipeError, match=f"{re.escape(where)}: {key} is said twice, in two ways of writing it; say it once"):
+            load("dler", "tiny", [words])
+    load("dler", "tiny", ["stages=[{kind: rl, changes: {budget: {limit: 60}, budget.room: 2.0}}]"])
+
+
+@pytest.mark.parametrize("name", ["a" * 101, "ä" * 51, "a\nb", "a\tb", " a", "a ", "-x", ".x", "a/b", "a\\b", "", "a\x7f", "a\u202eb"])
+def test_names_that_a_folder_cannot_have_are_refused_at_load(name: str):
+    for key, words in ("stages[0].name", json.dumps([{"kind": "rl", "name": name}])), ("name", json.dumps(name)):
+        with pytest.raises(
+            RecipeError, match=rf"^[^\n]*{re.escape(key)}: .* cannot name a folder; take printable characters, at most 100 bytes"
+        ):
+            load("dler", "tiny", [f"{key.partition('[')[0]}={words}"])
+    load("dler", "tiny", [f"name={'a' * 100}", "stages=[{kind: rl, name: größe 2}]"])
+    with pytest.raises(RecipeError, match="a second stage named rl would write the same folder"):
+        load("dler", "tiny", ["stages=[{kind: rl, name: Rl}, rl]"])
+
+
+def test_text_that_is_no_unicode_is_refused_in_a_sentence():
+    with pytest.raises(RecipeError, match=r"a text in it is not Unicode \(half a pair, as"):
+        load("dler", "tiny", ['data.instruction="a \\ud800"'])
 
 
 def test_plan_says_of_each_stage_what_goes_in_what_it_does_and_what_comes_out():

@@ -10,13 +10,14 @@ import pytest
 from launch.explain import explain
 from launch.plan import plan
 from launch.teaches import teaching
-from recipes.budgets import OutlierBudget
+from recipes.budgets import CoverageBudget, OutlierBudget, ToggleBudget
 from recipes.loader import load
 from recipes.terms import VerdictTerm
 from rewards.profiles import dot_limit
 from rewards.terms import levelled, rewards
 from rl.advantage import advantages
 from rl.selection import selected
+from rollout.budget import Held, Tiers, group_limit
 from tests.unit.test_p13_bounds import KINDS, SIGNED, facts, made
 
 
@@ -279,3 +280,51 @@ def test_outliers_can_be_cut_where_the_longest_rollout_among_the_shortest_is(rol
         groups = [np.array([limit] * longest + [1] * (rollouts - longest)) for longest in range(1, rollouts)]
         found = [dot_limit(tokens_G, tokens_G > 0, alpha, budget.cut_tokens) for tokens_G in groups]
         assert budget.cuts(rollouts) == any(one is not None for one in found)
+
+
+EXPLORE, BAND, LEASH = "{kind: laser, explore: true}", "{kind: band, gate: none}", "{kind: leash}"
+HALF = "{kind: difficulty, ladder: [{at_least: 0.5, share: 0.5}, {}]}"
+EASY = "{kind: difficulty, ladder: [{at_least: 0.5}, {share: 0.5}]}"
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [
+        "{}",
+        "{room: 1.5}",
+        HALF,  # a group without a right answer keeps the whole limit, which none exceeds
+        EASY,
+        HALF.replace("0.5,", "1.0,"),  # and one that is mixed, too
+        "{kind: difficulty, ladder: [{at_least: 0.9, share: 0.5}, {at_least: 0.8, share: 0.75}, {}]}",
+        "{kind: toggle}",
+        "{kind: toggle, accuracy: 0.75}",
+        "{kind: toggle, accuracy: 0.0}",
+        "{kind: coverage, room: 2.0}",
+        "{kind: toggle, also: [{kind: difficulty, ladder: [{at_least: 0.5}, {share: 0.5}]}]}",
+        "{kind: controller, also: [{kind: toggle, accuracy: 1.0}]}",
+    ],
+)
+@pytest.mark.parametrize("term", [EXPLORE, BAND, LEASH])
+def test_what_a_limit_decided_after_sampling_lets_a_term_do_is_said_of_each_kind_of_group(term: str, budget: str):
+    kind = term.split(",")[0].split()[-1].strip("}")
+    verdict = "{kind: verdict, wrong: -1}" if kind == "leash" else "{kind: verdict}"
+    words = [f"budget={budget}", "budget.limit=20", "sampler.group_size=4", f"reward=[{verdict}, {term}]"]
+    recipe = load("grpo", "tiny", [*words, "waive=[right_beats_wrong, length_of_wrong]"])
+    held, rng = recipe.budget, np.random.default_rng(0)
+    toggled = Tiers(((toggle.accuracy, 1), (0.0, 40))) if (toggle := held.part(ToggleBudget)) else None
+    rules = [
+        Held(held, covers, toggled) for covers in ([Tiers(((0.0, 20),)), Tiers(((0.0, 40),))] if held.part(CoverageBudget) else [None])
+    ]
+    for one in teaching(recipe):
+        apart = False
+        for _ in range(400):
+            right = {"mixed": rng.permutation([1, 0, *rng.integers(0, 2, 2)]), "all right": np.ones(4), "all wrong": np.zeros(4)}[
+                one.kind
+            ] > 0
+            tokens = rng.choice([1, 2, 19, 20, recipe.most_tokens], 4)
+            finished = tokens < recipe.most_tokens
+            limit = group_limit(rules[rng.integers(len(rules))], 20, tokens, right, finished)
+            given = facts(right, tokens, tokens, limit, finished)
+            value = levelled(sum(rewards(recipe.reward, given).values()))
+            apart |= any(np.ptp(value[right == side]) > 0 for side in (True, False) if (right == side).any())
+        assert apart is (kind in one.differs), one

@@ -1,0 +1,186 @@
+"""The processes of a plan: what each holds, and whether that fits where it is placed.
+
+Estimates of launch/memory, at the peak of each process. Simplification: all processes of a node are at their peaks at one time, and every node has the smallest GPU there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from launch.memory import (
+    CUDA_LIBRARIES,
+    GPU_SHARE,
+    LIBRARIES,
+    Shape,
+    context,
+    contexts,
+    engine_bytes,
+    engine_options,
+    kv_bytes,
+    learner_bytes,
+    number_width,
+    object_store_bytes,
+    one_trainer,
+    option,
+    push_bytes,
+    size,
+)
+from launch.placement import Placement, Wish
+from recipes.schema import Recipe
+from recipes.stages import Supervised
+from recipes.steps import Step
+
+
+@dataclass(frozen=True)
+class Actor:
+    """A kind of process.
+
+    Attributes:
+        gpus: that one of them takes; a fraction where several processes share one.
+        holds: bytes by part in one of them, at its peak; on each of its GPUs if it has any, else in main memory.
+        host: bytes by part in main memory beside that.
+    """
+
+    name: str
+    count: int
+    threads: int
+    gpus: float
+    holds: dict[str, int]
+    host: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """Where its model is."""
+        return sum(self.holds.values())
+
+    @property
+    def main_memory(self) -> int:
+        return sum(self.host.values()) + (0 if self.gpus else self.bytes)
+
+
+def wishes(step: Step) -> list[Wish]:
+    """The processes of a stage, with what each has where nothing is shared."""
+    recipe = step.recipe
+    wanted = [Wish("driver", 1)]
+    if contexts(recipe):
+        parallel = int(option(recipe.engine.vllm, "tensor_parallel_size", 1))
+        wanted += [Wish("engine", recipe.engine.count, recipe.engine.threads, parallel), Wish("judge", recipe.judge.workers)]
+    if isinstance(step.stage, Supervised):
+        alone = one_trainer(recipe.learner)
+        wanted.append(Wish("trainer", alone.ranks, alone.threads, 1))
+    elif recipe.trains:
+        wanted.append(Wish("learner", recipe.learner.ranks, recipe.learner.threads, 1))
+    return wanted
+
+
+def actors(step: Step, shape: Shape | None, gpu: int, longest: int, placed: Placement) -> tuple[list[Actor], dict[str, Any]]:
+    """The processes of a stage with what each holds, and the sizes that vLLM is started with.
+
+    Args:
+        gpu: memory of a GPU, bytes; 0 on a CPU.
+        longest: prompt plus response, tokens.
+    """
+    recipe, found = step.recipe, {wish.name: wish for wish in wishes(step)}
+    ranks = _rank_holds(step, shape, gpu, longest) if "learner" in found or "trainer" in found else {}
+    room = None
+    if placed.shared:
+        taken = sum(ranks.values()) if placed.on_a_gpu("learner") else 0
+        room = (int(GPU_SHARE * gpu) - taken) // placed.on_a_gpu("engine")
+    options = engine_options(recipe, shape, gpu, room, " ".join(card for node in placed.nodes for card in node.cards))
+    holds = {
+        "driver": {"libraries": LIBRARIES["driver"]} | _published(recipe, shape),
+        "engine": {} if shape is None or "engine" not in found else engine_bytes(recipe, shape, gpu, options),
+        "judge": {"libraries": LIBRARIES["judge"]},
+    } | dict.fromkeys(("learner", "trainer"), ranks)
+    on_host = {"engine": _libraries("engine", gpu)} | dict.fromkeys(("learner", "trainer"), _rank_host(recipe, shape, gpu))
+    made = [
+        Actor(wish.name, wish.count, wish.threads, placed.gpus[wish.name], holds[wish.name], on_host.get(wish.name, {}))
+        for wish in found.values()
+    ]
+    return made, options if "engine" in found else {}
+
+
+def _published(recipe: Recipe, shape: Shape | None) -> dict[str, int]:
+    """Weights, packed by a rank, and in the shared memory that engines read."""
+    return {} if shape is None or not recipe.trains else {"published weights": 2 * shape.parameters * number_width(recipe)}
+
+
+def _rank_holds(step: Step, shape: Shape | None, gpu: int, longest: int) -> dict[str, int]:
+    if shape is None:
+        return {}
+    recipe, learner = step.recipe, step.recipe.learner
+    supervised = step.stage if isinstance(step.stage, Supervised) else None
+    if supervised:
+        learner = one_trainer(learner)
+        longest = step.longest * (2 if supervised.kind == "dpo" else 1)  # a pair passes together
+    bf16 = recipe.model.dtype == "bf16" and not supervised  # whose weights are fp32 while they train
+    return learner_bytes(shape, learner, bf16, recipe.reads_reference and not supervised, longest, gpu > 0)
+
+
+def _rank_host(recipe: Recipe, shape: Shape | None, gpu: int) -> dict[str, int]:
+    loading = {"weights while loading": shape.parameters * number_width(recipe)} if gpu and shape is not None else {}
+    return _libraries("learner", gpu) | loading
+
+
+def _libraries(actor: str, gpu: int) -> dict[str, int]:
+    return {"libraries": LIBRARIES[actor] + (CUDA_LIBRARIES if gpu else 0)}
+
+
+def misfits(
+    recipe: Recipe, shape: Shape | None, placed: Placement, actors: Sequence[Actor], options: Mapping[str, Any], gpu: int
+) -> Iterator[str]:
+    """What does not fit the memory that is there, a sentence each."""
+    for index, node in enumerate(placed.nodes):
+        if (host := host_bytes(actors, placed, index)) > node.memory:
+            where = f" on {node.name}" if len(placed.nodes) > 1 else ""
+            yield (
+                f"memory: the processes{where} need about {size(host)} of main memory, {size(node.memory)} are free; "
+                "lower learner.micro_batch_tokens or engine.count, or take a smaller model"
+            )
+    push, free = push_bytes(recipe, shape), placed.nodes[0].memory
+    if push * 1.02 > (room := object_store_bytes(free, push)):
+        yield (
+            f"memory: a push of {size(push)} does not fit the object store, which takes {size(room)} of the {size(free)} that are free; "
+            "free main memory, or take a smaller model"
+        )
+    if shape is None:
+        return
+    one = kv_bytes(shape, context(recipe), number_width(recipe)) // (
+        int(option(recipe.engine.vllm, "tensor_parallel_size", 1)) if gpu else 1
+    )
+    for actor in actors:
+        if actor.name == "engine" and (held := actor.holds.get("KV cache", 0)) < one:
+            yield (
+                f"memory: an engine has room for {size(held)} of keys and values, and one sequence of {context(recipe)} tokens takes {size(one)}; "
+                "lower budget.limit or eval.max_tokens, or let the engine have more memory"
+            )
+    if gpu and placed.nodes[0].gpus:
+        yield from _gpu_misfits(placed, actors, options, gpu, one)
+
+
+def _gpu_misfits(placed: Placement, actors: Sequence[Actor], options: Mapping[str, Any], gpu: int, one: int) -> Iterator[str]:
+    """What does not fit on a GPU. An engine can do with keys and values of one sequence, `one` bytes: the rest waits its turn."""
+    users = [actor for actor in actors if actor.gpus]
+    least = {actor.name: actor.bytes - max(0, actor.holds.get("KV cache", one) - one) for actor in users}
+    if placed.shared:
+        together = sum(placed.on_a_gpu(actor.name) * least[actor.name] for actor in users)
+        if together > GPU_SHARE * gpu:
+            parts = " + ".join(f"{placed.on_a_gpu(actor.name)} x {size(least[actor.name])} for {actor.name}s" for actor in users)
+            yield (
+                f"memory: engines and learner share {'the one GPU' if placed.total_gpus == 1 else 'each GPU'} and need about {size(together)} ({parts}), "
+                f"{size(GPU_SHARE * gpu)} are there; lower learner.micro_batch_tokens or learner.logit_chunk_tokens, or take a smaller model or more GPUs"
+            )
+        return
+    for actor in users:
+        share = option(options, "gpu_memory_utilization", GPU_SHARE) if actor.name == "engine" else 1.0
+        if least[actor.name] > share * gpu:
+            yield f"memory: one {actor.name} needs about {size(least[actor.name])} on its GPU, {size(share * gpu)} are there"
+
+
+def host_bytes(actors: Sequence[Actor], placed: Placement, node: int | None = None) -> int:
+    """Main memory of the processes on a node, at their peak; on all nodes without one. What has no place counts on the first."""
+    return sum(
+        actor.main_memory * (actor.count if node is None else sum(max(at, 0) == node for at in placed.at[actor.name])) for actor in actors
+    )

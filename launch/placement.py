@@ -1,0 +1,211 @@
+"""Where the processes of a plan run: on which nodes and GPUs, decided once, before anything starts.
+
+Claim: plan's sums and memory, Ray's placement groups and the actors' resources all read one Placement, made of what processes take and of
+the nodes that are there; what cannot be met is refused with the arithmetic. Apart, every process has GPUs of its own: engines go first, each whole on
+the node where least is left that holds it, then ranks fill up the nodes where most is left. Colocated, a GPU has one rank and as many engines as any
+other. Driver and judges are on the first node.
+Simplification: this is how Ray's PACK and STRICT_PACK place bundles on empty nodes; which GPUs of a node they are, Ray decides.
+On nodes without GPUs, where Ray counts nothing of ours, each bundle names its node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from math import ceil, floor
+from typing import Literal
+
+from launch.machine import Machine
+from recipes.cluster import AutoCluster, Cluster, ColocatedCluster
+
+_NAMED = 0.001  # of the resource that Ray gives each node under its address, of which it has 1
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Processes of a kind: how many, the threads of each, and the GPUs that it has where none is shared."""
+
+    name: str
+    count: int
+    threads: int = 1
+    gpus: int = 0
+
+
+@dataclass(frozen=True)
+class Group:
+    """Bundles of resources that Ray finds room for together: on one node (STRICT_PACK), or on as few as it can (PACK)."""
+
+    strategy: Literal["PACK", "STRICT_PACK"]
+    bundles: tuple[dict[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where processes run.
+
+    Attributes:
+        nodes: those that are taken, the driver's first.
+        gpus: that one process of a name takes; a fraction where several are on one.
+        at: node of each process, an index of `nodes`, by the process's name; -1: nowhere.
+        groups: what Ray is asked for; none on a node without GPUs that is alone.
+        bundles: (group, bundle) of each process that is in one, by its name.
+        faults: why the wish cannot be met, a sentence each.
+    """
+
+    nodes: tuple[Machine, ...]
+    gpus: dict[str, float]
+    at: dict[str, list[int]]
+    groups: tuple[Group, ...] = ()
+    bundles: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
+
+    @property
+    def shared(self) -> bool:
+        """Whether a GPU has several processes."""
+        return any(0 < part < 1 for part in self.gpus.values())
+
+    @property
+    def total_gpus(self) -> int:
+        """GPUs that all processes take together."""
+        return ceil(sum(part * len(self.at[name]) for name, part in self.gpus.items()))
+
+    def on_a_gpu(self, name: str) -> int:
+        """How many processes of a name are on each GPU that is shared."""
+        return ceil(len(self.at.get(name, ())) / self.total_gpus) if self.gpus.get(name) else 0
+
+
+def place(cluster: Cluster, nodes: Sequence[Machine], device: str, wishes: Sequence[Wish]) -> Placement:
+    """A place for every process, or what is in the way.
+
+    Args:
+        nodes: that are there, the driver's first; at least one.
+        wishes: among them at most one of "engine", and one of ranks behind it.
+    """
+    taken, faults = _taken(cluster, nodes, device)
+    users = [wish for wish in wishes if wish.gpus] if device == "cuda" else []
+    gpus = dict.fromkeys((wish.name for wish in wishes), 0.0) | {wish.name: float(wish.gpus) for wish in users}
+    at = {wish.name: [-1 if wish in users else 0] * wish.count for wish in wishes}
+    if users and not all(size for node in taken for size in node.gpus):
+        faults += (
+            "memory: nvidia-smi does not tell the memory of every GPU here (`nvidia-smi` shows which); leave those out of CUDA_VISIBLE_DEVICES",
+        )
+    found = Placement(taken, gpus, at, faults=faults)
+    if not users:
+        return _on_cores(found, wishes) if len(taken) > 1 and not faults else found
+    if not _colocates(cluster, taken, users):
+        return _apart(found, users)
+    part = floor(1e4 / _on_a_gpu(users)) / 1e4  # Ray counts in ten-thousandths
+    return _together(replace(found, gpus=gpus | {wish.name: part for wish in users}), users)
+
+
+def _taken(cluster: Cluster, nodes: Sequence[Machine], device: str) -> tuple[tuple[Machine, ...], tuple[str, ...]]:
+    """The nodes that the recipe takes, with the GPUs that it takes of them, and why there are not as many."""
+    if isinstance(cluster, AutoCluster):
+        return tuple(nodes), ()
+    each = (cluster.gpus_per_node or 0) if device == "cuda" else 0
+    wide = [node for node in nodes if len(node.gpus) >= each]
+    count = cluster.nodes or max(len(wide), 1)
+    if count <= len(wide):
+        return tuple(replace(node, gpus=node.gpus[: each or None], cards=node.cards[: each or None]) for node in wide[:count]), ()
+    if each and len(wide) < len(nodes):
+        fault = f"cluster.gpus_per_node: {count} of the nodes must have {each} GPUs, and {len(wide)} have (of {_sum(nodes)}); lower it, or cluster.nodes"
+    else:
+        fault = f"cluster.nodes: {count} are wanted and {len(nodes)} there; lower it"
+    return tuple(nodes), (fault,)
+
+
+def _colocates(cluster: Cluster, nodes: Sequence[Machine], users: Sequence[Wish]) -> bool:
+    """Whether processes share GPUs. By itself where there is one GPU alone, which they can share: tensor parallelism and NCCL's ranks want several."""
+    several = sum(wish.count for wish in users) > 1
+    if isinstance(cluster, ColocatedCluster):
+        return several and (len(users) > 1 or (users[0].name == "engine" and sum(len(node.gpus) for node in nodes) == 1))
+    one_each = all(wish.gpus == 1 and (wish.count == 1 or wish.name == "engine") for wish in users)
+    return isinstance(cluster, AutoCluster) and several and one_each and sum(len(node.gpus) for node in nodes) == 1
+
+
+def _on_a_gpu(users: Sequence[Wish]) -> int:
+    """Processes on each GPU that is shared."""
+    engines, *ranks = users
+    return engines.count if not ranks else 1 + max(engines.count // ranks[0].count, 1)
+
+
+def _apart(found: Placement, users: Sequence[Wish]) -> Placement:
+    free = [len(node.gpus) for node in found.nodes]
+    needed = sum(wish.count * wish.gpus for wish in users)
+    if found.faults or needed > sum(free):
+        return replace(found, faults=found.faults or (_too_few(found, needed, users),))
+    groups: list[Group] = []
+    at, bundles = dict(found.at), dict(found.bundles)
+    for wish in users:
+        at[wish.name], bundles[wish.name] = [], []
+        for index in range(wish.count):
+            fits = [node for node, left in enumerate(free) if left >= wish.gpus]
+            if not fits:
+                rest = " + ".join(map(str, free))
+                fault = (
+                    f"engine.vllm.tensor_parallel_size: an engine takes {wish.gpus} GPUs of one node, and for number {index + 1} of {wish.count} "
+                    f"{rest} of {_sum(found.nodes)} are left; lower it or engine.count"
+                )
+                return replace(found, faults=(fault,))
+            if wish.name == "engine":
+                node = min(fits, key=free.__getitem__)
+            else:
+                node = next((last for last in at[wish.name][-1:] if last in fits), max(fits, key=free.__getitem__))
+            free[node] -= wish.gpus
+            at[wish.name].append(node)
+            whole = wish.gpus > 1
+            bundles[wish.name].append((len(groups) + index, 0) if whole else (len(groups), index))
+        one = {"GPU": float(wish.gpus)}
+        groups += [Group("STRICT_PACK", (one,))] * wish.count if wish.gpus > 1 else [Group("PACK", (one,) * wish.count)]
+    return replace(found, at=at, groups=tuple(groups), bundles=bundles)
+
+
+def _together(found: Placement, users: Sequence[Wish]) -> Placement:
+    engines, *ranks = users
+    gpus = ranks[0].count if ranks else 1
+    fault = ""
+    if wide := next((wish for wish in users if wish.gpus > 1), None):
+        fault = f"engine.vllm.tensor_parallel_size: {wide.gpus}: an engine that shares its GPU with a rank has one; leave it out, or say cluster.kind=apart"
+    elif engines.count % gpus:
+        fault = f"cluster.kind: colocated: {engines.count} engines do not spread evenly over {gpus} GPUs with a rank each; set engine.count to {gpus}"
+    elif gpus > sum(len(node.gpus) for node in found.nodes):
+        fault = _too_few(found, gpus, users)
+    if found.faults or fault:
+        return replace(found, faults=found.faults or (fault,))
+    order = sorted(range(len(found.nodes)), key=lambda node: -len(found.nodes[node].gpus))
+    node_of = [node for node in order for _ in found.nodes[node].gpus][:gpus]
+    at = {wish.name: [node_of[index % gpus] for index in range(wish.count)] for wish in users}
+    bundles = {wish.name: [(0, index % gpus) for index in range(wish.count)] for wish in users}
+    return replace(found, at=found.at | at, groups=(Group("PACK", ({"GPU": 1.0},) * gpus),), bundles=bundles)
+
+
+def _on_cores(found: Placement, wishes: Sequence[Wish]) -> Placement:
+    """Engines and ranks of several nodes without GPUs: each where most cores are left."""
+    free = [node.cores for node in found.nodes]
+    moved = [wish for wish in wishes if wish.name not in ("driver", "judge")]
+    at, bundles = dict(found.at), dict(found.bundles)
+    groups: list[Group] = []
+    for wish in moved:
+        at[wish.name] = []
+        for _ in range(wish.count):
+            node = max(range(len(free)), key=lambda node: (free[node], -node))
+            free[node] -= wish.threads
+            at[wish.name].append(node)
+        bundles[wish.name] = [(len(groups), index) for index in range(wish.count)]
+        groups.append(Group("PACK", tuple({f"node:{found.nodes[node].name}": _NAMED} for node in at[wish.name])))
+    return replace(found, at=at, groups=tuple(groups), bundles=bundles)
+
+
+def _too_few(found: Placement, needed: int, users: Sequence[Wish]) -> str:
+    words = " + ".join(f"{wish.count} x {found.gpus[wish.name]:g} for {wish.name}s" for wish in users)
+    there = sum(len(node.gpus) for node in found.nodes)
+    if not there:
+        why = f" ({found.nodes[0].trouble})" if found.nodes[0].trouble else ""
+        return f"device: cuda needs {needed} GPUs ({words}) and this machine has none{why}; run it where they are, or with --scale tiny"
+    less = "learner.ranks=1 and engine.count=1 share one" if there == 1 else "lower engine.count or learner.ranks"
+    here = f"this machine has {there}" if len(found.nodes) == 1 else f"{len(found.nodes)} nodes have {_sum(found.nodes)} = {there}"
+    return f"device: cuda needs {needed} GPUs ({words}) and {here}; {less}"
+
+
+def _sum(nodes: Sequence[Machine]) -> str:
+    return " + ".join(f"{len(node.gpus)}" for node in nodes)

@@ -1,0 +1,32 @@
+"""The slot of the cluster: which nodes a recipe takes, and whether engines and the learner's ranks share GPUs. How many there are of them, engine.count and learner.ranks say."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from recipes.section import Count, Section, kind_or
+
+
+class _Nodes(Section):
+    nodes: Count | None = Field(None, description="Nodes to take, of those that are there; null: all.")
+    gpus_per_node: Count | None = Field(None, description="GPUs to take of each; null: all.")
+
+
+class AutoCluster(Section):
+    kind: Literal["auto"] = Field("auto", description="All that is there: colocated on one GPU, apart elsewhere.")
+
+
+class ApartCluster(_Nodes):
+    kind: Literal["apart"] = Field(..., description="Engines and ranks have GPUs of their own.")
+
+
+class ColocatedCluster(_Nodes):
+    kind: Literal["colocated"] = Field(..., description="A GPU has one rank and its share of the engines; they take turns.")
+
+
+Cluster = Annotated[
+    Annotated[AutoCluster, Tag("auto")] | Annotated[ApartCluster, Tag("apart")] | Annotated[ColocatedCluster, Tag("colocated")],
+    Discriminator(kind_or("auto")),
+]

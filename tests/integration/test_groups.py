@@ -1,0 +1,63 @@
+"""Ray gives a plan's actors the GPUs that its placement says: those of one bundle the same one, all others their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = """
+import json, ray, sys
+import launch.groups as groups
+from launch.groups import reserve
+from launch.machine import Machine
+from launch.placement import Wish, place
+from launch.ray_start import start_ray, stop_ray
+from recipes.cluster import ApartCluster, ColocatedCluster
+
+class Process:
+    def gpus(self):
+        return sorted(ray.get_gpu_ids())
+
+node = Machine(8, 64 << 30, (80 << 30,) * 4)
+start_ray(num_cpus=2, num_gpus=10)
+for cluster, engines, ranks, wide in ((ColocatedCluster(kind="colocated"), 4, 4, 1), (ApartCluster(kind="apart"), 1, 2, 2)):
+    placed = place(cluster, [node], "cuda", [Wish("engine", engines, 1, wide), Wish("learner", ranks, 1, 1)])
+    options = reserve(placed)
+    started = {name: [ray.remote(Process).options(**options(name, i)).remote() for i in range(n)] for name, n in (("engine", engines), ("learner", ranks))}
+    print(json.dumps({name: ray.get([actor.gpus.remote() for actor in actors]) for name, actors in started.items()}))
+groups._SAY_S = 0.5
+import logging, threading, time
+said = []
+handler = logging.Handler(); handler.emit = lambda record: said.append(record.getMessage())
+groups.log.addHandler(handler)
+held = reserve(place(ApartCluster(kind="apart"), [node], "cuda", [Wish("engine", 1, 1, 1)]))
+wish = place(ApartCluster(kind="apart"), [node], "cuda", [Wish("engine", 2, 1, 1)])
+threading.Thread(target=lambda: reserve(wish), daemon=True).start()
+for _ in range(100):
+    time.sleep(0.1)
+    if said:
+        break
+print(json.dumps(said[:1]), flush=True)
+stop_ray()
+"""
+
+
+def test_actors_get_the_gpus_of_their_bundles_and_what_is_missing_is_said():
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7,8,9"},
+    )
+    assert done.returncode == 0, done.stderr
+    colocated, apart, said = (json.loads(line) for line in done.stdout.splitlines()[-3:])
+    assert colocated["engine"] == colocated["learner"] and len({gpu for [gpu] in colocated["engine"]}) == 4
+    [engine], ranks = apart["engine"], apart["learner"]
+    assert len(engine) == 2 and len({*engine, *(gpu for [gpu] in ranks), *(gpu for [gpu] in colocated["engine"])}) == 8
+    assert said == ["waiting for room in Ray: 2 GPU, 10 there, 1 free (`ray status` says who holds it)"]

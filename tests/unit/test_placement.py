@@ -1,0 +1,166 @@
+"""Placement: every process has a room, no GPU is given twice, and what cannot be met is refused with the arithmetic."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from launch.actors import host_bytes
+from launch.machine import Machine
+from launch.memory import GB
+from launch.placement import Placement, Wish, place
+from launch.plan import plan
+from recipes.cluster import ApartCluster, AutoCluster, Cluster, ColocatedCluster
+from recipes.loader import load
+
+LAPTOP = Machine(2, 20 * GB)
+ONE_24 = Machine(16, 64 * GB, (24 * GB,))
+ONE_80 = Machine(16, 128 * GB, (80 * GB,))
+EIGHT = Machine(64, 800 * GB, (80 * GB,) * 8, name="10.0.0.1")
+FOUR_NODES = tuple(Machine(64, 800 * GB, (80 * GB,) * 8, name=f"10.0.0.{n}") for n in range(1, 5))
+MIXED = (Machine(64, 800 * GB, (80 * GB,) * 4, name="a"), Machine(64, 800 * GB, (40 * GB,) * 8, name="b"))
+
+
+def wanted(engines: int, ranks: int, parallel: int = 1) -> list[Wish]:
+    return [Wish("driver", 1), Wish("engine", engines, 1, parallel), Wish("judge", 2), Wish("learner", ranks, 1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "wishes", "engines", "ranks"),
+    [
+        ([EIGHT], wanted(4, 4), [0] * 4, [0] * 4),
+        (FOUR_NODES, wanted(8, 8), [0] * 8, [1] * 8),
+        (FOUR_NODES, wanted(2, 8, parallel=4), [0] * 2, [1] * 8),
+        (FOUR_NODES[:2], wanted(3, 4, parallel=4), [0, 0, 1], [1] * 4),
+        (MIXED, wanted(4, 8), [0] * 4, [1] * 8),  # engines where least is left, so that the ranks stay together
+        (MIXED, wanted(1, 4, parallel=8), [1], [0] * 4),  # an engine stays on one node
+        (FOUR_NODES[:3], wanted(2, 20), [0] * 2, [1] * 8 + [2] * 8 + [0] * 4),
+    ],
+)
+def test_engines_are_whole_on_a_node_and_ranks_where_most_is_left(
+    nodes: list[Machine], wishes: list[Wish], engines: list[int], ranks: list[int]
+):
+    placed = place(AutoCluster(), nodes, "cuda", wishes)
+    assert placed.faults == () and (placed.at["engine"], placed.at["learner"]) == (engines, ranks)
+    assert placed.at["driver"] == [0] and placed.at["judge"] == [0, 0]
+
+
+def test_a_tensor_parallel_engine_is_a_strict_pack_and_ranks_are_a_pack():
+    placed = place(AutoCluster(), FOUR_NODES, "cuda", wanted(2, 8, parallel=4))
+    assert [(group.strategy, group.bundles) for group in placed.groups] == [
+        ("STRICT_PACK", ({"GPU": 4.0},)),
+        ("STRICT_PACK", ({"GPU": 4.0},)),
+        ("PACK", ({"GPU": 1.0},) * 8),
+    ]
+    assert placed.bundles["engine"] == [(0, 0), (1, 0)] and placed.bundles["learner"] == [(2, rank) for rank in range(8)]
+    assert placed.gpus == {"driver": 0, "engine": 4, "judge": 0, "learner": 1} and placed.total_gpus == 16
+
+
+@given(
+    st.lists(st.integers(0, 8), min_size=1, max_size=4),
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.sampled_from([1, 1, 2, 4]),
+    st.sampled_from([AutoCluster(), ApartCluster(kind="apart"), ColocatedCluster(kind="colocated")]),
+)
+def test_no_gpu_is_given_twice_and_a_refusal_names_the_sum(gpus: list[int], engines: int, ranks: int, parallel: int, cluster: Cluster):
+    nodes = [Machine(8, 64 * GB, (80 * GB,) * count, name=str(index)) for index, count in enumerate(gpus)]
+    placed = place(cluster, nodes, "cuda", wanted(engines, ranks, parallel))
+    if placed.faults:
+        assert any(word in placed.faults[0] for word in ("needs", "tensor_parallel_size", "evenly"))
+        assert placed.total_gpus > sum(gpus) or parallel > 1 or engines % ranks
+        return
+    used = [0.0] * len(nodes)
+    for name in ("engine", "learner"):
+        assert len(placed.at[name]) == len(placed.bundles[name]) == {"engine": engines, "learner": ranks}[name]
+        for node in placed.at[name]:
+            used[node] += placed.gpus[name]
+    assert all(part <= count for part, count in zip(used, gpus, strict=True))
+    load_of = Counter[tuple[int, int]]()  # of a bundle, by whoever is in it
+    for name, at in placed.bundles.items():
+        for bundle in at:
+            load_of[bundle] += placed.gpus[name]  # type: ignore[assignment]
+    assert all(load <= placed.groups[group].bundles[bundle]["GPU"] + 1e-9 for (group, bundle), load in load_of.items())
+
+
+def test_colocated_engines_and_ranks_are_in_one_bundle_by_turns():
+    placed = place(ColocatedCluster(kind="colocated"), [EIGHT], "cuda", wanted(8, 8))
+    assert placed.shared and placed.gpus["engine"] == placed.gpus["learner"] == 0.5 and placed.total_gpus == 8
+    assert placed.bundles["engine"] == placed.bundles["learner"] == [(0, gpu) for gpu in range(8)]
+    twice = place(ColocatedCluster(kind="colocated"), [EIGHT], "cuda", wanted(16, 8))
+    assert (twice.on_a_gpu("engine"), twice.on_a_gpu("learner"), twice.gpus["learner"]) == (2, 1, 0.3333)
+    over = place(ColocatedCluster(kind="colocated"), FOUR_NODES[:2], "cuda", wanted(16, 16))
+    assert over.at["engine"] == over.at["learner"] == [0] * 8 + [1] * 8
+
+
+def test_one_gpu_is_shared_unless_the_recipe_says_apart():
+    assert place(AutoCluster(), [ONE_80], "cuda", wanted(1, 1)).gpus == {"driver": 0, "engine": 0.5, "judge": 0, "learner": 0.5}
+    [fault] = place(ApartCluster(kind="apart"), [ONE_80], "cuda", wanted(1, 1)).faults
+    assert "needs 2 GPUs (1 x 1 for engines + 1 x 1 for learners) and this machine has 1" in fault
+
+
+REFUSED = {
+    "evenly": (ColocatedCluster(kind="colocated"), [EIGHT], wanted(6, 4), "6 engines do not spread evenly over 4 GPUs with a rank each; set engine.count to 4"),
+    "wide": (ColocatedCluster(kind="colocated"), [EIGHT], wanted(2, 4, 2), "tensor_parallel_size: 2: an engine that shares its GPU with a rank has one"),
+    "sum": (AutoCluster(), FOUR_NODES[:2], wanted(12, 6), "needs 18 GPUs (12 x 1 for engines + 6 x 1 for learners) and 2 nodes have 8 + 8 = 16"),
+    "whole": (AutoCluster(), MIXED, wanted(2, 2, 5), "an engine takes 5 GPUs of one node, and for number 2 of 2 4 + 3 of 4 + 8 are left"),
+    "nodes": (ApartCluster(kind="apart", nodes=4), FOUR_NODES[:2], wanted(1, 1), "cluster.nodes: 4 are wanted and 2 there"),
+    "each": (ApartCluster(kind="apart", nodes=2, gpus_per_node=8), MIXED, wanted(1, 1), "2 of the nodes must have 8 GPUs, and 1 have (of 4 + 8)"),
+    "unknown": (AutoCluster(), [Machine(8, 64 * GB, (0, 80 * GB))], wanted(1, 1), "nvidia-smi does not tell the memory of every GPU"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_wish_that_cannot_be_met_is_refused_with_the_arithmetic(case: str):
+    cluster, nodes, wishes, words = REFUSED[case]
+    placed = place(cluster, nodes, "cuda", wishes)
+    assert words in placed.faults[0] and placed.groups == ()
+
+
+def test_of_each_node_only_the_gpus_are_taken_that_the_recipe_names():
+    placed = place(ApartCluster(kind="apart", nodes=3, gpus_per_node=2), FOUR_NODES, "cuda", wanted(4, 2))
+    assert [len(node.gpus) for node in placed.nodes] == [2, 2, 2] and placed.at["engine"] == [0, 0, 1, 1] and placed.at["learner"] == [2, 2]
+
+
+def test_cores_of_several_nodes_are_shared_and_bundles_name_their_node():
+    nodes = [Machine(2, 20 * GB, name="10.0.0.1"), Machine(2, 20 * GB, name="10.0.0.2")]
+    placed = place(AutoCluster(), nodes, "cpu", wanted(2, 2))
+    assert placed.at["engine"] == placed.at["learner"] == [0, 1] and placed.total_gpus == 0
+    assert placed.groups[0].bundles == ({"node:10.0.0.1": 0.001}, {"node:10.0.0.2": 0.001})
+    assert place(AutoCluster(), nodes[:1], "cpu", wanted(2, 2)).groups == ()
+
+
+INVENTORIES = {  # recipe, scale, further words: machines that it runs on, and that it does not
+    ("quickstart", None, ()): ([[LAPTOP], [ONE_24], [ONE_80], [EIGHT], FOUR_NODES], []),
+    ("dler", "node8", ()): ([[EIGHT], FOUR_NODES], [[LAPTOP], [ONE_24], [ONE_80]]),
+    ("dler", "node8", ("engine.count=16", "learner.ranks=16")): ([FOUR_NODES], [[EIGHT], MIXED]),
+}
+
+
+@pytest.mark.parametrize("case", INVENTORIES)
+def test_plan_tells_invented_inventories_on_which_a_recipe_runs_from_the_others(case: tuple[str, str | None, tuple[str, ...]]):
+    name, scale, words = case
+    fits, not_ = INVENTORIES[case]
+    for nodes, runs in [*((nodes, True) for nodes in fits), *((nodes, False) for nodes in not_)]:
+        made = plan(load(name, scale, words), nodes[0], nodes[1:])
+        assert (not made.blockers) == runs, (len(nodes), made.blockers)
+
+
+def test_main_memory_is_counted_for_each_node():
+    recipe = load("dler", "node8", ["engine.count=8", "learner.ranks=8"])
+    made = plan(recipe, FOUR_NODES[0], FOUR_NODES[1:2])
+    on = [host_bytes(made.actors, made.placement, node) for node in (0, 1)]
+    assert sum(on) == host_bytes(made.actors, made.placement) and min(on) > 0
+    small = [Machine(64, 2 * max(on), (80 * GB,) * 8, name="a"), Machine(64, on[1] - 1, (80 * GB,) * 8, name="b")]
+    assert any("the processes on b need about" in line for line in plan(recipe, small[0], small[1:]).blockers)
+
+
+def test_a_placement_without_ranks_gives_engines_gpus_of_their_own():
+    wishes = wanted(4, 1)[:3]
+    placed: Placement = place(ColocatedCluster(kind="colocated"), [EIGHT], "cuda", wishes)
+    assert not placed.shared and placed.total_gpus == 4
+    alone = place(AutoCluster(), [ONE_80], "cuda", wishes)
+    assert alone.gpus["engine"] == 0.25 and alone.faults == ()
