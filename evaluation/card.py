@@ -218,8 +218,8 @@ def _at_budgets(run: Run) -> _Markdown | str:
     """Evaluations that were sampled at a budget, "" without any."""
     rows = [
         Row(
-            f"{one.source}, {one.settings.budget.kind} {one.settings.budget.limit:,}",
-            [_accuracy(one.accuracy), Cell(words.tokens(one.tokens.mean))],
+            f"{one.source}, {one.settings.budget.words}",
+            [_accuracy(one.accuracy), Cell(words.tokens(one.tokens.mean), "a vote" if one.parallel else "")],
         )
         for one in run.evaluations
         if one.settings.budget

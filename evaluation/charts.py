@@ -7,24 +7,29 @@ Simplification: tiers are quantiles of the level of problems, or, where all are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from evaluation.attempts import of_samples, pass_at_k, short_m_at_k
+from evaluation import parallel
+from evaluation.attempts import pass_at_k
 from evaluation.efficiency import Point, front, frontier_gap, hypervolume, scaling
-from evaluation.entries import Shown
+from evaluation.entries import ACCENT, Shown
 from evaluation.figures import FAINT, LIMIT, RIGHT, WRONG, Panel, drawn_line, error_bars, laid_out, log_axis
 from evaluation.lengths import accuracy_by_bin, both_right, conditional_error, relative_bins, savings, tiers
 from evaluation.measured import Samples
-from evaluation.results import Evaluation
+from evaluation.results import Budget, Evaluation, ShortOf
 from evaluation.run_folder import Run
 
 _BINS = 24
 _TIERS = ("easiest", "easier", "harder", "hardest")
 _TIER_COLOURS = ("#a5d3e0", "#5fa8bf", "#2b86a5", "#b5702a")
-_MOST_CHAINS = 40_000  # samples; beyond it votes over all subsets take too long for a page
+_METHOD_COLOURS = {"majority": ACCENT, "short-1": "#b5702a", "short-3": "#7a5ea8", "oracle (pass@k)": LIMIT}
+_METHODS = (
+    "Majority: plurality, ties to the shortest, samples without an answer abstain. short-m: all are stopped when m have thought to the end, and "
+    "those vote (2505.17813). Oracle: stops at the shortest right one."
+)
 _FEWEST_IN_BIN = 20
 _GAP_BUDGETS = 6  # a 64th of the limit, and doubled up to half of it
 
@@ -172,44 +177,53 @@ def pairs_panel(old: Sampled, new: Sampled) -> Panel | None:
     return Panel("Problems that both solve", [("as long as before", LIMIT, True)], [diagonal, dots], made, note, "tokens", 240)
 
 
-def parallel_panel(found: Sequence[Sampled]) -> Panel | None:
-    """Accuracy of votes over k samples against the thinking tokens of all k, from stored samples; None with fewer than three samples a problem."""
-    data: list[dict[str, Any]] = []
-    most = 1.0
-    for shown, samples in found:
-        k_max = int(samples.count.min())
-        if k_max < 3 or len(samples.length) > _MOST_CHAINS:
-            continue
-        stored = of_samples(samples)
-        ks = sorted({k for k in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64) if k < k_max} | {k_max})
-        for name, dashed, least, m_of in (
-            ("majority", False, 1, lambda k: k),
-            ("short-1", True, 2, lambda k: 1),
-            ("short-3", True, 4, lambda k: 3),
-        ):
-            x, y, text = [], [], []
-            for k in (k for k in ks if k >= least):
-                each = [short_m_at_k(one, m_of(k), k) for one in stored]
-                x.append(float(np.mean([one.tokens for one in each])))
-                y.append(100 * float(np.mean([one.accuracy for one in each])))
-                text.append(f"{name} of {k}")
-            if len(x) > (name != "majority"):
-                one = drawn_line(
-                    x, y, f"{shown.label}, {name}", shown.colour, hover="%{text}: %{y:.1f} % for %{x:,.0f} thinking tokens", dashed=dashed
-                )
-                data.append(one | {"text": text, "mode": "lines+markers", "marker": {"size": 5, "color": shown.colour}})
-                most = max(most, *x)
-    if not data:
-        return None
-    low = min(min(trace["x"]) for trace in data)
-    made = log_axis(
-        laid_out(x="thinking tokens of all samples of a problem", yrange=_near(y for trace in data for y in trace["y"])),
-        0.8 * low,
-        1.1 * most,
-    )
-    keys = [(one.shown.label, one.shown.colour, False) for one in found] + [("stopped when 1 or 3 have thought to the end", LIMIT, True)]
-    note = "Exact means over all choices of k among the stored samples; ties go to the shortest, samples without an answer abstain (2505.17813)."
-    return Panel("Several samples: votes, and the first to finish", keys, data, made, note, "%", 320)
+def parallel_panels(found: Sequence[Sampled], run: Sequence[tuple[Run, Evaluation]] = ()) -> list[Panel]:
+    """Accuracy of each method of parallel.curves against k, thinking tokens and waiting time, three panels each on axes that all share.
+
+    None with fewer than three samples a problem.
+
+    Args:
+        run: evaluations of chains that were stopped (`Evaluation.parallel`), as marks beside the curves of the same checkpoint.
+    """
+    drawn = [(one.shown, own, parallel.beside(one.shown, run)) for one in found if (own := parallel.curves(one.samples))]
+    panels: list[list[Panel]] = [[] for _ in drawn]
+    unit = parallel.unit(drawn[0][0]) if drawn else ""
+    for name, axis, along in (
+        ("k", "k, samples of a problem", lambda at: at.k),
+        (f"thinking {unit}", f"thinking {unit} of all k", lambda at: at.tokens),
+        ("time to answer", f"thinking {unit} waited for", lambda at: at.time),
+    ):
+        data = [
+            [_method(shown, curve, along) for curve in own]
+            + [_mark(budget, of, along(parallel.of_run(of, budget))) for budget, of in marks]
+            for shown, own, marks in drawn
+        ]
+        xs, ys = ([value for traces in data for trace in traces for value in trace[side]] for side in ("x", "y"))
+        for place, (shown, _, _) in enumerate(drawn):
+            keys = [(trace["name"], trace["line"]["color"], trace["line"]["dash"] != "solid") for trace in data[place]]
+            made = log_axis(laid_out(x=axis, yrange=_near(ys)), 0.9 * min(xs), 1.15 * max(xs))
+            note = _METHODS if shown is drawn[0][0] and name == "k" else ""
+            panels[place].append(Panel(f"{shown.label}, against {name}", keys, data[place], made, note, "%", 260))
+    return [panel for own in panels for panel in own]
+
+
+def _method(shown: Shown, curve: parallel.Curve, along: Callable[[parallel.At], float]) -> dict[str, Any]:
+    x, y = [along(at) for at in curve.points], [100 * at.accuracy for at in curve.points]
+    told = [
+        f"k = {at.k}: {100 * at.accuracy:.1f} % [{100 * at.low:.1f}, {100 * at.high:.1f}], {parallel.cost(at, shown)}"
+        for at in curve.points
+    ]
+    colour = _METHOD_COLOURS.get(curve.method, RIGHT)
+    line = drawn_line(x, y, curve.method, colour, hover="%{customdata}", dashed=colour == LIMIT, width=1.8)
+    return line | {"mode": "lines+markers", "customdata": told, "marker": {"size": 5, "color": colour}}
+
+
+def _mark(budget: ShortOf, of: Evaluation, x: float) -> dict[str, Any]:
+    """What was run with chains stopped, with its interval."""
+    y, colour = [100 * of.accuracy.mean], _METHOD_COLOURS.get(f"short-{budget.first}", WRONG)
+    dot = drawn_line([x], y, f"{budget.words}, run", colour, hover="%{y:.1f} % at %{x:,.0f}")
+    dot |= {"mode": "markers", "marker": {"color": colour, "size": 10, "symbol": "diamond", "line": {"color": "white", "width": 1.5}}}
+    return dot | {"error_y": error_bars(y, [100 * of.accuracy.low], [100 * of.accuracy.high], colour)}
 
 
 def attempts_panel(shown: Sequence[Shown]) -> Panel | None:
@@ -236,16 +250,15 @@ def asked_panels(found: Sequence[tuple[Run, Evaluation]], shown: Sequence[Shown]
     """Accuracy at budgets that were forced, and at those that were requested, each kind by itself: one line a run."""
     colours = {id(one.run): one.colour for one in shown}
     panels = []
-    for kind in dict.fromkeys(one.settings.budget.kind for _, one in found if one.settings.budget):
+    limited = [(run, one, one.settings.budget) for run, one in found if isinstance(one.settings.budget, Budget)]
+    for kind in dict.fromkeys(budget.kind for *_, budget in limited):
         data, keys, told, xs = [], [], [], []
-        own = [(run, one) for run, one in found if one.settings.budget and one.settings.budget.kind == kind]
-        for run in {id(run): run for run, _ in own}.values():
-            mine = sorted(
-                (one for other, one in own if other is run), key=lambda one: one.settings.budget.limit if one.settings.budget else 0
-            )
+        own = sorted((item for item in limited if item[2].kind == kind), key=lambda item: item[2].limit)
+        for run in [run for run in {id(run): run for run, _ in found}.values() if any(other is run for other, *_ in own)]:
+            mine = [one for other, one, _ in own if other is run]
             x, y = [one.tokens.mean for one in mine], [100 * one.accuracy.mean for one in mine]
             colour = colours.get(id(run), LIMIT)
-            limits = [one.settings.budget.limit for one in mine if one.settings.budget]
+            limits = [budget.limit for other, _, budget in own if other is run]
             trace = drawn_line(x, y, run.label, colour, hover="budget %{text}: %{y:.1f} % at %{x:,.0f} tokens")
             trace |= {"mode": "lines+markers", "marker": {"size": 6, "color": colour}, "text": [f"{limit:,}" for limit in limits]}
             trace["error_y"] = error_bars(y, [100 * one.accuracy.low for one in mine], [100 * one.accuracy.high for one in mine], colour)

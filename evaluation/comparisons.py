@@ -212,17 +212,19 @@ def refused(old: Evaluation, new: Evaluation) -> str:
     return ""
 
 
-def samples_of(shown: Shown, characters: bool = False) -> Samples | None:
+def samples_of(shown: Shown, characters: bool = False, scores: bool = False) -> Samples | None:
     """The samples of an evaluation; None, with a note on its run, where they are not there or cannot be read.
 
     Args:
         characters: lengths are those of the texts, not counted in tokens.
+        scores: also by what one may be taken as the best of several, where that is there.
     """
     file = shown.evaluation.table
     try:
         if file is None:
             return None
-        table = pq.read_table(file, columns=_COLUMNS)
+        there = set(pq.read_schema(file).names)
+        table = pq.read_table(file, columns=_COLUMNS + [name for name in ("score", "logprobs") if scores and name in there])
         if characters:
             place = table.schema.get_field_index("tokens")
             table = table.set_column(place, "tokens", pc.utf8_length(table["text"])).replace_schema_metadata({"template": CHARACTERS})

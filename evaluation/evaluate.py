@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from evaluation.results import Evaluation, Settings
+from evaluation.results import Budget, Evaluation, Settings, ShortOf
 from evaluation.scores import score
 from rewards.verifier.stated import block, stated
 from rewards.verifier.verdict import best
@@ -29,7 +29,7 @@ from rollout.parts import Parts, differing, read_made, sample, write_whole
 from rollout.records import SCHEMA
 from rollout.scorer import Scorer
 from rollout.template import Template
-from rollout.types import Group, Problem, Request
+from rollout.types import Group, Problem, Request, Short
 
 DATE = "date"  # that prompts state if they state one: kept with the samples, since whoever goes on with them states the same
 _LATER = ("top_k", "revision")  # settings that older samples do not name: made without
@@ -45,6 +45,7 @@ class Asked:
         checkpoint, step, source, settings: as Evaluation has them.
         requests: what engines are asked, of which no other evaluation has an id at the same time.
         weights: what tells the checkpoint's weights from others; "" where path and step do.
+        ranked: samples are kept with their logprobs, so that the best of several can be told; those without are another evaluation's.
     """
 
     path: Path
@@ -54,12 +55,13 @@ class Asked:
     settings: Settings
     requests: Sequence[Request]
     weights: str = ""
+    ranked: bool = False
 
     @property
     def label(self) -> str:
         """For people: its source, and the budget."""
         budget = self.settings.budget
-        return f"{self.source}, {budget.limit:,} tokens {budget.kind}" if budget else self.source
+        return f"{self.source}, {budget.words}" if budget else self.source
 
     @property
     def scores(self) -> Path:
@@ -79,6 +81,7 @@ class Asked:
             **{name: "" for name in _LATER if not settings[name]},
             "problems": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
             "weights": self.weights,
+            **({"logprobs": "kept"} if self.ranked else {}),
         }
         remedy = "begin anew (--overwrite), or choose another folder (--out; of a run, name=...)"
         folder = self.path.parent / f"{self.path.name}.parts"
@@ -150,25 +153,30 @@ def write(
 def requests(name: str, problems: Sequence[Problem], template: Template, settings: Settings, logprobs: bool = False) -> list[Request]:
     """What engines are asked: of each problem `settings.samples` rollouts for each row that asks it (sampled, not greedy), at the settings' budget.
 
+    Where chains are stopped, a problem gets as many whole sets of chains as these samples hold, at least one.
+
     Args:
         name: of the evaluation, which the ids begin with. Seeds do not depend on it: at every budget a problem's samples begin alike.
     """
-    budget, temperature = settings.budget, settings.temperature or 0.0
-    stating = stating_of(template, settings)
+    budget, temperature, samples = settings.budget, settings.temperature or 0.0, settings.samples or 1
+    stating, short = stating_of(template, settings), None
+    if isinstance(budget, ShortOf):
+        short, samples = Short(budget.first, budget.of, template.closer), max(1, samples // budget.of) * budget.of
     return [
         Request(
             id=f"{name}:{index}:{problem.id}",
             problem=problem,
             prompt_ids=stating.prompt_ids(problem),
-            group_size=(settings.samples or 1) * (problem.repeats if temperature > 0 else 1),
+            group_size=samples * (problem.repeats if temperature > 0 else 1),
             max_tokens=settings.max_tokens,
             temperature=temperature,
             top_p=settings.top_p or 1.0,
             top_k=settings.top_k or 0,
             seed=seed_of(settings.seed, "eval", index),
-            limit=budget.limit if budget and budget.kind == "requested" else 0,
-            thinking_tokens=budget.limit if budget and budget.kind == "forced" else None,
+            limit=_limit(budget, "requested") or 0,
+            thinking_tokens=_limit(budget, "forced"),
             logprobs=logprobs,
+            short=short,
         )
         for index, problem in enumerate(problems)
     ]
@@ -176,8 +184,13 @@ def requests(name: str, problems: Sequence[Problem], template: Template, setting
 
 def stating_of(template: Template, settings: Settings) -> Template:
     """The template whose prompts ask for the settings' budget, if they request one."""
-    budget = settings.budget
-    return template.asking(budget.limit) if budget and budget.kind == "requested" else template
+    limit = _limit(settings.budget, "requested")
+    return template if limit is None else template.asking(limit)
+
+
+def _limit(budget: Budget | ShortOf | None, kind: str) -> int | None:
+    """The limit of a budget, if it is of this kind."""
+    return budget.limit if isinstance(budget, Budget) and budget.kind == kind else None
 
 
 def waiting(asked: Iterable[Asked], say: Callable[[str], None], overwrite: bool = False) -> list[Asked]:

@@ -57,8 +57,14 @@ def export(path: Path, form: str, folder: Path, overwrite: bool = False) -> list
     content: dict[Path, str] = {}
     for file in _files(path):
         evaluation, problems = _read(file)
+        if evaluation.parallel is not None:
+            continue  # of votes, which no other tool has a form for
         written = _lm_eval(evaluation, problems) if form == "lm-eval" else _ockbench(file, evaluation, problems)
         content |= {folder / f"{file.stem}{rest}": text for rest, text in written.items()}
+    if not content:
+        raise ValueError(
+            f"{path}: holds votes of chains that were stopped, which other tools have no form for; export the natural evaluation"
+        )
     for target in content:
         earlier = [target, *target.parent.glob("results_*.json")] if form == "lm-eval" else [target]
         if not overwrite and (there := next((one for one in earlier if one.exists()), None)):

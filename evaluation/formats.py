@@ -8,9 +8,10 @@ from dataclasses import asdict
 from typing import Any
 
 from evaluation import words
-from evaluation.comparisons import Comparison, Found, pooled
+from evaluation.comparisons import Comparison, Found, pooled, samples_of
 from evaluation.entries import at_budgets
 from evaluation.paired import classes, paired_table
+from evaluation.parallel import curves, several_table
 from evaluation.statistics import holm
 from evaluation.tables import Cell, Table, noise_table, reservations, settings_table
 
@@ -22,6 +23,8 @@ def markdown(found: Found) -> str:
     lines = [f"# {escaped(found.title)}", "", *[f"{escaped(sentence)}\n" for sentence in sentences(found)]]
     for source, shown in found.shown.items():
         lines += [f"## {escaped(source)}", "", table(noise_table(shown)), ""]
+        if (several := several_table(found, source)).rows:
+            lines += ["### Several samples of a problem", "", table(several), ""]
         for pair in found.pairs[source]:
             lines += [f"### {escaped(f'{pair.new.label} against {pair.old.label}')}", "", table(paired_table(pair)), ""]
     shown = [one for all_ in found.shown.values() for one in all_]
@@ -84,6 +87,19 @@ def as_json(found: Found) -> str:
             {"entry": run.label} | evaluation.model_dump(mode="json")
             for source in found.shown
             for run, evaluation in at_budgets(found.runs, source)
+        ],
+        "several_samples": [
+            {
+                "label": one.label,
+                "entry": one.run.label,
+                "source": source,
+                "method": curve.method,
+                "points": [at._asdict() for at in curve.points],
+            }
+            for source, shown in found.shown.items()
+            for one in shown
+            if (samples := samples_of(one, scores=True))
+            for curve in curves(samples)
         ],
         "comparisons": [_comparison(pair) for pair in found.comparisons],
         "pooled": [asdict(one) | {"accuracy": one.accuracy._asdict()} for one in pooled(found.comparisons)],

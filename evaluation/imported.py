@@ -90,7 +90,10 @@ _MODELS = ["model", "model_name", "model_id", "model_path", "checkpoint", "gener
 
 @dataclass(frozen=True)
 class Sample:
-    """A completion. `tokens` and `thinking`: None where the file does not count; `number` among its problem's samples, None if it is not said."""
+    """A completion. `tokens` and `thinking`: None where the file does not count; `number` among its problem's samples, None if it is not said.
+
+    `score`: by which it may be taken as the best of several, None unless asked for.
+    """
 
     place: str
     text: str
@@ -99,6 +102,7 @@ class Sample:
     thinking: int | None
     number: int | None
     ended: str = ""  # in the file's own word
+    score: float | None = None
 
     @property
     def counted(self) -> Counted | None:
@@ -139,6 +143,7 @@ def read_samples(
     prediction: str | None = None,
     model: str | None = None,
     lengths: bool = True,
+    score: str | None = None,
 ) -> Imported:
     """The samples of a file or folder.
 
@@ -147,6 +152,7 @@ def read_samples(
         problem, gold, prediction: dotted paths to them; recognised if absent.
         model: whose samples are read, where a file holds several models'.
         lengths: those that the file says are read; else nobody counted.
+        score: dotted path to a number of each sample, by which the best of several is told.
 
     Raises:
         ValueError, DataError: no data, a field that is missing or not recognised, a row without one, or rows that contradict each other.
@@ -188,7 +194,7 @@ def read_samples(
             raise DataError(
                 f"{row.place}: {paths.gold} is {' or '.join(asked.golds)!r:.80}, and {samples[0].place} asks the same with {' or '.join(kept.golds)!r:.80}; correct one"
             )
-        samples += _samples(row, paths, tokens, thinking)
+        samples += _samples(row, paths, tokens, thinking, score)
     problems = [(one, _in_order(samples)) for one, samples in found.values()]
     if not problems:
         raise DataError(f"{path}: none of {len(rows)} rows has a gold (first: {left_out[0][0]}: {left_out[0][1]}); name its path (--gold)")
@@ -282,7 +288,7 @@ def _problem(row: Row, layout: Layout, paths: Paths, source: str) -> Problem | N
     return Problem(f"{source}/{uid}", text, golds[0], family_of(row, layout), level, tuple(golds[1:]), system)
 
 
-def _samples(row: Row, paths: Paths, tokens: str | None, thinking: str | None) -> list[Sample]:
+def _samples(row: Row, paths: Paths, tokens: str | None, thinking: str | None, score: str | None) -> list[Sample]:
     pairs = read_pairs([row], paths)
     value = nested(reach(row.values, paths.prediction))
     several = value if isinstance(value, list) and len(value) == len(pairs) else [value] * len(pairs)
@@ -298,6 +304,7 @@ def _samples(row: Row, paths: Paths, tokens: str | None, thinking: str | None) -
     numbers = (_length(value) for name in _NUMBERS if not isinstance(value := row.values.get(name), list))
     number = next((one for one in numbers if one is not None), None)
     own = number if len(pairs) == 1 else None
+    scores = _scores(row, score, len(pairs)) if score else [None] * len(pairs)
     apart = (
         next((said for name in THOUGHTS if isinstance(said := row.values.get(name), str) and said.strip()), "") if len(pairs) == 1 else ""
     )
@@ -310,8 +317,9 @@ def _samples(row: Row, paths: Paths, tokens: str | None, thinking: str | None) -
             thought,
             own,
             pair.said,
+            one,
         )
-        for pair, there, length, thought in zip(pairs, made, lengths, thoughts, strict=True)
+        for pair, there, length, thought, one in zip(pairs, made, lengths, thoughts, scores, strict=True)
     ]
 
 
@@ -351,6 +359,25 @@ def _lengths(row: Row, path: str | None, count: int) -> list[int | None]:
     )
     found = [_length(one) for one in several]
     return found if len(found) == count else [None] * count
+
+
+def _scores(row: Row, path: str, count: int) -> list[float | None]:
+    """The score of each of a row's completions. Raises DataError: it has not as many finite numbers."""
+    value = nested(reach(row.values, path))
+    found = [_number(one) for one in (value if isinstance(value, list) else [value])]
+    if len(found) != count or None in found:
+        raise DataError(
+            f"{row.place}: {path} is {value!r:.60}, where {count} finite number{'s' * (count != 1)} {'are' if count != 1 else 'is'} wanted; correct it, or leave out --score"
+        )
+    return found
+
+
+def _number(value: Any) -> float | None:
+    try:
+        found = None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if found is not None and math.isfinite(found) else None
 
 
 def _length(value: Any) -> int | None:

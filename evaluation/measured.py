@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from evaluation.results import Evaluation
 from evaluation.statistics import RESAMPLES, Interval, bootstrap, difference_interval
@@ -46,9 +48,11 @@ class Samples:
         right, wrong: its verdict, [S]; neither: not judged.
         length: of all that was generated, in units of the ruler, [S].
         thinking: the part of it up to the end of thinking, [S]; NaN where thinking never closed.
-        finish: "stop", "length" or "abort" as the engine gave it, [S].
+        finish: "stop", "length", "abort" or "stopped" as the engine gave it, [S]; the length of what was stopped is no natural one (attempts.voted).
         extracted: the answer that was read out of it, None if there is none, [S].
         ruler: what lengths are counted in.
+        score: by which one may be taken as the best of several, [S]; None: not every sample has one.
+        scored: what scores are, "" without.
     """
 
     ids: tuple[str, ...]
@@ -60,6 +64,8 @@ class Samples:
     finish: np.ndarray
     extracted: np.ndarray
     ruler: str
+    score: np.ndarray | None = None
+    scored: str = ""
 
     @property
     def cut(self) -> np.ndarray:
@@ -105,8 +111,9 @@ def of_table(table: pa.Table, limit: int | None = None) -> Samples:
     Args:
         limit: what a sample that was never made counts as, in tokens: as short as it is, it would pass for a saving. None: its own length.
     """
-    table = grouped(table.select(["problem_id", "sample", "verdict", "tokens", "think_tokens", "finish", "extracted"]))
-    ids, _, status, length, thinking, finish, extracted = (column.to_pylist() for column in table.columns)
+    table = grouped(table)
+    needed = ["problem_id", "verdict", "tokens", "think_tokens", "finish", "extracted"]
+    ids, status, length, thinking, finish, extracted = (column.to_pylist() for column in table.select(needed).columns)
     status_S = np.array(status)
     place = {id_: index for index, id_ in enumerate(dict.fromkeys(ids))}
     lengths_S = np.array(length)
@@ -122,7 +129,23 @@ def of_table(table: pa.Table, limit: int | None = None) -> Samples:
         finish=np.array(finish),
         extracted=np.array(extracted, dtype=object),
         ruler=(table.schema.metadata or {}).get(b"template", b"").decode(),
+        **_scores(table),
     )
+
+
+def _scores(table: pa.Table) -> dict[str, Any]:
+    """`score` and `scored`: what came with the samples, else the mean logprob of each, where all have it."""
+    if "score" in table.schema.names and not table["score"].null_count:
+        return {"score": table["score"].to_numpy(), "scored": "score"}
+    if "logprobs" not in table.schema.names or table["logprobs"].null_count:
+        return {}
+    lists = table["logprobs"].combine_chunks()
+    count_S = np.asarray(pc.list_value_length(lists))
+    if not count_S.all():
+        return {}
+    ends_S = np.cumsum(count_S)
+    sums_S = np.add.reduceat(np.asarray(lists.flatten(), dtype=float), ends_S - count_S)
+    return {"score": sums_S / count_S, "scored": "mean logprob"}
 
 
 def of_evaluation(evaluation: Evaluation) -> Measured:

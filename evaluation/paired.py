@@ -98,12 +98,18 @@ def _passes(old: Evaluation, new: Evaluation, refused: bool) -> list[Row]:
     k = min(row.samples for one in (old, new) for row in one.per_problem)
     if k < 2:
         return []
-    solved = [pass_at_k([row.samples for row in one.per_problem], [row.right for row in one.per_problem], k) for one in (old, new)]
-    change = None
-    if not refused:
-        place = {row.id: index for index, row in enumerate(new.per_problem)}
-        change = difference_interval(solved[1][[place[row.id] for row in old.per_problem]] - solved[0])
-    return [_row(f"pass@{k}", *(_percent(float(one.mean())) for one in solved), _points(change))]
+    found = {
+        f"pass@{k}": [pass_at_k([row.samples for row in one.per_problem], [row.right for row in one.per_problem], k) for one in (old, new)]
+    }
+    if old.majority and new.majority and old.majority.k == new.majority.k:
+        voted = [np.array([row.majority for row in one.per_problem], dtype=float) for one in (old, new)]
+        found = {f"maj@{old.majority.k} (cons@{old.majority.k})": voted} | found
+    place = {row.id: index for index, row in enumerate(new.per_problem)}
+    rows = []
+    for name, (before_N, after_N) in found.items():
+        change = None if refused else difference_interval(after_N[[place[row.id] for row in old.per_problem]] - before_N)
+        rows.append(_row(name, _percent(float(before_N.mean())), _percent(float(after_N.mean())), _points(change)))
+    return rows
 
 
 def _at_budgets(old: Evaluation, new: Evaluation, samples: tuple[Samples, Samples] | None) -> list[Row]:

@@ -92,7 +92,7 @@ def page(found: Found) -> str:
     sections = [_head(found)]
     for place_, (source, shown) in enumerate(found.shown.items()):
         alike, left = _alike(shown)
-        sampled = [charts.Sampled(one, samples) for one in alike if (samples := samples_of(one)) is not None]
+        sampled = [charts.Sampled(one, samples) for one in alike if (samples := samples_of(one, scores=True)) is not None]
         own = [
             _trade_off(source, alike, left),
             *_more(found, source, sampled, alike),
@@ -236,15 +236,18 @@ def _charts(heading: str, lead: str, panels: Sequence[Panel | None], columns: st
 
 def _more(found: Found, source: str, sampled: Sequence[charts.Sampled], shown: Sequence[Shown]) -> list[Section]:
     """What budgets that were asked for, and more samples, buy."""
-    asked = charts.asked_panels(at_budgets(found.runs, source), found.shown[source])
-    several = [charts.parallel_panel(sampled), charts.attempts_panel(shown)]
+    budgets = at_budgets(found.runs, source)
+    asked = charts.asked_panels(budgets, found.shown[source])
+    several = charts.parallel_panels(sampled[:: max(len(sampled) - 1, 1)], budgets)
     sections = []
     if asked:
         lead = "Sampled again at each budget; not the curves above, which cut the same samples after the fact."
         sections.append(_charts("At budgets that were asked for", lead, asked, "two"))
-    if several[0] is not None:
-        lead = f"Votes among the samples of a problem of {source}, and what attempts reach: computed from the stored samples, nothing was sampled again."
-        sections.append(_charts("What more samples buy", lead, several, "two"))
+    if several:
+        lead = f"Votes among the samples of a problem of {source}, and what attempts reach: counted over all choices of k among the stored samples."
+        lead += " Marks: chains that were run together, and stopped." * any(one.parallel for _, one in budgets)
+        lead += f" The first and the last of {len(sampled)} are drawn." * (len(sampled) > 2)
+        sections.append(_charts("What more samples buy", lead, [*several, charts.attempts_panel(shown)], "three"))
     return sections
 
 
@@ -291,7 +294,11 @@ def _training(runs: Sequence[Run]) -> list[Section]:
         own = curves.training_panels(run.metrics)
         held_out: list[Panel] = []
         for source in dict.fromkeys(evaluation.source for evaluation in run.evaluations):
-            series = [one for one in run.evaluations if one.source == source and one.table and one.table.parent.parent == run.path]
+            series = [
+                one
+                for one in run.evaluations
+                if one.source == source and not one.settings.budget and one.table and one.table.parent.parent == run.path
+            ]
             held_out += figures.held_out_panels(series) if len(series) > 2 else []
         first, last = run.metrics[0], run.metrics[-1]
         seconds = last.get("time")

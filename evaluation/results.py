@@ -8,7 +8,7 @@ Simplification: fields that came later have a value that says "not recorded", so
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
@@ -32,6 +32,12 @@ class Share(Estimate):
 
     low: float
     high: float
+
+
+class Majority(Share):
+    """Share of right majority votes among k samples (maj@k; cons@k where those are all), over all choices of them."""
+
+    k: int
 
 
 class Lengths(Estimate):
@@ -95,8 +101,24 @@ class Adherence(_Frozen):
     ratio: float
 
 
+class Parallel(_Frozen):
+    """What votes of parallel chains cost, as means over problems of means over their votes; accuracy is then that of votes, and a length that of a vote.
+
+    Attributes:
+        votes: of a problem, each of chains of its own.
+        tokens: of thinking, of all chains until the last that may vote had thought to the end.
+        time: of thinking, of that one: what an answer is waited for.
+        stopped: share of chains that were stopped.
+    """
+
+    votes: float
+    tokens: float
+    time: float
+    stopped: float
+
+
 class ProblemScore(_Frozen):
-    """One problem: right samples of all, and their mean length."""
+    """One problem: right samples (or votes, see Parallel) of all, their mean length, and what majorities of them say (`Evaluation.majority`)."""
 
     id: str
     family: str = ""
@@ -104,6 +126,7 @@ class ProblemScore(_Frozen):
     right: NonNegativeInt
     samples: PositiveInt
     tokens: float
+    majority: float | None = None
 
     @property
     def share(self) -> float:
@@ -126,6 +149,34 @@ class Budget(_Frozen):
         """In files and tables: `forced-1024`."""
         return f"{self.kind}-{self.limit}"
 
+    @property
+    def words(self) -> str:
+        """For people."""
+        return f"{self.limit:,} tokens {self.kind}"
+
+
+class ShortOf(_Frozen):
+    """Chains that are sampled together, of which the first to think to the end vote (short-m@k, 2505.17813).
+
+    Attributes:
+        first: so many vote (m).
+        of: so many start (k).
+    """
+
+    kind: Literal["short"] = "short"
+    first: int
+    of: int
+
+    @property
+    def name(self) -> str:
+        """In files and tables: `short-3-of-8`."""
+        return f"short-{self.first}-of-{self.of}"
+
+    @property
+    def words(self) -> str:
+        """For people, as the paper writes it."""
+        return f"short-{self.first}@{self.of}"
+
 
 class Settings(_Frozen):
     """How samples were made; what is None was not recorded.
@@ -140,7 +191,7 @@ class Settings(_Frozen):
         lenient: answers without a box were read, too.
         instruction: what the recipe put around every problem.
         margin: the loss of accuracy, a share, that was allowed before anything was sampled.
-        budget: what limited the samples beside `max_tokens`; None: nothing did.
+        budget: what limited the samples beside `max_tokens`, or which of them were stopped; None: nothing did.
     """
 
     temperature: float | None = None
@@ -156,7 +207,7 @@ class Settings(_Frozen):
     lenient: bool = False
     instruction: str | None = None
     margin: float = 0.01
-    budget: Budget | None = None
+    budget: Budget | ShortOf | None = None
 
     @property
     def shown(self) -> dict[str, Any]:
@@ -172,10 +223,12 @@ class Evaluation(_Frozen):
         samples: of each, asked for.
         truncated, no_answer, not_judged: shares of samples, as means over problems.
         no_answer_by: `no_answer` by reason.
+        majority: of as many samples as every problem has; None for single samples, and where samples are votes already.
         stated: accuracy if answers stated without a box count, too; None unless they were read.
         by_outcome: of right, wrong and truncated samples.
         forced: of a forced budget.
         adherence: of a requested one.
+        parallel: of chains that were stopped; all other numbers are of votes then, `samples` too.
         table: the parquet with its samples, where it was read from a file.
     """
 
@@ -192,6 +245,7 @@ class Evaluation(_Frozen):
     no_answer_by: dict[str, float] = {}
     not_judged: float
     token_f1: Overlap | None = None
+    majority: Majority | None = None
     stated: Share | None = None
     by_outcome: dict[str, Outcome] = {}
     by_level: list[Cell]
@@ -199,4 +253,5 @@ class Evaluation(_Frozen):
     per_problem: list[ProblemScore] = Field(min_length=1)
     forced: Forced | None = None
     adherence: Adherence | None = None
+    parallel: Parallel | None = None
     table: Path | None = Field(default=None, exclude=True)

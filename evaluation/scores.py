@@ -18,9 +18,24 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
+from evaluation.attempts import maj_at_k, of_samples, voted
 from evaluation.lengths import by_outcome
 from evaluation.measured import Samples, grouped, of_table
-from evaluation.results import Adherence, Cell, Evaluation, Forced, Lengths, Overlap, Point, ProblemScore, Settings, Share
+from evaluation.results import (
+    Adherence,
+    Budget,
+    Cell,
+    Evaluation,
+    Forced,
+    Lengths,
+    Majority,
+    Overlap,
+    Point,
+    ProblemScore,
+    Settings,
+    Share,
+    ShortOf,
+)
 from evaluation.statistics import interval, resampled_means, share_interval
 from evaluation.word_overlap import token_f1
 from rewards.verifier.words import is_words
@@ -60,19 +75,25 @@ def score(table: pa.Table, *, checkpoint: str, step: int, source: str, settings:
         ValueError: no samples, a problem without samples, or a sample that comes twice.
     """
     table = grouped(table)
-    samples = of_table(table, None if settings.template == CHARACTERS else settings.max_tokens)
+    samples, budget = of_table(table, None if settings.template == CHARACTERS else settings.max_tokens), settings.budget
     if missing := sorted(set(asked) - set(samples.ids)):
         raise ValueError(f"problem {missing[0]}: no samples, and leaving it out would move the mean; sample it again")
     first_N = np.cumsum(samples.count) - samples.count
     problems = table.select(["family", "level", "answer", "golds"]).take(first_N).to_pylist()
-    right_N = np.add.reduceat(samples.right.astype(int), first_N)
+    forced = _forced(samples, table["sources"].to_pylist()) if budget and budget.kind == "forced" else None
+    stated = _stated(samples, table["stated"].to_pylist()) if settings.lenient and not isinstance(budget, ShortOf) else None
+    reason_S, parallel = np.array(table["reason"].to_pylist(), dtype=object), None
+    if isinstance(budget, ShortOf):  # from here on a sample is a vote
+        samples, parallel = voted(samples, budget.first, budget.of)
+        reason_S = np.full(len(samples.problem), "no votes", dtype=object)
+    votes_N = _majorities(samples) if parallel is None else []
     told = any(table[name].null_count < len(table) for name in ("ids", "think_tokens"))  # who counts without ids need not count thinking
     measured, outcome, tokens = samples.measured, by_outcome(samples, told), interval(samples.measured.length)
     silent_S = np.array([said is None for said in samples.extracted]) & samples.wrong
-    why_S = np.where(samples.cut, "unfinished", np.array(table["reason"].to_pylist(), dtype=object))
-    stated_S = samples.right | (np.array(table["stated"].to_pylist(), dtype=object) == "right")
-    budget = settings.budget
-    longest = samples.length.max() if samples.ruler == CHARACTERS else settings.max_tokens  # limits are tokens
+    why_S = np.where(samples.cut, "unfinished", reason_S)
+    longest = (
+        settings.max_tokens if samples.ruler != CHARACTERS and parallel is None else samples.length.max()
+    )  # limits are tokens of one sample
     budgets = np.unique(np.linspace(0, longest, _CURVE_POINTS + 1).round().astype(int))[1:]
     return Evaluation(
         checkpoint=checkpoint,
@@ -80,7 +101,7 @@ def score(table: pa.Table, *, checkpoint: str, step: int, source: str, settings:
         source=source,
         settings=settings,
         problems=len(samples.ids),
-        samples=settings.samples or int(samples.count.max()),
+        samples=(settings.samples if parallel is None else None) or int(samples.count.max()),
         accuracy=Share(**share_interval(measured.share)._asdict()),
         tokens=Lengths(
             mean=tokens.mean,
@@ -99,19 +120,43 @@ def score(table: pa.Table, *, checkpoint: str, step: int, source: str, settings:
         },
         not_judged=float(samples.means(~samples.right & ~samples.wrong).mean()),
         token_f1=_token_f1(samples, problems),
-        stated=Share(**share_interval(samples.means(stated_S))._asdict()) if settings.lenient else None,
+        majority=Majority(k=int(samples.count.min()), **share_interval(np.array(votes_N))._asdict()) if votes_N else None,
+        stated=stated,
         by_outcome=outcome,
         by_level=_by_level(samples, problems),
         budget_curve=budget_curve(samples, budgets.tolist()),
-        per_problem=[
-            ProblemScore(
-                id=id_, family=problem["family"], level=problem["level"], right=int(right), samples=int(count), tokens=float(length)
-            )
-            for id_, problem, right, count, length in zip(samples.ids, problems, right_N, samples.count, measured.length, strict=True)
-        ],
-        forced=_forced(samples, table["sources"].to_pylist()) if budget and budget.kind == "forced" else None,
-        adherence=_adherence(samples, budget.limit) if budget and budget.kind == "requested" else None,
+        per_problem=_per_problem(samples, problems, votes_N),
+        forced=forced,
+        adherence=_adherence(samples, budget.limit) if isinstance(budget, Budget) and budget.kind == "requested" else None,
+        parallel=parallel,
     )
+
+
+def _per_problem(samples: Samples, problems: Sequence[dict], votes_N: Sequence[float]) -> list[ProblemScore]:
+    length_N, right_N = samples.measured.length, np.bincount(samples.problem, samples.right, len(samples.ids))
+    return [
+        ProblemScore(
+            id=samples.ids[place],
+            family=problem["family"],
+            level=problem["level"],
+            right=int(right_N[place]),
+            samples=int(samples.count[place]),
+            tokens=float(length_N[place]),
+            majority=votes_N[place] if votes_N else None,
+        )
+        for place, problem in enumerate(problems)
+    ]
+
+
+def _majorities(samples: Samples) -> list[float]:
+    """Of each problem the share of right votes among as many of its samples as every problem has; empty for single samples."""
+    k = int(samples.count.min())
+    return [maj_at_k(one, k) for one in of_samples(samples)] if k > 1 else []
+
+
+def _stated(samples: Samples, verdicts: Sequence[str | None]) -> Share:
+    stated_S = samples.right | (np.array(verdicts, dtype=object) == "right")
+    return Share(**share_interval(samples.means(stated_S))._asdict())
 
 
 def _forced(samples: Samples, sources: Sequence[Sequence[int] | None]) -> Forced:

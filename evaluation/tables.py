@@ -71,9 +71,10 @@ def _numbers(evaluation: Evaluation, k: int, lenient: bool) -> dict[str, Cell]:
         "Samples made, of those asked for": Cell(f"{samples_N.sum():,} of {asked:,}"),
         "Budget, tokens": Cell(words.tokens(evaluation.settings.max_tokens)),
         "Accuracy (mean of samples)": Cell(words.percent(accuracy.mean), _bounds(accuracy, 100, 1)),
-        **({" with stated answers (--lenient)": _stated(evaluation.stated)} if lenient else {}),
+        **({" with stated answers (--lenient)": _with_bounds(evaluation.stated)} if lenient else {}),
         " standard error, new problems": Cell(words.percent(gen, 2)),
         " standard error, new samples": Cell(words.percent(fix, 2)),
+        "maj@n (cons@n), a vote of all samples": _with_bounds(evaluation.majority),
         f"pass@{k}": Cell(words.percent(float(pass_at_k(samples_N, right_N, k).mean()))),
         **_stability(samples_N, right_N, k),
         "Mean tokens": Cell(words.tokens(length.mean), _bounds(length, 1, 0 if length.mean >= 100 else 1)),
@@ -96,7 +97,7 @@ def _stability(samples_N: np.ndarray, right_N: np.ndarray, k: int) -> dict[str, 
     return {label: Cell(", ".join(words.percent(float(one.mean())) for one in numbers))}
 
 
-def _stated(accuracy: Share | None) -> Cell:
+def _with_bounds(accuracy: Share | None) -> Cell:
     return Cell(words.percent(accuracy.mean), _bounds(accuracy, 100, 1)) if accuracy else Cell("–")
 
 
@@ -262,7 +263,8 @@ def settings_table(runs: Sequence[Run]) -> Table:
 
 def _settings(run: Run) -> dict[str, str]:
     recipe = run.recipe
-    made = run.evaluations[-1].settings.shown if run.evaluations else {}
+    last = next((one for one in reversed(run.evaluations) if not one.settings.budget), None) or next(iter(run.evaluations), None)
+    made = last.settings.shown if last else {}
     evaluation = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in made.items())
     if not recipe:
         return {"Evaluation": evaluation}

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 from rich.markup import escape
@@ -94,6 +94,24 @@ def plan(recipe: RecipeName, overrides: Overrides = None, scale: Scale = None) -
             raise typer.Exit(1)
 
 
+TopK = Annotated[
+    int | None, typer.Option(min=0, help="Sample from so many of the likeliest tokens only, 20 say as Qwen3 is published; 0: from all.")
+]
+Forced = Annotated[list[int] | None, typer.Option(min=1, help="Sample once more with thinking closed after so many tokens; repeatable.")]
+Requested = Annotated[
+    list[int] | None, typer.Option(min=1, help="Sample once more with prompts that ask for at most so many tokens; repeatable.")
+]
+Short = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="M@K", help="Sample once more, K chains together, the others stopped once M have thought to the end and vote; repeatable."
+    ),
+]
+Logprobs = Annotated[bool, typer.Option("--logprobs", help="Keep every token's logprob; by their mean the best of k samples is told.")]
+ShowPrompt = Annotated[bool, typer.Option("--show-prompt", help="Print the first prompt as the model sees it, and sample nothing.")]
+Lenient = Annotated[bool, typer.Option("--lenient", help="Read answers that are stated without a box, too, and report both rates.")]
+
+
 @app.command("eval")
 def evaluate(
     words: Annotated[
@@ -115,16 +133,10 @@ def evaluate(
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder that holds the benchmarks' files, in place of the hub.")] = None,
     samples: Annotated[Optional[int], typer.Option(min=1, help="Rollouts of a problem.")] = None,  # noqa: UP045
-    top_k: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(min=0, help="Sample from so many of the likeliest tokens only, 20 say as Qwen3 is published; 0: from all."),
-    ] = None,
-    forced: Annotated[
-        list[int] | None, typer.Option(min=1, help="Sample once more with thinking closed after so many tokens; repeatable.")
-    ] = None,
-    requested: Annotated[
-        list[int] | None, typer.Option(min=1, help="Sample once more with prompts that ask for at most so many tokens; repeatable.")
-    ] = None,
+    top_k: TopK = None,
+    forced: Forced = None,
+    requested: Requested = None,
+    short: Short = None,
     no_natural: Annotated[bool, typer.Option("--no-natural", help="Sample at the budgets alone.")] = False,
     out_dir: Annotated[
         Path | None,
@@ -135,12 +147,9 @@ def evaluate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Begin anew; without it, what is there already is kept and gone on with.")
     ] = False,
-    lenient: Annotated[
-        bool, typer.Option("--lenient", help="Read answers that are stated without a box, too, and report both rates.")
-    ] = False,
-    show_prompt: Annotated[
-        bool, typer.Option("--show-prompt", help="Print the first prompt as the model sees it, and sample nothing.")
-    ] = False,
+    lenient: Lenient = False,
+    logprobs: Logprobs = False,
+    show_prompt: ShowPrompt = False,
     engine_url: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="Ask an OpenAI-compatible server, http://host:8000/v1 say, and start no engine; its key in LACONIC_ENGINE_KEY."),
@@ -160,13 +169,16 @@ def evaluate(
             raise ValueError("eval: no checkpoint: name a folder or a hub id, or a server with --engine-url")
         if engine_url and len(checkpoints) > 1:
             raise ValueError("--engine-url: the server has one model; name one checkpoint that it was made of, or none")
-        asked = {"forced": forced, "requested": requested}
-        budgets = [{"kind": kind, "limit": limit} for kind, limits in asked.items() for limit in limits or ()]
-        given = {"data": data or None, "samples": samples, "top_k": top_k, "budgets": budgets or None}
+        given = {
+            "data": data or None,
+            "samples": samples,
+            "top_k": top_k,
+            "budgets": _budgets(forced or [], requested or [], short or []) or None,
+        }
         changes = [word for word in words or () if word not in checkpoints]
         changes += [f"eval.{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items() if value is not None]
         named = _named(benchmark or [], data_dir)
-        question = Question(changes, named, lenient, not no_natural)
+        question = Question(changes, named, lenient, not no_natural, logprobs)
         if engine_url:
             from launch.server import evaluate_server
 
@@ -181,6 +193,15 @@ def _named(benchmarks: list[str], folder: Path | None) -> list[str]:
     if folder and not benchmarks:
         raise ValueError("--data-dir: holds the files of --benchmark, which is not said; name a file of your own with --data")
     return [f"{name}@{folder}" if folder and "@" not in name else name for name in benchmarks]
+
+
+def _budgets(forced: list[int], requested: list[int], short: list[str]) -> list[dict[str, Any]]:
+    """What eval.budgets is to be. Raises ValueError: one of `short` is not M@K."""
+    for said in short:
+        if not re.fullmatch(r"\d+@\d+", said):
+            raise ValueError(f"--short {said}: not M@K; 3@8 lets the first 3 of 8 chains vote")
+    limited = [{"kind": kind, "limit": limit} for kind, limits in (("forced", forced), ("requested", requested)) for limit in limits]
+    return limited + [{"kind": "short", "first": int(said.split("@")[0]), "of": int(said.split("@")[1])} for said in short]
 
 
 @app.command("import")
@@ -202,12 +223,11 @@ def import_samples(
     temperature: Annotated[Optional[float], typer.Option(help="With which they were sampled; recorded.")] = None,  # noqa: UP045
     top_p: Annotated[Optional[float], typer.Option(help="With which they were sampled; recorded.")] = None,  # noqa: UP045
     top_k: Annotated[Optional[int], typer.Option(min=0, help="With which they were sampled; recorded, 0: all.")] = None,  # noqa: UP045
-    lenient: Annotated[
-        bool, typer.Option("--lenient", help="Read answers that are stated without a box, too, and report both rates.")
-    ] = False,
+    lenient: Lenient = False,
     problem: Annotated[Optional[str], typer.Option(help="Path of the problem, e.g. doc.question (default: recognised).")] = None,  # noqa: UP045
     gold: Annotated[Optional[str], typer.Option(help="Path of the gold, e.g. doc.answer (default: recognised).")] = None,  # noqa: UP045
     prediction: Annotated[Optional[str], typer.Option(help="Path of the completions, e.g. resps[0] (default: recognised).")] = None,  # noqa: UP045
+    score: Annotated[str | None, typer.Option(help="Path of a number by which the best of several samples is told.")] = None,
 ) -> None:
     """Judge, score and keep samples that others made, as an evaluation that report and compare read."""
     with errors():
@@ -216,7 +236,7 @@ def import_samples(
         read(
             file, out_dir, overwrite, out, source=source, model=model, tokenizer=tokenizer, max_tokens=max_tokens,
             temperature=temperature, top_p=top_p, top_k=top_k, lenient=lenient,
-            problem=problem, gold=gold, prediction=prediction,
+            problem=problem, gold=gold, prediction=prediction, score=score,
         )  # fmt: skip
 
 
@@ -328,24 +348,22 @@ def merge(
     adapter: Annotated[Optional[Path], typer.Option(help="Instead of TRAINED: a LoRA adapter of BASE, added in whole.")] = None,  # noqa: UP045
     keep: Annotated[float, typer.Option(help="Share of entries to take over, largest changes first.")] = 0.25,
     scale: Annotated[float, typer.Option(help="Factor on the changes taken over.")] = 0.7,
-    scope: Annotated[str, typer.Option(help="Rank changes over the whole model (global) or within each tensor (tensor).")] = "global",
+    scope: Annotated[
+        Literal["global", "tensor"], typer.Option(help="Rank changes over the whole model (global) or within each tensor (tensor).")
+    ] = "global",
 ) -> None:
     """Update-selective merge (DLER, arXiv 2510.15110): BASE plus the largest changes of TRAINED; or BASE plus a LoRA adapter."""
     with errors():
-        if (trained is None) == (adapter is None):
-            raise ValueError("merge: name a trained checkpoint behind BASE, or an adapter of it (--adapter FOLDER): one of the two")
-        if adapter is not None:
+        if adapter is not None and trained is None:
             from rl.adapters import merge_adapter
 
             out.print(f"{to}: {merge_adapter(base, adapter, to):,} layers moved by {adapter}", highlight=False)
             return
-        assert trained is not None
+        if trained is None or adapter is not None:
+            raise ValueError("merge: name a trained checkpoint behind BASE, or an adapter of it (--adapter FOLDER): one of the two")
         from rl.merge import merge as make_merge
 
-        if scope not in ("global", "tensor"):
-            raise ValueError(f"--scope: {scope!r}: expected global or tensor")
-        chosen: Literal["global", "tensor"] = "tensor" if scope == "tensor" else "global"
-        counts = make_merge(base, trained, to, keep, scale, chosen)
+        counts = make_merge(base, trained, to, keep, scale, scope)
         out.print(f"{to}: {counts['kept']:,} of {counts['entries']:,} entries moved, in {counts['tensors']} tensors", highlight=False)
 
 

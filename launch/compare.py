@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from evaluation import tables
 from evaluation.comparisons import read
 from evaluation.formats import sentences
 from evaluation.paired import paired_table
+from evaluation.parallel import several_table
 
 
 def compare_in_terminal(paths: Sequence[Path], margin: float | None, console: Console) -> None:
@@ -28,16 +30,22 @@ def compare_in_terminal(paths: Sequence[Path], margin: float | None, console: Co
         raise ValueError(f"nothing to compare: no source of problems was evaluated twice ({held}); evaluate both on the same problems")
     for pair in found.comparisons:
         title = f"{pair.new.evaluation.source}: {pair.new.label} against {pair.old.label}, {pair.problems} problems"
-        table = Table(title=title, box=None, pad_edge=False, title_justify="left")
-        made = paired_table(pair)
-        for column in ("", *made.head):
-            table.add_column(column, justify="left" if not column else "right")
-        for row in made.rows:
-            cells = [Text(f"{one.text} {one.small}".strip()) for one in row.cells]
-            table.add_row(Text("  " * row.sub + row.label), *cells)
-        console.print(table)
+        console.print(_shown(paired_table(pair), title))
+    for source in found.shown:
+        if (several := several_table(found, source)).rows:
+            console.print(_shown(several, f"{source}: several samples of a problem, from those that are stored"))
     for sentence in sentences(found):
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     for run in found.runs:
         for note in run.notes:
             console.print(f"{run.label}: {note}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _shown(made: tables.Table, title: str) -> Table:
+    table = Table(title=title, box=None, pad_edge=False, title_justify="left")
+    for column in ("", *made.head):
+        table.add_column(column, justify="left" if not column else "right")
+    for row in made.rows:
+        cells = [Text(f"{one.text} {one.small}".strip()) for one in row.cells]
+        table.add_row(Text("  " * row.sub + row.label), *cells)
+    return table

@@ -46,12 +46,14 @@ class Question:
         benchmarks: taken in place of eval.data with the protocol of R1 (`protocol`), of which overrides may change any part.
         lenient: answers that are stated without a box are read, too, and both rates reported.
         natural: also without any of the budgets.
+        logprobs: are kept, so that the best of several samples can be told.
     """
 
     overrides: Sequence[str] = ()
     benchmarks: Sequence[str] = ()
     lenient: bool = False
     natural: bool = True
+    logprobs: bool = False
 
     @property
     def keys(self) -> list[str]:
@@ -180,7 +182,7 @@ def jobs(
             parts = read[key] if prompts_only else [fit(part, template, recipe) for part in read[key]]
             asked = evaluations(
                 parts, recipe, template, folder, checkpoint=checkpoint, weights=fingerprint(start), lenient=question.lenient,
-                own_samples=question.own_samples,
+                own_samples=question.own_samples, ranked=question.logprobs,
             )  # fmt: skip
             some = [one for one in asked if question.natural or one.settings.budget]
             ready.append(Job(checkpoint, folder, template, parts, some, partial(_engines, made, start, template, parts)))
@@ -322,8 +324,10 @@ def _print_budgets(console: Console, asked: Sequence[Asked]) -> None:
         if scores := one.found():
             budget, accuracy, adherence = scores.settings.budget, scores.accuracy, scores.adherence
             closed = f"{scores.forced.closed:.1%} closed" if scores.forced else ""
+            if parallel := scores.parallel:
+                closed = f"{parallel.tokens:.1f} thinking, {parallel.time:.1f} waited for"
             table.add_row(
-                f"{budget.limit:,} {budget.kind}" if budget else "natural",
+                budget.words if budget else "natural",
                 f"{accuracy.mean:.1%}",
                 f"{accuracy.low:.1%} .. {accuracy.high:.1%}",
                 f"{scores.tokens.mean:.1f}",

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from evaluation.evaluate import DATE, Asked, requests, stating_of
-from evaluation.results import Budget, Settings
+from evaluation.results import Budget, Settings, ShortOf
 from launch.problems import HeldOut, file_names, fitting
+from recipes import evals
 from recipes.schema import Recipe
 from rl import checkpoint
 from rollout.parts import read_made
@@ -37,7 +38,10 @@ def settings(recipe: Recipe, template: Template, *, samples: int | None = None, 
         lenient=lenient,
         instruction=recipe.data.instruction or None,
     )
-    budgets = [Budget(kind=budget.kind, limit=budget.limit) for budget in asked.budgets]
+    budgets = [
+        ShortOf(first=one.first, of=one.of) if isinstance(one, evals.ShortOf) else Budget(kind=one.kind, limit=one.limit)
+        for one in asked.budgets
+    ]
     return [natural, *(natural.model_copy(update={"budget": budget}) for budget in budgets)]
 
 
@@ -72,6 +76,7 @@ def evaluations(
     lenient: bool = False,
     own_samples: bool = False,
     logprobs: bool = False,
+    ranked: bool = False,
     engine: str = "",
 ) -> list[Asked]:
     """Every evaluation of a checkpoint on these sources, which fit (`fit`): each source's natural one and then its budgets.
@@ -82,6 +87,7 @@ def evaluations(
         lenient, engine: see `settings`.
         own_samples: of a problem of a benchmark, as many as its protocol takes.
         logprobs: engines report those of sampled tokens, which costs them time.
+        ranked: they do, and all samples must have them.
     """
     found = []
     for index, (part, name) in enumerate(zip(parts, file_names([part.name for part in parts]), strict=True)):
@@ -89,8 +95,8 @@ def evaluations(
         for one in settings(recipe, template, samples=part.samples if own_samples else None, lenient=lenient, engine=engine):
             called = stem + (f"@{one.budget.name}" if one.budget else "")
             one = one.model_copy(update={"revision": part.revision or None})
-            questions = requests(called, part.problems, template, one, logprobs)
-            found.append(Asked(folder / called, checkpoint, step, part.name, one, questions, weights))
+            questions = requests(called, part.problems, template, one, logprobs or ranked)
+            found.append(Asked(folder / called, checkpoint, step, part.name, one, questions, weights, ranked))
     return found
 
 

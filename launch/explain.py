@@ -36,6 +36,7 @@ from recipes.credit import (
     NthrCredit,
     ThrCredit,
 )
+from recipes.evals import BudgetAt, ShortOf
 from recipes.loader import recipe_hash
 from recipes.schema import Recipe
 from recipes.stages import DpoStage, MergeStage, ReferenceStage, RlStage, SftStage
@@ -307,8 +308,14 @@ def _eval_words(recipe: Recipe) -> str:
     when = "before and after training" if recipe.trains else "once"
     when += f", and every {settings.every} steps" if settings.every else ""
     samples = f"{settings.samples} samples of at most {settings.max_tokens:,} tokens at T {settings.temperature:g}"
-    budgets = "".join(f", once more at {budget.limit:,} tokens {budget.kind}" for budget in settings.budgets)
+    budgets = "".join(f", once more {_asked_words(budget, settings.samples)}" for budget in settings.budgets)
     return f"{problems} of {', '.join(recipe.held_out_names)} x {samples}, {when}{budgets}"
+
+
+def _asked_words(budget: BudgetAt, samples: int) -> str:
+    if isinstance(budget, ShortOf):
+        return f"as short-{budget.first}@{budget.of}, {_many(max(1, samples // budget.of), 'vote')} a problem"
+    return f"at {budget.limit:,} tokens {budget.kind}"
 
 
 def _actor_words(plan: Plan) -> list[str]:

@@ -42,6 +42,7 @@ def import_samples(
     problem: str | None = None,
     gold: str | None = None,
     prediction: str | None = None,
+    score: str | None = None,
 ) -> None:
     """Judge the samples of a file and write them to `folder` (default: evals/MODEL) as SOURCE.json and SOURCE.parquet.
 
@@ -50,7 +51,7 @@ def import_samples(
         tokenizer: folder of the checkpoint, or of the tokenizer, that counts lengths; None: the file's own tokens, else characters.
         max_tokens: where the samples' engine stopped; default: the longest of them.
         temperature, top_p, top_k: with which they were sampled; recorded, so that settings can be compared.
-        lenient, problem, gold, prediction, model: see evaluation.imported.read_samples and evaluation.evaluate.read_stated.
+        lenient, problem, gold, prediction, score, model: see evaluation.imported.read_samples and evaluation.evaluate.read_stated.
 
     Raises:
         ValueError, DataError: the file cannot be read, or nothing of it used (its place is said).
@@ -62,7 +63,9 @@ def import_samples(
 
     source = source or source_of(path)
     name = file_names([source])[0]
-    read = read_samples(path, source, problem=problem, gold=gold, prediction=prediction, model=model, lengths=tokenizer is None)
+    read = read_samples(
+        path, source, problem=problem, gold=gold, prediction=prediction, model=model, lengths=tokenizer is None, score=score
+    )
     target = folder or Path("evals") / (read.model or name).strip("./~").replace("/", "-")
     refuse_earlier([target / f"{name}.json"], overwrite)
     for words in read.said:
@@ -150,4 +153,8 @@ def _judged(problems: Sequence[tuple[Problem, list[Sample]]], scorer: Scorer, co
         request = Request(problem.id, problem, scorer.template.prompt_ids(problem), len(samples), 1, 1.0, 1.0, 0)
         made = [completion(scorer.template, one.text, one.finish, counted=None if count else one.counted) for one in samples]
         pending.append(scorer.begin(request, made))
-    return [scorer.finish(one) for one in pending]
+    groups = [scorer.finish(one) for one in pending]
+    for group, (_, samples) in zip(groups, problems, strict=True):
+        for rollout, one in zip(group.rollouts, samples, strict=True):
+            rollout.score = one.score
+    return groups

@@ -39,6 +39,12 @@ def evaluate_server(
     """
     api = Api(url, os.environ.get(KEY, ""), at_once)
     recipe, own = recipe_for(checkpoint, question)
+    if any(budget.kind == "short" for budget in recipe.eval.budgets):
+        raise ServerError(
+            f"{api.url}: answers of a server are not streamed, so no chain can be stopped: leave out --short; the report counts votes of stored samples"
+        )
+    if question.logprobs:
+        raise ServerError(f"{api.url}: logprobs of a server are of nobody knows which distribution: leave out --logprobs")
     from launch.engines import stating
     from launch.evaluations import earlier_date, evaluations, fit
     from launch.plan_thinking import forces_thinking

@@ -23,8 +23,14 @@ class RequestedAt(Section):
     )
 
 
+class ShortOf(Section):
+    kind: Literal["short"] = Field(..., description="Chains are sampled together, and those stopped that would not vote (short-m@k).")
+    first: Count = Field(..., description="Chains that vote, the first to think to the end (m); ties go to the shortest.")
+    of: Count = Field(..., description="Chains that start together (k); a problem gets eval.samples / k such votes, at least one.")
+
+
 BudgetAt = Annotated[
-    Annotated[ForcedAt, Tag("forced")] | Annotated[RequestedAt, Tag("requested")],
+    Annotated[ForcedAt, Tag("forced")] | Annotated[RequestedAt, Tag("requested")] | Annotated[ShortOf, Tag("short")],
     Discriminator(kind_or("forced")),
 ]
 
@@ -60,10 +66,16 @@ class Eval(Section):
     @model_validator(mode="after")
     def _each_budget_once_and_within_reach(self) -> Eval:
         for place, budget in enumerate(self.budgets):
-            if budget.limit > self.max_tokens:
-                raise ValueError(
-                    f"budgets: {budget.kind} {budget.limit} is more than max_tokens {self.max_tokens}, where samples end; raise that, or take it out"
-                )
+            named = f"short {budget.first}@{budget.of}" if isinstance(budget, ShortOf) else f"{budget.kind} {budget.limit}"
+            if not isinstance(budget, ShortOf):
+                if budget.limit > self.max_tokens:
+                    raise ValueError(
+                        f"budgets: {named} is more than max_tokens {self.max_tokens}, where samples end; raise that, or take it out"
+                    )
+            elif budget.first > budget.of or budget.of < 2:
+                raise ValueError(f"budgets: {named}: of 2 or more chains at most all can vote; write it as 3@8, the first 3 of 8")
+            elif not self.temperature:
+                raise ValueError(f"budgets: {named}: at temperature 0 all chains are alike; raise temperature, or take it out")
             if budget in self.budgets[:place]:
-                raise ValueError(f"budgets: {budget.kind} {budget.limit} stands there twice; take one out")
+                raise ValueError(f"budgets: {named} stands there twice; take one out")
         return self

@@ -219,4 +219,6 @@ def _joined(folder: Path, columns: list[str] | None = None) -> pa.Table:
         raise OtherParts(
             f"{folder}: a part cannot be read ({error}); start again (a run: --resume), and its problems are sampled again"
         ) from error
-    return pa.concat_tables(read) if read else _SCHEMA.empty_table()
+    if columns is None:
+        read.append(_SCHEMA.empty_table())  # parts may be older than a column
+    return pa.concat_tables(read, promote_options="default") if read else _SCHEMA.empty_table()

@@ -16,6 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from rollout.honesty import moments, rehearse
+from rollout.short import Chains
 from rollout.thinking import ThinkIds, closes, halves, joined, sources
 from rollout.types import Completion, Request
 from rollout.weights import DTYPES, Packed, check_names, checkpoint_names, digests
@@ -89,7 +90,8 @@ class ReferenceEngine:
         done_G = torch.zeros(G, dtype=torch.bool)
         ids_G: list[list[int]] = [[] for _ in range(G)]
         logprobs_G: list[list[float]] = [[] for _ in range(G)]
-        for _ in range(request.max_tokens):
+        chains = Chains(request) if request.short else None
+        for step in range(request.max_tokens):
             logits_GV = self._model(input_GT, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1].float().cpu()
             token_G, logprob_G = _draw(logits_GV, request, generator)
             for row in range(G):
@@ -98,7 +100,13 @@ class ReferenceEngine:
                         token_G[row], logprob_G[row] = self._think.close, 0.0
                     ids_G[row].append(int(token_G[row]))
                     logprobs_G[row].append(float(logprob_G[row]))
-            done_G |= torch.isin(token_G, self._stop_ids.cpu())
+            ended_G = ~done_G & torch.isin(token_G, self._stop_ids.cpu())
+            if chains is not None:
+                cut = step == request.max_tokens - 1
+                for row in torch.nonzero(~done_G)[:, 0].tolist():
+                    chains.take(row, ids_G[row][-1:], finish="stop" if ended_G[row] else "length" if cut else None)
+                done_G[chains.stop()] = True
+            done_G |= ended_G
             if bool(done_G.all()):
                 break
             input_GT = token_G[:, None].to(self._device)
@@ -106,7 +114,7 @@ class ReferenceEngine:
             Completion(
                 ids=np.asarray(ids_G[row], np.int32),
                 logprobs=np.asarray(logprobs_G[row] if request.logprobs else [], np.float32),
-                finish="stop" if bool(done_G[row]) else "length",
+                finish=(chains and chains.finish[row]) or ("stop" if bool(done_G[row]) else "length"),
                 versions=np.full(len(ids_G[row]), self._version, np.int32),
                 sources=sources(request, np.asarray(ids_G[row], np.int32), self._think),
             )

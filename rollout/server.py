@@ -83,9 +83,13 @@ class ServerPool:
         """Ask for groups.
 
         Raises:
-            ServerError: one closes thinking, which no server does.
+            ServerError: one closes thinking or stops chains, which no server does.
         """
         for request in requests:
+            if request.short is not None:
+                raise ServerError(
+                    "answers of a server are not streamed, so no chain can be stopped: evaluate short-m@k with engines of this machine"
+                )
             if request.thinking_tokens is not None or request.closed:
                 raise ServerError("a server closes no thinking: evaluate forced budgets with engines of this machine, without --engine-url")
             self._owed += 1

@@ -193,6 +193,11 @@ class Template:
                 f"{_CLOSERS}: prompts end in {self.marks.close!r}, so there is no thinking to close; "
                 "let data.template leave thinking on (enable_thinking: true, say), or leave it out"
             )
+        return self.closer
+
+    @property
+    def closer(self) -> tuple[int, ...]:
+        """Ids of the mark that closes thinking, as it stands by itself."""
         return tuple(self.tokenizer.encode(self.marks.close, add_special_tokens=False))
 
     def unseen(self) -> str:
@@ -238,7 +243,7 @@ class Template:
     def text(self, completion: Completion, start: int = 0) -> str:
         """The response as text, from token `start` on, without its stop token."""
         ids = completion.ids[start:]
-        if completion.finish == "stop" and len(ids) and int(ids[-1]) in self.stop_ids:
+        if completion.finish in ("stop", "stopped") and len(ids) and int(ids[-1]) in self.stop_ids:
             ids = ids[:-1]
         return self.tokenizer.decode(ids.tolist(), skip_special_tokens=False)
 

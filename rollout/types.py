@@ -16,7 +16,7 @@ import numpy as np
 from rewards.redundant import Thought
 from rewards.verifier.verdict import Verdict
 
-Finish = Literal["stop", "length", "abort"]
+Finish = Literal["stop", "length", "abort", "stopped"]
 # Where a token of a completion comes from: sampled; put there by the engine (an end of thinking, say); or begun with by a rule of known probability.
 MODEL, FORCED, RULE = 0, 1, 2
 
@@ -48,6 +48,20 @@ class Problem:
         return (self.answer, *self.others)
 
 
+class Short(NamedTuple):
+    """Chains of a prompt that start together, of which only the first to think to the end may answer (rollout/short).
+
+    Attributes:
+        first: so many answer, the others are stopped.
+        of: so many start together; a request's group holds one such set behind the other.
+        close: ids of the mark that closes thinking, () where there is none.
+    """
+
+    first: int
+    of: int
+    close: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True)
 class Request:
     """A prompt that waits for its group. `seed` is its own, so a retry samples the same (reference engine).
@@ -60,6 +74,7 @@ class Request:
         thinking_tokens: free tokens after which the engine closes thinking (rollout/thinking); None: it does not.
         closed: rollouts, the last of the group, that begin with the mark that closes thinking.
         logprobs: the engine reports those of sampled tokens, which costs it time.
+        short: which chains of the group are stopped; None: none.
         top_k: likeliest tokens that are sampled from, before top_p; 0: all.
     """
 
@@ -75,6 +90,7 @@ class Request:
     thinking_tokens: int | None = None
     closed: int = 0
     logprobs: bool = True
+    short: Short | None = None
     top_k: int = 0
 
 
@@ -92,8 +108,9 @@ class Completion:
     Attributes:
         ids: response token ids, int32 [T]; ends with the stop token if finish is "stop".
         logprobs: behaviour logprobs of `ids`, float32 [T], nats, of the distribution sampled from; [0] where the request asked for none.
-        finish: "stop", "length" or "abort". Never inferred from the length. An aborted answer is neither finished
-            nor cut: it is not judged, wherever it goes, and so its group earns no reward and does not train.
+        finish: "stop", "length", "abort" or "stopped". Never inferred from the length. An aborted answer is neither finished
+            nor cut: it is not judged, wherever it goes, and so its group earns no reward and does not train. Nor is one judged that was stopped
+            because others were shorter (`Request.short`): how long it would have been, nobody knows.
         versions: policy version that sampled each token, int32 [T].
         sources: where each token comes from, int8 [T]; None: all of them from the model.
         counted: lengths that count in place of those of `ids`, which are then its text's and were not sampled; None: `ids` are what counts.
@@ -149,6 +166,7 @@ class Rollout:
         audit: what a second checker says of the answer, None if it was not asked or gave no verdict.
         extra: what reward functions logged of it, by column.
         thought: of a right answer, where its thinking has the gold already; None where the recipe's credit does not ask.
+        score: by which it may be taken as the best of several, where whoever made it says one (`laconic import --score`).
         stated: the verdict on an answer stated without a box, None where there is a box or such answers were not read (`laconic eval --lenient`).
     """
 
@@ -167,6 +185,7 @@ class Rollout:
     audit: Literal["right", "wrong"] | None = None
     thought: Thought | None = None
     stated: Verdict | None = None
+    score: float | None = None
     extra: dict[str, str] = field(default_factory=dict)
     by_token: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 

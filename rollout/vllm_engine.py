@@ -18,8 +18,9 @@ import numpy as np
 import torch
 
 from rollout.honesty import moments, rehearse
+from rollout.short import Chains
 from rollout.thinking import ThinkIds, allowance, halves, joined, sources
-from rollout.types import Completion, Request
+from rollout.types import Completion, Finish, Request
 from rollout.weights import DTYPES, Packed, check_names, checkpoint_names, digests
 
 
@@ -80,18 +81,25 @@ class VllmEngine:
         self._version = 0
         self._open: dict[str, tuple[Request, Request]] = {}  # by id of what vLLM samples: that, and the request that it is of
         self._done: dict[str, list[Completion]] = {}
+        self._chains: dict[str, tuple[Request, Chains]] = {}  # by id of the request
+        self._chain: dict[str, tuple[str, int]] = {}  # by id of what vLLM samples for a chain: its request, and its place
 
     def advance(self, requests: Sequence[Request], seconds: float) -> list[tuple[str, list[Completion]]]:
         """Take `requests` in, sample for about `seconds` or until nothing is left, return the groups finished by then by request id."""
         for request in requests:
+            if request.short is not None:
+                self._start_chains(request)
+                continue
             for half in halves(request, self._think):
                 self._open[half.id] = half, request
                 self._engine.add_request(half.id, {"prompt_token_ids": list(half.prompt_ids)}, self._params(half))
         finished: list[tuple[str, list[Completion]]] = []
         deadline = time.monotonic() + seconds
         while self._engine.has_unfinished_requests():
-            for output in self._engine.step():
-                if output.finished:
+            outputs = self._engine.step()
+            finished += self._grown([output for output in outputs if output.request_id in self._chain])
+            for output in outputs:
+                if output.finished and output.request_id in self._open:
                     finished += self._group(output)
             if time.monotonic() >= deadline:
                 break
@@ -103,8 +111,8 @@ class VllmEngine:
         Raises:
             RuntimeError: groups are being sampled, names are missing or extra, or the version goes backwards.
         """
-        if self._open:
-            raise RuntimeError(f"weights version {version} came while {len(self._open)} groups are being sampled")
+        if sampling := len(self._open) + len(self._chains):
+            raise RuntimeError(f"weights version {version} came while {sampling} groups are being sampled")
         if version < self._version:
             raise RuntimeError(f"weights version {version} is older than version {self._version} that the engine holds")
         check_names(self._names, weights, version)
@@ -166,7 +174,7 @@ class VllmEngine:
                 self._longest
             )  # where requests with and without a budget meet, vLLM's CPU runner closes thinking in rows that have none
         return SamplingParams(
-            n=request.group_size,
+            n=1 if request.short else request.group_size,
             temperature=request.temperature,
             top_p=request.top_p,
             top_k=request.top_k,
@@ -175,9 +183,34 @@ class VllmEngine:
             logprobs=0 if request.logprobs else None,  # the sampled token's own; 1 would cost a third of the speed
             flat_logprobs=True,
             detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
+            output_kind=RequestOutputKind.DELTA if request.short else RequestOutputKind.FINAL_ONLY,
             thinking_token_budget=budget,
         )
+
+    def _start_chains(self, request: Request) -> None:
+        """Each chain is a request of its own: an abort of one child of n > 1 ends all."""
+        self._chains[request.id] = request, Chains(request)
+        for chain in range(request.group_size):
+            self._chain[id_ := f"{request.id} chain {chain}"] = request.id, chain
+            self._engine.add_request(id_, {"prompt_token_ids": list(request.prompt_ids)}, self._params(request))
+
+    def _grown(self, outputs: Sequence[Any]) -> list[tuple[str, list[Completion]]]:
+        """Take what chains were sampled to in a step, stop those that have lost, and give the groups that are whole."""
+        touched = {}
+        for output in outputs:
+            request_id, chain = self._chain[output.request_id]
+            [sample], (request, chains) = output.outputs, self._chains[request_id]
+            logprobs = sample.logprobs.logprobs if request.logprobs and sample.logprobs else []
+            chains.take(chain, list(sample.token_ids), logprobs, _finish(sample) if output.finished else None)
+            touched[request_id] = chains
+        for request_id, chains in touched.items():
+            self._engine.abort_request([f"{request_id} chain {chain}" for chain in chains.stop()])
+        done = [(request_id, chains) for request_id, chains in touched.items() if chains.done]
+        for request_id, chains in done:
+            del self._chains[request_id]
+            for chain in range(len(chains.finish)):
+                del self._chain[f"{request_id} chain {chain}"]
+        return [(request_id, chains.completions(self._version)) for request_id, chains in done]
 
     def _group(self, output: Any) -> list[tuple[str, list[Completion]]]:
         """The group that an output completes, if it does."""
@@ -196,12 +229,16 @@ class VllmEngine:
                 Completion(
                     ids=ids,
                     logprobs=np.asarray(sample.logprobs.logprobs if request.logprobs else [], np.float32),
-                    finish=sample.finish_reason if sample.finish_reason in ("stop", "length") else "abort",
+                    finish=_finish(sample),
                     versions=np.full(len(ids), self._version, np.int32),
                     sources=sources(request, ids, self._think),
                 )
             )
         return completions
+
+
+def _finish(sample: Any) -> Finish:
+    return sample.finish_reason if sample.finish_reason in ("stop", "length") else "abort"
 
 
 def _reasoning_config(think: ThinkIds) -> Any:

@@ -181,15 +181,15 @@ class Judge:
         Args:
             gold: the reference answer.
             text: the completion, without its prompt.
-            finish: why it ended: "stop", "length" or "abort".
+            finish: why it ended: "stop", "length", "abort" or "stopped" (as others of its set were shorter).
             thinking: a closing mark of thinking is required.
             marks: see rewards.verifier.extract.final_answer.
 
         Returns:
             A future verdict. It raises RuntimeError only if the judging processes cannot start at all.
         """
-        if finish == "abort":
-            return _done(Verdict("not_judged", "aborted"))
+        if finish in ("abort", "stopped"):
+            return _done(Verdict("not_judged", "aborted" if finish == "abort" else "stopped"))
         answer, reason = final_answer(text, finish=finish, thinking=thinking, marks=marks)
         if answer is None:
             return _done(Verdict("wrong", reason))

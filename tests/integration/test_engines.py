@@ -22,7 +22,7 @@ from rollout.engine import EngineError, EnginePool
 from rollout.honesty import rehearsal
 from rollout.reference_engine import ReferenceEngine
 from rollout.thinking import ThinkIds
-from rollout.types import RULE, Problem, Request
+from rollout.types import RULE, Problem, Request, Short
 from rollout.vllm_engine import VllmEngine, engine_environment
 from rollout.weights import checkpoint_names, digests, pack
 
@@ -263,4 +263,30 @@ def test_an_engine_that_ignores_a_thinking_budget_is_named_at_its_start(ray_sess
     pool = EnginePool(lambda index: vllm_actor(tiny_checkpoint, Ignores, think=think), 1)
     with pytest.raises(EngineError, match=r"engine 0 failed in rehearse: .*request thinking-\d: .*engine\.vllm"):
         pool.rehearse(rehearsal([request().prompt_ids], 41, 1.0, 0, think), tolerance=1e-3)
+    pool.stop()
+
+
+def test_chains_that_lose_are_stopped_in_vllm_and_the_shortest_win(ray_session: None, tiny_checkpoint: Path):
+    """Six sets of 8 beside a whole group, whose chains do not start in one step."""
+    actor = vllm_actor(tiny_checkpoint)
+    pool, close = EnginePool(lambda index: actor, 1), 20
+    asked = [replace(request(f"short {i}", group_size=16, max_tokens=120), logprobs=not i, short=Short(2, 8, (close,))) for i in range(3)]
+    pool.submit([*asked, request("whole", group_size=16, max_tokens=120)])
+    found = {}
+    while pool.outstanding:
+        found |= {sent.id: completions for sent, completions in pool.ready()}
+    for sent in asked:
+        assert [len(one.logprobs) == (len(one.ids) if sent.logprobs else 0) for one in found[sent.id]] == [True] * 16
+        for chains in (found[sent.id][:8], found[sent.id][8:]):
+            closed = [next((i + 1 for i, id_ in enumerate(one.ids) if id_ == close), None) for one in chains]
+            thought = [closed[i] or (len(one.ids) if one.finish == "stop" else 999) for i, one in enumerate(chains)]
+            winners = [i for i, one in enumerate(chains) if one.finish != "stopped"]
+            assert len(winners) == 2 and max(thought[i] for i in winners) <= min(
+                thought[i] if thought[i] < 999 else len(one.ids) for i, one in enumerate(chains) if one.finish == "stopped"
+            )
+            assert {chains[i].finish for i in winners} <= {"stop", "length"}
+    spent = {name: sum(len(one.ids) for one in completions) for name, completions in found.items()}
+    assert max(spent[sent.id] for sent in asked) < spent["whole"]
+    pool.submit([replace(asked[0], id="again")])  # nothing is left of those that were stopped
+    assert len(pool.ready()[0][1]) == 16
     pool.stop()

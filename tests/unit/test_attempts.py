@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.attempts import Chains, all_of_k, chains, g_pass, maj_at_k, mg_pass, pass_at_k, short_m, short_m_at_k, simulated
+from evaluation.attempts import (
+    Chains,
+    all_of_k,
+    any_of_k,
+    best_of_k,
+    chains,
+    g_pass,
+    maj_at_k,
+    mg_pass,
+    pass_at_k,
+    short_m,
+    short_m_at_k,
+    simulated,
+)
 
 
-def stored(lengths: list[float], answers: list[str | None], gold: str = "B", unfinished: tuple[int, ...] = ()) -> Chains:
+def stored(
+    lengths: list[float], answers: list[str | None], gold: str = "B", unfinished: tuple[int, ...] = (), score: list[float] | None = None
+) -> Chains:
     finished = [n not in unfinished for n in range(len(lengths))]
-    return chains(lengths, answers, [answer == gold for answer in answers], finished, lambda first, other: first == other)
+    right = [answer == gold and ended for answer, ended in zip(answers, finished, strict=True)]
+    return chains(lengths, answers, right, finished, lambda first, other: first == other, score)
 
 
 FIVE = stored([100, 200, 300, 400, 500], list("ABABB"))
@@ -109,6 +126,36 @@ def test_the_closed_form_is_the_mean_over_every_subset(samples: Chains) -> None:
         for m in range(1, k + 1):
             seen = [short_m(samples.first(np.array(some)), m) for some in itertools.combinations(range(n), k)]
             np.testing.assert_allclose(short_m_at_k(samples, m, k), np.mean(seen, axis=0), atol=1e-9)
+
+
+def test_best_of_k_hand_examples() -> None:
+    """Scores 5 to 1 with the third and fifth right: the best of all is wrong, of 3 it is right only if the best two are left out (1 in 10)."""
+    samples = stored([1, 2, 3, 4, 5], list("AABAB"), score=[5, 4, 3, 2, 1])
+    assert [best_of_k(samples, k).accuracy for k in (1, 2, 3, 4, 5)] == pytest.approx([2 / 5, 2 / 10, 1 / 10, 0, 0])
+    alike = stored([1, 2, 3], list("ABB"), score=[7, 7, 7])  # the best is drawn by lot
+    assert [best_of_k(alike, k).accuracy for k in (1, 2, 3)] == pytest.approx([2 / 3] * 3)
+    with pytest.raises(ValueError, match="without scores have no best; sample with --logprobs, or import with --score"):
+        best_of_k(FIVE, 2)
+
+
+@given(problems(), st.data())
+@settings(max_examples=60, deadline=None)
+def test_best_and_oracle_are_means_over_every_subset(samples: Chains, data: st.DataObject) -> None:
+    n = len(samples.thinking)
+    scores = data.draw(st.lists(st.integers(0, 3), min_size=n, max_size=n))
+    samples = replace(samples, score=np.array(scores, dtype=float))
+    for k in range(1, n + 1):
+        best, oracle = [], []
+        for some in map(list, itertools.combinations(range(n), k)):
+            top = [place for place in some if scores[place] == max(scores[one] for one in some)]
+            best.append(np.mean(samples.own[top]))
+            first = min((samples.thinking[place] for place in some if samples.own[place]), default=None)
+            stop = samples.thinking[some].max() if first is None else first
+            oracle.append((first is not None, np.minimum(samples.thinking[some], stop).sum(), stop))
+        cost = [(samples.thinking[list(some)].sum(), samples.thinking[list(some)].max()) for some in itertools.combinations(range(n), k)]
+        np.testing.assert_allclose(best_of_k(samples, k), (np.mean(best), *np.mean(cost, axis=0)), atol=1e-9)
+        np.testing.assert_allclose(any_of_k(samples, k), np.mean(oracle, axis=0), atol=1e-9)
+        assert any_of_k(samples, k).accuracy == pytest.approx(pass_at_k(n, int(samples.own.sum()), k), abs=1e-9)
 
 
 def test_simulation_of_sixty_four_samples_agrees_with_the_closed_form() -> None:

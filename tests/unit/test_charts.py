@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from evaluation import charts
-from evaluation.attempts import maj_at_k, of_samples
+from evaluation.attempts import maj_at_k, of_samples, short_m_at_k
 from evaluation.comparisons import read, samples_of
 from evaluation.entries import Shown, at_budgets
 from evaluation.report import page
@@ -23,7 +23,7 @@ def shown(paths: list[Path]) -> list[Shown]:
 
 
 def sampled(paths: list[Path]) -> list[charts.Sampled]:
-    return [charts.Sampled(one, samples_of(one)) for one in shown(paths)]
+    return [charts.Sampled(one, samples_of(one, scores=True)) for one in shown(paths)]
 
 
 def three_samples(right: int, tokens: int) -> list[Group]:
@@ -86,13 +86,22 @@ def test_problems_that_both_solve_are_set_against_each_other(tmp_path: Path) -> 
 
 def test_votes_are_the_exact_means_of_stored_samples(tmp_path: Path) -> None:
     path = evaluated(tmp_path / "a", three_samples(12, 200), samples=3)
-    panel = charts.parallel_panel(sampled([path]))
-    assert panel is not None
-    majority = next(trace for trace in panel.data if trace["name"].endswith("majority"))
+    by_k, by_tokens, by_time = charts.parallel_panels(sampled([path]))
+    majority = next(trace for trace in by_tokens.data if trace["name"] == "majority")
     stored = of_samples(sampled([path])[0].samples)
     assert majority["y"] == [pytest.approx(100 * np.mean([maj_at_k(one, k) for one in stored])) for k in (1, 2, 3)]
-    assert majority["text"] == ["majority of 1", "majority of 2", "majority of 3"] and majority["x"] == sorted(majority["x"])
-    assert charts.parallel_panel(sampled([evaluated(tmp_path / "b", make_groups(12, 200))])) is None  # two samples
+    assert [words.split(":")[0] for words in majority["customdata"]] == ["k = 1", "k = 2", "k = 3"] and majority["x"] == sorted(
+        majority["x"]
+    )
+    for place, panel in enumerate((by_k, by_tokens, by_time)):
+        lines = {trace["name"]: trace for trace in panel.data}
+        assert set(lines) == {"majority", "short-1", "best by mean logprob", "oracle (pass@k)"}
+        for name, m_of in (("majority", lambda k: k), ("short-1", lambda k: 1)):
+            ks = [1, 2, 3] if name == "majority" else [2, 3]
+            found = [np.mean([short_m_at_k(one, m_of(k), k) for one in stored], axis=0) for k in ks]
+            assert lines[name]["x"] == [pytest.approx(k if not place else value[place]) for k, value in zip(ks, found, strict=True)]
+            assert lines[name]["y"] == [pytest.approx(100 * value[0]) for value in found]
+    assert charts.parallel_panels(sampled([evaluated(tmp_path / "b", make_groups(12, 200))])) == []  # two samples
 
 
 def test_pass_at_k_is_shown_for_all_k(tmp_path: Path) -> None:

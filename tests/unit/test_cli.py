@@ -121,6 +121,19 @@ def test_checkpoints_and_changes_are_told_apart_and_budgets_arrive_in_their_orde
         ("forced", 64),
         ("requested", 2048),
     ]
+    laconic("eval", "owner/name", "--short", "3@8", "--short", "1@4", "--forced", "9")
+    recipe = load("evaluate", overrides=seen[-1][1].overrides)
+    assert [one.model_dump(exclude={"kind"}) for one in recipe.eval.budgets] == [{"limit": 9}, {"first": 3, "of": 8}, {"first": 1, "of": 4}]
+    assert laconic("eval", "owner/name", "--logprobs")[0] == 0 and seen[-1][1].logprobs and not seen[0][1].logprobs
+    code, text = laconic("eval", "--engine-url", "http://localhost:1/v1", "--logprobs")
+    assert code == 1 and "logprobs of a server are of nobody knows which distribution: leave out --logprobs" in text
+    for wrong in ("3of8", "3@", "@8", "-1@4", "3@8@9"):
+        code, text = laconic("eval", "owner/name", f"--short={wrong}")
+        assert code == 1 and f"--short {wrong}: not M@K; 3@8 lets the first 3 of 8 chains vote" in text
+    code, text = laconic("eval", "--engine-url", "http://localhost:1/v1", "--short", "3@8")
+    assert (
+        code == 1 and "http://localhost:1/v1: answers of a server are not streamed, so no chain can be stopped: leave out --short" in text
+    )
     code, text = laconic("eval", "seed=2")
     assert code == 1 and "no checkpoint: name a folder or a hub id" in text
     code, text = laconic("eval", "a", "b", "--engine-url", "http://localhost:1/v1")

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from evaluation.evaluate import Asked, evaluate, requests, waiting
+from evaluation.measured import of_table
 from evaluation.results import Budget, Evaluation, Settings
 from rewards.rows import DataError
 from rewards.verifier.judge import Judge
@@ -75,6 +76,20 @@ def test_engines_are_asked_for_no_logprobs_unless_told_to_and_none_are_kept(tmp_
     one = asked(tmp_path, 1, samples=1)
     list(evaluate([one], ScriptedPool(lambda request: [completion("x", "\\boxed{0}", "stop")]), Scorer(judge, template())))
     assert pq.read_table(one.table)["logprobs"].to_pylist() == [None]
+
+
+def test_samples_that_are_to_be_ranked_keep_their_logprobs_and_those_without_are_not_gone_on_with(tmp_path: Path, judge: Judge):
+    plain = asked(tmp_path)
+    list(evaluate([plain], ScriptedPool(answers), Scorer(judge, template())))
+    ranked = replace(plain, ranked=True, requests=[replace(one, logprobs=True) for one in plain.requests])
+    with pytest.raises(FileExistsError, match="another logprobs: replace them"):
+        waiting([ranked], pytest.fail)
+    assert waiting([ranked], pytest.fail, overwrite=True) == [ranked]
+    list(evaluate([ranked], ScriptedPool(answers), Scorer(judge, template())))
+    assert waiting([ranked, plain], pytest.fail) == []  # more than was asked for will do
+    found = of_table(pq.read_table(ranked.table))
+    assert found.scored == "mean logprob" and found.score is not None and set(found.score) == {-0.5}
+    assert of_table(pq.read_table(ranked.table).drop_columns("logprobs")).score is None
 
 
 def test_an_evaluation_leaves_scores_and_samples_and_nothing_else(tmp_path: Path, judge: Judge):

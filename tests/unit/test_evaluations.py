@@ -31,6 +31,7 @@ from tests.unit.test_thinking_budget import switched, without_marks
 
 FORCED = {"kind": "forced", "limit": 16}
 REQUESTED = {"kind": "requested", "limit": 20}
+SHORT = {"kind": "short", "first": 3, "of": 8}
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +49,18 @@ def test_of_each_source_there_is_the_natural_evaluation_and_one_at_each_budget()
         HeldOut("a/rows.jsonl", [Problem("1", "q", "1")], []),
         HeldOut("aime24", [Problem("2", "q", "2")], [], revision="a" * 40, samples=64),
     ]
-    found = evaluations(parts, recipe(FORCED, REQUESTED), template(), Path("out"), checkpoint="x", weights="w", own_samples=True)
+    found = evaluations(parts, recipe(FORCED, REQUESTED, SHORT), template(), Path("out"), checkpoint="x", weights="w", own_samples=True)
     assert [one.path.name for one in found] == [
-        *("rows", "rows@forced-16", "rows@requested-20"),
-        *("aime24", "aime24@forced-16", "aime24@requested-20"),
+        *("rows", "rows@forced-16", "rows@requested-20", "rows@short-3-of-8"),
+        *("aime24", "aime24@forced-16", "aime24@requested-20", "aime24@short-3-of-8"),
     ]
-    assert [one.settings.samples for one in found] == [3] * 3 + [64] * 3 and {one.settings.margin for one in found} == {0.02}
-    assert len({request.id for one in found for request in one.requests}) == 6
-    assert [one.settings.revision for one in found] == [None] * 3 + ["a" * 40] * 3
+    assert [one.label for one in found[:4]] == [
+        "a/rows.jsonl" + more for more in ("", ", 16 tokens forced", ", 20 tokens requested", ", short-3@8")
+    ]
+    assert [one.settings.samples for one in found] == [3] * 4 + [64] * 4 and {one.settings.margin for one in found} == {0.02}
+    assert [one.requests[0].group_size for one in found] == [3, 3, 3, 8, 64, 64, 64, 64]
+    assert len({request.id for one in found for request in one.requests}) == 8
+    assert [one.settings.revision for one in found] == [None] * 4 + ["a" * 40] * 4
     inside = evaluations(parts, recipe(FORCED), template(), Path("run/evals"), checkpoint="x", step=40, prefix="step-40")
     assert [one.path.name for one in inside] == ["step-40", "step-40@forced-16", "step-40-aime24", "step-40-aime24@forced-16"]
     assert {one.settings.samples for one in inside} == {3}  # a run's cheaper setting
@@ -104,7 +109,11 @@ def test_prompts_of_what_goes_on_state_the_date_of_what_is_there(tmp_path: Path,
         (["eval.budgets=[{kind: requested, limit: 41}]", "eval.max_tokens=40"], "eval.budgets: requested 41 is more than max_tokens 40"),
         (["eval.budgets=[{kind: forced, limit: 9}, {kind: forced, limit: 9}]"], "eval.budgets: forced 9 stands there twice"),
         (["eval.budgets=[{kind: forced, limit: 0}]"], "eval.budgets"),
-        (["eval.budgets=[{kind: natural, limit: 9}]"], "needs one of forced, requested"),
+        (["eval.budgets=[{kind: natural, limit: 9}]"], "needs one of forced, requested, short"),
+        (["eval.budgets=[{kind: short, first: 4, of: 3}]"], "eval.budgets: short 4@3: of 2 or more chains at most all can vote"),
+        (["eval.budgets=[{kind: short, first: 1, of: 1}]"], "eval.budgets: short 1@1: of 2 or more"),
+        (["eval.budgets=[{kind: short, first: 1, of: 4}]", "eval.temperature=0"], "short 1@4: at temperature 0 all chains are alike"),
+        (["eval.budgets=[{kind: short, first: 1, of: 4}, {kind: short, first: 1, of: 4}]"], "short 1@4 stands there twice"),
         (["eval.margin=1.5"], "eval.margin"),
     ],
 )

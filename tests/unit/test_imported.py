@@ -9,21 +9,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
 from evaluation.comparisons import read as compared
+from evaluation.comparisons import samples_of
 from evaluation.export import export
 from evaluation.imported import read_samples, source_of
+from evaluation.parallel import curves
 from evaluation.results import Evaluation
 from evaluation.words import warnings
 from launch.imported import import_samples
 from rewards.rows import DataError
+from rewards.verifier.verdict import Verdict
 from rollout.records import CHARACTERS
 from rollout.template import load_template
+from tests.unit.test_comparisons import evaluated as evaluation_folder
+from tests.unit.test_report import make_groups
 
 QUIET = Console(quiet=True)
 RIGHT, WRONG, STATED = "<think>\nhm</think>\n\\boxed{2}", "<think>\nhm hm</think>\n\\boxed{3}", "<think>\nhm</think>\nThe answer is 2."
@@ -376,83 +380,58 @@ def test_earlier_results_are_not_replaced_unasked(tmp_path: Path):
     assert Evaluation.model_validate_json((tmp_path / "out" / "x.json").read_text()).settings.temperature == 0.6
 
 
-@pytest.mark.parametrize(("form", "file"), [("lm-eval", "x/samples_x_*.jsonl"), ("ockbench", "x.json")])
-def test_what_is_exported_is_imported_to_the_same_numbers(tmp_path: Path, form, file):
-    rows = [row | {"think_tokens": 4 if "</think>" in row["completion"] else None} for row in plain(model="m")]
-    import_samples(lines(tmp_path / "x.jsonl", rows), tmp_path / "own", False, QUIET)
-    own = Evaluation.model_validate_json((tmp_path / "own" / "x.json").read_text())
-    written = export(tmp_path / "own", form, tmp_path / "theirs")
-    [path] = (tmp_path / "theirs").glob(file)
-    assert path in written
-    again = evaluated(path, model="m")
-    same = ("problems", "samples", "source", "accuracy", "tokens", "truncated", "no_answer_by", "not_judged", "per_problem")
-    assert [getattr(again, name) for name in same] == [getattr(own, name) for name in same]
-    with pytest.raises(FileExistsError, match="--overwrite"):
-        export(tmp_path / "own" / "x.json", form, tmp_path / "theirs")
+def scored(**changes: Any) -> list[dict[str, Any]]:
+    """Two problems with four samples each, the second and third right, of which the second is scored best."""
+    texts = [WRONG, RIGHT, RIGHT, WRONG]
+    return [
+        {"problem": problem, "gold": "2", "completion": text, "judge": {"score": score}} | changes
+        for problem in ("1+1", "3-1")
+        for text, score in zip(texts, (0.3, 0.9, 0.1, 0.2), strict=True)
+    ]
 
 
-def test_lm_evals_results_hold_the_share_its_error_and_the_settings(tmp_path: Path):
-    import_samples(lines(tmp_path / "x.jsonl", plain(model="org/m")), tmp_path / "own", False, QUIET, temperature=0.6, max_tokens=64)
-    results, samples = export(tmp_path / "own", "lm-eval", tmp_path / "theirs")
-    found = json.loads(results.read_text())
-    share = found["results"]["x"]
-    assert share["exact_match,none"] == 0.25 and share["exact_match_stderr,none"] == pytest.approx(np.std([0.5, 0.0], ddof=1) / np.sqrt(2))
-    assert found["n-samples"]["x"] == {"original": 2, "effective": 2} and found["configs"]["x"]["repeats"] == 2
-    assert found["configs"]["x"]["generation_kwargs"] == {"do_sample": True, "temperature": 0.6, "top_p": None, "max_gen_toks": 64}
-    assert (found["model_name"], found["model_name_sanitized"]) == ("org/m", "org_m")
-    first = json.loads(samples.read_text().splitlines()[0])
-    assert (
-        first["target"] == "2"
-        and first["resps"] == [[RIGHT, WRONG]]
-        and first["filtered_resps"] == [["2", "3"]]
-        and first["exact_match"] == 0.5
+def test_a_score_of_each_sample_ranks_them_and_without_one_there_is_no_best(tmp_path: Path):
+    path = lines(tmp_path / "rows.jsonl", scored())
+    import_samples(path, tmp_path / "with", False, QUIET, score="judge.score")
+    import_samples(path, tmp_path / "without", False, QUIET)
+    assert pq.read_table(tmp_path / "with" / "rows.parquet")["score"].to_pylist() == [0.3, 0.9, 0.1, 0.2] * 2
+    with_, without = (
+        {curve.method: curve.points for curve in curves(samples_of(compared([tmp_path / name]).shown["rows"][0], scores=True))}
+        for name in ("with", "without")
     )
-    assert first.keys() >= {"doc_id", "doc", "arguments", "filter", "metrics", "doc_hash", "prompt_hash", "target_hash"}
+    best = with_.pop("best by score")
+    # the best wins three of the pairs; of the others, the third beats none
+    assert [(at.k, at.accuracy) for at in best] == [(2, pytest.approx(3 / 6)), (3, pytest.approx(3 / 4)), (4, 1)]
+    assert set(with_) == set(without)
 
 
-def test_ockbenchs_records_and_scores_are_those_of_their_formula(tmp_path: Path):
-    import_samples(lines(tmp_path / "x.jsonl", plain(think_tokens=4, model="m")), tmp_path / "own", False, QUIET)
-    [file] = export(tmp_path / "own", "ockbench", tmp_path / "theirs")
-    found = json.loads(file.read_text())
-    assert found["results"][0]["tokens"] == {
-        "prompt_tokens": 0,
-        "answer_tokens": 6,
-        "reasoning_tokens": 4,
-        "output_tokens": 10,
-        "total_tokens": 10,
-    }
-    summary = found["summary"]
-    assert (summary["total_problems"], summary["correct_count"], summary["accuracy"], summary["avg_tokens_per_problem"]) == (
-        4,
-        1,
-        25.0,
-        21.0,
-    )
-    assert summary["ock_score"] == pytest.approx(25 - 10 * np.log(21 / 10_000 + 1)) and summary["ock10"] == pytest.approx(
-        25 - 10 * np.log10(21 / 10_000 + 1)
-    )
-
-
-def test_what_was_never_made_is_not_short_in_ockbenchs_score(tmp_path: Path):
-    rows = plain(model="m")
-    rows[3] |= {"completion": None, "tokens": 0, "finish": "abort"}
-    import_samples(lines(tmp_path / "x.jsonl", rows), tmp_path / "own", False, QUIET, max_tokens=100)
-    found = json.loads(export(tmp_path / "own", "ockbench", tmp_path / "theirs")[0].read_text())
-    assert found["summary"]["error_count"] == 1 and found["summary"]["ock10"] == pytest.approx(25 - 10 * np.log10(36 / 10_000 + 1))
-
-
-def test_an_export_that_cannot_be_is_one_sentence(tmp_path: Path):
-    rows = [{name: value for name, value in row.items() if name != "tokens"} for row in plain()]
-    import_samples(lines(tmp_path / "x.jsonl", rows), tmp_path / "own", False, QUIET)
-    for path, form, words in (
-        (tmp_path / "own", "csv", "expected lm-eval or ockbench"),
-        (tmp_path / "own", "ockbench", "lengths are in characters"),
-        (tmp_path / "none", "lm-eval", "does not exist"),
-        (tmp_path, "lm-eval", "no evaluation with its samples"),
+@pytest.mark.parametrize("score", [None, "high", float("nan"), float("inf"), True, [0.1, 0.2], {"a": 1}])
+def test_a_score_that_is_none_stops_the_import_with_its_line(tmp_path: Path, score: Any):
+    rows = scored()
+    rows[2] |= {"judge": {"score": score}}
+    path = lines(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(
+        DataError, match=r"rows.jsonl:3: judge.score is .*, where 1 finite number is wanted; correct it, or leave out --score"
     ):
-        with pytest.raises(ValueError, match=words):
-            export(path, form, tmp_path / "theirs")
-    (tmp_path / "own" / "x.json").write_text("{}")
-    with pytest.raises(ValueError, match="no whole evaluation"):
-        export(tmp_path / "own", "lm-eval", tmp_path / "theirs")
-    assert not (tmp_path / "theirs").exists()
+        import_samples(path, tmp_path / "out", False, QUIET, score="judge.score")
+    with pytest.raises(DataError, match=r"rows.jsonl:1: nothing is None, where 1 finite number is wanted"):
+        import_samples(path, tmp_path / "out", False, QUIET, score="nothing")
+    assert not (tmp_path / "out").exists()
+
+
+def test_scores_of_several_completions_in_a_line_go_with_them(tmp_path: Path):
+    path = lines(tmp_path / "rows.jsonl", [{"problem": "1+1", "gold": "2", "completions": [RIGHT, WRONG], "rm": [0.5, "2e0"]}])
+    ((_, samples),) = read_samples(path, "rows", score="rm").problems
+    assert [one.score for one in samples] == [0.5, 2.0]
+
+
+def test_votes_of_chains_that_were_stopped_are_exported_in_no_other_tools_form(tmp_path: Path):
+    folder = evaluation_folder(tmp_path / "natural", make_groups(12, 50))
+    groups = make_groups(12, 50)
+    for group in groups:
+        group.rollouts[1].verdict = Verdict("not_judged", "stopped")
+        object.__setattr__(group.rollouts[1].completion, "finish", "stopped")
+    evaluation_folder(folder, groups, name="tiny@short-1-of-2", budget={"kind": "short", "first": 1, "of": 2})
+    assert len(export(folder, "ockbench", tmp_path / "out")) == 1
+    with pytest.raises(ValueError, match="holds votes of chains that were stopped, which other tools have no form for"):
+        export(folder / "tiny@short-1-of-2.json", "lm-eval", tmp_path / "out")

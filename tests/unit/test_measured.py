@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation import attempts, efficiency, lengths, scores, statistics, word_overlap
+from evaluation import attempts, comparisons, efficiency, lengths, scores, statistics, word_overlap
 from evaluation import measured as measured_module
 from evaluation.measured import CHARACTERS, Measured, accuracy_change, aligned, length_change, of_evaluation, one_ruler
 from evaluation.results import Evaluation, ProblemScore, Settings
@@ -86,5 +86,5 @@ def test_the_page_on_numbers_names_functions_that_exist() -> None:  # docs/evalu
         if line.startswith("| ") and "`" in line
     ]
     named = [name.split(".")[-1] for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
-    modules = (attempts, efficiency, lengths, measured_module, scores, statistics, word_overlap)
+    modules = (attempts, comparisons, efficiency, lengths, measured_module, scores, statistics, word_overlap)
     assert len(named) > 20 and [name for name in named if not any(callable(getattr(module, name, None)) for module in modules)] == []

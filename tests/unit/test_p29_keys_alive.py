@@ -417,6 +417,9 @@ ROWS = [
     Row("eval.budgets[forced].limit", evaluated, 10, {"eval.budgets": [{"kind": "forced", "limit": 9}]}),
     Row("eval.budgets[requested].kind", evaluated, {"kind": "forced", "limit": 9}, {"eval.budgets": [{"kind": "requested", "limit": 9}]}),
     Row("eval.budgets[requested].limit", evaluated, 10, {"eval.budgets": [{"kind": "requested", "limit": 9}]}),
+    Row("eval.budgets[short].kind", evaluated, {"kind": "forced", "limit": 9}, {"eval.budgets": [{"kind": "short", "first": 1, "of": 4}]}),
+    Row("eval.budgets[short].first", evaluated, 2, {"eval.budgets": [{"kind": "short", "first": 1, "of": 4}]}),
+    Row("eval.budgets[short].of", evaluated, 3, {"eval.budgets": [{"kind": "short", "first": 1, "of": 4}]}),
     Row("eval.margin", evaluated, 0.02),
     Row("wandb", whole_run, "project"),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -148,3 +149,15 @@ def test_two_ways_agree_if_all_that_is_wanted_is_there_and_the_same_and_what_is_
 def test_nothing_sampled_is_an_empty_table_and_every_request_waits(tmp_path: Path):
     there = kept(tmp_path / "none", 3)
     assert there.waiting() == there.asked and there.read().num_rows == 0 and there.recovered() == []
+
+
+def test_parts_that_are_older_than_a_column_are_gone_on_with(tmp_path: Path, judge: Judge, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("rollout.parts.PART_S", 0.0)
+    there = kept(tmp_path, 3)
+    list(sample([there], ScriptedPool(right_and_wrong), Scorer(judge, template())))
+    before, old = there.read(), sorted(tmp_path.glob("part-*.parquet"))
+    for part in (old[0], *old[1:]):
+        pq.write_table(pq.read_table(part).drop_columns("score"), part)
+        found = there.read()
+        assert found.select(before.column_names).equals(before) and found.schema.metadata == before.schema.metadata
+    assert there.recovered() == [] and there.waiting() == []

@@ -136,7 +136,19 @@ def test_a_score_is_strict_json_with_the_documented_keys() -> None:  # docs/arch
     assert Evaluation.model_validate(written, strict=True) == result
     assert set(written) == {
         *("checkpoint", "step", "source", "settings", "problems", "samples", "accuracy", "tokens", "truncated", "no_answer", "not_judged"),
-        *("no_answer_by", "token_f1", "stated", "by_outcome", "by_level", "budget_curve", "per_problem", "forced", "adherence"),
+        *(
+            "no_answer_by",
+            "token_f1",
+            "majority",
+            "stated",
+            "by_outcome",
+            "by_level",
+            "budget_curve",
+            "per_problem",
+            "forced",
+            "adherence",
+            "parallel",
+        ),
     }
     assert result.tokens.right is None and result.tokens.low is None
 
