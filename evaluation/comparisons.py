@@ -2,8 +2,8 @@
 
 Claim: nothing is compared that was not made alike. Other problems or other sampling: refused. Lengths counted by other tokenizers: characters
 are compared, where the texts are at hand, else nothing. The margin of "as accurate" is the one that the new evaluation recorded before it sampled.
-Budgets at which one is better are those where a band that holds for all budgets at once leaves out 0.
-Simplification: that band is the only one of its kind; those around curves hold for each budget alone.
+Budgets at which one is better are shown for all budgets at once.
+Simplification: bands around curves hold for each budget alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from evaluation.entries import Shown, by_source, compared, read_entries
 from evaluation.measured import Samples, accuracy_change, aligned, length_change, of_evaluation, of_table
 from evaluation.results import Evaluation
 from evaluation.run_folder import Run
-from evaluation.statistics import FEWEST, LEVEL, Claim, Interval, band, claim_interval, mcnemar, non_inferiority, sign_flip, stratified
+from evaluation.statistics import FEWEST, LEVEL, Claim, Interval, at_once, claim_interval, mcnemar, non_inferiority, sign_flip, stratified
 from rollout.records import CHARACTERS
 
 _MUST_AGREE = ("temperature", "top_p", "max_tokens", "budget")
@@ -240,15 +240,15 @@ def samples_of(shown: Shown, characters: bool = False, scores: bool = False) -> 
 
 
 def _spans(old: Samples, new: Samples, cap: int) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
-    """Budgets at which the new one is more, and less, accurate, by a band over all budgets at once."""
+    """Budgets at which the new one is more, and less, accurate, shown for all of them at once."""
     if len(old.ids) < FEWEST or set(old.ids) != set(new.ids):
         return (), ()
     budget_B = np.unique(np.linspace(0, cap, _BUDGETS + 1).round().astype(int))[1:]
     old_NB, new_NB = (one.means(one.right[:, None] & (one.length[:, None] <= budget_B)) for one in (old, new))
     place = {id_: index for index, id_ in enumerate(old.ids)}
     change_NB = new_NB - old_NB[[place[id_] for id_ in new.ids]]
-    low_B, high_B = band(change_NB)
-    return _runs(budget_B, low_B > 0), _runs(budget_B, high_B < 0)
+    shown_B, mean_B = at_once(change_NB) <= LEVEL, change_NB.mean(axis=0)
+    return _runs(budget_B, shown_B & (mean_B > 0)), _runs(budget_B, shown_B & (mean_B < 0))
 
 
 def _runs(budget_B: np.ndarray, shown_B: np.ndarray) -> tuple[Span, ...]:

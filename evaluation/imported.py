@@ -85,7 +85,7 @@ _ENDS = re.compile(r'"(?:finish|finish_reasons?|stop_reasons?)"')
 _IDS = ("problem_id", "question_id", "id")
 _NUMBERS = ("sample", "sample_idx", "sample_index", "repeat", "repeat_idx")
 _MOST_TOKENS = 10_000_000  # more than any completion has
-_MODELS = ["model", "model_name", "model_id", "checkpoint"]
+_MODELS = ["model", "model_name", "model_id", "model_path", "checkpoint", "generator", "generator_model"]
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,7 @@ def read_samples(
     prediction: str | None = None,
     model: str | None = None,
     score: str | None = None,
+    lengths: bool = True,
 ) -> Imported:
     """The samples of a file or folder.
 
@@ -151,6 +152,7 @@ def read_samples(
         problem, gold, prediction: dotted paths to them; recognised if absent.
         model: whose samples are read, where a file holds several models'.
         score: dotted path to a number of each sample, by which the best of several is told.
+        lengths: those that the file says are read; else nobody counted.
 
     Raises:
         ValueError, DataError: no data, a field that is missing or not recognised, a row without one, or rows that contradict each other.
@@ -169,7 +171,9 @@ def read_samples(
         raise DataError(f"{rows[0].place}: no field was recognised as the problem; it has {names}: name its path (--problem)")
     layout = recognise(rows, column, paths.gold)
     beside = [f"{paths.prediction}.usage.completion_tokens"]
-    tokens, thinking = (first_column(sample, names, _counts, used) for names in (_TOKENS + beside, _THINKING))
+    tokens, thinking = (first_column(sample, names, _counts, used) if lengths else None for names in (_TOKENS + beside, _THINKING))
+    if lengths and tokens is None:
+        _refuse_lengths(rows, _TOKENS + beside)
     said.append(
         f"{path}: {len(rows):,} rows, problem from {column}, gold from {paths.gold}, completion from {paths.prediction}, "
         + (f"tokens from {tokens}" if tokens else "no tokens")
@@ -203,6 +207,17 @@ def read_samples(
             f"(first: {again[0]}): take them out if a file was joined to itself"
         )
     return Imported(_with_ids(rows, problems, said), name, read.revision, said, left_out)
+
+
+def _refuse_lengths(rows: Sequence[Row], names: Sequence[str]) -> None:
+    """Refuse numbers in place of lengths where none of them is one: nobody should take characters for them. Raises DataError with the first."""
+    for name in names:
+        for row in rows:
+            value = nested(reach(row.values, name))
+            if not _none(value) and isinstance(value, int | float) and not isinstance(value, bool):
+                raise DataError(
+                    f"{row.place}: {name} is {value!r:.60}, where a whole number is wanted; correct it, or count all with --tokenizer"
+                )
 
 
 def source_of(path: Path) -> str:
@@ -276,8 +291,11 @@ def _problem(row: Row, layout: Layout, paths: Paths, source: str) -> Problem | N
 def _samples(row: Row, paths: Paths, tokens: str | None, thinking: str | None, score: str | None) -> list[Sample]:
     pairs = read_pairs([row], paths)
     value = nested(reach(row.values, paths.prediction))
-    made = [one is not None for one in value] if isinstance(value, list) and len(value) == len(pairs) else [not _none(value)] * len(pairs)
+    several = value if isinstance(value, list) and len(value) == len(pairs) else [value] * len(pairs)
+    made = [not _none(one) or one == "" for one in several]
     lengths, thoughts = (_lengths(row, path, len(pairs)) for path in (tokens, thinking))
+    if tokens and all(_none(one) or _length(one) is not None for one in _listed(reach(row.values, tokens))):
+        lengths = [0 if length is None and not pair.text else length for length, pair in zip(lengths, pairs, strict=True)]
     if tokens and (fault := _fault(lengths, thoughts, [pair.text for pair in pairs])):
         where = f"{tokens} is {reach(row.values, tokens)!r:.60}"
         raise DataError(f"{row.place}: {where}, {fault}; correct it, or count all with --tokenizer")
@@ -308,7 +326,7 @@ def _samples(row: Row, paths: Paths, tokens: str | None, thinking: str | None, s
 def _fault(lengths: Sequence[int | None], thoughts: Sequence[int | None], texts: Sequence[str]) -> str:
     """What is wrong with the lengths of a row's completions; "" if nothing is."""
     if None in lengths:
-        return f"where {len(texts)} whole numbers are wanted"
+        return "where a whole number is wanted" if len(texts) == 1 else f"where {len(texts)} whole numbers are wanted"
     for length, thought, text in zip(lengths, thoughts, texts, strict=True):
         if length is not None and length > _MOST_TOKENS:
             return f"more than any completion has ({_MOST_TOKENS:,})"

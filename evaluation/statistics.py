@@ -22,6 +22,7 @@ _CHUNK_CELLS = 4_000_000  # bounds the memory of the resample counts: about 32 M
 _SEEN = 10  # problems that moved to one side, from which on the bootstrap says what may happen there
 LEVEL = 0.05
 _EXACT = 16  # differences other than 0: up to here all 2^16 sign patterns are tried, beyond RESAMPLES random ones
+_SLACK = 1e-9  # sums that are equal but for rounding
 
 Claim = Literal["better", "not worse", "worse", "not shown", "too few"]
 
@@ -135,26 +136,28 @@ def claim_interval(difference_N: np.ndarray) -> Interval:
     return Interval(mean, max(low, -1.0), min(high, 1.0))
 
 
-def band(values_NK: np.ndarray, resamples: int = RESAMPLES) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper bounds of K means over problems that hold for all of them at once, in 95 % of such data; each [K].
+def at_once(difference_NK: np.ndarray) -> np.ndarray:
+    """Two-sided p of each of K mean differences, adjusted for looking at all of them, [K]: 0.05 says that such a look errs once in twenty.
 
-    Max-t bootstrap: mean ± c x its standard error, c the 95th percentile of the largest |t| among the K in each resample. So whoever looks at 64 budgets
-    and says where 0 is left out errs in one such look of twenty, not at one budget of twenty. Where all problems agree nothing can be resampled;
-    the bounds are those of `difference_interval` there.
+    Sign flips of whole problems (Westfall and Young's max-T): how often the largest of the K |sum| / sqrt(sum of squares), which flips leave alone below the line,
+    is as large as the one seen. Exact whatever the number of problems and however their K differences hang together; a column of zeros has p = 1.
 
     Args:
-        values_NK: one row a problem, differences of shares at each budget; at least two rows.
+        difference_NK: one row a problem, its differences at each budget.
     """
-    values_NK = np.asarray(values_NK, dtype=float)
-    mean_K = values_NK.mean(axis=0)
-    means_RK = resampled_means(values_NK, resamples)
-    error_K = means_RK.std(axis=0)
-    moves_K = np.ptp(values_NK, axis=0) > 0
-    half_K = np.full(len(mean_K), wilson(0.0, len(values_NK)).high)
-    if moves_K.any():
-        largest_R = (np.abs(means_RK - mean_K)[:, moves_K] / error_K[moves_K]).max(axis=1)
-        half_K[moves_K] = np.percentile(largest_R, 100 * (1 - LEVEL)) * error_K[moves_K]
-    return mean_K - half_K, mean_K + half_K
+    difference_NK = np.asarray(difference_NK, dtype=float)
+    moved_MK = difference_NK[(difference_NK != 0).any(axis=1)]
+    length_K = np.sqrt((moved_MK**2).sum(axis=0))
+    scaled_MK = moved_MK / np.where(length_K > 0, length_K, 1)
+    seen_K = np.abs(scaled_MK.sum(axis=0))
+    M = len(moved_MK)
+    if M <= _EXACT:
+        signs_RM = 1.0 - 2.0 * (np.arange(2**M)[:, None] >> np.arange(M) & 1)
+    else:
+        signs_RM = 1.0 - 2.0 * np.random.default_rng(_SEED).integers(0, 2, (RESAMPLES, M), np.int8)
+        signs_RM[0] = 1.0  # the pattern that was seen is one of them
+    largest_R = np.sort(np.abs(signs_RM @ scaled_MK).max(axis=1, initial=0))
+    return 1 - np.searchsorted(largest_R, seen_K - _SLACK) / len(largest_R)
 
 
 def wilson(share: float, trials: int, z: float = 1.959964) -> Interval:

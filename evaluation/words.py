@@ -158,7 +158,7 @@ def at_budgets(one: Comparison) -> str:
         for word, spans in (("more", one.better), ("less", one.worse))
         if spans
     ]
-    return f"Cut after the fact, it is {', and '.join(said)} (a 95 % band that holds for all budgets at once)."
+    return f"Cut after the fact, it is {', and '.join(said)} (at 95 %, for all budgets at once)."
 
 
 def _from_to(span: Span) -> str:

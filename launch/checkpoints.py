@@ -56,8 +56,8 @@ def checkpoint_faults(folder: Path, trains: bool) -> Iterator[str]:
     if adapter is not None and not (folder / "config.json").is_file():
         base = adapter.get("base_model_name_or_path") or "its base model"
         yield (
-            f"model.path: {folder} is an adapter of {base}: merge it first (peft: PeftModel.from_pretrained(base, {str(folder)!r})"
-            ".merge_and_unload().save_pretrained(FOLDER)) and name the merged folder"
+            f"model.path: {folder} is an adapter of {base}: merge it first (`laconic merge BASE --adapter {folder} --out FOLDER`) and "
+            "name the merged folder"
         )
         return
     if pointers := _pointers(folder):

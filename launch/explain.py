@@ -223,8 +223,13 @@ def _kind_words(recipe: Recipe, budget: Budget, moved: Budget, far: int) -> str:
         apart = f"{count:,} problems sampled apart every {budget.every} steps ({count * recipe.sampler.group_size:,} rollouts)"
     match budget:
         case DifficultyBudget():
-            rungs = [(tokens(lambda one, rung=rung: rung.of(one.limit)), rung.at_least) for rung in budget.ladder]  # type: ignore[misc]
-            return ", else ".join(f"{words} tokens where at least {share:.0%} are right" for words, share in rungs)
+            beside = bool(recipe.budget.also)
+            rungs = [
+                f"{rung.share:g} x what the other kinds leave" if beside else f"{tokens(lambda one, rung=rung: rung.of(one.limit))} tokens"  # type: ignore[misc]
+                for rung in budget.ladder
+            ]
+            shares = [rung.at_least for rung in budget.ladder]
+            return ", else ".join(f"{words} where at least {share:.0%} are right" for words, share in zip(rungs, shares, strict=True))
         case PromptBudget(column=None):
             return f"drawn for each prompt from {least} to {limit} tokens"
         case PromptBudget():

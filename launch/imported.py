@@ -63,7 +63,9 @@ def import_samples(
 
     source = source or source_of(path)
     name = file_names([source])[0]
-    read = read_samples(path, source, problem=problem, gold=gold, prediction=prediction, model=model, score=score)
+    read = read_samples(
+        path, source, problem=problem, gold=gold, prediction=prediction, model=model, score=score, lengths=tokenizer is None
+    )
     target = folder or Path("evals") / (read.model or name).strip("./~").replace("/", "-")
     refuse_earlier([target / f"{name}.json"], overwrite)
     for words in read.said:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.checkpoints import mixture, read_json, size_faults, sizes
+from recipes.adapters import Adapter, Lora
 from recipes.schema import Learner, Recipe, Tiny
 from rl.deepspeed_config import REDUCE_BUCKET
 
@@ -188,6 +189,17 @@ def option(options: Mapping[str, Any], name: str, default: float) -> float:
     return value if isinstance(value, (int, float)) and value > 0 else default
 
 
+def trained_parameters(shape: Shape, adapter: Adapter) -> int:
+    """How many numbers train; of adapters at most, as if every linear layer had one."""
+    if not isinstance(adapter, Lora):
+        return shape.parameters
+    heads, kv = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
+    linear = {"q_proj": (shape.width, heads), "o_proj": (heads, shape.width)} | dict.fromkeys(("k_proj", "v_proj"), (shape.width, kv))
+    linear |= dict.fromkeys(("gate_proj", "up_proj"), (shape.width, shape.inner)) | {"down_proj": (shape.inner, shape.width)}
+    wanted = [sizes for name, sizes in linear.items() if not adapter.targets or name in adapter.targets] or list(linear.values())
+    return shape.layers * adapter.rank * sum(map(sum, wanted))
+
+
 def learner_bytes(shape: Shape, learner: Learner, bf16: bool, reference: bool, longest: int, gpu: bool = False) -> dict[str, int]:
     """What one learner rank holds at its peak, bytes by part.
 
@@ -198,31 +210,35 @@ def learner_bytes(shape: Shape, learner: Learner, bf16: bool, reference: bool, l
     """
     width = 2 if bf16 else 4
     ranks, stage = learner.ranks, learner.zero_stage
-    N = shape.parameters
+    N, trained = shape.parameters, trained_parameters(shape, learner.adapter)
     # Adam's moments; fp32 master weights where weights are bf16 or ZeRO keeps its own copy; fp32 gradients of bf16.
     optimiser = 8 + (4 if bf16 or stage >= 1 else 0) + (4 if bf16 else 0)
     tokens = max(learner.micro_batch_tokens, longest)
     per_token = 8 * shape.width + shape.head_width * (5 * shape.heads + 8 * shape.kv_heads) + 4 * shape.inner
     kept = shape.layers * shape.width + per_token if learner.gradient_checkpointing else shape.layers * per_token
-    share = N // (ranks if stage >= 1 else 1)
+    share = trained // (ranks if stage >= 1 else 1)
     parts = {
         "weights": N * width // (ranks if stage == 3 else 1),
-        "gradients": N * width // (ranks if stage >= 2 else 1),
+        "gradients": trained * width // (ranks if stage >= 2 else 1),
         "optimiser": share * optimiser,
         "activations": tokens * kept * width,
         "logits": min(learner.logit_chunk_tokens, tokens) * shape.vocabulary * 4 * 2,  # log-softmax and slope of a piece (rl/logprobs)
-        "head gradient": shape.vocabulary * shape.width * (4 + (2 if bf16 else 0)),  # added up in fp32
     }
+    largest_trained = shape.vocabulary * shape.width if trained == N else 0
+    if largest_trained:
+        parts["head gradient"] = largest_trained * (4 + (2 if bf16 else 0))  # added up in fp32
+    else:
+        parts["adapters"] = trained * width
     if stage >= 1:
-        bucket = REDUCE_BUCKET if gpu else min(REDUCE_BUCKET, N)  # taken whole; on a CPU, pages cost nothing before they are used
-        largest = max(bucket, shape.vocabulary * shape.width)  # a larger tensor goes alone
+        bucket = REDUCE_BUCKET if gpu else min(REDUCE_BUCKET, trained)  # taken whole; on a CPU, pages cost nothing before they are used
+        largest = max(bucket, largest_trained)  # a larger tensor goes alone
         parts["buckets"] = largest * (width + 4)  # as it is, and in fp32 while it is reduced
     # AdamW's and, of fp32, a flat copy of the gradients, when activations and logits are gone.
-    step = (share * (1 if bf16 else 2) if stage >= 1 else shape.vocabulary * shape.width) * 4
+    step = (share * (1 if bf16 else 2) if stage >= 1 else largest_trained) * 4
     temporary = step - parts["activations"] - parts["logits"]
     if temporary > 0:
         parts["optimiser step"] = temporary
-    if reference:
+    if reference and trained == N:  # a policy with adapters is its own reference without them
         parts["reference"] = N * width
     return parts | ({"context": CUDA_CONTEXT} if gpu else {})
 

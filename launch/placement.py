@@ -102,7 +102,7 @@ def _taken(cluster: Cluster, nodes: Sequence[Machine], device: str) -> tuple[tup
     """The nodes that the recipe takes, with the GPUs that it takes of them, and why there are not as many."""
     if isinstance(cluster, AutoCluster):
         return tuple(nodes), ()
-    each = (cluster.gpus_per_node or 0) if device == "cuda" else 0
+    each = (cluster.gpus_per_node or 0) if device == "cuda" and any(node.gpus for node in nodes) else 0
     wide = [node for node in nodes if len(node.gpus) >= each]
     count = cluster.nodes or max(len(wide), 1)
     if count <= len(wide):

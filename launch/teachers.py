@@ -129,6 +129,7 @@ def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template,
         gradient_checkpointing=learner.gradient_checkpointing,
         checkpoint_every=recipe.train.checkpoint_every,
         limit=at.limit,
+        adapter=learner.adapter,
     )
     if isinstance(stage, DpoStage):
         pairs = _short(reference.pairs(_answers(at), stage.rejected), step, "pairs", words)

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from recipes.adapters import Adapter, FullWeights
 from recipes.advantages import Advantage, AllRollouts, AllTokens, Select, Selection, TokenChoice
 from recipes.budgets import Budget, ConstantBudget, refuse_unfit
 from recipes.cluster import AutoCluster, Cluster
@@ -149,6 +150,7 @@ class Learner(Section):
     )
     logit_chunk_tokens: Count = Field(4096, description="Tokens whose logits exist at one time: bounds the [tokens, vocabulary] memory.")
     gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
+    adapter: Adapter = FullWeights()
     threads: Count = Field(2, description="CPU threads of a rank.")
 
 
@@ -283,11 +285,11 @@ class Recipe(Section):
         there = [name for name in MOVABLE if name.partition(".")[0] not in kinds or hasattr(*self._slot(name))]
         for name, schedule in self.schedule.items():
             slot, *parts = name.split(".")
-            if slot == "budget" and name not in there and (also := [part.kind for part in self.budget.also if hasattr(part, parts[0])]):
-                raise ValueError(
-                    f"schedule: {name}: is a number of {also[0]} in budget.also, which stays; make {also[0]} the first kind (budget.kind), or take the schedule out (null)"
-                )
             if name in MOVABLE and name not in there:
+                if slot == "budget" and (also := [part.kind for part in self.budget.also if hasattr(part, parts[0])]):
+                    raise ValueError(
+                        f"schedule: {name}: is a number of {also[0]} in budget.also, which stays; make {also[0]} the first kind (budget.kind), or take the schedule out (null)"
+                    )
                 raise ValueError(
                     f"schedule: {name}: {slot}.kind {self._slot(name)[0].kind} has no {parts[0]}; take a kind that has, or the schedule out (null)"
                 )

@@ -15,7 +15,14 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 from recipes.data import DataSet, Sets
 from recipes.section import Count, FolderName, Natural, Positive, Section, kind_or
 
-_TRAINER = ("threads", "ranks", "micro_batch_tokens", "logit_chunk_tokens", "gradient_checkpointing")  # of the learner's, that TRL's take
+_TRAINER = (
+    "threads",
+    "ranks",
+    "micro_batch_tokens",
+    "logit_chunk_tokens",
+    "gradient_checkpointing",
+    "adapter",
+)  # of the learner's, that TRL's take
 _LOOP = (
     *("schedule", "seed", "tiny", "data", "sampler", "budget", "reward", "waive", "advantage", "select", "credit", "tokens", "objective"),
     *("wires", "cluster", "learner", "engine", "publish", "train", "eval"),

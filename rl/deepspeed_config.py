@@ -105,3 +105,12 @@ _SHARDING: dict[str, Any] = {
     "log_trace_cache_warnings": False,
     "enable_sanity_checks": False,
 }
+
+
+def saved_classes() -> list[type]:
+    """Classes of objects in the state that DeepSpeed saves; nothing else is read back."""
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    return [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]

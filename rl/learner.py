@@ -25,9 +25,10 @@ import torch
 from recipes.objectives import Objective
 from recipes.schema import Recipe
 from rl import objective
+from rl.adapters import merged, save_adapters, without_adapters
 from rl.algorithm import FIELDS, asked
 from rl.batching import micro_batches, whole_groups
-from rl.deepspeed_config import deepspeed_config
+from rl.deepspeed_config import deepspeed_config, saved_classes
 from rl.logprobs import ScoringHead
 from rl.policy import MicroBatch, Row, load_policy, padded
 from rl.scratch import scratch_folder
@@ -66,16 +67,17 @@ class LearnerRank:
         )
         settings = recipe.learner
         dtype = DTYPES[recipe.model.dtype]
-        policy = load_policy(checkpoint, dtype, recipe.sampler.temperature, settings.logit_chunk_tokens, settings.gradient_checkpointing)
-        self._engine, *_ = deepspeed.initialize(model=policy, model_parameters=policy.parameters(), config=deepspeed_config(recipe))
+        common = checkpoint, dtype, recipe.sampler.temperature, settings.logit_chunk_tokens
+        policy = load_policy(*common, settings.gradient_checkpointing, settings.adapter, recipe.seed)
+        trained = [weight for weight in policy.parameters() if weight.requires_grad]
+        self._engine, *_ = deepspeed.initialize(model=policy, model_parameters=trained, config=deepspeed_config(recipe))
         self._norm = float("nan")
         if settings.zero_stage == 0:
             self._engine.clip_fp32_gradients = self._clip  # DeepSpeed's own forgets the norm
         self._reference: Any = None
-        if recipe.reads_reference:
-            self._reference = (
-                load_policy(checkpoint, dtype, recipe.sampler.temperature, settings.logit_chunk_tokens).to(device).requires_grad_(False)
-            )
+        self._adapts = settings.adapter.kind != "full"
+        if recipe.reads_reference and not self._adapts:  # a policy with adapters is its own reference without them
+            self._reference = load_policy(*common).to(device).requires_grad_(False)
         self._rank, self._device, self._ranks = rank, device, settings.ranks
         self._zero_stage = settings.zero_stage
         self._names = checkpoint_names(checkpoint)
@@ -178,11 +180,16 @@ class LearnerRank:
                 policy.temperature = temperature
                 parts |= zip(("logp", "entropy", "variance"), self._engine(*tensors.inputs, False, "variance" in asked), strict=False)
             if "ref_logp" in what:
-                self._reference.temperature = temperature
-                parts["ref_logp"] = self._reference(*tensors.inputs)[0]
+                parts["ref_logp"] = self._reference_logp(tensors, temperature)
             found |= _by_row(rows, torch.stack([parts[name] for name in what]))
             yield
         return found
+
+    def _reference_logp(self, tensors: MicroBatch, temperature: float) -> torch.Tensor:
+        policy = self._engine.module if self._adapts else self._reference
+        policy.temperature = temperature
+        with without_adapters(policy) if self._adapts else nullcontext():
+            return (self._engine if self._adapts else policy)(*tensors.inputs)[0]
 
     def _by_group(
         self, batches: Sequence[Sequence[Row]], what: Sequence[str], temperature: float, found: dict[str, np.ndarray]
@@ -195,8 +202,7 @@ class LearnerRank:
             tensors = padded(rows, self._device)
             parts = {"hidden": self._engine(tensors.ids, tensors.predicts, None)[0]}
             if "ref_logp" in what:
-                self._reference.temperature = temperature
-                parts["ref_logp"] = self._reference(*tensors.inputs)[0]
+                parts["ref_logp"] = self._reference_logp(tensors, temperature)
             sizes = [len(row.ids) for row in rows] or [len(tensors.targets)]
             split = {name: value_N.split(sizes) for name, value_N in parts.items()}
             for index, row in enumerate(rows):
@@ -235,7 +241,7 @@ class LearnerRank:
         with self._gathered():
             if self._rank:
                 return {}, {}
-            state = self._engine.module.model.state_dict()
+            state = merged(self._engine.module.model)
             packed = {name: pack(state[name]) for name in sorted(self._names)}
         return packed, digests(packed)
 
@@ -244,15 +250,16 @@ class LearnerRank:
         with self._gathered():
             if self._rank == 0:
                 model = self._engine.module.model
-                state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+                state = {name: tensor.cpu() for name, tensor in merged(model).items()}
                 model.save_pretrained(folder, state_dict=state, safe_serialization=True)
-        self._engine.save_checkpoint(str(folder / "learner"), tag="state", save_latest=False, exclude_frozen_parameters=False)
+                save_adapters(model, folder)
+        self._engine.save_checkpoint(str(folder / "learner"), tag="state", save_latest=False, exclude_frozen_parameters=self._adapts)
 
     def restore(self, folder: Path) -> None:
         """Read what `save` wrote; tensors and plain containers only, whatever the file holds."""
         os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-        with torch.serialization.safe_globals(_deepspeed_classes()):
-            path, _ = self._engine.load_checkpoint(str(folder / "learner"), tag="state")
+        with torch.serialization.safe_globals(saved_classes()):
+            path, _ = self._engine.load_checkpoint(str(folder / "learner"), tag="state", load_module_strict=not self._adapts)
         if path is None:
             raise LearnerError(f"{folder}/learner: DeepSpeed found no state to resume from")
 
@@ -486,11 +493,3 @@ def _dealt(rows: Sequence[Row], micro_batch_tokens: int, ranks: int, whole: bool
         else micro_batches(tokens_B, micro_batch_tokens, ranks)
     )
     return [[[rows[index] for index in indices] for indices in share] for share in dealt]
-
-
-def _deepspeed_classes() -> list[type]:
-    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
-
-    return [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]

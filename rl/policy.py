@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from recipes.adapters import Adapter, FullWeights
+from rl.adapters import adapted
 from rl.logprobs import ScoringHead
 from rl.objective import Tokens
 
@@ -153,11 +155,23 @@ class Policy(nn.Module):
         return self.model.get_output_embeddings()(hidden_NH, targets_N, self.temperature, self.chunk, entropy_gradient, spread)
 
 
-def load_policy(checkpoint: Path, dtype: torch.dtype, temperature: float, chunk: int, gradient_checkpointing: bool = False) -> Policy:
+def load_policy(
+    checkpoint: Path,
+    dtype: torch.dtype,
+    temperature: float,
+    chunk: int,
+    gradient_checkpointing: bool = False,
+    adapter: Adapter | None = None,
+    seed: int = 0,
+) -> Policy:
     """Read a checkpoint and make sure that body and head alone explain its logits.
 
+    Args:
+        adapter: what is put beside its weights to train; None: nothing.
+        seed: of that.
+
     Raises:
-        ValueError: the model does something to its logits that `Policy` would miss (scaling, soft-capping).
+        ValueError: the model does something to its logits that `Policy` would miss (scaling, soft-capping), or has no layer for the adapter.
     """
     config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
     for name in [name for name, value in vars(config).items() if "drop" in name and isinstance(value, float)]:
@@ -178,4 +192,4 @@ def load_policy(checkpoint: Path, dtype: torch.dtype, temperature: float, chunk:
     if gradient_checkpointing:
         model.train()  # transformers recomputes in training mode only
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return Policy(model, temperature, chunk)
+    return Policy(adapted(model, adapter or FullWeights(), seed, str(checkpoint)), temperature, chunk)

@@ -14,7 +14,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any, Literal, TypeVar
@@ -28,7 +28,9 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from recipes.adapters import Adapter, FullWeights
 from rl import checkpoint
+from rl.adapters import adapted, merged, save_adapters
 from rollout.sources import DataError, blended
 from rollout.tokenizer import copy_tokenizer, load_tokenizer
 from rollout.types import Example, Preference
@@ -58,6 +60,7 @@ class Training:
         gradient_checkpointing: recompute activations in the backward pass.
         checkpoint_every: updates between checkpoints to go on from; 0: none.
         limit: what the last rl stage before left (rl.state.left); None without one.
+        adapter: what trains (rl/adapters).
     """
 
     stage: str
@@ -71,6 +74,7 @@ class Training:
     gradient_checkpointing: bool = False
     checkpoint_every: int = 20
     limit: int | None = None
+    adapter: Adapter = field(default_factory=FullWeights)
 
 
 def fitting(rows: Sequence[Item], max_tokens: int) -> list[Item]:
@@ -181,6 +185,7 @@ def _train(
         with cpu_threads(how.threads), _quiet():
             model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32, trust_remote_code=False)
             configs = copy.deepcopy(model.config), copy.deepcopy(model.generation_config)
+            model = adapted(model, how.adapter, how.seed, str(start))
             trainer = make(model, load_tokenizer(start), datasets.Dataset.from_list(table).select(order), arguments)
             trainer.remove_callback(PrinterCallback)
             trainer.add_callback(Reporter(how.stage, "its lr", steps, progress))
@@ -193,7 +198,8 @@ def _train(
 
 
 def _save(model: Any, start: Path, folder: Path) -> None:
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, state_dict=merged(model))
+    save_adapters(model, folder)
     copy_tokenizer(start, folder)
 
 

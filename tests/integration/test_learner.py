@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import ray
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from recipes.schema import Recipe
 from recipes.terms import KlTerm, VerdictTerm
+from rl.adapters import ADAPTER
 from rl.algorithm import measured
 from rl.learner import Learner
 from rl.objective import NonFinite
@@ -76,11 +78,23 @@ def plain_torch_update(checkpoint: Path, updates: list[list[Row]]) -> tuple[dict
     return {name: tensor.detach() for name, tensor in model.state_dict().items()}, losses, norms
 
 
-@pytest.mark.parametrize(("ranks", "zero", "dtype"), [(1, 0, "fp32"), (2, 1, "fp32"), (2, 3, "fp32"), (1, 1, "bf16"), (2, 2, "bf16")])
+@pytest.mark.parametrize(
+    ("ranks", "zero", "dtype", "adapter"),
+    [
+        (1, 0, "fp32", "full"),
+        (2, 1, "fp32", "full"),
+        (2, 3, "fp32", "full"),
+        (1, 1, "bf16", "full"),
+        (2, 2, "bf16", "full"),
+        (1, 0, "fp32", "lora"),
+        (2, 3, "fp32", "lora"),
+        (2, 2, "bf16", "lora"),
+    ],
+)
 def test_a_restored_learner_goes_on_as_if_nothing_had_happened(
-    ray_session: None, tiny_checkpoint: Path, tmp_path: Path, ranks: int, zero: int, dtype: str
+    ray_session: None, tiny_checkpoint: Path, tmp_path: Path, ranks: int, zero: int, dtype: str, adapter: str
 ):
-    settings = recipe(ranks, zero, 256, dtype)
+    settings = recipe(ranks, zero, 256, dtype, adapter={"kind": adapter})
     learner = Learner(settings, tiny_checkpoint, "cpu")
     learner.update([rows(0)], 0)
     learner.save(tmp_path)
@@ -92,7 +106,12 @@ def test_a_restored_learner_goes_on_as_if_nothing_had_happened(
     assert restored.update([rows(1)], 1) == expected
     assert restored.weights()[1] == after  # digests: equal to the bit
     restored.stop()
-    AutoModelForCausalLM.from_pretrained(tmp_path)
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path)
+    if adapter == "lora":  # of the checkpoint's two forms, peft's says the same
+        base = AutoModelForCausalLM.from_pretrained(tiny_checkpoint, dtype=saved.dtype)
+        whole = PeftModel.from_pretrained(base, tmp_path / ADAPTER).merge_and_unload()
+        for name, tensor in saved.state_dict().items():
+            torch.testing.assert_close(whole.state_dict()[name], tensor)
 
 
 @pytest.mark.parametrize(

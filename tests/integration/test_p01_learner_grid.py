@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM
 import rl.learner
 from recipes.schema import Recipe
 from rl import deepspeed_config
+from rl.adapters import adapted, merged
 from rl.algorithm import measured, prepare
 from rl.learner import Learner, LearnerRank
 from rl.policy import Row
@@ -28,22 +29,28 @@ from tests.reference import cases as case
 from tests.reference.referee import Settings, Trajectory, advantages, loss_and_gradient, score
 
 LR, CLIP = 1e-3, 0.15  # a bound that some methods meet and some do not
+FULL, LORA = {"kind": "full"}, {"kind": "lora", "rank": 4, "alpha": 8}
 GRID = [
-    ("everything", 1, 2, 100_000),
-    ("everything", 2, 3, 128),
-    ("gspo", 2, 0, 256),
-    ("cispo", 2, 1, 500),
-    ("kl_in_reward", 2, 2, 256),
+    ("everything", 1, 2, 100_000, FULL),
+    ("everything", 2, 3, 128, FULL),
+    ("gspo", 2, 0, 256, FULL),
+    ("cispo", 2, 1, 500, FULL),
+    ("kl_in_reward", 2, 2, 256, FULL),
+    ("everything", 1, 0, 256, LORA),
+    ("kl_in_reward", 2, 2, 500, LORA),
+    ("everything", 2, 3, 128, LORA | {"targets": ["q_proj", "down_proj"]}),
 ]
 
 
 class Referee:
     """The model in float64 and its AdamW: one rollout at a time, one process."""
 
-    def __init__(self, checkpoint: Path, settings: Settings):
-        self.model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float64).eval()
-        self.reference, self.settings = deepcopy(self.model), settings
-        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=LR, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
+    def __init__(self, checkpoint: Path, settings: Settings, recipe: Recipe):
+        self.reference, self.settings = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float64).eval(), settings
+        single = deepcopy(self.reference).float()  # adapters are drawn in the learner's numbers
+        self.model = adapted(single, recipe.learner.adapter, recipe.seed).double()
+        self.trained = [weight for weight in self.model.parameters() if weight.requires_grad]
+        self.optimiser = torch.optim.AdamW(self.trained, lr=LR, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
 
     def logp(self, model: torch.nn.Module, item: Trajectory) -> list[float]:
         return score(model, item, self.settings.temperature)[1].gather(1, torch.tensor(item.ids)[:, None])[:, 0].tolist()
@@ -58,7 +65,7 @@ class Referee:
             part = slice(start, start + size)
             loss, _ = loss_and_gradient(self.model, known[part], of_all[part], self.settings)
             losses.append(loss)
-            norms.append(float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)))
+            norms.append(float(torch.nn.utils.clip_grad_norm_(self.trained, CLIP)))
             self.optimiser.step()
         return float(np.mean(losses)), max(norms)
 
@@ -81,12 +88,11 @@ def influences(model: torch.nn.Module, rows: Sequence[Row], temperature: float) 
     return [torch.stack([(slope(one) * whole).sum() for one in logp]) * temperature**2 for logp in logps]
 
 
-@pytest.mark.parametrize(("method", "ranks", "zero", "micro_batch_tokens"), GRID)
+@pytest.mark.parametrize(("method", "ranks", "zero", "micro_batch_tokens", "adapter"), GRID)
 def test_p01_the_learner_agrees_with_the_referee(
-    ray_session: None, tiny_checkpoint: Path, method: str, ranks: int, zero: int, micro_batch_tokens: int
+    ray_session: None, tiny_checkpoint: Path, method: str, ranks: int, zero: int, micro_batch_tokens: int, adapter: dict[str, Any]
 ):
     settings = case.METHODS[method]
-    referee = Referee(tiny_checkpoint, settings)
     learner_keys = {
         "ranks": ranks,
         "zero_stage": zero,
@@ -95,8 +101,10 @@ def test_p01_the_learner_agrees_with_the_referee(
         "grad_clip": CLIP,
         "threads": 1,
         "logit_chunk_tokens": 64,
+        "adapter": adapter,
     }
     recipes = {updates: case.recipe(settings, learner={**learner_keys, "updates_per_step": updates}) for updates in (1, 2)}
+    referee = Referee(tiny_checkpoint, settings, recipes[1])
     learner = Learner(recipes[1], tiny_checkpoint, "cpu")
     first = prepare(case.groups(case.trajectories(referee.model.config.vocab_size, seed=0)), recipes[1], learner.measure).updates[0]
     rows = [replace(row, toward=(0.0, 1.0, 0.25)[index % 3]) for index, row in enumerate(first)]
@@ -119,10 +127,18 @@ def test_p01_the_learner_agrees_with_the_referee(
     weights = {name: packed.tensor() for name, packed in ray.get(learner.weights()[0]).items()}
     learner.stop()
     # Where a gradient is near zero, AdamW's step is its sign: single weights may differ by a part of lr, all of them together may not.
-    off = {name: weights[name] - expected.detach() for name, expected in referee.model.named_parameters()}
+    expected = {name: tensor for name, tensor in merged(referee.model).items() if name in weights}
+    off = {name: weights[name] - expected[name] for name in weights}
     assert all(difference.abs().max() < 0.2 * LR for difference in off.values())
-    norms = [torch.stack([tensor.norm() for tensor in found]).norm() for found in (off.values(), referee.model.parameters())]
+    norms = [torch.stack([tensor.norm() for tensor in found]).norm() for found in (off.values(), expected.values())]
     assert norms[0] <= 1e-5 * norms[1]
+    begun = referee.reference.state_dict()
+    moved = {name for name in weights if not torch.equal(weights[name], begun[name].float())}
+    assert moved == {
+        name
+        for name in weights
+        if adapter == FULL or (name.endswith("_proj.weight") and any(end in name for end in adapter.get("targets", [""])))
+    }
 
 
 class OpenRank(LearnerRank):

@@ -13,12 +13,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from recipes.adapters import Lora
 from rl import checkpoint
+from rl.adapters import ADAPTER, merge_adapter
 from rl.supervised import Training, by_length, dpo, drawn, fitting, micro_batch_rows, sft
 from rollout.sources import DataError
 from rollout.types import Example, Preference
 
-HOW = Training("stages[1] (sft)", batch=4, lr=3e-3, seed=0, checkpoint_every=2)
+HOW = Training("stages[1] (sft)", batch=4, lr=3e-3, seed=0, checkpoint_every=2, limit=90)
 DRAW = Random(0)
 
 
@@ -54,7 +56,7 @@ def test_a_stage_leaves_an_ordinary_checkpoint_that_differs_from_its_start_in_it
     start = checkpoints(architecture)
     made = STAGES[stage](start, tmp_path, HOW, None)
     assert made == tmp_path / "checkpoint" and [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
-    assert checkpoint.metadata(made) == {"stage": HOW.stage, "steps": 6, "rows": 24}
+    assert checkpoint.metadata(made) == {"stage": HOW.stage, "steps": 6, "rows": 24, "limit": 90}
     old, new = load_file(start / "model.safetensors"), load_file(made / "model.safetensors")
     assert old.keys() == new.keys() and any(not torch.equal(old[name], new[name]) for name in old)
     for file in start.iterdir():
@@ -87,11 +89,14 @@ def test_dpo_starts_at_log_2_and_parts_the_chosen_from_the_rejected(tiny_checkpo
     assert margin(made) > margin(tiny_checkpoint) + 20 and losses[-1] < math.log(2)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+LORA = replace(HOW, adapter=Lora(kind="lora", rank=4, targets=["q_proj", "down_proj"]))
+
+
+@pytest.mark.parametrize(("stage", "how"), [("sft", HOW), ("dpo", HOW), ("sft", LORA), ("dpo", LORA)])
 def test_a_stage_that_was_killed_goes_on_to_the_bytes_of_one_that_was_not(
-    tiny_checkpoint: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, stage: str
+    tiny_checkpoint: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, stage: str, how: Training
 ):
-    whole = STAGES[stage](tiny_checkpoint, tmp_path_factory.mktemp("whole"), HOW, None)
+    whole = STAGES[stage](tiny_checkpoint, tmp_path_factory.mktemp("whole"), how, None)
     steps: list[int] = []
 
     def killed(step: int, *_: float) -> None:
@@ -101,10 +106,18 @@ def test_a_stage_that_was_killed_goes_on_to_the_bytes_of_one_that_was_not(
 
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            STAGES[stage](tiny_checkpoint, tmp_path, HOW, killed)
-    made = STAGES[stage](tiny_checkpoint, tmp_path, HOW, killed)
+            STAGES[stage](tiny_checkpoint, tmp_path, how, killed)
+    made = STAGES[stage](tiny_checkpoint, tmp_path, how, killed)
     assert steps == [1, 1, 2, 3, 3, 4, 5, 6]  # there is a checkpoint after every second
     assert (made / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    if how is LORA:
+        new, old = load_file(made / "model.safetensors"), load_file(tiny_checkpoint / "model.safetensors")
+        moved = {name for name in old if not torch.equal(new[name], old[name])}
+        assert moved == {name for name in old if name.endswith(("q_proj.weight", "down_proj.weight"))}
+        out = tmp_path / "merged"
+        assert merge_adapter(tiny_checkpoint, made / ADAPTER, out) == len(moved)
+        for name, tensor in load_file(out / "model.safetensors").items():
+            torch.testing.assert_close(tensor, new[name])
 
 
 def test_a_finished_stage_is_not_done_again_and_a_broken_checkpoint_is_none(tiny_checkpoint: Path, tmp_path: Path):

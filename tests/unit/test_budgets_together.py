@@ -189,6 +189,8 @@ def test_what_a_further_kind_asks_of_the_prompts_and_of_the_schedule_is_said_by_
     assert "budget.also: prompt gives each prompt a limit that it must state, and toggle decides another after sampling" in said
     said = refusal("budget.also=[{kind: thinking}]", "schedule.budget.share={kind: linear, to: 0.1}")
     assert "budget.share: is a number of thinking in budget.also, which stays; make thinking the first kind (budget.kind)" in said
+    said = refusal("budget.also=[{kind: controller}]", "schedule.budget.least={kind: linear, to: 0.1}")
+    assert "budget.least cannot move" in said  # in the first kind neither
     said = refusal(
         "budget={limit: 100, also: [{kind: difficulty, ladder: [{share: 0.05}]}]}", "schedule.budget.limit={kind: linear, to: 9}"
     )
@@ -220,12 +222,13 @@ def test_parents_of_two_kinds_are_refused_and_told_where_the_other_one_goes(tmp_
 
 def test_plan_says_how_each_kind_decides_and_warns_of_each_by_its_place():
     words = [
-        "budget={kind: controller, measure: 40, also: [{kind: toggle, period: 50}, {kind: thinking, share: 0.5}]}",
+        "budget={kind: controller, measure: 40, also: [{kind: toggle, period: 50}, {kind: thinking, share: 0.5}, {kind: difficulty, ladder: [{at_least: 0.5, share: 0.5}, {}]}]}",
         "reward=[{kind: verdict}]",
     ]
     made = plan(load("grpo", "tiny", words))
     text, warned = explain(made), "\n".join(made.warnings)
-    assert text.count("\nlimit    ") == 3 and "of which thinking is closed after 52" in text and "in every second 50 steps" in text
+    assert text.count("\nlimit    ") == 4 and "0.5 x what the other kinds leave where at least 50% are right" in text
+    assert "of which thinking is closed after 52" in text and "in every second 50 steps" in text
     assert "budget.measure: 40 looks" in warned and "budget.also[0].period: a phase with a limit is not in this run" in warned
     assert "budget.also[0].kind: toggle: its limits say nothing, as no term of the reward reads a limit" in warned
 

@@ -277,6 +277,9 @@ REFUSED: list[tuple[list[dict[str, Any]], dict[str, Any], str]] = [
     ([*plain(), {"problem": "p", "gold": "1", "completion": "x", "tokens": float("nan")}], {}, r"x.jsonl:5: tokens is nan"),
     ([*plain(), {"problem": "p", "gold": "1", "completion": "x", "tokens": 10**12}], {}, r"x.jsonl:5: tokens is 1000000000000, more than any"),
     ([*plain(), {"problem": "p", "gold": "1", "completion": "x", "tokens": 0}], {}, r"x.jsonl:5: tokens is 0, and its completion is not empty"),
+    (plain(tokens=-1), {}, r"x.jsonl:1: tokens is -1, where a whole number is wanted"),
+    (plain(tokens=10.5), {}, r"x.jsonl:1: tokens is 10.5, where a whole number is wanted"),
+    ([*plain(generator="a"), *plain(generator="b")], {}, r"several models \(a, b\).*--model"),
     (plain(think_tokens=11), {}, r"x.jsonl:1: tokens is 10, and 11 of them would be thinking"),
     ([plain()[0] | {"think_tokens": 3}, *plain(think_tokens=-3)[1:]], {}, r"x.jsonl:2: think_tokens is -3, which counts no thinking"),
     ([row | {"sample_idx": "0"} for row in plain()], {}, r"x.jsonl:3: sample 0 of its problem is in .*x.jsonl:1"),
@@ -321,6 +324,18 @@ def test_a_completion_that_is_nan_or_null_in_a_list_was_never_made(tmp_path: Pat
     for rows in (alone, listed):
         [(_, samples), _] = read_samples(lines(tmp_path / "x.jsonl", rows), "x").problems
         assert sorted(one.finish for one in samples) == ["abort", "stop"]
+
+
+def test_lengths_that_cannot_be_are_passed_over_where_a_tokenizer_counts(tmp_path: Path, tiny_checkpoint: Path):
+    odd = [row | {"tokens": tokens} for row, tokens in zip(plain(), (-1, 10**12, None, 10.5), strict=True)]
+    assert evaluated(lines(tmp_path / "x.jsonl", odd), tokenizer=tiny_checkpoint).accuracy.mean == 0.25
+
+
+def test_a_table_of_texts_counts_with_a_point_and_an_empty_completion_is_one(tmp_path: Path):
+    path = tmp_path / "x.csv"
+    path.write_text("problem,gold,completion,tokens,finish_reason\n1+1,2,\\boxed{2},10.0,stop\n3-1,2,,,stop\n")
+    found = evaluated(path)
+    assert (found.accuracy.mean, found.not_judged, found.tokens.mean) == (0.5, 0, 5)
 
 
 def test_files_that_name_no_model_share_no_ruler_and_files_of_one_model_do(tmp_path: Path):

@@ -8,18 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from pydantic import TypeAdapter
 
-from recipes.objectives import Correction, Entropy, Kl, Objective
+from recipes.objectives import Entropy, Kl, Objective
 from rl import objective as rl_objective
 from rl.objective import EntropyBonus, Tokens, aggregation_weights, correction_weights, culprit, kl_penalty, policy_loss, rollout_mean
+from tests.corrected import corrected
 
 B, T, V = 4, 5, 3
-
-
-def corrected(**said: str | float) -> Correction:
-    return TypeAdapter(Correction).validate_python(said)
-
 
 AGGREGATES = ["token_mean", "sequence_mean", "sequence_sum", "constant"]
 EVERYTHING = Objective(

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,17 +15,17 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from recipes.objectives import Correction, Objective
+from recipes.objectives import Correction, Objective, SequenceMaskCorrection
 from recipes.schema import Recipe
 from rl.algorithm import measured
 from rl.learner import Learner, correction_metrics
 from rl.objective import Tokens, correction_weights, loss, rollout_mean
 from rl.policy import Row
+from tests.corrected import KINDS, corrected
 from tests.inprocess import libraries
 
 SHORT, LONG, ROLLOUTS = 100, 8000, 400
 SIGMA = 0.012 * np.sqrt(np.pi / 2)  # of a normal distribution whose mean absolute value is 0.012
-KINDS = [kind for kind in get_args(Correction.model_fields["kind"].annotation) if kind != "none"]
 
 
 @cache
@@ -47,7 +46,7 @@ def kept(length: int, settings: Correction) -> float:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bounds", [{}, {"low": 0.5, "high": 5.0}, {"low": 0.995, "high": 1.005}])
 def test_p09_noise_does_not_sort_answers_by_length(kind: str, bounds: dict[str, float]):
-    settings = Correction.model_validate({"kind": kind, **bounds})
+    settings = corrected(kind, **bounds)
     assert abs(kept(SHORT, settings) - kept(LONG, settings)) <= 5
     mean_weights = [float(weights(gaps(length), settings).mean()) for length in (SHORT, LONG)]
     assert mean_weights[0] == pytest.approx(mean_weights[1], abs=0.05)
@@ -69,24 +68,24 @@ def test_p09_a_uniform_gap_grows_with_length_in_a_product_and_not_in_the_mean_th
     assert float(gap_BT.sum().exp()) == pytest.approx(product, rel=3e-3)
     mask_BT, row_BT = torch.ones_like(gap_BT, dtype=torch.bool), torch.zeros_like(gap_BT, dtype=torch.int64)
     assert float(rollout_mean(gap_BT, mask_BT, row_BT).exp()[0, 0]) == pytest.approx(1 + gap, abs=1e-5)
-    assert (weights(gap_BT, Correction(kind="sequence_mask", low=0.99, high=1.01)) > 0).all()
+    assert (weights(gap_BT, corrected(kind="sequence_mask", low=0.99, high=1.01)) > 0).all()
 
 
 def test_p09_bounds_as_narrow_as_the_noise_would_drop_short_answers_and_are_refused():
     """A mean over few tokens is noisier, so bounds that some guides suggest are a hidden length reward, too."""
-    narrow = Correction.model_construct(kind="sequence_mask", low=0.999, high=1.002)
+    narrow = SequenceMaskCorrection.model_construct(kind="sequence_mask", low=0.999, high=1.002)
     assert kept(SHORT, narrow) < 75 and kept(LONG, narrow) > 99
     for low, high in ((0.999, 1.1), (0.9, 1.002)):
         with pytest.raises(ValidationError, match="sequence_mask drops short rollouts"):
-            Correction(kind="sequence_mask", low=low, high=high)
-    narrowest = Correction(kind="sequence_mask", low=0.997, high=1.003)
+            corrected(kind="sequence_mask", low=low, high=high)
+    narrowest = corrected(kind="sequence_mask", low=0.997, high=1.003)
     assert abs(kept(SHORT, narrowest) - kept(LONG, narrowest)) <= 5
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_p09_an_answer_written_twice_has_the_weights_of_the_answer(kind: str):
     """The exact form: no statistic of a rollout grows with its length."""
-    settings = Correction(kind=kind, low=0.997, high=1.003)
+    settings = corrected(kind=kind, low=0.997, high=1.003)
     once_BT = gaps(SHORT).double()
     np.testing.assert_allclose(weights(torch.cat([once_BT, once_BT], 1), settings), weights(once_BT, settings).repeat(1, 2))
 
@@ -99,7 +98,7 @@ def test_p09_products_over_an_answer_are_not_offered(kind: str):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_p09_the_kept_share_is_reported_by_length(kind: str):
-    settings = Objective.model_validate({"old_logprobs": "learner", "correction": {"kind": kind, "low": 0.99, "high": 1.01}})
+    settings = Objective(old_logprobs="learner", correction=corrected(kind, low=0.99, high=1.01))
     lengths = [3, 5, 8, 13, 40]
     gap_BT = 3 * gaps(40)[: len(lengths)]
     mask_BT = torch.arange(40)[None] < torch.tensor(lengths)[:, None]

@@ -107,6 +107,7 @@ KL = {"objective.kl.coef": 0.5}
 CORRECTED = {"objective.old_logprobs": "learner", "objective.correction.kind": "clamp"}
 ADAPTIVE = {"objective.entropy.coef": 0.1, "objective.entropy.target": 9.0}  # nats, more than the model ever has
 ONE_EACH = {"learner.ranks": 4, "engine.count": 4}  # on 16 GPUs
+LORA = {"learner.adapter.kind": "lora", "learner.adapter.rank": 2}
 SHARDED = {"learner.zero_stage": 1}
 COLD = {"stages": [{"kind": "cold_start", "changes": {"cold_start.steps": 5}}]}
 LEARN = {"stages": [{"kind": "reference", "samples": 4, "problems": 3}, {"kind": "sft", "batch": 2, "max_tokens": 99}]}
@@ -388,6 +389,8 @@ ROWS = [
     Row("learner.nonfinite", poisoned, "stop", {"learner.nonfinite": "skip"}, stops="its reward is nan"),
     Row("learner.logit_chunk_tokens", trained, 5),
     Row("learner.gradient_checkpointing", trained, True),
+    Row("learner.adapter.kind", trained, "lora"),
+    *(Row(f"learner.adapter[lora].{name}", trained, value, LORA) for name, value in (("rank", 3), ("alpha", 8.0), ("targets", ["q_proj"]))),
     Row("learner.threads", trained, 1),
     Row("engine.kind", engines_started, "reference"),
     Row("engine.count", engines_started, 2),

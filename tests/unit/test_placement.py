@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,12 +11,15 @@ from hypothesis import strategies as st
 
 from launch.actors import host_bytes
 from launch.machine import Machine
-from launch.memory import GB
+from launch.memory import GB, KNOWN, learner_bytes, trained_parameters
 from launch.placement import Placement, Wish, place
 from launch.plan import plan
+from recipes.adapters import FullWeights, Lora
 from recipes.cluster import ApartCluster, AutoCluster, Cluster, ColocatedCluster
 from recipes.loader import load
+from recipes.schema import Learner
 
+KNOWN_15 = KNOWN["deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"]
 LAPTOP = Machine(2, 20 * GB)
 ONE_24 = Machine(16, 64 * GB, (24 * GB,))
 ONE_80 = Machine(16, 128 * GB, (80 * GB,))
@@ -164,3 +168,23 @@ def test_a_placement_without_ranks_gives_engines_gpus_of_their_own():
     assert not placed.shared and placed.total_gpus == 4
     alone = place(AutoCluster(), [ONE_80], "cuda", wishes)
     assert alone.gpus["engine"] == 0.25 and alone.faults == ()
+
+
+@pytest.mark.parametrize(("scale", "machine"), [("gpu1-24", ONE_24), ("gpu1-80", ONE_80), ("node8-colocated", EIGHT), ("node8", EIGHT)])
+@pytest.mark.parametrize("recipe", ["dler", "grpo", "d3s", "controller", "thr_exploit"])
+def test_every_scale_plans_on_its_machine_and_on_none_that_is_smaller(recipe: str, scale: str, machine: Machine):
+    made = plan(load(recipe, scale), machine)
+    assert made.blockers == [] and made.placement.shared == (scale != "node8")
+    half = replace(machine, gpus=tuple(size // 4 for size in machine.gpus))
+    assert any("memory" in line for line in plan(load(recipe, scale), half).blockers)
+
+
+def test_adapters_take_no_gradients_and_no_optimiser_state_of_frozen_weights():
+    full, lora = (
+        learner_bytes(KNOWN_15, Learner(adapter=adapter, zero_stage=2), bf16=True, reference=True, longest=4096)
+        for adapter in (FullWeights(), Lora(kind="lora", rank=32))
+    )
+    trained = trained_parameters(KNOWN_15, Lora(kind="lora", rank=32))
+    assert trained == 28 * 32 * (2 * (1536 + 1536) + 2 * (1536 + 256) + 3 * (1536 + 8960))  # q, o; k, v; gate, up, down
+    assert lora["gradients"] == 2 * trained and lora["optimiser"] == 16 * trained and "reference" not in lora
+    assert full["optimiser"] == 16 * KNOWN_15.parameters and full["weights"] == lora["weights"]

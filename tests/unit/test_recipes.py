@@ -163,7 +163,7 @@ def test_a_wrong_override_is_named_as_it_was_typed(word: str, sentence: str):
 def test_an_unknown_name_lists_what_there_is():
     with pytest.raises(RecipeError, match=r"quikstart: no such recipe. Did you mean quickstart\? Shipped: .*dler.* end in .yaml"):
         load("quikstart")
-    with pytest.raises(RecipeError, match=r"huge: no such scale. Shipped: node8, tiny"):
+    with pytest.raises(RecipeError, match=r"huge: no such scale. Shipped: gpu1-24, gpu1-80, node8-colocated, node8, tiny"):
         load("dler", "huge")
     with pytest.raises(RecipeError, match=r"nowhere\.yaml: no such file"):
         load("nowhere.yaml")

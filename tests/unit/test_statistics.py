@@ -10,7 +10,7 @@ import pytest
 
 from evaluation.statistics import (
     Interval,
-    band,
+    at_once,
     bootstrap,
     claim_interval,
     difference_interval,
@@ -231,23 +231,29 @@ def test_where_many_moved_to_both_sides_claims_go_by_the_bootstrap() -> None:
     assert claim_interval(moved) == difference_interval(moved)
 
 
-def test_a_band_over_many_budgets_errs_in_one_look_of_twenty_and_single_intervals_in_more() -> None:
-    """40 problems that two models solve alike often, at 40 budgets whose lengths are drawn: how often 0 is left out at some budget."""
-    rng = np.random.default_rng(0)
-    looks, at_once, singly = 200, 0, 0
+@pytest.mark.parametrize("problems", [6, 12, 40])
+def test_a_look_at_many_budgets_errs_once_in_twenty_and_single_intervals_err_more_often(problems: int) -> None:
+    """Two models that are alike, at 40 budgets whose lengths are drawn: how often a difference is shown at some budget."""
+    rng, share_K = np.random.default_rng(0), np.linspace(0.05, 0.9, 40)
+    looks, once, singly = 200, 0, 0
     for _ in range(looks):
-        change_NK = (rng.random((40, 1)) < np.linspace(0.05, 0.9, 40)) * 1.0 - (rng.random((40, 1)) < np.linspace(0.05, 0.9, 40))
-        low_K, high_K = band(change_NK, 1000)
-        at_once += bool(((low_K > 0) | (high_K < 0)).any())
-        lows, highs = np.percentile(resampled_means(change_NK, 1000), [2.5, 97.5], axis=0)
+        change_NK = (rng.random((problems, 1)) < share_K) * 1.0 - (rng.random((problems, 1)) < share_K)
+        once += bool((at_once(change_NK) <= 0.05).any())
+        lows, highs = np.percentile(resampled_means(change_NK, 500), [2.5, 97.5], axis=0)
         singly += bool(((lows > 0) | (highs < 0)).any())
-    assert at_once <= 0.08 * looks and singly >= 0.15 * looks
+    assert once <= 0.08 * looks and singly >= 0.15 * looks
 
 
-def test_a_band_of_one_column_is_about_its_interval_and_knows_that_agreement_is_no_certainty() -> None:
-    value_N = np.random.default_rng(3).normal(0.1, 1, 400)
-    (low,), (high,) = band(value_N[:, None])
-    alone = interval(value_N)
-    assert low == pytest.approx(alone.low, abs=0.01) and high == pytest.approx(alone.high, abs=0.01)
-    low_K, high_K = band(np.column_stack([np.zeros(30), np.ones(30), value_N[:30]]))
-    assert (low_K[0], high_K[0]) == (pytest.approx(-0.1135, abs=1e-4), pytest.approx(0.1135, abs=1e-4)) and low_K[1] > 0  # Wilson: 0 of 30
+def test_one_column_alone_has_the_p_of_sign_flips_and_a_second_one_raises_it() -> None:
+    difference_N = np.array([0.3, 0.5, -0.1, 0.4, 0.2, 0.6, 0.0, 0.25])
+    assert at_once(difference_N[:, None])[0] == pytest.approx(sign_flip(difference_N))
+    other_N = np.array([0.5, -0.5, 0.5, -0.5, 0.5, -0.5, 0.5, -0.25])
+    assert at_once(np.column_stack([difference_N, other_N]))[0] > sign_flip(difference_N)
+    assert at_once(np.column_stack([difference_N, 2 * difference_N]))[0] == pytest.approx(
+        sign_flip(difference_N)
+    )  # nothing new is looked at
+
+
+def test_six_of_six_are_shown_five_are_not_and_nothing_is_no_difference() -> None:  # 2 of 2^6 patterns, of 2^5
+    assert at_once(np.ones((6, 3))).tolist() == [2 / 64] * 3 and at_once(np.ones((5, 3))).tolist() == [2 / 32] * 3
+    assert at_once(np.zeros((30, 2))).tolist() == [1, 1]

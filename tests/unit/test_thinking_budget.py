@@ -18,7 +18,7 @@ from launch.plan import plan
 from launch.plan_thinking import thinking_blockers, thinking_warnings
 from recipes.budgets import ConstantBudget
 from recipes.loader import load
-from recipes.objectives import Correction, Objective
+from recipes.objectives import Objective
 from recipes.schema import Recipe
 from recipes.terms import KlTerm
 from rewards.verifier.verdict import Verdict
@@ -37,6 +37,7 @@ from rollout.sources import training_source
 from rollout.template import TemplateError, load_template
 from rollout.thinking import BudgetIgnored, ThinkIds, allowance, closes, sources, spent
 from rollout.types import FORCED, MODEL, Completion, Group, Problem, Request, Rollout
+from tests.corrected import corrected
 from tests.unit.test_gate import certain
 from tests.unit.test_gate import checkpoint as checkpoint
 
@@ -104,7 +105,7 @@ def test_an_engine_that_reports_0_for_forced_tokens_spoils_no_correction():
         torch.tensor([0.0 if source == FORCED else logp for source, logp in zip(SOURCES, OLD, strict=True)]),
     )
     row, mask = torch.zeros(9, dtype=torch.int64), torch.from_numpy(completion(OLD).sampled)
-    settings = Correction(kind="sequence_mask", low=0.99, high=1.01)
+    settings = corrected(kind="sequence_mask", low=0.99, high=1.01)
     assert float((learner - engine).sum().exp()) == pytest.approx(3.0e-20, rel=0.05)  # unmasked: the product, and below the mean
     assert float(rollout_mean(learner - engine, torch.ones_like(mask), row)[0].exp()) == pytest.approx(0.0068, abs=1e-4)
     assert not correction_weights(learner, engine, torch.ones_like(mask), row, settings).any()

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer
 
-from recipes.objectives import Correction, Entropy, Objective
+from recipes.objectives import Entropy, Objective
 from recipes.schema import Advantage
 from rl.advantage import advantages
 from rl.objective import EntropyBonus, Tokens, aggregation_weights, correction_weights, loss
+from tests.corrected import corrected
 
 P, G, T, LIMIT = 4, 4, 9, 12
 B = P * G
@@ -176,10 +177,10 @@ def test_corrections_of_a_token_equal_trls(mode: str, low: float | None, high: f
             given["engine_logp"],
             given["mask"],
             torch.arange(B)[:, None],
-            Correction(kind=kind, low=low or 0.5, high=high),
+            corrected(kind=kind, low=low or 0.5, high=high),
         )
         torch.testing.assert_close(prepared["importance_sampling_ratio"][given["mask"]].double(), weight[given["mask"]], rtol=1e-6, atol=0)
-        correction = {"kind": kind, "low": low or 0.5, "high": high}
+        correction = corrected(kind, low=low or 0.5, high=high)
         ours = our_outcome(given, prepared["advantages"], kl={"coef": 0.1, "estimator": "k3"}, correction=correction)
         assert_equal(ours, trainer.outcome())
 
@@ -239,7 +240,7 @@ def test_the_sequence_mask_takes_a_geometric_mean_unlike_trl(gap: float, product
     trainer = Trainer(given, use_vllm=True)  # sequence_mask, cap 3: TRL's defaults
     np.testing.assert_allclose(trainer.prepared()["importance_sampling_ratio"], product_form, atol=1e-3)
     weight = correction_weights(
-        given["old_logp"], given["engine_logp"], given["mask"], torch.arange(B)[:, None], Correction(kind="sequence_mask", high=3.0)
+        given["old_logp"], given["engine_logp"], given["mask"], torch.arange(B)[:, None], corrected(kind="sequence_mask", high=3.0)
     )
     np.testing.assert_allclose(weight, geometric, atol=1e-3)
 

@@ -1,0 +1,136 @@
+"""LoRA (arXiv 2106.09685), with peft's layers: adapters train, and what everybody else sees is one model with them added in.
+
+Claim: an adapted policy begins as the model that it is made of, to the bit, and what is pushed, saved and evaluated is base + alpha / rank x B A,
+added in float32 and rounded once to the model's dtype. The adapters are also kept apart, as peft reads them (`ADAPTER` in a checkpoint).
+Simplification: no dropout, so that a ratio of 1 is 1; one adapter a model. In bfloat16 the sum that engines sample from is rounded, where the learner
+adds its parts; the gate compares the two as it does all else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recipes.adapters import Adapter, Lora
+from rl import checkpoint
+from rollout.tokenizer import copy_tokenizer
+
+ADAPTER = "adapter"  # folder of a checkpoint
+_NAME = "default"
+
+
+def adapted(model: Any, settings: Adapter, seed: int, base: str = "") -> Any:
+    """The model, with fresh adapters in place and all else frozen, where the settings want some.
+
+    Args:
+        seed: of the first matrices; the second ones are 0, so the model is what it was.
+        base: where the model comes from, for those who load the adapters alone.
+
+    Raises:
+        ValueError: no layer has one of the names that the settings list.
+    """
+    if not isinstance(settings, Lora):
+        return model
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]
+        target_modules=settings.targets or "all-linear",
+        lora_dropout=0.0,
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=base,
+        inference_mode=False,
+    )
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return inject_adapter_in_model(config, model, adapter_name=_NAME)
+    except ValueError as error:
+        raise ValueError(f"learner.adapter.targets: {', '.join(settings.targets)}: {str(error).splitlines()[0]}") from error
+
+
+def layers(model: nn.Module) -> dict[str, Any]:
+    """The layers with an adapter, by name."""
+    from peft.tuners.lora import LoraLayer
+
+    return {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+
+
+@contextmanager
+def without_adapters(model: nn.Module) -> Iterator[None]:
+    """The model as it began, for as long as the context lasts."""
+    found = layers(model).values()
+    scales = [layer.scaling[_NAME] for layer in found]
+    for layer in found:
+        layer.scaling[_NAME] = 0.0
+    try:
+        yield
+    finally:
+        for layer, scale in zip(found, scales, strict=True):
+            layer.scaling[_NAME] = scale
+
+
+@torch.no_grad()
+def merged(model: nn.Module) -> dict[str, Tensor]:
+    """The model's tensors under the names that they have in a checkpoint, adapters added in; the model stays as it is."""
+    state: dict[str, Tensor] = {name: tensor for name, tensor in model.state_dict().items() if f".{_NAME}." not in name}
+    for name, layer in layers(model).items():
+        base = state[f"{name}.base_layer.weight"]
+        low, high = layer.lora_A[_NAME].weight.float(), layer.lora_B[_NAME].weight.float()
+        state[f"{name}.base_layer.weight"] = (base.float() + layer.scaling[_NAME] * (high @ low)).to(base.dtype)
+    return {name.replace(".base_layer.", "."): tensor.detach() for name, tensor in state.items()}
+
+
+def merge_adapter(base: Path, adapter: Path, out: Path) -> int:
+    """Write a base model with an adapter of it added in, as a whole checkpoint; how many layers it moved.
+
+    Args:
+        base: a checkpoint folder.
+        adapter: a folder with adapter_config.json and adapter_model.safetensors, of any kind that peft can merge.
+        out: new folder; appears whole or not at all.
+
+    Raises:
+        ValueError: one of them is none, or they do not fit; FileExistsError: `out` is there; CheckpointError: writing failed.
+    """
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    if out.exists():
+        raise FileExistsError(f"{out} exists already: choose another folder for the merged model")
+    for folder, file in ((base, "config.json"), (adapter, "adapter_config.json"), (adapter, "adapter_model.safetensors")):
+        if not (folder / file).is_file():
+            raise ValueError(f"{folder}: no {file}; name a {'checkpoint' if folder == base else 'folder of an adapter in safetensors'}")
+    model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", trust_remote_code=False)
+    try:
+        whole = PeftModel.from_pretrained(model, str(adapter), use_safetensors=True)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ValueError(f"{adapter} is no adapter of {base}: {' '.join(str(error).split())[:300]}") from error
+    count = sum(hasattr(module, "merge") for module in whole.modules())
+    single = whole.merge_and_unload(safe_merge=True)
+
+    def fill(folder: Path) -> None:
+        single.save_pretrained(folder)
+        copy_tokenizer(base, folder)
+
+    checkpoint.write(out, fill, {"base": str(base), "adapter": str(adapter)})
+    return count
+
+
+def save_adapters(model: Any, folder: Path) -> None:
+    """Write them as peft does, into `folder`/adapter; nothing where the model has none."""
+    if not layers(model):
+        return
+    from safetensors.torch import save_file
+
+    config = model.peft_config[_NAME]
+    config.target_modules = sorted(config.target_modules)  # a set, whose order differs from run to run
+    config.save_pretrained(folder / ADAPTER)
+    own = {name: tensor for name, tensor in model.state_dict().items() if f".{_NAME}." in name}
+    named = {f"base_model.model.{name.replace(f'.{_NAME}.', '.')}": tensor.detach().cpu().contiguous() for name, tensor in own.items()}
+    save_file(named, folder / ADAPTER / "adapter_model.safetensors", metadata={"format": "pt"})
