@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 from rich.markup import escape
@@ -162,7 +162,7 @@ def evaluate(
     An evaluation that was stopped goes on where it was when the same is asked again.
     """
     with errors():
-        from launch.evaluate import Question, evaluate_checkpoints
+        from launch.evaluate import Question, budgets, evaluate_checkpoints
 
         checkpoints = [word for word in words or () if not _OVERRIDE.match(word) or Path(word).exists()]
         if not (checkpoints or engine_url):
@@ -173,7 +173,7 @@ def evaluate(
             "data": data or None,
             "samples": samples,
             "top_k": top_k,
-            "budgets": _budgets(forced or [], requested or [], short or []) or None,
+            "budgets": budgets(forced or [], requested or [], short or []) or None,
         }
         changes = [word for word in words or () if word not in checkpoints]
         changes += [f"eval.{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items() if value is not None]
@@ -193,15 +193,6 @@ def _named(benchmarks: list[str], folder: Path | None) -> list[str]:
     if folder and not benchmarks:
         raise ValueError("--data-dir: holds the files of --benchmark, which is not said; name a file of your own with --data")
     return [f"{name}@{folder}" if folder and "@" not in name else name for name in benchmarks]
-
-
-def _budgets(forced: list[int], requested: list[int], short: list[str]) -> list[dict[str, Any]]:
-    """What eval.budgets is to be. Raises ValueError: one of `short` is not M@K."""
-    for said in short:
-        if not re.fullmatch(r"\d+@\d+", said):
-            raise ValueError(f"--short {said}: not M@K; 3@8 lets the first 3 of 8 chains vote")
-    limited = [{"kind": kind, "limit": limit} for kind, limits in (("forced", forced), ("requested", requested)) for limit in limits]
-    return limited + [{"kind": "short", "first": int(said.split("@")[0]), "of": int(said.split("@")[1])} for said in short]
 
 
 @app.command("import")

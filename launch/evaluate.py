@@ -8,12 +8,13 @@ numbers have, in a run the recipe's.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 from rich.markup import escape
@@ -253,6 +254,15 @@ def folders(checkpoints: Sequence[str], out: Path | None) -> dict[str, Path]:
                 raise ValueError(f"{other} and {checkpoint} would share the folder {folder}: evaluate one at a time, with --out")
         found[checkpoint] = folder
     return found
+
+
+def budgets(forced: list[int], requested: list[int], short: list[str]) -> list[dict[str, Any]]:
+    """What eval.budgets is to be. Raises ValueError: one of `short` is not M@K."""
+    for said in short:
+        if not re.fullmatch(r"\d+@\d+", said):
+            raise ValueError(f"--short {said}: not M@K; 3@8 lets the first 3 of 8 chains vote")
+    limited = [{"kind": kind, "limit": limit} for kind, limits in (("forced", forced), ("requested", requested)) for limit in limits]
+    return limited + [{"kind": "short", "first": int(said.split("@")[0]), "of": int(said.split("@")[1])} for said in short]
 
 
 def protocol(benchmarks: Sequence[str]) -> list[str]:
