@@ -237,19 +237,19 @@ def _about(one: Shown, several: bool) -> list[str]:
 
 
 def detectable(one: Comparison) -> float | None:
-    """The change of accuracy, a share, that 4 of 5 such comparisons would show: 2.8 standard errors. None without an interval."""
-    if one.accuracy is None or math.isnan(one.accuracy.low):
+    """The change of accuracy, a share, that 4 of 5 such comparisons would show: 2.8 standard errors, by the interval of claims. None without one."""
+    if one.bounds is None or math.isnan(one.bounds.low):
         return None
-    return 2.8 * (one.accuracy.high - one.accuracy.low) / (2 * 1.96)
+    return 2.8 * (one.bounds.high - one.bounds.low) / (2 * 1.96)
 
 
 def _power(one: Comparison, several: bool) -> list[str]:
     """What a comparison could have shown."""
     seen = detectable(one)
-    if one.accuracy is None or seen is None:
+    if one.bounds is None or seen is None:
         return []
     which = f"{one.new.evaluation.source}, {one.new.label} against {one.old.label}: " if several else ""
-    loss = f"a loss of more than {-100 * one.accuracy.low:.1f} points" if one.accuracy.low < 0 else "any loss"
+    loss = f"a loss of more than {-100 * one.bounds.low:.1f} points" if one.bounds.low < 0 else "any loss"
     return [
         f"{which}A change of accuracy of about {100 * seen:.1f} points would be seen in 4 of 5 such comparisons (2.8 standard errors).",
         f"{which}At this confidence, {loss} of accuracy is ruled out (p of no difference {one.p:.2g}, {'exact McNemar' if one.moved else 'sign flips'} over problems).",

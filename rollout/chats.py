@@ -7,7 +7,8 @@ Simplification: chats that call tools are left out; earlier answers stand in a p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recipes.schema import DataSet
@@ -22,6 +23,8 @@ if TYPE_CHECKING:  # loads transformers, which plan does without
 
 _COMPLETIONS = ["completion", "response", "output", "generated_solution", "generation", "assistant"]
 _SOLUTIONS = ["solution", "answer"]  # completions only where they are worked out: in many sets they are bare golds
+_NAMES = re.compile(r"reasoning|think|thought|trajector|(?:^|_)cot(?:_|$)", re.IGNORECASE)
+_FEW = 3  # words
 _WORDS = 10  # so many make a completion of a solution
 _SYSTEM = ["system", "system_prompt"]
 _FLAGS = frozenset(
@@ -69,25 +72,50 @@ def conversations(one: DataSet) -> tuple[list[Conversation], LeftOut, str]:
     read = read_rows(one.source, one.split or "train")
     chat, prompt, completion = _columns(read.rows, one)
     behind = beside([row.values for row in read.rows[:SAMPLE]], prompt, BEHIND, {completion}) if prompt else None
+    thinking = _thinking_beside(read.rows, (chat, prompt, completion, behind), completion)
     found: list[Conversation] = []
     left_out: LeftOut = []
     for row in read.rows:
         try:
             turns = _chat(row, chat) if chat else _pair(row, prompt or "", completion or "", behind)
-            _think_beside(turns, row, [chat, prompt, completion])
+            if thinking and turns[-1]["role"] == "assistant" and not turns[-1]["thought"]:
+                turns[-1]["thought"] = _thought(row.values.get(thinking))
             found += _answers(row.place, _with_system(row, turns))
         except DataError as error:
             left_out.append((f"{read.name}@{read.revision}/{row.key}", str(error)))
     if not found:
         raise DataError(f"{one.source}: none of its {len(read.rows)} rows holds a completion to learn from (first: {left_out[0][1]})")
-    thoughts = [
-        name
-        for name in THOUGHTS
-        if name not in (chat, prompt, completion) and any(_thought({name: row.values.get(name)}) for row in read.rows)
-    ]
     how = f"chats of {chat}" if chat else f"prompts of {' and '.join(filter(None, (prompt, behind)))}, completions of {completion}"
-    how += f", their thinking of {thoughts[0]}" if thoughts else ""
-    return found, left_out, f"{one.source}: {len(read.rows):,} rows, {how}: {len(found):,} answers to learn from"
+    how += f", their thinking of {thinking}" if thinking else ""
+    said = f"{one.source}: {len(read.rows):,} rows, {how}: {len(found):,} answers to learn from"
+    if not any(split(answer)[0] for *_, answer in found):
+        unread = _texts(read.rows, {chat, prompt, completion, behind, *_SYSTEM})
+        said += ", none of which thinks" + (f" (not read: {', '.join(unread)})" if unread else "")
+    return found, left_out, said
+
+
+def _thinking_beside(rows: Sequence[Row], taken: Sequence[str | None], answer: str | None) -> str | None:
+    """The column that holds the thinking of completions, by its name: first of those that begin as the completion's does. None: there is none.
+
+    One of a few words in all rows, the same again and again, says how much to think, or of what kind.
+    """
+    sample = rows[:SAMPLE]
+    names = [name for name in dict.fromkeys(name for row in sample for name in row.values) if name not in taken and _NAMES.search(name)]
+    told = [name for name in names if _tells([_thought(row.values.get(name)) for row in sample])]
+    told.sort(key=lambda name: (name not in THOUGHTS, name.split("_")[0] != (answer or "").split("_")[0]))
+    return told[0] if told else None
+
+
+def _tells(thoughts: Sequence[str]) -> bool:
+    said = [thought for thought in thoughts if thought]
+    return any(len(thought.split()) > _FEW for thought in said) or 2 * len(set(said)) > len(said)
+
+
+def _texts(rows: Sequence[Row], taken: Set[str | None]) -> list[str]:
+    """Columns of texts of many words that are not taken."""
+    sample = rows[:SAMPLE]
+    names = [name for name in dict.fromkeys(name for row in sample for name in row.values) if name not in taken]
+    return [name for name in names if sum(len(_thought(row.values.get(name)).split()) > _WORDS for row in sample) > len(sample) / 2]
 
 
 def examples(sets: Sequence[Sequence[Conversation]], template: Template) -> tuple[list[list[Example]], LeftOut]:
@@ -143,7 +171,7 @@ def _answered(value: Any) -> bool:
     """Holds a chat in which an assistant says something, or thinks."""
     texts = turns_of(value) or []
     raw = nested(value) if isinstance(value, str) else value
-    said = [text.strip() or _thought(turn) for turn, (_, text) in zip(raw, texts, strict=True)] if texts else []
+    said = [text.strip() or _own_thought(turn) for turn, (_, text) in zip(raw, texts, strict=True)] if texts else []
     return any(words and _ROLES.get(name, name) == "assistant" for words, (name, _) in zip(said, texts, strict=True))
 
 
@@ -173,7 +201,7 @@ def _chat(row: Row, path: str, start: str = "user") -> list[dict[str, Any]]:
             raise DataError(
                 f"{row.place}: {path} has a turn that calls a tool or comes from one ({role}), which is not learned; take the row out"
             )
-        thought = _thought(turn) or _part_thoughts(row, path, turn.get("content", turn.get("value")))
+        thought = _own_thought(turn) or _part_thoughts(row, path, turn.get("content", turn.get("value")))
         if SURROGATE.search(text + thought):
             raise DataError(f"{row.place}: {path} holds half of a character (a surrogate), so it is no text; correct it")
         turns.append({"role": role, "content": text, "thought": thought, "learned": turn.get("weight", 1) != 0})
@@ -190,16 +218,15 @@ def _pair(row: Row, prompt: str, completion: str, behind: str | None) -> list[di
     return asked + answered
 
 
-def _think_beside(turns: list[dict[str, Any]], row: Row, taken: Sequence[str | None]) -> None:
-    """Give the last answer, if it has no thinking of its own, what a column beside it holds."""
-    if turns[-1]["role"] == "assistant" and not turns[-1]["thought"]:
-        turns[-1]["thought"] = _thought({name: value for name, value in row.values.items() if name not in taken})
+def _thought(value: Any) -> str:
+    """A text of thinking, or the first of a list of them; a flag (on, off, high) says how much to think, and is none."""
+    words = value[0] if isinstance(value, list) and value else value
+    return words if isinstance(words, str) and words.strip() and words.strip().lower() not in _FLAGS else ""
 
 
-def _thought(values: Mapping[str, Any]) -> str:
-    """What a turn, or a row with one answer, holds of thinking under a name of its own; a flag (on, off, high) says how much to think."""
-    said = (values.get(name) for name in THOUGHTS)
-    return next((words for words in said if isinstance(words, str) and words.strip() and words.strip().lower() not in _FLAGS), "")
+def _own_thought(values: Mapping[str, Any]) -> str:
+    """What a turn or a part holds of thinking under a name of its own."""
+    return next(filter(None, (_thought(values.get(name)) for name in THOUGHTS)), "")
 
 
 def _part_thoughts(row: Row, path: str, content: Any) -> str:
@@ -208,7 +235,7 @@ def _part_thoughts(row: Row, path: str, content: Any) -> str:
     for part in content if isinstance(content, list) else ():
         kind = part.get("type", "text") if isinstance(part, dict) else "text"
         if kind in THOUGHTS:
-            thoughts.append(_thought(part) or str(part.get("text") or ""))
+            thoughts.append(_own_thought(part) or str(part.get("text") or ""))
         elif kind not in ("text", "input_text", "output_text"):
             raise DataError(f"{row.place}: {path} has a part that is no text ({kind}), which is not learned; take the row out")
     return "".join(thoughts)

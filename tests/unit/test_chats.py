@@ -68,7 +68,7 @@ def said(found: Any) -> list[tuple[list[tuple[str, str]], str]]:
 def test_prompts_and_completions_are_found_in_every_layout(tmp_path: Path, row: dict[str, Any], expected: Any):
     found, left_out, words = read(tmp_path, row, row)
     assert said(found) == expected * 2 and left_out == []
-    assert words.endswith("2 answers to learn from")
+    assert words.partition(", none of which")[0].endswith("2 answers to learn from")
 
 
 def test_named_columns_win_also_inside_of_others(tmp_path: Path):
@@ -310,3 +310,36 @@ def test_thinking_beside_a_chat_is_its_last_answers_and_is_said(tmp_path: Path) 
     found, _, said = conversations(DataSet(source=str(tmp_path / "a.jsonl")))
     assert [one.answer for one in found] == ["1", "<think>\ntwo and two\n</think>\n\n4"]
     assert "chats of messages, their thinking of reasoning: 2 answers" in said
+
+
+@pytest.mark.parametrize(
+    ("columns", "column"),
+    [
+        ({"deepseek_reasoning": "one and two are three", "deepseek_solution": "3"}, "deepseek_reasoning"),
+        ({"thinking_trajectories": ["one and two are three"], "attempt": "3"}, "thinking_trajectories"),
+        (
+            {
+                "gemini_thinking_trajectory": "no, really",
+                "deepseek_thinking_trajectory": "one and two are three",
+                "deepseek_attempt": "3",
+            },
+            "deepseek_thinking_trajectory",
+        ),
+        ({"reasoning_effort": "high", "cot": "one and two are three", "answer": "3"}, "cot"),
+    ],
+)
+def test_thinking_beside_a_completion_is_known_by_what_its_column_is_called(tmp_path: Path, columns, column):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"problem": "1 + 2", **columns}))
+    [[chat], _, said] = conversations(DataSet(source=str(tmp_path / "rows.jsonl"), problem="problem", answer=list(columns)[-1]))
+    assert chat.answer == "<think>\none and two are three\n</think>\n\n3" and f"their thinking of {column}: 1 answers" in said
+
+
+def test_answers_that_do_not_think_are_said_with_the_texts_that_nobody_reads(tmp_path: Path):
+    kinds = ["arithmetic", "multi step", "long"]
+    rows = [
+        {"prompt": f"1 + {n}", "completion": f"\\boxed{{{n + 1}}}", "reasoning": kinds[n % 3], "trace": "one and " * 9} for n in range(9)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    [chats, _, said] = conversations(DataSet(source=str(tmp_path / "rows.jsonl")))
+    assert said.endswith("completions of completion: 9 answers to learn from, none of which thinks (not read: trace)")
+    assert chats[0].answer == "\\boxed{1}"
