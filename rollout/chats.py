@@ -108,7 +108,7 @@ def _thinking_beside(rows: Sequence[Row], taken: Sequence[str | None], answer: s
 
 def _tells(thoughts: Sequence[str]) -> bool:
     said = [thought for thought in thoughts if thought]
-    return any(len(thought.split()) > _FEW for thought in said) or 2 * len(set(said)) > len(said)
+    return any(len(thought.split()) > _FEW for thought in said) or 4 * len(set(said)) >= len(said) > 0
 
 
 def _texts(rows: Sequence[Row], taken: Set[str | None]) -> list[str]:

@@ -337,9 +337,9 @@ def test_thinking_beside_a_completion_is_known_by_what_its_column_is_called(tmp_
 def test_answers_that_do_not_think_are_said_with_the_texts_that_nobody_reads(tmp_path: Path):
     kinds = ["arithmetic", "multi step", "long"]
     rows = [
-        {"prompt": f"1 + {n}", "completion": f"\\boxed{{{n + 1}}}", "reasoning": kinds[n % 3], "trace": "one and " * 9} for n in range(9)
+        {"prompt": f"1 + {n}", "completion": f"\\boxed{{{n + 1}}}", "reasoning": kinds[n % 3], "trace": "one and " * 9} for n in range(15)
     ]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     [chats, _, said] = conversations(DataSet(source=str(tmp_path / "rows.jsonl")))
-    assert said.endswith("completions of completion: 9 answers to learn from, none of which thinks (not read: trace)")
+    assert said.endswith("completions of completion: 15 answers to learn from, none of which thinks (not read: trace)")
     assert chats[0].answer == "\\boxed{1}"
