@@ -15,6 +15,7 @@ from torch import Tensor
 
 from recipes.objectives import Objective
 from rl.objective import Tokens, loss
+from tests.corrected import corrected
 
 B, T, V = 4, 6, 3
 MASK = torch.arange(T)[None] < torch.tensor([[6], [3], [1], [4]])
@@ -70,7 +71,7 @@ TERMS = {
     "dual clip": {"dual_clip": 1.1},
     "sequence ratio": {"ratio": "sequence", "dual_clip": 1.3},
     "gspo": {"ratio": "sequence", "clip_low": 3e-4, "clip_high": 4e-4},
-    **{kind: {"correction": {"kind": kind, "low": 0.8, "high": 1.3}} for kind in ("tis", "clamp", "icepop", "sequence_mask")},
+    **{kind: {"correction": corrected(kind, low=0.8, high=1.3)} for kind in ("tis", "clamp", "icepop", "sequence_mask")},
     **{estimator: {"kl": {"coef": 0.3, "estimator": estimator}} for estimator in ("k1", "k2", "k3")},
     "entropy": {"entropy": {"coef": 0.2}},
     "everything": {"dual_clip": 1.3, "kl": {"coef": 0.3, "estimator": "k3"}, "entropy": {"coef": 0.2}, "correction": {"kind": "clamp"}},
