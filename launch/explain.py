@@ -10,6 +10,7 @@ from typing import Any
 from launch.actors import host_bytes
 from launch.memory import evaluates, size
 from launch.plan import Plan
+from launch.plan_budget import in_advance
 from launch.plan_data import read_of_reference
 from launch.teaches import teaching_words
 from recipes.advantages import EntropyTokens, MaxVariance, Selection, TokenSelection
@@ -108,11 +109,13 @@ def _reference_words(step: Step, stage: ReferenceStage) -> str:
     recipe, endless = step.recipe, "tiny" in [one.source for one in step.recipe.data.sets]
     count = step.problems(None if endless else _MANY)
     few = "at most " if len(step.recipe.data.sets) > 1 else ""  # of sets of uneven weights, one may be short
-    first = f"{few}the first {count:,} problems" + ("" if endless else ", or all if there are fewer,")
+    first = f"{few}the first {_many(count, 'problem')}" + ("" if endless else ", or all if there are fewer,")
     which = "all problems" if count == _MANY else first if count else "problems (nothing says how many)"
+    rollouts = stage.samples * (count if 0 < count < _MANY else 1)
+    each = "" if rollouts > stage.samples or count == 1 else " a problem"
     return (
-        f"{which} x {stage.samples} rollouts of at most {recipe.most_tokens:,} tokens at T {recipe.sampler.temperature:g}, judged and kept: "
-        "accuracy, lengths and the shortest right answer of each"
+        f"{which} x {stage.samples:,} rollouts of at most {recipe.most_tokens:,} tokens at T {recipe.sampler.temperature:g}, judged and kept: "
+        f"accuracy, lengths and the shortest right answer of each; at most {rollouts:,} rollouts, {_sampled(rollouts * recipe.most_tokens)}{each}"
     )
 
 
@@ -187,10 +190,14 @@ def _rl_words(plan: Plan) -> list[str]:
         f"update   {_many(updates, 'optimiser update')} a step, on {prompts} prompts = {work.rows_per_update:,} rollouts each",
         f"         {work.rows_per_rank:,} rollouts{ranks} make at most {_many(work.micro_batches, 'micro-batch', 'es')}"
         f" of {_many(work.rows_per_micro_batch, 'row')} ({work.longest:,} tokens each, prompt included)",
-        f"run      {steps:,} steps = {steps * updates:,} updates on {steps * work.rollouts:,} rollouts;"
-        f" at most {(steps * work.rollouts + _watched(recipe)) * recipe.most_tokens / 1e6:,.1f}M sampled tokens before replacements",
+        f"run      {_many(steps, 'step')} = {_many(steps * updates, 'update')} on {steps * work.rollouts:,} rollouts;"
+        f" at most {_sampled((steps * work.rollouts + _watched(recipe)) * recipe.most_tokens)} before replacements",
     ]
     return lines
+
+
+def _sampled(tokens: int) -> str:
+    return f"{tokens / 1e6:,.1f}M sampled tokens" if tokens >= 1e6 else f"{tokens:,} sampled tokens"
 
 
 def _watched(recipe: Recipe) -> int:
@@ -220,7 +227,7 @@ def _kind_words(recipe: Recipe, budget: Budget, moved: Budget, far: int) -> str:
     limit, least = tokens(lambda one: one.limit), tokens(lambda one: one.least_limit)
     if isinstance(budget, WatchingBudget) and budget.watch:
         count = budget.watched(recipe.sampler.prompts)
-        apart = f"{count:,} problems sampled apart every {budget.every} steps ({count * recipe.sampler.group_size:,} rollouts)"
+        apart = f"{count:,} problems sampled apart every {f'{budget.every} steps' if budget.every > 1 else 'step'} ({count * recipe.sampler.group_size:,} rollouts)"
     match budget:
         case DifficultyBudget():
             beside = bool(recipe.budget.also)
@@ -244,11 +251,14 @@ def _kind_words(recipe: Recipe, budget: Budget, moved: Budget, far: int) -> str:
         case ToggleBudget():
             first = next((f"from step {step}" for step in range(recipe.train.steps) if budget.limited(step)), "not in this run")
             return (
-                f"in every second {budget.period} steps ({first}), percentile {budget.percentile:g} of right answers' lengths,"
+                f"in every second {f'{budget.period} steps' if budget.period > 1 else 'step'} ({first}), percentile {budget.percentile:g} of right answers' lengths,"
                 f" where at least {budget.accuracy:.0%} are right"
             )
         case ThinkingBudget():
-            return f"{limit} tokens, of which thinking is closed after {tokens(lambda one: one.closes(one.limit))}"
+            most = tokens(lambda one: one.closes(one.limit))
+            if not in_advance(recipe):
+                return f"{limit} tokens, of which thinking is closed after {most}"
+            return f"thinking is closed after {budget.share:g} x what the other kinds leave, at most {most} tokens"
         case OutlierBudget():
             return f"in all-right groups, mean + {budget.alpha:g} deviations"
     return ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from recipes.columns import number_in
 from recipes.schema import Recipe
 from rewards.rows import reach
 from rewards.verifier.extract import bare
-from rollout.budget import request_limit
+from rollout.budget import request_limit, thinking_limit
 from rollout.types import Problem
 
 _LEAST = 4  # tokens of the shortest answer in any vocabulary
@@ -71,22 +72,45 @@ def budget_blockers(recipe: Recipe, source: str, problems: Sequence[Problem], sh
         when = f" from step {step} on" if "budget.limit" in recipe.schedule else ""
         yield f"{key}: {least} tokens{when} are less than {answer}; allow more"
         return
-    closing = [(step, held.limit, one.closes(held.limit)) for step, held in budgets.items() if (one := held.part(ThinkingBudget))]
-    left = [(limit - closed, step) for step, limit, closed in closing]
-    if left and (rest := min(left))[0] < shortest:
-        closed = budgets[rest[1]].limit - rest[0]
-        thinks = next(place for place, part in recipe.budget.placed.items() if isinstance(part, ThinkingBudget))
-        yield f"{thinks}.share: thinking closes after {closed} of {closed + rest[0]} tokens, which leaves {rest[0]}, less than {answer}; lower it"
+    thinks = _thinks(recipe)
+    tightest = min(budgets.values(), key=lambda held: _left(held, held.limit))
+    if (left := _left(tightest, tightest.limit)) < shortest:
+        closed = tightest.limit - left
+        yield f"{thinks}.share: thinking closes after {closed} of {tightest.limit} tokens, which leaves {left}, less than {answer}; lower it"
+        return
     for place, part in recipe.budget.placed.items():
         if (column := getattr(part, "column", None)) is None:
             continue
-        given = [(problem, request_limit(part, problem, 0)) for problem in problems if number_in(reach(problem.columns, column)) > 0]
-        if short := [(problem, limit) for problem, limit in given if limit < shortest]:
+        numbers = [(number, problem) for problem in problems if (number := number_in(reach(problem.columns, column))) > 0]
+        if not numbers:
+            continue
+        least_asked = min(numbers, key=lambda one: one[0])[1]  # whatever holds, no other row gets less
+        held = min(budgets.values(), key=lambda held: _left(held, request_limit(held.placed[place], least_asked, 0)))
+        moved = held.placed[place]
+        short = [(problem, limit) for _, problem in numbers if _left(held, limit := request_limit(moved, problem, 0)) < shortest]
+        if short:
             problem, limit = short[0]
+            advice = f"correct them, raise {place}.least or lower {thinks}.share" if thinks else f"correct them or raise {place}.least"
             yield (
                 f"{place}.column: {len(short)} of {len(problems)} rows get less than {answer} "
-                f"(first: {problem.id}: {limit} tokens by {column}); correct them or raise {place}.least"
+                f"(first: {problem.id}: {limit} tokens by {column}{_closing(held, limit)}); {advice}"
             )
+
+
+def _left(held: Budget, limit: int) -> int:
+    """What closed thinking leaves to an answer of a request with this limit, tokens; the limit, where nothing closes it. Never less for a larger limit."""
+    return limit - (thinking_limit(held, limit) or 0)
+
+
+def _closing(held: Budget, limit: int) -> str:
+    """What thinking takes of a limit, in words; empty where nothing closes it."""
+    closed = thinking_limit(held, limit)
+    return "" if closed is None else f", of which thinking closes after {closed}"
+
+
+def _thinks(recipe: Recipe) -> str:
+    """Where the kind that closes thinking stands; empty without one."""
+    return next((place for place, part in recipe.budget.placed.items() if isinstance(part, ThinkingBudget)), "")
 
 
 def _certain(budget: Budget) -> int:
@@ -106,12 +130,12 @@ def prompt_blockers(recipe: Recipe) -> Iterator[str]:
             yield f"data.instruction: holds {name}, which nothing fills in; write {{budget}}"
     if "{budget}" in json.dumps(recipe.data.template):
         yield "data.template: {budget} is filled in in data.instruction only; say it there"
-    if "{budget}" not in said and (found := _SPEAKS.search(said)) and (moves or _in_advance(recipe)):
-        how = "moves by the schedule" if moves else f"is given by {_in_advance(recipe)}"
+    if "{budget}" not in said and (found := _SPEAKS.search(said)) and (moves or in_advance(recipe)):
+        how = "moves by the schedule" if moves else f"is given by {in_advance(recipe)}"
         yield f"data.instruction: says {found.group()!r}, but the limit {how}; write {{budget}} in the number's place"
 
 
-def _in_advance(recipe: Recipe) -> str:
+def in_advance(recipe: Recipe) -> str:
     """The kind that decides limits before sampling, and not always the same, by its key; "" if none does."""
     return next((f"{place}.kind {part.kind}" for place, part in recipe.budget.placed.items() if part.kind in _IN_ADVANCE), "")
 
@@ -129,25 +153,30 @@ def budget_warnings(recipe: Recipe, shortest: int, seen: bool = True) -> Iterato
         seen: the rows of every set are known, so that limits from their columns were looked at (`budget_blockers`).
     """
     budget, said = recipe.budget, recipe.data.instruction
-    budgets = recipe.each("budget").values()
+    thinks, answer = _thinks(recipe), f"the {shortest} tokens of the shortest possible answer"
+    remedy = f"raise it, or lower {thinks}.share" if thinks else "raise it"
     for place, part in budget.placed.items():
         if (least := getattr(part, "least", None)) is None:
             continue
-        low, limit = min((held.tokens(least), held.limit) for held in budgets)
-        if not low < shortest <= limit:
+        held = min(recipe.each("budget").values(), key=lambda held: _left(held, held.tokens(least)))
+        low, limit = held.tokens(least), held.limit
+        if not _left(held, low) < shortest <= _left(held, limit):
             continue
         if isinstance(part, PromptBudget) and part.column is None:
-            share = (shortest - low) / (limit - low + 1)
-            yield f"{place}.least: {share:.1%} of the drawn limits are below the {shortest} tokens of the shortest possible answer; raise it"
+            drawn = range(low, limit + 1)
+            share = bisect_left(drawn, shortest, key=lambda one: _left(held, one)) / len(drawn)
+            leave = "leave less than" if thinks else "are below"
+            yield f"{place}.least: {share:.1%} of the drawn limits {leave} {answer}{' when thinking is closed' if thinks else ''}; {remedy}"
         elif isinstance(part, ControllerBudget) or not seen:
-            yield f"{place}.least: limits may fall to {low} tokens, below the {shortest} tokens of the shortest possible answer; raise it"
+            below = f"{_closing(held, low)}, which leaves {_left(held, low)}, less than" if thinks else ", below"
+            yield f"{place}.least: limits may fall to {low} tokens{below} {answer}; {remedy}"
     yield from _instruction_warnings(recipe)
     for found in _PLACE.finditer(said):
         if len(found[1]) > 1 and not _means_budget(found[1]) and not _LETTER.fullmatch(found.group()):
             yield f"data.instruction: holds {found.group()}, which nothing fills in: only {{budget}} is"
     for letter in _LETTER.finditer(said):
         yield f"data.instruction: holds {letter.group()}, which nothing fills in; write {{budget}} if it stands for the limit"
-    if "{budget}" not in said and not _in_advance(recipe) and "budget.limit" not in recipe.schedule:
+    if "{budget}" not in said and not in_advance(recipe) and "budget.limit" not in recipe.schedule:
         for number in _TOKENS.finditer(said):
             stated = float(re.sub("[,_]", "", number["number"])) * (1000 if number["thousand"] else 1)
             if stated != budget.limit:
@@ -160,9 +189,11 @@ def _instruction_warnings(recipe: Recipe) -> Iterator[str]:
     if recipe.model.path == "tiny":
         if said != "{budget}" and ("prompt" in budget.kinds or "{budget}" in said):
             yield "data.instruction: the tiny reasoner has no words for an instruction, so it is not told its limit"
-    elif "{budget}" not in said and not _SPEAKS.search(said) and (moves or _in_advance(recipe)):
-        how = "moves by the schedule" if moves else f"is given by {_in_advance(recipe)}"
+    elif "{budget}" not in said and not _SPEAKS.search(said) and (moves or in_advance(recipe)):
+        how = "moves by the schedule" if moves else f"is given by {in_advance(recipe)}"
         yield f"data.instruction: the limit {how}, and no prompt states it; {{budget}} in the instruction tells the model"
     if (thinking := budget.part(ThinkingBudget)) and "{budget}" in said:
-        closed = thinking.closes(budget.limit)
-        yield f"data.instruction: {{budget}} states budget.limit, {budget.limit} tokens, and thinking closes after {closed}; say which is meant"
+        limit, closed = f"budget.limit, {budget.limit} tokens", f"{thinking.closes(budget.limit)}"
+        if in_advance(recipe):
+            limit, closed = "the whole limit of a prompt", f"{thinking.share:g} of that"
+        yield f"data.instruction: {{budget}} states {limit}, and thinking closes after {closed}; say which is meant"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from launch.memory import evaluates
 from recipes.advantages import Selection
-from recipes.budgets import ControllerBudget, CoverageBudget, ToggleBudget
+from recipes.budgets import ControllerBudget, CoverageBudget, OutlierBudget, ToggleBudget
 from recipes.credit import DecsCredit
 from recipes.data import DataSet
 from recipes.lengths import LengthTerm
@@ -211,9 +211,14 @@ def _refused(reward: list[RewardTerm], case: Case, waived: list[Waiver]) -> bool
 
 
 def _fixed_limits(recipe: Recipe) -> Iterator[str]:
-    """Limits that the kind of budget is to choose, where there is one to choose from."""
+    """Limits that the kind of budget is to choose, where there is one to choose from; outliers, where none can be one."""
     budgets = [held.placed for held in recipe.each("budget").values()]
+    rollouts = recipe.sampler.group_size
     for place, part in recipe.budget.placed.items():
+        outliers = [one for held in budgets if isinstance(one := held[place], OutlierBudget)]
+        if isinstance(part, OutlierBudget) and not any(one.cuts(rollouts) for one in outliers):
+            most = f"mean + {part.alpha:g} deviations by {part.cut_tokens} tokens"
+            yield f"{place}.kind: outlier: says nothing, as none of {rollouts} rollouts can exceed {most}; lower {place}.least_cut or {place}.alpha"
         if part.kind in _CHOOSING and all(held[place].least_limit == held[place].most_limit for held in budgets):
             advice = _CHOOSING[part.kind].replace("budget", place) if part.kind != "coverage" else _CHOOSING[part.kind]
             yield f"{place}.kind: {part.kind}: says nothing, as no limit but budget.limit is allowed; {advice}"
@@ -252,8 +257,12 @@ def _not_in_this_run(recipe: Recipe) -> Iterator[str]:
             apart = part.every if part.watch else 1
             first = part.measure * apart + (not part.watch)  # what is sampled to train is seen behind the step
             if first >= steps:
-                yield f"{place}.measure: {part.measure} looks, one every {apart} steps, come before the limit moves: that is {run}"
+                yield f"{place}.measure: {part.measure} looks, one every {f'{apart} steps' if apart > 1 else 'step'}, come before the limit moves: that is {run}"
         elif isinstance(part, CoverageBudget) and part.every >= steps:
             yield f"{place}.every: a second look, after {part.every} steps, is {run}, so limits stay as the start has them"
         elif isinstance(part, ToggleBudget) and not any(map(part.limited, range(steps))):
-            yield f"{place}.period: a phase with a limit is {run}"
+            if any(map(part.model_copy(update={"warmup": 0}).limited, range(steps))):
+                yield f"{place}.warmup: a phase with a limit, none before step {part.warmup}, is {run}"
+                continue
+            later = f", nor before step {part.warmup}, as {place}.warmup says" if part.warmup >= steps else ""
+            yield f"{place}.period: a phase with a limit is {run}{later}"

@@ -228,7 +228,7 @@ def test_plan_says_how_each_kind_decides_and_warns_of_each_by_its_place():
     made = plan(load("grpo", "tiny", words))
     text, warned = explain(made), "\n".join(made.warnings)
     assert text.count("\nlimit    ") == 4 and "0.5 x what the other kinds leave where at least 50% are right" in text
-    assert "of which thinking is closed after 52" in text and "in every second 50 steps" in text
+    assert "thinking is closed after 0.5 x what the other kinds leave, at most 52 tokens" in text and "in every second 50 steps" in text
     assert "budget.measure: 40 looks" in warned and "budget.also[0].period: a phase with a limit is not in this run" in warned
     assert "budget.also[0].kind: toggle: its limits say nothing, as no term of the reward reads a limit" in warned
 

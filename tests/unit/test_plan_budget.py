@@ -157,6 +157,35 @@ def test_a_budget_that_leaves_no_room_to_answer_is_refused(words: list[str], sai
     assert len(found) == 1 and found[0].startswith(said), found
 
 
+@pytest.mark.parametrize(
+    ("kinds", "place"),
+    [
+        ("{kind: reference, share: 1, least: 0.06, also: [{kind: thinking, share: 0.8}]}", "budget"),
+        ("{kind: thinking, share: 0.8, also: [{kind: reference, share: 1, least: 0.06}]}", "budget.also[0]"),
+        ("{kind: prompt, column: reference_tokens, least: 0.06, also: [{kind: controller, least: 1}, {kind: thinking, share: 0.8}]}", "budget"),
+    ],
+)  # fmt: skip
+def test_a_row_whose_limit_leaves_no_answer_behind_closed_thinking_is_refused(tmp_path: Path, kinds: str, place: str):
+    """Of 7 tokens thinking takes 5, which leaves 2; of 20 it takes 16, which leaves 4."""
+    rows = [{"problem": f"{tokens} + 0", "answer": "5", "reference_tokens": tokens} for tokens in (20, 7, 60)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = [f"data.train={tmp_path}/rows.jsonl", "model.path=owner/name", "stages=[rl]", "data.instruction=Use {budget} tokens."]
+
+    def refused(*words: str) -> list[str]:
+        return of_budget(blockers(LAPTOP, "grpo", None, *data, f"budget={kinds}", "budget.limit=104", *words))
+
+    [found] = refused()
+    assert found.startswith(f"{place}.column: 1 of 3 rows get less than the 4 tokens of the shortest possible answer"), found
+    assert "/2: 7 tokens by reference_tokens, of which thinking closes after 5); correct them, raise " in found
+    limits = load("grpo", None, [f"budget={kinds}", *data]).budget
+    place = next(place for place, part in limits.placed.items() if part.kind == "thinking")
+    assert found.endswith(f"least or lower {place}.share")
+    if place == "budget":  # numbers of the first kind move
+        assert "2 of 3 rows" in refused("schedule.budget.share={kind: linear, to: 0.9}")[0]
+    least = "budget.least=0.16" if place != "budget" else "budget.also=[{kind: reference, share: 1, least: 0.16}]"
+    assert refused(least) == []  # 16 tokens, of which 12
+
+
 def test_limits_that_may_fall_below_the_shortest_answer_are_a_warning():
     def warned(name: str, scale: str | None, *words: str) -> str:
         return "\n".join(plan(load(name, scale, words), LAPTOP).warnings)
@@ -164,6 +193,13 @@ def test_limits_that_may_fall_below_the_shortest_answer_are_a_warning():
     low = "budget.least: limits may fall to 1 tokens, below the 5 tokens of the shortest possible answer; raise it"
     assert low in warned("controller", "tiny", "budget.least=0.01")
     assert "budget.least" not in warned("controller", "tiny")
+    behind = "budget.least: limits may fall to 10 tokens, of which thinking closes after 9, which leaves 1, less than the 5 tokens"
+    assert behind in warned("controller", "tiny", "budget.also=[{kind: thinking, share: 0.9}]")
+    assert "budget.least" not in warned("controller", "tiny", "budget.also=[{kind: thinking, share: 0.5}]")
+    first = warned("thinking_budget", "tiny", "budget={share: 0.9, also: [{kind: controller}]}")
+    assert behind.replace("budget.least", "budget.also[0].least") in first
+    hidden = ["data.train=hub:owner/name:train", "budget={kind: reference, least: 0.01, also: [{kind: thinking, share: 0.99}]}"]
+    assert "which leaves 1, less than the 4" in warned("grpo", None, *hidden, "budget.limit=500")
     hub = ["data.train=hub:owner/name:train", "budget.least=0.0001"]
     assert "budget.least: limits may fall to 1 tokens, below the 4 tokens" in warned("grpo", None, "budget.kind=reference", *hub)
     assert "budget.least" not in warned("grpo", "tiny", "budget={kind: reference, share: 1.0, least: 0.01}")  # its rows were looked at
@@ -181,6 +217,8 @@ def test_what_can_be_met_but_hardly_as_meant_is_a_warning():
     least, told = warned("l1_exact", "tiny")  # 2, 3 and 4 of 2 to 104
     assert least.startswith("budget.least: 2.9% of the drawn limits are below the 5 tokens") and "is not told its limit" in told
     assert warned("l1_exact", "tiny", "budget.least=0.05", "data.instruction='{budget}'") == []
+    [least] = warned("l1_exact", "tiny", "data.instruction='{budget}'", "budget.also=[{kind: thinking, share: 0.5}]")[:1]
+    assert least.startswith("budget.least: 6.8% of the drawn limits leave less than the 5 tokens")  # 2 to 8 of 2 to 104: 9 leaves 5
 
 
 @pytest.mark.parametrize("name", shipped())

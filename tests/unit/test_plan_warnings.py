@@ -46,16 +46,34 @@ def test_a_waiver_is_said_to_be_what_it_is(name: str, words: list[str], expected
         ("grpo", ["schedule.learner.lr={kind: exponential, factor: 0.5, every: 7, least: 1.25e-7}", "learner.lr=1e-6"], "schedule: learner.lr: its end, 1.25e-07, is not in this run of 20 steps, which reaches 2.5e-07"),
         ("grpo", ["schedule.budget.limit={kind: exponential, factor: 0.5, every: 7, least: 13}", "budget.limit=104"], "schedule: budget.limit: its end, 13, is not in this run of 20 steps, which reaches 26"),
         ("grpo", ["schedule.budget.limit={kind: linear, to: 60, over: 21}", "budget.limit=100"], "schedule: budget.limit: its end, 60, is not in this run of 20 steps, which reaches 62"),
-        ("controller", ["budget.watch=0", "budget.measure=19"], "budget.measure: 19 looks, one every 1 steps, come before"),
+        ("controller", ["budget.watch=0", "budget.measure=19"], "budget.measure: 19 looks, one every step, come before"),
         ("controller", ["budget.watch=1", "budget.every=5", "budget.measure=4"], "budget.measure: 4 looks, one every 5 steps, come before"),
         ("laser_d", ["budget.every=20"], "budget.every: a second look, after 20 steps, is not in this run"),
         ("toggle", ["budget.period=20"], "budget.period: a phase with a limit is not in this run"),
+        ("toggle", ["budget={period: 4, warmup: 20}"], "budget.warmup: a phase with a limit, none before step 20, is not in this run"),
+        ("toggle", ["budget={period: 7, warmup: 14}"], "budget.warmup: a phase with a limit, none before step 14, is not in this run"),
+        ("toggle", ["budget={period: 20, warmup: 20}"], "budget.period: a phase with a limit is not in this run of 20 steps, nor before step 20, as budget.warmup says"),
     ],
 )  # fmt: skip
 def test_what_a_run_ends_before_is_a_warning(name: str, words: list[str], expected: str):
     assert [line for line in said(name, "tiny", "train.steps=20", *words) if line.startswith(expected)]
     longer = [line for line in said(name, "tiny", "train.steps=22", *words) if "not in this run" in line]
     assert longer == []
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "said_of"),
+    [
+        ("dot", ["budget.least_cut=0.9"], "budget.kind: outlier: says nothing, as none of 8 rollouts can exceed mean + 2 deviations by 93 tokens; lower budget.least_cut or"),
+        ("dot", ["budget={alpha: 2.4, limit: 12}", "budget.least_cut=0.17"], "budget.kind: outlier: says nothing, as none of 8 rollouts can exceed mean + 2.4 deviations by 2 tokens"),
+        ("controller", ["budget.also=[{kind: outlier, alpha: 2.4, least_cut: 0.5}]"], "budget.also[0].kind: outlier: says nothing, as none of 8"),
+        ("dot", [], ""),
+        ("dot", ["budget.least_cut=0.9", "budget.room=6"], ""),
+    ],
+)  # fmt: skip
+def test_outliers_of_which_none_can_be_cut_are_a_warning(name: str, words: list[str], said_of: str):
+    found = [line for line in said(name, "tiny", *words) if "outlier: says nothing" in line]
+    assert len(found) == bool(said_of) and all(line.startswith(said_of) for line in found), found
 
 
 @pytest.mark.parametrize(
