@@ -14,7 +14,7 @@ from pydantic import Discriminator, Field, SerializerFunctionWrapHandler, Tag, V
 
 from recipes.section import Count, Natural, NonNegative, Positive, Section, Share, kind_or, whole
 
-_SHARED = ("limit", "room", "cut", "cut_stop")
+SHARED = ("limit", "room", "cut", "cut_stop")  # numbers of the first kind, which all others have from it
 _Kind = TypeVar("_Kind", bound="_Budget")
 
 
@@ -32,7 +32,7 @@ class _Budget(Section):
     )
     also: list[FurtherBudget] = Field(
         [],
-        description="Further kinds that hold at the same time, each with its own numbers, and limit, room, cut and cut_stop of this one (`- {kind: toggle}`). No number of theirs takes a schedule.",
+        description="Further kinds that hold at the same time, each with its own numbers, and limit, room, cut and cut_stop of this one (`- {kind: toggle}`); an entry begins with what a parent said for its kind. No number of theirs takes a schedule.",
     )
 
     @model_validator(mode="before")
@@ -42,11 +42,11 @@ class _Budget(Section):
         if not isinstance(said, dict) or not isinstance(said.get("also"), list):
             return said
         for index, part in enumerate(said["also"]):
-            if isinstance(part, dict) and (stated := next((name for name in (*_SHARED, "also") if name in part), None)):
+            if isinstance(part, dict) and (stated := next((name for name in (*SHARED, "also") if name in part), None)):
                 why = "further kinds stand side by side" if stated == "also" else f"budget.{stated} is that of all kinds"
                 raise ValueError(f"also[{index}].{stated}: {why}; leave it out here")
         try:
-            shared = _Budget.model_validate({name: said[name] for name in _SHARED if name in said}, strict=True).shared
+            shared = _Budget.model_validate({name: said[name] for name in SHARED if name in said}, strict=True).shared
         except ValidationError:  # said of the first kind itself
             return said
         return said | {"also": [{**part, **shared} if isinstance(part, dict) else part for part in said["also"]]}
@@ -71,13 +71,13 @@ class _Budget(Section):
     def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written: dict[str, Any] = handler(self)
         if also := written.pop("also", []):
-            written["also"] = [{name: value for name, value in part.items() if name not in _SHARED} for part in also]
+            written["also"] = [{name: value for name, value in part.items() if name not in SHARED} for part in also]
         return written
 
     @property
     def shared(self) -> dict[str, Any]:
         """The numbers that all kinds have from the first."""
-        return {name: getattr(self, name) for name in _SHARED}
+        return {name: getattr(self, name) for name in SHARED}
 
     @property
     def placed(self) -> Mapping[str, Budget]:

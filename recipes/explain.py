@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, get_args, get_origin
 
 from recipes.keys import allowed, inside, keys, kinds_of, nearest, sections
@@ -13,6 +13,7 @@ from recipes.schema import Recipe
 from recipes.section import Section
 from recipes.tree import Place, Tree, child, dotted
 
+_MAPPING = "a mapping of keys"  # as `allowed` says it
 _RENAMED = {"sft": "cold_start"}
 
 
@@ -52,6 +53,40 @@ def explain(detail: Mapping[str, Any], tree: Tree, label: str) -> str:
     if place[0] == "schedule" and len(place) == 2:
         words += "; there is none to take out" if detail["input"] is None else ", as `{kind: linear, to: 87}`"
     return f"{where}: {name}: {_shown(detail['input'])} is not allowed; needs {words}{_meant(detail['input'], words)}"
+
+
+def faults(tree: Tree, label: str, unknown: bool = False) -> list[str]:
+    """What is wrong in a file or a word whatever is laid over it, in plain words: mappings where none may be, something else where one must, keys that do not exist.
+
+    Args:
+        unknown: say keys that do not exist, too.
+    """
+    device = tree.data.get("on_cuda")
+    found = [
+        explain({"type": kind, "loc": place, "input": tree.at(place)}, tree, label)
+        for kind, place in _astray(tree.data, Recipe, ())
+        if kind != "extra_forbidden" or unknown
+    ]
+    if isinstance(device, dict):
+        inner = Tree()
+        inner.data, inner.written = device, {place[1:]: line for place, line in tree.written.items() if place[0] == "on_cuda" and place[1:]}
+        found += faults(inner, label, unknown)
+    return found
+
+
+def _astray(value: Mapping[str, Any], annotation: Any, place: Place) -> Iterator[tuple[str, Place]]:
+    """Places in a mapping that the schema does not know, or knows as something else; not in lists."""
+    for key, inner in value.items():
+        here, within = (*place, key), inside(annotation, key, value)
+        if within is None:
+            yield "extra_forbidden", here
+        elif within is not Any and key != "kind":  # of which pydantic says what there is
+            words = allowed(within).split(" or ")
+            nested = isinstance(inner, dict)
+            if _MAPPING not in words if nested else inner is not None and not {*words} - {_MAPPING, "null"}:
+                yield "shape", here
+            elif nested:
+                yield from _astray(inner, within, here)
 
 
 def _meant(found: Any, words: str) -> str:

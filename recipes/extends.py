@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from recipes.explain import faults
 from recipes.keys import inside
 from recipes.library import find
 from recipes.schema import Recipe
@@ -28,11 +29,12 @@ _SETS: tuple[Place, ...] = (("data", "train"), ("eval", "data"))
 
 @dataclass(frozen=True)
 class _File:
-    """A recipe file: its own words, the files that it extends, and where it says so."""
+    """A recipe file: its own words, the files that it extends, where it says so, and what messages call it."""
 
     said: Tree
     parents: tuple[Path, ...]
     at: str
+    label: str
 
 
 _Family = Mapping[Path, _File]
@@ -42,14 +44,16 @@ def composed(path: Path, label: str, over: Sequence[Tree] = ()) -> Tree:
     """A file with all that it extends, and `over` (scale, command line) laid over it.
 
     Raises:
-        RecipeError: a file cannot be read, extends itself, or its parents conflict.
+        RecipeError: a file cannot be read, extends itself, says what nothing laid over it makes right, or its parents conflict.
     """
     family: dict[Path, _File] = {}
     _collect(path, label, (), family)
     order = _order(path.resolve(), family)
     differences = [found for file in order for found in _differences(file, order, family, over)]
-    if conflicts := [line for conflict, line in differences if conflict]:
-        raise RecipeError("\n".join(conflicts))
+    conflicts = [line for conflict, line in differences if conflict]
+    own = [line for file in order for line in faults(family[file].said, family[file].label, unknown=bool(conflicts))]
+    if own or conflicts:  # a key that says nothing settles none
+        raise RecipeError("\n".join(own or conflicts))
     layers = [*(family[file].said for file in order), *over]
     sees = [{order.index(one) for one in _ancestors(file, family)} for file in order]
     sees += [set(range(index)) for index in range(len(order), len(layers))]
@@ -85,7 +89,7 @@ def _collect(path: Path, label: str, chain: tuple[Path, ...], family: dict[Path,
             raise RecipeError(f"{at}: extends: {error}") from error
         _collect(found, its_label, (*chain, key), family)
         parents.append(found.resolve())
-    family[key] = _File(said, tuple(dict.fromkeys(parents)), at)
+    family[key] = _File(said, tuple(dict.fromkeys(parents)), at, label)
 
 
 def _nested(said: Tree) -> Tree:

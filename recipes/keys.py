@@ -126,7 +126,7 @@ def inside(annotation: Any, part: str | int, value: Any = None) -> Any:
         return None if field is None else field.annotation
     if kinds := kinds_of(annotation):
         kind = value.get("kind") if isinstance(value, dict) else None
-        known = [kinds[kind]] if kind in kinds else list(kinds.values())
+        known = [kinds[kind]] if isinstance(kind, str) and kind in kinds else list(kinds.values())
         return next(filter(None, (inside(section, part) for section in known)), None)
     if get_origin(annotation) in (list, dict):
         return get_args(annotation)[-1]

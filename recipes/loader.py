@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from recipes.explain import explain
+from recipes.explain import explain, faults
 from recipes.extends import composed
 from recipes.keys import Key, keys
 from recipes.library import find, scales, shipped, written
@@ -44,9 +44,12 @@ def load(name_or_path: str, scale: str | None = None, overrides: Sequence[str] =
     words = Tree()
     for word in overrides:
         try:
-            words.overlay(override(word))
+            tree = override(word)
         except RecipeError as error:
             problems.append(str(error))
+            continue
+        problems += faults(tree, label)  # a later word would hide it
+        words.overlay(tree)
     if problems:
         raise RecipeError("\n".join(problems))
     tree = composed(path, label, [*over, words])

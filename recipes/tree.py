@@ -1,6 +1,7 @@
 """YAML text and `key=value` words as nested plain values that know where each was written, and how later ones are laid over earlier ones.
 
-Mappings merge; lists are replaced whole; a number said for one kind of a slot stays with that kind; `schedule.NAME: null` takes a schedule out.
+Mappings merge; lists are replaced whole; a number said for one kind of a slot stays with that kind, wherever in the slot the kind stands (`budget.also`);
+`schedule.NAME: null` takes a schedule out.
 Simplification: YAML without anchors, tags and second documents, so a recipe reads top to bottom and cannot build objects.
 """
 
@@ -14,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from recipes.budgets import SHARED
 from recipes.keys import inside, kinds_of
 from recipes.schedules import MOVABLE
 from recipes.schema import Recipe
@@ -21,6 +23,7 @@ from recipes.section import Section
 
 _MAX_BYTES = 256 * 1024
 _MAX_DEPTH = 12
+_FURTHER = ("budget", "also")  # the slot of which several kinds hold, and its key for those beside the first
 
 Place = tuple[str | int, ...]
 
@@ -56,6 +59,7 @@ class Tree:
         self.data: dict[str, Any] = {}
         self.written: dict[Place, str] = {}
         self._aside: dict[tuple[Place, Any], dict[str, Any]] = {}  # what was said for another kind than the present one
+        self._of_kind: dict[tuple[Place, str], dict[str, Any]] = {}  # a slot's kinds: all that was last said for each
         self._taken_out: set[Place] = set()
         self.overridden: tuple[str, ...] = ()  # words of one parent that another's took the place of, a sentence each
 
@@ -97,19 +101,38 @@ class Tree:
             self.written = {at: line for at, line in self.written.items() if at[: len(here)] != here}
             self.written |= {at: line for at, line in written.items() if at[: len(here)] == here}
             base[key] = copy.deepcopy(value)
+            if here[-2:] == _FURTHER and isinstance(value, list):
+                base[key] = [self._begun(part, place) if isinstance(part, dict) else part for part in base[key]]
 
     def _turn(self, base: dict[str, Any], over: Mapping[str, Any], place: Place) -> None:
         """Where `over` says another kind than `base`: lay aside what belongs to the old one, and take up what was said for the new one."""
-        annotation: Any = Recipe
-        for part in place[1:] if place[0] == "on_cuda" else place:
-            annotation = inside(annotation, part)
-        kinds = kinds_of(annotation)
+        kinds = _kinds_at(place)
+        further = base.get("also") if place[-1:] == _FURTHER[:1] else None
+        for said in [base, *further] if isinstance(further, list) else [base]:
+            if isinstance(said, dict) and isinstance(kind := said.get("kind"), str):
+                self._of_kind[place, kind] = {name: value for name, value in said.items() if name not in ("kind", "also", *SHARED)}
         new, old = (kind if isinstance(kind, str) else None for kind in (over.get("kind"), base.get("kind")))
         if new not in kinds or new == old:
             return
         other = [name for name in base if name != "kind" and not _shared(name, kinds.get(old or ""), kinds[new])]
         self._aside[place, old] = {name: base.pop(name) for name in other}
         base |= self._aside.pop((place, new), {})
+        if isinstance(further, list) and new in [part.get("kind") for part in further if isinstance(part, dict)]:
+            base |= self._of_kind[place, str(new)]
+
+    def _begun(self, part: dict[str, Any], place: Place) -> dict[str, Any]:
+        """A further kind of a slot: what was said for that kind there before, then its own words."""
+        kind, kinds = str(part.get("kind")), _kinds_at(place)
+        said = self._of_kind.get((place, kind), {}) if kind in kinds else {}
+        return {name: value for name, value in said.items() if name in kinds[kind].model_fields} | part
+
+
+def _kinds_at(place: Place) -> dict[str, type[Section]]:
+    """The kinds of the slot at a place; none where there is no such slot."""
+    annotation: Any = Recipe
+    for part in place[1:] if place[0] == "on_cuda" else place:
+        annotation = inside(annotation, part)
+    return kinds_of(annotation)
 
 
 def _shared(name: str, one: type[Section] | None, other: type[Section]) -> bool:

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from launch.explain import explain
 from launch.plan import plan
 from recipes.budgets import Budget, ControllerBudget, CoverageBudget, DifficultyBudget, OutlierBudget, ThinkingBudget, ToggleBudget
-from recipes.loader import RecipeError, dump, load, recipe_hash
+from recipes.loader import RecipeError, dump, in_stage, load, on_device, recipe_hash
 from recipes.schema import Recipe
 from rollout.budget import Control, Floor, Held, Tiers, covering, group_limit, request_limit, thinking_limit
 from rollout.collector import PromptStream
@@ -218,6 +218,38 @@ def test_parents_of_two_kinds_are_refused_and_told_where_the_other_one_goes(tmp_
     path.write_text("extends: [toggle, controller]\nbudget: {kind: toggle, also: [{kind: controller, watch: 1.0, every: 2}]}")
     recipe = load(str(path), "tiny")
     assert recipe.budget.kinds == ("toggle", "controller") and recipe.budget.watching is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "also"),
+    [
+        ("extends: [toggle, controller]\nbudget: {kind: toggle, also: [{kind: controller}]}", {"period": 10}, {"watch": 1.0, "every": 2, "measure": 1}),
+        ("extends: [controller, toggle]\nbudget: {kind: controller, also: [{kind: toggle}]}", {"watch": 1.0, "every": 2}, {"period": 10}),
+        ("extends: [toggle, controller]\nbudget: {kind: toggle, also: [{kind: controller, watch: 0.5}]}", {}, {"watch": 0.5, "every": 2, "measure": 1}),
+        ("extends: toggle\nbudget: {kind: outlier, alpha: 1.5, also: [{kind: toggle}]}", {"alpha": 1.5}, {"period": 10, "warmup": 0}),
+        ("extends: [dot, controller]\nbudget: {kind: controller, also: [{kind: outlier}]}", {"measure": 1}, {"alpha": 2.0}),
+        ("extends: base.yaml\nbudget: {also: [{kind: controller}]}", {"period": 10}, {"gain": 0.75}),
+        ("extends: base.yaml\nbudget: {kind: controller, also: [{kind: toggle}]}", {"gain": 0.75}, {"period": 10}),
+        ("extends: dler\nbudget: {kind: toggle, also: [{kind: controller}]}", {"period": 50}, {"watch": 0.0, "measure": 5}),
+    ],
+)  # fmt: skip
+def test_what_was_said_for_a_kind_of_budget_holds_for_it_wherever_it_stands_now(tmp_path, text: str, first: dict, also: dict):
+    (tmp_path / "base.yaml").write_text("extends: toggle\nbudget: {also: [{kind: controller, gain: 0.75}]}")
+    (tmp_path / "mine.yaml").write_text(text)
+    recipe = load(str(tmp_path / "mine.yaml"), "tiny")
+    one, other = recipe.budget.parts
+    assert {name: getattr(one, name) for name in first} == first and {name: getattr(other, name) for name in also} == also
+    (tmp_path / "again.yaml").write_text(dump(recipe))
+    assert load(str(tmp_path / "again.yaml")).budget == recipe.budget
+
+
+def test_what_a_recipe_says_for_a_kind_holds_in_a_stage_and_on_a_gpu_where_it_stands_in_also(tmp_path):
+    turned = "{budget: {kind: toggle, also: [{kind: controller}]}}"
+    (tmp_path / "mine.yaml").write_text(f"extends: controller\non_cuda: {turned}\nstages: [rl, {{kind: rl, name: two, changes: {turned}}}]")
+    recipe = load(str(tmp_path / "mine.yaml"), "tiny")
+    for there in (in_stage(recipe, 1), on_device(recipe, "cuda")):
+        controller = there.budget.part(ControllerBudget)
+        assert there.budget.kinds == ("toggle", "controller") and controller and (controller.watch, controller.measure) == (1.0, 1)
 
 
 def test_plan_says_how_each_kind_decides_and_warns_of_each_by_its_place():

@@ -388,3 +388,49 @@ def test_lists_of_two_parents_that_come_to_the_same_are_the_same_however_they_ar
 def test_lists_of_two_parents_that_come_to_something_else_are_not(one: str, two: str):
     others = {"one": f"extends: grpo\n{one}", "two": f"extends: grpo\n{two}"}
     assert "each say their own" in refusal("extends: [one.yaml, two.yaml]", **others)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            "budget.kind: controller",
+            "mine.yaml:2: budget.kind: a key of a file has no dots; write `budget:` and the rest indented below it",
+        ),
+        ("bugdet: {kind: controller}", "mine.yaml:2: bugdet: unknown key. Did you mean budget?"),
+        ("budget: {knid: toggle}", "mine.yaml:2: budget.knid: unknown key. Did you mean budget.kind?"),
+        ("budget: {also.kind: toggle}", "mine.yaml:2: budget.also.kind: a key of a file has no dots"),
+        ("on_cuda: {budget: {knd: toggle}}", "mine.yaml:2: budget.knd: unknown key. Did you mean budget.kind?"),
+    ],
+)
+def test_a_key_that_does_not_exist_is_said_before_the_conflict_that_it_settles_not(words: str, said: str):
+    found = refusal(f"extends: [toggle, controller]\n{words}")
+    assert found.startswith(said) and "each say their own" not in found
+    assert "each say their own budget.kind" in refusal("extends: [toggle, controller]\nbudget: {limit: 300}")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "later"),
+    [
+        ("budget.also.0.period=3", "budget.also=[{kind: toggle}]"),
+        ("reward.1.keep=3", "reward=[{kind: verdict}]"),
+        ("stages.0.samples=4", "stages=[rl]"),
+        ("waive.right=1", "waive=[]"),
+        ("budget.limit.tokens=3", "budget.limit=40"),
+        ("budget={limit: {tokens: 3}}", "budget.limit=40"),
+        ("budget=40", "budget.limit=40"),
+        ("on_cuda.reward.1.keep=3", "on_cuda.reward=[{kind: verdict}]"),
+        ("schedule.budget.limit=40", "schedule.budget.limit={kind: linear, to: 50}"),
+        ("data.train.0.source=tiny", "data.train=tiny"),
+    ],
+)
+def test_a_word_that_cannot_be_is_refused_whatever_word_comes_behind_it(wrong: str, later: str):
+    here, there = refusal("extends: dler", wrong, later), refusal("extends: dler", later, wrong)
+    assert here == there and here.startswith(f"-- {wrong}: ") and " is not allowed; needs " in here
+
+
+def test_what_cannot_be_in_a_file_is_refused_there_whatever_is_laid_over_it():
+    wrong = "extends: dler\nreward:\n  1: {keep: 0.5}"
+    said = 'wrong.yaml:2: reward: {"1": {"keep": 0.5}} is not allowed; needs a list (at least 1) of mappings'
+    assert refusal("extends: wrong.yaml\nreward: [{kind: verdict}]", wrong=wrong) == said
+    assert made("extends: mild.yaml", "schedule.budget.limit=null", mild="extends: curriculum\non_cuda: {wandb: null}").wandb is None
