@@ -125,6 +125,7 @@ def _comparison(pair: Comparison) -> dict[str, Any]:
         "refused": pair.refused,
         "remarks": pair.remarks,
         "accuracy": None if pair.accuracy is None else pair.accuracy._asdict(),
+        "bounds": None if pair.bounds is None else pair.bounds._asdict(),
         "length": None if pair.length is None else pair.length._asdict() | {"unit": pair.unit},
         "claim": pair.claim,
         "margin": pair.margin,

@@ -1,7 +1,7 @@
 """Two evaluations of the same problems as one table: each number of both, and what changed, with its interval.
 
-Claim: every change is one of means over the same problems, by one bootstrap over problems. What needs single samples (shares, accuracy at
-smaller budgets) has no interval where the samples are not beside the evaluation.
+Claim: every change of a share is one of means over the same problems, with the bounds that claims are made by (statistics.claim_interval), so that no
+sentence denies an interval beside it. What needs single samples (shares, accuracy at smaller budgets) has none where the samples are not beside the evaluation.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from evaluation.efficiency import against, budget_area, scalars
 from evaluation.lengths import CLASSES, transitions
 from evaluation.measured import Samples, of_evaluation
 from evaluation.results import Evaluation
-from evaluation.statistics import Interval, difference_interval
+from evaluation.statistics import Interval, claim_interval
 from evaluation.tables import Cell, Row, Table, detectable
 
 _SHARES = (1 / 8, 1 / 4, 1 / 2)  # of max_tokens
@@ -30,7 +30,7 @@ def paired_table(pair: Comparison) -> Table:
     samples = _samples(pair)
     alike = samples if pair.unit == "tokens" else None  # lengths of the same ruler
     rows = [
-        _row("accuracy", _percent(old.accuracy.mean), _percent(new.accuracy.mean), _points(pair.accuracy)),
+        _row("accuracy", _percent(old.accuracy.mean), _percent(new.accuracy.mean), _points(pair.bounds)),
         *_p(pair),
         *_at_budgets(old, new, alike),
         *_area(old, new, alike),
@@ -107,7 +107,7 @@ def _passes(old: Evaluation, new: Evaluation, refused: bool) -> list[Row]:
     place = {row.id: index for index, row in enumerate(new.per_problem)}
     rows = []
     for name, (before_N, after_N) in found.items():
-        change = None if refused else difference_interval(after_N[[place[row.id] for row in old.per_problem]] - before_N)
+        change = None if refused else claim_interval(after_N[[place[row.id] for row in old.per_problem]] - before_N)
         rows.append(_row(name, _percent(float(before_N.mean())), _percent(float(after_N.mean())), _points(change)))
     return rows
 
@@ -131,7 +131,7 @@ def _area(old: Evaluation, new: Evaluation, samples: tuple[Samples, Samples] | N
     reached = [one.means(one.right[:, None] & (one.length[:, None] <= np.array(budgets))) for one in samples]
     area_2N = [budget_area(budgets, one, "log2") for one in reached]
     place = {id_: index for index, id_ in enumerate(samples[1].ids)}
-    change = difference_interval(area_2N[1][[place[id_] for id_ in samples[0].ids]] - area_2N[0])
+    change = claim_interval(area_2N[1][[place[id_] for id_ in samples[0].ids]] - area_2N[0])
     label = f" mean over budgets {budgets[0]:,} to {budgets[-1]:,}, log2"
     return [_row(label, *(_percent(float(one.mean())) for one in area_2N), _points(change))]
 
@@ -141,7 +141,7 @@ def _moved(samples: tuple[Samples, Samples] | None, mask: Callable[[Samples], np
         return None
     old, new = samples
     place = {id_: index for index, id_ in enumerate(new.ids)}
-    return difference_interval(new.means(mask(new))[[place[id_] for id_ in old.ids]] - old.means(mask(old)))
+    return claim_interval(new.means(mask(new))[[place[id_] for id_ in old.ids]] - old.means(mask(old)))
 
 
 def _scalars(old: Evaluation, new: Evaluation) -> list[Row]:

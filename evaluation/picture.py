@@ -62,10 +62,10 @@ def picture(found: Found) -> str:
 def _headline(found: Found, shown: Sequence[Shown]) -> str:
     """Tokens saved and accuracy, of the last comparison of the source."""
     pair = next(reversed(found.pairs[shown[0].evaluation.source]), None)
-    if pair is None or pair.accuracy is None:
+    if pair is None or pair.bounds is None:
         return words.single(shown[-1])
     saved = "" if pair.length is None else f"{words.signed(100 * pair.length.mean, 0)} % {pair.unit} [{words.span(pair.length, 0)}], "
-    return f"{saved}{words.signed(100 * pair.accuracy.mean)} points of accuracy [{words.span(pair.accuracy)}]"
+    return f"{saved}{words.signed(100 * pair.bounds.mean)} points of accuracy [{words.span(pair.bounds)}]"
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:

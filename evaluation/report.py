@@ -169,7 +169,7 @@ def _head(found: Found) -> Section:
 
 
 def _tiles(shown: Sequence[Evaluation], pair: Comparison | None) -> list[Tile]:
-    length, accuracy = (pair.length if pair and pair.unit == "tokens" else None, pair.accuracy) if pair else (None, None)
+    length, accuracy = (pair.length if pair and pair.unit == "tokens" else None, pair.bounds) if pair else (None, None)
     last, n = shown[-1], shown[0].problems
     cap = last.settings.max_tokens
     budget = next((point.budget for point in last.budget_curve if point.budget >= last.tokens.p90), cap)
@@ -181,7 +181,7 @@ def _tiles(shown: Sequence[Evaluation], pair: Comparison | None) -> list[Tile]:
         (
             "Accuracy",
             [words.percent(e.accuracy.mean) for e in shown],
-            _noise(accuracy, last.accuracy, n, "points", 1, pair.bounds if pair else None),
+            _noise(accuracy, last.accuracy, n, "points", 1),
         ),
         third,
         (f"Cut off at {cap:,} tokens", [words.percent(e.truncated) for e in shown], "share of samples"),
@@ -189,7 +189,7 @@ def _tiles(shown: Sequence[Evaluation], pair: Comparison | None) -> list[Tile]:
     return [Tile(what, values[0].removesuffix(" %") if len(values) > 1 else "", values[-1], how) for what, values, how in tiles]
 
 
-def _noise(change: Interval | None, value: Estimate, problems: int, unit: str, digits: int, bounds: Interval | None = None) -> str:
+def _noise(change: Interval | None, value: Estimate, problems: int, unit: str, digits: int) -> str:
     """What stands under a number: the change with its interval, or the number's own interval where nothing is compared."""
     if change is None:
         low, high = value.low, value.high
@@ -197,7 +197,7 @@ def _noise(change: Interval | None, value: Estimate, problems: int, unit: str, d
         if low is None or high is None:
             return "no interval: one problem"
         return f"95 % interval {scale * low:,.{digits}f} to {scale * high:,.{digits}f}"
-    if not difference_shown(bounds or change, problems):
+    if not difference_shown(change, problems):
         return f"no difference shown ({words.span(change, digits)})"
     return f"{words.signed(100 * change.mean, digits)} {unit} ({words.span(change, digits)})"
 

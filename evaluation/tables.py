@@ -108,8 +108,8 @@ def glance_table(found: Sequence[Comparison]) -> Table:
         evaluation = one.new.evaluation
         change = Cell("–", one.refused)
         saved = Cell("–")
-        if one.accuracy is not None:
-            change = Cell(f"{words.signed(100 * one.accuracy.mean)} points", f"[{words.span(one.accuracy)}]")
+        if one.bounds is not None:
+            change = Cell(f"{words.signed(100 * one.bounds.mean)} points", f"[{words.span(one.bounds)}]")
         if one.length is not None:
             saved = Cell(
                 f"{words.signed(100 * one.length.mean, 0)} %", f"[{words.span(one.length, 0)}]" + " characters" * (one.unit != "tokens")

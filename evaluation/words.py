@@ -40,13 +40,9 @@ def span(difference: Interval, digits: int = 1) -> str:
     return f"{signed(100 * difference.low, digits)} to {signed(100 * difference.high, digits)}"
 
 
-def change_text(change: Interval, problems: int, unit: str, digits: int = 1, bounds: Interval | None = None) -> str:
-    """A change with its interval, or the statement that none was shown, again with the interval.
-
-    Args:
-        bounds: what says whether one was shown; None: the interval itself.
-    """
-    if difference_shown(bounds or change, problems):
+def change_text(change: Interval, problems: int, unit: str, digits: int = 1) -> str:
+    """A change with its interval, or the statement that none was shown, again with the interval, which is what says so."""
+    if difference_shown(change, problems):
         return f"{signed(100 * change.mean, digits)} {unit}, 95 % interval {span(change, digits)}"
     reason = "" if problems >= 6 else f", {problems} problems are too few"
     return f"no difference shown: {signed(100 * change.mean, digits)} {unit}, 95 % interval {span(change, digits)}{reason}"
@@ -135,7 +131,7 @@ def verdict(one: Comparison) -> str:
     before, after = one.old.evaluation, one.new.evaluation
     shares = f"{percent(before.accuracy.mean)} → {percent(after.accuracy.mean)}"
     lengths = f"{tokens(before.tokens.mean)} → {tokens(after.tokens.mean)}"
-    if one.accuracy is None:
+    if one.bounds is None:
         return f"Mean tokens {lengths}, accuracy {shares}, but the two cannot be compared: {one.refused}."
     if one.length is not None and one.unit != "tokens" and before.settings.template == after.settings.template:
         said = f"Mean characters {lengths} ({change_text(one.length, one.problems, '%', 0)})"
@@ -146,7 +142,7 @@ def verdict(one: Comparison) -> str:
     else:
         said = f"Mean tokens {lengths} ({change_text(one.length, one.problems, '%', 0)})"
     return (
-        f"{said}, accuracy {shares} ({change_text(one.accuracy, one.problems, 'points', bounds=one.bounds)}), "
+        f"{said}, accuracy {shares} ({change_text(one.bounds, one.problems, 'points')}), "
         f"paired over {one.problems} problems with {after.samples} samples each."
     )
 

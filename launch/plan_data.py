@@ -32,6 +32,7 @@ from rollout.tiny.reference import with_reference
 from rollout.types import Problem
 
 _MOST_BYTES = 256 << 20
+_PROMPT = ("instruction", "template")  # of data: what a prompt is made of beside the problem
 _SHORTEST = 64
 _OTHER_FORM = re.compile(r"Answer: ?\$?\\?\$?Answer|[\"'`]?Answer:[\"'`]|####|<answer>")
 
@@ -127,19 +128,24 @@ def _beyond_reference(step: Step, training: Sequence[tuple[str, list[Problem]]],
 
 
 def unread_references(steps: Sequence[Step]) -> Iterator[str]:
-    """Reference stages of which nothing behind reads what they sample, though something trains there."""
+    """Reference stages of which nothing behind reads what they sample, though something trains there; rl that reads what other prompts were answered with."""
     for looked in steps:
-        behind = [step for step in steps if step.reference and step.reference.index == looked.index]
-        trained = [step for step in behind if step.recipe.trains or isinstance(step.stage, Supervised)]
-        if (
-            isinstance(looked.stage, ReferenceStage)
-            and trained
-            and not any(learns_from_reference(step.stage) or read_of_reference(step) for step in trained)
-        ):
+        trained = [step for step in steps if step.index > looked.index and (step.recipe.trains or isinstance(step.stage, Supervised))]
+        behind = [step for step in trained if step.reference and step.reference.index == looked.index]
+        if not isinstance(looked.stage, ReferenceStage) or not trained:
+            continue
+        if not any(learns_from_reference(step.stage) or read_of_reference(step) for step in behind):
+            next_one = next((step for step in steps if step.index > looked.index and isinstance(step.stage, ReferenceStage)), None)
+            hidden = f", and behind {next_one.where} its answers are what is read" if next_one else ""
             yield (
                 f"{looked.where}: nothing behind reads what it samples: no sft or dpo learns from it, and no reward, budget or advantage of an rl stage "
-                "reads its columns; leave it out"
+                f"reads its columns{hidden}; leave it out"
             )
+        for step in behind:
+            names = [name for name in _PROMPT if getattr(step.recipe.data, name) != getattr(looked.recipe.data, name)]
+            if names and (read := read_of_reference(step)):
+                differ = " and ".join(f"data.{name}" for name in names)
+                yield f"{step.where}: its prompts differ from those of {looked.where} ({differ}), of whose answers it reads {', '.join(read)}; say it for both"
 
 
 def reference_blockers(steps: Sequence[Step]) -> Iterator[str]:

@@ -108,6 +108,13 @@ def _explain_rule(place: Place, message: str, tree: Tree, label: str) -> str:
         *((*place, *word.split(".")) for word in inside),
         *(tuple(word.split(".")) for word in re.findall(r"[a-z_]+(?:\.[a-z_]+)+", rest)),
     ]
+    own = [
+        written
+        for written in tree.written
+        for word in re.findall(r"[a-z_]+(?:\.[a-z_]+)+", rest)
+        if first and written[: len(first)] == first and ".".join(map(str, written[len(first) :])).removeprefix("changes.") == word
+    ]
+    names = own or names  # what a stage, or on_cuda, says itself
     if key == "schedule" and {"to", "stages"} & (tree.at(moves) or {}).keys():
         names = []  # where it starts did not break it
     order = {written: position for position, written in enumerate(tree.written)}  # as overlaid: what came last is what broke the rule

@@ -91,7 +91,8 @@ def allowed(annotation: Any, metadata: Iterable[Any] = ()) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known dotted name most like `name`: the same last part under another section, else the most similar spelling, else None."""
+    """The known dotted name most like `name`: one of its section with a similar last part (of the same kind there, else of any), else the same last
+    part under another section, else the most similar spelling, which must be nearer where the section is known; else None."""
     known = list(known)
     section, _, leaf = name.rpartition(".")
 
@@ -99,9 +100,15 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
         its_section, _, its_leaf = other.rpartition(".")
         return _ratio(section, its_section) + 2 * _ratio(leaf, its_leaf)
 
+    def alike(other: str) -> float:
+        return _ratio(leaf, other.rpartition(".")[2])
+
+    of_kind = [other for other in known if other.rpartition(".")[0] == section]
+    beside = [other for other in known if other.rpartition(".")[0].partition("[")[0] == section.partition("[")[0]]
+    near = next(filter(None, ([other for other in pool if alike(other) >= 0.6] for pool in (of_kind, beside))), [])
     same_leaf = [other for other in known if other.rpartition(".")[2] == leaf]
-    best = max(same_leaf or known, key=likeness, default=None)
-    return best if best is not None and (same_leaf or _ratio(leaf, best.rpartition(".")[2]) >= 0.6) else None
+    best = max(near or same_leaf or known, key=likeness, default=None)
+    return best if best is not None and (near or same_leaf or alike(best) >= (0.8 if beside else 0.6)) else None
 
 
 def kinds_of(annotation: Any) -> dict[str, type[Section]]:

@@ -18,6 +18,7 @@ from evaluation.comparisons import compare, pooled, read
 from evaluation.entries import by_source, read_entries
 from evaluation.formats import as_json, markdown, sentences
 from evaluation.paired import paired_table
+from evaluation.picture import picture
 from evaluation.report import report
 from evaluation.results import Evaluation, Settings
 from evaluation.scores import score
@@ -188,6 +189,22 @@ def test_two_models_on_several_benchmarks_are_pooled_in_one_line_of_equal_weight
     line = "short against long over 2 benchmarks of equal weight (other, tiny): +19.8 points, 95 % interval"
     assert any(said.startswith(line) for said in sentences(read(two))) and line in report(two, two[0] / "page.html").read_text()
     assert json.loads(as_json(read(two)))["pooled"][0]["accuracy"]["mean"] == pytest.approx(one.accuracy.mean)
+
+
+@pytest.mark.parametrize(("gained", "shown"), [(4, False), (5, False), (6, True)])
+def test_no_sentence_denies_the_interval_that_stands_beside_it(tmp_path: Path, gained: int, shown: bool) -> None:
+    """Four or five of 24 gained and none lost: the bootstrap leaves 0 out, sign flips (p = 1/8, 1/16) do not, and claims go by both."""
+    folders = [evaluated(tmp_path / "old", make_groups(12, 50)), evaluated(tmp_path / "new", make_groups(12 + gained, 50))]
+    found = read(folders)
+    (pair,) = found.comparisons
+    assert pair.accuracy is not None and pair.accuracy.low > 0 and pair.bounds is not None and (pair.bounds.low > 0) == shown
+    printed = words.span(pair.bounds)
+    said = " ".join(sentences(found))
+    assert ("no difference shown: +" in said) != shown and f"{words.signed(100 * gained / 24)} points, 95 % interval {printed})" in said
+    texts = [markdown(found), report(folders, tmp_path / "page.html").read_text(), picture(found)]
+    assert all(printed in text for text in texts)
+    assert not any(words.span(pair.accuracy) in text for text in texts) or words.span(pair.accuracy) == printed
+    assert json.loads(as_json(found))["comparisons"][0]["bounds"]["low"] == pair.bounds.low
 
 
 def test_a_pool_in_which_few_problems_moved_shows_no_difference(tmp_path: Path) -> None:

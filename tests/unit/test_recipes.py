@@ -255,6 +255,23 @@ def test_a_misspelled_key_is_recognised(data: st.DataObject):
         assert nearest(section + dot + wrong, NAMES) == name
 
 
+@pytest.mark.parametrize(
+    ("wrong", "close"),
+    [
+        ("learner.foo", None), ("foo", None), ("objective.foo", None), ("budget.x", None),
+        ("learner.warmup", "learner.warmup_steps"), ("eval.sample", "eval.samples"), ("budget.perod", "budget[toggle].period"),
+        ("learner.gruop_size", "sampler.group_size"), ("train.lr", "learner.lr"), ("bugdet.limt", "budget.limit"), ("limt", "budget.limit"),
+    ],
+)  # fmt: skip
+def test_the_nearest_key_is_of_the_same_section_or_else_a_near_one(wrong: str, close: str | None):
+    assert nearest(wrong, NAMES) == close
+
+
+def test_an_unknown_key_in_changes_is_not_likened_to_one_of_elsewhere():
+    with pytest.raises(RecipeError, match=r"learner\.foo: unknown key\. \(laconic recipes --keys lists all\)"):
+        load("dler", "tiny", ["stages=[{kind: rl, changes: {learner.foo: 1}}]"])
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.sampled_from([name for name in NAMES if "." in name and "[" not in name]))
 def test_a_misspelled_key_is_refused_with_the_right_one(name: str):

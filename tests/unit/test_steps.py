@@ -121,6 +121,45 @@ def test_a_reference_that_nothing_behind_reads_is_a_warning(stages: str, name: s
     assert len(said) == unread and all(line.startswith("stages[0] (reference): ") for line in said)
 
 
+@pytest.mark.parametrize(
+    ("stages", "unread"),
+    [
+        ("[{kind: reference, name: a}, {kind: reference, name: b}, rl]", ["a"]),
+        ("[{kind: reference, name: a}, {kind: reference, name: b}, {kind: reference, name: c}, sft, rl]", ["a", "b"]),
+        ("[{kind: reference, name: a}, sft, {kind: reference, name: b}, rl]", []),
+        ("[{kind: reference, name: a}, rl, {kind: reference, name: b}, {kind: rl, name: two}]", []),
+        ("[{kind: reference, name: a}, {kind: reference, name: b, problems: 4}, {kind: eval, name: e}]", []),
+        ("[{kind: reference, name: a}, {kind: rl, changes: {reward: [{kind: verdict}]}}, {kind: reference, name: b}, {kind: rl, name: two}]", ["a"]),
+        ("[rl, {kind: reference, name: a, problems: 4}, {kind: reference, name: b, problems: 4}]", []),
+    ],
+)  # fmt: skip
+def test_of_references_in_a_row_those_that_another_hides_are_a_warning(stages: str, unread: list[str]):
+    said = [line for line in planned(f"stages={stages}", name="o1_pruner").warnings if "nothing behind reads what it samples" in line]
+    assert [line.partition("(")[2].partition(")")[0] for line in said] == unread
+    assert all("its answers are what is read; leave it out" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("reference", "rl", "said"),
+    [
+        ("data.instruction: Be brief.", "", "data.instruction"),
+        ("", "data: {instruction: Be brief.}", "data.instruction"),
+        ("data.template: {enable_thinking: false}", "data.instruction: Be brief.", "data.instruction and data.template"),
+        ("data.instruction: Be brief.", "data.instruction: Be brief.", ""),
+        ("data.max_prompt_tokens: 200", "", ""),
+    ],
+)
+def test_a_reference_with_other_prompts_than_the_rl_that_reads_it_is_a_warning(reference: str, rl: str, said: str):
+    def found(name: str) -> list[str]:
+        stages = f"[{{kind: reference, changes: {{{reference}}}}}, {{kind: rl, changes: {{{rl}}}}}]"
+        made = plan(load(name, None, ["model.path=owner/name", "data.train=hub:owner/name:train", f"stages={stages}"]), LAPTOP)
+        return [line for line in made.warnings if "its prompts differ" in line]
+
+    expected = f"stages[1] (rl): its prompts differ from those of stages[0] (reference) ({said}), of whose answers it reads reference_"
+    assert [line.startswith(expected) for line in found("o1_pruner")] == [True] * bool(said)
+    assert found("dler") == []  # which reads nothing of it
+
+
 def test_a_cold_start_is_made_by_what_its_changes_say():
     assert beginning(load("dler", "tiny", ["stages=[{kind: cold_start, changes: {cold_start.steps: 9}}, rl]"])).cold_start.steps == 9
     assert beginning(load("dler", "tiny", ["stages=[{kind: rl, changes: {cold_start.steps: 9}}]"])).cold_start.steps == 1150
@@ -169,6 +208,15 @@ def test_changes_that_say_one_key_twice_are_refused(changes: str, key: str):
     load("dler", "tiny", ["stages=[{kind: rl, changes: {budget: {limit: 60}, budget.room: 2.0}}]"])
 
 
+@pytest.mark.parametrize(
+    "changes", ["{budget.limit: 5, budget: {limit: 6}}", "{train: {steps: 2}, train.steps: 2}", "{budget: {}, budget.limit: 6}"]
+)
+def test_a_key_said_twice_is_placed_where_the_stage_says_it(tmp_path: Path, changes: str):
+    (tmp_path / "mine.yaml").write_text(f"extends: dler\n\nstages: [rl, {{kind: rl, name: two, changes: {changes}}}]")
+    with pytest.raises(RecipeError, match=r"mine\.yaml:3: stages\[1\]: changes: [a-z.]+ is said twice"):
+        load(str(tmp_path / "mine.yaml"), "tiny")
+
+
 @pytest.mark.parametrize("name", ["a" * 101, "ä" * 51, "a\nb", "a\tb", " a", "a ", "-x", ".x", "a/b", "a\\b", "", "a\x7f", "a\u202eb"])
 def test_names_that_a_folder_cannot_have_are_refused_at_load(name: str):
     for key, words in ("stages[0].name", json.dumps([{"kind": "rl", "name": name}])), ("name", json.dumps(name)):
@@ -192,6 +240,7 @@ def test_plan_says_of_each_stage_what_goes_in_what_it_does_and_what_comes_out():
         "cold_start -> before -> reference -> sft -> phase_1 -> eval -> rl -> eval -> merge -> merged on the CPU",
         "stage    before (eval), from the cold start; leaves stages/before/evals; the policy stays as it was",
         "sample   the first 120 problems x 8 rollouts of at most 104 tokens at T 1, judged and kept",
+        "answer of each; at most 960 rollouts, 99,840 sampled tokens",
         "stage    sft, from the cold start; leaves stages/sft/checkpoint",
         "train    SFT on the shortest right answer to each problem: epochs 1, in batches of 32, learning rate 0.0004, at most 168 tokens",
         "stage    phase_1 (rl), from sft; leaves stages/phase_1/checkpoints/step-5 (`laconic report RUN/stages/phase_1`)",
