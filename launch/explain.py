@@ -12,6 +12,7 @@ from launch.memory import evaluates, size
 from launch.plan import Plan
 from launch.plan_budget import in_advance
 from launch.plan_data import read_of_reference
+from launch.plan_warnings import counted
 from launch.teaches import teaching_words
 from recipes.advantages import EntropyTokens, MaxVariance, Selection, TokenSelection
 from recipes.budgets import (
@@ -56,7 +57,7 @@ def explain(plan: Plan) -> str:
     if source == "tiny":
         first = beginning(recipe).cold_start
         source = "the cold start"
-        lines += [f"start    cold start of {first.steps:,} steps of {first.batch} traces, unless the cache has it"]
+        lines += [f"start    cold start of {counted(first.steps)} of {first.batch} traces, unless the cache has it"]
     for part in plan.stages:
         lines += ["", *_stage_words(part, source)] if len(plan.stages) > 1 else _work_words(part)
         source = source if part.step is None or part.step.stage.kind in ("reference", "eval") else part.step.stage.called
@@ -190,7 +191,7 @@ def _rl_words(plan: Plan) -> list[str]:
         f"update   {_many(updates, 'optimiser update')} a step, on {prompts} prompts = {work.rows_per_update:,} rollouts each",
         f"         {work.rows_per_rank:,} rollouts{ranks} make at most {_many(work.micro_batches, 'micro-batch', 'es')}"
         f" of {_many(work.rows_per_micro_batch, 'row')} ({work.longest:,} tokens each, prompt included)",
-        f"run      {_many(steps, 'step')} = {_many(steps * updates, 'update')} on {steps * work.rollouts:,} rollouts;"
+        f"run      {counted(steps)} = {_many(steps * updates, 'update')} on {steps * work.rollouts:,} rollouts;"
         f" at most {_sampled((steps * work.rollouts + _watched(recipe)) * recipe.most_tokens)} before replacements",
     ]
     return lines
@@ -227,7 +228,7 @@ def _kind_words(recipe: Recipe, budget: Budget, moved: Budget, far: int) -> str:
     limit, least = tokens(lambda one: one.limit), tokens(lambda one: one.least_limit)
     if isinstance(budget, WatchingBudget) and budget.watch:
         count = budget.watched(recipe.sampler.prompts)
-        apart = f"{count:,} problems sampled apart every {f'{budget.every} steps' if budget.every > 1 else 'step'} ({count * recipe.sampler.group_size:,} rollouts)"
+        apart = f"{count:,} problems sampled apart every {counted(budget.every).removeprefix('1 ')} ({count * recipe.sampler.group_size:,} rollouts)"
     match budget:
         case DifficultyBudget():
             beside = bool(recipe.budget.also)
@@ -251,7 +252,7 @@ def _kind_words(recipe: Recipe, budget: Budget, moved: Budget, far: int) -> str:
         case ToggleBudget():
             first = next((f"from step {step}" for step in range(recipe.train.steps) if budget.limited(step)), "not in this run")
             return (
-                f"in every second {f'{budget.period} steps' if budget.period > 1 else 'step'} ({first}), percentile {budget.percentile:g} of right answers' lengths,"
+                f"in every second {counted(budget.period).removeprefix('1 ')} ({first}), percentile {budget.percentile:g} of right answers' lengths,"
                 f" where at least {budget.accuracy:.0%} are right"
             )
         case ThinkingBudget():
@@ -316,7 +317,7 @@ def _eval_words(recipe: Recipe) -> str:
     settings = recipe.eval
     problems = f"{settings.problems} problems" if settings.problems else "all problems"
     when = "before and after training" if recipe.trains else "once"
-    when += f", and every {settings.every} steps" if settings.every else ""
+    when += f", and every {counted(settings.every).removeprefix('1 ')}" if settings.every else ""
     samples = f"{settings.samples} samples of at most {settings.max_tokens:,} tokens at T {settings.temperature:g}"
     budgets = "".join(f", once more {_asked_words(budget, settings.samples)}" for budget in settings.budgets)
     return f"{problems} of {', '.join(recipe.held_out_names)} x {samples}, {when}{budgets}"

@@ -22,6 +22,7 @@ from recipes.explain import faults
 from recipes.keys import inside
 from recipes.library import find
 from recipes.schema import Recipe
+from recipes.stages import refuse_twice
 from recipes.tree import Place, RecipeError, Tree, dotted, parse, places_of, read
 
 _SETS: tuple[Place, ...] = (("data", "train"), ("eval", "data"))
@@ -97,6 +98,10 @@ def _nested(said: Tree) -> Tree:
     changes = said.data.get("on_cuda")
     if not isinstance(changes, dict):
         return said
+    try:
+        refuse_twice("on_cuda", changes)
+    except ValueError as error:
+        raise RecipeError(f"{said.where(('on_cuda',))}: {error}") from error
     for name in [name for name in changes if "." in name and all(places_of(name))]:
         value, old, new = changes.pop(name), ("on_cuda", name), ("on_cuda", *places_of(name))
         split = Tree()

@@ -277,3 +277,13 @@ def test_all_that_the_kinds_know_is_in_one_state():
     assert again.after(1, 0.5, None, [70]) == control.after(1, 0.5, None, [70])
     assert again.state() == control.state() and again.rights == [40, 50, 60, 70]
     assert isinstance(recipe.budget.part(ThinkingBudget), ThinkingBudget)
+
+
+def test_plan_counts_one_step_and_few_tokens_in_words():
+    words = ["train.steps=1", "sampler.prompts=4", "eval.every=1", "reward=[{kind: verdict}, {kind: truncate}]"]
+    budget = "budget={kind: controller, watch: 1, every: 1, also: [{kind: toggle, period: 1}]}"
+    made = plan(load("grpo", "tiny", [*words, budget]))
+    text = explain(made)
+    assert "in every second step (not in this run)" in text and "4 problems sampled apart every step (" in text
+    assert "run      1 step = 1 update on 32 rollouts; at most 6,656 sampled tokens" in text and "and every step" in text
+    assert " 1 steps" not in text and "0.0M" not in text

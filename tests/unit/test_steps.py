@@ -215,6 +215,9 @@ def test_a_key_said_twice_is_placed_where_the_stage_says_it(tmp_path: Path, chan
     (tmp_path / "mine.yaml").write_text(f"extends: dler\n\nstages: [rl, {{kind: rl, name: two, changes: {changes}}}]")
     with pytest.raises(RecipeError, match=r"mine\.yaml:3: stages\[1\]: changes: [a-z.]+ is said twice"):
         load(str(tmp_path / "mine.yaml"), "tiny")
+    (tmp_path / "mine.yaml").write_text(f"extends: dler\n\non_cuda: {changes}")
+    with pytest.raises(RecipeError, match=r"mine\.yaml:3: on_cuda: [a-z.]+ is said twice"):
+        load(str(tmp_path / "mine.yaml"), "tiny")
 
 
 @pytest.mark.parametrize("name", ["a" * 101, "ä" * 51, "a\nb", "a\tb", " a", "a ", "-x", ".x", "a/b", "a\\b", "", "a\x7f", "a\u202eb"])
