@@ -50,7 +50,6 @@ def _idle(recipe: Recipe) -> Iterator[str]:
         ("data.split", recipe.samples and not any(map(_takes_split, recipe.data.sets)), f"data.train is {', '.join(one.source for one in recipe.data.sets)}"),
         ("advantage.ddof", trains and recipe.advantage.scale == "none", "advantage.scale is none"),
         ("objective.kl.estimator", trains and not recipe.most("objective.kl.coef"), "objective.kl.coef is 0"),
-        ("objective.entropy.delta objective.entropy.most", trains and objective.entropy.target is None, "objective.entropy.target is null"),
         ("objective.ratio", trains and objective.surrogate == "logp", "objective.surrogate logp has no ratio"),
         ("objective.hinge.slack", trains and not objective.hinge.weight, "objective.hinge.weight is 0"),
         ("engine.vllm", recipe.engine.kind == "reference", "engine.kind is reference"),

@@ -302,9 +302,9 @@ class Recipe(Section):
                 raise ValueError(
                     f"schedule: {name}: reward has more than one {parts[0]} term, and each its own number; keep one, or move none"
                 )
-            if name == "objective.entropy.coef" and self.objective.entropy.target is not None:
+            if name == "objective.entropy.coef" and self.objective.entropy.kind == "adaptive":
                 raise ValueError(
-                    f"schedule: {name}: with objective.entropy.target the weight adapts; set that null, or take the schedule out"
+                    f"schedule: {name}: with objective.entropy.kind adaptive the weight adapts; say kind: fixed, or take the schedule out"
                 )
             if schedule.kind == "exponential" and schedule.least is not None and schedule.least > self.number(name):
                 raise ValueError(f"schedule: {name}: least {schedule.least:g} is above {self.number(name):g}, where it starts")

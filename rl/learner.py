@@ -326,7 +326,7 @@ class Learner:
             if missing := [name for name in asked(recipe.objective) if getattr(row, FIELDS[name]) is None]:
                 raise ValueError(f"rollout {row.id} comes to the update without {missing[0]}, which the objective reads")
         lr = settings.lr * min(1.0, (step + 1) / max(settings.warmup_steps, 1))
-        if recipe.objective.entropy.target is None:
+        if recipe.objective.entropy.kind == "fixed":
             self.entropy.bonus = objective.EntropyBonus(recipe.objective.entropy.coef)
         bonus = self.entropy.bonus
         known: dict[str, float | None] = {"lr": lr, "entropy/weight": bonus.weight}

@@ -86,7 +86,7 @@ def arguments(checkpoint: Path, runs: Path, data: Path, *more: str) -> list[str]
         "budget.also=[{kind: coverage, watch: 0.7, every: 3, grid: 0.1}, {kind: toggle, period: 3, accuracy: 0.5}, {kind: outlier, alpha: 1.0}]",
         "schedule={learner.lr: {kind: linear, share: 0.5}, objective.clip_high: {kind: decays, share: 0.5, count: 4}}",
         "reward=[{kind: verdict, wrong: -1}, {kind: leash, weight: 0.3, gain: 0.05}, {kind: function, name: 'tests.faults.by_length:by_length', weight: 0.5, low: -2, high: 0.3}]",
-        "objective.entropy.coef=0.01", "objective.entropy.target=2.0", "judge.workers=1",
+        "objective.entropy={kind: adaptive, coef: 0.01, target: 2.0}", "judge.workers=1",
         "learner.ranks=1", "learner.threads=1", "publish.check_every=3", "--runs", str(runs), *more,
     ]  # fmt: skip
 

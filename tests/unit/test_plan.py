@@ -250,8 +250,6 @@ def test_the_cold_start_is_said_whether_it_is_named_or_not():
         ("data.split=test", "data.split: test says nothing, as data.train is tiny"),
         ("advantage.scale=none advantage.ddof=1", "advantage.ddof: 1 says nothing, as advantage.scale is none"),
         ("objective.kl.estimator=k3", "objective.kl.estimator: k3 says nothing, as objective.kl.coef is 0"),
-        ("objective.entropy.delta=0.1", "objective.entropy.delta: 0.1 says nothing, as objective.entropy.target is null"),
-        ("objective.entropy.most=0.1", "objective.entropy.most: 0.1 says nothing, as objective.entropy.target is null"),
         ("engine.kind=reference engine.vllm.max_num_seqs=8", "says nothing, as engine.kind is reference"),
         ("sampler.keep_groups=all sampler.max_refills=1", "sampler.max_refills: 1 says nothing, as sampler.keep_groups is all"),
         ("eval.temperature=0 eval.samples=1 eval.top_p=0.9", "eval.top_p: 0.9 says nothing, as eval.temperature is 0"),
