@@ -1,4 +1,4 @@
-"""Kill and resume (P23): one run is killed at twelve points, one after the other, and resumed each time; another is left alone.
+"""Kill and resume (P23): one run is killed at fourteen points, one after the other, and resumed each time; another is left alone.
 
 All that has state is on at once: a controller, LASER-D's limits, a toggle, cut outliers, Leash's lambda, the entropy bonus' weight and schedules. For
 that the model must be right now and then: its weights are set so that it thinks a few words, then boxes one of three digits.
@@ -22,16 +22,20 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rl import checkpoint
 from tests.faults.killer import POINTS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS = 20
 
-# Which call to die in, counted in each process from its start or resume; behind it, where that leaves the run.
+# Which call to die in, counted in each process from its start or resume; behind it, where that leaves the run. Checkpoints are finished
+# beside the next step: how far that is at the kill is chance, so the newest one may be the one before.
 COUNTS = {
     "before-the-first-push": 1,  # nothing done
     "mid-rollout": 5,
     "between-save-and-prune": 1,  # step-2 is the newest checkpoint
+    "between-filling-and-sealing": 1,  # of step-4, which is never to be seen
+    "between-sealing-and-renaming": 1,
     "mid-verdict": 4,
     "between-metrics-and-checkpoint": 6,  # steps 2 to 7 are recorded, step-6 is the newest checkpoint
     "mid-backward": 3,  # in step 8, step-8 is the newest
@@ -144,15 +148,17 @@ def alone(model: Path, data: Path, killer: Killer, tmp_path_factory: pytest.Temp
 
 
 @pytest.mark.timeout(900)
-def test_p23_a_run_killed_at_twelve_points_leaves_the_record_of_one_that_was_left_alone(
+def test_p23_a_run_killed_at_fourteen_points_leaves_the_record_of_one_that_was_left_alone(
     model: Path, data: Path, alone: Path, killer: Killer, tmp_path: Path
 ):
-    assert set(COUNTS) == set(POINTS) and len(POINTS) == 12
+    assert set(COUNTS) == set(POINTS) and len(POINTS) == 14
     for number, (point, count) in enumerate(COUNTS.items()):
         words = arguments(model, tmp_path, data, *(["--resume"] if number else []))
         code, output = killer.run(words, point, count, actors=point in ACTORS)
         assert code == -signal.SIGKILL, f"{point}: {output[-3000:]}"
         assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "running"
+        for visible in checkpoint.finished(tmp_path / "run" / "checkpoints"):
+            checkpoint.verify(visible)
         assert number <= list(COUNTS).index("between-save-and-prune") or ("resumed" in output and "data position" in output), output
     code, output = killer.run(arguments(model, tmp_path, data, "--resume"), actors=False)
     assert code == 0 and f"step-{STEPS}: all {STEPS} steps are done" in output.replace("\n", " "), output
