@@ -16,7 +16,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -186,17 +186,17 @@ def latest(checkpoints: Path) -> Path | None:
     return None
 
 
-def prune(checkpoints: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints, after the newest was read back.
+def prune(checkpoints: Path, keep: int, spared: Collection[Path] = ()) -> None:
+    """Delete all but the newest `keep` checkpoints and those that are spared, after the newest was read back.
 
     Raises:
         CheckpointError: the newest is broken; nothing is deleted.
     """
     folders = finished(checkpoints)
-    if len(folders) <= keep:
+    if not (gone := [folder for folder in folders[:-keep] if folder not in spared]):
         return
     verify(folders[-1])
-    for folder in folders[:-keep]:
+    for folder in gone:
         hidden = checkpoints / f".tmp-{folder.name}-{os.getpid()}"
         os.rename(folder, hidden)  # a kill in the middle of the deletion must not leave half a checkpoint in sight
         shutil.rmtree(hidden)

@@ -195,7 +195,7 @@ class Saver:
             "recipe": recipe_hash(self.run.recipe),
             "template": self.stream.template.digest,
         }
-        self.writer.write(folder, self._fill, meta, lambda: checkpoint.prune(folder.parent, recipe.train.keep_checkpoints))
+        self.writer.write(folder, self._fill, meta, lambda: checkpoint.prune(folder.parent, recipe.train.keep_checkpoints, self.run.best()))
 
     def _fill(self, folder: Path) -> None:
         self.learner.save(folder)

@@ -249,6 +249,15 @@ def test_prune_keeps_the_newest_by_number_not_by_name(tmp_path):
     assert names(tmp_path) == {"step-10", "step-100"}
 
 
+def test_prune_spares_what_it_is_told_to_however_old(tmp_path):
+    for step in (1, 2, 3, 4):
+        checkpoint.write(tmp_path / f"step-{step}", fill)
+    checkpoint.prune(tmp_path, 1, [tmp_path / "step-2"])
+    assert names(tmp_path) == {"step-2", "step-4"}
+    checkpoint.prune(tmp_path, 2, [tmp_path / "step-9"])
+    assert names(tmp_path) == {"step-2", "step-4"}
+
+
 def test_prune_deletes_nothing_while_the_newest_is_broken(tmp_path):
     for step in (1, 2, 3):
         checkpoint.write(tmp_path / f"step-{step}", fill)

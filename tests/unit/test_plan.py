@@ -250,6 +250,8 @@ def test_the_cold_start_is_said_whether_it_is_named_or_not():
         ("data.split=test", "data.split: test says nothing, as data.train is tiny"),
         ("advantage.scale=none advantage.ddof=1", "advantage.ddof: 1 says nothing, as advantage.scale is none"),
         ("objective.kl.estimator=k3", "objective.kl.estimator: k3 says nothing, as objective.kl.coef is 0"),
+        ("train.keep_best=1", "train.keep_best: 1 says nothing, as no checkpoint is evaluated on the way"),
+        ("train.keep_best=1 eval.every=3 train.checkpoint_every=10 train.steps=30", "train.keep_best: 1 says nothing"),
         ("engine.kind=reference engine.vllm.max_num_seqs=8", "says nothing, as engine.kind is reference"),
         ("sampler.keep_groups=all sampler.max_refills=1", "sampler.max_refills: 1 says nothing, as sampler.keep_groups is all"),
         ("eval.temperature=0 eval.samples=1 eval.top_p=0.9", "eval.top_p: 0.9 says nothing, as eval.temperature is 0"),
