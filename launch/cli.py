@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
+from launch.convert import convert
 from rl.progress import terminal
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 recipes_app = typer.Typer(invoke_without_command=True, help="List the shipped recipes, or show one.")
 app.add_typer(recipes_app, name="recipes")
+app.command()(convert)
 out = terminal()
 TAUGHT_NOTHING = 3  # exit code
 _NAMES = 18  # columns that names take at least, so that tables one below the other line up

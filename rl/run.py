@@ -345,6 +345,8 @@ def _refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
     old, new = _flat(saved.model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
     keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     differing = ", ".join(f"{key} (was {old.get(key)!r}, now {new.get(key)!r})" for key in keys)
+    if any(key in ("learner.ranks", "learner.zero_stage") for key in keys):
+        differing += "; of a checkpoint `laconic convert` makes a run with other ranks"
     raise RunError(f"{folder} was started with another recipe: {differing}. Resume with {path}, or choose another name (name=...)")
 
 

@@ -190,3 +190,22 @@ def test_resuming_with_another_recipe_or_over_an_existing_run_is_refused(model: 
     assert code == 1 and "learner.lr" in output
     code, output = killer.run(arguments(model, alone.parent, data))
     assert code == 1 and "--resume" in output
+
+
+@pytest.mark.timeout(600)
+def test_p25_a_run_that_is_converted_to_two_ranks_goes_on_as_the_one_that_was_left_alone(alone: Path, killer: Killer, tmp_path: Path):
+    before = sorted(path.name for path in alone.rglob("*"))
+    source, out = alone / "checkpoints" / "step-18", tmp_path / "two"
+    code, output = killer.run(["convert", str(source), "--ranks", "2", "--zero-stage", "3", "--out", str(out)])
+    assert code == 0 and "2 ranks with ZeRO-3, compared to the bit" in output, output
+    assert sorted(path.name for path in alone.rglob("*")) == before and [path.name for path in tmp_path.iterdir()] == ["two"]
+    code, output = killer.run(["train", f"{out}/recipe.yaml", "--runs", str(tmp_path), "--resume"])
+    assert code == 0 and "step-18: policy, optimiser" in output.replace("\n", " "), output
+    for one, other in zip(record(out), record(alone), strict=True):
+        assert one.keys() == other.keys()
+        for key, value in other.items():
+            assert one[key] == (value if one["step"] < 18 or value is None else pytest.approx(value, rel=1e-3, abs=1e-6)), (
+                one["step"],
+                key,
+            )
+    assert rollouts(out)[: len(rollouts(alone))] and [row["ids"] for row in rollouts(out)] == [row["ids"] for row in rollouts(alone)]
