@@ -177,10 +177,7 @@ class Train(Section):
     steps: Count = Field(60, description="Steps of the rl stage.")
     checkpoint_every: Natural = Field(20, description="Steps between checkpoints; 0: only the last.")
     keep_checkpoints: Count = Field(2, description="Newest checkpoints kept; older ones go after the new one was read back.")
-    keep_best: Natural = Field(
-        0,
-        description="So many more: those of highest accuracy in the evaluations of eval.every (first set; fewest tokens among equals).",
-    )
+    keep_best: Natural = Field(0, description="So many more: the best on the first held-out set of eval.every (ties: fewer tokens).")
     samples_per_step: Natural = Field(8, description="Whole rollouts kept of each step (shortest, longest, right, wrong, cut, not judged).")
 
 
