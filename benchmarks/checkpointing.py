@@ -1,4 +1,4 @@
-"""A step that ends with a checkpoint against a step without one, at about 0.8M and 100M parameters: what saving costs the critical path.
+"""A step that ends with a checkpoint against a step without one, at about 0.8M and 25M parameters: what saving costs the critical path.
 
 Random fp32 Qwen3 models; a step is `Learner.update` on random rows, one rank (DeepSpeed, ZeRO-2). Three sides in turns:
 
@@ -7,7 +7,7 @@ Random fp32 Qwen3 models; a step is `Learner.update` on random rows, one rank (D
                 is left of the checkpoint before; the rest is beside the next update
     at once     the update, then `checkpoint.write`: all of it is waited for
 
-    python benchmarks/checkpointing.py [--rounds 5] [--sizes 0.8M 100M] [--json checkpointing.json]
+    python benchmarks/checkpointing.py [--rounds 5] [--sizes 0.8M 25M] [--json checkpointing.json]
 
 `waited` is what the step waits for behind its update. The disk is that of the temporary folder (TMPDIR). It does not show engines that sample beside the
 sealing, several ranks, GPUs, network file systems, or a checkpoint that is larger than the memory that the system lends to unwritten files.
@@ -31,7 +31,7 @@ from recipes.schema import Recipe
 from rl import checkpoint, policy
 from rl.learner import Learner
 
-TOKENS = {"0.8M": (128, 128), "25M": (32, 128), "100M": (16, 96)}  # rows, tokens of each: updates of some seconds
+TOKENS = {"0.8M": (128, 128), "25M": (48, 128), "100M": (32, 128)}  # rows, tokens of each: updates of some seconds
 
 
 def rows(count_: int, tokens: int) -> list[policy.Row]:
@@ -79,26 +79,29 @@ def measured(recipe: Recipe, start: Path, given: list[policy.Row], out: Path, ro
 
 def main() -> None:
     options = parser(__doc__, rounds=5)
-    options.add_argument("--sizes", nargs="+", choices=list(SIZES), default=["0.8M", "100M"], help="models to measure")
+    options.add_argument("--sizes", nargs="+", choices=list(SIZES), default=["0.8M", "25M"], help="models to measure")
     args = options.parse_args()
     recipe = load("quickstart", overrides=["objective.kl.coef=0", "learner.ranks=1", "learner.zero_stage=2", "learner.lr=1e-9"])
     disable_progress_bar()
     facts = machine(recipe)
     start_ray(num_cpus=2, num_gpus=0)
-    table, sizes, result = [], {}, {}
+    sizes: dict[str, dict[str, object]] = {}
     for name in args.sizes:
+        table = []
         with tempfile.TemporaryDirectory() as folder:
             random_checkpoint(Path(folder), *SIZES[name])
             sides, bytes_ = measured(recipe, Path(folder), rows(*TOKENS[name]), Path(folder) / "checkpoints", args.rounds)
         without = column(sides["without"], "seconds")
         for side, each in sides.items():
             result = ratio(column(each, "seconds"), without)
-            words = [f"{name}, {bytes_ / 1e6:,.0f} MB, {side}", spread(column(each, "seconds")), spread(column(each, "waited"))]
-            table.append([*words, f"{result['ratio']:.2f}"])
+            numbers = spread(column(each, "seconds")), spread(column(each, "waited")), f"{result['ratio']:.2f}"
+            table.append([f"{name}, {bytes_ / 1e6:,.0f} MB, {side}", *numbers])
             sizes.setdefault(name, {})[side] = {**result, "bytes": bytes_, "rounds": each}
+            if side == "background":
+                words = f"{sentence(result)}, background / without at {name} parameters; no bound wanted"
+        print_table(["", "step, s", "waited, s", "step / without"], table)
+        print(words, flush=True)
     stop_ray()
-    print_table(["", "step, s", "waited, s", "step / without"], table)
-    print(f"{sentence(sizes[name]['background'])}, background / without at {name} parameters; no bound wanted")
     write_json(args.json, benchmark="checkpointing", sizes=sizes, machine=facts)
 
 

@@ -33,7 +33,6 @@ app = typer.Typer(
 )
 recipes_app = typer.Typer(invoke_without_command=True, help="List the shipped recipes, or show one.")
 app.add_typer(recipes_app, name="recipes")
-app.command()(convert)
 out = terminal()
 TAUGHT_NOTHING = 3  # exit code
 _NAMES = 18  # columns that names take at least, so that tables one below the other line up
@@ -358,6 +357,9 @@ def merge(
 
         counts = make_merge(base, trained, to, keep, scale, scope)
         out.print(f"{to}: {counts['kept']:,} of {counts['entries']:,} entries moved, in {counts['tensors']} tensors", highlight=False)
+
+
+app.command()(convert)
 
 
 @app.command()
