@@ -31,7 +31,9 @@ def convert(
     with errors():
         made = converted_run(checkpoint, to, ranks, zero_stage)
         out.print(
-            f"{made} holds it for {ranks} rank{'s' * (ranks > 1)} with ZeRO-{zero_stage}, compared to the bit. Go on:", highlight=False
+            f"{made} holds it for {ranks} rank{'s' * (ranks > 1)} with ZeRO-{zero_stage}, compared to the bit. Go on:",
+            highlight=False,
+            soft_wrap=True,
         )
         out.print(f"laconic train {to}/recipe.yaml --runs {to.parent} --resume", highlight=False, soft_wrap=True)
 
