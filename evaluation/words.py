@@ -202,7 +202,11 @@ def status(run: Run) -> tuple[str, str]:
         "no-effective-update": "The run taught nothing: no update had an effect",
         "unknown": "How the run ended is not known: status.json is missing or unreadable",
     }.get(state, f"The run ended as {state}")
-    return state, sentence + (f" at step {at}" if at is not None else "") + (f": {reason}." if reason else ".")
+    found = run.status.get("best")
+    best = [str(name) for name in found] if isinstance(found, list) else []
+    order = ", in this order" if len(best) > 1 else ""
+    kept = f" Best of its checkpoints on held-out problems, and kept{order}: {', '.join(best)}." if best else ""
+    return state, sentence + (f" at step {at}" if at is not None else "") + (f": {reason}." if reason else ".") + kept
 
 
 def _share_with_interval(share: Share) -> str:

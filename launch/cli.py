@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
+from launch.convert import convert
 from rl.progress import terminal
 
 if TYPE_CHECKING:
@@ -356,6 +357,9 @@ def merge(
 
         counts = make_merge(base, trained, to, keep, scale, scope)
         out.print(f"{to}: {counts['kept']:,} of {counts['entries']:,} entries moved, in {counts['tensors']} tensors", highlight=False)
+
+
+app.command()(convert)
 
 
 @app.command()

@@ -6,7 +6,7 @@ Claim: what is said is true of every run of the recipe; what depends on data or 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import isclose
+from math import isclose, lcm
 from operator import attrgetter
 from pathlib import Path
 
@@ -50,13 +50,13 @@ def _idle(recipe: Recipe) -> Iterator[str]:
         ("data.split", recipe.samples and not any(map(_takes_split, recipe.data.sets)), f"data.train is {', '.join(one.source for one in recipe.data.sets)}"),
         ("advantage.ddof", trains and recipe.advantage.scale == "none", "advantage.scale is none"),
         ("objective.kl.estimator", trains and not recipe.most("objective.kl.coef"), "objective.kl.coef is 0"),
-        ("objective.entropy.delta objective.entropy.most", trains and objective.entropy.target is None, "objective.entropy.target is null"),
         ("objective.ratio", trains and objective.surrogate == "logp", "objective.surrogate logp has no ratio"),
         ("objective.hinge.slack", trains and not objective.hinge.weight, "objective.hinge.weight is 0"),
         ("engine.vllm", recipe.engine.kind == "reference", "engine.kind is reference"),
         ("sampler.max_refills", trains and recipe.sampler.keep_groups == "all", "sampler.keep_groups is all, so no prompt is replaced"),
         ("eval.top_p eval.top_k", recipe.eval.temperature == 0, "eval.temperature is 0"),
         ("data.problem data.answer", bool(read) and {one.source for one in read} <= {"tiny"}, "no data come from files or the hub"),
+        ("train.keep_best", trains and not _scored(recipe), "no checkpoint is evaluated on the way (eval.every, train.checkpoint_every, train.steps)"),
         ("judge.over_limit", trains and recipe.judge.not_judged_limit == 1, "judge.not_judged_limit is 1"),
     ]  # fmt: skip
     standard = Recipe()
@@ -69,6 +69,12 @@ def _idle(recipe: Recipe) -> Iterator[str]:
         yield f"select.keep: {recipe.select.keep} is sampler.group_size, so every rollout trains"
     if trains and recipe.learner.warmup_steps > recipe.train.steps:
         yield f"learner.warmup_steps: {recipe.learner.warmup_steps} is more than train.steps {recipe.train.steps}: learner.lr is never reached"
+
+
+def _scored(recipe: Recipe) -> bool:
+    """Whether an evaluation before the last step is of a step that leaves a checkpoint."""
+    every = recipe.eval.every and recipe.train.checkpoint_every and lcm(recipe.eval.every, recipe.train.checkpoint_every)
+    return 0 < every < recipe.train.steps
 
 
 def _takes_split(one: DataSet) -> bool:

@@ -261,8 +261,9 @@ def _train(part: Part, run: Run, template: Template, at: Standing, judge: Judge)
             if saved is None and evaluated:
                 evaluate_now(0)
             collector = Collector(pool, Scorer(judge, template, recipe.reward, recipe.budget), stream, recipe)
-            save = partial(loop.save_checkpoint, run, learner, stream, wires, at.start)
-            loop.train(run, recipe, collector, learner, publisher, save, evaluate_now, progress, wires)
+            with checkpoint.Background() as writer:
+                saver = loop.Saver(writer, run, learner, stream, wires, at.start)
+                loop.train(run, recipe, collector, learner, publisher, saver, evaluate_now, progress, wires)
             if evaluated:
                 evaluate_now(recipe.train.steps)
 

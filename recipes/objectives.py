@@ -9,20 +9,31 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from recipes.section import NonNegative, Positive, Section, Share, kind_or
 
 
-class Entropy(Section):
+class _EntropyBonus(Section):
     coef: NonNegative = Field(0.0, description="Weight of the entropy bonus; where it starts if it adapts.")
-    target: Positive | None = Field(
-        None,
-        description="Entropy, nats, below which the weight grows by `delta` a step, and above which it falls and the bonus is off (null: fixed weight).",
+
+
+class FixedEntropy(_EntropyBonus):
+    kind: Literal["fixed"] = Field("fixed", description="A bonus of one weight.")
+
+
+class AdaptiveEntropy(_EntropyBonus):
+    kind: Literal["adaptive"] = Field(
+        ...,
+        description="Its weight grows by `delta` after a step whose entropy is below `target`, else falls; off while entropy is above it.",
     )
-    delta: Positive = Field(0.005, description="Change of an adaptive weight in a step.")
-    most: Positive = Field(1.0, description="Upper bound of an adaptive weight.")
+    target: Positive = Field(..., description="Entropy to keep, nats.")
+    delta: Positive = Field(0.005, description="Change of the weight in a step.")
+    most: Positive = Field(1.0, description="Upper bound of the weight.")
 
     @model_validator(mode="after")
-    def _starts_in_bounds(self) -> Entropy:
-        if self.target is not None and self.coef > self.most:
+    def _starts_in_bounds(self) -> AdaptiveEntropy:
+        if self.coef > self.most:
             raise ValueError(f"coef: {self.coef:g} is above most {self.most:g}, where an adaptive weight must stay")
         return self
+
+
+Entropy = Annotated[Annotated[FixedEntropy, Tag("fixed")] | Annotated[AdaptiveEntropy, Tag("adaptive")], Discriminator(kind_or("fixed"))]
 
 
 class Kl(Section):
@@ -104,7 +115,7 @@ class Objective(Section):
     dual_clip: Annotated[float, Field(gt=1)] | None = Field(
         None, description="Bound on the ratio of tokens with negative advantage (null: none); with surrogate clip only."
     )
-    entropy: Entropy = Entropy()
+    entropy: Entropy = FixedEntropy()
     aggregate: Literal["token_mean", "sequence_mean", "sequence_sum", "constant"] = Field(
         "token_mean",
         description="Mean over tokens; mean over rollouts of their token means; mean over rollouts of their sums; sum / (rollouts x budget.limit) (Dr.GRPO).",

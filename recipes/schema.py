@@ -176,7 +176,8 @@ class Publish(Section):
 class Train(Section):
     steps: Count = Field(60, description="Steps of the rl stage.")
     checkpoint_every: Natural = Field(20, description="Steps between checkpoints; 0: only the last.")
-    keep_checkpoints: Count = Field(2, description="Checkpoints kept; older ones go after the new one was read back.")
+    keep_checkpoints: Count = Field(2, description="Newest checkpoints kept; older ones go after the new one was read back.")
+    keep_best: Natural = Field(0, description="So many more: the best on the first held-out set of eval.every (ties: fewer tokens).")
     samples_per_step: Natural = Field(8, description="Whole rollouts kept of each step (shortest, longest, right, wrong, cut, not judged).")
 
 
@@ -302,9 +303,9 @@ class Recipe(Section):
                 raise ValueError(
                     f"schedule: {name}: reward has more than one {parts[0]} term, and each its own number; keep one, or move none"
                 )
-            if name == "objective.entropy.coef" and self.objective.entropy.target is not None:
+            if name == "objective.entropy.coef" and self.objective.entropy.kind == "adaptive":
                 raise ValueError(
-                    f"schedule: {name}: with objective.entropy.target the weight adapts; set that null, or take the schedule out"
+                    f"schedule: {name}: with objective.entropy.kind adaptive the weight adapts; say kind: fixed, or take the schedule out"
                 )
             if schedule.kind == "exponential" and schedule.least is not None and schedule.least > self.number(name):
                 raise ValueError(f"schedule: {name}: least {schedule.least:g} is above {self.number(name):g}, where it starts")

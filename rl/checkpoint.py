@@ -3,6 +3,7 @@
 `write` fills a temporary folder beside the target, flushes it to the disk, seals it with a manifest (size and SHA-256 of
 every file, and what the caller wants to know again on resume), reads it back and renames it. A full disk, a crash and a
 second writer therefore leave the older checkpoints as they were. What is in the folder is the caller's business.
+With `Background` the caller waits for the filling alone, and flushing, hashing, reading back and renaming go on beside it.
 Simplification: one writer process fills the folder, or waits for those that do (ranks on a shared file system).
 """
 
@@ -15,10 +16,13 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from types import TracebackType
+from typing import Any, Self
 
 MANIFEST = "manifest.json"
 _STEP = re.compile(r"step-(\d+)")
@@ -43,26 +47,104 @@ def write(folder: Path, fill: Callable[[Path], None], meta: dict[str, Any] | Non
     Raises:
         CheckpointError: anything failed; nothing of the attempt remains and older checkpoints are untouched.
     """
+    temp = _filled(folder, fill)
+    _finish(folder, temp, meta or {})
+    return folder
+
+
+class Background:
+    """Writes checkpoints of which the caller waits for the filling alone: sealing, reading back and renaming go on beside it, one at a time.
+
+    Use as a context manager: the last one is waited for however it is left. What failed is raised by the next call, or at the end.
+    """
+
+    def __init__(self) -> None:
+        self._thread: Thread | None = None
+        self._error: Exception | None = None
+
+    def write(self, folder: Path, fill: Callable[[Path], None], meta: dict[str, Any], then: Callable[[], None]) -> None:
+        """As the function `write`; returns once `fill` has.
+
+        Args:
+            then: called behind it, in the background too, when the checkpoint stands.
+        """
+        self.wait()
+        temp = _filled(folder, fill)
+
+        def rest() -> None:
+            try:
+                _finish(folder, temp, meta)
+                then()
+            except Exception as error:  # whatever it is, the caller is to know
+                self._error = error
+
+        self._thread = Thread(
+            target=rest, name=f"seal {folder.name}", daemon=True
+        )  # a process that is told to end twice need not wait for it
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raises CheckpointError, or what `then` raised: the one before could not be written. Does not wait."""
+        if self._thread is None or not self._thread.is_alive():
+            self.wait()
+
+    def wait(self) -> None:
+        """Until the one before stands; raises as `check`."""
+        if self._thread is not None:
+            self._thread.join()
+        self._thread, error, self._error = None, self._error, None
+        if error is not None:
+            raise error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self.wait()
+        except Exception as failed:
+            if error is None:
+                raise
+            error.add_note(str(failed))
+
+
+def _filled(folder: Path, fill: Callable[[Path], None]) -> Path:
+    """A temporary folder beside `folder` with what `fill` wrote."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     if _STEP.fullmatch(folder.name):  # anything else may lie in a folder that is not ours to tidy
         _remove_stale(folder.parent)
     if whole(folder):
         raise CheckpointError(f"checkpoint {folder} exists already and is whole: does another process write to this run? It is untouched")
     temp = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
-    try:
+    with _gone_if_it_fails(folder, temp):
         temp.mkdir()
         fill(temp)
-        _seal(temp, meta or {})
+    return temp
+
+
+def _finish(folder: Path, temp: Path, meta: dict[str, Any]) -> None:
+    """Seal a filled folder, read it back and give it its name."""
+    with _gone_if_it_fails(folder, temp):
+        _seal(temp, meta)
         verify(temp)
         if folder.exists() and _fault(folder) is not None:
             shutil.rmtree(folder)
         os.rename(temp, folder)  # fails if another writer was faster: a folder that holds files is never replaced
         _sync(folder.parent)
+
+
+@contextmanager
+def _gone_if_it_fails(folder: Path, temp: Path) -> Iterator[None]:
+    """Nothing of an attempt stays that fails. Raises CheckpointError, whatever went wrong."""
+    try:
+        yield
     except Exception as error:  # `fill` is the caller's: torch and safetensors report a full disk in classes of their own
-        raise CheckpointError(_explain(folder, temp, error)) from error
-    finally:
+        words = _explain(folder, temp, error)
         shutil.rmtree(temp, ignore_errors=True)
-    return folder
+        raise CheckpointError(words) from error
+    except BaseException:
+        shutil.rmtree(temp, ignore_errors=True)
+        raise
 
 
 def metadata(folder: Path) -> dict[str, Any]:
@@ -104,17 +186,17 @@ def latest(checkpoints: Path) -> Path | None:
     return None
 
 
-def prune(checkpoints: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints, after the newest was read back.
+def prune(checkpoints: Path, keep: int, spared: Collection[Path] = ()) -> None:
+    """Delete all but the newest `keep` checkpoints and those that are spared, after the newest was read back.
 
     Raises:
         CheckpointError: the newest is broken; nothing is deleted.
     """
     folders = finished(checkpoints)
-    if len(folders) <= keep:
+    if not (gone := [folder for folder in folders[:-keep] if folder not in spared]):
         return
     verify(folders[-1])
-    for folder in folders[:-keep]:
+    for folder in gone:
         hidden = checkpoints / f".tmp-{folder.name}-{os.getpid()}"
         os.rename(folder, hidden)  # a kill in the middle of the deletion must not leave half a checkpoint in sight
         shutil.rmtree(hidden)

@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import nullcontext
 from itertools import count
 from math import isfinite
@@ -21,12 +21,14 @@ from typing import Any
 import numpy as np
 import ray
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from recipes.objectives import Objective
 from recipes.schema import Recipe
-from rl import objective
+from rl import objective, sharding
 from rl.adapters import merged, save_adapters, without_adapters
-from rl.algorithm import FIELDS, asked
+from rl.algorithm import FIELDS, asked, correction_metrics
 from rl.batching import micro_batches, whole_groups
 from rl.deepspeed_config import deepspeed_config, saved_classes
 from rl.logprobs import ScoringHead
@@ -263,6 +265,17 @@ class LearnerRank:
         if path is None:
             raise LearnerError(f"{folder}/learner: DeepSpeed found no state to resume from")
 
+    def keep_state(self, file: Path) -> None:
+        """Write what the optimiser holds, all ranks' together, into a file (rl/sharding)."""
+        state = sharding.whole(self._engine)
+        if self._rank == 0:
+            save_file(state, file)
+
+    def take_state(self, file: Path) -> None:
+        """Hold what a file of `keep_state` says, whatever ranks it is of; the policy's weights are its own already."""
+        with safe_open(file, "pt") as state:
+            sharding.put(self._engine, state.get_tensor)
+
     def process_id(self) -> int:
         """The operating system's id of the process."""
         return os.getpid()
@@ -326,7 +339,7 @@ class Learner:
             if missing := [name for name in asked(recipe.objective) if getattr(row, FIELDS[name]) is None]:
                 raise ValueError(f"rollout {row.id} comes to the update without {missing[0]}, which the objective reads")
         lr = settings.lr * min(1.0, (step + 1) / max(settings.warmup_steps, 1))
-        if recipe.objective.entropy.target is None:
+        if recipe.objective.entropy.kind == "fixed":
             self.entropy.bonus = objective.EntropyBonus(recipe.objective.entropy.coef)
         bonus = self.entropy.bonus
         known: dict[str, float | None] = {"lr": lr, "entropy/weight": bonus.weight}
@@ -412,6 +425,14 @@ class Learner:
         """Read policy and optimiser state; see LearnerRank.restore."""
         self._all("restore", [folder] * len(self._ranks))
 
+    def keep_state(self, file: Path) -> None:
+        """Write the optimiser's state whole; see LearnerRank.keep_state."""
+        self._all("keep_state", [file] * len(self._ranks))
+
+    def take_state(self, file: Path) -> None:
+        """Read the optimiser's state; see LearnerRank.take_state."""
+        self._all("take_state", [file] * len(self._ranks))
+
     def stop(self) -> None:
         """Kill the ranks."""
         for rank in self._ranks:
@@ -462,26 +483,6 @@ def merge_sums(into: dict[str, float], new: dict[str, float]) -> None:
     """Add statistics up; names that end in _max are combined by maximum."""
     for name, value in new.items():
         into[name] = max(into.get(name, value), value) if name.endswith("_max") else into.get(name, 0.0) + value
-
-
-def correction_metrics(sums: dict[str, float], updates: Sequence[Sequence[Row]], kept: Mapping[str, int]) -> dict[str, float | None]:
-    """Mean weight of a mismatch correction and the share of tokens it keeps, by decile of length in an update; nothing without one.
-
-    Args:
-        kept: tokens kept of each row of the updates that were made, by id.
-    """
-    if "correction" not in sums:
-        return {}
-    kept_D, tokens_D = np.zeros(10), np.zeros(10)
-    for rows in updates:
-        tokens_B = np.array([row.mask_T.sum() for row in rows])
-        decile_B = 10 * np.argsort(np.argsort(tokens_B, kind="stable"), kind="stable") // max(len(rows), 1)
-        for row, tokens, decile in zip(rows, tokens_B, decile_B, strict=True):
-            if row.id in kept:
-                kept_D[decile] += kept[row.id]
-                tokens_D[decile] += tokens
-    shares = {f"correction/kept_{d}": float(kept_D[d] / tokens_D[d]) if tokens_D[d] else None for d in range(10)}
-    return {"correction/weight": sums["correction"] / max(sums["tokens"], 1.0), **shares}
 
 
 def _dealt(rows: Sequence[Row], micro_batch_tokens: int, ranks: int, whole: bool = False) -> list[list[list[Row]]]:

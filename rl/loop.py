@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -29,20 +30,20 @@ def train(
     collector: Collector,
     learner: Learner,
     publisher: Publisher,
-    save: Callable[[int], None],
+    saver: Saver,
     evaluate: Callable[[int], None],
     progress: Progress,
     wires: CollapseWires,
 ) -> None:
-    """Train until the recipe's last step.
+    """Train until the recipe's last step, whose checkpoint stands when this returns.
 
     Args:
-        save: writes a checkpoint that holds this many finished steps.
         evaluate: evaluates the published policy after this many finished steps.
     """
     began, first = time.monotonic(), run.step
     publisher.push(learner, version=first)
     for step in run.remaining_steps():
+        saver.writer.check()
         start = time.monotonic()
         now = recipe.at(step)
         measure = partial(learner.measure, temperature=now.sampler.temperature)
@@ -87,7 +88,8 @@ def train(
             evaluate(step + 1)
         if due(step + 1, recipe.train.checkpoint_every, recipe.train.steps):  # last: what a kill interrupts is done again on resume
             progress.phase("checkpoint")
-            save(step + 1)
+            saver.save(step + 1)
+    saver.writer.wait()
 
 
 class NotJudged(RuntimeError):
@@ -161,27 +163,43 @@ def stateful(stream: PromptStream, learner: Learner, wires: CollapseWires) -> di
     return {"stream": stream, "budget": stream.control, "entropy": learner.entropy, "wires": wires, **kappa}
 
 
-def save_checkpoint(run: Run, learner: Learner, stream: PromptStream, wires: CollapseWires, start: Path, done: int) -> None:
-    """Write policy, tokenizer, optimiser state and the loop's state as checkpoints/step-`done`, then let old ones go."""
-    recipe, template = run.holds, stream.template
+@dataclass(frozen=True)
+class Saver:
+    """Saves a run's checkpoints: the step waits until the ranks have written their state, the rest is done beside the next one (checkpoint.Background).
 
-    def fill(folder: Path) -> None:
-        learner.save(folder)
-        copy_tokenizer(start, folder)
-        generation = start / "generation_config.json"
+    Attributes:
+        start: the checkpoint that the stage began with, whose tokenizer all others get.
+    """
+
+    writer: checkpoint.Background
+    run: Run
+    learner: Learner
+    stream: PromptStream
+    wires: CollapseWires
+    start: Path
+
+    def save(self, done: int) -> None:
+        """Write policy, tokenizer, optimiser state and the loop's state as checkpoints/step-`done`, then let old ones go.
+
+        Raises:
+            CheckpointError: this one could not be filled, or the one before not be finished.
+        """
+        recipe, folder = self.run.holds, self.run.folder / "checkpoints" / f"step-{done}"
+        meta = {
+            "step": done,
+            "version": done,
+            "limit": self.stream.stated,
+            "state": gathered(stateful(self.stream, self.learner, self.wires)),
+            "ranks": recipe.learner.ranks,
+            "zero_stage": recipe.learner.zero_stage,
+            "recipe": recipe_hash(self.run.recipe),
+            "template": self.stream.template.digest,
+        }
+        self.writer.write(folder, self._fill, meta, lambda: checkpoint.prune(folder.parent, recipe.train.keep_checkpoints, self.run.best()))
+
+    def _fill(self, folder: Path) -> None:
+        self.learner.save(folder)
+        copy_tokenizer(self.start, folder)
+        generation = self.start / "generation_config.json"
         if generation.exists():
             (folder / generation.name).write_bytes(generation.read_bytes())
-
-    folder = run.folder / "checkpoints" / f"step-{done}"
-    meta = {
-        "step": done,
-        "version": done,
-        "limit": stream.stated,
-        "state": gathered(stateful(stream, learner, wires)),
-        "ranks": recipe.learner.ranks,
-        "zero_stage": recipe.learner.zero_stage,
-        "recipe": recipe_hash(run.recipe),
-        "template": template.digest,
-    }
-    checkpoint.write(folder, fill, meta)
-    checkpoint.prune(folder.parent, recipe.train.keep_checkpoints)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from recipes.objectives import (
+    AdaptiveEntropy,
     ClampCorrection,
     Correction,
     Entropy,
@@ -145,7 +146,7 @@ class EntropyBonus:
 
     def adapted(self, entropy: float, settings: Entropy) -> EntropyBonus:
         """The bonus of the next step after one of this mean entropy, nats (Skywork-OR1's rule, as TRL has it)."""
-        if settings.target is None:
+        if not isinstance(settings, AdaptiveEntropy):
             return self
         change = settings.delta if entropy < settings.target else -settings.delta
         return EntropyBonus(min(max(self.coef + change, 0.0), settings.most), entropy <= settings.target)

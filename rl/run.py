@@ -171,10 +171,29 @@ class Run:
         """The recorded steps."""
         return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
 
+    def best(self) -> list[Path]:
+        """Checkpoints of the highest held-out accuracy, as many as train.keep_best says, best first; of equal ones those of fewer tokens, then newer ones."""
+        scored = [
+            (score, folder)
+            for folder in reversed(checkpoint.finished(self.folder / "checkpoints"))
+            if (score := self._heldout(folder.name))
+        ]
+        return [folder for _, folder in sorted(scored, key=lambda one: one[0])[: self.holds.train.keep_best]]
+
+    def _heldout(self, step: str) -> tuple[float, float] | None:
+        """What the evaluation after a step found on the first held-out set, the smaller the better; None without one."""
+        try:
+            found = json.loads((self.folder / "evals" / f"{step}.json").read_text(encoding="utf-8"))
+            return -found["accuracy"]["mean"], found["tokens"]["mean"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
     def status(self, state: State, reason: str = "") -> None:
         """Replace status.json; a reader sees the old or the new one. `step` is the number of finished steps."""
-        waived = {"waived": list(self.holds.waive)} if self.holds.waive else {}
-        _write(self.folder / "status.json", {"state": state, "reason": reason, "step": self.step, **waived})
+        more: dict[str, Any] = {"waived": list(self.holds.waive)} if self.holds.waive else {}
+        if self.holds.train.keep_best:
+            more["best"] = [folder.name for folder in self.best()]
+        _write(self.folder / "status.json", {"state": state, "reason": reason, "step": self.step, **more})
 
     def __enter__(self) -> Self:
         self.status("running")
@@ -326,6 +345,8 @@ def _refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
     old, new = _flat(saved.model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
     keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     differing = ", ".join(f"{key} (was {old.get(key)!r}, now {new.get(key)!r})" for key in keys)
+    if any(key in ("learner.ranks", "learner.zero_stage") for key in keys):
+        differing += "; of a checkpoint `laconic convert` makes a run with other ranks"
     raise RunError(f"{folder} was started with another recipe: {differing}. Resume with {path}, or choose another name (name=...)")
 
 

@@ -91,7 +91,7 @@ def place(tree: dict[str, Any], key: str, value: Any) -> None:
         node = node.setdefault(name, {})
         if part.endswith("]"):
             items = list(node.values()) if name == "schedule" else node
-            if name not in ("budget", "select", "credit", "tokens", "cluster", "correction", "adapter"):
+            if name not in ("budget", "select", "credit", "tokens", "cluster", "correction", "entropy", "adapter"):
                 of_kind = [item for item in items if not kind or (isinstance(item, dict) and item["kind"] == kind)]
                 node = of_kind[0 if name == "stages" or not kind else -1]
     if leaf == "kind" and "[" in key:

@@ -46,7 +46,9 @@ POINTS: dict[str, tuple[Any, str, str]] = {
     "mid-push": (EnginePool, "push", "after"),
     "between-samples-and-metrics": (Run, "keep_samples", "after"),
     "between-metrics-and-checkpoint": (Run, "record", "after"),
-    "mid-save": (checkpoint, "_seal", "before"),
+    "mid-save": (checkpoint, "_seal", "before"),  # from here on beside the next step
+    "between-filling-and-sealing": (Learner, "save", "after"),  # nothing is flushed
+    "between-sealing-and-renaming": (checkpoint, "_seal", "after"),
     "between-save-and-prune": (checkpoint, "prune", "before"),
     "after-the-last-step": (Run, "__exit__", "before"),
 }

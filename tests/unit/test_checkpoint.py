@@ -11,12 +11,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Timer
 
 import pytest
 
 from rl import checkpoint
-from rl.checkpoint import CheckpointError
+from rl.checkpoint import Background, CheckpointError
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,8 +99,14 @@ def test_an_interrupt_in_fill_stays_an_interrupt_and_leaves_nothing(tmp_path):
     assert names(tmp_path) == set()
 
 
+def in_background(folder: Path, fill: Callable[[Path], None]) -> None:
+    with Background() as writer:
+        writer.write(folder, fill, {}, lambda: None)
+
+
+@pytest.mark.parametrize("write", [checkpoint.write, in_background])
 @pytest.mark.parametrize("call", ["os.fsync", "os.open", "os.rename", "Path.write_text", "Path.write_bytes", "Path.mkdir"])
-def test_a_fault_at_any_call_leaves_the_old_checkpoint_and_no_half_one(tmp_path, monkeypatch, call):
+def test_a_fault_at_any_call_leaves_the_old_checkpoint_and_no_half_one(tmp_path, monkeypatch, call, write):
     old = checkpoint.write(tmp_path / "step-1", fill)
     owner, name = (os, call[3:]) if call.startswith("os.") else (Path, call[5:])
     original = getattr(owner, name)
@@ -115,7 +124,7 @@ def test_a_fault_at_any_call_leaves_the_old_checkpoint_and_no_half_one(tmp_path,
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, faulty)
             try:
-                checkpoint.write(tmp_path / "step-2", fill)
+                write(tmp_path / "step-2", fill)
             except (CheckpointError, OSError) as error:
                 failures += 1
                 assert "No space left" in str(error)
@@ -177,7 +186,10 @@ def test_a_kill_in_the_middle_leaves_the_old_one_latest_and_the_next_write_clean
     checkpoint.write(tmp_path / "step-20", fill)
     script = f"""
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Timer
 from rl import checkpoint
 def slow(folder):
     (folder / "model.safetensors").write_bytes(b"w" * 2500)
@@ -237,6 +249,15 @@ def test_prune_keeps_the_newest_by_number_not_by_name(tmp_path):
     assert names(tmp_path) == {"step-10", "step-100"}
 
 
+def test_prune_spares_what_it_is_told_to_however_old(tmp_path):
+    for step in (1, 2, 3, 4):
+        checkpoint.write(tmp_path / f"step-{step}", fill)
+    checkpoint.prune(tmp_path, 1, [tmp_path / "step-2"])
+    assert names(tmp_path) == {"step-2", "step-4"}
+    checkpoint.prune(tmp_path, 2, [tmp_path / "step-9"])
+    assert names(tmp_path) == {"step-2", "step-4"}
+
+
 def test_prune_deletes_nothing_while_the_newest_is_broken(tmp_path):
     for step in (1, 2, 3):
         checkpoint.write(tmp_path / f"step-{step}", fill)
@@ -266,3 +287,85 @@ def test_bytes_that_do_not_come_back_from_the_disk_are_never_visible(tmp_path, m
     with pytest.raises(CheckpointError, match=r"step-2 was not written: .*content of model.safetensors.*step-1 is untouched"):
         checkpoint.write(tmp_path / "step-2", fill)
     assert names(tmp_path) == {"step-1"}
+
+
+@contextmanager
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
+    """Nothing is sealed before the event is set; after a while it is, so that a test which waits too early fails and does not hang."""
+    go, seal = Event(), checkpoint._seal
+
+    def late(*given):
+        go.wait(5)
+        seal(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_seal", late)
+        yield go
+
+
+def test_in_the_background_the_caller_waits_for_the_filling_alone(tmp_path, monkeypatch):
+    done = []
+    with Background() as writer, held(monkeypatch) as go:
+        start = time.monotonic()
+        writer.write(tmp_path / "step-1", fill, {"step": 1}, lambda: done.append(names(tmp_path)))
+        writer.check()
+        assert time.monotonic() - start < 3 and checkpoint.latest(tmp_path) is None and not done
+        go.set()
+        writer.wait()
+        assert checkpoint.metadata(tmp_path / "step-1") == {"step": 1} and done == [{"step-1"}]
+
+
+def test_in_the_background_the_next_one_waits_for_the_one_before(tmp_path, monkeypatch):
+    seen = []
+
+    def look(folder: Path) -> None:
+        seen.append(checkpoint.whole(tmp_path / "step-1"))
+        fill(folder)
+
+    with Background() as writer, held(monkeypatch) as go:
+        writer.write(tmp_path / "step-1", fill, {}, lambda: None)
+        Timer(0.2, go.set).start()
+        writer.write(tmp_path / "step-2", look, {}, lambda: None)
+    assert seen == [True] and names(tmp_path) == {"step-1", "step-2"}
+
+
+@pytest.mark.parametrize("harm", ["seal", "then"])
+def test_what_fails_in_the_background_is_raised_by_whoever_asks_next_and_leaves_the_older_one(tmp_path, monkeypatch, harm):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for ask in ("check", "wait", "write", "end"):
+        old = tmp_path / ask / "step-1"
+        checkpoint.write(old, fill)
+        with (
+            pytest.raises((CheckpointError, OSError), match="step-2 was not written: .*No space left" if harm == "seal" else "No space"),
+            Background() as writer,
+        ):
+            with monkeypatch.context() as patch:
+                if harm == "seal":
+                    patch.setattr(checkpoint, "_seal", full)
+                writer.write(tmp_path / ask / "step-2", fill, {}, full)
+                writer._thread.join()
+            if ask == "write":
+                writer.write(tmp_path / ask / "step-3", fill, {}, full)
+            elif ask != "end":
+                getattr(writer, ask)()
+            assert ask == "end"
+        assert checkpoint.whole(old) and names(tmp_path / ask) == {"step-1"} | ({"step-2"} if harm == "then" else set())
+
+
+def test_however_a_background_is_left_its_last_checkpoint_stands(tmp_path, monkeypatch):
+    for number, error in enumerate((KeyboardInterrupt("SIGTERM"), RuntimeError("rank 1 died"))):
+        with held(monkeypatch) as go, pytest.raises(type(error)), Background() as writer:
+            writer.write(tmp_path / f"step-{number}", fill, {}, lambda: None)
+            Timer(0.1, go.set).start()
+            raise error
+        assert checkpoint.whole(tmp_path / f"step-{number}")
+
+
+def test_what_ends_a_run_is_not_hidden_by_a_checkpoint_that_failed_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_seal", lambda *_: 1 / 0)
+    with pytest.raises(RuntimeError, match="rank 1 died") as caught, Background() as writer:
+        writer.write(tmp_path / "step-1", fill, {}, lambda: None)
+        raise RuntimeError("rank 1 died")
+    assert "step-1 was not written: division by zero" in caught.value.__notes__[0]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipes.objectives import Entropy
+from recipes.objectives import FixedEntropy
 from recipes.schema import Recipe
 from rewards.thinking import THINK
 from rewards.verifier.judge import Judge
@@ -205,7 +205,7 @@ def test_a_shaped_filter_keeps_groups_of_right_answers_alone_in_which_something_
 
 
 def test_a_run_with_kappa_goes_on_as_if_it_had_not_been_killed(judge: Judge):
-    wires, learner = CollapseWires(Recipe().wires, THINK), SimpleNamespace(entropy=EntropyControl(Entropy()))
+    wires, learner = CollapseWires(Recipe().wires, THINK), SimpleNamespace(entropy=EntropyControl(FixedEntropy()))
 
     def step(steps: Collector, at: int) -> tuple[list[int], Any, Any]:
         found = steps.next(at)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +18,8 @@ import pytest
 from launch import stages
 from launch.plan import plan
 from recipes.schema import Recipe
-from rl.checkpoint import MANIFEST
+from rl import checkpoint
+from rl.checkpoint import MANIFEST, CheckpointError
 from rl.gate import GateError
 from rl.learner import Learner, LearnerRank
 from rl.loop import TooManyCut
@@ -278,3 +281,46 @@ def test_a_run_that_another_process_began_during_the_cold_start_is_left_alone(
         stages.run_recipe(plan(wanted), tmp_path, overwrite=overwrite)
     with others[0] as run:
         assert run.remaining_steps() and (run.folder / "recipe.yaml").is_file()
+
+
+def test_a_checkpoint_that_fails_beside_the_next_step_stops_the_run_and_is_named(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    seal = checkpoint._seal
+
+    def full(folder: Path, meta: dict[str, object]) -> None:
+        if meta["step"] == 2:
+            raise OSError(28, "No space left on device")
+        seal(folder, meta)
+
+    monkeypatch.setattr(checkpoint, "_seal", full)
+    for every, last in ((1, False), (2, True)):  # the second one of four, and the last one of two
+        wanted = recipe(tiny_checkpoint, name=f"every-{every}", train={"steps": 2 if last else 4, "checkpoint_every": every})
+        with running(wanted, tmp_path) as seen, pytest.raises(CheckpointError, match=r"step-2 was not written: .*No space left"):
+            stages.run_recipe(plan(wanted), tmp_path)
+        assert seen.state == "failed" and 2 <= len(seen.lines) <= 3
+        assert [path.name for path in checkpoint.finished(tmp_path / wanted.name / "checkpoints")] == ["step-1"] * (not last)
+
+
+def test_p28_a_run_that_is_stopped_while_a_checkpoint_is_sealed_leaves_it_whole(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    update, seal, told = LearnerRank.update, checkpoint._seal, Event()
+
+    def stopped(self: LearnerRank, *arguments):
+        if told.is_set():
+            raise KeyboardInterrupt("SIGTERM")
+        told.set()
+        return update(self, *arguments)
+
+    def late(*given: object) -> None:
+        time.sleep(0.3)
+        seal(*given)
+
+    monkeypatch.setattr(LearnerRank, "update", stopped)
+    monkeypatch.setattr(checkpoint, "_seal", late)
+    wanted = recipe(tiny_checkpoint)
+    with running(wanted, tmp_path) as seen, pytest.raises(KeyboardInterrupt):
+        stages.run_recipe(plan(wanted), tmp_path)
+    assert (seen.state, len(seen.lines)) == ("stopped", 1)
+    assert checkpoint.whole(tmp_path / wanted.name / "checkpoints" / "step-1")

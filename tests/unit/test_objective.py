@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from recipes.objectives import Entropy, Kl, Objective
+from recipes.objectives import AdaptiveEntropy, FixedEntropy, Kl, Objective
 from rl import objective as rl_objective
 from rl.objective import EntropyBonus, Tokens, aggregation_weights, correction_weights, culprit, kl_penalty, policy_loss, rollout_mean
 from tests.corrected import corrected
@@ -19,7 +19,7 @@ B, T, V = 4, 5, 3
 AGGREGATES = ["token_mean", "sequence_mean", "sequence_sum", "constant"]
 EVERYTHING = Objective(
     kl=Kl(coef=0.3, estimator="k3"),
-    entropy=Entropy(coef=0.2),
+    entropy=FixedEntropy(coef=0.2),
     dual_clip=1.5,
     old_logprobs="learner",
     correction=corrected(kind="tis", high=1.2),
@@ -216,13 +216,13 @@ def test_cispo_weighs_by_the_clipped_ratio_and_drops_no_token(low, high, expecte
 
 
 def test_an_adaptive_entropy_bonus_grows_below_its_target_and_rests_above():  # structured.md 10.1
-    settings = Entropy(coef=0.01, target=0.2, delta=0.005, most=0.017)
+    settings = AdaptiveEntropy(kind="adaptive", coef=0.01, target=0.2, delta=0.005, most=0.017)
     start = EntropyBonus(settings.coef)
     low, high = start.adapted(0.15, settings), start.adapted(0.3, settings)
     assert (low.coef, low.weight) == (pytest.approx(0.015), pytest.approx(0.015))
     assert (high.coef, high.weight) == (pytest.approx(0.005), 0.0)
     assert low.adapted(0.1, settings).coef == 0.017 and high.adapted(0.3, settings).adapted(0.3, settings).coef == 0.0
-    assert start.adapted(9.0, Entropy(coef=0.01)) == start
+    assert start.adapted(9.0, FixedEntropy(coef=0.01)) == start
     at_target = start.adapted(0.2, settings)
     assert (at_target.coef, at_target.on) == (pytest.approx(0.005), True)
 
@@ -274,7 +274,7 @@ def test_unknown_kinds_are_refused():
         *(Objective(kl=Kl(coef=0.3, estimator=estimator)) for estimator in ["k1", "k2", "k3"]),
         Objective(ratio="sequence", clip_low=3e-2, clip_high=4e-2, aggregate="sequence_mean"),
         Objective(ratio="sequence", clip_low=0.9, clip_high=9.0, aggregate="sequence_mean"),
-        Objective(entropy=Entropy(coef=0.2)),
+        Objective(entropy=FixedEntropy(coef=0.2)),
         EVERYTHING,
     ],
 )
@@ -301,7 +301,7 @@ def test_the_entropy_bonus_raises_entropy_and_the_kl_term_lowers_the_distance():
     policy = ToyPolicy()
     policy.fixed |= {"advantage": torch.zeros(B, T, dtype=torch.float64), "weight": torch.ones(B, T, dtype=torch.float64)}
     before, mask = policy.batch(), policy.fixed["mask"]
-    entropy_BT = policy.score(step_against(policy, Objective(entropy=Entropy(coef=1.0))))[1]
+    entropy_BT = policy.score(step_against(policy, Objective(entropy=FixedEntropy(coef=1.0))))[1]
     assert (entropy_BT > before["entropy"]).all()
     for estimator in ["k2", "k3"]:
         logp_BT = policy.score(step_against(policy, Objective(kl=Kl(coef=1.0, estimator=estimator))))[0]
@@ -327,7 +327,7 @@ def outcome(batch, objective, leaf):
 def test_a_coefficient_of_zero_removes_its_term_bit_for_bit():
     policy = ToyPolicy()
     bare = Objective(dual_clip=1.5)
-    switched_off = Objective(dual_clip=1.5, kl=Kl(coef=0.0, estimator="k3"), entropy=Entropy(coef=0.0))
+    switched_off = Objective(dual_clip=1.5, kl=Kl(coef=0.0, estimator="k3"), entropy=FixedEntropy(coef=0.0))
     without = {name: value for name, value in policy.batch().items() if name != "ref_logp"}
     poisoned = policy.batch() | {"ref_logp": torch.full((B, T), torch.nan, dtype=torch.float64)}
     total, gradient, _ = outcome(without, bare, policy.logits_BV)
@@ -341,7 +341,7 @@ def test_each_term_that_is_on_changes_the_loss_and_its_gradient():
     total, gradient, _ = outcome(policy.batch(), Objective(old_logprobs="learner"), policy.logits_BV)
     for term in (
         {"kl": Kl(coef=0.1)},
-        {"entropy": Entropy(coef=0.1)},
+        {"entropy": FixedEntropy(coef=0.1)},
         {"correction": corrected(kind="tis")},
         {"dual_clip": 1.01},
         {"clip_low": 0.01},

@@ -105,7 +105,7 @@ SETS = {"data.train": [{"source": "rows.jsonl"}, {"source": "more.jsonl", "weigh
 KEPT = {"select.kind": "shortest", "select.keep": 2}
 KL = {"objective.kl.coef": 0.5}
 CORRECTED = {"objective.old_logprobs": "learner", "objective.correction.kind": "clamp"}
-ADAPTIVE = {"objective.entropy.coef": 0.1, "objective.entropy.target": 9.0}  # nats, more than the model ever has
+ADAPTIVE = {"objective.entropy": {"kind": "adaptive", "coef": 0.1, "target": 9.0}}  # nats, more than the model ever has
 ONE_EACH = {"learner.ranks": 4, "engine.count": 4}  # on 16 GPUs
 LORA = {"learner.adapter.kind": "lora", "learner.adapter.rank": 2}
 SHARDED = {"learner.zero_stage": 1}
@@ -352,10 +352,11 @@ ROWS = [
     Row("objective.clip_low", trained, 0.1),
     Row("objective.clip_high", trained, 0.1),
     Row("objective.dual_clip", trained, 1.1),
+    Row("objective.entropy.kind", trained, "adaptive", {"objective.entropy.coef": 0.1}, along={"objective.entropy.target": 9.0}),
     Row("objective.entropy.coef", trained, 0.1),
-    Row("objective.entropy.target", trained, 1.0, ADAPTIVE),
-    Row("objective.entropy.delta", trained, 0.1, ADAPTIVE),
-    Row("objective.entropy.most", trained, 0.102, ADAPTIVE),
+    Row("objective.entropy[adaptive].target", trained, 1.0, ADAPTIVE),
+    Row("objective.entropy[adaptive].delta", trained, 0.1, ADAPTIVE),
+    Row("objective.entropy[adaptive].most", trained, 0.102, ADAPTIVE),
     Row("objective.aggregate", prepared, "sequence_mean"),
     Row("objective.old_logprobs", trained, "learner"),
     Row("objective.kl.coef", trained, 0.5),
@@ -401,6 +402,7 @@ ROWS = [
     Row("train.steps", whole_run, 1),
     Row("train.checkpoint_every", whole_run, 0),
     Row("train.keep_checkpoints", whole_run, 1),
+    Row("train.keep_best", whole_run, 1, {"train.steps": 3, "train.keep_checkpoints": 1, "eval.every": 1}),
     Row("train.samples_per_step", whole_run, 3),
     Row("eval.data", evaluated, ["tiny", "rows.jsonl"]),
     Row("eval.benchmarks", evaluated, ["aime24@aime.jsonl"]),

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from evaluation import words
 from recipes.loader import load, recipe_hash
 from recipes.schema import Recipe
 from rewards.verifier.verdict import Verdict
@@ -385,3 +386,33 @@ def test_the_pick_does_not_depend_on_the_order_groups_arrive_in_and_changes_noth
     for count in range(9):
         assert picked(count) == picked(count, GROUPS[::-1])
     assert [len(g.rollouts) for g in GROUPS] == [4, 4]
+
+
+def test_the_best_checkpoints_are_those_of_highest_held_out_accuracy_then_of_fewest_tokens_and_survive_pruning(tmp_path):
+    found = {
+        "step-1": (0.5, 90.0),
+        "step-2": (0.7, 80.0),
+        "step-3": (0.7, 60.0),
+        "step-4": None,
+        "step-5": (0.7, 60.0),
+        "step-6": (0.1, 1.0),
+    }
+    with Run.create(recipe(train={"steps": 9, "keep_best": 2, "keep_checkpoints": 1}), tmp_path) as run:
+        for name, scores in found.items():
+            if scores:
+                (run.folder / "evals" / f"{name}.json").write_text(
+                    json.dumps({"accuracy": {"mean": scores[0]}, "tokens": {"mean": scores[1]}})
+                )
+            folder = checkpoint.write(run.folder / "checkpoints" / name, lambda folder: None, {"step": int(name[5:])})
+            checkpoint.prune(folder.parent, 1, run.best())
+        run.status("running")
+        assert status(run)["best"] == ["step-5", "step-3"]
+    assert [folder.name for folder in checkpoint.finished(run.folder / "checkpoints")] == ["step-3", "step-5", "step-6"]
+    run.status("stopped")
+    with Run.create(run.recipe, tmp_path, resume=True) as again:  # of what lies there, and nothing that a process remembers
+        assert [folder.name for folder in again.best()] == ["step-5", "step-3"]
+        (run.folder / "evals" / "step-5.json").write_text('{"accuracy": {"mean": null}}')
+        assert [folder.name for folder in again.best()] == ["step-3", "step-6"]
+    shown = words.status(types.SimpleNamespace(status={"state": "finished", "step": 9, "best": ["step-5", "step-3"]}))[1]
+    assert shown == "The run finished at step 9. Best of its checkpoints on held-out problems, and kept, in this order: step-5, step-3."
+    assert words.status(types.SimpleNamespace(status={"state": "finished", "best": []}))[1] == "The run finished."

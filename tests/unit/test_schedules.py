@@ -112,8 +112,8 @@ def test_the_recipe_at_a_step_holds_plain_numbers_and_engines_keep_room_for_the_
             r"objective.clip_high: 2.8e\+15 at step 16 is not",
         ),
         (
-            "schedule={objective.entropy.coef: {kind: linear, to: 2}} objective.entropy.target=1 objective.entropy.coef=0.5",
-            "schedule: objective.entropy.coef: with objective.entropy.target the weight adapts",
+            "schedule={objective.entropy.coef: {kind: linear, to: 2}} objective.entropy.kind=adaptive objective.entropy.target=1 objective.entropy.coef=0.5",
+            "schedule: objective.entropy.coef: with objective.entropy.kind adaptive the weight adapts",
         ),
         (
             "schedule={sampler.temperature: {kind: linear, to: 0}}",

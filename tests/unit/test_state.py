@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from recipes.objectives import Entropy
+from recipes.objectives import AdaptiveEntropy, FixedEntropy
 from recipes.schema import Recipe
 from rl.checkpoint import CheckpointError
 from rl.objective import EntropyControl
@@ -18,7 +18,7 @@ from tests.unit.test_budgets import group_of
 
 
 def test_what_moved_comes_back_through_json_and_goes_on_the_same():
-    settings = Entropy(coef=0.01, target=0.5)
+    settings = AdaptiveEntropy(kind="adaptive", coef=0.01, target=0.5)
     reward = [{"kind": "verdict", "wrong": -1.0}, {"kind": "leash", "gain": 0.005}]
     recipe = Recipe.model_validate({"budget": {"kind": "controller", "measure": 1}, "reward": reward})
     parts = {
@@ -47,7 +47,7 @@ def test_what_moved_comes_back_through_json_and_goes_on_the_same():
 @pytest.mark.parametrize("saved", [None, {}, {"entropy": {"coef": 0.0, "on": True}, "laser": {}}])
 def test_a_checkpoint_that_keeps_other_state_than_the_run_has_is_refused(saved):
     with pytest.raises(CheckpointError, match=r"the checkpoint keeps the state of .*: train anew"):
-        put_back({"entropy": EntropyControl(Entropy())}, saved)
+        put_back({"entropy": EntropyControl(FixedEntropy())}, saved)
 
 
 @pytest.mark.parametrize("kind", ["toggle", "coverage", "controller"])

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer
 
-from recipes.objectives import Entropy, Objective
+from recipes.objectives import AdaptiveEntropy, Objective
 from recipes.schema import Advantage
 from rl.advantage import advantages
 from rl.objective import EntropyBonus, Tokens, aggregation_weights, correction_weights, loss
@@ -193,7 +193,7 @@ def test_the_entropy_bonus_equals_trls_under_token_mean():
 
 def test_the_adaptive_entropy_weight_follows_trls_from_the_second_step_on():
     """In the first step TRL applies no bonus, because no entropy is known yet; ours applies the weight that the recipe names."""
-    settings = Entropy(coef=0.01, target=0.2, delta=0.005, most=0.03)
+    settings = AdaptiveEntropy(kind="adaptive", coef=0.01, target=0.2, delta=0.005, most=0.03)
     config = {"entropy_coef": 0.01, "entropy_target": 0.2, "entropy_coef_delta": 0.005, "entropy_coef_max": 0.03}
     given, bonus = batch(0), EntropyBonus(settings.coef)
     trainer = Trainer(given, loss_type="dapo", use_adaptive_entropy=True, **config)

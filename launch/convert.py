@@ -1,0 +1,101 @@
+"""`laconic convert`: a run whose learner has other ranks or another ZeRO stage goes on from a checkpoint of one that has these.
+
+Claim: what is made is a run folder like any other, with the record up to the checkpoint, the recipe that names the new ranks, and one checkpoint
+(rl/conversion); `--resume` knows nothing of where it comes from. The run that it is made of stays as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from recipes.schema import Recipe
+
+_NOT_COPIED = ("checkpoints", "lock", "status.json", "report.html", "README.md", "accuracy.svg")  # the others are the run's record
+
+
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="checkpoints/step-N of a run.")],
+    ranks: Annotated[int, typer.Option(min=1, help="Processes of the new learner (learner.ranks).")],
+    zero_stage: Annotated[int, typer.Option(min=0, max=3, help="Its ZeRO stage (learner.zero_stage).")],
+    to: Annotated[Path, typer.Option("--out", help="New run folder, which resumes from the checkpoint.")],
+) -> None:
+    """Make of a checkpoint a run that goes on with other learner ranks, or by another ZeRO stage; the optimiser's state is kept to the bit."""
+    from launch.cli import errors, out
+
+    with errors():
+        made = converted_run(checkpoint, to, ranks, zero_stage)
+        out.print(
+            f"{made} holds it for {ranks} rank{'s' * (ranks > 1)} with ZeRO-{zero_stage}, compared to the bit. Go on:",
+            highlight=False,
+            soft_wrap=True,
+        )
+        out.print(f"laconic train {to}/recipe.yaml --runs {to.parent} --resume", highlight=False, soft_wrap=True)
+
+
+def converted_run(source: Path, out: Path, ranks: int, zero_stage: int) -> Path:
+    """Make the run folder `out`; its checkpoint.
+
+    Raises:
+        ConversionError, RecipeError, CheckpointError: it cannot be converted, said before anything starts; or was not, and `out` is not there.
+    """
+    from rl.conversion import ConversionError, convertible
+
+    run = source.resolve().parent.parent
+    if source.resolve().parent.name != "checkpoints" or not (run / "recipe.yaml").is_file():
+        raise ConversionError(f"{source} is no checkpoint in a run's folder: name RUN/checkpoints/step-N")
+    if run.parent.name == "stages":
+        raise ConversionError(
+            f"{source} is of a stage before the run's last training; convert a checkpoint of {run.parent.parent}/checkpoints"
+        )
+    if out.exists():
+        raise ConversionError(f"{out} exists already: choose another folder for the converted run (--out)")
+    convertible(source)
+    recipe = _converted_recipe(run, out.resolve().name, ranks, zero_stage)
+    from launch.ray_start import start_ray, stop_ray
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    start_ray(num_cpus=ranks, num_gpus=0)
+    try:
+        return _made(source, run, out, recipe, ranks, zero_stage)
+    finally:
+        stop_ray()
+
+
+def _converted_recipe(run: Path, name: str, ranks: int, zero_stage: int) -> Recipe:
+    from recipes.loader import load
+    from recipes.steps import steps
+    from rl.conversion import ConversionError
+
+    words = [f"name={json.dumps(name)}", f"learner.ranks={ranks}", f"learner.zero_stage={zero_stage}"]
+    recipe = load(str(run / "recipe.yaml"), overrides=words)
+    learner = next(step.recipe.learner for step in steps(recipe) if step.own)
+    if (learner.ranks, learner.zero_stage) != (ranks, zero_stage):
+        raise ConversionError(
+            f"{run}/recipe.yaml: the changes of its stage say {learner.ranks} ranks with ZeRO-{learner.zero_stage}, which hold whatever the recipe says; "
+            "name these, or begin a run anew"
+        )
+    return recipe
+
+
+def _made(source: Path, run: Path, out: Path, recipe: Recipe, ranks: int, zero_stage: int) -> Path:
+    from recipes.loader import dump, recipe_hash
+    from rl.conversion import convert as convert_checkpoint
+    from rl.scratch import scratch_folder
+
+    with scratch_folder(".tmp-convert-", out.parent) as scratch:
+        folder = Path(scratch) / "run"
+        shutil.copytree(run, folder, ignore=lambda here, names: _NOT_COPIED if Path(here) == run else ())
+        made = convert_checkpoint(
+            source.resolve(), folder / "checkpoints" / source.resolve().name, recipe, ranks, zero_stage, {"recipe": recipe_hash(recipe)}
+        )
+        (folder / "recipe.yaml").write_text(dump(recipe), encoding="utf-8")
+        status = {"state": "stopped", "reason": f"converted from {source}", "step": int(made.name.removeprefix("step-"))}
+        (folder / "status.json").write_text(json.dumps(status), encoding="utf-8")
+        folder.rename(out)
+    return out / "checkpoints" / made.name

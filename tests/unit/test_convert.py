@@ -1,0 +1,71 @@
+"""`laconic convert` refuses what cannot be converted before anything starts; that it converts is shown with real ranks (integration, faults)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from launch.cli import app
+from launch.convert import converted_run
+from recipes.loader import RecipeError, dump
+from recipes.schema import Recipe
+from rl import checkpoint
+from rl.checkpoint import CheckpointError
+from rl.conversion import ConversionError
+from rl.run import Run, RunError
+
+
+def run_with_checkpoint(folder: Path, parts: tuple[str, ...] = ("learner",), **changes: Any) -> Path:
+    def fill(into: Path) -> None:
+        for part in parts:
+            (into / part).mkdir()
+
+    folder.mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(dump(Recipe.model_validate({"name": folder.name} | changes)))
+    return checkpoint.write(folder / "checkpoints" / "step-3", fill, {"step": 3, "ranks": 1, "zero_stage": 2})
+
+
+def test_what_cannot_be_converted_is_refused_in_a_sentence_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("launch.ray_start.start_ray", lambda **_: pytest.fail("Ray was started"))
+    source, out = run_with_checkpoint(tmp_path / "a"), tmp_path / "out"
+    refused = [
+        (tmp_path / "absent", out, 2, 2, ConversionError, "absent is no checkpoint in a run's folder: name RUN/checkpoints/step-N"),
+        (tmp_path / "a", out, 2, 2, ConversionError, "is no checkpoint in a run's folder"),
+        (source, tmp_path / "a", 2, 2, ConversionError, "a exists already: choose another folder"),
+        (source.with_name("step-9"), out, 2, 2, CheckpointError, "step-9: there is no manifest.json"),
+        (run_with_checkpoint(tmp_path / "m", ()), out, 2, 2, ConversionError, "no learner's state in it"),
+        (run_with_checkpoint(tmp_path / "l", ("learner", "adapter")), out, 2, 2, ConversionError, "trains LoRA adapters"),
+        (run_with_checkpoint(tmp_path / "a" / "stages" / "rl"), out, 2, 2, ConversionError, "of a stage before the run's last training"),
+        (run_with_checkpoint(tmp_path / "b", model={"dtype": "bf16"}), out, 1, 0, RecipeError, "would train without fp32 master weights"),
+        (source, tmp_path / ".hidden", 2, 2, RecipeError, "cannot name a folder"),
+        (
+            run_with_checkpoint(tmp_path / "c", stages=[{"kind": "rl", "changes": {"learner": {"ranks": 3}}}]),
+            out, 2, 2, ConversionError, "the changes of its stage say 3 ranks",
+        ),
+    ]  # fmt: skip
+    for given, to, ranks, zero, kind, words in refused:
+        with pytest.raises(kind, match=words):
+            converted_run(given, to, ranks, zero)
+    assert not out.exists()
+
+
+def test_the_command_says_it_in_a_line(tmp_path: Path):
+    source = run_with_checkpoint(tmp_path / "l", ("learner", "adapter"))
+    said = CliRunner().invoke(app, ["convert", str(source), "--ranks", "2", "--zero-stage", "2", "--out", str(tmp_path / "out")])
+    assert said.exit_code == 1 and "trains LoRA adapters" in said.output
+    said = CliRunner().invoke(app, ["convert", str(source), "--ranks", "0", "--zero-stage", "4", "--out", str(tmp_path / "out")])
+    assert said.exit_code == 2
+
+
+def test_p25_resuming_with_other_ranks_names_what_converts(tmp_path: Path):
+    with Run.create(Recipe(name="a"), tmp_path):
+        pass
+    for learner in ({"ranks": 2}, {"zero_stage": 3}):
+        with pytest.raises(RunError, match=r"learner\.\w+ \(was .*; of a checkpoint `laconic convert` makes a run with other ranks"):
+            Run.create(Recipe.model_validate({"name": "a", "learner": learner}), tmp_path, resume=True)
+    with pytest.raises(RunError) as refused:
+        Run.create(Recipe(name="a", seed=1), tmp_path, resume=True)
+    assert "convert" not in str(refused.value)
