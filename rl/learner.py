@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import nullcontext
 from itertools import count
 from math import isfinite
@@ -22,16 +22,18 @@ import numpy as np
 import ray
 import torch
 
+from recipes.cluster import turns
 from recipes.objectives import Objective
 from recipes.schema import Recipe
 from rl import objective
 from rl.adapters import merged, save_adapters, without_adapters
 from rl.algorithm import FIELDS, asked
 from rl.batching import micro_batches, whole_groups
-from rl.deepspeed_config import deepspeed_config, saved_classes
+from rl.deepspeed_config import RESTING_STATES, deepspeed_config, moves_states, saved_classes
 from rl.logprobs import ScoringHead
 from rl.policy import MicroBatch, Row, load_policy, padded
 from rl.scratch import scratch_folder
+from rl.sums import correction_metrics, merge_sums
 from rollout.engine import WHY_DEAD, constructor_failed, last_words
 from rollout.weights import DTYPES, checkpoint_names, digests, pack
 
@@ -80,6 +82,7 @@ class LearnerRank:
             self._reference = load_policy(*common).to(device).requires_grad_(False)
         self._rank, self._device, self._ranks = rank, device, settings.ranks
         self._zero_stage = settings.zero_stage
+        self._offloads, self._moves = turns(recipe.cluster).offload, moves_states(recipe)
         self._names = checkpoint_names(checkpoint)
         self._checkpoint = checkpoint
         self._passes: Generator[None, None, Any] | None = None
@@ -245,6 +248,17 @@ class LearnerRank:
             packed = {name: pack(state[name]) for name in sorted(self._names)}
         return packed, digests(packed)
 
+    def rest(self, resting: bool) -> None:
+        """See Learner.rest."""
+        if self._offloads and self._moves and resting:
+            self._engine.offload_states(RESTING_STATES, pin_memory=False)
+        elif self._offloads and self._moves:
+            self._engine.reload_states()
+        if self._offloads and self._reference is not None:
+            self._reference.to("cpu" if resting else self._device)
+        if self._device == "cuda":
+            torch.cuda.empty_cache()
+
     def save(self, folder: Path) -> None:
         """Write the policy as a Hugging Face checkpoint into `folder` and DeepSpeed's state into `folder`/learner."""
         with self._gathered():
@@ -294,6 +308,7 @@ class Learner:
     def __init__(self, recipe: Recipe, checkpoint: Path, device: str, options: Callable[[int], dict[str, Any]] | None = None):
         self._recipe = recipe
         self.entropy = objective.EntropyControl(recipe.objective.entropy)
+        self._resting = False
         self._meeting = scratch_folder(_MEETING)
         meeting = Path(self._meeting.name) / "ranks"
         threads = str(recipe.learner.threads)
@@ -322,6 +337,8 @@ class Learner:
         """
         recipe = self._recipe.at(step)
         settings = recipe.learner
+        if self._resting:
+            raise LearnerError(f"step {step}: an update was asked of a learner that rests")
         for row in (row for rows in updates for row in rows):
             if missing := [name for name in asked(recipe.objective) if getattr(row, FIELDS[name]) is None]:
                 raise ValueError(f"rollout {row.id} comes to the update without {missing[0]}, which the objective reads")
@@ -404,6 +421,11 @@ class Learner:
         self._get([reference for _, reference in refs], "weights", _DEADLINE_S)
         return refs[0][0], ray.get(refs[0][1])
 
+    def rest(self, resting: bool) -> None:
+        """Leave the GPU to engines as far as the recipe says, or come back. What rests keeps its weights: all but `update` and reference logprobs goes on."""
+        self._all("rest", [resting] * len(self._ranks))
+        self._resting = resting
+
     def save(self, folder: Path) -> None:
         """Write policy and optimiser state; see LearnerRank.save."""
         self._all("save", [folder] * len(self._ranks))
@@ -456,32 +478,6 @@ def _by_row(rows: Sequence[Row], value_N: torch.Tensor) -> dict[str, np.ndarray]
     """A micro-batch's numbers, [..., N], as those of each row, [..., T]."""
     ends = np.cumsum([len(row.ids) for row in rows])[:-1]
     return dict(zip((row.id for row in rows), np.split(value_N.float().cpu().numpy(), ends, axis=-1), strict=True)) if rows else {}
-
-
-def merge_sums(into: dict[str, float], new: dict[str, float]) -> None:
-    """Add statistics up; names that end in _max are combined by maximum."""
-    for name, value in new.items():
-        into[name] = max(into.get(name, value), value) if name.endswith("_max") else into.get(name, 0.0) + value
-
-
-def correction_metrics(sums: dict[str, float], updates: Sequence[Sequence[Row]], kept: Mapping[str, int]) -> dict[str, float | None]:
-    """Mean weight of a mismatch correction and the share of tokens it keeps, by decile of length in an update; nothing without one.
-
-    Args:
-        kept: tokens kept of each row of the updates that were made, by id.
-    """
-    if "correction" not in sums:
-        return {}
-    kept_D, tokens_D = np.zeros(10), np.zeros(10)
-    for rows in updates:
-        tokens_B = np.array([row.mask_T.sum() for row in rows])
-        decile_B = 10 * np.argsort(np.argsort(tokens_B, kind="stable"), kind="stable") // max(len(rows), 1)
-        for row, tokens, decile in zip(rows, tokens_B, decile_B, strict=True):
-            if row.id in kept:
-                kept_D[decile] += kept[row.id]
-                tokens_D[decile] += tokens
-    shares = {f"correction/kept_{d}": float(kept_D[d] / tokens_D[d]) if tokens_D[d] else None for d in range(10)}
-    return {"correction/weight": sums["correction"] / max(sums["tokens"], 1.0), **shares}
 
 
 def _dealt(rows: Sequence[Row], micro_batch_tokens: int, ranks: int, whole: bool = False) -> list[list[list[Row]]]:
