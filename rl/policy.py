@@ -129,6 +129,12 @@ def padded(rows: Sequence[Row], device: str) -> MicroBatch:
     return MicroBatch(**tensors)
 
 
+def by_row(rows: Sequence[Row], value_N: torch.Tensor) -> dict[str, np.ndarray]:
+    """A micro-batch's numbers, [..., N], as those of each row, [..., T]."""
+    ends = np.cumsum([len(row.ids) for row in rows])[:-1]
+    return dict(zip((row.id for row in rows), np.split(value_N.float().cpu().numpy(), ends, axis=-1), strict=True)) if rows else {}
+
+
 class Policy(nn.Module):
     """A causal language model that returns logprob and entropy of response tokens, [N] float32, nats.
 

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from recipes.objectives import Correction, Objective, SequenceMaskCorrection
 from recipes.schema import Recipe
-from rl.algorithm import correction_metrics, measured
+from rl.algorithm import measured
 from rl.learner import Learner
 from rl.objective import Tokens, correction_weights, loss, rollout_mean
 from rl.policy import Row
+from rl.sums import correction_metrics
 from tests.corrected import KINDS, corrected
 from tests.inprocess import libraries
 
