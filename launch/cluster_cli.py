@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 app = typer.Typer()
 cluster_app = typer.Typer(no_args_is_help=True, help="Start and end a Ray head on this machine, for submitted jobs.")
 app.add_typer(cluster_app, name="cluster")
+manifest_app = typer.Typer(no_args_is_help=True, help="Write a recipe as a job of Kubernetes (KubeRay) or Slurm.")
+app.add_typer(manifest_app, name="manifest")
 
 _GRACE_S = 120  # that a job has to save a checkpoint before Ray kills it
 Dashboard = Annotated[
@@ -147,6 +149,64 @@ def stop(job: JobName, address: Dashboard = None) -> None:
         _say(found.words)
         if not found.is_done:
             raise typer.Exit(found.exit_code)
+
+
+Count = Annotated[int | None, typer.Option("--nodes", min=1, help="Nodes that there are (default: cluster.nodes, else 1).")]
+Gpus = Annotated[
+    int | None, typer.Option("--gpus", min=0, help="GPUs of a node (default: cluster.gpus_per_node, else 8; device=cpu: none).")
+]
+GpuMemory = Annotated[int, typer.Option("--gpu-gb", min=1, help="Memory of a GPU, GB.")]
+Cores = Annotated[int, typer.Option("--cpus", min=1, help="Cores that a node gives.")]
+Memory = Annotated[int, typer.Option("--memory-gb", min=1, help="Main memory that a node gives, GB.")]
+
+
+@manifest_app.command("kuberay")
+def kuberay(
+    recipe: RecipeName,
+    image: Annotated[str, typer.Option(help="Container image with laconic, and with the Ray that is installed here.")],
+    overrides: Overrides = None,
+    scale: Scale = None,
+    claim: Annotated[str, typer.Option(help="PersistentVolumeClaim for run folders, which all nodes can write to.")] = "laconic-runs",
+    include: Annotated[list[Path] | None, typer.Option(help="A file or folder below this one to put in, too; repeatable.")] = None,
+    nodes: Count = None,
+    gpus: Gpus = None,
+    gpu_gb: GpuMemory = 80,
+    cpus: Cores = 16,
+    memory_gb: Memory = 128,
+) -> None:
+    """Print a RayJob with its ConfigMap, for `kubectl apply -f -`."""
+    with errors():
+        from launch.manifests import kuberay as made
+        from launch.manifests import nodes_for
+        from recipes.loader import load
+
+        loaded = load(recipe, scale, overrides or [])
+        typer.echo(made(loaded, nodes_for(loaded, nodes, gpus, gpu_gb, cpus, memory_gb), image, claim, include or ()), nl=False)
+
+
+@manifest_app.command("slurm")
+def slurm(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    scale: Scale = None,
+    runs: Annotated[Path, typer.Option(help="Folder of the run folders, which all nodes see.")] = Path("runs"),
+    time: Annotated[str, typer.Option("--time", help="That the job may take, as Slurm writes it.")] = "24:00:00",
+    nodes: Count = None,
+    gpus: Gpus = None,
+    gpu_gb: GpuMemory = 80,
+    cpus: Cores = 16,
+    memory_gb: Memory = 128,
+) -> None:
+    """Print a batch script, for `sbatch`."""
+    with errors():
+        from launch.manifests import nodes_for
+        from launch.manifests import slurm as made
+        from recipes.loader import load
+
+        if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", time):
+            raise ValueError(f"--time: {time}: write minutes, hours:minutes:seconds or days-hours, as Slurm does")
+        loaded = load(recipe, scale, overrides or [])
+        typer.echo(made(loaded, nodes_for(loaded, nodes, gpus, gpu_gb, cpus, memory_gb), runs, time), nl=False)
 
 
 def version_here() -> str:
