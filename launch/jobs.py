@@ -164,7 +164,7 @@ class Cluster:
             time.sleep(_LOOK_S[0])
         return job
 
-    def _asked(self, method: str, path: str, name: str = "", **content: Any) -> Any:
+    def _asked(self, method: str, path: str, name: str | None = None, **content: Any) -> Any:
         return self._heard(self._answered(method, path, **content), name)
 
     def _answered(self, method: str, path: str, **content: Any) -> httpx.Response:
@@ -178,13 +178,13 @@ class Cluster:
         except httpx.HTTPError as error:
             raise JobsError(f"--address: {self.url} did not answer ({type(error).__name__}: {error})") from error
 
-    def _heard(self, response: httpx.Response, name: str = "") -> Any:
+    def _heard(self, response: httpx.Response, name: str | None = None) -> Any:
         """What a response says. Raises what it comes to where that is an error."""
         status, text = response.status_code, response.text
         if status in (401, 403):
             lacks = "wants a token" if status == 401 else "refuses the token"
             raise JobsError(f"--address: {self.url} {lacks}: set RAY_AUTH_TOKEN_PATH to the file that has it, or RAY_AUTH_TOKEN")
-        if status == 404 and name:
+        if status == 404 and name is not None:
             raise UnknownJob(f"{name}: {self.url} knows no such job; `laconic jobs` lists those that it knows")
         if status >= 400:
             last = (text.strip().splitlines() or [f"status {status}"])[-1]
@@ -238,7 +238,7 @@ def _job(said: Mapping[str, Any]) -> Job:
     metadata = said.get("metadata") or {}
     started, ended = (said[name] / 1000 if said.get(name) else None for name in ("start_time", "end_time"))
     return Job(
-        str(said.get("submission_id")),
+        str(said.get("submission_id") or said.get("job_id")),
         str(said.get("status")),
         str(said.get("message") or ""),
         str(metadata.get("laconic_recipe", "")),
