@@ -5,20 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 from rich.markup import escape
-from rich.table import Column, Table
-from rich.text import Text
 
+from launch import cluster_cli
 from launch.convert import convert
+from launch.doors import Address, Overrides, RecipeName, Runs, Scale, errors, out, table
+from launch.head import joined_address
 from rl.progress import terminal
 
 if TYPE_CHECKING:
@@ -33,15 +29,10 @@ app = typer.Typer(
 )
 recipes_app = typer.Typer(invoke_without_command=True, help="List the shipped recipes, or show one.")
 app.add_typer(recipes_app, name="recipes")
-out = terminal()
+app.add_typer(cluster_cli.app)
 TAUGHT_NOTHING = 3  # exit code
-_NAMES = 18  # columns that names take at least, so that tables one below the other line up
 
 _OVERRIDE = re.compile(r"[a-z_]+(\.[\w-]+)*=")  # a change to a recipe
-RecipeName = Annotated[str, typer.Argument(help="A shipped recipe (`laconic recipes`) or a YAML file.")]
-Overrides = Annotated[Optional[list[str]], typer.Argument(help="Changes to the recipe, e.g. train.steps=100 budget.limit=96.")]  # noqa: UP045
-Scale = Annotated[Optional[str], typer.Option(help="Overlay with the sizes of a machine: tiny, node8, or a YAML file.")]  # noqa: UP045
-Runs = Annotated[Path, typer.Option(help="Folder of the run folders.")]
 
 
 @app.command()
@@ -52,8 +43,9 @@ def train(
     runs: Runs = Path("runs"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest whole checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a former run of the same name.")] = False,
+    address: Address = None,
 ) -> None:
-    """Run a recipe's stages on this machine.
+    """Run a recipe's stages on this machine, or on the Ray cluster that --address names.
 
     Exit codes: 0 done, 1 an error, 3 the run taught nothing (no group had a signal, or the weights did not move), 130 stopped.
     """
@@ -83,7 +75,7 @@ def train(
 
 
 @app.command()
-def plan(recipe: RecipeName, overrides: Overrides = None, scale: Scale = None) -> None:
+def plan(recipe: RecipeName, overrides: Overrides = None, scale: Scale = None, address: Address = None) -> None:
     """Say in words what a recipe would do here, and refuse what cannot work. Starts nothing."""
     with errors():
         from launch.explain import explain
@@ -253,7 +245,7 @@ def list_benchmarks() -> None:
     from evaluation.benchmarks import BENCHMARKS
 
     rows = [(one.name, f"{one.rows:,}", str(one.samples), one.licence, one.copies[0].id, one.about) for one in BENCHMARKS.values()]
-    _list("benchmark", rows, "rows", "samples", "licence", "hub", "")
+    table("benchmark", rows, "rows", "samples", "licence", "hub", "")
 
 
 Margin = Annotated[
@@ -417,11 +409,11 @@ def recipes(
     from recipes.keys import keys as all_keys
 
     if keys:
-        _list("key", [(key.name, key.allowed, key.default_text, key.description) for key in all_keys()], "allowed", "default", "meaning")
+        table("key", [(key.name, key.allowed, key.default_text, key.description) for key in all_keys()], "allowed", "default", "meaning")
         return
     for group, found in grouped().items():
         rows = [(name, words) if out.is_terminal else (name, words, group) for name, words in found.items()]
-        _list(group, rows, GROUPS[group])
+        table(group, rows, GROUPS[group])
 
 
 @recipes_app.command("show")
@@ -439,56 +431,9 @@ def _planned(recipe: Recipe) -> Plan:
 
     if own := [term.name for term in recipe.reward if term.kind == "function"]:
         terminal(stderr=True).print(f"trying {', '.join(own)} on a sample", highlight=False, markup=False, soft_wrap=True)
-    return make_plan(recipe)
+    nodes = []
+    if joined_address():
+        from launch.inventory import joined_nodes
 
-
-def _list(name: str, rows: Iterable[Sequence[str]], *columns: str) -> None:
-    """A table whose names are never cut; for a program or a file that reads it, one line a row with tabs between its cells."""
-    if not out.is_terminal:
-        for row in rows:
-            typer.echo("\t".join(row))
-        return
-    folding = (Column(column, overflow="fold") for column in columns)
-    table = Table(Column(name, no_wrap=True, min_width=_NAMES), *folding, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    out.print(table)
-
-
-@contextmanager
-def errors() -> Iterator[None]:
-    """One clear error and exit code 1 for whatever a user can mend; LACONIC_DEBUG=1 shows the traceback. SIGTERM ends things as Ctrl-C does."""
-    _hush()
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    except typer.Exit:
-        raise  # a RuntimeError by birth, but no error
-    except KeyboardInterrupt as error:
-        terminal(stderr=True).print(f"stopped: {str(error) or 'interrupted'}{_notes(error)}", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(130)
-    except (ValueError, RuntimeError, OSError) as error:
-        if os.environ.get("LACONIC_DEBUG"):
-            raise
-        terminal(stderr=True).print(f"[red]error:[/red] {_escaped(error)}{_notes(error)}", highlight=False, soft_wrap=True)
-        sys.exit(1)
-
-
-def _hush() -> None:
-    """Keep libraries from talking over our own view; read by them when they are imported."""
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # threads that wait must not spin for long while another process needs the core
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt(signal.Signals(signum).name)
-
-
-def _notes(error: BaseException) -> str:
-    """What the code that let the error pass had to say on it."""
-    return "".join(f". {note}" for note in getattr(error, "__notes__", []))
-
-
-def _escaped(error: BaseException) -> str:
-    return escape(str(error) or type(error).__name__)
+        nodes = joined_nodes()
+    return make_plan(recipe, nodes[0] if nodes else None, nodes[1:])

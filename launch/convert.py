@@ -26,7 +26,7 @@ def convert(
     to: Annotated[Path, typer.Option("--out", help="New run folder, which resumes from the checkpoint.")],
 ) -> None:
     """Make of a checkpoint a run that goes on with other learner ranks, or by another ZeRO stage; the optimiser's state is kept to the bit."""
-    from launch.cli import errors, out
+    from launch.doors import errors, out
 
     with errors():
         made = converted_run(checkpoint, to, ranks, zero_stage)

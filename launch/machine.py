@@ -201,6 +201,11 @@ def ray_folder() -> tuple[str, Path]:
     return variable, Path(os.environ.get(variable, "/tmp"))
 
 
+def cache_folder() -> Path:
+    """Where cold-started reasoners are kept, and what is known of this machine's Ray head: $LACONIC_CACHE, else ~/.cache/laconic."""
+    return Path(os.environ.get("LACONIC_CACHE", "~/.cache/laconic")).expanduser()
+
+
 if __name__ == "__main__":
     here = this_machine()
     print("cuda" if here.gpus else "cpu")

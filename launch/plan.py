@@ -67,6 +67,7 @@ class Plan:
         blockers: why it cannot run here, one sentence each.
         warnings: what will run, but hardly as meant.
         data: what was recognised in the data.
+        others: nodes beside the machine.
         step: the stage that this is the plan of; None for a whole recipe, whose sizes are those of the step whose record is the run's own.
         stages: the plan of each step.
     """
@@ -83,6 +84,7 @@ class Plan:
     blockers: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     data: list[str] = field(default_factory=list)
+    others: tuple[Machine, ...] = ()
     step: Step | None = None
     stages: list[Plan] = field(default_factory=list)
 
@@ -90,9 +92,10 @@ class Plan:
 def plan(recipe: Recipe, machine: Machine | None = None, others: Sequence[Machine] = ()) -> Plan:
     """The plan of a recipe on a machine (default: this one) and other nodes beside it. Never raises for what the recipe or the machine lacks."""
     machine = machine or this_machine()
-    device = device_of(recipe.device, machine)
+    nodes = (machine, *others)
+    device = "cuda" if any(device_of(recipe.device, node) == "cuda" for node in nodes) else "cpu"
     recipe = on_device(recipe, device)
-    parts = [_plan_of(step, (machine, *others), device) for step in steps(recipe)]
+    parts = [_plan_of(step, nodes, device) for step in steps(recipe)]
     if not parts:  # a cold start alone
         nowhere = place(recipe.cluster, (machine,), device, ())
         return Plan(
@@ -105,6 +108,7 @@ def plan(recipe: Recipe, machine: Machine | None = None, others: Sequence[Machin
     return replace(
         whole,
         recipe=recipe,
+        others=tuple(others),
         step=None,
         stages=parts,
         blockers=[*blockers, *reference_blockers(each), *most.faults],

@@ -1,7 +1,8 @@
-"""Ray on this machine alone: started here, listening on loopback only, ended with us.
+"""The Ray that a run's actors are in: one of its own, on this machine and on loopback alone, or one that is there and is joined.
 
-Every port that Ray opens binds 127.0.0.1 and asks for a token that lives no longer than the process. Simplification: always a cluster
-of one node, never an existing one (RAY_ADDRESS is ignored).
+Claim: of its own, every port that Ray opens binds 127.0.0.1 and asks for a token that lives no longer than the process, and Ray ends with us. One is
+joined by the driver of a job that was submitted to it, and where ADDRESS says so; nothing of our loopback settings reaches it, and it stays
+when we leave, with our actors and placement groups gone. Simplification: RAY_ADDRESS alone joins nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import secrets
 import signal
 import threading
@@ -17,13 +19,17 @@ import psutil
 import ray
 from ray._private import parameter, ray_constants
 from ray._private import worker as ray_worker
+from ray.exceptions import AuthenticationError
 
+from launch.head import joined_address, speaks_grpc
 from launch.machine import ray_folder, this_machine
 from launch.memory import object_store_bytes
 
 _ATTEMPTS = 3
+_CONNECT_S = 5.0
 _SOCKET_BYTES = 107
 _PARAMETERS = parameter.RayParams
+_VERSIONS = re.compile(r"Ray: (\S+) Python: (\S+) .*?Ray: (\S+) Python: (\S+)")
 
 
 class RayStartError(RuntimeError):
@@ -31,18 +37,54 @@ class RayStartError(RuntimeError):
 
 
 def start_ray(num_cpus: int, num_gpus: int, push: int = 0) -> None:
-    """Start a local Ray, or keep the one this process already started.
+    """Join the Ray that is named, else start a local one; or keep what this process already speaks to.
 
     Args:
-        num_cpus: CPUs that Ray may hand out to actors.
-        num_gpus: GPUs that Ray may hand out to actors.
+        num_cpus: CPUs that a Ray of our own may hand out to actors.
+        num_gpus: GPUs that it may hand out to actors.
         push: bytes of weights that are published at once.
 
     Raises:
-        RayStartError: Ray did not start in three attempts, or would have listened beyond loopback.
+        RayStartError: none can be joined there; or Ray did not start in three attempts, or would have listened beyond loopback.
     """
     if ray.is_initialized():
         return
+    ray_worker.print_to_stdstream = lambda *args, **kwargs: None  # Ray's own pages about a dead actor; whoever asked it says so in a line
+    handler = signal.getsignal(signal.SIGTERM)
+    if address := joined_address():
+        _join(address)
+    else:
+        _start_own(num_cpus, num_gpus, push)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray puts its own there, which would end a run without a word
+
+
+def _join(address: str) -> None:
+    """Speak to a Ray that is there. Raises RayStartError: there is none, or it will not have us."""
+    if address != "auto" and not speaks_grpc(address, _CONNECT_S):
+        raise RayStartError(
+            f"--address: no Ray that drivers join answers at {address} within {_CONNECT_S:g} s; name HOST:PORT of a head (6379 is usual; 8265 is its dashboard, "
+            "which takes jobs: `laconic submit`), or auto on a node of it"
+        )
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="error")
+    except Exception as error:  # Ray raises ConnectionError, RuntimeError, AuthenticationError, ValueError
+        ray.shutdown()
+        raise RayStartError(f"Ray at {address} cannot be joined: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    """What Ray's error comes to, in a sentence."""
+    words = " ".join(str(error).split())
+    if found := _VERSIONS.search(words):
+        return f"it has Ray {found[1]} on Python {found[2]}, and here are Ray {found[3]} and Python {found[4]}; both must be the same"
+    if isinstance(error, AuthenticationError) or "uthenticat" in words or "Failed to connect" in words:
+        return "it wants another token, or is no head; set RAY_AUTH_TOKEN_PATH to the file that has its token"
+    return f"{words:.200}"
+
+
+def _start_own(num_cpus: int, num_gpus: int, push: int) -> None:
+    """A Ray that ends with this process. Raises RayStartError."""
     _refuse_long_folder()
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
@@ -51,10 +93,8 @@ def start_ray(num_cpus: int, num_gpus: int, push: int = 0) -> None:
     # Ray reads the variable when it is imported, so the constant is set too; the children read the variable.
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
-    ray_worker.print_to_stdstream = lambda *args, **kwargs: None  # Ray's own pages about a dead actor; whoever asked it says so in a line
     # No autoscaler and no tailing of logs that nobody is shown: two processes less, a fifth of a start on two cores.
     parameter.RayParams = functools.partial(_PARAMETERS, no_monitor=True, include_log_monitor=False)
-    handler = signal.getsignal(signal.SIGTERM)
     for attempt in range(1, _ATTEMPTS + 1):  # Ray gives its agents 15 s (fixed), which a cold disk cache or a busy machine can use up
         before = {child.pid for child in psutil.Process().children()}
         try:
@@ -77,8 +117,6 @@ def start_ray(num_cpus: int, num_gpus: int, push: int = 0) -> None:
                     f"({os.getloadavg()[0]:.0f} on {os.cpu_count()} cores); Ray's own logs are in {ray_folder()[1]}/ray/session_latest/logs. "
                     "`laconic doctor --deep` tests it alone."
                 ) from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)  # Ray puts its own there, which would end a run without a word
     address = ray.util.get_node_ip_address()
     if not address.startswith("127."):
         stop_ray()
@@ -97,7 +135,7 @@ def _refuse_long_folder() -> None:
 
 
 def stop_ray() -> None:
-    """End Ray and every actor in it; nothing to do if it is not running."""
+    """End our Ray with every actor in it, or leave the one that was joined, which then ends our actors and placement groups; nothing without either."""
     ray.shutdown()
 
 

@@ -20,6 +20,7 @@ from evaluation.evaluate import Asked, evaluate, waiting
 from evaluation.words import warnings
 from launch.engines import closer, closing, engines, rehearsed, sampling, stating
 from launch.evaluations import evaluations, fit
+from launch.machine import cache_folder
 from launch.parts import Part, Standing, read_data
 from launch.plan import Plan, PlanError, check_runnable, plan
 from launch.problems import file_names, list_left_out, list_overlap, some_fit
@@ -52,11 +53,6 @@ _BY_LAUNCHERS = (
     *("ACCELERATE_", "FSDP_", "MEGATRON_LM_", "PARALLELISM_CONFIG_", "TORCHELASTIC_", "SMDATAPARALLEL_"),
     *("OMPI_COMM_", "PMI_", "MPI_LOCAL", "MV2_COMM_", "VLLM_DP_"),
 )
-
-
-def cache_folder() -> Path:
-    """Where cold-started reasoners are kept: $LACONIC_CACHE, else ~/.cache/laconic."""
-    return Path(os.environ.get("LACONIC_CACHE", "~/.cache/laconic")).expanduser()
 
 
 def run_recipe(made: Plan, runs_dir: Path, resume: bool = False, overwrite: bool = False) -> Path:
@@ -149,7 +145,7 @@ def settle_device(made: Plan) -> None:
         del os.environ[name]
     if made.device == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed looks for a GPU and says that it found none
-    else:
+    elif made.machine.gpus:  # else those of other nodes are meant
         import torch
 
         if not torch.cuda.is_available():
@@ -164,7 +160,9 @@ def planned_with(start: Path, made: Plan) -> Plan:
     """
     if made.shape is not None:
         return made
-    again = plan(made.recipe.model_copy(update={"model": made.recipe.model.model_copy(update={"path": str(start)})}), made.machine)
+    again = plan(
+        made.recipe.model_copy(update={"model": made.recipe.model.model_copy(update={"path": str(start)})}), made.machine, made.others
+    )
     check_runnable(again)
     parts = [replace(new, recipe=old.recipe, step=old.step) for new, old in zip(again.stages, made.stages, strict=True)]
     return replace(again, recipe=made.recipe, stages=parts)

@@ -104,7 +104,12 @@ def read_rows(source: str, split: str = "train") -> Rows:
 
 def local_bytes(source: str, split: str = "train") -> int:
     """Bytes of a local source's files. Raises DataError as `read_rows` does for a source that is not there."""
-    return sum(path.stat().st_size for path in _files(source, split)[0])
+    return sum(path.stat().st_size for path in local_files(source, split))
+
+
+def local_files(source: str, split: str = "train") -> list[Path]:
+    """A local source's files, in their order. Raises DataError as `read_rows` does for a source that is not there."""
+    return _files(source, split)[0]
 
 
 def hub_parts(source: str) -> tuple[str, str | None, str | None, str | None]:

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from launch import cli
+from launch import cli, doors
 from recipes.groups import GROUPS
 from recipes.keys import keys
 from recipes.loader import load, scales, shipped
@@ -36,7 +36,7 @@ def test_keys_in_a_pipe_are_whole_lines_of_four_cells():
 
 def test_no_key_is_cut_on_a_narrow_terminal(monkeypatch):
     console = Console(width=80, force_terminal=True, no_color=True, record=True)
-    monkeypatch.setattr(cli, "out", console)
+    monkeypatch.setattr(doors, "out", console)
     laconic("recipes", "--keys")
     text = console.export_text()
     assert [key.name for key in keys()] == [line.split(" ")[0] for line in text.splitlines() if line[0] != " "][1:]
@@ -70,7 +70,7 @@ def test_recipes_are_listed_with_what_they_are_by_what_they_turn():
 
 def test_groups_are_headings_and_a_recipe_is_told_by_its_first_sentence(monkeypatch):
     console = Console(width=300, force_terminal=True, no_color=True, record=True)
-    monkeypatch.setattr(cli, "out", console)
+    monkeypatch.setattr(doors, "out", console)
     laconic("recipes")
     lines = console.export_text().splitlines()
     assert [line.split("  ")[0].strip() for line in lines if line.startswith(tuple(GROUPS))] == list(GROUPS)

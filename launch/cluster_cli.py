@@ -1,0 +1,278 @@
+"""The commands of clusters: a head here, jobs on it or elsewhere, and files that other schedulers take."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from launch.doors import Overrides, RecipeName, Scale, errors, out, table
+
+if TYPE_CHECKING:
+    from launch.jobs import Cluster, Job
+
+app = typer.Typer()
+cluster_app = typer.Typer(no_args_is_help=True, help="Start and end a Ray head on this machine, for submitted jobs.")
+app.add_typer(cluster_app, name="cluster")
+manifest_app = typer.Typer(no_args_is_help=True, help="Write a recipe as a job of Kubernetes (KubeRay) or Slurm.")
+app.add_typer(manifest_app, name="manifest")
+
+_GRACE_S = 120  # that a job has to save a checkpoint before Ray kills it
+Dashboard = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        help="Dashboard of the cluster, http://HOST:8265 (default: RAY_API_SERVER_ADDRESS, else the head of `laconic cluster up`).",
+    ),
+]
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="As `laconic submit` printed it, or `laconic jobs` lists it.")]
+
+
+@cluster_app.command("up")
+def up(
+    cpus: Annotated[int | None, typer.Option(min=1, help="CPUs that Ray may hand out (default: this machine's cores).")] = None,
+    gpus: Annotated[int | None, typer.Option(min=0, help="GPUs that Ray may hand out (default: those that CUDA shows).")] = None,
+    port: Annotated[int, typer.Option("--dashboard-port", min=1, max=65535, help="Port of the dashboard, which takes jobs.")] = 8265,
+) -> None:
+    """Start a Ray head that listens on 127.0.0.1 alone and wants a token; say where it is if it runs."""
+    with errors():
+        from launch.head import up as start
+
+        head, new = start(cpus, gpus, port)
+        _say(
+            f"{'started' if new else 'it runs'}: {head.url} takes jobs (`laconic submit`), drivers join {head.address} (`--address auto`); its token: {head.token}"
+        )
+
+
+@cluster_app.command("down")
+def down() -> None:
+    """End the head that `laconic cluster up` started, and all jobs in it; nothing else."""
+    with errors():
+        from launch.head import down as end
+
+        head = end()
+        _say(f"ended: {head.url}" if head else "no head of `laconic cluster up` runs here")
+
+
+@app.command("submit")
+def submit(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    scale: Scale = None,
+    address: Dashboard = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the run folders, absolute, on storage that all nodes see (default, with a head on this machine: runs here)."
+        ),
+    ] = None,
+    include: Annotated[list[Path] | None, typer.Option(help="A file or folder below this one to send, too; repeatable.")] = None,
+    max_mb: Annotated[int, typer.Option("--max-mb", min=1, max=500, help="What the files of the job may come to.")] = 50,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest whole checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a former run of the same name.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Show what the job writes until it is done; exit as `laconic status` does.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List every file that would be sent, and send nothing.")] = False,
+) -> None:
+    """Have a recipe run on a Ray cluster: list what is sent, send it, print the job's name."""
+    with errors():
+        from launch.bundle import RECIPE, bundle
+        from launch.memory import size
+        from recipes.loader import load
+
+        loaded = load(recipe, scale, overrides or [])
+        made = bundle(loaded, include or (), max_mb << 20)
+        package, content = made.packed()
+        _list_files(made.listed(whole=dry_run), f"{size(made.total)} in all, {size(len(content))} packed, at most {max_mb} MB")
+        if dry_run:
+            return
+        cluster = _cluster(address)
+        at = _runs(runs, cluster.is_here)
+        options = ["--resume"] * resume + ["--overwrite"] * overwrite
+        entrypoint = shlex.join(["python", "-m", "launch", "train", RECIPE, "--runs", str(at), *options])
+        name = f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', loaded.name)[:60]}-{secrets.token_hex(3)}"
+        if not cluster.holds(package):
+            cluster.send(package, content)
+        metadata = {"laconic": version_here(), "laconic_recipe": loaded.name, "laconic_runs": str(at)}
+        cluster.submit(name, entrypoint, package, {"RAY_JOB_STOP_WAIT_TIME_S": str(_GRACE_S)}, metadata)
+        _say(f"submitted: {name}. `laconic logs {name} -f` follows it, `laconic stop {name}` stops it")
+        if follow:
+            _follow(cluster, name)
+
+
+@app.command("jobs")
+def jobs(address: Dashboard = None) -> None:
+    """List the jobs of a cluster, the oldest first."""
+    with errors():
+        rows = [(job.id, job.state.lower(), _duration(job), job.recipe) for job in _cluster(address).jobs()]
+        table("job", rows, "state", "ran", "run")
+
+
+@app.command("status")
+def status(job: JobName, address: Dashboard = None) -> None:
+    """Say what became of a job.
+
+    Exit codes: 0 it succeeded, 1 it failed or cannot be asked, 3 there is no such job, 4 it waits or runs, 5 it was stopped.
+    """
+    with errors(), _unknown():
+        _end(_cluster(address).job(job))
+
+
+@app.command("logs")
+def logs(
+    job: JobName, address: Dashboard = None, follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until it is done.")] = False
+) -> None:
+    """Print what a job has written; with -f, the exit codes of `laconic status`."""
+    with errors(), _unknown():
+        cluster = _cluster(address)
+        if follow:
+            _follow(cluster, job)
+        typer.echo(cluster.log(job), nl=False)
+
+
+@app.command("stop")
+def stop(job: JobName, address: Dashboard = None) -> None:
+    """Stop a job, which saves a checkpoint first.
+
+    Exit codes: 0 it has ended, 1 it cannot be asked, 3 there is no such job, 4 it still runs.
+    """
+    with errors(), _unknown():
+        found = _cluster(address).stop(job, _GRACE_S + 30)
+        _say(found.words)
+        if not found.is_done:
+            raise typer.Exit(found.exit_code)
+
+
+Count = Annotated[int | None, typer.Option("--nodes", min=1, help="Nodes that there are (default: cluster.nodes, else 1).")]
+Gpus = Annotated[
+    int | None, typer.Option("--gpus", min=0, help="GPUs of a node (default: cluster.gpus_per_node, else 8; device=cpu: none).")
+]
+GpuMemory = Annotated[int, typer.Option("--gpu-gb", min=1, help="Memory of a GPU, GB.")]
+Cores = Annotated[int, typer.Option("--cpus", min=1, help="Cores that a node gives.")]
+Memory = Annotated[int, typer.Option("--memory-gb", min=1, help="Main memory that a node gives, GB.")]
+
+
+@manifest_app.command("kuberay")
+def kuberay(
+    recipe: RecipeName,
+    image: Annotated[str, typer.Option(help="Container image with laconic, and with the Ray that is installed here.")],
+    overrides: Overrides = None,
+    scale: Scale = None,
+    claim: Annotated[str, typer.Option(help="PersistentVolumeClaim for run folders, which all nodes can write to.")] = "laconic-runs",
+    include: Annotated[list[Path] | None, typer.Option(help="A file or folder below this one to put in, too; repeatable.")] = None,
+    nodes: Count = None,
+    gpus: Gpus = None,
+    gpu_gb: GpuMemory = 80,
+    cpus: Cores = 16,
+    memory_gb: Memory = 128,
+) -> None:
+    """Print a RayJob with its ConfigMap, for `kubectl apply -f -`."""
+    with errors():
+        from launch.manifests import kuberay as made
+        from launch.manifests import nodes_for
+        from recipes.loader import load
+
+        loaded = load(recipe, scale, overrides or [])
+        typer.echo(made(loaded, nodes_for(loaded, nodes, gpus, gpu_gb, cpus, memory_gb), image, claim, include or ()), nl=False)
+
+
+@manifest_app.command("slurm")
+def slurm(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    scale: Scale = None,
+    runs: Annotated[Path, typer.Option(help="Folder of the run folders, which all nodes see.")] = Path("runs"),
+    time: Annotated[str, typer.Option("--time", help="That the job may take, as Slurm writes it.")] = "24:00:00",
+    nodes: Count = None,
+    gpus: Gpus = None,
+    gpu_gb: GpuMemory = 80,
+    cpus: Cores = 16,
+    memory_gb: Memory = 128,
+) -> None:
+    """Print a batch script, for `sbatch`."""
+    with errors():
+        from launch.manifests import nodes_for
+        from launch.manifests import slurm as made
+        from recipes.loader import load
+
+        if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", time):
+            raise ValueError(f"--time: {time}: write minutes, hours:minutes:seconds or days-hours, as Slurm does")
+        loaded = load(recipe, scale, overrides or [])
+        typer.echo(made(loaded, nodes_for(loaded, nodes, gpus, gpu_gb, cpus, memory_gb), runs, time), nl=False)
+
+
+def version_here() -> str:
+    """The version of what is sent, as far as it is known."""
+    from importlib.metadata import PackageNotFoundError
+
+    try:
+        return version("laconic")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _cluster(address: str | None) -> Cluster:
+    from launch.jobs import Cluster
+
+    return Cluster(address)
+
+
+def _runs(given: Path | None, here: bool) -> Path:
+    """Where the cluster puts run folders. Raises ValueError: nobody says so."""
+    if given is None and not here:
+        raise ValueError("--runs: name a folder that all nodes of the cluster see, by its absolute path; a job's own folder goes with it")
+    folder = given or Path("runs")
+    if not folder.is_absolute() and not here:
+        raise ValueError(f"--runs: {folder} is relative, and the cluster has another working folder: write its absolute path there")
+    return folder.absolute()
+
+
+def _follow(cluster: Cluster, name: str) -> None:
+    """Show what a job writes, and exit as it did."""
+    for text in cluster.follow(name):
+        typer.echo(text, nl=False)
+    _end(cluster.job(name))
+
+
+def _end(job: Job) -> None:
+    """Say what became of a job, and exit with that."""
+    _say(job.words)
+    raise typer.Exit(job.exit_code)
+
+
+@contextmanager
+def _unknown() -> Iterator[None]:
+    """Exit code 3 for a job that is not there."""
+    from launch.jobs import UNKNOWN, UnknownJob
+
+    try:
+        yield
+    except UnknownJob as error:
+        _say(f"error: {error}")
+        raise typer.Exit(UNKNOWN) from error
+
+
+def _list_files(files: list[tuple[str, int]], total: str) -> None:
+    from launch.memory import size
+
+    for name, length in files:
+        _say(f"{size(length):>8}  {name}")
+    _say(total)
+
+
+def _duration(job: Job) -> str:
+    from rl.progress import clock
+
+    return "" if job.seconds is None else clock(job.seconds)
+
+
+def _say(words: str) -> None:
+    out.print(words, highlight=False, markup=False, soft_wrap=True)

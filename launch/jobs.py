@@ -1,0 +1,248 @@
+"""Jobs of a Ray cluster, over Ray Jobs' REST interface: submit, list, follow, stop.
+
+Claim: whatever is wrong with address, token, version or job's name is one sentence, and what became of a job is told from the cluster's own record of it, so it is the
+same whoever asks and whenever. Imports no Ray, which would take seconds. Simplification: logs are followed by asking for them again; a job is a job
+that was submitted, drivers that merely connected are not shown.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from launch.head import is_loopback, this_head
+
+_ADDRESS = "RAY_API_SERVER_ADDRESS"  # as Ray's own `ray job` reads it
+_ASK_S = 60.0  # Ray waits so long for an agent that takes a job
+_LOOK_S = (0.5, 5.0)  # between two looks at a log, at first and at last
+_DONE = {"SUCCEEDED": 0, "FAILED": 1, "STOPPED": 5}
+UNKNOWN = 3  # exit code
+RUNNING = 4
+
+
+class JobsError(RuntimeError):
+    """The cluster does not take what is asked; the message says what to do."""
+
+
+class UnknownJob(JobsError):
+    """There is no such job."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A submitted job.
+
+    Attributes:
+        id: as it was submitted.
+        state: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
+        message: what Ray says of that.
+        recipe: the name of its run; "" of a job that `laconic submit` did not make.
+        runs: folder of that run, as the cluster sees it.
+        started: seconds since 1970; None: not yet.
+        ended: likewise.
+    """
+
+    id: str
+    state: str
+    message: str = ""
+    recipe: str = ""
+    runs: str = ""
+    started: float | None = None
+    ended: float | None = None
+
+    @property
+    def exit_code(self) -> int:
+        return _DONE.get(self.state, RUNNING)
+
+    @property
+    def is_done(self) -> bool:
+        return self.state in _DONE
+
+    @property
+    def seconds(self) -> float | None:
+        """That it has run, or ran."""
+        return None if self.started is None else (self.ended or time.time()) - self.started
+
+    @property
+    def words(self) -> str:
+        """What became of it, in a line."""
+        why = "" if self.state in ("RUNNING", "SUCCEEDED") else " ".join(self.message.partition(", last available logs")[0].split())
+        where = f"; its run: {self.runs}/{self.recipe}" if self.state == "SUCCEEDED" and self.recipe else ""
+        return f"{self.id} {_WORDS.get(self.state, self.state.lower())}" + (f": {why:.300}" if why else "") + where
+
+
+_WORDS = {"PENDING": "waits to start", "RUNNING": "runs", "SUCCEEDED": "succeeded", "FAILED": "failed", "STOPPED": "was stopped"}
+
+
+class Cluster:
+    """A cluster that takes jobs. Every method raises JobsError for what its server refuses.
+
+    Args:
+        address: URL of its dashboard, http://127.0.0.1:8265; None: RAY_API_SERVER_ADDRESS, else the head that `laconic cluster up` started here.
+
+    Raises:
+        JobsError: there is none, it wants another token, or its Ray is another version than the one here.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        head = this_head()
+        given = address or os.environ.get(_ADDRESS) or (head.url if head else "")
+        if not given:
+            raise JobsError(
+                f"--address: which cluster? Name its dashboard (--address http://HOST:8265, or {_ADDRESS}), or start a head here: `laconic cluster up`"
+            )
+        self.url = _checked(given)
+        self.is_here = is_loopback(urlsplit(self.url).hostname or "")
+        token = _token(head.token if head and self.url == head.url else None)
+        self._client = httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            timeout=httpx.Timeout(_ASK_S, connect=10.0),
+            trust_env=not self.is_here,  # proxies are for what lies outside
+        )
+        theirs, ours = self._asked("GET", "/api/version").get("ray_version", "unknown"), version("ray")
+        if theirs != ours:
+            raise JobsError(
+                f"{self.url} has Ray {theirs} and here is Ray {ours}; both must be the same: install ray=={theirs} here, or {ours} there"
+            )
+
+    def holds(self, package: str) -> bool:
+        """Whether a package was sent before."""
+        return self._answered("GET", f"/api/packages/gcs/{package}").status_code == 200
+
+    def send(self, package: str, content: bytes) -> None:
+        """Send a package, a zip file."""
+        self._heard(self._answered("PUT", f"/api/packages/gcs/{package}", content=content))
+
+    def submit(self, name: str, entrypoint: str, package: str, environment: Mapping[str, str], metadata: Mapping[str, str]) -> None:
+        """Have a command run in the folder of a package that was sent. Returns as soon as the cluster has it."""
+        runtime = {"working_dir": f"gcs://{package}", "env_vars": dict(environment)}
+        self._asked(
+            "POST", "/api/jobs/", json={"entrypoint": entrypoint, "submission_id": name, "runtime_env": runtime, "metadata": dict(metadata)}
+        )
+
+    def jobs(self) -> list[Job]:
+        """All jobs that the cluster remembers, the oldest first."""
+        found = [_job(one) for one in self._asked("GET", "/api/jobs/") if one.get("submission_id")]
+        return sorted(found, key=lambda job: job.started or float("inf"))
+
+    def job(self, name: str) -> Job:
+        """One job. Raises UnknownJob."""
+        return _job(self._asked("GET", f"/api/jobs/{_named(name)}", name))
+
+    def log(self, name: str) -> str:
+        """All that it wrote. Raises UnknownJob."""
+        return str(self._asked("GET", f"/api/jobs/{_named(name)}/logs", name).get("logs") or "")
+
+    def follow(self, name: str) -> Iterator[str]:
+        """What it writes, until it is done. Raises UnknownJob."""
+        seen, wait = 0, _LOOK_S[0]
+        while True:
+            done = self.job(name).is_done  # asked before its log, which is then whole
+            log = self.log(name)
+            if len(log) > seen:
+                yield log[seen:]
+                seen, wait = len(log), _LOOK_S[0]
+            if done:
+                return
+            time.sleep(wait)
+            wait = min(1.5 * wait, _LOOK_S[1])
+
+    def stop(self, name: str, within_s: float) -> Job:
+        """Ask it to stop, which saves a checkpoint, and wait for that; what became of it. Raises UnknownJob."""
+        self._asked("POST", f"/api/jobs/{_named(name)}/stop", name)
+        until = time.monotonic() + within_s
+        while not (job := self.job(name)).is_done and time.monotonic() < until:
+            time.sleep(_LOOK_S[0])
+        return job
+
+    def _asked(self, method: str, path: str, name: str | None = None, **content: Any) -> Any:
+        return self._heard(self._answered(method, path, **content), name)
+
+    def _answered(self, method: str, path: str, **content: Any) -> httpx.Response:
+        try:
+            return self._client.request(method, path, **content)
+        except httpx.ConnectError as error:
+            start = " `laconic cluster up` starts one here." if self.is_here else ""
+            raise JobsError(
+                f"--address: nothing answers at {self.url} ({error}); is the head up, and is this its dashboard (port 8265)?{start}"
+            ) from error
+        except httpx.HTTPError as error:
+            raise JobsError(f"--address: {self.url} did not answer ({type(error).__name__}: {error})") from error
+
+    def _heard(self, response: httpx.Response, name: str | None = None) -> Any:
+        """What a response says. Raises what it comes to where that is an error."""
+        status, text = response.status_code, response.text
+        if status in (401, 403):
+            lacks = "wants a token" if status == 401 else "refuses the token"
+            raise JobsError(f"--address: {self.url} {lacks}: set RAY_AUTH_TOKEN_PATH to the file that has it, or RAY_AUTH_TOKEN")
+        if status == 404 and name is not None:
+            raise UnknownJob(f"{name}: {self.url} knows no such job; `laconic jobs` lists those that it knows")
+        if status >= 400:
+            last = (text.strip().splitlines() or [f"status {status}"])[-1]
+            raise JobsError(f"{self.url} refuses: {last:.300}")
+        try:
+            return response.json() if text else {}
+        except ValueError as error:
+            raise JobsError(f"--address: {self.url} is no Ray dashboard: it answers with something else than JSON") from error
+
+
+def _checked(address: str) -> str:
+    """The URL of a dashboard. Raises JobsError: it is none."""
+    url = address if "://" in address else f"http://{address}"
+    try:
+        parts = urlsplit(url)
+        port, host = parts.port, parts.hostname
+    except ValueError:
+        port, host, parts = None, None, urlsplit("")
+    if parts.scheme not in ("http", "https") or not host:
+        raise JobsError(f"--address: {address} is no URL of a dashboard; http://HOST:8265 is one (not the port that drivers join)")
+    if parts.username or parts.password:
+        raise JobsError(
+            "--address: a password does not belong there, where others see it; tokens come from RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN"
+        )
+    shown = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{shown}:{port or (443 if parts.scheme == 'https' else 8265)}{parts.path.rstrip('/')}"
+
+
+def _token(of_head: Path | None) -> str:
+    """The token that a cluster wants, from where Ray itself looks; that of the head here is for it alone."""
+    if of_head is not None:
+        return of_head.read_text(encoding="utf-8").strip()
+    if given := os.environ.get("RAY_AUTH_TOKEN", "").strip():
+        return given
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    file = Path(named).expanduser() if named else Path.home() / ".ray" / "auth_token"
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        if named:
+            raise JobsError(f"RAY_AUTH_TOKEN_PATH: {named} cannot be read ({error.strerror})") from error
+        return ""
+
+
+def _named(name: str) -> str:
+    """A job's name as part of a URL."""
+    return quote(name, safe="") or "-"
+
+
+def _job(said: Mapping[str, Any]) -> Job:
+    metadata = said.get("metadata") or {}
+    started, ended = (said[name] / 1000 if said.get(name) else None for name in ("start_time", "end_time"))
+    return Job(
+        str(said.get("submission_id") or said.get("job_id")),
+        str(said.get("status")),
+        str(said.get("message") or ""),
+        str(metadata.get("laconic_recipe", "")),
+        str(metadata.get("laconic_runs", "")),
+        started,
+        ended,
+    )

@@ -1,0 +1,262 @@
+"""A recipe as a job of other schedulers: a RayJob for KubeRay, a batch script for Slurm.
+
+Claim: how many nodes there are and what each asks for is read off the plan's placement on nodes of the size that was named, so a recipe that does not fit
+them is refused here; the recipe, and with Kubernetes what it names, is in the file; both clusters want a token. Simplification: the project is
+installed in the image, or on storage that all nodes see, with the Ray that plan runs with; every node asks for what the largest needs.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from launch.bundle import RECIPE, BundleError, user_files
+from launch.machine import Machine
+from launch.memory import size
+from launch.placement import Placement
+from launch.plan import PlanError, plan
+from recipes.loader import dump
+from recipes.schema import Recipe
+
+_CONFIG_MAP = 1_000_000  # bytes; Kubernetes takes 1 MiB
+_GRACE_S = 120
+_JOB, _RUNS = "/laconic/job", "/laconic/runs"
+
+
+class _Blocks(yaml.SafeDumper):
+    """Writes texts of several lines as such."""
+
+
+_Blocks.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+)
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Nodes that a job asks for: how many, and what of each."""
+
+    count: int
+    gpus: int
+    cpus: int
+    gigabytes: int
+
+
+def nodes_for(recipe: Recipe, count: int | None, gpus: int | None, gpu_gb: int, cpus: int, gigabytes: int) -> Nodes:
+    """What a recipe takes of nodes of a size.
+
+    Args:
+        count: nodes that there are; None: what the recipe's cluster says, else one.
+        gpus: of each; None: what the recipe's cluster says, else 8, none where its device is cpu.
+        gpu_gb: memory of a GPU, GB.
+        cpus: cores of each.
+        gigabytes: main memory of each, GB.
+
+    Raises:
+        PlanError: it does not fit them.
+    """
+    wanted = recipe.cluster
+    there = count or getattr(wanted, "nodes", None) or 1
+    each = (0 if recipe.device == "cpu" else getattr(wanted, "gpus_per_node", None) or 8) if gpus is None else gpus
+    machines = [Machine(cpus, gigabytes * 10**9, (gpu_gb * 10**9,) * each, name=f"node-{index}") for index in range(there)]
+    made = plan(recipe, machines[0], machines[1:])
+    parts = [part.placement for part in made.stages] or [made.placement]
+    faults = [*dict.fromkeys(fault for placed in parts for fault in placed.faults)]
+    faults += [line for line in made.blockers if line.partition(": ")[2].startswith("memory:") or line.startswith("memory:")]
+    if faults:
+        raise PlanError("\n".join(dict.fromkeys(faults)))
+    taken = [_taken(placed) for placed in parts]
+    used = max(len(gpus_of) for gpus_of in taken)
+    return Nodes(used, max((most for gpus_of in taken for most in gpus_of.values()), default=0), cpus, gigabytes)
+
+
+def _taken(placed: Placement) -> dict[int, int]:
+    """GPUs taken of each node that has a process, the driver's among them."""
+    found = dict.fromkeys([0, *(node for at in placed.at.values() for node in at if node >= 0)], 0.0)
+    for name, at in placed.at.items():
+        for node in at:
+            found[max(node, 0)] += placed.gpus.get(name, 0)
+    return {node: ceil(gpus - 1e-3) for node, gpus in found.items()}  # shares of one are rounded down, to ten-thousandths
+
+
+def kuberay(recipe: Recipe, nodes: Nodes, image: str, claim: str, include: Sequence[Path] = ()) -> str:
+    """A ConfigMap with the recipe and what it names, and the RayJob that runs it, as YAML.
+
+    Args:
+        image: with the project, and with Ray.
+        claim: the PersistentVolumeClaim that run folders go to, which all nodes can write to.
+        include: as of `launch.bundle.bundle`.
+
+    Raises:
+        BundleError: files that do not fit a ConfigMap, or as `user_files`.
+    """
+    name = _dns(recipe.name)
+    files = {RECIPE: dump(recipe).encode()} | {place: path.read_bytes() for place, path in user_files(recipe, include).items()}
+    if (total := sum(map(len, files.values()))) > _CONFIG_MAP:
+        largest = max(files, key=lambda place: len(files[place]))
+        raise BundleError(
+            f"manifest: {size(total)} do not fit a ConfigMap, which holds {size(_CONFIG_MAP)} ({largest}: {size(len(files[largest]))}); put it on the claim "
+            f"{claim} and name it by its path below {_RUNS}"
+        )
+    keys = {place: f"{index:03}-{re.sub(r'[^A-Za-z0-9._-]', '-', Path(place).name)}" for index, place in enumerate(files)}
+    config: dict[str, Any] = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {}, "binaryData": {}}
+    for place, content in files.items():
+        try:
+            config["data"][keys[place]] = content.decode()
+        except UnicodeDecodeError:
+            config["binaryData"][keys[place]] = base64.b64encode(content).decode()
+    items = [{"key": key, "path": place} for place, key in keys.items()]
+    workers = [{"groupName": "workers", "replicas": nodes.count - 1, "minReplicas": nodes.count - 1, "maxReplicas": nodes.count - 1}]
+    cluster = {
+        "rayVersion": version("ray"),
+        "authOptions": {"mode": "token"},
+        "headGroupSpec": {"rayStartParams": {}, "template": _pod("ray-head", nodes, image, name, claim, items)},
+        "workerGroupSpecs": [
+            one | {"rayStartParams": {}, "template": _pod("ray-worker", nodes, image, name, claim, items)} for one in workers
+        ]
+        if nodes.count > 1
+        else [],
+    }
+    job = {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayJob",
+        "metadata": {"name": name},
+        "spec": {
+            "entrypoint": f"cd {_JOB} && {shlex.join(['python', '-m', 'launch', 'train', RECIPE, '--runs', _RUNS])}",
+            "backoffLimit": 0,
+            "shutdownAfterJobFinishes": True,
+            "ttlSecondsAfterFinished": 600,
+            "rayClusterSpec": cluster,
+        },
+    }
+    return yaml.dump_all([config, job], Dumper=_Blocks, sort_keys=False, width=140)
+
+
+def _pod(container: str, nodes: Nodes, image: str, name: str, claim: str, items: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """A pod that is a node."""
+    asks = {"cpu": str(nodes.cpus), "memory": f"{nodes.gigabytes}G"} | ({"nvidia.com/gpu": str(nodes.gpus)} if nodes.gpus else {})
+    variables = {"PYTHONPATH": _JOB, "RAY_USAGE_STATS_ENABLED": "0", "RAY_JOB_STOP_WAIT_TIME_S": str(_GRACE_S)}
+    return {
+        "spec": {
+            "terminationGracePeriodSeconds": _GRACE_S,
+            "containers": [
+                {
+                    "name": container,
+                    "image": image,
+                    "env": [{"name": key, "value": value} for key, value in variables.items()],
+                    "resources": {"requests": asks, "limits": dict(asks)},
+                    "volumeMounts": [
+                        {"name": "job", "mountPath": _JOB, "readOnly": True},
+                        {"name": "runs", "mountPath": _RUNS},
+                        {"name": "shared-memory", "mountPath": "/dev/shm"},
+                    ],
+                }
+            ],
+            "volumes": [
+                {"name": "job", "configMap": {"name": name, "items": [dict(item) for item in items]}},
+                {"name": "runs", "persistentVolumeClaim": {"claimName": claim}},
+                {"name": "shared-memory", "emptyDir": {"medium": "Memory"}},  # Ray's object store; the default of 64 MB holds no weights
+            ],
+        }
+    }
+
+
+def slurm(recipe: Recipe, nodes: Nodes, runs: Path, time: str) -> str:
+    """A batch script: a Ray over the nodes of the job, with a token of its own, and the driver on the first of them.
+
+    Args:
+        runs: folder of run folders, which all nodes see; relative to where it is submitted.
+        time: that the job may take, as Slurm writes it.
+    """
+    gpus = f"#SBATCH --gpus-per-node={nodes.gpus}\n" * bool(nodes.gpus)
+    return _SLURM.format(
+        name=_dns(recipe.name),
+        count=nodes.count,
+        more=nodes.count - 1,
+        gpus=gpus,
+        each=nodes.gpus,
+        cpus=nodes.cpus,
+        gigabytes=nodes.gigabytes,
+        time=time,
+        grace=_GRACE_S,
+        recipe=dump(recipe),
+        runs=shlex.quote(str(runs)),
+    )
+
+
+def _dns(name: str) -> str:
+    """A run's name as Kubernetes and Slurm take it."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40].strip("-") or "laconic"
+
+
+_SLURM = """#!/bin/bash
+#SBATCH --job-name={name}
+#SBATCH --nodes={count}
+#SBATCH --ntasks-per-node=1
+{gpus}#SBATCH --cpus-per-task={cpus}
+#SBATCH --mem={gigabytes}G
+#SBATCH --time={time}
+#SBATCH --signal=B:TERM@{grace}
+#SBATCH --output=%x-%j.log
+# Submit from a folder that all nodes see: `sbatch FILE`. LACONIC_PYTHON names the interpreter that has laconic, on all nodes.
+set -euo pipefail
+cd "${{SLURM_SUBMIT_DIR:?submit this with sbatch}}"
+python=${{LACONIC_PYTHON:-python}}
+job=$(mktemp -d "$PWD/.laconic-$SLURM_JOB_ID-XXXXXX")
+driver=
+ended() {{
+  trap - EXIT TERM INT
+  kill $(jobs -p) 2>/dev/null || true
+  wait || true
+  rm -rf "$job"
+}}
+trap ended EXIT
+trap '[ -n "$driver" ] && kill -TERM "$driver" || exit 143' TERM INT
+(umask 077 && "$python" -c 'import secrets; print(secrets.token_hex(32), end="")' > "$job/token")
+cat > "$job/recipe.yaml" <<'RECIPE_ENDS_HERE'
+{recipe}RECIPE_ENDS_HERE
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$job/token" RAY_USAGE_STATS_ENABLED=0
+unset RAY_AUTH_TOKEN RAY_ADDRESS
+
+hosts=($(scontrol show hostnames "$SLURM_JOB_NODELIST"))
+head=${{hosts[0]}}
+address=$(srun --overlap --nodes=1 --ntasks=1 -w "$head" hostname -I | awk '{{print $1}}')
+port=$((20000 + SLURM_JOB_ID % 20000))
+ray=("$python" -m ray.scripts.scripts start --block --disable-usage-stats --num-cpus={cpus} --num-gpus={each})
+srun --overlap --nodes=1 --ntasks=1 -w "$head" "${{ray[@]}}" --head --node-ip-address="$address" --port="$port" --include-dashboard=false &
+for _ in $(seq 180); do
+  (exec 3<>"/dev/tcp/$address/$port") 2>/dev/null && break
+  sleep 1
+done
+if [ {more} -gt 0 ]; then
+  srun --overlap --nodes={more} --ntasks={more} --ntasks-per-node=1 --exclude="$head" "${{ray[@]}}" --address="$address:$port" &
+fi
+"$python" - "$address:$port" {count} <<'PYTHON_ENDS_HERE'
+import sys, time
+import ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="error")
+until = time.monotonic() + 300
+while (alive := sum(node["Alive"] for node in ray.nodes())) < int(sys.argv[2]):
+    if time.monotonic() > until:
+        sys.exit(f"{{alive}} of {{sys.argv[2]}} nodes joined Ray within 300 s; the lines above say why")
+    time.sleep(1)
+PYTHON_ENDS_HERE
+"$python" -m launch train "$job/recipe.yaml" --runs {runs} --address "$address:$port" &
+driver=$!
+code=0
+wait "$driver" || code=$?
+if kill -0 "$driver" 2>/dev/null; then # a signal came: the driver saves
+  code=0
+  wait "$driver" || code=$?
+fi
+exit "$code"
+"""

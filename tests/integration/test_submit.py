@@ -1,0 +1,135 @@
+"""A Ray head on loopback takes jobs: submitted, followed, stopped, and nothing of it is left (P33, P34)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from launch.head import free_ports
+
+ROOT = Path(__file__).parents[2]
+Laconic = Callable[..., subprocess.CompletedProcess[str]]
+TOY = [
+    "engine.kind=reference", "engine.count=1", "learner.ranks=1", "stages=[rl]", "sampler.prompts=4", "sampler.group_size=4", "sampler.keep_groups=all",
+    "budget.limit=16", "reward=[{kind: verdict}, {kind: function, name: 'by_length:by_length', weight: 0.1, low: -3, high: 1}]",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a user's, with a reward function and data."""
+    folder = tmp_path_factory.mktemp("submit")
+    (folder / "by_length.py").write_text((ROOT / "tests/faults/by_length.py").read_text())
+    (folder / "rows.jsonl").write_text("".join(json.dumps({"problem": f"{n} + 1 = ?", "answer": str(n + 1)}) + "\n" for n in range(16)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def laconic(place: Path) -> Laconic:
+    def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        environment |= {"LACONIC_CACHE": str(place / "cache"), "PYTHONPATH": f"{ROOT}{os.pathsep}{place}", "COLUMNS": "200"} | more
+        command = [sys.executable, "-m", "launch", *words]
+        return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=240)
+
+    return run
+
+
+def of_the_head(place: Path) -> list[psutil.Process]:
+    """Processes that the head's token is handed to."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("RAY_AUTH_TOKEN_PATH", "").startswith(str(place)) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def head(laconic: Laconic, place: Path) -> Iterator[str]:
+    """The dashboard of a head, which is ended by the command for that; then no process is left and a second `down` finds nothing."""
+    port = free_ports(1)[0]
+    started = laconic("cluster", "up", "--cpus", "2", "--gpus", "0", "--dashboard-port", str(port))
+    assert started.returncode == 0, started.stderr
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        ended = laconic("cluster", "down")
+    assert ended.returncode == 0 and ended.stdout.startswith("ended: "), ended.stdout + ended.stderr
+    assert of_the_head(place) == []
+    assert sorted(path.name for path in (place / "cache/cluster").iterdir()) == ["head.log", "lock"]
+    assert "no head of `laconic cluster up` runs here" in laconic("cluster", "down").stdout
+
+
+def test_a_head_is_one_listens_on_loopback_alone_and_keeps_its_token(head: str, laconic: Laconic, place: Path):
+    token = place / "cache/cluster/token"
+    again = laconic("cluster", "up")
+    assert again.returncode == 0 and again.stdout.startswith(f"it runs: {head} takes jobs") and str(token) in again.stdout
+    assert token.stat().st_mode & 0o777 == 0o600 and token.read_text() not in again.stdout
+    family = of_the_head(place)
+    listening = {
+        one.laddr.ip for process in family for one in process.net_connections("inet") if process.is_running() and one.status == "LISTEN"
+    }
+    assert len(family) > 5 and listening and listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def test_a_job_runs_with_what_was_listed_and_its_end_is_told(head: str, laconic: Laconic, place: Path, checkpoints: Callable[[str], Path]):
+    words = ["quickstart", *TOY, "name=toy", f"model.path={checkpoints('qwen3')}", "data.train=rows.jsonl", "train.steps=2"]
+    done = laconic("submit", *words, "--follow")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.findall(r"B  (\S+\.\w+)$", done.stdout, re.MULTILINE) == ["recipe.yaml", "by_length.py", "rows.jsonl"]
+    name = re.findall(r"^submitted: (toy-\w+)\.", done.stdout, re.MULTILINE)[0]
+    assert "toy step 2/2" in done.stdout and f"{name} succeeded; its run: {place}/runs/toy" in done.stdout
+    assert json.loads((place / "runs/toy/status.json").read_text())["state"] == "finished"
+    status = laconic("status", name)
+    assert (status.returncode, status.stdout.strip()) == (0, f"{name} succeeded; its run: {place}/runs/toy")
+    assert "toy step 2/2" in laconic("logs", name).stdout
+
+    failed = laconic("submit", *words, "model.path=/gone", "--follow")
+    assert failed.returncode == 1 and "failed: Job entrypoint command failed with exit code 1" in failed.stdout
+    assert "error: model.path: no folder /gone" in failed.stdout
+
+    long = laconic("submit", *words, "name=long", "train.steps=9999")
+    name = re.findall(r"^submitted: (long-\w+)\.", long.stdout, re.MULTILINE)[0]
+    until = time.monotonic() + 90
+    while "long step" not in (log := laconic("logs", name).stdout) and time.monotonic() < until:
+        time.sleep(1)
+    assert "long step" in log and laconic("status", name).returncode == 4
+    stopped = laconic("stop", name)
+    assert (stopped.returncode, laconic("status", name).returncode) == (0, 5), stopped.stdout
+    assert json.loads((place / "runs/long/status.json").read_text())["state"] == "stopped"
+    assert [line.split("\t")[1] for line in laconic("jobs").stdout.splitlines()] == ["succeeded", "failed", "stopped"]
+    left = [process for process in of_the_head(place) if {"train", "ray::ReferenceEngine", "ray::Rank"} & set(process.cmdline())]
+    assert left == []
+
+
+def test_what_the_cluster_does_not_take_is_one_sentence(head: str, laconic: Laconic):
+    port = head.rpartition(":")[2]
+    for words, more, code, said in [
+        (["status", "nobody"], {}, 3, "nobody: .* knows no such job"),
+        (["logs", "a/b?c"], {}, 3, "knows no such job"),
+        (["stop", "nobody"], {}, 3, "knows no such job"),
+        (["jobs", "--address", f"localhost:{port}"], {}, 1, "wants a token: set RAY_AUTH_TOKEN_PATH"),
+        (["jobs", "--address", f"localhost:{port}"], {"RAY_AUTH_TOKEN": "wrong"}, 1, "refuses the token"),
+        (["jobs", "--address", f"localhost:{free_ports(1)[0]}"], {}, 1, "nothing answers at .*is the head up"),
+        (["plan", "quickstart", "--address", f"127.0.0.1:{port}"], {}, 1, "no Ray that drivers join answers at .*8265 is its dashboard"),
+    ]:
+        done = laconic(*words, **more)
+        assert done.returncode == code and re.search(said, done.stdout + done.stderr), (words, done.stdout, done.stderr)
+        assert len((done.stdout + done.stderr).strip().splitlines()) == 1
+
+
+def test_a_driver_joins_the_head_and_plans_for_its_nodes(head: str, laconic: Laconic):
+    done = laconic("plan", "quickstart", *TOY[:-1], "cluster={kind: apart, nodes: 2}", "--address", "auto")
+    assert "cluster.nodes: 2 are wanted and 1 there" in done.stdout + done.stderr

@@ -1,0 +1,195 @@
+"""Asking a cluster for jobs: which cluster, with which token, and what its answers come to; which Ray a driver joins."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from launch import head
+from launch.inventory import granted
+from launch.jobs import Cluster, Job, JobsError, UnknownJob
+from launch.machine import Machine
+from launch.plan import plan
+from launch.ray_start import RayStartError, start_ray
+from recipes.loader import load
+
+OURS = version("ray")
+
+
+class Dashboard(BaseHTTPRequestHandler):
+    """Answers what it is told to, by path, and keeps what it heard."""
+
+    answers: dict[str, tuple[int, str]] = {}
+    heard: list[tuple[str, str | None]] = []
+
+    def do_GET(self) -> None:
+        self.heard.append((self.path, self.headers["Authorization"]))
+        status, text = self.answers.get(self.path, (404, "not found"))
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    do_POST = do_GET
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither head nor token of whoever runs the tests."""
+    for name in [name for name in os.environ if name.startswith(("RAY_", "LACONIC_RAY"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("LACONIC_CACHE", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture
+def dashboard() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Dashboard)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    Dashboard.answers, Dashboard.heard = {"/api/version": (200, json.dumps({"ray_version": OURS}))}, []
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def refusal(address: str | None) -> str:
+    with pytest.raises(JobsError) as refused:
+        Cluster(address)
+    return str(refused.value)
+
+
+def test_a_dashboard_that_is_none_or_has_another_ray_is_refused_in_a_sentence(dashboard: str):
+    for answer, said in [
+        ((200, json.dumps({"ray_version": "2.9.0"})), f"has Ray 2.9.0 and here is Ray {OURS}; both must be the same"),
+        ((200, "<html>hello</html>"), "is no Ray dashboard: it answers with something else than JSON"),
+        ((404, "not found"), "refuses: not found"),
+        ((500, "Traceback ...\nValueError: out of order"), "refuses: ValueError: out of order"),
+        ((401, "Unauthorized"), "wants a token: set RAY_AUTH_TOKEN_PATH"),
+        ((403, "Forbidden"), "refuses the token: set RAY_AUTH_TOKEN_PATH"),
+    ]:
+        Dashboard.answers = {"/api/version": answer}
+        assert said in refusal(dashboard)
+
+
+@pytest.mark.parametrize("address", ["ftp://host", "http://", "host:port", "http://host:99999999", "ray://host:10001", ""])
+def test_an_address_that_is_no_url_is_refused(address: str):
+    said = refusal(address)
+    assert ("no URL of a dashboard" if address else "--address: which cluster?") in said
+
+
+def test_a_password_in_an_address_is_refused_without_being_repeated():
+    said = refusal("http://me:hunter2@host:8265")
+    assert "a password does not belong there" in said and "hunter2" not in said
+
+
+def test_the_token_comes_from_where_ray_looks(dashboard: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def sent() -> str | None:
+        Cluster(dashboard)
+        return Dashboard.heard[-1][1]
+
+    assert sent() is None
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray/auth_token").write_text("at home\n")
+    assert sent() == "Bearer at home"
+    (tmp_path / "named").write_text("named\n")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "named"))
+    assert sent() == "Bearer named"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "said")
+    assert sent() == "Bearer said"
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "gone"))
+    assert "RAY_AUTH_TOKEN_PATH: " in refusal(dashboard)
+
+
+def test_jobs_are_told_in_their_order_with_what_became_of_them(dashboard: str):
+    done = {"submission_id": "b", "status": "SUCCEEDED", "start_time": 2000, "end_time": 5000, "message": "Job finished successfully."}
+    said = {"metadata": {"laconic_recipe": "dler", "laconic_runs": "/runs"}}
+    failed = {"submission_id": "a", "status": "FAILED", "start_time": 1000, "message": "exit code 1, last available logs (truncated):\nx"}
+    driver = {"submission_id": None, "status": "RUNNING", "job_id": "02000000"}
+    Dashboard.answers |= {
+        "/api/jobs/": (200, json.dumps([done | said, driver, failed])),
+        "/api/jobs/a%2Fb%20%3F": (200, json.dumps(failed)),
+    }
+    cluster = Cluster(dashboard)
+    assert [(job.id, job.exit_code, job.words) for job in cluster.jobs()] == [
+        ("a", 1, "a failed: exit code 1"),
+        ("b", 0, "b succeeded; its run: /runs/dler"),
+    ]
+    assert cluster.jobs()[1].seconds == 3
+    assert cluster.job("a/b ?").id == "a"
+    for name in ("nobody", "", "../version"):
+        with pytest.raises(UnknownJob, match="knows no such job"):
+            cluster.job(name)
+    assert [Job("x", state).exit_code for state in ("PENDING", "RUNNING", "STOPPED", "NEW STATE")] == [4, 4, 5, 4]
+
+
+def test_a_driver_joins_where_it_is_told_or_whose_job_it_is(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert head.joined_address() is None  # somebody's shell
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert head.joined_address() == "10.0.0.1:6379"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "x")
+    head.join("10.0.0.2:6379")
+    assert head.joined_address() == "10.0.0.2:6379"
+    assert os.environ["RAY_AUTH_MODE"] == "token" and head.LOOPBACK not in os.environ
+    head.join("localhost:6379")
+    assert os.environ[head.LOOPBACK] == "0"
+    for name in (head.ADDRESS, head.LOOPBACK, "RAY_AUTH_MODE"):
+        del os.environ[name]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nohost.invalid:6379", "host", "host:x", "[::1]:1"])
+def test_a_ray_that_is_not_there_is_refused_before_ray_is_asked(address: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(head.ADDRESS, address)
+    with pytest.raises(RayStartError, match=r"no Ray that drivers join answers at .*8265 is its dashboard"):
+        start_ray(num_cpus=1, num_gpus=0)
+
+
+def test_a_dashboard_is_no_ray_that_drivers_join(dashboard: str):
+    assert not head.speaks_grpc(dashboard.removeprefix("http://"), 5)
+
+
+def test_a_taken_port_is_said_before_a_head_starts(dashboard: str, tmp_path: Path):
+    with pytest.raises(head.HeadError, match=r"--dashboard-port: \d+ is taken on 127.0.0.1; name a free one \(--dashboard-port \d+\)"):
+        head.up(1, 0, int(dashboard.rpartition(":")[2]))
+    assert head.this_head() is None and head.down() is None
+
+
+def test_a_head_that_is_gone_or_whose_file_is_torn_is_none(tmp_path: Path):
+    file = tmp_path / "cluster/head.json"
+    file.parent.mkdir()
+    whole = {"pid": os.getpid(), "started": 1.0, "url": "http://127.0.0.1:1", "address": "127.0.0.1:2", "token": "token"}
+    for text in ("", "{", "[]", "{}", json.dumps(whole), json.dumps(whole | {"pid": 2**22 + 1}), json.dumps(whole | {"more": 1})):
+        file.write_text(text)  # this process's id, with another moment of its start, is another's
+        assert head.this_head() is None and head.down() is None
+
+
+def test_a_head_and_its_jobs_see_no_others_address_token_or_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_JOB_CONFIG_JSON_ENV_VAR", head.ADDRESS):
+        monkeypatch.setenv(name, "another's")
+    monkeypatch.setenv("no_proxy", "inside.example")
+    seen = head._environment(tmp_path / "token")
+    assert "another's" not in seen.values()
+    assert (seen["RAY_AUTH_MODE"], seen["RAY_AUTH_TOKEN_PATH"]) == ("token", str(tmp_path / "token"))
+    assert seen["NO_PROXY"] == seen["no_proxy"] == "inside.example,127.0.0.1,localhost"
+
+
+def test_a_node_gives_what_ray_may_hand_out_and_plan_looks_at_every_node():
+    whole = Machine(64, 256 * 10**9, (80 * 10**9,) * 8, "cuda", cards=("H",) * 8)
+    node = granted(whole, {"Resources": {"CPU": 16.0, "GPU": 4.0}, "NodeManagerAddress": "10.0.0.7"})
+    assert (node.cores, len(node.gpus), len(node.cards), node.name) == (16, 4, 4, "10.0.0.7")
+    front = granted(whole, {"Resources": {}, "NodeManagerAddress": "10.0.0.1"})  # a head that runs nothing
+    assert (front.cores, front.gpus) == (1, ())
+    recipe = load("dler", "node8")
+    made = plan(recipe, front, [node, node])
+    assert made.device == "cuda" and made.placement.faults == () and made.others == (node, node)
+    assert {at for name in ("engine", "learner") for at in made.placement.at[name]} == {1, 2}

@@ -1,0 +1,136 @@
+"""Recipes as jobs of Kubernetes and Slurm: what they ask for is what the plan places, and the files are well formed."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from launch import cli
+from launch.bundle import BundleError
+from launch.manifests import Nodes, kuberay, nodes_for, slurm
+from launch.plan import PlanError
+from recipes.loader import dump, load
+
+CRD = Path(__file__).parents[3] / "shared/data/kuberay/ray.io_rayjobs.yaml"
+SIZES = {"gpu_gb": 80, "cpus": 16, "gigabytes": 256}
+
+
+@pytest.mark.parametrize(
+    "scale, words, count, gpus, expected",
+    [
+        ("node8", [], None, None, (1, 8)),
+        ("node8", [], 4, None, (2, 4)),  # engines on one, ranks on another
+        ("node8", ["cluster={kind: apart, nodes: 2, gpus_per_node: 4}"], None, None, (2, 4)),
+        ("node8", [], 4, 2, (4, 2)),
+        ("node8", ["engine.count=12"], 2, 8, (2, 8)),
+        ("node8-colocated", [], None, None, (1, 8)),
+        ("gpu1-80", [], None, 1, (1, 1)),
+        ("gpu1-80", [], None, None, (1, 1)),
+        ("tiny", ["device=cpu"], None, None, (1, 0)),
+    ],
+)
+def test_a_job_asks_for_the_nodes_and_gpus_that_the_plan_places(scale, words, count, gpus, expected):
+    nodes = nodes_for(load("dler", scale, words), count, gpus, **SIZES)
+    assert (nodes.count, nodes.gpus) == expected
+
+
+def test_what_does_not_fit_the_nodes_is_refused_with_the_arithmetic():
+    with pytest.raises(PlanError, match=r"device: cuda needs 8 GPUs .* and 2 nodes have 2 \+ 2 = 4"):
+        nodes_for(load("dler", "node8"), 2, 2, **SIZES)
+    with pytest.raises(PlanError, match="memory: the processes"):
+        nodes_for(load("dler", "node8"), 1, 8, **SIZES | {"gigabytes": 2})
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text('{"problem": "1 + 1", "answer": "2"}\n')
+    (tmp_path / "table.parquet").write_bytes(b"PAR1\xff\xfe")
+    recipe = load("dler", "node8", ["data.train=rows.jsonl", "name=My run_2"])
+    return list(yaml.safe_load_all(kuberay(recipe, Nodes(3, 8, 16, 128), "registry/laconic:1", "claim", [Path("table.parquet")])))
+
+
+def test_a_rayjob_runs_the_recipe_on_all_nodes_with_a_token(made: list[dict[str, Any]]):
+    config, job = made
+    assert (config["kind"], job["kind"], job["apiVersion"]) == ("ConfigMap", "RayJob", "ray.io/v1")
+    assert config["metadata"]["name"] == job["metadata"]["name"] == "my-run-2"
+    cluster = job["spec"]["rayClusterSpec"]
+    head, (workers,) = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
+    assert cluster["authOptions"] == {"mode": "token"} and workers["replicas"] == workers["minReplicas"] == workers["maxReplicas"] == 2
+    for group in (head, workers):
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
+        assert container["image"] == "registry/laconic:1"
+        assert (
+            container["resources"]["limits"] == {"cpu": "16", "memory": "128G", "nvidia.com/gpu": "8"} == container["resources"]["requests"]
+        )
+        assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+        placed = {item["path"]: item["key"] for volume in pod["volumes"] for item in volume.get("configMap", {}).get("items", [])}
+        assert set(placed) == {"recipe.yaml", "rows.jsonl", "table.parquet"}
+        assert set(placed.values()) == set(config["data"]) | set(config["binaryData"])
+    assert config["data"][placed["recipe.yaml"]] == dump(load("dler", "node8", ["data.train=rows.jsonl", "name=My run_2"]))
+    assert job["spec"]["entrypoint"].endswith("python -m launch train recipe.yaml --runs /laconic/runs")
+
+
+@pytest.mark.skipif(not CRD.is_file(), reason="the published schema of RayJob is not here")
+def test_a_rayjob_is_one_by_the_published_schema(made: list[dict[str, Any]]):
+    jsonschema = pytest.importorskip("jsonschema")
+    definition = yaml.load(CRD.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # 2 MB; the plain loader takes half a minute
+    version = next(one for one in definition["spec"]["versions"] if one["name"] == "v1")
+    schema = jsonschema.Draft7Validator(strict(version["schema"]["openAPIV3Schema"]))
+    assert [error.message for error in schema.iter_errors(made[1])] == []
+    made[1]["spec"]["rayClusterSpec"]["workerGroupSpecs"][0].pop("groupName")
+    assert not schema.is_valid(made[1])
+    assert not schema.is_valid({"spec": {"entrypiont": "x"}})
+
+
+def strict(schema: Any) -> Any:
+    """As Kubernetes reads a schema: what is not named is refused, but for objects that say otherwise or name nothing; int-or-string is either."""
+    if isinstance(schema, list):
+        return [strict(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: strict(value) for key, value in schema.items()}
+    if schema.get("x-kubernetes-int-or-string"):
+        found.pop("type", None)
+        found.pop("pattern", None)
+    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
+        named = {key: strict(value) for key, value in schema["properties"].items()}
+        open_ended = schema.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in schema
+        found |= {"properties": named} | ({} if open_ended else {"additionalProperties": False})
+    return found
+
+
+def test_files_that_a_config_map_cannot_hold_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("big.jsonl").write_text('{"problem": "1 + 1", "answer": "2"}\n' * 40_000)
+    with pytest.raises(BundleError, match=r"manifest: .* do not fit a ConfigMap.*\(big.jsonl: .*\); put it on the claim laconic-runs"):
+        kuberay(load("dler", "node8", ["data.train=big.jsonl"]), Nodes(1, 8, 16, 128), "x", "laconic-runs")
+
+
+@pytest.mark.parametrize("nodes", [Nodes(1, 8, 16, 128), Nodes(4, 2, 8, 64), Nodes(1, 0, 2, 4)])
+def test_a_batch_script_is_one_and_carries_the_recipe(nodes: Nodes, tmp_path: Path):
+    recipe = load("dler", "tiny", ["name=it's $(touch here) `x`", 'data.instruction="say $HOME\\nRECIPE"'])
+    script = slurm(recipe, nodes, Path("/shared/runs of us"), "1-12")
+    assert subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True).stderr == ""
+    asked = dict(line.removeprefix("#SBATCH --").split("=", 1) for line in script.splitlines() if line.startswith("#SBATCH"))
+    assert asked["nodes"] == str(nodes.count) and asked["cpus-per-task"] == str(nodes.cpus) and asked["mem"] == f"{nodes.gigabytes}G"
+    assert asked.get("gpus-per-node") == (str(nodes.gpus) if nodes.gpus else None) and asked["time"] == "1-12"
+    begin, end = "cat > \"$job/recipe.yaml\" <<'RECIPE_ENDS_HERE'\n", "\nRECIPE_ENDS_HERE\n"
+    assert script.partition(begin)[2].partition(end)[0] + "\n" == dump(recipe)
+    assert "--runs '/shared/runs of us'" in script and f"[ {nodes.count - 1} -gt 0 ]" in script
+    done = subprocess.run(["bash"], input=script, text=True, capture_output=True, cwd=tmp_path, env={"PATH": "/usr/bin:/bin"})
+    assert done.returncode == 1 and "submit this with sbatch" in done.stderr and list(tmp_path.iterdir()) == []
+
+
+def test_manifests_are_printed_and_bad_numbers_refused():
+    runner = CliRunner()
+    done = runner.invoke(cli.app, ["manifest", "slurm", "dler", "--scale", "node8"])
+    assert done.exit_code == 0 and done.stdout.startswith("#!/bin/bash\n")
+    assert runner.invoke(cli.app, ["manifest", "slurm", "dler", "--scale", "node8", "--time", "x; rm -r /"]).exit_code == 1
+    assert runner.invoke(cli.app, ["manifest", "kuberay", "dler", "--scale", "node8", "--gpus", "4", "--image", "x"]).exit_code == 1
