@@ -326,7 +326,7 @@ def _samples(row: Row, paths: Paths, tokens: str | None, thinking: str | None, s
 def _fault(lengths: Sequence[int | None], thoughts: Sequence[int | None], texts: Sequence[str]) -> str:
     """What is wrong with the lengths of a row's completions; "" if nothing is."""
     if None in lengths:
-        return "where a whole number is wanted" if len(texts) == 1 else f"where {len(texts)} whole numbers are wanted"
+        return "where a whole number is wanted" if len(lengths) == 1 else f"where {len(lengths)} whole numbers are wanted"
     for length, thought, text in zip(lengths, thoughts, texts, strict=True):
         if length is not None and length > _MOST_TOKENS:
             return f"more than any completion has ({_MOST_TOKENS:,})"
