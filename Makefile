@@ -45,10 +45,11 @@ check: $(INSTALLED)  ## lint, format check, types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-docs: $(INSTALLED)  ## write docs/recipes.md from the schema and the shipped recipes, docs/metrics.md from the register
+docs: $(INSTALLED)  ## write docs/recipes.md from the schema and the shipped recipes, docs/metrics.md from the register, the tables of docs/gpu.md from plans
 	@$(BIN)/python -m recipes.reference
 	@$(BIN)/python -m rollout.metrics
-	@echo "wrote docs/recipes.md and docs/metrics.md"
+	@$(BIN)/python -m launch.gpu_page
+	@echo "wrote docs/recipes.md, docs/metrics.md and the tables of docs/gpu.md"
 
 bench: $(INSTALLED)  ## every benchmark, one after another
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done

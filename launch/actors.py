@@ -1,6 +1,7 @@
 """The processes of a plan: what each holds, and whether that fits where it is placed.
 
-Estimates of launch/memory, at the peak of each process. Simplification: all processes of a node are at their peaks at one time, and every node has the smallest GPU there is.
+Estimates of launch/memory, at the peak of each process. Engines and ranks that take turns (rl/turns) on a GPU are at their peaks one after the other, and
+what rests keeps of it. Simplification: all other processes of a node are at their peaks at one time, and every node has the smallest GPU there is.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from launch.memory import (
+    CUDA_CONTEXT,
     CUDA_LIBRARIES,
     GPU_SHARE,
     LIBRARIES,
@@ -18,6 +20,7 @@ from launch.memory import (
     contexts,
     engine_bytes,
     engine_options,
+    forward_bytes,
     kv_bytes,
     learner_bytes,
     number_width,
@@ -28,9 +31,11 @@ from launch.memory import (
     size,
 )
 from launch.placement import Placement, Wish
+from recipes.cluster import turns
 from recipes.schema import Recipe
 from recipes.stages import Supervised
 from recipes.steps import Step
+from rl.deepspeed_config import moves_states
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Actor:
         gpus: that one of them takes; a fraction where several processes share one.
         holds: bytes by part in one of them, at its peak; on each of its GPUs if it has any, else in main memory.
         host: bytes by part in main memory beside that.
+        rests: what it holds of its GPU while it is others' turn; None: it takes no turns, and holds all.
     """
 
     name: str
@@ -49,6 +55,7 @@ class Actor:
     gpus: float
     holds: dict[str, int]
     host: dict[str, int] = field(default_factory=dict)
+    rests: dict[str, int] | None = None
 
     @property
     def bytes(self) -> int:
@@ -84,22 +91,55 @@ def actors(step: Step, shape: Shape | None, gpu: int, longest: int, placed: Plac
     """
     recipe, found = step.recipe, {wish.name: wish for wish in wishes(step)}
     ranks = _rank_holds(step, shape, gpu, longest) if "learner" in found or "trainer" in found else {}
+    sleep = takes_turns(recipe, placed)
+    rests, waits = _rank_rests(recipe, shape, longest, ranks) if sleep and shape is not None else ({}, {})
     room = None
     if placed.shared:
-        taken = sum(ranks.values()) if placed.on_a_gpu("learner") else 0
+        taken = sum((rests if sleep else ranks).values()) if placed.on_a_gpu("learner") else 0
         room = (int(GPU_SHARE * gpu) - taken) // placed.on_a_gpu("engine")
-    options = engine_options(recipe, shape, gpu, room, " ".join(card for node in placed.nodes for card in node.cards))
+    card = " ".join(card for node in placed.nodes for card in node.cards)
+    options = engine_options(recipe, shape, gpu, room, card) | ({"enable_sleep_mode": True} if sleep else {})
     holds = {
         "driver": {"libraries": LIBRARIES["driver"]} | _published(recipe, shape),
         "engine": {} if shape is None or "engine" not in found else engine_bytes(recipe, shape, gpu, options),
         "judge": {"libraries": LIBRARIES["judge"]},
     } | dict.fromkeys(("learner", "trainer"), ranks)
     on_host = {"engine": _libraries("engine", gpu)} | dict.fromkeys(("learner", "trainer"), _rank_host(recipe, shape, gpu))
+    on_host["learner"] = on_host["learner"] | waits
+    resting = {"engine": {"context": CUDA_CONTEXT}, "learner": rests} if sleep else {}
     made = [
-        Actor(wish.name, wish.count, wish.threads, placed.gpus[wish.name], holds[wish.name], on_host.get(wish.name, {}))
+        Actor(
+            wish.name,
+            wish.count,
+            wish.threads,
+            placed.gpus[wish.name],
+            holds[wish.name],
+            on_host.get(wish.name, {}),
+            resting.get(wish.name),
+        )
         for wish in found.values()
     ]
     return made, options if "engine" in found else {}
+
+
+def takes_turns(recipe: Recipe, placed: Placement) -> bool:
+    """Whether engines sleep while the learner works: where they share GPUs with ranks, and can."""
+    asked = turns(recipe.cluster).sleep and recipe.engine.vllm.get("enable_sleep_mode", True)
+    return bool(placed.shared and placed.on_a_gpu("learner") and recipe.engine.kind == "vllm" and asked)
+
+
+def _rank_rests(recipe: Recipe, shape: Shape, longest: int, holds: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+    """What a rank holds on its GPU while engines sample, and what waits in main memory meanwhile."""
+    away = turns(recipe.cluster).offload
+    moved = away and moves_states(recipe)
+    gone = {"activations", "logits", "head gradient", "optimiser step"} | ({"optimiser", "gradients", "buckets"} if moved else set())
+    gone |= {"reference"} if away else set()
+    stays = {name: held for name, held in holds.items() if name not in gone}
+    stays["forward pass"] = forward_bytes(shape, recipe.learner, number_width(recipe), longest)  # the gate measures, and a push is scored
+    waits = {"reference": holds["reference"]} if away and "reference" in holds else {}
+    if moved:  # without gradients
+        waits["optimiser"] = holds["optimiser"] * 12 // (16 if recipe.model.dtype == "bf16" else 12)
+    return stays, {f"resting {name}": held for name, held in waits.items()}
 
 
 def _published(recipe: Recipe, shape: Shape | None) -> dict[str, int]:
@@ -165,13 +205,17 @@ def _gpu_misfits(placed: Placement, actors: Sequence[Actor], options: Mapping[st
     users = [actor for actor in actors if actor.gpus]
     least = {actor.name: actor.bytes - max(0, actor.holds.get("KV cache", one) - one) for actor in users}
     if placed.shared:
-        together = sum(placed.on_a_gpu(actor.name) * least[actor.name] for actor in users)
-        if together > GPU_SHARE * gpu:
-            parts = " + ".join(f"{placed.on_a_gpu(actor.name)} x {size(least[actor.name])} for {actor.name}s" for actor in users)
-            yield (
-                f"memory: engines and learner share {'the one GPU' if placed.total_gpus == 1 else 'each GPU'} and need about {size(together)} ({parts}), "
-                f"{size(GPU_SHARE * gpu)} are there; lower learner.micro_batch_tokens or learner.logit_chunk_tokens, or take a smaller model or more GPUs"
-            )
+        where = "the one GPU" if placed.total_gpus == 1 else "each GPU"
+        for turn in [actor.name for actor in users if actor.rests is not None] or [""]:
+            held = {one.name: least[one.name] if one.rests is None or one.name == turn else sum(one.rests.values()) for one in users}
+            together = sum(placed.on_a_gpu(name) * count for name, count in held.items())
+            if together > GPU_SHARE * gpu:
+                when = f" in the {turn}s' turn" if turn else ""
+                parts = " + ".join(f"{placed.on_a_gpu(name)} x {size(count)} for {name}s" for name, count in held.items())
+                yield (
+                    f"memory: engines and learner share {where} and need about {size(together)}{when} ({parts}), "
+                    f"{size(GPU_SHARE * gpu)} are there; lower learner.micro_batch_tokens or learner.logit_chunk_tokens, or take a smaller model or more GPUs"
+                )
         return
     for actor in users:
         share = option(options, "gpu_memory_utilization", GPU_SHARE) if actor.name == "engine" else 1.0

@@ -337,14 +337,28 @@ def _actor_words(plan: Plan) -> list[str]:
             on = "part of GPU" if plan.placement.shared else _many(int(actor.gpus), "GPU")
         parts = ", ".join(f"{name} {size(held)}" for name, held in actor.holds.items())
         beside = ", ".join(f"{name} {size(held)}" for name, held in actor.host.items())
+        rests = f"at rest {', '.join(f'{name} {size(held)}' for name, held in actor.rests.items())}" if actor.rests is not None else ""
         unknown = ", model unknown" if plan.shape is None and actor.name in ("engine", "learner") else ""
-        words = "; main memory: ".join(filter(None, (parts + unknown, beside)))
+        words = "; main memory: ".join(filter(None, ("; ".join(filter(None, (parts + unknown, rests))), beside)))
         lines.append(f"{actor.count:>3} x {actor.name:<8} {on:<11} {size(actor.bytes if actor.gpus else actor.main_memory):>8}: {words}")
     machine, needed = plan.machine, plan.placement.total_gpus
     gpus = f", {_many(len(machine.gpus), 'GPU')} of {size(min(machine.gpus))}" if machine.gpus else ", no GPU"
+    lines += [f"turns    {words}" for words in _turn_words(plan)]
     lines.append(f"total    main memory {size(host_bytes(plan.actors, plan.placement))}{', ' + _many(needed, 'GPU') if needed else ''}")
     lines.append(f"here     {machine.cores} cores, {size(machine.memory)} free{gpus}")
     return lines
+
+
+def _turn_words(plan: Plan) -> Iterator[str]:
+    """What is on a GPU in each turn, where engines and ranks take turns."""
+    if not plan.turns:
+        return
+    users = [actor for actor in plan.actors if actor.rests is not None]
+    for whose, does in zip(users, ("engines sample", "the learner works"), strict=True):
+        parts = [(actor.name, actor.bytes if actor is whose else sum((actor.rests or {}).values())) for actor in users]
+        held = [(name, plan.placement.on_a_gpu(name) * count) for name, count in parts]
+        words = " + ".join(f"{name}{'s' if plan.placement.on_a_gpu(name) > 1 else ''} {size(count)}" for name, count in held)
+        yield f"while {does}, a GPU holds {words} = {size(sum(count for _, count in held))}"
 
 
 def _many(count: int, noun: str, plural: str = "s") -> str:

@@ -214,7 +214,7 @@ def learner_bytes(shape: Shape, learner: Learner, bf16: bool, reference: bool, l
     # Adam's moments; fp32 master weights where weights are bf16 or ZeRO keeps its own copy; fp32 gradients of bf16.
     optimiser = 8 + (4 if bf16 or stage >= 1 else 0) + (4 if bf16 else 0)
     tokens = max(learner.micro_batch_tokens, longest)
-    per_token = 8 * shape.width + shape.head_width * (5 * shape.heads + 8 * shape.kv_heads) + 4 * shape.inner
+    per_token = _per_token(shape)
     kept = shape.layers * shape.width + per_token if learner.gradient_checkpointing else shape.layers * per_token
     share = trained // (ranks if stage >= 1 else 1)
     parts = {
@@ -222,7 +222,7 @@ def learner_bytes(shape: Shape, learner: Learner, bf16: bool, reference: bool, l
         "gradients": trained * width // (ranks if stage >= 2 else 1),
         "optimiser": share * optimiser,
         "activations": tokens * kept * width,
-        "logits": min(learner.logit_chunk_tokens, tokens) * shape.vocabulary * 4 * 2,  # log-softmax and slope of a piece (rl/logprobs)
+        "logits": _logits(shape, learner, tokens),
     }
     largest_trained = shape.vocabulary * shape.width if trained == N else 0
     if largest_trained:
@@ -241,6 +241,22 @@ def learner_bytes(shape: Shape, learner: Learner, bf16: bool, reference: bool, l
     if reference and trained == N:  # a policy with adapters is its own reference without them
         parts["reference"] = N * width
     return parts | ({"context": CUDA_CONTEXT} if gpu else {})
+
+
+def _per_token(shape: Shape) -> int:
+    """Numbers that a layer makes of a token."""
+    return 8 * shape.width + shape.head_width * (5 * shape.heads + 8 * shape.kv_heads) + 4 * shape.inner
+
+
+def _logits(shape: Shape, learner: Learner, tokens: int) -> int:
+    """Log-softmax and slope of a piece (rl/logprobs), bytes."""
+    return min(learner.logit_chunk_tokens, tokens) * shape.vocabulary * 4 * 2
+
+
+def forward_bytes(shape: Shape, learner: Learner, width: int, longest: int) -> int:
+    """What a pass without gradients takes beside the weights, bytes. `width`: of a number; `longest`: prompt plus response, tokens."""
+    tokens = max(learner.micro_batch_tokens, longest)
+    return tokens * _per_token(shape) * width + _logits(shape, learner, tokens)
 
 
 def one_trainer(learner: Learner) -> Learner:

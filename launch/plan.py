@@ -16,7 +16,7 @@ from math import ceil, inf
 from pathlib import Path
 from typing import Any
 
-from launch.actors import Actor, actors, misfits, wishes
+from launch.actors import Actor, actors, misfits, takes_turns, wishes
 from launch.checkpoints import checkpoint_faults, config_faults, read_json
 from launch.machine import Machine, device_of, this_machine
 from launch.memory import GB, KNOWN, Shape, config_shape, context, contexts, evaluates, tiny_shape
@@ -62,6 +62,7 @@ class Plan:
         device: "cpu" or "cuda".
         engine: options that vLLM is started with (launch.memory.engine_options).
         placement: where its processes run.
+        turns: engines and ranks take turns (rl/turns).
         shape: architecture numbers; None if they are not known before a download.
         blockers: why it cannot run here, one sentence each.
         warnings: what will run, but hardly as meant.
@@ -78,6 +79,7 @@ class Plan:
     actors: list[Actor]
     engine: dict[str, Any]
     placement: Placement
+    turns: bool = False
     blockers: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     data: list[str] = field(default_factory=list)
@@ -119,7 +121,7 @@ def _plan_of(step: Step, nodes: Sequence[Machine], device: str) -> Plan:
     placed = place(recipe.cluster, nodes, device, wishes(step))
     gpu = min((size for node in placed.nodes for size in node.gpus), default=_ASSUMED_GPU) if device == "cuda" else 0
     made, options = actors(step, shape, gpu, work.longest, placed)
-    result = Plan(recipe, nodes[0], device, shape, work, made, options, placed, step=step)
+    result = Plan(recipe, nodes[0], device, shape, work, made, options, placed, takes_turns(recipe, placed), step=step)
     data = plan_data(step)
     checks = (
         _length_blockers(result),
@@ -251,6 +253,8 @@ def _engine_blockers(plan: Plan) -> Iterator[str]:
                 f"engine.vllm.{name}: with speculation, vLLM's CPU build samples from another distribution than it should and reports logprobs "
                 "that are no numbers; leave it out"
             )
+        if name == "enable_sleep_mode" and value and plan.device == "cpu":
+            yield f"engine.vllm.{name}: vLLM's CPU build cannot sleep; leave it out (where engines and ranks share a GPU, it is set by itself)"
         several = (name.endswith("parallel_size") or name == "nnodes") and str(value) not in ("1", "None")
         if (several or (name == "distributed_executor_backend" and value not in (None, "uni"))) and plan.recipe.trains:
             yield (

@@ -37,6 +37,7 @@ from rl.progress import Progress
 from rl.publisher import Publisher
 from rl.run import Run, RunError, is_finished, prompt_date, refuse_unusable, refuse_unwritable
 from rl.state import put_back
+from rl.turns import Turns
 from rl.wires import CollapseWires
 from rollout.collector import Collector, PromptStream
 from rollout.engine import Pool
@@ -232,17 +233,22 @@ def _train(part: Part, run: Run, template: Template, at: Standing, judge: Judge)
         stream, wires = PromptStream(source, template, recipe, at.position), CollapseWires(recipe.wires, template.marks)
         progress.phase("start engines and learner")
         with engines(made, at.start, template, done) as (pool, options):
-            learner = Learner(recipe, at.start, made.device, partial(options, "learner"))
-            learner.wait_ready()
+            begun = partial(Learner, recipe, at.start, made.device, partial(options, "learner"))
+            early = None if made.turns else begun()
             pool.wait_ready()
+            probe = rehearsed(made, pool, template, [template.prompt_ids(source.at(position)) for position in range(16)])
+            if made.turns:  # a learner that begins needs the room
+                pool.sleep()
+            learner = early or begun()
+            learner.wait_ready()
+            turns = Turns((pool, learner)) if made.turns else Turns()
             if saved is not None:
                 learner.restore(saved)
                 put_back(loop.stateful(stream, learner, wires), meta.get("state"))
                 progress.message(
                     f"resumed {saved}: policy, optimiser, data position {stream.position}, step {done}" + _not_restored(recipe)
                 )
-            prompts = [template.prompt_ids(source.at(position)) for position in range(16)]
-            publisher = Publisher(pool, recipe.publish, rehearsed(made, pool, template, prompts))
+            publisher = Publisher(pool, recipe.publish, probe, turns)
 
             whole = recipe.eval.top_p == 1 and not recipe.eval.top_k  # truncated sampling draws from another distribution
             compared = recipe.eval.temperature > 0 and whole
@@ -259,11 +265,13 @@ def _train(part: Part, run: Run, template: Template, at: Standing, judge: Judge)
 
             evaluated = recipe.stages[-1].kind == "eval"
             if saved is None and evaluated:
+                if made.turns:  # engines that slept have no weights
+                    publisher.push(learner, 0)
                 evaluate_now(0)
             collector = Collector(pool, Scorer(judge, template, recipe.reward, recipe.budget), stream, recipe)
             with checkpoint.Background() as writer:
                 saver = loop.Saver(writer, run, learner, stream, wires, at.start)
-                loop.train(run, recipe, collector, learner, publisher, saver, evaluate_now, progress, wires)
+                loop.train(run, recipe, collector, learner, publisher, turns, saver, evaluate_now, progress, wires)
             if evaluated:
                 evaluate_now(recipe.train.steps)
 

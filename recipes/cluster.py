@@ -24,9 +24,21 @@ class ApartCluster(_Nodes):
 
 class ColocatedCluster(_Nodes):
     kind: Literal["colocated"] = Field(..., description="A GPU has one rank and its share of the engines; they take turns.")
+    sleep: bool = Field(
+        True, description="vLLM gives its memory away while the learner works, and takes it again for the weights that come then."
+    )
+    offload: bool = Field(
+        True,
+        description="Optimiser state, fp32 weights and the reference wait in main memory while engines sample (the optimiser's with learner.zero_stage 2; of fp32 with 1, too).",
+    )
 
 
 Cluster = Annotated[
     Annotated[AutoCluster, Tag("auto")] | Annotated[ApartCluster, Tag("apart")] | Annotated[ColocatedCluster, Tag("colocated")],
     Discriminator(kind_or("auto")),
 ]
+
+
+def turns(cluster: Cluster) -> ColocatedCluster:
+    """How engines and ranks take turns where they share GPUs; by itself on one GPU as colocated does."""
+    return cluster if isinstance(cluster, ColocatedCluster) else ColocatedCluster(kind="colocated")

@@ -285,6 +285,12 @@ def _fault(rollout: Rollout) -> str | None:
     return f"rollout {rollout.id}: its reward is {rollout.reward} ({', '.join(terms) or 'no term'})"
 
 
+def merge_sums(into: dict[str, float], new: dict[str, float]) -> None:
+    """Add statistics up; names that end in _max are combined by maximum."""
+    for name, value in new.items():
+        into[name] = max(into.get(name, value), value) if name.endswith("_max") else into.get(name, 0.0) + value
+
+
 def correction_metrics(sums: dict[str, float], updates: Sequence[Sequence[Row]], kept: Mapping[str, int]) -> dict[str, float | None]:
     """Mean weight of a mismatch correction and the share of tokens it keeps, by decile of length in an update; nothing without one.
 

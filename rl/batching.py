@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rl.policy import Row
+
 
 def micro_batches(tokens_B: np.ndarray, micro_batch_tokens: int, ranks: int) -> list[list[np.ndarray]]:
     """Row indices of each micro-batch of each rank, longest rows first; every row is in exactly one.
@@ -58,3 +60,14 @@ def _pack(rows: np.ndarray, tokens_B: np.ndarray, micro_batch_tokens: int) -> li
         batches.append(rows[:fit])
         rows = rows[fit:]
     return batches
+
+
+def dealt(rows: Sequence[Row], micro_batch_tokens: int, ranks: int, whole: bool = False) -> list[list[list[Row]]]:
+    """Micro-batches of every rank, equally many; `whole`: the rows of a group on one of them."""
+    tokens_B = np.array([row.tokens for row in rows])
+    shares = (
+        whole_groups(tokens_B, [row.group for row in rows], micro_batch_tokens, ranks)
+        if whole
+        else micro_batches(tokens_B, micro_batch_tokens, ranks)
+    )
+    return [[[rows[index] for index in indices] for indices in share] for share in shares]

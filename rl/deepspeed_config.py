@@ -114,3 +114,15 @@ def saved_classes() -> list[type]:
     from deepspeed.utils.tensor_fragment import fragment_address
 
     return [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
+
+
+# What waits in main memory while nothing is updated: all but the weights that forward passes read; of gradients nothing is left by then.
+RESTING_STATES = ["optim_states", "hp_params"]
+
+
+def moves_states(recipe: Recipe) -> bool:
+    """Whether DeepSpeed's optimiser can move its states to main memory and back.
+
+    Of ZeRO stage 1 in bf16 it makes BF16_Optimizer, which cannot; stage 3 wants an Adam of DeepSpeed's own for it, and stage 0 has torch's.
+    """
+    return recipe.learner.zero_stage == 2 or (recipe.learner.zero_stage == 1 and recipe.model.dtype == "fp32")

@@ -24,13 +24,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from recipes.cluster import turns
 from recipes.objectives import Objective
 from recipes.schema import Recipe
 from rl import objective, sharding
 from rl.adapters import merged, save_adapters, without_adapters
-from rl.algorithm import FIELDS, asked, correction_metrics
-from rl.batching import micro_batches, whole_groups
-from rl.deepspeed_config import deepspeed_config, saved_classes
+from rl.algorithm import FIELDS, asked, correction_metrics, merge_sums
+from rl.batching import dealt
+from rl.deepspeed_config import RESTING_STATES, deepspeed_config, moves_states, saved_classes
 from rl.logprobs import ScoringHead
 from rl.policy import MicroBatch, Row, load_policy, padded
 from rl.scratch import scratch_folder
@@ -82,6 +83,7 @@ class LearnerRank:
             self._reference = load_policy(*common).to(device).requires_grad_(False)
         self._rank, self._device, self._ranks = rank, device, settings.ranks
         self._zero_stage = settings.zero_stage
+        self._offloads, self._moves = turns(recipe.cluster).offload, moves_states(recipe)
         self._names = checkpoint_names(checkpoint)
         self._checkpoint = checkpoint
         self._passes: Generator[None, None, Any] | None = None
@@ -247,6 +249,17 @@ class LearnerRank:
             packed = {name: pack(state[name]) for name in sorted(self._names)}
         return packed, digests(packed)
 
+    def rest(self, resting: bool) -> None:
+        """See Learner.rest."""
+        if self._offloads and self._moves and resting:
+            self._engine.offload_states(RESTING_STATES, pin_memory=False)
+        elif self._offloads and self._moves:
+            self._engine.reload_states()
+        if self._offloads and self._reference is not None:
+            self._reference.to("cpu" if resting else self._device)
+        if self._device == "cuda":
+            torch.cuda.empty_cache()
+
     def save(self, folder: Path) -> None:
         """Write the policy as a Hugging Face checkpoint into `folder` and DeepSpeed's state into `folder`/learner."""
         with self._gathered():
@@ -307,6 +320,7 @@ class Learner:
     def __init__(self, recipe: Recipe, checkpoint: Path, device: str, options: Callable[[int], dict[str, Any]] | None = None):
         self._recipe = recipe
         self.entropy = objective.EntropyControl(recipe.objective.entropy)
+        self._resting = False
         self._meeting = scratch_folder(_MEETING)
         meeting = Path(self._meeting.name) / "ranks"
         threads = str(recipe.learner.threads)
@@ -335,6 +349,8 @@ class Learner:
         """
         recipe = self._recipe.at(step)
         settings = recipe.learner
+        if self._resting:
+            raise LearnerError(f"step {step}: an update was asked of a learner that rests")
         for row in (row for rows in updates for row in rows):
             if missing := [name for name in asked(recipe.objective) if getattr(row, FIELDS[name]) is None]:
                 raise ValueError(f"rollout {row.id} comes to the update without {missing[0]}, which the objective reads")
@@ -343,7 +359,7 @@ class Learner:
             self.entropy.bonus = objective.EntropyBonus(recipe.objective.entropy.coef)
         bonus = self.entropy.bonus
         known: dict[str, float | None] = {"lr": lr, "entropy/weight": bonus.weight}
-        shares = [_dealt(rows, settings.micro_batch_tokens, settings.ranks) for rows in updates]
+        shares = [dealt(rows, settings.micro_batch_tokens, settings.ranks) for rows in updates]
         per_rank = [[share[rank] for share in shares] for rank in range(settings.ranks)]
         answers = (
             self._in_passes(
@@ -398,7 +414,7 @@ class Learner:
         """
         settings = self._recipe.learner
         temperature = self._recipe.sampler.temperature if temperature is None else temperature
-        shares = [_dealt(rows, settings.micro_batch_tokens, settings.ranks, whole="influence" in what) for rows in parts if rows]
+        shares = [dealt(rows, settings.micro_batch_tokens, settings.ranks, whole="influence" in what) for rows in parts if rows]
         if not shares:
             return {}
         per_rank = [[batch for share in shares for batch in share[rank]] for rank in range(settings.ranks)]
@@ -416,6 +432,11 @@ class Learner:
         refs = [rank.weights.options(num_returns=2).remote() for rank in self._ranks]
         self._get([reference for _, reference in refs], "weights", _DEADLINE_S)
         return refs[0][0], ray.get(refs[0][1])
+
+    def rest(self, resting: bool) -> None:
+        """Leave the GPU to engines as far as the recipe says, or come back. What rests keeps its weights: all but `update` and reference logprobs goes on."""
+        self._all("rest", [resting] * len(self._ranks))
+        self._resting = resting
 
     def save(self, folder: Path) -> None:
         """Write policy and optimiser state; see LearnerRank.save."""
@@ -477,20 +498,3 @@ def _by_row(rows: Sequence[Row], value_N: torch.Tensor) -> dict[str, np.ndarray]
     """A micro-batch's numbers, [..., N], as those of each row, [..., T]."""
     ends = np.cumsum([len(row.ids) for row in rows])[:-1]
     return dict(zip((row.id for row in rows), np.split(value_N.float().cpu().numpy(), ends, axis=-1), strict=True)) if rows else {}
-
-
-def merge_sums(into: dict[str, float], new: dict[str, float]) -> None:
-    """Add statistics up; names that end in _max are combined by maximum."""
-    for name, value in new.items():
-        into[name] = max(into.get(name, value), value) if name.endswith("_max") else into.get(name, 0.0) + value
-
-
-def _dealt(rows: Sequence[Row], micro_batch_tokens: int, ranks: int, whole: bool = False) -> list[list[list[Row]]]:
-    """Micro-batches of every rank, equally many; `whole`: the rows of a group on one of them."""
-    tokens_B = np.array([row.tokens for row in rows])
-    dealt = (
-        whole_groups(tokens_B, [row.group for row in rows], micro_batch_tokens, ranks)
-        if whole
-        else micro_batches(tokens_B, micro_batch_tokens, ranks)
-    )
-    return [[[rows[index] for index in indices] for indices in share] for share in dealt]

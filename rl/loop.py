@@ -19,6 +19,7 @@ from rl.progress import Progress
 from rl.publisher import Publisher
 from rl.run import Run
 from rl.state import Stateful, gathered
+from rl.turns import Turns
 from rl.wires import CollapseWires
 from rollout.collector import Collected, Collector, PromptStream
 from rollout.tokenizer import copy_tokenizer
@@ -30,6 +31,7 @@ def train(
     collector: Collector,
     learner: Learner,
     publisher: Publisher,
+    turns: Turns,
     saver: Saver,
     evaluate: Callable[[int], None],
     progress: Progress,
@@ -57,6 +59,7 @@ def train(
                 for words in idle_terms([rollout.terms for group in collected.sampled for rollout in group.rollouts], recipe):
                     progress.message(words)
             progress.phase("update")
+            turns.learn()
             gaps: dict[str, float | None] = {}
             sound, _ = algorithm.finite(
                 collected.sampled, recipe.learner.nonfinite
@@ -78,7 +81,7 @@ def train(
         progress.phase("publish")
         pushed = publisher.push(learner, version=step + 1)
         seconds = time.monotonic() - start
-        metrics = collected.metrics | gaps | batch.metrics | stats | signs | pushed
+        metrics = collected.metrics | gaps | batch.metrics | stats | signs | pushed | turns.spent()
         metrics |= {"seconds/update": updated - gated, "seconds/step": seconds, "time": time.monotonic() - began}
         metrics["tokens_per_s"] = (metrics["tokens/sampled"] or 0) / (seconds - (metrics.get("seconds/watch") or 0.0))
         run.record(step, metrics, collected.sampled, " ".join(said))

@@ -14,6 +14,7 @@ import numpy as np
 
 from recipes.schema import Publish
 from rl.learner import Learner
+from rl.turns import Turns
 from rollout.engine import EnginePool
 
 
@@ -26,10 +27,12 @@ class Publisher:
 
     Args:
         probe: token ids of the fixed batch.
+        turns: of engines and learner; a push begins the engines'. None: they take none.
     """
 
-    def __init__(self, pool: EnginePool, settings: Publish, probe: Sequence[Sequence[int]]):
+    def __init__(self, pool: EnginePool, settings: Publish, probe: Sequence[Sequence[int]], turns: Turns | None = None):
         self._pool, self._settings, self._probe = pool, settings, probe
+        self._turns = turns or Turns()
         self._checked = False
         self._last: dict[str, int] = {}
 
@@ -45,11 +48,13 @@ class Publisher:
         """
         start = time.monotonic()
         self._pool.release()
+        self._turns.hand_over()
         weights, digests = learner.weights()
         for engine, confirmed in enumerate(self._pool.push(weights, version)):
             wrong = sorted(name for name in digests.keys() | confirmed.keys() if digests.get(name) != confirmed.get(name))
             if wrong:
                 raise PublishError(f"engine {engine} holds other bytes than version {version} of {wrong[0]} ({len(wrong)} tensors differ)")
+        self._turns.sample()
         changed = sum(self._last.get(name) != digest for name, digest in digests.items())
         metrics: dict[str, float | None] = {"publish/changed": changed / len(digests)}
         self._last = digests

@@ -17,6 +17,7 @@ import numpy as np
 import ray
 
 from rollout.honesty import check_rehearsal
+from rollout.sleep import Part
 from rollout.types import Completion, Request
 from rollout.weights import Packed
 
@@ -36,6 +37,8 @@ class Engine(Protocol):
 
     def advance(self, requests: Sequence[Request], seconds: float) -> list[tuple[str, list[Completion]]]: ...
     def load(self, weights: Mapping[str, Packed], version: int) -> dict[str, int]: ...
+    def sleep(self) -> None: ...
+    def wake(self, part: Part) -> None: ...
     def score(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]: ...
     def moments(self, sequences: Sequence[Sequence[int]], temperature: float) -> list[np.ndarray]: ...
     def rehearse(self, requests: Sequence[Request]) -> list[tuple[list[int], np.ndarray, np.ndarray]]: ...
@@ -156,6 +159,14 @@ class EnginePool:
         answers = self._all("load", _START_S, weights, version)
         self._confirmed = answers[0]
         return answers
+
+    def sleep(self) -> None:
+        """Let every engine give its memory away. One that died is started again first, with the weights last pushed."""
+        self._all("sleep", _START_S)
+
+    def wake(self, part: Part) -> None:
+        """Let every engine take the memory of a part again. One that died in its sleep is started again, awake; what is pushed next it gets like the others."""
+        self._all("wake", _START_S, part)
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[list[np.ndarray]]:
         """Every engine's logprobs of the same sequences; see VllmEngine.score."""

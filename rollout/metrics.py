@@ -43,6 +43,7 @@ _CHECKED = "steps that checked"
 _CONTROLLER = "the budget controller"
 _COVERAGE = "the budget coverage"
 _THINKING = "the budget thinking"
+_SHARED = "engines and ranks share GPUs"
 _WATCHED = "steps that looked at problems apart"
 _REDUNDANT = "credit that looks for thoughts behind the answer"
 _CREDIT = "any credit but even, in steps that train"
@@ -356,6 +357,15 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric("seconds/watch", "seconds", "Problems sampled apart.", "", _WATCHED, "Time per step", "watch"),
         Metric("seconds/update", "seconds", "From groups to new weights.", panel="Time per step", label="update"),
         Metric("seconds/publish", "seconds", "New weights to the engines, and their check.", panel="Time per step", label="publish"),
+        Metric(
+            "seconds/turns",
+            "seconds",
+            "Engines and learner changing places on GPUs that they share; half of it is in seconds/publish, too.",
+            "",
+            _SHARED,
+            "Time per step",
+            "turns",
+        ),
         Metric("seconds/step", "seconds", "The whole step."),
     ),
 }

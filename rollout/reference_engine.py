@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from rollout.honesty import moments, rehearse
 from rollout.short import Chains
+from rollout.sleep import Part, Wakefulness
 from rollout.thinking import ThinkIds, closes, halves, joined, sources
 from rollout.types import Completion, Request
 from rollout.weights import DTYPES, Packed, check_names, checkpoint_names, digests
@@ -32,10 +33,12 @@ class ReferenceEngine:
         self._think = think
         self._names = checkpoint_names(checkpoint)
         self._version = 0
+        self._wakefulness = Wakefulness()
         self._waiting: list[Request] = []
 
     def advance(self, requests: Sequence[Request], seconds: float) -> list[tuple[str, list[Completion]]]:
         """Sample the oldest waiting group to its end. `seconds` is not needed: a group is the unit."""
+        self._wakefulness.needed("sample")
         self._waiting.extend(requests)
         if not self._waiting:
             return []
@@ -46,6 +49,7 @@ class ReferenceEngine:
         """Replace the weights; see VllmEngine.load. Raises RuntimeError for missing or extra names or an older version."""
         if version < self._version:
             raise RuntimeError(f"weights version {version} is older than version {self._version} that the engine holds")
+        self._wakefulness.loading(version)
         check_names(self._names, weights, version)
         self._model.load_state_dict(
             {name: packed.tensor() for name, packed in weights.items()}, strict=False
@@ -54,9 +58,20 @@ class ReferenceEngine:
         self._version = version
         return digests(weights)
 
+    def sleep(self) -> None:
+        """See VllmEngine.sleep; this one keeps its memory."""
+        if self._waiting:
+            raise RuntimeError(f"an engine was sent to sleep while {len(self._waiting)} groups are being sampled")
+        self._wakefulness.sleep()
+
+    def wake(self, part: Part) -> None:
+        """See VllmEngine.wake."""
+        self._wakefulness.wake(part)
+
     @torch.inference_mode()
     def score(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Logprobs (nats, temperature 1) of tokens 1.. of each sequence, float32 [len - 1]."""
+        self._wakefulness.needed("score")
         scores = []
         for ids in sequences:
             ids_T = torch.tensor(list(ids), device=self._device)

@@ -19,6 +19,7 @@ import torch
 
 from rollout.honesty import moments, rehearse
 from rollout.short import Chains
+from rollout.sleep import Part, Wakefulness
 from rollout.thinking import ThinkIds, allowance, halves, joined, sources
 from rollout.types import Completion, Finish, Request
 from rollout.weights import DTYPES, Packed, check_names, checkpoint_names, digests
@@ -79,6 +80,7 @@ class VllmEngine:
         self._stop_ids = list(stop_ids)
         self._names = checkpoint_names(checkpoint)
         self._version = 0
+        self._wakefulness = Wakefulness()
         self._open: dict[str, tuple[Request, Request]] = {}  # by id of what vLLM samples: that, and the request that it is of
         self._done: dict[str, list[Completion]] = {}
         self._chains: dict[str, tuple[Request, Chains]] = {}  # by id of the request
@@ -86,6 +88,7 @@ class VllmEngine:
 
     def advance(self, requests: Sequence[Request], seconds: float) -> list[tuple[str, list[Completion]]]:
         """Take `requests` in, sample for about `seconds` or until nothing is left, return the groups finished by then by request id."""
+        self._wakefulness.needed("sample")
         for request in requests:
             if request.short is not None:
                 self._start_chains(request)
@@ -115,6 +118,7 @@ class VllmEngine:
             raise RuntimeError(f"weights version {version} came while {sampling} groups are being sampled")
         if version < self._version:
             raise RuntimeError(f"weights version {version} is older than version {self._version} that the engine holds")
+        self._wakefulness.loading(version)
         check_names(self._names, weights, version)
         tensors = ((name, packed.tensor()) for name, packed in weights.items())
         self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": tensors})
@@ -124,8 +128,25 @@ class VllmEngine:
         self._version = version
         return digests(weights)
 
+    def sleep(self) -> None:
+        """Give the memory of weights and caches away, and keep nothing of them (vLLM's level 2); a CPU build keeps them, but knows that it sleeps.
+
+        Raises:
+            RuntimeError: groups are being sampled.
+        """
+        if sampling := len(self._open) + len(self._chains):
+            raise RuntimeError(f"an engine was sent to sleep while {sampling} groups are being sampled")
+        self._llm.sleep(level=2)
+        self._wakefulness.sleep()
+
+    def wake(self, part: Part) -> None:
+        """Take the memory of a part again, which `load` then fills; nothing where it was not given away."""
+        self._llm.wake_up([part])
+        self._wakefulness.wake(part)
+
     def score(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Logprobs (nats, temperature 1) that the current weights give to tokens 1.. of each sequence, float32 [len - 1]."""
+        self._wakefulness.needed("score")
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False, flat_logprobs=True)

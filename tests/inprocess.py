@@ -80,7 +80,7 @@ class DeepSpeedEngine:
     """AdamW and gradient clipping by the configuration, nothing sharded. `passes` holds the shape of each pass through the first block."""
 
     def __init__(self, model: Any, config: dict[str, Any], passes: list[tuple[str, tuple[int, ...]]]):
-        self.module, self._config, self._norm = model, config, 0.0
+        self.module, self._config, self._norm, self._away = model, config, 0.0, False
         settings = {name: value for name, value in config["optimizer"]["params"].items() if name != "torch_adam"}
         self.optimizer = torch.optim.AdamW(model.parameters(), **settings)
         model.model.base_model.layers[0].register_forward_pre_hook(lambda _, given: passes.append(("block", tuple(given[0].shape))))
@@ -97,7 +97,14 @@ class DeepSpeedEngine:
     def clip_fp32_gradients(self) -> None:
         self._norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.gradient_clipping()))
 
+    def offload_states(self, include: list[str], pin_memory: bool) -> None:
+        self._away = True
+
+    def reload_states(self) -> None:
+        self._away = False
+
     def step(self) -> None:
+        assert not self._away
         self.clip_fp32_gradients()
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -310,10 +310,11 @@ def engines_started(recipe: Recipe, world: World) -> Any:
 
 
 def placed(recipe: Recipe, world: World) -> Any:
-    """Where processes run on two nodes of eight GPUs."""
+    """Where processes run on two nodes of eight GPUs, and by what turns."""
     node = Machine(64, 800 << 30, (80 << 30,) * 8)
-    found = plan(recipe, node, [node]).placement
-    return len(found.nodes), found.at, found.gpus, found.groups
+    made = plan(recipe, node, [node])
+    found = made.placement
+    return len(found.nodes), found.at, found.gpus, found.groups, made.turns, [(actor.rests, actor.host) for actor in made.actors]
 
 
 def started_from(recipe: Recipe, world: World) -> Any:

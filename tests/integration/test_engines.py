@@ -18,6 +18,7 @@ from recipes.schema import Publish
 from rl.gate import check_gaps
 from rl.policy import Policy, Row, padded
 from rl.publisher import Publisher, PublishError
+from rl.turns import Turns
 from rollout.engine import EngineError, EnginePool
 from rollout.honesty import rehearsal
 from rollout.reference_engine import ReferenceEngine
@@ -63,6 +64,10 @@ class FixedLearner:
             for parameter in self.model.parameters():
                 parameter.add_(torch.randn_like(parameter) * noise)
         self.packed = {name: pack(self.model.state_dict()[name]) for name in checkpoint_names(checkpoint)}
+        self.resting = False
+
+    def rest(self, resting: bool) -> None:
+        self.resting = resting
 
     def weights(self) -> tuple[ray.ObjectRef, dict[str, int]]:
         return ray.put(self.packed), digests(self.packed)
@@ -125,6 +130,31 @@ def test_p06_whatever_ended_an_answer_is_its_last_trained_token_and_a_cut_one_ge
             assert len(completion.ids) == len(completion.logprobs) and (stopped or len(completion.ids) == 40)
             assert int(tensors.targets[end]) == int(completion.ids[-1]) and bool(tensors.mask[end])
         assert {int(c.ids[-1]) for c in completions if c.finish == "stop"} == set(STOPS) and any(c.finish == "length" for c in completions)
+
+
+def test_an_engine_that_slept_wants_weights_before_it_samples_and_one_that_died_asleep_comes_back_awake(pool: EnginePool, checkpoint: Path):
+    """vLLM on a CPU keeps its memory in sleep; its scheduler stands still all the same until both parts are awake."""
+    learner = FixedLearner(checkpoint, noise=0.1)
+    publisher = Publisher(pool, Publish(check_every=1, tolerance=1e-4), PROBE, turns := Turns((pool, learner)))
+    pool.sleep()  # as it begins
+    for wakes in (lambda: None, lambda: pool.wake("weights"), lambda: pool.wake("kv_cache")):
+        wakes()
+        with pytest.raises(EngineError, match=r"an engine that sleeps was asked to score: it has no .*weights"):
+            pool.score(PROBE)
+    for died in (False, True):
+        turns.learn()
+        if died:
+            [process] = pool.wait_ready()
+            os.kill(process, signal.SIGKILL)
+        before = pool.restarts
+        assert publisher.push(learner, pool.version + 1)["publish/check"] < 1e-4
+        assert (pool.restarts - before, learner.resting) == (died, True)
+        pool.submit([request(f"slept, died: {died}")])
+        [(_, completions)] = pool.ready()
+        assert all((completion.versions == pool.version).all() for completion in completions)
+    turns.learn()
+    assert not learner.resting
+    publisher.push(learner, pool.version + 1)
 
 
 class OpenEngine(VllmEngine):

@@ -16,7 +16,7 @@ from recipes.schema import Recipe
 from recipes.terms import KlTerm, VerdictTerm
 from rl.adapters import ADAPTER
 from rl.algorithm import measured
-from rl.learner import Learner
+from rl.learner import Learner, LearnerError
 from rl.objective import NonFinite
 from rl.policy import Row, load_policy, padded
 
@@ -91,13 +91,19 @@ def plain_torch_update(checkpoint: Path, updates: list[list[Row]]) -> tuple[dict
         (2, 2, "bf16", "lora"),
     ],
 )
-def test_a_restored_learner_goes_on_as_if_nothing_had_happened(
+def test_a_restored_learner_goes_on_as_if_nothing_had_happened_and_so_does_one_that_rested(
     ray_session: None, tiny_checkpoint: Path, tmp_path: Path, ranks: int, zero: int, dtype: str, adapter: str
 ):
     settings = recipe(ranks, zero, 256, dtype, adapter={"kind": adapter})
     learner = Learner(settings, tiny_checkpoint, "cpu")
     learner.update([rows(0)], 0)
+    awake = learner.weights()[1], learner.score([[5, 6, 7]])[0].tolist()
+    learner.rest(True)  # on a CPU DeepSpeed moves its states from main memory to main memory, but unlinks and links them all the same
+    assert (learner.weights()[1], learner.score([[5, 6, 7]])[0].tolist()) == awake
+    with pytest.raises(LearnerError, match="an update was asked of a learner that rests"):
+        learner.update([rows(1)], 1)
     learner.save(tmp_path)
+    learner.rest(False)
     expected = learner.update([rows(1)], 1)
     after = learner.weights()[1]
     learner.stop()

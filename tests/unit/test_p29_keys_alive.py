@@ -102,17 +102,15 @@ LENGTH_TERMS: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {  # its number
     "leash": {"gain": (0.1, {}), "most": (0.105, {"gain": 0.1})},
 }
 SETS = {"data.train": [{"source": "rows.jsonl"}, {"source": "more.jsonl", "weight": 0.1}]}
-KEPT = {"select.kind": "shortest", "select.keep": 2}
-KL = {"objective.kl.coef": 0.5}
+KEPT, KL = {"select.kind": "shortest", "select.keep": 2}, {"objective.kl.coef": 0.5}
 CORRECTED = {"objective.old_logprobs": "learner", "objective.correction.kind": "clamp"}
 ADAPTIVE = {"objective.entropy": {"kind": "adaptive", "coef": 0.1, "target": 9.0}}  # nats, more than the model ever has
-ONE_EACH = {"learner.ranks": 4, "engine.count": 4}  # on 16 GPUs
-LORA = {"learner.adapter.kind": "lora", "learner.adapter.rank": 2}
-SHARDED = {"learner.zero_stage": 1}
-COLD = {"stages": [{"kind": "cold_start", "changes": {"cold_start.steps": 5}}]}
+ONE_EACH, NODES = {"learner.ranks": 4, "engine.count": 4}, (("nodes", 1), ("gpus_per_node", 3))  # on 16 GPUs
+SHARED = {"learner.ranks": 1, "engine.count": 1, "engine.kind": "vllm", "cluster.kind": "colocated"}
+LORA, SHARDED = {"learner.adapter.kind": "lora", "learner.adapter.rank": 2}, {"learner.zero_stage": 1}
+COLD, MERGED = {"stages": [{"kind": "cold_start", "changes": {"cold_start.steps": 5}}]}, {"stages": [{"kind": "rl"}, {"kind": "merge"}]}
 LEARN = {"stages": [{"kind": "reference", "samples": 4, "problems": 3}, {"kind": "sft", "batch": 2, "max_tokens": 99}]}
 PREFER = {"stages": [{"kind": "reference", "samples": 4, "problems": 3}, {"kind": "dpo", "batch": 2, "max_tokens": 99}]}
-MERGED = {"stages": [{"kind": "rl"}, {"kind": "merge"}]}
 
 
 def reward_of(kind: str, **numbers: Any) -> dict[str, Any]:
@@ -377,8 +375,8 @@ ROWS = [
     Row("wires.entropy", wired, 0.02),
     Row("wires.action", wired, "stop", {"wires.cut": 0.2}),
     Row("cluster.kind", placed, "colocated", {"learner.ranks": 2, "engine.count": 2}),
-    *(Row(f"cluster[{kind}].nodes", placed, 1, ONE_EACH | {"cluster.kind": kind}) for kind in ("apart", "colocated")),
-    *(Row(f"cluster[{kind}].gpus_per_node", placed, 3, ONE_EACH | {"cluster.kind": kind}) for kind in ("apart", "colocated")),
+    *(Row(f"cluster[{kind}].{key}", placed, n, ONE_EACH | {"cluster.kind": kind}) for kind in ("apart", "colocated") for key, n in NODES),
+    *(Row(f"cluster[colocated].{key}", placed, False, SHARED) for key in ("sleep", "offload")),
     Row("learner.ranks", trained, 2),
     Row("learner.zero_stage", trained, 1),
     Row("learner.lr", trained, 0.02),

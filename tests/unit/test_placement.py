@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from launch import gpu_page
 from launch.actors import host_bytes
 from launch.machine import Machine
-from launch.memory import GB, KNOWN, learner_bytes, trained_parameters
+from launch.memory import GB, KNOWN, Shape, learner_bytes, trained_parameters
 from launch.placement import Placement, Wish, place
-from launch.plan import plan
+from launch.plan import Plan, plan
 from recipes.adapters import FullWeights, Lora
 from recipes.cluster import ApartCluster, AutoCluster, Cluster, ColocatedCluster
 from recipes.loader import load
@@ -188,3 +190,72 @@ def test_adapters_take_no_gradients_and_no_optimiser_state_of_frozen_weights():
     assert trained == 28 * 32 * (2 * (1536 + 1536) + 2 * (1536 + 256) + 3 * (1536 + 8960))  # q, o; k, v; gate, up, down
     assert lora["gradients"] == 2 * trained and lora["optimiser"] == 16 * trained and "reference" not in lora
     assert full["optimiser"] == 16 * KNOWN_15.parameters and full["weights"] == lora["weights"]
+
+
+HALF = Shape(24, 896, 14, 2, 64, 4864, 151936, True, 32768)  # of Qwen2.5-0.5B
+
+
+def turns_of(words: Sequence[str], machine: Machine, scale: str = "gpu1-80") -> Plan:
+    return plan(load("dler", scale, words), machine)
+
+
+def test_an_engine_gets_what_a_resting_learner_leaves_and_the_learner_what_a_sleeping_engine_leaves():
+    made = turns_of([], ONE_80)
+    engine, learner = (next(actor for actor in made.actors if actor.name == name) for name in ("engine", "learner"))
+    N, tokens = KNOWN_15.parameters, 16384
+    layer = 8 * 1536 + 128 * (5 * 12 + 8 * 2) + 4 * 8960  # numbers of a token
+    rests = {"weights": 2 * N, "forward pass": 2 * tokens * layer + 2048 * 151936 * 8, "context": 800_000_000}
+    assert learner.rests == rests and engine.rests == {"context": 800_000_000}
+    assert learner.host["resting optimiser"] == 12 * N and learner.host["resting reference"] == 2 * N
+    assert engine.bytes + sum(rests.values()) == pytest.approx(0.92 * 80 * GB, rel=1e-3)
+    assert made.engine["gpu_memory_utilization"] * 80 * GB >= engine.bytes  # vLLM starts where its share is free
+
+
+@pytest.mark.parametrize(
+    ("words", "stays"),
+    [
+        (["cluster={kind: colocated, offload: false}"], {"optimiser", "gradients", "buckets", "reference"}),
+        (["learner.zero_stage=1"], {"optimiser", "gradients", "buckets"}),  # in bf16: BF16_Optimizer moves nothing
+        (["learner.zero_stage=3"], {"optimiser", "gradients", "buckets"}),
+        (["learner.zero_stage=1", "model.dtype=fp32", "learner.micro_batch_tokens=4096"], set()),
+        (["learner.adapter={kind: lora, rank: 8}"], {"adapters"}),
+    ],
+)
+def test_what_deepspeed_cannot_move_or_the_recipe_leaves_there_rests_on_the_gpu(words: list[str], stays: set[str]):
+    [learner] = [actor for actor in turns_of(words, ONE_80).actors if actor.name == "learner"]
+    assert learner.rests is not None and set(learner.rests) == {"weights", "context", "forward pass"} | stays
+    assert ("resting optimiser" in learner.host) == ("optimiser" not in stays)
+
+
+def test_turns_make_room_for_more_keys_and_values_and_for_learners_that_fill_a_gpu():
+    still = "cluster={kind: colocated, sleep: false}"
+    for scale, machine in (("gpu1-24", ONE_24), ("gpu1-80", ONE_80), ("node8-colocated", EIGHT)):
+        taken, not_ = (turns_of(words, machine, scale) for words in ([], [still]))
+        assert taken.turns and not not_.turns and "enable_sleep_mode" not in not_.engine
+        assert taken.engine["kv_cache_memory_bytes"] > 1.15 * not_.engine["kv_cache_memory_bytes"]
+    smaller = Machine(16, 128 * GB, (58 * GB,))
+    assert turns_of([], smaller).blockers == []
+    assert any("share the one GPU" in line for line in turns_of([still], smaller).blockers)
+    smallest = Machine(16, 128 * GB, (50 * GB,))
+    assert any("in the learners' turn (1 x 800 MB for engines + 1 x" in line for line in turns_of([], smallest).blockers)
+
+
+def test_a_model_of_half_a_billion_trains_whole_on_24_gigabytes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(KNOWN, "Qwen/Qwen2.5-0.5B-Instruct", HALF)
+    words = ["model.path=Qwen/Qwen2.5-0.5B-Instruct", "learner.adapter={kind: full}", "learner.lr=1e-6", "eval.max_tokens=8000"]
+    made = turns_of(words, ONE_24, "gpu1-24")
+    assert made.blockers == [] and made.turns
+
+
+def test_no_turns_are_taken_where_there_is_nothing_to_share_or_nobody_who_can_sleep():
+    assert not plan(load("dler", "node8"), EIGHT).turns
+    assert not turns_of(["engine.kind=reference"], ONE_80).turns and not turns_of(["engine.vllm.enable_sleep_mode=false"], ONE_80).turns
+    assert not turns_of(["stages=[eval]"], ONE_80).turns and not plan(load("quickstart"), LAPTOP).turns
+    assert turns_of(["cluster={kind: auto}"], ONE_80).turns  # by itself on one GPU
+    unknown = turns_of(["model.path=owner/unknown"], ONE_80)
+    assert unknown.turns and unknown.engine["enable_sleep_mode"]
+
+
+def test_the_tables_of_the_page_on_gpus_are_current():
+    text = gpu_page.PAGE.read_text(encoding="utf-8")
+    assert text == gpu_page.renewed(text), "run `python -m launch.gpu_page`"

@@ -39,6 +39,7 @@ def test_a_cpu_engine_gets_a_cache_for_one_sequence_however_long():
     ("words", "said"),
     [
         ("engine.vllm.gpu_memory_utilization=2", "engine.vllm.gpu_memory_utilization: 2 is not a number above 0 and up to 1"),
+        ("engine.vllm.enable_sleep_mode=true", "engine.vllm.enable_sleep_mode: vLLM's CPU build cannot sleep; leave it out"),
         ("engine.vllm.max_num_seqs=true", "engine.vllm.max_num_seqs: True is not a whole number above 0"),
         ("engine.vllm.max_num_seqs=1.5", "engine.vllm.max_num_seqs: 1.5 is not a whole number above 0"),
         ("engine.vllm.max_num_batched_tokens=0", "engine.vllm.max_num_batched_tokens: 0 is not a whole number above 0"),
@@ -57,3 +58,14 @@ def test_a_push_that_the_object_store_cannot_hold_is_refused():
     words = blockers(small, "dler", "node8", "model.path=deepseek-ai/DeepSeek-R1-Distill-Qwen-7B")
     assert any("a push of 15 GB does not fit the object store, which takes 15 GB of the 60 GB that are free" in line for line in words)
     assert not any("object store" in line for line in blockers(NODE, "dler", "node8", "model.path=deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"))
+
+
+def test_a_share_of_a_gpu_that_the_rank_needs_too_is_an_upper_bound():
+    # 0.9 of the card is the scale's word for an engine that has it alone; vLLM does not start where less than its share is free
+    for sleep in (True, False):
+        words = ["learner.ranks=1", "engine.count=1", f"cluster={{kind: colocated, sleep: {sleep}}}"]
+        made = plan(load("dler", "node8", words), Machine(64, 500 * GB, (143771 << 20,), "cuda"))
+        [rank] = [actor for actor in made.actors if actor.name == "learner"]
+        assert made.blockers == [] and made.placement.shared and (rank.rests is not None) == sleep
+        beside = sum((rank.holds if rank.rests is None else rank.rests).values())
+        assert made.engine["gpu_memory_utilization"] * made.machine.gpus[0] + beside <= 0.94 * made.machine.gpus[0]
