@@ -37,6 +37,8 @@ from recipes.stages import Supervised
 from recipes.steps import Step
 from rl.deepspeed_config import moves_states
 
+_OF_UPDATES = ("activations", "logits", "head gradient", "optimiser step")  # gone between them
+
 
 @dataclass(frozen=True)
 class Actor:
@@ -92,7 +94,9 @@ def actors(step: Step, shape: Shape | None, gpu: int, longest: int, placed: Plac
     recipe, found = step.recipe, {wish.name: wish for wish in wishes(step)}
     ranks = _rank_holds(step, shape, gpu, longest) if "learner" in found or "trainer" in found else {}
     sleep = takes_turns(recipe, placed)
-    rests, waits = _rank_rests(recipe, shape, longest, ranks) if sleep and shape is not None else ({}, {})
+    rests, waits = _rank_rests(recipe, shape, ranks) if sleep and shape is not None else ({}, {})
+    if "learner" in found and shape is not None and not sleep:
+        ranks |= _gate(recipe, shape, ranks)
     room = None
     if placed.shared:
         taken = sum((rests if sleep else ranks).values()) if placed.on_a_gpu("learner") else 0
@@ -128,18 +132,23 @@ def takes_turns(recipe: Recipe, placed: Placement) -> bool:
     return bool(placed.shared and placed.on_a_gpu("learner") and recipe.engine.kind == "vllm" and asked)
 
 
-def _rank_rests(recipe: Recipe, shape: Shape, longest: int, holds: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+def _rank_rests(recipe: Recipe, shape: Shape, holds: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
     """What a rank holds on its GPU while engines sample, and what waits in main memory meanwhile."""
     away = turns(recipe.cluster).offload
     moved = away and moves_states(recipe)
-    gone = {"activations", "logits", "head gradient", "optimiser step"} | ({"optimiser", "gradients", "buckets"} if moved else set())
-    gone |= {"reference"} if away else set()
+    gone = {*_OF_UPDATES, *(("optimiser", "gradients", "buckets") if moved else ()), *(("reference",) if away else ())}
     stays = {name: held for name, held in holds.items() if name not in gone}
-    stays["forward pass"] = forward_bytes(shape, recipe.learner, number_width(recipe), longest)  # the gate measures, and a push is scored
+    stays["forward pass"] = forward_bytes(shape, recipe.learner, number_width(recipe), context(recipe))  # of the gate of an evaluation
     waits = {"reference": holds["reference"]} if away and "reference" in holds else {}
     if moved:  # without gradients
         waits["optimiser"] = holds["optimiser"] * 12 // (16 if recipe.model.dtype == "bf16" else 12)
     return stays, {f"resting {name}": held for name, held in waits.items()}
+
+
+def _gate(recipe: Recipe, shape: Shape, holds: Mapping[str, int]) -> dict[str, int]:
+    """What the gate of an evaluation, which passes its longest answer whole, takes beyond what an update does."""
+    beyond = forward_bytes(shape, recipe.learner, number_width(recipe), context(recipe)) - sum(holds.get(name, 0) for name in _OF_UPDATES)
+    return {"gate": beyond} if beyond > 0 else {}
 
 
 def _published(recipe: Recipe, shape: Shape | None) -> dict[str, int]:

@@ -202,7 +202,7 @@ def turns_of(words: Sequence[str], machine: Machine, scale: str = "gpu1-80") -> 
 def test_an_engine_gets_what_a_resting_learner_leaves_and_the_learner_what_a_sleeping_engine_leaves():
     made = turns_of([], ONE_80)
     engine, learner = (next(actor for actor in made.actors if actor.name == name) for name in ("engine", "learner"))
-    N, tokens = KNOWN_15.parameters, 16384
+    N, tokens = KNOWN_15.parameters, 1024 + 32768  # an evaluation's longest, which its gate measures whole
     layer = 8 * 1536 + 128 * (5 * 12 + 8 * 2) + 4 * 8960  # numbers of a token
     rests = {"weights": 2 * N, "forward pass": 2 * tokens * layer + 2048 * 151936 * 8, "context": 800_000_000}
     assert learner.rests == rests and engine.rests == {"context": 800_000_000}
