@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -335,11 +335,10 @@ def _actor_words(plan: Plan) -> list[str]:
         on = _many(actor.threads, "thread")
         if actor.gpus:
             on = "part of GPU" if plan.placement.shared else _many(int(actor.gpus), "GPU")
-        parts = ", ".join(f"{name} {size(held)}" for name, held in actor.holds.items())
-        beside = ", ".join(f"{name} {size(held)}" for name, held in actor.host.items())
-        rests = f"at rest {', '.join(f'{name} {size(held)}' for name, held in actor.rests.items())}" if actor.rests is not None else ""
         unknown = ", model unknown" if plan.shape is None and actor.name in ("engine", "learner") else ""
-        words = "; main memory: ".join(filter(None, ("; ".join(filter(None, (parts + unknown, rests))), beside)))
+        words = _parts(actor.holds) + unknown
+        words += f"; at rest: {_parts(actor.rests)}" if actor.rests else ""
+        words += f"{'; main memory: ' if words else ''}{_parts(actor.host)}" if actor.host else ""
         lines.append(f"{actor.count:>3} x {actor.name:<8} {on:<11} {size(actor.bytes if actor.gpus else actor.main_memory):>8}: {words}")
     machine, needed = plan.machine, plan.placement.total_gpus
     gpus = f", {_many(len(machine.gpus), 'GPU')} of {size(min(machine.gpus))}" if machine.gpus else ", no GPU"
@@ -347,6 +346,10 @@ def _actor_words(plan: Plan) -> list[str]:
     lines.append(f"total    main memory {size(host_bytes(plan.actors, plan.placement))}{', ' + _many(needed, 'GPU') if needed else ''}")
     lines.append(f"here     {machine.cores} cores, {size(machine.memory)} free{gpus}")
     return lines
+
+
+def _parts(held: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {size(count)}" for name, count in held.items())
 
 
 def _turn_words(plan: Plan) -> Iterator[str]:

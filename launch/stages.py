@@ -234,10 +234,10 @@ def _train(part: Part, run: Run, template: Template, at: Standing, judge: Judge)
         progress.phase("start engines and learner")
         with engines(made, at.start, template, done) as (pool, options):
             begun = partial(Learner, recipe, at.start, made.device, partial(options, "learner"))
-            early = None if made.turns else begun()
+            early = None if made.turns else begun()  # beside the engines
             pool.wait_ready()
             probe = rehearsed(made, pool, template, [template.prompt_ids(source.at(position)) for position in range(16)])
-            if made.turns:  # a learner that begins needs the room
+            if made.turns:  # a learner that begins needs their room
                 pool.sleep()
             learner = early or begun()
             learner.wait_ready()

@@ -196,7 +196,7 @@ def test_the_tiny_scale_runs_on_one_gpu_which_engine_and_rank_share(name: str, m
         and "turns    while the learner works, a GPU holds engine 800 MB + learner" in said
     )
     apart = explain(plan(load(name, "tiny"), LAPTOP))
-    assert "turns " not in apart and "at rest" not in apart
+    assert "turns " not in apart and "at rest:" not in apart and "; at rest: weights" in said
 
 
 def test_more_engines_on_one_gpu_share_what_the_rank_leaves():
