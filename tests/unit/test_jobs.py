@@ -17,7 +17,7 @@ from launch.inventory import granted
 from launch.jobs import Cluster, Job, JobsError, UnknownJob
 from launch.machine import Machine
 from launch.plan import plan
-from launch.ray_start import RayStartError, start_ray
+from launch.ray_start import RayStartError, _why, start_ray
 from recipes.loader import load
 
 OURS = version("ray")
@@ -152,6 +152,17 @@ def test_a_ray_that_is_not_there_is_refused_before_ray_is_asked(address: str, mo
     monkeypatch.setenv(head.ADDRESS, address)
     with pytest.raises(RayStartError, match=r"no Ray that drivers join answers at .*8265 is its dashboard"):
         start_ray(num_cpus=1, num_gpus=0)
+
+
+def test_why_a_ray_cannot_be_joined_is_said_in_a_sentence():
+    other = (
+        "Version mismatch: The cluster was started with:\n    Ray: 2.9.0\n    Python: 3.10.1\nThis process on node 10.0.0.1:6379 was started with:\n"
+        f"    Ray: {OURS}\n    Python: 3.11.7\n"
+    )
+    assert (
+        _why(RuntimeError(other)) == f"it has Ray 2.9.0 on Python 3.10.1, and here are Ray {OURS} and Python 3.11.7; both must be the same"
+    )
+    assert "wants another token" in _why(ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379"))
 
 
 def test_a_dashboard_is_no_ray_that_drivers_join(dashboard: str):

@@ -1,0 +1,127 @@
+"""The batch script runs on a real Slurm of one machine, started here and ended with the test: to its end, and stopped by a signal.
+
+Skipped without Slurm and munge (Debian: slurm-wlm, munge), and for whoever is not root.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from launch.head import free_ports
+from launch.manifests import Nodes, slurm
+from recipes.loader import load
+
+ROOT = Path(__file__).parents[2]
+TOY = [
+    "device=cpu", "engine.kind=reference", "engine.count=1", "learner.ranks=1", "stages=[rl]", "sampler.prompts=4", "sampler.group_size=4", "sampler.keep_groups=all",
+    "budget.limit=16", "reward=[{kind: verdict}, {kind: function, name: 'tests.faults.by_length:by_length', weight: 0.1, low: -3, high: 1}]",
+]  # fmt: skip
+
+
+def program(name: str) -> str:
+    """A daemon, which Debian also calls `-wlm`."""
+    return next(filter(None, (shutil.which(one, path=f"{os.environ['PATH']}:/usr/sbin") for one in (f"{name}-wlm", name))), "")
+
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or not all(map(program, ("munged", "slurmctld", "slurmd", "slurmstepd", "sbatch"))), reason="no Slurm, or not root"
+)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A Slurm of one node, and the environment in which its commands find it."""
+    folder = tmp_path_factory.mktemp("slurm")
+    folder.chmod(0o755)
+    for name in ("munge", "spool", "state"):
+        (folder / name).mkdir(mode=0o700)
+    key = folder / "munge/key"
+    key.write_bytes(os.urandom(1024))
+    key.chmod(0o600)
+    prefix, host, (control, node) = Path(program("slurmd")).resolve().parents[1], socket.gethostname().partition(".")[0], free_ports(2)
+    lines = [
+        f"ClusterName=one\nSlurmctldHost={host}(127.0.0.1)\nSlurmUser=root\nAuthType=auth/munge\nAuthInfo=socket={folder}/munge/socket\nCredType=cred/munge",
+        f"PluginDir={next(prefix.glob('lib/*/slurm-wlm'))}\nProctrackType=proctrack/pgid\nTaskPlugin=task/none\nSelectType=select/cons_tres",
+        f"ReturnToService=2\nKillWait=5\nSlurmctldPort={control}\nSlurmdPort={node}\nStateSaveLocation={folder}/state\nSlurmdSpoolDir={folder}/spool",
+        f"SlurmctldPidFile={folder}/slurmctld.pid\nSlurmdPidFile={folder}/slurmd.pid",
+        f"NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=4096\nPartitionName=all Nodes=ALL Default=YES State=UP\n",
+    ]
+    (folder / "slurm.conf").write_text("\n".join(lines))
+    seen = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SLURM_"))}
+    seen |= {"SLURM_CONF": f"{folder}/slurm.conf", "PYTHONPATH": str(ROOT), "LACONIC_PYTHON": sys.executable}
+    munge = [f"--{name}={folder}/munge/{name.partition('-')[0]}" for name in ("key-file", "socket", "pid-file", "log-file", "seed-file")]
+    daemons = [
+        subprocess.Popen([*command], env=seen, stdout=output, stderr=output, cwd=folder)
+        for command, output in [
+            ((program("munged"), "--foreground", "--force", *munge), (folder / "munged.log").open("wb")),
+            ((program("slurmctld"), "-D"), (folder / "slurmctld.log").open("wb")),
+            ((program("slurmd"), "-D", "-d", program("slurmstepd")), (folder / "slurmd.log").open("wb")),
+        ]
+    ]
+    try:
+        until(lambda: "idle" in asked(seen, "sinfo", "-h", "-o", "%T"), 60)
+        yield seen
+    finally:
+        for one in reversed(daemons):
+            one.terminate()
+            one.wait(20)
+
+
+def asked(seen: dict[str, str], *command: str) -> str:
+    return subprocess.run(command, env=seen, capture_output=True, text=True, timeout=60).stdout.strip()
+
+
+def until(holds: Callable[[], bool], within_s: float) -> None:
+    end = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < end, "it did not come to that in time"
+        time.sleep(1)
+
+
+def test_the_batch_script_trains_on_slurm_and_a_signal_has_it_stop_politely(
+    cluster: dict[str, str], checkpoints: Callable[[str], Path], tmp_path: Path
+):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"problem": f"{n} + 1 = ?", "answer": str(n + 1)}) + "\n" for n in range(16)))
+
+    def submitted(name: str, steps: int) -> tuple[str, Path]:
+        words = [*TOY, f"name={name}", f"train.steps={steps}", f"model.path={checkpoints('qwen3')}", "data.train=rows.jsonl"]
+        (tmp_path / f"{name}.sh").write_text(slurm(load("quickstart", None, words), Nodes(1, 0, 2, 3), Path("runs"), "10"))
+        done = subprocess.run(["sbatch", "--parsable", f"{name}.sh"], env=cluster, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip(), tmp_path / f"{name}-{done.stdout.strip()}.log"
+
+    def state(job: str) -> str:
+        return asked(cluster, "squeue", "-h", "-t", "all", "-j", job, "-o", "%T")
+
+    short, log = submitted("short", 2)
+    until(lambda: state(short) in ("COMPLETED", "FAILED"), 240)
+    assert state(short) == "COMPLETED" and "short step 2/2" in log.read_text(), log.read_text()
+    assert json.loads((tmp_path / "runs/short/status.json").read_text())["state"] == "finished"
+
+    long, log = submitted("long", 9999)
+    until(lambda: log.is_file() and "long step" in log.read_text(), 180)
+    asked(cluster, "scancel", "--batch", "--signal=TERM", long)
+    until(lambda: state(long) == "FAILED", 120)
+    status = json.loads((tmp_path / "runs/long/status.json").read_text())
+    assert status["state"] == "stopped" and status["reason"].startswith("SIGTERM"), log.read_text()
+    assert not list(tmp_path.glob(".laconic-*")), "the token's folder is left"
+    token = str(tmp_path / ".laconic-")
+    until(lambda: not [one for one in psutil.process_iter() if token in environment_of(one)], 60)
+
+
+def environment_of(process: psutil.Process) -> str:
+    try:
+        return process.environ().get("RAY_AUTH_TOKEN_PATH", "")
+    except psutil.Error:
+        return ""
