@@ -6,6 +6,8 @@ Simplification: the interval of each change is for itself, whatever the number o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from evaluation import words
 from evaluation.comparisons import Comparison, Found
 from evaluation.results import Evaluation
@@ -19,18 +21,22 @@ def budget_table(found: Found, source: str) -> Table:
     several = len({one.label for shown in budgets.values() for one in shown}) > 1
     rows = []
     for budget, shown in budgets.items():
-        rows += [Row(f"{budget.words}, {one.label}" if several else budget.words, cells(one.evaluation)) for one in shown]
+        rows += [Row(f"{budget.words}, {one.label}" if several else budget.words, _cells(one.evaluation)) for one in shown]
         rows += [_change(pair) for pair in found.budget_pairs[source] if pair.new.evaluation.settings.budget == budget]
-    return Table(head(*(one.evaluation for shown in budgets.values() for one in shown)), rows)
+    return Table(_head([one.evaluation for shown in budgets.values() for one in shown]), rows)
 
 
-def head(*of: Evaluation) -> list[str]:
-    """Of the columns that `cells` fills."""
-    unit = CHARACTERS if any(one.settings.template == CHARACTERS for one in of) else "tokens"
+def table_of(found: Sequence[Evaluation]) -> Table:
+    """A line for each, that without a budget (natural) too."""
+    return Table(_head(found), [Row(budget.words if (budget := one.settings.budget) else "natural", _cells(one)) for one in found])
+
+
+def _head(found: Sequence[Evaluation]) -> list[str]:
+    unit = CHARACTERS if any(one.settings.template == CHARACTERS for one in found) else "tokens"
     return ["accuracy", unit, "cut off", "kept to it"]
 
 
-def cells(of: Evaluation) -> list[Cell]:
+def _cells(of: Evaluation) -> list[Cell]:
     """Accuracy and length with their intervals, share cut off, and how the budget was kept: what that means for its kind."""
     length = of.tokens
     return [

@@ -108,13 +108,12 @@ def _points(budgets: Mapping[Budget | ShortOf, Sequence[Shown]]) -> list[_Drawn]
 def _headline(found: Found, source: str) -> str:
     """Tokens saved and accuracy, of the last comparison of the source."""
     pair = next((one for one in reversed(found.comparisons) if one.new.evaluation.source == source), None)
+    last = (pair.new if pair else found.main(source)[-1]).evaluation
+    at = f"{budget.name}: " if (budget := last.settings.budget) else ""
     if pair is None or pair.bounds is None:
-        last = found.shown[source] if source in found.shown else next(reversed(found.budgets[source].values()))
-        measured = last[-1].evaluation
-        accuracy = measured.accuracy
-        return f"{words.percent(accuracy.mean)} [{100 * accuracy.low:.1f}, {100 * accuracy.high:.1f}] at {words.tokens(measured.tokens.mean)} tokens"
+        accuracy = last.accuracy
+        return f"{at}{words.percent(accuracy.mean)} [{100 * accuracy.low:.1f}, {100 * accuracy.high:.1f}] at {words.tokens(last.tokens.mean)} tokens"
     saved = "" if pair.length is None else f"{words.signed(100 * pair.length.mean, 0)} % {pair.unit} [{words.span(pair.length, 0)}], "
-    at = f"{budget.name}: " if (budget := pair.new.evaluation.settings.budget) else ""
     return f"{at}{saved}{words.signed(100 * pair.bounds.mean)} points of accuracy [{words.span(pair.bounds)}]"
 
 

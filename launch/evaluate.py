@@ -324,15 +324,13 @@ def print_scores(show: Callable[[RenderableType], None], what: str, scores: Eval
 
 def _print_budgets(console: Console, asked: Sequence[Asked]) -> None:
     """What was found at each budget, one below the other; nothing without budgets."""
-    from evaluation.budgets import cells, head
-    from evaluation.tables import Row, Table
+    from evaluation.budgets import table_of
     from launch.shown import Uncut
 
     if not any(one.settings.budget for one in asked):
         return
     found = [scores for one in asked if (scores := one.found())]
-    rows = [Row(budget.words if (budget := scores.settings.budget) else "natural", cells(scores)) for scores in found]
-    console.print(Uncut(f"{asked[0].checkpoint} on {asked[0].source}", Table(head(*found), rows)), highlight=False)
+    console.print(Uncut(f"{asked[0].checkpoint} on {asked[0].source}", table_of(found)), highlight=False)
 
 
 def _table(scores: Evaluation) -> Table:

@@ -17,13 +17,11 @@ from evaluation import words
 from evaluation.comparisons import compare, pooled, read
 from evaluation.entries import by_source, read_entries
 from evaluation.formats import as_json, markdown, sentences
-from evaluation.measured import accuracy_change, of_evaluation
 from evaluation.paired import paired_table
 from evaluation.picture import picture
 from evaluation.report import page, report
 from evaluation.results import Evaluation, Settings
 from evaluation.scores import score
-from evaluation.statistics import claim_interval, difference_interval
 from launch.compare import compare_in_terminal
 from rewards.verifier.verdict import Verdict
 from rollout.records import rows
@@ -372,18 +370,6 @@ def test_the_page_says_what_several_claims_leave(two: list[Path], tmp_path: Path
     for path, right in zip(two, (12, 13), strict=True):
         evaluated(path, make_groups(right, 60), source="other", name="other")
     assert "adjusted for 2 comparisons (Holm)" in report(two, tmp_path / "page.html").read_text()
-
-
-def test_a_change_of_accuracy_has_one_interval_wherever_it_is_told(tmp_path: Path) -> None:
-    """Of three problems that moved, where a bootstrap's interval would be another one."""
-    paths = [evaluated(tmp_path / "old", make_groups(12, 50)), evaluated(tmp_path / "new", make_groups(15, 50))]
-    found = read(paths)
-    (pair,) = found.comparisons
-    change_N = accuracy_change(of_evaluation(pair.new.evaluation), of_evaluation(pair.old.evaluation))
-    told, other = (words.span(one) for one in (claim_interval(change_N), difference_interval(change_N)))
-    assert told != other and pair.bounds == claim_interval(change_N)
-    for text in (page(found), markdown(found), words.verdict(pair)):
-        assert told in text and other not in text
 
 
 def test_a_temperature_that_was_not_recorded_is_left_out(tmp_path: Path) -> None:

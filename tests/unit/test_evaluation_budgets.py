@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from evaluation import charts
-from evaluation.budgets import budget_table
+from evaluation.budgets import budget_table, table_of
 from evaluation.comparisons import read
 from evaluation.entries import BASE
 from evaluation.figures import even
@@ -22,6 +22,7 @@ from evaluation.report import page
 from evaluation.results import Adherence, Evaluation, Forced, Parallel
 from evaluation.statistics import claim_interval
 from launch.compare import compare_in_terminal
+from launch.shown import Uncut
 from tests.unit.test_comparisons import evaluated
 from tests.unit.test_report import make_groups
 
@@ -153,3 +154,16 @@ def test_axes_with_few_points_have_ticks_at_the_budgets(two: list[Path]) -> None
 def test_a_logarithmic_axis_has_at_least_three_ticks_within(ends: tuple[int, int]) -> None:
     ticks = even(*ends)
     assert 3 <= len(ticks) <= 30 and all(ends[0] <= tick <= ends[1] for tick in ticks)
+
+
+def test_what_eval_prints_of_budgets_has_every_number_at_80_columns(two: list[Path]) -> None:
+    at(two[0], "", 23)
+    [run] = read(two[:1]).runs
+    console = Console(record=True, width=80)
+    console.print(Uncut("old on tiny", table_of(run.evaluations)))
+    text = " ".join(console.export_text().split())
+    assert "…" not in text and "natural" in text
+    for one in run.evaluations:
+        assert f"{100 * one.accuracy.mean:.1f} % [{100 * one.accuracy.low:.1f}, {100 * one.accuracy.high:.1f}]" in text
+    for kept in ("62.5 % closed", "25.0 % closed", "48.8 % within, 1.58 of it", "177 thinking, 25 waited for"):
+        assert kept in text
