@@ -16,6 +16,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from evaluation import benchmarks, words
+from evaluation.budgets import budget_table
 from evaluation.comparisons import Found, found_in
 from evaluation.entries import Shown
 from evaluation.formats import escaped, table, together
@@ -46,9 +47,9 @@ def of_model(model: Model) -> Found:
     """What a run says of its model: the evaluations of that, each beside what the run began with, and what may be said of the two."""
     run = read_run(model.run)
     own = [one for one in run.evaluations if model.measured_by(one)]
-    firsts = {one.source: one for one in reversed(run.evaluations) if one.settings.budget is None}
-    sources = {one.source for one in own if one.settings.budget is None}
-    run.evaluations = [one for one in run.evaluations if one in own or (one.source in sources and one is firsts[one.source])]
+    firsts = {(one.source, one.settings.budget): one for one in reversed(run.evaluations)}
+    beside = [firsts[one.source, one.settings.budget] for one in own]
+    run.evaluations = [one for one in run.evaluations if one in own or one in beside]
     run.recipe = _placeless(run.recipe)
     return found_in([run])
 
@@ -71,7 +72,7 @@ def card(model: Model, found: Found, at: str, revision: str | None = None, licen
     text = environment().overlay(autoescape=False, finalize=_printed).get_template("card.md").render(
         name=run.label, what=_what(model), state=_state(run), picture=PICTURE if found.shown else "",
         said=[*words.headline(found.comparisons), *_alone(found), *together(found)], results=[*_results(model, found)],
-        asked=_at_budgets(run), load=_arguments(model, found), at=_Markdown(json.dumps(at)), revision=_Markdown(f", revision={json.dumps(revision)}" if revision else ""),
+        asked=[(source, _markdown(budget_table(found, source))) for source in found.budgets], load=_arguments(model, found), at=_Markdown(json.dumps(at)), revision=_Markdown(f", revision={json.dumps(revision)}" if revision else ""),
         settings=_markdown(settings_table([run])), versions=_markdown(versions_table([replace(run, environment=known | {"packages": packages})])),
         limits=[*_limits(model, found)], recipe=_fenced(_recipe(model)), code=known.get("revision"), version=packages.get("laconic"),
     )  # fmt: skip
@@ -179,7 +180,7 @@ def _state(run: Run) -> str:
 
 
 def _alone(found: Found) -> list[str]:
-    return [f"On {source}: {words.measured(shown[0].evaluation)}." for source, shown in found.shown.items() if len(shown) == 1]
+    return [f"On {one.evaluation.where}: {words.measured(one.evaluation)}." for one in found.alone]
 
 
 def _results(model: Model, found: Found) -> Iterator[dict[str, Any]]:
@@ -214,19 +215,6 @@ def _accuracy(of: Point | Share) -> Cell:
     )
 
 
-def _at_budgets(run: Run) -> _Markdown | str:
-    """Evaluations that were sampled at a budget, "" without any."""
-    rows = [
-        Row(
-            f"{one.source}, {one.settings.budget.words}",
-            [_accuracy(one.accuracy), Cell(words.tokens(one.tokens.mean), "a vote" if one.parallel else "")],
-        )
-        for one in run.evaluations
-        if one.settings.budget
-    ]
-    return _markdown(Table(["accuracy", "mean tokens"], rows)) if rows else ""
-
-
 def _arguments(model: Model, found: Found) -> dict[str, Any]:
     """How the evaluation asked and sampled, as Python writes it."""
     recipe, measured = model.step.recipe, _of_it(found)
@@ -249,15 +237,15 @@ def _arguments(model: Model, found: Found) -> dict[str, Any]:
 
 def _limits(model: Model, found: Found) -> Iterator[str]:
     """What the numbers do not say."""
-    if found.shown:
-        yield f"Measured on {', '.join(found.shown)} and on nothing else: other subjects, languages, conversations and safety were not looked at."
+    if found.sources:
+        yield f"Measured on {', '.join(found.sources)} and on nothing else: other subjects, languages, conversations and safety were not looked at."
     else:
         yield "This checkpoint was not evaluated in its run: nothing is known of its accuracy or its lengths."
     run = found.runs[0]
     waived = dict.fromkeys([*model.step.recipe.waive, *(run.status.get("waived") or [])])
     if waived:
         yield f"Promises that the recipe waives: {', '.join(str(promise).replace('_', ' ') for promise in waived)}."
-    yield from reservations(found.runs, [one for shown in found.shown.values() for one in shown], found.comparisons)
+    yield from reservations(found.runs, found.every, found.comparisons)
 
 
 def _recipe(model: Model) -> str:

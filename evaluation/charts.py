@@ -7,7 +7,7 @@ Simplification: tiers are quantiles of the level of problems, or, where all are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from evaluation import parallel
 from evaluation.attempts import pass_at_k
 from evaluation.efficiency import Point, front, frontier_gap, hypervolume, scaling
 from evaluation.entries import ACCENT, Shown
-from evaluation.figures import FAINT, LIMIT, RIGHT, WRONG, Panel, drawn_line, error_bars, laid_out, log_axis
+from evaluation.figures import FAINT, LIMIT, RIGHT, WRONG, Panel, around, drawn_line, error_bars, laid_out, log_axis
 from evaluation.lengths import accuracy_by_bin, both_right, conditional_error, relative_bins, savings, tiers
 from evaluation.measured import Samples
 from evaluation.results import Budget, Evaluation, ShortOf
@@ -201,7 +201,8 @@ def parallel_panels(found: Sequence[Sampled], run: Sequence[tuple[Run, Evaluatio
         xs, ys = ([value for traces in data for trace in traces for value in trace[side]] for side in ("x", "y"))
         for place, (shown, _, _) in enumerate(drawn):
             keys = [(trace["name"], trace["line"]["color"], trace["line"]["dash"] != "solid") for trace in data[place]]
-            made = log_axis(laid_out(x=axis, yrange=_near(ys)), 0.9 * min(xs), 1.15 * max(xs))
+            ticks = sorted(set(xs)) if name == "k" else None
+            made = log_axis(laid_out(x=axis, yrange=_near(ys)), 0.9 * min(xs), 1.15 * max(xs), ticks=ticks)
             note = _METHODS if shown is drawn[0][0] and name == "k" else ""
             panels[place].append(Panel(f"{shown.label}, against {name}", keys, data[place], made, note, "%", 260))
     return [panel for own in panels for panel in own]
@@ -246,36 +247,41 @@ def attempts_panel(shown: Sequence[Shown]) -> Panel | None:
     return Panel("pass@k", [(one.label, one.colour, False) for one in shown], data, made, note, "%", 320)
 
 
-def asked_panels(found: Sequence[tuple[Run, Evaluation]], shown: Sequence[Shown]) -> list[Panel]:
-    """Accuracy at budgets that were forced, and at those that were requested, each kind by itself: one line a run."""
-    colours = {id(one.run): one.colour for one in shown}
+def asked_panels(found: Mapping[Budget | ShortOf, Sequence[Shown]]) -> list[Panel]:
+    """Accuracy at budgets that were forced, and at those that were requested, each kind by itself: one line for each label."""
     panels = []
-    limited = [(run, one, one.settings.budget) for run, one in found if isinstance(one.settings.budget, Budget)]
-    for kind in dict.fromkeys(budget.kind for *_, budget in limited):
-        data, keys, told, xs = [], [], [], []
-        own = sorted((item for item in limited if item[2].kind == kind), key=lambda item: item[2].limit)
-        for run in [run for run in {id(run): run for run, _ in found}.values() if any(other is run for other, *_ in own)]:
-            mine = [one for other, one, _ in own if other is run]
-            x, y = [one.tokens.mean for one in mine], [100 * one.accuracy.mean for one in mine]
-            colour = colours.get(id(run), LIMIT)
-            limits = [budget.limit for other, _, budget in own if other is run]
-            trace = drawn_line(x, y, run.label, colour, hover="budget %{text}: %{y:.1f} % at %{x:,.0f} tokens")
-            trace |= {"mode": "lines+markers", "marker": {"size": 6, "color": colour}, "text": [f"{limit:,}" for limit in limits]}
-            trace["error_y"] = error_bars(y, [100 * one.accuracy.low for one in mine], [100 * one.accuracy.high for one in mine], colour)
-            data.append(trace)
-            keys.append((run.label, colour, False))
-            slope = (
-                f", {1e5 * scaling(x, [share / 100 for share in y]):+.2f} points for each further 1,000 tokens (s1's Scaling)"
-                if len(set(x)) == len(x) > 1
-                else ""
-            )
-            told.append(f"{run.label}: budgets {', '.join(f'{limit:,}' for limit in limits)}{slope}")
-            xs += x
-        made = log_axis(laid_out(x="mean tokens used per sample", yrange=[0, 102]), 0.8 * min(xs), 1.2 * max(xs))
+    limited = [(budget, one) for budget, shown in found.items() if isinstance(budget, Budget) for one in shown]
+    for kind in dict.fromkeys(budget.kind for budget, _ in limited):
+        lines: dict[str, list[tuple[Budget, Shown]]] = {}
+        for budget, one in sorted((item for item in limited if item[0].kind == kind), key=lambda item: item[0].limit):
+            lines.setdefault(one.label, []).append((budget, one))
+        data = [_asked_line(label, line) for label, line in lines.items()]
+        xs, limits = [x for trace in data for x in trace["x"]], sorted({budget.limit for line in lines.values() for budget, _ in line})
+        first, last = 0.8 * min(*xs, *limits), 1.2 * max(*xs, *limits)
+        made = log_axis(laid_out(x="mean tokens used per sample", yrange=[0, 102]), first, last, ticks=around(limits, first, last))
         what = {"forced": "thinking closed by the engine at the budget", "requested": "the budget stated in the prompt"}.get(kind, kind)
-        note = f"Sampled at each budget: {what}. {'; '.join(told)}."
+        note = f"Sampled at each budget: {what}. {'; '.join(_slope(label, line) for label, line in lines.items())}."
+        keys = [(label, line[0][1].colour, False) for label, line in lines.items()]
         panels.append(Panel(f"Accuracy at budgets, {kind}", keys, data, made, note, "%", 320))
     return panels
+
+
+def _asked_line(label: str, line: Sequence[tuple[Budget, Shown]]) -> dict[str, Any]:
+    found, colour = [one.evaluation for _, one in line], line[0][1].colour
+    x, y = [one.tokens.mean for one in found], [100 * one.accuracy.mean for one in found]
+    trace = drawn_line(x, y, label, colour, hover="budget %{text}: %{y:.1f} % at %{x:,.0f} tokens")
+    trace |= {"mode": "lines+markers", "marker": {"size": 6, "color": colour}, "text": [f"{budget.limit:,}" for budget, _ in line]}
+    trace["error_y"] = error_bars(y, [100 * one.accuracy.low for one in found], [100 * one.accuracy.high for one in found], colour)
+    return trace
+
+
+def _slope(label: str, line: Sequence[tuple[Budget, Shown]]) -> str:
+    """The budgets of a line, and what it gains along them."""
+    told = f"{label}: budgets {', '.join(f'{budget.limit:,}' for budget, _ in line)}"
+    x, y = ([getattr(one.evaluation, name).mean for _, one in line] for name in ("tokens", "accuracy"))
+    if not len(set(x)) == len(x) > 1:
+        return told
+    return f"{told}, {1e5 * scaling(x, y):+.2f} points for each further 1,000 tokens (s1's Scaling)"
 
 
 def _near(values: Iterable[float]) -> list[float]:

@@ -18,11 +18,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from evaluation.entries import Shown, by_source, compared, read_entries
-from evaluation.measured import Samples, accuracy_change, aligned, length_change, of_evaluation, of_table
-from evaluation.results import Evaluation
+from evaluation.entries import Shown, by_budget, by_source, compared, read_entries
+from evaluation.measured import Samples, accuracy_change, length_change, of_evaluation, of_table
+from evaluation.results import Budget, Evaluation, ShortOf
 from evaluation.run_folder import Run
-from evaluation.statistics import FEWEST, LEVEL, Claim, Interval, at_once, claim_interval, mcnemar, non_inferiority, sign_flip, stratified
+from evaluation.statistics import (
+    FEWEST,
+    LEVEL,
+    Claim,
+    Interval,
+    at_once,
+    claim_interval,
+    difference_interval,
+    mcnemar,
+    non_inferiority,
+    sign_flip,
+    stratified,
+)
 from rollout.records import CHARACTERS
 
 _MUST_AGREE = ("temperature", "top_p", "max_tokens", "budget")
@@ -51,7 +63,7 @@ class Comparison:
         bounds: of `accuracy`, as claims are made by (statistics.claim_interval).
         claim: of accuracy, with the margin `margin`; `p` is that of no difference.
         moved: of single samples, problems that only the new one solves, and only the old one: then `p` is McNemar's, exact; else None.
-        better, worse: budgets at which the new one is.
+        better, worse: budgets at which the new one is, cut after the fact; none for what was sampled at a budget.
     """
 
     old: Shown
@@ -85,8 +97,8 @@ def compare(old: Shown, new: Shown, margin: float | None = None) -> Comparison:
     if words := refused(a, b):
         return Comparison(old, new, words)
     before, after = of_evaluation(a), of_evaluation(b)
-    accuracy, change_N = accuracy_change(after, before), after.share - aligned(after, before).share
-    bounds = claim_interval(change_N)
+    change_N = accuracy_change(after, before)
+    accuracy, bounds = difference_interval(change_N), claim_interval(change_N)
     allowed = b.settings.margin if margin is None else margin
     remarks = [f"{a.samples} samples each before, {b.samples} after"] if a.samples != b.samples else []
     remarks += [f"{name} was not recorded" for name in ("temperature", "top_p") if getattr(b.settings, name) is None]
@@ -110,7 +122,7 @@ def compare(old: Shown, new: Shown, margin: float | None = None) -> Comparison:
     if before.ruler == after.ruler:
         length = length_change(after, before)
         unit = CHARACTERS if before.ruler == CHARACTERS else unit
-        if first and second and unit == "tokens":
+        if first and second and unit == "tokens" and b.settings.budget is None:
             better, worse = _spans(first, second, min(a.settings.max_tokens, b.settings.max_tokens))
     else:
         remarks.append("chat template or tokenizer differ, so their tokens are other units")
@@ -145,31 +157,38 @@ class Pooled:
 
 def pooled(found: Sequence[Comparison]) -> list[Pooled]:
     """Of every two that are compared on several benchmarks, all of these in one."""
-    both: dict[tuple[str, str], list[Comparison]] = {}
+    both: dict[tuple[str, str, Budget | ShortOf | None], list[Comparison]] = {}
     for pair in found:
         if not pair.refused:
-            both.setdefault((pair.old.label, pair.new.label), []).append(pair)
+            both.setdefault((pair.old.label, pair.new.label, pair.new.evaluation.settings.budget), []).append(pair)
     made = []
-    for (old, new), pairs in both.items():
+    for (old, new, _), pairs in both.items():
         if len(pairs) < 2:
             continue
         measured = [(of_evaluation(pair.new.evaluation), of_evaluation(pair.old.evaluation)) for pair in pairs]
-        sets = [after.share - aligned(after, before).share for after, before in measured]
+        sets = [accuracy_change(after, before) for after, before in measured]
         mean, low, high = stratified(sets)
         p = sign_flip(np.concatenate([change_N / len(change_N) for change_N in sets]))
         if p > LEVEL:
             low, high = min(low, 0.0), max(high, 0.0)
-        made.append(Pooled(old, new, tuple(pair.new.evaluation.source for pair in pairs), Interval(mean, low, high), p))
+        made.append(Pooled(old, new, tuple(pair.new.evaluation.where for pair in pairs), Interval(mean, low, high), p))
     return made
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a report or a comparison is of: entries, their evaluations by source, and what is set against what."""
+    """What a report or a comparison is of: entries, their evaluations by source, and what is set against what.
+
+    Attributes:
+        shown, pairs: of evaluations without a budget.
+        budgets, budget_pairs: of those at budgets that were asked for; only what was made at the same one is compared.
+    """
 
     runs: list[Run]
     shown: dict[str, list[Shown]]
     pairs: dict[str, list[Comparison]]
+    budgets: dict[str, dict[Budget | ShortOf, list[Shown]]]
+    budget_pairs: dict[str, list[Comparison]]
 
     @property
     def title(self) -> str:
@@ -177,9 +196,31 @@ class Found:
         return ", ".join(run.label for run in self.runs)
 
     @property
+    def sources(self) -> list[str]:
+        """Of all evaluations."""
+        return list(dict.fromkeys([*self.shown, *self.budgets]))
+
+    @property
     def comparisons(self) -> list[Comparison]:
-        """Those of all sources."""
-        return [pair for found in self.pairs.values() for pair in found]
+        """Those that the headline is of: of every source without a budget, or at its budgets where it has nothing else."""
+        return [pair for source in self.sources for pair in (self.pairs if source in self.shown else self.budget_pairs)[source]]
+
+    def main(self, source: str) -> list[Shown]:
+        """The evaluations of a source that the headline is of."""
+        return self.shown.get(source) or [one for shown in self.budgets[source].values() for one in shown]
+
+    @property
+    def alone(self) -> list[Shown]:
+        """What nothing is compared with, of the evaluations that the headline is of."""
+        groups = [
+            one for source in self.sources for one in ([self.shown[source]] if source in self.shown else self.budgets[source].values())
+        ]
+        return [one[0] for one in groups if len(one) == 1]
+
+    @property
+    def every(self) -> list[Shown]:
+        """All evaluations, those without a budget first."""
+        return [one for shown in [*self.shown.values(), *(some for of in self.budgets.values() for some in of.values())] for one in shown]
 
 
 def read(paths: Sequence[Path], margin: float | None = None, ends: bool = True) -> Found:
@@ -197,8 +238,10 @@ def read(paths: Sequence[Path], margin: float | None = None, ends: bool = True) 
 
 def found_in(runs: list[Run], margin: float | None = None, ends: bool = True) -> Found:
     """What entries say that were read. Arguments as in `read`."""
-    shown = by_source(runs, ends)
-    return Found(runs, shown, {source: [compare(*pair, margin) for pair in compared(one)] for source, one in shown.items()})
+    shown, budgets = by_source(runs, ends), by_budget(runs, ends)
+    pairs = {source: [compare(*pair, margin) for pair in compared(one)] for source, one in shown.items()}
+    at_budgets = {source: [compare(*pair, margin) for one in of.values() for pair in compared(one)] for source, of in budgets.items()}
+    return Found(runs, shown, pairs, budgets, at_budgets)
 
 
 def refused(old: Evaluation, new: Evaluation) -> str:
@@ -206,14 +249,15 @@ def refused(old: Evaluation, new: Evaluation) -> str:
     for key in (*_MUST_AGREE, *_IF_RECORDED):
         a, b = getattr(old.settings, key), getattr(new.settings, key)
         if a != b and not (key in _IF_RECORDED and None in (a, b)):
-            return f"{key} was {a} before and {b} after"
+            said = ["not recorded" if one is None else one for one in (a, b)]
+            return f"{key} was {said[0]} before and {said[1]} after"
     if {row.id for row in old.per_problem} != {row.id for row in new.per_problem}:
         return "they were made on different problems"
     return ""
 
 
 def samples_of(shown: Shown, characters: bool = False, scores: bool = False) -> Samples | None:
-    """The samples of an evaluation; None, with a note on its run, where they are not there or cannot be read.
+    """The samples of an evaluation; None, with a note on its run, where they are not there or cannot be read, and of votes, which no table holds.
 
     Args:
         characters: lengths are those of the texts, not counted in tokens.
@@ -221,7 +265,7 @@ def samples_of(shown: Shown, characters: bool = False, scores: bool = False) -> 
     """
     file = shown.evaluation.table
     try:
-        if file is None:
+        if file is None or shown.evaluation.parallel:
             return None
         there = set(pq.read_schema(file).names)
         table = pq.read_table(file, columns=_COLUMNS + [name for name in ("score", "logprobs") if scores and name in there])

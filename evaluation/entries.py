@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.results import Evaluation
+from evaluation.results import Budget, Evaluation, ShortOf
 from evaluation.run_folder import Run, read_run
 
 BASE, ACCENT = "#8a929b", "#0f6f8f"
@@ -52,25 +52,50 @@ def read_entries(paths: Sequence[Path]) -> list[Run]:
 def by_source(runs: Sequence[Run], ends: bool = True) -> dict[str, list[Shown]]:
     """Of every source of problems the evaluations without a budget: first and last of a run, or of a checkpoint; in the given order.
 
-    A start that two runs share is shown once. Starts, and the first of all, are grey.
+    A start that two runs share is shown once. The first of all is grey, and a further start a paler shade of what came of it.
 
     Args:
         ends: of several runs, the first evaluation of each, too; else only what each arrived at.
     """
-    found: dict[str, list[Shown]] = {}
+    return {source: found[None] for source, found in _shown(runs, ends).items() if None in found}
+
+
+def by_budget(runs: Sequence[Run], ends: bool = True) -> dict[str, dict[Budget | ShortOf, list[Shown]]]:
+    """Of every source the evaluations at each budget, those asked for as `by_source` has those without one, under the same names and colours."""
+    made: dict[str, dict[Budget | ShortOf, list[Shown]]] = {}
+    for source, found in _shown(runs, ends).items():
+        for budget in sorted((one for one in found if one is not None), key=lambda one: one.place):
+            made.setdefault(source, {})[budget] = found[budget]
+    return made
+
+
+def _shown(runs: Sequence[Run], ends: bool) -> dict[str, dict[Budget | ShortOf | None, list[Shown]]]:
+    found: dict[str, dict[Budget | ShortOf | None, list[Shown]]] = {}
+    colours: dict[tuple[str, str], str] = {}  # by source and label
+    accents: dict[tuple[str, int], str] = {}  # by source and run
     for run in runs:
-        for source, evaluations in _by_source(run).items():
-            listed = found.setdefault(source, [])
+        for (source, budget), evaluations in _by_budget(run).items():
+            listed = found.setdefault(source, {}).setdefault(budget, [])
             start, ends_here = None, _ends(evaluations, run, len(runs) > 1)
-            for word, evaluation in ends_here[0 if ends or len(runs) == 1 else -1 :]:
+            for label, evaluation in ends_here[0 if ends or len(runs) == 1 else -1 :]:
                 begins = len(ends_here) > 1 and evaluation is ends_here[0][1]
                 known = next((one for one in listed if begins and one.run is not run and _same(evaluation, one.evaluation)), None)
                 if known is None:
-                    taken = sum(one.colour != BASE for one in listed)
-                    colour = BASE if not listed or evaluation is not ends_here[-1][1] else COLOURS[taken % len(COLOURS)]
-                    listed.append(known := Shown(word, colour, evaluation, run, start))
+                    if (source, label) not in colours:
+                        first = all(one != source for one, _ in colours)
+                        colours[source, label] = BASE if first else _accent(accents, source, run, paler=begins)
+                    listed.append(known := Shown(label, colours[source, label], evaluation, run, start))
                 start = known
     return found
+
+
+def _accent(accents: dict[tuple[str, int], str], source: str, run: Run, paler: bool) -> str:
+    """The colour of a run on a source, which it keeps."""
+    taken = sum(one == source for one, _ in accents)
+    colour = accents.setdefault((source, id(run)), COLOURS[taken % len(COLOURS)])
+    if not paler:
+        return colour
+    return "#" + "".join(f"{round(0.5 * (int(colour[at : at + 2], 16) + 255)):02x}" for at in (1, 3, 5))
 
 
 def compared(shown: Sequence[Shown]) -> list[tuple[Shown, Shown]]:
@@ -85,11 +110,11 @@ def at_budgets(runs: Sequence[Run], source: str) -> list[tuple[Run, Evaluation]]
     return [(run, one) for run in runs for one in run.evaluations if one.source == source and one.settings.budget]
 
 
-def _by_source(run: Run) -> dict[str, list[Evaluation]]:
-    found: dict[str, list[Evaluation]] = {}
-    for evaluation in run.evaluations:
-        if evaluation.settings.budget is None:
-            found.setdefault(evaluation.source, []).append(evaluation)
+def _by_budget(run: Run) -> dict[tuple[str, Budget | ShortOf | None], list[Evaluation]]:
+    """By source and budget, those without one first: they name the colours."""
+    found: dict[tuple[str, Budget | ShortOf | None], list[Evaluation]] = {}
+    for evaluation in sorted(run.evaluations, key=lambda one: one.settings.budget is not None):
+        found.setdefault((evaluation.source, evaluation.settings.budget), []).append(evaluation)
     return found
 
 

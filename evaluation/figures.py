@@ -15,6 +15,8 @@ from evaluation.results import Evaluation
 
 RIGHT, WRONG, LIMIT, FAINT = "#2c8a57", "#c8663a", "#5b6470", "#c9ced4"
 _FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif", "size": 12, "color": "#4a525b"}
+_TICKS = 3  # an axis with fewer says too little
+_APART = 1.2  # times as much: ticks of a logarithmic axis that are nearer run into each other
 _AXIS = {"gridcolor": "#eceff2", "zeroline": False, "linecolor": "#c9ced4", "ticks": "", "automargin": True}
 
 
@@ -154,12 +156,36 @@ def error_bars(mean: Sequence[Any], low: Sequence[Any], high: Sequence[Any], col
     return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "color": colour, "thickness": 1.3, "width": 0}
 
 
-def log_axis(layout: dict[str, Any], first: float, last: float, axis: str = "xaxis") -> dict[str, Any]:
-    """The layout with a logarithmic axis from first to last, ticks at 1, 2, 5, 10, ..."""
-    first = max(first, 1)
-    ticks = [step * 10**power for power in range(9) for step in (1, 2, 5) if first <= step * 10**power <= last]
-    scale = {"type": "log", "range": [math.log10(first), math.log10(max(last, first + 1))], "tickvals": ticks}
-    return layout | {axis: layout[axis] | scale | {"ticktext": [f"{tick:,}" for tick in ticks]}}
+def log_axis(
+    layout: dict[str, Any], first: float, last: float, axis: str = "xaxis", ticks: Sequence[float] | None = None
+) -> dict[str, Any]:
+    """The layout with a logarithmic axis from first to last.
+
+    Args:
+        ticks: None: `even` ones.
+    """
+    first, last = max(first, 0.9), max(last, first + 1)
+    shown = even(first, last) if ticks is None else list(ticks)
+    scale = {"type": "log", "range": [math.log10(first), math.log10(last)], "tickvals": shown}
+    return layout | {axis: layout[axis] | scale | {"ticktext": [f"{tick:,}" for tick in shown]}}
+
+
+def even(first: float, last: float) -> list[int]:
+    """Round numbers for the ticks of a logarithmic axis: 1, 2, 5, 10, ..., and where too few of these fit, such at even steps."""
+    decades = [step * 10**power for power in range(9) for step in (1, 2, 5) if first <= step * 10**power <= last]
+    if len(decades) >= _TICKS:
+        return decades
+    step = next(step * 10**power for power in range(9) for step in (1, 2, 5) if (last - first) / (step * 10**power) <= 2 * _TICKS - 1)
+    return list(range(step * math.ceil(first / step), int(last) + 1, step))
+
+
+def around(marks: Sequence[int], first: float, last: float) -> list[int]:
+    """Ticks at all marks that do not stand in each other's way, then round ones between."""
+    found: list[int] = []
+    for tick in [*marks, *even(first, last)]:
+        if all(max(tick, other) >= _APART * min(tick, other) for other in found):
+            found.append(tick)
+    return sorted(found)
 
 
 def _title(text: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from evaluation import words
+from evaluation.budgets import budget_table
 from evaluation.comparisons import Comparison, Found, pooled, samples_of
 from evaluation.entries import at_budgets
 from evaluation.paired import classes, paired_table
@@ -21,17 +22,18 @@ _NAMED = 6  # comparisons whose p a sentence names
 def markdown(found: Found) -> str:
     """Headline, tables and reservations as Markdown."""
     lines = [f"# {escaped(found.title)}", "", *[f"{escaped(sentence)}\n" for sentence in sentences(found)]]
-    for source, shown in found.shown.items():
-        lines += [f"## {escaped(source)}", "", table(noise_table(shown)), ""]
+    for source in found.sources:
+        lines += [f"## {escaped(source)}", "", table(noise_table(found.main(source))), ""]
+        if (budgets := budget_table(found, source)).rows:
+            lines += ["### At budgets that were asked for", "", table(budgets), ""]
         if (several := several_table(found, source)).rows:
             lines += ["### Several samples of a problem", "", table(several), ""]
-        for pair in found.pairs[source]:
+        for pair in found.pairs.get(source, []):
             lines += [f"### {escaped(f'{pair.new.label} against {pair.old.label}')}", "", table(paired_table(pair)), ""]
-    shown = [one for all_ in found.shown.values() for one in all_]
     lines += [
         "## How sure this is",
         "",
-        *[f"- {escaped(sentence)}" for sentence in reservations(found.runs, shown, found.comparisons)],
+        *[f"- {escaped(sentence)}" for sentence in reservations(found.runs, found.every, found.comparisons)],
         "",
     ]
     settings = settings_table(found.runs)
@@ -40,7 +42,7 @@ def markdown(found: Found) -> str:
 
 def sentences(found: Found) -> list[str]:
     """What may be said in one sentence each: of every comparison, of evaluations that stand alone, and of several claims at once."""
-    return words.headline(found.comparisons) + [words.single(one[0]) for one in found.shown.values() if len(one) == 1] + together(found)
+    return words.headline(found.comparisons) + [words.single(one) for one in found.alone] + together(found)
 
 
 def together(found: Found) -> list[str]:
@@ -54,7 +56,7 @@ def adjusted(found: Found) -> list[str]:
         return []
     all_ = list(zip(claims, holm([pair.p for pair in claims]), strict=True))
     told = all_ if len(all_) <= _NAMED else sorted(all_, key=lambda one: one[1])[:_NAMED]
-    named = ", ".join(f"{pair.new.evaluation.source}{f', {pair.new.label}' if len(found.runs) > 2 else ''} {p:.2g}" for pair, p in told)
+    named = ", ".join(f"{pair.new.evaluation.where}{f', {pair.new.label}' if len(found.runs) > 2 else ''} {p:.2g}" for pair, p in told)
     which = "" if told == all_ else f"; the {_NAMED} smallest"
     return [f"p of no difference of accuracy, adjusted for {len(claims)} comparisons (Holm){which}: {named}."]
 
@@ -85,7 +87,7 @@ def as_json(found: Found) -> str:
         ],
         "at_budgets": [
             {"entry": run.label} | evaluation.model_dump(mode="json")
-            for source in found.shown
+            for source in found.sources
             for run, evaluation in at_budgets(found.runs, source)
         ],
         "several_samples": [
@@ -101,7 +103,7 @@ def as_json(found: Found) -> str:
             if (samples := samples_of(one, scores=True))
             for curve in curves(samples)
         ],
-        "comparisons": [_comparison(pair) for pair in found.comparisons],
+        "comparisons": [_comparison(pair) for pairs in (found.pairs, found.budget_pairs) for some in pairs.values() for pair in some],
         "pooled": [asdict(one) | {"accuracy": one.accuracy._asdict()} for one in pooled(found.comparisons)],
         "said": sentences(found),
     }
@@ -120,6 +122,7 @@ def _finite(value: Any) -> Any:
 def _comparison(pair: Comparison) -> dict[str, Any]:
     return {
         "source": pair.new.evaluation.source,
+        "budget": budget.name if (budget := pair.new.evaluation.settings.budget) else None,
         "old": pair.old.label,
         "new": pair.new.label,
         "refused": pair.refused,

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evaluation.results import Evaluation
-from evaluation.statistics import RESAMPLES, Interval, bootstrap, difference_interval
+from evaluation.statistics import Interval, bootstrap
 from rollout.records import CHARACTERS as CHARACTERS  # whoever compares finds it here
 
 
@@ -189,9 +189,9 @@ def aligned(a: Measured, b: Measured) -> Measured:
     return Measured(a.ids, b.share[order_N], b.length[order_N], b.ruler)
 
 
-def accuracy_change(new: Measured, old: Measured, resamples: int = RESAMPLES) -> Interval:
-    """Mean over problems of new minus old accuracy. Raises as `aligned`."""
-    return difference_interval(new.share - aligned(new, old).share, resamples)
+def accuracy_change(new: Measured, old: Measured) -> np.ndarray:
+    """New minus old accuracy of each problem, [N]. Raises as `aligned`."""
+    return new.share - aligned(new, old).share
 
 
 def length_change(new: Measured, old: Measured) -> Interval:

@@ -1,7 +1,8 @@
 """Two evaluations of the same problems as one table: each number of both, and what changed, with its interval.
 
-Claim: every change of a share is one of means over the same problems, with the bounds that claims are made by (statistics.claim_interval), so that no
-sentence denies an interval beside it. What needs single samples (shares, accuracy at smaller budgets) has none where the samples are not beside the evaluation.
+Claim: every change is one of means over the same problems, and every change of a share has the bounds that claims are made by
+(statistics.claim_interval), so that no sentence denies an interval beside it. What needs single samples (shares, accuracy at smaller budgets) has
+none where the samples are not beside the evaluation.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from evaluation.lengths import CLASSES, transitions
 from evaluation.measured import Samples, of_evaluation
 from evaluation.results import Evaluation
 from evaluation.statistics import Interval, claim_interval
-from evaluation.tables import Cell, Row, Table, detectable
+from evaluation.tables import Cell, Row, Table, detectable, points, relative
 
 _SHARES = (1 / 8, 1 / 4, 1 / 2)  # of max_tokens
 
@@ -30,13 +31,13 @@ def paired_table(pair: Comparison) -> Table:
     samples = _samples(pair)
     alike = samples if pair.unit == "tokens" else None  # lengths of the same ruler
     rows = [
-        _row("accuracy", _percent(old.accuracy.mean), _percent(new.accuracy.mean), _points(pair.bounds)),
+        _row("accuracy", _percent(old.accuracy.mean), _percent(new.accuracy.mean), points(pair.bounds)),
         *_p(pair),
         *_at_budgets(old, new, alike),
         *_area(old, new, alike),
         *_passes(old, new, bool(pair.refused)),
-        _row("mean tokens", _tokens(old.tokens.mean), _tokens(new.tokens.mean), _share(pair.length if pair.unit == "tokens" else None)),
-        *([_row("length in characters", Cell("–"), Cell("–"), _share(pair.length))] if pair.unit != "tokens" else []),
+        _row("mean tokens", _tokens(old.tokens.mean), _tokens(new.tokens.mean), relative(pair.length if pair.unit == "tokens" else None)),
+        *([_row("length in characters", Cell("–"), Cell("–"), relative(pair.length))] if pair.unit != "tokens" else []),
     ]
     for name in ("right", "wrong"):
         if pair.unit == "tokens" and name in old.by_outcome and name in new.by_outcome:
@@ -50,7 +51,7 @@ def paired_table(pair: Comparison) -> Table:
         "not_judged": lambda found: ~found.right & ~found.wrong,
     }
     for name, mask in of.items():
-        rows.append(_row(name.replace("_", " "), *(_percent(getattr(one, name)) for one in (old, new)), _points(_moved(samples, mask))))
+        rows.append(_row(name.replace("_", " "), *(_percent(getattr(one, name)) for one in (old, new)), points(_moved(samples, mask))))
     if not pair.refused and pair.unit == "tokens" and pair.length is not None:
         rows += _scalars(old, new)
     return Table([pair.old.label, pair.new.label, "change, 95 % interval"], rows + _classes(alike))
@@ -108,7 +109,7 @@ def _passes(old: Evaluation, new: Evaluation, refused: bool) -> list[Row]:
     rows = []
     for name, (before_N, after_N) in found.items():
         change = None if refused else claim_interval(after_N[[place[row.id] for row in old.per_problem]] - before_N)
-        rows.append(_row(name, _percent(float(before_N.mean())), _percent(float(after_N.mean())), _points(change)))
+        rows.append(_row(name, _percent(float(before_N.mean())), _percent(float(after_N.mean())), points(change)))
     return rows
 
 
@@ -119,7 +120,7 @@ def _at_budgets(old: Evaluation, new: Evaluation, samples: tuple[Samples, Sample
         if samples and budget:
             within = [one.means(one.right & (one.length <= budget)) for one in samples]
             change = _moved(samples, lambda found, most=budget: found.right & (found.length <= most))  # type: ignore[misc]
-            rows.append(_row(f" within {budget:,} tokens", *(_percent(float(one.mean())) for one in within), _points(change)))
+            rows.append(_row(f" within {budget:,} tokens", *(_percent(float(one.mean())) for one in within), points(change)))
     return rows
 
 
@@ -133,7 +134,7 @@ def _area(old: Evaluation, new: Evaluation, samples: tuple[Samples, Samples] | N
     place = {id_: index for index, id_ in enumerate(samples[1].ids)}
     change = claim_interval(area_2N[1][[place[id_] for id_ in samples[0].ids]] - area_2N[0])
     label = f" mean over budgets {budgets[0]:,} to {budgets[-1]:,}, log2"
-    return [_row(label, *(_percent(float(one.mean())) for one in area_2N), _points(change))]
+    return [_row(label, *(_percent(float(one.mean())) for one in area_2N), points(change))]
 
 
 def _moved(samples: tuple[Samples, Samples] | None, mask: Callable[[Samples], np.ndarray]) -> Interval | None:
@@ -167,11 +168,3 @@ def _percent(share: float) -> Cell:
 
 def _tokens(value: float | None) -> Cell:
     return Cell(words.tokens(value))
-
-
-def _points(change: Interval | None) -> Cell:
-    return Cell("") if change is None else Cell(f"{words.signed(100 * change.mean)} points", f"[{words.span(change)}]")
-
-
-def _share(change: Interval | None) -> Cell:
-    return Cell("") if change is None else Cell(f"{words.signed(100 * change.mean, 0)} %", f"[{words.span(change, 0)}]")

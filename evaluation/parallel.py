@@ -81,7 +81,7 @@ def beside(shown: Shown, others: Sequence[tuple[Run, Evaluation]]) -> list[tuple
 def several_table(found: Found, source: str) -> Table:
     """The curves in a few places, of all that are shown of a source, one column each; no rows without several samples."""
     columns = []
-    for shown in found.shown[source]:
+    for shown in found.shown.get(source, []):
         samples, run = samples_of(shown, scores=True), beside(shown, at_budgets(found.runs, source))
         places = {4, 16, *(budget.of for budget, _ in run)}
         points = {
@@ -93,7 +93,7 @@ def several_table(found: Found, source: str) -> Table:
         columns.append(points | {f"{budget.words}, run": of_run(one, budget) for budget, one in run})
     names = dict.fromkeys(name for column in columns for name in column)
     return Table(
-        [one.label for one in found.shown[source]],
+        [one.label for one in found.shown.get(source, [])],
         [Row(name, [_cell(column.get(name), one) for column, one in zip(columns, found.shown[source], strict=True)]) for name in names],
     )
 

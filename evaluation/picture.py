@@ -1,71 +1,120 @@
 """The picture of a report: accuracy against tokens per sample, drawn as SVG for a README or a paper, light and dark.
 
-Simplification: the first source of problems, cut after the fact, on a logarithmic axis.
+Simplification: the first source of problems, on a logarithmic axis; cut after the fact, and where nothing was sampled without a budget, at each that was asked for.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from evaluation import words
 from evaluation.comparisons import Found
 from evaluation.entries import Shown
+from evaluation.figures import even
+from evaluation.results import Budget, ShortOf
 from evaluation.templates import environment
 
 _WIDTH, _HEIGHT = 720, 400
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 24, 76, 52
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 24, 60, 52
+_ROW = 16  # of the legend, two labels each
 
 
 def picture(found: Found) -> str:
-    """The curves of the first source, each with its band, and the headline above them.
+    """The curves of the first source, each with its band, and the headline above them; of what was evaluated at budgets only, the points.
 
     Raises:
         ValueError: nothing was evaluated.
     """
-    if not found.shown:
+    if not found.sources:
         raise ValueError(f"{found.title}: nothing was evaluated, so there is nothing to draw")
-    source, shown = next(iter(found.shown.items()))
-    first = min(one.evaluation.budget_curve[0].budget for one in shown)
-    last = max(one.evaluation.budget_curve[-1].budget for one in shown)
-    last = max(last, first + 1)
+    source = found.sources[0]
+    drawn = _curves(found.shown[source]) if source in found.shown else _points(found.budgets[source])
+    xs = [x for one in drawn for x, *_ in (*one.line, *one.dots)]
+    if source not in found.shown:  # points, which need room around them
+        xs = [0.9 * min(xs), 1.1 * max(xs)]
+    first, last = max(min(xs), 1), max(*xs, min(xs) + 1)
+    top = _TOP + _ROW * ((len(drawn) + 1) // 2)
 
     def x(tokens: float) -> float:
         share = (math.log(max(tokens, first)) - math.log(first)) / (math.log(last) - math.log(first))
         return round(_LEFT + share * (_WIDTH - _LEFT - _RIGHT), 1)
 
     def y(share: float) -> float:
-        return round(_HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM), 1)
+        return round(_HEIGHT - _BOTTOM - share * (_HEIGHT - top - _BOTTOM), 1)
 
-    ticks = [step * 10**power for power in range(9) for step in (1, 2, 5) if first <= step * 10**power <= last]
     curves = [
         {
             "colour": one.colour,
-            "label": one.label,
-            "line": _path([(x(p.budget), y(p.accuracy)) for p in one.evaluation.budget_curve]),
-            "band": _path(
-                [(x(p.budget), y(p.high)) for p in one.evaluation.budget_curve if p.high is not None]
-                + [(x(p.budget), y(p.low)) for p in reversed(one.evaluation.budget_curve) if p.low is not None]
-            ),
-            "dot": (x(one.evaluation.tokens.mean), y(one.evaluation.accuracy.mean)),
-            "says": f"{one.label}: {words.percent(one.evaluation.accuracy.mean)} at {words.tokens(one.evaluation.tokens.mean)} tokens",
+            "says": one.says,
+            "line": _path([(x(at), y(share)) for at, share in one.line]),
+            "band": _path([(x(at), y(share)) for at, share in one.band]),
+            "dots": [(x(at), y(share)) for at, share in one.dots],
+            "bars": [(x(at), y(low), y(high)) for at, low, high in one.bars],
         }
-        for one in shown
+        for one in drawn
     ]
+    axis = f"tokens allowed per sample ({source}); dots: mean tokens used, nothing cut"
+    if source not in found.shown:
+        axis = f"mean tokens used per sample ({source}), sampled at budgets that were asked for"
     return environment().get_template("picture.svg").render(
-        width=_WIDTH, height=_HEIGHT, left=_LEFT, right=_WIDTH - _RIGHT, top=_TOP, bottom=_HEIGHT - _BOTTOM, curves=curves,
-        title=found.title, headline=_headline(found, shown), source=source,
-        across=[(x(tick), f"{tick:,}") for tick in ticks], up=[(y(share / 100), str(share)) for share in (0, 25, 50, 75, 100)],
+        width=_WIDTH, height=_HEIGHT, left=_LEFT, right=_WIDTH - _RIGHT, top=top, bottom=_HEIGHT - _BOTTOM, row=_ROW, curves=curves,
+        title=found.title, headline=_headline(found, source), axis=axis,
+        across=[(x(tick), f"{tick:,}") for tick in even(first, last)], up=[(y(share / 100), str(share)) for share in (0, 25, 50, 75, 100)],
     )  # fmt: skip
 
 
-def _headline(found: Found, shown: Sequence[Shown]) -> str:
+class _Drawn(NamedTuple):
+    """What is drawn in one colour: points of (tokens, accuracy), and intervals of accuracy as (tokens, low, high)."""
+
+    says: str
+    colour: str
+    line: Sequence[tuple[float, float]] = ()
+    band: Sequence[tuple[float, float]] = ()
+    dots: Sequence[tuple[float, float]] = ()
+    bars: Sequence[tuple[float, float, float]] = ()
+
+
+def _curves(shown: Sequence[Shown]) -> list[_Drawn]:
+    """Accuracy cut after the fact."""
+    drawn = []
+    for one in shown:
+        curve, dot = one.evaluation.budget_curve, (one.evaluation.tokens.mean, one.evaluation.accuracy.mean)
+        band = [(p.budget, p.high) for p in curve if p.high is not None]
+        band += [(p.budget, p.low) for p in reversed(curve) if p.low is not None]
+        says = f"{one.label}: {words.percent(dot[1])} at {words.tokens(dot[0])} tokens"
+        drawn.append(_Drawn(says, one.colour, [(p.budget, p.accuracy) for p in curve], band, [dot]))
+    return drawn
+
+
+def _points(budgets: Mapping[Budget | ShortOf, Sequence[Shown]]) -> list[_Drawn]:
+    """Every label at the budgets of each kind, joined where they limit tokens."""
+    lines: dict[tuple[str, str], list[Shown]] = {}
+    for budget, shown in budgets.items():
+        for one in shown:
+            lines.setdefault((one.label, budget.kind), []).append(one)
+    drawn = []
+    for (label, kind), line in lines.items():
+        found = [one.evaluation for one in line]
+        dots = [(one.tokens.mean, one.accuracy.mean) for one in found]
+        told = ", ".join(f"{words.percent(share)} at {words.tokens(at)}" for at, share in dots)
+        bars = [(one.tokens.mean, one.accuracy.low, one.accuracy.high) for one in found]
+        joined = dots if kind != "short" and len(dots) > 1 else []
+        drawn.append(_Drawn(f"{label}, {kind}: {told} tokens", line[0].colour, joined, (), dots, bars))
+    return drawn
+
+
+def _headline(found: Found, source: str) -> str:
     """Tokens saved and accuracy, of the last comparison of the source."""
-    pair = next(reversed(found.pairs[shown[0].evaluation.source]), None)
+    pair = next((one for one in reversed(found.comparisons) if one.new.evaluation.source == source), None)
+    last = (pair.new if pair else found.main(source)[-1]).evaluation
+    at = f"{budget.name}: " if (budget := last.settings.budget) else ""
     if pair is None or pair.bounds is None:
-        return words.single(shown[-1])
+        accuracy = last.accuracy
+        return f"{at}{words.percent(accuracy.mean)} [{100 * accuracy.low:.1f}, {100 * accuracy.high:.1f}] at {words.tokens(last.tokens.mean)} tokens"
     saved = "" if pair.length is None else f"{words.signed(100 * pair.length.mean, 0)} % {pair.unit} [{words.span(pair.length, 0)}], "
-    return f"{saved}{words.signed(100 * pair.bounds.mean)} points of accuracy [{words.span(pair.bounds)}]"
+    return f"{at}{saved}{words.signed(100 * pair.bounds.mean)} points of accuracy [{words.span(pair.bounds)}]"
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:

@@ -19,6 +19,7 @@ import plotly.offline
 import yaml
 
 from evaluation import charts, curves, examples, figures, words
+from evaluation.budgets import budget_table
 from evaluation.comparisons import Comparison, Found, pooled, read, refused, samples_of
 from evaluation.entries import COLOURS, Shown, at_budgets
 from evaluation.figures import Panel
@@ -90,15 +91,8 @@ def _beside(runs: Sequence[Run]) -> Path:
 def page(found: Found) -> str:
     """The whole page."""
     sections = [_head(found)]
-    for place_, (source, shown) in enumerate(found.shown.items()):
-        alike, left = _alike(shown)
-        sampled = [charts.Sampled(one, samples) for one in alike if (samples := samples_of(one, scores=True)) is not None]
-        own = [
-            _trade_off(source, alike, left),
-            *_more(found, source, sampled, alike),
-            *_levels(source, alike),
-            *_lengths(source, sampled),
-        ]
+    for place_, source in enumerate(found.sources):
+        own = _of_source(found, source)
         sections += own if place_ < _OPEN else _folded(f"Charts of {source}", own)
     sections += _training(found.runs)
     beside = [_side_by_side(pairs[-1]) for pairs in found.pairs.values() if pairs and not pairs[-1].refused]
@@ -135,8 +129,8 @@ def _head(found: Found) -> Section:
     pairs, runs = found.comparisons, found.runs
     verdicts = words.headline(pairs) if len(pairs) <= _FEW else []
     verdicts += [words.pooled(one) for one in pooled(pairs)]
-    verdicts += [words.single(one[0]) for one in found.shown.values() if len(one) == 1][:_FEW]
-    if not found.shown:
+    verdicts += [words.single(one) for one in found.alone][:_FEW]
+    if not found.sources:
         verdicts = ["Nothing has been evaluated yet, so there is no result to state."]
     leads = []
     states = []
@@ -153,7 +147,7 @@ def _head(found: Found) -> Section:
             verdicts.insert(0, who + sentence)
             leads.append(words.progress(run) if not pairs else "")
     main = pairs[-1] if len(pairs) == 1 else None
-    alone = next((one[0] for one in found.shown.values()), None) if not pairs else None
+    alone = next(iter(found.alone), None) if not pairs else None
     tiles = (
         _tiles([one.evaluation for one in (main.old, main.new)[main.unit != "tokens" :]], main)
         if main
@@ -178,11 +172,7 @@ def _tiles(shown: Sequence[Evaluation], pair: Comparison | None) -> list[Tile]:
         third = ("Tokens of right samples", [words.tokens(e.tokens.right) for e in shown], "mean")
     tiles = [
         ("Mean tokens", [words.tokens(e.tokens.mean) for e in shown], _noise(length, last.tokens, n, "%", 0)),
-        (
-            "Accuracy",
-            [words.percent(e.accuracy.mean) for e in shown],
-            _noise(accuracy, last.accuracy, n, "points", 1),
-        ),
+        ("Accuracy", [words.percent(e.accuracy.mean) for e in shown], _noise(accuracy, last.accuracy, n, "points", 1)),
         third,
         (f"Cut off at {cap:,} tokens", [words.percent(e.truncated) for e in shown], "share of samples"),
     ]
@@ -206,6 +196,21 @@ def _at_budget(evaluation: Evaluation, budget: int) -> str:
     return words.percent(next((point.accuracy for point in evaluation.budget_curve if point.budget >= budget), None))
 
 
+def _of_source(found: Found, source: str) -> list[Section]:
+    """All charts of a source."""
+    if source not in found.shown:
+        return _asked(found, source)
+    alike, left = _alike(found.shown[source])
+    sampled = [charts.Sampled(one, samples) for one in alike if (samples := samples_of(one, scores=True)) is not None]
+    return [
+        _trade_off(source, alike, left),
+        *_asked(found, source),
+        *_several(found, source, sampled, alike),
+        *_levels(source, alike),
+        *_lengths(source, sampled),
+    ]
+
+
 def _alike(shown: Sequence[Shown]) -> tuple[list[Shown], str]:
     """Those that may share a chart with the first, and a sentence on those that may not."""
     first = shown[0].evaluation
@@ -223,7 +228,7 @@ def _trade_off(source: str, shown: Sequence[Shown], left: str) -> Section:
     settings = first.settings
     lead = (
         f"{first.problems} problems of {source}, {first.samples} samples each, "
-        f"temperature {settings.temperature}, at most {words.tokens(settings.max_tokens)} tokens.{left}"
+        f"{'' if settings.temperature is None else f'temperature {settings.temperature}, '}at most {words.tokens(settings.max_tokens)} tokens.{left}"
     )
     panels = [figures.budget_panel(shown), figures.cost_panel(shown), charts.pareto_panel(shown)]
     return _charts("What a token buys", lead, panels, "two")
@@ -234,21 +239,29 @@ def _charts(heading: str, lead: str, panels: Sequence[Panel | None], columns: st
     return Section("charts.html", {"heading": heading, "lead": lead, "keys": keys, "panels": there, "columns": columns})
 
 
-def _more(found: Found, source: str, sampled: Sequence[charts.Sampled], shown: Sequence[Shown]) -> list[Section]:
-    """What budgets that were asked for, and more samples, buy."""
+def _asked(found: Found, source: str) -> list[Section]:
+    """What was found at budgets that were asked for."""
+    table = budget_table(found, source)
+    if not table.rows:
+        return []
+    lead = f"Problems of {source}, sampled again at each budget"
+    lead += "; not the curves above, which cut the same samples after the fact." if source in found.shown else "."
+    lead += " Tokens are those of a sample, and of a vote where chains were stopped."
+    lead += " Every interval is for itself, not adjusted for the number of budgets." if found.budget_pairs[source] else ""
+    panels = charts.asked_panels(found.budgets[source])
+    return [Section("budgets.html", {"lead": lead, "panels": panels, "table": table})]
+
+
+def _several(found: Found, source: str, sampled: Sequence[charts.Sampled], shown: Sequence[Shown]) -> list[Section]:
+    """What more samples buy."""
     budgets = at_budgets(found.runs, source)
-    asked = charts.asked_panels(budgets, found.shown[source])
-    several = charts.parallel_panels(sampled[:: max(len(sampled) - 1, 1)], budgets)
-    sections = []
-    if asked:
-        lead = "Sampled again at each budget; not the curves above, which cut the same samples after the fact."
-        sections.append(_charts("At budgets that were asked for", lead, asked, "two"))
-    if several:
-        lead = f"Votes among the samples of a problem of {source}, and what attempts reach: counted over all choices of k among the stored samples."
-        lead += " Marks: chains that were run together, and stopped." * any(one.parallel for _, one in budgets)
-        lead += f" The first and the last of {len(sampled)} are drawn." * (len(sampled) > 2)
-        sections.append(_charts("What more samples buy", lead, [*several, charts.attempts_panel(shown)], "three"))
-    return sections
+    panels = charts.parallel_panels(sampled[:: max(len(sampled) - 1, 1)], budgets)
+    if not panels:
+        return []
+    lead = f"Votes among the samples of a problem of {source}, and what attempts reach: counted over all choices of k among the stored samples."
+    lead += " Marks: chains that were run together, and stopped." * any(one.parallel for _, one in budgets)
+    lead += f" The first and the last of {len(sampled)} are drawn." * (len(sampled) > 2)
+    return [_charts("What more samples buy", lead, [*panels, charts.attempts_panel(shown)], "three")]
 
 
 def _lengths(source: str, sampled: Sequence[charts.Sampled]) -> list[Section]:
@@ -368,14 +381,14 @@ def _reader(found: Found) -> list[Section]:
 
 
 def _sure(found: Found) -> Section:
-    tables = [(source, noise_table(shown)) for source, shown in found.shown.items()]
-    shown = [one for all_ in found.shown.values() for one in all_]
+    tables = [(source, noise_table(found.main(source))) for source in found.sources]
     pairs = [
         (f"{pair.new.label} against {pair.old.label}, {pair.new.evaluation.source}", paired_table(pair))
-        for pair in found.comparisons
+        for pairs in found.pairs.values()
+        for pair in pairs
         if not pair.refused
     ]
-    sentences = [*adjusted(found), *reservations(found.runs, shown, found.comparisons)]
+    sentences = [*adjusted(found), *reservations(found.runs, found.every, found.comparisons)]
     return Section("sure.html", {"tables": tables, "pairs": pairs, "sentences": sentences, "open": _OPEN})
 
 

@@ -154,6 +154,11 @@ class Budget(_Frozen):
         """For people."""
         return f"{self.limit:,} tokens {self.kind}"
 
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """Among budgets in their order."""
+        return self.kind, self.limit, 0
+
 
 class ShortOf(_Frozen):
     """Chains that are sampled together, of which the first to think to the end vote (short-m@k, 2505.17813).
@@ -176,6 +181,11 @@ class ShortOf(_Frozen):
     def words(self) -> str:
         """For people, as the paper writes it."""
         return f"short-{self.first}@{self.of}"
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """Among budgets in their order."""
+        return self.kind, self.of, self.first
 
 
 class Settings(_Frozen):
@@ -255,3 +265,8 @@ class Evaluation(_Frozen):
     adherence: Adherence | None = None
     parallel: Parallel | None = None
     table: Path | None = Field(default=None, exclude=True)
+
+    @property
+    def where(self) -> str:
+        """The source, and the budget if there was one, for people."""
+        return f"{self.source}, {self.settings.budget.words}" if self.settings.budget else self.source

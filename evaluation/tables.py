@@ -15,7 +15,7 @@ from evaluation.comparisons import Comparison
 from evaluation.entries import Shown
 from evaluation.results import Estimate, Evaluation, Share
 from evaluation.run_folder import Run
-from evaluation.statistics import standard_errors
+from evaluation.statistics import Interval, standard_errors
 
 _FEW = 3  # comparisons that sentences speak of
 _CLAIMS = {
@@ -57,7 +57,8 @@ def noise_table(shown: Sequence[Shown]) -> Table:
     columns = [_numbers(one.evaluation, k, lenient) for one in shown]
     steps = [f", step {one.evaluation.step}" if one.run.trained and not one.label.startswith("step") else "" for one in shown]
     rows = [Row(label.strip(), [column[label] for column in columns], label.startswith(" ")) for label in columns[0]]
-    return Table([f"{one.label}{step}" for one, step in zip(shown, steps, strict=True)], rows)
+    budgets = [f", {budget.words}" if (budget := one.evaluation.settings.budget) else "" for one in shown]
+    return Table([f"{one.label}{step}{budget}" for one, step, budget in zip(shown, steps, budgets, strict=True)], rows)
 
 
 def _numbers(evaluation: Evaluation, k: int, lenient: bool) -> dict[str, Cell]:
@@ -70,14 +71,14 @@ def _numbers(evaluation: Evaluation, k: int, lenient: bool) -> dict[str, Cell]:
         "Problems × samples": Cell(f"{evaluation.problems:,} × {evaluation.samples}"),
         "Samples made, of those asked for": Cell(f"{samples_N.sum():,} of {asked:,}"),
         "Budget, tokens": Cell(words.tokens(evaluation.settings.max_tokens)),
-        "Accuracy (mean of samples)": Cell(words.percent(accuracy.mean), _bounds(accuracy, 100, 1)),
+        "Accuracy (mean of samples)": Cell(words.percent(accuracy.mean), bounds(accuracy, 100, 1)),
         **({" with stated answers (--lenient)": _with_bounds(evaluation.stated)} if lenient else {}),
         " standard error, new problems": Cell(words.percent(gen, 2)),
         " standard error, new samples": Cell(words.percent(fix, 2)),
         "maj@n (cons@n), a vote of all samples": _with_bounds(evaluation.majority),
         f"pass@{k}": Cell(words.percent(float(pass_at_k(samples_N, right_N, k).mean()))),
         **_stability(samples_N, right_N, k),
-        "Mean tokens": Cell(words.tokens(length.mean), _bounds(length, 1, 0 if length.mean >= 100 else 1)),
+        "Mean tokens": Cell(words.tokens(length.mean), bounds(length, 1, 0 if length.mean >= 100 else 1)),
         " median, 90th percentile": Cell(f"{words.tokens(length.median)}, {words.tokens(length.p90)}"),
         " of right samples": Cell(words.tokens(length.right)),
         " of wrong samples": Cell(words.tokens(length.wrong)),
@@ -98,7 +99,7 @@ def _stability(samples_N: np.ndarray, right_N: np.ndarray, k: int) -> dict[str, 
 
 
 def _with_bounds(accuracy: Share | None) -> Cell:
-    return Cell(words.percent(accuracy.mean), _bounds(accuracy, 100, 1)) if accuracy else Cell("–")
+    return Cell(words.percent(accuracy.mean), bounds(accuracy, 100, 1)) if accuracy else Cell("–")
 
 
 def glance_table(found: Sequence[Comparison]) -> Table:
@@ -109,13 +110,11 @@ def glance_table(found: Sequence[Comparison]) -> Table:
         change = Cell("–", one.refused)
         saved = Cell("–")
         if one.bounds is not None:
-            change = Cell(f"{words.signed(100 * one.bounds.mean)} points", f"[{words.span(one.bounds)}]")
+            change = points(one.bounds)
         if one.length is not None:
-            saved = Cell(
-                f"{words.signed(100 * one.length.mean, 0)} %", f"[{words.span(one.length, 0)}]" + " characters" * (one.unit != "tokens")
-            )
+            saved = relative(one.length, one.unit)
         cells = [
-            Cell(evaluation.source),
+            Cell(evaluation.where),
             Cell(words.percent(evaluation.accuracy.mean)),
             change,
             Cell(words.tokens(evaluation.tokens.mean)),
@@ -139,7 +138,8 @@ def reservations(runs: Sequence[Run], shown: Iterable[Shown], found: Iterable[Co
         sentences += [words_ for one in found for words_ in _power(one, len(found) > 1)]
     if shown:
         sentences.append(
-            "Intervals are 95 % bootstrap intervals over problems (10,000 resamples); two checkpoints are compared problem by problem."
+            "Intervals are 95 % bootstrap intervals over problems (10,000 resamples); two checkpoints are compared problem by problem. "
+            "That of their change of accuracy is wider where few problems changed."
         )
     for run in runs:
         said = (_of_training(run) if run.trained else []) + run.notes
@@ -223,6 +223,8 @@ def _overlap(run: Run) -> list[str]:
 def _about(one: Shown, several: bool) -> list[str]:
     evaluation, sentences = one.evaluation, []
     at = f"{one.label}: " if several or not one.run.trained else f"At step {evaluation.step}, "
+    if budget := evaluation.settings.budget:
+        at += f"{budget.words}: "
     if evaluation.not_judged:
         most = evaluation.accuracy.mean + evaluation.not_judged
         sentences.append(
@@ -248,7 +250,7 @@ def _power(one: Comparison, several: bool) -> list[str]:
     seen = detectable(one)
     if one.bounds is None or seen is None:
         return []
-    which = f"{one.new.evaluation.source}, {one.new.label} against {one.old.label}: " if several else ""
+    which = f"{one.new.evaluation.where}, {one.new.label} against {one.old.label}: " if several else ""
     loss = f"a loss of more than {-100 * one.bounds.low:.1f} points" if one.bounds.low < 0 else "any loss"
     return [
         f"{which}A change of accuracy of about {100 * seen:.1f} points would be seen in 4 of 5 such comparisons (2.8 standard errors).",
@@ -265,9 +267,11 @@ def _settings(run: Run) -> dict[str, str]:
     recipe = run.recipe
     last = next((one for one in reversed(run.evaluations) if not one.settings.budget), None) or next(iter(run.evaluations), None)
     made = last.settings.shown if last else {}
-    evaluation = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in made.items())
+    evaluation = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in made.items() if key != "budget")
+    budgets = dict.fromkeys(one.settings.budget.words for one in run.evaluations if one.settings.budget)
+    measured = {"Evaluation": evaluation, "Budgets": ", ".join(budgets)}
     if not recipe:
-        return {"Evaluation": evaluation}
+        return measured
     lines = {
         "Recipe": [f"{_get(recipe, 'name')}, seed {_get(recipe, 'seed')}"],
         "Model": [_get(recipe, "model.path"), _get(recipe, "model.revision"), _get(recipe, "model.dtype")],
@@ -293,9 +297,8 @@ def _settings(run: Run) -> dict[str, str]:
         ],
         "Engine": [f"{_get(recipe, 'engine.count')} × {_get(recipe, 'engine.kind')}"],
         "Training": [f"{_get(recipe, 'train.steps')} steps"],
-        "Evaluation": [evaluation],
     }
-    return {label: ", ".join(part for part in parts if part) for label, parts in lines.items()}
+    return {label: ", ".join(part for part in parts if part) for label, parts in lines.items()} | measured
 
 
 def versions_table(runs: Sequence[Run]) -> Table:
@@ -356,7 +359,20 @@ def _flat(tree: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             yield key.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _bounds(value: Estimate, scale: float, digits: int) -> str:
+def points(change: Interval | None) -> Cell:
+    """A change of a share with its interval."""
+    return Cell("") if change is None else Cell(f"{words.signed(100 * change.mean)} points", f"[{words.span(change)}]")
+
+
+def relative(change: Interval | None, unit: str = "tokens") -> Cell:
+    """A relative change with its interval, of tokens or what else is said."""
+    if change is None:
+        return Cell("")
+    return Cell(f"{words.signed(100 * change.mean, 0)} %", f"[{words.span(change, 0)}]" + f" {unit}" * (unit != "tokens"))
+
+
+def bounds(value: Estimate, scale: float, digits: int) -> str:
+    """The interval of a mean, "" without one."""
     if value.low is None or value.high is None:
         return ""
     return f"[{scale * value.low:,.{digits}f}, {scale * value.high:,.{digits}f}]"

@@ -103,7 +103,8 @@ def headline(found: Sequence[Comparison]) -> list[str]:
     """What the first screen says: the claim on accuracy, the numbers behind it, and where the new one is better; of every comparison."""
     sentences = []
     for one in found:
-        where = "" if len(found) == 1 else f"{one.new.evaluation.source}, {one.new.label} against {one.old.label}: "
+        several = len(found) > 1 or one.new.evaluation.settings.budget
+        where = f"{one.new.evaluation.where}, {one.new.label} against {one.old.label}: " if several else ""
         said = [verdict(one)] if one.refused else [claim(one), verdict(one)]
         said += [at_budgets(one)] * bool(one.better or one.worse)
         sentences += [where + said[0], *said[1:]]
@@ -143,7 +144,7 @@ def verdict(one: Comparison) -> str:
         said = f"Mean tokens {lengths} ({change_text(one.length, one.problems, '%', 0)})"
     return (
         f"{said}, accuracy {shares} ({change_text(one.bounds, one.problems, 'points')}), "
-        f"paired over {one.problems} problems with {after.samples} samples each."
+        f"paired over {one.problems} problems with {_asked(after)} each."
     )
 
 
@@ -164,7 +165,8 @@ def _from_to(span: Span) -> str:
 def single(one: Shown) -> str:
     """One sentence on an evaluation that nothing is compared with."""
     found = one.evaluation
-    where = f"One evaluation so far, at step {found.step}" if one.run.trained else f"{one.label} on {found.source}"
+    budget = f", {found.settings.budget.words}" if found.settings.budget else ""
+    where = f"One evaluation so far, at step {found.step}{budget}" if one.run.trained else f"{one.label} on {found.where}"
     return f"{where}: {measured(found)}."
 
 
@@ -172,8 +174,12 @@ def measured(found: Evaluation) -> str:
     """The numbers of an evaluation with their noise."""
     return (
         f"accuracy {_share_with_interval(found.accuracy)} at {tokens(found.tokens.mean)} tokens on average, "
-        f"over {found.problems} problems with {found.samples} samples each"
+        f"over {found.problems} problems with {_asked(found)} each"
     )
+
+
+def _asked(found: Evaluation) -> str:
+    return f"{found.samples} {'vote' if found.parallel else 'sample'}{'s' * (found.samples != 1)}"
 
 
 def progress(run: Run) -> str:

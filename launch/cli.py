@@ -63,7 +63,7 @@ def train(
         from evaluation.words import headline, single
 
         found = read([folder])
-        said = headline(found.comparisons) + [single(one[0]) for one in found.shown.values() if len(one) == 1]
+        said = headline(found.comparisons) + [single(one) for one in found.alone]
         for words in said:
             out.print(words, highlight=False, markup=False, soft_wrap=True)
         if (status := json.loads((folder / "status.json").read_text(encoding="utf-8")))["state"] == "no-effective-update":

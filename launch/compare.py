@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from evaluation import tables
+from evaluation.budgets import budget_table
 from evaluation.comparisons import read
 from evaluation.formats import sentences
 from evaluation.paired import paired_table
 from evaluation.parallel import several_table
+from launch.shown import Uncut
 
 
 def compare_in_terminal(paths: Sequence[Path], margin: float | None, console: Console) -> None:
@@ -25,27 +24,20 @@ def compare_in_terminal(paths: Sequence[Path], margin: float | None, console: Co
         ValueError: nothing there can be compared.
     """
     found = read(paths, margin, ends=False)
-    if not found.comparisons:
-        held = "; ".join(f"{run.label}: {', '.join(sorted({one.source for one in run.evaluations})) or 'none'}" for run in found.runs)
-        raise ValueError(f"nothing to compare: no source of problems was evaluated twice ({held}); evaluate both on the same problems")
-    for pair in found.comparisons:
-        title = f"{pair.new.evaluation.source}: {pair.new.label} against {pair.old.label}, {pair.problems} problems"
-        console.print(_shown(paired_table(pair), title))
-    for source in found.shown:
+    if not found.comparisons and not any(found.budget_pairs.values()):
+        held = "; ".join(f"{run.label}: {' and '.join(sorted({one.where for one in run.evaluations})) or 'none'}" for run in found.runs)
+        at = " at the same budget" * bool(found.budgets)
+        raise ValueError(f"nothing to compare: no source of problems was evaluated twice{at} ({held}); evaluate both on the same problems")
+    for source in found.sources:
+        for pair in found.pairs.get(source, []):
+            title = f"{source}: {pair.new.label} against {pair.old.label}, {pair.problems} problems"
+            console.print(Uncut(title, paired_table(pair)))
+        if (budgets := budget_table(found, source)).rows:
+            console.print(Uncut(f"{source}: at budgets that were asked for", budgets))
         if (several := several_table(found, source)).rows:
-            console.print(_shown(several, f"{source}: several samples of a problem, from those that are stored"))
+            console.print(Uncut(f"{source}: several samples of a problem, from those that are stored", several))
     for sentence in sentences(found):
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     for run in found.runs:
         for note in run.notes:
             console.print(f"{run.label}: {note}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _shown(made: tables.Table, title: str) -> Table:
-    table = Table(title=title, box=None, pad_edge=False, title_justify="left")
-    for column in ("", *made.head):
-        table.add_column(column, justify="left" if not column else "right")
-    for row in made.rows:
-        cells = [Text(f"{one.text} {one.small}".strip()) for one in row.cells]
-        table.add_row(Text("  " * row.sub + row.label), *cells)
-    return table

@@ -22,7 +22,7 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from launch.machine import CARDS, nvidia_smi, ray_folder, this_machine, visible_gpus
 
@@ -91,7 +91,7 @@ def diagnose(deep: bool = False, runs: Path = Path("runs")) -> list[Check]:
 def render(checks: Sequence[Check]) -> Table:
     """The findings as a table for the terminal."""
     colour = {"ok": "green", "warn": "yellow", "fail": "red"}
-    table = Table("", "what", "found", "what to do", box=None, pad_edge=False)
+    table = Table(*(Column(head, overflow="fold") for head in ("", "what", "found", "what to do")), box=None, pad_edge=False)
     for check in checks:
         table.add_row(f"[{colour[check.state]}]{check.state}[/]", escape(check.name), escape(check.found), escape(check.remedy))
     return table

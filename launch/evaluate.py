@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 from rich.markup import escape
-from rich.table import Table
 
 from launch.plan import Plan, check_runnable, plan
 from recipes.loader import load
@@ -31,6 +30,7 @@ from rollout.records import CHARACTERS
 if TYPE_CHECKING:  # they import transformers
     from evaluation.evaluate import Asked
     from evaluation.results import Evaluation
+    from evaluation.tables import Table
     from launch.problems import HeldOut
     from rewards.verifier.judge import Judge
     from rl.progress import Progress
@@ -311,58 +311,45 @@ def refuse_earlier(files: list[Path], overwrite: bool) -> None:
 def print_scores(show: Callable[[RenderableType], None], what: str, scores: Evaluation, file: Path) -> None:
     """What is to be said against an evaluation, its table if it is of no budget (those come in one table), and where it was written."""
     from evaluation.words import warnings
+    from launch.shown import Uncut
 
     settings = scores.settings
     for warning in warnings(scores, settings.lenient):
         show(f"[yellow]warning:[/yellow] {escape(f'{what}: {warning}')}")
     if settings.budget is None:
         sampled = "" if settings.temperature is None else f", T {settings.temperature}, at most {settings.max_tokens} tokens"
-        show(f"[italic]{escape(f'{what}: {scores.problems} problems x {scores.samples} samples{sampled}')}[/italic]")
-        show(_table(scores))
+        show(Uncut(f"{what}: {scores.problems} problems x {scores.samples} samples{sampled}", _table(scores)))
     show(escape(f"{file}"))
 
 
 def _print_budgets(console: Console, asked: Sequence[Asked]) -> None:
     """What was found at each budget, one below the other; nothing without budgets."""
+    from evaluation.budgets import table_of
+    from launch.shown import Uncut
+
     if not any(one.settings.budget for one in asked):
         return
-    console.print(f"[italic]{escape(f'{asked[0].checkpoint} on {asked[0].source}')}[/italic]", highlight=False, soft_wrap=True)
-    table = Table(box=None, pad_edge=False)
-    for column in ("budget", "accuracy", "95 % interval", "tokens", "cut", "kept to it"):
-        table.add_column(column, no_wrap=True)
-    for one in asked:
-        if scores := one.found():
-            budget, accuracy, adherence = scores.settings.budget, scores.accuracy, scores.adherence
-            closed = f"{scores.forced.closed:.1%} closed" if scores.forced else ""
-            if parallel := scores.parallel:
-                closed = f"{parallel.tokens:.1f} thinking, {parallel.time:.1f} waited for"
-            table.add_row(
-                budget.words if budget else "natural",
-                f"{accuracy.mean:.1%}",
-                f"{accuracy.low:.1%} .. {accuracy.high:.1%}",
-                f"{scores.tokens.mean:.1f}",
-                f"{scores.truncated:.1%}",
-                f"{adherence.within:.1%} within, {adherence.ratio:.2f} of it" if adherence else closed,
-            )
-    console.print(table)
+    found = [scores for one in asked if (scores := one.found())]
+    console.print(Uncut(f"{asked[0].checkpoint} on {asked[0].source}", table_of(found)), highlight=False)
 
 
 def _table(scores: Evaluation) -> Table:
-    accuracy, tokens, template = scores.accuracy, scores.tokens, scores.settings.template
+    """Its numbers, and accuracy at smaller budgets, cut after the fact."""
+    from evaluation import words
+    from evaluation.tables import Cell, Row, Table, bounds
+
+    accuracy, length, template = scores.accuracy, scores.tokens, scores.settings.template
     unit = template if template == CHARACTERS else "tokens"
-    table = Table(box=None, pad_edge=False)
-    for column in ("", "value", "95 % interval"):
-        table.add_column(column)
-    table.add_row("accuracy", f"{accuracy.mean:.1%}", f"{accuracy.low:.1%} .. {accuracy.high:.1%}")
+    digits = 0 if length.mean >= 100 else 1
+    values = {"accuracy": (words.percent(accuracy.mean), bounds(accuracy, 100, 1))}
     if stated := scores.stated:
-        table.add_row("accuracy with stated answers", f"{stated.mean:.1%}", f"{stated.low:.1%} .. {stated.high:.1%}")
-    low, high = tokens.low, tokens.high
-    table.add_row(unit, f"{tokens.mean:.1f}", "" if low is None else f"{low:.1f} .. {high:.1f}")
+        values["accuracy with stated answers"] = (words.percent(stated.mean), bounds(stated, 100, 1))
+    values[unit] = (words.tokens(length.mean), bounds(length, 1, digits))
     for name in ("right", "wrong", "truncated"):
-        mean = getattr(tokens, name)
-        table.add_row(f"{unit} of {name}", "none" if mean is None else f"{mean:.1f}", "")
+        mean = getattr(length, name)
+        values[f"{unit} of {name}"] = ("none" if mean is None else words.tokens(mean), "")
     for name in ("truncated", "no_answer", "not_judged"):
-        table.add_row(f"share {name.replace('_', ' ')}", f"{getattr(scores, name):.1%}", "")
+        values[f"share {name.replace('_', ' ')}"] = (words.percent(getattr(scores, name)), "")
     for point in scores.budget_curve[4::5]:
-        table.add_row(f"accuracy within {point.budget} {unit}", f"{point.accuracy:.1%}", "cut after the fact")
-    return table
+        values[f"accuracy within {point.budget:,} {unit}"] = (words.percent(point.accuracy), "cut after the fact")
+    return Table(["value", "95 % interval"], [Row(label, [Cell(value), Cell(noise)]) for label, (value, noise) in values.items()])

@@ -21,7 +21,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 # metric key, word on the screen, format, width of the value in a plain line
@@ -128,7 +128,7 @@ class Progress:
 
     def _view(self) -> Group:
         left = self._left()
-        head = Table.grid(padding=(0, 2))
+        head = Table.grid(Column(), Column(), Column(no_wrap=True), Column(no_wrap=True), Column(), Column(), padding=(0, 2))
         head.add_row(
             Text(self._title, style="bold"),
             ProgressBar(total=self._total, completed=self._done, width=28, complete_style="cyan", finished_style="green"),
@@ -137,7 +137,7 @@ class Progress:
             self._spinner if self._phase not in ("done", "stopped") else Text("✓" if self._phase == "done" else "■"),
             Text(self._phase, style="dim"),
         )
-        body = Table.grid(padding=(0, 2))
+        body = Table.grid(Column(), Column(no_wrap=True), Column(), padding=(0, 2))
         for key, word, form, _ in _shown(self._metrics):
             if self._metrics[key] is not None:
                 trend = Text(sparkline(self._trends.get(key, []), 32), style="cyan")

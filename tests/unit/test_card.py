@@ -199,7 +199,7 @@ def test_samples_made_at_a_budget_are_shown_apart(run: Path) -> None:
     forced["settings"]["budget"] = {"kind": "forced", "limit": 1024}
     (run / "evals" / "step-3-forced.json").write_text(json.dumps(forced))
     made = written(run)
-    assert "### Sampled at a budget" in made.text and "| tiny, 1,024 tokens forced | 83.3 % [" in made.text
+    assert "### Sampled at a budget" in made.text and "On tiny:\n\n" in made.text and "| 1,024 tokens forced | 83.3 % [" in made.text
     assert len(made.data.eval_results) == 2
 
 

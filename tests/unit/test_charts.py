@@ -11,7 +11,7 @@ import pytest
 from evaluation import charts
 from evaluation.attempts import maj_at_k, of_samples, short_m_at_k
 from evaluation.comparisons import read, samples_of
-from evaluation.entries import Shown, at_budgets
+from evaluation.entries import Shown
 from evaluation.report import page
 from rollout.types import Group
 from tests.unit.test_comparisons import evaluated
@@ -114,7 +114,7 @@ def test_forced_and_requested_budgets_are_charts_of_their_own_and_not_the_natura
     for kind, limit, right in (("forced", 64, 10), ("forced", 32, 5), ("requested", 32, 8)):
         evaluated(folder, make_groups(right, limit), name=f"tiny@{kind}-{limit}", budget={"kind": kind, "limit": limit})
     found = read([folder])
-    forced, requested = charts.asked_panels(at_budgets(found.runs, "tiny"), found.shown["tiny"])
+    forced, requested = charts.asked_panels(found.budgets["tiny"])
     assert (forced.title, requested.title) == ("Accuracy at budgets, forced", "Accuracy at budgets, requested")
     assert forced.data[0]["text"] == ["32", "64"] and forced.data[0]["y"] == [pytest.approx(100 * right / 24) for right in (5, 10)]
     assert (

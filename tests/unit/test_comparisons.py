@@ -19,7 +19,7 @@ from evaluation.entries import by_source, read_entries
 from evaluation.formats import as_json, markdown, sentences
 from evaluation.paired import paired_table
 from evaluation.picture import picture
-from evaluation.report import report
+from evaluation.report import page, report
 from evaluation.results import Evaluation, Settings
 from evaluation.scores import score
 from launch.compare import compare_in_terminal
@@ -370,3 +370,12 @@ def test_the_page_says_what_several_claims_leave(two: list[Path], tmp_path: Path
     for path, right in zip(two, (12, 13), strict=True):
         evaluated(path, make_groups(right, 60), source="other", name="other")
     assert "adjusted for 2 comparisons (Holm)" in report(two, tmp_path / "page.html").read_text()
+
+
+def test_a_temperature_that_was_not_recorded_is_left_out(tmp_path: Path) -> None:
+    folders = [evaluated(tmp_path / name, make_groups(12, 50), temperature=None) for name in ("a", "b")]
+    text = page(read(folders))
+    assert "temperature None" not in text and "2 samples each, at most 320 tokens" in text
+    folders[1] = evaluated(tmp_path / "c", make_groups(12, 50))
+    (pair,) = read(folders).comparisons
+    assert pair.refused == "temperature was not recorded before and 0.6 after"

@@ -100,7 +100,7 @@ def test_chains_that_were_run_are_marks_beside_the_curves_and_on_none_of_them(tm
     assert [one.evaluation.settings.budget for one in found.shown["tiny"]] == [None, None]
     sampled = [charts.Sampled(one, samples_of(one)) for one in found.shown["tiny"]]
     budgets = at_budgets(found.runs, "tiny")
-    assert charts.asked_panels(budgets, found.shown["tiny"]) == []
+    assert charts.asked_panels(found.budgets["tiny"]) == []
     panels = charts.parallel_panels(sampled, budgets)
     assert [panel.title for panel in panels] == [
         f"{label}, against {name}" for label in ("base", "new") for name in ("k", "thinking tokens", "time to answer")
@@ -142,3 +142,13 @@ def test_votes_among_very_many_samples_are_drawn_and_the_first_to_finish_counted
             and drawn.tokens == pytest.approx(exact[1], rel=0.03)
         )
         assert found["short-3"][k].accuracy == pytest.approx(np.mean([short_m_at_k(one, 3, k).accuracy for one in stored]), abs=1e-12)
+
+
+@pytest.mark.parametrize("samples", [4, 6, 16])
+def test_the_axis_of_k_has_a_tick_at_every_k_that_is_drawn(tmp_path: Path, samples: int) -> None:
+    (shown,) = read([evaluated(tmp_path / "one", several(3, count=samples), samples=samples)]).shown["tiny"]
+    panel = charts.parallel_panels([charts.Sampled(shown, samples_of(shown))])[0]
+    drawn = sorted({k for trace in panel.data for k in trace["x"]})
+    low, high = (10**end for end in panel.layout["xaxis"]["range"])
+    assert panel.layout["xaxis"]["tickvals"] == drawn == [k for k in (1, 2, 3, 4, 6, 8, 16) if k <= samples and (k != 6 or samples == 6)]
+    assert low < 1 and high > samples and panel.layout["xaxis"]["ticktext"] == [str(k) for k in drawn]

@@ -1,0 +1,64 @@
+"""What was found at budgets that were asked for, as a table: a line for each evaluation, and under it what changed.
+
+Claim: only what was made at the same budget is set against each other, over the same problems.
+Simplification: the interval of each change is for itself, whatever the number of budgets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from evaluation import words
+from evaluation.comparisons import Comparison, Found
+from evaluation.results import Evaluation
+from evaluation.tables import Cell, Row, Table, bounds, points, relative
+from rollout.records import CHARACTERS
+
+
+def budget_table(found: Found, source: str) -> Table:
+    """Every budget of a source with all that is shown of it; no rows without any."""
+    budgets = found.budgets.get(source, {})
+    several = len({one.label for shown in budgets.values() for one in shown}) > 1
+    rows = []
+    for budget, shown in budgets.items():
+        rows += [Row(f"{budget.words}, {one.label}" if several else budget.words, _cells(one.evaluation)) for one in shown]
+        rows += [_change(pair) for pair in found.budget_pairs[source] if pair.new.evaluation.settings.budget == budget]
+    return Table(_head([one.evaluation for shown in budgets.values() for one in shown]), rows)
+
+
+def table_of(found: Sequence[Evaluation]) -> Table:
+    """A line for each, that without a budget (natural) too."""
+    return Table(_head(found), [Row(budget.words if (budget := one.settings.budget) else "natural", _cells(one)) for one in found])
+
+
+def _head(found: Sequence[Evaluation]) -> list[str]:
+    unit = CHARACTERS if any(one.settings.template == CHARACTERS for one in found) else "tokens"
+    return ["accuracy", unit, "cut off", "kept to it"]
+
+
+def _cells(of: Evaluation) -> list[Cell]:
+    """Accuracy and length with their intervals, share cut off, and how the budget was kept: what that means for its kind."""
+    length = of.tokens
+    return [
+        Cell(words.percent(of.accuracy.mean), bounds(of.accuracy, 100, 1)),
+        Cell(words.tokens(length.mean), bounds(length, 1, 0 if length.mean >= 100 else 1)),
+        Cell(words.percent(of.truncated)),
+        Cell(_kept(of)),
+    ]
+
+
+def _kept(of: Evaluation) -> str:
+    if of.forced:
+        return f"{words.percent(of.forced.closed)} closed"
+    if of.adherence:
+        return f"{words.percent(of.adherence.within)} within, {of.adherence.ratio:.2f} of it"
+    if of.parallel:
+        return f"{words.tokens(of.parallel.tokens)} thinking, {words.tokens(of.parallel.time)} waited for"
+    return ""
+
+
+def _change(pair: Comparison) -> Row:
+    label = f"{pair.new.label} against {pair.old.label}"
+    if pair.refused:
+        return Row(label, [Cell("not compared", pair.refused), Cell(""), Cell(""), Cell("")], sub=True)
+    return Row(label, [points(pair.bounds), relative(pair.length, pair.unit), Cell(""), Cell(f"p {pair.p:.2g}")], sub=True)
