@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from launch.plan import Plan, check_runnable, plan
-from recipes.loader import load
+from recipes.loader import load, recorded
 from recipes.schema import Recipe
 from recipes.stages import changed
 from recipes.steps import steps
@@ -297,7 +297,7 @@ def recipe_of(checkpoint: Path) -> tuple[Path | None, list[str]]:
     if not (file := run / "recipe.yaml").is_file():
         return None, []
     inside = [
-        step for step in steps(load(str(file))) if step.recipe.trains and checkpoint.absolute().parent == step.folder(run) / "checkpoints"
+        step for step in steps(recorded(run)) if step.recipe.trains and checkpoint.absolute().parent == step.folder(run) / "checkpoints"
     ]
     return file, [f"{key}={json.dumps(value)}" for step in inside for key, value in step.stage.said.items()]
 
