@@ -35,8 +35,7 @@ def paired_table(pair: Comparison) -> Table:
         *_at_budgets(old, new, alike),
         *_area(old, new, alike),
         *_passes(old, new, bool(pair.refused)),
-        _row("mean tokens", _tokens(old.tokens.mean), _tokens(new.tokens.mean), _share(pair.length if pair.unit == "tokens" else None)),
-        *([_row("length in characters", Cell("–"), Cell("–"), _share(pair.length))] if pair.unit != "tokens" else []),
+        *_lengths(pair),
     ]
     for name in ("right", "wrong"):
         if pair.unit == "tokens" and name in old.by_outcome and name in new.by_outcome:
@@ -54,6 +53,15 @@ def paired_table(pair: Comparison) -> Table:
     if not pair.refused and pair.unit == "tokens" and pair.length is not None:
         rows += _scalars(old, new)
     return Table([pair.old.label, pair.new.label, "change, 95 % interval"], rows + _classes(alike))
+
+
+def _lengths(pair: Comparison) -> list[Row]:
+    """Mean lengths with their change; counted by two rulers each has its own unit, and the change is that of the texts."""
+    old, new = pair.old.evaluation, pair.new.evaluation
+    if old.settings.template == new.settings.template:
+        return [_row(f"mean {new.settings.unit}", _tokens(old.tokens.mean), _tokens(new.tokens.mean), _share(pair.length))]
+    own = _row("mean length, each as it was counted", *(Cell(words.length(one)) for one in (old, new)))
+    return [own] + [_row("length in characters", Cell("–"), Cell("–"), _share(pair.length))] * (pair.length is not None)
 
 
 def _p(pair: Comparison) -> list[Row]:

@@ -48,13 +48,13 @@ def picture(found: Found) -> str:
                 + [(x(p.budget), y(p.low)) for p in reversed(one.evaluation.budget_curve) if p.low is not None]
             ),
             "dot": (x(one.evaluation.tokens.mean), y(one.evaluation.accuracy.mean)),
-            "says": f"{one.label}: {words.percent(one.evaluation.accuracy.mean)} at {words.tokens(one.evaluation.tokens.mean)} tokens",
+            "says": f"{one.label}: {words.percent(one.evaluation.accuracy.mean)} at {words.length(one.evaluation)}",
         }
         for one in shown
     ]
     return environment().get_template("picture.svg").render(
         width=_WIDTH, height=_HEIGHT, left=_LEFT, right=_WIDTH - _RIGHT, top=_TOP, bottom=_HEIGHT - _BOTTOM, curves=curves,
-        title=found.title, headline=_headline(found, shown), source=source,
+        title=found.title, headline=_headline(found, shown), source=source, unit=words.unit(one.evaluation for one in shown),
         across=[(x(tick), f"{tick:,}") for tick in ticks], up=[(y(share / 100), str(share)) for share in (0, 25, 50, 75, 100)],
     )  # fmt: skip
 

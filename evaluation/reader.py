@@ -68,7 +68,8 @@ def reader(runs: Sequence[Run], shown: Mapping[str, Sequence[Shown]], most: int 
     rows, problems = _columns(sets)
     rows["changed"] = _changed(rows, sets)
     rank_N = _rank(rows)
-    tokens = carried(rows, _turns(rows, rank_N, source), [one.run for one in sets])
+    turns = [row for row in _turns(rows, rank_N, source) if sets[rows["set"][row]].unit != CHARACTERS]  # whose ids are letters
+    tokens = carried(rows, turns, [one.run for one in sets])
     told = [{"label": one.label, "colour": one.colour, "source": one.source, "unit": one.unit, "at": one.at} for one in sets]
     texts = [text or "" for text in rows.pop("text")]
     here = {name: column for name, column in rows.items() if name not in ("file", "rollout")}

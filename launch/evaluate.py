@@ -26,7 +26,6 @@ from recipes.schema import Recipe
 from recipes.stages import changed
 from recipes.steps import steps
 from recipes.tree import override
-from rollout.records import CHARACTERS
 
 if TYPE_CHECKING:  # they import transformers
     from evaluation.evaluate import Asked
@@ -310,13 +309,13 @@ def refuse_earlier(files: list[Path], overwrite: bool) -> None:
 
 def print_scores(show: Callable[[RenderableType], None], what: str, scores: Evaluation, file: Path) -> None:
     """What is to be said against an evaluation, its table if it is of no budget (those come in one table), and where it was written."""
-    from evaluation.words import warnings
+    from evaluation.words import limit, warnings
 
     settings = scores.settings
     for warning in warnings(scores, settings.lenient):
         show(f"[yellow]warning:[/yellow] {escape(f'{what}: {warning}')}")
     if settings.budget is None:
-        sampled = "" if settings.temperature is None else f", T {settings.temperature}, at most {settings.max_tokens} tokens"
+        sampled = "" if settings.temperature is None else f", T {settings.temperature}, at most {limit(settings)}"
         show(f"[italic]{escape(f'{what}: {scores.problems} problems x {scores.samples} samples{sampled}')}[/italic]")
         show(_table(scores))
     show(escape(f"{file}"))
@@ -328,7 +327,7 @@ def _print_budgets(console: Console, asked: Sequence[Asked]) -> None:
         return
     console.print(f"[italic]{escape(f'{asked[0].checkpoint} on {asked[0].source}')}[/italic]", highlight=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False)
-    for column in ("budget", "accuracy", "95 % interval", "tokens", "cut", "kept to it"):
+    for column in ("budget", "accuracy", "95 % interval", "length", "cut", "kept to it"):
         table.add_column(column, no_wrap=True)
     for one in asked:
         if scores := one.found():
@@ -340,7 +339,7 @@ def _print_budgets(console: Console, asked: Sequence[Asked]) -> None:
                 budget.words if budget else "natural",
                 f"{accuracy.mean:.1%}",
                 f"{accuracy.low:.1%} .. {accuracy.high:.1%}",
-                f"{scores.tokens.mean:.1f}",
+                f"{scores.tokens.mean:.1f} {scores.settings.unit}",
                 f"{scores.truncated:.1%}",
                 f"{adherence.within:.1%} within, {adherence.ratio:.2f} of it" if adherence else closed,
             )
@@ -348,8 +347,7 @@ def _print_budgets(console: Console, asked: Sequence[Asked]) -> None:
 
 
 def _table(scores: Evaluation) -> Table:
-    accuracy, tokens, template = scores.accuracy, scores.tokens, scores.settings.template
-    unit = template if template == CHARACTERS else "tokens"
+    accuracy, tokens, unit = scores.accuracy, scores.tokens, scores.settings.unit
     table = Table(box=None, pad_edge=False)
     for column in ("", "value", "95 % interval"):
         table.add_column(column)
