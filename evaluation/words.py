@@ -92,6 +92,11 @@ def warnings(scores: Evaluation, lenient: bool = False) -> list[str]:
     silent, cut = scores.no_answer_by, scores.truncated
     found = []
     imported = scores.settings.engine == IMPORTED  # nobody here sets what these were made with
+    if scores.not_judged > _NEARLY_ALL:
+        found.append(
+            f"{percent(scores.not_judged)} of the samples were never made or could not be judged, so accuracy says nothing: "
+            f"{'look whether the completions stand in another field (--prediction)' if imported else 'look at their reasons in the samples'}"
+        )
     if cut > _NEARLY_ALL:
         found.append(
             f"{percent(cut)} of the samples were cut off at {limit(scores.settings)}, so this says little of the model: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 from collections.abc import Sequence
@@ -271,6 +272,16 @@ def test_a_completion_that_was_never_made_is_not_judged_and_a_gold_that_is_none_
     assert (found.problems, found.not_judged) == (2, 0.25)
     listed = (tmp_path / "out" / "x.left_out.jsonl").read_text()
     assert "x.jsonl:5" in listed and "no answer that could be compared" in listed
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan")])
+@pytest.mark.parametrize("made", [0, 1])
+def test_samples_of_which_none_was_made_are_no_accuracy_of_0_unsaid(tmp_path: Path, nothing: Any, made: int):
+    rows = plain(completion=nothing, tokens=0)[made:] + plain()[:made]
+    console = Console(file=io.StringIO(), width=400)
+    import_samples(lines(tmp_path / "x.jsonl", rows), tmp_path / "out", True, console)
+    said = "100.0 % of the samples were never made or could not be judged, so accuracy says nothing: look whether the completions stand in another field (--prediction)"
+    assert (said in console.file.getvalue()) == (made == 0)
 
 
 REFUSED: list[tuple[list[dict[str, Any]], dict[str, Any], str]] = [
