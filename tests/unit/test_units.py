@@ -13,6 +13,7 @@ from evaluation.comparisons import Found, read
 from evaluation.formats import markdown
 from evaluation.paired import paired_table
 from evaluation.picture import picture
+from evaluation.reader import reader
 from evaluation.report import page
 from evaluation.results import Settings
 from evaluation.words import verdict
@@ -74,6 +75,8 @@ def test_samples_whose_thinking_nobody_counted_cost_totals_and_no_thinking(tmp_p
         for n, row in enumerate(plain() * 2)
     ]
     import_samples(lines(tmp_path / "x.jsonl", rows), tmp_path / "own", False, Console(quiet=True), model="m")
-    said = in_words(read([tmp_path / "own"]))
+    found = read([tmp_path / "own"])
+    said = in_words(found)
     assert ("tokens of thinking" in said["md"]) == told and bool(re.search(r"\d tokens, \d+ waited for", said["md"])) != told
+    assert [one["told"] for one in reader(found.runs, found.shown)["sets"]] == [told]
     assert ("thinking tokens waited for" in said["page"]) == told and ("tokens waited for" in said["page"])
