@@ -152,10 +152,15 @@ def load(word: str, check_golds: CheckGolds) -> Read:
     kept, goldless = audited(problems, check_golds)
     if not kept:
         raise DataError(f"{where}: no row of {one.name} has a gold answer (first: {[*left_out, *goldless][0][1]}); fetch it again")
-    count = len(read.rows)
+    count, again = len(read.rows), len(problems) - len(golds_by_id)
     named = "" if count == one.rows else f" ({one.counts[count]}; {one.copies[0].id} has {one.rows:,})"
     commit = f", commit {read.commit}" if read.commit else ""
-    return Read(kept, left_out + goldless, f"{one.name}: {count:,} rows{named} of {where}{commit}, content {read.revision}", read.commit)
+    twice = (
+        f"; {again:,} of them {'repeats' if again == 1 else 'repeat'} the problem and gold of another row, so these are {len(golds_by_id):,} problems"
+        * (again > 0)
+    )
+    said = f"{one.name}: {count:,} rows{named} of {where}{commit}, content {read.revision}{twice}"
+    return Read(kept, left_out + goldless, said, read.commit)
 
 
 def _problem(one: Benchmark, row: Row) -> Problem:
@@ -284,7 +289,9 @@ def _short(name: str) -> str:
 
 def _held(values: Values, *names: str) -> Any:
     """The first of these columns that holds something, however it is spelt (`Expected Answer`, expected_answer)."""
-    spelt = {_short(str(name)): value for name, value in values.items() if value is not None and value != ""}
+    spelt = {
+        _short(str(name)): value for name, value in values.items() if value is not None and value != "" and value == value
+    }  # NaN is none
     return next((spelt[_short(name)] for name in names if _short(name) in spelt), None)
 
 
@@ -318,16 +325,23 @@ def _all_answers(values: Values) -> tuple[str, Any]:
 
 
 def _options(values: Values) -> tuple[str, Any]:
-    """A question with its options lettered, in an order that the record alone decides; or one that comes with them."""
+    """A question with its options lettered, in an order that the record alone decides; or one that comes with them.
+
+    A row without its question, with an option that is empty, or with two that read alike has no right letter, or two: it is left out.
+    """
     ask = "Answer with the letter of the right option."
-    if (right := _held(values, _OPTIONS[0])) is None:
+    if _held(values, *_OPTIONS) is None:
         text, answer = _plain(values)
         return f"{text}\n\n{ask}", answer
-    question = str(_held(values, "question") or "").strip()
-    options = [str(_held(values, name)).strip() for name in _OPTIONS]
+    question, right, *wrong = ("" if (held := _held(values, name)) is None else str(held).strip() for name in ("question", *_OPTIONS))
+    if lacking := [name for name, text in zip(("Question", *_OPTIONS), (question, right, *wrong), strict=True) if not text]:
+        raise DataError(f"its {' and its '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} empty")
+    options = [right, *wrong]
+    if len({" ".join(option.split()) for option in options}) < len(options):
+        raise DataError(f"two of its options are of the same text ({' | '.join(options)!r:.80})")
     random.Random(str(_held(values, "record_id") or question)).shuffle(options)  # a text seeds by its SHA-512: the same everywhere
     lettered = [f"{letter}) {option}" for letter, option in zip("ABCD", options, strict=True)]
-    return "\n".join([question, "", *lettered, "", ask]), "ABCD"[options.index(str(right).strip())]
+    return "\n".join([question, "", *lettered, "", ask]), "ABCD"[options.index(right)]
 
 
 def integer(text: str) -> str:

@@ -12,7 +12,6 @@ from evaluation import words
 from evaluation.comparisons import Comparison, Found
 from evaluation.results import Evaluation
 from evaluation.tables import Cell, Row, Table, bounds, points, relative
-from rollout.records import CHARACTERS
 
 
 def budget_table(found: Found, source: str) -> Table:
@@ -32,8 +31,7 @@ def table_of(found: Sequence[Evaluation]) -> Table:
 
 
 def _head(found: Sequence[Evaluation]) -> list[str]:
-    unit = CHARACTERS if any(one.settings.template == CHARACTERS for one in found) else "tokens"
-    return ["accuracy", unit, "cut off", "kept to it"]
+    return ["accuracy", words.unit(found), "cut off", "kept to it"]
 
 
 def _cells(of: Evaluation) -> list[Cell]:

@@ -110,11 +110,12 @@ def _of_it(found: Found) -> list[Evaluation]:
 
 def _eval_results(model: Model, found: Evaluation, place: int) -> list[EvalResult]:
     """Accuracy and mean tokens as the hub lists them, each with its noise in its name."""
+    unit = found.settings.unit
     accuracy, length, asked = found.accuracy, found.tokens, f"{found.problems} problems x {found.samples}"
     bounds = "" if length.low is None or length.high is None else f", 95 % interval {length.low:,.1f} to {length.high:,.1f}"
     named = {
         "accuracy": (round(accuracy.mean, 4), f"Accuracy, {asked}, 95 % interval {accuracy.low:.4f} to {accuracy.high:.4f}"),
-        "mean_tokens": (round(length.mean, 1), f"Mean tokens, at most {found.settings.max_tokens:,}{bounds}"),
+        f"mean_{unit}": (round(length.mean, 1), f"Mean {unit}, at most {found.settings.max_tokens:,}{bounds}"),
     }
     where = {"task_type": "text-generation", "dataset_name": _placeless(found.source)} | _dataset(model, found.source, place)
     return [EvalResult(metric_type=kind, metric_value=value, metric_name=name, **where) for kind, (value, name) in named.items()]
@@ -190,7 +191,8 @@ def _results(model: Model, found: Found) -> Iterator[dict[str, Any]]:
         before = f" {shown[0].label.capitalize()} is {model.of_what(shown[0].evaluation)}." if len(shown) > 1 else ""
         yield {
             "source": source,
-            "asked": f"Temperature {settings.temperature}, top_p {settings.top_p}, {f'top_k {settings.top_k}, ' if settings.top_k else ''}at most {settings.max_tokens:,} tokens.{before}",
+            "asked": f"Temperature {settings.temperature}, top_p {settings.top_p}, {f'top_k {settings.top_k}, ' if settings.top_k else ''}at most {words.limit(settings)}.{before}",
+            "unit": words.unit(one.evaluation for one in shown),
             "noise": _markdown(noise_table(shown)),
             "pairs": [(pair.old.label, pair.new.label, _markdown(paired_table(pair))) for pair in found.pairs[source]],
             "budgets": _markdown(_budget_table(shown)),

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evaluation import parallel
+from evaluation import parallel, words
 from evaluation.attempts import pass_at_k
 from evaluation.efficiency import Point, front, frontier_gap, hypervolume, scaling
 from evaluation.entries import ACCENT, Shown
@@ -42,18 +42,19 @@ class Sampled(NamedTuple):
 
 
 def pareto_panel(shown: Sequence[Shown]) -> Panel | None:
-    """Accuracy against mean tokens of all evaluations with the front that none beats; None for fewer than three, or where tokens are different units."""
+    """Accuracy against mean length of all evaluations with the front that none beats; None for fewer than three, or where rulers differ."""
     if len(shown) < 3 or len({one.evaluation.settings.template for one in shown}) > 1:
         return None
-    cap = max(one.evaluation.settings.max_tokens for one in shown)
+    unit, cap = shown[0].evaluation.settings.unit, max(one.evaluation.budget_curve[-1].budget for one in shown)
+    hover = f"%{{y:.1f}} % at %{{x:,.0f}} {unit}"
     points = [Point(one.label, one.evaluation.accuracy.mean, one.evaluation.tokens.mean, "") for one in shown]
     best = front(points)
     steps_x = [value for point in best for value in (point.length, point.length)] + [cap]
     steps_y = [0.0] + [100 * point.accuracy for point in best for _ in (0, 1)]
-    data = [drawn_line(steps_x, steps_y, "front", FAINT, hover="%{y:.1f} % at %{x:,.0f} tokens", width=1.6)]
+    data = [drawn_line(steps_x, steps_y, "front", FAINT, hover=hover, width=1.6)]
     for one in shown:
         mean, accuracy = one.evaluation.tokens, one.evaluation.accuracy
-        dot = drawn_line([mean.mean], [100 * accuracy.mean], one.label, one.colour, hover="%{y:.1f} % at %{x:,.0f} tokens")
+        dot = drawn_line([mean.mean], [100 * accuracy.mean], one.label, one.colour, hover=hover)
         dot |= {"mode": "markers", "marker": {"color": one.colour, "size": 10}}
         dot["error_y"] = error_bars([100 * accuracy.mean], [100 * accuracy.low], [100 * accuracy.high], one.colour)
         if mean.low is not None:
@@ -61,9 +62,9 @@ def pareto_panel(shown: Sequence[Shown]) -> Panel | None:
         data.append(dot)
     share = hypervolume(points, cap)
     low = min(point.length for point in points)
-    made = log_axis(laid_out(x="mean tokens", yrange=_near(100 * point.accuracy for point in points)), 0.7 * low, cap)
-    note = f"Line: the front, which nothing shown beats in both. It dominates {100 * share:.1f} % of the area up to {cap:,} tokens (linear axis). {_gaps(shown)}"
-    return Panel("Accuracy against mean tokens", [(one.label, one.colour, False) for one in shown], data, made, note, "%", 360)
+    made = log_axis(laid_out(x=f"mean {unit}", yrange=_near(100 * point.accuracy for point in points)), 0.7 * low, cap)
+    note = f"Line: the front, which nothing shown beats in both. It dominates {100 * share:.1f} % of the area up to {cap:,} {unit} (linear axis). {_gaps(shown)}"
+    return Panel(f"Accuracy against mean {unit}", [(one.label, one.colour, False) for one in shown], data, made, note, "%", 360)
 
 
 def _gaps(shown: Sequence[Shown]) -> str:
@@ -81,7 +82,7 @@ def _gaps(shown: Sequence[Shown]) -> str:
 def length_panels(found: Sequence[Sampled]) -> list[Panel]:
     """A histogram of lengths for each, right and wrong samples stacked, on one logarithmic axis."""
     edges = _edges(found)
-    middle = np.sqrt(edges[:-1] * edges[1:])
+    middle, unit = np.sqrt(edges[:-1] * edges[1:]), found[0].shown.evaluation.settings.unit
     panels = []
     for shown, samples in found:
         data = []
@@ -95,9 +96,9 @@ def length_panels(found: Sequence[Sampled]) -> list[Panel]:
             if counts.any():
                 data.append(
                     {"type": "bar", "x": middle.tolist(), "y": counts.tolist(), "width": (0.94 * np.diff(edges)).tolist(), "name": name}
-                    | {"marker": {"color": colour}, "hovertemplate": f"%{{y}} {name}<extra>around %{{x:,.0f}} tokens</extra>"}
+                    | {"marker": {"color": colour}, "hovertemplate": f"%{{y}} {name}<extra>around %{{x:,.0f}} {unit}</extra>"}
                 )
-        made = log_axis(laid_out(x="tokens", yrange=[0, None]), edges[0], edges[-1]) | {"barmode": "stack", "bargap": 0}
+        made = log_axis(laid_out(x=unit, yrange=[0, None]), edges[0], edges[-1]) | {"barmode": "stack", "bargap": 0}
         keys = [(trace["name"], trace["marker"]["color"], False) for trace in data]
         panels.append(Panel(f"Lengths, {shown.label}", keys, data, made, unit="samples", height=240))
     return panels
@@ -105,7 +106,7 @@ def length_panels(found: Sequence[Sampled]) -> list[Panel]:
 
 def error_panel(found: Sequence[Sampled]) -> Panel:
     """P(wrong, given at least this long) of each; only where enough samples are as long."""
-    edges = _edges(found)
+    edges, unit = _edges(found), found[0].shown.evaluation.settings.unit
     data = []
     for shown, samples in found:
         enough = np.array([(samples.length >= edge).sum() >= _FEWEST_IN_BIN for edge in edges])
@@ -117,10 +118,10 @@ def error_panel(found: Sequence[Sampled]) -> Panel:
                     wrong[enough].tolist(),
                     shown.label,
                     shown.colour,
-                    hover="%{y:.1f} % wrong from %{x:,.0f} tokens on",
+                    hover=f"%{{y:.1f}} % wrong from %{{x:,.0f}} {unit} on",
                 )
             )
-    made = log_axis(laid_out(x="at least so many tokens", yrange=[0, 102]), edges[0], edges[-1])
+    made = log_axis(laid_out(x=f"at least so many {unit}", yrange=[0, 102]), edges[0], edges[-1])
     note = f"Share of wrong samples among those at least as long; ends where fewer than {_FEWEST_IN_BIN} are."
     return Panel("Mistakes among long samples", [(one.shown.label, one.shown.colour, False) for one in found], data, made, note, "%", 240)
 
@@ -156,7 +157,7 @@ def pairs_panel(old: Sampled, new: Sampled) -> Panel | None:
     pairs = both_right(old.samples, new.samples)
     if not len(pairs.problem):
         return None
-    both = np.concatenate([pairs.old, pairs.new])
+    both, unit = np.concatenate([pairs.old, pairs.new]), old.shown.evaluation.settings.unit
     low, high = 0.8 * both.min(), 1.2 * both.max()
     names = [f"{old.samples.ids[place]}" for place in pairs.problem]
     dots: dict[str, Any] = {"type": "scatter", "mode": "markers", "x": pairs.old.tolist(), "y": pairs.new.tolist(), "text": names}
@@ -165,7 +166,7 @@ def pairs_panel(old: Sampled, new: Sampled) -> Panel | None:
         "hovertemplate": "%{text}: %{x:,.0f} → %{y:,.0f}<extra></extra>",
     }
     diagonal = drawn_line([low, high], [low, high], "alike", LIMIT, hover="alike", dashed=True, width=1.2)
-    made = log_axis(log_axis(laid_out(x=f"tokens, {old.shown.label}", y=f"tokens, {new.shown.label}"), low, high), low, high, "yaxis")
+    made = log_axis(log_axis(laid_out(x=f"{unit}, {old.shown.label}", y=f"{unit}, {new.shown.label}"), low, high), low, high, "yaxis")
     told = [
         f"{_TIERS[row['tier']]} {100 * row['median']:.0f} % [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
         for row in savings(pairs, _tiers(old))
@@ -174,7 +175,7 @@ def pairs_panel(old: Sampled, new: Sampled) -> Panel | None:
         f"{len(pairs.problem):,} problems that both solve; {100 * (pairs.ratio > 1).mean():.0f} % of them take longer now. "
         f"Median saving [quartiles] by difficulty: {'; '.join(told)}."
     )
-    return Panel("Problems that both solve", [("as long as before", LIMIT, True)], [diagonal, dots], made, note, "tokens", 240)
+    return Panel("Problems that both solve", [("as long as before", LIMIT, True)], [diagonal, dots], made, note, unit, 240)
 
 
 def parallel_panels(found: Sequence[Sampled], run: Sequence[tuple[Run, Evaluation]] = ()) -> list[Panel]:
@@ -187,11 +188,11 @@ def parallel_panels(found: Sequence[Sampled], run: Sequence[tuple[Run, Evaluatio
     """
     drawn = [(one.shown, own, parallel.beside(one.shown, run)) for one in found if (own := parallel.curves(one.samples))]
     panels: list[list[Panel]] = [[] for _ in drawn]
-    unit = parallel.unit(drawn[0][0]) if drawn else ""
+    unit = parallel.unit(drawn[0][0].evaluation) if drawn else ""
     for name, axis, along in (
         ("k", "k, samples of a problem", lambda at: at.k),
-        (f"thinking {unit}", f"thinking {unit} of all k", lambda at: at.tokens),
-        ("time to answer", f"thinking {unit} waited for", lambda at: at.time),
+        (unit, f"{unit} of all k", lambda at: at.tokens),
+        ("time to answer", f"{unit} waited for", lambda at: at.time),
     ):
         data = [
             [_method(shown, curve, along) for curve in own]
@@ -257,8 +258,9 @@ def asked_panels(found: Mapping[Budget | ShortOf, Sequence[Shown]]) -> list[Pane
             lines.setdefault(one.label, []).append((budget, one))
         data = [_asked_line(label, line) for label, line in lines.items()]
         xs, limits = [x for trace in data for x in trace["x"]], sorted({budget.limit for line in lines.values() for budget, _ in line})
+        unit = words.unit(one.evaluation for line in lines.values() for _, one in line)
         first, last = 0.8 * min(*xs, *limits), 1.2 * max(*xs, *limits)
-        made = log_axis(laid_out(x="mean tokens used per sample", yrange=[0, 102]), first, last, ticks=around(limits, first, last))
+        made = log_axis(laid_out(x=f"mean {unit} used per sample", yrange=[0, 102]), first, last, ticks=around(limits, first, last))
         what = {"forced": "thinking closed by the engine at the budget", "requested": "the budget stated in the prompt"}.get(kind, kind)
         note = f"Sampled at each budget: {what}. {'; '.join(_slope(label, line) for label, line in lines.items())}."
         keys = [(label, line[0][1].colour, False) for label, line in lines.items()]
@@ -269,7 +271,7 @@ def asked_panels(found: Mapping[Budget | ShortOf, Sequence[Shown]]) -> list[Pane
 def _asked_line(label: str, line: Sequence[tuple[Budget, Shown]]) -> dict[str, Any]:
     found, colour = [one.evaluation for _, one in line], line[0][1].colour
     x, y = [one.tokens.mean for one in found], [100 * one.accuracy.mean for one in found]
-    trace = drawn_line(x, y, label, colour, hover="budget %{text}: %{y:.1f} % at %{x:,.0f} tokens")
+    trace = drawn_line(x, y, label, colour, hover=f"budget %{{text}}: %{{y:.1f}} % at %{{x:,.0f}} {found[0].settings.unit}")
     trace |= {"mode": "lines+markers", "marker": {"size": 6, "color": colour}, "text": [f"{budget.limit:,}" for budget, _ in line]}
     trace["error_y"] = error_bars(y, [100 * one.accuracy.low for one in found], [100 * one.accuracy.high for one in found], colour)
     return trace
@@ -281,7 +283,7 @@ def _slope(label: str, line: Sequence[tuple[Budget, Shown]]) -> str:
     x, y = ([getattr(one.evaluation, name).mean for _, one in line] for name in ("tokens", "accuracy"))
     if not len(set(x)) == len(x) > 1:
         return told
-    return f"{told}, {1e5 * scaling(x, y):+.2f} points for each further 1,000 tokens (s1's Scaling)"
+    return f"{told}, {1e5 * scaling(x, y):+.2f} points for each further 1,000 {line[0][1].evaluation.settings.unit} (s1's Scaling)"
 
 
 def _near(values: Iterable[float]) -> list[float]:

@@ -125,7 +125,7 @@ def compare(old: Shown, new: Shown, margin: float | None = None) -> Comparison:
         if first and second and unit == "tokens" and b.settings.budget is None:
             better, worse = _spans(first, second, min(a.settings.max_tokens, b.settings.max_tokens))
     else:
-        remarks.append("chat template or tokenizer differ, so their tokens are other units")
+        remarks.append(f"lengths before are {a.settings.ruler}, after {b.settings.ruler}: other units")
         first, second = samples_of(old, characters=True), samples_of(new, characters=True)
         if first and second:
             unit, length = CHARACTERS, length_change(second.measured, first.measured)

@@ -48,15 +48,15 @@ def choose(before: Sequence[ProblemScore], after: Sequence[ProblemScore]) -> lis
     hard = first(lambda b, a: b.level == top, lambda b, a: (a.tokens,))
     return [
         Choice(
-            "Same answer, fewest tokens",
-            "Right in every sample before and after; the largest saving of mean tokens.",
+            "Same answer, shortest",
+            "Right in every sample before and after; the largest saving of mean length.",
             saving,
             "right",
             "right",
         ),
         Choice("Wrong before, right after", "The largest gain in right samples, the harder level first.", gain, "wrong", "right"),
         Choice("Right before, wrong after", "The largest loss of right samples, the harder level first.", loss, "right", "wrong"),
-        Choice("Where it still thinks", f"The highest level ({top}); the most tokens after training.", hard),
+        Choice("Where it still thinks", f"The highest level ({top}); the longest after training.", hard),
     ]
 
 

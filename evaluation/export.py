@@ -107,7 +107,7 @@ def _lm_eval(evaluation: Evaluation, problems: Sequence[Sequence[dict[str, Any]]
     date, task, settings = now.strftime("%Y-%m-%dT%H-%M-%S.%f"), evaluation.source, evaluation.settings
     share_N = np.array([np.mean([row["verdict"] == "right" for row in rows]) for rows in problems])
     error = standard_error(share_N) if len(problems) > 1 else None
-    unit = CHARACTERS if settings.template == CHARACTERS else "tokens"
+    unit = settings.unit
     kwargs = {
         "do_sample": settings.temperature != 0,
         "temperature": settings.temperature,

@@ -33,8 +33,8 @@ class Panel(NamedTuple):
 
 
 def budget_panel(shown: Sequence[Shown]) -> Panel:
-    """Accuracy against the tokens a sample is allowed, with the 95 % band over problems."""
-    data = []
+    """Accuracy against the length a sample is allowed, with the 95 % band over problems; all of one ruler."""
+    data, unit = [], shown[0].evaluation.settings.unit
     for one in shown:
         label, colour, evaluation = one.label, one.colour, one.evaluation
         curve = evaluation.budget_curve
@@ -44,40 +44,41 @@ def budget_panel(shown: Sequence[Shown]) -> Panel:
             low, high = ([100 * bound for bound in side] for side in zip(*bounds, strict=True))
             data.append(drawn_band(budgets, low, high, colour))
         data.append(
-            drawn_line(budgets, [100 * point.accuracy for point in curve], label, colour, hover="%{y:.1f} % within %{x:,.0f} tokens")
+            drawn_line(budgets, [100 * point.accuracy for point in curve], label, colour, hover=f"%{{y:.1f}} % within %{{x:,.0f}} {unit}")
         )
     note = "Cut after the fact: the same samples, counted as right if they were done within the budget. Band: 95 % interval over problems."
     cap = max(one.evaluation.budget_curve[-1].budget for one in shown)
     first = min(one.evaluation.budget_curve[0].budget for one in shown)
-    layout = log_axis(laid_out(x="tokens allowed per sample", yrange=[0, 102]), first, cap)
-    return Panel("Accuracy against token budget", _keys(shown), data, layout, note, "%", 360)
+    layout = log_axis(laid_out(x=f"{unit} allowed per sample", yrange=[0, 102]), first, cap)
+    return Panel(f"Accuracy against {unit.removesuffix('s')} budget", _keys(shown), data, layout, note, "%", 360)
 
 
 def cost_panel(shown: Sequence[Shown]) -> Panel:
-    """Accuracy against the tokens really used on average, along the same budgets; the dot is the model uncut."""
-    data = []
+    """Accuracy against the length really used on average, along the same budgets; the dot is the model uncut. All of one ruler."""
+    data, unit = [], shown[0].evaluation.settings.unit
+    hover = f"%{{y:.1f}} % at %{{x:,.0f}} {unit}"
     for one in shown:
         label, colour, evaluation = one.label, one.colour, one.evaluation
         curve = evaluation.budget_curve
         used, share = [point.tokens for point in curve], [100 * point.accuracy for point in curve]
-        data.append(drawn_line(used, share, label, colour, hover="%{y:.1f} % at %{x:,.0f} tokens"))
+        data.append(drawn_line(used, share, label, colour, hover=hover))
         mean, accuracy = evaluation.tokens, evaluation.accuracy
-        dot = drawn_line([mean.mean], [100 * accuracy.mean], f"{label}, uncut", colour, hover="%{y:.1f} % at %{x:,.0f} tokens")
+        dot = drawn_line([mean.mean], [100 * accuracy.mean], f"{label}, uncut", colour, hover=hover)
         dot |= {"mode": "markers", "marker": {"color": colour, "size": 10, "line": {"color": "white", "width": 1.5}}}
         dot["error_y"] = error_bars([100 * accuracy.mean], [100 * accuracy.low], [100 * accuracy.high], colour)
         if mean.low is not None:
             dot["error_x"] = error_bars([mean.mean], [mean.low], [mean.high], colour)
         data.append(dot)
-    note = "Tokens used: mean of min(length, budget) along the same budgets. Dot: nothing cut, with both 95 % intervals."
+    note = f"{unit.capitalize()} used: mean of min(length, budget) along the same budgets. Dot: nothing cut, with both 95 % intervals."
     most = max(one.evaluation.tokens.high or one.evaluation.tokens.mean for one in shown)
     least = min(one.evaluation.budget_curve[0].tokens for one in shown)
-    layout = log_axis(laid_out(x="mean tokens used per sample", yrange=[0, 102]), least, 1.1 * most)
-    return Panel("Accuracy against tokens used", _keys(shown), data, layout, note, "%", 360)
+    layout = log_axis(laid_out(x=f"mean {unit} used per sample", yrange=[0, 102]), least, 1.1 * most)
+    return Panel(f"Accuracy against {unit} used", _keys(shown), data, layout, note, "%", 360)
 
 
 def level_panels(shown: Sequence[Shown]) -> list[Panel]:
-    """One panel a family, tokens above and accuracy below, by level; all families share their axes."""
-    cells = [row for one in shown for row in one.evaluation.by_level]
+    """One panel a family, lengths above and accuracy below, by level; all families share their axes."""
+    cells, unit = [row for one in shown for row in one.evaluation.by_level], shown[0].evaluation.settings.unit
     top = 1.08 * max((row.tokens for row in cells), default=1)
     levels = sorted({row.level for row in cells})
     panels = []
@@ -88,7 +89,7 @@ def level_panels(shown: Sequence[Shown]) -> list[Panel]:
             rows = [row for row in evaluation.by_level if row.family == family]
             level = [row.level for row in rows]
             for axis, values, hover in (
-                ("y2", [row.tokens for row in rows], "%{y:,.0f} tokens"),
+                ("y2", [row.tokens for row in rows], f"%{{y:,.0f}} {unit}"),
                 ("y", [100 * row.accuracy for row in rows], "%{y:.0f} %"),
             ):
                 line = drawn_line(level, values, label, colour, hover=hover)
@@ -96,7 +97,7 @@ def level_panels(shown: Sequence[Shown]) -> list[Panel]:
         layout = laid_out(x="level", y="accuracy, %", yrange=[0, 105], xrange=[levels[0] - 0.4, levels[-1] + 0.4])
         layout["xaxis"] |= {"dtick": max(1, (len(levels) + 7) // 8)}
         layout["yaxis"] |= {"domain": [0, 0.42], "tickvals": [0, 50, 100]}
-        layout["yaxis2"] = {**_AXIS, **_title("tokens"), "range": [0, top], "domain": [0.54, 1], "nticks": 5}
+        layout["yaxis2"] = {**_AXIS, **_title(unit), "range": [0, top], "domain": [0.54, 1], "nticks": 5}
         problems = sum(row.problems for row in shown[0].evaluation.by_level if row.family == family)
         panels.append(Panel(family or "all problems", [(f"{problems} problems", "", False)], data, layout, height=290))
     return panels
@@ -105,8 +106,8 @@ def level_panels(shown: Sequence[Shown]) -> list[Panel]:
 def held_out_panels(evaluations: Sequence[Evaluation]) -> list[Panel]:
     """Accuracy and tokens of every evaluation of a source over steps, with 95 % intervals."""
     steps = [evaluation.step for evaluation in evaluations]
-    panels = []
-    for title, unit, key, scale in (("Held-out accuracy", "%", "accuracy", 100), ("Held-out tokens", "tokens", "tokens", 1)):
+    panels, length = [], evaluations[-1].settings.unit
+    for title, unit, key, scale in (("Held-out accuracy", "%", "accuracy", 100), (f"Held-out {length}", length, "tokens", 1)):
         mean, low, high = (
             [None if (value := getattr(getattr(e, key), bound)) is None else scale * value for e in evaluations]
             for bound in ("mean", "low", "high")

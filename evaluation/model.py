@@ -13,7 +13,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from evaluation.results import Evaluation
-from recipes.loader import RecipeError, load
+from recipes.loader import recorded
 from recipes.steps import Step, steps
 from rl.checkpoint import finished
 
@@ -83,19 +83,13 @@ def model_of(run: Path, named: str | None = None) -> Model:
         run: a run folder.
 
     Raises:
-        ValueError: no run folder, a recipe that this version cannot read, no stage that makes a model, or no checkpoint of that name.
+        RecipeError: this version cannot read the run's recipe.
+        ValueError: no run folder, no stage that makes a model, or no checkpoint of that name.
     """
     run = run.resolve()
     if not (run / "recipe.yaml").is_file():
         raise ValueError(f"{run}: holds no recipe.yaml, so it is no run folder; name one that `laconic train` made (runs/NAME)")
-    try:
-        found = steps(load(str(run / "recipe.yaml")))
-    except RecipeError as error:
-        first, *others = str(error).splitlines()
-        more = f" and {len(others)} more lines" if others else ""
-        raise ValueError(
-            f"{first}{more}: no recipe of this version; use the one that made the run (its environment.json names it)"
-        ) from error
+    found = steps(recorded(run))
     places = [place for place, step in enumerate(found) if step.stage.kind not in _ONLY_LOOK]
     if not places:
         kinds = ", ".join(step.stage.kind for step in found) or "cold_start"

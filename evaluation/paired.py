@@ -20,7 +20,7 @@ from evaluation.lengths import CLASSES, transitions
 from evaluation.measured import Samples, of_evaluation
 from evaluation.results import Evaluation
 from evaluation.statistics import Interval, claim_interval
-from evaluation.tables import Cell, Row, Table, detectable, points, relative
+from evaluation.tables import Cell, Row, Table, detectable, points
 
 _SHARES = (1 / 8, 1 / 4, 1 / 2)  # of max_tokens
 
@@ -36,8 +36,7 @@ def paired_table(pair: Comparison) -> Table:
         *_at_budgets(old, new, alike),
         *_area(old, new, alike),
         *_passes(old, new, bool(pair.refused)),
-        _row("mean tokens", _tokens(old.tokens.mean), _tokens(new.tokens.mean), relative(pair.length if pair.unit == "tokens" else None)),
-        *([_row("length in characters", Cell("–"), Cell("–"), relative(pair.length))] if pair.unit != "tokens" else []),
+        *_lengths(pair),
     ]
     for name in ("right", "wrong"):
         if pair.unit == "tokens" and name in old.by_outcome and name in new.by_outcome:
@@ -55,6 +54,15 @@ def paired_table(pair: Comparison) -> Table:
     if not pair.refused and pair.unit == "tokens" and pair.length is not None:
         rows += _scalars(old, new)
     return Table([pair.old.label, pair.new.label, "change, 95 % interval"], rows + _classes(alike))
+
+
+def _lengths(pair: Comparison) -> list[Row]:
+    """Mean lengths with their change; counted by two rulers each has its own unit, and the change is that of the texts."""
+    old, new = pair.old.evaluation, pair.new.evaluation
+    if old.settings.template == new.settings.template:
+        return [_row(f"mean {new.settings.unit}", _tokens(old.tokens.mean), _tokens(new.tokens.mean), relative(pair.length))]
+    own = _row("mean length, each as it was counted", *(Cell(words.length(one)) for one in (old, new)))
+    return [own] + [_row("length in characters", Cell("–"), Cell("–"), relative(pair.length))] * (pair.length is not None)
 
 
 def _p(pair: Comparison) -> list[Row]:

@@ -20,7 +20,6 @@ from evaluation.results import Evaluation, ShortOf
 from evaluation.run_folder import Run
 from evaluation.statistics import resampled_means, wilson
 from evaluation.tables import Cell, Row, Table
-from rollout.records import CHARACTERS
 
 _EXACT = 160  # samples of a problem
 _FEWEST = 3  # samples of a problem: two never outvote each other
@@ -98,14 +97,15 @@ def several_table(found: Found, source: str) -> Table:
     )
 
 
-def unit(shown: Shown) -> str:
-    """Of an evaluation's lengths."""
-    return CHARACTERS if shown.evaluation.settings.template == CHARACTERS else "tokens"
+def unit(evaluation: Evaluation) -> str:
+    """What a point costs is counted in: of thinking, or, where nobody told it from the answer, of whole samples."""
+    return ("thinking " if evaluation.tells_thinking else "") + evaluation.settings.unit
 
 
 def cost(at: At, shown: Shown) -> str:
     """What a point costs, in words."""
-    return f"{at.tokens:,.0f} {unit(shown)} of thinking, {at.time:,.0f} waited for"
+    of = shown.evaluation
+    return f"{at.tokens:,.0f} {of.settings.unit}{' of thinking' * of.tells_thinking}, {at.time:,.0f} waited for"
 
 
 def _cell(at: At | None, shown: Shown) -> Cell:

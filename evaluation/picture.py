@@ -55,9 +55,11 @@ def picture(found: Found) -> str:
         }
         for one in drawn
     ]
-    axis = f"tokens allowed per sample ({source}); dots: mean tokens used, nothing cut"
+    of = found.shown.get(source) or [one for shown in found.budgets[source].values() for one in shown]
+    unit = words.unit(one.evaluation for one in of)
+    axis = f"{unit} allowed per sample ({source}); dots: mean {unit} used, nothing cut"
     if source not in found.shown:
-        axis = f"mean tokens used per sample ({source}), sampled at budgets that were asked for"
+        axis = f"mean {unit} used per sample ({source}), sampled at budgets that were asked for"
     return environment().get_template("picture.svg").render(
         width=_WIDTH, height=_HEIGHT, left=_LEFT, right=_WIDTH - _RIGHT, top=top, bottom=_HEIGHT - _BOTTOM, row=_ROW, curves=curves,
         title=found.title, headline=_headline(found, source), axis=axis,
@@ -83,7 +85,7 @@ def _curves(shown: Sequence[Shown]) -> list[_Drawn]:
         curve, dot = one.evaluation.budget_curve, (one.evaluation.tokens.mean, one.evaluation.accuracy.mean)
         band = [(p.budget, p.high) for p in curve if p.high is not None]
         band += [(p.budget, p.low) for p in reversed(curve) if p.low is not None]
-        says = f"{one.label}: {words.percent(dot[1])} at {words.tokens(dot[0])} tokens"
+        says = f"{one.label}: {words.percent(dot[1])} at {words.length(one.evaluation)}"
         drawn.append(_Drawn(says, one.colour, [(p.budget, p.accuracy) for p in curve], band, [dot]))
     return drawn
 
@@ -101,7 +103,7 @@ def _points(budgets: Mapping[Budget | ShortOf, Sequence[Shown]]) -> list[_Drawn]
         told = ", ".join(f"{words.percent(share)} at {words.tokens(at)}" for at, share in dots)
         bars = [(one.tokens.mean, one.accuracy.low, one.accuracy.high) for one in found]
         joined = dots if kind != "short" and len(dots) > 1 else []
-        drawn.append(_Drawn(f"{label}, {kind}: {told} tokens", line[0].colour, joined, (), dots, bars))
+        drawn.append(_Drawn(f"{label}, {kind}: {told} {words.unit(found)}", line[0].colour, joined, (), dots, bars))
     return drawn
 
 
@@ -112,7 +114,7 @@ def _headline(found: Found, source: str) -> str:
     at = f"{budget.name}: " if (budget := last.settings.budget) else ""
     if pair is None or pair.bounds is None:
         accuracy = last.accuracy
-        return f"{at}{words.percent(accuracy.mean)} [{100 * accuracy.low:.1f}, {100 * accuracy.high:.1f}] at {words.tokens(last.tokens.mean)} tokens"
+        return f"{at}{words.percent(accuracy.mean)} [{100 * accuracy.low:.1f}, {100 * accuracy.high:.1f}] at {words.length(last)}"
     saved = "" if pair.length is None else f"{words.signed(100 * pair.length.mean, 0)} % {pair.unit} [{words.span(pair.length, 0)}], "
     return f"{at}{saved}{words.signed(100 * pair.bounds.mean)} points of accuracy [{words.span(pair.bounds)}]"
 

@@ -44,6 +44,7 @@ class _Set:
     run: Run
     tables: Mapping[Path, pa.Table]
     at: str = ""
+    told: bool = True  # somebody counted thinking
 
     @property
     def unit(self) -> str:
@@ -68,8 +69,11 @@ def reader(runs: Sequence[Run], shown: Mapping[str, Sequence[Shown]], most: int 
     rows, problems = _columns(sets)
     rows["changed"] = _changed(rows, sets)
     rank_N = _rank(rows)
-    tokens = carried(rows, _turns(rows, rank_N, source), [one.run for one in sets])
-    told = [{"label": one.label, "colour": one.colour, "source": one.source, "unit": one.unit, "at": one.at} for one in sets]
+    turns = [row for row in _turns(rows, rank_N, source) if sets[rows["set"][row]].unit != CHARACTERS]  # whose ids are letters
+    tokens = carried(rows, turns, [one.run for one in sets])
+    told = [
+        {"label": one.label, "colour": one.colour, "source": one.source, "unit": one.unit, "at": one.at, "told": one.told} for one in sets
+    ]
     texts = [text or "" for text in rows.pop("text")]
     here = {name: column for name, column in rows.items() if name not in ("file", "rollout")}
     payload, kept = _fitting({"sets": told, "problems": problems, "rows": here} | tokens, texts, rank_N, most)
@@ -80,7 +84,7 @@ def reader(runs: Sequence[Run], shown: Mapping[str, Sequence[Shown]], most: int 
 def _sets(runs: Sequence[Run], shown: Mapping[str, Sequence[Shown]]) -> list[_Set]:
     """Evaluations by source, then those at budgets (of a run the last at each), then what training kept, as far as their samples are there."""
     found = [
-        _Set(one.label, one.colour, source, one.run, _tables(one.run, [one.evaluation.table]))
+        _Set(one.label, one.colour, source, one.run, _tables(one.run, [one.evaluation.table]), told=one.evaluation.tells_thinking)
         for source, some in shown.items()
         for one in some
     ]
@@ -89,7 +93,7 @@ def _sets(runs: Sequence[Run], shown: Mapping[str, Sequence[Shown]]) -> list[_Se
         for (label, budget), (run, one) in last.items():
             colour = next((other.colour for other in reversed(shown.get(source, [])) if other.run is run), ACCENT)
             called = f"{label}, {budget}" if len(runs) > 1 else budget
-            found.append(_Set(called, colour, source, run, _tables(run, [one.table]), budget))
+            found.append(_Set(called, colour, source, run, _tables(run, [one.table]), budget, one.tells_thinking))
     for run in runs:
         label = f"{run.label}, training" if len(runs) > 1 else "training"
         found.append(_Set(label, "", "", run, _tables(run, sorted((run.path / "samples").glob("step-*.parquet")))))

@@ -35,6 +35,7 @@ from evaluation.templates import environment
 
 _FEW = 3  # comparisons whose verdicts are sentences; more are a table
 _OPEN = 3  # sources of problems whose charts, rollouts and tables are open; those of further ones are folded
+_OF_TRAINING = {"unit": "tokens", "told": True}  # lengths of sampled rollouts
 
 
 class Tile(NamedTuple):
@@ -149,11 +150,7 @@ def _head(found: Found) -> Section:
     main = pairs[-1] if len(pairs) == 1 else None
     alone = next(iter(found.alone), None) if not pairs else None
     tiles = (
-        _tiles([one.evaluation for one in (main.old, main.new)[main.unit != "tokens" :]], main)
-        if main
-        else _tiles([alone.evaluation], None)
-        if alone
-        else []
+        _tiles(_one_ruler(main.old.evaluation, main.new.evaluation), main) if main else _tiles([alone.evaluation], None) if alone else []
     )
     glance = glance_table(pairs if len(pairs) > 1 else [])
     return Section(
@@ -162,19 +159,24 @@ def _head(found: Found) -> Section:
     )
 
 
+def _one_ruler(old: Evaluation, new: Evaluation) -> list[Evaluation]:
+    """Both, or the new one alone where their lengths are of two rulers."""
+    return [old, new] if old.settings.template == new.settings.template else [new]
+
+
 def _tiles(shown: Sequence[Evaluation], pair: Comparison | None) -> list[Tile]:
-    length, accuracy = (pair.length if pair and pair.unit == "tokens" else None, pair.bounds) if pair else (None, None)
-    last, n = shown[-1], shown[0].problems
-    cap = last.settings.max_tokens
+    length, accuracy = (pair.length if len(shown) > 1 else None, pair.bounds) if pair else (None, None)
+    last, n, unit = shown[-1], shown[0].problems, shown[-1].settings.unit
+    cap = last.budget_curve[-1].budget
     budget = next((point.budget for point in last.budget_curve if point.budget >= last.tokens.p90), cap)
-    third = (f"Accuracy at {budget:,} tokens", [_at_budget(e, budget) for e in shown], "same samples, cut after the fact")
+    third = (f"Accuracy at {budget:,} {unit}", [_at_budget(e, budget) for e in shown], "same samples, cut after the fact")
     if budget >= cap:
-        third = ("Tokens of right samples", [words.tokens(e.tokens.right) for e in shown], "mean")
+        third = (f"{unit.capitalize()} of right samples", [words.tokens(e.tokens.right) for e in shown], "mean")
     tiles = [
-        ("Mean tokens", [words.tokens(e.tokens.mean) for e in shown], _noise(length, last.tokens, n, "%", 0)),
+        (f"Mean {unit}", [words.tokens(e.tokens.mean) for e in shown], _noise(length, last.tokens, n, "%", 0)),
         ("Accuracy", [words.percent(e.accuracy.mean) for e in shown], _noise(accuracy, last.accuracy, n, "points", 1)),
         third,
-        (f"Cut off at {cap:,} tokens", [words.percent(e.truncated) for e in shown], "share of samples"),
+        (f"Cut off at {words.limit(last.settings)}", [words.percent(e.truncated) for e in shown], "share of samples"),
     ]
     return [Tile(what, values[0].removesuffix(" %") if len(values) > 1 else "", values[-1], how) for what, values, how in tiles]
 
@@ -228,10 +230,10 @@ def _trade_off(source: str, shown: Sequence[Shown], left: str) -> Section:
     settings = first.settings
     lead = (
         f"{first.problems} problems of {source}, {first.samples} samples each, "
-        f"{'' if settings.temperature is None else f'temperature {settings.temperature}, '}at most {words.tokens(settings.max_tokens)} tokens.{left}"
+        f"{'' if settings.temperature is None else f'temperature {settings.temperature}, '}at most {words.limit(settings)}.{left}"
     )
     panels = [figures.budget_panel(shown), figures.cost_panel(shown), charts.pareto_panel(shown)]
-    return _charts("What a token buys", lead, panels, "two")
+    return _charts(f"What a {settings.unit.removesuffix('s')} buys", lead, panels, "two")
 
 
 def _charts(heading: str, lead: str, panels: Sequence[Panel | None], columns: str, keys: Sequence[tuple[str, str, bool]] = ()) -> Section:
@@ -283,9 +285,14 @@ def _levels(source: str, shown: Sequence[Shown]) -> list[Section]:
     columns = {1: "two", 2: "two", 3: "three"}.get(len(panels), "four")
     sizes = sorted(row.problems for row in first.by_level)
     size = f"{sizes[0]}" if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
-    lead = f"Mean tokens and accuracy on {source} by family and level. A point stands for {size} problems: single points are noisy."
+    lead = f"Mean {first.settings.unit} and accuracy on {source} by family and level. A point stands for {size} problems: single points are noisy."
     keys = [(one.label, one.colour, False) for one in shown]
-    return [Section("charts.html", {"heading": "Where the tokens go", "lead": lead, "keys": keys, "panels": panels, "columns": columns})]
+    return [
+        Section(
+            "charts.html",
+            {"heading": f"Where the {first.settings.unit} go", "lead": lead, "keys": keys, "panels": panels, "columns": columns},
+        )
+    ]
 
 
 def _training(runs: Sequence[Run]) -> list[Section]:
@@ -334,18 +341,19 @@ def _side_by_side(pair: Comparison) -> Section:
         return Section("empty.html", {"heading": heading, "words": "The samples of these evaluations are not beside them."})
     source = pair.old.evaluation.source
     lead = f"Problems of {source}, picked by the rule printed with each; shown is the sample of median length among those that fit."
-    found = [_example(choice, (pair.old.label, before), (pair.new.label, after)) for choice in choices]
+    found = [_example(choice, (pair.old, before), (pair.new, after)) for choice in choices]
     return Section("examples.html", {"heading": heading, "lead": lead, "examples": found})
 
 
-def _example(choice: examples.Choice, *labelled: tuple[str, Sequence[dict[str, Any]]]) -> dict[str, Any]:
+def _example(choice: examples.Choice, *labelled: tuple[Shown, Sequence[dict[str, Any]]]) -> dict[str, Any]:
     sides: list[dict[str, Any]] = []
     counts = []
-    for (label, rows), verdict, kind in zip(labelled, (choice.before, choice.after), ("before", "after"), strict=True):
+    for (shown_, rows), verdict, kind in zip(labelled, (choice.before, choice.after), ("before", "after"), strict=True):
         own = [row for row in rows if row["problem_id"] == choice.problem_id]
-        counts.append(f"{label} {sum(row['verdict'] == 'right' for row in own)} of {len(own)} right")
+        counts.append(f"{shown_.label} {sum(row['verdict'] == 'right' for row in own)} of {len(own)} right")
         if row := examples.median_sample(own, verdict):
-            sides.append({"row": row, "label": label, "kind": kind})
+            of = shown_.evaluation
+            sides.append({"row": row, "label": shown_.label, "kind": kind, "unit": of.settings.unit, "told": of.tells_thinking})
     shown = sides if len(sides) == len(labelled) else []
     longest = max([side["row"]["tokens"] for side in shown] + [1])
     facts = _facts(shown[0]["row"], counts) if shown else ""
@@ -368,7 +376,13 @@ def _last_samples(found: Found) -> list[Section]:
         longest = max(row["tokens"] for row in rows) or 1
         lead = f"Of {len(rows)} kept at {name}; kinds that went wrong come first. All of them are in samples/."
         cards = [
-            {"title": "", "rule": "", "sides": [{"row": row, "label": name, "kind": "after"}], "facts": _facts(row), "longest": longest}
+            {
+                "title": "",
+                "rule": "",
+                "sides": [{"row": row, "label": name, "kind": "after"} | _OF_TRAINING],
+                "facts": _facts(row),
+                "longest": longest,
+            }
             for row in chosen
         ]
         sections.append(Section("examples.html", {"heading": "Last training rollouts", "lead": lead, "examples": cards}))

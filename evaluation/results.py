@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
+from rollout.records import CHARACTERS
+
 IMPORTED = "imported"  # the engine of samples that others made
 
 
@@ -220,6 +222,18 @@ class Settings(_Frozen):
     budget: Budget | ShortOf | None = None
 
     @property
+    def unit(self) -> str:
+        """Of lengths: tokens or characters."""
+        return CHARACTERS if self.template == CHARACTERS else "tokens"
+
+    @property
+    def ruler(self) -> str:
+        """What counted lengths, in words that tell it from others."""
+        if not self.template or self.unit == CHARACTERS or self.template.startswith("tokens of "):
+            return self.template or "tokens of a tokenizer that was not recorded"
+        return f"tokens of template {self.template}"
+
+    @property
     def shown(self) -> dict[str, Any]:
         """What was recorded, for a table."""
         return self.model_dump(exclude_none=True)
@@ -270,3 +284,8 @@ class Evaluation(_Frozen):
     def where(self) -> str:
         """The source, and the budget if there was one, for people."""
         return f"{self.source}, {self.settings.budget.words}" if self.settings.budget else self.source
+
+    @property
+    def tells_thinking(self) -> bool:
+        """Whether somebody counted thinking apart from the answer; else what is said of it is of all of a sample."""
+        return not self.by_outcome or any(one.closed is not None for one in self.by_outcome.values())

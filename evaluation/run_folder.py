@@ -81,7 +81,7 @@ def read_run(path: Path) -> Run:
         run.environment = _read_mapping(run, "environment.json")
         run.status = _read_mapping(run, "status.json")
         run.metrics = _read_metrics(run)
-        folders = [folder / "evals" for folder in _stages(path)]
+        folders = [folder / "evals" for folder in _stages(run)]
         run.evaluations = [one for folder in folders for one in _read_evaluations(run, sorted(folder.glob("*.json")))]
         return run
     run = Run(path, path.name if path.is_dir() else path.stem, trained=False)
@@ -97,12 +97,15 @@ def read_run(path: Path) -> Run:
     return run
 
 
-def _stages(path: Path) -> list[Path]:
-    """The folders of a run's stages that have evaluations, in the order of the stages; the run's own where its recipe cannot be read."""
+def _stages(run: Run) -> list[Path]:
+    """The folders of a run's stages that have evaluations, in the order of the stages; where its recipe cannot be read in that of names, with a note."""
+    path = run.path
     try:
         folders = list(dict.fromkeys(step.folder(path) for step in steps(load(str(path / "recipe.yaml")))))
     except (RecipeError, OSError):
-        folders = []
+        folders = [path, *sorted((path / "stages").glob("*"))]
+        if len(folders) > 1:
+            run.notes.append("recipe.yaml cannot be read by this version, so evaluations of stages stand in the order of their names.")
     return [folder for folder in folders if (folder / "evals").is_dir()] or [path]
 
 

@@ -54,14 +54,15 @@ def noise_table(shown: Sequence[Shown]) -> Table:
     """Accuracy and length of each evaluation with n, k, budget, intervals, errors and shares (promise: no number without its noise)."""
     k = min(row.samples for one in shown for row in one.evaluation.per_problem)
     lenient = any(one.evaluation.stated for one in shown)
-    columns = [_numbers(one.evaluation, k, lenient) for one in shown]
+    unit = words.unit(one.evaluation for one in shown)
+    columns = [_numbers(one.evaluation, k, lenient, unit) for one in shown]
     steps = [f", step {one.evaluation.step}" if one.run.trained and not one.label.startswith("step") else "" for one in shown]
     rows = [Row(label.strip(), [column[label] for column in columns], label.startswith(" ")) for label in columns[0]]
     budgets = [f", {budget.words}" if (budget := one.evaluation.settings.budget) else "" for one in shown]
     return Table([f"{one.label}{step}{budget}" for one, step, budget in zip(shown, steps, budgets, strict=True)], rows)
 
 
-def _numbers(evaluation: Evaluation, k: int, lenient: bool) -> dict[str, Cell]:
+def _numbers(evaluation: Evaluation, k: int, lenient: bool, unit: str) -> dict[str, Cell]:
     right_N = np.array([row.right for row in evaluation.per_problem])
     samples_N = np.array([row.samples for row in evaluation.per_problem])
     gen, fix = standard_errors(right_N, samples_N)
@@ -70,7 +71,7 @@ def _numbers(evaluation: Evaluation, k: int, lenient: bool) -> dict[str, Cell]:
     return {
         "Problems × samples": Cell(f"{evaluation.problems:,} × {evaluation.samples}"),
         "Samples made, of those asked for": Cell(f"{samples_N.sum():,} of {asked:,}"),
-        "Budget, tokens": Cell(words.tokens(evaluation.settings.max_tokens)),
+        "Budget": Cell(words.limit(evaluation.settings)),
         "Accuracy (mean of samples)": Cell(words.percent(accuracy.mean), bounds(accuracy, 100, 1)),
         **({" with stated answers (--lenient)": _with_bounds(evaluation.stated)} if lenient else {}),
         " standard error, new problems": Cell(words.percent(gen, 2)),
@@ -78,7 +79,7 @@ def _numbers(evaluation: Evaluation, k: int, lenient: bool) -> dict[str, Cell]:
         "maj@n (cons@n), a vote of all samples": _with_bounds(evaluation.majority),
         f"pass@{k}": Cell(words.percent(float(pass_at_k(samples_N, right_N, k).mean()))),
         **_stability(samples_N, right_N, k),
-        "Mean tokens": Cell(words.tokens(length.mean), bounds(length, 1, 0 if length.mean >= 100 else 1)),
+        f"Mean {unit}": Cell(words.length(evaluation, unit), bounds(length, 1, 0 if length.mean >= 100 else 1)),
         " median, 90th percentile": Cell(f"{words.tokens(length.median)}, {words.tokens(length.p90)}"),
         " of right samples": Cell(words.tokens(length.right)),
         " of wrong samples": Cell(words.tokens(length.wrong)),
@@ -104,7 +105,7 @@ def _with_bounds(accuracy: Share | None) -> Cell:
 
 def glance_table(found: Sequence[Comparison]) -> Table:
     """Every comparison in a line: accuracy and length with their changes, and what may be claimed."""
-    rows = []
+    rows, unit = [], words.unit(one.new.evaluation for one in found)
     for one in found:
         evaluation = one.new.evaluation
         change = Cell("–", one.refused)
@@ -117,7 +118,7 @@ def glance_table(found: Sequence[Comparison]) -> Table:
             Cell(evaluation.where),
             Cell(words.percent(evaluation.accuracy.mean)),
             change,
-            Cell(words.tokens(evaluation.tokens.mean)),
+            Cell(words.length(evaluation, unit)),
             saved,
             Cell(", ".join(f"{span.first:,} to {span.last:,}" for span in one.better) or "–"),
             Cell(_CLAIMS[one.claim] if one.claim else "not compared", "; ".join(one.remarks)),
@@ -125,7 +126,7 @@ def glance_table(found: Sequence[Comparison]) -> Table:
         rows.append(Row(f"{one.new.label} against {one.old.label}", cells))
     margins = sorted({f"{100 * one.margin:g}" for one in found if one.claim})
     return Table(
-        ["problems", "accuracy", "change", "tokens", "change", "better at budgets", f"claim (margin, points: {', '.join(margins)})"], rows
+        ["problems", "accuracy", "change", unit, "change", "better at budgets", f"claim (margin, points: {', '.join(margins)})"], rows
     )
 
 
@@ -267,7 +268,8 @@ def _settings(run: Run) -> dict[str, str]:
     recipe = run.recipe
     last = next((one for one in reversed(run.evaluations) if not one.settings.budget), None) or next(iter(run.evaluations), None)
     made = last.settings.shown if last else {}
-    evaluation = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in made.items() if key != "budget")
+    limit = {"max_tokens": f"at most {words.limit(last.settings)}"} if last else {}
+    evaluation = ", ".join(limit.get(key) or f"{key.replace('_', ' ')} {value}" for key, value in made.items() if key != "budget")
     budgets = dict.fromkeys(one.settings.budget.words for one in run.evaluations if one.settings.budget)
     measured = {"Evaluation": evaluation, "Budgets": ", ".join(budgets)}
     if not recipe:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from evaluation.comparisons import Comparison, Pooled, Span
 from evaluation.entries import Shown
-from evaluation.results import IMPORTED, Evaluation, Share
+from evaluation.results import IMPORTED, Evaluation, Settings, Share
 from evaluation.run_folder import Run
 from evaluation.statistics import FEWEST, Interval, difference_shown
 from evaluation.statistics import non_inferiority as claimed
+from rollout.records import CHARACTERS
 
 _NEARLY_ALL = 0.95  # of the samples: a share that no model of the right settings shows
 
@@ -20,6 +21,21 @@ def tokens(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "–"
     return f"{value:,.0f}" if abs(value) >= 9.95 else f"{value:.1f}"
+
+
+def unit(evaluations: Iterable[Evaluation]) -> str:
+    """Of the lengths of all of these: tokens, characters, or "tokens or characters"."""
+    return " or ".join(sorted({one.settings.unit for one in evaluations}, reverse=True))
+
+
+def length(found: Evaluation, of: str = "") -> str:
+    """Its mean length, with its unit unless that is `of`, which is said elsewhere."""
+    return tokens(found.tokens.mean) + (f" {found.settings.unit}" if found.settings.unit != of else "")
+
+
+def limit(settings: Settings) -> str:
+    """What a sample may be long: "4,096 tokens". Beside lengths in characters nobody knows what it counts, so it is a number without a unit."""
+    return f"{settings.max_tokens:,}" + " tokens" * (settings.unit != CHARACTERS)
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -76,9 +92,14 @@ def warnings(scores: Evaluation, lenient: bool = False) -> list[str]:
     silent, cut = scores.no_answer_by, scores.truncated
     found = []
     imported = scores.settings.engine == IMPORTED  # nobody here sets what these were made with
+    if scores.not_judged > _NEARLY_ALL:
+        found.append(
+            f"{percent(scores.not_judged)} of the samples were never made or could not be judged, so accuracy says nothing: "
+            f"{'look whether the completions stand in another field (--prediction)' if imported else 'look at their reasons in the samples'}"
+        )
     if cut > _NEARLY_ALL:
         found.append(
-            f"{percent(cut)} of the samples were cut off at {scores.settings.max_tokens} tokens, so this says little of the model: "
+            f"{percent(cut)} of the samples were cut off at {limit(scores.settings)}, so this says little of the model: "
             f"{'' if imported else 'raise eval.max_tokens, or '}look at the samples whether it ends its answers at all"
         )
     ended = 1 - cut
@@ -131,17 +152,17 @@ def verdict(one: Comparison) -> str:
     """One sentence on an evaluation against another, every number with its noise."""
     before, after = one.old.evaluation, one.new.evaluation
     shares = f"{percent(before.accuracy.mean)} → {percent(after.accuracy.mean)}"
-    lengths = f"{tokens(before.tokens.mean)} → {tokens(after.tokens.mean)}"
+    said = f"Mean length {tokens(before.tokens.mean)} {before.settings.ruler}, and {tokens(after.tokens.mean)} {after.settings.ruler}"
+    if alike := before.settings.template == after.settings.template:
+        said = f"Mean {after.settings.unit} {tokens(before.tokens.mean)} → {tokens(after.tokens.mean)}"
     if one.bounds is None:
-        return f"Mean tokens {lengths}, accuracy {shares}, but the two cannot be compared: {one.refused}."
-    if one.length is not None and one.unit != "tokens" and before.settings.template == after.settings.template:
-        said = f"Mean characters {lengths} ({change_text(one.length, one.problems, '%', 0)})"
-    elif one.length is None:
+        return f"{said}, accuracy {shares}, but the two cannot be compared: {one.refused}."
+    if one.length is None:
         said = f"Lengths are not compared ({'; '.join(one.remarks)})"
-    elif one.unit != "tokens":
-        said = f"Length in characters {change_text(one.length, one.problems, '%', 0)} ({'; '.join(one.remarks)})"
+    elif alike:
+        said += f" ({change_text(one.length, one.problems, '%', 0)})"
     else:
-        said = f"Mean tokens {lengths} ({change_text(one.length, one.problems, '%', 0)})"
+        said = f"Length in characters {change_text(one.length, one.problems, '%', 0)} ({'; '.join(one.remarks)})"
     return (
         f"{said}, accuracy {shares} ({change_text(one.bounds, one.problems, 'points')}), "
         f"paired over {one.problems} problems with {_asked(after)} each."
@@ -173,7 +194,7 @@ def single(one: Shown) -> str:
 def measured(found: Evaluation) -> str:
     """The numbers of an evaluation with their noise."""
     return (
-        f"accuracy {_share_with_interval(found.accuracy)} at {tokens(found.tokens.mean)} tokens on average, "
+        f"accuracy {_share_with_interval(found.accuracy)} at {length(found)} on average, "
         f"over {found.problems} problems with {_asked(found)} each"
     )
 

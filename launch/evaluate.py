@@ -20,12 +20,11 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 
 from launch.plan import Plan, check_runnable, plan
-from recipes.loader import load
+from recipes.loader import load, recorded
 from recipes.schema import Recipe
 from recipes.stages import changed
 from recipes.steps import steps
 from recipes.tree import override
-from rollout.records import CHARACTERS
 
 if TYPE_CHECKING:  # they import transformers
     from evaluation.evaluate import Asked
@@ -297,7 +296,7 @@ def recipe_of(checkpoint: Path) -> tuple[Path | None, list[str]]:
     if not (file := run / "recipe.yaml").is_file():
         return None, []
     inside = [
-        step for step in steps(load(str(file))) if step.recipe.trains and checkpoint.absolute().parent == step.folder(run) / "checkpoints"
+        step for step in steps(recorded(run)) if step.recipe.trains and checkpoint.absolute().parent == step.folder(run) / "checkpoints"
     ]
     return file, [f"{key}={json.dumps(value)}" for step in inside for key, value in step.stage.said.items()]
 
@@ -310,14 +309,14 @@ def refuse_earlier(files: list[Path], overwrite: bool) -> None:
 
 def print_scores(show: Callable[[RenderableType], None], what: str, scores: Evaluation, file: Path) -> None:
     """What is to be said against an evaluation, its table if it is of no budget (those come in one table), and where it was written."""
-    from evaluation.words import warnings
+    from evaluation.words import limit, warnings
     from launch.shown import Uncut
 
     settings = scores.settings
     for warning in warnings(scores, settings.lenient):
         show(f"[yellow]warning:[/yellow] {escape(f'{what}: {warning}')}")
     if settings.budget is None:
-        sampled = "" if settings.temperature is None else f", T {settings.temperature}, at most {settings.max_tokens} tokens"
+        sampled = "" if settings.temperature is None else f", T {settings.temperature}, at most {limit(settings)}"
         show(Uncut(f"{what}: {scores.problems} problems x {scores.samples} samples{sampled}", _table(scores)))
     show(escape(f"{file}"))
 
@@ -338,8 +337,7 @@ def _table(scores: Evaluation) -> Table:
     from evaluation import words
     from evaluation.tables import Cell, Row, Table, bounds
 
-    accuracy, length, template = scores.accuracy, scores.tokens, scores.settings.template
-    unit = template if template == CHARACTERS else "tokens"
+    accuracy, length, unit = scores.accuracy, scores.tokens, scores.settings.unit
     digits = 0 if length.mean >= 100 else 1
     values = {"accuracy": (words.percent(accuracy.mean), bounds(accuracy, 100, 1))}
     if stated := scores.stated:

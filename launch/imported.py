@@ -122,9 +122,11 @@ def _template(read: Imported, name: str, tokenizer: Path | None) -> Template:
         raise ValueError(f"--tokenizer: no folder {tokenizer}; name a checkpoint's folder, or one with its tokenizer files")
     counter = load_tokenizer(tokenizer)
     if counter.chat_template:
-        return made(load_template(tokenizer).digest, counter)  # as evaluations of that checkpoint have it
+        own = load_template(tokenizer)  # counts and names as evaluations of that checkpoint do
+        return made(own.digest, counter, ends=(own.end_id, *own.stop_ids))
     parts = json.dumps([sorted(counter.get_vocab().items()), counter.encode("1,000 = 2\n\n\n  \tÀ \\boxed{-3.14}.")])
-    return made(hashlib.sha256(parts.encode()).hexdigest()[:12], counter)
+    ends = () if counter.eos_token_id is None else (counter.eos_token_id,)
+    return made(hashlib.sha256(parts.encode()).hexdigest()[:12], counter, ends=ends)
 
 
 def _with_golds(read: Imported, judge: Judge) -> tuple[list[tuple[Problem, list[Sample]]], list[tuple[str, str]]]:

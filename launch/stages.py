@@ -311,7 +311,7 @@ def _evaluate(
         accuracy, tokens = scores.accuracy, scores.tokens
         progress.message(
             f"{one.label} after step {one.step}: accuracy {accuracy.mean:.1%} [{accuracy.low:.1%}, {accuracy.high:.1%}], "
-            f"{tokens.mean:.1f} tokens, {scores.truncated:.1%} cut ({scores.problems} problems x {scores.samples})"
+            f"{tokens.mean:.1f} {scores.settings.unit}, {scores.truncated:.1%} cut ({scores.problems} problems x {scores.samples})"
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from recipes.library import find, scales, shipped, written
 from recipes.schema import Recipe
 from recipes.tree import Dumper, Place, RecipeError, Tree, override, places_of
 
-__all__ = ["Key", "RecipeError", "dump", "keys", "load", "recipe_hash", "scales", "shipped", "written"]
+__all__ = ["Key", "RecipeError", "dump", "keys", "load", "recipe_hash", "recorded", "scales", "shipped", "written"]
+
+_HINT = re.compile(r" ?(?:Did you mean \S+ |\(laconic recipes --keys lists all\))")  # for who writes a recipe
 
 
 def load(name_or_path: str, scale: str | None = None, overrides: Sequence[str] = ()) -> Recipe:
@@ -61,6 +64,24 @@ def load(name_or_path: str, scale: str | None = None, overrides: Sequence[str] =
             if stage.said:
                 _checked(_in_stage(one, index), label, f"in stages[{index}].changes")
     return recipe
+
+
+def recorded(run: Path) -> Recipe:
+    """The recipe in a run's folder.
+
+    Raises:
+        RecipeError: this version cannot read it; the remedy is not that of a recipe that somebody writes.
+    """
+    file = run / "recipe.yaml"
+    try:
+        return load(str(file))
+    except RecipeError as error:
+        first, *others = str(error).splitlines()
+        more = f" (and {len(others)} more)" if others else ""
+        raise RecipeError(
+            f"{_HINT.sub('', first).rstrip('. ')}{more}: no recipe of this version; use the one that made the run (`revision` in {run / 'environment.json'}), "
+            "bring that file to this version, or evaluate a copy of the checkpoint outside of the run, naming its settings"
+        ) from error
 
 
 def on_device(recipe: Recipe, device: str) -> Recipe:

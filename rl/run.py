@@ -32,7 +32,7 @@ from typing import IO, Any, Literal, Self
 
 import pyarrow.parquet as pq
 
-from recipes.loader import dump, load, recipe_hash
+from recipes.loader import dump, recipe_hash, recorded
 from recipes.schema import Recipe
 from rl import checkpoint
 from rl.loggers import TensorBoard, WandB
@@ -339,7 +339,7 @@ def _refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
         raise RunError(f"{folder}: no such run to resume; leave out --resume to start it")
     if not path.exists():
         raise RunError(f"{folder} holds no recipe.yaml, so it is no run or never started: remove it, or choose another name (name=...)")
-    saved = load(str(path))
+    saved = recorded(folder)
     if recipe_hash(saved) == recipe_hash(recipe):
         return
     old, new = _flat(saved.model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))

@@ -42,7 +42,12 @@ class Transcripts(Template):
 
 
 def transcripts(
-    data: Data, ruler: str = CHARACTERS, tokenizer: Any = None, marks: Marks | None = None, thinking: bool = False
+    data: Data,
+    ruler: str = CHARACTERS,
+    tokenizer: Any = None,
+    marks: Marks | None = None,
+    thinking: bool = False,
+    ends: Sequence[int] = (),
 ) -> Transcripts:
     """What reads texts.
 
@@ -52,26 +57,29 @@ def transcripts(
         tokenizer: that counts them; None: characters.
         marks: of thinking, where data.thinking names none; None: the most common ones.
         thinking: prompts open it.
+        ends: ids that end a turn, the model's own first; a completion that ended by itself is one of them longer than its text. None: it is as long as that.
     """
     return Transcripts(
         tokenizer=tokenizer or Characters(),
         instruction=data.instruction,
-        stop_ids=(),
+        stop_ids=tuple(ends),
         thinking=thinking,
         marks=Marks(*data.thinking) if data.thinking else marks or THINK,
         digest=ruler,
         date="",
+        end_id=ends[0] if ends else -1,
     )
 
 
 def completion(
     template: Template, text: str, finish: Finish, ids: Sequence[int] | None = None, counted: Counted | None = None, version: int = 0
 ) -> Completion:
-    """A completion of which the text is known, and its ids where somebody has them; else they are the text's own and its end of turn."""
+    """A completion of which the text is known, and its ids where somebody has them; else they are the text's own and its end of turn, once."""
     if ids is None:
         text = text.encode(errors="replace").decode()  # half characters are no text
         ids = template.tokenizer.encode(text, add_special_tokens=False)
-        ids = [*ids, template.end_id] if finish == "stop" and template.end_id >= 0 else ids
+        ended = finish != "stop" or template.end_id < 0 or (ids[-1:] and ids[-1] in template.stop_ids)
+        ids = ids if ended else [*ids, template.end_id]
     return Completion(np.asarray(ids, np.int32), np.zeros(0, np.float32), finish, np.full(len(ids), version, np.int32), counted=counted)
 
 

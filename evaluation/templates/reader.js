@@ -40,7 +40,7 @@
     for (let n = 0; n < rows.set.length; n++) {
       if (set !== "" && rows.set[n] !== Number(set)) continue;
       if (verdicts.length && !verdicts.includes(rows.verdict[n])) continue;
-      if (cut && rows.finish[n] !== "length" || open && rows.think_tokens[n] !== null || changed && !rows.changed[n] || carried && !data.carried[n]) continue;
+      if (cut && rows.finish[n] !== "length" || open && (rows.think_tokens[n] !== null || !data.sets[rows.set[n]].told) || changed && !rows.changed[n] || carried && !data.carried[n]) continue;
       if (asked && !hay[n].some((text) => text.includes(asked))) continue;
       found.push(n);
     }
@@ -138,7 +138,7 @@
 
   function rollout(n, own, longest) {
     const think = rows.think_tokens[n], tokens = rows.tokens[n], set = data.sets[rows.set[n]], said = rows.extracted[n] === null ? rows.reason[n] : "said " + rows.extracted[n];
-    const sum = think === null ? "thinking never closed" : count(think) + " thinking + " + length(tokens - think) + " answer";
+    const sum = think === null ? (set.told ? "thinking never closed" : "thinking not counted") : count(think) + " thinking + " + length(tokens - think) + " answer";
     const bar = element("div", "bar", element("i"));
     bar.firstChild.style.width = (100 * (tokens ?? 0)) / longest + "%";
     bar.firstChild.style.background = set.colour;

@@ -81,7 +81,8 @@ def test_more_draws_than_samples_are_refused_with_the_problem_that_has_too_few()
 
 def test_g_pass_hand_examples() -> None:  # A5
     assert (g_pass(4, 3, 2, 0.5), g_pass(4, 3, 2, 1)) == (pytest.approx(1), pytest.approx(0.5))
-    assert mg_pass(8, 6, 4) == pytest.approx(0.5)
+    assert (g_pass(8, 6, 4, 0.75), g_pass(8, 6, 4, 1)) == (pytest.approx(0.785714, abs=1e-6), pytest.approx(0.214286, abs=1e-6))
+    assert mg_pass(8, 6, 4) == pytest.approx(2 / 4 * (0.785714 + 0.214286)) == pytest.approx(0.5)
     assert mg_pass([8, 8], [6, 0], 1).tolist() == [0, 0]
 
 

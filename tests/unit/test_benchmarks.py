@@ -144,6 +144,35 @@ def test_options_of_gpqa_stand_in_an_order_that_the_record_alone_decides(tmp_pat
         assert f"\n{letter}) right\n" in text and len(re.findall(r"^[A-D]\) ", text, re.M)) == 4
 
 
+def test_rows_of_gpqa_without_one_right_letter_are_left_out_and_counted(tmp_path: Path):
+    rows = [{**row, "Record ID": f"rec{index}"} for index, row in enumerate(filled("gpqa-diamond", GPQA))]
+    faults: list[dict[str, Any]] = [
+        {"Incorrect Answer 2": None}, {"Correct Answer": None}, {"Incorrect Answer 1": ""}, {"Incorrect Answer 3": "  \n"},
+        {"Incorrect Answer 1": float("nan")}, {"Question": None}, {"Incorrect Answer 1": "wrong  2 "}, {"Incorrect Answer 3": "right\n"},
+    ]  # fmt: skip
+    for place, fault in enumerate(faults):
+        rows[place] |= fault
+    rows[20] |= {"Incorrect Answer 1": 0, "Incorrect Answer 2": "Right"}  # a number, and another letter case, are options
+    write(tmp_path / "gpqa-diamond.jsonl", rows)
+    problems, left_out, *_ = load(f"gpqa-diamond@{tmp_path}", sound)
+    assert len(problems) == 190 and [key.rpartition("/")[2] for key, _ in left_out] == [str(place + 1) for place in range(8)]
+    assert [reason for _, reason in left_out][:2] == ["its Incorrect Answer 2 is empty", "its Correct Answer is empty"]
+    assert all(reason.startswith("two of its options are of the same text (") for _, reason in left_out[6:])
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_a_row_that_is_there_twice_is_no_problem_of_its_own_and_is_said(tmp_path: Path, copies: int):
+    """Fewer problems under the right number of rows: no published set is refused for it (ASDiv has one), none passes for whole."""
+    rows = filled("amc23", {"problem": "p", "answer": "1"})
+    write(tmp_path / "amc23.jsonl", [*rows[: 40 - copies], *rows[:copies]])
+    problems, left_out, said, _ = load(f"amc23@{tmp_path}", sound)
+    assert len({problem.id for problem in problems}) == 40 - copies and left_out == []
+    counted = f"{copies} of them {'repeats' if copies == 1 else 'repeat'} the problem and gold of another row, so these are {40 - copies} problems"
+    assert said.endswith(counted)
+    write(tmp_path / "amc23.jsonl", rows)
+    assert "repeat" not in load(f"amc23@{tmp_path}", sound).said
+
+
 def test_olympiadbench_says_which_of_its_copies_was_read(tmp_path: Path):
     row = {"question": "q", "final_answer": ["1"], "is_multiple_answer": False}
     for rows, words in ((674, "674 rows of"), (675, "675 rows (knoveleng/OlympiadBench; Hothan/OlympiadBench has 674) of")):

@@ -118,7 +118,7 @@ def test_tokens_of_another_tokenizer_are_never_compared_characters_are(two: list
     assert pair.unit == "characters" and pair.length is not None and pair.length.mean == pytest.approx(short / long - 1)
     assert pair.accuracy is not None and pair.better == ()
     table = {row.label: [cell.text for cell in row.cells] for row in paired_table(pair).rows}
-    assert table["mean tokens"][2] == "" and table["length in characters"][2].startswith("−")
+    assert table["mean length, each as it was counted"][2] == "" and table["length in characters"][2].startswith("−")
     (two[1] / "tiny.parquet").unlink()
     (pair,) = read(two).comparisons
     assert pair.length is None and any("Lengths are not compared" in one for one in sentences(read(two)))

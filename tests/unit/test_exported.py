@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from evaluation.evaluate import write
 from evaluation.export import export
-from evaluation.results import Evaluation
+from evaluation.results import Evaluation, Settings
 from launch.imported import import_samples
+from rewards.verifier.judge import Judge
+from rollout.records import rows
+from rollout.scorer import Scorer
+from rollout.template import load_template
+from rollout.transcripts import completion
+from rollout.types import Problem, Request
 from tests.unit.test_imported import RIGHT, WRONG, evaluated, lines, plain
 
 QUIET = Console(quiet=True)
@@ -19,8 +26,8 @@ QUIET = Console(quiet=True)
 
 @pytest.mark.parametrize(("form", "file"), [("lm-eval", "x/samples_x_*.jsonl"), ("ockbench", "x.json")])
 def test_what_is_exported_is_imported_to_the_same_numbers(tmp_path: Path, form, file):
-    rows = [row | {"think_tokens": 4 if "</think>" in row["completion"] else None} for row in plain(model="m")]
-    import_samples(lines(tmp_path / "x.jsonl", rows), tmp_path / "own", False, QUIET)
+    samples = [row | {"think_tokens": 4 if "</think>" in row["completion"] else None} for row in plain(model="m")]
+    import_samples(lines(tmp_path / "x.jsonl", samples), tmp_path / "own", False, QUIET)
     own = Evaluation.model_validate_json((tmp_path / "own" / "x.json").read_text())
     written = export(tmp_path / "own", form, tmp_path / "theirs")
     [path] = (tmp_path / "theirs").glob(file)
@@ -30,6 +37,26 @@ def test_what_is_exported_is_imported_to_the_same_numbers(tmp_path: Path, form, 
     assert [getattr(again, name) for name in same] == [getattr(own, name) for name in same]
     with pytest.raises(FileExistsError, match="--overwrite"):
         export(tmp_path / "own" / "x.json", form, tmp_path / "theirs")
+
+
+@pytest.mark.parametrize(("form", "file"), [("lm-eval", "x/samples_x_*.jsonl"), ("ockbench", "x.json")])
+def test_what_is_exported_has_the_same_lengths_when_its_tokenizer_counts_again(tmp_path: Path, tiny_checkpoint: Path, form, file):
+    """Of samples as engines make them: ids with the end of turn where they ended by themselves, without it where they were cut."""
+    template = load_template(tiny_checkpoint)
+    with Judge(1, 10.0, 1024) as judge:
+        scorer, groups = Scorer(judge, template), []
+        for text, problem in (("1+1", Problem("1", "1+1", "2")), ("3-1", Problem("2", "3-1", "2"))):
+            request = Request(text, problem, template.prompt_ids(problem), 3, 1, 1.0, 1.0, 0)
+            made = [completion(template, RIGHT, "stop"), completion(template, WRONG, "length"), completion(template, WRONG, "stop")]
+            groups.append(scorer.finish(scorer.begin(request, made)))
+    settings = Settings(max_tokens=64, template=template.digest)
+    own = write(tmp_path / "own" / "x", rows(groups, 0, template.digest), checkpoint="m", step=0, source="x", settings=settings)
+    export(tmp_path / "own", form, tmp_path / "theirs")
+    [path] = (tmp_path / "theirs").glob(file)
+    again = evaluated(path, model="m", tokenizer=tiny_checkpoint, max_tokens=64)
+    same = ("problems", "samples", "accuracy", "tokens", "by_outcome", "truncated", "budget_curve")
+    assert [getattr(again, name) for name in same] == [getattr(own, name) for name in same]
+    assert again.settings.template == own.settings.template
 
 
 def test_lm_evals_results_hold_the_share_its_error_and_the_settings(tmp_path: Path):
@@ -75,16 +102,16 @@ def test_ockbenchs_records_and_scores_are_those_of_their_formula(tmp_path: Path)
 
 
 def test_what_was_never_made_is_not_short_in_ockbenchs_score(tmp_path: Path):
-    rows = plain(model="m")
-    rows[3] |= {"completion": None, "tokens": 0, "finish": "abort"}
-    import_samples(lines(tmp_path / "x.jsonl", rows), tmp_path / "own", False, QUIET, max_tokens=100)
+    samples = plain(model="m")
+    samples[3] |= {"completion": None, "tokens": 0, "finish": "abort"}
+    import_samples(lines(tmp_path / "x.jsonl", samples), tmp_path / "own", False, QUIET, max_tokens=100)
     found = json.loads(export(tmp_path / "own", "ockbench", tmp_path / "theirs")[0].read_text())
     assert found["summary"]["error_count"] == 1 and found["summary"]["ock10"] == pytest.approx(25 - 10 * np.log10(36 / 10_000 + 1))
 
 
 def test_an_export_that_cannot_be_is_one_sentence(tmp_path: Path):
-    rows = [{name: value for name, value in row.items() if name != "tokens"} for row in plain()]
-    import_samples(lines(tmp_path / "x.jsonl", rows), tmp_path / "own", False, QUIET)
+    samples = [{name: value for name, value in row.items() if name != "tokens"} for row in plain()]
+    import_samples(lines(tmp_path / "x.jsonl", samples), tmp_path / "own", False, QUIET)
     for path, form, words in (
         (tmp_path / "own", "csv", "expected lm-eval or ockbench"),
         (tmp_path / "own", "ockbench", "lengths are in characters"),

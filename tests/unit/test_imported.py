@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from rewards.rows import DataError
 from rewards.verifier.verdict import Verdict
 from rollout.records import CHARACTERS
 from rollout.template import load_template
+from rollout.tokenizer import copy_tokenizer
 from tests.unit.test_comparisons import evaluated as evaluation_folder
 from tests.unit.test_report import make_groups
 
@@ -208,9 +210,25 @@ def test_without_tokens_lengths_are_characters_or_what_a_named_tokenizer_counts(
     assert found.by_outcome["right"].thinking == len("<think>\nhm</think>")
     found = evaluated(lines(tmp_path / "x.jsonl", plain()), tokenizer=tiny_checkpoint)  # it wins over the file's own count
     template = load_template(tiny_checkpoint)
-    assert found.settings.template == template.digest and found.tokens.right == len(template.tokenizer.encode(RIGHT))
+    assert found.settings.template == template.digest and found.tokens.right == len(template.tokenizer.encode(RIGHT)) + 1  # its end
     with pytest.raises(ValueError, match="--tokenizer: no folder"):
         evaluated(lines(tmp_path / "x.jsonl", plain()), tokenizer=tmp_path / "none")
+
+
+def test_a_completion_that_ended_by_itself_is_its_end_of_turn_longer_and_one_that_was_cut_is_not(tmp_path: Path, tiny_checkpoint: Path):
+    template = load_template(tiny_checkpoint)
+    end = template.tokenizer.decode([template.end_id])
+    bare = tmp_path / "bare"  # a tokenizer without a chat template
+    bare.mkdir()
+    copy_tokenizer(tiny_checkpoint, bare)
+    for file in bare.glob("chat_template*"):
+        file.unlink()
+    (bare / "tokenizer_config.json").write_text(json.dumps({"eos_token": end}))
+    text, row = len(template.tokenizer.encode(RIGHT)), {"problem": "1+1", "gold": "2"}
+    for changes, length in (({}, text + 1), ({"completion": RIGHT + end}, text + 1), ({"finish": "length"}, text), ({"completion": ""}, 1)):
+        for folder in (tiny_checkpoint, bare):
+            found = evaluated(lines(tmp_path / "x.jsonl", [row | {"completion": RIGHT} | changes]), tokenizer=folder)
+            assert found.tokens.mean == length, (changes, folder)
 
 
 def test_stated_answers_count_only_where_they_are_asked_for(tmp_path: Path):
@@ -254,6 +272,16 @@ def test_a_completion_that_was_never_made_is_not_judged_and_a_gold_that_is_none_
     assert (found.problems, found.not_judged) == (2, 0.25)
     listed = (tmp_path / "out" / "x.left_out.jsonl").read_text()
     assert "x.jsonl:5" in listed and "no answer that could be compared" in listed
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan")])
+@pytest.mark.parametrize("made", [0, 1])
+def test_samples_of_which_none_was_made_are_no_accuracy_of_0_unsaid(tmp_path: Path, nothing: Any, made: int):
+    rows = plain(completion=nothing, tokens=0)[made:] + plain()[:made]
+    console = Console(file=io.StringIO(), width=400)
+    import_samples(lines(tmp_path / "x.jsonl", rows), tmp_path / "out", True, console)
+    said = "100.0 % of the samples were never made or could not be judged, so accuracy says nothing: look whether the completions stand in another field (--prediction)"
+    assert (said in console.file.getvalue()) == (made == 0)
 
 
 REFUSED: list[tuple[list[dict[str, Any]], dict[str, Any], str]] = [

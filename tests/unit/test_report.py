@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -175,7 +176,7 @@ def test_every_score_carries_n_k_budget_errors_and_shares(run: Path) -> None:  #
     for row in (
         r"Problems × samples</td><td>24 × 2",
         r"Samples made, of those asked for</td><td>48 of 48",
-        r"Budget, tokens</td><td>320",
+        r"Budget</td><td>320 tokens",
         r"Accuracy \(mean of samples\)</td><td>50\.0 % <span class=\"small\">\[\d",
         r"standard error, new problems</td><td>10\.43 %",  # sd of twelve 1s and twelve 0s / sqrt(24)
         r"standard error, new samples</td><td>0\.00 %",
@@ -407,6 +408,14 @@ def test_the_page_says_in_how_many_steps_collapse_wires_were_tripped_and_which_c
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(line | {"wire/tripped": int(line["step"] > 0)}) + "\n" for line in lines))
     assert f"Collapse wires were tripped in {len(lines) - 1} of {len(lines)} steps, first step 1" in report([run]).read_text()
+
+
+def test_evaluations_of_stages_are_there_where_this_version_cannot_read_the_recipe(run: Path) -> None:
+    shutil.copytree(run / "evals", run / "stages" / "merge" / "evals")
+    (run / "recipe.yaml").write_text("name: mine\nstages: [rl, {kind: merge, name: merge}, eval]\na_key_of_old: 1\n")
+    found = read_run(run)
+    assert len(found.evaluations) == 2 * len(list((run / "evals").glob("*.json")))
+    assert [note for note in found.notes if "cannot be read by this version" in note]
 
 
 def test_stages_are_shown_by_name_and_settings_are_those_of_the_stage_that_the_record_is_of(run: Path) -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from launch.evaluate import recipe_of
+from evaluation.model import model_of
+from launch.evaluate import Question, recipe_for, recipe_of
 from launch.explain import explain
 from launch.machine import Machine
 from launch.memory import GB
 from launch.plan import Plan, plan
 from recipes.loader import RecipeError, dump, load, on_device, recipe_hash
 from recipes.steps import Step, beginning, steps
+from rl.run import Run
 from rollout.template import load_template
 
 LAPTOP = Machine(2, 16 * GB)
@@ -389,6 +392,37 @@ def test_a_checkpoint_is_evaluated_with_the_recipe_of_its_run_and_the_changes_of
     assert recipe_of(tmp_path / "checkpoints" / "step-3")[1][0] == "eval.samples=9"
     assert recipe_of(tmp_path / "stages" / "merge" / "checkpoint") == (file, [])
     assert recipe_of(tmp_path / "elsewhere" / "else" / "checkpoint") == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("seed: 0", "seed: 0\nsede: 1"),
+        ("  group_size:", "  gruop_size: 8\n  group_size:"),
+        ("seed: 0", "seed: none"),
+        ("waive: []", "waive: [a_promise_of_old]"),
+        ("sampler:", "sampler: 5\nother:"),
+    ],
+)
+def test_a_run_of_another_versions_recipe_says_so_whoever_reads_it_and_hints_at_no_spelling(tmp_path: Path, old: str, new: str):
+    text = dump(load("dler", "tiny"))
+    assert old in text
+    run = tmp_path / "dler-tiny"
+    run.mkdir()
+    (run / "recipe.yaml").write_text(text.replace(old, new, 1))
+    asked: list[Callable[[], object]] = [
+        lambda: recipe_for(str(run / "checkpoints" / "step-3"), Question()),
+        lambda: model_of(run),
+        lambda: Run.create(load("dler", "tiny"), tmp_path, resume=True),
+    ]
+    for ask in asked:
+        with pytest.raises(RecipeError) as error:
+            ask()
+        said = str(error.value)
+        assert (
+            said.startswith(f"{run / 'recipe.yaml'}") and "\n" not in said and "Did you mean" not in said and "recipes --keys" not in said
+        )
+        assert f"use the one that made the run (`revision` in {run / 'environment.json'})" in said
 
 
 @pytest.mark.parametrize("name", ["dler_merge", "two_phase", "sft_short", "dpo_short", "o1_pruner", "adaptthink", "nemo_band"])
