@@ -56,7 +56,6 @@ def _kept(of: Evaluation) -> str:
 
 
 def _change(pair: Comparison) -> Row:
-    label = f"{pair.new.label} against {pair.old.label}"
-    if pair.refused:
-        return Row(label, [Cell("not compared", pair.refused), Cell(""), Cell(""), Cell("")], sub=True)
-    return Row(label, [points(pair.bounds), relative(pair.length, pair.unit), Cell(""), Cell(f"p {pair.p:.2g}")], sub=True)
+    accuracy = points(pair.bounds)
+    said = Cell("not compared:", pair.refused) if pair.refused else Cell(accuracy.text, f"{accuracy.small}, p {pair.p:.2g}")
+    return Row(f"{pair.new.label} against {pair.old.label}", [said, relative(pair.length, pair.unit), Cell(""), Cell("")], sub=True)

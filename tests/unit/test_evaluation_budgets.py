@@ -110,7 +110,11 @@ def test_a_line_says_accuracy_tokens_and_how_the_budget_was_kept_and_below_it_wh
     pair = found.budget_pairs["tiny"][0]
     change = claim_interval(accuracy_change(of_evaluation(pair.new.evaluation), of_evaluation(pair.old.evaluation)))
     [text, small] = rows[2].cells[0]
-    assert (rows[2].label, text, small) == ("new against old", "+33.3 points", f"[+{100 * change.low:.1f} to +{100 * change.high:.1f}]")
+    assert (rows[2].label, text, small) == (
+        "new against old",
+        "+33.3 points",
+        f"[+{100 * change.low:.1f} to +{100 * change.high:.1f}], p {pair.p:.2g}",
+    )
 
 
 def test_what_was_sampled_at_a_budget_is_not_cut_again_and_several_are_no_several_benchmarks(two: list[Path]) -> None:
