@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from benchmarks import gpu_learner as bench
+from recipes.schema import Recipe
 from rl.gate import check_gaps
 from rl.logprobs import ScoringHead
 from rl.policy import Row, load_policy, padded
 from rollout.types import Completion, Problem, Request
 from rollout.vllm_engine import VllmEngine, engine_environment
+from rollout.weights import pack
 
 
 def head_is_exact(device: str, vocabulary: int, width: int, tokens: int) -> None:
@@ -82,30 +87,87 @@ def steps_learn(name: str, device: str, tokens: int) -> None:
     assert logp() > before
 
 
-def sampled(folder: Path, device: str, asked: Request) -> list[Completion]:
-    """What vLLM samples, in a process of its own with the engine's environment."""
+def sampled(folder: Path, device: str, asked: Request, sleeps: bool) -> list[Completion]:
+    """What vLLM samples, in a process of its own with the engine's environment; after a sleep, in which a GPU is free, and a push of the same weights."""
     import vllm.envs
 
     assert not vllm.envs.VLLM_ENABLE_V1_MULTIPROCESSING  # a run's engine is in the process that owns it
-    options = {"gpu_memory_utilization": 0.5} if device == "cuda" else {"kv_cache_memory_bytes": 64 << 20}
-    engine = VllmEngine(folder, "bf16", device, 512, (1,), 0, options)
+    kv = 4 << 30 if device == "cuda" else 64 << 20
+    options = {"gpu_memory_utilization": 0.5, "enable_sleep_mode": sleeps} if device == "cuda" else {}
+    engine = VllmEngine(folder, "bf16", device, 512, (1,), 0, options | {"kv_cache_memory_bytes": kv})
+    if sleeps:
+        weights = {name: pack(tensor) for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+        before, free = engine.score([asked.prompt_ids])[0], free_bytes(device)
+        engine.sleep()
+        asleep = free_bytes(device)
+        for turn in (lambda: engine.wake("weights"), lambda: engine.load(weights, 1), lambda: engine.wake("kv_cache")):
+            turn()
+        held = sum(packed.tensor().nbytes for packed in weights.values()) + kv
+        assert device == "cpu" or asleep - free > 0.9 * held
+        np.testing.assert_allclose(engine.score([asked.prompt_ids])[0], before, atol=0.02)
     [(_, completions)] = engine.advance([asked], 600.0)
     return completions
 
 
-def vllm_agrees(name: str, device: str, folder: Path) -> None:
-    """What vLLM says it sampled with, the policy says too: a mean gap below 0.05 nats in bfloat16 (P8)."""
-    bench.make_policy(name, device, torch.bfloat16, 1000, False).model.save_pretrained(folder)
-    bench.free_memory(device)
-    asked = Request("r", Problem("p", "", ""), tuple(range(5, 37)), 8, 128, 1.0, 1.0, seed=0)
+def free_bytes(device: str) -> int:
+    """Of the GPU."""
+    return torch.cuda.mem_get_info()[0] if device == "cuda" else 0
+
+
+def in_own_process(function: Callable[..., Any], device: str, *arguments: Any) -> Any:
+    """What a function returns in a process that has an engine's environment."""
     with pytest.MonkeyPatch.context() as patch:
         for variable, value in engine_environment(1, device).items():
             patch.setenv(variable, value)
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            completions = pool.submit(sampled, folder, device, asked).result()
+            return pool.submit(function, *arguments).result()
+
+
+def vllm_agrees(name: str, device: str, folder: Path, sleeps: bool) -> None:
+    """What vLLM says it sampled with, the policy says too: a mean gap below 0.05 nats in bfloat16 (P8)."""
+    bench.make_policy(name, device, torch.bfloat16, 1000, False).model.save_pretrained(folder)
+    bench.free_memory(device)
+    asked = Request("r", Problem("p", "", ""), tuple(range(5, 37)), 8, 128, 1.0, 1.0, seed=0)
+    completions = in_own_process(sampled, device, folder, device, asked, sleeps)
     rows = [Row(str(i), np.array(asked.prompt_ids, np.int32), c.ids, c.logprobs, 1.0) for i, c in enumerate(completions)]
     policy, tensors = load_policy(folder, torch.bfloat16, 1.0, 1000).to(device), padded(rows, device)
     with torch.no_grad():
         moments_3N = torch.stack(policy(*tensors.inputs, spread=True)).cpu().numpy()
     parts = np.split(moments_3N, np.cumsum([len(row.ids) for row in rows])[:-1], axis=1)
     check_gaps(rows, {row.id: part for row, part in zip(rows, parts, strict=True)}, tolerance=0.05)
+
+
+def updated(name: str, device: str, folder: Path, rests: bool) -> tuple[float, int]:
+    """The loss of a rank's second update, and what it gave back of the GPU when it rested between the two, bytes; in a process of its own."""
+    from rl.learner import LearnerRank
+
+    recipe = Recipe.model_validate({"model": {"dtype": "bf16"}, "learner": {"ranks": 1, "zero_stage": 2, "gradient_checkpointing": True}})
+    rank = LearnerRank(0, folder / f"ranks-{rests}", folder, recipe, device)
+    rows = [bench.make_row(bench.SHAPES[name], 128, seed) for seed in range(4)]
+
+    def update() -> float:
+        rank.begin("update", [[rows]], recipe.objective, 1e-5, 0.0, 1.0)
+        while (answer := rank.go_on()) is None:
+            pass
+        return float(answer[0][0]["loss"])
+
+    update()
+    ids = [row.ids.tolist() for row in rows]
+    free, before = free_bytes(device), rank.score(ids)
+    if rests:
+        rank.rest(True)
+        free = free_bytes(device) - free
+        for resting, awake in zip(rank.score(ids), before, strict=True):
+            np.testing.assert_array_equal(resting, awake)
+        rank.save(folder / "saved")
+        rank.rest(False)
+    return update(), free
+
+
+def a_rank_rests(name: str, device: str, folder: Path) -> None:
+    """A rank that rested goes on as if it had not, and a GPU was free of moments and float32 weights meanwhile."""
+    bench.make_policy(name, device, torch.bfloat16, 1000, False).model.save_pretrained(folder)
+    bench.free_memory(device)
+    (loss, _), (same, freed) = (in_own_process(updated, device, name, device, folder, rests) for rests in (False, True))
+    assert loss == pytest.approx(same, rel=1e-3 if device == "cuda" else 0)
+    assert device == "cpu" or freed > 0.9 * 12 * bench.SHAPES[name].parameters

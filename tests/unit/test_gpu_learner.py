@@ -44,8 +44,12 @@ def test_the_benchmark_measures_a_toy(tmp_path: Path):
     assert "11,896 tokens/s" in done.stdout
 
 
-def test_p08_a_toys_vllm_samples_with_the_policys_probabilities(vllm_on_cpu: None, tmp_path: Path):
-    checks.vllm_agrees("toy", "cpu", tmp_path)
+def test_p08_a_toys_vllm_samples_with_the_policys_probabilities_also_when_it_slept(vllm_on_cpu: None, tmp_path: Path):
+    checks.vllm_agrees("toy", "cpu", tmp_path, sleeps=True)
+
+
+def test_a_toys_rank_goes_on_after_a_rest(tmp_path: Path):
+    checks.a_rank_rests("toy", "cpu", tmp_path)
 
 
 def huge() -> Shape:
