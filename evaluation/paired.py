@@ -20,7 +20,7 @@ from evaluation.lengths import CLASSES, transitions
 from evaluation.measured import Samples, of_evaluation
 from evaluation.results import Evaluation
 from evaluation.statistics import Interval, claim_interval
-from evaluation.tables import Cell, Row, Table, detectable, points
+from evaluation.tables import Cell, Row, Table, detectable, points, relative
 
 _SHARES = (1 / 8, 1 / 4, 1 / 2)  # of max_tokens
 

@@ -137,13 +137,14 @@ def vllm_agrees(name: str, device: str, folder: Path, sleeps: bool) -> None:
     check_gaps(rows, {row.id: part for row, part in zip(rows, parts, strict=True)}, tolerance=0.05)
 
 
-def updated(name: str, device: str, folder: Path, rests: bool) -> tuple[float, int]:
-    """The loss of a rank's second update, and what it gave back of the GPU when it rested between the two, bytes; in a process of its own."""
+def updated(name: str, device: str, folder: Path) -> tuple[float, float, int]:
+    """The loss of a rank's second update, before which it rested; the same after it went back to what was saved then; and bytes of the GPU that it gave back."""
     from rl.learner import LearnerRank
 
     recipe = Recipe.model_validate({"model": {"dtype": "bf16"}, "learner": {"ranks": 1, "zero_stage": 2, "gradient_checkpointing": True}})
-    rank = LearnerRank(0, folder / f"ranks-{rests}", folder, recipe, device)
+    rank = LearnerRank(0, folder / "ranks", folder, recipe, device)
     rows = [bench.make_row(bench.SHAPES[name], 128, seed) for seed in range(4)]
+    ids = [row.ids.tolist() for row in rows]
 
     def update() -> float:
         rank.begin("update", [[rows]], recipe.objective, 1e-5, 0.0, 1.0)
@@ -152,22 +153,22 @@ def updated(name: str, device: str, folder: Path, rests: bool) -> tuple[float, i
         return float(answer[0][0]["loss"])
 
     update()
-    ids = [row.ids.tolist() for row in rows]
-    free, before = free_bytes(device), rank.score(ids)
-    if rests:
-        rank.rest(True)
-        free = free_bytes(device) - free
-        for resting, awake in zip(rank.score(ids), before, strict=True):
-            np.testing.assert_array_equal(resting, awake)
-        rank.save(folder / "saved")
-        rank.rest(False)
-    return update(), free
+    free, awake = free_bytes(device), rank.score(ids)
+    rank.rest(True)
+    free = free_bytes(device) - free
+    for one, other in zip(rank.score(ids), awake, strict=True):
+        np.testing.assert_array_equal(one, other)
+    rank.save(folder / "saved")
+    rank.rest(False)
+    loss = update()
+    rank.restore(folder / "saved")
+    return loss, update(), free
 
 
 def a_rank_rests(name: str, device: str, folder: Path) -> None:
-    """A rank that rested goes on as if it had not, and a GPU was free of moments and float32 weights meanwhile."""
+    """A rank goes on after a rest as after going back to what it saved in it, and a GPU was free of moments and float32 weights meanwhile."""
     bench.make_policy(name, device, torch.bfloat16, 1000, False).model.save_pretrained(folder)
     bench.free_memory(device)
-    (loss, _), (same, freed) = (in_own_process(updated, device, name, device, folder, rests) for rests in (False, True))
+    loss, same, freed = in_own_process(updated, device, name, device, folder)
     assert loss == pytest.approx(same, rel=1e-3 if device == "cuda" else 0)
     assert device == "cpu" or freed > 0.9 * 12 * bench.SHAPES[name].parameters
