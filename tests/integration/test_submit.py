@@ -44,6 +44,29 @@ def laconic(place: Path) -> Laconic:
     return run
 
 
+HOLDS_AND_LEAVES = """
+import time
+from launch.head import join
+join("auto")
+import ray
+from launch.groups import reserve
+from launch.machine import Machine
+from launch.placement import Group, Placement
+from launch.ray_start import start_ray, stop_ray
+start_ray(0, 0)
+group = Group("PACK", ({"CPU": 1.0},))
+options = reserve(Placement((Machine(2, 1),), {"engine": 0.0}, {"engine": [0]}, (group,), {"engine": [(0, 0)]}))
+actor = ray.remote(type("A", (), {"answer": lambda self: 1})).options(**options("engine", 0)).remote()
+print(ray.get(actor.answer.remote()), ray.available_resources()["CPU"])
+stop_ray()
+start_ray(0, 0)
+until = time.monotonic() + 20
+while ray.available_resources().get("CPU") != 2 and time.monotonic() < until:
+    time.sleep(0.2)
+print(ray.available_resources()["CPU"])
+"""  # of its two CPUs, as Ray counts them
+
+
 def of_the_head(place: Path) -> list[psutil.Process]:
     """Processes that the head's token is handed to."""
     found = []
@@ -133,3 +156,11 @@ def test_what_the_cluster_does_not_take_is_one_sentence(head: str, laconic: Laco
 def test_a_driver_joins_the_head_and_plans_for_its_nodes(head: str, laconic: Laconic):
     done = laconic("plan", "quickstart", *TOY[:-1], "cluster={kind: apart, nodes: 2}", "--address", "auto")
     assert "cluster.nodes: 2 are wanted and 1 there" in done.stdout + done.stderr
+
+
+def test_a_driver_that_leaves_frees_its_actors_and_groups_and_the_head_stays(head: str, laconic: Laconic, place: Path):
+    environment = os.environ | {"LACONIC_CACHE": str(place / "cache"), "PYTHONPATH": str(ROOT)}
+    environment = {name: value for name, value in environment.items() if not name.startswith("RAY_")}
+    done = subprocess.run([sys.executable, "-c", HOLDS_AND_LEAVES], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["1", "1.0", "2.0"], done.stdout + done.stderr
+    assert laconic("jobs").returncode == 0
