@@ -29,12 +29,12 @@ for cluster, engines, ranks, wide in ((ColocatedCluster(kind="colocated"), 4, 4,
     options = reserve(placed)
     started = {name: [ray.remote(Process).options(**options(name, i)).remote() for i in range(n)] for name, n in (("engine", engines), ("learner", ranks))}
     print(json.dumps({name: ray.get([actor.gpus.remote() for actor in actors]) for name, actors in started.items()}))
-groups._SAY_S = 0.5
 import logging, threading, time
 said = []
 handler = logging.Handler(); handler.emit = lambda record: said.append(record.getMessage())
 groups.log.addHandler(handler)
 held = reserve(place(ApartCluster(kind="apart"), [node], "cuda", [Wish("engine", 1, 1, 1)]))
+groups._SAY_S = 0.5
 wish = place(ApartCluster(kind="apart"), [node], "cuda", [Wish("engine", 2, 1, 1)])
 threading.Thread(target=lambda: reserve(wish), daemon=True).start()
 for _ in range(100):

@@ -88,7 +88,6 @@ def plain_torch_update(checkpoint: Path, updates: list[list[Row]]) -> tuple[dict
         (2, 2, "bf16", "full"),
         (1, 0, "fp32", "lora"),
         (2, 3, "fp32", "lora"),
-        (2, 2, "bf16", "lora"),
     ],
 )
 def test_a_restored_learner_goes_on_as_if_nothing_had_happened_and_so_does_one_that_rested(

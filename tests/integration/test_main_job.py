@@ -132,7 +132,7 @@ def test_a_saved_checkpoint_is_evaluated_on_a_file_and_scores_are_written(run_fo
     assert forced["forced"]["closed"] > 0 and forced["settings"]["budget"] == {"kind": "forced", "limit": 4}
     table = pq.read_table(tmp_path / "out" / "mine@forced-4.parquet")
     thoughts = [(row["sources"] or []).index(1) if 1 in (row["sources"] or []) else None for row in table.to_pylist()]
-    assert set(thoughts) <= {4, None} and table["logprobs"].null_count == 9 and "4 forced" in done.stdout
+    assert set(thoughts) <= {4, None} and table["logprobs"].null_count == 9 and "4 tokens forced" in done.stdout
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     again = laconic(*command, cache=cache)  # nothing is sampled again, so no engine starts
     assert again.stdout.count("made before") == 2

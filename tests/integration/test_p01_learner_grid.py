@@ -36,8 +36,7 @@ GRID = [
     ("gspo", 2, 0, 256, FULL),
     ("cispo", 2, 1, 500, FULL),
     ("kl_in_reward", 2, 2, 256, FULL),
-    ("everything", 1, 0, 256, LORA),
-    ("kl_in_reward", 2, 2, 500, LORA),
+    ("kl_in_reward", 1, 2, 500, LORA),
     ("everything", 2, 3, 128, LORA | {"targets": ["q_proj", "down_proj"]}),
 ]
 
