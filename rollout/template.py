@@ -242,6 +242,8 @@ class Template:
 
     def text(self, completion: Completion, start: int = 0) -> str:
         """The response as text, from token `start` on, without its stop token."""
+        if completion.text is not None and not start:
+            return completion.text
         ids = completion.ids[start:]
         if completion.finish in ("stop", "stopped") and len(ids) and int(ids[-1]) in self.stop_ids:
             ids = ids[:-1]

@@ -75,12 +75,17 @@ def completion(
     template: Template, text: str, finish: Finish, ids: Sequence[int] | None = None, counted: Counted | None = None, version: int = 0
 ) -> Completion:
     """A completion of which the text is known, and its ids where somebody has them; else they are the text's own and its end of turn, once."""
+    said = None
     if ids is None:
-        text = text.encode(errors="replace").decode()  # half characters are no text
-        ids = template.tokenizer.encode(text, add_special_tokens=False)
-        ended = finish != "stop" or template.end_id < 0 or (ids[-1:] and ids[-1] in template.stop_ids)
-        ids = ids if ended else [*ids, template.end_id]
-    return Completion(np.asarray(ids, np.int32), np.zeros(0, np.float32), finish, np.full(len(ids), version, np.int32), counted=counted)
+        said = text.encode(errors="replace").decode()  # half characters are no text
+        ids = template.tokenizer.encode(said, add_special_tokens=False)
+        if finish == "stop" and ids[-1:] and ids[-1] in template.stop_ids:
+            said = said.removesuffix(template.tokenizer.decode(ids[-1:], skip_special_tokens=False))
+        elif finish == "stop" and template.end_id >= 0:
+            ids = [*ids, template.end_id]
+    return Completion(
+        np.asarray(ids, np.int32), np.zeros(0, np.float32), finish, np.full(len(ids), version, np.int32), counted=counted, text=said
+    )
 
 
 def spoken(marks: Marks, thinking: str, answer: str, opened: bool) -> str:

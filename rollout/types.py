@@ -114,6 +114,7 @@ class Completion:
         versions: policy version that sampled each token, int32 [T].
         sources: where each token comes from, int8 [T]; None: all of them from the model.
         counted: lengths that count in place of those of `ids`, which are then its text's and were not sampled; None: `ids` are what counts.
+        text: as others wrote it, without the end of turn, which a tokenizer's `ids` need not spell to the letter; None: what `ids` come to.
     """
 
     ids: np.ndarray
@@ -122,6 +123,7 @@ class Completion:
     versions: np.ndarray
     sources: np.ndarray | None = None
     counted: Counted | None = None
+    text: str | None = None
 
     @property
     def sampled(self) -> np.ndarray:

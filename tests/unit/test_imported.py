@@ -463,3 +463,13 @@ def test_votes_of_chains_that_were_stopped_are_exported_in_no_other_tools_form(t
     assert len(export(folder, "ockbench", tmp_path / "out")) == 1
     with pytest.raises(ValueError, match="holds votes of chains that were stopped, which other tools have no form for"):
         export(folder / "tiny@short-1-of-2.json", "lm-eval", tmp_path / "out")
+
+
+def test_a_tokenizer_counts_texts_and_does_not_change_them(tmp_path: Path, tiny_checkpoint: Path):
+    """One that lacks their words made other answers of them, which were judged in their place."""
+    rows = [{"problem": "Where?", "gold": "Paris é", "completion": "<think>\nfar away</think>\n\\boxed{Paris é}"}]
+    file = lines(tmp_path / "s.jsonl", rows)
+    plain_, counted = evaluated(file, source="a"), evaluated(file, source="a", tokenizer=tiny_checkpoint)
+    assert plain_.accuracy.mean == counted.accuracy.mean == 1
+    table = pq.read_table(tmp_path / "out" / "a.parquet")
+    assert table["text"].to_pylist() == [rows[0]["completion"]] and table["extracted"].to_pylist() == ["Paris é"]
