@@ -283,7 +283,9 @@ def _slope(label: str, line: Sequence[tuple[Budget, Shown]]) -> str:
     x, y = ([getattr(one.evaluation, name).mean for _, one in line] for name in ("tokens", "accuracy"))
     if not len(set(x)) == len(x) > 1:
         return told
-    return f"{told}, {1e5 * scaling(x, y):+.2f} points for each further 1,000 {line[0][1].evaluation.settings.unit} (s1's Scaling)"
+    return (
+        f"{told}, {words.signed(1e5 * scaling(x, y), 2)} points for each further 1,000 {line[0][1].evaluation.settings.unit} (s1's Scaling)"
+    )
 
 
 def _near(values: Iterable[float]) -> list[float]:

@@ -15,6 +15,7 @@ from evaluation.paired import classes, paired_table
 from evaluation.parallel import curves, several_table
 from evaluation.statistics import holm
 from evaluation.tables import Cell, Table, noise_table, reservations, settings_table
+from evaluation.unsaid import unsaid
 
 _NAMED = 6  # comparisons whose p a sentence names
 
@@ -41,8 +42,8 @@ def markdown(found: Found) -> str:
 
 
 def sentences(found: Found) -> list[str]:
-    """What may be said in one sentence each: of every comparison, of evaluations that stand alone, and of several claims at once."""
-    return words.headline(found.comparisons) + [words.single(one) for one in found.alone] + together(found)
+    """What may be said in one sentence each: of every comparison, of evaluations that stand alone, and of several claims at once; and what cannot."""
+    return words.headline(found.comparisons) + [words.single(one) for one in found.alone] + together(found) + unsaid(found)
 
 
 def together(found: Found) -> list[str]:
@@ -56,7 +57,9 @@ def adjusted(found: Found) -> list[str]:
         return []
     all_ = list(zip(claims, holm([pair.p for pair in claims]), strict=True))
     told = all_ if len(all_) <= _NAMED else sorted(all_, key=lambda one: one[1])[:_NAMED]
-    named = ", ".join(f"{pair.new.evaluation.where}{f', {pair.new.label}' if len(found.runs) > 2 else ''} {p:.2g}" for pair, p in told)
+    named = ", ".join(
+        f"{pair.new.evaluation.where}{f', {pair.new.label}' if len(found.runs) > 2 else ''} {words.number(p, 2)}" for pair, p in told
+    )
     which = "" if told == all_ else f"; the {_NAMED} smallest"
     return [f"p of no difference of accuracy, adjusted for {len(claims)} comparisons (Holm){which}: {named}."]
 

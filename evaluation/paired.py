@@ -70,7 +70,7 @@ def _p(pair: Comparison) -> list[Row]:
     if pair.refused:
         return []
     test = f"McNemar, exact: {pair.moved[0]} gained, {pair.moved[1]} lost" if pair.moved else "sign flips"
-    rows = [_row(" p of no difference", Cell(""), Cell(""), Cell(f"{pair.p:.2g}", f"({test})"))]
+    rows = [_row(" p of no difference", Cell(""), Cell(""), Cell(words.number(pair.p, 2), f"({test})"))]
     if (seen := detectable(pair)) is not None:
         rows.append(_row(" change that 4 of 5 such comparisons would show", Cell(""), Cell(""), Cell(f"{100 * seen:.1f} points")))
     return rows
@@ -156,12 +156,14 @@ def _moved(samples: tuple[Samples, Samples] | None, mask: Callable[[Samples], np
 def _scalars(old: Evaluation, new: Evaluation) -> list[Row]:
     a, b = of_evaluation(old), of_evaluation(new)
     rows = [
-        _row(one.name, Cell(f"{one.value.mean:.3g}"), Cell(f"{other.value.mean:.3g}"))
+        _row(one.name, Cell(words.number(one.value.mean)), Cell(words.number(other.value.mean)))
         for one, other in zip(scalars(a), scalars(b), strict=True)
     ]
     for one in against(b, a):
         known = all(math.isfinite(number) for number in one.value)  # a base that is all wrong leaves nothing to divide by
-        said = Cell(f"{one.value.mean:.3g}", f"[{one.value.low:.3g}, {one.value.high:.3g}]") if known else Cell("–")
+        said = (
+            Cell(words.number(one.value.mean), f"[{words.number(one.value.low)}, {words.number(one.value.high)}]") if known else Cell("–")
+        )
         rows.append(_row(one.name, Cell(""), Cell(""), said))
     return rows
 

@@ -157,6 +157,11 @@ class Budget(_Frozen):
         return f"{self.limit:,} tokens {self.kind}"
 
     @property
+    def option(self) -> str:
+        """Of `laconic eval`, which asks for it."""
+        return f"--{self.kind} {self.limit}"
+
+    @property
     def place(self) -> tuple[str, int, int]:
         """Among budgets in their order."""
         return self.kind, self.limit, 0
@@ -183,6 +188,11 @@ class ShortOf(_Frozen):
     def words(self) -> str:
         """For people, as the paper writes it."""
         return f"short-{self.first}@{self.of}"
+
+    @property
+    def option(self) -> str:
+        """Of `laconic eval`, which asks for it."""
+        return f"--short {self.first}@{self.of}"
 
     @property
     def place(self) -> tuple[str, int, int]:

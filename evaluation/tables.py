@@ -176,14 +176,14 @@ def _of_training(run: Run) -> list[str]:
     if checks:
         times = "once" if len(checks) == 1 else f"{len(checks)} times"
         sentences.append(
-            f"Engine and learner were compared on a fixed batch {times} after updates: mean gap at most {max(checks):.1e} nats."
+            f"Engine and learner were compared on a fixed batch {times} after updates: mean gap at most {words.number(max(checks), 2)} nats."
         )
     gaps = [record for record in run.metrics if record.get("gate/mean") is not None]
     if gaps:
         worst = max(gaps, key=lambda record: record["gate/mean"])
         sentences.append(
-            f"Sampled tokens were scored again by the learner in {len(gaps)} of {len(run.metrics)} steps: mean gap at most {worst['gate/mean']:.1e} nats, "
-            f"99 % of tokens within {worst['gate/p99']:.1e}."
+            f"Sampled tokens were scored again by the learner in {len(gaps)} of {len(run.metrics)} steps: mean gap at most {words.number(worst['gate/mean'], 2)} nats, "
+            f"99 % of tokens within {words.number(worst['gate/p99'], 2)}."
         )
     return sentences + _overlap(run)
 
@@ -255,7 +255,7 @@ def _power(one: Comparison, several: bool) -> list[str]:
     loss = f"a loss of more than {-100 * one.bounds.low:.1f} points" if one.bounds.low < 0 else "any loss"
     return [
         f"{which}A change of accuracy of about {100 * seen:.1f} points would be seen in 4 of 5 such comparisons (2.8 standard errors).",
-        f"{which}At this confidence, {loss} of accuracy is ruled out (p of no difference {one.p:.2g}, {'exact McNemar' if one.moved else 'sign flips'} over problems).",
+        f"{which}At this confidence, {loss} of accuracy is ruled out (p of no difference {words.number(one.p, 2)}, {'exact McNemar' if one.moved else 'sign flips'} over problems).",
     ]
 
 
