@@ -39,7 +39,7 @@ from rollout.records import CHARACTERS
 
 _MUST_AGREE = ("temperature", "top_p", "max_tokens", "budget")
 _IF_RECORDED = ("top_k",)  # must agree, too, where both say
-_MAY_DIFFER = ("engine", "instruction", "revision")  # are compared, and said
+_MAY_DIFFER = ("engine", "instruction", "stated_limit", "revision")  # are compared, and said
 _BUDGETS = 64
 _COLUMNS = ["problem_id", "sample", "verdict", "tokens", "think_tokens", "finish", "extracted", "text"]
 
@@ -108,7 +108,7 @@ def compare(old: Shown, new: Shown, margin: float | None = None) -> Comparison:
         if None in (both := [getattr(one.settings, name) for one in (a, b)]) and (said := next(filter(None, both), None))
     ]
     remarks += [
-        f"{name} differs"
+        f"{name.replace('_', ' ')} differs"
         for name in _MAY_DIFFER
         if None not in (x := (getattr(a.settings, name), getattr(b.settings, name))) and x[0] != x[1]
     ]

@@ -13,14 +13,14 @@ from collections.abc import Callable
 import numpy as np
 
 from evaluation import words
-from evaluation.attempts import pass_at_k
+from evaluation.attempts import again
 from evaluation.comparisons import Comparison, samples_of
 from evaluation.efficiency import against, budget_area, scalars
 from evaluation.lengths import CLASSES, transitions
 from evaluation.measured import Samples, of_evaluation
 from evaluation.results import Evaluation
 from evaluation.statistics import Interval, claim_interval
-from evaluation.tables import Cell, Row, Table, detectable, points, relative
+from evaluation.tables import Cell, Row, Table, again_label, detectable, points, relative
 
 _SHARES = (1 / 8, 1 / 4, 1 / 2)  # of max_tokens
 
@@ -104,21 +104,29 @@ def _classes(samples: tuple[Samples, Samples] | None) -> list[Row]:
 
 
 def _passes(old: Evaluation, new: Evaluation, refused: bool) -> list[Row]:
-    k = min(row.samples for one in (old, new) for row in one.per_problem)
-    if k < 2:
-        return []
-    found = {
-        f"pass@{k}": [pass_at_k([row.samples for row in one.per_problem], [row.right for row in one.per_problem], k) for one in (old, new)]
-    }
+    found: dict[str, list[np.ndarray]] = {}
     if old.majority and new.majority and old.majority.k == new.majority.k:
         voted = [np.array([row.majority for row in one.per_problem], dtype=float) for one in (old, new)]
-        found = {f"maj@{old.majority.k} (cons@{old.majority.k})": voted} | found
-    place = {row.id: index for index, row in enumerate(new.per_problem)}
+        found[f"maj@{old.majority.k} (cons@{old.majority.k})"] = voted
+    found |= {again_label(name): [*both] for name, both in reached(old, new).items()}
     rows = []
     for name, (before_N, after_N) in found.items():
-        change = None if refused else claim_interval(after_N[[place[row.id] for row in old.per_problem]] - before_N)
+        change = None if refused else moved_again(old, new, before_N, after_N)
         rows.append(_row(name, _percent(float(before_N.mean())), _percent(float(after_N.mean())), points(change)))
     return rows
+
+
+def reached(old: Evaluation, new: Evaluation) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """What attempts reach and how often it is so again (`attempts.again`) of both, of each problem in its own order, for as many samples as every problem has."""
+    k = min(row.samples for one in (old, new) for row in one.per_problem)
+    before, after = (again([row.samples for row in one.per_problem], [row.right for row in one.per_problem], k) for one in (old, new))
+    return {name: (before[name], after[name]) for name in before}
+
+
+def moved_again(old: Evaluation, new: Evaluation, before_N: np.ndarray, after_N: np.ndarray) -> Interval:
+    """The change of such a number, problem by problem, with the bounds that claims are made by."""
+    place = {row.id: index for index, row in enumerate(new.per_problem)}
+    return claim_interval(after_N[[place[row.id] for row in old.per_problem]] - before_N)
 
 
 def _at_budgets(old: Evaluation, new: Evaluation, samples: tuple[Samples, Samples] | None) -> list[Row]:

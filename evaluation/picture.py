@@ -30,7 +30,7 @@ def picture(found: Found) -> str:
     if not found.sources:
         raise ValueError(f"{found.title}: nothing was evaluated, so there is nothing to draw")
     source = found.sources[0]
-    uncut = bool(found.pairs.get(source)) or source in found.shown and not found.budget_pairs.get(source)
+    uncut = bool(found.pairs.get(source)) or (source in found.shown and not found.budget_pairs.get(source))
     drawn = _curves(found.shown[source]) if uncut else _points(found.budgets[source])
     xs = [x for one in drawn for x, *_ in (*one.line, *one.dots)]
     limits = [] if uncut else sorted({budget.limit for budget in found.budgets[source] if isinstance(budget, Budget)})

@@ -212,6 +212,7 @@ class Settings(_Frozen):
         date: that a template states, "" for none.
         lenient: answers without a box were read, too.
         instruction: what the recipe put around every problem.
+        stated_limit: tokens that `{budget}` in it stood for; None where it holds none, and at a requested budget, which is what prompts say.
         margin: the loss of accuracy, a share, that was allowed before anything was sampled.
         budget: what limited the samples beside `max_tokens`, or which of them were stopped; None: nothing did.
     """
@@ -228,6 +229,7 @@ class Settings(_Frozen):
     date: str | None = None
     lenient: bool = False
     instruction: str | None = None
+    stated_limit: int | None = None
     margin: float = 0.01
     budget: Budget | ShortOf | None = None
 

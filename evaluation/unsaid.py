@@ -61,14 +61,14 @@ def _between(first: Run, other: Run) -> Iterator[str]:
     for source in held:
         if source not in also or None in (common := held[source].keys() & also[source].keys()):
             continue
-        lacks, there = (other, held[source]) if None in held[source] else (first, also[source])
-        like = there.get(None) or next(iter(there.values()))
-        if common and None not in there:
+        lacks, own = (other, held[source]) if None in held[source] else (first, also[source])
+        if common and None not in own:
             continue  # at budgets alone, some of which they share
+        wanted = own.get(None) or next(iter(own.values()))
         where = f"{other.label} against {first.label} on {source}"
         reason = f"{other.label} was sampled {_asked(also[source])}, {first.label} {_asked(held[source])}"
         start = f"What is said of {where} is of budgets alone" if common else f"Nothing can be said of {where}"
-        yield f"{start}: {reason}. {_remedy(lacks, [like])}."
+        yield f"{start}: {reason}. {_remedy(lacks, [wanted])}."
 
 
 def _asked(budgets: Collection[Budget | ShortOf | None]) -> str:

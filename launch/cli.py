@@ -240,12 +240,32 @@ def export_evaluations(
 
 
 @app.command("benchmarks")
-def list_benchmarks() -> None:
-    """List the benchmarks by name: rows, samples of a problem, licence, and where they lie on the hub."""
-    from evaluation.benchmarks import BENCHMARKS
+def list_benchmarks(
+    of: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Argument(metavar="RUN_OR_EVAL", help="Whose commits of the sets to show: further evaluations there read the same."),
+    ] = None,
+) -> None:
+    """List the benchmarks by name: rows, samples of a problem, licence, where they lie on the hub, and at which commit.
 
-    rows = [(one.name, f"{one.rows:,}", str(one.samples), one.licence, one.copies[0].id, one.about) for one in BENCHMARKS.values()]
-    table("benchmark", rows, "rows", "samples", "licence", "hub", "")
+    None is pinned beforehand: the newest commit is read, said and recorded, and what is evaluated into the same folder or run reads that one.
+    NAME@hub:OWNER/NAME@COMMIT pins one anywhere.
+    """
+    with errors():
+        from evaluation.benchmarks import BENCHMARKS
+
+        held: dict[str, str] = {}
+        if of:
+            from launch.evaluations import held_commits
+
+            if not of.is_dir():
+                raise ValueError(f"{of}: no such folder; name a run, or a folder that `laconic eval` wrote")
+            held = held_commits(of / "evals" if (of / "evals").is_dir() else of)
+        rows = [
+            (one.name, f"{one.rows:,}", str(one.samples), one.licence, one.copies[0].id, held.get(one.name, "not pinned"), one.about)
+            for one in BENCHMARKS.values()
+        ]
+        table("benchmark", rows, "rows", "samples", "licence", "hub", "commit", "")
 
 
 Margin = Annotated[

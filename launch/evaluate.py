@@ -156,7 +156,7 @@ def jobs(
     for made in plans.values() if not prompts_only else ():
         check_runnable(made)  # what cannot work is said before torch takes seconds to load
     from launch.engines import closing, stating
-    from launch.evaluations import earlier_date, evaluations, fingerprint, fit
+    from launch.evaluations import earlier_date, evaluations, fingerprint, fit, held_commits
     from launch.problems import held_out
     from launch.stages import planned_with, settle_device, starting_checkpoint
     from rewards.verifier.judge import Judge
@@ -171,9 +171,10 @@ def jobs(
         ready = []
         for checkpoint, made in plans.items():
             recipe, folder, own = made.recipe, where[checkpoint], recipes[checkpoint][1]
-            key = recipe.model_copy(update={"model": recipe.model.model_copy(update={"path": ""})}).model_dump_json()
+            held = {} if anew else (held_commits(own.parent / "evals") if own else {}) | held_commits(folder)
+            key = recipe.model_copy(update={"model": recipe.model.model_copy(update={"path": ""})}).model_dump_json() + json.dumps(held)
             if key not in read:
-                read[key] = held_out(recipe, judge)
+                read[key] = held_out(recipe, judge, held)
             start = starting_checkpoint(recipe, weights=not prompts_only)
             made = made if prompts_only else planned_with(start, made)
             date = (None if anew else earlier_date(folder)) or prompt_date(own.parent if own else Path())

@@ -16,6 +16,7 @@ import pytest
 from evaluation.evaluate import Asked, evaluate, requests, waiting
 from evaluation.measured import of_table
 from evaluation.results import Budget, Evaluation, Settings
+from launch.evaluations import held_commits
 from rewards.rows import DataError
 from rewards.verifier.judge import Judge
 from rollout.scorer import Scorer
@@ -148,7 +149,6 @@ OTHERS: dict[str, dict[str, Any]] = {
     "samples": {"samples": 4},
     "seed": {"seed": 1},
     "engine": {"engine": "reference"},
-    "revision": {"revision": "a" * 40},
     "lenient": {"lenient": True},
     "budget": {"budget": Budget(kind="forced", limit=9)},
     "chat template and tokenizer": {"template": "other"},
@@ -237,3 +237,17 @@ def test_adherence_is_the_share_of_samples_within_what_was_asked_and_their_lengt
     [(_, scores)] = evaluate([one], ScriptedPool(say), Scorer(judge, template()))
     assert scores.adherence is not None and scores.adherence.within == 0.75
     assert scores.adherence.ratio == pytest.approx((480 + 505 + 900 + 1500) / 4 / 1000)
+
+
+def test_another_commit_of_the_same_problems_is_said_and_not_refused(tmp_path: Path, judge: Judge, monkeypatch: pytest.MonkeyPatch):
+    """Someone edited the set's README on the hub."""
+    monkeypatch.setattr("rollout.parts.PART_S", 0.0)
+    old, new = (asked(tmp_path, revision=commit * 40) for commit in "ab")
+    with suppress(ZeroDivisionError):
+        list(evaluate([old], ScriptedPool(answers), Scorer(judge, template()), lambda done, _: 1 / (done < 6)))
+    said: list[str] = []
+    assert held_commits(tmp_path) == {"rows.jsonl": "a" * 40}
+    assert waiting([new], said.append) == [new] and f"commit {'a' * 40}, the set is at {'b' * 40} now" in said[0]
+    [(_, found)] = evaluate([new], ScriptedPool(answers), Scorer(judge, template()))
+    assert found.settings.revision == "b" * 40 and held_commits(tmp_path) == {"rows.jsonl": "a" * 40}
+    assert waiting([new], said.append) == [] and len(said) == 3

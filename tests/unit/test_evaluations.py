@@ -186,3 +186,8 @@ def test_settings_record_how_samples_are_made():
         temperature=0.6, top_p=1.0, top_k=0, max_tokens=320, samples=9, seed=7, engine="vllm", template="digest", date="2026-02-03", lenient=True, margin=0.02
     )  # fmt: skip
     assert forced.budget is not None and forced.budget.name == "forced-16" and forced.model_copy(update={"budget": None}) == natural
+    instruction = "Think in at most {budget} tokens."
+    asked = recipe(FORCED, {"kind": "requested", "limit": 16}, data={"instruction": instruction})
+    plain, forced, asking = settings(asked, replace(template(), budget=96))
+    assert (plain.instruction, plain.stated_limit, forced.stated_limit, asking.stated_limit) == (instruction, 96, 96, None)
+    assert "stated_limit" in plain.shown and "stated_limit" not in natural.shown
