@@ -47,7 +47,8 @@ def _cells(of: Evaluation) -> list[Cell]:
 
 def _kept(of: Evaluation) -> str:
     if of.forced:
-        return f"{words.percent(of.forced.closed)} closed"
+        told = "" if of.forced.waits is None else f", {of.forced.waits:.1f} times told to go on"
+        return f"{words.percent(of.forced.closed)} closed{told}"
     if of.adherence:
         return f"{words.percent(of.adherence.within)} within, {of.adherence.ratio:.2f} of it"
     if of.parallel:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from evaluation.results import Budget, Evaluation, Settings, ShortOf
+from evaluation.results import Budget, Evaluation, Extended, Settings, ShortOf
 from evaluation.scores import score
 from rewards.verifier.stated import block, stated
 from rewards.verifier.verdict import best
@@ -29,7 +29,7 @@ from rollout.parts import Parts, differing, read_made, sample, write_whole
 from rollout.records import SCHEMA
 from rollout.scorer import Scorer
 from rollout.template import Template
-from rollout.types import Group, Problem, Request, Short
+from rollout.types import Group, Problem, Request, Short, Wait
 
 DATE = "date"  # that prompts state if they state one: kept with the samples, since whoever goes on with them states the same
 COMMIT, SOURCE = "revision", "source"  # commit of the hub's set, kept with the samples but no part of what they are: their problems are
@@ -170,6 +170,7 @@ def requests(name: str, problems: Sequence[Problem], template: Template, setting
     """
     budget, temperature, samples = settings.budget, settings.temperature or 0.0, settings.samples or 1
     stating, short = stating_of(template, settings), None
+    wait = Wait(budget.waits, template.word_ids(budget.word)) if isinstance(budget, Extended) else None
     if isinstance(budget, ShortOf):
         short, samples = Short(budget.first, budget.of, template.closer), max(1, samples // budget.of) * budget.of
     return [
@@ -184,9 +185,10 @@ def requests(name: str, problems: Sequence[Problem], template: Template, setting
             top_k=settings.top_k or 0,
             seed=seed_of(settings.seed, "eval", index),
             limit=_limit(budget, "requested") or 0,
-            thinking_tokens=_limit(budget, "forced"),
+            thinking_tokens=_limit(budget, "forced", "extended"),
             logprobs=logprobs,
             short=short,
+            wait=wait,
         )
         for index, problem in enumerate(problems)
     ]
@@ -198,9 +200,9 @@ def stating_of(template: Template, settings: Settings) -> Template:
     return template if limit is None else template.asking(limit)
 
 
-def _limit(budget: Budget | ShortOf | None, kind: str) -> int | None:
-    """The limit of a budget, if it is of this kind."""
-    return budget.limit if isinstance(budget, Budget) and budget.kind == kind else None
+def _limit(budget: Budget | ShortOf | None, *kinds: str) -> int | None:
+    """The limit of a budget, if it is of one of these kinds."""
+    return budget.limit if isinstance(budget, Budget) and budget.kind in kinds else None
 
 
 def waiting(asked: Iterable[Asked], say: Callable[[str], None], overwrite: bool = False) -> list[Asked]:

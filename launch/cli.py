@@ -94,6 +94,13 @@ Forced = Annotated[list[int] | None, typer.Option(min=1, help="Sample once more 
 Requested = Annotated[
     list[int] | None, typer.Option(min=1, help="Sample once more with prompts that ask for at most so many tokens; repeatable.")
 ]
+Extended = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="N@TOKENS",
+        help='Sample once more, and tell thinking that ends before TOKENS to go on, N times at most (s1\'s "Wait"); repeatable.',
+    ),
+]
 Short = Annotated[
     list[str] | None,
     typer.Option(
@@ -128,6 +135,7 @@ def evaluate(
     samples: Annotated[Optional[int], typer.Option(min=1, help="Rollouts of a problem.")] = None,  # noqa: UP045
     top_k: TopK = None,
     forced: Forced = None,
+    extended: Extended = None,
     requested: Requested = None,
     short: Short = None,
     no_natural: Annotated[bool, typer.Option("--no-natural", help="Sample at the budgets alone.")] = False,
@@ -166,7 +174,7 @@ def evaluate(
             "data": data or None,
             "samples": samples,
             "top_k": top_k,
-            "budgets": budgets(forced or [], requested or [], short or []) or None,
+            "budgets": budgets(forced or [], extended or [], requested or [], short or []) or None,
         }
         changes = [word for word in words or () if word not in checkpoints]
         changes += [f"eval.{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items() if value is not None]

@@ -9,9 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from evaluation.evaluate import COMMIT, DATE, SOURCE, Asked, requests, stating_of
-from evaluation.results import Budget, Settings, ShortOf
+from evaluation.results import Budget, Extended, Settings, ShortOf
 from launch.problems import HeldOut, file_names, fitting
-from recipes import evals
 from recipes.schema import Recipe
 from rl import checkpoint
 from rollout.parts import read_made
@@ -39,10 +38,8 @@ def settings(recipe: Recipe, template: Template, *, samples: int | None = None, 
         instruction=recipe.data.instruction or None,
         stated_limit=template.budget if "{budget}" in recipe.data.instruction else None,
     )
-    budgets = [
-        ShortOf(first=one.first, of=one.of) if isinstance(one, evals.ShortOf) else Budget(kind=one.kind, limit=one.limit)
-        for one in asked.budgets
-    ]
+    made: dict[str, type[Budget | ShortOf]] = {"short": ShortOf, "extended": Extended}
+    budgets = [made.get(one.kind, Budget).model_validate(one.model_dump()) for one in asked.budgets]
     stated = {"requested": None}  # where prompts say the budget
     return [
         natural,

@@ -38,7 +38,7 @@ from recipes.credit import (
     NthrCredit,
     ThrCredit,
 )
-from recipes.evals import BudgetAt, ShortOf
+from recipes.evals import BudgetAt, ExtendedTo, ShortOf
 from recipes.loader import recipe_hash
 from recipes.schema import Recipe
 from recipes.stages import DpoStage, MergeStage, ReferenceStage, RlStage, SftStage, changed, within
@@ -338,6 +338,8 @@ def _stated_words(part: Plan, trained: Plan | None) -> str:
 def _asked_words(budget: BudgetAt, samples: int) -> str:
     if isinstance(budget, ShortOf):
         return f"as short-{budget.first}@{budget.of}, {_many(max(1, samples // budget.of), 'vote')} a problem"
+    if isinstance(budget, ExtendedTo):
+        return f"at {budget.limit:,} tokens extended, told {budget.word!r} at most {_many(budget.waits, 'time')} where thinking would end before"
     return f"at {budget.limit:,} tokens {budget.kind}"
 
 

@@ -70,7 +70,7 @@ def evaluate_server(
         template, forces = pool.template, forces_thinking(recipe)
         if forces and not pool.takes_ids:
             raise ServerError(
-                f"{url} takes no token ids, so no thinking can be closed: leave out forced budgets, or name the checkpoint that its model was made of"
+                f"{url} takes no token ids, so no thinking can be closed: leave out forced and extended budgets, or name the checkpoint that its model was made of"
             )
         name = checkpoint or pool.model
         target = folder or Path("evals") / folder_name(name)
