@@ -1,6 +1,6 @@
 """Charts of an evaluation's samples: where lengths go, what more samples buy, budgets that were asked for, and the front over checkpoints.
 
-Claim: four kinds of accuracy against tokens are never joined by one line (cut after the fact, forced, requested, several samples), and accuracy by
+Claim: five kinds of accuracy against tokens are never joined by one line (cut after the fact, forced, extended, requested, several samples), and accuracy by
 length is shown within tiers of difficulty, since long and hard go together.
 Simplification: tiers are quantiles of the level of problems, or, where all are of one level, of how often the first evaluation shown fails on them.
 """
