@@ -66,7 +66,7 @@ def run_recipe(made: Plan, runs_dir: Path, resume: bool = False, overwrite: bool
     refuse_unusable(recipe, runs_dir, resume, overwrite)  # before the minutes of a cold start; Run.create asks for those who came meanwhile
     settle_device(made)
     with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
-        parts = read_data(made, judge)
+        parts = read_data(made, judge, runs_dir / recipe.name if resume else None)
         start = starting_checkpoint(beginning(recipe))
         made = planned_with(start, made)
         date = prompt_date(runs_dir / recipe.name) if resume else None
