@@ -23,7 +23,8 @@ from rollout.weights import Packed
 
 log = logging.getLogger(__name__)
 
-WHY_DEAD = "killed by the system for its memory, or by someone"  # all that can be known of an actor that is gone
+WHY_DEAD = "killed by the system for its memory, or by someone"  # where its node goes on
+_NODE_DIED = "its node has died"  # as Ray puts it
 _ADVERTISEMENT = re.compile(r"^\s*For further information visit ")
 _MOST_WORDS = 600  # characters
 _SLICE_S = 0.2  # an engine reports finished groups about this often
@@ -55,6 +56,11 @@ def last_words(error: BaseException) -> str:
         lines = lines[-1:]
     words = " ".join(" ".join(lines).split())
     return (words if len(words) <= _MOST_WORDS else words[: _MOST_WORDS - 3] + "...") or type(error).__name__
+
+
+def why_dead(error: BaseException) -> str:
+    """All that can be known of why an actor is gone."""
+    return "its node is gone, or cut off from the others" if _NODE_DIED in str(error) else WHY_DEAD
 
 
 def constructor_failed(error: BaseException) -> bool:
@@ -213,7 +219,7 @@ class EnginePool:
         """Why an actor is gone, for a log. Raises EngineError if its constructor raised: it would do so again."""
         if constructor_failed(error):
             raise EngineError(f"engine {index} could not start: {last_words(error)}") from error
-        return WHY_DEAD
+        return why_dead(error)
 
     def _restart(self, index: int, why: str) -> None:
         """Start an engine again, with the weights last pushed and the groups it owed; again if it dies in that, a few times."""
