@@ -2,7 +2,8 @@
 
 `calibrate` reads from a run what launch/simulate is made with, `forecast` asks that for sizes, `words` says it. A device is what one engine or rank of the run had: a GPU,
 or a core of a CPU. Of GPUs that engines and ranks do not share, a quarter, a half and three quarters are tried as engines'; the fastest is shown.
-Simplification: the means of all steps but the first are the run's speed, however its lengths moved; on a CPU, what engines got of a core is what everybody got.
+On a CPU, times are taken back to a core of one's own: what engines got of theirs in a step tells how many threads of others wanted one (`others`).
+Simplification: the means of all steps but the first are the run's speed, however its lengths moved; a step's load is one throughout.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from recipes.loader import recorded
 from recipes.schema import Recipe
 from recipes.steps import steps as steps_of
 
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+SIZES = (1, 2, 4, 8, 16, 64, 256, 1024, 4096)
 _LEAST_STEPS = 4
+_SMALL = 1024  # answers of a step
 _NEEDED = (
     "engines/step", "engines/step_each", "engines/core", "length/q_50", "seconds/judge", "seconds/score", "seconds/poll", "tokens/trained",
 )  # fmt: skip
@@ -63,11 +65,8 @@ class Forecast:
         return cls(layout, float(np.mean(seconds)), float(np.percentile(seconds, 95)), parts)
 
 
-def calibrate(folder: Path, others: float | None = None) -> Calibration:
-    """What a run says.
-
-    Args:
-        others: threads of other programs that wanted a core meanwhile, on a CPU; None: as many as would explain what engines got of theirs.
+def calibrate(folder: Path) -> Calibration:
+    """What a run says. Its layout has the others' threads of the mean step.
 
     Raises:
         TraceError: its record is too short, or lacks what is needed.
@@ -90,53 +89,68 @@ def calibrate(folder: Path, others: float | None = None) -> Calibration:
     settings, layout = recipe.engine, Layout(recipe.engine.count, recipe.learner.ranks)
     if not on_gpus:
         layout = replace(layout, cores=facts["cpus"], threads=(settings.threads, recipe.learner.threads))
-        layout = replace(layout, others=_others(records, layout) if others is None else others)
+        layout = replace(layout, others=float(np.mean([others(record, layout) for record in records])))
     layout = replace(layout, seats=int(option(settings.vllm, "max_num_seqs", 256)))
     return Calibration(_trace(records, recipe, layout), recipe, layout, records)
 
 
-def _mean(records: Sequence[Mapping[str, Any]], *names: str) -> float:
-    """Mean over steps of the sum of these; what is not there is 0, but a step without any of them does not count."""
-    there = [record for record in records if any(record.get(name) is not None for name in names)]
-    return float(np.mean([sum(record.get(name) or 0.0 for name in names) for record in there])) if there else 0.0
+def _mean(records: Sequence[Mapping[str, Any]], name: str) -> float:
+    """Mean over the steps that have it; 0 if none has."""
+    there = [record[name] for record in records if record.get(name) is not None]
+    return float(np.mean(there)) if there else 0.0
 
 
-def _others(records: Sequence[Mapping[str, Any]], layout: Layout) -> float:
-    got = _mean(records, "engines/core")
-    beside = _mean(records, "seconds/judge", "seconds/score", "seconds/poll") / _mean(records, "seconds/sample")
-    return max(0.0, layout.cores / got - layout.engines * layout.threads[0] - beside) if got < _TOLD else 0.0
+def others(record: Mapping[str, Any], layout: Layout) -> float:
+    """Threads of other programs that wanted a core in a step: as many as explain what engines got of theirs; 0 on GPUs, and where that is all of one."""
+    got = record.get("engines/core")
+    if got is None or got >= _TOLD or layout.cores == inf:
+        return 0.0
+    beside = sum(record[f"seconds/{name}"] for name in ("judge", "score", "poll")) / record["seconds/sample"]
+    return max(0.0, layout.cores / got - layout.engines * layout.threads[0] - beside)
+
+
+def _alone(record: Mapping[str, Any], layout: Layout) -> dict[str, float]:
+    """A step's seconds as they would be with cores of one's own: of engines by what they got, of ranks and of the driver by what they would have got."""
+    held = replace(layout, others=others(record, layout))
+    got = record.get("engines/core") or 1.0 if layout.cores < inf else 1.0
+    seconds = {name.removeprefix("seconds/"): record.get(name) or 0.0 for name in record if name.startswith("seconds/")}
+    turns = seconds.get("turns", 0.0) / 2  # the other half is in seconds/publish
+    known = sum(seconds.get(name, 0.0) for name in ("sample", "watch", "update", "publish"))
+    return {
+        name: record[f"engines/{name}"] * got for name in ("step", "step_each", "take") if record.get(f"engines/{name}") is not None
+    } | {
+        "update": seconds["update"] * held.part(layout.ranks * layout.threads[1]) * layout.ranks,
+        "push": (seconds["publish"] - turns) * held.part(1),
+        "rest": max(0.0, seconds["step"] - known - turns) * held.part(1),
+        "turns": 2 * turns,
+    }
 
 
 def _trace(records: Sequence[Mapping[str, Any]], recipe: Recipe, layout: Layout) -> Trace:
-    core = _mean(records, "engines/core") if layout.cores < inf else 1.0
-    total = {
-        name: sum(record.get(name) or 0.0 for record in records)
-        for name in (
-            *("groups/sampled", "groups/trained", "groups/surplus", "tokens/sampled", "tokens/trained", "seconds/update"),
-            *("seconds/judge", "seconds/score", "seconds/poll", "engines/calls", "seconds/turns"),
-            *("seconds/step", "seconds/sample", "seconds/watch", "seconds/publish"),
-        )
-    }
+    names = (
+        *("groups/sampled", "groups/trained", "groups/surplus", "tokens/sampled", "tokens/trained", "engines/calls"),
+        *("seconds/judge", "seconds/score", "seconds/poll"),
+    )
+    total = {name: sum(record.get(name) or 0.0 for record in records) for name in names}
+    alone = [_alone(record, layout) for record in records]
     answers = total["groups/sampled"] * recipe.sampler.group_size
     quantiles = sorted((int(name.removeprefix(_QUANTILE)), name) for name in records[0] if name.startswith(_QUANTILE))
-    turn = total["seconds/turns"] / len(records)  # half of it is in seconds/publish
-    beside = sum(total[f"seconds/{name}"] for name in ("sample", "watch", "update", "publish")) + total["seconds/turns"] / 2
     return Trace(
         shares=[percent / 100 for percent, _ in quantiles],
         lengths=[_mean(records, name) for _, name in quantiles],
         alike=_mean(records, "length/between"),
         kept=min(1.0, (total["groups/trained"] + total["groups/surplus"]) / total["groups/sampled"]),
         trained=total["tokens/trained"] / (total["tokens/sampled"] * total["groups/trained"] / total["groups/sampled"] or inf),
-        step=_mean(records, "engines/step") * core,
-        each=_mean(records, "engines/step_each") * core,
-        take=_mean(records, "engines/take") * core,
+        step=_mean(alone, "step"),
+        each=_mean(alone, "step_each"),
+        take=_mean(alone, "take"),
         judge=total["seconds/judge"] / answers,
         score=total["seconds/score"] / answers,
         poll=total["seconds/poll"] / total["engines/calls"],
-        update=total["seconds/update"] * layout.part(layout.ranks * layout.threads[1]) * layout.ranks / (total["tokens/trained"] or inf),
-        push=total["seconds/publish"] / len(records) - turn / 2,
-        rest=max(0.0, total["seconds/step"] - beside) / answers,
-        turn=turn or None,
+        update=sum(one["update"] for one in alone) / (total["tokens/trained"] or inf),
+        push=_mean(alone, "push"),
+        rest=sum(one["rest"] for one in alone) / answers,
+        turn=_mean(alone, "turns") or None,
         between=_between(records, recipe.eval.every),
     )
 
@@ -199,8 +213,8 @@ def layouts(devices: int, recipe: Recipe, seats: int, most_ranks: int) -> Iterat
 
 
 def forecast(trace: Trace, work: Work, layout: Layout, seed: int = 0) -> Forecast:
-    """Of enough simulated steps; of few where each is long to simulate."""
-    count = 20 if layout.engines * work.prompts <= 1 << 16 else 4
+    """Of enough simulated steps; of few where each is long to simulate, and the 95th percentile is nearly the slowest of them."""
+    count = 20 if work.prompts * work.group_size <= _SMALL else 3
     return Forecast.of(layout, steps(trace, work, layout, count, seed))
 
 

@@ -205,7 +205,10 @@ class _Rollout:
         self.engines = [_Engine(trace, layout.seats) for _ in range(layout.engines)]
         self.groups: list[Sequence[int]] = []
         self._left: list[int] = []  # sequences of each group that are not sampled yet, then answers that are not judged
-        self._at: list[_Engine] = []
+        self._at: list[int] = []
+        self._owing = [
+            (0, index) for index in range(layout.engines)
+        ]  # groups that each engine owes; what is outdated stays until it is met
         self._done: list[tuple[int, bool]] = []
         self._jobs: deque[tuple[float, Callable[[], None]]] = deque()
         self._driver = self._sampling = self._judging = self._running = self._most = self._keeps = 0
@@ -243,16 +246,25 @@ class _Rollout:
         heapq.heappush(self._queue, (self._own + seconds, self._events, action))
 
     def _dispatch(self, count: int) -> None:
+        asked = dict[int, _Engine]()
         for lengths in (next(self._lengths) for _ in range(count)):
-            engine = min(self.engines, key=lambda engine: engine.owed)
+            while self._owing[0][0] != self.engines[self._owing[0][1]].owed:  # it has changed since
+                heapq.heappop(self._owing)
+            index = self._owing[0][1]
+            asked[index] = engine = self.engines[index]
             engine.waiting.extend((len(self.groups), length) for length in lengths)
-            engine.owed += 1
+            self._owes(index, 1)
             self.groups.append(lengths)
             self._left.append(len(lengths))
-            self._at.append(engine)
-        for engine in self.engines:
-            if engine.waiting and not engine.called:
+            self._at.append(index)
+        for _, engine in sorted(asked.items()):
+            if not engine.called:
                 self._call(engine, [])
+
+    def _owes(self, index: int, more: int) -> None:
+        engine = self.engines[index]
+        engine.owed += more
+        heapq.heappush(self._owing, (engine.owed, index))
 
     def _drive(self, seconds: float, action: Callable[[], None]) -> None:
         """Let the driver do something when it comes to it."""
@@ -280,7 +292,7 @@ class _Rollout:
         for group in ended:
             self._left[group] -= 1
             if not self._left[group]:
-                engine.owed -= 1
+                self._owes(self._at[group], -1)
                 self._drive(self.trace.score * self.work.group_size, partial(self._judge, group))
         if not engine.idle:
             engine.called = True
@@ -370,8 +382,9 @@ def step(trace: Trace, work: Work, layout: Layout, random: np.random.Generator) 
     found = sample(trace, work, layout, drawn(trace, work, random), lambda: bool(random.random() < trace.kept))
     rollouts = [trace.trained * length for group in found.trained for length in group]
     update, working = update_seconds(trace, work, layout, [round(tokens) for tokens in rollouts])
-    push = trace.push + ceil(log2(layout.nodes)) * work.weights / BETWEEN_NODES + layout.engines * trace.poll
-    rest = trace.rest * found.groups * work.group_size
+    own = layout.part(1)
+    push = trace.push / own + ceil(log2(layout.nodes)) * work.weights / BETWEEN_NODES + layout.engines * trace.poll
+    rest = trace.rest / own * found.groups * work.group_size
     turns = (trace.turn if trace.turn is not None else 2 * work.state / layout.ranks / TO_HOST) if layout.colocated else 0.0
     whole = found.seconds + update + push + rest + turns or inf
     return Step(

@@ -46,9 +46,9 @@ def test_a_trace_is_what_the_steps_but_the_first_say(tmp_path: Path):
     assert trace.kept == 0.5 and trace.trained == pytest.approx(4800 / (16_000 * 8 / 20))
     assert (trace.judge, trace.score, trace.poll) == pytest.approx((0.32 / 160, 0.16 / 160, 0.04 / 20))
     assert trace.update == pytest.approx(2.4 * min(1, 2 / (1 + others)) / 4800)
-    assert trace.push == pytest.approx(0.1) and trace.rest == pytest.approx((7.3 - 4.0 - 2.4 - 0.1) / 160)
+    own = 2 / (1 + others)  # of a core, a driver's alone
+    assert trace.push == pytest.approx(0.1 * own) and trace.rest == pytest.approx(own * (7.3 - 4.0 - 2.4 - 0.1) / 160)
     assert trace.between == pytest.approx(0.5) and trace.turn is None
-    assert calibrate(tmp_path / "run", others=0.5).layout.others == 0.5
 
 
 def test_two_ranks_of_a_trace_have_half_the_tokens_each_and_turns_are_taken_out_of_the_push(tmp_path: Path):
