@@ -2,7 +2,7 @@
 
 `calibrate` reads from a run what launch/simulate is made with, `forecast` asks that for sizes, `words` says it. A device is what one engine or rank of the run had: a GPU,
 or a core of a CPU. Of GPUs that engines and ranks do not share, a quarter, a half and three quarters are tried as engines'; the fastest is shown.
-On a CPU, times are taken back to a core of one's own: what engines got of theirs in a step tells how many threads of others wanted one (`others`).
+On a CPU, other times than engines' are taken back to a core of one's own: what engines got of theirs in a step tells how many threads of others wanted one (`others`).
 Simplification: the means of all steps but the first are the run's speed, however its lengths moved; a step's load is one throughout.
 """
 
@@ -24,6 +24,7 @@ from launch.simulate import Layout, Step, Trace, Work, steps
 from recipes.loader import recorded
 from recipes.schema import Recipe
 from recipes.steps import steps as steps_of
+from rollout.metrics import METRICS, varying
 
 SIZES = (1, 2, 4, 8, 16, 64, 256, 1024, 4096)
 _LEAST_STEPS = 4
@@ -31,7 +32,6 @@ _SMALL = 1024  # answers of a step
 _NEEDED = (
     "engines/step", "engines/step_each", "engines/core", "length/q_50", "seconds/judge", "seconds/score", "seconds/poll", "tokens/trained",
 )  # fmt: skip
-_QUANTILE = "length/q_"
 _TOLD = 0.97  # a larger part of a core is a whole one
 
 
@@ -110,15 +110,12 @@ def others(record: Mapping[str, Any], layout: Layout) -> float:
 
 
 def _alone(record: Mapping[str, Any], layout: Layout) -> dict[str, float]:
-    """A step's seconds as they would be with cores of one's own: of engines by what they got, of ranks and of the driver by what they would have got."""
+    """A step's seconds of ranks and of the driver as they would be with cores of one's own."""
     held = replace(layout, others=others(record, layout))
-    got = record.get("engines/core") or 1.0 if layout.cores < inf else 1.0
     seconds = {name.removeprefix("seconds/"): record.get(name) or 0.0 for name in record if name.startswith("seconds/")}
     turns = seconds.get("turns", 0.0) / 2  # the other half is in seconds/publish
     known = sum(seconds.get(name, 0.0) for name in ("sample", "watch", "update", "publish"))
     return {
-        name: record[f"engines/{name}"] * got for name in ("step", "step_each", "take") if record.get(f"engines/{name}") is not None
-    } | {
         "update": seconds["update"] * held.part(layout.ranks * layout.threads[1]) * layout.ranks,
         "push": (seconds["publish"] - turns) * held.part(1),
         "rest": max(0.0, seconds["step"] - known - turns) * held.part(1),
@@ -133,17 +130,18 @@ def _trace(records: Sequence[Mapping[str, Any]], recipe: Recipe, layout: Layout)
     )
     total = {name: sum(record.get(name) or 0.0 for record in records) for name in names}
     alone = [_alone(record, layout) for record in records]
+    quantile = next(metric for metric in METRICS if metric.name == "length/q_<N>")
     answers = total["groups/sampled"] * recipe.sampler.group_size
-    quantiles = sorted((int(name.removeprefix(_QUANTILE)), name) for name in records[0] if name.startswith(_QUANTILE))
+    quantiles = sorted((int(percent), name) for name in records[0] if (percent := varying(quantile, name)))
     return Trace(
         shares=[percent / 100 for percent, _ in quantiles],
         lengths=[_mean(records, name) for _, name in quantiles],
         alike=_mean(records, "length/between"),
         kept=min(1.0, (total["groups/trained"] + total["groups/surplus"]) / total["groups/sampled"]),
         trained=total["tokens/trained"] / (total["tokens/sampled"] * total["groups/trained"] / total["groups/sampled"] or inf),
-        step=_mean(alone, "step"),
-        each=_mean(alone, "step_each"),
-        take=_mean(alone, "take"),
+        step=_mean(records, "engines/step"),
+        each=_mean(records, "engines/step_each"),
+        take=_mean(records, "engines/take"),
         judge=total["seconds/judge"] / answers,
         score=total["seconds/score"] / answers,
         poll=total["seconds/poll"] / total["engines/calls"],

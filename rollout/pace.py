@@ -2,6 +2,7 @@
 
 Sums over steps, which add up over engines, and a straight line through them: seconds of a step = least + each x sequences that run. Steps in which
 nothing but new prompts runs are kept apart, as what taking a sequence in costs; prompts that come in beside others are in the line.
+On a CPU, seconds of the line are those of the processor, which the load of others does not stretch.
 Simplification: how long the sequences are by then, which slows attention, is in the line only as far as it goes with their number.
 """
 
@@ -17,9 +18,10 @@ Sums = Counter[str]
 
 
 class Pace:
-    """The sums of one engine."""
+    """The sums of one engine, on a GPU or on a CPU."""
 
-    def __init__(self) -> None:
+    def __init__(self, gpu: bool) -> None:
+        self._gpu = gpu
         self._sums: Sums = Counter()
 
     def begin(self, coming: int) -> None:
@@ -34,10 +36,11 @@ class Pace:
         seconds, core = now[0] - self._at[0], now[1] - self._at[1]
         self._at = now
         sums: dict[str, float] = {"busy": seconds, "core": core}
+        took = seconds if self._gpu else core
         if not self._coming:
-            sums |= {"steps": 1, "n": running, "nn": running**2, "t": seconds, "nt": running * seconds}
+            sums |= {"steps": 1, "n": running, "nn": running**2, "t": took, "nt": running * took}
         elif self._coming == running:
-            sums |= {"taken": running, "taking": seconds}
+            sums |= {"taken": running, "taking": took}
         self._coming = 0
         self._sums.update(sums)
 

@@ -76,7 +76,7 @@ class VllmEngine:
         if think is not None:
             settings["reasoning_config"] = _reasoning_config(think)
         self._think, self._longest, self._seats = think, max_model_len, options.get("max_num_seqs", 256)
-        self._pace = Pace()
+        self._pace = Pace(device != "cpu")
         self._llm = LLM(**(settings | dict(options)))
         self._engine = self._llm.llm_engine
         self._stop_ids = list(stop_ids)

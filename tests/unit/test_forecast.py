@@ -41,7 +41,7 @@ def test_a_trace_is_what_the_steps_but_the_first_say(tmp_path: Path):
     found = calibrate(made(tmp_path / "run"))
     trace, others = found.trace, 2 / 0.8 - 1 - 0.13
     assert found.layout.others == pytest.approx(others) and (found.layout.cores, found.layout.engines, found.layout.ranks) == (2, 1, 1)
-    assert (trace.step, trace.each, trace.take) == pytest.approx((0.008, 0.0008, 0.0016))
+    assert (trace.step, trace.each, trace.take) == pytest.approx((0.010, 0.001, 0.002))
     assert (list(trace.shares), list(trace.lengths), trace.alike) == ([0, 0.5, 1], [10, 100, 300], 0.25)
     assert trace.kept == 0.5 and trace.trained == pytest.approx(4800 / (16_000 * 8 / 20))
     assert (trace.judge, trace.score, trace.poll) == pytest.approx((0.32 / 160, 0.16 / 160, 0.04 / 20))

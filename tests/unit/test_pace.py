@@ -22,7 +22,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_a_call_of_four_steps_gives_the_line_through_those_that_only_sample(clock: list[float]):
     """4 sequences come in (2 s), then 4, 3, 1 run for 1 + 0.5 x each: 3, 2.5, 1.5 s; the process has three quarters of a core."""
-    one = Pace()
+    one = Pace(gpu=True)
     one.begin(4)
     for at, running in ((2.0, 4), (5.0, 4), (7.5, 3), (9.0, 1)):
         clock[:] = at, 0.75 * at
@@ -42,8 +42,20 @@ def test_a_call_of_four_steps_gives_the_line_through_those_that_only_sample(cloc
     assert one.take() == {}
 
 
+def test_on_a_cpu_the_line_is_of_processor_time(clock: list[float]):
+    """As above: 1 + 0.5 x each, three quarters of it."""
+    one = Pace(gpu=False)
+    one.begin(4)
+    for at, running in ((2.0, 4), (5.0, 4), (7.5, 3), (9.0, 1)):
+        clock[:] = at, 0.75 * at
+        one.stepped(running)
+    found = pace_metrics([one.take()], 10.0)
+    assert (found["engines/step"], found["engines/step_each"], found["engines/take"]) == pytest.approx((0.75, 0.375, 0.375))
+    assert found["engines/busy"] == 0.9
+
+
 def test_what_came_in_beside_others_is_in_no_line(clock: list[float]):
-    one = Pace()
+    one = Pace(gpu=True)
     one.begin(2)
     clock[0] = 1.0
     one.stepped(5)
