@@ -75,13 +75,31 @@ def train(
 
 
 @app.command()
-def plan(recipe: RecipeName, overrides: Overrides = None, scale: Scale = None, address: Address = None) -> None:
-    """Say in words what a recipe would do here, and refuse what cannot work. Starts nothing."""
+def plan(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    scale: Scale = None,
+    address: Address = None,
+    simulate: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Predict a step's time and cost instead, with the speed that this run of the model had."),
+    ] = None,
+    gpus: Annotated[str, typer.Option(help="With --simulate: sizes, e.g. 8,64,512; of a run on a CPU, cores (default: 1 to 4,096).")] = "",
+    price: Annotated[float | None, typer.Option(min=0, help="With --simulate: of a GPU and hour, in whatever money.")] = None,
+) -> None:
+    """Say in words what a recipe would do here, and refuse what cannot work; or simulate its step at other sizes. Starts nothing."""
     with errors():
         from launch.explain import explain
         from recipes.loader import load
 
+        if simulate is None and (gpus or price is not None):
+            raise ValueError("--gpus, --price: of a simulation, which needs a run to know speeds by: --simulate RUN")
         made = _planned(load(recipe, scale, overrides or []))
+        if simulate is not None:
+            from launch.forecast import sizes, words
+
+            out.print(words(made, simulate, sizes(gpus), price), highlight=False, markup=False, soft_wrap=True)
+            return
         out.print(explain(made), highlight=False, markup=False, soft_wrap=True)
         if made.blockers:
             raise typer.Exit(1)

@@ -17,6 +17,7 @@ import numpy as np
 import ray
 
 from rollout.honesty import check_rehearsal
+from rollout.pace import SLICE_S, Sums
 from rollout.sleep import Part
 from rollout.types import Completion, Request
 from rollout.weights import Packed
@@ -27,7 +28,6 @@ WHY_DEAD = "killed by the system for its memory, or by someone"  # where its nod
 _NODE_DIED = "its node has died"  # as Ray puts it
 _ADVERTISEMENT = re.compile(r"^\s*For further information visit ")
 _MOST_WORDS = 600  # characters
-_SLICE_S = 0.2  # an engine reports finished groups about this often
 _SILENCE_S = 900.0  # an engine that says nothing for so long is taken for dead
 _RESTARTS = 3  # in a row, without an answer between them
 _START_S = 600.0
@@ -37,6 +37,7 @@ class Engine(Protocol):
     """What an engine actor answers; VllmEngine and ReferenceEngine do."""
 
     def advance(self, requests: Sequence[Request], seconds: float) -> list[tuple[str, list[Completion]]]: ...
+    def pace(self) -> Sums: ...
     def load(self, weights: Mapping[str, Packed], version: int) -> dict[str, int]: ...
     def sleep(self) -> None: ...
     def wake(self, part: Part) -> None: ...
@@ -152,6 +153,10 @@ class EnginePool:
                 return groups
         return []
 
+    def paces(self) -> list[Sums]:
+        """How fast every engine sampled since this was asked last (rollout/pace)."""
+        return self._all("pace", _START_S)
+
     def release(self) -> None:
         """Let go of the weights last pushed, so that the next ones find room. An engine that dies before those are there waits for them."""
         self._weights = None
@@ -187,7 +192,7 @@ class EnginePool:
         """Hand every engine that owes groups and is not sampling its next slice."""
         for member in self._members:
             if member.call is None and member.owed:
-                member.call, member.queue, member.since = member.actor.advance.remote(member.queue, _SLICE_S), [], time.monotonic()
+                member.call, member.queue, member.since = member.actor.advance.remote(member.queue, SLICE_S), [], time.monotonic()
 
     def _collect(self, index: int) -> list[tuple[Request, list[Completion]]]:
         member = self._members[index]

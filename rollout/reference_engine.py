@@ -8,6 +8,7 @@ Simplification: no continuous batching; meant for tests and for small checks, no
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from rollout.honesty import moments, rehearse
+from rollout.pace import Sums
 from rollout.short import Chains
 from rollout.sleep import Part, Wakefulness
 from rollout.thinking import ThinkIds, closes, halves, joined, sources
@@ -57,6 +59,10 @@ class ReferenceEngine:
         self._model.tie_weights()
         self._version = version
         return digests(weights)
+
+    def pace(self) -> Sums:
+        """See VllmEngine.pace; nobody asks how fast this one is."""
+        return Counter()
 
     def sleep(self) -> None:
         """See VllmEngine.sleep; this one keeps its memory."""
