@@ -58,11 +58,9 @@ class Ray:
     def remote(self, kind: type) -> Any:
         def start(options: dict[str, Any], arguments: tuple[Any, ...]) -> Any:
             self.actors.append((kind.__name__, options))
-            with pytest.MonkeyPatch.context() as own:  # an actor's environment is its own
-                for name in DISTRIBUTED:
-                    own.setenv(name, "0")
-                actor = kind(*arguments)
-            return SimpleNamespace(**{name: Method(getattr(actor, name)) for name in dir(actor) if not name.startswith("_")})
+            actor = _at_home(kind)(*arguments)
+            names = [name for name in dir(actor) if not name.startswith("_")]
+            return SimpleNamespace(**{name: Method(_at_home(getattr(actor, name))) for name in names})
 
         return SimpleNamespace(options=lambda **options: SimpleNamespace(remote=lambda *arguments: start(options, arguments)))
 
@@ -74,6 +72,18 @@ class Ray:
 
     def kill(self, actor: Any) -> None:
         pass
+
+
+def _at_home(function: Any) -> Any:
+    """The function in an environment that is an actor's own: what it sets there is gone behind it."""
+
+    def call(*arguments: Any) -> Any:
+        with pytest.MonkeyPatch.context() as own:
+            for name in DISTRIBUTED:
+                own.setenv(name, "0")
+            return function(*arguments)
+
+    return call
 
 
 class DeepSpeedEngine:
