@@ -55,9 +55,11 @@ def test_numbers_that_vllm_cannot_take_are_refused(words: str, said: str):
 
 def test_a_push_that_the_object_store_cannot_hold_is_refused():
     small = replace(NODE, memory=60 * GB)
-    words = blockers(small, "dler", "node8", "model.path=deepseek-ai/DeepSeek-R1-Distill-Qwen-7B")
+    large = ["dler", "node8", "model.path=deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"]
+    assert not any("object store" in line for line in blockers(small, *large))  # it is broadcast
+    words = blockers(small, *large, "cluster.carrier=store")
     assert any("a push of 15 GB does not fit the object store, which takes 15 GB of the 60 GB that are free" in line for line in words)
-    assert not any("object store" in line for line in blockers(NODE, "dler", "node8", "model.path=deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"))
+    assert not any("object store" in line for line in blockers(NODE, *large, "cluster.carrier=store"))
 
 
 def test_a_share_of_a_gpu_that_the_rank_needs_too_is_an_upper_bound():
