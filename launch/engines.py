@@ -49,7 +49,8 @@ def engines(made: Plan, start: Path, template: Template, first_step: int = 0) ->
             starts[index] += 1
             actor = ray.remote(VllmEngine)
             arguments = (start, recipe.model.dtype, device, context(recipe), template.stop_ids, seed, made.engine, think)
-        environment = {"env_vars": engine_environment(recipe.engine.threads, device)}
+        one_node = {"NCCL_SOCKET_IFNAME": "lo"} if len(made.placement.nodes) == 1 else {}
+        environment = {"env_vars": engine_environment(recipe.engine.threads, device) | one_node}
         return actor.options(**options("engine", index), runtime_env=environment).remote(*arguments)
 
     try:

@@ -18,6 +18,7 @@ from rl.learner import Learner
 from rollout.broadcast import Seat
 from rollout.engine import EngineError, EnginePool
 
+_HANDS_S = 300.0  # for the learner to gather its tensors and hand them out
 _LATE_S = 5.0  # for a learner to say that it is there, when engines say that nothing came
 
 
@@ -44,14 +45,14 @@ class Ipc:
             return shared[engine % len(shared)]
 
         def again(engine: int) -> Any:
-            shared[:] = learner.hand_out("share")()
+            shared[:] = learner.hand_out("share")(_HANDS_S)
             return handles(engine)
 
-        shared = learner.hand_out("share")()
+        shared = learner.hand_out("share")(_HANDS_S)
         digests = learner.hand_out("digests")
         confirmed = pool.push([handles(engine) for engine in range(pool.count)], version, again)
-        made = digests()[0]
-        learner.hand_out("forget")()
+        made = digests(_HANDS_S)[0]
+        learner.hand_out("forget")(_HANDS_S)
         return made, confirmed
 
 
@@ -60,30 +61,32 @@ class Broadcast:
 
     Args:
         workers: processes of each engine.
+        seconds: for a bucket, and to meet.
     """
 
-    def __init__(self, workers: int = 1):
-        self._workers = workers
+    def __init__(self, workers: int = 1, seconds: float = 60.0):
+        self._each = workers, seconds
         self._seats: list[Seat] = []
         self._restarts = 0
 
     def push(self, learner: Learner, pool: EnginePool, version: int) -> tuple[dict[str, int], list[dict[str, int]]]:
         def again(engine: int) -> Any:
-            [seat] = learner.hand_out("meet", 1, self._workers)()[0]
+            [seat] = learner.hand_out("meet", 1, *self._each)(_HANDS_S)[0]
             learner.hand_out("send")  # waited for by the engine, which says what comes of it
             return seat
 
         pool.wait_ready()  # who has died since the push before is started again first
         if not self._seats or self._restarts != pool.restarts:
-            self._seats = learner.hand_out("meet", pool.count, self._workers)()[0]
+            self._seats = learner.hand_out("meet", pool.count, *self._each)(_HANDS_S)[0]
             self._restarts = pool.restarts
         sent = learner.hand_out("send")
         try:
             confirmed = pool.push(self._seats, version, again)
         except EngineError:
+            self._seats = []
             sent(_LATE_S)  # if it is the learner that is gone, this says so
             raise
-        return sent()[0], confirmed
+        return sent(_HANDS_S)[0], confirmed
 
 
 CARRIERS: dict[str, type[Carrier]] = {"store": ObjectStore, "ipc": Ipc, "broadcast": Broadcast}

@@ -431,10 +431,10 @@ class Learner:
         self._get([reference for _, reference in refs], "weights", _DEADLINE_S)
         return refs[0][0], ray.get(refs[0][1])
 
-    def hand_out(self, how: str, *arguments: Any) -> Callable[..., list[Any]]:
-        """Begin a step of a push (rl/outbox) on every rank; what is returned waits for it, and gives each rank's answer."""
+    def hand_out(self, how: str, *arguments: Any) -> Callable[[float], list[Any]]:
+        """Begin a step of a push (rl/outbox) on every rank; what is returned waits for so many seconds, and gives each rank's answer."""
         calls = [rank.weights.remote(how, *arguments) for rank in self._ranks]
-        return lambda seconds=_DEADLINE_S: self._get(calls, f"weights ({how})", seconds)
+        return lambda seconds: self._get(calls, f"weights ({how})", seconds)
 
     def rest(self, resting: bool) -> None:
         """Leave the GPU to engines as far as the recipe says, or come back. What rests keeps its weights: all but `update` and reference logprobs goes on."""

@@ -15,7 +15,6 @@ from rollout.parcels import DeviceHandle, Shared, Stored, last, share
 from rollout.weights import Undelivered, as_numbers, digest, pack
 
 NEEDS_WHOLE = ("store", "share", "meet", "send")  # steps that read tensors, which ZeRO-3 gathers on all ranks
-_SECONDS = 60.0  # for a bucket of a broadcast, and to meet
 
 
 class Outbox:
@@ -60,13 +59,13 @@ class Outbox:
         """Hold nothing more; what is not the policy's own is freed."""
         self._held = {}
 
-    def meet(self, engines: int, workers: int) -> list[Seat]:
+    def meet(self, engines: int, workers: int, seconds: float) -> list[Seat]:
         """The seats of so many engines in a new broadcast, to which `send` is from now on; nothing on ranks other than 0."""
         if self._rank:
             return []
         self._leave()
         backend = "nccl" if self._device.type == "cuda" else "gloo"
-        self._meeting = host_meeting(ray.util.get_node_ip_address(), 1 + engines * workers, _SECONDS, backend)
+        self._meeting = host_meeting(_own_address(), 1 + engines * workers, seconds, backend)
         return [Seat(self._meeting[0], 1 + engine * workers, specs(self._tensors())) for engine in range(engines)]
 
     def send(self) -> dict[str, int]:
@@ -91,3 +90,9 @@ class Outbox:
         if self._group is not None:
             self._group.leave()
         self._group = self._meeting = None
+
+
+def _own_address() -> str:
+    """The address by which Ray knows the node of this process: loopback in a Ray of our own."""
+    own = ray.get_runtime_context().get_node_id()
+    return next(node["NodeManagerAddress"] for node in ray.nodes() if node["NodeID"] == own)

@@ -54,13 +54,14 @@ class ReferenceEngine:
             raise RuntimeError(f"weights version {version} is older than version {self._version} that the engine holds")
         check_names(self._names, parcel.names, version)
         self._wakefulness.loading(version)
-        own, found = self._model.state_dict(), dict[str, torch.Tensor]()  # a tied head follows its embedding
+        own, found = self._model.state_dict(), dict[str, torch.Tensor]()
         try:
             for name, tensor in digesting(parcel.tensors(0, self._model.device), found):
                 own[name].copy_(tensor)
         except Undelivered:
             broadcast.leave()
             raise
+        self._model.tie_weights()  # a tied head follows its embedding
         self._wakefulness.loaded()
         self._version = version
         return as_numbers(found)

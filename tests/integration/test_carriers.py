@@ -12,8 +12,8 @@ import pytest
 import ray
 
 from recipes.schema import Publish
-from rl.carriers import CARRIERS
-from rl.learner import Learner
+from rl.carriers import CARRIERS, Broadcast
+from rl.learner import Learner, LearnerError
 from rl.publisher import Publisher
 from rollout.engine import EngineError, EnginePool
 from rollout.parcels import Parcel, Stored
@@ -122,8 +122,9 @@ def test_p10_every_carrier_brings_the_same_bytes_also_to_engines_that_died(name:
 
 def test_p10_half_a_model_is_refused_by_name_whatever_carries_it(pool: EnginePool, learner: Learner):
     stored = ray.get(learner.weights()[0])
-    shared = learner.hand_out("share")()[0]
-    [seat, _] = learner.hand_out("meet", 2, 1)()[0]
+    shared = learner.hand_out("share")(60.0)[0]
+    [seat, _] = learner.hand_out("meet", 2, 1, 60.0)(60.0)[0]
+    assert seat.meeting.host == "127.0.0.1" and seat.first == 1  # nothing of ours listens elsewhere
     half = [
         Stored(dict(list(stored.items())[:5])),
         type(shared)(dict(list(shared.handles.items())[:5])),
@@ -132,7 +133,7 @@ def test_p10_half_a_model_is_refused_by_name_whatever_carries_it(pool: EnginePoo
     for parcel in half:
         with pytest.raises(EngineError, match=r"engine 0 failed in load: .*do not match the checkpoint: missing \['model"):
             pool.push([parcel] * 2, pool.version + 1, lambda index: None)
-    learner.hand_out("forget")()
+    learner.hand_out("forget")(60.0)
 
 
 def test_p10_an_engine_that_got_half_a_push_does_not_sample_and_takes_the_next_one_whole(pool: EnginePool, learner: Learner):
@@ -144,4 +145,18 @@ def test_p10_an_engine_that_got_half_a_push_does_not_sample_and_takes_the_next_o
         with pytest.raises(RuntimeError, match="an engine was asked to score that has no weights: it sleeps, or a push did not arrive"):
             ray.get(member.actor.score.remote(PROBE))
     learner.update([rows(99)], 99)
+    assert publisher.push(learner, pool.version + 1)["publish/check"] < 1e-4
+
+
+def test_p26_a_learner_that_is_frozen_in_a_broadcast_is_named_and_all_meet_again(pool: EnginePool, learner: Learner):
+    publisher = Publisher(pool, Publish(check_every=1, tolerance=1e-4), PROBE, carrier=Broadcast(seconds=3.0))
+    publisher.push(learner, pool.version + 1)
+    [process] = learner.wait_ready()
+    os.kill(process, signal.SIGSTOP)
+    try:
+        with pytest.raises(LearnerError, match=r"learner: rank 0 of 1 did not finish weights \(send\) within 5 s"):
+            publisher.push(learner, pool.version + 1)
+    finally:
+        os.kill(process, signal.SIGCONT)
+    learner.update([rows(7)], 7)
     assert publisher.push(learner, pool.version + 1)["publish/check"] < 1e-4

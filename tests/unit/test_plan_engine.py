@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from launch.explain import explain
 from launch.machine import Machine
 from launch.memory import GB
 from launch.plan import plan
@@ -71,3 +72,9 @@ def test_a_share_of_a_gpu_that_the_rank_needs_too_is_an_upper_bound():
         assert made.blockers == [] and made.placement.shared and (rank.rests is not None) == sleep
         beside = sum((rank.holds if rank.rests is None else rank.rests).values())
         assert made.engine["gpu_memory_utilization"] * made.machine.gpus[0] + beside <= 0.94 * made.machine.gpus[0]
+
+
+def test_a_tensor_parallel_engine_may_be_trained_for_and_plan_says_what_carries_the_weights():
+    made = plan(load("dler", "node8", ["engine.count=2", "engine.vllm.tensor_parallel_size=2"]), replace(NODE, build="cuda"))
+    assert not any("parallel" in line for line in made.blockers)
+    assert "push     by a broadcast to all engines, engines and ranks have GPUs of their own (cluster.carrier: broadcast)" in explain(made)

@@ -79,7 +79,7 @@ def test_an_engine_knows_what_it_lacks():
     with pytest.raises(RuntimeError, match=r"version 3 came to an engine that sleeps: wake it first"):
         engine.loading(3)
     engine.wake("weights")
-    with pytest.raises(RuntimeError, match=r"asked to score: it has no weights$"):
+    with pytest.raises(RuntimeError, match=r"asked to score that has no weights: it sleeps"):
         engine.needed("score")
     engine.loading(3)
     engine.needed("score")
