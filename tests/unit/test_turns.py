@@ -82,6 +82,9 @@ def test_an_engine_knows_what_it_lacks():
     with pytest.raises(RuntimeError, match=r"asked to score that has no weights: it sleeps"):
         engine.needed("score")
     engine.loading(3)
+    with pytest.raises(RuntimeError, match=r"asked to score that has no weights: .*a push did not arrive"):
+        engine.needed("score")
+    engine.loaded()
     engine.needed("score")
 
 
