@@ -66,6 +66,19 @@ def mg_pass(samples: ArrayLike, right: ArrayLike, k: int) -> np.ndarray:
     return np.sum([at_least(samples, right, k, least) for least in beyond_half], axis=0) * 2 / k
 
 
+def again(samples: ArrayLike, right: ArrayLike, k: int) -> dict[str, np.ndarray]:
+    """What k attempts reach, and how often what is right is so again, by name, of each problem: pass@k; all right (pass^h), half of them (G-Pass@h at 0.5)
+    and mG-Pass of h, half of k, so that these are means over choices. Nothing for k = 1, pass@k alone below 4. Raises as `at_least`."""
+    found = {f"pass@{k}": pass_at_k(samples, right, k)} if k > 1 else {}
+    if (h := k // 2) > 1:
+        found |= {
+            f"pass^{h}": all_of_k(samples, right, h),
+            f"G-Pass@{h}": g_pass(samples, right, h, 0.5),
+            f"mG-Pass@{h}": mg_pass(samples, right, h),
+        }
+    return found
+
+
 @dataclass(frozen=True)
 class Chains:
     """Stored samples of one problem, shortest thinking first and those that never finished last; made by `chains`.

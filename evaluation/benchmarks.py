@@ -5,7 +5,7 @@ function of a row; what is read and judged goes through the reader and the audit
 or a row is refused: a score on 499 problems is no score on MATH-500.
 Defaults are the protocol of DeepSeek-R1 (arXiv 2501.12948): T 0.6, top_p 0.95, 32,768 tokens, several samples, the directive in the user's turn.
 Simplification: no copy's revision is known here, so none is pinned beforehand: row count and columns are checked, and the commit that was read is said and
-recorded; `NAME@hub:owner/name@COMMIT` pins it.
+recorded; evaluations that come into the same folder or run read that one (`load_at`), and `NAME@hub:owner/name@COMMIT` pins it anywhere.
 """
 
 from __future__ import annotations
@@ -122,6 +122,18 @@ class Read(NamedTuple):
     left_out: LeftOut
     said: str
     commit: str
+
+
+def load_at(word: str, commit: str, check_golds: CheckGolds) -> Read:
+    """As `load`, of this commit of the hub where the word pins none; of the newest, and said, where that commit cannot be had. Raises DataError."""
+    if not commit or not on_hub(word) or "@" in (place := find(word)[1]):
+        return load(word, check_golds)
+    one = find(word)[0]
+    try:
+        return load(f"{one.name}@{place or f'hub:{one.copies[0].id}'}@{commit}", check_golds)
+    except DataError as error:
+        read = load(word, check_golds)
+        return read._replace(said=f"{read.said}; commit {commit}, which earlier samples are of, cannot be had ({error})")
 
 
 def load(word: str, check_golds: CheckGolds) -> Read:

@@ -47,7 +47,8 @@ def _cells(of: Evaluation) -> list[Cell]:
 
 def _kept(of: Evaluation) -> str:
     if of.forced:
-        return f"{words.percent(of.forced.closed)} closed"
+        told = "" if of.forced.waits is None else f", {of.forced.waits:.1f} times told to go on"
+        return f"{words.percent(of.forced.closed)} closed{told}"
     if of.adherence:
         return f"{words.percent(of.adherence.within)} within, {of.adherence.ratio:.2f} of it"
     if of.parallel:
@@ -57,5 +58,5 @@ def _kept(of: Evaluation) -> str:
 
 def _change(pair: Comparison) -> Row:
     accuracy = points(pair.bounds)
-    said = Cell("not compared:", pair.refused) if pair.refused else Cell(accuracy.text, f"{accuracy.small}, p {pair.p:.2g}")
+    said = Cell("not compared:", pair.refused) if pair.refused else Cell(accuracy.text, f"{accuracy.small}, p {words.number(pair.p, 2)}")
     return Row(f"{pair.new.label} against {pair.old.label}", [said, relative(pair.length, pair.unit), Cell(""), Cell("")], sub=True)

@@ -1,6 +1,6 @@
 """Charts of an evaluation's samples: where lengths go, what more samples buy, budgets that were asked for, and the front over checkpoints.
 
-Claim: four kinds of accuracy against tokens are never joined by one line (cut after the fact, forced, requested, several samples), and accuracy by
+Claim: five kinds of accuracy against tokens are never joined by one line (cut after the fact, forced, extended, requested, several samples), and accuracy by
 length is shown within tiers of difficulty, since long and hard go together.
 Simplification: tiers are quantiles of the level of problems, or, where all are of one level, of how often the first evaluation shown fails on them.
 """
@@ -254,14 +254,18 @@ def asked_panels(found: Mapping[Budget | ShortOf, Sequence[Shown]]) -> list[Pane
     limited = [(budget, one) for budget, shown in found.items() if isinstance(budget, Budget) for one in shown]
     for kind in dict.fromkeys(budget.kind for budget, _ in limited):
         lines: dict[str, list[tuple[Budget, Shown]]] = {}
-        for budget, one in sorted((item for item in limited if item[0].kind == kind), key=lambda item: item[0].limit):
+        for budget, one in sorted((item for item in limited if item[0].kind == kind), key=lambda item: item[0].place):
             lines.setdefault(one.label, []).append((budget, one))
         data = [_asked_line(label, line) for label, line in lines.items()]
         xs, limits = [x for trace in data for x in trace["x"]], sorted({budget.limit for line in lines.values() for budget, _ in line})
         unit = words.unit(one.evaluation for line in lines.values() for _, one in line)
         first, last = 0.8 * min(*xs, *limits), 1.2 * max(*xs, *limits)
         made = log_axis(laid_out(x=f"mean {unit} used per sample", yrange=[0, 102]), first, last, ticks=around(limits, first, last))
-        what = {"forced": "thinking closed by the engine at the budget", "requested": "the budget stated in the prompt"}.get(kind, kind)
+        what = {
+            "forced": "thinking closed by the engine at the budget",
+            "requested": "the budget stated in the prompt",
+            "extended": "thinking that ends before is told to go on, and closed at the budget",
+        }.get(kind, kind)
         note = f"Sampled at each budget: {what}. {'; '.join(_slope(label, line) for label, line in lines.items())}."
         keys = [(label, line[0][1].colour, False) for label, line in lines.items()]
         panels.append(Panel(f"Accuracy at budgets, {kind}", keys, data, made, note, "%", 320))
@@ -272,18 +276,20 @@ def _asked_line(label: str, line: Sequence[tuple[Budget, Shown]]) -> dict[str, A
     found, colour = [one.evaluation for _, one in line], line[0][1].colour
     x, y = [one.tokens.mean for one in found], [100 * one.accuracy.mean for one in found]
     trace = drawn_line(x, y, label, colour, hover=f"budget %{{text}}: %{{y:.1f}} % at %{{x:,.0f}} {found[0].settings.unit}")
-    trace |= {"mode": "lines+markers", "marker": {"size": 6, "color": colour}, "text": [f"{budget.limit:,}" for budget, _ in line]}
+    trace |= {"mode": "lines+markers", "marker": {"size": 6, "color": colour}, "text": [budget.at for budget, _ in line]}
     trace["error_y"] = error_bars(y, [100 * one.accuracy.low for one in found], [100 * one.accuracy.high for one in found], colour)
     return trace
 
 
 def _slope(label: str, line: Sequence[tuple[Budget, Shown]]) -> str:
     """The budgets of a line, and what it gains along them."""
-    told = f"{label}: budgets {', '.join(f'{budget.limit:,}' for budget, _ in line)}"
+    told = f"{label}: budgets {', '.join(budget.at for budget, _ in line)}"
     x, y = ([getattr(one.evaluation, name).mean for _, one in line] for name in ("tokens", "accuracy"))
     if not len(set(x)) == len(x) > 1:
         return told
-    return f"{told}, {1e5 * scaling(x, y):+.2f} points for each further 1,000 {line[0][1].evaluation.settings.unit} (s1's Scaling)"
+    return (
+        f"{told}, {words.signed(1e5 * scaling(x, y), 2)} points for each further 1,000 {line[0][1].evaluation.settings.unit} (s1's Scaling)"
+    )
 
 
 def _near(values: Iterable[float]) -> list[float]:

@@ -39,7 +39,7 @@ from rollout.records import CHARACTERS
 
 _MUST_AGREE = ("temperature", "top_p", "max_tokens", "budget")
 _IF_RECORDED = ("top_k",)  # must agree, too, where both say
-_MAY_DIFFER = ("engine", "instruction", "revision")  # are compared, and said
+_MAY_DIFFER = ("engine", "instruction", "stated_limit", "revision")  # are compared, and said
 _BUDGETS = 64
 _COLUMNS = ["problem_id", "sample", "verdict", "tokens", "think_tokens", "finish", "extracted", "text"]
 
@@ -108,7 +108,7 @@ def compare(old: Shown, new: Shown, margin: float | None = None) -> Comparison:
         if None in (both := [getattr(one.settings, name) for one in (a, b)]) and (said := next(filter(None, both), None))
     ]
     remarks += [
-        f"{name} differs"
+        f"{name.replace('_', ' ')} differs"
         for name in _MAY_DIFFER
         if None not in (x := (getattr(a.settings, name), getattr(b.settings, name))) and x[0] != x[1]
     ]
@@ -202,20 +202,32 @@ class Found:
 
     @property
     def comparisons(self) -> list[Comparison]:
-        """Those that the headline is of: of every source without a budget, or at its budgets where it has nothing else."""
-        return [pair for source in self.sources for pair in (self.pairs if source in self.shown else self.budget_pairs)[source]]
+        """Those that the headline is of: of every source without a budget, and at budgets where one of the two has nothing else on it."""
+        return [
+            pair
+            for source in self.sources
+            for pair in (*self.pairs.get(source, ()), *self.budget_pairs.get(source, ()))
+            if self._told(pair.old) or self._told(pair.new)
+        ]
 
     def main(self, source: str) -> list[Shown]:
         """The evaluations of a source that the headline is of."""
-        return self.shown.get(source) or [one for shown in self.budgets[source].values() for one in shown]
+        compared = {id(one) for pair in self.comparisons for one in (pair.old, pair.new)}
+        return [one for group in self._groups(source) for one in group if self._told(one) or id(one) in compared]
 
     @property
     def alone(self) -> list[Shown]:
         """What nothing is compared with, of the evaluations that the headline is of."""
-        groups = [
-            one for source in self.sources for one in ([self.shown[source]] if source in self.shown else self.budgets[source].values())
-        ]
-        return [one[0] for one in groups if len(one) == 1]
+        return [one for source in self.sources for group in self._groups(source) if len(group) == 1 for one in group if self._told(one)]
+
+    def _groups(self, source: str) -> list[list[Shown]]:
+        """The evaluations of a source, those of one budget together, and first those without any."""
+        return [group for group in (self.shown.get(source, []), *self.budgets.get(source, {}).values()) if group]
+
+    def _told(self, one: Shown) -> bool:
+        """Whether the headline speaks of it: it has no budget, or its entry has nothing without one on its source."""
+        natural = self.shown.get(one.evaluation.source, [])
+        return one.evaluation.settings.budget is None or all(other.run is not one.run for other in natural)
 
     @property
     def every(self) -> list[Shown]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from evaluation import words
 from evaluation.entries import ACCENT, BASE
 from evaluation.figures import FAINT, LIMIT, RIGHT, WRONG, Panel, drawn_line, laid_out
 from rollout.metrics import SECTIONS, Metric, find, varying
@@ -175,7 +176,7 @@ def _unit(metric: Metric) -> str:
 def _values(curves: Sequence[_Curve]) -> str:
     """The values of curves that never moved, with their unit; by name where they differ."""
     unit = f" {_unit(curves[0].metric)}".rstrip()
-    said = {curve.label: f"{next(value for value in curve.values if value is not None):.4g}{unit}" for curve in curves}
+    said = {curve.label: f"{words.number(next(value for value in curve.values if value is not None), 4)}{unit}" for curve in curves}
     return next(iter(said.values())) if len({*said.values()}) == 1 else ", ".join(f"{label} {value}" for label, value in said.items())
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from evaluation.results import Budget, Evaluation, Settings, ShortOf
+from evaluation.results import Budget, Evaluation, Extended, Settings, ShortOf
 from evaluation.scores import score
 from rewards.verifier.stated import block, stated
 from rewards.verifier.verdict import best
@@ -29,11 +29,12 @@ from rollout.parts import Parts, differing, read_made, sample, write_whole
 from rollout.records import SCHEMA
 from rollout.scorer import Scorer
 from rollout.template import Template
-from rollout.types import Group, Problem, Request, Short
+from rollout.types import Group, Problem, Request, Short, Wait
 
 DATE = "date"  # that prompts state if they state one: kept with the samples, since whoever goes on with them states the same
-_LATER = ("top_k", "revision")  # settings that older samples do not name: made without
-_NOT_OF_SAMPLES = {"date", "margin"}  # of the settings: what prompts say of a date is in their ids
+COMMIT, SOURCE = "revision", "source"  # commit of the hub's set, kept with the samples but no part of what they are: their problems are
+_LATER = ("top_k",)  # settings that older samples do not name: made without
+_NOT_OF_SAMPLES = {"date", "margin", "stated_limit", COMMIT}  # of the settings: what prompts say is in their ids
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,18 @@ class Asked:
             "weights": self.weights,
             **({"logprobs": "kept"} if self.ranked else {}),
         }
+        also = {DATE: self.settings.date or "", COMMIT: self.settings.revision or "", SOURCE: self.source}
         remedy = "begin anew (--overwrite), or choose another folder (--out; of a run, name=...)"
         folder = self.path.parent / f"{self.path.name}.parts"
-        return Parts(folder, self.requests, made, remedy, also={DATE: self.settings.date or ""}, step=self.step)
+        return Parts(folder, self.requests, made, remedy, also=also, step=self.step)
+
+    def moved(self) -> str:
+        """What to say where samples are there of another commit of the hub's set, whose problems are the same; "" else."""
+        there = next((file for file in (self.table, *sorted(self.parts.folder.glob("part-*.parquet"))) if file.is_file()), None)
+        made, now = read_made(there) if there else {}, self.settings.revision
+        if SOURCE not in made or not now or made[COMMIT] in ("", now):  # older samples do not tell their commit apart from what they are
+            return ""
+        return f"{self.label}: what is there was asked of commit {made[COMMIT]}, the set is at {now} now; its problems are the same"
 
     def forget(self) -> None:
         """Remove what there is of it."""
@@ -160,6 +170,7 @@ def requests(name: str, problems: Sequence[Problem], template: Template, setting
     """
     budget, temperature, samples = settings.budget, settings.temperature or 0.0, settings.samples or 1
     stating, short = stating_of(template, settings), None
+    wait = Wait(budget.waits, template.word_ids(budget.word)) if isinstance(budget, Extended) else None
     if isinstance(budget, ShortOf):
         short, samples = Short(budget.first, budget.of, template.closer), max(1, samples // budget.of) * budget.of
     return [
@@ -174,9 +185,10 @@ def requests(name: str, problems: Sequence[Problem], template: Template, setting
             top_k=settings.top_k or 0,
             seed=seed_of(settings.seed, "eval", index),
             limit=_limit(budget, "requested") or 0,
-            thinking_tokens=_limit(budget, "forced"),
+            thinking_tokens=_limit(budget, "forced", "extended"),
             logprobs=logprobs,
             short=short,
+            wait=wait,
         )
         for index, problem in enumerate(problems)
     ]
@@ -188,9 +200,9 @@ def stating_of(template: Template, settings: Settings) -> Template:
     return template if limit is None else template.asking(limit)
 
 
-def _limit(budget: Budget | ShortOf | None, kind: str) -> int | None:
-    """The limit of a budget, if it is of this kind."""
-    return budget.limit if isinstance(budget, Budget) and budget.kind == kind else None
+def _limit(budget: Budget | ShortOf | None, *kinds: str) -> int | None:
+    """The limit of a budget, if it is of one of these kinds."""
+    return budget.limit if isinstance(budget, Budget) and budget.kind in kinds else None
 
 
 def waiting(asked: Iterable[Asked], say: Callable[[str], None], overwrite: bool = False) -> list[Asked]:
@@ -207,10 +219,13 @@ def waiting(asked: Iterable[Asked], say: Callable[[str], None], overwrite: bool 
     for one in asked:
         if overwrite:
             one.forget()
-        if one.found():
-            continue
-        for words in one.parts.recovered():
+        done = one.found()
+        for words in () if done else one.parts.recovered():
             say(words)
+        if words := one.moved():
+            say(words)
+        if done:
+            continue
         if there := len(one.requests) - len(one.parts.waiting()):
             say(f"resumed {one.parts.folder}: {there} of {len(one.requests)} problems are there")
         left.append(one)

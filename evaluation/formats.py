@@ -8,13 +8,16 @@ from dataclasses import asdict
 from typing import Any
 
 from evaluation import words
+from evaluation.attempts import again
 from evaluation.budgets import budget_table
 from evaluation.comparisons import Comparison, Found, pooled, samples_of
 from evaluation.entries import at_budgets
-from evaluation.paired import classes, paired_table
+from evaluation.paired import classes, moved_again, paired_table, reached
 from evaluation.parallel import curves, several_table
+from evaluation.results import Evaluation
 from evaluation.statistics import holm
 from evaluation.tables import Cell, Table, noise_table, reservations, settings_table
+from evaluation.unsaid import unsaid
 
 _NAMED = 6  # comparisons whose p a sentence names
 
@@ -41,8 +44,8 @@ def markdown(found: Found) -> str:
 
 
 def sentences(found: Found) -> list[str]:
-    """What may be said in one sentence each: of every comparison, of evaluations that stand alone, and of several claims at once."""
-    return words.headline(found.comparisons) + [words.single(one) for one in found.alone] + together(found)
+    """What may be said in one sentence each: of every comparison, of evaluations that stand alone, and of several claims at once; and what cannot."""
+    return words.headline(found.comparisons) + [words.single(one) for one in found.alone] + together(found) + unsaid(found)
 
 
 def together(found: Found) -> list[str]:
@@ -56,7 +59,9 @@ def adjusted(found: Found) -> list[str]:
         return []
     all_ = list(zip(claims, holm([pair.p for pair in claims]), strict=True))
     told = all_ if len(all_) <= _NAMED else sorted(all_, key=lambda one: one[1])[:_NAMED]
-    named = ", ".join(f"{pair.new.evaluation.where}{f', {pair.new.label}' if len(found.runs) > 2 else ''} {p:.2g}" for pair, p in told)
+    named = ", ".join(
+        f"{pair.new.evaluation.where}{f', {pair.new.label}' if len(found.runs) > 2 else ''} {words.number(p, 2)}" for pair, p in told
+    )
     which = "" if told == all_ else f"; the {_NAMED} smallest"
     return [f"p of no difference of accuracy, adjusted for {len(claims)} comparisons (Holm){which}: {named}."]
 
@@ -81,12 +86,12 @@ def as_json(found: Found) -> str:
             for run in found.runs
         ],
         "evaluations": [
-            {"label": one.label, "entry": one.run.label} | one.evaluation.model_dump(mode="json")
+            {"label": one.label, "entry": one.run.label} | one.evaluation.model_dump(mode="json") | {"attempts": _attempts(one.evaluation)}
             for shown in found.shown.values()
             for one in shown
         ],
         "at_budgets": [
-            {"entry": run.label} | evaluation.model_dump(mode="json")
+            {"entry": run.label} | evaluation.model_dump(mode="json") | {"attempts": _attempts(evaluation)}
             for source in found.sources
             for run, evaluation in at_budgets(found.runs, source)
         ],
@@ -119,6 +124,18 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _attempts(of: Evaluation) -> dict[str, float]:
+    """pass@k, pass^k, G-Pass@k and mG-Pass@k (`attempts.again`), as means over problems."""
+    samples, right = ([getattr(row, key) for row in of.per_problem] for key in ("samples", "right"))
+    return {name: float(value_N.mean()) for name, value_N in again(samples, right, min(samples)).items()}
+
+
+def _attempts_moved(pair: Comparison) -> dict[str, Any]:
+    """The changes of these; none where the two are not compared."""
+    old, new = pair.old.evaluation, pair.new.evaluation
+    return {} if pair.refused else {name: moved_again(old, new, *both)._asdict() for name, both in reached(old, new).items()}
+
+
 def _comparison(pair: Comparison) -> dict[str, Any]:
     return {
         "source": pair.new.evaluation.source,
@@ -132,6 +149,7 @@ def _comparison(pair: Comparison) -> dict[str, Any]:
         "length": None if pair.length is None else pair.length._asdict() | {"unit": pair.unit},
         "claim": pair.claim,
         "margin": pair.margin,
+        "attempts": _attempts_moved(pair),
         "p": pair.p,
         "test": "sign flips" if pair.moved is None else "mcnemar",
         "classes": classes(pair),

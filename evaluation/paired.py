@@ -13,14 +13,14 @@ from collections.abc import Callable
 import numpy as np
 
 from evaluation import words
-from evaluation.attempts import pass_at_k
+from evaluation.attempts import again
 from evaluation.comparisons import Comparison, samples_of
 from evaluation.efficiency import against, budget_area, scalars
 from evaluation.lengths import CLASSES, transitions
 from evaluation.measured import Samples, of_evaluation
 from evaluation.results import Evaluation
 from evaluation.statistics import Interval, claim_interval
-from evaluation.tables import Cell, Row, Table, detectable, points, relative
+from evaluation.tables import Cell, Row, Table, again_label, detectable, points, relative
 
 _SHARES = (1 / 8, 1 / 4, 1 / 2)  # of max_tokens
 
@@ -70,7 +70,7 @@ def _p(pair: Comparison) -> list[Row]:
     if pair.refused:
         return []
     test = f"McNemar, exact: {pair.moved[0]} gained, {pair.moved[1]} lost" if pair.moved else "sign flips"
-    rows = [_row(" p of no difference", Cell(""), Cell(""), Cell(f"{pair.p:.2g}", f"({test})"))]
+    rows = [_row(" p of no difference", Cell(""), Cell(""), Cell(words.number(pair.p, 2), f"({test})"))]
     if (seen := detectable(pair)) is not None:
         rows.append(_row(" change that 4 of 5 such comparisons would show", Cell(""), Cell(""), Cell(f"{100 * seen:.1f} points")))
     return rows
@@ -104,21 +104,29 @@ def _classes(samples: tuple[Samples, Samples] | None) -> list[Row]:
 
 
 def _passes(old: Evaluation, new: Evaluation, refused: bool) -> list[Row]:
-    k = min(row.samples for one in (old, new) for row in one.per_problem)
-    if k < 2:
-        return []
-    found = {
-        f"pass@{k}": [pass_at_k([row.samples for row in one.per_problem], [row.right for row in one.per_problem], k) for one in (old, new)]
-    }
+    found: dict[str, list[np.ndarray]] = {}
     if old.majority and new.majority and old.majority.k == new.majority.k:
         voted = [np.array([row.majority for row in one.per_problem], dtype=float) for one in (old, new)]
-        found = {f"maj@{old.majority.k} (cons@{old.majority.k})": voted} | found
-    place = {row.id: index for index, row in enumerate(new.per_problem)}
+        found[f"maj@{old.majority.k} (cons@{old.majority.k})"] = voted
+    found |= {again_label(name): [*both] for name, both in reached(old, new).items()}
     rows = []
     for name, (before_N, after_N) in found.items():
-        change = None if refused else claim_interval(after_N[[place[row.id] for row in old.per_problem]] - before_N)
+        change = None if refused else moved_again(old, new, before_N, after_N)
         rows.append(_row(name, _percent(float(before_N.mean())), _percent(float(after_N.mean())), points(change)))
     return rows
+
+
+def reached(old: Evaluation, new: Evaluation) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """What attempts reach and how often it is so again (`attempts.again`) of both, of each problem in its own order, for as many samples as every problem has."""
+    k = min(row.samples for one in (old, new) for row in one.per_problem)
+    before, after = (again([row.samples for row in one.per_problem], [row.right for row in one.per_problem], k) for one in (old, new))
+    return {name: (before[name], after[name]) for name in before}
+
+
+def moved_again(old: Evaluation, new: Evaluation, before_N: np.ndarray, after_N: np.ndarray) -> Interval:
+    """The change of such a number, problem by problem, with the bounds that claims are made by."""
+    place = {row.id: index for index, row in enumerate(new.per_problem)}
+    return claim_interval(after_N[[place[row.id] for row in old.per_problem]] - before_N)
 
 
 def _at_budgets(old: Evaluation, new: Evaluation, samples: tuple[Samples, Samples] | None) -> list[Row]:
@@ -156,12 +164,14 @@ def _moved(samples: tuple[Samples, Samples] | None, mask: Callable[[Samples], np
 def _scalars(old: Evaluation, new: Evaluation) -> list[Row]:
     a, b = of_evaluation(old), of_evaluation(new)
     rows = [
-        _row(one.name, Cell(f"{one.value.mean:.3g}"), Cell(f"{other.value.mean:.3g}"))
+        _row(one.name, Cell(words.number(one.value.mean)), Cell(words.number(other.value.mean)))
         for one, other in zip(scalars(a), scalars(b), strict=True)
     ]
     for one in against(b, a):
         known = all(math.isfinite(number) for number in one.value)  # a base that is all wrong leaves nothing to divide by
-        said = Cell(f"{one.value.mean:.3g}", f"[{one.value.low:.3g}, {one.value.high:.3g}]") if known else Cell("–")
+        said = (
+            Cell(words.number(one.value.mean), f"[{words.number(one.value.low)}, {words.number(one.value.high)}]") if known else Cell("–")
+        )
         rows.append(_row(one.name, Cell(""), Cell(""), said))
     return rows
 

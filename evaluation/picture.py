@@ -12,7 +12,7 @@ from typing import NamedTuple
 from evaluation import words
 from evaluation.comparisons import Found
 from evaluation.entries import Shown
-from evaluation.figures import even
+from evaluation.figures import around
 from evaluation.results import Budget, ShortOf
 from evaluation.templates import environment
 
@@ -30,10 +30,12 @@ def picture(found: Found) -> str:
     if not found.sources:
         raise ValueError(f"{found.title}: nothing was evaluated, so there is nothing to draw")
     source = found.sources[0]
-    drawn = _curves(found.shown[source]) if source in found.shown else _points(found.budgets[source])
+    uncut = bool(found.pairs.get(source)) or (source in found.shown and not found.budget_pairs.get(source))
+    drawn = _curves(found.shown[source]) if uncut else _points(found.budgets[source])
     xs = [x for one in drawn for x, *_ in (*one.line, *one.dots)]
-    if source not in found.shown:  # points, which need room around them
-        xs = [0.9 * min(xs), 1.1 * max(xs)]
+    limits = [] if uncut else sorted({budget.limit for budget in found.budgets[source] if isinstance(budget, Budget)})
+    if not uncut:  # points, which need room around them
+        xs = [0.8 * min(*xs, *limits, max(xs)), 1.2 * max(*xs, *limits, 0)]
     first, last = max(min(xs), 1), max(*xs, min(xs) + 1)
     top = _TOP + _ROW * ((len(drawn) + 1) // 2)
 
@@ -55,15 +57,15 @@ def picture(found: Found) -> str:
         }
         for one in drawn
     ]
-    of = found.shown.get(source) or [one for shown in found.budgets[source].values() for one in shown]
+    of = found.shown[source] if uncut else [one for shown in found.budgets[source].values() for one in shown]
     unit = words.unit(one.evaluation for one in of)
     axis = f"{unit} allowed per sample ({source}); dots: mean {unit} used, nothing cut"
-    if source not in found.shown:
+    if not uncut:
         axis = f"mean {unit} used per sample ({source}), sampled at budgets that were asked for"
     return environment().get_template("picture.svg").render(
         width=_WIDTH, height=_HEIGHT, left=_LEFT, right=_WIDTH - _RIGHT, top=top, bottom=_HEIGHT - _BOTTOM, row=_ROW, curves=curves,
         title=found.title, headline=_headline(found, source), axis=axis,
-        across=[(x(tick), f"{tick:,}") for tick in even(first, last)], up=[(y(share / 100), str(share)) for share in (0, 25, 50, 75, 100)],
+        across=[(x(tick), f"{tick:,}") for tick in around(limits, first, last)], up=[(y(share / 100), str(share)) for share in (0, 25, 50, 75, 100)],
     )  # fmt: skip
 
 
@@ -111,7 +113,7 @@ def _headline(found: Found, source: str) -> str:
     """Tokens saved and accuracy, of the last comparison of the source."""
     pair = next((one for one in reversed(found.comparisons) if one.new.evaluation.source == source), None)
     last = (pair.new if pair else found.main(source)[-1]).evaluation
-    at = f"{budget.name}: " if (budget := last.settings.budget) else ""
+    at = f"{budget.words}: " if (budget := last.settings.budget) else ""
     if pair is None or pair.bounds is None:
         accuracy = last.accuracy
         return f"{at}{words.percent(accuracy.mean)} [{100 * accuracy.low:.1f}, {100 * accuracy.high:.1f}] at {words.length(last)}"

@@ -89,7 +89,7 @@ def _sets(runs: Sequence[Run], shown: Mapping[str, Sequence[Shown]]) -> list[_Se
         for one in some
     ]
     for source in dict.fromkeys(one.source for run in runs for one in run.evaluations):
-        last = {(run.label, one.settings.budget.name): (run, one) for run, one in at_budgets(runs, source) if one.settings.budget}
+        last = {(run.label, one.settings.budget.words): (run, one) for run, one in at_budgets(runs, source) if one.settings.budget}
         for (label, budget), (run, one) in last.items():
             colour = next((other.colour for other in reversed(shown.get(source, [])) if other.run is run), ACCENT)
             called = f"{label}, {budget}" if len(runs) > 1 else budget

@@ -32,6 +32,7 @@ from evaluation.run_folder import Run, read_last_samples, read_rollouts
 from evaluation.statistics import Interval, difference_shown
 from evaluation.tables import glance_table, noise_table, reservations, settings_table, versions_table
 from evaluation.templates import environment
+from evaluation.unsaid import unsaid
 
 _FEW = 3  # comparisons whose verdicts are sentences; more are a table
 _OPEN = 3  # sources of problems whose charts, rollouts and tables are open; those of further ones are folded
@@ -147,6 +148,7 @@ def _head(found: Found) -> Section:
         else:  # what went wrong comes before what was reached
             verdicts.insert(0, who + sentence)
             leads.append(words.progress(run) if not pairs else "")
+    leads += unsaid(found)
     main = pairs[-1] if len(pairs) == 1 else None
     alone = next(iter(found.alone), None) if not pairs else None
     tiles = (

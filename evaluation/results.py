@@ -90,10 +90,17 @@ class Point(_Frozen):
 
 
 class Forced(_Frozen):
-    """What the engine put into samples to close their thinking, which counts as nobody's tokens: share of samples, and tokens of a sample, as means over problems."""
+    """What the engine put into samples to close their thinking, or to have it go on, which counts as nobody's tokens.
+
+    Attributes:
+        closed: share of samples whose thinking was closed; this and the others as means over problems.
+        tokens: put into a sample.
+        waits: how often a sample was told to go on; None where none is.
+    """
 
     closed: float
     tokens: float
+    waits: float | None = None
 
 
 class Adherence(_Frozen):
@@ -157,9 +164,58 @@ class Budget(_Frozen):
         return f"{self.limit:,} tokens {self.kind}"
 
     @property
+    def at(self) -> str:
+        """Among others of its kind."""
+        return f"{self.limit:,}"
+
+    @property
+    def option(self) -> str:
+        """Of `laconic eval`, which asks for it."""
+        return f"--{self.kind} {self.limit}"
+
+    @property
     def place(self) -> tuple[str, int, int]:
         """Among budgets in their order."""
         return self.kind, self.limit, 0
+
+
+class Extended(Budget):
+    """A budget of thinking that is used: thinking that ends before is told to go on (s1's budget forcing, 2501.19393), and closed at the limit.
+
+    Attributes:
+        waits: so often at most.
+        word: that is put in the place of the mark that would close it.
+    """
+
+    kind: Literal["extended"] = "extended"
+    waits: int
+    word: str = "Wait"
+
+    @property
+    def name(self) -> str:
+        """In files and tables: `extended-2-of-4096`, and the word where it is another than s1's."""
+        own = "" if self.word == "Wait" else "-" + "".join(letter for letter in self.word if letter.isalnum())
+        return f"extended-{self.waits}-of-{self.limit}{own}"
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        return f"{self.limit:,} tokens extended by {self.at.partition(' by ')[2]}"
+
+    @property
+    def at(self) -> str:
+        """Among others of its kind."""
+        return f"{self.limit:,} by {self.waits} {self.word!r}".replace("'", '"')
+
+    @property
+    def option(self) -> str:
+        """Of `laconic eval`, which asks for it."""
+        return f"--extended {self.waits}@{self.limit}"
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """Among budgets in their order."""
+        return self.kind, self.limit, self.waits
 
 
 class ShortOf(_Frozen):
@@ -185,6 +241,11 @@ class ShortOf(_Frozen):
         return f"short-{self.first}@{self.of}"
 
     @property
+    def option(self) -> str:
+        """Of `laconic eval`, which asks for it."""
+        return f"--short {self.first}@{self.of}"
+
+    @property
     def place(self) -> tuple[str, int, int]:
         """Among budgets in their order."""
         return self.kind, self.of, self.first
@@ -202,6 +263,7 @@ class Settings(_Frozen):
         date: that a template states, "" for none.
         lenient: answers without a box were read, too.
         instruction: what the recipe put around every problem.
+        stated_limit: tokens that `{budget}` in it stood for; None where it holds none, and at a requested budget, which is what prompts say.
         margin: the loss of accuracy, a share, that was allowed before anything was sampled.
         budget: what limited the samples beside `max_tokens`, or which of them were stopped; None: nothing did.
     """
@@ -218,8 +280,9 @@ class Settings(_Frozen):
     date: str | None = None
     lenient: bool = False
     instruction: str | None = None
+    stated_limit: int | None = None
     margin: float = 0.01
-    budget: Budget | ShortOf | None = None
+    budget: Extended | Budget | ShortOf | None = None
 
     @property
     def unit(self) -> str:

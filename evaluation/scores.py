@@ -80,7 +80,11 @@ def score(table: pa.Table, *, checkpoint: str, step: int, source: str, settings:
         raise ValueError(f"problem {missing[0]}: no samples, and leaving it out would move the mean; sample it again")
     first_N = np.cumsum(samples.count) - samples.count
     problems = table.select(["family", "level", "answer", "golds"]).take(first_N).to_pylist()
-    forced = _forced(samples, table["sources"].to_pylist()) if budget and budget.kind == "forced" else None
+    forced = (
+        {"forced": _forced, "extended": _extended}[budget.kind](samples, table)
+        if budget and budget.kind in ("forced", "extended")
+        else None
+    )
     stated = _stated(samples, table["stated"].to_pylist()) if settings.lenient and not isinstance(budget, ShortOf) else None
     reason_S, parallel = np.array(table["reason"].to_pylist(), dtype=object), None
     if isinstance(budget, ShortOf):  # from here on a sample is a vote
@@ -159,9 +163,21 @@ def _stated(samples: Samples, verdicts: Sequence[str | None]) -> Share:
     return Share(**share_interval(samples.means(stated_S))._asdict())
 
 
-def _forced(samples: Samples, sources: Sequence[Sequence[int] | None]) -> Forced:
-    put_S = np.array([(one or []).count(FORCED) for one in sources])
+def _forced(samples: Samples, table: pa.Table) -> Forced:
+    put_S = np.array([(one or []).count(FORCED) for one in table["sources"].to_pylist()])
     return Forced(closed=float(samples.means(put_S > 0).mean()), tokens=float(samples.means(put_S).mean()))
+
+
+def _extended(samples: Samples, table: pa.Table) -> Forced:
+    """Of tokens put there in a row the last close thinking if the answer begins behind them; all others have it go on."""
+    closed_S, rows_S = np.zeros(len(table)), np.zeros(len(table))
+    for place, (source, thinking) in enumerate(zip(table["sources"].to_pylist(), table["think_tokens"].to_pylist(), strict=True)):
+        put_T = np.array(source or [0]) == FORCED
+        ends = np.flatnonzero(put_T & ~np.append(put_T[1:], False))
+        rows_S[place] = len(ends)
+        closed_S[place] = len(ends) > 0 and thinking == (~put_T[: ends[-1] + 1]).sum()
+    closed, waits = (float(samples.means(value_S).mean()) for value_S in (closed_S, rows_S - closed_S))
+    return _forced(samples, table).model_copy(update={"closed": closed, "waits": waits})
 
 
 def _adherence(samples: Samples, limit: int) -> Adherence:

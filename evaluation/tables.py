@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evaluation import words
-from evaluation.attempts import all_of_k, g_pass, mg_pass, pass_at_k
+from evaluation.attempts import again
 from evaluation.comparisons import Comparison
 from evaluation.entries import Shown
 from evaluation.results import Estimate, Evaluation, Share
@@ -77,8 +77,7 @@ def _numbers(evaluation: Evaluation, k: int, lenient: bool, unit: str) -> dict[s
         " standard error, new problems": Cell(words.percent(gen, 2)),
         " standard error, new samples": Cell(words.percent(fix, 2)),
         "maj@n (cons@n), a vote of all samples": _with_bounds(evaluation.majority),
-        f"pass@{k}": Cell(words.percent(float(pass_at_k(samples_N, right_N, k).mean()))),
-        **_stability(samples_N, right_N, k),
+        **{again_label(name): Cell(words.percent(float(of_N.mean()))) for name, of_N in again(samples_N, right_N, k).items()},
         f"Mean {unit}": Cell(words.length(evaluation, unit), bounds(length, 1, 0 if length.mean >= 100 else 1)),
         " median, 90th percentile": Cell(f"{words.tokens(length.median)}, {words.tokens(length.p90)}"),
         " of right samples": Cell(words.tokens(length.right)),
@@ -89,14 +88,10 @@ def _numbers(evaluation: Evaluation, k: int, lenient: bool, unit: str) -> dict[s
     }
 
 
-def _stability(samples_N: np.ndarray, right_N: np.ndarray, k: int) -> dict[str, Cell]:
-    """How often it is right again: of half as many samples as there are, so that the numbers are means over choices. Nothing for fewer than four."""
-    half = k // 2
-    if half < 2:
-        return {}
-    numbers = (all_of_k(samples_N, right_N, half), g_pass(samples_N, right_N, half, 0.5), mg_pass(samples_N, right_N, half))
-    label = f" all right of {half} (pass^{half}), half of them (G-Pass@{half}), mG-Pass@{half}"
-    return {label: Cell(", ".join(words.percent(float(one.mean())) for one in numbers))}
+def again_label(name: str) -> str:
+    """What a number of `attempts.again` is called in tables, below pass@k."""
+    kind = name.rstrip("0123456789")
+    return {"pass@": name, "pass^": f" {name}, all of them right", "G-Pass@": f" {name}, half of them right"}.get(kind, f" {name}")
 
 
 def _with_bounds(accuracy: Share | None) -> Cell:
@@ -176,14 +171,14 @@ def _of_training(run: Run) -> list[str]:
     if checks:
         times = "once" if len(checks) == 1 else f"{len(checks)} times"
         sentences.append(
-            f"Engine and learner were compared on a fixed batch {times} after updates: mean gap at most {max(checks):.1e} nats."
+            f"Engine and learner were compared on a fixed batch {times} after updates: mean gap at most {words.number(max(checks), 2)} nats."
         )
     gaps = [record for record in run.metrics if record.get("gate/mean") is not None]
     if gaps:
         worst = max(gaps, key=lambda record: record["gate/mean"])
         sentences.append(
-            f"Sampled tokens were scored again by the learner in {len(gaps)} of {len(run.metrics)} steps: mean gap at most {worst['gate/mean']:.1e} nats, "
-            f"99 % of tokens within {worst['gate/p99']:.1e}."
+            f"Sampled tokens were scored again by the learner in {len(gaps)} of {len(run.metrics)} steps: mean gap at most {words.number(worst['gate/mean'], 2)} nats, "
+            f"99 % of tokens within {words.number(worst['gate/p99'], 2)}."
         )
     return sentences + _overlap(run)
 
@@ -255,7 +250,7 @@ def _power(one: Comparison, several: bool) -> list[str]:
     loss = f"a loss of more than {-100 * one.bounds.low:.1f} points" if one.bounds.low < 0 else "any loss"
     return [
         f"{which}A change of accuracy of about {100 * seen:.1f} points would be seen in 4 of 5 such comparisons (2.8 standard errors).",
-        f"{which}At this confidence, {loss} of accuracy is ruled out (p of no difference {one.p:.2g}, {'exact McNemar' if one.moved else 'sign flips'} over problems).",
+        f"{which}At this confidence, {loss} of accuracy is ruled out (p of no difference {words.number(one.p, 2)}, {'exact McNemar' if one.moved else 'sign flips'} over problems).",
     ]
 
 

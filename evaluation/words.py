@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 from evaluation.comparisons import Comparison, Pooled, Span
@@ -49,6 +50,11 @@ def signed(value: float, digits: int = 1) -> str:
     return text if float(text) == 0 else ("+" if value > 0 else "−") + text
 
 
+def number(value: float, digits: int = 3) -> str:
+    """A number to so many significant digits, with true minus signs: 0.75, −0.25, 1.2e−5."""
+    return re.sub(r"e([-+])0*", r"e\1", f"{value:.{digits}g}").replace("e+", "e").replace("-", "−")
+
+
 def span(difference: Interval, digits: int = 1) -> str:
     """The 95 % interval of a difference of shares, in points or per cent: "+8.9 to +13.8"."""
     if math.isnan(difference.low):
@@ -70,7 +76,7 @@ def non_inferiority(change: Interval, problems: int, delta: float) -> str:
     Args:
         delta: the loss that was allowed beforehand, a share.
     """
-    bounds = f"95 % interval {span(change, 2)} points, a loss of {100 * delta:.3g} was allowed"
+    bounds = f"95 % interval {span(change, 2)} points, a loss of {number(100 * delta)} was allowed"
     claim = claimed(change, problems, delta)
     if claim == "too few":
         return f"Nothing can be said of accuracy: {problems} problems are too few, at least {FEWEST} are needed."
@@ -78,7 +84,7 @@ def non_inferiority(change: Interval, problems: int, delta: float) -> str:
         "better": "More accurate",
         "not worse": "Less accurate, by less than the margin" if change.high < 0 else "As accurate, within the margin",
         "worse": "Less accurate, by more than the margin",
-        "not shown": f"Not shown to be as accurate, a loss of {-100 * change.low:.3g} points is not ruled out",
+        "not shown": f"Not shown to be as accurate, a loss of {number(-100 * change.low)} points is not ruled out",
     }[claim]
     return f"{said} ({bounds})."
 
@@ -138,7 +144,7 @@ def pooled(one: Pooled) -> str:
     said = f"{signed(100 * one.accuracy.mean)} points, 95 % interval {span(one.accuracy)}"
     return (
         f"{one.new} against {one.old} over {len(one.sources)} benchmarks of equal weight ({', '.join(one.sources[:5])}{', ...' * (len(one.sources) > 5)}): "
-        f"{'' if shown else 'no difference of accuracy shown, '}{said} (stratified bootstrap, p {one.p:.2g})."
+        f"{'' if shown else 'no difference of accuracy shown, '}{said} (stratified bootstrap, p {number(one.p, 2)})."
     )
 
 

@@ -195,12 +195,7 @@ def misfits(
                 f"memory: the processes{where} need about {size(host)} of main memory, {size(node.memory)} are free; "
                 "lower learner.micro_batch_tokens or engine.count, or take a smaller model"
             )
-    push, free = push_bytes(recipe, shape, placed), placed.nodes[0].memory
-    if push * 1.02 > (room := object_store_bytes(free, push)):
-        yield (
-            f"memory: a push of {size(push)} does not fit the object store, which takes {size(room)} of the {size(free)} that are free; "
-            "free main memory, or take a smaller model"
-        )
+    yield from _store_misfits(placed, push_bytes(recipe, shape, placed))
     if shape is None:
         return
     one = kv_bytes(shape, context(recipe), number_width(recipe)) // (
@@ -212,8 +207,33 @@ def misfits(
                 f"memory: an engine has room for {size(held)} of keys and values, and one sequence of {context(recipe)} tokens takes {size(one)}; "
                 "lower budget.limit or eval.max_tokens, or let the engine have more memory"
             )
-    if gpu and placed.nodes[0].gpus:
+    if gpu and any(node.gpus for node in placed.nodes):
         yield from _gpu_misfits(placed, actors, options, gpu, one)
+
+
+def _store_misfits(placed: Placement, push: int) -> Iterator[str]:
+    """Object stores that have no room for the weights of a push: our own, or those of joined nodes that get or give them."""
+    for index, node in enumerate(placed.nodes):
+        own = node.lends is None
+        room = object_store_bytes(node.memory, push, node.shared) if own else node.shared or push * 2
+        speaks = index == 0 or any(index in placed.at.get(name, ()) for name in ("engine", "learner"))
+        if push * 1.02 <= room or not speaks:
+            continue
+        if not own:
+            yield (
+                f"memory: a push of {size(push)} does not fit the object store of {node.name}, which has {size(room)}; start Ray there with a larger one "
+                "(--object-store-memory; /dev/shm must hold it), or take a smaller model"
+            )
+        elif node.shared is not None and node.shared <= room:
+            yield (
+                f"memory: a push of {size(push)} does not fit shared memory: /dev/shm has {size(node.shared)} free; give it more (a container: "
+                "docker run --shm-size=16g), or take a smaller model"
+            )
+        else:
+            yield (
+                f"memory: a push of {size(push)} does not fit the object store, which takes {size(room)} of the {size(node.memory)} that are free; "
+                "free main memory, or take a smaller model"
+            )
 
 
 def _gpu_misfits(placed: Placement, actors: Sequence[Actor], options: Mapping[str, Any], gpu: int, one: int) -> Iterator[str]:

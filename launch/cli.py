@@ -75,13 +75,31 @@ def train(
 
 
 @app.command()
-def plan(recipe: RecipeName, overrides: Overrides = None, scale: Scale = None, address: Address = None) -> None:
-    """Say in words what a recipe would do here, and refuse what cannot work. Starts nothing."""
+def plan(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    scale: Scale = None,
+    address: Address = None,
+    simulate: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Predict a step's time and cost instead, with the speed that this run of the model had."),
+    ] = None,
+    gpus: Annotated[str, typer.Option(help="With --simulate: sizes, e.g. 8,64,512; of a run on a CPU, cores (default: 1 to 4,096).")] = "",
+    price: Annotated[float | None, typer.Option(min=0, help="With --simulate: of a GPU and hour, in whatever money.")] = None,
+) -> None:
+    """Say in words what a recipe would do here, and refuse what cannot work; or simulate its step at other sizes. Starts nothing."""
     with errors():
         from launch.explain import explain
         from recipes.loader import load
 
+        if simulate is None and (gpus or price is not None):
+            raise ValueError("--gpus, --price: of a simulation, which needs a run to know speeds by: --simulate RUN")
         made = _planned(load(recipe, scale, overrides or []))
+        if simulate is not None:
+            from launch.forecast import sizes, words
+
+            out.print(words(made, simulate, sizes(gpus), price), highlight=False, markup=False, soft_wrap=True)
+            return
         out.print(explain(made), highlight=False, markup=False, soft_wrap=True)
         if made.blockers:
             raise typer.Exit(1)
@@ -93,6 +111,13 @@ TopK = Annotated[
 Forced = Annotated[list[int] | None, typer.Option(min=1, help="Sample once more with thinking closed after so many tokens; repeatable.")]
 Requested = Annotated[
     list[int] | None, typer.Option(min=1, help="Sample once more with prompts that ask for at most so many tokens; repeatable.")
+]
+Extended = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="N@TOKENS",
+        help='Sample once more, and tell thinking that ends before TOKENS to go on, N times at most (s1\'s "Wait"); repeatable.',
+    ),
 ]
 Short = Annotated[
     list[str] | None,
@@ -128,6 +153,7 @@ def evaluate(
     samples: Annotated[Optional[int], typer.Option(min=1, help="Rollouts of a problem.")] = None,  # noqa: UP045
     top_k: TopK = None,
     forced: Forced = None,
+    extended: Extended = None,
     requested: Requested = None,
     short: Short = None,
     no_natural: Annotated[bool, typer.Option("--no-natural", help="Sample at the budgets alone.")] = False,
@@ -166,7 +192,7 @@ def evaluate(
             "data": data or None,
             "samples": samples,
             "top_k": top_k,
-            "budgets": budgets(forced or [], requested or [], short or []) or None,
+            "budgets": budgets(forced or [], extended or [], requested or [], short or []) or None,
         }
         changes = [word for word in words or () if word not in checkpoints]
         changes += [f"eval.{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items() if value is not None]
@@ -240,12 +266,32 @@ def export_evaluations(
 
 
 @app.command("benchmarks")
-def list_benchmarks() -> None:
-    """List the benchmarks by name: rows, samples of a problem, licence, and where they lie on the hub."""
-    from evaluation.benchmarks import BENCHMARKS
+def list_benchmarks(
+    of: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Argument(metavar="RUN_OR_EVAL", help="Whose commits of the sets to show: further evaluations there read the same."),
+    ] = None,
+) -> None:
+    """List the benchmarks by name: rows, samples of a problem, licence, where they lie on the hub, and at which commit.
 
-    rows = [(one.name, f"{one.rows:,}", str(one.samples), one.licence, one.copies[0].id, one.about) for one in BENCHMARKS.values()]
-    table("benchmark", rows, "rows", "samples", "licence", "hub", "")
+    None is pinned beforehand: the newest commit is read, said and recorded, and what is evaluated into the same folder or run reads that one.
+    NAME@hub:OWNER/NAME@COMMIT pins one anywhere.
+    """
+    with errors():
+        from evaluation.benchmarks import BENCHMARKS
+
+        held: dict[str, str] = {}
+        if of:
+            from launch.evaluations import held_commits
+
+            if not of.is_dir():
+                raise ValueError(f"{of}: no such folder; name a run, or a folder that `laconic eval` wrote")
+            held = held_commits(of / "evals" if (of / "evals").is_dir() else of)
+        rows = [
+            (one.name, f"{one.rows:,}", str(one.samples), one.licence, one.copies[0].id, held.get(one.name, "not pinned"), one.about)
+            for one in BENCHMARKS.values()
+        ]
+        table("benchmark", rows, "rows", "samples", "licence", "hub", "commit", "")
 
 
 Margin = Annotated[

@@ -12,6 +12,7 @@ from evaluation.comparisons import read
 from evaluation.formats import sentences
 from evaluation.paired import paired_table
 from evaluation.parallel import several_table
+from evaluation.unsaid import unsaid
 from launch.shown import Uncut
 
 
@@ -27,7 +28,8 @@ def compare_in_terminal(paths: Sequence[Path], margin: float | None, console: Co
     if not found.comparisons and not any(found.budget_pairs.values()):
         held = "; ".join(f"{run.label}: {' and '.join(sorted({one.where for one in run.evaluations})) or 'none'}" for run in found.runs)
         at = " at the same budget" * bool(found.budgets)
-        raise ValueError(f"nothing to compare: no source of problems was evaluated twice{at} ({held}); evaluate both on the same problems")
+        remedy = " ".join(unsaid(found)) or "Evaluate both on the same problems."
+        raise ValueError(f"nothing to compare: no source of problems was evaluated twice{at} ({held}). {remedy}")
     for source in found.sources:
         for pair in found.pairs.get(source, []):
             title = f"{source}: {pair.new.label} against {pair.old.label}, {pair.problems} problems"

@@ -17,6 +17,7 @@ from launch.memory import context, push_bytes, workers
 from launch.plan import Plan
 from launch.plan_thinking import forces_thinking
 from launch.ray_start import start_ray, stop_ray
+from recipes.evals import ExtendedTo
 from recipes.schema import Recipe
 from recipes.stages import within
 from rl.carriers import CARRIERS, Broadcast, Carrier
@@ -104,15 +105,18 @@ def closing(recipe: Recipe, template: Template) -> ThinkIds | None:
     """The marks of thinking if training or evaluations ask engines to close it, and they can; evaluations can do without (`closer`).
 
     Raises:
-        TemplateError: there is no thinking to close, or training asks engines for what they cannot do.
+        TemplateError: there is no thinking to close, a word that has it go on is none of this model, or training asks engines for what they cannot do.
     """
     if recipe.closes_thinking:
         return template.think_ids(at_once=recipe.sampler.no_thinking > 0)
+    for budget in recipe.eval.budgets if forces_thinking(recipe) else ():
+        if isinstance(budget, ExtendedTo):
+            template.word_ids(budget.word)
     return template.think_ids() if forces_thinking(recipe) and not template.unseen() else None
 
 
 def closer(pool: Pool, recipe: Recipe, template: Template) -> Pool:
     """What evaluations sample from: the engines, or what closes thinking for engines that cannot."""
-    if not forces_thinking(recipe) or closing(recipe, template) is not None:
-        return pool
-    return closing_outside(pool, template)
+    alone = not forces_thinking(recipe) or closing(recipe, template) is not None
+    waits = any(isinstance(budget, ExtendedTo) for budget in recipe.eval.budgets)
+    return pool if alone and not waits else closing_outside(pool, template, alone)

@@ -156,7 +156,7 @@ def jobs(
     for made in plans.values() if not prompts_only else ():
         check_runnable(made)  # what cannot work is said before torch takes seconds to load
     from launch.engines import closing, stating
-    from launch.evaluations import earlier_date, evaluations, fingerprint, fit
+    from launch.evaluations import earlier_date, evaluations, fingerprint, fit, held_commits
     from launch.problems import held_out
     from launch.stages import planned_with, settle_device, starting_checkpoint
     from rewards.verifier.judge import Judge
@@ -171,9 +171,10 @@ def jobs(
         ready = []
         for checkpoint, made in plans.items():
             recipe, folder, own = made.recipe, where[checkpoint], recipes[checkpoint][1]
-            key = recipe.model_copy(update={"model": recipe.model.model_copy(update={"path": ""})}).model_dump_json()
+            held = {} if anew else (held_commits(own.parent / "evals") if own else {}) | held_commits(folder)
+            key = recipe.model_copy(update={"model": recipe.model.model_copy(update={"path": ""})}).model_dump_json() + json.dumps(held)
             if key not in read:
-                read[key] = held_out(recipe, judge)
+                read[key] = held_out(recipe, judge, held)
             start = starting_checkpoint(recipe, weights=not prompts_only)
             made = made if prompts_only else planned_with(start, made)
             date = (None if anew else earlier_date(folder)) or prompt_date(own.parent if own else Path())
@@ -255,12 +256,17 @@ def folders(checkpoints: Sequence[str], out: Path | None) -> dict[str, Path]:
     return found
 
 
-def budgets(forced: list[int], requested: list[int], short: list[str]) -> list[dict[str, Any]]:
-    """What eval.budgets is to be. Raises ValueError: one of `short` is not M@K."""
-    for said in short:
+def budgets(forced: list[int], extended: list[str], requested: list[int], short: list[str]) -> list[dict[str, Any]]:
+    """What eval.budgets is to be. Raises ValueError: one of `extended` is not N@TOKENS, or of `short` not M@K."""
+    meant = {
+        "extended": "N@TOKENS; 2@4096 tells thinking that ends before 4,096 tokens to go on, twice",
+        "short": "M@K; 3@8 lets the first 3 of 8 chains vote",
+    }
+    for option, said in [*(("extended", said) for said in extended), *(("short", said) for said in short)]:
         if not re.fullmatch(r"\d+@\d+", said):
-            raise ValueError(f"--short {said}: not M@K; 3@8 lets the first 3 of 8 chains vote")
+            raise ValueError(f"--{option} {said}: not {meant[option]}")
     limited = [{"kind": kind, "limit": limit} for kind, limits in (("forced", forced), ("requested", requested)) for limit in limits]
+    limited += [{"kind": "extended", "waits": int(said.split("@")[0]), "limit": int(said.split("@")[1])} for said in extended]
     return limited + [{"kind": "short", "first": int(said.split("@")[0]), "of": int(said.split("@")[1])} for said in short]
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from evaluation.evaluate import DATE, Asked, requests, stating_of
-from evaluation.results import Budget, Settings, ShortOf
+from evaluation.evaluate import COMMIT, DATE, SOURCE, Asked, requests, stating_of
+from evaluation.results import Budget, Extended, Settings, ShortOf
 from launch.problems import HeldOut, file_names, fitting
-from recipes import evals
 from recipes.schema import Recipe
 from rl import checkpoint
 from rollout.parts import read_made
@@ -37,12 +36,15 @@ def settings(recipe: Recipe, template: Template, *, samples: int | None = None, 
         date=template.date,
         lenient=lenient,
         instruction=recipe.data.instruction or None,
+        stated_limit=template.budget if "{budget}" in recipe.data.instruction else None,
     )
-    budgets = [
-        ShortOf(first=one.first, of=one.of) if isinstance(one, evals.ShortOf) else Budget(kind=one.kind, limit=one.limit)
-        for one in asked.budgets
+    made: dict[str, type[Budget | ShortOf]] = {"short": ShortOf, "extended": Extended}
+    budgets = [made.get(one.kind, Budget).model_validate(one.model_dump()) for one in asked.budgets]
+    stated = {"requested": None}  # where prompts say the budget
+    return [
+        natural,
+        *(natural.model_copy(update={"budget": one, "stated_limit": stated.get(one.kind, natural.stated_limit)}) for one in budgets),
     ]
-    return [natural, *(natural.model_copy(update={"budget": budget}) for budget in budgets)]
 
 
 def fit(part: HeldOut, template: Template, recipe: Recipe) -> HeldOut:
@@ -117,8 +119,20 @@ def fingerprint(folder: Path) -> str:
 
 def earlier_date(folder: Path) -> str | None:
     """The date that prompts of the samples in a folder state, since whoever goes on with them must state the same; None without samples."""
-    for file in sorted([*folder.glob("*.parquet"), *folder.glob("*.parts/part-*.parquet")]):
+    return next((date for made in _made(folder) if (date := made.get(DATE))), None)
+
+
+def held_commits(folder: Path) -> dict[str, str]:
+    """The commits of the hub's sets, by source, that the samples in a folder are of: whoever goes on there asks the same."""
+    found: dict[str, str] = {}
+    for made in _made(folder):
+        if made.get(SOURCE) and made.get(COMMIT):
+            found.setdefault(made[SOURCE], made[COMMIT])
+    return found
+
+
+def _made(folder: Path) -> Iterator[dict[str, str]]:
+    """How the samples in a folder were made, whole ones first."""
+    for file in (*sorted(folder.glob("*.parquet")), *sorted(folder.glob("*.parts/part-*.parquet"))):
         with suppress(OSError, ValueError):
-            if date := read_made(file).get(DATE):
-                return date
-    return None
+            yield read_made(file)

@@ -38,10 +38,10 @@ from recipes.credit import (
     NthrCredit,
     ThrCredit,
 )
-from recipes.evals import BudgetAt, ShortOf
+from recipes.evals import BudgetAt, ExtendedTo, ShortOf
 from recipes.loader import recipe_hash
 from recipes.schema import Recipe
-from recipes.stages import DpoStage, MergeStage, ReferenceStage, RlStage, SftStage
+from recipes.stages import DpoStage, MergeStage, ReferenceStage, RlStage, SftStage, changed, within
 from recipes.steps import Step, beginning
 
 _MANY = 1 << 40  # rows, of data whose number plan does not say
@@ -58,8 +58,10 @@ def explain(plan: Plan) -> str:
         first = beginning(recipe).cold_start
         source = "the cold start"
         lines += [f"start    cold start of {counted(first.steps)} of {first.batch} traces, unless the cache has it"]
+    trained: Plan | None = None  # the last rl stage so far
     for part in plan.stages:
-        lines += ["", *_stage_words(part, source)] if len(plan.stages) > 1 else _work_words(part)
+        trained = part if part.recipe.trains else trained
+        lines += ["", *_stage_words(part, source, trained)] if len(plan.stages) > 1 else _work_words(part, trained)
         source = source if part.step is None or part.step.stage.kind in ("reference", "eval") else part.step.stage.called
     lines += [f"data     {line}" for line in plan.data]
     lines += ["", *_processes(plan), ""]
@@ -68,7 +70,7 @@ def explain(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _stage_words(part: Plan, source: str) -> list[str]:
+def _stage_words(part: Plan, source: str, trained: Plan | None) -> list[str]:
     """A stage among several: what goes in, what it does, what comes out."""
     step = part.step
     assert step is not None
@@ -80,11 +82,11 @@ def _stage_words(part: Plan, source: str) -> list[str]:
     }.get(stage.kind, f"{folder}/checkpoint")
     name = stage.called if stage.called == stage.kind else f"{stage.called} ({stage.kind})"
     changes = [f"changes  {key}: {json.dumps(value)}" for key, value in stage.said.items()]
-    return [f"stage    {name}, from {source}; leaves {left}", *changes, *_work_words(part)]
+    return [f"stage    {name}, from {source}; leaves {left}", *changes, *_work_words(part, trained)]
 
 
-def _work_words(part: Plan) -> list[str]:
-    """What a stage does."""
+def _work_words(part: Plan, trained: Plan | None) -> list[str]:
+    """What a stage does. `trained`: itself or the last rl stage before it, None without any."""
     recipe, step = part.recipe, part.step
     stage = step.stage if step else None
     match stage:
@@ -103,7 +105,7 @@ def _work_words(part: Plan) -> list[str]:
             lines += _rl_words(part)
         case _:
             lines = []
-    return lines + ([f"eval     {_eval_words(recipe)}"] if evaluates(recipe) else [])
+    return lines + ([f"eval     {_eval_words(recipe)}{_stated_words(part, trained)}"] if evaluates(recipe) else [])
 
 
 def _reference_words(step: Step, stage: ReferenceStage) -> str:
@@ -331,9 +333,21 @@ def _eval_words(recipe: Recipe) -> str:
     return f"{problems} of {', '.join(recipe.held_out_names)} x {samples}, {when}{budgets}"
 
 
+def _stated_words(part: Plan, trained: Plan | None) -> str:
+    """Which limit the prompts of a stage's evaluations state, as launch.engines.stating has it; "" where they state none."""
+    if "{budget}" not in part.recipe.data.instruction:
+        return ""
+    own = part.step and any(within(key, ["budget.limit", "schedule.budget.limit"]) for key in changed(part.step.stage.said))
+    recipe = part.recipe if trained is None or own else trained.recipe
+    moved = ", or what the controller leaves of it" * ("controller" in recipe.budget.kinds and recipe.trains)
+    return f"; prompts state {recipe.at(recipe.train.steps).budget.limit:,} tokens{moved}"
+
+
 def _asked_words(budget: BudgetAt, samples: int) -> str:
     if isinstance(budget, ShortOf):
         return f"as short-{budget.first}@{budget.of}, {_many(max(1, samples // budget.of), 'vote')} a problem"
+    if isinstance(budget, ExtendedTo):
+        return f"at {budget.limit:,} tokens extended, told {budget.word!r} at most {_many(budget.waits, 'time')} where thinking would end before"
     return f"at {budget.limit:,} tokens {budget.kind}"
 
 

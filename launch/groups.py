@@ -1,7 +1,8 @@
 """Ray's placement groups of a plan's placement, and the options with which each of its actors starts.
 
 Claim: what plan places is what Ray is asked for: processes that share a GPU are in one bundle, an engine of several GPUs is on one node. A group that
-Ray finds no room for is waited for, as others may hold it, and after every minute it is said what is missing.
+Ray finds no room for is waited for, as others may hold it, and after every minute it is said what is missing. Room that went with a node is
+waited for when an actor is started again, as nodes come back, and not for ever.
 """
 
 from __future__ import annotations
@@ -21,10 +22,18 @@ log = logging.getLogger(__name__)
 
 Options = Callable[[str, int], dict[str, Any]]
 _SAY_S = 60.0
+_BACK_S = 120.0  # that a node has to come back
+
+
+class RoomLost(RuntimeError):
+    """A node that held a part of the run is gone; the message names it."""
 
 
 def reserve(placed: Placement) -> Options:
-    """Room in the Ray that this process speaks to, held until it ends; the options of the actor of a name and index. Blocks until all of it is there."""
+    """Room in the Ray that this process speaks to, held until it ends; the options of the actor of a name and index. Blocks until all of it is there.
+
+    Options raise RoomLost where that room went with a node, which has not come back in time.
+    """
     groups = [placement_group([dict(bundle) for bundle in group.bundles], strategy=group.strategy) for group in placed.groups]
     for group in groups:
         while not group.wait(_SAY_S):
@@ -35,9 +44,22 @@ def reserve(placed: Placement) -> Options:
         if name not in placed.bundles:
             return known
         group, bundle = placed.bundles[name][index]
+        if not groups[group].wait(_BACK_S):  # ready since long, unless a node went
+            raise RoomLost(
+                f"{name} {index}: {_gone(placed, name, index)}, and for {_BACK_S:g} s there was no room for it elsewhere; "
+                "bring it back (`ray start --address=...` there)"
+            )
         return known | {"scheduling_strategy": PlacementGroupSchedulingStrategy(groups[group], placement_group_bundle_index=bundle)}
 
     return options
+
+
+def _gone(placed: Placement, name: str, index: int) -> str:
+    """Which node went, as far as that is known: that of the process as it was planned, else any."""
+    alive = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    planned = placed.nodes[placed.at[name][index]].name
+    lost = [node.name for node in placed.nodes if node.name not in alive]
+    return f"node {planned if planned in lost or not lost else ', '.join(lost)} is gone from the cluster"
 
 
 def _missing(placed: Placement) -> str:

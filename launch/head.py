@@ -109,7 +109,11 @@ def up(cpus: int | None = None, gpus: int | None = None, port: int = 8265) -> tu
                 "--include-log-monitor=false",
             ),
             *(f"--port={gcs}", f"--ray-client-server-port={client}", "--dashboard-agent-listen-port=0"),
-            *("--dashboard-host=127.0.0.1", f"--dashboard-port={port}", f"--object-store-memory={object_store_bytes(machine.memory, 0)}"),
+            *(
+                "--dashboard-host=127.0.0.1",
+                f"--dashboard-port={port}",
+                f"--object-store-memory={object_store_bytes(machine.memory, 0, machine.shared)}",
+            ),
             *(f"--num-cpus={machine.cores if cpus is None else cpus}", f"--num-gpus={len(machine.gpus) if gpus is None else gpus}"),
         )
         with log.open("wb") as output:
@@ -153,6 +157,8 @@ def join(address: str) -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # an address alone never enables it (Ray 2.60)
     if is_loopback(address.rpartition(":")[0]):
         os.environ[LOOPBACK] = "0"  # else Ray takes the address for that of this machine on its network
+    else:
+        os.environ.pop(LOOPBACK, None)  # of whoever started us: a node of a network must not speak through loopback
 
 
 def is_loopback(host: str) -> bool:

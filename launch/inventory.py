@@ -6,6 +6,7 @@ Simplification: what other jobs hold is not taken off; whoever comes too late wa
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from launch.head import joined_address
 from launch.machine import Machine, this_machine
 from launch.ray_start import RayStartError, start_ray
+from rollout.engine import last_words
 
 _ANSWER_S = 120.0  # a worker starts, and imports nothing heavy
 
@@ -29,22 +31,45 @@ def joined_nodes() -> list[Machine]:
         return []
     start_ray(num_cpus=0, num_gpus=0)
     alive = [node for node in ray.nodes() if node["Alive"]]
-    # Without the variable, Ray shows a task that takes no GPU none.
-    environment = {"env_vars": {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}}
-    on = (NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in alive)
-    ask = ray.remote(this_machine)
-    asked = [ask.options(num_cpus=0, scheduling_strategy=node, runtime_env=environment).remote() for node in on]
-    machines = []
-    for node, answer in zip(alive, asked, strict=True):
-        try:
-            machines.append(granted(ray.get(answer, timeout=_ANSWER_S), node))
-        except Exception as error:  # GetTimeoutError, NodeDiedError, RuntimeEnvSetupError, ...
-            raise RayStartError(
-                f"node {node['NodeManagerAddress']} of the cluster does not say what it has ({' '.join(str(error).split()):.200})"
-            ) from error
+    answers = _asked(alive, "does not say what it has", this_machine)
+    machines = [granted(answer, node) for node, answer in zip(alive, answers, strict=True)]
     here = ray.get_runtime_context().get_node_id()
     order = sorted(range(len(alive)), key=lambda index: (alive[index]["NodeID"] != here, machines[index].name))
     return [machines[index] for index in order]
+
+
+def asked(names: Sequence[str], what: str, ask: Callable[..., Any], *arguments: Any, within_s: float = _ANSWER_S) -> list[Any]:
+    """What a function of a module answers on each of these nodes of the Ray that is joined.
+
+    Args:
+        names: as `Machine.name`.
+        what: that a node which does not answer does, for the message: "does not say ...".
+
+    Raises:
+        RayStartError: a node does not answer, or is not there.
+    """
+    start_ray(num_cpus=0, num_gpus=0)
+    alive = {node["NodeManagerAddress"]: node for node in ray.nodes() if node["Alive"]}
+    if gone := [name for name in names if name not in alive]:
+        raise RayStartError(f"node {gone[0]} is gone from the cluster; bring it back (`ray start --address=...` there)")
+    return _asked([alive[name] for name in names], what, ask, *arguments, within_s=within_s)
+
+
+def _asked(
+    nodes: Sequence[Mapping[str, Any]], what: str, ask: Callable[..., Any], *arguments: Any, within_s: float = _ANSWER_S
+) -> list[Any]:
+    # Without the variable, Ray shows a task that takes no GPU none.
+    environment = {"env_vars": {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}}
+    on = (NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes)
+    calls = [ray.remote(ask).options(num_cpus=0, scheduling_strategy=node, runtime_env=environment).remote(*arguments) for node in on]
+    answers = []
+    for node, call in zip(nodes, calls, strict=True):
+        try:
+            answers.append(ray.get(call, timeout=within_s))
+        except Exception as error:  # GetTimeoutError, NodeDiedError, RuntimeEnvSetupError, ...
+            why = f"{last_words(error):.200}"
+            raise RayStartError(f"node {node['NodeManagerAddress']} of the cluster {what} ({why})") from error
+    return answers
 
 
 def granted(machine: Machine, node: dict[str, Any]) -> Machine:
@@ -55,5 +80,13 @@ def granted(machine: Machine, node: dict[str, Any]) -> Machine:
     """
     has = node["Resources"]
     gpus = int(has.get("GPU", 0))
-    cores = max(1, min(machine.cores, int(has.get("CPU", 0))))
-    return replace(machine, cores=cores, gpus=machine.gpus[:gpus], cards=machine.cards[:gpus], name=node["NodeManagerAddress"])
+    lends, store = int(has.get("CPU", 0)), has.get("object_store_memory")
+    return replace(
+        machine,
+        cores=max(1, min(machine.cores, lends)),
+        gpus=machine.gpus[:gpus],
+        cards=machine.cards[:gpus],
+        name=node["NodeManagerAddress"],
+        lends=lends,
+        shared=machine.shared if store is None else int(store),
+    )

@@ -42,6 +42,8 @@ class Machine:
         build: of vLLM that is installed; `unknown` for a machine that one only thinks of.
         trouble: why GPUs that seem to be there cannot be used, as a sentence; "" if there is no sign of any.
         name: the address that Ray knows it by; "" for a machine alone.
+        lends: CPUs that Ray may hand out of it; None for a machine alone.
+        shared: shared memory (/dev/shm) that is free, bytes, or what Ray's object store has of it where it runs; None where that is not known.
     """
 
     cores: int
@@ -51,6 +53,8 @@ class Machine:
     trouble: str = ""
     cards: tuple[str, ...] = ()
     name: str = ""
+    lends: int | None = None
+    shared: int | None = None
 
 
 def this_machine() -> Machine:
@@ -62,7 +66,16 @@ def this_machine() -> Machine:
     if any(size == _SHARED for size, _ in shown):
         memory //= 2
     gpus = tuple(memory if size == _SHARED else size for size, _ in shown)
-    return Machine(cores, memory, gpus, _build(), "" if visible_gpus(table, "", None) else trouble, tuple(name for _, name in shown))
+    trouble = "" if visible_gpus(table, "", None) else trouble
+    return Machine(cores, memory, gpus, _build(), trouble, tuple(name for _, name in shown), shared=_shared_memory())
+
+
+def _shared_memory() -> int | None:
+    """Bytes that are free of it, which containers have little of (Docker: 64 MB); None where there is none to ask."""
+    try:
+        return shutil.disk_usage("/dev/shm").free
+    except OSError:
+        return None
 
 
 def device_of(wanted: str, machine: Machine) -> str:

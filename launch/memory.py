@@ -25,6 +25,7 @@ LIBRARIES = {"engine": int(0.85 * GB), "learner": int(0.55 * GB), "judge": int(0
 CUDA_LIBRARIES = int(2.5 * GB)
 CUDA_CONTEXT = int(0.8 * GB)  # on the GPU, of a process that uses it: context, cuBLAS workspace, NCCL's buffers
 
+_LEAST_STORE = 75 * 2**20  # OBJECT_STORE_MINIMUM_MEMORY_BYTES of Ray 2.60
 _CPU_KV = (64 << 20, 4 << 30)  # least and most that an engine sets aside on a CPU: zero-filling costs 1.4 s a GiB at start
 _LARGE_GPU, _LARGEST_GPU = (
     70 << 30,
@@ -180,14 +181,16 @@ def workers(recipe: Recipe) -> int:
     return int(option(recipe.engine.vllm, "tensor_parallel_size", 1)) if recipe.engine.kind == "vllm" else 1
 
 
-def object_store_bytes(free: int, push: int) -> int:
-    """Room of Ray's object store, for published weights and sampled groups, bytes: a quarter of what is free, but no more than it can use.
+def object_store_bytes(free: int, push: int, shared: int | None = None) -> int:
+    """Room of Ray's object store, for published weights and sampled groups, bytes: a quarter of what is free, but no more than it can use, or than shared
+    memory has, and no less than Ray takes (which lies on the disk where shared memory has not even that).
 
     Args:
         free: main memory that is free, bytes; pages of the store cost memory only once they are used.
         push: see `push_bytes`.
+        shared: shared memory that is free, bytes; None: not known.
     """
-    return min(free // 4, max(8 * 2**30, 2 * push))
+    return max(_LEAST_STORE, min(free // 4, max(8 * 2**30, 2 * push), free if shared is None else shared))
 
 
 def option(options: Mapping[str, Any], name: str, default: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from launch.evaluations import held_commits
 from launch.plan import Plan
 from launch.problems import HeldOut, held_out
 from recipes.schema import Recipe
@@ -59,13 +60,18 @@ class Standing:
     limit: int | None = None
 
 
-def read_data(made: Plan, judge: Judge) -> list[Part]:
-    """Each stage with its data, read before anything is started. Raises DataError."""
+def read_data(made: Plan, judge: Judge, run: Path | None = None) -> list[Part]:
+    """Each stage with its data, read before anything is started. Raises DataError.
+
+    Args:
+        run: that is gone on with; benchmarks are read of the commits that its samples are of.
+    """
     known: list[tuple[object, Source]] = []
     parts = []
     for one in made.stages:
         step, recipe = one.step, one.recipe
         assert step is not None
+        held = held_commits(step.folder(run) / "evals") if run else {}
         asked = (recipe.data, recipe.tiny, recipe.seed, recipe.trains and recipe.reads_columns, step.numbers)
         source = next((source for other, source in known if other == asked), None)
         if recipe.samples and source is None:
@@ -74,5 +80,5 @@ def read_data(made: Plan, judge: Judge) -> list[Part]:
         sets = [conversations(one) for one in step.stage.sets] if isinstance(step.stage, SftStage) else []
         left_out = {one.source: rows for one, (_, rows, _) in zip(getattr(step.stage, "sets", []), sets, strict=False)}
         chats, said = [found for found, *_ in sets], [words for *_, words in sets]
-        parts.append(Part(one, step, source if recipe.samples else None, held_out(recipe, judge), chats, said, left_out))
+        parts.append(Part(one, step, source if recipe.samples else None, held_out(recipe, judge, held), chats, said, left_out))
     return parts

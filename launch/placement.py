@@ -3,9 +3,9 @@
 Claim: plan's sums and memory, Ray's placement groups and the actors' resources all read one Placement, made of what processes take and of
 the nodes that are there; what cannot be met is refused with the arithmetic. Apart, every process has GPUs of its own: engines go first, each whole on
 the node where least is left that holds it, then ranks fill up the nodes where most is left. Colocated, a GPU has one rank and as many engines as any
-other. Driver and judges are on the first node.
+other. Driver and judges are on the first node, whether or not it has GPUs that are taken. In a Ray that is joined, judges hold their cores.
 Simplification: this is how Ray's PACK and STRICT_PACK place bundles on empty nodes; which GPUs of a node they are, Ray decides.
-On nodes without GPUs, where Ray counts nothing of ours, each bundle names its node.
+On joined nodes without GPUs, where Ray counts nothing of engines and ranks, each bundle names its node.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Placement:
         nodes: those that are taken, the driver's first.
         gpus: that one process of a name takes; a fraction where several are on one.
         at: node of each process, an index of `nodes`, by the process's name; -1: nowhere.
-        groups: what Ray is asked for; none on a node without GPUs that is alone.
+        groups: what Ray is asked for; none in a Ray of our own without GPUs.
         bundles: (group, bundle) of each process that is in one, by its name.
         faults: why the wish cannot be met, a sentence each.
         carrier: of weights from ranks to engines (rl/carriers), and why that one; none where no policy is trained beside engines.
@@ -120,22 +120,26 @@ def _places(cluster: Cluster, nodes: Sequence[Machine], device: str, wishes: Seq
         )
     found = Placement(taken, gpus, at, faults=faults)
     if not users:
-        return _on_cores(found, wishes) if len(taken) > 1 and not faults else found
-    if not _colocates(cluster, taken, users):
-        return _apart(found, users)
-    part = floor(1e4 / _on_a_gpu(users)) / 1e4  # Ray counts in ten-thousandths
-    return _together(replace(found, gpus=gpus | {wish.name: part for wish in users}), users)
+        found = found if faults else _on_cores(found, wishes)
+    elif not _colocates(cluster, taken, users):
+        found = _apart(found, users)
+    else:
+        part = floor(1e4 / _on_a_gpu(users)) / 1e4  # Ray counts in ten-thousandths
+        found = _together(replace(found, gpus=gpus | {wish.name: part for wish in users}), users)
+    judges = sum(wish.count for wish in wishes if wish.name == "judge")
+    return found if found.faults else _judging(found, judges)
 
 
 def _taken(cluster: Cluster, nodes: Sequence[Machine], device: str) -> tuple[tuple[Machine, ...], tuple[str, ...]]:
-    """The nodes that the recipe takes, with the GPUs that it takes of them, and why there are not as many."""
+    """The nodes that the recipe takes, with the GPUs that it takes of them, and why there are not as many. The driver's is there in any case."""
     if isinstance(cluster, AutoCluster):
         return tuple(nodes), ()
     each = (cluster.gpus_per_node or 0) if device == "cuda" and any(node.gpus for node in nodes) else 0
     wide = [node for node in nodes if len(node.gpus) >= each]
     count = cluster.nodes or max(len(wide), 1)
     if count <= len(wide):
-        return tuple(replace(node, gpus=node.gpus[: each or None], cards=node.cards[: each or None]) for node in wide[:count]), ()
+        chosen = [replace(node, gpus=node.gpus[: each or None], cards=node.cards[: each or None]) for node in wide[:count]]
+        return (*(() if nodes[0] is wide[0] else (replace(nodes[0], gpus=(), cards=()),)), *chosen), ()
     if each and len(wide) < len(nodes):
         fault = f"cluster.gpus_per_node: {count} of the nodes must have {each} GPUs, and {len(wide)} have (of {_sum(nodes)}); lower it, or cluster.nodes"
     else:
@@ -208,10 +212,23 @@ def _together(found: Placement, users: Sequence[Wish]) -> Placement:
     return replace(found, at=found.at | at, groups=(Group("PACK", ({"GPU": 1.0},) * gpus),), bundles=bundles)
 
 
+def _judging(found: Placement, judges: int) -> Placement:
+    """Cores that the judges hold of a joined Ray, on the driver's node; as many as it may hand out there, if they are more."""
+    held = min(judges, found.nodes[0].lends or 0)
+    return (
+        replace(found, groups=(*found.groups, Group("PACK", ({"CPU": float(held), f"node:{found.nodes[0].name}": _NAMED},))))
+        if held
+        else found
+    )
+
+
 def _on_cores(found: Placement, wishes: Sequence[Wish]) -> Placement:
-    """Engines and ranks of several nodes without GPUs: each where most cores are left."""
+    """Engines and ranks on joined nodes without GPUs: each where most cores are left beside driver and judges."""
+    if not found.nodes[0].name:
+        return found
     free = [node.cores for node in found.nodes]
-    moved = [wish for wish in wishes if wish.name not in ("driver", "judge")]
+    moved = [wish for wish in wishes if wish.name in ("engine", "learner")]  # all else is the driver's
+    free[0] -= sum(wish.count * wish.threads for wish in wishes if wish not in moved)
     at, bundles = dict(found.at), dict(found.bundles)
     groups: list[Group] = []
     for wish in moved:
@@ -230,7 +247,11 @@ def _too_few(found: Placement, needed: int, users: Sequence[Wish]) -> str:
     there = sum(len(node.gpus) for node in found.nodes)
     if not there:
         why = f" ({found.nodes[0].trouble})" if found.nodes[0].trouble else ""
-        return f"device: cuda needs {needed} GPUs ({words}) and this machine has none{why}; run it where they are, or with --scale tiny"
+        here = "this machine has none" if len(found.nodes) == 1 else f"none of the {len(found.nodes)} nodes has any"
+        return (
+            f"device: cuda needs {needed} GPUs ({words}) and {here}{why}; send it to where they are (`laconic submit --address ...`, "
+            "`laconic manifest slurm`), or run it with --scale tiny"
+        )
     less = "learner.ranks=1 and engine.count=1 share one" if there == 1 else "lower engine.count or learner.ranks"
     here = f"this machine has {there}" if len(found.nodes) == 1 else f"{len(found.nodes)} nodes have {_sum(found.nodes)} = {there}"
     return f"device: cuda needs {needed} GPUs ({words}) and {here}; {less}"

@@ -90,7 +90,7 @@ def thinking_warnings(recipe: Recipe) -> Iterator[str]:
 
 def forces_thinking(recipe: Recipe) -> bool:
     """Whether evaluations have thinking closed at a budget."""
-    return evaluates(recipe) and any(budget.kind == "forced" for budget in recipe.eval.budgets)
+    return evaluates(recipe) and any(budget.kind in ("forced", "extended") for budget in recipe.eval.budgets)
 
 
 def _has_marks(recipe: Recipe, marks: Marks, tokenizer: Tokenizer, template: str, opening: str) -> bool:

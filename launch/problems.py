@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -38,8 +38,12 @@ class HeldOut:
     samples: int | None = None
 
 
-def held_out(recipe: Recipe, judge: Judge) -> list[HeldOut]:
-    """The evaluation problems of a recipe, of its sets and then of its benchmarks; empty if it evaluates nothing."""
+def held_out(recipe: Recipe, judge: Judge, held: Mapping[str, str] | None = None) -> list[HeldOut]:
+    """The evaluation problems of a recipe, of its sets and then of its benchmarks; empty if it evaluates nothing.
+
+    Args:
+        held: commits of the hub by source, which benchmarks that pin none are read of.
+    """
     if not evaluates(recipe):
         return []
     sets, names = recipe.held_out_sets, recipe.held_out_names
@@ -47,12 +51,13 @@ def held_out(recipe: Recipe, judge: Judge) -> list[HeldOut]:
         HeldOut(name, *heldout_problems(one, recipe.tiny, recipe.eval.problems, recipe.seed, judge.check_golds, recipe.data))
         for name, one in zip(names, sets, strict=False)
     ]
-    return found + [_benchmark(name, word, recipe, judge) for name, word in zip(names[len(sets) :], recipe.eval.benchmarks, strict=True)]
+    words = zip(names[len(sets) :], recipe.eval.benchmarks, strict=True)
+    return found + [_benchmark(name, word, recipe, judge, (held or {}).get(name, "")) for name, word in words]
 
 
-def _benchmark(name: str, word: str, recipe: Recipe, judge: Judge) -> HeldOut:
+def _benchmark(name: str, word: str, recipe: Recipe, judge: Judge, commit: str) -> HeldOut:
     """A benchmark's problems; where the recipe asks for no form of answer, the directive of the protocol stands behind each."""
-    kept, left_out, said, commit = benchmarks.load(word, judge.check_golds)
+    kept, left_out, said, commit = benchmarks.load_at(word, commit, judge.check_golds)
     problems, words = chosen(name, kept, recipe.eval.problems)
     if not recipe.data.instruction:
         problems = [replace(problem, text=f"{problem.text}\n\n{benchmarks.DIRECTIVE}") for problem in problems]

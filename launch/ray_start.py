@@ -95,6 +95,8 @@ def _start_own(num_cpus: int, num_gpus: int, push: int) -> None:
     ray_constants.ENABLE_RAY_CLUSTER = False
     # No autoscaler and no tailing of logs that nobody is shown: two processes less, a fifth of a start on two cores.
     parameter.RayParams = functools.partial(_PARAMETERS, no_monitor=True, include_log_monitor=False)
+    machine = this_machine()
+    store = object_store_bytes(machine.memory, push, machine.shared)
     for attempt in range(1, _ATTEMPTS + 1):  # Ray gives its agents 15 s (fixed), which a cold disk cache or a busy machine can use up
         before = {child.pid for child in psutil.Process().children()}
         try:
@@ -105,7 +107,7 @@ def _start_own(num_cpus: int, num_gpus: int, push: int) -> None:
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level="error",
-                object_store_memory=max(object_store_bytes(this_machine().memory, push), ray_constants.OBJECT_STORE_MINIMUM_MEMORY_BYTES),
+                object_store_memory=store,
             )
             break
         except Exception as error:  # Ray raises plain Exception, ValueError, OSError, ConnectionError

@@ -46,7 +46,7 @@ def evaluate_server(
     if question.logprobs:
         raise ServerError(f"{api.url}: logprobs of a server are of nobody knows which distribution: leave out --logprobs")
     from launch.engines import stating
-    from launch.evaluations import earlier_date, evaluations, fit
+    from launch.evaluations import earlier_date, evaluations, fit, held_commits
     from launch.plan_thinking import forces_thinking
     from launch.problems import held_out
     from launch.stages import starting_checkpoint
@@ -70,12 +70,12 @@ def evaluate_server(
         template, forces = pool.template, forces_thinking(recipe)
         if forces and not pool.takes_ids:
             raise ServerError(
-                f"{url} takes no token ids, so no thinking can be closed: leave out forced budgets, or name the checkpoint that its model was made of"
+                f"{url} takes no token ids, so no thinking can be closed: leave out forced and extended budgets, or name the checkpoint that its model was made of"
             )
         name = checkpoint or pool.model
         target = folder or Path("evals") / folder_name(name)
         with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
-            read = held_out(recipe, judge)
+            read = held_out(recipe, judge, {} if overwrite else held_commits(target))
             parts = read if show_prompt else [fit(part, template, recipe) for part in read]
             asked = evaluations(
                 parts,

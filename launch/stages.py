@@ -24,6 +24,7 @@ from launch.machine import cache_folder
 from launch.parts import Part, Standing, read_data
 from launch.plan import Plan, PlanError, check_runnable, plan
 from launch.problems import file_names, list_left_out, list_overlap, some_fit
+from launch.shared import PATTERNS, refuse_missing, refuse_unshared
 from launch.teachers import reference_stage, refuse_unlearnable, supervised_stage, with_reference
 from recipes.schema import Recipe
 from recipes.stages import DpoStage, EvalStage, MergeStage, ReferenceStage, SftStage, changed
@@ -63,11 +64,17 @@ def run_recipe(made: Plan, runs_dir: Path, resume: bool = False, overwrite: bool
         EngineError, LearnerError, PublishError, CheckpointError, NotJudged: while it runs; the run folder says so too.
     """
     recipe = made.recipe
+    runs_dir = runs_dir.absolute() if made.machine.name else runs_dir  # processes of a Ray that is joined have another working folder
     refuse_unusable(recipe, runs_dir, resume, overwrite)  # before the minutes of a cold start; Run.create asks for those who came meanwhile
+    refuse_unshared(made, runs_dir, "--runs")
+    if recipe.model.path == "tiny":
+        refuse_unshared(made, cache_folder().absolute(), "LACONIC_CACHE")
     settle_device(made)
     with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
-        parts = read_data(made, judge)
+        parts = read_data(made, judge, runs_dir / recipe.name if resume else None)
         start = starting_checkpoint(beginning(recipe))
+        start = start.absolute() if made.machine.name else start
+        refuse_missing(made, start)
         made = planned_with(start, made)
         date = prompt_date(runs_dir / recipe.name) if resume else None
         ready = [_ready(replace(part, made=again), start, date) for part, again in zip(parts, made.stages, strict=True)]
@@ -182,7 +189,7 @@ def starting_checkpoint(recipe: Recipe, weights: bool = True) -> Path:
         return path
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.json", "*.jinja", "*.txt", "*.model", *(["*.safetensors"] if weights else [])]
+    patterns = [pattern for pattern in PATTERNS if weights or pattern != "*.safetensors"]
     try:
         return Path(snapshot_download(recipe.model.path, revision=recipe.model.revision, allow_patterns=patterns))
     except OSError as error:  # all the hub's own errors are

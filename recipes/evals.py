@@ -15,6 +15,17 @@ class ForcedAt(Section):
     limit: Count = Field(..., description="Tokens of thinking before it is closed; at most eval.max_tokens.")
 
 
+class ExtendedTo(Section):
+    kind: Literal["extended"] = Field(
+        ..., description="Thinking that ends before is told to go on, and closed there (budget forcing of s1, 2501.19393)."
+    )
+    limit: Count = Field(
+        ..., description="Tokens of thinking before it is closed, the words put into it among them; at most eval.max_tokens."
+    )
+    waits: Count = Field(..., description="How often a sample is told to go on, at most.")
+    word: str = Field("Wait", min_length=1, description="What stands in the place of the mark that would close its thinking.")
+
+
 class RequestedAt(Section):
     kind: Literal["requested"] = Field(..., description="The prompt asks for it; how far samples keep to it is reported.")
     limit: Count = Field(
@@ -30,7 +41,10 @@ class ShortOf(Section):
 
 
 BudgetAt = Annotated[
-    Annotated[ForcedAt, Tag("forced")] | Annotated[RequestedAt, Tag("requested")] | Annotated[ShortOf, Tag("short")],
+    Annotated[ForcedAt, Tag("forced")]
+    | Annotated[ExtendedTo, Tag("extended")]
+    | Annotated[RequestedAt, Tag("requested")]
+    | Annotated[ShortOf, Tag("short")],
     Discriminator(kind_or("forced")),
 ]
 

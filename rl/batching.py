@@ -14,6 +14,8 @@ import numpy as np
 
 from rl.policy import Row
 
+_TOGETHER = 8  # micro-batches over which whole groups are sorted by length
+
 
 def micro_batches(tokens_B: np.ndarray, micro_batch_tokens: int, ranks: int) -> list[list[np.ndarray]]:
     """Row indices of each micro-batch of each rank, longest rows first; every row is in exactly one.
@@ -34,21 +36,27 @@ def micro_batches(tokens_B: np.ndarray, micro_batch_tokens: int, ranks: int) -> 
 
 
 def whole_groups(tokens_B: np.ndarray, group_B: Sequence[str], micro_batch_tokens: int, ranks: int) -> list[list[np.ndarray]]:
-    """As `micro_batches`, with all rows of a group on one rank, one after the other: together as far as they fit, else in several."""
+    """As `micro_batches`, with all rows of a group on one rank and in one window: as many tokens as `_TOGETHER` micro-batches have, or the group's own.
+
+    Within a window rows are sorted by length whatever their group, so that little is padded; no more than a window's is ever kept until its groups are whole.
+    """
     groups: dict[str, list[int]] = {}
     for index, group in enumerate(group_B):
         groups.setdefault(group, []).append(index)
-    longest_first = sorted(groups.values(), key=lambda rows: -max(tokens_B[rows]))
-    dealt: list[list[np.ndarray]] = [[] for _ in range(ranks)]
+    owned: list[list[list[int]]] = [[] for _ in range(ranks)]
     load_R = np.zeros(ranks)
-    for rows in longest_first:
-        mine = dealt[int(np.argmin(load_R))]
-        load_R[int(np.argmin(load_R))] += sum(tokens_B[rows])
-        whole = np.concatenate([mine[-1], rows]) if mine else np.array(rows)
-        if mine and len(whole) * max(tokens_B[whole]) <= micro_batch_tokens:
-            mine[-1] = whole
+    for rows in sorted(groups.values(), key=lambda rows: -max(tokens_B[rows])):
+        rank = int(np.argmin(load_R))
+        load_R[rank] += sum(tokens_B[rows])
+        windows = owned[rank]
+        if windows and sum(tokens_B[windows[-1] + rows]) <= _TOGETHER * micro_batch_tokens:
+            windows[-1] += rows
         else:
-            mine += _pack(np.array(sorted(rows, key=lambda row: -tokens_B[row])), tokens_B, micro_batch_tokens)
+            windows.append(list(rows))
+    dealt = [
+        [batch for rows in windows for batch in _pack(np.array(sorted(rows, key=lambda row: -tokens_B[row])), tokens_B, micro_batch_tokens)]
+        for windows in owned
+    ]
     count = max(map(len, dealt))
     return [batches + [np.zeros(0, dtype=np.int64)] * (count - len(batches)) for batches in dealt]
 

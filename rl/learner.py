@@ -2,7 +2,7 @@
 
 Claim: the update depends on the rows and their weights alone, not on micro-batches, ranks or ZeRO stage: every rank adds
 up its share of one weighted sum, and gradients are reduced once per update. The learner is blind to algorithms.
-Simplification: parameters are loaded whole on every rank before ZeRO-3 shards them; one node.
+Simplification: parameters are loaded whole on every rank before ZeRO-3 shards them.
 """
 
 from __future__ import annotations
@@ -33,16 +33,15 @@ from rl.algorithm import FIELDS, asked
 from rl.batching import dealt
 from rl.deepspeed_config import RESTING_STATES, deepspeed_config, moves_states, saved_classes
 from rl.logprobs import ScoringHead
+from rl.meeting import Member, Place
 from rl.outbox import NEEDS_WHOLE, Outbox
 from rl.policy import MicroBatch, Row, by_row, load_policy, padded
-from rl.scratch import scratch_folder
 from rl.sums import correction_metrics, merge_sums
-from rollout.engine import WHY_DEAD, constructor_failed, last_words
+from rollout.engine import constructor_failed, last_words, why_dead
 from rollout.weights import DTYPES, checkpoint_names
 
 log = logging.getLogger(__name__)
 
-_MEETING = "laconic-ranks-"
 _DEADLINE_S = 3600.0  # to load, save or hand out weights
 _PASS_S = 900.0  # for one micro-batch; how many there are in an update is nobody's fault
 _MEANS = {"clip_fraction": "clipped", "ratio/mean": "ratio", "kl": "kl", "entropy": "entropy"}  # metric: sum
@@ -52,25 +51,24 @@ class LearnerError(RuntimeError):
     """A learner rank failed; the message names it and what it said."""
 
 
-class LearnerRank:
+class LearnerRank(Member):
     """One DeepSpeed process. All ranks are called together, with the same method.
 
     What passes micro-batches through the model is a generator that stops after each: `begin` makes it, `go_on` takes it one further.
     """
 
-    def __init__(self, rank: int, meeting: Path, checkpoint: Path, recipe: Recipe, device: str):
-        os.environ.update(RANK=str(rank), WORLD_SIZE=str(recipe.learner.ranks), LOCAL_RANK="0")
-        torch.set_num_threads(recipe.learner.threads)
+    def start(self, at: Place, checkpoint: Path, recipe: Recipe, device: str) -> None:
+        """Meet the other ranks and load the policy, on each node from `checkpoint`. Raises MeetingError: a rank does not come."""
+        settings = recipe.learner
+        os.environ.update(RANK=str(self._rank), WORLD_SIZE=str(settings.ranks), LOCAL_RANK="0")
+        torch.set_num_threads(settings.threads)
+        backend = "nccl" if device == "cuda" else "gloo"
+        self.meet(at, settings.ranks, backend)
         import deepspeed
 
         # Its shared-memory all-reduce is compiled at first use and waits forever on the lock of a killed build; gloo serves.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        # Ranks meet at a file: torch's TCP store would listen on every interface.
-        backend = "nccl" if device == "cuda" else "gloo"
-        deepspeed.init_distributed(
-            backend, init_method=f"file://{meeting}", rank=rank, world_size=recipe.learner.ranks, auto_mpi_discovery=False, verbose=False
-        )
-        settings = recipe.learner
+        deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
         dtype = DTYPES[recipe.model.dtype]
         common = checkpoint, dtype, recipe.sampler.temperature, settings.logit_chunk_tokens
         policy = load_policy(*common, settings.gradient_checkpointing, settings.adapter, recipe.seed)
@@ -83,10 +81,10 @@ class LearnerRank:
         self._adapts = settings.adapter.kind != "full"
         if recipe.reads_reference and not self._adapts:  # a policy with adapters is its own reference without them
             self._reference = load_policy(*common).to(device).requires_grad_(False)
-        self._rank, self._device, self._ranks = rank, device, settings.ranks
+        self._device, self._ranks = device, settings.ranks
         self._zero_stage = settings.zero_stage
         self._offloads, self._moves = turns(recipe.cluster).offload, moves_states(recipe)
-        self._outbox = Outbox(self._engine.module.model, checkpoint_names(checkpoint), rank, device, stays=self._zero_stage < 3)
+        self._outbox = Outbox(self._engine.module.model, checkpoint_names(checkpoint), self._rank, device, stays=self._zero_stage < 3)
         self._checkpoint = checkpoint
         self._passes: Generator[None, None, Any] | None = None
 
@@ -318,24 +316,26 @@ class Learner:
     def __init__(self, recipe: Recipe, checkpoint: Path, device: str, options: Callable[[int], dict[str, Any]] | None = None):
         self._recipe = recipe
         self.entropy = objective.EntropyControl(recipe.objective.entropy)
-        self._resting = False
-        self._meeting = scratch_folder(_MEETING)
-        meeting = Path(self._meeting.name) / "ranks"
+        self._resting, self._where = False, [""] * recipe.learner.ranks
         threads = str(recipe.learner.threads)
         environment = {"OMP_NUM_THREADS": threads, "GOMP_SPINCOUNT": "2000", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
         if device == "cpu":
-            environment |= {"DS_ACCELERATOR": "cpu", "GLOO_SOCKET_IFNAME": "lo"}
-        else:
-            environment |= {"NCCL_SOCKET_IFNAME": "lo"}  # ranks share a node
+            environment |= {"DS_ACCELERATOR": "cpu"}
         self._ranks = [
             ray.remote(LearnerRank)
             .options(**(options(rank) if options else {"num_cpus": 0}), runtime_env={"env_vars": environment})
-            .remote(rank, meeting, checkpoint, recipe, device)
+            .remote(rank)
             for rank in range(recipe.learner.ranks)
         ]
+        self._addresses = [rank.address.remote() for rank in self._ranks]
+        at = self._ranks[0].listen.remote(*self._addresses)
+        self._started = [rank.start.remote(at, checkpoint, recipe, device) for rank in self._ranks]
 
     def wait_ready(self, seconds: float = 600.0) -> list[int]:
-        """Block until every rank answers; their process ids."""
+        """Block until every rank has loaded; their process ids. Raises LearnerError naming the one that does not come."""
+        nodes = self._get(self._addresses, "its start", seconds)
+        self._where = [f" on {node}" if len(set(nodes)) > 1 else "" for node in nodes]
+        self._get(self._started, "loading", seconds)
         return self._all("process_id", seconds=seconds)
 
     def update(self, updates: Sequence[Sequence[Row]], step: int) -> dict[str, float | None]:
@@ -483,15 +483,15 @@ class Learner:
         while waiting:
             done, waiting = ray.wait(waiting, num_returns=1, timeout=max(0.0, deadline - time.monotonic()))
             if not done:
-                late = ", ".join(str(calls.index(call)) for call in waiting)
+                late = ", ".join(f"{calls.index(call)}{self._where[calls.index(call)]}" for call in waiting)
                 raise LearnerError(f"learner: rank {late} of {len(calls)} did not finish {what} within {seconds:.0f} s")
+            rank = f"learner rank {calls.index(done[0])}{self._where[calls.index(done[0])]}"
             try:
                 ray.get(done)
             except ray.exceptions.RayActorError as error:
-                rank = f"learner rank {calls.index(done[0])}"
                 if constructor_failed(error):
                     raise LearnerError(f"{rank} could not start: {last_words(error)}") from error
-                raise LearnerError(f"{rank} died in {what}: {WHY_DEAD}") from error
+                raise LearnerError(f"{rank} died in {what}: {why_dead(error)}") from error
             except ray.exceptions.RayError as error:
-                raise LearnerError(f"learner rank {calls.index(done[0])} failed in {what}: {last_words(error)}") from error
+                raise LearnerError(f"{rank} failed in {what}: {last_words(error)}") from error
         return ray.get(list(calls))

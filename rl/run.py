@@ -12,7 +12,6 @@ the kernel lets go of however the process ends.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import math
@@ -37,6 +36,7 @@ from recipes.schema import Recipe
 from rl import checkpoint
 from rl.loggers import TensorBoard, WandB
 from rl.samples import pick_samples
+from rollout.locks import NoLocks, taken
 from rollout.records import rows
 from rollout.types import Group
 
@@ -366,15 +366,18 @@ def _refuse_finished(folder: Path) -> None:
 
 
 def _lock(folder: Path) -> IO[str]:
-    """Hold the run until the file is closed or the process ends. Raises RunError if another process does."""
+    """Hold the run until the file is closed or the process ends. Raises RunError if another process does, NoLocks if nobody can tell."""
     file = open(folder / "lock", "a+")  # noqa: SIM115 - held for as long as the run is
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+        held = taken(file, folder)
+    except NoLocks:
+        file.close()
+        raise
+    if not held:
         file.seek(0)
         owner = file.read().strip() or "unknown"
         file.close()
-        raise RunError(f"{folder} is in use by process {owner}: wait for it or stop it, or choose another name (name=...)") from error
+        raise RunError(f"{folder} is in use by process {owner}: wait for it or stop it, or choose another name (name=...)")
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()

@@ -30,11 +30,13 @@ from rewards.terms import levelled
 from rollout.budget import Control, request_limit, stated_limit, thinking_limit
 from rollout.engine import EnginePool, Pool
 from rollout.kappa import Kappa
+from rollout.pace import pace_metrics
 from rollout.scorer import Pending, Scorer, judged
 from rollout.sources import Source
 from rollout.template import Template
 from rollout.types import Group, Request, Rollout
 
+QUANTILES = (0, 5, 10, 25, 50, 75, 90, 95, 99, 100)  # of lengths, per cent
 _WATCHED = 1 << 40  # positions of problems sampled apart: beyond what any run trains on
 Fate = Literal["trained", "all_right", "all_wrong", "flat", "not_judged"]
 
@@ -157,7 +159,8 @@ class Collector:
         """Sample until `sampler.prompts` groups are worth training on or the refill limit is reached. `step` is for reward functions."""
         recipe = self._recipe.at(step)
         seen = self._watch(step)
-        start = time.monotonic()
+        self._pool.paces()  # what else was sampled is not the step's
+        start, own, polled = time.monotonic(), time.thread_time(), list[float]()
         scorer = replace(
             self._scorer,
             terms=self._stream.control.terms(recipe.reward),
@@ -178,7 +181,7 @@ class Collector:
             self._pool.submit(requests)
 
         dispatch(min(most, round(wanted / stream.kept_share)))
-        for group in sampled(self._pool, scorer):
+        for group in sampled(self._pool, scorer, polled):
             fate = fate_of(group, self._recipe.sampler.keep_groups)
             fates.append((order[group.request.id], fate, group))
             met[fate] += 1
@@ -191,7 +194,9 @@ class Collector:
         mixed, easy = kappa.fit(met["trained"], met["all_right"])
         groups = chosen([(fate, group) for _, fate, group in fates], mixed, easy, seed_of(recipe.seed, "easy", step))
         everything = [group for *_, group in fates]
-        metrics = sampling_metrics(everything, met, time.monotonic() - start)
+        metrics = sampling_metrics(everything, met, seconds := time.monotonic() - start)
+        metrics |= {"seconds/poll": sum(polled), "seconds/score": time.thread_time() - own - sum(polled)}
+        metrics |= pace_metrics(self._pool.paces(), seconds)
         metrics["groups/trained"], metrics["groups/surplus"] = len(groups), met["trained"] - mixed
         metrics["groups/all_right"] = met["all_right"] - easy
         metrics["prompts/too_long"], metrics["engines/restarts"] = stream.too_long, self._pool.restarts
@@ -222,11 +227,19 @@ class Collector:
         return seen | {"seconds/watch": time.monotonic() - start}
 
 
-def sampled(pool: Pool, scorer: Scorer) -> Iterator[Group]:
-    """Judged groups as they become ready, until nothing that was submitted (also while iterating) is left."""
+def sampled(pool: Pool, scorer: Scorer, polled: list[float] | None = None) -> Iterator[Group]:
+    """Judged groups as they become ready, until nothing that was submitted (also while iterating) is left.
+
+    Args:
+        polled: gets the processor time of this thread, seconds, of each time that engines are asked.
+    """
     pending: list[Pending] = []
     while pool.outstanding or pending:
-        pending += [scorer.begin(request, completions) for request, completions in pool.ready()]
+        own = time.thread_time()
+        came = pool.ready()
+        if polled is not None:
+            polled.append(time.thread_time() - own)
+        pending += [scorer.begin(request, completions) for request, completions in came]
         ready = [item for item in pending if item.done or not pool.outstanding]
         pending = [item for item in pending if item not in ready]
         for item in ready:
@@ -277,7 +290,11 @@ def sampling_metrics(groups: Sequence[Group], fates: Counter[Fate], seconds: flo
         "groups/sampled": len(groups),
         "tokens/sampled": tokens,
         "seconds/sample": seconds,
+        "seconds/judge": sum(rollout.verdict.seconds for rollout in rollouts if rollout.verdict),
+        "length/between": between([[rollout.tokens for rollout in group.rollouts] for group in groups]),
     }
+    lengths = [rollout.tokens for rollout in rollouts]
+    metrics |= {f"length/q_{percent}": float(np.percentile(lengths, percent)) for percent in QUANTILES}
     if any(group.request.thinking_tokens is not None for group in groups):
         metrics |= closed_metrics(rollouts)
     free = [rollout for group in groups if group.request.closed for rollout in group.rollouts[: -group.request.closed]]
@@ -288,6 +305,17 @@ def sampling_metrics(groups: Sequence[Group], fates: Counter[Fate], seconds: flo
     for fate in get_args(Fate):
         metrics[f"groups/{fate}"] = fates[fate]
     return metrics
+
+
+def between(lengths: Sequence[Sequence[float]]) -> float | None:
+    """Of the variance of lengths, the share that lies between groups: one-way analysis of variance (ICC(1)), bounded to 0 and 1."""
+    groups = [np.asarray(group, float) for group in lengths if len(group) > 1]
+    size = len(groups[0]) if groups else 0
+    if len(groups) < 2:
+        return None
+    within = float(np.mean([group.var(ddof=1) for group in groups]))
+    across = float(np.var([group.mean() for group in groups], ddof=1)) - within / size
+    return min(max(across, 0.0) / total, 1.0) if (total := max(across, 0.0) + within) else None
 
 
 def thought_metrics(groups: Sequence[Group]) -> dict[str, float | int | None]:

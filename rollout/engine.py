@@ -17,6 +17,7 @@ import numpy as np
 import ray
 
 from rollout.honesty import check_rehearsal
+from rollout.pace import SLICE_S, Sums
 from rollout.parcels import Parcel
 from rollout.sleep import Part
 from rollout.types import Completion, Request
@@ -24,10 +25,10 @@ from rollout.weights import Undelivered
 
 log = logging.getLogger(__name__)
 
-WHY_DEAD = "killed by the system for its memory, or by someone"  # all that can be known of an actor that is gone
+WHY_DEAD = "killed by the system for its memory, or by someone"  # where its node goes on
+_NODE_DIED = "its node has died"  # as Ray puts it
 _ADVERTISEMENT = re.compile(r"^\s*For further information visit ")
 _MOST_WORDS = 600  # characters
-_SLICE_S = 0.2  # an engine reports finished groups about this often
 _SILENCE_S = 900.0  # an engine that says nothing for so long is taken for dead
 _LATE_S = 90.0  # for others to say so too, when one says that weights did not arrive
 _RESTARTS = 3  # in a row, without an answer between them
@@ -38,6 +39,7 @@ class Engine(Protocol):
     """What an engine actor answers; VllmEngine and ReferenceEngine do."""
 
     def advance(self, requests: Sequence[Request], seconds: float) -> list[tuple[str, list[Completion]]]: ...
+    def pace(self) -> Sums: ...
     def load(self, parcel: Parcel, version: int) -> dict[str, int]: ...
     def sleep(self) -> None: ...
     def wake(self, part: Part) -> None: ...
@@ -57,6 +59,11 @@ def last_words(error: BaseException) -> str:
         lines = lines[-1:]
     words = " ".join(" ".join(lines).split())
     return (words if len(words) <= _MOST_WORDS else words[: _MOST_WORDS - 3] + "...") or type(error).__name__
+
+
+def why_dead(error: BaseException) -> str:
+    """All that can be known of why an actor is gone."""
+    return "its node is gone, or cut off from the others" if _NODE_DIED in str(error) else WHY_DEAD
 
 
 def constructor_failed(error: BaseException) -> bool:
@@ -153,6 +160,10 @@ class EnginePool:
         """Number of engines."""
         return len(self._members)
 
+    def paces(self) -> list[Sums]:
+        """How fast every engine sampled since this was asked last (rollout/pace)."""
+        return self._all("pace", _START_S)
+
     def release(self) -> None:
         """Let go of the weights last pushed, so that the next ones find room. An engine that dies before those are there waits for them."""
         self._again = None
@@ -230,7 +241,7 @@ class EnginePool:
         """Hand every engine that owes groups and is not sampling its next slice."""
         for member in self._members:
             if member.call is None and member.owed:
-                member.call, member.queue, member.since = member.actor.advance.remote(member.queue, _SLICE_S), [], time.monotonic()
+                member.call, member.queue, member.since = member.actor.advance.remote(member.queue, SLICE_S), [], time.monotonic()
 
     def _collect(self, index: int) -> list[tuple[Request, list[Completion]]]:
         member = self._members[index]
@@ -262,7 +273,7 @@ class EnginePool:
         """Why an actor is gone, for a log. Raises EngineError if its constructor raised: it would do so again."""
         if constructor_failed(error):
             raise EngineError(f"engine {index} could not start: {last_words(error)}") from error
-        return WHY_DEAD
+        return why_dead(error)
 
     def _restart(self, index: int, why: str) -> dict[str, int]:
         """Start an engine again, with the weights last pushed and the groups it owed; again if it dies in that, a few times. The digests that it confirms."""

@@ -44,6 +44,7 @@ _CONTROLLER = "the budget controller"
 _COVERAGE = "the budget coverage"
 _THINKING = "the budget thinking"
 _SHARED = "engines and ranks share GPUs"
+_VLLM = "engines of vLLM"
 _WATCHED = "steps that looked at problems apart"
 _REDUNDANT = "credit that looks for thoughts behind the answer"
 _CREDIT = "any credit but even, in steps that train"
@@ -100,6 +101,19 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "nothing was rewarded",
             panel="Length",
             label="limit rewarded",
+        ),
+        Metric(
+            "length/q_<N>",
+            "tokens",
+            "Length that N per cent of all rollouts do not exceed.",
+            panel="Lengths, quantiles",
+            label="<N> % are no longer",
+        ),
+        Metric(
+            "length/between",
+            "share",
+            "Of the variance of lengths, what lies between groups.",
+            "all lengths are equal, or groups are few",
         ),
         Metric("truncated", "share", "Rollouts cut off by their engine's limit.", panel="Cut off, not judged", label="cut off"),
         Metric("not_judged", "share", "Rollouts without a verdict.", panel="Cut off, not judged", label="not judged"),
@@ -345,6 +359,38 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric("audit/rows", "answers", "Verdicts given again by a second checker."),
         Metric("audit/right_only_here", "answers", "Right here, wrong there.", panel="Second checker disagrees", label="right here only"),
         Metric("audit/right_only_there", "answers", "Wrong here, right there.", panel="Second checker disagrees", label="right there only"),
+        Metric(
+            "engines/busy",
+            "share",
+            "Of `seconds/sample`, that engines were at work.",
+            "",
+            _VLLM,
+            "Engines at work",
+            "of the time that sampling took",
+        ),
+        Metric(
+            "engines/step",
+            "seconds",
+            "Of an engine's step with few sequences, by a straight line through the steps (rollout/pace); on a CPU, of its processor.",
+            "all steps had the same number of sequences",
+            _VLLM,
+        ),
+        Metric(
+            "engines/step_each",
+            "seconds",
+            "More with each sequence that runs; on a CPU, of the processor.",
+            "all steps had the same number of sequences",
+            _VLLM,
+        ),
+        Metric(
+            "engines/take",
+            "seconds",
+            "Of a step in which all that runs came just then, by sequence; on a CPU, of the processor.",
+            "there was none",
+            _VLLM,
+        ),
+        Metric("engines/core", "share", "Processor time of engines' steps by the time that they took: of a core, on a CPU.", "", _VLLM),
+        Metric("engines/calls", "calls", "Slices of time that engines were asked to sample in.", "", _VLLM),
         Metric("engines/restarts", "restarts", "Since this process began.", panel="Engines started again", label="so far"),
         Metric(
             "tokens_per_s",
@@ -366,6 +412,9 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "Time per step",
             "turns",
         ),
+        Metric("seconds/judge", "seconds", "Of seconds/sample, added up over judging processes: comparisons, beside the engines."),
+        Metric("seconds/score", "seconds", "Of seconds/sample, the driver's processor time for texts, rewards and the choice of groups."),
+        Metric("seconds/poll", "seconds", "Of seconds/sample, the driver's processor time for asking engines."),
         Metric("seconds/step", "seconds", "The whole step."),
     ),
 }

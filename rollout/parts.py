@@ -8,7 +8,6 @@ Simplification: all of it is read into memory.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 from rewards.rows import DataError
 from rollout.collector import sampled
 from rollout.engine import Pool
+from rollout.locks import taken
 from rollout.records import SCHEMA, rows
 from rollout.scorer import Scorer
 from rollout.types import Group, Request
@@ -175,10 +175,8 @@ def _alone(folder: Path) -> Iterator[None]:
     """The folder, made if it is not there, for this process alone. Raises OtherParts: another has it."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OtherParts(f"{folder} is being sampled by another process: wait for its end, or choose another folder") from None
+        if not taken(file, folder):
+            raise OtherParts(f"{folder} is being sampled by another process: wait for its end, or choose another folder")
         yield
 
 

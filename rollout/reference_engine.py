@@ -8,6 +8,7 @@ Simplification: no continuous batching; meant for tests and for small checks, no
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from rollout import broadcast
 from rollout.honesty import moments, rehearse
+from rollout.pace import Sums
 from rollout.parcels import Parcel, digesting
 from rollout.short import Chains
 from rollout.sleep import Part, Wakefulness
@@ -65,6 +67,10 @@ class ReferenceEngine:
         self._wakefulness.loaded()
         self._version = version
         return as_numbers(found)
+
+    def pace(self) -> Sums:
+        """See VllmEngine.pace; nobody asks how fast this one is."""
+        return Counter()
 
     def sleep(self) -> None:
         """See VllmEngine.sleep; this one keeps its memory."""

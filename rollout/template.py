@@ -200,6 +200,13 @@ class Template:
         """Ids of the mark that closes thinking, as it stands by itself."""
         return tuple(self.tokenizer.encode(self.marks.close, add_special_tokens=False))
 
+    def word_ids(self, word: str) -> tuple[int, ...]:
+        """Ids of a word that is put into thinking, as it stands by itself. Raises TemplateError: the tokenizer has no tokens that say it."""
+        ids = tuple(self.tokenizer.encode(word, add_special_tokens=False))
+        if self.tokenizer.decode(ids) != word:
+            raise TemplateError(f"eval.budgets: extended: this model's tokenizer cannot say {word!r}; name another word (word: ...)")
+        return ids
+
     def unseen(self) -> str:
         """Why engines cannot close this model's thinking although there is some, as the end of a sentence; "" if they can."""
         closer = self.closing_ids()

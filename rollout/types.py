@@ -62,6 +62,18 @@ class Short(NamedTuple):
     close: tuple[int, ...] = ()
 
 
+class Wait(NamedTuple):
+    """Thinking that would end is told to go on (rollout/closing).
+
+    Attributes:
+        times: at most so often.
+        ids: of what is put in the place of the mark that closes thinking.
+    """
+
+    times: int
+    ids: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Request:
     """A prompt that waits for its group. `seed` is its own, so a retry samples the same (reference engine).
@@ -76,6 +88,7 @@ class Request:
         logprobs: the engine reports those of sampled tokens, which costs it time.
         short: which chains of the group are stopped; None: none.
         top_k: likeliest tokens that are sampled from, before top_p; 0: all.
+        wait: how thinking that ends before `thinking_tokens` goes on, which no engine does by itself; None: it does not.
     """
 
     id: str
@@ -92,6 +105,7 @@ class Request:
     logprobs: bool = True
     short: Short | None = None
     top_k: int = 0
+    wait: Wait | None = None
 
 
 class Counted(NamedTuple):

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from rollout.honesty import moments, rehearse
+from rollout.pace import Pace, Sums
 from rollout.parcels import Parcel, Stored, share
 from rollout.short import Chains
 from rollout.sleep import Part, Wakefulness
@@ -81,7 +82,8 @@ class VllmEngine:
         self._workers = int(options.get("tensor_parallel_size", 1))
         if self._workers > 1:
             settings["distributed_executor_backend"] = "mp"  # its own choice in an actor would be actors of its own
-        self._think, self._longest = think, max_model_len
+        self._think, self._longest, self._seats = think, max_model_len, options.get("max_num_seqs", 256)
+        self._pace = Pace(device != "cpu")
         self._llm = LLM(**(settings | dict(options)))
         self._engine = self._llm.llm_engine
         self._stop_ids = list(stop_ids)
@@ -96,6 +98,7 @@ class VllmEngine:
     def advance(self, requests: Sequence[Request], seconds: float) -> list[tuple[str, list[Completion]]]:
         """Take `requests` in, sample for about `seconds` or until nothing is left, return the groups finished by then by request id."""
         self._wakefulness.needed("sample")
+        self._pace.begin(sum(request.group_size for request in requests))
         for request in requests:
             if request.short is not None:
                 self._start_chains(request)
@@ -105,15 +108,20 @@ class VllmEngine:
                 self._engine.add_request(half.id, {"prompt_token_ids": list(half.prompt_ids)}, self._params(half))
         finished: list[tuple[str, list[Completion]]] = []
         deadline = time.monotonic() + seconds
-        while self._engine.has_unfinished_requests():
+        while sequences := self._engine.get_num_unfinished_requests():
             outputs = self._engine.step()
             finished += self._grown([output for output in outputs if output.request_id in self._chain])
             for output in outputs:
                 if output.finished and output.request_id in self._open:
                     finished += self._group(output)
+            self._pace.stepped(min(sequences, self._seats))
             if time.monotonic() >= deadline:
                 break
         return finished
+
+    def pace(self) -> Sums:
+        """How fast it sampled since this was asked last."""
+        return self._pace.take()
 
     def load(self, parcel: Parcel, version: int) -> dict[str, int]:
         """Replace the weights on every worker, drop every cache made under the old ones, and return the digests of what arrived.

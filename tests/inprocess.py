@@ -175,6 +175,7 @@ def libraries() -> Iterator[SimpleNamespace]:
         patch.setattr("launch.engines.start_ray", lambda **resources: seen.ray.append(resources))
         patch.setattr("launch.engines.stop_ray", lambda: None)
         patch.setattr("launch.plan.this_machine", lambda: Machine(cores=2, memory=16 << 30))
+        patch.setattr("rl.meeting.Member.meet", lambda *_: None)
         patch.setattr("torch.set_num_threads", seen.threads.append)
         patch.setattr("rl.logprobs._log_softmax", pieces)
         patch.setattr("rewards.verifier.judge.subprocess", SimpleNamespace(Popen=popen, PIPE=None))

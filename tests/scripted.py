@@ -9,6 +9,7 @@ import numpy as np
 
 from rewards.thinking import THINK
 from rollout.engine import EnginePool
+from rollout.pace import Sums
 from rollout.template import Template
 from rollout.types import Completion, Problem, Request
 
@@ -56,6 +57,9 @@ class ScriptedPool(EnginePool):
     def submit(self, requests: Sequence[Request]) -> None:
         self._owed += requests
         self.seen += [request.problem.id for request in requests]
+
+    def paces(self) -> list[Sums]:
+        return []
 
     @property
     def outstanding(self) -> int:

@@ -162,12 +162,12 @@ def test_any_two_labels_of_a_sample_can_be_set_side_by_side(browser: Any, many_s
     reader(tab)
     sides = tab.locator("#reader-shown .rollout header .key")
     assert sides.all_inner_texts() == ["old", "new"]  # of four labels those without a budget
-    tab.locator("#reader-first").select_option(label="old, forced-64")
-    tab.locator("#reader-beside").select_option(label="new, forced-64")
-    assert sides.all_inner_texts() == ["old, forced-64", "new, forced-64"]
+    tab.locator("#reader-first").select_option(label="old, 64 tokens forced")
+    tab.locator("#reader-beside").select_option(label="new, 64 tokens forced")
+    assert sides.all_inner_texts() == ["old, 64 tokens forced", "new, 64 tokens forced"]
     tab.locator("#reader-list").focus()
     tab.keyboard.press("j")
-    assert sides.all_inner_texts() == ["old, forced-64", "new, forced-64"]
+    assert sides.all_inner_texts() == ["old, 64 tokens forced", "new, 64 tokens forced"]
     tab.locator("#reader-set").select_option(label="old · source-3")  # two labels: they are side by side as they are
     assert sides.all_inner_texts() == ["old", "new"] and not tab.locator("#reader-first").is_visible()
     context.close()

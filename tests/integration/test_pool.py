@@ -134,9 +134,9 @@ def test_the_next_slice_is_under_way_when_groups_are_handed_out(deadly):
     pool._members[0].owed.clear()
 
 
-def test_a_rank_whose_constructor_fails_says_what_it_said(ray_session: None, tmp_path: Path):
+def test_a_rank_that_cannot_load_says_what_it_said(ray_session: None, tmp_path: Path):
     learner = Learner(Recipe(), tmp_path / "gone", "cpu")
-    with pytest.raises(LearnerError, match=r"learner rank 0 could not start: .*gone"):
+    with pytest.raises(LearnerError, match=r"learner rank 0 failed in loading: .*gone"):
         learner.wait_ready(120)
 
 

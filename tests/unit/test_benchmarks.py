@@ -272,13 +272,14 @@ def test_what_is_read_of_the_hub_is_of_a_commit_that_is_said_and_can_be_asked_fo
     }
     asking = """if True:
         import json, sys
-        from evaluation.benchmarks import load
+        from evaluation.benchmarks import load_at
         from recipes.data import DataSet
         from rollout.sources import usable
         sound = lambda golds: [None] * len(golds)
         for word in sys.argv[1:]:
             try:
-                read = load(word, sound) if not word.startswith("hub:") else usable(DataSet(source=word), sound)
+                name, _, commit = word.partition(">")  # read before of this commit
+                read = load_at(name, commit, sound) if not word.startswith("hub:") else usable(DataSet(source=word), sound)
                 print(json.dumps([len(read.problems), read.commit, read.said]))
             except ValueError as error:
                 print(json.dumps([0, "", str(error)]))
@@ -301,10 +302,17 @@ def test_what_is_read_of_the_hub_is_of_a_commit_that_is_said_and_can_be_asked_fo
             "ockbench/ockbench": {commit: {"OckBench_math.jsonl": rows["ock"]} for commit in (old, new)},
         }
         pinned = [f"aime24@hub:HuggingFaceH4/aime_2024@{old}", f"ockbench-math@hub:ockbench/ockbench@{old}"]
+        held = [f"aime24>{old}", f"{pinned[0]}>{new}", f"aime24>{'c' * 40}"]
         newest = ["ockbench-math", "hub:HuggingFaceH4/aime_2024:train", "aime24"]
         found = read(hub.url, *pinned, *newest, f"aime24@hub:HuggingFaceH4/aime_2024@{'c' * 40}")
         assert [(count > 0, commit) for count, commit, _ in found] == [(True, old)] * 2 + [(True, new)] * 3 + [(False, "")]
         assert all(f"commit {commit}" in said for _, commit, said in found[:5])
+        again = read(hub.url, *held)
+        assert [commit for _, commit, _ in again] == [
+            old,
+            old,
+            new,
+        ] and f"commit {'c' * 40}, which earlier samples are of, cannot be had" in again[2][2]
     (count, commit, _), (none, _, said) = read("", "aime24", pinned[0])
     assert (count, commit, none) == (30, new, 0) and f"the cache holds the commit {new}" in said
 

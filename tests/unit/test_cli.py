@@ -121,9 +121,11 @@ def test_checkpoints_and_changes_are_told_apart_and_budgets_arrive_in_their_orde
         ("forced", 64),
         ("requested", 2048),
     ]
-    laconic("eval", "owner/name", "--short", "3@8", "--short", "1@4", "--forced", "9")
+    laconic("eval", "owner/name", "--short", "3@8", "--short", "1@4", "--forced", "9", "--extended", "2@64")
     recipe = load("evaluate", overrides=seen[-1][1].overrides)
-    assert [one.model_dump(exclude={"kind"}) for one in recipe.eval.budgets] == [{"limit": 9}, {"first": 3, "of": 8}, {"first": 1, "of": 4}]
+    assert [one.model_dump(exclude={"kind"}) for one in recipe.eval.budgets] == [
+        {"limit": 9}, {"limit": 64, "waits": 2, "word": "Wait"}, {"first": 3, "of": 8}, {"first": 1, "of": 4}
+    ]  # fmt: skip
     assert laconic("eval", "owner/name", "--logprobs")[0] == 0 and seen[-1][1].logprobs and not seen[0][1].logprobs
     code, text = laconic("eval", "--engine-url", "http://localhost:1/v1", "--logprobs")
     assert code == 1 and "logprobs of a server are of nobody knows which distribution: leave out --logprobs" in text
@@ -143,7 +145,7 @@ def test_checkpoints_and_changes_are_told_apart_and_budgets_arrive_in_their_orde
 def test_benchmarks_are_listed_one_a_line_with_rows_samples_licence_and_hub_id():
     lines = [line.split("\t") for line in laconic("benchmarks")[1].splitlines()]
     assert ["math500", "500", "4", "MIT", "HuggingFaceH4/MATH-500"] in [line[:5] for line in lines]
-    assert len(lines) == len({line[0] for line in lines}) == 16 and all(len(line) == 6 for line in lines)
+    assert len(lines) == len({line[0] for line in lines}) == 16 and all(len(line) == 7 and line[5] == "not pinned" for line in lines)
 
 
 def test_no_samples_are_refused_not_ignored(asked):

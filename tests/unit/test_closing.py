@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rollout.closing import ClosingPool
 from rollout.reference_engine import ReferenceEngine
 from rollout.thinking import ThinkIds
-from rollout.types import FORCED, Completion, Problem, Request
+from rollout.types import FORCED, Completion, Problem, Request, Wait
 from tests.scripted import ScriptedPool
 
 MARK, STOP = (90, 91), 99
@@ -77,6 +77,58 @@ def test_a_budget_of_none_closes_at_once():
     found, seen = run(asked(0, logprobs=False), thought=5, answer=2)
     assert found[0].ids.tolist() == [*MARK, 2, 2, STOP] and not found[0].sampled[:2].any() and found[0].logprobs.shape == (0,)
     assert all(request.thinking_tokens is None for request in seen)
+
+
+def restless(segments: list[int], answer: int, seen: list[Request]):
+    """A model that thinks so many tokens (1) in each stretch, answers (2) behind a mark, and thinks on behind a word (7)."""
+
+    def script(request: Request) -> list[Completion]:
+        seen.append(request)
+        begun = list(request.prompt_ids[2:])
+        here = begun[len(begun) - begun[::-1].index(7) :] if 7 in begun else begun  # of this stretch, the mark and the answer among it
+        whole = [1] * segments[begun.count(7)] + [*MARK] + [2] * answer + [STOP]
+        rest = [2] * answer + [STOP] if here[-2:] == [*MARK] else whole[len(here) :]
+        ids = np.array(rest[: request.max_tokens], np.int32)
+        finish = "stop" if len(rest) <= request.max_tokens else "length"
+        return [Completion(ids, np.zeros(len(ids), np.float32), finish, np.zeros(len(ids), np.int32))] * request.group_size
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("segments", "times", "thought", "put", "limits"),
+    [
+        ([4, 8], 1, [1] * 4 + [7] + [1] * 5, [4, 10, 11], [10, 5, 28]),  # of the remainder, 5 tokens; cut there, and closed
+        ([4, 2, 9], 1, [1] * 4 + [7] + [1] * 2, [4], [10, 5, 30]),  # told once, and it ends before the budget
+        (
+            [4, 2, 1],
+            2,
+            [1] * 4 + [7] + [1] * 2 + [7] + [1],
+            [4, 7, 10],
+            [10, 5, 2, 29],
+        ),  # told twice; its last mark is cut off, and made whole
+        ([9], 3, [1] * 9, [10], [10, 29]),  # the budget is used up within its mark
+        ([4, 8], 0, [1] * 4, [], [10]),  # nobody tells it
+    ],
+)
+def test_thinking_that_ends_before_its_budget_is_told_to_go_on_and_shares_one_budget(segments, times, thought, put, limits):
+    """s1's example: 10 tokens of thinking, 4 and then 8 of which end by themselves, one word between (2501.19393; its code trims 14 to 10)."""
+    seen: list[Request] = []
+    pool = ClosingPool(ScriptedPool(restless(segments, 3, seen)), MARK, closed, alone=True)
+    pool.submit([asked(10, count=1, wait=Wait(times, (7,)))])
+    [(_, [one])] = pool.ready()
+    assert one.ids.tolist() == [*thought, *MARK, 2, 2, 2, STOP] and one.finish == "stop"
+    assert np.flatnonzero(one.sources == FORCED).tolist() == put if put else one.sources is None
+    assert [request.max_tokens for request in seen] == limits and all(request.wait is None for request in seen)
+    assert len(one.ids) == len(one.logprobs) == len(one.versions) and pool.outstanding == 0
+
+
+def test_where_engines_close_thinking_alone_only_what_waits_is_seen_to():
+    seen: list[Request] = []
+    pool = ClosingPool(ScriptedPool(restless([4], 3, seen)), MARK, closed, alone=True)
+    pool.submit([request := asked(10)])
+    pool.ready()
+    assert seen == [request] and seen[0].thinking_tokens == 10
 
 
 def test_requests_without_a_budget_pass():

@@ -238,9 +238,19 @@ def test_how_often_a_model_is_right_again_is_said_of_four_samples_and_more(tmp_p
             rollout.verdict = Verdict("right", "integer", "7")
     evaluated(folder, made, samples=4)
     said = markdown(read([folder]))
-    shares = f"{100 * (12 + 4 / 2) / 24:.1f} %, {100 * 16 / 24:.1f} %, {100 * (12 + 4 / 2) / 24:.1f} %"
-    assert f"all right of 2 (pass^2), half of them (G-Pass@2), mG-Pass@2 | {shares} |" in said
-    assert "pass^" not in markdown(read([evaluated(tmp_path / "b", make_groups(12, 50))]))
+    for label, share in {"pass^2, all of them right": 12 + 4 / 2, "G-Pass@2, half of them right": 16, "mG-Pass@2": 12 + 4 / 2}.items():
+        assert f"| &nbsp;&nbsp;{label} | {100 * share / 24:.1f} % |" in said
+    twice = [[replace(one, sample=place, id=f"{place}") for place, one in enumerate(group.rollouts[:2] * 2)] for group in made]
+    other = evaluated(tmp_path / "b", [replace(group, rollouts=rollouts) for group, rollouts in zip(made, twice, strict=True)], samples=4)
+    written = json.loads(as_json(read([folder, other])))
+    assert written["evaluations"][0]["attempts"] == pytest.approx(
+        {"pass@4": 16 / 24, "pass^2": 14 / 24, "G-Pass@2": 16 / 24, "mG-Pass@2": 14 / 24}
+    )
+    moved = written["comparisons"][0]["attempts"]
+    assert moved["pass^2"]["mean"] == pytest.approx(2 / 24) and moved["pass@4"]["mean"] == 0.0 and moved["pass^2"]["low"] < 2 / 24
+    table = {row.label: row.cells for row in paired_table(read([folder, other]).comparisons[0]).rows}
+    assert [cell.text for cell in table["pass^2, all of them right"]] == ["58.3 %", "66.7 %", "+8.3 points"]
+    assert "pass^" not in markdown(read([evaluated(tmp_path / "c", make_groups(12, 50))]))
 
 
 def test_the_terminal_shows_a_paired_table_and_what_may_be_said(two: list[Path]) -> None:

@@ -137,7 +137,7 @@ def test_groups_without_right_or_without_wrong_answers_stay_and_are_counted(name
 
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 4)), min_size=1, max_size=20), st.integers(8, 90), st.integers(1, 3))
-def test_a_groups_rows_stay_on_one_rank_one_after_the_other(rows, most, ranks):
+def test_a_groups_rows_stay_on_one_rank_and_within_one_window(rows, most, ranks):
     tokens, names = np.array([length for length, _ in rows]), [str(name) for _, name in rows]
     dealt = whole_groups(tokens, names, most, ranks)
     assert len({len(batches) for batches in dealt}) == 1
@@ -145,8 +145,16 @@ def test_a_groups_rows_stay_on_one_rank_one_after_the_other(rows, most, ranks):
     for name in set(names):
         owners = {rank for rank, batches in enumerate(dealt) for batch in batches if any(names[index] == name for index in batch)}
         assert len(owners) == 1
+        at = [at for batches in dealt for at, batch in enumerate(batches) if any(names[index] == name for index in batch)]
+        alone = len(whole_groups(tokens[[other == name for other in names]], [name] * names.count(name), most, 1)[0])
+        assert max(at) - min(at) < max(2 * 8, alone) + 1
     for batch in (batch for batches in dealt for batch in batches if len(batch) > 1):
         assert len(batch) * max(tokens[batch]) <= most
+
+
+def test_groups_of_mixed_lengths_are_sorted_together():
+    tokens, names = np.array([40, 4, 40, 4]), ["a", "a", "b", "b"]
+    assert [batch.tolist() for batch in whole_groups(tokens, names, 80, 1)[0]] == [[0, 2], [1, 3]]
 
 
 # -------------------------------------------------------------------------------- entropy and covariance

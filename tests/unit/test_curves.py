@@ -56,7 +56,7 @@ def test_a_clip_fraction_that_is_always_0_is_said_with_its_reason_and_not_drawn(
     assert drawn(metrics) == {}
     assert at_rest(metrics) == (
         "0 throughout: Clip fraction (with one update a step the ratio is 1, and nothing can leave the range). "
-        "The same throughout: Ratio 1 (one update a step, which starts from the policy that sampled), Learning rate 2e-05."
+        "The same throughout: Ratio 1 (one update a step, which starts from the policy that sampled), Learning rate 2e−5."
     )
 
 

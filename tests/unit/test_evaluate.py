@@ -15,7 +15,8 @@ import pytest
 
 from evaluation.evaluate import Asked, evaluate, requests, waiting
 from evaluation.measured import of_table
-from evaluation.results import Budget, Evaluation, Settings
+from evaluation.results import Budget, Evaluation, Extended, Settings
+from launch.evaluations import held_commits
 from rewards.rows import DataError
 from rewards.verifier.judge import Judge
 from rollout.scorer import Scorer
@@ -148,7 +149,6 @@ OTHERS: dict[str, dict[str, Any]] = {
     "samples": {"samples": 4},
     "seed": {"seed": 1},
     "engine": {"engine": "reference"},
-    "revision": {"revision": "a" * 40},
     "lenient": {"lenient": True},
     "budget": {"budget": Budget(kind="forced", limit=9)},
     "chat template and tokenizer": {"template": "other"},
@@ -227,6 +227,32 @@ def test_forced_tokens_have_a_number_of_their_own_and_count_as_nobodys(tmp_path:
     assert scores.adherence is None and json.loads(one.scores.read_text())["settings"]["budget"] == {"kind": "forced", "limit": 9}
 
 
+def test_of_extended_thinking_words_that_have_it_go_on_are_told_apart_from_marks_that_close_it(tmp_path: Path, judge: Judge):
+    """4 thought, a word, 3 thought, and closed by the engine or by itself; one that is told twice and never closes; one that is told nothing."""
+
+    def go_on(request: Request) -> list[Completion]:
+        answer = [*map(ord, "\\boxed{0}"), STOP]
+        shut, own = [*b"xxxxWxxx", CLOSE, *answer], [*b"xxxxWxxx", CLOSE, *answer]
+        made = [(shut, [4, 8], "stop"), (own, [4], "stop"), ([*b"xxWxxWxx"], [2, 5], "length"), ([*b"xx", CLOSE, *answer], [], "stop")]
+        found = []
+        for ids, put, finish in made:
+            sources = np.zeros(len(ids), np.int8)
+            sources[put] = FORCED
+            none, versions = np.zeros(0, np.float32), np.zeros(len(ids), np.int32)
+            found.append(Completion(np.array(ids, np.int32), none, finish, versions, sources if put else None))
+        return found
+
+    one = asked(tmp_path, 1, samples=4, budget=Extended(limit=9, waits=2, word="W"))
+    assert one.path.name == "rows"
+    [(_, scores)] = evaluate([one], ScriptedPool(go_on), Scorer(judge, template()))
+    assert scores.forced is not None and (scores.forced.closed, scores.forced.waits, scores.forced.tokens) == (0.25, 1.0, 5 / 4)
+    again = Evaluation.model_validate_json(one.scores.read_bytes(), strict=True)
+    assert again.settings.budget == one.settings.budget and isinstance(again.settings.budget, Extended)
+    assert Evaluation.model_validate_json(one.scores.read_text().replace('"extended"', '"forced"')).settings.budget == Budget(
+        kind="forced", limit=9
+    )
+
+
 def test_adherence_is_the_share_of_samples_within_what_was_asked_and_their_length_over_it(tmp_path: Path, judge: Judge):
     lengths = iter([480, 505, 900, 1500])  # Control of s1: limits [0, 1000]
 
@@ -237,3 +263,17 @@ def test_adherence_is_the_share_of_samples_within_what_was_asked_and_their_lengt
     [(_, scores)] = evaluate([one], ScriptedPool(say), Scorer(judge, template()))
     assert scores.adherence is not None and scores.adherence.within == 0.75
     assert scores.adherence.ratio == pytest.approx((480 + 505 + 900 + 1500) / 4 / 1000)
+
+
+def test_another_commit_of_the_same_problems_is_said_and_not_refused(tmp_path: Path, judge: Judge, monkeypatch: pytest.MonkeyPatch):
+    """Someone edited the set's README on the hub."""
+    monkeypatch.setattr("rollout.parts.PART_S", 0.0)
+    old, new = (asked(tmp_path, revision=commit * 40) for commit in "ab")
+    with suppress(ZeroDivisionError):
+        list(evaluate([old], ScriptedPool(answers), Scorer(judge, template()), lambda done, _: 1 / (done < 6)))
+    said: list[str] = []
+    assert held_commits(tmp_path) == {"rows.jsonl": "a" * 40}
+    assert waiting([new], said.append) == [new] and f"commit {'a' * 40}, the set is at {'b' * 40} now" in said[0]
+    [(_, found)] = evaluate([new], ScriptedPool(answers), Scorer(judge, template()))
+    assert found.settings.revision == "b" * 40 and held_commits(tmp_path) == {"rows.jsonl": "a" * 40}
+    assert waiting([new], said.append) == [] and len(said) == 3

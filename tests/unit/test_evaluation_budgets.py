@@ -67,15 +67,21 @@ def test_budgets_alone_have_verdicts_tables_points_and_a_picture(two: list[Path]
     made = json.loads(as_json(found))
     assert len(made["at_budgets"]) == 8 and [one["budget"] for one in made["comparisons"]] == list(KEPT)
     drawn = ElementTree.fromstring(picture(found))
-    assert len(drawn.findall(".//{*}circle")) == 8 and "short-1-of-2: " in drawn.attrib["aria-label"]
+    assert len(drawn.findall(".//{*}circle")) == 8 and "short-1@2: " in drawn.attrib["aria-label"]
 
 
 def test_one_folder_of_budgets_says_each(two: list[Path]) -> None:
     found = read(two[:1])
-    assert [said.split(":")[0] for said in sentences(found)] == [
+    *each, lacking = sentences(found)
+    assert [said.split(":")[0] for said in each] == [
         f"old on tiny, {words}" for words in ("32 tokens forced", "128 tokens forced", "40 tokens requested", "short-1@2")
     ]
-    assert "with 1 vote each" in sentences(found)[-1] and "tiles" in page(found)
+    assert "with 1 vote each" in each[-1] and "tiles" in page(found)
+    assert (
+        lacking.startswith("Nothing is compared: name a second entry")
+        and "--data tiny" in lacking
+        and "--forced 32 --no-natural" in lacking
+    )
     ElementTree.fromstring(picture(found))
     assert [row.label for row in budget_table(found, "tiny").rows][:2] == ["32 tokens forced", "128 tokens forced"]
 
@@ -85,7 +91,7 @@ def test_a_broken_natural_evaluation_leaves_its_budgets(two: list[Path]) -> None
         at(folder, "", 12)
     (two[1] / "tiny.json").write_text("{ broken")
     found = read(two)
-    assert [one.label for one in found.shown["tiny"]] == ["old"] and found.comparisons == [] and len(found.budget_pairs["tiny"]) == 4
+    assert [one.label for one in found.shown["tiny"]] == ["old"] and len(found.comparisons) == 4
     assert "new against old" in page(found) and "new against old" in markdown(found)
     console = Console(record=True, width=120)
     compare_in_terminal(two, None, console)
@@ -95,8 +101,11 @@ def test_a_broken_natural_evaluation_leaves_its_budgets(two: list[Path]) -> None
 
 def test_only_the_same_budget_is_compared(tmp_path: Path) -> None:
     folders = [at(tmp_path / "a", "forced-32", 4), at(tmp_path / "b", "forced-64", 8)]
-    assert read(folders).comparisons == []
-    with pytest.raises(ValueError, match=r"at the same budget \(a: tiny, 32 tokens forced; b: tiny, 64 tokens forced\)"):
+    found = read(folders)
+    assert found.comparisons == [] and [one.label for one in found.alone] == ["a", "b"]
+    with pytest.raises(
+        ValueError, match=r"at the same budget \(a: tiny, 32 tokens forced; b: tiny, 64 tokens forced\)\. Nothing can be said of b"
+    ):
         compare_in_terminal(folders, None, Console())
 
 
@@ -171,3 +180,41 @@ def test_what_eval_prints_of_budgets_has_every_number_at_80_columns(two: list[Pa
         assert f"{100 * one.accuracy.mean:.1f} % [{100 * one.accuracy.low:.1f}, {100 * one.accuracy.high:.1f}]" in text
     for kept in ("62.5 % closed", "25.0 % closed", "48.8 % within, 1.58 of it", "177 thinking, 25 waited for"):
         assert kept in text
+
+
+def test_with_the_natural_evaluation_on_one_side_only_shared_budgets_are_spoken_of_and_what_is_missing_is_said(two: list[Path]) -> None:
+    at(two[0], "", 12)
+    found = read(two)
+    *said, lacking = sentences(found)
+    assert [one.evaluation.where for one in found.alone] == ["tiny"] and len(found.comparisons) == 4
+    assert said[0].startswith("tiny, 32 tokens forced, new against old: More accurate (95 % interval")
+    assert lacking.startswith("What is said of new against old on tiny is of budgets alone: new was sampled at 32 tokens forced, ")
+    assert (
+        f"`laconic eval new --data tiny --samples 2 eval.temperature=0.6 eval.top_p=1.0 eval.max_tokens=320 eval.problems=24 --out {two[1]}`"
+        in lacking
+    )
+    assert lacking.split("`")[0].rstrip() in page(found).replace("&#39;", "'")
+    drawn = ElementTree.fromstring(picture(found))
+    assert len(drawn.findall(".//{*}circle")) == 8 and "short-1@2: " in drawn.attrib["aria-label"]
+    at(two[1], "", 20)
+    assert not any("can be said" in one or "budgets alone" in one for one in sentences(read(two)))
+
+
+def test_where_nothing_can_be_said_a_sentence_has_the_reason_and_the_command(tmp_path: Path) -> None:
+    make = make_groups(12, 50)
+    a = evaluated(tmp_path / "a", make, "math500", "math500", temperature=0.6, top_p=0.95, top_k=0, max_tokens=32768, samples=4)
+    b = evaluated(tmp_path / "b", make, "aime24", "aime24", temperature=1.0)
+    said = sentences(read([a, b]))
+    assert said[-1].startswith("On aime24 nothing can be said of b against a: only b was evaluated there.")
+    assert (
+        f"On math500 nothing can be said of b against a: only a was evaluated there. `laconic eval b --benchmark math500 --out {b}` would do it."
+        in said
+    )
+    hotter = evaluated(tmp_path / "hot", make, "math500", "math500", temperature=1.0, max_tokens=32768, samples=4)
+    last = sentences(read([a, hotter]))[-1]
+    assert last == f"So that hot can be compared with a on math500: `laconic eval hot --benchmark math500 --out {hotter}` would do it."
+
+
+def test_the_picture_of_budgets_alone_has_its_ticks_at_the_budgets(two: list[Path]) -> None:
+    ticks = [text.text for text in ElementTree.fromstring(picture(read(two))).findall(".//{*}text") if text.get("text-anchor") == "middle"]
+    assert {"32", "40", "128"} <= set(ticks)

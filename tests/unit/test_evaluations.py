@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from evaluation.evaluate import requests
 from evaluation.results import Settings
 from launch.engines import closer, closing
 from launch.evaluate import Question, folders, recipe_for
@@ -109,7 +110,9 @@ def test_prompts_of_what_goes_on_state_the_date_of_what_is_there(tmp_path: Path,
         (["eval.budgets=[{kind: requested, limit: 41}]", "eval.max_tokens=40"], "eval.budgets: requested 41 is more than max_tokens 40"),
         (["eval.budgets=[{kind: forced, limit: 9}, {kind: forced, limit: 9}]"], "eval.budgets: forced 9 stands there twice"),
         (["eval.budgets=[{kind: forced, limit: 0}]"], "eval.budgets"),
-        (["eval.budgets=[{kind: natural, limit: 9}]"], "needs one of forced, requested, short"),
+        (["eval.budgets=[{kind: natural, limit: 9}]"], "needs one of forced, extended, requested, short"),
+        (["eval.budgets=[{kind: extended, limit: 400, waits: 1}]"], "eval.budgets: extended 400 is more than max_tokens 320"),
+        (["eval.budgets=[{kind: extended, limit: 40, waits: 0}]"], "eval.budgets.*waits"),
         (["eval.budgets=[{kind: short, first: 4, of: 3}]"], "eval.budgets: short 4@3: of 2 or more chains at most all can vote"),
         (["eval.budgets=[{kind: short, first: 1, of: 1}]"], "eval.budgets: short 1@1: of 2 or more"),
         (["eval.budgets=[{kind: short, first: 1, of: 4}]", "eval.temperature=0"], "short 1@4: at temperature 0 all chains are alike"),
@@ -158,6 +161,20 @@ def test_engines_close_thinking_where_they_can_and_else_it_is_closed_from_outsid
     assert len(loaded.closing_ids()) > 1
 
 
+def test_thinking_goes_on_by_a_word_that_the_model_has_and_else_is_refused_before_anything_starts(tiny_checkpoint: Path):
+    asked = {"kind": "extended", "limit": 9, "waits": 2}
+    own = load_template(tiny_checkpoint)
+    with pytest.raises(TemplateError, match=r"extended: this model's tokenizer cannot say 'Wait'; name another word"):
+        closing(recipe(asked), own)
+    known = recipe(asked | {"word": "wait"})
+    assert closing(known, own) is not None and isinstance(pool := closer(ScriptedPool(lambda _: []), known, own), ClosingPool)
+    [_, made] = settings(known, own)
+    [request] = requests("a", [Problem("p", "Add: 1 + 2", "3")], own, made)
+    assert request.wait is not None and (request.thinking_tokens, request.wait.times) == (9, 2)
+    assert own.tokenizer.decode(request.wait.ids) == "wait" and pool.outstanding == 0
+    assert made.budget is not None and (made.budget.name, made.budget.words) == ("extended-2-of-9-wait", '9 tokens extended by 2 "wait"')
+
+
 def test_all_evaluations_ask_the_same_problems_those_whose_prompts_fit_at_every_budget():
     part = HeldOut("rows", [Problem("short", "q", "1"), Problem("long", "q" * 60, "1")], [])
     wide, narrow = (recipe(*budgets, data={"max_prompt_tokens": 100}) for budgets in ((), (REQUESTED,)))
@@ -186,3 +203,8 @@ def test_settings_record_how_samples_are_made():
         temperature=0.6, top_p=1.0, top_k=0, max_tokens=320, samples=9, seed=7, engine="vllm", template="digest", date="2026-02-03", lenient=True, margin=0.02
     )  # fmt: skip
     assert forced.budget is not None and forced.budget.name == "forced-16" and forced.model_copy(update={"budget": None}) == natural
+    instruction = "Think in at most {budget} tokens."
+    asked = recipe(FORCED, {"kind": "requested", "limit": 16}, data={"instruction": instruction})
+    plain, forced, asking = settings(asked, replace(template(), budget=96))
+    assert (plain.instruction, plain.stated_limit, forced.stated_limit, asking.stated_limit) == (instruction, 96, 96, None)
+    assert "stated_limit" in plain.shown and "stated_limit" not in natural.shown

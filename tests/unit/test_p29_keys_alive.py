@@ -405,23 +405,21 @@ ROWS = [
     Row("train.samples_per_step", whole_run, 3),
     Row("eval.data", evaluated, ["tiny", "rows.jsonl"]),
     Row("eval.benchmarks", evaluated, ["aime24@aime.jsonl"]),
-    Row("eval.problems", evaluated, 2),
-    Row("eval.samples", evaluated, 3),
-    Row("eval.temperature", evaluated, 0.7),
-    Row("eval.top_p", evaluated, 0.9),
-    Row("eval.top_k", evaluated, 20),
-    Row("eval.max_tokens", evaluated, 99),
+    *(Row(f"eval.{key}", evaluated, value) for key, value in {"problems": 2, "samples": 3, "temperature": 0.7, "top_p": 0.9}.items()),
+    *(Row(f"eval.{key}", evaluated, value) for key, value in {"top_k": 20, "max_tokens": 99, "margin": 0.02}.items()),
     Row("eval.max_tokens", engines_started, 99, {"stages": ["rl", "eval"]}),
     Row("eval.every", whole_run, 1),
     Row("eval.budgets", evaluated, [{"kind": "forced", "limit": 9}]),
-    Row("eval.budgets[forced].kind", evaluated, {"kind": "requested", "limit": 9}, {"eval.budgets": [{"kind": "forced", "limit": 9}]}),
-    Row("eval.budgets[forced].limit", evaluated, 10, {"eval.budgets": [{"kind": "forced", "limit": 9}]}),
-    Row("eval.budgets[requested].kind", evaluated, {"kind": "forced", "limit": 9}, {"eval.budgets": [{"kind": "requested", "limit": 9}]}),
-    Row("eval.budgets[requested].limit", evaluated, 10, {"eval.budgets": [{"kind": "requested", "limit": 9}]}),
-    Row("eval.budgets[short].kind", evaluated, {"kind": "forced", "limit": 9}, {"eval.budgets": [{"kind": "short", "first": 1, "of": 4}]}),
-    Row("eval.budgets[short].first", evaluated, 2, {"eval.budgets": [{"kind": "short", "first": 1, "of": 4}]}),
-    Row("eval.budgets[short].of", evaluated, 3, {"eval.budgets": [{"kind": "short", "first": 1, "of": 4}]}),
-    Row("eval.margin", evaluated, 0.02),
+    *(
+        Row(f"eval.budgets[{kind}].{key}", evaluated, other, {"eval.budgets": [{"kind": kind, **numbers}]})
+        for kind, numbers, changes in (
+            ("forced", {"limit": 9}, {"limit": 10}),
+            ("requested", {"limit": 9}, {"limit": 10}),
+            ("short", {"first": 1, "of": 4}, {"first": 2, "of": 3}),
+            ("extended", {"limit": 9, "waits": 1, "word": "wait"}, {"limit": 10, "waits": 2, "word": "again"}),
+        )
+        for key, other in {"kind": {"kind": "requested" if kind == "forced" else "forced", "limit": 9}, **changes}.items()
+    ),
     Row("wandb", whole_run, "project"),
 ]
 

@@ -169,12 +169,53 @@ def test_of_each_node_only_the_gpus_are_taken_that_the_recipe_names():
     assert [len(node.gpus) for node in placed.nodes] == [2, 2, 2] and placed.at["engine"] == [0, 0, 1, 1] and placed.at["learner"] == [2, 2]
 
 
-def test_cores_of_several_nodes_are_shared_and_bundles_name_their_node():
-    nodes = [Machine(2, 20 * GB, name="10.0.0.1"), Machine(2, 20 * GB, name="10.0.0.2")]
-    placed = place(AutoCluster(), nodes, "cpu", wanted(2, 2))
-    assert placed.at["engine"] == placed.at["learner"] == [0, 1] and placed.total_gpus == 0
-    assert placed.groups[0].bundles == ({"node:10.0.0.1": 0.001}, {"node:10.0.0.2": 0.001})
-    assert place(AutoCluster(), nodes[:1], "cpu", wanted(2, 2)).groups == ()
+def test_cores_of_joined_nodes_are_shared_beside_driver_and_judges_and_bundles_name_their_node():
+    nodes = [Machine(6, 20 * GB, name="10.0.0.1", lends=6), Machine(2, 20 * GB, name="10.0.0.2", lends=2)]
+    placed = place(AutoCluster(), nodes, "cpu", wanted(2, 2))  # 6 - 1 driver - 2 judges: 3 are left beside 2
+    assert placed.at["engine"] == [0, 0] and placed.at["learner"] == [1, 0] and placed.total_gpus == 0
+    first, second = {"node:10.0.0.1": 0.001}, {"node:10.0.0.2": 0.001}
+    assert [group.bundles for group in placed.groups] == [(first, first), (second, first), ({"CPU": 2.0, **first},)]
+    alone = place(ApartCluster(kind="apart", nodes=1), nodes, "cpu", wanted(2, 2))
+    assert len(alone.nodes) == 1 and [group.bundles for group in alone.groups] == [(first, first), (first, first), ({"CPU": 2.0, **first},)]
+    assert place(AutoCluster(), [LAPTOP], "cpu", wanted(2, 2)).groups == ()  # a Ray of our own, where nobody else is
+
+
+def test_judges_hold_no_more_cores_than_ray_may_hand_out_on_the_drivers_node():
+    front = Machine(1, 20 * GB, name="10.0.0.1", lends=0)  # a head that runs nothing
+    assert [group.bundles for group in place(AutoCluster(), (front, *FOUR_NODES), "cuda", wanted(1, 1)).groups] == [({"GPU": 1.0},)] * 2
+    [*_, judges] = place(AutoCluster(), (replace(EIGHT, lends=1), *FOUR_NODES[1:]), "cuda", wanted(1, 1)).groups
+    assert judges.bundles == ({"CPU": 1.0, "node:10.0.0.1": 0.001},)
+
+
+def test_the_drivers_node_is_among_those_taken_though_it_has_too_few_gpus():
+    front = Machine(4, 16 * GB, (24 * GB,), name="10.0.0.9")
+    placed = place(ApartCluster(kind="apart", nodes=2, gpus_per_node=8), (front, *FOUR_NODES), "cuda", wanted(8, 8))
+    assert placed.faults == () and [(node.name, len(node.gpus)) for node in placed.nodes] == [
+        ("10.0.0.9", 0),
+        ("10.0.0.1", 8),
+        ("10.0.0.2", 8),
+    ]
+    assert placed.at["driver"] == [0] and (set(placed.at["engine"]), set(placed.at["learner"])) == ({1}, {2})
+    made = plan(
+        load("dler", "node8", ["cluster={kind: apart, gpus_per_node: 8, nodes: 1}"]), replace(front, gpus=(), memory=GB), FOUR_NODES[:1]
+    )
+    assert any("the processes on 10.0.0.9 need about" in line for line in made.blockers)  # judges and the driver are there
+
+
+def test_weights_that_no_shared_memory_holds_are_refused_with_where_and_the_remedy():
+    recipe = load("dler", "node8")
+    small = replace(EIGHT, name="", shared=64 << 20)
+    [fault] = plan(recipe, small).blockers
+    assert "does not fit shared memory: /dev/shm has 67 MB free" in fault and "--shm-size" in fault
+    joined = [replace(node, lends=64, shared=size) for node, size in zip(FOUR_NODES, (64 << 30, 1 << 30, 1, 1), strict=True)]
+    [fault] = plan(recipe, joined[0], joined[1:]).blockers  # 10.0.0.3 and .4 run nothing of it
+    assert "the object store of 10.0.0.2, which has 1.1 GB; start Ray there with a larger one (--object-store-memory" in fault
+    assert plan(load("quickstart"), replace(LAPTOP, shared=64 << 20)).blockers == []  # Docker's
+
+
+def test_a_cluster_without_gpus_is_sent_to_where_they_are():
+    [fault] = place(AutoCluster(), [LAPTOP, LAPTOP], "cuda", wanted(1, 1)).faults
+    assert "and none of the 2 nodes has any; send it to where they are (`laconic submit --address ...`" in fault
 
 
 INVENTORIES = {  # recipe, scale, further words: machines that it runs on, and that it does not

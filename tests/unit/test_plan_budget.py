@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from launch.explain import explain
 from launch.plan import plan
 from recipes.loader import load, shipped
 from tests.unit.test_plan import LAPTOP, blockers
@@ -225,3 +226,20 @@ def test_what_can_be_met_but_hardly_as_meant_is_a_warning():
 @pytest.mark.parametrize("scale", [None, "tiny"])
 def test_the_budget_of_every_shipped_recipe_can_be_met_and_is_the_one_that_it_states(name: str, scale: str | None):
     assert of_budget(blockers(LAPTOP, name, scale)) == []
+
+
+@pytest.mark.parametrize(
+    ("stages", "words", "said"),
+    [
+        ("[rl, eval]", ["budget.limit=96"], ["96 tokens"]),
+        ("[rl, eval, {kind: merge}, {kind: eval, changes: {budget.limit: 77}}]", ["budget.limit=96"], ["96 tokens", "77 tokens"]),
+        ("[rl, eval, {kind: merge}, eval]", ["budget.limit=96", "schedule={budget.limit: {kind: linear, to: 48}}"], ["48 tokens"] * 2),
+        ("[rl, eval]", ["budget.kind=controller", "budget.limit=96"], ["96 tokens, or what the controller leaves of it"]),
+    ],
+)
+def test_plan_says_which_limit_the_prompts_of_evaluations_state(stages: str, words: list[str], said: list[str]):
+    evaluated = ["eval.every=0", f"stages={stages}"]
+    text = explain(plan(load("dler", "tiny", [*evaluated, "data.instruction='{budget}'", *words]), LAPTOP))
+    found = [line.partition("; prompts state ")[2] for line in text.splitlines() if line.startswith("eval ")]
+    assert [line for line in found if line] == said, text
+    assert "prompts state" not in explain(plan(load("dler", "tiny", [*evaluated, *words]), LAPTOP))

@@ -113,13 +113,13 @@ def test_evaluations_at_budgets_are_there_the_last_at_each_and_held_against_thei
     evaluated(run, 3, [group("c", [(say("1"), "right")])], source="other", budget=at)
     content, _ = read(run)
     assert [(one["label"], one["source"], one["at"]) for one in content["sets"]] == [
-        ("before", "tiny", ""), ("after", "tiny", ""), ("forced-9", "tiny", "forced-9"), ("forced-9", "other", "forced-9"), ("training", "", ""),
+        ("before", "tiny", ""), ("after", "tiny", ""), ("9 tokens forced", "tiny", "9 tokens forced"), ("9 tokens forced", "other", "9 tokens forced"), ("training", "", ""),
     ]  # fmt: skip
     found = set(zip(*(content["rows"][name] for name in ("set", "problem", "changed")), strict=True))
     named = {(content["sets"][one]["label"], content["problems"]["problem_id"][problem], changed) for one, problem, changed in found}
     assert named == {
-        ("before", "a", 1), ("before", "b", 0), ("after", "a", 1), ("after", "b", 0), ("forced-9", "a", 1), ("forced-9", "b", 0),
-        ("forced-9", "c", 0), ("training", "t", 0),
+        ("before", "a", 1), ("before", "b", 0), ("after", "a", 1), ("after", "b", 0), ("9 tokens forced", "a", 1), ("9 tokens forced", "b", 0),
+        ("9 tokens forced", "c", 0), ("training", "t", 0),
     }  # fmt: skip
 
 

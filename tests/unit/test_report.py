@@ -346,6 +346,7 @@ def test_long_texts_lose_their_middle_and_say_how_much() -> None:
 def test_numbers_read_like_numbers() -> None:
     assert (words.tokens(1234.4), words.tokens(9.96), words.tokens(3.14), words.tokens(None)) == ("1,234", "10", "3.1", "–")
     assert (words.signed(-0.4), words.signed(11.34), words.signed(-0.04)) == ("−0.4", "+11.3", "0.0")
+    assert (words.number(-0.25), words.number(1.2e-5), words.number(0.04996, 2), words.number(3e9)) == ("−0.25", "1.2e−5", "0.05", "3e9")
     assert words.change_text(Interval(-0.774, -0.781, -0.766), 256, "%", 0) == "−77 %, 95 % interval −78 to −77"
     assert words.change_text(Interval(0.01, -0.004, 0.02), 256, "points").startswith("no difference shown: +1.0 points")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -22,6 +23,7 @@ from rewards.verifier.verdict import Verdict
 from rl import checkpoint
 from rl.run import Run, RunError, no_effect, refuse_unusable
 from rl.samples import pick_samples
+from rollout.locks import NoLocks
 from rollout.types import Completion, Group, Problem, Request, Rollout, rollout_id
 
 TAUGHT = {"accuracy": 0.5, "groups/trained": 3, "advantage/max": 1.0, "publish/changed": 0.5}
@@ -140,6 +142,21 @@ def test_resume_needs_the_same_run_and_names_the_keys_that_differ(tmp_path):
 def killed(run: Run) -> None:
     """What the kernel does for a process that is gone."""
     run._lock.close()
+
+
+def test_a_file_system_that_refuses_locks_is_named_and_no_other_process_is_blamed(tmp_path, monkeypatch):
+    Run.create(recipe(), tmp_path)._lock.close()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")  # as NFS 3 without a lock daemon
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(
+        NoLocks, match=r"/a: its file system refuses locks \(No locks available\).*local_lock=flock.* or choose another folder"
+    ):
+        refuse_unusable(recipe(), tmp_path, resume=True)
+    with pytest.raises(NoLocks):
+        Run.create(recipe(name="b"), tmp_path)
 
 
 @pytest.mark.parametrize("how", [{"resume": True}, {"overwrite": True}, {}])

@@ -1,0 +1,123 @@
+"""What cannot be said of the entries shown: why, and what would have to be run so that it can.
+
+Claim: where two entries have nothing in common on a source, or may not be compared there, a sentence says so; it names a command that evaluates the
+one as the other was evaluated. Entries are set against the first, as everywhere.
+Simplification: of settings the command names those that must agree; instructions and columns of a set are the recipe's.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+from evaluation.benchmarks import BENCHMARKS, PROTOCOL
+from evaluation.comparisons import Found
+from evaluation.results import IMPORTED, Budget, Evaluation, ShortOf
+from evaluation.run_folder import Run
+
+_NAMED = 5  # sources that a sentence names
+_SETTINGS = ("temperature", "top_p", "top_k", "max_tokens")
+
+
+def unsaid(found: Found) -> list[str]:
+    """A sentence for every two entries and what they lack to be compared, and for one entry that stands alone."""
+    if len(found.runs) == 1:
+        return [*_single(found)]
+    first, *others = found.runs
+    said = [sentence for other in others for sentence in _between(first, other)]
+    for pair in found.comparisons:
+        if pair.refused:
+            said.append(
+                f"So that {pair.new.label} can be compared with {pair.old.label} on {pair.new.evaluation.source}: "
+                f"{_remedy(pair.new.run, [pair.old.evaluation])}."
+            )
+    return said
+
+
+def _single(found: Found) -> Iterator[str]:
+    """Of one entry that nothing is compared in."""
+    [run] = found.runs
+    if found.comparisons or not found.alone or (run.trained and run.status.get("state") != "finished"):
+        return
+    like = [one.evaluation for one in found.alone]
+    if like[0].settings.engine == IMPORTED:
+        yield f"Nothing is compared: there are no other samples of these problems. {_remedy(run, like)}, and name both."
+    else:
+        yield f"Nothing is compared: name a second entry, of another checkpoint that was evaluated alike (`{command('CHECKPOINT', like)}`)."
+
+
+def _between(first: Run, other: Run) -> Iterator[str]:
+    """What two entries lack: sources that one of them has, and sources that both have at no budget in common, or without a budget in one of them only."""
+    held, also = _held(first), _held(other)
+    for has, lacks, there, missing in ((first, other, held, also), (other, first, also, held)):
+        if only := [source for source in there if source not in missing]:
+            named = f"{', '.join(only[:_NAMED])}{', ...' * (len(only) > _NAMED)}"
+            like = [there[source].get(None) or next(iter(there[source].values())) for source in only]
+            yield (
+                f"On {named} nothing can be said of {other.label} against {first.label}: only {has.label} was evaluated there. "
+                f"{_remedy(lacks, like)}."
+            )
+    for source in held:
+        if source not in also or None in (common := held[source].keys() & also[source].keys()):
+            continue
+        lacks, own = (other, held[source]) if None in held[source] else (first, also[source])
+        if common and None not in own:
+            continue  # at budgets alone, some of which they share
+        wanted = own.get(None) or next(iter(own.values()))
+        where = f"{other.label} against {first.label} on {source}"
+        reason = f"{other.label} was sampled {_asked(also[source])}, {first.label} {_asked(held[source])}"
+        start = f"What is said of {where} is of budgets alone" if common else f"Nothing can be said of {where}"
+        yield f"{start}: {reason}. {_remedy(lacks, [wanted])}."
+
+
+def _asked(budgets: Collection[Budget | ShortOf | None]) -> str:
+    """At which budgets, in words and in their order."""
+    limited = sorted((one for one in budgets if one), key=lambda one: one.place)
+    said = ["without a budget"] * (None in budgets) + [f"at {', '.join(one.words for one in limited)}"] * bool(limited)
+    return " and ".join(said)
+
+
+def _held(run: Run) -> dict[str, dict[Budget | ShortOf | None, Evaluation]]:
+    """The last evaluation of each source at each budget."""
+    found: dict[str, dict[Budget | ShortOf | None, Evaluation]] = {}
+    for one in run.evaluations:
+        found.setdefault(one.source, {})[one.settings.budget] = one
+    return found
+
+
+def _remedy(run: Run, like: Sequence[Evaluation]) -> str:
+    """What to do so that an entry has evaluations like these."""
+    last = run.evaluations[-1] if run.evaluations else None
+    if last is not None and last.settings.engine == IMPORTED:
+        names = " and ".join(dict.fromkeys(f"--source {shlex.quote(one.source)}" for one in like))
+        return f"Import samples of these problems, made alike (`laconic import FILE {names} --out {shlex.quote(_folder(run))}`)"
+    checkpoint = last.checkpoint if last and not run.trained else ""
+    if run.trained:
+        checkpoint = str(run.path / "checkpoints" / f"step-{last.step}") if last and last.step else "CHECKPOINT"
+    where = "" if run.trained else f" --out {shlex.quote(_folder(run))}"
+    then = ", and name the folder that it writes in place of the run's" if run.trained else ""
+    return f"`{command(checkpoint or 'CHECKPOINT', like)}{where}` would do it{then}"
+
+
+def _folder(run: Run) -> str:
+    path = run.path if run.path.is_dir() else run.path.parent
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def command(checkpoint: str, like: Sequence[Evaluation]) -> str:
+    """`laconic eval` of a checkpoint, as these evaluations of one set of settings were made."""
+    settings = like[0].settings
+    named = all(one.source in BENCHMARKS for one in like)
+    words = ["laconic", "eval", shlex.quote(checkpoint)]
+    words += [f"--{'benchmark' if named else 'data'} {shlex.quote(one.source)}" for one in like]
+    if settings.samples and not (named and all(one.settings.samples == BENCHMARKS[one.source].samples for one in like)):
+        words.append(f"--samples {settings.samples}")
+    if settings.budget:
+        words += [settings.budget.option, "--no-natural"]
+    known = PROTOCOL if named else {}
+    values = {name: getattr(settings, name) for name in _SETTINGS}
+    words += [f"eval.{name}={value}" for name, value in values.items() if value is not None and value != known.get(name)]
+    if not named:
+        words.append(f"eval.problems={max(one.problems for one in like)}")
+    return " ".join(words)

@@ -1,0 +1,279 @@
+"""What a recipe's step would take, by a run's own record: `laconic plan RECIPE --simulate RUN`.
+
+`calibrate` reads from a run what launch/simulate is made with, `forecast` asks that for sizes, `words` says it. A device is what one engine or rank of the run had: a GPU,
+or a core of a CPU. Of GPUs that engines and ranks do not share, a quarter, a half and three quarters are tried as engines'; the fastest is shown.
+On a CPU, other times than engines' are taken back to a core of one's own: what engines got of theirs in a step tells how many threads of others wanted one (`others`).
+Simplification: the means of all steps but the first are the run's speed, however its lengths moved; a step's load is one throughout.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from launch.memory import number_width, option, trained_parameters
+from launch.plan import Plan, find_shape
+from launch.simulate import Layout, Step, Trace, Work, steps
+from recipes.loader import recorded
+from recipes.schema import Recipe
+from recipes.steps import steps as steps_of
+from rollout.metrics import METRICS, varying
+
+SIZES = (1, 2, 4, 8, 16, 64, 256, 1024, 4096)
+_LEAST_STEPS = 4
+_SMALL = 1024  # answers of a step
+_NEEDED = (
+    "engines/step", "engines/step_each", "engines/core", "length/q_50", "seconds/judge", "seconds/score", "seconds/poll", "tokens/trained",
+)  # fmt: skip
+_TOLD = 0.97  # a larger part of a core is a whole one
+
+
+class TraceError(ValueError):
+    """A run's record does not say what a simulation needs; what is missing, and the remedy."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A run's trace, the recipe and the processes that it is of, and its steps (but the first) as they were recorded."""
+
+    trace: Trace
+    recipe: Recipe
+    layout: Layout
+    records: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Of simulated steps: seconds in the mean and at the 95th percentile, and their parts in the mean."""
+
+    layout: Layout
+    mean: float
+    p95: float
+    parts: Step
+
+    @classmethod
+    def of(cls, layout: Layout, found: Sequence[Step]) -> Forecast:
+        seconds = [one.seconds for one in found]
+        parts = Step(*(float(np.mean([getattr(one, name) for one in found])) for name in Step.__dataclass_fields__))
+        return cls(layout, float(np.mean(seconds)), float(np.percentile(seconds, 95)), parts)
+
+
+def calibrate(folder: Path) -> Calibration:
+    """What a run says. Its layout has the others' threads of the mean step.
+
+    Raises:
+        TraceError: its record is too short, or lacks what is needed.
+    """
+    recipe = next((step.recipe for step in steps_of(recorded(folder)) if step.own), None) if (folder / "recipe.yaml").is_file() else None
+    if recipe is None or not (folder / "metrics.jsonl").is_file():
+        raise TraceError(f"--simulate: {folder} is no run folder: name one that `laconic train` made")
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()][1:]
+    if len(records) < _LEAST_STEPS:
+        raise TraceError(
+            f"--simulate: {folder} has {len(records)} steps behind its first, and {_LEAST_STEPS} are needed to tell its speed: train on (--resume)"
+        )
+    if missing := [name for name in _NEEDED if not any(record.get(name) is not None for record in records)]:
+        why = "its engines (engine.kind: reference) keep no time" if recipe.engine.kind == "reference" else "an earlier version made it"
+        raise TraceError(
+            f"--simulate: {folder} lacks {', '.join(missing)}: {why}; a few steps of the recipe with vLLM's engines are enough of a run"
+        )
+    facts = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    on_gpus = recipe.device == "cuda" or (recipe.device == "auto" and bool(facts["gpus"]))
+    settings, layout = recipe.engine, Layout(recipe.engine.count, recipe.learner.ranks)
+    if not on_gpus:
+        layout = replace(layout, cores=facts["cpus"], threads=(settings.threads, recipe.learner.threads))
+        layout = replace(layout, others=float(np.mean([others(record, layout) for record in records])))
+    layout = replace(layout, seats=int(option(settings.vllm, "max_num_seqs", 256)))
+    return Calibration(_trace(records, recipe, layout), recipe, layout, records)
+
+
+def _mean(records: Sequence[Mapping[str, Any]], name: str) -> float:
+    """Mean over the steps that have it; 0 if none has."""
+    there = [record[name] for record in records if record.get(name) is not None]
+    return float(np.mean(there)) if there else 0.0
+
+
+def others(record: Mapping[str, Any], layout: Layout) -> float:
+    """Threads of other programs that wanted a core in a step: as many as explain what engines got of theirs; 0 on GPUs, and where that is all of one."""
+    got = record.get("engines/core")
+    if got is None or got >= _TOLD or layout.cores == inf:
+        return 0.0
+    beside = sum(record[f"seconds/{name}"] for name in ("judge", "score", "poll")) / record["seconds/sample"]
+    return max(0.0, layout.cores / got - layout.engines * layout.threads[0] - beside)
+
+
+def _alone(record: Mapping[str, Any], layout: Layout) -> dict[str, float]:
+    """A step's seconds of ranks and of the driver as they would be with cores of one's own."""
+    held = replace(layout, others=others(record, layout))
+    seconds = {name.removeprefix("seconds/"): record.get(name) or 0.0 for name in record if name.startswith("seconds/")}
+    turns = seconds.get("turns", 0.0) / 2  # the other half is in seconds/publish
+    known = sum(seconds.get(name, 0.0) for name in ("sample", "watch", "update", "publish"))
+    return {
+        "update": seconds["update"] * held.part(layout.ranks * layout.threads[1]) * layout.ranks,
+        "push": (seconds["publish"] - turns) * held.part(1),
+        "rest": max(0.0, seconds["step"] - known - turns) * held.part(1),
+        "turns": 2 * turns,
+    }
+
+
+def _trace(records: Sequence[Mapping[str, Any]], recipe: Recipe, layout: Layout) -> Trace:
+    names = (
+        *("groups/sampled", "groups/trained", "groups/surplus", "tokens/sampled", "tokens/trained", "engines/calls"),
+        *("seconds/judge", "seconds/score", "seconds/poll"),
+    )
+    total = {name: sum(record.get(name) or 0.0 for record in records) for name in names}
+    alone = [_alone(record, layout) for record in records]
+    quantile = next(metric for metric in METRICS if metric.name == "length/q_<N>")
+    answers = total["groups/sampled"] * recipe.sampler.group_size
+    quantiles = sorted((int(percent), name) for name in records[0] if (percent := varying(quantile, name)))
+    return Trace(
+        shares=[percent / 100 for percent, _ in quantiles],
+        lengths=[_mean(records, name) for _, name in quantiles],
+        alike=_mean(records, "length/between"),
+        kept=min(1.0, (total["groups/trained"] + total["groups/surplus"]) / total["groups/sampled"]),
+        trained=total["tokens/trained"] / (total["tokens/sampled"] * total["groups/trained"] / total["groups/sampled"] or inf),
+        step=_mean(records, "engines/step"),
+        each=_mean(records, "engines/step_each"),
+        take=_mean(records, "engines/take"),
+        judge=total["seconds/judge"] / answers,
+        score=total["seconds/score"] / answers,
+        poll=total["seconds/poll"] / total["engines/calls"],
+        update=sum(one["update"] for one in alone) / (total["tokens/trained"] or inf),
+        push=_mean(alone, "push"),
+        rest=sum(one["rest"] for one in alone) / answers,
+        turn=_mean(alone, "turns") or None,
+        between=_between(records, recipe.eval.every),
+    )
+
+
+def _between(records: Sequence[Mapping[str, Any]], every: int) -> float:
+    """Seconds from a step's end to the next one's begin, evaluations left out; of a run that was resumed, without the gaps."""
+    pairs = [(one, other) for one, other in pairwise(records) if not (every and other["step"] % every == 0)]
+    gaps = [gap for one, other in pairs if (gap := other["time"] - one["time"] - other["seconds/step"]) >= 0]
+    return float(np.mean(gaps)) if gaps else 0.0
+
+
+def work_of(made: Plan) -> Work:
+    """A step of a plan's recipe. Raises TraceError: its model's size is not known."""
+    recipe, shape = made.recipe, made.shape
+    if shape is None:
+        raise TraceError(f"--simulate: the size of {recipe.model.path} is unknown until it is there: download it, or name its folder")
+    trained = trained_parameters(shape, recipe.learner.adapter)
+    return Work(
+        prompts=recipe.sampler.prompts,
+        group_size=recipe.sampler.group_size,
+        limit=recipe.most_tokens,
+        max_refills=recipe.sampler.max_refills if recipe.sampler.keep_groups != "all" else 0.0,
+        updates=recipe.learner.updates_per_step,
+        micro_batch_tokens=recipe.learner.micro_batch_tokens,
+        judges=recipe.judge.workers,
+        gradients=trained * 4.0,
+        weights=float(shape.parameters * number_width(recipe)),
+        state=trained * 12.0,
+    )
+
+
+def refuse_other_model(made: Plan, run: Recipe, folder: Path) -> None:
+    """Raise TraceError where the run's model is another than the plan's, whose speed it does not tell."""
+    theirs, _ = find_shape(run)
+    if (theirs or run.model.path, run.model.dtype) != (made.shape or made.recipe.model.path, made.recipe.model.dtype):
+        raise TraceError(
+            f"--simulate: {folder} trained {run.model.path} in {run.model.dtype}, and this recipe trains {made.recipe.model.path} in "
+            f"{made.recipe.model.dtype}: name a run of the same model"
+        )
+
+
+def sizes(words: str) -> list[int]:
+    """Numbers of devices as they are written on the command line; "": the usual ones. Raises ValueError: they are no whole numbers above 0."""
+    if not words:
+        return list(SIZES)
+    if not all(word.strip().isdecimal() and int(word) for word in words.split(",")):
+        raise ValueError(f"--gpus: {words!r} is no list of whole numbers above 0: write 8,64,512")
+    return [int(word) for word in words.split(",")]
+
+
+def layouts(devices: int, recipe: Recipe, seats: int, most_ranks: int) -> Iterator[Layout]:
+    """Ways to have so many devices: shared by engines and ranks, and apart with a quarter, a half and three quarters for engines."""
+    parallel = int(option(recipe.engine.vllm, "tensor_parallel_size", 1))
+    if parallel == 1:
+        yield Layout(devices, min(devices, most_ranks), seats, colocated=True)
+    for quarters in (1, 2, 3):
+        engines = devices * quarters // 4 // parallel
+        if engines and devices > engines * parallel:
+            yield Layout(engines, min(devices - engines * parallel, most_ranks), seats, gpus=parallel)
+
+
+def forecast(trace: Trace, work: Work, layout: Layout, seed: int = 0) -> Forecast:
+    """Of enough simulated steps; of few where each is long to simulate, and the 95th percentile is nearly the slowest of them."""
+    count = 20 if work.prompts * work.group_size <= _SMALL else 3
+    return Forecast.of(layout, steps(trace, work, layout, count, seed))
+
+
+def best_of_each(devices: int, trace: Trace, work: Work, recipe: Recipe, seats: int) -> list[Forecast]:
+    """The fastest way to share so many devices, and the fastest to have them apart."""
+    rows = work.prompts * work.group_size // work.updates
+    found = [forecast(trace, work, layout) for layout in layouts(devices, recipe, seats, rows)]
+    kinds = ([one for one in found if one.layout.colocated is kind] for kind in (True, False))
+    return [min(kind, key=lambda one: one.mean) for kind in kinds if kind]
+
+
+def words(made: Plan, folder: Path, devices: Sequence[int], price: float | None = None) -> str:
+    """The forecast as text for people.
+
+    Args:
+        price: of a device and hour.
+
+    Raises:
+        TraceError: the run does not tell what is needed.
+    """
+    found = calibrate(folder)
+    refuse_other_model(made, found.recipe, folder)
+    trace, work, cores = found.trace, work_of(made), found.layout.cores < inf
+    device = "core" if cores else "GPU"
+    lines = [
+        f"trace    {folder}, {len(found.records)} steps: {found.layout.engines} engines, {found.layout.ranks} ranks"
+        + (f" on {found.layout.cores:g} cores, of which others wanted {found.layout.others:.1f}" if cores else ""),
+        f"lengths  median {np.interp(0.5, trace.shares, trace.lengths):,.0f}, 95th percentile {np.interp(0.95, trace.shares, trace.lengths):,.0f}, "
+        f"longest {trace.lengths[-1]:,.0f} tokens; {trace.alike:.0%} of their variance is between problems; {trace.kept:.0%} of the groups train",
+        f"engine   a step takes {1e3 * trace.step:.3g} ms and {1e6 * trace.each:.3g} us for each of at most {made.engine.get('max_num_seqs', 256):,} sequences",
+        f"driver   {1e3 * trace.score:.2g} ms an answer, {1e3 * trace.poll:.2g} ms a call; a judge {1e3 * trace.judge:.2g} ms an answer",
+        f"learner  {1e6 * trace.update:.3g} us a token and rank; push {trace.push:.2g} s",
+        f"step     {work.prompts:,} prompts x {work.group_size}, at most {work.limit:,} tokens",
+    ]
+    if work.limit > found.recipe.most_tokens:
+        lines.append(f"warning  the run's responses ended at {found.recipe.most_tokens:,} tokens, so longer ones are not foreseen")
+    lines += [
+        "",
+        *_table(
+            [one for size in devices for one in best_of_each(size, trace, work, made.recipe, made.engine.get("max_num_seqs", 256))],
+            trace,
+            device,
+            price,
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def _table(rows: Sequence[Forecast], trace: Trace, device: str, price: float | None) -> list[str]:
+    head = [
+        f"{device}s", "engines + ranks", "step s", "p95", "sample", "update", "push", "rest", "engines busy", "learner busy", "long tail", f"{device} h a step",
+    ]  # fmt: skip
+    cells = [head + ["price a step"] * (price is not None)]
+    for one in rows:
+        layout, parts = one.layout, one.parts
+        hours = layout.devices * (one.mean + trace.between) / 3600
+        seconds = [f"{value:.3g}" for value in (one.mean, one.p95, parts.sample, parts.update, parts.push, parts.rest + parts.turns)]
+        shares = [f"{share:.0%}" for share in (parts.engines, parts.learner, parts.tail)]
+        placed = f"{layout.engines} + {layout.ranks}" + (" shared" if layout.colocated else "")
+        cells.append(
+            [f"{layout.devices:,}", placed, *seconds, *shares, f"{hours:.3g}", *([f"{price * hours:.3g}"] if price is not None else [])]
+        )
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]

@@ -1,0 +1,134 @@
+"""What a run's record says of its speed, what is refused, and the command that asks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from launch.cli import app
+from launch.forecast import SIZES, TraceError, best_of_each, calibrate, forecast, layouts, sizes, work_of
+from launch.plan import plan
+from launch.simulate import Layout
+from recipes.loader import dump, load
+
+STEP: dict[str, Any] = {
+    "engines/step": 0.010, "engines/step_each": 0.001, "engines/take": 0.002, "engines/core": 0.8, "engines/busy": 0.9, "engines/calls": 20,
+    "length/q_0": 10.0, "length/q_50": 100.0, "length/q_100": 300.0, "length/between": 0.25, "groups/sampled": 20, "groups/trained": 8,
+    "groups/surplus": 2, "tokens/sampled": 16_000, "tokens/trained": 4_800, "seconds/judge": 0.32, "seconds/score": 0.16, "seconds/poll": 0.04,
+    "seconds/sample": 4.0, "seconds/update": 2.4, "seconds/publish": 0.1, "seconds/step": 7.3,
+}  # fmt: skip
+WORDS = ["model.path=tiny", "device=cpu", "sampler.prompts=8", "budget.limit=320", "engine.count=1", "learner.ranks=1"]
+
+
+def made(folder: Path, *words: str, steps: int = 6, **changes: Any) -> Path:
+    """A run folder; `time` leaves 0.5 s between steps. What is None is not recorded."""
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(dump(load("quickstart", overrides=[*WORDS, *words])))
+    (folder / "environment.json").write_text(json.dumps({"cpus": 2, "gpus": []}))
+    rows = [{"step": step} | STEP | {"time": 7.8 * (step + 1)} | changes for step in range(steps)]
+    rows[0]["seconds/step"] = 100.0  # the first does not count
+    rows = [{name: value for name, value in row.items() if value is not None} for row in rows]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_a_trace_is_what_the_steps_but_the_first_say(tmp_path: Path):
+    """Engines got 0.8 of a core: 2 / 0.8 = 2.5 threads wanted one, 1.13 of them ours; a rank then got 2 / (1 + 1.37) of one."""
+    found = calibrate(made(tmp_path / "run"))
+    trace, others = found.trace, 2 / 0.8 - 1 - 0.13
+    assert found.layout.others == pytest.approx(others) and (found.layout.cores, found.layout.engines, found.layout.ranks) == (2, 1, 1)
+    assert (trace.step, trace.each, trace.take) == pytest.approx((0.010, 0.001, 0.002))
+    assert (list(trace.shares), list(trace.lengths), trace.alike) == ([0, 0.5, 1], [10, 100, 300], 0.25)
+    assert trace.kept == 0.5 and trace.trained == pytest.approx(4800 / (16_000 * 8 / 20))
+    assert (trace.judge, trace.score, trace.poll) == pytest.approx((0.32 / 160, 0.16 / 160, 0.04 / 20))
+    assert trace.update == pytest.approx(2.4 * min(1, 2 / (1 + others)) / 4800)
+    own = 2 / (1 + others)  # of a core, a driver's alone
+    assert trace.push == pytest.approx(0.1 * own) and trace.rest == pytest.approx(own * (7.3 - 4.0 - 2.4 - 0.1) / 160)
+    assert trace.between == pytest.approx(0.5) and trace.turn is None
+
+
+def test_two_ranks_of_a_trace_have_half_the_tokens_each_and_turns_are_taken_out_of_the_push(tmp_path: Path):
+    two = made(tmp_path / "run", "learner.ranks=2", **{"engines/core": 1.0, "seconds/turns": 0.06})
+    trace = calibrate(two).trace
+    assert trace.update == pytest.approx(2.4 * 2 / 4800) and trace.turn == pytest.approx(0.06) and trace.push == pytest.approx(0.07)
+    assert trace.rest == pytest.approx((7.3 - 4.0 - 2.4 - 0.1 - 0.03) / 160)
+
+
+@pytest.mark.parametrize(
+    ("words", "changes", "said"),
+    [
+        ([], {"steps": 4}, "has 3 steps behind its first, and 4 are needed"),
+        ([], {"length/q_50": None, "engines/step": None}, "lacks engines/step, length/q_50: an earlier version made it"),
+        (["engine.kind=reference"], {"engines/step": None}, "lacks engines/step: its engines (engine.kind: reference) keep no time"),
+    ],
+)
+def test_a_run_that_does_not_tell_its_speed_is_refused_with_what_is_missing(tmp_path: Path, words: list[str], changes: dict, said: str):
+    folder = made(tmp_path / "run", *words, **changes)
+    with pytest.raises(TraceError) as refused:
+        calibrate(folder)
+    assert said in str(refused.value)
+
+
+def test_the_command_refuses_what_it_cannot_simulate(tmp_path: Path):
+    def asked(*words: str) -> str:
+        result = CliRunner().invoke(app, ["plan", "quickstart", *WORDS, *words])
+        assert result.exit_code == 1 and "Traceback" not in result.output
+        return " ".join(result.output.split())
+
+    run = made(tmp_path / "run")
+    assert f"{tmp_path} is no run folder" in asked("--simulate", str(tmp_path)).replace(" /", "/").replace("--simulate: ", "")
+    assert "--gpus: '1,x' is no list of whole numbers above 0" in asked("--simulate", str(run), "--gpus", "1,x")
+    assert "--simulate RUN" in asked("--gpus", "8") and "--simulate RUN" in asked("--price", "2")
+    assert "and this recipe trains tiny in fp32: name a run of the same model" in asked(
+        "--simulate", str(made(tmp_path / "wide", "tiny.width=64"))
+    )
+
+
+def test_the_command_shows_a_row_for_each_size_and_way_and_what_it_costs(tmp_path: Path):
+    run = made(tmp_path / "run")
+    result = CliRunner().invoke(
+        app, ["plan", "quickstart", *WORDS, "budget.limit=400", "--simulate", str(run), "--gpus", "1, 4", "--price", "3"]
+    )
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert "warning  the run's responses ended at 320 tokens, so longer ones are not foreseen" in lines
+    head, *rows = lines[lines.index("") + 1 :]
+    assert "price a step" in head and [row.split()[0] for row in rows] == ["1", "4", "4"]
+    assert "1 + 1 shared" in rows[0] and "4 + 4 shared" in rows[1] and "shared" not in rows[2]
+    for row in rows:
+        *_, hours, cost = row.split()
+        assert float(cost) == pytest.approx(3 * float(hours), rel=0.02)
+    shown = CliRunner().invoke(app, ["plan", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
+    assert "--simulate" in shown and "--gpus" in shown and "--price" in shown
+
+
+def test_its_own_setting_is_predicted_as_it_was_when_there_is_nothing_to_guess(tmp_path: Path):
+    """Equal lengths of 100, no filter, all calls free: one engine, 64 sequences. 64 x 2 ms and 100 steps of 10 + 64 x 1 ms."""
+    flat = {f"length/q_{share}": 100.0 for share in (0, 50, 100)} | {"seconds/poll": 0.0, "seconds/score": 0.0, "seconds/judge": 0.0}
+    kept = {"groups/sampled": 8, "groups/surplus": 0, "tokens/sampled": 6_400, "tokens/trained": 6_400, "engines/core": 1.0}
+    found = calibrate(made(tmp_path / "run", "sampler.keep_groups=all", **flat, **kept))
+    foreseen = forecast(found.trace, work_of(plan(found.recipe)), found.layout)
+    assert foreseen.parts.sample == pytest.approx(64 * 0.002 + 100 * (0.010 + 64 * 0.001))
+    assert foreseen.parts.update == pytest.approx(2.4) and foreseen.parts.push == pytest.approx(0.1)
+    assert foreseen.parts.rest == pytest.approx(7.3 - 4.0 - 2.4 - 0.1) and foreseen.mean == pytest.approx(foreseen.p95)
+
+
+def test_devices_are_shared_or_apart_and_ranks_no_more_than_rows():
+    recipe = load("quickstart", overrides=WORDS)
+    assert list(layouts(1, recipe, 8, 64)) == [Layout(1, 1, 8, colocated=True)]
+    assert [(one.engines, one.ranks) for one in layouts(8, recipe, 8, 5)] == [(8, 5), (2, 5), (4, 4), (6, 2)]
+    wide = load("quickstart", overrides=[*WORDS, "engine.vllm={tensor_parallel_size: 2}"])
+    assert [(one.engines, one.ranks, one.devices) for one in layouts(8, wide, 8, 64)] == [(1, 6, 8), (2, 4, 8), (3, 2, 8)]
+    assert sizes("") == list(SIZES) and sizes("2, 8") == [2, 8]
+
+
+def test_the_best_of_each_way_is_the_fastest_of_it(tmp_path: Path):
+    found = calibrate(made(tmp_path / "run"))
+    work = work_of(plan(found.recipe))
+    shared, apart = best_of_each(4, found.trace, work, found.recipe, 8)
+    every = [forecast(found.trace, work, layout) for layout in layouts(4, found.recipe, 8, 64)]
+    assert shared.layout.colocated and apart.mean == min(one.mean for one in every if not one.layout.colocated)
