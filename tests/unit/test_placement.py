@@ -84,11 +84,11 @@ def test_weights_are_read_in_place_on_a_shared_gpu_broadcast_between_gpus_and_st
             "ipc: an engine would read the memory of a rank that is not on its GPU",
         ),
         (ColocatedCluster(kind="colocated", carrier="broadcast"), [EIGHT], "cuda", "broadcast: NCCL has one process on a GPU"),
-        (AutoCluster(carrier="ipc"), [LAPTOP, replace(LAPTOP, name="b")], "cpu", "of a rank that is not on its machine"),
+        (AutoCluster(carrier="ipc"), [replace(LAPTOP, name="a"), replace(LAPTOP, name="b")], "cpu", "of a rank that is not on its machine"),
     ],
 )
 def test_a_carrier_that_cannot_work_there_is_refused(cluster: Cluster, nodes: list[Machine], device: str, said: str):
-    [fault] = place(cluster, nodes, device, wanted(2, 2 if device == "cuda" else 1)).faults
+    [fault] = place(cluster, nodes, device, wanted(2, 2) if device == "cuda" else wanted(4, 1)).faults
     assert fault.startswith("cluster.carrier: ") and said in fault and fault.endswith("; leave it out")
 
 
