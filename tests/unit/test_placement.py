@@ -203,7 +203,7 @@ def test_the_drivers_node_is_among_those_taken_though_it_has_too_few_gpus():
 
 
 def test_weights_that_no_shared_memory_holds_are_refused_with_where_and_the_remedy():
-    recipe = load("dler", "node8")
+    recipe = load("dler", "node8", ["cluster.carrier=store"])
     small = replace(EIGHT, name="", shared=64 << 20)
     [fault] = plan(recipe, small).blockers
     assert "does not fit shared memory: /dev/shm has 67 MB free" in fault and "--shm-size" in fault
