@@ -29,8 +29,10 @@ from launch.memory import (
     option,
     push_bytes,
     size,
+    workers,
 )
 from launch.placement import Placement, Wish
+from recipes.adapters import Lora
 from recipes.cluster import turns
 from recipes.schema import Recipe
 from recipes.stages import Supervised
@@ -74,8 +76,7 @@ def wishes(step: Step) -> list[Wish]:
     recipe = step.recipe
     wanted = [Wish("driver", 1)]
     if contexts(recipe):
-        parallel = int(option(recipe.engine.vllm, "tensor_parallel_size", 1))
-        wanted += [Wish("engine", recipe.engine.count, recipe.engine.threads, parallel), Wish("judge", recipe.judge.workers)]
+        wanted += [Wish("engine", recipe.engine.count, recipe.engine.threads, workers(recipe)), Wish("judge", recipe.judge.workers)]
     if isinstance(step.stage, Supervised):
         alone = one_trainer(recipe.learner)
         wanted.append(Wish("trainer", alone.ranks, alone.threads, 1))
@@ -104,7 +105,7 @@ def actors(step: Step, shape: Shape | None, gpu: int, longest: int, placed: Plac
     card = " ".join(card for node in placed.nodes for card in node.cards)
     options = engine_options(recipe, shape, gpu, room, card) | ({"enable_sleep_mode": True} if sleep else {})
     holds = {
-        "driver": {"libraries": LIBRARIES["driver"]} | _published(recipe, shape),
+        "driver": {"libraries": LIBRARIES["driver"]} | _published(recipe, shape, placed),
         "engine": {} if shape is None or "engine" not in found else engine_bytes(recipe, shape, gpu, options),
         "judge": {"libraries": LIBRARIES["judge"]},
     } | dict.fromkeys(("learner", "trainer"), ranks)
@@ -151,9 +152,15 @@ def _gate(recipe: Recipe, shape: Shape, holds: Mapping[str, int]) -> dict[str, i
     return {"gate": beyond} if beyond > 0 else {}
 
 
-def _published(recipe: Recipe, shape: Shape | None) -> dict[str, int]:
-    """Weights, packed by a rank, and in the shared memory that engines read."""
-    return {} if shape is None or not recipe.trains else {"published weights": 2 * shape.parameters * number_width(recipe)}
+def _published(recipe: Recipe, shape: Shape | None, placed: Placement) -> dict[str, int]:
+    """In main memory: weights packed by a rank and in Ray's store, or those beside a policy that engines on its machine read."""
+    if shape is None or placed.carrier is None:
+        return {}
+    whole, carrier = shape.parameters * number_width(recipe), placed.carrier[0]
+    if carrier == "ipc":  # the policy itself, without GPUs; adapters are added in beside it, ZeRO-3 gathers it
+        beside = recipe.learner.zero_stage == 3 or isinstance(recipe.learner.adapter, Lora)
+        return {"published weights": whole * recipe.learner.ranks} if beside and not placed.shared else {}
+    return {"published weights": 2 * whole} if carrier == "store" else {}
 
 
 def _rank_holds(step: Step, shape: Shape | None, gpu: int, longest: int) -> dict[str, int]:
@@ -188,7 +195,7 @@ def misfits(
                 f"memory: the processes{where} need about {size(host)} of main memory, {size(node.memory)} are free; "
                 "lower learner.micro_batch_tokens or engine.count, or take a smaller model"
             )
-    yield from _store_misfits(placed, push_bytes(recipe, shape))
+    yield from _store_misfits(placed, push_bytes(recipe, shape, placed))
     if shape is None:
         return
     one = kv_bytes(shape, context(recipe), number_width(recipe)) // (

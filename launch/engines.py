@@ -13,13 +13,14 @@ from typing import Any
 import ray
 
 from launch.groups import Options, reserve
-from launch.memory import context, push_bytes
+from launch.memory import context, push_bytes, workers
 from launch.plan import Plan
 from launch.plan_thinking import forces_thinking
 from launch.ray_start import start_ray, stop_ray
 from recipes.evals import ExtendedTo
 from recipes.schema import Recipe
 from recipes.stages import within
+from rl.carriers import CARRIERS, Broadcast, Carrier
 from rollout.closing import closing_outside
 from rollout.collector import seed_of
 from rollout.engine import EnginePool, Pool
@@ -34,7 +35,7 @@ from rollout.vllm_engine import VllmEngine, engine_environment
 def engines(made: Plan, start: Path, template: Template, first_step: int = 0) -> Iterator[tuple[EnginePool, Options]]:
     """Ray and the engine actors of a plan, up for as long as the context lasts, and the options with which its other actors start."""
     recipe, device = made.recipe, made.device
-    start_ray(num_cpus=os.cpu_count() or 1, num_gpus=made.placement.total_gpus, push=push_bytes(recipe, made.shape))
+    start_ray(num_cpus=os.cpu_count() or 1, num_gpus=made.placement.total_gpus, push=push_bytes(recipe, made.shape, made.placement))
     options = reserve(made.placement)
     think = closing(recipe, template)
     starts = Counter[int]()  # an engine that is started again must not repeat its first noise
@@ -49,13 +50,21 @@ def engines(made: Plan, start: Path, template: Template, first_step: int = 0) ->
             starts[index] += 1
             actor = ray.remote(VllmEngine)
             arguments = (start, recipe.model.dtype, device, context(recipe), template.stop_ids, seed, made.engine, think)
-        environment = {"env_vars": engine_environment(recipe.engine.threads, device)}
+        one_node = {"NCCL_SOCKET_IFNAME": "lo"} if len(made.placement.nodes) == 1 else {}
+        environment = {"env_vars": engine_environment(recipe.engine.threads, device) | one_node}
         return actor.options(**options("engine", index), runtime_env=environment).remote(*arguments)
 
     try:
         yield EnginePool(start_engine, recipe.engine.count), options
     finally:
         stop_ray()
+
+
+def carrier(made: Plan) -> Carrier:
+    """What carries weights to the engines of a plan that trains."""
+    assert made.placement.carrier is not None
+    name, _ = made.placement.carrier
+    return Broadcast(workers(made.recipe)) if name == "broadcast" else CARRIERS[name]()
 
 
 @contextmanager

@@ -193,10 +193,18 @@ def _rl_words(plan: Plan) -> list[str]:
         f"update   {_many(updates, 'optimiser update')} a step, on {prompts} prompts = {work.rows_per_update:,} rollouts each",
         f"         {work.rows_per_rank:,} rollouts{ranks} make at most {_many(work.micro_batches, 'micro-batch', 'es')}"
         f" of {_many(work.rows_per_micro_batch, 'row')} ({work.longest:,} tokens each, prompt included)",
+        *_push_words(plan),
         f"run      {counted(steps)} = {_many(steps * updates, 'update')} on {steps * work.rollouts:,} rollouts;"
         f" at most {_sampled((steps * work.rollouts + _watched(recipe)) * recipe.most_tokens)} before replacements",
     ]
     return lines
+
+
+def _push_words(plan: Plan) -> list[str]:
+    """How weights get to engines, and why so."""
+    name, why = plan.placement.carrier or ("", "")
+    words = {"store": "Ray's object store", "ipc": "memory that engine and rank share", "broadcast": "a broadcast to all engines"}
+    return [f"push     by {words[name]}, {why} (cluster.carrier: {name})"] if name else []
 
 
 def _sampled(tokens: int) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from launch.memory import option, push_bytes, trained_parameters
+from launch.memory import number_width, option, trained_parameters
 from launch.plan import Plan, find_shape
 from launch.simulate import Layout, Step, Trace, Work, steps
 from recipes.loader import recorded
@@ -175,7 +175,7 @@ def work_of(made: Plan) -> Work:
         micro_batch_tokens=recipe.learner.micro_batch_tokens,
         judges=recipe.judge.workers,
         gradients=trained * 4.0,
-        weights=push_bytes(recipe, shape),
+        weights=float(shape.parameters * number_width(recipe)),
         state=trained * 12.0,
     )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.checkpoints import mixture, read_json, size_faults, sizes
+from launch.placement import Placement
 from recipes.adapters import Adapter, Lora
 from recipes.schema import Learner, Recipe, Tiny
 from rl.deepspeed_config import REDUCE_BUCKET
@@ -169,9 +170,15 @@ def engine_bytes(recipe: Recipe, shape: Shape, gpu: int, options: Mapping[str, A
     return parts | {"KV cache": kv // (parallel if "kv_cache_memory_bytes" in options else 1)}
 
 
-def push_bytes(recipe: Recipe, shape: Shape | None) -> int:
-    """What a push of trained weights takes in the object store; 0 where nothing is trained."""
-    return shape.parameters * number_width(recipe) if shape is not None and recipe.trains else 0
+def push_bytes(recipe: Recipe, shape: Shape | None, placed: Placement) -> int:
+    """What a push of trained weights takes in the object store; 0 where it goes another way, or nothing is trained."""
+    stored = placed.carrier is not None and placed.carrier[0] == "store"
+    return shape.parameters * number_width(recipe) if shape is not None and stored else 0
+
+
+def workers(recipe: Recipe) -> int:
+    """Processes of an engine."""
+    return int(option(recipe.engine.vllm, "tensor_parallel_size", 1)) if recipe.engine.kind == "vllm" else 1
 
 
 def object_store_bytes(free: int, push: int, shared: int | None = None) -> int:

@@ -16,7 +16,7 @@ from math import ceil, floor
 from typing import Literal
 
 from launch.machine import Machine
-from recipes.cluster import AutoCluster, Cluster, ColocatedCluster
+from recipes.cluster import AutoCluster, Carrier, Cluster, ColocatedCluster
 
 _NAMED = 0.001  # of the resource that Ray gives each node under its address, of which it has 1
 
@@ -50,6 +50,7 @@ class Placement:
         groups: what Ray is asked for; none in a Ray of our own without GPUs.
         bundles: (group, bundle) of each process that is in one, by its name.
         faults: why the wish cannot be met, a sentence each.
+        carrier: of weights from ranks to engines (rl/carriers), and why that one; none where no policy is trained beside engines.
     """
 
     nodes: tuple[Machine, ...]
@@ -58,6 +59,7 @@ class Placement:
     groups: tuple[Group, ...] = ()
     bundles: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
+    carrier: tuple[Carrier, str] | None = None
 
     @property
     def shared(self) -> bool:
@@ -75,12 +77,39 @@ class Placement:
 
 
 def place(cluster: Cluster, nodes: Sequence[Machine], device: str, wishes: Sequence[Wish]) -> Placement:
-    """A place for every process, or what is in the way.
+    """A place for every process and a carrier for weights, or what is in the way.
 
     Args:
         nodes: that are there, the driver's first; at least one.
         wishes: among them at most one of "engine", and one of ranks behind it.
     """
+    placed = _places(cluster, nodes, device, wishes)
+    if placed.faults or not {"engine", "learner"} <= placed.at.keys():
+        return placed
+    name, why, fault = _carrier(cluster.carrier, placed, device)
+    return replace(placed, carrier=(name, why), faults=(f"cluster.carrier: {name}: {fault}; leave it out",) if fault else ())
+
+
+def _carrier(asked: Carrier, placed: Placement, device: str) -> tuple[Carrier, str, str]:
+    """The one that is asked for, or that moves the fewest bytes here; why, and what is in its way."""
+    engines, ranks = placed.at["engine"], placed.at["learner"]
+    best: tuple[Carrier, str] = ("store", "which works everywhere: there are no GPUs")
+    if device == "cuda" and placed.shared:
+        best = ("ipc", "an engine reads the memory of the rank on its GPU")
+    elif device == "cuda":
+        best = ("broadcast", "engines and ranks have GPUs of their own")
+    if asked in ("auto", best[0]):
+        return *best, ""
+    apart = any(node != ranks[index % len(ranks)] for index, node in enumerate(engines))  # rl/carriers.Ipc
+    fault = ""
+    if asked == "ipc" and (device == "cuda" or apart):
+        fault = f"an engine would read the memory of a rank that is not on its {'GPU' if device == 'cuda' else 'machine'}"
+    elif asked == "broadcast" and placed.shared:
+        fault = "NCCL has one process on a GPU, and engines and ranks share theirs"
+    return asked, "as the recipe says", fault
+
+
+def _places(cluster: Cluster, nodes: Sequence[Machine], device: str, wishes: Sequence[Wish]) -> Placement:
     taken, faults = _taken(cluster, nodes, device)
     users = [wish for wish in wishes if wish.gpus] if device == "cuda" else []
     gpus = dict.fromkeys((wish.name for wish in wishes), 0.0) | {wish.name: float(wish.gpus) for wish in users}

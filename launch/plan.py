@@ -259,11 +259,13 @@ def _engine_blockers(plan: Plan) -> Iterator[str]:
             )
         if name == "enable_sleep_mode" and value and plan.device == "cpu":
             yield f"engine.vllm.{name}: vLLM's CPU build cannot sleep; leave it out (where engines and ranks share a GPU, it is set by itself)"
-        several = (name.endswith("parallel_size") or name == "nnodes") and str(value) not in ("1", "None")
+        several = (
+            (name.endswith("parallel_size") or name == "nnodes") and name != "tensor_parallel_size" and str(value) not in ("1", "None")
+        )
         if (several or (name == "distributed_executor_backend" and value not in (None, "uni"))) and plan.recipe.trains:
             yield (
-                f"engine.vllm.{name}: {value}: trained weights reach engines of one process only; leave it out and use engine.count "
-                "(evaluation alone may use several)"
+                f"engine.vllm.{name}: {value}: trained weights reach engines on one node that are tensor parallel, no others; leave it out and use "
+                "engine.count or engine.vllm.tensor_parallel_size (evaluation alone may use it)"
             )
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from evaluation.evaluate import Asked, evaluate, waiting
 from evaluation.words import warnings
-from launch.engines import closer, closing, engines, rehearsed, sampling, stating
+from launch.engines import carrier, closer, closing, engines, rehearsed, sampling, stating
 from launch.evaluations import evaluations, fit
 from launch.machine import cache_folder
 from launch.parts import Part, Standing, read_data
@@ -253,7 +253,7 @@ def _train(part: Part, run: Run, template: Template, at: Standing, judge: Judge)
                 progress.message(
                     f"resumed {saved}: policy, optimiser, data position {stream.position}, step {done}" + _not_restored(recipe)
                 )
-            publisher = Publisher(pool, recipe.publish, probe, turns)
+            publisher = Publisher(pool, recipe.publish, probe, turns, carrier(made))
 
             whole = recipe.eval.top_p == 1 and not recipe.eval.top_k  # truncated sampling draws from another distribution
             compared = recipe.eval.temperature > 0 and whole

@@ -8,13 +8,22 @@ from pydantic import Discriminator, Field, Tag
 
 from recipes.section import Count, Section, kind_or
 
+Carrier = Literal["auto", "store", "ipc", "broadcast"]
 
-class _Nodes(Section):
+
+class _Carried(Section):
+    carrier: Carrier = Field(
+        "auto",
+        description="What carries weights to engines: ipc (one reads the other's memory) on shared GPUs, broadcast (NCCL) on GPUs apart, else store (Ray's), which works everywhere.",
+    )
+
+
+class _Nodes(_Carried):
     nodes: Count | None = Field(None, description="Nodes to take, of those that are there; null: all.")
     gpus_per_node: Count | None = Field(None, description="GPUs to take of each; null: all.")
 
 
-class AutoCluster(Section):
+class AutoCluster(_Carried):
     kind: Literal["auto"] = Field("auto", description="All that is there: colocated on one GPU, apart elsewhere.")
 
 

@@ -34,10 +34,11 @@ from rl.batching import dealt
 from rl.deepspeed_config import RESTING_STATES, deepspeed_config, moves_states, saved_classes
 from rl.logprobs import ScoringHead
 from rl.meeting import Member, Place
+from rl.outbox import NEEDS_WHOLE, Outbox
 from rl.policy import MicroBatch, Row, by_row, load_policy, padded
 from rl.sums import correction_metrics, merge_sums
 from rollout.engine import constructor_failed, last_words, why_dead
-from rollout.weights import DTYPES, checkpoint_names, digests, pack
+from rollout.weights import DTYPES, checkpoint_names
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class LearnerRank(Member):
         self._device, self._ranks = device, settings.ranks
         self._zero_stage = settings.zero_stage
         self._offloads, self._moves = turns(recipe.cluster).offload, moves_states(recipe)
-        self._names = checkpoint_names(checkpoint)
+        self._outbox = Outbox(self._engine.module.model, checkpoint_names(checkpoint), self._rank, device, stays=self._zero_stage < 3)
         self._checkpoint = checkpoint
         self._passes: Generator[None, None, Any] | None = None
 
@@ -239,14 +240,10 @@ class LearnerRank(Member):
             scores.append(logp.cpu().numpy())
         return scores
 
-    def weights(self) -> tuple[Any, dict[str, int]]:
-        """All tensors of the checkpoint by name, packed, and their digests; empty on ranks other than 0."""
-        with self._gathered():
-            if self._rank:
-                return {}, {}
-            state = merged(self._engine.module.model)
-            packed = {name: pack(state[name]) for name in sorted(self._names)}
-        return packed, digests(packed)
+    def weights(self, how: str = "store", *arguments: Any) -> Any:
+        """A step of a push; see rl/outbox."""
+        with self._gathered() if how in NEEDS_WHOLE else nullcontext():
+            return getattr(self._outbox, how)(*arguments)
 
     def rest(self, resting: bool) -> None:
         """See Learner.rest."""
@@ -433,6 +430,11 @@ class Learner:
         refs = [rank.weights.options(num_returns=2).remote() for rank in self._ranks]
         self._get([reference for _, reference in refs], "weights", _DEADLINE_S)
         return refs[0][0], ray.get(refs[0][1])
+
+    def hand_out(self, how: str, *arguments: Any) -> Callable[[float], list[Any]]:
+        """Begin a step of a push (rl/outbox) on every rank; what is returned waits for so many seconds, and gives each rank's answer."""
+        calls = [rank.weights.remote(how, *arguments) for rank in self._ranks]
+        return lambda seconds: self._get(calls, f"weights ({how})", seconds)
 
     def rest(self, resting: bool) -> None:
         """Leave the GPU to engines as far as the recipe says, or come back. What rests keeps its weights: all but `update` and reference logprobs goes on."""

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from recipes.schema import Publish
+from rl.carriers import Carrier, ObjectStore
 from rl.learner import Learner
 from rl.turns import Turns
 from rollout.engine import EnginePool
@@ -28,11 +29,19 @@ class Publisher:
     Args:
         probe: token ids of the fixed batch.
         turns: of engines and learner; a push begins the engines'. None: they take none.
+        carrier: of the weights; None: Ray's object store.
     """
 
-    def __init__(self, pool: EnginePool, settings: Publish, probe: Sequence[Sequence[int]], turns: Turns | None = None):
+    def __init__(
+        self,
+        pool: EnginePool,
+        settings: Publish,
+        probe: Sequence[Sequence[int]],
+        turns: Turns | None = None,
+        carrier: Carrier | None = None,
+    ):
         self._pool, self._settings, self._probe = pool, settings, probe
-        self._turns = turns or Turns()
+        self._turns, self._carrier = turns or Turns(), carrier or ObjectStore()
         self._checked = False
         self._last: dict[str, int] = {}
 
@@ -49,8 +58,8 @@ class Publisher:
         start = time.monotonic()
         self._pool.release()
         self._turns.hand_over()
-        weights, digests = learner.weights()
-        for engine, confirmed in enumerate(self._pool.push(weights, version)):
+        digests, answers = self._carrier.push(learner, self._pool, version)
+        for engine, confirmed in enumerate(answers):
             wrong = sorted(name for name in digests.keys() | confirmed.keys() if digests.get(name) != confirmed.get(name))
             if wrong:
                 raise PublishError(f"engine {engine} holds other bytes than version {version} of {wrong[0]} ({len(wrong)} tensors differ)")

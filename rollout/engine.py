@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,9 +18,10 @@ import ray
 
 from rollout.honesty import check_rehearsal
 from rollout.pace import SLICE_S, Sums
+from rollout.parcels import Parcel
 from rollout.sleep import Part
 from rollout.types import Completion, Request
-from rollout.weights import Packed
+from rollout.weights import Undelivered
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ _NODE_DIED = "its node has died"  # as Ray puts it
 _ADVERTISEMENT = re.compile(r"^\s*For further information visit ")
 _MOST_WORDS = 600  # characters
 _SILENCE_S = 900.0  # an engine that says nothing for so long is taken for dead
+_LATE_S = 90.0  # for others to say so too, when one says that weights did not arrive
 _RESTARTS = 3  # in a row, without an answer between them
 _START_S = 600.0
 
@@ -38,7 +40,7 @@ class Engine(Protocol):
 
     def advance(self, requests: Sequence[Request], seconds: float) -> list[tuple[str, list[Completion]]]: ...
     def pace(self) -> Sums: ...
-    def load(self, weights: Mapping[str, Packed], version: int) -> dict[str, int]: ...
+    def load(self, parcel: Parcel, version: int) -> dict[str, int]: ...
     def sleep(self) -> None: ...
     def wake(self, part: Part) -> None: ...
     def score(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]: ...
@@ -103,7 +105,7 @@ class EnginePool:
     def __init__(self, start: Callable[[int], Any], count: int):
         self._start = start
         self._members = [_Member(start(index)) for index in range(count)]
-        self._weights: Any = None
+        self._again: Callable[[int], Any] | None = None
         self._confirmed: dict[str, int] | None = None
         self._rehearsal: tuple[Sequence[Request], float] | None = None
         self.version = 0  # policy version that every engine holds: the last one pushed
@@ -153,23 +155,70 @@ class EnginePool:
                 return groups
         return []
 
+    @property
+    def count(self) -> int:
+        """Number of engines."""
+        return len(self._members)
+
     def paces(self) -> list[Sums]:
         """How fast every engine sampled since this was asked last (rollout/pace)."""
         return self._all("pace", _START_S)
 
     def release(self) -> None:
         """Let go of the weights last pushed, so that the next ones find room. An engine that dies before those are there waits for them."""
-        self._weights = None
+        self._again = None
 
-    def push(self, weights: Any, version: int) -> list[dict[str, int]]:
-        """Load weights (a Ray reference to name -> Packed) into every engine; the digests each of them confirms.
+    def push(self, parcels: Sequence[Any], version: int, again: Callable[[int], Any]) -> list[dict[str, int]]:
+        """Load weights into every engine; the digests each of them confirms.
 
-        An engine that dies gets the last weights pushed when it is started again.
+        Args:
+            parcels: what each engine is handed (rollout/parcels), or Ray's reference to it.
+            again: another for one engine, by its number: of one that died, which is started again, now or later, or that got nothing since another died.
+
+        Raises:
+            EngineError: one does not answer, or gets nothing though all are there.
         """
-        self._weights, self.version, self._confirmed = weights, version, None
-        answers = self._all("load", _START_S, weights, version)
+        self._again, self.version, self._confirmed = again, version, None
+        calls = [member.actor.load.remote(parcel, version) for member, parcel in zip(self._members, parcels, strict=True)]
+        self._refuse_silence(calls)
+        before, missed = self.restarts, dict[int, str]()
+        answers = [self._loaded(index, call, missed) for index, call in enumerate(calls)]
+        for index in list(missed):
+            if self.restarts == before:
+                raise EngineError(f"engine {index} did not get weights version {version}: {missed[index]}")
+            call = self._members[index].actor.load.remote(again(index), version)
+            answers[index] = self._loaded(index, call, left := dict[int, str]())
+            if left:
+                raise EngineError(f"engine {index} did not get weights version {version}, twice: {left[index]}")
         self._confirmed = answers[0]
         return answers
+
+    def _refuse_silence(self, calls: Sequence[Any]) -> None:
+        """Wait until every engine has said how loading went; once one says that nothing came, the others have little time to."""
+        waiting, deadline = list(calls), time.monotonic() + _START_S
+        while waiting:
+            done, waiting = ray.wait(waiting, num_returns=1, timeout=max(0.0, deadline - time.monotonic()))
+            if not done:
+                late = ", ".join(str(calls.index(call)) for call in waiting)
+                raise EngineError(f"engine {late} of {len(calls)} did not answer load in time")
+            try:
+                ray.get(done)
+            except ray.exceptions.RayError:
+                deadline = min(deadline, time.monotonic() + _LATE_S)
+
+    def _loaded(self, index: int, call: Any, missed: dict[int, str]) -> dict[str, int]:
+        """What an engine confirms; of one that died, after it was started again. One that got nothing is noted in `missed`."""
+        try:
+            found = ray.get(call, timeout=_START_S)
+            self._members[index].restarts = 0
+            return found
+        except ray.exceptions.RayActorError as error:
+            return self._restart(index, self._why(index, error))
+        except Undelivered as error:
+            missed[index] = last_words(error)
+            return {}
+        except ray.exceptions.RayError as error:
+            raise EngineError(f"engine {index} failed in load: {last_words(error)}") from error
 
     def sleep(self) -> None:
         """Let every engine give its memory away. One that died is started again first, with the weights last pushed."""
@@ -226,8 +275,8 @@ class EnginePool:
             raise EngineError(f"engine {index} could not start: {last_words(error)}") from error
         return why_dead(error)
 
-    def _restart(self, index: int, why: str) -> None:
-        """Start an engine again, with the weights last pushed and the groups it owed; again if it dies in that, a few times."""
+    def _restart(self, index: int, why: str) -> dict[str, int]:
+        """Start an engine again, with the weights last pushed and the groups it owed; again if it dies in that, a few times. The digests that it confirms."""
         member = self._members[index]
         while True:
             if member.restarts >= _RESTARTS:
@@ -241,8 +290,8 @@ class EnginePool:
             member.actor, member.call, member.queue = self._start(index), None, list(member.owed.values())
             confirmed = self._confirmed
             try:
-                if self._weights is not None:
-                    confirmed = ray.get(member.actor.load.remote(self._weights, self.version), timeout=_START_S)
+                if self._again is not None:
+                    confirmed = ray.get(member.actor.load.remote(self._again(index), self.version), timeout=_START_S)
                 if self._rehearsal is not None:
                     requests, tolerance = self._rehearsal
                     self._refuse_dishonest(index, ray.get(member.actor.rehearse.remote(requests), timeout=_START_S), tolerance)
@@ -253,6 +302,7 @@ class EnginePool:
                 raise EngineError(f"engine {index} could not be started again ({why}): {last_words(error)}") from error
         if self._confirmed is not None and confirmed != self._confirmed:
             raise EngineError(f"engine {index} holds other bytes than version {self.version} after it was started again ({why})")
+        return confirmed or {}
 
     def _all(self, method: str, seconds: float, *args: Any) -> list[Any]:
         """Call every engine; one that died, in its start too, is started again and asked once more."""

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 
+from rollout import broadcast
 from rollout.honesty import moments, rehearse
 from rollout.pace import Sums
+from rollout.parcels import Parcel, digesting
 from rollout.short import Chains
 from rollout.sleep import Part, Wakefulness
 from rollout.thinking import ThinkIds, closes, halves, joined, sources
 from rollout.types import Completion, Request
-from rollout.weights import DTYPES, Packed, check_names, checkpoint_names, digests
+from rollout.weights import DTYPES, Undelivered, as_numbers, check_names, checkpoint_names
 
 
 class ReferenceEngine:
@@ -47,18 +49,24 @@ class ReferenceEngine:
         request = self._waiting.pop(0)
         return [(request.id, joined(request, [self._sample(half) for half in halves(request, self._think)], self._think))]
 
-    def load(self, weights: Mapping[str, Packed], version: int) -> dict[str, int]:
-        """Replace the weights; see VllmEngine.load. Raises RuntimeError for missing or extra names or an older version."""
+    @torch.no_grad()
+    def load(self, parcel: Parcel, version: int) -> dict[str, int]:
+        """Replace the weights; see VllmEngine.load. Raises as it does."""
         if version < self._version:
             raise RuntimeError(f"weights version {version} is older than version {self._version} that the engine holds")
+        check_names(self._names, parcel.names, version)
         self._wakefulness.loading(version)
-        check_names(self._names, weights, version)
-        self._model.load_state_dict(
-            {name: packed.tensor() for name, packed in weights.items()}, strict=False
-        )  # a tied head follows its embedding
-        self._model.tie_weights()
+        own, found = self._model.state_dict(), dict[str, torch.Tensor]()
+        try:
+            for name, tensor in digesting(parcel.tensors(0, self._model.device), found):
+                own[name].copy_(tensor)
+        except Undelivered:
+            broadcast.leave()
+            raise
+        self._model.tie_weights()  # a tied head follows its embedding
+        self._wakefulness.loaded()
         self._version = version
-        return digests(weights)
+        return as_numbers(found)
 
     def pace(self) -> Sums:
         """See VllmEngine.pace; nobody asks how fast this one is."""

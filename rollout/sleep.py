@@ -26,12 +26,17 @@ class Wakefulness:
         self._missing.discard(_ROOM[part])
 
     def loading(self, version: int) -> None:
-        """New weights come."""
+        """New weights come; until all are there, there are none."""
         if _ROOM["weights"] in self._missing:
             raise RuntimeError(f"weights version {version} came to an engine that sleeps: wake it first")
+        self._missing.add("weights")
+
+    def loaded(self) -> None:
+        """All weights are there."""
         self._missing.discard("weights")
 
     def needed(self, what: str) -> None:
         """All is needed."""
         if self._missing:
-            raise RuntimeError(f"an engine that sleeps was asked to {what}: it has no {' and no '.join(sorted(self._missing))}")
+            lacks = " and no ".join(sorted(self._missing))
+            raise RuntimeError(f"an engine was asked to {what} that has no {lacks}: it sleeps, or a push did not arrive")

@@ -2,7 +2,7 @@
 
 Claim: groups come back as they finish, with the ids that were sampled and the logprobs of the distribution they were
 sampled from; after `load` the next token comes from the new weights and from nothing cached under the old ones.
-vLLM's calls for weights and caches live in this module alone, since their names move between releases.
+vLLM's calls for weights and caches live in this module and rollout/vllm_worker, since their names move between releases.
 Simplification: one policy version per completion, because weights are loaded only when nothing is being sampled.
 """
 
@@ -19,16 +19,19 @@ import torch
 
 from rollout.honesty import moments, rehearse
 from rollout.pace import Pace, Sums
+from rollout.parcels import Parcel, Stored, share
 from rollout.short import Chains
 from rollout.sleep import Part, Wakefulness
 from rollout.thinking import ThinkIds, allowance, halves, joined, sources
 from rollout.types import Completion, Finish, Request
-from rollout.weights import DTYPES, Packed, check_names, checkpoint_names, digests
+from rollout.vllm_worker import EXTENSION
+from rollout.weights import DTYPES, Undelivered, check_names, checkpoint_names
 
 
 def engine_environment(threads: int, device: str) -> dict[str, str]:
     """Environment variables that must stand before vLLM is imported (in-process, quiet, no compilation on a CPU)."""
     common = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "TQDM_DISABLE": "1"}
+    common |= {"VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}  # workers of an engine are on one machine
     if device == "cuda":
         return common
     return common | {"TORCHDYNAMO_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
@@ -68,6 +71,7 @@ class VllmEngine:
             seed=seed,
             trust_remote_code=False,
             disable_log_stats=True,
+            worker_extension_cls=EXTENSION,
         )
         if dtype == "bf16":
             settings["hf_overrides"] = {"head_dtype": "float32"}  # bfloat16 logits between 16 and 32 are steps of 0.125
@@ -75,6 +79,9 @@ class VllmEngine:
             settings |= dict(enforce_eager=True, block_size=32)
         if think is not None:
             settings["reasoning_config"] = _reasoning_config(think)
+        self._workers = int(options.get("tensor_parallel_size", 1))
+        if self._workers > 1:
+            settings["distributed_executor_backend"] = "mp"  # its own choice in an actor would be actors of its own
         self._think, self._longest, self._seats = think, max_model_len, options.get("max_num_seqs", 256)
         self._pace = Pace(device != "cpu")
         self._llm = LLM(**(settings | dict(options)))
@@ -116,25 +123,36 @@ class VllmEngine:
         """How fast it sampled since this was asked last."""
         return self._pace.take()
 
-    def load(self, weights: Mapping[str, Packed], version: int) -> dict[str, int]:
-        """Replace the weights, drop every cache made under the old ones, and return the digests of what arrived.
+    def load(self, parcel: Parcel, version: int) -> dict[str, int]:
+        """Replace the weights on every worker, drop every cache made under the old ones, and return the digests of what arrived.
 
         Raises:
-            RuntimeError: groups are being sampled, names are missing or extra, or the version goes backwards.
+            Undelivered: it did not arrive whole; until something does, nothing can be sampled.
+            RuntimeError: groups are being sampled, names are missing or extra, the version goes backwards, or workers got different bytes.
         """
         if sampling := len(self._open) + len(self._chains):
             raise RuntimeError(f"weights version {version} came while {sampling} groups are being sampled")
         if version < self._version:
             raise RuntimeError(f"weights version {version} is older than version {self._version} that the engine holds")
+        check_names(self._names, parcel.names, version)
         self._wakefulness.loading(version)
-        check_names(self._names, weights, version)
-        tensors = ((name, packed.tensor()) for name, packed in weights.items())
-        self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": tensors})
-        self._engine.apply_model(repack_tied_head)
+        held: dict[str, torch.Tensor] = {}
+        if isinstance(parcel, Stored) and self._workers > 1:  # which do not speak to Ray
+            held = {name: packed.tensor() for name, packed in parcel.items()}
+            parcel = share(held, {})
+        (first, why), *others = self._engine.collective_rpc("take_weights", args=(parcel,))
+        if why := next((said for _, said in others if said), why):
+            raise Undelivered(why)
+        for worker, (found, _) in enumerate(others, 1):
+            if wrong := [name for name in first if found.get(name) != first[name]]:
+                raise RuntimeError(
+                    f"worker {worker} of the engine got other bytes of {wrong[0]} than worker 0 ({len(wrong)} tensors differ)"
+                )
         if not self._engine.reset_prefix_cache():
             raise RuntimeError(f"vLLM kept its prefix cache after weights version {version} were loaded")
+        self._wakefulness.loaded()
         self._version = version
-        return digests(weights)
+        return first
 
     def sleep(self) -> None:
         """Give the memory of weights and caches away, and keep nothing of them (vLLM's level 2); a CPU build keeps them, but knows that it sleeps.
@@ -278,13 +296,3 @@ def _reasoning_config(think: ThinkIds) -> Any:
     config._reasoning_start_token_ids = list(think.open)
     config._reasoning_end_token_ids = config._natural_reasoning_end_token_ids = [think.close]
     return config
-
-
-def repack_tied_head(model: torch.nn.Module) -> None:
-    """Renew the CPU kernel's own copy of a tied output head, which `reload_weights` leaves at the old weights, silently."""
-    head = getattr(model, "lm_head", None)
-    if head is None or not getattr(model.config, "tie_word_embeddings", False) or not hasattr(head, "cpu_linear"):
-        return
-    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
-
-    dispatch_cpu_unquantized_gemm(head, remove_weight=False)

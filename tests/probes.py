@@ -314,7 +314,15 @@ def placed(recipe: Recipe, world: World) -> Any:
     node = Machine(64, 800 << 30, (80 << 30,) * 8)
     made = plan(recipe, node, [node])
     found = made.placement
-    return len(found.nodes), found.at, found.gpus, found.groups, made.turns, [(actor.rests, actor.host) for actor in made.actors]
+    return (
+        len(found.nodes),
+        found.at,
+        found.gpus,
+        found.groups,
+        found.carrier,
+        made.turns,
+        [(actor.rests, actor.host) for actor in made.actors],
+    )
 
 
 def started_from(recipe: Recipe, world: World) -> Any:

@@ -17,10 +17,13 @@ from benchmarks import gpu_learner as bench
 from recipes.schema import Recipe
 from rl.gate import check_gaps
 from rl.logprobs import ScoringHead
+from rl.outbox import Outbox
 from rl.policy import Row, load_policy, padded
+from rollout.broadcast import Group, Seat, host_meeting, send, specs
+from rollout.parcels import Parcel, Stored, digesting
 from rollout.types import Completion, Problem, Request
 from rollout.vllm_engine import VllmEngine, engine_environment
-from rollout.weights import pack
+from rollout.weights import as_numbers, digest, pack
 
 
 def head_is_exact(device: str, vocabulary: int, width: int, tokens: int) -> None:
@@ -96,7 +99,7 @@ def sampled(folder: Path, device: str, asked: Request, sleeps: bool) -> list[Com
     options = {"gpu_memory_utilization": 0.5, "enable_sleep_mode": sleeps} if device == "cuda" else {}
     engine = VllmEngine(folder, "bf16", device, 512, (1,), 0, options | {"kv_cache_memory_bytes": kv})
     if sleeps:
-        weights = {name: pack(tensor) for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+        weights = Stored({name: pack(tensor) for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()})
         before, free = engine.score([asked.prompt_ids])[0], free_bytes(device)
         engine.sleep()
         asleep = free_bytes(device)
@@ -142,7 +145,8 @@ def updated(name: str, device: str, folder: Path) -> tuple[float, float, int]:
     from rl.learner import LearnerRank
 
     recipe = Recipe.model_validate({"model": {"dtype": "bf16"}, "learner": {"ranks": 1, "zero_stage": 2, "gradient_checkpointing": True}})
-    rank = LearnerRank(0, folder / "ranks", folder, recipe, device)
+    rank = LearnerRank(0)
+    rank.start(rank.listen("127.0.0.1"), folder, recipe, device)
     rows = [bench.make_row(bench.SHAPES[name], 128, seed) for seed in range(4)]
     ids = [row.ids.tolist() for row in rows]
 
@@ -172,3 +176,37 @@ def a_rank_rests(name: str, device: str, folder: Path) -> None:
     loss, same, freed = in_own_process(updated, device, name, device, folder)
     assert loss == pytest.approx(same, rel=1e-3 if device == "cuda" else 0)
     assert device == "cpu" or freed > 0.9 * 12 * bench.SHAPES[name].parameters
+
+
+def received(parcel: Parcel, device: str) -> dict[str, int]:
+    """Digests of what another process gets on its device."""
+    found: dict[str, torch.Tensor] = {}
+    for _ in digesting(parcel.tensors(0, torch.device(device)), found):
+        pass
+    return as_numbers(found)
+
+
+def handles_are_read(name: str, device: str) -> None:
+    """Another process reads the policy's own memory by handles, also what is changed there later, and both make the digests that the CPU makes (P10)."""
+    model = bench.make_policy(name, device, torch.bfloat16, 1000, False).model
+    outbox = Outbox(model, model.state_dict().keys(), 0, device, stays=True)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        for _ in range(2):
+            assert pool.submit(received, outbox.share(), device).result() == outbox.digests()
+            assert outbox.digests() == {name: int(digest(tensor.cpu())) for name, tensor in model.state_dict().items()}
+            with torch.no_grad():
+                for weight in model.parameters():
+                    weight.mul_(1.5)
+
+
+def a_broadcast_arrives(name: str, device: str, other: str) -> None:
+    """Tensors of one device are on another in a second process, to the bit, in two pushes through one group (P10)."""
+    model = bench.make_policy(name, device, torch.bfloat16, 1000, False).model
+    tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    meeting, store = host_meeting("127.0.0.1", 2, 60.0, "nccl" if device != "cpu" else "gloo", bucket=1 << 20)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        group = None
+        for _ in range(2):
+            arrived = pool.submit(received, Seat(meeting, 1, specs(tensors)), other)
+            group = group or Group(meeting, 0, torch.device(device), store)
+            assert as_numbers(dict(send(tensors, group))) == arrived.result()

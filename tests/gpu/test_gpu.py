@@ -65,6 +65,16 @@ def test_a_rank_that_rests_gives_its_memory_back_and_goes_on(tmp_path: Path):
     checks.a_rank_rests("qwen3-0.6b", "cuda", tmp_path)
 
 
+def test_p10_an_engine_reads_the_policys_memory_by_cuda_ipc():
+    checks.handles_are_read("qwen3-0.6b", "cuda")
+
+
+def test_p10_nccl_broadcasts_weights_between_two_gpus():
+    if torch.cuda.device_count() < 2:
+        pytest.skip("it takes two GPUs")
+    checks.a_broadcast_arrives("qwen3-0.6b", "cuda:0", "cuda:1")
+
+
 def test_a_whole_run_takes_turns_on_one_gpu(tmp_path: Path):
     """The quickstart's recipe, a few steps of it, with a checkpoint and an evaluation in each."""
     wanted("vllm", "deepspeed", "ray", "trl", "datasets")

@@ -21,11 +21,12 @@ from rl.publisher import Publisher, PublishError
 from rl.turns import Turns
 from rollout.engine import EngineError, EnginePool
 from rollout.honesty import rehearsal
+from rollout.parcels import Stored
 from rollout.reference_engine import ReferenceEngine
 from rollout.thinking import ThinkIds
 from rollout.types import RULE, Problem, Request, Short
 from rollout.vllm_engine import VllmEngine, engine_environment
-from rollout.weights import checkpoint_names, digests, pack
+from rollout.weights import checkpoint_names, pack
 
 pytestmark = pytest.mark.usefixtures("vllm_on_cpu")
 STOPS = (1, 7)  # the first is the pad token, too, of many a checkpoint
@@ -70,7 +71,7 @@ class FixedLearner:
         self.resting = resting
 
     def weights(self) -> tuple[ray.ObjectRef, dict[str, int]]:
-        return ray.put(self.packed), digests(self.packed)
+        return ray.put(Stored(self.packed)), {name: packed.digest for name, packed in self.packed.items()}
 
     @torch.no_grad()
     def score(self, sequences: list[list[int]], temperature: float = 1.0) -> list[np.ndarray]:
@@ -139,7 +140,7 @@ def test_an_engine_that_slept_wants_weights_before_it_samples_and_one_that_died_
     pool.sleep()  # as it begins
     for wakes in (lambda: None, lambda: pool.wake("weights"), lambda: pool.wake("kv_cache")):
         wakes()
-        with pytest.raises(EngineError, match=r"an engine that sleeps was asked to score: it has no .*weights"):
+        with pytest.raises(EngineError, match=r"an engine was asked to score that has no .*weights: it sleeps"):
             pool.score(PROBE)
     for died in (False, True):
         turns.learn()

@@ -16,11 +16,16 @@ from transformers import AutoModelForCausalLM
 from recipes.schema import Publish
 from rl.publisher import Publisher, PublishError
 from rollout.engine import EngineError, EnginePool
+from rollout.parcels import Stored
 from rollout.reference_engine import ReferenceEngine
 from rollout.types import Problem, Request
-from rollout.weights import Packed, checkpoint_names, digests, pack
+from rollout.weights import Packed, checkpoint_names, pack
 
 PROBE = [list(range(4, 30)), [9, 8, 7, 6, 5, 9, 9, 9]]
+
+
+def digests(packed):
+    return {name: one.digest for name, one in packed.items()}
 
 
 class FaultyEngine(ReferenceEngine):
@@ -41,7 +46,7 @@ class FaultyEngine(ReferenceEngine):
             name, packed = next(iter(weights.items()))
             flipped = packed.data.copy()
             flipped[0] ^= 1
-            weights = weights | {name: Packed(flipped, packed.dtype, packed.shape)}
+            weights = Stored(weights | {name: Packed(flipped, packed.dtype, packed.shape)})
         if self.fault == "no confirmation":
             return {}
         if self.fault == "dies":
@@ -81,7 +86,7 @@ class FixedLearner:
         self.packed = {name: pack(self.model.state_dict()[name].clone()) for name in self.names}
 
     def weights(self):
-        return ray.put(self.packed), digests(self.packed)
+        return ray.put(Stored(self.packed)), digests(self.packed)
 
     @torch.no_grad()
     def score(self, sequences):

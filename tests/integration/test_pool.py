@@ -13,6 +13,7 @@ import ray
 from recipes.schema import Recipe
 from rl.learner import Learner, LearnerError
 from rollout.engine import EngineError, EnginePool
+from rollout.parcels import Stored
 from rollout.types import Completion, Request
 from rollout.weights import Packed
 
@@ -52,7 +53,7 @@ def request(name: str) -> Request:
 
 
 def packed() -> ray.ObjectRef:
-    return ray.put({"w": Packed(np.zeros(4, np.uint8), "float32", (1,))})
+    return ray.put(Stored(w=Packed(np.zeros(4, np.uint8), "float32", (1,))))
 
 
 @pytest.fixture
@@ -88,11 +89,12 @@ def test_an_engine_whose_constructor_raises_says_what_it_said_and_is_not_started
 
 def test_an_engine_that_dies_between_two_pushes_waits_for_the_next_weights(deadly):
     pool = deadly(0)
-    assert pool.push(packed(), 1) == [{"w": 558161692}]  # CRC-32 of four zero bytes
+    given = packed()
+    assert pool.push([given], 1, lambda engine: given) == [{"w": ray.get(given)["w"].digest}]
     pool.release()
     [process] = pool.wait_ready(60)
     os.kill(process, signal.SIGKILL)
-    pool.push(packed(), 2)
+    pool.push([given], 2, lambda engine: given)
     assert (pool.restarts, pool.version) == (1, 2)
     pool.submit([request("a")])
     [(sent, [completion])] = pool.ready()

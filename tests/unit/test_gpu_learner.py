@@ -29,6 +29,11 @@ def test_the_checks_of_a_gpu_hold_for_a_toy_on_the_cpu():
     checks.steps_learn("toy", "cpu", 128)
 
 
+def test_p10_a_toys_weights_reach_another_process_by_handles_and_by_broadcast():
+    checks.handles_are_read("toy", "cpu")
+    checks.a_broadcast_arrives("toy", "cpu", "cpu")
+
+
 def test_the_benchmark_measures_a_toy(tmp_path: Path):
     command = [sys.executable, "benchmarks/gpu_learner.py", "--toy", "--json", str(tmp_path / "gpu.json")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)

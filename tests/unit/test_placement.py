@@ -54,6 +54,44 @@ def test_engines_are_whole_on_a_node_and_ranks_where_most_is_left(
     assert placed.at["driver"] == [0] and placed.at["judge"] == [0, 0]
 
 
+def test_weights_are_read_in_place_on_a_shared_gpu_broadcast_between_gpus_and_stored_elsewhere():
+    apart, together = ApartCluster(kind="apart"), ColocatedCluster(kind="colocated")
+    for cluster, nodes, device, carrier in (
+        (AutoCluster(), [ONE_80], "cuda", "ipc"),
+        (together, [EIGHT], "cuda", "ipc"),
+        (AutoCluster(), [EIGHT], "cuda", "broadcast"),
+        (apart, FOUR_NODES, "cuda", "broadcast"),
+        (AutoCluster(), [LAPTOP], "cpu", "store"),
+    ):
+        wishes = wanted(1, 1) if nodes == [ONE_80] else wanted(4, 4)
+        placed = place(cluster, nodes, device, wishes)
+        assert placed.carrier is not None and placed.carrier[0] == carrier and placed.faults == ()
+        stored = place(cluster.model_copy(update={"carrier": "store"}), nodes, device, wishes)
+        assert stored.carrier is not None and stored.carrier[0] == "store" and stored.faults == ()
+    assert place(AutoCluster(), [LAPTOP], "cpu", [Wish("driver", 1), Wish("engine", 1), Wish("judge", 1)]).carrier is None
+    for carrier in ("ipc", "broadcast"):
+        alone = place(AutoCluster(carrier=carrier), [LAPTOP], "cpu", wanted(2, 2))
+        assert alone.faults == () and alone.carrier == (carrier, "as the recipe says")
+
+
+@pytest.mark.parametrize(
+    ("cluster", "nodes", "device", "said"),
+    [
+        (
+            ApartCluster(kind="apart", carrier="ipc"),
+            [EIGHT],
+            "cuda",
+            "ipc: an engine would read the memory of a rank that is not on its GPU",
+        ),
+        (ColocatedCluster(kind="colocated", carrier="broadcast"), [EIGHT], "cuda", "broadcast: NCCL has one process on a GPU"),
+        (AutoCluster(carrier="ipc"), [replace(LAPTOP, name="a"), replace(LAPTOP, name="b")], "cpu", "of a rank that is not on its machine"),
+    ],
+)
+def test_a_carrier_that_cannot_work_there_is_refused(cluster: Cluster, nodes: list[Machine], device: str, said: str):
+    [fault] = place(cluster, nodes, device, wanted(2, 2) if device == "cuda" else wanted(4, 1)).faults
+    assert fault.startswith("cluster.carrier: ") and said in fault and fault.endswith("; leave it out")
+
+
 def test_a_tensor_parallel_engine_is_a_strict_pack_and_ranks_are_a_pack():
     placed = place(AutoCluster(), FOUR_NODES, "cuda", wanted(2, 8, parallel=4))
     assert [(group.strategy, group.bundles) for group in placed.groups] == [
@@ -165,7 +203,7 @@ def test_the_drivers_node_is_among_those_taken_though_it_has_too_few_gpus():
 
 
 def test_weights_that_no_shared_memory_holds_are_refused_with_where_and_the_remedy():
-    recipe = load("dler", "node8")
+    recipe = load("dler", "node8", ["cluster.carrier=store"])
     small = replace(EIGHT, name="", shared=64 << 20)
     [fault] = plan(recipe, small).blockers
     assert "does not fit shared memory: /dev/shm has 67 MB free" in fault and "--shm-size" in fault

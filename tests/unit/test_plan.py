@@ -372,9 +372,9 @@ def test_main_memory_counts_every_process_and_the_weights_on_their_way():
     made = plan(load("dler", "node8"), NODE)
     N = KNOWN["deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"].parameters
     bare = sum(actor.count * (LIBRARIES[actor.name] + (CUDA_LIBRARIES if actor.gpus else 0)) for actor in made.actors)
-    assert (
-        host_bytes(made.actors, made.placement) == bare + 4 * 2 * N + 2 * 2 * N
-    )  # four ranks load bf16 weights; packed and published once each
+    assert host_bytes(made.actors, made.placement) == bare + 4 * 2 * N  # four ranks load bf16 weights
+    stored = plan(load("dler", "node8", ["cluster.carrier=store"]), NODE)
+    assert host_bytes(stored.actors, stored.placement) == bare + 4 * 2 * N + 2 * 2 * N  # packed and published once each
 
 
 def test_an_evaluation_alone_needs_room_for_what_it_samples_only():
@@ -476,7 +476,6 @@ def test_a_plan_takes_seconds_and_no_torch():
     ("words", "said"),
     [
         ("engine.vllm.speculative_config={method: ngram, num_speculative_tokens: 3}", "vLLM's CPU build samples from another distribution"),
-        ("engine.vllm.tensor_parallel_size=2", "tensor_parallel_size: 2: trained weights reach engines of one process only"),
         ("engine.vllm.pipeline_parallel_size=2", "pipeline_parallel_size: 2: trained weights reach"),
         ("engine.vllm.prefill_context_parallel_size='2'", "prefill_context_parallel_size: 2: trained weights reach"),
         ("engine.vllm.distributed_executor_backend=mp", "distributed_executor_backend: mp: trained weights reach"),

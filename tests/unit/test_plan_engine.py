@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from launch.explain import explain
 from launch.machine import Machine
 from launch.memory import GB
 from launch.plan import plan
@@ -55,9 +56,11 @@ def test_numbers_that_vllm_cannot_take_are_refused(words: str, said: str):
 
 def test_a_push_that_the_object_store_cannot_hold_is_refused():
     small = replace(NODE, memory=60 * GB)
-    words = blockers(small, "dler", "node8", "model.path=deepseek-ai/DeepSeek-R1-Distill-Qwen-7B")
+    large = ["dler", "node8", "model.path=deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"]
+    assert not any("object store" in line for line in blockers(small, *large))  # it is broadcast
+    words = blockers(small, *large, "cluster.carrier=store")
     assert any("a push of 15 GB does not fit the object store, which takes 15 GB of the 60 GB that are free" in line for line in words)
-    assert not any("object store" in line for line in blockers(NODE, "dler", "node8", "model.path=deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"))
+    assert not any("object store" in line for line in blockers(NODE, *large, "cluster.carrier=store"))
 
 
 def test_a_share_of_a_gpu_that_the_rank_needs_too_is_an_upper_bound():
@@ -69,3 +72,9 @@ def test_a_share_of_a_gpu_that_the_rank_needs_too_is_an_upper_bound():
         assert made.blockers == [] and made.placement.shared and (rank.rests is not None) == sleep
         beside = sum((rank.holds if rank.rests is None else rank.rests).values())
         assert made.engine["gpu_memory_utilization"] * made.machine.gpus[0] + beside <= 0.94 * made.machine.gpus[0]
+
+
+def test_a_tensor_parallel_engine_may_be_trained_for_and_plan_says_what_carries_the_weights():
+    made = plan(load("dler", "node8", ["engine.count=2", "engine.vllm.tensor_parallel_size=2"]), replace(NODE, build="cuda"))
+    assert not any("parallel" in line for line in made.blockers)
+    assert "push     by a broadcast to all engines, engines and ranks have GPUs of their own (cluster.carrier: broadcast)" in explain(made)

@@ -74,14 +74,17 @@ def test_an_engine_knows_what_it_lacks():
     engine.needed("sample")
     engine.sleep()
     engine.wake("kv_cache")
-    with pytest.raises(RuntimeError, match=r"asked to sample: it has no room for weights and no weights$"):
+    with pytest.raises(RuntimeError, match=r"asked to sample that has no room for weights and no weights: it sleeps"):
         engine.needed("sample")
     with pytest.raises(RuntimeError, match=r"version 3 came to an engine that sleeps: wake it first"):
         engine.loading(3)
     engine.wake("weights")
-    with pytest.raises(RuntimeError, match=r"asked to score: it has no weights$"):
+    with pytest.raises(RuntimeError, match=r"asked to score that has no weights: it sleeps"):
         engine.needed("score")
     engine.loading(3)
+    with pytest.raises(RuntimeError, match=r"asked to score that has no weights: .*a push did not arrive"):
+        engine.needed("score")
+    engine.loaded()
     engine.needed("score")
 
 

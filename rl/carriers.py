@@ -1,0 +1,92 @@
+"""What carries weights from the learner to engines: Ray's object store, shared memory, or a broadcast. The publisher speaks to one of them.
+
+| carrier | what travels | where it works |
+|---|---|---|
+| `store` | the bytes, once to each node | everywhere |
+| `ipc` | handles; an engine reads the memory of the rank beside it | engine and rank on one GPU; without GPUs, on one machine |
+| `broadcast` | the bytes, through all engines (NCCL; gloo without GPUs) | GPUs of their own, also on several nodes |
+
+Claim: each of them hands all engines the same version, and gives it again to one that was started again, until the next push; an engine that dies in a push costs that
+push a repeat, no more. Which one it is, launch/placement says. Simplification: what is given again goes to one engine at a time.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from rl.learner import Learner
+from rollout.broadcast import Seat
+from rollout.engine import EngineError, EnginePool
+
+_HANDS_S = 300.0  # for the learner to gather its tensors and hand them out
+_LATE_S = 5.0  # for a learner to say that it is there, when engines say that nothing came
+
+
+class Carrier(Protocol):
+    """See the module."""
+
+    def push(self, learner: Learner, pool: EnginePool, version: int) -> tuple[dict[str, int], list[dict[str, int]]]:
+        """Load the learner's weights into every engine as `version`; the learner's digests, and those that each engine confirms."""
+
+
+class ObjectStore:
+    """The bytes are put once and read by all; what was put before must be gone by then (EnginePool.release)."""
+
+    def push(self, learner: Learner, pool: EnginePool, version: int) -> tuple[dict[str, int], list[dict[str, int]]]:
+        stored, digests = learner.weights()
+        return digests, pool.push([stored] * pool.count, version, lambda engine: stored)
+
+
+class Ipc:
+    """Engine i reads what rank i modulo ranks has: they are beside each other (launch/placement). The learner makes digests meanwhile."""
+
+    def push(self, learner: Learner, pool: EnginePool, version: int) -> tuple[dict[str, int], list[dict[str, int]]]:
+        def handles(engine: int) -> Any:
+            return shared[engine % len(shared)]
+
+        def again(engine: int) -> Any:
+            shared[:] = learner.hand_out("share")(_HANDS_S)
+            return handles(engine)
+
+        shared = learner.hand_out("share")(_HANDS_S)
+        digests = learner.hand_out("digests")
+        confirmed = pool.push([handles(engine) for engine in range(pool.count)], version, again)
+        made = digests(_HANDS_S)[0]
+        learner.hand_out("forget")(_HANDS_S)
+        return made, confirmed
+
+
+class Broadcast:
+    """All engines take part in one group, which stays until one of them is started again.
+
+    Args:
+        workers: processes of each engine.
+        seconds: for a bucket, and to meet.
+    """
+
+    def __init__(self, workers: int = 1, seconds: float = 60.0):
+        self._each = workers, seconds
+        self._seats: list[Seat] = []
+        self._restarts = 0
+
+    def push(self, learner: Learner, pool: EnginePool, version: int) -> tuple[dict[str, int], list[dict[str, int]]]:
+        def again(engine: int) -> Any:
+            [seat] = learner.hand_out("meet", 1, *self._each)(_HANDS_S)[0]
+            learner.hand_out("send")  # waited for by the engine, which says what comes of it
+            return seat
+
+        pool.wait_ready()  # who has died since the push before is started again first
+        if not self._seats or self._restarts != pool.restarts:
+            self._seats = learner.hand_out("meet", pool.count, *self._each)(_HANDS_S)[0]
+            self._restarts = pool.restarts
+        sent = learner.hand_out("send")
+        try:
+            confirmed = pool.push(self._seats, version, again)
+        except EngineError:
+            self._seats = []
+            sent(_LATE_S)  # if it is the learner that is gone, this says so
+            raise
+        return sent(_HANDS_S)[0], confirmed
+
+
+CARRIERS: dict[str, type[Carrier]] = {"store": ObjectStore, "ipc": Ipc, "broadcast": Broadcast}

@@ -1,0 +1,167 @@
+"""What an engine is handed, by which each of its workers fetches the weights: bytes in Ray's store, handles of memory that others hold, or a seat in a broadcast.
+
+Claim: whatever the parcel, a worker gets the same names and bytes, one tensor after the other, and makes their digests where they arrived. Handles are of memory that stays
+where it is: on a GPU CUDA's (one process maps the other's memory), elsewhere open files that have no name, so nothing is left when a process is killed.
+Simplification: who hands out handles keeps the tensors, unchanged, until all engines have confirmed.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import uuid
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rollout.weights import Packed, Undelivered, digest
+
+
+class Parcel(Protocol):
+    """See the module."""
+
+    @property
+    def names(self) -> Collection[str]:
+        """Of the tensors that will come."""
+
+    def tensors(self, worker: int, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+        """Fetch them, read only, for a worker of the engine, counted from 0. Raises Undelivered."""
+
+
+def digesting(tensors: Iterator[tuple[str, Tensor]], found: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The same tensors; their digests are in `found` once they have passed."""
+    for name, tensor in tensors:
+        found[name] = digest(tensor)
+        yield name, tensor
+
+
+class Stored(dict[str, Packed]):
+    """Tensors by name in Ray's object store, which a process that speaks to Ray reads without a copy."""
+
+    @property
+    def names(self) -> Collection[str]:
+        return self.keys()
+
+    def tensors(self, worker: int, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+        for name, packed in self.items():
+            yield name, packed.tensor().to(device)
+
+
+@dataclass(frozen=True)
+class HostHandle:
+    """A tensor in main memory: an open file of a process, and where in it."""
+
+    file: str
+    size: int
+    offset: int
+    dtype: str
+    shape: tuple[int, ...]
+
+    def open(self, mapped: dict[str, mmap.mmap]) -> Tensor:
+        """The tensor in place. `mapped`: files that are mapped already."""
+        if self.file not in mapped:
+            try:
+                file = os.open(self.file, os.O_RDONLY)
+            except OSError as error:
+                raise Undelivered(
+                    f"the memory that the learner shares is gone ({error.strerror}: {self.file}); did its process end?"
+                ) from error
+            try:
+                mapped[self.file] = mmap.mmap(file, self.size, prot=mmap.PROT_READ)
+            finally:
+                os.close(file)
+        dtype = getattr(torch, self.dtype)
+        count = int(np.prod(self.shape)) * dtype.itemsize
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns that the memory is read only; nobody writes
+            flat = torch.from_numpy(np.frombuffer(mapped[self.file], np.uint8, count, self.offset))
+        return flat.view(dtype).view(self.shape)
+
+
+@dataclass(frozen=True)
+class DeviceHandle:
+    """A tensor on a GPU, as CUDA IPC has it.
+
+    Attributes:
+        key: of the memory; what lasts is mapped once and read again at each push, since torch counts whoever maps.
+        gpu: the GPU's own id, whatever number processes give it.
+    """
+
+    key: str
+    lasts: bool
+    gpu: str
+    arguments: tuple[Any, ...]
+
+    def open(self, device: torch.device) -> Tensor:
+        """The tensor in place."""
+        from torch.multiprocessing.reductions import rebuild_cuda_tensor
+
+        if self.key in _LASTING:
+            return _LASTING[self.key]
+        index = device.index or 0
+        if (here := _gpu(index)) != self.gpu:
+            raise Undelivered(
+                f"the learner shares memory of GPU {self.gpu}, and this engine is on {here}; cluster.carrier=store works everywhere"
+            )
+        tensor = rebuild_cuda_tensor(*self.arguments[:6], index, *self.arguments[7:])
+        if self.lasts:
+            _LASTING[self.key] = tensor
+        return tensor
+
+
+_LASTING: dict[str, Tensor] = {}  # memory of others that this process has mapped, by its key
+
+
+def _gpu(index: int) -> str:
+    return str(torch.cuda.get_device_properties(index).uuid)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Handles of tensors by name, for processes of the same machine, or of the same GPU."""
+
+    handles: Mapping[str, HostHandle | DeviceHandle]
+
+    @property
+    def names(self) -> Collection[str]:
+        return self.handles.keys()
+
+    def tensors(self, worker: int, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+        mapped: dict[str, mmap.mmap] = {}
+        for name, handle in self.handles.items():
+            yield name, handle.open(mapped).to(device) if isinstance(handle, HostHandle) else handle.open(device)
+
+
+def share(tensors: Mapping[str, Tensor], lasting: Mapping[int, DeviceHandle]) -> Shared:
+    """Handles of tensors, which are contiguous; what is in main memory moves to memory that can be shared, where its owner finds it as before.
+
+    Args:
+        lasting: handles that are out already, by the address of their memory; these go out again.
+
+    Raises:
+        RuntimeError: there is not enough of such memory (/dev/shm).
+    """
+    return Shared({name: lasting.get(tensor.data_ptr()) or _handle(tensor) for name, tensor in tensors.items()})
+
+
+def _handle(tensor: Tensor, lasts: bool = False) -> HostHandle | DeviceHandle:
+    if tensor.device.type == "cuda":
+        from torch.multiprocessing.reductions import reduce_tensor
+
+        return DeviceHandle(uuid.uuid4().hex, lasts, _gpu(tensor.device.index), reduce_tensor(tensor.detach())[1])
+    storage = tensor.untyped_storage()
+    file, size = storage._share_fd_cpu_()
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    offset = tensor.storage_offset() * tensor.element_size()
+    return HostHandle(f"/proc/{os.getpid()}/fd/{file}", size, offset, dtype, tuple(tensor.shape))
+
+
+def last(tensors: Mapping[str, Tensor]) -> dict[int, DeviceHandle]:
+    """Handles of tensors on a GPU that stay where they are, by address; none of others, whose handles cost nothing."""
+    made = ((tensor.data_ptr(), _handle(tensor, lasts=True)) for tensor in tensors.values() if tensor.device.type == "cuda")
+    return {address: handle for address, handle in made if isinstance(handle, DeviceHandle)}
