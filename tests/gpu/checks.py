@@ -142,7 +142,8 @@ def updated(name: str, device: str, folder: Path) -> tuple[float, float, int]:
     from rl.learner import LearnerRank
 
     recipe = Recipe.model_validate({"model": {"dtype": "bf16"}, "learner": {"ranks": 1, "zero_stage": 2, "gradient_checkpointing": True}})
-    rank = LearnerRank(0, folder / "ranks", folder, recipe, device)
+    rank = LearnerRank(0)
+    rank.start(rank.listen(rank.address()), folder, recipe, device)
     rows = [bench.make_row(bench.SHAPES[name], 128, seed) for seed in range(4)]
     ids = [row.ids.tolist() for row in rows]
 
