@@ -155,9 +155,10 @@ def join(address: str) -> None:
     os.environ[ADDRESS] = address
     if os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # an address alone never enables it (Ray 2.60)
-    if is_loopback(address.rpartition(":")[0]):
+    host = address.rpartition(":")[0]
+    if is_loopback(host):
         os.environ[LOOPBACK] = "0"  # else Ray takes the address for that of this machine on its network
-    else:
+    elif host:
         os.environ.pop(LOOPBACK, None)  # of whoever started us: a node of a network must not speak through loopback
 
 

@@ -4,8 +4,8 @@ Claim: plan's sums and memory, Ray's placement groups and the actors' resources 
 the nodes that are there; what cannot be met is refused with the arithmetic. Apart, every process has GPUs of its own: engines go first, each whole on
 the node where least is left that holds it, then ranks fill up the nodes where most is left. Colocated, a GPU has one rank and as many engines as any
 other. Driver and judges are on the first node, whether or not it has GPUs that are taken. In a Ray that is joined, judges hold their cores.
-Simplification: this is how Ray's PACK and STRICT_PACK place bundles on empty nodes; which GPUs of a node they are, Ray decides.
-On joined nodes without GPUs, where Ray counts nothing of engines and ranks, each bundle names its node.
+Simplification: this is how Ray's PACK and STRICT_PACK place bundles on empty nodes; which GPUs of a node they are, Ray decides. Bundles name their nodes where
+the recipe does not take all GPUs that are there, and on joined nodes without GPUs, where Ray counts nothing of engines and ranks.
 """
 
 from __future__ import annotations
@@ -126,8 +126,10 @@ def _places(cluster: Cluster, nodes: Sequence[Machine], device: str, wishes: Seq
     else:
         part = floor(1e4 / _on_a_gpu(users)) / 1e4  # Ray counts in ten-thousandths
         found = _together(replace(found, gpus=gpus | {wish.name: part for wish in users}), users)
-    judges = sum(wish.count for wish in wishes if wish.name == "judge")
-    return found if found.faults else _judging(found, judges)
+    if found.faults:
+        return found
+    others = sum(len(node.gpus) for node in nodes) - sum(len(node.gpus) for node in taken)
+    return _judging(_naming(found) if users and others else found, sum(wish.count for wish in wishes if wish.name == "judge"))
 
 
 def _taken(cluster: Cluster, nodes: Sequence[Machine], device: str) -> tuple[tuple[Machine, ...], tuple[str, ...]]:
@@ -210,6 +212,16 @@ def _together(found: Placement, users: Sequence[Wish]) -> Placement:
     at = {wish.name: [node_of[index % gpus] for index in range(wish.count)] for wish in users}
     bundles = {wish.name: [(0, index % gpus) for index in range(wish.count)] for wish in users}
     return replace(found, at=found.at | at, groups=(Group("PACK", ({"GPU": 1.0},) * gpus),), bundles=bundles)
+
+
+def _naming(found: Placement) -> Placement:
+    """The same, with the node of each bundle, as there are GPUs that the recipe does not take."""
+    named = [[dict(bundle) for bundle in group.bundles] for group in found.groups]
+    for name, bundles in found.bundles.items():
+        for (group, bundle), node in zip(bundles, found.at[name], strict=True):
+            if found.nodes[node].name:
+                named[group][bundle][f"node:{found.nodes[node].name}"] = _NAMED
+    return replace(found, groups=tuple(Group(group.strategy, tuple(bundles)) for group, bundles in zip(found.groups, named, strict=True)))
 
 
 def _judging(found: Placement, judges: int) -> Placement:

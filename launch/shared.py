@@ -20,10 +20,12 @@ _FETCH_S = 3600.0
 
 
 def elsewhere(made: Plan) -> list[str]:
-    """Names of the nodes, beside the driver's, where engines or ranks of a plan may run: Ray decides which of those that have GPUs they are."""
+    """Names of the nodes, beside the driver's, where engines or ranks of a plan may run. Of nodes with GPUs that are all those it takes, as Ray decides."""
     placements = [stage.placement for stage in made.stages]
-    named = {placed.nodes[at].name for placed in placements for name in ("engine", "learner") for at in placed.at.get(name, ()) if at > 0}
-    return [node.name for node in made.others if node.gpus or node.name in named]
+    named = {placed.nodes[at].name for placed in placements for name in ("engine", "learner") for at in placed.at.get(name, ())}
+    if made.device == "cuda":
+        named |= {node.name for placed in placements for node in placed.nodes if node.gpus}
+    return [node.name for node in made.others if node.name in named]
 
 
 def refuse_unshared(made: Plan, folder: Path, option: str) -> None:

@@ -16,7 +16,7 @@ from launch.groups import reserve
 from launch.machine import Machine
 from launch.placement import Wish, place
 from launch.ray_start import start_ray, stop_ray
-from recipes.cluster import ApartCluster, ColocatedCluster
+from recipes.cluster import ApartCluster, AutoCluster, ColocatedCluster
 
 class Process:
     def gpus(self):
@@ -29,6 +29,9 @@ for cluster, engines, ranks, wide in ((ColocatedCluster(kind="colocated"), 4, 4,
     options = reserve(placed)
     started = {name: [ray.remote(Process).options(**options(name, i)).remote() for i in range(n)] for name, n in (("engine", engines), ("learner", ranks))}
     print(json.dumps({name: ray.get([actor.gpus.remote() for actor in actors]) for name, actors in started.items()}))
+joined = Machine(2, 64 << 30, name="127.0.0.1", lends=2)
+options = reserve(place(AutoCluster(), [joined], "cpu", [Wish("engine", 1), Wish("judge", 1)]))
+print(json.dumps([ray.available_resources()["CPU"], ray.get(ray.remote(Process).options(**options("engine", 0)).remote().gpus.remote())]))
 import logging, threading, time
 said = []
 handler = logging.Handler(); handler.emit = lambda record: said.append(record.getMessage())
@@ -46,7 +49,7 @@ stop_ray()
 """
 
 
-def test_actors_get_the_gpus_of_their_bundles_and_what_is_missing_is_said():
+def test_actors_get_the_gpus_of_their_bundles_judges_their_cores_and_what_is_missing_is_said():
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
         cwd=ROOT,
@@ -56,8 +59,9 @@ def test_actors_get_the_gpus_of_their_bundles_and_what_is_missing_is_said():
         env=os.environ | {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7,8,9"},
     )
     assert done.returncode == 0, done.stderr
-    colocated, apart, said = (json.loads(line) for line in done.stdout.splitlines()[-3:])
+    colocated, apart, judged, said = (json.loads(line) for line in done.stdout.splitlines()[-4:])
     assert colocated["engine"] == colocated["learner"] and len({gpu for [gpu] in colocated["engine"]}) == 4
     [engine], ranks = apart["engine"], apart["learner"]
     assert len(engine) == 2 and len({*engine, *(gpu for [gpu] in ranks), *(gpu for [gpu] in colocated["engine"])}) == 8
+    assert judged == [1, []]  # of two CPUs one is left beside a judge, and an engine takes none of them
     assert said == ["waiting for room in Ray: 2 GPU, 10 there, 1 free (`ray status` says who holds it)"]

@@ -58,16 +58,16 @@ def test_a_short_folder_for_ray_goes_before_a_long_one_for_everything_else(tmp_p
         _refuse_long_folder()
 
 
-def test_what_a_killed_learner_left_in_the_temporary_folder_goes_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_what_a_killed_process_left_in_the_temporary_folder_goes_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     for owner in (gone.pid, os.getpid()):
-        (tmp_path / f"laconic-ranks-{owner}-abc").mkdir()
-        (tmp_path / f"laconic-ranks-{owner}-abc" / "ranks").touch()
-    with scratch_folder("laconic-ranks-") as mine:
-        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([f"laconic-ranks-{os.getpid()}-abc", Path(mine).name])
-    assert [path.name for path in tmp_path.iterdir()] == [f"laconic-ranks-{os.getpid()}-abc"]
+        (tmp_path / f"laconic-convert-{owner}-abc").mkdir()
+        (tmp_path / f"laconic-convert-{owner}-abc" / "step-1").touch()
+    with scratch_folder("laconic-convert-") as mine:
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([f"laconic-convert-{os.getpid()}-abc", Path(mine).name])
+    assert [path.name for path in tmp_path.iterdir()] == [f"laconic-convert-{os.getpid()}-abc"]
 
 
 RAYS = """\x1b[36mray::VllmEngine.__init__()\x1b[39m (pid=7, ip=127.0.0.1)

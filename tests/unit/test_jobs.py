@@ -143,7 +143,9 @@ def test_a_driver_joins_where_it_is_told_or_whose_job_it_is(monkeypatch: pytest.
     assert os.environ["RAY_AUTH_MODE"] == "token" and head.LOOPBACK not in os.environ
     head.join("localhost:6379")
     assert os.environ[head.LOOPBACK] == "0"
-    for name in (head.ADDRESS, head.LOOPBACK, "RAY_AUTH_MODE"):
+    head.join("10.0.0.2:6379")  # from a shell that has what is for loopback
+    assert head.LOOPBACK not in os.environ
+    for name in (head.ADDRESS, "RAY_AUTH_MODE"):
         del os.environ[name]
 
 
@@ -197,10 +199,11 @@ def test_a_head_and_its_jobs_see_no_others_address_token_or_proxy(tmp_path: Path
 
 def test_a_node_gives_what_ray_may_hand_out_and_plan_looks_at_every_node():
     whole = Machine(64, 256 * 10**9, (80 * 10**9,) * 8, "cuda", cards=("H",) * 8)
-    node = granted(whole, {"Resources": {"CPU": 16.0, "GPU": 4.0}, "NodeManagerAddress": "10.0.0.7"})
+    node = granted(whole, {"Resources": {"CPU": 16.0, "GPU": 4.0, "object_store_memory": 8e9}, "NodeManagerAddress": "10.0.0.7"})
     assert (node.cores, len(node.gpus), len(node.cards), node.name) == (16, 4, 4, "10.0.0.7")
+    assert (node.lends, node.shared) == (16, 8 * 10**9)
     front = granted(whole, {"Resources": {}, "NodeManagerAddress": "10.0.0.1"})  # a head that runs nothing
-    assert (front.cores, front.gpus) == (1, ())
+    assert (front.cores, front.lends, front.gpus) == (1, 0, ())
     recipe = load("dler", "node8")
     made = plan(recipe, front, [node, node])
     assert made.device == "cuda" and made.placement.faults == () and made.others == (node, node)

@@ -196,6 +196,9 @@ def test_the_drivers_node_is_among_those_taken_though_it_has_too_few_gpus():
         ("10.0.0.2", 8),
     ]
     assert placed.at["driver"] == [0] and (set(placed.at["engine"]), set(placed.at["learner"])) == ({1}, {2})
+    assert [group.bundles[7] for group in placed.groups] == [
+        {"GPU": 1.0, f"node:10.0.0.{n}": 0.001} for n in (1, 2)
+    ]  # not the driver's one GPU
     made = plan(
         load("dler", "node8", ["cluster={kind: apart, gpus_per_node: 8, nodes: 1}"]), replace(front, gpus=(), memory=GB), FOUR_NODES[:1]
     )
