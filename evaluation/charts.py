@@ -235,7 +235,10 @@ def attempts_panels(shown: Sequence[Shown]) -> list[Panel]:
             pass_at_k,
             "One of k is right; unbiased. What more attempts reach if an oracle picks: a shorter model that lost it has become narrower.",
         ),
-        "G-Pass@k": (lambda samples, right, k: g_pass(samples, right, k, 0.5), "At least half of k are right."),
+        "G-Pass@k": (
+            lambda samples, right, k: g_pass(samples, right, k, 0.5),
+            "At least half of k are right, of even k: half of an odd one is more than half.",
+        ),
         "pass^k": (all_of_k, "All of k are right: how far one may rely on it."),
     }
     counts = {one.label: [[getattr(row, key) for row in one.evaluation.per_problem] for key in ("samples", "right")] for one in shown}
@@ -244,8 +247,8 @@ def attempts_panels(shown: Sequence[Shown]) -> list[Panel]:
         data = []
         for one in shown:
             samples, right = counts[one.label]
-            ks = list(range(1, min(samples) + 1))
-            if len(ks) > 1:
+            ks = [k for k in range(1, min(samples) + 1) if name != "G-Pass@k" or k % 2 == 0]
+            if min(samples) > 1:
                 y = [100 * float(of(samples, right, k).mean()) for k in ks]
                 line = drawn_line(ks, y, one.label, one.colour, hover=f"{name}, k = %{{x}}: %{{y:.1f}} %")
                 data.append(line | {"mode": "lines+markers", "marker": {"size": 5, "color": one.colour}})

@@ -107,7 +107,8 @@ def test_votes_are_the_exact_means_of_stored_samples(tmp_path: Path) -> None:
 def test_what_attempts_reach_and_how_often_again_is_shown_for_all_k(tmp_path: Path) -> None:
     panels = charts.attempts_panels(shown([evaluated(tmp_path / "a", three_samples(12, 200), samples=3)]))
     assert [panel.title for panel in panels] == ["pass@k", "G-Pass@k", "pass^k"]
-    assert all(panel.data[0]["x"] == [1, 2, 3] and panel.data[0]["y"] == [50, 50, 50] for panel in panels)
+    assert [panel.data[0]["x"] for panel in panels] == [[1, 2, 3], [2], [1, 2, 3]]
+    assert all(set(panel.data[0]["y"]) == {50} for panel in panels)
 
 
 def test_forced_and_requested_budgets_are_charts_of_their_own_and_not_the_natural_curve(tmp_path: Path) -> None:

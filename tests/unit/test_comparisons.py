@@ -56,6 +56,18 @@ def test_folders_of_evaluations_are_compared_under_their_names(two: list[Path]) 
     assert [span.first for span in pair.better] == [60] and pair.better[-1].last == 320 and pair.worse == ()
 
 
+def test_long_names_of_folders_are_shown_by_their_last_parts_where_those_differ(tmp_path: Path) -> None:
+    names = ["home-me-runs-quick-2-checkpoints-step-12", "home-me-runs-quick-2-checkpoints-step-34", "x" * 40]
+    folders = [evaluated(tmp_path / name, make_groups(12, 50)) for name in names]
+    assert [run.label for run in read(folders).runs] == [
+        "…quick-2-checkpoints-step-12",
+        "…quick-2-checkpoints-step-34",
+        "…" + "x" * 31,
+    ]
+    twins = [evaluated(tmp_path / f"{head}-runs-quick-2-checkpoints-step-12", make_groups(12, 50)) for head in ("a", "b")]
+    assert [run.label for run in read(twins).runs] == [folder.name for folder in twins]
+
+
 def test_budgets_at_which_the_new_one_is_less_accurate_are_told_apart(tmp_path: Path) -> None:
     """The new one is right on more problems, but later: at 60 to 79 tokens only the old one is."""
     old, new = evaluated(tmp_path / "old", make_groups(12, 20)), evaluated(tmp_path / "new", make_groups(24, 80))
