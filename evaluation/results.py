@@ -206,7 +206,7 @@ class Extended(Budget):
     @property
     def at(self) -> str:
         """Among others of its kind."""
-        return f"{self.limit:,} by {self.waits} {self.word!r}".replace("'", '"')
+        return f"{self.limit:,} by {self.waits} × {self.word!r}".replace("'", '"')
 
     @property
     def option(self) -> str:
