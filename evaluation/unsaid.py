@@ -44,7 +44,7 @@ def _single(found: Found) -> Iterator[str]:
         return
     like = [one.evaluation for one in found.alone]
     if like[0].settings.engine == IMPORTED:
-        yield f"Nothing is compared: there are no other samples of these problems. {_remedy(run, like)}, and name both."
+        yield f"Nothing is compared: name a second entry, of other samples of the same problems (`laconic import FILE --source {shlex.quote(like[0].source)}`)."
     else:
         yield f"Nothing is compared: name a second entry, of another checkpoint that was evaluated alike (`{command('CHECKPOINT', like)}`)."
 
@@ -92,8 +92,11 @@ def _remedy(run: Run, like: Sequence[Evaluation]) -> str:
     """What to do so that an entry has evaluations like these."""
     last = run.evaluations[-1] if run.evaluations else None
     if last is not None and last.settings.engine == IMPORTED:
-        names = " and ".join(dict.fromkeys(f"--source {shlex.quote(one.source)}" for one in like))
-        return f"Import samples of these problems, made alike (`laconic import FILE {names} --out {shlex.quote(_folder(run))}`)"
+        settings = like[0].settings
+        said = {name: getattr(settings, name) for name in _SETTINGS if name != "max_tokens" or settings.unit != CHARACTERS}
+        words = [f"--{name.replace('_', '-')} {value}" for name, value in said.items() if value is not None]
+        asked = " ".join(["laconic import FILE", f"--source {shlex.quote(like[0].source)}", *words, f"--out {shlex.quote(_folder(run))}"])
+        return f"`{asked}` would do it, of samples that were made so" + ", and the same of the other sources" * (len(like) > 1)
     checkpoint = last.checkpoint if last and not run.trained else ""
     if run.trained:
         checkpoint = str(run.path / "checkpoints" / f"step-{last.step}") if last and last.step else "CHECKPOINT"
