@@ -22,6 +22,7 @@ from evaluation.picture import picture
 from evaluation.report import page, report
 from evaluation.results import Evaluation, Settings
 from evaluation.scores import score
+from evaluation.tables import glance_table, settings_table
 from launch.compare import compare_in_terminal
 from rewards.verifier.verdict import Verdict
 from rollout.records import rows
@@ -401,3 +402,24 @@ def test_a_temperature_that_was_not_recorded_is_left_out(tmp_path: Path) -> None
     folders[1] = evaluated(tmp_path / "c", make_groups(12, 50))
     (pair,) = read(folders).comparisons
     assert pair.refused == "temperature was not recorded before and 0.6 after"
+
+
+def test_settings_of_evaluations_are_told_in_lines_of_which_those_that_differ_are_marked(tmp_path: Path) -> None:
+    """Prompts that state another limit make other samples: compared, marked in its line, and said."""
+    instruction = "Think in at most {budget} tokens."
+    folders = [
+        evaluated(tmp_path / name, make_groups(right, 50), instruction=instruction, stated_limit=limit)
+        for name, right, limit in (("a", 12, 4096), ("b", 14, 1024))
+    ]
+    found = read(folders)
+    rows = settings_table(found.runs).rows
+    assert [(row.label, row.differs) for row in rows] == [("Evaluation", False), ("Its prompts", True), ("Its judging", False)]
+    assert rows[1].cells[0].text.startswith(f"instruction {instruction}, stated limit 4096, template ")
+    assert found.comparisons[0].remarks == ("stated limit differs",) and "environment.json is missing" not in page(found)
+
+
+def test_a_loss_that_is_shown_is_never_called_as_accurate(tmp_path: Path) -> None:
+    folders = [evaluated(tmp_path / "a", make_groups(24, 50)), evaluated(tmp_path / "b", make_groups(18, 50))]
+    found = read(folders, margin=0.3)
+    assert words.claim(found.comparisons[0]).startswith("Less accurate, and not shown to be within the margin")
+    assert glance_table(found.comparisons).rows[0].cells[-1].text == "less accurate"
