@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evaluation import parallel, words
-from evaluation.attempts import pass_at_k
+from evaluation.attempts import all_of_k, g_pass, pass_at_k
 from evaluation.efficiency import Point, front, frontier_gap, hypervolume, scaling
 from evaluation.entries import ACCENT, Shown
-from evaluation.figures import FAINT, LIMIT, RIGHT, WRONG, Panel, around, drawn_line, error_bars, laid_out, log_axis
+from evaluation.figures import APART, FAINT, LIMIT, RIGHT, WRONG, Panel, around, drawn_line, error_bars, laid_out, log_axis
 from evaluation.lengths import accuracy_by_bin, both_right, conditional_error, relative_bins, savings, tiers
 from evaluation.measured import Samples
 from evaluation.results import Budget, Evaluation, ShortOf
@@ -228,24 +228,35 @@ def _mark(budget: ShortOf, of: Evaluation, x: float) -> dict[str, Any]:
     return dot | {"error_y": error_bars(y, [100 * of.accuracy.low], [100 * of.accuracy.high], colour)}
 
 
-def attempts_panel(shown: Sequence[Shown]) -> Panel | None:
-    """pass@k of each over k; None for single samples."""
-    data = []
-    for one in shown:
-        samples, right = ([getattr(row, key) for row in one.evaluation.per_problem] for key in ("samples", "right"))
-        ks = list(range(1, min(samples) + 1))
-        if len(ks) > 1:
-            y = [100 * float(pass_at_k(samples, right, k).mean()) for k in ks]
-            data.append(
-                drawn_line(ks, y, one.label, one.colour, hover="pass@%{x}: %{y:.1f} %")
-                | {"mode": "lines+markers", "marker": {"size": 5, "color": one.colour}}
-            )
-    if not data:
-        return None
-    made = laid_out(x="k", yrange=_near(y for trace in data for y in trace["y"]))
-    made["xaxis"] |= {"dtick": max(1, max(len(trace["x"]) for trace in data) // 8)}
-    note = "Unbiased; what more attempts reach if an oracle picks. A shorter model that lost it has become narrower."
-    return Panel("pass@k", [(one.label, one.colour, False) for one in shown], data, made, note, "%", 320)
+def attempts_panels(shown: Sequence[Shown]) -> list[Panel]:
+    """What k attempts reach, and how often it is so again, over k: pass@k, G-Pass@k at one half, pass^k; none for single samples."""
+    kinds: dict[str, tuple[Callable[[list[int], list[int], int], np.ndarray], str]] = {
+        "pass@k": (
+            pass_at_k,
+            "One of k is right; unbiased. What more attempts reach if an oracle picks: a shorter model that lost it has become narrower.",
+        ),
+        "G-Pass@k": (
+            lambda samples, right, k: g_pass(samples, right, k, 0.5),
+            "At least half of k are right, of even k: half of an odd one is more than half.",
+        ),
+        "pass^k": (all_of_k, "All of k are right: how far one may rely on it."),
+    }
+    counts = {one.label: [[getattr(row, key) for row in one.evaluation.per_problem] for key in ("samples", "right")] for one in shown}
+    panels = []
+    for name, (of, note) in kinds.items():
+        data = []
+        for one in shown:
+            samples, right = counts[one.label]
+            ks = [k for k in range(1, min(samples) + 1) if name != "G-Pass@k" or k % 2 == 0]
+            if min(samples) > 1:
+                y = [100 * float(of(samples, right, k).mean()) for k in ks]
+                line = drawn_line(ks, y, one.label, one.colour, hover=f"{name}, k = %{{x}}: %{{y:.1f}} %")
+                data.append(line | {"mode": "lines+markers", "marker": {"size": 5, "color": one.colour}})
+        if data:
+            made = laid_out(x="k", yrange=_near(y for trace in data for y in trace["y"]))
+            made["xaxis"] |= {"dtick": max(1, max(len(trace["x"]) for trace in data) // 8)}
+            panels.append(Panel(name, [(one.label, one.colour, False) for one in shown], data, made, note, "%", 260))
+    return panels
 
 
 def asked_panels(found: Mapping[Budget | ShortOf, Sequence[Shown]]) -> list[Panel]:
@@ -285,7 +296,7 @@ def _slope(label: str, line: Sequence[tuple[Budget, Shown]]) -> str:
     """The budgets of a line, and what it gains along them."""
     told = f"{label}: budgets {', '.join(budget.at for budget, _ in line)}"
     x, y = ([getattr(one.evaluation, name).mean for _, one in line] for name in ("tokens", "accuracy"))
-    if not len(set(x)) == len(x) > 1:
+    if not len(set(x)) == len(x) > 1 or max(x) < APART * min(x):  # too near each other for a slope
         return told
     return (
         f"{told}, {words.signed(1e5 * scaling(x, y), 2)} points for each further 1,000 {line[0][1].evaluation.settings.unit} (s1's Scaling)"

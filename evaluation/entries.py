@@ -12,6 +12,7 @@ from pathlib import Path
 from evaluation.results import Budget, Evaluation, ShortOf
 from evaluation.run_folder import Run, read_run
 
+_LONGEST = 32  # characters of a label
 BASE, ACCENT = "#8a929b", "#0f6f8f"
 COLOURS = (ACCENT, "#b5702a", "#7a5ea8", "#2c8a57", "#b8485a", "#4a6fb5", "#7d7a1f", "#5c4033")
 
@@ -46,7 +47,20 @@ def read_entries(paths: Sequence[Path]) -> list[Run]:
     for run in runs:
         if names.count(run.path.name) > 1:
             run.label = "/".join(run.path.parts[-2:])
+    short = [_shortened(run.label) for run in runs]
+    for run, label in zip(runs, short, strict=True):
+        run.label = label if short.count(label) == 1 else run.label
     return runs
+
+
+def _shortened(label: str) -> str:
+    """The last parts of a label that is too long for a legend or a column, as folders are called that are named after a path."""
+    if len(label) <= _LONGEST:
+        return label
+    *parts, tail = label.split("-")
+    while parts and len(parts[-1]) + 1 + len(tail) < _LONGEST:
+        tail = f"{parts.pop()}-{tail}"
+    return f"…{tail[1 - _LONGEST :]}"
 
 
 def by_source(runs: Sequence[Run], ends: bool = True) -> dict[str, list[Shown]]:

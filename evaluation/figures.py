@@ -16,7 +16,7 @@ from evaluation.results import Evaluation
 RIGHT, WRONG, LIMIT, FAINT = "#2c8a57", "#c8663a", "#5b6470", "#c9ced4"
 _FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif", "size": 12, "color": "#4a525b"}
 _TICKS = 3  # an axis with fewer says too little
-_APART = 1.2  # times as much: ticks of a logarithmic axis that are nearer run into each other
+APART = 1.2  # times as much: ticks of a logarithmic axis that are nearer run into each other
 _AXIS = {"gridcolor": "#eceff2", "zeroline": False, "linecolor": "#c9ced4", "ticks": "", "automargin": True}
 
 
@@ -184,7 +184,7 @@ def around(marks: Sequence[int], first: float, last: float) -> list[int]:
     """Ticks at all marks that do not stand in each other's way, then round ones between."""
     found: list[int] = []
     for tick in [*marks, *even(first, last)]:
-        if all(max(tick, other) >= _APART * min(tick, other) for other in found):
+        if all(max(tick, other) >= APART * min(tick, other) for other in found):
             found.append(tick)
     return sorted(found)
 

@@ -18,7 +18,8 @@ from evaluation.templates import environment
 
 _WIDTH, _HEIGHT = 720, 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 24, 60, 52
-_ROW = 16  # of the legend, two labels each
+_ROW = 16  # of the legend
+_HALF, _TITLE = 48, 66  # characters that fit into half a row, and into the headline in full size
 
 
 def picture(found: Found) -> str:
@@ -37,7 +38,8 @@ def picture(found: Found) -> str:
     if not uncut:  # points, which need room around them
         xs = [0.8 * min(*xs, *limits, max(xs)), 1.2 * max(*xs, *limits, 0)]
     first, last = max(min(xs), 1), max(*xs, min(xs) + 1)
-    top = _TOP + _ROW * ((len(drawn) + 1) // 2)
+    columns = 1 if any(len(one.says) > _HALF for one in drawn) else 2
+    top = _TOP + _ROW * math.ceil(len(drawn) / columns)
 
     def x(tokens: float) -> float:
         share = (math.log(max(tokens, first)) - math.log(first)) / (math.log(last) - math.log(first))
@@ -50,6 +52,7 @@ def picture(found: Found) -> str:
         {
             "colour": one.colour,
             "says": one.says,
+            "kind": one.kind,
             "line": _path([(x(at), y(share)) for at, share in one.line]),
             "band": _path([(x(at), y(share)) for at, share in one.band]),
             "dots": [(x(at), y(share)) for at, share in one.dots],
@@ -64,7 +67,7 @@ def picture(found: Found) -> str:
         axis = f"mean {unit} used per sample ({source}), sampled at budgets that were asked for"
     return environment().get_template("picture.svg").render(
         width=_WIDTH, height=_HEIGHT, left=_LEFT, right=_WIDTH - _RIGHT, top=top, bottom=_HEIGHT - _BOTTOM, row=_ROW, curves=curves,
-        title=found.title, headline=_headline(found, source), axis=axis,
+        title=found.title, headline=(headline := _headline(found, source)), size=round(16 * min(1, _TITLE / len(headline)), 1), columns=columns, axis=axis,
         across=[(x(tick), f"{tick:,}") for tick in around(limits, first, last)], up=[(y(share / 100), str(share)) for share in (0, 25, 50, 75, 100)],
     )  # fmt: skip
 
@@ -78,6 +81,7 @@ class _Drawn(NamedTuple):
     band: Sequence[tuple[float, float]] = ()
     dots: Sequence[tuple[float, float]] = ()
     bars: Sequence[tuple[float, float, float]] = ()
+    kind: str = ""  # of budgets, which stands at the last point
 
 
 def _curves(shown: Sequence[Shown]) -> list[_Drawn]:
@@ -102,10 +106,11 @@ def _points(budgets: Mapping[Budget | ShortOf, Sequence[Shown]]) -> list[_Drawn]
     for (label, kind), line in lines.items():
         found = [one.evaluation for one in line]
         dots = [(one.tokens.mean, one.accuracy.mean) for one in found]
-        told = ", ".join(f"{words.percent(share)} at {words.tokens(at)}" for at, share in dots)
+        ends = dots if len(dots) < 4 else [dots[0], dots[-1]]
+        told = (", " if ends is dots else " to ").join(f"{words.percent(share)} at {words.tokens(at)}" for at, share in ends)
         bars = [(one.tokens.mean, one.accuracy.low, one.accuracy.high) for one in found]
         joined = dots if kind != "short" and len(dots) > 1 else []
-        drawn.append(_Drawn(f"{label}, {kind}: {told} {words.unit(found)}", line[0].colour, joined, (), dots, bars))
+        drawn.append(_Drawn(f"{label}, {kind}: {told} {words.unit(found)}", line[0].colour, joined, (), dots, bars, kind))
     return drawn
 
 

@@ -129,7 +129,8 @@ def _folded(summary: str, sections: Sequence[Section]) -> list[Section]:
 
 def _head(found: Found) -> Section:
     pairs, runs = found.comparisons, found.runs
-    verdicts = words.headline(pairs) if len(pairs) <= _FEW else []
+    told = words.told(pairs) if len(pairs) <= _FEW else []
+    verdicts = told[0] if len(told) == 1 else [said[0] for said in told]  # of several, the numbers stand in the table below
     verdicts += [words.pooled(one) for one in pooled(pairs)]
     verdicts += [words.single(one) for one in found.alone][:_FEW]
     if not found.sources:
@@ -265,7 +266,7 @@ def _several(found: Found, source: str, sampled: Sequence[charts.Sampled], shown
     lead = f"Votes among the samples of a problem of {source}, and what attempts reach: counted over all choices of k among the stored samples."
     lead += " Marks: chains that were run together, and stopped." * any(one.parallel for _, one in budgets)
     lead += f" The first and the last of {len(sampled)} are drawn." * (len(sampled) > 2)
-    return [_charts("What more samples buy", lead, [*panels, charts.attempts_panel(shown)], "three")]
+    return [_charts("What more samples buy", lead, [*panels, *charts.attempts_panels(shown)], "three")]
 
 
 def _lengths(source: str, sampled: Sequence[charts.Sampled]) -> list[Section]:
@@ -405,14 +406,21 @@ def _sure(found: Found) -> Section:
         if not pair.refused
     ]
     sentences = [*adjusted(found), *reservations(found.runs, found.every, found.comparisons)]
-    return Section("sure.html", {"tables": tables, "pairs": pairs, "sentences": sentences, "open": _OPEN})
+    wide = any(len(table.head) > 2 for _, table in tables)
+    return Section("sure.html", {"tables": tables, "pairs": pairs, "sentences": sentences, "open": _OPEN, "wide": wide})
 
 
 def _settings(runs: Sequence[Run]) -> Section:
     recipes = [(run.label, yaml.safe_dump(run.recipe, sort_keys=False, allow_unicode=True)) for run in runs if run.recipe]
     return Section(
         "settings.html",
-        {"settings": settings_table(runs), "versions": versions_table(runs), "recipes": recipes, "several": len(runs) > 1},
+        {
+            "settings": settings_table(runs),
+            "versions": versions_table(runs),
+            "recipes": recipes,
+            "several": len(runs) > 1,
+            "trained": any(run.trained for run in runs),
+        },
     )
 
 

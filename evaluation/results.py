@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 from rollout.records import CHARACTERS
 
 IMPORTED = "imported"  # the engine of samples that others made
+_KINDS = ("forced", "extended", "requested", "short")  # of budgets, in their order
 
 
 class _Frozen(BaseModel):
@@ -174,9 +175,9 @@ class Budget(_Frozen):
         return f"--{self.kind} {self.limit}"
 
     @property
-    def place(self) -> tuple[str, int, int]:
+    def place(self) -> tuple[int, int, int]:
         """Among budgets in their order."""
-        return self.kind, self.limit, 0
+        return _KINDS.index(self.kind) if self.kind in _KINDS else len(_KINDS), self.limit, 0
 
 
 class Extended(Budget):
@@ -205,7 +206,7 @@ class Extended(Budget):
     @property
     def at(self) -> str:
         """Among others of its kind."""
-        return f"{self.limit:,} by {self.waits} {self.word!r}".replace("'", '"')
+        return f"{self.limit:,} by {self.waits} × {self.word!r}".replace("'", '"')
 
     @property
     def option(self) -> str:
@@ -213,9 +214,9 @@ class Extended(Budget):
         return f"--extended {self.waits}@{self.limit}"
 
     @property
-    def place(self) -> tuple[str, int, int]:
+    def place(self) -> tuple[int, int, int]:
         """Among budgets in their order."""
-        return self.kind, self.limit, self.waits
+        return _KINDS.index(self.kind), self.limit, self.waits
 
 
 class ShortOf(_Frozen):
@@ -246,9 +247,9 @@ class ShortOf(_Frozen):
         return f"--short {self.first}@{self.of}"
 
     @property
-    def place(self) -> tuple[str, int, int]:
+    def place(self) -> tuple[int, int, int]:
         """Among budgets in their order."""
-        return self.kind, self.of, self.first
+        return _KINDS.index(self.kind), self.of, self.first
 
 
 class Settings(_Frozen):

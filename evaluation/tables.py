@@ -18,6 +18,9 @@ from evaluation.run_folder import Run
 from evaluation.statistics import Interval, standard_errors
 
 _FEW = 3  # comparisons that sentences speak of
+_SAMPLED = ("temperature", "top_p", "top_k", "max_tokens", "samples", "seed", "engine")  # settings of evaluations
+_PROMPTS = ("instruction", "stated_limit", "template", "date", "revision")
+_JUDGED = ("lenient", "margin")
 _CLAIMS = {
     "better": "more accurate",
     "not worse": "as accurate",
@@ -116,13 +119,21 @@ def glance_table(found: Sequence[Comparison]) -> Table:
             Cell(words.length(evaluation, unit)),
             saved,
             Cell(", ".join(f"{span.first:,} to {span.last:,}" for span in one.better) or "–"),
-            Cell(_CLAIMS[one.claim] if one.claim else "not compared", "; ".join(one.remarks)),
+            Cell(_claim(one), "; ".join(one.remarks)),
         ]
         rows.append(Row(f"{one.new.label} against {one.old.label}", cells))
     margins = sorted({f"{100 * one.margin:g}" for one in found if one.claim})
     return Table(
         ["problems", "accuracy", "change", unit, "change", "better at budgets", f"claim (margin, points: {', '.join(margins)})"], rows
     )
+
+
+def _claim(one: Comparison) -> str:
+    """As the sentence says it: who loses accuracy for certain is never called as accurate."""
+    if one.claim is None or one.bounds is None:
+        return "not compared"
+    less = one.claim in ("not worse", "not shown") and one.bounds.high < 0
+    return f"less accurate{', within the margin' * (one.claim == 'not worse')}" if less else _CLAIMS[one.claim]
 
 
 def reservations(runs: Sequence[Run], shown: Iterable[Shown], found: Iterable[Comparison]) -> list[str]:
@@ -264,9 +275,13 @@ def _settings(run: Run) -> dict[str, str]:
     last = next((one for one in reversed(run.evaluations) if not one.settings.budget), None) or next(iter(run.evaluations), None)
     made = last.settings.shown if last else {}
     limit = {"max_tokens": f"at most {words.limit(last.settings)}"} if last else {}
-    evaluation = ", ".join(limit.get(key) or f"{key.replace('_', ' ')} {value}" for key, value in made.items() if key != "budget")
+    said = {key: limit.get(key) or f"{key.replace('_', ' ')} {value}" for key, value in made.items()}
+    evaluation = {
+        label: ", ".join(said[key] for key in keys if key in said)
+        for label, keys in {"Evaluation": _SAMPLED, "Its prompts": _PROMPTS, "Its judging": _JUDGED}.items()
+    }
     budgets = dict.fromkeys(one.settings.budget.words for one in run.evaluations if one.settings.budget)
-    measured = {"Evaluation": evaluation, "Budgets": ", ".join(budgets)}
+    measured = evaluation | {"Its budgets": ", ".join(budgets)}
     if not recipe:
         return measured
     lines = {

@@ -15,8 +15,10 @@ from evaluation.benchmarks import BENCHMARKS, PROTOCOL
 from evaluation.comparisons import Found
 from evaluation.results import IMPORTED, Budget, Evaluation, ShortOf
 from evaluation.run_folder import Run
+from rollout.records import CHARACTERS
 
 _NAMED = 5  # sources that a sentence names
+_ENGINES = ("vllm", "reference")  # of this machine; any other samples on a server
 _SETTINGS = ("temperature", "top_p", "top_k", "max_tokens")
 
 
@@ -42,7 +44,7 @@ def _single(found: Found) -> Iterator[str]:
         return
     like = [one.evaluation for one in found.alone]
     if like[0].settings.engine == IMPORTED:
-        yield f"Nothing is compared: there are no other samples of these problems. {_remedy(run, like)}, and name both."
+        yield f"Nothing is compared: name a second entry, of other samples of the same problems (`laconic import FILE --source {shlex.quote(like[0].source)}`)."
     else:
         yield f"Nothing is compared: name a second entry, of another checkpoint that was evaluated alike (`{command('CHECKPOINT', like)}`)."
 
@@ -66,7 +68,7 @@ def _between(first: Run, other: Run) -> Iterator[str]:
             continue  # at budgets alone, some of which they share
         wanted = own.get(None) or next(iter(own.values()))
         where = f"{other.label} against {first.label} on {source}"
-        reason = f"{other.label} was sampled {_asked(also[source])}, {first.label} {_asked(held[source])}"
+        reason = f"{other.label} was sampled {_asked(also[source])}; {first.label} {_asked(held[source])}"
         start = f"What is said of {where} is of budgets alone" if common else f"Nothing can be said of {where}"
         yield f"{start}: {reason}. {_remedy(lacks, [wanted])}."
 
@@ -90,8 +92,11 @@ def _remedy(run: Run, like: Sequence[Evaluation]) -> str:
     """What to do so that an entry has evaluations like these."""
     last = run.evaluations[-1] if run.evaluations else None
     if last is not None and last.settings.engine == IMPORTED:
-        names = " and ".join(dict.fromkeys(f"--source {shlex.quote(one.source)}" for one in like))
-        return f"Import samples of these problems, made alike (`laconic import FILE {names} --out {shlex.quote(_folder(run))}`)"
+        settings = like[0].settings
+        said = {name: getattr(settings, name) for name in _SETTINGS if name != "max_tokens" or settings.unit != CHARACTERS}
+        words = [f"--{name.replace('_', '-')} {value}" for name, value in said.items() if value is not None]
+        asked = " ".join(["laconic import FILE", f"--source {shlex.quote(like[0].source)}", *words, f"--out {shlex.quote(_folder(run))}"])
+        return f"`{asked}` would do it, of samples that were made so" + ", and the same of the other sources" * (len(like) > 1)
     checkpoint = last.checkpoint if last and not run.trained else ""
     if run.trained:
         checkpoint = str(run.path / "checkpoints" / f"step-{last.step}") if last and last.step else "CHECKPOINT"
@@ -109,14 +114,15 @@ def command(checkpoint: str, like: Sequence[Evaluation]) -> str:
     """`laconic eval` of a checkpoint, as these evaluations of one set of settings were made."""
     settings = like[0].settings
     named = all(one.source in BENCHMARKS for one in like)
-    words = ["laconic", "eval", shlex.quote(checkpoint)]
+    served = settings.engine not in (None, *_ENGINES)
+    words = ["laconic", "eval", *(["--engine-url", "URL", "--engine-model"] if served else []), shlex.quote(checkpoint)]
     words += [f"--{'benchmark' if named else 'data'} {shlex.quote(one.source)}" for one in like]
     if settings.samples and not (named and all(one.settings.samples == BENCHMARKS[one.source].samples for one in like)):
         words.append(f"--samples {settings.samples}")
     if settings.budget:
         words += [settings.budget.option, "--no-natural"]
     known = PROTOCOL if named else {}
-    values = {name: getattr(settings, name) for name in _SETTINGS}
+    values = {name: getattr(settings, name) for name in _SETTINGS if name != "max_tokens" or settings.unit != CHARACTERS}
     words += [f"eval.{name}={value}" for name, value in values.items() if value is not None and value != known.get(name)]
     if not named:
         words.append(f"eval.problems={max(one.problems for one in like)}")

@@ -84,7 +84,8 @@ def non_inferiority(change: Interval, problems: int, delta: float) -> str:
         "better": "More accurate",
         "not worse": "Less accurate, by less than the margin" if change.high < 0 else "As accurate, within the margin",
         "worse": "Less accurate, by more than the margin",
-        "not shown": f"Not shown to be as accurate, a loss of {number(-100 * change.low)} points is not ruled out",
+        "not shown": f"{'Less accurate, and not shown to be within the margin' if change.high < 0 else 'Not shown to be as accurate'}, "
+        f"a loss of {number(-100 * change.low)} points is not ruled out",
     }[claim]
     return f"{said} ({bounds})."
 
@@ -127,14 +128,19 @@ def warnings(scores: Evaluation, lenient: bool = False) -> list[str]:
 
 
 def headline(found: Sequence[Comparison]) -> list[str]:
-    """What the first screen says: the claim on accuracy, the numbers behind it, and where the new one is better; of every comparison."""
+    """What the first screen says of every comparison (`told`), one after the other."""
+    return [sentence for one in told(found) for sentence in one]
+
+
+def told(found: Sequence[Comparison]) -> list[list[str]]:
+    """Of each comparison the claim on accuracy, the numbers behind it, and where the new one is better."""
     sentences = []
     for one in found:
         several = len(found) > 1 or one.new.evaluation.settings.budget
         where = f"{one.new.evaluation.where}, {one.new.label} against {one.old.label}: " if several else ""
         said = [verdict(one)] if one.refused else [claim(one), verdict(one)]
         said += [at_budgets(one)] * bool(one.better or one.worse)
-        sentences += [where + said[0], *said[1:]]
+        sentences.append([where + said[0], *said[1:]])
     return sentences
 
 

@@ -15,7 +15,24 @@ function themed(layout) {
   return { ...layout, ...axes, font, hoverlabel: { ...layout.hoverlabel, bgcolor: css("--paper"), bordercolor: css("--line"), font } };
 }
 
-function draw(id) { Plotly.newPlot(id, panels[id].data, themed(panels[id].layout), { displayModeBar: false, responsive: true }); panels[id].drawn = true; }
+function shown(value) {  // on a dark page what is drawn dark is drawn lighter
+  if (!dark.matches || value === null) return value;
+  if (typeof value === "string" && /^#[0-9a-f]{6}$/.test(value)) {
+    const parts = [1, 3, 5].map((at) => parseInt(value.slice(at, at + 2), 16));
+    return parts[0] + parts[1] + parts[2] > 380 ? value : "#" + parts.map((one) => Math.round(one + 0.35 * (255 - one)).toString(16).padStart(2, "0")).join("");
+  }
+  if (Array.isArray(value)) return typeof value[0] === "number" ? value : value.map(shown);
+  return typeof value === "object" ? Object.fromEntries(Object.entries(value).map(([key, one]) => [key, shown(one)])) : value;
+}
+
+function keys() {
+  for (const key of document.querySelectorAll("figure .key, section > figcaption .key")) {
+    key.dataset.c ??= key.style.getPropertyValue("--c").trim();
+    key.style.setProperty("--c", shown(key.dataset.c));
+  }
+}
+
+function draw(id) { Plotly.newPlot(id, shown(panels[id].data), themed(panels[id].layout), { displayModeBar: false, responsive: true }); panels[id].drawn = true; }
 
 async function plots() {  // each when it comes into view
   const code = document.createElement("script");
@@ -23,11 +40,13 @@ async function plots() {  // each when it comes into view
   document.head.append(code);
   const seen = new IntersectionObserver((entries) => entries.filter((one) => one.isIntersecting).forEach((one) => { seen.unobserve(one.target); draw(one.target.id); }), { rootMargin: "300px" });
   Object.keys(panels).forEach((id) => seen.observe(document.getElementById(id)));
-  const redraw = () => Object.keys(panels).filter((id) => panels[id].drawn).forEach((id) => Plotly.relayout(id, themed(panels[id].layout)));
+  const redraw = () => Object.keys(panels).filter((id) => panels[id].drawn).forEach((id) => Plotly.react(id, shown(panels[id].data), themed(panels[id].layout)));
+  dark.addEventListener("change", keys);
   dark.addEventListener("change", redraw);
   addEventListener("beforeprint", () => document.querySelectorAll(".fold").forEach((one) => { one.open = true; }));
   addEventListener("beforeprint", () => Object.keys(panels).forEach((id) => panels[id].drawn || draw(id)));
 }
+keys();
 plots();
 
 for (const table of document.querySelectorAll("table.sortable")) {  // a click or Enter on a head sorts by that column

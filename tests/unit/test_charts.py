@@ -104,9 +104,11 @@ def test_votes_are_the_exact_means_of_stored_samples(tmp_path: Path) -> None:
     assert charts.parallel_panels(sampled([evaluated(tmp_path / "b", make_groups(12, 200))])) == []  # two samples
 
 
-def test_pass_at_k_is_shown_for_all_k(tmp_path: Path) -> None:
-    panel = charts.attempts_panel(shown([evaluated(tmp_path / "a", three_samples(12, 200), samples=3)]))
-    assert panel is not None and panel.data[0]["x"] == [1, 2, 3] and panel.data[0]["y"] == [50, 50, 50]
+def test_what_attempts_reach_and_how_often_again_is_shown_for_all_k(tmp_path: Path) -> None:
+    panels = charts.attempts_panels(shown([evaluated(tmp_path / "a", three_samples(12, 200), samples=3)]))
+    assert [panel.title for panel in panels] == ["pass@k", "G-Pass@k", "pass^k"]
+    assert [panel.data[0]["x"] for panel in panels] == [[1, 2, 3], [2], [1, 2, 3]]
+    assert all(set(panel.data[0]["y"]) == {50} for panel in panels)
 
 
 def test_forced_and_requested_budgets_are_charts_of_their_own_and_not_the_natural_curve(tmp_path: Path) -> None:

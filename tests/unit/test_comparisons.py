@@ -22,6 +22,7 @@ from evaluation.picture import picture
 from evaluation.report import page, report
 from evaluation.results import Evaluation, Settings
 from evaluation.scores import score
+from evaluation.tables import glance_table, settings_table
 from launch.compare import compare_in_terminal
 from rewards.verifier.verdict import Verdict
 from rollout.records import rows
@@ -54,6 +55,18 @@ def test_folders_of_evaluations_are_compared_under_their_names(two: list[Path]) 
     assert (pair.old.label, pair.new.label, pair.claim, pair.problems) == ("long", "short", "better", 24)
     assert pair.length is not None and pair.length.mean == pytest.approx(61.5 / 211.5 - 1)
     assert [span.first for span in pair.better] == [60] and pair.better[-1].last == 320 and pair.worse == ()
+
+
+def test_long_names_of_folders_are_shown_by_their_last_parts_where_those_differ(tmp_path: Path) -> None:
+    names = ["home-me-runs-quick-2-checkpoints-step-12", "home-me-runs-quick-2-checkpoints-step-34", "x" * 40]
+    folders = [evaluated(tmp_path / name, make_groups(12, 50)) for name in names]
+    assert [run.label for run in read(folders).runs] == [
+        "…quick-2-checkpoints-step-12",
+        "…quick-2-checkpoints-step-34",
+        "…" + "x" * 31,
+    ]
+    twins = [evaluated(tmp_path / f"{head}-runs-quick-2-checkpoints-step-12", make_groups(12, 50)) for head in ("a", "b")]
+    assert [run.label for run in read(twins).runs] == [folder.name for folder in twins]
 
 
 def test_budgets_at_which_the_new_one_is_less_accurate_are_told_apart(tmp_path: Path) -> None:
@@ -389,3 +402,24 @@ def test_a_temperature_that_was_not_recorded_is_left_out(tmp_path: Path) -> None
     folders[1] = evaluated(tmp_path / "c", make_groups(12, 50))
     (pair,) = read(folders).comparisons
     assert pair.refused == "temperature was not recorded before and 0.6 after"
+
+
+def test_settings_of_evaluations_are_told_in_lines_of_which_those_that_differ_are_marked(tmp_path: Path) -> None:
+    """Prompts that state another limit make other samples: compared, marked in its line, and said."""
+    instruction = "Think in at most {budget} tokens."
+    folders = [
+        evaluated(tmp_path / name, make_groups(right, 50), instruction=instruction, stated_limit=limit)
+        for name, right, limit in (("a", 12, 4096), ("b", 14, 1024))
+    ]
+    found = read(folders)
+    rows = settings_table(found.runs).rows
+    assert [(row.label, row.differs) for row in rows] == [("Evaluation", False), ("Its prompts", True), ("Its judging", False)]
+    assert rows[1].cells[0].text.startswith(f"instruction {instruction}, stated limit 4096, template ")
+    assert found.comparisons[0].remarks == ("stated limit differs",) and "environment.json is missing" not in page(found)
+
+
+def test_a_loss_that_is_shown_is_never_called_as_accurate(tmp_path: Path) -> None:
+    folders = [evaluated(tmp_path / "a", make_groups(24, 50)), evaluated(tmp_path / "b", make_groups(18, 50))]
+    found = read(folders, margin=0.3)
+    assert words.claim(found.comparisons[0]).startswith("Less accurate, and not shown to be within the margin")
+    assert glance_table(found.comparisons).rows[0].cells[-1].text == "less accurate"

@@ -172,7 +172,7 @@ def test_thinking_goes_on_by_a_word_that_the_model_has_and_else_is_refused_befor
     [request] = requests("a", [Problem("p", "Add: 1 + 2", "3")], own, made)
     assert request.wait is not None and (request.thinking_tokens, request.wait.times) == (9, 2)
     assert own.tokenizer.decode(request.wait.ids) == "wait" and pool.outstanding == 0
-    assert made.budget is not None and (made.budget.name, made.budget.words) == ("extended-2-of-9-wait", '9 tokens extended by 2 "wait"')
+    assert made.budget is not None and (made.budget.name, made.budget.words) == ("extended-2-of-9-wait", '9 tokens extended by 2 × "wait"')
 
 
 def test_all_evaluations_ask_the_same_problems_those_whose_prompts_fit_at_every_budget():

@@ -145,6 +145,12 @@ def test_a_margin_that_is_no_share_is_refused(delta: float) -> None:
         (0.01, 0.05, 30, "More accurate (95 % interval +1.00 to +5.00 points, a loss of 2 was allowed)."),
         (-0.01, 0.05, 30, "As accurate, within the margin (95 % interval −1.00 to +5.00 points"),
         (-0.015, -0.005, 30, "Less accurate, by less than the margin (95 % interval −1.50 to −0.50 points"),
+        (
+            -0.0625,
+            -0.0046,
+            30,
+            "Less accurate, and not shown to be within the margin, a loss of 6.25 points is not ruled out (95 % interval −6.25 to",
+        ),
         (-0.0312, 0.01, 30, "Not shown to be as accurate, a loss of 3.12 points is not ruled out (95 % interval −3.12 to +1.00"),
         (-0.09, -0.03, 30, "Less accurate, by more than the margin (95 % interval −9.00 to −3.00"),
         (0.01, 0.05, 5, "Nothing can be said of accuracy: 5 problems are too few"),
