@@ -1,4 +1,4 @@
-"""The batch script runs on a real Slurm of one machine, started here and ended with the test: to its end, and stopped by a signal.
+"""Jobs run on a real Slurm of one machine, started here and ended with the test: by the batch script alone, and from `laconic submit --slurm` to their end.
 
 Skipped without Slurm and munge (Debian: slurm-wlm, munge), and for whoever is not root.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -96,7 +97,7 @@ def test_the_batch_script_trains_on_slurm_and_a_signal_has_it_stop_politely(
 
     def submitted(name: str, steps: int) -> tuple[str, Path]:
         words = [*TOY, f"name={name}", f"train.steps={steps}", f"model.path={checkpoints('qwen3')}", "data.train=rows.jsonl"]
-        (tmp_path / f"{name}.sh").write_text(slurm(load("quickstart", None, words), Nodes(1, 0, 2, 3), Path("runs"), "10"))
+        (tmp_path / f"{name}.sh").write_text(slurm(load("quickstart", None, words), Nodes(1, 0, 2, 3), "runs", "10"))
         done = subprocess.run(["sbatch", "--parsable", f"{name}.sh"], env=cluster, cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip(), tmp_path / f"{name}-{done.stdout.strip()}.log"
@@ -118,6 +119,60 @@ def test_the_batch_script_trains_on_slurm_and_a_signal_has_it_stop_politely(
     assert not list(tmp_path.glob(".laconic-*")), "the token's folder is left"
     token = str(tmp_path / ".laconic-")
     until(lambda: not [one for one in psutil.process_iter() if token in environment_of(one)], 60)
+
+
+def test_jobs_are_submitted_followed_listed_and_stopped(cluster: dict[str, str], checkpoints: Callable[[str], Path], tmp_path: Path):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"problem": f"{n} + 1 = ?", "answer": str(n + 1)}) + "\n" for n in range(16)))
+    (tmp_path / "by_length.py").write_text((ROOT / "tests/faults/by_length.py").read_text())
+    seen = cluster | {"LACONIC_CACHE": str(tmp_path / "cache"), "PYTHONPATH": f"{ROOT}:{tmp_path}", "COLUMNS": "200"}
+
+    def laconic(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", "launch", *words], env=seen, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+
+    def submitted(name: str, steps: int, *more: str) -> subprocess.CompletedProcess[str]:
+        words = [word.replace("tests.faults.by_length:", "by_length:") for word in TOY]
+        words += [f"name={name}", f"train.steps={steps}", f"model.path={checkpoints('qwen3')}", "data.train=rows.jsonl"]
+        sizes = ["--time", "10", "--cpus", "2", "--memory-gb", "3"]
+        place = ["--folder", str(tmp_path / "jobs"), "--runs", str(tmp_path / "runs")]
+        return laconic("submit", "quickstart", *words, "--slurm", *sizes, *place, *more)
+
+    def job(done: subprocess.CompletedProcess[str]) -> str:
+        return re.findall(r"^submitted: (slurm:\d+)\.", done.stdout, re.MULTILINE)[0]
+
+    refused = submitted("none", 2, "--partition", "nope")
+    assert refused.returncode == 1 and "--partition: Slurm has no nope" in refused.stderr and refused.stderr.endswith("there are all\n")
+    refused = submitted("none", 2, "--cpus", "64", "--memory-gb", "64")
+    assert (
+        refused.returncode == 1
+        and "sbatch refuses: " in refused.stderr
+        and "The job asks for 1 x (0 GPUs, 64 cores, 64 GB)" in refused.stderr
+    )
+    assert list((tmp_path / "jobs").iterdir()) == []
+
+    long = job(submitted("long", 9999))
+    waits = job(submitted("waits", 2))
+    until(
+        lambda: laconic("status", waits).stdout.startswith(f"{waits} waits to start: Resources; it asks for 1 x (0 GPUs, 2 cores, 3 GB)"),
+        30,
+    )
+    assert laconic("stop", waits).returncode == 0 and laconic("status", waits).returncode == 5
+    until(lambda: "long step" in laconic("logs", long).stdout, 180)
+    (token,) = tmp_path.glob("jobs/long-*/.laconic-*/token")
+    assert token.stat().st_mode & 0o777 == 0o600 and token.read_text() not in laconic("logs", long).stdout
+    assert laconic("status", long).returncode == 4
+    stopped = laconic("stop", long)
+    assert (stopped.returncode, laconic("status", long).returncode) == (0, 5), stopped.stdout + stopped.stderr
+    assert json.loads((tmp_path / "runs/long/status.json").read_text())["state"] == "stopped" and not token.parent.exists()
+
+    done = submitted("short", 2, "--follow")
+    assert done.returncode == 0 and "short step 2/2" in done.stdout, done.stdout + done.stderr
+    assert done.stdout.strip().endswith(f"{job(done)} succeeded; its run: {tmp_path}/runs/short")
+    failed = submitted("short", 2, "--follow")
+    assert failed.returncode == 1 and "short exists already" in failed.stdout and "failed: exit code 1" in failed.stdout
+    listed = [line.split("\t") for line in laconic("jobs", "--slurm").stdout.splitlines()]
+    assert [(row[1], row[3]) for row in listed] == [("stopped", "long"), ("stopped", "waits"), ("succeeded", "short"), ("failed", "short")]
+    unknown = laconic("status", "slurm:999999")
+    assert unknown.returncode == 3 and "Slurm knows no such job" in unknown.stdout
 
 
 def environment_of(process: psutil.Process) -> str:
