@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import fsspec
@@ -114,64 +113,62 @@ def test_a_run_goes_on_on_another_machine_from_the_newest_checkpoint_and_old_one
         assert len((runs / "a/metrics.jsonl").read_text().splitlines()) == 6
 
 
-class Dies(BaseException):
-    """As SIGKILL would have it, but that locks are left for whoever looks."""
+def changes(patch: pytest.MonkeyPatch, url: str, one: Recipe) -> list[tuple[str, bytes | None]]:
+    """All that a run does to its objects, one after the other: their name, and what is in them then; None: no more there."""
+    found: list[tuple[str, bytes | None]] = []
+    put, remove = Store._put, Store.remove
 
-
-def deadly(patch: pytest.MonkeyPatch, at: int) -> list[None]:
-    """Die at a change to storage, the first of which is 1, half of a file left where that can be; changes so far."""
-    put, remove, calls = Store._put, Store.remove, list[None]()
-
-    def dies_in_put(self: Store, name: str, call: Callable[[str], object]) -> None:
-        calls.append(None)
-        if len(calls) == at:
-            if not self._is_atomic:
-                self._files.makedirs(self._at(name).rpartition("/")[0], exist_ok=True)
-                self._files.pipe_file(self._at(f"{name}.part"), b"half")
-            raise Dies
+    def noted_put(self: Store, name: str, call: Callable[[str], object]) -> None:
         put(self, name, call)
+        found.append((name, self.read(name)))
 
-    def dies_in_remove(self: Store, names: Sequence[str]) -> None:
+    def noted_remove(self: Store, names: Sequence[str]) -> None:
         for name in names:
-            calls.append(None)
-            if len(calls) == at:
-                raise Dies
             remove(self, [name])
+            found.append((name, None))
 
-    patch.setattr(Store, "_put", dies_in_put)
-    patch.setattr(Store, "remove", dies_in_remove)
-    return calls
+    patch.setattr(Store, "_put", noted_put)
+    patch.setattr(Store, "remove", noted_remove)
+    with run_storage(url, "a") as (runs, push), Run.create(one, runs, mirror=push) as run:
+        run.mirror()
+        steps(run, 1, 2, 3)
+    return found
 
 
 def test_wherever_the_writer_dies_the_newest_whole_checkpoint_and_a_record_that_reaches_it_are_there(
     url: str, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ):
-    seen, one = set(), recipe(keep=1, best=0)
-    for k in range(1, 200):
-        machine(f"writer-{k}")
-        place = f"{url}/{k}"
-        with monkeypatch.context() as patch:
-            calls = deadly(patch, k)
-            mirror = Mirror(place, "a")
-            with suppress(Dies):
-                mirror.open()
-                with Run.create(one, mirror.folder.parent, mirror=mirror.push) as run:
-                    steps(run, 1, 2, 3)
-            mirror._ended.set()
-        if len(calls) < k:
-            break
-        if "mirror.json" not in there(place):
+    one, seen = recipe(keep=1, best=0), []
+    with monkeypatch.context() as patch:
+        all_of_it = [(name, content) for name, content in changes(patch, f"{url}/whole", one) if name != "lock"]
+    machine("second")
+    for number, (name, content) in enumerate(all_of_it):
+        store = Store(url, "a")
+        if content is None:
+            store.remove([name])
+        else:
+            if not store._is_atomic:  # dead while it writes this
+                store._files.makedirs(store._at(name).rpartition("/")[0], exist_ok=True)
+                store._files.pipe_file(store._at(f"{name}.part"), b"half")
+            store.write(name, content)  # dead behind it
+        if store.json("mirror.json") is None:
             continue  # there is no run yet
-        Store(place, "a").remove(["lock"])
-        machine(f"reader-{k}")
-        with run_storage(place, "a", resume=True) as (runs, push), Run.create(one, runs, resume=True, mirror=push) as run:
-            run.truncate_to(run.step)
-            seen.add(run.step)
-            steps(run, *range(run.step + 1, 5))
-        assert manifests(place) == ["step-4"] and not [name for name in there(place) if name.endswith(".part")]
-        assert {name.split("/")[1] for name in there(place, "checkpoints/")} == {"step-4"}
-        assert len(fetched(f"{place}/a").joinpath("metrics.jsonl").read_text().splitlines()) == 4
-    assert seen == {0, 1, 2, 3} and 30 < k < 199
+        if b"finished" in (store.read("status.json") or b""):
+            break
+        with run_storage(url, "a", resume=True) as (runs, _):
+            found = checkpoint.latest(runs / "a/checkpoints")
+            seen.append(checkpoint.metadata(found)["step"] if found else 0)
+            assert (runs / "a/metrics.jsonl").read_text().count("\n") >= seen[-1]
+        if number % 9 == 0:
+            place = f"{url}/{number}"
+            for other in store.names():
+                Store(place, "a").write(other, store.read(other) or b"")
+            with run_storage(place, "a", resume=True) as (runs, push), Run.create(one, runs, resume=True, mirror=push) as run:
+                run.truncate_to(run.step)
+                steps(run, *range(run.step + 1, 5))
+            assert {name.split("/")[1] for name in there(place, "checkpoints/")} == {"step-4"}
+            assert len(fetched(f"{place}/a").joinpath("metrics.jsonl").read_text().splitlines()) == 4
+    assert seen == sorted(seen) and set(seen) == {0, 1, 2, 3}
 
 
 def test_two_writers_are_never_at_work(
