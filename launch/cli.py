@@ -40,7 +40,7 @@ def train(
     recipe: RecipeName,
     overrides: Overrides = None,
     scale: Scale = None,
-    runs: Runs = Path("runs"),
+    runs: Runs = "runs",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest whole checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a former run of the same name.")] = False,
     address: Address = None,
@@ -57,8 +57,10 @@ def train(
         made = _planned(loaded)
         check_runnable(made)  # what cannot work is said before torch takes seconds to load
         from launch.stages import run_recipe
+        from launch.storage import is_url, run_storage
 
-        folder = run_recipe(made, runs, resume=resume, overwrite=overwrite)
+        with run_storage(runs, loaded.name, resume, overwrite) as (here, mirror):
+            folder = run_recipe(made, here, resume, overwrite, mirror)
         from evaluation.comparisons import read
         from evaluation.words import headline, single
 
@@ -71,7 +73,8 @@ def train(
             raise typer.Exit(TAUGHT_NOTHING)
         last = next((part.step for part in reversed(made.stages) if part.step and part.step.stage.kind not in ("reference", "eval")), None)
         model = f" Its model: {last.folder(folder)}/checkpoint." if last and last.stage.kind != "rl" else ""
-        out.print(f"{folder} is complete.{model} Look at it: [bold]laconic report {folder}[/bold]", soft_wrap=True)
+        place = f"{runs.rstrip('/')}/{loaded.name}" if is_url(runs) else folder
+        out.print(f"{place} is complete.{model} Look at it: [bold]laconic report {place}[/bold]", soft_wrap=True)
 
 
 @app.command()
@@ -303,9 +306,10 @@ Margin = Annotated[
 @app.command()
 def report(
     of: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
-            metavar="RUN_OR_EVAL...", help="Run folders and folders of evaluations; the first is what others are compared with."
+            metavar="RUN_OR_EVAL...",
+            help="Run folders, here or by URL, and folders of evaluations; the first is what others are compared with.",
         ),
     ],
     to: Annotated[Optional[Path], typer.Option("--out", help="Where it goes (default: report.FORMAT in the only folder).")] = None,  # noqa: UP045
@@ -315,20 +319,22 @@ def report(
     """Make one self-contained page of any mix of training runs and evaluations."""
     with errors():
         from evaluation.report import report as make_report
+        from launch.storage import local
 
-        out.print(f"{make_report(of, to, form, margin)}", highlight=False, soft_wrap=True)
+        out.print(f"{make_report([local(one) for one in of], to, form, margin)}", highlight=False, soft_wrap=True)
 
 
 @app.command()
 def compare(
-    of: Annotated[list[Path], typer.Argument(metavar="RUN_OR_EVAL...", help="One run (its end with its start), or several of either.")],
+    of: Annotated[list[str], typer.Argument(metavar="RUN_OR_EVAL...", help="One run (its end with its start), or several of either.")],
     margin: Margin = None,
 ) -> None:
     """Compare what runs and evaluations arrived at with the first of them: paired numbers, and what may be said."""
     with errors():
         from launch.compare import compare_in_terminal
+        from launch.storage import local
 
-        compare_in_terminal(of, margin, out)
+        compare_in_terminal([local(one) for one in of], margin, out)
 
 
 Licence = Annotated[
@@ -339,15 +345,16 @@ Licence = Annotated[
 
 @app.command()
 def card(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, here or by URL.")],
     to: Annotated[Optional[Path], typer.Option("--out", help="Where it goes (default: README.md in the run folder).")] = None,  # noqa: UP045
     licence: Licence = None,
 ) -> None:
     """Write the model card of what a run made, in the Hugging Face hub's format, with its picture beside it."""
     with errors():
         from launch.publish import write_card
+        from launch.storage import local
 
-        write_card(run, to, licence, out)
+        write_card(local(run), to, licence, out)
 
 
 @app.command()

@@ -16,7 +16,10 @@ import typer
 from launch.doors import Overrides, RecipeName, Scale, errors, out, table
 
 if TYPE_CHECKING:
-    from launch.jobs import Cluster, Job
+    from launch.bundle import Bundle
+    from launch.jobs import Job, Jobs
+    from launch.manifests import Nodes
+    from recipes.schema import Recipe
 
 app = typer.Typer()
 cluster_app = typer.Typer(no_args_is_help=True, help="Start and end a Ray head on this machine, for submitted jobs.")
@@ -33,6 +36,15 @@ Dashboard = Annotated[
     ),
 ]
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="As `laconic submit` printed it, or `laconic jobs` lists it.")]
+Count = Annotated[int | None, typer.Option("--nodes", min=1, help="Nodes that there are (default: cluster.nodes, else 1).")]
+Gpus = Annotated[
+    int | None, typer.Option("--gpus", min=0, help="GPUs of a node (default: cluster.gpus_per_node, else 8; device=cpu: none).")
+]
+GpuMemory = Annotated[int, typer.Option("--gpu-gb", min=1, help="Memory of a GPU, GB.")]
+Cores = Annotated[int, typer.Option("--cpus", min=1, help="Cores that a node gives.")]
+Memory = Annotated[int, typer.Option("--memory-gb", min=1, help="Main memory that a node gives, GB.")]
+Time = Annotated[str, typer.Option("--time", help="That the job may take, as Slurm writes it.")]
+_OF_SLURM = ("folder", "partition", "time", "nodes", "gpus", "gpu_gb", "cpus", "memory_gb")  # options of `submit --slurm` alone
 
 
 @cluster_app.command("up")
@@ -63,14 +75,16 @@ def down() -> None:
 
 @app.command("submit")
 def submit(
+    context: typer.Context,
     recipe: RecipeName,
     overrides: Overrides = None,
     scale: Scale = None,
     address: Dashboard = None,
+    slurm: Annotated[bool, typer.Option("--slurm", help="A job of the Slurm of this machine, in place of a Ray cluster's.")] = False,
     runs: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Folder of the run folders, absolute, on storage that all nodes see (default, with a head on this machine: runs here)."
+            help="Folder of the run folders, absolute, that all nodes see, or a URL of remote storage (default, with a head on this machine: runs here)."
         ),
     ] = None,
     include: Annotated[list[Path] | None, typer.Option(help="A file or folder below this one to send, too; repeatable.")] = None,
@@ -81,38 +95,99 @@ def submit(
         bool, typer.Option("--follow", help="Show what the job writes until it is done; exit as `laconic status` does.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List every file that would be sent, and send nothing.")] = False,
+    folder: Annotated[Path | None, typer.Option(help="With --slurm: folder for the job's files and log, which all nodes see.")] = None,
+    partition: Annotated[str | None, typer.Option(help="With --slurm: the partition (default: Slurm's own).")] = None,
+    time: Time = "24:00:00",
+    nodes: Count = None,
+    gpus: Gpus = None,
+    gpu_gb: GpuMemory = 80,
+    cpus: Cores = 16,
+    memory_gb: Memory = 128,
 ) -> None:
-    """Have a recipe run on a Ray cluster: list what is sent, send it, print the job's name."""
+    """Have a recipe run on a Ray cluster or by Slurm: list what is sent, send it, print the job's name. --time to --memory-gb are Slurm's."""
     with errors():
-        from launch.bundle import RECIPE, bundle
-        from launch.memory import size
+        _refuse_others(context, slurm)
+        from launch.bundle import bundle
         from recipes.loader import load
 
         loaded = load(recipe, scale, overrides or [])
         made = bundle(loaded, include or (), max_mb << 20)
-        package, content = made.packed()
-        _list_files(made.listed(whole=dry_run), f"{size(made.total)} in all, {size(len(content))} packed, at most {max_mb} MB")
-        if dry_run:
-            return
-        cluster = _cluster(address)
-        at = _runs(runs, cluster.is_here)
         options = ["--resume"] * resume + ["--overwrite"] * overwrite
-        entrypoint = shlex.join(["python", "-m", "launch", "train", RECIPE, "--runs", str(at), *options])
-        name = f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', loaded.name)[:60]}-{secrets.token_hex(3)}"
-        if not cluster.holds(package):
-            cluster.send(package, content)
-        metadata = {"laconic": version_here(), "laconic_recipe": loaded.name, "laconic_runs": str(at)}
-        cluster.submit(name, entrypoint, package, {"RAY_JOB_STOP_WAIT_TIME_S": str(_GRACE_S)}, metadata)
+        if slurm:
+            from launch.manifests import nodes_for
+
+            asked = nodes_for(loaded, nodes, gpus, gpu_gb, cpus, memory_gb)
+            sent = _to_slurm(loaded, made, max_mb, folder, partition, time, asked, runs, options, dry_run)
+        else:
+            sent = _to_ray(loaded, made, max_mb, address, runs, options, dry_run)
+        if sent is None:
+            return
+        jobs, name = sent
         _say(f"submitted: {name}. `laconic logs {name} -f` follows it, `laconic stop {name}` stops it")
         if follow:
-            _follow(cluster, name)
+            _follow(jobs, name)
+
+
+def _refuse_others(context: typer.Context, slurm: bool) -> None:
+    """Raises ValueError: an option that the other kind of cluster alone reads."""
+    for name in ["address"] if slurm else _OF_SLURM:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise ValueError(f"--{name.replace('_', '-')}: {'is not for' if slurm else 'is for'} a job of Slurm (--slurm); leave it out")
+
+
+def _to_ray(
+    recipe: Recipe, made: Bundle, max_mb: int, address: str | None, runs: str | None, options: list[str], dry_run: bool
+) -> tuple[Jobs, str] | None:
+    """List and, unless it is tried only, send a job to a Ray cluster: that cluster, and the job's name."""
+    from launch.bundle import RECIPE
+    from launch.jobs import Cluster
+    from launch.memory import size
+
+    package, content = made.packed()
+    _list_files(made, dry_run, f", {size(len(content))} packed, at most {max_mb} MB")
+    if dry_run:
+        return None
+    cluster = Cluster(address)
+    at = _runs(runs, cluster.is_here)
+    entrypoint = shlex.join(["python", "-m", "launch", "train", RECIPE, "--runs", at, *options])
+    if not cluster.holds(package):
+        cluster.send(package, content)
+    name = _job_name(recipe)
+    metadata = {"laconic": version_here(), "laconic_recipe": recipe.name, "laconic_runs": at}
+    cluster.submit(name, entrypoint, package, {"RAY_JOB_STOP_WAIT_TIME_S": str(_GRACE_S)}, metadata)
+    return cluster, name
+
+
+def _to_slurm(
+    recipe: Recipe, made: Bundle, max_mb: int, folder: Path | None, partition: str | None, time: str, nodes: Nodes, runs: str | None, options: list[str], dry_run: bool
+) -> tuple[Jobs, str] | None:  # fmt: skip
+    """As `_to_ray`, by Slurm."""
+    from launch.manifests import slurm
+    from launch.slurm import Slurm, sbatch
+    from rl.run import refuse_unwritable
+
+    if folder is None:
+        raise ValueError("--folder: name a folder that all nodes see, where the job's files and its log go")
+    at = _runs(runs, here=False)
+    script = slurm(recipe, nodes, at, time, options)
+    _list_files(made, dry_run, f", at most {max_mb} MB, to a folder of the job's in {folder.absolute()}")
+    if dry_run:
+        _say(f"there: {shlex.join(sbatch(partition))}, which asks for {nodes.words}; job.sh:\n{script}")
+        return None
+    own = folder.absolute() / _job_name(recipe)
+    refuse_unwritable(own, "--folder")
+    slurm_here = Slurm()
+    return slurm_here, slurm_here.submit(made.files, script, own, partition, {"recipe": recipe.name, "runs": at, "asks": nodes.words})
 
 
 @app.command("jobs")
-def jobs(address: Dashboard = None) -> None:
+def jobs(
+    address: Dashboard = None, slurm: Annotated[bool, typer.Option("--slurm", help="Those that were submitted to Slurm from here.")] = False
+) -> None:
     """List the jobs of a cluster, the oldest first."""
     with errors():
-        rows = [(job.id, job.state.lower(), _duration(job), job.recipe) for job in _cluster(address).jobs()]
+        rows = [(job.id, job.state.lower(), _duration(job), job.recipe) for job in _jobs("slurm:" * slurm, address).jobs()]
         table("job", rows, "state", "ran", "run")
 
 
@@ -123,7 +198,7 @@ def status(job: JobName, address: Dashboard = None) -> None:
     Exit codes: 0 it succeeded, 1 it failed or cannot be asked, 3 there is no such job, 4 it waits or runs, 5 it was stopped.
     """
     with errors(), _unknown():
-        _end(_cluster(address).job(job))
+        _end(_jobs(job, address).job(job))
 
 
 @app.command("logs")
@@ -132,10 +207,10 @@ def logs(
 ) -> None:
     """Print what a job has written; with -f, the exit codes of `laconic status`."""
     with errors(), _unknown():
-        cluster = _cluster(address)
+        asked = _jobs(job, address)
         if follow:
-            _follow(cluster, job)
-        typer.echo(cluster.log(job), nl=False)
+            _follow(asked, job)
+        typer.echo(asked.log(job), nl=False)
 
 
 @app.command("stop")
@@ -145,19 +220,10 @@ def stop(job: JobName, address: Dashboard = None) -> None:
     Exit codes: 0 it has ended, 1 it cannot be asked, 3 there is no such job, 4 it still runs.
     """
     with errors(), _unknown():
-        found = _cluster(address).stop(job, _GRACE_S + 30)
+        found = _jobs(job, address).stop(job, _GRACE_S + 30)
         _say(found.words)
         if not found.is_done:
             raise typer.Exit(found.exit_code)
-
-
-Count = Annotated[int | None, typer.Option("--nodes", min=1, help="Nodes that there are (default: cluster.nodes, else 1).")]
-Gpus = Annotated[
-    int | None, typer.Option("--gpus", min=0, help="GPUs of a node (default: cluster.gpus_per_node, else 8; device=cpu: none).")
-]
-GpuMemory = Annotated[int, typer.Option("--gpu-gb", min=1, help="Memory of a GPU, GB.")]
-Cores = Annotated[int, typer.Option("--cpus", min=1, help="Cores that a node gives.")]
-Memory = Annotated[int, typer.Option("--memory-gb", min=1, help="Main memory that a node gives, GB.")]
 
 
 @manifest_app.command("kuberay")
@@ -189,8 +255,8 @@ def slurm(
     recipe: RecipeName,
     overrides: Overrides = None,
     scale: Scale = None,
-    runs: Annotated[Path, typer.Option(help="Folder of the run folders, which all nodes see.")] = Path("runs"),
-    time: Annotated[str, typer.Option("--time", help="That the job may take, as Slurm writes it.")] = "24:00:00",
+    runs: Annotated[str, typer.Option(help="Folder of the run folders, which all nodes see, or a URL of remote storage.")] = "runs",
+    time: Time = "24:00:00",
     nodes: Count = None,
     gpus: Gpus = None,
     gpu_gb: GpuMemory = 80,
@@ -203,8 +269,6 @@ def slurm(
         from launch.manifests import slurm as made
         from recipes.loader import load
 
-        if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", time):
-            raise ValueError(f"--time: {time}: write minutes, hours:minutes:seconds or days-hours, as Slurm does")
         loaded = load(recipe, scale, overrides or [])
         typer.echo(made(loaded, nodes_for(loaded, nodes, gpus, gpu_gb, cpus, memory_gb), runs, time), nl=False)
 
@@ -219,27 +283,39 @@ def version_here() -> str:
         return "not installed"
 
 
-def _cluster(address: str | None) -> Cluster:
+def _jobs(name: str, address: str | None) -> Jobs:
+    """Whose job has such a name."""
     from launch.jobs import Cluster
+    from launch.slurm import PREFIX, Slurm
 
-    return Cluster(address)
+    return Slurm() if name.startswith(PREFIX) else Cluster(address)
 
 
-def _runs(given: Path | None, here: bool) -> Path:
+def _job_name(recipe: Recipe) -> str:
+    return f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', recipe.name)[:60]}-{secrets.token_hex(3)}"
+
+
+def _runs(given: str | None, here: bool) -> str:
     """Where the cluster puts run folders. Raises ValueError: nobody says so."""
+    from launch.storage import is_url
+
     if given is None and not here:
-        raise ValueError("--runs: name a folder that all nodes of the cluster see, by its absolute path; a job's own folder goes with it")
-    folder = given or Path("runs")
+        raise ValueError(
+            "--runs: name a folder that all nodes of the cluster see, by its absolute path, or a URL (s3://bucket/runs); a job's own folder goes with it"
+        )
+    if given and is_url(given):
+        return given
+    folder = Path(given or "runs")
     if not folder.is_absolute() and not here:
         raise ValueError(f"--runs: {folder} is relative, and the cluster has another working folder: write its absolute path there")
-    return folder.absolute()
+    return str(folder.absolute())
 
 
-def _follow(cluster: Cluster, name: str) -> None:
+def _follow(asked: Jobs, name: str) -> None:
     """Show what a job writes, and exit as it did."""
-    for text in cluster.follow(name):
+    for text in asked.follow(name):
         typer.echo(text, nl=False)
-    _end(cluster.job(name))
+    _end(asked.job(name))
 
 
 def _end(job: Job) -> None:
@@ -260,12 +336,12 @@ def _unknown() -> Iterator[None]:
         raise typer.Exit(UNKNOWN) from error
 
 
-def _list_files(files: list[tuple[str, int]], total: str) -> None:
+def _list_files(made: Bundle, whole: bool, more: str) -> None:
     from launch.memory import size
 
-    for name, length in files:
+    for name, length in made.listed(whole):
         _say(f"{size(length):>8}  {name}")
-    _say(total)
+    _say(f"{size(made.total)} in all{more}")
 
 
 def _duration(job: Job) -> str:

@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Annotated, Optional
 
@@ -32,7 +31,7 @@ def _joins(address: str | None) -> None:
 RecipeName = Annotated[str, typer.Argument(help="A shipped recipe (`laconic recipes`) or a YAML file.")]
 Overrides = Annotated[Optional[list[str]], typer.Argument(help="Changes to the recipe, e.g. train.steps=100 budget.limit=96.")]  # noqa: UP045
 Scale = Annotated[Optional[str], typer.Option(help="Overlay with the sizes of a machine: tiny, node8, or a YAML file.")]  # noqa: UP045
-Runs = Annotated[Path, typer.Option(help="Folder of the run folders.")]
+Runs = Annotated[str, typer.Option(help="Folder of the run folders, or a URL of remote storage (s3://bucket/runs).")]
 Address = Annotated[
     str | None,
     typer.Option(

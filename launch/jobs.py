@@ -1,4 +1,4 @@
-"""Jobs of a Ray cluster, over Ray Jobs' REST interface: submit, list, follow, stop.
+"""Jobs of a Ray cluster, over Ray Jobs' REST interface: submit, list, follow, stop. Those of Slurm: launch/slurm.
 
 Claim: whatever is wrong with address, token, version or job's name is one sentence, and what became of a job is told from the cluster's own record of it, so it is the
 same whoever asks and whenever. Imports no Ray, which would take seconds. Simplification: logs are followed by asking for them again; a job is a job
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -23,6 +24,7 @@ from launch.head import is_loopback, this_head
 _ADDRESS = "RAY_API_SERVER_ADDRESS"  # as Ray's own `ray job` reads it
 _ASK_S = 60.0  # Ray waits so long for an agent that takes a job
 _LOOK_S = (0.5, 5.0)  # between two looks at a log, at first and at last
+_WAITS_S = 60.0  # after which a job that has not started says why, again and again
 _DONE = {"SUCCEEDED": 0, "FAILED": 1, "STOPPED": 5}
 UNKNOWN = 3  # exit code
 RUNNING = 4
@@ -82,8 +84,52 @@ class Job:
 _WORDS = {"PENDING": "waits to start", "RUNNING": "runs", "SUCCEEDED": "succeeded", "FAILED": "failed", "STOPPED": "was stopped"}
 
 
-class Cluster:
-    """A cluster that takes jobs. Every method raises JobsError for what its server refuses.
+class Jobs(ABC):
+    """Those of a cluster. Every method raises JobsError for what it refuses, UnknownJob for a job that it does not know."""
+
+    @abstractmethod
+    def jobs(self) -> list[Job]:
+        """All jobs that the cluster remembers, the oldest first."""
+
+    @abstractmethod
+    def job(self, name: str) -> Job:
+        """One job."""
+
+    @abstractmethod
+    def log(self, name: str) -> str:
+        """All that it wrote."""
+
+    def follow(self, name: str) -> Iterator[str]:
+        """What it writes, until it is done; of one that does not start, every minute why."""
+        seen, wait, said = 0, _LOOK_S[0], time.monotonic()
+        while True:
+            job = self.job(name)  # asked before its log, which is then whole
+            log = self.log(name)
+            if len(log) > seen:
+                yield log[seen:]
+                seen, wait = len(log), _LOOK_S[0]
+            if job.is_done:
+                return
+            if job.state == "PENDING" and time.monotonic() - said >= _WAITS_S:
+                yield f"{job.words}\n"
+                said = time.monotonic()
+            time.sleep(wait)
+            wait = min(1.5 * wait, _LOOK_S[1])
+
+    @abstractmethod
+    def stop(self, name: str, within_s: float) -> Job:
+        """Ask it to stop, which saves a checkpoint, and wait for that; what became of it."""
+
+    def waited(self, name: str, within_s: float) -> Job:
+        """A job once it is done, or after a time."""
+        until = time.monotonic() + within_s
+        while not (job := self.job(name)).is_done and time.monotonic() < until:
+            time.sleep(_LOOK_S[0])
+        return job
+
+
+class Cluster(Jobs):
+    """A Ray cluster that takes jobs. Every method raises JobsError for what its server refuses.
 
     Args:
         address: URL of its dashboard, http://127.0.0.1:8265; None: RAY_API_SERVER_ADDRESS, else the head that `laconic cluster up` started here.
@@ -130,39 +176,18 @@ class Cluster:
         )
 
     def jobs(self) -> list[Job]:
-        """All jobs that the cluster remembers, the oldest first."""
         found = [_job(one) for one in self._asked("GET", "/api/jobs/") if one.get("submission_id")]
         return sorted(found, key=lambda job: job.started or float("inf"))
 
     def job(self, name: str) -> Job:
-        """One job. Raises UnknownJob."""
         return _job(self._asked("GET", f"/api/jobs/{_named(name)}", name))
 
     def log(self, name: str) -> str:
-        """All that it wrote. Raises UnknownJob."""
         return str(self._asked("GET", f"/api/jobs/{_named(name)}/logs", name).get("logs") or "")
 
-    def follow(self, name: str) -> Iterator[str]:
-        """What it writes, until it is done. Raises UnknownJob."""
-        seen, wait = 0, _LOOK_S[0]
-        while True:
-            done = self.job(name).is_done  # asked before its log, which is then whole
-            log = self.log(name)
-            if len(log) > seen:
-                yield log[seen:]
-                seen, wait = len(log), _LOOK_S[0]
-            if done:
-                return
-            time.sleep(wait)
-            wait = min(1.5 * wait, _LOOK_S[1])
-
     def stop(self, name: str, within_s: float) -> Job:
-        """Ask it to stop, which saves a checkpoint, and wait for that; what became of it. Raises UnknownJob."""
         self._asked("POST", f"/api/jobs/{_named(name)}/stop", name)
-        until = time.monotonic() + within_s
-        while not (job := self.job(name)).is_done and time.monotonic() < until:
-            time.sleep(_LOOK_S[0])
-        return job
+        return self.waited(name, within_s)
 
     def _asked(self, method: str, path: str, name: str | None = None, **content: Any) -> Any:
         return self._heard(self._answered(method, path, **content), name)

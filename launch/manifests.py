@@ -50,6 +50,10 @@ class Nodes:
     cpus: int
     gigabytes: int
 
+    @property
+    def words(self) -> str:
+        return f"{self.count} x ({self.gpus} GPUs, {self.cpus} cores, {self.gigabytes} GB)"
+
 
 def nodes_for(recipe: Recipe, count: int | None, gpus: int | None, gpu_gb: int, cpus: int, gigabytes: int) -> Nodes:
     """What a recipe takes of nodes of a size.
@@ -170,13 +174,19 @@ def _pod(container: str, nodes: Nodes, image: str, name: str, claim: str, items:
     }
 
 
-def slurm(recipe: Recipe, nodes: Nodes, runs: Path, time: str) -> str:
+def slurm(recipe: Recipe, nodes: Nodes, runs: str, time: str, options: Sequence[str] = ()) -> str:
     """A batch script: a Ray over the nodes of the job, with a token of its own, and the driver on the first of them.
 
     Args:
-        runs: folder of run folders, which all nodes see; relative to where it is submitted.
+        runs: folder of run folders, which all nodes see, relative to where it is submitted; or a URL.
         time: that the job may take, as Slurm writes it.
+        options: of `laconic train`, further ones.
+
+    Raises:
+        ValueError: the time is none.
     """
+    if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", time):
+        raise ValueError(f"--time: {time}: write minutes, hours:minutes:seconds or days-hours, as Slurm does")
     gpus = f"#SBATCH --gpus-per-node={nodes.gpus}\n" * bool(nodes.gpus)
     return _SLURM.format(
         name=_dns(recipe.name),
@@ -189,7 +199,7 @@ def slurm(recipe: Recipe, nodes: Nodes, runs: Path, time: str) -> str:
         time=time,
         grace=_GRACE_S,
         recipe=dump(recipe),
-        runs=shlex.quote(str(runs)),
+        runs=shlex.join([runs, *options]),
     )
 
 
@@ -214,17 +224,20 @@ python=${{LACONIC_PYTHON:-python}}
 job=$(mktemp -d "$PWD/.laconic-$SLURM_JOB_ID-XXXXXX")
 driver=
 ended() {{
+  local code=$?
   trap - EXIT TERM INT
   kill $(jobs -p) 2>/dev/null || true
   wait || true
   rm -rf "$job"
+  echo "$code" > "$SLURM_JOB_NAME-$SLURM_JOB_ID.exit"
 }}
 trap ended EXIT
 trap '[ -n "$driver" ] && kill -TERM "$driver" || exit 143' TERM INT
+command -v "$python" > /dev/null || {{ echo "LACONIC_PYTHON: no $python on $HOSTNAME; name an interpreter that has laconic on all nodes" >&2; exit 1; }}
 (umask 077 && "$python" -c 'import secrets; print(secrets.token_hex(32), end="")' > "$job/token")
 cat > "$job/recipe.yaml" <<'RECIPE_ENDS_HERE'
 {recipe}RECIPE_ENDS_HERE
-export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$job/token" RAY_USAGE_STATS_ENABLED=0
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$job/token" RAY_USAGE_STATS_ENABLED=0 PYTHONPATH="$PWD${{PYTHONPATH:+:$PYTHONPATH}}"
 unset RAY_AUTH_TOKEN RAY_ADDRESS
 
 hosts=($(scontrol show hostnames "$SLURM_JOB_NODELIST"))

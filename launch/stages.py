@@ -56,8 +56,13 @@ _BY_LAUNCHERS = (
 )
 
 
-def run_recipe(made: Plan, runs_dir: Path, resume: bool = False, overwrite: bool = False) -> Path:
+def run_recipe(
+    made: Plan, runs_dir: Path, resume: bool = False, overwrite: bool = False, mirror: Callable[[], None] = lambda: None
+) -> Path:
     """Run all stages of a recipe that was planned and found runnable (`check_runnable`); returns the run folder.
+
+    Args:
+        mirror: called at the beginning, after each checkpoint and each stage.
 
     Raises:
         PlanError, DataError, TemplateError, RunError: before anything expensive starts.
@@ -79,9 +84,10 @@ def run_recipe(made: Plan, runs_dir: Path, resume: bool = False, overwrite: bool
         date = prompt_date(runs_dir / recipe.name) if resume else None
         ready = [_ready(replace(part, made=again), start, date) for part, again in zip(parts, made.stages, strict=True)]
         digest, date, holds = next(((it.digest, it.date, part.recipe) for part, it in ready if part.step.own), ("", date, recipe))
-        with Run.create(recipe, runs_dir, resume, overwrite, digest, date, holds) as run:
+        with Run.create(recipe, runs_dir, resume, overwrite, digest, date, holds, mirror) as run:
             at = Standing(start, start)
             for part, template in ready:
+                run.mirror()
                 at = _done(part, run, template, at, judge)
     return run.folder
 
@@ -124,7 +130,7 @@ def _record(part: Part, run: Run, template: Template) -> Iterator[Run]:
     begun = (folder / "recipe.yaml").is_file()
     if not begun:
         shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed while it made the folder
-    with Run.create(part.recipe, folder.parent, begun, template=template.digest, date=template.date) as own:
+    with Run.create(part.recipe, folder.parent, begun, template=template.digest, date=template.date, mirror=run.mirror) as own:
         yield own
 
 

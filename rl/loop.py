@@ -198,7 +198,11 @@ class Saver:
             "recipe": recipe_hash(self.run.recipe),
             "template": self.stream.template.digest,
         }
-        self.writer.write(folder, self._fill, meta, lambda: checkpoint.prune(folder.parent, recipe.train.keep_checkpoints, self.run.best()))
+        self.writer.write(folder, self._fill, meta, self._after)
+
+    def _after(self) -> None:
+        checkpoint.prune(self.run.folder / "checkpoints", self.run.holds.train.keep_checkpoints, self.run.best())
+        self.run.mirror()
 
     def _fill(self, folder: Path) -> None:
         self.learner.save(folder)

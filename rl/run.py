@@ -21,7 +21,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -62,10 +62,11 @@ class Run:
         holds: that recipe as it holds in the stage whose record this is (recipes.steps).
         step: the next step to record, 0-based; set by `truncate_to` on resume.
         checkpoint: newest whole checkpoint when the run was opened to resume, else None. `step-N` holds N finished steps.
+        mirror: called when what was written so far is to be kept elsewhere, too (launch/storage).
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, found: Path | None, template: str, holds: Recipe) -> None:
-        self.folder, self.recipe, self.checkpoint, self._template, self.holds = folder, recipe, found, template, holds
+    def __init__(self, folder: Path, recipe: Recipe, found: Path | None, template: str, holds: Recipe, mirror: Callable[[], None]) -> None:
+        self.folder, self.recipe, self.checkpoint, self._template, self.holds, self.mirror = folder, recipe, found, template, holds, mirror
         self.step = checkpoint.metadata(found)["step"] if found else 0
         self._lock = _lock(folder)
         self._loggers: list[TensorBoard | WandB] = [TensorBoard(folder / "tensorboard")]
@@ -82,6 +83,7 @@ class Run:
         template: str = "",
         date: str | None = None,
         holds: Recipe | None = None,
+        mirror: Callable[[], None] = lambda: None,
     ) -> Run:
         """Make `runs_dir/recipe.name`, or open it again to resume. Nothing recorded is touched before `truncate_to`.
 
@@ -100,7 +102,7 @@ class Run:
         folder = runs_dir / recipe.name
         if resume:
             _write(folder / "environment.json", _resumed(folder, environment(recipe) | {"template": template, "date": date}))
-            return cls(folder, recipe, checkpoint.latest(folder / "checkpoints"), template, holds or recipe)
+            return cls(folder, recipe, checkpoint.latest(folder / "checkpoints"), template, holds or recipe, mirror)
         if overwrite and folder.exists():
             with _lock(folder):
                 shutil.rmtree(folder)
@@ -110,7 +112,7 @@ class Run:
         (folder / "metrics.jsonl").touch()
         _write(folder / "environment.json", environment(recipe) | {"template": template, "date": date})
         _write(folder / "recipe.yaml", dump(recipe))  # last: a folder with a recipe is a run that can be resumed
-        return cls(folder, recipe, None, template, holds or recipe)
+        return cls(folder, recipe, None, template, holds or recipe, mirror)
 
     def remaining_steps(self) -> Iterator[int]:
         """Steps still to do: from the resumed step (0 in a new run) to the recipe's last."""

@@ -1,4 +1,4 @@
-"""The batch script runs on a real Slurm of one machine, started here and ended with the test: to its end, and stopped by a signal.
+"""Jobs run on a real Slurm of one machine, started here and ended with the test: by the batch script alone, and from `laconic submit --slurm` to their end.
 
 Skipped without Slurm and munge (Debian: slurm-wlm, munge), and for whoever is not root.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -19,7 +20,9 @@ import psutil
 import pytest
 
 from launch.head import free_ports
+from launch.jobs import JobsError, UnknownJob
 from launch.manifests import Nodes, slurm
+from launch.slurm import Slurm
 from recipes.loader import load
 
 ROOT = Path(__file__).parents[2]
@@ -96,7 +99,7 @@ def test_the_batch_script_trains_on_slurm_and_a_signal_has_it_stop_politely(
 
     def submitted(name: str, steps: int) -> tuple[str, Path]:
         words = [*TOY, f"name={name}", f"train.steps={steps}", f"model.path={checkpoints('qwen3')}", "data.train=rows.jsonl"]
-        (tmp_path / f"{name}.sh").write_text(slurm(load("quickstart", None, words), Nodes(1, 0, 2, 3), Path("runs"), "10"))
+        (tmp_path / f"{name}.sh").write_text(slurm(load("quickstart", None, words), Nodes(1, 0, 2, 3), "runs", "10"))
         done = subprocess.run(["sbatch", "--parsable", f"{name}.sh"], env=cluster, cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip(), tmp_path / f"{name}-{done.stdout.strip()}.log"
@@ -118,6 +121,77 @@ def test_the_batch_script_trains_on_slurm_and_a_signal_has_it_stop_politely(
     assert not list(tmp_path.glob(".laconic-*")), "the token's folder is left"
     token = str(tmp_path / ".laconic-")
     until(lambda: not [one for one in psutil.process_iter() if token in environment_of(one)], 60)
+
+
+def test_what_slurm_says_of_jobs_is_told_in_our_words(cluster: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("SLURM_CONF", "LACONIC_PYTHON"):
+        monkeypatch.setenv(name, cluster[name])
+    monkeypatch.setenv("LACONIC_CACHE", str(tmp_path / "cache"))
+    here, about = Slurm(), {"recipe": "toy", "runs": "/runs", "asks": "1 x (0 GPUs, 2 cores, 1 GB)"}
+
+    def submitted(name: str, lines: str, asks: str = "--cpus-per-task=2", partition: str | None = None) -> str:
+        head = f"#!/bin/bash\n#SBATCH --job-name={name}\n#SBATCH --output=%x-%j.log\n#SBATCH --nodes=1\n#SBATCH --ntasks-per-node=1\n#SBATCH {asks}\n"
+        return here.submit({"a/b.txt": b"sent"}, f"{head}cat a/b.txt\n{lines}\n", tmp_path / "jobs" / name, partition, about)
+
+    with pytest.raises(JobsError, match=r"--partition: Slurm has no nope for this job \(.*nvalid partition.*\); there are all$"):
+        submitted("none", "", partition="nope")
+    with pytest.raises(JobsError, match=r"sbatch refuses: .*configuration is not available.*asks for 1 x \(0 GPUs, 2 cores, 1 GB\): --nodes"):
+        submitted("none", "", "--mem=64G")
+    assert not (tmp_path / "jobs/none").exists()
+    never = submitted("never", "", "--cpus-per-task=64")
+    until(lambda: "; it asks for 1 x (0 GPUs, 2 cores, 1 GB), which the partition never gives" in here.job(never).words, 30)
+    assert here.stop(never, 30).state == "STOPPED"
+
+    leaves = 'echo 130 > "$SLURM_JOB_NAME-$SLURM_JOB_ID.exit"; exit 130'  # as the batch script does
+    runs = submitted("runs", f"trap '{leaves}' TERM; sleep 100 & wait")
+    until(lambda: here.log(runs) == "sent", 30)
+    waits = submitted("waits", "")
+    until(lambda: here.job(waits).message.startswith(("Resources", "Priority")), 30)
+    assert here.job(waits).words == f"{waits} waits to start: {here.job(waits).message}" and "; it asks for 1 x" in here.job(waits).message
+    assert [(job.id, job.state) for job in here.jobs()] == [(never, "STOPPED"), (runs, "RUNNING"), (waits, "PENDING")]
+    assert here.stop(waits, 30).state == "STOPPED" and here.stop(runs, 30).words.endswith(
+        f"was stopped: exit code 130; `laconic logs {runs}` says more"
+    )
+    fails = submitted("fails", "exit 3")
+    assert "".join(here.follow(fails)) == "sent" and here.job(fails).words.startswith(f"{fails} failed: failed NonZeroExitCode")
+    with pytest.raises(UnknownJob):
+        here.job("slurm:999999")
+
+
+def test_jobs_are_submitted_followed_listed_and_stopped(cluster: dict[str, str], checkpoints: Callable[[str], Path], tmp_path: Path):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"problem": f"{n} + 1 = ?", "answer": str(n + 1)}) + "\n" for n in range(16)))
+    (tmp_path / "by_length.py").write_text((ROOT / "tests/faults/by_length.py").read_text())
+    seen = cluster | {"LACONIC_CACHE": str(tmp_path / "cache"), "PYTHONPATH": f"{ROOT}:{tmp_path}", "COLUMNS": "200"}
+
+    def laconic(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", "launch", *words], env=seen, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+
+    def submitted(name: str, steps: int, *more: str) -> subprocess.CompletedProcess[str]:
+        words = [word.replace("tests.faults.by_length:", "by_length:") for word in TOY]
+        words += [f"name={name}", f"train.steps={steps}", f"model.path={checkpoints('qwen3')}", "data.train=rows.jsonl"]
+        sizes = ["--time", "10", "--cpus", "2", "--memory-gb", "3"]
+        place = ["--folder", str(tmp_path / "jobs"), "--runs", str(tmp_path / "runs")]
+        return laconic("submit", "quickstart", *words, "--slurm", *sizes, *place, *more)
+
+    def job(done: subprocess.CompletedProcess[str]) -> str:
+        return re.findall(r"^submitted: (slurm:\d+)\.", done.stdout, re.MULTILINE)[0]
+
+    long = job(submitted("long", 9999))
+    until(lambda: "long step" in laconic("logs", long).stdout, 180)
+    (token,) = tmp_path.glob("jobs/long-*/.laconic-*/token")
+    assert token.stat().st_mode & 0o777 == 0o600 and token.read_text() not in laconic("logs", long).stdout
+    assert laconic("status", long).returncode == 4
+    stopped = laconic("stop", long)
+    assert (stopped.returncode, laconic("status", long).returncode) == (0, 5), stopped.stdout + stopped.stderr
+    assert json.loads((tmp_path / "runs/long/status.json").read_text())["state"] == "stopped" and not token.parent.exists()
+
+    done = submitted("short", 2, "--follow")
+    assert done.returncode == 0 and "short step 2/2" in done.stdout, done.stdout + done.stderr
+    assert done.stdout.strip().endswith(f"{job(done)} succeeded; its run: {tmp_path}/runs/short")
+    failed = submitted("short", 2, "--follow")
+    assert failed.returncode == 1 and "short exists already" in failed.stdout and "failed: exit code 1" in failed.stdout
+    listed = [line.split("\t") for line in laconic("jobs", "--slurm").stdout.splitlines()]
+    assert [(row[1], row[3]) for row in listed] == [("stopped", "long"), ("succeeded", "short"), ("failed", "short")]
 
 
 def environment_of(process: psutil.Process) -> str:

@@ -116,7 +116,7 @@ def test_files_that_a_config_map_cannot_hold_are_refused_by_name(tmp_path: Path,
 @pytest.mark.parametrize("nodes", [Nodes(1, 8, 16, 128), Nodes(4, 2, 8, 64), Nodes(1, 0, 2, 4)])
 def test_a_batch_script_is_one_and_carries_the_recipe(nodes: Nodes, tmp_path: Path):
     recipe = load("dler", "tiny", ["name=it's $(touch here) `x`", 'data.instruction="say $HOME\\nRECIPE"'])
-    script = slurm(recipe, nodes, Path("/shared/runs of us"), "1-12")
+    script = slurm(recipe, nodes, "/shared/runs of us", "1-12")
     assert subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True).stderr == ""
     asked = dict(line.removeprefix("#SBATCH --").split("=", 1) for line in script.splitlines() if line.startswith("#SBATCH"))
     assert asked["nodes"] == str(nodes.count) and asked["cpus-per-task"] == str(nodes.cpus) and asked["mem"] == f"{nodes.gigabytes}G"

@@ -1,0 +1,332 @@
+"""Runs on remote storage: what is found there is whole, wherever a writer died; one writer; what is fetched; what is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import fsspec
+import pytest
+from typer.testing import CliRunner
+
+from launch import cli, objects, storage
+from launch.objects import Store
+from launch.storage import LockLost, Mirror, StorageError, fetched, run_storage
+from recipes.schema import Recipe
+from rl import checkpoint
+from rl.run import Run
+
+ROOT = Path(__file__).parents[2]
+TAUGHT = {"groups/trained": 1, "selected": 1, "advantage/max": 1.0, "publish/changed": 1}
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without waits, and without what opening a run asks other programs."""
+    monkeypatch.setattr(objects, "_AGAIN_S", (0.0, 0.0))
+    monkeypatch.setattr("rl.run._output", lambda *command: None)
+    monkeypatch.setattr("rl.run.TensorBoard.log", lambda *given: None)
+
+
+@pytest.fixture(params=["memory", "file"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    yield f"memory://{tmp_path.name}" if request.param == "memory" else f"file://{tmp_path}/remote"
+    fsspec.filesystem("memory").store.clear()
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Be another machine: with a cache folder of its own."""
+
+    def be(name: str) -> None:
+        monkeypatch.setenv("LACONIC_CACHE", str(tmp_path / name))
+
+    be("first")
+    return be
+
+
+def recipe(keep: int = 2, best: int = 1) -> Recipe:
+    return Recipe.model_validate({"name": "a", "train": {"steps": 9, "keep_checkpoints": keep, "keep_best": best}})
+
+
+def steps(run: Run, *numbers: int, score: dict[int, float] | None = None) -> None:
+    """Record steps, each with samples and a checkpoint that is mirrored."""
+    for number in numbers:
+        run.record(number - 1, TAUGHT)
+        (run.folder / "samples" / f"step-{number - 1:05d}.parquet").write_bytes(b"samples %d" % number)
+        (run.folder / "evals" / f"step-{number}.json").write_text(
+            json.dumps({"accuracy": {"mean": (score or {}).get(number, 0.1)}, "tokens": {"mean": 9}})
+        )
+        checkpoint.write(run.folder / "checkpoints" / f"step-{number}", lambda folder, n=number: fill(folder, n), {"step": number})
+        checkpoint.prune(run.folder / "checkpoints", run.holds.train.keep_checkpoints, run.best())
+        run.status("running")
+        run.mirror()
+
+
+def fill(folder: Path, number: int) -> None:
+    (folder / "learner").mkdir()
+    (folder / "model.safetensors").write_bytes(b"w" * 1000 + b"%d" % number)
+    (folder / "learner" / "rank-0.safetensors").write_bytes(b"o" * 500)
+
+
+def there(url: str, part: str = "") -> list[str]:
+    return sorted(name for name in Store(url, "a").names() if name.startswith(part))
+
+
+def manifests(url: str) -> list[str]:
+    return [name.split("/")[1] for name in there(url, "checkpoints/") if name.endswith(checkpoint.MANIFEST)]
+
+
+def test_a_run_goes_on_on_another_machine_from_the_newest_checkpoint_and_old_ones_go_there_too(url: str, machine: Callable[[str], None]):
+    with pytest.raises(KeyboardInterrupt), run_storage(url, "a") as (runs, mirror), Run.create(recipe(), runs, mirror=mirror) as run:
+        steps(run, 1, 2, 3, 4, score={1: 0.9})
+        assert manifests(url) == ["step-1", "step-3", "step-4"]  # the two newest and the best
+        raise KeyboardInterrupt("SIGTERM")
+    assert json.loads(Store(url, "a").read("status.json") or b"")["state"] == "stopped" and "lock" not in there(url)
+    assert not [name for name in there(url) if name.startswith(("tensorboard", ".")) or name.endswith((".part", ".tmp"))]
+
+    machine("second")
+    with run_storage(url, "a", resume=True) as (runs, mirror), Run.create(recipe(), runs, resume=True, mirror=mirror) as run:
+        assert (
+            run.step == 4
+            and run.checkpoint is not None
+            and [path.name for path in checkpoint.finished(run.checkpoint.parent)] == ["step-1", "step-4"]
+        )
+        assert (run.checkpoint / "model.safetensors").read_bytes().endswith(b"4")
+        run.truncate_to(4)
+        steps(run, 5)
+        assert manifests(url) == ["step-1", "step-3", "step-4", "step-5"]
+        steps(run, 6)
+        assert manifests(url) == ["step-1", "step-5", "step-6"] and there(url, "checkpoints/step-4") == []
+    machine("first")  # where a former state lies: what the second machine did counts
+    with pytest.raises(storage.StorageError, match=r"a exists already: go on with it \(--resume\)"), run_storage(url, "a"):
+        raise AssertionError
+    with run_storage(url, "a", resume=True) as (runs, _):
+        assert len((runs / "a/metrics.jsonl").read_text().splitlines()) == 6
+
+
+def changes(patch: pytest.MonkeyPatch, url: str, one: Recipe) -> list[tuple[str, bytes | None]]:
+    """All that a run does to its objects, one after the other: their name, and what is in them then; None: no more there."""
+    found: list[tuple[str, bytes | None]] = []
+    put, remove = Store._put, Store.remove
+
+    def noted_put(self: Store, name: str, call: Callable[[str], object]) -> None:
+        put(self, name, call)
+        found.append((name, self.read(name)))
+
+    def noted_remove(self: Store, names: Sequence[str]) -> None:
+        for name in names:
+            remove(self, [name])
+            found.append((name, None))
+
+    patch.setattr(Store, "_put", noted_put)
+    patch.setattr(Store, "remove", noted_remove)
+    with run_storage(url, "a") as (runs, push), Run.create(one, runs, mirror=push) as run:
+        run.mirror()
+        steps(run, 1, 2, 3)
+    return found
+
+
+def test_wherever_the_writer_dies_the_newest_whole_checkpoint_and_a_record_that_reaches_it_are_there(
+    url: str, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+):
+    one, seen = recipe(keep=1, best=0), []
+    with monkeypatch.context() as patch:
+        all_of_it = [(name, content) for name, content in changes(patch, f"{url}/whole", one) if name != "lock"]
+    machine("second")
+    for number, (name, content) in enumerate(all_of_it):
+        store = Store(url, "a")
+        if content is None:
+            store.remove([name])
+        else:
+            if not store._is_atomic:  # dead while it writes this
+                store._files.makedirs(store._at(name).rpartition("/")[0], exist_ok=True)
+                store._files.pipe_file(store._at(f"{name}.part"), b"half")
+            store.write(name, content)  # dead behind it
+        if store.json("mirror.json") is None:
+            continue  # there is no run yet
+        if b"finished" in (store.read("status.json") or b""):
+            break
+        with run_storage(url, "a", resume=True) as (runs, _):
+            found = checkpoint.latest(runs / "a/checkpoints")
+            seen.append(checkpoint.metadata(found)["step"] if found else 0)
+            assert (runs / "a/metrics.jsonl").read_text().count("\n") >= seen[-1]
+        if number % 9 == 0:
+            place = f"{url}/{number}"
+            for other in store.names():
+                Store(place, "a").write(other, store.read(other) or b"")
+            with run_storage(place, "a", resume=True) as (runs, push), Run.create(one, runs, resume=True, mirror=push) as run:
+                run.truncate_to(run.step)
+                steps(run, *range(run.step + 1, 5))
+            assert {name.split("/")[1] for name in there(place, "checkpoints/")} == {"step-4"}
+            assert len(fetched(f"{place}/a").joinpath("metrics.jsonl").read_text().splitlines()) == 4
+    assert seen == sorted(seen) and set(seen) == {0, 1, 2, 3}
+
+
+def test_two_writers_are_never_at_work(
+    url: str, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    mirror = Mirror(url, "a")
+    mirror.open()
+    with pytest.raises(
+        StorageError, match=rf"/a is in use by process {os.getpid()} of \S+ on \S+, since .*, which renewed its lock \d s ago: wait"
+    ):
+        Mirror(url, "a").open(resume=True)
+    with Run.create(recipe(), mirror.folder.parent, mirror=mirror.push) as run:
+        steps(run, 1)
+        monkeypatch.setattr(storage, "_STALE_S", -1.0)  # as if it had been frozen for long
+        machine("second")
+        other = Mirror(url, "a")
+        with caplog.at_level(logging.WARNING):
+            other.open(resume=True)
+        assert f"taken over from process {os.getpid()}" in caplog.text
+        before = there(url)
+        with pytest.raises(LockLost, match="has taken the run over"):
+            steps(run, 2)
+    with pytest.raises(LockLost):
+        mirror.close()
+    assert there(url) == before and manifests(url) == ["step-1"]
+    other.close()
+
+
+def test_a_writer_that_was_killed_here_is_followed_at_once(tmp_path: Path, machine: Callable[[str], None]):
+    script = f"from launch.storage import Mirror\nMirror('file://{tmp_path}/remote', 'a').open()\nprint('open', flush=True)\nimport time; time.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None and child.stdout.readline() == "open\n"
+    with pytest.raises(StorageError, match=f"in use by process {child.pid} "):
+        Mirror(f"file://{tmp_path}/remote", "a").open()
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    mirror = Mirror(f"file://{tmp_path}/remote", "a")
+    mirror.open()
+    mirror.close()
+
+
+def test_storage_that_fails_is_said_and_asked_again_and_raised_at_the_end(
+    url: str, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def unplugged(self: Store, name: str, put: object) -> None:
+        raise ConnectionError("no route to host")
+
+    with (
+        pytest.raises(StorageError, match=r"cannot write .*no route to host.*All of the run is in .*with --resume, here, sends it"),
+        run_storage(url, "a") as (runs, mirror),
+        Run.create(recipe(), runs, mirror=mirror) as run,
+    ):
+        steps(run, 1)
+        with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+            patch.setattr(Store, "_put", unplugged)
+            steps(run, 2)
+        assert "no route to host); sent again with the next checkpoint" in caplog.text and manifests(url) == ["step-1"]
+        steps(run, 3)
+        assert manifests(url) == ["step-1", "step-2", "step-3"][-len(checkpoint.finished(run.folder / "checkpoints")) :]
+        monkeypatch.setattr(Store, "_put", unplugged)
+    assert json.loads(Store(url, "a").read("status.json") or b"")["state"] == "running"
+    monkeypatch.undo()
+    monkeypatch.setenv("LACONIC_CACHE", str(runs.parents[1]))
+    Store(url, "a").remove(["lock"])
+    with run_storage(url, "a", resume=True):
+        pass  # of a finished run, which is not opened again
+    assert json.loads(Store(url, "a").read("status.json") or b"")["state"] == "finished"
+
+
+def test_a_broken_checkpoint_there_is_passed_over_and_a_broken_record_refused(
+    url: str, machine: Callable[[str], None], caplog: pytest.LogCaptureFixture
+):
+    with run_storage(url, "a") as (runs, mirror), Run.create(recipe(), runs, mirror=mirror) as run:
+        steps(run, 1, 2)
+    Store(url, "a").write("checkpoints/step-2/model.safetensors", b"w" * 1000 + b"?")
+    Store(url, "a").write("status.json", b"{}")
+    machine("second")
+    with pytest.raises(StorageError, match=r"status.json is not what was sent \(SHA-256 differs\)"):
+        fetched(f"{url}/a")
+    index = Store(url, "a").json("mirror.json")
+    assert index is not None
+    del index["files"]["status.json"]
+    Store(url, "a").write("mirror.json", json.dumps(index).encode())
+    with caplog.at_level(logging.WARNING), run_storage(url, "a", resume=True) as (runs, _):
+        assert checkpoint.latest(runs / "a/checkpoints") == runs / "a/checkpoints/step-1"
+    assert "skipped a broken checkpoint: checkpoint checkpoints/step-2: the content of model.safetensors" in caplog.text
+
+
+def test_reports_fetch_the_record_alone_and_only_what_changed(url: str, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch):
+    with run_storage(url, "a") as (runs, mirror), Run.create(recipe(), runs, mirror=mirror) as run:
+        steps(run, 1, 2)
+        folder = fetched(f"{url}/a/")
+        files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+        assert files == {
+            *("recipe.yaml", "environment.json", "metrics.jsonl", "status.json", "evals/step-1.json", "evals/step-2.json", "samples/step-00001.parquet"),
+            *("checkpoints/step-1/manifest.json", "checkpoints/step-2/manifest.json"),
+        }  # fmt: skip
+        assert folder.name == "a" and not (folder / "checkpoints/step-2/model.safetensors").exists()
+        (folder / "report.html").write_text("")
+        (run.folder / "evals/step-1.json").unlink()
+        steps(run, 3)
+        read = []
+        original = Store.read
+        monkeypatch.setattr(Store, "read", lambda self, name: read.append(name) or original(self, name))
+        assert fetched(f"{url}/a") == folder
+        assert sorted(read) == ["evals/step-3.json", "metrics.jsonl", "mirror.json", "samples/step-00002.parquet", "status.json"]
+        assert (folder / "report.html").exists() and not (folder / "evals/step-1.json").exists()
+        assert [path.name for path in checkpoint.finished(folder / "checkpoints")] == ["step-2", "step-3"]
+    done = CliRunner().invoke(cli.app, ["report", f"{url}/a", "--format", "md", "--out", str(runs / "report.md")])
+    assert done.exit_code == 0 and (runs / "report.md").read_text().startswith("# a\n"), done.output
+
+
+def test_another_run_of_the_name_is_replaced_when_told_to_and_only_then(url: str, machine: Callable[[str], None]):
+    with run_storage(url, "a") as (runs, mirror), Run.create(recipe(keep=9), runs, mirror=mirror) as run:
+        steps(run, 1, 2, 3)
+    machine("second")
+    with pytest.raises(ValueError, match="refused"), run_storage(url, "a", overwrite=True):
+        raise ValueError("refused before it begins")
+    assert len(manifests(url)) == 3
+    with run_storage(url, "a", overwrite=True) as (runs, mirror), Run.create(recipe(), runs, overwrite=True, mirror=mirror) as run:
+        run.mirror()
+        assert manifests(url) == [] and there(url, "samples") == []
+        steps(run, 1)
+    assert manifests(url) == ["step-1"]
+    with pytest.raises(StorageError, match="/b: no such run to resume"), run_storage(url, "b", resume=True):
+        raise AssertionError
+    with pytest.raises(StorageError, match="/b: no run there"):
+        fetched(f"{url}/b")
+
+
+def test_a_url_that_cannot_be_used_is_one_sentence(machine: Callable[[str], None], tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    refused = {
+        "nope://x/y": "fsspec knows no nope://",
+        "ftp://me:secret@host/x": "a password does not belong into a URL",
+        "simplecache::s3://x": "a chain of file systems",
+        f"file://{tmp_path}/file": "cannot read lock (NotADirectoryError",
+    }
+    if importlib.util.find_spec("s3fs") is None:
+        refused["s3://bucket/runs"] = "--runs: s3:// needs the package s3fs: pip install s3fs"
+    for where, said in refused.items():
+        with pytest.raises(StorageError) as caught, run_storage(where, "a"):
+            raise AssertionError
+        assert said in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_a_lock_is_renewed_until_the_run_is_let_go(url: str, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(storage, "_RENEW_S", 0.05)
+    mirror = Mirror(url, "a")
+    mirror.open()
+
+    def renewed() -> float:
+        return (Store(url, "a").json("lock") or {}).get("renewed", 0.0)
+
+    first, until = renewed(), time.monotonic() + 30
+    while renewed() <= first and time.monotonic() < until:
+        time.sleep(0.02)
+    assert renewed() > first
+    mirror.close()
+    time.sleep(0.2)
+    assert there(url) == []
