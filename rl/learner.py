@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import nullcontext
@@ -36,19 +35,23 @@ from rl.logprobs import ScoringHead
 from rl.policy import MicroBatch, Row, by_row, load_policy, padded
 from rl.scratch import scratch_folder
 from rl.sums import correction_metrics, merge_sums
-from rollout.engine import WHY_DEAD, constructor_failed, last_words
+from rollout.peers import Call, Failed, Gone, Peer, beat, first, taken
 from rollout.weights import DTYPES, checkpoint_names, digests, pack
 
 log = logging.getLogger(__name__)
 
 _MEETING = "laconic-ranks-"
 _DEADLINE_S = 3600.0  # to load, save or hand out weights
-_PASS_S = 900.0  # for one micro-batch; how many there are in an update is nobody's fault
+_PASS_S = 900.0  # for one micro-batch of ranks that run; how many there are in an update is nobody's fault
 _MEANS = {"clip_fraction": "clipped", "ratio/mean": "ratio", "kl": "kl", "entropy": "entropy"}  # metric: sum
 
 
 class LearnerError(RuntimeError):
     """A learner rank failed; the message names it and what it said."""
+
+
+class LearnerLost(LearnerError):
+    """A rank died, is frozen or hangs, and the policy with it; one that begins anew from a checkpoint need not."""
 
 
 class LearnerRank:
@@ -58,6 +61,7 @@ class LearnerRank:
     """
 
     def __init__(self, rank: int, meeting: Path, checkpoint: Path, recipe: Recipe, device: str):
+        beat()
         os.environ.update(RANK=str(rank), WORLD_SIZE=str(recipe.learner.ranks), LOCAL_RANK="0")
         torch.set_num_threads(recipe.learner.threads)
         import deepspeed
@@ -336,6 +340,7 @@ class Learner:
             .remote(rank, meeting, checkpoint, recipe, device)
             for rank in range(recipe.learner.ranks)
         ]
+        self._peers = [Peer(f"learner rank {rank}", actor) for rank, actor in enumerate(self._ranks)]
 
     def wait_ready(self, seconds: float = 600.0) -> list[int]:
         """Block until every rank answers; their process ids."""
@@ -476,20 +481,13 @@ class Learner:
 
     def _get(self, calls: Sequence[Any], what: str, seconds: float) -> list[Any]:
         """Wait for all ranks; the first failure ends the wait, since the others hang in a collective then."""
-        waiting = list(calls)
-        deadline = time.monotonic() + seconds
-        while waiting:
-            done, waiting = ray.wait(waiting, num_returns=1, timeout=max(0.0, deadline - time.monotonic()))
-            if not done:
-                late = ", ".join(str(calls.index(call)) for call in waiting)
-                raise LearnerError(f"learner: rank {late} of {len(calls)} did not finish {what} within {seconds:.0f} s")
-            try:
-                ray.get(done)
-            except ray.exceptions.RayActorError as error:
-                rank = f"learner rank {calls.index(done[0])}"
-                if constructor_failed(error):
-                    raise LearnerError(f"{rank} could not start: {last_words(error)}") from error
-                raise LearnerError(f"{rank} died in {what}: {WHY_DEAD}") from error
-            except ray.exceptions.RayError as error:
-                raise LearnerError(f"learner rank {calls.index(done[0])} failed in {what}: {last_words(error)}") from error
+        left = [Call(peer, call, what, seconds) for peer, call in zip(self._peers, calls, strict=True)]
+        try:
+            while left:
+                left.remove(call := first(left))
+                taken(call)
+        except Gone as gone:
+            raise LearnerLost(str(gone)) from gone
+        except Failed as error:
+            raise LearnerError(str(error)) from error
         return ray.get(list(calls))

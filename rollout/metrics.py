@@ -345,7 +345,13 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric("audit/rows", "answers", "Verdicts given again by a second checker."),
         Metric("audit/right_only_here", "answers", "Right here, wrong there.", panel="Second checker disagrees", label="right here only"),
         Metric("audit/right_only_there", "answers", "Wrong here, right there.", panel="Second checker disagrees", label="right there only"),
-        Metric("engines/restarts", "restarts", "Since this process began.", panel="Engines started again", label="so far"),
+        Metric("engines/restarts", "restarts", "Since engines were started.", panel="Engines started again", label="so far"),
+        Metric("engines/given_up", "engines", "That could not be started again, since engines were started."),
+        Metric(
+            "learner/restarts",
+            "restarts",
+            "Times that a rank or Ray was lost and the stage went back to a checkpoint, since this process began.",
+        ),
         Metric(
             "tokens_per_s",
             "tokens/s",

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from rollout.honesty import moments, rehearse
+from rollout.peers import beat
 from rollout.short import Chains
 from rollout.sleep import Part, Wakefulness
 from rollout.thinking import ThinkIds, allowance, halves, joined, sources
@@ -55,6 +56,7 @@ class VllmEngine:
         options: Mapping[str, Any],
         think: ThinkIds | None = None,
     ):
+        beat()
         from vllm import LLM  # seconds to import, and it reads the environment
 
         settings: dict[str, Any] = dict(

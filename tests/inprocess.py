@@ -75,6 +75,9 @@ class Ray:
     def kill(self, actor: Any) -> None:
         pass
 
+    def is_initialized(self) -> bool:
+        return False
+
 
 class DeepSpeedEngine:
     """AdamW and gradient clipping by the configuration, nothing sharded. `passes` holds the shape of each pass through the first block."""
@@ -170,7 +173,7 @@ def libraries() -> Iterator[SimpleNamespace]:
     )
     writer = SimpleNamespace(add_scalar=lambda *_: None, flush=lambda: None, close=lambda: None)
     with pytest.MonkeyPatch.context() as patch:
-        for place in ("launch.engines.ray", "rl.learner.ray", "rollout.engine.ray"):
+        for place in ("launch.engines.ray", "rl.learner.ray", "rollout.engine.ray", "rollout.peers.ray"):
             patch.setattr(place, in_process)
         patch.setattr("launch.engines.start_ray", lambda **resources: seen.ray.append(resources))
         patch.setattr("launch.engines.stop_ray", lambda: None)
