@@ -108,20 +108,19 @@ class Faults:
         if not self._wanted or self._wanted[0]["phase"] != phase or self._recorded < self._wanted[0].get("recorded", 0):
             return
         fault = self._wanted[0]
-        if (target := self._process(fault["peer"])) is None:
-            return  # not there yet
+        while (target := self._process(fault["peer"])) is None:
+            time.sleep(0.02)  # its process is being started
         self._wanted.pop(0)
         self.say("fault", **fault, process=target)
         sign = signal.Signals[fault["signal"]]
-        if fault["peer"] == "driver" and sign == signal.SIGSTOP:
-            resumer = os.fork()
-            if not resumer:
-                time.sleep(3)
-                os.kill(target, signal.SIGCONT)
-                os._exit(0)
+        if fault["peer"] == "judge":
+            os.killpg(target, sign)  # it, and its fork that compares
+            return
+        if fault["peer"] == "driver" and sign == signal.SIGSTOP and not os.fork():
+            time.sleep(3)
+            os.kill(target, signal.SIGCONT)
+            os._exit(0)
         os.kill(target, sign)
-        if fault["peer"] == "driver":
-            time.sleep(0.1)  # whatever the signal, it comes here
 
     def _process(self, peer: str) -> int | None:
         import ray
