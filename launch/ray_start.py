@@ -27,6 +27,7 @@ from launch import guard
 from launch.head import joined_address, speaks_grpc
 from launch.machine import ray_folder, this_machine
 from launch.memory import object_store_bytes
+from rollout.peers import ray_processes, stopped
 
 _ATTEMPTS = 3
 _CONNECT_S = 5.0
@@ -90,7 +91,7 @@ def _why(error: Exception) -> str:
 def _start_own(num_cpus: int, num_gpus: int, push: int) -> None:
     """A Ray that ends with this process. Raises RayStartError."""
     _refuse_long_folder()
-    stop_ray()  # one that was lost
+    stop_ray()  # the guard of a start that failed
     _guards.append(
         subprocess.Popen([sys.executable, "-I", guard.__file__, str(os.getpid())], stdin=subprocess.PIPE, start_new_session=True)
     )
@@ -145,6 +146,9 @@ def _refuse_long_folder() -> None:
 def stop_ray() -> None:
     """End our Ray with every actor in it, and wait until all of it is gone, or leave the one that was joined, which then ends our actors and
     placement groups; nothing without either."""
+    for _, process in ray_processes():
+        if stopped(process):
+            process.kill()  # else Ray waits for its goodbye
     ray.shutdown()
     while _guards:
         one = _guards.pop()

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import Popen
 from threading import Thread
 from typing import Any
 
@@ -182,16 +183,26 @@ _stopped: dict[int, float] = {}  # since when processes of Ray are seen to be st
 
 def check_ray() -> None:
     """Raise RayLost if the head or the raylet that this process started is dead, or was stopped for RAY_STOPPED_S."""
+    for kind, process in ray_processes():
+        if process.poll() is not None:
+            raise RayLost(f"Ray's {kind} (process {process.pid}) is gone: {WHY_DEAD}")
+        if not stopped(process):
+            _stopped.pop(process.pid, None)
+        elif time.monotonic() - _stopped.setdefault(process.pid, time.monotonic()) > RAY_STOPPED_S:
+            raise RayLost(f"Ray's {kind} (process {process.pid}) has been stopped for {RAY_STOPPED_S:.0f} s, by someone")
+
+
+def ray_processes() -> list[tuple[str, Popen[bytes]]]:
+    """Ray's head (gcs_server) and raylet, where this process started them."""
     node = ray._private.worker._global_node if hasattr(ray, "_private") else None
-    for kind in ("gcs_server", "raylet"):
-        for info in node.all_processes.get(kind, ()) if node else ():
-            process = info.process.pid
-            if info.process.poll() is not None:
-                raise RayLost(f"Ray's {kind} (process {process}) is gone: {WHY_DEAD}")
-            if psutil.Process(process).status() != psutil.STATUS_STOPPED:
-                _stopped.pop(process, None)
-            elif time.monotonic() - _stopped.setdefault(process, time.monotonic()) > RAY_STOPPED_S:
-                raise RayLost(f"Ray's {kind} (process {process}) has been stopped for {RAY_STOPPED_S:.0f} s, by someone")
+    return [(kind, info.process) for kind in ("gcs_server", "raylet") for info in (node.all_processes.get(kind, ()) if node else ())]
+
+
+def stopped(process: Popen[bytes]) -> bool:
+    """Whether a process is there and frozen by a signal."""
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
+    return False
 
 
 def last_words(error: BaseException) -> str:
