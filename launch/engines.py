@@ -25,6 +25,7 @@ from rollout.closing import closing_outside
 from rollout.collector import seed_of
 from rollout.engine import EnginePool, Pool
 from rollout.honesty import TOLERANCE, rehearsal
+from rollout.peers import check_ray
 from rollout.reference_engine import ReferenceEngine
 from rollout.template import Template
 from rollout.thinking import ThinkIds
@@ -33,7 +34,11 @@ from rollout.vllm_engine import VllmEngine, engine_environment
 
 @contextmanager
 def engines(made: Plan, start: Path, template: Template, first_step: int = 0) -> Iterator[tuple[EnginePool, Options]]:
-    """Ray and the engine actors of a plan, up for as long as the context lasts, and the options with which its other actors start."""
+    """Ray and the engine actors of a plan, up for as long as the context lasts, and the options with which its other actors start.
+
+    Raises:
+        RayLost: a process of Ray is gone, whatever error that led to.
+    """
     recipe, device = made.recipe, made.device
     start_ray(num_cpus=os.cpu_count() or 1, num_gpus=made.placement.total_gpus, push=push_bytes(recipe, made.shape, made.placement))
     options = reserve(made.placement)
@@ -56,6 +61,9 @@ def engines(made: Plan, start: Path, template: Template, first_step: int = 0) ->
 
     try:
         yield EnginePool(start_engine, recipe.engine.count), options
+    except Exception:
+        check_ray()  # if that is lost, nothing else is to blame
+        raise
     finally:
         stop_ray()
 

@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from launch.head import joined_address
 from launch.machine import Machine, this_machine
 from launch.ray_start import RayStartError, start_ray
-from rollout.engine import last_words
+from rollout.peers import last_words
 
 _ANSWER_S = 120.0  # a worker starts, and imports nothing heavy
 

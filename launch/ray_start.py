@@ -1,6 +1,6 @@
 """The Ray that a run's actors are in: one of its own, on this machine and on loopback alone, or one that is there and is joined.
 
-Claim: of its own, every port that Ray opens binds 127.0.0.1 and asks for a token that lives no longer than the process, and Ray ends with us. One is
+Claim: of its own, every port that Ray opens binds 127.0.0.1 and asks for a token that lives no longer than the process, and Ray ends with us, whatever ends us (launch/guard). One is
 joined by the driver of a job that was submitted to it, and where ADDRESS says so; nothing of our loopback settings reaches it, and it stays
 when we leave, with our actors and placement groups gone. Simplification: RAY_ADDRESS alone joins nothing.
 """
@@ -13,6 +13,8 @@ import os
 import re
 import secrets
 import signal
+import subprocess
+import sys
 import threading
 
 import psutil
@@ -21,14 +23,17 @@ from ray._private import parameter, ray_constants
 from ray._private import worker as ray_worker
 from ray.exceptions import AuthenticationError
 
+from launch import guard
 from launch.head import joined_address, speaks_grpc
 from launch.machine import ray_folder, this_machine
 from launch.memory import object_store_bytes
+from rollout.peers import ray_processes, stopped
 
 _ATTEMPTS = 3
 _CONNECT_S = 5.0
 _SOCKET_BYTES = 107
 _PARAMETERS = parameter.RayParams
+_guards: list[subprocess.Popen[bytes]] = []  # of the Ray that this process started, if it did (launch/guard)
 _VERSIONS = re.compile(r"Ray: (\S+) Python: (\S+) .*?Ray: (\S+) Python: (\S+)")
 
 
@@ -86,6 +91,10 @@ def _why(error: Exception) -> str:
 def _start_own(num_cpus: int, num_gpus: int, push: int) -> None:
     """A Ray that ends with this process. Raises RayStartError."""
     _refuse_long_folder()
+    stop_ray()  # the guard of a start that failed
+    _guards.append(
+        subprocess.Popen([sys.executable, "-I", guard.__file__, str(os.getpid())], stdin=subprocess.PIPE, start_new_session=True)
+    )
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # otherwise Ray writes one to the home folder
@@ -137,8 +146,15 @@ def _refuse_long_folder() -> None:
 
 
 def stop_ray() -> None:
-    """End our Ray with every actor in it, or leave the one that was joined, which then ends our actors and placement groups; nothing without either."""
+    """End our Ray with every actor in it, and wait until all of it is gone, or leave the one that was joined, which then ends our actors and
+    placement groups; nothing without either."""
+    for _, process in ray_processes():
+        if stopped(process):
+            process.kill()  # else Ray waits for its goodbye
     ray.shutdown()
+    while _guards:
+        one = _guards.pop()
+        one.communicate()
 
 
 def _end_children(keep: set[int]) -> None:

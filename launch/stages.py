@@ -6,6 +6,7 @@ however the run ends. A stage that left what it makes whole is not done again, s
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +34,7 @@ from rewards.verifier.judge import Judge
 from rl import checkpoint, loop
 from rl.cold_start import cold_start, cold_started
 from rl.gate import MOMENTS, check_gaps, drawn_samples
-from rl.learner import Learner
+from rl.learner import Learner, LearnerLost
 from rl.merge import merge
 from rl.progress import Progress
 from rl.publisher import Publisher
@@ -43,9 +44,13 @@ from rl.turns import Turns
 from rl.wires import CollapseWires
 from rollout.collector import Collector, PromptStream
 from rollout.engine import Pool
+from rollout.peers import RayLost
 from rollout.scorer import Scorer
 from rollout.template import Template, load_template
 
+log = logging.getLogger(__name__)
+
+_RETURNS = 3
 _OF_LAUNCHERS = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"),
     *("GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_WORLD_SIZE", "ROLE_NAME", "FORK_LAUNCHED"),
@@ -88,7 +93,7 @@ def run_recipe(
             at = Standing(start, start)
             for part, template in ready:
                 run.mirror()
-                at = _done(part, run, template, at, judge)
+                at = _survived(part, run, template, at, judge)
     return run.folder
 
 
@@ -102,6 +107,24 @@ def _ready(part: Part, start: Path, date: str | None) -> tuple[Part, Template]:
         some_fit(part.source, template, recipe.data.max_prompt_tokens)
     refuse_unlearnable(part, template)
     return replace(part, heldout=heldout), template
+
+
+def _survived(part: Part, run: Run, template: Template, at: Standing, judge: Judge) -> Standing:
+    """`_done`; once more, with new processes and from what the stage kept, when a learner or Ray is lost, as often as _RETURNS without a checkpoint in between."""
+    left, stood = _RETURNS, run.checkpoint
+    while True:
+        try:
+            return _done(part, run, template, at, judge)
+        except (LearnerLost, RayLost) as error:
+            run.go_back()
+            left = _RETURNS if run.checkpoint != stood else left
+            stood = run.checkpoint
+            if not left:
+                raise
+            left -= 1
+            log.warning(
+                "%s: %s. The stage goes on from %s", part.step.where, error, f"step {run.step}" if part.step.own else "what it kept"
+            )
 
 
 def _done(part: Part, run: Run, template: Template, at: Standing, judge: Judge) -> Standing:

@@ -50,7 +50,7 @@ class Ipc:
 
         shared = learner.hand_out("share")(_HANDS_S)
         digests = learner.hand_out("digests")
-        confirmed = pool.push([handles(engine) for engine in range(pool.count)], version, again)
+        confirmed = pool.push([handles(engine) for engine in pool.numbers], version, again)
         made = digests(_HANDS_S)[0]
         learner.hand_out("forget")(_HANDS_S)
         return made, confirmed

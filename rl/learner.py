@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import nullcontext
@@ -37,18 +36,22 @@ from rl.meeting import Member, Place
 from rl.outbox import NEEDS_WHOLE, Outbox
 from rl.policy import MicroBatch, Row, by_row, load_policy, padded
 from rl.sums import correction_metrics, merge_sums
-from rollout.engine import constructor_failed, last_words, why_dead
+from rollout.peers import Call, Failed, Gone, Peer, first, taken
 from rollout.weights import DTYPES, checkpoint_names
 
 log = logging.getLogger(__name__)
 
 _DEADLINE_S = 3600.0  # to load, save or hand out weights
-_PASS_S = 900.0  # for one micro-batch; how many there are in an update is nobody's fault
+_PASS_S = 900.0  # for one micro-batch of ranks that run; how many there are in an update is nobody's fault
 _MEANS = {"clip_fraction": "clipped", "ratio/mean": "ratio", "kl": "kl", "entropy": "entropy"}  # metric: sum
 
 
 class LearnerError(RuntimeError):
     """A learner rank failed; the message names it and what it said."""
+
+
+class LearnerLost(LearnerError):
+    """A rank died, is frozen or hangs, and the policy with it; one that begins anew from a checkpoint need not."""
 
 
 class LearnerRank(Member):
@@ -316,7 +319,7 @@ class Learner:
     def __init__(self, recipe: Recipe, checkpoint: Path, device: str, options: Callable[[int], dict[str, Any]] | None = None):
         self._recipe = recipe
         self.entropy = objective.EntropyControl(recipe.objective.entropy)
-        self._resting, self._where = False, [""] * recipe.learner.ranks
+        self._resting = False
         threads = str(recipe.learner.threads)
         environment = {"OMP_NUM_THREADS": threads, "GOMP_SPINCOUNT": "2000", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
         if device == "cpu":
@@ -327,6 +330,7 @@ class Learner:
             .remote(rank)
             for rank in range(recipe.learner.ranks)
         ]
+        self._peers = [Peer(f"learner rank {rank}", actor) for rank, actor in enumerate(self._ranks)]
         self._addresses = [rank.address.remote() for rank in self._ranks]
         at = self._ranks[0].listen.remote(*self._addresses)
         self._started = [rank.start.remote(at, checkpoint, recipe, device) for rank in self._ranks]
@@ -334,7 +338,9 @@ class Learner:
     def wait_ready(self, seconds: float = 600.0) -> list[int]:
         """Block until every rank has loaded; their process ids. Raises LearnerError naming the one that does not come."""
         nodes = self._get(self._addresses, "its start", seconds)
-        self._where = [f" on {node}" if len(set(nodes)) > 1 else "" for node in nodes]
+        if len(set(nodes)) > 1:
+            for peer, node in zip(self._peers, nodes, strict=True):
+                peer.name += f" on {node}"
         self._get(self._started, "loading", seconds)
         return self._all("process_id", seconds=seconds)
 
@@ -478,20 +484,13 @@ class Learner:
 
     def _get(self, calls: Sequence[Any], what: str, seconds: float) -> list[Any]:
         """Wait for all ranks; the first failure ends the wait, since the others hang in a collective then."""
-        waiting = list(calls)
-        deadline = time.monotonic() + seconds
-        while waiting:
-            done, waiting = ray.wait(waiting, num_returns=1, timeout=max(0.0, deadline - time.monotonic()))
-            if not done:
-                late = ", ".join(f"{calls.index(call)}{self._where[calls.index(call)]}" for call in waiting)
-                raise LearnerError(f"learner: rank {late} of {len(calls)} did not finish {what} within {seconds:.0f} s")
-            rank = f"learner rank {calls.index(done[0])}{self._where[calls.index(done[0])]}"
-            try:
-                ray.get(done)
-            except ray.exceptions.RayActorError as error:
-                if constructor_failed(error):
-                    raise LearnerError(f"{rank} could not start: {last_words(error)}") from error
-                raise LearnerError(f"{rank} died in {what}: {why_dead(error)}") from error
-            except ray.exceptions.RayError as error:
-                raise LearnerError(f"{rank} failed in {what}: {last_words(error)}") from error
+        left = [Call(peer, call, what, seconds) for peer, call in zip(self._peers, calls, strict=True)]
+        try:
+            while left:
+                left.remove(call := first(left))
+                taken(call)
+        except Gone as gone:
+            raise LearnerLost(str(gone)) from gone
+        except Failed as error:
+            raise LearnerError(str(error)) from error
         return ray.get(list(calls))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from recipes.loader import recipe_hash
 from recipes.schema import Recipe
@@ -19,6 +22,7 @@ from rl.progress import Progress
 from rl.publisher import Publisher
 from rl.run import Run
 from rl.state import Stateful, gathered
+from rl.stop import Stop
 from rl.turns import Turns
 from rl.wires import CollapseWires
 from rollout.collector import Collected, Collector, PromptStream
@@ -37,61 +41,69 @@ def train(
     progress: Progress,
     wires: CollapseWires,
 ) -> None:
-    """Train until the recipe's last step, whose checkpoint stands when this returns.
+    """Train until the recipe's last step, whose checkpoint stands when this returns; or a polite stop, which leaves one of the last finished step.
 
     Args:
         evaluate: evaluates the published policy after this many finished steps.
     """
     began, first = time.monotonic(), run.step
     publisher.push(learner, version=first)
-    for step in run.remaining_steps():
-        saver.writer.check()
-        start = time.monotonic()
-        now = recipe.at(step)
-        measure = partial(learner.measure, temperature=now.sampler.temperature)
-        progress.phase("sample")
-        collected = collector.next(step)
-        try:
-            if warning := refuse_unjudged(collected, recipe):
-                progress.message(f"step {step}: {warning}")
-            if step == 0:
-                refuse_cut(collected.metrics["truncated"] or 0.0, recipe)
-                for words in idle_terms([rollout.terms for group in collected.sampled for rollout in group.rollouts], recipe):
-                    progress.message(words)
-            progress.phase("update")
-            turns.learn()
-            gaps: dict[str, float | None] = {}
-            sound, _ = algorithm.finite(
-                collected.sampled, recipe.learner.nonfinite
-            )  # what does not train, too: it is named, and the gate averages it
-            if step == first or step % recipe.publish.check_every == 0:
-                rows = drawn(algorithm.rows_of(sound))  # also a step that trains nothing is checked
-                gaps = check_gaps(rows, measure([rows], MOMENTS), recipe.publish.tolerance)
-            gated = time.monotonic()
-            batch = algorithm.prepare(collected.groups, now, measure)
-            stats = learner.update(batch.updates, step)
-            updated = time.monotonic()
-            signs, said = wires.look(collected.sampled, stats["entropy"])
-            for words in said:
-                progress.message(f"step {step}: {words}")
-        except RuntimeError as error:
-            run.keep_samples(step, collected.sampled, str(error))  # what stopped the run is in them
-            error.args = (f"step {step}: {error}",)
-            raise
-        progress.phase("publish")
-        pushed = publisher.push(learner, version=step + 1)
-        seconds = time.monotonic() - start
-        metrics = collected.metrics | gaps | batch.metrics | stats | signs | pushed | turns.spent()
-        metrics |= {"seconds/update": updated - gated, "seconds/step": seconds, "time": time.monotonic() - began}
-        metrics["tokens_per_s"] = (metrics["tokens/sampled"] or 0) / (seconds - (metrics.get("seconds/watch") or 0.0))
-        run.record(step, metrics, collected.sampled, " ".join(said))
-        progress.step(metrics)
-        if recipe.eval.every and (step + 1) % recipe.eval.every == 0 and step + 1 < recipe.train.steps:
-            progress.phase("evaluate")
-            evaluate(step + 1)
-        if due(step + 1, recipe.train.checkpoint_every, recipe.train.steps):  # last: what a kill interrupts is done again on resume
-            progress.phase("checkpoint")
-            saver.save(step + 1)
+    if evaluated(first, recipe):
+        evaluate(first)  # what a run was stopped in, whose checkpoint stands; if it is made, that is all
+    with saver.stopping(first) as stop:
+        for step in run.remaining_steps():
+            saver.writer.check()
+            start = time.monotonic()
+            now = recipe.at(step)
+            measure = partial(learner.measure, temperature=now.sampler.temperature)
+            progress.phase("sample")
+            collected = collector.next(step)
+            try:
+                if warning := refuse_unjudged(collected, recipe):
+                    progress.message(f"step {step}: {warning}")
+                if step == 0:
+                    refuse_cut(collected.metrics["truncated"] or 0.0, recipe)
+                    for words in idle_terms([rollout.terms for group in collected.sampled for rollout in group.rollouts], recipe):
+                        progress.message(words)
+                progress.phase("update")
+                turns.learn()
+                gaps: dict[str, float | None] = {}
+                sound, _ = algorithm.finite(
+                    collected.sampled, recipe.learner.nonfinite
+                )  # what does not train, too: it is named, and the gate averages it
+                if step == first or step % recipe.publish.check_every == 0:
+                    rows = drawn(algorithm.rows_of(sound))  # also a step that trains nothing is checked
+                    gaps = check_gaps(rows, measure([rows], MOMENTS), recipe.publish.tolerance)
+                gated = time.monotonic()
+                batch = algorithm.prepare(collected.groups, now, measure)
+                stop.hold()
+                stats = learner.update(batch.updates, step)
+                updated = time.monotonic()
+                signs, said = wires.look(collected.sampled, stats["entropy"])
+                for words in said:
+                    progress.message(f"step {step}: {words}")
+            except RuntimeError as error:
+                run.keep_samples(step, collected.sampled, str(error))  # what stopped the run is in them
+                error.args = (f"step {step}: {error}",)
+                raise
+            progress.phase("publish")
+            pushed = publisher.push(learner, version=step + 1)
+            seconds = time.monotonic() - start
+            metrics = collected.metrics | gaps | batch.metrics | stats | signs | pushed | turns.spent() | {"learner/restarts": run.returns}
+            metrics |= {"seconds/update": updated - gated, "seconds/step": seconds, "time": time.monotonic() - began}
+            metrics["tokens_per_s"] = (metrics["tokens/sampled"] or 0) / (seconds - (metrics.get("seconds/watch") or 0.0))
+            run.record(step, metrics, collected.sampled, " ".join(said))
+            saver.note(step + 1)
+            stop.release()
+            progress.step(metrics)
+            if evaluated(step + 1, recipe):
+                progress.phase("evaluate")
+                evaluate(step + 1)
+            if due(step + 1, recipe.train.checkpoint_every, recipe.train.steps):  # last: what a kill interrupts is done again on resume
+                progress.phase("checkpoint")
+                stop.hold()
+                saver.save()
+                stop.release()
     saver.writer.wait()
 
 
@@ -160,13 +172,18 @@ def due(done: int, every: int, total: int) -> bool:
     return done == total or (every > 0 and done % every == 0)
 
 
+def evaluated(done: int, recipe: Recipe) -> bool:
+    """Whether the policy is evaluated after `done` steps, in the midst of training."""
+    return recipe.eval.every > 0 and done % recipe.eval.every == 0 and 0 < done < recipe.train.steps
+
+
 def stateful(stream: PromptStream, learner: Learner, wires: CollapseWires) -> dict[str, Stateful]:
     """All that moves over training beside the weights, by name."""
     kappa = {"kappa": stream.kappa} if stream.kappa.most else {}
     return {"stream": stream, "budget": stream.control, "entropy": learner.entropy, "wires": wires, **kappa}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Saver:
     """Saves a run's checkpoints: the step waits until the ranks have written their state, the rest is done beside the next one (checkpoint.Background).
 
@@ -180,25 +197,47 @@ class Saver:
     stream: PromptStream
     wires: CollapseWires
     start: Path
+    _meta: dict[str, Any] = field(default_factory=dict)
 
-    def save(self, done: int) -> None:
-        """Write policy, tokenizer, optimiser state and the loop's state as checkpoints/step-`done`, then let old ones go.
+    @contextmanager
+    def stopping(self, done: int) -> Iterator[Stop]:
+        """Training after `done` steps. A polite stop leaves the checkpoint of the last step that was noted, if there is none yet."""
+        self.note(done)
+        with Stop() as stop:
+            try:
+                yield stop
+            except KeyboardInterrupt:
+                stop.hold()
+                self.writer.wait()
+                if self._meta["step"] and not self._folder.exists():
+                    self.save()
+                raise
 
-        Raises:
-            CheckpointError: this one could not be filled, or the one before not be finished.
-        """
-        recipe, folder = self.run.holds, self.run.folder / "checkpoints" / f"step-{done}"
-        meta = {
+    def note(self, done: int) -> None:
+        """Remember the loop's state as it stands after `done` steps: a stop in the midst of the next one goes back to it."""
+        recipe = self.run.holds
+        self._meta = {
             "step": done,
             "version": done,
             "limit": self.stream.stated,
-            "state": gathered(stateful(self.stream, self.learner, self.wires)),
+            "state": deepcopy(gathered(stateful(self.stream, self.learner, self.wires))),
             "ranks": recipe.learner.ranks,
             "zero_stage": recipe.learner.zero_stage,
             "recipe": recipe_hash(self.run.recipe),
             "template": self.stream.template.digest,
         }
-        self.writer.write(folder, self._fill, meta, self._after)
+
+    @property
+    def _folder(self) -> Path:
+        return self.run.folder / "checkpoints" / f"step-{self._meta['step']}"
+
+    def save(self) -> None:
+        """Write policy, tokenizer, optimiser state and the state that was noted as a checkpoint, then let old ones go.
+
+        Raises:
+            CheckpointError: this one could not be filled, or the one before not be finished.
+        """
+        self.writer.write(self._folder, self._fill, self._meta, self._after)
 
     def _after(self) -> None:
         checkpoint.prune(self.run.folder / "checkpoints", self.run.holds.train.keep_checkpoints, self.run.best())

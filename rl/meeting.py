@@ -17,6 +17,8 @@ import ray
 import torch
 from torch.distributed import DistError, TCPStore
 
+from rollout.peers import beat
+
 LOOPBACK = "127.0.0.1"
 _COME_S = 120.0  # for the last rank, once all of them have a process
 _INTERFACES = {"GLOO_SOCKET_IFNAME": "{}", "NCCL_SOCKET_IFNAME": "={}"}  # NCCL takes a bare name for the beginning of one
@@ -32,6 +34,7 @@ class Member:
     """A rank before it has met the others, as an actor."""
 
     def __init__(self, rank: int):
+        beat()
         self._rank = rank
         self._door: socket.socket | None = None
 

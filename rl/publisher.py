@@ -59,7 +59,7 @@ class Publisher:
         self._pool.release()
         self._turns.hand_over()
         digests, answers = self._carrier.push(learner, self._pool, version)
-        for engine, confirmed in enumerate(answers):
+        for engine, confirmed in zip(self._pool.numbers, answers, strict=True):
             wrong = sorted(name for name in digests.keys() | confirmed.keys() if digests.get(name) != confirmed.get(name))
             if wrong:
                 raise PublishError(f"engine {engine} holds other bytes than version {version} of {wrong[0]} ({len(wrong)} tensors differ)")

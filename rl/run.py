@@ -61,13 +61,14 @@ class Run:
         recipe: the resolved recipe.
         holds: that recipe as it holds in the stage whose record this is (recipes.steps).
         step: the next step to record, 0-based; set by `truncate_to` on resume.
-        checkpoint: newest whole checkpoint when the run was opened to resume, else None. `step-N` holds N finished steps.
+        checkpoint: newest whole checkpoint when the run was opened to resume or went back, else None. `step-N` holds N finished steps.
         mirror: called when what was written so far is to be kept elsewhere, too (launch/storage).
     """
 
     def __init__(self, folder: Path, recipe: Recipe, found: Path | None, template: str, holds: Recipe, mirror: Callable[[], None]) -> None:
         self.folder, self.recipe, self.checkpoint, self._template, self.holds, self.mirror = folder, recipe, found, template, holds, mirror
         self.step = checkpoint.metadata(found)["step"] if found else 0
+        self.returns = 0  # how often `go_back` was called
         self._lock = _lock(folder)
         self._loggers: list[TensorBoard | WandB] = [TensorBoard(folder / "tensorboard")]
         if recipe.wandb:
@@ -117,6 +118,12 @@ class Run:
     def remaining_steps(self) -> Iterator[int]:
         """Steps still to do: from the resumed step (0 in a new run) to the recipe's last."""
         yield from range(self.step, self.holds.train.steps)
+
+    def go_back(self) -> None:
+        """Stand where the newest whole checkpoint stands, to do again what came behind it. Nothing recorded is touched before `truncate_to`."""
+        self.checkpoint = checkpoint.latest(self.folder / "checkpoints")
+        self.step = checkpoint.metadata(self.checkpoint)["step"] if self.checkpoint else 0
+        self.returns += 1
 
     def truncate_to(self, step: int) -> None:
         """Go on from `step`: forget metrics and samples of it and later ones, and evaluations behind it. A torn last line is forgotten too.

@@ -200,6 +200,7 @@ class Collector:
         metrics["groups/trained"], metrics["groups/surplus"] = len(groups), met["trained"] - mixed
         metrics["groups/all_right"] = met["all_right"] - easy
         metrics["prompts/too_long"], metrics["engines/restarts"] = stream.too_long, self._pool.restarts
+        metrics["engines/given_up"] = self._pool.given_up
         metrics["groups/short"] = int(len(groups) < wanted)
         limits = [group.request.limit for group in everything]
         metrics["limit"] = limits[0] if len(set(limits)) == 1 else _mean(limits)

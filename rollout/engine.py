@@ -1,15 +1,14 @@
 """Engines behind one door: a pool of Ray actors that turn requests into groups and can lose a member.
 
-Claim: whatever is submitted comes back exactly once, also when an engine dies: it is started again, given the last
-published weights, and handed the groups it owed. Nothing waits without a deadline.
+Claim: whatever is submitted comes back exactly once, also when an engine dies, freezes or hangs: it is started again, given the last
+published weights, and handed the groups it owed. One that cannot be started again is done without, as long as there are others. Nothing waits without
+a deadline (rollout/peers).
 """
 
 from __future__ import annotations
 
 import logging
-import re
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,17 +18,14 @@ import ray
 from rollout.honesty import check_rehearsal
 from rollout.pace import SLICE_S, Sums
 from rollout.parcels import Parcel
+from rollout.peers import Call, Failed, Gone, Peer, answer, first, taken
 from rollout.sleep import Part
 from rollout.types import Completion, Request
 from rollout.weights import Undelivered
 
 log = logging.getLogger(__name__)
 
-WHY_DEAD = "killed by the system for its memory, or by someone"  # where its node goes on
-_NODE_DIED = "its node has died"  # as Ray puts it
-_ADVERTISEMENT = re.compile(r"^\s*For further information visit ")
-_MOST_WORDS = 600  # characters
-_SILENCE_S = 900.0  # an engine that says nothing for so long is taken for dead
+_LONGEST_SLICE_S = 900.0  # an engine that runs and does not report for so long hangs
 _LATE_S = 90.0  # for others to say so too, when one says that weights did not arrive
 _RESTARTS = 3  # in a row, without an answer between them
 _START_S = 600.0
@@ -49,40 +45,22 @@ class Engine(Protocol):
     def process_id(self) -> int: ...
 
 
-def last_words(error: BaseException) -> str:
-    """What Ray says of an error, without the road to it: the exception that was raised far away, with its whole message."""
-    lines = [line for line in str(error).splitlines() if line.strip() and not _ADVERTISEMENT.search(line)]
-    frame = max((index for index, line in enumerate(lines) if line.lstrip().startswith("File ")), default=None)
-    if frame is not None:
-        lines = lines[next((index for index in range(frame, len(lines)) if not lines[index][0].isspace()), -1) :]
-    else:
-        lines = lines[-1:]
-    words = " ".join(" ".join(lines).split())
-    return (words if len(words) <= _MOST_WORDS else words[: _MOST_WORDS - 3] + "...") or type(error).__name__
-
-
-def why_dead(error: BaseException) -> str:
-    """All that can be known of why an actor is gone."""
-    return "its node is gone, or cut off from the others" if _NODE_DIED in str(error) else WHY_DEAD
-
-
-def constructor_failed(error: BaseException) -> bool:
-    """Whether an actor is gone because its constructor raised, which it would do again."""
-    return bool(getattr(error, "actor_init_failed", False))
-
-
 class EngineError(RuntimeError):
     """An engine failed for good; the message names it and what to do."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Member:
-    actor: Any
+    index: int
+    peer: Peer
     queue: list[Request] = field(default_factory=list)
     owed: dict[str, Request] = field(default_factory=dict)
-    call: Any = None
-    since: float = 0.0
+    call: Call | None = None
     restarts: int = 0  # in a row
+
+    @property
+    def actor(self) -> Any:
+        return self.peer.actor
 
 
 class Pool(Protocol):
@@ -104,12 +82,13 @@ class EnginePool:
 
     def __init__(self, start: Callable[[int], Any], count: int):
         self._start = start
-        self._members = [_Member(start(index)) for index in range(count)]
+        self._members = [_Member(index, _peer(start, index)) for index in range(count)]
         self._again: Callable[[int], Any] | None = None
         self._confirmed: dict[str, int] | None = None
         self._rehearsal: tuple[Sequence[Request], float] | None = None
         self.version = 0  # policy version that every engine holds: the last one pushed
         self.restarts = 0
+        self.given_up = 0  # engines that could not be started again
 
     def wait_ready(self, seconds: float = _START_S) -> list[int]:
         """Block until every engine answers; their process ids. Raises EngineError naming the one that does not."""
@@ -123,8 +102,8 @@ class EnginePool:
         """
         answers = self._all("rehearse", _START_S, requests)
         self._rehearsal = requests, tolerance
-        for index, samples in enumerate(answers):
-            self._refuse_dishonest(index, samples, tolerance)
+        for member, samples in zip(self._members, answers, strict=True):
+            self._refuse_dishonest(member.index, samples, tolerance)
         return [ids for ids, *_ in answers[0]]
 
     def _refuse_dishonest(self, index: int, samples: Any, tolerance: float) -> None:
@@ -147,9 +126,12 @@ class EnginePool:
         """Block until at least one group is done and return all that are; an empty list only if none is outstanding."""
         while self.outstanding:
             self._go_on()
-            calls = [member.call for member in self._members if member.call is not None]
-            ray.wait(calls, num_returns=1, timeout=5.0)
-            groups = [group for index in range(len(self._members)) for group in self._collect(index)]
+            calls = {member.call: member for member in self._members if member.call is not None}
+            try:
+                first([*calls])
+            except Gone as gone:
+                self._restart(next(member for call, member in calls.items() if call is gone.call), str(gone))
+            groups = [group for member in self._members for group in self._collect(member)]
             if groups:
                 self._go_on()  # the next slice is sampled while the caller judges this one
                 return groups
@@ -157,8 +139,13 @@ class EnginePool:
 
     @property
     def count(self) -> int:
-        """Number of engines."""
+        """Number of engines that are there."""
         return len(self._members)
+
+    @property
+    def numbers(self) -> list[int]:
+        """Of those: which of all that were started they are."""
+        return [member.index for member in self._members]
 
     def paces(self) -> list[Sums]:
         """How fast every engine sampled since this was asked last (rollout/pace)."""
@@ -179,46 +166,45 @@ class EnginePool:
             EngineError: one does not answer, or gets nothing though all are there.
         """
         self._again, self.version, self._confirmed = again, version, None
-        calls = [member.actor.load.remote(parcel, version) for member, parcel in zip(self._members, parcels, strict=True)]
-        self._refuse_silence(calls)
-        before, missed = self.restarts, dict[int, str]()
-        answers = [self._loaded(index, call, missed) for index, call in enumerate(calls)]
-        for index in list(missed):
+        before = self.restarts
+        found = self._loaded(
+            {self._call(member, "load", _START_S, what, version): member for member, what in zip(self._members, parcels, strict=True)}
+        )
+        for member, said in found.items():
+            if isinstance(said, Gone):
+                found[member] = self._restart(member, str(said))
+            elif isinstance(said, Failed) and not isinstance(said.__cause__, Undelivered):
+                raise EngineError(str(said)) from said
+        for member in [member for member, said in found.items() if isinstance(said, Failed)]:
+            words = f"engine {member.index} did not get weights version {version}"
             if self.restarts == before:
-                raise EngineError(f"engine {index} did not get weights version {version}: {missed[index]}")
-            call = self._members[index].actor.load.remote(again(index), version)
-            answers[index] = self._loaded(index, call, left := dict[int, str]())
-            if left:
-                raise EngineError(f"engine {index} did not get weights version {version}, twice: {left[index]}")
+                raise EngineError(f"{words}: {found[member]}")
+            try:
+                found[member] = answer(self._call(member, "load", _START_S, again(member.index), version))
+            except Gone as gone:
+                found[member] = self._restart(member, str(gone))
+            except Failed as error:
+                raise EngineError(f"{words}, twice: {error}") from error
+        answers = [found[member] for member in self._members]
         self._confirmed = answers[0]
         return answers
 
-    def _refuse_silence(self, calls: Sequence[Any]) -> None:
-        """Wait until every engine has said how loading went; once one says that nothing came, the others have little time to."""
-        waiting, deadline = list(calls), time.monotonic() + _START_S
-        while waiting:
-            done, waiting = ray.wait(waiting, num_returns=1, timeout=max(0.0, deadline - time.monotonic()))
-            if not done:
-                late = ", ".join(str(calls.index(call)) for call in waiting)
-                raise EngineError(f"engine {late} of {len(calls)} did not answer load in time")
+    def _loaded(self, calls: Mapping[Call, _Member]) -> dict[_Member, Any]:
+        """What each engine confirms, or the Gone or Failed that comes instead; once one says that nothing came, the others have little time to."""
+        found: dict[_Member, Any] = {}
+        while left := [call for call, member in calls.items() if member not in found]:
             try:
-                ray.get(done)
-            except ray.exceptions.RayError:
-                deadline = min(deadline, time.monotonic() + _LATE_S)
-
-    def _loaded(self, index: int, call: Any, missed: dict[int, str]) -> dict[str, int]:
-        """What an engine confirms; of one that died, after it was started again. One that got nothing is noted in `missed`."""
-        try:
-            found = ray.get(call, timeout=_START_S)
-            self._members[index].restarts = 0
-            return found
-        except ray.exceptions.RayActorError as error:
-            return self._restart(index, self._why(index, error))
-        except Undelivered as error:
-            missed[index] = last_words(error)
-            return {}
-        except ray.exceptions.RayError as error:
-            raise EngineError(f"engine {index} failed in load: {last_words(error)}") from error
+                call = first(left)
+                found[calls[call]] = taken(call)
+                calls[call].restarts = 0
+            except Gone as gone:
+                found[calls[gone.call]] = gone
+            except Failed as error:
+                found[calls[call]] = error
+            if isinstance([*found.values()][-1], Exception):
+                for call in left:
+                    call.hurry(_LATE_S)
+        return found
 
     def sleep(self) -> None:
         """Let every engine give its memory away. One that died is started again first, with the weights last pushed."""
@@ -241,84 +227,95 @@ class EnginePool:
         """Hand every engine that owes groups and is not sampling its next slice."""
         for member in self._members:
             if member.call is None and member.owed:
-                member.call, member.queue, member.since = member.actor.advance.remote(member.queue, SLICE_S), [], time.monotonic()
+                member.call = self._call(member, "advance", _LONGEST_SLICE_S, member.queue, SLICE_S)
+                member.queue = []
 
-    def _collect(self, index: int) -> list[tuple[Request, list[Completion]]]:
-        member = self._members[index]
-        if member.call is None:
-            return []
-        done, _ = ray.wait([member.call], timeout=0)
-        if not done:
-            if time.monotonic() - member.since > _SILENCE_S:
-                self._restart(index, f"said nothing for {_SILENCE_S:.0f} s in advance")
+    def _collect(self, member: _Member) -> list[tuple[Request, list[Completion]]]:
+        if member.call is None or not ray.wait([member.call.reference], timeout=0)[0]:
             return []
         try:
-            finished = ray.get(member.call)
-        except ray.exceptions.RayActorError as error:
-            self._restart(index, self._why(index, error))
+            finished = taken(member.call)
+        except Gone as gone:
+            self._restart(member, str(gone))
             return []
-        except ray.exceptions.RayError as error:
-            raise EngineError(f"engine {index} failed while sampling: {last_words(error)}") from error
+        except Failed as error:
+            raise EngineError(str(error)) from error
         member.call = None
         for request_id, completions in finished:
             for completion in completions:
                 if (completion.versions != self.version).any():
                     sampled = sorted(set(completion.versions.tolist()))
-                    raise EngineError(f"engine {index} sampled {request_id} with policy version {sampled}, published is {self.version}")
+                    raise EngineError(
+                        f"engine {member.index} sampled {request_id} with policy version {sampled}, published is {self.version}"
+                    )
         if finished:
             member.restarts = 0
         return [(member.owed.pop(request_id), completions) for request_id, completions in finished if request_id in member.owed]
 
-    def _why(self, index: int, error: BaseException) -> str:
-        """Why an actor is gone, for a log. Raises EngineError if its constructor raised: it would do so again."""
-        if constructor_failed(error):
-            raise EngineError(f"engine {index} could not start: {last_words(error)}") from error
-        return why_dead(error)
+    def _restart(self, member: _Member, why: str) -> dict[str, int]:
+        """Start an engine again, with the weights last pushed and the groups it owed; again if it dies in that, a few times. Else do without it.
 
-    def _restart(self, index: int, why: str) -> dict[str, int]:
-        """Start an engine again, with the weights last pushed and the groups it owed; again if it dies in that, a few times. The digests that it confirms."""
-        member = self._members[index]
+        Returns:
+            the digests that it confirms.
+        """
+        index = member.index
         while True:
-            if member.restarts >= _RESTARTS:
-                raise EngineError(
-                    f"engine {index} died {_RESTARTS + 1} times in a row ({why}): look at its memory use and at engine.vllm in the recipe"
-                )
             ray.kill(member.actor)
-            log.warning("engine %d died (%s); it is started again and goes on with the %d groups it owed", index, why, len(member.owed))
+            if member.restarts >= _RESTARTS:
+                return self._give_up(member, f"died {_RESTARTS + 1} times in a row ({why})")
+            log.warning("%s; it is started again and goes on with the %d groups it owed", why, len(member.owed))
             self.restarts += 1
             member.restarts += 1
-            member.actor, member.call, member.queue = self._start(index), None, list(member.owed.values())
+            member.peer, member.call, member.queue = _peer(self._start, index), None, list(member.owed.values())
             confirmed = self._confirmed
             try:
                 if self._again is not None:
-                    confirmed = ray.get(member.actor.load.remote(self._again(index), self.version), timeout=_START_S)
+                    confirmed = answer(self._call(member, "load", _START_S, self._again(index), self.version))
                 if self._rehearsal is not None:
                     requests, tolerance = self._rehearsal
-                    self._refuse_dishonest(index, ray.get(member.actor.rehearse.remote(requests), timeout=_START_S), tolerance)
+                    self._refuse_dishonest(index, answer(self._call(member, "rehearse", _START_S, requests)), tolerance)
                 break
-            except ray.exceptions.RayActorError as error:
-                why = self._why(index, error)
-            except ray.exceptions.RayError as error:
-                raise EngineError(f"engine {index} could not be started again ({why}): {last_words(error)}") from error
+            except Gone as gone:
+                why = str(gone)
+            except Failed as error:
+                return self._give_up(member, f"could not be started again: {error}")
         if self._confirmed is not None and confirmed != self._confirmed:
             raise EngineError(f"engine {index} holds other bytes than version {self.version} after it was started again ({why})")
         return confirmed or {}
 
-    def _all(self, method: str, seconds: float, *args: Any) -> list[Any]:
-        """Call every engine; one that died, in its start too, is started again and asked once more."""
-        calls = [getattr(member.actor, method).remote(*args) for member in self._members]
-        return [self._answer(index, call, method, seconds, args) for index, call in enumerate(calls)]
+    def _give_up(self, member: _Member, why: str) -> dict[str, int]:
+        """Go on without an engine, which confirms nothing. Raises EngineError: there is no other."""
+        others = [one for one in self._members if one is not member]
+        if not others:
+            raise EngineError(f"engine {member.index} {why}: look at its memory use and at engine.vllm in the recipe")
+        ray.kill(member.actor)
+        log.warning("engine %d %s: the run goes on with the %d engines that are left, and is slower", member.index, why, len(others))
+        self.given_up += 1
+        self._members = others
+        self.submit(list(member.owed.values()))
+        return {}
 
-    def _answer(self, index: int, call: Any, method: str, seconds: float, args: tuple[Any, ...]) -> Any:
-        while True:
+    def _call(self, member: _Member, method: str, seconds: float, *args: Any) -> Call:
+        return Call(member.peer, getattr(member.actor, method).remote(*args), method, seconds)
+
+    def _all(self, method: str, seconds: float, *args: Any) -> list[Any]:
+        """Call every engine; one that died, in its start too, is started again and asked once more. The answers of those that are there in the end."""
+        calls = [(member, self._call(member, method, seconds, *args)) for member in self._members]
+        answers = [(member, self._answer(member, call, args)) for member, call in calls]
+        return [given for member, given in answers if member in self._members]
+
+    def _answer(self, member: _Member, call: Call, args: tuple[Any, ...]) -> Any:
+        while member in self._members:
             try:
-                answer = ray.get(call, timeout=seconds)
-                self._members[index].restarts = 0
-                return answer
-            except ray.exceptions.RayActorError as error:
-                self._restart(index, self._why(index, error))
-                call = getattr(self._members[index].actor, method).remote(*args)
-            except ray.exceptions.GetTimeoutError as error:
-                raise EngineError(f"engine {index} did not answer {method} within {seconds:.0f} s") from error
-            except ray.exceptions.RayError as error:
-                raise EngineError(f"engine {index} failed in {method}: {last_words(error)}") from error
+                given = answer(call)
+                member.restarts = 0
+                return given
+            except Gone as gone:
+                self._restart(member, str(gone))
+                call = self._call(member, call.operation, call.seconds, *args)
+            except Failed as error:
+                raise EngineError(str(error)) from error
+
+
+def _peer(start: Callable[[int], Any], index: int) -> Peer:
+    return Peer(f"engine {index}", start(index))

@@ -391,7 +391,13 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         ),
         Metric("engines/core", "share", "Processor time of engines' steps by the time that they took: of a core, on a CPU.", "", _VLLM),
         Metric("engines/calls", "calls", "Slices of time that engines were asked to sample in.", "", _VLLM),
-        Metric("engines/restarts", "restarts", "Since this process began.", panel="Engines started again", label="so far"),
+        Metric("engines/restarts", "restarts", "Since engines were started.", panel="Engines started again", label="so far"),
+        Metric("engines/given_up", "engines", "That could not be started again, since engines were started."),
+        Metric(
+            "learner/restarts",
+            "restarts",
+            "Times that a rank or Ray was lost and the stage went back to a checkpoint, since this process began.",
+        ),
         Metric(
             "tokens_per_s",
             "tokens/s",

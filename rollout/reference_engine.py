@@ -20,6 +20,7 @@ from rollout import broadcast
 from rollout.honesty import moments, rehearse
 from rollout.pace import Sums
 from rollout.parcels import Parcel, digesting
+from rollout.peers import beat
 from rollout.short import Chains
 from rollout.sleep import Part, Wakefulness
 from rollout.thinking import ThinkIds, closes, halves, joined, sources
@@ -31,6 +32,7 @@ class ReferenceEngine:
     """An `Engine` (rollout/engine.py) over transformers. Arguments as for VllmEngine."""
 
     def __init__(self, checkpoint: Path, dtype: str, device: str, stop_ids: Sequence[int], think: ThinkIds | None = None):
+        beat()
         self._model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=DTYPES[dtype], trust_remote_code=False).to(device).eval()
         self._device = device
         self._stop_ids = torch.tensor(list(stop_ids), device=device)

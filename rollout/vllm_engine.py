@@ -20,6 +20,7 @@ import torch
 from rollout.honesty import moments, rehearse
 from rollout.pace import Pace, Sums
 from rollout.parcels import Parcel, Stored, share
+from rollout.peers import beat
 from rollout.short import Chains
 from rollout.sleep import Part, Wakefulness
 from rollout.thinking import ThinkIds, allowance, halves, joined, sources
@@ -59,6 +60,7 @@ class VllmEngine:
         options: Mapping[str, Any],
         think: ThinkIds | None = None,
     ):
+        beat()
         from vllm import LLM  # seconds to import, and it reads the environment
 
         settings: dict[str, Any] = dict(

@@ -73,6 +73,9 @@ class Ray:
     def kill(self, actor: Any) -> None:
         pass
 
+    def is_initialized(self) -> bool:
+        return False
+
 
 def _at_home(function: Any) -> Any:
     """The function in an environment that is an actor's own: what it sets there is gone behind it."""
@@ -180,7 +183,7 @@ def libraries() -> Iterator[SimpleNamespace]:
     )
     writer = SimpleNamespace(add_scalar=lambda *_: None, flush=lambda: None, close=lambda: None)
     with pytest.MonkeyPatch.context() as patch:
-        for place in ("launch.engines.ray", "rl.learner.ray", "rollout.engine.ray"):
+        for place in ("launch.engines.ray", "rl.learner.ray", "rollout.engine.ray", "rollout.peers.ray"):
             patch.setattr(place, in_process)
         patch.setattr("launch.engines.start_ray", lambda **resources: seen.ray.append(resources))
         patch.setattr("launch.engines.stop_ray", lambda: None)

@@ -52,7 +52,7 @@ class ScriptedPool(EnginePool):
         self._script, self._random = script, random.Random(seed)
         self._owed: list[Request] = []
         self.seen: list[str] = []
-        self.restarts = 0
+        self.restarts = self.given_up = 0
 
     def submit(self, requests: Sequence[Request]) -> None:
         self._owed += requests

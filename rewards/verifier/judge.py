@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import queue
 import select
@@ -34,6 +35,9 @@ from rewards.verifier.verdict import Status, Verdict
 _START_S = 120.0  # importing sympy takes 2 s on an idle core
 _GRACE_S = 2.0  # the kernel ends a comparison at wall_s; this much later its whole worker is replaced
 _CACHE_SIZE = 100_000
+_KILLED = f"crash: {signal.SIGKILL.name}"  # nothing that a comparison does ends like that
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,28 +77,36 @@ class _Worker:
         )  # fmt: skip
 
     def ask(self, request: dict[str, str]) -> tuple[Status, str, float]:
-        """Status, reason and seconds of one request. Raises RuntimeError or OSError if the process cannot start."""
-        self.start()
-        self._wait_ready()
+        """Status, reason and seconds of one request. Raises RuntimeError or OSError if the process cannot start.
+
+        Who ends a worker from outside, or freezes it, costs no answer its verdict: a new worker is asked once more. What kills both does so by itself.
+        """
         start = time.perf_counter()
-        try:
-            reply = self._exchange(request, start + self._wall_s + _GRACE_S)
-        except _Died as died:
-            self.close()
+        died = _Died()
+        for last in (False, True):
             self.start()
-            return "not_judged", str(died), time.perf_counter() - start
-        return reply["status"], reply["reason"], time.perf_counter() - start
+            try:
+                self._wait_ready()
+                start = time.perf_counter()
+                reply = self._exchange(request, time.perf_counter() + self._wall_s + _GRACE_S)
+                if last or reply["reason"] != _KILLED:
+                    return reply["status"], reply["reason"], time.perf_counter() - start
+                died = _Died(_KILLED)
+            except _Died as error:
+                died = error
+            number, words = self._process.pid if self._process else 0, self.close().decode(errors="replace").strip()
+            if not last:
+                log.warning("judging process %d is replaced, and asked once more (%s); it said %r", number, died, words[-200:])
+        if not self._ready:
+            raise RuntimeError(f"the judging process did not start ({died}): {words[-500:] or 'no message'}")
+        self.start()
+        return "not_judged", str(died), time.perf_counter() - start
 
     def _wait_ready(self) -> None:
-        """Block until the process has imported what it needs. Raises RuntimeError, with its last words, if it cannot."""
-        if self._ready:
-            return
-        try:
+        """Block until the process has imported what it needs. Raises _Died."""
+        if not self._ready:
             self._read(time.perf_counter() + _START_S)
-        except _Died as died:
-            words = self.close().decode(errors="replace").strip()
-            raise RuntimeError(f"the judging process did not start ({died}): {words[-500:] or 'no message'}") from died
-        self._ready = True
+            self._ready = True
 
     def _exchange(self, request: dict[str, str], deadline: float) -> dict[str, Any]:
         id_ = next(self._ids)

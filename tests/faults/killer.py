@@ -1,6 +1,6 @@
-"""Runs of the laconic command that are SIGKILLed, with all their processes, when they reach a point for the nth time.
+"""Runs of the laconic command that are SIGKILLed, with all their processes, when they reach a point for the nth time; or are told to end there (SIGTERM).
 
-    python -m tests.faults.killer < jobs    # a job a line: {"point": ..., "count": ..., "actors": ..., "arguments": [...], "output": file}
+    python -m tests.faults.killer < jobs    # a job a line: {"point": ..., "count": ..., "signal": ..., "actors": ..., "arguments": [...], "output": file}
 
 One process imports everything and forks for each job, since imports cost more than the runs; it answers a line with the exit code. A job
 without a point runs to its end. The points are calls inside the project; nothing in the project knows of them.
@@ -23,6 +23,7 @@ import launch.engines
 import launch.stages  # what a run needs, imported once
 import rl.learner
 import rollout.engine
+import rollout.peers
 from evaluation.evaluate import Asked
 from launch.cli import app
 from rl import algorithm, checkpoint, merge, supervised
@@ -53,6 +54,19 @@ POINTS: dict[str, tuple[Any, str, str]] = {
     "after-the-last-step": (Run, "__exit__", "before"),
 }
 
+# where a run is told to end; there it is always before
+POLITE_POINTS: dict[str, tuple[Any, str, str]] = {
+    "load": (launch.stages, "read_data", "before"),
+    "start": (EnginePool, "wait_ready", "before"),
+    "rollout": (EnginePool, "ready", "before"),
+    "verdict": (Scorer, "finish", "before"),
+    "prepare": (algorithm, "prepare", "before"),
+    "update": (Learner, "update", "before"),
+    "push": (EnginePool, "push", "before"),
+    "checkpoint": (Learner, "save", "before"),
+    "evaluate": (launch.stages, "_evaluate", "before"),
+}
+
 # the same, of runs of several stages
 STAGE_POINTS: dict[str, tuple[Any, str, str]] = {
     "mid-sampling": (Parts, "keep", "after"),
@@ -64,15 +78,18 @@ STAGE_POINTS: dict[str, tuple[Any, str, str]] = {
 }
 
 
-def arm(point: str, count: int) -> None:
-    """Replace the point's function by one that ends everything at its `count`-th call."""
-    owner, name, when = (POINTS | STAGE_POINTS)[point]
+def arm(point: str, count: int, polite: bool = False) -> None:
+    """Replace the point's function by one that ends everything at its `count`-th call, or asks the run to end."""
+    owner, name, when = (POINTS | POLITE_POINTS | STAGE_POINTS)[point]
     original: Callable[..., Any] = getattr(owner, name)
     left = [count]
 
     def armed(*args: Any, **kwargs: Any) -> Any:
         left[0] -= 1
         if left[0]:
+            return original(*args, **kwargs)
+        if polite:
+            os.kill(os.getpid(), signal.SIGTERM)
             return original(*args, **kwargs)
         if when == "during":  # the ranks have been asked, and are at work
             owner._get = lambda *args, **kwargs: (time.sleep(0.05), end())
@@ -92,7 +109,7 @@ def without_actors() -> None:
     engines: Any = launch.engines
     engines.start_ray = lambda **_: None
     engines.stop_ray = lambda: None
-    for module in (engines, rl.learner, rollout.engine):
+    for module in (engines, rl.learner, rollout.engine, rollout.peers):
         module.ray = Ray()
     os.environ["DS_ACCELERATOR"] = "cpu"
     torch.set_num_threads(1)  # as an engine's own process would
@@ -108,7 +125,7 @@ def run(job: dict[str, Any]) -> NoReturn:
         without_actors()
     parts.PART_S = 0.0  # a part for each group
     if job["point"]:
-        arm(job["point"], job["count"])
+        arm(job["point"], job["count"], job["signal"] == "SIGTERM")
     sys.argv = ["laconic", *job["arguments"]]
     app()
     raise SystemExit(0)

@@ -105,10 +105,10 @@ class Killer:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
         )  # fmt: skip
 
-    def run(self, arguments: list[str], point: str = "", count: int = 0, actors: bool = True) -> tuple[int, str]:
+    def run(self, arguments: list[str], point: str = "", count: int = 0, actors: bool = True, sign: str = "SIGKILL") -> tuple[int, str]:
         """Exit code (minus the signal) and output."""
         assert self._process.stdin and self._process.stdout
-        job = {"point": point, "count": count, "actors": actors, "arguments": arguments, "output": str(self._output)}
+        job = {"point": point, "count": count, "signal": sign, "actors": actors, "arguments": arguments, "output": str(self._output)}
         self._process.stdin.write(json.dumps(job) + "\n")
         return int(self._process.stdout.readline()), self._output.read_text()
 

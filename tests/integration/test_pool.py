@@ -76,7 +76,7 @@ def test_an_engine_killed_while_starting_is_started_again_and_not_for_ever(deadl
     pool = deadly(2)
     [process] = pool.wait_ready(60)
     assert pool.restarts == 2 and process != os.getpid()
-    with pytest.raises(EngineError, match=r"engine 0 died 4 times in a row \(killed by the system"):
+    with pytest.raises(EngineError, match=r"engine 0 died 4 times in a row \(engine 0 died in process_id: killed by the system"):
         deadly(99).wait_ready(60)
 
 
@@ -123,6 +123,30 @@ def test_p45_an_engine_that_is_started_again_is_asked_as_at_its_first_start(ray_
     pool.stop()
 
 
+class Once(Small):
+    """It can be started once."""
+
+    def __init__(self, starts: Path):
+        super().__init__(starts, 0)
+        if starts.exists():
+            raise ValueError("no room for the cache")
+        starts.touch()
+
+
+def test_p27_an_engine_that_cannot_be_started_again_is_given_up_and_the_others_do_its_work(ray_session: None, tmp_path: Path, caplog):
+    pool = EnginePool(lambda index: ray.remote(Once).options(num_cpus=0).remote(tmp_path / f"starts-{index}"), 2)
+    process = pool.wait_ready(60)[1]
+    pool.submit([request(name) for name in "abcd"])
+    os.kill(process, signal.SIGKILL)
+    found: list[str] = []
+    while pool.outstanding:
+        found += [sent.id for sent, _ in pool.ready()]
+    assert sorted(found) == ["a", "b", "c", "d"] and pool.given_up == 1 and len(pool.wait_ready(60)) == 1
+    assert "engine 1 could not be started again: engine 1 could not start: ValueError: no room for the cache" in caplog.text
+    assert "the run goes on with the 1 engines that are left" in caplog.text
+    pool.stop()
+
+
 def test_the_next_slice_is_under_way_when_groups_are_handed_out(deadly):
     pool = deadly(0)
     pool.wait_ready(60)
@@ -151,7 +175,7 @@ def test_every_micro_batch_has_a_deadline_of_its_own_and_an_update_none(ray_sess
     monkeypatch.setattr(module, "_PASS_S", 1.0)
     assert learner.update([given] * 30, 1)["updates/skipped"] == 0  # takes longer in all than any of its passes may
     os.kill(process, signal.SIGSTOP)
-    with pytest.raises(LearnerError, match=r"rank 0 of 1 did not finish (begin|update \(micro-batch 1\)) within 1 s"):
+    with pytest.raises(LearnerError, match=r"learner rank 0 did not finish (begin|update \(micro-batch 1\)) within 1 s"):
         learner.update([given], 2)
     os.kill(process, signal.SIGKILL)
     learner.stop()

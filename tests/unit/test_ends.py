@@ -15,7 +15,7 @@ import typer
 from launch import cli
 from launch.ray_start import RayStartError, start_ray
 from rl.scratch import scratch_folder
-from rollout.engine import last_words
+from rollout.peers import last_words
 
 
 @pytest.mark.parametrize(("state", "code"), [("finished", None), ("no-effective-update", 3)])

@@ -1,0 +1,251 @@
+"""Waiting for actors of Ray: with a deadline, an eye on their heartbeats, and words that name who is missing, in what, and what it said last.
+
+Claim: whoever waits learns within a second that an actor died, within SILENCE_S that its process is frozen, whatever it was doing and whoever waits for it
+in a collective, and within the operation's own deadline that it hangs. A thread of each actor (`beat`) keeps the time in Ray's store. Time in which the one
+who waits did not run counts for nobody. Simplification: an actor whose constructor has not begun has no heartbeat; the deadline of its start alone holds.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from subprocess import Popen
+from threading import Thread
+from typing import Any
+
+import psutil
+import ray
+from ray.experimental import internal_kv
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+BEAT_S = 2.0
+SILENCE_S = 120.0  # a process that runs finds a moment for its heartbeat in that time, whatever else it does
+RAY_STOPPED_S = 30.0  # Ray ends everybody after a minute without its head
+WHY_DEAD = "killed by the system for its memory, or by someone"  # where its node goes on
+_NODE_DIED = "its node has died"  # as Ray puts it
+_LOOK_S = 1.0
+_READ_S = 10.0
+_LAST_LINES = 5
+_ADVERTISEMENT = re.compile(r"^\s*For further information visit ")
+_MOST_WORDS = 600  # characters
+
+
+class Gone(RuntimeError):
+    """An actor's process died, is frozen or hangs; the message says which, in what, its last heartbeat and the end of its log.
+
+    Attributes:
+        call: that it does not answer.
+    """
+
+    def __init__(self, call: Call, words: str):
+        super().__init__(f"{call.peer.name} {words}")
+        self.call = call
+
+
+class Failed(RuntimeError):
+    """An actor raised an error, in its constructor or in what it was asked; it would do so again."""
+
+
+class RayLost(RuntimeError):
+    """A process of the Ray that this process started is gone or frozen; the message names it."""
+
+
+def beat() -> None:
+    """Tell whoever waits for this actor, every BEAT_S from now on, that its process runs. Does nothing outside of an actor."""
+    if ray.is_initialized() and (actor := ray.get_runtime_context().get_actor_id()) is not None:
+        Thread(target=_beat, args=(_key(actor),), name="heartbeat", daemon=True).start()
+
+
+def _beat(key: bytes) -> None:
+    while True:
+        with suppress(Exception):  # a head that is away for a moment; that it stays away others find
+            internal_kv._internal_kv_put(key, str(time.time()).encode(), overwrite=True)
+        time.sleep(BEAT_S)
+
+
+def _key(actor: str) -> bytes:
+    return f"laconic-heartbeat-{actor}".encode()
+
+
+@dataclass(eq=False)
+class Peer:
+    """An actor, as those see it who wait for it.
+
+    Attributes:
+        name: of it in messages: "engine 0".
+    """
+
+    name: str
+    actor: Any
+    _last: bytes | None = None
+    _silent: float = 0.0
+
+    def silent(self, passed: float) -> float:
+        """Seconds of waiting since its last heartbeat, of which `passed` are new; 0 before the first one."""
+        heard = self._heard()
+        self._silent = 0.0 if heard is None or heard != self._last else self._silent + passed
+        self._last = heard or self._last
+        return self._silent
+
+    def about(self) -> str:
+        """Where it is, when it was last heard, and the end of its log."""
+        found: dict[str, Any] = {}
+        with suppress(Exception):  # the head is gone, too
+            found = ray._private.state.actors(self.actor._actor_id.hex()) or {}
+        process, node = found.get("Pid"), found.get("Address", {})
+        where = f"process {process} on {node.get('IPAddress')}" if process else "of an unknown process"
+        heard = self._heard() or self._last
+        when = time.strftime("last heartbeat at %H:%M:%S", time.localtime(float(heard))) if heard else "no heartbeat yet"
+        said = _log_of(process, node.get("NodeID")) if process else ""
+        return f"{when}, {where}; its log " + (f"ends: {said}" if said else "says nothing")
+
+    def _heard(self) -> bytes | None:
+        with suppress(Exception):
+            client = ray._private.worker.global_worker.gcs_client
+            return client.internal_kv_get(_key(self.actor._actor_id.hex()), None, timeout=_READ_S)
+        return None
+
+
+@dataclass(eq=False)
+class Call:
+    """What an actor was asked, and how much longer that may take.
+
+    Attributes:
+        operation: for messages: "update (micro-batch 3)".
+        seconds: of waiting until it counts as hanging.
+    """
+
+    peer: Peer
+    reference: Any
+    operation: str
+    seconds: float
+    _waited: float = 0.0
+    _looked: float = field(default_factory=lambda: time.monotonic())
+
+    def hurry(self, seconds: float) -> None:
+        """From now on it may take so long, no more."""
+        self.seconds = min(self.seconds, self._waited + seconds)
+
+    def look(self) -> None:
+        """Count the time that passed. Raises Gone: there was too much of it."""
+        now = time.monotonic()
+        if (passed := now - self._looked) < _LOOK_S:
+            return
+        self._looked, passed = now, min(passed, 2 * _LOOK_S)  # in the rest of it this process was busy or frozen itself
+        self._waited += passed
+        if (silent := self.peer.silent(passed)) > SILENCE_S:
+            raise Gone(self, f"is frozen in {self.operation}: no heartbeat for {silent:.0f} s, {self.peer.about()}")
+        if self._waited > self.seconds:
+            raise Gone(self, f"did not finish {self.operation} within {self.seconds:.0f} s: {self.peer.about()}")
+
+
+def first(calls: Sequence[Call]) -> Call:
+    """Block until one of several calls is answered, or has failed, and return it.
+
+    Raises:
+        Gone: a process of another one is frozen, or took too long.
+        RayLost: Ray itself is gone or frozen.
+    """
+    while True:
+        check_ray()
+        done, _ = ray.wait([call.reference for call in calls], num_returns=1, timeout=_LOOK_S)
+        for call in calls:
+            if call.reference not in done:
+                call.look()
+        if done:
+            return next(call for call in calls if call.reference in done)
+
+
+def answer(call: Call) -> Any:
+    """Block until a call is answered. Raises as `first` and `taken`."""
+    return taken(first([call]))
+
+
+def taken(call: Call) -> Any:
+    """The answer of a call that is there.
+
+    Raises:
+        Gone: the actor died.
+        Failed: it raised an error.
+    """
+    name = call.peer.name
+    try:
+        return ray.get(call.reference)
+    except ray.exceptions.RayActorError as error:
+        if getattr(error, "actor_init_failed", False):
+            raise Failed(f"{name} could not start: {last_words(error)}") from error
+        raise Gone(call, f"died in {call.operation}: {why_dead(error)}; {call.peer.about()}") from error
+    except ray.exceptions.RayError as error:
+        raise Failed(f"{name} failed in {call.operation}: {last_words(error)}") from error
+
+
+_stopped: dict[int, float] = {}  # since when processes of Ray are seen to be stopped
+
+
+def check_ray() -> None:
+    """Raise RayLost if the head or the raylet that this process started is dead, or was stopped for RAY_STOPPED_S."""
+    for kind, process in ray_processes():
+        if process.poll() is not None:
+            raise RayLost(f"Ray's {kind} (process {process.pid}) is gone: {WHY_DEAD}")
+        if not stopped(process):
+            _stopped.pop(process.pid, None)
+        elif time.monotonic() - _stopped.setdefault(process.pid, time.monotonic()) > RAY_STOPPED_S:
+            raise RayLost(f"Ray's {kind} (process {process.pid}) has been stopped for {RAY_STOPPED_S:.0f} s, by someone")
+
+
+def ray_processes() -> list[tuple[str, Popen[bytes]]]:
+    """Ray's head (gcs_server) and raylet, where this process started them."""
+    node = ray._private.worker._global_node if hasattr(ray, "_private") else None
+    return [(kind, info.process) for kind in ("gcs_server", "raylet") for info in (node.all_processes.get(kind, ()) if node else ())]
+
+
+def stopped(process: Popen[bytes]) -> bool:
+    """Whether a process is there and frozen by a signal."""
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
+    return False
+
+
+def why_dead(error: BaseException) -> str:
+    """All that can be known of why an actor is gone."""
+    return "its node is gone, or cut off from the others" if _NODE_DIED in str(error) else WHY_DEAD
+
+
+def last_words(error: BaseException) -> str:
+    """What Ray says of an error, without the road to it: the exception that was raised far away, with its whole message."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not _ADVERTISEMENT.search(line)]
+    frame = max((index for index, line in enumerate(lines) if line.lstrip().startswith("File ")), default=None)
+    if frame is not None:
+        lines = lines[next((index for index in range(frame, len(lines)) if not lines[index][0].isspace()), -1) :]
+    else:
+        lines = lines[-1:]
+    return _short(" ".join(lines)) or type(error).__name__
+
+
+def _short(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= _MOST_WORDS else words[: _MOST_WORDS - 3] + "..."
+
+
+def _log_of(process: int, node: str) -> str:
+    """The end of an actor's log, on whatever node it is; "" where that does not answer."""
+    if node == ray.get_runtime_context().get_node_id():
+        return log_end(process)
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    with suppress(Exception):  # the node is gone, too
+        return ray.get(ray.remote(log_end).options(num_cpus=0, scheduling_strategy=there).remote(process), timeout=_READ_S)
+    return ""
+
+
+def log_end(process: int) -> str:
+    """The last lines that a Ray worker of this node wrote, standard error before standard output."""
+    folder = Path(ray._private.worker._global_node.get_logs_dir_path())
+    lines: list[str] = []
+    for file in sorted(folder.glob(f"worker-*-{process}.*")):  # .err, .out
+        text = file.read_text(encoding="utf-8", errors="replace")[-10_000:]
+        lines += [line for line in text.splitlines() if line.strip() and not line.startswith((":job_id:", ":actor_name:"))][-_LAST_LINES:]
+    return _short(" | ".join(lines[:_LAST_LINES]))
