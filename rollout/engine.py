@@ -269,6 +269,7 @@ class EnginePool:
             member.peer, member.call, member.queue = _peer(self._start, index), None, list(member.owed.values())
             confirmed = self._confirmed
             try:
+                answer(self._call(member, "process_id", _START_S))
                 if self._again is not None:
                     confirmed = answer(self._call(member, "load", _START_S, self._again(index), self.version))
                 if self._rehearsal is not None:
