@@ -309,7 +309,7 @@ def test_a_cut_that_stays_ends_the_run_with_the_name_of_the_node_and_a_resumed_o
     run, folder = nodes.train(name, *words), nodes.folder / "runs" / name
     until(lambda: run.poll() is not None or (steps(folder) and nodes.processes("b", title)), 240)
     nodes.cut()
-    code, output = ended(run, 240)
+    code, output = ended(run, 400)
     assert code == 1 and SECOND in output, output
     assert json.loads((folder / "status.json").read_text())["state"] == "failed"
     nodes.mend()
@@ -324,7 +324,7 @@ def test_a_node_that_is_killed_and_comes_back_leaves_the_record_of_an_undisturbe
     run, folder = nodes.train("killed", *words), nodes.folder / "runs/killed"
     until(lambda: run.poll() is not None or steps(folder) >= 2, 240)
     nodes.down("b")
-    code, output = ended(run, 240)
+    code, output = ended(run, 400)
     assert code == 1 and SECOND in output, output
     nodes.up("b")
     code, output = ended(nodes.train("killed", *words, "--resume"), 300)
