@@ -92,12 +92,17 @@ class Life:
                 continue
         return found
 
-    def left(self) -> int:
-        """How many of its processes are there some time after its end; they are killed."""
+    def left(self) -> list[str]:
+        """Its processes that are there some time after its end; they are killed."""
         _, there = psutil.wait_procs(list(self._seen.values()), timeout=GONE_S)
+        names = []
         for one in there:
-            one.kill()
-        return len(there)
+            try:
+                names.append(" ".join(one.cmdline())[:80] or one.name())
+                one.kill()
+            except psutil.NoSuchProcess:
+                continue
+        return names
 
 
 def record(folder: Path, engine: str) -> list[Any]:
@@ -193,7 +198,7 @@ def main() -> None:
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     kills = Counter((line["what"], line["outcome"]) for line in lines if "kill" in line)
     print_table(["killed", "outcome", "times"], [[what, outcome, str(count)] for (what, outcome), count in sorted(kills.items())])
-    left = sum(line.get("left", 0) for line in lines)
+    left = sum(len(line.get("left", ())) for line in lines)
     print(f"{done} runs finished, all with the record of the one left alone; {left} processes were there {GONE_S:.0f} s after an end")
 
 
