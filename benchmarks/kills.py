@@ -3,7 +3,7 @@
     python benchmarks/kills.py                          # 200 kills on the reference engine: hours
     python benchmarks/kills.py --engine vllm --kills 50
 
-A run of 8 steps is started, and killed in one of its processes (SIGKILL) after a time drawn by the seed and the kill's number, again and again until it is finished. On the reference engine
+A run of 8 steps is started, and killed in one of its processes (SIGKILL) at a time drawn by the seed and the kill's number, of all that it takes or within a step, again and again until it is finished. On the reference engine
 its metrics (without clocks and restarts), all its rollouts and its last weights must then be, to the bit, those of the run that nobody touched; on vLLM, whose noise is not restored, prompts, limits,
 schedules and positions must, with no group twice and none lost. Then the next run begins. One JSON line a kill and one a finished run goes to RUNS/kills-ENGINE.jsonl; what was stopped goes on there. A run that
 does not go on twice in a row without a kill between, or whose record differs, ends the script with the seed: that is a bug. What it does not show: several machines, GPUs, power cuts.
@@ -73,6 +73,16 @@ class Life:
             time.sleep(min(0.5, max(0.0, until - time.monotonic())))
         return False
 
+    def reaches(self, drawn: random.Random, seconds: float, folder: Path) -> bool:
+        """Whether it lives to a time that is drawn: uniform over the seconds of a whole run, or after so many steps and then a part of one, each for half of the kills."""
+        if drawn.random() < 0.5:
+            return self.goes_on(drawn.uniform(0, seconds))
+        wanted, part = drawn.randrange(STEPS), drawn.uniform(0, seconds / STEPS)
+        while recorded(folder) < wanted:
+            if not self.goes_on(0.5):
+                return False
+        return self.goes_on(part)
+
     def _children(self) -> list[psutil.Process]:
         try:
             return self.process.children(recursive=True)
@@ -92,12 +102,17 @@ class Life:
                 continue
         return found
 
-    def left(self) -> int:
-        """How many of its processes are there some time after its end; they are killed."""
+    def left(self) -> list[str]:
+        """Its processes that are there some time after its end; they are killed."""
         _, there = psutil.wait_procs(list(self._seen.values()), timeout=GONE_S)
+        names = []
         for one in there:
-            one.kill()
-        return len(there)
+            try:
+                names.append(" ".join(one.cmdline())[:80] or one.name())
+                one.kill()
+            except psutil.NoSuchProcess:
+                continue
+        return names
 
 
 def record(folder: Path, engine: str) -> list[Any]:
@@ -131,16 +146,22 @@ def until_finished(folder: Path, engine: str, seed: str, first: int, most: int, 
     number, fails = first, 0
     while not finished(folder):
         life, last = Life(folder, engine), None
-        while life.goes_on(random.Random(f"{seed}-{number}").uniform(0, seconds) if number < most else 1.0):
+        while life.reaches(random.Random(f"{seed}-{number}"), seconds, folder) if number < most else life.goes_on(1.0):
             if number >= most:
                 continue
             drawn = random.Random(f"{seed}-{number}-what")
             there = {kind: found for kind in KINDS if (found := life.of(kind))}
             kind = drawn.choice(sorted(there))
-            done = (folder / "metrics.jsonl").read_text().count("\n") if (folder / "metrics.jsonl").exists() else 0
             if last:
                 keep(last | {"outcome": "went on"})
-            last = {"kill": number, "seed": seed, "run": folder.name, "what": kind, "after_s": time.monotonic() - life.began, "steps": done}
+            last = {
+                "kill": number,
+                "seed": seed,
+                "run": folder.name,
+                "what": kind,
+                "after_s": time.monotonic() - life.began,
+                "steps": recorded(folder),
+            }
             drawn.choice(there[kind]).kill()
             number += 1
             if kind != "driver" and number < most:
@@ -154,6 +175,12 @@ def until_finished(folder: Path, engine: str, seed: str, first: int, most: int, 
         if fails == 2 and not finished(folder):
             raise SystemExit(f"{folder} does not go on, seed {seed}, behind kill {number - 1}: {life.output.read_text()[-3000:]}")
     return number
+
+
+def recorded(folder: Path) -> int:
+    """Steps in a run's record."""
+    lines = folder / "metrics.jsonl"
+    return lines.read_text().count("\n") if lines.exists() else 0
 
 
 def finished(folder: Path) -> bool:
@@ -193,7 +220,7 @@ def main() -> None:
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     kills = Counter((line["what"], line["outcome"]) for line in lines if "kill" in line)
     print_table(["killed", "outcome", "times"], [[what, outcome, str(count)] for (what, outcome), count in sorted(kills.items())])
-    left = sum(line.get("left", 0) for line in lines)
+    left = sum(len(line.get("left", ())) for line in lines)
     print(f"{done} runs finished, all with the record of the one left alone; {left} processes were there {GONE_S:.0f} s after an end")
 
 
