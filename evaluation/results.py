@@ -7,6 +7,7 @@ Simplification: fields that came later have a value that says "not recorded", so
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any, Literal
 
@@ -211,7 +212,7 @@ class Extended(Budget):
     @property
     def option(self) -> str:
         """Of `laconic eval`, which asks for it."""
-        return f"--extended {self.waits}@{self.limit}"
+        return shlex.join(["--extended", f"{self.waits}@{self.limit}" + (f":{self.word}" if self.word != "Wait" else "")])
 
     @property
     def place(self) -> tuple[int, int, int]:

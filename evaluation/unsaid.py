@@ -101,7 +101,7 @@ def _remedy(run: Run, like: Sequence[Evaluation]) -> str:
     if run.trained:
         checkpoint = str(run.path / "checkpoints" / f"step-{last.step}") if last and last.step else "CHECKPOINT"
     where = "" if run.trained else f" --out {shlex.quote(_folder(run))}"
-    then = ", and name the folder that it writes in place of the run's" if run.trained else ""
+    then = "; name the folder that it writes in place of the run's then" if run.trained else ""
     return f"`{command(checkpoint or 'CHECKPOINT', like)}{where}` would do it{then}"
 
 

@@ -118,7 +118,7 @@ Requested = Annotated[
 Extended = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="N@TOKENS",
+        metavar="N@TOKENS[:WORD]",
         help='Sample once more, and tell thinking that ends before TOKENS to go on, N times at most (s1\'s "Wait"); repeatable.',
     ),
 ]

@@ -257,16 +257,18 @@ def folders(checkpoints: Sequence[str], out: Path | None) -> dict[str, Path]:
 
 
 def budgets(forced: list[int], extended: list[str], requested: list[int], short: list[str]) -> list[dict[str, Any]]:
-    """What eval.budgets is to be. Raises ValueError: one of `extended` is not N@TOKENS, or of `short` not M@K."""
-    meant = {
-        "extended": "N@TOKENS; 2@4096 tells thinking that ends before 4,096 tokens to go on, twice",
-        "short": "M@K; 3@8 lets the first 3 of 8 chains vote",
-    }
-    for option, said in [*(("extended", said) for said in extended), *(("short", said) for said in short)]:
-        if not re.fullmatch(r"\d+@\d+", said):
-            raise ValueError(f"--{option} {said}: not {meant[option]}")
+    """What eval.budgets is to be. Raises ValueError: one of `extended` is not N@TOKENS[:WORD], or of `short` not M@K."""
+    limited: list[dict[str, Any]]
     limited = [{"kind": kind, "limit": limit} for kind, limits in (("forced", forced), ("requested", requested)) for limit in limits]
-    limited += [{"kind": "extended", "waits": int(said.split("@")[0]), "limit": int(said.split("@")[1])} for said in extended]
+    for said in extended:
+        if (found := re.fullmatch(r"(\d+)@(\d+)(?::(.+))?", said, re.DOTALL)) is None:
+            raise ValueError(
+                f"--extended {said}: not N@TOKENS; 2@4096 tells thinking that ends before 4,096 tokens to go on, twice, and 2@4096:Hmm by another word"
+            )
+        limited.append({"kind": "extended", "waits": int(found[1]), "limit": int(found[2])} | ({"word": found[3]} if found[3] else {}))
+    for said in short:
+        if not re.fullmatch(r"\d+@\d+", said):
+            raise ValueError(f"--short {said}: not M@K; 3@8 lets the first 3 of 8 chains vote")
     return limited + [{"kind": "short", "first": int(said.split("@")[0]), "of": int(said.split("@")[1])} for said in short]
 
 

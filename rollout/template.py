@@ -204,7 +204,9 @@ class Template:
         """Ids of a word that is put into thinking, as it stands by itself. Raises TemplateError: the tokenizer has no tokens that say it."""
         ids = tuple(self.tokenizer.encode(word, add_special_tokens=False))
         if self.tokenizer.decode(ids) != word:
-            raise TemplateError(f"eval.budgets: extended: this model's tokenizer cannot say {word!r}; name another word (word: ...)")
+            raise TemplateError(
+                f"eval.budgets: extended: this model's tokenizer cannot say {word!r}; name another one (--extended N@TOKENS:WORD, in a recipe word: ...)"
+            )
         return ids
 
     def unseen(self) -> str:

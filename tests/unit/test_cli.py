@@ -121,10 +121,10 @@ def test_checkpoints_and_changes_are_told_apart_and_budgets_arrive_in_their_orde
         ("forced", 64),
         ("requested", 2048),
     ]
-    laconic("eval", "owner/name", "--short", "3@8", "--short", "1@4", "--forced", "9", "--extended", "2@64")
+    laconic("eval", "owner/name", "--short", "3@8", "--short", "1@4", "--forced", "9", "--extended", "2@64", "--extended", "1@8:hmm, so")
     recipe = load("evaluate", overrides=seen[-1][1].overrides)
     assert [one.model_dump(exclude={"kind"}) for one in recipe.eval.budgets] == [
-        {"limit": 9}, {"limit": 64, "waits": 2, "word": "Wait"}, {"first": 3, "of": 8}, {"first": 1, "of": 4}
+        {"limit": 9}, {"limit": 64, "waits": 2, "word": "Wait"}, {"limit": 8, "waits": 1, "word": "hmm, so"}, {"first": 3, "of": 8}, {"first": 1, "of": 4}
     ]  # fmt: skip
     assert laconic("eval", "owner/name", "--logprobs")[0] == 0 and seen[-1][1].logprobs and not seen[0][1].logprobs
     code, text = laconic("eval", "--engine-url", "http://localhost:1/v1", "--logprobs")

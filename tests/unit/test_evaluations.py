@@ -164,7 +164,7 @@ def test_engines_close_thinking_where_they_can_and_else_it_is_closed_from_outsid
 def test_thinking_goes_on_by_a_word_that_the_model_has_and_else_is_refused_before_anything_starts(tiny_checkpoint: Path):
     asked = {"kind": "extended", "limit": 9, "waits": 2}
     own = load_template(tiny_checkpoint)
-    with pytest.raises(TemplateError, match=r"extended: this model's tokenizer cannot say 'Wait'; name another word"):
+    with pytest.raises(TemplateError, match=r"extended: this model's tokenizer cannot say 'Wait'; name another one"):
         closing(recipe(asked), own)
     known = recipe(asked | {"word": "wait"})
     assert closing(known, own) is not None and isinstance(pool := closer(ScriptedPool(lambda _: []), known, own), ClosingPool)
