@@ -30,6 +30,10 @@ def test_p28_a_stop_waits_until_it_is_released_and_a_second_one_does_not():
         with pytest.raises(KeyboardInterrupt, match="SIGINT"):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(5)
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"), Stop() as stop:
+        stop.hold()
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError("what is lost meanwhile is no reason to go on")
     assert signal.getsignal(signal.SIGTERM) == before
 
 
