@@ -36,7 +36,7 @@ test-gpu: $(INSTALLED)  ## tests of the learner on a GPU, then its benchmark; bo
 	@$(BIN)/python benchmarks/gpu_learner.py --json gpu.json
 
 # The tests start daemons of their own; those that Debian may start are not asked.
-test-cluster: $(INSTALLED)  ## the tests with a real Slurm of this machine, which root installs first (Debian: slurm-wlm, munge), and all faults of the survival table, and all faults of the survival table
+test-cluster: $(INSTALLED)  ## the tests with a real Slurm of this machine, which root installs first (Debian: slurm-wlm, munge), and all faults of the survival table
 	@[ "$$(id -u)" != 0 ] || command -v sbatch >/dev/null || apt-get install -y -q --no-install-recommends slurm-wlm munge
 	@$(BIN)/python -m pytest -q -rs tests/cluster
 

@@ -45,6 +45,7 @@ class Stop:
         self._before = {}
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        if self._came:
-            raise KeyboardInterrupt(self._came)
+        if came := self._came:
+            self._came = ""
+            raise KeyboardInterrupt(came)
         self._came = signal.Signals(signum).name
