@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 
-GRACE_S = 1.5  # in which they may end by themselves
+GRACE_S = 0.5  # in which they may end by themselves
 _GIVE_UP_S = 8.0  # a process in the kernel's hands is nobody's to end
 
 

@@ -115,7 +115,9 @@ def _survived(part: Part, run: Run, template: Template, at: Standing, judge: Jud
     while True:
         try:
             return _done(part, run, template, at, judge)
-        except (LearnerLost, RayLost) as error:
+        except (LearnerLost, RayLost, checkpoint.CheckpointError) as error:
+            if isinstance(error, checkpoint.CheckpointError) and not isinstance(error.__cause__, LearnerLost):
+                raise  # it was no rank that could not write
             run.go_back()
             left = _RETURNS if run.checkpoint != stood else left
             stood = run.checkpoint

@@ -206,11 +206,14 @@ class Saver:
         with Stop() as stop:
             try:
                 yield stop
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as stopped:
                 stop.hold()
-                self.writer.wait()
-                if self._meta["step"] and not self._folder.exists():
-                    self.save()
+                try:
+                    self.writer.wait()
+                    if self._meta["step"] and not self._folder.exists():
+                        self.save()
+                except RuntimeError as failed:
+                    stopped.add_note(f"The last step could not be saved: {failed}")
                 raise
 
     def note(self, done: int) -> None:

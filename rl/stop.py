@@ -13,7 +13,7 @@ from typing import Any, Self
 
 
 class Stop:
-    """Holds stops back. A context manager: however it is left, the former handlers are back."""
+    """Holds stops back. A context manager: however it is left, the former handlers are back, and one that waited comes before any error."""
 
     def __init__(self) -> None:
         self._before: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | None] = {}
@@ -36,6 +36,8 @@ class Stop:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._put_back()
+        if self._came and not isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(self._came) from error
 
     def _put_back(self) -> None:
         for one, handler in self._before.items():
@@ -43,6 +45,7 @@ class Stop:
         self._before = {}
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        if self._came:
-            raise KeyboardInterrupt(self._came)
+        if came := self._came:
+            self._came = ""
+            raise KeyboardInterrupt(came)
         self._came = signal.Signals(signum).name

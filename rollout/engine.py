@@ -130,7 +130,7 @@ class EnginePool:
             try:
                 first([*calls])
             except Gone as gone:
-                self._restart(next(member for call, member in calls.items() if call is gone.call), str(gone))
+                self._restart(calls[gone.call], str(gone))
             groups = [group for member in self._members for group in self._collect(member)]
             if groups:
                 self._go_on()  # the next slice is sampled while the caller judges this one

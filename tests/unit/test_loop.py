@@ -21,7 +21,7 @@ from recipes.schema import Recipe
 from rl import checkpoint
 from rl.checkpoint import MANIFEST, CheckpointError
 from rl.gate import GateError
-from rl.learner import Learner, LearnerRank
+from rl.learner import Learner, LearnerLost, LearnerRank
 from rl.loop import TooManyCut
 from rl.objective import NonFinite
 from rl.policy import Row
@@ -324,3 +324,51 @@ def test_p28_a_run_that_is_stopped_while_a_checkpoint_is_sealed_leaves_it_whole(
         stages.run_recipe(plan(wanted), tmp_path)
     assert (seen.state, len(seen.lines)) == ("stopped", 1)
     assert checkpoint.whole(tmp_path / wanted.name / "checkpoints" / "step-1")
+
+
+def losing(monkeypatch: pytest.MonkeyPatch, lost: set[int]) -> list[int]:
+    """A learner that is lost in these calls of `update`, which are counted over all learners; the steps that it was asked for."""
+    update, asked = Learner.update, []
+
+    def losing_update(self: Learner, updates, step: int):
+        asked.append(step)
+        if len(asked) in lost:
+            raise LearnerLost("learner rank 0 died in update (micro-batch 1)")
+        return update(self, updates, step)
+
+    monkeypatch.setattr(Learner, "update", losing_update)
+    monkeypatch.setattr(Learner, "restore", lambda self, folder: None)  # the stand-in keeps no weights
+    return asked
+
+
+def test_p26_a_lost_learner_is_a_stage_that_goes_on_from_its_last_checkpoint(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    asked = losing(monkeypatch, {1, 3, 8})
+    save, saved = Learner.save, []
+
+    def losing_save(self: Learner, folder: Path):
+        saved.append(folder)
+        if len(saved) == 1:  # behind its fifth update, and the third loss without a checkpoint
+            raise LearnerLost("learner rank 0 died in save")
+        save(self, folder)
+
+    monkeypatch.setattr(Learner, "save", losing_save)
+    wanted = recipe(tiny_checkpoint, train={"steps": 4, "checkpoint_every": 2, "samples_per_step": 100})
+    with running(wanted, tmp_path) as seen:
+        stages.run_recipe(plan(wanted), tmp_path)
+    assert asked == [0, 0, 1, 0, 1, 0, 1, 2, 2, 3]
+    assert [line["learner/restarts"] for line in seen.lines] == [3, 3, 4, 4]
+    assert (seen.state, len(seen.samples)) == ("finished", 4)
+    assert "step 1: learner rank 0 died in update (micro-batch 1). The stage goes on from step 0" in caplog.text
+
+
+def test_p26_a_learner_that_is_lost_four_times_without_a_checkpoint_in_between_ends_the_run(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = losing(monkeypatch, {2, 3, 4, 5})
+    wanted = recipe(tiny_checkpoint, train={"steps": 4, "checkpoint_every": 1, "samples_per_step": 100})
+    with running(wanted, tmp_path) as seen, pytest.raises(LearnerLost, match="step 1: learner rank 0 died"):
+        stages.run_recipe(plan(wanted), tmp_path)
+    assert asked == [0, 1, 1, 1, 1]
+    assert seen.state == "failed"

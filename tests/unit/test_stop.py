@@ -1,0 +1,63 @@
+"""A polite stop that waits, and a guard that does not: real signals and processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launch import guard
+from rl.stop import Stop
+
+
+def test_p28_a_stop_waits_until_it_is_released_and_a_second_one_does_not():
+    before = signal.getsignal(signal.SIGTERM)
+    with Stop() as stop:
+        stop.hold()
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+            stop.release()
+        assert signal.getsignal(signal.SIGTERM) == before
+        stop.hold()
+        stop.release()  # it came once
+        stop.hold()
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt, match="SIGINT"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"), Stop() as stop:
+        stop.hold()
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError("what is lost meanwhile is no reason to go on")
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+DRIVER = """
+import os, signal, subprocess, sys, time
+folder = f"{sys.argv[1]}/session_2026-01-01_{os.getpid()}"
+os.makedirs(folder)
+with open(folder + "/out", "w") as out:
+    frozen = subprocess.Popen(["sleep", "100"], stdout=out, stderr=out, start_new_session=True)
+subprocess.Popen([sys.executable, "-I", sys.argv[2], str(os.getpid())], stdin=subprocess.PIPE, start_new_session=True)
+os.kill(frozen.pid, signal.SIGSTOP)
+print(frozen.pid, flush=True)
+time.sleep(100)
+"""
+
+
+def test_p27_what_a_killed_driver_leaves_behind_frozen_is_gone_within_ten_seconds(tmp_path: Path):
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path), guard.__file__], stdout=subprocess.PIPE, text=True)
+    assert driver.stdout
+    frozen = int(driver.stdout.readline())
+    assert guard.members(driver.pid) == [frozen]
+    driver.kill()
+    driver.wait()
+    until = time.monotonic() + 10
+    while guard.members(driver.pid) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert guard.members(driver.pid) == []
