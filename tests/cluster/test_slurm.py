@@ -135,7 +135,9 @@ def test_what_slurm_says_of_jobs_is_told_in_our_words(cluster: dict[str, str], t
 
     with pytest.raises(JobsError, match=r"--partition: Slurm has no nope for this job \(.*nvalid partition.*\); there are all$"):
         submitted("none", "", partition="nope")
-    with pytest.raises(JobsError, match=r"sbatch refuses: .*configuration is not available.*asks for 1 x \(0 GPUs, 2 cores, 1 GB\): --nodes"):
+    with pytest.raises(
+        JobsError, match=r"sbatch refuses: .*configuration is not available.*asks for 1 x \(0 GPUs, 2 cores, 1 GB\): --nodes"
+    ):
         submitted("none", "", "--mem=64G")
     assert not (tmp_path / "jobs/none").exists()
     never = submitted("never", "", "--cpus-per-task=64")
