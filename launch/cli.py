@@ -56,11 +56,13 @@ def train(
         loaded = load(recipe, scale, overrides or [])
         made = _planned(loaded)
         check_runnable(made)  # what cannot work is said before torch takes seconds to load
+        from launch.storage import is_url, refuse_unshared, run_storage
+
+        refuse_unshared(runs, [part.placement for part in made.stages])
         from launch.stages import run_recipe
-        from launch.storage import is_url, run_storage
 
         with run_storage(runs, loaded.name, resume, overwrite) as (here, mirror):
-            folder = run_recipe(made, here, resume, overwrite, mirror)
+            folder = run_recipe(made, here, resume=resume, overwrite=overwrite, mirror=mirror)
         from evaluation.comparisons import read
         from evaluation.words import headline, single
 

@@ -2,7 +2,8 @@
 
 Claim: what is read from there is whole. A checkpoint's manifest is sent behind its files and deleted before them, and a folder without one is none; `mirror.json` has the digests of all other
 files, old and new ones while these are sent. What could not be sent is sent the next time, since each time everything is that is missing. One writer: the object `lock` says who, renewed each
-minute; one that was not for five is taken over, and who lost it stops. Simplification: clocks agree within minutes; a file of the record fits memory; TensorBoard's files are not sent.
+minute; one that was not for five is taken over, and who lost it stops. Simplification: clocks agree within minutes; a file of the record fits memory; files of
+TensorBoard and W&B and what TRL's trainers keep to go on in the middle of a stage are not sent.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from threading import Event, Lock, Thread
@@ -25,13 +26,14 @@ from typing import Any
 
 from launch.machine import cache_folder
 from launch.objects import StorageError, Store
+from launch.placement import Placement
 from rl.checkpoint import MANIFEST, CheckpointError, verify
 
 INDEX, LOCK = "mirror.json", "lock"
 _RENEW_S, _STALE_S = 60.0, 300.0
 _STEP = re.compile(r"(.*/)step-(\d+)")
 _ABSENT = ""  # among digests: the file may not be there yet
-_LEFT_OUT = ("lock", "tensorboard", "wandb")  # names of files and folders in a run that stay here
+_LEFT_OUT = ("lock", "tensorboard", "wandb", "trainer")  # names of files and folders in a run that stay here
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,15 @@ def is_url(where: str) -> bool:
 def local(where: str) -> Path:
     """A run or evaluation as a folder here: of a URL what reports read is fetched, as far as it is not here. Raises StorageError."""
     return fetched(where) if is_url(where) else Path(where)
+
+
+def refuse_unshared(runs: str, placements: Iterable[Placement]) -> None:
+    """Raises StorageError: learner ranks would write into another node's cache folder."""
+    apart = any(node > 0 for placed in placements for node in placed.at.get("learner", ()))
+    if is_url(runs) and apart and "LACONIC_CACHE" not in os.environ:
+        raise StorageError(
+            f"--runs: {runs} is written by way of a folder, which learner ranks on other nodes must see: name one that all do in LACONIC_CACHE"
+        )
 
 
 @contextmanager

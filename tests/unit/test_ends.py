@@ -29,7 +29,7 @@ def test_a_run_that_taught_nothing_says_so_and_exits_with_its_own_code(
     monkeypatch.setattr("launch.stages.run_recipe", run_recipe)
     monkeypatch.setattr("evaluation.entries.read_entries", lambda folders: [])
     try:
-        cli.train("quickstart", runs=tmp_path)
+        cli.train("quickstart", runs=str(tmp_path))
         found = None
     except typer.Exit as end:
         found = end.exit_code

@@ -17,12 +17,19 @@ import fsspec
 import pytest
 from typer.testing import CliRunner
 
-from launch import cli, objects, storage
+from evaluation.model import model_of
+from evaluation.report import report
+from launch import cli, objects, stages, storage
 from launch.objects import Store
-from launch.storage import LockLost, Mirror, StorageError, fetched, run_storage
+from launch.placement import Placement
+from launch.plan import plan
+from launch.storage import LockLost, Mirror, StorageError, fetched, refuse_unshared, run_storage
 from recipes.schema import Recipe
 from rl import checkpoint
-from rl.run import Run
+from rl.learner import Learner
+from rl.run import Run, RunError
+from tests.inprocess import libraries
+from tests.unit.test_several_stages import two_phases
 
 ROOT = Path(__file__).parents[2]
 TAUGHT = {"groups/trained": 1, "selected": 1, "advantage/max": 1.0, "publish/changed": 1}
@@ -171,6 +178,49 @@ def test_wherever_the_writer_dies_the_newest_whole_checkpoint_and_a_record_that_
     assert seen == sorted(seen) and set(seen) == {0, 1, 2, 3}
 
 
+def test_a_run_of_several_stages_goes_on_elsewhere_from_what_its_background_sent(
+    machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, tmp_path: Path
+):
+    wanted, url = two_phases(tiny_checkpoint, "merge"), f"memory://{tmp_path.name}"
+    where = f"{url}/{wanted.name}"
+
+    def run(resume: bool = False) -> Path:
+        with run_storage(url, wanted.name, resume) as (runs, mirror), libraries():
+            return stages.run_recipe(plan(wanted), runs, resume=resume, mirror=mirror)
+
+    def gone(self: Mirror) -> None:
+        self._ended.set()
+        self._store.remove(["lock"])
+
+    update, calls = Learner.update, []
+
+    def dying(self: Learner, *given: object) -> object:
+        calls.append(1)
+        if len(calls) == 3:  # the first of the second phase
+            raise KeyboardInterrupt
+        return update(self, *given)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Mirror, "close", gone)
+        patch.setattr(Learner, "update", dying)
+        run()
+    before = fetched(where)
+    assert json.loads((before / "status.json").read_text())["state"] == "running"
+    phase = (before / "stages/phase_1/metrics.jsonl").read_bytes()
+    machine("second")
+    folder = run(resume=True)
+    assert (folder / "stages/phase_1/metrics.jsonl").read_bytes() == phase and phase.count(b"\n") == 2
+    assert "resumed" in json.loads((folder / "environment.json").read_text())
+    after = fetched(where)
+    assert json.loads((after / "status.json").read_text())["state"] == "finished"
+    assert len((after / "metrics.jsonl").read_text().splitlines()) == 3
+    assert model_of(after).called == "stages/merge/checkpoint" and report([after]).is_file()
+    assert checkpoint.metadata(after / "stages/merge/checkpoint")["merge"]
+    machine("third")
+    with pytest.raises(RunError, match="is finished"):
+        run(resume=True)
+
+
 def test_two_writers_are_never_at_work(
     url: str, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
@@ -313,6 +363,17 @@ def test_a_url_that_cannot_be_used_is_one_sentence(machine: Callable[[str], None
         with pytest.raises(StorageError) as caught, run_storage(where, "a"):
             raise AssertionError
         assert said in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_ranks_on_other_nodes_need_a_cache_folder_that_is_shared(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("LACONIC_CACHE", raising=False)
+    here, apart = Placement((), {}, {"learner": [0, 0]}), Placement((), {}, {"learner": [0, 1], "engine": [2]})
+    refuse_unshared("s3://x", [here])
+    refuse_unshared("runs", [apart])
+    with pytest.raises(StorageError, match="learner ranks on other nodes must see: name one that all do in LACONIC_CACHE"):
+        refuse_unshared("s3://x", [here, apart])
+    monkeypatch.setenv("LACONIC_CACHE", "/shared")
+    refuse_unshared("s3://x", [apart])
 
 
 def test_a_lock_is_renewed_until_the_run_is_let_go(url: str, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch):
