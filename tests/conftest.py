@@ -17,13 +17,25 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+HERE = Path(__file__).resolve().parent
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tests mean the CPU, also on a machine with GPUs, unless tests/gpu alone is asked for."""
-    asked = [(config.invocation_params.dir / argument.split("::")[0]).resolve() for argument in config.args]
-    if not all(path.is_relative_to(Path(__file__).parent / "gpu") for path in asked):
+    if not all(path.is_relative_to(HERE / "gpu") for path in _asked(config)):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         os.environ["DS_ACCELERATOR"] = "cpu"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Tests that take an hour, and daemons of the machine, are run where they are named (`make test-cluster`)."""
+    if collection_path == HERE / "cluster" and not any(path.is_relative_to(collection_path) for path in _asked(config)):
+        return True
+    return None
+
+
+def _asked(config: pytest.Config) -> list[Path]:
+    return [(config.invocation_params.dir / argument.split("::")[0]).resolve() for argument in config.args]
 
 
 hypothesis.settings.register_profile("laconic", deadline=None)  # a shared machine may stall any single example
