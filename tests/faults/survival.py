@@ -152,6 +152,7 @@ class Faults:
         first, ask, evaluate, record = peers.first, judge._Worker._exchange, stages._evaluate, Run.record
 
         def asked(calls: Any) -> Any:
+            peers.check_ray()  # a look at actors would wait for a head that is gone
             for phase, operation in OPERATIONS.items():
                 if any(call.operation == operation for call in calls) and (phase == "eval") == (
                     self._evaluating and operation == "advance"
