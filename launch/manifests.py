@@ -217,6 +217,7 @@ _SLURM = """#!/bin/bash
 #SBATCH --time={time}
 #SBATCH --signal=B:TERM@{grace}
 #SBATCH --output=%x-%j.log
+#SBATCH --no-requeue
 # Submit from a folder that all nodes see: `sbatch FILE`. LACONIC_PYTHON names the interpreter that has laconic, on all nodes.
 set -euo pipefail
 cd "${{SLURM_SUBMIT_DIR:?submit this with sbatch}}"

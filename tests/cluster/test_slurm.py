@@ -26,6 +26,7 @@ from launch.slurm import Slurm
 from recipes.loader import load
 
 ROOT = Path(__file__).parents[2]
+_LOADED_S = 500.0  # for a Ray to start on two cores that others use, too
 TOY = [
     "device=cpu", "engine.kind=reference", "engine.count=1", "learner.ranks=1", "stages=[rl]", "sampler.prompts=4", "sampler.group_size=4", "sampler.keep_groups=all",
     "budget.limit=16", "reward=[{kind: verdict}, {kind: function, name: 'tests.faults.by_length:by_length', weight: 0.1, low: -3, high: 1}]",
@@ -37,9 +38,13 @@ def program(name: str) -> str:
     return next(filter(None, (shutil.which(one, path=f"{os.environ['PATH']}:/usr/sbin") for one in (f"{name}-wlm", name))), "")
 
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not all(map(program, ("munged", "slurmctld", "slurmd", "slurmstepd", "sbatch"))), reason="no Slurm, or not root"
-)
+pytestmark = [
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(
+        os.geteuid() != 0 or not all(map(program, ("munged", "slurmctld", "slurmd", "slurmstepd", "sbatch"))),
+        reason="no Slurm, or not root",
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +86,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
             one.wait(20)
 
 
+@pytest.fixture
+def slurm_here(cluster: dict[str, str]) -> Iterator[dict[str, str]]:
+    """The Slurm without jobs, and again when the test is over, however it ends."""
+    yield cluster
+    asked(cluster, "scancel", "-u", "root")
+    until(lambda: not asked(cluster, "squeue", "-h"), 60)
+
+
 def asked(seen: dict[str, str], *command: str) -> str:
     return subprocess.run(command, env=seen, capture_output=True, text=True, timeout=60).stdout.strip()
 
@@ -93,29 +106,31 @@ def until(holds: Callable[[], bool], within_s: float) -> None:
 
 
 def test_the_batch_script_trains_on_slurm_and_a_signal_has_it_stop_politely(
-    cluster: dict[str, str], checkpoints: Callable[[str], Path], tmp_path: Path
+    slurm_here: dict[str, str], checkpoints: Callable[[str], Path], tmp_path: Path
 ):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"problem": f"{n} + 1 = ?", "answer": str(n + 1)}) + "\n" for n in range(16)))
 
     def submitted(name: str, steps: int) -> tuple[str, Path]:
         words = [*TOY, f"name={name}", f"train.steps={steps}", f"model.path={checkpoints('qwen3')}", "data.train=rows.jsonl"]
         (tmp_path / f"{name}.sh").write_text(slurm(load("quickstart", None, words), Nodes(1, 0, 2, 3), "runs", "10"))
-        done = subprocess.run(["sbatch", "--parsable", f"{name}.sh"], env=cluster, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            ["sbatch", "--parsable", f"{name}.sh"], env=slurm_here, cwd=tmp_path, capture_output=True, text=True, timeout=60
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip(), tmp_path / f"{name}-{done.stdout.strip()}.log"
 
     def state(job: str) -> str:
-        return asked(cluster, "squeue", "-h", "-t", "all", "-j", job, "-o", "%T")
+        return asked(slurm_here, "squeue", "-h", "-t", "all", "-j", job, "-o", "%T")
 
     short, log = submitted("short", 2)
-    until(lambda: state(short) in ("COMPLETED", "FAILED"), 240)
+    until(lambda: state(short) in ("COMPLETED", "FAILED"), _LOADED_S)
     assert state(short) == "COMPLETED" and "short step 2/2" in log.read_text(), log.read_text()
     assert json.loads((tmp_path / "runs/short/status.json").read_text())["state"] == "finished"
 
     long, log = submitted("long", 9999)
-    until(lambda: log.is_file() and "long step" in log.read_text(), 180)
-    asked(cluster, "scancel", "--batch", "--signal=TERM", long)
-    until(lambda: state(long) == "FAILED", 120)
+    until(lambda: log.is_file() and "long step" in log.read_text(), _LOADED_S)
+    asked(slurm_here, "scancel", "--batch", "--signal=TERM", long)
+    until(lambda: state(long) == "FAILED", _LOADED_S)
     status = json.loads((tmp_path / "runs/long/status.json").read_text())
     assert status["state"] == "stopped" and status["reason"].startswith("SIGTERM"), log.read_text()
     assert not list(tmp_path.glob(".laconic-*")), "the token's folder is left"
@@ -123,9 +138,9 @@ def test_the_batch_script_trains_on_slurm_and_a_signal_has_it_stop_politely(
     until(lambda: not [one for one in psutil.process_iter() if token in environment_of(one)], 60)
 
 
-def test_what_slurm_says_of_jobs_is_told_in_our_words(cluster: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_what_slurm_says_of_jobs_is_told_in_our_words(slurm_here: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("SLURM_CONF", "LACONIC_PYTHON"):
-        monkeypatch.setenv(name, cluster[name])
+        monkeypatch.setenv(name, slurm_here[name])
     monkeypatch.setenv("LACONIC_CACHE", str(tmp_path / "cache"))
     here, about = Slurm(), {"recipe": "toy", "runs": "/runs", "asks": "1 x (0 GPUs, 2 cores, 1 GB)"}
 
@@ -160,13 +175,15 @@ def test_what_slurm_says_of_jobs_is_told_in_our_words(cluster: dict[str, str], t
         here.job("slurm:999999")
 
 
-def test_jobs_are_submitted_followed_listed_and_stopped(cluster: dict[str, str], checkpoints: Callable[[str], Path], tmp_path: Path):
+def test_jobs_are_submitted_followed_listed_and_stopped(slurm_here: dict[str, str], checkpoints: Callable[[str], Path], tmp_path: Path):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"problem": f"{n} + 1 = ?", "answer": str(n + 1)}) + "\n" for n in range(16)))
     (tmp_path / "by_length.py").write_text((ROOT / "tests/faults/by_length.py").read_text())
-    seen = cluster | {"LACONIC_CACHE": str(tmp_path / "cache"), "PYTHONPATH": f"{ROOT}:{tmp_path}", "COLUMNS": "200"}
+    seen = slurm_here | {"LACONIC_CACHE": str(tmp_path / "cache"), "PYTHONPATH": f"{ROOT}:{tmp_path}", "COLUMNS": "200"}
 
     def laconic(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", "launch", *words], env=seen, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            [sys.executable, "-m", "launch", *words], env=seen, cwd=tmp_path, capture_output=True, text=True, timeout=_LOADED_S
+        )
 
     def submitted(name: str, steps: int, *more: str) -> subprocess.CompletedProcess[str]:
         words = [word.replace("tests.faults.by_length:", "by_length:") for word in TOY]
@@ -179,7 +196,7 @@ def test_jobs_are_submitted_followed_listed_and_stopped(cluster: dict[str, str],
         return re.findall(r"^submitted: (slurm:\d+)\.", done.stdout, re.MULTILINE)[0]
 
     long = job(submitted("long", 9999))
-    until(lambda: "long step" in laconic("logs", long).stdout, 180)
+    until(lambda: "long step" in laconic("logs", long).stdout, _LOADED_S)
     (token,) = tmp_path.glob("jobs/long-*/.laconic-*/token")
     assert token.stat().st_mode & 0o777 == 0o600 and token.read_text() not in laconic("logs", long).stdout
     assert laconic("status", long).returncode == 4

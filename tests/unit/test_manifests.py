@@ -118,7 +118,7 @@ def test_a_batch_script_is_one_and_carries_the_recipe(nodes: Nodes, tmp_path: Pa
     recipe = load("dler", "tiny", ["name=it's $(touch here) `x`", 'data.instruction="say $HOME\\nRECIPE"'])
     script = slurm(recipe, nodes, "/shared/runs of us", "1-12")
     assert subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True).stderr == ""
-    asked = dict(line.removeprefix("#SBATCH --").split("=", 1) for line in script.splitlines() if line.startswith("#SBATCH"))
+    asked = dict(line.removeprefix("#SBATCH --").partition("=")[::2] for line in script.splitlines() if line.startswith("#SBATCH"))
     assert asked["nodes"] == str(nodes.count) and asked["cpus-per-task"] == str(nodes.cpus) and asked["mem"] == f"{nodes.gigabytes}G"
     assert asked.get("gpus-per-node") == (str(nodes.gpus) if nodes.gpus else None) and asked["time"] == "1-12"
     begin, end = "cat > \"$job/recipe.yaml\" <<'RECIPE_ENDS_HERE'\n", "\nRECIPE_ENDS_HERE\n"
