@@ -4,8 +4,10 @@ Claim: published copies of a benchmark differ in names of columns, not in kind, 
 function of a row; what is read and judged goes through the reader and the audit of all other data. A copy that lacks a column
 or a row is refused: a score on 499 problems is no score on MATH-500.
 Defaults are the protocol of DeepSeek-R1 (arXiv 2501.12948): T 0.6, top_p 0.95, 32,768 tokens, several samples, the directive in the user's turn.
-Simplification: no copy's revision is known here, so none is pinned beforehand: row count and columns are checked, and the commit that was read is said and
-recorded; evaluations that come into the same folder or run read that one (`load_at`), and `NAME@hub:owner/name@COMMIT` pins it anywhere.
+A copy is read at the commit that is pinned with it; `NAME@hub:owner/name@main` reads the newest one, `...@COMMIT` any other.
+Simplification: the pinned commits are those that other public evaluators pin (at least two beside the same set, split and columns, independent as far as can be seen),
+not ones that we fetched; a copy for which none was found is read at its newest commit. Row count and columns are checked either way, the commit that was
+read is said and recorded, and evaluations that come into the same folder or run read that one (`load_at`).
 """
 
 from __future__ import annotations
@@ -42,6 +44,25 @@ _FAMILY = ("subfield", "subject", "type", "topic", "data_topic", "perturbation_t
 _OPTIONS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 _FILE = re.compile(r"\.(?:jsonl|json|ndjson|parquet|arrow|csv|tsv)(?:\.gz)?$", re.IGNORECASE)
 _INNER = r"((?:[^()]|\([^()]*\))*)"  # of parentheses
+_PINNED = {  # commits of the hub, by id; where they come from stands above
+    "HuggingFaceH4/MATH-500": "6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be",
+    "EleutherAI/hendrycks_math": "21a5633873b6a120296cce3e2df9d5550074f4a3",
+    "HuggingFaceH4/aime_2024": "2fe88a2f1091d5048c0f36abc874fb997b3dd99a",
+    "Maxwell-Jia/AIME_2024": "8d88b2876a82a080e2f172cc9b25d0d9d2cb4792",
+    "math-ai/aime24": "83a7f387baaa524a8bda0022eac0541582297103",
+    "yentinglin/aime_2025": "6f71d77b0b89b9dabe07ab466c51df33f514df7f",
+    "math-ai/aime25": "563bb8404243c5f09de6ec262f2db674fe5bce9b",
+    "AI-MO/aimo-validation-aime": "13f9e12f613e720c2a2b2f345dd04b998a29494d",
+    "math-ai/amc23": "80815d37005feb82cd7f8fbc6901d5d3eff43057",
+    "AI-MO/aimo-validation-amc": "69d78a4a2c840e82d69af6bc742bda09005f6316",
+    "openai/gsm8k": "740312add88f781978c0658806c59bc2815b9866",
+    "qintongli/GSM-Plus": "3b708db57b96a16e8e3368ed2956990c0809440e",
+    "ChilleD/SVAMP": "5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef",
+    "EleutherAI/asdiv": "8f95807222d87b4c688c3c22a6ba2801e1fa03e2",
+    "math-ai/minervamath": "ee46ddc498933b1977577953250ca5c66be64f96",
+    "Hothan/OlympiadBench": "91184b52131e7fc9455fef848035173aea8cc01a",
+    "Idavidrein/gpqa": "633f5ee89ab8ad4522a9f850766b73f62147ffdd",
+}
 Values = dict[str, Any]
 
 
@@ -59,6 +80,11 @@ class Copy:
     @property
     def id(self) -> str:
         return "/".join(self.sources[0].partition(":")[0].split("/")[:2])
+
+    @property
+    def commit(self) -> str:
+        """The pinned commit of the hub, 40 hex digits; "" without one."""
+        return _PINNED.get(self.id, "")
 
 
 @dataclass(frozen=True)
@@ -125,23 +151,30 @@ class Read(NamedTuple):
 
 
 def load_at(word: str, commit: str, check_golds: CheckGolds) -> Read:
-    """As `load`, of this commit of the hub where the word pins none; of the newest, and said, where that commit cannot be had. Raises DataError."""
+    """As `load`, of this commit of the hub, which earlier samples are of, where the word itself names none: it goes before the pinned one, and that is said.
+
+    Where it cannot be had, what `load` reads is read, and that is said. Raises DataError.
+    """
     if not commit or not on_hub(word) or "@" in (place := find(word)[1]):
         return load(word, check_golds)
     one = find(word)[0]
     try:
-        return load(f"{one.name}@{place or f'hub:{one.copies[0].id}'}@{commit}", check_golds)
+        read = load(f"{one.name}@{place or f'hub:{one.copies[0].id}'}@{commit}", check_golds)
     except DataError as error:
         read = load(word, check_golds)
         return read._replace(said=f"{read.said}; commit {commit}, which earlier samples are of, cannot be had ({error})")
+    pinned = _copy(one, place.removeprefix("hub:"))[1]
+    if pinned in ("", commit):
+        return read
+    return read._replace(said=f"{read.said}; earlier samples are of that commit, so it is read and not the pinned {pinned}")
 
 
 def load(word: str, check_golds: CheckGolds) -> Read:
     """The problems of a benchmark.
 
     Args:
-        word: `NAME` (its first copy, on the hub), `NAME@hub:owner/name` (another copy; with `@COMMIT` behind, of that commit), or `NAME@FOLDER`: a file, or a folder that holds it under
-            its name or as the hub lays it out.
+        word: `NAME` (its first copy, on the hub, at its pinned commit), `NAME@hub:owner/name` (another copy; with `@COMMIT` or `@main` behind, of that
+            commit or the newest), or `NAME@FOLDER`: a file, or a folder that holds it under its name or as the hub lays it out.
 
     Raises:
         DataError: unknown, not there, or rows of other columns or another number than any published copy has.
@@ -206,20 +239,44 @@ def _check(one: Benchmark, read: Rows, where: str, counts: dict[int, str]) -> No
         )
 
 
-def _hub(one: Benchmark, named: str) -> tuple[Rows, str]:
-    """A copy's rows from the hub; `named`: one of the copies, of the newest commit or of one (`@COMMIT`), or any set; "" the first copy."""
+def _copy(one: Benchmark, named: str) -> tuple[tuple[str, ...], str]:
+    """Sources and revision of `named`: a copy ("" the first) at its pinned commit or at what stands behind (`@COMMIT`, `@main`), or any set as it stands."""
     id_, _, revision = named.partition("@")
-    sources = next((copy.sources for copy in one.copies if id_ in ("", copy.id) and ":" not in revision), None)
-    if sources is None:
-        sources, revision = (named,), ""
+    copy = next((copy for copy in one.copies if id_ in ("", copy.id) and ":" not in revision), None)
+    return (copy.sources, revision or copy.commit) if copy else ((named,), "")
+
+
+def _hub(one: Benchmark, named: str) -> tuple[Rows, str]:
+    """The rows of what `_copy` makes of `named`, from the hub, and what they are called."""
+    sources, revision = _copy(one, named)
     try:
         parts = [_fetched(source, revision) if _FILE.search(source) else read_rows(f"hub:{_at(source, revision)}") for source in sources]
     except DataError as error:
+        id_ = named.partition("@")[0] or one.copies[0].id
+        if revision and _gone(id_, revision):
+            pinned = ", which is pinned here" * (revision == _PINNED.get(id_))
+            raise DataError(
+                f"{one.name}: hub:{id_} has no commit {revision}{pinned}; {one.name}@hub:{id_}@main reads the newest"
+            ) from error
         raise DataError(
             f"{one.name}: {error}; or, without the hub, put its rows into a folder as {one.name}.jsonl or .parquet and name that: "
             f"{one.name}@FOLDER, in `laconic eval` --data-dir FOLDER"
         ) from error
     return _joined(parts), f"hub:{sources[0] if len(sources) == 1 else named or one.copies[0].id}"
+
+
+def _gone(id_: str, revision: str) -> bool:
+    """Whether the hub answers, and has the set without this revision."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    try:
+        HfApi().dataset_info(id_, revision=revision, timeout=10)
+    except RevisionNotFoundError:
+        return True
+    except Exception:  # no network, no such set, no access: the error that led here says so
+        return False
+    return False
 
 
 def _at(source: str, revision: str) -> str:

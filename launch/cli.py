@@ -279,8 +279,8 @@ def list_benchmarks(
 ) -> None:
     """List the benchmarks by name: rows, samples of a problem, licence, where they lie on the hub, and at which commit.
 
-    None is pinned beforehand: the newest commit is read, said and recorded, and what is evaluated into the same folder or run reads that one.
-    NAME@hub:OWNER/NAME@COMMIT pins one anywhere.
+    The pinned commit is read, of a set without one the newest; it is said and recorded, and what is evaluated into the same folder or run reads that one.
+    NAME@hub:OWNER/NAME@COMMIT reads another one, NAME@hub:OWNER/NAME@main the newest.
     """
     with errors():
         from evaluation.benchmarks import BENCHMARKS
@@ -292,8 +292,9 @@ def list_benchmarks(
             if not of.is_dir():
                 raise ValueError(f"{of}: no such folder; name a run, or a folder that `laconic eval` wrote")
             held = held_commits(of / "evals" if (of / "evals").is_dir() else of)
+        commits = {one.name: one.copies[0].commit[:7] or "not pinned" for one in BENCHMARKS.values()} | held
         rows = [
-            (one.name, f"{one.rows:,}", str(one.samples), one.licence, one.copies[0].id, held.get(one.name, "not pinned"), one.about)
+            (one.name, f"{one.rows:,}", str(one.samples), one.licence, one.copies[0].id, commits[one.name], one.about)
             for one in BENCHMARKS.values()
         ]
         table("benchmark", rows, "rows", "samples", "licence", "hub", "commit", "")

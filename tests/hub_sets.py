@@ -33,7 +33,7 @@ class Sets:
             return self._file(found[1], unquote(found[2]), found[3])
         found = re.fullmatch(r"/api/datasets/([^/]+/[^/]+?)(?:/(revision|tree|paths-info)/([^/?]+))?(/[^?]*)?(?:\?.*)?", path)
         if not found or not (commit := self._commit(found[1], unquote(found[3] or "main"))):
-            return 404, {"X-Error-Code": "RepoNotFound"}, b"{}"
+            return 404, {"X-Error-Code": self._lacking(found[1] if found else "")}, b"{}"
         files = self.commits[found[1]][commit]
         value: Any = {"id": found[1], "sha": commit, "siblings": [{"rfilename": name} for name in files], "private": False, "tags": []}
         if found[2] == "tree":
@@ -51,10 +51,12 @@ class Sets:
         commits = self.commits.get(name, {})
         return next(reversed(commits), "") if revision == "main" else revision if revision in commits else ""
 
+    def _lacking(self, name: str) -> str:
+        return "RevisionNotFound" if name in self.commits else "RepoNotFound"
+
     def _file(self, name: str, revision: str, file: str) -> tuple[int, dict[str, str], bytes]:
         if not (commit := self._commit(name, revision)):
-            code = "RevisionNotFound" if name in self.commits else "RepoNotFound"
-            return 404, {"X-Error-Code": code}, b""
+            return 404, {"X-Error-Code": self._lacking(name)}, b""
         files = self.commits[name][commit]
         if file not in files:
             return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}, b""

@@ -264,8 +264,11 @@ def test_without_the_hub_the_local_way_is_named():
 
 
 def test_what_is_read_of_the_hub_is_of_a_commit_that_is_said_and_can_be_asked_for(tmp_path: Path):
-    """Main has moved on from `old` to `new`; without a network `datasets` takes what its cache holds, also for another commit than the one asked for."""
-    old, new, problems = "a" * 40, "b" * 40, filled("aime24", {"problem": "p", "answer": 7})
+    """Main has moved on from `old`, which aime24 is pinned at, to `new`; the hub has lost what aime25 is pinned at.
+
+    Without a network `datasets` takes what its cache holds, also for another commit than the one asked for.
+    """
+    old, new, problems = BENCHMARKS["aime24"].copies[0].commit, "b" * 40, filled("aime24", {"problem": "p", "answer": 7})
     rows = {
         name: "".join(json.dumps(row) + "\n" for row in some).encode()
         for name, some in (("ock", filled("ockbench-math", {"problem": "p", "answer": 1})), ("aime", problems))
@@ -299,22 +302,40 @@ def test_what_is_read_of_the_hub_is_of_a_commit_that_is_said_and_can_be_asked_fo
     with serving_sets() as hub:
         hub.commits = {
             "HuggingFaceH4/aime_2024": {commit: {"train.jsonl": rows["aime"], "README.md": b""} for commit in (old, new)},
+            "yentinglin/aime_2025": {new: {"train.jsonl": rows["aime"], "README.md": b""}},
             "ockbench/ockbench": {commit: {"OckBench_math.jsonl": rows["ock"]} for commit in (old, new)},
         }
-        pinned = [f"aime24@hub:HuggingFaceH4/aime_2024@{old}", f"ockbench-math@hub:ockbench/ockbench@{old}"]
-        held = [f"aime24>{old}", f"{pinned[0]}>{new}", f"aime24>{'c' * 40}"]
-        newest = ["ockbench-math", "hub:HuggingFaceH4/aime_2024:train", "aime24"]
-        found = read(hub.url, *pinned, *newest, f"aime24@hub:HuggingFaceH4/aime_2024@{'c' * 40}")
-        assert [(count > 0, commit) for count, commit, _ in found] == [(True, old)] * 2 + [(True, new)] * 3 + [(False, "")]
-        assert all(f"commit {commit}" in said for _, commit, said in found[:5])
+        aime24, none = "aime24@hub:HuggingFaceH4/aime_2024", "c" * 40
+        at_old = ["aime24", aime24, f"{aime24}@{old}", f"ockbench-math@hub:ockbench/ockbench@{old}"]
+        at_new = [
+            "ockbench-math",
+            "hub:HuggingFaceH4/aime_2024:train",
+            f"{aime24}@main",
+            f"{aime24}@{new}",
+            "aime25@hub:yentinglin/aime_2025@main",
+        ]
+        found = read(hub.url, *at_old, *at_new, f"{aime24}@{none}", "aime25")
+        assert [(count > 0, commit) for count, commit, _ in found] == [(True, old)] * 4 + [(True, new)] * 5 + [(False, "")] * 2
+        assert all(f"commit {commit}" in said for _, commit, said in found[:9])
+        assert found[9][2] == f"aime24: hub:HuggingFaceH4/aime_2024 has no commit {none}; {aime24}@main reads the newest"
+        pinned = BENCHMARKS["aime25"].copies[0].commit
+        assert f"has no commit {pinned}, which is pinned here; aime25@hub:yentinglin/aime_2025@main reads the newest" in found[10][2]
+        held = [f"aime24>{old}", f"{aime24}@{old}>{new}", f"{aime24}@main>{old}", f"aime24>{none}", f"ockbench-math>{old}", f"aime24>{new}"]
         again = read(hub.url, *held)
-        assert [commit for _, commit, _ in again] == [
-            old,
-            old,
-            new,
-        ] and f"commit {'c' * 40}, which earlier samples are of, cannot be had" in again[2][2]
-    (count, commit, _), (none, _, said) = read("", "aime24", pinned[0])
+        assert [commit for _, commit, _ in again] == [old, old, new, old, old, new]
+        assert f"commit {none}, which earlier samples are of, cannot be had" in again[3][2]
+        assert again[5][2].endswith(f"earlier samples are of that commit, so it is read and not the pinned {old}")
+        assert not any("earlier samples" in said for *_, said in (*again[:3], again[4]))
+    (count, commit, _), (none, _, said) = read("", f"{aime24}@main", "aime24")
     assert (count, commit, none) == (30, new, 0) and f"the cache holds the commit {new}" in said
+
+
+def test_commits_are_whole_and_those_that_lack_one_are_named_in_the_docs():
+    commits = [copy.commit for one in BENCHMARKS.values() for copy in one.copies if copy.commit]
+    assert all(re.fullmatch("[0-9a-f]{40}", commit) for commit in commits) and len(set(commits)) == len(commits) == len(benchmarks._PINNED)
+    said = re.search(r"as none was found that two agree on: (.*)\.\n", (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text())
+    lacking = {copy.id for one in BENCHMARKS.values() for copy in one.copies if not copy.commit}
+    assert said and set(re.findall(r"`([\w-]+/[\w-]+)`", said[1])) == lacking
 
 
 def test_a_place_without_the_benchmark_says_what_would_be_looked_for(tmp_path: Path):
