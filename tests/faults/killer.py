@@ -28,6 +28,7 @@ from evaluation.evaluate import Asked
 from launch.cli import app
 from rl import algorithm, checkpoint, merge, supervised
 from rl.learner import Learner
+from rl.meeting import Member
 from rl.publisher import Publisher
 from rl.run import Run
 from rollout import parts
@@ -111,6 +112,8 @@ def without_actors() -> None:
     engines.stop_ray = lambda: None
     for module in (engines, rl.learner, rollout.engine, rollout.peers):
         module.ray = Ray()
+    meet = Member.meet
+    Member.meet = lambda self, *told: None if torch.distributed.is_initialized() else meet(self, *told)  # the learner of another stage did
     os.environ["DS_ACCELERATOR"] = "cpu"
     torch.set_num_threads(1)  # as an engine's own process would
 
