@@ -12,16 +12,12 @@ from rl import checkpoint
 from tests.faults.test_p23_kill_anywhere import Killer, arguments, data, killer, model, record, rollouts  # noqa: F401
 
 CHANGES = ["train.steps=8", "train.checkpoint_every=100", "eval.every=3", "eval.samples=1", "eval.max_tokens=12"]
-STOPS = [  # where, in which call of the process, and the steps that its checkpoint then holds; 0: none
+STOPS = [  # where, in which call of the process, and the steps that its checkpoint then holds; 0: none. All of them: tests/cluster
     ("load", 1, 0),
-    ("start", 1, 0),
-    ("rollout", 1, 0),  # of the first step, before which nothing is worth keeping
     ("update", 1, 1),  # it waits until the step is whole
     ("verdict", 1, 1),
-    ("push", 2, 2),  # the first is of the start
     ("evaluate", 1, 3),  # behind step 2
-    ("prepare", 2, 4),
-    ("rollout", 1, 4),
+    ("rollout", 1, 3),
     ("checkpoint", 1, 8),  # the last one, which is written
 ]
 
@@ -33,11 +29,15 @@ def test_p28_a_run_that_is_told_to_end_in_each_phase_saves_and_leaves_the_record
     killer: Killer,  # noqa: F811
     tmp_path: Path,
 ):
+    told_to_end(STOPS, model, data, killer, tmp_path)
+
+
+def told_to_end(stops: list[tuple[str, int, int]], model: Path, data: Path, killer: Killer, tmp_path: Path) -> None:  # noqa: F811
     changes = [*CHANGES, f"eval.data=[{data}]"]
     code, output = killer.run(arguments(model, tmp_path / "alone", data, *changes), actors=False)
     assert code == 0, output[-3000:]
     folder, begun = tmp_path / "run", False
-    for phase, count, steps in STOPS:
+    for phase, count, steps in stops:
         words = arguments(model, tmp_path, data, *changes, *(["--resume"] if begun else []))
         code, output = killer.run(words, phase, count, actors=False, sign="SIGTERM")
         assert code == 130, f"{phase}: {output[-3000:]}"
