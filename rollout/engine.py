@@ -204,7 +204,7 @@ class EnginePool:
             if isinstance([*found.values()][-1], Exception):
                 for call in left:
                     call.hurry(_LATE_S)
-        return found
+        return {member: found[member] for member in calls.values()}
 
     def sleep(self) -> None:
         """Let every engine give its memory away. One that died is started again first, with the weights last pushed."""
