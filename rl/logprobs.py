@@ -77,12 +77,15 @@ class ScoringHead(nn.Module):
         toward_UH = torch.zeros(len(used_U), hidden_NH.shape[1], dtype=_wide(hidden_NH), device=hidden_NH.device)
         pieces = [slice(start, start + chunk) for start in range(0, len(targets_N), chunk)]
         logps, entropies, influences = [], [], []
+        logp_nV = None
         for piece in pieces:
+            logp_nV = None  # the piece before goes before this one comes
             logp_nV = _log_softmax(hidden_NH[piece], self.weight, self.bias, temperature)
             logps.append(logp_nV.gather(-1, targets_N[piece, None])[:, 0])
             error_nU = _errors(logp_nV[:, used_U], place_N[piece])
             entropies.append(-torch.einsum("nv,nv->n", logp_nV.exp(), logp_nV))
             toward_UH += (error_nU * toward_N[piece, None]).t() @ hidden_NH[piece].to(toward_UH.dtype)
+        logp_nV = None
         for piece, logp_n in zip(pieces, logps, strict=True):
             logits_nU = _product(hidden_NH[piece], weight_UH.t())
             if bias_U is not None:

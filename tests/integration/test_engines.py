@@ -191,9 +191,9 @@ class StaleHead(VllmEngine):
 
     def __init__(self, *args):
         super().__init__(*args)
-        import rollout.vllm_engine
+        import rollout.vllm_worker
 
-        rollout.vllm_engine.repack_tied_head = lambda model: None
+        rollout.vllm_worker.repack_tied_head = lambda model: None
 
 
 def test_a_stale_tied_head_is_caught_at_the_first_push(ray_session: None, tiny_checkpoint: Path):

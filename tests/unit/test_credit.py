@@ -19,7 +19,9 @@ from pydantic import TypeAdapter
 from recipes.credit import Credit
 from recipes.loader import load
 from recipes.objectives import Objective
+from recipes.schema import Advantage
 from rewards.verifier.verdict import Verdict
+from rl.advantage import advantages
 from rl.algorithm import prepare, weighed
 from rl.batching import whole_groups
 from rl.credit import Members, by_group, covariances, credited, drpo, gtpo_rewards, members, shaped, toward
@@ -268,6 +270,40 @@ def test_drpo_weighs_wrong_answers_by_their_likelihood(temperature, expected):
     np.testing.assert_allclose(drpo(one, kind({"kind": "drpo", "temperature": temperature}))[1:], -np.array(expected), atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [([1000, 2000, 4000], [1, 0.1475, 0.0064]), ([1000, 1500], [1, 1000 / 1500 / 1.841]), ([820, 8192], [1, 1.235e-4 * 820 / 8192])],
+)
+def test_drpos_mean_logprob_is_a_second_preference_for_short_answers(lengths, expected):
+    one = group([True] * len(lengths) + [False], [0] * (len(lengths) + 1), limit=8192, old_logp=[[-1.0] * n for n in [*lengths, 10]])
+    each = drpo(one, kind({"kind": "drpo", "spread": 0.1}))[:-1] / lengths  # of a token's logprob
+    np.testing.assert_allclose(each / each[0], expected, rtol=2e-3, atol=5e-5)
+
+
+def test_drpo_removes_the_trap_of_shaped_rewards_that_push_a_right_answer_down():
+    shaped_rewards, right = np.array([[1, 0.75, 0.3, 0, 0, 0]]), [True] * 3 + [False] * 3
+    grpo = advantages(shaped_rewards, np.array([right]), np.full((1, 6), 7), Advantage(scale="group"))[0]
+    np.testing.assert_allclose(grpo, [1.6527, 1.0251, -0.1046, -0.8577, -0.8577, -0.8577], atol=1e-4)
+    one = group(right, [0] * 6, limit=8192, old_logp=[[-1.0] * length for length in (1000, 2000, 4000, 10, 10, 10)])
+    worth = drpo(one, kind({"kind": "drpo"}))
+    assert (worth[:3] > 0).all() and (worth[3:] < 0).all()
+
+
+def published(means: torch.Tensor, lengths: torch.Tensor, right: torch.Tensor, limit: int) -> torch.Tensor:
+    """DRPO's J of one group, of the mean logprobs of its answers: sum of w s over right ones - tau log mean exp(s / tau) over wrong ones."""
+    worth = torch.softmax((1 - lengths[right] / limit) / 0.1, 0)
+    wrong = means[~right] / 10.0
+    return (worth * means[right]).sum() - 10.0 * (torch.logsumexp(wrong, 0) - np.log(len(wrong)))
+
+
+def test_the_published_objective_has_its_published_value():
+    means, right = torch.tensor([-0.30, -0.35, -0.50, -0.40, -0.25], dtype=torch.float64), torch.tensor([True] * 3 + [False] * 2)
+    found = published(means, torch.tensor([1000, 2000, 4000, 10, 10]), right, 8192)
+    assert found == pytest.approx(0.00966, abs=5e-6)
+    wrong = 10.0 * torch.logsumexp(means[~right] / 10, 0) - 10.0 * np.log(2)
+    assert found + wrong - 10.0 == pytest.approx(-10.3151, abs=1e-4)  # as the authors' code reports it, whose second term is always tau
+
+
 def test_drpo_at_a_tiny_lambda_is_finite():
     one = group([True, True, False], [0] * 3, limit=8192, old_logp=[[-1.0] * 1000, [-1.0] * 4000, [-1.0]])
     np.testing.assert_allclose(drpo(one, kind({"kind": "drpo", "spread": 0.01}))[:2], [1, 0], atol=1e-9)
@@ -276,7 +312,7 @@ def test_drpo_at_a_tiny_lambda_is_finite():
 @given(st.integers(0, 10_000), st.integers(1, 3), st.integers(2, 5))
 @settings(max_examples=25, deadline=None)
 def test_drpos_step_follows_the_slope_of_the_published_objective_however_the_rows_are_cut(seed, prompts, size):
-    """J = sum of w mean logp over right answers - tau log mean exp(mean logp / tau) over wrong ones, 0 without either; a mean over prompts."""
+    """`published` of each group, 0 without right or without wrong answers; a mean over prompts."""
     rng = np.random.default_rng(seed)
     recipe = load(
         "grpo", None, ["credit.kind=drpo", "objective.surrogate=logp", "objective.aggregate=sequence_mean", "objective.kl.coef=0"]
@@ -303,9 +339,7 @@ def test_drpos_step_follows_the_slope_of_the_published_objective_however_the_row
         start += size
         right = torch.tensor(one.right_G)
         if one.mixed:
-            worth = torch.softmax((1 - lengths[right] / one.limit) / 0.1, 0)
-            wrong = means[~right] / 10.0
-            objective = objective + (worth * means[right]).sum() - 10.0 * (torch.logsumexp(wrong, 0) - np.log(len(wrong)))
+            objective = objective + published(means, lengths, right, one.limit)
     wanted = torch.autograd.grad(-objective / prompts, logps, allow_unused=True) if objective.requires_grad else [None] * len(logps)
     for found, expected in zip(slopes, wanted, strict=True):
         torch.testing.assert_close(found, torch.zeros_like(found) if expected is None else expected, atol=1e-6, rtol=1e-5)
