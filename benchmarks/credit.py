@@ -10,7 +10,7 @@ measuring: seconds of the pass through the model that the recipe asks for, over 
 in all: seconds of controller and measuring pass beyond those of the base recipe (even credit, a pass for old logprobs), as a share of the same step: what credit costs.
 update: seconds of the learner's update over those of all rollouts and tokens.
 influence: the head alone, random weights, 8 rollouts of 512 tokens, vocabulary 151,936, width 1,536, one CPU process for each way and round: THR's
-influence over logprobs and entropy; peaks without the process's size before the pass.
+influence over logprobs and entropy, and with smaller and larger pieces; peaks without the process's size before the pass.
 
 It does not show a GPU.
 """
@@ -158,7 +158,7 @@ def _given(args: Any) -> list[str]:
     return [f"sampler.prompts={args.prompts}", f"budget.limit={args.limit}", "sampler.keep_groups=all", "learner.lr=1e-9", "device=cpu"]
 
 
-def head_pass(way: str) -> dict[str, float]:
+def head_pass(way: str, chunk: int) -> dict[str, float]:
     """Seconds and bytes of the head over one group, in this process."""
     torch.set_num_threads(2)
     torch.manual_seed(0)
@@ -169,18 +169,22 @@ def head_pass(way: str) -> dict[str, float]:
     head, before, start = ScoringHead(weight), peak_bytes(), time.perf_counter()
     with torch.no_grad():
         if way == "influence":
-            head.influence(hidden_NH, targets_N, toward_N, 1.0, SIZES["chunk"])
+            head.influence(hidden_NH, targets_N, toward_N, 1.0, chunk)
         else:
-            head(hidden_NH, targets_N, 1.0, SIZES["chunk"])
+            head(hidden_NH, targets_N, 1.0, chunk)
     return {"seconds": time.perf_counter() - start, "bytes": peak_bytes() - before, "used": len(targets_N.unique())}
 
 
 def at_a_real_vocabulary(rounds: int) -> dict[str, Any]:
     found: dict[str, list[dict[str, float]]] = {"logprobs": [], "influence": []}
+    passes = [(way, way, SIZES["chunk"]) for way in found]
+    passes += [(f"influence, pieces of {chunk}", "influence", chunk) for chunk in (SIZES["chunk"] // 4, SIZES["chunk"] * 4)]
     for _ in range(rounds):
-        for way in found:
-            done = subprocess.run([sys.executable, __file__, "--way", way], capture_output=True, text=True, check=True)
-            found[way].append(json.loads(done.stdout.splitlines()[-1]))
+        for name, way, chunk in passes:
+            done = subprocess.run(
+                [sys.executable, __file__, "--way", way, "--chunk", str(chunk)], capture_output=True, text=True, check=True
+            )
+            found.setdefault(name, []).append(json.loads(done.stdout.splitlines()[-1]))
     used, piece = int(found["influence"][0]["used"]), SIZES["chunk"] * SIZES["vocabulary"] * 4
     print(
         f"\ninfluence: {SIZES['tokens']:,} tokens of {used:,} words of {SIZES['vocabulary']:,}, width {SIZES['width']:,}, pieces of {SIZES['chunk']} tokens "
@@ -201,9 +205,10 @@ def main() -> None:
     options.set_defaults(limit=160)
     options.add_argument("--small", action="store_true", help="the reasoner of 0.9M parameters alone")
     options.add_argument("--way", choices=["logprobs", "influence"], help="pass the head once in this way and print that as JSON")
+    options.add_argument("--chunk", type=int, default=SIZES["chunk"], help="tokens of a piece in that")
     args = options.parse_args()
     if args.way:
-        print(json.dumps(head_pass(args.way)))
+        print(json.dumps(head_pass(args.way, args.chunk)))
         return
     facts = machine(load("quickstart"))
     numbers = {"0.9M": beside_a_step(args, "0.9M parameters", args.checkpoint)}
