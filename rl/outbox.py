@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-import ray
 import torch
 from torch import Tensor, nn
 
@@ -94,5 +93,7 @@ class Outbox:
 
 def _own_address() -> str:
     """The address by which Ray knows the node of this process: loopback in a Ray of our own."""
+    import ray  # what is on a GPU is tested without it
+
     own = ray.get_runtime_context().get_node_id()
     return next(node["NodeManagerAddress"] for node in ray.nodes() if node["NodeID"] == own)

@@ -9,6 +9,7 @@ Simplification: one policy version per completion, because weights are loaded on
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,6 @@ import torch
 from rollout.honesty import moments, rehearse
 from rollout.pace import Pace, Sums
 from rollout.parcels import Parcel, Stored, share
-from rollout.peers import beat
 from rollout.short import Chains
 from rollout.sleep import Part, Wakefulness
 from rollout.thinking import ThinkIds, allowance, halves, joined, sources
@@ -60,7 +60,10 @@ class VllmEngine:
         options: Mapping[str, Any],
         think: ThinkIds | None = None,
     ):
-        beat()
+        if "ray" in sys.modules:  # else it is no actor, and nobody waits for it
+            from rollout.peers import beat
+
+            beat()
         from vllm import LLM  # seconds to import, and it reads the environment
 
         settings: dict[str, Any] = dict(
