@@ -177,7 +177,7 @@ def verdict(one: Comparison) -> str:
         said = f"Length in characters {change_text(one.length, one.problems, '%', 0)} ({'; '.join(one.remarks)})"
     return (
         f"{said}, accuracy {shares} ({change_text(one.bounds, one.problems, 'points')}), "
-        f"paired over {one.problems} problems with {_asked(after)} each."
+        f"paired over {one.problems} problems with {asked(before, after)} each."
     )
 
 
@@ -207,12 +207,14 @@ def measured(found: Evaluation) -> str:
     """The numbers of an evaluation with their noise."""
     return (
         f"accuracy {_share_with_interval(found.accuracy)} at {length(found)} on average, "
-        f"over {found.problems} problems with {_asked(found)} each"
+        f"over {found.problems} problems with {asked(found)} each"
     )
 
 
-def _asked(found: Evaluation) -> str:
-    return f"{found.samples} {'vote' if found.parallel else 'sample'}{'s' * (found.samples != 1)}"
+def asked(*found: Evaluation) -> str:
+    """Of each problem, by all of these: "8 samples", or "4 and 8 samples"."""
+    counts = list(dict.fromkeys(one.samples for one in found))
+    return f"{' and '.join(map(str, counts))} {'vote' if found[-1].parallel else 'sample'}{'s' * (counts != [1])}"
 
 
 def progress(run: Run) -> str:

@@ -121,6 +121,8 @@ def test_another_number_of_samples_is_compared_and_marked(two: list[Path]) -> No
     evaluated(two[1], groups, samples=1)
     (pair,) = read(two).comparisons
     assert pair.accuracy is not None and pair.remarks == ("2 samples each before, 1 after",)
+    assert words.verdict(pair).endswith("paired over 24 problems with 2 and 1 samples each.")
+    assert "24 problems of tiny, 2 and 1 samples each" in page(read(two))
 
 
 def test_tokens_of_another_tokenizer_are_never_compared_characters_are(two: list[Path]) -> None:  # P38
