@@ -59,4 +59,8 @@ def _kept(of: Evaluation) -> str:
 def _change(pair: Comparison) -> Row:
     accuracy = points(pair.bounds)
     said = Cell("not compared:", pair.refused) if pair.refused else Cell(accuracy.text, f"{accuracy.small}, p {words.number(pair.p, 2)}")
-    return Row(f"{pair.new.label} against {pair.old.label}", [said, relative(pair.length, pair.unit), Cell(""), Cell("")], sub=True)
+    return Row(
+        f"{pair.new.label} against {pair.old.label}",
+        [said, relative(pair.length, pair.unit), Cell(""), Cell("; ".join(pair.remarks))],
+        sub=True,
+    )

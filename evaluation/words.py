@@ -133,12 +133,13 @@ def headline(found: Sequence[Comparison]) -> list[str]:
 
 
 def told(found: Sequence[Comparison]) -> list[list[str]]:
-    """Of each comparison the claim on accuracy, the numbers behind it, and where the new one is better."""
+    """Of each comparison the claim on accuracy, the numbers behind it, what differs between the two beside, and where the new one is better."""
     sentences = []
     for one in found:
         several = len(found) > 1 or one.new.evaluation.settings.budget
         where = f"{one.new.evaluation.where}, {one.new.label} against {one.old.label}: " if several else ""
         said = [verdict(one)] if one.refused else [claim(one), verdict(one)]
+        said += [f"With reservations: {'; '.join(one.remarks)}."] * bool(one.remarks)
         said += [at_budgets(one)] * bool(one.better or one.worse)
         sentences.append([where + said[0], *said[1:]])
     return sentences
@@ -170,11 +171,11 @@ def verdict(one: Comparison) -> str:
     if one.bounds is None:
         return f"{said}, accuracy {shares}, but the two cannot be compared: {one.refused}."
     if one.length is None:
-        said = f"Lengths are not compared ({'; '.join(one.remarks)})"
+        said = "Lengths are not compared"
     elif alike:
         said += f" ({change_text(one.length, one.problems, '%', 0)})"
     else:
-        said = f"Length in characters {change_text(one.length, one.problems, '%', 0)} ({'; '.join(one.remarks)})"
+        said = f"Length in characters {change_text(one.length, one.problems, '%', 0)}"
     return (
         f"{said}, accuracy {shares} ({change_text(one.bounds, one.problems, 'points')}), "
         f"paired over {one.problems} problems with {asked(before, after)} each."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
@@ -123,6 +125,25 @@ def test_another_number_of_samples_is_compared_and_marked(two: list[Path]) -> No
     assert pair.accuracy is not None and pair.remarks == ("2 samples each before, 1 after",)
     assert words.verdict(pair).endswith("paired over 24 problems with 2 and 1 samples each.")
     assert "24 problems of tiny, 2 and 1 samples each" in page(read(two))
+
+
+@pytest.mark.parametrize(
+    ("settings", "mark"),
+    [
+        ({"engine": "vllm"}, "engine differs"),
+        ({"temperature": None}, "temperature was not recorded"),
+        ({"stated_limit": 64, "instruction": "Short."}, "stated limit differs"),
+        ({"template": "another"}, "lengths before are tokens of template digest, after tokens of template another: other units"),
+    ],
+)
+def test_a_mark_stands_once_beside_the_claim_in_every_form(two: list[Path], settings: dict, mark: str) -> None:
+    evaluated(two[0], make_groups(12, 200), **{"stated_limit": 32} | {key: None for key in settings if key == "temperature"})
+    evaluated(two[1], make_groups(20, 50), **{"stated_limit": 32} | settings)
+    console = Console(file=io.StringIO(), width=200)
+    compare_in_terminal(two, None, console)
+    for form in (markdown(read(two)), page(read(two)), console.file.getvalue()):
+        (said,) = [line for line in re.findall(r"With reservations: [^\n<]*", form) if mark in line]
+        assert form.count(mark) == 1, said
 
 
 def test_tokens_of_another_tokenizer_are_never_compared_characters_are(two: list[Path]) -> None:  # P38
