@@ -26,6 +26,7 @@ from evaluation.results import Evaluation, Settings
 from evaluation.scores import score
 from evaluation.tables import glance_table, settings_table
 from launch.compare import compare_in_terminal
+from launch.evaluate import print_scores
 from rewards.verifier.verdict import Verdict
 from rollout.records import rows
 from rollout.types import Group
@@ -125,6 +126,23 @@ def test_another_number_of_samples_is_compared_and_marked(two: list[Path]) -> No
     assert pair.accuracy is not None and pair.remarks == ("2 samples each before, 1 after",)
     assert words.verdict(pair).endswith("paired over 24 problems with 2 and 1 samples each.")
     assert "24 problems of tiny, 2 and 1 samples each" in page(read(two))
+
+
+def test_token_f1_is_a_row_beside_accuracy_that_says_what_it_is_of(two: list[Path]) -> None:
+    assert "Token F1" not in markdown(read(two)) + page(read(two))
+    groups = make_groups(20, 50)
+    for group in groups[:3]:
+        group.request = replace(group.request, problem=replace(group.problem, answer="Barack Obama"))
+        for rollout in group.rollouts:
+            rollout.verdict = Verdict("wrong", "words", "President Obama")
+    evaluated(two[1], groups)
+    found = read(two)
+    for form in (markdown(found), page(found)):
+        assert "Token F1, never a verdict" in form and "50.0 %" in form and "of 3 problems with a gold in words" in form
+    shown = io.StringIO()
+    print_scores(Console(file=shown, width=200).print, "tiny", found.shown["tiny"][1].evaluation, Path("tiny.json"))
+    [row] = [line for line in shown.getvalue().splitlines() if "Token F1, never a verdict" in line]
+    assert "50.0 %" in row and "of 3 problems with a gold in words" in row
 
 
 @pytest.mark.parametrize(
