@@ -81,7 +81,7 @@ def import_samples(
     with Judge(os.cpu_count() or 1, limits.wall_s, limits.memory_mb) as judge, Progress(name, len(read.problems)) as progress:
         kept, left_out = _with_golds(read, judge)
         list_left_out(progress, target / f"{name}.left_out.jsonl", name, read.left_out + left_out)
-        scorer = Scorer(judge, template)
+        scorer = Scorer(judge, template, whole=True)
         groups = _judged(kept, scorer, count=tokenizer is not None or not read.counted)
         if lenient:
             read_stated(groups, scorer)

@@ -246,6 +246,8 @@ def test_stated_answers_count_only_where_they_are_asked_for(tmp_path: Path):
         ("hm \\boxed{2}", "length", "wrong"),  # beside others whose prompts opened thinking
         ("hm</think>\\boxed{2}", "stop", "right"),
         ("\\boxed{2}", "stop", "right"),
+        ("First, perhaps \\boxed{2}, but wait, let us check", "length", "wrong"),  # nobody thinks in marks here
+        ("<think>hm</think>\\boxed{2}, as", "length", "right"),
     ],
 )
 def test_thinking_is_told_from_the_answer_in_the_marks_of_the_files_model(tmp_path: Path, text, finish, status):
