@@ -64,7 +64,8 @@ def noise_table(shown: Sequence[Shown]) -> Table:
     steps = [f", step {one.evaluation.step}" if one.run.trained and not one.label.startswith("step") else "" for one in shown]
     rows = [Row(label.strip(), [column[label] for column in columns], label.startswith(" ")) for label in columns[0]]
     budgets = [f", {budget.words}" if (budget := one.evaluation.settings.budget) else "" for one in shown]
-    return Table([f"{one.label}{step}{budget}" for one, step, budget in zip(shown, steps, budgets, strict=True)], rows)
+    counted = [f", lengths in {ruler}" * bool(ruler) for ruler in words.rulers(one.evaluation for one in shown)]
+    return Table(["".join(parts) for parts in zip([one.label for one in shown], steps, budgets, counted, strict=True)], rows)
 
 
 def _numbers(evaluation: Evaluation, k: int, lenient: bool, overlaps: bool, unit: str) -> dict[str, Cell]:
@@ -117,7 +118,7 @@ def _with_bounds(accuracy: Share | None) -> Cell:
 def glance_table(found: Sequence[Comparison]) -> Table:
     """Every comparison in a line: accuracy and length with their changes, and what may be claimed."""
     rows, unit = [], words.unit(one.new.evaluation for one in found)
-    for one in found:
+    for one, ruler in zip(found, words.rulers(one.new.evaluation for one in found), strict=True):
         evaluation = one.new.evaluation
         change = Cell("–", one.refused)
         saved = Cell("–")
@@ -129,7 +130,7 @@ def glance_table(found: Sequence[Comparison]) -> Table:
             Cell(evaluation.where),
             Cell(words.percent(evaluation.accuracy.mean)),
             change,
-            Cell(words.length(evaluation, unit)),
+            Cell(words.length(evaluation, unit), ruler),
             saved,
             Cell(", ".join(f"{span.first:,} to {span.last:,}" for span in one.better) or "–"),
             Cell(_claim(one), "; ".join(one.remarks)),

@@ -34,6 +34,12 @@ def length(found: Evaluation, of: str = "") -> str:
     return tokens(found.tokens.mean) + (f" {found.settings.unit}" if found.settings.unit != of else "")
 
 
+def rulers(found: Iterable[Evaluation]) -> list[str]:
+    """What marks the lengths of each where they stand side by side: what counted them, where that differs; else ""."""
+    counted = [one.settings.ruler for one in found]
+    return counted if len(set(counted)) > 1 else [""] * len(counted)
+
+
 def limit(settings: Settings) -> str:
     """What a sample may be long: "4,096 tokens". Beside lengths in characters nobody knows what it counts, so it is a number without a unit."""
     return f"{settings.max_tokens:,}" + " tokens" * (settings.unit != CHARACTERS)

@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 
 from evaluation import words
+from evaluation.budgets import budget_table
 from evaluation.comparisons import compare, pooled, read
 from evaluation.entries import by_source, read_entries
 from evaluation.formats import as_json, markdown, sentences
@@ -24,7 +25,7 @@ from evaluation.picture import picture
 from evaluation.report import page, report
 from evaluation.results import Evaluation, Settings
 from evaluation.scores import score
-from evaluation.tables import glance_table, settings_table
+from evaluation.tables import glance_table, noise_table, settings_table
 from launch.compare import compare_in_terminal
 from launch.evaluate import print_scores
 from rewards.verifier.verdict import Verdict
@@ -176,6 +177,24 @@ def test_tokens_of_another_tokenizer_are_never_compared_characters_are(two: list
     (two[1] / "tiny.parquet").unlink()
     (pair,) = read(two).comparisons
     assert pair.length is None and any("Lengths are not compared" in one for one in sentences(read(two)))
+
+
+def test_lengths_side_by_side_say_what_counted_them_where_that_differs(two: list[Path]) -> None:
+    own = ["tokens of template digest", "tokens of template another"]
+    budget = {"kind": "forced", "limit": 32}
+    evaluated(two[0], make_groups(12, 200), name="at", budget=budget)
+    assert not any(ruler in markdown(read(two)) for ruler in own)
+    evaluated(two[1], make_groups(20, 50), template="another")
+    evaluated(two[1], make_groups(20, 50), name="at", budget=budget, template="another")
+    found = read(two)
+    assert noise_table(found.shown["tiny"]).head == [
+        f"{name}, lengths in {ruler}" for name, ruler in zip(("long", "short"), own, strict=True)
+    ]
+    lengths = [row.cells[1].small for row in budget_table(found, "tiny").rows if not row.sub]
+    assert [small.endswith(ruler) for small, ruler in zip(lengths, own, strict=True)] == [True, True]
+    third = evaluated(two[0].parent / "third", make_groups(20, 50))
+    marks = [row.cells[3].small for row in glance_table(read([*two, third]).comparisons).rows]
+    assert set(marks) == set(own)
 
 
 def test_the_margin_is_the_one_that_was_recorded_beforehand_unless_one_is_given(tmp_path: Path) -> None:
