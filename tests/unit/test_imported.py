@@ -306,6 +306,7 @@ REFUSED: list[tuple[list[dict[str, Any]], dict[str, Any], str]] = [
     ([*plain(), {"problem": "p", "gold": "1", "completion": "x", "tokens": float("nan")}], {}, r"x.jsonl:5: tokens is nan"),
     ([*plain(), {"problem": "p", "gold": "1", "completion": "x", "tokens": 10**12}], {}, r"x.jsonl:5: tokens is 1000000000000, more than any"),
     ([*plain(), {"problem": "p", "gold": "1", "completion": "x", "tokens": 0}], {}, r"x.jsonl:5: tokens is 0, and its completion is not empty"),
+    (plain(), {"max_tokens": 30}, r"x.jsonl:4: a completion of 40 tokens, and --max-tokens says that none is longer than 30; correct one"),
     (plain(tokens=-1), {}, r"x.jsonl:1: tokens is -1, where a whole number is wanted"),
     (plain(tokens=10.5), {}, r"x.jsonl:1: tokens is 10.5, where a whole number is wanted"),
     ([*plain(generator="a"), *plain(generator="b")], {}, r"several models \(a, b\).*--model"),
