@@ -331,8 +331,9 @@ def test_the_terminal_shows_a_paired_table_and_what_may_be_said(two: list[Path])
     compare_in_terminal(two, None, console)
     text = console.export_text()
     assert "tiny: short against long, 24 problems" in text and "More accurate (95 % interval" in text
-    for label in ("accuracy", "pass@2", "within 80 tokens", "mean tokens", "truncated", "aes(1, 3, 5)"):
+    for label in ("accuracy", "pass@2", "within 80 tokens", "mean tokens", "truncated", "AES (1, 3, 5)"):
         assert label in text, label
+    assert not [word for word in text.split() if "_" in word]
 
 
 def test_nothing_in_common_is_refused_by_name(two: list[Path]) -> None:
@@ -412,7 +413,7 @@ def test_evaluations_in_characters_are_compared_in_characters(two: list[Path]) -
     (pair,) = found.comparisons
     assert pair.unit == "characters" and pair.length is not None
     text = markdown(found)
-    assert "Mean characters" in text and "e3_pnb" not in text and report(two, two[0].parent / "page.html").is_file()
+    assert "Mean characters" in text and "E3 of" not in text and report(two, two[0].parent / "page.html").is_file()
 
 
 def test_what_was_not_made_alike_shares_no_chart_with_the_first(two: list[Path], tmp_path: Path) -> None:
