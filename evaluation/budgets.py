@@ -18,11 +18,12 @@ def budget_table(found: Found, source: str) -> Table:
     """Every budget of a source with all that is shown of it; no rows without any."""
     budgets = found.budgets.get(source, {})
     several = len({one.label for shown in budgets.values() for one in shown}) > 1
-    rows = []
+    every = [one.evaluation for shown in budgets.values() for one in shown]
+    rows, counted = [], iter(words.rulers(every))
     for budget, shown in budgets.items():
-        rows += [Row(f"{budget.words}, {one.label}" if several else budget.words, _cells(one.evaluation)) for one in shown]
+        rows += [Row(f"{budget.words}, {one.label}" if several else budget.words, _cells(one.evaluation, next(counted))) for one in shown]
         rows += [_change(pair) for pair in found.budget_pairs[source] if pair.new.evaluation.settings.budget == budget]
-    return Table(_head([one.evaluation for shown in budgets.values() for one in shown]), rows)
+    return Table(_head(every), rows)
 
 
 def table_of(found: Sequence[Evaluation]) -> Table:
@@ -34,12 +35,16 @@ def _head(found: Sequence[Evaluation]) -> list[str]:
     return ["accuracy", words.unit(found), "cut off", "kept to it"]
 
 
-def _cells(of: Evaluation) -> list[Cell]:
-    """Accuracy and length with their intervals, share cut off, and how the budget was kept: what that means for its kind."""
+def _cells(of: Evaluation, ruler: str = "") -> list[Cell]:
+    """Accuracy and length with their intervals, share cut off, and how the budget was kept: what that means for its kind.
+
+    Args:
+        ruler: what counted the length, where others beside it were counted by another.
+    """
     length = of.tokens
     return [
         Cell(words.percent(of.accuracy.mean), bounds(of.accuracy, 100, 1)),
-        Cell(words.tokens(length.mean), bounds(length, 1, 0 if length.mean >= 100 else 1)),
+        Cell(words.tokens(length.mean), f"{bounds(length, 1, 0 if length.mean >= 100 else 1)} {ruler}".strip()),
         Cell(words.percent(of.truncated)),
         Cell(_kept(of)),
     ]
@@ -59,4 +64,8 @@ def _kept(of: Evaluation) -> str:
 def _change(pair: Comparison) -> Row:
     accuracy = points(pair.bounds)
     said = Cell("not compared:", pair.refused) if pair.refused else Cell(accuracy.text, f"{accuracy.small}, p {words.number(pair.p, 2)}")
-    return Row(f"{pair.new.label} against {pair.old.label}", [said, relative(pair.length, pair.unit), Cell(""), Cell("")], sub=True)
+    return Row(
+        f"{pair.new.label} against {pair.old.label}",
+        [said, relative(pair.length, pair.unit), Cell(""), Cell("; ".join(pair.remarks))],
+        sub=True,
+    )

@@ -97,10 +97,10 @@ def scalars(model: Measured) -> list[Scalar]:
         raise ValueError("E3, accuracy per token and OckScore are defined for tokens, these lengths are characters: count tokens")
     pair_N2 = np.stack([model.share, model.length], axis=1)
     formulas: dict[str, Callable[..., np.ndarray]] = {
-        "e3_pnb": e3,
-        "accuracy_per_token": per_token,
-        "ock10": partial(ock, base="10"),
-        "ockln": partial(ock, base="ln"),
+        "E3 of Plan-and-Budget": e3,
+        "accuracy per token": per_token,
+        "OckScore, base 10": partial(ock, base="10"),
+        "OckScore, base e": partial(ock, base="ln"),
     }
     return [Scalar(name, bootstrap(pair_N2, formula), model.ruler) for name, formula in formulas.items()]
 
@@ -116,8 +116,8 @@ def against(model: Measured, base: Measured, weights: Weights = WEIGHTS) -> list
     score = bootstrap(values_N4, partial(aes, weights=weights))
     ratio = bootstrap(values_N4, lambda a, t, base_a, base_t: per_token(a, t) / per_token(base_a, base_t))
     return [
-        Scalar(f"aes({', '.join(f'{weight:g}' for weight in weights)})", score, ruler),
-        Scalar("accuracy_per_token_ratio", ratio, ruler),
+        Scalar(f"AES ({', '.join(f'{weight:g}' for weight in weights)})", score, ruler),
+        Scalar("accuracy per token, new over old", ratio, ruler),
     ]
 
 

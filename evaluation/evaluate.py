@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -239,12 +239,13 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     check: Callable[[pa.Table], None] | None = None,
 ) -> Iterator[tuple[Asked, Evaluation]]:
-    """Make these evaluations, all at once, and give each as it is done.
+    """Make these evaluations, all at once, and give each as it is done. Samples that were cut off are judged as unfinished (`Scorer.whole`).
 
     Args:
         progress: called with (rollouts done, rollouts), what is there already among both.
         check: sees an evaluation's samples before they are scored.
     """
+    scorer = replace(scorer, whole=True)
     lenient = [one.parts.folder for one in asked if one.settings.lenient]
     by_folder = {one.parts.folder: one for one in asked}
 

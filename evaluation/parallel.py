@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from evaluation import words
 from evaluation.attempts import Chains, Expected, any_of_k, best_of_k, of_samples, short_m_at_k, short_m_over, simulated
 from evaluation.comparisons import Found, samples_of
 from evaluation.entries import Shown, at_budgets
@@ -91,8 +92,9 @@ def several_table(found: Found, source: str) -> Table:
         }
         columns.append(points | {f"{budget.words}, run": of_run(one, budget) for budget, one in run})
     names = dict.fromkeys(name for column in columns for name in column)
+    counted = words.rulers(one.evaluation for one in found.shown.get(source, []))
     return Table(
-        [one.label for one in found.shown.get(source, [])],
+        [one.label + f", lengths in {ruler}" * bool(ruler) for one, ruler in zip(found.shown.get(source, []), counted, strict=True)],
         [Row(name, [_cell(column.get(name), one) for column, one in zip(columns, found.shown[source], strict=True)]) for name in names],
     )
 

@@ -232,7 +232,7 @@ def _trade_off(source: str, shown: Sequence[Shown], left: str) -> Section:
     first = shown[0].evaluation
     settings = first.settings
     lead = (
-        f"{first.problems} problems of {source}, {first.samples} samples each, "
+        f"{first.problems} problems of {source}, {words.asked(*(one.evaluation for one in shown))} each, "
         f"{'' if settings.temperature is None else f'temperature {settings.temperature}, '}at most {words.limit(settings)}.{left}"
     )
     panels = [figures.budget_panel(shown), figures.cost_panel(shown), charts.pareto_panel(shown)]

@@ -13,10 +13,11 @@ from evaluation import words
 from evaluation.attempts import again
 from evaluation.comparisons import Comparison
 from evaluation.entries import Shown
-from evaluation.results import Estimate, Evaluation, Share
+from evaluation.results import Estimate, Evaluation, Overlap, Share
 from evaluation.run_folder import Run
 from evaluation.statistics import Interval, standard_errors
 
+TOKEN_F1 = "Token F1, never a verdict"
 _FEW = 3  # comparisons that sentences speak of
 _SAMPLED = ("temperature", "top_p", "top_k", "max_tokens", "samples", "seed", "engine")  # settings of evaluations
 _PROMPTS = ("instruction", "stated_limit", "template", "date", "revision")
@@ -57,15 +58,17 @@ def noise_table(shown: Sequence[Shown]) -> Table:
     """Accuracy and length of each evaluation with n, k, budget, intervals, errors and shares (promise: no number without its noise)."""
     k = min(row.samples for one in shown for row in one.evaluation.per_problem)
     lenient = any(one.evaluation.stated for one in shown)
+    overlaps = any(one.evaluation.token_f1 for one in shown)
     unit = words.unit(one.evaluation for one in shown)
-    columns = [_numbers(one.evaluation, k, lenient, unit) for one in shown]
+    columns = [_numbers(one.evaluation, k, lenient, overlaps, unit) for one in shown]
     steps = [f", step {one.evaluation.step}" if one.run.trained and not one.label.startswith("step") else "" for one in shown]
     rows = [Row(label.strip(), [column[label] for column in columns], label.startswith(" ")) for label in columns[0]]
     budgets = [f", {budget.words}" if (budget := one.evaluation.settings.budget) else "" for one in shown]
-    return Table([f"{one.label}{step}{budget}" for one, step, budget in zip(shown, steps, budgets, strict=True)], rows)
+    counted = [f", lengths in {ruler}" * bool(ruler) for ruler in words.rulers(one.evaluation for one in shown)]
+    return Table(["".join(parts) for parts in zip([one.label for one in shown], steps, budgets, counted, strict=True)], rows)
 
 
-def _numbers(evaluation: Evaluation, k: int, lenient: bool, unit: str) -> dict[str, Cell]:
+def _numbers(evaluation: Evaluation, k: int, lenient: bool, overlaps: bool, unit: str) -> dict[str, Cell]:
     right_N = np.array([row.right for row in evaluation.per_problem])
     samples_N = np.array([row.samples for row in evaluation.per_problem])
     gen, fix = standard_errors(right_N, samples_N)
@@ -79,6 +82,7 @@ def _numbers(evaluation: Evaluation, k: int, lenient: bool, unit: str) -> dict[s
         **({" with stated answers (--lenient)": _with_bounds(evaluation.stated)} if lenient else {}),
         " standard error, new problems": Cell(words.percent(gen, 2)),
         " standard error, new samples": Cell(words.percent(fix, 2)),
+        **({TOKEN_F1: overlap(evaluation.token_f1)} if overlaps else {}),
         "maj@n (cons@n), a vote of all samples": _with_bounds(evaluation.majority),
         **{again_label(name): Cell(words.percent(float(of_N.mean()))) for name, of_N in again(samples_N, right_N, k).items()},
         f"Mean {unit}": Cell(words.length(evaluation, unit), bounds(length, 1, 0 if length.mean >= 100 else 1)),
@@ -97,6 +101,16 @@ def again_label(name: str) -> str:
     return {"pass@": name, "pass^": f" {name}, all of them right", "G-Pass@": f" {name}, half of them right"}.get(kind, f" {name}")
 
 
+def overlap(found: Overlap | None) -> Cell:
+    """Token F1 with its interval and the problems that it is of."""
+    if found is None:
+        return Cell("–")
+    return Cell(
+        words.percent(found.mean),
+        f"{bounds(found, 100, 1)} of {found.problems:,} problem{'s' * (found.problems != 1)} with a gold in words",
+    )
+
+
 def _with_bounds(accuracy: Share | None) -> Cell:
     return Cell(words.percent(accuracy.mean), bounds(accuracy, 100, 1)) if accuracy else Cell("–")
 
@@ -104,7 +118,7 @@ def _with_bounds(accuracy: Share | None) -> Cell:
 def glance_table(found: Sequence[Comparison]) -> Table:
     """Every comparison in a line: accuracy and length with their changes, and what may be claimed."""
     rows, unit = [], words.unit(one.new.evaluation for one in found)
-    for one in found:
+    for one, ruler in zip(found, words.rulers(one.new.evaluation for one in found), strict=True):
         evaluation = one.new.evaluation
         change = Cell("–", one.refused)
         saved = Cell("–")
@@ -116,7 +130,7 @@ def glance_table(found: Sequence[Comparison]) -> Table:
             Cell(evaluation.where),
             Cell(words.percent(evaluation.accuracy.mean)),
             change,
-            Cell(words.length(evaluation, unit)),
+            Cell(words.length(evaluation, unit), ruler),
             saved,
             Cell(", ".join(f"{span.first:,} to {span.last:,}" for span in one.better) or "–"),
             Cell(_claim(one), "; ".join(one.remarks)),

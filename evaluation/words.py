@@ -34,6 +34,12 @@ def length(found: Evaluation, of: str = "") -> str:
     return tokens(found.tokens.mean) + (f" {found.settings.unit}" if found.settings.unit != of else "")
 
 
+def rulers(found: Iterable[Evaluation]) -> list[str]:
+    """What marks the lengths of each where they stand side by side: what counted them, where that differs; else ""."""
+    counted = [one.settings.ruler for one in found]
+    return counted if len(set(counted)) > 1 else [""] * len(counted)
+
+
 def limit(settings: Settings) -> str:
     """What a sample may be long: "4,096 tokens". Beside lengths in characters nobody knows what it counts, so it is a number without a unit."""
     return f"{settings.max_tokens:,}" + " tokens" * (settings.unit != CHARACTERS)
@@ -133,12 +139,13 @@ def headline(found: Sequence[Comparison]) -> list[str]:
 
 
 def told(found: Sequence[Comparison]) -> list[list[str]]:
-    """Of each comparison the claim on accuracy, the numbers behind it, and where the new one is better."""
+    """Of each comparison the claim on accuracy, the numbers behind it, what differs between the two beside, and where the new one is better."""
     sentences = []
     for one in found:
         several = len(found) > 1 or one.new.evaluation.settings.budget
         where = f"{one.new.evaluation.where}, {one.new.label} against {one.old.label}: " if several else ""
         said = [verdict(one)] if one.refused else [claim(one), verdict(one)]
+        said += [f"With reservations: {'; '.join(one.remarks)}."] * bool(one.remarks)
         said += [at_budgets(one)] * bool(one.better or one.worse)
         sentences.append([where + said[0], *said[1:]])
     return sentences
@@ -170,14 +177,14 @@ def verdict(one: Comparison) -> str:
     if one.bounds is None:
         return f"{said}, accuracy {shares}, but the two cannot be compared: {one.refused}."
     if one.length is None:
-        said = f"Lengths are not compared ({'; '.join(one.remarks)})"
+        said = "Lengths are not compared"
     elif alike:
         said += f" ({change_text(one.length, one.problems, '%', 0)})"
     else:
-        said = f"Length in characters {change_text(one.length, one.problems, '%', 0)} ({'; '.join(one.remarks)})"
+        said = f"Length in characters {change_text(one.length, one.problems, '%', 0)}"
     return (
         f"{said}, accuracy {shares} ({change_text(one.bounds, one.problems, 'points')}), "
-        f"paired over {one.problems} problems with {_asked(after)} each."
+        f"paired over {one.problems} problems with {asked(before, after)} each."
     )
 
 
@@ -207,12 +214,14 @@ def measured(found: Evaluation) -> str:
     """The numbers of an evaluation with their noise."""
     return (
         f"accuracy {_share_with_interval(found.accuracy)} at {length(found)} on average, "
-        f"over {found.problems} problems with {_asked(found)} each"
+        f"over {found.problems} problems with {asked(found)} each"
     )
 
 
-def _asked(found: Evaluation) -> str:
-    return f"{found.samples} {'vote' if found.parallel else 'sample'}{'s' * (found.samples != 1)}"
+def asked(*found: Evaluation) -> str:
+    """Of each problem, by all of these: "8 samples", or "4 and 8 samples"."""
+    counts = list(dict.fromkeys(one.samples for one in found))
+    return f"{' and '.join(map(str, counts))} {'vote' if found[-1].parallel else 'sample'}{'s' * (counts != [1])}"
 
 
 def progress(run: Run) -> str:

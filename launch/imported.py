@@ -49,7 +49,7 @@ def import_samples(
     Args:
         source: the set that was asked; default: the file's name.
         tokenizer: folder of the checkpoint, or of the tokenizer, that counts lengths; None: the file's own tokens, else characters.
-        max_tokens: where the samples' engine stopped; default: the longest of them.
+        max_tokens: where the samples' engine stopped, which none of the file's own lengths goes beyond; default: the longest of them.
         temperature, top_p, top_k: with which they were sampled; recorded, so that settings can be compared.
         lenient, problem, gold, prediction, score, model: see evaluation.imported.read_samples and evaluation.evaluate.read_stated.
 
@@ -66,6 +66,7 @@ def import_samples(
     read = read_samples(
         path, source, problem=problem, gold=gold, prediction=prediction, model=model, lengths=tokenizer is None, score=score
     )
+    _refuse_longer(read, max_tokens)
     target = folder or Path("evals") / (read.model or name).strip("./~").replace("/", "-")
     refuse_earlier([target / f"{name}.json"], overwrite)
     for words in read.said:
@@ -81,7 +82,7 @@ def import_samples(
     with Judge(os.cpu_count() or 1, limits.wall_s, limits.memory_mb) as judge, Progress(name, len(read.problems)) as progress:
         kept, left_out = _with_golds(read, judge)
         list_left_out(progress, target / f"{name}.left_out.jsonl", name, read.left_out + left_out)
-        scorer = Scorer(judge, template)
+        scorer = Scorer(judge, template, whole=True)
         groups = _judged(kept, scorer, count=tokenizer is not None or not read.counted)
         if lenient:
             read_stated(groups, scorer)
@@ -103,6 +104,16 @@ def import_samples(
         )  # fmt: skip
     scores = write(target / name, rows(groups, 0, template.digest), checkpoint=read.model, step=0, source=source, settings=settings)
     print_scores(partial(console.print, highlight=False), name, scores, target / f"{name}.json")
+
+
+def _refuse_longer(read: Imported, limit: int | None) -> None:
+    """Refuse a limit that a sample, as its file counts it, goes beyond. Raises DataError with its place."""
+    for one in (one for _, samples in read.problems for one in samples):
+        if limit is not None and one.tokens is not None and one.tokens > limit:
+            raise DataError(
+                f"{one.place}: a completion of {one.tokens:,} tokens, and --max-tokens says that none is longer than {limit:,}; "
+                "correct one, or count all with --tokenizer"
+            )
 
 
 def _template(read: Imported, name: str, tokenizer: Path | None) -> Template:

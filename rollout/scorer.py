@@ -50,7 +50,8 @@ class Scorer:
     """Judges and rewards groups. `terms` and `budget` may be left out where only verdicts matter (evaluation); `state` is for functions.
 
     `unit` is budget.limit as the recipe writes it (default: the request's limit). With `words` right answers are searched for what they think
-    although they have the answer already.
+    although they have the answer already. With `whole` a completion that was cut off has an answer only behind a closing mark of thinking, whether
+    or not prompts open it (evaluations): what stands in an unfinished chain is a step.
     """
 
     judge: Judge
@@ -60,6 +61,7 @@ class Scorer:
     state: TrainerState = field(default_factory=TrainerState)
     unit: int = 0
     words: Words | None = None
+    whole: bool = False
 
     def begin(self, request: Request, completions: Sequence[Completion]) -> Pending:
         """Make rollouts of completions and hand them to the judge.
@@ -85,7 +87,7 @@ class Scorer:
 
     def _asked(self, request: Request, text: str, finish: Finish) -> list[Future[Verdict]]:
         """What the judge will say of a text, by gold."""
-        thinking, marks = self.template.opens_thinking(request.problem), self.template.marks
+        thinking, marks = self.template.opens_thinking(request.problem) or (self.whole and finish == "length"), self.template.marks
         return [self.judge.submit(gold=gold, text=text, finish=finish, thinking=thinking, marks=marks) for gold in request.problem.golds]
 
     def finish(self, pending: Pending) -> Group:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 from rich.console import Console
 
 from evaluation import words
+from evaluation.budgets import budget_table
 from evaluation.comparisons import compare, pooled, read
 from evaluation.entries import by_source, read_entries
 from evaluation.formats import as_json, markdown, sentences
@@ -22,8 +25,9 @@ from evaluation.picture import picture
 from evaluation.report import page, report
 from evaluation.results import Evaluation, Settings
 from evaluation.scores import score
-from evaluation.tables import glance_table, settings_table
+from evaluation.tables import glance_table, noise_table, settings_table
 from launch.compare import compare_in_terminal
+from launch.evaluate import print_scores
 from rewards.verifier.verdict import Verdict
 from rollout.records import rows
 from rollout.types import Group
@@ -121,6 +125,44 @@ def test_another_number_of_samples_is_compared_and_marked(two: list[Path]) -> No
     evaluated(two[1], groups, samples=1)
     (pair,) = read(two).comparisons
     assert pair.accuracy is not None and pair.remarks == ("2 samples each before, 1 after",)
+    assert words.verdict(pair).endswith("paired over 24 problems with 2 and 1 samples each.")
+    assert "24 problems of tiny, 2 and 1 samples each" in page(read(two))
+
+
+def test_token_f1_is_a_row_beside_accuracy_that_says_what_it_is_of(two: list[Path]) -> None:
+    assert "Token F1" not in markdown(read(two)) + page(read(two))
+    groups = make_groups(20, 50)
+    for group in groups[:3]:
+        group.request = replace(group.request, problem=replace(group.problem, answer="Barack Obama"))
+        for rollout in group.rollouts:
+            rollout.verdict = Verdict("wrong", "words", "President Obama")
+    evaluated(two[1], groups)
+    found = read(two)
+    for form in (markdown(found), page(found)):
+        assert "Token F1, never a verdict" in form and "50.0 %" in form and "of 3 problems with a gold in words" in form
+    shown = io.StringIO()
+    print_scores(Console(file=shown, width=200).print, "tiny", found.shown["tiny"][1].evaluation, Path("tiny.json"))
+    [row] = [line for line in shown.getvalue().splitlines() if "Token F1, never a verdict" in line]
+    assert "50.0 %" in row and "of 3 problems with a gold in words" in row
+
+
+@pytest.mark.parametrize(
+    ("settings", "mark"),
+    [
+        ({"engine": "vllm"}, "engine differs"),
+        ({"temperature": None}, "temperature was not recorded"),
+        ({"stated_limit": 64, "instruction": "Short."}, "stated limit differs"),
+        ({"template": "another"}, "lengths before are tokens of template digest, after tokens of template another: other units"),
+    ],
+)
+def test_a_mark_stands_once_beside_the_claim_in_every_form(two: list[Path], settings: dict, mark: str) -> None:
+    evaluated(two[0], make_groups(12, 200), **{"stated_limit": 32} | {key: None for key in settings if key == "temperature"})
+    evaluated(two[1], make_groups(20, 50), **{"stated_limit": 32} | settings)
+    console = Console(file=io.StringIO(), width=200)
+    compare_in_terminal(two, None, console)
+    for form in (markdown(read(two)), page(read(two)), console.file.getvalue()):
+        (said,) = [line for line in re.findall(r"With reservations: [^\n<]*", form) if mark in line]
+        assert form.count(mark) == 1, said
 
 
 def test_tokens_of_another_tokenizer_are_never_compared_characters_are(two: list[Path]) -> None:  # P38
@@ -135,6 +177,24 @@ def test_tokens_of_another_tokenizer_are_never_compared_characters_are(two: list
     (two[1] / "tiny.parquet").unlink()
     (pair,) = read(two).comparisons
     assert pair.length is None and any("Lengths are not compared" in one for one in sentences(read(two)))
+
+
+def test_lengths_side_by_side_say_what_counted_them_where_that_differs(two: list[Path]) -> None:
+    own = ["tokens of template digest", "tokens of template another"]
+    budget = {"kind": "forced", "limit": 32}
+    evaluated(two[0], make_groups(12, 200), name="at", budget=budget)
+    assert not any(ruler in markdown(read(two)) for ruler in own)
+    evaluated(two[1], make_groups(20, 50), template="another")
+    evaluated(two[1], make_groups(20, 50), name="at", budget=budget, template="another")
+    found = read(two)
+    assert noise_table(found.shown["tiny"]).head == [
+        f"{name}, lengths in {ruler}" for name, ruler in zip(("long", "short"), own, strict=True)
+    ]
+    lengths = [row.cells[1].small for row in budget_table(found, "tiny").rows if not row.sub]
+    assert [small.endswith(ruler) for small, ruler in zip(lengths, own, strict=True)] == [True, True]
+    third = evaluated(two[0].parent / "third", make_groups(20, 50))
+    marks = [row.cells[3].small for row in glance_table(read([*two, third]).comparisons).rows]
+    assert set(marks) == set(own)
 
 
 def test_the_margin_is_the_one_that_was_recorded_beforehand_unless_one_is_given(tmp_path: Path) -> None:
@@ -271,8 +331,9 @@ def test_the_terminal_shows_a_paired_table_and_what_may_be_said(two: list[Path])
     compare_in_terminal(two, None, console)
     text = console.export_text()
     assert "tiny: short against long, 24 problems" in text and "More accurate (95 % interval" in text
-    for label in ("accuracy", "pass@2", "within 80 tokens", "mean tokens", "truncated", "aes(1, 3, 5)"):
+    for label in ("accuracy", "pass@2", "within 80 tokens", "mean tokens", "truncated", "AES (1, 3, 5)"):
         assert label in text, label
+    assert not [word for word in text.split() if "_" in word]
 
 
 def test_nothing_in_common_is_refused_by_name(two: list[Path]) -> None:
@@ -352,7 +413,7 @@ def test_evaluations_in_characters_are_compared_in_characters(two: list[Path]) -
     (pair,) = found.comparisons
     assert pair.unit == "characters" and pair.length is not None
     text = markdown(found)
-    assert "Mean characters" in text and "e3_pnb" not in text and report(two, two[0].parent / "page.html").is_file()
+    assert "Mean characters" in text and "E3 of" not in text and report(two, two[0].parent / "page.html").is_file()
 
 
 def test_what_was_not_made_alike_shares_no_chart_with_the_first(two: list[Path], tmp_path: Path) -> None:

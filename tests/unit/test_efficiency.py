@@ -57,18 +57,18 @@ def test_aes_hand_examples(accuracy: float, weights: tuple[float, float, float],
 def test_aes_prints_its_weights_and_compares_the_same_problems() -> None:
     base, model = measured([0.5, 0.5], [10_000, 10_000]), measured([0.52, 0.52], [6000, 6000])
     score, ratio = against(model, base)
-    assert (score.name, score.value) == ("aes(1, 3, 5)", pytest.approx((0.52,) * 3))
-    assert (ratio.name, ratio.value) == ("accuracy_per_token_ratio", pytest.approx((0.52 / 0.5 / 0.6,) * 3))
-    assert against(model, base, Weights(0.1, 0.1, 1))[0].name == "aes(0.1, 0.1, 1)"
+    assert (score.name, score.value) == ("AES (1, 3, 5)", pytest.approx((0.52,) * 3))
+    assert (ratio.name, ratio.value) == ("accuracy per token, new over old", pytest.approx((0.52 / 0.5 / 0.6,) * 3))
+    assert against(model, base, Weights(0.1, 0.1, 1))[0].name == "AES (0.1, 0.1, 1)"
 
 
 def test_scalars_are_of_means_over_problems_not_means_of_scalars() -> None:
     found = {scalar.name: scalar.value.mean for scalar in scalars(measured([1, 0], [1000, 3000]))}
     assert found == {
-        "e3_pnb": pytest.approx(1.25),
-        "accuracy_per_token": pytest.approx(0.025),
-        "ock10": pytest.approx(50 - 10 * math.log10(1.2)),
-        "ockln": pytest.approx(50 - 10 * math.log(1.2)),
+        "E3 of Plan-and-Budget": pytest.approx(1.25),
+        "accuracy per token": pytest.approx(0.025),
+        "OckScore, base 10": pytest.approx(50 - 10 * math.log10(1.2)),
+        "OckScore, base e": pytest.approx(50 - 10 * math.log(1.2)),
     }
 
 

@@ -71,6 +71,19 @@ def test_finished_samples_without_a_box_are_read_behind_their_thinking_and_no_ot
     assert scores.stated is not None and scores.stated.mean == pytest.approx(3 / 9)
 
 
+def test_a_cut_sample_of_a_model_that_does_not_think_has_no_answer_and_one_that_ended_has(
+    tmp_path: Path, judge: Judge, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tests.scripted.Letters.opens_thinking", lambda *_: False)
+    one, said = (
+        asked(tmp_path, 1),
+        [("maybe \\boxed{0}, but", None, "length"), ("x", "\\boxed{0} s", "length"), ("\\boxed{0}", None, "stop")],
+    )
+    [(_, scores)] = evaluate([one], ScriptedPool(lambda _: [completion(*sample) for sample in said]), Scorer(judge, template()))
+    assert pq.read_table(one.table)["verdict"].to_pylist() == ["wrong", "right", "right"]
+    assert (scores.no_answer, scores.no_answer_by) == (pytest.approx(1 / 3), {"unfinished": pytest.approx(1 / 3)})
+
+
 def test_engines_are_asked_for_no_logprobs_unless_told_to_and_none_are_kept(tmp_path: Path, judge: Judge):
     problems = [Problem("p", "q", "1")]
     assert [requests("e", problems, template(), SETTINGS, logprobs=told)[0].logprobs for told in (False, True)] == [False, True]

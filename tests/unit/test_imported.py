@@ -246,6 +246,8 @@ def test_stated_answers_count_only_where_they_are_asked_for(tmp_path: Path):
         ("hm \\boxed{2}", "length", "wrong"),  # beside others whose prompts opened thinking
         ("hm</think>\\boxed{2}", "stop", "right"),
         ("\\boxed{2}", "stop", "right"),
+        ("First, perhaps \\boxed{2}, but wait, let us check", "length", "wrong"),  # nobody thinks in marks here
+        ("<think>hm</think>\\boxed{2}, as", "length", "right"),
     ],
 )
 def test_thinking_is_told_from_the_answer_in_the_marks_of_the_files_model(tmp_path: Path, text, finish, status):
@@ -304,6 +306,7 @@ REFUSED: list[tuple[list[dict[str, Any]], dict[str, Any], str]] = [
     ([*plain(), {"problem": "p", "gold": "1", "completion": "x", "tokens": float("nan")}], {}, r"x.jsonl:5: tokens is nan"),
     ([*plain(), {"problem": "p", "gold": "1", "completion": "x", "tokens": 10**12}], {}, r"x.jsonl:5: tokens is 1000000000000, more than any"),
     ([*plain(), {"problem": "p", "gold": "1", "completion": "x", "tokens": 0}], {}, r"x.jsonl:5: tokens is 0, and its completion is not empty"),
+    (plain(), {"max_tokens": 30}, r"x.jsonl:4: a completion of 40 tokens, and --max-tokens says that none is longer than 30; correct one"),
     (plain(tokens=-1), {}, r"x.jsonl:1: tokens is -1, where a whole number is wanted"),
     (plain(tokens=10.5), {}, r"x.jsonl:1: tokens is 10.5, where a whole number is wanted"),
     ([*plain(generator="a"), *plain(generator="b")], {}, r"several models \(a, b\).*--model"),

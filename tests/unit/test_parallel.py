@@ -116,6 +116,14 @@ def test_chains_that_were_run_are_marks_beside_the_curves_and_on_none_of_them(tm
     assert rows["short-3@6, run"] == rows["short-3 of 6"]
 
 
+def test_what_counted_the_tokens_is_said_where_two_rulers_stand_side_by_side(tmp_path: Path) -> None:
+    folders = [
+        evaluated(tmp_path / name, several(2), samples=6, template=template) for name, template in (("a", "x"), ("b", "y"), ("c", "x"))
+    ]
+    heads = [parallel.several_table(read(found), "tiny").head for found in (folders[:2], folders[::2])]
+    assert heads == [["a, lengths in tokens of template x", "b, lengths in tokens of template y"], ["a", "c"]]
+
+
 def test_lengths_in_characters_are_called_so(tmp_path: Path) -> None:
     folder = evaluated(tmp_path / "letters", several(2), samples=6, template=CHARACTERS)
     [cell] = next(row for row in parallel.several_table(read([folder]), "tiny").rows if row.label == "majority of 6").cells
