@@ -76,26 +76,26 @@ class ScoringHead(nn.Module):
         weight_UH, bias_U = self.weight[used_U], None if self.bias is None else self.bias[used_U]
         toward_UH = torch.zeros(len(used_U), hidden_NH.shape[1], dtype=_wide(hidden_NH), device=hidden_NH.device)
         pieces = [slice(start, start + chunk) for start in range(0, len(targets_N), chunk)]
-        logps, entropies, influences = [], [], []
+        logp_N = hidden_NH.new_empty(len(targets_N), dtype=toward_UH.dtype)  # small results among large pieces would split a CPU's heap
+        entropy_N, influence_N = torch.empty_like(logp_N), torch.empty_like(logp_N)
         logp_nV = None
         for piece in pieces:
             logp_nV = None  # the piece before goes before this one comes
             logp_nV = _log_softmax(hidden_NH[piece], self.weight, self.bias, temperature)
-            logps.append(logp_nV.gather(-1, targets_N[piece, None])[:, 0])
+            logp_N[piece] = logp_nV.gather(-1, targets_N[piece, None])[:, 0]
             error_nU = _errors(logp_nV[:, used_U], place_N[piece])
-            entropies.append(-torch.einsum("nv,nv->n", logp_nV.exp(), logp_nV))
+            entropy_N[piece] = -torch.einsum("nv,nv->n", logp_nV.exp(), logp_nV)
             toward_UH += (error_nU * toward_N[piece, None]).t() @ hidden_NH[piece].to(toward_UH.dtype)
         logp_nV = None
-        for piece, logp_n in zip(pieces, logps, strict=True):
+        for piece in pieces:
             logits_nU = _product(hidden_NH[piece], weight_UH.t())
             if bias_U is not None:
                 logits_nU += bias_U
             logits_nU /= temperature
-            whole_n = logits_nU.gather(-1, place_N[piece, None])[:, 0] - logp_n  # log of the sum over the whole vocabulary
+            whole_n = logits_nU.gather(-1, place_N[piece, None])[:, 0] - logp_N[piece]  # log of the sum over the whole vocabulary
             error_nU = _errors(logits_nU - whole_n[:, None], place_N[piece])
-            influences.append(torch.einsum("nu,nu->n", error_nU, hidden_NH[piece].to(toward_UH.dtype) @ toward_UH.t()))
-        empty = hidden_NH.new_empty(0, dtype=toward_UH.dtype)
-        return torch.cat([empty, *logps]), torch.cat([empty, *entropies]), torch.cat([empty, *influences])
+            influence_N[piece] = torch.einsum("nu,nu->n", error_nU, hidden_NH[piece].to(toward_UH.dtype) @ toward_UH.t())
+        return logp_N, entropy_N, influence_N
 
 
 def _errors(logp_nU: Tensor, place_n: Tensor) -> Tensor:
