@@ -1,7 +1,8 @@
 """Where the learner's ranks meet: at a TCP store of torch's that rank 0 keeps.
 
 Claim: the store listens at one address alone, that of rank 0's node (of loopback where all ranks are on one machine), and at a port that the kernel gave
-the very socket that listens, so none can be taken. What ranks then say to each other goes through the interface of that address. A rank that does not come, or
+the very socket that listens, so none can be taken. What ranks then say to each other goes through the interface of that address; NCCL, which speaks to engines on
+other nodes, too, has the interface of the node's own (loopback in a Ray of our own). A rank that does not come, or
 cannot reach the others, is named. Simplification: neither the store nor gloo and NCCL ask for a token, so the network between nodes has to be trusted.
 """
 
@@ -59,7 +60,7 @@ class Member:
             MeetingError: another rank does not come, or rank 0 cannot be reached.
         """
         (host, port), wait = at, timedelta(seconds=within_s)
-        _speak_through(LOOPBACK if host == LOOPBACK else self.address(), host == LOOPBACK)
+        _speak_through(LOOPBACK if host == LOOPBACK else self.address(), self.address())
         keeps: dict[str, Any] = {} if self._door is None else {"master_listen_fd": self._door.detach()}
         try:
             store = TCPStore(host, port, None, self._door is not None, wait, wait_for_workers=False, **keeps)
@@ -77,11 +78,10 @@ class Member:
         torch.distributed.init_process_group(backend, store=store, rank=self._rank, world_size=ranks)
 
 
-def _speak_through(address: str, always: bool) -> None:
-    """Have gloo and NCCL open their ports at the interface of an address, unless others are named; `always`: even then."""
-    name = interface(address)
-    for variable, form in _INTERFACES.items():
-        if name and (always or variable not in os.environ):
+def _speak_through(gloo: str, nccl: str) -> None:
+    """Have gloo and NCCL open their ports at the interfaces of these addresses, unless the environment names others; between ranks of one machine it cannot."""
+    for (variable, form), address in zip(_INTERFACES.items(), (gloo, nccl), strict=True):
+        if (name := interface(address)) and (address == LOOPBACK or variable not in os.environ):
             os.environ[variable] = form.format(name)
 
 

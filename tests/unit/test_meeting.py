@@ -89,3 +89,18 @@ def test_ranks_of_several_nodes_meet_at_the_first_one_and_speak_through_the_inte
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib0")  # said by someone who knows the machine
     first.meet(at, 1, "gloo", 5.0)
     assert (os.environ["GLOO_SOCKET_IFNAME"], os.environ["NCCL_SOCKET_IFNAME"]) == (name, "ib0")
+
+
+def test_ranks_of_one_node_speak_on_loopback_and_nccl_reaches_engines_on_other_nodes(monkeypatch: pytest.MonkeyPatch):
+    names = {LOOPBACK: "lo", "10.9.9.1": "eth7"}
+    monkeypatch.setattr("rl.meeting.interface", lambda address: names[address])
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda *_, **__: None)
+    for own, expected in ((LOOPBACK, "=lo"), ("10.9.9.1", "=eth7")):
+        first = Member(0)
+        at = first.listen(own, own)
+        monkeypatch.setattr(Member, "address", lambda _, own=own: own)
+        for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            monkeypatch.setenv(variable, "")
+            monkeypatch.delenv(variable)
+        first.meet(at, 1, "gloo", 5.0)
+        assert (at[0], os.environ["GLOO_SOCKET_IFNAME"], os.environ["NCCL_SOCKET_IFNAME"]) == (LOOPBACK, "lo", expected)
