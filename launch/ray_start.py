@@ -33,6 +33,9 @@ _ATTEMPTS = 3
 _CONNECT_S = 5.0
 _SOCKET_BYTES = 107
 _PARAMETERS = parameter.RayParams
+_NO_IDLE_WORKERS = {
+    "prestart_worker_first_driver": False
+}  # a process for each CPU, of which our actors, each with an environment of its own, take none
 _guards: list[subprocess.Popen[bytes]] = []  # of the Ray that this process started, if it did (launch/guard)
 _VERSIONS = re.compile(r"Ray: (\S+) Python: (\S+) .*?Ray: (\S+) Python: (\S+)")
 
@@ -117,6 +120,7 @@ def _start_own(num_cpus: int, num_gpus: int, push: int) -> None:
                 log_to_driver=False,
                 logging_level="error",
                 object_store_memory=store,
+                _system_config=_NO_IDLE_WORKERS,
             )
             break
         except Exception as error:  # Ray raises plain Exception, ValueError, OSError, ConnectionError
