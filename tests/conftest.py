@@ -13,9 +13,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from tests.forked import Forked
 
 HERE = Path(__file__).resolve().parent
 
@@ -77,6 +81,18 @@ def ray_session() -> Iterator[None]:
     start_ray(num_cpus=2, num_gpus=0)
     yield
     stop_ray()
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Forked]:
+    """Ranks of this test's learners are forks instead of Ray's actors."""
+    from tests.forked import Forked
+
+    made = Forked()
+    for place in ("rl.learner.ray", "rollout.peers.ray"):
+        monkeypatch.setattr(place, made)
+    yield made
+    made.stop()
 
 
 @pytest.fixture(scope="session")

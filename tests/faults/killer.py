@@ -114,7 +114,7 @@ def without_actors() -> None:
         module.ray = Ray()
     meet = Member.meet
     Member.meet = lambda self, *told: None if torch.distributed.is_initialized() else meet(self, *told)  # the learner of another stage did
-    os.environ["DS_ACCELERATOR"] = "cpu"
+    os.environ.update(DS_ACCELERATOR="cpu", TORCHDYNAMO_DISABLE="1")
     torch.set_num_threads(1)  # as an engine's own process would
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import ray
 import torch
 from safetensors import safe_open
 
 from rl import checkpoint
 from rl.conversion import ConversionError, convert, differing
 from rl.learner import Learner
+from tests.forked import Forked
 from tests.integration.test_learner import LR, recipe, rows
 
 LAYOUTS = {  # of a chain of conversions, by dtype: ranks, ZeRO stage
@@ -29,25 +29,27 @@ def saved(folder: Path, tiny_checkpoint: Path, dtype: str, ranks: int, zero: int
     return folder
 
 
-def resumed(folder: Path, tiny_checkpoint: Path, dtype: str, state: Path) -> tuple[dict[str, float | None], dict[str, torch.Tensor]]:
+def resumed(
+    forked: Forked, folder: Path, tiny_checkpoint: Path, dtype: str, state: Path
+) -> tuple[dict[str, float | None], dict[str, torch.Tensor]]:
     """What a run that goes on from a checkpoint does: statistics and weights of its next update; what the optimiser held before goes into `state`."""
     meta = checkpoint.metadata(folder)
     learner = Learner(recipe(meta["ranks"], meta["zero_stage"], 256, dtype), tiny_checkpoint, "cpu")
     learner.restore(folder)
     learner.keep_state(state)
     stats = learner.update([rows(2)], 1)
-    weights = {name: packed.tensor().float() for name, packed in ray.get(learner.weights()[0]).items()}
+    weights = {name: packed.tensor().float() for name, packed in forked.get(learner.weights()[0]).items()}
     learner.stop()
     return stats, weights
 
 
 @pytest.mark.parametrize("dtype", LAYOUTS)
 def test_a_converted_checkpoint_holds_the_same_state_to_the_bit_and_the_next_update_is_the_same(
-    ray_session: None, tiny_checkpoint: Path, tmp_path: Path, dtype: str
+    forked: Forked, tiny_checkpoint: Path, tmp_path: Path, dtype: str
 ):
     first, *others = LAYOUTS[dtype]
     last = original = saved(tmp_path / "step-1", tiny_checkpoint, dtype, *first)
-    expected, weights = resumed(original, tiny_checkpoint, dtype, tmp_path / "state")
+    expected, weights = resumed(forked, original, tiny_checkpoint, dtype, tmp_path / "state")
     with safe_open(tmp_path / "state", "pt") as state:
         assert state.get_tensor("updates") == 2
         assert all(state.get_tensor(name).abs().sum() > 0 for name in state.keys())  # noqa: SIM118 - no mapping
@@ -55,7 +57,7 @@ def test_a_converted_checkpoint_holds_the_same_state_to_the_bit_and_the_next_upd
         last = convert(last, tmp_path / f"{ranks}-{zero}", recipe(*first, 256, dtype), ranks, zero, {"recipe": "new"})
         meta = checkpoint.metadata(last)
         assert (meta["ranks"], meta["zero_stage"], meta["step"], meta["recipe"]) == (ranks, zero, 1, "new")
-        stats, after = resumed(last, tiny_checkpoint, dtype, tmp_path / "again")
+        stats, after = resumed(forked, last, tiny_checkpoint, dtype, tmp_path / "again")
         assert differing(tmp_path / "state", tmp_path / "again") == ""
         assert (last / "model.safetensors").read_bytes() == (original / "model.safetensors").read_bytes()
         for name in ("loss", "grad_norm", "entropy"):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
@@ -19,6 +18,7 @@ from rl.algorithm import measured
 from rl.learner import Learner, LearnerError
 from rl.objective import NonFinite
 from rl.policy import Row, load_policy, padded
+from tests.forked import Forked
 
 LR = 1e-3
 
@@ -91,7 +91,7 @@ def plain_torch_update(checkpoint: Path, updates: list[list[Row]]) -> tuple[dict
     ],
 )
 def test_a_restored_learner_goes_on_as_if_nothing_had_happened_and_so_does_one_that_rested(
-    ray_session: None, tiny_checkpoint: Path, tmp_path: Path, ranks: int, zero: int, dtype: str, adapter: str
+    forked: Forked, tiny_checkpoint: Path, tmp_path: Path, ranks: int, zero: int, dtype: str, adapter: str
 ):
     settings = recipe(ranks, zero, 256, dtype, adapter={"kind": adapter})
     learner = Learner(settings, tiny_checkpoint, "cpu")
@@ -124,7 +124,7 @@ def test_a_restored_learner_goes_on_as_if_nothing_had_happened_and_so_does_one_t
     [(1, 0, np.nan, "qwen2"), (2, 0, -np.inf, "llama"), (2, 1, np.nan, "qwen3"), (2, 3, -np.inf, "qwen2")],
 )
 def test_an_update_with_a_number_that_is_not_finite_is_left_out_or_stops_the_run_and_names_the_rollout(
-    ray_session: None, checkpoints: Callable[[str], Path], ranks: int, zero: int, poison: float, architecture: str
+    forked: Forked, checkpoints: Callable[[str], Path], ranks: int, zero: int, poison: float, architecture: str
 ):
     checkpoint = checkpoints(architecture)
     learner = Learner(recipe(ranks, zero, 256, nonfinite="skip"), checkpoint, "cpu")
@@ -139,7 +139,7 @@ def test_an_update_with_a_number_that_is_not_finite_is_left_out_or_stops_the_run
     weights, [loss], [norm] = plain_torch_update(checkpoint, [rows(1)])
     assert (stats["loss"], stats["grad_norm"]) == (pytest.approx(loss, rel=1e-5), pytest.approx(norm, rel=1e-5))
     reference, after = learner.weights()
-    for name, packed in ray.get(reference).items():
+    for name, packed in forked.get(reference).items():
         assert (packed.tensor() - weights[name]).abs().max() < 0.05 * LR, name
     learner._recipe = recipe(ranks, zero, 256)
     with pytest.raises(NonFinite, match=r"rollout 0-3: engine_logp (nan|-inf).*learner.nonfinite=skip"):
@@ -150,7 +150,7 @@ def test_an_update_with_a_number_that_is_not_finite_is_left_out_or_stops_the_run
 
 @pytest.mark.parametrize(("ranks", "zero", "architecture"), [(1, 0, "qwen2"), (2, 3, "llama")])
 def test_rows_are_scored_by_the_policy_as_it_is_and_by_the_reference_as_it_was(
-    ray_session: None, checkpoints: Callable[[str], Path], ranks: int, zero: int, architecture: str
+    forked: Forked, checkpoints: Callable[[str], Path], ranks: int, zero: int, architecture: str
 ):
     checkpoint = checkpoints(architecture)
     settings = recipe(ranks, zero, 256).model_copy(update={"reward": [VerdictTerm(kind="verdict"), KlTerm(kind="kl", weight=0.1)]})
@@ -176,7 +176,7 @@ def test_rows_are_scored_by_the_policy_as_it_is_and_by_the_reference_as_it_was(
 
 @pytest.mark.parametrize(("ranks", "zero"), [(1, 1), (2, 2)])
 def test_in_bf16_an_update_that_is_not_finite_leaves_weights_and_the_next_update_as_they_were(
-    ray_session: None, tiny_checkpoint: Path, ranks: int, zero: int
+    forked: Forked, tiny_checkpoint: Path, ranks: int, zero: int
 ):
     bad = rows(0, count=6)
     bad[3].engine_logp[1] = np.nan
@@ -190,7 +190,7 @@ def test_in_bf16_an_update_that_is_not_finite_leaves_weights_and_the_next_update
     assert after[0] == after[1]
 
 
-def test_a_planted_pickle_in_a_checkpoint_is_refused_and_does_not_run(ray_session: None, tiny_checkpoint: Path, tmp_path: Path):
+def test_a_planted_pickle_in_a_checkpoint_is_refused_and_does_not_run(forked: Forked, tiny_checkpoint: Path, tmp_path: Path):
     learner = Learner(recipe(1, 0, 256), tiny_checkpoint, "cpu")
     learner.save(tmp_path)
     [state] = (tmp_path / "learner" / "state").glob("mp_rank_00*")
@@ -207,7 +207,7 @@ def test_a_planted_pickle_in_a_checkpoint_is_refused_and_does_not_run(ray_sessio
     assert not trace.exists()
 
 
-def test_old_logprobs_of_the_learner_make_the_first_ratio_one(ray_session: None, tiny_checkpoint: Path):
+def test_old_logprobs_of_the_learner_make_the_first_ratio_one(forked: Forked, tiny_checkpoint: Path):
     settings = recipe(1, 0, 256).model_copy(
         update={"objective": Recipe.model_validate({"objective": {"old_logprobs": "learner"}}).objective}
     )

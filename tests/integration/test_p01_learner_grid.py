@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ray
 import torch
 from transformers import AutoModelForCausalLM
 
@@ -25,6 +24,7 @@ from rl.adapters import adapted, merged
 from rl.algorithm import measured, prepare
 from rl.learner import Learner, LearnerRank
 from rl.policy import Row
+from tests.forked import Forked
 from tests.reference import cases as case
 from tests.reference.referee import Settings, Trajectory, advantages, loss_and_gradient, score
 
@@ -89,7 +89,7 @@ def influences(model: torch.nn.Module, rows: Sequence[Row], temperature: float) 
 
 @pytest.mark.parametrize(("method", "ranks", "zero", "micro_batch_tokens", "adapter"), GRID)
 def test_p01_the_learner_agrees_with_the_referee(
-    ray_session: None, tiny_checkpoint: Path, method: str, ranks: int, zero: int, micro_batch_tokens: int, adapter: dict[str, Any]
+    forked: Forked, tiny_checkpoint: Path, method: str, ranks: int, zero: int, micro_batch_tokens: int, adapter: dict[str, Any]
 ):
     settings = case.METHODS[method]
     learner_keys = {
@@ -123,7 +123,7 @@ def test_p01_the_learner_agrees_with_the_referee(
         loss, norm = referee.step(given, updates)
         assert stats["loss"] == pytest.approx(loss, rel=1e-5, abs=1e-6)
         assert stats["grad_norm"] == pytest.approx(norm, rel=1e-5)
-    weights = {name: packed.tensor() for name, packed in ray.get(learner.weights()[0]).items()}
+    weights = {name: packed.tensor() for name, packed in forked.get(learner.weights()[0]).items()}
     learner.stop()
     # Where a gradient is near zero, AdamW's step is its sign: single weights may differ by a part of lr, all of them together may not.
     expected = {name: tensor for name, tensor in merged(referee.model).items() if name in weights}
@@ -162,7 +162,7 @@ def off(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def test_p43_in_bf16_64_micro_batches_and_any_sharding_give_the_gradient_of_one(
-    ray_session: None, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    forked: Forked, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Adding 64 gradients up in bfloat16 is off by 1.0 to 1.2 % here, whose tolerance is 0.8 %: the arithmetic of bfloat16 in one pass."""
     rng = np.random.default_rng(0)

@@ -1,0 +1,114 @@
+"""Actors as forks of one process that has imported what a learner needs, for tests that start ranks by the dozen: imports would cost more than what they show.
+
+All that happens in an actor is real: DeepSpeed, gloo, ZeRO over several processes, files. Of Ray there is what `rl.learner` and `rollout.peers` ask of it. Learners
+in Ray's own actors are in the tests of whole runs, of the pool and of carriers.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import traceback
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from multiprocessing.connection import Connection
+from types import SimpleNamespace
+from typing import Any
+
+import ray
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(
+    ["rl.learner", "deepspeed", "peft", *(f"transformers.models.{name}.modeling_{name}" for name in ("llama", "qwen2", "qwen3"))]
+)
+
+
+def _live(there: Connection, kind: type, environment: dict[str, str], arguments: tuple[Any, ...]) -> None:
+    """An actor: what it is asked, one call after the other, until nobody can ask."""
+    os.environ.update(environment)
+    actor, broken = None, ""
+    try:
+        actor = kind(*arguments)
+    except Exception:
+        broken = traceback.format_exc()
+    while True:
+        try:
+            method, given = there.recv()
+        except EOFError:
+            return
+        try:
+            there.send((getattr(actor, method)(*given), broken))
+        except Exception:
+            there.send((None, broken or traceback.format_exc()))
+
+
+class _Actor:
+    def __init__(self, kind: type, environment: dict[str, str], arguments: tuple[Any, ...]):
+        self._here, there = _FORKS.Pipe()
+        self._calls = ThreadPoolExecutor(1)
+        self.process = _FORKS.Process(target=_live, args=(there, kind, environment, arguments), daemon=True)
+        self.process.start()
+        there.close()
+
+    def __getattr__(self, name: str) -> _Method:
+        return _Method(self, name)
+
+    def ask(self, method: str, arguments: tuple[Any, ...]) -> Any:
+        given = [argument.result() if isinstance(argument, Future) else argument for argument in arguments]
+        try:
+            self._here.send((method, given))
+            answer, error = self._here.recv()
+        except (EOFError, OSError) as error:
+            raise ray.exceptions.ActorDiedError(f"process {self.process.pid} is gone") from error
+        if error:
+            raise ray.exceptions.RayError(error)
+        return answer
+
+    def submit(self, function: Any, *arguments: Any) -> Future[Any]:
+        return self._calls.submit(function, *arguments)
+
+
+class _Method:
+    def __init__(self, actor: _Actor, name: str, returns: int = 1):
+        self._actor, self._name, self._returns = actor, name, returns
+
+    def options(self, num_returns: int) -> _Method:
+        return _Method(self._actor, self._name, num_returns)
+
+    def remote(self, *arguments: Any) -> Any:
+        answer = self._actor.submit(self._actor.ask, self._name, arguments)
+        if self._returns == 1:
+            return answer
+        return [self._actor.submit(lambda index: answer.result()[index], index) for index in range(self._returns)]
+
+
+class Forked:
+    """In Ray's place."""
+
+    exceptions = ray.exceptions
+
+    def __init__(self) -> None:
+        self._actors: list[_Actor] = []
+
+    def remote(self, kind: type) -> Any:
+        def start(options: dict[str, Any], arguments: tuple[Any, ...]) -> _Actor:
+            self._actors.append(_Actor(kind, options["runtime_env"]["env_vars"], arguments))
+            return self._actors[-1]
+
+        return SimpleNamespace(options=lambda **options: SimpleNamespace(remote=lambda *arguments: start(options, arguments)))
+
+    def get(self, references: Any, timeout: float | None = None) -> Any:
+        return [self.get(one) for one in references] if isinstance(references, list) else references.result(timeout)
+
+    def wait(self, references: list[Future[Any]], num_returns: int = 1, timeout: float | None = None) -> tuple[list[Any], list[Any]]:
+        done, left = wait(references, timeout, FIRST_COMPLETED)
+        return [one for one in references if one in done], [one for one in references if one in left]
+
+    def kill(self, actor: _Actor) -> None:
+        actor.process.kill()
+
+    def is_initialized(self) -> bool:
+        return False
+
+    def stop(self) -> None:
+        for actor in self._actors:
+            actor.process.kill()
