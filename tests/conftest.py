@@ -84,15 +84,12 @@ def ray_session() -> Iterator[None]:
 
 
 @pytest.fixture
-def forked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Forked]:
+def forked() -> Iterator[Forked]:
     """Ranks of this test's learners are forks instead of Ray's actors."""
-    from tests.forked import Forked
+    from tests.forked import forking
 
-    made = Forked()
-    for place in ("rl.learner.ray", "rollout.peers.ray"):
-        monkeypatch.setattr(place, made)
-    yield made
-    made.stop()
+    with forking() as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

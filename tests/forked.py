@@ -1,7 +1,7 @@
-"""Actors as forks of one process that has imported what a learner needs, for tests that start ranks by the dozen: imports would cost more than what they show.
+"""Actors as forks of one process that has imported what they need, for tests that start ranks and engines by the dozen: imports would cost more than what they show.
 
-All that happens in an actor is real: DeepSpeed, gloo, ZeRO over several processes, files. Of Ray there is what `rl.learner` and `rollout.peers` ask of it. Learners
-in Ray's own actors are in the tests of whole runs, of the pool and of carriers.
+All that happens in an actor is real: DeepSpeed, gloo, ZeRO over several processes, vLLM, files, and death by a signal. Of Ray there is what `rl.learner`,
+`rollout.engine` and `rollout.peers` ask of it. Ray's own actors are in the tests of whole runs, of the pool and of carriers.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 import multiprocessing
 import os
 import traceback
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import ray
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(
-    ["rl.learner", "deepspeed", "peft", *(f"transformers.models.{name}.modeling_{name}" for name in ("llama", "qwen2", "qwen3"))]
-)
+_FORKS.set_forkserver_preload(["tests.forked_imports"])
 
 
 def _live(there: Connection, kind: type, environment: dict[str, str], arguments: tuple[Any, ...]) -> None:
@@ -58,7 +59,7 @@ class _Actor:
             self._here.send((method, given))
             answer, error = self._here.recv()
         except (EOFError, OSError) as error:
-            raise ray.exceptions.ActorDiedError(f"process {self.process.pid} is gone") from error
+            raise ray.exceptions.ActorDiedError from error
         if error:
             raise ray.exceptions.RayError(error)
         return answer
@@ -106,9 +107,25 @@ class Forked:
     def kill(self, actor: _Actor) -> None:
         actor.process.kill()
 
+    def put(self, value: Any) -> Future[Any]:
+        made: Future[Any] = Future()
+        made.set_result(value)
+        return made
+
     def is_initialized(self) -> bool:
         return False
 
     def stop(self) -> None:
         for actor in self._actors:
             actor.process.kill()
+
+
+@contextmanager
+def forking(*places: str) -> Iterator[Forked]:
+    """Learners and pools have forks for actors, and so has each module's `ray` of these names; all end with the context."""
+    made = Forked()
+    with pytest.MonkeyPatch.context() as patch:
+        for place in ("rl.learner", "rollout.engine", "rollout.peers", *places):
+            patch.setattr(f"{place}.ray", made)
+        yield made
+    made.stop()

@@ -27,13 +27,20 @@ from rollout.thinking import ThinkIds
 from rollout.types import RULE, Problem, Request, Short
 from rollout.vllm_engine import VllmEngine, engine_environment
 from rollout.weights import checkpoint_names, pack
+from tests.forked import forking
 
-pytestmark = pytest.mark.usefixtures("vllm_on_cpu")
+pytestmark = pytest.mark.usefixtures("vllm_on_cpu", "forks")
 STOPS = (1, 7)  # the first is the pad token, too, of many a checkpoint
 
 
 def request(name: str = "a", group_size: int = 4, max_tokens: int = 24, temperature: float = 1.0) -> Request:
     return Request(name, Problem(name, "", ""), tuple(range(5, 25)), group_size, max_tokens, temperature, 1.0, seed=7)
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[None]:
+    with forking(__name__):
+        yield
 
 
 @pytest.fixture(scope="module", params=["qwen3", "qwen2", "llama"])
@@ -48,7 +55,7 @@ def vllm_actor(checkpoint: Path, engine: type = VllmEngine, dtype: str = "fp32",
 
 
 @pytest.fixture(scope="module")
-def pool(ray_session: None, checkpoint: Path) -> Iterator[EnginePool]:
+def pool(forks: None, checkpoint: Path) -> Iterator[EnginePool]:
     pool = EnginePool(lambda index: vllm_actor(checkpoint), 1)
     pool.wait_ready()
     yield pool
@@ -165,9 +172,7 @@ class OpenEngine(VllmEngine):
         return str(self._engine.model_config.head_dtype)
 
 
-def test_p43_in_bf16_pushes_arrive_and_the_logprob_gate_holds_with_logits_in_float32_on_both_sides(
-    ray_session: None, checkpoints: Callable[[str], Path]
-):
+def test_p43_in_bf16_pushes_arrive_and_the_logprob_gate_holds_with_logits_in_float32_on_both_sides(checkpoints: Callable[[str], Path]):
     checkpoint = checkpoints("llama")
     actor = vllm_actor(checkpoint, OpenEngine, "bf16")
     assert ray.get(actor.head.remote()) == "torch.float32"
@@ -196,14 +201,14 @@ class StaleHead(VllmEngine):
         rollout.vllm_worker.repack_tied_head = lambda model: None
 
 
-def test_a_stale_tied_head_is_caught_at_the_first_push(ray_session: None, tiny_checkpoint: Path):
+def test_a_stale_tied_head_is_caught_at_the_first_push(tiny_checkpoint: Path):
     pool = EnginePool(lambda index: vllm_actor(tiny_checkpoint, StaleHead), 1)
     with pytest.raises(PublishError, match="does not run the weights it was sent"):
         Publisher(pool, Publish(), PROBE).push(FixedLearner(tiny_checkpoint, noise=0.1), version=1)
     pool.stop()
 
 
-def test_a_killed_engine_does_not_lose_the_step_and_comes_back_with_the_published_weights(ray_session: None, tiny_checkpoint: Path):
+def test_a_killed_engine_does_not_lose_the_step_and_comes_back_with_the_published_weights(tiny_checkpoint: Path):
     pool = EnginePool(lambda index: vllm_actor(tiny_checkpoint), 1)
     learner = FixedLearner(tiny_checkpoint, noise=0.1)
     publisher = Publisher(pool, Publish(), PROBE)
@@ -252,9 +257,7 @@ def test_the_reference_engine_records_the_logprobs_it_sampled_from(tiny_checkpoi
         assert (completion.finish == "stop") == (completion.ids[-1] in STOPS)
 
 
-def test_greedy_vllm_and_the_reference_engine_write_the_same_tokens_and_close_thinking_at_the_same_place(
-    ray_session: None, tiny_checkpoint: Path
-):
+def test_greedy_vllm_and_the_reference_engine_write_the_same_tokens_and_close_thinking_at_the_same_place(tiny_checkpoint: Path):
     think = ThinkIds((23,), 6)  # the prompt ends in 23, 24
     asked = [replace(request("free", 1, temperature=0.0), thinking_tokens=None)]
     asked += [replace(request(f"closed-{budget}", 1, temperature=0.0), thinking_tokens=budget) for budget in (0, 1, 9)]
@@ -289,7 +292,7 @@ class Ignores(VllmEngine):
         return params
 
 
-def test_an_engine_that_ignores_a_thinking_budget_is_named_at_its_start(ray_session: None, tiny_checkpoint: Path):
+def test_an_engine_that_ignores_a_thinking_budget_is_named_at_its_start(tiny_checkpoint: Path):
     think = ThinkIds((23,), 6)
     pool = EnginePool(lambda index: vllm_actor(tiny_checkpoint, Ignores, think=think), 1)
     with pytest.raises(EngineError, match=r"engine 0 failed in rehearse: .*request thinking-\d: .*engine\.vllm"):
@@ -297,7 +300,7 @@ def test_an_engine_that_ignores_a_thinking_budget_is_named_at_its_start(ray_sess
     pool.stop()
 
 
-def test_chains_that_lose_are_stopped_in_vllm_and_the_shortest_win(ray_session: None, tiny_checkpoint: Path):
+def test_chains_that_lose_are_stopped_in_vllm_and_the_shortest_win(tiny_checkpoint: Path):
     """Six sets of 8 beside a whole group, whose chains do not start in one step."""
     actor = vllm_actor(tiny_checkpoint)
     pool, close = EnginePool(lambda index: actor, 1), 20

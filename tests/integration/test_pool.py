@@ -15,38 +15,9 @@ from recipes.schema import Recipe
 from rl.learner import Learner, LearnerError
 from rollout.engine import EngineError, EnginePool
 from rollout.parcels import Stored
-from rollout.types import Completion, Request
+from rollout.types import Request
 from rollout.weights import Packed
-
-
-class Small:
-    """An engine that answers at once: a group of one token. It dies in its start until a file says how often it has."""
-
-    def __init__(self, deaths: Path, wanted: int):
-        seen = len(deaths.read_text()) if deaths.exists() else 0
-        if seen < wanted:
-            deaths.write_text("x" * (seen + 1))
-            os.kill(os.getpid(), signal.SIGKILL)
-        self._version = 0
-
-    def advance(self, requests, seconds):
-        return [
-            (request.id, [Completion(np.array([1]), np.zeros(1, np.float32), "stop", np.array([self._version]))]) for request in requests
-        ]
-
-    def load(self, weights, version):
-        self._version = version
-        return {name: packed.digest for name, packed in weights.items()}
-
-    def process_id(self):
-        return os.getpid()
-
-
-class Broken:
-    def __init__(self):
-        raise ValueError("no room for the cache: set engine.vllm.kv_cache_memory_bytes")
-
-    def process_id(self): ...
+from tests.small_engine import Broken, Changed, Once, Small
 
 
 def request(name: str) -> Request:
@@ -102,18 +73,6 @@ def test_an_engine_that_dies_between_two_pushes_waits_for_the_next_weights(deadl
     assert sent.id == "a" and completion.versions.tolist() == [2]
 
 
-class Changed(Small):
-    """Honest when it is first started; started again, it scores what it sampled otherwise."""
-
-    def __init__(self, starts: Path):
-        super().__init__(starts, 0)
-        starts.write_text(starts.read_text() + "x" if starts.exists() else "x")
-        self._again = len(starts.read_text()) > 1
-
-    def rehearse(self, requests):
-        return [([1, 2], np.array([-0.5]), np.array([[-0.9 if self._again else -0.5], [0.5], [1.0]]))]
-
-
 def test_p45_an_engine_that_is_started_again_is_asked_as_at_its_first_start(ray_session: None, tmp_path: Path):
     pool = EnginePool(lambda index: ray.remote(Changed).options(num_cpus=0).remote(tmp_path / "starts"), 1)
     [process] = pool.wait_ready(60)
@@ -122,16 +81,6 @@ def test_p45_an_engine_that_is_started_again_is_asked_as_at_its_first_start(ray_
     with pytest.raises(EngineError, match="engine 0, sampling a small batch at its start: the logprobs it reports"):
         pool.wait_ready(60)
     pool.stop()
-
-
-class Once(Small):
-    """It can be started once."""
-
-    def __init__(self, starts: Path):
-        super().__init__(starts, 0)
-        if starts.exists():
-            raise ValueError("no room for the cache")
-        starts.touch()
 
 
 def test_p27_an_engine_that_cannot_be_started_again_is_given_up_and_the_others_do_its_work(ray_session: None, tmp_path: Path, caplog):

@@ -126,10 +126,11 @@ def test_a_job_runs_with_what_was_listed_and_its_end_is_told(head: str, laconic:
     long = laconic("submit", *words, "name=long", "train.steps=9999")
     name = re.findall(r"^submitted: (long-\w+)\.", long.stdout, re.MULTILINE)[0]
     until = time.monotonic() + 90
-    while "long step" not in (log := laconic("logs", name).stdout) and time.monotonic() < until:
-        time.sleep(1)
-    assert "long step" in log and laconic("status", name).returncode == 4
+    while not (place / "runs/long/metrics.jsonl").is_file() and time.monotonic() < until:
+        time.sleep(0.5)
+    assert laconic("status", name).returncode == 4
     stopped = laconic("stop", name)
+    assert "long step" in laconic("logs", name).stdout
     assert (stopped.returncode, laconic("status", name).returncode) == (0, 5), stopped.stdout
     assert json.loads((place / "runs/long/status.json").read_text())["state"] == "stopped"
     assert [line.split("\t")[1] for line in laconic("jobs").stdout.splitlines()] == ["succeeded", "failed", "stopped"]
