@@ -29,6 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not all(path.is_relative_to(HERE / "gpu") for path in _asked(config)):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         os.environ["DS_ACCELERATOR"] = "cpu"
+        os.environ["TORCHDYNAMO_DISABLE"] = "1"  # nothing is compiled on a CPU, and libraries that ask for it import for seconds
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

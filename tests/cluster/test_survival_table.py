@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.conftest import killer  # noqa: F401
 from tests.faults.survival import PEERS, PHASES, SIGNALS, outcome
-from tests.faults.test_p23_kill_anywhere import Killer, data, killer, model  # noqa: F401
+from tests.faults.test_p23_kill_anywhere import Killer, data, model  # noqa: F401
 from tests.faults.test_p28_polite_stop import told_to_end
 from tests.faults.test_survival import Ended, arguments, learned, problems, run  # noqa: F401
 

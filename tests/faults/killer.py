@@ -17,7 +17,9 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import deepspeed  # noqa: F401
 import torch
+import torch.utils.tensorboard
 
 import launch.engines
 import launch.stages  # what a run needs, imported once

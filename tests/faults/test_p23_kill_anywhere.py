@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import log
 from pathlib import Path
 from typing import Any
@@ -117,13 +117,6 @@ class Killer:
         self._process.wait()
 
 
-@pytest.fixture(scope="module")
-def killer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
-    killer = Killer(tmp_path_factory.mktemp("killer"))
-    yield killer
-    killer.close()
-
-
 def record(folder: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without clocks, and without what a resumed run checks once more at its first step."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -142,7 +135,7 @@ def weights(folder: Path) -> bytes:
 @pytest.fixture(scope="module")
 def alone(model: Path, data: Path, killer: Killer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("alone")
-    code, output = killer.run(arguments(model, runs, data))
+    code, output = killer.run(arguments(model, runs, data), actors=False)
     assert code == 0, output
     return runs / "run"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +33,6 @@ KILLS = [  # where, and in which call of the process: each leaves the run in the
     ("mid-merge", 2),
     ("before-an-evaluation-is-kept", 1),  # of the merged model
 ]
-
-
-@pytest.fixture(scope="module")
-def killer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
-    killer = Killer(tmp_path_factory.mktemp("killer"))
-    yield killer
-    killer.close()
 
 
 @pytest.fixture(scope="module")

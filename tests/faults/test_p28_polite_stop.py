@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rl import checkpoint
-from tests.faults.test_p23_kill_anywhere import Killer, arguments, data, killer, model, record, rollouts  # noqa: F401
+from tests.faults.test_p23_kill_anywhere import Killer, arguments, data, model, record, rollouts  # noqa: F401
 
 CHANGES = ["train.steps=8", "train.checkpoint_every=100", "eval.every=3", "eval.samples=1", "eval.max_tokens=12"]
 STOPS = [  # where, in which call of the process, and the steps that its checkpoint then holds; 0: none. All of them: tests/cluster
@@ -26,7 +26,7 @@ STOPS = [  # where, in which call of the process, and the steps that its checkpo
 def test_p28_a_run_that_is_told_to_end_in_each_phase_saves_and_leaves_the_record_of_one_that_was_not(
     model: Path,  # noqa: F811
     data: Path,  # noqa: F811
-    killer: Killer,  # noqa: F811
+    killer: Killer,
     tmp_path: Path,
 ):
     told_to_end(STOPS, model, data, killer, tmp_path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from itertools import product
+from itertools import combinations_with_replacement
 
 import numpy as np
 import pytest
@@ -60,7 +60,8 @@ def test_p13_right_beats_wrong_and_length_never_pays_a_wrong_answer(name: str, r
     limit = recipe.budget.limit
     kinds = [(right, True, tokens, text) for right in (True, False) for tokens in (1, limit // 2, limit) for text in TEXTS]
     kinds += [(False, False, limit, TEXTS[1])]
-    for rollouts in product(kinds, repeat=3):
+    for number, some in enumerate(combinations_with_replacement(kinds, 3)):
+        rollouts = some[:: 1 - 2 * (number % 2)]  # in either order
         reward_each = reward_G(recipe, rollouts)
         tokens = np.array([rollout[2] for rollout in rollouts])
         right = np.array([rollout[0] for rollout in rollouts])
