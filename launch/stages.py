@@ -226,8 +226,8 @@ def starting_checkpoint(recipe: Recipe, weights: bool = True) -> Path:
         with quiet_retries():
             return Path(snapshot_download(recipe.model.path, revision=recipe.model.revision, allow_patterns=patterns))
     except OSError as error:  # all the hub's own errors are
-        first, *_, last = [*str(error).splitlines(), ""]
-        why = f"{first} {last}".strip()
+        lines = str(error).splitlines() or [type(error).__name__]
+        why = " ".join(dict.fromkeys([lines[0], lines[-1]]))  # between them stands where it was looked for
         raise FileNotFoundError(
             f"model.path: {recipe.model.path} could not be had from the Hugging Face hub: {why} Name a checkpoint folder, or check name, network and HF_TOKEN"
         ) from error
