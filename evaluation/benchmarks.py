@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from recipes.keys import nearest
 from rewards.golds import golds, marked, no_gold
-from rewards.rows import DataError, Row, Rows, commit_in, read_rows
+from rewards.rows import DataError, Row, Rows, commit_in, quiet_retries, read_rows
 from rewards.verifier.numbers import as_number
 from rollout.layouts import level_of
 from rollout.sources import CheckGolds, LeftOut, audited
@@ -291,7 +291,8 @@ def _fetched(source: str, revision: str) -> Rows:
 
     owner, name, file = source.split("/", 2)
     try:
-        path = hf_hub_download(f"{owner}/{name}", file, repo_type="dataset", revision=revision or None)
+        with quiet_retries():
+            path = hf_hub_download(f"{owner}/{name}", file, repo_type="dataset", revision=revision or None)
     except Exception as error:  # whatever network and hub come up with
         raise DataError(
             f"hub:{source}: cannot be fetched ({' '.join(str(error).split())[:240]}); check name, network and HF_TOKEN"

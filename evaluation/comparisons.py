@@ -268,6 +268,18 @@ def refused(old: Evaluation, new: Evaluation) -> str:
     return ""
 
 
+def unlike(groups: Sequence[Sequence[Shown]]) -> dict[int, str]:
+    """Why some of these evaluations, those of one budget a group, may not share a chart with the others, by their `id`: they may not be compared with
+    the first of their group, or their lengths were not counted by what counted those of the first of all."""
+    ruler = groups[0][0].evaluation.settings.template
+    return {
+        id(one): why
+        for group in groups
+        for one in group
+        if (why := refused(group[0].evaluation, one.evaluation) or "lengths in other units" * (one.evaluation.settings.template != ruler))
+    }
+
+
 def samples_of(shown: Shown, characters: bool = False, scores: bool = False) -> Samples | None:
     """The samples of an evaluation; None, with a note on its run, where they are not there or cannot be read, and of votes, which no table holds.
 

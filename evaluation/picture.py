@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from evaluation import words
-from evaluation.comparisons import Found
+from evaluation.comparisons import Found, unlike
 from evaluation.entries import Shown
 from evaluation.figures import around
-from evaluation.results import Budget, ShortOf
+from evaluation.results import Budget
 from evaluation.templates import environment
 
 _WIDTH, _HEIGHT = 720, 400
@@ -32,7 +32,9 @@ def picture(found: Found) -> str:
         raise ValueError(f"{found.title}: nothing was evaluated, so there is nothing to draw")
     source = found.sources[0]
     uncut = bool(found.pairs.get(source)) or (source in found.shown and not found.budget_pairs.get(source))
-    drawn = _curves(found.shown[source]) if uncut else _points(found.budgets[source])
+    groups = [found.shown[source]] if uncut else list(found.budgets[source].values())
+    why = unlike(groups)
+    drawn = (_curves(groups[0], why) if uncut else _points(groups, why)) + _left(groups, why)
     xs = [x for one in drawn for x, *_ in (*one.line, *one.dots)]
     limits = [] if uncut else sorted({budget.limit for budget in found.budgets[source] if isinstance(budget, Budget)})
     if not uncut:  # points, which need room around them
@@ -60,14 +62,13 @@ def picture(found: Found) -> str:
         }
         for one in drawn
     ]
-    of = found.shown[source] if uncut else [one for shown in found.budgets[source].values() for one in shown]
-    unit = words.unit(one.evaluation for one in of)
+    unit = groups[0][0].evaluation.settings.unit
     axis = f"{unit} allowed per sample ({source}); dots: mean {unit} used, nothing cut"
     if not uncut:
         axis = f"mean {unit} used per sample ({source}), sampled at budgets that were asked for"
     return environment().get_template("picture.svg").render(
         width=_WIDTH, height=_HEIGHT, left=_LEFT, right=_WIDTH - _RIGHT, top=top, bottom=_HEIGHT - _BOTTOM, row=_ROW, curves=curves,
-        title=found.title, headline=(headline := _headline(found, source)), size=round(16 * min(1, _TITLE / len(headline)), 1), columns=columns, axis=axis,
+        title=found.title, headline=(headline := _headline(found, source, why)), size=round(16 * min(1, _TITLE / len(headline)), 1), columns=columns, axis=axis,
         across=[(x(tick), f"{tick:,}") for tick in around(limits, first, last)], up=[(y(share / 100), str(share)) for share in (0, 25, 50, 75, 100)],
     )  # fmt: skip
 
@@ -84,10 +85,18 @@ class _Drawn(NamedTuple):
     kind: str = ""  # of budgets, which stands at the last point
 
 
-def _curves(shown: Sequence[Shown]) -> list[_Drawn]:
-    """Accuracy cut after the fact."""
+def _left(groups: Sequence[Sequence[Shown]], why: Mapping[int, str]) -> list[_Drawn]:
+    """What may not stand beside the others, with the reason in place of a line."""
+    left = {(one.label, why[id(one)]): one.colour for group in groups for one in group if id(one) in why}
+    return [_Drawn(f"{label}: not drawn, {reason}", colour) for (label, reason), colour in left.items()]
+
+
+def _curves(shown: Sequence[Shown], left: Mapping[int, str]) -> list[_Drawn]:
+    """Accuracy cut after the fact, of all but those that are left out."""
     drawn = []
     for one in shown:
+        if id(one) in left:
+            continue
         curve, dot = one.evaluation.budget_curve, (one.evaluation.tokens.mean, one.evaluation.accuracy.mean)
         band = [(p.budget, p.high) for p in curve if p.high is not None]
         band += [(p.budget, p.low) for p in reversed(curve) if p.low is not None]
@@ -96,12 +105,12 @@ def _curves(shown: Sequence[Shown]) -> list[_Drawn]:
     return drawn
 
 
-def _points(budgets: Mapping[Budget | ShortOf, Sequence[Shown]]) -> list[_Drawn]:
-    """Every label at the budgets of each kind, joined where they limit tokens."""
+def _points(groups: Sequence[Sequence[Shown]], left: Mapping[int, str]) -> list[_Drawn]:
+    """Every label at the budgets of each kind, joined where they limit tokens; without those that are left out."""
     lines: dict[tuple[str, str], list[Shown]] = {}
-    for budget, shown in budgets.items():
-        for one in shown:
-            lines.setdefault((one.label, budget.kind), []).append(one)
+    for one in (one for group in groups for one in group if id(one) not in left):
+        budget = one.evaluation.settings.budget
+        lines.setdefault((one.label, budget.kind if budget else ""), []).append(one)
     drawn = []
     for (label, kind), line in lines.items():
         found = [one.evaluation for one in line]
@@ -114,10 +123,11 @@ def _points(budgets: Mapping[Budget | ShortOf, Sequence[Shown]]) -> list[_Drawn]
     return drawn
 
 
-def _headline(found: Found, source: str) -> str:
-    """Tokens saved and accuracy, of the last comparison of the source."""
-    pair = next((one for one in reversed(found.comparisons) if one.new.evaluation.source == source), None)
-    last = (pair.new if pair else found.main(source)[-1]).evaluation
+def _headline(found: Found, source: str, left: Mapping[int, str]) -> str:
+    """Tokens saved and accuracy, of the last comparison of the source: of one that is drawn, where there is such a one."""
+    pairs = [one for one in reversed(found.comparisons) if one.new.evaluation.source == source and not one.refused]
+    pair = next((one for one in pairs if not {id(one.old), id(one.new)} & left.keys()), next(iter(pairs), None))
+    last = (pair.new if pair else [one for one in found.main(source) if id(one) not in left][-1]).evaluation
     at = f"{budget.words}: " if (budget := last.settings.budget) else ""
     if pair is None or pair.bounds is None:
         accuracy = last.accuracy

@@ -20,7 +20,7 @@ import yaml
 
 from evaluation import charts, curves, examples, figures, words
 from evaluation.budgets import budget_table
-from evaluation.comparisons import Comparison, Found, pooled, read, refused, samples_of
+from evaluation.comparisons import Comparison, Found, pooled, read, samples_of, unlike
 from evaluation.entries import COLOURS, Shown, at_budgets
 from evaluation.figures import Panel
 from evaluation.formats import adjusted, as_json, markdown
@@ -205,7 +205,7 @@ def _of_source(found: Found, source: str) -> list[Section]:
     """All charts of a source."""
     if source not in found.shown:
         return _asked(found, source)
-    alike, left = _alike(found.shown[source])
+    (alike,), left = _alike([found.shown[source]])
     sampled = [charts.Sampled(one, samples) for one in alike if (samples := samples_of(one, scores=True)) is not None]
     return [
         _trade_off(source, alike, left),
@@ -216,16 +216,12 @@ def _of_source(found: Found, source: str) -> list[Section]:
     ]
 
 
-def _alike(shown: Sequence[Shown]) -> tuple[list[Shown], str]:
-    """Those that may share a chart with the first, and a sentence on those that may not."""
-    first = shown[0].evaluation
-    why = {
-        one.label: refused(first, one.evaluation)
-        or ("lengths in other units" if one.evaluation.settings.template != first.settings.template else "")
-        for one in shown
-    }
-    left = [f"{label} ({words_})" for label, words_ in why.items() if words_]
-    return [one for one in shown if not why[one.label]], f" Not in these charts: {', '.join(left)}." if left else ""
+def _alike(groups: Sequence[Sequence[Shown]]) -> tuple[list[list[Shown]], str]:
+    """Those that may share a chart with the first, by group (one budget), and a sentence on those that may not."""
+    why = unlike(groups)
+    left = dict.fromkeys(f"{one.label} ({why[id(one)]})" for group in groups for one in group if id(one) in why)
+    alike = [[one for one in group if id(one) not in why] for group in groups]
+    return alike, f" Not in these charts: {', '.join(left)}." if left else ""
 
 
 def _trade_off(source: str, shown: Sequence[Shown], left: str) -> Section:
@@ -253,8 +249,9 @@ def _asked(found: Found, source: str) -> list[Section]:
     lead += "; not the curves above, which cut the same samples after the fact." if source in found.shown else "."
     lead += " Tokens are those of a sample, and of a vote where chains were stopped."
     lead += " Every interval is for itself, not adjusted for the number of budgets." if found.budget_pairs[source] else ""
-    panels = charts.asked_panels(found.budgets[source])
-    return [Section("budgets.html", {"lead": lead, "panels": panels, "table": table})]
+    alike, left = _alike(list(found.budgets[source].values()))
+    panels = charts.asked_panels(dict(zip(found.budgets[source], alike, strict=True)))
+    return [Section("budgets.html", {"lead": lead + left, "panels": panels, "table": table})]
 
 
 def _several(found: Found, source: str, sampled: Sequence[charts.Sampled], shown: Sequence[Shown]) -> list[Section]:

@@ -30,6 +30,7 @@ from launch.teachers import reference_stage, refuse_unlearnable, supervised_stag
 from recipes.schema import Recipe
 from recipes.stages import DpoStage, EvalStage, MergeStage, ReferenceStage, SftStage, changed
 from recipes.steps import beginning
+from rewards.rows import quiet_retries
 from rewards.verifier.judge import Judge
 from rl import checkpoint, loop
 from rl.cold_start import cold_start, cold_started
@@ -222,9 +223,11 @@ def starting_checkpoint(recipe: Recipe, weights: bool = True) -> Path:
 
     patterns = [pattern for pattern in PATTERNS if weights or pattern != "*.safetensors"]
     try:
-        return Path(snapshot_download(recipe.model.path, revision=recipe.model.revision, allow_patterns=patterns))
+        with quiet_retries():
+            return Path(snapshot_download(recipe.model.path, revision=recipe.model.revision, allow_patterns=patterns))
     except OSError as error:  # all the hub's own errors are
-        why = str(error).splitlines()[0]
+        lines = str(error).splitlines() or [type(error).__name__]
+        why = " ".join(dict.fromkeys([lines[0], lines[-1]]))  # between them stands where it was looked for
         raise FileNotFoundError(
             f"model.path: {recipe.model.path} could not be had from the Hugging Face hub: {why} Name a checkpoint folder, or check name, network and HF_TOKEN"
         ) from error

@@ -16,6 +16,7 @@ import gzip
 import hashlib
 import io
 import json
+import logging
 import re
 import zlib
 from collections import Counter
@@ -364,9 +365,10 @@ def _hub_rows(source: str, split: str) -> Rows:
 
     path, config, revision, named = hub_parts(source)
     try:
-        if named is None and split not in (splits := get_dataset_split_names(path, config, revision=revision)) and len(splits) == 1:
-            split = splits[0]
-        dataset = load_dataset(path, config, split=named or split, revision=revision)
+        with quiet_retries():
+            if named is None and split not in (splits := get_dataset_split_names(path, config, revision=revision)) and len(splits) == 1:
+                split = splits[0]
+            dataset = load_dataset(path, config, split=named or split, revision=revision)
         rows = dataset.with_format("arrow")[:].to_pylist()  # pictures and sounds stay bytes: nothing decodes them
     except Exception as error:  # whatever a data set's files, the network or the hub come up with
         raise DataError(f"{source}: split {named or split!r} cannot be loaded ({_said(error)}); {_hub_remedy(str(error))}") from error
@@ -381,6 +383,21 @@ def _hub_rows(source: str, split: str) -> Rows:
         [Row(f"{source}:{number}", str(number), row) for number, row in enumerate(rows)],
         commit,
     )
+
+
+@contextlib.contextmanager
+def quiet_retries() -> Iterator[None]:
+    """What the hub's library says of each request that it tries again is not shown: whoever asked says in one sentence what came of it. Waits for rate limits are."""
+    log = logging.getLogger("huggingface_hub.utils._http")
+    log.addFilter(_rated)
+    try:
+        yield
+    finally:
+        log.removeFilter(_rated)
+
+
+def _rated(record: logging.LogRecord) -> bool:
+    return "Rate limited" in record.getMessage()
 
 
 def commit_in(path: str | Path) -> str:

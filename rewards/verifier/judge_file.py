@@ -224,8 +224,8 @@ def ended(said: str) -> Literal["stop", "length", "abort"]:
 
 
 def answer_of(prediction: str, *, bare: bool, finish: str = "stop") -> tuple[str | None, str]:
-    """The answer to judge, or None and the reason why there is none. One that was cut off states none."""
-    answer, reason = final_answer(prediction, finish=finish, thinking=False)
+    """The answer to judge, or None and the reason why there is none. One that was cut off has none but a box behind a closing mark of thinking."""
+    answer, reason = final_answer(prediction, finish=finish, thinking=finish == "length")
     if not bare or finish == "length" or reason not in ("no box", "thinking not closed"):
         return answer, reason
     segment = block(prediction) or final_segment(prediction)

@@ -474,3 +474,10 @@ def test_a_bad_line_is_named_and_nothing_is_written(tmp_path, line, message):
 )
 def test_a_prediction_without_a_box_is_what_it_states_or_all_of_it(prediction, bare, expected):
     assert answer_of(prediction, bare=bare) == expected
+
+
+def test_a_box_in_a_prediction_that_was_cut_off_is_a_step_unless_its_thinking_was_closed():
+    """As in evaluations: with or without an opening mark."""
+    for text in (r"so \boxed{6} and now let", r"<think>so \boxed{6} and now let"):
+        assert answer_of(text, bare=True, finish="length") == (None, "unfinished")
+    assert answer_of(r"hm</think>so \boxed{6} and", bare=True, finish="length") == ("6", "")

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import logging
 from pathlib import Path
 
 import pyarrow as pa
@@ -158,14 +159,22 @@ def test_a_hub_name_says_configuration_revision_and_split(name: str, parts: tupl
     ],
 )
 def test_whatever_a_hub_set_raises_is_one_sentence_with_source_and_remedy(monkeypatch: pytest.MonkeyPatch, raised: Exception, remedy: str):
+    log, shown = logging.getLogger("huggingface_hub.utils._http"), logging.NullHandler()
+    records: list[str] = []
+    monkeypatch.setattr(shown, "handle", lambda record: records.append(record.getMessage()))
+
     def fail(*_: object, **__: object) -> None:
+        log.warning("'[Errno -2] Name or service not known' thrown while requesting HEAD https://huggingface.co/x")
+        log.warning("Rate limited. Waiting 60s before retry [Retry 1/5].")
         raise raised
 
     monkeypatch.setattr("datasets.load_dataset", fail)
     monkeypatch.setattr("datasets.get_dataset_split_names", lambda *_, **__: ["train"])
+    monkeypatch.setattr(log, "handlers", [shown])
     with pytest.raises(DataError) as error:
         read_rows("hub:owner/name")
     said = str(error.value)
+    assert records == ["Rate limited. Waiting 60s before retry [Retry 1/5]."]  # requests that are tried again are no news, waits are
     assert said.startswith("hub:owner/name: split 'train' cannot be loaded (") and remedy in said and "\n" not in said
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,19 @@ def test_samples_whose_thinking_nobody_counted_cost_totals_and_no_thinking(tmp_p
     assert ("tokens of thinking" in said["md"]) == told and bool(re.search(r"\d tokens, \d+ waited for", said["md"])) != told
     assert [one["told"] for one in reader(found.runs, found.shown)["sets"]] == [told]
     assert ("thinking tokens waited for" in said["page"]) == told and ("tokens waited for" in said["page"])
+
+
+@pytest.mark.parametrize("budget", [None, {"kind": "forced", "limit": 32}])
+def test_lengths_of_two_rulers_share_no_axis_of_tokens(tmp_path: Path, budget: dict[str, object] | None) -> None:
+    """Neither in the picture nor in the page's charts, of samples without a budget and at one: those of other rulers are named there, and not drawn."""
+    rulers, more = {"one": "abc", "two": "abc", "other": "def", "text": CHARACTERS}, {"budget": budget} if budget else {}
+    folders = [evaluated(tmp_path / name, make_groups(12, 50), template=ruler, **more) for name, ruler in rulers.items()]
+    found = read(folders)
+    drawn = ElementTree.fromstring(picture(found))
+    legend = [text[0].text + (text[0].tail or "") for text in drawn.findall(".//{*}text") if len(text)]
+    assert len(drawn.findall(".//{*}circle")) == 2 and [said[0] for said in legend] == ["●", "●", "○", "○"]
+    assert legend[2:] == [f"○ {name}: not drawn, lengths in other units" for name in ("other", "text")]
+    assert "tokens or characters" not in " ".join(drawn.itertext()) and drawn.attrib["aria-label"].count("tokens") == 1 + bool(budget)
+    assert "Not in these charts: other (lengths in other units), text (lengths in other units)." in page(found)
+    panels = " ".join(re.findall(r'id="panels"[^>]*>(.*?)</script>', page(found), re.DOTALL))
+    assert "tokens or characters" not in panels and not re.search(r'"name": ?"(?:other|text)', panels)
