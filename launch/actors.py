@@ -188,7 +188,8 @@ def misfits(
     recipe: Recipe, shape: Shape | None, placed: Placement, actors: Sequence[Actor], options: Mapping[str, Any], gpu: int
 ) -> Iterator[str]:
     """What does not fit the memory that is there, a sentence each."""
-    for index, node in enumerate(placed.nodes):
+    nowhere = any(-1 in at for at in placed.at.values())  # and so on none of several nodes
+    for index, node in enumerate(placed.nodes if len(placed.nodes) == 1 or not nowhere else ()):
         if (host := host_bytes(actors, placed, index)) > node.memory:
             where = f" on {node.name}" if len(placed.nodes) > 1 else ""
             yield (

@@ -176,7 +176,7 @@ class Cluster(Jobs):
         )
 
     def jobs(self) -> list[Job]:
-        found = [_job(one) for one in self._asked("GET", "/api/jobs/") if one.get("submission_id")]
+        found = [_job(one) for one in self._asked("GET", "/api/jobs/", form=list) if one.get("submission_id")]
         return sorted(found, key=lambda job: job.started or float("inf"))
 
     def job(self, name: str) -> Job:
@@ -189,8 +189,8 @@ class Cluster(Jobs):
         self._asked("POST", f"/api/jobs/{_named(name)}/stop", name)
         return self.waited(name, within_s)
 
-    def _asked(self, method: str, path: str, name: str | None = None, **content: Any) -> Any:
-        return self._heard(self._answered(method, path, **content), name)
+    def _asked(self, method: str, path: str, name: str | None = None, form: type = dict, **content: Any) -> Any:
+        return self._heard(self._answered(method, path, **content), name, form)
 
     def _answered(self, method: str, path: str, **content: Any) -> httpx.Response:
         try:
@@ -203,7 +203,7 @@ class Cluster(Jobs):
         except httpx.HTTPError as error:
             raise JobsError(f"--address: {self.url} did not answer ({type(error).__name__}: {error})") from error
 
-    def _heard(self, response: httpx.Response, name: str | None = None) -> Any:
+    def _heard(self, response: httpx.Response, name: str | None = None, form: type = dict) -> Any:
         """What a response says. Raises what it comes to where that is an error."""
         status, text = response.status_code, response.text
         if status in (401, 403):
@@ -215,9 +215,12 @@ class Cluster(Jobs):
             last = (text.strip().splitlines() or [f"status {status}"])[-1]
             raise JobsError(f"{self.url} refuses: {last:.300}")
         try:
-            return response.json() if text else {}
+            said = response.json() if text else form()
         except ValueError as error:
             raise JobsError(f"--address: {self.url} is no Ray dashboard: it answers with something else than JSON") from error
+        if not isinstance(said, form):
+            raise JobsError(f"--address: {self.url} is no Ray dashboard: it answers with other JSON than one does")
+        return said
 
 
 def _checked(address: str) -> str:
@@ -243,15 +246,22 @@ def _token(of_head: Path | None) -> str:
     if of_head is not None:
         return of_head.read_text(encoding="utf-8").strip()
     if given := os.environ.get("RAY_AUTH_TOKEN", "").strip():
-        return given
+        return _as_header(given, "RAY_AUTH_TOKEN")
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
     file = Path(named).expanduser() if named else Path.home() / ".ray" / "auth_token"
     try:
-        return file.read_text(encoding="utf-8").strip()
+        return _as_header(file.read_text(encoding="utf-8", errors="replace").strip(), str(file))
     except OSError as error:
         if named:
             raise JobsError(f"RAY_AUTH_TOKEN_PATH: {named} cannot be read ({error.strerror})") from error
         return ""
+
+
+def _as_header(token: str, where: str) -> str:
+    """A token that can be sent. Raises JobsError, which does not repeat it."""
+    if token.isascii() and token.isprintable():
+        return token
+    raise JobsError(f"{where} holds no token: one is a single line of ASCII characters")
 
 
 def _named(name: str) -> str:

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +22,14 @@ _AGAIN_S = (1.0, 5.0)  # before a call that failed is tried again
 
 class StorageError(RuntimeError):
     """Storage that cannot be reached, or does not hold what it should; the message says what to do."""
+
+
+def below(folder: Path, name: str) -> Path:
+    """Where an object of a run lies in a folder here. Raises StorageError: its name, which storage says, leads out of that."""
+    parts = PurePosixPath(name).parts
+    if not parts or parts[0].startswith("/") or ".." in parts:
+        raise StorageError(f"{name!r}: no file of a run has such a name; it leads out of {folder}, so it is not fetched (who wrote there?)")
+    return folder / name
 
 
 class Store:

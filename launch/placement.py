@@ -257,15 +257,16 @@ def _on_cores(found: Placement, wishes: Sequence[Wish]) -> Placement:
 def _too_few(found: Placement, needed: int, users: Sequence[Wish]) -> str:
     words = " + ".join(f"{wish.count} x {found.gpus[wish.name]:g} for {wish.name}s" for wish in users)
     there = sum(len(node.gpus) for node in found.nodes)
+    alone = "the one node" if found.nodes[0].name else "this machine"
     if not there:
         why = f" ({found.nodes[0].trouble})" if found.nodes[0].trouble else ""
-        here = "this machine has none" if len(found.nodes) == 1 else f"none of the {len(found.nodes)} nodes has any"
+        here = f"{alone} has none" if len(found.nodes) == 1 else f"none of the {len(found.nodes)} nodes has any"
         return (
             f"device: cuda needs {needed} GPUs ({words}) and {here}{why}; send it to where they are (`laconic submit --address ...`, "
             "`laconic manifest slurm`), or run it with --scale tiny"
         )
     less = "learner.ranks=1 and engine.count=1 share one" if there == 1 else "lower engine.count or learner.ranks"
-    here = f"this machine has {there}" if len(found.nodes) == 1 else f"{len(found.nodes)} nodes have {_sum(found.nodes)} = {there}"
+    here = f"{alone} has {there}" if len(found.nodes) == 1 else f"{len(found.nodes)} nodes have {_sum(found.nodes)} = {there}"
     return f"device: cuda needs {needed} GPUs ({words}) and {here}; {less}"
 
 

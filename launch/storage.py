@@ -25,7 +25,7 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 from launch.machine import cache_folder
-from launch.objects import StorageError, Store
+from launch.objects import StorageError, Store, below
 from launch.placement import Placement
 from rl.checkpoint import MANIFEST, CheckpointError, verify
 
@@ -106,7 +106,7 @@ class Mirror:
         """Take the run for this process, and have here what `--resume` goes on from. Raises StorageError."""
         self._take()
         try:
-            there = self._store.json(INDEX)
+            there = _index(self._store)
             self._sent = (there or {}).get("files", {})
             if resume:
                 self._resume(there)
@@ -275,7 +275,7 @@ class Mirror:
         temp = self.folder.with_name(f".fetched-{self.folder.name}")
         shutil.rmtree(temp, ignore_errors=True)
         for name in there["files"]:
-            _fetch_checked(self._store, name, temp / name, there["files"][name])
+            _fetch_checked(self._store, name, below(temp, name), there["files"][name])
         self._fetch_checkpoints(temp)
         for part in ("samples", "checkpoints", "evals"):
             (temp / part).mkdir(exist_ok=True)
@@ -309,7 +309,7 @@ def fetched(url: str) -> Path:
     above, _, name = url.rstrip("/").rpartition("/")
     store, target = Store(above, name), _cached("reports", above) / name
     for attempt in range(3):  # a run that goes on changes it meanwhile
-        index = store.json(INDEX)
+        index = _index(store)
         if index is None:
             raise StorageError(f"{url}: no run there (no {INDEX}); name URL/NAME, as `laconic train --runs URL` made it")
         files, there = index["files"], store.names()
@@ -322,10 +322,10 @@ def fetched(url: str) -> Path:
         manifests = {one for one in there if one.endswith(f"/{MANIFEST}")}
         try:
             for one in wanted:
-                if not (target / one).is_file() or _digest(target / one) not in files[one]:
-                    _fetch_checked(store, one, target / one, files[one])
+                if not (here := below(target, one)).is_file() or _digest(here) not in files[one]:
+                    _fetch_checked(store, one, here, files[one])
             for one in manifests:
-                store.fetch(one, target / one)
+                store.fetch(one, below(target, one))
             break
         except StorageError:
             if attempt == 2:
@@ -338,6 +338,13 @@ def fetched(url: str) -> Path:
         elif path.is_dir() and not any(path.iterdir()):
             path.rmdir()
     return target
+
+
+def _index(store: Store) -> dict[str, Any] | None:
+    """What a run on remote storage consists of. None: there is none, or another's."""
+    found = store.json(INDEX)
+    files = found.get("files") if found else None
+    return found if isinstance(files, dict) and all(isinstance(digests, list) for digests in files.values()) else None
 
 
 def _fetch_checked(store: Store, name: str, to: Path, digests: Sequence[str]) -> None:
@@ -354,11 +361,11 @@ def _fetch_checked(store: Store, name: str, to: Path, digests: Sequence[str]) ->
 
 def _fetch_checkpoint(store: Store, folder: str, to: Path) -> bool:
     """Fetch a checkpoint, if what is there is whole."""
-    hidden = (to / folder).parent / f".tmp-{PurePosixPath(folder).name}-{os.getpid()}"
+    hidden = below(to, folder).parent / f".tmp-{PurePosixPath(folder).name}-{os.getpid()}"
     try:
         store.fetch(f"{folder}/{MANIFEST}", hidden / MANIFEST)
         for name in json.loads((hidden / MANIFEST).read_text(encoding="utf-8"))["files"]:
-            store.fetch(f"{folder}/{name}", hidden / name)
+            store.fetch(f"{folder}/{name}", below(hidden, name))
         verify(hidden)
     except (CheckpointError, OSError, ValueError, KeyError) as error:
         log.warning("%s: skipped a broken checkpoint: %s", store.shown, str(error).replace(str(hidden), folder))

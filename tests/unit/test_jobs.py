@@ -71,6 +71,7 @@ def test_a_dashboard_that_is_none_or_has_another_ray_is_refused_in_a_sentence(da
     for answer, said in [
         ((200, json.dumps({"ray_version": "2.9.0"})), f"has Ray 2.9.0 and here is Ray {OURS}; both must be the same"),
         ((200, "<html>hello</html>"), "is no Ray dashboard: it answers with something else than JSON"),
+        ((200, "[]"), "is no Ray dashboard: it answers with other JSON than one does"),
         ((404, "not found"), "refuses: not found"),
         ((500, "Traceback ...\nValueError: out of order"), "refuses: ValueError: out of order"),
         ((401, "Unauthorized"), "wants a token: set RAY_AUTH_TOKEN_PATH"),
@@ -108,6 +109,12 @@ def test_the_token_comes_from_where_ray_looks(dashboard: str, tmp_path: Path, mo
     monkeypatch.delenv("RAY_AUTH_TOKEN")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "gone"))
     assert "RAY_AUTH_TOKEN_PATH: " in refusal(dashboard)
+    (tmp_path / "named").write_bytes(b"\xff\xc3hush")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "named"))
+    assert refusal(dashboard) == f"{tmp_path}/named holds no token: one is a single line of ASCII characters"
+    for token in ("hush\nhush", "hush\u00e4"):
+        monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+        assert refusal(dashboard) == "RAY_AUTH_TOKEN holds no token: one is a single line of ASCII characters"
 
 
 def test_jobs_are_told_in_their_order_with_what_became_of_them(dashboard: str):

@@ -42,6 +42,8 @@ def test_a_job_asks_for_the_nodes_and_gpus_that_the_plan_places(scale, words, co
 def test_what_does_not_fit_the_nodes_is_refused_with_the_arithmetic():
     with pytest.raises(PlanError, match=r"device: cuda needs 8 GPUs .* and 2 nodes have 2 \+ 2 = 4"):
         nodes_for(load("dler", "node8"), 2, 2, **SIZES)
+    with pytest.raises(PlanError, match=r"and the one node has 2; lower"):  # not this machine, which is not meant
+        nodes_for(load("dler", "node8"), 1, 2, **SIZES)
     with pytest.raises(PlanError, match="memory: the processes"):
         nodes_for(load("dler", "node8"), 1, 8, **SIZES | {"gigabytes": 2})
 

@@ -244,6 +244,8 @@ def test_main_memory_is_counted_for_each_node():
     assert sum(on) == host_bytes(made.actors, made.placement) and min(on) > 0
     small = [Machine(64, 2 * max(on), (80 * GB,) * 8, name="a"), Machine(64, on[1] - 1, (80 * GB,) * 8, name="b")]
     assert any("the processes on b need about" in line for line in plan(recipe, small[0], small[1:]).blockers)
+    [fault] = plan(recipe, replace(LAPTOP, name="front"), [replace(EIGHT, name="b")]).blockers  # where nobody has a place, none is too full
+    assert "needs 16 GPUs" in fault
 
 
 def test_a_placement_without_ranks_gives_engines_gpus_of_their_own():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import logging
@@ -305,6 +306,33 @@ def test_a_broken_checkpoint_there_is_passed_over_and_a_broken_record_refused(
     with caplog.at_level(logging.WARNING), run_storage(url, "a", resume=True) as (runs, _):
         assert checkpoint.latest(runs / "a/checkpoints") == runs / "a/checkpoints/step-1"
     assert "skipped a broken checkpoint: checkpoint checkpoints/step-2: the content of model.safetensors" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["../../../out", "evals/../../../../out", "/out", "//out"])
+def test_a_name_there_that_leads_out_of_the_folder_is_never_written(
+    name: str, machine: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(Store, "read", lambda self, what, read=Store.read: b"" if what.endswith("out") else read(self, what))
+    url, wrote = f"memory://{tmp_path.name}", []
+    monkeypatch.setattr(Path, "write_bytes", lambda path, content: wrote.append(path))
+    Store(url, "a").write("mirror.json", json.dumps({"files": {name: [hashlib.sha256(b"").hexdigest()]}}).encode())
+    with pytest.raises(StorageError, match="leads out of"):
+        fetched(f"{url}/a")
+    with pytest.raises(StorageError, match="leads out of"), run_storage(url, "a", resume=True):
+        raise AssertionError
+    Store(url, "a").write("mirror.json", b'{"files": {}}')
+    Store(url, "a").write("checkpoints/step-1/manifest.json", json.dumps({"files": {name: {}}, "meta": {}}).encode())
+    with pytest.raises(StorageError, match="leads out of"), run_storage(url, "a", resume=True):
+        raise AssertionError
+    assert wrote == []
+
+
+def test_an_index_that_is_anothers_is_none(url: str, machine: Callable[[str], None]):
+    for content in (b'{"name": "a"}', b'{"files": []}', b'{"files": {"a": null}}'):
+        Store(url, "a").write("mirror.json", content)
+        with pytest.raises(StorageError, match="no run there"):
+            fetched(f"{url}/a")
 
 
 def test_reports_fetch_the_record_alone_and_only_what_changed(url: str, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch):
