@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from math import inf
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -24,6 +25,7 @@ from launch.head import is_loopback, this_head
 _ADDRESS = "RAY_API_SERVER_ADDRESS"  # as Ray's own `ray job` reads it
 _ASK_S = 60.0  # Ray waits so long for an agent that takes a job
 _LOOK_S = (0.5, 5.0)  # between two looks at a log, at first and at last
+_AWAY_S = 60.0  # that a dashboard may not answer while a log is followed
 _WAITS_S = 60.0  # after which a job that has not started says why, again and again
 _DONE = {"SUCCEEDED": 0, "FAILED": 1, "STOPPED": 5}
 UNKNOWN = 3  # exit code
@@ -100,11 +102,20 @@ class Jobs(ABC):
         """All that it wrote."""
 
     def follow(self, name: str) -> Iterator[str]:
-        """What it writes, until it is done; of one that does not start, every minute why."""
-        seen, wait, said = 0, _LOOK_S[0], time.monotonic()
+        """What it writes, until it is done; of one that does not start, every minute why. Who is asked may not answer for _AWAY_S, but at first."""
+        seen, wait, said, heard = 0, _LOOK_S[0], time.monotonic(), -inf
         while True:
-            job = self.job(name)  # asked before its log, which is then whole
-            log = self.log(name)
+            try:
+                job = self.job(name)  # asked before its log, which is then whole
+                log = self.log(name)
+            except UnknownJob:
+                raise
+            except JobsError:
+                if time.monotonic() - heard > _AWAY_S:
+                    raise
+                time.sleep(_LOOK_S[0])
+                continue
+            heard = time.monotonic()
             if len(log) > seen:
                 yield log[seen:]
                 seen, wait = len(log), _LOOK_S[0]

@@ -192,7 +192,9 @@ def differing(there: Mapping[str, str], wanted: Mapping[str, str]) -> str:
         if (old := there.get(name, "")) != value:
             if name == "template":
                 return f"chat template and tokenizer {old or 'unknown'}, the model now has {value}"
-            return f"another {name}" + (f" ({old}, {value} now)" if old and len(old + value) < 90 else "")
+            return f"{'other' if name.endswith('s') else 'another'} {name}" + (
+                f" ({old}, {value} now)" if old and len(old + value) < 90 else ""
+            )
     return ""
 
 

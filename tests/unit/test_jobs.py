@@ -139,6 +139,34 @@ def test_jobs_are_told_in_their_order_with_what_became_of_them(dashboard: str):
     assert [Job("x", state).exit_code for state in ("PENDING", "RUNNING", "STOPPED", "NEW STATE")] == [4, 4, 5, 4]
 
 
+def test_a_log_is_followed_through_requests_that_fail_but_not_where_the_first_one_does(dashboard: str, monkeypatch: pytest.MonkeyPatch):
+    def job(state: str) -> Job:
+        return Job("a", state, "")
+
+    def asked(*said: Job | JobsError) -> Cluster:
+        cluster, left = Cluster(dashboard), [*said]
+
+        def answer(name: str) -> Job:
+            if isinstance(now := left.pop(0), JobsError):
+                raise now
+            return now
+
+        monkeypatch.setattr(cluster, "job", answer)
+        monkeypatch.setattr(cluster, "log", lambda name: "abc"[: 3 - len(left)])
+        return cluster
+
+    monkeypatch.setattr("launch.jobs._LOOK_S", (0.0, 0.0))
+    away = JobsError("did not answer")
+    assert "".join(asked(job("RUNNING"), away, job("SUCCEEDED")).follow("a")) == "abc"
+    with pytest.raises(JobsError, match="did not answer"):
+        next(asked(away, job("RUNNING")).follow("a"))
+    with pytest.raises(UnknownJob):
+        [*asked(job("RUNNING"), UnknownJob("a")).follow("a")]
+    monkeypatch.setattr("launch.jobs._AWAY_S", 0.0)
+    with pytest.raises(JobsError, match="did not answer"):
+        [*asked(job("RUNNING"), away).follow("a")]
+
+
 def test_a_driver_joins_where_it_is_told_or_whose_job_it_is(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert head.joined_address() is None  # somebody's shell

@@ -127,7 +127,7 @@ def test_a_folder_is_sampled_into_by_one_process_at_a_time_and_free_when_that_is
     [
         ({"template": "another"}, "sampled with chat template and tokenizer digest, the model now has another: start anew"),
         ({"seed": "1"}, r"sampled with another seed \(0, 1 now\): start anew"),
-        ({"problems": "f" * 64}, "sampled with another problems: start anew"),
+        ({"problems": "f" * 64}, "sampled with other problems: start anew"),
     ],
 )
 def test_parts_that_were_made_in_another_way_are_refused(tmp_path: Path, judge: Judge, made: dict[str, str], words: str):
