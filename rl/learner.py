@@ -322,7 +322,7 @@ class Learner:
         self._resting = False
         threads = str(recipe.learner.threads)
         environment = {"OMP_NUM_THREADS": threads, "GOMP_SPINCOUNT": "2000", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
-        environment["TORCHDYNAMO_DISABLE"] = "1"  # nothing here is compiled, but for an optimiser of DeepSpeed's that nobody uses: 2 s of a start
+        environment["TORCHDYNAMO_DISABLE"] = "1"  # else DeepSpeed's import has an optimiser compiled that nobody uses: 2 s of a start
         if device == "cpu":
             environment |= {"DS_ACCELERATOR": "cpu"}
         self._ranks = [

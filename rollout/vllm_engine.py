@@ -8,6 +8,7 @@ Simplification: one policy version per completion, because weights are loaded on
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
@@ -64,7 +65,11 @@ class VllmEngine:
             from rollout.peers import beat
 
             beat()
+        gc.disable()  # what is imported is no garbage, and to look for some in it would take a fifth of an engine's start
         from vllm import LLM  # seconds to import, and it reads the environment
+
+        gc.freeze()  # until the end of that start, which looks for garbage five times itself
+        gc.enable()
 
         settings: dict[str, Any] = dict(
             model=str(checkpoint),
@@ -90,6 +95,7 @@ class VllmEngine:
         self._think, self._longest, self._seats = think, max_model_len, options.get("max_num_seqs", 256)
         self._pace = Pace(device != "cpu")
         self._llm = LLM(**(settings | dict(options)))
+        gc.unfreeze()
         self._engine = self._llm.llm_engine
         self._stop_ids = list(stop_ids)
         self._names = checkpoint_names(checkpoint)

@@ -23,7 +23,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rl import checkpoint
-from tests.faults.killer import POINTS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS = 20
@@ -144,6 +143,8 @@ def alone(model: Path, data: Path, killer: Killer, tmp_path_factory: pytest.Temp
 def test_p23_a_run_killed_at_fourteen_points_leaves_the_record_of_one_that_was_left_alone(
     model: Path, data: Path, alone: Path, killer: Killer, tmp_path: Path
 ):
+    from tests.faults.killer import POINTS  # imports all that a run needs
+
     assert set(COUNTS) == set(POINTS) and len(POINTS) == 14
     for number, (point, count) in enumerate(COUNTS.items()):
         words = arguments(model, tmp_path, data, *(["--resume"] if number else []))

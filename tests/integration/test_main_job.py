@@ -122,7 +122,7 @@ def test_a_saved_checkpoint_is_evaluated_on_a_file_and_scores_are_written(run_fo
     rows = [{"question": f"{a} + {b} = ", "gold": str(a + b)} for a, b in ((1, 2), (30, 4), (5, 6))] + [{"question": "?", "gold": ""}]
     data.write_text("\n".join(json.dumps(row) for row in rows))
     checkpoint = str(run_folder / "checkpoints" / "step-3")
-    words = ["data.problem=question", "data.answer=gold", "eval.max_tokens=16", "data.max_prompt_tokens=64"]
+    words = ["engine.count=1", "data.problem=question", "data.answer=gold", "eval.max_tokens=16", "data.max_prompt_tokens=64"]
     command = ("eval", checkpoint, *words, "--data", str(data), "--samples", "3", "--forced", "4", "--out", str(tmp_path / "out"))
     done = laconic(*command, cache=cache)
     scores = json.loads((tmp_path / "out" / "mine.json").read_text())

@@ -126,7 +126,8 @@ def test_a_job_runs_with_what_was_listed_and_its_end_is_told(head: str, laconic:
     long = laconic("submit", *words, "name=long", "train.steps=9999")
     name = re.findall(r"^submitted: (long-\w+)\.", long.stdout, re.MULTILINE)[0]
     until = time.monotonic() + 90
-    while not (place / "runs/long/metrics.jsonl").is_file() and time.monotonic() < until:
+    while not (file := place / "runs/long/metrics.jsonl").is_file() or len(file.read_text().splitlines()) < 3:
+        assert time.monotonic() < until
         time.sleep(0.5)
     assert laconic("status", name).returncode == 4
     stopped = laconic("stop", name)
