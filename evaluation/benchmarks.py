@@ -196,7 +196,7 @@ def load(word: str, check_golds: CheckGolds) -> Read:
         problems.append(problem)
     kept, goldless = audited(problems, check_golds)
     if not kept:
-        raise DataError(f"{where}: no row of {one.name} has a gold answer (first: {[*left_out, *goldless][0][1]}); fetch it again")
+        raise DataError(f"{where}: no row of {one.name} can be asked and judged (first: {[*left_out, *goldless][0][1]}); fetch it again")
     count, again = len(read.rows), len(problems) - len(golds_by_id)
     named = "" if count == one.rows else f" ({one.counts[count]}; {one.copies[0].id} has {one.rows:,})"
     commit = f", commit {read.commit}" if read.commit else ""
