@@ -204,7 +204,9 @@ def load(word: str, check_golds: CheckGolds) -> Read:
         f"; {again:,} of them {'repeats' if again == 1 else 'repeat'} the problem and gold of another row, so these are {len(golds_by_id):,} problems"
         * (again > 0)
     )
-    said = f"{one.name}: {count:,} rows{named} of {where}{commit}, content {read.revision}{twice}"
+    unlike = sum(problem.id.endswith("'") for problem in problems)
+    otherwise = f"; {unlike:,} of them {'asks' if unlike == 1 else 'ask'} what another row asks, with another gold" * (unlike > 0)
+    said = f"{one.name}: {count:,} rows{named} of {where}{commit}, content {read.revision}{twice}{otherwise}"
     return Read(kept, left_out + goldless, said, read.commit)
 
 

@@ -171,6 +171,11 @@ def test_a_row_that_is_there_twice_is_no_problem_of_its_own_and_is_said(tmp_path
     assert said.endswith(counted)
     write(tmp_path / "amc23.jsonl", rows)
     assert "repeat" not in load(f"amc23@{tmp_path}", sound).said
+    write(tmp_path / "amc23.jsonl", [*rows[:-1], rows[0] | {"answer": "2"}])
+    found = load(f"amc23@{tmp_path}", sound)
+    assert len({problem.id for problem in found.problems}) == 40 and found.said.endswith(
+        "; 1 of them asks what another row asks, with another gold"
+    )
 
 
 def test_olympiadbench_says_which_of_its_copies_was_read(tmp_path: Path):
