@@ -61,9 +61,9 @@ def blocks(old: Samples, new: Samples) -> dict[str, Callable[[], object]]:
 
     def tests() -> object:
         difference_N = a.share - b.share
-        change = measured.accuracy_change(a, b)
+        bounds = statistics.claim_interval(measured.accuracy_change(a, b))
         ps = statistics.holm([statistics.sign_flip(difference_N), statistics.mcnemar(5, 3)])
-        return statistics.standard_errors(right_N, n), measured.length_change(a, b), statistics.non_inferiority(change, len(n), 0.05), ps
+        return statistics.standard_errors(right_N, n), measured.length_change(a, b), statistics.non_inferiority(bounds, len(n), 0.05), ps
 
     def scalars() -> object:
         area = statistics.bootstrap(correct_NB, lambda *columns: efficiency.budget_area(budgets, np.stack(columns, axis=-1), "log2"))

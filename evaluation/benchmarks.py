@@ -196,7 +196,7 @@ def load(word: str, check_golds: CheckGolds) -> Read:
         problems.append(problem)
     kept, goldless = audited(problems, check_golds)
     if not kept:
-        raise DataError(f"{where}: no row of {one.name} has a gold answer (first: {[*left_out, *goldless][0][1]}); fetch it again")
+        raise DataError(f"{where}: no row of {one.name} can be asked and judged (first: {[*left_out, *goldless][0][1]}); fetch it again")
     count, again = len(read.rows), len(problems) - len(golds_by_id)
     named = "" if count == one.rows else f" ({one.counts[count]}; {one.copies[0].id} has {one.rows:,})"
     commit = f", commit {read.commit}" if read.commit else ""
@@ -204,7 +204,9 @@ def load(word: str, check_golds: CheckGolds) -> Read:
         f"; {again:,} of them {'repeats' if again == 1 else 'repeat'} the problem and gold of another row, so these are {len(golds_by_id):,} problems"
         * (again > 0)
     )
-    said = f"{one.name}: {count:,} rows{named} of {where}{commit}, content {read.revision}{twice}"
+    unlike = sum(problem.id.endswith("'") for problem in problems)
+    otherwise = f"; {unlike:,} of them {'asks' if unlike == 1 else 'ask'} what another row asks, with another gold" * (unlike > 0)
+    said = f"{one.name}: {count:,} rows{named} of {where}{commit}, content {read.revision}{twice}{otherwise}"
     return Read(kept, left_out + goldless, said, read.commit)
 
 

@@ -9,7 +9,8 @@ Simplification: percentile intervals, which are a little narrow for few problems
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ RESAMPLES = 10_000
 FEWEST = 6  # problems: with fewer an exact sign-flip test cannot reach p < 0.05
 _SEED = 0
 _CHUNK_CELLS = 4_000_000  # bounds the memory of the resample counts: about 32 MB at a time
+_KEPT_CELLS = 20_000_000  # of draws that are kept for the next number
 _SEEN = 10  # problems that moved to one side, from which on the bootstrap says what may happen there
 LEVEL = 0.05
 _EXACT = 16  # differences other than 0: up to here all 2^16 sign patterns are tried, beyond RESAMPLES random ones
@@ -42,15 +44,24 @@ def resampled_means(values_NK: np.ndarray, resamples: int = RESAMPLES, seed: int
         values_NK: one row a problem; columns that belong together (accuracy and tokens, all budgets) stay paired.
     """
     N = len(values_NK)
+    drawn = _kept_draws(N, resamples, seed) if N * resamples <= _KEPT_CELLS else _draws(N, resamples, seed)
+    return np.concatenate([times_RN @ values_NK / N for times_RN in drawn])
+
+
+def _draws(N: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each of N problems is drawn, [rows, N] at a time, in `resamples` rows."""
     rng = np.random.default_rng(seed)
     chunk = max(1, _CHUNK_CELLS // N)
-    parts = []
     for start in range(0, resamples, chunk):
         rows = min(chunk, resamples - start)
         drawn_RN = rng.integers(0, N, (rows, N)) + N * np.arange(rows)[:, None]
-        times_RN = np.bincount(drawn_RN.ravel(), minlength=rows * N).reshape(rows, N)
-        parts.append(times_RN @ values_NK / N)
-    return np.concatenate(parts)
+        yield np.bincount(drawn_RN.ravel(), minlength=rows * N).reshape(rows, N)
+
+
+@lru_cache(maxsize=4)
+def _kept_draws(N: int, resamples: int, seed: int) -> list[np.ndarray]:
+    """`_draws`, made once for all numbers of a set: a report has dozens of one. At most 4 x 40 MB."""
+    return [times_RN.astype(np.uint16) for times_RN in _draws(N, resamples, seed)]
 
 
 def bootstrap(values_NK: np.ndarray, statistic: Callable[..., np.ndarray], resamples: int = RESAMPLES) -> Interval:

@@ -46,7 +46,7 @@ def _single(found: Found) -> Iterator[str]:
     if like[0].settings.engine == IMPORTED:
         yield f"Nothing is compared: name a second entry, of other samples of the same problems (`laconic import FILE --source {shlex.quote(like[0].source)}`)."
     else:
-        yield f"Nothing is compared: name a second entry, of another checkpoint that was evaluated alike (`{command('CHECKPOINT', like)}`)."
+        yield f"Nothing is compared: name a second entry, of another checkpoint that was evaluated alike (`{command('CHECKPOINT', like, like[0])}`)."
 
 
 def _between(first: Run, other: Run) -> Iterator[str]:
@@ -102,7 +102,7 @@ def _remedy(run: Run, like: Sequence[Evaluation]) -> str:
         checkpoint = str(run.path / "checkpoints" / f"step-{last.step}") if last and last.step else "CHECKPOINT"
     where = "" if run.trained else f" --out {shlex.quote(_folder(run))}"
     then = "; name the folder that it writes in place of the run's then" if run.trained else ""
-    return f"`{command(checkpoint or 'CHECKPOINT', like)}{where}` would do it{then}"
+    return f"`{command(checkpoint or 'CHECKPOINT', like, last)}{where}` would do it{then}"
 
 
 def _folder(run: Run) -> str:
@@ -110,11 +110,15 @@ def _folder(run: Run) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def command(checkpoint: str, like: Sequence[Evaluation]) -> str:
-    """`laconic eval` of a checkpoint, as these evaluations of one set of settings were made."""
+def command(checkpoint: str, like: Sequence[Evaluation], own: Evaluation | None) -> str:
+    """`laconic eval` of a checkpoint, as these evaluations of one set of settings were made.
+
+    Args:
+        own: one of the checkpoint's: what it was sampled on it is to be sampled on again.
+    """
     settings = like[0].settings
     named = all(one.source in BENCHMARKS for one in like)
-    served = settings.engine not in (None, *_ENGINES)
+    served = own is not None and own.settings.engine not in (None, IMPORTED, *_ENGINES)
     words = ["laconic", "eval", *(["--engine-url", "URL", "--engine-model"] if served else []), shlex.quote(checkpoint)]
     words += [f"--{'benchmark' if named else 'data'} {shlex.quote(one.source)}" for one in like]
     if settings.samples and not (named and all(one.settings.samples == BENCHMARKS[one.source].samples for one in like)):

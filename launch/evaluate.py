@@ -109,12 +109,15 @@ def evaluate_checkpoints(
 def do(ready: Sequence[Job], judge: Judge, console: Console, overwrite: bool, show_prompt: bool = False) -> None:
     """Make the evaluations of these jobs, or what is left of them, and print; see `evaluate_checkpoints`."""
     from evaluation.evaluate import waiting
-    from launch.problems import file_names, list_left_out
+    from launch.problems import file_names, left_out_words, list_left_out
     from rl.progress import Progress
 
     for words in dict.fromkeys(words for job in ready for words in job.template.remarks):
         console.print(words, highlight=False)
     if show_prompt:
+        read = [words for job in ready for part in job.parts for words in (*part.said, *left_out_words(part.name, part.left_out))]
+        for words in dict.fromkeys(read):  # checkpoints share them
+            console.print(words, highlight=False, markup=False, soft_wrap=True)
         for job in ready:
             print_prompts(console, job.template, job.asked)
         return

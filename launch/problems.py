@@ -110,9 +110,14 @@ def list_left_out(progress: Progress, path: Path, source: str, left_out: list[tu
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps({"row": where, "reason": reason}) + "\n" for where, reason in left_out), encoding="utf-8")
-    for where, reason in left_out[:5]:
-        progress.message(f"left out {where}: {reason}")
-    progress.message(f"{source}: {len(left_out)} rows left out, listed in {path}")
+    for words in left_out_words(source, left_out, f", listed in {path}"):
+        progress.message(words)
+
+
+def left_out_words(source: str, left_out: Sequence[tuple[str, str]], listed: str = "") -> list[str]:
+    """Five of the rows that cannot be used, and their number; nothing without any."""
+    few = [f"left out {where}: {reason}" for where, reason in left_out[:5]]
+    return few + [f"{source}: {len(left_out)} row{'s' * (len(left_out) != 1)} left out{listed}"] * bool(left_out)
 
 
 def list_overlap(progress: Progress, path: Path, source: Source, heldout: Sequence[HeldOut]) -> None:

@@ -387,17 +387,24 @@ def _hub_rows(source: str, split: str) -> Rows:
 
 @contextlib.contextmanager
 def quiet_retries() -> Iterator[None]:
-    """What the hub's library says of each request that it tries again is not shown: whoever asked says in one sentence what came of it. Waits for rate limits are."""
-    log = logging.getLogger("huggingface_hub.utils._http")
-    log.addFilter(_rated)
+    """What the hub's library says of each request that it tries again becomes one word that it does: whoever asked says what came of it. Waits for rate limits are said."""
+    log, said = logging.getLogger("huggingface_hub.utils._http"), False
+
+    def once(record: logging.LogRecord) -> bool:
+        nonlocal said
+        words = record.getMessage()
+        if "Rate limited" in words:
+            return True
+        if said or "thrown while requesting" not in words or "Error 429" in words:
+            return False
+        said, record.msg, record.args = True, "The hub does not answer, and is asked again for about half a minute", ()
+        return True
+
+    log.addFilter(once)
     try:
         yield
     finally:
-        log.removeFilter(_rated)
-
-
-def _rated(record: logging.LogRecord) -> bool:
-    return "Rate limited" in record.getMessage()
+        log.removeFilter(once)
 
 
 def commit_in(path: str | Path) -> str:
@@ -417,6 +424,8 @@ def _hub_remedy(message: str) -> str:
         return "hub:owner/name/config:split names a configuration"
     if "gated" in message or "401" in message or "403" in message:
         return "ask for access on its page and set HF_TOKEN"
+    if "couldn't reach" in message.lower() or "offline mode" in message.lower():
+        return "check the network, or name a local file"
     if "plit" in message:
         return "hub:owner/name:split names another"
     return "check name, network and HF_TOKEN; hub:owner/name:split names another"

@@ -84,7 +84,13 @@ def _patterns(marks: Marks | None) -> tuple[re.Pattern[str], re.Pattern[str]]:
     opening, closing = ("|".join(map(re.escape, side)) for side in zip(*pairs, strict=True))
     if marks is None:
         opening, closing = f"{opening}|{_ANY_OPEN}", f"{closing}|{_ANY_CLOSE}"
-    return re.compile(f"{_MENTION}(?:{opening})", re.IGNORECASE), re.compile(f"(?<!`)(?:{closing})|(?:{closing})(?!`)", re.IGNORECASE)
+    spelt = "<&" if marks is None else ""  # what the patterns for any spelling begin with
+    firsts = ("".join(sorted({mark[0] for mark in side} | {*spelt})) for side in zip(*pairs, strict=True))
+    opens, closes = (f"(?=[{re.escape(first)}])" for first in firsts)  # one character tells most places where none begins
+    return (
+        re.compile(f"{opens}{_MENTION}(?:{opening})", re.IGNORECASE),
+        re.compile(f"{closes}(?:(?<!`)(?:{closing})|(?:{closing})(?!`))", re.IGNORECASE),
+    )
 
 
 def holds_mark(text: str) -> bool:

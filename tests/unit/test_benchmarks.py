@@ -171,6 +171,11 @@ def test_a_row_that_is_there_twice_is_no_problem_of_its_own_and_is_said(tmp_path
     assert said.endswith(counted)
     write(tmp_path / "amc23.jsonl", rows)
     assert "repeat" not in load(f"amc23@{tmp_path}", sound).said
+    write(tmp_path / "amc23.jsonl", [*rows[:-1], rows[0] | {"answer": "2"}])
+    found = load(f"amc23@{tmp_path}", sound)
+    assert len({problem.id for problem in found.problems}) == 40 and found.said.endswith(
+        "; 1 of them asks what another row asks, with another gold"
+    )
 
 
 def test_olympiadbench_says_which_of_its_copies_was_read(tmp_path: Path):
@@ -452,10 +457,13 @@ def test_the_first_prompt_is_shown_as_the_model_sees_it(tiny_checkpoint: Path):
 
 def test_a_prompt_is_shown_of_a_model_that_is_too_short_for_the_protocol_and_has_no_weights_here(tiny_checkpoint: Path, tmp_path: Path):
     folder = Path(shutil.copytree(tiny_checkpoint, tmp_path / "short", ignore=shutil.ignore_patterns("*.safetensors", "manifest.json")))
-    question = Question(benchmarks=[f"aime24@{write(tmp_path / 'aime24.jsonl', filled('aime24', {'problem': 'Add: 1 + 2', 'answer': 3}))}"])
+    rows = filled("aime24", {"problem": "Add: 1 + 2", "answer": 3})
+    question = Question(benchmarks=[f"aime24@{write(tmp_path / 'aime24.jsonl', [*rows[:-1], rows[-1] | {'answer': True}])}"])
     console = Console(width=400, record=True)
     evaluate_checkpoints([str(folder)], question, tmp_path / "out", False, console, show_prompt=True)
-    assert "<|user|>Add: 1 + 2" in console.export_text() and not (tmp_path / "out").exists()
+    shown = console.export_text()
+    assert "<|user|>Add: 1 + 2" in shown and not (tmp_path / "out").exists()
+    assert shown.startswith("aime24: 30 rows of ") and "gold is True" in shown and "\naime24: 1 row left out\n" in shown
     with pytest.raises(PlanError, match=r"eval\.max_tokens: 32768 is more than .*would fit"):
         evaluate_checkpoints([str(folder)], question, tmp_path / "out", False, console)
 

@@ -404,6 +404,12 @@ def test_samples_that_were_never_made_are_no_saving(tmp_path: Path) -> None:
     (pair,) = read([evaluated(tmp_path / "a", whole), evaluated(tmp_path / "b", failed)]).comparisons
     assert pair.length is not None and pair.length.mean > 0 and pair.new.evaluation.tokens.mean == pytest.approx((205.5 + 320) / 2)
     assert any("24 after were never made" in remark for remark in pair.remarks)
+    evaluated(tmp_path / "b", failed, template="other")  # texts of nothing are no saving, either
+    (pair,) = read([tmp_path / "a", tmp_path / "b"]).comparisons
+    assert (
+        pair.unit == "characters" and pair.length is None and "Lengths are not compared" in markdown(read([tmp_path / "a", tmp_path / "b"]))
+    )
+    assert "count as wrong, and lengths in characters are not compared" in "; ".join(pair.remarks)
 
 
 def test_evaluations_in_characters_are_compared_in_characters(two: list[Path]) -> None:

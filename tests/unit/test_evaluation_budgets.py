@@ -226,3 +226,11 @@ def test_imported_samples_are_told_how_to_be_imported_so_that_they_compare(tmp_p
     asked = f"`laconic import FILE --source tiny --temperature 0.6 --top-p 1.0 --max-tokens 320 --out {b}`"
     assert sentences(read([a, b]))[-1] == f"So that b can be compared with a on tiny: {asked} would do it, of samples that were made so."
     assert sentences(read([b]))[-1].endswith("of other samples of the same problems (`laconic import FILE --source tiny`).")
+    own = evaluated(tmp_path / "own", make_groups(12, 50), "mine", engine="vllm")  # what sampled the other is not what samples this one
+    assert "only b was evaluated there. `laconic eval own --data tiny " in sentences(read([b, own]))[-2]
+    served = evaluated(tmp_path / "served", make_groups(12, 50), "other", engine="http://host/v1, m, asked in messages")
+    lacking = sentences(read([own, served]))[-2:]
+    assert (
+        "`laconic eval --engine-url URL --engine-model served --data mine " in lacking[0]
+        and "`laconic eval own --data other " in lacking[1]
+    )

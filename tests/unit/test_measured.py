@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.evaluation_numbers import blocks, drawn
 from evaluation import attempts, comparisons, efficiency, lengths, scores, statistics, word_overlap
 from evaluation import measured as measured_module
 from evaluation.measured import CHARACTERS, Measured, accuracy_change, aligned, length_change, of_evaluation, one_ruler
@@ -88,3 +89,8 @@ def test_the_page_on_numbers_names_functions_that_exist() -> None:  # docs/evalu
     named = [name.split(".")[-1] for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
     modules = (attempts, comparisons, efficiency, lengths, measured_module, scores, statistics, word_overlap)
     assert len(named) > 20 and [name for name in named if not any(callable(getattr(module, name, None)) for module in modules)] == []
+
+
+def test_the_benchmark_of_all_numbers_runs():
+    made = [drawn(8, 8, shorter, seed) for seed, shorter in enumerate((1.0, 0.5))]
+    assert all(block() is not None for block in blocks(*made).values())

@@ -155,6 +155,10 @@ def test_a_hub_name_says_configuration_revision_and_split(name: str, parts: tupl
             "hub:owner/name/config:split names a",
         ),
         (PermissionError("Dataset 'a/b' is a gated dataset on the Hub"), "ask for access on its page and set HF_TOKEN"),
+        (
+            ConnectionError("Couldn't reach 'a/b' on the Hub (ConnectionError)"),
+            "(ConnectionError)); check the network, or name a local file",
+        ),
         (NotImplementedError(), "check name, network and HF_TOKEN"),
     ],
 )
@@ -164,7 +168,8 @@ def test_whatever_a_hub_set_raises_is_one_sentence_with_source_and_remedy(monkey
     monkeypatch.setattr(shown, "handle", lambda record: records.append(record.getMessage()))
 
     def fail(*_: object, **__: object) -> None:
-        log.warning("'[Errno -2] Name or service not known' thrown while requesting HEAD https://huggingface.co/x")
+        for _ in range(2):
+            log.warning("'[Errno -2] Name or service not known' thrown while requesting HEAD https://huggingface.co/x")
         log.warning("Rate limited. Waiting 60s before retry [Retry 1/5].")
         raise raised
 
@@ -174,7 +179,10 @@ def test_whatever_a_hub_set_raises_is_one_sentence_with_source_and_remedy(monkey
     with pytest.raises(DataError) as error:
         read_rows("hub:owner/name")
     said = str(error.value)
-    assert records == ["Rate limited. Waiting 60s before retry [Retry 1/5]."]  # requests that are tried again are no news, waits are
+    assert [record.split(",")[0] for record in records] == [
+        "The hub does not answer",
+        "Rate limited. Waiting 60s before retry [Retry 1/5].",
+    ]
     assert said.startswith("hub:owner/name: split 'train' cannot be loaded (") and remedy in said and "\n" not in said
 
 
