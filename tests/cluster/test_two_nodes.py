@@ -225,15 +225,22 @@ def alone(nodes: Nodes, words: list[str]) -> Path:
 
 
 def between(ones: list[psutil.Process], others: list[psutil.Process]) -> set[Any]:
-    """Ends of connections from the first node's processes to the second one's."""
-    try:
-        mine = {
-            (one.laddr, one.raddr) for process in ones for one in process.net_connections("tcp4") if one.raddr and one.raddr.ip == SECOND
-        }
-        theirs = {(one.raddr, one.laddr) for process in others for one in process.net_connections("tcp4") if one.raddr}
-    except psutil.Error:
-        return set()
-    return mine & theirs
+    """Connections from the first processes to the second ones."""
+    return ends(ones) & {(there, here) for here, there in ends(others)}
+
+
+def ends(processes: list[psutil.Process]) -> set[tuple[str, str]]:
+    """Both addresses of each connection of processes, as their own namespace has them (psutil looks into this process' own)."""
+    found = set()
+    for process in processes:
+        try:
+            place = Path(f"/proc/{process.pid}")
+            sockets = {os.readlink(file) for file in (place / "fd").iterdir()}
+            rows = [line.split() for line in (place / "net/tcp").read_text().splitlines()[1:]]
+        except OSError:
+            continue
+        found |= {(row[1], row[2]) for row in rows if f"socket:[{row[9]}]" in sockets}
+    return found
 
 
 def record(folder: Path) -> list[dict[str, Any]]:

@@ -142,14 +142,10 @@ def test_equal_pairs_share_one_comparison(judge):
     assert len({id(future) for future in futures}) == 1
 
 
-def test_256_integers_are_judged_in_a_tenth_of_a_second(judge):
+def test_256_integers_are_judged_without_asking_a_process(judge, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("rewards.verifier.judge._Worker.ask", lambda self, request: pytest.fail(f"asked: {request}"))
     items = [Item(gold=str(i), text=f"<think>{'so ' * 100}</think>It is \\boxed{{{i}}}.", thinking=True) for i in range(256)]
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        assert all(verdict.status == "right" for verdict in judge.judge_many(items))
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.1
+    assert all(verdict.status == "right" for verdict in judge.judge_many(items))
 
 
 def _statuses() -> list[str]:
