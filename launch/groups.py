@@ -8,6 +8,7 @@ waited for when an actor is started again, as nodes come back, and not for ever.
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 Options = Callable[[str, int], dict[str, Any]]
 _SAY_S = 60.0
 _BACK_S = 120.0  # that a node has to come back
+_BRING_BACK = "bring it back (`ray start --address=...` there)"
 
 
 class RoomLost(RuntimeError):
@@ -32,12 +34,18 @@ class RoomLost(RuntimeError):
 def reserve(placed: Placement) -> Options:
     """Room in the Ray that this process speaks to, held until it ends; the options of the actor of a name and index. Blocks until all of it is there.
 
-    Options raise RoomLost where that room went with a node, which has not come back in time.
+    Raises:
+        RoomLost: there is none, as a node went, which has not come back in time. So do options, where room that was there went.
     """
     groups = [placement_group([dict(bundle) for bundle in group.bundles], strategy=group.strategy) for group in placed.groups]
+    until = time.monotonic() + _BACK_S
     for group in groups:
         while not group.wait(_SAY_S):
             log.warning("%s", _missing(placed))
+            if (lost := _lost(placed)) and time.monotonic() >= until:
+                raise RoomLost(
+                    f"node {', '.join(lost)} is gone from the cluster, and for {_BACK_S:g} s there was no room elsewhere; {_BRING_BACK}"
+                )
 
     def options(name: str, index: int) -> dict[str, Any]:
         known: dict[str, Any] = {"num_cpus": 0, "num_gpus": placed.gpus.get(name, 0)}
@@ -46,8 +54,7 @@ def reserve(placed: Placement) -> Options:
         group, bundle = placed.bundles[name][index]
         if not groups[group].wait(_BACK_S):  # ready since long, unless a node went
             raise RoomLost(
-                f"{name} {index}: {_gone(placed, name, index)}, and for {_BACK_S:g} s there was no room for it elsewhere; "
-                "bring it back (`ray start --address=...` there)"
+                f"{name} {index}: {_gone(placed, name, index)}, and for {_BACK_S:g} s there was no room for it elsewhere; {_BRING_BACK}"
             )
         return known | {"scheduling_strategy": PlacementGroupSchedulingStrategy(groups[group], placement_group_bundle_index=bundle)}
 
@@ -56,10 +63,14 @@ def reserve(placed: Placement) -> Options:
 
 def _gone(placed: Placement, name: str, index: int) -> str:
     """Which node went, as far as that is known: that of the process as it was planned, else any."""
-    alive = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    planned = placed.nodes[placed.at[name][index]].name
-    lost = [node.name for node in placed.nodes if node.name not in alive]
+    planned, lost = placed.nodes[placed.at[name][index]].name, _lost(placed)
     return f"node {planned if planned in lost or not lost else ', '.join(lost)} is gone from the cluster"
+
+
+def _lost(placed: Placement) -> list[str]:
+    """Planned nodes that are not in the cluster; none in a Ray of our own, whose node has no name."""
+    alive = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    return [node.name for node in placed.nodes if node.name and node.name not in alive]
 
 
 def _missing(placed: Placement) -> str:
