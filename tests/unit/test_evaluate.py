@@ -96,7 +96,7 @@ def test_samples_that_are_to_be_ranked_keep_their_logprobs_and_those_without_are
     plain = asked(tmp_path)
     list(evaluate([plain], ScriptedPool(answers), Scorer(judge, template())))
     ranked = replace(plain, ranked=True, requests=[replace(one, logprobs=True) for one in plain.requests])
-    with pytest.raises(FileExistsError, match="another logprobs: replace them"):
+    with pytest.raises(FileExistsError, match="other logprobs: replace them"):
         waiting([ranked], pytest.fail)
     assert waiting([ranked], pytest.fail, overwrite=True) == [ranked]
     list(evaluate([ranked], ScriptedPool(answers), Scorer(judge, template())))
