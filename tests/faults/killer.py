@@ -12,9 +12,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import deepspeed  # noqa: F401
@@ -23,6 +25,7 @@ import torch.utils.tensorboard
 
 import launch.engines
 import launch.stages  # what a run needs, imported once
+import rewards.verifier.judge
 import rl.learner
 import rollout.engine
 import rollout.peers
@@ -116,8 +119,16 @@ def without_actors() -> None:
         module.ray = Ray()
     meet = Member.meet
     Member.meet = lambda self, *told: None if torch.distributed.is_initialized() else meet(self, *told)  # the learner of another stage did
+    rewards.verifier.judge.subprocess = SimpleNamespace(Popen=unwarmed, PIPE=subprocess.PIPE)
     os.environ.update(DS_ACCELERATOR="cpu", TORCHDYNAMO_DISABLE="1")
     torch.set_num_threads(1)  # as an engine's own process would
+
+
+def unwarmed(command: list[str], **more: Any) -> subprocess.Popen[bytes]:
+    """A judging process that reads nothing beforehand, which would take as long as half of a run."""
+    module = command[command.index("-m") + 1]
+    code = f"import sys; from {module} import _WARM_UP, main; _WARM_UP.clear(); main(float(sys.argv[1]), int(sys.argv[2]))"
+    return subprocess.Popen([sys.executable, "-P", "-B", "-c", code, *command[-2:]], **more)
 
 
 def run(job: dict[str, Any]) -> NoReturn:
