@@ -33,9 +33,8 @@ _ATTEMPTS = 3
 _CONNECT_S = 5.0
 _SOCKET_BYTES = 107
 _PARAMETERS = parameter.RayParams
-_NO_IDLE_WORKERS = {
-    "prestart_worker_first_driver": False
-}  # a process for each CPU, of which our actors, each with an environment of its own, take none
+# Else there is one for each CPU, of which our actors, each with an environment of its own, take none.
+_NO_IDLE_WORKERS = {"prestart_worker_first_driver": False}
 _guards: list[subprocess.Popen[bytes]] = []  # of the Ray that this process started, if it did (launch/guard)
 _VERSIONS = re.compile(r"Ray: (\S+) Python: (\S+) .*?Ray: (\S+) Python: (\S+)")
 

@@ -192,9 +192,8 @@ def differing(there: Mapping[str, str], wanted: Mapping[str, str]) -> str:
         if (old := there.get(name, "")) != value:
             if name == "template":
                 return f"chat template and tokenizer {old or 'unknown'}, the model now has {value}"
-            return f"{'other' if name.endswith('s') else 'another'} {name}" + (
-                f" ({old}, {value} now)" if old and len(old + value) < 90 else ""
-            )
+            other = "other" if name.endswith("s") else "another"
+            return f"{other} {name}" + (f" ({old}, {value} now)" if old and len(old + value) < 90 else "")
     return ""
 
 
