@@ -127,8 +127,8 @@ def without_actors() -> None:
 def unwarmed(command: list[str], **more: Any) -> subprocess.Popen[bytes]:
     """A judging process that reads nothing beforehand, which would take as long as half of a run."""
     module = command[command.index("-m") + 1]
-    code = f"import sys; from {module} import _WARM_UP, main; _WARM_UP.clear(); main(float(sys.argv[1]), int(sys.argv[2]))"
-    return subprocess.Popen([sys.executable, "-P", "-B", "-c", code, *command[-2:]], **more)
+    code = f"import sys; from {module} import _WARM_UP, main; _WARM_UP.clear(); main(float(sys.argv[2]), int(sys.argv[3]))"
+    return subprocess.Popen([sys.executable, "-P", "-B", "-c", code, module, *command[-2:]], **more)  # known by its name, as the other is
 
 
 def run(job: dict[str, Any]) -> NoReturn:
