@@ -2,11 +2,12 @@
 
 Claim: what is resumed from a converted checkpoint goes on as the original would. Both sides are learners as they train, so DeepSpeed reads and
 writes its own files, tensors only; between them the optimiser's state is whole (rl/sharding), and that which the new ranks hold is compared with the
-old ones' to the bit before anything is written. Simplification: all of it passes through the memory of one process, 12 bytes a parameter.
+old ones' to the bit before anything is written. Simplification: all of it passes through the memory of one process, 12 bytes a trained parameter.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from safetensors import safe_open
@@ -28,10 +29,9 @@ def convertible(source: Path) -> None:
     checkpoint.verify(source)
     if not (source / "learner").is_dir() or "ranks" not in checkpoint.metadata(source):
         raise ConversionError(f"{source}: no learner's state in it, so there is nothing to convert; name checkpoints/step-N of a run")
-    if (source / ADAPTER).is_dir():
+    if not ((base := _base(source)) / "config.json").is_file():
         raise ConversionError(
-            f"{source}: trains LoRA adapters beside weights that it does not hold, which is not converted; go on with the same ranks, or "
-            "start a run from it (model.path)"
+            f"{source}: trains LoRA adapters of {base}, where no checkpoint is; put it back, or start a run from {source} (model.path)"
         )
 
 
@@ -51,13 +51,13 @@ def convert(source: Path, out: Path, recipe: Recipe, ranks: int, zero_stage: int
     out.parent.mkdir(parents=True, exist_ok=True)
     with scratch_folder("laconic-convert-", out.parent) as folder:
         old, new = Path(folder) / "old", Path(folder) / "new"
-        learner = _learner(recipe, source, meta["ranks"], meta["zero_stage"])
+        learner = _learner(recipe, _base(source), meta["ranks"], meta["zero_stage"])
         try:
             learner.restore(source)
             learner.keep_state(old)
         finally:
             learner.stop()
-        learner = _learner(recipe, source, ranks, zero_stage)
+        learner = _learner(recipe, _base(source), ranks, zero_stage)
         try:
             learner.take_state(old)
             learner.keep_state(new)
@@ -81,6 +81,12 @@ def differing(one: Path, other: Path) -> str:
         if odd := sorted(set(old.keys()) ^ set(new.keys())):
             return odd[0]
         return next((name for name in sorted(old.keys()) if not old.get_tensor(name).equal(new.get_tensor(name))), "")
+
+
+def _base(source: Path) -> Path:
+    """Where a checkpoint's weights are but for those that the state holds: itself, or, of adapters, what they are of."""
+    adapter = source / ADAPTER / "adapter_config.json"
+    return Path(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]) if adapter.is_file() else source
 
 
 def _learner(recipe: Recipe, source: Path, ranks: int, zero_stage: int) -> Learner:

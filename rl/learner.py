@@ -284,7 +284,7 @@ class LearnerRank(Member):
             save_file(state, file)
 
     def take_state(self, file: Path) -> None:
-        """Hold what a file of `keep_state` says, whatever ranks it is of; the policy's weights are its own already."""
+        """Hold what a file of `keep_state` says, whatever ranks it is of; weights that do not train are its own already."""
         with safe_open(file, "pt") as state:
             sharding.put(self._engine, state.get_tensor)
 

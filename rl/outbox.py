@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rl.adapters import merged
 from rollout.broadcast import Group, Meeting, Seat, host_meeting, send, specs
-from rollout.parcels import DeviceHandle, Shared, Stored, last, share
+from rollout.parcels import DeviceHandle, HostHandle, Shared, Stored, last, share
 from rollout.weights import Undelivered, as_numbers, digest, pack
 
 NEEDS_WHOLE = ("store", "share", "meet", "send")  # steps that read tensors, which ZeRO-3 gathers on all ranks
@@ -29,7 +29,7 @@ class Outbox:
         self._model, self._names, self._rank, self._stays = model, sorted(names), rank, stays
         self._device = torch.device(device)
         self._held: dict[str, Tensor] = {}
-        self._lasting: dict[int, DeviceHandle] | None = None
+        self._lasting: dict[int, HostHandle | DeviceHandle] | None = None
         self._group: Group | None = None
         self._meeting: tuple[Meeting, Any] | None = None
 
@@ -45,13 +45,15 @@ class Outbox:
         """Handles of all tensors, which are held until `forget`."""
         self._held = self._tensors()
         if self._lasting is None:
-            self._lasting = last(self._model.state_dict()) if self._stays else {}
+            self._lasting = last(self._model.state_dict().values()) if self._stays else {}
         if self._device.type == "cuda":
             torch.cuda.synchronize()
         return share(self._held, self._lasting)
 
     def digests(self) -> dict[str, int]:
-        """Of what is held."""
+        """Of what is held; nothing on ranks other than 0, who hold the same."""
+        if self._rank:
+            return {}
         return as_numbers({name: digest(tensor) for name, tensor in self._held.items()})
 
     def forget(self) -> None:

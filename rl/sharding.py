@@ -43,7 +43,7 @@ def whole(engine: Any) -> dict[str, Tensor]:
 
 
 def put(engine: Any, read: Callable[[str], Tensor]) -> None:
-    """Give an engine whose weights are those of the state, and that made no update yet, the state that `read` reads by name."""
+    """Give an engine that made no update yet the state that `read` reads by name, trained weights with it."""
     _empty_update(engine)
     if _sharded(engine):
         _link(engine)
@@ -63,15 +63,21 @@ def _set(engine: Any, weight: Any, kind: str, value: Tensor) -> None:
         safe_set_local_optimizer_state,
     )
 
-    if not _sharded(engine):
-        (weight.data if kind == WEIGHT else engine.optimizer.state[weight][kind]).copy_(value)
-    elif hasattr(weight, "ds_tensor"):  # ZeRO-3: equal parts, the last one filled up
+    if kind == WEIGHT and weight.numel() == value.numel():  # of ZeRO-3 alone small ones, which stay whole
+        weight.data.copy_(value)  # in the model's dtype, as after an update
+    if hasattr(weight, "ds_tensor"):  # ZeRO-3: equal parts, the last one filled up
         part, rank = weight.ds_tensor.numel(), torch.distributed.get_rank()
         flat = torch.nn.functional.pad(value.flatten(), (0, part * torch.distributed.get_world_size() - value.numel()))
         own = flat.narrow(0, part * rank, part)
-        safe_set_local_fp32_param(weight, own) if kind == WEIGHT else safe_set_local_optimizer_state(weight, own, kind)
-    else:
+        if kind == WEIGHT:
+            weight.ds_tensor.data.copy_(own)
+            safe_set_local_fp32_param(weight, own)
+        else:
+            safe_set_local_optimizer_state(weight, own, kind)
+    elif _sharded(engine):
         safe_set_full_fp32_param(weight, value) if kind == WEIGHT else safe_set_full_optimizer_state(weight, value, kind)
+    elif kind != WEIGHT:
+        engine.optimizer.state[weight][kind].copy_(value)
 
 
 def _empty_update(engine: Any) -> None:

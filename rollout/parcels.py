@@ -11,7 +11,7 @@ import mmap
 import os
 import uuid
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -54,16 +54,29 @@ class Stored(dict[str, Packed]):
 
 @dataclass(frozen=True)
 class HostHandle:
-    """A tensor in main memory: an open file of a process, and where in it."""
+    """A tensor in main memory: an open file of a process, and where in it.
+
+    Attributes:
+        key: of memory that lasts, which is mapped once and read again at each push; "" of any other.
+    """
 
     file: str
     size: int
     offset: int
     dtype: str
     shape: tuple[int, ...]
+    key: str = ""
 
     def open(self, mapped: dict[str, mmap.mmap]) -> Tensor:
         """The tensor in place. `mapped`: files that are mapped already."""
+        if self.key in _LASTING:
+            return _LASTING[self.key]
+        tensor = self._map(mapped)
+        if self.key:
+            _LASTING[self.key] = tensor
+        return tensor
+
+    def _map(self, mapped: dict[str, mmap.mmap]) -> Tensor:
         if self.file not in mapped:
             try:
                 file = os.open(self.file, os.O_RDONLY)
@@ -88,14 +101,13 @@ class DeviceHandle:
     """A tensor on a GPU, as CUDA IPC has it.
 
     Attributes:
-        key: of the memory; what lasts is mapped once and read again at each push, since torch counts whoever maps.
+        key: of memory that lasts, as above; it may not be mapped again, since torch counts whoever maps.
         gpu: the GPU's own id, whatever number processes give it.
     """
 
-    key: str
-    lasts: bool
     gpu: str
     arguments: tuple[Any, ...]
+    key: str = ""
 
     def open(self, device: torch.device) -> Tensor:
         """The tensor in place."""
@@ -109,7 +121,7 @@ class DeviceHandle:
                 f"the learner shares memory of GPU {self.gpu}, and this engine is on {here}; cluster.carrier=store works everywhere"
             )
         tensor = rebuild_cuda_tensor(*self.arguments[:6], index, *self.arguments[7:])
-        if self.lasts:
+        if self.key:
             _LASTING[self.key] = tensor
         return tensor
 
@@ -137,7 +149,7 @@ class Shared:
             yield name, handle.open(mapped).to(device) if isinstance(handle, HostHandle) else handle.open(device)
 
 
-def share(tensors: Mapping[str, Tensor], lasting: Mapping[int, DeviceHandle]) -> Shared:
+def share(tensors: Mapping[str, Tensor], lasting: Mapping[int, HostHandle | DeviceHandle]) -> Shared:
     """Handles of tensors, which are contiguous; what is in main memory moves to memory that can be shared, where its owner finds it as before.
 
     Args:
@@ -149,19 +161,19 @@ def share(tensors: Mapping[str, Tensor], lasting: Mapping[int, DeviceHandle]) ->
     return Shared({name: lasting.get(tensor.data_ptr()) or _handle(tensor) for name, tensor in tensors.items()})
 
 
-def _handle(tensor: Tensor, lasts: bool = False) -> HostHandle | DeviceHandle:
+def _handle(tensor: Tensor, key: str = "") -> HostHandle | DeviceHandle:
     if tensor.device.type == "cuda":
         from torch.multiprocessing.reductions import reduce_tensor
 
-        return DeviceHandle(uuid.uuid4().hex, lasts, _gpu(tensor.device.index), reduce_tensor(tensor.detach())[1])
+        return DeviceHandle(_gpu(tensor.device.index), reduce_tensor(tensor.detach())[1], key)
     storage = tensor.untyped_storage()
     file, size = storage._share_fd_cpu_()
     dtype = str(tensor.dtype).removeprefix("torch.")
     offset = tensor.storage_offset() * tensor.element_size()
-    return HostHandle(f"/proc/{os.getpid()}/fd/{file}", size, offset, dtype, tuple(tensor.shape))
+    return HostHandle(f"/proc/{os.getpid()}/fd/{file}", size, offset, dtype, tuple(tensor.shape), key)
 
 
-def last(tensors: Mapping[str, Tensor]) -> dict[int, DeviceHandle]:
-    """Handles of tensors on a GPU that stay where they are, by address; none of others, whose handles cost nothing."""
-    made = ((tensor.data_ptr(), _handle(tensor, lasts=True)) for tensor in tensors.values() if tensor.device.type == "cuda")
-    return {address: handle for address, handle in made if isinstance(handle, DeviceHandle)}
+def last(tensors: Iterable[Tensor]) -> dict[int, HostHandle | DeviceHandle]:
+    """Handles of tensors that stay where they are, by the address of their memory, which may have moved for it as by `share`. Raises as it does."""
+    made = [(tensor, _handle(tensor, uuid.uuid4().hex)) for tensor in tensors]
+    return {tensor.data_ptr(): handle for tensor, handle in made}

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +111,8 @@ class Faults:
         fault = self._wanted[0]
         while (target := self._process(fault["peer"])) is None:
             time.sleep(0.02)  # its process is being started
+        if not alive(target):
+            return  # it fell to the fault before, which nobody has noticed yet: when another is in its place
         self._wanted.pop(0)
         self.say("fault", **fault, process=target)
         sign = signal.Signals[fault["signal"]]
@@ -198,13 +201,23 @@ def remember(kind: type, made: list[Any]) -> None:
 
 
 def judge_process() -> int | None:
-    """A judging process of this one."""
+    """A judging process of this one, with a group of its own."""
     import psutil
 
     for child in psutil.Process().children():
-        if "rewards.verifier.judge_worker" in child.cmdline():
-            return child.pid
+        with suppress(psutil.NoSuchProcess):  # ended since
+            if "rewards.verifier.judge_worker" in child.cmdline() and os.getpgid(child.pid) == child.pid:
+                return child.pid
     return None
+
+
+def alive(process: int) -> bool:
+    import psutil
+
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 class Said(logging.Handler):
