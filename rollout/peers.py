@@ -1,8 +1,8 @@
 """Waiting for actors of Ray: with a deadline, an eye on their heartbeats, and words that name who is missing, in what, and what it said last.
 
 Claim: whoever waits learns within a second that an actor died, within SILENCE_S that its process is frozen, whatever it was doing and whoever waits for it
-in a collective, and within the operation's own deadline that it hangs. A thread of each actor (`beat`) keeps the time in Ray's store. Time in which the one
-who waits did not run counts for nobody. Simplification: an actor whose constructor has not begun has no heartbeat; the deadline of its start alone holds.
+in a collective, and within the operation's own deadline that it hangs. A thread of each actor (`beat`) keeps the time in Ray's store, from the beginning of its
+constructor on. Time in which the one who waits did not run counts for nobody. Simplification: until Ray has a process for an actor, the deadline of its start alone holds.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 BEAT_S = 2.0
 SILENCE_S = 120.0  # a process that runs finds a moment for its heartbeat in that time, whatever else it does
+IMPORTS_S = 300.0  # and for its first one, which comes behind torch's import, from a slow shared file system
 RAY_STOPPED_S = 30.0  # Ray ends everybody after a minute without its head
 WHY_DEAD = "killed by the system for its memory, or by someone"  # where its node goes on
 _NODE_DIED = "its node has died"  # as Ray puts it
@@ -85,23 +86,32 @@ class Peer:
     _silent: float = 0.0
 
     def silent(self, passed: float) -> float:
-        """Seconds of waiting since its last heartbeat, of which `passed` are new; 0 before the first one."""
+        """Seconds of waiting since its last heartbeat, of which `passed` are new; before the first one, since it has a process."""
         heard = self._heard()
-        self._silent = 0.0 if heard is None or heard != self._last else self._silent + passed
+        self._silent = self._silent + passed if heard == self._last and (heard or self._found().get("Pid")) else 0.0
         self._last = heard or self._last
         return self._silent
 
+    @property
+    def heard(self) -> bool:
+        """Whether it ever had a heartbeat."""
+        return self._last is not None
+
     def about(self) -> str:
         """Where it is, when it was last heard, and the end of its log."""
-        found: dict[str, Any] = {}
-        with suppress(Exception):  # the head is gone, too
-            found = ray._private.state.actors(self.actor._actor_id.hex()) or {}
+        found = self._found()
         process, node = found.get("Pid"), found.get("Address", {})
         where = f"process {process} on {node.get('IPAddress')}" if process else "of an unknown process"
         heard = self._heard() or self._last
         when = time.strftime("last heartbeat at %H:%M:%S", time.localtime(float(heard))) if heard else "no heartbeat yet"
         said = _log_of(process, node.get("NodeID")) if process else ""
         return f"{when}, {where}; its log " + (f"ends: {said}" if said else "says nothing")
+
+    def _found(self) -> dict[str, Any]:
+        """What Ray knows of it."""
+        with suppress(Exception):  # the head is gone, too
+            return ray._private.state.actors(self.actor._actor_id.hex()) or {}
+        return {}
 
     def _heard(self) -> bytes | None:
         with suppress(Exception):
@@ -137,7 +147,7 @@ class Call:
             return
         self._looked, passed = now, min(passed, 2 * _LOOK_S)  # in the rest of it this process was busy or frozen itself
         self._waited += passed
-        if (silent := self.peer.silent(passed)) > SILENCE_S:
+        if (silent := self.peer.silent(passed)) > (SILENCE_S if self.peer.heard else IMPORTS_S):
             raise Gone(self, f"is frozen in {self.operation}: no heartbeat for {silent:.0f} s, {self.peer.about()}")
         if self._waited > self.seconds:
             raise Gone(self, f"did not finish {self.operation} within {self.seconds:.0f} s: {self.peer.about()}")

@@ -57,11 +57,11 @@ def outcome(peer: str, phase: str, sign: str) -> Outcome:
         case "driver":
             return _DRIVER[sign]
         case "engine":
-            return Outcome(_AGAIN, 120 if frozen else 2)
+            return Outcome(_AGAIN, (300 if phase == "start" else 120) if frozen else 5 if phase == "start" else 2)
         case "judge":
             return Outcome(_JUDGE, 120 if frozen and phase == "start" else 5 if frozen else 1)
         case "learner rank":
-            return Outcome(_STAGE, 120 if frozen else 2)
+            return Outcome(_STAGE, (300 if phase == "start" else 120) if frozen else 5 if phase == "start" else 2)
     return Outcome(_STAGE, 30 if frozen else 3)
 
 
@@ -98,6 +98,7 @@ class Faults:
         self._wanted, self._log = wanted, log
         self._pools: list[Any] = []
         self._learners: list[Any] = []
+        self._fallen: set[int] = set()
         self._evaluating, self._recorded = False, 0
 
     def say(self, event: str, **more: Any) -> None:
@@ -109,11 +110,12 @@ class Faults:
         if not self._wanted or self._wanted[0]["phase"] != phase or self._recorded < self._wanted[0].get("recorded", 0):
             return
         fault = self._wanted[0]
-        while (target := self._process(fault["peer"])) is None:
+        while (target := self._process(fault["peer"])) is None and fault["peer"] != "judge":
             time.sleep(0.02)  # its process is being started
-        if not alive(target):
+        if target is None or target in self._fallen:
             return  # it fell to the fault before, which nobody has noticed yet: when another is in its place
         self._wanted.pop(0)
+        self._fallen |= {target} - {os.getpid()}
         self.say("fault", **fault, process=target)
         sign = signal.Signals[fault["signal"]]
         if fault["peer"] == "judge":
@@ -211,15 +213,6 @@ def judge_process() -> int | None:
     return None
 
 
-def alive(process: int) -> bool:
-    import psutil
-
-    try:
-        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 class Said(logging.Handler):
     """Warnings, with their time."""
 
@@ -243,7 +236,7 @@ def main(job: dict[str, Any]) -> None:
     from rollout import parts, peers
     from tests.faults.killer import without_actors
 
-    peers.SILENCE_S, peers.RAY_STOPPED_S, judge._START_S = 8.0, 4.0, 20.0
+    peers.SILENCE_S, peers.IMPORTS_S, peers.RAY_STOPPED_S, judge._START_S = 8.0, 20.0, 4.0, 20.0
     parts.PART_S = 0.0
     if not job["actors"]:
         without_actors()

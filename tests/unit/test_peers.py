@@ -13,9 +13,10 @@ from rollout.peers import Call, Gone, Peer
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that a test moves, and the last heartbeat in Ray's store."""
-    found = SimpleNamespace(now=0.0, heard=b"1.0")
+    found = SimpleNamespace(now=0.0, heard=b"1.0", process=0)
     monkeypatch.setattr(peers, "time", SimpleNamespace(monotonic=lambda: found.now))
     monkeypatch.setattr(Peer, "_heard", lambda self: found.heard)
+    monkeypatch.setattr(Peer, "_found", lambda self: {"Pid": found.process})
     monkeypatch.setattr(Peer, "about", lambda self: "last heartbeat at 01:00:00")
     return found
 
@@ -49,11 +50,24 @@ def test_time_in_which_the_one_who_waits_was_stopped_counts_for_nobody(clock):
     assert call._waited == 5  # 1 + 1 + 2 (of 9,998) + 1
 
 
-def test_an_actor_that_was_never_heard_has_the_operations_deadline_alone(clock):
+def test_an_actor_without_a_process_has_the_operations_deadline_alone(clock):
     clock.heard = None
     call = Call(Peer("engine 0", None), None, "process_id", 600)
     for clock.now in range(1, 601):
         call.look()
     clock.now = 601
     with pytest.raises(Gone, match="did not finish process_id within 600 s"):
+        call.look()
+
+
+def test_p26_a_process_that_never_had_a_heartbeat_is_named_after_300_seconds(clock):
+    clock.heard = None
+    call = Call(Peer("engine 0", None), None, "process_id", 600)
+    for clock.now in range(1, 51):
+        call.look()
+    clock.process = 4
+    for clock.now in range(51, 351):  # the time before is nobody's
+        call.look()
+    clock.now = 351
+    with pytest.raises(Gone, match="engine 0 is frozen in process_id: no heartbeat for 301 s"):
         call.look()
