@@ -3,7 +3,7 @@
     python launch/guard.py PROCESS    # the driver's process id; its end, or that of standard input, is the sign
 
 Claim: it holds for whatever end, SIGKILL of the driver and of Ray among them, and for processes that are frozen or wait for somebody who is gone. They are
-known by their output, which goes to a session folder that Ray names after the driver's process. Standard library alone, as it runs beside
+known by what they write, of which something is in a session folder that Ray names after the driver's process. Standard library alone, as it runs beside
 everything. Simplification: Linux; one machine, as a Ray that is joined ends a driver's actors by itself.
 """
 
@@ -13,25 +13,33 @@ import os
 import re
 import select
 import signal
+import stat
 import sys
 import time
+from contextlib import suppress
 
 GRACE_S = 0.5  # in which they may end by themselves
 _GIVE_UP_S = 8.0  # a process in the kernel's hands is nobody's to end
 
 
 def members(driver: int) -> list[int]:
-    """Processes whose standard output or error is in a session folder of a driver."""
+    """Processes that have a file of a driver's session folder open to write."""
     session, found = re.compile(rf"/session_[\d_-]+_{driver}/"), []
     for name in filter(str.isdigit, os.listdir("/proc")):
-        for stream in (1, 2):
-            try:
-                if session.search(os.readlink(f"/proc/{name}/fd/{stream}")):
+        for file in _files(name):
+            with suppress(OSError):  # closed since
+                if session.search(os.readlink(file)) and os.lstat(file).st_mode & stat.S_IWUSR:
                     found.append(int(name))
                     break
-            except OSError:  # it ended, or is another user's
-                break
     return found
+
+
+def _files(process: str) -> list[str]:
+    """What a process has open; of another user's, nothing."""
+    try:
+        return [f"/proc/{process}/fd/{number}" for number in os.listdir(f"/proc/{process}/fd")]
+    except OSError:
+        return []
 
 
 def main(driver: int) -> None:
@@ -40,11 +48,9 @@ def main(driver: int) -> None:
     let_go = time.monotonic()
     while (left := members(driver)) and time.monotonic() < let_go + _GIVE_UP_S:
         for process in left if time.monotonic() > let_go + GRACE_S else ():
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def outcome(peer: str, phase: str, sign: str) -> Outcome:
         case "judge":
             return Outcome(_JUDGE, 120 if frozen and phase == "start" else 5 if frozen else 1)
         case "learner rank":
-            return Outcome(_STAGE, (300 if phase == "start" else 120) if frozen else 5 if phase == "start" else 2)
+            return Outcome(_STAGE, (300 if phase in ("start", "load") else 120) if frozen else 5 if phase == "start" else 2)
     return Outcome(_STAGE, 30 if frozen else 3)
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from launch import guard
@@ -61,3 +62,24 @@ def test_p27_what_a_killed_driver_leaves_behind_frozen_is_gone_within_ten_second
     while guard.members(driver.pid) and time.monotonic() < until:
         time.sleep(0.1)
     assert guard.members(driver.pid) == []
+
+
+RAY = """
+import time
+from launch.ray_start import start_ray
+start_ray(num_cpus=1, num_gpus=0)
+print("ready", flush=True)
+time.sleep(100)
+"""
+
+
+def test_p27_nothing_of_ray_is_there_ten_seconds_after_its_driver_was_killed():
+    environment = os.environ | {"PYTHONPATH": str(Path(guard.__file__).parents[1])}
+    driver = subprocess.Popen([sys.executable, "-c", RAY], stdout=subprocess.PIPE, text=True, env=environment)
+    assert driver.stdout and "ready" in driver.stdout.readline()
+    started = psutil.Process(driver.pid).children(recursive=True)
+    assert len(started) >= 5  # its head and node, two agents of that, whose output goes to pipes, and the guard
+    driver.kill()
+    driver.wait()
+    _, left = psutil.wait_procs(started, timeout=10)
+    assert left == []
