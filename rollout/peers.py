@@ -87,8 +87,12 @@ class Peer:
 
     def silent(self, passed: float) -> float:
         """Seconds of waiting since its last heartbeat, of which `passed` are new; before the first one, since it has a process."""
-        heard = self._heard()
-        self._silent = self._silent + passed if heard == self._last and (heard or self._found().get("Pid")) else 0.0
+        try:
+            heard = self._heard()
+            runs = heard is not None or bool(self._found().get("Pid"))
+        except Exception:  # the head is away; whether for a moment others find
+            heard, runs = None, False
+        self._silent = self._silent + passed if runs and heard == self._last else 0.0
         self._last = heard or self._last
         return self._silent
 
@@ -99,25 +103,24 @@ class Peer:
 
     def about(self) -> str:
         """Where it is, when it was last heard, and the end of its log."""
-        found = self._found()
+        found: dict[str, Any] = {}
+        heard = self._last
+        with suppress(Exception):  # the head is gone, too
+            heard = self._heard() or heard
+            found = self._found()
         process, node = found.get("Pid"), found.get("Address", {})
         where = f"process {process} on {node.get('IPAddress')}" if process else "of an unknown process"
-        heard = self._heard() or self._last
         when = time.strftime("last heartbeat at %H:%M:%S", time.localtime(float(heard))) if heard else "no heartbeat yet"
         said = _log_of(process, node.get("NodeID")) if process else ""
         return f"{when}, {where}; its log " + (f"ends: {said}" if said else "says nothing")
 
     def _found(self) -> dict[str, Any]:
-        """What Ray knows of it."""
-        with suppress(Exception):  # the head is gone, too
-            return ray._private.state.actors(self.actor._actor_id.hex()) or {}
-        return {}
+        """What Ray knows of it. Asked after `_heard`, which waits no longer than _READ_S for a head that is gone: this one ends the process after a minute."""
+        return ray._private.state.actors(self.actor._actor_id.hex()) or {}
 
     def _heard(self) -> bytes | None:
-        with suppress(Exception):
-            client = ray._private.worker.global_worker.gcs_client
-            return client.internal_kv_get(_key(self.actor._actor_id.hex()), None, timeout=_READ_S)
-        return None
+        client = ray._private.worker.global_worker.gcs_client
+        return client.internal_kv_get(_key(self.actor._actor_id.hex()), None, timeout=_READ_S)
 
 
 @dataclass(eq=False)
@@ -161,8 +164,8 @@ def first(calls: Sequence[Call]) -> Call:
         RayLost: Ray itself is gone or frozen.
     """
     while True:
-        check_ray()
         done, _ = ray.wait([call.reference for call in calls], num_returns=1, timeout=_LOOK_S)
+        check_ray()  # before anybody asks its head, which is waited for
         for call in calls:
             if call.reference not in done:
                 call.look()
