@@ -3,7 +3,7 @@
     python launch/guard.py PROCESS    # the driver's process id; its end, or that of standard input, is the sign
 
 Claim: it holds for whatever end, SIGKILL of the driver and of Ray among them, and for processes that are frozen or wait for somebody who is gone. They are
-known by what they write, of which something is in a session folder that Ray names after the driver's process. Standard library alone, as it runs beside
+known by their output, which goes to a session folder that Ray names after the driver's process, at once or through a pipe. Standard library alone, as it runs beside
 everything. Simplification: Linux; one machine, as a Ray that is joined ends a driver's actors by itself.
 """
 
@@ -23,12 +23,12 @@ _GIVE_UP_S = 8.0  # a process in the kernel's hands is nobody's to end
 
 
 def members(driver: int) -> list[int]:
-    """Processes that have a file of a driver's session folder open to write."""
-    session, found = re.compile(rf"/session_[\d_-]+_{driver}/"), []
+    """Processes of Ray that have a file for output in a driver's session folder open to write; the driver itself has only logs there."""
+    output, found = re.compile(rf"/session_[\d_-]+_{driver}/.*\.(out|err)$"), []
     for name in filter(str.isdigit, os.listdir("/proc")):
         for file in _files(name):
             with suppress(OSError):  # closed since
-                if session.search(os.readlink(file)) and os.lstat(file).st_mode & stat.S_IWUSR:
+                if output.search(os.readlink(file)) and os.lstat(file).st_mode & stat.S_IWUSR:
                     found.append(int(name))
                     break
     return found

@@ -165,9 +165,9 @@ def first(calls: Sequence[Call]) -> Call:
     """
     while True:
         done, _ = ray.wait([call.reference for call in calls], num_returns=1, timeout=_LOOK_S)
-        check_ray()  # before anybody asks its head, which is waited for
+        runs = check_ray()  # else nobody is looked at, as that asks its head, which is waited for
         for call in calls:
-            if call.reference not in done:
+            if runs and call.reference not in done:
                 call.look()
         if done:
             return next(call for call in calls if call.reference in done)
@@ -199,15 +199,19 @@ def taken(call: Call) -> Any:
 _stopped: dict[int, float] = {}  # since when processes of Ray are seen to be stopped
 
 
-def check_ray() -> None:
-    """Raise RayLost if the head or the raylet that this process started is dead, or was stopped for RAY_STOPPED_S."""
+def check_ray() -> bool:
+    """Whether the head and the raylet that this process started run. Raises RayLost if one is dead, or was stopped for RAY_STOPPED_S."""
+    runs = True
     for kind, process in ray_processes():
         if process.poll() is not None:
             raise RayLost(f"Ray's {kind} (process {process.pid}) is gone: {WHY_DEAD}")
         if not stopped(process):
             _stopped.pop(process.pid, None)
-        elif time.monotonic() - _stopped.setdefault(process.pid, time.monotonic()) > RAY_STOPPED_S:
+            continue
+        runs = False
+        if time.monotonic() - _stopped.setdefault(process.pid, time.monotonic()) > RAY_STOPPED_S:
             raise RayLost(f"Ray's {kind} (process {process.pid}) has been stopped for {RAY_STOPPED_S:.0f} s, by someone")
+    return runs
 
 
 def ray_processes() -> list[tuple[str, Popen[bytes]]]:

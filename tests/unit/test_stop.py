@@ -42,7 +42,7 @@ DRIVER = """
 import os, signal, subprocess, sys, time
 folder = f"{sys.argv[1]}/session_2026-01-01_{os.getpid()}"
 os.makedirs(folder)
-with open(folder + "/out", "w") as out:
+with open(folder + "/frozen.out", "w") as out:
     frozen = subprocess.Popen(["sleep", "100"], stdout=out, stderr=out, start_new_session=True)
 subprocess.Popen([sys.executable, "-I", sys.argv[2], str(os.getpid())], stdin=subprocess.PIPE, start_new_session=True)
 os.kill(frozen.pid, signal.SIGSTOP)
@@ -66,7 +66,9 @@ def test_p27_what_a_killed_driver_leaves_behind_frozen_is_gone_within_ten_second
 
 RAY = """
 import time
-from launch.ray_start import start_ray
+from launch.ray_start import start_ray, stop_ray
+start_ray(num_cpus=1, num_gpus=0)
+stop_ray()  # what is let go does not take the driver with it, nor the next Ray
 start_ray(num_cpus=1, num_gpus=0)
 print("ready", flush=True)
 time.sleep(100)
