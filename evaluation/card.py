@@ -225,7 +225,8 @@ def _arguments(model: Model, found: Found) -> dict[str, Any]:
     if not asked and measured and all(one.source in benchmarks.BENCHMARKS for one in measured):
         asked = benchmarks.DIRECTIVE
     text = json.dumps(f"\n\n{_public(asked)}", ensure_ascii=False) if asked else ""
-    budget = f'.replace("{{budget}}", "{recipe.budget.limit}")' if "{budget}" in asked else ""
+    stated = getattr(settings, "stated_limit", None) or recipe.at(recipe.train.steps).budget.limit
+    budget = f'.replace("{{budget}}", "{stated}")' if "{budget}" in asked else ""
     return {
         "behind": _Markdown(f" + {text}{budget}" if text else ""),
         "template": _Markdown("".join(f", {key}={value!r}" for key, value in recipe.data.template.items())),
@@ -244,7 +245,7 @@ def _limits(model: Model, found: Found) -> Iterator[str]:
     else:
         yield "This checkpoint was not evaluated in its run: nothing is known of its accuracy or its lengths."
     run = found.runs[0]
-    waived = dict.fromkeys([*model.step.recipe.waive, *(run.status.get("waived") or [])])
+    waived = dict.fromkeys([*(promise for step in model.steps for promise in step.recipe.waive), *(run.status.get("waived") or [])])
     if waived:
         yield f"Promises that the recipe waives: {', '.join(str(promise).replace('_', ' ') for promise in waived)}."
     yield from reservations(found.runs, found.every, found.comparisons)

@@ -309,8 +309,9 @@ def _settings(run: Run) -> dict[str, str]:
         ],
         "Groups kept": [_get(recipe, "sampler.keep_groups")],
         "Length limit": [f"{_get(recipe, 'budget.limit')} tokens", _get(recipe, "budget.kind"), *_also(recipe)],
+        "Moved by schedules": _moved(recipe.get("schedule")),
         "Reward": [_term(term) for term in _items(recipe.get("reward"))],
-        "Promises waived": [str(promise).replace("_", " ") for promise in _items(recipe.get("waive"))],
+        "Promises waived": _waived(recipe),
         "Advantage": [f"centre {_get(recipe, 'advantage.centre')}", f"scale {_get(recipe, 'advantage.scale')}"],
         "Objective": [
             f"clip −{_get(recipe, 'objective.clip_low')} / +{_get(recipe, 'objective.clip_high')}",
@@ -353,6 +354,23 @@ def _get(recipe: Mapping[str, Any], key: str) -> str:
 def _items(value: Any) -> list[Any]:
     """What a list holds; what should be a list and is none, as it stands."""
     return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _moved(schedules: Any) -> list[str]:
+    """Each number that takes a schedule, and how."""
+    lines = []
+    for name, schedule in schedules.items() if isinstance(schedules, Mapping) else ():
+        how = {key: value for key, value in schedule.items() if value is not None} if isinstance(schedule, Mapping) else {"kind": schedule}
+        rest = ", ".join(f"{key} {value}" for key, value in how.items() if key != "kind")
+        lines.append(f"{name} {how.get('kind', '')}{f' ({rest})' if rest else ''}")
+    return lines
+
+
+def _waived(recipe: Mapping[str, Any]) -> list[str]:
+    """Promises that the recipe waives, in all or in one of its stages."""
+    stages = [stage.get("changes") for stage in _items(recipe.get("stages")) if isinstance(stage, Mapping)]
+    every = [recipe, *(changes for changes in stages if isinstance(changes, Mapping))]
+    return list(dict.fromkeys(str(promise).replace("_", " ") for part in every for promise in _items(part.get("waive"))))
 
 
 def _also(recipe: Mapping[str, Any]) -> list[str]:

@@ -174,12 +174,14 @@ def _rl_words(plan: Plan) -> list[str]:
         whose = f"each prompt's {sampler.group_size} rollouts"
         if isinstance(select, MaxVariance) and select.of == "advantage":
             rule = "of largest variance of advantages"
-            whose = f"all {work.rollouts:,} rollouts, times {sampler.prompts:,} prompts" if select.scope == "batch" else whose
-        chosen = [f"select   the {select.keep} {rule} of {whose}; the others {rest}"]
+            whose = f"all {work.rollouts:,} rollouts" if select.scope == "batch" else whose
+        count = f"{select.keep * (sampler.prompts if whose.startswith('all') else 1):,}"
+        chosen = [f"select   the {count}{_unless_moved(recipe, 'select.keep')} {rule} of {whose}; the others {rest}"]
     chosen += [f"credit   {words}" for words in [_credit_words(recipe)] if words]
     if isinstance(recipe.tokens, TokenSelection):
         score = "entropy" if isinstance(recipe.tokens, EntropyTokens) else "|advantage| x entropy"
-        chosen += [f"tokens   the {recipe.tokens.keep:.0%} of highest {score} in an update; the loss is {_denominator(recipe)}"]
+        share = f"{recipe.tokens.keep:.0%}{_unless_moved(recipe, 'tokens.keep')}"
+        chosen += [f"tokens   the {share} of highest {score} in an update; the loss is {_denominator(recipe)}"]
     lines = [
         f"step     {sampler.prompts} prompts x {sampler.group_size} rollouts = {work.rollouts:,} of at most {recipe.most_tokens:,} tokens{refill}"
     ]
@@ -272,16 +274,22 @@ def _kind_words(recipe: Recipe, budget: Budget, moved: Budget, far: int) -> str:
             return f"thinking is closed after {budget.share:g} x what the other kinds leave, at most {most} tokens"
         case OutlierBudget():
             return f"in all-right groups, mean + {budget.alpha:g} deviations"
-    return ""
+    return f"{limit} tokens, as rewards have it" if budget.room > 1 else ""
+
+
+def _unless_moved(recipe: Recipe, name: str) -> str:
+    """Behind a number as it is written: that it moves, where it does."""
+    return " (as written, and moves)" if name in recipe.schedule else ""
 
 
 def _denominator(recipe: Recipe) -> str:
     """What a choice of tokens leaves the loss divided by."""
+    kept = isinstance(recipe.tokens, TokenSelection) and recipe.tokens.denominator == "kept"
     fixed = {
+        "sequence_mean": f"each rollout's mean over {'those of its own that are kept' if kept else 'all of its own'}, then one over rollouts",
         "constant": "divided by rollouts x budget.limit all the same",
         "sequence_sum": "a mean over rollouts of their sums all the same",
     }
-    kept = isinstance(recipe.tokens, TokenSelection) and recipe.tokens.denominator == "kept"
     return fixed.get(recipe.objective.aggregate, f"a mean over {'them' if kept else 'all'}")
 
 
@@ -311,13 +319,13 @@ def _credit_words(recipe: Recipe) -> str:
 
 
 def _moving(recipe: Recipe) -> list[str]:
-    """Each scheduled number at its first steps of every value; of many values, the first and the last."""
+    """Each scheduled number wherever it changes; of many changes, the first, one between and the last."""
     lines = []
     for name in recipe.schedule:
-        values: dict[float, int] = {}
+        shown: list[tuple[float, int]] = []
         for step, value in enumerate(recipe.by_step(name)):
-            values.setdefault(value, step)
-        shown = list(values.items())
+            if not shown or value != shown[-1][0]:
+                shown.append((value, step))
         several = shown if len(shown) <= 5 else [shown[0], shown[len(shown) // 2], shown[-1]]
         lines.append(f"{name} {', '.join(f'{value:g} from step {step}' for value, step in several)}")
     return lines

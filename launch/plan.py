@@ -314,11 +314,9 @@ def _warnings(plan: Plan) -> Iterator[str]:
         for actor in plan.actors:
             if actor.name in ("engine", "learner") and actor.count * actor.threads > machine.cores:
                 yield f"{actor.name}: {actor.count} x {actor.threads} threads on {machine.cores} cores will wait for each other"
-    if trains and evaluates(recipe) and recipe.eval.max_tokens < recipe.budget.limit:
-        yield (
-            f"eval.max_tokens: {recipe.eval.max_tokens} is below budget.limit {recipe.budget.limit}: "
-            "evaluation cuts off what training allows"
-        )
+    if trains and evaluates(recipe) and recipe.eval.max_tokens < (most := int(recipe.most("budget.limit"))):
+        largest = " at its largest" if most != recipe.budget.limit else ""
+        yield f"eval.max_tokens: {recipe.eval.max_tokens} is below budget.limit {most}{largest}: evaluation cuts off what training allows"
     if trains and plan.work.longest > recipe.learner.micro_batch_tokens:
         yield (
             f"learner.micro_batch_tokens: {recipe.learner.micro_batch_tokens} holds no rollout of full length "

@@ -64,19 +64,20 @@ def budget_blockers(recipe: Recipe, source: str, problems: Sequence[Problem], sh
         problems: with their columns, where they are known; a row without a number is said elsewhere.
     """
     budgets = recipe.each("budget")
-    least, step = min((_certain(budget), step) for step, budget in budgets.items())
+    least, step = min((_rung(budget, budget.limit), step) for step, budget in budgets.items())
     answer = f"the {shortest} tokens of the shortest possible answer to {source}"
     if least < shortest:
         ladder = next((place for place, part in recipe.budget.placed.items() if isinstance(part, DifficultyBudget)), None)
         key = f"{ladder}.ladder" if ladder and least < budgets[step].limit else "budget.limit"
-        when = f" from step {step} on" if "budget.limit" in recipe.schedule else ""
-        yield f"{key}: {least} tokens{when} are less than {answer}; allow more"
+        yield f"{key}: {least} tokens{_since(recipe, step)} are less than {answer}; allow more"
         return
     thinks = _thinks(recipe)
-    tightest = min(budgets.values(), key=lambda held: _left(held, held.limit))
+    step, tightest = min(budgets.items(), key=lambda one: _left(one[1], one[1].limit))
     if (left := _left(tightest, tightest.limit)) < shortest:
-        closed = tightest.limit - left
-        yield f"{thinks}.share: thinking closes after {closed} of {tightest.limit} tokens, which leaves {left}, less than {answer}; lower it"
+        moved = ", or where its schedule ends" if f"{thinks}.share" in recipe.schedule else ""
+        closed = thinking_limit(tightest, tightest.limit)
+        since = _since(recipe, step)
+        yield f"{thinks}.share: thinking closes after {closed} of {tightest.limit} tokens{since}, which leaves {left}, less than {answer}; lower it{moved}"
         return
     for place, part in recipe.budget.placed.items():
         if (column := getattr(part, "column", None)) is None:
@@ -85,38 +86,44 @@ def budget_blockers(recipe: Recipe, source: str, problems: Sequence[Problem], sh
         if not numbers:
             continue
         least_asked = min(numbers, key=lambda one: one[0])[1]  # whatever holds, no other row gets less
-        held = min(budgets.values(), key=lambda held: _left(held, request_limit(held.placed[place], least_asked, 0)))
+        step, held = min(budgets.items(), key=lambda one: _left(one[1], request_limit(one[1].placed[place], least_asked, 0)))
         moved = held.placed[place]
         short = [(problem, limit) for _, problem in numbers if _left(held, limit := request_limit(moved, problem, 0)) < shortest]
         if short:
             problem, limit = short[0]
             advice = f"correct them, raise {place}.least or lower {thinks}.share" if thinks else f"correct them or raise {place}.least"
             yield (
-                f"{place}.column: {len(short)} of {len(problems)} rows get less than {answer} "
+                f"{place}.column: {len(short)} of {len(problems)} rows get{_since(recipe, step)} less than {answer} "
                 f"(first: {problem.id}: {limit} tokens by {column}{_closing(held, limit)}); {advice}"
             )
 
 
 def _left(held: Budget, limit: int) -> int:
-    """What closed thinking leaves to an answer of a request with this limit, tokens; the limit, where nothing closes it. Never less for a larger limit."""
-    return limit - (thinking_limit(held, limit) or 0)
+    """Tokens into which an answer to a request with this limit must fit, where the rung is the lowest: that, or what closed thinking leaves of the limit, if
+    that is less. Never less for a larger limit."""
+    return min(_rung(held, limit), limit - (thinking_limit(held, limit) or 0))
+
+
+def _rung(held: Budget, limit: int) -> int:
+    """What the lowest rung of a difficulty leaves of a request's limit; the limit, without one."""
+    difficulty = None if held.part(CoverageBudget) else held.part(DifficultyBudget)  # coverage may raise what a rung is a share of
+    return difficulty.lowered(limit) if difficulty else limit
 
 
 def _closing(held: Budget, limit: int) -> str:
-    """What thinking takes of a limit, in words; empty where nothing closes it."""
-    closed = thinking_limit(held, limit)
-    return "" if closed is None else f", of which thinking closes after {closed}"
+    """What the lowest rung and closed thinking leave of a limit, in words; empty where neither is."""
+    rung, closed = _rung(held, limit), thinking_limit(held, limit)
+    return f", {rung} on the lowest rung" * (rung != limit) + ("" if closed is None else f", of which thinking closes after {closed}")
+
+
+def _since(recipe: Recipe, step: int) -> str:
+    """From which step on numbers of the budget are so, if schedules move them."""
+    return f" from step {step} on" if any(name.startswith("budget.") for name in recipe.schedule) else ""
 
 
 def _thinks(recipe: Recipe) -> str:
     """Where the kind that closes thinking stands; empty without one."""
     return next((place for place, part in recipe.budget.placed.items() if isinstance(part, ThinkingBudget)), "")
-
-
-def _certain(budget: Budget) -> int:
-    """The least limit that some group is sure to meet, whatever data and policy do."""
-    difficulty = None if budget.part(CoverageBudget) else budget.part(DifficultyBudget)  # coverage may raise what a rung is a share of
-    return difficulty.lowered(budget.limit) if difficulty else budget.limit
 
 
 def prompt_blockers(recipe: Recipe) -> Iterator[str]:
@@ -168,7 +175,7 @@ def budget_warnings(recipe: Recipe, shortest: int, seen: bool = True) -> Iterato
             leave = "leave less than" if thinks else "are below"
             yield f"{place}.least: {share:.1%} of the drawn limits {leave} {answer}{' when thinking is closed' if thinks else ''}; {remedy}"
         elif isinstance(part, ControllerBudget) or not seen:
-            below = f"{_closing(held, low)}, which leaves {_left(held, low)}, less than" if thinks else ", below"
+            below = f"{_closing(held, low)}, which leaves {_left(held, low)}, less than" if _closing(held, low) else ", below"
             yield f"{place}.least: limits may fall to {low} tokens{below} {answer}; {remedy}"
     yield from _instruction_warnings(recipe)
     for found in _PLACE.finditer(said):

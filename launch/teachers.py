@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -132,7 +133,9 @@ def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template,
         adapter=learner.adapter,
     )
     if isinstance(stage, DpoStage):
-        pairs = _short(reference.pairs(_answers(at), stage.rejected), step, "pairs", words)
+        with _named(step):
+            pairs = reference.pairs(_answers(at), stage.rejected)
+        pairs = _short(pairs, step, "pairs", words)
         order = drawn([pairs], [1.0], recipe.seed, stage.batch, epochs=stage.epochs)
         words.append(_passes(order, [pairs], "pairs", stage))
         train = partial(dpo, at.start, folder, order, stage.beta, how)
@@ -157,6 +160,15 @@ def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template,
     return done
 
 
+@contextmanager
+def _named(step: Step) -> Iterator[None]:
+    """Which stage lacks something of a reference, in front of what that is."""
+    try:
+        yield
+    except reference.NoReference as error:
+        raise reference.NoReference(f"{step.where}: {error}") from error
+
+
 def _answers(at: Standing) -> pa.Table:
     assert at.reference is not None
     return at.reference.read()
@@ -167,7 +179,9 @@ def _examples(
 ) -> Sequence[Sequence[Example]]:
     """What an sft stage learns from: the shortest right answers of the reference, or its sets."""
     if not stage.sets:
-        return [reference.shortest_right(_answers(at))]
+        assert part.step is not None
+        with _named(part.step):
+            return [reference.shortest_right(_answers(at))]
     sets, left_out["the chat template"] = examples(part.conversations, template)
     asked = [one for conversations in part.conversations for one in conversations]
     if marked := [one.place for one in asked if template.holds_marks(one.turns)]:

@@ -40,9 +40,12 @@ class Advantage(Section):
                 "scale: batch_rewards with centre leave_one_out can exceed every bound on an advantage; take batch, or centre group"
             )
         if self.centre == "reference" and (self.scale, self.combine) != ("none", "sum"):
-            raise ValueError(
-                f"centre: reference leaves what has no mean of 0, so neither scale {self.scale} nor combine {self.combine} fits; take none and sum"
-            )
+            odd = [
+                f"{key} {value} does not fit; take {fits}"
+                for key, value, fits in (("scale", self.scale, "none"), ("combine", self.combine, "sum"))
+                if value != fits
+            ]
+            raise ValueError(f"centre: reference leaves what has no mean of 0, so {', and '.join(odd)}")
         return self
 
 

@@ -221,7 +221,9 @@ class PromptBudget(_Budget):
     kind: Literal["prompt"] = Field(
         ..., description="Each prompt's own: from a column of the data, or drawn for it (L1: evenly from least x limit to limit)."
     )
-    column: str | None = Field(None, description="Column that holds it, in tokens; more than limit counts as limit (null: drawn).")
+    column: str | None = Field(
+        None, min_length=1, description="Column that holds it, in tokens; more than limit counts as limit (null: drawn)."
+    )
     least: Share = Field(0.025, description="No prompt is given less, as a share of limit.")
 
 
@@ -229,7 +231,7 @@ class ReferenceBudget(_Budget):
     kind: Literal["reference"] = Field(
         ..., description="A share of what the reference model takes for the prompt, from a column of the data."
     )
-    column: str = Field("reference_tokens", description="Column with the reference's mean length on the prompt, tokens.")
+    column: str = Field("reference_tokens", min_length=1, description="Column with the reference's mean length on the prompt, tokens.")
     share: Positive = Field(0.5, description="Of that length.")
     least: Share = Field(0.025, description="No prompt is given less, as a share of limit.")
 

@@ -29,6 +29,13 @@ def explain(detail: Mapping[str, Any], tree: Tree, label: str) -> str:
     name = dotted(place)
     if kind == "extra_forbidden" and "." in str(place[-1]):
         return f"{where}: {name}: a key of a file has no dots; write `{str(place[-1]).split('.')[0]}:` and the rest indented below it"
+    if kind == "extra_forbidden" and "[" in canonical:
+        slot = canonical.rpartition(".")[0]
+        own = [key.name.rpartition(".")[2] for key in keys() if key.name.rpartition(".")[0] == slot]
+        if own:
+            close = nearest(canonical.rpartition(".")[2], own)
+            hint = f"Did you mean {dotted((*place[:-1], close))}?" if close else f"There are {', '.join(own)}"
+            return f"{where}: {name}: unknown key. {hint} (laconic recipes --keys lists all)"
     if kind == "extra_forbidden":
         pools = [sections()] if isinstance(detail["input"], dict) else [[key.name for key in keys()], sections()]
         close = next(filter(None, (nearest(canonical, pool) for pool in pools)), None)

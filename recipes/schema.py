@@ -325,7 +325,8 @@ class Recipe(Section):
                 between = bisect_left(range(before, step), True, key=lambda one: bool(self._misled(*self.rewards([one])[one])))
                 first = before + between
                 why = self._misled(*self.rewards([first])[first])
-                raise ValueError(self._blamed("reward budget", first, why, why.removeprefix("reward: ")))
+                written = self._misled(self.reward, self._case(self.reward, self.budget, None))  # then no schedule is to blame
+                raise ValueError(written or self._blamed("reward budget", first, why, why.removeprefix("reward: ")))
             before = step + 1
 
     def _misled(self, reward: list[RewardTerm], case: Case) -> str:

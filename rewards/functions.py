@@ -166,8 +166,10 @@ def scores(term: FunctionTerm, asked: Asked) -> np.ndarray:
     remedy = "return a list with one number for each completion"
     try:
         returned = list(given)
-    except TypeError as error:
-        raise ValueError(f"reward function {term.name}: returned {given!r:.80}; {remedy}") from error
+    except TypeError:
+        returned = None
+    if returned is None or isinstance(given, Mapping | set | frozenset):  # whose order says nothing of completions
+        raise ValueError(f"reward function {term.name}: returned {given!r:.80}; {remedy}")
     for column, values in asked.logged.extra.items():
         if len(values) != len(asked.ids):
             raise ValueError(

@@ -95,7 +95,7 @@ def prepare(groups: Sequence[Group], recipe: Recipe, measure: Measure | None = N
         updates = measured(updates, recipe.objective, measure, sorted(also))
     chosen = {rollout.id for rollout, kept in zip(rollouts, kept_PG.flatten(), strict=True) if kept}
     updates, gave = _credited(updates, groups, recipe, chosen)
-    measured_updates, updates = updates, [weighed(rows, recipe) for rows in updates]
+    measured_updates, updates = updates, [weighed(rows, recipe, chosen) for rows in updates]
     _tell(rollouts, measured_updates, updates)
     metrics: dict[str, float | int | None] = {
         "groups/trained": len(groups),
@@ -191,6 +191,9 @@ def _credited(
     done, said = [], []
     for all_rows in updates:
         rows = [row for row in all_rows if row.id in chosen]
+        if not rows:
+            done.append(list(all_rows))
+            continue
         by_id = {row.id: row for row in rows}
         there = [one for group in groups if (one := credit.members(by_id, group.rollouts, recipe.budget.limit)).rows]
         new, metrics = credit.credited(rows, there, recipe.credit, recipe.seed)
@@ -224,14 +227,18 @@ def _rows(groups: Sequence[Group], trains_PG: np.ndarray, kept_PG: np.ndarray, k
     ]
 
 
-def weighed(rows: Sequence[Row], recipe: Recipe) -> list[Row]:
-    """An update's rows with the weight of each token, which only the whole update can tell; 0 for tokens that are not chosen."""
+def weighed(rows: Sequence[Row], recipe: Recipe, chosen: Set[str]) -> list[Row]:
+    """An update's rows with the weight of each token, which only the whole update can tell; 0 for tokens that are not chosen.
+
+    Args:
+        chosen: as in `_credited`; of other rollouts no token is chosen.
+    """
     masks = [row.mask_T for row in rows]
     choice = recipe.tokens
-    kept = chosen_tokens(rows, choice) if isinstance(choice, TokenSelection) else masks
+    kept = chosen_tokens(rows, choice, chosen) if isinstance(choice, TokenSelection) else masks
     counted = masks if isinstance(choice, TokenSelection) and choice.denominator == "all" else kept
     tokens_B = np.array([tokens_T.sum() for tokens_T in counted], dtype=np.int64)
-    weight_B = aggregation_weights(tokens_B, recipe.objective.aggregate, recipe.budget.limit)
+    weight_B = aggregation_weights(tokens_B, recipe.objective.aggregate, recipe.unit)
     return [
         replace(row, weight_T=np.where(tokens_T, weight, 0.0), entropy=None, influence=None)
         for row, tokens_T, weight in zip(rows, kept, weight_B, strict=True)

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from recipes.budgets import Budget
 from recipes.loader import recipe_hash
 from recipes.schema import Recipe
 from recipes.terms import FunctionTerm
@@ -62,7 +63,7 @@ def train(
                 if warning := refuse_unjudged(collected, recipe):
                     progress.message(f"step {step}: {warning}")
                 if step == 0:
-                    refuse_cut(collected.metrics["truncated"] or 0.0, recipe)
+                    refuse_cut(collected.metrics["truncated"] or 0.0, recipe.at(step))
                     for words in idle_terms([rollout.terms for group in collected.sampled for rollout in group.rollouts], recipe):
                         progress.message(words)
                 progress.phase("update")
@@ -141,9 +142,15 @@ def refuse_cut(share: float, recipe: Recipe) -> None:
     """
     if share > recipe.budget.cut_stop:
         raise TooManyCut(
-            f"{share:.1%} of the first step's rollouts were cut off at budget.limit {recipe.budget.limit}, more than budget.cut_stop "
-            f"{recipe.budget.cut_stop:.1%}: raise budget.limit, or look at the samples whether the model ends its answers at all"
+            f"{share:.1%} of the first step's rollouts were cut off at {_stops(recipe.budget)}, more than budget.cut_stop "
+            f"{recipe.budget.cut_stop:.1%}: raise it, or look at the samples whether the model ends its answers at all"
         )
+
+
+def _stops(budget: Budget) -> str:
+    """Where engines stop, in words."""
+    room = f" x budget.room {budget.room:g} = {budget.most_tokens:,} tokens" if budget.room > 1 else ""
+    return f"budget.limit {budget.limit:,}{room}"
 
 
 def idle_terms(terms: Sequence[Mapping[str, float]], recipe: Recipe) -> list[str]:

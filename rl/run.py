@@ -33,6 +33,7 @@ import pyarrow.parquet as pq
 
 from recipes.loader import dump, recipe_hash, recorded
 from recipes.schema import Recipe
+from recipes.steps import steps
 from rl import checkpoint
 from rl.loggers import TensorBoard, WandB
 from rl.samples import pick_samples
@@ -199,7 +200,8 @@ class Run:
 
     def status(self, state: State, reason: str = "") -> None:
         """Replace status.json; a reader sees the old or the new one. `step` is the number of finished steps."""
-        more: dict[str, Any] = {"waived": list(self.holds.waive)} if self.holds.waive else {}
+        waived = list(dict.fromkeys(promise for step in steps(self.recipe) for promise in step.recipe.waive))
+        more: dict[str, Any] = {"waived": waived} if waived else {}
         if self.holds.train.keep_best:
             more["best"] = [folder.name for folder in self.best()]
         _write(self.folder / "status.json", {"state": state, "reason": reason, "step": self.step, **more})

@@ -7,7 +7,7 @@ Simplification: of equal scores the earlier token is kept, so a share of tokens 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from math import ceil
 
 import numpy as np
@@ -63,13 +63,14 @@ def _max_variance(value_G: np.ndarray, keep: int) -> np.ndarray:
     return np.concatenate([order[:best], order[high[best] :]])
 
 
-def chosen_tokens(rows: Sequence[Row], settings: TokenSelection) -> list[np.ndarray]:
+def chosen_tokens(rows: Sequence[Row], settings: TokenSelection, among: Set[str]) -> list[np.ndarray]:
     """Tokens of an update's rows that train, bool [T] each: of those of their masks, the share of highest entropy, or |advantage| x entropy.
 
     Args:
         rows: all of the update, with the entropy that the policy had before it, nats.
+        among: ids of the rows that a selection of rollouts kept; of the others, none is chosen or counted.
     """
-    mask_N = np.concatenate([row.mask_T for row in rows])
+    mask_N = np.concatenate([row.mask_T & (row.id in among) for row in rows])
     score_N = np.concatenate([_entropy(row) * (1.0 if isinstance(settings, EntropyTokens) else np.abs(row.advantage_T)) for row in rows])
     count = ceil(settings.keep * int(mask_N.sum()) - 1e-9)
     order_N = np.argsort(np.where(mask_N, -score_N, np.inf), kind="stable")

@@ -65,7 +65,11 @@ class CollapseWires:
         said = [f"{sign.words}{_samples(sign.shown)}" for sign in signs if sign.trips and sign.name not in self._tripped]
         self._tripped = {sign.name for sign in signs if sign.trips}
         if said and self._settings.action == "stop":
-            raise Collapsed("; ".join(said))
+            raise Collapsed(
+                "; ".join(said)
+                + ". wires.action=stop ends the run here, and would end it again if it were resumed: begin another from its last checkpoint "
+                "(model.path), with another budget or reward, or with wires.action=warn"
+            )
         shares = {f"wire/{sign.name}": sign.value for sign in signs if sign.name in ("empty_thinking", "repetition")}
         return shares | {"wire/tripped": len(self._tripped)}, said
 

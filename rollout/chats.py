@@ -159,9 +159,11 @@ def _columns(rows: Sequence[Row], one: DataSet) -> tuple[str | None, str | None,
     if prompt and not completion and 2 * sum(_answered(reach(row, prompt)) for row in sample) > len(sample):
         return prompt, None, None
     if prompt is None or completion is None:
-        lacking = "prompts" if prompt is None else "completions"
+        lacking, names = ("prompts", PROBLEMS) if prompt is None else ("completions", _COMPLETIONS)
+        there = next((name for name in names if any(name in row for row in sample)), None)
+        empty = f"{there} holds no text in any row that was looked at, and " if there else ""
         raise DataError(
-            f"{rows[0].place}: no column was recognised as {lacking}, nor as chats with an answer; it has {', '.join(map(str, rows[0].values))}. "
+            f"{rows[0].place}: {empty}no{' other' * bool(there)} column was recognised as {lacking}, nor as chats with an answer; it has {', '.join(map(str, rows[0].values))}. "
             "sft learns from completions: name the columns (problem and answer of the set), or take data that have them"
         )
     return None, prompt, completion

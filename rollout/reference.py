@@ -171,7 +171,9 @@ def pairs(table: pa.Table, rejected: Literal["longer", "wrong", "both"]) -> list
             "wrong": "a right and a wrong answer",
             "both": f"a right answer beside a wrong one, or one at least {_LONGER} times as long",
         }[rejected]
-        raise _nothing(table, f"none has {wanted}, so there is no pair: more samples may find some (samples of the stage)")
+        raise _nothing(
+            table, f"none has {wanted}, so there is no pair: more samples of a problem may find some, a larger budget.limit right ones"
+        )
     chosen_rows, other_rows = (_tokens(table, [pair[side] for pair in places]) for side in (0, 1))
     return [Preference(one["prompt_ids"], one["ids"], other["ids"]) for one, other in zip(chosen_rows, other_rows, strict=True)]
 

@@ -62,7 +62,7 @@ def outcome(peer: str, phase: str, sign: str) -> Outcome:
             return Outcome(_JUDGE, 120 if frozen and phase == "start" else 5 if frozen else 1)
         case "learner rank":
             return Outcome(_STAGE, (300 if phase in ("start", "load") else 120) if frozen else 5 if phase == "start" else 2)
-    return Outcome(_STAGE, 30 if frozen else 3)
+    return Outcome(_STAGE, 40 if frozen else 10)
 
 
 def table() -> str:
@@ -157,7 +157,8 @@ class Faults:
         first, ask, evaluate, record = peers.first, judge._Worker._exchange, stages._evaluate, Run.record
 
         def asked(calls: Any) -> Any:
-            peers.check_ray()  # a look at actors would wait for a head that is gone
+            while not peers.check_ray():  # so small a run would be over before anybody misses a frozen head
+                time.sleep(0.1)
             for phase, operation in OPERATIONS.items():
                 if any(call.operation == operation for call in calls) and (phase == "eval") == (
                     self._evaluating and operation == "advance"

@@ -183,7 +183,7 @@ def test_only_a_response_that_begins_by_closing_its_thinking_earns_the_bonus():
         ({"sampler": {"no_thinking": 0.5}}, "objective.old_logprobs: engine compares the rule"),
         ({"sampler": {"no_thinking": 0.05}, "objective": {"old_logprobs": "learner"}}, "0.05 of 8 rollouts is none or all of them"),
         ({"sampler": {"no_thinking": 0.95}, "objective": {"old_logprobs": "learner"}}, "0.95 of 8 rollouts is none or all of them"),
-        ({"advantage": {"centre": "reference"}}, "neither scale batch nor combine sum fits; take none and sum"),
+        ({"advantage": {"centre": "reference"}}, "so scale batch does not fit; take none"),
         ({"reward": [{"kind": "verdict"}, {"kind": "no_thinking"}]}, "no_thinking pays wrong answers for their length"),
         ({"reward": [{"kind": "verdict"}, {"kind": "no_thinking", "weight": 1.5, "gate": "none"}]}, "right must beat wrong"),
     ],

@@ -59,6 +59,47 @@ def settings(**changes) -> Recipe:
     return Recipe.model_validate({"sampler": {"prompts": 2, "group_size": 4}, "advantage": {"scale": "none"}, **changes})
 
 
+@pytest.mark.parametrize("credit", ["entropy", "thr", "nthr", "clip_cov", "kl_cov", "even"])
+def test_an_update_of_nothing_but_rollouts_that_are_not_selected_is_left_as_it_is(credit: str):
+    groups = [group(0, [1, 1, 1, 1], [5, 6, 7, 8]), group(1, [0, 1, 0, 1], [5, 6, 7, 8])]
+    for one in groups[0].rollouts + groups[1].rollouts:
+        one.verdict = Verdict("right" if one.reward else "wrong", "")
+
+    def measure(updates, names):
+        return {row.id: [np.full(len(row.ids), 0.5, np.float32) for _ in names] for rows in updates for row in rows}
+
+    select = {"kind": "max_variance", "of": "advantage", "scope": "batch", "keep": 2, "others": "zero"}
+    batch = prepare(groups, settings(select=select, credit={"kind": credit}, learner={"updates_per_step": 2}), measure)
+    first, second = batch.updates
+    assert [row.id for row in first] == [f"0-{index}" for index in range(4)] and not any(row.advantage_T.any() for row in first)
+    assert len(second) == 4 and (credit == "thr" or any(row.advantage_T.any() for row in second))  # of equal influence, thr gives none
+
+
+def test_tokens_are_chosen_among_those_of_the_rollouts_that_are_selected():
+    """core.md 3.2: of 10 tokens of the two selected rollouts half are kept, whatever the entropies of the 30 others."""
+    groups = [group(0, [0, 1, 0, 1], [20, 4, 10, 6])]
+
+    def measure(updates, names):
+        return {row.id: [np.full(len(row.ids), len(row.ids), np.float32) for _ in names] for rows in updates for row in rows}
+
+    for others in ("zero", "drop"):
+        made = settings(tokens={"kind": "entropy", "keep": 0.5}, select={"kind": "shortest", "keep": 2, "others": others})
+        [rows] = prepare(groups, made, measure).updates
+        assert {row.id: int((row.weight_T > 0).sum()) for row in rows if row.weight_T.any()} == {"0-3": 5}
+        assert sum(row.weight_T.sum() for row in rows) == pytest.approx(1)
+
+
+def test_the_constant_denominator_is_that_of_the_limit_as_it_is_written():
+    scheduled = settings(
+        budget={"limit": 100},
+        objective={"aggregate": "constant"},
+        schedule={"budget.limit": {"kind": "linear", "to": 50}},
+        train={"steps": 5},
+    )
+    weights = [prepare([group(0, [1, 0, 0, 1], [10] * 4)], scheduled.at(step)).updates[0][0].weight_T[0] for step in (0, 4)]
+    assert weights == pytest.approx([1 / (4 * 100)] * 2)
+
+
 def test_the_record_of_a_rollout_says_what_each_of_its_tokens_trained_with():
     groups = [group(0, [1, 0, 0, 0], [1, 2, 2, 2]), group(1, [1, 1, 1, 0], [1, 1, 2, 2])]
 
@@ -109,8 +150,10 @@ def test_p07_an_update_of_nothing_but_cut_rollouts_is_not_made():
 
 def test_p07_a_first_step_of_cut_rollouts_stops_the_run_with_the_remedy():
     refuse_cut(0.95, settings())
-    with pytest.raises(TooManyCut, match=r"96.0% .* budget.limit 128, more than budget.cut_stop 95.0%: raise budget.limit"):
+    with pytest.raises(TooManyCut, match=r"96.0% .* budget.limit 128, more than budget.cut_stop 95.0%: raise it"):
         refuse_cut(0.96, settings())
+    with pytest.raises(TooManyCut, match=r"cut off at budget.limit 64 x budget.room 2 = 128 tokens, more than"):
+        refuse_cut(0.96, settings(budget={"limit": 64, "room": 2}))
 
 
 def test_a_reward_function_that_never_differs_is_said_once_something_else_does():

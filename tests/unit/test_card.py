@@ -259,8 +259,11 @@ def test_names_and_reasons_cannot_write_markdown_or_leave_the_block_of_the_recip
     assert not re.search(r"^# Big|^# Out|<img|!\[pixel\]\(|```", outside, re.MULTILINE)
 
 
+MOVING = "schedule={budget.limit: {kind: linear, to: 17}}"  # prompts are to state what was trained to
+
+
 @pytest.mark.parametrize(
-    "changes", [[], ["data.instruction='Use {budget} \"tokens\"'", "data.template={enable_thinking: false, effort: low}"]]
+    "changes", [[], ["data.instruction='Use {budget} \"tokens\"'", "data.template={enable_thinking: false, effort: low}", MOVING]]
 )
 def test_the_code_that_a_card_shows_is_python_with_the_settings_of_the_evaluation(tmp_path: Path, changes: list[str]) -> None:
     run = make_run(tmp_path / "a", changes)
@@ -273,7 +276,7 @@ def test_the_code_that_a_card_shows_is_python_with_the_settings_of_the_evaluatio
     assert (values[0]["max_new_tokens"], values[1]["max_tokens"]) == ("320", "320")
     if changes:
         assert values[0]["enable_thinking"] == "False" and ast.literal_eval(values[1]["chat_template_kwargs"])["effort"] == "low"
-        assert all('"\\n\\nUse {budget} \\"tokens\\"".replace("{budget}", "' in block for block in blocks)
+        assert all('"\\n\\nUse {budget} \\"tokens\\"".replace("{budget}", "17"' in block for block in blocks)
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_a_prompt_that_ends_in_an_answer_has_nothing_to_be_answered(tmp_path: Pa
         ({"question": "q", "solution": "7"}, "no column was recognised as completions"),
         ({"text": "q a"}, "no column was recognised as prompts"),
         ({"messages": CHAT[:1]}, "no column was recognised as completions"),
-        ({"prompt": "q", "completion": " "}, "no column was recognised as completions"),
+        ({"prompt": "q", "completion": " "}, "completion holds no text in any row that was looked at, and no other column was recognised as completions"),
     ],
 )  # fmt: skip
 def test_data_without_completions_are_refused_in_words(tmp_path: Path, row: dict[str, Any], words: str):

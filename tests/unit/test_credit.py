@@ -324,7 +324,7 @@ def test_drpos_step_follows_the_slope_of_the_published_objective_however_the_row
         rows = [replace(row, id=f"{prompt}/{row.id}", group=str(prompt)) for row in one.rows]
         many.append(replace(one, rows=rows))
         logps += [torch.tensor(row.old_logp, dtype=torch.float64, requires_grad=True) for row in rows]
-    rows = weighed(credited([row for one in many for row in one.rows], many, recipe.credit, 0)[0], recipe)
+    rows = weighed(credited([row for one in many for row in one.rows], many, recipe.credit, 0)[0], recipe, set())
     total = torch.zeros(())
     for row, logp in zip(rows, logps, strict=True):  # each row a micro-batch of its own
         flat = [torch.tensor(part) for part in (row.mask_T, row.weight_T, row.advantage_T)]

@@ -148,8 +148,17 @@ def test_a_letter_in_brackets_is_a_warning_as_it_may_be_mathematics(place: str):
     [
         (["budget.share=0.99"], "budget.share: thinking closes after 102 of 104 tokens, which leaves 2, less than the 5 tokens"),
         (["budget.share=1"], "budget.share: thinking closes after 104 of 104 tokens, which leaves 0"),
-        (["schedule={budget.share: {kind: linear, to: 1.0}}"], "budget.share: thinking closes after 104 of 104 tokens"),
-        (["schedule={budget.limit: {kind: linear, to: 6}}"], "budget.share: thinking closes after 3 of 6 tokens, which leaves 3"),
+        (["schedule={budget.share: {kind: linear, to: 1.0}}"], "budget.share: thinking closes after 104 of 104 tokens from step 33 on"),
+        (
+            ["schedule={budget.limit: {kind: linear, to: 6}}"],
+            "budget.share: thinking closes after 3 of 6 tokens from step 33 on, which leaves 3",
+        ),
+        (
+            [
+                "budget={kind: reference, share: 0.05, least: 0.05, also: [{kind: difficulty, ladder: [{at_least: .5, share: .3},{share: 1}]}]}"
+            ],
+            "budget.column: 47 of 64 rows get less than the 5 tokens",
+        ),
         (["budget={kind: reference, share: 0.01}"], "budget.column: 63 of 64 rows get less than the 5 tokens"),
     ],
 )
@@ -191,6 +200,9 @@ def test_limits_that_may_fall_below_the_shortest_answer_are_a_warning():
     def warned(name: str, scale: str | None, *words: str) -> str:
         return "\n".join(plan(load(name, scale, words), LAPTOP).warnings)
 
+    rungs = "budget={kind: controller, least: 0.1, also: [{kind: difficulty, ladder: [{at_least: .5, share: .3},{share: 1}]}]}"
+    fall = "budget.least: limits may fall to 10 tokens, 3 on the lowest rung, which leaves 3, less than the 5 tokens"
+    assert fall in warned("dler", "tiny", "sampler.keep_groups=shaped", rungs)
     low = "budget.least: limits may fall to 1 tokens, below the 5 tokens of the shortest possible answer; raise it"
     assert low in warned("controller", "tiny", "budget.least=0.01")
     assert "budget.least" not in warned("controller", "tiny")
@@ -206,6 +218,13 @@ def test_limits_that_may_fall_below_the_shortest_answer_are_a_warning():
     assert "budget.least" not in warned("grpo", "tiny", "budget={kind: reference, share: 1.0, least: 0.01}")  # its rows were looked at
     states = "data.instruction: {budget} states budget.limit, 4000 tokens, and thinking closes after 2000; say which is meant"
     assert states in warned("thinking_budget", None, "budget.limit=4000", "budget.share=0.5", "data.instruction=Use {budget} tokens.")
+
+
+def test_plan_says_what_moves_wherever_it_changes_and_which_limit_rewards_have():
+    stages = "schedule.budget.limit={kind: staged, stages: [{since: 5, value: 50}, {since: 10, value: 104}, {since: 20, value: 50}]}"
+    said = explain(plan(load("grpo", "tiny", [stages]), LAPTOP))
+    assert "budget.limit 104 from step 0, 50 from step 5, 104 from step 10, 50 from step 20" in said
+    assert "limit    104 tokens, as rewards have it" in explain(plan(load("leash", "tiny"), LAPTOP))
 
 
 def test_what_can_be_met_but_hardly_as_meant_is_a_warning():

@@ -133,17 +133,19 @@ def test_d3s_chooses_the_advantages_of_largest_variance_over_the_step(keep, valu
 def test_d3s_keeps_the_tokens_of_highest_importance_of_the_whole_update():
     """core.md 3.2: keys .15, 1.8, .75 and 1.0, .15, .45, of which half; and of two rollouts of three tokens."""
     half = choose({"kind": "importance", "keep": 0.5})
-    first = chosen_tokens([row("a", [0.1, 1.2, 0.5], 1.5), row("b", [2.0, 0.3, 0.9], 0.5)], half)
-    second = chosen_tokens([row("a", [0.1, 1.2, 0.5], 1.7321), row("b", [2.0, 0.3, 0.9], -0.5774)], half)
+    first = chosen_tokens([row("a", [0.1, 1.2, 0.5], 1.5), row("b", [2.0, 0.3, 0.9], 0.5)], half, {"a", "b"})
+    second = chosen_tokens([row("a", [0.1, 1.2, 0.5], 1.7321), row("b", [2.0, 0.3, 0.9], -0.5774)], half, {"a", "b"})
     for kept in (first, second):
         assert np.flatnonzero(np.concatenate(kept)).tolist() == [1, 2, 3]
-    by_entropy = chosen_tokens([row("a", [0.1, 1.2, 0.5], 1.5), row("b", [2.0, 0.3, 0.9], 0.5)], choose({"kind": "entropy", "keep": 0.5}))
+    by_entropy = chosen_tokens(
+        [row("a", [0.1, 1.2, 0.5], 1.5), row("b", [2.0, 0.3, 0.9], 0.5)], choose({"kind": "entropy", "keep": 0.5}), {"a", "b"}
+    )
     assert np.flatnonzero(np.concatenate(by_entropy)).tolist() == [1, 3, 5]
 
 
 def test_the_fifth_of_highest_entropy():
     """core.md 3.3: entropies .1 to 1.0, whose 80 % quantile is .82: two tokens."""
-    [kept] = chosen_tokens([row("a", [index / 10 for index in range(1, 11)], 1.0)], choose({"kind": "entropy", "keep": 0.2}))
+    [kept] = chosen_tokens([row("a", [index / 10 for index in range(1, 11)], 1.0)], choose({"kind": "entropy", "keep": 0.2}), {"a"})
     assert np.flatnonzero(kept).tolist() == [8, 9]
 
 
@@ -152,7 +154,7 @@ def test_a_share_of_the_tokens_that_may_train_is_met_and_no_other_ranks_above(ro
     made = [
         row(str(index), [h for h, _ in tokens], (-1) ** index * (index + 0.5), [m for _, m in tokens]) for index, tokens in enumerate(rows)
     ]
-    kept = np.concatenate(chosen_tokens(made, choose({"kind": "importance", "keep": keep})))
+    kept = np.concatenate(chosen_tokens(made, choose({"kind": "importance", "keep": keep}), {one.id for one in made}))
     mask = np.concatenate([one.mask_T for one in made])
     score = np.concatenate([np.abs(one.advantage_T) * one.entropy for one in made])
     assert not (kept & ~mask).any() and kept.sum() == math.ceil(keep * mask.sum() - 1e-9)
@@ -165,7 +167,7 @@ def test_a_token_that_is_not_kept_weighs_nothing_and_the_denominator_is_said(den
     recipe = Recipe.model_validate(
         {"tokens": {"kind": "importance", "keep": 0.5, "denominator": denominator}, "objective": {"aggregate": "token_mean"}}
     )
-    first, second = weighed([row("a", [0.1, 1.2, 0.5], 1.5), row("b", [2.0, 0.3, 0.9], 0.5)], recipe)
+    first, second = weighed([row("a", [0.1, 1.2, 0.5], 1.5), row("b", [2.0, 0.3, 0.9], 0.5)], recipe, {"a", "b"})
     np.testing.assert_allclose(np.concatenate([first.weight_T, second.weight_T]), np.array([0, 1, 1, 1, 0, 0]) * weight)
     assert first.mask_T.all() and first.entropy is None  # the others stay in ratio and statistics
 
@@ -176,7 +178,7 @@ def test_a_loss_of_minus_1_a_token_says_what_it_is_a_mean_over(denominator, loss
     recipe = Recipe.model_validate({"tokens": {"kind": "entropy", "denominator": denominator}, "objective": {"aggregate": "token_mean"}})
     entropies = [0.02, 0.05, 0.1, 0.3, 0.4, 0.7, 0.9, 1.2]
     given = [row("a", [*entropies, 9.0], 1.0, [True] * 8 + [False]), row("none", [9.0], 1.0, [False])]
-    rows = weighed(given, recipe)
+    rows = weighed(given, recipe, {one.id for one in given})
     assert np.flatnonzero(rows[0].weight_T).tolist() == [6, 7] and not rows[1].weight_T.any()
     assert sum(float(-one.weight_T.sum()) for one in rows) == pytest.approx(loss)
 
@@ -196,7 +198,7 @@ def test_shares_on_a_schedule_reach_their_values():
 def test_a_choice_of_tokens_without_a_measured_entropy_is_an_error():
     bare = replace(row("a", [0.1], 1.0), entropy=None)
     with pytest.raises(ValueError, match="row a: tokens are chosen by entropy, and none was measured"):
-        chosen_tokens([bare], choose({"kind": "entropy"}))
+        chosen_tokens([bare], choose({"kind": "entropy"}), {bare.id})
 
 
 def test_a_choice_that_would_compare_rewards_of_several_prompts_is_refused():
