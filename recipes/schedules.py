@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations
-from math import inf, isfinite
+from math import ceil, inf, isfinite
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
@@ -31,7 +31,7 @@ class Exponential(Section):
 
     def value(self, start: float, step: int, steps: int) -> float:
         now = start * self.factor ** (step // self.every)
-        return now if self.least is None else max(now, self.least)
+        return now if self.least is None else max(now, ceil(self.least) if isinstance(start, int) else self.least)
 
 
 class Decays(Section):

@@ -378,3 +378,9 @@ def test_a_check_of_many_steps_looks_at_few_of_them():
     schedule = "schedule={budget.limit: {kind: linear, share: 0.5}, reward.alp.weight: {kind: linear, to: 0.05}, learner.lr: {kind: linear, share: 0.1}}"
     recipe = load("grpo", "tiny", ["train.steps=200000", schedule, "reward=[{kind: verdict}, {kind: alp, gate: right, weight: 0.1}]"])
     assert len(recipe.rewards()) < 3 * 52  # of each of its whole tokens the first step and the last
+
+
+def test_a_whole_number_stays_above_a_bound_that_is_none():
+    schedule = Exponential(kind="exponential", factor=0.5, every=1, least=6.7)
+    assert [value_at(schedule, 20, step, 9) for step in (0, 1, 8)] == [20, 10, 7]
+    assert value_at(schedule, 20.0, 8, 9) == 6.7
