@@ -24,7 +24,9 @@ _NAMED = 6  # comparisons whose p a sentence names
 
 def markdown(found: Found) -> str:
     """Headline, tables and reservations as Markdown."""
-    lines = [f"# {escaped(found.title)}", "", *[f"{escaped(sentence)}\n" for sentence in sentences(found)]]
+    ends = [(run, *words.status(run)) for run in found.runs if run.trained]
+    ended = [f"{run.label}: {sentence}" for run, state, sentence in ends if state != "finished"]
+    lines = [f"# {escaped(found.title)}", "", *[f"{escaped(sentence)}\n" for sentence in [*sentences(found), *ended]]]
     for source in found.sources:
         lines += [f"## {escaped(source)}", "", table(noise_table(found.main(source))), ""]
         if (budgets := budget_table(found, source)).rows:

@@ -97,6 +97,12 @@ def train(
             saver.note(step + 1)
             stop.release()
             progress.step(metrics)
+            if said and wires.stops:
+                stop.hold()
+                saver.save()
+                saver.writer.wait()
+                stop.release()
+                wires.refuse(said, step)
             if evaluated(step + 1, recipe):
                 progress.phase("evaluate")
                 evaluate(step + 1)

@@ -54,9 +54,6 @@ class CollapseWires:
         Args:
             groups: all that were sampled.
             entropy: mean over trained tokens, nats; None if nothing trained.
-
-        Raises:
-            Collapsed: a wire tripped and wires.action is stop.
         """
         rollouts = [rollout for group in groups for rollout in group.rollouts if rollout.completion.finish != "abort"]
         if not rollouts:
@@ -64,14 +61,28 @@ class CollapseWires:
         signs = self._signs(rollouts, entropy)
         said = [f"{sign.words}{_samples(sign.shown)}" for sign in signs if sign.trips and sign.name not in self._tripped]
         self._tripped = {sign.name for sign in signs if sign.trips}
-        if said and self._settings.action == "stop":
-            raise Collapsed(
-                "; ".join(said)
-                + ". wires.action=stop ends the run here, and would end it again if it were resumed: begin another from its last checkpoint "
-                "(model.path), with another budget or reward, or with wires.action=warn"
-            )
         shares = {f"wire/{sign.name}": sign.value for sign in signs if sign.name in ("empty_thinking", "repetition")}
         return shares | {"wire/tripped": len(self._tripped)}, said
+
+    def refuse(self, said: Sequence[str], step: int) -> None:
+        """Stop a run at a step whose record and checkpoint stand.
+
+        Args:
+            said: of the step, by `look`.
+
+        Raises:
+            Collapsed: something was said, and wires.action is stop.
+        """
+        if self.stops and said:
+            raise Collapsed(
+                f"step {step}: {'; '.join(said)}. wires.action=stop ends the run here, with a checkpoint, step-{step + 1}: --resume goes on from it, and stops "
+                "when another wire trips; or begin a run from an earlier one (model.path), with another budget or reward"
+            )
+
+    @property
+    def stops(self) -> bool:
+        """Whether the recipe wants a run stopped where a wire trips."""
+        return self._settings.action == "stop"
 
     def _signs(self, rollouts: Sequence[Rollout], entropy: float | None) -> list[_Sign]:
         settings, length = self._settings, float(np.mean([rollout.tokens for rollout in rollouts]))

@@ -238,7 +238,8 @@ def test_p15_rollouts_that_a_wire_names_are_in_the_samples_of_its_step_which_wor
     [named] = re.findall(r"step 0: the entropy .*: rollouts ([\w, ]+), the first", said)
     kept = pq.read_table(tmp_path / wanted.name / "samples" / "step-00000.parquet")["rollout"].to_pylist()
     assert sorted(kept) == sorted(named.split(", ")) and len(kept) == 3
-    assert [line["wire/tripped"] for line in seen.lines] == ([1, 1] if action == "warn" else [])
+    assert [line["wire/tripped"] for line in seen.lines] == ([1, 1] if action == "warn" else [1])
+    assert (tmp_path / wanted.name / "checkpoints" / "step-1" / "manifest.json").is_file() or action == "warn"
 
 
 def test_evaluations_state_what_the_controller_leaves_of_the_limit_when_they_are_made(

@@ -78,8 +78,10 @@ def test_p15_short_names_the_shortest_rollouts_and_entropy_the_surest():
 @pytest.mark.parametrize("words", COLLAPSES)
 def test_p15_a_recipe_may_stop_there(words: str):
     wires = healthy(Wires(short=0.2, action="stop"))
-    with pytest.raises(Collapsed, match=words):
-        wires.look(*COLLAPSES[words])
+    _, said = wires.look(*COLLAPSES[words])
+    with pytest.raises(Collapsed, match=rf"step 7: .*{words}.*a checkpoint, step-8: --resume goes on"):
+        wires.refuse(said, 7)
+    wires.refuse(wires.look(*COLLAPSES[words])[1], 8)  # it was said
 
 
 def test_p15_wires_know_after_a_resume_what_they_knew():
