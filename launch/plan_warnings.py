@@ -166,7 +166,13 @@ _CHOOSING = {
 
 def _unread_limits(recipe: Recipe) -> Iterator[str]:
     """Limits that are decided after sampling, for rewards only, where no reward goes by them."""
+    unread = recipe.credit.reads == "verdict" or not any(term.reads_limit for term in recipe.reward)
     for place, part in recipe.budget.placed.items():
+        if part.kind == "controller" and unread and part.room > 1 and "{budget}" not in recipe.data.instruction:
+            yield (
+                f"{place}.kind: controller: only where sampling stops, at budget.room {part.room:g} x its limit, goes by it: no prompt states it, and no term of "
+                "the reward that counts reads a limit; add one, as truncate"
+            )
         if part.kind not in ("difficulty", "toggle", "coverage"):
             continue
         if recipe.credit.reads == "verdict":

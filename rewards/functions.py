@@ -12,7 +12,7 @@ import importlib
 import inspect
 import math
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,14 +42,22 @@ class Logged:
 
     def log_extra(self, column: str, values: Sequence[Any]) -> None:
         """Keep one value for each completion beside it in the samples, as text. A column logged again is replaced."""
-        self.extra[str(column)] = [str(value) for value in values]
+        if isinstance(values, str) or not isinstance(values, Iterable):
+            raise TypeError(f"log_extra({column!r}, ...) takes a list with one value for each completion, not {values!r:.60}")
+        self.extra[str(column)] = ["" if value is None else str(value) for value in values]
 
     def log_metric(self, name: str, value: float | None) -> None:
         """Keep a number; metrics.jsonl has its mean over the step as `function/NAME`, null if it was None each time.
 
         NaN and infinity are refused by `scores`.
         """
-        self.metrics.setdefault(str(name), []).extend([] if value is None else [float(value)])
+        if not isinstance(name, str) or not name.strip() or len(name.splitlines()) > 1:
+            raise ValueError(f"log_metric({name!r}, ...): a metric needs a name of one line")
+        try:
+            number = None if value is None else float(value)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"log_metric({name!r}, ...) takes one number, not {value!r:.60}") from error
+        self.metrics.setdefault(name, []).extend([] if number is None else [number])
 
 
 @dataclass(frozen=True)
@@ -277,8 +285,9 @@ def _said(error: BaseException) -> str:
 
 
 def _where(error: BaseException) -> str:
-    """File and line where it was raised."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
+    """File and line where it was raised; of what we do for a function (log_extra, log_metric), where that was called."""
+    frames = traceback.extract_tb(error.__traceback__)
+    last = next((frame for frame in reversed(frames) if frame.filename != __file__), frames[-1])
     return f"({last.filename.rpartition('/')[2]}, line {last.lineno})"
 
 

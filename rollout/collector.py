@@ -331,13 +331,19 @@ def thought_metrics(groups: Sequence[Group]) -> dict[str, float | int | None]:
 
 
 def closed_metrics(rollouts: Sequence[Rollout]) -> dict[str, float | int | None]:
-    """Share of rollouts whose thinking the engine closed, and accuracy of those and of the others. An end of the model's own just there is among the first."""
+    """Share of rollouts whose thinking the engine closed, of those that thought on, and accuracy of those and of the others. An end of the model's own just there is among the first."""
     sure = [rollout for rollout in rollouts if rollout.verdict and rollout.verdict.status != "not_judged"]
     return {
         "budget/closed": _mean([float(rollout.completion.budget_hit) for rollout in rollouts]),
+        "budget/evaded": _mean([float(_closes_again(rollout)) for rollout in rollouts if rollout.completion.budget_hit]),
         "accuracy/closed": _mean([float(rollout.right) for rollout in sure if rollout.completion.budget_hit]),
         "accuracy/free": _mean([float(rollout.right) for rollout in sure if not rollout.completion.budget_hit]),
     }
+
+
+def _closes_again(rollout: Rollout) -> bool:
+    """Whether thinking went on behind the engine's mark, up to one of the model's own."""
+    return rollout.answer_start is not None and bool(rollout.completion.sampled[rollout.answer_start - 1])
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -400,7 +400,9 @@ def test_a_step_says_how_many_were_closed_and_how_well_those_and_the_others_answ
     right, wrong, unknown = Verdict("right", "integer"), Verdict("wrong", "integer"), Verdict("not_judged", "timeout")
     said = [(hit, right), (hit, wrong), (hit, unknown), (free, right)]
     rollouts = [Rollout(str(index), index, one, "", 6, verdict=verdict) for index, (one, verdict) in enumerate(said)]
+    rollouts[1].answer_start = 8  # behind a mark of its own, for which it thought on
     metrics = sampling_metrics([Group(asked(4), rollouts)], Counter(), 1.0)
     assert (metrics["budget/closed"], metrics["accuracy/closed"], metrics["accuracy/free"]) == (0.75, 0.5, 1.0)
+    assert metrics["budget/evaded"] == pytest.approx(1 / 3)
     assert "budget/closed" not in sampling_metrics([Group(asked(None), rollouts)], Counter(), 1.0)
     assert sampling_metrics([Group(asked(4), rollouts[:1])], Counter(), 1.0)["accuracy/free"] is None
