@@ -20,6 +20,7 @@ from evaluation.statistics import Interval, standard_errors
 TOKEN_F1 = "Token F1, never a verdict"
 _FEW = 3  # comparisons that sentences speak of
 _SAMPLED = ("temperature", "top_p", "top_k", "max_tokens", "samples", "seed", "engine")  # settings of evaluations
+_OWN_ADVANTAGE = ("decs", "drpo")  # kinds of credit that read neither centre nor scale
 _PROMPTS = ("instruction", "stated_limit", "template", "date", "revision")
 _JUDGED = ("lenient", "margin")
 _CLAIMS = {
@@ -312,9 +313,15 @@ def _settings(run: Run) -> dict[str, str]:
         "Moved by schedules": _moved(recipe.get("schedule")),
         "Reward": [_term(term) for term in _items(recipe.get("reward"))],
         "Promises waived": _waived(recipe),
-        "Advantage": [f"centre {_get(recipe, 'advantage.centre')}", f"scale {_get(recipe, 'advantage.scale')}"],
+        "Selection": [_slot(recipe, "select", "all")],
+        "Tokens": [_slot(recipe, "tokens", "all")],
+        "Credit": [_slot(recipe, "credit", "even")],
+        "Advantage": []
+        if _get(recipe, "credit.kind") in _OWN_ADVANTAGE
+        else [f"centre {_get(recipe, 'advantage.centre')}", f"scale {_get(recipe, 'advantage.scale')}"],
+        "Adapter": [_slot(_dict(recipe, "learner"), "adapter", "full")],
         "Objective": [
-            f"clip −{_get(recipe, 'objective.clip_low')} / +{_get(recipe, 'objective.clip_high')}",
+            _clip(recipe),
             _get(recipe, "objective.aggregate"),
             _kl(recipe),
         ],
@@ -364,6 +371,26 @@ def _moved(schedules: Any) -> list[str]:
         rest = ", ".join(f"{key} {value}" for key, value in how.items() if key != "kind")
         lines.append(f"{name} {how.get('kind', '')}{f' ({rest})' if rest else ''}")
     return lines
+
+
+def _dict(recipe: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = recipe.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _slot(recipe: Mapping[str, Any], key: str, plain: str) -> str:
+    """A slot's kind with its numbers; "" where it is the one that does nothing."""
+    numbers = _dict(recipe, key)
+    kind = str(numbers.get("kind") or recipe.get(key) or "")
+    rest = ", ".join(f"{name} {value}" for name, value in numbers.items() if name != "kind" and value is not None)
+    return "" if kind in ("", plain) else f"{kind}{f' ({rest})' if rest else ''}"
+
+
+def _clip(recipe: Mapping[str, Any]) -> str:
+    """What the surrogate bounds."""
+    surrogate = _get(recipe, "objective.surrogate") or "clip"
+    bounds = f"−{_get(recipe, 'objective.clip_low')} / +{_get(recipe, 'objective.clip_high')}"
+    return f"surrogate {surrogate}" if surrogate == "logp" else f"{surrogate} {bounds}"
 
 
 def _waived(recipe: Mapping[str, Any]) -> list[str]:

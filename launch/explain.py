@@ -333,7 +333,8 @@ def _moving(recipe: Recipe) -> list[str]:
 
 def _eval_words(recipe: Recipe) -> str:
     settings = recipe.eval
-    problems = f"{settings.problems} problems" if settings.problems else "all problems"
+    endless = [one.source for one in recipe.held_out_sets] == ["tiny"] and not settings.benchmarks
+    problems = f"{settings.problems} problems{'' if endless else ', or all,'}" if settings.problems else "all problems"
     when = "before and after training" if recipe.trains else "once"
     when += f", and every {counted(settings.every).removeprefix('1 ')}" if settings.every else ""
     samples = f"{settings.samples} samples of at most {settings.max_tokens:,} tokens at T {settings.temperature:g}"

@@ -35,6 +35,7 @@ class Part:
     conversations: list[list[Conversation]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     left_out: dict[str, LeftOut] = field(default_factory=dict)
+    learned: Source | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -67,7 +68,7 @@ def read_data(made: Plan, judge: Judge, run: Path | None = None) -> list[Part]:
         run: that is gone on with; benchmarks are read of the commits that its samples are of.
     """
     known: list[tuple[object, Source]] = []
-    parts = []
+    parts: list[Part] = []
     for one in made.stages:
         step, recipe = one.step, one.recipe
         assert step is not None
@@ -80,5 +81,7 @@ def read_data(made: Plan, judge: Judge, run: Path | None = None) -> list[Part]:
         sets = [conversations(one) for one in step.stage.sets] if isinstance(step.stage, SftStage) else []
         left_out = {one.source: rows for one, (_, rows, _) in zip(getattr(step.stage, "sets", []), sets, strict=False)}
         chats, said = [found for found, *_ in sets], [words for *_, words in sets]
-        parts.append(Part(one, step, source if recipe.samples else None, held_out(recipe, judge, held), chats, said, left_out))
+        own = source if recipe.samples else None
+        learned = own or next((part.source for part in reversed(parts) if part.source is not None), None)
+        parts.append(Part(one, step, own, held_out(recipe, judge, held), chats, said, left_out, learned))
     return parts

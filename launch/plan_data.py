@@ -75,12 +75,15 @@ def plan_data(step: Step) -> DataPlan:
         found.columns = columns(first.columns | given, problem=first.text, answer=first.answer, level=first.level)
     elif all(one.source == "tiny" for _, one in training):
         found.columns = dict.fromkeys((*REFERENCE, *step.given), 1.0)
+    learned = trained
+    if not training and step.index:  # an evaluation behind other stages
+        learned = [problem for one in recipe.data.sets for problem in _problems("data.train", one, step, tokenizer, DataPlan())]
     asked_of = [(one.source, read["eval.data", index]) for index, (_, one) in enumerate(held_out, len(training))]
     for source, problems in asked_of + _benchmarks(recipe, found):
-        if rows := overlaps(trained, problems):
+        if rows := overlaps(learned, problems):
             names = ", ".join(row for row, _ in rows[:3]) + ", ..." * (len(rows) > 3)
             found.warnings.append(
-                f"data.train: {len(rows)} of {len(trained)} rows are also rows of {source} ({names}), so its score says less"
+                f"data.train: {len(rows)} of {len(learned)} rows are also rows of {source} ({names}), so its score says less"
             )
         asked = {(problem.text, problem.system, problem.golds) for problem in problems}
         different = len({(normalised(text), *others) for text, *others in asked})

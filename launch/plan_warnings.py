@@ -66,7 +66,7 @@ def _idle(recipe: Recipe) -> Iterator[str]:
             if idle and value != attrgetter(name)(standard):
                 yield f"{name}: {value} says nothing, as {why}"
     if trains and isinstance(recipe.select, Selection) and recipe.ends("select.keep")[0] == recipe.sampler.group_size:
-        yield f"select.keep: {recipe.sampler.group_size} is sampler.group_size in every step, so every rollout trains"
+        yield f"select.keep: {recipe.sampler.group_size} is sampler.group_size, so every rollout trains"
     if trains and recipe.learner.warmup_steps > recipe.train.steps:
         yield f"learner.warmup_steps: {recipe.learner.warmup_steps} is more than train.steps {recipe.train.steps}: learner.lr is never reached"
 

@@ -167,7 +167,8 @@ def _say_data(part: Part, record: Run, template: Template, progress: Progress) -
         progress.message(words)
     if source is not None:
         list_left_out(progress, record.folder / "left_out" / "train.jsonl", source.name, source.left_out)
-        list_overlap(progress, record.folder / "overlap.jsonl", source, heldout)
+    if part.learned is not None:
+        list_overlap(progress, record.folder / "overlap.jsonl", part.learned, heldout)
     for one, name in zip(heldout, file_names([one.name for one in heldout]), strict=True):
         list_left_out(progress, record.folder / "left_out" / f"eval-{name}.jsonl", one.name, one.left_out)
 

@@ -21,7 +21,7 @@ from launch.memory import one_trainer
 from launch.parts import Part, Standing
 from launch.plan_data import read_of_reference
 from launch.problems import file_names, list_left_out
-from recipes.stages import DpoStage, ReferenceStage, SftStage
+from recipes.stages import DpoStage, ReferenceStage, SftStage, Stage
 from recipes.steps import Step
 from rewards.verifier.judge import Judge
 from rl import checkpoint
@@ -72,7 +72,9 @@ def reference_stage(part: Part, stage: ReferenceStage, template: Template, folde
             sum(one[name] or 0.0 for one in found) / max(1, len(found)) for name in ("reference_accuracy", "reference_tokens")
         )
         if found:
-            progress.message(f"{len(found)} problems: accuracy {accuracy:.1%}, {tokens:.1f} tokens; {right} have a right answer")
+            progress.message(
+                f"{len(found)} problems: accuracy {accuracy:.1%}, {right} have a right answer; reference_tokens, of right answers where there are two, {tokens:.1f} on average"
+            )
         if len(found) < len(asked):
             progress.message(f"warning: of {len(asked) - len(found)} of {len(asked)} problems not one rollout could be judged")
     return kept
@@ -84,14 +86,14 @@ def refuse_unlearnable(part: Part, template: Template) -> None:
     Raises:
         DataError: the template refuses all of a set, or the others are too long.
     """
-    for conversations in part.conversations:
+    for conversations, name in zip(part.conversations, _names(part.step.stage), strict=False):
         long: list[Example] = []
         for example in rendered(conversations, template, []):
             if fitting([example], part.step.longest):
                 break
             long.append(example)
         else:
-            raise _all_long(len(long), "examples", part.step)
+            raise _all_long(len(long), name, part.step)
 
 
 def with_reference(part: Part, at: Standing) -> Part:
@@ -140,7 +142,8 @@ def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template,
         words.append(_passes(order, [pairs], "pairs", stage))
         train = partial(dpo, at.start, folder, order, stage.beta, how)
     else:
-        sets = [_short(rows, step, "examples", words) for rows in _examples(stage, part, template, at, left_out, words)]
+        given = _examples(stage, part, template, at, left_out, words)
+        sets = [_short(rows, step, name, words) for rows, name in zip(given, _names(stage), strict=True)]
         weights = [one.weight for one in stage.sets] or [1.0]
         rows = drawn(sets, weights, recipe.seed, stage.batch, epochs=stage.epochs)
         words.append(_passes(rows, sets, "examples", stage))
@@ -213,7 +216,16 @@ def _passes(order: Sequence[Item], sets: Sequence[Sequence[Item]], what: str, st
     words = f"{updates:,} update{'s' * (updates > 1)} of {stage.batch}: {passes}"
     if len(order) < 1.5 * stage.epochs * there:
         return words
-    return f"warning: {words}, where epochs says {stage.epochs:g}, as only whole batches train; take batch: {max(1, int(stage.epochs * there))} or less"
+    wanted = stage.epochs * there
+    fits = next((size for size in range(min(stage.batch, int(wanted)), 1, -1) if size * -(-wanted // size) < 1.5 * wanted), 1)
+    advice = f"; take batch: {fits}" if fits < stage.batch else ""
+    return f"warning: {words}, where epochs says {stage.epochs:g}, as only whole batches train{advice}"
+
+
+def _names(stage: Stage) -> list[str]:
+    """What the examples of each set are called: by their source, where there are several."""
+    sets = stage.sets if isinstance(stage, SftStage) else []
+    return [f"examples of {one.source}" for one in sets] if len(sets) > 1 else ["examples"]
 
 
 def _all_long(count: int, what: str, step: Step) -> DataError:

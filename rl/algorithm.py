@@ -249,7 +249,12 @@ def _tell(rollouts: Sequence[Rollout], measured_updates: Sequence[Sequence[Row]]
     """Tell each rollout that trains what its tokens train with: of the same rows before and after they were weighed."""
     by_id = {rollout.id: rollout for rollout in rollouts}
     for before, after in zip(chain(*measured_updates), chain(*updates), strict=True):
-        numbers = {"advantage": after.advantage_T * after.mask_T, "weight": after.weight_T, "entropy": before.entropy, "influence": before.influence}
+        numbers = {
+            "advantage": after.advantage_T * after.mask_T,
+            "weight": after.weight_T,
+            "entropy": before.entropy,
+            "influence": before.influence,
+        }
         by_id[after.id].by_token = {name: value_T for name, value_T in numbers.items() if value_T is not None}
 
 

@@ -98,19 +98,14 @@ def train(
             stop.release()
             progress.step(metrics)
             if said and wires.stops:
-                stop.hold()
-                saver.save()
-                saver.writer.wait()
-                stop.release()
+                saver.keep(stop)
                 wires.refuse(said, step)
             if evaluated(step + 1, recipe):
                 progress.phase("evaluate")
                 evaluate(step + 1)
             if due(step + 1, recipe.train.checkpoint_every, recipe.train.steps):  # last: what a kill interrupts is done again on resume
                 progress.phase("checkpoint")
-                stop.hold()
-                saver.save()
-                stop.release()
+                saver.keep(stop)
     saver.writer.wait()
 
 
@@ -254,6 +249,12 @@ class Saver:
             CheckpointError: this one could not be filled, or the one before not be finished.
         """
         self.writer.write(self._folder, self._fill, self._meta, self._after)
+
+    def keep(self, stop: Stop) -> None:
+        """`save`, for which a polite stop waits."""
+        stop.hold()
+        self.save()
+        stop.release()
 
     def _after(self) -> None:
         checkpoint.prune(self.run.folder / "checkpoints", self.run.holds.train.keep_checkpoints, self.run.best())

@@ -396,7 +396,9 @@ def _lock(folder: Path) -> IO[str]:
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys; lists stay values."""
+    """Nested mappings as dotted keys, lists of mappings too (`stages[2].samples`); other lists stay values."""
+    if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
+        return {key: leaf for place, part in enumerate(value) for key, leaf in _flat(part, f"{prefix}[{place}]").items()}
     if not isinstance(value, dict) or not value:
         return {prefix: value}
     return {key: leaf for name, part in value.items() for key, leaf in _flat(part, f"{prefix}.{name}" if prefix else str(name)).items()}

@@ -146,7 +146,15 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric("budget/medium", "tokens", "Limit of medium prompts, after the step.", "", _COVERAGE, "Limits by class", "medium"),
         Metric("budget/hard", "tokens", "Limit of hard prompts, after the step.", "", _COVERAGE, "Limits by class", "hard"),
         Metric("budget/closed", "share", "Rollouts whose thinking the engine closed.", "", _THINKING, "Thinking", "closed by the engine"),
-        Metric("budget/evaded", "share", "Of these, those that thought on and closed it once more themselves.", "", _THINKING, "Thinking", "thought on"),
+        Metric(
+            "budget/evaded",
+            "share",
+            "Of these, those that thought on and closed it once more themselves.",
+            "",
+            _THINKING,
+            "Thinking",
+            "thought on",
+        ),
         Metric(
             "thinking/skipped",
             "share",

@@ -222,9 +222,13 @@ def test_a_reference_behind_an_rl_stage_samples_the_problems_that_the_next_one_t
     [
         ([{"prompt": "1 + 1", "completion": "Zebra"}] * 2, {}, "none of 2 answers can be learned by this model"),
         ([{"prompt": "1 + 1", "completion": "<think>2"}], {}, "none of 1 answers can be learned by this model"),
-        ([{"prompt": "1 + 1", "completion": "7 " * 200}] * 3, {}, r"stages\[1\] \(sft\): all 3 examples are longer than 68 tokens"),
-        ([{"prompt": "1 + 1", "completion": "2"}], {"max_tokens": 4}, r"stages\[1\] \(sft\): all 1 examples are longer than 4 tokens"),
-        ([{"prompt": "1", "completion": "Zebra"}, {"prompt": "1", "completion": "7 " * 90}], {}, "all 1 examples are longer than 68"),
+        ([{"prompt": "1 + 1", "completion": "7 " * 200}] * 3, {}, r"stages\[1\] \(sft\): all 3 examples of .* are longer than 68 tokens"),
+        (
+            [{"prompt": "1 + 1", "completion": "2"}],
+            {"max_tokens": 4},
+            r"stages\[1\] \(sft\): all 1 examples of .* are longer than 4 tokens",
+        ),
+        ([{"prompt": "1", "completion": "Zebra"}, {"prompt": "1", "completion": "7 " * 90}], {}, "all 1 examples of .* are longer than 68"),
     ],
 )
 def test_data_of_which_nothing_can_be_learned_are_refused_before_anything_starts(
@@ -258,10 +262,10 @@ def test_stages_behind_a_reference_walk_on_through_finite_data(tiny_checkpoint: 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("batch: 32", "warning: 1 update of 32: 10.7 passes over 3 examples, where epochs says 1, as only whole batches train; take batch: 3 or less"),
+        ("batch: 32", "warning: 1 update of 32: 10.7 passes over 3 examples, where epochs says 1, as only whole batches train; take batch: 3"),
         ("batch: 2", "2 updates of 2: 1.33 passes over 3 examples"),
         ("batch: 32, epochs: 10", "1 update of 32: 10.7 passes over 3 examples"),
-        ("batch: 1, epochs: 0.1", "warning: 1 update of 1: 0.333 passes over 3 examples, where epochs says 0.1, as only whole batches train; take batch: 1 or less"),
+        ("batch: 1, epochs: 0.1", "warning: 1 update of 1: 0.333 passes over 3 examples, where epochs says 0.1, as only whole batches train"),
     ],
 )  # fmt: skip
 def test_a_stage_says_how_often_it_goes_through_its_examples(
