@@ -34,7 +34,15 @@ OF_PROCESSES = {
 }
 KINDS = ("driver", *OF_PROCESSES)
 GONE_S = 10.0  # within which nothing of a run that ended is left
-CLOCKS = ("seconds/", "time", "tokens_per_s", "engines/", "publish/check", "gate/")  # and what a resumed run checks once more
+CLOCKS = (
+    "seconds/",
+    "time",
+    "tokens_per_s",
+    "engines/",
+    "learner/restarts",
+    "publish/check",
+    "gate/",
+)  # and what a resumed run checks once more
 
 
 def words(engine: str, name: str) -> list[str]:

@@ -37,6 +37,12 @@ _SECRETS = (
         "*secret*",
         "*credential*",
         "*passw*",
+        "*private*key*",
+        "*service*account*",
+        "auth.json",
+        "*.jks",
+        "*.tfstate*",
+        "*.tfvars",
         "*apikey*",
         "*api_key*",
         ".netrc",
@@ -58,8 +64,7 @@ _LEFT_OUT = (
     "wandb",
     "node_modules",
     "*.safetensors",
-    "*.pt",
-    "*.bin",
+    *("*.pt", "*.pth", "*.bin", "*.ckpt", "*.gguf", "*.h5", "*.onnx", "*.msgpack"),
     "*.pyc",
 )
 _NAMED = 5  # files that a refusal names
@@ -103,7 +108,7 @@ class Bundle:
         return f"_ray_pkg_{hashlib.sha256(content).hexdigest()[:32]}.zip", content
 
 
-def bundle(recipe: Recipe, include: Sequence[Path] = (), cap: int = 50 << 20) -> Bundle:
+def bundle(recipe: Recipe, include: Sequence[Path] = (), cap: int = 50_000_000) -> Bundle:
     """The bundle of a recipe.
 
     Args:
@@ -185,16 +190,32 @@ def _is_relative(source: str) -> bool:
 
 
 def _included(given: Path) -> Iterator[Path]:
-    """A file, or those of a folder but for what is never sent."""
+    """A file, or those of a folder but for what is never sent. Raises BundleError: it, or one of them, is of what is never sent, or lies outside."""
+    if _is_secret(given):
+        raise BundleError(f"{given}: looks like a secret by its name and is not sent; give it another name if it is none")
+    if hidden := next((part for part in given.parts if part.startswith(".") and part.strip(".")), None):
+        raise BundleError(f"{given}: nothing of a hidden folder or file ({hidden}) is sent; copy what the job needs to another place")
     if given.is_file():
-        yield given
+        if any(fnmatch(given.name, pattern) for pattern in _LEFT_OUT if "." in pattern):
+            raise BundleError(f"{given}: weights are not sent; put it where the cluster sees it, and name it by an absolute path")
+        yield _within(given)
     elif given.is_dir():
         for path in sorted(given.rglob("*")):
             inside = path.relative_to(given).parts
             if path.is_file() and not any(fnmatch(part, pattern) for part in inside for pattern in _LEFT_OUT) and not _is_secret(path):
-                yield path
+                yield _within(path)
     else:
         raise BundleError(f"--include: no file or folder {given} here")
+
+
+def _within(path: Path) -> Path:
+    """The path itself. Raises BundleError: it links to what lies outside of the working folder."""
+    real, here = path.resolve(), Path.cwd().resolve()
+    if not real.is_relative_to(here) and path.absolute().is_relative_to(here):
+        raise BundleError(
+            f"{path}: is, or lies behind, a link to {real}, outside of the working folder {here}: put a copy here, or name it by an absolute path that the cluster sees"
+        )
+    return path
 
 
 def _placed(path: Path) -> str:
@@ -214,9 +235,10 @@ def _is_secret(path: Path) -> bool:
         name = one.name.lower()
         if any(part in _PRIVATE for part in one.parts):
             return True
-        if name.endswith(".py") or any(fnmatch(name, pattern) for pattern in _NO_SECRETS):
+        if name.endswith(".py"):
             continue
-        if any(fnmatch(name, pattern) for pattern in _SECRETS):
+        hints = [pattern for pattern in _SECRETS if fnmatch(name, pattern)]
+        if hints and (hints != ["*token*"] or not any(fnmatch(name, pattern) for pattern in _NO_SECRETS)):
             return True
     return False
 

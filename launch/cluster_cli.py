@@ -111,7 +111,7 @@ def submit(
         from recipes.loader import load
 
         loaded = load(recipe, scale, overrides or [])
-        made = bundle(loaded, include or (), max_mb << 20)
+        made = bundle(loaded, include or (), max_mb * 1_000_000)
         options = ["--resume"] * resume + ["--overwrite"] * overwrite
         if slurm:
             from launch.manifests import nodes_for

@@ -16,7 +16,15 @@ import typer
 if TYPE_CHECKING:
     from recipes.schema import Recipe
 
-_NOT_COPIED = ("checkpoints", "lock", "status.json", "report.html", "README.md", "accuracy.svg")  # the others are the run's record
+_NOT_COPIED = (
+    "checkpoints",
+    "lock",
+    "status.json",
+    "report.html",
+    "README.md",
+    "accuracy.svg",
+    "mirror.json",
+)  # the others are the run's record
 
 
 def convert(
@@ -44,8 +52,14 @@ def converted_run(source: Path, out: Path, ranks: int, zero_stage: int) -> Path:
     Raises:
         ConversionError, RecipeError, CheckpointError: it cannot be converted, said before anything starts; or was not, and `out` is not there.
     """
+    from launch.machine import this_machine
+    from launch.memory import LIBRARIES, size
     from rl.conversion import ConversionError, convertible
 
+    if ":/" in str(source):
+        raise ConversionError(
+            f"{source}: name a checkpoint in a folder; what `report` fetched of a URL holds none, so copy the run here first"
+        )
     run = source.resolve().parent.parent
     if source.resolve().parent.name != "checkpoints" or not (run / "recipe.yaml").is_file():
         raise ConversionError(f"{source} is no checkpoint in a run's folder: name RUN/checkpoints/step-N")
@@ -56,6 +70,10 @@ def converted_run(source: Path, out: Path, ranks: int, zero_stage: int) -> Path:
     if out.exists():
         raise ConversionError(f"{out} exists already: choose another folder for the converted run (--out)")
     convertible(source)
+    if (room := this_machine().memory // LIBRARIES["learner"]) < ranks:
+        raise ConversionError(
+            f"--ranks: {ranks} processes of {size(LIBRARIES['learner'])} each do not fit the {size(this_machine().memory)} of this machine; at most {room} do"
+        )
     recipe = _converted_recipe(run, out.resolve().name, ranks, zero_stage)
     from launch.ray_start import start_ray, stop_ray
 

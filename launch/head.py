@@ -29,6 +29,7 @@ ADDRESS = "LACONIC_RAY_ADDRESS"  # `--address`
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0": loopback alone
 
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set for the driver of a submitted job, as RAY_ADDRESS is
+_WORKER_PORTS = range(10002, 20000)  # Ray's own default, of which it lets nobody else have one
 _START_S = 180.0  # a cold disk cache on two busy cores
 _STOP_S = 20.0
 _OF_OTHERS = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", _JOB, ADDRESS)
@@ -86,6 +87,10 @@ def up(cpus: int | None = None, gpus: int | None = None, port: int = 8265) -> tu
     with _alone():
         if head := this_head():
             return head, False
+        if port in _WORKER_PORTS:
+            raise HeadError(
+                f"--dashboard-port: Ray gives {_WORKER_PORTS[0]} to {_WORKER_PORTS[-1]} to its workers; name another (--dashboard-port {free_ports(1)[0]})"
+            )
         if not _is_free(port):
             raise HeadError(
                 f"--dashboard-port: {port} is taken on 127.0.0.1; name a free one (--dashboard-port {free_ports(1)[0]}), or end what holds it"

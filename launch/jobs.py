@@ -158,7 +158,7 @@ class Cluster(Jobs):
             )
         self.url = _checked(given)
         self.is_here = is_loopback(urlsplit(self.url).hostname or "")
-        token = _token(head.token if head and self.url == head.url else None)
+        token = _token(head.token if head and self.url.replace("//localhost:", "//127.0.0.1:") == head.url else None)
         self._client = httpx.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {token}"} if token else {},
@@ -212,7 +212,10 @@ class Cluster(Jobs):
                 f"--address: nothing answers at {self.url} ({error}); is the head up, and is this its dashboard (port 8265)?{start}"
             ) from error
         except httpx.HTTPError as error:
-            raise JobsError(f"--address: {self.url} did not answer ({type(error).__name__}: {error})") from error
+            drivers = (
+                "; is this the port for drivers (6379)? The dashboard's is 8265" if isinstance(error, httpx.RemoteProtocolError) else ""
+            )
+            raise JobsError(f"--address: {self.url} did not answer ({type(error).__name__}: {error}){drivers}") from error
 
     def _heard(self, response: httpx.Response, name: str | None = None, form: type = dict) -> Any:
         """What a response says. Raises what it comes to where that is an error."""
@@ -224,6 +227,12 @@ class Cluster(Jobs):
             raise UnknownJob(f"{name}: {self.url} knows no such job; `laconic jobs` lists those that it knows")
         if status >= 400:
             last = (text.strip().splitlines() or [f"status {status}"])[-1]
+            if "<html" in text.lower():
+                raise JobsError(f"--address: {self.url} is no Ray dashboard: it answers with a page (status {status})")
+            if "ClientConnectorError" in last:
+                raise JobsError(
+                    f"{self.url}: the node of this head does not answer, so it takes no jobs; end it and start another (`laconic cluster down`, then `up`)"
+                )
             raise JobsError(f"{self.url} refuses: {last:.300}")
         try:
             said = response.json() if text else form()

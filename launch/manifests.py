@@ -103,6 +103,10 @@ def kuberay(recipe: Recipe, nodes: Nodes, image: str, claim: str, include: Seque
     Raises:
         BundleError: files that do not fit a ConfigMap, or as `user_files`.
     """
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", claim):
+        raise BundleError(f"--claim: {claim!r} is no name of a PersistentVolumeClaim: small letters, digits, hyphens and dots")
+    if not image or re.search(r"\s", image):
+        raise BundleError(f"--image: {image!r} is no container image")
     name = _dns(recipe.name)
     files = {RECIPE: dump(recipe).encode()} | {place: path.read_bytes() for place, path in user_files(recipe, include).items()}
     if (total := sum(map(len, files.values()))) > _CONFIG_MAP:
@@ -204,8 +208,9 @@ def slurm(recipe: Recipe, nodes: Nodes, runs: str, time: str, options: Sequence[
 
 
 def _dns(name: str) -> str:
-    """A run's name as Kubernetes and Slurm take it."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40].strip("-") or "laconic"
+    """A run's name as Kubernetes and Slurm take it: of letters, digits and hyphens, a letter first."""
+    words = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return (words if words[:1].isalpha() else f"run-{words}" if words else "laconic")[:40].strip("-")
 
 
 _SLURM = """#!/bin/bash

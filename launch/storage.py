@@ -43,7 +43,9 @@ class LockLost(StorageError):
 
 
 def is_url(where: str) -> bool:
-    """Whether a place of runs is remote storage."""
+    """Whether a place of runs is remote storage. Raises StorageError: a relative one, which is another place in each process."""
+    if where.startswith("file://") and not where.startswith("file:///"):
+        raise StorageError(f"{where}: write an absolute path, file:///..., or the plain path of a folder")
     return "://" in where
 
 

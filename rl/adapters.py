@@ -8,6 +8,7 @@ adds its parts; the gate compares the two as it does all else.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,7 +99,8 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> int:
     Raises:
         ValueError: one of them is none, or they do not fit; FileExistsError: `out` is there; CheckpointError: writing failed.
     """
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import SafetensorError, safe_open
     from transformers import AutoModelForCausalLM
 
     if out.exists():
@@ -108,9 +110,17 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> int:
             raise ValueError(f"{folder}: no {file}; name a {'checkpoint' if folder == base else 'folder of an adapter in safetensors'}")
     model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", trust_remote_code=False)
     try:
-        whole = PeftModel.from_pretrained(model, str(adapter), use_safetensors=True)
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise ValueError(f"{adapter} is no adapter of {base}: {' '.join(str(error).split())[:300]}") from error
+        with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
+            given = set(file.keys())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # peft warns of tensors that did not arrive, which is refused below
+            whole = PeftModel.from_pretrained(model, str(adapter), use_safetensors=True)
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
+        raise ValueError(f"{adapter} is no adapter of {base}: {' '.join(f'{type(error).__name__}: {error}'.split())[:300]}") from error
+    wanted = set(get_peft_model_state_dict(whole, save_embedding_layers=False))
+    for odd, what in ((wanted - given, "lacks"), (given - wanted, "has a tensor that the model has no place for:")):
+        if odd:
+            raise ValueError(f"{adapter} is no adapter of {base} by its adapter_config.json: it {what} {min(odd)} ({len(odd)} such)")
     count = sum(hasattr(module, "merge") for module in whole.modules())
     single = whole.merge_and_unload(safe_merge=True)
 

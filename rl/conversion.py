@@ -29,7 +29,7 @@ def convertible(source: Path) -> None:
     checkpoint.verify(source)
     if not (source / "learner").is_dir() or "ranks" not in checkpoint.metadata(source):
         raise ConversionError(f"{source}: no learner's state in it, so there is nothing to convert; name checkpoints/step-N of a run")
-    if not ((base := _base(source)) / "config.json").is_file():
+    if (base := _base(source)) != source and not (base / "config.json").is_file():
         raise ConversionError(
             f"{source}: trains LoRA adapters of {base}, where no checkpoint is; put it back, or start a run from {source} (model.path)"
         )
@@ -85,8 +85,13 @@ def differing(one: Path, other: Path) -> str:
 
 def _base(source: Path) -> Path:
     """Where a checkpoint's weights are but for those that the state holds: itself, or, of adapters, what they are of."""
-    adapter = source / ADAPTER / "adapter_config.json"
-    return Path(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]) if adapter.is_file() else source
+    adapter = source / ADAPTER
+    if not adapter.is_dir():
+        return source
+    try:
+        return Path(json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return adapter  # which says of none
 
 
 def _learner(recipe: Recipe, source: Path, ranks: int, zero_stage: int) -> Learner:

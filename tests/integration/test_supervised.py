@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +13,7 @@ from random import Random
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from recipes.adapters import Lora
@@ -118,6 +121,32 @@ def test_a_stage_that_was_killed_goes_on_to_the_bytes_of_one_that_was_not(
         assert merge_adapter(tiny_checkpoint, made / ADAPTER, out) == len(moved)
         for name, tensor in load_file(out / "model.safetensors").items():
             torch.testing.assert_close(tensor, new[name])
+        refuse_adapters_that_do_not_fit(tiny_checkpoint, made / ADAPTER, tmp_path)
+
+
+def refuse_adapters_that_do_not_fit(base: Path, adapter: Path, folder: Path) -> None:
+    """Nothing is merged of an adapter of which some tensors would not arrive, or some layers get none."""
+    config, tensors = json.loads((adapter / "adapter_config.json").read_text()), load_file(adapter / "adapter_model.safetensors")
+    first = min(tensors)
+    for words, change, given in (
+        ("lacks base_model", {}, {name.replace("model.model", "transformer"): tensor for name, tensor in tensors.items()}),
+        (f"lacks {re.escape(first)} \\(1 such\\)", {}, {name: tensor for name, tensor in tensors.items() if name != first}),
+        ("has a tensor that the model has no place for", {"target_modules": ["q_proj"]}, tensors),
+        ("lacks .*magnitude", {"use_dora": True}, tensors),
+        ("is no adapter of", {"modules_to_save": ["lm_head"]}, tensors),
+        ("is no adapter of", {}, None),
+    ):
+        odd = folder / "odd"
+        shutil.rmtree(odd, ignore_errors=True)
+        odd.mkdir()
+        (odd / "adapter_config.json").write_text(json.dumps(config | change))
+        if given is None:
+            (odd / "adapter_model.safetensors").write_bytes((adapter / "adapter_model.safetensors").read_bytes()[:-9])
+        else:
+            save_file(given, odd / "adapter_model.safetensors")
+        with pytest.raises(ValueError, match=words):
+            merge_adapter(base, odd, folder / "none")
+        assert not (folder / "none").exists()
 
 
 def test_a_finished_stage_is_not_done_again_and_a_broken_checkpoint_is_none(tiny_checkpoint: Path, tmp_path: Path):
