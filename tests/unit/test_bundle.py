@@ -84,6 +84,24 @@ def test_secrets_histories_runs_and_checkpoints_are_never_in_it(here: Path):
     for name in ("extra/.env", "extra/hf_token", "extra/harmless.txt", "extra/server.pem", "extra/.ssh/config"):
         with pytest.raises(BundleError, match="looks like a secret by its name and is not sent"):
             sent(include=(name,))
+    for name, words in {
+        ".git": "nothing of a hidden folder or file",
+        ".aws": "looks like a secret",
+        "extra/w.gguf": "weights are not sent",
+    }.items():
+        write(f"{name}/config" if name.startswith(".") else name)
+        with pytest.raises(BundleError, match=words):
+            sent(include=(name,))
+    for name in ("private_key.txt", "service-account.json", "tokenizer_secret.json", "main.tfstate"):
+        write(f"own/{name}")
+    write("own/tokenizer_config.json")
+    assert sent(include=("own",)) == ["own/tokenizer_config.json"]
+    outside = here.parent / "elsewhere.txt"
+    outside.write_text("not of this folder")
+    Path("own/prompt.txt").symlink_to(outside)
+    for given in ("own", "own/prompt.txt"):
+        with pytest.raises(BundleError, match=r"own/prompt.txt: is, or lies behind, a link to .*, outside of the working folder"):
+            sent(include=(given,))
     write("api_token.jsonl")
     with pytest.raises(BundleError, match="looks like a secret"):
         sent("data.train=api_token.jsonl")

@@ -73,6 +73,11 @@ def test_a_dashboard_that_is_none_or_has_another_ray_is_refused_in_a_sentence(da
         ((200, "<html>hello</html>"), "is no Ray dashboard: it answers with something else than JSON"),
         ((200, "[]"), "is no Ray dashboard: it answers with other JSON than one does"),
         ((404, "not found"), "refuses: not found"),
+        ((404, "<!DOCTYPE html>\n<html>\n</html>"), "is no Ray dashboard: it answers with a page (status 404)"),
+        (
+            (500, "aiohttp.client_exceptions.ClientConnectorError: Cannot connect to host"),
+            "the node of this head does not answer, so it takes no jobs; end it",
+        ),
         ((500, "Traceback ...\nValueError: out of order"), "refuses: ValueError: out of order"),
         ((401, "Unauthorized"), "wants a token: set RAY_AUTH_TOKEN_PATH"),
         ((403, "Forbidden"), "refuses the token: set RAY_AUTH_TOKEN_PATH"),
@@ -210,6 +215,8 @@ def test_a_dashboard_is_no_ray_that_drivers_join(dashboard: str):
 def test_a_taken_port_is_said_before_a_head_starts(dashboard: str, tmp_path: Path):
     with pytest.raises(head.HeadError, match=r"--dashboard-port: \d+ is taken on 127.0.0.1; name a free one \(--dashboard-port \d+\)"):
         head.up(1, 0, int(dashboard.rpartition(":")[2]))
+    with pytest.raises(head.HeadError, match="--dashboard-port: Ray gives 10002 to 19999 to its workers; name another"):
+        head.up(1, 0, 18266)
     assert head.this_head() is None and head.down() is None
 
 

@@ -136,3 +136,8 @@ def test_manifests_are_printed_and_bad_numbers_refused():
     assert done.exit_code == 0 and done.stdout.startswith("#!/bin/bash\n")
     assert runner.invoke(cli.app, ["manifest", "slurm", "dler", "--scale", "node8", "--time", "x; rm -r /"]).exit_code == 1
     assert runner.invoke(cli.app, ["manifest", "kuberay", "dler", "--scale", "node8", "--gpus", "4", "--image", "x"]).exit_code == 1
+    for words in (["--image", ""], ["--image", "a b"], ["--image", "x", "--claim", "We ird"]):
+        refused = runner.invoke(cli.app, ["manifest", "kuberay", "dler", "--scale", "node8", *words])
+        assert refused.exit_code == 1 and f"{words[-2]}: {words[-1]!r} is no" in refused.output
+    named = runner.invoke(cli.app, ["manifest", "kuberay", "dler", "--scale", "node8", "--image", "x", "name=2026-run"])
+    assert "name: run-2026-run" in named.stdout  # Kubernetes wants a letter first

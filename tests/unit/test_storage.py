@@ -381,6 +381,7 @@ def test_a_url_that_cannot_be_used_is_one_sentence(machine: Callable[[str], None
     (tmp_path / "file").write_text("")
     refused = {
         "nope://x/y": "fsspec knows no nope://",
+        "file://relative/x": "write an absolute path, file:///..., or the plain path of a folder",
         "ftp://me:secret@host/x": "a password does not belong into a URL",
         "simplecache::s3://x": "a chain of file systems",
         f"file://{tmp_path}/file": "cannot read lock (NotADirectoryError",
