@@ -193,7 +193,8 @@ def _included(given: Path) -> Iterator[Path]:
     """A file, or those of a folder but for what is never sent. Raises BundleError: it, or one of them, is of what is never sent, or lies outside."""
     if _is_secret(given):
         raise BundleError(f"{given}: looks like a secret by its name and is not sent; give it another name if it is none")
-    if hidden := next((part for part in given.parts if part.startswith(".") and part.strip(".")), None):
+    below = Path(os.path.relpath(given)).parts  # the working folder itself may lie in a hidden one
+    if hidden := next((part for part in below if part.startswith(".") and part.strip(".")), None):
         raise BundleError(f"{given}: nothing of a hidden folder or file ({hidden}) is sent; copy what the job needs to another place")
     if given.is_file():
         if any(fnmatch(given.name, pattern) for pattern in _LEFT_OUT if "." in pattern):
