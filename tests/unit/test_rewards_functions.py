@@ -76,6 +76,10 @@ def own_module(tmp_path, monkeypatch):
         "short = Short()\n"
         "async def later(completions, **kwargs): return [1]\n"
         "constant = 3\n"
+        "def keyed(completions, **columns): return {c: 1.0 for c in completions}\n"
+        "def tells(completions, log_extra, **columns): return log_extra('x', 5) or [0.0] * len(completions)\n"
+        "def counts(completions, log_metric, **columns): return log_metric('x', [1, 2]) or [0.0] * len(completions)\n"
+        "def unnamed(completions, log_metric, **columns): return log_metric(' ', 1) or [0.0] * len(completions)\n"
     )
     (tmp_path / "own_broken.py").write_text("import does_not_exist_at_all\n")
     (tmp_path / "own_syntax.py").write_text("def f(:\n")
@@ -100,6 +104,20 @@ def test_a_reward_that_is_no_number_names_its_rollout_and_term(own_module, name,
     with pytest.raises(
         ValueError, match=rf"reward function own_rewards:{name}: returned {value} for rollout {rollout}; return a list with one"
     ):
+        group([FunctionTerm(kind="function", name=f"own_rewards:{name}")], [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("keyed", r"returned \{'x': 1.0\}; return a list with one number for each completion"),
+        ("tells", r"log_extra\('x', ...\) takes a list with one value for each completion, not 5 \(own_rewards.py, line \d+\)"),
+        ("counts", r"log_metric\('x', ...\) takes one number, not \[1, 2\] \(own_rewards.py, line \d+\)"),
+        ("unnamed", r"log_metric\(' ', ...\): a metric needs a name of one line \(own_rewards.py, line \d+\)"),
+    ],
+)
+def test_what_a_function_returns_or_logs_wrongly_is_said_by_its_own_line(own_module, name, words):
+    with pytest.raises(ValueError, match=rf"reward function own_rewards:{name}: .*{words}"):
         group([FunctionTerm(kind="function", name=f"own_rewards:{name}")], [1, 1])
 
 
