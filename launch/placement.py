@@ -71,6 +71,12 @@ class Placement:
         """GPUs that all processes take together."""
         return ceil(sum(part * len(self.at[name]) for name, part in self.gpus.items()))
 
+    @property
+    def least_gpu(self) -> int:
+        """Bytes of the smallest GPU of those nodes that have a process on one; 0 without any."""
+        used = {node for name, part in self.gpus.items() if part for node in self.at[name] if node >= 0}
+        return min((size for node in used or range(len(self.nodes)) for size in self.nodes[node].gpus), default=0)
+
     def on_a_gpu(self, name: str) -> int:
         """How many processes of a name are on each GPU that is shared."""
         return ceil(len(self.at.get(name, ())) / self.total_gpus) if self.gpus.get(name) else 0
@@ -129,7 +135,8 @@ def _places(cluster: Cluster, nodes: Sequence[Machine], device: str, wishes: Seq
     if found.faults:
         return found
     others = sum(len(node.gpus) for node in nodes) - sum(len(node.gpus) for node in taken)
-    return _judging(_naming(found) if users and others else found, sum(wish.count for wish in wishes if wish.name == "judge"))
+    unlike = len({size for node in taken for size in node.gpus}) > 1  # memory is that of the GPUs which it says
+    return _judging(_naming(found) if users and (others or unlike) else found, sum(wish.count for wish in wishes if wish.name == "judge"))
 
 
 def _taken(cluster: Cluster, nodes: Sequence[Machine], device: str) -> tuple[tuple[Machine, ...], tuple[str, ...]]:
@@ -215,7 +222,7 @@ def _together(found: Placement, users: Sequence[Wish]) -> Placement:
 
 
 def _naming(found: Placement) -> Placement:
-    """The same, with the node of each bundle, as there are GPUs that the recipe does not take."""
+    """The same, with the node of each bundle, as there are GPUs that the recipe does not take, or that are unlike."""
     named = [[dict(bundle) for bundle in group.bundles] for group in found.groups]
     for name, bundles in found.bundles.items():
         for (group, bundle), node in zip(bundles, found.at[name], strict=True):

@@ -123,7 +123,7 @@ def _plan_of(step: Step, nodes: Sequence[Machine], device: str) -> Plan:
     shape, missing = find_shape(recipe)
     work = step_work(recipe)
     placed = place(recipe.cluster, nodes, device, wishes(step))
-    gpu = min((size for node in placed.nodes for size in node.gpus), default=_ASSUMED_GPU) if device == "cuda" else 0
+    gpu = (placed.least_gpu or _ASSUMED_GPU) if device == "cuda" else 0
     made, options = actors(step, shape, gpu, work.longest, placed)
     result = Plan(recipe, nodes[0], device, shape, work, made, options, placed, takes_turns(recipe, placed), step=step)
     data = plan_data(step)

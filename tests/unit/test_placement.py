@@ -237,6 +237,15 @@ def test_plan_tells_invented_inventories_on_which_a_recipe_runs_from_the_others(
         assert (not made.blockers) == runs, (len(nodes), made.blockers)
 
 
+def test_gpus_that_are_unlike_are_counted_by_those_that_are_used_and_named_to_ray():
+    """A recipe for one GPU of 80 GB on two cards of 24 GB, four of 80 and a node without: engine and rank are on the second node, and Ray is told so."""
+    nodes = (Machine(16, 64 * GB, (24 * GB,) * 2, name="a"), Machine(64, 800 * GB, (80 * GB,) * 4, name="b"), Machine(8, 32 * GB, name="c"))
+    made = plan(load("dler", "gpu1-80"), nodes[0], nodes[1:])
+    assert not [line for line in made.blockers if "GB" in line], made.blockers
+    assert made.placement.least_gpu == 80 * GB
+    assert all("node:b" in bundle for group in made.placement.groups for bundle in group.bundles if "GPU" in bundle)
+
+
 def test_main_memory_is_counted_for_each_node():
     recipe = load("dler", "node8", ["engine.count=8", "learner.ranks=8"])
     made = plan(recipe, FOUR_NODES[0], FOUR_NODES[1:2])
