@@ -86,7 +86,9 @@ def up(cpus: int | None = None, gpus: int | None = None, port: int = 8265) -> tu
     """
     with _alone():
         if head := this_head():
-            return head, False
+            if _has_node(head):
+                return head, False
+            _end(head)  # it would take no jobs, and does not end by itself
         if port in _WORKER_PORTS:
             raise HeadError(
                 f"--dashboard-port: Ray gives {_WORKER_PORTS[0]} to {_WORKER_PORTS[-1]} to its workers; name another (--dashboard-port {free_ports(1)[0]})"
@@ -249,6 +251,14 @@ def _end(head: Head) -> None:
         psutil.wait_procs(left, _STOP_S)
     for name in ("head.json", "token"):
         (_folder() / name).unlink(missing_ok=True)
+
+
+def _has_node(head: Head) -> bool:
+    """Whether its node is there: a raylet that was told to end leaves the head behind."""
+    root = _process(head)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return root is not None and any(child.name() == "raylet" for child in root.children(recursive=True))
+    return False
 
 
 def _process(head: Head) -> psutil.Process | None:
