@@ -71,7 +71,8 @@ def train(
         for words in said:
             out.print(words, highlight=False, markup=False, soft_wrap=True)
         if (status := json.loads((folder / "status.json").read_text(encoding="utf-8")))["state"] == "no-effective-update":
-            out.print(f"[red]This run taught nothing:[/red] {escape(status['reason'])}. Its samples: {folder}/samples", soft_wrap=True)
+            whole = "This run" if [stage.kind for stage in loaded.stages].count("rl") < 2 else "This run's last rl stage"
+            out.print(f"[red]{whole} taught nothing:[/red] {escape(status['reason'])}. Its samples: {folder}/samples", soft_wrap=True)
             raise typer.Exit(TAUGHT_NOTHING)
         last = next((part.step for part in reversed(made.stages) if part.step and part.step.stage.kind not in ("reference", "eval")), None)
         model = f" Its model: {last.folder(folder)}/checkpoint." if last and last.stage.kind != "rl" else ""
