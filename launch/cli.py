@@ -87,8 +87,7 @@ def plan(
     scale: Scale = None,
     address: Address = None,
     simulate: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN", help="Predict a step's time and cost instead, with the speed that this run of the model had."),
+        str | None, typer.Option(metavar="RUN", help="Predict a step's time and cost instead, by this run of the model (folder or URL).")
     ] = None,
     gpus: Annotated[str, typer.Option(help="With --simulate: sizes, e.g. 8,64,512; of a run on a CPU, cores (default: 1 to 4,096).")] = "",
     price: Annotated[float | None, typer.Option(min=0, help="With --simulate: of a GPU and hour, in whatever money.")] = None,
@@ -103,8 +102,9 @@ def plan(
         made = _planned(load(recipe, scale, overrides or []))
         if simulate is not None:
             from launch.forecast import sizes, words
+            from launch.storage import local
 
-            out.print(words(made, simulate, sizes(gpus), price), highlight=False, markup=False, soft_wrap=True)
+            out.print(words(made, local(simulate), sizes(gpus), price), highlight=False, markup=False, soft_wrap=True)
             return
         out.print(explain(made), highlight=False, markup=False, soft_wrap=True)
         if made.blockers:
