@@ -126,6 +126,7 @@ class Faults:
             os.kill(target, signal.SIGCONT)
             os._exit(0)
         os.kill(target, sign)
+        self.at(phase)  # another that is to happen in the same wait
 
     def _process(self, peer: str) -> int | None:
         import ray
