@@ -240,7 +240,7 @@ def _end(schedule: Schedule, start: float, steps: int) -> float | None:
     """Where a schedule ends, however long it takes; None for one that goes on for ever or names its values."""
     if isinstance(schedule, Linear | Decays):
         return schedule.value(start, max(steps, getattr(schedule, "over", None) or 0), steps)
-    return schedule.least if isinstance(schedule, Exponential) and schedule.factor < 1 else None
+    return schedule.bound(start) if isinstance(schedule, Exponential) and schedule.factor < 1 else None
 
 
 def _missed(schedule: Schedule, start: float, steps: int) -> str:

@@ -31,7 +31,12 @@ class Exponential(Section):
 
     def value(self, start: float, step: int, steps: int) -> float:
         now = start * self.factor ** (step // self.every)
-        return now if self.least is None else max(now, ceil(self.least) if isinstance(start, int) else self.least)
+        bound = self.bound(start)
+        return now if bound is None else max(now, bound)
+
+    def bound(self, start: float) -> float | None:
+        """The lower bound; of a whole number, the next one."""
+        return ceil(self.least) if self.least is not None and isinstance(start, int) else self.least
 
 
 class Decays(Section):

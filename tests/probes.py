@@ -190,7 +190,10 @@ def wired(recipe: Recipe, world: World) -> Any:
         return [Group(request, rollouts)]
 
     try:
-        return [wires.look(step(80), 0.5) for _ in range(5)] + [wires.look(step(20), 0.01)]
+        seen = [wires.look(step(80), 0.5) for _ in range(5)] + [wires.look(step(20), 0.01)]
+        for place, (_, said) in enumerate(seen):
+            wires.refuse(said, place)
+        return seen
     except Collapsed as error:
         return str(error)
 

@@ -145,8 +145,8 @@ def test_what_the_cluster_does_not_take_is_one_sentence(head: str, laconic: Laco
         (["status", "nobody"], {}, 3, "nobody: .* knows no such job"),
         (["logs", "a/b?c"], {}, 3, "knows no such job"),
         (["stop", "nobody"], {}, 3, "knows no such job"),
-        (["jobs", "--address", f"localhost:{port}"], {}, 1, "wants a token: set RAY_AUTH_TOKEN_PATH"),
-        (["jobs", "--address", f"localhost:{port}"], {"RAY_AUTH_TOKEN": "wrong"}, 1, "refuses the token"),
+        (["jobs", "--address", f"127.1:{port}"], {}, 1, "wants a token: set RAY_AUTH_TOKEN_PATH"),
+        (["jobs", "--address", f"127.1:{port}"], {"RAY_AUTH_TOKEN": "wrong"}, 1, "refuses the token"),
         (["jobs", "--address", f"localhost:{free_ports(1)[0]}"], {}, 1, "nothing answers at .*is the head up"),
         (["plan", "quickstart", "--address", f"127.0.0.1:{port}"], {}, 1, "no Ray that drivers join answers at .*8265 is its dashboard"),
     ]:
