@@ -4,9 +4,10 @@ Claim: published copies of a benchmark differ in names of columns, not in kind, 
 function of a row; what is read and judged goes through the reader and the audit of all other data. A copy that lacks a column
 or a row is refused: a score on 499 problems is no score on MATH-500.
 Defaults are the protocol of DeepSeek-R1 (arXiv 2501.12948): T 0.6, top_p 0.95, 32,768 tokens, several samples, the directive in the user's turn.
-A copy is read at the commit that is pinned with it; `NAME@hub:owner/name@main` reads the newest one, `...@COMMIT` any other.
+A copy is read at the commit that is pinned with it; `NAME@hub:owner/name@main` reads the newest one, `...@COMMIT` any other. A set whose copy on the hub nobody
+pins is read of the git repository that its copy comes from (`github:`).
 Simplification: the pinned commits are those that other public evaluators pin (at least two beside the same set, split and columns, independent as far as can be seen),
-not ones that we fetched; a copy for which none was found is read at its newest commit. Row count and columns are checked either way, the commit that was
+not ones that we fetched; a further copy for which none was found is read at its newest commit. Row count and columns are checked either way, the commit that was
 read is said and recorded, and evaluations that come into the same folder or run read that one (`load_at`).
 """
 
@@ -14,18 +15,16 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evaluation.asked import OPTIONS, Values, all_answers, from_code, held, integer, numeric, options, plain, short, without_unit
 from recipes.keys import nearest
-from rewards.golds import golds, marked, no_gold
+from rewards.golds import golds
 from rewards.rows import DataError, Row, Rows, commit_in, quiet_retries, read_rows
-from rewards.verifier.numbers import as_number
 from rollout.layouts import level_of
 from rollout.sources import CheckGolds, LeftOut, audited
 from rollout.types import Problem
@@ -41,10 +40,10 @@ PROTOCOL = {
 LONGEST_PROMPT = 2048  # tokens that evaluations on benchmarks leave room for; OlympiadBench comes to about 1,000
 _PLAIN = ("problem|question", "answer|final_answer|solution")
 _FAMILY = ("subfield", "subject", "type", "topic", "data_topic", "perturbation_type", "high_level_domain", "domain")
-_OPTIONS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
+_COMMIT = re.compile("[0-9a-f]{40}")
 _FILE = re.compile(r"\.(?:jsonl|json|ndjson|parquet|arrow|csv|tsv)(?:\.gz)?$", re.IGNORECASE)
-_INNER = r"((?:[^()]|\([^()]*\))*)"  # of parentheses
-_PINNED = {  # commits of the hub, by id; where they come from stands above
+_RAW = "https://raw.githubusercontent.com"
+_PINNED = {  # commits of the hub or of git, by id; where they come from stands above
     "HuggingFaceH4/MATH-500": "6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be",
     "EleutherAI/hendrycks_math": "21a5633873b6a120296cce3e2df9d5550074f4a3",
     "HuggingFaceH4/aime_2024": "2fe88a2f1091d5048c0f36abc874fb997b3dd99a",
@@ -62,8 +61,9 @@ _PINNED = {  # commits of the hub, by id; where they come from stands above
     "math-ai/minervamath": "ee46ddc498933b1977577953250ca5c66be64f96",
     "Hothan/OlympiadBench": "91184b52131e7fc9455fef848035173aea8cc01a",
     "Idavidrein/gpqa": "633f5ee89ab8ad4522a9f850766b73f62147ffdd",
+    "QwenLM/Qwen2.5-Math": "a45202bd16f1ec06f433442dc1152d0074773465",
+    "OckBench/OckBench": "1beef0745e0f357901eb8a8b662c58b20d989dc4",  # one index of public code holds this file at it
 }
-Values = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -72,18 +72,25 @@ class Copy:
 
     Attributes:
         sources: as `read_rows` takes them behind `hub:`, owner/name/config:split, or owner/name/FILE; several are one set.
+        host: hub, or github.
     """
 
     sources: tuple[str, ...]
     rows: int
+    host: str = "hub"
 
     @property
     def id(self) -> str:
         return "/".join(self.sources[0].partition(":")[0].split("/")[:2])
 
     @property
+    def place(self) -> str:
+        """What stands behind `NAME@` for this copy."""
+        return f"{self.host}:{self.id}"
+
+    @property
     def commit(self) -> str:
-        """The pinned commit of the hub, 40 hex digits; "" without one."""
+        """The pinned commit, 40 hex digits; "" without one."""
         return _PINNED.get(self.id, "")
 
 
@@ -92,7 +99,7 @@ class Benchmark:
     """A set of problems that people report.
 
     Attributes:
-        copies: the first is what is read of the hub; the others are known by their shape.
+        copies: the first is what is read by the bare name; the others are known by their shape.
         licence: of the problems.
         samples: of a problem, by default.
         ask: (text, gold or golds) of a row. Raises DataError for a row that is left out.
@@ -119,6 +126,11 @@ class Benchmark:
         return self.copies[0].rows
 
     @property
+    def on_hub(self) -> str:
+        """The id by which the hub knows it."""
+        return next(copy.id for copy in self.copies if copy.host == "hub")
+
+    @property
     def counts(self) -> dict[int, str]:
         """What may be read under this name: rows, and what they are."""
         return dict(self.others) | {copy.rows: copy.id for copy in reversed(self.copies)}
@@ -128,21 +140,21 @@ def find(word: str) -> tuple[Benchmark, str]:
     """The benchmark of `NAME` or `NAME@PLACE`, and the place ("" for the first copy). Raises DataError with the nearest name."""
     name, _, place = word.partition("@")
     if (found := BENCHMARKS.get(name)) is None:
-        known = {_short(label): one.name for one in BENCHMARKS.values() for label in (one.name, *one.called)}
-        close = known.get(_short(name)) or known.get(nearest(_short(name), known) or "")
+        known = {short(label): one.name for one in BENCHMARKS.values() for label in (one.name, *one.called)}
+        close = known.get(short(name)) or known.get(nearest(short(name), known) or "")
         hint = f" Did you mean {close}?" if close else ""
         raise DataError(f"{name}: no such benchmark.{hint} (laconic benchmarks lists all)")
     return found, place
 
 
-def on_hub(word: str) -> bool:
-    """Whether reading a benchmark asks the hub. Raises DataError as `find`."""
+def fetched(word: str) -> bool:
+    """Whether reading a benchmark asks the hub or GitHub. Raises DataError as `find`."""
     place = find(word)[1]
-    return not place or place.startswith("hub:")
+    return not place or place.startswith(("hub:", "github:"))
 
 
 class Read(NamedTuple):
-    """What a benchmark holds: problems with a gold that can be judged, (row, reason) of its other rows, a line on what was read, and the hub's commit, "" if none is known."""
+    """What a benchmark holds: problems with a gold that can be judged, (row, reason) of its other rows, a line on what was read, and its commit, "" if none is known."""
 
     problems: list[Problem]
     left_out: LeftOut
@@ -151,19 +163,19 @@ class Read(NamedTuple):
 
 
 def load_at(word: str, commit: str, check_golds: CheckGolds) -> Read:
-    """As `load`, of this commit of the hub, which earlier samples are of, where the word itself names none: it goes before the pinned one, and that is said.
+    """As `load`, of this commit, which earlier samples are of, where the word itself names none: it goes before the pinned one, and that is said.
 
     Where it cannot be had, what `load` reads is read, and that is said. Raises DataError.
     """
-    if not commit or not on_hub(word) or "@" in (place := find(word)[1]):
+    if not commit or not fetched(word) or "@" in (place := find(word)[1]):
         return load(word, check_golds)
     one = find(word)[0]
     try:
-        read = load(f"{one.name}@{place or f'hub:{one.copies[0].id}'}@{commit}", check_golds)
+        read = load(f"{one.name}@{place or one.copies[0].place}@{commit}", check_golds)
     except DataError as error:
         read = load(word, check_golds)
         return read._replace(said=f"{read.said}; commit {commit}, which earlier samples are of, cannot be had ({error})")
-    pinned = _copy(one, place.removeprefix("hub:"))[1]
+    pinned = _copy(one, place)[1]
     if pinned in ("", commit):
         return read
     return read._replace(said=f"{read.said}; earlier samples are of that commit, so it is read and not the pinned {pinned}")
@@ -173,14 +185,14 @@ def load(word: str, check_golds: CheckGolds) -> Read:
     """The problems of a benchmark.
 
     Args:
-        word: `NAME` (its first copy, on the hub, at its pinned commit), `NAME@hub:owner/name` (another copy; with `@COMMIT` or `@main` behind, of that
-            commit or the newest), or `NAME@FOLDER`: a file, or a folder that holds it under its name or as the hub lays it out.
+        word: `NAME` (its first copy, at its pinned commit), `NAME@hub:owner/name` (another copy; with `@COMMIT` or `@main` behind, of that
+            commit or the newest; so with `github:`, of known copies), or `NAME@FOLDER`: a file, or a folder that holds it under its name or as the hub lays it out.
 
     Raises:
         DataError: unknown, not there, or rows of other columns or another number than any published copy has.
     """
     one, place = find(word)
-    read, where = _hub(one, place.removeprefix("hub:")) if on_hub(word) else _local(one, place)
+    read, where = _remote(one, place) if fetched(word) else _local(one, place)
     _check(one, read, where, one.counts if place else {one.rows: one.copies[0].id})
     problems: list[Problem] = []
     left_out: LeftOut = []
@@ -219,16 +231,16 @@ def _problem(one: Benchmark, row: Row) -> Problem:
     if not text.strip():
         raise DataError(f"{row.place}: no text in its problem; fetch the file again")
     answer, *others = found or ("",)
-    family = _held(row.values, *_FAMILY)
+    family = held(row.values, *_FAMILY)
     uid = hashlib.sha256(" ".join(text.split()).encode()).hexdigest()[:12]  # of the text alone: copies of a problem pair
-    level = level_of(_held(row.values, "level"))
+    level = level_of(held(row.values, "level"))
     return Problem(f"{one.name}/{uid}", text, answer, "" if family is None else str(family), level, tuple(others))
 
 
 def _check(one: Benchmark, read: Rows, where: str, counts: dict[int, str]) -> None:
     """Refuse rows that are not the benchmark's."""
-    there = {_short(str(name)): str(name) for row in read.rows for name, value in row.values.items() if value is not None}
-    lacking = [[column for column in form if not any(_short(name) in there for name in column.split("|"))] for form in one.forms]
+    there = {short(str(name)): str(name) for row in read.rows for name, value in row.values.items() if value is not None}
+    lacking = [[column for column in form if not any(short(name) in there for name in column.split("|"))] for form in one.forms]
     if all(lacking):
         fewest = " and ".join(column.replace("|", " or ") for column in min(lacking, key=len))
         raise DataError(
@@ -241,30 +253,42 @@ def _check(one: Benchmark, read: Rows, where: str, counts: dict[int, str]) -> No
         )
 
 
-def _copy(one: Benchmark, named: str) -> tuple[tuple[str, ...], str]:
-    """Sources and revision of `named`: a copy ("" the first) at its pinned commit or at what stands behind (`@COMMIT`, `@main`), or any set as it stands."""
-    id_, _, revision = named.partition("@")
-    copy = next((copy for copy in one.copies if id_ in ("", copy.id) and ":" not in revision), None)
-    return (copy.sources, revision or copy.commit) if copy else ((named,), "")
+def _copy(one: Benchmark, place: str) -> tuple[Copy, str]:
+    """The copy of `place` ("" the first) and its revision: the pinned commit or what stands behind (`@COMMIT`, `@main`); any other set of the hub as it stands.
 
-
-def _hub(one: Benchmark, named: str) -> tuple[Rows, str]:
-    """The rows of what `_copy` makes of `named`, from the hub, and what they are called."""
-    sources, revision = _copy(one, named)
-    try:
-        parts = [_fetched(source, revision) if _FILE.search(source) else read_rows(f"hub:{_at(source, revision)}") for source in sources]
-    except DataError as error:
-        id_ = named.partition("@")[0] or one.copies[0].id
-        if revision and _gone(id_, revision):
-            pinned = ", which is pinned here" * (revision == _PINNED.get(id_))
-            raise DataError(
-                f"{one.name}: hub:{id_} has no commit {revision}{pinned}; {one.name}@hub:{id_}@main reads the newest"
-            ) from error
+    Raises DataError for a repository of GitHub that is no known copy.
+    """
+    named, _, revision = place.partition("@")
+    copy = next((copy for copy in one.copies if named in ("", copy.place) and ":" not in revision), None)
+    if copy:
+        return copy, revision or copy.commit
+    if place.startswith("github:"):
+        known = " or ".join(copy.place for copy in one.copies if copy.host == "github")
         raise DataError(
-            f"{one.name}: {error}; or, without the hub, put its rows into a folder as {one.name}.jsonl or .parquet and name that: "
+            f"{place}: {one.name} is read of {known or 'no repository of GitHub'}; fetch a file of others and name it: {one.name}@FILE"
+        )
+    return Copy((place.removeprefix("hub:"),), 0), ""
+
+
+def _remote(one: Benchmark, place: str) -> tuple[Rows, str]:
+    """The rows of what `_copy` makes of `place`, and what they are called."""
+    copy, revision = _copy(one, place)
+    try:
+        parts = [
+            _file(copy, source, revision) if _FILE.search(source) else read_rows(f"hub:{_at(source, revision)}") for source in copy.sources
+        ]
+    except DataError as error:
+        if copy.host == "hub" and revision and _gone(copy.id, revision):
+            pinned = ", which is pinned here" * (revision == copy.commit)
+            raise DataError(
+                f"{one.name}: {copy.place} has no commit {revision}{pinned}; {one.name}@{copy.place}@main reads the newest"
+            ) from error
+        also = "".join(f"read {one.name}@{other.place}, or " for other in one.copies if other.host != copy.host)
+        raise DataError(
+            f"{one.name}: {error}; or {also}put its rows into a folder as {one.name}.jsonl or .parquet and name that: "
             f"{one.name}@FOLDER, in `laconic eval` --data-dir FOLDER"
         ) from error
-    return _joined(parts), f"hub:{sources[0] if len(sources) == 1 else named or one.copies[0].id}"
+    return _joined(parts), f"{copy.host}:{copy.sources[0]}" if len(copy.sources) == 1 else copy.place
 
 
 def _gone(id_: str, revision: str) -> bool:
@@ -287,19 +311,24 @@ def _at(source: str, revision: str) -> str:
     return f"{set_}{f'@{revision}' if revision else ''}{colon}{split}"
 
 
-def _fetched(source: str, revision: str) -> Rows:
-    """The rows of a file of a hub set (owner/name/FILE)."""
-    from huggingface_hub import hf_hub_download
-
+def _file(copy: Copy, source: str, revision: str) -> Rows:
+    """The rows of one file (owner/name/FILE) of a hub set or a git repository."""
     owner, name, file = source.split("/", 2)
     try:
         with quiet_retries():
-            path = hf_hub_download(f"{owner}/{name}", file, repo_type="dataset", revision=revision or None)
+            if copy.host == "hub":
+                from huggingface_hub import hf_hub_download
+
+                path = hf_hub_download(f"{owner}/{name}", file, repo_type="dataset", revision=revision or None)
+            else:
+                from datasets import DownloadConfig, DownloadManager
+
+                once = DownloadConfig(use_etag=not _COMMIT.fullmatch(revision), disable_tqdm=True)  # a commit's file does not change
+                path = DownloadManager(download_config=once).download(f"{_RAW}/{owner}/{name}/{revision}/{file}")
     except Exception as error:  # whatever network and hub come up with
-        raise DataError(
-            f"hub:{source}: cannot be fetched ({' '.join(str(error).split())[:240]}); check name, network and HF_TOKEN"
-        ) from error
-    return replace(read_rows(path), commit=commit_in(path))
+        remedy = "check name, network and HF_TOKEN" if copy.host == "hub" else "check the commit and the network"
+        raise DataError(f"{copy.host}:{source}: cannot be fetched ({' '.join(str(error).split())[:240]}); {remedy}") from error
+    return replace(read_rows(path), commit=commit_in(path) if copy.host == "hub" else revision if _COMMIT.fullmatch(revision) else "")
 
 
 def _local(one: Benchmark, folder: str) -> tuple[Rows, str]:
@@ -320,12 +349,12 @@ def _places(one: Benchmark, base: Path) -> Iterator[Path]:
         yield base
         return
     near = [path for pattern in ("*", "*/*") for path in sorted(base.glob(pattern)) if path.is_dir() or _FILE.search(path.name)]
-    called = {path: [_short(_FILE.sub("", name)) for name in (str(path.relative_to(base)), path.name)] for path in near}
+    called = {path: [short(_FILE.sub("", name)) for name in (str(path.relative_to(base)), path.name)] for path in near}
     ids = [copy.id for copy in one.copies]
     labels = [one.name, *one.called, *ids, *(f"datasets--{id_}" for id_ in ids), *(id_.partition("/")[2] for id_ in ids)]
-    for name in dict.fromkeys(_short(label) + behind for label in labels for behind in ("", "test")):
+    for name in dict.fromkeys(short(label) + behind for label in labels for behind in ("", "test")):
         yield from (path for path in near if name in called[path])
-    if _short(base.name) in map(_short, labels):
+    if short(base.name) in map(short, labels):
         yield base
 
 
@@ -355,89 +384,6 @@ def _joined(parts: list[Rows]) -> Rows:
     return Rows(parts[0].name, digest, rows, parts[0].commit if len({part.commit for part in parts}) == 1 else "")
 
 
-def _short(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def _held(values: Values, *names: str) -> Any:
-    """The first of these columns that holds something, however it is spelt (`Expected Answer`, expected_answer)."""
-    spelt = {
-        _short(str(name)): value for name, value in values.items() if value is not None and value != "" and value == value
-    }  # NaN is none
-    return next((spelt[_short(name)] for name in names if _short(name) in spelt), None)
-
-
-def _plain(values: Values) -> tuple[str, Any]:
-    """A problem and its answer; what a worked solution marks; where the question has a body, that before it."""
-    asked = [_held(values, "body", "context"), _held(values, "problem", "question")]
-    text = " ".join(part.strip() for part in asked if isinstance(part, str))
-    answer = _held(values, "answer", "final_answer")
-    if answer is None:
-        answer = marked(str(_held(values, "solution") or ""))
-    elif isinstance(answer, str) and ("####" in answer or "\\boxed" in answer):
-        answer = marked(answer)
-    return text, answer
-
-
-def _numeric(values: Values) -> tuple[str, Any]:
-    """As `_plain`; rows that are made to have no answer, or have one that is no number, are left out."""
-    if _short(str(_held(values, "perturbation_type"))) == "criticalthinking":
-        raise DataError("no numeric gold (critical thinking)")
-    text, answer = _plain(values)
-    if no_gold(str(answer)) or as_number(integer(str(answer))) is None:
-        raise DataError(f"no numeric gold ({answer!s:.40})")
-    return text, answer
-
-
-def _all_answers(values: Values) -> tuple[str, Any]:
-    """As `_plain`; of a row that asks for several answers all must be given, so they are one gold."""
-    text, answer = _plain(values)
-    several = golds(answer) if _held(values, "is_multiple_answer") in (True, "True", "true") else ()
-    return text, ", ".join(several) if len(several) > 1 else answer
-
-
-def _options(values: Values) -> tuple[str, Any]:
-    """A question with its options lettered, in an order that the record alone decides; or one that comes with them.
-
-    A row without its question, with an option that is empty, or with two that read alike has no right letter, or two: it is left out.
-    """
-    ask = "Answer with the letter of the right option."
-    if _held(values, *_OPTIONS) is None:
-        text, answer = _plain(values)
-        return f"{text}\n\n{ask}", answer
-    question, right, *wrong = ("" if (held := _held(values, name)) is None else str(held).strip() for name in ("question", *_OPTIONS))
-    if lacking := [name for name, text in zip(("Question", *_OPTIONS), (question, right, *wrong), strict=True) if not text]:
-        raise DataError(f"its {' and its '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} empty")
-    options = [right, *wrong]
-    if len({" ".join(option.split()) for option in options}) < len(options):
-        raise DataError(f"two of its options are of the same text ({' | '.join(options)!r:.80})")
-    random.Random(str(_held(values, "record_id") or question)).shuffle(options)  # a text seeds by its SHA-512: the same everywhere
-    lettered = [f"{letter}) {option}" for letter, option in zip("ABCD", options, strict=True)]
-    return "\n".join([question, "", *lettered, "", ask]), "ABCD"[options.index(right)]
-
-
-def integer(text: str) -> str:
-    r"""A gold that is a whole number, as one: "1,000" -> 1000, "27.0" -> 27, "070" -> 70, "$18" -> 18; any other text as it stands."""
-    plain = re.sub(r"\\text\{[^{}]*\}|[\s$\\]", "", text)
-    return str(int(Decimal(plain.replace(",", "")))) if re.fullmatch(r"[-+]?(?:\d+|\d{1,3}(?:,\d{3})+)(?:\.0*)?", plain) else text.strip()
-
-
-def _without_unit(text: str) -> str:
-    """ASDiv: "9 (apples)" -> 9."""
-    return integer(re.sub(r"(?<=\S)\s*\([^()]*\)\s*$", "", text))
-
-
-def from_code(text: str) -> str:
-    r"""A gold that is written as a program writes it, in LaTeX: np.arcsin(10/13), np.sqrt(2), x**2, \exp{a*t}."""
-    text = " ".join(text.replace("$ $", " ").split())
-    text = re.sub(rf"np\.sqrt\({_INNER}\)", r"\\sqrt{\1}", text)
-    text = re.sub(r"np\.log(?=\()", r"\\ln", text)  # numpy's log is the natural one
-    text = re.sub(r"np\.([a-z]+)", r"\\\1", text)
-    text = re.sub(r"\\exp\{([^{}]*)\}", r"e^{\1}", text)
-    text = re.sub(rf"\*\*(?:\({_INNER}\)|(-?[\w.]+))", lambda power: f"^{{{power[1] or power[2]}}}", text)
-    return text.replace("*", r" \cdot ")
-
-
 def _hendrycks() -> tuple[str, ...]:
     parts = ("algebra", "counting_and_probability", "geometry", "intermediate_algebra", "number_theory", "prealgebra", "precalculus")
     return tuple(f"EleutherAI/hendrycks_math/{part}:test" for part in parts)
@@ -445,8 +391,8 @@ def _hendrycks() -> tuple[str, ...]:
 
 _MAA = "problems by the MAA"
 _ALL = (
-    Benchmark("math500", (Copy(("HuggingFaceH4/MATH-500:test",), 500),), "MIT", 4, _plain),
-    Benchmark("math", (Copy(_hendrycks(), 5000),), "MIT", 1, _plain, called=("math_test", "hendrycks_math"), about="the test split"),
+    Benchmark("math500", (Copy(("HuggingFaceH4/MATH-500:test",), 500),), "MIT", 4, plain),
+    Benchmark("math", (Copy(_hendrycks(), 5000),), "MIT", 1, plain, called=("math_test", "hendrycks_math"), about="the test split"),
     Benchmark(
         "aime24",
         (
@@ -455,40 +401,51 @@ _ALL = (
             Copy(("math-ai/aime24:test",), 30),
             Copy(("simplescaling/aime24_nofigures:train",), 30),
         ),
-        _MAA, 64, _plain, integer, called=("aime2024",),
+        _MAA, 64, plain, integer, called=("aime2024",),
     ),
-    Benchmark("aime25", (Copy(("yentinglin/aime_2025:train",), 30), Copy(("math-ai/aime25:test",), 30)), _MAA, 64, _plain, integer, called=("aime2025",)),
-    Benchmark("aime22-24", (Copy(("AI-MO/aimo-validation-aime:train",), 90),), _MAA, 64, _plain, integer, about="2022 to 2024; holds aime24"),
+    Benchmark("aime25", (Copy(("yentinglin/aime_2025:train",), 30), Copy(("math-ai/aime25:test",), 30)), _MAA, 64, plain, integer, called=("aime2025",)),
+    Benchmark("aime22-24", (Copy(("AI-MO/aimo-validation-aime:train",), 90),), _MAA, 64, plain, integer, about="2022 to 2024; holds aime24"),
     Benchmark(
-        "amc23", (Copy(("math-ai/amc23:test",), 40), Copy(("knoveleng/AMC-23:train",), 40)), _MAA, 16, _plain, integer, about="the 40 rows"
+        "amc23", (Copy(("math-ai/amc23:test",), 40), Copy(("knoveleng/AMC-23:train",), 40)), _MAA, 16, plain, integer, about="the 40 rows"
     ),
-    Benchmark("amc", (Copy(("AI-MO/aimo-validation-amc:train",), 83),), _MAA, 16, _plain, integer, about="the 83 rows of DeepScaleR; not amc23"),
-    Benchmark("gsm8k", (Copy(("openai/gsm8k/main:test",), 1319),), "MIT", 1, _plain, integer),
+    Benchmark("amc", (Copy(("AI-MO/aimo-validation-amc:train",), 83),), _MAA, 16, plain, integer, about="the 83 rows of DeepScaleR; not amc23"),
+    Benchmark("gsm8k", (Copy(("openai/gsm8k/main:test",), 1319),), "MIT", 1, plain, integer),
     Benchmark(
-        "gsm-plus", (Copy(("qintongli/GSM-Plus:test",), 10552),), "CC BY-SA 4.0", 1, _numeric, integer, others=((2400, "testmini"),), called=("gsm+", "gsmplus"),
+        "gsm-plus", (Copy(("qintongli/GSM-Plus:test",), 10552),), "CC BY-SA 4.0", 1, numeric, integer, others=((2400, "testmini"),), called=("gsm+", "gsmplus"),
         about="rows without a numeric gold left out",
     ),
     Benchmark(
-        "svamp", (Copy(("ChilleD/SVAMP:test",), 300),), "MIT", 1, _plain, integer, others=((1000, "train and test together"),)
+        "svamp", (Copy(("ChilleD/SVAMP:test",), 300),), "MIT", 1, plain, integer, others=((1000, "train and test together"),)
     ),
     Benchmark(
-        "asdiv", (Copy(("EleutherAI/asdiv/asdiv:validation",), 2305),), "CC BY-NC 4.0", 1, _plain, _without_unit,
+        "asdiv", (Copy(("EleutherAI/asdiv/asdiv:validation",), 2305),), "CC BY-NC 4.0", 1, plain, without_unit,
         others=((2215, "the copy of Qwen2.5-Math"),),
     ),
-    Benchmark("college-math", (Copy(("realtreetune/college_math:test",), 2818),), "not stated", 1, _plain),
     Benchmark(
-        "minerva", (Copy(("math-ai/minervamath:test",), 272), Copy(("knoveleng/Minerva-Math:train",), 272)), "CC BY-NC-SA 4.0", 4, _plain, from_code,
+        "college-math",
+        (
+            Copy(("QwenLM/Qwen2.5-Math/evaluation/data/college_math/test.jsonl",), 2818, "github"),
+            Copy(("realtreetune/college_math:test",), 2818),
+        ),
+        "not stated", 1, plain,
+    ),
+    Benchmark(
+        "minerva", (Copy(("math-ai/minervamath:test",), 272), Copy(("knoveleng/Minerva-Math:train",), 272)), "CC BY-NC-SA 4.0", 4, plain, from_code,
         called=("minerva_math",),
     ),
     Benchmark(
         "olympiadbench",
         (Copy(("Hothan/OlympiadBench/OE_TO_maths_en_COMP:train",), 674), Copy(("knoveleng/OlympiadBench:train",), 675)),
-        "Apache-2.0", 4, _all_answers, called=("olympiad", "olympiad_bench"), about="mathematics in English without pictures",
+        "Apache-2.0", 4, all_answers, called=("olympiad", "olympiad_bench"), about="mathematics in English without pictures",
     ),
     Benchmark(
-        "gpqa-diamond", (Copy(("Idavidrein/gpqa/gpqa_diamond:train",), 198), Copy(("hendrydong/gpqa_diamond_mc:test",), 198)), "CC BY 4.0", 8, _options,
-        forms=(("Question", *_OPTIONS), _PLAIN), called=("gpqa", "gpqa_d"), about="gated; options in an order that the record decides",
+        "gpqa-diamond", (Copy(("Idavidrein/gpqa/gpqa_diamond:train",), 198), Copy(("hendrydong/gpqa_diamond_mc:test",), 198)), "CC BY 4.0", 8, options,
+        forms=(("Question", *OPTIONS), _PLAIN), called=("gpqa", "gpqa_d"), about="gated; options in an order that the record decides",
     ),
-    Benchmark("ockbench-math", (Copy(("ockbench/ockbench/OckBench_math.jsonl",), 200),), "not stated", 4, _plain, integer, called=("ockbench",)),
+    Benchmark(
+        "ockbench-math",
+        (Copy(("OckBench/OckBench/data/OckBench_math.jsonl",), 200, "github"), Copy(("ockbench/ockbench/OckBench_math.jsonl",), 200)),
+        "not stated", 4, plain, integer, called=("ockbench",), about="the mathematics of 200 problems",
+    ),
 )  # fmt: skip
 BENCHMARKS = {one.name: one for one in _ALL}

@@ -126,9 +126,9 @@ def _dataset(model: Model, source: str, place: int) -> dict[str, str | None]:
     for step in model.steps:
         recipe = step.recipe
         named = dict(zip(recipe.held_out_names, [*recipe.held_out_sets, *recipe.eval.benchmarks], strict=True)).get(source)
-        if isinstance(named, str) and benchmarks.on_hub(named):
+        if isinstance(named, str) and benchmarks.fetched(named):
             benchmark, where = benchmarks.find(named)
-            return {"dataset_type": hub_parts(where)[0] if where else benchmark.copies[0].id}
+            return {"dataset_type": hub_parts(where)[0] if where.startswith("hub:") else benchmark.on_hub}
         if isinstance(named, DataSet) and _on_hub(named):
             path, config, revision, split = hub_parts(named.source)
             return {"dataset_type": path, "dataset_config": config, "dataset_revision": revision, "dataset_split": split or named.split}

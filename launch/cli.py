@@ -278,9 +278,9 @@ def list_benchmarks(
         typer.Argument(metavar="RUN_OR_EVAL", help="Whose commits of the sets to show: further evaluations there read the same."),
     ] = None,
 ) -> None:
-    """List the benchmarks by name: rows, samples of a problem, licence, where they lie on the hub, and at which commit.
+    """List the benchmarks by name: rows, samples of a problem, licence, where they are read, and at which commit.
 
-    The pinned commit is read, of a set without one the newest; it is said and recorded, and what is evaluated into the same folder or run reads that one.
+    The pinned commit is read; it is said and recorded, and what is evaluated into the same folder or run reads that one.
     NAME@hub:OWNER/NAME@COMMIT reads another one, NAME@hub:OWNER/NAME@main the newest.
     """
     with errors():
@@ -293,12 +293,12 @@ def list_benchmarks(
             if not of.is_dir():
                 raise ValueError(f"{of}: no such folder; name a run, or a folder that `laconic eval` wrote")
             held = held_commits(of / "evals" if (of / "evals").is_dir() else of)
-        commits = {one.name: one.copies[0].commit[:7] or "not pinned" for one in BENCHMARKS.values()} | held
+        commits = {one.name: one.copies[0].commit[:7] for one in BENCHMARKS.values()} | held
         rows = [
-            (one.name, f"{one.rows:,}", str(one.samples), one.licence, one.copies[0].id, commits[one.name], one.about)
+            (one.name, f"{one.rows:,}", str(one.samples), one.licence, one.copies[0].place, commits[one.name], one.about)
             for one in BENCHMARKS.values()
         ]
-        table("benchmark", rows, "rows", "samples", "licence", "hub", "commit", "")
+        table("benchmark", rows, "rows", "samples", "licence", "of", "commit", "")
 
 
 Margin = Annotated[

@@ -298,8 +298,8 @@ def _benchmarks(recipe: Recipe, found: DataPlan) -> list[tuple[str, list[Problem
             continue
         try:
             one, place = benchmarks.find(word)
-            if benchmarks.on_hub(word):
-                said = f"{one.name}: {one.rows:,} rows of {place or f'hub:{one.copies[0].id}'}, read and checked by the run"
+            if benchmarks.fetched(word):
+                said = f"{one.name}: {one.rows:,} rows of {place or one.copies[0].place}, read and checked by the run"
                 parts.append((one.name, []))
             else:
                 kept, left_out, said, _ = benchmarks.load(word, lambda golds: [None] * len(golds))

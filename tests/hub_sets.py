@@ -1,4 +1,4 @@
-"""Data sets of a hub on loopback: what `datasets` and `huggingface_hub` ask of one to read a set, and nothing else.
+"""Data sets of a hub on loopback: what `datasets` and `huggingface_hub` ask of one to read a set, files of git repositories as GitHub gives them, and nothing else.
 
 A branch names a commit, a commit its files. As the real one answers: https://huggingface.co/docs/hub/api and huggingface_hub's own source.
 """
@@ -31,6 +31,8 @@ class Sets:
         _, path = line.split(" ", 1)
         if found := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             return self._file(found[1], unquote(found[2]), found[3])
+        if found := re.fullmatch(r"/(?!api/)([^/]+/[^/]+)/([0-9a-f]{40}|main)/(.+)", path):  # raw.githubusercontent.com
+            return self._file(found[1], found[2], found[3])
         found = re.fullmatch(r"/api/datasets/([^/]+/[^/]+?)(?:/(revision|tree|paths-info)/([^/?]+))?(/[^?]*)?(?:\?.*)?", path)
         if not found or not (commit := self._commit(found[1], unquote(found[3] or "main"))):
             return 404, {"X-Error-Code": self._lacking(found[1] if found else "")}, b"{}"

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from evaluation import benchmarks
-from evaluation.benchmarks import BENCHMARKS, find, from_code, integer, load
+from evaluation.asked import from_code, integer
+from evaluation.benchmarks import BENCHMARKS, find, load
 from launch.evaluate import Question, evaluate_checkpoints
 from launch.plan import PlanError
 from launch.problems import HeldOut, held_out
@@ -262,9 +263,10 @@ def test_a_problem_has_the_same_id_in_every_copy_and_another_one_where_its_gold_
 
 
 def test_without_the_hub_the_local_way_is_named():
-    for word in ("aime24", "ockbench-math", "aime24@hub:math-ai/aime24", "gpqa-diamond"):
+    for word in ("aime24", "ockbench-math", "ockbench-math@hub:ockbench/ockbench", "aime24@hub:math-ai/aime24", "gpqa-diamond"):
         name = word.partition("@")[0]
-        with pytest.raises(DataError, match=rf"^{name}: hub:.* cannot be .*{name}@FOLDER, in `laconic eval` --data-dir FOLDER"):
+        other = {"ockbench-math": "read ockbench-math@hub:ockbench/ockbench, or", "aime24": "or put"}.get(word, "")
+        with pytest.raises(DataError, match=rf"^{name}: (hub|github):.* cannot be .*{other} .*{name}@FOLDER, in `laconic eval` --data-dir FOLDER"):
             load(word, sound)
 
 
@@ -273,14 +275,17 @@ def test_what_is_read_of_the_hub_is_of_a_commit_that_is_said_and_can_be_asked_fo
 
     Without a network `datasets` takes what its cache holds, also for another commit than the one asked for.
     """
+    git = BENCHMARKS["ockbench-math"].copies[0].commit
     old, new, problems = BENCHMARKS["aime24"].copies[0].commit, "b" * 40, filled("aime24", {"problem": "p", "answer": 7})
     rows = {
         name: "".join(json.dumps(row) + "\n" for row in some).encode()
         for name, some in (("ock", filled("ockbench-math", {"problem": "p", "answer": 1})), ("aime", problems))
     }
     asking = """if True:
-        import json, sys
+        import json, os, sys
+        from evaluation import benchmarks
         from evaluation.benchmarks import load_at
+        benchmarks._RAW = os.environ["HF_ENDPOINT"]
         from recipes.data import DataSet
         from rollout.sources import usable
         sound = lambda golds: [None] * len(golds)
@@ -309,23 +314,31 @@ def test_what_is_read_of_the_hub_is_of_a_commit_that_is_said_and_can_be_asked_fo
             "HuggingFaceH4/aime_2024": {commit: {"train.jsonl": rows["aime"], "README.md": b""} for commit in (old, new)},
             "yentinglin/aime_2025": {new: {"train.jsonl": rows["aime"], "README.md": b""}},
             "ockbench/ockbench": {commit: {"OckBench_math.jsonl": rows["ock"]} for commit in (old, new)},
+            "OckBench/OckBench": {commit: {"data/OckBench_math.jsonl": rows["ock"]} for commit in (old, git)},
         }
         aime24, none = "aime24@hub:HuggingFaceH4/aime_2024", "c" * 40
         at_old = ["aime24", aime24, f"{aime24}@{old}", f"ockbench-math@hub:ockbench/ockbench@{old}"]
         at_new = [
-            "ockbench-math",
+            "ockbench-math@hub:ockbench/ockbench",
             "hub:HuggingFaceH4/aime_2024:train",
             f"{aime24}@main",
             f"{aime24}@{new}",
             "aime25@hub:yentinglin/aime_2025@main",
         ]
+        of_git = ["ockbench-math", "ockbench-math", f"ockbench-math@github:OckBench/OckBench@{old}", f"ockbench-math>{old}"]
+        assert [commit for _, commit, _ in read(hub.url, *of_git)] == [git, git, old, old]
+        asked = [line for line in hub.asked if f"OckBench/OckBench/{git}" in line and line.startswith("GET")]
+        assert len(asked) == 1, "a file of a commit is fetched once"
+        wrong = read(hub.url, f"ockbench-math@github:OckBench/OckBench@{none}", "ockbench-math@github:owner/name", "aime24@github:owner/name@main")
+        assert "cannot be fetched" in wrong[0][2] and "check the commit and the network" in wrong[0][2]
+        assert "ockbench-math is read of github:OckBench/OckBench; fetch" in wrong[1][2] and "of no repository of GitHub" in wrong[2][2]
         found = read(hub.url, *at_old, *at_new, f"{aime24}@{none}", "aime25")
         assert [(count > 0, commit) for count, commit, _ in found] == [(True, old)] * 4 + [(True, new)] * 5 + [(False, "")] * 2
         assert all(f"commit {commit}" in said for _, commit, said in found[:9])
         assert found[9][2] == f"aime24: hub:HuggingFaceH4/aime_2024 has no commit {none}; {aime24}@main reads the newest"
         pinned = BENCHMARKS["aime25"].copies[0].commit
         assert f"has no commit {pinned}, which is pinned here; aime25@hub:yentinglin/aime_2025@main reads the newest" in found[10][2]
-        held = [f"aime24>{old}", f"{aime24}@{old}>{new}", f"{aime24}@main>{old}", f"aime24>{none}", f"ockbench-math>{old}", f"aime24>{new}"]
+        held = [f"aime24>{old}", f"{aime24}@{old}>{new}", f"{aime24}@main>{old}", f"aime24>{none}", f"ockbench-math@hub:ockbench/ockbench>{old}", f"aime24>{new}"]
         again = read(hub.url, *held)
         assert [commit for _, commit, _ in again] == [old, old, new, old, old, new]
         assert f"commit {none}, which earlier samples are of, cannot be had" in again[3][2]

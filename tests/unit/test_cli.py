@@ -142,11 +142,12 @@ def test_checkpoints_and_changes_are_told_apart_and_budgets_arrive_in_their_orde
     assert code == 1 and "--engine-url: the server has one model" in text
 
 
-def test_benchmarks_are_listed_one_a_line_with_rows_samples_licence_and_hub_id():
+def test_benchmarks_are_listed_one_a_line_with_rows_samples_licence_place_and_commit():
     lines = [line.split("\t") for line in laconic("benchmarks")[1].splitlines()]
-    assert ["math500", "500", "4", "MIT", "HuggingFaceH4/MATH-500", "6e4ed1a"] in [line[:6] for line in lines]
+    assert ["math500", "500", "4", "MIT", "hub:HuggingFaceH4/MATH-500", "6e4ed1a"] in [line[:6] for line in lines]
     assert len(lines) == len({line[0] for line in lines}) == 16 and all(len(line) == 7 for line in lines)
-    assert [line[0] for line in lines if line[5] == "not pinned"] == ["college-math", "ockbench-math"]
+    assert all(re.fullmatch("[0-9a-f]{7}", line[5]) for line in lines)
+    assert [line[0] for line in lines if line[4].startswith("github:")] == ["college-math", "ockbench-math"]
 
 
 def test_no_samples_are_refused_not_ignored(asked):
