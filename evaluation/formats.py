@@ -16,7 +16,7 @@ from evaluation.paired import classes, moved_again, paired_table, reached
 from evaluation.parallel import curves, several_table
 from evaluation.results import Evaluation
 from evaluation.statistics import holm
-from evaluation.tables import Cell, Table, noise_table, reservations, settings_table
+from evaluation.tables import Cell, Table, noise_table, reservations, settings_table, stages_table
 from evaluation.unsaid import unsaid
 
 _NAMED = 6  # comparisons whose p a sentence names
@@ -35,6 +35,9 @@ def markdown(found: Found) -> str:
             lines += ["### Several samples of a problem", "", table(several), ""]
         for pair in found.pairs.get(source, []):
             lines += [f"### {escaped(f'{pair.new.label} against {pair.old.label}')}", "", table(paired_table(pair)), ""]
+    for run in found.runs:
+        if (stages := stages_table(run)).rows:
+            lines += [f"## {escaped(f'{run.label}, stage by stage')}", "", table(stages), ""]
     lines += [
         "## How sure this is",
         "",
@@ -96,6 +99,12 @@ def as_json(found: Found) -> str:
             {"entry": run.label} | evaluation.model_dump(mode="json") | {"attempts": _attempts(evaluation)}
             for source in found.sources
             for run, evaluation in at_budgets(found.runs, source)
+        ],
+        "stages": [
+            {"entry": run.label, "stage": run.stage(one)} | one.model_dump(mode="json")
+            for run in found.runs
+            if stages_table(run).rows
+            for one in run.evaluations
         ],
         "several_samples": [
             {

@@ -30,7 +30,7 @@ from evaluation.reader import packed, reader
 from evaluation.results import Estimate, Evaluation
 from evaluation.run_folder import Run, read_last_samples, read_rollouts
 from evaluation.statistics import Interval, difference_shown
-from evaluation.tables import glance_table, noise_table, reservations, settings_table, versions_table
+from evaluation.tables import glance_table, noise_table, reservations, settings_table, stages_table, versions_table
 from evaluation.templates import environment
 from evaluation.unsaid import unsaid
 
@@ -404,7 +404,8 @@ def _sure(found: Found) -> Section:
     ]
     sentences = [*adjusted(found), *reservations(found.runs, found.every, found.comparisons)]
     wide = any(len(table.head) > 2 for _, table in tables)
-    return Section("sure.html", {"tables": tables, "pairs": pairs, "sentences": sentences, "open": _OPEN, "wide": wide})
+    stages = [(run.label if len(found.runs) > 1 else "", table) for run in found.runs if (table := stages_table(run)).rows]
+    return Section("sure.html", {"stages": stages, "tables": tables, "pairs": pairs, "sentences": sentences, "open": _OPEN, "wide": wide})
 
 
 def _settings(runs: Sequence[Run]) -> Section:

@@ -51,6 +51,7 @@ class Run:
         trained: whether it is a run folder; else a folder of evaluations alone.
         recipe, environment, status: contents of the three files, empty if missing.
         metrics: one object a step, steps ascending; of a step recorded twice (a resumed run) the later one.
+        stages: folder to the name of the stage whose evaluations it has, in the order of the stages.
         evaluations: of all stages, steps of each ascending.
         notes: sentences on what was missing or unreadable.
     """
@@ -62,8 +63,13 @@ class Run:
     environment: dict[str, Any] = field(default_factory=dict)
     status: dict[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)
+    stages: dict[Path, str] = field(default_factory=dict)
     evaluations: list[Evaluation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def stage(self, evaluation: Evaluation) -> str:
+        """The name of the stage that an evaluation of a run is of."""
+        return self.stages.get(evaluation.table.parent.parent, "") if evaluation.table else ""
 
 
 def read_run(path: Path) -> Run:
@@ -81,8 +87,8 @@ def read_run(path: Path) -> Run:
         run.environment = _read_mapping(run, "environment.json")
         run.status = _read_mapping(run, "status.json")
         run.metrics = _read_metrics(run)
-        folders = [folder / "evals" for folder in _stages(run)]
-        run.evaluations = [one for folder in folders for one in _read_evaluations(run, sorted(folder.glob("*.json")))]
+        run.stages = _stages(run)
+        run.evaluations = [one for folder in run.stages for one in _read_evaluations(run, sorted((folder / "evals").glob("*.json")))]
         return run
     run = Run(path, path.name if path.is_dir() else path.stem, trained=False)
     run.evaluations = _read_evaluations(run, sorted(path.glob("*.json")) if path.is_dir() else [path] if path.is_file() else [])
@@ -97,16 +103,16 @@ def read_run(path: Path) -> Run:
     return run
 
 
-def _stages(run: Run) -> list[Path]:
-    """The folders of a run's stages that have evaluations, in the order of the stages; where its recipe cannot be read in that of names, with a note."""
+def _stages(run: Run) -> dict[Path, str]:
+    """The folders of a run's stages that have evaluations, with the stages' names, in the order of the stages; where its recipe cannot be read in that of names, with a note."""
     path = run.path
     try:
-        folders = list(dict.fromkeys(step.folder(path) for step in steps(load(str(path / "recipe.yaml")))))
+        folders = {step.folder(path): step.stage.called for step in steps(load(str(path / "recipe.yaml")))}
     except (RecipeError, OSError):
-        folders = [path, *sorted((path / "stages").glob("*"))]
+        folders = {path: "the run"} | {folder: folder.name for folder in sorted((path / "stages").glob("*"))}
         if len(folders) > 1:
             run.notes.append("recipe.yaml cannot be read by this version, so evaluations of stages stand in the order of their names.")
-    return [folder for folder in folders if (folder / "evals").is_dir()] or [path]
+    return {folder: name for folder, name in folders.items() if (folder / "evals").is_dir()} or {path: "the run"}
 
 
 def _as_recorded(path: Path, read: dict[str, Any]) -> dict[str, Any]:

@@ -96,6 +96,22 @@ def _numbers(evaluation: Evaluation, k: int, lenient: bool, overlaps: bool, unit
     }
 
 
+def stages_table(run: Run) -> Table:
+    """Every evaluation of a run whose stages were evaluated, in their order; without rows where there is none beside those that are compared."""
+    told = run.evaluations
+    if len({run.stage(one) for one in told}) < 2 or len(told) < 3:
+        return Table([], [])
+    several, unit = len({one.where for one in told}) > 1, words.unit(told)
+    rows = [
+        Row(
+            f"{run.stage(one)}, step {one.step}" + (f", {one.where}" if several else ""),
+            [_with_bounds(one.accuracy), Cell(words.length(one, unit), bounds(one.tokens, 1, 0)), Cell(words.percent(one.truncated))],
+        )
+        for one in told
+    ]
+    return Table(["accuracy", f"mean {unit}", "cut off"], rows)
+
+
 def again_label(name: str) -> str:
     """What a number of `attempts.again` is called in tables, below pass@k."""
     kind = name.rstrip("0123456789")

@@ -32,6 +32,7 @@ from rewards.verifier.compare import as_number, compare_quickly
 from rewards.verifier.extract import ABSENT, bare, final_answer
 from rewards.verifier.verdict import Status, Verdict
 
+_STARTS = 3  # of a judging process, one after another
 _START_S = 120.0  # importing sympy takes 2 s on an idle core
 _GRACE_S = 2.0  # the kernel ends a comparison at wall_s; this much later its whole worker is replaced
 _CACHE_SIZE = 100_000
@@ -81,32 +82,41 @@ class _Worker:
 
         Who ends a worker from outside, or freezes it, costs no answer its verdict: a new worker is asked once more. What kills both does so by itself.
         """
-        start = time.perf_counter()
         died = _Died()
-        for last in (False, True):
-            self.start()
+        for again in (True, False):
+            self._begin()
+            start = time.perf_counter()
             try:
-                self._wait_ready()
-                start = time.perf_counter()
-                reply = self._exchange(request, time.perf_counter() + self._wall_s + _GRACE_S)
-                if last or reply["reason"] != _KILLED:
+                reply = self._exchange(request, start + self._wall_s + _GRACE_S)
+                if not again or reply["reason"] != _KILLED:
                     return reply["status"], reply["reason"], time.perf_counter() - start
                 died = _Died(_KILLED)
             except _Died as error:
                 died = error
-            number, words = self._process.pid if self._process else 0, self.close().decode(errors="replace").strip()
-            if not last:
-                log.warning("judging process %d is replaced, and asked once more (%s); it said %r", number, died, words[-200:])
-        if not self._ready:
-            raise RuntimeError(f"the judging process did not start ({died}): {words[-500:] or 'no message'}")
+            self._end(died, "asked" if again else "")
         self.start()
         return "not_judged", str(died), time.perf_counter() - start
 
-    def _wait_ready(self) -> None:
-        """Block until the process has imported what it needs. Raises _Died."""
-        if not self._ready:
-            self._read(time.perf_counter() + _START_S)
-            self._ready = True
+    def _begin(self) -> None:
+        """Block until a process has imported what it needs; one that ends or falls silent before that is replaced. Raises RuntimeError when `_STARTS` did."""
+        for left in reversed(range(_STARTS)):
+            self.start()
+            try:
+                if not self._ready:
+                    self._read(time.perf_counter() + _START_S)
+                    self._ready = True
+                return
+            except _Died as error:
+                words = self._end(error, "started" if left else "")
+                if not left:
+                    raise RuntimeError(f"the judging process did not start ({error}): {words[-500:] or 'no message'}") from error
+
+    def _end(self, died: _Died, once_more: str) -> str:
+        """End a process that died, and return its last words; they are said where another is asked or started once more."""
+        number, words = self._process.pid if self._process else 0, self.close().decode(errors="replace").strip()
+        if once_more:
+            log.warning("judging process %d is replaced, and %s once more (%s); it said %r", number, once_more, died, words[-200:])
+        return words
 
     def _exchange(self, request: dict[str, str], deadline: float) -> dict[str, Any]:
         id_ = next(self._ids)

@@ -266,7 +266,9 @@ def test_without_the_hub_the_local_way_is_named():
     for word in ("aime24", "ockbench-math", "ockbench-math@hub:ockbench/ockbench", "aime24@hub:math-ai/aime24", "gpqa-diamond"):
         name = word.partition("@")[0]
         other = {"ockbench-math": "read ockbench-math@hub:ockbench/ockbench, or", "aime24": "or put"}.get(word, "")
-        with pytest.raises(DataError, match=rf"^{name}: (hub|github):.* cannot be .*{other} .*{name}@FOLDER, in `laconic eval` --data-dir FOLDER"):
+        with pytest.raises(
+            DataError, match=rf"^{name}: (hub|github):.* cannot be .*{other} .*{name}@FOLDER, in `laconic eval` --data-dir FOLDER"
+        ):
             load(word, sound)
 
 
@@ -329,7 +331,9 @@ def test_what_is_read_of_the_hub_is_of_a_commit_that_is_said_and_can_be_asked_fo
         assert [commit for _, commit, _ in read(hub.url, *of_git)] == [git, git, old, old]
         asked = [line for line in hub.asked if f"OckBench/OckBench/{git}" in line and line.startswith("GET")]
         assert len(asked) == 1, "a file of a commit is fetched once"
-        wrong = read(hub.url, f"ockbench-math@github:OckBench/OckBench@{none}", "ockbench-math@github:owner/name", "aime24@github:owner/name@main")
+        wrong = read(
+            hub.url, f"ockbench-math@github:OckBench/OckBench@{none}", "ockbench-math@github:owner/name", "aime24@github:owner/name@main"
+        )
         assert "cannot be fetched" in wrong[0][2] and "check the commit and the network" in wrong[0][2]
         assert "ockbench-math is read of github:OckBench/OckBench; fetch" in wrong[1][2] and "of no repository of GitHub" in wrong[2][2]
         found = read(hub.url, *at_old, *at_new, f"{aime24}@{none}", "aime25")
@@ -338,7 +342,14 @@ def test_what_is_read_of_the_hub_is_of_a_commit_that_is_said_and_can_be_asked_fo
         assert found[9][2] == f"aime24: hub:HuggingFaceH4/aime_2024 has no commit {none}; {aime24}@main reads the newest"
         pinned = BENCHMARKS["aime25"].copies[0].commit
         assert f"has no commit {pinned}, which is pinned here; aime25@hub:yentinglin/aime_2025@main reads the newest" in found[10][2]
-        held = [f"aime24>{old}", f"{aime24}@{old}>{new}", f"{aime24}@main>{old}", f"aime24>{none}", f"ockbench-math@hub:ockbench/ockbench>{old}", f"aime24>{new}"]
+        held = [
+            f"aime24>{old}",
+            f"{aime24}@{old}>{new}",
+            f"{aime24}@main>{old}",
+            f"aime24>{none}",
+            f"ockbench-math@hub:ockbench/ockbench>{old}",
+            f"aime24>{new}",
+        ]
         again = read(hub.url, *held)
         assert [commit for _, commit, _ in again] == [old, old, new, old, old, new]
         assert f"commit {none}, which earlier samples are of, cannot be had" in again[3][2]

@@ -419,6 +419,25 @@ def test_evaluations_of_stages_are_there_where_this_version_cannot_read_the_reci
     assert [note for note in found.notes if "cannot be read by this version" in note]
 
 
+def test_every_evaluation_between_the_stages_is_in_a_table_in_their_order(run: Path) -> None:
+    """Before and after are compared; what lies between them is told, too, in every form."""
+    assert "Stage by stage" not in page(run)
+    shutil.copytree(run / "evals", run / "stages" / "phase_1" / "evals")
+    (run / "recipe.yaml").write_text("name: mine\nstages: [cold_start, {kind: rl, name: phase_1}, eval, {kind: rl, name: phase_2}, eval]\n")
+    text, found = page(run), read_run(run)
+    wanted = [f"{found.stage(one)}, step {one.step}" for one in found.evaluations]
+    assert (
+        len(wanted) == 2 * len(list((run / "evals").glob("*.json")))
+        and wanted[0].startswith("phase_1")
+        and wanted[-1].startswith("phase_2")
+    )
+    places = [text.index(f"<td>{label}", text.index("Stage by stage")) for label in wanted]
+    assert places == sorted(places)
+    assert "stage by stage" in report([run], form="md").read_text()
+    told = json.loads(report([run], form="json").read_text())["stages"]
+    assert [f"{one['stage']}, step {one['step']}" for one in told] == wanted
+
+
 def test_stages_are_shown_by_name_and_settings_are_those_of_the_stage_that_the_record_is_of(run: Path) -> None:
     stages = "[cold_start, {kind: rl, name: phase_1}, eval, {kind: rl, changes: {budget.limit: 52, sampler.prompts: 8}}, {kind: merge, name: merge}]"
     (run / "recipe.yaml").write_text(f"name: mine\nstages: {stages}\n")

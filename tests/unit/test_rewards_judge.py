@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from rewards.rows import Row
+from rewards.verifier import judge as judge_module
 from rewards.verifier.judge import Item, Judge
 from rewards.verifier.judge_file import answer_of, judge_file, paths_of, read_pairs
 from rewards.verifier.verdict import Verdict
@@ -241,10 +242,29 @@ def test_a_closed_judge_takes_no_more_work_and_answers_what_it_had():
         judge.compare(gold="x+1", answer="x+2")
 
 
-def test_a_worker_that_cannot_start_is_an_error_with_its_last_words(monkeypatch):
+def test_a_worker_that_cannot_start_is_an_error_with_its_last_words(monkeypatch, caplog):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with Judge(workers=1, wall_s=1.0, memory_mb=256) as judge, pytest.raises(RuntimeError, match="did not start"):
         judge.compare(gold="x+1", answer="x+2").result()
+    assert caplog.text.count("started once more (crash: worker ended)") == 2
+
+
+def test_p27_a_replacement_that_is_killed_while_it_starts_is_replaced_too(judge, monkeypatch, caplog):
+    """The worker is killed over its question, and its replacement before it has imported anything."""
+    started, start = [], judge_module._Worker.start
+
+    def start_and_kill(self: judge_module._Worker) -> None:
+        before = self._process
+        start(self)
+        if self._process is not before:
+            started.append(self._process.pid)
+            if len(started) < 3:
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(judge_module._Worker, "start", start_and_kill)
+    os.killpg(worker_pids()[0], signal.SIGKILL)
+    assert judge.compare(gold=r"\sqrt{84}", answer=r"2\sqrt{21}").result().status == "right"
+    assert len(started) == 3 and caplog.text.count("started once more") == 2 and "asked once more" in caplog.text
 
 
 def test_a_file_is_graded_in_order_with_the_rows_own_fields_kept(tmp_path):
