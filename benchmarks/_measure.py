@@ -10,7 +10,7 @@ import json
 import os
 import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -68,7 +68,7 @@ def sampler(recipe: Recipe, start: Path) -> Iterator[tuple[EnginePool, PromptStr
         yield pool, stream, Collector(pool, Scorer(judge, template, recipe.reward, recipe.budget), stream, recipe)
 
 
-def in_turns(rounds: int, measures: dict[str, Callable[[], Row]]) -> dict[str, list[Row]]:
+def in_turns(rounds: int, measures: Mapping[str, Callable[[], Row]]) -> dict[str, list[Row]]:
     """Every measure once a round, in their order, for `rounds` rounds after one that is dropped."""
     rows: dict[str, list[Row]] = {name: [] for name in measures}
     for turn in range(rounds + 1):

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from _measure import Row, column, in_turns, machine, parser, print_table, ratio, sentence, spread, timed, write_json
-from publish import SIZES, random_checkpoint
+from push import SIZES, random_checkpoint
 from transformers.utils.logging import disable_progress_bar
 
 from launch.ray_start import start_ray, stop_ray
@@ -37,16 +37,18 @@ TOKENS = {"0.8M": (128, 128), "25M": (48, 128), "100M": (32, 128)}  # rows, toke
 def rows(count_: int, tokens: int) -> list[policy.Row]:
     """Random ones."""
     rng = np.random.default_rng(0)
-    drawn = lambda size: rng.integers(5, 40, size).astype(np.int32)  # noqa: E731
-    return [
-        policy.Row(str(n), drawn(16), drawn(tokens), np.full(tokens, -4.5, np.float32), rng.normal(), 1 / (count_ * tokens))
-        for n in range(count_)
-    ]
+
+    def drawn(size: int) -> np.ndarray:
+        return rng.integers(5, 40, size).astype(np.int32)
+
+    behaviour, weight = np.full(tokens, -4.5, np.float32), np.asarray(1 / (count_ * tokens))
+    return [policy.Row(str(n), drawn(16), drawn(tokens), behaviour, np.asarray(rng.normal()), weight) for n in range(count_)]
 
 
 def measured(recipe: Recipe, start: Path, given: list[policy.Row], out: Path, rounds: int) -> tuple[dict[str, list[Row]], int]:
     """Seconds of a step of each side, and of them what was waited for behind the update; bytes of a checkpoint."""
-    numbers, learner, sizes = count(1), Learner(recipe, start, "cpu"), []
+    numbers, learner = count(1), Learner(recipe, start, "cpu")
+    sizes: list[int] = []
     learner.wait_ready()
 
     def step(save: Callable[[Path], None]) -> Row:

@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,8 @@ def beside_a_step(args: Any, name: str, checkpoint: Path | None) -> dict[str, An
         learner = Learner(recipe, start, "cpu")
         recipes = {way: load("quickstart", overrides=[*_given(args), *common, *words]) for way, words in WAYS.items()}
         updates = ("even", "pods", "d3s", "entropy 80/20")
-        measured = in_turns(args.rounds, {way: (lambda way=way: one_way(groups, recipes[way], learner, way in updates)) for way in WAYS})
+        turns = {way: partial(one_way, groups, recipes[way], learner, way in updates) for way in WAYS}
+        measured = in_turns(args.rounds, turns)
         learner.stop()
     step = sampling + np.median(column(measured["even"], "measuring")) + np.median(column(measured["even"], "update"))
     base = np.array(column(measured["even"], "controller"))

@@ -18,6 +18,7 @@ from typing import Any
 
 from evaluation.measured import accuracy_change, length_change, of_evaluation
 from evaluation.results import Evaluation
+from evaluation.statistics import difference_interval
 from launch.stages import starting_checkpoint
 from recipes.loader import load
 
@@ -36,7 +37,7 @@ def row(seed: int, folder: Path, seconds: float) -> tuple[str, bool]:
     """A line of the table, and whether both wishes hold."""
     last = load(str(folder / "recipe.yaml")).train.steps
     before, after = (Evaluation.model_validate_json((folder / "evals" / f"step-{step}.json").read_text()) for step in (0, last))
-    accuracy = accuracy_change(of_evaluation(after), of_evaluation(before))
+    accuracy = difference_interval(accuracy_change(of_evaluation(after), of_evaluation(before)))
     tokens = length_change(of_evaluation(after), of_evaluation(before))
     cells = [
         str(seed),

@@ -127,7 +127,8 @@ def make_row(shape: Shape, tokens: int, seed: int) -> Row:
     prompt = min(PROMPT, tokens // 2)
     ids = rng.integers(0, shape.vocabulary, tokens).astype(np.int32)
     response = tokens - prompt
-    return Row(str(seed), ids[:prompt], ids[prompt:], np.full(response, -12.0, np.float32), float(rng.choice([-1, 1])), 1 / response)
+    advantage, weight = np.asarray(rng.choice([-1.0, 1.0])), np.asarray(1 / response)
+    return Row(str(seed), ids[:prompt], ids[prompt:], np.full(response, -12.0, np.float32), advantage, weight)
 
 
 def batch_loss(policy: Callable[..., tuple[Tensor, Tensor]], row: Row, device: str) -> Tensor:
@@ -269,7 +270,7 @@ def measure(name: str, tokens: int, sharded: bool, recipe: Recipe, steps: int, d
     free_memory(device)
     policy = make_policy(name, device, torch.bfloat16, chunk, True)
     kernel = attention_kernel(policy, rows[0], device)
-    engine = None
+    engine: Any = None
     try:
         engine = deepspeed_engine(policy, recipe) if sharded else MasterAdamW(policy, recipe.learner.lr)
         seconds = timed_steps(engine, rows, steps, device)
@@ -308,7 +309,7 @@ def measured(cases: Iterable[tuple[str, int, bool]], steps: int, device: str, ch
         keys = {"micro_batch_tokens": tokens, "gradient_checkpointing": True, "logit_chunk_tokens": chunk, "lr": 1e-6}
         recipe = Recipe.model_validate({"model": {"dtype": "bf16"}, "learner": keys})
         plan = learner_bytes(SHAPES[name], recipe.learner, bf16=True, reference=False, longest=tokens)
-        line = {"model": name, "optimiser": "DeepSpeed ZeRO-2" if sharded else "torch", "row": tokens, "plan_bytes": plan}
+        line: dict[str, Any] = {"model": name, "optimiser": "DeepSpeed ZeRO-2" if sharded else "torch", "row": tokens, "plan_bytes": plan}
         free_memory(device)
         try:
             line |= measure(name, tokens, sharded, recipe, steps, device, peak)

@@ -22,6 +22,7 @@ from typing import Any
 from evaluation.attempts import pass_at_k
 from evaluation.measured import accuracy_change, length_change, of_evaluation
 from evaluation.results import Evaluation
+from evaluation.statistics import difference_interval
 from recipes.loader import load, shipped
 from recipes.steps import steps
 
@@ -49,7 +50,7 @@ def run(recipe: str, runs: Path, overrides: list[str]) -> dict[str, Any]:
         Evaluation.model_validate_json((step.folder(folder) / "evals" / f"step-{number}.json").read_text()) for step, number in files
     )
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    accuracy = accuracy_change(of_evaluation(after), of_evaluation(before))
+    accuracy = difference_interval(accuracy_change(of_evaluation(after), of_evaluation(before)))
     tokens = length_change(of_evaluation(after), of_evaluation(before))
     return {
         "recipe": recipe,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -100,6 +101,13 @@ def test_files_and_functions_stay_small(path: Path):
     functions = [node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     lengths = {node.name: (node.end_lineno or node.lineno) - node.lineno + 1 for node in functions}
     assert {function: lines for function, lines in lengths.items() if lines > 80} == {}
+
+
+@pytest.mark.parametrize("path", [path for path in SCRIPTS if not path.name.startswith("_")], ids=name)
+def test_every_benchmark_finds_what_it_imports(path: Path, monkeypatch: pytest.MonkeyPatch):
+    """They run for hours, seldom: what they stand on moves on without them (types are checked by mypy)."""
+    monkeypatch.syspath_prepend(str(path.parent))
+    assert callable(importlib.import_module(path.stem).main)
 
 
 FOR_OTHERS = {  # declared and not imported: who needs it
