@@ -147,6 +147,11 @@ def claim_interval(difference_N: np.ndarray) -> Interval:
     return Interval(mean, max(low, -1.0), min(high, 1.0))
 
 
+def few_moved(difference_N: np.ndarray) -> bool:
+    """Whether fewer than 10 problems moved to one side, so that the interval of a claim may be wider than the bootstrap's."""
+    return bool(min(np.count_nonzero(difference_N > 0), np.count_nonzero(difference_N < 0)) < _SEEN)
+
+
 def at_once(difference_NK: np.ndarray) -> np.ndarray:
     """Two-sided p of each of K mean differences, adjusted for looking at all of them, [K]: 0.05 says that such a look errs once in twenty.
 

@@ -490,3 +490,13 @@ def test_a_loss_that_is_shown_is_never_called_as_accurate(tmp_path: Path) -> Non
     found = read(folders, margin=0.3)
     assert words.claim(found.comparisons[0]).startswith("Less accurate, and not shown to be within the margin")
     assert glance_table(found.comparisons).rows[0].cells[-1].text == "less accurate"
+
+
+def test_no_table_says_less_of_a_budget_than_the_sentence_on_all_of_them(tmp_path: Path) -> None:
+    """Seven problems of 40 are solved once more often in two: sign flips are certain (2 in 2^7), the interval of a claim holds a loss that was not seen for possible. Then neither says it."""
+    old, new = make_groups(8, 100, 40), make_groups(8, 100, 40)
+    for group in new[8:15]:
+        group.rollouts[0] = replace(group.rollouts[0], verdict=Verdict("right", "integer", "7"))
+    (pair,) = read([evaluated(tmp_path / "old", old), evaluated(tmp_path / "new", new)]).comparisons
+    assert pair.p == pytest.approx(2 / 2**7) and pair.bounds is not None and pair.bounds.low < 0
+    assert pair.better == ()
