@@ -398,7 +398,7 @@ def _slot(recipe: Mapping[str, Any], key: str, plain: str) -> str:
     """A slot's kind with its numbers; "" where it is the one that does nothing."""
     numbers = _dict(recipe, key)
     kind = str(numbers.get("kind") or recipe.get(key) or "")
-    rest = ", ".join(f"{name} {value}" for name, value in numbers.items() if name != "kind" and value is not None)
+    rest = ", ".join(f"{name} {value}" for name, value in numbers.items() if name != "kind" and value not in (None, []))
     return "" if kind in ("", plain) else f"{kind}{f' ({rest})' if rest else ''}"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from evaluation import examples, words
 from evaluation.entries import by_source, compared, read_entries
@@ -19,6 +20,8 @@ from evaluation.results import Evaluation, ProblemScore, Settings
 from evaluation.run_folder import read_run
 from evaluation.scores import score
 from evaluation.statistics import Interval
+from evaluation.tables import settings_table
+from recipes.loader import load
 from rewards.verifier.verdict import Verdict
 from rollout.records import rows
 from rollout.types import Completion, Group, Problem, Request, Rollout
@@ -444,3 +447,25 @@ def test_stages_are_shown_by_name_and_settings_are_those_of_the_stage_that_the_r
     text = page(run)
     assert "<td>Stages</td><td>cold_start → phase_1 (rl) → eval → rl → merge</td>" in text
     assert "<td>Length limit</td><td>52 tokens" in text and "8 prompts × 8 rollouts" in text
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words", "rows"),
+    [
+        ("pods", [], {"Selection": "max_variance (keep 4"}),
+        ("entropy8020", [], {"Tokens": "entropy"}),
+        ("thr_exploit", [], {"Credit": "thr ("}),
+        ("decs", [], {"Credit": "decs", "Advantage": None}),
+        ("grpo", ["learner.adapter={kind: lora, rank: 4}"], {"Adapter": "lora (rank 4", "Advantage": "centre group", "Selection": None, "Credit": None}),
+        ("curriculum_linear", [], {"Moved by schedules": "budget.limit linear ("}),
+        ("kimi", [], {"Promises waived": "length of wrong"}),
+        ("grpo", ["stages=[{kind: rl, name: first}, {kind: rl, changes: {reward: [{kind: verdict}, {kind: kimi}], waive: [length_of_wrong]}}]"], {"Promises waived": "length of wrong"}),
+    ],
+)  # fmt: skip
+def test_settings_name_what_selects_credits_adapts_moves_and_waives_and_nothing_that_does_not(
+    run: Path, recipe: str, words: list[str], rows: dict[str, str | None]
+) -> None:
+    (run / "recipe.yaml").write_text(yaml.safe_dump(load(recipe, overrides=words).model_dump(mode="json"), sort_keys=False))
+    found = {row.label: row.cells[0].text for row in settings_table([read_run(run)]).rows}
+    for label, said in rows.items():
+        assert (label not in found) if said is None else found[label].startswith(said), found
