@@ -40,6 +40,7 @@ PROTOCOL = {
 LONGEST_PROMPT = 2048  # tokens that evaluations on benchmarks leave room for; OlympiadBench comes to about 1,000
 _PLAIN = ("problem|question", "answer|final_answer|solution")
 _FAMILY = ("subfield", "subject", "type", "topic", "data_topic", "perturbation_type", "high_level_domain", "domain")
+_HOLES = 0.01  # of rows
 _COMMIT = re.compile("[0-9a-f]{40}")
 _FILE = re.compile(r"\.(?:jsonl|json|ndjson|parquet|arrow|csv|tsv)(?:\.gz)?$", re.IGNORECASE)
 _RAW = "https://raw.githubusercontent.com"
@@ -246,11 +247,30 @@ def _check(one: Benchmark, read: Rows, where: str, counts: dict[int, str]) -> No
         raise DataError(
             f"{where}: {one.name} needs a column {fewest}; it has {', '.join(there.values()):.300}: fetch {one.copies[0].id} again"
         )
+    _refuse_holes(one, read, where)
     if len(read.rows) not in counts:
         known = " or ".join(f"{rows:,} ({what})" for rows, what in counts.items())
         raise DataError(
             f"{where}: {len(read.rows):,} rows, but {one.name} has {known}: fetch it again, or name a part of it as a set of your own (eval.data)"
         )
+
+
+def _refuse_holes(one: Benchmark, read: Rows, where: str) -> None:
+    """Refuse a copy in which more than one row of a hundred lacks a text or an answer: a score on the others is no score on the benchmark."""
+    lacking = [row for row in read.rows if _hole(one, row)]
+    if len(lacking) > _HOLES * len(read.rows):
+        raise DataError(
+            f"{where}: {len(lacking):,} of {len(read.rows):,} rows of {one.name} lack their text or answer (first: {lacking[0].place}): "
+            f"fetch {one.copies[0].place} again"
+        )
+
+
+def _hole(one: Benchmark, row: Row) -> bool:
+    try:
+        text, value = one.ask(row.values)
+    except DataError:  # one that the benchmark leaves out
+        return False
+    return not text.strip() or value is None or value == "" or value == [] or value != value
 
 
 def _copy(one: Benchmark, place: str) -> tuple[Copy, str]:
@@ -392,7 +412,7 @@ def _hendrycks() -> tuple[str, ...]:
 _MAA = "problems by the MAA"
 _ALL = (
     Benchmark("math500", (Copy(("HuggingFaceH4/MATH-500:test",), 500),), "MIT", 4, plain),
-    Benchmark("math", (Copy(_hendrycks(), 5000),), "MIT", 1, plain, called=("math_test", "hendrycks_math"), about="the test split"),
+    Benchmark("math", (Copy(_hendrycks(), 5000),), "MIT", 1, plain, called=("math_test", "hendrycks_math", "MATH-lighteval"), about="the test split"),
     Benchmark(
         "aime24",
         (

@@ -53,7 +53,8 @@ def _cells(of: Evaluation, ruler: str = "") -> list[Cell]:
 def _kept(of: Evaluation) -> str:
     if of.forced:
         told = "" if of.forced.waits is None else f", {of.forced.waits:.1f} times told to go on"
-        return f"{words.percent(of.forced.closed)} closed{told}"
+        beyond = f", {words.percent(of.forced.beyond)} thought on" if of.forced.beyond else ""
+        return f"{words.percent(of.forced.closed)} closed{told}{beyond}"
     if of.adherence:
         return f"{words.percent(of.adherence.within)} within, {of.adherence.ratio:.2f} of it"
     if of.parallel:

@@ -319,7 +319,7 @@ def _spans(old: Samples, new: Samples, cap: int) -> tuple[tuple[Span, ...], tupl
     place = {id_: index for index, id_ in enumerate(old.ids)}
     change_NB = new_NB - old_NB[[place[id_] for id_ in new.ids]]
     shown_B, mean_B = at_once(change_NB) <= LEVEL, change_NB.mean(axis=0)
-    for budget in np.flatnonzero(shown_B):  # where few moved the interval of a claim is the wider one, and no table says less than a sentence
+    for budget in np.flatnonzero(shown_B):  # an interval of a claim that is wider, where few moved, says less in a table
         if few_moved(change_NB[:, budget]):
             shown_B[budget] = difference_shown(claim_interval(change_NB[:, budget]), len(change_NB))
     return _runs(budget_B, shown_B & (mean_B > 0)), _runs(budget_B, shown_B & (mean_B < 0))

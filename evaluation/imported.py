@@ -19,13 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from rewards.rows import DataError, Row, nested, reach, read_rows
-from rewards.thinking import THINK, split
 from rewards.verifier.judge_file import PREDICTIONS, Paths, paths_of, read_pairs, unknown_ends
 from rollout.layouts import (
     CHATS,
     PROBLEMS,
     SAMPLE,
-    THOUGHTS,
     Layout,
     family_of,
     first_column,
@@ -38,6 +36,12 @@ from rollout.layouts import (
 from rollout.types import Counted, Finish, Problem
 
 _PROBLEMS = [*PROBLEMS, *CHATS, "full_prompt", "example"]
+_USAGE = ["usage.completion_tokens", "usage.output_tokens"]
+_USAGE_THINKING = [
+    "usage.completion_tokens_details.reasoning_tokens",
+    "usage.output_tokens_details.reasoning_tokens",
+    "usage.reasoning_tokens",
+]
 _TOKENS = [
     "tokens",
     "completion_tokens",
@@ -46,13 +50,13 @@ _TOKENS = [
     "n_tokens",
     "num_output_tokens",
     "generated_tokens",
+    "num_generated_tokens",
     "response_tokens",
     "token_count",
 ]
 _TOKENS += [
     "tokens.output_tokens",
-    "usage.completion_tokens",
-    "usage.output_tokens",
+    *_USAGE,
     "completion_length",
     "completion_lengths",
     "response_lengths",
@@ -69,7 +73,7 @@ _THINKING = [
     "thinking_tokens",
     "reasoning_tokens",
     "tokens.reasoning_tokens",
-    "usage.completion_tokens_details.reasoning_tokens",
+    *_USAGE_THINKING,
 ]
 _LONE = {
     "prediction",
@@ -81,7 +85,7 @@ _LONE = {
     "samples",
     "text",
 }  # an answer alone, often, or something else
-_ENDS = re.compile(r'"(?:finish|finish_reasons?|stop_reasons?)"')
+_ENDS = re.compile(r'"(?:finish|finish_?[rR]easons?|stop_reasons?|(?:is_|was_)?truncated|incomplete_details)"')
 _IDS = ("problem_id", "question_id", "id")
 _NUMBERS = ("sample", "sample_idx", "sample_index", "repeat", "repeat_idx")
 _MOST_TOKENS = 10_000_000  # more than any completion has
@@ -170,17 +174,14 @@ def read_samples(
         names = ", ".join(sorted(map(str, rows[0].values)))
         raise DataError(f"{rows[0].place}: no field was recognised as the problem; it has {names}: name its path (--problem)")
     layout = recognise(rows, column, paths.gold)
-    beside = [f"{paths.prediction}.usage.completion_tokens"]
-    tokens, thinking = (first_column(sample, names, _counts, used) if lengths else None for names in (_TOKENS + beside, _THINKING))
+    known, told = (names + _beside(paths.prediction, usage) for names, usage in ((_TOKENS, _USAGE), (_THINKING, _USAGE_THINKING)))
+    tokens, thinking = (first_column(sample, names, _counts, used) if lengths else None for names in (known, told))
     if lengths and tokens is None:
-        _refuse_lengths(rows, _TOKENS + beside)
+        _refuse_lengths(rows, known)
     said.append(
         f"{path}: {len(rows):,} rows, problem from {column}, gold from {paths.gold}, completion from {paths.prediction}, "
         + (f"tokens from {tokens}" if tokens else "no tokens")
     )
-    silent = not any(_ENDS.search(json.dumps(row, default=str)) for row in sample[:50])
-    if silent:
-        said.append(f"{path}: nothing says how completions ended, so all count as finished and none as cut off")
     found: dict[tuple[str, str], tuple[Problem, list[Sample]]] = {}
     left_out: list[tuple[str, str]] = []
     for row in rows:
@@ -199,6 +200,8 @@ def read_samples(
     if not problems:
         raise DataError(f"{path}: none of {len(rows)} rows has a gold (first: {left_out[0][0]}: {left_out[0][1]}); name its path (--gold)")
     every = [one for _, samples in problems for one in samples]
+    if not any(one.ended for one in every) and not any(_ENDS.search(json.dumps(row, default=str)) for row in sample[:50]):
+        said.append(f"{path}: nothing says how completions ended, so all count as finished and none as cut off")
     if unknown := unknown_ends([one.ended for one in every]):
         said.append(f"{path}: how completions ended is said in words that are not known and count as finished: {unknown}")
     if again := _repeated(problems):
@@ -207,6 +210,13 @@ def read_samples(
             f"(first: {again[0]}): take them out if a file was joined to itself"
         )
     return Imported(_with_ids(rows, problems, said), name, read.revision, said, left_out)
+
+
+def _beside(prediction: str, usage: Sequence[str]) -> list[str]:
+    """Where APIs count tokens: in the answer around a completion."""
+    parts = prediction.split(".")
+    around = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    return [f"{one}.{name}" for one in [*around, f"{prediction}.body"] for name in usage]
 
 
 def _refuse_lengths(rows: Sequence[Row], names: Sequence[str]) -> None:
@@ -262,7 +272,7 @@ def _of_model(rows: list[Row], model: str | None) -> tuple[list[Row], str]:
     column = first_column([row.values for row in rows[:SAMPLE]], _MODELS, lambda value: isinstance(value, str))
     if column is None:
         return rows, model or ""
-    names = list(dict.fromkeys(str(reach(row.values, column)) for row in rows))
+    names = list(dict.fromkeys(str(found) for row in rows if not _none(found := reach(row.values, column))))  # a row without one is of any
     if model is None and len(names) > 1:
         raise ValueError(
             f"{rows[0].place}: samples of several models ({', '.join(names[:5])}{', ...' * (len(names) > 5)}): say whose (--model)"
@@ -305,13 +315,10 @@ def _samples(row: Row, paths: Paths, tokens: str | None, thinking: str | None, s
     number = next((one for one in numbers if one is not None), None)
     own = number if len(pairs) == 1 else None
     scores = _scores(row, score, len(pairs)) if score else [None] * len(pairs)
-    apart = (
-        next((said for name in THOUGHTS if isinstance(said := row.values.get(name), str) and said.strip()), "") if len(pairs) == 1 else ""
-    )
     return [
         Sample(
             row.place,
-            f"{THINK.open}\n{apart}{THINK.close}\n\n{pair.text}" if apart and not split(pair.text)[0] else pair.text,
+            pair.whole,
             pair.finish if there else "abort",
             length,
             thought,

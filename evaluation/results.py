@@ -98,11 +98,13 @@ class Forced(_Frozen):
         closed: share of samples whose thinking was closed; this and the others as means over problems.
         tokens: put into a sample.
         waits: how often a sample was told to go on; None where none is.
+        beyond: share of samples that thought on behind the mark that was put there, and closed a second time.
     """
 
     closed: float
     tokens: float
     waits: float | None = None
+    beyond: float = 0.0
 
 
 class Adherence(_Frozen):

@@ -80,11 +80,9 @@ def score(table: pa.Table, *, checkpoint: str, step: int, source: str, settings:
         raise ValueError(f"problem {missing[0]}: no samples, and leaving it out would move the mean; sample it again")
     first_N = np.cumsum(samples.count) - samples.count
     problems = table.select(["family", "level", "answer", "golds"]).take(first_N).to_pylist()
-    forced = (
-        {"forced": _forced, "extended": _extended}[budget.kind](samples, table)
-        if budget and budget.kind in ("forced", "extended")
-        else None
-    )
+    forced = None
+    if isinstance(budget, Budget) and budget.kind in ("forced", "extended"):
+        forced = {"forced": _forced, "extended": _extended}[budget.kind](samples, table, budget.limit)
     stated = _stated(samples, table["stated"].to_pylist()) if settings.lenient and not isinstance(budget, ShortOf) else None
     reason_S, parallel = np.array(table["reason"].to_pylist(), dtype=object), None
     if isinstance(budget, ShortOf):  # from here on a sample is a vote
@@ -163,12 +161,18 @@ def _stated(samples: Samples, verdicts: Sequence[str | None]) -> Share:
     return Share(**share_interval(samples.means(stated_S))._asdict())
 
 
-def _forced(samples: Samples, table: pa.Table) -> Forced:
-    put_S = np.array([(one or []).count(FORCED) for one in table["sources"].to_pylist()])
-    return Forced(closed=float(samples.means(put_S > 0).mean()), tokens=float(samples.means(put_S).mean()))
+def _forced(samples: Samples, table: pa.Table, limit: int) -> Forced:
+    """What was put there. A sample that counts more thinking than it had where the mark was put (or than the limit, where it was told to wait before) thought on."""
+    sources, thinking = table["sources"].to_pylist(), table["think_tokens"].to_pylist()
+    put_S = np.array([(one or []).count(FORCED) for one in sources])
+    beyond_S = np.array(
+        [FORCED in (one or []) and (thought or 0) > max(limit, one.index(FORCED)) for one, thought in zip(sources, thinking, strict=True)]
+    )
+    closed, tokens, beyond = (float(samples.means(value_S).mean()) for value_S in (put_S > 0, put_S, beyond_S))
+    return Forced(closed=closed, tokens=tokens, beyond=beyond)
 
 
-def _extended(samples: Samples, table: pa.Table) -> Forced:
+def _extended(samples: Samples, table: pa.Table, limit: int) -> Forced:
     """Of tokens put there in a row the last close thinking if the answer begins behind them; all others have it go on."""
     closed_S, rows_S = np.zeros(len(table)), np.zeros(len(table))
     for place, (source, thinking) in enumerate(zip(table["sources"].to_pylist(), table["think_tokens"].to_pylist(), strict=True)):
@@ -177,7 +181,7 @@ def _extended(samples: Samples, table: pa.Table) -> Forced:
         rows_S[place] = len(ends)
         closed_S[place] = len(ends) > 0 and thinking == (~put_T[: ends[-1] + 1]).sum()
     closed, waits = (float(samples.means(value_S).mean()) for value_S in (closed_S, rows_S - closed_S))
-    return _forced(samples, table).model_copy(update={"closed": closed, "waits": waits})
+    return _forced(samples, table, limit).model_copy(update={"closed": closed, "waits": waits})
 
 
 def _adherence(samples: Samples, limit: int) -> Adherence:

@@ -12,6 +12,8 @@ from collections.abc import Collection
 from functools import cache
 from typing import NamedTuple
 
+THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thinking_trajectory")  # of a turn, of a part, or beside a completion
+
 
 class Marks(NamedTuple):
     """What opens a model's thinking and what closes it."""

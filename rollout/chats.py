@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recipes.schema import DataSet
+from rewards.completions import FLAGS
 from rewards.rows import DataError, Row, nested, reach, read_rows
-from rewards.thinking import split
-from rollout.layouts import BEHIND, CHATS, PROBLEMS, SAMPLE, SURROGATE, THOUGHTS, beside, first_column, holds_text, named_column, turns_of
+from rewards.thinking import THOUGHTS, split
+from rollout.layouts import BEHIND, CHATS, PROBLEMS, SAMPLE, SURROGATE, beside, first_column, holds_text, named_column, turns_of
 from rollout.sources import LeftOut
 from rollout.types import Example
 
@@ -27,28 +28,6 @@ _NAMES = re.compile(r"reasoning|think|thought|trajector|(?:^|_)cot(?:_|$)", re.I
 _FEW = 3  # words
 _WORDS = 10  # so many make a completion of a solution
 _SYSTEM = ["system", "system_prompt"]
-_FLAGS = frozenset(
-    [
-        "on",
-        "off",
-        "yes",
-        "no",
-        "true",
-        "false",
-        "none",
-        "null",
-        "auto",
-        "default",
-        "low",
-        "medium",
-        "high",
-        "minimal",
-        "enabled",
-        "disabled",
-        "0",
-        "1",
-    ]
-)  # how much to think is no thought
 _ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant", "developer": "system"}
 
 
@@ -223,7 +202,7 @@ def _pair(row: Row, prompt: str, completion: str, behind: str | None) -> list[di
 def _thought(value: Any) -> str:
     """A text of thinking, or the first of a list of them; a flag (on, off, high) says how much to think, and is none."""
     words = value[0] if isinstance(value, list) and value else value
-    return words if isinstance(words, str) and words.strip() and words.strip().lower() not in _FLAGS else ""
+    return words if isinstance(words, str) and words.strip() and words.strip().lower() not in FLAGS else ""
 
 
 def _own_thought(values: Mapping[str, Any]) -> str:

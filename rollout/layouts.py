@@ -17,11 +17,10 @@ from typing import Any
 
 from rewards.golds import golds, marked
 from rewards.rows import DataError, Row, is_turn, nested, reach
-from rewards.thinking import split
+from rewards.thinking import THOUGHTS, split
 
 PROBLEMS = ["problem", "question_concat", "question", "problem_statement", "question_text", "prompt", "query", "instruction", "input"]
 CHATS = ["messages", "conversations", "conversation"]
-THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thinking_trajectory")  # of a turn, of a part, or beside a completion
 _BEFORE = {"question": ["context", "body"]}  # a passage, an earlier part
 BEHIND = {"instruction": ["input", "context"]}  # Alpaca's and Dolly's: what the instruction is about
 _PLAIN = ["reward_model.ground_truth", "ground_truth", "final_answer", "expected_answer", "gt_answer", "verifiable_answer"]

@@ -9,6 +9,7 @@ Simplification: all of it is read into memory.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -28,6 +29,7 @@ from rollout.scorer import Scorer
 from rollout.types import Group, Request
 
 PART_S = 10.0  # of sampling: what a killed run loses at most
+_PART = re.compile(r"part-(\d+)\.")  # and what else lies in the folder is no part
 _SCHEMA = pa.schema([*SCHEMA, ("request", pa.string()), ("prompt_ids", pa.list_(pa.int32()))])
 
 
@@ -101,7 +103,7 @@ class Parts:
         table = rows(groups, self.step, self.made["template"])
         for name, values in (("request", [one.id for one in asked]), ("prompt_ids", [one.prompt_ids for one in asked])):
             table = table.append_column(_SCHEMA.field(name), pa.array(values, _SCHEMA.field(name).type))
-        number = max((int(part.stem.removeprefix("part-")) + 1 for part in self.folder.glob("part-*.*")), default=0)
+        number = max((int(found[1]) + 1 for part in self.folder.iterdir() if (found := _PART.match(part.name))), default=0)
         write_whole(self.folder / f"part-{number:05d}.parquet", table.replace_schema_metadata({**self.also, **self.made}))
 
 
@@ -207,7 +209,7 @@ def write_whole(path: Path, table: pa.Table) -> None:
 
 
 def _parts(folder: Path) -> list[Path]:
-    return sorted(folder.glob("part-*.parquet"))
+    return sorted(part for part in folder.glob("part-*.parquet") if _PART.fullmatch(part.name.removesuffix("parquet")))
 
 
 def _joined(folder: Path, columns: list[str] | None = None) -> pa.Table:

@@ -17,9 +17,9 @@ from dataclasses import replace
 from typing import Any, Self
 
 from recipes.data import Data
+from rewards.completions import completions
 from rewards.verifier.judge_file import ended
 from rollout.api import Api, Refused, ServerError
-from rollout.layouts import THOUGHTS, turns_of
 from rollout.records import CHARACTERS
 from rollout.template import Template
 from rollout.transcripts import completion, spoken, transcripts
@@ -244,7 +244,7 @@ class ServerPool:
             raise ServerError(
                 f"{self._api.url}/chat/completions answers with what is no message ({choice!r:.100}): is it an OpenAI-compatible API?"
             )
-        thinking, answer = _said(message)
+        answer, thinking, _ = next(completions([message], "message"))
         details: Any = usage.get("completion_tokens_details")
         hidden = (details.get("reasoning_tokens") or 0) if isinstance(details, dict) else 0
         if self._counts and not isinstance(usage.get("completion_tokens"), int):
@@ -282,15 +282,6 @@ def _choice(content: Mapping[str, Any]) -> dict[str, Any]:
 def _usage(content: Mapping[str, Any]) -> dict[str, Any]:
     usage = content.get("usage")
     return {name: value for name, value in usage.items() if value is not None} if isinstance(usage, dict) else {}
-
-
-def _said(message: Mapping[str, Any]) -> tuple[str, str]:
-    """Thinking and answer of a message, where it has them apart; texts in parts are joined."""
-    parts = message.get("content")
-    beside = [message, *(part for part in (parts if isinstance(parts, list) else ()) if isinstance(part, dict))]
-    thoughts = [said for one in beside for name in THOUGHTS if isinstance(said := one.get(name), str)]
-    [(_, answer)] = turns_of([{"role": "assistant", "content": parts}]) or [("", "")]
-    return (thoughts[0] if thoughts else ""), answer
 
 
 def _are_ids(value: Any) -> bool:

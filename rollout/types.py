@@ -213,10 +213,10 @@ class Rollout:
 
     @property
     def think_tokens(self) -> int | None:
-        """Of these, those up to and with the mark that closes thinking; None if it never closed, or nobody counted."""
+        """Of these, those up to and with the mark that closes thinking; None if it never closed, or nobody counted. Of thinking that was kept back, those that are told."""
         counted = self.completion.counted
         if self.answer_start is None:
-            return None
+            return (counted.thinking or None) if counted and self.text and self.completion.finish == "stop" else None
         return int(self.completion.sampled[: self.answer_start].sum()) if counted is None else counted.thinking
 
     @property

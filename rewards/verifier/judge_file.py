@@ -12,18 +12,18 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from rewards.completions import Said, completions, failed, finishes, thoughts_beside
 from rewards.golds import golds, marked, no_gold
-from rewards.rows import Row, is_turn, nested, reach, read_rows
+from rewards.rows import Row, reach, read_rows
 from rewards.verifier.extract import final_answer, last_box
 from rewards.verifier.judge import Judge
 from rewards.verifier.stated import block, final_segment, stated
@@ -56,18 +56,9 @@ PREDICTIONS: tuple[str, ...] = (
 )
 PREDICTIONS += ("generations", "generated_text", "generated_solution", "model_response.text", "model_output", "model_answer", "pred")
 PREDICTIONS += ("choices", "attempt", "samples", "code", "text")
-_PARTS = ("content", "text", "value", "generation", "completion", "message", "choices")  # of a sample that is a mapping
-_OTHERS = ("user", "human", "system", "developer", "tool", "function")  # whose turn answers nothing
-FINISHES = (
-    "finish",
-    "finish_reason",
-    "stop_reason",
-    "finish_reasons",
-    "stop_reasons",
-    "finish_reason.type",
-    "meta_info.finish_reason.type",
+_CUT = frozenset(
+    ["length", "max_tokens", "max_output_tokens", "max_new_tokens", "max_length", "model_length", "repetition", "truncated", "incomplete"]
 )
-_CUT = frozenset(["length", "max_tokens", "max_output_tokens", "max_new_tokens", "max_length", "model_length", "repetition", "truncated"])
 _CUT |= {"context_length_exceeded", "model_context_window_exceeded", "token_limit"}
 _GIVEN_UP = frozenset(["abort", "aborted", "cancelled", "canceled", "error", "failed", "timeout", "content_filter", "safety", "recitation"])
 _DONE = frozenset(
@@ -120,6 +111,7 @@ class Pair(NamedTuple):
         golds: any of them will do; none where there is none.
         finish: how it ended: "length" if it was cut off, "abort" if its engine gave it up, else "stop".
         said: the file's own word for that, "" where it has none.
+        thoughts: thinking that stood apart.
     """
 
     row: dict[str, Any]
@@ -127,6 +119,12 @@ class Pair(NamedTuple):
     text: str
     finish: Literal["stop", "length", "abort"]
     said: str = ""
+    thoughts: str = ""
+
+    @property
+    def whole(self) -> str:
+        """The text behind its thinking."""
+        return Said(self.text, self.thoughts).whole
 
 
 def read_pairs(rows: Sequence[Row], paths: Paths) -> list[Pair]:
@@ -144,71 +142,17 @@ def read_pairs(rows: Sequence[Row], paths: Paths) -> list[Pair]:
             held = [gold for gold in held if (no_gold(gold) or _SENTENCE).startswith(_SENTENCE)]
         except ValueError as error:
             raise ValueError(f"{row.place}: {paths.gold} is {reach(row.values, paths.gold)!r:.80}: {error}") from error
-        samples = list(_samples(reach(row.values, paths.prediction), f"{row.place}: {paths.prediction}")) or [("", "")]
-        beside = _finishes(row.values, paths.prediction)
-        finishes = beside if len(beside) == len(samples) else beside[:1] * len(samples) if len(beside) == 1 else [""] * len(samples)
-        for index, ((text, own), other) in enumerate(zip(samples, finishes, strict=True)):
+        samples = list(completions(reach(row.values, paths.prediction), f"{row.place}: {paths.prediction}")) or [Said("")]
+        beside = finishes(row.values, paths.prediction)
+        ends = beside if len(beside) == len(samples) else beside[:1] * len(samples) if len(beside) == 1 else [""] * len(samples)
+        for index, (one, other, apart) in enumerate(zip(samples, ends, thoughts_beside(row.values, len(samples)), strict=True)):
             numbered = row.values | ({"sample": index} if len(samples) > 1 else {})
-            pairs.append(Pair(numbered, held, text, ended(own or other), own or other))
+            said = one._replace(thoughts=one.thoughts or apart)
+            word = one.finish or other
+            if not said.whole and ended(word) == "stop":
+                word = failed(row.values) or word
+            pairs.append(Pair(numbered, held, said.text, ended(word), word, said.thoughts))
     return pairs
-
-
-def _samples(value: Any, place: str, finish: str = "") -> Iterator[tuple[str, str]]:
-    """The completions that a value holds, and how the mapping around each says that it finished.
-
-    They are a text, a number, a chat's last turn, or lists of those; null, and a chat that ends with another's turn, is a text without an answer.
-    """
-    if isinstance(value, str) and isinstance(held := nested(value), list) and _are_samples(held):
-        value = held
-    if isinstance(value, list) and value and all(is_turn(turn) for turn in value):
-        value = value[-1]
-    if isinstance(value, dict) and is_turn(value) and str(value.get("role", value.get("from"))).lower() in _OTHERS:
-        value = None
-    if isinstance(value, dict) and (part := next((name for name in _PARTS if name in value), None)):
-        yield from _samples(value[part], place, next(iter(_finishes(value)), finish))
-        return
-    if isinstance(value, list) and value and all(isinstance(part, dict) and "type" in part for part in value):
-        value = "".join(str(part.get("text") or "") for part in value)  # a text in parts
-    if isinstance(value, list):
-        if len(value) == 2 and value[1] in ("True", "False"):
-            raise ValueError(
-                f"{place} is {value!r:.80}: likelihoods of given choices, where texts are judged; name texts with --prediction"
-            )
-        for item in value:
-            yield from _samples(item, place, finish)
-        return
-    if isinstance(value, float) and math.isnan(value):
-        value = None  # as pandas writes what is not there
-    if isinstance(value, bool) or not isinstance(value, str | int | float | None):
-        raise ValueError(f"{place} is {value!r:.80}: it must be a text, a number or a list of those")
-    yield "" if value is None else str(value), finish
-
-
-def _are_samples(held: list[Any]) -> bool:
-    """Whether the list that a text holds is one of completions: `[1, 2]` is an answer."""
-    return any(held) and all(
-        item is None or isinstance(item, str) or (isinstance(item, dict) and not item.keys().isdisjoint(_PARTS)) for item in held
-    )
-
-
-def _finishes(values: dict[str, Any], path: str = "") -> list[str]:
-    """What stands beside the completions at `path` on how they finished: one word, or one for each; empty if nothing does."""
-    parent, _, _ = path.rpartition(".")
-    index = re.search(r"(?:\[-?\d+\])*$", path)
-    for holder in (reach(values, parent) if parent else None, values):
-        for name in FINISHES if isinstance(holder, dict) else ():
-            held = [nested(reach(holder, f"{name}{index[0] if index else ''}")), nested(reach(holder, name))]
-            if said := next((words for one in held if (words := _words(one))), None):
-                return said
-    return []
-
-
-def _words(value: Any) -> list[str]:
-    """The texts of a text, or of a list of them, or of lists; a place without one is a text without a word. Empty where there is none at all."""
-    if isinstance(value, list):
-        words = [word for item in value for word in (_words(item) or [""])]
-        return words if any(words) else []
-    return [value] if isinstance(value, str) and value else []
 
 
 def unknown_ends(said: Sequence[str]) -> str:
@@ -293,13 +237,13 @@ def judge_file(
     counts: Counter[str] = Counter(right=0, wrong=0, not_judged=0)
     part = _part_of(out)
     with Judge(workers, wall_s, memory_mb) as judge, open(part, "w", encoding="utf-8") as file:
-        found = [answer_of(pair.text, bare=bare, finish=pair.finish) for pair in pairs]
+        found = [answer_of(pair.whole, bare=bare, finish=pair.finish) for pair in pairs]
         futures = [
             [] if answer is None else [judge.compare(gold=one, answer=answer) for one in held]
             for (_, held, *_), (answer, _) in zip(pairs, found, strict=True)
         ]
         gold_fault = cache(judge.check_gold)
-        for done, ((row, held, _, finish, _), (_, reason), waiting) in enumerate(zip(pairs, found, futures, strict=True), start=1):
+        for done, ((row, held, _, finish, *_), (_, reason), waiting) in enumerate(zip(pairs, found, futures, strict=True), start=1):
             if not held or finish == "abort":
                 verdict = Verdict("not_judged", "aborted" if held else "no gold", found[done - 1][0])
             else:

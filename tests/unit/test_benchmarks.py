@@ -214,6 +214,7 @@ def test_rows_that_are_not_the_benchmarks_are_refused_by_file_and_fault(tmp_path
         ("amc23", {"problem": "p", "answer": "1"}, "knoveleng/AMC-23/data/train-00000-of-00001.parquet"),
         ("aime25", {"problem": "p", "answer": "1"}, "aime_2025/data/train-00000-of-00001.parquet"),
         ("minerva", {"problem": "p", "answer": "1"}, "minerva_math/test.jsonl"),
+        ("math", {"problem": "p", "solution": "\\boxed{1}"}, "MATH-lighteval/data/test-00000-of-00001.parquet"),
         ("ockbench-math", {"problem": "p", "answer": 1}, "ockbench/OckBench_math.jsonl"),
         ("math500", {"problem": "p", "answer": "1"}, "data/MATH500.jsonl"),
         ("svamp", {"Body": "b", "Question": "q", "Answer": "1.0"}, "data/svamp/test.jsonl"),
@@ -241,6 +242,16 @@ def test_a_folder_holds_a_benchmark_by_its_name_or_as_the_hub_lays_it_out(tmp_pa
     write(tmp_path / "aime24.jsonl", [{"problem": "p", "answer": "1"}])
     assert len(load(f"{name}@{tmp_path}", sound)[0]) == BENCHMARKS[name].rows
     assert len(load(f"{name}@{file}", sound)[0]) == BENCHMARKS[name].rows
+
+
+@pytest.mark.parametrize("hole", [{"answer": None}, {"answer": ""}, {"problem": None}])
+def test_a_copy_with_holes_is_no_copy_and_one_row_of_many_is_left_out(tmp_path: Path, hole: dict[str, Any]):
+    rows = filled("math500", {"problem": "p", "answer": "1"})
+    several = write(tmp_path / "several.jsonl", [row | hole if place % 2 else row for place, row in enumerate(rows)])
+    with pytest.raises(DataError, match=r"250 of 500 rows of math500 lack their text or answer \(first: .*several.jsonl:2\): fetch hub:"):
+        load(f"math500@{several}", sound)
+    one = load(f"math500@{write(tmp_path / 'one.jsonl', [rows[0] | hole, *rows[1:]])}", sound)
+    assert (len(one.problems), len(one.left_out)) == (499, 1)
 
 
 def test_math_is_read_of_seven_folders_as_one_set(tmp_path: Path):

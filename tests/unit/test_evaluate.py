@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from evaluation.budgets import table_of
 from evaluation.evaluate import Asked, evaluate, requests, waiting
 from evaluation.measured import of_table
 from evaluation.results import Budget, Evaluation, Extended, Settings
@@ -238,6 +239,26 @@ def test_forced_tokens_have_a_number_of_their_own_and_count_as_nobodys(tmp_path:
     end = len("\\boxed{0}") + 1
     assert scores.tokens.mean == pytest.approx((2 * (9 + end) + 2 * (4 + 1 + end)) / 4)
     assert scores.adherence is None and json.loads(one.scores.read_text())["settings"]["budget"] == {"kind": "forced", "limit": 9}
+
+
+@pytest.mark.parametrize(("kind", "put"), [("forced", [9]), ("extended", [4, 9])])
+def test_what_thinks_on_behind_the_mark_that_was_put_there_is_told(tmp_path: Path, judge: Judge, kind: str, put: list[int]):
+    """One of four closes a second time, behind two further tokens: it was closed, and it did not stop there."""
+
+    def go_on(request: Request) -> list[Completion]:
+        answer = [*map(ord, "\\boxed{0}"), STOP]
+        shut = [*b"xxxxWxxxx", CLOSE] if kind == "extended" else [*b"xxxxxxxxx", CLOSE]
+        found = []
+        for ids in ([*shut, *b"yy", CLOSE, *answer], *[[*shut, *answer]] * 3):
+            sources = np.zeros(len(ids), np.int8)
+            sources[put] = FORCED
+            found.append(Completion(np.array(ids, np.int32), np.zeros(0, np.float32), "stop", np.zeros(len(ids), np.int32), sources))
+        return found
+
+    budget = Budget(kind="forced", limit=9) if kind == "forced" else Extended(limit=9, waits=2, word="W")
+    [(_, scores)] = evaluate([asked(tmp_path, 1, samples=4, budget=budget)], ScriptedPool(go_on), Scorer(judge, template()))
+    assert scores.forced is not None and scores.forced.beyond == 0.25
+    assert table_of([scores]).rows[0].cells[3].text.endswith("25.0 % thought on")
 
 
 def test_of_extended_thinking_words_that_have_it_go_on_are_told_apart_from_marks_that_close_it(tmp_path: Path, judge: Judge):

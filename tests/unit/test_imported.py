@@ -33,6 +33,7 @@ from tests.unit.test_report import make_groups
 
 QUIET = Console(quiet=True)
 RIGHT, WRONG, STATED = "<think>\nhm</think>\n\\boxed{2}", "<think>\nhm hm</think>\n\\boxed{3}", "<think>\nhm</think>\nThe answer is 2."
+BOX = "It is \\boxed{2}."
 
 
 def lines(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
@@ -148,6 +149,37 @@ def api(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def batch(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lines of an API's batch, with problem and gold put back in."""
+    return [
+        {"custom_id": str(n), "problem": row["problem"], "gold": row["gold"], "error": None, "response": {"status_code": 200, "body": {
+            "choices": [{"message": {"role": "assistant", "content": row["completion"]}, "finish_reason": row.get("finish", "stop")}],
+            "usage": {"completion_tokens": row["tokens"]}}}}
+        for n, row in enumerate(rows)
+    ]  # fmt: skip
+
+
+def responses(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As OpenAI's responses API answers."""
+    cut = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
+    return [
+        {"problem": row["problem"], "gold": row["gold"], "usage": {"output_tokens": row["tokens"]}, "output": [
+            {"type": "reasoning", "summary": []}, {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": row["completion"]}]}]}
+        | (cut if "finish" in row else {"status": "completed"})
+        for row in rows
+    ]  # fmt: skip
+
+
+def inspect(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As Inspect logs samples."""
+    return [
+        {"id": row["problem"], "input": row["problem"], "target": row["gold"], "output": {"model": "m", "completion": row["completion"],
+         "choices": [{"message": {"role": "assistant", "content": row["completion"]}, "stop_reason": "max_tokens" if "finish" in row else "stop"}],
+         "usage": {"input_tokens": 3, "output_tokens": row["tokens"]}}}
+        for row in rows
+    ]  # fmt: skip
+
+
 def qwen_math(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Texts lie in `code`, and what was read out of them in `pred`; here with lengths of all, as texts."""
     return [
@@ -161,7 +193,9 @@ def qwen_math(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "form", [plain, lighteval, older_lighteval, ockbench, renamed, of_messages, api, qwen_math], ids=lambda form: form.__name__
+    "form",
+    [plain, lighteval, older_lighteval, ockbench, renamed, of_messages, api, batch, responses, inspect, qwen_math],
+    ids=lambda form: form.__name__,
 )
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "parquet"])
 def test_samples_are_read_in_the_forms_that_tools_write_them_in(tmp_path: Path, form, suffix):
@@ -179,6 +213,25 @@ def test_samples_are_read_in_the_forms_that_tools_write_them_in(tmp_path: Path, 
     says = form not in (lighteval, older_lighteval)  # how completions ended
     assert found.truncated == (0.25 if says else 0.0)
     assert found.no_answer_by.get("unfinished", 0.0) == (0.25 if says else 0.0)
+
+
+def test_thinking_that_a_file_keeps_apart_or_to_itself_is_counted_and_failures_are_no_short_answers(tmp_path: Path):
+    def read(**message: Any) -> Any:
+        usage = {"usage": {"output_tokens": 12, "output_tokens_details": {"reasoning_tokens": 5}}} if "counted" in message else {}
+        message.pop("counted", None)
+        return {
+            "problem": "1+1",
+            "gold": "2",
+            "response": {"choices": [{"message": {"role": "assistant", **message}, "finish_reason": "stop"}]} | usage,
+        }
+
+    apart = evaluated(lines(tmp_path / "apart.jsonl", [read(content=BOX, reasoning_content="x" * 100)]))
+    assert apart.settings.template == CHARACTERS and apart.tokens.mean > 100 + len(BOX)
+    kept = evaluated(lines(tmp_path / "kept.jsonl", [read(content=BOX, counted=True)]))
+    assert (kept.tokens.mean, kept.by_outcome["right"].thinking) == (12, 5)
+    failed = [row | {"model_response": "", "error": "timeout", "tokens": {"output_tokens": 0}} for row in ockbench(plain())[:1]]
+    found = evaluated(lines(tmp_path / "failed.jsonl", [*failed, *ockbench(plain())[1:]]))
+    assert found.not_judged == 0.25 and found.tokens.mean == 21.0 + (40 - 10) / 4
 
 
 def test_lm_evals_samples_are_read_once_whatever_the_filters(tmp_path: Path):

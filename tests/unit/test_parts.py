@@ -64,6 +64,8 @@ def test_what_is_there_is_not_sampled_again(tmp_path: Path, judge: Judge, monkey
     left = there.waiting()
     assert len(left) == 5
     (tmp_path / "part-00099.tmp").write_bytes(b"PAR1 torn")  # as a kill leaves it
+    for stray in ("part-00000 (1).parquet", "part-00002.parquet.bak", "part-x.parquet"):  # as people do
+        (tmp_path / stray).write_bytes(b"a copy")
     assert there.recovered() == []
     pool, progress = ScriptedPool(right_and_wrong), []
     list(sample([there], pool, Scorer(judge, template()), lambda *said: progress.append(said)))
