@@ -109,7 +109,7 @@ def actors(step: Step, shape: Shape | None, gpu: int, longest: int, placed: Plac
         "engine": {} if shape is None or "engine" not in found else engine_bytes(recipe, shape, gpu, options),
         "judge": {"libraries": LIBRARIES["judge"]},
     } | dict.fromkeys(("learner", "trainer"), ranks)
-    on_host = {"engine": _libraries("engine", gpu)} | dict.fromkeys(("learner", "trainer"), _rank_host(recipe, shape, gpu))
+    on_host = {"engine": _engine_host(recipe, gpu)} | dict.fromkeys(("learner", "trainer"), _rank_host(recipe, shape, gpu))
     on_host["learner"] = on_host["learner"] | waits
     resting = {"engine": {"context": CUDA_CONTEXT}, "learner": rests} if sleep else {}
     made = [
@@ -180,6 +180,12 @@ def _rank_host(recipe: Recipe, shape: Shape | None, gpu: int) -> dict[str, int]:
     return _libraries("learner", gpu) | loading
 
 
+def _engine_host(recipe: Recipe, gpu: int) -> dict[str, int]:
+    """Of an engine and its workers, which are processes of their own where it is tensor parallel."""
+    count = workers(recipe)
+    return {name: held * (1 + count * (count > 1)) for name, held in _libraries("engine", gpu).items()}
+
+
 def _libraries(actor: str, gpu: int) -> dict[str, int]:
     return {"libraries": LIBRARIES[actor] + (CUDA_LIBRARIES if gpu else 0)}
 
@@ -199,9 +205,7 @@ def misfits(
     yield from _store_misfits(placed, push_bytes(recipe, shape, placed))
     if shape is None:
         return
-    one = kv_bytes(shape, context(recipe), number_width(recipe)) // (
-        int(option(recipe.engine.vllm, "tensor_parallel_size", 1)) if gpu else 1
-    )
+    one = kv_bytes(shape, context(recipe), number_width(recipe)) // (workers(recipe) if gpu else 1)
     for actor in actors:
         if actor.name == "engine" and (held := actor.holds.get("KV cache", 0)) < one:
             yield (

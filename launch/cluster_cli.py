@@ -6,7 +6,7 @@ import re
 import secrets
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -65,12 +65,26 @@ def up(
 
 @cluster_app.command("down")
 def down() -> None:
-    """End the head that `laconic cluster up` started, and all jobs in it; nothing else."""
+    """Stop the jobs of the head that `laconic cluster up` started, which save a checkpoint first, and end it; nothing else."""
     with errors():
         from launch.head import down as end
+        from launch.head import this_head
 
+        if running := this_head():
+            _stop_all(running.url)
         head = end()
         _say(f"ended: {head.url}" if head else "no head of `laconic cluster up` runs here")
+
+
+def _stop_all(url: str) -> None:
+    """Stop the jobs of a head; one that cannot be asked, or that does not stop, ends with it."""
+    from launch.jobs import Cluster, JobsError
+
+    with suppress(JobsError):
+        cluster = Cluster(url)
+        for job in [job for job in cluster.jobs() if not job.is_done]:
+            _say(f"stopping {job.id}, which saves a checkpoint first")
+            cluster.stop(job.id, _GRACE_S + 30)
 
 
 @app.command("submit")
@@ -108,17 +122,19 @@ def submit(
     with errors():
         _refuse_others(context, slurm)
         from launch.bundle import bundle
+        from launch.manifests import nodes_for, refuse_hopeless
         from recipes.loader import load
 
+        if resume and overwrite:
+            raise ValueError("--resume goes on with a run, --overwrite replaces it; say one of them")
         loaded = load(recipe, scale, overrides or [])
         made = bundle(loaded, include or (), max_mb * 1_000_000)
         options = ["--resume"] * resume + ["--overwrite"] * overwrite
         if slurm:
-            from launch.manifests import nodes_for
-
             asked = nodes_for(loaded, nodes, gpus, gpu_gb, cpus, memory_gb)
             sent = _to_slurm(loaded, made, max_mb, folder, partition, time, asked, runs, options, dry_run)
         else:
+            refuse_hopeless(loaded)
             sent = _to_ray(loaded, made, max_mb, address, runs, options, dry_run)
         if sent is None:
             return
@@ -240,7 +256,7 @@ def kuberay(
     cpus: Cores = 16,
     memory_gb: Memory = 128,
 ) -> None:
-    """Print a RayJob with its ConfigMap, for `kubectl apply -f -`."""
+    """Print a RayJob with its ConfigMap, for `kubectl apply --server-side -f -`."""
     with errors():
         from launch.manifests import kuberay as made
         from launch.manifests import nodes_for

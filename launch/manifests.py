@@ -26,9 +26,11 @@ from launch.placement import Placement
 from launch.plan import PlanError, plan
 from recipes.loader import dump
 from recipes.schema import Recipe
+from recipes.steps import steps
 
 _CONFIG_MAP = 1_000_000  # bytes; Kubernetes takes 1 MiB
 _GRACE_S = 120
+_HERE = ("model.", "data.", "eval.data", "eval.benchmarks", "reward:", "wandb:", "engine.kind: vllm on", "device:", "stages[")
 _JOB, _RUNS = "/laconic/job", "/laconic/runs"
 
 
@@ -74,13 +76,34 @@ def nodes_for(recipe: Recipe, count: int | None, gpus: int | None, gpu_gb: int, 
     machines = [Machine(cpus, gigabytes * 10**9, (gpu_gb * 10**9,) * each, name=f"node-{index}") for index in range(there)]
     made = plan(recipe, machines[0], machines[1:])
     parts = [part.placement for part in made.stages] or [made.placement]
-    faults = [*dict.fromkeys(fault for placed in parts for fault in placed.faults)]
-    faults += [line for line in made.blockers if line.partition(": ")[2].startswith("memory:") or line.startswith("memory:")]
+    faults = [
+        *(fault for placed in parts for fault in placed.faults),
+        *anywhere(made.blockers, [step.stage.called for step in steps(recipe)]),
+    ]
     if faults:
-        raise PlanError("\n".join(dict.fromkeys(faults)))
+        told = [f"{fault} (--memory-gb says what a node has)" if " of main memory" in fault else fault for fault in faults]
+        raise PlanError("\n".join(dict.fromkeys(told)))
     taken = [_taken(placed) for placed in parts]
     used = max(len(gpus_of) for gpus_of in taken)
     return Nodes(used, max((most for gpus_of in taken for most in gpus_of.values()), default=0), cpus, gigabytes)
+
+
+def refuse_hopeless(recipe: Recipe) -> None:
+    """Refuse what no machine can run, before it waits for one. Raises PlanError."""
+    large = Machine(1024, 10**13, (10**12,) * 64)
+    if faults := anywhere(plan(recipe, large).blockers, [step.stage.called for step in steps(recipe)]):
+        raise PlanError("\n".join(faults))
+
+
+def anywhere(blockers: Sequence[str], stages: Sequence[str]) -> list[str]:
+    """Those of a plan's blockers that hold on every machine of the size planned for, not on this one alone: files, packages and builds may be others there."""
+    found = []
+    for line in blockers:
+        stage, _, rest = line.partition(": ")
+        key = rest if stage in stages else line
+        if not key.startswith(_HERE):
+            found.append(line)
+    return found
 
 
 def _taken(placed: Placement) -> dict[int, int]:
@@ -103,10 +126,10 @@ def kuberay(recipe: Recipe, nodes: Nodes, image: str, claim: str, include: Seque
     Raises:
         BundleError: files that do not fit a ConfigMap, or as `user_files`.
     """
-    if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", claim):
-        raise BundleError(f"--claim: {claim!r} is no name of a PersistentVolumeClaim: small letters, digits, hyphens and dots")
-    if not image or re.search(r"\s", image):
-        raise BundleError(f"--image: {image!r} is no container image")
+    if len(claim) > 253 or not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", claim):
+        raise BundleError(f"--claim: {claim!r:.80} is no name of a PersistentVolumeClaim: small letters, digits, hyphens and dots")
+    if not re.fullmatch(r"(?:[\w.-]+(?::\d+)?/)?[a-z0-9]+(?:[._/-]+[a-z0-9]+)*(?::[\w.-]+)?(?:@sha256:[0-9a-f]{64})?", image):
+        raise BundleError(f"--image: {image!r:.100} is no container image: REGISTRY/NAME:TAG, the name in small letters")
     name = _dns(recipe.name)
     files = {RECIPE: dump(recipe).encode()} | {place: path.read_bytes() for place, path in user_files(recipe, include).items()}
     if (total := sum(map(len, files.values()))) > _CONFIG_MAP:
@@ -115,7 +138,7 @@ def kuberay(recipe: Recipe, nodes: Nodes, image: str, claim: str, include: Seque
             f"manifest: {size(total)} do not fit a ConfigMap, which holds {size(_CONFIG_MAP)} ({largest}: {size(len(files[largest]))}); put it on the claim "
             f"{claim} and name it by its path below {_RUNS}"
         )
-    keys = {place: f"{index:03}-{re.sub(r'[^A-Za-z0-9._-]', '-', Path(place).name)}" for index, place in enumerate(files)}
+    keys = {place: f"{index:03}-{re.sub(r'[^A-Za-z0-9._-]', '-', Path(place).name)[-200:]}" for index, place in enumerate(files)}
     config: dict[str, Any] = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {}, "binaryData": {}}
     for place, content in files.items():
         try:
@@ -189,8 +212,10 @@ def slurm(recipe: Recipe, nodes: Nodes, runs: str, time: str, options: Sequence[
     Raises:
         ValueError: the time is none.
     """
-    if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", time):
-        raise ValueError(f"--time: {time}: write minutes, hours:minutes:seconds or days-hours, as Slurm does")
+    if (seconds := _seconds(time)) <= 2 * _GRACE_S:
+        raise ValueError(
+            f"--time: {time}: a job is told to stop and save {_GRACE_S} s before its time is over, so {seconds} s leave nothing to train in; ask for more"
+        )
     gpus = f"#SBATCH --gpus-per-node={nodes.gpus}\n" * bool(nodes.gpus)
     return _SLURM.format(
         name=_dns(recipe.name),
@@ -205,6 +230,17 @@ def slurm(recipe: Recipe, nodes: Nodes, runs: str, time: str, options: Sequence[
         recipe=dump(recipe),
         runs=shlex.join([runs, *options]),
     )
+
+
+def _seconds(time: str) -> int:
+    """Of a time as Slurm writes it. Raises ValueError."""
+    found = re.fullmatch(r"(?:(?P<days>\d+)-)?(?P<a>\d+)(?::(?P<b>\d+))?(?::(?P<c>\d+))?", time)
+    if not found:
+        raise ValueError(f"--time: {time}: write minutes, hours:minutes:seconds or days-hours, as Slurm does")
+    days, a, b, c = (int(one or 0) for one in found.groups())
+    if found["days"]:
+        return days * 86400 + a * 3600 + b * 60 + c
+    return a * 3600 + b * 60 + c if found["c"] else a * 60 + b
 
 
 def _dns(name: str) -> str:
@@ -238,7 +274,11 @@ ended() {{
   echo "$code" > "$SLURM_JOB_NAME-$SLURM_JOB_ID.exit"
 }}
 trap ended EXIT
-trap '[ -n "$driver" ] && kill -TERM "$driver" || exit 143' TERM INT
+told() {{
+  echo "told to stop: the time is nearly over (--time {time}), or somebody stopped the job" >&2
+  [ -n "$driver" ] && kill -TERM "$driver" || exit 143
+}}
+trap told TERM INT
 command -v "$python" > /dev/null || {{ echo "LACONIC_PYTHON: no $python on $HOSTNAME; name an interpreter that has laconic on all nodes" >&2; exit 1; }}
 (umask 077 && "$python" -c 'import secrets; print(secrets.token_hex(32), end="")' > "$job/token")
 cat > "$job/recipe.yaml" <<'RECIPE_ENDS_HERE'

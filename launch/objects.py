@@ -6,6 +6,7 @@ Claim: an object is there whole or not at all, and what fails is tried again bef
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -36,8 +37,9 @@ class Store:
     """The objects of one run, by their paths in its folder. Every method raises StorageError, after it tried again."""
 
     def __init__(self, url: str, name: str) -> None:
-        self.shown = f"{url.rstrip('/')}/{name}"
         scheme = urlsplit(url).scheme
+        url = scheme + url[len(scheme) :]  # S3:// is s3://
+        self.shown = f"{url.rstrip('/')}/{name}"
         if "::" in url:
             raise StorageError(f"--runs: {url}: a chain of file systems is not written to; name the storage itself")
         if urlsplit(url).password:
@@ -47,11 +49,19 @@ class Store:
         try:
             self._files, root = fsspec.core.url_to_fs(url)
         except ImportError as error:
-            package = known_implementations[scheme]["class"].partition(".")[0]
-            raise StorageError(f"--runs: {scheme}:// needs the package {package}: pip install {package}") from error
+            known = known_implementations[scheme]
+            package = known["class"].partition(".")[0]
+            needs = (
+                f"the package {package}: pip install {package}" if package != "fsspec" else f"another package ({known.get('err', error)})"
+            )
+            raise StorageError(f"--runs: {scheme}:// needs {needs}") from error
         except ValueError as error:
             raise StorageError(f"--runs: {url}: fsspec knows no {scheme}://; s3://, gs:// and file:// are some that it knows") from error
-        self._root = f"{root.rstrip('/')}/{name}"
+        except (TypeError, OSError) as error:  # options of its own that no URL says; a server that is not there
+            raise StorageError(
+                f"--runs: {url}: fsspec cannot open it ({' '.join(str(error).split()):.200}); s3://, gs:// and file:// need nothing more"
+            ) from error
+        self._root = re.sub("/{2,}", "/", f"{root}/{name}")  # some storages list a doubled slash otherwise than they read it
         self._is_atomic = scheme in _ATOMIC
 
     def names(self) -> set[str]:

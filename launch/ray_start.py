@@ -21,6 +21,7 @@ import psutil
 import ray
 from ray._private import parameter, ray_constants
 from ray._private import worker as ray_worker
+from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import AuthenticationError
 
 from launch import guard
@@ -68,7 +69,13 @@ def start_ray(num_cpus: int, num_gpus: int, push: int = 0) -> None:
 
 def _join(address: str) -> None:
     """Speak to a Ray that is there. Raises RayStartError: there is none, or it will not have us."""
-    if address != "auto" and not speaks_grpc(address, _CONNECT_S):
+    there = canonicalize_bootstrap_address(address) if address == "auto" else address
+    if there and not speaks_grpc(there, _CONNECT_S):
+        if address == "auto":
+            raise RayStartError(
+                f"--address auto: the Ray that was last started or joined here, at {there}, does not answer within {_CONNECT_S:g} s; "
+                "name HOST:PORT of the head, or start one on this machine (`laconic cluster up`)"
+            )
         raise RayStartError(
             f"--address: no Ray that drivers join answers at {address} within {_CONNECT_S:g} s; name HOST:PORT of a head (6379 is usual; 8265 is its dashboard, "
             "which takes jobs: `laconic submit`), or auto on a node of it"

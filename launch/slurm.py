@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,7 @@ def _told(numbers: Sequence[str]) -> dict[str, list[str]]:
 
 def _job(number: str, told: Sequence[str] | None, record: Mapping[str, Any]) -> Job:
     """A job from what Slurm says, if it does, and from what its script left."""
+    told = told or record.get("told")
     word, reason, start, end = told or ("FORGOTTEN", "Slurm knows it no more, and it left no exit code", "", "")
     state, message = _STATES.get(word.split()[0], "FAILED"), reason if reason != "None" else ""
     if state == "PENDING":
@@ -169,6 +171,8 @@ def _job(number: str, told: Sequence[str] | None, record: Mapping[str, Any]) -> 
     elif state == "FAILED" and word != "FORGOTTEN":
         message = f"{word.lower()} {message}".strip()
     ended = _seconds(end) if state in ("SUCCEEDED", "STOPPED", "FAILED") else None
+    if record and told and state in ("SUCCEEDED", "STOPPED", "FAILED"):
+        _remember(number, told, record)
     for left in Path(record["folder"]).glob(f"*-{number}.exit") if record else ():
         if not (written := left.read_text(encoding="utf-8").strip()):
             continue  # just being written
@@ -176,6 +180,15 @@ def _job(number: str, told: Sequence[str] | None, record: Mapping[str, Any]) -> 
         state = "SUCCEEDED" if code == 0 else "STOPPED" if code in _STOPPED else "FAILED"
         message, ended = f"exit code {code}; `laconic logs {PREFIX}{number}` says more" if code else "", left.stat().st_mtime
     return Job(f"{PREFIX}{number}", state, message, record.get("recipe", ""), record.get("runs", ""), _seconds(start), ended)
+
+
+def _remember(number: str, told: Sequence[str], record: Mapping[str, Any]) -> None:
+    """Keep what Slurm says of a job that has ended, before it forgets it; and take the token of one away whose script was killed with it."""
+    with suppress(OSError):
+        if record.get("told") != list(told):
+            (_records() / f"{number}.json").write_text(json.dumps({**record, "told": list(told)}), encoding="utf-8")
+        for left in Path(record["folder"]).glob(f".laconic-{number}-*"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _seconds(moment: str) -> float | None:

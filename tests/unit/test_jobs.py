@@ -197,6 +197,17 @@ def test_a_ray_that_is_not_there_is_refused_before_ray_is_asked(address: str, mo
         start_ray(num_cpus=1, num_gpus=0)
 
 
+def test_auto_is_refused_where_the_ray_that_was_here_is_gone(monkeypatch: pytest.MonkeyPatch):
+    """A job of another's, or a machine that was started again, leaves the file in which Ray looks."""
+    monkeypatch.setenv(head.ADDRESS, "auto")
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("launch.ray_start.canonicalize_bootstrap_address", lambda address: "127.0.0.1:1")
+    with pytest.raises(
+        RayStartError, match=r"--address auto: the Ray that was last started or joined here, at 127.0.0.1:1, does not answer"
+    ):
+        start_ray(num_cpus=1, num_gpus=0)
+
+
 def test_why_a_ray_cannot_be_joined_is_said_in_a_sentence():
     other = (
         "Version mismatch: The cluster was started with:\n    Ray: 2.9.0\n    Python: 3.10.1\nThis process on node 10.0.0.1:6379 was started with:\n"

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from launch import cli
+from launch import cli, manifests
 from launch.bundle import BundleError
-from launch.manifests import Nodes, kuberay, nodes_for, slurm
+from launch.manifests import Nodes, kuberay, nodes_for, refuse_hopeless, slurm
 from launch.plan import PlanError
 from recipes.loader import dump, load
 
@@ -130,13 +130,44 @@ def test_a_batch_script_is_one_and_carries_the_recipe(nodes: Nodes, tmp_path: Pa
     assert done.returncode == 1 and "submit this with sbatch" in done.stderr and list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [("5", 300), ("4:30", 270), ("1:00:00", 3600), ("2-0", 172_800), ("1-12", 129_600), ("0-1:30", 5400), ("1-0:0:9", 86_409)],
+)
+def test_a_time_is_read_as_slurm_reads_it_and_one_that_leaves_nothing_is_refused(time: str, seconds: int):
+    nodes = Nodes(1, 0, 2, 4)
+    assert f"--time={time}\n" in slurm(load("dler", "tiny"), nodes, "/runs", time) and manifests._seconds(time) == seconds
+    for short in ("1", "4", "0:30", "0:4:0", "0-0"):
+        with pytest.raises(ValueError, match="told to stop and save 120 s before its time is over"):
+            slurm(load("dler", "tiny"), nodes, "/runs", short)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["engine.vllm={tensor_parallel_size: two}"], ["engine.vllm={gpu_memory_utilisation: 0.5}"], ["engine.vllm={tensor_parallel_size: 5}"]],
+)
+def test_what_no_machine_can_run_is_refused_before_it_waits_for_one(words: list[str], tmp_path: Path):
+    recipe = load("dler", "node8", words)
+    with pytest.raises(PlanError, match=r"engine\.vllm"):
+        nodes_for(recipe, None, None, 80, 16, 128)
+    with pytest.raises(PlanError, match=r"engine\.vllm"):
+        refuse_hopeless(recipe)
+    refuse_hopeless(load("dler", "node8", ["model.path=/only/there", "data.train=/only/there.jsonl", "wandb=x"]))
+
+
 def test_manifests_are_printed_and_bad_numbers_refused():
     runner = CliRunner()
     done = runner.invoke(cli.app, ["manifest", "slurm", "dler", "--scale", "node8"])
     assert done.exit_code == 0 and done.stdout.startswith("#!/bin/bash\n")
     assert runner.invoke(cli.app, ["manifest", "slurm", "dler", "--scale", "node8", "--time", "x; rm -r /"]).exit_code == 1
     assert runner.invoke(cli.app, ["manifest", "kuberay", "dler", "--scale", "node8", "--gpus", "4", "--image", "x"]).exit_code == 1
-    for words in (["--image", ""], ["--image", "a b"], ["--image", "x", "--claim", "We ird"]):
+    for words in (
+        ["--image", ""],
+        ["--image", "a b"],
+        ["--image", "UPPER/Case:x"],
+        ["--image", "x", "--claim", "We ird"],
+        ["--image", "x", "--claim", "a..b"],
+    ):
         refused = runner.invoke(cli.app, ["manifest", "kuberay", "dler", "--scale", "node8", *words])
         assert refused.exit_code == 1 and f"{words[-2]}: {words[-1]!r} is no" in refused.output
     named = runner.invoke(cli.app, ["manifest", "kuberay", "dler", "--scale", "node8", "--image", "x", "name=2026-run"])

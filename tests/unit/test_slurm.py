@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -114,6 +115,7 @@ def submitted(answers: Answers, tmp_path: Path) -> Path:
 def test_what_became_of_a_job_is_told_by_its_script_else_by_squeue_else_by_sacct(answers: Answers, tmp_path: Path):
     own = submitted(answers, tmp_path)
     (own / "toy-71.log").write_text("step 1\n")
+    (own / ".laconic-71-AbCdEf").mkdir()  # as a script leaves it that is killed with its job
     for line, expected in [
         ("PENDING|Resources|N/A|N/A", ("PENDING", 4, "waits to start: Resources; it asks for 2 x (8 GPUs, 16 cores, 128 GB)")),
         ("PENDING|PartitionConfig|N/A|N/A", ("PENDING", 4, "which the partition never gives: `laconic stop slurm:71` takes it out")),
@@ -126,6 +128,7 @@ def test_what_became_of_a_job_is_told_by_its_script_else_by_squeue_else_by_sacct
         job = Slurm().job("slurm:71")
         assert (job.state, job.exit_code) == expected[:2] and job.words.endswith(expected[2]), job.words
         assert job.state not in ("SUCCEEDED", "FAILED") or job.seconds == 60
+        assert (own / ".laconic-71-AbCdEf").is_dir() == (job.state in ("PENDING", "RUNNING"))
     assert Slurm().log("slurm:71") == "step 1\n"
     assert heard(tmp_path)[-1][:7] == ["squeue", "-h", "-t", "all", "-j", "71", "-o"]
 
@@ -133,6 +136,11 @@ def test_what_became_of_a_job_is_told_by_its_script_else_by_squeue_else_by_sacct
     answers("sacct", "71|CANCELLED by 0||2020-01-01T00:00:00|2020-01-01T00:02:00\n")
     assert (Slurm().job("slurm:71").state, Slurm().job("slurm:71").seconds) == ("STOPPED", 120)
     answers("sacct", err="Slurm accounting storage is disabled\n", code=1)
+    assert (Slurm().job("slurm:71").state, Slurm().job("slurm:71").seconds) == ("STOPPED", 120), (
+        "what Slurm said last stands when it forgets"
+    )
+    shutil.rmtree(own)
+    own = submitted(answers, tmp_path)
     assert "Slurm knows it no more" in Slurm().job("slurm:71").words
     for text, state in [("0\n", "SUCCEEDED"), ("130\n", "STOPPED"), ("143\n", "STOPPED"), ("1\n", "FAILED")]:
         (own / "toy-71.exit").write_text(text)

@@ -377,10 +377,22 @@ def test_another_run_of_the_name_is_replaced_when_told_to_and_only_then(url: str
         fetched(f"{url}/b")
 
 
+def test_doubled_slashes_name_one_place(machine: Callable[[str], None], tmp_path: Path):
+    """Some storages list `bucket//runs` otherwise than they read it."""
+    for here in ("memory://doubled//runs/", f"file://{tmp_path}//runs//"):
+        store = Store(here, "a")
+        store.write("x/y", b"1")
+        assert store.names() == {"x/y"} and store.read("x/y") == b"1"
+    assert (tmp_path / "runs" / "a" / "x" / "y").is_file()
+
+
 def test_a_url_that_cannot_be_used_is_one_sentence(machine: Callable[[str], None], tmp_path: Path):
     (tmp_path / "file").write_text("")
     refused = {
         "nope://x/y": "fsspec knows no nope://",
+        "NOPE://x/y": "fsspec knows no nope://",
+        "sftp://host/x": "sftp:// needs another package (SFTPFileSystem requires",
+        "dbfs://x/a": "--runs: dbfs://x/a: fsspec cannot open it (",
         "file://relative/x": "write an absolute path, file:///..., or the plain path of a folder",
         "ftp://me:secret@host/x": "a password does not belong into a URL",
         "simplecache::s3://x": "a chain of file systems",
