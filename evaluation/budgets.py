@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from evaluation import words
 from evaluation.comparisons import Comparison, Found
 from evaluation.results import Evaluation
-from evaluation.tables import Cell, Row, Table, bounds, points, relative
+from evaluation.tables import Cell, Row, Table, bounds, length_bounds, points, relative
 
 
 def budget_table(found: Found, source: str) -> Table:
@@ -44,7 +44,7 @@ def _cells(of: Evaluation, ruler: str = "") -> list[Cell]:
     length = of.tokens
     return [
         Cell(words.percent(of.accuracy.mean), bounds(of.accuracy, 100, 1)),
-        Cell(words.tokens(length.mean), f"{bounds(length, 1, 0 if length.mean >= 100 else 1)} {ruler}".strip()),
+        Cell(words.tokens(length.mean), f"{length_bounds(length)} {ruler}".strip()),
         Cell(words.percent(of.truncated)),
         Cell(_kept(of)),
     ]

@@ -103,6 +103,13 @@ def compare(old: Shown, new: Shown, margin: float | None = None) -> Comparison:
     accuracy, bounds = difference_interval(change_N), claim_interval(change_N)
     allowed = b.settings.margin if margin is None else margin
     remarks = [f"{a.samples} samples each before, {b.samples} after"] if a.samples != b.samples else []
+    remarks += [
+        f"{min(counts)} to {max(counts)} samples of a problem {when}"
+        for when, one in (("before", a), ("after", b))
+        if len(counts := {row.samples for row in one.per_problem}) > 1
+    ]
+    if allowed != b.settings.margin:
+        remarks.append(f"a loss of {100 * allowed:g} points is allowed now, {100 * b.settings.margin:g} were when it was sampled")
     remarks += [f"{name} was not recorded" for name in ("temperature", "top_p") if getattr(b.settings, name) is None]
     remarks += [
         f"{name} was not recorded of one, and {said:g} of the other"
@@ -120,7 +127,7 @@ def compare(old: Shown, new: Shown, margin: float | None = None) -> Comparison:
     better: tuple[Span, ...] = ()
     worse: tuple[Span, ...] = ()
     if before.ruler == after.ruler:
-        length = length_change(after, before)
+        length = length_change(after, before) if before.length.any() else None
         unit = CHARACTERS if before.ruler == CHARACTERS else unit
         if first and second and unit == "tokens" and b.settings.budget is None:
             better, worse = _spans(first, second, min(a.settings.max_tokens, b.settings.max_tokens))
@@ -128,7 +135,10 @@ def compare(old: Shown, new: Shown, margin: float | None = None) -> Comparison:
         remarks.append(f"lengths before are {a.settings.ruler}, after {b.settings.ruler}: other units")
         first, second = samples_of(old, characters=True), samples_of(new, characters=True)
         if first and second:
-            unit, length = CHARACTERS, length_change(second.measured, first.measured)
+            unit = CHARACTERS
+            length = length_change(second.measured, first.measured) if first.measured.length.any() else None
+    if length is None and not before.length.any():
+        remarks.append("all samples before are empty, so no length is relative to theirs")
     if any(failed):  # no limit is in characters, so there they would pass for a saving
         length, counted = (None, "and lengths in characters are not compared") if unit == CHARACTERS else (length, "at the limit")
         remarks.append(f"{failed[0]} samples before and {failed[1]} after were never made; they count as wrong, {counted}")

@@ -56,7 +56,7 @@ def choose(before: Sequence[ProblemScore], after: Sequence[ProblemScore]) -> lis
         ),
         Choice("Wrong before, right after", "The largest gain in right samples, the harder level first.", gain, "wrong", "right"),
         Choice("Right before, wrong after", "The largest loss of right samples, the harder level first.", loss, "right", "wrong"),
-        Choice("Where it still thinks", f"The highest level ({top}); the longest after training.", hard),
+        Choice("Where it still thinks", f"The highest level ({top}); the longest of the new ones.", hard),
     ]
 
 

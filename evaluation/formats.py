@@ -15,7 +15,6 @@ from evaluation.entries import at_budgets
 from evaluation.paired import classes, moved_again, paired_table, reached
 from evaluation.parallel import curves, several_table
 from evaluation.results import Evaluation
-from evaluation.statistics import holm
 from evaluation.tables import Cell, Table, noise_table, reservations, settings_table, stages_table
 from evaluation.unsaid import unsaid
 
@@ -50,7 +49,7 @@ def markdown(found: Found) -> str:
 
 def sentences(found: Found) -> list[str]:
     """What may be said in one sentence each: of every comparison, of evaluations that stand alone, and of several claims at once; and what cannot."""
-    return words.headline(found.comparisons) + [words.single(one) for one in found.alone] + together(found) + unsaid(found)
+    return words.headline(found.comparisons, len(found.runs)) + [words.single(one) for one in found.alone] + together(found) + unsaid(found)
 
 
 def together(found: Found) -> list[str]:
@@ -62,7 +61,8 @@ def adjusted(found: Found) -> list[str]:
     claims = [pair for pair in found.comparisons if not pair.refused]
     if len(claims) < 2:
         return []
-    all_ = list(zip(claims, holm([pair.p for pair in claims]), strict=True))
+    by_id = words.adjusted_p(claims)
+    all_ = [(pair, by_id[id(pair)]) for pair in claims]
     told = all_ if len(all_) <= _NAMED else sorted(all_, key=lambda one: one[1])[:_NAMED]
     named = ", ".join(
         f"{pair.new.evaluation.where}{f', {pair.new.label}' if len(found.runs) > 2 else ''} {words.number(p, 2)}" for pair, p in told

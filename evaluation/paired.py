@@ -19,8 +19,8 @@ from evaluation.efficiency import against, budget_area, scalars
 from evaluation.lengths import CLASSES, transitions
 from evaluation.measured import Samples, of_evaluation
 from evaluation.results import Evaluation
-from evaluation.statistics import Interval, claim_interval
-from evaluation.tables import Cell, Row, Table, again_label, detectable, points, relative
+from evaluation.statistics import Interval, claim_interval, difference_interval
+from evaluation.tables import TOKEN_F1, Cell, Row, Table, again_label, detectable, points, relative
 
 _SHARES = (1 / 8, 1 / 4, 1 / 2)  # of max_tokens
 
@@ -36,6 +36,7 @@ def paired_table(pair: Comparison) -> Table:
         *_at_budgets(old, new, alike),
         *_area(old, new, alike),
         *_passes(old, new, bool(pair.refused)),
+        *_overlap(old, new, bool(pair.refused)),
         *_lengths(pair),
     ]
     for name in ("right", "wrong"):
@@ -114,6 +115,16 @@ def _passes(old: Evaluation, new: Evaluation, refused: bool) -> list[Row]:
         change = None if refused else moved_again(old, new, before_N, after_N)
         rows.append(_row(name, _percent(float(before_N.mean())), _percent(float(after_N.mean())), points(change)))
     return rows
+
+
+def _overlap(old: Evaluation, new: Evaluation, refused: bool) -> list[Row]:
+    """Token F1 of the problems whose gold is in words, with its change: longer answers may share more words with it, and be right no more often."""
+    if not old.token_f1 or not new.token_f1:
+        return []
+    before, after = ({row.id: row.token_f1 for row in one.per_problem if row.token_f1 is not None} for one in (old, new))
+    known = bool(before) and before.keys() == after.keys() and not refused
+    change = difference_interval(np.array([after[id_] - before[id_] for id_ in before])) if known else None
+    return [_row(TOKEN_F1, _percent(old.token_f1.mean), _percent(new.token_f1.mean), points(change))]
 
 
 def reached(old: Evaluation, new: Evaluation) -> dict[str, tuple[np.ndarray, np.ndarray]]:

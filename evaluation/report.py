@@ -129,7 +129,7 @@ def _folded(summary: str, sections: Sequence[Section]) -> list[Section]:
 
 def _head(found: Found) -> Section:
     pairs, runs = found.comparisons, found.runs
-    told = words.told(pairs) if len(pairs) <= _FEW else []
+    told = words.told(pairs, len(runs)) if len(pairs) <= _FEW else []
     verdicts = told[0] if len(told) == 1 else [said[0] for said in told]  # of several, the numbers stand in the table below
     verdicts += [words.pooled(one) for one in pooled(pairs)]
     verdicts += [words.single(one) for one in found.alone][:_FEW]
@@ -150,7 +150,7 @@ def _head(found: Found) -> Section:
             verdicts.insert(0, who + sentence)
             leads.append(words.progress(run) if not pairs else "")
     leads += unsaid(found)
-    main = pairs[-1] if len(pairs) == 1 else None
+    main = pairs[-1] if len(pairs) == 1 and not pairs[-1].refused else None
     alone = next(iter(found.alone), None) if not pairs else None
     tiles = (
         _tiles(_one_ruler(main.old.evaluation, main.new.evaluation), main) if main else _tiles([alone.evaluation], None) if alone else []

@@ -140,6 +140,7 @@ class ProblemScore(_Frozen):
     samples: PositiveInt
     tokens: float
     majority: float | None = None
+    token_f1: float | None = None
 
     @property
     def share(self) -> float:

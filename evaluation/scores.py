@@ -55,6 +55,8 @@ def budget_curve(samples: Samples, budgets: Sequence[int]) -> list[Point]:
     tokens_B = samples.means(np.minimum(samples.length[:, None], budget_B)).mean(axis=0)
     several = len(samples.ids) > 1
     bounds_2B = np.percentile(resampled_means(right_NB), [2.5, 97.5], axis=0) if several else np.full((2, len(budget_B)), np.nan)
+    for place in np.flatnonzero(np.ptp(right_NB, axis=0) == 0) if several else ():  # all alike is not certainty
+        bounds_2B[:, place] = share_interval(right_NB[:, place])[1:]
     return [
         Point(budget=int(budget), accuracy=float(accuracy), low=_or_none(low), high=_or_none(high), tokens=float(tokens))
         for budget, accuracy, low, high, tokens in zip(budget_B, right_NB.mean(axis=0), *bounds_2B, tokens_B, strict=True)
@@ -90,6 +92,7 @@ def score(table: pa.Table, *, checkpoint: str, step: int, source: str, settings:
         reason_S = np.full(len(samples.problem), "no votes", dtype=object)
     votes_N = _majorities(samples) if parallel is None else []
     told = any(table[name].null_count < len(table) for name in ("ids", "think_tokens"))  # who counts without ids need not count thinking
+    overlap_N = _overlaps(samples, problems)
     measured, outcome, tokens = samples.measured, by_outcome(samples, told), interval(samples.measured.length)
     silent_S = np.array([said is None for said in samples.extracted]) & samples.wrong
     why_S = np.where(samples.cut, "unfinished", reason_S)
@@ -121,20 +124,22 @@ def score(table: pa.Table, *, checkpoint: str, step: int, source: str, settings:
             reason: float(samples.means(silent_S & (why_S == reason)).mean()) for reason in sorted(set(why_S[silent_S].tolist()))
         },
         not_judged=float(samples.means(~samples.right & ~samples.wrong).mean()),
-        token_f1=_token_f1(samples, problems),
+        token_f1=_token_f1(overlap_N),
         majority=Majority(k=int(samples.count.min()), **share_interval(np.array(votes_N))._asdict()) if votes_N else None,
         stated=stated,
         by_outcome=outcome,
         by_level=_by_level(samples, problems),
         budget_curve=budget_curve(samples, budgets.tolist()),
-        per_problem=_per_problem(samples, problems, votes_N),
+        per_problem=_per_problem(samples, problems, votes_N, overlap_N),
         forced=forced,
         adherence=_adherence(samples, budget.limit) if isinstance(budget, Budget) and budget.kind == "requested" else None,
         parallel=parallel,
     )
 
 
-def _per_problem(samples: Samples, problems: Sequence[dict], votes_N: Sequence[float]) -> list[ProblemScore]:
+def _per_problem(
+    samples: Samples, problems: Sequence[dict], votes_N: Sequence[float], overlap_N: Sequence[float | None]
+) -> list[ProblemScore]:
     length_N, right_N = samples.measured.length, np.bincount(samples.problem, samples.right, len(samples.ids))
     return [
         ProblemScore(
@@ -145,6 +150,7 @@ def _per_problem(samples: Samples, problems: Sequence[dict], votes_N: Sequence[f
             samples=int(samples.count[place]),
             tokens=float(length_N[place]),
             majority=votes_N[place] if votes_N else None,
+            token_f1=overlap_N[place],
         )
         for place, problem in enumerate(problems)
     ]
@@ -190,15 +196,20 @@ def _adherence(samples: Samples, limit: int) -> Adherence:
     return Adherence(within=float(samples.means(within_S).mean()), ratio=float(samples.means(samples.length).mean() / limit))
 
 
-def _token_f1(samples: Samples, problems: Sequence[dict]) -> Overlap | None:
-    """Over the problems whose gold is in words; None without any."""
-    words = [place for place, problem in enumerate(problems) if is_words(problem["answer"])]
-    if not words:
-        return None
-    share_N = [
-        np.mean([token_f1(said, problems[place]["golds"]) for said in samples.extracted[samples.problem == place]]) for place in words
+def _overlaps(samples: Samples, problems: Sequence[dict]) -> list[float | None]:
+    """Token F1 of each problem whose gold is in words, else None."""
+    return [
+        float(np.mean([token_f1(said, problem["golds"]) for said in samples.extracted[samples.problem == place]]))
+        if is_words(problem["answer"])
+        else None
+        for place, problem in enumerate(problems)
     ]
-    return Overlap(**share_interval(np.array(share_N))._asdict(), problems=len(words))
+
+
+def _token_f1(overlap_N: Sequence[float | None]) -> Overlap | None:
+    """Over the problems whose gold is in words; None without any."""
+    found = [one for one in overlap_N if one is not None]
+    return Overlap(**share_interval(np.array(found))._asdict(), problems=len(found)) if found else None
 
 
 def _by_level(samples: Samples, problems: Sequence[dict]) -> list[Cell]:

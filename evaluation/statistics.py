@@ -129,8 +129,8 @@ def claim_interval(difference_N: np.ndarray) -> Interval:
     """The interval that claims are made by: `difference_interval`, and wider where few problems moved.
 
     A bootstrap never sees what did not occur: of one gain and no loss it takes the loss that is still possible for none. Where fewer than 10 problems
-    moved to one side, that side is at least as wide as Newcombe's interval of two shares (square and add, of Wilson's) makes it; and of
-    at most 16 that moved, 0 is left out only if exact sign flips leave it out, too.
+    moved to one side, that side is at least as wide as Newcombe's interval of two shares (square and add, of Wilson's) makes it; and 0 is
+    left out only if sign flips, whose p stands beside it, leave it out, too.
     """
     difference_N = np.asarray(difference_N, dtype=float)
     mean, low, high = difference_interval(difference_N)
@@ -142,9 +142,14 @@ def claim_interval(difference_N: np.ndarray) -> Interval:
         low = min(low, mean - math.hypot(gained.mean - gained.low, lost.high - lost.mean))
     if np.count_nonzero(gained_N) < _SEEN:
         high = max(high, mean + math.hypot(gained.high - gained.mean, lost.mean - lost.low))
-    if np.count_nonzero(difference_N) <= _EXACT and sign_flip(difference_N) > LEVEL:
+    if (low > 0 or high < 0) and not _certain(difference_N) and sign_flip(difference_N) > LEVEL:
         low, high = min(low, 0.0), max(high, 0.0)
     return Interval(mean, max(low, -1.0), min(high, 1.0))
+
+
+def _certain(difference_N: np.ndarray) -> bool:
+    """Whether sign flips are sure to have p below `LEVEL`, without trying any: of random signs |sum| reaches z sqrt(sum of squares) in 2 exp(-z^2 / 2) at most (Hoeffding)."""
+    return bool(difference_N.sum() ** 2 >= 2 * math.log(2 / LEVEL) * (difference_N**2).sum())
 
 
 def few_moved(difference_N: np.ndarray) -> bool:
@@ -208,12 +213,15 @@ def difference_shown(difference: Interval, problems: int) -> bool:
 def sign_flip(difference_N: np.ndarray) -> float:
     """Two-sided p of the mean of paired differences, if each were as likely to have the other sign.
 
-    Exact for up to 16 differences other than 0 (those that are 0 have no sign), else from 10,000 random patterns, never below 1/10,001 then.
+    Exact for up to 16 differences other than 0 (those that are 0 have no sign) and where all of those are of one size, which is McNemar's test; else from 10,000
+    random patterns, never below 1/10,001 then.
     """
     moved_M = np.asarray(difference_N, dtype=float)
     moved_M = moved_M[moved_M != 0]
     if len(moved_M) < 2:  # one has two patterns of signs, both as far from 0
         return 1.0
+    if np.ptp(np.abs(moved_M)) == 0:
+        return mcnemar(int((moved_M > 0).sum()), int((moved_M < 0).sum()))
     patterns = 2 ** len(moved_M) if len(moved_M) <= _EXACT else RESAMPLES
     found = permutation_test(
         (moved_M,), np.mean, permutation_type="samples", vectorized=True, n_resamples=patterns, batch=2_000_000 // len(moved_M), rng=_SEED

@@ -13,7 +13,7 @@ from evaluation import words
 from evaluation.attempts import again
 from evaluation.comparisons import Comparison
 from evaluation.entries import Shown
-from evaluation.results import Estimate, Evaluation, Overlap, Share
+from evaluation.results import IMPORTED, Estimate, Evaluation, Overlap, Share
 from evaluation.run_folder import Run
 from evaluation.statistics import Interval, standard_errors
 
@@ -62,11 +62,17 @@ def noise_table(shown: Sequence[Shown]) -> Table:
     overlaps = any(one.evaluation.token_f1 for one in shown)
     unit = words.unit(one.evaluation for one in shown)
     columns = [_numbers(one.evaluation, k, lenient, overlaps, unit) for one in shown]
-    steps = [f", step {one.evaluation.step}" if one.run.trained and not one.label.startswith("step") else "" for one in shown]
+    steps = [f", {_at(one)}" if one.run.trained and not one.label.startswith("step") else "" for one in shown]
     rows = [Row(label.strip(), [column[label] for column in columns], label.startswith(" ")) for label in columns[0]]
     budgets = [f", {budget.words}" if (budget := one.evaluation.settings.budget) else "" for one in shown]
     counted = [f", lengths in {ruler}" * bool(ruler) for ruler in words.rulers(one.evaluation for one in shown)]
     return Table(["".join(parts) for parts in zip([one.label for one in shown], steps, budgets, counted, strict=True)], rows)
+
+
+def _at(one: Shown) -> str:
+    """When in its run an evaluation was made: after which stage, where it has several that were evaluated, and after which of its steps."""
+    stage = f"{one.run.stage(one.evaluation)}, " if len(one.run.stages) > 1 else ""
+    return f"{stage}step {one.evaluation.step}"
 
 
 def _numbers(evaluation: Evaluation, k: int, lenient: bool, overlaps: bool, unit: str) -> dict[str, Cell]:
@@ -76,8 +82,8 @@ def _numbers(evaluation: Evaluation, k: int, lenient: bool, overlaps: bool, unit
     accuracy, length = evaluation.accuracy, evaluation.tokens
     asked = evaluation.problems * evaluation.samples
     return {
-        "Problems × samples": Cell(f"{evaluation.problems:,} × {evaluation.samples}"),
-        "Samples made, of those asked for": Cell(f"{samples_N.sum():,} of {asked:,}"),
+        "Problems × samples": Cell(f"{evaluation.problems:,} × {words.samples_each(evaluation)}"),
+        "Samples made, of those asked for": Cell(f"{samples_N.sum():,}" + f" of {asked:,}" * (evaluation.settings.engine != IMPORTED)),
         "Budget": Cell(words.limit(evaluation.settings)),
         "Accuracy (mean of samples)": Cell(words.percent(accuracy.mean), bounds(accuracy, 100, 1)),
         **({" with stated answers (--lenient)": _with_bounds(evaluation.stated)} if lenient else {}),
@@ -86,7 +92,7 @@ def _numbers(evaluation: Evaluation, k: int, lenient: bool, overlaps: bool, unit
         **({TOKEN_F1: overlap(evaluation.token_f1)} if overlaps else {}),
         "maj@n (cons@n), a vote of all samples": _with_bounds(evaluation.majority),
         **{again_label(name): Cell(words.percent(float(of_N.mean()))) for name, of_N in again(samples_N, right_N, k).items()},
-        f"Mean {unit}": Cell(words.length(evaluation, unit), bounds(length, 1, 0 if length.mean >= 100 else 1)),
+        f"Mean {unit}": Cell(words.length(evaluation, unit), length_bounds(length)),
         " median, 90th percentile": Cell(f"{words.tokens(length.median)}, {words.tokens(length.p90)}"),
         " of right samples": Cell(words.tokens(length.right)),
         " of wrong samples": Cell(words.tokens(length.wrong)),
@@ -105,7 +111,7 @@ def stages_table(run: Run) -> Table:
     rows = [
         Row(
             f"{run.stage(one)}, step {one.step}" + (f", {one.where}" if several else ""),
-            [_with_bounds(one.accuracy), Cell(words.length(one, unit), bounds(one.tokens, 1, 0)), Cell(words.percent(one.truncated))],
+            [_with_bounds(one.accuracy), Cell(words.length(one, unit), length_bounds(one.tokens)), Cell(words.percent(one.truncated))],
         )
         for one in told
     ]
@@ -149,7 +155,7 @@ def glance_table(found: Sequence[Comparison]) -> Table:
             change,
             Cell(words.length(evaluation, unit), ruler),
             saved,
-            Cell(", ".join(f"{span.first:,} to {span.last:,}" for span in one.better) or "–"),
+            Cell(", ".join(f"{span.first:,}" + f" to {span.last:,}" * (span.last > span.first) for span in one.better) or "–"),
             Cell(_claim(one), "; ".join(one.remarks)),
         ]
         rows.append(Row(f"{one.new.label} against {one.old.label}", cells))
@@ -271,7 +277,9 @@ def _about(one: Shown, several: bool) -> list[str]:
         )
     sentences += [f"{at}{warning}." for warning in words.warnings(evaluation, bool(evaluation.stated))]
     missing = evaluation.problems * evaluation.samples - sum(row.samples for row in evaluation.per_problem)
-    if missing > 0:
+    if missing > 0 and evaluation.settings.engine == IMPORTED:
+        sentences.append(f"{at}problems have {words.samples_each(evaluation)} samples; each counts alike, whatever it has.")
+    elif missing > 0:
         sentences.append(f"{at}{missing} samples that were asked for do not exist; their problems count with the samples they have.")
     return sentences
 
@@ -456,6 +464,11 @@ def relative(change: Interval | None, unit: str = "tokens") -> Cell:
     if change is None:
         return Cell("")
     return Cell(f"{words.signed(100 * change.mean, 0)} %", f"[{words.span(change, 0)}]" + f" {unit}" * (unit != "tokens"))
+
+
+def length_bounds(length: Estimate) -> str:
+    """An interval of a mean length, to as many digits as the mean has beside it."""
+    return bounds(length, 1, 0 if length.mean >= 9.95 else 1)
 
 
 def bounds(value: Estimate, scale: float, digits: int) -> str:

@@ -99,10 +99,18 @@ def _remedy(run: Run, like: Sequence[Evaluation]) -> str:
         return f"`{asked}` would do it, of samples that were made so" + ", and the same of the other sources" * (len(like) > 1)
     checkpoint = last.checkpoint if last and not run.trained else ""
     if run.trained:
-        checkpoint = str(run.path / "checkpoints" / f"step-{last.step}") if last and last.step else "CHECKPOINT"
+        checkpoint = _checkpoint_of(run, last) if last else "CHECKPOINT"
     where = "" if run.trained else f" --out {shlex.quote(_folder(run))}"
     then = "; name the folder that it writes in place of the run's then" if run.trained else ""
     return f"`{command(checkpoint or 'CHECKPOINT', like, last)}{where}` would do it{then}"
+
+
+def _checkpoint_of(run: Run, last: Evaluation) -> str:
+    """Where a run has what it evaluated: of the stage that trained, a step's checkpoint; of another, the checkpoint that it left."""
+    folder = last.table.parent.parent if last.table else run.path
+    if last.step:
+        return str(folder / "checkpoints" / f"step-{last.step}")
+    return str(folder / "checkpoint") if (folder / "checkpoint").is_dir() else "CHECKPOINT"
 
 
 def _folder(run: Run) -> str:
@@ -121,8 +129,9 @@ def command(checkpoint: str, like: Sequence[Evaluation], own: Evaluation | None)
     served = own is not None and own.settings.engine not in (None, IMPORTED, *_ENGINES)
     words = ["laconic", "eval", *(["--engine-url", "URL", "--engine-model"] if served else []), shlex.quote(checkpoint)]
     words += [f"--{'benchmark' if named else 'data'} {shlex.quote(one.source)}" for one in like]
-    if settings.samples and not (named and all(one.settings.samples == BENCHMARKS[one.source].samples for one in like)):
-        words.append(f"--samples {settings.samples}")
+    samples = settings.samples or max(row.samples for row in like[0].per_problem)
+    if samples and not (named and all(one.samples == BENCHMARKS[one.source].samples for one in like)):
+        words.append(f"--samples {samples}")
     if settings.budget:
         words += [settings.budget.option, "--no-natural"]
     known = PROTOCOL if named else {}

@@ -10,7 +10,7 @@ from evaluation.comparisons import Comparison, Pooled, Span
 from evaluation.entries import Shown
 from evaluation.results import IMPORTED, Evaluation, Settings, Share
 from evaluation.run_folder import Run
-from evaluation.statistics import FEWEST, Interval, difference_shown
+from evaluation.statistics import FEWEST, LEVEL, Interval, difference_shown, holm
 from evaluation.statistics import non_inferiority as claimed
 from rollout.records import CHARACTERS
 
@@ -64,7 +64,7 @@ def number(value: float, digits: int = 3) -> str:
 def span(difference: Interval, digits: int = 1) -> str:
     """The 95 % interval of a difference of shares, in points or per cent: "+8.9 to +13.8"."""
     if math.isnan(difference.low):
-        return "no interval: one problem"
+        return "no interval"
     return f"{signed(100 * difference.low, digits)} to {signed(100 * difference.high, digits)}"
 
 
@@ -133,22 +133,34 @@ def warnings(scores: Evaluation, lenient: bool = False) -> list[str]:
     return found
 
 
-def headline(found: Sequence[Comparison]) -> list[str]:
+def headline(found: Sequence[Comparison], entries: int = 1) -> list[str]:
     """What the first screen says of every comparison (`told`), one after the other."""
-    return [sentence for one in told(found) for sentence in one]
+    return [sentence for one in told(found, entries) for sentence in one]
 
 
-def told(found: Sequence[Comparison]) -> list[list[str]]:
-    """Of each comparison the claim on accuracy, the numbers behind it, what differs between the two beside, and where the new one is better."""
-    sentences = []
+def told(found: Sequence[Comparison], entries: int = 1) -> list[list[str]]:
+    """Of each comparison the claim on accuracy, the numbers behind it, what differs between the two beside, and where the new one is better.
+
+    Args:
+        entries: that are shown; of several, a comparison within one names it.
+    """
+    sentences, several_p = [], adjusted_p(found)
     for one in found:
-        several = len(found) > 1 or one.new.evaluation.settings.budget
+        several = len(found) > 1 or one.new.evaluation.settings.budget or (entries > 1 and one.old.run is one.new.run)
         where = f"{one.new.evaluation.where}, {one.new.label} against {one.old.label}: " if several else ""
         said = [verdict(one)] if one.refused else [claim(one), verdict(one)]
+        if one.claim in ("better", "worse") and (p := several_p.get(id(one), 0.0)) > LEVEL:
+            said.append(f"Of {len(several_p)} comparisons one may look so by chance: adjusted for all of them (Holm), p is {number(p, 2)}.")
         said += [f"With reservations: {'; '.join(one.remarks)}."] * bool(one.remarks)
         said += [at_budgets(one)] * bool(one.better or one.worse)
         sentences.append([where + said[0], *said[1:]])
     return sentences
+
+
+def adjusted_p(found: Sequence[Comparison]) -> dict[int, float]:
+    """Holm's p of no difference of each comparison that may be made, by its `id`."""
+    made = [one for one in found if not one.refused]
+    return dict(zip(map(id, made), holm([one.p for one in made]), strict=True)) if made else {}
 
 
 def pooled(one: Pooled) -> str:
@@ -157,7 +169,7 @@ def pooled(one: Pooled) -> str:
     said = f"{signed(100 * one.accuracy.mean)} points, 95 % interval {span(one.accuracy)}"
     return (
         f"{one.new} against {one.old} over {len(one.sources)} benchmarks of equal weight ({', '.join(one.sources[:5])}{', ...' * (len(one.sources) > 5)}): "
-        f"{'' if shown else 'no difference of accuracy shown, '}{said} (stratified bootstrap, p {number(one.p, 2)})."
+        f"{'' if shown else 'no difference of accuracy shown, '}{said} (problems resampled inside each, wider where all of one agree; sign flips of all: p {number(one.p, 2)})."
     )
 
 
@@ -220,8 +232,14 @@ def measured(found: Evaluation) -> str:
 
 def asked(*found: Evaluation) -> str:
     """Of each problem, by all of these: "8 samples", or "4 and 8 samples"."""
-    counts = list(dict.fromkeys(one.samples for one in found))
-    return f"{' and '.join(map(str, counts))} {'vote' if found[-1].parallel else 'sample'}{'s' * (counts != [1])}"
+    counts = list(dict.fromkeys(samples_each(one) for one in found))
+    return f"{' and '.join(counts)} {'vote' if found[-1].parallel else 'sample'}{'s' * (counts != ['1'])}"
+
+
+def samples_each(found: Evaluation) -> str:
+    """Samples of a problem: "8", or "1 to 8" where they are not as many of each."""
+    counts = [row.samples for row in found.per_problem]
+    return str(min(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
 
 
 def progress(run: Run) -> str:

@@ -346,16 +346,15 @@ def _print_budgets(console: Console, asked: Sequence[Asked]) -> None:
 def _table(scores: Evaluation) -> Table:
     """Its numbers, and accuracy at smaller budgets, cut after the fact."""
     from evaluation import words
-    from evaluation.tables import TOKEN_F1, Cell, Row, Table, bounds, overlap
+    from evaluation.tables import TOKEN_F1, Cell, Row, Table, bounds, length_bounds, overlap
 
     accuracy, length, unit = scores.accuracy, scores.tokens, scores.settings.unit
-    digits = 0 if length.mean >= 100 else 1
     values = {"accuracy": (words.percent(accuracy.mean), bounds(accuracy, 100, 1))}
     if stated := scores.stated:
         values["accuracy with stated answers"] = (words.percent(stated.mean), bounds(stated, 100, 1))
     if shared := scores.token_f1:
         values[TOKEN_F1] = overlap(shared)
-    values[unit] = (words.tokens(length.mean), bounds(length, 1, digits))
+    values[unit] = (words.tokens(length.mean), length_bounds(length))
     for name in ("right", "wrong", "truncated"):
         mean = getattr(length, name)
         values[f"{unit} of {name}"] = ("none" if mean is None else words.tokens(mean), "")

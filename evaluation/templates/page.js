@@ -50,7 +50,8 @@ keys();
 plots();
 
 for (const table of document.querySelectorAll("table.sortable")) {  // a click or Enter on a head sorts by that column
-  const number = (text) => { const found = text.replace(/[,\s]/g, "").replace("−", "-").match(/-?\d+(\.\d+)?/); return found ? Number(found[0]) : null; };
+  const number = (text) => { const found = text.replace(/[,\s]/g, "").replace("−", "-").match(/^[^\d–]*?(-?\d+(\.\d+)?)/); return found ? Number(found[1]) : null; };
+  const own = (cell) => [...cell.childNodes].filter((one) => one.className !== "small").map((one) => one.textContent).join("").trim();
   const [head, ...rows] = table.rows;
   [...head.cells].forEach((cell, column) => {
     cell.tabIndex = 0;
@@ -58,8 +59,10 @@ for (const table of document.querySelectorAll("table.sortable")) {  // a click o
       const up = cell.getAttribute("aria-sort") === "descending";
       for (const other of head.cells) other.removeAttribute("aria-sort");
       cell.setAttribute("aria-sort", up ? "ascending" : "descending");
-      const value = (row) => { const text = row.cells[column].textContent; return number(text) ?? text; };
-      rows.sort((a, b) => (value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : 0) * (up ? 1 : -1)).forEach((row) => row.parentNode.append(row));
+      const none = (row) => own(row.cells[column]) === "–";  // stands last, whichever way
+      const value = (row) => { const text = own(row.cells[column]); return number(text) ?? text; };
+      const order = (a, b) => (value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : 0) * (up ? 1 : -1);
+      rows.sort((a, b) => none(a) - none(b) || (none(a) ? 0 : order(a, b))).forEach((row) => row.parentNode.append(row));
     };
     cell.addEventListener("click", sort);
     cell.addEventListener("keydown", (event) => event.key === "Enter" && sort());

@@ -24,7 +24,9 @@ from evaluation.paired import paired_table
 from evaluation.picture import picture
 from evaluation.report import page, report
 from evaluation.results import Evaluation, Settings
+from evaluation.run_folder import read_run
 from evaluation.scores import score
+from evaluation.statistics import wilson
 from evaluation.tables import glance_table, noise_table, settings_table
 from launch.compare import compare_in_terminal
 from launch.evaluate import print_scores
@@ -500,3 +502,77 @@ def test_no_table_says_less_of_a_budget_than_the_sentence_on_all_of_them(tmp_pat
     (pair,) = read([evaluated(tmp_path / "old", old), evaluated(tmp_path / "new", new)]).comparisons
     assert pair.p == pytest.approx(2 / 2**7) and pair.bounds is not None and pair.bounds.low < 0
     assert pair.better == ()
+
+
+def test_uneven_samples_a_margin_that_is_set_now_and_empty_samples_are_reservations(tmp_path: Path) -> None:
+    old, new = (
+        evaluated(tmp_path / "old", make_groups(12, 100)),
+        evaluated(tmp_path / "new", [*make_groups(12, 50)[:-1], *_single(make_groups(12, 50)[-1:])]),
+    )
+    (pair,) = read([old, new], margin=0.06).comparisons
+    assert (
+        "1 to 2 samples of a problem after" in pair.remarks
+        and "a loss of 6 points is allowed now, 1 were when it was sampled" in pair.remarks
+    )
+    assert "with 2 and 1 to 2 samples each" in words.verdict(pair)
+    empty = evaluated(tmp_path / "empty", make_groups(0, 0, text=""))
+    table = pq.read_table(empty / "tiny.parquet")
+    found = score(
+        table.set_column(table.schema.get_field_index("tokens"), "tokens", pa.array([0] * len(table))),
+        checkpoint="",
+        step=0,
+        source="tiny",
+        settings=Settings(**SETTINGS | {"template": "digest"}),
+    )
+    (empty / "tiny.json").write_text(found.model_dump_json())
+    (pair,) = read([empty, old]).comparisons
+    assert pair.length is None and "all samples before are empty, so no length is relative to theirs" in pair.remarks
+    assert not any("inf" in sentence or "nan" in sentence for sentence in sentences(read([empty, old])))
+
+
+def _single(groups: list[Group]) -> list[Group]:
+    return [replace(group, rollouts=group.rollouts[:1]) for group in groups]
+
+
+def test_what_may_not_be_compared_has_no_tiles_of_before_and_after(tmp_path: Path) -> None:
+    old, new = evaluated(tmp_path / "old", make_groups(12, 100)), evaluated(tmp_path / "new", make_groups(20, 50), max_tokens=640)
+    (pair,) = read([old, new]).comparisons
+    assert pair.refused and '<div class="tile' not in page(read([old, new])) and '<div class="tile' in page(read([old]))
+
+
+def test_a_claim_that_does_not_stand_beside_the_others_says_so(tmp_path: Path) -> None:
+    """Each of three sets alone is looked at once; together, one of twenty looks errs."""
+    for source, gained in (("a", 6), ("b", 0), ("c", 0)):
+        evaluated(tmp_path / "old", make_groups(4, 100, 40), source=source, name=source)
+        evaluated(tmp_path / "new", make_groups(4 + gained, 100, 40), source=source, name=source)
+    found = read([tmp_path / "old", tmp_path / "new"])
+    assert next(pair.claim for pair in found.comparisons) == "better"
+    assert "Of 3 comparisons one may look so by chance: adjusted for all of them (Holm), p is 0.094." in sentences(found)
+
+
+def test_a_sure_thing_has_an_interval_at_every_budget(tmp_path: Path) -> None:
+    found = read_run(evaluated(tmp_path / "all", make_groups(24, 100))).evaluations[0]
+    assert found.budget_curve[-1].low == pytest.approx(found.accuracy.low) and found.budget_curve[0].high == pytest.approx(
+        wilson(0.0, 24).high
+    )
+
+
+def test_intervals_of_lengths_have_as_many_digits_as_the_means(tmp_path: Path) -> None:
+    text = markdown(read([evaluated(tmp_path / "some", make_groups(12, 48))]))
+    assert re.search(r"\| Mean tokens \| 60 \[5\d, 6\d\] \|", text), text
+
+
+def test_the_change_of_token_f1_stands_beside_that_of_accuracy(tmp_path: Path) -> None:
+    """Longer answers share more words with their golds, and none is right."""
+    folders = []
+    for name, said in (("short", "Obama the president"), ("long", "Barack Obama the president")):
+        groups = make_groups(0, 50)
+        for group in groups:
+            group.request = replace(group.request, problem=replace(group.problem, answer="Barack Obama"))
+            for rollout in group.rollouts:
+                rollout.verdict = Verdict("wrong", "words", said)
+        folders.append(evaluated(tmp_path / name, groups))
+    (pair,) = read(folders).comparisons
+    [row] = [row for row in paired_table(pair).rows if row.label == "Token F1, never a verdict"]
+    assert [cell.text for cell in row.cells] == ["50.0 %", "80.0 %", "+30.0 points"]
+    assert pair.accuracy is not None and pair.accuracy.mean == 0

@@ -14,7 +14,9 @@ import pytest
 import yaml
 
 from evaluation import examples, words
+from evaluation.comparisons import read
 from evaluation.entries import by_source, compared, read_entries
+from evaluation.formats import sentences
 from evaluation.report import plotly_packed, report
 from evaluation.results import Evaluation, ProblemScore, Settings
 from evaluation.run_folder import read_run
@@ -422,6 +424,17 @@ def test_evaluations_of_stages_are_there_where_this_version_cannot_read_the_reci
     assert [note for note in found.notes if "cannot be read by this version" in note]
 
 
+def test_a_comparison_within_one_of_several_entries_names_it(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    file = next((run / "evals").glob("*.json"))
+    (other / "else.json").write_text(
+        file.read_text().replace('"source":"tiny"', '"source":"else"').replace('"source": "tiny"', '"source": "else"')
+    )
+    assert sentences(read([run]))[0].startswith(("More accurate", "As accurate", "Not shown", "Less accurate"))
+    assert sentences(read([run, other]))[0].startswith("tiny, dler-tiny against dler-tiny, before: ")
+
+
 def test_every_evaluation_between_the_stages_is_in_a_table_in_their_order(run: Path) -> None:
     """Before and after are compared; what lies between them is told, too, in every form."""
     assert "Stage by stage" not in page(run)
@@ -434,6 +447,7 @@ def test_every_evaluation_between_the_stages_is_in_a_table_in_their_order(run: P
         and wanted[0].startswith("phase_1")
         and wanted[-1].startswith("phase_2")
     )
+    assert f"<th>before, {wanted[0]}</th><th>after, {wanted[-1]}</th>" in text
     places = [text.index(f"<td>{label}", text.index("Stage by stage")) for label in wanted]
     assert places == sorted(places)
     assert "stage by stage" in report([run], form="md").read_text()

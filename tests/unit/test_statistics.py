@@ -7,6 +7,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from evaluation.statistics import (
     Interval,
@@ -235,6 +237,25 @@ def test_a_model_that_is_worse_by_more_than_the_margin_is_seldom_called_as_accur
 def test_where_many_moved_to_both_sides_claims_go_by_the_bootstrap() -> None:
     moved = np.random.default_rng(1).choice([0.5, -0.25, 0.0], size=200)
     assert claim_interval(moved) == difference_interval(moved)
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "problems"), [(14, 5, 60), (17, 7, 60), (20, 9, 100), (23, 11, 500), (31, 17, 500), (15, 5, 60), (31, 14, 60)]
+)
+def test_what_is_claimed_of_single_samples_is_what_mcnemars_test_says(gained: int, lost: int, problems: int) -> None:
+    """The p that stands beside a claim is the test's: no interval leaves out 0 where that does not."""
+    change_N = np.repeat([1.0, -1.0, 0.0], [gained, lost, problems - gained - lost])
+    p = sign_flip(change_N)
+    assert p == mcnemar(gained, lost)
+    assert (claim_interval(change_N).low > 0) <= (p <= 0.05)
+    assert (claim_interval(-change_N).high < 0) <= (p <= 0.05)
+
+
+@given(st.lists(st.sampled_from([-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0]), min_size=6, max_size=60))
+@settings(max_examples=40, deadline=None)
+def test_no_interval_of_a_claim_leaves_out_0_where_sign_flips_do_not(change: list[float]) -> None:
+    found = claim_interval(np.array(change))
+    assert not (found.low > 0 or found.high < 0) or sign_flip(np.array(change)) <= 0.05
 
 
 @pytest.mark.parametrize("problems", [6, 12, 40])
