@@ -311,25 +311,30 @@ def _training(runs: Sequence[Run]) -> list[Section]:
         if not run.metrics:
             sections.append(Section("empty.html", {"heading": heading, "words": "No training step was recorded."}))
             continue
-        own = curves.training_panels(run.metrics)
-        held_out: list[Panel] = []
-        for source in dict.fromkeys(evaluation.source for evaluation in run.evaluations):
-            series = [
-                one
-                for one in run.evaluations
-                if one.source == source and not one.settings.budget and one.table and one.table.parent.parent == run.path
-            ]
-            held_out += figures.held_out_panels(series) if len(series) > 2 else []
-        first, last = run.metrics[0], run.metrics[-1]
-        seconds = last.get("time")
-        lead = f"Steps {first['step']} to {last['step']}" + (f", {_duration(seconds)}" if seconds else "")
-        lead += ". Accuracy and length are those of all sampled rollouts, before any group was filtered out. All charts run over steps."
-        groups = {**({"Held out": held_out} if held_out else {}), **own}
-        still = curves.at_rest(run.metrics)
-        sections.append(
-            Section("training.html", {"heading": heading, "lead": lead, "groups": groups, "still": still, "folded": len(recorded) > 1})
-        )
+        stage = f", stage {run.stages[run.path]}" if run.trained_before and run.path in run.stages else ""
+        sections.append(_curves_of(run, f"{heading}{stage}", run.metrics, folded=len(recorded) > 1))
+        sections += [_curves_of(run, f"{heading}, stage {name}", read, folded=True) for name, read in run.trained_before.items()]
     return sections
+
+
+def _curves_of(run: Run, heading: str, metrics: Sequence[dict[str, Any]], folded: bool) -> Section:
+    """All curves of a record; of the run's own, with what was held out in it."""
+    held_out: list[Panel] = []
+    for source in dict.fromkeys(evaluation.source for evaluation in run.evaluations) if metrics is run.metrics else ():
+        series = [
+            one
+            for one in run.evaluations
+            if one.source == source and not one.settings.budget and one.table and one.table.parent.parent == run.path
+        ]
+        held_out += figures.held_out_panels(series) if len(series) > 2 else []
+    first, last = metrics[0], metrics[-1]
+    seconds = last.get("time")
+    lead = f"Steps {first['step']} to {last['step']}" + (f", {_duration(seconds)}" if seconds else "")
+    lead += ". Accuracy and length are those of all sampled rollouts, before any group was filtered out. All charts run over steps."
+    groups = {**({"Held out": held_out} if held_out else {}), **curves.training_panels(metrics)}
+    return Section(
+        "training.html", {"heading": heading, "lead": lead, "groups": groups, "still": curves.at_rest(metrics), "folded": folded}
+    )
 
 
 def _side_by_side(pair: Comparison) -> Section:

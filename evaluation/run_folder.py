@@ -51,6 +51,7 @@ class Run:
         trained: whether it is a run folder; else a folder of evaluations alone.
         recipe, environment, status: contents of the three files, empty if missing.
         metrics: one object a step, steps ascending; of a step recorded twice (a resumed run) the later one.
+        trained_before: the same of the stages of reinforcement learning before the one whose record the run's own is, by their names.
         stages: folder to the name of the stage whose evaluations it has, in the order of the stages.
         evaluations: of all stages, steps of each ascending.
         notes: sentences on what was missing or unreadable.
@@ -63,6 +64,7 @@ class Run:
     environment: dict[str, Any] = field(default_factory=dict)
     status: dict[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)
+    trained_before: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     stages: dict[Path, str] = field(default_factory=dict)
     evaluations: list[Evaluation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -86,8 +88,13 @@ def read_run(path: Path) -> Run:
         run.recipe = _as_recorded(path / "recipe.yaml", _read_mapping(run, "recipe.yaml"))
         run.environment = _read_mapping(run, "environment.json")
         run.status = _read_mapping(run, "status.json")
-        run.metrics = _read_metrics(run)
-        run.stages = _stages(run)
+        run.metrics = _read_metrics(run, run.path)
+        folders = _stages(run)
+        before = {name: _read_metrics(run, folder) for folder, name in folders.items() if folder != path}
+        run.trained_before = {name: read for name, read in before.items() if any("accuracy" in record for record in read)}
+        run.stages = {folder: name for folder, name in folders.items() if (folder / "evals").is_dir()} or {
+            path: folders.get(path, "the run")
+        }
         run.evaluations = [one for folder in run.stages for one in _read_evaluations(run, sorted((folder / "evals").glob("*.json")))]
         return run
     run = Run(path, path.name if path.is_dir() else path.stem, trained=False)
@@ -104,7 +111,7 @@ def read_run(path: Path) -> Run:
 
 
 def _stages(run: Run) -> dict[Path, str]:
-    """The folders of a run's stages that have evaluations, with the stages' names, in the order of the stages; where its recipe cannot be read in that of names, with a note."""
+    """The folders of a run's stages with the stages' names, in the order of the stages; where its recipe cannot be read in that of names, with a note."""
     path = run.path
     try:
         folders = {step.folder(path): step.stage.called for step in steps(load(str(path / "recipe.yaml")))}
@@ -112,7 +119,7 @@ def _stages(run: Run) -> dict[Path, str]:
         folders = {path: "the run"} | {folder: folder.name for folder in sorted((path / "stages").glob("*"))}
         if len(folders) > 1:
             run.notes.append("recipe.yaml cannot be read by this version, so evaluations of stages stand in the order of their names.")
-    return {folder: name for folder, name in folders.items() if (folder / "evals").is_dir()} or {path: "the run"}
+    return folders
 
 
 def _as_recorded(path: Path, read: dict[str, Any]) -> dict[str, Any]:
@@ -192,10 +199,11 @@ def _read_mapping(run: Run, name: str) -> dict[str, Any]:
     return {}
 
 
-def _read_metrics(run: Run) -> list[dict[str, Any]]:
-    file = run.path / "metrics.jsonl"
+def _read_metrics(run: Run, folder: Path) -> list[dict[str, Any]]:
+    file = folder / "metrics.jsonl"
     if not file.exists():
-        run.notes.append("metrics.jsonl is missing: no step was recorded.")
+        if folder == run.path:
+            run.notes.append("metrics.jsonl is missing: no step was recorded.")
         return []
     by_step: dict[int, dict[str, Any]] = {}
     for number, line in enumerate(file.read_text(errors="replace").splitlines(), start=1):
@@ -206,7 +214,7 @@ def _read_metrics(run: Run) -> list[dict[str, Any]]:
         if _is_record(record):
             by_step[record["step"]] = record
         else:
-            run.notes.append(f"metrics.jsonl:{number}: not a whole record, left out.")
+            run.notes.append(f"{file.relative_to(run.path)}:{number}: not a whole record, left out.")
     return [by_step[step] for step in sorted(by_step)]
 
 

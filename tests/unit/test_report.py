@@ -437,10 +437,12 @@ def test_a_comparison_within_one_of_several_entries_names_it(run: Path, tmp_path
 
 def test_every_evaluation_between_the_stages_is_in_a_table_in_their_order(run: Path) -> None:
     """Before and after are compared; what lies between them is told, too, in every form."""
-    assert "Stage by stage" not in page(run)
+    assert "Stage by stage" not in page(run) and "<h2>Training</h2>" in page(run)
     shutil.copytree(run / "evals", run / "stages" / "phase_1" / "evals")
+    shutil.copy(run / "metrics.jsonl", run / "stages" / "phase_1")
     (run / "recipe.yaml").write_text("name: mine\nstages: [cold_start, {kind: rl, name: phase_1}, eval, {kind: rl, name: phase_2}, eval]\n")
     text, found = page(run), read_run(run)
+    assert text.index("<h2>Training, stage phase_2</h2>") < text.index("<h2>Training, stage phase_1</h2>")
     wanted = [f"{found.stage(one)}, step {one.step}" for one in found.evaluations]
     assert (
         len(wanted) == 2 * len(list((run / "evals").glob("*.json")))
