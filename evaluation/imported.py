@@ -246,7 +246,7 @@ def _lifted(row: Row) -> Row:
         inner = nested(values.get(name))
         if isinstance(inner, dict):
             values = inner | values
-    if isinstance(values.get("model_response"), str):
+    if "model_response" in values and not isinstance(nested(values["model_response"]), dict):
         values.setdefault("completion", values["model_response"])
     choices, index = nested(values.get("choices")), nested(values.get("gold_index"))
     if isinstance(choices, list) and index is not None and "gold" not in values:

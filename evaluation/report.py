@@ -153,7 +153,11 @@ def _head(found: Found) -> Section:
     main = pairs[-1] if len(pairs) == 1 and not pairs[-1].refused else None
     alone = next(iter(found.alone), None) if not pairs else None
     tiles = (
-        _tiles(_one_ruler(main.old.evaluation, main.new.evaluation), main) if main else _tiles([alone.evaluation], None) if alone else []
+        _tiles(_one_ruler(main.old.evaluation, main.new.evaluation) if main.length else [main.new.evaluation], main)
+        if main
+        else _tiles([alone.evaluation], None)
+        if alone
+        else []
     )
     glance = glance_table(pairs if len(pairs) > 1 else [])
     return Section(

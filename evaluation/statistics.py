@@ -134,13 +134,14 @@ def claim_interval(difference_N: np.ndarray) -> Interval:
     """
     difference_N = np.asarray(difference_N, dtype=float)
     mean, low, high = difference_interval(difference_N)
-    if len(difference_N) < 2 or np.ptp(difference_N) == 0:
+    if len(difference_N) < 2:
         return Interval(mean, low, high)
     gained_N, lost_N = np.maximum(difference_N, 0), np.maximum(-difference_N, 0)
     gained, lost = (wilson(float(one_N.mean()), len(one_N)) for one_N in (gained_N, lost_N))
-    if np.count_nonzero(lost_N) < _SEEN:
+    alike = np.ptp(difference_N) == 0  # which has an interval of its own
+    if np.count_nonzero(lost_N) < _SEEN and not alike:
         low = min(low, mean - math.hypot(gained.mean - gained.low, lost.high - lost.mean))
-    if np.count_nonzero(gained_N) < _SEEN:
+    if np.count_nonzero(gained_N) < _SEEN and not alike:
         high = max(high, mean + math.hypot(gained.high - gained.mean, lost.mean - lost.low))
     if (low > 0 or high < 0) and not _certain(difference_N) and sign_flip(difference_N) > LEVEL:
         low, high = min(low, 0.0), max(high, 0.0)

@@ -15,7 +15,7 @@ from evaluation.comparisons import Comparison
 from evaluation.entries import Shown
 from evaluation.results import IMPORTED, Estimate, Evaluation, Overlap, Share
 from evaluation.run_folder import Run
-from evaluation.statistics import Interval, standard_errors
+from evaluation.statistics import FEWEST, Interval, standard_errors
 
 TOKEN_F1 = "Token F1, never a verdict"
 _FEW = 3  # comparisons that sentences speak of
@@ -140,7 +140,7 @@ def _with_bounds(accuracy: Share | None) -> Cell:
 
 def glance_table(found: Sequence[Comparison]) -> Table:
     """Every comparison in a line: accuracy and length with their changes, and what may be claimed."""
-    rows, unit = [], words.unit(one.new.evaluation for one in found)
+    rows, unit, adjusted = [], words.unit(one.new.evaluation for one in found), words.adjusted_p(found)
     for one, ruler in zip(found, words.rulers(one.new.evaluation for one in found), strict=True):
         evaluation = one.new.evaluation
         change = Cell("–", one.refused)
@@ -156,7 +156,7 @@ def glance_table(found: Sequence[Comparison]) -> Table:
             Cell(words.length(evaluation, unit), ruler),
             saved,
             Cell(", ".join(f"{span.first:,}" + f" to {span.last:,}" * (span.last > span.first) for span in one.better) or "–"),
-            Cell(_claim(one), "; ".join(one.remarks)),
+            Cell(_claim(one), "; ".join([*[f"Holm p {words.number(p, 2)}" for p in [words.doubted(one, adjusted)] if p], *one.remarks])),
         ]
         rows.append(Row(f"{one.new.label} against {one.old.label}", cells))
     margins = sorted({f"{100 * one.margin:g}" for one in found if one.claim})
@@ -286,7 +286,7 @@ def _about(one: Shown, several: bool) -> list[str]:
 
 def detectable(one: Comparison) -> float | None:
     """The change of accuracy, a share, that 4 of 5 such comparisons would show: 2.8 standard errors, by the interval of claims. None without one."""
-    if one.bounds is None or math.isnan(one.bounds.low):
+    if one.bounds is None or math.isnan(one.bounds.low) or one.problems < FEWEST:
         return None
     return 2.8 * (one.bounds.high - one.bounds.low) / (2 * 1.96)
 

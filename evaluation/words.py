@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from evaluation.comparisons import Comparison, Pooled, Span
 from evaluation.entries import Shown
@@ -148,9 +148,13 @@ def told(found: Sequence[Comparison], entries: int = 1) -> list[list[str]]:
     for one in found:
         several = len(found) > 1 or one.new.evaluation.settings.budget or (entries > 1 and one.old.run is one.new.run)
         where = f"{one.new.evaluation.where}, {one.new.label} against {one.old.label}: " if several else ""
-        said = [verdict(one)] if one.refused else [claim(one), verdict(one)]
-        if one.claim in ("better", "worse") and (p := several_p.get(id(one), 0.0)) > LEVEL:
-            said.append(f"Of {len(several_p)} comparisons one may look so by chance: adjusted for all of them (Holm), p is {number(p, 2)}.")
+        p = doubted(one, several_p)
+        doubt = (
+            f" Of {len(several_p)} comparisons one may look so by chance: adjusted for all of them (Holm), p is {number(p, 2)}."
+            if p
+            else ""
+        )
+        said = [verdict(one)] if one.refused else [claim(one) + doubt, verdict(one)]
         said += [f"With reservations: {'; '.join(one.remarks)}."] * bool(one.remarks)
         said += [at_budgets(one)] * bool(one.better or one.worse)
         sentences.append([where + said[0], *said[1:]])
@@ -163,13 +167,20 @@ def adjusted_p(found: Sequence[Comparison]) -> dict[int, float]:
     return dict(zip(map(id, made), holm([one.p for one in made]), strict=True)) if made else {}
 
 
+def doubted(one: Comparison, adjusted: Mapping[int, float]) -> float:
+    """Holm's p of a comparison that shows a difference of accuracy alone and not among all (`adjusted_p`); 0 of any other."""
+    p = adjusted.get(id(one), 0.0)
+    return p if one.bounds is not None and difference_shown(one.bounds, one.problems) and p > LEVEL else 0.0
+
+
 def pooled(one: Pooled) -> str:
     """One sentence on two models over several benchmarks."""
     shown = one.accuracy.low > 0 or one.accuracy.high < 0
+    why = "" if one.p > LEVEL else " (the interval allows for what was not seen)"
     said = f"{signed(100 * one.accuracy.mean)} points, 95 % interval {span(one.accuracy)}"
     return (
         f"{one.new} against {one.old} over {len(one.sources)} benchmarks of equal weight ({', '.join(one.sources[:5])}{', ...' * (len(one.sources) > 5)}): "
-        f"{'' if shown else 'no difference of accuracy shown, '}{said} (problems resampled inside each, wider where all of one agree; sign flips of all: p {number(one.p, 2)})."
+        f"{'' if shown else f'no difference of accuracy shown{why}, '}{said} (problems resampled inside each, wider where all of one agree; sign flips of all: p {number(one.p, 2)})."
     )
 
 

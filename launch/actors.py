@@ -200,7 +200,7 @@ def misfits(
             where = f" on {node.name}" if len(placed.nodes) > 1 else ""
             yield (
                 f"memory: the processes{where} need about {size(host)} of main memory, {size(node.memory)} are free; "
-                "lower learner.micro_batch_tokens or engine.count, or take a smaller model"
+                f"{_HOST_REMEDY if gpu else 'lower learner.micro_batch_tokens or engine.count, or take a smaller model'}"
             )
     yield from _store_misfits(placed, push_bytes(recipe, shape, placed))
     if shape is None:
@@ -258,10 +258,20 @@ def _gpu_misfits(placed: Placement, actors: Sequence[Actor], options: Mapping[st
                     f"{size(GPU_SHARE * gpu)} are there; lower learner.micro_batch_tokens or learner.logit_chunk_tokens, or take a smaller model or more GPUs"
                 )
         return
+    fixed = "kv_cache_memory_bytes" in options  # which vLLM takes, whatever share it was given
     for actor in users:
-        share = option(options, "gpu_memory_utilization", GPU_SHARE) if actor.name == "engine" else 1.0
-        if least[actor.name] > share * gpu:
-            yield f"memory: one {actor.name} needs about {size(least[actor.name])} on its GPU, {size(share * gpu)} are there"
+        share = option(options, "gpu_memory_utilization", GPU_SHARE) if actor.name == "engine" and not fixed else 1.0
+        needed = actor.bytes if actor.name == "engine" and fixed else least[actor.name]
+        if needed > share * gpu:
+            yield f"memory: one {actor.name} needs about {size(needed)} on its GPU, {size(share * gpu)} are there; {_REMEDIES[actor.name]}"
+
+
+_HOST_REMEDY = "have fewer engines and ranks on a node, keep what rests on the GPU where they share it (cluster.offload: false), or take a smaller model"
+_REMEDIES = {
+    "engine": "lower engine.vllm.kv_cache_memory_bytes, take more GPUs an engine (engine.vllm.tensor_parallel_size) or a smaller model",
+    "learner": "lower learner.micro_batch_tokens or learner.logit_chunk_tokens, or take adapters (learner.adapter: lora), more ranks or a smaller model",
+    "trainer": "lower the stage's max_tokens (a pair of answers passes at once) or learner.micro_batch_tokens, or take adapters (learner.adapter: lora) or a smaller model",
+}
 
 
 def host_bytes(actors: Sequence[Actor], placed: Placement, node: int | None = None) -> int:

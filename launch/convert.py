@@ -67,6 +67,8 @@ def converted_run(source: Path, out: Path, ranks: int, zero_stage: int) -> Path:
         raise ConversionError(
             f"{source} is of a stage before the run's last training; convert a checkpoint of {run.parent.parent}/checkpoints"
         )
+    if out.resolve().is_relative_to(run):
+        raise ConversionError(f"--out: {out} lies in the run that is copied, {run}; name a folder beside it")
     if out.exists():
         raise ConversionError(f"{out} exists already: choose another folder for the converted run (--out)")
     convertible(source)

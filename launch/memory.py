@@ -48,6 +48,10 @@ class Shape:
     tied: bool
     max_positions: int
 
+    def divides(self, workers: int) -> bool:
+        """Whether so many tensor parallel workers of vLLM can share it: heads of keys and values are shared or doubled, all else is shared."""
+        return not (self.heads % workers or self.inner % workers or (self.kv_heads % workers and workers % self.kv_heads))
+
     @property
     def parameters(self) -> int:
         """Without biases and query/key norms, which are under a thousandth."""
@@ -156,7 +160,7 @@ def engine_options(recipe: Recipe, shape: Shape | None, gpu: int, room: int | No
 
 
 def engine_bytes(recipe: Recipe, shape: Shape, gpu: int, options: Mapping[str, Any]) -> dict[str, int]:
-    """What one engine holds with these options (`engine_options`), by part; on each of its GPUs if it has any."""
+    """What one engine holds with these options (`engine_options`), by part; on each of its GPUs if it has any, as vLLM counts the cache, too."""
     width = number_width(recipe)
     parallel = int(option(options, "tensor_parallel_size", 1)) if gpu else 1
     kv = int(option(options, "kv_cache_memory_bytes", 0))
@@ -167,7 +171,7 @@ def engine_bytes(recipe: Recipe, shape: Shape, gpu: int, options: Mapping[str, A
         parts |= {"profile": int(batch + logits), "context": CUDA_CONTEXT}
     if gpu and "kv_cache_memory_bytes" not in options:  # all that is left of its share
         kv = max(0, int(option(options, "gpu_memory_utilization", GPU_SHARE) * gpu) - sum(parts.values()))
-    return parts | {"KV cache": kv // (parallel if "kv_cache_memory_bytes" in options else 1)}
+    return parts | {"KV cache": kv if gpu else kv * int(option(options, "tensor_parallel_size", 1))}
 
 
 def push_bytes(recipe: Recipe, shape: Shape | None, placed: Placement) -> int:

@@ -295,10 +295,11 @@ def _resource_blockers(plan: Plan) -> Iterator[str]:
         if recipe.engine.kind == "vllm" and 0 < temperature < _COLDEST:
             yield f"{name}: {temperature:g}: vLLM samples at {_COLDEST:g} at the least; set that" + (", or 0" if name[0] == "e" else "")
     parallel = recipe.engine.vllm.get("tensor_parallel_size") if recipe.engine.kind == "vllm" else None
-    if type(parallel) is int and parallel > 0 and plan.shape is not None and plan.shape.heads % parallel:
+    if type(parallel) is int and parallel > 0 and (shape := plan.shape) is not None and not shape.divides(parallel):
+        sizes = [str(count) for count in range(1, shape.heads + 1) if shape.divides(count)]
         yield (
-            f"engine.vllm.tensor_parallel_size: {parallel} workers cannot share the {plan.shape.heads} attention heads of {recipe.model.path}; "
-            f"take a divisor of {plan.shape.heads}"
+            f"engine.vllm.tensor_parallel_size: {parallel} workers cannot share {recipe.model.path} evenly ({shape.heads} attention heads, {shape.kv_heads} of keys and values, "
+            f"{shape.inner} wide inside); take {' or '.join(sizes)}"
         )
     if recipe.learner.ranks > plan.work.rows_per_update and recipe.trains:
         yield f"learner.ranks: {recipe.learner.ranks} ranks share {plan.work.rows_per_update} rollouts an update; some would get none"

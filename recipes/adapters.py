@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, field_validator
 
 from recipes.section import Count, Positive, Section, kind_or
+
+_ENDS = ("lm_head", "embed_tokens", "embed_out", "wte", "wpe", "word_embeddings", "embeddings")  # of a model, where adapters are not seen
 
 
 class FullWeights(Section):
@@ -21,8 +23,15 @@ class Lora(Section):
     rank: Count = Field(32, description="Of an adapter's two matrices.")
     alpha: Positive = Field(64.0, description="Adapters count alpha / rank times.")
     targets: list[str] = Field(
-        [], description="Ends of names of the linear layers that get one (`[q_proj, v_proj]`); []: all but the output head."
+        [], description="Ends of names of the linear layers that get one (`[q_proj, v_proj]`); []: all but the output head, which has none."
     )
+
+    @field_validator("targets")
+    @classmethod
+    def _linear_layers(cls, targets: list[str]) -> list[str]:
+        if odd := [name for name in targets if name.rpartition(".")[2] in _ENDS]:
+            raise ValueError(f"{odd[0]}: the output head and embeddings have no adapter here; leave it out")
+        return targets
 
 
 Adapter = Annotated[Annotated[FullWeights, Tag("full")] | Annotated[Lora, Tag("lora")], Discriminator(kind_or("full"))]

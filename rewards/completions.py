@@ -88,6 +88,11 @@ def completions(value: Any, place: str, around: Said = _NOTHING) -> Iterator[Sai
             )
         for item in value:
             yield from completions(item, place, around)
+        if not value and around != _NOTHING:  # whoever answered says how it ended, and nothing else
+            yield around
+        return
+    if isinstance(value, dict) and (end := next(iter(finishes(value)), failed(value) or around.finish)):
+        yield Said("", own_thoughts(value) or around.thoughts, end)
         return
     if isinstance(value, float) and math.isnan(value):
         value = None  # as pandas writes what is not there
@@ -110,35 +115,44 @@ def own_thoughts(values: dict[str, Any]) -> str:
     return next((said for name in THOUGHTS if (said := thoughts_of(values.get(name)))), "")
 
 
-def thoughts_beside(values: dict[str, Any], count: int) -> list[str]:
-    """Of each of a row's completions the thinking that its columns hold: a list of as many, or of one alone its text."""
-    for name in THOUGHTS:
-        held = nested(values.get(name))
-        found = [thoughts_of(one) for one in held] if isinstance(held, list) and len(held) == count else [thoughts_of(held)] * (count == 1)
-        if any(found):
-            return found
+def thoughts_beside(values: dict[str, Any], path: str, count: int) -> list[str]:
+    """Of each of the completions at `path` the thinking that stands beside them, or in columns of the row: a list of as many, or of one alone its text."""
+    for holder in _holders(values, path):
+        for name in THOUGHTS:
+            held = nested(holder.get(name))
+            several = isinstance(held, list) and len(held) == count
+            found = [thoughts_of(one) for one in held] if several else [thoughts_of(held)] * (count == 1)
+            if any(found):
+                return found
     return [""] * count
 
 
 def finishes(values: dict[str, Any], path: str = "") -> list[str]:
     """What stands beside the completions at `path` on how they finished: one word, or one for each; empty if nothing does."""
-    parent, _, _ = path.rpartition(".")
     index = re.search(r"(?:\[-?\d+\])*$", path)
-    holders = [holder for holder in (reach(values, parent) if parent else None, values) if isinstance(holder, dict)]
+    holders = _holders(values, path)
     for holder in holders:
         for name in FINISHES:
             held = [nested(reach(holder, f"{name}{index[0] if index else ''}")), nested(reach(holder, name))]
             if said := next((words for one in held if (words := _words(one))), None):
                 return said
-    if any(holder.get(name) in (True, "true", "True") for holder in holders for name in _CUTS):
-        return ["truncated"]
+    for flags in (nested(holder.get(name)) for holder in holders for name in _CUTS):
+        said = ["truncated" if one in (True, "true", "True") else "" for one in (flags if isinstance(flags, list) else [flags])]
+        if any(said):
+            return said
     return [holder["status"] for holder in holders if isinstance(holder.get("output"), list) and holder.get("status") in _STATUSES][:1]
+
+
+def _holders(values: dict[str, Any], path: str) -> list[dict[str, Any]]:
+    """The mapping around what is at `path`, and the row."""
+    parent = path.rpartition(".")[0]
+    return [holder for holder in (reach(values, parent) if parent else None, values) if isinstance(holder, dict)]
 
 
 def failed(values: dict[str, Any]) -> str:
     """The word for a completion that a mapping says failed ("error"), else "": an empty text beside it was never made."""
-    error = values.get("error")
-    return "error" if error and error == error else ""  # NaN, as pandas writes it, is none
+    error = values.get("error") or reach(values, "promptFeedback.blockReason")
+    return "error" if (error and error == error) or values.get("type") in ("error", "errored") else ""  # NaN, as pandas writes it, is none
 
 
 def _ended(found: Any) -> Iterator[Said]:

@@ -12,7 +12,13 @@ from collections.abc import Collection
 from functools import cache
 from typing import NamedTuple
 
-THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thinking_trajectory")  # of a turn, of a part, or beside a completion
+THOUGHTS = (
+    "reasoning_content",
+    "reasoning",
+    "thinking",
+    "thinking_trajectory",
+    "reasonings",
+)  # of a turn, of a part, or beside a completion
 
 
 class Marks(NamedTuple):

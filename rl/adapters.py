@@ -39,6 +39,9 @@ def adapted(model: Any, settings: Adapter, seed: int, base: str = "") -> Any:
         return model
     from peft import LoraConfig, inject_adapter_in_model
 
+    ends = [name for name, _ in model.named_modules()]
+    if lacking := [target for target in settings.targets if not any(name == target or name.endswith(f".{target}") for name in ends)]:
+        raise ValueError(f"learner.adapter.targets: {', '.join(lacking)}: no layer of the model has a name that ends so")
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]
@@ -121,7 +124,15 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> int:
     for odd, what in ((wanted - given, "lacks"), (given - wanted, "has a tensor that the model has no place for:")):
         if odd:
             raise ValueError(f"{adapter} is no adapter of {base} by its adapter_config.json: it {what} {min(odd)} ({len(odd)} such)")
-    count = sum(hasattr(module, "merge") for module in whole.modules())
+    moved = [name for name, module in whole.named_modules() if hasattr(module, "merge")]
+    head = model.get_output_embeddings()
+    tied = head is not None and head.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
+    if tied and any(name.rpartition(".")[2] in ("lm_head", "embed_tokens", "wte", "embed_out") for name in moved):
+        raise ValueError(
+            f"{adapter} moves the output head or the embedding of {base}, which are one tensor there: no checkpoint of its form holds both; untie them first "
+            "(tie_word_embeddings: false, with a head of its own)"
+        )
+    count = len(moved)
     single = whole.merge_and_unload(safe_merge=True)
 
     def fill(folder: Path) -> None:

@@ -50,7 +50,7 @@ keys();
 plots();
 
 for (const table of document.querySelectorAll("table.sortable")) {  // a click or Enter on a head sorts by that column
-  const number = (text) => { const found = text.replace(/[,\s]/g, "").replace("−", "-").match(/^[^\d–]*?(-?\d+(\.\d+)?)/); return found ? Number(found[1]) : null; };
+  const number = (text) => { const found = text.replace(/[,\s]/g, "").replace("−", "-").match(/^[+-]?\d+(\.\d+)?/); return found ? Number(found[0]) : null; };
   const own = (cell) => [...cell.childNodes].filter((one) => one.className !== "small").map((one) => one.textContent).join("").trim();
   const [head, ...rows] = table.rows;
   [...head.cells].forEach((cell, column) => {
@@ -61,7 +61,8 @@ for (const table of document.querySelectorAll("table.sortable")) {  // a click o
       cell.setAttribute("aria-sort", up ? "ascending" : "descending");
       const none = (row) => own(row.cells[column]) === "–";  // stands last, whichever way
       const value = (row) => { const text = own(row.cells[column]); return number(text) ?? text; };
-      const order = (a, b) => (value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : 0) * (up ? 1 : -1);
+      const compared = (x, y) => (typeof x === typeof y ? (x < y ? -1 : x > y ? 1 : 0) : typeof x === "number" ? -1 : 1);
+      const order = (a, b) => compared(value(a), value(b)) * (up ? 1 : -1);
       rows.sort((a, b) => none(a) - none(b) || (none(a) ? 0 : order(a, b))).forEach((row) => row.parentNode.append(row));
     };
     cell.addEventListener("click", sort);

@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple
 
 from rewards.completions import Said, completions, failed, finishes, thoughts_beside
 from rewards.golds import golds, marked, no_gold
-from rewards.rows import Row, reach, read_rows
+from rewards.rows import Row, nested, reach, read_rows
 from rewards.verifier.extract import final_answer, last_box
 from rewards.verifier.judge import Judge
 from rewards.verifier.stated import block, final_segment, stated
@@ -54,7 +54,16 @@ PREDICTIONS: tuple[str, ...] = (
     "completions",
     "generation",
 )
-PREDICTIONS += ("generations", "generated_text", "generated_solution", "model_response.text", "model_output", "model_answer", "pred")
+PREDICTIONS += (
+    "generations",
+    "generated_text",
+    "generated_solution",
+    "model_response.text",
+    "model_response",
+    "model_output",
+    "model_answer",
+    "pred",
+)
 PREDICTIONS += ("choices", "attempt", "samples", "code", "text")
 _CUT = frozenset(
     ["length", "max_tokens", "max_output_tokens", "max_new_tokens", "max_length", "model_length", "repetition", "truncated", "incomplete"]
@@ -138,14 +147,16 @@ def read_pairs(rows: Sequence[Row], paths: Paths) -> list[Pair]:
         if not _holds(row.values, paths.prediction) and re.split(r"[.\[]", paths.prediction)[0] not in row.values:
             raise ValueError(f"{row.place}: no field {paths.prediction}: each row needs gold and prediction")
         try:
-            held = [(gold if "####" not in gold else marked(gold) or gold) for gold in golds(reach(row.values, paths.gold))]
+            held = [(gold if "####" not in gold else marked(gold) or gold) for gold in golds(_gold(row, paths.gold))]
             held = [gold for gold in held if (no_gold(gold) or _SENTENCE).startswith(_SENTENCE)]
         except ValueError as error:
             raise ValueError(f"{row.place}: {paths.gold} is {reach(row.values, paths.gold)!r:.80}: {error}") from error
         samples = list(completions(reach(row.values, paths.prediction), f"{row.place}: {paths.prediction}")) or [Said("")]
         beside = finishes(row.values, paths.prediction)
         ends = beside if len(beside) == len(samples) else beside[:1] * len(samples) if len(beside) == 1 else [""] * len(samples)
-        for index, (one, other, apart) in enumerate(zip(samples, ends, thoughts_beside(row.values, len(samples)), strict=True)):
+        for index, (one, other, apart) in enumerate(
+            zip(samples, ends, thoughts_beside(row.values, paths.prediction, len(samples)), strict=True)
+        ):
             numbered = row.values | ({"sample": index} if len(samples) > 1 else {})
             said = one._replace(thoughts=one.thoughts or apart)
             word = one.finish or other
@@ -153,6 +164,18 @@ def read_pairs(rows: Sequence[Row], paths: Paths) -> list[Pair]:
                 word = failed(row.values) or word
             pairs.append(Pair(numbered, held, said.text, ended(word), word, said.thoughts))
     return pairs
+
+
+def _gold(row: Row, path: str) -> Any:
+    """What is at the path of golds: of choices the one that `gold_index` beside them names. Raises ValueError: it names none."""
+    value, holder = reach(row.values, path), path.rpartition(".")[0]
+    index = nested(reach(row.values, f"{holder}.gold_index" if holder else "gold_index"))
+    if not path.endswith("choices") or not isinstance(value, list) or index is None:
+        return value
+    try:
+        return [value[int(one)] for one in (index if isinstance(index, list) else [index])]
+    except (TypeError, ValueError, IndexError) as error:
+        raise ValueError(f"gold_index {index!r:.40} names none of its {len(value)} choices; correct it") from error
 
 
 def unknown_ends(said: Sequence[str]) -> str:

@@ -147,6 +147,15 @@ def refuse_adapters_that_do_not_fit(base: Path, adapter: Path, folder: Path) -> 
         with pytest.raises(ValueError, match=words):
             merge_adapter(base, odd, folder / "none")
         assert not (folder / "none").exists()
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    model.save_pretrained(folder / "tied")
+    (odd / "adapter_config.json").write_text(json.dumps(config | {"target_modules": ["lm_head"]}))
+    parts = {"A": torch.ones(4, model.config.hidden_size), "B": torch.ones(model.config.vocab_size, 4)}
+    save_file({f"base_model.model.lm_head.lora_{name}.weight": tensor for name, tensor in parts.items()}, odd / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match=r"moves the output head or the embedding of .*, which are one tensor there"):
+        merge_adapter(folder / "tied", odd, folder / "none")
 
 
 def test_a_finished_stage_is_not_done_again_and_a_broken_checkpoint_is_none(tiny_checkpoint: Path, tmp_path: Path):

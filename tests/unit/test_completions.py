@@ -80,3 +80,43 @@ def test_thinking_of_several_completions_stands_in_a_list_beside_them(held: dict
 def test_a_failure_is_no_answer_and_a_flag_says_what_was_cut(row: dict[str, object], finish: str) -> None:
     rows = [Row("in:1", "1", {"gold": "2"} | row)]
     assert [pair.finish for pair in read_pairs(rows, paths_of(rows))] == [finish]
+
+
+FAILED = {"status": "failed", "error": {"code": "x"}, "output": [], "usage": None}
+
+
+@pytest.mark.parametrize(
+    ("value", "finish"),
+    [
+        (FAILED, "abort"),
+        ({"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}, "output": []}, "length"),
+        ({"status_code": 200, "body": FAILED}, "abort"),
+        ({"status_code": 429, "body": {"error": {"message": "slow down"}}}, "abort"),
+        ({"choices": [], "completion": "", "error": "boom"}, "abort"),
+        ({"candidates": [], "promptFeedback": {"blockReason": "OTHER"}}, "abort"),
+        ({"candidates": [{"content": {"role": "model"}, "finishReason": "MAX_TOKENS"}]}, "length"),
+        ({"candidates": [{"finishReason": "SAFETY"}]}, "abort"),
+        ({"role": "assistant", "content": [], "stop_reason": "max_tokens"}, "length"),
+        ({"type": "error", "error": {"type": "overloaded_error"}}, "abort"),
+        ({"type": "errored", "error": {}}, "abort"),
+    ],
+)
+def test_what_was_cut_or_failed_before_it_said_anything_is_no_finished_answer(value: object, finish: str) -> None:
+    rows = [Row("in:1", "1", {"gold": "2", "response": value})]
+    assert [(pair.text, pair.finish) for pair in read_pairs(rows, paths_of(rows, None, "response"))] == [("", finish)]
+
+
+def test_each_of_several_completions_has_its_own_flag_and_thinking_beside_it() -> None:
+    rows = [Row("in:1", "1", {"gold": "2", "model_response": {"text": ["x", "y"], "reasonings": ["a", None]}, "truncated": [True, False]})]
+    assert [(pair.text, pair.thoughts, pair.finish) for pair in read_pairs(rows, paths_of(rows))] == [
+        ("x", "a", "length"),
+        ("y", "", "stop"),
+    ]
+
+
+def test_of_choices_the_gold_is_the_one_that_its_index_names() -> None:
+    rows = [Row("in:1", "1", {"doc": {"choices": ["A", "B", "C"], "gold_index": 1}, "prediction": "B"})]
+    assert [pair.golds for pair in read_pairs(rows, paths_of(rows))] == [["B"]]
+    rows = [Row("in:1", "1", {"doc": {"choices": ["A", "B", "C"], "gold_index": 7}, "prediction": "B"})]
+    with pytest.raises(ValueError, match="gold_index 7 names none of its 3 choices"):
+        read_pairs(rows, paths_of(rows))

@@ -34,7 +34,9 @@ def test_what_cannot_be_converted_is_refused_in_a_sentence_before_anything_start
     refused = [
         (tmp_path / "absent", out, 2, 2, ConversionError, "absent is no checkpoint in a run's folder: name RUN/checkpoints/step-N"),
         (tmp_path / "a", out, 2, 2, ConversionError, "is no checkpoint in a run's folder"),
-        (source, tmp_path / "a", 2, 2, ConversionError, "a exists already: choose another folder"),
+        (source, tmp_path / "a", 2, 2, ConversionError, "a lies in the run that is copied"),
+        (source, tmp_path / "a" / "two", 2, 2, ConversionError, "two lies in the run that is copied"),
+        (source, tmp_path / "b", 2, 2, ConversionError, "b exists already: choose another folder"),
         (source.with_name("step-9"), out, 2, 2, CheckpointError, "step-9: there is no manifest.json"),
         (run_with_checkpoint(tmp_path / "m", ()), out, 2, 2, ConversionError, "no learner's state in it"),
         (run_with_checkpoint(tmp_path / "l", ("learner", "adapter")), out, 2, 2, ConversionError, "trains LoRA adapters"),

@@ -120,7 +120,12 @@ def test_its_own_setting_is_predicted_as_it_was_when_there_is_nothing_to_guess(t
 def test_devices_are_shared_or_apart_and_ranks_no_more_than_rows():
     recipe = load("quickstart", overrides=WORDS)
     assert list(layouts(1, recipe, 8, 64)) == [Layout(1, 1, 8, colocated=True)]
-    assert [(one.engines, one.ranks) for one in layouts(8, recipe, 8, 5)] == [(8, 5), (2, 5), (4, 4), (6, 2)]
+    assert [(one.engines, one.ranks) for one in layouts(8, recipe, 8, 5)] == [
+        (2, 5),
+        (4, 4),
+        (6, 2),
+    ]  # three of eight shared ones would have no rank
+    assert [(one.engines, one.ranks) for one in layouts(8, recipe, 8, 8)] == [(8, 8), (2, 6), (4, 4), (6, 2)]
     wide = load("quickstart", overrides=[*WORDS, "engine.vllm={tensor_parallel_size: 2}"])
     assert [(one.engines, one.ranks, one.devices) for one in layouts(8, wide, 8, 64)] == [(1, 6, 8), (2, 4, 8), (3, 2, 8)]
     assert sizes("") == list(SIZES) and sizes("2, 8") == [2, 8]

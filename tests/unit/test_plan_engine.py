@@ -74,6 +74,19 @@ def test_a_share_of_a_gpu_that_the_rank_needs_too_is_an_upper_bound():
         assert made.engine["gpu_memory_utilization"] * made.machine.gpus[0] + beside <= 0.94 * made.machine.gpus[0]
 
 
+def test_tensor_parallel_workers_share_a_model_evenly_and_each_has_its_cache():
+    """The 1.5B model: 12 heads, 2 of keys and values, 8,960 wide inside, so of the divisors of 12 neither 3 nor 6 nor 12."""
+    for count in (3, 5, 6, 8, 12):
+        made = plan(load("dler", "node8", ["engine.count=1", f"engine.vllm.tensor_parallel_size={count}"]), replace(NODE, build="cuda"))
+        assert any(
+            f"tensor_parallel_size: {count} workers cannot share" in line and line.endswith("take 1 or 2 or 4") for line in made.blockers
+        ), made.blockers
+    words = ["engine.count=1", "engine.vllm.tensor_parallel_size=4", f"engine.vllm.kv_cache_memory_bytes={200 * GB}"]
+    made = plan(load("dler", "node8", words), replace(NODE, build="cuda"))
+    assert next(actor.holds["KV cache"] for actor in made.actors if actor.name == "engine") == 200 * GB  # as vLLM counts it, of each GPU
+    assert any(line.startswith("memory:") for line in made.blockers)
+
+
 def test_a_tensor_parallel_engine_may_be_trained_for_and_plan_says_what_carries_the_weights():
     made = plan(load("dler", "node8", ["engine.count=2", "engine.vllm.tensor_parallel_size=2"]), replace(NODE, build="cuda"))
     assert not any("parallel" in line for line in made.blockers)

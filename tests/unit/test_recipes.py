@@ -436,3 +436,9 @@ def test_no_number_ends_in_a_traceback(extreme: str):
 def test_a_number_beyond_all_measure_is_refused_in_words(words: str, sentence: str):
     with pytest.raises(RecipeError, match=re.escape(sentence)):
         load("grpo", "tiny", [words, "waive=[right_beats_wrong]"])
+
+
+@pytest.mark.parametrize("name", ["lm_head", "embed_tokens", "model.embed_tokens"])
+def test_adapters_of_heads_and_embeddings_are_refused(name: str):
+    with pytest.raises(RecipeError, match=rf"{name}: the output head and embeddings have no adapter here; leave it out"):
+        load("grpo", overrides=[f"learner.adapter={{kind: lora, targets: [q_proj, {name}]}}"])

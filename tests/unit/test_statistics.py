@@ -251,6 +251,12 @@ def test_what_is_claimed_of_single_samples_is_what_mcnemars_test_says(gained: in
     assert (claim_interval(-change_N).high < 0) <= (p <= 0.05)
 
 
+@pytest.mark.parametrize("problems", [2, 3, 5, 6, 30])
+def test_problems_that_all_move_alike_claim_no_more_than_their_p(problems: int) -> None:
+    found = claim_interval(np.ones(problems))
+    assert (found.low > 0) == (sign_flip(np.ones(problems)) <= 0.05) == (problems >= 6)
+
+
 @given(st.lists(st.sampled_from([-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0]), min_size=6, max_size=60))
 @settings(max_examples=40, deadline=None)
 def test_no_interval_of_a_claim_leaves_out_0_where_sign_flips_do_not(change: list[float]) -> None:
