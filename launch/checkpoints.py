@@ -20,6 +20,8 @@ from typing import Any
 from jinja2 import TemplateSyntaxError
 from tokenizers import Tokenizer
 
+from recipes.adapters import Lora
+from recipes.schema import Recipe
 from rollout.template_syntax import parse_template
 
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
@@ -312,6 +314,16 @@ def weight_files(folder: Path) -> set[str]:
 def tensor_shapes(folder: Path) -> dict[str, list[int]]:
     """Shapes of a checkpoint's tensors by name, as far as its files can be read."""
     return {tensor: part["shape"] for name in sorted(weight_files(folder)) for tensor, part in (header(folder / name) or {}).items()}
+
+
+def adapter_faults(folder: Path, recipe: Recipe) -> Iterator[str]:
+    """Why its layers get none of the adapters that a recipe asks for."""
+    adapter = recipe.learner.adapter
+    linear = [name.removesuffix(".weight") for name, shape in tensor_shapes(folder).items() if name.endswith(".weight") and len(shape) == 2]
+    for target in adapter.targets if isinstance(adapter, Lora) and linear else ():
+        if not any(name == target or name.endswith(f".{target}") for name in linear):
+            ends = ", ".join(sorted({name.rpartition(".")[2] for name in linear if _LAYER.search(name)}))
+            yield f"learner.adapter.targets: {target}: no linear layer of {recipe.model.path} has a name that ends so; there are {ends}"
 
 
 def _shape_faults(shapes: Mapping[str, list[int]], config: Mapping[str, Any], where: str) -> Iterator[str]:

@@ -56,9 +56,10 @@ def train(
         loaded = load(recipe, scale, overrides or [])
         made = _planned(loaded)
         check_runnable(made)  # what cannot work is said before torch takes seconds to load
-        from launch.storage import is_url, refuse_unshared, run_storage
+        from launch.storage import is_begun, is_url, refuse_unshared, run_storage
 
         refuse_unshared(runs, [part.placement for part in made.stages])
+        resume = resume and (not loaded.cluster.preemptible or is_begun(runs, loaded.name))
         from launch.stages import run_recipe
 
         with run_storage(runs, loaded.name, resume, overwrite) as (here, mirror):

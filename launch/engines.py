@@ -41,7 +41,7 @@ def engines(made: Plan, start: Path, template: Template, first_step: int = 0) ->
     """
     recipe, device = made.recipe, made.device
     start_ray(num_cpus=os.cpu_count() or 1, num_gpus=made.placement.total_gpus, push=push_bytes(recipe, made.shape, made.placement))
-    options = reserve(made.placement)
+    options = reserve(made.placement, recipe.cluster.preemptible)
     think = closing(recipe, template)
     starts = Counter[int]()  # an engine that is started again must not repeat its first noise
 

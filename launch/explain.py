@@ -199,6 +199,11 @@ def _rl_words(plan: Plan) -> list[str]:
         f"run      {counted(steps)} = {_many(steps * updates, 'update')} on {steps * work.rollouts:,} rollouts;"
         f" at most {_sampled((steps * work.rollouts + _watched(recipe)) * recipe.most_tokens)} before replacements",
     ]
+    if recipe.cluster.preemptible:
+        lost = min(recipe.train.checkpoint_every or steps, steps)
+        lines.append(
+            f"preempt  a node that goes without a word costs {_many(lost, 'step')} at most (train.checkpoint_every); a job of Slurm or KubeRay goes on by itself"
+        )
     return lines
 
 

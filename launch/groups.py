@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 Options = Callable[[str, int], dict[str, Any]]
 _SAY_S = 60.0
 _BACK_S = 120.0  # that a node has to come back
+_PREEMPTED_S = 1800.0  # the same, of nodes that may be preempted: others want it meanwhile
 _BRING_BACK = "bring it back (`ray start --address=...` there)"
 
 
@@ -31,20 +32,24 @@ class RoomLost(RuntimeError):
     """A node that held a part of the run is gone; the message names it."""
 
 
-def reserve(placed: Placement) -> Options:
+def reserve(placed: Placement, preemptible: bool = False) -> Options:
     """Room in the Ray that this process speaks to, held until it ends; the options of the actor of a name and index. Blocks until all of it is there.
+
+    Args:
+        preemptible: nodes may be taken away and come back, which takes longer than when they were started again.
 
     Raises:
         RoomLost: there is none, as a node went, which has not come back in time. So do options, where room that was there went.
     """
     groups = [placement_group([dict(bundle) for bundle in group.bundles], strategy=group.strategy) for group in placed.groups]
-    until = time.monotonic() + _BACK_S
+    back_s = _PREEMPTED_S if preemptible else _BACK_S
+    until = time.monotonic() + back_s
     for group in groups:
         while not group.wait(_SAY_S):
             log.warning("%s", _missing(placed))
             if (lost := _lost(placed)) and time.monotonic() >= until:
                 raise RoomLost(
-                    f"node {', '.join(lost)} is gone from the cluster, and for {_BACK_S:g} s there was no room elsewhere; {_BRING_BACK}"
+                    f"node {', '.join(lost)} is gone from the cluster, and for {back_s:g} s there was no room elsewhere; {_BRING_BACK}"
                 )
 
     def options(name: str, index: int) -> dict[str, Any]:
@@ -52,9 +57,9 @@ def reserve(placed: Placement) -> Options:
         if name not in placed.bundles:
             return known
         group, bundle = placed.bundles[name][index]
-        if not groups[group].wait(_BACK_S):  # ready since long, unless a node went
+        if not groups[group].wait(back_s):  # ready since long, unless a node went
             raise RoomLost(
-                f"{name} {index}: {_gone(placed, name, index)}, and for {_BACK_S:g} s there was no room for it elsewhere; {_BRING_BACK}"
+                f"{name} {index}: {_gone(placed, name, index)}, and for {back_s:g} s there was no room for it elsewhere; {_BRING_BACK}"
             )
         return known | {"scheduling_strategy": PlacementGroupSchedulingStrategy(groups[group], placement_group_bundle_index=bundle)}
 

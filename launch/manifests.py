@@ -1,7 +1,8 @@
 """A recipe as a job of other schedulers: a RayJob for KubeRay, a batch script for Slurm.
 
 Claim: how many nodes there are and what each asks for is read off the plan's placement on nodes of the size that was named, so a recipe that does not fit
-them is refused here; the recipe, and with Kubernetes what it names, is in the file; both clusters want a token. Simplification: the project is
+them is refused here; the recipe, and with Kubernetes what it names, is in the file; both clusters want a token. What may be preempted is started again and
+goes on: by Slurm without end, by KubeRay, which cannot tell a node that was taken from an error, a few times. Simplification: the project is
 installed in the image, or on storage that all nodes see, with the Ray that plan runs with; every node asks for what the largest needs.
 """
 
@@ -30,6 +31,7 @@ from recipes.steps import steps
 
 _CONFIG_MAP = 1_000_000  # bytes; Kubernetes takes 1 MiB
 _GRACE_S = 120
+_RETRIES = 6  # of a RayJob that may be preempted; as many as of a Job of Kubernetes, by its own default
 _HERE = ("model.", "data.", "eval.data", "eval.benchmarks", "reward:", "wandb:", "engine.kind: vllm on", "device:", "stages[")
 _JOB, _RUNS = "/laconic/job", "/laconic/runs"
 
@@ -157,13 +159,15 @@ def kuberay(recipe: Recipe, nodes: Nodes, image: str, claim: str, include: Seque
         if nodes.count > 1
         else [],
     }
+    again = recipe.cluster.preemptible
+    train = ["python", "-m", "launch", "train", RECIPE, "--runs", _RUNS, *(["--resume"] if again else [])]
     job = {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
         "metadata": {"name": name},
         "spec": {
-            "entrypoint": f"cd {_JOB} && {shlex.join(['python', '-m', 'launch', 'train', RECIPE, '--runs', _RUNS])}",
-            "backoffLimit": 0,
+            "entrypoint": f"cd {_JOB} && {shlex.join(train)}",
+            "backoffLimit": _RETRIES if again else 0,
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": 600,
             "rayClusterSpec": cluster,
@@ -210,8 +214,12 @@ def slurm(recipe: Recipe, nodes: Nodes, runs: str, time: str, options: Sequence[
         options: of `laconic train`, further ones.
 
     Raises:
-        ValueError: the time is none.
+        ValueError: the time is none, or a job that may be started again would overwrite its own run.
     """
+    if (again := recipe.cluster.preemptible) and "--overwrite" in options:
+        raise ValueError(
+            "--overwrite: with cluster.preemptible the job may be started again, and would replace its own run; remove the former run, or choose another name (name=...)"
+        )
     if (seconds := _seconds(time)) <= 2 * _GRACE_S:
         raise ValueError(
             f"--time: {time}: a job is told to stop and save {_GRACE_S} s before its time is over, so {seconds} s leave nothing to train in; ask for more"
@@ -228,7 +236,9 @@ def slurm(recipe: Recipe, nodes: Nodes, runs: str, time: str, options: Sequence[
         time=time,
         grace=_GRACE_S,
         recipe=dump(recipe),
-        runs=shlex.join([runs, *options]),
+        runs=shlex.join([runs, *options]) + " ${SLURM_RESTART_COUNT:+--resume}" * (again and "--resume" not in options),
+        queue="requeue\n#SBATCH --open-mode=append" if again else "no-requeue",
+        again="may" if again else "no",
     )
 
 
@@ -258,27 +268,34 @@ _SLURM = """#!/bin/bash
 #SBATCH --time={time}
 #SBATCH --signal=B:TERM@{grace}
 #SBATCH --output=%x-%j.log
-#SBATCH --no-requeue
+#SBATCH --{queue}
 # Submit from a folder that all nodes see: `sbatch FILE`. LACONIC_PYTHON names the interpreter that has laconic, on all nodes.
 set -euo pipefail
 cd "${{SLURM_SUBMIT_DIR:?submit this with sbatch}}"
 python=${{LACONIC_PYTHON:-python}}
 job=$(mktemp -d "$PWD/.laconic-$SLURM_JOB_ID-XXXXXX")
 driver=
+again={again} # whether it goes back into the queue: no, may (cluster.preemptible), now
 ended() {{
   local code=$?
   trap - EXIT TERM INT
   kill $(jobs -p) 2>/dev/null || true
   wait || true
   rm -rf "$job"
+  if [ $again = now ] && [ $code = 130 -o $code = 143 ]; then # of a job that is cancelled or preempted Slurm says so itself
+    [ "$(squeue -h -j "$SLURM_JOB_ID" -o %T)" = RUNNING ] || exit "$code"
+    scontrol requeue "$SLURM_JOB_ID" && exit "$code"
+  fi
   echo "$code" > "$SLURM_JOB_NAME-$SLURM_JOB_ID.exit"
 }}
 trap ended EXIT
 told() {{
-  echo "told to stop: the time is nearly over (--time {time}), or somebody stopped the job" >&2
+  echo "told to stop: the time is nearly over (--time {time}), its nodes are wanted, or somebody stopped the job" >&2
+  [ "$again $1" = "may TERM" ] && again=now
   [ -n "$driver" ] && kill -TERM "$driver" || exit 143
 }}
-trap told TERM INT
+trap "told TERM" TERM
+trap "told INT" INT # of `laconic stop`, for good
 command -v "$python" > /dev/null || {{ echo "LACONIC_PYTHON: no $python on $HOSTNAME; name an interpreter that has laconic on all nodes" >&2; exit 1; }}
 (umask 077 && "$python" -c 'import secrets; print(secrets.token_hex(32), end="")' > "$job/token")
 cat > "$job/recipe.yaml" <<'RECIPE_ENDS_HERE'

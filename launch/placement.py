@@ -3,7 +3,7 @@
 Claim: plan's sums and memory, Ray's placement groups and the actors' resources all read one Placement, made of what processes take and of
 the nodes that are there; what cannot be met is refused with the arithmetic. Apart, every process has GPUs of its own: engines go first, each whole on
 the node where least is left that holds it, then ranks fill up the nodes where most is left. Colocated, a GPU has one rank and as many engines as any
-other. Driver and judges are on the first node, whether or not it has GPUs that are taken. In a Ray that is joined, judges hold their cores.
+other. Of unlike GPUs the largest are taken that hold all of it, as memory is counted by the smallest. Driver and judges are on the first node, whether or not it has GPUs that are taken. In a Ray that is joined, judges hold their cores.
 Simplification: this is how Ray's PACK and STRICT_PACK place bundles on empty nodes; which GPUs of a node they are, Ray decides. Bundles name their nodes where
 the recipe does not take all GPUs that are there, and on joined nodes without GPUs, where Ray counts nothing of engines and ranks.
 """
@@ -127,15 +127,21 @@ def _places(cluster: Cluster, nodes: Sequence[Machine], device: str, wishes: Seq
     found = Placement(taken, gpus, at, faults=faults)
     if not users:
         found = found if faults else _on_cores(found, wishes)
-    elif not _colocates(cluster, taken, users):
-        found = _apart(found, users)
     else:
-        part = floor(1e4 / _on_a_gpu(users)) / 1e4  # Ray counts in ten-thousandths
-        found = _together(replace(found, gpus=gpus | {wish.name: part for wish in users}), users)
+        shares = _colocates(cluster, taken, users)
+        if shares:
+            part = floor(1e4 / _on_a_gpu(users)) / 1e4  # Ray counts in ten-thousandths
+            found = replace(found, gpus=gpus | {wish.name: part for wish in users})
+        for least in sorted({min(node.gpus) for node in taken if node.gpus}, reverse=True) or [0]:
+            large = replace(found, nodes=tuple(node if min(node.gpus, default=0) >= least else _without_gpus(node) for node in taken))
+            tried = _together(large, users) if shares else _apart(large, users)
+            if not tried.faults:
+                break
+        found = tried
     if found.faults:
         return found
-    others = sum(len(node.gpus) for node in nodes) - sum(len(node.gpus) for node in taken)
-    unlike = len({size for node in taken for size in node.gpus}) > 1  # memory is that of the GPUs which it says
+    others = sum(len(node.gpus) for node in nodes) - sum(len(node.gpus) for node in found.nodes)
+    unlike = len({size for node in found.nodes for size in node.gpus}) > 1  # memory is that of the GPUs which it says
     return _judging(_naming(found) if users and (others or unlike) else found, sum(wish.count for wish in wishes if wish.name == "judge"))
 
 
@@ -144,16 +150,21 @@ def _taken(cluster: Cluster, nodes: Sequence[Machine], device: str) -> tuple[tup
     if isinstance(cluster, AutoCluster):
         return tuple(nodes), ()
     each = (cluster.gpus_per_node or 0) if device == "cuda" and any(node.gpus for node in nodes) else 0
-    wide = [node for node in nodes if len(node.gpus) >= each]
+    wide = [index for index, node in enumerate(nodes) if len(node.gpus) >= each]
     count = cluster.nodes or max(len(wide), 1)
     if count <= len(wide):
-        chosen = [replace(node, gpus=node.gpus[: each or None], cards=node.cards[: each or None]) for node in wide[:count]]
-        return (*(() if nodes[0] is wide[0] else (replace(nodes[0], gpus=(), cards=()),)), *chosen), ()
+        cut = [replace(node, gpus=node.gpus[: each or None], cards=node.cards[: each or None]) for node in nodes]
+        chosen = sorted(wide, key=lambda index: -min(cut[index].gpus, default=0))[:count]  # of equal ones those that come first
+        return (*(() if 0 in chosen else (_without_gpus(nodes[0]),)), *(cut[index] for index in sorted(chosen))), ()
     if each and len(wide) < len(nodes):
         fault = f"cluster.gpus_per_node: {count} of the nodes must have {each} GPUs, and {len(wide)} have (of {_sum(nodes)}); lower it, or cluster.nodes"
     else:
         fault = f"cluster.nodes: {count} are wanted and {len(nodes)} there; lower it"
     return tuple(nodes), (fault,)
+
+
+def _without_gpus(node: Machine) -> Machine:
+    return replace(node, gpus=(), cards=())
 
 
 def _colocates(cluster: Cluster, nodes: Sequence[Machine], users: Sequence[Wish]) -> bool:

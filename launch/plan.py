@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.actors import Actor, actors, misfits, takes_turns, wishes
-from launch.checkpoints import checkpoint_faults, config_faults, read_json
+from launch.checkpoints import adapter_faults, checkpoint_faults, config_faults, read_json
 from launch.machine import Machine, device_of, this_machine
 from launch.memory import GB, KNOWN, Shape, config_shape, context, contexts, evaluates, tiny_shape
 from launch.placement import Placement, place
@@ -192,7 +192,7 @@ def find_shape(recipe: Recipe) -> tuple[Shape | None, list[str]]:
     folder = Path(path).expanduser()
     trains = recipe.trains
     if folder.is_dir():
-        return config_shape(folder / "config.json"), list(checkpoint_faults(folder, trains))
+        return config_shape(folder / "config.json"), [*checkpoint_faults(folder, trains), *adapter_faults(folder, recipe)]
     if not recipe.model.on_hub:
         return None, [f"model.path: no folder {path}; name a checkpoint folder that exists, a hub id (owner/name) or `tiny`"]
     from huggingface_hub import try_to_load_from_cache

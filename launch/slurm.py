@@ -84,7 +84,7 @@ class Slurm(Jobs):
     def stop(self, name: str, within_s: float) -> Job:
         job, number = self.job(name), _number(name)
         if job.state == "RUNNING":  # the batch script alone, which tells the driver and waits for it
-            _asked("scancel", "--batch", "--signal=TERM", number)
+            _asked("scancel", "--batch", "--signal=INT", number)  # TERM would put one that is preemptible back into the queue
             job = self.waited(name, within_s)
         if not job.is_done:
             _asked("scancel", number)

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from evaluation.evaluate import Asked, evaluate, waiting
 from evaluation.words import warnings
+from launch.checkpoints import adapter_faults
 from launch.engines import carrier, closer, closing, engines, rehearsed, sampling, stating
 from launch.evaluations import evaluations, fit
 from launch.machine import cache_folder
@@ -199,6 +200,8 @@ def planned_with(start: Path, made: Plan) -> Plan:
         PlanError: it cannot run here after all.
     """
     if made.shape is not None:
+        if faults := list(adapter_faults(start, made.recipe)):  # of the cold start's model, or of a hub's whose shape is known
+            raise PlanError("\n".join(faults))
         return made
     again = plan(
         made.recipe.model_copy(update={"model": made.recipe.model.model_copy(update={"path": str(start)})}), made.machine, made.others

@@ -63,6 +63,12 @@ def refuse_unshared(runs: str, placements: Iterable[Placement]) -> None:
         )
 
 
+def is_begun(runs: str, name: str) -> bool:
+    """Whether there is a run of that name to go on with, here or on remote storage. Raises StorageError."""
+    folder = (_cached("runs", runs) if is_url(runs) else Path(runs)) / name
+    return (folder / "recipe.yaml").is_file() or (is_url(runs) and _index(Store(runs, name)) is not None)
+
+
 @contextmanager
 def run_storage(runs: str, name: str, resume: bool = False, overwrite: bool = False) -> Iterator[tuple[Path, Callable[[], None]]]:
     """Where a run is written, and what is to be called whenever something of it is to be kept: a folder of runs, or remote storage by way of one.

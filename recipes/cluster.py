@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
 
@@ -21,10 +21,15 @@ class _Carried(Section):
 class _Nodes(_Carried):
     nodes: Count | None = Field(None, description="Nodes to take, of those that are there; null: all.")
     gpus_per_node: Count | None = Field(None, description="GPUs to take of each; null: all.")
+    preemptible: bool = Field(
+        False,
+        description="Nodes may be taken away: a job of Slurm or KubeRay starts again by itself and goes on from its newest checkpoint; `--resume` starts a run that is not there yet.",
+    )
 
 
 class AutoCluster(_Carried):
     kind: Literal["auto"] = Field("auto", description="All that is there: colocated on one GPU, apart elsewhere.")
+    preemptible: ClassVar[bool] = False
 
 
 class ApartCluster(_Nodes):

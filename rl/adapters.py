@@ -112,6 +112,7 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> int:
         if not (folder / file).is_file():
             raise ValueError(f"{folder}: no {file}; name a {'checkpoint' if folder == base else 'folder of an adapter in safetensors'}")
     model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", trust_remote_code=False)
+    dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
     try:
         with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
             given = set(file.keys())
@@ -133,7 +134,9 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> int:
             "(tie_word_embeddings: false, with a head of its own)"
         )
     count = len(moved)
-    single = whole.merge_and_unload(safe_merge=True)
+    single = whole.float().merge_and_unload(safe_merge=True)
+    for name, parameter in single.named_parameters():
+        parameter.data = parameter.data.to(dtypes[name])  # rounded once, as `merged` does
 
     def fill(folder: Path) -> None:
         single.save_pretrained(folder)

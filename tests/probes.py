@@ -22,6 +22,7 @@ import pytest
 from launch import engines, problems, stages
 from launch.evaluations import evaluations
 from launch.machine import Machine
+from launch.manifests import Nodes, slurm
 from launch.plan import plan
 from recipes.schema import Recipe
 from recipes.steps import beginning
@@ -328,6 +329,15 @@ def placed(recipe: Recipe, world: World) -> Any:
     )
 
 
+def submitted(recipe: Recipe, world: World) -> Any:
+    """What a job asks of Slurm."""
+    return [
+        line
+        for line in slurm(recipe, Nodes(1, 0, 2, 4), "runs", "10").splitlines()
+        if line.startswith("#SBATCH") and "job-name" not in line
+    ]
+
+
 def started_from(recipe: Recipe, world: World) -> Any:
     """The checkpoint that a run starts from."""
     with pytest.MonkeyPatch.context() as patch:
@@ -445,6 +455,7 @@ BASES: dict[Probe, dict[str, Any]] = {
     engines_started: {"device": "cpu", "engine.vllm": {"kv_cache_memory_bytes": 1 << 20}},
     placed: {"device": "cuda"},
     started_from: {"model.path": "owner/name"},
+    submitted: {},
     cold_started: {"tiny.layers": 1, "tiny.width": 32, "cold_start.steps": 6, "cold_start.batch": 4},
     evaluated: {"stages": ["eval"], "eval.problems": 3, "eval.samples": 2},
     whole_run: RUN,

@@ -59,7 +59,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     key.chmod(0o600)
     prefix, host, (control, node) = Path(program("slurmd")).resolve().parents[1], socket.gethostname().partition(".")[0], free_ports(2)
     lines = [
-        f"ClusterName=one\nSlurmctldHost={host}(127.0.0.1)\nSlurmUser=root\nAuthType=auth/munge\nAuthInfo=socket={folder}/munge/socket\nCredType=cred/munge",
+        f"ClusterName=one\nSlurmctldHost={host}(127.0.0.1)\nSlurmUser=root\nAuthType=auth/munge\nAuthInfo=socket={folder}/munge/socket,cred_expire=5\nCredType=cred/munge",
         f"PluginDir={next(prefix.glob('lib/*/slurm-wlm'))}\nProctrackType=proctrack/pgid\nTaskPlugin=task/none\nSelectType=select/cons_tres",
         f"ReturnToService=2\nKillWait=5\nSlurmctldPort={control}\nSlurmdPort={node}\nStateSaveLocation={folder}/state\nSlurmdSpoolDir={folder}/spool",
         f"SlurmctldPidFile={folder}/slurmctld.pid\nSlurmdPidFile={folder}/slurmd.pid",
@@ -110,8 +110,8 @@ def test_the_batch_script_trains_on_slurm_and_a_signal_has_it_stop_politely(
 ):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"problem": f"{n} + 1 = ?", "answer": str(n + 1)}) + "\n" for n in range(16)))
 
-    def submitted(name: str, steps: int) -> tuple[str, Path]:
-        words = [*TOY, f"name={name}", f"train.steps={steps}", f"model.path={checkpoints('qwen3')}", "data.train=rows.jsonl"]
+    def submitted(name: str, steps: int, *more: str) -> tuple[str, Path]:
+        words = [*TOY, *more, f"name={name}", f"train.steps={steps}", f"model.path={checkpoints('qwen3')}", "data.train=rows.jsonl"]
         (tmp_path / f"{name}.sh").write_text(slurm(load("quickstart", None, words), Nodes(1, 0, 2, 3), "runs", "10"))
         done = subprocess.run(
             ["sbatch", "--parsable", f"{name}.sh"], env=slurm_here, cwd=tmp_path, capture_output=True, text=True, timeout=60
@@ -133,6 +133,17 @@ def test_the_batch_script_trains_on_slurm_and_a_signal_has_it_stop_politely(
     until(lambda: state(long) == "FAILED", _LOADED_S)
     status = json.loads((tmp_path / "runs/long/status.json").read_text())
     assert status["state"] == "stopped" and status["reason"].startswith("SIGTERM"), log.read_text()
+    assert (tmp_path / f"long-{long}.exit").is_file()
+
+    again, log = submitted("again", 9999, "cluster={kind: apart, preemptible: true}")
+    until(lambda: log.is_file() and "again step" in log.read_text(), _LOADED_S)
+    asked(slurm_here, "scancel", "--batch", "--signal=TERM", again)  # its time is nearly over, or its nodes are wanted
+    until(lambda: state(again) == "PENDING", _LOADED_S)
+    until(lambda: "resumed" in (said := log.read_text()) and "again step" in said.partition("resumed")[2], _LOADED_S)
+    assert not (tmp_path / f"again-{again}.exit").exists() and not (tmp_path / "runs/again/checkpoints/step-0").exists()
+    asked(slurm_here, "scancel", "--batch", "--signal=INT", again)  # as `laconic stop`
+    until(lambda: state(again) == "FAILED", _LOADED_S)
+    assert (tmp_path / f"again-{again}.exit").read_text().strip() == "130", log.read_text()
     assert not list(tmp_path.glob(".laconic-*")), "the token's folder is left"
     token = str(tmp_path / ".laconic-")
     until(lambda: not [one for one in psutil.process_iter() if token in environment_of(one)], 60)

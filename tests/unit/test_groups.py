@@ -40,6 +40,11 @@ def test_room_that_went_with_a_node_is_waited_for_two_minutes_and_the_node_named
         RoomLost, match=r"^node 10\.0\.0\.2 is gone from the cluster, and for 120 s there was no room elsewhere; bring it back"
     ):
         reserve(PLACED)
+    cluster(monkeypatch, ["10.0.0.1"], waits=17)
+    reserve(PLACED, preemptible=True)
+    cluster(monkeypatch, ["10.0.0.1"], waits=18)
+    with pytest.raises(RoomLost, match=r"for 1800 s there was no room"):
+        reserve(PLACED, preemptible=True)
 
 
 def test_a_node_that_comes_back_in_time_and_room_that_others_hold_are_waited_for(monkeypatch: pytest.MonkeyPatch, caplog):

@@ -115,6 +115,16 @@ def test_files_that_a_config_map_cannot_hold_are_refused_by_name(tmp_path: Path,
         kuberay(load("dler", "node8", ["data.train=big.jsonl"]), Nodes(1, 8, 16, 128), "x", "laconic-runs")
 
 
+def test_what_may_be_preempted_is_started_again_and_goes_on():
+    for words, retries, resume in [([], 0, ""), (["cluster={kind: apart, preemptible: true}"], 6, " --resume")]:
+        _, job = yaml.safe_load_all(kuberay(load("dler", "node8", words), Nodes(2, 8, 16, 128), "registry/laconic:1", "claim"))
+        assert job["spec"]["backoffLimit"] == retries and job["spec"]["entrypoint"].endswith(
+            f"train recipe.yaml --runs /laconic/runs{resume}"
+        )
+        script = slurm(load("dler", "node8", words), Nodes(2, 8, 16, 128), "runs", "1-0")
+        assert ("#SBATCH --no-requeue\n" in script, "#SBATCH --requeue\n" in script) == (not words, bool(words))
+
+
 @pytest.mark.parametrize("nodes", [Nodes(1, 8, 16, 128), Nodes(4, 2, 8, 64), Nodes(1, 0, 2, 4)])
 def test_a_batch_script_is_one_and_carries_the_recipe(nodes: Nodes, tmp_path: Path):
     recipe = load("dler", "tiny", ["name=it's $(touch here) `x`", 'data.instruction="say $HOME\\nRECIPE"'])

@@ -54,6 +54,28 @@ def test_engines_are_whole_on_a_node_and_ranks_where_most_is_left(
     assert placed.at["driver"] == [0] and placed.at["judge"] == [0, 0]
 
 
+@pytest.mark.parametrize(
+    ("cluster", "gpus", "engines", "ranks", "at_engines", "at_ranks"),
+    [
+        (ColocatedCluster(kind="colocated"), [1, 1], 1, 1, [1], [1]),
+        (ColocatedCluster(kind="colocated", nodes=1), [1, 1], 1, 1, [1], [1]),
+        (ColocatedCluster(kind="colocated"), [1, 1], 2, 2, [0, 1], [0, 1]),
+        (ApartCluster(kind="apart"), [2, 2], 1, 1, [1], [1]),
+        (ApartCluster(kind="apart"), [2, 2], 1, 2, [0], [1, 1]),
+        (ApartCluster(kind="apart", nodes=1), [8, 8], 4, 4, [1] * 4, [1] * 4),
+        (ApartCluster(kind="apart", nodes=1, gpus_per_node=2), [8, 4], 1, 1, [1], [1]),
+        (ApartCluster(kind="apart", nodes=2, gpus_per_node=2), [8, 4], 2, 2, [0] * 2, [1] * 2),
+    ],
+)
+def test_of_unlike_gpus_the_largest_are_taken_that_hold_all(cluster, gpus, engines, ranks, at_engines, at_ranks):
+    nodes = [Machine(64, 800 * GB, (24 * GB,) * gpus[0], name="a"), Machine(64, 800 * GB, (80 * GB,) * gpus[1], name="b")]
+    placed = place(cluster, nodes, "cuda", wanted(engines, ranks))
+    assert placed.faults == () and (placed.at["engine"], placed.at["learner"]) == (at_engines, at_ranks)
+    assert placed.least_gpu == (24 if 0 in at_engines + at_ranks else 80) * GB and [node.name for node in placed.nodes] == ["a", "b"]
+    if placed.least_gpu > 24 * GB:
+        assert all("node:b" in bundle for group in placed.groups for bundle in group.bundles)
+
+
 def test_weights_are_read_in_place_on_a_shared_gpu_broadcast_between_gpus_and_stored_elsewhere():
     apart, together = ApartCluster(kind="apart"), ColocatedCluster(kind="colocated")
     for cluster, nodes, device, carrier in (

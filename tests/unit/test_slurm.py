@@ -78,6 +78,17 @@ def test_a_dry_run_shows_files_command_and_script_and_asks_nobody(answers: Answe
     assert not (tmp_path / "jobs").exists() and not (tmp_path / "heard").exists()
 
 
+def test_a_job_that_may_be_preempted_does_not_replace_its_own_run(answers: Answers, tmp_path: Path):
+    code, told = said(*WORDS, "cluster={kind: apart, preemptible: true}", "--folder", "jobs", "--runs", "/shared/runs", "--overwrite")
+    assert code == 1 and "--overwrite: with cluster.preemptible the job may be started again" in told
+    for more in ([], ["--resume"]):
+        code, told = said(
+            *WORDS, "cluster={kind: apart, preemptible: true}", "--folder", "jobs", "--runs", "/shared/runs", "--dry-run", *more
+        )
+        again = more[0] if more else "${SLURM_RESTART_COUNT:+--resume}"
+        assert code == 0 and f"--runs /shared/runs {again} --address" in told and "#SBATCH --requeue #SBATCH --open-mode=append #" in told
+
+
 def test_what_slurm_does_not_take_is_one_sentence_and_leaves_nothing(answers: Answers, tmp_path: Path):
     there = ["--folder", "jobs", "--runs", "/shared/runs"]
     (tmp_path / "file").write_text("")
@@ -156,7 +167,7 @@ def test_what_became_of_a_job_is_told_by_its_script_else_by_squeue_else_by_sacct
 def test_a_job_that_runs_is_told_to_stop_and_one_that_waits_is_taken_out(answers: Answers, tmp_path: Path):
     submitted(answers, tmp_path)
     answers("scancel")
-    for state, expected in [("RUNNING", ["--batch", "--signal=TERM", "71"]), ("PENDING", ["71"])]:
+    for state, expected in [("RUNNING", ["--batch", "--signal=INT", "71"]), ("PENDING", ["71"])]:
         (tmp_path / "heard").unlink()
         answers("squeue", f"71|{state}|None|N/A|N/A\n")
         assert Slurm().stop("slurm:71", 0).state == state
@@ -190,7 +201,7 @@ def test_the_script_takes_the_bundles_code_first_and_leaves_its_exit_code(tmp_pa
     script = slurm(load("dler", "tiny"), Nodes(1, 0, 2, 4), "/r", "10", ["--overwrite"])
     assert 'PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"' in script and "--runs /r --overwrite --address" in script
     assert sbatch(None) == ["sbatch", "--parsable", "job.sh"]
-    begin = script.index("ended() {")
+    begin = script.index("again=no")
     alone = f"set -euo pipefail; cd {tmp_path}; job=$PWD/j; mkdir j; SLURM_JOB_NAME=a SLURM_JOB_ID=7; {script[begin : script.index('trap ended')]} trap ended EXIT; exit 9"
     assert os.waitstatus_to_exitcode(os.system(f"bash -c '{alone}'")) == 9
     assert (tmp_path / "a-7.exit").read_text() == "9\n" and not (tmp_path / "j").exists()
