@@ -205,7 +205,7 @@ def misfits(
     yield from _store_misfits(placed, push_bytes(recipe, shape, placed))
     if shape is None:
         return
-    one = kv_bytes(shape, context(recipe), number_width(recipe)) // (workers(recipe) if gpu else 1)
+    one = kv_bytes(shape, context(recipe), number_width(recipe), workers(recipe)) * (1 if gpu else workers(recipe))
     for actor in actors:
         if actor.name == "engine" and (held := actor.holds.get("KV cache", 0)) < one:
             yield (

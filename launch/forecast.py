@@ -252,7 +252,7 @@ def words(made: Plan, folder: Path, devices: Sequence[int], price: float | None 
     lines += [
         "",
         *_table(
-            [one for size in devices for one in best_of_each(size, trace, work, made.recipe, made.engine.get("max_num_seqs", 256))],
+            [(size, one) for size in devices for one in best_of_each(size, trace, work, made.recipe, made.engine.get("max_num_seqs", 256))],
             trace,
             device,
             price,
@@ -261,19 +261,26 @@ def words(made: Plan, folder: Path, devices: Sequence[int], price: float | None 
     return "\n".join(lines)
 
 
-def _table(rows: Sequence[Forecast], trace: Trace, device: str, price: float | None) -> list[str]:
+def _table(rows: Sequence[tuple[int, Forecast]], trace: Trace, device: str, price: float | None) -> list[str]:
     head = [
         f"{device}s", "engines + ranks", "step s", "p95", "sample", "update", "push", "rest", "engines busy", "learner busy", "long tail", f"{device} h a step",
     ]  # fmt: skip
     cells = [head + ["price a step"] * (price is not None)]
-    for one in rows:
+    for size, one in rows:
         layout, parts = one.layout, one.parts
         hours = layout.devices * (one.mean + trace.between) / 3600
         seconds = [f"{value:.3g}" for value in (one.mean, one.p95, parts.sample, parts.update, parts.push, parts.rest + parts.turns)]
         shares = [f"{share:.0%}" for share in (parts.engines, parts.learner, parts.tail)]
         placed = f"{layout.engines} + {layout.ranks}" + (" shared" if layout.colocated else "")
         cells.append(
-            [f"{layout.devices:,}", placed, *seconds, *shares, f"{hours:.3g}", *([f"{price * hours:.3g}"] if price is not None else [])]
+            [
+                f"{layout.devices:,}" + f" of {size:,}" * (layout.devices < size),
+                placed,
+                *seconds,
+                *shares,
+                f"{hours:.3g}",
+                *([f"{price * hours:.3g}"] if price is not None else []),
+            ]
         )
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]

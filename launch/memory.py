@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +103,9 @@ def _longest(config: Mapping[str, Any], positions: int) -> int:
     return positions
 
 
-def kv_bytes(shape: Shape, tokens: int, width: int) -> int:
-    """Keys and values of `tokens` tokens at `width` bytes a number."""
-    return 2 * shape.layers * shape.kv_heads * shape.head_width * width * tokens
+def kv_bytes(shape: Shape, tokens: int, width: int, parallel: int = 1) -> int:
+    """Keys and values of `tokens` tokens at `width` bytes a number, on each of `parallel` workers: heads are shared among them, and doubled where there are fewer."""
+    return 2 * shape.layers * ceil(shape.kv_heads / parallel) * shape.head_width * width * tokens
 
 
 def contexts(recipe: Recipe) -> dict[str, int]:

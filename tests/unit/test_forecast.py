@@ -91,14 +91,15 @@ def test_the_command_refuses_what_it_cannot_simulate(tmp_path: Path):
 def test_the_command_shows_a_row_for_each_size_and_way_and_what_it_costs(tmp_path: Path):
     run = made(tmp_path / "run")
     result = CliRunner().invoke(
-        app, ["plan", "quickstart", *WORDS, "budget.limit=400", "--simulate", str(run), "--gpus", "1, 4", "--price", "3"]
+        app, ["plan", "quickstart", *WORDS, "budget.limit=400", "--simulate", str(run), "--gpus", "1, 4, 300", "--price", "3"]
     )
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
     assert "warning  the run's responses ended at 320 tokens, so longer ones are not foreseen" in lines
     head, *rows = lines[lines.index("") + 1 :]
-    assert "price a step" in head and [row.split()[0] for row in rows] == ["1", "4", "4"]
+    assert "price a step" in head and [row.split()[0] for row in rows[:3]] == ["1", "4", "4"]
     assert "1 + 1 shared" in rows[0] and "4 + 4 shared" in rows[1] and "shared" not in rows[2]
+    assert " of 300  " in rows[3] and "+ 64  " in rows[3]  # no more ranks than rows of an update
     for row in rows:
         *_, hours, cost = row.split()
         assert float(cost) == pytest.approx(3 * float(hours), rel=0.02)

@@ -316,6 +316,7 @@ def test_memory_parts_follow_the_zero_stage():
     assert held[1]["logits"] == 4096 * 151936 * 4 * 2  # the term that a vocabulary of 152k makes the largest
     assert "reference" not in held[1]
     assert kv_bytes(shape, 1, 2) == 2 * 28 * 2 * 128 * 2
+    assert [kv_bytes(shape, 1, 2, workers) for workers in (1, 2, 4)] == [2 * 28 * heads * 128 * 2 for heads in (2, 1, 1)]
 
 
 def test_what_a_step_of_the_optimiser_takes_counts_where_activations_leave_too_little():
