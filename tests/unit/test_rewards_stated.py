@@ -2,6 +2,7 @@ r"""What a completion without a box names as its answer: for graded files only (
 
 from __future__ import annotations
 
+import gc
 import time
 
 import pytest
@@ -151,9 +152,14 @@ def test_reading_takes_time_linear_in_the_text(piece):
 
     def seconds(length: int) -> float:
         text = (piece * length)[:length]
-        start = time.process_time()
-        answer_of(text, bare=True)
-        answer_of("</think>" + text + "</think></think>", bare=True)
-        return time.process_time() - start
+        gc.disable()  # else it may look through what thousands of other tests left
+        try:
+            start = time.process_time()
+            answer_of(text, bare=True)
+            answer_of("</think>" + text + "</think></think>", bare=True)
+            return time.process_time() - start
+        finally:
+            gc.enable()
 
-    assert seconds(200_000) < 8 * max(seconds(50_000), 0.02)
+    seconds(1_000)  # for what is made once
+    assert seconds(160_000) < 8 * max(seconds(40_000), 0.02)
