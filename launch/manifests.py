@@ -92,8 +92,9 @@ def nodes_for(recipe: Recipe, count: int | None, gpus: int | None, gpu_gb: int, 
 
 def refuse_hopeless(recipe: Recipe) -> None:
     """Refuse what no machine can run, before it waits for one. Raises PlanError."""
-    large = Machine(1024, 10**13, (10**12,) * 64)
-    if faults := anywhere(plan(recipe, large).blockers, [step.stage.called for step in steps(recipe)]):
+    count, each = getattr(recipe.cluster, "nodes", None) or 1, getattr(recipe.cluster, "gpus_per_node", None) or 64
+    large, *others = (Machine(1024, 10**13, (10**12,) * each, name=f"node-{index}") for index in range(count))
+    if faults := anywhere(plan(recipe, large, others).blockers, [step.stage.called for step in steps(recipe)]):
         raise PlanError("\n".join(faults))
 
 

@@ -162,6 +162,8 @@ def test_what_no_machine_can_run_is_refused_before_it_waits_for_one(words: list[
         nodes_for(recipe, None, None, 80, 16, 128)
     with pytest.raises(PlanError, match=r"engine\.vllm"):
         refuse_hopeless(recipe)
+    refuse_hopeless(load("dler", "node8", ["cluster={kind: apart, nodes: 4, gpus_per_node: 2}"]))
+    refuse_hopeless(load("dler", "node8", ["cluster={kind: apart, nodes: 2, gpus_per_node: 128}", "engine.count=200"]))
     refuse_hopeless(load("dler", "node8", ["model.path=/only/there", "data.train=/only/there.jsonl", "wandb=x"]))
 
 
