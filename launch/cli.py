@@ -62,7 +62,7 @@ def train(
         resume = resume and (not loaded.cluster.preemptible or is_begun(runs, loaded.name))
         from launch.stages import run_recipe
 
-        with run_storage(runs, loaded.name, resume, overwrite) as (here, mirror):
+        with run_storage(runs, loaded.name, resume, overwrite, loaded.cluster.preemptible) as (here, mirror):
             folder = run_recipe(made, here, resume=resume, overwrite=overwrite, mirror=mirror)
         from evaluation.comparisons import read
         from evaluation.words import headline, single

@@ -30,7 +30,7 @@ from launch.placement import Placement
 from rl.checkpoint import MANIFEST, CheckpointError, verify
 
 INDEX, LOCK = "mirror.json", "lock"
-_RENEW_S, _STALE_S = 60.0, 300.0
+_RENEW_S, _STALE_S, _LOOK_S = 60.0, 300.0, 5.0
 _STEP = re.compile(r"(.*/)step-(\d+)")
 _ABSENT = ""  # among digests: the file may not be there yet
 _LEFT_OUT = ("lock", "tensorboard", "wandb", "trainer")  # names of files and folders in a run that stay here
@@ -70,8 +70,13 @@ def is_begun(runs: str, name: str) -> bool:
 
 
 @contextmanager
-def run_storage(runs: str, name: str, resume: bool = False, overwrite: bool = False) -> Iterator[tuple[Path, Callable[[], None]]]:
+def run_storage(
+    runs: str, name: str, resume: bool = False, overwrite: bool = False, patient: bool = False
+) -> Iterator[tuple[Path, Callable[[], None]]]:
     """Where a run is written, and what is to be called whenever something of it is to be kept: a folder of runs, or remote storage by way of one.
+
+    Args:
+        patient: wait for the lock of a process that may have been taken away with its node; one that renews it is refused as ever.
 
     Raises:
         StorageError: it cannot be reached, another process writes there, the run is there and neither flag is set, or at the end something could not be sent.
@@ -80,7 +85,7 @@ def run_storage(runs: str, name: str, resume: bool = False, overwrite: bool = Fa
         yield Path(runs), lambda: None
         return
     mirror = Mirror(runs, name)
-    mirror.open(resume, overwrite)
+    mirror.open(resume, overwrite, patient)
     try:
         yield mirror.folder.parent, mirror.push
     except BaseException as error:
@@ -110,9 +115,9 @@ class Mirror:
         self._replaces = self._is_armed = False
         self._ended, self._holding, self._pushing = Event(), Lock(), Lock()
 
-    def open(self, resume: bool = False, overwrite: bool = False) -> None:
+    def open(self, resume: bool = False, overwrite: bool = False, patient: bool = False) -> None:
         """Take the run for this process, and have here what `--resume` goes on from. Raises StorageError."""
-        self._take()
+        self._take(patient)
         try:
             there = _index(self._store)
             self._sent = (there or {}).get("files", {})
@@ -226,13 +231,19 @@ class Mirror:
             and not any(one[0] == _order(folder)[0] and one > _order(folder) for one in let_go)
         )
 
-    def _take(self) -> None:
-        held = self._store.json(LOCK)
-        if held and (why := _alive(held)):
-            raise StorageError(
-                f"{self._store.shown} is in use by {_owner(held)}, {why}: wait for it or stop it, or choose another name (name=...). A lock that nobody renewed for "
-                f"{_STALE_S / 60:g} minutes is taken over by --resume"
-            )
+    def _take(self, patient: bool) -> None:
+        held, first = self._store.json(LOCK), None
+        while held and (why := _alive(held)):
+            if not patient or held != (first or held):
+                raise StorageError(
+                    f"{self._store.shown} is in use by {_owner(held)}, {why}: wait for it or stop it, or choose another name (name=...). A lock that nobody renewed for "
+                    f"{_STALE_S / 60:g} minutes is taken over by --resume"
+                )
+            if first is None:
+                log.warning("%s: waiting for %s, %s, to renew it or to be gone", self._store.shown, _owner(held), why)
+            first = held
+            time.sleep(_LOOK_S)
+            held = self._store.json(LOCK)
         if held:
             log.warning("%s: taken over from %s, which left it locked", self._store.shown, _owner(held))
         self._write_lock()

@@ -251,6 +251,32 @@ def test_two_writers_are_never_at_work(
     other.close()
 
 
+def test_who_is_patient_waits_for_a_lock_to_grow_stale_and_not_for_one_that_is_renewed(
+    url: str, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    mirror = Mirror(url, "a")
+    mirror.open()
+    looks: list[float] = []
+
+    def look(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 3:
+            mirror._hold()
+
+    monkeypatch.setattr("launch.storage.time.sleep", look)
+    with pytest.raises(StorageError, match=f"is in use by process {os.getpid()} "):
+        Mirror(url, "a").open(patient=True)
+    assert len(looks) == 3 and caplog.text.count("waiting for process") == 1
+
+    monkeypatch.setattr("launch.storage.time.sleep", lambda seconds: monkeypatch.setattr(storage, "_STALE_S", -1.0))
+    other = Mirror(url, "a")
+    other.open(patient=True)
+    assert "taken over from process" in caplog.text
+    with pytest.raises(LockLost):
+        mirror._hold()
+    other.close()
+
+
 def test_a_writer_that_was_killed_here_is_followed_at_once(tmp_path: Path, machine: Callable[[str], None]):
     script = f"from launch.storage import Mirror\nMirror('file://{tmp_path}/remote', 'a').open()\nprint('open', flush=True)\nimport time; time.sleep(60)"
     child = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
