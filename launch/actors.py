@@ -205,6 +205,8 @@ def misfits(
     yield from _store_misfits(placed, push_bytes(recipe, shape, placed))
     if shape is None:
         return
+    if placed.carrier and placed.carrier[0] == "ipc" and not gpu:
+        yield from _shared_misfits(placed, shape.parameters * number_width(recipe))
     one = kv_bytes(shape, context(recipe), number_width(recipe), workers(recipe)) * (1 if gpu else workers(recipe))
     for actor in actors:
         if actor.name == "engine" and (held := actor.holds.get("KV cache", 0)) < one:
@@ -214,6 +216,17 @@ def misfits(
             )
     if gpu and any(node.gpus for node in placed.nodes):
         yield from _gpu_misfits(placed, actors, options, gpu, one)
+
+
+def _shared_misfits(placed: Placement, each: int) -> Iterator[str]:
+    """Shared memory that has no room for the policies, `each` bytes, which engines read there."""
+    for index, node in enumerate(placed.nodes):
+        needed = each * placed.at["learner"].count(index)
+        if node.shared is not None and needed > node.shared:
+            yield (
+                f"memory: weights that engines read of ranks take {size(needed)} of shared memory, and /dev/shm has {size(node.shared)}; give it more (a container: "
+                "docker run --shm-size=16g), or set cluster.carrier=store"
+            )
 
 
 def _store_misfits(placed: Placement, push: int) -> Iterator[str]:

@@ -44,6 +44,7 @@ _CORE = ("num_hidden_layers", "hidden_size", "vocab_size")  # without which no m
 _CHANGES_LOGITS = re.compile(
     r"(?:(?:final|output|lm_head)_)?logits?_?(?:soft_?cap|cap|scal|mult|mup|div)\w*|(?:lm_head|output|embedding_output)_(?:mult|scal)\w*|dim_model_base"
 )
+_LINEAR = (*(f"self_attn.{name}_proj" for name in "qkvo"), *(f"mlp.{name}_proj" for name in ("gate", "up", "down")))
 _EXPERTS = re.compile(r"(?:num|n|moe)_(?!.*(?:per_|shared|active|group|top))\w*experts")
 _RECURRENT = re.compile(r"(?:mamba|ssm|rwkv|lru|linear_attn|linear_(?:key|num|conv|value))_\w+|hybrid_override_pattern|state_size")
 
@@ -316,10 +317,14 @@ def tensor_shapes(folder: Path) -> dict[str, list[int]]:
     return {tensor: part["shape"] for name in sorted(weight_files(folder)) for tensor, part in (header(folder / name) or {}).items()}
 
 
-def adapter_faults(folder: Path, recipe: Recipe) -> Iterator[str]:
-    """Why its layers get none of the adapters that a recipe asks for."""
+def adapter_faults(folder: Path | None, recipe: Recipe) -> Iterator[str]:
+    """Why layers of a checkpoint get none of the adapters that a recipe asks for. None: of a model like Llama that is not here."""
     adapter = recipe.learner.adapter
-    linear = [name.removesuffix(".weight") for name, shape in tensor_shapes(folder).items() if name.endswith(".weight") and len(shape) == 2]
+    linear = [f"layers.0.{name}" for name in _LINEAR]
+    if folder is not None:
+        linear = [
+            name.removesuffix(".weight") for name, shape in tensor_shapes(folder).items() if name.endswith(".weight") and len(shape) == 2
+        ]
     for target in adapter.targets if isinstance(adapter, Lora) and linear else ():
         if not any(name == target or name.endswith(f".{target}") for name in linear):
             ends = ", ".join(sorted({name.rpartition(".")[2] for name in linear if _LAYER.search(name)}))

@@ -105,14 +105,16 @@ def _converted_recipe(run: Path, name: str, ranks: int, zero_stage: int) -> Reci
 
 def _made(source: Path, run: Path, out: Path, recipe: Recipe, ranks: int, zero_stage: int) -> Path:
     from recipes.loader import dump, recipe_hash
+    from recipes.steps import steps
     from rl.conversion import convert as convert_checkpoint
     from rl.scratch import scratch_folder
 
     with scratch_folder(".tmp-convert-", out.parent) as scratch:
         folder = Path(scratch) / "run"
         shutil.copytree(run, folder, ignore=lambda here, names: _NOT_COPIED if Path(here) == run else ())
+        trained = next(step.recipe for step in steps(recipe) if step.own)  # with the changes of its stage
         made = convert_checkpoint(
-            source.resolve(), folder / "checkpoints" / source.resolve().name, recipe, ranks, zero_stage, {"recipe": recipe_hash(recipe)}
+            source.resolve(), folder / "checkpoints" / source.resolve().name, trained, ranks, zero_stage, {"recipe": recipe_hash(recipe)}
         )
         (folder / "recipe.yaml").write_text(dump(recipe), encoding="utf-8")
         status = {"state": "stopped", "reason": f"converted from {source}", "step": int(made.name.removeprefix("step-"))}

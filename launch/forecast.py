@@ -13,12 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import inf
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from launch.memory import number_width, option, trained_parameters
+from launch.memory import number_width, option, trained_parameters, workers
 from launch.plan import Plan, find_shape
 from launch.simulate import Layout, Step, Trace, Work, steps
 from recipes.loader import recorded
@@ -32,6 +33,7 @@ _SMALL = 1024  # answers of a step
 _NEEDED = (
     "engines/step", "engines/step_each", "engines/core", "length/q_50", "seconds/judge", "seconds/score", "seconds/poll", "tokens/trained",
 )  # fmt: skip
+_SPEED = ("learner.adapter", "learner.gradient_checkpointing", "learner.zero_stage")
 _TOLD = 0.97  # a larger part of a core is a whole one
 
 
@@ -249,16 +251,22 @@ def words(made: Plan, folder: Path, devices: Sequence[int], price: float | None 
     ]
     if work.limit > found.recipe.most_tokens:
         lines.append(f"warning  the run's responses ended at {found.recipe.most_tokens:,} tokens, so longer ones are not foreseen")
-    lines += [
-        "",
-        *_table(
-            [(size, one) for size in devices for one in best_of_each(size, trace, work, made.recipe, made.engine.get("max_num_seqs", 256))],
-            trace,
-            device,
-            price,
-        ),
-    ]
-    return "\n".join(lines)
+    if unlike := [f"{name} {old} (here {new})" for name, old, new in _unlike(found.recipe, made.recipe)]:
+        lines.append(f"warning  the run's speeds are those of {', '.join(unlike)}; what that changes is not foreseen")
+    seats = made.engine.get("max_num_seqs", 256)
+    each = {size: best_of_each(size, trace, work, made.recipe, seats) for size in devices}
+    lines += [f"none     {size:,} {device}s hold no engine beside a rank" for size, ways in each.items() if not ways]
+    return "\n".join([*lines, "", *_table([(size, one) for size, ways in each.items() for one in ways], trace, device, price)])
+
+
+def _unlike(run: Recipe, here: Recipe) -> Iterator[tuple[str, Any, Any]]:
+    """What changes the speed of an engine or a rank and is another in two recipes: key, the run's, the other's."""
+    for name in _SPEED:
+        old, new = (attrgetter(name)(recipe) for recipe in (run, here))
+        if old != new:
+            yield name, getattr(old, "kind", old), getattr(new, "kind", new)
+    if (old := workers(run)) != (new := workers(here)):
+        yield "engine.vllm.tensor_parallel_size", old, new
 
 
 def _table(rows: Sequence[tuple[int, Forecast]], trace: Trace, device: str, price: float | None) -> list[str]:

@@ -7,7 +7,6 @@ and moment of its start, and nothing else. Simplification: one head for each cac
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -24,6 +23,7 @@ import psutil
 
 from launch.machine import cache_folder, this_machine
 from launch.memory import object_store_bytes
+from rollout.locks import taken
 
 ADDRESS = "LACONIC_RAY_ADDRESS"  # `--address`
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0": loopback alone
@@ -280,5 +280,5 @@ def _folder() -> Path:
 def _alone() -> Iterator[None]:
     """One at a time starts or ends the head."""
     with (_folder() / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        taken(file, _folder(), waits=True, option=" (LACONIC_CACHE)")
         yield

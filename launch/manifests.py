@@ -86,8 +86,9 @@ def nodes_for(recipe: Recipe, count: int | None, gpus: int | None, gpu_gb: int, 
         told = [f"{fault} (--memory-gb says what a node has)" if " of main memory" in fault else fault for fault in faults]
         raise PlanError("\n".join(dict.fromkeys(told)))
     taken = [_taken(placed) for placed in parts]
-    used = max(len(gpus_of) for gpus_of in taken)
-    return Nodes(used, max((most for gpus_of in taken for most in gpus_of.values()), default=0), cpus, gigabytes)
+    used = max(getattr(wanted, "nodes", None) or 1, *(len(gpus_of) for gpus_of in taken))
+    most = max((gpus for gpus_of in taken for gpus in gpus_of.values()), default=0)
+    return Nodes(used, max(most, (getattr(wanted, "gpus_per_node", None) or 0) if each else 0), cpus, gigabytes)
 
 
 def refuse_hopeless(recipe: Recipe) -> None:
@@ -279,20 +280,26 @@ driver=
 again={again} # whether it goes back into the queue: no, may (cluster.preemptible), now
 ended() {{
   local code=$?
-  trap - EXIT TERM INT
+  trap - EXIT
+  trap "" TERM INT
+  rm -rf "$job"
   kill $(jobs -p) 2>/dev/null || true
   wait || true
-  rm -rf "$job"
-  if [ $again = now ] && [ $code = 130 -o $code = 143 ]; then # of a job that is cancelled or preempted Slurm says so itself
+  local taken=
+  case "$again $code" in "now 130" | "now 143") taken=yes ;; esac
+  [ $again != no ] && [ $code != 0 ] && scontrol show job "$SLURM_JOB_ID" | grep -q "PreemptTime=[0-9]" && taken=yes # Ray went before the driver had saved
+  if [ -n "$taken" ]; then # of a job that is cancelled or preempted already Slurm says so itself
     [ "$(squeue -h -j "$SLURM_JOB_ID" -o %T)" = RUNNING ] || exit "$code"
     scontrol requeue "$SLURM_JOB_ID" && exit "$code"
   fi
   echo "$code" > "$SLURM_JOB_NAME-$SLURM_JOB_ID.exit"
 }}
+rm -f "$SLURM_JOB_NAME-$SLURM_JOB_ID.exit"
 trap ended EXIT
 told() {{
   echo "told to stop: the time is nearly over (--time {time}), its nodes are wanted, or somebody stopped the job" >&2
   [ "$again $1" = "may TERM" ] && again=now
+  [ "$1" = INT ] && again=no
   [ -n "$driver" ] && kill -TERM "$driver" || exit 143
 }}
 trap "told TERM" TERM
@@ -309,7 +316,9 @@ head=${{hosts[0]}}
 address=$(srun --overlap --nodes=1 --ntasks=1 -w "$head" hostname -I | awk '{{print $1}}')
 port=$((20000 + SLURM_JOB_ID % 20000))
 ray=("$python" -m ray.scripts.scripts start --block --disable-usage-stats --num-cpus={cpus} --num-gpus={each})
-srun --overlap --nodes=1 --ntasks=1 -w "$head" "${{ray[@]}}" --head --node-ip-address="$address" --port="$port" --include-dashboard=false &
+# Of nodes that are wanted with a time of grace Slurm tells the steps alone: this one tells the script, while Ray drains.
+tells='trap "kill -TERM $0" TERM; "$@" & wait; wait'
+srun --overlap --nodes=1 --ntasks=1 -w "$head" bash -c "$tells" $$ "${{ray[@]}}" --head --node-ip-address="$address" --port="$port" --include-dashboard=false &
 for _ in $(seq 180); do
   (exec 3<>"/dev/tcp/$address/$port") 2>/dev/null && break
   sleep 1

@@ -211,7 +211,8 @@ def trained_parameters(shape: Shape, adapter: Adapter) -> int:
     heads, kv = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
     linear = {"q_proj": (shape.width, heads), "o_proj": (heads, shape.width)} | dict.fromkeys(("k_proj", "v_proj"), (shape.width, kv))
     linear |= dict.fromkeys(("gate_proj", "up_proj"), (shape.width, shape.inner)) | {"down_proj": (shape.inner, shape.width)}
-    wanted = [sizes for name, sizes in linear.items() if not adapter.targets or name in adapter.targets] or list(linear.values())
+    ends = {target.rpartition(".")[2] for target in adapter.targets}
+    wanted = [sizes for name, sizes in linear.items() if not ends or name in ends] or list(linear.values())
     return shape.layers * adapter.rank * sum(map(sum, wanted))
 
 

@@ -16,7 +16,7 @@ from math import ceil, floor
 from typing import Literal
 
 from launch.machine import Machine
-from recipes.cluster import AutoCluster, Carrier, Cluster, ColocatedCluster
+from recipes.cluster import ApartCluster, AutoCluster, Carrier, Cluster, ColocatedCluster
 
 _NAMED = 0.001  # of the resource that Ray gives each node under its address, of which it has 1
 
@@ -116,28 +116,25 @@ def _carrier(asked: Carrier, placed: Placement, device: str) -> tuple[Carrier, s
 
 
 def _places(cluster: Cluster, nodes: Sequence[Machine], device: str, wishes: Sequence[Wish]) -> Placement:
-    taken, faults = _taken(cluster, nodes, device)
+    ways, fault = _ways(cluster, nodes, device)
     users = [wish for wish in wishes if wish.gpus] if device == "cuda" else []
     gpus = dict.fromkeys((wish.name for wish in wishes), 0.0) | {wish.name: float(wish.gpus) for wish in users}
     at = {wish.name: [-1 if wish in users else 0] * wish.count for wish in wishes}
-    if users and not all(size for node in taken for size in node.gpus):
+    faults: tuple[str, ...] = (fault,) if fault else ()
+    if users and not all(size for node in ways[-1] for size in node.gpus):
         faults += (
             "memory: nvidia-smi does not tell the memory of every GPU here (`nvidia-smi` shows which); leave those out of CUDA_VISIBLE_DEVICES",
         )
-    found = Placement(taken, gpus, at, faults=faults)
-    if not users:
-        found = found if faults else _on_cores(found, wishes)
-    else:
-        shares = _colocates(cluster, taken, users)
-        if shares:
-            part = floor(1e4 / _on_a_gpu(users)) / 1e4  # Ray counts in ten-thousandths
-            found = replace(found, gpus=gpus | {wish.name: part for wish in users})
-        for least in sorted({min(node.gpus) for node in taken if node.gpus}, reverse=True) or [0]:
-            large = replace(found, nodes=tuple(node if min(node.gpus, default=0) >= least else _without_gpus(node) for node in taken))
-            tried = _together(large, users) if shares else _apart(large, users)
-            if not tried.faults:
-                break
-        found = tried
+    shares = _colocates(cluster, ways[-1], users)
+    if shares:
+        part = floor(1e4 / _on_a_gpu(users)) / 1e4  # Ray counts in ten-thousandths
+        gpus |= {wish.name: part for wish in users}
+    for taken in ways:
+        found = Placement(taken, gpus, at, faults=faults)
+        if not faults:
+            found = _on_cores(found, wishes) if not users else (_together if shares else _apart)(cluster, found, users)
+        if not found.faults:
+            break
     if found.faults:
         return found
     others = sum(len(node.gpus) for node in nodes) - sum(len(node.gpus) for node in found.nodes)
@@ -145,22 +142,26 @@ def _places(cluster: Cluster, nodes: Sequence[Machine], device: str, wishes: Seq
     return _judging(_naming(found) if users and (others or unlike) else found, sum(wish.count for wish in wishes if wish.name == "judge"))
 
 
-def _taken(cluster: Cluster, nodes: Sequence[Machine], device: str) -> tuple[tuple[Machine, ...], tuple[str, ...]]:
-    """The nodes that the recipe takes, with the GPUs that it takes of them, and why there are not as many. The driver's is there in any case."""
-    if isinstance(cluster, AutoCluster):
-        return tuple(nodes), ()
-    each = (cluster.gpus_per_node or 0) if device == "cuda" and any(node.gpus for node in nodes) else 0
+def _ways(cluster: Cluster, nodes: Sequence[Machine], device: str) -> tuple[list[tuple[Machine, ...]], str]:
+    """Nodes that the recipe may take, with the GPUs that it takes of them, those of the largest GPUs first; and why there are not as many as it wants. The driver's is there in any case."""
+    on_gpus = device == "cuda" and any(node.gpus for node in nodes)
+    count, each = (None, 0) if isinstance(cluster, AutoCluster) else (cluster.nodes, (cluster.gpus_per_node or 0) if on_gpus else 0)
     wide = [index for index, node in enumerate(nodes) if len(node.gpus) >= each]
-    count = cluster.nodes or max(len(wide), 1)
-    if count <= len(wide):
-        cut = [replace(node, gpus=node.gpus[: each or None], cards=node.cards[: each or None]) for node in nodes]
-        chosen = sorted(wide, key=lambda index: -min(cut[index].gpus, default=0))[:count]  # of equal ones those that come first
-        return (*(() if 0 in chosen else (_without_gpus(nodes[0]),)), *(cut[index] for index in sorted(chosen))), ()
-    if each and len(wide) < len(nodes):
-        fault = f"cluster.gpus_per_node: {count} of the nodes must have {each} GPUs, and {len(wide)} have (of {_sum(nodes)}); lower it, or cluster.nodes"
-    else:
+    if (count or 1) > len(wide):
         fault = f"cluster.nodes: {count} are wanted and {len(nodes)} there; lower it"
-    return tuple(nodes), (fault,)
+        if each and len(wide) < len(nodes):
+            fault = f"cluster.gpus_per_node: {count or 1} of the nodes must have {each} GPUs, and {len(wide)} have (of {_sum(nodes)}); lower it, or cluster.nodes"
+        return [tuple(nodes)], fault
+    cut = [replace(node, gpus=node.gpus[: each or None], cards=node.cards[: each or None]) for node in nodes]
+    ways: list[tuple[Machine, ...]] = []
+    for least in sorted({min(cut[index].gpus, default=0) if on_gpus else 0 for index in wide}, reverse=True):
+        large = [index for index in wide if not on_gpus or min(cut[index].gpus, default=0) >= least]
+        for order in (large, sorted(large, key=lambda index: -len(cut[index].gpus))):
+            chosen = order[: count or None]
+            if len(chosen) >= (count or 1):
+                kept = [index for index in range(len(nodes)) if not (index and (count or each)) or index in chosen]
+                ways.append(tuple(cut[index] if index in chosen else _without_gpus(nodes[index]) for index in kept))
+    return ways, ""
 
 
 def _without_gpus(node: Machine) -> Machine:
@@ -182,11 +183,11 @@ def _on_a_gpu(users: Sequence[Wish]) -> int:
     return engines.count if not ranks else 1 + max(engines.count // ranks[0].count, 1)
 
 
-def _apart(found: Placement, users: Sequence[Wish]) -> Placement:
+def _apart(cluster: Cluster, found: Placement, users: Sequence[Wish]) -> Placement:
     free = [len(node.gpus) for node in found.nodes]
     needed = sum(wish.count * wish.gpus for wish in users)
     if found.faults or needed > sum(free):
-        return replace(found, faults=found.faults or (_too_few(found, needed, users),))
+        return replace(found, faults=found.faults or (_too_few(cluster, found, needed, users),))
     groups: list[Group] = []
     at, bundles = dict(found.at), dict(found.bundles)
     for wish in users:
@@ -213,7 +214,7 @@ def _apart(found: Placement, users: Sequence[Wish]) -> Placement:
     return replace(found, at=at, groups=tuple(groups), bundles=bundles)
 
 
-def _together(found: Placement, users: Sequence[Wish]) -> Placement:
+def _together(cluster: Cluster, found: Placement, users: Sequence[Wish]) -> Placement:
     engines, *ranks = users
     gpus = ranks[0].count if ranks else 1
     fault = ""
@@ -222,7 +223,7 @@ def _together(found: Placement, users: Sequence[Wish]) -> Placement:
     elif engines.count % gpus:
         fault = f"cluster.kind: colocated: {engines.count} engines do not spread evenly over {gpus} GPUs with a rank each; set engine.count to {gpus}"
     elif gpus > sum(len(node.gpus) for node in found.nodes):
-        fault = _too_few(found, gpus, users)
+        fault = _too_few(cluster, found, gpus, users)
     if found.faults or fault:
         return replace(found, faults=found.faults or (fault,))
     order = sorted(range(len(found.nodes)), key=lambda node: -len(found.nodes[node].gpus))
@@ -272,7 +273,7 @@ def _on_cores(found: Placement, wishes: Sequence[Wish]) -> Placement:
     return replace(found, at=at, groups=tuple(groups), bundles=bundles)
 
 
-def _too_few(found: Placement, needed: int, users: Sequence[Wish]) -> str:
+def _too_few(cluster: Cluster, found: Placement, needed: int, users: Sequence[Wish]) -> str:
     words = " + ".join(f"{wish.count} x {found.gpus[wish.name]:g} for {wish.name}s" for wish in users)
     there = sum(len(node.gpus) for node in found.nodes)
     alone = "the one node" if found.nodes[0].name else "this machine"
@@ -283,8 +284,14 @@ def _too_few(found: Placement, needed: int, users: Sequence[Wish]) -> str:
             f"device: cuda needs {needed} GPUs ({words}) and {here}{why}; send it to where they are (`laconic submit --address ...`, "
             "`laconic manifest slurm`), or run it with --scale tiny"
         )
-    less = "learner.ranks=1 and engine.count=1 share one" if there == 1 else "lower engine.count or learner.ranks"
-    here = f"{alone} has {there}" if len(found.nodes) == 1 else f"{len(found.nodes)} nodes have {_sum(found.nodes)} = {there}"
+    less = "lower engine.count or learner.ranks"
+    if there == 1:
+        less = "learner.ranks=1 and engine.count=1 share one"
+        less = "leave out cluster.kind=apart, so that they share it" if isinstance(cluster, ApartCluster) and needed == 2 else less
+    less += "".join(f", or raise cluster.{key}" for key in ("nodes", "gpus_per_node") if getattr(cluster, key, None))
+    nodes = [node for node in found.nodes if node.gpus]
+    alone = f"the node that is taken ({nodes[0].name})" if len(nodes) < len(found.nodes) else alone
+    here = f"{alone} has {there}" if len(nodes) == 1 else f"{len(nodes)} nodes have {_sum(nodes)} = {there}"
     return f"device: cuda needs {needed} GPUs ({words}) and {here}; {less}"
 
 

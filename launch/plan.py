@@ -188,7 +188,7 @@ def find_shape(recipe: Recipe) -> tuple[Shape | None, list[str]]:
     """The model's shape if it is known without a download, and why the model cannot be used."""
     path = recipe.model.path
     if path == "tiny":
-        return tiny_shape(recipe.tiny), []
+        return tiny_shape(recipe.tiny), list(adapter_faults(None, recipe))
     folder = Path(path).expanduser()
     trains = recipe.trains
     if folder.is_dir():
@@ -202,7 +202,7 @@ def find_shape(recipe: Recipe) -> tuple[Shape | None, list[str]]:
     except ValueError as error:  # HFValidationError
         return None, [f"model.path: {path} is no hub id: {str(error).splitlines()[0]}"]
     if not isinstance(cached, str):
-        return KNOWN.get(path), []
+        return KNOWN.get(path), list(adapter_faults(None, recipe)) if path in KNOWN else []
     return config_shape(Path(cached)) or KNOWN.get(path), list(config_faults(read_json(Path(cached)) or {}, f"{path}/config.json", trains))
 
 

@@ -173,7 +173,9 @@ def _job(number: str, told: Sequence[str] | None, record: Mapping[str, Any]) -> 
     ended = _seconds(end) if state in ("SUCCEEDED", "STOPPED", "FAILED") else None
     if record and told and state in ("SUCCEEDED", "STOPPED", "FAILED"):
         _remember(number, told, record)
-    for left in Path(record["folder"]).glob(f"*-{number}.exit") if record else ():
+    for left in (
+        Path(record["folder"]).glob(f"*-{number}.exit") if record and state != "PENDING" else ()
+    ):  # which one that is started again left
         if not (written := left.read_text(encoding="utf-8").strip()):
             continue  # just being written
         code = int(written)

@@ -103,6 +103,7 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> int:
         ValueError: one of them is none, or they do not fit; FileExistsError: `out` is there; CheckpointError: writing failed.
     """
     from peft import PeftModel, get_peft_model_state_dict
+    from peft.utils import ModulesToSaveWrapper
     from safetensors import SafetensorError, safe_open
     from transformers import AutoModelForCausalLM
 
@@ -111,8 +112,12 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> int:
     for folder, file in ((base, "config.json"), (adapter, "adapter_config.json"), (adapter, "adapter_model.safetensors")):
         if not (folder / file).is_file():
             raise ValueError(f"{folder}: no {file}; name a {'checkpoint' if folder == base else 'folder of an adapter in safetensors'}")
-    model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", trust_remote_code=False)
-    dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", trust_remote_code=False)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{base}: no model that can be loaded: {' '.join(str(error).split())[:300]}") from error
+    dtypes, head = {name: parameter.dtype for name, parameter in model.named_parameters()}, model.get_output_embeddings()
+    tied = head is not None and head.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
     try:
         with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
             given = set(file.keys())
@@ -121,18 +126,21 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> int:
             whole = PeftModel.from_pretrained(model, str(adapter), use_safetensors=True)
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
         raise ValueError(f"{adapter} is no adapter of {base}: {' '.join(f'{type(error).__name__}: {error}'.split())[:300]}") from error
-    wanted = set(get_peft_model_state_dict(whole, save_embedding_layers=False))
-    for odd, what in ((wanted - given, "lacks"), (given - wanted, "has a tensor that the model has no place for:")):
-        if odd:
-            raise ValueError(f"{adapter} is no adapter of {base} by its adapter_config.json: it {what} {min(odd)} ({len(odd)} such)")
-    moved = [name for name, module in whole.named_modules() if hasattr(module, "merge")]
-    head = model.get_output_embeddings()
-    tied = head is not None and head.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
+    if not hasattr(whole, "merge_and_unload") or getattr(whole.peft_config["default"], "layer_replication", None):
+        raise ValueError(
+            f"{adapter} puts prompts or layers beside those of {base}, and moves no weights of its own: there is nothing to add in"
+        )
+    moved = [name for name, module in whole.named_modules() if hasattr(module, "merge") or isinstance(module, ModulesToSaveWrapper)]
     if tied and any(name.rpartition(".")[2] in ("lm_head", "embed_tokens", "wte", "embed_out") for name in moved):
         raise ValueError(
             f"{adapter} moves the output head or the embedding of {base}, which are one tensor there: no checkpoint of its form holds both; untie them first "
             "(tie_word_embeddings: false, with a head of its own)"
         )
+    wanted = set(get_peft_model_state_dict(whole, save_embedding_layers=False))
+    places = wanted | whole.state_dict().keys()  # of embeddings peft keeps what is below their adapter, too
+    for odd, what in ((wanted - given, "lacks"), (given - places, "has a tensor that the model has no place for:")):
+        if odd:
+            raise ValueError(f"{adapter} is no adapter of {base} by its adapter_config.json: it {what} {min(odd)} ({len(odd)} such)")
     count = len(moved)
     single = whole.float().merge_and_unload(safe_merge=True)
     for name, parameter in single.named_parameters():

@@ -186,18 +186,22 @@ def latest(checkpoints: Path) -> Path | None:
     return None
 
 
-def prune(checkpoints: Path, keep: int, spared: Collection[Path] = ()) -> None:
+def prune(newest: Path, keep: int, spared: Collection[Path] = ()) -> None:
     """Delete all but the newest `keep` checkpoints and those that are spared, after the newest was read back.
+
+    Args:
+        newest: the one just written. Higher numbers are of a run that went back behind them, as they were broken: they stay until they are written again.
 
     Raises:
         CheckpointError: the newest is broken; nothing is deleted.
     """
-    folders = finished(checkpoints)
+    folders = finished(newest.parent)
+    folders = folders[: folders.index(newest) + 1]
     if not (gone := [folder for folder in folders[:-keep] if folder not in spared]):
         return
-    verify(folders[-1])
+    verify(newest)
     for folder in gone:
-        hidden = checkpoints / f".tmp-{folder.name}-{os.getpid()}"
+        hidden = newest.parent / f".tmp-{folder.name}-{os.getpid()}"
         os.rename(folder, hidden)  # a kill in the middle of the deletion must not leave half a checkpoint in sight
         shutil.rmtree(hidden)
 

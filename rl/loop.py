@@ -248,7 +248,7 @@ class Saver:
         Raises:
             CheckpointError: this one could not be filled, or the one before not be finished.
         """
-        self.writer.write(self._folder, self._fill, self._meta, self._after)
+        self.writer.write(self._folder, self._fill, self._meta, partial(self._after, self._folder))
 
     def keep(self, stop: Stop) -> None:
         """`save`, for which a polite stop waits."""
@@ -256,8 +256,8 @@ class Saver:
         self.save()
         stop.release()
 
-    def _after(self) -> None:
-        checkpoint.prune(self.run.folder / "checkpoints", self.run.holds.train.keep_checkpoints, self.run.best())
+    def _after(self, folder: Path) -> None:
+        checkpoint.prune(folder, self.run.holds.train.keep_checkpoints, self.run.best())
         self.run.mirror()
 
     def _fill(self, folder: Path) -> None:

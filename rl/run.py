@@ -12,6 +12,7 @@ the kernel lets go of however the process ends.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
@@ -71,9 +72,7 @@ class Run:
         self.step = checkpoint.metadata(found)["step"] if found else 0
         self.returns = 0  # how often `go_back` was called
         self._lock = _lock(folder)
-        self._loggers: list[TensorBoard | WandB] = [TensorBoard(folder / "tensorboard")]
-        if recipe.wandb:
-            self._loggers.append(WandB(recipe.wandb, recipe, folder))
+        self._loggers = self._opened()
 
     @classmethod
     def create(
@@ -116,6 +115,11 @@ class Run:
         _write(folder / "recipe.yaml", dump(recipe))  # last: a folder with a recipe is a run that can be resumed
         return cls(folder, recipe, None, template, holds or recipe, mirror)
 
+    def _opened(self) -> list[TensorBoard | WandB]:
+        """Loggers as a process that begins here has them."""
+        wandb = [WandB(self.recipe.wandb, self.recipe, self.folder)] if self.recipe.wandb else []
+        return [TensorBoard(self.folder / "tensorboard"), *wandb]
+
     def remaining_steps(self) -> Iterator[int]:
         """Steps still to do: from the resumed step (0 in a new run) to the recipe's last."""
         yield from range(self.step, self.holds.train.steps)
@@ -125,6 +129,8 @@ class Run:
         self.checkpoint = checkpoint.latest(self.folder / "checkpoints")
         self.step = checkpoint.metadata(self.checkpoint)["step"] if self.checkpoint else 0
         self.returns += 1
+        self._close_loggers()
+        self._loggers = self._opened()  # which hide the steps that are done again
 
     def truncate_to(self, step: int) -> None:
         """Go on from `step`: forget metrics and samples of it and later ones, and evaluations behind it. A torn last line is forgotten too.
@@ -219,12 +225,17 @@ class Run:
             self.status("no-effective-update", reason)
         else:
             self.status("finished")
+        self._close_loggers()
+        self._lock.close()
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            error.add_note(f"{self.folder}: the disk took no more; free some of it, or begin anew elsewhere (--runs)")
+        if error is not None and self.step:
+            error.add_note("What is recorded stays; `--resume` goes on from the last checkpoint.")
+
+    def _close_loggers(self) -> None:
         for logger in list(self._loggers):
             with self._never_stopped_by(logger):
                 logger.close()
-        self._lock.close()
-        if error is not None and self.step:
-            error.add_note("What is recorded stays; `--resume` goes on from the last checkpoint.")
 
     def _last_status(self, state: State, reason: str) -> None:
         """The status of a run that ends with an error; a disk that takes no more must not hide that error."""
@@ -261,6 +272,10 @@ def refuse_unusable(recipe: Recipe, runs_dir: Path, resume: bool = False, overwr
     refuse_unwritable(folder, "--runs")
     if (folder / "recipe.yaml").is_file():
         _lock(folder).close()
+    else:
+        there = next(place for place in (runs_dir, *runs_dir.absolute().parents) if place.is_dir())
+        with TemporaryDirectory(dir=there, prefix=".laconic-") as tried, open(Path(tried) / "lock", "w") as file:
+            taken(file, folder)
     if resume:
         _refuse_other_recipe(folder, recipe)
         _refuse_finished(folder)

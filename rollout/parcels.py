@@ -13,6 +13,7 @@ import uuid
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -167,7 +168,15 @@ def _handle(tensor: Tensor, key: str = "") -> HostHandle | DeviceHandle:
 
         return DeviceHandle(_gpu(tensor.device.index), reduce_tensor(tensor.detach())[1], key)
     storage = tensor.untyped_storage()
-    file, size = storage._share_fd_cpu_()
+    try:
+        file, size = storage._share_fd_cpu_()
+    except RuntimeError as error:
+        for left in Path("/dev/shm").glob(f"torch_{os.getpid()}_*"):  # which torch would have taken the name of
+            left.unlink(missing_ok=True)
+        raise RuntimeError(
+            f"there is no shared memory for a tensor of {storage.nbytes():,} bytes: give /dev/shm more (a container: docker run --shm-size=16g), or set "
+            f"cluster.carrier=store ({error})"
+        ) from error
     dtype = str(tensor.dtype).removeprefix("torch.")
     offset = tensor.storage_offset() * tensor.element_size()
     return HostHandle(f"/proc/{os.getpid()}/fd/{file}", size, offset, dtype, tuple(tensor.shape), key)

@@ -2,42 +2,86 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from launch.memory import KNOWN, trained_parameters
 from launch.plan import plan
 from recipes.adapters import Lora
 from recipes.loader import load
 from rl.adapters import ADAPTER, adapted, merge_adapter, merged, save_adapters
 
 
+@pytest.fixture(params=[False, True], ids=["untied", "tied"])
+def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A small model of two layers, whose head is its embedding or not."""
+    return model_of(tmp_path / "base", torch.float32, request.param)
+
+
+def model_of(folder: Path, dtype: torch.dtype, tied: bool) -> Path:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 16}
+    Qwen3ForCausalLM(Qwen3Config(**sizes, num_key_value_heads=1, tie_word_embeddings=tied)).to(dtype).save_pretrained(folder)
+    return folder
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_merged_adapter_is_rounded_once_as_the_runs_own_weights_are(dtype: torch.dtype, tmp_path: Path):
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=16
-    )
-    Qwen3ForCausalLM(config).to(dtype).save_pretrained(tmp_path / "base")
-    model = adapted(
-        Qwen3ForCausalLM.from_pretrained(tmp_path / "base", dtype="auto"), Lora(kind="lora", rank=4, alpha=9.0), 0, str(tmp_path / "base")
-    )
+    folder = model_of(tmp_path / "base", dtype, tied=False)
+    model = adapted(Qwen3ForCausalLM.from_pretrained(folder, dtype="auto"), Lora(kind="lora", rank=4, alpha=9.0), 0, str(folder))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.02)
     own = {name: tensor.clone() for name, tensor in merged(model).items()}
     save_adapters(model, tmp_path)
-    assert merge_adapter(tmp_path / "base", tmp_path / ADAPTER, tmp_path / "out") == 14
+    assert merge_adapter(folder, tmp_path / ADAPTER, tmp_path / "out") == 14
     made = load_file(tmp_path / "out/model.safetensors")
     assert {name: (tensor.dtype, tensor.shape) for name, tensor in made.items()} == {
         name: (dtype, tensor.shape) for name, tensor in own.items()
     }
     wrong = {name: (made[name] != own[name]).float().mean().item() for name in made}
     assert max(wrong.values()) == 0, wrong
+
+
+@pytest.mark.parametrize(
+    "more", [{"modules_to_save": ["lm_head"]}, {"modules_to_save": ["embed_tokens"]}, {"target_modules": ["embed_tokens"]}]
+)
+def test_what_moves_head_or_embedding_is_added_in_unless_they_are_one_tensor(base: Path, more: dict, tmp_path: Path):
+    whole = get_peft_model(Qwen3ForCausalLM.from_pretrained(base), LoraConfig(**({"target_modules": ["q_proj"]} | more)))
+    with torch.no_grad():
+        for parameter in whole.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        whole.save_pretrained(tmp_path / "adapter")
+    if whole.config.tie_word_embeddings:
+        with pytest.raises(ValueError, match="one tensor there: no checkpoint of its form holds both"):
+            merge_adapter(base, tmp_path / "adapter", tmp_path / "out")
+        return
+    merge_adapter(base, tmp_path / "adapter", tmp_path / "out")
+    made, wanted = load_file(tmp_path / "out/model.safetensors"), whole.merge_and_unload().state_dict()
+    assert made.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(made[name], tensor)
+
+
+def test_an_adapter_that_moves_no_weights_is_one_sentence(tmp_path: Path):
+    folder = model_of(tmp_path / "base", torch.float32, tied=False)
+    prompts = get_peft_model(Qwen3ForCausalLM.from_pretrained(folder), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3))
+    prompts.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(ValueError, match="there is nothing to add in"):
+        merge_adapter(folder, tmp_path / "adapter", tmp_path / "out")
+    (folder / "config.json").write_text('{"model_type": "none-such"}')
+    with pytest.raises(ValueError, match="base: no model that can be loaded"):
+        merge_adapter(folder, tmp_path / "adapter", tmp_path / "out")
 
 
 def test_adapters_that_no_layer_can_have_are_refused_by_plan(tiny_checkpoint: Path):
@@ -50,3 +94,16 @@ def test_adapters_that_no_layer_can_have_are_refused_by_plan(tiny_checkpoint: Pa
         "there are down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
         for odd in ("query", "norm")
     ]
+    known = load("dler", "node8", ["learner.adapter={kind: lora, targets: [c_attn, v_proj]}"])
+    assert [line for line in plan(known).blockers if line.startswith("learner.adapter.targets: c_attn: no linear layer of deepseek-ai")]
+    assert (
+        plan(load("quickstart", None, ["learner.adapter={kind: lora, targets: ['']}"]))
+        .blockers[0]
+        .startswith("learner.adapter.targets: : no")
+    )
+
+
+def test_adapters_are_counted_whatever_their_targets_begin_with():
+    shape = KNOWN["deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"]
+    plain, mixed = (Lora(kind="lora", targets=names) for names in (["q_proj", "v_proj"], ["q_proj", "self_attn.v_proj"]))
+    assert trained_parameters(shape, mixed) == trained_parameters(shape, plain) == 28 * 32 * (1536 + 1536 + 1536 + 256)

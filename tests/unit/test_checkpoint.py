@@ -245,16 +245,16 @@ def test_a_broken_folder_of_the_same_name_is_replaced(tmp_path):
 def test_prune_keeps_the_newest_by_number_not_by_name(tmp_path):
     for step in (9, 10, 100):
         checkpoint.write(tmp_path / f"step-{step}", fill)
-    checkpoint.prune(tmp_path, keep=2)
+    checkpoint.prune(tmp_path / "step-100", keep=2)
     assert names(tmp_path) == {"step-10", "step-100"}
 
 
 def test_prune_spares_what_it_is_told_to_however_old(tmp_path):
     for step in (1, 2, 3, 4):
         checkpoint.write(tmp_path / f"step-{step}", fill)
-    checkpoint.prune(tmp_path, 1, [tmp_path / "step-2"])
+    checkpoint.prune(tmp_path / "step-4", 1, [tmp_path / "step-2"])
     assert names(tmp_path) == {"step-2", "step-4"}
-    checkpoint.prune(tmp_path, 2, [tmp_path / "step-9"])
+    checkpoint.prune(tmp_path / "step-4", 2, [tmp_path / "step-9"])
     assert names(tmp_path) == {"step-2", "step-4"}
 
 
@@ -263,8 +263,10 @@ def test_prune_deletes_nothing_while_the_newest_is_broken(tmp_path):
         checkpoint.write(tmp_path / f"step-{step}", fill)
     (tmp_path / "step-3" / "model.safetensors").write_bytes(b"w" * 5000 + b"!")
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
-        checkpoint.prune(tmp_path, keep=1)
+        checkpoint.prune(tmp_path / "step-3", keep=1)
     assert names(tmp_path) == {"step-1", "step-2", "step-3"}
+    checkpoint.prune(tmp_path / "step-2", keep=1)  # of a run that had to go back behind the broken one
+    assert names(tmp_path) == {"step-2", "step-3"}
 
 
 def test_digests_stream_fast_enough_for_gigabytes(tmp_path):

@@ -56,6 +56,23 @@ def test_what_cannot_be_converted_is_refused_in_a_sentence_before_anything_start
     assert not out.exists()
 
 
+def test_the_learner_is_that_of_the_stage_with_its_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    told: list[Recipe] = []
+
+    def converted(source: Path, out: Path, recipe: Recipe, *more: object) -> Path:
+        told.append(recipe)
+        return out
+
+    monkeypatch.setattr("launch.ray_start.start_ray", lambda **_: None)
+    monkeypatch.setattr("launch.ray_start.stop_ray", lambda: None)
+    monkeypatch.setattr("rl.conversion.convertible", lambda source: None)
+    monkeypatch.setattr("rl.conversion.convert", converted)
+    stages = [{"kind": "rl", "changes": {"learner": {"adapter": {"kind": "lora", "rank": 4}}}}]
+    made = converted_run(run_with_checkpoint(tmp_path / "a", stages=stages), tmp_path / "out", 2, 3)
+    assert made == tmp_path / "out/checkpoints/step-3" and (tmp_path / "out/recipe.yaml").is_file()
+    assert (told[0].learner.adapter.kind, told[0].learner.ranks) == ("lora", 2)
+
+
 def test_the_command_says_it_in_a_line(tmp_path: Path):
     source = run_with_checkpoint(tmp_path / "l", ("learner", "adapter"))
     said = CliRunner().invoke(app, ["convert", str(source), "--ranks", "2", "--zero-stage", "2", "--out", str(tmp_path / "out")])

@@ -100,6 +100,14 @@ def test_the_command_shows_a_row_for_each_size_and_way_and_what_it_costs(tmp_pat
     assert "price a step" in head and [row.split()[0] for row in rows[:3]] == ["1", "4", "4"]
     assert "1 + 1 shared" in rows[0] and "4 + 4 shared" in rows[1] and "shared" not in rows[2]
     assert " of 300  " in rows[3] and "+ 64  " in rows[3]  # no more ranks than rows of an update
+    assert not [line for line in lines if "speeds are those of" in line]
+    other = ["learner.adapter={kind: lora}", "learner.gradient_checkpointing=true", "engine.vllm={tensor_parallel_size: 4}"]
+    shown = CliRunner().invoke(app, ["plan", "quickstart", *WORDS, *other, "--simulate", str(run), "--gpus", "2,8"]).output
+    assert (
+        "learner.adapter full (here lora), learner.gradient_checkpointing False (here True), engine.vllm.tensor_parallel_size 1 (here 4); what"
+        in shown
+    )
+    assert "none     2 " in shown and "none     8 " not in shown
     for row in rows:
         *_, hours, cost = row.split()
         assert float(cost) == pytest.approx(3 * float(hours), rel=0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -55,25 +56,50 @@ def test_engines_are_whole_on_a_node_and_ranks_where_most_is_left(
 
 
 @pytest.mark.parametrize(
-    ("cluster", "gpus", "engines", "ranks", "at_engines", "at_ranks"),
+    ("cluster", "gpus", "at_engines", "at_ranks"),
     [
-        (ColocatedCluster(kind="colocated"), [1, 1], 1, 1, [1], [1]),
-        (ColocatedCluster(kind="colocated", nodes=1), [1, 1], 1, 1, [1], [1]),
-        (ColocatedCluster(kind="colocated"), [1, 1], 2, 2, [0, 1], [0, 1]),
-        (ApartCluster(kind="apart"), [2, 2], 1, 1, [1], [1]),
-        (ApartCluster(kind="apart"), [2, 2], 1, 2, [0], [1, 1]),
-        (ApartCluster(kind="apart", nodes=1), [8, 8], 4, 4, [1] * 4, [1] * 4),
-        (ApartCluster(kind="apart", nodes=1, gpus_per_node=2), [8, 4], 1, 1, [1], [1]),
-        (ApartCluster(kind="apart", nodes=2, gpus_per_node=2), [8, 4], 2, 2, [0] * 2, [1] * 2),
+        ({"kind": "colocated"}, [1, 1], "b", "b"),
+        ({"kind": "colocated", "nodes": 1}, [1, 1], "b", "b"),
+        ({"kind": "colocated"}, [1, 1], "ab", "ab"),
+        ({"kind": "colocated", "nodes": 1}, [8, 1], "a" * 8, "a" * 8),
+        ({"kind": "apart"}, [2, 2], "b", "b"),
+        ({"kind": "apart"}, [2, 2], "a", "bb"),
+        ({"kind": "apart", "nodes": 1}, [8, 8], "bbbb", "bbbb"),
+        ({"kind": "apart", "nodes": 1}, [8, 4], "aaaa", "aaaa"),
+        ({"kind": "apart", "nodes": 1, "gpus_per_node": 2}, [8, 4], "b", "b"),
+        ({"kind": "apart", "nodes": 2, "gpus_per_node": 2}, [8, 4], "aa", "bb"),
     ],
 )
-def test_of_unlike_gpus_the_largest_are_taken_that_hold_all(cluster, gpus, engines, ranks, at_engines, at_ranks):
+def test_of_unlike_gpus_the_largest_are_taken_that_hold_all(cluster: dict, gpus: list[int], at_engines: str, at_ranks: str):
     nodes = [Machine(64, 800 * GB, (24 * GB,) * gpus[0], name="a"), Machine(64, 800 * GB, (80 * GB,) * gpus[1], name="b")]
-    placed = place(cluster, nodes, "cuda", wanted(engines, ranks))
-    assert placed.faults == () and (placed.at["engine"], placed.at["learner"]) == (at_engines, at_ranks)
-    assert placed.least_gpu == (24 if 0 in at_engines + at_ranks else 80) * GB and [node.name for node in placed.nodes] == ["a", "b"]
+    wished = load("dler", "node8", [f"cluster={json.dumps(cluster)}"]).cluster
+    placed = place(wished, nodes, "cuda", wanted(len(at_engines), len(at_ranks)))
+    assert placed.faults == () and placed.nodes[0].name == "a"
+    assert ["".join(placed.nodes[node].name for node in placed.at[name]) for name in ("engine", "learner")] == [at_engines, at_ranks]
+    assert placed.least_gpu == (24 if "a" in at_engines + at_ranks else 80) * GB
     if placed.least_gpu > 24 * GB:
         assert all("node:b" in bundle for group in placed.groups for bundle in group.bundles)
+
+
+@pytest.mark.parametrize(
+    ("words", "gpus", "said"),
+    [
+        (["cluster.kind=apart"], [1], "this machine has 1; leave out cluster.kind=apart, so that they share it"),
+        (["cluster.kind=apart", "learner.ranks=2"], [1], "this machine has 1; learner.ranks=1 and engine.count=1 share one"),
+        (["cluster={kind: apart, gpus_per_node: 1}"], [2], "this machine has 1; leave out cluster.kind=apart, so that they share it, or raise cluster.gpus_per_node"),
+        (["cluster={kind: apart, nodes: 1}", "learner.ranks=4"], [1, 4], "the node that is taken (1) has 4; lower engine.count or learner.ranks, or raise cluster.nodes"),
+    ],
+)  # fmt: skip
+def test_too_few_gpus_are_counted_where_they_are_taken_and_the_remedy_is_one(words: list[str], gpus: list[int], said: str):
+    names = [""] if len(gpus) == 1 else [str(index) for index in range(len(gpus))]
+    first, *others = (Machine(64, 800 * GB, (80 * GB,) * count, name=name) for count, name in zip(gpus, names, strict=True))
+    assert [line for line in plan(load("dler", "gpu1-80", words), first, others).blockers if line.endswith(said)]
+
+
+def test_policies_that_engines_read_must_fit_shared_memory():
+    made = plan(load("quickstart", None, ["device=cpu", "cluster.carrier=ipc"]), replace(LAPTOP, shared=2_000_000))
+    assert [line for line in made.blockers if line.startswith("memory: weights that engines read") and "cluster.carrier=store" in line]
+    assert not plan(load("quickstart", None, ["device=cpu", "cluster.carrier=ipc"]), replace(LAPTOP, shared=500_000_000)).blockers
 
 
 def test_weights_are_read_in_place_on_a_shared_gpu_broadcast_between_gpus_and_stored_elsewhere():

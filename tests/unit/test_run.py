@@ -15,8 +15,10 @@ from copy import deepcopy
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from evaluation import words
+from launch import head
 from recipes.loader import load, recipe_hash
 from recipes.schema import Recipe
 from rewards.verifier.verdict import Verdict
@@ -157,6 +159,10 @@ def test_a_file_system_that_refuses_locks_is_named_and_no_other_process_is_blame
         refuse_unusable(recipe(), tmp_path, resume=True)
     with pytest.raises(NoLocks):
         Run.create(recipe(name="b"), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]  # nothing that a mended mount would find in its way
+    monkeypatch.setenv("LACONIC_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(NoLocks, match=r"or choose another folder \(LACONIC_CACHE\)"), head._alone():
+        raise AssertionError
 
 
 @pytest.mark.parametrize("how", [{"resume": True}, {"overwrite": True}, {}])
@@ -331,6 +337,32 @@ def test_a_logger_that_raises_is_warned_of_once_and_stops_nothing(tmp_path, monk
     ]
 
 
+def test_a_full_disk_is_said_with_the_folder_and_a_remedy(tmp_path):
+    with pytest.raises(OSError) as caught, Run.create(recipe(), tmp_path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert [note for note in caught.value.__notes__ if note.startswith(f"{tmp_path}/a: the disk took no more; free some")]
+
+
+def test_steps_that_are_done_again_in_the_same_process_are_logged_once(tmp_path, monkeypatch):
+    sessions: list[dict[int, float]] = []
+
+    def init(**options):
+        sessions.append({})
+        return types.SimpleNamespace(log=lambda values, step: sessions[-1].update({step: values["accuracy"]}), finish=lambda: None)
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    with Run.create(recipe(wandb="laconic", train={"steps": 3}), tmp_path) as run:
+        for step in range(2):
+            run.record(step, TAUGHT | {"accuracy": 0.25})
+        run.go_back()  # a learner was lost before the first checkpoint
+        run.truncate_to(0)
+        for step in range(3):
+            run.record(step, TAUGHT | {"accuracy": 0.5})
+    assert sessions == [{0: 0.25, 1: 0.25}, {0: 0.5, 1: 0.5, 2: 0.5}]
+    events = EventAccumulator(str(tmp_path / "a/tensorboard")).Reload().Scalars("accuracy")
+    assert [(event.step, event.value) for event in events] == [(0, 0.5), (1, 0.5), (2, 0.5)]
+
+
 def test_wandb_holds_the_numbers_of_the_run_that_counts_after_a_resume(tmp_path, monkeypatch):
     sessions = []
 
@@ -421,7 +453,7 @@ def test_the_best_checkpoints_are_those_of_highest_held_out_accuracy_then_of_few
                     json.dumps({"accuracy": {"mean": scores[0]}, "tokens": {"mean": scores[1]}})
                 )
             folder = checkpoint.write(run.folder / "checkpoints" / name, lambda folder: None, {"step": int(name[5:])})
-            checkpoint.prune(folder.parent, 1, run.best())
+            checkpoint.prune(folder, 1, run.best())
         run.status("running")
         assert status(run)["best"] == ["step-5", "step-3"]
     assert [folder.name for folder in checkpoint.finished(run.folder / "checkpoints")] == ["step-3", "step-5", "step-6"]

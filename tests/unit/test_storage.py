@@ -74,7 +74,7 @@ def steps(run: Run, *numbers: int, score: dict[int, float] | None = None) -> Non
             json.dumps({"accuracy": {"mean": (score or {}).get(number, 0.1)}, "tokens": {"mean": 9}})
         )
         checkpoint.write(run.folder / "checkpoints" / f"step-{number}", lambda folder, n=number: fill(folder, n), {"step": number})
-        checkpoint.prune(run.folder / "checkpoints", run.holds.train.keep_checkpoints, run.best())
+        checkpoint.prune(run.folder / "checkpoints" / f"step-{number}", run.holds.train.keep_checkpoints, run.best())
         run.status("running")
         run.mirror()
 

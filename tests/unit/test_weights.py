@@ -90,6 +90,15 @@ def test_shared_memory_moves_to_where_others_see_it_and_its_owner_goes_on_with_i
 
 
 def test_a_handle_whose_owner_is_gone_says_so():
+    def full(storage: torch.UntypedStorage) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(RuntimeError, match=r"of 8 bytes: give /dev/shm more .* cluster\.carrier=store"),
+    ):
+        patch.setattr(torch.UntypedStorage, "_share_fd_cpu_", full)
+        share({"one": torch.ones(2)}, {})
     gone = share({"one": torch.ones(2)}, {})  # nobody holds the tensor
     with pytest.raises(Undelivered, match="the memory that the learner shares is gone"):
         next(gone.tensors(0, CPU))
