@@ -40,7 +40,7 @@ from rl.learner import Learner, LearnerLost
 from rl.merge import merge
 from rl.progress import Progress
 from rl.publisher import Publisher
-from rl.run import Run, RunError, is_finished, prompt_date, refuse_unusable, refuse_unwritable
+from rl.run import Run, RunError, is_finished, nothing_left, prompt_date, refuse_unusable, refuse_unwritable
 from rl.state import put_back
 from rl.turns import Turns
 from rl.wires import CollapseWires
@@ -77,6 +77,8 @@ def run_recipe(
     """
     recipe = made.recipe
     runs_dir = runs_dir.absolute() if made.machine.name else runs_dir  # processes of a Ray that is joined have another working folder
+    if resume and recipe.cluster.preemptible and nothing_left(recipe, runs_dir / recipe.name):
+        return runs_dir / recipe.name  # of a job that was taken away at its very end
     refuse_unusable(recipe, runs_dir, resume, overwrite)  # before the minutes of a cold start; Run.create asks for those who came meanwhile
     refuse_unshared(made, runs_dir, "--runs")
     if recipe.model.path == "tiny":

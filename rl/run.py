@@ -384,6 +384,11 @@ def is_finished(folder: Path) -> bool:
         return False
 
 
+def nothing_left(recipe: Recipe, folder: Path) -> bool:
+    """Whether a folder holds a run of exactly this recipe that came to its end."""
+    return is_finished(folder) and recipe_hash(recorded(folder)) == recipe_hash(recipe)
+
+
 def _refuse_finished(folder: Path) -> None:
     """Raise RunError if nothing is left to do: evaluating once more would replace the result by another draw."""
     if is_finished(folder):

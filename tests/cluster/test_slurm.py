@@ -63,7 +63,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         f"PluginDir={next(prefix.glob('lib/*/slurm-wlm'))}\nProctrackType=proctrack/pgid\nTaskPlugin=task/none\nSelectType=select/cons_tres",
         f"ReturnToService=2\nKillWait=5\nSlurmctldPort={control}\nSlurmdPort={node}\nStateSaveLocation={folder}/state\nSlurmdSpoolDir={folder}/spool",
         f"SlurmctldPidFile={folder}/slurmctld.pid\nSlurmdPidFile={folder}/slurmd.pid",
-        f"NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=4096\nPartitionName=all Nodes=ALL Default=YES State=UP\n",
+        f"NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=4096\nPartitionName=all Nodes=ALL Default=YES State=UP PriorityTier=5 PreemptMode=OFF",
+        "PreemptType=preempt/partition_prio\nPreemptMode=REQUEUE\nPartitionName=spot Nodes=ALL State=UP PriorityTier=1 GraceTime=90\n",
     ]
     (folder / "slurm.conf").write_text("\n".join(lines))
     seen = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SLURM_"))}
@@ -105,22 +106,31 @@ def until(holds: Callable[[], bool], within_s: float) -> None:
         time.sleep(1)
 
 
+def submitted_to(seen: dict[str, str], folder: Path, model: Path, name: str, steps: int, *more: str) -> tuple[str, Path]:
+    """The number and the log of a job by the batch script alone."""
+    (folder / "rows.jsonl").write_text("".join(json.dumps({"problem": f"{n} + 1 = ?", "answer": str(n + 1)}) + "\n" for n in range(16)))
+    words = [*TOY, *more, f"name={name}", f"train.steps={steps}", f"model.path={model}", "data.train=rows.jsonl"]
+    (folder / f"{name}.sh").write_text(slurm(load("quickstart", None, words), Nodes(1, 0, 2, 3), "runs", "10"))
+    partition = "spot" if more else "all"
+    done = subprocess.run(
+        ["sbatch", "--parsable", "-p", partition, f"{name}.sh"], env=seen, cwd=folder, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip(), folder / f"{name}-{done.stdout.strip()}.log"
+
+
+def state_of(seen: dict[str, str], job: str) -> str:
+    return asked(seen, "squeue", "-h", "-t", "all", "-j", job, "-o", "%T")
+
+
 def test_the_batch_script_trains_on_slurm_and_a_signal_has_it_stop_politely(
     slurm_here: dict[str, str], checkpoints: Callable[[str], Path], tmp_path: Path
 ):
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"problem": f"{n} + 1 = ?", "answer": str(n + 1)}) + "\n" for n in range(16)))
-
-    def submitted(name: str, steps: int, *more: str) -> tuple[str, Path]:
-        words = [*TOY, *more, f"name={name}", f"train.steps={steps}", f"model.path={checkpoints('qwen3')}", "data.train=rows.jsonl"]
-        (tmp_path / f"{name}.sh").write_text(slurm(load("quickstart", None, words), Nodes(1, 0, 2, 3), "runs", "10"))
-        done = subprocess.run(
-            ["sbatch", "--parsable", f"{name}.sh"], env=slurm_here, cwd=tmp_path, capture_output=True, text=True, timeout=60
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip(), tmp_path / f"{name}-{done.stdout.strip()}.log"
+    def submitted(name: str, steps: int) -> tuple[str, Path]:
+        return submitted_to(slurm_here, tmp_path, checkpoints("qwen3"), name, steps)
 
     def state(job: str) -> str:
-        return asked(slurm_here, "squeue", "-h", "-t", "all", "-j", job, "-o", "%T")
+        return state_of(slurm_here, job)
 
     short, log = submitted("short", 2)
     until(lambda: state(short) in ("COMPLETED", "FAILED"), _LOADED_S)
@@ -134,19 +144,46 @@ def test_the_batch_script_trains_on_slurm_and_a_signal_has_it_stop_politely(
     status = json.loads((tmp_path / "runs/long/status.json").read_text())
     assert status["state"] == "stopped" and status["reason"].startswith("SIGTERM"), log.read_text()
     assert (tmp_path / f"long-{long}.exit").is_file()
-
-    again, log = submitted("again", 9999, "cluster={kind: apart, preemptible: true}")
-    until(lambda: log.is_file() and "again step" in log.read_text(), _LOADED_S)
-    asked(slurm_here, "scancel", "--batch", "--signal=TERM", again)  # its time is nearly over, or its nodes are wanted
-    until(lambda: state(again) == "PENDING", _LOADED_S)
-    until(lambda: "resumed" in (said := log.read_text()) and "again step" in said.partition("resumed")[2], _LOADED_S)
-    assert not (tmp_path / f"again-{again}.exit").exists() and not (tmp_path / "runs/again/checkpoints/step-0").exists()
-    asked(slurm_here, "scancel", "--batch", "--signal=INT", again)  # as `laconic stop`
-    until(lambda: state(again) == "FAILED", _LOADED_S)
-    assert (tmp_path / f"again-{again}.exit").read_text().strip() == "130", log.read_text()
     assert not list(tmp_path.glob(".laconic-*")), "the token's folder is left"
     token = str(tmp_path / ".laconic-")
     until(lambda: not [one for one in psutil.process_iter() if token in environment_of(one)], 60)
+
+
+def test_a_job_that_may_be_preempted_goes_on_until_a_person_stops_it(
+    slurm_here: dict[str, str], checkpoints: Callable[[str], Path], tmp_path: Path
+):
+    name = "again"
+    job, log = submitted_to(
+        slurm_here, tmp_path, checkpoints("qwen3"), name, 9999, "cluster={kind: apart, preemptible: true}", "train.checkpoint_every=5000"
+    )
+    left, run = tmp_path / f"{name}-{job}.exit", tmp_path / "runs" / name
+
+    def goes_on(times: int) -> bool:
+        parts = log.read_text().split("resumed") if log.is_file() else [""]
+        return len(parts) == times + 1 and f"{name} step" in parts[-1]
+
+    until(lambda: goes_on(0), _LOADED_S)
+    asked(slurm_here, "scancel", "--batch", "--signal=TERM", job)  # its time is nearly over
+    until(lambda: state_of(slurm_here, job) == "PENDING", _LOADED_S)
+    assert json.loads((run / "status.json").read_text())["state"] == "stopped" and not left.exists()
+    until(lambda: goes_on(1), _LOADED_S)
+
+    saved = {path.name for path in (run / "checkpoints").iterdir()}
+    other = asked(slurm_here, "sbatch", "--parsable", "-p", "all", "-c", "2", "-o", "/dev/null", "--wrap", "sleep 1")
+    until(lambda: state_of(slurm_here, other) == "COMPLETED", _LOADED_S)  # in its place: a time of grace, of which the steps alone are told
+    until(lambda: goes_on(2), _LOADED_S)
+    assert {path.name for path in (run / "checkpoints").iterdir()} - saved, "nothing was saved in the time of grace"
+    assert json.loads((run / "status.json").read_text())["state"] == "running" and not left.exists()
+
+    asked(slurm_here, "scancel", "--batch", "--signal=TERM", job)
+    asked(slurm_here, "scancel", "--batch", "--signal=INT", job)  # as `laconic stop`, which is for good
+    until(lambda: state_of(slurm_here, job) == "FAILED", _LOADED_S)
+    assert left.read_text().strip() == "130", log.read_text()
+    assert not list(tmp_path.glob(".laconic-*")), "the token's folder is left"
+    left.write_text("1")
+    asked(slurm_here, "scontrol", "requeue", job)  # a person starts it once more
+    until(lambda: goes_on(3), _LOADED_S)
+    assert not left.exists()
 
 
 def test_what_slurm_says_of_jobs_is_told_in_our_words(slurm_here: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from launch import cli, manifests
 from launch.bundle import BundleError
-from launch.manifests import Nodes, kuberay, nodes_for, refuse_hopeless, slurm
-from launch.plan import PlanError
+from launch.machine import Machine
+from launch.manifests import Nodes, anywhere, kuberay, nodes_for, refuse_hopeless, slurm
+from launch.plan import PlanError, plan
 from recipes.loader import dump, load
 
 CRD = Path(__file__).parents[3] / "shared/data/kuberay/ray.io_rayjobs.yaml"
@@ -113,6 +114,24 @@ def test_files_that_a_config_map_cannot_hold_are_refused_by_name(tmp_path: Path,
     Path("big.jsonl").write_text('{"problem": "1 + 1", "answer": "2"}\n' * 40_000)
     with pytest.raises(BundleError, match=r"manifest: .* do not fit a ConfigMap.*\(big.jsonl: .*\); put it on the claim laconic-runs"):
         kuberay(load("dler", "node8", ["data.train=big.jsonl"]), Nodes(1, 8, 16, 128), "x", "laconic-runs")
+
+
+@pytest.mark.parametrize(
+    ("cluster", "words", "nodes"),
+    [
+        ("{kind: apart, nodes: 2, gpus_per_node: 8}", [], (2, 8)),
+        ("{kind: apart, nodes: 3, gpus_per_node: 4}", [], (3, 4)),
+        ("{kind: apart, nodes: 1, gpus_per_node: 8}", ["engine.count=2", "learner.ranks=2"], (1, 8)),
+        ("{kind: colocated, nodes: 2, gpus_per_node: 8}", ["engine.count=8", "learner.ranks=8"], (2, 8)),
+        ("{kind: apart}", ["engine.count=2", "learner.ranks=2"], (1, 4)),
+    ],
+)
+def test_a_job_asks_for_what_its_recipe_insists_on(cluster: str, words: list[str], nodes: tuple[int, int]):
+    recipe = load("dler", "node8", [f"cluster={cluster}", *words])
+    asked = nodes_for(recipe, None, None, 80, 16, 256)
+    assert (asked.count, asked.gpus) == nodes
+    first, *others = (Machine(16, 256 * 10**9, (80 * 10**9,) * asked.gpus, name=str(index)) for index in range(asked.count))
+    assert not anywhere(plan(recipe, first, others).blockers, ["rl"])
 
 
 def test_what_may_be_preempted_is_started_again_and_goes_on():

@@ -19,6 +19,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from evaluation import words
 from launch import head
+from launch.plan import plan
+from launch.stages import run_recipe
 from recipes.loader import load, recipe_hash
 from recipes.schema import Recipe
 from rewards.verifier.verdict import Verdict
@@ -335,6 +337,16 @@ def test_a_logger_that_raises_is_warned_of_once_and_stops_nothing(tmp_path, monk
         "WandB failed",
         "TensorBoard failed",
     ]
+
+
+def test_a_job_that_was_taken_away_at_its_very_end_has_nothing_left_to_do(tmp_path):
+    words = ["name=a", "device=cpu", "cluster={kind: apart, preemptible: true}"]
+    made, other = (plan(load("quickstart", overrides=[*words, *more])) for more in ([], ["seed=1"]))
+    with Run.create(made.recipe, tmp_path):
+        pass
+    assert run_recipe(made, tmp_path, resume=True) == tmp_path / "a"
+    with pytest.raises(RunError, match="was started with another recipe: seed"):
+        run_recipe(other, tmp_path, resume=True)
 
 
 def test_a_full_disk_is_said_with_the_folder_and_a_remedy(tmp_path):
