@@ -317,16 +317,16 @@ def tensor_shapes(folder: Path) -> dict[str, list[int]]:
     return {tensor: part["shape"] for name in sorted(weight_files(folder)) for tensor, part in (header(folder / name) or {}).items()}
 
 
-def adapter_faults(folder: Path | None, recipe: Recipe) -> Iterator[str]:
-    """Why layers of a checkpoint get none of the adapters that a recipe asks for. None: of a model like Llama that is not here."""
+def adapter_faults(folder: Path | None, recipe: Recipe, layers: int = 0) -> Iterator[str]:
+    """Why layers of a checkpoint get none of the adapters that a recipe asks for. None: of a model like Llama of so many layers, that is not here."""
     adapter = recipe.learner.adapter
-    linear = [f"layers.0.{name}" for name in _LINEAR]
+    linear = [f"layers.{layer}.{name}" for layer in range(layers) for name in _LINEAR]
     if folder is not None:
         linear = [
             name.removesuffix(".weight") for name, shape in tensor_shapes(folder).items() if name.endswith(".weight") and len(shape) == 2
         ]
     for target in adapter.targets if isinstance(adapter, Lora) and linear else ():
-        if not any(name == target or name.endswith(f".{target}") for name in linear):
+        if not any(f".model.{name}".endswith(f".{target}") for name in linear):
             ends = ", ".join(sorted({name.rpartition(".")[2] for name in linear if _LAYER.search(name)}))
             yield f"learner.adapter.targets: {target}: no linear layer of {recipe.model.path} has a name that ends so; there are {ends}"
 

@@ -56,13 +56,13 @@ def train(
         loaded = load(recipe, scale, overrides or [])
         made = _planned(loaded)
         check_runnable(made)  # what cannot work is said before torch takes seconds to load
-        from launch.storage import is_begun, is_url, refuse_unshared, run_storage
+        from launch.storage import is_url, refuse_unshared, run_storage
 
         refuse_unshared(runs, [part.placement for part in made.stages])
-        resume = resume and (not loaded.cluster.preemptible or is_begun(runs, loaded.name))
         from launch.stages import run_recipe
 
         with run_storage(runs, loaded.name, resume, overwrite, loaded.cluster.preemptible) as (here, mirror):
+            resume = resume and (not loaded.cluster.preemptible or (here / loaded.name / "recipe.yaml").is_file())
             folder = run_recipe(made, here, resume=resume, overwrite=overwrite, mirror=mirror)
         from evaluation.comparisons import read
         from evaluation.words import headline, single

@@ -202,7 +202,7 @@ def _rl_words(plan: Plan) -> list[str]:
     if recipe.cluster.preemptible:
         lost = min(recipe.train.checkpoint_every or steps, steps)
         lines.append(
-            f"preempt  a node that goes without a word costs {_many(lost, 'step')} at most (train.checkpoint_every); a job of Slurm or KubeRay goes on by itself"
+            f"preempt  a node that goes without a word costs about {_many(lost, 'step')} at most (train.checkpoint_every); a job of Slurm or KubeRay goes on by itself"
         )
     return lines
 

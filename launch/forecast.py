@@ -22,6 +22,7 @@ import numpy as np
 from launch.memory import number_width, option, trained_parameters, workers
 from launch.plan import Plan, find_shape
 from launch.simulate import Layout, Step, Trace, Work, steps
+from recipes.adapters import Adapter, Lora
 from recipes.loader import recorded
 from recipes.schema import Recipe
 from recipes.steps import steps as steps_of
@@ -33,7 +34,7 @@ _SMALL = 1024  # answers of a step
 _NEEDED = (
     "engines/step", "engines/step_each", "engines/core", "length/q_50", "seconds/judge", "seconds/score", "seconds/poll", "tokens/trained",
 )  # fmt: skip
-_SPEED = ("learner.adapter", "learner.gradient_checkpointing", "learner.zero_stage")
+_SPEED = ("learner.gradient_checkpointing", "learner.zero_stage")
 _TOLD = 0.97  # a larger part of a core is a whole one
 
 
@@ -264,9 +265,16 @@ def _unlike(run: Recipe, here: Recipe) -> Iterator[tuple[str, Any, Any]]:
     for name in _SPEED:
         old, new = (attrgetter(name)(recipe) for recipe in (run, here))
         if old != new:
-            yield name, getattr(old, "kind", old), getattr(new, "kind", new)
+            yield name, old, new
+    old, new = (_adapter_words(recipe.learner.adapter) for recipe in (run, here))
+    if old != new:
+        yield "learner.adapter", old, new
     if (old := workers(run)) != (new := workers(here)):
         yield "engine.vllm.tensor_parallel_size", old, new
+
+
+def _adapter_words(adapter: Adapter) -> str:
+    return f"lora of rank {adapter.rank} on {', '.join(adapter.targets) or 'all'}" if isinstance(adapter, Lora) else "full"
 
 
 def _table(rows: Sequence[tuple[int, Forecast]], trace: Trace, device: str, price: float | None) -> list[str]:

@@ -276,7 +276,7 @@ set -euo pipefail
 cd "${{SLURM_SUBMIT_DIR:?submit this with sbatch}}"
 python=${{LACONIC_PYTHON:-python}}
 job=$(mktemp -d "$PWD/.laconic-$SLURM_JOB_ID-XXXXXX")
-driver=
+driver= asked=
 again={again} # whether it goes back into the queue: no, may (cluster.preemptible), now
 ended() {{
   local code=$?
@@ -287,9 +287,9 @@ ended() {{
   wait || true
   local taken=
   case "$again $code" in "now 130" | "now 143") taken=yes ;; esac
-  [ $again != no ] && [ $code != 0 ] && scontrol show job "$SLURM_JOB_ID" | grep -q "PreemptTime=[0-9]" && taken=yes # Ray went before the driver had saved
+  [ $again != no ] && [ $code != 0 ] && [[ $(scontrol show job "$SLURM_JOB_ID") =~ PreemptTime=[0-9] ]] && taken=yes # Ray went before the driver had saved
   if [ -n "$taken" ]; then # of a job that is cancelled or preempted already Slurm says so itself
-    [ "$(squeue -h -j "$SLURM_JOB_ID" -o %T)" = RUNNING ] || exit "$code"
+    [ "$(squeue -h -j "$SLURM_JOB_ID" -o %T || echo RUNNING)" = RUNNING ] || exit "$code"
     scontrol requeue "$SLURM_JOB_ID" && exit "$code"
   fi
   echo "$code" > "$SLURM_JOB_NAME-$SLURM_JOB_ID.exit"
@@ -300,7 +300,9 @@ told() {{
   echo "told to stop: the time is nearly over (--time {time}), its nodes are wanted, or somebody stopped the job" >&2
   [ "$again $1" = "may TERM" ] && again=now
   [ "$1" = INT ] && again=no
-  [ -n "$driver" ] && kill -TERM "$driver" || exit 143
+  [ -n "$driver" ] || exit 143
+  [ -n "$asked" ] || kill -TERM "$driver" || true # once: a second one would not let it save
+  asked=yes
 }}
 trap "told TERM" TERM
 trap "told INT" INT # of `laconic stop`, for good
@@ -340,9 +342,9 @@ PYTHON_ENDS_HERE
 driver=$!
 code=0
 wait "$driver" || code=$?
-if kill -0 "$driver" 2>/dev/null; then # a signal came: the driver saves
+while kill -0 "$driver" 2>/dev/null; do # a signal came: the driver saves
   code=0
   wait "$driver" || code=$?
-fi
+done
 exit "$code"
 """

@@ -3,14 +3,14 @@
 Claim: plan's sums and memory, Ray's placement groups and the actors' resources all read one Placement, made of what processes take and of
 the nodes that are there; what cannot be met is refused with the arithmetic. Apart, every process has GPUs of its own: engines go first, each whole on
 the node where least is left that holds it, then ranks fill up the nodes where most is left. Colocated, a GPU has one rank and as many engines as any
-other. Of unlike GPUs the largest are taken that hold all of it, as memory is counted by the smallest. Driver and judges are on the first node, whether or not it has GPUs that are taken. In a Ray that is joined, judges hold their cores.
+other. Of unlike GPUs, as memory is counted by the smallest, plan takes nodes as they come if all of it fits, else those with larger ones alone. Driver and judges are on the first node, whether or not it has GPUs that are taken. In a Ray that is joined, judges hold their cores.
 Simplification: this is how Ray's PACK and STRICT_PACK place bundles on empty nodes; which GPUs of a node they are, Ray decides. Bundles name their nodes where
 the recipe does not take all GPUs that are there, and on joined nodes without GPUs, where Ray counts nothing of engines and ranks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, floor
 from typing import Literal
@@ -83,17 +83,25 @@ class Placement:
 
 
 def place(cluster: Cluster, nodes: Sequence[Machine], device: str, wishes: Sequence[Wish]) -> Placement:
-    """A place for every process and a carrier for weights, or what is in the way.
+    """A place for every process and a carrier for weights, or what is in the way; the first of `places`.
 
     Args:
         nodes: that are there, the driver's first; at least one.
         wishes: among them at most one of "engine", and one of ranks behind it.
     """
-    placed = _places(cluster, nodes, device, wishes)
-    if placed.faults or not {"engine", "learner"} <= placed.at.keys():
-        return placed
-    name, why, fault = _carrier(cluster.carrier, placed, device)
-    return replace(placed, carrier=(name, why), faults=(f"cluster.carrier: {name}: {fault}; leave it out",) if fault else ())
+    return next(places(cluster, nodes, device, wishes))
+
+
+def places(cluster: Cluster, nodes: Sequence[Machine], device: str, wishes: Sequence[Wish]) -> Iterator[Placement]:
+    """All ways to place them: on nodes as they come, then on those with larger GPUs alone; at least one, if only to say what is in the way."""
+    found = list(_places(cluster, nodes, device, wishes))
+    most = max(found, key=lambda one: sum(len(node.gpus) for node in one.nodes))
+    for placed in [one for one in found if not one.faults] or [most]:
+        if placed.faults or not {"engine", "learner"} <= placed.at.keys():
+            yield placed
+            continue
+        name, why, fault = _carrier(cluster.carrier, placed, device)
+        yield replace(placed, carrier=(name, why), faults=(f"cluster.carrier: {name}: {fault}; leave it out",) if fault else ())
 
 
 def _carrier(asked: Carrier, placed: Placement, device: str) -> tuple[Carrier, str, str]:
@@ -115,17 +123,17 @@ def _carrier(asked: Carrier, placed: Placement, device: str) -> tuple[Carrier, s
     return asked, "as the recipe says", fault
 
 
-def _places(cluster: Cluster, nodes: Sequence[Machine], device: str, wishes: Sequence[Wish]) -> Placement:
+def _places(cluster: Cluster, nodes: Sequence[Machine], device: str, wishes: Sequence[Wish]) -> Iterator[Placement]:
     ways, fault = _ways(cluster, nodes, device)
     users = [wish for wish in wishes if wish.gpus] if device == "cuda" else []
     gpus = dict.fromkeys((wish.name for wish in wishes), 0.0) | {wish.name: float(wish.gpus) for wish in users}
     at = {wish.name: [-1 if wish in users else 0] * wish.count for wish in wishes}
     faults: tuple[str, ...] = (fault,) if fault else ()
-    if users and not all(size for node in ways[-1] for size in node.gpus):
+    if users and not all(size for node in ways[0] for size in node.gpus):
         faults += (
             "memory: nvidia-smi does not tell the memory of every GPU here (`nvidia-smi` shows which); leave those out of CUDA_VISIBLE_DEVICES",
         )
-    shares = _colocates(cluster, ways[-1], users)
+    shares = _colocates(cluster, ways[0], users)
     if shares:
         part = floor(1e4 / _on_a_gpu(users)) / 1e4  # Ray counts in ten-thousandths
         gpus |= {wish.name: part for wish in users}
@@ -133,17 +141,17 @@ def _places(cluster: Cluster, nodes: Sequence[Machine], device: str, wishes: Seq
         found = Placement(taken, gpus, at, faults=faults)
         if not faults:
             found = _on_cores(found, wishes) if not users else (_together if shares else _apart)(cluster, found, users)
-        if not found.faults:
-            break
-    if found.faults:
-        return found
-    others = sum(len(node.gpus) for node in nodes) - sum(len(node.gpus) for node in found.nodes)
-    unlike = len({size for node in found.nodes for size in node.gpus}) > 1  # memory is that of the GPUs which it says
-    return _judging(_naming(found) if users and (others or unlike) else found, sum(wish.count for wish in wishes if wish.name == "judge"))
+        if found.faults:
+            yield found
+            continue
+        others = sum(len(node.gpus) for node in nodes) - sum(len(node.gpus) for node in found.nodes)
+        unlike = len({size for node in found.nodes for size in node.gpus}) > 1  # memory is that of the GPUs which it says
+        named = _naming(found) if users and (others or unlike) else found
+        yield _judging(named, sum(wish.count for wish in wishes if wish.name == "judge"))
 
 
 def _ways(cluster: Cluster, nodes: Sequence[Machine], device: str) -> tuple[list[tuple[Machine, ...]], str]:
-    """Nodes that the recipe may take, with the GPUs that it takes of them, those of the largest GPUs first; and why there are not as many as it wants. The driver's is there in any case."""
+    """Nodes that the recipe may take, with the GPUs that it takes of them, as they come, then with larger GPUs alone; and why there are not as many as it wants. The driver's is there in any case."""
     on_gpus = device == "cuda" and any(node.gpus for node in nodes)
     count, each = (None, 0) if isinstance(cluster, AutoCluster) else (cluster.nodes, (cluster.gpus_per_node or 0) if on_gpus else 0)
     wide = [index for index, node in enumerate(nodes) if len(node.gpus) >= each]
@@ -154,7 +162,7 @@ def _ways(cluster: Cluster, nodes: Sequence[Machine], device: str) -> tuple[list
         return [tuple(nodes)], fault
     cut = [replace(node, gpus=node.gpus[: each or None], cards=node.cards[: each or None]) for node in nodes]
     ways: list[tuple[Machine, ...]] = []
-    for least in sorted({min(cut[index].gpus, default=0) if on_gpus else 0 for index in wide}, reverse=True):
+    for least in sorted({0, *(min(cut[index].gpus, default=0) for index in wide if on_gpus)}):
         large = [index for index in wide if not on_gpus or min(cut[index].gpus, default=0) >= least]
         for order in (large, sorted(large, key=lambda index: -len(cut[index].gpus))):
             chosen = order[: count or None]
@@ -284,14 +292,14 @@ def _too_few(cluster: Cluster, found: Placement, needed: int, users: Sequence[Wi
             f"device: cuda needs {needed} GPUs ({words}) and {here}{why}; send it to where they are (`laconic submit --address ...`, "
             "`laconic manifest slurm`), or run it with --scale tiny"
         )
-    less = "lower engine.count or learner.ranks"
-    if there == 1:
-        less = "learner.ranks=1 and engine.count=1 share one"
-        less = "leave out cluster.kind=apart, so that they share it" if isinstance(cluster, ApartCluster) and needed == 2 else less
-    less += "".join(f", or raise cluster.{key}" for key in ("nodes", "gpus_per_node") if getattr(cluster, key, None))
+    less, apart = "lower engine.count or learner.ranks", isinstance(cluster, ApartCluster)
+    if there == 1 and len(users) > 1 and users[1].name == "learner":
+        less = "learner.ranks=1 and engine.count=1 share one" + " without cluster.kind=apart" * apart
+        less = "leave out cluster.kind=apart, so that they share it" if apart and needed == 2 else less
     nodes = [node for node in found.nodes if node.gpus]
     alone = f"the node that is taken ({nodes[0].name})" if len(nodes) < len(found.nodes) else alone
     here = f"{alone} has {there}" if len(nodes) == 1 else f"{len(nodes)} nodes have {_sum(nodes)} = {there}"
+    here += "".join(f" by cluster.{key}" for key in ("nodes", "gpus_per_node") if getattr(cluster, key, None))
     return f"device: cuda needs {needed} GPUs ({words}) and {here}; {less}"
 
 

@@ -20,7 +20,7 @@ from launch.actors import Actor, actors, misfits, takes_turns, wishes
 from launch.checkpoints import adapter_faults, checkpoint_faults, config_faults, read_json
 from launch.machine import Machine, device_of, this_machine
 from launch.memory import GB, KNOWN, Shape, config_shape, context, contexts, evaluates, tiny_shape
-from launch.placement import Placement, place
+from launch.placement import Placement, place, places
 from launch.plan_data import plan_data, reference_blockers, unread_references
 from launch.plan_thinking import thinking_blockers, thinking_warnings
 from launch.plan_warnings import recipe_warnings, stage_warnings
@@ -122,9 +122,11 @@ def _plan_of(step: Step, nodes: Sequence[Machine], device: str) -> Plan:
     recipe = step.recipe
     shape, missing = find_shape(recipe)
     work = step_work(recipe)
-    placed = place(recipe.cluster, nodes, device, wishes(step))
-    gpu = (placed.least_gpu or _ASSUMED_GPU) if device == "cuda" else 0
-    made, options = actors(step, shape, gpu, work.longest, placed)
+    for placed in places(recipe.cluster, nodes, device, wishes(step)):
+        gpu = (placed.least_gpu or _ASSUMED_GPU) if device == "cuda" else 0
+        made, options = actors(step, shape, gpu, work.longest, placed)
+        if not (unfit := list(misfits(recipe, shape, placed, made, options, gpu))):
+            break
     result = Plan(recipe, nodes[0], device, shape, work, made, options, placed, takes_turns(recipe, placed), step=step)
     data = plan_data(step)
     checks = (
@@ -133,7 +135,7 @@ def _plan_of(step: Step, nodes: Sequence[Machine], device: str) -> Plan:
         data.blockers,
         _package_blockers(result, data.columns),
         _resource_blockers(result),
-        misfits(recipe, shape, placed, made, options, gpu),
+        unfit,
     )
     blockers = [*missing, *thinking_blockers(recipe), *chain.from_iterable(checks)]
     return replace(result, blockers=blockers, warnings=[*_warnings(replace(result, blockers=blockers)), *data.warnings], data=data.said)
@@ -188,7 +190,7 @@ def find_shape(recipe: Recipe) -> tuple[Shape | None, list[str]]:
     """The model's shape if it is known without a download, and why the model cannot be used."""
     path = recipe.model.path
     if path == "tiny":
-        return tiny_shape(recipe.tiny), list(adapter_faults(None, recipe))
+        return tiny_shape(recipe.tiny), list(adapter_faults(None, recipe, recipe.tiny.layers))
     folder = Path(path).expanduser()
     trains = recipe.trains
     if folder.is_dir():
@@ -202,7 +204,7 @@ def find_shape(recipe: Recipe) -> tuple[Shape | None, list[str]]:
     except ValueError as error:  # HFValidationError
         return None, [f"model.path: {path} is no hub id: {str(error).splitlines()[0]}"]
     if not isinstance(cached, str):
-        return KNOWN.get(path), list(adapter_faults(None, recipe)) if path in KNOWN else []
+        return KNOWN.get(path), list(adapter_faults(None, recipe, KNOWN[path].layers)) if path in KNOWN else []
     return config_shape(Path(cached)) or KNOWN.get(path), list(config_faults(read_json(Path(cached)) or {}, f"{path}/config.json", trains))
 
 

@@ -63,12 +63,6 @@ def refuse_unshared(runs: str, placements: Iterable[Placement]) -> None:
         )
 
 
-def is_begun(runs: str, name: str) -> bool:
-    """Whether there is a run of that name to go on with, here or on remote storage. Raises StorageError."""
-    folder = (_cached("runs", runs) if is_url(runs) else Path(runs)) / name
-    return (folder / "recipe.yaml").is_file() or (is_url(runs) and _index(Store(runs, name)) is not None)
-
-
 @contextmanager
 def run_storage(
     runs: str, name: str, resume: bool = False, overwrite: bool = False, patient: bool = False
@@ -76,7 +70,8 @@ def run_storage(
     """Where a run is written, and what is to be called whenever something of it is to be kept: a folder of runs, or remote storage by way of one.
 
     Args:
-        patient: wait for the lock of a process that may have been taken away with its node; one that renews it is refused as ever.
+        patient: wait for the lock of a process that may have been taken away with its node; one that renews it is refused as ever. To resume what is not there
+            is then to begin it.
 
     Raises:
         StorageError: it cannot be reached, another process writes there, the run is there and neither flag is set, or at the end something could not be sent.
@@ -121,7 +116,7 @@ class Mirror:
         try:
             there = _index(self._store)
             self._sent = (there or {}).get("files", {})
-            if resume:
+            if resume and (there or not patient or (self.folder / "recipe.yaml").is_file()):
                 self._resume(there)
             elif there and not overwrite:
                 raise StorageError(

@@ -114,7 +114,7 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> int:
             raise ValueError(f"{folder}: no {file}; name a {'checkpoint' if folder == base else 'folder of an adapter in safetensors'}")
     try:
         model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", trust_remote_code=False)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise ValueError(f"{base}: no model that can be loaded: {' '.join(str(error).split())[:300]}") from error
     dtypes, head = {name: parameter.dtype for name, parameter in model.named_parameters()}, model.get_output_embeddings()
     tied = head is not None and head.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()

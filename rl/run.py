@@ -107,12 +107,14 @@ class Run:
         if overwrite and folder.exists():
             with _lock(folder):
                 shutil.rmtree(folder)
-        folder.mkdir(parents=True)
+        made = runs_dir / f".tmp-{recipe.name}-{os.getpid()}"  # who is killed now leaves no folder that is no run
+        shutil.rmtree(made, ignore_errors=True)
         for part in ("samples", "checkpoints", "evals"):
-            (folder / part).mkdir()
-        (folder / "metrics.jsonl").touch()
-        _write(folder / "environment.json", environment(recipe) | {"template": template, "date": date})
-        _write(folder / "recipe.yaml", dump(recipe))  # last: a folder with a recipe is a run that can be resumed
+            (made / part).mkdir(parents=True)
+        (made / "metrics.jsonl").touch()
+        _write(made / "environment.json", environment(recipe) | {"template": template, "date": date})
+        _write(made / "recipe.yaml", dump(recipe))
+        os.rename(made, folder)
         return cls(folder, recipe, None, template, holds or recipe, mirror)
 
     def _opened(self) -> list[TensorBoard | WandB]:

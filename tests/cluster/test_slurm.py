@@ -172,6 +172,7 @@ def test_a_job_that_may_be_preempted_goes_on_until_a_person_stops_it(
     other = asked(slurm_here, "sbatch", "--parsable", "-p", "all", "-c", "2", "-o", "/dev/null", "--wrap", "sleep 1")
     until(lambda: state_of(slurm_here, other) == "COMPLETED", _LOADED_S)  # in its place: a time of grace, of which the steps alone are told
     until(lambda: goes_on(2), _LOADED_S)
+    assert "PreemptTime=None" in asked(slurm_here, "scontrol", "show", "job", job), "an error would now be taken for a preemption"
     assert {path.name for path in (run / "checkpoints").iterdir()} - saved, "nothing was saved in the time of grace"
     assert json.loads((run / "status.json").read_text())["state"] == "running" and not left.exists()
 

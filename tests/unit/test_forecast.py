@@ -104,7 +104,7 @@ def test_the_command_shows_a_row_for_each_size_and_way_and_what_it_costs(tmp_pat
     other = ["learner.adapter={kind: lora}", "learner.gradient_checkpointing=true", "engine.vllm={tensor_parallel_size: 4}"]
     shown = CliRunner().invoke(app, ["plan", "quickstart", *WORDS, *other, "--simulate", str(run), "--gpus", "2,8"]).output
     assert (
-        "learner.adapter full (here lora), learner.gradient_checkpointing False (here True), engine.vllm.tensor_parallel_size 1 (here 4); what"
+        "learner.gradient_checkpointing False (here True), learner.adapter full (here lora of rank 32 on all), engine.vllm.tensor_parallel_size 1 (here 4); what"
         in shown
     )
     assert "none     2 " in shown and "none     8 " not in shown

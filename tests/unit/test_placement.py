@@ -70,10 +70,13 @@ def test_engines_are_whole_on_a_node_and_ranks_where_most_is_left(
         ({"kind": "apart", "nodes": 2, "gpus_per_node": 2}, [8, 4], "aa", "bb"),
     ],
 )
-def test_of_unlike_gpus_the_largest_are_taken_that_hold_all(cluster: dict, gpus: list[int], at_engines: str, at_ranks: str):
+def test_of_unlike_gpus_larger_ones_alone_are_taken_where_the_smaller_do_not_hold_it(
+    cluster: dict, gpus: list[int], at_engines: str, at_ranks: str
+):
     nodes = [Machine(64, 800 * GB, (24 * GB,) * gpus[0], name="a"), Machine(64, 800 * GB, (80 * GB,) * gpus[1], name="b")]
-    wished = load("dler", "node8", [f"cluster={json.dumps(cluster)}"]).cluster
-    placed = place(wished, nodes, "cuda", wanted(len(at_engines), len(at_ranks)))
+    counts = [f"engine.count={len(at_engines)}", f"learner.ranks={len(at_ranks)}"]
+    words = [f"cluster={json.dumps(cluster)}", *counts, "engine.vllm={gpu_memory_utilization: 0.9}"]
+    placed = plan(load("dler", "node8", words), *nodes[:1], nodes[1:]).placement
     assert placed.faults == () and placed.nodes[0].name == "a"
     assert ["".join(placed.nodes[node].name for node in placed.at[name]) for name in ("engine", "learner")] == [at_engines, at_ranks]
     assert placed.least_gpu == (24 if "a" in at_engines + at_ranks else 80) * GB
@@ -81,13 +84,19 @@ def test_of_unlike_gpus_the_largest_are_taken_that_hold_all(cluster: dict, gpus:
         assert all("node:b" in bundle for group in placed.groups for bundle in group.bundles)
 
 
+def test_nodes_are_taken_as_they_come_where_all_of_it_fits_them():
+    other = Machine(64, 16 * GB, (96 * GB,) * 8, name="b")  # larger GPUs, and less main memory
+    made = plan(load("dler", "node8", ["cluster={kind: apart, nodes: 1}"]), EIGHT, [other])
+    assert not made.blockers and [node.name for node in made.placement.nodes] == [EIGHT.name]
+
+
 @pytest.mark.parametrize(
     ("words", "gpus", "said"),
     [
         (["cluster.kind=apart"], [1], "this machine has 1; leave out cluster.kind=apart, so that they share it"),
-        (["cluster.kind=apart", "learner.ranks=2"], [1], "this machine has 1; learner.ranks=1 and engine.count=1 share one"),
-        (["cluster={kind: apart, gpus_per_node: 1}"], [2], "this machine has 1; leave out cluster.kind=apart, so that they share it, or raise cluster.gpus_per_node"),
-        (["cluster={kind: apart, nodes: 1}", "learner.ranks=4"], [1, 4], "the node that is taken (1) has 4; lower engine.count or learner.ranks, or raise cluster.nodes"),
+        (["cluster.kind=apart", "learner.ranks=2"], [1], "this machine has 1; learner.ranks=1 and engine.count=1 share one without cluster.kind=apart"),
+        (["cluster={kind: apart, gpus_per_node: 1}"], [2], "this machine has 1 by cluster.gpus_per_node; leave out cluster.kind=apart, so that they share it"),
+        (["cluster={kind: apart, nodes: 1}", "learner.ranks=4"], [1, 4], "the node that is taken (1) has 4 by cluster.nodes; lower engine.count or learner.ranks"),
     ],
 )  # fmt: skip
 def test_too_few_gpus_are_counted_where_they_are_taken_and_the_remedy_is_one(words: list[str], gpus: list[int], said: str):
