@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 FIRST, SECOND = "10.77.0.1", "10.77.0.2"
 HEAD = f"{FIRST}:6379"
 OURS, SPACES = "laconic-two-", ("hub", "a", "b")
-STEPS = 4
+STEPS = 12
 pytestmark = pytest.mark.timeout(900)
 TOY = [
     "device=cpu", "engine.count=2", "learner.ranks=2", "judge.workers=1", "stages=[rl]", "sampler.prompts=4", "sampler.group_size=4", "sampler.keep_groups=all",
