@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
-import json, ray, sys
+import json, logging, ray, sys, threading, time
 import launch.groups as groups
 from launch.groups import reserve
 from launch.machine import Machine
@@ -22,6 +22,12 @@ class Process:
     def gpus(self):
         return sorted(ray.get_gpu_ids())
 
+def free(resource, amount):  # what Ray says is free, once it says this amount: it hears late of what was just reserved
+    until = time.monotonic() + 30
+    while (said := ray.available_resources().get(resource, 0)) != amount and time.monotonic() < until:
+        time.sleep(0.05)
+    return said
+
 node = Machine(8, 64 << 30, (80 << 30,) * 4)
 start_ray(num_cpus=2, num_gpus=10)
 for cluster, engines, ranks, wide in ((ColocatedCluster(kind="colocated"), 4, 4, 1), (ApartCluster(kind="apart"), 1, 2, 2)):
@@ -31,12 +37,12 @@ for cluster, engines, ranks, wide in ((ColocatedCluster(kind="colocated"), 4, 4,
     print(json.dumps({name: ray.get([actor.gpus.remote() for actor in actors]) for name, actors in started.items()}))
 joined = Machine(2, 64 << 30, name="127.0.0.1", lends=2)
 options = reserve(place(AutoCluster(), [joined], "cpu", [Wish("engine", 1), Wish("judge", 1)]))
-print(json.dumps([ray.available_resources()["CPU"], ray.get(ray.remote(Process).options(**options("engine", 0)).remote().gpus.remote())]))
-import logging, threading, time
+print(json.dumps([free("CPU", 1), ray.get(ray.remote(Process).options(**options("engine", 0)).remote().gpus.remote())]))
 said = []
 handler = logging.Handler(); handler.emit = lambda record: said.append(record.getMessage())
 groups.log.addHandler(handler)
 held = reserve(place(ApartCluster(kind="apart"), [node], "cuda", [Wish("engine", 1, 1, 1)]))
+free("GPU", 1)
 groups._SAY_S = 0.5
 wish = place(ApartCluster(kind="apart"), [node], "cuda", [Wish("engine", 2, 1, 1)])
 threading.Thread(target=lambda: reserve(wish), daemon=True).start()

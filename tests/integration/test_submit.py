@@ -53,17 +53,20 @@ from launch.groups import reserve
 from launch.machine import Machine
 from launch.placement import Group, Placement
 from launch.ray_start import start_ray, stop_ray
+def free(amount):  # CPUs that Ray says are free, once it says so: it hears late of what was just reserved
+    until = time.monotonic() + 20
+    while (said := ray.available_resources().get("CPU", 0)) != amount and time.monotonic() < until:
+        time.sleep(0.2)
+    return said
+
 start_ray(0, 0)
 group = Group("PACK", ({"CPU": 1.0},))
 options = reserve(Placement((Machine(2, 1),), {"engine": 0.0}, {"engine": [0]}, (group,), {"engine": [(0, 0)]}))
 actor = ray.remote(type("A", (), {"answer": lambda self: 1})).options(**options("engine", 0)).remote()
-print(ray.get(actor.answer.remote()), ray.available_resources()["CPU"])
+print(ray.get(actor.answer.remote()), free(1))
 stop_ray()
 start_ray(0, 0)
-until = time.monotonic() + 20
-while ray.available_resources().get("CPU") != 2 and time.monotonic() < until:
-    time.sleep(0.2)
-print(ray.available_resources()["CPU"])
+print(free(2))
 """  # of its two CPUs, as Ray counts them
 
 
