@@ -12,7 +12,7 @@ import functools
 import importlib.util
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from math import inf, prod
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,6 @@ _CORE = ("num_hidden_layers", "hidden_size", "vocab_size")  # without which no m
 _CHANGES_LOGITS = re.compile(
     r"(?:(?:final|output|lm_head)_)?logits?_?(?:soft_?cap|cap|scal|mult|mup|div)\w*|(?:lm_head|output|embedding_output)_(?:mult|scal)\w*|dim_model_base"
 )
-_LINEAR = (*(f"self_attn.{name}_proj" for name in "qkvo"), *(f"mlp.{name}_proj" for name in ("gate", "up", "down")))
 _EXPERTS = re.compile(r"(?:num|n|moe)_(?!.*(?:per_|shared|active|group|top))\w*experts")
 _RECURRENT = re.compile(r"(?:mamba|ssm|rwkv|lru|linear_attn|linear_(?:key|num|conv|value))_\w+|hybrid_override_pattern|state_size")
 
@@ -317,16 +316,20 @@ def tensor_shapes(folder: Path) -> dict[str, list[int]]:
     return {tensor: part["shape"] for name in sorted(weight_files(folder)) for tensor, part in (header(folder / name) or {}).items()}
 
 
-def adapter_faults(folder: Path | None, recipe: Recipe, layers: int = 0) -> Iterator[str]:
-    """Why layers of a checkpoint get none of the adapters that a recipe asks for. None: of a model like Llama of so many layers, that is not here."""
+def linear_layers(folder: Path) -> list[str]:
+    """Names of a checkpoint's layers that are a matrix each, below the model; some files leave that out."""
+    return [
+        f"model.{name.removesuffix('.weight')}"
+        for name, shape in tensor_shapes(folder).items()
+        if name.endswith(".weight") and len(shape) == 2
+    ]
+
+
+def adapter_faults(linear: Collection[str], recipe: Recipe) -> Iterator[str]:
+    """Why a model with linear layers of these names gets none of the adapters that a recipe asks for."""
     adapter = recipe.learner.adapter
-    linear = [f"layers.{layer}.{name}" for layer in range(layers) for name in _LINEAR]
-    if folder is not None:
-        linear = [
-            name.removesuffix(".weight") for name, shape in tensor_shapes(folder).items() if name.endswith(".weight") and len(shape) == 2
-        ]
     for target in adapter.targets if isinstance(adapter, Lora) and linear else ():
-        if not any(f".model.{name}".endswith(f".{target}") for name in linear):
+        if not any(f".{name}".endswith(f".{target}") for name in linear):
             ends = ", ".join(sorted({name.rpartition(".")[2] for name in linear if _LAYER.search(name)}))
             yield f"learner.adapter.targets: {target}: no linear layer of {recipe.model.path} has a name that ends so; there are {ends}"
 

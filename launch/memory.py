@@ -60,6 +60,15 @@ class Shape:
         layer = attention + 3 * self.width * self.inner + 2 * self.width
         return self.layers * layer + self.width + self.width * self.vocabulary * (1 if self.tied else 2)
 
+    @property
+    def linear(self) -> dict[str, tuple[int, int]]:
+        """Inputs and outputs of the linear layers before the head, by their names in models like Llama."""
+        heads, kv = self.heads * self.head_width, self.kv_heads * self.head_width
+        sizes = {f"self_attn.{name}_proj": (self.width, size) for name, size in (("q", heads), ("k", kv), ("v", kv))}
+        sizes |= {"self_attn.o_proj": (heads, self.width), "mlp.down_proj": (self.inner, self.width)}
+        sizes |= {f"mlp.{name}_proj": (self.width, self.inner) for name in ("gate", "up")}
+        return {f"model.layers.{layer}.{name}": size for layer in range(self.layers) for name, size in sizes.items()}
+
 
 # Public models the shipped recipes name, so that they can be planned before anything is downloaded.
 KNOWN = {
@@ -205,15 +214,11 @@ def option(options: Mapping[str, Any], name: str, default: float) -> float:
 
 
 def trained_parameters(shape: Shape, adapter: Adapter) -> int:
-    """How many numbers train; of adapters at most, as if every linear layer had one."""
+    """How many numbers train; of adapters where layers have names of their own at most, as if every linear layer had one."""
     if not isinstance(adapter, Lora):
         return shape.parameters
-    heads, kv = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
-    linear = {"q_proj": (shape.width, heads), "o_proj": (heads, shape.width)} | dict.fromkeys(("k_proj", "v_proj"), (shape.width, kv))
-    linear |= dict.fromkeys(("gate_proj", "up_proj"), (shape.width, shape.inner)) | {"down_proj": (shape.inner, shape.width)}
-    ends = {target.rpartition(".")[2] for target in adapter.targets}
-    wanted = [sizes for name, sizes in linear.items() if not ends or name in ends] or list(linear.values())
-    return shape.layers * adapter.rank * sum(map(sum, wanted))
+    wanted = [size for name, size in shape.linear.items() if adapter.at(name)] or shape.linear.values()
+    return adapter.rank * sum(map(sum, wanted))
 
 
 def learner_bytes(shape: Shape, learner: Learner, bf16: bool, reference: bool, longest: int, gpu: bool = False) -> dict[str, int]:

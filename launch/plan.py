@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.actors import Actor, actors, misfits, takes_turns, wishes
-from launch.checkpoints import adapter_faults, checkpoint_faults, config_faults, read_json
+from launch.checkpoints import adapter_faults, checkpoint_faults, config_faults, linear_layers, read_json
 from launch.machine import Machine, device_of, this_machine
 from launch.memory import GB, KNOWN, Shape, config_shape, context, contexts, evaluates, tiny_shape
 from launch.placement import Placement, place, places
@@ -190,11 +190,12 @@ def find_shape(recipe: Recipe) -> tuple[Shape | None, list[str]]:
     """The model's shape if it is known without a download, and why the model cannot be used."""
     path = recipe.model.path
     if path == "tiny":
-        return tiny_shape(recipe.tiny), list(adapter_faults(None, recipe, recipe.tiny.layers))
+        shape = tiny_shape(recipe.tiny)
+        return shape, list(adapter_faults(shape.linear, recipe))
     folder = Path(path).expanduser()
     trains = recipe.trains
     if folder.is_dir():
-        return config_shape(folder / "config.json"), [*checkpoint_faults(folder, trains), *adapter_faults(folder, recipe)]
+        return config_shape(folder / "config.json"), [*checkpoint_faults(folder, trains), *adapter_faults(linear_layers(folder), recipe)]
     if not recipe.model.on_hub:
         return None, [f"model.path: no folder {path}; name a checkpoint folder that exists, a hub id (owner/name) or `tiny`"]
     from huggingface_hub import try_to_load_from_cache
@@ -204,7 +205,7 @@ def find_shape(recipe: Recipe) -> tuple[Shape | None, list[str]]:
     except ValueError as error:  # HFValidationError
         return None, [f"model.path: {path} is no hub id: {str(error).splitlines()[0]}"]
     if not isinstance(cached, str):
-        return KNOWN.get(path), list(adapter_faults(None, recipe, KNOWN[path].layers)) if path in KNOWN else []
+        return KNOWN.get(path), list(adapter_faults(KNOWN[path].linear, recipe)) if path in KNOWN else []
     return config_shape(Path(cached)) or KNOWN.get(path), list(config_faults(read_json(Path(cached)) or {}, f"{path}/config.json", trains))
 
 

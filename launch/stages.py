@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from evaluation.evaluate import Asked, evaluate, waiting
 from evaluation.words import warnings
-from launch.checkpoints import adapter_faults
+from launch.checkpoints import adapter_faults, linear_layers
 from launch.engines import carrier, closer, closing, engines, rehearsed, sampling, stating
 from launch.evaluations import evaluations, fit
 from launch.machine import cache_folder
@@ -202,7 +202,9 @@ def planned_with(start: Path, made: Plan) -> Plan:
         PlanError: it cannot run here after all.
     """
     if made.shape is not None:
-        if faults := list(adapter_faults(start, made.recipe)):  # of the cold start's model, or of a hub's whose shape is known
+        if faults := list(
+            adapter_faults(linear_layers(start), made.recipe)
+        ):  # of the cold start's model, or of a hub's whose shape is known
             raise PlanError("\n".join(faults))
         return made
     again = plan(

@@ -26,6 +26,10 @@ class Lora(Section):
         [], description="Ends of names of the linear layers that get one (`[q_proj, v_proj]`); []: all but the output head, which has none."
     )
 
+    def at(self, layer: str) -> bool:
+        """Whether a linear layer gets one, by its name in the model; peft's rule."""
+        return not self.targets or any(f".{layer}".endswith(f".{target}") for target in self.targets)
+
     @field_validator("targets")
     @classmethod
     def _linear_layers(cls, targets: list[str]) -> list[str]:

@@ -9,9 +9,10 @@ import pytest
 import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from torch import nn
+from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from launch.memory import KNOWN, trained_parameters
+from launch.memory import KNOWN, config_shape, trained_parameters
 from launch.plan import plan
 from recipes.adapters import Lora
 from recipes.loader import load
@@ -107,3 +108,20 @@ def test_adapters_are_counted_whatever_their_targets_begin_with():
     shape = KNOWN["deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"]
     plain, mixed = (Lora(kind="lora", targets=names) for names in (["q_proj", "v_proj"], ["q_proj", "self_attn.v_proj"]))
     assert trained_parameters(shape, mixed) == trained_parameters(shape, plain) == 28 * 32 * (1536 + 1536 + 1536 + 256)
+    one = Lora(kind="lora", rank=4, targets=["layers.3.self_attn.v_proj"])
+    assert trained_parameters(shape, one) == 4 * (1536 + 256)
+
+
+def test_linear_layers_are_counted_as_the_model_has_them(tiny_checkpoint: Path):
+    shape = config_shape(tiny_checkpoint / "config.json")
+    assert shape is not None
+    held = AutoModelForCausalLM.from_pretrained(tiny_checkpoint)
+    found = {
+        name: (part.in_features, part.out_features)
+        for name, part in held.model.named_modules(prefix="model")
+        if isinstance(part, nn.Linear)
+    }
+    assert shape.linear == found
+    lora = Lora(kind="lora", rank=2, targets=["up_proj", "layers.1.self_attn.q_proj"])
+    trains = sum(part.numel() for name, part in adapted(held, lora, 0).named_parameters() if "lora_" in name)
+    assert trained_parameters(shape, lora) == trains
