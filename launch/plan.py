@@ -321,6 +321,10 @@ def _warnings(plan: Plan) -> Iterator[str]:
     if plan.device == "cpu":
         if machine.gpus and recipe.device == "auto":
             yield "device: there is a GPU, but the CPU build is installed, so the CPU is used; `make install EXTRA=cuda` changes that"
+        for name in ("gpus_per_node", "sleep", "offload"):
+            field = type(recipe.cluster).model_fields.get(name)
+            if field and (value := getattr(recipe.cluster, name)) != field.default:
+                yield f"cluster.{name}: {str(value).lower()} says nothing without GPUs"
         for actor in plan.actors:
             if actor.name in ("engine", "learner") and actor.count * actor.threads > machine.cores:
                 yield f"{actor.name}: {actor.count} x {actor.threads} threads on {machine.cores} cores will wait for each other"

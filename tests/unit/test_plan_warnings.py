@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from launch.machine import Machine
+from launch.plan import plan
 from launch.plan_warnings import recipe_warnings, stage_warnings
 from recipes.loader import keys, load, shipped
 from recipes.schema import Recipe
@@ -250,3 +252,14 @@ def test_columns_of_the_data_are_read_by_stages_that_only_sample(tmp_path: Path)
     (tmp_path / "q.jsonl").write_text("".join(f'{{"q": "{n} + 1?", "gold": "{n + 1}"}}\n' for n in range(40)))
     words = [f"data.train={tmp_path}/q.jsonl", "data.problem=q", "data.answer=gold", "stages=[reference, sft, rl, eval]"]
     assert [line for line in said("grpo", "tiny", *words) if "data.problem" in line or "data.answer" in line] == []
+
+
+def test_what_only_gpus_can_do_is_a_warning_without_them():
+    def said(cluster: str, *nodes: Machine) -> list[str]:
+        return [line for line in plan(load("quickstart", None, [f"cluster={cluster}"]), *nodes).warnings if line.startswith("cluster")]
+
+    assert said("{kind: colocated, sleep: false, offload: false}", Machine(2, 24 << 30)) == [
+        f"cluster.{name}: false says nothing without GPUs" for name in ("sleep", "offload")
+    ]
+    assert said("{kind: apart, gpus_per_node: 8}", Machine(2, 24 << 30)) == ["cluster.gpus_per_node: 8 says nothing without GPUs"]
+    assert said("{kind: colocated, sleep: true}", Machine(2, 24 << 30)) == []
