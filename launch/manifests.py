@@ -273,10 +273,8 @@ _SLURM = """#!/bin/bash
 #SBATCH --{queue}
 # Submit from a folder that all nodes see: `sbatch FILE`. LACONIC_PYTHON names the interpreter that has laconic, on all nodes.
 set -euo pipefail
-cd "${{SLURM_SUBMIT_DIR:?submit this with sbatch}}"
-python=${{LACONIC_PYTHON:-python}}
-job=$(mktemp -d "$PWD/.laconic-$SLURM_JOB_ID-XXXXXX")
-driver= asked=
+: "${{SLURM_SUBMIT_DIR:?submit this with sbatch}}"
+job= driver= asked=
 again={again} # whether it goes back into the queue: no, may (cluster.preemptible), now
 ended() {{
   local code=$?
@@ -294,7 +292,6 @@ ended() {{
   fi
   echo "$code" > "$SLURM_JOB_NAME-$SLURM_JOB_ID.exit"
 }}
-rm -f "$SLURM_JOB_NAME-$SLURM_JOB_ID.exit"
 trap ended EXIT
 told() {{
   echo "told to stop: the time is nearly over (--time {time}), its nodes are wanted, or somebody stopped the job" >&2
@@ -306,6 +303,10 @@ told() {{
 }}
 trap "told TERM" TERM
 trap "told INT" INT # of `laconic stop`, for good
+cd "$SLURM_SUBMIT_DIR"
+rm -f "$SLURM_JOB_NAME-$SLURM_JOB_ID.exit"
+python=${{LACONIC_PYTHON:-python}}
+job=$(mktemp -d "$PWD/.laconic-$SLURM_JOB_ID-XXXXXX")
 command -v "$python" > /dev/null || {{ echo "LACONIC_PYTHON: no $python on $HOSTNAME; name an interpreter that has laconic on all nodes" >&2; exit 1; }}
 (umask 077 && "$python" -c 'import secrets; print(secrets.token_hex(32), end="")' > "$job/token")
 cat > "$job/recipe.yaml" <<'RECIPE_ENDS_HERE'

@@ -197,7 +197,7 @@ def test_what_slurm_says_of_jobs_is_told_in_our_words(slurm_here: dict[str, str]
         head = f"#!/bin/bash\n#SBATCH --job-name={name}\n#SBATCH --output=%x-%j.log\n#SBATCH --nodes=1\n#SBATCH --ntasks-per-node=1\n#SBATCH {asks}\n"
         return here.submit({"a/b.txt": b"sent"}, f"{head}cat a/b.txt\n{lines}\n", tmp_path / "jobs" / name, partition, about)
 
-    with pytest.raises(JobsError, match=r"--partition: Slurm has no nope for this job \(.*nvalid partition.*\); there are all$"):
+    with pytest.raises(JobsError, match=r"--partition: Slurm has no nope for this job \(.*nvalid partition.*\); there are all, spot$"):
         submitted("none", "", partition="nope")
     with pytest.raises(
         JobsError, match=r"sbatch refuses: .*configuration is not available.*asks for 1 x \(0 GPUs, 2 cores, 1 GB\): --nodes"
@@ -209,7 +209,7 @@ def test_what_slurm_says_of_jobs_is_told_in_our_words(slurm_here: dict[str, str]
     assert here.stop(never, 30).state == "STOPPED"
 
     leaves = 'echo 130 > "$SLURM_JOB_NAME-$SLURM_JOB_ID.exit"; exit 130'  # as the batch script does
-    runs = submitted("runs", f"trap '{leaves}' TERM; sleep 100 & wait")
+    runs = submitted("runs", f"trap '{leaves}' INT; sleep 100 & wait")
     until(lambda: here.log(runs) == "sent", 30)
     waits = submitted("waits", "")
     until(lambda: here.job(waits).message.startswith(("Resources", "Priority")), 30)
