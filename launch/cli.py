@@ -6,7 +6,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 from rich.markup import escape
@@ -15,6 +15,7 @@ from launch import cluster_cli
 from launch.convert import convert
 from launch.doors import Address, Overrides, RecipeName, Runs, Scale, errors, out, table
 from launch.head import joined_address
+from launch.merge import merge
 from rl.progress import terminal
 
 if TYPE_CHECKING:
@@ -382,35 +383,7 @@ def push(
         send(run, repo, out, private=private, branch=revision, named=checkpoint, dry=dry_run, licence=licence)
 
 
-@app.command()
-def merge(
-    base: Annotated[Path, typer.Argument(help="Checkpoint that the training began with.")],
-    to: Annotated[Path, typer.Option("--out", help="New folder for the merged checkpoint.")],
-    trained: Annotated[Optional[Path], typer.Argument(help="Checkpoint that it ended with.")] = None,  # noqa: UP045
-    adapter: Annotated[Optional[Path], typer.Option(help="Instead of TRAINED: a LoRA adapter of BASE, added in whole.")] = None,  # noqa: UP045
-    keep: Annotated[Optional[float], typer.Option(help="Share of entries to take over, largest changes first (0.25).")] = None,  # noqa: UP045
-    scale: Annotated[Optional[float], typer.Option(help="Factor on the changes taken over (0.7).")] = None,  # noqa: UP045
-    scope: Annotated[
-        Literal["global", "tensor"], typer.Option(help="Rank changes over the whole model (global) or within each tensor (tensor).")
-    ] = "global",
-) -> None:
-    """Update-selective merge (DLER, arXiv 2510.15110): BASE plus the largest changes of TRAINED; or BASE plus a LoRA adapter."""
-    with errors():
-        if adapter is not None and trained is None:
-            from rl.adapters import merge_adapter
-
-            if keep is not None or scale is not None:
-                raise ValueError("--keep, --scale: an adapter is added in whole; leave them out, or merge two checkpoints")
-            out.print(f"{to}: {merge_adapter(base, adapter, to):,} layers moved by {adapter}", highlight=False)
-            return
-        if trained is None or adapter is not None:
-            raise ValueError("merge: name a trained checkpoint behind BASE, or an adapter of it (--adapter FOLDER): one of the two")
-        from rl.merge import merge as make_merge
-
-        counts = make_merge(base, trained, to, 0.25 if keep is None else keep, 0.7 if scale is None else scale, scope)
-        out.print(f"{to}: {counts['kept']:,} of {counts['entries']:,} entries moved, in {counts['tensors']} tensors", highlight=False)
-
-
+app.command()(merge)
 app.command()(convert)
 
 

@@ -214,3 +214,13 @@ def test_judge_lists_rows_without_a_gold_and_judges_the_others(tmp_path: Path):
     code, text = laconic("judge", str(tmp_path / "x.json"), "--workers", "1", "--gold", "target", "--prediction", "resps[0][0]")
     assert code == 0 and "1 right, 1 wrong, 2 not judged" in text
     assert f"2 rows have no gold answer (lines 1, 3 of {tmp_path}/x.judged.jsonl)" in text
+
+
+def test_what_says_nothing_of_an_adapter_is_refused_and_a_merge_has_the_defaults_of_its_stage(monkeypatch):
+    code, text = laconic("merge", "a", "--adapter", "b", "--out", "c", "--scope", "tensor", "--keep", "0.5")
+    assert code == 1 and "--keep, --scope: an adapter is added in whole" in text
+    seen: list[object] = []
+    counts = {"kept": 1, "entries": 4, "tensors": 1}
+    monkeypatch.setitem(sys.modules, "rl.merge", SimpleNamespace(merge=lambda *words: seen.append(words) or counts))
+    assert laconic("merge", "a", "b", "--out", "c", "--scale", "1.5")[0] == 0
+    assert seen == [(Path("a"), Path("b"), Path("c"), 0.25, 1.5, "global")]

@@ -1,0 +1,44 @@
+"""`laconic merge`: what a training changed, or an adapter, on top of the checkpoint that it began with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional
+
+import typer
+
+from launch.doors import errors, out
+
+
+def merge(
+    base: Annotated[Path, typer.Argument(help="Checkpoint that the training began with.")],
+    to: Annotated[Path, typer.Option("--out", help="New folder for the merged checkpoint.")],
+    trained: Annotated[Optional[Path], typer.Argument(help="Checkpoint that it ended with.")] = None,  # noqa: UP045
+    adapter: Annotated[Optional[Path], typer.Option(help="Instead of TRAINED: a LoRA adapter of BASE, added in whole.")] = None,  # noqa: UP045
+    keep: Annotated[Optional[float], typer.Option(help="Share of entries to take over, largest changes first (0.25).")] = None,  # noqa: UP045
+    scale: Annotated[Optional[float], typer.Option(help="Factor on the changes taken over (0.7).")] = None,  # noqa: UP045
+    scope: Annotated[
+        Optional[Literal["global", "tensor"]],  # noqa: UP045
+        typer.Option(help="Rank changes over the whole model (global, the default) or within each tensor (tensor)."),
+    ] = None,
+) -> None:
+    """Update-selective merge (DLER, arXiv 2510.15110): BASE plus the largest changes of TRAINED; or BASE plus a LoRA adapter."""
+    with errors():
+        given: dict[str, Any] = {name: value for name, value in (("keep", keep), ("scale", scale), ("scope", scope)) if value is not None}
+        if adapter is not None and trained is None:
+            from rl.adapters import merge_adapter
+
+            if given:
+                raise ValueError(
+                    f"{', '.join(f'--{name}' for name in given)}: an adapter is added in whole; leave it out, or merge two checkpoints"
+                )
+            out.print(f"{to}: {merge_adapter(base, adapter, to):,} layers moved by {adapter}", highlight=False)
+            return
+        if trained is None or adapter is not None:
+            raise ValueError("merge: name a trained checkpoint behind BASE, or an adapter of it (--adapter FOLDER): one of the two")
+        from recipes.stages import MergeStage
+        from rl.merge import merge as make_merge
+
+        how = MergeStage.model_construct(**given)  # a stage's defaults; what is odd, merge says
+        counts = make_merge(base, trained, to, how.keep, how.scale, how.scope)
+        out.print(f"{to}: {counts['kept']:,} of {counts['entries']:,} entries moved, in {counts['tensors']} tensors", highlight=False)
