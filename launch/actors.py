@@ -85,14 +85,15 @@ def wishes(step: Step) -> list[Wish]:
     return wanted
 
 
-def actors(step: Step, shape: Shape | None, gpu: int, longest: int, placed: Placement) -> tuple[list[Actor], dict[str, Any]]:
+def actors(step: Step, shape: Shape | None, gpus: Mapping[str, int], longest: int, placed: Placement) -> tuple[list[Actor], dict[str, Any]]:
     """The processes of a stage with what each holds, and the sizes that vLLM is started with.
 
     Args:
-        gpu: memory of a GPU, bytes; 0 on a CPU.
+        gpus: memory of a GPU of each process, bytes, by its name; {}: on a CPU.
         longest: prompt plus response, tokens.
     """
     recipe, found = step.recipe, {wish.name: wish for wish in wishes(step)}
+    gpu = gpus.get("engine", 0) if "engine" in found else max(gpus.values(), default=0)
     ranks = _rank_holds(step, shape, gpu, longest) if "learner" in found or "trainer" in found else {}
     sleep = takes_turns(recipe, placed)
     rests, waits = _rank_rests(recipe, shape, ranks) if sleep and shape is not None else ({}, {})
@@ -191,31 +192,31 @@ def _libraries(actor: str, gpu: int) -> dict[str, int]:
 
 
 def misfits(
-    recipe: Recipe, shape: Shape | None, placed: Placement, actors: Sequence[Actor], options: Mapping[str, Any], gpu: int
+    recipe: Recipe, shape: Shape | None, placed: Placement, actors: Sequence[Actor], options: Mapping[str, Any], gpus: Mapping[str, int]
 ) -> Iterator[str]:
-    """What does not fit the memory that is there, a sentence each."""
+    """What does not fit the memory that is there, a sentence each; arguments as of `actors`."""
     nowhere = any(-1 in at for at in placed.at.values())  # and so on none of several nodes
     for index, node in enumerate(placed.nodes if len(placed.nodes) == 1 or not nowhere else ()):
         if (host := host_bytes(actors, placed, index)) > node.memory:
             where = f" on {node.name}" if len(placed.nodes) > 1 else ""
             yield (
                 f"memory: the processes{where} need about {size(host)} of main memory, {size(node.memory)} are free; "
-                f"{_HOST_REMEDY if gpu else 'lower learner.micro_batch_tokens or engine.count, or take a smaller model'}"
+                f"{_HOST_REMEDY if gpus else 'lower learner.micro_batch_tokens or engine.count, or take a smaller model'}"
             )
     yield from _store_misfits(placed, push_bytes(recipe, shape, placed))
     if shape is None:
         return
-    if placed.carrier and placed.carrier[0] == "ipc" and not gpu:
+    if placed.carrier and placed.carrier[0] == "ipc" and not gpus:
         yield from _shared_misfits(placed, shape.parameters * number_width(recipe))
-    one = kv_bytes(shape, context(recipe), number_width(recipe), workers(recipe)) * (1 if gpu else workers(recipe))
+    one = kv_bytes(shape, context(recipe), number_width(recipe), workers(recipe)) * (1 if gpus else workers(recipe))
     for actor in actors:
         if actor.name == "engine" and (held := actor.holds.get("KV cache", 0)) < one:
             yield (
                 f"memory: an engine has room for {size(held)} of keys and values, and one sequence of {context(recipe)} tokens takes {size(one)}; "
                 "lower budget.limit or eval.max_tokens, or let the engine have more memory"
             )
-    if gpu and any(node.gpus for node in placed.nodes):
-        yield from _gpu_misfits(placed, actors, options, gpu, one)
+    if gpus and any(node.gpus for node in placed.nodes):
+        yield from _gpu_misfits(placed, actors, options, gpus, one)
 
 
 def _shared_misfits(placed: Placement, each: int) -> Iterator[str]:
@@ -254,11 +255,14 @@ def _store_misfits(placed: Placement, push: int) -> Iterator[str]:
             )
 
 
-def _gpu_misfits(placed: Placement, actors: Sequence[Actor], options: Mapping[str, Any], gpu: int, one: int) -> Iterator[str]:
+def _gpu_misfits(
+    placed: Placement, actors: Sequence[Actor], options: Mapping[str, Any], gpus: Mapping[str, int], one: int
+) -> Iterator[str]:
     """What does not fit on a GPU. An engine can do with keys and values of one sequence, `one` bytes: the rest waits its turn."""
     users = [actor for actor in actors if actor.gpus]
     least = {actor.name: actor.bytes - max(0, actor.holds.get("KV cache", one) - one) for actor in users}
     if placed.shared:
+        gpu = gpus[users[0].name]  # of all that share it
         where = "the one GPU" if placed.total_gpus == 1 else "each GPU"
         for turn in [actor.name for actor in users if actor.rests is not None] or [""]:
             held = {one.name: least[one.name] if one.rests is None or one.name == turn else sum(one.rests.values()) for one in users}
@@ -275,8 +279,8 @@ def _gpu_misfits(placed: Placement, actors: Sequence[Actor], options: Mapping[st
     for actor in users:
         share = option(options, "gpu_memory_utilization", GPU_SHARE) if actor.name == "engine" and not fixed else 1.0
         needed = actor.bytes if actor.name == "engine" and fixed else least[actor.name]
-        if needed > share * gpu:
-            yield f"memory: one {actor.name} needs about {size(needed)} on its GPU, {size(share * gpu)} are there; {_REMEDIES[actor.name]}"
+        if needed > share * gpus[actor.name]:
+            yield f"memory: one {actor.name} needs about {size(needed)} on its GPU, {size(share * gpus[actor.name])} are there; {_REMEDIES[actor.name]}"
 
 
 _HOST_REMEDY = "have fewer engines and ranks on a node, keep what rests on the GPU where they share it (cluster.offload: false), or take a smaller model"

@@ -3,7 +3,7 @@
 Claim: plan's sums and memory, Ray's placement groups and the actors' resources all read one Placement, made of what processes take and of
 the nodes that are there; what cannot be met is refused with the arithmetic. Apart, every process has GPUs of its own: engines go first, each whole on
 the node where least is left that holds it, then ranks fill up the nodes where most is left. Colocated, a GPU has one rank and as many engines as any
-other. Of unlike GPUs, as memory is counted by the smallest, plan takes nodes as they come if all of it fits, else those with larger ones alone. Driver and judges are on the first node, whether or not it has GPUs that are taken. In a Ray that is joined, judges hold their cores.
+other. Of unlike GPUs plan takes nodes as they come if all of it fits, else the smaller ones for ranks or for engines, else larger ones alone. Driver and judges are on the first node, whether or not it has GPUs that are taken. In a Ray that is joined, judges hold their cores.
 Simplification: this is how Ray's PACK and STRICT_PACK place bundles on empty nodes; which GPUs of a node they are, Ray decides. Bundles name their nodes where
 the recipe does not take all GPUs that are there, and on joined nodes without GPUs, where Ray counts nothing of engines and ranks.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from math import ceil, floor
 from typing import Literal
 
@@ -71,11 +72,10 @@ class Placement:
         """GPUs that all processes take together."""
         return ceil(sum(part * len(self.at[name]) for name, part in self.gpus.items()))
 
-    @property
-    def least_gpu(self) -> int:
-        """Bytes of the smallest GPU of those nodes that have a process on one; 0 without any."""
-        used = {node for name, part in self.gpus.items() if part for node in self.at[name] if node >= 0}
-        return min((size for node in used or range(len(self.nodes)) for size in self.nodes[node].gpus), default=0)
+    def least_gpu(self, name: str) -> int:
+        """Bytes of the smallest GPU of those nodes that have a process of this name, which is on one; of all nodes where it has no place; 0 without any."""
+        used = {node for node in self.at[name] if node >= 0} or range(len(self.nodes))
+        return min((size for node in used for size in self.nodes[node].gpus), default=0) if self.gpus[name] else 0
 
     def on_a_gpu(self, name: str) -> int:
         """How many processes of a name are on each GPU that is shared."""
@@ -93,7 +93,7 @@ def place(cluster: Cluster, nodes: Sequence[Machine], device: str, wishes: Seque
 
 
 def places(cluster: Cluster, nodes: Sequence[Machine], device: str, wishes: Sequence[Wish]) -> Iterator[Placement]:
-    """All ways to place them: on nodes as they come, then on those with larger GPUs alone; at least one, if only to say what is in the way."""
+    """All ways to place them: on nodes as they come, with smaller GPUs for one or the other, then on those with larger GPUs alone; at least one, if only to say what is in the way."""
     found = list(_places(cluster, nodes, device, wishes))
     most = max(found, key=lambda one: sum(len(node.gpus) for node in one.nodes))
     for placed in [one for one in found if not one.faults] or [most]:
@@ -137,16 +137,20 @@ def _places(cluster: Cluster, nodes: Sequence[Machine], device: str, wishes: Seq
     if shares:
         part = floor(1e4 / _on_a_gpu(users)) / 1e4  # Ray counts in ten-thousandths
         gpus |= {wish.name: part for wish in users}
-    for taken in ways:
+    smaller = ["", *(wish.name for wish in reversed(users))] if len(users) > 1 and not shares else [""]
+    for taken, small in product(ways, smaller):
+        if small and not _unlike(taken):
+            continue
         found = Placement(taken, gpus, at, faults=faults)
-        if not faults:
-            found = _on_cores(found, wishes) if not users else (_together if shares else _apart)(cluster, found, users)
+        if not faults and users:
+            found = _together(cluster, found, users) if shares else _apart(cluster, found, users, small)
+        elif not faults:
+            found = _on_cores(found, wishes)
         if found.faults:
             yield found
             continue
         others = sum(len(node.gpus) for node in nodes) - sum(len(node.gpus) for node in found.nodes)
-        unlike = len({size for node in found.nodes for size in node.gpus}) > 1  # memory is that of the GPUs which it says
-        named = _naming(found) if users and (others or unlike) else found
+        named = _naming(found) if users and (others or _unlike(found.nodes)) else found  # memory is that of the GPUs which it says
         yield _judging(named, sum(wish.count for wish in wishes if wish.name == "judge"))
 
 
@@ -162,14 +166,22 @@ def _ways(cluster: Cluster, nodes: Sequence[Machine], device: str) -> tuple[list
         return [tuple(nodes)], fault
     cut = [replace(node, gpus=node.gpus[: each or None], cards=node.cards[: each or None]) for node in nodes]
     ways: list[tuple[Machine, ...]] = []
-    for least in sorted({0, *(min(cut[index].gpus, default=0) for index in wide if on_gpus)}):
-        large = [index for index in wide if not on_gpus or min(cut[index].gpus, default=0) >= least]
+    for least in sorted({0, *(_smallest(cut[index]) for index in wide if on_gpus)}):
+        large = [index for index in wide if not on_gpus or _smallest(cut[index]) >= least]
         for order in (large, sorted(large, key=lambda index: -len(cut[index].gpus))):
             chosen = order[: count or None]
             if len(chosen) >= (count or 1):
                 kept = [index for index in range(len(nodes)) if not (index and (count or each)) or index in chosen]
                 ways.append(tuple(cut[index] if index in chosen else _without_gpus(nodes[index]) for index in kept))
     return ways, ""
+
+
+def _unlike(nodes: Sequence[Machine]) -> bool:
+    return len({size for node in nodes for size in node.gpus}) > 1
+
+
+def _smallest(node: Machine) -> int:
+    return min(node.gpus, default=0)
 
 
 def _without_gpus(node: Machine) -> Machine:
@@ -191,7 +203,8 @@ def _on_a_gpu(users: Sequence[Wish]) -> int:
     return engines.count if not ranks else 1 + max(engines.count // ranks[0].count, 1)
 
 
-def _apart(cluster: Cluster, found: Placement, users: Sequence[Wish]) -> Placement:
+def _apart(cluster: Cluster, found: Placement, users: Sequence[Wish], small: str) -> Placement:
+    """With GPUs of their own, the smaller ones for processes called `small`; "": nodes as they come."""
     free = [len(node.gpus) for node in found.nodes]
     needed = sum(wish.count * wish.gpus for wish in users)
     if found.faults or needed > sum(free):
@@ -209,10 +222,11 @@ def _apart(cluster: Cluster, found: Placement, users: Sequence[Wish]) -> Placeme
                     f"{rest} of {_sum(found.nodes)} are left; lower it or engine.count"
                 )
                 return replace(found, faults=(fault,))
-            if wish.name == "engine":
-                node = min(fits, key=free.__getitem__)
-            else:
-                node = next((last for last in at[wish.name][-1:] if last in fits), max(fits, key=free.__getitem__))
+            by_size = {"": 0, wish.name: 1}.get(small, -1)
+            by_left = 1 if wish.name == "engine" else -1
+            node = min(fits, key=lambda node: (by_size * _smallest(found.nodes[node]), by_left * free[node]))
+            if wish.name != "engine":  # ranks stay together
+                node = next((last for last in at[wish.name][-1:] if last in fits), node)
             free[node] -= wish.gpus
             at[wish.name].append(node)
             whole = wish.gpus > 1

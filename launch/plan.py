@@ -123,9 +123,9 @@ def _plan_of(step: Step, nodes: Sequence[Machine], device: str) -> Plan:
     shape, missing = find_shape(recipe)
     work = step_work(recipe)
     for placed in places(recipe.cluster, nodes, device, wishes(step)):
-        gpu = (placed.least_gpu or _ASSUMED_GPU) if device == "cuda" else 0
-        made, options = actors(step, shape, gpu, work.longest, placed)
-        if not (unfit := list(misfits(recipe, shape, placed, made, options, gpu))):
+        gpus = {name: placed.least_gpu(name) or _ASSUMED_GPU for name in placed.gpus} if device == "cuda" else {}
+        made, options = actors(step, shape, gpus, work.longest, placed)
+        if not (unfit := list(misfits(recipe, shape, placed, made, options, gpus))):
             break
     result = Plan(recipe, nodes[0], device, shape, work, made, options, placed, takes_turns(recipe, placed), step=step)
     data = plan_data(step)

@@ -15,7 +15,7 @@ from launch import gpu_page
 from launch.actors import host_bytes
 from launch.machine import Machine
 from launch.memory import GB, KNOWN, Shape, learner_bytes, trained_parameters
-from launch.placement import Placement, Wish, place
+from launch.placement import Placement, Wish, place, places
 from launch.plan import Plan, plan
 from recipes.adapters import FullWeights, Lora
 from recipes.cluster import ApartCluster, AutoCluster, Cluster, ColocatedCluster
@@ -62,7 +62,7 @@ def test_engines_are_whole_on_a_node_and_ranks_where_most_is_left(
         ({"kind": "colocated", "nodes": 1}, [1, 1], "b", "b"),
         ({"kind": "colocated"}, [1, 1], "ab", "ab"),
         ({"kind": "colocated", "nodes": 1}, [8, 1], "a" * 8, "a" * 8),
-        ({"kind": "apart"}, [2, 2], "b", "b"),
+        ({"kind": "apart"}, [2, 2], "a", "b"),
         ({"kind": "apart"}, [2, 2], "a", "bb"),
         ({"kind": "apart", "nodes": 1}, [8, 8], "bbbb", "bbbb"),
         ({"kind": "apart", "nodes": 1}, [8, 4], "aaaa", "aaaa"),
@@ -79,9 +79,36 @@ def test_of_unlike_gpus_larger_ones_alone_are_taken_where_the_smaller_do_not_hol
     placed = plan(load("dler", "node8", words), *nodes[:1], nodes[1:]).placement
     assert placed.faults == () and placed.nodes[0].name == "a"
     assert ["".join(placed.nodes[node].name for node in placed.at[name]) for name in ("engine", "learner")] == [at_engines, at_ranks]
-    assert placed.least_gpu == (24 if "a" in at_engines + at_ranks else 80) * GB
-    if placed.least_gpu > 24 * GB:
+    for name, at in (("engine", at_engines), ("learner", at_ranks)):
+        assert placed.least_gpu(name) == (24 if "a" in at else 80) * GB
+    if "a" not in at_engines + at_ranks:
         assert all("node:b" in bundle for group in placed.groups for bundle in group.bundles)
+
+
+@pytest.mark.parametrize(
+    ("words", "gpus", "at_engines", "at_ranks"),
+    [
+        ([], {"a": [80], "b": [24]}, "b", "a"),
+        ([], {"a": [24], "b": [80]}, "a", "b"),
+        ([], {"a": [80], "b": [24], "c": [80], "d": [24]}, "bd", "ac"),
+        ([], {"a": [80] * 4, "b": [24] * 8}, "bb", "aaaa"),  # where least is left that holds them, they would be on a
+        (["engine.vllm.kv_cache_memory_bytes=40000000000", "learner.adapter.kind=lora"], {"a": [24], "b": [80]}, "b", "a"),
+        (["engine.vllm.kv_cache_memory_bytes=40000000000", "learner.adapter.kind=lora"], {"a": [80], "b": [24]}, "a", "b"),
+    ],
+)  # fmt: skip
+def test_apart_on_unlike_gpus_those_have_the_larger_ones_that_need_them(
+    words: list[str], gpus: dict[str, list[int]], at_engines: str, at_ranks: str
+):
+    first, *others = (Machine(64, 800 * GB, tuple(size * GB for size in sizes), name=name) for name, sizes in gpus.items())
+    counts = [f"engine.count={len(at_engines)}", f"learner.ranks={len(at_ranks)}"]
+    made = plan(load("dler", "gpu1-80", ["cluster.kind=apart", *counts, *words]), first, others)
+    assert not [line for line in made.blockers if "GB" in line], made.blockers
+    assert ["".join(made.placement.nodes[node].name for node in made.placement.at[name]) for name in ("engine", "learner")] == [
+        at_engines,
+        at_ranks,
+    ]
+    named = [name for group in made.placement.groups for bundle in group.bundles for name in bundle if name.startswith("node:")]
+    assert sorted(named) == sorted(f"node:{name}" for name in at_engines + at_ranks)
 
 
 def test_nodes_are_taken_as_they_come_where_all_of_it_fits_them():
@@ -161,30 +188,32 @@ def test_a_tensor_parallel_engine_is_a_strict_pack_and_ranks_are_a_pack():
 
 
 @given(
-    st.lists(st.integers(0, 8), min_size=1, max_size=4),
+    st.lists(st.tuples(st.integers(0, 8), st.sampled_from([24, 24, 80])), min_size=1, max_size=4),
     st.integers(1, 12),
     st.integers(1, 12),
     st.sampled_from([1, 1, 2, 4]),
     st.sampled_from([AutoCluster(), ApartCluster(kind="apart"), ColocatedCluster(kind="colocated")]),
 )
-def test_no_gpu_is_given_twice_and_a_refusal_names_the_sum(gpus: list[int], engines: int, ranks: int, parallel: int, cluster: Cluster):
-    nodes = [Machine(8, 64 * GB, (80 * GB,) * count, name=str(index)) for index, count in enumerate(gpus)]
-    placed = place(cluster, nodes, "cuda", wanted(engines, ranks, parallel))
-    if placed.faults:
-        assert any(word in placed.faults[0] for word in ("needs", "tensor_parallel_size", "evenly"))
-        assert placed.total_gpus > sum(gpus) or parallel > 1 or engines % ranks
-        return
-    used = [0.0] * len(nodes)
-    for name in ("engine", "learner"):
-        assert len(placed.at[name]) == len(placed.bundles[name]) == {"engine": engines, "learner": ranks}[name]
-        for node in placed.at[name]:
-            used[node] += placed.gpus[name]
-    assert all(part <= count for part, count in zip(used, gpus, strict=True))
-    load_of = Counter[tuple[int, int]]()  # of a bundle, by whoever is in it
-    for name, at in placed.bundles.items():
-        for bundle in at:
-            load_of[bundle] += placed.gpus[name]  # type: ignore[assignment]
-    assert all(load <= placed.groups[group].bundles[bundle]["GPU"] + 1e-9 for (group, bundle), load in load_of.items())
+def test_no_gpu_is_given_twice_and_a_refusal_names_the_sum(
+    gpus: list[tuple[int, int]], engines: int, ranks: int, parallel: int, cluster: Cluster
+):
+    nodes = [Machine(8, 64 * GB, (size * GB,) * count, name=str(index)) for index, (count, size) in enumerate(gpus)]
+    for placed in places(cluster, nodes, "cuda", wanted(engines, ranks, parallel)):
+        if placed.faults:
+            assert any(word in placed.faults[0] for word in ("needs", "tensor_parallel_size", "evenly"))
+            assert placed.total_gpus > sum(count for count, _ in gpus) or parallel > 1 or engines % ranks
+            return
+        used = [0.0] * len(nodes)
+        for name in ("engine", "learner"):
+            assert len(placed.at[name]) == len(placed.bundles[name]) == {"engine": engines, "learner": ranks}[name]
+            for node in placed.at[name]:
+                used[node] += placed.gpus[name]
+        assert all(part <= len(node.gpus) for part, node in zip(used, placed.nodes, strict=False))
+        load_of = Counter[tuple[int, int]]()  # of a bundle, by whoever is in it
+        for name, at in placed.bundles.items():
+            for bundle in at:
+                load_of[bundle] += placed.gpus[name]  # type: ignore[assignment]
+        assert all(load <= placed.groups[group].bundles[bundle]["GPU"] + 1e-9 for (group, bundle), load in load_of.items())
 
 
 def test_colocated_engines_and_ranks_are_in_one_bundle_by_turns():
@@ -299,7 +328,7 @@ def test_gpus_that_are_unlike_are_counted_by_those_that_are_used_and_named_to_ra
     nodes = (Machine(16, 64 * GB, (24 * GB,) * 2, name="a"), Machine(64, 800 * GB, (80 * GB,) * 4, name="b"), Machine(8, 32 * GB, name="c"))
     made = plan(load("dler", "gpu1-80"), nodes[0], nodes[1:])
     assert not [line for line in made.blockers if "GB" in line], made.blockers
-    assert made.placement.least_gpu == 80 * GB
+    assert made.placement.least_gpu("engine") == made.placement.least_gpu("learner") == 80 * GB
     assert all("node:b" in bundle for group in made.placement.groups for bundle in group.bundles if "GPU" in bundle)
 
 
