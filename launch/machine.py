@@ -44,6 +44,7 @@ class Machine:
         name: the address that Ray knows it by; "" for a machine alone.
         lends: CPUs that Ray may hand out of it; None for a machine alone.
         shared: shared memory (/dev/shm) that is free, bytes, or what Ray's object store has of it where it runs; None where that is not known.
+        exclusive: a GPU takes one process at a time (nvidia-smi's compute mode), as some clusters have it.
     """
 
     cores: int
@@ -55,19 +56,24 @@ class Machine:
     name: str = ""
     lends: int | None = None
     shared: int | None = None
+    exclusive: bool = False
 
 
 def this_machine() -> Machine:
     """The machine this runs on."""
     cores, memory = free_of(Path("/"))
     table, trouble = nvidia_smi(CARDS)
-    slices = nvidia_smi("-L")[0] if table else ""  # what does not answer is not asked twice
+    slices, mode = (
+        nvidia_smi(query)[0] if table else "" for query in ("-L", "--query-gpu=compute_mode")
+    )  # what does not answer is not asked twice
     shown = visible_gpus(table, slices, os.environ.get("CUDA_VISIBLE_DEVICES"))
     if any(size == _SHARED for size, _ in shown):
         memory //= 2
     gpus = tuple(memory if size == _SHARED else size for size, _ in shown)
     trouble = "" if visible_gpus(table, "", None) else trouble
-    return Machine(cores, memory, gpus, _build(), trouble, tuple(name for _, name in shown), shared=_shared_memory())
+    return Machine(
+        cores, memory, gpus, _build(), trouble, tuple(name for _, name in shown), shared=_shared_memory(), exclusive="Exclusive" in mode
+    )
 
 
 def _shared_memory() -> int | None:

@@ -304,6 +304,9 @@ def _resource_blockers(plan: Plan) -> Iterator[str]:
             f"engine.vllm.tensor_parallel_size: {parallel} workers cannot share {recipe.model.path} evenly ({shape.heads} attention heads, {shape.kv_heads} of keys and values, "
             f"{shape.inner} wide inside); take {' or '.join(sizes)}"
         )
+    if plan.placement.shared and any(node.exclusive for node in plan.placement.nodes):
+        apart = ", or give each a GPU of its own (cluster.kind=apart)" * (sum(len(node.gpus) for node in plan.placement.nodes) > 1)
+        yield f"device: a GPU takes one process at a time here (compute mode Exclusive_Process), and several are to share one; have it set to default (`nvidia-smi -c DEFAULT`, as root){apart}"
     if recipe.learner.ranks > plan.work.rows_per_update and recipe.trains:
         yield f"learner.ranks: {recipe.learner.ranks} ranks share {plan.work.rows_per_update} rollouts an update; some would get none"
     needed = context(recipe)

@@ -313,7 +313,7 @@ def _train(part: Part, run: Run, template: Template, at: Standing, judge: Judge)
             evaluated = recipe.stages[-1].kind == "eval"
             if saved is None and evaluated:
                 if made.turns:  # engines that slept have no weights
-                    publisher.push(learner, 0)
+                    publisher.begin(learner, 0)
                 evaluate_now(0)
             collector = Collector(pool, Scorer(judge, template, recipe.reward, recipe.budget), stream, recipe)
             with checkpoint.Background() as writer:

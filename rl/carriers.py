@@ -52,7 +52,7 @@ class Ipc:
         digests = learner.hand_out("digests")
         confirmed = pool.push([handles(engine) for engine in pool.numbers], version, again)
         made = digests(_HANDS_S)[0]
-        learner.hand_out("forget")  # nobody waits for it
+        learner.hand_out("forget")(_HANDS_S)  # before engines on the same GPUs have caches again
         return made, confirmed
 
 

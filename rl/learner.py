@@ -36,6 +36,7 @@ from rl.meeting import Member, Place
 from rl.outbox import NEEDS_WHOLE, Outbox
 from rl.policy import MicroBatch, Row, by_row, load_policy, padded
 from rl.sums import correction_metrics, merge_sums
+from rollout.parcels import allocator_environment
 from rollout.peers import Call, Failed, Gone, Peer, first, taken
 from rollout.weights import DTYPES, checkpoint_names
 
@@ -325,6 +326,8 @@ class Learner:
         environment["TORCHDYNAMO_DISABLE"] = "1"  # else DeepSpeed's import has an optimiser compiled that nobody uses: 2 s of a start
         if device == "cpu":
             environment |= {"DS_ACCELERATOR": "cpu"}
+        else:
+            environment |= allocator_environment()
         self._ranks = [
             ray.remote(LearnerRank)
             .options(**(options(rank) if options else {"num_cpus": 0}), runtime_env={"env_vars": environment})

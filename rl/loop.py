@@ -48,7 +48,7 @@ def train(
         evaluate: evaluates the published policy after this many finished steps.
     """
     began, first = time.monotonic(), run.step
-    publisher.push(learner, version=first)
+    publisher.begin(learner, version=first)
     if evaluated(first, recipe):
         evaluate(first)  # what a run was stopped in, whose checkpoint stands; if it is made, that is all
     with saver.stopping(first) as stop:

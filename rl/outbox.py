@@ -57,8 +57,10 @@ class Outbox:
         return as_numbers({name: digest(tensor) for name, tensor in self._held.items()})
 
     def forget(self) -> None:
-        """Hold nothing more; what is not the policy's own is freed."""
+        """Hold nothing more; what is not the policy's own is freed, also for other processes."""
         self._held = {}
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def meet(self, engines: int, workers: int, seconds: float) -> list[Seat]:
         """The seats of so many engines in a new broadcast, to which `send` is from now on; nothing on ranks other than 0."""

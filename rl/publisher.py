@@ -44,6 +44,12 @@ class Publisher:
         self._turns, self._carrier = turns or Turns(), carrier or ObjectStore()
         self._checked = False
         self._last: dict[str, int] = {}
+        self._version: int | None = None
+
+    def begin(self, learner: Learner, version: int) -> None:
+        """See `push`; nothing where engines hold that version."""
+        if version != self._version:
+            self.push(learner, version)
 
     def push(self, learner: Learner, version: int) -> dict[str, float | None]:
         """Load the learner's weights into every engine as policy version `version`.
@@ -66,7 +72,7 @@ class Publisher:
         self._turns.sample()
         changed = sum(self._last.get(name) != digest for name, digest in digests.items())
         metrics: dict[str, float | None] = {"publish/changed": changed / len(digests)}
-        self._last = digests
+        self._last, self._version = digests, version
         if not self._checked or version % self._settings.check_every == 0:
             metrics["publish/check"] = self._check(learner, version)
         metrics["seconds/publish"] = time.monotonic() - start

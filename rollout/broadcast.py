@@ -9,10 +9,12 @@ connections close, so the others notice at once, and all meet anew. Simplificati
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from math import prod
@@ -22,7 +24,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rollout.weights import Undelivered, digest
+from rollout.weights import Undelivered, digest, in_a_line
 
 BUCKET = 64 << 20  # bytes
 _ALIGNED = 16  # bytes, of tensors in a bucket: what is read as 8-byte numbers begins at one
@@ -135,8 +137,10 @@ class Group:
             self._store = store or dist.TCPStore(meeting.host, meeting.port, None, False, within, False)
             prefixed = dist.PrefixStore(meeting.key, self._store)
             if meeting.backend == "nccl":
-                torch.cuda.set_device(device)
-                self._group: Any = dist.ProcessGroupNCCL(prefixed, rank, meeting.size, dist.ProcessGroupNCCL.Options())
+                if device.index is not None:  # else the one that this process uses, by whatever number
+                    torch.cuda.set_device(device)
+                with _watched_by_us():
+                    self._group: Any = dist.ProcessGroupNCCL(prefixed, rank, meeting.size, dist.ProcessGroupNCCL.Options())
             else:
                 options = dist.ProcessGroupGloo._Options()
                 options._devices = [dist.ProcessGroupGloo.create_device(hostname=_address_towards(meeting.host, meeting.port))]
@@ -144,7 +148,7 @@ class Group:
                 self._group = dist.ProcessGroupGloo(prefixed, rank, meeting.size, options)
         except RuntimeError as error:
             raise Undelivered(
-                f"rank {rank} of {meeting.size} did not meet the others within {meeting.seconds:g} s: {_words(error)}"
+                f"rank {rank} of {meeting.size} did not meet the others within {meeting.seconds:g} s: {in_a_line(error)}"
             ) from error
 
     def broadcast(self, flat: Tensor) -> None:
@@ -179,7 +183,21 @@ class Group:
 
     def _failed(self, error: RuntimeError) -> Undelivered:
         who = "an engine" if self._rank == 0 else "the learner, or an engine before this one,"
-        return Undelivered(f"{who} sent or took nothing for {self.meeting.seconds:g} s, or is gone: {_words(error)}")
+        return Undelivered(f"{who} sent or took nothing for {self.meeting.seconds:g} s, or is gone: {in_a_line(error)}")
+
+
+@contextmanager
+def _watched_by_us() -> Iterator[None]:
+    """A group that is made here outlives peers that died: torch's watchdog would end the process with it."""
+    name = "TORCH_NCCL_ASYNC_ERROR_HANDLING"
+    before = os.environ.get(name)
+    os.environ[name] = "0"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
 
 
 def _wait_on_gpu(piece: Any, seconds: float) -> None:
@@ -227,7 +245,3 @@ def _address_towards(host: str, port: int) -> str:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as asked:
         asked.connect((host, port))
         return asked.getsockname()[0]
-
-
-def _words(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rollout.weights import Packed, Undelivered, digest
+from rollout.weights import Packed, Undelivered, digest, in_a_line
 
 
 class Parcel(Protocol):
@@ -118,16 +118,27 @@ class DeviceHandle:
             return _LASTING[self.key]
         index = device.index or 0
         if (here := _gpu(index)) != self.gpu:
-            raise Undelivered(
-                f"the learner shares memory of GPU {self.gpu}, and this engine is on {here}; cluster.carrier=store works everywhere"
-            )
-        tensor = rebuild_cuda_tensor(*self.arguments[:6], index, *self.arguments[7:])
+            raise Undelivered(f"the learner shares memory of GPU {self.gpu}, and this engine is on {here}; {_STORE}")
+        try:
+            tensor = rebuild_cuda_tensor(*self.arguments[:6], index, *self.arguments[7:])
+        except RuntimeError as error:
+            raise Undelivered(f"CUDA does not open the memory that the learner shares ({in_a_line(error)}); {_STORE}") from error
         if self.key:
             _LASTING[self.key] = tensor
         return tensor
 
 
 _LASTING: dict[str, Tensor] = {}  # memory of others that this process has mapped, by its key
+
+
+_STORE = "cluster.carrier=store works everywhere"
+
+
+def allocator_environment() -> dict[str, str]:
+    """Of processes on a GPU: torch's allocator as this process was told, but without segments that grow, which others cannot map."""
+    told = os.environ.get("PYTORCH_ALLOC_CONF", os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "")).split(",")
+    kept = [part for part in told if part.strip() and not part.strip().startswith("expandable_segments")]
+    return dict.fromkeys(("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"), ",".join([*kept, "expandable_segments:False"]))
 
 
 def _gpu(index: int) -> str:
@@ -157,7 +168,7 @@ def share(tensors: Mapping[str, Tensor], lasting: Mapping[int, HostHandle | Devi
         lasting: handles that are out already, by the address of their memory; these go out again.
 
     Raises:
-        RuntimeError: there is not enough of such memory (/dev/shm).
+        RuntimeError: there is not enough of such memory (/dev/shm), or CUDA shares none.
     """
     return Shared({name: lasting.get(tensor.data_ptr()) or _handle(tensor) for name, tensor in tensors.items()})
 
@@ -166,7 +177,10 @@ def _handle(tensor: Tensor, key: str = "") -> HostHandle | DeviceHandle:
     if tensor.device.type == "cuda":
         from torch.multiprocessing.reductions import reduce_tensor
 
-        return DeviceHandle(_gpu(tensor.device.index), reduce_tensor(tensor.detach())[1], key)
+        try:
+            return DeviceHandle(_gpu(tensor.device.index), reduce_tensor(tensor.detach())[1], key)
+        except RuntimeError as error:
+            raise RuntimeError(f"CUDA does not share memory of this GPU with other processes ({in_a_line(error)}); {_STORE}") from error
     storage = tensor.untyped_storage()
     try:
         file, size = storage._share_fd_cpu_()

@@ -27,6 +27,11 @@ class Undelivered(RuntimeError):
     """Weights did not arrive whole; the message says what was waited for."""
 
 
+def in_a_line(error: BaseException) -> str:
+    """What a library's error says, at most 200 characters of it."""
+    return " ".join(str(error).split())[:200]
+
+
 @functools.cache
 def _keys(stream: int) -> np.ndarray:
     """Odd 64-bit numbers, uint64 [_COLUMNS], of splitmix64 (Steele et al., OOPSLA 2014)."""

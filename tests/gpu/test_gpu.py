@@ -18,7 +18,10 @@ import torch
 from benchmarks.gpu_learner import SHAPES, free_memory
 from tests.gpu import checks
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU (make test hides it; make test-gpu does not)")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU (make test hides it; make test-gpu does not)"),
+    pytest.mark.timeout(1800),  # vLLM compiles and captures at its first start
+]
 ROOT = Path(__file__).parents[2]
 MODELS = ["qwen3-0.6b", "r1-distill-1.5b"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,23 @@ def test_a_gpu_that_shares_the_machines_memory_gets_half_of_it(one_gpu: None, mo
     monkeypatch.setattr(machine, "nvidia_smi", lambda query: ("0, GPU-x, [N/A]\n", ""))
     half = this_machine()
     assert half.gpus == (half.memory,) and half.memory == pytest.approx(whole.memory / 2, rel=0.1)
+
+
+@pytest.mark.parametrize(("mode", "exclusive"), [("Default", False), ("Exclusive_Process", True), ("[N/A]", False), ("", False)])
+def test_a_gpu_that_takes_one_process_at_a_time_is_seen_and_not_shared(mode: str, exclusive: bool, monkeypatch: pytest.MonkeyPatch):
+    lines = {machine.CARDS: "0, GPU-x, 81559, NVIDIA H100\n", "--query-gpu=compute_mode": f"{mode}\n"}
+    monkeypatch.setattr(machine, "nvidia_smi", lambda query: (lines.get(query, ""), ""))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    here = this_machine()
+    assert (here.exclusive, len(here.gpus)) == (exclusive, 1)
+
+    def said(found: machine.Machine, *words: str) -> list[str]:
+        return [line for line in plan(load("dler", "gpu1-80", words), found).blockers if "Exclusive_Process" in line]
+
+    roomy = replace(here, memory=800 << 30)
+    assert len(said(roomy)) == exclusive and not any("cluster.kind=apart" in line for line in said(roomy))
+    two = replace(roomy, gpus=here.gpus * 2)
+    assert len(said(two)) == exclusive == any("cluster.kind=apart" in line for line in said(two)) and said(two, "cluster.kind=apart") == []
 
 
 def test_install_and_plan_see_the_same_gpu(one_gpu: None, monkeypatch: pytest.MonkeyPatch):

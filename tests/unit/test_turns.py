@@ -140,7 +140,7 @@ def test_a_whole_run_takes_turns_in_this_order(tiny_checkpoint: Path, tmp_path: 
     evaluated, check = ["advance", "measure"], ["rank score", "engine score"]
     step = ["advance", "sleep", "back", "measure", "update", *ROUND, *check]
     begin = ["advance", "sleep"]  # the rehearsal
-    assert found == [*begin, *ROUND, *check, *evaluated, "weights", "load", *check, *step, *evaluated, "save", *step, "save", *evaluated]
+    assert found == [*begin, *ROUND, *check, *evaluated, *step, *evaluated, "save", *step, "save", *evaluated]
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:

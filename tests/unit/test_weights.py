@@ -6,16 +6,19 @@ import os
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from torch.cuda._utils import _get_device_index
 
 from rollout import weights
 from rollout.broadcast import Bucket, Group, Seat, Spec, buckets, host_meeting, leave, send, specs
-from rollout.parcels import digesting, share
+from rollout.parcels import DeviceHandle, _handle, allocator_environment, digesting, share
+from rollout.vllm_engine import engine_environment
 from rollout.weights import Undelivered, as_numbers, digest, pack
 
 CPU = torch.device("cpu")
@@ -153,3 +156,64 @@ def test_the_store_of_a_meeting_listens_on_the_address_it_was_given_alone():
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     listening = {fields[1] for fields in lines if fields[3] == "0A" and fields[1].endswith(f":{meeting.port:04X}")}
     assert listening == {f"0100007F:{meeting.port:04X}"} and store is not None
+
+
+def test_a_rank_joins_by_nccl_on_the_gpu_that_it_has_and_no_watchdog_ends_it(monkeypatch: pytest.MonkeyPatch):
+    """A rank's device is "cuda", whichever GPU that is; torch sets none without a number."""
+    handling, set_to, seen = "TORCH_NCCL_ASYNC_ERROR_HANDLING", [], []
+
+    class ProcessGroupNCCL:
+        Options = object
+
+        def __init__(self, *_: object):
+            seen.append(os.environ[handling])
+
+    monkeypatch.setattr(torch.distributed, "ProcessGroupNCCL", ProcessGroupNCCL, raising=False)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: set_to.append(_get_device_index(device)))
+    monkeypatch.delenv(handling, raising=False)
+    for before, device, index in ((None, "cuda", []), ("3", "cuda:1", [1])):
+        if before is not None:
+            monkeypatch.setenv(handling, before)
+        meeting, store = host_meeting("127.0.0.1", 1, 5.0, "nccl")
+        Group(meeting, 0, torch.device(device), store)
+        assert (set_to, seen.pop(), os.environ.get(handling)) == (index, "0", before)
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({}, "expandable_segments:False"),
+        ({"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}, "expandable_segments:False"),
+        (
+            {
+                "PYTORCH_CUDA_ALLOC_CONF": "garbage_collection_threshold:0.8, expandable_segments:True,roundup_power2_divisions:[256:1,512:2]"
+            },
+            "garbage_collection_threshold:0.8,roundup_power2_divisions:[256:1,512:2],expandable_segments:False",
+        ),
+        (
+            {"PYTORCH_ALLOC_CONF": "max_split_size_mb:64", "PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:9"},
+            "max_split_size_mb:64,expandable_segments:False",
+        ),
+    ],
+)
+def test_memory_that_others_map_is_not_of_segments_that_grow(told: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch):
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    assert set(allocator_environment().values()) == {expected}
+    assert allocator_environment().items() <= engine_environment(1, "cuda").items()
+
+
+def test_memory_that_cuda_does_not_share_names_the_carrier_that_works(monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> None:
+        raise RuntimeError("CUDA error: operation not supported\nCompile with TORCH_USE_CUDA_DSA")
+
+    monkeypatch.setattr("rollout.parcels._gpu", lambda index: "GPU-1")
+    monkeypatch.setattr("torch.multiprocessing.reductions.rebuild_cuda_tensor", refuse)
+    with pytest.raises(Undelivered, match=r"not supported Compile with .*\); cluster\.carrier=store works everywhere"):
+        DeviceHandle("GPU-1", tuple(range(8))).open(torch.device("cuda"))
+    monkeypatch.setattr("torch.multiprocessing.reductions.reduce_tensor", refuse)
+    on_gpu = SimpleNamespace(device=torch.device("cuda:0"), detach=lambda: None)
+    with pytest.raises(RuntimeError, match=r"CUDA does not share memory of this GPU .*; cluster\.carrier=store works everywhere"):
+        _handle(on_gpu)  # type: ignore[arg-type]
