@@ -8,6 +8,7 @@ a deadline (rollout/peers).
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -29,6 +30,7 @@ _LONGEST_SLICE_S = 900.0  # an engine that runs and does not report for so long 
 _LATE_S = 90.0  # for others to say so too, when one says that weights did not arrive
 _RESTARTS = 3  # in a row, without an answer between them
 _START_S = 600.0
+_ENDS_S = 1.0  # for an engine to end with a worker of its own
 
 
 class Engine(Protocol):
@@ -174,7 +176,9 @@ class EnginePool:
             if isinstance(said, Gone):
                 found[member] = self._restart(member, str(said))
             elif isinstance(said, Failed) and not isinstance(said.__cause__, Undelivered):
-                raise EngineError(str(said)) from said
+                if not (why := self._ended(member)):
+                    raise EngineError(str(said)) from said
+                found[member] = self._restart(member, why)
         for member in [member for member, said in found.items() if isinstance(said, Failed)]:
             words = f"engine {member.index} did not get weights version {version}"
             if self.restarts == before:
@@ -239,7 +243,10 @@ class EnginePool:
             self._restart(member, str(gone))
             return []
         except Failed as error:
-            raise EngineError(str(error)) from error
+            if not (why := self._ended(member)):
+                raise EngineError(str(error)) from error
+            self._restart(member, why)
+            return []
         member.call = None
         for request_id, completions in finished:
             for completion in completions:
@@ -279,7 +286,8 @@ class EnginePool:
             except Gone as gone:
                 why = str(gone)
             except Failed as error:
-                return self._give_up(member, f"could not be started again: {error}")
+                if not (why := self._ended(member)):
+                    return self._give_up(member, f"could not be started again: {error}")
         if self._confirmed is not None and confirmed != self._confirmed:
             raise EngineError(f"engine {index} holds other bytes than version {self.version} after it was started again ({why})")
         return confirmed or {}
@@ -315,7 +323,21 @@ class EnginePool:
                 self._restart(member, str(gone))
                 call = self._call(member, call.operation, call.seconds, *args)
             except Failed as error:
-                raise EngineError(str(error)) from error
+                if not (why := self._ended(member)):
+                    raise EngineError(str(error)) from error
+                self._restart(member, why)
+                call = self._call(member, call.operation, call.seconds, *args)
+
+    def _ended(self, member: _Member) -> str:
+        """Why an engine is gone that answered with an error, as it does when a worker of its own was killed; "": it is there, and the error its own."""
+        time.sleep(_ENDS_S)
+        try:
+            answer(self._call(member, "process_id", _START_S))
+        except Gone as gone:
+            return str(gone)
+        except Failed:
+            pass
+        return ""
 
 
 def _peer(start: Callable[[int], Any], index: int) -> Peer:

@@ -10,10 +10,15 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from multiprocessing import active_children
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -29,6 +34,8 @@ from rollout.types import Completion, Finish, Request
 from rollout.vllm_worker import EXTENSION
 from rollout.weights import DTYPES, Undelivered, check_names, checkpoint_names
 
+_NOTICED_S = 0.5  # by then a killed worker is
+
 
 def engine_environment(threads: int, device: str) -> dict[str, str]:
     """Environment variables that must stand before vLLM is imported: in-process, quiet, the same code of its own on CPUs and GPUs, and no compilation on a CPU."""
@@ -43,6 +50,21 @@ def engine_environment(threads: int, device: str) -> dict[str, str]:
     if device == "cuda":  # Triton's attention, the one that takes fp32, would round it to TF32
         return common | {"TRITON_F32_DEFAULT": "ieee"} | allocator_environment()
     return common | {"TORCHDYNAMO_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
+
+
+def _end_with_workers() -> None:
+    """End this process once one of its own was killed, as an engine that died is started again. vLLM makes an error of it, like one that no new start mends.
+
+    What ends by itself first has an error of its own, which vLLM tells; and those that it ends then are no longer watched.
+    """
+    watched, codes = set[BaseProcess](), list[int]()
+    while not codes:
+        watched.update(active_children())  # of multiprocessing
+        if wait([child.sentinel for child in watched], timeout=_NOTICED_S / 10):
+            codes = [child.exitcode for child in watched if child.exitcode is not None]
+    if any(code < 0 and code != -signal.SIGTERM for code in codes):
+        print(f"a worker of this engine was killed (exit code {min(codes)}), and it ends with it", file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 class VllmEngine:
@@ -99,9 +121,14 @@ class VllmEngine:
         self._workers = int(options.get("tensor_parallel_size", 1))
         if self._workers > 1:
             settings["distributed_executor_backend"] = "mp"  # its own choice in an actor would be actors of its own
+            Thread(target=_end_with_workers, name="workers", daemon=True).start()
         self._think, self._longest, self._seats = think, max_model_len, options.get("max_num_seqs", 256)
         self._pace = Pace(device != "cpu")
-        self._llm = LLM(**(settings | dict(options)))
+        try:
+            self._llm = LLM(**(settings | dict(options)))
+        except Exception:
+            time.sleep(_NOTICED_S * (self._workers > 1))  # if it is that a worker was killed, this process ends now
+            raise
         gc.unfreeze()
         self._engine = self._llm.llm_engine
         self._stop_ids = list(stop_ids)

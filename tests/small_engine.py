@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from threading import Timer
 
 import numpy as np
 
@@ -61,3 +62,26 @@ class Once(Small):
         if starts.exists():
             raise ValueError("no room for the cache")
         starts.touch()
+
+
+class Ending(Small):
+    """What it is asked fails as it is first started; then it ends by itself, as one does that lost a worker of its own, or does not."""
+
+    def __init__(self, starts: Path, ends: bool):
+        super().__init__(starts, 0)
+        self._first, self._ends = not starts.exists(), ends
+        starts.touch()
+
+    def _fail(self):
+        if self._first:
+            if self._ends:
+                Timer(0.2, lambda: os._exit(1)).start()
+            raise RuntimeError("cancelled")
+
+    def advance(self, requests, seconds):
+        self._fail()
+        return super().advance(requests, seconds)
+
+    def load(self, weights, version):
+        self._fail()
+        return super().load(weights, version)

@@ -17,7 +17,7 @@ from rollout.engine import EngineError, EnginePool
 from rollout.parcels import Stored
 from rollout.types import Request
 from rollout.weights import Packed
-from tests.small_engine import Broken, Changed, Once, Small
+from tests.small_engine import Broken, Changed, Ending, Once, Small
 
 
 def request(name: str) -> Request:
@@ -95,6 +95,27 @@ def test_p27_an_engine_that_cannot_be_started_again_is_given_up_and_the_others_d
     assert "engine 1 could not be started again: engine 1 could not start: ValueError: no room for the cache" in caplog.text
     assert "the run goes on with the 1 engines that are left" in caplog.text
     pool.stop()
+
+
+def test_p26_an_engine_that_answers_with_an_error_and_ends_is_started_again_and_one_that_stays_is_not(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("rollout.engine._ENDS_S", 0.5)
+
+    def pool(name: str, ends: bool) -> EnginePool:
+        return EnginePool(lambda index: ray.remote(Ending).options(num_cpus=0).remote(tmp_path / name, ends), 1)
+
+    given = packed()
+    sampling, pushing, staying = pool("sampling", True), pool("pushing", True), pool("staying", False)
+    sampling.submit([request("a")])
+    [(sent, [_])] = sampling.ready()
+    assert sent.id == "a" and sampling.restarts == 1
+    assert pushing.push([given], 3, lambda engine: given) == [{"w": ray.get(given)["w"].digest}] and pushing.restarts == 1
+    with pytest.raises(EngineError, match="engine 0 failed in load: RuntimeError: cancelled"):
+        staying.push([given], 3, lambda engine: given)
+    assert staying.restarts == 0
+    for one in (sampling, pushing, staying):
+        one.stop()
 
 
 def test_the_next_slice_is_under_way_when_groups_are_handed_out(deadly):
