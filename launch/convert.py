@@ -21,6 +21,7 @@ _NOT_COPIED = (
     "lock",
     "status.json",
     "report.html",
+    "report.md",
     "README.md",
     "accuracy.svg",
     "mirror.json",
@@ -107,6 +108,7 @@ def _made(source: Path, run: Path, out: Path, recipe: Recipe, ranks: int, zero_s
     from recipes.loader import dump, recipe_hash
     from recipes.steps import steps
     from rl.conversion import convert as convert_checkpoint
+    from rl.run import truncate
     from rl.scratch import scratch_folder
 
     with scratch_folder(".tmp-convert-", out.parent) as scratch:
@@ -116,8 +118,13 @@ def _made(source: Path, run: Path, out: Path, recipe: Recipe, ranks: int, zero_s
         made = convert_checkpoint(
             source.resolve(), folder / "checkpoints" / source.resolve().name, trained, ranks, zero_stage, {"recipe": recipe_hash(recipe)}
         )
+        truncate(folder, step := int(made.name.removeprefix("step-")))
+        stages = list(steps(recipe))
+        for behind in stages[1 + next(index for index, step in enumerate(stages) if step.own) :]:  # of weights that are trained on
+            if (done := behind.folder(folder)) != folder:
+                shutil.rmtree(done, ignore_errors=True)
         (folder / "recipe.yaml").write_text(dump(recipe), encoding="utf-8")
-        status = {"state": "stopped", "reason": f"converted from {source}", "step": int(made.name.removeprefix("step-"))}
+        status = {"state": "stopped", "reason": f"converted from {source}", "step": step}
         (folder / "status.json").write_text(json.dumps(status), encoding="utf-8")
         folder.rename(out)
     return out / "checkpoints" / made.name

@@ -135,26 +135,8 @@ class Run:
         self._loggers = self._opened()  # which hide the steps that are done again
 
     def truncate_to(self, step: int) -> None:
-        """Go on from `step`: forget metrics and samples of it and later ones, and evaluations behind it. A torn last line is forgotten too.
-
-        Raises:
-            RunError: a line before `step` cannot be read or is missing.
-        """
-        path = self.folder / "metrics.jsonl"
-        with open(path, "r+b") as file:
-            for expected in range(step):
-                line = file.readline()
-                if not line.endswith(b"\n") or _step_of(line) != expected:
-                    hole = f"{path}:{expected + 1}: step {expected} is missing or cannot be read"
-                    raise RunError(f"{hole}, so the record does not reach step {step}, where the checkpoint was written")
-            file.truncate()
-            os.fsync(file.fileno())
-        for sample in (self.folder / "samples").glob("step-*.parquet"):
-            if int(sample.stem.removeprefix("step-")) >= step:
-                sample.unlink()
-        for made in (self.folder / "evals").glob("step-*"):  # of weights that will be made once more, and need not be the same
-            if (found := _AFTER.match(made.name)) and int(found[1]) > step:
-                shutil.rmtree(made) if made.is_dir() else made.unlink()
+        """Go on from `step`, as `truncate` has it."""
+        truncate(self.folder, step)
         self.step = step
 
     def record(self, step: int, metrics: Mapping[str, float | int | None], groups: Sequence[Group] = (), said: str = "") -> None:
@@ -435,6 +417,29 @@ def _resumed(folder: Path, now: dict[str, Any]) -> dict[str, Any]:
             "put the old tokenizer files back, or choose another name (name=...)"
         )
     return first | {"resumed": [*first.get("resumed", []), now]}
+
+
+def truncate(folder: Path, step: int) -> None:
+    """Forget metrics and samples of `step` and later ones, and evaluations behind it. A torn last line is forgotten too.
+
+    Raises:
+        RunError: a line before `step` cannot be read or is missing.
+    """
+    path = folder / "metrics.jsonl"
+    with open(path, "r+b") as file:
+        for expected in range(step):
+            line = file.readline()
+            if not line.endswith(b"\n") or _step_of(line) != expected:
+                hole = f"{path}:{expected + 1}: step {expected} is missing or cannot be read"
+                raise RunError(f"{hole}, so the record does not reach step {step}, where the checkpoint was written")
+        file.truncate()
+        os.fsync(file.fileno())
+    for sample in (folder / "samples").glob("step-*.parquet"):
+        if int(sample.stem.removeprefix("step-")) >= step:
+            sample.unlink()
+    for made in (folder / "evals").glob("step-*"):  # of weights that will be made once more, and need not be the same
+        if (found := _AFTER.match(made.name)) and int(found[1]) > step:
+            shutil.rmtree(made) if made.is_dir() else made.unlink()
 
 
 def _step_of(line: bytes) -> int | None:

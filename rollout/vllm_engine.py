@@ -63,7 +63,8 @@ def _end_with_workers() -> None:
         if wait([child.sentinel for child in watched], timeout=_NOTICED_S / 10):
             codes = [child.exitcode for child in watched if child.exitcode is not None]
     if any(code < 0 and code != -signal.SIGTERM for code in codes):
-        print(f"a worker of this engine was killed (exit code {min(codes)}), and it ends with it", file=sys.stderr, flush=True)
+        sys.stderr.write(f"a worker of this engine was killed (exit code {min(codes)}), and it ends with it\n")
+        sys.stderr.flush()
         os._exit(1)
 
 

@@ -24,6 +24,7 @@ def run_with_checkpoint(folder: Path, parts: tuple[str, ...] = ("learner",), **c
             (into / part).mkdir()
 
     folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text('{"step": 0}\n{"step": 1}\n{"step": 2}\n')
     (folder / "recipe.yaml").write_text(dump(Recipe.model_validate({"name": folder.name} | changes)))
     return checkpoint.write(folder / "checkpoints" / "step-3", fill, {"step": 3, "ranks": 1, "zero_stage": 2})
 
@@ -56,21 +57,49 @@ def test_what_cannot_be_converted_is_refused_in_a_sentence_before_anything_start
     assert not out.exists()
 
 
-def test_the_learner_is_that_of_the_stage_with_its_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    told: list[Recipe] = []
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
+    """The recipes that checkpoints were converted for, by nobody."""
+    recipes: list[Recipe] = []
 
     def converted(source: Path, out: Path, recipe: Recipe, *more: object) -> Path:
-        told.append(recipe)
+        recipes.append(recipe)
         return out
 
     monkeypatch.setattr("launch.ray_start.start_ray", lambda **_: None)
     monkeypatch.setattr("launch.ray_start.stop_ray", lambda: None)
     monkeypatch.setattr("rl.conversion.convertible", lambda source: None)
     monkeypatch.setattr("rl.conversion.convert", converted)
+    return recipes
+
+
+def test_the_learner_is_that_of_the_stage_with_its_changes(told: list[Recipe], tmp_path: Path):
     stages = [{"kind": "rl", "changes": {"learner": {"adapter": {"kind": "lora", "rank": 4}}}}]
     made = converted_run(run_with_checkpoint(tmp_path / "a", stages=stages), tmp_path / "out", 2, 3)
     assert made == tmp_path / "out/checkpoints/step-3" and (tmp_path / "out/recipe.yaml").is_file()
     assert (told[0].learner.adapter.kind, told[0].learner.ranks) == ("lora", 2)
+
+
+def test_the_record_ends_at_the_checkpoint_and_stages_behind_are_to_be_done_again(told: list[Recipe], tmp_path: Path):
+    """Of a run of five steps, and what came behind; a merge that stayed would be taken for that of the weights to come."""
+    named = [{"kind": "rl", "name": "first"}, {"kind": "rl"}, {"kind": "merge"}, {"kind": "eval", "name": "last"}]
+    source = run_with_checkpoint(tmp_path / "a", stages=named)
+    run, out = source.parent.parent, tmp_path / "out"
+    (run / "metrics.jsonl").write_text("".join(f'{{"step": {step}}}\n' for step in range(5)))
+    for name in ("samples/step-00002.parquet", "samples/step-00003.parquet", "evals/step-3.json", "evals/step-5.json", "report.md"):
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).touch()
+    for name in ("first", "merge", "last"):
+        (run / "stages" / name / "checkpoint").mkdir(parents=True)
+    converted_run(source, out, 2, 2)
+    assert (out / "metrics.jsonl").read_text().splitlines() == [f'{{"step": {step}}}' for step in range(3)]
+    left = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.parent.name in ("samples", "evals", "stages")}
+    assert left == {"samples/step-00002.parquet", "evals/step-3.json", "stages/first"} and not (out / "report.md").exists()
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 5 and len(list((run / "stages").iterdir())) == 3
+    (run / "metrics.jsonl").write_text('{"step": 0}\n')
+    with pytest.raises(RunError, match="step 1 is missing or cannot be read"):
+        converted_run(source, tmp_path / "hole", 2, 2)
+    assert not (tmp_path / "hole").exists()
 
 
 def test_the_command_says_it_in_a_line(tmp_path: Path):
