@@ -340,11 +340,11 @@ def _eval_words(recipe: Recipe) -> str:
     settings = recipe.eval
     endless = [one.source for one in recipe.held_out_sets] == ["tiny"] and not settings.benchmarks
     problems = f"{settings.problems} problems{'' if endless else ', or all,'}" if settings.problems else "all problems"
-    when = "before and after training" if recipe.trains else "once"
-    when += f", and every {counted(settings.every).removeprefix('1 ')}" if settings.every else ""
+    when = ["before and after training" if recipe.trains else "once"] if recipe.stages[-1].kind == "eval" else []
+    when += [f"every {counted(settings.every).removeprefix('1 ')}"] if settings.every else []
     samples = f"{settings.samples} samples of at most {settings.max_tokens:,} tokens at T {settings.temperature:g}"
     budgets = "".join(f", once more {_asked_words(budget, settings.samples)}" for budget in settings.budgets)
-    return f"{problems} of {', '.join(recipe.held_out_names)} x {samples}, {when}{budgets}"
+    return f"{problems} of {', '.join(recipe.held_out_names)} x {samples}, {', and '.join(when)}{budgets}"
 
 
 def _stated_words(part: Plan, trained: Plan | None) -> str:

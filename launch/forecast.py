@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import inf
@@ -34,7 +35,8 @@ _SMALL = 1024  # answers of a step
 _NEEDED = (
     "engines/step", "engines/step_each", "engines/core", "length/q_50", "seconds/judge", "seconds/score", "seconds/poll", "tokens/trained",
 )  # fmt: skip
-_SPEED = ("learner.gradient_checkpointing", "learner.zero_stage")
+_SPEED = ("engine.kind", "engine.threads", "learner.threads", "learner.gradient_checkpointing", "learner.zero_stage")
+_BUSY = 0.5  # of the cores that a run's engines were to have, others wanted: they may not have in an update
 _TOLD = 0.97  # a larger part of a core is a whole one
 
 
@@ -75,9 +77,9 @@ def calibrate(folder: Path) -> Calibration:
         TraceError: its record is too short, or lacks what is needed.
     """
     recipe = next((step.recipe for step in steps_of(recorded(folder)) if step.own), None) if (folder / "recipe.yaml").is_file() else None
-    if recipe is None or not (folder / "metrics.jsonl").is_file():
+    if recipe is None or not all((folder / name).is_file() for name in ("metrics.jsonl", "environment.json")):
         raise TraceError(f"--simulate: {folder} is no run folder: name one that `laconic train` made")
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()][1:]
+    records = list(_recorded(folder / "metrics.jsonl"))[1:]
     if len(records) < _LEAST_STEPS:
         raise TraceError(
             f"--simulate: {folder} has {len(records)} steps behind its first, and {_LEAST_STEPS} are needed to tell its speed: train on (--resume)"
@@ -95,6 +97,13 @@ def calibrate(folder: Path) -> Calibration:
         layout = replace(layout, others=float(np.mean([others(record, layout) for record in records])))
     layout = replace(layout, seats=int(option(settings.vllm, "max_num_seqs", 256)))
     return Calibration(_trace(records, recipe, layout), recipe, layout, records)
+
+
+def _recorded(file: Path) -> Iterator[dict[str, Any]]:
+    """Steps that were recorded whole; the line of one that was killed meanwhile is not."""
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError):
+            yield json.loads(line)
 
 
 def _mean(records: Sequence[Mapping[str, Any]], name: str) -> float:
@@ -252,7 +261,12 @@ def words(made: Plan, folder: Path, devices: Sequence[int], price: float | None 
     ]
     if work.limit > found.recipe.most_tokens:
         lines.append(f"warning  the run's responses ended at {found.recipe.most_tokens:,} tokens, so longer ones are not foreseen")
-    if unlike := [f"{name} {old} (here {new})" for name, old, new in _unlike(found.recipe, made.recipe)]:
+    if found.layout.others > _BUSY:
+        lines.append(
+            "warning  other programs wanted cores while engines sampled; that they did in updates and pushes is a guess, which can be a third off"
+        )
+    there = [("device", "cpu" if cores else "cuda", made.device)] if (made.device == "cpu") != cores else []
+    if unlike := [f"{name} {old} (here {new})" for name, old, new in [*there, *_unlike(found.recipe, made.recipe, cores)]]:
         lines.append(f"warning  the run's speeds are those of {', '.join(unlike)}; what that changes is not foreseen")
     seats = made.engine.get("max_num_seqs", 256)
     each = {size: best_of_each(size, trace, work, made.recipe, seats) for size in devices}
@@ -260,11 +274,11 @@ def words(made: Plan, folder: Path, devices: Sequence[int], price: float | None 
     return "\n".join([*lines, "", *_table([(size, one) for size, ways in each.items() for one in ways], trace, device, price)])
 
 
-def _unlike(run: Recipe, here: Recipe) -> Iterator[tuple[str, Any, Any]]:
-    """What changes the speed of an engine or a rank and is another in two recipes: key, the run's, the other's."""
+def _unlike(run: Recipe, here: Recipe, cores: bool) -> Iterator[tuple[str, Any, Any]]:
+    """What changes the speed of an engine or a rank and is another in two recipes: key, the run's, the other's. Threads count on cores alone."""
     for name in _SPEED:
         old, new = (attrgetter(name)(recipe) for recipe in (run, here))
-        if old != new:
+        if old != new and (cores or not name.endswith("threads")):
             yield name, old, new
     old, new = (_adapter_words(recipe.learner.adapter) for recipe in (run, here))
     if old != new:

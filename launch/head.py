@@ -222,7 +222,7 @@ def _environment(token: Path) -> dict[str, str]:
 def _wait_ready(process: subprocess.Popen[bytes], head: Head, log: Path) -> None:
     """Until jobs can be submitted. Raises HeadError: it ended, or takes too long."""
     headers = {"Authorization": f"Bearer {head.token.read_text(encoding='ascii')}"}
-    until = time.monotonic() + _START_S
+    until, answers = time.monotonic() + _START_S, 0
     while time.monotonic() < until:
         if process.poll() is not None:
             last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["it said nothing"])[-1]
@@ -230,7 +230,9 @@ def _wait_ready(process: subprocess.Popen[bytes], head: Head, log: Path) -> None
         with contextlib.suppress(httpx.HTTPError):
             found = httpx.get(f"{head.url}/nodes?view=summary", headers=headers, timeout=5, trust_env=False)
             if found.status_code == 200 and found.json()["data"]["summary"]:
-                return
+                answers += 1
+        if answers > 3:  # Ray ends the head a second later if one of its servers did not come up
+            return
         time.sleep(0.5)
     raise HeadError(
         f"the Ray head did not come up within {_START_S:g} s; look at free memory and the machine's load, and at its log: {log}"
@@ -265,7 +267,7 @@ def _process(head: Head) -> psutil.Process | None:
     try:
         process = psutil.Process(head.pid)
         same = abs(process.create_time() - head.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
+    except (psutil.NoSuchProcess, TypeError, ValueError):  # a damaged record names none
         return None
     return process if same else None
 

@@ -181,8 +181,9 @@ def due(done: int, every: int, total: int) -> bool:
 
 
 def evaluated(done: int, recipe: Recipe) -> bool:
-    """Whether the policy is evaluated after `done` steps, in the midst of training."""
-    return recipe.eval.every > 0 and done % recipe.eval.every == 0 and 0 < done < recipe.train.steps
+    """Whether the policy is evaluated after `done` steps, in the midst of training; after the last one, too, where no eval stage is behind, which does that."""
+    last = recipe.train.steps - (recipe.stages[-1].kind == "eval")
+    return recipe.eval.every > 0 and done % recipe.eval.every == 0 and 0 < done <= last
 
 
 def stateful(stream: PromptStream, learner: Learner, wires: CollapseWires) -> dict[str, Stateful]:

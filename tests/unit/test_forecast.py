@@ -73,6 +73,17 @@ def test_a_run_that_does_not_tell_its_speed_is_refused_with_what_is_missing(tmp_
     assert said in str(refused.value)
 
 
+def test_a_torn_last_line_is_left_out_and_a_folder_without_its_environment_is_no_run(tmp_path: Path):
+    run = made(tmp_path / "run")
+    whole = calibrate(run)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 99, "leng')
+    assert calibrate(run) == whole
+    (run / "environment.json").unlink()
+    with pytest.raises(TraceError, match="is no run folder: name one that"):
+        calibrate(run)
+
+
 def test_the_command_refuses_what_it_cannot_simulate(tmp_path: Path):
     def asked(*words: str) -> str:
         result = CliRunner().invoke(app, ["plan", "quickstart", *WORDS, *words])
@@ -108,6 +119,16 @@ def test_the_command_shows_a_row_for_each_size_and_way_and_what_it_costs(tmp_pat
         in shown
     )
     assert "none     2 " in shown and "none     8 " not in shown
+    assert "device" not in shown and "engine.kind" not in shown and "that they did in updates and pushes is a guess" in shown
+    quiet = made(tmp_path / "quiet", "device=cuda", **{"engines/core": 1.0})
+    other = ["engine.kind=reference", "engine.threads=3", "learner.threads=2"]
+    threads = ", engine.threads 1 (here 3), learner.threads 1 (here 2)"
+    for of, unlike in (
+        (run, f"engine.kind vllm (here reference){threads}"),
+        (quiet, "device cuda (here cpu), engine.kind vllm (here reference)"),
+    ):
+        shown = CliRunner().invoke(app, ["plan", "quickstart", *WORDS, *other, "--simulate", str(of), "--gpus", "2"]).output
+        assert f"speeds are those of {unlike}; what" in shown and ("is a guess" in shown) == (of == run)
     for row in rows:
         *_, hours, cost = row.split()
         assert float(cost) == pytest.approx(3 * float(hours), rel=0.02)

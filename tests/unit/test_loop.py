@@ -16,13 +16,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from launch import stages
+from launch.explain import explain
 from launch.plan import plan
+from recipes.loader import load
 from recipes.schema import Recipe
 from rl import checkpoint
 from rl.checkpoint import MANIFEST, CheckpointError
 from rl.gate import GateError
 from rl.learner import Learner, LearnerLost, LearnerRank
-from rl.loop import TooManyCut
+from rl.loop import TooManyCut, evaluated
 from rl.objective import NonFinite
 from rl.policy import Row
 from rl.run import Run, RunError
@@ -373,3 +375,19 @@ def test_p26_a_learner_that_is_lost_four_times_without_a_checkpoint_in_between_e
         stages.run_recipe(plan(wanted), tmp_path)
     assert asked == [0, 1, 1, 1, 1]
     assert seen.state == "failed"
+
+
+@pytest.mark.parametrize(
+    ("stages", "every", "steps", "said"),
+    [
+        ("[rl]", 2, [2, 4, 6], "every 2 steps"),
+        ("[rl]", 4, [4], "every 4 steps"),
+        ("[rl, eval]", 2, [2, 4], "before and after training, and every 2 steps"),  # the eval stage takes the first and the last
+        ("[rl, eval]", 0, [], "before and after training"),
+    ],
+)
+def test_the_last_step_is_evaluated_once_and_plan_says_when(stages: str, every: int, steps: list[int], said: str):
+    wanted = load("quickstart", None, [f"stages={stages}", f"eval.every={every}", "train.steps=6", "device=cpu"])
+    assert [done for done in range(7) if evaluated(done, wanted)] == steps
+    [line] = [line for line in explain(plan(wanted)).splitlines() if line.startswith("eval  ")]
+    assert line.endswith(f", {said}")

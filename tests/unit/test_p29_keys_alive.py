@@ -403,7 +403,7 @@ ROWS = [
     Row("train.steps", whole_run, 1),
     Row("train.checkpoint_every", whole_run, 0),
     Row("train.keep_checkpoints", whole_run, 1),
-    Row("train.keep_best", whole_run, 1, {"train.steps": 3, "train.keep_checkpoints": 1, "eval.every": 1}),
+    Row("train.keep_best", whole_run, 2, {"train.steps": 3, "train.keep_checkpoints": 1, "eval.every": 1}),
     Row("train.samples_per_step", whole_run, 3),
     Row("eval.data", evaluated, ["tiny", "rows.jsonl"]),
     Row("eval.benchmarks", evaluated, ["aime24@aime.jsonl"]),
