@@ -1,7 +1,7 @@
 """The processes of a plan: what each holds, and whether that fits where it is placed.
 
 Estimates of launch/memory, at the peak of each process. Engines and ranks that take turns (rl/turns) on a GPU are at their peaks one after the other, and
-what rests keeps of it. Simplification: all other processes of a node are at their peaks at one time, and every node has the smallest GPU there is.
+what rests keeps of it. Simplification: all other processes of a node are at their peaks at one time, and every process has the smallest GPU of the nodes with one of its kind.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def actors(step: Step, shape: Shape | None, gpus: Mapping[str, int], longest: in
     """The processes of a stage with what each holds, and the sizes that vLLM is started with.
 
     Args:
-        gpus: memory of a GPU of each process, bytes, by its name; {}: on a CPU.
+        gpus: memory of a GPU of each process that has one, bytes, by its name; {}: on a CPU.
         longest: prompt plus response, tokens.
     """
     recipe, found = step.recipe, {wish.name: wish for wish in wishes(step)}

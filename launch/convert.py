@@ -51,11 +51,13 @@ def converted_run(source: Path, out: Path, ranks: int, zero_stage: int) -> Path:
     """Make the run folder `out`; its checkpoint.
 
     Raises:
-        ConversionError, RecipeError, CheckpointError: it cannot be converted, said before anything starts; or was not, and `out` is not there.
+        ConversionError, RecipeError, CheckpointError, RunError: it cannot be converted, said before anything starts; or was not, and `out` is not there.
     """
     from launch.machine import this_machine
     from launch.memory import LIBRARIES, size
+    from rl.checkpoint import metadata
     from rl.conversion import ConversionError, convertible
+    from rl.run import recorded_until
 
     if ":/" in str(source):
         raise ConversionError(
@@ -73,6 +75,7 @@ def converted_run(source: Path, out: Path, ranks: int, zero_stage: int) -> Path:
     if out.exists():
         raise ConversionError(f"{out} exists already: choose another folder for the converted run (--out)")
     convertible(source)
+    recorded_until(run, metadata(source)["step"])
     if (room := this_machine().memory // LIBRARIES["learner"]) < ranks:
         raise ConversionError(
             f"--ranks: {ranks} processes of {size(LIBRARIES['learner'])} each do not fit the {size(this_machine().memory)} of this machine; at most {room} do"
@@ -108,7 +111,7 @@ def _made(source: Path, run: Path, out: Path, recipe: Recipe, ranks: int, zero_s
     from recipes.loader import dump, recipe_hash
     from recipes.steps import steps
     from rl.conversion import convert as convert_checkpoint
-    from rl.run import truncate
+    from rl.run import forget_behind, truncate
     from rl.scratch import scratch_folder
 
     with scratch_folder(".tmp-convert-", out.parent) as scratch:
@@ -119,10 +122,7 @@ def _made(source: Path, run: Path, out: Path, recipe: Recipe, ranks: int, zero_s
             source.resolve(), folder / "checkpoints" / source.resolve().name, trained, ranks, zero_stage, {"recipe": recipe_hash(recipe)}
         )
         truncate(folder, step := int(made.name.removeprefix("step-")))
-        stages = list(steps(recipe))
-        for behind in stages[1 + next(index for index, step in enumerate(stages) if step.own) :]:  # of weights that are trained on
-            if (done := behind.folder(folder)) != folder:
-                shutil.rmtree(done, ignore_errors=True)
+        forget_behind(folder, recipe)
         (folder / "recipe.yaml").write_text(dump(recipe), encoding="utf-8")
         status = {"state": "stopped", "reason": f"converted from {source}", "step": step}
         (folder / "status.json").write_text(json.dumps(status), encoding="utf-8")

@@ -341,10 +341,11 @@ def _eval_words(recipe: Recipe) -> str:
     endless = [one.source for one in recipe.held_out_sets] == ["tiny"] and not settings.benchmarks
     problems = f"{settings.problems} problems{'' if endless else ', or all,'}" if settings.problems else "all problems"
     when = ["before and after training" if recipe.trains else "once"] if recipe.stages[-1].kind == "eval" else []
-    when += [f"every {counted(settings.every).removeprefix('1 ')}"] if settings.every else []
+    last = recipe.train.steps - (recipe.stages[-1].kind == "eval")
+    when += [f"every {counted(settings.every).removeprefix('1 ')}"] if recipe.trains and 0 < settings.every <= last else []
     samples = f"{settings.samples} samples of at most {settings.max_tokens:,} tokens at T {settings.temperature:g}"
     budgets = "".join(f", once more {_asked_words(budget, settings.samples)}" for budget in settings.budgets)
-    return f"{problems} of {', '.join(recipe.held_out_names)} x {samples}, {', and '.join(when)}{budgets}"
+    return f"{problems} of {', '.join(recipe.held_out_names)} x {samples}, {', and '.join(when) or 'never: eval.every is more than train.steps'}{budgets}"
 
 
 def _stated_words(part: Plan, trained: Plan | None) -> str:

@@ -36,7 +36,7 @@ _NEEDED = (
     "engines/step", "engines/step_each", "engines/core", "length/q_50", "seconds/judge", "seconds/score", "seconds/poll", "tokens/trained",
 )  # fmt: skip
 _SPEED = ("engine.kind", "engine.threads", "learner.threads", "learner.gradient_checkpointing", "learner.zero_stage")
-_BUSY = 0.5  # of the cores that a run's engines were to have, others wanted: they may not have in an update
+_BUSY = 0.5  # of the cores: if others wanted more while engines sampled, they may not have in an update
 _TOLD = 0.97  # a larger part of a core is a whole one
 
 
@@ -261,7 +261,7 @@ def words(made: Plan, folder: Path, devices: Sequence[int], price: float | None 
     ]
     if work.limit > found.recipe.most_tokens:
         lines.append(f"warning  the run's responses ended at {found.recipe.most_tokens:,} tokens, so longer ones are not foreseen")
-    if found.layout.others > _BUSY:
+    if cores and found.layout.others > _BUSY * found.layout.cores:
         lines.append(
             "warning  other programs wanted cores while engines sampled; that they did in updates and pushes is a guess, which can be a third off"
         )

@@ -24,6 +24,7 @@ Build = Literal["cpu", "cuda", "none", "unknown"]
 _SMI_S = 20  # eight GPUs without persistence mode take a dozen
 _SHARED = -1
 CARDS = "--query-gpu=index,uuid,memory.total,name"
+MODES = "--query-gpu=index,uuid,memory.total,compute_mode"  # in a name's place
 _SMI = ("nvidia-smi", "/usr/bin/nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi")
 # Files of a control group: limit of memory, what is used of it, file pages among that by their name in memory.stat, time on cores.
 _V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
@@ -44,7 +45,7 @@ class Machine:
         name: the address that Ray knows it by; "" for a machine alone.
         lends: CPUs that Ray may hand out of it; None for a machine alone.
         shared: shared memory (/dev/shm) that is free, bytes, or what Ray's object store has of it where it runs; None where that is not known.
-        exclusive: a GPU takes one process at a time (nvidia-smi's compute mode), as some clusters have it.
+        exclusive: a visible GPU takes one process at a time (nvidia-smi's compute mode), as some clusters have it.
     """
 
     cores: int
@@ -63,17 +64,14 @@ def this_machine() -> Machine:
     """The machine this runs on."""
     cores, memory = free_of(Path("/"))
     table, trouble = nvidia_smi(CARDS)
-    slices, mode = (
-        nvidia_smi(query)[0] if table else "" for query in ("-L", "--query-gpu=compute_mode")
-    )  # what does not answer is not asked twice
-    shown = visible_gpus(table, slices, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    slices, modes = (nvidia_smi(query)[0] if table else "" for query in ("-L", MODES))  # what does not answer is not asked twice
+    shown, told = (visible_gpus(lines, slices, os.environ.get("CUDA_VISIBLE_DEVICES")) for lines in (table, modes))
     if any(size == _SHARED for size, _ in shown):
         memory //= 2
     gpus = tuple(memory if size == _SHARED else size for size, _ in shown)
     trouble = "" if visible_gpus(table, "", None) else trouble
-    return Machine(
-        cores, memory, gpus, _build(), trouble, tuple(name for _, name in shown), shared=_shared_memory(), exclusive="Exclusive" in mode
-    )
+    exclusive = any("Exclusive" in mode for _, mode in told)
+    return Machine(cores, memory, gpus, _build(), trouble, tuple(name for _, name in shown), shared=_shared_memory(), exclusive=exclusive)
 
 
 def _shared_memory() -> int | None:

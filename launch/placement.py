@@ -3,7 +3,7 @@
 Claim: plan's sums and memory, Ray's placement groups and the actors' resources all read one Placement, made of what processes take and of
 the nodes that are there; what cannot be met is refused with the arithmetic. Apart, every process has GPUs of its own: engines go first, each whole on
 the node where least is left that holds it, then ranks fill up the nodes where most is left. Colocated, a GPU has one rank and as many engines as any
-other. Of unlike GPUs plan takes nodes as they come if all of it fits, else the smaller ones for ranks or for engines, else larger ones alone. Driver and judges are on the first node, whether or not it has GPUs that are taken. In a Ray that is joined, judges hold their cores.
+other. Of unlike GPUs plan takes nodes as they come if all of it fits, else the smaller ones for ranks or for engines, else larger ones alone; where cluster.nodes leaves some out, the first that do. Driver and judges are on the first node, whether or not it has GPUs that are taken. In a Ray that is joined, judges hold their cores.
 Simplification: this is how Ray's PACK and STRICT_PACK place bundles on empty nodes; which GPUs of a node they are, Ray decides. Bundles name their nodes where
 the recipe does not take all GPUs that are there, and on joined nodes without GPUs, where Ray counts nothing of engines and ranks.
 """
@@ -93,7 +93,7 @@ def place(cluster: Cluster, nodes: Sequence[Machine], device: str, wishes: Seque
 
 
 def places(cluster: Cluster, nodes: Sequence[Machine], device: str, wishes: Sequence[Wish]) -> Iterator[Placement]:
-    """All ways to place them: on nodes as they come, with smaller GPUs for one or the other, then on those with larger GPUs alone; at least one, if only to say what is in the way."""
+    """Ways to place them: on nodes as they come, with smaller GPUs for one or the other, then on those with larger GPUs alone; at least one, if only to say what is in the way."""
     found = list(_places(cluster, nodes, device, wishes))
     most = max(found, key=lambda one: sum(len(node.gpus) for node in one.nodes))
     for placed in [one for one in found if not one.faults] or [most]:

@@ -123,7 +123,7 @@ def _plan_of(step: Step, nodes: Sequence[Machine], device: str) -> Plan:
     shape, missing = find_shape(recipe)
     work = step_work(recipe)
     for placed in places(recipe.cluster, nodes, device, wishes(step)):
-        gpus = {name: placed.least_gpu(name) or _ASSUMED_GPU for name in placed.gpus} if device == "cuda" else {}
+        gpus = {name: placed.least_gpu(name) or _ASSUMED_GPU for name, part in placed.gpus.items() if part}
         made, options = actors(step, shape, gpus, work.longest, placed)
         if not (unfit := list(misfits(recipe, shape, placed, made, options, gpus))):
             break
@@ -304,7 +304,8 @@ def _resource_blockers(plan: Plan) -> Iterator[str]:
             f"engine.vllm.tensor_parallel_size: {parallel} workers cannot share {recipe.model.path} evenly ({shape.heads} attention heads, {shape.kv_heads} of keys and values, "
             f"{shape.inner} wide inside); take {' or '.join(sizes)}"
         )
-    if plan.placement.shared and any(node.exclusive for node in plan.placement.nodes):
+    sharing = {node for name, part in plan.placement.gpus.items() if 0 < part < 1 for node in plan.placement.at[name] if node >= 0}
+    if any(plan.placement.nodes[node].exclusive for node in sharing):
         apart = ", or give each a GPU of its own (cluster.kind=apart)" * (sum(len(node.gpus) for node in plan.placement.nodes) > 1)
         yield f"device: a GPU takes one process at a time here (compute mode Exclusive_Process), and several are to share one; have it set to default (`nvidia-smi -c DEFAULT`, as root){apart}"
     if recipe.learner.ranks > plan.work.rows_per_update and recipe.trains:

@@ -40,7 +40,7 @@ from rl.learner import Learner, LearnerLost
 from rl.merge import merge
 from rl.progress import Progress
 from rl.publisher import Publisher
-from rl.run import Run, RunError, is_finished, nothing_left, prompt_date, refuse_unusable, refuse_unwritable
+from rl.run import Run, RunError, forget_behind, is_finished, nothing_left, prompt_date, refuse_unusable, refuse_unwritable
 from rl.state import put_back
 from rl.turns import Turns
 from rl.wires import CollapseWires
@@ -265,7 +265,8 @@ def _whole(part: Part, run: Run, template: Template) -> bool:
     if not part.step.own:
         return is_finished(folder)
     done = run.checkpoint is not None and checkpoint.metadata(run.checkpoint)["step"] == recipe.train.steps
-    return done and (recipe.stages[-1].kind != "eval" or all(one.made for one in _asked(part, run, template, recipe.train.steps)))
+    ends = recipe.stages[-1].kind == "eval" or loop.evaluated(recipe.train.steps, recipe)
+    return done and (not ends or all(one.made for one in _asked(part, run, template, recipe.train.steps)))
 
 
 def _train(part: Part, run: Run, template: Template, at: Standing, judge: Judge) -> None:
@@ -277,6 +278,8 @@ def _train(part: Part, run: Run, template: Template, at: Standing, judge: Judge)
     with Progress(recipe.name, recipe.train.steps, done) as progress:
         _say_data(part, run, template, progress)
         run.truncate_to(done)
+        if part.step.own and done < recipe.train.steps:
+            forget_behind(run.folder, run.recipe)
         stream, wires = PromptStream(source, template, recipe, at.position), CollapseWires(recipe.wires, template.marks)
         progress.phase("start engines and learner")
         with engines(made, at.start, template, done) as (pool, options):

@@ -66,7 +66,10 @@ class Eval(Section):
         0, description="Only so many of the likeliest tokens are sampled from, before top_p; 0: all. Qwen3 is published with 20."
     )
     max_tokens: Count = Field(320, description="Tokens a rollout may use.")
-    every: Natural = Field(0, description="Steps between evaluations during training; 0: only before and after.")
+    every: Natural = Field(
+        0,
+        description="Steps between evaluations during training; 0: none. An eval stage behind it is of the first and of the last, besides.",
+    )
     budgets: list[BudgetAt] = Field(
         [], description="Budgets at which all is sampled once more, beside the natural evaluation (`{kind: forced, limit: 1024}`)."
     )

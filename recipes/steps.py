@@ -73,6 +73,12 @@ class Step:
         return run if self.own else run / "stages" / self.stage.called
 
 
+def behind(recipe: Recipe) -> list[Step]:
+    """The steps behind that whose record is the run's own."""
+    found = steps(recipe)
+    return found[1 + next((index for index, step in enumerate(found) if step.own), len(found)) :]
+
+
 def steps(recipe: Recipe) -> list[Step]:
     """The steps of a recipe in their order, without the cold start. Its `on_cuda` is not looked at (recipes.loader.on_device)."""
     stages = recipe.stages

@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 
 from recipes.loader import dump, recipe_hash, recorded
 from recipes.schema import Recipe
-from recipes.steps import steps
+from recipes.steps import behind, steps
 from rl import checkpoint
 from rl.loggers import TensorBoard, WandB
 from rl.samples import pick_samples
@@ -419,20 +419,33 @@ def _resumed(folder: Path, now: dict[str, Any]) -> dict[str, Any]:
     return first | {"resumed": [*first.get("resumed", []), now]}
 
 
+def recorded_until(folder: Path, step: int) -> int:
+    """Bytes of metrics.jsonl before `step`. Raises RunError: a line of them cannot be read or is missing."""
+    path = folder / "metrics.jsonl"
+    with open(path, "rb") as file:
+        for expected in range(step):
+            line = file.readline()
+            if not line.endswith(b"\n") or _step_of(line) != expected:
+                hole = f"{path}:{expected + 1}: step {expected} is missing or cannot be read"
+                raise RunError(f"{hole}, so the record does not reach step {step}, where the checkpoint was written")
+        return file.tell()
+
+
+def forget_behind(folder: Path, recipe: Recipe) -> None:
+    """Forget what stages made of the run's own before, which trains on: a merge, say, that would be taken for that of the weights to come."""
+    for step in behind(recipe):
+        shutil.rmtree(step.folder(folder), ignore_errors=True)
+
+
 def truncate(folder: Path, step: int) -> None:
     """Forget metrics and samples of `step` and later ones, and evaluations behind it. A torn last line is forgotten too.
 
     Raises:
         RunError: a line before `step` cannot be read or is missing.
     """
-    path = folder / "metrics.jsonl"
-    with open(path, "r+b") as file:
-        for expected in range(step):
-            line = file.readline()
-            if not line.endswith(b"\n") or _step_of(line) != expected:
-                hole = f"{path}:{expected + 1}: step {expected} is missing or cannot be read"
-                raise RunError(f"{hole}, so the record does not reach step {step}, where the checkpoint was written")
-        file.truncate()
+    end = recorded_until(folder, step)
+    with open(folder / "metrics.jsonl", "r+b") as file:
+        file.truncate(end)
         os.fsync(file.fileno())
     for sample in (folder / "samples").glob("step-*.parquet"):
         if int(sample.stem.removeprefix("step-")) >= step:

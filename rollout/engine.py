@@ -188,7 +188,9 @@ class EnginePool:
             except Gone as gone:
                 found[member] = self._restart(member, str(gone))
             except Failed as error:
-                raise EngineError(f"{words}, twice: {error}") from error
+                if not (why := self._ended(member)):
+                    raise EngineError(f"{words}, twice: {error}") from error
+                found[member] = self._restart(member, why)
         answers = [found[member] for member in self._members]
         self._confirmed = answers[0]
         return answers

@@ -55,17 +55,20 @@ def engine_environment(threads: int, device: str) -> dict[str, str]:
 def _end_with_workers() -> None:
     """End this process once one of its own was killed, as an engine that died is started again. vLLM makes an error of it, like one that no new start mends.
 
-    What ends by itself first has an error of its own, which vLLM tells; and those that it ends then are no longer watched.
+    One that ends with an error has one of its own, which vLLM tells; those that it ends then are no longer watched.
     """
-    watched, codes = set[BaseProcess](), list[int]()
-    while not codes:
+    watched = set[BaseProcess]()
+    while True:
         watched.update(active_children())  # of multiprocessing
-        if wait([child.sentinel for child in watched], timeout=_NOTICED_S / 10):
-            codes = [child.exitcode for child in watched if child.exitcode is not None]
-    if any(code < 0 and code != -signal.SIGTERM for code in codes):
-        sys.stderr.write(f"a worker of this engine was killed (exit code {min(codes)}), and it ends with it\n")
-        sys.stderr.flush()
-        os._exit(1)
+        wait([child.sentinel for child in watched], timeout=_NOTICED_S / 10)
+        ended = {child: child.exitcode for child in watched if child.exitcode is not None}
+        if -signal.SIGKILL in ended.values():
+            sys.stderr.write("a worker of this engine was killed, and it ends with it\n")
+            sys.stderr.flush()
+            os._exit(1)
+        if any(ended.values()):
+            return
+        watched.difference_update(ended)
 
 
 class VllmEngine:

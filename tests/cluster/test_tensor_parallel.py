@@ -58,8 +58,8 @@ def test_p26_an_engine_whose_worker_is_killed_while_it_starts_is_started_again(r
     def kill() -> None:
         until = time.monotonic() + 120
         while time.monotonic() < until:
-            for engine in psutil.process_iter(["cmdline"]):
-                if "ray::VllmEngine" in " ".join(engine.info["cmdline"] or []) and len(found := workers_of(engine.pid)) == 2:
+            for engine in psutil.Process().children(recursive=True):  # of this Ray
+                if "ray::VllmEngine" in " ".join(engine.cmdline()) and len(found := workers_of(engine.pid)) == 2:
                     found[1].kill()
                     return
             time.sleep(0.2)

@@ -384,6 +384,8 @@ def test_p26_a_learner_that_is_lost_four_times_without_a_checkpoint_in_between_e
         ("[rl]", 4, [4], "every 4 steps"),
         ("[rl, eval]", 2, [2, 4], "before and after training, and every 2 steps"),  # the eval stage takes the first and the last
         ("[rl, eval]", 0, [], "before and after training"),
+        ("[rl, eval]", 6, [], "before and after training"),
+        ("[rl]", 7, [], "never: eval.every is more than train.steps"),
     ],
 )
 def test_the_last_step_is_evaluated_once_and_plan_says_when(stages: str, every: int, steps: list[int], said: str):

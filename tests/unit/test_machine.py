@@ -122,9 +122,10 @@ def test_a_gpu_that_shares_the_machines_memory_gets_half_of_it(one_gpu: None, mo
 
 @pytest.mark.parametrize(("mode", "exclusive"), [("Default", False), ("Exclusive_Process", True), ("[N/A]", False), ("", False)])
 def test_a_gpu_that_takes_one_process_at_a_time_is_seen_and_not_shared(mode: str, exclusive: bool, monkeypatch: pytest.MonkeyPatch):
-    lines = {machine.CARDS: "0, GPU-x, 81559, NVIDIA H100\n", "--query-gpu=compute_mode": f"{mode}\n"}
+    lines = {machine.CARDS: "0, GPU-x, 81559, NVIDIA H100\n1, GPU-y, 81559, NVIDIA H100\n"}
+    lines[machine.MODES] = f"0, GPU-x, 81559, {mode}\n1, GPU-y, 81559, Exclusive_Process\n"
     monkeypatch.setattr(machine, "nvidia_smi", lambda query: (lines.get(query, ""), ""))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     here = this_machine()
     assert (here.exclusive, len(here.gpus)) == (exclusive, 1)
 
@@ -135,6 +136,8 @@ def test_a_gpu_that_takes_one_process_at_a_time_is_seen_and_not_shared(mode: str
     assert len(said(roomy)) == exclusive and not any("cluster.kind=apart" in line for line in said(roomy))
     two = replace(roomy, gpus=here.gpus * 2)
     assert len(said(two)) == exclusive == any("cluster.kind=apart" in line for line in said(two)) and said(two, "cluster.kind=apart") == []
+    driver, others = replace(here, exclusive=True, gpus=(), name="a"), [replace(two, exclusive=False, memory=800 << 30, name="b")]
+    assert not [line for line in plan(load("dler", "gpu1-80"), driver, others).blockers if "Exclusive_Process" in line]
 
 
 def test_install_and_plan_see_the_same_gpu(one_gpu: None, monkeypatch: pytest.MonkeyPatch):

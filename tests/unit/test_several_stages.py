@@ -310,3 +310,45 @@ def test_rows_that_an_sft_stage_cannot_learn_from_are_listed_and_counted(
     assert "1 of 4 prompts hold what looks like the model's own marks of roles or of thinking, learned as the text it is" in said
     listed = (folder / "stages" / "sft" / "left_out" / "rows.jsonl").read_text().splitlines()
     assert len(listed) == 1 and json.loads(listed[0])["row"].endswith("/4")
+
+
+def test_a_run_that_was_stopped_in_its_last_evaluation_makes_it_when_it_goes_on(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    wanted = recipe(tiny_checkpoint, name="a", stages=["rl"], eval=EVAL | {"every": 1}, train={"steps": 2, "keep_best": 1})
+    evaluate = stages.evaluate
+
+    def stopped(asked: Any, pool: Any, scorer: Any, **arguments: Any) -> Any:
+        if asked[0].path.name.startswith("step-2"):
+            raise KeyboardInterrupt("SIGTERM")
+        return evaluate(asked, pool, scorer, **arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "evaluate", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(wanted, tmp_path)
+    folder = tmp_path / "a"
+    assert checkpoint.latest(folder / "checkpoints") == folder / "checkpoints" / "step-2"
+    assert not (folder / "evals" / "step-2.json").exists()
+    monkeypatch.setattr(Learner, "restore", lambda self, folder: None)  # the stand-in keeps no weights
+    run(wanted, tmp_path, resume=True)
+    assert sorted(path.name for path in (folder / "evals").glob("*.json")) == ["step-1.json", "step-2.json"]
+    assert len(lines(folder)) == 2
+
+
+def test_what_stages_made_of_a_checkpoint_that_is_broken_is_made_anew(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    wanted = recipe(tiny_checkpoint, name="a", stages=["rl", "merge"], train={"steps": 2, "checkpoint_every": 1})
+    folder = run(wanted, tmp_path)
+    (folder / "stages" / "merge" / "checkpoint" / "old").touch()
+    monkeypatch.setattr(Learner, "restore", lambda self, folder: None)
+    stopped = (folder / "status.json").read_text().replace('"finished"', '"stopped"')  # as it would be in a stage behind
+    (folder / "status.json").write_text(stopped)
+    run(wanted, tmp_path, resume=True)
+    assert (folder / "stages" / "merge" / "checkpoint" / "old").exists()  # nothing was left to do
+    (folder / "status.json").write_text(stopped)
+    (folder / "checkpoints" / "step-2" / "manifest.json").unlink()
+    run(wanted, tmp_path, resume=True)
+    assert checkpoint.whole(folder / "stages" / "merge" / "checkpoint")
+    assert not (folder / "stages" / "merge" / "checkpoint" / "old").exists()
