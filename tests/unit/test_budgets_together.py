@@ -285,5 +285,8 @@ def test_plan_counts_one_step_and_few_tokens_in_words():
     made = plan(load("grpo", "tiny", [*words, budget]))
     text = explain(made)
     assert "in every second step (not in this run)" in text and "4 problems sampled apart every step (" in text
-    assert "run      1 step = 1 update on 32 rollouts; at most 6,656 sampled tokens" in text and "and every step" in text
-    assert " 1 steps" not in text and "0.0M" not in text
+    assert (
+        "run      1 step = 1 update on 32 rollouts; at most 6,656 sampled tokens" in text and text.count("before and after training") == 1
+    )
+    assert " 1 steps" not in text and "0.0M" not in text and "and every step" not in text  # its one step is the last
+    assert "before and after training, and every step" in explain(plan(load("grpo", "tiny", ["train.steps=2", "eval.every=1"])))
