@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from multiprocessing import active_children
-from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
@@ -60,7 +59,7 @@ def _end_with_workers() -> None:
     watched = set[BaseProcess]()
     while True:
         watched.update(active_children())  # of multiprocessing
-        wait([child.sentinel for child in watched], timeout=_NOTICED_S / 10)
+        time.sleep(_NOTICED_S / 10)
         ended = {child: child.exitcode for child in watched if child.exitcode is not None}
         if -signal.SIGKILL in ended.values():
             sys.stderr.write("a worker of this engine was killed, and it ends with it\n")
