@@ -42,7 +42,7 @@ from recipes.evals import BudgetAt, ExtendedTo, ShortOf
 from recipes.loader import recipe_hash
 from recipes.schema import Recipe
 from recipes.stages import DpoStage, MergeStage, ReferenceStage, RlStage, SftStage, changed, within
-from recipes.steps import Step, beginning
+from recipes.steps import Step, beginning, evaluated_after
 
 _MANY = 1 << 40  # rows, of data whose number plan does not say
 
@@ -341,8 +341,7 @@ def _eval_words(recipe: Recipe) -> str:
     endless = [one.source for one in recipe.held_out_sets] == ["tiny"] and not settings.benchmarks
     problems = f"{settings.problems} problems{'' if endless else ', or all,'}" if settings.problems else "all problems"
     when = ["before and after training" if recipe.trains else "once"] if recipe.stages[-1].kind == "eval" else []
-    last = recipe.train.steps - (recipe.stages[-1].kind == "eval")
-    when += [f"every {counted(settings.every).removeprefix('1 ')}"] if recipe.trains and 0 < settings.every <= last else []
+    when += [f"every {counted(settings.every).removeprefix('1 ')}"] if evaluated_after(recipe) else []
     samples = f"{settings.samples} samples of at most {settings.max_tokens:,} tokens at T {settings.temperature:g}"
     budgets = "".join(f", once more {_asked_words(budget, settings.samples)}" for budget in settings.budgets)
     return f"{problems} of {', '.join(recipe.held_out_names)} x {samples}, {', and '.join(when) or 'never: eval.every is more than train.steps'}{budgets}"

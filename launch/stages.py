@@ -30,7 +30,7 @@ from launch.shared import PATTERNS, refuse_missing, refuse_unshared
 from launch.teachers import reference_stage, refuse_unlearnable, supervised_stage, with_reference
 from recipes.schema import Recipe
 from recipes.stages import DpoStage, EvalStage, MergeStage, ReferenceStage, SftStage, changed
-from recipes.steps import beginning
+from recipes.steps import beginning, evaluated_after
 from rewards.rows import quiet_retries
 from rewards.verifier.judge import Judge
 from rl import checkpoint, loop
@@ -265,7 +265,7 @@ def _whole(part: Part, run: Run, template: Template) -> bool:
     if not part.step.own:
         return is_finished(folder)
     done = run.checkpoint is not None and checkpoint.metadata(run.checkpoint)["step"] == recipe.train.steps
-    ends = recipe.stages[-1].kind == "eval" or loop.evaluated(recipe.train.steps, recipe)
+    ends = recipe.stages[-1].kind == "eval" or recipe.train.steps in evaluated_after(recipe)
     return done and (not ends or all(one.made for one in _asked(part, run, template, recipe.train.steps)))
 
 

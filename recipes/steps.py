@@ -111,6 +111,12 @@ def beginning(recipe: Recipe) -> Recipe:
     return in_stage(recipe, 0) if recipe.stages[0].kind == "cold_start" else recipe
 
 
+def evaluated_after(recipe: Recipe) -> range:
+    """Finished steps after which an rl stage's policy is evaluated in the midst of training; after the last one, too, where no eval stage is behind, which does that."""
+    every, last = recipe.eval.every, recipe.train.steps - (recipe.stages[-1].kind == "eval")
+    return range(every, last + 1, every) if recipe.trains and every else range(0)
+
+
 def plain(stage: Stage) -> Stage:
     """The stage without its changes, which are in its recipe."""
     return stage.model_copy(update={"changes": {}}) if stage.said else stage

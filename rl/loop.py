@@ -15,6 +15,7 @@ from typing import Any
 from recipes.budgets import Budget
 from recipes.loader import recipe_hash
 from recipes.schema import Recipe
+from recipes.steps import evaluated_after
 from recipes.terms import FunctionTerm
 from rl import algorithm, checkpoint
 from rl.gate import MOMENTS, check_gaps, drawn
@@ -49,7 +50,7 @@ def train(
     """
     began, first = time.monotonic(), run.step
     publisher.begin(learner, version=first)
-    if evaluated(first, recipe):
+    if first in evaluated_after(recipe):
         evaluate(first)  # what a run was stopped in, whose checkpoint stands; if it is made, that is all
     with saver.stopping(first) as stop:
         for step in run.remaining_steps():
@@ -100,7 +101,7 @@ def train(
             if said and wires.stops:
                 saver.keep(stop)
                 wires.refuse(said, step)
-            if evaluated(step + 1, recipe):
+            if step + 1 in evaluated_after(recipe):
                 progress.phase("evaluate")
                 evaluate(step + 1)
             if due(step + 1, recipe.train.checkpoint_every, recipe.train.steps):  # last: what a kill interrupts is done again on resume
@@ -178,12 +179,6 @@ def idle_terms(terms: Sequence[Mapping[str, float]], recipe: Recipe) -> list[str
 def due(done: int, every: int, total: int) -> bool:
     """Whether a checkpoint is due after `done` of `total` steps."""
     return done == total or (every > 0 and done % every == 0)
-
-
-def evaluated(done: int, recipe: Recipe) -> bool:
-    """Whether the policy is evaluated after `done` steps, in the midst of training; after the last one, too, where no eval stage is behind, which does that."""
-    last = recipe.train.steps - (recipe.stages[-1].kind == "eval")
-    return recipe.eval.every > 0 and done % recipe.eval.every == 0 and 0 < done <= last
 
 
 def stateful(stream: PromptStream, learner: Learner, wires: CollapseWires) -> dict[str, Stateful]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ import ray
 from rollout.honesty import check_rehearsal
 from rollout.pace import SLICE_S, Sums
 from rollout.parcels import Parcel
-from rollout.peers import Call, Failed, Gone, Peer, answer, first, taken
+from rollout.peers import Call, Failed, Gone, Peer, answer, first
 from rollout.sleep import Part
 from rollout.types import Completion, Request
 from rollout.weights import Undelivered
@@ -176,21 +177,17 @@ class EnginePool:
             if isinstance(said, Gone):
                 found[member] = self._restart(member, str(said))
             elif isinstance(said, Failed) and not isinstance(said.__cause__, Undelivered):
-                if not (why := self._ended(member)):
-                    raise EngineError(str(said)) from said
-                found[member] = self._restart(member, why)
+                raise EngineError(str(said)) from said
         for member in [member for member, said in found.items() if isinstance(said, Failed)]:
             words = f"engine {member.index} did not get weights version {version}"
             if self.restarts == before:
                 raise EngineError(f"{words}: {found[member]}")
             try:
-                found[member] = answer(self._call(member, "load", _START_S, again(member.index), version))
+                found[member] = self._taken(member, self._call(member, "load", _START_S, again(member.index), version))
             except Gone as gone:
                 found[member] = self._restart(member, str(gone))
             except Failed as error:
-                if not (why := self._ended(member)):
-                    raise EngineError(f"{words}, twice: {error}") from error
-                found[member] = self._restart(member, why)
+                raise EngineError(f"{words}, twice: {error}") from error
         answers = [found[member] for member in self._members]
         self._confirmed = answers[0]
         return answers
@@ -201,7 +198,7 @@ class EnginePool:
         while left := [call for call, member in calls.items() if member not in found]:
             try:
                 call = first(left)
-                found[calls[call]] = taken(call)
+                found[calls[call]] = self._taken(calls[call], call)
                 calls[call].restarts = 0
             except Gone as gone:
                 found[calls[gone.call]] = gone
@@ -240,15 +237,12 @@ class EnginePool:
         if member.call is None or not ray.wait([member.call.reference], timeout=0)[0]:
             return []
         try:
-            finished = taken(member.call)
+            finished = self._taken(member, member.call)
         except Gone as gone:
             self._restart(member, str(gone))
             return []
         except Failed as error:
-            if not (why := self._ended(member)):
-                raise EngineError(str(error)) from error
-            self._restart(member, why)
-            return []
+            raise EngineError(str(error)) from error
         member.call = None
         for request_id, completions in finished:
             for completion in completions:
@@ -278,18 +272,17 @@ class EnginePool:
             member.peer, member.call, member.queue = _peer(self._start, index), None, list(member.owed.values())
             confirmed = self._confirmed
             try:
-                answer(self._call(member, "process_id", _START_S))
+                self._taken(member, self._call(member, "process_id", _START_S))
                 if self._again is not None:
-                    confirmed = answer(self._call(member, "load", _START_S, self._again(index), self.version))
+                    confirmed = self._taken(member, self._call(member, "load", _START_S, self._again(index), self.version))
                 if self._rehearsal is not None:
                     requests, tolerance = self._rehearsal
-                    self._refuse_dishonest(index, answer(self._call(member, "rehearse", _START_S, requests)), tolerance)
+                    self._refuse_dishonest(index, self._taken(member, self._call(member, "rehearse", _START_S, requests)), tolerance)
                 break
             except Gone as gone:
                 why = str(gone)
             except Failed as error:
-                if not (why := self._ended(member)):
-                    return self._give_up(member, f"could not be started again: {error}")
+                return self._give_up(member, f"could not be started again: {error}")
         if self._confirmed is not None and confirmed != self._confirmed:
             raise EngineError(f"engine {index} holds other bytes than version {self.version} after it was started again ({why})")
         return confirmed or {}
@@ -318,28 +311,29 @@ class EnginePool:
     def _answer(self, member: _Member, call: Call, args: tuple[Any, ...]) -> Any:
         while member in self._members:
             try:
-                given = answer(call)
+                given = self._taken(member, call)
                 member.restarts = 0
                 return given
             except Gone as gone:
                 self._restart(member, str(gone))
                 call = self._call(member, call.operation, call.seconds, *args)
             except Failed as error:
-                if not (why := self._ended(member)):
-                    raise EngineError(str(error)) from error
-                self._restart(member, why)
-                call = self._call(member, call.operation, call.seconds, *args)
+                raise EngineError(str(error)) from error
 
-    def _ended(self, member: _Member) -> str:
-        """Why an engine is gone that answered with an error, as it does when a worker of its own was killed; "": it is there, and the error its own."""
-        time.sleep(_ENDS_S)
+    def _taken(self, member: _Member, call: Call) -> Any:
+        """Block until an engine answers. Raises as `peers.answer`: Gone also of one that answers with an error and ends, as it does with a killed worker of its own."""
         try:
-            answer(self._call(member, "process_id", _START_S))
-        except Gone as gone:
-            return str(gone)
-        except Failed:
-            pass
-        return ""
+            return answer(call)
+        except Failed as error:
+            if not isinstance(error.__cause__, Undelivered):
+                time.sleep(_ENDS_S)
+                try:
+                    with suppress(Failed):
+                        answer(self._call(member, "process_id", _START_S))
+                except Gone as gone:
+                    gone.call = call
+                    raise
+            raise
 
 
 def _peer(start: Callable[[int], Any], index: int) -> Peer:

@@ -20,11 +20,12 @@ from launch.explain import explain
 from launch.plan import plan
 from recipes.loader import load
 from recipes.schema import Recipe
+from recipes.steps import evaluated_after
 from rl import checkpoint
 from rl.checkpoint import MANIFEST, CheckpointError
 from rl.gate import GateError
 from rl.learner import Learner, LearnerLost, LearnerRank
-from rl.loop import TooManyCut, evaluated
+from rl.loop import TooManyCut
 from rl.objective import NonFinite
 from rl.policy import Row
 from rl.run import Run, RunError
@@ -390,6 +391,6 @@ def test_p26_a_learner_that_is_lost_four_times_without_a_checkpoint_in_between_e
 )
 def test_the_last_step_is_evaluated_once_and_plan_says_when(stages: str, every: int, steps: list[int], said: str):
     wanted = load("quickstart", None, [f"stages={stages}", f"eval.every={every}", "train.steps=6", "device=cpu"])
-    assert [done for done in range(7) if evaluated(done, wanted)] == steps
+    assert list(evaluated_after(wanted)) == steps
     [line] = [line for line in explain(plan(wanted)).splitlines() if line.startswith("eval  ")]
     assert line.endswith(f", {said}")
