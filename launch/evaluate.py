@@ -63,7 +63,7 @@ class Question:
     @property
     def own_samples(self) -> bool:
         """Of a problem of a benchmark, as many as its protocol takes."""
-        return bool(self.benchmarks) and not any(word.startswith("eval.samples=") for word in self.overrides)
+        return bool(self.benchmarks) and "eval.samples" not in self.keys
 
 
 @dataclass(frozen=True)

@@ -89,10 +89,13 @@ def calibrate(folder: Path) -> Calibration:
         raise TraceError(
             f"--simulate: {folder} lacks {', '.join(missing)}: {why}; a few steps of the recipe with vLLM's engines are enough of a run"
         )
+    if not any(record.get("groups/trained") for record in records):
+        raise TraceError(
+            f"--simulate: no group of {folder} trained behind its first step, so nothing tells what an update takes: name a run that learns"
+        )
     facts = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    on_gpus = recipe.device == "cuda" or (recipe.device == "auto" and bool(facts["gpus"]))
     settings, layout = recipe.engine, Layout(recipe.engine.count, recipe.learner.ranks)
-    if not on_gpus:
+    if facts.get("device") != "cuda":
         layout = replace(layout, cores=facts["cpus"], threads=(settings.threads, recipe.learner.threads))
         layout = replace(layout, others=float(np.mean([others(record, layout) for record in records])))
     layout = replace(layout, seats=int(option(settings.vllm, "max_num_seqs", 256)))

@@ -93,7 +93,7 @@ def run_recipe(
         date = prompt_date(runs_dir / recipe.name) if resume else None
         ready = [_ready(replace(part, made=again), start, date) for part, again in zip(parts, made.stages, strict=True)]
         digest, date, holds = next(((it.digest, it.date, part.recipe) for part, it in ready if part.step.own), ("", date, recipe))
-        with Run.create(recipe, runs_dir, resume, overwrite, digest, date, holds, mirror) as run:
+        with Run.create(recipe, runs_dir, resume, overwrite, digest, date, holds, mirror, made.device) as run:
             at = Standing(start, start)
             for part, template in ready:
                 run.mirror()
@@ -115,7 +115,8 @@ def _ready(part: Part, start: Path, date: str | None) -> tuple[Part, Template]:
 
 def _survived(part: Part, run: Run, template: Template, at: Standing, judge: Judge) -> Standing:
     """`_done`; once more, with new processes and from what the stage kept, when a learner or Ray is lost, as often as _RETURNS without a checkpoint in between."""
-    left, stood = _RETURNS, run.checkpoint
+    kept = part.step.folder(run.folder) / "checkpoints"
+    left, stood, run.returns = _RETURNS, checkpoint.latest(kept), 0
     while True:
         try:
             return _done(part, run, template, at, judge)
@@ -123,8 +124,8 @@ def _survived(part: Part, run: Run, template: Template, at: Standing, judge: Jud
             if isinstance(error, checkpoint.CheckpointError) and not isinstance(error.__cause__, LearnerLost):
                 raise  # it was no rank that could not write
             run.go_back()
-            left = _RETURNS if run.checkpoint != stood else left
-            stood = run.checkpoint
+            before, stood = stood, run.checkpoint if part.step.own else checkpoint.latest(kept)
+            left = left if stood == before else _RETURNS
             if not left:
                 raise
             left -= 1
@@ -159,7 +160,9 @@ def _record(part: Part, run: Run, template: Template) -> Iterator[Run]:
     begun = (folder / "recipe.yaml").is_file()
     if not begun:
         shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed while it made the folder
-    with Run.create(part.recipe, folder.parent, begun, template=template.digest, date=template.date, mirror=run.mirror) as own:
+    told = partial(Run.create, template=template.digest, date=template.date, device=part.made.device, mirror=run.mirror)
+    with told(part.recipe, folder.parent, begun) as own:
+        own.returns = run.returns
         yield own
 
 

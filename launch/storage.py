@@ -106,7 +106,7 @@ class Mirror:
         self._since = time.time()
         self._sessions = self.folder.with_name(f"{name}.sessions.json")  # those that wrote the folder here
         self._sent: dict[str, list[str]] = {}  # files of the record there, with the digests that each may have
-        self._had: set[str] = set()  # checkpoints that are there and here, or were here once
+        self._had: dict[str, bytes] = {}  # checkpoints that are there and here, or were here once, with their manifests
         self._replaces = self._is_armed = False
         self._ended, self._holding, self._pushing = Event(), Lock(), Lock()
 
@@ -127,7 +127,7 @@ class Mirror:
             self._sessions.write_text(json.dumps([*(self._own_sessions() if resume else []), self._session]), encoding="utf-8")
         except BaseException:
             with suppress(StorageError):
-                self._store.remove([LOCK])
+                self._let_go()
             raise
         Thread(target=self._renew, name="lock of the run", daemon=True).start()
 
@@ -152,8 +152,13 @@ class Mirror:
             raise StorageError(f"{error}. All of the run is in {self.folder}; the same command with --resume, here, sends it") from error
         finally:
             self._ended.set()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Take the lock away, unless it is another's by now."""
         with self._holding:
-            self._store.remove([LOCK])
+            if (self._store.json(LOCK) or {}).get("session") == self._session:
+                self._store.remove([LOCK])
 
     def _push(self) -> None:
         with self._pushing:
@@ -204,12 +209,12 @@ class Mirror:
         content = (self.folder / folder / MANIFEST).read_bytes()
         names = {f"{folder}/{name}" for name in json.loads(content)["files"]}
         manifest = f"{folder}/{MANIFEST}"
-        if folder not in self._had and not (manifest in there and self._store.read(manifest) == content):
+        if self._had.get(folder) != content and not (manifest in there and self._store.read(manifest) == content):
             self._store.remove([manifest])  # of a former attempt at this step
             for name in sorted(names):
                 self._store.send(self.folder / name, name)
             self._store.write(manifest, content)
-        self._had.add(folder)
+        self._had[folder] = content
         return names | {manifest}
 
     def _stays(self, name: str, own: dict[str, set[str]], there: set[str]) -> bool:
@@ -219,7 +224,7 @@ class Mirror:
         )
         if folder is None or folder in own:
             return folder is not None and name in own[folder]
-        let_go = [_order(one) for one in self._had - own.keys()]
+        let_go = [_order(one) for one in self._had.keys() - own.keys()]
         return (
             not self._replaces
             and folder not in self._had
@@ -296,7 +301,7 @@ class Mirror:
         shutil.rmtree(self.folder, ignore_errors=True)
         os.rename(temp, self.folder)
         self._sessions.unlink(missing_ok=True)
-        self._had = set(self._checkpoints())
+        self._had = {folder: (self.folder / folder / MANIFEST).read_bytes() for folder in self._checkpoints()}
 
     def _fetch_checkpoints(self, temp: Path) -> None:
         """The newest whole one of each stage, those that are kept as the best, and what other stages made."""

@@ -154,10 +154,20 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> int:
     return count
 
 
-def save_adapters(model: Any, folder: Path) -> None:
-    """Write them as peft does, into `folder`/adapter; nothing where the model has none."""
-    if not layers(model):
-        return
+def save_model(model: Any, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Write a model with its adapters added in, rounded to `dtype` (its own if None) behind that, as a checkpoint without a tokenizer; adapters also apart.
+
+    The model has that dtype then. Tensors that are one stay one, wherever they are: a tied head is not written twice.
+    """
+    ones: dict[tuple[int, torch.Size], Tensor] = {}
+    state = {name: ones.setdefault((tensor.data_ptr(), tensor.shape), tensor.to("cpu", dtype)) for name, tensor in merged(model).items()}
+    if layers(model):
+        _save_adapters(model, folder)
+    model.to(dtype).save_pretrained(folder, state_dict=state, safe_serialization=True)
+
+
+def _save_adapters(model: Any, folder: Path) -> None:
+    """Write them as peft does, into `folder`/adapter."""
     from safetensors.torch import save_file
 
     config = model.peft_config[_NAME]

@@ -27,7 +27,7 @@ from recipes.cluster import turns
 from recipes.objectives import Objective
 from recipes.schema import Recipe
 from rl import objective, sharding
-from rl.adapters import merged, save_adapters, without_adapters
+from rl.adapters import save_model, without_adapters
 from rl.algorithm import FIELDS, asked
 from rl.batching import dealt
 from rl.deepspeed_config import RESTING_STATES, deepspeed_config, moves_states, saved_classes
@@ -264,10 +264,7 @@ class LearnerRank(Member):
         """Write the policy as a Hugging Face checkpoint into `folder` and DeepSpeed's state into `folder`/learner."""
         with self._gathered():
             if self._rank == 0:
-                model = self._engine.module.model
-                state = {name: tensor.cpu() for name, tensor in merged(model).items()}
-                model.save_pretrained(folder, state_dict=state, safe_serialization=True)
-                save_adapters(model, folder)
+                save_model(self._engine.module.model, folder)
         self._engine.save_checkpoint(str(folder / "learner"), tag="state", save_latest=False, exclude_frozen_parameters=self._adapts)
 
     def restore(self, folder: Path) -> None:

@@ -205,12 +205,14 @@ class Saver:
 
     @contextmanager
     def stopping(self, done: int) -> Iterator[Stop]:
-        """Training after `done` steps. A polite stop leaves the checkpoint of the last step that was noted, if there is none yet."""
+        """Training after `done` steps. A polite stop leaves the checkpoint of the last step that was noted, if there is none yet; one that did not wait, none."""
         self.note(done)
         with Stop() as stop:
             try:
                 yield stop
             except KeyboardInterrupt as stopped:
+                if stop.holds:
+                    raise
                 stop.hold()
                 try:
                     self.writer.wait()

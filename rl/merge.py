@@ -199,7 +199,7 @@ def _threshold(magnitudes: Callable[[], Iterator[Tensor]], kept: int) -> tuple[i
     Two passes: a histogram of the upper 16 bits finds the bin of the `kept`-th largest, one of the lower 16 bits finds it there.
     """
     if kept == 0:
-        return 1 << 31, 0  # above every pattern
+        return (1 << 31) - 1, 0  # above every number's pattern
     upper = torch.zeros(1 << 16, dtype=torch.int64)
     for bits in magnitudes():
         upper += torch.bincount(bits >> 16, minlength=1 << 16)

@@ -70,7 +70,7 @@ class Run:
     def __init__(self, folder: Path, recipe: Recipe, found: Path | None, template: str, holds: Recipe, mirror: Callable[[], None]) -> None:
         self.folder, self.recipe, self.checkpoint, self._template, self.holds, self.mirror = folder, recipe, found, template, holds, mirror
         self.step = checkpoint.metadata(found)["step"] if found else 0
-        self.returns = 0  # how often `go_back` was called
+        self.returns = 0  # how often the stage went back
         self._lock = _lock(folder)
         self._loggers = self._opened()
 
@@ -85,6 +85,7 @@ class Run:
         date: str | None = None,
         holds: Recipe | None = None,
         mirror: Callable[[], None] = lambda: None,
+        device: str = "",
     ) -> Run:
         """Make `runs_dir/recipe.name`, or open it again to resume. Nothing recorded is touched before `truncate_to`.
 
@@ -93,6 +94,7 @@ class Run:
             template: hash of chat template and tokenizer, kept in environment.json and with samples.
             date: that prompts of the run say, if they say one.
             holds: the recipe as it holds in the stage whose record this is; None: as it stands.
+            device: of engines and ranks, which `auto` in a recipe does not tell.
 
         Raises:
             RunError: see `refuse_unusable`; a run that is resumed was sampled with another template or tokenizer.
@@ -100,9 +102,9 @@ class Run:
         refuse_unusable(
             recipe, runs_dir, resume, overwrite
         )  # now, whoever asked before: a cold start takes minutes, others start runs in them
-        folder = runs_dir / recipe.name
+        folder, now = runs_dir / recipe.name, environment(recipe) | {"device": device, "template": template, "date": date}
         if resume:
-            _write(folder / "environment.json", _resumed(folder, environment(recipe) | {"template": template, "date": date}))
+            _write(folder / "environment.json", _resumed(folder, now))
             return cls(folder, recipe, checkpoint.latest(folder / "checkpoints"), template, holds or recipe, mirror)
         if overwrite and folder.exists():
             with _lock(folder):
@@ -112,7 +114,7 @@ class Run:
         for part in ("samples", "checkpoints", "evals"):
             (made / part).mkdir(parents=True)
         (made / "metrics.jsonl").touch()
-        _write(made / "environment.json", environment(recipe) | {"template": template, "date": date})
+        _write(made / "environment.json", now)
         _write(made / "recipe.yaml", dump(recipe))
         os.rename(made, folder)
         return cls(folder, recipe, None, template, holds or recipe, mirror)

@@ -19,6 +19,11 @@ class Stop:
         self._before: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | None] = {}
         self._came = ""
 
+    @property
+    def holds(self) -> bool:
+        """Whether a stop waits now: if one comes all the same, the state is not whole."""
+        return bool(self._before)
+
     def hold(self) -> None:
         """Let a stop wait from now on."""
         if threading.current_thread() is threading.main_thread() and not self._before:

@@ -30,7 +30,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from recipes.adapters import Adapter, FullWeights
 from rl import checkpoint
-from rl.adapters import adapted, merged, save_adapters
+from rl.adapters import adapted, save_model
 from rollout.sources import DataError, blended
 from rollout.tokenizer import copy_tokenizer, load_tokenizer
 from rollout.types import Example, Preference
@@ -192,15 +192,14 @@ def _train(
             trainer.add_callback(_Keeper(work))
             trainer.train(resume_from_checkpoint=str(kept) if (kept := checkpoint.latest(work)) else None)
             model.config, model.generation_config = configs  # trainers write their own pad token there
-            checkpoint.write(made, lambda new: _save(model.to(DTYPES[how.dtype]), start, new), meta)
+
+            def fill(new: Path) -> None:
+                save_model(model, new, DTYPES[how.dtype])
+                copy_tokenizer(start, new)
+
+            checkpoint.write(made, fill, meta)
     shutil.rmtree(work, ignore_errors=True)
     return made
-
-
-def _save(model: Any, start: Path, folder: Path) -> None:
-    model.save_pretrained(folder, state_dict=merged(model))
-    save_adapters(model, folder)
-    copy_tokenizer(start, folder)
 
 
 def _width(row: Example | Preference) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from launch.memory import KNOWN, config_shape, trained_parameters
 from launch.plan import plan
 from recipes.adapters import Lora
 from recipes.loader import load
-from rl.adapters import ADAPTER, adapted, merge_adapter, merged, save_adapters
+from rl.adapters import ADAPTER, adapted, merge_adapter, merged, save_model
 
 
 @pytest.fixture(params=[False, True], ids=["untied", "tied"])
@@ -32,23 +33,29 @@ def model_of(folder: Path, dtype: torch.dtype, tied: bool) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_merged_adapter_is_rounded_once_as_the_runs_own_weights_are(dtype: torch.dtype, tmp_path: Path):
-    folder = model_of(tmp_path / "base", dtype, tied=False)
-    model = adapted(Qwen3ForCausalLM.from_pretrained(folder, dtype="auto"), Lora(kind="lora", rank=4, alpha=9.0), 0, str(folder))
+FP32, BF16 = torch.float32, torch.bfloat16
+
+
+@pytest.mark.parametrize(("dtype", "beside"), [(FP32, FP32), (BF16, BF16), (BF16, FP32)])  # the last as sft and dpo train
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_merged_adapter_is_rounded_once_as_the_runs_own_weights_are(dtype: torch.dtype, beside: torch.dtype, tied: bool, tmp_path: Path):
+    folder = model_of(tmp_path / "base", dtype, tied)
+    model = adapted(Qwen3ForCausalLM.from_pretrained(folder, dtype=beside), Lora(kind="lora", rank=4, alpha=9.0), 0, str(folder))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.02)
-    own = {name: tensor.clone() for name, tensor in merged(model).items()}
-    save_adapters(model, tmp_path)
-    assert merge_adapter(folder, tmp_path / ADAPTER, tmp_path / "out") == 14
-    made = load_file(tmp_path / "out/model.safetensors")
-    assert {name: (tensor.dtype, tensor.shape) for name, tensor in made.items()} == {
-        name: (dtype, tensor.shape) for name, tensor in own.items()
-    }
-    wrong = {name: (made[name] != own[name]).float().mean().item() for name in made}
-    assert max(wrong.values()) == 0, wrong
+    own = {name: tensor.to(dtype, copy=True) for name, tensor in merged(model).items() if not (tied and name == "lm_head.weight")}
+    save_model(model, tmp_path / "saved", dtype)
+    assert json.loads((tmp_path / "saved/config.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
+    assert merge_adapter(folder, tmp_path / "saved" / ADAPTER, tmp_path / "out") == 14
+    for file in ("saved/model.safetensors", "out/model.safetensors"):
+        made = load_file(tmp_path / file)
+        assert {name: (tensor.dtype, tensor.shape) for name, tensor in made.items()} == {
+            name: (dtype, tensor.shape) for name, tensor in own.items()
+        }
+        wrong = {name: (made[name] != own[name]).float().mean().item() for name in made}
+        assert max(wrong.values()) == 0, wrong
 
 
 @pytest.mark.parametrize(

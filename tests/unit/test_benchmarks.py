@@ -453,6 +453,7 @@ def test_a_benchmark_takes_its_own_samples_in_eval_unless_others_are_said():
 
     aime, rows = HeldOut("aime24", [], [], samples=64), HeldOut("rows.jsonl", [], [])
     assert (samples(aime, ["aime24"]), samples(aime, ["aime24"], "eval.samples=2"), samples(rows, ["aime24"])) == (64, 2, 4)
+    assert samples(aime, ["aime24"], "eval={samples: 4}") == 4
     assert samples(aime, [], "eval.benchmarks=[aime24]") == 4  # as the recipe says it, which is a run's cheap setting
 
 

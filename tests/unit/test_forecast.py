@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,11 @@ STEP: dict[str, Any] = {
 WORDS = ["model.path=tiny", "device=cpu", "sampler.prompts=8", "budget.limit=320", "engine.count=1", "learner.ranks=1"]
 
 
-def made(folder: Path, *words: str, steps: int = 6, **changes: Any) -> Path:
+def made(folder: Path, *words: str, steps: int = 6, device: str = "cpu", **changes: Any) -> Path:
     """A run folder; `time` leaves 0.5 s between steps. What is None is not recorded."""
     folder.mkdir()
     (folder / "recipe.yaml").write_text(dump(load("quickstart", overrides=[*WORDS, *words])))
-    (folder / "environment.json").write_text(json.dumps({"cpus": 2, "gpus": []}))
+    (folder / "environment.json").write_text(json.dumps({"cpus": 2, "gpus": ["of the driver's node"], "device": device}))
     rows = [{"step": step} | STEP | {"time": 7.8 * (step + 1)} | changes for step in range(steps)]
     rows[0]["seconds/step"] = 100.0  # the first does not count
     rows = [{name: value for name, value in row.items() if value is not None} for row in rows]
@@ -51,6 +52,11 @@ def test_a_trace_is_what_the_steps_but_the_first_say(tmp_path: Path):
     assert trace.between == pytest.approx(0.5) and trace.turn is None
 
 
+def test_where_a_run_was_says_its_record_whatever_the_recipe_and_the_machine_of_its_driver_have(tmp_path: Path):
+    found = {device: calibrate(made(tmp_path / device, "device=auto", device=device)) for device in ("cpu", "cuda")}
+    assert {device: one.layout.cores for device, one in found.items()} == {"cpu": 2, "cuda": inf}
+
+
 def test_two_ranks_of_a_trace_have_half_the_tokens_each_and_turns_are_taken_out_of_the_push(tmp_path: Path):
     two = made(tmp_path / "run", "learner.ranks=2", **{"engines/core": 1.0, "seconds/turns": 0.06})
     trace = calibrate(two).trace
@@ -63,6 +69,7 @@ def test_two_ranks_of_a_trace_have_half_the_tokens_each_and_turns_are_taken_out_
     [
         ([], {"steps": 4}, "has 3 steps behind its first, and 4 are needed"),
         ([], {"length/q_50": None, "engines/step": None}, "lacks engines/step, length/q_50: an earlier version made it"),
+        ([], {"groups/trained": 0, "tokens/trained": 0}, "trained behind its first step, so nothing tells what an update takes"),
         (["engine.kind=reference"], {"engines/step": None}, "lacks engines/step: its engines (engine.kind: reference) keep no time"),
     ],
 )
@@ -120,7 +127,7 @@ def test_the_command_shows_a_row_for_each_size_and_way_and_what_it_costs(tmp_pat
     )
     assert "none     2 " in shown and "none     8 " not in shown
     assert "device" not in shown and "engine.kind" not in shown and "that they did in updates and pushes is a guess" in shown
-    quiet = made(tmp_path / "quiet", "device=cuda", **{"engines/core": 1.0})
+    quiet = made(tmp_path / "quiet", device="cuda", **{"engines/core": 1.0})
     other = ["engine.kind=reference", "engine.threads=3", "learner.threads=2"]
     threads = ", engine.threads 1 (here 3), learner.threads 1 (here 2)"
     for of, unlike in (

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -31,6 +32,7 @@ from rl.policy import Row
 from rl.run import Run, RunError
 from rl.state import left
 from rl.wires import Collapsed
+from rollout.collector import Collector
 from rollout.reference_engine import ReferenceEngine
 from tests.inprocess import libraries
 
@@ -306,28 +308,38 @@ def test_a_checkpoint_that_fails_beside_the_next_step_stops_the_run_and_is_named
         assert [path.name for path in checkpoint.finished(tmp_path / wanted.name / "checkpoints")] == ["step-1"] * (not last)
 
 
-def test_p28_a_run_that_is_stopped_while_a_checkpoint_is_sealed_leaves_it_whole(
-    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("kind", "method", "every", "kept"),
+    [
+        (Collector, "next", 1, ["step-1"]),  # which is sealed meanwhile
+        (Collector, "next", 3, ["step-1"]),
+        (LearnerRank, "update", 1, ["step-1"]),
+        (LearnerRank, "update", 3, []),  # as only a second stop does: weights are no longer those behind step 1
+    ],
+)
+def test_p28_a_run_that_is_stopped_leaves_its_last_step_whole_or_not_at_all(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type, method: str, every: int, kept: list[str]
 ):
-    update, seal, told = LearnerRank.update, checkpoint._seal, Event()
+    does, seal, told = getattr(kind, method), checkpoint._seal, Event()
 
-    def stopped(self: LearnerRank, *arguments):
+    def stopped(self: Any, *arguments):
         if told.is_set():
             raise KeyboardInterrupt("SIGTERM")
         told.set()
-        return update(self, *arguments)
+        return does(self, *arguments)
 
     def late(*given: object) -> None:
         time.sleep(0.3)
         seal(*given)
 
-    monkeypatch.setattr(LearnerRank, "update", stopped)
+    monkeypatch.setattr(kind, method, stopped)
     monkeypatch.setattr(checkpoint, "_seal", late)
-    wanted = recipe(tiny_checkpoint)
+    wanted = recipe(tiny_checkpoint, train={"checkpoint_every": every})
     with running(wanted, tmp_path) as seen, pytest.raises(KeyboardInterrupt):
         stages.run_recipe(plan(wanted), tmp_path)
     assert (seen.state, len(seen.lines)) == ("stopped", 1)
-    assert checkpoint.whole(tmp_path / wanted.name / "checkpoints" / "step-1")
+    found = checkpoint.finished(tmp_path / wanted.name / "checkpoints")
+    assert [folder.name for folder in found if checkpoint.whole(folder)] == kept
 
 
 def losing(monkeypatch: pytest.MonkeyPatch, lost: set[int]) -> list[int]:
@@ -376,6 +388,19 @@ def test_p26_a_learner_that_is_lost_four_times_without_a_checkpoint_in_between_e
         stages.run_recipe(plan(wanted), tmp_path)
     assert asked == [0, 1, 1, 1, 1]
     assert seen.state == "failed"
+
+
+def test_p26_the_stages_before_the_last_count_their_losses_by_their_own_checkpoints(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = losing(monkeypatch, {2, 3, 5, 6, 8, 10})
+    wanted = recipe(tiny_checkpoint, stages=[{"kind": "rl", "name": "first"}, "rl"], train={"steps": 3, "checkpoint_every": 1})
+    with running(wanted, tmp_path) as seen:
+        stages.run_recipe(plan(wanted), tmp_path)
+    lines = (tmp_path / wanted.name / "stages" / "first" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["learner/restarts"] for line in lines] == [0, 2, 4]
+    assert asked == [0, 1, 1, 1, 2, 2, 2, 0, 0, 1, 1, 2]
+    assert (seen.state, [line["learner/restarts"] for line in seen.lines]) == ("finished", [1, 2, 2])
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def bits(tensor: torch.Tensor) -> bytes:
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
-    keep=st.sampled_from([0.01, 0.1, 0.25, 0.5, 0.9, 1.0]),
+    keep=st.sampled_from([0.005, 0.01, 0.1, 0.25, 0.5, 0.9, 1.0]),
     grid=st.sampled_from([0.0, 0.25, 1.0]),  # a coarse grid makes most changes equal, or zero
     dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
     shards=st.sampled_from([1, 2, 3]),

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -246,6 +247,31 @@ def test_two_writers_are_never_at_work(
         mirror.close()
     assert there(url) == before and manifests(url) == ["step-1"]
     other.close()
+
+
+def test_who_lost_a_run_before_anything_was_sent_leaves_the_others_lock(
+    url: str, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+):
+    mirror, other = Mirror(url, "a"), Mirror(url, "a")
+    mirror.open()
+    monkeypatch.setattr(storage, "_STALE_S", -1.0)
+    other.open()
+    mirror.close()
+    assert there(url) == [storage.LOCK]
+    other.close()
+    assert there(url) == []
+
+
+def test_a_checkpoint_that_was_let_go_and_is_made_again_is_sent_again(url: str, machine: Callable[[str], None]):
+    with run_storage(url, "a") as (runs, push), Run.create(recipe(), runs, mirror=push) as run:
+        made = run.folder / "stages" / "merge" / "checkpoint"
+        for text in (b"old", b"new"):
+            checkpoint.write(made, lambda folder, text=text: (folder / "model.safetensors").write_bytes(text), {})
+            push()
+            assert Store(url, "a").read("stages/merge/checkpoint/model.safetensors") == text
+            shutil.rmtree(made)
+            push()
+            assert not there(url, "stages/merge/checkpoint")
 
 
 def test_who_is_patient_waits_for_a_lock_to_grow_stale_and_not_for_one_that_is_renewed(
