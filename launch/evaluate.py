@@ -153,8 +153,17 @@ def jobs(
         where: the folder of each checkpoint's files.
         anew: what lies there is not gone on with.
         prompts_only: nothing will be sampled, so whether a model fits, and its prompts, is not asked, nor for its weights.
+
+    Raises:
+        ValueError: their runs judged within different limits.
     """
     recipes = {checkpoint: recipe_for(checkpoint, question) for checkpoint in where}
+    limits = {
+        f"judge.wall_s={recipe.judge.wall_s:g} judge.memory_mb={recipe.judge.memory_mb}": name for name, (recipe, _) in recipes.items()
+    }
+    if len(limits) > 1:
+        found = " and ".join(f"{name} has {words}" for words, name in limits.items())
+        raise ValueError(f"what is judged within different limits does not compare: {found}; say one for all (`{next(iter(limits))}`)")
     plans = {checkpoint: plan(recipe) for checkpoint, (recipe, _) in recipes.items()}
     for made in plans.values() if not prompts_only else ():
         check_runnable(made)  # what cannot work is said before torch takes seconds to load

@@ -96,6 +96,7 @@ def test_evaluations_behind_merge_and_sft_state_what_the_last_rl_stage_left(
         ],
         reward=[{"kind": "verdict"}],
         eval=EVAL,
+        judge={"wall_s": 4},
     )
     evaluate, stated = stages.evaluate, []
 
@@ -113,6 +114,11 @@ def test_evaluations_behind_merge_and_sft_state_what_the_last_rl_stage_left(
             assert [job.template.budget for job in ready] == [expected] * 3
     with jobs({str(tiny_checkpoint): tmp_path / "tiny"}, Question(["budget.limit=11"])) as (_, [job]):
         assert job.template.budget == 11  # of no run
+    where[str(tiny_checkpoint)] = tmp_path / "tiny"
+    with pytest.raises(ValueError, match=r"judge.wall_s=3 .*; say one for all \(`judge.wall_s=\d"), jobs(where, Question([])):
+        pass
+    with jobs(where, Question(["judge.wall_s=3"])) as (_, ready):
+        assert len(ready) == 4
 
 
 def test_what_a_launcher_says_of_its_own_processes_stops_no_stage(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
