@@ -27,7 +27,6 @@ app.add_typer(cluster_app, name="cluster")
 manifest_app = typer.Typer(no_args_is_help=True, help="Write a recipe as a job of Kubernetes (KubeRay) or Slurm.")
 app.add_typer(manifest_app, name="manifest")
 
-_GRACE_S = 120  # that a job has to save a checkpoint before Ray kills it
 Dashboard = Annotated[
     str | None,
     typer.Option(
@@ -79,12 +78,13 @@ def down() -> None:
 def _stop_all(url: str) -> None:
     """Stop the jobs of a head; one that cannot be asked, or that does not stop, ends with it."""
     from launch.jobs import Cluster, JobsError
+    from launch.manifests import GRACE_S
 
     with suppress(JobsError):
         cluster = Cluster(url)
         for job in [job for job in cluster.jobs() if not job.is_done]:
             _say(f"stopping {job.id}, which saves a checkpoint first")
-            cluster.stop(job.id, _GRACE_S + 30)
+            cluster.stop(job.id, GRACE_S + 30)
 
 
 @app.command("submit")
@@ -158,6 +158,7 @@ def _to_ray(
     """List and, unless it is tried only, send a job to a Ray cluster: that cluster, and the job's name."""
     from launch.bundle import RECIPE
     from launch.jobs import Cluster
+    from launch.manifests import GRACE_S
     from launch.memory import size
 
     package, content = made.packed()
@@ -171,7 +172,7 @@ def _to_ray(
         cluster.send(package, content)
     name = _job_name(recipe)
     metadata = {"laconic": version_here(), "laconic_recipe": recipe.name, "laconic_runs": at}
-    cluster.submit(name, entrypoint, package, {"RAY_JOB_STOP_WAIT_TIME_S": str(_GRACE_S)}, metadata)
+    cluster.submit(name, entrypoint, package, {"RAY_JOB_STOP_WAIT_TIME_S": str(GRACE_S)}, metadata)
     return cluster, name
 
 
@@ -235,8 +236,10 @@ def stop(job: JobName, address: Dashboard = None) -> None:
 
     Exit codes: 0 it has ended, 1 it cannot be asked, 3 there is no such job, 4 it still runs.
     """
+    from launch.manifests import GRACE_S
+
     with errors(), _unknown():
-        found = _jobs(job, address).stop(job, _GRACE_S + 30)
+        found = _jobs(job, address).stop(job, GRACE_S + 30)
         _say(found.words)
         if not found.is_done:
             raise typer.Exit(found.exit_code)

@@ -36,11 +36,12 @@ def convert(
 ) -> None:
     """Make of a checkpoint a run that goes on with other learner ranks, or by another ZeRO stage; the optimiser's state is kept to the bit."""
     from launch.doors import errors, out
+    from launch.memory import many
 
     with errors():
         made = converted_run(checkpoint, to, ranks, zero_stage)
         out.print(
-            f"{made} holds it for {ranks} rank{'s' * (ranks > 1)} with ZeRO-{zero_stage}, compared to the bit. Go on:",
+            f"{made} holds it for {many(ranks, 'rank')} with ZeRO-{zero_stage}, compared to the bit. Go on:",
             highlight=False,
             soft_wrap=True,
         )

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from launch.actors import host_bytes
-from launch.memory import evaluates, size
+from launch.memory import evaluates, held_words, many, size
 from launch.plan import Plan
 from launch.plan_budget import in_advance
 from launch.plan_data import read_of_reference
-from launch.plan_warnings import counted
 from launch.teaches import teaching_words
 from recipes.advantages import EntropyTokens, MaxVariance, Selection, TokenSelection
 from recipes.budgets import (
@@ -57,7 +56,7 @@ def explain(plan: Plan) -> str:
     if source == "tiny":
         first = beginning(recipe).cold_start
         source = "the cold start"
-        lines += [f"start    cold start of {counted(first.steps)} of {first.batch} traces, unless the cache has it"]
+        lines += [f"start    cold start of {many(first.steps, 'step')} of {first.batch} traces, unless the cache has it"]
     trained: Plan | None = None  # the last rl stage so far
     for part in plan.stages:
         trained = part if part.recipe.trains else trained
@@ -112,7 +111,7 @@ def _reference_words(step: Step, stage: ReferenceStage) -> str:
     recipe, endless = step.recipe, "tiny" in [one.source for one in step.recipe.data.sets]
     count = step.problems(None if endless else _MANY)
     few = "at most " if len(step.recipe.data.sets) > 1 else ""  # of sets of uneven weights, one may be short
-    first = f"{few}the first {_many(count, 'problem')}" + ("" if endless else ", or all if there are fewer,")
+    first = f"{few}the first {many(count, 'problem')}" + ("" if endless else ", or all if there are fewer,")
     which = "all problems" if count == _MANY else first if count else "problems (nothing says how many)"
     rollouts = stage.samples * (count if 0 < count < _MANY else 1)
     each = "" if rollouts > stage.samples or count == 1 else " a problem"
@@ -192,17 +191,17 @@ def _rl_words(plan: Plan) -> list[str]:
         lines.append(f"begins   {sampler.closed} of each prompt's {sampler.group_size} rollouts with the mark that closes thinking")
     lines += chosen
     lines += [
-        f"update   {_many(updates, 'optimiser update')} a step, on {prompts} prompts = {work.rows_per_update:,} rollouts each",
-        f"         {work.rows_per_rank:,} rollouts{ranks} make at most {_many(work.micro_batches, 'micro-batch', 'es')}"
-        f" of {_many(work.rows_per_micro_batch, 'row')} ({work.longest:,} tokens each, prompt included)",
+        f"update   {many(updates, 'optimiser update')} a step, on {prompts} prompts = {work.rows_per_update:,} rollouts each",
+        f"         {work.rows_per_rank:,} rollouts{ranks} make at most {many(work.micro_batches, 'micro-batch', 'es')}"
+        f" of {many(work.rows_per_micro_batch, 'row')} ({work.longest:,} tokens each, prompt included)",
         *_push_words(plan),
-        f"run      {counted(steps)} = {_many(steps * updates, 'update')} on {steps * work.rollouts:,} rollouts;"
+        f"run      {many(steps, 'step')} = {many(steps * updates, 'update')} on {steps * work.rollouts:,} rollouts;"
         f" at most {_sampled((steps * work.rollouts + _watched(recipe)) * recipe.most_tokens)} before replacements",
     ]
     if recipe.cluster.preemptible:
         lost = min(recipe.train.checkpoint_every or steps, steps)
         lines.append(
-            f"preempt  a node that goes without a word costs about {_many(lost, 'step')} at most (train.checkpoint_every); a job of Slurm or KubeRay goes on by itself"
+            f"preempt  a node that goes without a word costs about {many(lost, 'step')} at most (train.checkpoint_every); a job of Slurm or KubeRay goes on by itself"
         )
     return lines
 
@@ -245,7 +244,7 @@ def _kind_words(recipe: Recipe, budget: Budget, moved: Budget, far: int) -> str:
     limit, least = tokens(lambda one: one.limit), tokens(lambda one: one.least_limit)
     if isinstance(budget, WatchingBudget) and budget.watch:
         count = budget.watched(recipe.sampler.prompts)
-        apart = f"{count:,} problems sampled apart every {counted(budget.every).removeprefix('1 ')} ({count * recipe.sampler.group_size:,} rollouts)"
+        apart = f"{count:,} problems sampled apart every {many(budget.every, 'step').removeprefix('1 ')} ({count * recipe.sampler.group_size:,} rollouts)"
     match budget:
         case DifficultyBudget():
             beside = bool(recipe.budget.also)
@@ -269,7 +268,7 @@ def _kind_words(recipe: Recipe, budget: Budget, moved: Budget, far: int) -> str:
         case ToggleBudget():
             first = next((f"from step {step}" for step in range(recipe.train.steps) if budget.limited(step)), "not in this run")
             return (
-                f"in every second {counted(budget.period).removeprefix('1 ')} ({first}), percentile {budget.percentile:g} of right answers' lengths,"
+                f"in every second {many(budget.period, 'step').removeprefix('1 ')} ({first}), percentile {budget.percentile:g} of right answers' lengths,"
                 f" where at least {budget.accuracy:.0%} are right"
             )
         case ThinkingBudget():
@@ -341,7 +340,7 @@ def _eval_words(recipe: Recipe) -> str:
     endless = [one.source for one in recipe.held_out_sets] == ["tiny"] and not settings.benchmarks
     problems = f"{settings.problems} problems{'' if endless else ', or all,'}" if settings.problems else "all problems"
     when = ["before and after training" if recipe.trains else "once"] if recipe.stages[-1].kind == "eval" else []
-    when += [f"every {counted(settings.every).removeprefix('1 ')}"] if evaluated_after(recipe) else []
+    when += [f"every {many(settings.every, 'step').removeprefix('1 ')}"] if evaluated_after(recipe) else []
     samples = f"{settings.samples} samples of at most {settings.max_tokens:,} tokens at T {settings.temperature:g}"
     budgets = "".join(f", once more {_asked_words(budget, settings.samples)}" for budget in settings.budgets)
     return f"{problems} of {', '.join(recipe.held_out_names)} x {samples}, {', and '.join(when) or 'never: eval.every is more than train.steps'}{budgets}"
@@ -359,33 +358,29 @@ def _stated_words(part: Plan, trained: Plan | None) -> str:
 
 def _asked_words(budget: BudgetAt, samples: int) -> str:
     if isinstance(budget, ShortOf):
-        return f"as short-{budget.first}@{budget.of}, {_many(max(1, samples // budget.of), 'vote')} a problem"
+        return f"as short-{budget.first}@{budget.of}, {many(max(1, samples // budget.of), 'vote')} a problem"
     if isinstance(budget, ExtendedTo):
-        return f"at {budget.limit:,} tokens extended, told {budget.word!r} at most {_many(budget.waits, 'time')} where thinking would end before"
+        return f"at {budget.limit:,} tokens extended, told {budget.word!r} at most {many(budget.waits, 'time')} where thinking would end before"
     return f"at {budget.limit:,} tokens {budget.kind}"
 
 
 def _actor_words(plan: Plan) -> list[str]:
     lines = []
     for actor in plan.actors:
-        on = _many(actor.threads, "thread")
+        on = many(actor.threads, "thread")
         if actor.gpus:
-            on = "part of GPU" if plan.placement.shared else _many(int(actor.gpus), "GPU")
+            on = "part of GPU" if plan.placement.shared else many(int(actor.gpus), "GPU")
         unknown = ", model unknown" if plan.shape is None and actor.name in ("engine", "learner") else ""
-        words = _parts(actor.holds) + unknown
-        words += f"; at rest: {_parts(actor.rests)}" if actor.rests else ""
-        words += f"{'; main memory: ' if words else ''}{_parts(actor.host)}" if actor.host else ""
+        words = held_words(actor.holds) + unknown
+        words += f"; at rest: {held_words(actor.rests)}" if actor.rests else ""
+        words += f"{'; main memory: ' if words else ''}{held_words(actor.host)}" if actor.host else ""
         lines.append(f"{actor.count:>3} x {actor.name:<8} {on:<11} {size(actor.bytes if actor.gpus else actor.main_memory):>8}: {words}")
     machine, needed = plan.machine, plan.placement.total_gpus
-    gpus = f", {_many(len(machine.gpus), 'GPU')} of {size(min(machine.gpus))}" if machine.gpus else ", no GPU"
+    gpus = f", {many(len(machine.gpus), 'GPU')} of {size(min(machine.gpus))}" if machine.gpus else ", no GPU"
     lines += [f"turns    {words}" for words in _turn_words(plan)]
-    lines.append(f"total    main memory {size(host_bytes(plan.actors, plan.placement))}{', ' + _many(needed, 'GPU') if needed else ''}")
+    lines.append(f"total    main memory {size(host_bytes(plan.actors, plan.placement))}{', ' + many(needed, 'GPU') if needed else ''}")
     lines.append(f"here     {machine.cores} cores, {size(machine.memory)} free{gpus}")
     return lines
-
-
-def _parts(held: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {size(count)}" for name, count in held.items())
 
 
 def _turn_words(plan: Plan) -> Iterator[str]:
@@ -398,7 +393,3 @@ def _turn_words(plan: Plan) -> Iterator[str]:
         held = [(name, plan.placement.on_a_gpu(name) * count) for name, count in parts]
         words = " + ".join(f"{name}{'s' if plan.placement.on_a_gpu(name) > 1 else ''} {size(count)}" for name, count in held)
         yield f"while {does}, a GPU holds {words} = {size(sum(count for _, count in held))}"
-
-
-def _many(count: int, noun: str, plural: str = "s") -> str:
-    return f"{count:,} {noun}{plural if count != 1 else ''}"

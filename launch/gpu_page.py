@@ -6,7 +6,7 @@ from pathlib import Path
 
 from launch.actors import Actor, host_bytes
 from launch.machine import Machine
-from launch.memory import GB, kv_bytes, number_width, size
+from launch.memory import GB, held_words, kv_bytes, number_width, size
 from launch.plan import Plan, plan
 from recipes.loader import load
 
@@ -52,7 +52,13 @@ def tables() -> str:
         )
     lines += ["", "| scale | process | at work | resting | in main memory |", "|---|---|---|---|---|"]
     lines += [
-        _row(f"`{scale}`", actor.name, _parts(actor.holds), "-" if actor.rests is None else _parts(actor.rests), _parts(actor.host))
+        _row(
+            f"`{scale}`",
+            actor.name,
+            held_words(actor.holds),
+            "-" if actor.rests is None else held_words(actor.rests),
+            held_words(actor.host),
+        )
         for scale, made in plans.items()
         for actor in made.actors
         if actor.gpus
@@ -81,10 +87,6 @@ def _cache(made: Plan) -> str:
     assert made.shape is not None
     held = engine.holds["KV cache"]
     return f"{size(held)}, {held // kv_bytes(made.shape, 1, number_width(made.recipe)):,} tokens"
-
-
-def _parts(held: dict[str, int]) -> str:
-    return ", ".join(f"{name} {size(count)}" for name, count in held.items())
 
 
 if __name__ == "__main__":

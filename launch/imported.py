@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from launch.evaluate import print_scores, refuse_earlier
+from launch.evaluate import folder_name, print_scores, refuse_earlier
 from recipes.schema import Recipe
 from rewards.rows import DataError
 from rewards.thinking import marks_in
@@ -67,7 +67,7 @@ def import_samples(
         path, source, problem=problem, gold=gold, prediction=prediction, model=model, lengths=tokenizer is None, score=score
     )
     _refuse_longer(read, max_tokens)
-    target = folder or Path("evals") / (read.model or name).strip("./~").replace("/", "-")
+    target = folder or Path("evals") / folder_name(read.model or name)
     refuse_earlier([target / f"{name}.json"], overwrite)
     for words in read.said:
         console.print(words, highlight=False, markup=False, soft_wrap=True)

@@ -29,8 +29,9 @@ from recipes.loader import dump
 from recipes.schema import Recipe
 from recipes.steps import steps
 
+GRACE_S = 120  # that a job has to save a checkpoint before it is ended
+
 _CONFIG_MAP = 1_000_000  # bytes; Kubernetes takes 1 MiB
-_GRACE_S = 120
 _RETRIES = 6  # of a RayJob that may be preempted; as many as of a Job of Kubernetes, by its own default
 _HERE = ("model.", "data.", "eval.data", "eval.benchmarks", "reward:", "wandb:", "engine.kind: vllm on", "device:", "stages[")
 _JOB, _RUNS = "/laconic/job", "/laconic/runs"
@@ -181,10 +182,10 @@ def kuberay(recipe: Recipe, nodes: Nodes, image: str, claim: str, include: Seque
 def _pod(container: str, nodes: Nodes, image: str, name: str, claim: str, items: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     """A pod that is a node."""
     asks = {"cpu": str(nodes.cpus), "memory": f"{nodes.gigabytes}G"} | ({"nvidia.com/gpu": str(nodes.gpus)} if nodes.gpus else {})
-    variables = {"PYTHONPATH": _JOB, "RAY_USAGE_STATS_ENABLED": "0", "RAY_JOB_STOP_WAIT_TIME_S": str(_GRACE_S)}
+    variables = {"PYTHONPATH": _JOB, "RAY_USAGE_STATS_ENABLED": "0", "RAY_JOB_STOP_WAIT_TIME_S": str(GRACE_S)}
     return {
         "spec": {
-            "terminationGracePeriodSeconds": _GRACE_S,
+            "terminationGracePeriodSeconds": GRACE_S,
             "containers": [
                 {
                     "name": container,
@@ -222,9 +223,9 @@ def slurm(recipe: Recipe, nodes: Nodes, runs: str, time: str, options: Sequence[
         raise ValueError(
             "--overwrite: with cluster.preemptible the job may be started again, and would replace its own run; remove the former run, or choose another name (name=...)"
         )
-    if (seconds := _seconds(time)) <= 2 * _GRACE_S:
+    if (seconds := _seconds(time)) <= 2 * GRACE_S:
         raise ValueError(
-            f"--time: {time}: a job is told to stop and save {_GRACE_S} s before its time is over, so {seconds} s leave nothing to train in; ask for more"
+            f"--time: {time}: a job is told to stop and save {GRACE_S} s before its time is over, so {seconds} s leave nothing to train in; ask for more"
         )
     gpus = f"#SBATCH --gpus-per-node={nodes.gpus}\n" * bool(nodes.gpus)
     return _SLURM.format(
@@ -236,7 +237,7 @@ def slurm(recipe: Recipe, nodes: Nodes, runs: str, time: str, options: Sequence[
         cpus=nodes.cpus,
         gigabytes=nodes.gigabytes,
         time=time,
-        grace=_GRACE_S,
+        grace=GRACE_S,
         recipe=dump(recipe),
         runs=shlex.join([runs, *options]) + " ${SLURM_RESTART_COUNT:+--resume}" * (again and "--resume" not in options),
         queue="requeue\n#SBATCH --open-mode=append" if again else "no-requeue",

@@ -296,3 +296,13 @@ def size(count: float) -> str:
         if count >= bound:
             return f"{count / bound:.1f} {unit}" if count < 10 * bound else f"{count / bound:,.0f} {unit}"
     return f"{count:.0f} B"
+
+
+def held_words(held: Mapping[str, int]) -> str:
+    """What is held, and the bytes of each, for people."""
+    return ", ".join(f"{name} {size(count)}" for name, count in held.items())
+
+
+def many(count: int, noun: str, plural: str = "s") -> str:
+    """1 step, 2 steps."""
+    return f"{count:,} {noun}{plural if count != 1 else ''}"

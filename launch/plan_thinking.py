@@ -43,9 +43,8 @@ def thinking_blockers(recipe: Recipe) -> Iterator[str]:
         return
     if (read := _read(recipe)) is None:
         return
-    folder, tokenizer, template, opening = read
+    folder, tokenizer, template, opening, marks = read
     key = "eval.budgets" if not recipe.closes_thinking else "sampler.no_thinking" if recipe.sampler.no_thinking else "budget.kind"
-    marks = Marks(*recipe.data.thinking) if recipe.data.thinking else marks_of(template, tokenizer.get_vocab(), opening)
     closer = tokenizer.encode(marks.close, add_special_tokens=False).ids
     if key == "eval.budgets" and not _has_marks(recipe, marks, tokenizer, template, opening):
         yield (
@@ -74,8 +73,7 @@ def thinking_warnings(recipe: Recipe) -> Iterator[str]:
     asking = {"reward": ", ".join(dict.fromkeys(terms)), "credit": recipe.credit.kind if isinstance(recipe.credit, RedundantCredit) else ""}
     if not recipe.trains or not any(asking.values()) or (read := _read(recipe)) is None:
         return
-    folder, tokenizer, template, opening = read
-    marks = Marks(*recipe.data.thinking) if recipe.data.thinking else marks_of(template, tokenizer.get_vocab(), opening)
+    folder, tokenizer, template, opening, marks = read
     if asking["credit"] and marks.close in opening and not marks.opened_in(opening):
         yield f"credit: {asking['credit']}: prompts end in {marks.close!r}, so there are no thoughts to search; let data.template leave thinking on"
     if _has_marks(recipe, marks, tokenizer, template, opening):
@@ -99,15 +97,17 @@ def _has_marks(recipe: Recipe, marks: Marks, tokenizer: Tokenizer, template: str
     return bool(recipe.data.thinking) or marks != THINK or any(mark in text for mark in marks for text in written)
 
 
-def _read(recipe: Recipe) -> tuple[Path, Tokenizer, str, str] | None:
-    """Folder, tokenizer, chat template and generation prompt of a local model; None where they cannot be read, which is said by those who check them."""
+def _read(recipe: Recipe) -> tuple[Path, Tokenizer, str, str, Marks] | None:
+    """Folder, tokenizer, chat template, generation prompt and marks of thinking of a local model; None where they cannot be read, which is said by those who check them."""
     folder = Path(recipe.model.path).expanduser()
     if recipe.model.path == "tiny" or not folder.is_dir():
         return None
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         template = chat_template(folder)
-        return folder, tokenizer, template, _opening(template, folder, recipe.data.template)
+        opening = _opening(template, folder, recipe.data.template)
+        marks = Marks(*recipe.data.thinking) if recipe.data.thinking else marks_of(template, tokenizer.get_vocab(), opening)
+        return folder, tokenizer, template, opening, marks
     except Exception:
         return None
 

@@ -10,7 +10,7 @@ from math import isclose, lcm
 from operator import attrgetter
 from pathlib import Path
 
-from launch.memory import evaluates
+from launch.memory import evaluates, many
 from recipes.advantages import Selection
 from recipes.budgets import ControllerBudget, CoverageBudget, OutlierBudget, ToggleBudget
 from recipes.credit import DecsCredit
@@ -250,21 +250,16 @@ def _missed(schedule: Schedule, start: float, steps: int) -> str:
     return "" if end is None or isclose(exact, end) or isclose(last, end) else f"which reaches {last:g}"
 
 
-def counted(steps: int) -> str:
-    """Steps, in words: 1 step, 2 steps."""
-    return f"{steps:,} step{'s' * (steps != 1)}"
-
-
 def _not_in_this_run(recipe: Recipe) -> Iterator[str]:
     """What is to come after some steps, and train.steps ends before it."""
     steps = recipe.train.steps
-    run = f"not in this run of {counted(steps)}"
+    run = f"not in this run of {many(steps, 'step')}"
     for name, schedule in recipe.schedule.items():
         late = [stage.since for stage in schedule.stages if stage.since >= steps] if isinstance(schedule, Staged) else []
         if late:
             yield f"schedule: {name}: the stage since step {late[0]} is {run}"
         elif isinstance(schedule, Exponential) and schedule.every >= steps:
-            yield f"schedule: {name}: its first change, after {counted(schedule.every)}, is {run}"
+            yield f"schedule: {name}: its first change, after {many(schedule.every, 'step')}, is {run}"
         elif missed := _missed(schedule, recipe.number(name), steps):
             yield f"schedule: {name}: its end, {_end(schedule, recipe.number(name), steps):g}, is {run}, {missed}"
         elif set(recipe.by_step(name)) == {recipe.number(name)}:
@@ -274,9 +269,9 @@ def _not_in_this_run(recipe: Recipe) -> Iterator[str]:
             apart = part.every if part.watch else 1
             first = part.measure * apart + (not part.watch)  # what is sampled to train is seen behind the step
             if first >= steps:
-                yield f"{place}.measure: {part.measure} looks, one every {counted(apart).removeprefix('1 ')}, come before the limit moves: that is {run}"
+                yield f"{place}.measure: {part.measure} looks, one every {many(apart, 'step').removeprefix('1 ')}, come before the limit moves: that is {run}"
         elif isinstance(part, CoverageBudget) and part.every >= steps:
-            yield f"{place}.every: a second look, after {counted(part.every)}, is {run}, so limits stay as the start has them"
+            yield f"{place}.every: a second look, after {many(part.every, 'step')}, is {run}, so limits stay as the start has them"
         elif isinstance(part, ToggleBudget) and not any(map(part.limited, range(steps))):
             if any(map(part.model_copy(update={"warmup": 0}).limited, range(steps))):
                 yield f"{place}.warmup: a phase with a limit, none before step {part.warmup}, is {run}"

@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 
 from evaluation import benchmarks
-from launch.memory import evaluates
+from launch.memory import evaluates, many
 from recipes.schema import Recipe
 from rewards.verifier.judge import Judge
 from rl.progress import Progress
@@ -117,7 +117,7 @@ def list_left_out(progress: Progress, path: Path, source: str, left_out: list[tu
 def left_out_words(source: str, left_out: Sequence[tuple[str, str]], listed: str = "") -> list[str]:
     """Five of the rows that cannot be used, and their number; nothing without any."""
     few = [f"left out {where}: {reason}" for where, reason in left_out[:5]]
-    return few + [f"{source}: {len(left_out)} row{'s' * (len(left_out) != 1)} left out{listed}"] * bool(left_out)
+    return few + [f"{source}: {many(len(left_out), 'row')} left out{listed}"] * bool(left_out)
 
 
 def list_overlap(progress: Progress, path: Path, source: Source, heldout: Sequence[HeldOut]) -> None:

@@ -15,7 +15,7 @@ from launch.inventory import asked
 from launch.plan import Plan
 from rl.run import RunError
 
-PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")  # files of a checkpoint that are read
+PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.safetensors")  # files of a checkpoint that are read
 _FETCH_S = 3600.0
 
 

@@ -53,6 +53,7 @@ from rollout.template import Template, load_template
 log = logging.getLogger(__name__)
 
 _RETURNS = 3
+_NOT_RESTORED = "; not vLLM's random state, so the rollouts to come differ from an uninterrupted run's"
 _OF_LAUNCHERS = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"),
     *("GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_WORLD_SIZE", "ROLE_NAME", "FORK_LAUNCHED"),
@@ -298,9 +299,8 @@ def _train(part: Part, run: Run, template: Template, at: Standing, judge: Judge)
             if saved is not None:
                 learner.restore(saved)
                 put_back(loop.stateful(stream, learner, wires), meta.get("state"))
-                progress.message(
-                    f"resumed {saved}: policy, optimiser, data position {stream.position}, step {done}" + _not_restored(recipe)
-                )
+                drawn = "" if recipe.engine.kind == "reference" else _NOT_RESTORED
+                progress.message(f"resumed {saved}: policy, optimiser, data position {stream.position}, step {done}{drawn}")
             publisher = Publisher(pool, recipe.publish, probe, turns, carrier(made))
 
             whole = recipe.eval.top_p == 1 and not recipe.eval.top_k  # truncated sampling draws from another distribution
@@ -327,12 +327,6 @@ def _train(part: Part, run: Run, template: Template, at: Standing, judge: Judge)
                 loop.train(run, recipe, collector, learner, publisher, turns, saver, evaluate_now, progress, wires)
             if evaluated:
                 evaluate_now(recipe.train.steps)
-
-
-def _not_restored(recipe: Recipe) -> str:
-    return (
-        "" if recipe.engine.kind == "reference" else "; not vLLM's random state, so the rollouts to come differ from an uninterrupted run's"
-    )
 
 
 def _evaluate_only(part: Part, run: Run, template: Template, at: Standing, judge: Judge) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from launch.engines import sampling
-from launch.memory import one_trainer
+from launch.memory import many, one_trainer
 from launch.parts import Part, Standing
 from launch.plan_data import read_of_reference
 from launch.problems import file_names, list_left_out
@@ -213,7 +213,7 @@ def _passes(order: Sequence[Item], sets: Sequence[Sequence[Item]], what: str, st
     passes = ", ".join(
         f"{count / len(rows):.3g} passes over {len(rows):,} {what}{name}" for count, rows, name in zip(drawn, sets, of, strict=True)
     )
-    words = f"{updates:,} update{'s' * (updates > 1)} of {stage.batch}: {passes}"
+    words = f"{many(updates, 'update')} of {stage.batch}: {passes}"
     if len(order) < 1.5 * stage.epochs * there:
         return words
     wanted = stage.epochs * there

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from recipes.adapters import Adapter, Lora
 from rl import checkpoint
-from rollout.tokenizer import copy_tokenizer
+from rollout.tokenizer import copy_companions
 
 ADAPTER = "adapter"  # folder of a checkpoint
 _NAME = "default"
@@ -148,7 +148,7 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> int:
 
     def fill(folder: Path) -> None:
         single.save_pretrained(folder)
-        copy_tokenizer(base, folder)
+        copy_companions(base, folder)
 
     checkpoint.write(out, fill, {"base": str(base), "adapter": str(adapter)})
     return count

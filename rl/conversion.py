@@ -17,7 +17,7 @@ from rl import checkpoint
 from rl.adapters import ADAPTER
 from rl.learner import Learner
 from rl.scratch import scratch_folder
-from rollout.tokenizer import copy_tokenizer
+from rollout.tokenizer import copy_companions
 
 
 class ConversionError(ValueError):
@@ -66,9 +66,7 @@ def convert(source: Path, out: Path, recipe: Recipe, ranks: int, zero_stage: int
 
             def fill(folder: Path) -> None:
                 learner.save(folder)
-                copy_tokenizer(source, folder)
-                if (generation := source / "generation_config.json").exists():
-                    (folder / generation.name).write_bytes(generation.read_bytes())
+                copy_companions(source, folder)
 
             return checkpoint.write(out, fill, meta | {"ranks": ranks, "zero_stage": zero_stage} | said)
         finally:

@@ -28,7 +28,7 @@ from rl.stop import Stop
 from rl.turns import Turns
 from rl.wires import CollapseWires
 from rollout.collector import Collected, Collector, PromptStream
-from rollout.tokenizer import copy_tokenizer
+from rollout.tokenizer import copy_companions
 
 
 def train(
@@ -260,7 +260,4 @@ class Saver:
 
     def _fill(self, folder: Path) -> None:
         self.learner.save(folder)
-        copy_tokenizer(self.start, folder)
-        generation = self.start / "generation_config.json"
-        if generation.exists():
-            (folder / generation.name).write_bytes(generation.read_bytes())
+        copy_companions(self.start, folder)

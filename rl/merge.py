@@ -25,16 +25,13 @@ from torch import Tensor
 
 from rl import checkpoint
 from rl.state import left
+from rollout.tokenizer import copy_companions
 
 _CHUNK = 1 << 24  # entries worked on at a time: bounds the fp32 copies of a large embedding
 _HEAD = "lm_head.weight"
 _INDEX = "model.safetensors.index.json"
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _DTYPE_KEYS = ("dtype", "torch_dtype")
-_COMPANIONS = (
-    *("config.json", "generation_config.json", "chat_template*", "tokenizer*", "*.model"),
-    *("special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt"),
-)
 
 
 def merge(base: Path, trained: Path, out: Path, keep: float, scale: float, scope: Literal["global", "tensor"] = "global") -> dict[str, int]:
@@ -248,11 +245,10 @@ def _copy_files(base: Path, trained: Path, weights: set[Path], folder: Path) -> 
         shutil.copyfile(path, folder / path.name)
     if (base / _INDEX).is_file():
         shutil.copyfile(base / _INDEX, folder / _INDEX)
-    for pattern in _COMPANIONS:
-        for path in trained.glob(pattern):
-            shutil.copyfile(path, folder / path.name)
-    if (base / "config.json").is_file() and (folder / "config.json").is_file():
-        config, original = _read_object(folder / "config.json"), _read_object(base / "config.json")
+    copy_companions(trained, folder)
+    if (trained / "config.json").is_file():
+        config = _read_object(trained / "config.json")
+        original = _read_object(base / "config.json") if (base / "config.json").is_file() else config
         config = {key: value for key, value in config.items() if key not in _DTYPE_KEYS}
         config |= {key: original[key] for key in _DTYPE_KEYS if key in original}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")

@@ -32,7 +32,7 @@ from recipes.adapters import Adapter, FullWeights
 from rl import checkpoint
 from rl.adapters import adapted, save_model
 from rollout.sources import DataError, blended
-from rollout.tokenizer import copy_tokenizer, load_tokenizer
+from rollout.tokenizer import copy_companions, load_tokenizer
 from rollout.types import Example, Preference
 from rollout.weights import DTYPES
 
@@ -195,7 +195,7 @@ def _train(
 
             def fill(new: Path) -> None:
                 save_model(model, new, DTYPES[how.dtype])
-                copy_tokenizer(start, new)
+                copy_companions(start, new)
 
             checkpoint.write(made, fill, meta)
     shutil.rmtree(work, ignore_errors=True)

@@ -22,7 +22,10 @@ _TRAPS = (  # what tokenizers merge, split, strip and normalise differently
     "(x)\n\n>\n\n$a$\r\n\r\nIt's 3/4!\n",
     " a  b\u00a0c don't </think>\n\nX12345 中文 🙂",
 )
-_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*", "vocab.*", "merges.txt", "*.model")
+_FILES = (
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*"),
+    *("vocab.*", "merges.txt", "*.model", "*.tiktoken", "tekken.json"),
+)
 _TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -57,9 +60,9 @@ def load_tokenizer(checkpoint: Path) -> Any:
     raise TokenizerError(f"{file}: {why}; use the model's own tokenizer files")
 
 
-def copy_tokenizer(checkpoint: Path, folder: Path) -> None:
-    """Put a checkpoint's tokenizer files into another folder, byte for byte."""
-    for pattern in _FILES:
+def copy_companions(checkpoint: Path, folder: Path) -> None:
+    """Put what stands beside a checkpoint's weights but is not of them, its tokenizer's files and generation_config.json, into another folder, byte for byte."""
+    for pattern in (*_FILES, "generation_config.json"):
         for file in sorted(checkpoint.glob(pattern)):
             if file.is_file():
                 (folder / file.name).write_bytes(file.read_bytes())

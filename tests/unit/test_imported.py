@@ -27,7 +27,7 @@ from rewards.rows import DataError
 from rewards.verifier.verdict import Verdict
 from rollout.records import CHARACTERS
 from rollout.template import load_template
-from rollout.tokenizer import copy_tokenizer
+from rollout.tokenizer import copy_companions
 from tests.unit.test_comparisons import evaluated as evaluation_folder
 from tests.unit.test_report import make_groups
 
@@ -273,7 +273,7 @@ def test_a_completion_that_ended_by_itself_is_its_end_of_turn_longer_and_one_tha
     end = template.tokenizer.decode([template.end_id])
     bare = tmp_path / "bare"  # a tokenizer without a chat template
     bare.mkdir()
-    copy_tokenizer(tiny_checkpoint, bare)
+    copy_companions(tiny_checkpoint, bare)
     for file in bare.glob("chat_template*"):
         file.unlink()
     (bare / "tokenizer_config.json").write_text(json.dumps({"eos_token": end}))

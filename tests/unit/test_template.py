@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from recipes.data import Data
 from rewards.thinking import Marks, marks_of
 from rollout.template import TemplateError, load_template
-from rollout.tokenizer import copy_tokenizer
+from rollout.tokenizer import copy_companions
 from rollout.types import Completion, Problem
 
 
@@ -124,7 +124,7 @@ def test_p41_the_tokenizer_in_use_is_the_one_in_the_files_whatever_it_is_called(
         assert template.tokenizer.encode(text, add_special_tokens=False) == ids and template.tokenizer.decode(ids) == text
     saved = tmp_path / "saved"
     saved.mkdir()
-    copy_tokenizer(folder, saved)
+    copy_companions(folder, saved)
     assert (saved / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
 
 
