@@ -21,6 +21,7 @@ from launch.memory import (
     engine_bytes,
     engine_options,
     forward_bytes,
+    handing_bytes,
     kv_bytes,
     learner_bytes,
     number_width,
@@ -32,14 +33,13 @@ from launch.memory import (
     workers,
 )
 from launch.placement import Placement, Wish
-from recipes.adapters import Lora
 from recipes.cluster import turns
 from recipes.schema import Recipe
 from recipes.stages import Supervised
 from recipes.steps import Step
 from rl.deepspeed_config import moves_states
 
-_OF_UPDATES = ("activations", "logits", "head gradient", "optimiser step")  # gone between them
+_OF_UPDATES = ("activations", "logits", "gathered", "head gradient", "optimiser step")  # gone between them
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,11 @@ def actors(step: Step, shape: Shape | None, gpus: Mapping[str, int], longest: in
     gpu = gpus.get("engine", 0) if "engine" in found else max(gpus.values(), default=0)
     ranks = _rank_holds(step, shape, gpu, longest) if "learner" in found or "trainer" in found else {}
     sleep = takes_turns(recipe, placed)
-    rests, waits = _rank_rests(recipe, shape, ranks) if sleep and shape is not None else ({}, {})
+    rests, waits = _rank_rests(recipe, shape, ranks, placed) if sleep and shape is not None else ({}, {})
     if "learner" in found and shape is not None and not sleep:
-        ranks |= _gate(recipe, shape, ranks)
+        name, held = _between(recipe, shape, placed)
+        beyond = held - sum(ranks.get(name, 0) for name in _OF_UPDATES)
+        ranks |= {name: beyond} if beyond > 0 else {}
     room = None
     if placed.shared:
         taken = sum((rests if sleep else ranks).values()) if placed.on_a_gpu("learner") else 0
@@ -134,34 +136,32 @@ def takes_turns(recipe: Recipe, placed: Placement) -> bool:
     return bool(placed.shared and placed.on_a_gpu("learner") and recipe.engine.kind == "vllm" and asked)
 
 
-def _rank_rests(recipe: Recipe, shape: Shape, holds: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+def _rank_rests(recipe: Recipe, shape: Shape, holds: Mapping[str, int], placed: Placement) -> tuple[dict[str, int], dict[str, int]]:
     """What a rank holds on its GPU while engines sample, and what waits in main memory meanwhile."""
     away = turns(recipe.cluster).offload
     moved = away and moves_states(recipe)
     gone = {*_OF_UPDATES, *(("optimiser", "gradients", "buckets") if moved else ()), *(("reference",) if away else ())}
     stays = {name: held for name, held in holds.items() if name not in gone}
-    stays["forward pass"] = forward_bytes(shape, recipe.learner, number_width(recipe), context(recipe))  # of the gate of an evaluation
+    name, held = _between(recipe, shape, placed)
+    stays[name] = held
     waits = {"reference": holds["reference"]} if away and "reference" in holds else {}
     if moved:  # without gradients
         waits["optimiser"] = holds["optimiser"] * 12 // (16 if recipe.model.dtype == "bf16" else 12)
     return stays, {f"resting {name}": held for name, held in waits.items()}
 
 
-def _gate(recipe: Recipe, shape: Shape, holds: Mapping[str, int]) -> dict[str, int]:
-    """What the gate of an evaluation, which passes its longest answer whole, takes beyond what an update does."""
-    beyond = forward_bytes(shape, recipe.learner, number_width(recipe), context(recipe)) - sum(holds.get(name, 0) for name in _OF_UPDATES)
-    return {"gate": beyond} if beyond > 0 else {}
+def _between(recipe: Recipe, shape: Shape, placed: Placement) -> tuple[str, int]:
+    """What a rank takes between updates beside what it keeps: for the gate of an evaluation, which passes its longest answer whole, or for a push."""
+    width, carrier = number_width(recipe), placed.carrier[0] if placed.carrier else ""
+    gate = forward_bytes(shape, recipe.learner, width, context(recipe))
+    push = handing_bytes(shape, recipe.learner, width, carrier)
+    return ("gate", gate) if gate >= push else ("push", push)
 
 
 def _published(recipe: Recipe, shape: Shape | None, placed: Placement) -> dict[str, int]:
-    """In main memory: weights packed by a rank and in Ray's store, or those beside a policy that engines on its machine read."""
-    if shape is None or placed.carrier is None:
-        return {}
-    whole, carrier = shape.parameters * number_width(recipe), placed.carrier[0]
-    if carrier == "ipc":  # the policy itself, without GPUs; adapters are added in beside it, ZeRO-3 gathers it
-        beside = recipe.learner.zero_stage == 3 or isinstance(recipe.learner.adapter, Lora)
-        return {"published weights": whole * recipe.learner.ranks} if beside and not placed.shared else {}
-    return {"published weights": 2 * whole} if carrier == "store" else {}
+    """In main memory: weights packed by a rank and in Ray's store."""
+    stored = push_bytes(recipe, shape, placed)
+    return {"published weights": 2 * stored} if stored else {}
 
 
 def _rank_holds(step: Step, shape: Shape | None, gpu: int, longest: int) -> dict[str, int]:
@@ -207,7 +207,9 @@ def misfits(
     if shape is None:
         return
     if placed.carrier and placed.carrier[0] == "ipc" and not gpus:
-        yield from _shared_misfits(placed, shape.parameters * number_width(recipe))
+        gathered = handing_bytes(shape, recipe.learner, number_width(recipe), "ipc")
+        own = shape.parameters * number_width(recipe) if recipe.learner.zero_stage != 3 else 0
+        yield from _shared_misfits(placed, own + gathered)
     one = kv_bytes(shape, context(recipe), number_width(recipe), workers(recipe)) * (1 if gpus else workers(recipe))
     for actor in actors:
         if actor.name == "engine" and (held := actor.holds.get("KV cache", 0)) < one:
@@ -277,7 +279,7 @@ def _gpu_misfits(
         return
     fixed = "kv_cache_memory_bytes" in options  # which vLLM takes, whatever share it was given
     for actor in users:
-        share = option(options, "gpu_memory_utilization", GPU_SHARE) if actor.name == "engine" and not fixed else 1.0
+        share = option(options, "gpu_memory_utilization", GPU_SHARE) if actor.name == "engine" and not fixed else GPU_SHARE
         needed = actor.bytes if actor.name == "engine" and fixed else least[actor.name]
         if needed > share * gpus[actor.name]:
             yield f"memory: one {actor.name} needs about {size(needed)} on its GPU, {size(share * gpus[actor.name])} are there; {_REMEDIES[actor.name]}"

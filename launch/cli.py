@@ -93,6 +93,9 @@ def plan(
     ] = None,
     gpus: Annotated[str, typer.Option(help="With --simulate: sizes, e.g. 8,64,512; of a run on a CPU, cores (default: 1 to 4,096).")] = "",
     price: Annotated[float | None, typer.Option(min=0, help="With --simulate: of a GPU and hour, in whatever money.")] = None,
+    gpu_gb: Annotated[
+        int | None, typer.Option(min=1, help="Of a machine without GPUs: memory of those that are meant, GB (default: 80).")
+    ] = None,
 ) -> None:
     """Say in words what a recipe would do here, and refuse what cannot work; or simulate its step at other sizes. Starts nothing."""
     with errors():
@@ -101,7 +104,12 @@ def plan(
 
         if simulate is None and (gpus or price is not None):
             raise ValueError("--gpus, --price: of a simulation, which needs a run to know speeds by: --simulate RUN")
-        made = _planned(load(recipe, scale, overrides or []))
+        made = _planned(load(recipe, scale, overrides or []), gpu_gb)
+        if gpu_gb and not made.assumed:
+            raise ValueError(
+                "--gpu-gb: says what GPUs would be like where none is; "
+                + ("here are some" if made.device == "cuda" else "the recipe takes none")
+            )
         if simulate is not None:
             from launch.forecast import sizes, words
             from launch.storage import local
@@ -458,8 +466,9 @@ def show(recipe: RecipeName, overrides: Overrides = None, scale: Scale = None) -
         out.print(dump(load(recipe, scale, overrides or [])), highlight=False, markup=False, end="")
 
 
-def _planned(recipe: Recipe) -> Plan:
-    """The plan of a recipe, saying what may take long: functions of the user's own are imported and tried."""
+def _planned(recipe: Recipe, gpu_gb: int | None = None) -> Plan:
+    """The plan of a recipe, saying what may take long: functions of the user's own are imported and tried. `gpu_gb`: of a GPU where none is there, GB."""
+    from launch.memory import GB
     from launch.plan import plan as make_plan
 
     if own := [term.name for term in recipe.reward if term.kind == "function"]:
@@ -469,4 +478,4 @@ def _planned(recipe: Recipe) -> Plan:
         from launch.inventory import joined_nodes
 
         nodes = joined_nodes()
-    return make_plan(recipe, nodes[0] if nodes else None, nodes[1:])
+    return make_plan(recipe, nodes[0] if nodes else None, nodes[1:], **({"assumed": gpu_gb * GB} if gpu_gb else {}))

@@ -377,6 +377,7 @@ def _actor_words(plan: Plan) -> list[str]:
         lines.append(f"{actor.count:>3} x {actor.name:<8} {on:<11} {size(actor.bytes if actor.gpus else actor.main_memory):>8}: {words}")
     machine, needed = plan.machine, plan.placement.total_gpus
     gpus = f", {many(len(machine.gpus), 'GPU')} of {size(min(machine.gpus))}" if machine.gpus else ", no GPU"
+    gpus += f" (sizes are those on GPUs of {size(plan.assumed)}: --gpu-gb says others)" if plan.assumed else ""
     lines += [f"turns    {words}" for words in _turn_words(plan)]
     lines.append(f"total    main memory {size(host_bytes(plan.actors, plan.placement))}{', ' + many(needed, 'GPU') if needed else ''}")
     lines.append(f"here     {machine.cores} cores, {size(machine.memory)} free{gpus}")

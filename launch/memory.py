@@ -17,7 +17,7 @@ from launch.checkpoints import mixture, read_json, size_faults, sizes
 from launch.placement import Placement
 from recipes.adapters import Adapter, Lora
 from recipes.schema import Learner, Recipe, Tiny
-from rl.deepspeed_config import REDUCE_BUCKET
+from rl.deepspeed_config import LIVE_PARAMETERS, REDUCE_BUCKET
 
 GB = 1_000_000_000
 
@@ -214,11 +214,28 @@ def option(options: Mapping[str, Any], name: str, default: float) -> float:
 
 
 def trained_parameters(shape: Shape, adapter: Adapter) -> int:
-    """How many numbers train; of adapters where layers have names of their own at most, as if every linear layer had one."""
-    if not isinstance(adapter, Lora):
-        return shape.parameters
-    wanted = [size for name, size in shape.linear.items() if adapter.at(name)] or shape.linear.values()
-    return adapter.rank * sum(map(sum, wanted))
+    """How many numbers train."""
+    return adapter.rank * sum(map(sum, _adapted(shape, adapter))) if isinstance(adapter, Lora) else shape.parameters
+
+
+def _adapted(shape: Shape, adapter: Lora) -> list[tuple[int, int]]:
+    """Inputs and outputs of the linear layers with an adapter; where layers have names of their own that is at most, as if each had one."""
+    return [size for name, size in shape.linear.items() if adapter.at(name)] or [*shape.linear.values()]
+
+
+def handing_bytes(shape: Shape, learner: Learner, width: int, carrier: str) -> int:
+    """What a push takes beside a rank's weights, bytes: all of them where ZeRO-3 gathers them; what adapters are added in to, one after the other in fp32,
+    or held until engines that read it in place (ipc) have it."""
+    gathered = shape.parameters * width if learner.zero_stage == 3 else 0
+    if not isinstance(learner.adapter, Lora):
+        return gathered
+    sizes = [rows * columns for rows, columns in _adapted(shape, learner.adapter)]
+    return gathered + 2 * 4 * max(sizes) + width * (sum(sizes) if carrier == "ipc" else max(sizes))
+
+
+def _live(shape: Shape, learner: Learner, width: int) -> int:
+    """What ZeRO-3 has gathered in a pass, bytes."""
+    return min(shape.parameters, LIVE_PARAMETERS) * width if learner.zero_stage == 3 else 0
 
 
 def learner_bytes(shape: Shape, learner: Learner, bf16: bool, reference: bool, longest: int, gpu: bool = False) -> dict[str, int]:
@@ -244,7 +261,7 @@ def learner_bytes(shape: Shape, learner: Learner, bf16: bool, reference: bool, l
         "optimiser": share * optimiser,
         "activations": tokens * kept * width,
         "logits": _logits(shape, learner, tokens),
-    }
+    } | ({"gathered": _live(shape, learner, width)} if stage == 3 else {})
     largest_trained = shape.vocabulary * shape.width if trained == N else 0
     if largest_trained:
         parts["head gradient"] = largest_trained * (4 + (2 if bf16 else 0))  # added up in fp32
@@ -256,7 +273,7 @@ def learner_bytes(shape: Shape, learner: Learner, bf16: bool, reference: bool, l
         parts["buckets"] = largest * (width + 4)  # as it is, and in fp32 while it is reduced
     # AdamW's and, of fp32, a flat copy of the gradients, when activations and logits are gone.
     step = (share * (1 if bf16 else 2) if stage >= 1 else largest_trained) * 4
-    temporary = step - parts["activations"] - parts["logits"]
+    temporary = step - parts["activations"] - parts["logits"] - parts.get("gathered", 0)
     if temporary > 0:
         parts["optimiser step"] = temporary
     if reference and trained == N:  # a policy with adapters is its own reference without them
@@ -277,7 +294,7 @@ def _logits(shape: Shape, learner: Learner, tokens: int) -> int:
 def forward_bytes(shape: Shape, learner: Learner, width: int, longest: int) -> int:
     """What a pass without gradients takes beside the weights, bytes. `width`: of a number; `longest`: prompt plus response, tokens."""
     tokens = max(learner.micro_batch_tokens, longest)
-    return tokens * _per_token(shape) * width + _logits(shape, learner, tokens)
+    return tokens * _per_token(shape) * width + _logits(shape, learner, tokens) + _live(shape, learner, width)
 
 
 def one_trainer(learner: Learner) -> Learner:

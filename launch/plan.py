@@ -32,7 +32,6 @@ from recipes.steps import Step, steps
 from recipes.terms import FunctionTerm
 from rewards.functions import load_function, sample, trial
 
-_ASSUMED_GPU = 80 * GB  # of a machine without a GPU, so that a plan made there still says what a recipe would take
 _BUILDS = {"cpu": "CPU", "cuda": "CUDA"}
 _COLDEST = 0.01  # temperature; vLLM raises lower ones to it without a word
 
@@ -68,6 +67,7 @@ class Plan:
         warnings: what will run, but hardly as meant.
         data: what was recognised in the data.
         others: nodes beside the machine.
+        assumed: bytes of a GPU where none is there, so that sizes can be told all the same; 0 where one is, or none is wanted.
         step: the stage that this is the plan of; None for a whole recipe, whose sizes are those of the step whose record is the run's own.
         stages: the plan of each step.
     """
@@ -85,17 +85,23 @@ class Plan:
     warnings: list[str] = field(default_factory=list)
     data: list[str] = field(default_factory=list)
     others: tuple[Machine, ...] = ()
+    assumed: int = 0
     step: Step | None = None
     stages: list[Plan] = field(default_factory=list)
 
 
-def plan(recipe: Recipe, machine: Machine | None = None, others: Sequence[Machine] = ()) -> Plan:
-    """The plan of a recipe on a machine (default: this one) and other nodes beside it. Never raises for what the recipe or the machine lacks."""
+def plan(recipe: Recipe, machine: Machine | None = None, others: Sequence[Machine] = (), assumed: int = 80 * GB) -> Plan:
+    """The plan of a recipe on a machine (default: this one) and other nodes beside it. Never raises for what the recipe or the machine lacks.
+
+    Args:
+        assumed: bytes of a GPU where none is there.
+    """
     machine = machine or this_machine()
     nodes = (machine, *others)
     device = "cuda" if any(device_of(recipe.device, node) == "cuda" for node in nodes) else "cpu"
     recipe = on_device(recipe, device)
-    parts = [_plan_of(step, nodes, device) for step in steps(recipe)]
+    assumed = assumed if device == "cuda" and not any(node.gpus for node in nodes) else 0
+    parts = [_plan_of(step, nodes, device, assumed) for step in steps(recipe)]
     if not parts:  # a cold start alone
         nowhere = place(recipe.cluster, (machine,), device, ())
         return Plan(
@@ -117,17 +123,17 @@ def plan(recipe: Recipe, machine: Machine | None = None, others: Sequence[Machin
     )
 
 
-def _plan_of(step: Step, nodes: Sequence[Machine], device: str) -> Plan:
+def _plan_of(step: Step, nodes: Sequence[Machine], device: str, assumed: int) -> Plan:
     """The plan of one stage."""
     recipe = step.recipe
     shape, missing = find_shape(recipe)
     work = step_work(recipe)
     for placed in places(recipe.cluster, nodes, device, wishes(step)):
-        gpus = {name: placed.least_gpu(name) or _ASSUMED_GPU for name, part in placed.gpus.items() if part}
+        gpus = {name: placed.least_gpu(name) or assumed for name, part in placed.gpus.items() if part}
         made, options = actors(step, shape, gpus, work.longest, placed)
         if not (unfit := list(misfits(recipe, shape, placed, made, options, gpus))):
             break
-    result = Plan(recipe, nodes[0], device, shape, work, made, options, placed, takes_turns(recipe, placed), step=step)
+    result = Plan(recipe, nodes[0], device, shape, work, made, options, placed, takes_turns(recipe, placed), assumed=assumed, step=step)
     data = plan_data(step)
     checks = (
         _length_blockers(result),

@@ -9,7 +9,7 @@ adds its parts; the gate compares the two as it does all else.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,15 +80,40 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
             layer.scaling[_NAME] = scale
 
 
-@torch.no_grad()
-def merged(model: nn.Module) -> dict[str, Tensor]:
-    """The model's tensors under the names that they have in a checkpoint, adapters added in; the model stays as it is."""
-    state: dict[str, Tensor] = {name: tensor for name, tensor in model.state_dict().items() if f".{_NAME}." not in name}
-    for name, layer in layers(model).items():
-        base = state[f"{name}.base_layer.weight"]
+class Merged(Mapping[str, Tensor]):
+    """A model's tensors under the names that they have in a checkpoint; the model stays as it is.
+
+    Adapters are added in to a tensor each time that it is asked for, and nothing is kept: whoever takes one after the other needs memory for one.
+
+    Args:
+        names: of those that are wanted, in that order; None: all.
+    """
+
+    def __init__(self, model: nn.Module, names: Iterable[str] | None = None):
+        own = {name: tensor.detach() for name, tensor in model.state_dict().items() if f".{_NAME}." not in name}
+        self._state = {name.replace(".base_layer.", "."): tensor for name, tensor in own.items()}
+        self._layers = {f"{name}.weight": layer for name, layer in layers(model).items()}
+        self._names = list(self._state if names is None else names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @torch.no_grad()
+    def __getitem__(self, name: str) -> Tensor:
+        base, layer = self._state[name], self._layers.get(name)
+        if layer is None:
+            return base
         low, high = layer.lora_A[_NAME].weight.float(), layer.lora_B[_NAME].weight.float()
-        state[f"{name}.base_layer.weight"] = (base.float() + layer.scaling[_NAME] * (high @ low)).to(base.dtype)
-    return {name.replace(".base_layer.", "."): tensor.detach() for name, tensor in state.items()}
+        return (base.float() + layer.scaling[_NAME] * (high @ low)).to(base.dtype)
+
+    def twins(self) -> dict[str, str]:
+        """Names of tensors that are one with another before them, which is named behind: of a tied head the embedding's."""
+        first: dict[tuple[int, torch.Size], str] = {}
+        owners = {name: first.setdefault((self._state[name].data_ptr(), self._state[name].shape), name) for name in self}
+        return {name: owner for name, owner in owners.items() if owner != name}
 
 
 def merge_adapter(base: Path, adapter: Path, out: Path) -> int:
@@ -144,7 +169,7 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> int:
     count = len(moved)
     single = whole.float().merge_and_unload(safe_merge=True)
     for name, parameter in single.named_parameters():
-        parameter.data = parameter.data.to(dtypes[name])  # rounded once, as `merged` does
+        parameter.data = parameter.data.to(dtypes[name])  # rounded once, as `Merged` does
 
     def fill(folder: Path) -> None:
         single.save_pretrained(folder)
@@ -159,8 +184,10 @@ def save_model(model: Any, folder: Path, dtype: torch.dtype | None = None) -> No
 
     The model has that dtype then. Tensors that are one stay one, wherever they are: a tied head is not written twice.
     """
-    ones: dict[tuple[int, torch.Size], Tensor] = {}
-    state = {name: ones.setdefault((tensor.data_ptr(), tensor.shape), tensor.to("cpu", dtype)) for name, tensor in merged(model).items()}
+    whole = Merged(model)
+    twins = whole.twins()
+    state = {name: whole[name].to("cpu", dtype) for name in whole if name not in twins}
+    state |= {name: state[owner] for name, owner in twins.items()}
     if layers(model):
         _save_adapters(model, folder)
     model.to(dtype).save_pretrained(folder, state_dict=state, safe_serialization=True)

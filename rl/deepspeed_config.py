@@ -67,6 +67,7 @@ def deepspeed_config(recipe: Recipe) -> dict[str, Any]:
 
 
 REDUCE_BUCKET = 100_000_000  # numbers
+LIVE_PARAMETERS = 1_000_000_000  # that stage 3 may have gathered at a time in a pass
 
 _SHARDING: dict[str, Any] = {
     # stages 1 and 2
@@ -89,7 +90,7 @@ _SHARDING: dict[str, Any] = {
     "stage3_prefetch_bucket_size": 50_000_000,
     "stage3_param_persistence_threshold": 100_000,
     "stage3_model_persistence_threshold": 2**63 - 1,
-    "stage3_max_live_parameters": 1_000_000_000,
+    "stage3_max_live_parameters": LIVE_PARAMETERS,
     "stage3_max_reuse_distance": 1_000_000_000,
     "stage3_gather_16bit_weights_on_model_save": False,
     "stage3_module_granularity_threshold": 0,

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rl.adapters import merged
-from rollout.broadcast import Group, Meeting, Seat, host_meeting, send, specs
+from rl.adapters import Merged
+from rollout.broadcast import Group, Meeting, Seat, Spec, host_meeting, send, specs
 from rollout.parcels import DeviceHandle, HostHandle, Shared, Stored, last, share
 from rollout.weights import Undelivered, as_numbers, digest, pack
 
@@ -32,18 +32,20 @@ class Outbox:
         self._lasting: dict[int, HostHandle | DeviceHandle] | None = None
         self._group: Group | None = None
         self._meeting: tuple[Meeting, Any] | None = None
+        self._specs: tuple[Spec, ...] = ()
 
     def store(self) -> tuple[Stored, dict[str, int]]:
         """All bytes, for Ray's store, and their digests; nothing on ranks other than 0."""
         if self._rank:
             return Stored(), {}
-        tensors = self._tensors()
-        found = {name: digest(tensor) for name, tensor in tensors.items()}
-        return Stored({name: pack(tensor) for name, tensor in tensors.items()}), as_numbers(found)
+        found, stored = dict[str, Tensor](), Stored()
+        for name, tensor in self._tensors().items():
+            found[name], stored[name] = digest(tensor), pack(tensor)
+        return stored, as_numbers(found)
 
     def share(self) -> Shared:
         """Handles of all tensors, which are held until `forget`."""
-        self._held = self._tensors()
+        self._held = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
         if self._lasting is None:
             self._lasting = last(self._model.state_dict().values()) if self._stays else {}
         if self._device.type == "cuda":
@@ -69,7 +71,8 @@ class Outbox:
         self._leave()
         backend = "nccl" if self._device.type == "cuda" else "gloo"
         self._meeting = host_meeting(_own_address(), 1 + engines * workers, seconds, backend)
-        return [Seat(self._meeting[0], 1 + engine * workers, specs(self._tensors())) for engine in range(engines)]
+        self._specs = self._specs or specs(self._tensors())
+        return [Seat(self._meeting[0], 1 + engine * workers, self._specs) for engine in range(engines)]
 
     def send(self) -> dict[str, int]:
         """Send all tensors to all seats; their digests, also where an engine is gone: who did not get them says so, and gets them again."""
@@ -79,15 +82,14 @@ class Outbox:
         tensors, found = self._tensors(), dict[str, Tensor]()
         try:
             self._group = self._group or Group(self._meeting[0], 0, self._device, self._meeting[1])
-            for name, made in send(tensors, self._group):
+            for name, made in send(tensors, self._specs, self._group):
                 found[name] = made
         except Undelivered:
             self._leave()
-        return as_numbers(found | {name: digest(tensor) for name, tensor in tensors.items() if name not in found})
+        return as_numbers(found | {name: digest(tensors[name]) for name in tensors if name not in found})
 
-    def _tensors(self) -> dict[str, Tensor]:
-        state = merged(self._model)
-        return {name: state[name].detach().contiguous() for name in self._names}
+    def _tensors(self) -> Merged:
+        return Merged(self._model, self._names)
 
     def _leave(self) -> None:
         if self._group is not None:

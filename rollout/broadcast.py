@@ -112,18 +112,18 @@ def buckets(specs: Sequence[Spec], limit: int) -> Iterator[Bucket]:
         yield Bucket(size, tuple(parts))
 
 
-def send(tensors: Mapping[str, Tensor], group: Group) -> Iterator[tuple[str, Tensor]]:
-    """Send all tensors; each of them with its digest, which is made while its bucket is under way. Raises Undelivered."""
-    for bucket in buckets(specs(tensors), group.meeting.bucket):
-        flat = {spec.name: tensors[spec.name].detach().contiguous().flatten().view(torch.uint8) for spec, _ in bucket.parts}
-        if len(bucket.parts) == 1:
-            [whole] = flat.values()
-        else:
-            whole = torch.empty(bucket.size, dtype=torch.uint8, device=next(iter(flat.values())).device)
-            for spec, start in bucket.parts:
-                whole[start : start + spec.bytes] = flat[spec.name]
+def send(tensors: Mapping[str, Tensor], what: Sequence[Spec], group: Group) -> Iterator[tuple[str, Tensor]]:
+    """Send these tensors, each of which is asked for once; each with its digest, which is made while its bucket is under way. Raises Undelivered."""
+    for bucket in buckets(what, group.meeting.bucket):
+        here = {spec.name: tensors[spec.name].detach().contiguous() for spec, _ in bucket.parts}
+        flat = [tensor.flatten().view(torch.uint8) for tensor in here.values()]
+        whole = flat[0]
+        if len(flat) > 1:
+            whole = torch.empty(bucket.size, dtype=torch.uint8, device=whole.device)
+            for (spec, start), part in zip(bucket.parts, flat, strict=True):
+                whole[start : start + spec.bytes] = part
         pieces = group.begin(whole)
-        yield from ((spec.name, digest(tensors[spec.name])) for spec, _ in bucket.parts)
+        yield from ((name, digest(tensor)) for name, tensor in here.items())
         group.end(pieces)
 
 

@@ -209,4 +209,4 @@ def a_broadcast_arrives(name: str, device: str, other: str) -> None:
         for _ in range(2):
             arrived = pool.submit(received, Seat(meeting, 1, specs(tensors)), other)
             group = group or Group(meeting, 0, torch.device(device.partition(":")[0]), store)  # as a rank has it
-            assert as_numbers(dict(send(tensors, group))) == arrived.result()
+            assert as_numbers(dict(send(tensors, specs(tensors), group))) == arrived.result()

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 import rl.learner
 from recipes.schema import Recipe
 from rl import deepspeed_config
-from rl.adapters import adapted, merged
+from rl.adapters import Merged, adapted
 from rl.algorithm import measured, prepare
 from rl.learner import Learner, LearnerRank
 from rl.policy import Row
@@ -126,7 +126,7 @@ def test_p01_the_learner_agrees_with_the_referee(
     weights = {name: packed.tensor() for name, packed in forked.get(learner.weights()[0]).items()}
     learner.stop()
     # Where a gradient is near zero, AdamW's step is its sign: single weights may differ by a part of lr, all of them together may not.
-    expected = {name: tensor for name, tensor in merged(referee.model).items() if name in weights}
+    expected = {name: tensor for name, tensor in Merged(referee.model).items() if name in weights}
     off = {name: weights[name] - expected[name] for name in weights}
     assert all(difference.abs().max() < 0.2 * LR for difference in off.values())
     norms = [torch.stack([tensor.norm() for tensor in found]).norm() for found in (off.values(), expected.values())]

@@ -17,7 +17,7 @@ from launch.memory import KNOWN, config_shape, trained_parameters
 from launch.plan import plan
 from recipes.adapters import Lora
 from recipes.loader import load
-from rl.adapters import ADAPTER, adapted, merge_adapter, merged, save_model
+from rl.adapters import ADAPTER, Merged, adapted, merge_adapter, save_model
 
 
 @pytest.fixture(params=[False, True], ids=["untied", "tied"])
@@ -45,7 +45,7 @@ def test_a_merged_adapter_is_rounded_once_as_the_runs_own_weights_are(dtype: tor
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.02)
-    own = {name: tensor.to(dtype, copy=True) for name, tensor in merged(model).items() if not (tied and name == "lm_head.weight")}
+    own = {name: tensor.to(dtype, copy=True) for name, tensor in Merged(model).items() if not (tied and name == "lm_head.weight")}
     save_model(model, tmp_path / "saved", dtype)
     assert json.loads((tmp_path / "saved/config.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
     assert merge_adapter(folder, tmp_path / "saved" / ADAPTER, tmp_path / "out") == 14

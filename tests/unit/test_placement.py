@@ -383,7 +383,7 @@ def test_an_engine_gets_what_a_resting_learner_leaves_and_the_learner_what_a_sle
     engine, learner = (next(actor for actor in made.actors if actor.name == name) for name in ("engine", "learner"))
     N, tokens = KNOWN_15.parameters, 1024 + 32768  # an evaluation's longest, which its gate measures whole
     layer = 8 * 1536 + 128 * (5 * 12 + 8 * 2) + 4 * 8960  # numbers of a token
-    rests = {"weights": 2 * N, "forward pass": 2 * tokens * layer + 2048 * 151936 * 8, "context": 800_000_000}
+    rests = {"weights": 2 * N, "gate": 2 * tokens * layer + 2048 * 151936 * 8, "context": 800_000_000}
     assert learner.rests == rests and engine.rests == {"context": 800_000_000}
     assert learner.host["resting optimiser"] == 12 * N and learner.host["resting reference"] == 2 * N
     assert engine.bytes + sum(rests.values()) == pytest.approx(0.92 * 80 * GB, rel=1e-3)
@@ -402,7 +402,7 @@ def test_an_engine_gets_what_a_resting_learner_leaves_and_the_learner_what_a_sle
 )
 def test_what_deepspeed_cannot_move_or_the_recipe_leaves_there_rests_on_the_gpu(words: list[str], stays: set[str]):
     [learner] = [actor for actor in turns_of(words, ONE_80).actors if actor.name == "learner"]
-    assert learner.rests is not None and set(learner.rests) == {"weights", "context", "forward pass"} | stays
+    assert learner.rests is not None and set(learner.rests) == {"weights", "context", "gate"} | stays
     assert ("resting optimiser" in learner.host) == ("optimiser" not in stays)
 
 
@@ -417,6 +417,36 @@ def test_turns_make_room_for_more_keys_and_values_and_for_learners_that_fill_a_g
     assert any("share the one GPU" in line for line in turns_of([still], smaller).blockers)
     smallest = Machine(16, 128 * GB, (50 * GB,))
     assert any("in the learners' turn (1 x 800 MB for engines + 1 x" in line for line in turns_of([], smallest).blockers)
+
+
+QWEN_14 = Shape(48, 5120, 40, 8, 128, 13824, 152064, False, 32768)  # of Qwen2.5-14B
+EACH_14 = 48 * (2 * 5120 * 5120 + 2 * 5120 * 1024 + 3 * 5120 * 13824)  # numbers of its linear layers
+
+
+@pytest.mark.parametrize(
+    ("words", "scale", "machine", "held"),
+    [
+        # rests with what its adapters were added in to, 26 GB, until the engine has it
+        ([], "gpu1-80", Machine(16, 256 * GB, (141 * GB,)), 2 * EACH_14 + 8 * 5120 * 13824),
+        # a broadcast takes one layer after the other, with two copies in fp32: less than an update's activations
+        ([], "node8", EIGHT, 0),
+        # gathered whole by ZeRO-3, and one layer beside it
+        (["learner.zero_stage=3"], "node8", EIGHT, 2 * QWEN_14.parameters + (8 + 2) * 5120 * 13824),
+    ],
+)
+def test_a_push_takes_room_where_adapters_are_added_in_or_zero_3_gathers(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], scale: str, machine: Machine, held: int
+):
+    monkeypatch.setitem(KNOWN, "Qwen/Qwen2.5-14B-Instruct", QWEN_14)
+    sizes = ["eval.max_tokens=2048", "budget.limit=1024", "learner.micro_batch_tokens=2048", "learner.logit_chunk_tokens=512"]
+    asked = ["model.path=Qwen/Qwen2.5-14B-Instruct", "learner.adapter={kind: lora}", *sizes, *words]
+    made = turns_of(asked, machine, scale)
+    [learner] = [actor for actor in made.actors if actor.name == "learner"]
+    beyond = learner.holds.get("push", 0)
+    updates = sum(learner.holds.get(name, 0) for name in ("activations", "logits", "gathered")) if beyond else 0
+    assert made.blockers == [] and (learner.rests or {}).get("push", beyond + updates) == held
+    smaller = replace(machine, gpus=(80 * GB if scale == "gpu1-80" else 40 * GB,) * len(machine.gpus))
+    assert bool(held) == any("memory" in line for line in turns_of(asked, smaller, scale).blockers)
 
 
 def test_a_model_of_half_a_billion_trains_whole_on_24_gigabytes(monkeypatch: pytest.MonkeyPatch):

@@ -315,6 +315,9 @@ def test_memory_parts_follow_the_zero_stage():
     assert {held[stage]["optimiser"] for stage in (1, 2, 3)} == {16 * N // 4}
     assert held[1]["logits"] == 4096 * 151936 * 4 * 2  # the term that a vocabulary of 152k makes the largest
     assert "reference" not in held[1]
+    assert {stage: part["gathered"] for stage, part in held.items() if "gathered" in part} == {
+        3: 2 * 1_000_000_000
+    }  # stage3_max_live_parameters
     assert kv_bytes(shape, 1, 2) == 2 * 28 * 2 * 128 * 2
     assert [kv_bytes(shape, 1, 2, workers) for workers in (1, 2, 4)] == [2 * 28 * heads * 128 * 2 for heads in (2, 1, 1)]
 

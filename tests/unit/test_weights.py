@@ -130,7 +130,7 @@ def seated(count: int, seconds: float, come: int | None = None):
 def test_a_broadcast_brings_all_tensors_to_the_bit():
     meeting, store, got, threads = seated(1, 20.0)
     group = Group(meeting, 0, CPU, store)
-    made = as_numbers(dict(send(TENSORS, group)))
+    made = as_numbers(dict(send(TENSORS, specs(TENSORS), group)))
     threads[0].join()
     assert made == {name: int(digest(tensor)) for name, tensor in TENSORS.items()}
     assert all(torch.equal(got[1][name], tensor) and got[1][name].dtype == tensor.dtype for name, tensor in TENSORS.items())  # type: ignore[index]
