@@ -45,7 +45,7 @@ class ServerPool:
         self.template: Template = template or transcripts(data)
         self.takes_ids = False  # and gives them
         self._counts = False  # the server's count is the length
-        self._names = {"max_tokens": "max_tokens", "seed": "seed"}  # what the server calls them, "" if it takes none
+        self._names = {name: name for name in ("max_tokens", "seed", "top_p")}  # what the server calls them, "" if it takes none
         self._models: list[str] = []
         self._loop = asyncio.new_event_loop()
         self._done: queue.SimpleQueue[tuple[Request, list[Completion]] | BaseException] = queue.SimpleQueue()
@@ -196,8 +196,10 @@ class ServerPool:
             except Refused as refused:
                 if refused.status in (400, 422) and self._names["max_tokens"] == "max_tokens" and "max_completion_tokens" in refused.words:
                     self._names["max_tokens"] = "max_completion_tokens"
-                elif refused.status in (400, 422) and self._names["seed"] and "seed" in refused.words.lower():
-                    self._names["seed"] = ""
+                elif refused.status in (400, 422) and (
+                    name := next((name for name in ("seed", "top_p") if self._names[name] and name in refused.words.lower()), "")
+                ):
+                    self._names[name] = ""
                 else:
                     raise
         self._counts = self._known is None and "completion_tokens" in _usage(content)
@@ -210,7 +212,7 @@ class ServerPool:
         own = {
             "top_k": request.top_k,
             "min_p": 0.0,
-            "repetition_penalty": 1.0,
+            **{"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0},
             "stop_token_ids": list(self.template.stop_ids),
             "return_token_ids": True,
         }
@@ -226,10 +228,10 @@ class ServerPool:
         settings = {
             self._names["max_tokens"]: request.max_tokens,
             "temperature": request.temperature,
-            "top_p": request.top_p,
+            self._names["top_p"] or ("" if request.top_p == 1.0 else "top_p"): request.top_p,  # also all of it, where a model's files say less
             self._names["seed"]: (request.seed + sample) % 2**31,
         }
-        return {"model": self.model} | {name: value for name, value in settings.items() if name and (name, value) != ("top_p", 1.0)}
+        return {"model": self.model} | {name: value for name, value in settings.items() if name}
 
     def _completed(self, content: Mapping[str, Any]) -> Completion:
         choice = _choice(content)

@@ -160,7 +160,8 @@ def test_a_server_that_takes_and_gives_token_ids_is_asked_in_them_as_our_own_eng
             0.6,
             0.95,
         )
-        assert (body["top_k"], body["min_p"], body["repetition_penalty"]) == (0, 0.0, 1.0)  # a server takes others from the model's files
+        off = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+        assert body | off == body  # a server takes others from the model's files
         assert body["stop_token_ids"] == [STOP] and "logprobs" not in body and "n" not in body
     assert {key for _, _, key in served.seen} == {f"Bearer {KEY}"}
 
@@ -278,7 +279,10 @@ def test_a_server_that_does_not_say_how_an_answer_ended_is_refused(serve):
     assert "finish_reason is None" in refusal(pool_of(serve(answering(chat({"content": "x"}, None)))))
 
 
-def test_the_names_that_a_server_has_for_settings_are_learned_from_what_it_refuses(serve):
+@pytest.mark.parametrize("refuses_top_p", [False, True])
+def test_the_names_that_a_server_has_for_settings_are_learned_from_what_it_refuses(serve, refuses_top_p: bool):
+    """All of the distribution is asked for, too, as files of models say less; of a server that takes no top_p it is not, and less is refused."""
+
     def script(path: str, body: dict[str, Any]) -> Answer:
         if path == "/v1/models":
             return 200, MODELS
@@ -290,11 +294,16 @@ def test_the_names_that_a_server_has_for_settings_are_learned_from_what_it_refus
             }
         if "seed" in body:
             return 422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"]}]}
+        if "top_p" in body and refuses_top_p:
+            return 400, {"error": {"message": "Unsupported parameter: 'top_p' is not supported with this model."}}
         return 200, chat({"content": "x"})
 
     served = serve(script)
-    answers(pool_of(served))
-    assert served.seen[-1][1].keys() == {"model", "messages", "max_completion_tokens", "temperature", "top_p"}
+    answers(pool_of(served), top_p=1.0)
+    asked = {"model", "messages", "max_completion_tokens", "temperature"}
+    assert served.seen[-1][1].keys() == (asked if refuses_top_p else asked | {"top_p"})
+    if refuses_top_p:
+        assert "'top_p' is not supported" in refusal(pool_of(serve(script)))
 
 
 def test_what_is_no_name_of_a_setting_is_not_left_out_but_said(serve):
