@@ -228,7 +228,8 @@ class ServerPool:
         settings = {
             self._names["max_tokens"]: request.max_tokens,
             "temperature": request.temperature,
-            self._names["top_p"] or ("" if request.top_p == 1.0 else "top_p"): request.top_p,  # also all of it, where a model's files say less
+            self._names["top_p"]
+            or ("" if request.top_p == 1.0 else "top_p"): request.top_p,  # also all of it, where a model's files say less
             self._names["seed"]: (request.seed + sample) % 2**31,
         }
         return {"model": self.model} | {name: value for name, value in settings.items() if name}

@@ -77,9 +77,15 @@ _ORDINAL = re.compile(
     rf"(?<=\d)(?:\s*\^?\s*\\(?:text|mathrm|textrm)\s*\{{\s*{_ST}\s*\}}|\s*\^\s*\{{\s*(?:\\(?:text|mathrm|textrm)\s*\{{\s*{_ST}\s*\}}|{_ST})\s*\}}|{_ST}(?![a-zA-Z]))"
 )
 _REPEATING = re.compile(r"\.(?:(\d{0,20}?)(\d)\2{1,20}|(\d{1,20}))\s*,?\s*(?:\((?:repeating|recurring)\)|(?:repeating|recurring)\b)")
+_COUNTERS = (
+    "[个個名位人只隻条條件张張本辆輛头頭匹棵朵颗顆粒块塊片支枝根双套台架座间間层層道题題页頁篇句字行列组組队隊班次回遍场場箱袋瓶杯盒碗盘排步场"
+    "岁歲才年月日天周时時秒元角圆円度点點种種米克升吨斤つ枚羽冊개명원권대장번살초일월년쌍점회]"
+    "|小时|小時|時間|分钟|分鐘|分間|秒間|星期|美元|美金|公里|厘米|毫米|平方米|立方米|公斤|毫升|通り|세트|마리|가지|시간|자리"
+)
+_SAYS_MORE = "万千百亿十倍折半多余几分以左右上下不非未超近约約至少内內外前后後中之整零又每来無无错錯误誤否或和"  # 9个以上 is 9 or more
 _COUNTER = re.compile(
-    r"(?<=\d)\s*(?![^.]*[万千百亿十倍折半多余几分])[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]{1,3}\s*\.?$"
-)  # what is counted: 9 of 9个
+    rf"(?<=\d)\s*(?:(?:{_COUNTERS})(?:(?![{_SAYS_MORE}])[\u4e00-\u9fff]){{0,2}}(?:です|だ|입니다|이다)?|です|だ|입니다|이다)\s*\.?$"
+)  # what is counted: 9 of 9个, 9个鸡蛋
 _HTML = re.compile(r"<(sup|sub)>([^<>]*)</\1>")
 _CURRENCY = {"$": r"\text{ dollars}", "€": r"\text{ euros}", "£": r"\text{ pounds sterling}", "¥": r"\text{ yen}", "₹": r"\text{ rupees}"}
 _AMOUNT = re.compile(r"([+-]?)\s*\\?([$€£¥₹])\s*([+-]?[\d.][^$€£¥₹]*)|([^$€£¥₹]*\d)\s*\\?([$€£¥₹])", re.DOTALL)

@@ -315,6 +315,9 @@ KINDS = {
     "money in sentences": [
         ("33", ["The coat is $50. With a rebate of $17, Lea pays $33.", "Lea pays 2 x $25 = $50, but gets $17 back, so she spends $33.", "Since he gave $17 of $50, Jon has $33 left."], ["The coat is $33. With a rebate of $17, Lea pays $16."]),
     ],
+    "counted in other languages": [
+        ("9", ['\\boxed{9个}', '\\boxed{9 个鸡蛋}', '\\boxed{9只鸡}', '\\boxed{9元}', '\\boxed{9小时}', '\\boxed{9人です}', '\\boxed{9개입니다}', '\\boxed{9です}', '\\boxed{9种}', '\\boxed{9枚}'], ['\\boxed{9以上}', '\\boxed{9以下}', '\\boxed{9未満}', '\\boxed{9以外}', '\\boxed{9不对}', '\\boxed{9错误}', '\\boxed{9不等于}', '\\boxed{9左右}', '\\boxed{9个以上}', '\\boxed{9个左右}', '\\boxed{9人以内}', '\\boxed{9個半}', '\\boxed{9万}', '\\boxed{9分之一}', '\\boxed{9년이상}', '\\boxed{9 이상}', '\\boxed{9 미만}', '\\boxed{9 아님}', '\\boxed{9超}']),
+    ],
     "short sentences of other languages": [
         ("14", ["答案是14。", "答：14。", "答案：14个", "最终答案：$14$。", "La réponse est 14.", "La risposta è 14.", "Lösung: 14", "Svaret är 14.", "Tulos on 14.", "Élodie a 14 billes."], ["答案是41。", "Lösung: 41", "答案：14万"]),
         ("D", ["故选：D。", "La bonne réponse est D.", "I choose D."], ["故选：A。", "I would not choose D."]),
