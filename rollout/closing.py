@@ -135,7 +135,7 @@ class ClosingPool:
         """Tokens before the mark by which a response closes its thinking; None if it does not, or not in these ids."""
         ids, mark = completion.ids, self._mark
         places = (
-            int(at) for at in np.flatnonzero(ids == mark[0]) if (ids[at : at + len(mark)] == mark).all() and at + len(mark) <= len(ids)
+            int(at) for at in np.flatnonzero(ids == mark[0]) if at + len(mark) <= len(ids) and (ids[at : at + len(mark)] == mark).all()
         )
         return next(places, None) if self._closed(completion) else None
 
@@ -166,10 +166,11 @@ def closing_outside(pool: Pool, template: Template, alone: bool = False) -> Clos
 def _joined(begun: Completion, rest: Completion) -> Completion:
     """A sample and how it went on."""
     sources = None if begun.sources is None else np.append(begun.sources, np.full(len(rest.ids), MODEL, np.int8))
+    versions = begun.versions if begun.sampled.any() else np.full(len(begun.ids), rest.versions[0] if len(rest.versions) else 0, np.int32)
     return Completion(
         ids=np.append(begun.ids, rest.ids),
         logprobs=np.append(begun.logprobs, rest.logprobs) if len(rest.logprobs) else begun.logprobs[:0],
         finish=rest.finish,
-        versions=np.append(begun.versions, rest.versions),
+        versions=np.append(versions, rest.versions),
         sources=sources,
     )

@@ -25,7 +25,7 @@ from rollout.short import Chains
 from rollout.sleep import Part, Wakefulness
 from rollout.thinking import ThinkIds, closes, halves, joined, sources
 from rollout.types import Completion, Request
-from rollout.weights import DTYPES, Undelivered, as_numbers, check_names, checkpoint_names
+from rollout.weights import DTYPES, Undelivered, as_numbers, check_load, checkpoint_names
 
 
 class ReferenceEngine:
@@ -54,9 +54,7 @@ class ReferenceEngine:
     @torch.no_grad()
     def load(self, parcel: Parcel, version: int) -> dict[str, int]:
         """Replace the weights; see VllmEngine.load. Raises as it does."""
-        if version < self._version:
-            raise RuntimeError(f"weights version {version} is older than version {self._version} that the engine holds")
-        check_names(self._names, parcel.names, version)
+        check_load(self._names, parcel.names, version, self._version, len(self._waiting))
         self._wakefulness.loading(version)
         own, found = self._model.state_dict(), dict[str, torch.Tensor]()
         try:

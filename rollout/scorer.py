@@ -129,7 +129,7 @@ class Scorer:
         asked = [[self.judge.audit(gold=gold, answer=verdict.extracted or "") for gold in golds] for _, golds, verdict in drawn]
         found = dict.fromkeys(("audit/rows", "audit/right_only_here", "audit/right_only_there"), 0)
         for (rollout, _, verdict), futures in zip(drawn, asked, strict=True):
-            said = best([future.result(timeout=_DEADLINE_S) for future in futures]).status
+            said = _said(futures).status
             if said == "not_judged":
                 continue
             rollout.audit = said

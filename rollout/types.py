@@ -217,7 +217,7 @@ class Rollout:
         counted = self.completion.counted
         if self.answer_start is None:
             return (counted.thinking or None) if counted and self.text and self.completion.finish == "stop" else None
-        return int(self.completion.sampled[: self.answer_start].sum()) if counted is None else counted.thinking
+        return int(self.completion.sampled[: self.answer_start].sum()) if counted is None else counted.thinking or None
 
     @property
     def trains(self) -> np.ndarray:

@@ -31,7 +31,7 @@ from rollout.sleep import Part, Wakefulness
 from rollout.thinking import ThinkIds, allowance, halves, joined, sources
 from rollout.types import Completion, Finish, Request
 from rollout.vllm_worker import EXTENSION
-from rollout.weights import DTYPES, Undelivered, check_names, checkpoint_names
+from rollout.weights import DTYPES, Undelivered, check_load, checkpoint_names
 
 _NOTICED_S = 0.5  # by then a killed worker is
 
@@ -178,11 +178,7 @@ class VllmEngine:
             Undelivered: it did not arrive whole; until something does, nothing can be sampled.
             RuntimeError: groups are being sampled, names are missing or extra, the version goes backwards, or workers got different bytes.
         """
-        if sampling := len(self._open) + len(self._chains):
-            raise RuntimeError(f"weights version {version} came while {sampling} groups are being sampled")
-        if version < self._version:
-            raise RuntimeError(f"weights version {version} is older than version {self._version} that the engine holds")
-        check_names(self._names, parcel.names, version)
+        check_load(self._names, parcel.names, version, self._version, len(self._open) + len(self._chains))
         self._wakefulness.loading(version)
         held: dict[str, torch.Tensor] = {}
         if isinstance(parcel, Stored) and self._workers > 1:  # which do not speak to Ray

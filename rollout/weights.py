@@ -120,8 +120,20 @@ def checkpoint_names(checkpoint: Path) -> set[str]:
         return set(file.keys())
 
 
-def check_names(expected: set[str], arrived: Iterable[str], version: int) -> None:
-    """Half a model is not a model: raise RuntimeError naming what is missing or extra."""
+def check_load(expected: set[str], arrived: Iterable[str], version: int, held: int, sampling: int) -> None:
+    """What an engine takes: no weights while groups are sampled, none that are older than those that it has, and no half a model.
+
+    Args:
+        held: the version that it has.
+        sampling: groups that it owes.
+
+    Raises:
+        RuntimeError: one of these; what is missing or extra is named.
+    """
+    if sampling:
+        raise RuntimeError(f"weights version {version} came while {sampling} groups are being sampled")
+    if version < held:
+        raise RuntimeError(f"weights version {version} is older than version {held} that the engine holds")
     missing, extra = sorted(expected - set(arrived)), sorted(set(arrived) - expected)
     if missing or extra:
         raise RuntimeError(

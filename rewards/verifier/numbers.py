@@ -194,12 +194,15 @@ def last_place(*numbers: Number) -> Fraction:
 
 
 def rounds_to(gold: Number, answer: Fraction, places: int | None = None) -> bool:
-    """A gold written with two or more digits and a point stands for what rounds to it (or, from six digits, is cut to it).
+    """A gold written with two or more digits and a point stands for what rounds to it (or, from six digits, is cut to it), but for one whose only
+    decimal is 0: tables write whole numbers so.
 
     Args:
         places: decimals the answer is written with; one with fewer decimals than the gold is no better value of it.
     """
     if gold.places is None or gold.places < 1 or gold.digits < 2 or (places is not None and places <= gold.places):
+        return False
+    if gold.places == 1 and gold.value.denominator == 1:
         return False
     last = Fraction(1, 10**gold.places)
     gap = abs(gold.value - answer)

@@ -38,7 +38,7 @@ def model(thought: int, answer: int, seen: list[Request]):
         ids = np.array(rest[: request.max_tokens], np.int32)
         finish = "stop" if len(rest) <= request.max_tokens else "length"
         logprobs = np.full(len(ids), -0.5, np.float32) if request.logprobs else np.zeros(0, np.float32)
-        return [Completion(ids, logprobs, finish, np.zeros(len(ids), np.int32))] * request.group_size
+        return [Completion(ids, logprobs, finish, np.full(len(ids), 7, np.int32))] * request.group_size
 
     return script
 
@@ -61,7 +61,8 @@ def test_a_thought_that_is_longer_than_its_budget_is_closed_there_and_answered()
     for one in found:
         assert one.ids.tolist() == [1] * 10 + [*MARK, 2, 2, 2, STOP] and one.finish == "stop"
         assert one.sources is not None and np.flatnonzero(one.sources == FORCED).tolist() == [10, 11] and one.budget_hit
-        assert (one.logprobs[~one.sampled] == 0).all() and len(one.logprobs) == len(one.ids) == len(one.versions)
+        assert (one.logprobs[~one.sampled] == 0).all() and len(one.logprobs) == len(one.ids)
+        assert one.versions.tolist() == [7] * len(one.ids)
     assert [request.max_tokens for request in seen] == [10, 28, 28]
     assert seen[1].prompt_ids == (1, 2, *[1] * 10, *MARK) and seen[1].seed != seen[2].seed
 
@@ -76,6 +77,7 @@ def test_a_thought_that_closes_by_itself_goes_on_unmarked_and_one_that_is_done_i
 def test_a_budget_of_none_closes_at_once():
     found, seen = run(asked(0, logprobs=False), thought=5, answer=2)
     assert found[0].ids.tolist() == [*MARK, 2, 2, STOP] and not found[0].sampled[:2].any() and found[0].logprobs.shape == (0,)
+    assert found[0].versions.tolist() == [7] * 5  # of what was sampled behind it
     assert all(request.thinking_tokens is None for request in seen)
 
 
@@ -121,6 +123,14 @@ def test_thinking_that_ends_before_its_budget_is_told_to_go_on_and_shares_one_bu
     assert np.flatnonzero(one.sources == FORCED).tolist() == put if put else one.sources is None
     assert [request.max_tokens for request in seen] == limits and all(request.wait is None for request in seen)
     assert len(one.ids) == len(one.logprobs) == len(one.versions) and pool.outstanding == 0
+
+
+def test_the_beginning_of_a_mark_at_the_end_of_a_sample_is_none():
+    ids = np.array([1, 90, 91], np.int32)
+    whole = Completion(ids, np.zeros(3, np.float32), "stop", np.zeros(3, np.int32))
+    pool = ClosingPool(ScriptedPool(lambda request: [whole]), (*MARK, 92), lambda _: True, alone=True)
+    pool.submit([asked(10, count=1, wait=Wait(1, (7,)))])
+    assert pool.ready()[0][1] == [whole]
 
 
 def test_where_engines_close_thinking_alone_only_what_waits_is_seen_to():

@@ -24,6 +24,7 @@ from rewards.verifier.verdict import Verdict
 from rl.algorithm import prepare, rows_of
 from rl.loop import NotJudged, TooManyCut, refuse_cut, refuse_unjudged
 from rl.policy import padded
+from rollout import scorer
 from rollout.collector import Collector, PromptStream, fate_of, sampled, sampling_metrics
 from rollout.engine import EnginePool
 from rollout.records import rows
@@ -236,7 +237,9 @@ def test_p19_too_many_answers_without_a_verdict_stop_the_run_or_warn_as_the_reci
     assert refuse_unjudged(collected, stream.recipe) == ""
 
 
-def test_p20_a_second_checker_gives_some_verdicts_again_and_disagreements_stay_on_their_rollouts(judge: Judge):
+def test_p20_a_second_checker_gives_some_verdicts_again_and_disagreements_stay_on_their_rollouts(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch
+):
     """A blank may group digits here and not there; "-1" is wrong everywhere."""
 
     def script(request: Request) -> list[Completion]:
@@ -253,6 +256,9 @@ def test_p20_a_second_checker_gives_some_verdicts_again_and_disagreements_stay_o
     assert [rollout.right for rollout in collected.sampled[1].rollouts] == [True, True, False, False]
     again = Scorer(judge, template()).audit(collected.sampled, 2)
     assert again["audit/rows"] == 2
+    monkeypatch.setattr(scorer, "_DEADLINE_S", 0.0)
+    monkeypatch.setattr(judge, "audit", lambda **asked: Future())
+    assert Scorer(judge, template()).audit(collected.sampled, 2)["audit/rows"] == 0  # a judge that says nothing ends no run
 
 
 def test_rewards_stay_on_their_rows_through_ten_thousand_shuffled_rollouts(judge: Judge):

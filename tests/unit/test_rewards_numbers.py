@@ -76,7 +76,7 @@ def test_percent_signs_and_units_are_compared_by_their_conventions(gold, answer,
     [
         ("6.67", "20/3", True), ("6.67", "6.667", True), ("6.67", "6.66", False), ("6.67", "6.68", False), ("6.67", "6.6", False), ("6.67", "7", False),
         ("6.7", "20/3", True), ("6.7", "6.61", False), ("0.7", "2/3", False), ("7", "20/3", False), ("0.66", "2/3", False), ("0.667", "2/3", True), ("33.3", "100/3", True), ("33.3", "33.36", False), ("12.5", "25/2", True),
-        ("20/3", "6.67", False), ("20/3", "6.666667", True), ("1/3", "0.33333", False), ("100000/3", "33333.333333", True), ("125.663", "125.66371", True), ("12.5", "12.57", False),
+        ("20/3", "6.67", False), ("20/3", "6.666667", True), ("1/3", "0.33333", False), ("100000/3", "33333.333333", True), ("125.663", "125.66371", True), ("12.5", "12.57", False), ("142.0", "142.04", False), ("142.0", "142", True), ("142.00", "142.004", True),
     ],
 )  # fmt: skip
 def test_a_gold_of_two_digits_with_a_point_is_met_by_what_rounds_to_it(gold, answer, equal):

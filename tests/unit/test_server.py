@@ -7,6 +7,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from rollout.records import CHARACTERS
 from rollout.scorer import Scorer
 from rollout.server import ServerPool
 from rollout.template import Template
-from rollout.types import Completion, Problem, Request
+from rollout.types import Completion, Counted, Problem, Request, Rollout
 from tests.scripted import CLOSE, STOP, template
 
 KEY = "sk-do-not-tell"
@@ -225,6 +226,8 @@ def test_without_a_checkpoint_lengths_are_the_servers_count_or_characters_and_sa
     pool = pool_of(serve(answering(chat({"content": "<think>hm</think>ab"}, usage=usage))))
     [one] = answers(pool)
     assert one.counted == (9, 5) and pool.template.digest == f"tokens of m, as {pool.words.split(',')[0]} counts them"
+    told = [Rollout("r", 0, replace(one, counted=Counted(9, count)), "<think>hm</think>ab", 17).think_tokens for count in (5, 0)]
+    assert told == [5, None]  # whoever tells 0 of thinking that is there did not count it
     pool = pool_of(serve(answering(chat({"content": "größe"}))))
     [one] = answers(pool)
     assert one.counted is None and len(one.ids) == 5 and pool.template.digest == CHARACTERS

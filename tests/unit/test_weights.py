@@ -19,7 +19,7 @@ from rollout import weights
 from rollout.broadcast import Bucket, Group, Seat, Spec, buckets, host_meeting, leave, send, specs
 from rollout.parcels import DeviceHandle, _handle, allocator_environment, digesting, share
 from rollout.vllm_engine import engine_environment
-from rollout.weights import Undelivered, as_numbers, digest, pack
+from rollout.weights import Undelivered, as_numbers, check_load, digest, pack
 
 CPU = torch.device("cpu")
 
@@ -64,6 +64,20 @@ def test_words_that_change_places_and_views_that_begin_anywhere():
 
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.arange(5).to(torch.bfloat16), "big": torch.arange(50.0), "c": torch.ones(3)}
+
+
+@pytest.mark.parametrize(
+    ("arrived", "version", "sampling", "said"),
+    [
+        ("ab", 4, 1, "version 4 came while 1 groups are being sampled"),
+        ("ab", 2, 0, "version 2 is older than version 3"),
+        ("ac", 4, 0, r"missing \['b'\] \(1\), unexpected \['c'\] \(1\)"),
+    ],
+)
+def test_an_engine_takes_whole_weights_that_are_no_older_while_nothing_is_sampled(arrived: str, version: int, sampling: int, said: str):
+    check_load({"a", "b"}, "ab", 3, held=3, sampling=0)
+    with pytest.raises(RuntimeError, match=said):
+        check_load({"a", "b"}, arrived, version, 3, sampling)
 
 
 def test_buckets_are_bounded_keep_the_order_and_begin_tensors_where_they_can_be_read():
