@@ -71,15 +71,15 @@ class ClosingPool:
         """Requests that are asked for and not returned: of samples that go on, each."""
         return self._pool.outstanding + len(self._at_once)
 
-    def ready(self) -> list[tuple[Request, list[Completion]]]:
-        """Block until at least one group is done and return all that are; an empty list only if none is outstanding."""
-        if self._at_once:
-            done, self._at_once = self._at_once, []
-            return done
-        while groups := self._pool.ready():
-            if done := [group for request, completions in groups for group in self._take(request, completions)]:
-                return done
-        return []
+    def ready(self, enough: Callable[[], bool] = lambda: False) -> list[tuple[Request, list[Completion]]]:
+        """See rollout/engine.EnginePool.ready."""
+        done, self._at_once = self._at_once, []
+        while not done and self._pool.outstanding:
+            groups = self._pool.ready(enough)
+            done = [group for request, completions in groups for group in self._take(request, completions)]
+            if not groups:
+                break
+        return done
 
     def _take(self, request: Request, completions: list[Completion]) -> list[tuple[Request, list[Completion]]]:
         """The group that these complete, if they do."""

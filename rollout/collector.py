@@ -159,7 +159,8 @@ class Collector:
         """Sample until `sampler.prompts` groups are worth training on or the refill limit is reached. `step` is for reward functions."""
         recipe = self._recipe.at(step)
         seen = self._watch(step)
-        self._pool.paces()  # what else was sampled is not the step's
+        self._pool.paces()  # what else was sampled, and judged, is not the step's
+        self._scorer.judge.spent()
         start, own, polled = time.monotonic(), time.thread_time(), list[float]()
         scorer = replace(
             self._scorer,
@@ -196,6 +197,7 @@ class Collector:
         everything = [group for *_, group in fates]
         metrics = sampling_metrics(everything, met, seconds := time.monotonic() - start)
         metrics |= {"seconds/poll": sum(polled), "seconds/score": time.thread_time() - own - sum(polled)}
+        metrics["seconds/judge"] = self._scorer.judge.spent()
         metrics |= pace_metrics(self._pool.paces(), seconds)
         metrics["groups/trained"], metrics["groups/surplus"] = len(groups), met["trained"] - mixed
         metrics["groups/all_right"] = met["all_right"] - easy
@@ -231,13 +233,19 @@ class Collector:
 def sampled(pool: Pool, scorer: Scorer, polled: list[float] | None = None) -> Iterator[Group]:
     """Judged groups as they become ready, until nothing that was submitted (also while iterating) is left.
 
+    A group is given as soon as its verdicts are there, also while engines sample others: whoever takes it may find that it needs another one.
+
     Args:
         polled: gets the processor time of this thread, seconds, of each time that engines are asked.
     """
     pending: list[Pending] = []
+
+    def enough() -> bool:
+        return any(item.done for item in pending)
+
     while pool.outstanding or pending:
         own = time.thread_time()
-        came = pool.ready()
+        came = pool.ready(enough)
         if polled is not None:
             polled.append(time.thread_time() - own)
         pending += [scorer.begin(request, completions) for request, completions in came]
@@ -291,7 +299,6 @@ def sampling_metrics(groups: Sequence[Group], fates: Counter[Fate], seconds: flo
         "groups/sampled": len(groups),
         "tokens/sampled": tokens,
         "seconds/sample": seconds,
-        "seconds/judge": sum(rollout.verdict.seconds for rollout in rollouts if rollout.verdict),
         "length/between": between([[rollout.tokens for rollout in group.rollouts] for group in groups]),
     }
     lengths = [rollout.tokens for rollout in rollouts]

@@ -72,7 +72,7 @@ class Pool(Protocol):
     def submit(self, requests: Sequence[Request]) -> None: ...
     @property
     def outstanding(self) -> int: ...
-    def ready(self) -> list[tuple[Request, list[Completion]]]: ...
+    def ready(self, enough: Callable[[], bool] = lambda: False) -> list[tuple[Request, list[Completion]]]: ...
 
 
 class EnginePool:
@@ -125,8 +125,9 @@ class EnginePool:
         """Groups submitted and not returned."""
         return sum(len(member.owed) for member in self._members)
 
-    def ready(self) -> list[tuple[Request, list[Completion]]]:
-        """Block until at least one group is done and return all that are; an empty list only if none is outstanding."""
+    def ready(self, enough: Callable[[], bool] = lambda: False) -> list[tuple[Request, list[Completion]]]:
+        """Block until at least one group is done and return all that are; an empty list only if none is outstanding, or `enough` says, after a slice
+        of engines' time, that the caller has something to do."""
         while self.outstanding:
             self._go_on()
             calls = {member.call: member for member in self._members if member.call is not None}
@@ -135,7 +136,7 @@ class EnginePool:
             except Gone as gone:
                 self._restart(calls[gone.call], str(gone))
             groups = [group for member in self._members for group in self._collect(member)]
-            if groups:
+            if groups or enough():
                 self._go_on()  # the next slice is sampled while the caller judges this one
                 return groups
         return []

@@ -12,7 +12,7 @@ import asyncio
 import difflib
 import queue
 import threading
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -26,6 +26,7 @@ from rollout.transcripts import completion, spoken, transcripts
 from rollout.types import Completion, Counted, Finish, Problem, Request
 
 _NO_IDS = frozenset([400, 404, 405, 415, 422, 501])  # what servers say that take no token ids
+_LOOK_S = 0.2
 _SILENCE_S, _TOKEN_S = 900.0, 0.1  # how long an answer may take that is not streamed: so long, and so long a token
 _TRIAL, _TRIAL_TOKENS = Problem("trial", "What is 3 + 4?", "7"), 16
 
@@ -100,11 +101,16 @@ class ServerPool:
         """Groups submitted and not returned."""
         return self._owed
 
-    def ready(self) -> list[tuple[Request, list[Completion]]]:
-        """Block until at least one group is done and return all that are; an empty list only if none is outstanding. Raises ServerError."""
+    def ready(self, enough: Callable[[], bool] = lambda: False) -> list[tuple[Request, list[Completion]]]:
+        """See rollout/engine.EnginePool.ready. Raises ServerError."""
         groups: list[tuple[Request, list[Completion]]] = []
         while self._owed and (not groups or not self._done.empty()):
-            got = self._done.get()
+            try:
+                got = self._done.get(timeout=_LOOK_S)
+            except queue.Empty:
+                if enough():
+                    break
+                continue
             if isinstance(got, BaseException):
                 raise got
             self._owed -= 1

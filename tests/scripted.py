@@ -65,7 +65,7 @@ class ScriptedPool(EnginePool):
     def outstanding(self) -> int:
         return len(self._owed)
 
-    def ready(self) -> list[tuple[Request, list[Completion]]]:
+    def ready(self, enough: Callable[[], bool] = lambda: False) -> list[tuple[Request, list[Completion]]]:
         self._random.shuffle(self._owed)
         count = self._random.randint(min(1, len(self._owed)), len(self._owed))
         done, self._owed = self._owed[:count], self._owed[count:]

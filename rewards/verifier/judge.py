@@ -178,6 +178,7 @@ class Judge:
         self._cache: dict[tuple[str, str], Future[Verdict]] = {}
         self._lock = threading.RLock()
         self._closed = False
+        self._spent = 0.0
         self._threads = [threading.Thread(target=self._serve, name=f"judge-{i}", daemon=True) for i in range(workers)]
         for thread in self._threads:
             thread.start()
@@ -244,6 +245,12 @@ class Judge:
         """What a second checker (`rewards.verifier.second`) says of a bare answer, within the same limits."""
         return self._enqueue({"gold": gold, "answer": answer, "audit": "second"})
 
+    def spent(self) -> float:
+        """Seconds that comparisons took in the workers, all together, since this was asked last; a second checker's are not counted."""
+        with self._lock:
+            spent, self._spent = self._spent, 0.0
+        return spent
+
     def check_golds(self, golds: Iterable[str]) -> list[str | None]:
         """Why each gold is unusable (empty, does not parse, does not equal itself, could not be judged), None for the good ones."""
         futures = [None if as_number(gold) else self._enqueue({"gold": gold}) for gold in golds]
@@ -279,6 +286,8 @@ class Judge:
                 worker.close()
                 future.set_exception(error)
             else:
+                with self._lock:
+                    self._spent += 0.0 if "audit" in request else seconds
                 future.set_result(Verdict(status, reason, request.get("answer"), seconds))
         worker.close()
 

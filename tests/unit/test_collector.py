@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -71,6 +72,33 @@ def test_the_prompts_of_a_step_depend_on_the_stream_and_not_on_who_finished_firs
     assert counts == {"sampled": 8, "trained": 4, "all_wrong": 2, "all_right": 2, "short": 0}
     assert metrics["accuracy"] == pytest.approx((0 + 2 + 4 + 1) / 16)
     assert [group.problem.id for group in steps.next().groups] == ["p9", "p11", "p13", "p15"]
+
+
+class Straggling(ScriptedPool):
+    """Of two groups the second is done when a third is asked for, or after five seconds."""
+
+    def ready(self, enough: Callable[[], bool] = lambda: False) -> list[tuple[Request, list[Completion]]]:
+        until = time.monotonic() + 5
+        while [request.problem.id for request in self._owed] == ["p1"] and time.monotonic() < until:
+            if enough():
+                return []
+            time.sleep(0.01)
+        self.last = self._owed.pop(0)
+        return [(self.last, self._script(self.last))]
+
+
+def test_a_group_that_needs_another_one_is_not_kept_waiting_by_a_straggler_and_equal_answers_are_judged_once(judge: Judge):
+    def script(request: Request) -> list[Completion]:
+        said = {"p0": [r"\frac{2\pi}{4}"] * 4}.get(request.problem.id, ["7", "8", "8", "8"])
+        return [response(answer) for answer in said]
+
+    steps, stream = collector(pool := Straggling(script), judge, sampler={"prompts": 2})
+    stream.source = Source("numbers", lambda position: Problem(f"p{position}", "q", "7" if position else r"\frac{\pi}{2}"))
+    collected = steps.next()
+    assert [group.problem.id for group in collected.groups] == ["p1", "p2"] and pool.last.problem.id == "p2"
+    [verdict] = {rollout.verdict for rollout in collected.sampled[0].rollouts}
+    assert verdict and (verdict.status, verdict.reason) == ("right", "symbolic")
+    assert collected.metrics["seconds/judge"] == verdict.seconds > 0
 
 
 @pytest.mark.parametrize("seed", range(5))

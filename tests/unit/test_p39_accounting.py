@@ -41,7 +41,7 @@ def collector(pool: ScriptedPool, judge: Judge, prompts: int) -> tuple[Collector
 class SlowIsLong(ScriptedPool):
     """Groups come back one by one, the shortest of those outstanding first, as they would from engines that run all at once."""
 
-    def ready(self):
+    def ready(self, enough=None):
         self._owed.sort(key=lambda request: max(len(completion.ids) for completion in self._script(request)))
         request = self._owed.pop(0)
         return [(request, self._script(request))]

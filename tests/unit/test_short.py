@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -129,7 +129,7 @@ class LocalPool:
     def outstanding(self) -> int:
         return len(self._owed)
 
-    def ready(self) -> list[tuple[Request, list[Completion]]]:
+    def ready(self, enough: Callable[[], bool] = lambda: False) -> list[tuple[Request, list[Completion]]]:
         return [(self._owed.pop(name), completions) for name, completions in self._engine.advance([], 0.0)]
 
 
