@@ -144,6 +144,13 @@ def closing_of(mark: str) -> tuple[str, ...]:
     return tuple(partner for partner in partners if partner != mark)
 
 
+def closing(text: str, marks: Marks | None = None) -> tuple[int, int] | None:
+    """Where the mark that closes a text's thinking begins and ends; None if nothing closes it, or it is opened again behind that. As `split` has it."""
+    opens, closes = _patterns(marks)
+    last = max(closes.finditer(text), key=re.Match.end, default=None)
+    return None if last is None or any(opens.finditer(text, last.end())) else last.span()
+
+
 def split(text: str, marks: Marks | None = None, thinking: bool = False, cut: bool = False) -> tuple[str, str | None]:
     """Thinking with its closing mark, and the answer behind it; None for the answer if thinking never closed.
 

@@ -23,7 +23,7 @@ from jinja2 import TemplateSyntaxError, meta
 from transformers import PreTrainedTokenizerBase
 
 from recipes.data import Data
-from rewards.thinking import KNOWN, Marks, closing_of, holds_mark, marks_of, split
+from rewards.thinking import KNOWN, Marks, closing, closing_of, holds_mark, marks_of, split
 from rollout.template_syntax import parse_template
 from rollout.thinking import ThinkIds, spent
 from rollout.tokenizer import TokenizerError, load_tokenizer, renamed_tokens
@@ -259,22 +259,22 @@ class Template:
         return self.tokenizer.decode(ids.tolist(), skip_special_tokens=False)
 
     def answer_start(self, ids: np.ndarray, text: str) -> int | None:
-        """Index of the first token behind the last closing mark of thinking, None if there is none or thinking was opened again.
+        """Index of the first token behind the mark that closes thinking, None if there is none or thinking was opened again: where the judge sees the answer begin.
 
         A mark may come in several tokens, joined to its neighbours: it is looked for in the text, and its last token from the end on.
 
         Args:
             text: of the response (`text`).
         """
-        end, close = max((text.rfind(pair.close), pair.close) for pair in self.marks.spellings)
-        if end < 0 or self.marks.opened_in(text):
+        if (found := closing(text, self.marks)) is None:
             return None
+        close, behind = text[slice(*found)], text.count(text[slice(*found)], found[1])  # an answer may speak of the mark
         width = _WINDOW
-        while width < len(ids) and close not in self._decoded(ids[-width:]):
+        while width < len(ids) and self._decoded(ids[-width:]).count(close) <= behind:
             width *= 2
         low, high = max(0, len(ids) - width), len(ids)  # the mark is whole in ids[low:high], and not in ids[low:low]
         start = low
-        count = self._decoded(ids[start:]).count(close)
+        count = self._decoded(ids[start:]).count(close) - behind
         while high - low > 1:
             middle = (low + high) // 2
             if self._decoded(ids[start:middle]).count(close) >= count:
@@ -286,7 +286,7 @@ class Template:
     def closing_start(self, ids: np.ndarray, end: int) -> int:
         """Index of the first token of the mark that closes thinking, which the response's first `end` tokens end in (`answer_start`)."""
         start = end - 1
-        while start > 0 and not any(pair.close in self._decoded(ids[start:end]) for pair in self.marks.spellings):
+        while start > 0 and closing(self._decoded(ids[start:end]), self.marks) is None:
             start -= 1
         return start
 

@@ -172,7 +172,7 @@ class Rollout:
     Attributes:
         id: hash of request id, prompt ids and sample index; checked at every join.
         text: decoded response for judges and people; training uses `completion.ids` only.
-        answer_start: index of the first token behind the last closing think tag, None if thinking never closed.
+        answer_start: index of the first token behind the mark that closes thinking, None if it never closed (Template.answer_start).
         terms: reward by term, after weight and gate; `reward` is their sum.
         limit: length limit its reward was given under, tokens.
         ends: tokens of the completion, from its first on, that were rewarded and train; None: all.

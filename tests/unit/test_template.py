@@ -12,7 +12,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from recipes.data import Data
-from rewards.thinking import Marks, marks_of
+from rewards.thinking import Marks, marks_of, split
 from rollout.template import TemplateError, load_template
 from rollout.tokenizer import copy_companions
 from rollout.types import Completion, Problem
@@ -235,6 +235,12 @@ def test_a_mark_in_several_tokens_joined_to_its_neighbours_is_found_and_counted_
         assert found is not None and template.tokenizer.decode(ids(text)[:found]).endswith("</think>")
         assert "</think>" not in template.tokenizer.decode(ids(text)[found:])
     assert start("never closed " * 50) is None and start("a</think>b<think>c") is None
+    spoken_of = ("My <think> is done", "`</think>` closes it", "the tag `<think>` opens it", "5 </think>. " * 3 + "`</think>` " * 99)
+    for text in ["a</Think>5", *(f"{thought}</think>\n{words}: 5" for thought in ("a b", "é中 " * 90) for words in spoken_of)]:
+        answer = split(text, template.marks, thinking=True)[1]  # where the judge sees it
+        found = start(text)
+        assert found is not None and answer and template.tokenizer.decode(ids(text)[found:]) == answer
+        assert template.tokenizer.decode(ids(text)[template.closing_start(ids(text), found) : found]).lower() in ("</think>", "a</think>")
 
 
 def test_prompts_say_one_date_whatever_day_it_is(tiny_checkpoint: Path, tmp_path: Path):
