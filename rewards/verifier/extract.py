@@ -19,6 +19,7 @@ _BOX = re.compile(
 _HASHES = re.compile(r"(?:.*\n)?[ \t]*####[ \t]*(\S[^\n]*)\s*", re.DOTALL)  # the end of a worked solution of GSM8K
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _JOINT = re.compile(r"(?:[\s,;$~]|\\[()\[\]!,;: ]|\\q?quad|\\(?:text|textrm|mathrm|mbox)\{\s*,?\s*(?:and|or)?\s*\}|\b(?:and|or)\b)*")
+_JOINS = re.compile(r"(?<!\\)[,;]|\b(?:and|or)\b")  # boxes on lines of their own without one are a step and the answer
 _NAME = r"([a-zA-Z](?:_(?:\w|\{\w+\}))?)[ \t]*=[ \t]*"
 _NAME_BEFORE = re.compile(rf"(?:^|[\s$(\[,;]){_NAME}$")
 _NAMED_JOINT = re.compile(
@@ -49,7 +50,8 @@ def _inside(text: str, box: re.Match[str]) -> tuple[str, int] | None:
 def last_box(text: str) -> str | None:
     r"""What the last \boxed{...}, \fbox{...} or \boxed 7 holds; None without one, or if its braces never balance.
 
-    Boxes joined to it by nothing but commas, "and" or "or" belong to it: \boxed{2} and \boxed{3} is the list "2, 3", with names "x=2, y=3".
+    Boxes joined to it by nothing but commas, "and" or "or", or by nothing on its line, belong to it: \boxed{2} and \boxed{3} is the list "2, 3",
+    with names "x=2, y=3".
     An escaped brace (\{) is text, not nesting. Linear in the length of the text.
     """
     boxes = list(_BOX.finditer(text))[-_MOST_BOXES:]
@@ -63,6 +65,7 @@ def last_box(text: str) -> str | None:
             found is None
             or not (held[0].strip() and found[0].strip())
             or not (_JOINT.fullmatch(text, found[1], next_start) or _NAMED_JOINT.fullmatch(text, found[1], next_start))
+            or ("\n" in text[found[1] : next_start] and not _JOINS.search(text, found[1], next_start))
         ):
             break
         held, next_start, starts = [found[0], *held], box.start(), [box.start(), *starts]

@@ -35,6 +35,7 @@ FIXTURES = [  # completion, finish, thinking, answer or (None, reason)
     (r"\boxed{2} and \boxed{3}", "stop", False, "2, 3"),
     (r"$\boxed{2}$, $\boxed{3}$ or \(\boxed{5}\).", "stop", False, "2, 3, 5"),
     (r"$\boxed{2} \quad \text{and} \quad \boxed{3}$", "stop", False, "2, 3"),
+    ("Half is $\\boxed{3}$\n\n$$\\boxed{7}$$", "stop", False, "7"),
     (r"\boxed{2}, no: \boxed{3}", "stop", False, "3"),
     (r"\boxed{7}, \boxed{7}", "stop", False, "7"),
     (r"<think>\boxed{2}</think>\boxed{3}", "stop", False, "3"),
