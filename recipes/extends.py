@@ -76,7 +76,7 @@ def _collect(path: Path, label: str, chain: tuple[Path, ...], family: dict[Path,
         raise RecipeError(f"{label}: extends itself: {names}")
     if key in family:
         return
-    said = _nested(parse(read(path, label), label))
+    said = nested(parse(read(path, label), label))
     extends = said.data.pop("extends", [])
     at = said.written.pop(("extends",), label)
     said.written = {place: line for place, line in said.written.items() if place[0] != "extends"}
@@ -93,8 +93,12 @@ def _collect(path: Path, label: str, chain: tuple[Path, ...], family: dict[Path,
     family[key] = _File(said, tuple(dict.fromkeys(parents)), at, label)
 
 
-def _nested(said: Tree) -> Tree:
-    """A file's words with the dotted keys under `on_cuda` as nested ones, so that a place has one name."""
+def nested(said: Tree) -> Tree:
+    """Words of a file or of the command line with the dotted keys under `on_cuda` as nested ones, so that a place has one name.
+
+    Raises:
+        RecipeError: a key is said in both ways.
+    """
     changes = said.data.get("on_cuda")
     if not isinstance(changes, dict):
         return said

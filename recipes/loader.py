@@ -17,7 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from recipes.explain import explain, faults
-from recipes.extends import composed
+from recipes.extends import composed, nested
 from recipes.keys import Key, keys
 from recipes.library import find, scales, shipped, written
 from recipes.schema import Recipe
@@ -47,7 +47,7 @@ def load(name_or_path: str, scale: str | None = None, overrides: Sequence[str] =
     words = Tree()
     for word in overrides:
         try:
-            tree = override(word)
+            tree = nested(override(word))
         except RecipeError as error:
             problems.append(str(error))
             continue

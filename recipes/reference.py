@@ -30,7 +30,7 @@ Numbers of later files win. What has no middle is refused, with both files' name
 two parents' own chains say different lists `reward`, `waive` or `stages`, a different kind of a slot (`budget.kind`, `select.kind`), or both a schedule of one number. Lists are compared by what they come to: 1 is 1.0, and what is left out its default.
 A list that names a recipe behind one that extends it is refused, too. A controller beside a schedule of `budget.limit` is no conflict: its share is of the limit of the step.
 Budgets of two kinds hold together where the recipe says so: one is the slot's kind, the other stands in `budget.also`.
-An entry there begins with what a parent said for that kind: `extends: [toggle, controller]` with `budget: {kind: toggle, also: [{kind: controller}]}` has the numbers of both recipes, and a number in the entry wins.
+An entry there begins with what a parent said for that kind: `extends: [toggle, controller]` with `budget: {kind: toggle, also: [{kind: controller}]}` and `data: {instruction: ""}` (controller's states the limit, which a toggle decides later) has the numbers of both recipes, and a number in the entry wins.
 
     laconic train dler --scale tiny learner.lr=1e-4 stages=[rl,eval]
 

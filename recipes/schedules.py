@@ -59,8 +59,10 @@ class Linear(Section):
     kind: Literal["linear"] = Field(..., description="In a straight line to `to`, or to `share` of where it starts.")
     to: float | None = Field(None, description="Where it ends.")
     share: NonNegative | None = Field(None, description="The same, as a share of where it starts.")
-    over: Count | None = Field(None, description="Steps until then (null: the run's; 1: from the start).")
-    drops: Count | None = Field(None, description="Number of equal changes (null: one a step).")
+    over: Count | None = Field(None, description="Steps over which it moves (null: the run's; 1: from the start).")
+    drops: Count | None = Field(
+        None, description="Number of equal changes, which part `over` into drops + 1 equal stretches (null: one a step)."
+    )
 
     @model_validator(mode="after")
     def _has_an_end(self) -> Linear:

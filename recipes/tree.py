@@ -65,7 +65,7 @@ class Tree:
 
     def overlay(self, other: Tree) -> None:
         """Lay `other` over this."""
-        _drop(self.data.get("on_cuda"), other.data)  # what is said later holds on every device
+        _drop(self.data.get("on_cuda"), other.data, ())  # what is said later holds on every device
         self._merge(self.data, other.data, other.written, ())
 
     def where(self, place: Place) -> str | None:
@@ -141,11 +141,16 @@ def _shared(name: str, one: type[Section] | None, other: type[Section]) -> bool:
     return homes[0] == homes[-1] != []
 
 
-def _drop(base: Any, said: dict[str, Any]) -> None:
-    """Take out of nested `base` what `said` has, too."""
+def _drop(base: Any, said: dict[str, Any], place: Place) -> None:
+    """Take out of nested `base` what `said` has, too, and what another kind than that of `said` alone has."""
     for key in base.keys() & said.keys() if isinstance(base, dict) else ():
+        here = (*place, key)
         if isinstance(base[key], dict) and isinstance(said[key], dict):
-            _drop(base[key], said[key])
+            kinds, old, new = _kinds_at(here), base[key].get("kind"), said[key].get("kind")
+            if isinstance(new, str) and new in kinds and new != old:
+                for name in [name for name in base[key] if name != "kind" and not _shared(name, kinds.get(str(old)), kinds[new])]:
+                    del base[key][name]
+            _drop(base[key], said[key], here)
         else:
             del base[key]
 

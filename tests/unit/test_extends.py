@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -434,3 +435,19 @@ def test_what_cannot_be_in_a_file_is_refused_there_whatever_is_laid_over_it():
     said = 'wrong.yaml:2: reward: {"1": {"keep": 0.5}} is not allowed; needs a list (at least 1) of mappings'
     assert refusal("extends: wrong.yaml\nreward: [{kind: verdict}]", wrong=wrong) == said
     assert made("extends: mild.yaml", "schedule.budget.limit=null", mild="extends: curriculum\non_cuda: {wandb: null}").wandb is None
+
+
+@pytest.mark.parametrize(
+    ("before", "words", "place", "expected"),
+    [
+        ("", ["on_cuda={learner.lr: 1e-5}", "learner.lr=1e-4"], "learner.lr", 1e-4),
+        ("", ["on_cuda={learner.lr: 1e-5}", "on_cuda.learner.lr=1e-4"], "learner.lr", 1e-4),
+        ("on_cuda: {learner: {lr: 1e-5}}", ["on_cuda={learner.lr: 1e-4}"], "learner.lr", 1e-4),
+        ("on_cuda: {cluster: {kind: apart, nodes: 2}}", ["cluster.kind=auto"], "cluster.kind", "auto"),
+        ("on_cuda: {cluster: {kind: apart, nodes: 2}}", ["cluster.kind=colocated"], "cluster.nodes", 2),  # both kinds have it
+        ("on_cuda: {budget: {kind: controller, within: 0.1}}", ["budget.kind=toggle", "data.instruction=''"], "budget.kind", "toggle"),
+    ],
+)
+def test_what_is_said_later_holds_on_gpus_too_however_it_is_written(before: str, words: list[str], place: str, expected: object):
+    held = on_device(made(f"extends: dler\n{before}", *words), "cuda")
+    assert attrgetter(place)(held) == expected
