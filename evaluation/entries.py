@@ -43,10 +43,11 @@ def read_entries(paths: Sequence[Path]) -> list[Run]:
     for place, run in enumerate(runs):
         if run.path in [other.path for other in runs[:place]]:
             raise ValueError(f"{paths[place]}: given twice; name each run or evaluation once")
-    names = [run.path.name for run in runs]
-    for run in runs:
-        if names.count(run.path.name) > 1:
-            run.label = "/".join(run.path.parts[-2:])
+    parts = 1
+    while len(set(labels := [run.label for run in runs])) < len(runs):
+        parts += 1
+        for run, label in zip(runs, labels, strict=True):
+            run.label = "/".join(run.path.parts[-parts:]) if labels.count(label) > 1 else label
     short = [_shortened(run.label) for run in runs]
     for run, label in zip(runs, short, strict=True):
         run.label = label if short.count(label) == 1 else run.label

@@ -1,6 +1,6 @@
 """What cannot be said of the entries shown: why, and what would have to be run so that it can.
 
-Claim: where two entries have nothing in common on a source, or may not be compared there, a sentence says so; it names a command that evaluates the
+Claim: where two entries have nothing in common on a source, or may not be compared there, a sentence says so; it names the commands that evaluate the
 one as the other was evaluated. Entries are set against the first, as everywhere.
 Simplification: of settings the command names those that must agree; instructions and columns of a set are the recipe's.
 """
@@ -8,8 +8,9 @@ Simplification: of settings the command names those that must agree; instruction
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from evaluation.benchmarks import BENCHMARKS, PROTOCOL
 from evaluation.comparisons import Found
@@ -46,7 +47,7 @@ def _single(found: Found) -> Iterator[str]:
     if like[0].settings.engine == IMPORTED:
         yield f"Nothing is compared: name a second entry, of other samples of the same problems (`laconic import FILE --source {shlex.quote(like[0].source)}`)."
     else:
-        yield f"Nothing is compared: name a second entry, of another checkpoint that was evaluated alike (`{command('CHECKPOINT', like, like[0])}`)."
+        yield f"Nothing is compared: name a second entry, of another checkpoint that was evaluated alike ({_commands('CHECKPOINT', like, like[0])})."
 
 
 def _between(first: Run, other: Run) -> Iterator[str]:
@@ -92,17 +93,19 @@ def _remedy(run: Run, like: Sequence[Evaluation]) -> str:
     """What to do so that an entry has evaluations like these."""
     last = run.evaluations[-1] if run.evaluations else None
     if last is not None and last.settings.engine == IMPORTED:
-        settings = like[0].settings
-        said = {name: getattr(settings, name) for name in _SETTINGS if name != "max_tokens" or settings.unit != CHARACTERS}
-        words = [f"--{name.replace('_', '-')} {value}" for name, value in said.items() if value is not None]
-        asked = " ".join(["laconic import FILE", f"--source {shlex.quote(like[0].source)}", *words, f"--out {shlex.quote(_folder(run))}"])
-        return f"`{asked}` would do it, of samples that were made so" + ", and the same of the other sources" * (len(like) > 1)
+        out = f"--out {shlex.quote(_folder(run))}"
+        asked = [
+            f"`{' '.join(['laconic import FILE', f'--source {first}', *options, out])}`"
+            + f" (the same of {', '.join(others)})" * bool(others)
+            for options, (first, *others) in _by_options(like, _imported).items()
+        ]
+        return f"{' and '.join(asked)} would do it, of samples that were made so"
     checkpoint = last.checkpoint if last and not run.trained else ""
     if run.trained:
         checkpoint = _checkpoint_of(run, last) if last else "CHECKPOINT"
     where = "" if run.trained else f" --out {shlex.quote(_folder(run))}"
     then = "; name the folder that it writes in place of the run's then" if run.trained else ""
-    return f"`{command(checkpoint or 'CHECKPOINT', like, last)}{where}` would do it{then}"
+    return f"{_commands(checkpoint or 'CHECKPOINT', like, last, where)} would do it{then}"
 
 
 def _checkpoint_of(run: Run, last: Evaluation) -> str:
@@ -118,25 +121,52 @@ def _folder(run: Run) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def command(checkpoint: str, like: Sequence[Evaluation], own: Evaluation | None) -> str:
-    """`laconic eval` of a checkpoint, as these evaluations of one set of settings were made.
+def _commands(checkpoint: str, like: Sequence[Evaluation], own: Evaluation | None, where: str = "") -> str:
+    """`laconic eval` of a checkpoint, as these evaluations were made: once for each set of settings.
 
     Args:
         own: one of the checkpoint's: what it was sampled on it is to be sampled on again.
+        where: what each ends with.
     """
-    settings = like[0].settings
-    named = all(one.source in BENCHMARKS for one in like)
     served = own is not None and own.settings.engine not in (None, IMPORTED, *_ENGINES)
-    words = ["laconic", "eval", *(["--engine-url", "URL", "--engine-model"] if served else []), shlex.quote(checkpoint)]
-    words += [f"--{'benchmark' if named else 'data'} {shlex.quote(one.source)}" for one in like]
-    samples = settings.samples or max(row.samples for row in like[0].per_problem)
-    if samples and not (named and all(one.samples == BENCHMARKS[one.source].samples for one in like)):
-        words.append(f"--samples {samples}")
+    begins = ["laconic", "eval", *(["--engine-url", "URL", "--engine-model"] if served else []), shlex.quote(checkpoint)]
+    said = []
+    for options, sources in _by_options(like, _sampled).items():
+        named = "--benchmark" if sources[0] in BENCHMARKS else "--data"
+        said.append(f"`{' '.join([*begins, *(f'{named} {source}' for source in sources), *options])}{where}`")
+    return " and ".join(said)
+
+
+def _by_options(like: Sequence[Evaluation], options: Callable[[Evaluation], Sequence[str]]) -> dict[tuple[str, ...], list[str]]:
+    """The sources of evaluations, quoted, by the options that make them alike."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for one in like:
+        found.setdefault(tuple(options(one)), []).append(shlex.quote(one.source))
+    return found
+
+
+def _sampled(one: Evaluation) -> list[str]:
+    """Of `laconic eval`; only what is no benchmark says how many problems."""
+    settings, benchmark = one.settings, BENCHMARKS.get(one.source)
+    samples = settings.samples or max(row.samples for row in one.per_problem)
+    words = [] if benchmark and samples == benchmark.samples else [f"--samples {samples}"]
     if settings.budget:
         words += [settings.budget.option, "--no-natural"]
-    known = PROTOCOL if named else {}
-    values = {name: getattr(settings, name) for name in _SETTINGS if name != "max_tokens" or settings.unit != CHARACTERS}
-    words += [f"eval.{name}={value}" for name, value in values.items() if value is not None and value != known.get(name)]
-    if not named:
-        words.append(f"eval.problems={max(one.problems for one in like)}")
-    return " ".join(words)
+    known = PROTOCOL if benchmark else {}
+    words += [f"eval.{name}={value}" for name, value in _recorded(one).items() if value != known.get(name)]
+    if not benchmark:
+        words.append(f"eval.problems={one.problems}")
+    if one.source == "tiny" and settings.seed is not None:  # which draws its problems
+        words.append(f"seed={settings.seed}")
+    return words
+
+
+def _imported(one: Evaluation) -> list[str]:
+    """Of `laconic import`."""
+    return [f"--{name.replace('_', '-')} {value}" for name, value in _recorded(one).items()]
+
+
+def _recorded(one: Evaluation) -> dict[str, Any]:
+    """The settings that must agree, as far as they are known; a limit beside lengths in characters is not."""
+    unknown = "max_tokens" if one.settings.unit == CHARACTERS else ""
+    return {name: value for name in _SETTINGS if (value := getattr(one.settings, name)) is not None and name != unknown}

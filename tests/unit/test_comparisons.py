@@ -225,8 +225,12 @@ def test_a_start_that_two_runs_share_is_shown_once_and_ends_alone_can_be_asked_f
 
 
 def test_what_is_given_twice_or_is_of_one_name_is_told_apart(tmp_path: Path) -> None:
-    paths = [evaluated(tmp_path / name / "model", make_groups(12, 200)) for name in ("x", "y")]
-    assert [run.label for run in read_entries(paths)] == ["x/model", "y/model"]
+    names = ("base", "x/model", "y/model", "p/evals/qwen", "q/evals/qwen")
+    paths = [evaluated(tmp_path / name, make_groups(12, 200)) for name in names]
+    assert [run.label for run in read_entries(paths)] == [*names]
+    file = paths[0].parent / "y" / "model.json"  # named as the folder beside it is
+    file.write_text((paths[0] / "tiny.json").read_text())
+    assert [run.label for run in read_entries([paths[2], file])] == ["y/model", "y/model.json"]
     with pytest.raises(ValueError, match="given twice"):
         read_entries([paths[0], paths[0] / "." / ""])
 

@@ -190,7 +190,7 @@ def test_with_the_natural_evaluation_on_one_side_only_shared_budgets_are_spoken_
     assert said[0].startswith("tiny, 32 tokens forced, new against old: More accurate (95 % interval")
     assert lacking.startswith("What is said of new against old on tiny is of budgets alone: new was sampled at 32 tokens forced, ")
     assert (
-        f"`laconic eval new --data tiny --samples 2 eval.temperature=0.6 eval.top_p=1.0 eval.max_tokens=320 eval.problems=24 --out {two[1]}`"
+        f"`laconic eval new --data tiny --samples 2 eval.temperature=0.6 eval.top_p=1.0 eval.max_tokens=320 eval.problems=24 seed=0 --out {two[1]}`"
         in lacking
     )
     assert "<code>laconic eval new --data tiny --samples 2 " in page(found)
@@ -213,6 +213,36 @@ def test_where_nothing_can_be_said_a_sentence_has_the_reason_and_the_command(tmp
     hotter = evaluated(tmp_path / "hot", make, "math500", "math500", temperature=1.0, max_tokens=32768, samples=4)
     last = sentences(read([a, hotter]))[-1]
     assert last == f"So that hot can be compared with a on math500: `laconic eval hot --benchmark math500 --out {hotter}` would do it."
+
+
+def test_a_remedy_is_a_command_for_each_set_of_settings_and_the_problems_of_the_tiny_task_are_drawn_by_their_seed(tmp_path: Path) -> None:
+    make, r1 = make_groups(12, 50), {"top_p": 0.95, "top_k": 0, "max_tokens": 32768}
+    a, b = tmp_path / "a", evaluated(tmp_path / "b", make, "mine")
+    evaluated(a, make, "math500", "math500", samples=4, **r1)
+    evaluated(a, make, "gsm8k", "gsm8k", samples=1, **r1 | {"max_tokens": 320})
+    evaluated(a, make, "rows.jsonl", "rows")
+    evaluated(a, make, "my rows.jsonl", "my-rows", budget={"kind": "forced", "limit": 32})
+    evaluated(a, make, "tiny", seed=7)
+    own, plain = f"--out {b}", "--samples 2 eval.temperature=0.6 eval.top_p=1.0 eval.max_tokens=320 eval.problems=24"
+    (said,) = [one for one in sentences(read([a, b])) if "only a was" in one]
+    assert said.startswith(
+        "On gsm8k, math500, my rows.jsonl, rows.jsonl, tiny nothing can be said of b against a: only a was evaluated there."
+    )
+    commands = [
+        f"--benchmark gsm8k eval.max_tokens=320 {own}",
+        f"--benchmark math500 {own}",
+        f"--data 'my rows.jsonl' {plain.replace('2 ', '2 --forced 32 --no-natural ', 1)} {own}",
+        f"--data rows.jsonl {plain} {own}",
+        f"--data tiny {plain} seed=7 {own}",
+    ]
+    assert said.endswith(" and ".join(f"`laconic eval b {one}`" for one in commands) + " would do it.")
+    other = evaluated(tmp_path / "other", make_groups(12, 50, 12), "tiny", seed=3)
+    assert "eval.problems=24 seed=7 --out " in sentences(read([a, other]))[-1]
+    evaluated(b, make, "mine", engine="imported")
+    imports = [f"`laconic import FILE --source {name} --temperature 0.6 --top-p " for name in ("gsm8k", "math500", "rows.jsonl")]
+    (said,) = [one for one in sentences(read([a, b])) if "only a was" in one]
+    assert all(one in said for one in imports[:2]) and imports[2] not in said and said.count(" (the same of ") == 1
+    assert said.endswith(" would do it, of samples that were made so.")
 
 
 def test_the_picture_of_budgets_alone_has_its_ticks_at_the_budgets(two: list[Path]) -> None:
