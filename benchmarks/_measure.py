@@ -1,4 +1,4 @@
-"""What the benchmarks share: two things measured in turns, their ratio with its spread, and the facts of the machine.
+"""What the benchmarks share: two things measured in turns, their ratio with its spread, a model before and after training, and the facts of the machine.
 
 Turns (A B A B ...) in one run let slow drifts of the machine hit both sides alike. Nothing here asserts: a number below what is wanted
 is printed like any other.
@@ -14,8 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
+from evaluation.measured import accuracy_change, length_change, of_evaluation
+from evaluation.results import Evaluation
+from evaluation.statistics import claim_interval
 from launch.engines import engines
 from launch.plan import plan
 from launch.stages import starting_checkpoint
@@ -107,6 +110,35 @@ def sentence(result: dict[str, float], wanted: float | None = None) -> str:
     """`ratio 0.93 (0.90 .. 0.95), wanted >= 0.85`."""
     words = f"ratio {result['ratio']:.2f} ({result['low']:.2f} .. {result['high']:.2f})"
     return words if wanted is None else f"{words}, wanted >= {wanted}"
+
+
+class Trained(NamedTuple):
+    """A model before and after training. `accuracy`, `tokens`: [before, after, change, low, high], paired over problems."""
+
+    before: Evaluation
+    after: Evaluation
+    accuracy: list[float]
+    tokens: list[float]
+
+
+def trained(first: Path, last: Path) -> Trained:
+    """Two evaluations, with the intervals that `laconic report` would claim by."""
+    before, after = (Evaluation.model_validate_json(file.read_text()) for file in (first, last))
+    old, new = of_evaluation(before), of_evaluation(after)
+    accuracy, tokens = claim_interval(accuracy_change(new, old)), length_change(new, old)
+    return Trained(before, after, [before.accuracy.mean, after.accuracy.mean, *accuracy], [before.tokens.mean, after.tokens.mean, *tokens])
+
+
+def accuracy_cells(accuracy: Sequence[float]) -> list[str]:
+    """`Trained.accuracy`, its change in points."""
+    before, after, *change = (100 * one for one in accuracy)
+    return [f"{before:.1f} %", f"{after:.1f} %", "{:+.1f} [{:+.1f}, {:+.1f}]".format(*change)]
+
+
+def token_cells(tokens: Sequence[float]) -> list[str]:
+    """`Trained.tokens`, its change in per cent."""
+    before, after, *change = tokens
+    return [f"{before:.1f}", f"{after:.1f}", "{:+.1f} % [{:+.1f}, {:+.1f}]".format(*(100 * one for one in change))]
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

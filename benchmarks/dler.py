@@ -16,9 +16,8 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import Any
 
-from evaluation.measured import accuracy_change, length_change, of_evaluation
-from evaluation.results import Evaluation
-from evaluation.statistics import difference_interval
+from _measure import accuracy_cells, token_cells, trained
+
 from launch.stages import starting_checkpoint
 from recipes.loader import load
 
@@ -36,21 +35,15 @@ def run(seed: int, start: Path, runs: Path, overrides: list[str]) -> tuple[Path,
 def row(seed: int, folder: Path, seconds: float) -> tuple[str, bool]:
     """A line of the table, and whether both wishes hold."""
     last = load(str(folder / "recipe.yaml")).train.steps
-    before, after = (Evaluation.model_validate_json((folder / "evals" / f"step-{step}.json").read_text()) for step in (0, last))
-    accuracy = difference_interval(accuracy_change(of_evaluation(after), of_evaluation(before)))
-    tokens = length_change(of_evaluation(after), of_evaluation(before))
+    found = trained(*(folder / "evals" / f"step-{step}.json" for step in (0, last)))
     cells = [
         str(seed),
-        _percent(before.accuracy.mean),
-        _percent(after.accuracy.mean),
-        f"{100 * accuracy.mean:+.1f} [{100 * accuracy.low:+.1f}, {100 * accuracy.high:+.1f}]",
-        f"{before.tokens.mean:.1f}",
-        f"{after.tokens.mean:.1f}",
-        f"{100 * tokens.mean:+.1f} % [{100 * tokens.low:+.1f}, {100 * tokens.high:+.1f}]",
-        f"{before.truncated:.1%} / {after.truncated:.1%}",
+        *accuracy_cells(found.accuracy),
+        *token_cells(found.tokens),
+        f"{found.before.truncated:.1%} / {found.after.truncated:.1%}",
         f"{seconds:.0f}",
     ]
-    return "| " + " | ".join(cells) + " |", tokens.mean <= -0.6 and accuracy.low > -0.01
+    return "| " + " | ".join(cells) + " |", found.tokens[2] <= -0.6 and found.accuracy[3] > -0.01
 
 
 def main() -> None:
@@ -65,10 +58,6 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     print("\n".join(line for line, _ in done))
     print(f"{sum(holds for _, holds in done)} of {len(done)} seeds reach both: tokens -60 % and accuracy's lower end above -1 point")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 if __name__ == "__main__":

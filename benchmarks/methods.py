@@ -19,10 +19,10 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import Any
 
+from _measure import accuracy_cells, token_cells, trained
+
 from evaluation.attempts import pass_at_k
-from evaluation.measured import accuracy_change, length_change, of_evaluation
 from evaluation.results import Evaluation
-from evaluation.statistics import difference_interval
 from recipes.loader import load, shipped
 from recipes.steps import steps
 
@@ -46,26 +46,24 @@ def run(recipe: str, runs: Path, overrides: list[str]) -> dict[str, Any]:
     folder = runs / f"methods-{recipe}"
     evaluated = [step for step in steps(load(str(folder / "recipe.yaml"))) if any(stage.kind == "eval" for stage in step.recipe.stages)]
     files = [(evaluated[0], 0), (evaluated[-1], evaluated[-1].recipe.train.steps if evaluated[-1].recipe.trains else 0)]
-    before, after = (
-        Evaluation.model_validate_json((step.folder(folder) / "evals" / f"step-{number}.json").read_text()) for step, number in files
-    )
+    found = trained(*(step.folder(folder) / "evals" / f"step-{number}.json" for step, number in files))
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    accuracy = difference_interval(accuracy_change(of_evaluation(after), of_evaluation(before)))
-    tokens = length_change(of_evaluation(after), of_evaluation(before))
     return {
         "recipe": recipe,
-        "accuracy": [before.accuracy.mean, after.accuracy.mean, accuracy.mean, accuracy.low, accuracy.high],
-        "pass": [_pass(before), _pass(after)],
+        "accuracy": found.accuracy,
+        "pass": [_pass(found.before), _pass(found.after)],
         "update": sum((step["tokens/trained"] or 0) * (step.get("tokens/kept") or 1.0) for step in lines) / len(lines),
-        "tokens": [before.tokens.mean, after.tokens.mean, tokens.mean, tokens.low, tokens.high],
+        "tokens": found.tokens,
         "seconds": seconds,
         "moved": {name: [lines[0][name], lines[-1][name]] for name in _MOVES if lines[-1].get(name) is not None},
     }
 
 
-def _pass(scores: Evaluation) -> float:
-    """pass@4 of an evaluation with four samples or more."""
+def _pass(scores: Evaluation) -> float | None:
+    """pass@4; None of fewer than four samples."""
     problems = scores.per_problem
+    if min(one.samples for one in problems) < 4:
+        return None
     return float(pass_at_k([one.samples for one in problems], [one.right for one in problems], 4).mean())
 
 
@@ -73,15 +71,12 @@ def line(row: dict[str, Any]) -> str:
     """A row of the table."""
     if "failed" in row:
         return f"| {row['recipe']} | exit code {row['failed']} | | | | | | | | | {row['seconds']:.0f} | |"
-    accuracy, tokens = row["accuracy"], row["tokens"]
     moved = ", ".join(f"{name} {first:.3g} -> {last:.3g}" for name, (first, last) in row["moved"].items() if first != last)
     cells = [
         row["recipe"],
-        *(f"{100 * share:.1f} %" for share in accuracy[:2]),
-        f"{100 * accuracy[2]:+.1f} [{100 * accuracy[3]:+.1f}, {100 * accuracy[4]:+.1f}]",
-        *(f"{100 * share:.1f} %" for share in row["pass"]),
-        *(f"{mean:.1f}" for mean in tokens[:2]),
-        f"{100 * tokens[2]:+.0f} % [{100 * tokens[3]:+.0f}, {100 * tokens[4]:+.0f}]",
+        *accuracy_cells(row["accuracy"]),
+        *("–" if share is None else f"{100 * share:.1f} %" for share in row["pass"]),
+        *token_cells(row["tokens"]),
         f"{row['update']:,.0f}",
         f"{row['seconds']:.0f}",
         moved,

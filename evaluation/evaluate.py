@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -141,14 +141,14 @@ class Asked:
             step=self.step,
             source=self.source,
             settings=self.settings,
-            asked=[request.problem.id for request in self.requests],
+            asked={request.problem.id: request.group_size for request in self.requests},
         )
         shutil.rmtree(self.parts.folder, ignore_errors=True)
         return found.model_copy(update={"table": self.table})
 
 
 def write(
-    path: Path, table: pa.Table, *, checkpoint: str, step: int, source: str, settings: Settings, asked: Sequence[str] = ()
+    path: Path, table: pa.Table, *, checkpoint: str, step: int, source: str, settings: Settings, asked: Mapping[str, int] | None = None
 ) -> Evaluation:
     """Write `path`.parquet and then `path`.json of judged samples, whoever made them, and return the scores. Raises as `score`."""
     found = score(table, checkpoint=checkpoint, step=step, source=source, settings=settings, asked=asked)

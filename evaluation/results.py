@@ -313,6 +313,7 @@ class Evaluation(_Frozen):
     Attributes:
         problems: that were asked.
         samples: of each, asked for.
+        asked: for samples of all problems, since one that several rows ask has those of each; None: not recorded.
         truncated, no_answer, not_judged: shares of samples, as means over problems.
         no_answer_by: `no_answer` by reason.
         majority: of as many samples as every problem has; None for single samples, and where samples are votes already.
@@ -330,6 +331,7 @@ class Evaluation(_Frozen):
     settings: Settings
     problems: int
     samples: int
+    asked: int | None = None
     accuracy: Share
     tokens: Lengths
     truncated: float
@@ -352,6 +354,11 @@ class Evaluation(_Frozen):
     def where(self) -> str:
         """The source, and the budget if there was one, for people."""
         return f"{self.source}, {self.settings.budget.words}" if self.settings.budget else self.source
+
+    @property
+    def wanted(self) -> int:
+        """Samples that were asked for in all."""
+        return self.problems * self.samples if self.asked is None else self.asked
 
     @property
     def tells_thinking(self) -> bool:

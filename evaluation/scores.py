@@ -4,7 +4,7 @@ Claim: one road from a table of samples to numbers, for evaluations of a run, fo
 Every mean is a mean over problems of the mean over their samples, and every interval resamples problems (statistics.py).
 
 A sample that could not be judged stays in the denominator: accuracy is right / samples that exist, and the true value
-lies at most the `not_judged` share above it. Samples asked for and never made are the gap between `samples` x `problems`
+lies at most the `not_judged` share above it. Samples asked for and never made are the gap between `asked`
 and the sum of `per_problem[].samples`; a problem without any is an error, since leaving it out would move the mean.
 
 Simplification: one benchmark at a time.
@@ -13,7 +13,7 @@ Simplification: one benchmark at a time.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -63,7 +63,9 @@ def budget_curve(samples: Samples, budgets: Sequence[int]) -> list[Point]:
     ]
 
 
-def score(table: pa.Table, *, checkpoint: str, step: int, source: str, settings: Settings, asked: Sequence[str] = ()) -> Evaluation:
+def score(
+    table: pa.Table, *, checkpoint: str, step: int, source: str, settings: Settings, asked: Mapping[str, int] | None = None
+) -> Evaluation:
     """The numbers of one evaluation from its samples.
 
     `tokens.right`, `.wrong` and `.truncated` are means over such samples; `by_outcome` splits them into thinking and answer.
@@ -71,14 +73,15 @@ def score(table: pa.Table, *, checkpoint: str, step: int, source: str, settings:
 
     Args:
         table: columns of rollout.records.SCHEMA; problems come in the order of their first rows.
-        asked: ids of the problems that were to be sampled.
+        asked: of each problem that was to be sampled, how often.
 
     Raises:
         ValueError: no samples, a problem without samples, or a sample that comes twice.
     """
     table = grouped(table)
+    asked = asked or {}
     samples, budget = of_table(table, None if settings.template == CHARACTERS else settings.max_tokens), settings.budget
-    if missing := sorted(set(asked) - set(samples.ids)):
+    if missing := sorted(asked.keys() - set(samples.ids)):
         raise ValueError(f"problem {missing[0]}: no samples, and leaving it out would move the mean; sample it again")
     first_N = np.cumsum(samples.count) - samples.count
     problems = table.select(["family", "level", "answer", "golds"]).take(first_N).to_pylist()
@@ -97,7 +100,7 @@ def score(table: pa.Table, *, checkpoint: str, step: int, source: str, settings:
     silent_S = np.array([said is None for said in samples.extracted]) & samples.wrong
     why_S = np.where(samples.cut, "unfinished", reason_S)
     longest = (
-        settings.max_tokens if samples.ruler != CHARACTERS and parallel is None else samples.length.max()
+        settings.max_tokens if samples.ruler != CHARACTERS and parallel is None else max(samples.length.max(), 1)
     )  # limits are tokens of one sample
     budgets = np.unique(np.linspace(0, longest, _CURVE_POINTS + 1).round().astype(int))[1:]
     return Evaluation(
@@ -107,6 +110,7 @@ def score(table: pa.Table, *, checkpoint: str, step: int, source: str, settings:
         settings=settings,
         problems=len(samples.ids),
         samples=(settings.samples if parallel is None else None) or int(samples.count.max()),
+        asked=sum(asked.values()) // (budget.of if isinstance(budget, ShortOf) else 1) or None,
         accuracy=Share(**share_interval(measured.share)._asdict()),
         tokens=Lengths(
             mean=tokens.mean,

@@ -80,10 +80,11 @@ def _numbers(evaluation: Evaluation, k: int, lenient: bool, overlaps: bool, unit
     samples_N = np.array([row.samples for row in evaluation.per_problem])
     gen, fix = standard_errors(right_N, samples_N)
     accuracy, length = evaluation.accuracy, evaluation.tokens
-    asked = evaluation.problems * evaluation.samples
     return {
         "Problems × samples": Cell(f"{evaluation.problems:,} × {words.samples_each(evaluation)}"),
-        "Samples made, of those asked for": Cell(f"{samples_N.sum():,}" + f" of {asked:,}" * (evaluation.settings.engine != IMPORTED)),
+        "Samples made, of those asked for": Cell(
+            f"{samples_N.sum():,}" + f" of {evaluation.wanted:,}" * (evaluation.settings.engine != IMPORTED)
+        ),
         "Budget": Cell(words.limit(evaluation.settings)),
         "Accuracy (mean of samples)": Cell(words.percent(accuracy.mean), bounds(accuracy, 100, 1)),
         **({" with stated answers (--lenient)": _with_bounds(evaluation.stated)} if lenient else {}),
@@ -276,7 +277,7 @@ def _about(one: Shown, several: bool) -> list[str]:
             f"accuracy is a lower bound; were all of them right, it would be {words.percent(most)}."
         )
     sentences += [f"{at}{warning}." for warning in words.warnings(evaluation, bool(evaluation.stated))]
-    missing = evaluation.problems * evaluation.samples - sum(row.samples for row in evaluation.per_problem)
+    missing = evaluation.wanted - sum(row.samples for row in evaluation.per_problem)
     if missing > 0 and evaluation.settings.engine == IMPORTED:
         sentences.append(f"{at}problems have {words.samples_each(evaluation)} samples; each counts alike, whatever it has.")
     elif missing > 0:

@@ -274,6 +274,9 @@ def test_the_code_that_a_card_shows_is_python_with_the_settings_of_the_evaluatio
     ]
     assert [(one["temperature"], one["top_p"], one["revision"]) for one in values] == [("0.6", "0.95", "'short'")] * 2
     assert (values[0]["max_new_tokens"], values[1]["max_tokens"]) == ("320", "320")
+    evaluate(run, 3, make_groups(right=20, tokens=50), temperature=0.0)
+    greedy = re.findall(r"```python\n(.*?)```", written(run).text, re.DOTALL)
+    assert "generate(**inputs, do_sample=False, max_new_tokens=320)" in greedy[0] and "SamplingParams(temperature=0.0, " in greedy[1]
     if changes:
         assert values[0]["enable_thinking"] == "False" and ast.literal_eval(values[1]["chat_template_kwargs"])["effort"] == "low"
         assert all('"\\n\\nUse {budget} \\"tokens\\"".replace("{budget}", "17"' in block for block in blocks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import re
@@ -30,6 +31,7 @@ from evaluation.statistics import wilson
 from evaluation.tables import glance_table, noise_table, settings_table
 from launch.compare import compare_in_terminal
 from launch.evaluate import print_scores
+from recipes.loader import load
 from rewards.verifier.verdict import Verdict
 from rollout.records import rows
 from rollout.types import Group
@@ -268,6 +270,23 @@ def test_two_models_on_several_benchmarks_are_pooled_in_one_line_of_equal_weight
     line = "short against long over 2 benchmarks of equal weight (other, tiny): +19.8 points, 95 % interval"
     assert any(said.startswith(line) for said in sentences(read(two))) and line in report(two, two[0] / "page.html").read_text()
     assert json.loads(as_json(read(two)))["pooled"][0]["accuracy"]["mean"] == pytest.approx(one.accuracy.mean)
+
+
+def test_the_rows_of_a_benchmark_claim_no_more_than_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One problem of 256 more is right, and none was lost: how many may be is not seen (Newcombe: 1.1 points)."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    dler, methods = importlib.import_module("dler"), importlib.import_module("methods")
+    (tmp_path / "recipe.yaml").write_text("extends: quickstart\n")
+    for step, right, tokens in ((0, 250, 400), (load(str(tmp_path / "recipe.yaml")).train.steps, 251, 1)):
+        evaluated(tmp_path / "evals", make_groups(right, tokens, 256), name=f"step-{step}")
+        (tmp_path / "evals" / f"step-{step}.parquet").unlink()  # budgets are not looked at
+    line, holds = dler.row(0, tmp_path, 60.0)
+    (pair,) = [compare(*shown) for shown in by_source(read_entries([tmp_path])).values()]
+    assert pair.claim == "not shown" and not holds
+    assert pair.bounds is not None and f" +0.4 [{100 * pair.bounds.low:+.1f}, {100 * pair.bounds.high:+.1f}] " in line
+    assert methods._pass(pair.new.evaluation) is None  # of two samples
+    row = {"recipe": "a", "accuracy": [0.5] * 5, "tokens": [9.0] * 5, "pass": [None, None], "update": 1.0, "seconds": 1.0, "moved": {}}
+    assert "| – | – |" in methods.line(row) and methods.line(row).count("|") == methods._HEAD.count("|")
 
 
 @pytest.mark.parametrize(("gained", "shown"), [(4, False), (5, False), (6, True)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.attempts import maj_at_k, of_samples
+from evaluation.entries import BASE, Shown
 from evaluation.measured import Samples, of_table
 from evaluation.results import Evaluation, Settings
+from evaluation.run_folder import Run
 from evaluation.scores import budget_curve, score
+from evaluation.tables import noise_table, reservations
 from evaluation.words import warnings
 from rewards.verifier.verdict import Verdict
 from rollout.records import SCHEMA, rows
@@ -52,8 +56,9 @@ def of_groups(groups: list[Group]) -> Samples:
 
 
 def evaluation(groups: list[Group], **settings: object) -> Evaluation:
-    asked = [group.problem.id for group in groups]
-    return score(rows(groups, 0, "t"), checkpoint="step-0", step=0, source="tiny", settings=Settings(**SETTINGS | settings), asked=asked)
+    asked = {group.problem.id: group.request.group_size for group in groups}
+    table = rows(groups, 0, str(settings.get("template", "t")))
+    return score(table, checkpoint="step-0", step=0, source="tiny", settings=Settings(**SETTINGS | settings), asked=asked)
 
 
 # budgets
@@ -100,7 +105,25 @@ def test_a_short_group_counts_the_samples_that_exist_and_shows_the_missing() -> 
     result = evaluation([make_group("a", [(10, "right")]), make_group("b", [(10, "right"), (30, "wrong")])])
     assert result.accuracy.mean == 0.75  # mean over problems, not 2 of 3 samples
     assert result.tokens.mean == 15
-    assert result.samples * result.problems - sum(row.samples for row in result.per_problem) == 1
+    assert (result.wanted, sum(row.samples for row in result.per_problem)) == (4, 3)
+
+
+def test_of_a_problem_that_several_rows_ask_samples_are_asked_for_by_each_of_them() -> None:
+    two = [(10, "right"), (30, "wrong")]
+    groups = [make_group("twice", [*two, *two]), *(make_group(f"p{n}", two) for n in range(8)), make_group("short", two[:1])]
+    groups[0].request = replace(groups[0].request, group_size=4)
+    run = Run(Path(), "run", trained=False)
+    shown = [Shown("run", BASE, evaluation(groups), run)]
+    cells = {row.label: row.cells[0].text for row in noise_table(shown).rows}
+    assert cells["Samples made, of those asked for"] == "21 of 22"
+    assert any("1 samples that were asked for do not exist" in sentence for sentence in reservations([run], shown, []))
+    votes = evaluation(groups[:2], budget={"kind": "short", "first": 1, "of": 2})
+    assert (votes.wanted, sum(row.samples for row in votes.per_problem)) == (3, 3)
+
+
+def test_samples_that_are_all_empty_have_a_budget_curve_of_one_point() -> None:
+    result = evaluation([make_group("a", [(0, "wrong"), (0, "wrong")])], template="characters")
+    assert [(point.budget, point.accuracy) for point in result.budget_curve] == [(1, 0.0)]
 
 
 def test_a_problem_without_samples_is_an_error_not_a_gap() -> None:
@@ -135,7 +158,20 @@ def test_a_score_is_strict_json_with_the_documented_keys() -> None:  # docs/arch
     written = json.loads(result.model_dump_json(), parse_constant=pytest.fail)
     assert Evaluation.model_validate(written, strict=True) == result
     assert set(written) == {
-        *("checkpoint", "step", "source", "settings", "problems", "samples", "accuracy", "tokens", "truncated", "no_answer", "not_judged"),
+        *(
+            "checkpoint",
+            "step",
+            "source",
+            "settings",
+            "problems",
+            "samples",
+            "asked",
+            "accuracy",
+            "tokens",
+            "truncated",
+            "no_answer",
+            "not_judged",
+        ),
         *(
             "no_answer_by",
             "token_f1",
