@@ -28,7 +28,7 @@ _SHARES = (1 / 8, 1 / 4, 1 / 2)  # of max_tokens
 def paired_table(pair: Comparison) -> Table:
     """All numbers of both, and their changes; only the numbers where the two may not be compared."""
     old, new = pair.old.evaluation, pair.new.evaluation
-    samples = _samples(pair)
+    samples, one_ruler = _samples(pair), old.settings.template == new.settings.template
     alike = samples if pair.unit == "tokens" else None  # lengths of the same ruler
     rows = [
         _row("accuracy", _percent(old.accuracy.mean), _percent(new.accuracy.mean), points(pair.bounds)),
@@ -40,7 +40,7 @@ def paired_table(pair: Comparison) -> Table:
         *_lengths(pair),
     ]
     for name in ("right", "wrong"):
-        if pair.unit == "tokens" and name in old.by_outcome and name in new.by_outcome:
+        if one_ruler and name in old.by_outcome and name in new.by_outcome:
             rows += [
                 _row(f" of {name} samples", _tokens(old.by_outcome[name].total), _tokens(new.by_outcome[name].total)),
                 _row(" thinking of those", _tokens(old.by_outcome[name].thinking), _tokens(new.by_outcome[name].thinking)),

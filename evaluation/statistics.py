@@ -85,12 +85,12 @@ def interval(values_N: np.ndarray, resamples: int = RESAMPLES) -> Interval:
 
 
 def stratified(sets: Sequence[np.ndarray], resamples: int = RESAMPLES) -> Interval:
-    """Mean over benchmarks of their means, each of equal weight; problems are resampled inside each benchmark.
+    """Mean over benchmarks of mean differences of shares, each of equal weight; problems are resampled inside each benchmark.
 
     Of one whose problems all agree nothing can be resampled: what Wilson's interval of 0 in N leaves open there is added to both sides.
 
     Args:
-        sets: of each benchmark a value for each problem (or a difference of two models).
+        sets: of each benchmark a difference of two models for each problem, from -1 to 1.
     """
     mean = float(np.mean([np.mean(values_N) for values_N in sets]))
     if min(map(len, sets)) < 2:
@@ -98,7 +98,7 @@ def stratified(sets: Sequence[np.ndarray], resamples: int = RESAMPLES) -> Interv
     means_RS = np.column_stack([resampled_means(np.asarray(values_N)[:, None], resamples, seed) for seed, values_N in enumerate(sets)])
     low, high = np.percentile(means_RS.mean(axis=1), [2.5, 97.5])
     unseen = math.hypot(*(wilson(0.0, len(values_N)).high for values_N in sets if np.ptp(values_N) == 0)) / len(sets)
-    return Interval(mean, float(low) - unseen, float(high) + unseen)
+    return Interval(mean, max(-1.0, float(low) - unseen), min(1.0, float(high) + unseen))
 
 
 def share_interval(share_N: np.ndarray) -> Interval:
@@ -215,7 +215,7 @@ def sign_flip(difference_N: np.ndarray) -> float:
     """Two-sided p of the mean of paired differences, if each were as likely to have the other sign.
 
     Exact for up to 16 differences other than 0 (those that are 0 have no sign) and where all of those are of one size, which is McNemar's test; else from 10,000
-    random patterns, never below 1/10,001 then.
+    random patterns, never below 2/10,001 then.
     """
     moved_M = np.asarray(difference_N, dtype=float)
     moved_M = moved_M[moved_M != 0]

@@ -91,7 +91,7 @@ def _numbers(evaluation: Evaluation, k: int, lenient: bool, overlaps: bool, unit
         " standard error, new problems": Cell(words.percent(gen, 2)),
         " standard error, new samples": Cell(words.percent(fix, 2)),
         **({TOKEN_F1: overlap(evaluation.token_f1)} if overlaps else {}),
-        "maj@n (cons@n), a vote of all samples": _with_bounds(evaluation.majority),
+        "maj@n (cons@n), a vote of the n samples that every problem has": _with_bounds(evaluation.majority),
         **{again_label(name): Cell(words.percent(float(of_N.mean()))) for name, of_N in again(samples_N, right_N, k).items()},
         f"Mean {unit}": Cell(words.length(evaluation, unit), length_bounds(length)),
         " median, 90th percentile": Cell(f"{words.tokens(length.median)}, {words.tokens(length.p90)}"),
@@ -298,10 +298,13 @@ def _power(one: Comparison, several: bool) -> list[str]:
     if one.bounds is None or seen is None:
         return []
     which = f"{one.new.evaluation.where}, {one.new.label} against {one.old.label}: " if several else ""
-    loss = f"a loss of more than {-100 * one.bounds.low:.1f} points" if one.bounds.low < 0 else "any loss"
+    said = "any loss of accuracy is ruled out"
+    if one.bounds.low <= 0:  # 0 itself: where sign flips hold no change for possible
+        loss = f"a loss of more than {-100 * one.bounds.low:.1f} points of accuracy is ruled out"
+        said = loss if one.bounds.low < 0 else "accuracy may not have changed at all"
     return [
         f"{which}A change of accuracy of about {100 * seen:.1f} points would be seen in 4 of 5 such comparisons (2.8 standard errors).",
-        f"{which}At this confidence, {loss} of accuracy is ruled out (p of no difference {words.number(one.p, 2)}, {'exact McNemar' if one.moved else 'sign flips'} over problems).",
+        f"{which}At this confidence, {said} (p of no difference {words.number(one.p, 2)}, {'exact McNemar' if one.moved else 'sign flips'} over problems).",
     ]
 
 

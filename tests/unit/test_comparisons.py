@@ -28,7 +28,7 @@ from evaluation.results import Evaluation, Settings
 from evaluation.run_folder import read_run
 from evaluation.scores import score
 from evaluation.statistics import wilson
-from evaluation.tables import glance_table, noise_table, settings_table
+from evaluation.tables import glance_table, noise_table, reservations, settings_table
 from launch.compare import compare_in_terminal
 from launch.evaluate import print_scores
 from recipes.loader import load
@@ -178,8 +178,13 @@ def test_tokens_of_another_tokenizer_are_never_compared_characters_are(two: list
     assert pair.accuracy is not None and pair.better == ()
     table = {row.label: [cell.text for cell in row.cells] for row in paired_table(pair).rows}
     assert table["mean length, each as it was counted"][2] == "" and table["length in characters"][2].startswith("−")
+    evaluated(two[1], groups, template="another", temperature=1.0)
+    (refused,) = read(two).comparisons
+    assert refused.refused and not any("of right samples" in row.label for row in paired_table(refused).rows)
+    evaluated(two[1], groups, template="another")
     (two[1] / "tiny.parquet").unlink()
     (pair,) = read(two).comparisons
+    assert not any("of right samples" in row.label for row in paired_table(pair).rows)
     assert pair.length is None and any("Lengths are not compared" in one for one in sentences(read(two)))
 
 
@@ -270,6 +275,10 @@ def test_two_models_on_several_benchmarks_are_pooled_in_one_line_of_equal_weight
     line = "short against long over 2 benchmarks of equal weight (other, tiny): +19.8 points, 95 % interval"
     assert any(said.startswith(line) for said in sentences(read(two))) and line in report(two, two[0] / "page.html").read_text()
     assert json.loads(as_json(read(two)))["pooled"][0]["accuracy"]["mean"] == pytest.approx(one.accuracy.mean)
+    for path, right in zip(two, (0, 1), strict=True):
+        evaluated(path, make_groups(right, 60, problems=1), source="other", name="other")
+    (said,) = [words.pooled(one) for one in pooled(read(two).comparisons)]
+    assert "+66.7 points, without an interval, so nothing can be said of accuracy (a benchmark of one problem leaves nothing to resample" in said
 
 
 def test_the_rows_of_a_benchmark_claim_no_more_than_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,6 +307,8 @@ def test_no_sentence_denies_the_interval_that_stands_beside_it(tmp_path: Path, g
     assert pair.accuracy is not None and pair.accuracy.low > 0 and pair.bounds is not None and (pair.bounds.low > 0) == shown
     printed = words.span(pair.bounds)
     said = " ".join(sentences(found))
+    limits = " ".join(reservations(found.runs, found.every, found.comparisons))
+    assert ("any loss of accuracy is ruled out" in limits) == shown and ("accuracy may not have changed at all" in limits) == (gained == 5)
     assert ("no difference shown: +" in said) != shown and f"{words.signed(100 * gained / 24)} points, 95 % interval {printed})" in said
     texts = [markdown(found), report(folders, tmp_path / "page.html").read_text(), picture(found)]
     assert all(printed in text for text in texts)

@@ -75,7 +75,7 @@ def test_a_majority_of_all_samples_stands_beside_the_mean_with_its_interval(two:
             share_interval(np.array(votes))
         )
     assert new.evaluation.majority.mean > new.evaluation.accuracy.mean
-    assert "maj@n (cons@n), a vote of all samples | " in markdown(found)
+    assert "maj@n (cons@n), a vote of the n samples that every problem has | " in markdown(found)
     [row] = [row for row in paired_table(found.comparisons[0]).rows if row.label == "maj@6 (cons@6)"]
     assert row.cells[2].text.endswith("points") and row.cells[2].small.startswith("[")
 
