@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import asdict
 from typing import Any
 
@@ -19,6 +20,7 @@ from evaluation.tables import Cell, Table, noise_table, reservations, settings_t
 from evaluation.unsaid import unsaid
 
 _NAMED = 6  # comparisons whose p a sentence names
+_MARKS = re.compile(r"[\\|*]|(?<![^\W_])_|_(?![^\W_])")  # within a word `_` is none
 
 
 def markdown(found: Found) -> str:
@@ -174,5 +176,6 @@ def _cell(one: Cell) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text as one line of Markdown that says the same: no table, no HTML, no link or picture comes of it."""
-    return " ".join(text.splitlines()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("](", "]\\(")
+    """Text as one line of Markdown that says the same: no table, no HTML, no picture, no link but of an address that stands there, and no emphasis comes of it."""
+    text = _MARKS.sub(r"\\\g<0>", " ".join(text.splitlines()))
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("](", "]\\(")

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -196,7 +197,11 @@ def read_samples(
                 f"{row.place}: {paths.gold} is {' or '.join(asked.golds)!r:.80}, and {samples[0].place} asks the same with {' or '.join(kept.golds)!r:.80}; correct one"
             )
         samples += _samples(row, paths, tokens, thinking, score)
-    problems = [(one, _in_order(samples)) for one, samples in found.values()]
+    times = Counter(id_ for id_, _ in found)  # one text under several systems is several problems
+    problems = [
+        (one if times[one.id] == 1 else replace(one, id=f"{one.id}-{_digest(one.system)}"), _in_order(samples))
+        for one, samples in found.values()
+    ]
     if not problems:
         raise DataError(f"{path}: none of {len(rows)} rows has a gold (first: {left_out[0][0]}: {left_out[0][1]}); name its path (--gold)")
     every = [one for _, samples in problems for one in samples]
@@ -293,9 +298,13 @@ def _problem(row: Row, layout: Layout, paths: Paths, source: str) -> Problem | N
         return None
     if not golds:
         raise DataError(f"{row.place}: no gold ({paths.gold} is {reach(row.values, paths.gold)!r:.60}); add it, or take the row out")
-    uid = hashlib.sha256(" ".join(text.split()).encode()).hexdigest()[:12]  # as benchmarks by name have it
     level = level_of(reach(row.values, layout.level)) if layout.level else 0
-    return Problem(f"{source}/{uid}", text, golds[0], family_of(row, layout), level, tuple(golds[1:]), system)
+    return Problem(f"{source}/{_digest(text)}", text, golds[0], family_of(row, layout), level, tuple(golds[1:]), system)
+
+
+def _digest(text: str) -> str:
+    """As benchmarks by name have it."""
+    return hashlib.sha256(" ".join(text.split()).encode()).hexdigest()[:12]
 
 
 def _samples(row: Row, paths: Paths, tokens: str | None, thinking: str | None, score: str | None) -> list[Sample]:

@@ -39,7 +39,8 @@ def picture(found: Found) -> str:
     limits = [] if uncut else sorted({budget.limit for budget in found.budgets[source] if isinstance(budget, Budget)})
     if not uncut:  # points, which need room around them
         xs = [0.8 * min(*xs, *limits, max(xs)), 1.2 * max(*xs, *limits, 0)]
-    first, last = max(min(xs), 1), max(*xs, min(xs) + 1)
+    first = max(min(xs), 1)
+    last = max(*xs, first + 1)
     columns = 1 if any(len(one.says) > _HALF for one in drawn) else 2
     top = _TOP + _ROW * math.ceil(len(drawn) / columns)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
@@ -198,8 +199,8 @@ class Extended(Budget):
 
     @property
     def name(self) -> str:
-        """In files and tables: `extended-2-of-4096`, and the word where it is another than s1's."""
-        own = "" if self.word == "Wait" else "-" + "".join(letter for letter in self.word if letter.isalnum())
+        """In files and tables: `extended-2-of-4096`, and the word where it is another than s1's, as addresses write it: `-Wait%2C`."""
+        own = "" if self.word == "Wait" else "-" + "".join(one if one.isalnum() else quote(one, safe="") for one in self.word)
         return f"extended-{self.waits}-of-{self.limit}{own}"
 
     @property

@@ -95,10 +95,10 @@ def read_run(path: Path) -> Run:
         run.stages = {folder: name for folder, name in folders.items() if (folder / "evals").is_dir()} or {
             path: folders.get(path, "the run")
         }
-        run.evaluations = [one for folder in run.stages for one in _read_evaluations(run, sorted((folder / "evals").glob("*.json")))]
+        run.evaluations = [one for folder in run.stages for one in _read_evaluations(run, (folder / "evals").glob("*.json"))]
         return run
     run = Run(path, path.name if path.is_dir() else path.stem, trained=False)
-    run.evaluations = _read_evaluations(run, sorted(path.glob("*.json")) if path.is_dir() else [path] if path.is_file() else [])
+    run.evaluations = _read_evaluations(run, path.glob("*.json") if path.is_dir() else [path] if path.is_file() else [])
     if not run.evaluations:
         if whole := next((parent for parent in path.parents if (parent / "recipe.yaml").is_file()), None):
             raise ValueError(f"{path}: no record of its own, but part of a run; give that one's folder, {whole}")
@@ -169,9 +169,9 @@ def _read_parquet(run: Run, file: Path, filters: list[Any] | None = None) -> lis
 
 
 def _read_evaluations(run: Run, files: Iterable[Path]) -> list[Evaluation]:
-    """The evaluations in these files, steps ascending; a file that holds none is named in the notes."""
+    """The evaluations in these files, steps ascending, of each a run's first source first; a file that holds none is named in the notes."""
     found = []
-    for file in files:
+    for file in sorted(files, key=lambda one: one.stem.partition("@")):  # `step-4` of the first source, `step-4-NAME` of another
         name = str(file.relative_to(run.path)) if run.path in file.parents else file.name
         try:
             if content := _read_mapping(run, name):

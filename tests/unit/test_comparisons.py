@@ -20,7 +20,7 @@ from evaluation import words
 from evaluation.budgets import budget_table
 from evaluation.comparisons import compare, pooled, read
 from evaluation.entries import by_source, read_entries
-from evaluation.formats import as_json, markdown, sentences
+from evaluation.formats import as_json, escaped, markdown, sentences
 from evaluation.paired import paired_table
 from evaluation.picture import picture
 from evaluation.report import page, report
@@ -278,7 +278,10 @@ def test_two_models_on_several_benchmarks_are_pooled_in_one_line_of_equal_weight
     for path, right in zip(two, (0, 1), strict=True):
         evaluated(path, make_groups(right, 60, problems=1), source="other", name="other")
     (said,) = [words.pooled(one) for one in pooled(read(two).comparisons)]
-    assert "+66.7 points, without an interval, so nothing can be said of accuracy (a benchmark of one problem leaves nothing to resample" in said
+    assert (
+        "+66.7 points, without an interval, so nothing can be said of accuracy (a benchmark of one problem leaves nothing to resample"
+        in said
+    )
 
 
 def test_the_rows_of_a_benchmark_claim_no_more_than_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,6 +385,7 @@ def test_nothing_in_common_is_refused_by_name(two: list[Path]) -> None:
 def test_markdown_escapes_what_would_end_a_cell_or_begin_a_tag(two: list[Path]) -> None:
     evaluated(two[1], make_groups(20, 50), source="a|b <script>", name="other")
     text = markdown(read(two))
+    assert escaped("_y_ *x* &lt; top_p") == "\\_y\\_ \\*x\\* &amp;lt; top_p"
     assert "<script>" not in text and "## a\\|b &lt;script>" in text and "| accuracy | 50.0 % | 83.3 % | +33.3 points" in text
 
 
@@ -398,6 +402,11 @@ def test_the_picture_is_well_formed_and_says_what_was_saved(two: list[Path], tmp
         root = ElementTree.fromstring(report(paths, tmp_path / "picture.svg", "svg").read_text())
         lines = [path for path in root.iter("{http://www.w3.org/2000/svg}path") if path.get("fill") == "none"]
         assert len(lines) == len(paths)
+    empty = evaluated(tmp_path / "empty", make_groups(0, 3, 1), max_tokens=1)
+    zero = json.loads((empty / "tiny.json").read_text())
+    zero["tokens"]["mean"] = 0.0
+    (empty / "tiny.json").write_text(json.dumps(zero))
+    assert ElementTree.fromstring(picture(read([empty]))).tag.endswith("svg")
     assert "−71 % tokens" in report(two, tmp_path / "picture.svg", "svg").read_text()
 
 

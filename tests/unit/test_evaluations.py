@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from evaluation.evaluate import requests
-from evaluation.results import Settings
+from evaluation.results import Extended, Settings
 from launch.engines import closer, closing
 from launch.evaluate import Question, folders, recipe_for
 from launch.evaluations import earlier_date, evaluations, fingerprint, fit, settings
@@ -172,6 +172,10 @@ def test_thinking_goes_on_by_a_word_that_the_model_has_and_else_is_refused_befor
     [request] = requests("a", [Problem("p", "Add: 1 + 2", "3")], own, made)
     assert request.wait is not None and (request.thinking_tokens, request.wait.times) == (9, 2)
     assert own.tokenizer.decode(request.wait.ids) == "wait" and pool.outstanding == 0
+    names = {
+        word: Extended(waits=2, limit=64, word=word).name.removeprefix("extended-2-of-64") for word in ("Wait", "Wait,", "Wait.", "Hm")
+    }
+    assert names == {"Wait": "", "Wait,": "-Wait%2C", "Wait.": "-Wait.", "Hm": "-Hm"}
     assert made.budget is not None and (made.budget.name, made.budget.words) == ("extended-2-of-9-wait", '9 tokens extended by 2 × "wait"')
 
 

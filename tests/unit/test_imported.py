@@ -253,6 +253,13 @@ def test_problems_pair_by_their_text_or_by_ids_that_tell_them_apart(tmp_path: Pa
     assert ids([row | {"id": n} for n, row in enumerate(plain())]) == first  # of the samples, not of the problems
     assert ids(plain(id="all")) == first
     assert first[0] == f"set/{hashlib.sha256(b'1+1').hexdigest()[:12]}"  # as benchmarks by name have it
+    systems = [
+        {"messages": [{"role": "system", "content": said}, {"role": "user", "content": "1+1"}], "gold": "2", "completion": RIGHT}
+        for said in ("Be brief.", "Be long.")
+    ]
+    several = [one.removeprefix(f"{first[0]}-") for one in ids(systems)]
+    assert several == [hashlib.sha256(one["messages"][0]["content"].encode()).hexdigest()[:12] for one in systems]
+    assert ids(systems[1:]) == first[:1] and evaluated(lines(tmp_path / "systems.jsonl", systems)).problems == 2
 
 
 def test_without_tokens_lengths_are_characters_or_what_a_named_tokenizer_counts(tmp_path: Path, tiny_checkpoint: Path):

@@ -416,6 +416,18 @@ def test_the_page_says_in_how_many_steps_collapse_wires_were_tripped_and_which_c
     assert f"Collapse wires were tripped in {len(lines) - 1} of {len(lines)} steps, first step 1" in report([run]).read_text()
 
 
+def test_the_first_source_of_a_run_is_the_one_that_its_files_need_no_name_for(run: Path) -> None:
+    for step, at in ((0, ""), (3, ""), (3, "@forced-32")):
+        found = json.loads((run / "evals" / f"step-{step}.json").read_text()) | {"source": "aime24"}
+        (run / "evals" / f"step-{step}-aime24{at}.json").write_text(json.dumps(found))
+    assert read([run]).sources == ["tiny", "aime24"]
+    for file in run.glob("evals/step-?-aime24.json"):
+        file.unlink()
+    for step in (0, 3):
+        (run / "evals" / f"step-{step}.json").rename(run / "evals" / f"step-{step}@forced-32.json")
+    assert [one.source for one in read_run(run).evaluations] == ["tiny", "tiny", "aime24"]
+
+
 def test_evaluations_of_stages_are_there_where_this_version_cannot_read_the_recipe(run: Path) -> None:
     shutil.copytree(run / "evals", run / "stages" / "merge" / "evals")
     (run / "recipe.yaml").write_text("name: mine\nstages: [rl, {kind: merge, name: merge}, eval]\na_key_of_old: 1\n")
