@@ -3,7 +3,7 @@
     python benchmarks/methods.py                  # all that trains, one row as it comes; goes on where it was stopped
     python benchmarks/methods.py kimi laser       # these
 
-Rows are kept in RUNS/methods.jsonl; a recipe that has one is not run again. Before and after are a run's first and last evaluation. pass@4: problems with a right answer among four. Update: tokens that the loss
+Rows are kept in RUNS/methods.jsonl; a recipe that has one is not run again. Before and after are a run's first and last evaluation. pass@4: problems with a right answer among four (– of fewer samples). Update: tokens that the loss
 is of, in a mean step. The last column is what moved: limits, controller's share, Leash's multiplier, DECS' kappa, shares of rollouts, of tokens and of
 closed and skipped thinking, first and last step. What it does not show: a method's published numbers, which are of other models, data and thousands of steps;
 the tiny reasoner reads no instruction, so recipes that state a budget in the prompt do not state it here.

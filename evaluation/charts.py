@@ -18,7 +18,7 @@ from evaluation.efficiency import Point, front, frontier_gap, hypervolume, scali
 from evaluation.entries import ACCENT, Shown
 from evaluation.figures import APART, FAINT, LIMIT, RIGHT, WRONG, Panel, around, drawn_line, error_bars, laid_out, log_axis
 from evaluation.lengths import accuracy_by_bin, both_right, conditional_error, relative_bins, savings, tiers
-from evaluation.measured import Samples
+from evaluation.measured import Samples, places
 from evaluation.results import Budget, Evaluation, ShortOf
 from evaluation.run_folder import Run
 
@@ -326,7 +326,4 @@ def _tiers(one: Sampled) -> np.ndarray:
 
 def _ordered(values_N: np.ndarray, of: Samples, other: Samples) -> np.ndarray | None:
     """The values in the order of the other's problems; None where those differ."""
-    if set(of.ids) != set(other.ids):
-        return None
-    place = {id_: index for index, id_ in enumerate(of.ids)}
-    return values_N[[place[id_] for id_ in other.ids]]
+    return values_N[places(other.ids, of.ids)] if set(of.ids) == set(other.ids) else None

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from evaluation.entries import Shown, by_budget, by_source, compared, read_entries
-from evaluation.measured import Samples, accuracy_change, length_change, of_evaluation, of_table
+from evaluation.measured import Samples, accuracy_change, length_change, of_evaluation, of_table, places
 from evaluation.results import Budget, Evaluation, ShortOf
 from evaluation.run_folder import Run
 from evaluation.statistics import (
@@ -326,8 +326,7 @@ def _spans(old: Samples, new: Samples, cap: int) -> tuple[tuple[Span, ...], tupl
         return (), ()
     budget_B = np.unique(np.linspace(0, cap, _BUDGETS + 1).round().astype(int))[1:]
     old_NB, new_NB = (one.means(one.right[:, None] & (one.length[:, None] <= budget_B)) for one in (old, new))
-    place = {id_: index for index, id_ in enumerate(old.ids)}
-    change_NB = new_NB - old_NB[[place[id_] for id_ in new.ids]]
+    change_NB = new_NB - old_NB[places(new.ids, old.ids)]
     shown_B, mean_B = at_once(change_NB) <= LEVEL, change_NB.mean(axis=0)
     for budget in np.flatnonzero(shown_B):  # an interval of a claim that is wider, where few moved, says less in a table
         if few_moved(change_NB[:, budget]):

@@ -35,15 +35,10 @@ WEIGHTS = Weights(1, 3, 5)
 
 
 class Scalar(NamedTuple):
-    """A number with its interval, under a name that says what it depends on.
-
-    Attributes:
-        ruler: what its lengths are counted in; numbers of different rulers do not belong into one column.
-    """
+    """A number with its interval, under a name that says what it depends on; numbers of different rulers do not belong into one column."""
 
     name: str
     value: Interval
-    ruler: str
 
 
 class Point(NamedTuple):
@@ -102,7 +97,7 @@ def scalars(model: Measured) -> list[Scalar]:
         "OckScore, base 10": partial(ock, base="10"),
         "OckScore, base e": partial(ock, base="ln"),
     }
-    return [Scalar(name, bootstrap(pair_N2, formula), model.ruler) for name, formula in formulas.items()]
+    return [Scalar(name, bootstrap(pair_N2, formula)) for name, formula in formulas.items()]
 
 
 def against(model: Measured, base: Measured, weights: Weights = WEIGHTS) -> list[Scalar]:
@@ -111,13 +106,14 @@ def against(model: Measured, base: Measured, weights: Weights = WEIGHTS) -> list
     Raises:
         ValueError: the problems differ, or lengths were counted in different units.
     """
-    ruler, base = one_ruler(model.ruler, base.ruler), aligned(model, base)
+    one_ruler(model.ruler, base.ruler)
+    base = aligned(model, base)
     values_N4 = np.stack([model.share, model.length, base.share, base.length], axis=1)
     score = bootstrap(values_N4, partial(aes, weights=weights))
     ratio = bootstrap(values_N4, lambda a, t, base_a, base_t: per_token(a, t) / per_token(base_a, base_t))
     return [
-        Scalar(f"AES ({', '.join(f'{weight:g}' for weight in weights)})", score, ruler),
-        Scalar("accuracy per token, new over old", ratio, ruler),
+        Scalar(f"AES ({', '.join(f'{weight:g}' for weight in weights)})", score),
+        Scalar("accuracy per token, new over old", ratio),
     ]
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from evaluation.measured import Samples, one_ruler
+from evaluation.measured import Samples, one_ruler, places
 from evaluation.results import Outcome
 from evaluation.statistics import FEWEST, resampled_means, wilson
 
@@ -116,22 +116,19 @@ def both_right(old: Samples, new: Samples) -> Pairs:
         ValueError: lengths were counted in different units, or the problems differ.
     """
     one_ruler(old.ruler, new.ruler)
-    place_N = _places(old, new)
+    place_N = places(old.ids, new.ids)
     (old_N, new_N) = (_right_length(samples) for samples in (old, new))
     solved_M = np.flatnonzero(~np.isnan(old_N) & ~np.isnan(new_N[place_N]))
     return Pairs(solved_M, old_N[solved_M], new_N[place_N][solved_M])
 
 
 def savings(pairs: Pairs, tier_N: np.ndarray) -> list[dict[str, Any]]:
-    """Of each tier, what the new model saves on problems that both solve: tier, problems, median, quartiles, and the share where it is longer."""
+    """Of each tier, what the new model saves on problems that both solve: tier, problems, median, quartiles."""
     table = []
     for tier in np.unique(tier_N[pairs.problem]):
         ratio_M = pairs.ratio[tier_N[pairs.problem] == tier]
         high, median, low = np.percentile(1 - ratio_M, [75, 50, 25])
-        longer = float((ratio_M > 1).mean())
-        table.append(
-            {"tier": int(tier), "problems": len(ratio_M), "median": float(median), "low": float(low), "high": float(high), "longer": longer}
-        )
+        table.append({"tier": int(tier), "problems": len(ratio_M), "median": float(median), "low": float(low), "high": float(high)})
     return table
 
 
@@ -141,20 +138,11 @@ def transitions(old: Samples, new: Samples) -> np.ndarray:
     A problem that both solve is shorter if the mean length of right samples is. Raises as `both_right`.
     """
     one_ruler(old.ruler, new.ruler)
-    place_N = _places(old, new)
+    place_N = places(old.ids, new.ids)
     before_N, after_N = old.means(old.right) >= 0.5, (new.means(new.right) >= 0.5)[place_N]
     with np.errstate(invalid="ignore"):
         shorter_N = _right_length(new)[place_N] < _right_length(old)
     return np.select([before_N & after_N & shorter_N, before_N & after_N, after_N, before_N], [0, 1, 2, 3], default=4)
-
-
-def _places(old: Samples, new: Samples) -> list[int]:
-    """Where the old one's problems are among the new one's."""
-    place = {id_: index for index, id_ in enumerate(new.ids)}
-    only = set(old.ids) ^ place.keys()
-    if only:
-        raise ValueError(f"cannot pair: {len(only)} problems are in one evaluation only; evaluate both on the same problems")
-    return [place[id_] for id_ in old.ids]
 
 
 def _right_length(samples: Samples) -> np.ndarray:

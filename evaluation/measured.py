@@ -8,6 +8,7 @@ Truncation is what the engine said (`finish`), never a guess from a length.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -173,29 +174,34 @@ def one_ruler(*rulers: str) -> str:
     return rulers[0]
 
 
-def aligned(a: Measured, b: Measured) -> Measured:
-    """b in the order of a.
+def places(ids: Sequence[str], among: Sequence[str]) -> list[int]:
+    """Where each of these problems stands in another order.
 
     Raises:
         ValueError: the problems differ.
     """
-    only = sorted(set(a.ids) ^ set(b.ids))
-    if only or not a.ids:
+    place = {id_: index for index, id_ in enumerate(among)}
+    only = sorted(set(ids) ^ place.keys())
+    if only or not ids:
         raise ValueError(
             f"cannot pair: {len(only)} problems are in one evaluation only ({', '.join(only[:3])}...); evaluate both on the same problems"
         )
-    place = {id_: index for index, id_ in enumerate(b.ids)}
-    order_N = [place[id_] for id_ in a.ids]
+    return [place[id_] for id_ in ids]
+
+
+def aligned(a: Measured, b: Measured) -> Measured:
+    """b in the order of a. Raises as `places`."""
+    order_N = places(a.ids, b.ids)
     return Measured(a.ids, b.share[order_N], b.length[order_N], b.ruler)
 
 
 def accuracy_change(new: Measured, old: Measured) -> np.ndarray:
-    """New minus old accuracy of each problem, [N]. Raises as `aligned`."""
+    """New minus old accuracy of each problem, [N]. Raises as `places`."""
     return new.share - aligned(new, old).share
 
 
 def length_change(new: Measured, old: Measured) -> Interval:
-    """Mean new over mean old length, minus 1 (-0.77: 77 % less), problems resampled jointly. Raises as `aligned` and `one_ruler`."""
+    """Mean new over mean old length, minus 1 (-0.77: 77 % less), problems resampled jointly. Raises as `places` and `one_ruler`."""
     one_ruler(new.ruler, old.ruler)
     pair_N2 = np.stack([new.length, aligned(new, old).length], axis=1)
     return bootstrap(pair_N2, lambda new_R, old_R: new_R / old_R - 1)

@@ -17,7 +17,7 @@ from evaluation.attempts import again
 from evaluation.comparisons import Comparison, samples_of
 from evaluation.efficiency import against, budget_area, scalars
 from evaluation.lengths import CLASSES, transitions
-from evaluation.measured import Samples, of_evaluation
+from evaluation.measured import Samples, of_evaluation, places
 from evaluation.results import Evaluation
 from evaluation.statistics import Interval, claim_interval, difference_interval
 from evaluation.tables import TOKEN_F1, Cell, Row, Table, again_label, detectable, points, relative
@@ -136,8 +136,8 @@ def reached(old: Evaluation, new: Evaluation) -> dict[str, tuple[np.ndarray, np.
 
 def moved_again(old: Evaluation, new: Evaluation, before_N: np.ndarray, after_N: np.ndarray) -> Interval:
     """The change of such a number, problem by problem, with the bounds that claims are made by."""
-    place = {row.id: index for index, row in enumerate(new.per_problem)}
-    return claim_interval(after_N[[place[row.id] for row in old.per_problem]] - before_N)
+    order_N = places([row.id for row in old.per_problem], [row.id for row in new.per_problem])
+    return claim_interval(after_N[order_N] - before_N)
 
 
 def _at_budgets(old: Evaluation, new: Evaluation, samples: tuple[Samples, Samples] | None) -> list[Row]:
@@ -158,8 +158,7 @@ def _area(old: Evaluation, new: Evaluation, samples: tuple[Samples, Samples] | N
         return []
     reached = [one.means(one.right[:, None] & (one.length[:, None] <= np.array(budgets))) for one in samples]
     area_2N = [budget_area(budgets, one, "log2") for one in reached]
-    place = {id_: index for index, id_ in enumerate(samples[1].ids)}
-    change = claim_interval(area_2N[1][[place[id_] for id_ in samples[0].ids]] - area_2N[0])
+    change = claim_interval(area_2N[1][places(samples[0].ids, samples[1].ids)] - area_2N[0])
     label = f" mean over budgets {budgets[0]:,} to {budgets[-1]:,}, log2"
     return [_row(label, *(_percent(float(one.mean())) for one in area_2N), points(change))]
 
@@ -168,8 +167,7 @@ def _moved(samples: tuple[Samples, Samples] | None, mask: Callable[[Samples], np
     if samples is None:
         return None
     old, new = samples
-    place = {id_: index for index, id_ in enumerate(new.ids)}
-    return claim_interval(new.means(mask(new))[[place[id_] for id_ in old.ids]] - old.means(mask(old)))
+    return claim_interval(new.means(mask(new))[places(old.ids, new.ids)] - old.means(mask(old)))
 
 
 def _scalars(old: Evaluation, new: Evaluation) -> list[Row]:

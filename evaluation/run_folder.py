@@ -21,7 +21,7 @@ from evaluation.results import Evaluation
 from recipes.loader import RecipeError, load
 from recipes.steps import steps
 
-_ROLLOUT_COLUMNS = [
+_ROLLOUT_COLUMNS = (
     "problem_id",
     "family",
     "level",
@@ -35,10 +35,7 @@ _ROLLOUT_COLUMNS = [
     "verdict",
     "reason",
     "extracted",
-]
-
-
-_NEEDED = tuple(_ROLLOUT_COLUMNS)
+)
 _FILLED = ("problem_id", "sample", "text", "tokens", "finish", "verdict")
 
 
@@ -149,7 +146,7 @@ def read_columns(run: Run, file: Path, columns: Sequence[str], filters: list[Any
     """Those of the columns that the file has; None, with a note, if it cannot be read or lacks what no reader can do without."""
     try:
         there = set(pq.read_schema(file).names)
-        if missing := [name for name in _NEEDED if name in columns and name not in there]:
+        if missing := [name for name in _ROLLOUT_COLUMNS if name in columns and name not in there]:
             raise ValueError(f"no column {missing[0]}")
         table = pq.read_table(file, columns=[name for name in columns if name in there], filters=filters)
         if holes := [name for name in _FILLED if name in columns and table[name].null_count]:

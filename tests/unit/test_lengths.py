@@ -97,7 +97,7 @@ def test_pairs_are_problems_that_both_solve_with_lengths_of_right_samples() -> N
     pairs = both_right(old, new)
     assert (pairs.problem.tolist(), pairs.old.tolist(), pairs.new.tolist()) == ([0, 1], [100, 60], [50, 90])
     assert pairs.ratio.tolist() == [0.5, 1.5]
-    assert savings(pairs, np.array([0, 0, 1, 1])) == [{"tier": 0, "problems": 2, "median": 0, "low": -0.25, "high": 0.25, "longer": 0.5}]
+    assert savings(pairs, np.array([0, 0, 1, 1])) == [{"tier": 0, "problems": 2, "median": 0, "low": -0.25, "high": 0.25}]
     assert [CLASSES[index] for index in transitions(old, new)] == ["both right, shorter", "both right, not shorter", "gained", "lost"]
 
 
