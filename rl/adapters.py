@@ -190,7 +190,7 @@ def save_model(model: Any, folder: Path, dtype: torch.dtype | None = None) -> No
     state |= {name: state[owner] for name, owner in twins.items()}
     if layers(model):
         _save_adapters(model, folder)
-    model.to(dtype).save_pretrained(folder, state_dict=state, safe_serialization=True)
+    (model.to(dtype) if dtype else model).save_pretrained(folder, state_dict=state, safe_serialization=True)
 
 
 def _save_adapters(model: Any, folder: Path) -> None:

@@ -37,13 +37,14 @@ from rollout.template import Template
 from rollout.types import Group, Request, Rollout
 
 QUANTILES = (0, 5, 10, 25, 50, 75, 90, 95, 99, 100)  # of lengths, per cent
+_TRIES = 10
 _WATCHED = 1 << 40  # positions of problems sampled apart: beyond what any run trains on
 Fate = Literal["trained", "all_right", "all_wrong", "flat", "not_judged"]
 
 
 @dataclass
 class PromptStream:
-    """Requests by position in the data; `position`, `kept_share` and the count `too_long` are all the state there is.
+    """Requests by position in the data; `position`, `kept_share` and the count `too_long` are its state, beside what `control` and `kappa` keep.
 
     `kept_share` is the share of the last step's groups that were worth training on: what the next step expects.
     """
@@ -86,19 +87,21 @@ class PromptStream:
         raise ValueError(f"{self.source.name}: 10,000 prompts in a row exceed data.max_prompt_tokens {self.recipe.data.max_prompt_tokens}")
 
     def watched(self, step: int) -> list[Request]:
-        """What a budget wants sampled apart at a step (recipes/budgets): always the same problems, to the whole room whatever the controller leaves."""
+        """What a budget wants sampled apart at a step (recipes/budgets): always the same problems, none twice, to the whole room whatever the controller leaves."""
         recipe = self.recipe.at(step)
         watching = recipe.budget.watching
         if watching is None or step % watching.every:
             return []
         count = watching.watched(recipe.sampler.prompts)
         rows = self.source.rows
-        first = _WATCHED if rows is None else -(-_WATCHED // rows) * rows  # the start of an epoch: none comes twice
-        asked = [
-            self._request(first + index, recipe, seed_of(recipe.seed, "watched", index, step), whole=True)
-            for index in range(count if rows is None else min(count, rows))
-        ]
-        return [request for request in asked if request]
+        first = _WATCHED if rows is None else -(-_WATCHED // rows) * rows  # the start of an epoch
+        asked: dict[str, Request] = {}
+        for index in range(min(rows or _TRIES * count, _TRIES * count)):
+            if len(asked) == count:
+                break
+            if request := self._request(first + index, recipe, seed_of(recipe.seed, "watched", index, step), whole=True):
+                asked.setdefault(request.problem.id, request)  # of several sets, or of those that a reference left, some come again
+        return [*asked.values()]
 
     def _request(self, position: int, recipe: Recipe, seed: int, whole: bool = False) -> Request | None:
         """The request at a position; None if its prompt is too long. `whole`: sampled to the most that any may be, and free to think."""

@@ -245,6 +245,8 @@ def test_problems_sampled_apart_are_the_same_at_every_look_and_none_of_them_trai
         assert {(request.limit, request.max_tokens) for request in looks[3]} == {(40, 200)}  # what is asked for, and room beyond it
     few = Recipe.model_validate({"budget": budget | {"watch": 4.0}, "sampler": {"prompts": 12}})
     assert len(PromptStream(Source("numbers", at, rows=10), template(), few).watched(0)) == 10
+    again = PromptStream(Source("numbers", lambda position: at(position % 7), rows=10), template(), few).watched(0)
+    assert len({request.problem.id for request in again}) == len(again) == 7  # as behind a reference that left some out
 
 
 def test_a_controller_that_watches_takes_its_accuracy_from_there_alone():
