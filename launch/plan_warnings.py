@@ -98,6 +98,13 @@ def _method_warnings(recipe: Recipe) -> Iterator[str]:
         objective.ratio == "sequence" and objective.clip_low > 0.01 and not recipe.sampler.no_thinking and objective.surrogate != "logp"
     ):  # a rule's first token moves that mean
         yield f"objective.clip_low: {objective.clip_low:g} hardly ever binds a ratio that is a mean over a rollout; GSPO uses 3e-4 and 4e-4"
+    narrow = {
+        "objective.ratio": objective.ratio == "sequence" and objective.clip_low < 0.01 and objective.surrogate != "logp",
+        "objective.hinge": bool(objective.hinge.weight),
+        "credit.kind": recipe.credit.kind == "kl_cov",
+    }
+    if objective.old_logprobs == "engine" and recipe.model.dtype == "bf16" and (names := [name for name, is_so in narrow.items() if is_so]):
+        yield f"{', '.join(names)}: bounds less than engine and learner may differ by in bf16 before anything has moved; set objective.old_logprobs: learner"
     if recipe.advantage.centre == "leave_one_out" and recipe.advantage.scale == "group":
         yield "advantage: the group's spread cancels the factor of leave_one_out, so this is GRPO; RLOO is scale: none"
     moved = recipe.learner.updates_per_step > 1

@@ -88,6 +88,10 @@ def test_only_selected_rollouts_make_micro_batches():
         (["objective.correction.kind=sequence_mask", "objective.old_logprobs=learner"], "hardly ever masks"),
         (["objective.ratio=sequence"], "ratio: sequence goes with sequence_mean"),
         (["objective.ratio=sequence", "objective.aggregate=sequence_mean"], "hardly ever binds"),
+        (
+            ["objective={ratio: sequence, clip_low: 3.0e-4, clip_high: 4.0e-4}", "model.dtype=bf16", "learner.zero_stage=1"],
+            "objective.ratio: bounds less than engine",
+        ),
         (["advantage.centre=leave_one_out", "advantage.scale=group"], "so this is GRPO"),
         (
             ["advantage.scale=group", "reward=[{kind: verdict}, {kind: function, name: 'tests.faults.by_length:by_length', weight: 0.1}]"],
