@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,19 @@ _STATES = {
     "COMPLETED": "SUCCEEDED",
     "CANCELLED": "STOPPED",
 }  # all others are ways to fail
+_PARTITION = "name another"
+_SIZES = "--nodes, --gpus, --cpus, --memory-gb and --time say other sizes"
+_ASK = "who runs this Slurm knows what it wants"
+_REMEDIES = (  # by words of what sbatch says, the first that are found; of SBATCH_ variables sbatch reads what we have no options for
+    ("contact|timed out|not answer", "does this machine's Slurm run (`sinfo`)?"),
+    ("policy", "ask for less, or in another's name (SBATCH_ACCOUNT, SBATCH_QOS)"),
+    ("account", "name an account that may run here (SBATCH_ACCOUNT=...; `sacctmgr show associations user=$USER` lists yours)"),
+    ("qos", "name a quality of service that your account has (SBATCH_QOS=...)"),
+    ("reservation", "name another, or none (SBATCH_RESERVATION)"),
+    ("feature", "name features that nodes have, or none (SBATCH_CONSTRAINT)"),
+    ("configuration|node|cpu|processor|memory|resource|time limit", _SIZES),
+    ("partition", _PARTITION),
+)
 _NEVER = ("PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints")  # reasons to wait that waiting does not mend
 
 
@@ -132,11 +146,11 @@ def _refuse_absent(command: str) -> None:
 
 def _why(said: str, partition: str | None, asks: str) -> str:
     """What sbatch refuses, and what to do."""
-    if "partition" in said.lower() and "configuration" not in said:
+    remedy = next((remedy for words, remedy in _REMEDIES if re.search(words, said, re.IGNORECASE)), _ASK)
+    if remedy == _PARTITION:
         there = ", ".join(dict.fromkeys(_asked("sinfo", "-h", "-o", "%R").split()))
-        wrong = f"Slurm has no {partition} for this job" if partition else "name one"
-        return f"--partition: {wrong} ({said}); there are {there}"
-    return f"sbatch refuses: {said}. The job asks for {asks}: --nodes, --gpus, --cpus, --memory-gb and --time say other sizes"
+        return f"--partition: {f'sbatch refuses {partition}' if partition else 'name one'} ({said}); there are {there}"
+    return f"sbatch refuses: {said}. The job asks for {asks}: {_SIZES}" if remedy == _SIZES else f"sbatch refuses: {said}; {remedy}"
 
 
 def _told(numbers: Sequence[str]) -> dict[str, list[str]]:

@@ -106,7 +106,18 @@ def test_what_slurm_does_not_take_is_one_sentence_and_leaves_nothing(answers: An
     answers("sinfo", "all\ngpu\nall\n")
     for error, expected in [
         ("sbatch: error: invalid partition specified: x\nsbatch: error: Batch job submission failed: Invalid partition name specified\n",
-         "--partition: Slurm has no x for this job (Batch job submission failed: Invalid partition name specified); there are all, gpu"),
+         "--partition: sbatch refuses x (Batch job submission failed: Invalid partition name specified); there are all, gpu"),
+        ("sbatch: error: Batch job submission failed: User's group not permitted to use this partition\n",
+         "--partition: sbatch refuses x (Batch job submission failed: User's group not permitted to use this partition); there are all, gpu"),
+        ("sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified\n",
+         "Invalid account or account/partition combination specified; name an account that may run here (SBATCH_ACCOUNT=..."),
+        ("sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)\n",
+         "ask for less, or in another's name (SBATCH_ACCOUNT, SBATCH_QOS)"),
+        ("sbatch: error: Batch job submission failed: Invalid qos specification\n", "specification; name a quality of service that your account has (SBATCH_QOS"),
+        ("sbatch: error: Batch job submission failed: Requested reservation is invalid\n", "is invalid; name another, or none (SBATCH_RESERVATION)"),
+        ("sbatch: error: Batch job submission failed: Invalid feature specification\n", "name features that nodes have, or none (SBATCH_CONSTRAINT)"),
+        ("sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)\n", "(connect failure); does this machine's Slurm run"),
+        ("sbatch: error: Batch job submission failed: Unspecified error\n", "Unspecified error; who runs this Slurm knows what it wants"),
         ("sbatch: error: Batch job submission failed: Requested node configuration is not available\n",
          "sbatch refuses: Batch job submission failed: Requested node configuration is not available. The job asks for 1 x (0 GPUs, 2 cores, 8 GB): --nodes"),
     ]:  # fmt: skip
