@@ -12,6 +12,7 @@ import functools
 import importlib.util
 import json
 import re
+import shlex
 from collections.abc import Collection, Iterator, Mapping
 from math import inf, prod
 from pathlib import Path
@@ -58,7 +59,7 @@ def checkpoint_faults(folder: Path, trains: bool) -> Iterator[str]:
     if adapter is not None and not (folder / "config.json").is_file():
         base = adapter.get("base_model_name_or_path") or "its base model"
         yield (
-            f"model.path: {folder} is an adapter of {base}: merge it first (`laconic merge BASE --adapter {folder} --out FOLDER`) and "
+            f"model.path: {folder} is an adapter of {base}: merge it first (`laconic merge BASE --adapter {shlex.quote(str(folder))} --out FOLDER`) and "
             "name the merged folder"
         )
         return

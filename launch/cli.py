@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -74,12 +75,15 @@ def train(
             out.print(words, highlight=False, markup=False, soft_wrap=True)
         if (status := json.loads((folder / "status.json").read_text(encoding="utf-8")))["state"] == "no-effective-update":
             whole = "This run" if [stage.kind for stage in loaded.stages].count("rl") < 2 else "This run's last rl stage"
-            out.print(f"[red]{whole} taught nothing:[/red] {escape(status['reason'])}. Its samples: {folder}/samples", soft_wrap=True)
+            out.print(
+                f"[red]{whole} taught nothing:[/red] {escape(status['reason'])}. Its samples: {escape(str(folder))}/samples", soft_wrap=True
+            )
             raise typer.Exit(TAUGHT_NOTHING)
         last = next((part.step for part in reversed(made.stages) if part.step and part.step.stage.kind not in ("reference", "eval")), None)
         model = f" Its model: {last.folder(folder)}/checkpoint." if last and last.stage.kind != "rl" else ""
-        place = f"{runs.rstrip('/')}/{loaded.name}" if is_url(runs) else folder
-        out.print(f"{place} is complete.{model} Look at it: [bold]laconic report {place}[/bold]", soft_wrap=True)
+        place = f"{runs.rstrip('/')}/{loaded.name}" if is_url(runs) else str(folder)
+        done = f"{escape(f'{place} is complete.{model}')} Look at it: [bold]laconic report {escape(shlex.quote(place))}[/bold]"
+        out.print(done, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -335,7 +339,7 @@ def report(
         from evaluation.report import report as make_report
         from launch.storage import local
 
-        out.print(f"{make_report([local(one) for one in of], to, form, margin)}", highlight=False, soft_wrap=True)
+        out.print(f"{make_report([local(one) for one in of], to, form, margin)}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -420,11 +424,12 @@ def judge(
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
                 say=lambda words: out.print(words, highlight=False, soft_wrap=True, markup=False),
             )  # fmt: skip
-        out.print(f"{target}: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()), highlight=False)
+        found = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
+        out.print(f"{target}: {found}", highlight=False, markup=False)
         graded = map(json.loads, target.read_text(encoding="utf-8").splitlines())
         if bare := [line for line, row in enumerate(graded, 1) if row["reason"] == "no gold"]:
             lines = ", ".join(map(str, bare[:5])) + ", ..." * (len(bare) > 5)
-            out.print(f"{len(bare)} rows have no gold answer (lines {lines} of {target})", highlight=False, soft_wrap=True)
+            out.print(f"{len(bare)} rows have no gold answer (lines {lines} of {target})", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

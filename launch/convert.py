@@ -7,6 +7,7 @@ Claim: what is made is a run folder like any other, with the record up to the ch
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,9 +44,11 @@ def convert(
         out.print(
             f"{made} holds it for {many(ranks, 'rank')} with ZeRO-{zero_stage}, compared to the bit. Go on:",
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )
-        out.print(f"laconic train {to}/recipe.yaml --runs {to.parent} --resume", highlight=False, soft_wrap=True)
+        again = shlex.join(["laconic", "train", f"{to}/recipe.yaml", "--runs", str(to.parent), "--resume"])
+        out.print(again, highlight=False, markup=False, soft_wrap=True)
 
 
 def converted_run(source: Path, out: Path, ranks: int, zero_stage: int) -> Path:

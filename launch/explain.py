@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,8 @@ def _stage_words(part: Plan, source: str, trained: Plan | None) -> list[str]:
     stage, folder = step.stage, step.folder(Path())
     left = {
         "reference": f"{folder}/part-*.parquet; the policy stays as it was",
-        "rl": f"{folder / 'checkpoints'}/step-{part.recipe.train.steps}" + ("" if step.own else f" (`laconic report RUN/{folder}`)"),
+        "rl": f"{folder / 'checkpoints'}/step-{part.recipe.train.steps}"
+        + ("" if step.own else f" (`laconic report RUN/{shlex.quote(str(folder))}`)"),
         "eval": f"{folder / 'evals'}; the policy stays as it was",
     }.get(stage.kind, f"{folder}/checkpoint")
     name = stage.called if stage.called == stage.kind else f"{stage.called} ({stage.kind})"

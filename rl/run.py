@@ -19,6 +19,7 @@ import math
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import time
@@ -378,7 +379,7 @@ def nothing_left(recipe: Recipe, folder: Path) -> bool:
 def _refuse_finished(folder: Path) -> None:
     """Raise RunError if nothing is left to do: evaluating once more would replace the result by another draw."""
     if is_finished(folder):
-        advice = f"look at it with `laconic report {folder}`, or train on from its checkpoint under another name (name=... model.path=...)"
+        advice = f"look at it with `laconic report {shlex.quote(str(folder))}`, or train on from its checkpoint under another name (name=... model.path=...)"
         raise RunError(f"{folder} is finished, nothing is left to resume: {advice}")
 
 

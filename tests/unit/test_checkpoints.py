@@ -96,7 +96,7 @@ def test_a_folder_around_a_checkpoint_names_it(tiny_checkpoint: Path, tmp_path: 
 
 
 FAULTS: dict[str, tuple[Change, str]] = {
-    "adapter": (adapter, "is an adapter of owner/base: merge it first"),
+    "adapter": (adapter, "/a model' --out FOLDER`) and name the merged folder"),
     "no config": (lambda folder: (folder / "config.json").unlink(), "holds no config.json; name the folder of a checkpoint"),
     "broken config": (lambda folder: (folder / "config.json").write_text("{"), "a config.json that is no JSON object"),
     "pickled": (renamed("model.safetensors", "pytorch_model.bin"), "pytorch_model.bin: weights in this form are not loaded"),
@@ -226,7 +226,7 @@ ONLY_TRAINING |= {"scaled hidden state", "states", "states by key"}
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_checkpoint_that_cannot_serve_is_named_with_file_and_remedy(name: str, tiny_checkpoint: Path, tmp_path: Path):
     change, words = FAULTS[name]
-    folder = tmp_path / "model"
+    folder = tmp_path / "a model"
     shutil.copytree(tiny_checkpoint, folder)
     assert list(checkpoint_faults(folder, trains=True)) == []
     change(folder)

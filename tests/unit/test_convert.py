@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +103,16 @@ def test_the_record_ends_at_the_checkpoint_and_stages_behind_are_to_be_done_agai
     assert not (tmp_path / "hole").exists()
 
 
-def test_the_command_says_it_in_a_line(tmp_path: Path):
+def test_the_command_says_it_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     source = run_with_checkpoint(tmp_path / "l", ("learner", "adapter"))
     said = CliRunner().invoke(app, ["convert", str(source), "--ranks", "2", "--zero-stage", "2", "--out", str(tmp_path / "out")])
     assert said.exit_code == 1 and "trains LoRA adapters" in said.output
     said = CliRunner().invoke(app, ["convert", str(source), "--ranks", "0", "--zero-stage", "4", "--out", str(tmp_path / "out")])
     assert said.exit_code == 2
+    monkeypatch.setattr("launch.convert.converted_run", lambda source, out, ranks, zero_stage: out / "checkpoints/step-3")
+    said = CliRunner().invoke(app, ["convert", str(source), "--ranks", "2", "--zero-stage", "2", "--out", str(tmp_path / "it's [b]")])
+    command = shlex.split(said.output.splitlines()[-1])
+    assert command == ["laconic", "train", f"{tmp_path}/it's [b]/recipe.yaml", "--runs", str(tmp_path), "--resume"]
 
 
 def test_p25_resuming_with_other_ranks_names_what_converts(tmp_path: Path):

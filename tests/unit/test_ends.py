@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -22,9 +23,12 @@ from rollout.peers import last_words
 def test_a_run_that_taught_nothing_says_so_and_exits_with_its_own_code(
     state: str, code: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
+    folder = tmp_path / "it's [1]"
+
     def run_recipe(recipe: object, runs: Path, **_: object) -> Path:
-        (tmp_path / "status.json").write_text(json.dumps({"state": state, "reason": "no group had a signal [all_wrong]", "step": 3}))
-        return tmp_path
+        folder.mkdir()
+        (folder / "status.json").write_text(json.dumps({"state": state, "reason": "no group had a signal [all_wrong]", "step": 3}))
+        return folder
 
     monkeypatch.setattr("launch.stages.run_recipe", run_recipe)
     monkeypatch.setattr("evaluation.entries.read_entries", lambda folders: [])
@@ -36,6 +40,9 @@ def test_a_run_that_taught_nothing_says_so_and_exits_with_its_own_code(
     said = " ".join(capsys.readouterr().out.split())
     assert found == code
     assert ("This run taught nothing: no group had a signal [all_wrong]" in said) == (code is not None)
+    assert (
+        f"{folder} is complete. Look at it: laconic report {shlex.quote(str(folder))}" in said or f"Its samples: {folder}/samples" in said
+    )
 
 
 @pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])

@@ -196,10 +196,11 @@ def test_a_run_is_let_go_by_a_process_that_dies_whatever_its_children_do(tmp_pat
 
 
 def test_a_finished_run_is_not_resumed(tmp_path):
+    tmp_path /= "it's mine"
     with Run.create(recipe(), tmp_path) as run:
         record(run, 4)
     before = (run.folder / "status.json").read_bytes()
-    with pytest.raises(RunError, match="is finished, nothing is left to resume: look at it with `laconic report"):
+    with pytest.raises(RunError, match=r"is finished, nothing is left to resume: look at it with `laconic report '/.*'\"'\"'s "):
         Run.create(recipe(), tmp_path, resume=True)
     assert (run.folder / "status.json").read_bytes() == before
 

@@ -259,6 +259,7 @@ def test_plan_says_of_each_stage_what_goes_in_what_it_does_and_what_comes_out():
     ):
         assert line in text, line
     assert "stage    " not in explain(planned())  # one stage is said as it is
+    assert "(`laconic report RUN/'stages/a b'`)" in explain(planned("stages=[{kind: rl, name: a b}, rl]"))
 
 
 def test_plan_says_a_line_of_several_stages_once_and_names_the_stage_of_a_line_that_is_not_everyones():
