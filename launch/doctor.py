@@ -24,7 +24,7 @@ from packaging.requirements import Requirement
 from rich.markup import escape
 from rich.table import Column, Table
 
-from launch.machine import CARDS, nvidia_smi, ray_folder, this_machine, visible_gpus
+from launch.machine import CARDS, CacheError, cache_folder, nvidia_smi, ray_folder, ray_folder_fault, this_machine, visible_gpus
 
 State = Literal["ok", "warn", "fail"]
 
@@ -75,6 +75,7 @@ def diagnose(deep: bool = False, runs: Path = Path("runs")) -> list[Check]:
         memory(machine.memory),
         disk("disk of runs", runs, least=2, enough=10),
         disk("disk of Ray's session files", ray_folder()[1], least=1, enough=2),
+        *faults(),
         shared_memory(),
         compiler(gpus, shutil.which("c++") or shutil.which("g++"), Path(sysconfig.get_path("include")) / "Python.h"),
         hub(os.environ),
@@ -230,6 +231,16 @@ def disk(name: str, folder: Path, least: float, enough: float) -> Check:
     return Check(name, "fail" if usage.free < least * _GIB else "warn", found, f"make room: {enough:g} GiB and 5 % of the disk")
 
 
+def faults() -> list[Check]:
+    """Folders that cannot serve: Ray's, and that of what is kept."""
+    found = [Check("Ray's session files", "fail", fault)] if (fault := ray_folder_fault()) else []
+    try:
+        cache_folder()
+    except CacheError as error:
+        found.append(Check("cache folder", "fail", str(error)))
+    return found
+
+
 def shared_memory() -> Check:
     """Ray keeps published weights and groups in /dev/shm."""
     folder = Path("/dev/shm")
@@ -254,8 +265,10 @@ def compiler(gpus: int, path: str | None, header: Path) -> Check:
 
 def hub(environment: Mapping[str, str]) -> Check:
     """What of the Hugging Face hub can be used; the network is not asked."""
-    home = Path(environment.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-    cache = Path(environment.get("HF_HUB_CACHE", home / "hub")).expanduser()
+    home = environment.get("HF_HOME", "~/.cache/huggingface")
+    cache = Path(
+        os.path.expanduser(environment.get("HF_HUB_CACHE", f"{home}/hub"))
+    )  # without a home folder as it stands, as the hub's own package does
     count = len([*cache.glob("models--*"), *cache.glob("datasets--*")])
     offline = environment.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}
     found = f"{count} models and data sets cached in {cache}, {'offline (HF_HUB_OFFLINE)' if offline else 'downloads allowed'}"

@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from launch.machine import cache_folder, this_machine
+from launch.machine import CacheError, cache_folder, ray_folder_fault, this_machine
 from launch.memory import object_store_bytes
 from rollout.locks import taken
 
@@ -68,7 +68,7 @@ def this_head() -> Head | None:
     try:
         known = json.loads((_folder() / "head.json").read_text(encoding="utf-8"))
         head = Head(**known | {"token": Path(known["token"])})
-    except (OSError, ValueError, TypeError, KeyError):
+    except (CacheError, OSError, ValueError, TypeError, KeyError):
         return None
     return head if _process(head) else None
 
@@ -82,13 +82,15 @@ def up(cpus: int | None = None, gpus: int | None = None, port: int = 8265) -> tu
         port: of the dashboard.
 
     Raises:
-        HeadError: it does not come up, or the port is taken.
+        HeadError: it does not come up, the port is taken, or Ray's folder is none that it can use.
     """
     with _alone():
         if head := this_head():
             if _has_node(head):
                 return head, False
             _end(head)  # it would take no jobs, and does not end by itself
+        if fault := ray_folder_fault():
+            raise HeadError(fault)
         if port in _WORKER_PORTS:
             raise HeadError(
                 f"--dashboard-port: Ray gives {_WORKER_PORTS[0]} to {_WORKER_PORTS[-1]} to its workers; name another (--dashboard-port {free_ports(1)[0]})"
@@ -273,9 +275,7 @@ def _process(head: Head) -> psutil.Process | None:
 
 
 def _folder() -> Path:
-    folder = cache_folder().absolute() / "cluster"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return cache_folder("cluster")
 
 
 @contextlib.contextmanager

@@ -268,7 +268,7 @@ def _token(of_head: Path | None) -> str:
     if given := os.environ.get("RAY_AUTH_TOKEN", "").strip():
         return _as_header(given, "RAY_AUTH_TOKEN")
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    file = Path(named).expanduser() if named else Path.home() / ".ray" / "auth_token"
+    file = Path(os.path.expanduser(named or "~/.ray/auth_token"))  # as it stands where nobody is at home
     try:
         return _as_header(file.read_text(encoding="utf-8", errors="replace").strip(), str(file))
     except OSError as error:

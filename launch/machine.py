@@ -21,6 +21,7 @@ from typing import Literal
 
 Build = Literal["cpu", "cuda", "none", "unknown"]
 
+_SOCKET_BYTES = 107
 _SMI_S = 20  # eight GPUs without persistence mode take a dozen
 _SHARED = -1
 CARDS = "--query-gpu=index,uuid,memory.total,name"
@@ -29,6 +30,10 @@ _SMI = ("nvidia-smi", "/usr/bin/nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi")
 # Files of a control group: limit of memory, what is used of it, file pages among that by their name in memory.stat, time on cores.
 _V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
 _V2 = ("memory.max", "memory.current", "inactive_file", ("cpu.max",))
+
+
+class CacheError(RuntimeError):
+    """There is no place for what is kept of runs; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -218,9 +223,34 @@ def ray_folder() -> tuple[str, Path]:
     return variable, Path(os.environ.get(variable, "/tmp"))
 
 
-def cache_folder() -> Path:
-    """Where cold-started reasoners are kept, and what is known of this machine's Ray head: $LACONIC_CACHE, else ~/.cache/laconic."""
-    return Path(os.environ.get("LACONIC_CACHE", "~/.cache/laconic")).expanduser()
+def ray_folder_fault() -> str:
+    """Why a Ray of our own cannot keep its session there, as a sentence; "" if nothing is seen. Its sockets lie there, and the name of one has room for 107 bytes."""
+    variable, folder = ray_folder()
+    longest = len(os.fsencode(f"{folder}/ray/session_2026-01-01_00-00-00_000000_{2**22}/sockets/plasma_store"))
+    remedy = "set RAY_TMPDIR to a short folder that can be written to, RAY_TMPDIR=/tmp say; TMPDIR may stay"
+    if longest > _SOCKET_BYTES:
+        return f"{variable}={folder}: too long for the names of Ray's sockets ({longest} bytes, {_SOCKET_BYTES} are allowed): {remedy}"
+    there = next(place for place in (folder, *folder.parents) if os.path.exists(place))
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        return f"{variable or 'RAY_TMPDIR'}: Ray keeps its session in {folder}, and nothing can be written in {there}: {remedy}"
+    return ""
+
+
+def cache_folder(*parts: str) -> Path:
+    """Where cold-started reasoners are kept, and what is known of jobs and of this machine's Ray head, or a folder in it: $LACONIC_CACHE, else ~/.cache/laconic.
+
+    Absolute, and made where it is not there. Raises CacheError: it cannot be.
+    """
+    folder = Path(os.environ.get("LACONIC_CACHE", "~/.cache/laconic"), *parts)
+    try:
+        folder = folder.expanduser().absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+    except (RuntimeError, OSError) as error:
+        why = error.strerror if isinstance(error, OSError) else "this user has no home folder"
+        raise CacheError(
+            f"LACONIC_CACHE: {folder} cannot be made ({why}); name a folder that can, LACONIC_CACHE=/tmp/laconic say"
+        ) from error
+    return folder
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from typing import Any
 
 from launch.actors import Actor, actors, misfits, takes_turns, wishes
 from launch.checkpoints import adapter_faults, checkpoint_faults, config_faults, linear_layers, read_json
-from launch.machine import Machine, device_of, this_machine
+from launch.head import joined_address
+from launch.machine import Machine, device_of, ray_folder_fault, this_machine
 from launch.memory import GB, KNOWN, Shape, config_shape, context, contexts, evaluates, tiny_shape
 from launch.placement import Placement, place, places
 from launch.plan_data import plan_data, reference_blockers, unread_references
@@ -96,6 +97,7 @@ def plan(recipe: Recipe, machine: Machine | None = None, others: Sequence[Machin
     Args:
         assumed: bytes of a GPU where none is there.
     """
+    session = [ray_folder_fault()] if machine is None and joined_address() is None else []
     machine = machine or this_machine()
     nodes = (machine, *others)
     device = "cuda" if any(device_of(recipe.device, node) == "cuda" for node in nodes) else "cpu"
@@ -117,7 +119,7 @@ def plan(recipe: Recipe, machine: Machine | None = None, others: Sequence[Machin
         others=tuple(others),
         step=None,
         stages=parts,
-        blockers=[*blockers, *reference_blockers(each), *most.faults],
+        blockers=[*blockers, *reference_blockers(each), *most.faults, *filter(None, session)],
         warnings=[*stage_warnings(recipe), *unread_references(each), *warnings],
         data=data,
     )

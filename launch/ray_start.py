@@ -26,13 +26,12 @@ from ray.exceptions import AuthenticationError
 
 from launch import guard
 from launch.head import joined_address, speaks_grpc
-from launch.machine import ray_folder, this_machine
+from launch.machine import ray_folder, ray_folder_fault, this_machine
 from launch.memory import object_store_bytes
 from rollout.peers import ray_processes, stopped
 
 _ATTEMPTS = 3
 _CONNECT_S = 5.0
-_SOCKET_BYTES = 107
 _PARAMETERS = parameter.RayParams
 # Else there is one for each CPU, of which our actors, each with an environment of its own, take none.
 _NO_IDLE_WORKERS = {"prestart_worker_first_driver": False}
@@ -99,7 +98,8 @@ def _why(error: Exception) -> str:
 
 def _start_own(num_cpus: int, num_gpus: int, push: int) -> None:
     """A Ray that ends with this process. Raises RayStartError."""
-    _refuse_long_folder()
+    if fault := ray_folder_fault():
+        raise RayStartError(fault)
     stop_ray()  # the guard of a start that failed
     _guards.append(
         subprocess.Popen([sys.executable, "-I", guard.__file__, str(os.getpid())], stdin=subprocess.PIPE, start_new_session=True)
@@ -142,17 +142,6 @@ def _start_own(num_cpus: int, num_gpus: int, push: int) -> None:
     if not address.startswith("127."):
         stop_ray()
         raise RayStartError(f"Ray would listen on {address}, not on loopback only; is this the pinned Ray? (`laconic doctor`)")
-
-
-def _refuse_long_folder() -> None:
-    """Ray's sockets lie in its temporary folder, and the name of a socket has room for 107 bytes."""
-    variable, folder = ray_folder()
-    longest = len(os.fsencode(f"{folder}/ray/session_2026-01-01_00-00-00_000000_{2**22}/sockets/plasma_store"))
-    if longest > _SOCKET_BYTES:
-        raise RayStartError(
-            f"{variable}={folder}: too long for the names of Ray's sockets ({longest} bytes, {_SOCKET_BYTES} are allowed): "
-            "set RAY_TMPDIR to a short folder, RAY_TMPDIR=/tmp say; TMPDIR may stay"
-        )
 
 
 def stop_ray() -> None:

@@ -58,8 +58,10 @@ class Slurm(Jobs):
 
         Raises:
             JobsError: no Slurm here, or it refuses; nothing of the job is left.
+            CacheError: there is no place to keep which folder is its.
         """
         _refuse_absent("sbatch")
+        records = _records()
         folder.mkdir(parents=True, mode=0o700)
         try:
             for name, content in {**files, "job.sh": script.encode()}.items():
@@ -72,8 +74,7 @@ class Slurm(Jobs):
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        _records().mkdir(parents=True, exist_ok=True)
-        (_records() / f"{number}.json").write_text(json.dumps({**about, "folder": str(folder)}), encoding="utf-8")
+        (records / f"{number}.json").write_text(json.dumps({**about, "folder": str(folder)}), encoding="utf-8")
         return f"{PREFIX}{number}"
 
     def jobs(self) -> list[Job]:
@@ -224,7 +225,7 @@ def _number(name: str) -> str:
 
 
 def _records() -> Path:
-    return cache_folder() / "slurm"
+    return cache_folder("slurm")
 
 
 def _record(name: str) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def run_recipe(
     refuse_unusable(recipe, runs_dir, resume, overwrite)  # before the minutes of a cold start; Run.create asks for those who came meanwhile
     refuse_unshared(made, runs_dir, "--runs")
     if recipe.model.path == "tiny":
-        refuse_unshared(made, cache_folder().absolute(), "LACONIC_CACHE")
+        refuse_unshared(made, cache_folder(), "LACONIC_CACHE")
     settle_device(made)
     with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
         parts = read_data(made, judge, runs_dir / recipe.name if resume else None)

@@ -406,7 +406,7 @@ def _digest(path: Path) -> str:
 
 
 def _cached(kind: str, url: str) -> Path:
-    return cache_folder().absolute() / kind / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
+    return cache_folder(kind) / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
 
 
 def _alive(held: dict[str, Any]) -> str:

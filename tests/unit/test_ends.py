@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -14,7 +15,11 @@ import pytest
 import typer
 
 from launch import cli
+from launch.doctor import faults
+from launch.head import ADDRESS, HeadError, up
+from launch.plan import plan
 from launch.ray_start import RayStartError, start_ray
+from recipes.loader import load
 from rl.scratch import scratch_folder
 from rollout.peers import last_words
 
@@ -54,15 +59,23 @@ def test_a_folder_too_long_for_rays_sockets_is_named_with_the_remedy(variable: s
         start_ray(num_cpus=1, num_gpus=0)
 
 
-def test_a_short_folder_for_ray_goes_before_a_long_one_for_everything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from launch.ray_start import _refuse_long_folder
-
-    monkeypatch.setenv("TMPDIR", f"{tmp_path}/{'long-' * 20}")
-    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
-    _refuse_long_folder()
-    monkeypatch.delenv("RAY_TMPDIR")
-    with pytest.raises(RayStartError):
-        _refuse_long_folder()
+def test_plan_and_a_head_refuse_a_folder_that_ray_cannot_use_and_a_joined_ray_has_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    recipe = load("quickstart")
+    monkeypatch.setenv("LACONIC_CACHE", str(tmp_path))
+    for folder, words in [
+        (tmp_path / ("long-" * 20), "long-: too long for the names of Ray's sockets"),
+        ("/dev/null/below", "Ray keeps its session in /dev/null/below, and nothing can be written in /dev/null"),
+    ]:
+        monkeypatch.setenv("TMPDIR", str(folder))
+        monkeypatch.delenv("RAY_TMPDIR", raising=False)
+        assert words in plan(recipe).blockers[-1] and words in faults()[0].found
+        with pytest.raises(HeadError, match=re.escape(words)):
+            up()
+        monkeypatch.setenv(ADDRESS, "elsewhere:6379")
+        assert not plan(recipe).blockers
+        monkeypatch.delenv(ADDRESS)
+        monkeypatch.setenv("RAY_TMPDIR", "/tmp")  # goes before what is for everything else
+        assert not plan(recipe).blockers
 
 
 def test_what_a_killed_process_left_in_the_temporary_folder_goes_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

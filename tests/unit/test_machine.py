@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from launch import machine
-from launch.doctor import driver, torch_build
+from launch import head, jobs, machine
+from launch.doctor import driver, faults, hub, torch_build
 from launch.machine import Machine, device_of, free_of, this_machine, visible_gpus
 from launch.plan import Plan, plan
+from launch.slurm import Slurm
+from launch.stages import starting_checkpoint
+from launch.storage import local
 from recipes.loader import load
 
 ROOT = Path(__file__).parents[2]
@@ -222,3 +225,28 @@ def test_this_machine_has_cores_and_memory():
     found = this_machine()
     assert found.cores >= 1 and found.memory > 0
     assert isinstance(plan(load("quickstart")), Plan)
+
+
+@pytest.mark.parametrize("has_home", [False, True])
+def test_without_a_place_for_what_is_kept_commands_that_need_one_name_the_variable_and_others_go_on(
+    has_home: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def nobody(user: int) -> None:
+        raise KeyError(user)
+
+    for name in ("HOME", "LACONIC_CACHE", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    why = "this user has no home folder"
+    if has_home:
+        monkeypatch.setenv("HOME", "/proc/nonexistent")
+        why = "No such file or directory"
+    for needs in (head.up, head.down, Slurm().jobs, lambda: local("memory://x/run"), lambda: starting_checkpoint(load("quickstart"))):
+        with pytest.raises(
+            machine.CacheError, match=rf"LACONIC_CACHE: .*\.cache/laconic.* cannot be made \({why}\); name a folder that can"
+        ):
+            needs()
+    assert head.this_head() is None and jobs._token(None) == ""
+    assert hub({}).state == "ok" and f"({why})" in faults()[-1].found
+    monkeypatch.setenv("LACONIC_CACHE", str(tmp_path / "kept"))
+    assert Slurm().jobs() == [] and not faults()

@@ -124,7 +124,7 @@ def test_what_slurm_does_not_take_is_one_sentence_and_leaves_nothing(answers: An
         answers("sbatch", err=error, code=1)
         code, told = said(*WORDS, *there, "--partition", "x")
         assert code == 1 and expected in told, told
-    assert not list((tmp_path / "jobs").iterdir()) and not (tmp_path / "cache/slurm").exists()
+    assert not list((tmp_path / "jobs").iterdir()) and not list((tmp_path / "cache/slurm").iterdir())
 
 
 def submitted(answers: Answers, tmp_path: Path) -> Path:
