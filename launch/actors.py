@@ -30,6 +30,7 @@ from launch.memory import (
     option,
     push_bytes,
     size,
+    sizes_apart,
     workers,
 )
 from launch.placement import Placement, Wish
@@ -199,9 +200,12 @@ def misfits(
     for index, node in enumerate(placed.nodes if len(placed.nodes) == 1 or not nowhere else ()):
         if (host := host_bytes(actors, placed, index)) > node.memory:
             where = f" on {node.name}" if len(placed.nodes) > 1 else ""
+            needed, free = sizes_apart(host, node.memory)
+            largest = max(actors, key=lambda actor: host_bytes([actor], placed, index))
+            remedy = _ON_NODES_WITH_GPUS if gpus and largest.name != "judge" else _IN_MAIN_MEMORY[largest.name]
             yield (
-                f"memory: the processes{where} need about {size(host)} of main memory, {size(node.memory)} are free; "
-                f"{_HOST_REMEDY if gpus else 'lower learner.micro_batch_tokens or engine.count, or take a smaller model'}"
+                f"memory: the processes{where} need about {needed} of main memory, {free} are free; "
+                f"{largest.name}s take {size(host_bytes([largest], placed, index))} of it: {remedy}"
             )
     yield from _store_misfits(placed, push_bytes(recipe, shape, placed))
     if shape is None:
@@ -213,8 +217,9 @@ def misfits(
     one = kv_bytes(shape, context(recipe), number_width(recipe), workers(recipe)) * (1 if gpus else workers(recipe))
     for actor in actors:
         if actor.name == "engine" and (held := actor.holds.get("KV cache", 0)) < one:
+            room, takes = sizes_apart(held, one)
             yield (
-                f"memory: an engine has room for {size(held)} of keys and values, and one sequence of {context(recipe)} tokens takes {size(one)}; "
+                f"memory: an engine has room for {room} of keys and values, and one sequence of {context(recipe)} tokens takes {takes}; "
                 "lower budget.limit or eval.max_tokens, or let the engine have more memory"
             )
     if gpus and any(node.gpus for node in placed.nodes):
@@ -226,8 +231,9 @@ def _shared_misfits(placed: Placement, each: int) -> Iterator[str]:
     for index, node in enumerate(placed.nodes):
         needed = each * placed.at["learner"].count(index)
         if node.shared is not None and needed > node.shared:
+            takes, has = sizes_apart(needed, node.shared)
             yield (
-                f"memory: weights that engines read of ranks take {size(needed)} of shared memory, and /dev/shm has {size(node.shared)}; give it more (a container: "
+                f"memory: weights that engines read of ranks take {takes} of shared memory, and /dev/shm has {has}; give it more (a container: "
                 "docker run --shm-size=16g), or set cluster.carrier=store"
             )
 
@@ -240,19 +246,21 @@ def _store_misfits(placed: Placement, push: int) -> Iterator[str]:
         speaks = index == 0 or any(index in placed.at.get(name, ()) for name in ("engine", "learner"))
         if push * 1.02 <= room or not speaks:
             continue
+        least = room if node.shared is None else min(room, node.shared)
+        needed, has = sizes_apart(push * 1.02, least)
         if not own:
             yield (
-                f"memory: a push of {size(push)} does not fit the object store of {node.name}, which has {size(room)}; start Ray there with a larger one "
+                f"memory: a push of {needed} does not fit the object store of {node.name}, which has {has}; start Ray there with a larger one "
                 "(--object-store-memory; /dev/shm must hold it), or take a smaller model"
             )
-        elif node.shared is not None and node.shared <= room:
+        elif least == node.shared:
             yield (
-                f"memory: a push of {size(push)} does not fit shared memory: /dev/shm has {size(node.shared)} free; give it more (a container: "
+                f"memory: a push of {needed} does not fit shared memory: /dev/shm has {has} free; give it more (a container: "
                 "docker run --shm-size=16g), or take a smaller model"
             )
         else:
             yield (
-                f"memory: a push of {size(push)} does not fit the object store, which takes {size(room)} of the {size(node.memory)} that are free; "
+                f"memory: a push of {needed} does not fit the object store, which takes {has} of the {size(node.memory)} that are free; "
                 "free main memory, or take a smaller model"
             )
 
@@ -272,24 +280,33 @@ def _gpu_misfits(
             if together > GPU_SHARE * gpu:
                 when = f" in the {turn}s' turn" if turn else ""
                 parts = " + ".join(f"{placed.on_a_gpu(name)} x {size(count)} for {name}s" for name, count in held.items())
+                takes, there = sizes_apart(together, GPU_SHARE * gpu)
                 yield (
-                    f"memory: engines and learner share {where} and need about {size(together)}{when} ({parts}), "
-                    f"{size(GPU_SHARE * gpu)} are there; lower learner.micro_batch_tokens or learner.logit_chunk_tokens, or take a smaller model or more GPUs"
+                    f"memory: engines and learner share {where} and need about {takes}{when} ({parts}), "
+                    f"{there} are there; lower learner.micro_batch_tokens or learner.logit_chunk_tokens, or take a smaller model or more GPUs"
                 )
         return
     fixed = "kv_cache_memory_bytes" in options  # which vLLM takes, whatever share it was given
     for actor in users:
         share = option(options, "gpu_memory_utilization", GPU_SHARE) if actor.name == "engine" and not fixed else GPU_SHARE
         needed = actor.bytes if actor.name == "engine" and fixed else least[actor.name]
-        if needed > share * gpus[actor.name]:
-            yield f"memory: one {actor.name} needs about {size(needed)} on its GPU, {size(share * gpus[actor.name])} are there; {_REMEDIES[actor.name]}"
+        if needed > (room := share * gpus[actor.name]):
+            takes, there = sizes_apart(needed, room)
+            yield f"memory: one {actor.name} needs about {takes} on its GPU, {there} are there; {_REMEDIES[actor.name]}"
 
 
-_HOST_REMEDY = "have fewer engines and ranks on a node, keep what rests on the GPU where they share it (cluster.offload: false), or take a smaller model"
+_ON_NODES_WITH_GPUS = "have fewer engines and ranks on a node, keep what rests on the GPU where they share it (cluster.offload: false), or take a smaller model"
 _REMEDIES = {
     "engine": "lower engine.vllm.kv_cache_memory_bytes, take more GPUs an engine (engine.vllm.tensor_parallel_size) or a smaller model",
     "learner": "lower learner.micro_batch_tokens or learner.logit_chunk_tokens, or take adapters (learner.adapter: lora), more ranks or a smaller model",
     "trainer": "lower the stage's max_tokens (a pair of answers passes at once) or learner.micro_batch_tokens, or take adapters (learner.adapter: lora) or a smaller model",
+}
+_IN_MAIN_MEMORY = {
+    "driver": "take a smaller model",
+    "judge": "lower judge.workers",
+    "engine": "lower engine.count, or take a smaller model",
+    "learner": "lower learner.micro_batch_tokens or learner.ranks, or take a smaller model",
+    "trainer": _REMEDIES["trainer"],
 }
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from launch.memory import evaluates, size
+from launch.memory import evaluates, size, sizes_apart
 from recipes.loader import dump, on_device
 from recipes.schema import Recipe
 from recipes.steps import Step, steps
@@ -150,8 +150,9 @@ def _read(files: dict[str, Path], cap: int) -> dict[str, bytes]:
     if (total := sum(sizes.values())) > cap:
         largest = sorted(sizes.items(), key=lambda item: -item[1])[:_NAMED]
         words = ", ".join(f"{name} ({size(length)})" for name, length in largest)
+        whole, most = sizes_apart(total, cap)
         raise BundleError(
-            f"bundle: {size(total)} is more than its cap of {size(cap)}; the largest: {words}. Put them where the cluster sees them and name them by an absolute "
+            f"bundle: {whole} is more than its cap of {most}; the largest: {words}. Put them where the cluster sees them and name them by an absolute "
             "path, or raise --max-mb"
         )
     return {name: path.read_bytes() for name, path in files.items()}

@@ -22,7 +22,7 @@ import yaml
 
 from launch.bundle import RECIPE, BundleError, user_files
 from launch.machine import Machine
-from launch.memory import size
+from launch.memory import size, sizes_apart
 from launch.placement import Placement
 from launch.plan import PlanError, plan
 from recipes.loader import dump
@@ -139,8 +139,9 @@ def kuberay(recipe: Recipe, nodes: Nodes, image: str, claim: str, include: Seque
     files = {RECIPE: dump(recipe).encode()} | {place: path.read_bytes() for place, path in user_files(recipe, include).items()}
     if (total := sum(map(len, files.values()))) > _CONFIG_MAP:
         largest = max(files, key=lambda place: len(files[place]))
+        whole, most = sizes_apart(total, _CONFIG_MAP)
         raise BundleError(
-            f"manifest: {size(total)} do not fit a ConfigMap, which holds {size(_CONFIG_MAP)} ({largest}: {size(len(files[largest]))}); put it on the claim "
+            f"manifest: {whole} do not fit a ConfigMap, which holds {most} ({largest}: {size(len(files[largest]))}); put it on the claim "
             f"{claim} and name it by its path below {_RUNS}"
         )
     keys = {place: f"{index:03}-{re.sub(r'[^A-Za-z0-9._-]', '-', Path(place).name)[-200:]}" for index, place in enumerate(files)}
@@ -235,7 +236,7 @@ def slurm(recipe: Recipe, nodes: Nodes, runs: str, time: str, options: Sequence[
         gpus=gpus,
         each=nodes.gpus,
         cpus=nodes.cpus,
-        gigabytes=nodes.gigabytes,
+        mebibytes=nodes.gigabytes * 10**9 // 2**20,  # Slurm's G is 2^30 bytes, and KubeRay's 10^9
         time=time,
         grace=GRACE_S,
         recipe=dump(recipe),
@@ -267,7 +268,7 @@ _SLURM = """#!/bin/bash
 #SBATCH --nodes={count}
 #SBATCH --ntasks-per-node=1
 {gpus}#SBATCH --cpus-per-task={cpus}
-#SBATCH --mem={gigabytes}G
+#SBATCH --mem={mebibytes}M
 #SBATCH --time={time}
 #SBATCH --signal=B:TERM@{grace}
 #SBATCH --output=%x-%j.log

@@ -307,12 +307,18 @@ def one_trainer(learner: Learner) -> Learner:
     return learner.model_copy(update=alone | {"micro_batch_tokens": most, "logit_chunk_tokens": 1 << 40})
 
 
-def size(count: float) -> str:
-    """Bytes for people: 3.6 GB, 250 MB, 2 KB."""
+def size(count: float, finer: int = 0) -> str:
+    """Bytes for people: 3.6 GB, 250 MB, 2 KB; with so many digits more."""
     for unit, bound in (("GB", GB), ("MB", GB / 1000), ("KB", 1000)):
         if count >= bound:
-            return f"{count / bound:.1f} {unit}" if count < 10 * bound else f"{count / bound:,.0f} {unit}"
+            return f"{count / bound:,.{finer + (count < 10 * bound)}f} {unit}"
     return f"{count:.0f} B"
+
+
+def sizes_apart(one: float, other: float) -> tuple[str, str]:
+    """Sizes that differ, with as many digits as show it."""
+    pairs = ((size(one, finer), size(other, finer)) for finer in range(10))
+    return next((pair for pair in pairs if pair[0] != pair[1]), (size(one), size(other)))
 
 
 def held_words(held: Mapping[str, int]) -> str:

@@ -16,7 +16,7 @@ from launch.actors import host_bytes
 from launch.evaluate import protocol
 from launch.explain import explain
 from launch.machine import Machine
-from launch.memory import CUDA_LIBRARIES, GB, KNOWN, LIBRARIES, config_shape, kv_bytes, learner_bytes, size, tiny_shape
+from launch.memory import CUDA_LIBRARIES, GB, KNOWN, LIBRARIES, config_shape, kv_bytes, learner_bytes, size, sizes_apart, tiny_shape
 from launch.plan import PlanError, check_runnable, plan, step_work
 from recipes.loader import load, scales, shipped
 from recipes.schema import Learner, Tiny
@@ -148,8 +148,24 @@ REFUSED = {
     ): "eval.data: aime25: no such file; sources are `tiny`, a file or folder of JSON lines, JSON, parquet or CSV, or hub:owner/name",
     ("dler", None, "eval.data=[hub:aime]"): "eval.data: hub:aime is no hub set; write hub:owner/name",
     ("dler", None, "budget.limit=200000"): "budget.limit: 200000 is more than the 131072 tokens that deepseek-ai",
-    ("dler", None, "device=cpu"): "memory: the processes need about 81 GB of main memory, 16 GB are free",
+    (
+        "dler",
+        None,
+        "device=cpu",
+    ): "memory: the processes need about 81 GB of main memory, 16 GB are free; learners take 64 GB of it: lower learner.micro",
+    ("dler", "tiny", "judge.workers=100000"): "main memory, 16 GB are free; judges take 12,000 GB of it: lower judge.workers",
+    ("dler", "tiny", "engine.count=100"): "lower engine.count, or take a smaller model",
 }
+
+
+def test_sizes_that_differ_are_told_in_digits_that_show_it():
+    assert (size(74e9), size(9.96e6), size(1999), size(7)) == ("74 GB", "10.0 MB", "2.0 KB", "7 B")
+    assert sizes_apart(74.2e9, 73.6e9) == ("74.2 GB", "73.6 GB") and sizes_apart(81e9, 16e9) == ("81 GB", "16 GB")
+    assert sizes_apart(1_000_000_001, 1_000_000_000) == ("1.000000001 GB", "1.000000000 GB")
+    recipe = load("dler", "tiny")
+    needed = host_bytes((made := plan(recipe, LAPTOP)).actors, made.placement)
+    (line,) = plan(recipe, replace(LAPTOP, memory=needed - 1)).blockers
+    assert len(set(re.findall(r"([\d.]+ GB) (?:of main|are free)", line))) == 2, line
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=str)

@@ -59,7 +59,7 @@ def test_a_push_that_the_object_store_cannot_hold_is_refused():
     large = ["dler", "node8", "model.path=deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"]
     assert not any("object store" in line for line in blockers(small, *large))  # it is broadcast
     words = blockers(small, *large, "cluster.carrier=store")
-    assert any("a push of 15 GB does not fit the object store, which takes 15 GB of the 60 GB that are free" in line for line in words)
+    assert any("a push of 16 GB does not fit the object store, which takes 15 GB of the 60 GB that are free" in line for line in words)
     assert not any("object store" in line for line in blockers(NODE, *large, "cluster.carrier=store"))
 
 
