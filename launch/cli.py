@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -108,6 +109,8 @@ def plan(
 
         if simulate is None and (gpus or price is not None):
             raise ValueError("--gpus, --price: of a simulation, which needs a run to know speeds by: --simulate RUN")
+        if price is not None and not isfinite(price):
+            raise ValueError(f"--price: {price} is no price; say what a GPU costs an hour")
         made = _planned(load(recipe, scale, overrides or []), gpu_gb)
         if gpu_gb and not made.assumed:
             raise ValueError(

@@ -157,16 +157,17 @@ def _to_ray(
 ) -> tuple[Jobs, str] | None:
     """List and, unless it is tried only, send a job to a Ray cluster: that cluster, and the job's name."""
     from launch.bundle import RECIPE
-    from launch.jobs import Cluster
+    from launch.jobs import Cluster, dashboard
     from launch.manifests import GRACE_S
     from launch.memory import size
 
     package, content = made.packed()
     _list_files(made, dry_run, f", {size(len(content))} packed, at most {max_mb} MB")
+    url, is_here = dashboard(address)
+    at = _runs(runs, is_here) if url else ""
     if dry_run:
         return None
     cluster = Cluster(address)
-    at = _runs(runs, cluster.is_here)
     entrypoint = shlex.join(["python", "-m", "launch", "train", RECIPE, "--runs", at, *options])
     if not cluster.holds(package):
         cluster.send(package, content)
@@ -286,8 +287,10 @@ def slurm(
     with errors():
         from launch.manifests import nodes_for
         from launch.manifests import slurm as made
+        from launch.storage import is_url
         from recipes.loader import load
 
+        is_url(runs, written=True)
         loaded = load(recipe, scale, overrides or [])
         typer.echo(made(loaded, nodes_for(loaded, nodes, gpus, gpu_gb, cpus, memory_gb), runs, time), nl=False)
 
@@ -322,7 +325,7 @@ def _runs(given: str | None, here: bool) -> str:
         raise ValueError(
             "--runs: name a folder that all nodes of the cluster see, by its absolute path, or a URL (s3://bucket/runs); a job's own folder goes with it"
         )
-    if given and is_url(given):
+    if given and is_url(given, written=True):
         return given
     folder = Path(given or "runs")
     if not folder.is_absolute() and not here:

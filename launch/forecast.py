@@ -30,6 +30,7 @@ from recipes.steps import steps as steps_of
 from rollout.metrics import METRICS, varying
 
 SIZES = (1, 2, 4, 8, 16, 64, 256, 1024, 4096)
+_MOST = 65_536  # devices; takes ten seconds to simulate
 _LEAST_STEPS = 4
 _SMALL = 1024  # answers of a step
 _NEEDED = (
@@ -103,10 +104,10 @@ def calibrate(folder: Path) -> Calibration:
 
 
 def _recorded(file: Path) -> Iterator[dict[str, Any]]:
-    """Steps that were recorded whole; the line of one that was killed meanwhile is not."""
+    """Steps that were recorded whole; the line of one that was killed meanwhile is not, nor one with what a run never writes: NaN, Infinity."""
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         with suppress(ValueError):
-            yield json.loads(line)
+            yield json.loads(line, parse_constant=int)  # which takes no such word
 
 
 def _mean(records: Sequence[Mapping[str, Any]], name: str) -> float:
@@ -206,12 +207,15 @@ def refuse_other_model(made: Plan, run: Recipe, folder: Path) -> None:
 
 
 def sizes(words: str) -> list[int]:
-    """Numbers of devices as they are written on the command line; "": the usual ones. Raises ValueError: they are no whole numbers above 0."""
+    """Numbers of devices as they are written on the command line; "": the usual ones. Raises ValueError: they are no whole numbers above 0, or too large."""
     if not words:
         return list(SIZES)
     if not all(word.strip().isdecimal() and int(word) for word in words.split(",")):
         raise ValueError(f"--gpus: {words!r} is no list of whole numbers above 0: write 8,64,512")
-    return [int(word) for word in words.split(",")]
+    found = [int(word) for word in words.split(",")]
+    if max(found) > _MOST:
+        raise ValueError(f"--gpus: {max(found):,} is more than can be simulated in seconds; name {_MOST:,} at most")
+    return found
 
 
 def layouts(devices: int, recipe: Recipe, seats: int, most_ranks: int) -> Iterator[Layout]:

@@ -151,13 +151,11 @@ class Cluster(Jobs):
 
     def __init__(self, address: str | None = None) -> None:
         head = this_head()
-        given = address or os.environ.get(_ADDRESS) or (head.url if head else "")
-        if not given:
+        self.url, self.is_here = dashboard(address)
+        if not self.url:
             raise JobsError(
                 f"--address: which cluster? Name its dashboard (--address http://HOST:8265, or {_ADDRESS}), or start a head here: `laconic cluster up`"
             )
-        self.url = _checked(given)
-        self.is_here = is_loopback(urlsplit(self.url).hostname or "")
         token = _token(head.token if head and self.url.replace("//localhost:", "//127.0.0.1:") == head.url else None)
         self._client = httpx.Client(
             base_url=self.url,
@@ -241,6 +239,14 @@ class Cluster(Jobs):
         if not isinstance(said, form):
             raise JobsError(f"--address: {self.url} is no Ray dashboard: it answers with other JSON than one does")
         return said
+
+
+def dashboard(address: str | None) -> tuple[str, bool]:
+    """URL of the dashboard that is meant (`Cluster`), "" for none, and whether it is this machine's; nobody is asked. Raises JobsError: it is no URL of one."""
+    head = this_head()
+    given = address or os.environ.get(_ADDRESS) or (head.url if head else "")
+    url = _checked(given) if given else ""
+    return url, is_loopback(urlsplit(url).hostname or "")
 
 
 def _checked(address: str) -> str:

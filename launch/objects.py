@@ -9,12 +9,14 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.registry import known_implementations
 
 _ATOMIC = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory"}  # where an object is there whole or not at all
@@ -88,6 +90,11 @@ class Store:
     def remove(self, names: Iterable[str]) -> None:
         for name in names:
             self._tried("remove", name, partial(self._files.rm_file, self._at(name)))
+            for folder in PurePosixPath(name).parents[:-1] if isinstance(self._files, LocalFileSystem) else ():
+                with suppress(
+                    OSError
+                ):  # something is left in it; of other storages an empty folder is none, or they remove it with what is in it
+                    self._files.rmdir(self._at(str(folder)))
 
     def json(self, name: str) -> dict[str, Any] | None:
         """An object of ours. None: there is none, or another's."""

@@ -42,8 +42,10 @@ class LockLost(StorageError):
     """Another process writes to the run."""
 
 
-def is_url(where: str) -> bool:
-    """Whether a place of runs is remote storage. Raises StorageError: a relative one, which is another place in each process."""
+def is_url(where: str, written: bool = False) -> bool:
+    """Whether a place of runs is remote storage. Raises StorageError: a relative one, which is another place in each process, or one that cannot be written to."""
+    if written and where.lower().startswith(("http://", "https://")):
+        raise StorageError(f"--runs: {where}: http can be read, not written: name a folder, or storage by its own protocol (s3://, gs://)")
     if where.startswith("file://") and not where.startswith("file:///"):
         raise StorageError(f"{where}: write an absolute path, file:///..., or the plain path of a folder")
     return "://" in where
@@ -76,7 +78,7 @@ def run_storage(
     Raises:
         StorageError: it cannot be reached, another process writes there, the run is there and neither flag is set, or at the end something could not be sent.
     """
-    if not is_url(runs):
+    if not is_url(runs, written=True):
         yield Path(runs), lambda: None
         return
     mirror = Mirror(runs, name)

@@ -69,6 +69,7 @@ def test_two_ranks_of_a_trace_have_half_the_tokens_each_and_turns_are_taken_out_
     [
         ([], {"steps": 4}, "has 3 steps behind its first, and 4 are needed"),
         ([], {"length/q_50": None, "engines/step": None}, "lacks engines/step, length/q_50: an earlier version made it"),
+        ([], {"engines/step": float("nan")}, "has 0 steps behind its first, and 4 are needed"),
         ([], {"groups/trained": 0, "tokens/trained": 0}, "trained behind its first step, so nothing tells what an update takes"),
         (["engine.kind=reference"], {"engines/step": None}, "lacks engines/step: its engines (engine.kind: reference) keep no time"),
     ],
@@ -100,6 +101,10 @@ def test_the_command_refuses_what_it_cannot_simulate(tmp_path: Path):
     run = made(tmp_path / "run")
     assert f"{tmp_path} is no run folder" in asked("--simulate", str(tmp_path)).replace(" /", "/").replace("--simulate: ", "")
     assert "--gpus: '1,x' is no list of whole numbers above 0" in asked("--simulate", str(run), "--gpus", "1,x")
+    assert "--gpus: 10,000,000 is more than can be simulated in seconds; name 65,536 at most" in asked(
+        "--simulate", str(run), "--gpus", "8,10000000"
+    )
+    assert "--price: inf is no price" in asked("--simulate", str(run), "--price", "inf")
     assert "--simulate RUN" in asked("--gpus", "8") and "--simulate RUN" in asked("--price", "2")
     assert "and this recipe trains tiny in fp32: name a run of the same model" in asked(
         "--simulate", str(made(tmp_path / "wide", "tiny.width=64"))

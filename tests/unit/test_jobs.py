@@ -11,8 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from launch import head
+from launch import cli, head
 from launch.inventory import granted
 from launch.jobs import Cluster, Job, JobsError, UnknownJob
 from launch.machine import Machine
@@ -90,6 +91,19 @@ def test_a_dashboard_that_is_none_or_has_another_ray_is_refused_in_a_sentence(da
 def test_an_address_that_is_no_url_is_refused(address: str):
     said = refusal(address)
     assert ("no URL of a dashboard" if address else "--address: which cluster?") in said
+
+
+def test_a_dry_run_refuses_where_it_is_known_what_the_cluster_cannot_take(monkeypatch: pytest.MonkeyPatch):
+    def said(*words: str) -> str:
+        done = CliRunner().invoke(cli.app, ["submit", "dler", "--scale", "tiny", "--dry-run", *words])
+        return "" if done.exit_code == 0 else " ".join(done.output.split())
+
+    assert said("--runs", "http://host/runs", "--address", "http://host:8265").endswith("by its own protocol (s3://, gs://)")
+    assert "--runs: own is relative" in said("--runs", "own", "--address", "http://host:8265")
+    assert "--runs: name a folder that all nodes of the cluster see" in said("--address", "http://host:8265")
+    assert said("--runs", "own", "--address", "http://localhost:8265") == said() == said("--runs", "/own", "--address", "host") == ""
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "host:8265")
+    assert "--runs: own is relative" in said("--runs", "own")
 
 
 def test_a_password_in_an_address_is_refused_without_being_repeated():

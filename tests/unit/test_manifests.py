@@ -192,6 +192,7 @@ def test_manifests_are_printed_and_bad_numbers_refused():
     done = runner.invoke(cli.app, ["manifest", "slurm", "dler", "--scale", "node8"])
     assert done.exit_code == 0 and done.stdout.startswith("#!/bin/bash\n")
     assert runner.invoke(cli.app, ["manifest", "slurm", "dler", "--scale", "node8", "--time", "x; rm -r /"]).exit_code == 1
+    assert runner.invoke(cli.app, ["manifest", "slurm", "dler", "--scale", "node8", "--runs", "https://x/runs"]).exit_code == 1
     assert runner.invoke(cli.app, ["manifest", "kuberay", "dler", "--scale", "node8", "--gpus", "4", "--image", "x"]).exit_code == 1
     for words in (
         ["--image", ""],

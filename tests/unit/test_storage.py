@@ -115,6 +115,8 @@ def test_a_run_goes_on_on_another_machine_from_the_newest_checkpoint_and_old_one
         assert manifests(url) == ["step-1", "step-3", "step-4", "step-5"]
         steps(run, 6)
         assert manifests(url) == ["step-1", "step-5", "step-6"] and there(url, "checkpoints/step-4") == []
+        if url.startswith("file://"):  # whose folders are there without anything in them, too
+            assert {path.name for path in Path(url.removeprefix("file://"), "a/checkpoints").iterdir()} == {"step-1", "step-5", "step-6"}
     machine("first")  # where a former state lies: what the second machine did counts
     with pytest.raises(storage.StorageError, match=r"a exists already: go on with it \(--resume\)"), run_storage(url, "a"):
         raise AssertionError
@@ -444,6 +446,8 @@ def test_a_url_that_cannot_be_used_is_one_sentence(machine: Callable[[str], None
     (tmp_path / "file").write_text("")
     refused = {
         "nope://x/y": "fsspec knows no nope://",
+        "http://127.0.0.1:1/runs": "--runs: http://127.0.0.1:1/runs: http can be read, not written: name a folder, or storage by",
+        "HTTPS://host/runs": "http can be read, not written",
         "NOPE://x/y": "fsspec knows no nope://",
         "sftp://host/x": "sftp:// needs another package (SFTPFileSystem requires",
         "dbfs://x/a": "--runs: dbfs://x/a: fsspec cannot open it (",
