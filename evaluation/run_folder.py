@@ -183,7 +183,7 @@ def _read_evaluations(run: Run, files: Iterable[Path]) -> list[Evaluation]:
 def _read_mapping(run: Run, name: str) -> dict[str, Any]:
     try:
         file = run.path / name if run.path.is_dir() else run.path
-        content = yaml.safe_load(file.read_text()) if name.endswith(".yaml") else json.loads(file.read_text())
+        content = yaml.safe_load(file.read_bytes()) if name.endswith(".yaml") else json.loads(file.read_bytes())
     except FileNotFoundError:
         run.notes.append(f"{name} is missing.")
         return {}

@@ -169,7 +169,11 @@ def torch_cuda() -> str | None:
     """The CUDA version that the installed torch was built for ("13.0"); None for a CPU build or without torch. Imports nothing."""
     spec = importlib.util.find_spec("torch")
     written = Path(spec.origin).with_name("version.py") if spec and spec.origin else None
-    found = re.search(r"^cuda\b.*= *['\"]([\d.]+)['\"]", written.read_text(), re.MULTILINE) if written and written.is_file() else None
+    found = (
+        re.search(r"^cuda\b.*= *['\"]([\d.]+)['\"]", written.read_text(encoding="utf-8"), re.MULTILINE)
+        if written and written.is_file()
+        else None
+    )
     return found[1] if found else None
 
 

@@ -290,7 +290,7 @@ def _vllm_options() -> frozenset[str]:
 @functools.cache
 def _fields_of(source: Path, name: str) -> frozenset[str]:
     """Annotated fields of a class in a source file."""
-    classes = (node for node in ast.parse(source.read_text()).body if isinstance(node, ast.ClassDef) and node.name == name)
+    classes = (node for node in ast.parse(source.read_bytes()).body if isinstance(node, ast.ClassDef) and node.name == name)
     return frozenset(
         part.target.id for node in classes for part in node.body if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)
     )

@@ -21,7 +21,7 @@ from recipes.extends import composed, nested
 from recipes.keys import Key, keys
 from recipes.library import find, scales, shipped, written
 from recipes.schema import Recipe
-from recipes.tree import Dumper, Place, RecipeError, Tree, override, places_of
+from recipes.tree import Dumper, Place, RecipeError, Tree, override, places_of, refuse_undecoded
 
 __all__ = ["Key", "RecipeError", "dump", "keys", "load", "recipe_hash", "recorded", "scales", "shipped", "written"]
 
@@ -56,7 +56,9 @@ def load(name_or_path: str, scale: str | None = None, overrides: Sequence[str] =
     if problems:
         raise RecipeError("\n".join(problems))
     tree = composed(path, label, [*over, words])
-    tree.data.setdefault("name", "-".join(Path(part).stem for part in (name_or_path, scale) if part))
+    if "name" not in tree.data:
+        tree.data["name"] = "-".join(Path(part).stem for part in (name_or_path, scale) if part)
+        refuse_undecoded(tree.data["name"], f"name: {tree.data['name']}")
     recipe = _checked(tree, label)
     recipe._overridden = tree.overridden
     for one in [tree, _on_cuda(tree)] if recipe.on_cuda else [tree]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -240,10 +241,22 @@ def _scalar(tag: str, text: str) -> Any:
     return text
 
 
+def refuse_undecoded(word: str, label: str) -> None:
+    """Raise RecipeError where a word of the command line holds bytes that the locale's encoding has no letters for."""
+    try:
+        word.encode()
+    except UnicodeEncodeError as error:
+        here = sys.getfilesystemencoding()
+        raise RecipeError(
+            f"{label}: holds bytes that are no text in this terminal's encoding, {here}; set another (LC_ALL=C.UTF-8, say)"
+        ) from error
+
+
 def override(word: str) -> Tree:
     """`a.b=value` as a tree. The value is a plain scalar, or YAML if it opens a list, a mapping or a quote."""
     name, equals, text = word.partition("=")
     label = f"-- {' '.join(word.split())}"
+    refuse_undecoded(word, label)
     places = places_of(name.strip())
     if not equals or not all(places):
         raise RecipeError(f"{label}: not an override; write key=value, e.g. learner.lr=1e-5")

@@ -240,6 +240,19 @@ def test_text_that_is_no_unicode_is_refused_in_a_sentence():
         load("dler", "tiny", ['data.instruction="a \\ud800"'])
 
 
+def test_words_that_the_locale_cannot_read_are_blamed_on_it_and_not_on_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.getfilesystemencoding", lambda: "ascii")
+    said = r"holds bytes that are no text in this terminal's encoding, ascii; set another \(LC_ALL=C.UTF-8, say\)"
+    word = "ü".encode().decode("ascii", "surrogateescape")  # as Python reads the command line where LC_ALL=C
+    (file := tmp_path / "ü.yaml").write_text("extends: dler")
+    for overrides in ([f"name={word}"], [f"data.instruction='{word}'"]):
+        with pytest.raises(RecipeError, match=f"-- .*=.*: {said}"):
+            load("dler", "tiny", overrides)
+    with pytest.raises(RecipeError, match=f"name: .*: {said}"):
+        load(f"{tmp_path}/{word}.yaml")
+    assert load(str(file)).name == "ü" and load("dler", "tiny", ["name=ü"]).name == "ü"
+
+
 def test_plan_says_of_each_stage_what_goes_in_what_it_does_and_what_comes_out():
     text = explain(planned(PIPELINE))
     for line in (
