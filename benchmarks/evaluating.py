@@ -45,7 +45,7 @@ def main() -> None:
         [asked], made = job.asked, plan(recipe_for(str(start), question)[0])
         recipe = made.recipe
         facts = machine(recipe)
-        with job.pool() as pool:
+        with job.pool(job.parts) as pool:
             actor: Any = ray.remote(RawEngine)
             raw = actor.options(num_cpus=0, runtime_env={"env_vars": engine_environment(THREADS, "cpu")}).remote(
                 start, recipe.model.dtype, "cpu", context(recipe), job.template.stop_ids, 1, made.engine

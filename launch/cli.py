@@ -417,6 +417,7 @@ def judge(
     with errors():
         from rich.progress import Progress
 
+        from launch.memory import many
         from rewards.verifier.judge_file import judge_file
 
         target = to or file.with_name(f"{file.stem}.judged.jsonl")
@@ -432,7 +433,9 @@ def judge(
         graded = map(json.loads, target.read_text(encoding="utf-8").splitlines())
         if bare := [line for line, row in enumerate(graded, 1) if row["reason"] == "no gold"]:
             lines = ", ".join(map(str, bare[:5])) + ", ..." * (len(bare) > 5)
-            out.print(f"{len(bare)} rows have no gold answer (lines {lines} of {target})", highlight=False, markup=False, soft_wrap=True)
+            out.print(
+                f"{many(len(bare), 'row')} without a gold answer (lines {lines} of {target})", highlight=False, markup=False, soft_wrap=True
+            )
 
 
 @app.command()

@@ -7,7 +7,6 @@ import secrets
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -160,6 +159,7 @@ def _to_ray(
     from launch.jobs import Cluster, dashboard
     from launch.manifests import GRACE_S
     from launch.memory import size
+    from rl.run import installed
 
     package, content = made.packed()
     _list_files(made, dry_run, f", {size(len(content))} packed, at most {max_mb} MB")
@@ -172,7 +172,7 @@ def _to_ray(
     if not cluster.holds(package):
         cluster.send(package, content)
     name = _job_name(recipe)
-    metadata = {"laconic": version_here(), "laconic_recipe": recipe.name, "laconic_runs": at}
+    metadata = {"laconic": installed("laconic") or "not installed", "laconic_recipe": recipe.name, "laconic_runs": at}
     cluster.submit(name, entrypoint, package, {"RAY_JOB_STOP_WAIT_TIME_S": str(GRACE_S)}, metadata)
     return cluster, name
 
@@ -293,16 +293,6 @@ def slurm(
         is_url(runs, written=True)
         loaded = load(recipe, scale, overrides or [])
         typer.echo(made(loaded, nodes_for(loaded, nodes, gpus, gpu_gb, cpus, memory_gb), runs, time), nl=False)
-
-
-def version_here() -> str:
-    """The version of what is sent, as far as it is known."""
-    from importlib.metadata import PackageNotFoundError
-
-    try:
-        return version("laconic")
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _jobs(name: str, address: str | None) -> Jobs:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from rich.markup import escape
 from rich.table import Column, Table
 
@@ -110,7 +111,7 @@ def requirements(extra: str) -> list[Requirement]:
 
 def installed_versions() -> dict[str, str]:
     """Version of every installed distribution, by normalised name."""
-    return {_normal(found.metadata["Name"]): found.version for found in metadata.distributions() if found.metadata["Name"]}
+    return {canonicalize_name(found.metadata["Name"]): found.version for found in metadata.distributions() if found.metadata["Name"]}
 
 
 def python_version(version: tuple[int, int]) -> Check:
@@ -131,12 +132,12 @@ def library_versions(wanted: Sequence[Requirement], versions: Mapping[str, str])
         return [Check("libraries", "fail", "laconic itself is not installed here", "make install, then use .venv/bin/laconic")]
     checks = []
     for one in wanted:
-        version = versions.get(_normal(one.name))
+        version = versions.get(canonicalize_name(one.name))
         if version is None:
             checks.append(Check(one.name, "fail", f"missing, {one.specifier} is required", _REINSTALL))
         elif not one.specifier.contains(version, prereleases=True):
             checks.append(Check(one.name, "fail", f"{version}, {one.specifier} is required", _REINSTALL))
-    pinned = [f"{one.name} {versions.get(_normal(one.name))}" for one in wanted if str(one.specifier).startswith("==")]
+    pinned = [f"{one.name} {versions.get(canonicalize_name(one.name))}" for one in wanted if str(one.specifier).startswith("==")]
     return checks or [Check("libraries", "ok", f"{len(wanted)} as required: {', '.join(pinned)}")]
 
 
@@ -293,7 +294,3 @@ def probe(name: str, code: str, timeout_s: float, done: str, remedy: str) -> Che
         return Check(name, "ok", done)
     lines = [line for line in child.stderr.splitlines() if line.strip()]
     return Check(name, "fail", lines[-1] if lines else f"ended with code {child.returncode}", remedy)
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()

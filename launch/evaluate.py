@@ -75,7 +75,7 @@ class Job:
         folder: of its files.
         parts: its problems.
         asked: all evaluations of it.
-        pool: what samples, for as long as its context lasts.
+        pool: what samples, for as long as its context lasts, asked with its problems.
     """
 
     checkpoint: str
@@ -83,7 +83,7 @@ class Job:
     template: Template
     parts: list[HeldOut]
     asked: list[Asked]
-    pool: Callable[[], AbstractContextManager[Pool]]
+    pool: Callable[[Sequence[HeldOut]], AbstractContextManager[Pool]]
 
 
 def evaluate_checkpoints(
@@ -167,14 +167,11 @@ def jobs(
     plans = {checkpoint: plan(recipe) for checkpoint, (recipe, _) in recipes.items()}
     for made in plans.values() if not prompts_only else ():
         check_runnable(made)  # what cannot work is said before torch takes seconds to load
-    from launch.engines import closing, stating
-    from launch.evaluations import earlier_date, evaluations, fingerprint, fit, held_commits
+    from launch.engines import closing
+    from launch.evaluations import fingerprint
     from launch.problems import held_out
     from launch.stages import planned_with, settle_device, starting_checkpoint
     from rewards.verifier.judge import Judge
-    from rl.run import prompt_date
-    from rl.state import left
-    from rollout.template import load_template
 
     first = next(iter(plans.values()))
     settle_device(first)
@@ -183,23 +180,53 @@ def jobs(
         ready = []
         for checkpoint, made in plans.items():
             recipe, folder, own = made.recipe, where[checkpoint], recipes[checkpoint][1]
-            held = {} if anew else (held_commits(own.parent / "evals") if own else {}) | held_commits(folder)
+            held = commits(own, folder, anew)
             key = recipe.model_copy(update={"model": recipe.model.model_copy(update={"path": ""})}).model_dump_json() + json.dumps(held)
             if key not in read:
                 read[key] = held_out(recipe, judge, held)
             start = starting_checkpoint(recipe, weights=not prompts_only)
             made = made if prompts_only else planned_with(start, made)
-            date = (None if anew else earlier_date(folder)) or prompt_date(own.parent if own else Path())
-            template = stating(load_template(start, recipe.data, date), recipe, question.keys, left(start))
+            template = template_of(start, recipe, own, folder, question, anew)
             closing(recipe, template)  # refused before anything starts
-            parts = read[key] if prompts_only else [fit(part, template, recipe) for part in read[key]]
-            asked = evaluations(
-                parts, recipe, template, folder, checkpoint=checkpoint, weights=fingerprint(start), lenient=question.lenient,
-                own_samples=question.own_samples, ranked=question.logprobs,
-            )  # fmt: skip
-            some = [one for one in asked if question.natural or one.settings.budget]
-            ready.append(Job(checkpoint, folder, template, parts, some, partial(_engines, made, start, template, parts)))
+            pool = partial(_engines, made, start, template)
+            ready.append(
+                prepared(checkpoint, folder, template, recipe, read[key], question, pool, prompts_only, weights=fingerprint(start))
+            )
         yield judge, ready
+
+
+def commits(own: Path | None, folder: Path, anew: bool) -> dict[str, str]:
+    """The commits of the hub's sets that are read: those of the run's evaluations and of what lies in the folder, if that is gone on with. `own`: see `recipe_for`."""
+    from launch.evaluations import held_commits
+
+    return {} if anew else (held_commits(own.parent / "evals") if own else {}) | held_commits(folder)
+
+
+def template_of(start: Path, recipe: Recipe, own: Path | None, folder: Path, question: Question, anew: bool) -> Template:
+    """The template of the checkpoint `start`, with the date of what lies in the folder, if that is gone on with, or of the run, and the limit that prompts state."""
+    from launch.engines import stating
+    from launch.evaluations import earlier_date
+    from rl.run import prompt_date
+    from rl.state import left
+    from rollout.template import load_template
+
+    date = (None if anew else earlier_date(folder)) or prompt_date(own.parent if own else Path())
+    return stating(load_template(start, recipe.data, date), recipe, question.keys, left(start))
+
+
+def prepared(
+    checkpoint: str, folder: Path, template: Template, recipe: Recipe, read: list[HeldOut], question: Question,
+    pool: Callable[[Sequence[HeldOut]], AbstractContextManager[Pool]], prompts_only: bool, weights: str = "", engine: str = "",
+) -> Job:  # fmt: skip
+    """A checkpoint's evaluations on the problems that were read, without those whose prompts are too long, unless it is asked for prompts only."""
+    from launch.evaluations import evaluations, fit
+
+    parts = read if prompts_only else [fit(part, template, recipe) for part in read]
+    asked = evaluations(
+        parts, recipe, template, folder, checkpoint=checkpoint, weights=weights, engine=engine, lenient=question.lenient,
+        own_samples=question.own_samples, ranked=question.logprobs,
+    )  # fmt: skip
+    return Job(checkpoint, folder, template, parts, [one for one in asked if question.natural or one.settings.budget], pool)
 
 
 @contextmanager
@@ -224,7 +251,7 @@ def evaluated(
     if not asked:
         return
     progress.phase(f"{job.checkpoint}: start engines")
-    with job.pool() as pool:
+    with job.pool(job.parts) as pool:
         progress.phase(job.checkpoint)
         yield from evaluate(asked, pool, Scorer(judge, job.template), lambda count, _: progress.count(done + count, total))
 

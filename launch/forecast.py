@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from launch.memory import number_width, option, trained_parameters, workers
+from launch.memory import many, number_width, option, trained_parameters, workers
 from launch.plan import Plan, find_shape
 from launch.simulate import Layout, Step, Trace, Work, steps
 from recipes.adapters import Adapter, Lora
@@ -83,7 +83,7 @@ def calibrate(folder: Path) -> Calibration:
     records = list(_recorded(folder / "metrics.jsonl"))[1:]
     if len(records) < _LEAST_STEPS:
         raise TraceError(
-            f"--simulate: {folder} has {len(records)} steps behind its first, and {_LEAST_STEPS} are needed to tell its speed: train on (--resume)"
+            f"--simulate: {folder} has {many(len(records), 'step')} behind its first, and {_LEAST_STEPS} are needed to tell its speed: train on (--resume)"
         )
     if missing := [name for name in _NEEDED if not any(record.get(name) is not None for record in records)]:
         why = "its engines (engine.kind: reference) keep no time" if recipe.engine.kind == "reference" else "an earlier version made it"
@@ -257,7 +257,7 @@ def words(made: Plan, folder: Path, devices: Sequence[int], price: float | None 
     trace, work, cores = found.trace, work_of(made), found.layout.cores < inf
     device = "core" if cores else "GPU"
     lines = [
-        f"trace    {folder}, {len(found.records)} steps: {found.layout.engines} engines, {found.layout.ranks} ranks"
+        f"trace    {folder}, {len(found.records)} steps: {many(found.layout.engines, 'engine')}, {many(found.layout.ranks, 'rank')}"
         + (f" on {found.layout.cores:g} cores, of which others wanted {found.layout.others:.1f}" if cores else ""),
         f"lengths  median {np.interp(0.5, trace.shares, trace.lengths):,.0f}, 95th percentile {np.interp(0.95, trace.shares, trace.lengths):,.0f}, "
         f"longest {trace.lengths[-1]:,.0f} tokens; {trace.alike:.0%} of their variance is between problems; {trace.kept:.0%} of the groups train",

@@ -22,7 +22,7 @@ import yaml
 
 from launch.bundle import RECIPE, BundleError, user_files
 from launch.machine import Machine
-from launch.memory import size, sizes_apart
+from launch.memory import many, size, sizes_apart
 from launch.placement import Placement
 from launch.plan import PlanError, plan
 from recipes.loader import dump
@@ -57,7 +57,7 @@ class Nodes:
 
     @property
     def words(self) -> str:
-        return f"{self.count} x ({self.gpus} GPUs, {self.cpus} cores, {self.gigabytes} GB)"
+        return f"{self.count} x ({many(self.gpus, 'GPU')}, {many(self.cpus, 'core')}, {self.gigabytes} GB)"
 
 
 def nodes_for(recipe: Recipe, count: int | None, gpus: int | None, gpu_gb: int, cpus: int, gigabytes: int) -> Nodes:

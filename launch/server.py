@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from launch.evaluate import Job, Question, do, folder_name, recipe_for
+from launch.evaluate import Question, commits, do, folder_name, prepared, recipe_for, template_of
 from rollout.api import KEY, Api, ServerError
 
 
@@ -45,25 +45,18 @@ def evaluate_server(
         )
     if question.logprobs:
         raise ServerError(f"{api.url}: logprobs of a server are of nobody knows which distribution: leave out --logprobs")
-    from launch.engines import stating
-    from launch.evaluations import earlier_date, evaluations, fit, held_commits
     from launch.plan_thinking import forces_thinking
     from launch.problems import held_out
     from launch.stages import starting_checkpoint
     from rewards.verifier.judge import Judge
-    from rl.run import prompt_date
-    from rl.state import left
     from rollout.closing import closing_outside
     from rollout.engine import Pool
     from rollout.server import ServerPool
-    from rollout.template import load_template
 
     known = None
     if checkpoint:
-        start = starting_checkpoint(recipe, weights=False)
-        earlier = None if overwrite else earlier_date(folder or Path("evals") / folder_name(checkpoint))
-        date = earlier or prompt_date(own.parent if own else Path())
-        known = stating(load_template(start, recipe.data, date), recipe, question.keys, left(start))
+        there = folder or Path("evals") / folder_name(checkpoint)
+        known = template_of(starting_checkpoint(recipe, weights=False), recipe, own, there, question, overwrite)
     with ServerPool(api, model, known, recipe.data) as pool:
         pool.meet()
         console.print(f"{pool.words}; lengths are {pool.lengths}", highlight=False, markup=False, soft_wrap=True)
@@ -75,18 +68,7 @@ def evaluate_server(
         name = checkpoint or pool.model
         target = folder or Path("evals") / folder_name(name)
         with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
-            read = held_out(recipe, judge, {} if overwrite else held_commits(target))
-            parts = read if show_prompt else [fit(part, template, recipe) for part in read]
-            asked = evaluations(
-                parts,
-                recipe,
-                template,
-                target,
-                checkpoint=name,
-                engine=pool.words,
-                lenient=question.lenient,
-                own_samples=question.own_samples,
-            )
-            some = [one for one in asked if question.natural or one.settings.budget]
+            read = held_out(recipe, judge, commits(own, target, overwrite))
             engine: Pool = closing_outside(pool, template) if forces else pool
-            do([Job(name, target, template, parts, some, lambda: nullcontext(engine))], judge, console, overwrite, show_prompt)
+            asked = prepared(name, target, template, recipe, read, question, lambda _: nullcontext(engine), show_prompt, engine=pool.words)
+            do([asked], judge, console, overwrite, show_prompt)

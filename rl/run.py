@@ -319,7 +319,7 @@ def environment(recipe: Recipe) -> dict[str, Any]:
         "seed": recipe.seed,
         "revision": _output("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40"),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {name: installed(name) for name in _PACKAGES},
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -327,7 +327,8 @@ def environment(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def installed(package: str) -> str | None:
+    """The version of a package that is installed here."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -213,7 +213,7 @@ def test_judge_lists_rows_without_a_gold_and_judges_the_others(tmp_path: Path):
     (tmp_path / "x.json").write_text(json.dumps([{"target": gold, "resps": [["\\boxed{4}"]]} for gold in (None, "4", "", "5")]))
     code, text = laconic("judge", str(tmp_path / "x.json"), "--workers", "1", "--gold", "target", "--prediction", "resps[0][0]")
     assert code == 0 and "1 right, 1 wrong, 2 not judged" in text
-    assert f"2 rows have no gold answer (lines 1, 3 of {tmp_path}/x.judged.jsonl)" in text
+    assert f"2 rows without a gold answer (lines 1, 3 of {tmp_path}/x.judged.jsonl)" in text
 
 
 def test_what_says_nothing_of_an_adapter_is_refused_and_a_merge_has_the_defaults_of_its_stage(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -17,6 +18,7 @@ from evaluation.budgets import table_of
 from evaluation.evaluate import Asked, evaluate, requests, waiting
 from evaluation.measured import of_table
 from evaluation.results import Budget, Evaluation, Extended, Settings
+from launch.evaluate import commits
 from launch.evaluations import held_commits
 from rewards.rows import DataError
 from rewards.verifier.judge import Judge
@@ -311,3 +313,7 @@ def test_another_commit_of_the_same_problems_is_said_and_not_refused(tmp_path: P
     [(_, found)] = evaluate([new], ScriptedPool(answers), Scorer(judge, template()))
     assert found.settings.revision == "b" * 40 and held_commits(tmp_path) == {"rows.jsonl": "a" * 40}
     assert waiting([new], said.append) == [] and len(said) == 3
+    run, empty = tmp_path / "run", tmp_path / "empty"
+    shutil.copytree(tmp_path, run / "evals")  # of a run whose checkpoint is evaluated, here or on a server
+    assert commits(run / "recipe.yaml", empty, False) == commits(None, tmp_path, False) == {"rows.jsonl": "a" * 40}
+    assert commits(None, empty, False) == commits(run / "recipe.yaml", tmp_path, True) == {}

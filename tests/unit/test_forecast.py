@@ -67,7 +67,7 @@ def test_two_ranks_of_a_trace_have_half_the_tokens_each_and_turns_are_taken_out_
 @pytest.mark.parametrize(
     ("words", "changes", "said"),
     [
-        ([], {"steps": 4}, "has 3 steps behind its first, and 4 are needed"),
+        ([], {"steps": 2}, "has 1 step behind its first, and 4 are needed"),
         ([], {"length/q_50": None, "engines/step": None}, "lacks engines/step, length/q_50: an earlier version made it"),
         ([], {"engines/step": float("nan")}, "has 0 steps behind its first, and 4 are needed"),
         ([], {"groups/trained": 0, "tokens/trained": 0}, "trained behind its first step, so nothing tells what an update takes"),
@@ -120,7 +120,11 @@ def test_the_command_shows_a_row_for_each_size_and_way_and_what_it_costs(tmp_pat
     lines = result.output.splitlines()
     assert "warning  the run's responses ended at 320 tokens, so longer ones are not foreseen" in lines
     head, *rows = lines[lines.index("") + 1 :]
-    assert "price a step" in head and [row.split()[0] for row in rows[:3]] == ["1", "4", "4"]
+    assert (
+        "5 steps: 1 engine, 1 rank on 2 cores" in lines[0]
+        and "price a step" in head
+        and [row.split()[0] for row in rows[:3]] == ["1", "4", "4"]
+    )
     assert "1 + 1 shared" in rows[0] and "4 + 4 shared" in rows[1] and "shared" not in rows[2]
     assert " of 300  " in rows[3] and "+ 64  " in rows[3]  # no more ranks than rows of an update
     assert not [line for line in lines if "speeds are those of" in line]

@@ -144,6 +144,10 @@ def test_what_may_be_preempted_is_started_again_and_goes_on():
         assert ("#SBATCH --no-requeue\n" in script, "#SBATCH --requeue\n" in script) == (not words, bool(words))
 
 
+def test_nodes_are_said_with_how_many_of_each():
+    assert Nodes(2, 1, 1, 128).words == "2 x (1 GPU, 1 core, 128 GB)" and Nodes(1, 0, 2, 8).words == "1 x (0 GPUs, 2 cores, 8 GB)"
+
+
 @pytest.mark.parametrize("nodes", [Nodes(1, 8, 16, 128), Nodes(4, 2, 8, 64), Nodes(1, 0, 2, 4)])
 def test_a_batch_script_is_one_and_carries_the_recipe(nodes: Nodes, tmp_path: Path):
     recipe = load("dler", "tiny", ["name=it's $(touch here) `x`", 'data.instruction="say $HOME\\nRECIPE"'])
