@@ -22,15 +22,16 @@ from launch.memory import (
     engine_options,
     forward_bytes,
     handing_bytes,
-    kv_bytes,
     learner_bytes,
     number_width,
     object_store_bytes,
     one_trainer,
     option,
     push_bytes,
+    sequence_bytes,
     size,
     sizes_apart,
+    trainer_bytes,
     workers,
 )
 from launch.placement import Placement, Wish
@@ -113,7 +114,10 @@ def actors(step: Step, shape: Shape | None, gpus: Mapping[str, int], longest: in
         "engine": {} if shape is None or "engine" not in found else engine_bytes(recipe, shape, gpu, options),
         "judge": {"libraries": LIBRARIES["judge"]},
     } | dict.fromkeys(("learner", "trainer"), ranks)
-    on_host = {"engine": _engine_host(recipe, gpu)} | dict.fromkeys(("learner", "trainer"), _rank_host(recipe, shape, gpu))
+    on_host = {"engine": _engine_host(recipe, gpu)} | {
+        "learner": _rank_host(shape, number_width(recipe), gpu),
+        "trainer": _rank_host(shape, 4, gpu),
+    }
     on_host["learner"] = on_host["learner"] | waits
     resting = {"engine": {"context": CUDA_CONTEXT}, "learner": rests} if sleep else {}
     made = [
@@ -169,16 +173,14 @@ def _rank_holds(step: Step, shape: Shape | None, gpu: int, longest: int) -> dict
     if shape is None:
         return {}
     recipe, learner = step.recipe, step.recipe.learner
-    supervised = step.stage if isinstance(step.stage, Supervised) else None
-    if supervised:
-        learner = one_trainer(learner)
-        longest = step.longest * (2 if supervised.kind == "dpo" else 1)  # a pair passes together
-    bf16 = recipe.model.dtype == "bf16" and not supervised  # whose weights are fp32 while they train
-    return learner_bytes(shape, learner, bf16, recipe.reads_reference and not supervised, longest, gpu > 0)
+    bf16 = recipe.model.dtype == "bf16"
+    if isinstance(step.stage, Supervised):
+        return trainer_bytes(shape, learner, bf16, step.longest * (2 if step.stage.kind == "dpo" else 1), gpu > 0)  # a pair passes together
+    return learner_bytes(shape, learner, bf16, recipe.reads_reference, longest, gpu > 0)
 
 
-def _rank_host(recipe: Recipe, shape: Shape | None, gpu: int) -> dict[str, int]:
-    loading = {"weights while loading": shape.parameters * number_width(recipe)} if gpu and shape is not None else {}
+def _rank_host(shape: Shape | None, width: int, gpu: int) -> dict[str, int]:
+    loading = {"weights while loading": shape.parameters * width} if gpu and shape is not None else {}
     return _libraries("learner", gpu) | loading
 
 
@@ -214,7 +216,7 @@ def misfits(
         gathered = handing_bytes(shape, recipe.learner, number_width(recipe), "ipc")
         own = shape.parameters * number_width(recipe) if recipe.learner.zero_stage != 3 else 0
         yield from _shared_misfits(placed, own + gathered)
-    one = kv_bytes(shape, context(recipe), number_width(recipe), workers(recipe)) * (1 if gpus else workers(recipe))
+    one = sequence_bytes(recipe, shape, workers(recipe)) * (1 if gpus else workers(recipe))
     for actor in actors:
         if actor.name == "engine" and (held := actor.holds.get("KV cache", 0)) < one:
             room, takes = sizes_apart(held, one)

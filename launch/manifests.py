@@ -170,7 +170,7 @@ def kuberay(recipe: Recipe, nodes: Nodes, image: str, claim: str, include: Seque
         "kind": "RayJob",
         "metadata": {"name": name},
         "spec": {
-            "entrypoint": f"cd {_JOB} && {shlex.join(train)}",
+            "entrypoint": f'bash -c "cd {_JOB} && exec {shlex.join(train)}"',  # KubeRay pastes it into a line of its submitter's shell, Ray into one of its own
             "backoffLimit": _RETRIES if again else 0,
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": 600,

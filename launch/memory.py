@@ -26,6 +26,8 @@ LIBRARIES = {"engine": int(0.85 * GB), "learner": int(0.55 * GB), "judge": int(0
 CUDA_LIBRARIES = int(2.5 * GB)
 CUDA_CONTEXT = int(0.8 * GB)  # on the GPU, of a process that uses it: context, cuBLAS workspace, NCCL's buffers
 
+_BLOCK = 128  # tokens; of vLLM's block sizes (16 and 32 by itself) a multiple
+_TILE = (4096, 32768)  # tokens and entries of the vocabulary whose logits TRL 1.16 has at a time
 _LEAST_STORE = 75 * 2**20  # OBJECT_STORE_MINIMUM_MEMORY_BYTES of Ray 2.60
 _CPU_KV = (64 << 20, 4 << 30)  # least and most that an engine sets aside on a CPU: zero-filling costs 1.4 s a GiB at start
 _LARGE_GPU, _LARGEST_GPU = (
@@ -117,6 +119,12 @@ def kv_bytes(shape: Shape, tokens: int, width: int, parallel: int = 1) -> int:
     return 2 * shape.layers * ceil(shape.kv_heads / parallel) * shape.head_width * width * tokens
 
 
+def sequence_bytes(recipe: Recipe, shape: Shape, parallel: int = 1) -> int:
+    """Keys and values of the longest sequence that an engine is started for, in whole blocks; as of `kv_bytes`."""
+    longest = max(context(recipe), int(option(recipe.engine.vllm, "max_model_len", 0)))
+    return kv_bytes(shape, -(-longest // _BLOCK) * _BLOCK, number_width(recipe), parallel)
+
+
 def contexts(recipe: Recipe) -> dict[str, int]:
     """Longest sequence, prompt and response, that training and evaluation need, tokens, by the key that says how long a response may be."""
     prompt = recipe.data.max_prompt_tokens
@@ -156,13 +164,13 @@ def engine_options(recipe: Recipe, shape: Shape | None, gpu: int, room: int | No
     if gpu and room is None:
         sizes["gpu_memory_utilization"] = GPU_SHARE
     elif shape is not None:
-        full = kv_bytes(shape, sequences * context(recipe), number_width(recipe))
+        one = sequence_bytes(recipe, shape)
         least, most = _CPU_KV
-        most = max(most, kv_bytes(shape, context(recipe), number_width(recipe)))  # vLLM wants room for one sequence
+        most = max(most, one)  # vLLM wants room for one sequence
         if gpu and room is not None:
             room = min(room, int(option(recipe.engine.vllm, "gpu_memory_utilization", 1) * gpu))
             most = room - sum(engine_bytes(recipe, shape, gpu, sizes | {"kv_cache_memory_bytes": 0} | recipe.engine.vllm).values())
-        sizes["kv_cache_memory_bytes"] = kv = max(least, min(most, full))
+        sizes["kv_cache_memory_bytes"] = kv = max(least, min(most, sequences * one))
         if gpu:  # vLLM refuses to start where less than this is free
             held = sum(engine_bytes(recipe, shape, gpu, sizes | {"kv_cache_memory_bytes": kv} | recipe.engine.vllm).values())
             return sizes | recipe.engine.vllm | {"gpu_memory_utilization": min(GPU_SHARE, round(held / gpu + 0.005, 2))}
@@ -204,7 +212,8 @@ def object_store_bytes(free: int, push: int, shared: int | None = None) -> int:
         push: see `push_bytes`.
         shared: shared memory that is free, bytes; None: not known.
     """
-    return max(_LEAST_STORE, min(free // 4, max(8 * 2**30, 2 * push), free if shared is None else shared))
+    room = free if shared is None else shared - shared // 50  # Ray measures again, and refuses what is not there any more
+    return max(_LEAST_STORE, min(free // 4, max(8 * 2**30, 2 * push), room))
 
 
 def option(options: Mapping[str, Any], name: str, default: float) -> float:
@@ -230,7 +239,7 @@ def handing_bytes(shape: Shape, learner: Learner, width: int, carrier: str) -> i
     if not isinstance(learner.adapter, Lora):
         return gathered
     sizes = [rows * columns for rows, columns in _adapted(shape, learner.adapter)]
-    return gathered + 2 * 4 * max(sizes) + width * (sum(sizes) if carrier == "ipc" else max(sizes))
+    return gathered + 3 * 4 * max(sizes) + width * (sum(sizes) if carrier == "ipc" else max(sizes))
 
 
 def _live(shape: Shape, learner: Learner, width: int) -> int:
@@ -238,10 +247,13 @@ def _live(shape: Shape, learner: Learner, width: int) -> int:
     return min(shape.parameters, LIVE_PARAMETERS) * width if learner.zero_stage == 3 else 0
 
 
-def learner_bytes(shape: Shape, learner: Learner, bf16: bool, reference: bool, longest: int, gpu: bool = False) -> dict[str, int]:
+def learner_bytes(
+    shape: Shape, learner: Learner, bf16: bool, reference: bool, longest: int, gpu: bool = False, logits: int | None = None
+) -> dict[str, int]:
     """What one learner rank holds at its peak, bytes by part.
 
     Args:
+        logits: what these take, bytes; None: as the learner makes them (rl/logprobs).
         reference: a frozen copy stands beside the policy (KL penalty).
         longest: prompt plus response, tokens; a single row longer than the micro-batch still passes whole.
         gpu: the rank is on a GPU, where the CUDA context counts.
@@ -249,25 +261,27 @@ def learner_bytes(shape: Shape, learner: Learner, bf16: bool, reference: bool, l
     width = 2 if bf16 else 4
     ranks, stage = learner.ranks, learner.zero_stage
     N, trained = shape.parameters, trained_parameters(shape, learner.adapter)
-    # Adam's moments; fp32 master weights where weights are bf16 or ZeRO keeps its own copy; fp32 gradients of bf16.
-    optimiser = 8 + (4 if bf16 or stage >= 1 else 0) + (4 if bf16 else 0)
+    # Adam's moments; fp32 master weights where weights are bf16 or ZeRO keeps its own copy.
+    optimiser = 8 + (4 if bf16 or stage >= 1 else 0)
     tokens = max(learner.micro_batch_tokens, longest)
     per_token = _per_token(shape)
     kept = shape.layers * shape.width + per_token if learner.gradient_checkpointing else shape.layers * per_token
     share = trained // (ranks if stage >= 1 else 1)
+    # Of bf16 gradients, sums in fp32, which BF16_Optimizer (stage 1) does not share; of fp32 ones stage 2 has a micro-batch's beside the sum.
+    sums = 4 * (trained if stage == 1 else share) if bf16 else 0
     parts = {
         "weights": N * width // (ranks if stage == 3 else 1),
-        "gradients": trained * width // (ranks if stage >= 2 else 1),
-        "optimiser": share * optimiser,
+        "gradients": trained * width * (2 if stage == 2 and not bf16 else 1) // (ranks if stage >= 2 else 1),
+        "optimiser": share * optimiser + sums,
         "activations": tokens * kept * width,
-        "logits": _logits(shape, learner, tokens),
+        "logits": _logits(shape, learner, tokens) if logits is None else logits,
     } | ({"gathered": _live(shape, learner, width)} if stage == 3 else {})
     largest_trained = shape.vocabulary * shape.width if trained == N else 0
     if largest_trained:
         parts["head gradient"] = largest_trained * (4 + (2 if bf16 else 0))  # added up in fp32
     else:
         parts["adapters"] = trained * width
-    if stage >= 1:
+    if stage >= 2 or (stage == 1 and not bf16):
         bucket = REDUCE_BUCKET if gpu else min(REDUCE_BUCKET, trained)  # taken whole; on a CPU, pages cost nothing before they are used
         largest = max(bucket, largest_trained)  # a larger tensor goes alone
         parts["buckets"] = largest * (width + 4)  # as it is, and in fp32 while it is reduced
@@ -298,13 +312,19 @@ def forward_bytes(shape: Shape, learner: Learner, width: int, longest: int) -> i
 
 
 def one_trainer(learner: Learner) -> Learner:
-    """The learner's settings as the one process of a supervised stage takes them.
+    """The learner's settings as the one process of a supervised stage takes them."""
+    return learner.model_copy(update={"ranks": 1, "zero_stage": 0, "threads": learner.threads * learner.ranks})
 
-    It has all logits of a micro-batch at one time, so that is no larger than the piece of them that the learner has.
-    """
-    most = min(learner.micro_batch_tokens, learner.logit_chunk_tokens)
-    alone = {"ranks": 1, "zero_stage": 0, "threads": learner.threads * learner.ranks}
-    return learner.model_copy(update=alone | {"micro_batch_tokens": most, "logit_chunk_tokens": 1 << 40})
+
+def trainer_bytes(shape: Shape, learner: Learner, bf16: bool, longest: int, gpu: bool) -> dict[str, int]:
+    """What the one process of a supervised stage holds at its peak: weights in fp32, which autocast casts for a pass, and a tile of logits, as TRL's fused
+    head has it (on a CPU some eight of them: measured)."""
+    alone = one_trainer(learner)
+    tokens, entries = (
+        min(wanted, most) for wanted, most in zip((max(alone.micro_batch_tokens, longest), shape.vocabulary), _TILE, strict=True)
+    )
+    held = learner_bytes(shape, alone, False, False, longest, gpu, logits=tokens * entries * 4 * (2 if gpu else 8))
+    return held | ({"cast weights": shape.parameters * 2} if bf16 else {})
 
 
 def size(count: float, finer: int = 0) -> str:

@@ -21,6 +21,7 @@ from torch.distributed import DistError, TCPStore
 from rollout.peers import beat
 
 LOOPBACK = "127.0.0.1"
+_PATIENCE = timedelta(hours=2)  # of a rank in a collective: whoever waits for ranks (rl/learner) gives up before, and ends all
 _COME_S = 120.0  # for the last rank, once all of them have a process
 _INTERFACES = {"GLOO_SOCKET_IFNAME": "{}", "NCCL_SOCKET_IFNAME": "={}"}  # NCCL takes a bare name for the beginning of one
 
@@ -75,7 +76,7 @@ class Member:
                 store.wait([f"came/{other}"], wait)
             except DistError as error:
                 raise MeetingError(f"rank {other} of {ranks} did not come to {host}:{port} within {within_s:g} s") from error
-        torch.distributed.init_process_group(backend, store=store, rank=self._rank, world_size=ranks)
+        torch.distributed.init_process_group(backend, store=store, rank=self._rank, world_size=ranks, timeout=_PATIENCE)
 
 
 def _speak_through(gloo: str, nccl: str) -> None:

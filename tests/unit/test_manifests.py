@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +79,28 @@ def test_a_rayjob_runs_the_recipe_on_all_nodes_with_a_token(made: list[dict[str,
         assert set(placed) == {"recipe.yaml", "rows.jsonl", "table.parquet"}
         assert set(placed.values()) == set(config["data"]) | set(config["binaryData"])
     assert config["data"][placed["recipe.yaml"]] == dump(load("dler", "node8", ["data.train=rows.jsonl", "name=My run_2"]))
-    assert job["spec"]["entrypoint"].endswith("python -m launch train recipe.yaml --runs /laconic/runs")
+    assert job["spec"]["entrypoint"].endswith('python -m launch train recipe.yaml --runs /laconic/runs"')
+
+
+def test_the_entrypoint_of_a_rayjob_runs_whole_where_ray_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """KubeRay's submitter is a pod without the job's files, whose shell reads `ray job submit ... -- ENTRYPOINT ;`; Ray's command joins the words that
+    it gets, and a shell of the head reads them again."""
+    monkeypatch.setattr(manifests, "_JOB", str(tmp_path / "job"))
+    _, job = yaml.safe_load_all(kuberay(load("dler", "node8"), Nodes(2, 8, 16, 128), "registry/laconic:1", "claim"))
+    programs, head, submitter = (tmp_path / name for name in ("programs", "job", "submitter"))
+    for folder in (programs, head, submitter):
+        folder.mkdir()
+    stubs = {
+        "ray": f"#!{sys.executable}\nimport subprocess, sys\nwords = sys.argv[sys.argv.index('--') + 1 :]\nsubprocess.run(subprocess.list2cmdline(words), shell=True)\n",
+        "python": '#!/bin/sh\necho "$PWD: $*"\n',
+    }
+    for name, text in stubs.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    line = f"if ! ray job status x >/dev/null 2>&1 ; then ray job submit --address http://head:8265 -- {job['spec']['entrypoint']} ; fi"
+    variables = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-ce", "--", line], capture_output=True, text=True, env=variables, cwd=submitter)
+    assert done.stdout == f"{head}: -m launch train recipe.yaml --runs /laconic/runs\n"
 
 
 @pytest.mark.skipif(not CRD.is_file(), reason="the published schema of RayJob is not here")
@@ -138,7 +161,7 @@ def test_what_may_be_preempted_is_started_again_and_goes_on():
     for words, retries, resume in [([], 0, ""), (["cluster={kind: apart, preemptible: true}"], 6, " --resume")]:
         _, job = yaml.safe_load_all(kuberay(load("dler", "node8", words), Nodes(2, 8, 16, 128), "registry/laconic:1", "claim"))
         assert job["spec"]["backoffLimit"] == retries and job["spec"]["entrypoint"].endswith(
-            f"train recipe.yaml --runs /laconic/runs{resume}"
+            f'train recipe.yaml --runs /laconic/runs{resume}"'
         )
         script = slurm(load("dler", "node8", words), Nodes(2, 8, 16, 128), "runs", "1-0")
         assert ("#SBATCH --no-requeue\n" in script, "#SBATCH --requeue\n" in script) == (not words, bool(words))

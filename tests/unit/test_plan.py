@@ -332,7 +332,16 @@ def test_memory_parts_follow_the_zero_stage():
     }
     assert [held[stage]["weights"] for stage in (1, 2, 3)] == [2 * N, 2 * N, 2 * N // 4]
     assert [held[stage]["gradients"] for stage in (1, 2, 3)] == [2 * N, 2 * N // 4, 2 * N // 4]
-    assert {held[stage]["optimiser"] for stage in (1, 2, 3)} == {16 * N // 4}
+    assert [held[stage]["optimiser"] for stage in (1, 2, 3)] == [
+        12 * (N // 4) + 4 * N,
+        16 * (N // 4),
+        16 * (N // 4),
+    ]  # BF16_Optimizer's sums are whole
+    assert ["buckets" in held[stage] for stage in (1, 2, 3)] == [False, True, True]
+    single = [
+        learner_bytes(shape, Learner(ranks=1, zero_stage=stage), bf16=False, reference=False, longest=5024)["gradients"] for stage in (1, 2)
+    ]
+    assert single == [4 * N, 8 * N]  # of a micro-batch beside the sum
     assert held[1]["logits"] == 4096 * 151936 * 4 * 2  # the term that a vocabulary of 152k makes the largest
     assert "reference" not in held[1]
     assert {stage: part["gathered"] for stage, part in held.items() if "gathered" in part} == {

@@ -33,7 +33,7 @@ def test_a_cache_that_holds_no_sequence_of_full_length_is_refused(machine: Machi
 def test_a_cpu_engine_gets_a_cache_for_one_sequence_however_long():
     words = ["model.path=deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "model.dtype=bf16", "eval.max_tokens=100000"]
     made = plan(load("evaluate", overrides=words), Machine(32, 128 * GB, (), "cpu"))
-    assert made.engine["kv_cache_memory_bytes"] == 101024 * 2 * 28 * 4 * 128 * 2 and made.blockers == []
+    assert made.engine["kv_cache_memory_bytes"] == 790 * 128 * 2 * 28 * 4 * 128 * 2 and made.blockers == []
 
 
 @pytest.mark.parametrize(
