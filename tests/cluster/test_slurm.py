@@ -197,7 +197,7 @@ def test_what_slurm_says_of_jobs_is_told_in_our_words(slurm_here: dict[str, str]
         head = f"#!/bin/bash\n#SBATCH --job-name={name}\n#SBATCH --output=%x-%j.log\n#SBATCH --nodes=1\n#SBATCH --ntasks-per-node=1\n#SBATCH {asks}\n"
         return here.submit({"a/b.txt": b"sent"}, f"{head}cat a/b.txt\n{lines}\n", tmp_path / "jobs" / name, partition, about)
 
-    with pytest.raises(JobsError, match=r"--partition: Slurm has no nope for this job \(.*nvalid partition.*\); there are all, spot$"):
+    with pytest.raises(JobsError, match=r"--partition: sbatch refuses nope \(.*nvalid partition.*\); there are all, spot$"):
         submitted("none", "", partition="nope")
     with pytest.raises(
         JobsError, match=r"sbatch refuses: .*configuration is not available.*asks for 1 x \(0 GPUs, 2 cores, 1 GB\): --nodes"
