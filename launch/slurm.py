@@ -165,13 +165,22 @@ def _told(numbers: Sequence[str]) -> dict[str, list[str]]:
         if "Invalid job id" not in str(error):
             raise JobsError(f"squeue fails: {error}; does this machine's Slurm run (`sinfo`)?") from error
         lines = ""
-    found = {number: rest for number, *rest in (line.split("|") for line in lines.splitlines())}
+    found = _by_number(lines)
     if (older := [number for number in numbers if number not in found]) and shutil.which("sacct"):
         try:
             lines = _called(["sacct", "-X", "-n", "-P", "-j", ",".join(older), "-o", "JobIDRaw,State,Reason,Start,End"])
         except _Refused:
             lines = ""  # a Slurm that keeps no accounts
-        found |= {number: rest for number, *rest in (line.split("|") for line in lines.splitlines())}
+        found |= _by_number(lines)
+    return found
+
+
+def _by_number(lines: str) -> dict[str, list[str]]:
+    """See `_told`; a reason may hold whatever stands between the others."""
+    found = {}
+    for line in lines.splitlines():
+        number, state, *reason, start, end = line.split("|")
+        found[number] = [state, "|".join(reason), start, end]
     return found
 
 

@@ -141,6 +141,10 @@ def test_what_became_of_a_job_is_told_by_its_script_else_by_squeue_else_by_sacct
     for line, expected in [
         ("PENDING|Resources|N/A|N/A", ("PENDING", 4, "waits to start: Resources; it asks for 2 x (8 GPUs, 16 cores, 128 GB)")),
         ("PENDING|PartitionConfig|N/A|N/A", ("PENDING", 4, "which the partition never gives: `laconic stop slurm:71` takes it out")),
+        (
+            "PENDING|ReqNodeNotAvail, UnavailableNodes:a|b|N/A|N/A",
+            ("PENDING", 4, "waits to start: ReqNodeNotAvail, UnavailableNodes:a|b; it asks for 2 x (8 GPUs, 16 cores, 128 GB)"),
+        ),
         ("RUNNING|None|2020-01-01T00:00:00|2999-01-01T00:00:00", ("RUNNING", 4, "slurm:71 runs")),
         ("COMPLETED|None|2020-01-01T00:00:00|2020-01-01T00:01:00", ("SUCCEEDED", 0, "succeeded; its run: /shared/runs/toy")),
         ("TIMEOUT|TimeLimit|2020-01-01T00:00:00|2020-01-01T00:01:00", ("FAILED", 1, "failed: timeout TimeLimit")),
