@@ -44,7 +44,10 @@ _REMEDIES = (  # by words of what sbatch says, the first that are found; of SBAT
     ("configuration|node|cpu|processor|memory|resource|time limit", _SIZES),
     ("partition", _PARTITION),
 )
-_NEVER = ("PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints")  # reasons to wait that waiting does not mend
+_NEVER = (
+    *("PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints"),
+    *("InvalidAccount", "InvalidQOS", "AccountNotAllowed", "QOSNotAllowed"),
+)  # reasons to wait that waiting does not mend
 
 
 class Slurm(Jobs):
@@ -191,7 +194,7 @@ def _job(number: str, told: Sequence[str] | None, record: Mapping[str, Any]) -> 
     state, message = _STATES.get(word.split()[0], "FAILED"), reason if reason != "None" else ""
     if state == "PENDING":
         message = f"{message}; it asks for {record.get('asks', 'what it asks for')}" if message else ""
-        message += f", which the partition never gives: `laconic stop {PREFIX}{number}` takes it out" * (reason in _NEVER)
+        message += f", which waiting does not mend: `laconic stop {PREFIX}{number}` takes it out" * (reason in _NEVER)
     elif state == "FAILED" and word != "FORGOTTEN":
         message = f"{word.lower()} {message}".strip()
     ended = _seconds(end) if state in ("SUCCEEDED", "STOPPED", "FAILED") else None

@@ -205,7 +205,7 @@ def test_what_slurm_says_of_jobs_is_told_in_our_words(slurm_here: dict[str, str]
         submitted("none", "", "--mem=64G")
     assert not (tmp_path / "jobs/none").exists()
     never = submitted("never", "", "--cpus-per-task=64")
-    until(lambda: "; it asks for 1 x (0 GPUs, 2 cores, 1 GB), which the partition never gives" in here.job(never).words, 30)
+    until(lambda: "; it asks for 1 x (0 GPUs, 2 cores, 1 GB), which waiting does not mend" in here.job(never).words, 30)
     assert here.stop(never, 30).state == "STOPPED"
 
     leaves = 'echo 130 > "$SLURM_JOB_NAME-$SLURM_JOB_ID.exit"; exit 130'  # as the batch script does

@@ -140,7 +140,8 @@ def test_what_became_of_a_job_is_told_by_its_script_else_by_squeue_else_by_sacct
     (own / ".laconic-71-AbCdEf").mkdir()  # as a script leaves it that is killed with its job
     for line, expected in [
         ("PENDING|Resources|N/A|N/A", ("PENDING", 4, "waits to start: Resources; it asks for 2 x (8 GPUs, 16 cores, 128 GB)")),
-        ("PENDING|PartitionConfig|N/A|N/A", ("PENDING", 4, "which the partition never gives: `laconic stop slurm:71` takes it out")),
+        ("PENDING|PartitionConfig|N/A|N/A", ("PENDING", 4, "which waiting does not mend: `laconic stop slurm:71` takes it out")),
+        ("PENDING|InvalidAccount|N/A|N/A", ("PENDING", 4, "which waiting does not mend: `laconic stop slurm:71` takes it out")),
         (
             "PENDING|ReqNodeNotAvail, UnavailableNodes:a|b|N/A|N/A",
             ("PENDING", 4, "waits to start: ReqNodeNotAvail, UnavailableNodes:a|b; it asks for 2 x (8 GPUs, 16 cores, 128 GB)"),
