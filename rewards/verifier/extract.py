@@ -18,13 +18,15 @@ _BOX = re.compile(
 )
 _HASHES = re.compile(r"(?:.*\n)?[ \t]*####[ \t]*(\S[^\n]*)\s*", re.DOTALL)  # the end of a worked solution of GSM8K
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-_JOINT = re.compile(r"(?:[\s,;$~]|\\[()\[\]!,;: ]|\\q?quad|\\(?:text|textrm|mathrm|mbox)\{\s*,?\s*(?:and|or)?\s*\}|\b(?:and|or)\b)*")
-_JOINS = re.compile(r"(?<!\\)[,;]|\b(?:and|or)\b")  # boxes on lines of their own without one are a step and the answer
+_WORDS = r"\b(?:and|or)\b|[和或与與及と]|または|또는|및"
+_IN_TEXT = r"\\(?:text|textrm|mathrm|mbox)\{\s*,?\s*(?:and|or|[和或与與及])?\s*\}"
+_JOINT = re.compile(rf"(?:[\s,;$~，、；]|\\[()\[\]!,;: ]|\\q?quad|{_IN_TEXT}|{_WORDS})*")
+_JOINING_WORD = re.compile(_WORDS)
+_JOINING = re.compile(rf"(?<!\\)[,;，、；]|{_WORDS}")
+_BLANK_LINE = re.compile(r"\n[ \t]*\n")
 _NAME = r"([a-zA-Z](?:_(?:\w|\{\w+\}))?)[ \t]*=[ \t]*"
-_NAME_BEFORE = re.compile(rf"(?:^|[\s$(\[,;]){_NAME}$")
-_NAMED_JOINT = re.compile(
-    rf"(?:[ \t$]|\\[()\[\]])*(?:,|;|\band\b|\bor\b|\\text\{{\s*,?\s*(?:and|or)\s*\}})(?:[ \t$]|\\[()\[\],;: ]|\\q?quad|\band\b|\bor\b)*{_NAME}"
-)
+_NAME_BEFORE = re.compile(rf"(?:^|[\s$(\[,;，、；和或与與及]){_NAME}$")
+_NAMED_JOINT = re.compile(rf"(?:[\s$]|\\[()\[\]])*(?:[,;，、；]|{_WORDS}|{_IN_TEXT})(?:[\s$]|\\[()\[\],;: ]|\\q?quad|{_WORDS})*{_NAME}")
 _MOST_BOXES = 20
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 
@@ -47,6 +49,13 @@ def _inside(text: str, box: re.Match[str]) -> tuple[str, int] | None:
     return None if end is None else (text[box.end() : end], end + 1)
 
 
+def _parted(between: str) -> bool:
+    """Whether boxes with this between them are a step and the answer: on lines of their own that nothing joins, or apart as displays that a comma ends."""
+    if _BLANK_LINE.search(between):
+        return not _JOINING_WORD.search(between)
+    return "\n" in between and not _JOINING.search(between)
+
+
 def last_box(text: str) -> str | None:
     r"""What the last \boxed{...}, \fbox{...} or \boxed 7 holds; None without one, or if its braces never balance.
 
@@ -65,7 +74,7 @@ def last_box(text: str) -> str | None:
             found is None
             or not (held[0].strip() and found[0].strip())
             or not (_JOINT.fullmatch(text, found[1], next_start) or _NAMED_JOINT.fullmatch(text, found[1], next_start))
-            or ("\n" in text[found[1] : next_start] and not _JOINS.search(text, found[1], next_start))
+            or _parted(text[found[1] : next_start])
         ):
             break
         held, next_start, starts = [found[0], *held], box.start(), [box.start(), *starts]

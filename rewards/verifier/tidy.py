@@ -77,14 +77,24 @@ _ORDINAL = re.compile(
     rf"(?<=\d)(?:\s*\^?\s*\\(?:text|mathrm|textrm)\s*\{{\s*{_ST}\s*\}}|\s*\^\s*\{{\s*(?:\\(?:text|mathrm|textrm)\s*\{{\s*{_ST}\s*\}}|{_ST})\s*\}}|{_ST}(?![a-zA-Z]))"
 )
 _REPEATING = re.compile(r"\.(?:(\d{0,20}?)(\d)\2{1,20}|(\d{1,20}))\s*,?\s*(?:\((?:repeating|recurring)\)|(?:repeating|recurring)\b)")
+_MEASURES = {  # by the names that units.py knows
+    "hours": "小时|小時|時間|钟头|시간", "minutes": "分钟|分鐘|分間", "seconds": "秒钟|秒鐘|秒間|秒|초", "days": "天|日|일", "weeks": "周|週間|星期|주일",
+    "months": "个月|個月|ヶ月|か月|カ月|개월|月", "years": "年間|年|년", "km": "公里|千米", "cm": "厘米", "mm": "毫米", "m": "米",
+    "kg": "公斤|千克", "g": "克", "mL": "毫升", "L": "升", "cm^2": "平方厘米", "m^2": "平方米", "cm^3": "立方厘米", "m^3": "立方米",
+    "hectares": "公顷|公頃", "tons": "吨|噸", "dollars": "美元|美金", "yuan": "元人民币|块钱|塊錢|元|圆", "jiao": "角", "yen": "円",
+}  # fmt: skip
+_OF_MEASURES = {word: unit for unit, words in _MEASURES.items() for word in words.split("|")}
+_SAYS = "(?:です|だ|である|입니다|이다)"
+_MEASURE = re.compile(rf"(?<=[\d}}$])\s*({'|'.join(sorted(_OF_MEASURES, key=len, reverse=True))}){_SAYS}?\s*\.?$")
 _COUNTERS = (
-    "[个個名位人只隻条條件张張本辆輛头頭匹棵朵颗顆粒块塊片支枝根双套台架座间間层層道题題页頁篇句字行列组組队隊班次回遍场場箱袋瓶杯盒碗盘排步场"
-    "岁歲才年月日天周时時秒元角圆円度点點种種米克升吨斤つ枚羽冊개명원권대장번살초일월년쌍점회]"
-    "|小时|小時|時間|分钟|分鐘|分間|秒間|星期|美元|美金|公里|厘米|毫米|平方米|立方米|公斤|毫升|通り|세트|마리|가지|시간|자리"
+    "[个個名位人只隻条條件张張本辆輛头頭匹棵朵颗顆粒块塊片支枝根双套台架座间間层層道题題页頁篇句字行列組组队隊班次回遍场場箱袋瓶杯盒碗盘排步"
+    "岁歲才时時度点點种種吨つ枚羽冊개명원권대장번살쌍점회시]|通り|세트|마리|가지|자리"
 )
-_SAYS_MORE = "万千百亿十倍折半多余几分以左右上下不非未超近约約至少内內外前后後中之整零又每来無无错錯误誤否或和"  # 9个以上 is 9 or more
+_SAYS_MORE = (  # 9个以上 is 9 or more, 9元五角 more than 9, 9次方 a power
+    "万千百亿十倍折半多余几分以左右上下不非未超近约約至少内內外前后後中之零又每来無无错錯误誤否或和除一二两三四五六七八九刻角弱強强程起許许没減减亏欠吗目"
+)
 _COUNTER = re.compile(
-    rf"(?<=\d)\s*(?:(?:{_COUNTERS})(?:(?![{_SAYS_MORE}])[\u4e00-\u9fff]){{0,2}}(?:です|だ|입니다|이다)?|です|だ|입니다|이다)\s*\.?$"
+    rf"(?<=[\d}}$])\s*(?:(?:(?!次[方幂]|位[数數])(?:{_COUNTERS})(?:(?![{_SAYS_MORE}])[\u4e00-\u9fff]){{0,4}}|[分对對분]){_SAYS}?|{_SAYS})\s*\.?$"
 )  # what is counted: 9 of 9个, 9个鸡蛋
 _HTML = re.compile(r"<(sup|sub)>([^<>]*)</\1>")
 _CURRENCY = {"$": r"\text{ dollars}", "€": r"\text{ euros}", "£": r"\text{ pounds sterling}", "¥": r"\text{ yen}", "₹": r"\text{ rupees}"}
@@ -195,6 +205,7 @@ _COMMANDS = (
     sub("thin spaces", r"(?<!\\)\\,", "\u2062"),  # a thin space: inside a number like a comma, elsewhere nothing
 )  # fmt: skip
 _FORMED = (
+    sub("measures of other languages", _MEASURE, lambda match: rf" \text{{ {_OF_MEASURES[match[1]]}}}"),
     sub("counters", _COUNTER, ""),
     Step("single spaces", lambda text: " ".join(text.split())),
     sub("powers by stars", r"\*\*(?=[\w({-])", "^"),

@@ -39,7 +39,7 @@ _OTHERS = {
     "mass": "1000000 ton tonne|45359237/100000 lb pound|45359237/1600000 oz ounce", "mass/length time^2": "101325000 atm atmosphere",
     "mass length^2/time^2": "1/10000 erg|1000 Nm N-m", "length/time": "1609344/3600000 mph|1000/3600 kph",
     "money": "1 dollar usd USD buck|1/100 cent penny pennies ¢",
-    "euro": "1 euro", "sterling": "1 pounds\\ sterling", "yen": "1 yen", "rupee": "1 rupee Rs", "yuan": "1 yuan RMB", "ruble": "1 ruble rouble",
+    "euro": "1 euro", "sterling": "1 pounds\\ sterling", "yen": "1 yen", "rupee": "1 rupee Rs", "yuan": "1 yuan RMB|1/10 jiao", "ruble": "1 ruble rouble",
     "angle": "1 ^\\circ degree deg", "radian": "1 rad radian", "turn": "1 revolution rev", "turn/time": "1/60 rpm",
     "celsius": "1 ^\\circ\\ C ^\\circC degrees\\ Celsius", "fahrenheit": "1 ^\\circ\\ F ^\\circF degrees\\ Fahrenheit",
     "astronomical": "1 AU", "light": "1 light\\ year light-year ly", "bit": "1 bit", "decibel": "1 dB decibel", "dalton": "1 Da u amu dalton", "debye": "1 D debye", "cup": "1 cup", "spoon": "3 tablespoon tbsp|1 teaspoon tsp", "": "1 unit",

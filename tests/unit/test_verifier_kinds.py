@@ -316,7 +316,12 @@ KINDS = {
         ("33", ["The coat is $50. With a rebate of $17, Lea pays $33.", "Lea pays 2 x $25 = $50, but gets $17 back, so she spends $33.", "Since he gave $17 of $50, Jon has $33 left."], ["The coat is $33. With a rebate of $17, Lea pays $16."]),
     ],
     "counted in other languages": [
-        ("9", ['\\boxed{9个}', '\\boxed{9 个鸡蛋}', '\\boxed{9只鸡}', '\\boxed{9元}', '\\boxed{9小时}', '\\boxed{9人です}', '\\boxed{9개입니다}', '\\boxed{9です}', '\\boxed{9种}', '\\boxed{9枚}'], ['\\boxed{9以上}', '\\boxed{9以下}', '\\boxed{9未満}', '\\boxed{9以外}', '\\boxed{9不对}', '\\boxed{9错误}', '\\boxed{9不等于}', '\\boxed{9左右}', '\\boxed{9个以上}', '\\boxed{9个左右}', '\\boxed{9人以内}', '\\boxed{9個半}', '\\boxed{9万}', '\\boxed{9分之一}', '\\boxed{9년이상}', '\\boxed{9 이상}', '\\boxed{9 미만}', '\\boxed{9 아님}', '\\boxed{9超}']),
+        ('9', ['\\boxed{9个}', '\\boxed{9}', '\\boxed{9个鸡蛋}', '\\boxed{9只鸡}', '\\boxed{9元}', '\\boxed{9小时}', '\\boxed{9人です}', '\\boxed{9개입니다}', '\\boxed{9です}', '\\boxed{9种}', '\\boxed{9枚}', '\\boxed{9个整数}', '\\boxed{9个正整数}', '\\boxed{9个小朋友}', '\\boxed{9分}', '\\boxed{9千克}', '\\boxed{9千米}', '\\boxed{9平方厘米}', '\\boxed{9对}', '\\boxed{9公顷}', '\\boxed{9か月}', '\\boxed{9개월}', '\\boxed{9시}', '\\boxed{9人である}', '\\boxed{9元人民币}', '\\boxed{9點}', '\\boxed{9 个鸡蛋}'], ['\\boxed{9以上}', '\\boxed{9以下}', '\\boxed{9未満}', '\\boxed{9以外}', '\\boxed{9不对}', '\\boxed{9错误}', '\\boxed{9不等于}', '\\boxed{9左右}', '\\boxed{9个以上}', '\\boxed{9个左右}', '\\boxed{9人以内}', '\\boxed{9個半}', '\\boxed{9万}', '\\boxed{9分之一}', '\\boxed{9년이상}', '\\boxed{9超}', '\\boxed{9元五角}', '\\boxed{9元五}', '\\boxed{9米二}', '\\boxed{9块二}', '\\boxed{9点三刻}', '\\boxed{9人弱}', '\\boxed{9個強}', '\\boxed{9时许}', '\\boxed{9元起}', '\\boxed{9元减}', '\\boxed{9个没有}', '\\boxed{9元亏损}', '\\boxed{9次方}', '\\boxed{9次幂}', '\\boxed{9位数}', '\\boxed{9回目}', '\\boxed{9人目}', '\\boxed{9 이상}', '\\boxed{9 미만}', '\\boxed{9 아님}']),
+        ('\\frac{1}{2}', ['\\boxed{\\frac{1}{2}个}', '\\boxed{\\frac{1}{2}}'], ['\\boxed{\\frac{1}{2}以上}']),
+        ('9小时', ['\\boxed{9小时}', '\\boxed{540分钟}', '\\boxed{9}'], ['\\boxed{9分钟}', '\\boxed{9秒}']),
+        ('3米', ['\\boxed{3米}', '\\boxed{300厘米}', '\\boxed{3}'], ['\\boxed{3厘米}', '\\boxed{3公里}']),
+        ('5元', ['\\boxed{5元}', '\\boxed{50角}'], ['\\boxed{5角}', '\\boxed{5美元}']),
+        ('3月', ['\\boxed{3月}'], ['\\boxed{3日}']),
     ],
     "short sentences of other languages": [
         ("14", ["答案是14。", "答：14。", "答案：14个", "最终答案：$14$。", "La réponse est 14.", "La risposta è 14.", "Lösung: 14", "Svaret är 14.", "Tulos on 14.", "Élodie a 14 billes."], ["答案是41。", "Lösung: 41", "答案：14万"]),
