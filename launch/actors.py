@@ -224,7 +224,7 @@ def misfits(
                 f"memory: an engine has room for {room} of keys and values, and one sequence of {context(recipe)} tokens takes {takes}; "
                 "lower budget.limit or eval.max_tokens, or let the engine have more memory"
             )
-    if gpus and any(node.gpus for node in placed.nodes):
+    if gpus:
         yield from _gpu_misfits(placed, actors, options, gpus, one)
 
 
@@ -255,7 +255,7 @@ def _store_misfits(placed: Placement, push: int) -> Iterator[str]:
                 f"memory: a push of {needed} does not fit the object store of {node.name}, which has {has}; start Ray there with a larger one "
                 "(--object-store-memory; /dev/shm must hold it), or take a smaller model"
             )
-        elif least == node.shared:
+        elif node.shared is not None and least >= node.shared - node.shared // 50:
             yield (
                 f"memory: a push of {needed} does not fit shared memory: /dev/shm has {has} free; give it more (a container: "
                 "docker run --shm-size=16g), or take a smaller model"
@@ -300,8 +300,8 @@ def _gpu_misfits(
 _ON_NODES_WITH_GPUS = "have fewer engines and ranks on a node, keep what rests on the GPU where they share it (cluster.offload: false), or take a smaller model"
 _REMEDIES = {
     "engine": "lower engine.vllm.kv_cache_memory_bytes, take more GPUs an engine (engine.vllm.tensor_parallel_size) or a smaller model",
-    "learner": "lower learner.micro_batch_tokens or learner.logit_chunk_tokens, or take adapters (learner.adapter: lora), more ranks or a smaller model",
-    "trainer": "lower the stage's max_tokens (a pair of answers passes at once) or learner.micro_batch_tokens, or take adapters (learner.adapter: lora) or a smaller model",
+    "learner": "lower learner.micro_batch_tokens or learner.logit_chunk_tokens, or take adapters (learner.adapter.kind=lora), more ranks or a smaller model",
+    "trainer": "lower the stage's max_tokens (a pair of answers passes at once) or learner.micro_batch_tokens, or take adapters (learner.adapter.kind=lora) or a smaller model",
 }
 _IN_MAIN_MEMORY = {
     "driver": "take a smaller model",

@@ -115,7 +115,7 @@ def plan(
         if gpu_gb and not made.assumed:
             raise ValueError(
                 "--gpu-gb: says what GPUs would be like where none is; "
-                + ("here are some" if made.device == "cuda" else "the recipe takes none")
+                + ("here are some" if any(node.gpus for node in (made.machine, *made.others)) else "the recipe takes none")
             )
         if simulate is not None:
             from launch.forecast import sizes, words

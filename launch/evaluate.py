@@ -161,7 +161,7 @@ def jobs(
     limits = {
         f"judge.wall_s={recipe.judge.wall_s:g} judge.memory_mb={recipe.judge.memory_mb}": name for name, (recipe, _) in recipes.items()
     }
-    if len(limits) > 1:
+    if len(limits) > 1 and not prompts_only:
         found = " and ".join(f"{name} has {words}" for words, name in limits.items())
         raise ValueError(f"what is judged within different limits does not compare: {found}; say one for all (`{next(iter(limits))}`)")
     plans = {checkpoint: plan(recipe) for checkpoint, (recipe, _) in recipes.items()}

@@ -96,7 +96,8 @@ def calibrate(folder: Path) -> Calibration:
         )
     facts = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     settings, layout = recipe.engine, Layout(recipe.engine.count, recipe.learner.ranks)
-    if facts.get("device") != "cuda":
+    told = next((one["device"] for one in [facts, *facts.get("resumed", [])] if one.get("device")), "")  # not by an earlier version
+    if not (told == "cuda" if told else recipe.device == "cuda" or (recipe.device == "auto" and facts["gpus"])):
         layout = replace(layout, cores=facts["cpus"], threads=(settings.threads, recipe.learner.threads))
         layout = replace(layout, others=float(np.mean([others(record, layout) for record in records])))
     layout = replace(layout, seats=int(option(settings.vllm, "max_num_seqs", 256)))

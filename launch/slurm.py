@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.jobs import Job, Jobs, JobsError, UnknownJob
-from launch.machine import cache_folder
+from launch.machine import CacheError, cache_folder
 
 PREFIX = "slurm:"
 _ASK_S = 60.0
@@ -35,6 +35,7 @@ _PARTITION = "name another"
 _SIZES = "--nodes, --gpus, --cpus, --memory-gb and --time say other sizes"
 _ASK = "who runs this Slurm knows what it wants"
 _REMEDIES = (  # by words of what sbatch says, the first that are found; of SBATCH_ variables sbatch reads what we have no options for
+    ("invalid partition", _PARTITION),  # whose name may be cpu
     ("contact|timed out|not answer", "does this machine's Slurm run (`sinfo`)?"),
     ("policy", "ask for less, or in another's name (SBATCH_ACCOUNT, SBATCH_QOS)"),
     ("account", "name an account that may run here (SBATCH_ACCOUNT=...; `sacctmgr show associations user=$USER` lists yours)"),
@@ -241,7 +242,10 @@ def _records() -> Path:
 
 
 def _record(name: str) -> dict[str, Any]:
-    return _read(_records() / f"{_number(name)}.json")
+    number = _number(name)
+    with suppress(CacheError):
+        return _read(_records() / f"{number}.json")
+    return {}
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -309,8 +309,8 @@ class Recipe(Section):
                 )
             if schedule.kind == "exponential" and schedule.least is not None and schedule.least > self.number(name):
                 raise ValueError(f"schedule: {name}: least {schedule.least:g} is above {self.number(name):g}, where it starts")
-            if self.number(name) <= 0 and (schedule.kind in ("exponential", "decays") or getattr(schedule, "share", None) is not None):
-                raise ValueError(f"schedule: {name}: {schedule.kind} multiplies, and starts at {self.number(name):g}")
+            if not self.number(name) and (schedule.kind in ("exponential", "decays") or getattr(schedule, "share", None) is not None):
+                raise ValueError(f"schedule: {name}: {schedule.kind} multiplies, and starts at 0; take linear with an end (to)")
         refuse_leaving(self, {name: self.by_step(name) for name in self.schedule})
 
     def _refuse_steps(self) -> None:

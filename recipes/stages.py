@@ -19,7 +19,6 @@ _TRAINER = (
     "threads",
     "ranks",
     "micro_batch_tokens",
-    "logit_chunk_tokens",
     "gradient_checkpointing",
     "adapter",
 )  # of the learner's, that TRL's take

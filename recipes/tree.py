@@ -247,9 +247,8 @@ def refuse_undecoded(word: str, label: str) -> None:
         word.encode()
     except UnicodeEncodeError as error:
         here = sys.getfilesystemencoding()
-        raise RecipeError(
-            f"{label}: holds bytes that are no text in this terminal's encoding, {here}; set another (LC_ALL=C.UTF-8, say)"
-        ) from error
+        remedy = "write it in that" if here == "utf-8" else "set another (LC_ALL=C.UTF-8, say)"
+        raise RecipeError(f"{label}: holds bytes that are no text in this terminal's encoding, {here}; {remedy}") from error
 
 
 def override(word: str) -> Tree:

@@ -186,7 +186,7 @@ def save_model(model: Any, folder: Path, dtype: torch.dtype | None = None) -> No
     """
     whole = Merged(model)
     twins = whole.twins()
-    state = {name: whole[name].to("cpu", dtype) for name in whole if name not in twins}
+    state = {name: tensor.to("cpu", dtype if tensor.is_floating_point() else None) for name, tensor in whole.items() if name not in twins}
     state |= {name: state[owner] for name, owner in twins.items()}
     if layers(model):
         _save_adapters(model, folder)

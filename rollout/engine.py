@@ -199,7 +199,7 @@ class EnginePool:
         while left := [call for call, member in calls.items() if member not in found]:
             try:
                 call = first(left)
-                found[calls[call]] = self._taken(calls[call], call)
+                found[calls[call]] = self._taken(calls[call], call, told=Undelivered)
                 calls[call].restarts = 0
             except Gone as gone:
                 found[calls[gone.call]] = gone
@@ -321,12 +321,16 @@ class EnginePool:
             except Failed as error:
                 raise EngineError(str(error)) from error
 
-    def _taken(self, member: _Member, call: Call) -> Any:
-        """Block until an engine answers. Raises as `peers.answer`: Gone also of one that answers with an error and ends, as it does with a killed worker of its own."""
+    def _taken(self, member: _Member, call: Call, told: type[Exception] | tuple[()] = ()) -> Any:
+        """Block until an engine answers. Raises as `peers.answer`: Gone also of one that answers with an error and ends, as it does with a killed worker of its own.
+
+        Args:
+            told: an error that is no sign of that.
+        """
         try:
             return answer(call)
         except Failed as error:
-            if not isinstance(error.__cause__, Undelivered):
+            if not isinstance(error.__cause__, told):
                 time.sleep(_ENDS_S)
                 try:
                     with suppress(Failed):

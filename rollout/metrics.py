@@ -405,7 +405,7 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric(
             "learner/restarts",
             "restarts",
-            "Times that a rank or Ray was lost and the stage went back to a checkpoint, since this process began.",
+            "Times that a rank or Ray was lost and the stage went back to a checkpoint in this process.",
         ),
         Metric(
             "tokens_per_s",

@@ -55,6 +55,8 @@ def test_a_trace_is_what_the_steps_but_the_first_say(tmp_path: Path):
 def test_where_a_run_was_says_its_record_whatever_the_recipe_and_the_machine_of_its_driver_have(tmp_path: Path):
     found = {device: calibrate(made(tmp_path / device, "device=auto", device=device)) for device in ("cpu", "cuda")}
     assert {device: one.layout.cores for device, one in found.items()} == {"cpu": 2, "cuda": inf}
+    older = made(tmp_path / "older", "device=auto", device="")  # of a version that did not say it
+    assert calibrate(older).layout.cores == inf
 
 
 def test_two_ranks_of_a_trace_have_half_the_tokens_each_and_turns_are_taken_out_of_the_push(tmp_path: Path):

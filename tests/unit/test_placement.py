@@ -296,6 +296,8 @@ def test_weights_that_no_shared_memory_holds_are_refused_with_where_and_the_reme
     small = replace(EIGHT, name="", shared=64 << 20)
     [fault] = plan(recipe, small).blockers
     assert "does not fit shared memory: /dev/shm has 67 MB free" in fault and "--shm-size" in fault
+    [fault] = plan(recipe, replace(small, shared=2 * GB)).blockers
+    assert "does not fit shared memory: /dev/shm has 2.0 GB free" in fault and "--shm-size" in fault
     joined = [replace(node, lends=64, shared=size) for node, size in zip(FOUR_NODES, (64 << 30, 1 << 30, 1, 1), strict=True)]
     [fault] = plan(recipe, joined[0], joined[1:]).blockers  # 10.0.0.3 and .4 run nothing of it
     assert "the object store of 10.0.0.2, which has 1.1 GB; start Ray there with a larger one (--object-store-memory" in fault

@@ -178,7 +178,10 @@ def test_the_recipe_at_a_step_holds_plain_numbers_and_engines_keep_room_for_the_
         ("schedule={objective.kl.coef: {kind: decays, share: 0.5, count: 2}}", None),
         ("schedule={advantage.boost: {kind: decays, share: 0.5, count: 2}}", "decays multiplies, and starts at 0"),
         ("schedule={advantage.boost: {kind: exponential, factor: 0.5, every: 3}}", "exponential multiplies, and starts at 0"),
-        ("schedule={advantage.boost: {kind: linear, share: 0.5}}", "linear multiplies, and starts at 0"),
+        (
+            "schedule={advantage.boost: {kind: linear, share: 0.5}}",
+            "linear multiplies, and starts at 0; take linear with an end",
+        ),
         ("schedule={budget.limit: {kind: staged, stages: [{since: 3, value: 5}, {since: 3, value: 6}]}}", "each must come after"),
         ("schedule={budget.limit: {kind: exponential, factor: 0.5}}", "schedule.budget.limit.every: missing"),
         ("budget={kind: outlier} reward=[{kind: verdict}]", "budget.alpha: 3: among 8 rollouts none lies more than 2.475 deviations above"),

@@ -107,6 +107,7 @@ def test_what_slurm_does_not_take_is_one_sentence_and_leaves_nothing(answers: An
     for error, expected in [
         ("sbatch: error: invalid partition specified: x\nsbatch: error: Batch job submission failed: Invalid partition name specified\n",
          "--partition: sbatch refuses x (Batch job submission failed: Invalid partition name specified); there are all, gpu"),
+        ("sbatch: error: invalid partition specified: cpu\n", "--partition: sbatch refuses x (invalid partition specified: cpu); there are all, gpu"),
         ("sbatch: error: Batch job submission failed: User's group not permitted to use this partition\n",
          "--partition: sbatch refuses x (Batch job submission failed: User's group not permitted to use this partition); there are all, gpu"),
         ("sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified\n",
