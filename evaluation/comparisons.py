@@ -157,6 +157,7 @@ class Pooled:
 
     Attributes:
         sources: the benchmarks.
+        few: further ones, left out: of fewer than `FEWEST` problems nothing can be said.
         accuracy: mean over them of new minus old, problems resampled inside each; where random sign flips do not leave out 0, neither does it.
         p: of no difference, sign flips of all problems.
     """
@@ -164,18 +165,20 @@ class Pooled:
     old: str
     new: str
     sources: tuple[str, ...]
+    few: tuple[str, ...]
     accuracy: Interval
     p: float
 
 
 def pooled(found: Sequence[Comparison]) -> list[Pooled]:
-    """Of every two that are compared on several benchmarks, all of these in one."""
+    """Of every two that are compared on several benchmarks, all of these that something can be said of in one."""
     both: dict[tuple[str, str, Budget | ShortOf | None], list[Comparison]] = {}
     for pair in found:
         if not pair.refused:
             both.setdefault((pair.old.label, pair.new.label, pair.new.evaluation.settings.budget), []).append(pair)
     made = []
-    for (old, new, _), pairs in both.items():
+    for (old, new, _), every in both.items():
+        pairs = [pair for pair in every if pair.problems >= FEWEST]
         if len(pairs) < 2:
             continue
         measured = [(of_evaluation(pair.new.evaluation), of_evaluation(pair.old.evaluation)) for pair in pairs]
@@ -184,7 +187,8 @@ def pooled(found: Sequence[Comparison]) -> list[Pooled]:
         p = sign_flip(np.concatenate([change_N / len(change_N) for change_N in sets]))
         if p > LEVEL:
             low, high = min(low, 0.0), max(high, 0.0)
-        made.append(Pooled(old, new, tuple(pair.new.evaluation.where for pair in pairs), Interval(mean, low, high), p))
+        few = tuple(pair.new.evaluation.where for pair in every if pair.problems < FEWEST)
+        made.append(Pooled(old, new, tuple(pair.new.evaluation.where for pair in pairs), few, Interval(mean, low, high), p))
     return made
 
 

@@ -93,8 +93,6 @@ def stratified(sets: Sequence[np.ndarray], resamples: int = RESAMPLES) -> Interv
         sets: of each benchmark a difference of two models for each problem, from -1 to 1.
     """
     mean = float(np.mean([np.mean(values_N) for values_N in sets]))
-    if min(map(len, sets)) < 2:
-        return Interval(mean, math.nan, math.nan)
     means_RS = np.column_stack([resampled_means(np.asarray(values_N)[:, None], resamples, seed) for seed, values_N in enumerate(sets)])
     low, high = np.percentile(means_RS.mean(axis=1), [2.5, 97.5])
     unseen = math.hypot(*(wilson(0.0, len(values_N)).high for values_N in sets if np.ptp(values_N) == 0)) / len(sets)

@@ -178,13 +178,11 @@ def pooled(one: Pooled) -> str:
     shown = one.accuracy.low > 0 or one.accuracy.high < 0
     why = "" if one.p > LEVEL else " (the interval allows for what was not seen)"
     said = f"{'' if shown else f'no difference of accuracy shown{why}, '}{signed(100 * one.accuracy.mean)} points, 95 % interval {span(one.accuracy)}"
-    how = "problems resampled inside each, wider where all of one agree"
-    if math.isnan(one.accuracy.low):
-        said = f"{signed(100 * one.accuracy.mean)} points, without an interval, so nothing can be said of accuracy"
-        how = "a benchmark of one problem leaves nothing to resample"
+    named = ", ".join(one.sources[:5]) + ", ..." * (len(one.sources) > 5)
+    named += f"; left out for fewer than {FEWEST} problems: {', '.join(one.few)}" * bool(one.few)
     return (
-        f"{one.new} against {one.old} over {len(one.sources)} benchmarks of equal weight ({', '.join(one.sources[:5])}{', ...' * (len(one.sources) > 5)}): "
-        f"{said} ({how}; sign flips of all: p {number(one.p, 2)})."
+        f"{one.new} against {one.old} over {len(one.sources)} benchmarks of equal weight ({named}): "
+        f"{said} (problems resampled inside each, wider where all of one agree; sign flips of all: p {number(one.p, 2)})."
     )
 
 

@@ -275,13 +275,15 @@ def test_two_models_on_several_benchmarks_are_pooled_in_one_line_of_equal_weight
     line = "short against long over 2 benchmarks of equal weight (other, tiny): +19.8 points, 95 % interval"
     assert any(said.startswith(line) for said in sentences(read(two))) and line in report(two, two[0] / "page.html").read_text()
     assert json.loads(as_json(read(two)))["pooled"][0]["accuracy"]["mean"] == pytest.approx(one.accuracy.mean)
-    for path, right in zip(two, (0, 1), strict=True):
-        evaluated(path, make_groups(right, 60, problems=1), source="other", name="other")
-    (said,) = [words.pooled(one) for one in pooled(read(two).comparisons)]
-    assert (
-        "+66.7 points, without an interval, so nothing can be said of accuracy (a benchmark of one problem leaves nothing to resample"
-        in said
-    )
+    for few in (1, 3, 5):  # of which nothing is said alone, so nothing among others
+        for path, right in zip(two, (0, few), strict=True):
+            evaluated(path, make_groups(right, 60, problems=few), source="few", name="few")
+        assert [replace(again, few=()) for again in pooled(read(two).comparisons)] == [one]
+    (said,) = [words.pooled(again) for again in pooled(read(two).comparisons)]
+    assert "(other, tiny; left out for fewer than 6 problems: few): +19.8 points" in said
+    for path, right in zip(two, (0, 3), strict=True):
+        evaluated(path, make_groups(right, 60, problems=3), source="other", name="other")
+    assert pooled(read(two).comparisons) == []
 
 
 def test_the_rows_of_a_benchmark_claim_no_more_than_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
