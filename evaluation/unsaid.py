@@ -33,7 +33,7 @@ def unsaid(found: Found) -> list[str]:
         if pair.refused:
             said.append(
                 f"So that {pair.new.label} can be compared with {pair.old.label} on {pair.new.evaluation.source}: "
-                f"{_remedy(pair.new.run, [pair.old.evaluation])}."
+                f"{_remedy(pair.new.run, [pair.old.evaluation], again=True)}."
             )
     return said
 
@@ -89,23 +89,30 @@ def _held(run: Run) -> dict[str, dict[Budget | ShortOf | None, Evaluation]]:
     return found
 
 
-def _remedy(run: Run, like: Sequence[Evaluation]) -> str:
-    """What to do so that an entry has evaluations like these."""
+def _remedy(run: Run, like: Sequence[Evaluation], again: bool = False) -> str:
+    """What to do so that an entry has evaluations like these.
+
+    Args:
+        again: it has such of other settings, which lie where these would.
+    """
     last = run.evaluations[-1] if run.evaluations else None
+    out = f" --out {shlex.quote(_folder(run) + '-again' * again)}"
+    then = "; name that folder in its place then" * again
     if last is not None and last.settings.engine == IMPORTED:
-        out = f"--out {shlex.quote(_folder(run))}"
+        natural = [one for one in like if not one.settings.budget]
+        none = ["`laconic import` takes no samples at a budget"] * (len(natural) < len(like))
         asked = [
-            f"`{' '.join(['laconic import FILE', f'--source {first}', *options, out])}`"
+            f"`{' '.join(['laconic import FILE', f'--source {first}', *options])}{out}`"
             + f" (the same of {', '.join(others)})" * bool(others)
-            for options, (first, *others) in _by_options(like, _imported).items()
+            for options, (first, *others) in _by_options(natural, _imported).items()
         ]
-        return f"{' and '.join(asked)} would do it, of samples that were made so"
+        does = [f"{' and '.join(asked)} would do it, of samples that were made so{then}"] * bool(asked)
+        return "; ".join(does + none)
     checkpoint = last.checkpoint if last and not run.trained else ""
     if run.trained:
         checkpoint = _checkpoint_of(run, last) if last else "CHECKPOINT"
-    where = "" if run.trained else f" --out {shlex.quote(_folder(run))}"
-    then = "; name the folder that it writes in place of the run's then" if run.trained else ""
-    return f"{_commands(checkpoint or 'CHECKPOINT', like, last, where)} would do it{then}"
+        out, then = "", "; name the folder that it writes in place of the run's then"
+    return f"{_commands(checkpoint or 'CHECKPOINT', like, last, out)} would do it{then}"
 
 
 def _checkpoint_of(run: Run, last: Evaluation) -> str:
@@ -146,7 +153,7 @@ def _by_options(like: Sequence[Evaluation], options: Callable[[Evaluation], Sequ
 
 
 def _sampled(one: Evaluation) -> list[str]:
-    """Of `laconic eval`; only what is no benchmark says how many problems."""
+    """Of `laconic eval`; a benchmark of which all problems were asked does not say how many."""
     settings, benchmark = one.settings, BENCHMARKS.get(one.source)
     samples = settings.samples or max(row.samples for row in one.per_problem)
     words = [] if benchmark and samples == benchmark.samples else [f"--samples {samples}"]
@@ -154,7 +161,7 @@ def _sampled(one: Evaluation) -> list[str]:
         words += [settings.budget.option, "--no-natural"]
     known = PROTOCOL if benchmark else {}
     words += [f"eval.{name}={value}" for name, value in _recorded(one).items() if value != known.get(name)]
-    if not benchmark:
+    if not benchmark or one.problems < benchmark.rows:
         words.append(f"eval.problems={one.problems}")
     if one.source == "tiny" and settings.seed is not None:  # which draws its problems
         words.append(f"seed={settings.seed}")

@@ -207,12 +207,15 @@ def test_where_nothing_can_be_said_a_sentence_has_the_reason_and_the_command(tmp
     said = sentences(read([a, b]))
     assert said[-1].startswith("On aime24 nothing can be said of b against a: only b was evaluated there.")
     assert (
-        f"On math500 nothing can be said of b against a: only a was evaluated there. `laconic eval b --benchmark math500 --out {b}` would do it."
+        f"On math500 nothing can be said of b against a: only a was evaluated there. `laconic eval b --benchmark math500 eval.problems=24 --out {b}` would do it."
         in said
     )
     hotter = evaluated(tmp_path / "hot", make, "math500", "math500", temperature=1.0, max_tokens=32768, samples=4)
     last = sentences(read([a, hotter]))[-1]
-    assert last == f"So that hot can be compared with a on math500: `laconic eval hot --benchmark math500 --out {hotter}` would do it."
+    does = f"`laconic eval hot --benchmark math500 eval.problems=24 --out {hotter}-again` would do it; name that folder in its place then."
+    assert last == f"So that hot can be compared with a on math500: {does}"  # where it is, the refused one lies
+    whole = evaluated(tmp_path / "whole", make_groups(400, 50, problems=500), "math500", "math500", top_p=0.95, top_k=0, max_tokens=32768)
+    assert f"`laconic eval hot --benchmark math500 --samples 2 --out {hotter}-again` " in sentences(read([whole, hotter]))[-1]
 
 
 def test_a_remedy_is_a_command_for_each_set_of_settings_and_the_problems_of_the_tiny_task_are_drawn_by_their_seed(tmp_path: Path) -> None:
@@ -229,8 +232,8 @@ def test_a_remedy_is_a_command_for_each_set_of_settings_and_the_problems_of_the_
         "On gsm8k, math500, my rows.jsonl, rows.jsonl, tiny nothing can be said of b against a: only a was evaluated there."
     )
     commands = [
-        f"--benchmark gsm8k eval.max_tokens=320 {own}",
-        f"--benchmark math500 {own}",
+        f"--benchmark gsm8k eval.max_tokens=320 eval.problems=24 {own}",
+        f"--benchmark math500 eval.problems=24 {own}",
         f"--data 'my rows.jsonl' {plain.replace('2 ', '2 --forced 32 --no-natural ', 1)} {own}",
         f"--data rows.jsonl {plain} {own}",
         f"--data tiny {plain} seed=7 {own}",
@@ -241,8 +244,14 @@ def test_a_remedy_is_a_command_for_each_set_of_settings_and_the_problems_of_the_
     evaluated(b, make, "mine", engine="imported")
     imports = [f"`laconic import FILE --source {name} --temperature 0.6 --top-p " for name in ("gsm8k", "math500", "rows.jsonl")]
     (said,) = [one for one in sentences(read([a, b])) if "only a was" in one]
-    assert all(one in said for one in imports[:2]) and imports[2] not in said and said.count(" (the same of ") == 1
-    assert said.endswith(" would do it, of samples that were made so.")
+    assert all(one in said for one in imports) and said.count(" (the same of tiny)") == said.count(" (the same of ") == 1
+    assert "my rows" not in said.partition("`")[2]
+    assert said.endswith(" would do it, of samples that were made so; `laconic import` takes no samples at a budget.")
+    forced = evaluated(tmp_path / "forced", make, "other", budget={"kind": "forced", "limit": 32})
+    assert any(
+        one.endswith("only forced was evaluated there. `laconic import` takes no samples at a budget.")
+        for one in sentences(read([forced, b]))
+    )
 
 
 def test_the_picture_of_budgets_alone_has_its_ticks_at_the_budgets(two: list[Path]) -> None:
@@ -253,8 +262,9 @@ def test_the_picture_of_budgets_alone_has_its_ticks_at_the_budgets(two: list[Pat
 def test_imported_samples_are_told_how_to_be_imported_so_that_they_compare(tmp_path: Path) -> None:
     a = evaluated(tmp_path / "a", make_groups(12, 50))
     b = evaluated(tmp_path / "b", make_groups(12, 50), temperature=None, engine="imported")
-    asked = f"`laconic import FILE --source tiny --temperature 0.6 --top-p 1.0 --max-tokens 320 --out {b}`"
-    assert sentences(read([a, b]))[-1] == f"So that b can be compared with a on tiny: {asked} would do it, of samples that were made so."
+    asked = f"`laconic import FILE --source tiny --temperature 0.6 --top-p 1.0 --max-tokens 320 --out {b}-again`"
+    does = f"{asked} would do it, of samples that were made so; name that folder in its place then"
+    assert sentences(read([a, b]))[-1] == f"So that b can be compared with a on tiny: {does}."
     assert sentences(read([b]))[-1].endswith("of other samples of the same problems (`laconic import FILE --source tiny`).")
     own = evaluated(tmp_path / "own", make_groups(12, 50), "mine", engine="vllm")  # what sampled the other is not what samples this one
     assert "only b was evaluated there. `laconic eval own --data tiny " in sentences(read([b, own]))[-2]
