@@ -190,7 +190,7 @@ def read_samples(
         if asked is None:
             left_out.append((row.place, f"{reach(row.values, paths.gold)!r:.60} is no answer that could be compared"))
             continue
-        key = (asked.id, asked.system)
+        key = (asked.id, _digest(asked.system))
         kept, samples = found.setdefault(key, (asked, []))
         if kept.golds != asked.golds:
             raise DataError(
@@ -199,8 +199,8 @@ def read_samples(
         samples += _samples(row, paths, tokens, thinking, score)
     times = Counter(id_ for id_, _ in found)  # one text under several systems is several problems
     problems = [
-        (one if times[one.id] == 1 else replace(one, id=f"{one.id}-{_digest(one.system)}"), _in_order(samples))
-        for one, samples in found.values()
+        (one if times[one.id] == 1 else replace(one, id=f"{one.id}-{system}"), _in_order(samples))
+        for (_, system), (one, samples) in found.items()
     ]
     if not problems:
         raise DataError(f"{path}: none of {len(rows)} rows has a gold (first: {left_out[0][0]}: {left_out[0][1]}); name its path (--gold)")

@@ -260,6 +260,12 @@ def test_problems_pair_by_their_text_or_by_ids_that_tell_them_apart(tmp_path: Pa
     several = [one.removeprefix(f"{first[0]}-") for one in ids(systems)]
     assert several == [hashlib.sha256(one["messages"][0]["content"].encode()).hexdigest()[:12] for one in systems]
     assert ids(systems[1:]) == first[:1] and evaluated(lines(tmp_path / "systems.jsonl", systems)).problems == 2
+    spaced = {
+        **systems[0],
+        "messages": [{"role": "system", "content": f" {systems[0]['messages'][0]['content']}\n"}, systems[0]["messages"][1]],
+    }
+    again = evaluated(lines(tmp_path / "spaced.jsonl", [*systems, spaced]))  # one problem, as a text in other white space is
+    assert [row.samples for row in again.per_problem] == [2, 1]
 
 
 def test_without_tokens_lengths_are_characters_or_what_a_named_tokenizer_counts(tmp_path: Path, tiny_checkpoint: Path):
