@@ -20,7 +20,10 @@ from evaluation.tables import Cell, Table, noise_table, reservations, settings_t
 from evaluation.unsaid import unsaid
 
 _NAMED = 6  # comparisons whose p a sentence names
-_MARKS = re.compile(r"[\\|*]|(?<![^\W_])_|_(?![^\W_])")  # within a word `_` is none
+_MARKS = re.compile(  # code, in which none is one, and marks: `_` not within a word, and what makes a link of [x] or says where it leads
+    r"(?P<code>(?<!`)(?P<ends>`+)(?!`).+?(?<!`)(?P=ends)(?!`))|[\\|*~`&<]|(?<![^\W_])_|_(?![^\W_])|(?<=\])[(\[:]"
+)
+_NAMES = {"&": "&amp;", "<": "&lt;"}
 
 
 def markdown(found: Found) -> str:
@@ -77,9 +80,9 @@ def table(of: Table) -> str:
     """A table as Markdown."""
     width = max([len(row.cells) for row in of.rows] + [len(of.head)])
     heads = [*of.head, *[""] * (width - len(of.head))]
-    lines = ["| " + " | ".join(["", *map(escaped, heads)]) + " |", "|" + "---|" * (width + 1)]
+    lines = ["| " + " | ".join(["", *(escaped(head, cell=True) for head in heads)]) + " |", "|" + "---|" * (width + 1)]
     for row in of.rows:
-        label = ("&nbsp;&nbsp;" if row.sub else "") + escaped(row.label) + (" (differ)" if row.differs else "")
+        label = ("&nbsp;&nbsp;" if row.sub else "") + escaped(row.label, cell=True) + (" (differ)" if row.differs else "")
         lines.append("| " + " | ".join([label, *(_cell(one) for one in row.cells)]) + " |")
     return "\n".join(lines)
 
@@ -172,10 +175,19 @@ def _comparison(pair: Comparison) -> dict[str, Any]:
 
 
 def _cell(one: Cell) -> str:
-    return escaped(f"{one.text} {one.small}".strip())
+    return escaped(f"{one.text} {one.small}".strip(), cell=True)
 
 
-def escaped(text: str) -> str:
-    """Text as one line of Markdown that says the same: no table, no HTML, no picture, no link but of an address that stands there, and no emphasis comes of it."""
-    text = _MARKS.sub(r"\\\g<0>", " ".join(text.splitlines()))
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("](", "]\\(")
+def escaped(text: str, cell: bool = False) -> str:
+    """Text as one line of Markdown that says the same: no table, no HTML, no picture, no link but of an address that stands there, and no emphasis comes of it.
+
+    Args:
+        cell: of a table, where also a `|` within code ends it.
+    """
+
+    def marked(found: re.Match[str]) -> str:
+        if code := found["code"]:
+            return code.replace("|", "\\|") if cell else code
+        return _NAMES.get(found[0], f"\\{found[0]}")
+
+    return _MARKS.sub(marked, " ".join(text.splitlines()))

@@ -388,7 +388,13 @@ def test_markdown_escapes_what_would_end_a_cell_or_begin_a_tag(two: list[Path]) 
     evaluated(two[1], make_groups(20, 50), source="a|b <script>", name="other")
     text = markdown(read(two))
     assert escaped("_y_ *x* &lt; top_p") == "\\_y\\_ \\*x\\* &amp;lt; top_p"
-    assert "<script>" not in text and "## a\\|b &lt;script>" in text and "| accuracy | 50.0 % | 83.3 % | +33.3 points" in text
+    assert escaped("~~x~~ [a][b] [b]: c") == "\\~\\~x\\~\\~ [a]\\[b] [b]\\: c"
+    code = "`eval _out --data 'a & b|c.jsonl'`"  # in which marks are none
+    assert escaped(f"_a_ {code}") == f"\\_a\\_ {code}" and escaped(code, cell=True) == code.replace("|", "\\|")
+    assert escaped("```<b>`") == "\\`\\`\\`&lt;b>\\`"  # ends with other marks than it begins with, so it is none
+    assert escaped("`` a`b `` <i>") == "`` a`b `` &lt;i>"
+    assert "<script>" not in re.sub("`[^`\n]*`", "", text) and "--data 'a|b <script>' --samples" in text
+    assert "## a\\|b &lt;script>" in text and "| accuracy | 50.0 % | 83.3 % | +33.3 points" in text
 
 
 def test_json_holds_every_evaluation_whole(two: list[Path]) -> None:
