@@ -47,7 +47,7 @@ def read_entries(paths: Sequence[Path]) -> list[Run]:
     while len(set(labels := [run.label for run in runs])) < len(runs):
         parts += 1
         for run, label in zip(runs, labels, strict=True):
-            run.label = "/".join(run.path.parts[-parts:]) if labels.count(label) > 1 else label
+            run.label = str(Path(*run.path.parts[-parts:])) if labels.count(label) > 1 else label
     short = [_shortened(run.label) for run in runs]
     for run, label in zip(runs, short, strict=True):
         run.label = label if short.count(label) == 1 else run.label

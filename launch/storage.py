@@ -328,7 +328,8 @@ def fetched(url: str) -> Path:
         StorageError: it cannot be reached, there is no run, or it does not hold what it says.
     """
     above, _, name = url.rstrip("/").rpartition("/")
-    store, target = Store(above, name), _cached("reports", above) / name
+    parts = [part for part in above.partition("://")[2].split("/") if part not in ("", "..")]  # which tell runs of one name apart
+    store, target = Store(above, name), _cached("reports", above).joinpath(*parts, name)
     for attempt in range(3):  # a run that goes on changes it meanwhile
         index = _index(store)
         if index is None:

@@ -400,7 +400,7 @@ def test_reports_fetch_the_record_alone_and_only_what_changed(url: str, machine:
             *("recipe.yaml", "environment.json", "metrics.jsonl", "status.json", "evals/step-1.json", "evals/step-2.json", "samples/step-00001.parquet"),
             *("checkpoints/step-1/manifest.json", "checkpoints/step-2/manifest.json"),
         }  # fmt: skip
-        assert folder.name == "a" and not (folder / "checkpoints/step-2/model.safetensors").exists()
+        assert folder.parts[-2:] == (url.rpartition("/")[2], "a") and not (folder / "checkpoints/step-2/model.safetensors").exists()
         (folder / "report.html").write_text("")
         (run.folder / "evals/step-1.json").unlink()
         steps(run, 3)
