@@ -298,10 +298,11 @@ def _power(one: Comparison, several: bool) -> list[str]:
     if one.bounds is None or seen is None:
         return []
     which = f"{one.new.evaluation.where}, {one.new.label} against {one.old.label}: " if several else ""
-    said = "any loss of accuracy is ruled out"
-    if one.bounds.low <= 0:  # 0 itself: where sign flips hold no change for possible
-        loss = f"a loss of more than {-100 * one.bounds.low:.1f} points of accuracy is ruled out"
-        said = loss if one.bounds.low < 0 else "accuracy may not have changed at all"
+    loss, said = round(-100 * one.bounds.low, 6), "any loss of accuracy is ruled out"
+    if loss >= 0:  # 0 itself: where sign flips hold no change for possible
+        said = (
+            f"a loss of more than {words.number(loss)} points of accuracy is ruled out" if loss else "accuracy may not have changed at all"
+        )
     return [
         f"{which}A change of accuracy of about {100 * seen:.1f} points would be seen in 4 of 5 such comparisons (2.8 standard errors).",
         f"{which}At this confidence, {said} (p of no difference {words.number(one.p, 2)}, {'exact McNemar' if one.moved else 'sign flips'} over problems).",

@@ -25,7 +25,7 @@ from evaluation.paired import paired_table
 from evaluation.picture import picture
 from evaluation.report import page, report
 from evaluation.results import Evaluation, Settings
-from evaluation.run_folder import read_run
+from evaluation.run_folder import Run, read_run
 from evaluation.scores import score
 from evaluation.statistics import wilson
 from evaluation.tables import glance_table, noise_table, reservations, settings_table
@@ -231,7 +231,7 @@ def test_a_start_that_two_runs_share_is_shown_once_and_ends_alone_can_be_asked_f
     assert pairs == {True: [("a, before", "a"), ("a, before", "b"), ("a", "b")], False: [("a", "b")]}
 
 
-def test_what_is_given_twice_or_is_of_one_name_is_told_apart(tmp_path: Path) -> None:
+def test_what_is_given_twice_or_is_of_one_name_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("base", "x/model", "y/model", "p/evals/qwen", "q/evals/qwen")
     paths = [evaluated(tmp_path / name, make_groups(12, 200)) for name in names]
     assert [run.label for run in read_entries(paths)] == [*names]
@@ -240,6 +240,8 @@ def test_what_is_given_twice_or_is_of_one_name_is_told_apart(tmp_path: Path) -> 
     assert [run.label for run in read_entries([paths[2], file])] == ["y/model", "y/model.json"]
     with pytest.raises(ValueError, match="given twice"):
         read_entries([paths[0], paths[0] / "." / ""])
+    monkeypatch.setattr("evaluation.entries.read_run", lambda path: Run(path, path.name))
+    assert [run.label for run in read_entries([Path("/runs/dler"), Path("/data/runs/dler")])] == ["/runs/dler", "data/runs/dler"]
 
 
 def test_several_claims_are_adjusted_together(two: list[Path]) -> None:
@@ -314,6 +316,8 @@ def test_no_sentence_denies_the_interval_that_stands_beside_it(tmp_path: Path, g
     said = " ".join(sentences(found))
     limits = " ".join(reservations(found.runs, found.every, found.comparisons))
     assert ("any loss of accuracy is ruled out" in limits) == shown and ("accuracy may not have changed at all" in limits) == (gained == 5)
+    for low, loss in ((-0.0003, "a loss of more than 0.03 points of"), (-0.0624, "than 6.24 points"), (-1e-17, "may not have changed")):
+        assert pair.bounds and loss in " ".join(reservations([], [], [replace(pair, bounds=pair.bounds._replace(low=low))]))
     assert ("no difference shown: +" in said) != shown and f"{words.signed(100 * gained / 24)} points, 95 % interval {printed})" in said
     texts = [markdown(found), report(folders, tmp_path / "page.html").read_text(), picture(found)]
     assert all(printed in text for text in texts)
