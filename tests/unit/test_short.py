@@ -250,4 +250,4 @@ def test_votes_whose_voters_could_not_be_judged_are_not_judged(tmp_path: Path, j
     assert (found.accuracy.mean, found.not_judged) == (0.5, 0.5)
     assert found.parallel is not None and score(
         pq.read_table(one.table), checkpoint="model", step=0, source="rows", settings=one.settings
-    ) == found.model_copy(update={"table": None})
+    ) == found.model_copy(update={"table": None, "asked": None})
