@@ -145,13 +145,14 @@ def test_every_micro_batch_has_a_deadline_of_its_own_and_an_update_none(ray_sess
     learner.update([given], 0)
     begun = time.monotonic()
     learner.update([given], 1)
-    deadline = max(2.0, 10 * (time.monotonic() - begun))  # on a busy machine too, no pass takes ten updates
+    took = time.monotonic() - begun
+    deadline = max(6.0, 10 * took)  # on a busy machine too, no pass takes ten updates or stands still for so long
     monkeypatch.setattr(module, "_PASS_S", deadline)
-    begun = time.monotonic()
-    while time.monotonic() - begun <= deadline:  # until one update took longer than any of its passes may
+    given = given * max(2, int(1.2 * deadline / took))
+    while took <= deadline:  # until one update took longer than any of its passes may
         begun = time.monotonic()
-        given = given * 2
         assert learner.update([given], 2)["updates/skipped"] == 0
+        took, given = time.monotonic() - begun, given * 2
     os.kill(process, signal.SIGSTOP)
     with pytest.raises(LearnerError, match=r"learner rank 0 did not finish (begin|update \(micro-batch 1\)) within \d+ s: last heartbeat"):
         learner.update([given], 3)
