@@ -38,7 +38,7 @@ def merge(
             raise ValueError("merge: name a trained checkpoint behind BASE, or an adapter of it (--adapter FOLDER): one of the two")
         from recipes.stages import MergeStage
         from rl.merge import merge as make_merge
+        from rl.merge import told
 
         how = MergeStage.model_construct(**given)  # a stage's defaults; what is odd, merge says
-        counts = make_merge(base, trained, to, how.keep, how.scale, how.scope)
-        out.print(f"{to}: {counts['kept']:,} of {counts['entries']:,} entries moved, in {counts['tensors']} tensors", highlight=False)
+        out.print(told(make_merge(base, trained, to, how.keep, how.scale, how.scope), to), highlight=False)

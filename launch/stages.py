@@ -37,7 +37,7 @@ from rl import checkpoint, loop
 from rl.cold_start import cold_start, cold_started
 from rl.gate import MOMENTS, check_gaps, drawn_samples
 from rl.learner import Learner, LearnerLost
-from rl.merge import merge
+from rl.merge import merge, told
 from rl.progress import Progress
 from rl.publisher import Publisher
 from rl.run import Run, RunError, forget_behind, is_finished, nothing_left, prompt_date, refuse_unusable, refuse_unwritable
@@ -371,5 +371,5 @@ def _merge(stage: MergeStage, folder: Path, at: Standing) -> Path:
         shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed while it merged
         with Progress(stage.called, 1) as progress:
             counts = merge(at.began, at.start, merged, stage.keep, stage.scale, stage.scope)
-            progress.message(f"{merged}: {counts['kept']:,} of {counts['entries']:,} entries moved, in {counts['tensors']} tensors")
+            progress.message(told(counts, merged))
     return merged

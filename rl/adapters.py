@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from recipes.adapters import Adapter, Lora
 from rl import checkpoint
 from rollout.tokenizer import copy_companions
+from rollout.weights import load_model
 
 ADAPTER = "adapter"  # folder of a checkpoint
 _NAME = "default"
@@ -130,7 +131,6 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> int:
     from peft import PeftModel, get_peft_model_state_dict
     from peft.utils import ModulesToSaveWrapper
     from safetensors import SafetensorError, safe_open
-    from transformers import AutoModelForCausalLM
 
     if out.exists():
         raise FileExistsError(f"{out} exists already: choose another folder for the merged model")
@@ -138,7 +138,7 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> int:
         if not (folder / file).is_file():
             raise ValueError(f"{folder}: no {file}; name a {'checkpoint' if folder == base else 'folder of an adapter in safetensors'}")
     try:
-        model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", trust_remote_code=False)
+        model = load_model(base, dtype="auto")
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise ValueError(f"{base}: no model that can be loaded: {' '.join(str(error).split())[:300]}") from error
     dtypes, head = {name: parameter.dtype for name, parameter in model.named_parameters()}, model.get_output_embeddings()

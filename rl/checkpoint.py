@@ -297,7 +297,7 @@ def _explain(folder: Path, temp: Path, error: Exception) -> str:
     needed = max(written, _bytes(standing) if standing else 0)
     full = (isinstance(error, OSError) and error.errno in _FULL) or free < 1 << 20 or free + written < needed
     kept = f"{standing} is untouched" if standing else "no older checkpoint exists"
-    remedy = f"free space for at least {needed:,} bytes" if full else "remove the cause"
+    remedy = f"free space for at least {max(needed, free + 1):,} bytes" if full else "remove the cause"
     return (
         f"checkpoint {folder} was not written: {error}. {written:,} bytes were written, {free:,} are free. {kept}: {remedy} and try again"
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +32,13 @@ _HEAD = "lm_head.weight"
 _INDEX = "model.safetensors.index.json"
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _DTYPE_KEYS = ("dtype", "torch_dtype")
+
+
+def told(counts: Mapping[str, int], out: Path) -> str:
+    """What `merge` did, in a line."""
+    lost = counts["kept"] - counts["changed"]
+    rounded = f"; {lost:,} more changes were lost in the rounding to the base's dtype" if lost else ""
+    return f"{out}: {counts['changed']:,} of {counts['entries']:,} entries moved, in {counts['tensors']} tensors{rounded}"
 
 
 def merge(base: Path, trained: Path, out: Path, keep: float, scale: float, scope: Literal["global", "tensor"] = "global") -> dict[str, int]:
@@ -109,14 +116,19 @@ def _tensors(folder: Path) -> dict[str, _Place]:
             )
         files = sorted(set(shards.values()))
     else:
-        files = ["model.safetensors"]
+        shards, files = {}, ["model.safetensors"]
     places: dict[str, _Place] = {}
     for file in files:
         path = folder / Path(file).name  # shards lie beside their index, whatever it says
         if not path.is_file():
-            pickled = any(folder.glob("*.bin"))
-            pickle_advice = "only pickled weights (.bin), which are not read: save it as safetensors"
-            advice = pickle_advice if pickled else "is this a checkpoint folder?"
+            if (folder / _INDEX).is_file():
+                advice = f"{_INDEX} names it: fetch it again"
+            elif any(folder.glob("*.safetensors")):
+                advice = f"its weights are in several files, which {_INDEX} would list: fetch that, too"
+            elif any(folder.glob("*.bin")):
+                advice = "only pickled weights (.bin), which are not read: save it as safetensors"
+            else:
+                advice = "is this a checkpoint folder?"
             raise ValueError(f"{path}: no such file; {advice}")
         try:
             with safe_open(path, "pt"):
@@ -129,6 +141,8 @@ def _tensors(folder: Path) -> dict[str, _Place]:
         for name, entry in header.items():
             if name != "__metadata__":
                 places[name] = _Place(path, 8 + length + entry["data_offsets"][0], entry["dtype"], tuple(entry["shape"]))
+    if lacking := sorted(shards.keys() - places.keys()):
+        raise ValueError(f"{folder}: no file holds {lacking[0]}, which {_INDEX} says is there; fetch both again")
     return places
 
 

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
 from recipes.adapters import Adapter, FullWeights
 from rl.adapters import adapted
 from rl.logprobs import ScoringHead
 from rl.objective import Tokens
+from rollout.weights import load_model
 
 
 @dataclass(frozen=True)
@@ -177,14 +178,12 @@ def load_policy(
         seed: of that.
 
     Raises:
-        ValueError: the model does something to its logits that `Policy` would miss (scaling, soft-capping), or has no layer for the adapter.
+        ValueError: the model does something to its logits that `Policy` would miss (scaling, soft-capping), lacks weights, or has no layer for the adapter.
     """
     config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
     for name in [name for name, value in vars(config).items() if "drop" in name and isinstance(value, float)]:
         setattr(config, name, 0.0)  # gradient checkpointing needs training mode, which must not mean dropout
-    model = AutoModelForCausalLM.from_pretrained(
-        checkpoint, config=config, dtype=dtype, trust_remote_code=False, attn_implementation="sdpa"
-    )
+    model = load_model(checkpoint, config=config, dtype=dtype, attn_implementation="sdpa")
     model.eval()  # no dropout: a ratio of 1 must be 1
     ids = torch.arange(4)[None] % model.config.vocab_size
     with torch.no_grad():

@@ -187,9 +187,10 @@ class Run:
         """What the evaluation after a step found on the first held-out set, the smaller the better; None without one."""
         try:
             found = json.loads((self.folder / "evals" / f"{step}.json").read_text(encoding="utf-8"))
-            return -found["accuracy"]["mean"], found["tokens"]["mean"]
+            score = -float(found["accuracy"]["mean"]), float(found["tokens"]["mean"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
+        return score if all(map(math.isfinite, score)) else None
 
     def status(self, state: State, reason: str = "") -> None:
         """Replace status.json; a reader sees the old or the new one. `step` is the number of finished steps."""

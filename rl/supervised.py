@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeVar
 import datasets
 import torch
 from huggingface_hub import constants
-from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from transformers.utils import logging
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
@@ -34,7 +34,7 @@ from rl.adapters import adapted, save_model
 from rollout.sources import DataError, blended
 from rollout.tokenizer import copy_companions, load_tokenizer
 from rollout.types import Example, Preference
-from rollout.weights import DTYPES
+from rollout.weights import DTYPES, load_model
 
 constants.HF_HUB_DISABLE_TELEMETRY = True  # TRL's trainers tell the hub of model, GPU and data, unless told not to
 
@@ -183,7 +183,7 @@ def _train(
         }
         meta = {"limit": how.limit, "stage": how.stage, "steps": steps, "rows": len(table)}
         with cpu_threads(how.threads), _quiet():
-            model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32, trust_remote_code=False)
+            model = load_model(start, dtype=torch.float32)
             configs = copy.deepcopy(model.config), copy.deepcopy(model.generation_config)
             model = adapted(model, how.adapter, how.seed, str(start))
             trainer = make(model, load_tokenizer(start), datasets.Dataset.from_list(table).select(order), arguments)

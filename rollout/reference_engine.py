@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import DynamicCache
 
 from rollout import broadcast
 from rollout.honesty import moments, rehearse
@@ -25,7 +25,7 @@ from rollout.short import Chains
 from rollout.sleep import Part, Wakefulness
 from rollout.thinking import ThinkIds, closes, halves, joined, sources
 from rollout.types import Completion, Request
-from rollout.weights import DTYPES, Undelivered, as_numbers, check_load, checkpoint_names
+from rollout.weights import DTYPES, Undelivered, as_numbers, check_load, checkpoint_names, load_model
 
 
 class ReferenceEngine:
@@ -33,7 +33,7 @@ class ReferenceEngine:
 
     def __init__(self, checkpoint: Path, dtype: str, device: str, stop_ids: Sequence[int], think: ThinkIds | None = None):
         beat()
-        self._model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=DTYPES[dtype], trust_remote_code=False).to(device).eval()
+        self._model = load_model(checkpoint, dtype=DTYPES[dtype]).to(device).eval()
         self._device = device
         self._stop_ids = torch.tensor(list(stop_ids), device=device)
         self._think = think

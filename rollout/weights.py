@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,23 @@ _COLUMNS = 1 << 16  # words that share a key of their row
 
 class Undelivered(RuntimeError):
     """Weights did not arrive whole; the message says what was waited for."""
+
+
+def load_model(checkpoint: Path, **settings: Any) -> Any:
+    """A causal language model as transformers reads it from a checkpoint, all of whose weights are in its files.
+
+    Raises:
+        ValueError: some are not; transformers would make them up at random, and say so in its log.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model, found = AutoModelForCausalLM.from_pretrained(checkpoint, trust_remote_code=False, output_loading_info=True, **settings)
+    if lacking := sorted(found["missing_keys"]):
+        more = f" and {len(lacking) - 1} more" if lacking[1:] else ""
+        raise ValueError(
+            f"{checkpoint}: the weights hold no {lacking[0]}{more}, which its config.json asks for: fetch them again, or take the config.json of these weights"
+        )
+    return model
 
 
 def in_a_line(error: BaseException) -> str:

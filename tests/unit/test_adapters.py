@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
@@ -18,6 +18,7 @@ from launch.plan import plan
 from recipes.adapters import Lora
 from recipes.loader import load
 from rl.adapters import ADAPTER, Merged, adapted, merge_adapter, save_model
+from rl.policy import load_policy
 
 
 @pytest.fixture(params=[False, True], ids=["untied", "tied"])
@@ -81,12 +82,19 @@ def test_what_moves_head_or_embedding_is_added_in_unless_they_are_one_tensor(bas
         torch.testing.assert_close(made[name], tensor)
 
 
-def test_an_adapter_that_moves_no_weights_is_one_sentence(tmp_path: Path):
+def test_an_adapter_that_moves_no_weights_and_a_base_that_lacks_some_are_one_sentence(tmp_path: Path):
     folder = model_of(tmp_path / "base", torch.float32, tied=False)
     prompts = get_peft_model(Qwen3ForCausalLM.from_pretrained(folder), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3))
     prompts.save_pretrained(tmp_path / "adapter")
     with pytest.raises(ValueError, match="there is nothing to add in"):
         merge_adapter(folder, tmp_path / "adapter", tmp_path / "out")
+    kept = load_file(folder / "model.safetensors")
+    for lost in ("model.layers.1.self_attn.q_proj.weight", "model.norm.weight", "model.embed_tokens.weight", "lm_head.weight"):
+        save_file({name: tensor for name, tensor in kept.items() if name != lost}, folder / "model.safetensors", {"format": "pt"})
+        with pytest.raises(ValueError, match=f"the weights hold no {lost}, which its config.json asks for"):
+            merge_adapter(folder, tmp_path / "adapter", tmp_path / "out")
+        with pytest.raises(ValueError, match=f"the weights hold no {lost}, which"):
+            load_policy(folder, torch.float32, 1.0, 64)
     (folder / "config.json").write_text('{"model_type": "none-such"}')
     with pytest.raises(ValueError, match="base: no model that can be loaded"):
         merge_adapter(folder, tmp_path / "adapter", tmp_path / "out")

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from rl import checkpoint
 from rl import merge as module
-from rl.merge import merge
+from rl.merge import merge, told
 
 
 def model(folder: Path, tensors: dict[str, torch.Tensor], shards: int = 1, config: dict | None = None) -> Path:
@@ -141,6 +141,9 @@ def test_the_smaller_bf16_dtype_of_base_stays_and_config_says_so(tmp_path):
     counts = merge(base, trained, tmp_path / "out", 1.0, 1.0)
     assert load(tmp_path / "out")["w"].tolist() == [1.5, 2.0] and load(tmp_path / "out")["w"].dtype == torch.bfloat16
     assert (counts["kept"], counts["changed"]) == (2, 1), "a change of 0.001 rounds away at 2.0 in bf16"
+    lost = "; 1 more changes were lost in the rounding to the base's dtype"
+    assert told(counts, Path("out")) == f"out: 1 of 2 entries moved, in 1 tensors{lost}"
+    assert told(counts | {"changed": 2}, Path("out")) == "out: 2 of 2 entries moved, in 1 tensors"
     assert json.loads((tmp_path / "out/config.json").read_text()) == {"dtype": "bfloat16", "rope": 2}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.safetensors", "config.json", "tokenizer.json", "manifest.json"}
 
@@ -180,6 +183,23 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path):
         merge(base, pickled, tmp_path / "out", 0.25, 0.7)
     with pytest.raises(ValueError, match="no such file; is this a checkpoint folder"):
         merge(base, tmp_path / "absent", tmp_path / "out", 0.25, 0.7)
+    for lost, words in [
+        (
+            "model-00002-of-00002.safetensors",
+            "model-00002-of-00002.safetensors: no such file; model.safetensors.index.json names it: fetch it again",
+        ),
+        ("model.safetensors.index.json", "its weights are in several files, which model.safetensors.index.json would list"),
+        ("", "no file holds ghost, which model.safetensors.index.json says is there; fetch both again"),
+    ]:
+        parts = model(tmp_path / f"parts{len(lost)}", {"w": torch.zeros(4), "n": torch.arange(3)}, shards=2)
+        if lost:
+            (parts / lost).unlink()
+        else:
+            index = json.loads((parts / "model.safetensors.index.json").read_text())
+            index["weight_map"]["ghost"] = index["weight_map"]["w"]
+            (parts / "model.safetensors.index.json").write_text(json.dumps(index))
+        with pytest.raises(ValueError, match=words):
+            merge(base, parts, tmp_path / "out", 0.25, 0.7)
     (pickled / "model.safetensors").write_bytes(b"not a header")
     with pytest.raises(ValueError, match="no intact safetensors file"):
         merge(base, pickled, tmp_path / "out", 0.25, 0.7)

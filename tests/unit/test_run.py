@@ -473,8 +473,13 @@ def test_the_best_checkpoints_are_those_of_highest_held_out_accuracy_then_of_few
     run.status("stopped")
     with Run.create(run.recipe, tmp_path, resume=True) as again:  # of what lies there, and nothing that a process remembers
         assert [folder.name for folder in again.best()] == ["step-5", "step-3"]
-        (run.folder / "evals" / "step-5.json").write_text('{"accuracy": {"mean": null}}')
-        assert [folder.name for folder in again.best()] == ["step-3", "step-6"]
+        for none in (
+            '{"accuracy": {"mean": null}}',
+            '{"accuracy": {"mean": NaN}, "tokens": {"mean": 1}}',
+            '{"accuracy": {"mean": 0.7}, "tokens": {"mean": null}}',
+        ):
+            (run.folder / "evals" / "step-5.json").write_text(none)
+            assert [folder.name for folder in again.best()] == ["step-3", "step-6"]
     shown = words.status(types.SimpleNamespace(status={"state": "finished", "step": 9, "best": ["step-5", "step-3"]}))[1]
     assert shown == "The run finished at step 9. Best of its checkpoints on held-out problems, and kept, in this order: step-5, step-3."
     assert words.status(types.SimpleNamespace(status={"state": "finished", "best": []}))[1] == "The run finished."
