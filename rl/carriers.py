@@ -12,11 +12,13 @@ push a repeat, no more. Which one it is, launch/placement says. Simplification: 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 from rl.learner import Learner
 from rollout.broadcast import Seat
-from rollout.engine import EngineError, EnginePool
+from rollout.engine import EngineError, EnginePool, NothingCame
 
 _HANDS_S = 300.0  # for the learner to gather its tensors and hand them out
 _LATE_S = 5.0  # for a learner to say that it is there, when engines say that nothing came
@@ -34,23 +36,28 @@ class ObjectStore:
 
     def push(self, learner: Learner, pool: EnginePool, version: int) -> tuple[dict[str, int], list[dict[str, int]]]:
         stored, digests = learner.weights()
-        return digests, pool.push([stored] * pool.count, version, lambda engine: stored)
+        return digests, pool.push([stored] * pool.count, version, lambda engine: nullcontext(stored))
 
 
 class Ipc:
     """Engine i reads what rank i modulo ranks has: they are beside each other (launch/placement). The learner makes digests meanwhile."""
 
     def push(self, learner: Learner, pool: EnginePool, version: int) -> tuple[dict[str, int], list[dict[str, int]]]:
-        def handles(engine: int) -> Any:
-            return shared[engine % len(shared)]
-
-        def again(engine: int) -> Any:
-            shared[:] = learner.hand_out("share")(_HANDS_S)
-            return handles(engine)
+        @contextmanager
+        def again(engine: int) -> Iterator[Any]:
+            shared = learner.hand_out("share")(_HANDS_S)
+            try:
+                yield shared[engine % len(shared)]
+            finally:
+                learner.hand_out("forget")(_HANDS_S)
 
         shared = learner.hand_out("share")(_HANDS_S)
         digests = learner.hand_out("digests")
-        confirmed = pool.push([handles(engine) for engine in pool.numbers], version, again)
+        try:
+            confirmed = pool.push([shared[engine % len(shared)] for engine in pool.numbers], version, again)
+        except NothingCame:
+            learner.hand_out("forget")(_HANDS_S)  # if it is the learner that is gone, this says so
+            raise
         made = digests(_HANDS_S)[0]
         learner.hand_out("forget")(_HANDS_S)  # before engines on the same GPUs have caches again
         return made, confirmed
@@ -70,10 +77,14 @@ class Broadcast:
         self._restarts = 0
 
     def push(self, learner: Learner, pool: EnginePool, version: int) -> tuple[dict[str, int], list[dict[str, int]]]:
-        def again(engine: int) -> Any:
+        @contextmanager
+        def again(engine: int) -> Iterator[Any]:
             [seat] = learner.hand_out("meet", 1, *self._each)(_HANDS_S)[0]
-            learner.hand_out("send")  # waited for by the engine, which says what comes of it
-            return seat
+            sent = learner.hand_out("send")
+            try:
+                yield seat
+            finally:
+                sent(_HANDS_S)  # waits no longer for an engine than `seconds`; if it is the learner that is gone, this says so
 
         pool.wait_ready()  # who has died since the push before is started again first
         if not self._seats or self._restarts != pool.restarts:
@@ -82,9 +93,10 @@ class Broadcast:
         sent = learner.hand_out("send")
         try:
             confirmed = pool.push(self._seats, version, again)
-        except EngineError:
+        except EngineError as error:
             self._seats = []
-            sent(_LATE_S)  # if it is the learner that is gone, this says so
+            if isinstance(error, NothingCame):
+                sent(_LATE_S)  # if it is the learner that is gone, this says so
             raise
         return sent(_HANDS_S)[0], confirmed
 

@@ -202,8 +202,11 @@ def prune(newest: Path, keep: int, spared: Collection[Path] = ()) -> None:
     verify(newest)
     for folder in gone:
         hidden = newest.parent / f".tmp-{folder.name}-{os.getpid()}"
-        os.rename(folder, hidden)  # a kill in the middle of the deletion must not leave half a checkpoint in sight
-        shutil.rmtree(hidden)
+        try:
+            os.rename(folder, hidden)  # a kill in the middle of the deletion must not leave half a checkpoint in sight
+            shutil.rmtree(hidden)
+        except OSError as error:  # somebody reads it over NFS, say; what is left goes with the next one
+            log.warning("checkpoint %s could not be removed: %s", folder, error)
 
 
 def finished(checkpoints: Path) -> list[Path]:

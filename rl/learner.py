@@ -37,7 +37,7 @@ from rl.outbox import NEEDS_WHOLE, Outbox
 from rl.policy import MicroBatch, Row, by_row, load_policy, padded
 from rl.sums import correction_metrics, merge_sums
 from rollout.parcels import allocator_environment
-from rollout.peers import Call, Failed, Gone, Peer, first, taken
+from rollout.peers import WHY_DEAD, Call, Failed, Gone, Peer, died, first, taken
 from rollout.weights import DTYPES, checkpoint_names
 
 log = logging.getLogger(__name__)
@@ -355,7 +355,7 @@ class Learner:
         recipe = self._recipe.at(step)
         settings = recipe.learner
         if self._resting:
-            raise LearnerError(f"step {step}: an update was asked of a learner that rests")
+            raise LearnerError("an update was asked of a learner that rests")
         for row in (row for rows in updates for row in rows):
             if missing := [name for name in asked(recipe.objective) if getattr(row, FIELDS[name]) is None]:
                 raise ValueError(f"rollout {row.id} comes to the update without {missing[0]}, which the objective reads")
@@ -380,7 +380,7 @@ class Learner:
             words = fault or "the gradient, though every loss is finite"
             if settings.nonfinite == "stop":
                 raise objective.NonFinite(
-                    f"step {step}: NaN or infinity in {words}; the update was not made. learner.nonfinite=skip goes on without such updates"
+                    f"NaN or infinity in {words}; the update was not made. learner.nonfinite=skip goes on without such updates"
                 )
             log.warning("step %d: NaN or infinity in %s; the update was left out", step, words)
         sums: dict[str, float] = {}
@@ -493,5 +493,7 @@ class Learner:
         except Gone as gone:
             raise LearnerLost(str(gone)) from gone
         except Failed as error:
+            if len(self._peers) > 1 and (dead := died(self._peers)):  # the others fail in what they do together, and say so first
+                raise LearnerLost(f"{dead.name} died in {what}: {WHY_DEAD}; {dead.about()}") from error
             raise LearnerError(str(error)) from error
         return ray.get(list(calls))

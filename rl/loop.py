@@ -48,10 +48,11 @@ def train(
     Args:
         evaluate: evaluates the published policy after this many finished steps.
     """
-    began, first = time.monotonic(), run.step
+    first = run.step
     publisher.begin(learner, version=first)
     if first in evaluated_after(recipe):
         evaluate(first)  # what a run was stopped in, whose checkpoint stands; if it is made, that is all
+    began = time.monotonic() - (run.metrics()[first - 1].get("time", 0.0) if first else 0.0)
     with saver.stopping(first) as stop:
         for step in run.remaining_steps():
             saver.writer.check()
@@ -214,12 +215,14 @@ class Saver:
                 if stop.holds:
                     raise
                 stop.hold()
-                try:
-                    self.writer.wait()
-                    if self._meta["step"] and not self._folder.exists():
-                        self.save()
-                except RuntimeError as failed:
-                    stopped.add_note(f"The last step could not be saved: {failed}")
+                for what, do in (
+                    ("The checkpoint before could not be written", self.writer.wait),
+                    ("The last step could not be saved", self._save_noted),
+                ):
+                    try:
+                        do()
+                    except (RuntimeError, OSError) as failed:
+                        stopped.add_note(f"{what}: {failed}")
                 raise
 
     def note(self, done: int) -> None:
@@ -247,6 +250,10 @@ class Saver:
             CheckpointError: this one could not be filled, or the one before not be finished.
         """
         self.writer.write(self._folder, self._fill, self._meta, partial(self._after, self._folder))
+
+    def _save_noted(self) -> None:
+        if self._meta["step"] and not self._folder.exists():
+            self.save()
 
     def keep(self, stop: Stop) -> None:
         """`save`, for which a polite stop waits."""

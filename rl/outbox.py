@@ -45,6 +45,7 @@ class Outbox:
 
     def share(self) -> Shared:
         """Handles of all tensors, which are held until `forget`."""
+        self._held = {}  # before there are others: one set of merged tensors is all that there is room for
         self._held = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
         if self._lasting is None:
             self._lasting = last(self._model.state_dict().values()) if self._stays else {}

@@ -31,8 +31,6 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import IO, Any, Literal, Self
 
-import pyarrow.parquet as pq
-
 from recipes.loader import dump, recipe_hash, recorded
 from recipes.schema import Recipe
 from recipes.steps import behind, steps
@@ -40,6 +38,7 @@ from rl import checkpoint
 from rl.loggers import TensorBoard, WandB
 from rl.samples import pick_samples
 from rollout.locks import NoLocks, taken
+from rollout.parts import write_whole
 from rollout.records import rows
 from rollout.types import Group
 
@@ -167,8 +166,7 @@ class Run:
         """Keep some of a step's rollouts, trained on or not, by the rules of `pick_samples`."""
         if kept := pick_samples(groups, self.holds.train.samples_per_step, said):
             path = self.folder / "samples" / f"step-{step:05d}.parquet"
-            pq.write_table(rows(kept, step, self._template), path.with_suffix(".tmp"))
-            os.replace(path.with_suffix(".tmp"), path)
+            write_whole(path, rows(kept, step, self._template))
 
     def metrics(self) -> list[dict[str, Any]]:
         """The recorded steps."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -52,6 +52,13 @@ class EngineError(RuntimeError):
     """An engine failed for good; the message names it and what to do."""
 
 
+class NothingCame(EngineError):
+    """An engine runs, and did not get weights: whoever hands them out may be gone."""
+
+
+Again = Callable[[int], AbstractContextManager[Any]]  # what an engine of that number is handed, for as long as it loads
+
+
 @dataclass(eq=False)
 class _Member:
     index: int
@@ -86,7 +93,7 @@ class EnginePool:
     def __init__(self, start: Callable[[int], Any], count: int):
         self._start = start
         self._members = [_Member(index, _peer(start, index)) for index in range(count)]
-        self._again: Callable[[int], Any] | None = None
+        self._again: Again | None = None
         self._confirmed: dict[str, int] | None = None
         self._rehearsal: tuple[Sequence[Request], float] | None = None
         self.version = 0  # policy version that every engine holds: the last one pushed
@@ -159,15 +166,16 @@ class EnginePool:
         """Let go of the weights last pushed, so that the next ones find room. An engine that dies before those are there waits for them."""
         self._again = None
 
-    def push(self, parcels: Sequence[Any], version: int, again: Callable[[int], Any]) -> list[dict[str, int]]:
+    def push(self, parcels: Sequence[Any], version: int, again: Again) -> list[dict[str, int]]:
         """Load weights into every engine; the digests each of them confirms.
 
         Args:
             parcels: what each engine is handed (rollout/parcels), or Ray's reference to it.
-            again: another for one engine, by its number: of one that died, which is started again, now or later, or that got nothing since another died.
+            again: another for one engine: of one that died, which is started again, now or later, or that got nothing since another died.
 
         Raises:
-            EngineError: one does not answer, or gets nothing though all are there.
+            EngineError: one does not answer.
+            NothingCame: one gets nothing, though all are there.
         """
         self._again, self.version, self._confirmed = again, version, None
         before = self.restarts
@@ -182,13 +190,13 @@ class EnginePool:
         for member in [member for member, said in found.items() if isinstance(said, Failed)]:
             words = f"engine {member.index} did not get weights version {version}"
             if self.restarts == before:
-                raise EngineError(f"{words}: {found[member]}")
+                raise NothingCame(f"{words}: {found[member]}")
             try:
-                found[member] = self._taken(member, self._call(member, "load", _START_S, again(member.index), version))
+                found[member] = self._load_again(member, again)
             except Gone as gone:
                 found[member] = self._restart(member, str(gone))
             except Failed as error:
-                raise EngineError(f"{words}, twice: {error}") from error
+                raise NothingCame(f"{words}, twice: {error}") from error
         answers = [found[member] for member in self._members]
         self._confirmed = answers[0]
         return answers
@@ -275,7 +283,7 @@ class EnginePool:
             try:
                 self._taken(member, self._call(member, "process_id", _START_S))
                 if self._again is not None:
-                    confirmed = self._taken(member, self._call(member, "load", _START_S, self._again(index), self.version))
+                    confirmed = self._load_again(member, self._again)
                 if self._rehearsal is not None:
                     requests, tolerance = self._rehearsal
                     self._refuse_dishonest(index, self._taken(member, self._call(member, "rehearse", _START_S, requests)), tolerance)
@@ -287,6 +295,10 @@ class EnginePool:
         if self._confirmed is not None and confirmed != self._confirmed:
             raise EngineError(f"engine {index} holds other bytes than version {self.version} after it was started again ({why})")
         return confirmed or {}
+
+    def _load_again(self, member: _Member, again: Again) -> dict[str, int]:
+        with again(member.index) as parcel:
+            return self._taken(member, self._call(member, "load", _START_S, parcel, self.version))
 
     def _give_up(self, member: _Member, why: str) -> dict[str, int]:
         """Go on without an engine, which confirms nothing. Raises EngineError: there is no other."""

@@ -53,7 +53,7 @@ _CORRECTION = "with a mismatch correction"
 SECTIONS: dict[str, tuple[Metric, ...]] = {
     "What was sampled": (
         Metric("step", "steps", "The step, from 0."),
-        Metric("time", "seconds", "Since this process began to train."),
+        Metric("time", "seconds", "From the first step on; of a run that was resumed without starts, and without what was done in vain."),
         Metric(
             "accuracy",
             "share",

@@ -29,6 +29,7 @@ RAY_STOPPED_S = 30.0  # Ray ends everybody after a minute without its head
 WHY_DEAD = "killed by the system for its memory, or by someone"  # where its node goes on
 _NODE_DIED = "its node has died"  # as Ray puts it
 _LOOK_S = 1.0
+_HEARS_S = 5.0
 _READ_S = 10.0
 _LAST_LINES = 5
 _ADVERTISEMENT = re.compile(r"^\s*For further information visit ")
@@ -194,6 +195,16 @@ def taken(call: Call) -> Any:
         raise Gone(call, f"died in {call.operation}: {why_dead(error)}; {call.peer.about()}") from error
     except ray.exceptions.RayError as error:
         raise Failed(f"{name} failed in {call.operation}: {last_words(error)}") from error
+
+
+def died(peers: Sequence[Peer]) -> Peer | None:
+    """The first whose process is gone, of which Ray hears within _HEARS_S."""
+    until = time.monotonic() + _HEARS_S
+    while time.monotonic() < until:
+        if dead := next((peer for peer in peers if peer._found().get("State") == "DEAD"), None):
+            return dead
+        time.sleep(_LOOK_S / 5)
+    return None
 
 
 _stopped: dict[int, float] = {}  # since when processes of Ray are seen to be stopped

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,8 @@ import pytest
 import ray
 
 from recipes.schema import Publish
-from rl.carriers import CARRIERS, Broadcast
-from rl.learner import Learner, LearnerError
+from rl.carriers import CARRIERS, Broadcast, Ipc
+from rl.learner import Learner, LearnerError, LearnerLost
 from rl.publisher import Publisher
 from rollout.engine import EngineError, EnginePool
 from rollout.parcels import Parcel, Stored
@@ -28,14 +30,20 @@ PROBE = [list(range(4, 30)), [9, 8, 7, 6, 5, 9, 9, 9]]
 
 
 class Mortal(ReferenceEngine):
-    """Dies when the first tensors of a push have come, if it is told to."""
+    """Dies when the first tensors of a push have come, or has no room for them, if it is told to."""
 
     dies = False
+    full = False
 
     def die_in_load(self) -> None:
         self.dies = True
 
+    def is_full(self, full: bool) -> None:
+        self.full = full
+
     def load(self, parcel: Parcel, version: int) -> dict[str, int]:
+        if self.full:
+            raise RuntimeError("CUDA out of memory")
         if self.dies:
             tensors = parcel.tensors(0, self._model.device)
             for _ in range(5):
@@ -106,6 +114,7 @@ def test_p10_every_carrier_brings_the_same_bytes_also_to_engines_that_died(name:
         for _, completions in pool.ready():
             assert all((one.versions == pool.version).all() for one in completions)
     assert pool.restarts == restarts + 1
+    assert learner.hand_out("digests")(60.0) == [{}]  # nothing is held for it any more
 
     learner.update([rows(version + 1)], version + 1)
     assert publisher.push(learner, version + 3)["publish/changed"] > 0.5  # with all of them
@@ -132,7 +141,7 @@ def test_p10_half_a_model_is_refused_by_name_whatever_carries_it(pool: EnginePoo
     ]
     for parcel in half:
         with pytest.raises(EngineError, match=r"engine 0 failed in load: .*do not match the checkpoint: missing \['model"):
-            pool.push([parcel] * 2, pool.version + 1, lambda index: None)
+            pool.push([parcel] * 2, pool.version + 1, nullcontext)
     learner.hand_out("forget")(60.0)
 
 
@@ -140,7 +149,7 @@ def test_p10_an_engine_that_got_half_a_push_does_not_sample_and_takes_the_next_o
     publisher = Publisher(pool, Publish(check_every=1, tolerance=1e-4), PROBE)
     cut = Cut(ray.get(learner.weights()[0]))
     with pytest.raises(EngineError, match=rf"engine 0 did not get weights version {pool.version + 1}: .*the learner is gone"):
-        pool.push([cut] * 2, pool.version + 1, lambda index: None)
+        pool.push([cut] * 2, pool.version + 1, nullcontext)
     for member in pool._members:
         with pytest.raises(RuntimeError, match="an engine was asked to score that has no weights: it sleeps, or a push did not arrive"):
             ray.get(member.actor.score.remote(PROBE))
@@ -160,3 +169,30 @@ def test_p26_a_learner_that_is_frozen_in_a_broadcast_is_named_and_all_meet_again
         os.kill(process, signal.SIGCONT)
     learner.update([rows(7)], 7)
     assert publisher.push(learner, pool.version + 1)["publish/check"] < 1e-4
+
+    ray.get(pool._members[0].actor.is_full.remote(True))  # what an engine itself says is not laid to the learner
+    with pytest.raises(EngineError, match=r"engine 0 failed in load: .*CUDA out of memory"):
+        publisher.push(learner, pool.version + 1)
+    ray.get(pool._members[0].actor.is_full.remote(False))
+    learner.update([rows(8)], 8)
+    assert publisher.push(learner, pool.version + 1)["publish/check"] < 1e-4
+
+
+def test_a_learner_that_dies_when_engines_are_to_read_its_memory_is_lost_and_no_engines_error(
+    pool: EnginePool, learner: Learner, monkeypatch: pytest.MonkeyPatch
+):
+    [process] = learner.wait_ready()
+    hand_out = learner.hand_out
+
+    def killed(how: str, *arguments):
+        given = hand_out(how, *arguments)
+        if how == "digests":
+            given(60.0)
+            os.kill(process, signal.SIGKILL)
+            while os.path.exists(f"/proc/{process}/fd/0"):
+                time.sleep(0.01)
+        return given
+
+    monkeypatch.setattr(learner, "hand_out", killed)
+    with pytest.raises(LearnerLost, match=r"learner rank 0 died in weights \(forget\)"):
+        Publisher(pool, Publish(check_every=1, tolerance=1e-4), PROBE, carrier=Ipc()).push(learner, pool.version + 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ import pytest
 import ray
 
 from recipes.schema import Recipe
-from rl.learner import Learner, LearnerError
+from rl.learner import Learner, LearnerError, LearnerLost
+from rollout import peers
 from rollout.engine import EngineError, EnginePool
 from rollout.parcels import Stored
+from rollout.peers import Peer
 from rollout.types import Request
 from rollout.weights import Packed
 from tests.small_engine import Broken, Changed, Ending, Once, Small
@@ -62,11 +65,11 @@ def test_an_engine_whose_constructor_raises_says_what_it_said_and_is_not_started
 def test_an_engine_that_dies_between_two_pushes_waits_for_the_next_weights(deadly):
     pool = deadly(0)
     given = packed()
-    assert pool.push([given], 1, lambda engine: given) == [{"w": ray.get(given)["w"].digest}]
+    assert pool.push([given], 1, lambda engine: nullcontext(given)) == [{"w": ray.get(given)["w"].digest}]
     pool.release()
     [process] = pool.wait_ready(60)
     os.kill(process, signal.SIGKILL)
-    pool.push([given], 2, lambda engine: given)
+    pool.push([given], 2, lambda engine: nullcontext(given))
     assert (pool.restarts, pool.version) == (1, 2)
     pool.submit([request("a")])
     [(sent, [completion])] = pool.ready()
@@ -110,9 +113,9 @@ def test_p26_an_engine_that_answers_with_an_error_and_ends_is_started_again_and_
     sampling.submit([request("a")])
     [(sent, [_])] = sampling.ready()
     assert sent.id == "a" and sampling.restarts == 1
-    assert pushing.push([given], 3, lambda engine: given) == [{"w": ray.get(given)["w"].digest}] and pushing.restarts == 1
+    assert pushing.push([given], 3, lambda engine: nullcontext(given)) == [{"w": ray.get(given)["w"].digest}] and pushing.restarts == 1
     with pytest.raises(EngineError, match="engine 0 failed in load: RuntimeError: cancelled"):
-        staying.push([given], 3, lambda engine: given)
+        staying.push([given], 3, lambda engine: nullcontext(given))
     assert staying.restarts == 0
     for one in (sampling, pushing, staying):
         one.stop()
@@ -158,3 +161,35 @@ def test_every_micro_batch_has_a_deadline_of_its_own_and_an_update_none(ray_sess
         learner.update([given], 3)
     os.kill(process, signal.SIGKILL)
     learner.stop()
+
+
+class Rank:
+    """Fails as those do whose peer is gone, dies a little later than that is seen, or answers."""
+
+    def fail(self) -> None:
+        raise RuntimeError("[gloo] Connection reset by peer")
+
+    def die(self) -> None:
+        time.sleep(1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def stay(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("other", "kind", "words"),
+    [("die", LearnerLost, "rank 1 died in update: killed"), ("stay", LearnerError, "rank 0 failed in update: .*reset")],
+)
+def test_a_rank_that_fails_because_another_died_is_not_taken_for_a_rank_with_an_error(
+    ray_session: None, monkeypatch: pytest.MonkeyPatch, other: str, kind: type[LearnerError], words: str
+):
+    monkeypatch.setattr(peers, "_HEARS_S", 30.0 if other == "die" else 1.0)
+    learner, ranks = Learner.__new__(Learner), [ray.remote(Rank).options(num_cpus=0).remote() for _ in range(2)]
+    learner._peers = [Peer(f"rank {index}", rank) for index, rank in enumerate(ranks)]
+    ray.get([rank.stay.remote() for rank in ranks])
+    with pytest.raises(LearnerError, match=words) as raised:
+        learner._get([ranks[0].fail.remote(), getattr(ranks[1], other).remote()], "update", 60.0)
+    assert type(raised.value) is kind
+    for rank in ranks:
+        ray.kill(rank)

@@ -258,6 +258,25 @@ def test_prune_spares_what_it_is_told_to_however_old(tmp_path):
     assert names(tmp_path) == {"step-2", "step-4"}
 
 
+def test_prune_goes_on_where_something_cannot_be_removed(tmp_path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    for step in (1, 2, 3):
+        checkpoint.write(tmp_path / f"step-{step}", fill)
+    remove = shutil.rmtree
+
+    def held(folder, **how):
+        if "step-1" in folder.name:
+            raise OSError(39, "Directory not empty")
+        remove(folder, **how)
+
+    with monkeypatch.context() as nfs:
+        nfs.setattr(shutil, "rmtree", held)
+        checkpoint.prune(tmp_path / "step-3", keep=1)
+    assert "step-1 could not be removed: [Errno 39]" in caplog.text
+    assert [folder.name for folder in checkpoint.finished(tmp_path)] == ["step-3"]
+    checkpoint.write(tmp_path / "step-4", fill)
+    assert names(tmp_path) == {"step-3", "step-4"}
+
+
 def test_prune_deletes_nothing_while_the_newest_is_broken(tmp_path):
     for step in (1, 2, 3):
         checkpoint.write(tmp_path / f"step-{step}", fill)

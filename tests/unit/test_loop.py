@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
@@ -309,18 +310,26 @@ def test_a_checkpoint_that_fails_beside_the_next_step_stops_the_run_and_is_named
 
 
 @pytest.mark.parametrize(
-    ("kind", "method", "every", "kept"),
+    ("kind", "method", "every", "fails", "kept"),
     [
-        (Collector, "next", 1, ["step-1"]),  # which is sealed meanwhile
-        (Collector, "next", 3, ["step-1"]),
-        (LearnerRank, "update", 1, ["step-1"]),
-        (LearnerRank, "update", 3, []),  # as only a second stop does: weights are no longer those behind step 1
+        (Collector, "next", 1, False, ["step-1"]),  # which is sealed meanwhile
+        (Collector, "next", 1, True, ["step-1"]),  # which fails meanwhile, and is written once more
+        (Collector, "next", 3, False, ["step-1"]),
+        (LearnerRank, "update", 1, False, ["step-1"]),
+        (LearnerRank, "update", 3, False, []),  # as only a second stop does: weights are no longer those behind step 1
     ],
 )
 def test_p28_a_run_that_is_stopped_leaves_its_last_step_whole_or_not_at_all(
-    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type, method: str, every: int, kept: list[str]
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type,
+    method: str,
+    every: int,
+    fails: bool,
+    kept: list[str],
 ):
-    does, seal, told = getattr(kind, method), checkpoint._seal, Event()
+    does, seal, told, failed = getattr(kind, method), checkpoint._seal, Event(), Event()
 
     def stopped(self: Any, *arguments):
         if told.is_set():
@@ -330,14 +339,18 @@ def test_p28_a_run_that_is_stopped_leaves_its_last_step_whole_or_not_at_all(
 
     def late(*given: object) -> None:
         time.sleep(0.3)
+        if fails and not failed.is_set():
+            failed.set()
+            raise OSError(28, "No space left on device")
         seal(*given)
 
     monkeypatch.setattr(kind, method, stopped)
     monkeypatch.setattr(checkpoint, "_seal", late)
     wanted = recipe(tiny_checkpoint, train={"checkpoint_every": every})
-    with running(wanted, tmp_path) as seen, pytest.raises(KeyboardInterrupt):
+    with running(wanted, tmp_path) as seen, pytest.raises(KeyboardInterrupt) as ended:
         stages.run_recipe(plan(wanted), tmp_path)
     assert (seen.state, len(seen.lines)) == ("stopped", 1)
+    assert any("before could not be written" in note for note in getattr(ended.value, "__notes__", ())) == fails
     found = checkpoint.finished(tmp_path / wanted.name / "checkpoints")
     assert [folder.name for folder in found if checkpoint.whole(folder)] == kept
 
@@ -376,6 +389,8 @@ def test_p26_a_lost_learner_is_a_stage_that_goes_on_from_its_last_checkpoint(
     assert asked == [0, 0, 1, 0, 1, 0, 1, 2, 2, 3]
     assert [line["learner/restarts"] for line in seen.lines] == [3, 3, 4, 4]
     assert (seen.state, len(seen.samples)) == ("finished", 4)
+    for before, after in pairwise(seen.lines):
+        assert after["time"] - before["time"] >= after["seconds/step"]  # of the processes before it, too
     assert "step 1: learner rank 0 died in update (micro-batch 1). The stage goes on from step 0" in caplog.text
 
 
