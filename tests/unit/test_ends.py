@@ -80,14 +80,22 @@ def test_plan_and_a_head_refuse_a_folder_that_ray_cannot_use_and_a_joined_ray_ha
 
 def test_what_a_killed_process_left_in_the_temporary_folder_goes_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with scratch_folder("laconic-convert-") as mine:
+        name = Path(mine).name
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    for owner in (gone.pid, os.getpid()):
-        (tmp_path / f"laconic-convert-{owner}-abc").mkdir()
-        (tmp_path / f"laconic-convert-{owner}-abc" / "step-1").touch()
+    left = name.replace(str(os.getpid()), str(gone.pid), 1)
+    stays = {
+        name,
+        left.replace("pid", "other", 1),
+        f"laconic-convert-{gone.pid}-abc",
+    }  # a process's own, and of who knows where
+    for one in (left, *stays):
+        (tmp_path / one).mkdir()
+        (tmp_path / one / "step-1").touch()
     with scratch_folder("laconic-convert-") as mine:
-        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([f"laconic-convert-{os.getpid()}-abc", Path(mine).name])
-    assert [path.name for path in tmp_path.iterdir()] == [f"laconic-convert-{os.getpid()}-abc"]
+        assert {path.name for path in tmp_path.iterdir()} == stays | {Path(mine).name}
+    assert {path.name for path in tmp_path.iterdir()} == stays
 
 
 RAYS = """\x1b[36mray::VllmEngine.__init__()\x1b[39m (pid=7, ip=127.0.0.1)
