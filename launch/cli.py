@@ -8,14 +8,14 @@ import re
 import shlex
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from launch import cluster_cli
 from launch.convert import convert
-from launch.doors import Address, Overrides, RecipeName, Runs, Scale, errors, out, table
+from launch.doors import Address, Overrides, RecipeName, Runs, Scale, errors, out, say, table
 from launch.head import joined_address
 from launch.merge import merge
 from rl.progress import terminal
@@ -73,7 +73,7 @@ def train(
         found = read([folder])
         said = headline(found.comparisons) + [single(one) for one in found.alone]
         for words in said:
-            out.print(words, highlight=False, markup=False, soft_wrap=True)
+            say(words)
         if (status := json.loads((folder / "status.json").read_text(encoding="utf-8")))["state"] == "no-effective-update":
             whole = "This run" if [stage.kind for stage in loaded.stages].count("rl") < 2 else "This run's last rl stage"
             out.print(
@@ -84,7 +84,7 @@ def train(
         model = f" Its model: {last.folder(folder)}/checkpoint." if last and last.stage.kind != "rl" else ""
         place = f"{runs.rstrip('/')}/{loaded.name}" if is_url(runs) else str(folder)
         done = f"{escape(f'{place} is complete.{model}')} Look at it: [bold]laconic report {escape(shlex.quote(place))}[/bold]"
-        out.print(done, highlight=False, soft_wrap=True)
+        out.print(done, soft_wrap=True)
 
 
 @app.command()
@@ -121,9 +121,9 @@ def plan(
             from launch.forecast import sizes, words
             from launch.storage import local
 
-            out.print(words(made, local(simulate), sizes(gpus), price), highlight=False, markup=False, soft_wrap=True)
+            say(words(made, local(simulate), sizes(gpus), price))
             return
-        out.print(explain(made), highlight=False, markup=False, soft_wrap=True)
+        say(explain(made))
         if made.blockers:
             raise typer.Exit(1)
 
@@ -156,7 +156,7 @@ Lenient = Annotated[bool, typer.Option("--lenient", help="Read answers that are 
 @app.command("eval")
 def evaluate(
     words: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Argument(
             metavar="CHECKPOINT... [KEY=VALUE...]",
             help="Checkpoint folders or Hugging Face hub ids (with --engine-url, what the server's model was made of, or none), "
@@ -173,7 +173,7 @@ def evaluate(
         ),
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder that holds the benchmarks' files, in place of the hub.")] = None,
-    samples: Annotated[Optional[int], typer.Option(min=1, help="Rollouts of a problem.")] = None,  # noqa: UP045
+    samples: Annotated[int | None, typer.Option(min=1, help="Rollouts of a problem.")] = None,
     top_k: TopK = None,
     forced: Forced = None,
     extended: Extended = None,
@@ -193,7 +193,7 @@ def evaluate(
     logprobs: Logprobs = False,
     show_prompt: ShowPrompt = False,
     engine_url: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Ask an OpenAI-compatible server, http://host:8000/v1 say, and start no engine; its key in LACONIC_ENGINE_KEY."),
     ] = None,
     engine_model: Annotated[str, typer.Option(help="The model of that server, as it calls it (default: the only one).")] = "",
@@ -247,19 +247,19 @@ def import_samples(
     ],
     out_dir: Annotated[Path | None, typer.Option("--out", help="Folder for scores and samples (default: evals/MODEL here).")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier results of the same name in that folder.")] = False,
-    source: Annotated[Optional[str], typer.Option(help="The set of problems, as a benchmark is called (default: the file's name).")] = None,  # noqa: UP045
-    model: Annotated[Optional[str], typer.Option(help="Whose samples they are; picks those of one model.")] = None,  # noqa: UP045
+    source: Annotated[str | None, typer.Option(help="The set of problems, as a benchmark is called (default: the file's name).")] = None,
+    model: Annotated[str | None, typer.Option(help="Whose samples they are; picks those of one model.")] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="Checkpoint folder whose tokenizer counts lengths (default: the file's tokens, else characters).")
     ] = None,
-    max_tokens: Annotated[Optional[int], typer.Option(min=1, help="Where the samples' engine stopped (default: the longest).")] = None,  # noqa: UP045
-    temperature: Annotated[Optional[float], typer.Option(help="With which they were sampled; recorded.")] = None,  # noqa: UP045
-    top_p: Annotated[Optional[float], typer.Option(help="With which they were sampled; recorded.")] = None,  # noqa: UP045
-    top_k: Annotated[Optional[int], typer.Option(min=0, help="With which they were sampled; recorded, 0: all.")] = None,  # noqa: UP045
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Where the samples' engine stopped (default: the longest).")] = None,
+    temperature: Annotated[float | None, typer.Option(help="With which they were sampled; recorded.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="With which they were sampled; recorded.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=0, help="With which they were sampled; recorded, 0: all.")] = None,
     lenient: Lenient = False,
-    problem: Annotated[Optional[str], typer.Option(help="Path of the problem, e.g. doc.question (default: recognised).")] = None,  # noqa: UP045
-    gold: Annotated[Optional[str], typer.Option(help="Path of the gold, e.g. doc.answer (default: recognised).")] = None,  # noqa: UP045
-    prediction: Annotated[Optional[str], typer.Option(help="Path of the completions, e.g. resps[0] (default: recognised).")] = None,  # noqa: UP045
+    problem: Annotated[str | None, typer.Option(help="Path of the problem, e.g. doc.question (default: recognised).")] = None,
+    gold: Annotated[str | None, typer.Option(help="Path of the gold, e.g. doc.answer (default: recognised).")] = None,
+    prediction: Annotated[str | None, typer.Option(help="Path of the completions, e.g. resps[0] (default: recognised).")] = None,
     score: Annotated[str | None, typer.Option(help="Path of a number by which the best of several samples is told.")] = None,
 ) -> None:
     """Judge, score and keep samples that others made, as an evaluation that report and compare read."""
@@ -285,13 +285,13 @@ def export_evaluations(
         from evaluation.export import export
 
         for file in export(evaluation, form, to, overwrite):
-            out.print(f"{file}", highlight=False, markup=False, soft_wrap=True)
+            say(f"{file}")
 
 
 @app.command("benchmarks")
 def list_benchmarks(
     of: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Argument(metavar="RUN_OR_EVAL", help="Whose commits of the sets to show: further evaluations there read the same."),
     ] = None,
 ) -> None:
@@ -319,7 +319,7 @@ def list_benchmarks(
 
 
 Margin = Annotated[
-    Optional[float],  # noqa: UP045
+    float | None,
     typer.Option(help='Loss of accuracy, a share, up to which "as accurate" is said (default: what the evaluation recorded beforehand).'),
 ]
 
@@ -333,7 +333,7 @@ def report(
             help="Run folders, here or by URL, and folders of evaluations; the first is what others are compared with.",
         ),
     ],
-    to: Annotated[Optional[Path], typer.Option("--out", help="Where it goes (default: report.FORMAT in the only folder).")] = None,  # noqa: UP045
+    to: Annotated[Path | None, typer.Option("--out", help="Where it goes (default: report.FORMAT in the only folder).")] = None,
     form: Annotated[str, typer.Option("--format", help="html (a page), md, json, or svg (a picture of accuracy against tokens).")] = "html",
     margin: Margin = None,
 ) -> None:
@@ -342,7 +342,7 @@ def report(
         from evaluation.report import report as make_report
         from launch.storage import local
 
-        out.print(f"{make_report([local(one) for one in of], to, form, margin)}", highlight=False, markup=False, soft_wrap=True)
+        say(f"{make_report([local(one) for one in of], to, form, margin)}")
 
 
 @app.command()
@@ -359,7 +359,7 @@ def compare(
 
 
 Licence = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--license", help="Licence of the model by the hub's name (apache-2.0, mit, ...); the card names none otherwise."),
 ]
 
@@ -367,7 +367,7 @@ Licence = Annotated[
 @app.command()
 def card(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, here or by URL.")],
-    to: Annotated[Optional[Path], typer.Option("--out", help="Where it goes (default: README.md in the run folder).")] = None,  # noqa: UP045
+    to: Annotated[Path | None, typer.Option("--out", help="Where it goes (default: README.md in the run folder).")] = None,
     licence: Licence = None,
 ) -> None:
     """Write the model card of what a run made, in the Hugging Face hub's format, with its picture beside it."""
@@ -385,8 +385,7 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Make it private; refuse one that is there and is public.")] = False,
     revision: Annotated[str, typer.Option(metavar="BRANCH", help="Branch that it goes to; made if it is not there.")] = "main",
     checkpoint: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="step-N", help="A checkpoint of the run (default: the newest that its last stage made)."),
+        str | None, typer.Option(metavar="step-N", help="A checkpoint of the run (default: the newest that its last stage made).")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files and their sizes, and ask nothing of the hub.")] = False,
     licence: Licence = None,
@@ -405,12 +404,12 @@ app.command()(convert)
 @app.command()
 def judge(
     file: Annotated[Path, typer.Argument(help="Golds and predictions: JSON lines, JSON, parquet or CSV.")],
-    to: Annotated[Optional[Path], typer.Option("--out", help="Where the judged lines go (default: FILE.judged.jsonl).")] = None,  # noqa: UP045
+    to: Annotated[Path | None, typer.Option("--out", help="Where the judged lines go (default: FILE.judged.jsonl).")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Judging processes.")] = os.cpu_count() or 1,
     wall_s: Annotated[float, typer.Option(help="Seconds a comparison may take.")] = 3.0,
     memory_mb: Annotated[int, typer.Option(min=1, help="Memory a comparison may add to its process.")] = 1024,
-    gold: Annotated[Optional[str], typer.Option(help="Path of the gold, e.g. doc.answer (default: recognised).")] = None,  # noqa: UP045
-    prediction: Annotated[Optional[str], typer.Option(help="Path of the prediction or samples, e.g. resps[0][0].")] = None,  # noqa: UP045
+    gold: Annotated[str | None, typer.Option(help="Path of the gold, e.g. doc.answer (default: recognised).")] = None,
+    prediction: Annotated[str | None, typer.Option(help="Path of the prediction or samples, e.g. resps[0][0].")] = None,
     boxed: Annotated[bool, typer.Option("--boxed", help="Only boxed answers count.")] = False,
 ) -> None:
     """Grade (gold, prediction) lines in parallel; writes verdict, reason, extracted answer and seconds."""
@@ -425,17 +424,14 @@ def judge(
             task = bar.add_task("judging", total=None)
             counts = judge_file(
                 file, target, workers=workers, wall_s=wall_s, memory_mb=memory_mb, bare=not boxed, gold=gold, prediction=prediction,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-                say=lambda words: out.print(words, highlight=False, soft_wrap=True, markup=False),
+                progress=lambda done, total: bar.update(task, completed=done, total=total), say=say,
             )  # fmt: skip
         found = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
-        out.print(f"{target}: {found}", highlight=False, markup=False)
+        say(f"{target}: {found}")
         graded = map(json.loads, target.read_text(encoding="utf-8").splitlines())
         if bare := [line for line, row in enumerate(graded, 1) if row["reason"] == "no gold"]:
             lines = ", ".join(map(str, bare[:5])) + ", ..." * (len(bare) > 5)
-            out.print(
-                f"{many(len(bare), 'row')} without a gold answer (lines {lines} of {target})", highlight=False, markup=False, soft_wrap=True
-            )
+            say(f"{many(len(bare), 'row')} without a gold answer (lines {lines} of {target})")
 
 
 @app.command()
@@ -474,7 +470,7 @@ def show(recipe: RecipeName, overrides: Overrides = None, scale: Scale = None) -
     with errors():
         from recipes.loader import dump, load
 
-        out.print(dump(load(recipe, scale, overrides or [])), highlight=False, markup=False, end="")
+        typer.echo(dump(load(recipe, scale, overrides or [])), nl=False)
 
 
 def _planned(recipe: Recipe, gpu_gb: int | None = None) -> Plan:
@@ -483,7 +479,7 @@ def _planned(recipe: Recipe, gpu_gb: int | None = None) -> Plan:
     from launch.plan import plan as make_plan
 
     if own := [term.name for term in recipe.reward if term.kind == "function"]:
-        terminal(stderr=True).print(f"trying {', '.join(own)} on a sample", highlight=False, markup=False, soft_wrap=True)
+        say(f"trying {', '.join(own)} on a sample", terminal(stderr=True))
     nodes = []
     if joined_address():
         from launch.inventory import joined_nodes

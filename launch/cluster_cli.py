@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from launch.doors import Overrides, RecipeName, Scale, errors, out, table
+from launch.doors import Overrides, RecipeName, Scale, errors, say, table
 
 if TYPE_CHECKING:
     from launch.bundle import Bundle
@@ -56,7 +56,7 @@ def up(
         from launch.head import up as start
 
         head, new = start(cpus, gpus, port)
-        _say(
+        say(
             f"{'started' if new else 'it runs'}: {head.url} takes jobs (`laconic submit`), drivers join {head.address} (`--address auto`); its token: {head.token}"
         )
 
@@ -71,7 +71,7 @@ def down() -> None:
         if running := this_head():
             _stop_all(running.url)
         head = end()
-        _say(f"ended: {head.url}" if head else "no head of `laconic cluster up` runs here")
+        say(f"ended: {head.url}" if head else "no head of `laconic cluster up` runs here")
 
 
 def _stop_all(url: str) -> None:
@@ -82,7 +82,7 @@ def _stop_all(url: str) -> None:
     with suppress(JobsError):
         cluster = Cluster(url)
         for job in [job for job in cluster.jobs() if not job.is_done]:
-            _say(f"stopping {job.id}, which saves a checkpoint first")
+            say(f"stopping {job.id}, which saves a checkpoint first")
             cluster.stop(job.id, GRACE_S + 30)
 
 
@@ -138,7 +138,7 @@ def submit(
         if sent is None:
             return
         jobs, name = sent
-        _say(f"submitted: {name}. `laconic logs {name} -f` follows it, `laconic stop {name}` stops it")
+        say(f"submitted: {name}. `laconic logs {name} -f` follows it, `laconic stop {name}` stops it")
         if follow:
             _follow(jobs, name)
 
@@ -191,7 +191,7 @@ def _to_slurm(
     script = slurm(recipe, nodes, at, time, options)
     _list_files(made, dry_run, f", at most {max_mb} MB, to a folder of the job's in {folder.absolute()}")
     if dry_run:
-        _say(f"there: {shlex.join(sbatch(partition))}, which asks for {nodes.words}; job.sh:\n{script}")
+        say(f"there: {shlex.join(sbatch(partition))}, which asks for {nodes.words}; job.sh:\n{script}")
         return None
     own = folder.absolute() / _job_name(recipe)
     refuse_unwritable(own, "--folder")
@@ -241,7 +241,7 @@ def stop(job: JobName, address: Dashboard = None) -> None:
 
     with errors(), _unknown():
         found = _jobs(job, address).stop(job, GRACE_S + 30)
-        _say(found.words)
+        say(found.words)
         if not found.is_done:
             raise typer.Exit(found.exit_code)
 
@@ -332,7 +332,7 @@ def _follow(asked: Jobs, name: str) -> None:
 
 def _end(job: Job) -> None:
     """Say what became of a job, and exit with that."""
-    _say(job.words)
+    say(job.words)
     raise typer.Exit(job.exit_code)
 
 
@@ -344,7 +344,7 @@ def _unknown() -> Iterator[None]:
     try:
         yield
     except UnknownJob as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         raise typer.Exit(UNKNOWN) from error
 
 
@@ -352,15 +352,11 @@ def _list_files(made: Bundle, whole: bool, more: str) -> None:
     from launch.memory import size
 
     for name, length in made.listed(whole):
-        _say(f"{size(length):>8}  {name}")
-    _say(f"{size(made.total)} in all{more}")
+        say(f"{size(length):>8}  {name}")
+    say(f"{size(made.total)} in all{more}")
 
 
 def _duration(job: Job) -> str:
     from rl.progress import clock
 
     return "" if job.seconds is None else clock(job.seconds)
-
-
-def _say(words: str) -> None:
-    out.print(words, highlight=False, markup=False, soft_wrap=True)

@@ -13,6 +13,7 @@ from evaluation.formats import sentences
 from evaluation.paired import paired_table
 from evaluation.parallel import several_table
 from evaluation.unsaid import unsaid
+from launch.doors import say
 from launch.shown import Uncut
 
 
@@ -39,7 +40,7 @@ def compare_in_terminal(paths: Sequence[Path], margin: float | None, console: Co
         if (several := several_table(found, source)).rows:
             console.print(Uncut(f"{source}: several samples of a problem, from those that are stored", several))
     for sentence in sentences(found):
-        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        say(sentence, console)
     for run in found.runs:
         for note in run.notes:
-            console.print(f"{run.label}: {note}", highlight=False, markup=False, soft_wrap=True)
+            say(f"{run.label}: {note}", console)

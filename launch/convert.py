@@ -36,19 +36,13 @@ def convert(
     to: Annotated[Path, typer.Option("--out", help="New run folder, which resumes from the checkpoint.")],
 ) -> None:
     """Make of a checkpoint a run that goes on with other learner ranks, or by another ZeRO stage; the optimiser's state is kept to the bit."""
-    from launch.doors import errors, out
+    from launch.doors import errors, say
     from launch.memory import many
 
     with errors():
         made = converted_run(checkpoint, to, ranks, zero_stage)
-        out.print(
-            f"{made} holds it for {many(ranks, 'rank')} with ZeRO-{zero_stage}, compared to the bit. Go on:",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-        again = shlex.join(["laconic", "train", f"{to}/recipe.yaml", "--runs", str(to.parent), "--resume"])
-        out.print(again, highlight=False, markup=False, soft_wrap=True)
+        say(f"{made} holds it for {many(ranks, 'rank')} with ZeRO-{zero_stage}, compared to the bit. Go on:")
+        say(shlex.join(["laconic", "train", f"{to}/recipe.yaml", "--runs", str(to.parent), "--resume"]))
 
 
 def converted_run(source: Path, out: Path, ranks: int, zero_stage: int) -> Path:

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
@@ -29,8 +30,8 @@ def _joins(address: str | None) -> None:
 
 
 RecipeName = Annotated[str, typer.Argument(help="A shipped recipe (`laconic recipes`) or a YAML file.")]
-Overrides = Annotated[Optional[list[str]], typer.Argument(help="Changes to the recipe, e.g. train.steps=100 budget.limit=96.")]  # noqa: UP045
-Scale = Annotated[Optional[str], typer.Option(help="Overlay with the sizes of a machine: tiny, node8, or a YAML file.")]  # noqa: UP045
+Overrides = Annotated[list[str] | None, typer.Argument(help="Changes to the recipe, e.g. train.steps=100 budget.limit=96.")]
+Scale = Annotated[str | None, typer.Option(help="Overlay with the sizes of a machine: tiny, node8, or a YAML file.")]
 Runs = Annotated[str, typer.Option(help="Folder of the run folders, or a URL of remote storage (s3://bucket/runs).")]
 Address = Annotated[
     str | None,
@@ -40,6 +41,11 @@ Address = Annotated[
         help="Join the Ray there, HOST:PORT of its head or auto on a node of it, instead of starting one here.",
     ),
 ]
+
+
+def say(words: str, console: Console = out) -> None:
+    """Write a line for people as it is, however long."""
+    console.print(words, highlight=False, markup=False, soft_wrap=True)
 
 
 def table(name: str, rows: Iterable[Sequence[str]], *columns: str) -> None:
@@ -65,12 +71,13 @@ def errors() -> Iterator[None]:
     except typer.Exit:
         raise  # a RuntimeError by birth, but no error
     except KeyboardInterrupt as error:
-        terminal(stderr=True).print(f"stopped: {str(error) or 'interrupted'}{_notes(error)}", highlight=False, markup=False, soft_wrap=True)
+        say(f"stopped: {str(error) or 'interrupted'}{_notes(error)}", terminal(stderr=True))
         sys.exit(130)
     except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("LACONIC_DEBUG"):
             raise
-        terminal(stderr=True).print(f"[red]error:[/red] {_escaped(error)}{_notes(error)}", highlight=False, soft_wrap=True)
+        words = escape(str(error) or type(error).__name__)
+        terminal(stderr=True).print(f"[red]error:[/red] {words}{_notes(error)}", soft_wrap=True)
         sys.exit(1)
 
 
@@ -88,7 +95,3 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 def _notes(error: BaseException) -> str:
     """What the code that let the error pass had to say on it."""
     return "".join(f". {note}" for note in getattr(error, "__notes__", []))
-
-
-def _escaped(error: BaseException) -> str:
-    return escape(str(error) or type(error).__name__)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console, RenderableType
 from rich.markup import escape
 
+from launch.doors import say
 from launch.plan import Plan, check_runnable, plan
 from recipes.loader import load, recorded
 from recipes.schema import Recipe
@@ -113,11 +114,11 @@ def do(ready: Sequence[Job], judge: Judge, console: Console, overwrite: bool, sh
     from rl.progress import Progress
 
     for words in dict.fromkeys(words for job in ready for words in job.template.remarks):
-        console.print(words, highlight=False)
+        say(words, console)
     if show_prompt:
         read = [words for job in ready for part in job.parts for words in (*part.said, *left_out_words(part.name, part.left_out))]
         for words in dict.fromkeys(read):  # checkpoints share them
-            console.print(words, highlight=False, markup=False, soft_wrap=True)
+            say(words, console)
         for job in ready:
             print_prompts(console, job.template, job.asked)
         return
@@ -331,7 +332,7 @@ def print_prompts(console: Console, template: Template, asked: Sequence[Asked]) 
         shown.add(ids)
         head = f"{one.label}: {problem.id}, {len(ids)} tokens, gold {' or '.join(problem.golds)}"
         text = template.tokenizer.decode(list(ids), skip_special_tokens=False)
-        console.print(f"{head}\n{text}", highlight=False, markup=False, soft_wrap=True)
+        say(f"{head}\n{text}", console)
 
 
 def recipe_of(checkpoint: Path) -> tuple[Path | None, list[str]]:
@@ -376,7 +377,7 @@ def _print_budgets(console: Console, asked: Sequence[Asked]) -> None:
     if not any(one.settings.budget for one in asked):
         return
     found = [scores for one in asked if (scores := one.found())]
-    console.print(Uncut(f"{asked[0].checkpoint} on {asked[0].source}", table_of(found)), highlight=False)
+    console.print(Uncut(f"{asked[0].checkpoint} on {asked[0].source}", table_of(found)))
 
 
 def _table(scores: Evaluation) -> Table:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from launch.doors import say
 from launch.evaluate import folder_name, print_scores, refuse_earlier
 from recipes.schema import Recipe
 from rewards.rows import DataError
@@ -70,7 +71,7 @@ def import_samples(
     target = folder or Path("evals") / folder_name(read.model or name)
     refuse_earlier([target / f"{name}.json"], overwrite)
     for words in read.said:
-        console.print(words, highlight=False, markup=False, soft_wrap=True)
+        say(words, console)
     template = _template(read, name, tokenizer)
     limits = Recipe(name="import").judge
     from evaluation.evaluate import read_stated, write
@@ -96,14 +97,11 @@ def import_samples(
         template=template.digest,
         lenient=lenient,
     )
-    console.print(f"lengths are in {template.digest if tokenizer is None else f'tokens of {tokenizer}'}", highlight=False, markup=False)
+    say(f"lengths are in {template.digest if tokenizer is None else f'tokens of {tokenizer}'}", console)
     if max_tokens is None:
-        console.print(
-            f"the limit is taken to be the longest, {longest} (--max-tokens names it): only evaluations of one limit are compared",
-            highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
+        say(f"the limit is taken to be the longest, {longest} (--max-tokens names it): only evaluations of one limit are compared", console)
     scores = write(target / name, rows(groups, 0, template.digest), checkpoint=read.model, step=0, source=source, settings=settings)
-    print_scores(partial(console.print, highlight=False), name, scores, target / f"{name}.json")
+    print_scores(console.print, name, scores, target / f"{name}.json")
 
 
 def _refuse_longer(read: Imported, limit: int | None) -> None:

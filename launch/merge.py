@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal
 
 import typer
 
-from launch.doors import errors, out
+from launch.doors import errors, say
 
 
 def merge(
     base: Annotated[Path, typer.Argument(help="Checkpoint that the training began with.")],
     to: Annotated[Path, typer.Option("--out", help="New folder for the merged checkpoint.")],
-    trained: Annotated[Optional[Path], typer.Argument(help="Checkpoint that it ended with.")] = None,  # noqa: UP045
-    adapter: Annotated[Optional[Path], typer.Option(help="Instead of TRAINED: a LoRA adapter of BASE, added in whole.")] = None,  # noqa: UP045
-    keep: Annotated[Optional[float], typer.Option(help="Share of entries to take over, largest changes first (0.25).")] = None,  # noqa: UP045
-    scale: Annotated[Optional[float], typer.Option(help="Factor on the changes taken over (0.7).")] = None,  # noqa: UP045
+    trained: Annotated[Path | None, typer.Argument(help="Checkpoint that it ended with.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="Instead of TRAINED: a LoRA adapter of BASE, added in whole.")] = None,
+    keep: Annotated[float | None, typer.Option(help="Share of entries to take over, largest changes first (0.25).")] = None,
+    scale: Annotated[float | None, typer.Option(help="Factor on the changes taken over (0.7).")] = None,
     scope: Annotated[
-        Optional[Literal["global", "tensor"]],  # noqa: UP045
+        Literal["global", "tensor"] | None,
         typer.Option(help="Rank changes over the whole model (global, the default) or within each tensor (tensor)."),
     ] = None,
 ) -> None:
@@ -32,7 +32,7 @@ def merge(
                 raise ValueError(
                     f"{', '.join(f'--{name}' for name in given)}: an adapter is added in whole; leave it out, or merge two checkpoints"
                 )
-            out.print(f"{to}: {merge_adapter(base, adapter, to):,} layers moved by {adapter}", highlight=False)
+            say(f"{to}: {merge_adapter(base, adapter, to):,} layers moved by {adapter}")
             return
         if trained is None or adapter is not None:
             raise ValueError("merge: name a trained checkpoint behind BASE, or an adapter of it (--adapter FOLDER): one of the two")
@@ -41,4 +41,4 @@ def merge(
         from rl.merge import told
 
         how = MergeStage.model_construct(**given)  # a stage's defaults; what is odd, merge says
-        out.print(told(make_merge(base, trained, to, how.keep, how.scale, how.scope), to), highlight=False)
+        say(told(make_merge(base, trained, to, how.keep, how.scale, how.scope), to))

@@ -22,6 +22,7 @@ from evaluation.card import PICTURE, card, of_model
 from evaluation.comparisons import Found
 from evaluation.model import Model, model_of
 from evaluation.picture import picture
+from launch.doors import say
 from launch.memory import size
 from rl.checkpoint import CheckpointError, finished, verify
 
@@ -46,7 +47,7 @@ def write_card(run: Path, to: Path | None, licence: str | None, console: Console
     for name, content in _made(model, found, f"{run.name}/{model.called}", None, licence).items():
         place = target if name == "README.md" else target.with_name(name)
         place.write_bytes(content)
-        console.print(f"{place}", highlight=False, markup=False, soft_wrap=True)
+        say(f"{place}", console)
 
 
 def push(
@@ -79,10 +80,10 @@ def push(
     files = _model_files(model)
     made = _made(model, found, repo, None if branch == _MAIN else branch, licence)
     lengths = {name: len(content) for name, content in made.items()} | {path.name: path.stat().st_size for path in files}
-    console.print(f"{model.called} of {model.run.name} to {repo}, branch {branch}:", highlight=False, markup=False, soft_wrap=True)
+    say(f"{model.called} of {model.run.name} to {repo}, branch {branch}:", console)
     for name, length in lengths.items():
-        console.print(f"  {name}  {size(length)}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"  together {size(sum(lengths.values()))}", highlight=False, markup=False)
+        say(f"  {name}  {size(length)}", console)
+    say(f"  together {size(sum(lengths.values()))}", console)
     if dry:
         return
     additions = [hub.CommitOperationAdd(name, content) for name, content in made.items()]
@@ -91,8 +92,8 @@ def push(
     with console.status(f"sending {size(sum(lengths.values()))} to {repo}"):
         url, removed = _send(repo, additions, private, branch, f"{model.called} of {model.run.name}", token)
     if removed:
-        console.print(f"removed there, as no part of this model: {', '.join(removed)}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"sent: {url}", highlight=False, markup=False, soft_wrap=True)
+        say(f"removed there, as no part of this model: {', '.join(removed)}", console)
+    say(f"sent: {url}", console)
 
 
 def _refuse_malformed(repo: str) -> None:

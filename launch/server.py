@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from launch.doors import say
 from launch.evaluate import Question, commits, do, folder_name, prepared, recipe_for, template_of
 from rollout.api import KEY, Api, ServerError
 
@@ -59,7 +60,7 @@ def evaluate_server(
         known = template_of(starting_checkpoint(recipe, weights=False), recipe, own, there, question, overwrite)
     with ServerPool(api, model, known, recipe.data) as pool:
         pool.meet()
-        console.print(f"{pool.words}; lengths are {pool.lengths}", highlight=False, markup=False, soft_wrap=True)
+        say(f"{pool.words}; lengths are {pool.lengths}", console)
         template, forces = pool.template, forces_thinking(recipe)
         if forces and not pool.takes_ids:
             raise ServerError(

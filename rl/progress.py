@@ -40,7 +40,7 @@ _TRENDS = ("accuracy", "length/mean", "loss")
 
 def terminal(stderr: bool = False) -> Console:
     """Where everything for people is written. A name between two colons stays what it is: no `:key:` becomes a picture."""
-    return Console(stderr=stderr, emoji=False)
+    return Console(stderr=stderr, emoji=False, highlight=False)
 
 
 class Progress:
