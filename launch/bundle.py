@@ -31,42 +31,16 @@ RECIPE = "recipe.yaml"
 _HOUSE = ("recipes", "rewards", "rollout", "rl", "evaluation", "launch")
 _OURS = ("*.py", "*.yaml", "templates/*")
 _SECRETS = (
-    *(".env*", "*.env", "*.pem", "*.key", "*.p12", "*.pfx", "*.kdbx", "*.gpg", "*.asc", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*"),
-    *(
-        "*token*",
-        "*secret*",
-        "*credential*",
-        "*passw*",
-        "*private*key*",
-        "*service*account*",
-        "auth.json",
-        "*.jks",
-        "*.tfstate*",
-        "*.tfvars",
-        "*apikey*",
-        "*api_key*",
-        ".netrc",
-        ".npmrc",
-        ".pypirc",
-        ".git-credentials",
-        "kubeconfig*",
-    ),
-)
+    ".env*", "*.env", "*.pem", "*.key", "*.p12", "*.pfx", "*.kdbx", "*.gpg", "*.asc", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*",
+    "*token*", "*secret*", "*credential*", "*passw*", "*private*key*", "*service*account*", "*apikey*", "*api_key*",
+    "auth.json", "*.jks", "*.tfstate*", "*.tfvars", ".netrc", ".npmrc", ".pypirc", ".git-credentials", "kubeconfig*",
+)  # fmt: skip
 _NO_SECRETS = ("*tokenizer*",)
 _PRIVATE = (".ssh", ".aws", ".gnupg", ".kube", ".docker", ".azure")
 _LEFT_OUT = (
-    ".*",
-    "__pycache__",
-    "runs",
-    "evals",
-    "checkpoints",
-    "step-[0-9]*",
-    "wandb",
-    "node_modules",
-    "*.safetensors",
-    *("*.pt", "*.pth", "*.bin", "*.ckpt", "*.gguf", "*.h5", "*.onnx", "*.msgpack"),
-    "*.pyc",
-)
+    ".*", "__pycache__", "*.pyc", "runs", "evals", "checkpoints", "step-[0-9]*", "wandb", "node_modules",
+    "*.safetensors", "*.pt", "*.pth", "*.bin", "*.ckpt", "*.gguf", "*.h5", "*.onnx", "*.msgpack",
+)  # fmt: skip
 _NAMED = 5  # files that a refusal names
 
 

@@ -17,16 +17,8 @@ import typer
 if TYPE_CHECKING:
     from recipes.schema import Recipe
 
-_NOT_COPIED = (
-    "checkpoints",
-    "lock",
-    "status.json",
-    "report.html",
-    "report.md",
-    "README.md",
-    "accuracy.svg",
-    "mirror.json",
-)  # the others are the run's record
+# All else is the run's record.
+_NOT_COPIED = ("checkpoints", "lock", "status.json", "report.html", "report.md", "README.md", "accuracy.svg", "mirror.json")
 
 
 def convert(

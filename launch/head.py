@@ -107,34 +107,16 @@ def up(cpus: int | None = None, gpus: int | None = None, port: int = 8265) -> tu
         gcs, client = free_ports(2)
         log = _folder() / "head.log"
         command = (
-            *(
-                sys.executable,
-                "-m",
-                "ray.scripts.scripts",
-                "start",
-                "--head",
-                "--block",
-                "--disable-usage-stats",
-                "--include-log-monitor=false",
-            ),
-            *(f"--port={gcs}", f"--ray-client-server-port={client}", "--dashboard-agent-listen-port=0"),
-            *(
-                "--dashboard-host=127.0.0.1",
-                f"--dashboard-port={port}",
-                f"--object-store-memory={object_store_bytes(machine.memory, 0, machine.shared)}",
-            ),
-            *(f"--num-cpus={machine.cores if cpus is None else cpus}", f"--num-gpus={len(machine.gpus) if gpus is None else gpus}"),
+            "-m ray.scripts.scripts start --head --block --disable-usage-stats --include-log-monitor=false --dashboard-host=127.0.0.1 "
+            f"--port={gcs} --ray-client-server-port={client} --dashboard-port={port} --dashboard-agent-listen-port=0 "
+            f"--object-store-memory={object_store_bytes(machine.memory, 0, machine.shared)} "
+            f"--num-cpus={machine.cores if cpus is None else cpus} --num-gpus={len(machine.gpus) if gpus is None else gpus}"
         )
         with log.open("wb") as output:
             process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                cwd=_folder(),
-                env=_environment(token),
-            )
+                [sys.executable, *command.split()], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                start_new_session=True, cwd=_folder(), env=_environment(token),
+            )  # fmt: skip
         head = Head(process.pid, psutil.Process(process.pid).create_time(), f"http://127.0.0.1:{port}", f"127.0.0.1:{gcs}", token)
         (_folder() / "head.json").write_text(json.dumps(asdict(head) | {"token": str(token)}), encoding="utf-8")
         try:

@@ -54,14 +54,12 @@ log = logging.getLogger(__name__)
 
 _RETURNS = 3
 _NOT_RESTORED = "; not vLLM's random state, so the rollouts to come differ from an uninterrupted run's"
+# Beginnings of variables that accelerate, torch, DeepSpeed and vLLM read; SLURM_* none of them does.
 _OF_LAUNCHERS = (
-    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"),
-    *("GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_WORLD_SIZE", "ROLE_NAME", "FORK_LAUNCHED"),
-)  # variables that accelerate, torch, DeepSpeed and vLLM read; SLURM_* none of them does
-_BY_LAUNCHERS = (
-    *("ACCELERATE_", "FSDP_", "MEGATRON_LM_", "PARALLELISM_CONFIG_", "TORCHELASTIC_", "SMDATAPARALLEL_"),
-    *("OMPI_COMM_", "PMI_", "MPI_LOCAL", "MV2_COMM_", "VLLM_DP_"),
-)
+    "RANK=", "WORLD_SIZE=", "LOCAL_RANK=", "LOCAL_WORLD_SIZE=", "NODE_RANK=", "MASTER_ADDR=", "MASTER_PORT=", "GROUP_RANK=",
+    "GROUP_WORLD_SIZE=", "ROLE_RANK=", "ROLE_WORLD_SIZE=", "ROLE_NAME=", "FORK_LAUNCHED=", "ACCELERATE_", "FSDP_", "MEGATRON_LM_",
+    "PARALLELISM_CONFIG_", "TORCHELASTIC_", "SMDATAPARALLEL_", "OMPI_COMM_", "PMI_", "MPI_LOCAL", "MV2_COMM_", "VLLM_DP_",
+)  # fmt: skip
 
 
 def run_recipe(
@@ -188,7 +186,7 @@ def settle_device(made: Plan) -> None:
     Raises:
         PlanError: the plan is for GPUs that torch cannot use.
     """
-    for name in [name for name in os.environ if name in _OF_LAUNCHERS or name.startswith(_BY_LAUNCHERS)]:
+    for name in [name for name in os.environ if f"{name}=".startswith(_OF_LAUNCHERS)]:
         del os.environ[name]
     if made.device == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed looks for a GPU and says that it found none
