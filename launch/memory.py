@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from launch.checkpoints import mixture, read_json, size_faults, sizes
 from launch.placement import Placement
@@ -30,10 +30,8 @@ _BLOCK = 128  # tokens; of vLLM's block sizes (16 and 32 by itself) a multiple
 _TILE = (4096, 32768)  # tokens and entries of the vocabulary whose logits TRL 1.16 has at a time
 _LEAST_STORE = 75 * 2**20  # OBJECT_STORE_MINIMUM_MEMORY_BYTES of Ray 2.60
 _CPU_KV = (64 << 20, 4 << 30)  # least and most that an engine sets aside on a CPU: zero-filling costs 1.4 s a GiB at start
-_LARGE_GPU, _LARGEST_GPU = (
-    70 << 30,
-    160 << 30,
-)  # bytes; from here on vLLM samples 1,024 sequences at once instead of 256; of an A100, from the second on
+# Bytes; from here on vLLM samples 1,024 sequences at once instead of 256; of an A100, from the second on.
+_LARGE_GPU, _LARGEST_GPU = 70 << 30, 160 << 30
 GPU_SHARE = 0.92  # of its memory that vLLM takes where it has a GPU to itself
 
 
@@ -157,10 +155,7 @@ def engine_options(recipe: Recipe, shape: Shape | None, gpu: int, room: int | No
     """
     large = gpu >= (_LARGEST_GPU if "a100" in card.lower() else _LARGE_GPU)  # vLLM's rule, EngineArgs.get_batch_defaults
     sequences = int(option(recipe.engine.vllm, "max_num_seqs", 1024 if large else 256))
-    sizes: dict[str, Any] = {
-        "max_num_seqs": sequences,
-        "max_num_batched_tokens": max(16384 if large else 8192, sequences),
-    }
+    sizes: dict[str, Any] = {"max_num_seqs": sequences, "max_num_batched_tokens": max(16384 if large else 8192, sequences)}
     if gpu and room is None:
         sizes["gpu_memory_utilization"] = GPU_SHARE
     elif shape is not None:
@@ -247,6 +242,36 @@ def _live(shape: Shape, learner: Learner, width: int) -> int:
     return min(shape.parameters, LIVE_PARAMETERS) * width if learner.zero_stage == 3 else 0
 
 
+class _Zero(NamedTuple):
+    """Bytes of each number that trains, and whether there are buckets of gradients.
+
+    Attributes:
+        gradients: of fp32 ones stage 2 has a micro-batch's beside their sum.
+        share: of the optimiser, of a rank's share: Adam's moments (8), fp32 weights where weights are bf16 or ZeRO keeps a copy (4), and of bf16
+            gradients sums in fp32 (4).
+        each: of the optimiser on each rank: these sums where BF16_Optimizer (stage 1) does not share them.
+        step: while weights move, of a rank's share: AdamW's and, of fp32, a flat copy of the gradients.
+    """
+
+    gradients: int
+    share: int
+    each: int
+    step: int
+    buckets: bool
+
+
+_ZERO = {  # by stage, and whether weights are bf16
+    (0, False): _Zero(gradients=4, share=8, each=0, step=0, buckets=False),
+    (0, True): _Zero(gradients=2, share=16, each=0, step=0, buckets=False),
+    (1, False): _Zero(gradients=4, share=12, each=0, step=8, buckets=True),
+    (1, True): _Zero(gradients=2, share=12, each=4, step=4, buckets=False),
+    (2, False): _Zero(gradients=8, share=12, each=0, step=8, buckets=True),
+    (2, True): _Zero(gradients=2, share=16, each=0, step=4, buckets=True),
+    (3, False): _Zero(gradients=4, share=12, each=0, step=8, buckets=True),
+    (3, True): _Zero(gradients=2, share=16, each=0, step=4, buckets=True),
+}
+
+
 def learner_bytes(
     shape: Shape, learner: Learner, bf16: bool, reference: bool, longest: int, gpu: bool = False, logits: int | None = None
 ) -> dict[str, int]:
@@ -260,39 +285,33 @@ def learner_bytes(
     """
     width = 2 if bf16 else 4
     ranks, stage = learner.ranks, learner.zero_stage
+    of = _ZERO[stage, bf16]
     N, trained = shape.parameters, trained_parameters(shape, learner.adapter)
-    # Adam's moments; fp32 master weights where weights are bf16 or ZeRO keeps its own copy.
-    optimiser = 8 + (4 if bf16 or stage >= 1 else 0)
-    tokens = max(learner.micro_batch_tokens, longest)
-    per_token = _per_token(shape)
+    whole = trained == N
+    share, largest = trained // (ranks if stage else 1), shape.vocabulary * shape.width if whole else 0
+    bucket = REDUCE_BUCKET if gpu else min(REDUCE_BUCKET, trained)  # taken whole; on a CPU, pages cost nothing before they are used
+    tokens, per_token = max(learner.micro_batch_tokens, longest), _per_token(shape)
     kept = shape.layers * shape.width + per_token if learner.gradient_checkpointing else shape.layers * per_token
-    share = trained // (ranks if stage >= 1 else 1)
-    # Of bf16 gradients, sums in fp32, which BF16_Optimizer (stage 1) does not share; of fp32 ones stage 2 has a micro-batch's beside the sum.
-    sums = 4 * (trained if stage == 1 else share) if bf16 else 0
-    parts = {
-        "weights": N * width // (ranks if stage == 3 else 1),
-        "gradients": trained * width * (2 if stage == 2 and not bf16 else 1) // (ranks if stage >= 2 else 1),
-        "optimiser": share * optimiser + sums,
+    passing = {
         "activations": tokens * kept * width,
         "logits": _logits(shape, learner, tokens) if logits is None else logits,
-    } | ({"gathered": _live(shape, learner, width)} if stage == 3 else {})
-    largest_trained = shape.vocabulary * shape.width if trained == N else 0
-    if largest_trained:
-        parts["head gradient"] = largest_trained * (4 + (2 if bf16 else 0))  # added up in fp32
-    else:
-        parts["adapters"] = trained * width
-    if stage >= 2 or (stage == 1 and not bf16):
-        bucket = REDUCE_BUCKET if gpu else min(REDUCE_BUCKET, trained)  # taken whole; on a CPU, pages cost nothing before they are used
-        largest = max(bucket, largest_trained)  # a larger tensor goes alone
-        parts["buckets"] = largest * (width + 4)  # as it is, and in fp32 while it is reduced
-    # AdamW's and, of fp32, a flat copy of the gradients, when activations and logits are gone.
-    step = (share * (1 if bf16 else 2) if stage >= 1 else largest_trained) * 4
-    temporary = step - parts["activations"] - parts["logits"] - parts.get("gathered", 0)
-    if temporary > 0:
-        parts["optimiser step"] = temporary
-    if reference and trained == N:  # a policy with adapters is its own reference without them
-        parts["reference"] = N * width
-    return parts | ({"context": CUDA_CONTEXT} if gpu else {})
+        "gathered": _live(shape, learner, width),
+    }
+    parts = {
+        "weights": N * width // (ranks if stage == 3 else 1),
+        "gradients": trained * of.gradients // (ranks if stage >= 2 else 1),
+        "optimiser": share * of.share + trained * of.each,
+        **passing,
+        "head gradient": largest * (4 + (2 if bf16 else 0)),  # added up in fp32
+        "adapters": 0 if whole else trained * width,
+        # As they are, and in fp32 while they are reduced; a larger tensor goes alone.
+        "buckets": max(bucket, largest) * (width + 4) if of.buckets else 0,
+        # When what a pass takes is gone.
+        "optimiser step": max(0, (share * of.step if stage else largest * 4) - sum(passing.values())),
+        "reference": N * width if reference and whole else 0,  # a policy with adapters is its own reference without them
+        "context": CUDA_CONTEXT if gpu else 0,
+    }
+    return {name: held for name, held in parts.items() if held}
 
 
 def _per_token(shape: Shape) -> int:
