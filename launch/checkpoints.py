@@ -1,6 +1,6 @@
 """What a local checkpoint's files say before torch loads: whether its weights, tokenizer and architecture can serve.
 
-Reads JSON, the header of safetensors files, tokenizer.json as its library does, and transformers' table of models as source, whose import
+Reads JSON, safetensors' headers and tokenizer.json as their libraries do, and transformers' table of models as source, whose import
 would take seconds; no tensor is read. Each fault names the file and the remedy.
 Simplification: what only running the model shows (a head that is changed in code) is left to the learner's own check.
 """
@@ -14,11 +14,12 @@ import json
 import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping
-from math import inf, prod
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateSyntaxError
+from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
 from recipes.adapters import Lora
@@ -26,7 +27,6 @@ from recipes.schema import Recipe
 from rollout.template_syntax import parse_template
 
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
-_WIDTHS = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1}
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|layer)\.(\d+)\.")
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _JSONS = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -251,24 +251,12 @@ def read_json(file: Path) -> dict[str, Any] | None:
     return held if isinstance(held, dict) else None
 
 
-def header(file: Path) -> dict[str, Any] | None:
-    """Names, types, shapes and places of a safetensors file's tensors; None if it is cut off or something else."""
+def header(file: Path) -> dict[str, list[int]] | None:
+    """Shapes of a safetensors file's tensors by name; None if it is cut off or something else."""
     try:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if not 0 < length <= size - 8:
-                return None
-            held = json.loads(stream.read(length))
-        tensors = {name: part for name, part in held.items() if name != "__metadata__"}
-        whole = all(part["data_offsets"][1] <= size - 8 - length for part in tensors.values())
-        sized = all(
-            part["data_offsets"][1] - part["data_offsets"][0] == prod(part["shape"]) * _WIDTHS[part["dtype"]]
-            for part in tensors.values()
-            if part["dtype"] in _WIDTHS
-        )
-        return tensors if whole and sized else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        with safe_open(file, "numpy") as held:
+            return {name: held.get_slice(name).get_shape() for name in held.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError):
         return None
 
 
@@ -314,7 +302,7 @@ def weight_files(folder: Path) -> set[str]:
 
 def tensor_shapes(folder: Path) -> dict[str, list[int]]:
     """Shapes of a checkpoint's tensors by name, as far as its files can be read."""
-    return {tensor: part["shape"] for name in sorted(weight_files(folder)) for tensor, part in (header(folder / name) or {}).items()}
+    return {tensor: shape for name in sorted(weight_files(folder)) for tensor, shape in (header(folder / name) or {}).items()}
 
 
 def linear_layers(folder: Path) -> list[str]:
@@ -443,30 +431,26 @@ def _stop_faults(folder: Path, limit: int) -> Iterator[str]:
 
 def vocabulary(file: Path) -> int | None:
     """One more than the largest token id of a tokenizer.json and of what the files beside it add to it; None if that cannot be told."""
-    held = read_json(file) or {}
-    model = held.get("model")
-    vocab = model.get("vocab") if isinstance(model, dict) else None
-    listed = held.get("added_tokens")
-    own = {_text(token): token.get("id") for token in listed if isinstance(token, dict)} if isinstance(listed, list) else {}
-    own |= vocab if isinstance(vocab, dict) else {}
-    own |= {piece[0]: number for number, piece in enumerate(vocab)} if isinstance(vocab, list) else {}  # unigram
-    largest = max((number for number in own.values() if isinstance(number, int)), default=-1)
-    if largest < 0:
+    try:
+        own = Tokenizer.from_file(str(file)).get_vocab()
+    except Exception:  # the library raises plain Exception
+        return None
+    if not own:
         return None
     settings, names = (read_json(file.parent / name) or {} for name in ("tokenizer_config.json", "special_tokens_map.json"))
     decoder, more = settings.get("added_tokens_decoder"), read_json(file.parent / "added_tokens.json") or {}
-    added = {_text(token): int(number) for number, token in decoder.items() if number.isdecimal()} if isinstance(decoder, dict) else {}
+    added = {token_text(token): int(number) for number, token in decoder.items() if number.isdecimal()} if isinstance(decoder, dict) else {}
     added |= {token: number for token, number in more.items() if isinstance(number, int)}
     for held in (names, settings):  # a special token that the file lacks gets the next number
         for key in ("bos_token", "eos_token", "unk_token", "pad_token", "additional_special_tokens", "extra_special_tokens"):
             said = held.get(key)
             many = list(said.values()) if key.startswith("extra") and isinstance(said, dict) else said if isinstance(said, list) else [said]
-            added = {_text(token): -1 for token in many} | added
+            added = {token_text(token): -1 for token in many} | added
     new = {token: number for token, number in added.items() if token and token not in own}
-    return max(largest + len(new), *new.values(), 0) + 1
+    return max(max(own.values()) + len(new), *new.values(), 0) + 1
 
 
-def _text(token: Any) -> str:
+def token_text(token: Any) -> str:
     """An added token's text, which files write bare or with its properties."""
     content = token.get("content") if isinstance(token, dict) else token
     return content if isinstance(content, str) else ""

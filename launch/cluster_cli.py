@@ -163,7 +163,7 @@ def _to_ray(
 
     package, content = made.packed()
     _list_files(made, dry_run, f", {size(len(content))} packed, at most {max_mb} MB")
-    url, is_here = dashboard(address)
+    url, is_here, _ = dashboard(address)
     at = _runs(runs, is_here) if url else ""
     if dry_run:
         return None

@@ -349,12 +349,6 @@ def recipe_of(checkpoint: Path) -> tuple[Path | None, list[str]]:
     return file, [f"{key}={json.dumps(value)}" for step in inside for key, value in step.stage.said.items()]
 
 
-def refuse_earlier(files: list[Path], overwrite: bool) -> None:
-    for file in files:
-        if file.exists() and not overwrite:
-            raise FileExistsError(f"{file} holds earlier results: replace them (--overwrite) or choose another folder (--out)")
-
-
 def print_scores(show: Callable[[RenderableType], None], what: str, scores: Evaluation, file: Path) -> None:
     """What is to be said against an evaluation, its table if it is of no budget (those come in one table), and where it was written."""
     from evaluation.words import limit, warnings

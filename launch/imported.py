@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from launch.doors import say
-from launch.evaluate import folder_name, print_scores, refuse_earlier
+from launch.evaluate import folder_name, print_scores
 from recipes.schema import Recipe
 from rewards.rows import DataError
 from rewards.thinking import marks_in
@@ -69,7 +69,8 @@ def import_samples(
     )
     _refuse_longer(read, max_tokens)
     target = folder or Path("evals") / folder_name(read.model or name)
-    refuse_earlier([target / f"{name}.json"], overwrite)
+    if (earlier := target / f"{name}.json").exists() and not overwrite:
+        raise FileExistsError(f"{earlier} holds earlier results: replace them (--overwrite) or choose another folder (--out)")
     for words in read.said:
         say(words, console)
     template = _template(read, name, tokenizer)

@@ -150,13 +150,12 @@ class Cluster(Jobs):
     """
 
     def __init__(self, address: str | None = None) -> None:
-        head = this_head()
-        self.url, self.is_here = dashboard(address)
+        self.url, self.is_here, token = dashboard(address)
         if not self.url:
             raise JobsError(
                 f"--address: which cluster? Name its dashboard (--address http://HOST:8265, or {_ADDRESS}), or start a head here: `laconic cluster up`"
             )
-        token = _token(head.token if head and self.url.replace("//localhost:", "//127.0.0.1:") == head.url else None)
+        token = token or _token()
         self._client = httpx.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {token}"} if token else {},
@@ -189,16 +188,18 @@ class Cluster(Jobs):
         return sorted(found, key=lambda job: job.started or float("inf"))
 
     def job(self, name: str) -> Job:
-        return _job(self._asked("GET", f"/api/jobs/{_named(name)}", name))
+        return _job(self._asked("GET", "", name))
 
     def log(self, name: str) -> str:
-        return str(self._asked("GET", f"/api/jobs/{_named(name)}/logs", name).get("logs") or "")
+        return str(self._asked("GET", "/logs", name).get("logs") or "")
 
     def stop(self, name: str, within_s: float) -> Job:
-        self._asked("POST", f"/api/jobs/{_named(name)}/stop", name)
+        self._asked("POST", "/stop", name)
         return self.waited(name, within_s)
 
     def _asked(self, method: str, path: str, name: str | None = None, form: type = dict, **content: Any) -> Any:
+        """What the dashboard says to a path, of a job by its name below that job's."""
+        path = path if name is None else f"/api/jobs/{quote(name, safe='') or '-'}{path}"
         return self._heard(self._answered(method, path, **content), name, form)
 
     def _answered(self, method: str, path: str, **content: Any) -> httpx.Response:
@@ -241,12 +242,16 @@ class Cluster(Jobs):
         return said
 
 
-def dashboard(address: str | None) -> tuple[str, bool]:
-    """URL of the dashboard that is meant (`Cluster`), "" for none, and whether it is this machine's; nobody is asked. Raises JobsError: it is no URL of one."""
+def dashboard(address: str | None) -> tuple[str, bool, str]:
+    """URL of the dashboard that is meant (`Cluster`), "" for none; whether it is this machine's; the token of the head here, if it is that one's.
+
+    Nobody is asked. Raises JobsError: it is no URL of one.
+    """
     head = this_head()
     given = address or os.environ.get(_ADDRESS) or (head.url if head else "")
     url = _checked(given) if given else ""
-    return url, is_loopback(urlsplit(url).hostname or "")
+    own = head and url.replace("//localhost:", "//127.0.0.1:") == head.url
+    return url, is_loopback(urlsplit(url).hostname or ""), head.token.read_text(encoding="utf-8").strip() if head and own else ""
 
 
 def _checked(address: str) -> str:
@@ -267,32 +272,20 @@ def _checked(address: str) -> str:
     return f"{parts.scheme}://{shown}:{port or (443 if parts.scheme == 'https' else 8265)}{parts.path.rstrip('/')}"
 
 
-def _token(of_head: Path | None) -> str:
-    """The token that a cluster wants, from where Ray itself looks; that of the head here is for it alone."""
-    if of_head is not None:
-        return of_head.read_text(encoding="utf-8").strip()
-    if given := os.environ.get("RAY_AUTH_TOKEN", "").strip():
-        return _as_header(given, "RAY_AUTH_TOKEN")
-    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    file = Path(os.path.expanduser(named or "~/.ray/auth_token"))  # as it stands where nobody is at home
-    try:
-        return _as_header(file.read_text(encoding="utf-8", errors="replace").strip(), str(file))
-    except OSError as error:
-        if named:
-            raise JobsError(f"RAY_AUTH_TOKEN_PATH: {named} cannot be read ({error.strerror})") from error
-        return ""
-
-
-def _as_header(token: str, where: str) -> str:
-    """A token that can be sent. Raises JobsError, which does not repeat it."""
+def _token() -> str:
+    """The token that a cluster wants, from where Ray itself looks. Raises JobsError, which does not repeat it: it cannot be sent."""
+    where, token = "RAY_AUTH_TOKEN", os.environ.get("RAY_AUTH_TOKEN", "").strip()
+    if not token:
+        named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+        where = os.path.expanduser(named or "~/.ray/auth_token")  # as it stands where nobody is at home
+        try:
+            token = Path(where).read_text(encoding="utf-8", errors="replace").strip()
+        except OSError as error:
+            if named:
+                raise JobsError(f"RAY_AUTH_TOKEN_PATH: {named} cannot be read ({error.strerror})") from error
     if token.isascii() and token.isprintable():
         return token
     raise JobsError(f"{where} holds no token: one is a single line of ASCII characters")
-
-
-def _named(name: str) -> str:
-    """A job's name as part of a URL."""
-    return quote(name, safe="") or "-"
 
 
 def _job(said: Mapping[str, Any]) -> Job:

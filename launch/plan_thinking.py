@@ -14,7 +14,7 @@ from typing import Any
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from launch.checkpoints import chat_template, read_json
+from launch.checkpoints import chat_template, read_json, token_text
 from launch.memory import evaluates
 from recipes.credit import RedundantCredit
 from recipes.schema import Recipe
@@ -117,15 +117,11 @@ def _opening(template: str, folder: Path, arguments: dict[str, Any]) -> str:
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
     environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
     tokens = {
-        name: _content(value) for name, value in (read_json(folder / "tokenizer_config.json") or {}).items() if name.endswith("_token")
+        name: token_text(value) for name, value in (read_json(folder / "tokenizer_config.json") or {}).items() if name.endswith("_token")
     }
     given = {"messages": [{"role": "user", "content": _QUESTION}], "strftime_now": datetime.now().strftime, "raise_exception": _refuse}
     made = environment.from_string(without_generation(template))
     return made.render(**(tokens | given | arguments), add_generation_prompt=True).rpartition(_QUESTION)[2]
-
-
-def _content(token: Any) -> str:
-    return token.get("content", "") if isinstance(token, dict) else str(token or "")
 
 
 def _refuse(words: str) -> None:

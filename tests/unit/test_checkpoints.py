@@ -77,7 +77,7 @@ def adapter(folder: Path) -> None:
 
 def longer_vocabulary(folder: Path) -> None:
     held = json.loads((folder / "tokenizer.json").read_text())
-    held["added_tokens"].append({"id": 41, "content": "<|new|>", "special": True})
+    held["added_tokens"].append({**held["added_tokens"][0], "id": 41, "content": "<|new|>"})
     (folder / "tokenizer.json").write_text(json.dumps(held))
 
 

@@ -246,7 +246,7 @@ def test_without_a_place_for_what_is_kept_commands_that_need_one_name_the_variab
             machine.CacheError, match=rf"LACONIC_CACHE: .*\.cache/laconic.* cannot be made \({why}\); name a folder that can"
         ):
             needs()
-    assert head.this_head() is None and jobs._token(None) == ""
+    assert head.this_head() is None and jobs._token() == ""
     assert hub({}).state == "ok" and f"({why})" in faults()[-1].found
     monkeypatch.setenv("LACONIC_CACHE", str(tmp_path / "kept"))
     assert Slurm().jobs() == [] and not faults()
