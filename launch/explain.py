@@ -10,7 +10,7 @@ from typing import Any
 
 from launch.actors import host_bytes
 from launch.memory import evaluates, held_words, many, size
-from launch.plan import Plan
+from launch.plan import Plan, StagePlan
 from launch.plan_budget import in_advance
 from launch.plan_data import read_of_reference
 from launch.teaches import teaching_words
@@ -62,7 +62,7 @@ def explain(plan: Plan) -> str:
     for part in plan.stages:
         trained = part if part.recipe.trains else trained
         lines += ["", *_stage_words(part, source, trained)] if len(plan.stages) > 1 else _work_words(part, trained)
-        source = source if part.step is None or part.step.stage.kind in ("reference", "eval") else part.step.stage.called
+        source = source if part.step.stage.kind in ("reference", "eval") else part.step.stage.called
     lines += [f"data     {line}" for line in plan.data]
     lines += ["", *_processes(plan), ""]
     lines += [f"warning  {line}" for line in plan.warnings]
@@ -70,11 +70,9 @@ def explain(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _stage_words(part: Plan, source: str, trained: Plan | None) -> list[str]:
+def _stage_words(part: StagePlan, source: str, trained: Plan | None) -> list[str]:
     """A stage among several: what goes in, what it does, what comes out."""
-    step = part.step
-    assert step is not None
-    stage, folder = step.stage, step.folder(Path())
+    step, stage, folder = part.step, part.step.stage, part.step.folder(Path())
     left = {
         "reference": f"{folder}/part-*.parquet; the policy stays as it was",
         "rl": f"{folder / 'checkpoints'}/step-{part.recipe.train.steps}"
@@ -86,14 +84,13 @@ def _stage_words(part: Plan, source: str, trained: Plan | None) -> list[str]:
     return [f"stage    {name}, from {source}; leaves {left}", *changes, *_work_words(part, trained)]
 
 
-def _work_words(part: Plan, trained: Plan | None) -> list[str]:
+def _work_words(part: StagePlan, trained: Plan | None) -> list[str]:
     """What a stage does. `trained`: itself or the last rl stage before it, None without any."""
     recipe, step = part.recipe, part.step
-    stage = step.stage if step else None
-    match stage:
-        case ReferenceStage() if step:
+    match stage := step.stage:
+        case ReferenceStage():
             lines = [f"sample   {_reference_words(step, stage)}"]
-        case SftStage() | DpoStage() if step:
+        case SftStage() | DpoStage():
             lines = [f"train    {_supervised_words(step, stage)}"]
         case MergeStage():
             ranked = "over the whole model" if stage.scope == "global" else "within each tensor"
@@ -101,8 +98,8 @@ def _work_words(part: Plan, trained: Plan | None) -> list[str]:
                 f"merge    the {stage.keep:.0%} of entries that changed most since the last rl stage began, ranked {ranked}, x {stage.scale:g}, on top of its start"
             ]
         case RlStage():
-            read = read_of_reference(step) if step else []
-            lines = [f"reads    {', '.join(read)}, which {step.reference.stage.called} found"] if step and step.reference and read else []
+            read = read_of_reference(step)
+            lines = [f"reads    {', '.join(read)}, which {step.reference.stage.called} found"] if step.reference and read else []
             lines += _rl_words(part)
         case _:
             lines = []
@@ -133,18 +130,12 @@ def _supervised_words(step: Step, stage: SftStage | DpoStage) -> str:
 
 def _processes(plan: Plan) -> list[str]:
     """The processes of each stage, said once for those that have the same."""
-    found: dict[str, tuple[list[str], list[str]]] = {}
-    parts = [part for part in plan.stages if len(part.actors) > 1] or plan.stages[:1] or [plan]
-    for part in parts:
-        lines = _actor_words(part)
-        found.setdefault("\n".join(lines), ([], lines))[0].append(part.step.stage.called if part.step else "")
-    if len(found) == 1:
-        return ["processes, and what one of each holds at its peak:", *next(iter(found.values()))[1]]
-    return [
-        line
-        for names, lines in found.values()
-        for line in (f"processes of {', '.join(names)}, and what one of each holds at its peak:", *lines)
-    ]
+    found: dict[str, list[str]] = {}
+    for part in [part for part in plan.stages if len(part.actors) > 1] or plan.stages[:1]:
+        found.setdefault("\n".join(_actor_words(part)), []).append(part.step.stage.called)
+    if len(found) < 2:
+        return ["processes, and what one of each holds at its peak:", *(found or _actor_words(plan))]
+    return [f"processes of {', '.join(names)}, and what one of each holds at its peak:\n{lines}" for lines, names in found.items()]
 
 
 def _model_words(plan: Plan) -> str:
@@ -348,11 +339,11 @@ def _eval_words(recipe: Recipe) -> str:
     return f"{problems} of {', '.join(recipe.held_out_names)} x {samples}, {', and '.join(when) or 'never: eval.every is more than train.steps'}{budgets}"
 
 
-def _stated_words(part: Plan, trained: Plan | None) -> str:
+def _stated_words(part: StagePlan, trained: Plan | None) -> str:
     """Which limit the prompts of a stage's evaluations state, as launch.engines.stating has it; "" where they state none."""
     if "{budget}" not in part.recipe.data.instruction:
         return ""
-    own = part.step and any(within(key, ["budget.limit", "schedule.budget.limit"]) for key in changed(part.step.stage.said))
+    own = any(within(key, ["budget.limit", "schedule.budget.limit"]) for key in changed(part.step.stage.said))
     recipe = part.recipe if trained is None or own else trained.recipe
     moved = ", or what the controller leaves of it" * ("controller" in recipe.budget.kinds and recipe.trains)
     return f"; prompts state {recipe.at(recipe.train.steps).budget.limit:,} tokens{moved}"

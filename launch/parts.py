@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from launch.evaluations import held_commits
-from launch.plan import Plan
+from launch.plan import Plan, StagePlan
 from launch.problems import HeldOut, held_out
 from recipes.schema import Recipe
 from recipes.stages import SftStage
@@ -28,14 +28,17 @@ class Part:
         left_out: by set, (row, reason) of those that hold none.
     """
 
-    made: Plan
-    step: Step
+    made: StagePlan
     source: Source | None
     heldout: list[HeldOut]
     conversations: list[list[Conversation]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     left_out: dict[str, LeftOut] = field(default_factory=dict)
     learned: Source | None = None
+
+    @property
+    def step(self) -> Step:
+        return self.made.step
 
     @property
     def recipe(self) -> Recipe:
@@ -71,7 +74,6 @@ def read_data(made: Plan, judge: Judge, run: Path | None = None) -> list[Part]:
     parts: list[Part] = []
     for one in made.stages:
         step, recipe = one.step, one.recipe
-        assert step is not None
         held = held_commits(step.folder(run) / "evals") if run else {}
         asked = (recipe.data, recipe.tiny, recipe.seed, recipe.trains and recipe.reads_columns, step.numbers)
         source = next((source for other, source in known if other == asked), None)
@@ -83,5 +85,5 @@ def read_data(made: Plan, judge: Judge, run: Path | None = None) -> list[Part]:
         chats, said = [found for found, *_ in sets], [words for *_, words in sets]
         own = source if recipe.samples else None
         learned = own or next((part.source for part in reversed(parts) if part.source is not None), None)
-        parts.append(Part(one, step, own, held_out(recipe, judge, held), chats, said, left_out, learned))
+        parts.append(Part(one, own, held_out(recipe, judge, held), chats, said, left_out, learned))
     return parts

@@ -69,8 +69,7 @@ class Plan:
         data: what was recognised in the data.
         others: nodes beside the machine.
         assumed: bytes of a GPU where none is there, so that sizes can be told all the same; 0 where one is, or none is wanted.
-        step: the stage that this is the plan of; None for a whole recipe, whose sizes are those of the step whose record is the run's own.
-        stages: the plan of each step.
+        stages: of a whole recipe, the plan of each step; its sizes are those of the step whose record is the run's own.
     """
 
     recipe: Recipe
@@ -87,8 +86,14 @@ class Plan:
     data: list[str] = field(default_factory=list)
     others: tuple[Machine, ...] = ()
     assumed: int = 0
-    step: Step | None = None
-    stages: list[Plan] = field(default_factory=list)
+    stages: list[StagePlan] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePlan(Plan):
+    """The plan of a step."""
+
+    step: Step
 
 
 def plan(recipe: Recipe, machine: Machine | None = None, others: Sequence[Machine] = (), assumed: int = 80 * GB) -> Plan:
@@ -109,15 +114,14 @@ def plan(recipe: Recipe, machine: Machine | None = None, others: Sequence[Machin
         return Plan(
             recipe, machine, device, find_shape(recipe)[0], step_work(recipe), [], {}, nowhere, warnings=list(stage_warnings(recipe))
         )
-    whole = next((part for part in parts if part.step and part.step.own), parts[-1])
+    whole = next((part for part in parts if part.step.own), parts[-1])
     most = max((part.placement for part in parts), key=lambda placed: (bool(placed.faults), placed.total_gpus))
-    each = [part.step for part in parts if part.step]
+    each = [part.step for part in parts]
     blockers, warnings, data = (_together(parts, name) for name in ("blockers", "warnings", "data"))
     return replace(
         whole,
         recipe=recipe,
         others=tuple(others),
-        step=None,
         stages=parts,
         blockers=[*blockers, *reference_blockers(each), *most.faults, *filter(None, session)],
         warnings=[*stage_warnings(recipe), *unread_references(each), *warnings],
@@ -125,7 +129,7 @@ def plan(recipe: Recipe, machine: Machine | None = None, others: Sequence[Machin
     )
 
 
-def _plan_of(step: Step, nodes: Sequence[Machine], device: str, assumed: int) -> Plan:
+def _plan_of(step: Step, nodes: Sequence[Machine], device: str, assumed: int) -> StagePlan:
     """The plan of one stage."""
     recipe = step.recipe
     shape, missing = find_shape(recipe)
@@ -135,7 +139,9 @@ def _plan_of(step: Step, nodes: Sequence[Machine], device: str, assumed: int) ->
         made, options = actors(step, shape, gpus, work.longest, placed)
         if not (unfit := list(misfits(recipe, shape, placed, made, options, gpus))):
             break
-    result = Plan(recipe, nodes[0], device, shape, work, made, options, placed, takes_turns(recipe, placed), assumed=assumed, step=step)
+    result = StagePlan(
+        recipe, nodes[0], device, shape, work, made, options, placed, takes_turns(recipe, placed), assumed=assumed, step=step
+    )
     data = plan_data(step)
     checks = (
         _length_blockers(result),
@@ -149,15 +155,15 @@ def _plan_of(step: Step, nodes: Sequence[Machine], device: str, assumed: int) ->
     return replace(result, blockers=blockers, warnings=[*_warnings(replace(result, blockers=blockers)), *data.warnings], data=data.said)
 
 
-def _together(parts: Sequence[Plan], name: str) -> list[str]:
+def _together(parts: Sequence[StagePlan], name: str) -> list[str]:
     """What is said of a recipe's stages, each line once: with their names where others of their kinds do not say it, or where it is of their own changes."""
     sayers: dict[str, list[Step]] = {}
-    every = [part.step for part in parts if part.step]
     for part in parts:
-        for line in getattr(part, name):
-            if part.step and part.step not in sayers.setdefault(line, []):
-                sayers[line].append(part.step)
-    alike = {line: [step for step in every if step.stage.kind in {one.stage.kind for one in said}] for line, said in sayers.items()}
+        for line in dict.fromkeys(getattr(part, name)):
+            sayers.setdefault(line, []).append(part.step)
+    alike = {
+        line: [part.step for part in parts if part.step.stage.kind in {one.stage.kind for one in said}] for line, said in sayers.items()
+    }
     return [
         f"{', '.join(step.stage.called for step in said)}: {line}"
         if said != alike[line] or any(_of_changes(line, step) for step in said)
@@ -217,12 +223,12 @@ def find_shape(recipe: Recipe) -> tuple[Shape | None, list[str]]:
     return config_shape(Path(cached)) or KNOWN.get(path), list(config_faults(read_json(Path(cached)) or {}, f"{path}/config.json", trains))
 
 
-def _length_blockers(plan: Plan) -> Iterator[str]:
+def _length_blockers(plan: StagePlan) -> Iterator[str]:
     recipe, shape = plan.recipe, plan.shape
     if shape is None:
         return
     longest = getattr(recipe.stages[0], "max_tokens", None) or 0
-    if plan.step and longest > shape.max_positions:
+    if longest > shape.max_positions:
         yield f"stages[{plan.step.index}].max_tokens: {longest} is more than the {shape.max_positions} tokens that {recipe.model.path} can take"
     prompt = recipe.data.max_prompt_tokens
     for key, needed in contexts(recipe).items():

@@ -182,7 +182,6 @@ def _examples(
 ) -> Sequence[Sequence[Example]]:
     """What an sft stage learns from: the shortest right answers of the reference, or its sets."""
     if not stage.sets:
-        assert part.step is not None
         with _named(part.step):
             return [reference.shortest_right(_answers(at))]
     sets, left_out["the chat template"] = examples(part.conversations, template)
