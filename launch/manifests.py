@@ -24,10 +24,9 @@ from launch.bundle import RECIPE, BundleError, user_files
 from launch.machine import Machine
 from launch.memory import many, size, sizes_apart
 from launch.placement import Placement
-from launch.plan import PlanError, plan
+from launch.plan import Plan, PlanError, plan
 from recipes.loader import dump
 from recipes.schema import Recipe
-from recipes.steps import steps
 
 GRACE_S = 120  # that a job has to save a checkpoint before it is ended
 
@@ -79,11 +78,7 @@ def nodes_for(recipe: Recipe, count: int | None, gpus: int | None, gpu_gb: int, 
     machines = [Machine(cpus, gigabytes * 10**9, (gpu_gb * 10**9,) * each, name=f"node-{index}") for index in range(there)]
     made = plan(recipe, machines[0], machines[1:])
     parts = [part.placement for part in made.stages] or [made.placement]
-    faults = [
-        *(fault for placed in parts for fault in placed.faults),
-        *anywhere(made.blockers, [step.stage.called for step in steps(recipe)]),
-    ]
-    if faults:
+    if faults := [*(fault for placed in parts for fault in placed.faults), *anywhere(made)]:
         told = [f"{fault} (--memory-gb says what a node has)" if " of main memory" in fault else fault for fault in faults]
         raise PlanError("\n".join(dict.fromkeys(told)))
     taken = [_taken(placed) for placed in parts]
@@ -96,19 +91,14 @@ def refuse_hopeless(recipe: Recipe) -> None:
     """Refuse what no machine can run, before it waits for one. Raises PlanError."""
     count, each = getattr(recipe.cluster, "nodes", None) or 1, getattr(recipe.cluster, "gpus_per_node", None) or 64
     large, *others = (Machine(1024, 10**13, (10**12,) * each, name=f"node-{index}") for index in range(count))
-    if faults := anywhere(plan(recipe, large, others).blockers, [step.stage.called for step in steps(recipe)]):
+    if faults := anywhere(plan(recipe, large, others)):
         raise PlanError("\n".join(faults))
 
 
-def anywhere(blockers: Sequence[str], stages: Sequence[str]) -> list[str]:
+def anywhere(made: Plan) -> list[str]:
     """Those of a plan's blockers that hold on every machine of the size planned for, not on this one alone: files, packages and builds may be others there."""
-    found = []
-    for line in blockers:
-        stage, _, rest = line.partition(": ")
-        key = rest if stage in stages else line
-        if not key.startswith(_HERE):
-            found.append(line)
-    return found
+    stages = tuple(f"{part.step.stage.called}: " for part in made.stages)
+    return [line for line in made.blockers if not (line.partition(": ")[2] if line.startswith(stages) else line).startswith(_HERE)]
 
 
 def _taken(placed: Placement) -> dict[int, int]:
@@ -152,16 +142,13 @@ def kuberay(recipe: Recipe, nodes: Nodes, image: str, claim: str, include: Seque
         except UnicodeDecodeError:
             config["binaryData"][keys[place]] = base64.b64encode(content).decode()
     items = [{"key": key, "path": place} for place, key in keys.items()]
-    workers = [{"groupName": "workers", "replicas": nodes.count - 1, "minReplicas": nodes.count - 1, "maxReplicas": nodes.count - 1}]
+    more = nodes.count - 1
+    workers = {"groupName": "workers", "replicas": more, "minReplicas": more, "maxReplicas": more, "rayStartParams": {}}
     cluster = {
         "rayVersion": version("ray"),
         "authOptions": {"mode": "token"},
         "headGroupSpec": {"rayStartParams": {}, "template": _pod("ray-head", nodes, image, name, claim, items)},
-        "workerGroupSpecs": [
-            one | {"rayStartParams": {}, "template": _pod("ray-worker", nodes, image, name, claim, items)} for one in workers
-        ]
-        if nodes.count > 1
-        else [],
+        "workerGroupSpecs": [workers | {"template": _pod("ray-worker", nodes, image, name, claim, items)}] * bool(more),
     }
     again = recipe.cluster.preemptible
     train = ["python", "-m", "launch", "train", RECIPE, "--runs", _RUNS, *(["--resume"] if again else [])]
@@ -252,9 +239,7 @@ def _seconds(time: str) -> int:
     if not found:
         raise ValueError(f"--time: {time}: write minutes, hours:minutes:seconds or days-hours, as Slurm does")
     days, a, b, c = (int(one or 0) for one in found.groups())
-    if found["days"]:
-        return days * 86400 + a * 3600 + b * 60 + c
-    return a * 3600 + b * 60 + c if found["c"] else a * 60 + b
+    return days * 86400 + a * 3600 + b * 60 + c if found["days"] or found["c"] else a * 60 + b
 
 
 def _dns(name: str) -> str:

@@ -49,8 +49,9 @@ def local_tokenizer(recipe: Recipe) -> Any:
         return None
 
 
-def shortest_answer(recipe: Recipe, tokenizer: Any, golds: Sequence[str] = ()) -> int:
-    """Tokens of the shortest possible answer to any of these golds, the end of the turn among them."""
+def shortest_answer(recipe: Recipe, tokenizer: Any, problems: Sequence[Problem]) -> int:
+    """Tokens of the shortest possible answer to any of these problems, the end of the turn among them."""
+    golds = [gold for problem in problems for gold in problem.golds]
     if tokenizer is None or not golds:
         return _LEAST + (recipe.model.path == "tiny")
     candidates = sorted(dict.fromkeys(golds), key=len)[:_CANDIDATES]

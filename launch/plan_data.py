@@ -60,6 +60,7 @@ def plan_data(step: Step) -> DataPlan:
     tokenizer = local_tokenizer(recipe)
     read = {(key, index): _problems(key, one, step, tokenizer, found) for index, (key, one) in enumerate(training + held_out)}
     by_set = [(one.source, read["data.train", index]) for index, (_, one) in enumerate(training)]
+    trained = [problem for _, problems in by_set for problem in problems]
     if recipe.trains:
         _beyond_reference(step, by_set, found)
         _budget(step, by_set, tokenizer, found)
@@ -67,7 +68,6 @@ def plan_data(step: Step) -> DataPlan:
     _examples(step, tokenizer, found)
     if isinstance(step.stage, ReferenceStage):
         _reference(step, by_set, tokenizer, found)
-    trained = [problem for (key, _), problems in read.items() if key == "data.train" for problem in problems]
     if trained:
         share_columns(trained)
         first = trained[0]
@@ -91,11 +91,10 @@ def plan_data(step: Step) -> DataPlan:
             found.said.append(
                 f"{source}: {len(problems)} rows ask {different} different problems: each counts once, with the samples of all its rows"
             )
-    for index, (_, one) in enumerate(training):
-        problems = read["data.train", index]
+    for source, problems in by_set:
         if (different := len({normalised(text) for text in {problem.text for problem in problems}})) < len(problems):
             found.said.append(
-                f"{one.source}: {len(problems)} rows ask {different} different problems: each is drawn as often as it stands there"
+                f"{source}: {len(problems)} rows ask {different} different problems: each is drawn as often as it stands there"
             )
     if len(training) > 1:
         parts = zip(shares([one.weight for _, one in training]), training, strict=True)
@@ -159,15 +158,8 @@ def reference_blockers(steps: Sequence[Step]) -> Iterator[str]:
             continue
         here, there = step.recipe, looked.recipe
         drawn = any(one.source == "tiny" for one in here.data.sets)
-        others = [
-            name
-            for name, differs in (
-                ("data.train", here.data.sets != there.data.sets),
-                ("tiny", drawn and here.tiny != there.tiny),
-                ("seed", here.seed != there.seed),
-            )
-            if differs
-        ]
+        others = ["data.train"] * (here.data.sets != there.data.sets)
+        others += ["tiny"] * (drawn and here.tiny != there.tiny) + ["seed"] * (here.seed != there.seed)
         if others:
             yield (
                 f"{step.where} reads what {looked.where} found of each problem, and {', '.join(others)} differ between them: "
@@ -191,7 +183,7 @@ def _budget(step: Step, training: Sequence[tuple[str, list[Problem]]], tokenizer
     """What is to be said of the budgets of training, against each of its sets."""
     recipe, read = step.recipe, step.recipe.budget.columns.values()
     given = any(column in step.given for column in read)
-    shortest = [shortest_answer(recipe, tokenizer, [gold for problem in problems for gold in problem.golds]) for _, problems in training]
+    shortest = [shortest_answer(recipe, tokenizer, problems) for _, problems in training]
     found.blockers += prompt_blockers(recipe)
     drawn = tiny_task.problems("train", recipe.tiny.families, recipe.seed, 0, _SHORTEST) if not set(read) <= set(step.given) else []
     for (source, problems), tokens in zip(training, shortest, strict=True):
@@ -204,7 +196,7 @@ def _budget(step: Step, training: Sequence[tuple[str, list[Problem]]], tokenizer
 def _reference(step: Step, training: Sequence[tuple[str, list[Problem]]], tokenizer: Any, found: DataPlan) -> None:
     """A reference stage must know where to stop, and leave room for an answer."""
     for source, problems in training:
-        least = shortest_answer(step.recipe, tokenizer, [gold for problem in problems for gold in problem.golds])
+        least = shortest_answer(step.recipe, tokenizer, problems)
         if step.recipe.most_tokens < least:
             found.blockers.append(
                 f"budget.limit: {step.recipe.most_tokens} tokens are less than the {least} tokens of the shortest possible answer to {source}; allow more"
@@ -239,12 +231,8 @@ def _examples(step: Step, tokenizer: Any, found: DataPlan) -> None:
     stage, sampler = step.stage, step.reference
     if isinstance(stage, Supervised) and stage.max_tokens and sampler and learns_from_reference(stage):
         read = [_problems("data.train", one, sampler, tokenizer, DataPlan()) for one in sampler.recipe.data.sets]
-        golds = [[gold for problem in problems for gold in problem.golds] for problems in read]
-        least = [
-            max(1, _shortest(tokenizer, problems)) + shortest_answer(sampler.recipe, tokenizer, some)
-            for problems, some in zip(read, golds, strict=True)
-        ]
-        _allows(step, sampler.stage.called, min(least), found)
+        least = min(max(1, _shortest(tokenizer, problems)) + shortest_answer(sampler.recipe, tokenizer, problems) for problems in read)
+        _allows(step, sampler.stage.called, least, found)
     for one in stage.sets if isinstance(stage, SftStage) else ():
         where = f"stages[{step.index}].data"
         if step.recipe.model.path == "tiny" and one.source != "tiny":
@@ -252,11 +240,7 @@ def _examples(step: Step, tokenizer: Any, found: DataPlan) -> None:
         try:
             if one.source == "tiny":
                 found.blockers.append(f"{where}: tiny has problems and no completions; the cold start is what learns from its traces")
-            elif one.source.startswith("hub:"):
-                hub_parts(one.source)
-            elif local_bytes(one.source, one.split or "train") > _MOST_BYTES:
-                found.said.append(f"{one.source}: more than {_MOST_BYTES >> 20} MiB, so it is read and checked by the run")
-            else:
+            elif _is_read_here(one, found):
                 kept, left_out, said = conversations(one)
                 found.said.append(said)
                 _allows(step, one.source, _shortest_example(tokenizer, kept), found)
@@ -325,13 +309,7 @@ def _problems(key: str, one: DataSet, step: Step, tokenizer: Any, found: DataPla
         found.blockers.append(f"{key}: {_foreign(one)}; set {key} or model.path")
         return []
     try:
-        if one.source.startswith("hub:"):
-            hub_parts(one.source)
-            return []
-        if local_bytes(one.source, one.split or "train") > _MOST_BYTES:
-            found.said.append(
-                f"{one.source}: more than {_MOST_BYTES >> 20} MiB, so it is read and checked by the run, before engines start"
-            )
+        if not _is_read_here(one, found):
             return []
         columns = trains and recipe.trains and recipe.reads_columns
         kept, left_out, said, _ = usable(one, lambda golds: [None] * len(golds), columns, None if trains else recipe.data)
@@ -355,6 +333,17 @@ def _problems(key: str, one: DataSet, step: Step, tokenizer: Any, found: DataPla
             f"{key}: no problem of {one.source} fits data.max_prompt_tokens {recipe.data.max_prompt_tokens}: the shortest has {shortest} tokens before its template; raise it"
         )
     return kept
+
+
+def _is_read_here(one: DataSet, found: DataPlan) -> bool:
+    """Whether plan reads a set, as it is local and not too large. Raises DataError: it is none."""
+    if one.source.startswith("hub:"):
+        hub_parts(one.source)
+        return False
+    if local_bytes(one.source, one.split or "train") > _MOST_BYTES:
+        found.said.append(f"{one.source}: more than {_MOST_BYTES >> 20} MiB, so it is read and checked by the run")
+        return False
+    return True
 
 
 def _shortest(tokenizer: Any, problems: Sequence[Problem]) -> int:

@@ -154,7 +154,7 @@ def test_a_job_asks_for_what_its_recipe_insists_on(cluster: str, words: list[str
     asked = nodes_for(recipe, None, None, 80, 16, 256)
     assert (asked.count, asked.gpus) == nodes
     first, *others = (Machine(16, 256 * 10**9, (80 * 10**9,) * asked.gpus, name=str(index)) for index in range(asked.count))
-    assert not anywhere(plan(recipe, first, others).blockers, ["rl"])
+    assert not anywhere(plan(recipe, first, others))
 
 
 def test_what_may_be_preempted_is_started_again_and_goes_on():
