@@ -109,28 +109,22 @@ def actors(step: Step, shape: Shape | None, gpus: Mapping[str, int], longest: in
         room = (int(GPU_SHARE * gpu) - taken) // placed.on_a_gpu("engine")
     card = " ".join(card for node in placed.nodes for card in node.cards)
     options = engine_options(recipe, shape, gpu, room, card) | ({"enable_sleep_mode": True} if sleep else {})
+    stored = push_bytes(recipe, shape, placed)
+    published = {"published weights": 2 * stored} if stored else {}  # packed by a rank, and in Ray's store
     holds = {
-        "driver": {"libraries": LIBRARIES["driver"]} | _published(recipe, shape, placed),
+        "driver": {"libraries": LIBRARIES["driver"]} | published,
         "engine": {} if shape is None or "engine" not in found else engine_bytes(recipe, shape, gpu, options),
         "judge": {"libraries": LIBRARIES["judge"]},
     } | dict.fromkeys(("learner", "trainer"), ranks)
-    on_host = {"engine": _engine_host(recipe, gpu)} | {
-        "learner": _rank_host(shape, number_width(recipe), gpu),
+    on_host = {
+        "engine": _engine_host(recipe, gpu),
+        "learner": _rank_host(shape, number_width(recipe), gpu) | waits,
         "trainer": _rank_host(shape, 4, gpu),
     }
-    on_host["learner"] = on_host["learner"] | waits
     resting = {"engine": {"context": CUDA_CONTEXT}, "learner": rests} if sleep else {}
     made = [
-        Actor(
-            wish.name,
-            wish.count,
-            wish.threads,
-            placed.gpus[wish.name],
-            holds[wish.name],
-            on_host.get(wish.name, {}),
-            resting.get(wish.name),
-        )
-        for wish in found.values()
+        Actor(name, wish.count, wish.threads, placed.gpus[name], holds[name], on_host.get(name, {}), resting.get(name))
+        for name, wish in found.items()
     ]
     return made, options if "engine" in found else {}
 
@@ -161,12 +155,6 @@ def _between(recipe: Recipe, shape: Shape, placed: Placement) -> tuple[str, int]
     gate = forward_bytes(shape, recipe.learner, width, context(recipe))
     push = handing_bytes(shape, recipe.learner, width, carrier)
     return ("gate", gate) if gate >= push else ("push", push)
-
-
-def _published(recipe: Recipe, shape: Shape | None, placed: Placement) -> dict[str, int]:
-    """In main memory: weights packed by a rank and in Ray's store."""
-    stored = push_bytes(recipe, shape, placed)
-    return {"published weights": 2 * stored} if stored else {}
 
 
 def _rank_holds(step: Step, shape: Shape | None, gpu: int, longest: int) -> dict[str, int]:

@@ -154,10 +154,8 @@ def torch_build(gpus: int, version: str | None, hidden: int = 0) -> Check:
     cpu_build = version.endswith("+cpu")
     found = f"{version}, {gpus or 'no'} GPU{'s' if gpus > 1 else ''}"
     if hidden:
-        remedy = "unset it, or name GPUs that are there, to use them"
-        return Check(
-            "torch build", "warn", f"{found}: CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')} hides {hidden}", remedy
-        )
+        found += f": CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')} hides {hidden}"
+        return Check("torch build", "warn", found, "unset it, or name GPUs that are there, to use them")
     if cpu_build and gpus:
         return Check("torch build", "warn", f"{found}: the GPU is not used", "make install EXTRA=cuda")
     if not cpu_build and not gpus:
@@ -170,11 +168,9 @@ def torch_cuda() -> str | None:
     """The CUDA version that the installed torch was built for ("13.0"); None for a CPU build or without torch. Imports nothing."""
     spec = importlib.util.find_spec("torch")
     written = Path(spec.origin).with_name("version.py") if spec and spec.origin else None
-    found = (
-        re.search(r"^cuda\b.*= *['\"]([\d.]+)['\"]", written.read_text(encoding="utf-8"), re.MULTILINE)
-        if written and written.is_file()
-        else None
-    )
+    if not written or not written.is_file():
+        return None
+    found = re.search(r"^cuda\b.*= *['\"]([\d.]+)['\"]", written.read_text(encoding="utf-8"), re.MULTILINE)
     return found[1] if found else None
 
 
@@ -271,16 +267,14 @@ def compiler(gpus: int, path: str | None, header: Path) -> Check:
 def hub(environment: Mapping[str, str]) -> Check:
     """What of the Hugging Face hub can be used; the network is not asked."""
     home = environment.get("HF_HOME", "~/.cache/huggingface")
-    cache = Path(
-        os.path.expanduser(environment.get("HF_HUB_CACHE", f"{home}/hub"))
-    )  # without a home folder as it stands, as the hub's own package does
+    # Without a home folder as it stands, as the hub's own package does.
+    cache = Path(os.path.expanduser(environment.get("HF_HUB_CACHE", f"{home}/hub")))
     count = len([*cache.glob("models--*"), *cache.glob("datasets--*")])
     offline = environment.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}
     found = f"{count} models and data sets cached in {cache}, {'offline (HF_HUB_OFFLINE)' if offline else 'downloads allowed'}"
     if offline and not count:
-        return Check(
-            "Hugging Face hub", "warn", found, "the tiny recipes need nothing; for hub models unset HF_HUB_OFFLINE or fill the cache"
-        )
+        remedy = "the tiny recipes need nothing; for hub models unset HF_HUB_OFFLINE or fill the cache"
+        return Check("Hugging Face hub", "warn", found, remedy)
     return Check("Hugging Face hub", "ok", found)
 
 

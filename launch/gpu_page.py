@@ -35,39 +35,18 @@ def tables() -> str:
         if plans[scale].turns
     }
     lines = [
-        "| scale | GPUs | while engines sample | while the learner works | keys and values of an engine | without turns | main memory |"
+        "| scale | GPUs | while engines sample | while the learner works | keys and values of an engine | without turns | main memory |",
+        "|---|---|---|---|---|---|---|",
     ]
-    lines.append("|---|---|---|---|---|---|---|")
     for scale, made in plans.items():
         gpus, without = made.machine.gpus, _cache(still[scale]) if scale in still else ""
-        lines.append(
-            _row(
-                f"`{scale}`",
-                f"{len(gpus)} x {size(gpus[0])}",
-                *_turns(made),
-                _cache(made),
-                without,
-                size(host_bytes(made.actors, made.placement)),
-            )
-        )
+        cells = (*_turns(made), _cache(made), without, size(host_bytes(made.actors, made.placement)))
+        lines.append(f"| `{scale}` | {len(gpus)} x {size(gpus[0])} | {' | '.join(cells)} |")
     lines += ["", "| scale | process | at work | resting | in main memory |", "|---|---|---|---|---|"]
-    lines += [
-        _row(
-            f"`{scale}`",
-            actor.name,
-            held_words(actor.holds),
-            "-" if actor.rests is None else held_words(actor.rests),
-            held_words(actor.host),
-        )
-        for scale, made in plans.items()
-        for actor in made.actors
-        if actor.gpus
-    ]
+    for scale, actor in ((scale, actor) for scale, made in plans.items() for actor in made.actors if actor.gpus):
+        resting = "-" if actor.rests is None else held_words(actor.rests)
+        lines.append(f"| `{scale}` | {actor.name} | {held_words(actor.holds)} | {resting} | {held_words(actor.host)} |")
     return "\n".join(lines) + "\n"
-
-
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _turns(made: Plan) -> tuple[str, str]:

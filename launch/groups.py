@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -80,10 +79,9 @@ def _lost(placed: Placement) -> list[str]:
 
 def _missing(placed: Placement) -> str:
     """What Ray has not got, in a sentence."""
-    wanted = Counter[str]()
-    for group in placed.groups:
-        for bundle in group.bundles:
-            wanted.update({name: amount for name, amount in bundle.items()})
+    wanted: dict[str, float] = {}
+    for name, amount in (item for group in placed.groups for bundle in group.bundles for item in bundle.items()):
+        wanted[name] = wanted.get(name, 0) + amount
     there, free = ray.cluster_resources(), ray.available_resources()
     lines = [f"{amount:g} {name}, {there.get(name, 0):g} there, {free.get(name, 0):g} free" for name, amount in wanted.items()]
     return f"waiting for room in Ray: {'; '.join(lines)} (`ray status` says who holds it)"

@@ -27,7 +27,7 @@ _ASK_S = 60.0  # Ray waits so long for an agent that takes a job
 _LOOK_S = (0.5, 5.0)  # between two looks at a log, at first and at last
 _AWAY_S = 60.0  # that a dashboard may not answer while a log is followed
 _WAITS_S = 60.0  # after which a job that has not started says why, again and again
-_DONE = {"SUCCEEDED": 0, "FAILED": 1, "STOPPED": 5}
+DONE = {"SUCCEEDED": 0, "FAILED": 1, "STOPPED": 5}
 UNKNOWN = 3  # exit code
 RUNNING = 4
 
@@ -64,11 +64,11 @@ class Job:
 
     @property
     def exit_code(self) -> int:
-        return _DONE.get(self.state, RUNNING)
+        return DONE.get(self.state, RUNNING)
 
     @property
     def is_done(self) -> bool:
-        return self.state in _DONE
+        return self.state in DONE
 
     @property
     def seconds(self) -> float | None:

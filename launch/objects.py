@@ -91,9 +91,8 @@ class Store:
         for name in names:
             self._tried("remove", name, partial(self._files.rm_file, self._at(name)))
             for folder in PurePosixPath(name).parents[:-1] if isinstance(self._files, LocalFileSystem) else ():
-                with suppress(
-                    OSError
-                ):  # something is left in it; of other storages an empty folder is none, or they remove it with what is in it
+                # Of other storages an empty folder is none, or they remove it with what is in it.
+                with suppress(OSError):  # something is left in it
                     self._files.rmdir(self._at(str(folder)))
 
     def json(self, name: str) -> dict[str, Any] | None:

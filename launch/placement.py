@@ -128,20 +128,22 @@ def _places(cluster: Cluster, nodes: Sequence[Machine], device: str, wishes: Seq
     users = [wish for wish in wishes if wish.gpus] if device == "cuda" else []
     gpus = dict.fromkeys((wish.name for wish in wishes), 0.0) | {wish.name: float(wish.gpus) for wish in users}
     at = {wish.name: [-1 if wish in users else 0] * wish.count for wish in wishes}
-    faults: tuple[str, ...] = (fault,) if fault else ()
+    faults = [fault] if fault else []
     if users and not all(size for node in ways[0] for size in node.gpus):
-        faults += (
-            "memory: nvidia-smi does not tell the memory of every GPU here (`nvidia-smi` shows which); leave those out of CUDA_VISIBLE_DEVICES",
+        faults.append(
+            "memory: nvidia-smi does not tell the memory of every GPU here (`nvidia-smi` shows which); leave those out of CUDA_VISIBLE_DEVICES"
         )
     shares = _colocates(cluster, ways[0], users)
     if shares:
-        part = floor(1e4 / _on_a_gpu(users)) / 1e4  # Ray counts in ten-thousandths
+        engines, *ranks = users
+        each = 1 + max(engines.count // ranks[0].count, 1) if ranks else engines.count  # processes on a GPU
+        part = floor(1e4 / each) / 1e4  # Ray counts in ten-thousandths
         gpus |= {wish.name: part for wish in users}
     smaller = ["", *(wish.name for wish in reversed(users))] if len(users) > 1 and not shares else [""]
     for taken, small in product(ways, smaller):
         if small and not _unlike(taken):
             continue
-        found = Placement(taken, gpus, at, faults=faults)
+        found = Placement(taken, gpus, at, faults=tuple(faults))
         if not faults and users:
             found = _together(cluster, found, users) if shares else _apart(cluster, found, users, small)
         elif not faults:
@@ -172,7 +174,7 @@ def _ways(cluster: Cluster, nodes: Sequence[Machine], device: str) -> tuple[list
             chosen = order[: count or None]
             if len(chosen) >= (count or 1):
                 kept = [index for index in range(len(nodes)) if not (index and (count or each)) or index in chosen]
-                ways.append(tuple(cut[index] if index in chosen else _without_gpus(nodes[index]) for index in kept))
+                ways.append(tuple(cut[index] if index in chosen else replace(nodes[index], gpus=(), cards=()) for index in kept))
     return ways, ""
 
 
@@ -184,10 +186,6 @@ def _smallest(node: Machine) -> int:
     return min(node.gpus, default=0)
 
 
-def _without_gpus(node: Machine) -> Machine:
-    return replace(node, gpus=(), cards=())
-
-
 def _colocates(cluster: Cluster, nodes: Sequence[Machine], users: Sequence[Wish]) -> bool:
     """Whether processes share GPUs. By itself where there is one GPU alone, which they can share: tensor parallelism and NCCL's ranks want several."""
     several = sum(wish.count for wish in users) > 1
@@ -195,12 +193,6 @@ def _colocates(cluster: Cluster, nodes: Sequence[Machine], users: Sequence[Wish]
         return several and (len(users) > 1 or (users[0].name == "engine" and sum(len(node.gpus) for node in nodes) == 1))
     one_each = all(wish.gpus == 1 and (wish.count == 1 or wish.name == "engine") for wish in users)
     return isinstance(cluster, AutoCluster) and several and one_each and sum(len(node.gpus) for node in nodes) == 1
-
-
-def _on_a_gpu(users: Sequence[Wish]) -> int:
-    """Processes on each GPU that is shared."""
-    engines, *ranks = users
-    return engines.count if not ranks else 1 + max(engines.count // ranks[0].count, 1)
 
 
 def _apart(cluster: Cluster, found: Placement, users: Sequence[Wish], small: str) -> Placement:
@@ -268,11 +260,9 @@ def _naming(found: Placement) -> Placement:
 def _judging(found: Placement, judges: int) -> Placement:
     """Cores that the judges hold of a joined Ray, on the driver's node; as many as it may hand out there, if they are more."""
     held = min(judges, found.nodes[0].lends or 0)
-    return (
-        replace(found, groups=(*found.groups, Group("PACK", ({"CPU": float(held), f"node:{found.nodes[0].name}": _NAMED},))))
-        if held
-        else found
-    )
+    if not held:
+        return found
+    return replace(found, groups=(*found.groups, Group("PACK", ({"CPU": float(held), f"node:{found.nodes[0].name}": _NAMED},))))
 
 
 def _on_cores(found: Placement, wishes: Sequence[Wish]) -> Placement:

@@ -51,9 +51,8 @@ def thinking_blockers(recipe: Recipe) -> Iterator[str]:
             f"{key}: forced: neither template nor vocabulary of {folder} has marks of thinking, so there is none to close; "
             "name them in data.thinking, or take it out"
         )
-    elif key != "eval.budgets" and (
-        len(closer) != 1 or tokenizer.decode(closer, skip_special_tokens=False) != marks.close
-    ):  # one may stand for all that is unknown
+    elif key != "eval.budgets" and (len(closer) != 1 or tokenizer.decode(closer, skip_special_tokens=False) != marks.close):
+        # One token may stand for all that is unknown.
         yield (
             f"{key}: thinking is closed by one token, and {folder} has none for {marks.close!r}; "
             "leave it out, or name the marks of the model's thinking in data.thinking"

@@ -94,12 +94,11 @@ def _method_warnings(recipe: Recipe) -> Iterator[str]:
         )
     if objective.ratio == "sequence" and objective.aggregate != "sequence_mean":
         yield f"objective.aggregate: {objective.aggregate} counts a rollout's one ratio once per token; ratio: sequence goes with sequence_mean"
-    if (
-        objective.ratio == "sequence" and objective.clip_low > 0.01 and not recipe.sampler.no_thinking and objective.surrogate != "logp"
-    ):  # a rule's first token moves that mean
+    clips = objective.ratio == "sequence" and objective.surrogate != "logp"
+    if clips and objective.clip_low > 0.01 and not recipe.sampler.no_thinking:  # a rule's first token moves that mean
         yield f"objective.clip_low: {objective.clip_low:g} hardly ever binds a ratio that is a mean over a rollout; GSPO uses 3e-4 and 4e-4"
     narrow = {
-        "objective.ratio": objective.ratio == "sequence" and objective.clip_low < 0.01 and objective.surrogate != "logp",
+        "objective.ratio": clips and objective.clip_low < 0.01,
         "objective.hinge": bool(objective.hinge.weight),
         "credit.kind": recipe.credit.kind == "kl_cov",
     }
@@ -154,8 +153,7 @@ def _credit_warnings(recipe: Recipe, rewards: Sequence[tuple[list[RewardTerm], C
         yield "credit.kind: decs: kappa says nothing, as sampler.keep_groups is all; take raw"
     if isinstance(credit, DecsCredit) and not credit.most:
         yield f"credit.gain: {credit.gain:g} says nothing, as credit.most is 0"
-    lone = credit.kind in ("thr", "nthr", "decs", "drpo") and getattr(recipe.select, "scope", "") == "batch"
-    if lone:
+    if credit.kind in ("thr", "nthr", "decs", "drpo") and getattr(recipe.select, "scope", "") == "batch":
         yield f"select.scope: batch may leave one rollout of a group, of which credit.kind {credit.kind} says nothing; prompt keeps as many of each"
     fixed = recipe.objective.aggregate in ("constant", "sequence_sum")
     if fixed and getattr(recipe.tokens, "denominator", "all") == "kept":

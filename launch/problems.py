@@ -66,15 +66,11 @@ def _benchmark(name: str, word: str, recipe: Recipe, judge: Judge, commit: str) 
 
 def fitting(part: HeldOut, template: Template, most: int) -> HeldOut:
     """The part without problems whose prompts exceed `most` tokens, which engines keep no room for."""
-    tokens = [len(template.prompt_ids(problem)) for problem in part.problems]
-    long = [
-        (problem.id, f"prompt of {count} tokens, data.max_prompt_tokens is {most}")
-        for problem, count in zip(part.problems, tokens, strict=True)
-        if count > most
-    ]
-    if len(long) == len(part.problems):
+    sized = [(problem, len(template.prompt_ids(problem))) for problem in part.problems]
+    kept = [problem for problem, tokens in sized if tokens <= most]
+    long = [(problem.id, f"prompt of {tokens} tokens, data.max_prompt_tokens is {most}") for problem, tokens in sized if tokens > most]
+    if not kept:
         raise DataError(f"{part.name}: all {len(long)} prompts exceed data.max_prompt_tokens {most}; raise it")
-    kept = [problem for problem, count in zip(part.problems, tokens, strict=True) if count <= most]
     return replace(part, problems=kept, left_out=part.left_out + long)
 
 
@@ -128,6 +124,5 @@ def list_overlap(progress: Progress, path: Path, source: Source, heldout: Sequen
     path.write_text("".join(json.dumps({"eval": name, "train_row": row, "eval_row": other}) + "\n" for name, row, other in found))
     for name in dict.fromkeys(name for name, _, _ in found):
         rows = [row for part, row, _ in found if part == name]
-        progress.message(
-            f"{len(rows)} training rows are also rows of {name} ({', '.join(rows[:3])}{', ...' * (len(rows) > 3)}), listed in {path}"
-        )
+        few = ", ".join(rows[:3]) + ", ..." * (len(rows) > 3)
+        progress.message(f"{len(rows)} training rows are also rows of {name} ({few}), listed in {path}")

@@ -206,9 +206,8 @@ class _Rollout:
         self.groups: list[Sequence[int]] = []
         self._left: list[int] = []  # sequences of each group that are not sampled yet, then answers that are not judged
         self._at: list[int] = []
-        self._owing = [
-            (0, index) for index in range(layout.engines)
-        ]  # groups that each engine owes; what is outdated stays until it is met
+        # Groups that each engine owes; what is outdated stays until it is met.
+        self._owing = [(0, index) for index in range(layout.engines)]
         self._done: list[tuple[int, bool]] = []
         self._jobs: deque[tuple[float, Callable[[], None]]] = deque()
         self._driver = self._sampling = self._judging = self._running = self._most = self._keeps = 0

@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from launch.jobs import Job, Jobs, JobsError, UnknownJob
+from launch.jobs import DONE, Job, Jobs, JobsError, UnknownJob
 from launch.machine import CacheError, cache_folder
 
 PREFIX = "slurm:"
@@ -198,12 +198,11 @@ def _job(number: str, told: Sequence[str] | None, record: Mapping[str, Any]) -> 
         message += f", which waiting does not mend: `laconic stop {PREFIX}{number}` takes it out" * (reason in _NEVER)
     elif state == "FAILED" and word != "FORGOTTEN":
         message = f"{word.lower()} {message}".strip()
-    ended = _seconds(end) if state in ("SUCCEEDED", "STOPPED", "FAILED") else None
-    if record and told and state in ("SUCCEEDED", "STOPPED", "FAILED"):
+    ended = _seconds(end) if state in DONE else None
+    if record and told and state in DONE:
         _remember(number, told, record)
-    for left in (
-        Path(record["folder"]).glob(f"*-{number}.exit") if record and state != "PENDING" else ()
-    ):  # which one that is started again left
+    # One that waits may have been started before, and have left a code then.
+    for left in Path(record["folder"]).glob(f"*-{number}.exit") if record and state != "PENDING" else ():
         if not (written := left.read_text(encoding="utf-8").strip()):
             continue  # just being written
         code = int(written)

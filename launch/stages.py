@@ -128,9 +128,8 @@ def _survived(part: Part, run: Run, template: Template, at: Standing, judge: Jud
             if not left:
                 raise
             left -= 1
-            log.warning(
-                "%s: %s. The stage goes on from %s", part.step.where, error, f"step {run.step}" if part.step.own else "what it kept"
-            )
+            whence = f"step {run.step}" if part.step.own else "what it kept"
+            log.warning("%s: %s. The stage goes on from %s", part.step.where, error, whence)
 
 
 def _done(part: Part, run: Run, template: Template, at: Standing, judge: Judge) -> Standing:
@@ -204,14 +203,12 @@ def planned_with(start: Path, made: Plan) -> Plan:
         PlanError: it cannot run here after all.
     """
     if made.shape is not None:
-        if faults := list(
-            adapter_faults(linear_layers(start), made.recipe)
-        ):  # of the cold start's model, or of a hub's whose shape is known
+        # Of the cold start's model, or of a hub's whose shape is known.
+        if faults := list(adapter_faults(linear_layers(start), made.recipe)):
             raise PlanError("\n".join(faults))
         return made
-    again = plan(
-        made.recipe.model_copy(update={"model": made.recipe.model.model_copy(update={"path": str(start)})}), made.machine, made.others
-    )
+    model = made.recipe.model.model_copy(update={"path": str(start)})
+    again = plan(made.recipe.model_copy(update={"model": model}), made.machine, made.others)
     check_runnable(again)
     parts = [replace(new, recipe=old.recipe, step=old.step) for new, old in zip(again.stages, made.stages, strict=True)]
     return replace(again, recipe=made.recipe, stages=parts)
