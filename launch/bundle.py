@@ -97,7 +97,7 @@ def bundle(recipe: Recipe, include: Sequence[Path] = (), cap: int = 50_000_000) 
     return Bundle({RECIPE: dump(recipe).encode()} | _read(user_files(recipe, include) | ours, cap), frozenset(ours))
 
 
-def user_files(recipe: Recipe, include: Sequence[Path] = ()) -> dict[str, Path]:
+def user_files(recipe: Recipe, include: Sequence[Path]) -> dict[str, Path]:
     """What a recipe needs that is the user's: data files of relative paths, modules of reward functions, and what is included; by their paths there. Raises as `bundle`."""
     every = [step for device in ("cpu", "cuda") for step in steps(on_device(recipe, device))]
     named = [path for step in every for path in _data(step)] + [path for given in include for path in _included(given)]

@@ -94,23 +94,28 @@ def _inside(folder: Path) -> Path | None:
 def config_faults(config: Mapping[str, Any], where: str, trains: bool) -> Iterator[str]:
     """What a configuration says that learner, publisher or engines cannot do."""
     yield from _class_faults(config, where)
-    if trains and not scored(f"{config.get('model_type')}"):
+    yield from _training_faults(config, where) if trains else ()
+    yield from size_faults(config, where, trains)
+
+
+def _training_faults(config: Mapping[str, Any], where: str) -> Iterator[str]:
+    """What learner or publisher cannot do, and an evaluation can."""
+    if not scored(f"{config.get('model_type')}"):
         yield (
             f"model.path: {where}: model_type {config['model_type']} has no attention that the learner can run (scaled_dot_product_attention); "
             "take another model"
         )
-    if (quantised := config.get("quantization_config")) and trains:
+    if quantised := config.get("quantization_config"):
         method = quantised.get("quant_method", "quantised") if isinstance(quantised, dict) else "quantised"
         yield f"model.path: {where}: {method} weights cannot be trained; take the model in bf16 or fp32"
-    if trains and (experts := mixture(config)):
+    if experts := mixture(config):
         yield f"model.path: {where}: {experts} {config[experts]}: mixtures of experts cannot be trained here; take a dense model"
-    if trains and (states := _recurrent(config)):
+    if states := _recurrent(config):
         yield f"model.path: {where}: {states}: layers with a state instead of attention are not trained here; take a dense transformer"
     for key, value in config.items():
         same = (0, 1, config.get("hidden_size")) if key == "dim_model_base" else (0, 1)
-        if trains and _CHANGES_LOGITS.fullmatch(key) and value is not None and value not in same:
+        if _CHANGES_LOGITS.fullmatch(key) and value is not None and value not in same:
             yield f"model.path: {where}: {key} {value} changes logits behind the output head, which the learner does not do; take another model"
-    yield from size_faults(config, where, trains)
 
 
 def _class_faults(config: Mapping[str, Any], where: str) -> Iterator[str]:
@@ -351,11 +356,8 @@ def _shape_faults(shapes: Mapping[str, list[int]], config: Mapping[str, Any], wh
         if allowed and len(set(found.values())) == 1 and (size := max(found.values())) not in allowed:
             yield f"model.path: {where}: {key} {allowed[0]}, but {min(found)} in the weights has {size}; {remedy}"
             return
-    if (
-        config.get("tie_word_embeddings") is False
-        and any(name.endswith(_EMBEDDINGS[0]) for name in shapes)
-        and "lm_head.weight" not in shapes
-    ):
+    headless = any(name.endswith(_EMBEDDINGS[0]) for name in shapes) and "lm_head.weight" not in shapes
+    if headless and config.get("tie_word_embeddings") is False:
         yield f"model.path: {where}: tie_word_embeddings false, but the weights hold no lm_head.weight; {remedy}"
 
 
@@ -403,9 +405,8 @@ def chat_template(folder: Path) -> str:
         named = {one.get("name"): one.get("template") for one in text if isinstance(one, dict)}
         if "default" not in named:
             names = ", ".join(map(str, named)) or "none"
-            raise ValueError(
-                f"{file}: of its chat templates ({names}) none is called default; write the one to use into {folder}/chat_template.jinja"
-            )
+            remedy = f"write the one to use into {folder}/chat_template.jinja"
+            raise ValueError(f"{file}: of its chat templates ({names}) none is called default; {remedy}")
         text = named["default"]
     if text is None:
         raise ValueError(f"{folder}: the tokenizer has no chat template; add chat_template.jinja to the checkpoint")
@@ -414,9 +415,8 @@ def chat_template(folder: Path) -> str:
     try:
         parse_template(text)
     except TemplateSyntaxError as error:
-        raise ValueError(
-            f"{file}: the chat template cannot be read (line {error.lineno}: {error.message}); put the model's own there"
-        ) from error
+        why = f"line {error.lineno}: {error.message}"
+        raise ValueError(f"{file}: the chat template cannot be read ({why}); put the model's own there") from error
     return text
 
 

@@ -56,13 +56,8 @@ class Check:
     remedy: str = ""
 
 
-def diagnose(deep: bool = False, runs: Path = Path("runs")) -> list[Check]:
-    """Look at everything, cheap things first; nothing raises.
-
-    Args:
-        deep: also import vLLM and start Ray, half a minute.
-        runs: folder of the run folders; its disk is looked at.
-    """
+def diagnose(deep: bool) -> list[Check]:
+    """Look at everything, cheap things first; nothing raises. `deep`: also import vLLM and start Ray, half a minute."""
     machine = this_machine()
     gpus = len(machine.gpus)
     versions = installed_versions()
@@ -74,7 +69,7 @@ def diagnose(deep: bool = False, runs: Path = Path("runs")) -> list[Check]:
         torchvision_trap(),
         cores(machine.cores),
         memory(machine.memory),
-        disk("disk of runs", runs, least=2, enough=10),
+        disk("disk of runs", Path("runs"), least=2, enough=10),
         disk("disk of Ray's session files", ray_folder()[1], least=1, enough=2),
         *faults(),
         shared_memory(),

@@ -107,7 +107,7 @@ def evaluate_checkpoints(
         do(ready, judge, console, overwrite, show_prompt)
 
 
-def do(ready: Sequence[Job], judge: Judge, console: Console, overwrite: bool, show_prompt: bool = False) -> None:
+def do(ready: Sequence[Job], judge: Judge, console: Console, overwrite: bool, show_prompt: bool) -> None:
     """Make the evaluations of these jobs, or what is left of them, and print; see `evaluate_checkpoints`."""
     from evaluation.evaluate import waiting
     from launch.problems import file_names, left_out_words, list_left_out

@@ -64,12 +64,6 @@ class Forecast:
     p95: float
     parts: Step
 
-    @classmethod
-    def of(cls, layout: Layout, found: Sequence[Step]) -> Forecast:
-        seconds = [one.seconds for one in found]
-        parts = Step(*(float(np.mean([getattr(one, name) for one in found])) for name in Step.__dataclass_fields__))
-        return cls(layout, float(np.mean(seconds)), float(np.percentile(seconds, 95)), parts)
-
 
 def calibrate(folder: Path) -> Calibration:
     """What a run says. Its layout has the others' threads of the mean step.
@@ -95,12 +89,12 @@ def calibrate(folder: Path) -> Calibration:
             f"--simulate: no group of {folder} trained behind its first step, so nothing tells what an update takes: name a run that learns"
         )
     facts = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    settings, layout = recipe.engine, Layout(recipe.engine.count, recipe.learner.ranks)
+    settings = recipe.engine
+    layout = Layout(settings.count, recipe.learner.ranks, seats=int(option(settings.vllm, "max_num_seqs", 256)))
     told = next((one["device"] for one in [facts, *facts.get("resumed", [])] if one.get("device")), "")  # not by an earlier version
     if not (told == "cuda" if told else recipe.device == "cuda" or (recipe.device == "auto" and facts["gpus"])):
         layout = replace(layout, cores=facts["cpus"], threads=(settings.threads, recipe.learner.threads))
         layout = replace(layout, others=float(np.mean([others(record, layout) for record in records])))
-    layout = replace(layout, seats=int(option(settings.vllm, "max_num_seqs", 256)))
     return Calibration(_trace(records, recipe, layout), recipe, layout, records)
 
 
@@ -233,7 +227,10 @@ def layouts(devices: int, recipe: Recipe, seats: int, most_ranks: int) -> Iterat
 def forecast(trace: Trace, work: Work, layout: Layout, seed: int = 0) -> Forecast:
     """Of enough simulated steps; of few where each is long to simulate, and the 95th percentile is nearly the slowest of them."""
     count = 20 if work.prompts * work.group_size <= _SMALL else 3
-    return Forecast.of(layout, steps(trace, work, layout, count, seed))
+    found = steps(trace, work, layout, count, seed)
+    seconds = [one.seconds for one in found]
+    parts = Step(*(float(np.mean([getattr(one, name) for one in found])) for name in Step.__dataclass_fields__))
+    return Forecast(layout, float(np.mean(seconds)), float(np.percentile(seconds, 95)), parts)
 
 
 def best_of_each(devices: int, trace: Trace, work: Work, recipe: Recipe, seats: int) -> list[Forecast]:
@@ -310,15 +307,7 @@ def _table(rows: Sequence[tuple[int, Forecast]], trace: Trace, device: str, pric
         seconds = [f"{value:.3g}" for value in (one.mean, one.p95, parts.sample, parts.update, parts.push, parts.rest + parts.turns)]
         shares = [f"{share:.0%}" for share in (parts.engines, parts.learner, parts.tail)]
         placed = f"{layout.engines} + {layout.ranks}" + (" shared" if layout.colocated else "")
-        cells.append(
-            [
-                f"{layout.devices:,}" + f" of {size:,}" * (layout.devices < size),
-                placed,
-                *seconds,
-                *shares,
-                f"{hours:.3g}",
-                *([f"{price * hours:.3g}"] if price is not None else []),
-            ]
-        )
+        taken = f"{layout.devices:,}" + f" of {size:,}" * (layout.devices < size)
+        cells.append([taken, placed, *seconds, *shares, f"{hours:.3g}", *([f"{price * hours:.3g}"] if price is not None else [])])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]

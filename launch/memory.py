@@ -144,7 +144,7 @@ def number_width(recipe: Recipe) -> int:
     return 2 if recipe.model.dtype == "bf16" else 4
 
 
-def engine_options(recipe: Recipe, shape: Shape | None, gpu: int, room: int | None = None, card: str = "") -> dict[str, Any]:
+def engine_options(recipe: Recipe, shape: Shape | None, gpu: int, room: int | None, card: str) -> dict[str, Any]:
     """The sizes that vLLM is started with, under its own names; what `engine.vllm` says wins.
 
     Args:
@@ -198,7 +198,7 @@ def workers(recipe: Recipe) -> int:
     return int(option(recipe.engine.vllm, "tensor_parallel_size", 1)) if recipe.engine.kind == "vllm" else 1
 
 
-def object_store_bytes(free: int, push: int, shared: int | None = None) -> int:
+def object_store_bytes(free: int, push: int, shared: int | None) -> int:
     """Room of Ray's object store, for published weights and sampled groups, bytes: a quarter of what is free, but no more than it can use, or than shared
     memory has, and no less than Ray takes (which lies on the disk where shared memory has not even that).
 

@@ -64,12 +64,8 @@ class Standing:
     limit: int | None = None
 
 
-def read_data(made: Plan, judge: Judge, run: Path | None = None) -> list[Part]:
-    """Each stage with its data, read before anything is started. Raises DataError.
-
-    Args:
-        run: that is gone on with; benchmarks are read of the commits that its samples are of.
-    """
+def read_data(made: Plan, judge: Judge, run: Path | None) -> list[Part]:
+    """Each stage with its data, read before anything is started. Raises DataError. `run`: that is gone on with; benchmarks are read of its commits."""
     known: list[tuple[object, Source]] = []
     parts: list[Part] = []
     for one in made.stages:

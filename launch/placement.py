@@ -144,7 +144,7 @@ def _places(cluster: Cluster, nodes: Sequence[Machine], device: str, wishes: Seq
         if small and not _unlike(taken):
             continue
         found = Placement(taken, gpus, at, faults=tuple(faults))
-        if not faults and users:
+        if users and not faults:
             found = _together(cluster, found, users) if shares else _apart(cluster, found, users, small)
         elif not faults:
             found = _on_cores(found, wishes)
@@ -199,8 +199,8 @@ def _apart(cluster: Cluster, found: Placement, users: Sequence[Wish], small: str
     """With GPUs of their own, the smaller ones for processes called `small`; "": nodes as they come."""
     free = [len(node.gpus) for node in found.nodes]
     needed = sum(wish.count * wish.gpus for wish in users)
-    if found.faults or needed > sum(free):
-        return replace(found, faults=found.faults or (_too_few(cluster, found, needed, users),))
+    if needed > sum(free):
+        return replace(found, faults=(_too_few(cluster, found, needed, users),))
     groups: list[Group] = []
     at, bundles = dict(found.at), dict(found.bundles)
     for wish in users:
@@ -238,8 +238,8 @@ def _together(cluster: Cluster, found: Placement, users: Sequence[Wish]) -> Plac
         fault = f"cluster.kind: colocated: {engines.count} engines do not spread evenly over {gpus} GPUs with a rank each; set engine.count to {gpus}"
     elif gpus > sum(len(node.gpus) for node in found.nodes):
         fault = _too_few(cluster, found, gpus, users)
-    if found.faults or fault:
-        return replace(found, faults=found.faults or (fault,))
+    if fault:
+        return replace(found, faults=(fault,))
     order = sorted(range(len(found.nodes)), key=lambda node: -len(found.nodes[node].gpus))
     node_of = [node for node in order for _ in found.nodes[node].gpus][:gpus]
     at = {wish.name: [node_of[index % gpus] for index in range(wish.count)] for wish in users}

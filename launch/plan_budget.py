@@ -154,7 +154,7 @@ def _means_budget(name: str) -> bool:
     return any(difflib.get_close_matches(word, words, 1, 0.75) for word in re.split("[ _-]", name.lower()))
 
 
-def budget_warnings(recipe: Recipe, shortest: int, seen: bool = True) -> Iterator[str]:
+def budget_warnings(recipe: Recipe, shortest: int, seen: bool) -> Iterator[str]:
     """What can be met, but hardly as meant.
 
     Args:

@@ -184,9 +184,10 @@ class Mirror:
                 content = path.read_bytes()
             except FileNotFoundError:
                 continue  # it was one of several parts, which are one now
-            digests[inside.as_posix()] = digest = hashlib.sha256(content).hexdigest()
-            if self._sent.get(inside.as_posix()) != [digest]:
-                changed[inside.as_posix()] = content
+            name = inside.as_posix()
+            digests[name] = _digest(content)
+            if self._sent.get(name) != [digests[name]]:
+                changed[name] = content
         if changed or self._sent.keys() != digests.keys():
             if self._sent:  # else there is no run yet, before all of its first record is there
                 self._write_index(
@@ -221,17 +222,13 @@ class Mirror:
 
     def _stays(self, name: str, own: dict[str, set[str]], there: set[str]) -> bool:
         """Whether something there that is not of the record is of a checkpoint that stays: one that is here, or one that never was and is newer than those let go."""
-        folder = next(
-            (str(parent) for parent in PurePosixPath(name).parents if f"{parent}/{MANIFEST}" in there or str(parent) in own), None
-        )
+        above = map(str, PurePosixPath(name).parents)
+        folder = next((parent for parent in above if f"{parent}/{MANIFEST}" in there or parent in own), None)
         if folder is None or folder in own:
             return folder is not None and name in own[folder]
         let_go = [_order(one) for one in self._had.keys() - own.keys()]
-        return (
-            not self._replaces
-            and folder not in self._had
-            and not any(one[0] == _order(folder)[0] and one > _order(folder) for one in let_go)
-        )
+        newer = not any(one[0] == _order(folder)[0] and one > _order(folder) for one in let_go)
+        return not self._replaces and folder not in self._had and newer
 
     def _take(self, patient: bool) -> None:
         held, first = self._store.json(LOCK), None
@@ -336,15 +333,12 @@ def fetched(url: str) -> Path:
             raise StorageError(f"{url}: no run there (no {INDEX}); name URL/NAME, as `laconic train --runs URL` made it")
         files, there = index["files"], store.names()
         last = max((one for one in files if one.startswith("samples/")), default="")
-        wanted = {
-            one
-            for one in files
-            if (not one.startswith("samples/") or one == last) and not re.search(r"(^|/)(part-[^/]*|[^/]*\.parts/.*)$", one)
-        }
+        wanted = {one for one in files if one == last or not one.startswith("samples/")}
+        wanted = {one for one in wanted if not re.search(r"(^|/)(part-[^/]*|[^/]*\.parts/.*)$", one)}
         manifests = {one for one in there if one.endswith(f"/{MANIFEST}")}
         try:
             for one in wanted:
-                if not (here := below(target, one)).is_file() or _digest(here) not in files[one]:
+                if not (here := below(target, one)).is_file() or _digest(here.read_bytes()) not in files[one]:
                     _fetch_checked(store, one, here, files[one])
             for one in manifests:
                 store.fetch(one, below(target, one))
@@ -374,7 +368,7 @@ def _fetch_checked(store: Store, name: str, to: Path, digests: Sequence[str]) ->
     content = store.read(name)
     if content is None and _ABSENT in digests:
         return
-    if content is None or hashlib.sha256(content).hexdigest() not in digests:
+    if content is None or _digest(content) not in digests:
         what = "is missing" if content is None else "is not what was sent (SHA-256 differs)"
         raise StorageError(f"{store.shown}: {name} {what}: put it back, or begin the run anew (--overwrite)")
     to.parent.mkdir(parents=True, exist_ok=True)
@@ -403,13 +397,12 @@ def _order(folder: str) -> tuple[str, int]:
     return (match[1], int(match[2])) if match else (folder.rpartition("/")[0] + "/", -1)
 
 
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _cached(kind: str, url: str) -> Path:
-    return cache_folder(kind) / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
+    return cache_folder(kind) / _digest(url.rstrip("/").encode())[:16]
 
 
 def _alive(held: dict[str, Any]) -> str:
