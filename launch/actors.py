@@ -10,30 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from launch.memory import (
-    CUDA_CONTEXT,
-    CUDA_LIBRARIES,
-    GPU_SHARE,
-    LIBRARIES,
-    Shape,
-    context,
-    contexts,
-    engine_bytes,
-    engine_options,
-    forward_bytes,
-    handing_bytes,
-    learner_bytes,
-    number_width,
-    object_store_bytes,
-    one_trainer,
-    option,
-    push_bytes,
-    sequence_bytes,
-    size,
-    sizes_apart,
-    trainer_bytes,
-    workers,
-)
+from launch import memory
+from launch.memory import GPU_SHARE, Shape, size, sizes_apart
 from launch.placement import Placement, Wish
 from recipes.cluster import turns
 from recipes.schema import Recipe
@@ -77,10 +55,10 @@ def wishes(step: Step) -> list[Wish]:
     """The processes of a stage, with what each has where nothing is shared."""
     recipe = step.recipe
     wanted = [Wish("driver", 1)]
-    if contexts(recipe):
-        wanted += [Wish("engine", recipe.engine.count, recipe.engine.threads, workers(recipe)), Wish("judge", recipe.judge.workers)]
+    if memory.contexts(recipe):
+        wanted += [Wish("engine", recipe.engine.count, recipe.engine.threads, memory.workers(recipe)), Wish("judge", recipe.judge.workers)]
     if isinstance(step.stage, Supervised):
-        alone = one_trainer(recipe.learner)
+        alone = memory.one_trainer(recipe.learner)
         wanted.append(Wish("trainer", alone.ranks, alone.threads, 1))
     elif recipe.trains:
         wanted.append(Wish("learner", recipe.learner.ranks, recipe.learner.threads, 1))
@@ -108,20 +86,20 @@ def actors(step: Step, shape: Shape | None, gpus: Mapping[str, int], longest: in
         taken = sum((rests if sleep else ranks).values()) if placed.on_a_gpu("learner") else 0
         room = (int(GPU_SHARE * gpu) - taken) // placed.on_a_gpu("engine")
     card = " ".join(card for node in placed.nodes for card in node.cards)
-    options = engine_options(recipe, shape, gpu, room, card) | ({"enable_sleep_mode": True} if sleep else {})
-    stored = push_bytes(recipe, shape, placed)
+    options = memory.engine_options(recipe, shape, gpu, room, card) | ({"enable_sleep_mode": True} if sleep else {})
+    stored = memory.push_bytes(recipe, shape, placed)
     published = {"published weights": 2 * stored} if stored else {}  # packed by a rank, and in Ray's store
     holds = {
-        "driver": {"libraries": LIBRARIES["driver"]} | published,
-        "engine": {} if shape is None or "engine" not in found else engine_bytes(recipe, shape, gpu, options),
-        "judge": {"libraries": LIBRARIES["judge"]},
+        "driver": {"libraries": memory.LIBRARIES["driver"]} | published,
+        "engine": {} if shape is None or "engine" not in found else memory.engine_bytes(recipe, shape, gpu, options),
+        "judge": {"libraries": memory.LIBRARIES["judge"]},
     } | dict.fromkeys(("learner", "trainer"), ranks)
     on_host = {
         "engine": _engine_host(recipe, gpu),
-        "learner": _rank_host(shape, number_width(recipe), gpu) | waits,
+        "learner": _rank_host(shape, memory.number_width(recipe), gpu) | waits,
         "trainer": _rank_host(shape, 4, gpu),
     }
-    resting = {"engine": {"context": CUDA_CONTEXT}, "learner": rests} if sleep else {}
+    resting = {"engine": {"context": memory.CUDA_CONTEXT}, "learner": rests} if sleep else {}
     made = [
         Actor(name, wish.count, wish.threads, placed.gpus[name], holds[name], on_host.get(name, {}), resting.get(name))
         for name, wish in found.items()
@@ -151,9 +129,9 @@ def _rank_rests(recipe: Recipe, shape: Shape, holds: Mapping[str, int], placed: 
 
 def _between(recipe: Recipe, shape: Shape, placed: Placement) -> tuple[str, int]:
     """What a rank takes between updates beside what it keeps: for the gate of an evaluation, which passes its longest answer whole, or for a push."""
-    width, carrier = number_width(recipe), placed.carrier[0] if placed.carrier else ""
-    gate = forward_bytes(shape, recipe.learner, width, context(recipe))
-    push = handing_bytes(shape, recipe.learner, width, carrier)
+    width, carrier = memory.number_width(recipe), placed.carrier[0] if placed.carrier else ""
+    gate = memory.forward_bytes(shape, recipe.learner, width, memory.context(recipe))
+    push = memory.handing_bytes(shape, recipe.learner, width, carrier)
     return ("gate", gate) if gate >= push else ("push", push)
 
 
@@ -163,8 +141,9 @@ def _rank_holds(step: Step, shape: Shape | None, gpu: int, longest: int) -> dict
     recipe, learner = step.recipe, step.recipe.learner
     bf16 = recipe.model.dtype == "bf16"
     if isinstance(step.stage, Supervised):
-        return trainer_bytes(shape, learner, bf16, step.longest * (2 if step.stage.kind == "dpo" else 1), gpu > 0)  # a pair passes together
-    return learner_bytes(shape, learner, bf16, recipe.reads_reference, longest, gpu > 0)
+        longest = step.longest * (2 if step.stage.kind == "dpo" else 1)  # a pair passes together
+        return memory.trainer_bytes(shape, learner, bf16, longest, gpu > 0)
+    return memory.learner_bytes(shape, learner, bf16, recipe.reads_reference, longest, gpu > 0)
 
 
 def _rank_host(shape: Shape | None, width: int, gpu: int) -> dict[str, int]:
@@ -174,12 +153,12 @@ def _rank_host(shape: Shape | None, width: int, gpu: int) -> dict[str, int]:
 
 def _engine_host(recipe: Recipe, gpu: int) -> dict[str, int]:
     """Of an engine and its workers, which are processes of their own where it is tensor parallel."""
-    count = workers(recipe)
+    count = memory.workers(recipe)
     return {name: held * (1 + count * (count > 1)) for name, held in _libraries("engine", gpu).items()}
 
 
 def _libraries(actor: str, gpu: int) -> dict[str, int]:
-    return {"libraries": LIBRARIES[actor] + (CUDA_LIBRARIES if gpu else 0)}
+    return {"libraries": memory.LIBRARIES[actor] + (memory.CUDA_LIBRARIES if gpu else 0)}
 
 
 def misfits(
@@ -197,19 +176,19 @@ def misfits(
                 f"memory: the processes{where} need about {needed} of main memory, {free} are free; "
                 f"{largest.name}s take {size(host_bytes([largest], placed, index))} of it: {remedy}"
             )
-    yield from _store_misfits(placed, push_bytes(recipe, shape, placed))
+    yield from _store_misfits(placed, memory.push_bytes(recipe, shape, placed))
     if shape is None:
         return
     if placed.carrier and placed.carrier[0] == "ipc" and not gpus:
-        gathered = handing_bytes(shape, recipe.learner, number_width(recipe), "ipc")
-        own = shape.parameters * number_width(recipe) if recipe.learner.zero_stage != 3 else 0
+        gathered = memory.handing_bytes(shape, recipe.learner, memory.number_width(recipe), "ipc")
+        own = shape.parameters * memory.number_width(recipe) if recipe.learner.zero_stage != 3 else 0
         yield from _shared_misfits(placed, own + gathered)
-    one = sequence_bytes(recipe, shape, workers(recipe)) * (1 if gpus else workers(recipe))
+    one = memory.sequence_bytes(recipe, shape, memory.workers(recipe)) * (1 if gpus else memory.workers(recipe))
     for actor in actors:
         if actor.name == "engine" and (held := actor.holds.get("KV cache", 0)) < one:
             room, takes = sizes_apart(held, one)
             yield (
-                f"memory: an engine has room for {room} of keys and values, and one sequence of {context(recipe)} tokens takes {takes}; "
+                f"memory: an engine has room for {room} of keys and values, and one sequence of {memory.context(recipe)} tokens takes {takes}; "
                 "lower budget.limit or eval.max_tokens, or let the engine have more memory"
             )
     if gpus:
@@ -232,7 +211,7 @@ def _store_misfits(placed: Placement, push: int) -> Iterator[str]:
     """Object stores that have no room for the weights of a push: our own, or those of joined nodes that get or give them."""
     for index, node in enumerate(placed.nodes):
         own = node.lends is None
-        room = object_store_bytes(node.memory, push, node.shared) if own else node.shared or push * 2
+        room = memory.object_store_bytes(node.memory, push, node.shared) if own else node.shared or push * 2
         speaks = index == 0 or any(index in placed.at.get(name, ()) for name in ("engine", "learner"))
         if push * 1.02 <= room or not speaks:
             continue
@@ -278,7 +257,7 @@ def _gpu_misfits(
         return
     fixed = "kv_cache_memory_bytes" in options  # which vLLM takes, whatever share it was given
     for actor in users:
-        share = option(options, "gpu_memory_utilization", GPU_SHARE) if actor.name == "engine" and not fixed else GPU_SHARE
+        share = memory.option(options, "gpu_memory_utilization", GPU_SHARE) if actor.name == "engine" and not fixed else GPU_SHARE
         needed = actor.bytes if actor.name == "engine" and fixed else least[actor.name]
         if needed > (room := share * gpus[actor.name]):
             takes, there = sizes_apart(needed, room)

@@ -14,30 +14,9 @@ from launch.plan import Plan, StagePlan
 from launch.plan_budget import in_advance
 from launch.plan_data import read_of_reference
 from launch.teaches import teaching_words
+from recipes import budgets, credit
 from recipes.advantages import EntropyTokens, MaxVariance, Selection, TokenSelection
-from recipes.budgets import (
-    Budget,
-    ControllerBudget,
-    CoverageBudget,
-    DifficultyBudget,
-    OutlierBudget,
-    PromptBudget,
-    ReferenceBudget,
-    ThinkingBudget,
-    ToggleBudget,
-    WatchingBudget,
-)
-from recipes.credit import (
-    ClipCovCredit,
-    DecsCredit,
-    DrpoCredit,
-    EfficiencyCredit,
-    EntropyCredit,
-    GtpoCredit,
-    KlCovCredit,
-    NthrCredit,
-    ThrCredit,
-)
+from recipes.budgets import Budget
 from recipes.evals import BudgetAt, ExtendedTo, ShortOf
 from recipes.loader import recipe_hash
 from recipes.schema import Recipe
@@ -220,10 +199,10 @@ def _watched(recipe: Recipe) -> int:
 
 def _budget_words(recipe: Recipe) -> Iterator[str]:
     """What decides a prompt's limit, where it is not one for all, a line for each kind."""
-    budgets = recipe.each("budget")
-    far = max(budgets, key=lambda step: abs(budgets[step].limit - recipe.budget.limit))
+    held = recipe.each("budget")
+    far = max(held, key=lambda step: abs(held[step].limit - recipe.budget.limit))
     for place, part in recipe.budget.placed.items():
-        yield _kind_words(recipe, part, budgets[far].placed[place], far)
+        yield _kind_words(recipe, part, held[far].placed[place], far)
 
 
 def _kind_words(recipe: Recipe, budget: Budget, moved: Budget, far: int) -> str:
@@ -235,11 +214,11 @@ def _kind_words(recipe: Recipe, budget: Budget, moved: Budget, far: int) -> str:
         return f"{here:,}" if here == there else f"{here:,} ({there:,} at step {far})"
 
     limit, least = tokens(lambda one: one.limit), tokens(lambda one: one.least_limit)
-    if isinstance(budget, WatchingBudget) and budget.watch:
+    if isinstance(budget, budgets.WatchingBudget) and budget.watch:
         count = budget.watched(recipe.sampler.prompts)
         apart = f"{count:,} problems sampled apart every {many(budget.every, 'step').removeprefix('1 ')} ({count * recipe.sampler.group_size:,} rollouts)"
     match budget:
-        case DifficultyBudget():
+        case budgets.DifficultyBudget():
             beside = bool(recipe.budget.also)
             rungs = [
                 f"{rung.share:g} x what the other kinds leave" if beside else f"{tokens(lambda one, rung=rung: rung.of(one.limit))} tokens"  # type: ignore[misc]
@@ -247,29 +226,29 @@ def _kind_words(recipe: Recipe, budget: Budget, moved: Budget, far: int) -> str:
             ]
             shares = [rung.at_least for rung in budget.ladder]
             return ", else ".join(f"{words} where at least {share:.0%} are right" for words, share in zip(rungs, shares, strict=True))
-        case PromptBudget(column=None):
+        case budgets.PromptBudget(column=None):
             return f"drawn for each prompt from {least} to {limit} tokens"
-        case PromptBudget():
+        case budgets.PromptBudget():
             return f"each prompt's own, from the column {budget.column}, {least} to {limit} tokens"
-        case ReferenceBudget():
+        case budgets.ReferenceBudget():
             return f"{budget.share:g} x the column {budget.column}, {least} to {limit} tokens"
-        case ControllerBudget():
+        case budgets.ControllerBudget():
             whose = f"of {apart}" if apart else "of what is sampled to train"
             return f"{limit} tokens, down to {least} while accuracy {whose} is less than {budget.within:g} below its start"
-        case CoverageBudget():
+        case budgets.CoverageBudget():
             return f"{limit} to {tokens(lambda one: one.most_limit)} tokens by a group's difficulty, as {apart or 'nothing'} shows"
-        case ToggleBudget():
+        case budgets.ToggleBudget():
             first = next((f"from step {step}" for step in range(recipe.train.steps) if budget.limited(step)), "not in this run")
             return (
                 f"in every second {many(budget.period, 'step').removeprefix('1 ')} ({first}), percentile {budget.percentile:g} of right answers' lengths,"
                 f" where at least {budget.accuracy:.0%} are right"
             )
-        case ThinkingBudget():
+        case budgets.ThinkingBudget():
             most = tokens(lambda one: one.closes(one.limit))
             if not in_advance(recipe):
                 return f"{limit} tokens, of which thinking is closed after {most}"
             return f"thinking is closed after {budget.share:g} x what the other kinds leave, at most {most} tokens"
-        case OutlierBudget():
+        case budgets.OutlierBudget():
             return f"in all-right groups, mean + {budget.alpha:g} deviations"
     return f"{limit} tokens, as rewards have it" if budget.room > 1 else ""
 
@@ -293,24 +272,24 @@ def _denominator(recipe: Recipe) -> str:
 def _credit_words(recipe: Recipe) -> str:
     """Which tokens get a rollout's advantage, where it is not all alike."""
     match recipe.credit:
-        case ThrCredit(steer=steer):
+        case credit.ThrCredit(steer=steer):
             rest = f"; what raises the likelihood of right answers counts {1 + steer:g}, what lowers it {1 - steer:g}" if steer else ""
             return f"to tokens that move the likelihood of the prompt's right answers, none to the others{rest}"
-        case NthrCredit():
+        case credit.NthrCredit():
             return "less to tokens of wrong answers that lower the likelihood of the prompt's right ones"
-        case EntropyCredit(weight=weight, most=most):
+        case credit.EntropyCredit(weight=weight, most=most):
             return f"{weight:g} x entropy more, at most {1 / most:.0%} of the advantage"
-        case ClipCovCredit(share=share):
+        case credit.ClipCovCredit(share=share):
             return f"none to {share:.2%} of an update's tokens, drawn among those of large covariance of advantage and logprob"
-        case KlCovCredit(share=share):
+        case credit.KlCovCredit(share=share):
             return f"all alike; {share:.2%} of an update's tokens, those of largest covariance of advantage and logprob, pay for moving"
-        case GtpoCredit(level=level):
+        case credit.GtpoCredit(level=level):
             return f"by entropy of each {'token' if level == 'token' else 'rollout'}: more to hesitant right ones, less to sure wrong ones"
-        case DrpoCredit():
+        case credit.DrpoCredit():
             return "right answers by their length among themselves, wrong ones by their likelihood; none without both"
-        case DecsCredit(beta=beta):
+        case credit.DecsCredit(beta=beta):
             return f"right answers 1 + {beta:g} at each position, less where they think on behind the gold; less the group's mean there, over its spread"
-        case EfficiencyCredit(weight=weight):
+        case credit.EfficiencyCredit(weight=weight):
             return f"{weight:g} less, and never more than 0, to what right answers think behind the gold"
     return ""
 
@@ -335,8 +314,8 @@ def _eval_words(recipe: Recipe) -> str:
     when = ["before and after training" if recipe.trains else "once"] if recipe.stages[-1].kind == "eval" else []
     when += [f"every {many(settings.every, 'step').removeprefix('1 ')}"] if evaluated_after(recipe) else []
     samples = f"{settings.samples} samples of at most {settings.max_tokens:,} tokens at T {settings.temperature:g}"
-    budgets = "".join(f", once more {_asked_words(budget, settings.samples)}" for budget in settings.budgets)
-    return f"{problems} of {', '.join(recipe.held_out_names)} x {samples}, {', and '.join(when) or 'never: eval.every is more than train.steps'}{budgets}"
+    again = "".join(f", once more {_asked_words(budget, settings.samples)}" for budget in settings.budgets)
+    return f"{problems} of {', '.join(recipe.held_out_names)} x {samples}, {', and '.join(when) or 'never: eval.every is more than train.steps'}{again}"
 
 
 def _stated_words(part: StagePlan, trained: Plan | None) -> str:

@@ -79,7 +79,6 @@ def up(cpus: int | None = None, gpus: int | None = None, port: int = 8265) -> tu
     Args:
         cpus: that Ray may hand out; None: the cores of this machine.
         gpus: likewise; None: all that CUDA shows.
-        port: of the dashboard.
 
     Raises:
         HeadError: it does not come up, the port is taken, or Ray's folder is none that it can use.

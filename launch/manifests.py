@@ -65,16 +65,13 @@ def nodes_for(recipe: Recipe, count: int | None, gpus: int | None, gpu_gb: int, 
     Args:
         count: nodes that there are; None: what the recipe's cluster says, else one.
         gpus: of each; None: what the recipe's cluster says, else 8, none where its device is cpu.
-        gpu_gb: memory of a GPU, GB.
-        cpus: cores of each.
-        gigabytes: main memory of each, GB.
 
     Raises:
         PlanError: it does not fit them.
     """
-    wanted = recipe.cluster
-    there = count or getattr(wanted, "nodes", None) or 1
-    each = (0 if recipe.device == "cpu" else getattr(wanted, "gpus_per_node", None) or 8) if gpus is None else gpus
+    wanted, wanted_gpus = _wanted(recipe)
+    there = count or wanted or 1
+    each = (0 if recipe.device == "cpu" else wanted_gpus or 8) if gpus is None else gpus
     machines = [Machine(cpus, gigabytes * 10**9, (gpu_gb * 10**9,) * each, name=f"node-{index}") for index in range(there)]
     made = plan(recipe, machines[0], machines[1:])
     parts = [part.placement for part in made.stages] or [made.placement]
@@ -82,15 +79,20 @@ def nodes_for(recipe: Recipe, count: int | None, gpus: int | None, gpu_gb: int, 
         told = [f"{fault} (--memory-gb says what a node has)" if " of main memory" in fault else fault for fault in faults]
         raise PlanError("\n".join(dict.fromkeys(told)))
     taken = [_taken(placed) for placed in parts]
-    used = max(getattr(wanted, "nodes", None) or 1, *(len(gpus_of) for gpus_of in taken))
+    used = max(wanted or 1, *(len(gpus_of) for gpus_of in taken))
     most = max((gpus for gpus_of in taken for gpus in gpus_of.values()), default=0)
-    return Nodes(used, max(most, (getattr(wanted, "gpus_per_node", None) or 0) if each else 0), cpus, gigabytes)
+    return Nodes(used, max(most, wanted_gpus or 0) if each else most, cpus, gigabytes)
+
+
+def _wanted(recipe: Recipe) -> tuple[int | None, int | None]:
+    """Nodes and GPUs of each that a recipe's cluster names."""
+    return getattr(recipe.cluster, "nodes", None), getattr(recipe.cluster, "gpus_per_node", None)
 
 
 def refuse_hopeless(recipe: Recipe) -> None:
     """Refuse what no machine can run, before it waits for one. Raises PlanError."""
-    count, each = getattr(recipe.cluster, "nodes", None) or 1, getattr(recipe.cluster, "gpus_per_node", None) or 64
-    large, *others = (Machine(1024, 10**13, (10**12,) * each, name=f"node-{index}") for index in range(count))
+    count, each = _wanted(recipe)
+    large, *others = (Machine(1024, 10**13, (10**12,) * (each or 64), name=f"node-{index}") for index in range(count or 1))
     if faults := anywhere(plan(recipe, large, others)):
         raise PlanError("\n".join(faults))
 

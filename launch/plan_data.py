@@ -56,7 +56,8 @@ def plan_data(step: Step) -> DataPlan:
     found, recipe = DataPlan(), step.recipe
     training = [("data.train", one) for one in recipe.data.sets] if recipe.samples else []
     held_out = [("eval.data", one) for one in recipe.held_out_sets] if evaluates(recipe) else []
-    _tiny_blockers(recipe, evaluates(recipe), found)
+    if evaluates(recipe):
+        _eval_blockers(recipe, found)
     tokenizer = local_tokenizer(recipe)
     read = {(key, index): _problems(key, one, step, tokenizer, found) for index, (key, one) in enumerate(training + held_out)}
     by_set = [(one.source, read["data.train", index]) for index, (_, one) in enumerate(training)]
@@ -167,13 +168,13 @@ def reference_blockers(steps: Sequence[Step]) -> Iterator[str]:
             )
 
 
-def _tiny_blockers(recipe: Recipe, evaluates: bool, found: DataPlan) -> None:
-    if evaluates and not recipe.eval.data and not recipe.eval.benchmarks:
+def _eval_blockers(recipe: Recipe, found: DataPlan) -> None:
+    if not recipe.eval.data and not recipe.eval.benchmarks:
         found.blockers.append(
             "eval.data: empty, so the eval stage has nothing to do; name `tiny`, a file or hub:owner/name, or eval.benchmarks"
         )
     most = tiny_task.HELD_OUT_PER_FAMILY * len(recipe.tiny.families)
-    if evaluates and "tiny" in [one.source for one in recipe.held_out_sets] and recipe.eval.problems > most:
+    if "tiny" in [one.source for one in recipe.held_out_sets] and recipe.eval.problems > most:
         found.blockers.append(
             f"eval.problems: {recipe.eval.problems} is more than the {most} held-out problems of {', '.join(recipe.tiny.families)}"
         )

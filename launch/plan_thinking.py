@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from launch.checkpoints import chat_template, read_json, token_text
 from launch.memory import evaluates
+from launch.plan_budget import local_tokenizer
 from recipes.credit import RedundantCredit
 from recipes.schema import Recipe
 from rewards.thinking import THINK, Marks, marks_of
@@ -99,10 +100,9 @@ def _has_marks(recipe: Recipe, marks: Marks, tokenizer: Tokenizer, template: str
 def _read(recipe: Recipe) -> tuple[Path, Tokenizer, str, str, Marks] | None:
     """Folder, tokenizer, chat template, generation prompt and marks of thinking of a local model; None where they cannot be read, which is said by those who check them."""
     folder = Path(recipe.model.path).expanduser()
-    if recipe.model.path == "tiny" or not folder.is_dir():
+    if recipe.model.path == "tiny" or (tokenizer := local_tokenizer(recipe)) is None:
         return None
     try:
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         template = chat_template(folder)
         opening = _opening(template, folder, recipe.data.template)
         marks = Marks(*recipe.data.thinking) if recipe.data.thinking else marks_of(template, tokenizer.get_vocab(), opening)

@@ -116,7 +116,7 @@ def _start_own(num_cpus: int, num_gpus: int, push: int) -> None:
     machine = this_machine()
     store = object_store_bytes(machine.memory, push, machine.shared)
     for attempt in range(1, _ATTEMPTS + 1):  # Ray gives its agents 15 s (fixed), which a cold disk cache or a busy machine can use up
-        before = {child.pid for child in psutil.Process().children()}
+        before = set(psutil.Process().children())
         try:
             ray.init(
                 address="local",
@@ -131,7 +131,9 @@ def _start_own(num_cpus: int, num_gpus: int, push: int) -> None:
             break
         except Exception as error:  # Ray raises plain Exception, ValueError, OSError, ConnectionError
             ray.shutdown()
-            _end_children(keep=before)
+            for child in set(psutil.Process().children()) - before:  # else they stay until we exit
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
             if attempt == _ATTEMPTS:
                 raise RayStartError(
                     f"Ray did not start ({error}). Check free memory, free space in {ray_folder()[1]} and /dev/shm, and the machine's load "
@@ -152,13 +154,4 @@ def stop_ray() -> None:
             process.kill()  # else Ray waits for its goodbye
     ray.shutdown()
     while _guards:
-        one = _guards.pop()
-        one.communicate()
-
-
-def _end_children(keep: set[int]) -> None:
-    """Ray leaves the processes of a failed start behind until we exit."""
-    for child in psutil.Process().children():
-        if child.pid not in keep:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
+        _guards.pop().communicate()

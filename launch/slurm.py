@@ -162,12 +162,11 @@ def _told(numbers: Sequence[str]) -> dict[str, list[str]]:
     """What Slurm says of jobs, by number: state, reason, start, end; those that it still knows."""
     if not numbers:
         return {}
-    _refuse_absent("squeue")
     try:
-        lines = _called(["squeue", "-h", "-t", "all", "-j", ",".join(numbers), "-o", "%A|%T|%r|%S|%e"])
-    except _Refused as error:
+        lines = _asked("squeue", "-h", "-t", "all", "-j", ",".join(numbers), "-o", "%A|%T|%r|%S|%e")
+    except JobsError as error:
         if "Invalid job id" not in str(error):
-            raise JobsError(f"squeue fails: {error}; does this machine's Slurm run (`sinfo`)?") from error
+            raise
         lines = ""
     found = _by_number(lines)
     if (older := [number for number in numbers if number not in found]) and shutil.which("sacct"):
