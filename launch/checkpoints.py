@@ -39,6 +39,7 @@ _OLD_NAMES = {  # of sizes, in models older than Llama
     "vocab_size": (),
     "max_position_embeddings": ("n_positions", "max_seq_len", "seq_length"),
 }
+_OF_WEIGHTS = "take the config.json that belongs to the weights"
 _FOURFOLD = ("gpt2", "gpt_bigcode", "gptj", "gpt_neo", "codegen", "bloom", "falcon", "mpt")  # inner width 4 x hidden_size unless it is said
 _CORE = ("num_hidden_layers", "hidden_size", "vocab_size")  # without which no model has a size; an evaluation can do without the others
 # Numbers that stand between the last hidden state and the logits, where the learner's head would miss them; those of attention and routers do not.
@@ -50,11 +51,7 @@ _RECURRENT = re.compile(r"(?:mamba|ssm|rwkv|lru|linear_attn|linear_(?:key|num|co
 
 
 def checkpoint_faults(folder: Path, trains: bool) -> Iterator[str]:
-    """Why a checkpoint folder cannot be used, one sentence each.
-
-    Args:
-        trains: it is to be trained; an evaluation can do with more architectures.
-    """
+    """Why a checkpoint folder cannot be used, one sentence each. `trains`: it is to be trained; an evaluation can do with more architectures."""
     adapter = read_json(folder / "adapter_config.json")
     if adapter is not None and not (folder / "config.json").is_file():
         base = adapter.get("base_model_name_or_path") or "its base model"
@@ -137,10 +134,8 @@ def _class_faults(config: Mapping[str, Any], where: str) -> Iterator[str]:
             found = f"has no causal language model of model_type {kind}" if kind else "needs a model_type, and there is none"
             yield f"model.path: {where}: the installed transformers {found}; correct it, or take a model that it has built in"
     elif known and names and not set(names) & set(known[str(kind)]):
-        yield (
-            f"model.path: {where}: architectures {names[0]} is not what model_type {kind} is made with ({known[str(kind)][0]}); "
-            "take the config.json that belongs to the weights"
-        )
+        made = known[str(kind)][0]
+        yield f"model.path: {where}: architectures {names[0]} is not what model_type {kind} is made with ({made}); {_OF_WEIGHTS}"
 
 
 def causal_models() -> dict[str, tuple[str, ...]]:
@@ -207,18 +202,18 @@ def size_faults(config: Mapping[str, Any], where: str, trains: bool) -> Iterator
     """Architecture numbers that are missing, or that no model can have."""
     held = sizes(config)
     if lacking := [name for name in (_OLD_NAMES if trains else _CORE) if name not in held]:
-        yield f"model.path: {where} says no {', '.join(lacking)}; take the config.json that belongs to the weights"
+        yield f"model.path: {where} says no {', '.join(lacking)}; {_OF_WEIGHTS}"
     more = {name: config[name] for name in ("num_key_value_heads", "head_dim") if config.get(name) is not None}
     wrong = {name: value for name, value in (held | more).items() if not _counts(value)}
     for name, value in wrong.items():
-        yield f"model.path: {where}: {name} {value!r} is no whole number above 0; take the config.json that belongs to the weights"
+        yield f"model.path: {where}: {name} {value!r} is no whole number above 0; {_OF_WEIGHTS}"
     heads, groups, width = held.get("num_attention_heads"), more.get("num_key_value_heads"), held.get("hidden_size")
     for whole, name, part, of in (
         (heads, "num_attention_heads", groups, "num_key_value_heads"),
         (None if "head_dim" in more else width, "hidden_size", heads, "num_attention_heads"),
     ):
         if not wrong and whole and part and whole % part:
-            yield f"model.path: {where}: {name} {whole} is no multiple of {of} {part}; take the config.json that belongs to the weights"
+            yield f"model.path: {where}: {name} {whole} is no multiple of {of} {part}; {_OF_WEIGHTS}"
     if not isinstance(tied := config.get("tie_word_embeddings"), bool | None):
         yield f"model.path: {where}: tie_word_embeddings {tied!r} is neither true nor false; correct it"
     for name in ("rope_scaling", "rope_parameters"):
@@ -227,7 +222,7 @@ def size_faults(config: Mapping[str, Any], where: str, trains: bool) -> Iterator
             [rope.get(key, 1) for key in ("factor", "original_max_position_embeddings")] if isinstance(rope, dict) else ["no table"]
         )
         if not all(value is None or (type(value) in (int, float) and 0 < value < inf) for value in stretched):
-            yield f"model.path: {where}: {name} {rope!r} cannot be read; take the config.json that belongs to the weights"
+            yield f"model.path: {where}: {name} {rope!r} cannot be read; {_OF_WEIGHTS}"
 
 
 def _counts(value: Any) -> bool:

@@ -474,8 +474,7 @@ def show(recipe: RecipeName, overrides: Overrides = None, scale: Scale = None) -
 
 
 def _planned(recipe: Recipe, gpu_gb: int | None = None) -> Plan:
-    """The plan of a recipe, saying what may take long: functions of the user's own are imported and tried. `gpu_gb`: of a GPU where none is there, GB."""
-    from launch.memory import GB
+    """The plan of a recipe, saying what may take long: functions of the user's own are imported and tried. `gpu_gb`: see `launch.plan.plan`."""
     from launch.plan import plan as make_plan
 
     if own := [term.name for term in recipe.reward if term.kind == "function"]:
@@ -485,4 +484,4 @@ def _planned(recipe: Recipe, gpu_gb: int | None = None) -> Plan:
         from launch.inventory import joined_nodes
 
         nodes = joined_nodes()
-    return make_plan(recipe, nodes[0] if nodes else None, nodes[1:], **({"assumed": gpu_gb * GB} if gpu_gb else {}))
+    return make_plan(recipe, nodes[0] if nodes else None, nodes[1:], gpu_gb)

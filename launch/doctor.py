@@ -72,7 +72,7 @@ def diagnose(deep: bool) -> list[Check]:
         disk("disk of runs", Path("runs"), least=2, enough=10),
         disk("disk of Ray's session files", ray_folder()[1], least=1, enough=2),
         *faults(),
-        shared_memory(),
+        shared_memory(machine.shared or 0),
         compiler(gpus, shutil.which("c++") or shutil.which("g++"), Path(sysconfig.get_path("include")) / "Python.h"),
         hub(os.environ),
         probe("math-verify", _JUDGE_AGREES, timeout_s=60, done="1/2 equals 0.5, differs from 0.6", remedy=_REINSTALL),
@@ -237,10 +237,8 @@ def faults() -> list[Check]:
     return found
 
 
-def shared_memory() -> Check:
+def shared_memory(free: int) -> Check:
     """Ray keeps published weights and groups in /dev/shm."""
-    folder = Path("/dev/shm")
-    free = shutil.disk_usage(folder).free if folder.exists() else 0
     found = f"{free / _GIB:.1f} GiB free in /dev/shm"
     if free >= _GIB:
         return Check("shared memory", "ok", found)

@@ -98,12 +98,8 @@ def rehearsed(made: Plan, pool: EnginePool, template: Template, prompts: Sequenc
 
 
 def stating(template: Template, recipe: Recipe, said: Iterable[str], left: int | None) -> Template:
-    """The template for evaluations: prompts state what the last rl stage left of its limit. Where none did, or the evaluation names a limit of its own,
-    they state that of its recipe.
-
-    Args:
-        said: the keys of its own changes.
-    """
+    """The template for evaluations: prompts state what the last rl stage left of its limit. Where none did, or the evaluation names a limit of its own
+    (`said`: the keys of its changes), they state that of its recipe."""
     if left is None or any(within(key, ["budget.limit", "schedule.budget.limit"]) for key in said):
         left = recipe.at(recipe.train.steps).budget.limit
     return replace(template, budget=left)

@@ -242,10 +242,7 @@ def evaluated(
     job: Job, asked: Sequence[Asked], judge: Judge, progress: Progress, done: int, total: int
 ) -> Iterator[tuple[Asked, Evaluation]]:
     """Make these evaluations of a job with engines of its own, started only if there are any.
-
-    Args:
-        done, total: rollouts of all jobs: those of evaluations that are made, and all.
-    """
+    `done`, `total`: rollouts of all jobs: those of evaluations that are made, and all."""
     from evaluation.evaluate import evaluate
     from rollout.scorer import Scorer
 

@@ -241,15 +241,8 @@ def best_of_each(devices: int, trace: Trace, work: Work, recipe: Recipe, seats: 
     return [min(kind, key=lambda one: one.mean) for kind in kinds if kind]
 
 
-def words(made: Plan, folder: Path, devices: Sequence[int], price: float | None = None) -> str:
-    """The forecast as text for people.
-
-    Args:
-        price: of a device and hour.
-
-    Raises:
-        TraceError: the run does not tell what is needed.
-    """
+def words(made: Plan, folder: Path, devices: Sequence[int], price: float | None) -> str:
+    """The forecast as text for people. Raises TraceError: the run does not tell what is needed. `price`: of a device and hour."""
     found = calibrate(folder)
     refuse_other_model(made, found.recipe, folder)
     trace, work, cores = found.trace, work_of(made), found.layout.cores < inf

@@ -73,11 +73,7 @@ def _asked(
 
 
 def granted(machine: Machine, node: dict[str, Any]) -> Machine:
-    """What Ray may hand out of a machine that is a node of it, under the address that Ray knows it by.
-
-    Args:
-        node: of `ray.nodes()`.
-    """
+    """What Ray may hand out of a machine that is a node of it, under the address that Ray knows it by. `node`: of `ray.nodes()`."""
     has = node["Resources"]
     gpus = int(has.get("GPU", 0))
     lends, store = int(has.get("CPU", 0)), has.get("object_store_memory")

@@ -83,17 +83,18 @@ class Placement:
 
 
 def place(cluster: Cluster, nodes: Sequence[Machine], device: str, wishes: Sequence[Wish]) -> Placement:
-    """A place for every process and a carrier for weights, or what is in the way; the first of `places`.
+    """A place for every process and a carrier for weights, or what is in the way; the first of `places`."""
+    return next(places(cluster, nodes, device, wishes))
+
+
+def places(cluster: Cluster, nodes: Sequence[Machine], device: str, wishes: Sequence[Wish]) -> Iterator[Placement]:
+    """Ways to place processes: on nodes as they come, with smaller GPUs for one or the other, then on those with larger GPUs alone; at least one, if only to
+    say what is in the way.
 
     Args:
         nodes: that are there, the driver's first; at least one.
         wishes: among them at most one of "engine", and one of ranks behind it.
     """
-    return next(places(cluster, nodes, device, wishes))
-
-
-def places(cluster: Cluster, nodes: Sequence[Machine], device: str, wishes: Sequence[Wish]) -> Iterator[Placement]:
-    """Ways to place them: on nodes as they come, with smaller GPUs for one or the other, then on those with larger GPUs alone; at least one, if only to say what is in the way."""
     found = list(_places(cluster, nodes, device, wishes))
     most = max(found, key=lambda one: sum(len(node.gpus) for node in one.nodes))
     for placed in [one for one in found if not one.faults] or [most]:

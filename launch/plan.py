@@ -96,18 +96,15 @@ class StagePlan(Plan):
     step: Step
 
 
-def plan(recipe: Recipe, machine: Machine | None = None, others: Sequence[Machine] = (), assumed: int = 80 * GB) -> Plan:
+def plan(recipe: Recipe, machine: Machine | None = None, others: Sequence[Machine] = (), gpu_gb: int | None = None) -> Plan:
     """The plan of a recipe on a machine (default: this one) and other nodes beside it. Never raises for what the recipe or the machine lacks.
-
-    Args:
-        assumed: bytes of a GPU where none is there.
-    """
+    `gpu_gb`: of a GPU where none is there, GB; None: 80."""
     session = [ray_folder_fault()] if machine is None and joined_address() is None else []
     machine = machine or this_machine()
     nodes = (machine, *others)
     device = "cuda" if any(device_of(recipe.device, node) == "cuda" for node in nodes) else "cpu"
     recipe = on_device(recipe, device)
-    assumed = assumed if device == "cuda" and not any(node.gpus for node in nodes) else 0
+    assumed = (gpu_gb or 80) * GB if device == "cuda" and not any(node.gpus for node in nodes) else 0
     parts = [_plan_of(step, nodes, device, assumed) for step in steps(recipe)]
     if not parts:  # a cold start alone
         nowhere = place(recipe.cluster, (machine,), device, ())

@@ -60,10 +60,7 @@ def shortest_answer(recipe: Recipe, tokenizer: Any, problems: Sequence[Problem])
 
 def budget_blockers(recipe: Recipe, source: str, problems: Sequence[Problem], shortest: int) -> Iterator[str]:
     """Limits below the shortest answer to a set's problems: of the recipe in any step, and of single rows. A sentence each.
-
-    Args:
-        problems: with their columns, where they are known; a row without a number is said elsewhere.
-    """
+    `problems`: with their columns, where they are known; a row without a number is said elsewhere."""
     budgets = recipe.each("budget")
     least, step = min((_rung(budget, budget.limit), step) for step, budget in budgets.items())
     answer = f"the {shortest} tokens of the shortest possible answer to {source}"
@@ -155,11 +152,7 @@ def _means_budget(name: str) -> bool:
 
 
 def budget_warnings(recipe: Recipe, shortest: int, seen: bool) -> Iterator[str]:
-    """What can be met, but hardly as meant.
-
-    Args:
-        seen: the rows of every set are known, so that limits from their columns were looked at (`budget_blockers`).
-    """
+    """What can be met, but hardly as meant. `seen`: the rows of every set are known, so that limits from their columns were looked at (`budget_blockers`)."""
     budget, said = recipe.budget, recipe.data.instruction
     thinks, answer = _thinks(recipe), f"the {shortest} tokens of the shortest possible answer"
     remedy = f"raise it, or lower {thinks}.share" if thinks else "raise it"

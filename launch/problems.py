@@ -40,10 +40,7 @@ class HeldOut:
 
 def held_out(recipe: Recipe, judge: Judge, held: Mapping[str, str] | None = None) -> list[HeldOut]:
     """The evaluation problems of a recipe, of its sets and then of its benchmarks; empty if it evaluates nothing.
-
-    Args:
-        held: commits of the hub by source, which benchmarks that pin none are read of.
-    """
+    `held`: commits of the hub by source, which benchmarks that pin none are read of."""
     if not evaluates(recipe):
         return []
     sets, names = recipe.held_out_sets, recipe.held_out_names

@@ -359,11 +359,7 @@ def drawn(trace: Trace, work: Work, random: np.random.Generator) -> Iterable[lis
 
 
 def update_seconds(trace: Trace, work: Work, layout: Layout, rollouts: Sequence[int]) -> tuple[float, float]:
-    """Seconds of a step's updates, and the share of them that a rank is at work in the mean.
-
-    Args:
-        rollouts: tokens that train, of each.
-    """
+    """Seconds of a step's updates, and the share of them that a rank is at work in the mean. `rollouts`: tokens that train, of each."""
     if not rollouts:
         return 0.0, 0.0
     ranks, tokens = layout.ranks, sum(rollouts) / work.updates
