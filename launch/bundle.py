@@ -29,13 +29,12 @@ from rewards.rows import local_files
 
 RECIPE = "recipe.yaml"
 _HOUSE = ("recipes", "rewards", "rollout", "rl", "evaluation", "launch")
-_OURS = ("*.py", "*.yaml", "templates/*")
+_OURS = ("*.py", "*.yaml", "*/templates/*")
 _SECRETS = (
     ".env*", "*.env", "*.pem", "*.key", "*.p12", "*.pfx", "*.kdbx", "*.gpg", "*.asc", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*",
     "*token*", "*secret*", "*credential*", "*passw*", "*private*key*", "*service*account*", "*apikey*", "*api_key*",
     "auth.json", "*.jks", "*.tfstate*", "*.tfvars", ".netrc", ".npmrc", ".pypirc", ".git-credentials", "kubeconfig*",
 )  # fmt: skip
-_NO_SECRETS = ("*tokenizer*",)
 _PRIVATE = (".ssh", ".aws", ".gnupg", ".kube", ".docker", ".azure")
 _LEFT_OUT = (
     ".*", "__pycache__", "*.pyc", "runs", "evals", "checkpoints", "step-[0-9]*", "wandb", "node_modules",
@@ -137,8 +136,7 @@ def _own_files() -> Iterator[tuple[str, Path]]:
     for package in _HOUSE:
         for path in sorted((root / package).rglob("*")):
             name = path.relative_to(root).as_posix()
-            is_ours = "__pycache__" not in path.parts and any(fnmatch(name, f"*/{pattern}") for pattern in _OURS)
-            if is_ours and path.is_file() and not _is_secret(path):
+            if "__pycache__" not in path.parts and _is_one(name, _OURS) and path.is_file() and not _is_secret(path):
                 yield name, path
 
 
@@ -172,13 +170,13 @@ def _included(given: Path) -> Iterator[Path]:
     if hidden := next((part for part in below if part.startswith(".") and part.strip(".")), None):
         raise BundleError(f"{given}: nothing of a hidden folder or file ({hidden}) is sent; copy what the job needs to another place")
     if given.is_file():
-        if any(fnmatch(given.name, pattern) for pattern in _LEFT_OUT if "." in pattern):
+        if _is_one(given.name, [pattern for pattern in _LEFT_OUT if "." in pattern]):
             raise BundleError(f"{given}: weights are not sent; put it where the cluster sees it, and name it by an absolute path")
         yield _within(given)
     elif given.is_dir():
         for path in sorted(given.rglob("*")):
             inside = path.relative_to(given).parts
-            if path.is_file() and not any(fnmatch(part, pattern) for part in inside for pattern in _LEFT_OUT) and not _is_secret(path):
+            if path.is_file() and not any(_is_one(part, _LEFT_OUT) for part in inside) and not _is_secret(path):
                 yield _within(path)
     else:
         raise BundleError(f"--include: no file or folder {given} here")
@@ -211,12 +209,14 @@ def _is_secret(path: Path) -> bool:
         name = one.name.lower()
         if any(part in _PRIVATE for part in one.parts):
             return True
-        if name.endswith(".py"):
-            continue
         hints = [pattern for pattern in _SECRETS if fnmatch(name, pattern)]
-        if hints and (hints != ["*token*"] or not any(fnmatch(name, pattern) for pattern in _NO_SECRETS)):
+        if hints and not name.endswith(".py") and not (hints == ["*token*"] and "tokenizer" in name):
             return True
     return False
+
+
+def _is_one(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def _modules(names: Iterable[str]) -> Iterator[tuple[str, Path]]:
@@ -263,7 +263,6 @@ def _imports(path: Path) -> set[str]:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (SyntaxError, ValueError):
         return set()
-    plain = {alias.name.partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    return plain | {
-        (node.module or "").partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level
-    } - {""}
+    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module and not node.level]
+    return {name.partition(".")[0] for name in names}

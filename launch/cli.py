@@ -17,12 +17,13 @@ from launch import cluster_cli
 from launch.convert import convert
 from launch.doors import Address, Overrides, RecipeName, Runs, Scale, errors, out, say, table
 from launch.head import joined_address
+from launch.memory import many
 from launch.merge import merge
+from recipes.schema import Recipe
 from rl.progress import terminal
 
 if TYPE_CHECKING:
     from launch.plan import Plan
-    from recipes.schema import Recipe
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -416,7 +417,6 @@ def judge(
     with errors():
         from rich.progress import Progress
 
-        from launch.memory import many
         from rewards.verifier.judge_file import judge_file
 
         target = to or file.with_name(f"{file.stem}.judged.jsonl")

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from launch.doors import Overrides, RecipeName, Scale, errors, say, table
+from launch.memory import size
+from recipes.schema import Recipe
+from rl.progress import clock
 
 if TYPE_CHECKING:
     from launch.bundle import Bundle
     from launch.jobs import Job, Jobs
     from launch.manifests import Nodes
-    from recipes.schema import Recipe
 
 app = typer.Typer()
 cluster_app = typer.Typer(no_args_is_help=True, help="Start and end a Ray head on this machine, for submitted jobs.")
@@ -158,7 +160,6 @@ def _to_ray(
     from launch.bundle import RECIPE
     from launch.jobs import Cluster, dashboard
     from launch.manifests import GRACE_S
-    from launch.memory import size
     from rl.run import installed
 
     package, content = made.packed()
@@ -349,14 +350,10 @@ def _unknown() -> Iterator[None]:
 
 
 def _list_files(made: Bundle, whole: bool, more: str) -> None:
-    from launch.memory import size
-
     for name, length in made.listed(whole):
         say(f"{size(length):>8}  {name}")
     say(f"{size(made.total)} in all{more}")
 
 
 def _duration(job: Job) -> str:
-    from rl.progress import clock
-
     return "" if job.seconds is None else clock(job.seconds)

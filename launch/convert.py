@@ -10,12 +10,14 @@ import json
 import shlex
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from recipes.schema import Recipe
+from launch.doors import errors, say
+from launch.machine import this_machine
+from launch.memory import LIBRARIES, many, size
+from recipes.schema import Recipe
 
 # All else is the run's record.
 _NOT_COPIED = ("checkpoints", "lock", "status.json", "report.html", "report.md", "README.md", "accuracy.svg", "mirror.json")
@@ -28,9 +30,6 @@ def convert(
     to: Annotated[Path, typer.Option("--out", help="New run folder, which resumes from the checkpoint.")],
 ) -> None:
     """Make of a checkpoint a run that goes on with other learner ranks, or by another ZeRO stage; the optimiser's state is kept to the bit."""
-    from launch.doors import errors, say
-    from launch.memory import many
-
     with errors():
         made = converted_run(checkpoint, to, ranks, zero_stage)
         say(f"{made} holds it for {many(ranks, 'rank')} with ZeRO-{zero_stage}, compared to the bit. Go on:")
@@ -43,8 +42,6 @@ def converted_run(source: Path, out: Path, ranks: int, zero_stage: int) -> Path:
     Raises:
         ConversionError, RecipeError, CheckpointError, RunError: it cannot be converted, said before anything starts; or was not, and `out` is not there.
     """
-    from launch.machine import this_machine
-    from launch.memory import LIBRARIES, size
     from rl.checkpoint import metadata
     from rl.conversion import ConversionError, convertible
     from rl.run import recorded_until

@@ -237,7 +237,7 @@ def _examples(step: Step, tokenizer: Any, found: DataPlan) -> None:
     for one in stage.sets if isinstance(stage, SftStage) else ():
         where = f"stages[{step.index}].data"
         if step.recipe.model.path == "tiny" and one.source != "tiny":
-            found.blockers.append(f"{where}: {_foreign(one)}; set model.path, or learn from `reference`")
+            found.blockers.append(f"{where}: {_foreign(one.source)}; set model.path, or learn from `reference`")
         try:
             if one.source == "tiny":
                 found.blockers.append(f"{where}: tiny has problems and no completions; the cold start is what learns from its traces")
@@ -268,8 +268,8 @@ def _shortest_example(tokenizer: Any, kept: Sequence[Conversation]) -> int:
     return 1 + min(sum(len(tokenizer.encode(text, add_special_tokens=False).ids) for text in texts) for texts in said[:_SHORTEST])
 
 
-def _foreign(one: DataSet) -> str:
-    return f"{one.source} is not for the tiny reasoner, which knows only the words of its own problems"
+def _foreign(source: str) -> str:
+    return f"{source} is not for the tiny reasoner, which knows only the words of its own problems"
 
 
 def _benchmarks(recipe: Recipe, found: DataPlan) -> list[tuple[str, list[Problem]]]:
@@ -277,9 +277,7 @@ def _benchmarks(recipe: Recipe, found: DataPlan) -> list[tuple[str, list[Problem
     parts: list[tuple[str, list[Problem]]] = []
     for word in recipe.eval.benchmarks if evaluates(recipe) else ():
         if recipe.model.path == "tiny":
-            found.blockers.append(
-                f"eval.benchmarks: {word} is not for the tiny reasoner, which knows only the words of its own problems; set model.path"
-            )
+            found.blockers.append(f"eval.benchmarks: {_foreign(word)}; set model.path")
             continue
         try:
             one, place = benchmarks.find(word)
@@ -307,7 +305,7 @@ def _problems(key: str, one: DataSet, step: Step, tokenizer: Any, found: DataPla
         found.blockers += [f"{key}: {line}" for line in lacking("tiny", [], step.numbers if trains else ())]
         return []
     if recipe.model.path == "tiny":
-        found.blockers.append(f"{key}: {_foreign(one)}; set {key} or model.path")
+        found.blockers.append(f"{key}: {_foreign(one.source)}; set {key} or model.path")
         return []
     try:
         if not _is_read_here(one, found):
