@@ -201,10 +201,8 @@ def _shared_misfits(placed: Placement, each: int) -> Iterator[str]:
         needed = each * placed.at["learner"].count(index)
         if node.shared is not None and needed > node.shared:
             takes, has = sizes_apart(needed, node.shared)
-            yield (
-                f"memory: weights that engines read of ranks take {takes} of shared memory, and /dev/shm has {has}; give it more (a container: "
-                "docker run --shm-size=16g), or set cluster.carrier=store"
-            )
+            what = f"weights that engines read of ranks take {takes} of shared memory, and /dev/shm has {has}"
+            yield f"memory: {what}; {_MORE_SHARED}, or set cluster.carrier=store"
 
 
 def _store_misfits(placed: Placement, push: int) -> Iterator[str]:
@@ -218,20 +216,13 @@ def _store_misfits(placed: Placement, push: int) -> Iterator[str]:
         least = room if node.shared is None else min(room, node.shared)
         needed, has = sizes_apart(push * 1.02, least)
         if not own:
-            yield (
-                f"memory: a push of {needed} does not fit the object store of {node.name}, which has {has}; start Ray there with a larger one "
-                "(--object-store-memory; /dev/shm must hold it), or take a smaller model"
-            )
+            where = f"the object store of {node.name}, which has {has}"
+            remedy = "start Ray there with a larger one (--object-store-memory; /dev/shm must hold it)"
         elif node.shared is not None and least >= node.shared - node.shared // 50:
-            yield (
-                f"memory: a push of {needed} does not fit shared memory: /dev/shm has {has} free; give it more (a container: "
-                "docker run --shm-size=16g), or take a smaller model"
-            )
+            where, remedy = f"shared memory: /dev/shm has {has} free", _MORE_SHARED
         else:
-            yield (
-                f"memory: a push of {needed} does not fit the object store, which takes {has} of the {size(node.memory)} that are free; "
-                "free main memory, or take a smaller model"
-            )
+            where, remedy = f"the object store, which takes {has} of the {size(node.memory)} that are free", "free main memory"
+        yield f"memory: a push of {needed} does not fit {where}; {remedy}, or take a smaller model"
 
 
 def _gpu_misfits(
@@ -264,6 +255,7 @@ def _gpu_misfits(
             yield f"memory: one {actor.name} needs about {takes} on its GPU, {there} are there; {_REMEDIES[actor.name]}"
 
 
+_MORE_SHARED = "give it more (a container: docker run --shm-size=16g)"
 _ON_NODES_WITH_GPUS = "have fewer engines and ranks on a node, keep what rests on the GPU where they share it (cluster.offload: false), or take a smaller model"
 _REMEDIES = {
     "engine": "lower engine.vllm.kv_cache_memory_bytes, take more GPUs an engine (engine.vllm.tensor_parallel_size) or a smaller model",

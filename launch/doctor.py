@@ -117,12 +117,7 @@ def python_version(version: tuple[int, int]) -> Check:
 
 
 def library_versions(wanted: Sequence[Requirement], versions: Mapping[str, str]) -> list[Check]:
-    """One failure for each library that is missing or not as required; one line for all that are.
-
-    Args:
-        wanted: what pyproject.toml requires.
-        versions: installed version by normalised name. Local labels (2.13.0+cpu) do not matter here.
-    """
+    """One failure for each library that is missing or not as required; one line for all that are. `versions`: by normalised name."""
     if not wanted:
         return [Check("libraries", "fail", "laconic itself is not installed here", "make install, then use .venv/bin/laconic")]
     checks = []
@@ -170,13 +165,7 @@ def torch_cuda() -> str | None:
 
 
 def driver(version: str, cuda: str | None, trouble: str = "") -> Check:
-    """The NVIDIA driver against the CUDA that torch was built for.
-
-    Args:
-        version: of the driver, e.g. "550.54.15"; "" without a GPU.
-        cuda: see `torch_cuda`.
-        trouble: see `Machine`.
-    """
+    """The NVIDIA driver (`version` "550.54.15", say; "" without a GPU) against the CUDA that torch was built for. `trouble`: see `Machine`."""
     if trouble:
         remedy = "restart the machine after a driver update, or install the driver again (on a cluster, ask who runs it)"
         return Check("NVIDIA driver", "fail" if cuda else "warn", trouble, remedy)

@@ -215,7 +215,7 @@ def sizes(words: str) -> list[int]:
 
 def layouts(devices: int, recipe: Recipe, seats: int, most_ranks: int) -> Iterator[Layout]:
     """Ways to have so many devices: shared by engines and ranks, one of each on every device, and apart with a quarter, a half and three quarters for engines."""
-    parallel = int(option(recipe.engine.vllm, "tensor_parallel_size", 1))
+    parallel = workers(recipe)
     if parallel == 1 and devices <= most_ranks:  # a device that is shared has a rank, and there are no more ranks than rows
         yield Layout(devices, devices, seats, colocated=True)
     for quarters in (1, 2, 3):

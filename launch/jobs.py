@@ -256,14 +256,14 @@ def dashboard(address: str | None) -> tuple[str, bool, str]:
 
 def _checked(address: str) -> str:
     """The URL of a dashboard. Raises JobsError: it is none."""
-    url = address if "://" in address else f"http://{address}"
+    wrong = JobsError(f"--address: {address} is no URL of a dashboard; http://HOST:8265 is one (not the port that drivers join)")
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(address if "://" in address else f"http://{address}")
         port, host = parts.port, parts.hostname
-    except ValueError:
-        port, host, parts = None, None, urlsplit("")
+    except ValueError as error:
+        raise wrong from error
     if parts.scheme not in ("http", "https") or not host:
-        raise JobsError(f"--address: {address} is no URL of a dashboard; http://HOST:8265 is one (not the port that drivers join)")
+        raise wrong
     if parts.username or parts.password:
         raise JobsError(
             "--address: a password does not belong there, where others see it; tokens come from RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN"

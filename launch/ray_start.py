@@ -44,12 +44,8 @@ class RayStartError(RuntimeError):
 
 
 def start_ray(num_cpus: int, num_gpus: int, push: int = 0) -> None:
-    """Join the Ray that is named, else start a local one; or keep what this process already speaks to.
-
-    Args:
-        num_cpus: CPUs that a Ray of our own may hand out to actors.
-        num_gpus: GPUs that it may hand out to actors.
-        push: bytes of weights that are published at once.
+    """Join the Ray that is named, else start a local one, which may hand out so many CPUs and GPUs; or keep what this process already speaks to.
+    `push`: bytes of weights that are published at once.
 
     Raises:
         RayStartError: none can be joined there; or Ray did not start in three attempts, or would have listened beyond loopback.

@@ -66,9 +66,7 @@ def run_recipe(
     made: Plan, runs_dir: Path, resume: bool = False, overwrite: bool = False, mirror: Callable[[], None] = lambda: None
 ) -> Path:
     """Run all stages of a recipe that was planned and found runnable (`check_runnable`); returns the run folder.
-
-    Args:
-        mirror: called at the beginning, after each checkpoint and each stage.
+    `mirror` is called at the beginning, after each checkpoint and each stage.
 
     Raises:
         PlanError, DataError, TemplateError, RunError: before anything expensive starts.
