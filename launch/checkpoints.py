@@ -386,10 +386,7 @@ def _tokenizer_faults(folder: Path, tokens: int | None, rows: int | None) -> Ite
 
 def chat_template(folder: Path) -> str:
     """The chat template that transformers would take: chat_template.jinja, else what tokenizer_config.json has.
-
-    Raises:
-        ValueError: there is none to take; the message says why.
-    """
+    Raises ValueError: there is none to take; the message says why."""
     file, text = folder / "chat_template.jinja", None
     if file.is_file():
         text = file.read_text(encoding="utf-8", errors="replace")

@@ -38,10 +38,7 @@ def convert(
 
 def converted_run(source: Path, out: Path, ranks: int, zero_stage: int) -> Path:
     """Make the run folder `out`; its checkpoint.
-
-    Raises:
-        ConversionError, RecipeError, CheckpointError, RunError: it cannot be converted, said before anything starts; or was not, and `out` is not there.
-    """
+    Raises ConversionError, RecipeError, CheckpointError, RunError: it cannot be converted, said before anything starts; or was not, and `out` is not there."""
     from rl.checkpoint import metadata
     from rl.conversion import ConversionError, convertible
     from rl.run import recorded_until

@@ -35,10 +35,7 @@ from rollout.vllm_engine import VllmEngine, engine_environment
 @contextmanager
 def engines(made: Plan, start: Path, template: Template, first_step: int = 0) -> Iterator[tuple[EnginePool, Options]]:
     """Ray and the engine actors of a plan, up for as long as the context lasts, and the options with which its other actors start.
-
-    Raises:
-        RayLost: a process of Ray is gone, whatever error that led to.
-    """
+    Raises RayLost: a process of Ray is gone, whatever error that led to."""
     recipe, device = made.recipe, made.device
     start_ray(num_cpus=os.cpu_count() or 1, num_gpus=made.placement.total_gpus, push=push_bytes(recipe, made.shape, made.placement))
     options = reserve(made.placement, recipe.cluster.preemptible)
@@ -86,10 +83,7 @@ def sampling(made: Plan, start: Path, template: Template, prompts: Sequence[Sequ
 
 def rehearsed(made: Plan, pool: EnginePool, template: Template, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
     """Refuse engines that do not sample from the probabilities that they report; sampled sequences, prompts' ends and responses.
-
-    Raises:
-        EngineError: one does not, or does not close thinking where the recipe limits it.
-    """
+    Raises EngineError: one does not, or does not close thinking where the recipe limits it."""
     recipe = made.recipe
     temperature = recipe.sampler.temperature if recipe.samples else recipe.eval.temperature or 1.0
     seed = seed_of(recipe.seed, "rehearsal") % 2**31
@@ -107,10 +101,7 @@ def stating(template: Template, recipe: Recipe, said: Iterable[str], left: int |
 
 def closing(recipe: Recipe, template: Template) -> ThinkIds | None:
     """The marks of thinking if training or evaluations ask engines to close it, and they can; evaluations can do without (`closer`).
-
-    Raises:
-        TemplateError: there is no thinking to close, a word that has it go on is none of this model, or training asks engines for what they cannot do.
-    """
+    Raises TemplateError: there is no thinking to close, a word that has it go on is none of this model, or training asks engines for what they cannot do."""
     if recipe.closes_thinking:
         return template.think_ids(at_once=recipe.sampler.no_thinking > 0)
     for budget in recipe.eval.budgets if forces_thinking(recipe) else ():

@@ -277,10 +277,7 @@ def folder_name(model: str) -> str:
 
 def folders(checkpoints: Sequence[str], out: Path | None) -> dict[str, Path]:
     """Where the files of each checkpoint go: `out`, or a folder for each in it; by default in evals/ of the working directory.
-
-    Raises:
-        ValueError: two checkpoints are one, or would share a folder.
-    """
+    Raises ValueError: two checkpoints are one, or would share a folder."""
     found: dict[str, Path] = {}
     for checkpoint in checkpoints:
         folder = out if out and len(checkpoints) == 1 else (out or Path("evals")) / folder_name(checkpoint)

@@ -66,11 +66,7 @@ class Forecast:
 
 
 def calibrate(folder: Path) -> Calibration:
-    """What a run says. Its layout has the others' threads of the mean step.
-
-    Raises:
-        TraceError: its record is too short, or lacks what is needed.
-    """
+    """What a run says. Its layout has the others' threads of the mean step. Raises TraceError: its record is too short, or lacks what is needed."""
     recipe = next((step.recipe for step in steps_of(recorded(folder)) if step.own), None) if (folder / "recipe.yaml").is_file() else None
     if recipe is None or not all((folder / name).is_file() for name in ("metrics.jsonl", "environment.json")):
         raise TraceError(f"--simulate: {folder} is no run folder: name one that `laconic train` made")

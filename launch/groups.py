@@ -34,10 +34,7 @@ class RoomLost(RuntimeError):
 def reserve(placed: Placement, preemptible: bool = False) -> Options:
     """Room in the Ray that this process speaks to, held until it ends; the options of the actor of a name and index. Blocks until all of it is there.
     `preemptible`: nodes may be taken away and come back, which takes longer than when they were started again.
-
-    Raises:
-        RoomLost: there is none, as a node went, which has not come back in time. So do options, where room that was there went.
-    """
+    Raises RoomLost: there is none, as a node went, which has not come back in time. So do options, where room that was there went."""
     groups = [placement_group([dict(bundle) for bundle in group.bundles], strategy=group.strategy) for group in placed.groups]
     back_s = _PREEMPTED_S if preemptible else _BACK_S
     until = time.monotonic() + back_s

@@ -23,10 +23,7 @@ _ANSWER_S = 120.0  # a worker starts, and imports nothing heavy
 
 def joined_nodes() -> list[Machine]:
     """The nodes that a run has beside each other, that of this process first; none where it has a Ray of its own.
-
-    Raises:
-        RayStartError: the Ray that is named cannot be joined, or a node of it does not answer.
-    """
+    Raises RayStartError: the Ray that is named cannot be joined, or a node of it does not answer."""
     if joined_address() is None:
         return []
     start_ray(num_cpus=0, num_gpus=0)

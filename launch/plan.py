@@ -176,11 +176,7 @@ def _of_changes(line: str, step: Step) -> bool:
 
 
 def check_runnable(plan: Plan) -> None:
-    """Refuse what cannot run here.
-
-    Raises:
-        PlanError: one line for each blocker.
-    """
+    """Refuse what cannot run here. Raises PlanError: one line for each blocker."""
     if plan.blockers:
         raise PlanError("\n".join(plan.blockers))
 

@@ -36,10 +36,7 @@ _MAIN = "main"
 
 def write_card(run: Path, to: Path | None, licence: str | None, console: Console) -> None:
     """Write the card of a run's model to `to` (default: README.md in the run's folder), its picture beside it, and say where.
-
-    Raises:
-        ValueError: as `model_of` and `card`.
-    """
+    Raises ValueError: as `model_of` and `card`."""
     model = model_of(run)
     found = of_model(model)
     target = to or model.run / "README.md"

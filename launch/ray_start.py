@@ -46,10 +46,7 @@ class RayStartError(RuntimeError):
 def start_ray(num_cpus: int, num_gpus: int, push: int = 0) -> None:
     """Join the Ray that is named, else start a local one, which may hand out so many CPUs and GPUs; or keep what this process already speaks to.
     `push`: bytes of weights that are published at once.
-
-    Raises:
-        RayStartError: none can be joined there; or Ray did not start in three attempts, or would have listened beyond loopback.
-    """
+    Raises RayStartError: none can be joined there; or Ray did not start in three attempts, or would have listened beyond loopback."""
     if ray.is_initialized():
         return
     ray_worker.print_to_stdstream = lambda *args, **kwargs: None  # Ray's own pages about a dead actor; whoever asked it says so in a line

@@ -65,11 +65,7 @@ def _answered(token: Path) -> str | None:
 
 
 def refuse_missing(made: Plan, start: Path) -> None:
-    """Have every node hold the checkpoint that the run starts from, at the driver's path.
-
-    Raises:
-        RunError: a node lacks it, has another, or cannot fetch it.
-    """
+    """Have every node hold the checkpoint that the run starts from, at the driver's path. Raises RunError: a node lacks it, has another, or cannot fetch it."""
     if not (nodes := elsewhere(made)):
         return
     model = made.recipe.model

@@ -196,10 +196,7 @@ def settle_device(made: Plan) -> None:
 
 def planned_with(start: Path, made: Plan) -> Plan:
     """The plan once the model is there: what a download brought is checked, and known to whoever asks for sizes.
-
-    Raises:
-        PlanError: it cannot run here after all.
-    """
+    Raises PlanError: it cannot run here after all."""
     if made.shape is not None:
         # Of the cold start's model, or of a hub's whose shape is known.
         if faults := list(adapter_faults(linear_layers(start), made.recipe)):

@@ -320,10 +320,7 @@ class Mirror:
 
 def fetched(url: str) -> Path:
     """What reports read of a run on remote storage, here: its record, without samples of training but the last, and the names of its checkpoints.
-
-    Raises:
-        StorageError: it cannot be reached, there is no run, or it does not hold what it says.
-    """
+    Raises StorageError: it cannot be reached, there is no run, or it does not hold what it says."""
     above, _, name = url.rstrip("/").rpartition("/")
     parts = [part for part in above.partition("://")[2].split("/") if part not in ("", "..")]  # which tell runs of one name apart
     store, target = Store(above, name), _cached("reports", above).joinpath(*parts, name)

@@ -82,10 +82,7 @@ def reference_stage(part: Part, stage: ReferenceStage, template: Template, folde
 
 def refuse_unlearnable(part: Part, template: Template) -> None:
     """Refuse data of which an sft stage could learn nothing, before anything starts: each set is read up to its first example that fits.
-
-    Raises:
-        DataError: the template refuses all of a set, or the others are too long.
-    """
+    Raises DataError: the template refuses all of a set, or the others are too long."""
     for conversations, name in zip(part.conversations, _names(part.step.stage), strict=False):
         long: list[Example] = []
         for example in rendered(conversations, template, []):
