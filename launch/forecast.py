@@ -132,9 +132,9 @@ def _alone(record: Mapping[str, Any], layout: Layout) -> dict[str, float]:
 
 def _trace(records: Sequence[Mapping[str, Any]], recipe: Recipe, layout: Layout) -> Trace:
     names = (
-        *("groups/sampled", "groups/trained", "groups/surplus", "tokens/sampled", "tokens/trained", "engines/calls"),
-        *("seconds/judge", "seconds/score", "seconds/poll"),
-    )
+        "groups/sampled", "groups/trained", "groups/surplus", "tokens/sampled", "tokens/trained", "engines/calls",
+        "seconds/judge", "seconds/score", "seconds/poll",
+    )  # fmt: skip
     total = {name: sum(record.get(name) or 0.0 for record in records) for name in names}
     alone = [_alone(record, layout) for record in records]
     quantile = next(metric for metric in METRICS if metric.name == "length/q_<N>")

@@ -339,9 +339,7 @@ def trainer_bytes(shape: Shape, learner: Learner, bf16: bool, longest: int, gpu:
     """What the one process of a supervised stage holds at its peak: weights in fp32, which autocast casts for a pass, and a tile of logits, as TRL's fused
     head has it (on a CPU some eight of them: measured)."""
     alone = one_trainer(learner)
-    tokens, entries = (
-        min(wanted, most) for wanted, most in zip((max(alone.micro_batch_tokens, longest), shape.vocabulary), _TILE, strict=True)
-    )
+    tokens, entries = min(max(alone.micro_batch_tokens, longest), _TILE[0]), min(shape.vocabulary, _TILE[1])
     held = learner_bytes(shape, alone, False, False, longest, gpu, logits=tokens * entries * 4 * (2 if gpu else 8))
     return held | ({"cast weights": shape.parameters * 2} if bf16 else {})
 

@@ -45,10 +45,10 @@ _REMEDIES = (  # by words of what sbatch says, the first that are found; of SBAT
     ("configuration|node|cpu|processor|memory|resource|time limit", _SIZES),
     ("partition", _PARTITION),
 )
-_NEVER = (
-    *("PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints"),
-    *("InvalidAccount", "InvalidQOS", "AccountNotAllowed", "QOSNotAllowed"),
-)  # reasons to wait that waiting does not mend
+_NEVER = (  # reasons to wait that waiting does not mend
+    "PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints",
+    "InvalidAccount", "InvalidQOS", "AccountNotAllowed", "QOSNotAllowed",
+)  # fmt: skip
 
 
 class Slurm(Jobs):
@@ -88,17 +88,18 @@ class Slurm(Jobs):
 
     def job(self, name: str) -> Job:
         number = _number(name)
-        told, record = _told([number]).get(number), _record(name)
+        told, record = _told([number]).get(number), _record(number)
         if not told and not record:
             raise UnknownJob(f"{name}: Slurm knows no such job; `laconic jobs --slurm` lists those that were submitted from here")
         return _job(number, told, record)
 
     def log(self, name: str) -> str:
-        if not (record := _record(name)):
+        number = _number(name)
+        if not (record := _record(number)):
             raise UnknownJob(
                 f"{name}: was not submitted from here, so where its log lies is not known: look into the folder that it was submitted from"
             )
-        return "".join(file.read_text(encoding="utf-8", errors="replace") for file in Path(record["folder"]).glob(f"*-{_number(name)}.log"))
+        return "".join(file.read_text(encoding="utf-8", errors="replace") for file in Path(record["folder"]).glob(f"*-{number}.log"))
 
     def stop(self, name: str, within_s: float) -> Job:
         job, number = self.job(name), _number(name)
@@ -239,8 +240,7 @@ def _records() -> Path:
     return cache_folder("slurm")
 
 
-def _record(name: str) -> dict[str, Any]:
-    number = _number(name)
+def _record(number: str) -> dict[str, Any]:
     with suppress(CacheError):
         return _read(_records() / f"{number}.json")
     return {}

@@ -98,10 +98,9 @@ def with_reference(part: Part, at: Standing) -> Part:
     if part.source is None or not read_of_reference(part.step):
         return part
     assert at.reference is not None
-    found = reference.statistics(_answers(at))
-    return replace(
-        part, source=reference.with_statistics(part.source, at.reference.asked, found, part.recipe.seed, part.recipe.number_columns)
-    )
+    found = reference.statistics(at.reference.read())
+    source = reference.with_statistics(part.source, at.reference.asked, found, part.recipe.seed, part.recipe.number_columns)
+    return replace(part, source=source)
 
 
 def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template, folder: Path, at: Standing) -> Path:
@@ -132,8 +131,8 @@ def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template,
         adapter=learner.adapter,
     )
     if isinstance(stage, DpoStage):
-        with _named(step):
-            pairs = reference.pairs(_answers(at), stage.rejected)
+        with _answers(step, at) as answers:
+            pairs = reference.pairs(answers, stage.rejected)
         pairs = _short(pairs, step, "pairs", words)
         order = drawn([pairs], [1.0], recipe.seed, stage.batch, epochs=stage.epochs)
         words.append(_passes(order, [pairs], "pairs", stage))
@@ -161,17 +160,13 @@ def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template,
 
 
 @contextmanager
-def _named(step: Step) -> Iterator[None]:
-    """Which stage lacks something of a reference, in front of what that is."""
+def _answers(step: Step, at: Standing) -> Iterator[pa.Table]:
+    """What the last reference sampled; what a stage lacks of it is said with the stage in front."""
+    assert at.reference is not None
     try:
-        yield
+        yield at.reference.read()
     except reference.NoReference as error:
         raise reference.NoReference(f"{step.where}: {error}") from error
-
-
-def _answers(at: Standing) -> pa.Table:
-    assert at.reference is not None
-    return at.reference.read()
 
 
 def _examples(
@@ -179,8 +174,8 @@ def _examples(
 ) -> Sequence[Sequence[Example]]:
     """What an sft stage learns from: the shortest right answers of the reference, or its sets."""
     if not stage.sets:
-        with _named(part.step):
-            return [reference.shortest_right(_answers(at))]
+        with _answers(part.step, at) as answers:
+            return [reference.shortest_right(answers)]
     sets, left_out["the chat template"] = examples(part.conversations, template)
     asked = [one for conversations in part.conversations for one in conversations]
     if marked := [one.place for one in asked if template.holds_marks(one.turns)]:
