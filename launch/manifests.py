@@ -100,7 +100,8 @@ def refuse_hopeless(recipe: Recipe) -> None:
 def anywhere(made: Plan) -> list[str]:
     """Those of a plan's blockers that hold on every machine of the size planned for, not on this one alone: files, packages and builds may be others there."""
     stages = tuple(f"{part.step.stage.called}: " for part in made.stages)
-    return [line for line in made.blockers if not (line.partition(": ")[2] if line.startswith(stages) else line).startswith(_HERE)]
+    keys = {line: line.partition(": ")[2] if line.startswith(stages) else line for line in made.blockers}
+    return [line for line, key in keys.items() if not key.startswith(_HERE)]
 
 
 def _taken(placed: Placement) -> dict[int, int]:
