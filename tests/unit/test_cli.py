@@ -166,7 +166,7 @@ def test_stopping_says_what_the_stopped_code_has_to_add(monkeypatch):
             raise error
 
         for module, function in [("launch.stages", "run_recipe"), ("rl.merge", "merge")]:
-            monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{function: stop}))
+            monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{function: stop, "told": str}))
         monkeypatch.setattr("launch.evaluate.evaluate_checkpoints", stop)
         for command in (("train", "quickstart"), ("eval", "x"), ("merge", "a", "b", "--out", "c")):
             code, text = laconic(*command)
@@ -220,7 +220,7 @@ def test_what_says_nothing_of_an_adapter_is_refused_and_a_merge_has_the_defaults
     code, text = laconic("merge", "a", "--adapter", "b", "--out", "c", "--scope", "tensor", "--keep", "0.5")
     assert code == 1 and "--keep, --scope: an adapter is added in whole" in text
     seen: list[object] = []
-    counts = {"kept": 1, "entries": 4, "tensors": 1}
-    monkeypatch.setitem(sys.modules, "rl.merge", SimpleNamespace(merge=lambda *words: seen.append(words) or counts))
+    counts = {"kept": 1, "changed": 1, "entries": 4, "tensors": 1}
+    monkeypatch.setitem(sys.modules, "rl.merge", SimpleNamespace(merge=lambda *words: seen.append(words) or counts, told=told))
     assert laconic("merge", "a", "b", "--out", "c", "--scale", "1.5")[0] == 0
     assert seen == [(Path("a"), Path("b"), Path("c"), 0.25, 1.5, "global")]
