@@ -8,7 +8,7 @@ Simplification: marks are text, also where a vocabulary has tokens of their own 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from functools import cache
 from typing import NamedTuple
 
@@ -146,9 +146,15 @@ def closing_of(mark: str) -> tuple[str, ...]:
 
 def closing(text: str, marks: Marks | None = None) -> tuple[int, int] | None:
     """Where the mark that closes a text's thinking begins and ends; None if nothing closes it, or it is opened again behind that. As `split` has it."""
+    last, opened = _last(text, marks)
+    return None if last is None or any(opened) else last
+
+
+def _last(text: str, marks: Marks | None) -> tuple[tuple[int, int] | None, Iterator[re.Match[str]]]:
+    """Where the last closing mark of a text begins and ends, None without one, and what opens thinking behind it."""
     opens, closes = _patterns(marks)
     last = max(closes.finditer(text), key=re.Match.end, default=None)
-    return None if last is None or any(opens.finditer(text, last.end())) else last.span()
+    return (None, opens.finditer(text)) if last is None else (last.span(), opens.finditer(text, last.end()))
 
 
 def split(text: str, marks: Marks | None = None, thinking: bool = False, cut: bool = False) -> tuple[str, str | None]:
@@ -161,9 +167,9 @@ def split(text: str, marks: Marks | None = None, thinking: bool = False, cut: bo
             Without it, a text free of marks is all answer.
         cut: the completion was cut off: plain words that may open thinking do, if nothing closes it.
     """
-    opening, closing = _patterns(marks)
-    start = max((match.end() for match in closing.finditer(text)), default=0)
-    opened = any(start or marks or not match.group()[0].isalpha() for match in opening.finditer(text, start))
+    last, opening = _last(text, marks)
+    start = last[1] if last else 0
+    opened = any(start or marks or not match.group()[0].isalpha() for match in opening)
     for opener, closer in _PLAIN if not (marks or start or opened) else ():
         if text.startswith(opener):
             if (end := text.find(closer)) >= 0:
