@@ -7,7 +7,7 @@ killed process, a missing file, an unreadable one or one of another form becomes
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -203,16 +203,22 @@ def _read_metrics(run: Run, folder: Path) -> list[dict[str, Any]]:
             run.notes.append("metrics.jsonl is missing: no step was recorded.")
         return []
     by_step: dict[int, dict[str, Any]] = {}
-    for number, line in enumerate(file.read_text(errors="replace").splitlines(), start=1):
+    for number, record in enumerate(records_of(file), start=1):
+        if record is None:
+            run.notes.append(f"{file.relative_to(run.path)}:{number}: not a whole record, left out.")
+        else:
+            by_step[record["step"]] = record
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def records_of(file: Path) -> Iterator[dict[str, Any] | None]:
+    """The lines of a metrics.jsonl; None for one that is no whole record, as of a step that was killed meanwhile, or holds what a run never writes: NaN, Infinity."""
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            record = json.loads(line)
+            record = json.loads(line, parse_constant=int)  # which takes no such word
         except ValueError:
             record = None
-        if _is_record(record):
-            by_step[record["step"]] = record
-        else:
-            run.notes.append(f"{file.relative_to(run.path)}:{number}: not a whole record, left out.")
-    return [by_step[step] for step in sorted(by_step)]
+        yield record if _is_record(record) else None
 
 
 def _is_record(record: Any) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import inf
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.run_folder import records_of
 from launch.memory import many, number_width, option, trained_parameters, workers
 from launch.plan import Plan, find_shape
 from launch.simulate import Layout, Step, Trace, Work, steps
@@ -70,7 +70,7 @@ def calibrate(folder: Path) -> Calibration:
     recipe = next((step.recipe for step in steps_of(recorded(folder)) if step.own), None) if (folder / "recipe.yaml").is_file() else None
     if recipe is None or not all((folder / name).is_file() for name in ("metrics.jsonl", "environment.json")):
         raise TraceError(f"--simulate: {folder} is no run folder: name one that `laconic train` made")
-    records = list(_recorded(folder / "metrics.jsonl"))[1:]
+    records = [record for record in records_of(folder / "metrics.jsonl") if record][1:]
     if len(records) < _LEAST_STEPS:
         raise TraceError(
             f"--simulate: {folder} has {many(len(records), 'step')} behind its first, and {_LEAST_STEPS} are needed to tell its speed: train on (--resume)"
@@ -92,13 +92,6 @@ def calibrate(folder: Path) -> Calibration:
         layout = replace(layout, cores=facts["cpus"], threads=(settings.threads, recipe.learner.threads))
         layout = replace(layout, others=float(np.mean([others(record, layout) for record in records])))
     return Calibration(_trace(records, recipe, layout), recipe, layout, records)
-
-
-def _recorded(file: Path) -> Iterator[dict[str, Any]]:
-    """Steps that were recorded whole; the line of one that was killed meanwhile is not, nor one with what a run never writes: NaN, Infinity."""
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        with suppress(ValueError):
-            yield json.loads(line, parse_constant=int)  # which takes no such word
 
 
 def _mean(records: Sequence[Mapping[str, Any]], name: str) -> float:
