@@ -20,7 +20,7 @@ from evaluation.measured import of_table
 from evaluation.results import Settings
 from recipes.data import Data
 from rewards.verifier.judge import Judge
-from rollout.api import Api, Refused, ServerError, address
+from rollout.api import Api, Refused, ServerError
 from rollout.records import CHARACTERS
 from rollout.scorer import Scorer
 from rollout.server import ServerPool
@@ -373,7 +373,7 @@ def test_a_server_that_is_not_there_or_silent_or_of_another_kind_is_said_at_once
     silent = threading.Event()
 
     def script(path: str, body: dict[str, Any]) -> Answer:
-        silent.wait(5)
+        silent.wait(60)
         return 200, MODELS
 
     slow = Api(serve(script).url, pace=0.0)
@@ -423,35 +423,6 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_and_one_that_the_user_
     assert len(answers(ServerPool(Api(url, KEY, pace=0.0), "", None, Data()))) == 1
 
 
-@pytest.mark.parametrize(
-    ("url", "root"),
-    [
-        ("http://host:8000", "http://host:8000/v1"),
-        ("http://host:8000/v1/", "http://host:8000/v1"),
-        ("https://host/v1/chat/completions", "https://host/v1"),
-        ("https://openrouter.ai/api/v1", "https://openrouter.ai/api/v1"),
-        ("https://host/api/paas/v4/completions", "https://host/api/paas/v4"),
-        ("http://[::1]:8000", "http://[::1]:8000/v1"),
-    ],
-)
-def test_an_address_is_what_people_write_for_it(url, root):
-    assert address(url) == root
-
-
-@pytest.mark.parametrize(
-    "url", ["host:8000", "", "ftp://host", "http://", "http://host:port", "http://user:word@host/v1", "https://host/v1?key=x"]
-)
-def test_what_is_no_address_or_holds_a_key_is_refused(url):
-    with pytest.raises(ValueError, match="--engine-url"):
-        address(url)
-
-
-def test_a_key_that_no_header_takes_is_refused_without_saying_it():
-    with pytest.raises(ValueError, match="LACONIC_ENGINE_KEY") as caught:
-        Api("http://host", "schlüssel")
-    assert "schlüssel" not in str(caught.value)
-
-
 def test_no_server_closes_thinking(serve):
     with pool_of(serve(answering(chat({"content": "x"})))) as pool:
         with pytest.raises(ServerError, match="closes no thinking"):
@@ -465,7 +436,7 @@ def test_leaving_does_not_wait_for_answers_that_nobody_wants_any_more(serve):
 
     def script(path: str, body: dict[str, Any]) -> Answer:
         if body.get("seed"):
-            hold.wait(20)
+            hold.wait(60)
         return good(path, body)
 
     with pool_of(serve(script)) as pool:
