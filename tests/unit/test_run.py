@@ -185,7 +185,7 @@ def test_a_run_is_let_go_by_a_process_that_dies_whatever_its_children_do(tmp_pat
     code = (
         "import os, subprocess, sys; from pathlib import Path; from recipes.schema import Recipe; from rl.run import Run\n"
         f"run = Run.create(Recipe.model_validate({recipe().model_dump(mode='json')!r}), Path({str(tmp_path)!r}))\n"
-        "child = subprocess.Popen(['sleep', '60'], stdout=-3, stderr=-3); print(child.pid, flush=True); os.kill(os.getpid(), 9)"
+        "child = subprocess.Popen(['sleep', '600'], stdout=-3, stderr=-3); print(child.pid, flush=True); os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     try:

@@ -91,19 +91,24 @@ def test_buckets_are_bounded_keep_the_order_and_begin_tensors_where_they_can_be_
     assert all(start % 8 == 0 and start + spec.bytes <= bucket.size for bucket in made for spec, start in bucket.parts)
 
 
+def named() -> list[str]:
+    """Files of shared memory of torch's in this process; other processes of the machine have theirs."""
+    return [name for name in os.listdir("/dev/shm") if name.startswith(f"torch_{os.getpid()}_")]
+
+
 def test_shared_memory_moves_to_where_others_see_it_and_its_owner_goes_on_with_it():
     flat = torch.arange(40.0)
     one, two = flat[4:16].view(3, 4), torch.arange(9).to(torch.bfloat16)
     shared = share({"one": one, "two": two}, {})
     assert list(shared.names) == ["one", "two"]
-    files = len(os.listdir("/dev/shm"))
+    files = named()
     found: dict[str, torch.Tensor] = {}
     got = dict(digesting(shared.tensors(0, CPU), found))
     assert torch.equal(got["one"], one) and torch.equal(got["two"], two)
     assert as_numbers(found) == {"one": int(digest(one)), "two": int(digest(two))}
     flat += 1
     assert torch.equal(got["one"], one) and torch.equal(dict(share({"one": one}, {}).tensors(0, CPU))["one"], one)
-    assert flat[4] == 5 and got["one"].data_ptr() != one.data_ptr() and len(os.listdir("/dev/shm")) == files  # nothing has a name
+    assert flat[4] == 5 and got["one"].data_ptr() != one.data_ptr() and named() == files  # nothing has a name
 
 
 def test_a_handle_whose_owner_is_gone_says_so():
@@ -157,16 +162,16 @@ def test_who_does_not_come_or_falls_silent_is_waited_for_no_longer_than_the_dead
         Group(meeting, 0, CPU, store)
     threads[0].join()
     assert isinstance(got[1], Undelivered)
-    meeting, store, got, threads = seated(1, 2.0)
+    meeting, store, got, threads = seated(1, 6.0)  # in which both come, also where a busy machine stands still
     group = Group(meeting, 0, CPU, store)  # and sends nothing
     threads[0].join()
-    assert "sent or took nothing for 2 s, or is gone" in str(got[1]) and time.monotonic() - start < 60
+    assert "sent or took nothing for 6 s, or is gone" in str(got[1]) and time.monotonic() - start < 60
     group.leave()
     leave()
 
 
 def test_the_store_of_a_meeting_listens_on_the_address_it_was_given_alone():
-    meeting, store = host_meeting("127.0.0.1", 2, 5.0, "gloo")
+    meeting, store = host_meeting("127.0.0.1", 2, 60.0, "gloo")
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     listening = {fields[1] for fields in lines if fields[3] == "0A" and fields[1].endswith(f":{meeting.port:04X}")}
     assert listening == {f"0100007F:{meeting.port:04X}"} and store is not None
