@@ -107,7 +107,7 @@ def _read(recipe: Recipe) -> tuple[Path, Tokenizer, str, str, Marks] | None:
         opening = _opening(template, folder, recipe.data.template)
         marks = Marks(*recipe.data.thinking) if recipe.data.thinking else marks_of(template, tokenizer.get_vocab(), opening)
         return folder, tokenizer, template, opening, marks
-    except Exception:
+    except Exception:  # of the tokenizers, plain; templates raise what they like, through jinja
         return None
 
 

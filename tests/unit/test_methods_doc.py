@@ -133,7 +133,8 @@ def test_what_a_section_says_of_a_recipe_holds(name):
 def test_overrides_that_a_section_offers_are_taken(one):
     for words in ticked(one.text):
         if re.match(r"[\w.]+=", words):
-            load(next(iter(one.said)), overrides=words.split())
+            name = next(iter(one.said))
+            assert load(name, overrides=words.split()) != load(name), f"{words} changes nothing"
 
 
 def test_every_name_in_backticks_is_a_recipe_or_a_word_of_the_references():
