@@ -26,6 +26,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)")
 
+_PATIENCE_MS = 120_000
 PROBLEMS, SAMPLES = 250, 16  # of each evaluation: five runs with the first and the last hold 20,000 rollouts, and 8 of training
 HOSTILE = '<img src=x onerror="window.harmed = 1"><script>window.harmed = 1</script> 6\n</think>\n\\boxed{6}'
 
@@ -65,15 +66,23 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as started:
-        found = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        playwright.expect.set_options(timeout=_PATIENCE_MS)
+        found = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=_PATIENCE_MS)
         yield found
         found.close()
+
+
+def window(browser: Any, **how: Any) -> Any:
+    """A window of its own, in which a busy machine is waited for."""
+    context = browser.new_context(**how)
+    context.set_default_timeout(_PATIENCE_MS)
+    return context
 
 
 @pytest.fixture
 def tab(browser: Any, page_file: Path) -> Iterator[Any]:
     """The page in a tab of its own; whatever it complained of or asked for fails the test."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
+    context = window(browser, viewport={"width": 1280, "height": 900}, color_scheme="light")
     opened = context.new_page()
     said: list[str] = []
     opened.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
@@ -136,7 +145,7 @@ def many_sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_of_many_sources_all_but_the_first_are_folded_and_the_keyboard_opens_them(browser: Any, many_sources: Path) -> None:
-    context = browser.new_context(viewport={"width": 1000, "height": 800})
+    context = window(browser, viewport={"width": 1000, "height": 800})
     tab = context.new_page()
     tab.goto(many_sources.as_uri())
     folds = tab.locator("details.fold")
@@ -156,7 +165,7 @@ def test_of_many_sources_all_but_the_first_are_folded_and_the_keyboard_opens_the
 
 
 def test_any_two_labels_of_a_sample_can_be_set_side_by_side(browser: Any, many_sources: Path) -> None:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context = window(browser, viewport={"width": 1280, "height": 900})
     tab = context.new_page()
     tab.goto(many_sources.as_uri())
     reader(tab)

@@ -110,13 +110,13 @@ def test_an_offline_hub_with_an_empty_cache_warns(tmp_path: Path):
 
 
 def test_a_probe_reports_the_last_line_of_what_went_wrong():
-    check = doctor.probe("x", "raise ValueError('no such thing')", timeout_s=30, done="", remedy="mend it")
+    check = doctor.probe("x", "raise ValueError('no such thing')", timeout_s=240, done="", remedy="mend it")
     assert (check.state, check.found, check.remedy) == ("fail", "ValueError: no such thing", "mend it")
 
 
 def test_a_probe_that_hangs_or_crashes_is_a_failure():
     assert doctor.probe("x", "import time; time.sleep(60)", timeout_s=0.5, done="", remedy="").found == "no answer in 0.5 s"
-    assert doctor.probe("x", "import os; os.abort()", timeout_s=30, done="", remedy="").found == "ended with code -6"
+    assert doctor.probe("x", "import os; os.abort()", timeout_s=240, done="", remedy="").found == "ended with code -6"
 
 
 def test_this_installation_has_what_pyproject_requires():

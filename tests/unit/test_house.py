@@ -137,5 +137,5 @@ def test_declared_dependencies_are_those_that_are_imported():
 def test_recipes_are_checked_and_explained_without_torch():
     heavy = ["torch", "ray", "vllm", "transformers", "deepspeed", "numpy"]
     code = f"import sys, recipes.loader, recipes.keys, recipes.reference; recipes.loader.load('dler'); print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=240)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr

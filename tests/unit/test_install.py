@@ -24,7 +24,7 @@ def make(folder: Path, *words: str, says: str = "") -> subprocess.CompletedProce
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "SAYS": says}
-    return subprocess.run(["make", *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(["make", *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
 
 
 @pytest.mark.parametrize("extra", ["cpu cuda", "cuda cpu", "cpu cpu", "gpu", "cpu,cuda", "CPU"])

@@ -253,7 +253,7 @@ def test_plan_tries_functions_and_loads_no_torch_of_its_own(own_module, tmp_path
         "    print([blocker for blocker in made.blockers if 'reward' in blocker])\n"
         "print([name for name in ('torch', 'transformers', 'ray', 'vllm', 'trl') if name in sys.modules])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True, text=True, timeout=240)
     passed, refused, loaded = done.stdout.splitlines()
     assert passed == loaded == "[]", done.stderr
     assert "reward function own_rewards:said: raised ZeroDivisionError" in refused and "for rollout 4 of a trial" in refused
