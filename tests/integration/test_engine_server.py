@@ -46,7 +46,7 @@ def url(vllm_on_cpu: None, tiny_checkpoint: Path, tmp_path_factory: pytest.TempP
             stdout=file, stderr=subprocess.STDOUT, cwd=log.parent, env=os.environ | engine_environment(1, "cpu"),
         )  # fmt: skip
     try:
-        for _ in range(600):
+        for _ in range(1200):
             assert server.poll() is None, log.read_text()[-2000:]
             try:
                 urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
@@ -56,7 +56,7 @@ def url(vllm_on_cpu: None, tiny_checkpoint: Path, tmp_path_factory: pytest.TempP
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(120)
 
 
 def test_vllms_server_gives_the_tokens_that_our_own_engine_samples(url: str, tiny_checkpoint: Path):

@@ -226,7 +226,7 @@ def test_a_killed_engine_does_not_lose_the_step_and_comes_back_with_the_publishe
     assert sorted(done) == sorted(names)  # each once
     assert pool.restarts == 1
     assert versions == {3}
-    assert publisher.push(learner, version=4) is not None
+    publisher.push(learner, version=4)
     assert np.allclose(np.concatenate(pool.score(PROBE)[0]), np.concatenate(learner.score(PROBE)), atol=1e-4)
     pool.stop()
 

@@ -46,10 +46,9 @@ free("GPU", 1)
 groups._SAY_S = 0.5
 wish = place(ApartCluster(kind="apart"), [node], "cuda", [Wish("engine", 2, 1, 1)])
 threading.Thread(target=lambda: reserve(wish), daemon=True).start()
-for _ in range(100):
+until = time.monotonic() + 60
+while not said and time.monotonic() < until:
     time.sleep(0.1)
-    if said:
-        break
 print(json.dumps(said[:1]), flush=True)
 stop_ray()
 """
