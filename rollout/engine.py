@@ -8,9 +8,8 @@ a deadline (rollout/peers).
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,7 +19,7 @@ import ray
 from rollout.honesty import check_rehearsal
 from rollout.pace import SLICE_S, Sums
 from rollout.parcels import Parcel
-from rollout.peers import Call, Failed, Gone, Peer, answer, first
+from rollout.peers import Call, Failed, Gone, Peer, answer, died, first
 from rollout.sleep import Part
 from rollout.types import Completion, Request
 from rollout.weights import Undelivered
@@ -31,7 +30,6 @@ _LONGEST_SLICE_S = 900.0  # an engine that runs and does not report for so long 
 _LATE_S = 90.0  # for others to say so too, when one says that weights did not arrive
 _RESTARTS = 3  # in a row, without an answer between them
 _START_S = 600.0
-_ENDS_S = 1.0  # for an engine to end with a worker of its own
 
 
 class Engine(Protocol):
@@ -342,14 +340,10 @@ class EnginePool:
         try:
             return answer(call)
         except Failed as error:
-            if not isinstance(error.__cause__, told):
-                time.sleep(_ENDS_S)
-                try:
-                    with suppress(Failed):
-                        answer(self._call(member, "process_id", _START_S))
-                except Gone as gone:
-                    gone.call = call
-                    raise
+            if not isinstance(error.__cause__, (ray.exceptions.RayActorError, told)) and died(
+                [member.peer]
+            ):  # the first is of its constructor
+                raise Gone(call, f"ended with an error in {call.operation}: {error}") from error
             raise
 
 

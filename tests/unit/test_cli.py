@@ -18,6 +18,7 @@ from launch import cli, doors
 from recipes.groups import GROUPS
 from recipes.keys import keys
 from recipes.loader import load, scales, shipped
+from rl.merge import told
 
 
 def laconic(*words: str) -> tuple[int, str]:
