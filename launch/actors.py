@@ -231,9 +231,14 @@ def _gpu_misfits(
     """What does not fit on a GPU. An engine can do with keys and values of one sequence, `one` bytes: the rest waits its turn."""
     users = [actor for actor in actors if actor.gpus]
     least = {actor.name: actor.bytes - max(0, actor.holds.get("KV cache", one) - one) for actor in users}
+    unlike = next((node for node in placed.nodes if len(set(node.gpus)) > 1), None)
+    smallest = ""
+    if unlike is not None:
+        those = f"{' and '.join(map(size, sorted(set(unlike.gpus))))} in {unlike.name or 'this machine'}"
+        smallest = f"; GPUs are unlike ({those}) and the smallest counts: CUDA_VISIBLE_DEVICES leaves it out"
     if placed.shared:
         gpu = gpus[users[0].name]  # of all that share it
-        where = "the one GPU" if placed.total_gpus == 1 else "each GPU"
+        where = "each GPU" if placed.total_gpus > 1 else "the one GPU" if sum(len(node.gpus) for node in placed.nodes) == 1 else "a GPU"
         for turn in [actor.name for actor in users if actor.rests is not None] or [""]:
             held = {one.name: least[one.name] if one.rests is None or one.name == turn else sum(one.rests.values()) for one in users}
             together = sum(placed.on_a_gpu(name) * count for name, count in held.items())
@@ -243,7 +248,7 @@ def _gpu_misfits(
                 takes, there = sizes_apart(together, GPU_SHARE * gpu)
                 yield (
                     f"memory: engines and learner share {where} and need about {takes}{when} ({parts}), "
-                    f"{there} are there; lower learner.micro_batch_tokens or learner.logit_chunk_tokens, or take a smaller model or more GPUs"
+                    f"{there} are there; lower learner.micro_batch_tokens or learner.logit_chunk_tokens, or take a smaller model or more GPUs{smallest}"
                 )
         return
     fixed = "kv_cache_memory_bytes" in options  # which vLLM takes, whatever share it was given
@@ -252,7 +257,7 @@ def _gpu_misfits(
         needed = actor.bytes if actor.name == "engine" and fixed else least[actor.name]
         if needed > (room := share * gpus[actor.name]):
             takes, there = sizes_apart(needed, room)
-            yield f"memory: one {actor.name} needs about {takes} on its GPU, {there} are there; {_REMEDIES[actor.name]}"
+            yield f"memory: one {actor.name} needs about {takes} on its GPU, {there} are there; {_REMEDIES[actor.name]}{smallest}"
 
 
 _MORE_SHARED = "give it more (a container: docker run --shm-size=16g)"

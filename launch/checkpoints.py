@@ -323,6 +323,14 @@ def adapter_faults(linear: Collection[str], recipe: Recipe) -> Iterator[str]:
             yield f"learner.adapter.targets: {target}: no linear layer of {recipe.model.path} has a name that ends so; there are {ends}"
 
 
+_COMPANIONS = [
+    *((f"self_attn.{part}_proj.weight", "self_attn.q_proj.weight") for part in "kv"),
+    ("self_attn.v_proj.weight", "self_attn.k_proj.weight"),
+    ("mlp.gate_proj.weight", "mlp.up_proj.weight"),
+    ("mlp.gate_proj.weight", "mlp.down_proj.weight"),
+]  # no layer has the first without the second; keys and values may be another layer's, or one
+
+
 def _shape_faults(shapes: Mapping[str, list[int]], config: Mapping[str, Any], where: str) -> Iterator[str]:
     """Where a configuration speaks of another model than its weights are: transformers would fail, or make the missing layers up at random."""
     held = sizes(config)
@@ -333,6 +341,10 @@ def _shape_faults(shapes: Mapping[str, list[int]], config: Mapping[str, Any], wh
         yield f"model.path: {where}: num_hidden_layers {said}, but the weights hold {len(layers)} layers; {remedy}"
     if config.get("quantization_config"):
         return  # packed in shapes of their own
+    for there, wanted in _COMPANIONS:  # engines hold them as one tensor, and do not miss a part of it
+        if lacking := [name for name in sorted(shapes) if name.endswith(there) and f"{name.removesuffix(there)}{wanted}" not in shapes]:
+            yield f"model.path: {where.removesuffix('/config.json')} holds no {lacking[0].removesuffix(there)}{wanted}, but {lacking[0]}; fetch the weights again"
+            return
     heads = held.get("num_attention_heads", 0)
     head = config.get("head_dim") or (held["hidden_size"] // heads if heads else 0)
     groups = config.get("num_key_value_heads") or heads

@@ -70,7 +70,10 @@ class Placement:
     @property
     def total_gpus(self) -> int:
         """GPUs that all processes take together."""
-        return ceil(sum(part * len(self.at[name]) for name, part in self.gpus.items()))
+        held = sum(bundle.get("GPU", 0.0) for group in self.groups for bundle in group.bundles)
+        return ceil(
+            held or sum(part * len(self.at[name]) for name, part in self.gpus.items())
+        )  # where none has a place, as many as are wanted
 
     def least_gpu(self, name: str) -> int:
         """Bytes of the smallest GPU of those nodes that have a process of this name, which is on one; of all nodes where it has no place; 0 without any."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from launch.checkpoints import causal_models, checkpoint_faults, config_faults, embedding_rows, header, scored, sizes, vocabulary
 from launch.memory import config_shape
@@ -61,6 +62,14 @@ def indexed(*names: str) -> Change:
     def change(folder: Path) -> None:
         (folder / "model.safetensors").rename(folder / names[0])
         (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {str(i): name for i, name in enumerate(names)}}))
+
+    return change
+
+
+def lacking(tensor: str) -> Change:
+    def change(folder: Path) -> None:
+        kept = {name: value for name, value in load_file(folder / "model.safetensors").items() if name != tensor}
+        save_file(kept, folder / "model.safetensors", {"format": "pt"})
 
     return change
 
@@ -164,6 +173,17 @@ FAULTS: dict[str, tuple[Change, str]] = {
         "num_attention_heads x head_dim 64, but model.layers.0.self_attn.q_proj.weight",
     ),
     "other head width": (configured(head_dim=8), "num_attention_heads x head_dim 8, but model.layers.0.self_attn.q_proj.weight"),
+    **{
+        f"no {one.removesuffix('_proj')}": (
+            lacking(f"model.layers.1.{one}.weight"),
+            f"a model holds no model.layers.1.{one}.weight, but model.layers.1.{other}.weight",
+        )
+        for one, other in (
+            ("self_attn.q_proj", "self_attn.k_proj"),
+            ("self_attn.k_proj", "self_attn.v_proj"),
+            ("mlp.up_proj", "mlp.gate_proj"),
+        )
+    },
     "no head": (configured(tie_word_embeddings=False), "tie_word_embeddings false, but the weights hold no lm_head.weight"),
     "empty index": (written("model.safetensors.index.json", "{}"), "model.safetensors.index.json lists no weights (weight_map)"),
     "index that is no map": (written("model.safetensors.index.json", '{"weight_map": []}'), "lists no weights (weight_map)"),

@@ -222,6 +222,10 @@ def test_colocated_engines_and_ranks_are_in_one_bundle_by_turns():
     assert placed.bundles["engine"] == placed.bundles["learner"] == [(0, gpu) for gpu in range(8)]
     twice = place(ColocatedCluster(kind="colocated"), [EIGHT], "cuda", wanted(16, 8))
     assert (twice.on_a_gpu("engine"), twice.on_a_gpu("learner"), twice.gpus["learner"]) == (2, 1, 0.3333)
+    many = [Machine(64, 800 * GB, (80 * GB,) * 8, name=f"{n}") for n in range(512)]
+    for each in range(1, 8):
+        wide = place(ColocatedCluster(kind="colocated"), many, "cuda", wanted(4096 * each, 4096))
+        assert (wide.total_gpus, wide.on_a_gpu("engine"), wide.on_a_gpu("learner")) == (4096, each, 1)
     over = place(ColocatedCluster(kind="colocated"), FOUR_NODES[:2], "cuda", wanted(16, 16))
     assert over.at["engine"] == over.at["learner"] == [0] * 8 + [1] * 8
 
@@ -332,6 +336,12 @@ def test_gpus_that_are_unlike_are_counted_by_those_that_are_used_and_named_to_ra
     assert not [line for line in made.blockers if "GB" in line], made.blockers
     assert made.placement.least_gpu("engine") == made.placement.least_gpu("learner") == 80 * GB
     assert all("node:b" in bundle for group in made.placement.groups for bundle in group.bundles if "GPU" in bundle)
+    both = Machine(64, 800 * GB, (80 * GB, 24 * GB))
+    for words, what in ((), "share a GPU and need"), (["cluster.kind=apart"], "one learner needs"):
+        [line] = [line for line in plan(load("dler", "gpu1-80", words), both).blockers if what in line]
+        assert line.endswith(
+            "GPUs are unlike (24 GB and 80 GB in this machine) and the smallest counts: CUDA_VISIBLE_DEVICES leaves it out"
+        )
 
 
 def test_main_memory_is_counted_for_each_node():
