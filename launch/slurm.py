@@ -47,8 +47,11 @@ _REMEDIES = (  # by words of what sbatch says, the first that are found; of SBAT
 )
 _NEVER = (  # reasons to wait that waiting does not mend
     "PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints",
-    "InvalidAccount", "InvalidQOS", "AccountNotAllowed", "QOSNotAllowed",
+    "InvalidAccount", "InvalidQOS", "AccountNotAllowed", "QOSNotAllowed", "DependencyNeverSatisfied",
 )  # fmt: skip
+_HELD = ("JobHeldUser", "JobHeldAdmin", "JobHoldMaxRequeue", "launch failed requeued held")
+# Of what sbatch says, among a site's own lines.
+_TAKEN = re.compile(r"^(?:.*Submitted batch job )?(\d+)(?:;.*| on cluster .*)?\s*$", re.MULTILINE)
 
 
 class Slurm(Jobs):
@@ -61,7 +64,7 @@ class Slurm(Jobs):
             about: recipe, runs and asks: the name of its run, where that goes, and the nodes that it wants, in words.
 
         Raises:
-            JobsError: no Slurm here, or it refuses; nothing of the job is left.
+            JobsError: no Slurm here, or it refuses; nothing of the job is left. Or it does not say which job it took, whose files stay.
             CacheError: there is no place to keep which folder is its.
         """
         _refuse_absent("sbatch")
@@ -71,18 +74,23 @@ class Slurm(Jobs):
             for name, content in {**files, "job.sh": script.encode()}.items():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes(content)
-            number = _called(sbatch(partition), folder).partition(";")[0].strip()
+            said = _called(sbatch(partition), folder)
         except _Refused as error:
             shutil.rmtree(folder)
             raise JobsError(_why(str(error), partition, about["asks"])) from error
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        if not (taken := _TAKEN.findall(said)):
+            raise JobsError(
+                f"sbatch says {said.strip()!r:.300}, which names no job: it may run all the same (`squeue --me`), and its files are in {folder}"
+            )
+        number = taken[-1]
         (records / f"{number}.json").write_text(json.dumps({**about, "folder": str(folder)}), encoding="utf-8")
         return f"{PREFIX}{number}"
 
     def jobs(self) -> list[Job]:
-        records = {file.stem: record for file in _records().glob("*.json") if (record := _read(file))}
+        records = {file.stem: record for file in _records().glob("*.json") if file.stem.isdecimal() and (record := _read(file))}
         told = _told(list(records))
         return [_job(number, told.get(number), records[number]) for number in sorted(records, key=int)]
 
@@ -118,7 +126,7 @@ def sbatch(partition: str | None) -> list[str]:
 
 
 class _Refused(JobsError):
-    """A command of Slurm failed; with its last words."""
+    """A command of Slurm failed; with the errors that it names, else its last words."""
 
 
 def _called(command: Sequence[str], folder: Path | None = None) -> str:
@@ -129,8 +137,8 @@ def _called(command: Sequence[str], folder: Path | None = None) -> str:
     except subprocess.TimeoutExpired as error:
         raise _Refused(f"{command[0]} did not answer within {_ASK_S:g} s") from error
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise _Refused(last.partition("rror: ")[2] or last)
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise _Refused("; ".join(filter(None, (line.partition("rror: ")[2] for line in lines))) or lines[-1])
     return done.stdout
 
 
@@ -180,12 +188,9 @@ def _told(numbers: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _by_number(lines: str) -> dict[str, list[str]]:
-    """See `_told`; a reason may hold whatever stands between the others."""
-    found = {}
-    for line in lines.splitlines():
-        number, state, *reason, start, end = line.split("|")
-        found[number] = [state, "|".join(reason), start, end]
-    return found
+    """See `_told`; a reason may hold whatever stands between the others, and a site's own lines are none."""
+    found = re.findall(r"^(\d+)\|(\w[^|\n]*)\|(.*)\|([^|\n]*)\|([^|\n]*)$", lines, re.MULTILINE)
+    return {number: told for number, *told in found}
 
 
 def _job(number: str, told: Sequence[str] | None, record: Mapping[str, Any]) -> Job:
@@ -196,6 +201,8 @@ def _job(number: str, told: Sequence[str] | None, record: Mapping[str, Any]) -> 
     if state == "PENDING":
         message = f"{message}; it asks for {record.get('asks', 'what it asks for')}" if message else ""
         message += f", which waiting does not mend: `laconic stop {PREFIX}{number}` takes it out" * (reason in _NEVER)
+        message += f", until it is let go: `scontrol release {number}`" * (reason in _HELD)
+        message += " by who runs this Slurm" * (reason == "JobHeldAdmin")
     elif state == "FAILED" and word != "FORGOTTEN":
         message = f"{word.lower()} {message}".strip()
     ended = _seconds(end) if state in DONE else None
@@ -203,9 +210,10 @@ def _job(number: str, told: Sequence[str] | None, record: Mapping[str, Any]) -> 
         _remember(number, told, record)
     # One that waits may have been started before, and have left a code then.
     for left in Path(record["folder"]).glob(f"*-{number}.exit") if record and state != "PENDING" else ():
-        if not (written := left.read_text(encoding="utf-8").strip()):
-            continue  # just being written
-        code = int(written)
+        try:
+            code = int(left.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue  # just being written, or damaged
         state = "SUCCEEDED" if code == 0 else "STOPPED" if code in _STOPPED else "FAILED"
         message, ended = f"exit code {code}; `laconic logs {PREFIX}{number}` says more" if code else "", left.stat().st_mtime
     return Job(f"{PREFIX}{number}", state, message, record.get("recipe", ""), record.get("runs", ""), _seconds(start), ended)

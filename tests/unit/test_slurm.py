@@ -106,7 +106,9 @@ def test_what_slurm_does_not_take_is_one_sentence_and_leaves_nothing(answers: An
     answers("sinfo", "all\ngpu\nall\n")
     for error, expected in [
         ("sbatch: error: invalid partition specified: x\nsbatch: error: Batch job submission failed: Invalid partition name specified\n",
-         "--partition: sbatch refuses x (Batch job submission failed: Invalid partition name specified); there are all, gpu"),
+         "--partition: sbatch refuses x (invalid partition specified: x; Batch job submission failed: Invalid partition name specified); there are all, gpu"),
+        ("sbatch: error: no account is named\nsbatch: see our pages\nsbatch: error: Batch job submission failed: Unspecified error\n",
+         "sbatch refuses: no account is named; Batch job submission failed: Unspecified error; name an account that may run here"),
         ("sbatch: error: invalid partition specified: cpu\n", "--partition: sbatch refuses x (invalid partition specified: cpu); there are all, gpu"),
         ("sbatch: error: Batch job submission failed: User's group not permitted to use this partition\n",
          "--partition: sbatch refuses x (Batch job submission failed: User's group not permitted to use this partition); there are all, gpu"),
@@ -135,6 +137,25 @@ def submitted(answers: Answers, tmp_path: Path) -> Path:
     return tmp_path / "own"
 
 
+def test_a_job_is_found_among_what_a_site_has_sbatch_and_squeue_say(answers: Answers, tmp_path: Path):
+    odd = ("Welcome to HPC 9\n80\n", "80;big\n\n", "sbatch: Submitted batch job 80\n", "Submitted batch job 80 on cluster big")
+    for index, words in enumerate(odd):
+        answers("sbatch", words)
+        assert Slurm().submit({}, "", tmp_path / str(index), None, {"asks": ""}) == "slurm:80"
+    for words in ("", "queued"):
+        answers("sbatch", f"{words}\n")
+        lost = tmp_path / f"lost{words}"
+        with pytest.raises(JobsError, match=f"sbatch says '{words}', which names no job: it may run .*its files are in {lost}"):
+            Slurm().submit({}, "", lost, None, {"asks": ""})
+        assert (lost / "job.sh").is_file()
+    shutil.copy(tmp_path / "cache/slurm/80.json", tmp_path / "cache/slurm/Submitted batch job 81.json")
+    answers("squeue", "Welcome|to|HPC\nto HPC\n80||None|N/A|N/A\n80|RUNNING|None|N/A|N/A\n")
+    (tmp_path / "3/a-80.exit").mkdir()
+    for text in ("", "abc"):
+        (tmp_path / "3/b-80.exit").write_text(text)
+        assert [(job.id, job.state) for job in Slurm().jobs()] == [("slurm:80", "RUNNING")]
+
+
 def test_what_became_of_a_job_is_told_by_its_script_else_by_squeue_else_by_sacct(answers: Answers, tmp_path: Path):
     own = submitted(answers, tmp_path)
     (own / "toy-71.log").write_text("step 1\n")
@@ -142,6 +163,10 @@ def test_what_became_of_a_job_is_told_by_its_script_else_by_squeue_else_by_sacct
     for line, expected in [
         ("PENDING|Resources|N/A|N/A", ("PENDING", 4, "waits to start: Resources; it asks for 2 x (8 GPUs, 16 cores, 128 GB)")),
         ("PENDING|PartitionConfig|N/A|N/A", ("PENDING", 4, "which waiting does not mend: `laconic stop slurm:71` takes it out")),
+        ("PENDING|JobHeldUser|N/A|N/A", ("PENDING", 4, ", until it is let go: `scontrol release 71`")),
+        ("PENDING|JobHeldAdmin|N/A|N/A", ("PENDING", 4, ", until it is let go: `scontrol release 71` by who runs this Slurm")),
+        ("REQUEUE_HOLD|launch failed requeued held|N/A|N/A", ("PENDING", 4, "`scontrol release 71`")),
+        ("PENDING|DependencyNeverSatisfied|N/A|N/A", ("PENDING", 4, "`laconic stop slurm:71` takes it out")),
         ("PENDING|InvalidAccount|N/A|N/A", ("PENDING", 4, "which waiting does not mend: `laconic stop slurm:71` takes it out")),
         (
             "PENDING|ReqNodeNotAvail, UnavailableNodes:a|b|N/A|N/A",
