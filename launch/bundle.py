@@ -100,18 +100,23 @@ def user_files(recipe: Recipe, include: Sequence[Path]) -> dict[str, Path]:
     """What a recipe needs that is the user's: data files of relative paths, modules of reward functions, and what is included; by their paths there. Raises as `bundle`."""
     every = [step for device in ("cpu", "cuda") for step in steps(on_device(recipe, device))]
     named = [path for step in every for path in _data(step)] + [path for given in include for path in _included(given)]
-    for where in sorted({step.recipe.model.path for step in every} - {"tiny"}):
-        if not Path(where).expanduser().is_absolute() and Path(where).is_dir():
+    for model in (step.recipe.model for step in every):
+        if model.path != "tiny" and not model.on_hub and not Path(model.path).expanduser().is_absolute():
             raise BundleError(
-                f"model.path: {where} is a folder here, and weights are not sent: name it by an absolute path that the cluster's nodes see, or a hub id"
+                f"model.path: {model.path} is no hub id, and weights are not sent: name a folder by an absolute path that the cluster's nodes see, or a hub id"
             )
     modules = {
         term.name.partition(":")[0].partition(".")[0] for step in every for term in step.recipe.reward if isinstance(term, FunctionTerm)
     }
     found = {_placed(path): path for path in named} | dict(_modules(modules))
     for name, path in found.items():
+        if (shown := name.encode(errors="replace").decode()) != name:
+            raise BundleError(f"{shown}: its name is not UTF-8; give it another one")
         if _is_secret(path):
             raise BundleError(f"{name}: looks like a secret by its name and is not sent; give it another name if it is none")
+        if hidden := next((part for part in name.split("/") if part.startswith(".")), None):  # the working folder itself may lie in one
+            raise BundleError(f"{name}: nothing of a hidden folder or file ({hidden}) is sent; copy what the job needs to another place")
+        _refuse_outside(name, path)
         if name == RECIPE or name.partition("/")[0] in _HOUSE:
             raise BundleError(f"{name}: a file of the job has that place; put yours elsewhere")
     return dict(sorted(found.items()))
@@ -166,30 +171,39 @@ def _included(given: Path) -> Iterator[Path]:
     """A file, or those of a folder but for what is never sent. Raises BundleError: it, or one of them, is of what is never sent, or lies outside."""
     if _is_secret(given):
         raise BundleError(f"{given}: looks like a secret by its name and is not sent; give it another name if it is none")
-    below = Path(os.path.relpath(given)).parts  # the working folder itself may lie in a hidden one
-    if hidden := next((part for part in below if part.startswith(".") and part.strip(".")), None):
-        raise BundleError(f"{given}: nothing of a hidden folder or file ({hidden}) is sent; copy what the job needs to another place")
+    _placed(given)  # else what lies outside would be walked first
     if given.is_file():
         if _is_one(given.name, [pattern for pattern in _LEFT_OUT if "." in pattern]):
             raise BundleError(f"{given}: weights are not sent; put it where the cluster sees it, and name it by an absolute path")
-        yield _within(given)
+        yield given
     elif given.is_dir():
-        for path in sorted(given.rglob("*")):
-            inside = path.relative_to(given).parts
-            if path.is_file() and not any(_is_one(part, _LEFT_OUT) for part in inside) and not _is_secret(path):
-                yield _within(path)
+        yield from _files(given, _LEFT_OUT)
     else:
         raise BundleError(f"--include: no file or folder {given} here")
 
 
-def _within(path: Path) -> Path:
-    """The path itself. Raises BundleError: it links to what lies outside of the working folder."""
-    real, here = path.resolve(), Path.cwd().resolve()
-    if not real.is_relative_to(here) and path.absolute().is_relative_to(here):
+def _files(folder: Path, left_out: Sequence[str]) -> Iterator[Path]:
+    """Files of a folder but for names of patterns, and for secrets. Raises BundleError: something in it can be neither sent nor looked into."""
+    for path in sorted(folder.iterdir()):
+        if _is_one(path.name, left_out) or _is_secret(path):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            yield from _files(path, left_out)
+        elif path.is_file():
+            yield path
+        else:
+            raise BundleError(
+                f"{path}: is a link to a folder or to nothing, or no file: put what it leads to in its place, or take it away"
+            )
+
+
+def _refuse_outside(name: str, path: Path) -> None:
+    """Raises BundleError: a file links to what lies outside of the working folder and of the one that its name is relative to."""
+    real, here = Path(os.path.realpath(path)), Path.cwd()
+    if not any(real.is_relative_to(os.path.realpath(root)) for root in (here, Path(os.path.abspath(path)).parents[name.count("/")])):
         raise BundleError(
             f"{path}: is, or lies behind, a link to {real}, outside of the working folder {here}: put a copy here, or name it by an absolute path that the cluster sees"
         )
-    return path
 
 
 def _placed(path: Path) -> str:
@@ -205,7 +219,7 @@ def _placed(path: Path) -> str:
 
 def _is_secret(path: Path) -> bool:
     """By its name, or by that of what it links to."""
-    for one in (path, path.resolve()):
+    for one in (path, Path(os.path.realpath(path))):
         name = one.name.lower()
         if any(part in _PRIVATE for part in one.parts):
             return True
@@ -234,7 +248,7 @@ def _modules(names: Iterable[str]) -> Iterator[tuple[str, Path]]:
                 raise BundleError(f"reward: {name}: no such module here; put the folder that holds it on PYTHONPATH")
             continue
         if not _is_installed(origin):
-            for path in [origin] if origin.is_file() else sorted(origin.rglob("*.py")):
+            for path in [origin] if origin.is_file() else [one for one in _files(origin, (".*", "__pycache__")) if one.suffix == ".py"]:
                 yield path.relative_to(origin.parent).as_posix(), path
                 wanted += [(top, False) for top in _imports(path)]
 

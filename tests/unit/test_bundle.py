@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -70,6 +71,45 @@ def test_a_reward_function_brings_its_module_and_those_of_the_users_own_that_it_
         sent(FUNCTION.replace("mine:", "nowhere.deep:"))
 
 
+def test_data_and_modules_are_refused_where_they_are_hidden_or_link_outside_and_hidden_folders_of_a_package_stay_here(here: Path):
+    outside = write("../elsewhere.jsonl").resolve()
+    for name in (".hid/rows.jsonl", ".h.jsonl", "e/rows.jsonl"):
+        write(name)
+    for name in ("o.jsonl", "odir/rows.jsonl", "e/more.jsonl", "mine/link.py"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).symlink_to(outside)
+    for source in ("o.jsonl", "odir/rows.jsonl", "odir", "e/*.jsonl"):
+        with pytest.raises(BundleError, match=r"l: is, or lies behind, a link to .*/elsewhere.jsonl, outside of the working folder"):
+            sent(f"data.train={source}")
+    for source, hidden in ((".hid/rows.jsonl", ".hid"), (".h.jsonl", ".h.jsonl"), ("./.hid", ".hid")):
+        with pytest.raises(BundleError, match=rf"nothing of a hidden folder or file \({hidden}\) is sent"):
+            sent(f"data.train={source}")
+    assert sent(f"data.train={here}/o.jsonl") == []  # an absolute path is of storage that the cluster sees
+    for name in ("mine/__init__.py", "mine/.venv/bad.py", "mine/.ssh/k.py", "mine/notes.txt"):
+        write(name, "")
+    with pytest.raises(BundleError, match=r"mine/link\.py: is, or lies behind, a link"):
+        sent(FUNCTION)
+    Path("mine/link.py").unlink()
+    assert sent(FUNCTION) == ["mine/__init__.py"]
+
+
+def test_links_inside_of_the_working_folder_are_sent_as_files_and_refused_as_folders(here: Path):
+    write("d/own.txt")
+    Path("d/link.txt").symlink_to(here / "d/own.txt")
+    assert sent(include=("d",)) == ["d/link.txt", "d/own.txt"]
+    for target in ("../other", "../..", "gone", "odd"):
+        write("other/rows.txt")
+        Path("d/odd").symlink_to(target)
+        with pytest.raises(BundleError, match="d/odd: is a link to a folder or to nothing, or no file: put what it leads to in its place"):
+            sent(include=("d",))
+        Path("d/odd").unlink()
+    os.mkfifo("d/odd")
+    with pytest.raises(BundleError, match="d/odd: is a link to a folder or to nothing, or no file"):
+        sent(include=("d",))
+    with pytest.raises(BundleError, match=r"\.\.: lies outside of the working folder"):
+        sent(include=("..",))
+
+
 def test_secrets_histories_runs_and_checkpoints_are_never_in_it(here: Path):
     kept = write("extra/prompts/system.txt")
     write("extra/tokenizer.json")
@@ -112,9 +152,14 @@ def test_what_cannot_be_sent_is_refused_in_a_sentence(here: Path):
     write("outside.jsonl")
     write("weights/config.json", "{}")
     write("launch/mine.txt")
+    write("odd/caf\udce9.txt")
+    Path("deep/self").symlink_to("self")
     for words, include, said in [
         ([], ["gone.txt"], "--include: no file or folder gone.txt here"),
-        (["model.path=weights"], [], "model.path: weights is a folder here, and weights are not sent: name it by an absolute path"),
+        (["model.path=weights"], [], "model.path: weights is no hub id, and weights are not sent: name a folder by an absolute path"),
+        (["model.path=./nomodel"], [], "model.path: ./nomodel is no hub id"),
+        ([], ["deep/self"], "--include: no file or folder deep/self here"),
+        ([], ["odd"], "odd/caf\\?.txt: its name is not UTF-8; give it another one"),
         ([], ["launch/mine.txt"], "launch/mine.txt: a file of the job has that place"),
         (["data.train=gone.jsonl"], [], "gone.jsonl: no such file"),
         (["data.train=hub:./deep"], [], "hub:./deep: write the plain path below the working folder"),
