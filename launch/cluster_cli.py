@@ -32,7 +32,7 @@ Dashboard = Annotated[
     str | None,
     typer.Option(
         "--address",
-        help="Dashboard of the cluster, http://HOST:8265 (default: RAY_API_SERVER_ADDRESS, else the head of `laconic cluster up`).",
+        help="Dashboard of the cluster, http://HOST:8265, or auto, the head of `laconic cluster up` (default: RAY_API_SERVER_ADDRESS, else auto).",
     ),
 ]
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="As `laconic submit` printed it, or `laconic jobs` lists it.")]

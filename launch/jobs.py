@@ -30,6 +30,7 @@ _WAITS_S = 60.0  # after which a job that has not started says why, again and ag
 DONE = {"SUCCEEDED": 0, "FAILED": 1, "STOPPED": 5}
 UNKNOWN = 3  # exit code
 RUNNING = 4
+_OTHER = "answers with other JSON than one does"
 
 
 class JobsError(RuntimeError):
@@ -80,7 +81,8 @@ class Job:
         """What became of it, in a line."""
         why = "" if self.state in ("RUNNING", "SUCCEEDED") else " ".join(self.message.partition(", last available logs")[0].split())
         where = f"; its run: {self.runs}/{self.recipe}" if self.state == "SUCCEEDED" and self.recipe else ""
-        return f"{self.id} {_WORDS.get(self.state, self.state.lower())}" + (f": {why:.300}" if why else "") + where
+        said = f"{self.id} {_WORDS.get(self.state, self.state.lower())}" + (f": {why:.300}" if why else "") + where
+        return "".join(filter(str.isprintable, said))  # what others named is no order to a terminal
 
 
 _WORDS = {"PENDING": "waits to start", "RUNNING": "runs", "SUCCEEDED": "succeeded", "FAILED": "failed", "STOPPED": "was stopped"}
@@ -162,7 +164,9 @@ class Cluster(Jobs):
             timeout=httpx.Timeout(_ASK_S, connect=10.0),
             trust_env=not self.is_here,  # proxies are for what lies outside
         )
-        theirs, ours = self._asked("GET", "/api/version").get("ray_version", "unknown"), version("ray")
+        theirs, ours = self._asked("GET", "/api/version").get("ray_version"), version("ray")
+        if not isinstance(theirs, str):
+            raise self._is_none("names no version of Ray")
         if theirs != ours:
             raise JobsError(
                 f"{self.url} has Ray {theirs} and here is Ray {ours}; both must be the same: install ray=={theirs} here, or {ours} there"
@@ -184,14 +188,16 @@ class Cluster(Jobs):
         )
 
     def jobs(self) -> list[Job]:
-        found = [_job(one) for one in self._asked("GET", "/api/jobs/", form=list) if one.get("submission_id")]
+        said = self._asked("GET", "/api/jobs/", form=list)
+        found = [self._told(one) for one in said if not isinstance(one, dict) or one.get("submission_id")]
         return sorted(found, key=lambda job: job.started or float("inf"))
 
     def job(self, name: str) -> Job:
-        return _job(self._asked("GET", "", name))
+        return self._told(self._asked("GET", "", name))
 
     def log(self, name: str) -> str:
-        return str(self._asked("GET", "/logs", name).get("logs") or "")
+        said = str(self._asked("GET", "/logs", name).get("logs") or "")
+        return said.encode(errors="replace").decode()  # JSON may hold halves of characters
 
     def stop(self, name: str, within_s: float) -> Job:
         self._asked("POST", "/stop", name)
@@ -224,10 +230,15 @@ class Cluster(Jobs):
             raise JobsError(f"--address: {self.url} {lacks}: set RAY_AUTH_TOKEN_PATH to the file that has it, or RAY_AUTH_TOKEN")
         if status == 404 and name is not None:
             raise UnknownJob(f"{name}: {self.url} knows no such job; `laconic jobs` lists those that it knows")
+        if 300 <= status < 400:
+            where = response.headers.get("Location", "another place").partition("?")[0]
+            raise JobsError(
+                f"--address: {self.url} leads on to {where:.200}: name the dashboard itself, or a tunnel to it past what asks for a login"
+            )
         if status >= 400:
             last = (text.strip().splitlines() or [f"status {status}"])[-1]
             if "<html" in text.lower():
-                raise JobsError(f"--address: {self.url} is no Ray dashboard: it answers with a page (status {status})")
+                raise self._is_none(f"answers with a page (status {status})")
             if "ClientConnectorError" in last:
                 raise JobsError(
                     f"{self.url}: the node of this head does not answer, so it takes no jobs; end it and start another (`laconic cluster down`, then `up`)"
@@ -236,10 +247,19 @@ class Cluster(Jobs):
         try:
             said = response.json() if text else form()
         except ValueError as error:
-            raise JobsError(f"--address: {self.url} is no Ray dashboard: it answers with something else than JSON") from error
+            raise self._is_none("answers with something else than JSON") from error
         if not isinstance(said, form):
-            raise JobsError(f"--address: {self.url} is no Ray dashboard: it answers with other JSON than one does")
+            raise self._is_none(_OTHER)
         return said
+
+    def _told(self, said: Any) -> Job:
+        try:
+            return _job(said)
+        except (AttributeError, TypeError) as error:
+            raise self._is_none(_OTHER) from error
+
+    def _is_none(self, why: str) -> JobsError:
+        return JobsError(f"--address: {self.url} is no Ray dashboard: it {why}")
 
 
 def dashboard(address: str | None) -> tuple[str, bool, str]:
@@ -248,8 +268,8 @@ def dashboard(address: str | None) -> tuple[str, bool, str]:
     Nobody is asked. Raises JobsError: it is no URL of one.
     """
     head = this_head()
-    given = address or os.environ.get(_ADDRESS) or (head.url if head else "")
-    url = _checked(given) if given else ""
+    given = address or os.environ.get(_ADDRESS) or "auto"
+    url = _checked(given) if given != "auto" else head.url if head else ""
     own = head and url.replace("//localhost:", "//127.0.0.1:") == head.url
     return url, is_loopback(urlsplit(url).hostname or ""), head.token.read_text(encoding="utf-8").strip() if head and own else ""
 

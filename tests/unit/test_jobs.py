@@ -34,6 +34,8 @@ class Dashboard(BaseHTTPRequestHandler):
         self.heard.append((self.path, self.headers["Authorization"]))
         status, text = self.answers.get(self.path, (404, "not found"))
         self.send_response(status)
+        if status == 302:
+            self.send_header("Location", "https://sso.example/login?of=me")
         self.end_headers()
         self.wfile.write(text.encode())
 
@@ -71,6 +73,9 @@ def refusal(address: str | None) -> str:
 def test_a_dashboard_that_is_none_or_has_another_ray_is_refused_in_a_sentence(dashboard: str):
     for answer, said in [
         ((200, json.dumps({"ray_version": "2.9.0"})), f"has Ray 2.9.0 and here is Ray {OURS}; both must be the same"),
+        ((200, '{"ray_version": null}'), "is no Ray dashboard: it names no version of Ray"),
+        ((200, ""), "is no Ray dashboard: it names no version of Ray"),
+        ((302, "found"), "leads on to https://sso.example/login: name the dashboard itself"),
         ((200, "<html>hello</html>"), "is no Ray dashboard: it answers with something else than JSON"),
         ((200, "[]"), "is no Ray dashboard: it answers with other JSON than one does"),
         ((404, "not found"), "refuses: not found"),
@@ -104,6 +109,16 @@ def test_a_dry_run_refuses_where_it_is_known_what_the_cluster_cannot_take(monkey
     assert said("--runs", "own", "--address", "http://localhost:8265") == said() == said("--runs", "/own", "--address", "host") == ""
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "host:8265")
     assert "--runs: own is relative" in said("--runs", "own")
+
+
+def test_auto_is_the_head_of_this_machine(dashboard: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert "--address: which cluster?" in refusal("auto")
+    (tmp_path / "token").write_text("own")
+    here = head.Head(1, 1.0, dashboard, "127.0.0.1:2", tmp_path / "token")
+    monkeypatch.setattr("launch.jobs.this_head", lambda: here)
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://elsewhere:8265")
+    Cluster("auto")
+    assert Dashboard.heard == [("/api/version", "Bearer own")]
 
 
 def test_a_password_in_an_address_is_refused_without_being_repeated():
@@ -155,6 +170,14 @@ def test_jobs_are_told_in_their_order_with_what_became_of_them(dashboard: str):
     for name in ("nobody", "", "../version"):
         with pytest.raises(UnknownJob, match="knows no such job"):
             cluster.job(name)
+    for odd in ([1, "x"], [failed | {"start_time": "soon"}], [failed | {"metadata": "none"}]):
+        Dashboard.answers |= {"/api/jobs/": (200, json.dumps(odd)), "/api/jobs/a": (200, json.dumps(odd[-1]))}
+        for asked in (cluster.jobs, lambda: cluster.job("a")):
+            with pytest.raises(JobsError, match="is no Ray dashboard: it answers with other JSON than one does"):
+                asked()
+    Dashboard.answers |= {"/api/jobs/a/logs": (200, '{"logs": "half \\ud83d\\n"}')}
+    assert cluster.log("a") == "half ?\n"
+    assert Job("red\x1b[31m", "FAILED", "\x1b[31mx").words == "red[31m failed: [31mx"
     assert [Job("x", state).exit_code for state in ("PENDING", "RUNNING", "STOPPED", "NEW STATE")] == [4, 4, 5, 4]
 
 
