@@ -175,7 +175,7 @@ class Mirror:
     def _send_record(self) -> set[str]:
         """Send files that changed; names of all."""
         digests, changed = {}, {}
-        for path in sorted(self.folder.rglob("*")):
+        for path in sorted(_files(self.folder)):
             inside = path.relative_to(self.folder)
             hidden = any(part.startswith(".") or part in _LEFT_OUT for part in inside.parts) or path.suffix == ".tmp"
             if hidden or not path.is_file() or any((self.folder / parent / MANIFEST).is_file() for parent in inside.parents):
@@ -204,7 +204,7 @@ class Mirror:
 
     def _checkpoints(self) -> list[str]:
         """Those that are sealed here, the oldest first."""
-        manifests = [path.relative_to(self.folder) for path in self.folder.rglob(MANIFEST)]
+        manifests = [path.relative_to(self.folder) for path in _files(self.folder) if path.name == MANIFEST]
         return sorted((path.parent.as_posix() for path in manifests if not any(part.startswith(".") for part in path.parts)), key=_order)
 
     def _send_checkpoint(self, folder: str, there: set[str]) -> set[str]:
@@ -351,6 +351,11 @@ def fetched(url: str) -> Path:
         elif path.is_dir() and not any(path.iterdir()):
             path.rmdir()
     return target
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files below a folder; what is taken away while it is looked for is no error, as it is to Path.rglob."""
+    return [Path(where, name) for where, _, names in os.walk(folder) for name in names]
 
 
 def _index(store: Store) -> dict[str, Any] | None:

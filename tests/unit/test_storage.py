@@ -475,6 +475,14 @@ def test_ranks_on_other_nodes_need_a_cache_folder_that_is_shared(monkeypatch: py
     refuse_unshared("s3://x", [apart])
 
 
+def test_a_folder_may_go_while_it_is_listed(tmp_path: Path, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch):
+    listed = os.scandir  # of `rung.parts`, as if it were gone by then
+    monkeypatch.setattr(os, "scandir", lambda where: listed(f"{where}/gone" if str(where).endswith(".parts") else where))
+    with run_storage(f"file://{tmp_path}/remote", "a") as (runs, push):
+        (runs / "a/evals/rung.parts").mkdir(parents=True)
+        push()
+
+
 def test_a_lock_is_renewed_until_the_run_is_let_go(url: str, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(storage, "_RENEW_S", 0.05)
     mirror = Mirror(url, "a")
