@@ -33,9 +33,9 @@ SIZES = (1, 2, 4, 8, 16, 64, 256, 1024, 4096)
 _MOST = 65_536  # devices; takes ten seconds to simulate
 _LEAST_STEPS = 4
 _SMALL = 1024  # answers of a step
-_NEEDED = (
-    "engines/step", "engines/step_each", "engines/core", "length/q_50", "seconds/judge", "seconds/score", "seconds/poll", "tokens/trained",
-)  # fmt: skip
+_IN_SOME = ("engines/step", "engines/step_each", "length/q_50", "tokens/trained")  # steps
+_ABOVE_0_IN_SOME = ("engines/core", "engines/calls", "groups/sampled")
+_IN_EACH = ("step", "time", *(f"seconds/{name}" for name in ("judge", "score", "poll", "sample", "update", "publish", "step")))
 _SPEED = ("engine.kind", "engine.threads", "learner.threads", "learner.gradient_checkpointing", "learner.zero_stage")
 _BUSY = 0.5  # of the cores: if others wanted more while engines sampled, they may not have in an update
 _TOLD = 0.97  # a larger part of a core is a whole one
@@ -70,12 +70,15 @@ def calibrate(folder: Path) -> Calibration:
     recipe = next((step.recipe for step in steps_of(recorded(folder)) if step.own), None) if (folder / "recipe.yaml").is_file() else None
     if recipe is None or not all((folder / name).is_file() for name in ("metrics.jsonl", "environment.json")):
         raise TraceError(f"--simulate: {folder} is no run folder: name one that `laconic train` made")
-    records = [record for record in records_of(folder / "metrics.jsonl") if record][1:]
+    records = [_numbers(record) for record in records_of(folder / "metrics.jsonl") if record][1:]
     if len(records) < _LEAST_STEPS:
         raise TraceError(
             f"--simulate: {folder} has {many(len(records), 'step')} behind its first, and {_LEAST_STEPS} are needed to tell its speed: train on (--resume)"
         )
-    if missing := [name for name in _NEEDED if not any(record.get(name) is not None for record in records)]:
+    missing = [name for name in _IN_SOME if not any(name in record for record in records)]
+    missing += [name for name in _ABOVE_0_IN_SOME if not any(record.get(name) for record in records)]
+    missing += [name for name in _IN_EACH if not all(name in record for record in records)]
+    if missing:
         why = "its engines (engine.kind: reference) keep no time" if recipe.engine.kind == "reference" else "an earlier version made it"
         raise TraceError(
             f"--simulate: {folder} lacks {', '.join(missing)}: {why}; a few steps of the recipe with vLLM's engines are enough of a run"
@@ -94,6 +97,11 @@ def calibrate(folder: Path) -> Calibration:
     return Calibration(_trace(records, recipe, layout), recipe, layout, records)
 
 
+def _numbers(step: Mapping[str, Any]) -> dict[str, float]:
+    """A step's numbers from 0 on, as all are that are read here."""
+    return {name: value for name, value in step.items() if isinstance(value, int | float) and 0 <= value < inf}
+
+
 def _mean(records: Sequence[Mapping[str, Any]], name: str) -> float:
     """Mean over the steps that have it; 0 if none has."""
     there = [record[name] for record in records if record.get(name) is not None]
@@ -103,9 +111,9 @@ def _mean(records: Sequence[Mapping[str, Any]], name: str) -> float:
 def others(record: Mapping[str, Any], layout: Layout) -> float:
     """Threads of other programs that wanted a core in a step: as many as explain what engines got of theirs; 0 on GPUs, and where that is all of one."""
     got = record.get("engines/core")
-    if got is None or got >= _TOLD or layout.cores == inf:
+    if not got or got >= _TOLD or layout.cores == inf:
         return 0.0
-    beside = sum(record[f"seconds/{name}"] for name in ("judge", "score", "poll")) / record["seconds/sample"]
+    beside = sum(record[f"seconds/{name}"] for name in ("judge", "score", "poll")) / (record["seconds/sample"] or inf)
     return max(0.0, layout.cores / got - layout.engines * layout.threads[0] - beside)
 
 
@@ -132,7 +140,9 @@ def _trace(records: Sequence[Mapping[str, Any]], recipe: Recipe, layout: Layout)
     alone = [_alone(record, layout) for record in records]
     quantile = next(metric for metric in METRICS if metric.name == "length/q_<N>")
     answers = total["groups/sampled"] * recipe.sampler.group_size
-    quantiles = sorted((int(percent), name) for name in records[0] if (percent := varying(quantile, name)))
+    quantiles = sorted(
+        (int(percent), name) for name in {name for record in records for name in record} if (percent := varying(quantile, name))
+    )
     return Trace(
         shares=[percent / 100 for percent, _ in quantiles],
         lengths=[_mean(records, name) for _, name in quantiles],

@@ -73,6 +73,9 @@ def test_two_ranks_of_a_trace_have_half_the_tokens_each_and_turns_are_taken_out_
         ([], {"length/q_50": None, "engines/step": None}, "lacks engines/step, length/q_50: an earlier version made it"),
         ([], {"engines/step": float("nan")}, "has 0 steps behind its first, and 4 are needed"),
         ([], {"groups/trained": 0, "tokens/trained": 0}, "trained behind its first step, so nothing tells what an update takes"),
+        ([], {"seconds/update": None, "time": None}, "lacks time, seconds/update: an earlier version made it"),
+        ([], {"engines/calls": 0, "groups/sampled": 0, "engines/core": 0}, "lacks engines/core, engines/calls, groups/sampled"),
+        ([], {"engines/step": -0.01, "length/q_50": -1}, "lacks engines/step, length/q_50"),
         (["engine.kind=reference"], {"engines/step": None}, "lacks engines/step: its engines (engine.kind: reference) keep no time"),
     ],
 )
@@ -92,6 +95,22 @@ def test_a_torn_last_line_is_left_out_and_a_folder_without_its_environment_is_no
     (run / "environment.json").unlink()
     with pytest.raises(TraceError, match="is no run folder: name one that"):
         calibrate(run)
+
+
+def test_lines_that_are_no_steps_and_steps_that_lack_what_others_have_change_nothing(tmp_path: Path):
+    run = made(tmp_path / "run")
+    whole, file = calibrate(run), run / "metrics.jsonl"
+    first, second, *rest = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(["[]\n", "3\n", first, "null\n", second, *rest]))
+    assert calibrate(run) == whole
+    bare = {name: value for name, value in json.loads(second).items() if not name.startswith("length/")}
+    file.write_text("".join([first, json.dumps(bare) + "\n", *rest]))
+    assert calibrate(run).trace == whole.trace
+    idle = {"engines/core": 0, "seconds/sample": 0}
+    file.write_text("".join([first, json.dumps(json.loads(second) | idle) + "\n", *rest]))
+    assert calibrate(run).layout.others == pytest.approx(0.8 * whole.layout.others)
+    file.write_text("".join([first, json.dumps(json.loads(second) | {"seconds/sample": 0}) + "\n", *rest]))
+    assert calibrate(run).layout.others == pytest.approx(whole.layout.others + 0.13 / 5)
 
 
 def test_the_command_refuses_what_it_cannot_simulate(tmp_path: Path):
