@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.run_folder import records_of
-from launch.memory import many, number_width, option, trained_parameters, workers
+from launch.memory import kv_bytes, many, number_width, option, trained_parameters, workers
 from launch.plan import Plan, find_shape
 from launch.simulate import Layout, Step, Trace, Work, steps
 from recipes.adapters import Adapter, Lora
@@ -240,18 +240,33 @@ def best_of_each(devices: int, trace: Trace, work: Work, recipe: Recipe, seats: 
     return [min(kind, key=lambda one: one.mean) for kind in kinds if kind]
 
 
+def seats_of(made: Plan, trace: Trace) -> int:
+    """Sequences that one of a plan's engines runs at once: as many as it may, and on a GPU as its keys and values have room for.
+
+    One that runs is in the mean as deep as half of the lengths' mean square over their mean; its prompt is not counted.
+    """
+    most = int(made.engine.get("max_num_seqs", 256))
+    held = next((actor.holds.get("KV cache") for actor in made.actors if actor.name == "engine" and actor.gpus), None)
+    if held is None or made.shape is None:
+        return most
+    lengths = np.interp(np.linspace(0, 1, 1001), trace.shares, trace.lengths)
+    depth = max(1, round(float((lengths**2).mean() / lengths.mean() / 2)))
+    return max(1, min(most, held // kv_bytes(made.shape, depth, number_width(made.recipe), workers(made.recipe))))
+
+
 def words(made: Plan, folder: Path, devices: Sequence[int], price: float | None) -> str:
     """The forecast as text for people. Raises TraceError: the run does not tell what is needed. `price`: of a device and hour."""
     found = calibrate(folder)
     refuse_other_model(made, found.recipe, folder)
     trace, work, cores = found.trace, work_of(made), found.layout.cores < inf
+    seats = seats_of(made, trace)
     device = "core" if cores else "GPU"
     lines = [
         f"trace    {folder}, {len(found.records)} steps: {many(found.layout.engines, 'engine')}, {many(found.layout.ranks, 'rank')}"
         + (f" on {found.layout.cores:g} cores, of which others wanted {found.layout.others:.1f}" if cores else ""),
         f"lengths  median {np.interp(0.5, trace.shares, trace.lengths):,.0f}, 95th percentile {np.interp(0.95, trace.shares, trace.lengths):,.0f}, "
         f"longest {trace.lengths[-1]:,.0f} tokens; {trace.alike:.0%} of their variance is between problems; {trace.kept:.0%} of the groups train",
-        f"engine   a step takes {1e3 * trace.step:.3g} ms and {1e6 * trace.each:.3g} us for each of at most {made.engine.get('max_num_seqs', 256):,} sequences",
+        f"engine   a step takes {1e3 * trace.step:.3g} ms and {1e6 * trace.each:.3g} us for each of at most {seats:,} sequences",
         f"driver   {1e3 * trace.score:.2g} ms an answer, {1e3 * trace.poll:.2g} ms a call; a judge {1e3 * trace.judge:.2g} ms an answer",
         f"learner  {1e6 * trace.update:.3g} us a token and rank; push {trace.push:.2g} s",
         f"step     {work.prompts:,} prompts x {work.group_size}, at most {work.limit:,} tokens",
@@ -265,7 +280,6 @@ def words(made: Plan, folder: Path, devices: Sequence[int], price: float | None)
     there = [("device", "cpu" if cores else "cuda", made.device)] if (made.device == "cpu") != cores else []
     if unlike := [f"{name} {old} (here {new})" for name, old, new in [*there, *_unlike(found.recipe, made.recipe, cores)]]:
         lines.append(f"warning  the run's speeds are those of {', '.join(unlike)}; what that changes is not foreseen")
-    seats = made.engine.get("max_num_seqs", 256)
     each = {size: best_of_each(size, trace, work, made.recipe, seats) for size in devices}
     lines += [f"none     {size:,} {device}s hold no engine beside a rank" for size, ways in each.items() if not ways]
     return "\n".join([*lines, "", *_table([(size, one) for size, ways in each.items() for one in ways], trace, device, price)])

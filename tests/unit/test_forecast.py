@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from launch.cli import app
-from launch.forecast import SIZES, TraceError, best_of_each, calibrate, forecast, layouts, sizes, work_of
+from launch.forecast import SIZES, TraceError, best_of_each, calibrate, forecast, layouts, seats_of, sizes, work_of
+from launch.machine import Machine
 from launch.plan import plan
 from launch.simulate import Layout
 from recipes.loader import dump, load
@@ -196,6 +198,21 @@ def test_devices_are_shared_or_apart_and_ranks_no_more_than_rows():
     wide = load("quickstart", overrides=[*WORDS, "engine.vllm={tensor_parallel_size: 2}"])
     assert [(one.engines, one.ranks, one.devices) for one in layouts(8, wide, 8, 64)] == [(1, 6, 8), (2, 4, 8), (3, 2, 8)]
     assert sizes("") == list(SIZES) and sizes("2, 8") == [2, 8]
+
+
+def test_an_engine_runs_as_many_sequences_as_its_cache_has_room_for_at_their_mean_depth(tmp_path: Path):
+    """Answers of 8000 tokens all run at 4000 in the mean; 1.5B of Qwen2.5: 28 layers x 2 heads x 128 numbers, keys and values, 2 bytes."""
+    trace = calibrate(made(tmp_path / "run")).trace
+    gpu = plan(load("dler", "gpu1-24"), Machine(16, 128 * 10**9, (24 * 10**9,)))
+    [held] = [actor.holds["KV cache"] for actor in gpu.actors if actor.name == "engine"]
+    most = gpu.engine["max_num_seqs"]
+    assert gpu.shape is not None and (gpu.shape.layers, gpu.shape.kv_heads, gpu.shape.head_width) == (28, 2, 128)
+    room = held // (4000 * 28 * 2 * 128 * 2 * 2)
+    assert seats_of(gpu, replace(trace, shares=[0, 1], lengths=[8000, 8000])) == room < most
+    assert (
+        seats_of(gpu, trace) == most
+        and seats_of(plan(load("dler", "tiny"), Machine(2, 20 * 10**9)), replace(trace, lengths=[1e6] * 3)) == 256
+    )
 
 
 def test_the_best_of_each_way_is_the_fastest_of_it(tmp_path: Path):
