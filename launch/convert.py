@@ -16,7 +16,7 @@ import typer
 
 from launch.doors import errors, say
 from launch.machine import this_machine
-from launch.memory import LIBRARIES, many, size
+from launch.memory import LIBRARIES, many, size, sizes_apart
 from recipes.schema import Recipe
 
 # All else is the run's record.
@@ -60,10 +60,18 @@ def converted_run(source: Path, out: Path, ranks: int, zero_stage: int) -> Path:
         raise ConversionError(f"{out} exists already: choose another folder for the converted run (--out)")
     convertible(source)
     recorded_until(run, metadata(source)["step"])
-    if (room := this_machine().memory // LIBRARIES["learner"]) < ranks:
-        raise ConversionError(
-            f"--ranks: {ranks} processes of {size(LIBRARIES['learner'])} each do not fit the {size(this_machine().memory)} of this machine; at most {room} do"
-        )
+    state, weights = (
+        sum(file.stat().st_size for file in (source / "learner").rglob("*")),
+        sum(file.stat().st_size for file in source.glob("*.safetensors")),
+    )
+    for count, stage in ((metadata(source)["ranks"], metadata(source)["zero_stage"]), (ranks, zero_stage)):
+        needed = count * (LIBRARIES["learner"] + weights) + state * (1 if stage else count) + state  # which one of them has whole
+        if needed > (room := this_machine().memory):
+            takes, has = sizes_apart(needed, room)
+            raise ConversionError(
+                f"{many(count, 'rank')} with ZeRO-{stage} take {takes} here ({size(LIBRARIES['learner'] + weights)} each, and the optimiser's state of {size(state)} beside "
+                f"them), and {has} are free: convert it on a machine with more, or to fewer ranks"
+            )
     recipe = _converted_recipe(run, out.resolve().name, ranks, zero_stage)
     from launch.ray_start import start_ray, stop_ray
 
