@@ -42,7 +42,7 @@ def test_what_cannot_be_converted_is_refused_in_a_sentence_before_anything_start
         (source.with_name("step-9"), out, 2, 2, CheckpointError, "step-9: there is no manifest.json"),
         (run_with_checkpoint(tmp_path / "m", ()), out, 2, 2, ConversionError, "no learner's state in it"),
         (run_with_checkpoint(tmp_path / "l", ("learner", "adapter")), out, 2, 2, ConversionError, "trains LoRA adapters"),
-        (source, out, 10_000, 2, ConversionError, r"10000 ranks with ZeRO-2 take .* here \(.* each, .* and .* are free: convert it on a machine with more, or to fewer ranks"),
+        (source, out, 10_000, 2, ConversionError, r"10,000 ranks with ZeRO-2 take .* here \(.* each, .* and .* are free: convert it on a machine with more, or to fewer ranks"),
         (Path("file:///runs/a/checkpoints/step-3"), out, 2, 2, ConversionError, "name a checkpoint in a folder"),
         (run_with_checkpoint(tmp_path / "a" / "stages" / "rl"), out, 2, 2, ConversionError, "of a stage before the run's last training"),
         (run_with_checkpoint(tmp_path / "b", model={"dtype": "bf16"}), out, 1, 0, RecipeError, "would train without fp32 master weights"),
