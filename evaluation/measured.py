@@ -110,19 +110,25 @@ def of_table(table: pa.Table, limit: int | None = None) -> Samples:
     """Samples of a table of rollout.records.SCHEMA, rows in any order, lengths in tokens; the ruler is its metadata `template`. Raises as `grouped`.
 
     Args:
-        limit: what a sample that was never made counts as, in tokens: as short as it is, it would pass for a saving. None: its own length.
+        limit: what a sample that was never made counts as, in tokens: as short as it is, it would pass for a saving. None, as no limit is in
+            characters: the mean of its problem's others (of the other problems' means, without any), so that it moves no mean.
     """
     table = grouped(table)
     needed = ["problem_id", "verdict", "tokens", "think_tokens", "finish", "extracted"]
     ids, status, length, thinking, finish, extracted = (column.to_pylist() for column in table.select(needed).columns)
     status_S = np.array(status)
     place = {id_: index for index, id_ in enumerate(dict.fromkeys(ids))}
-    lengths_S = np.array(length)
+    problem_S, lengths_S, never_S = np.array([place[id_] for id_ in ids]), np.array(length), np.array(finish) == "abort"
     if limit is not None:
-        lengths_S = np.where(np.array(finish) == "abort", np.maximum(lengths_S, limit), lengths_S)
+        lengths_S = np.where(never_S, np.maximum(lengths_S, limit), lengths_S)
+    elif never_S.any() and not never_S.all():
+        made_N, total_N = (np.bincount(problem_S, values_S, len(place)) for values_S in (~never_S, ~never_S * lengths_S))
+        with np.errstate(invalid="ignore"):
+            mean_N = total_N / made_N
+        lengths_S = np.where(never_S, np.where(made_N > 0, mean_N, np.nanmean(mean_N))[problem_S], lengths_S)
     return Samples(
         ids=tuple(place),
-        problem=np.array([place[id_] for id_ in ids]),
+        problem=problem_S,
         right=status_S == "right",
         wrong=status_S == "wrong",
         length=lengths_S,

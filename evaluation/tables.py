@@ -82,7 +82,7 @@ def _numbers(evaluation: Evaluation, k: int, lenient: bool, overlaps: bool, unit
     accuracy, length = evaluation.accuracy, evaluation.tokens
     return {
         "Problems × samples": Cell(f"{evaluation.problems:,} × {words.samples_each(evaluation)}"),
-        "Samples made, of those asked for": Cell(
+        "Samples recorded, of those asked for": Cell(
             f"{samples_N.sum():,}" + f" of {evaluation.wanted:,}" * (evaluation.settings.engine != IMPORTED)
         ),
         "Budget": Cell(words.limit(evaluation.settings)),

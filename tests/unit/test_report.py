@@ -180,7 +180,7 @@ def test_every_score_carries_n_k_budget_errors_and_shares(run: Path) -> None:  #
     text = page(run)
     for row in (
         r"Problems × samples</td><td>24 × 2",
-        r"Samples made, of those asked for</td><td>48 of 48",
+        r"Samples recorded, of those asked for</td><td>48 of 48",
         r"Budget</td><td>320 tokens",
         r"Accuracy \(mean of samples\)</td><td>50\.0 % <span class=\"small\">\[\d",
         r"standard error, new problems</td><td>10\.43 %",  # sd of twelve 1s and twelve 0s / sqrt(24)

@@ -21,7 +21,7 @@ from evaluation.scores import budget_curve, score
 from evaluation.tables import noise_table, reservations
 from evaluation.words import warnings
 from rewards.verifier.verdict import Verdict
-from rollout.records import SCHEMA, rows
+from rollout.records import CHARACTERS, SCHEMA, rows
 from rollout.types import Completion, Group, Problem, Request, Rollout
 
 SETTINGS = {"temperature": 0.6, "top_p": 1.0, "max_tokens": 320, "samples": 2, "seed": 0, "engine": "reference"}
@@ -72,6 +72,18 @@ def test_budget_curve_hand_example() -> None:  # A11 natural
     assert [point.tokens for point in curve] == [875, 1500, 2250, 3500]
 
 
+def test_what_was_never_made_counts_at_the_limit_and_in_characters_moves_no_mean() -> None:
+    groups = [make_group(name, [(tokens, "right") for tokens in made]) for name, made in (("a", [20, 34]), ("b", [9, 0]), ("c", [0, 0]))]
+    for group, sample in ((groups[1], 1), (groups[2], 0), (groups[2], 1)):
+        group.rollouts[sample] = replace(
+            group.rollouts[sample], completion=replace(group.rollouts[sample].completion, finish="abort"), verdict=None
+        )
+    found = {ruler: evaluation(groups, template=ruler) for ruler in ("t", CHARACTERS)}
+    assert [row.tokens for row in found["t"].per_problem] == [27, (9 + 320) / 2, 320]
+    assert [row.tokens for row in found[CHARACTERS].per_problem] == [27, 9, 18]
+    assert found[CHARACTERS].tokens.mean == (27 + 9) / 2 and found[CHARACTERS].accuracy.mean == 0.5
+
+
 samples = st.lists(
     st.lists(st.tuples(st.integers(1, 320), st.sampled_from(["right", "wrong", "not_judged"])), min_size=1, max_size=4),
     min_size=2,
@@ -115,7 +127,7 @@ def test_of_a_problem_that_several_rows_ask_samples_are_asked_for_by_each_of_the
     run = Run(Path(), "run", trained=False)
     shown = [Shown("run", BASE, evaluation(groups), run)]
     cells = {row.label: row.cells[0].text for row in noise_table(shown).rows}
-    assert cells["Samples made, of those asked for"] == "21 of 22"
+    assert cells["Samples recorded, of those asked for"] == "21 of 22"
     assert any("1 samples that were asked for do not exist" in sentence for sentence in reservations([run], shown, []))
     votes = evaluation(groups[:2], budget={"kind": "short", "first": 1, "of": 2})
     assert (votes.wanted, sum(row.samples for row in votes.per_problem)) == (3, 3)
