@@ -25,6 +25,12 @@ KINDS = {
          ["\\boxed{\\text{Ann: } 3, \\text{ Tom: } 4}", "\\boxed{\\text{Ann is } 3, \\text{ Tom is } 4}"]),
         ("red: 3, blue: 4, green: 5", ["\\boxed{\\text{green: } 5, \\text{ blue: } 4, \\text{ red: } 3}"], ["\\boxed{\\text{green: } 3, \\text{ blue: } 4, \\text{ red: } 5}"]),
     ],
+    "a base on one side": [
+        ("101_2", ["\\boxed{101}"], ["\\boxed{5}", "\\boxed{101_3}"]),
+        ("100", ["\\boxed{100_{10}}", "\\boxed{64_{16}}"], ["\\boxed{100_2}", "\\boxed{100 \\text{ (base two)}}"]),
+        ("1.5", ["\\boxed{1.1_2}"], ["\\boxed{1.5_8}"]),
+        ("FF", ["\\boxed{FF_{16}}"], ["\\boxed{EF_{16}}"]),
+    ],
     "thousands within formulas": [
         ("1250", ["\\boxed{x = 1,250}", "\\boxed{5 \\times 250 = 1,250}", "\\boxed{n = 1,250 \\text{ apples}}", "It costs 5 x $250 = $1,250."], ["\\boxed{x = 1,25}", "\\boxed{(1,250)}", "\\boxed{x = 1,251}"]),
         ("1250\\pi", ["\\boxed{1,250\\pi}", "\\boxed{V = 1,250\\pi}"], ["\\boxed{250\\pi}"]),
