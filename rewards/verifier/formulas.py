@@ -72,7 +72,8 @@ def same_text_values(gold: str, answer: str) -> bool:
     if (unit or ("",))[0] == "angle" and not gold_unit and first.has(pi):
         first = degrees_of(first)
     number = as_number(gold)
-    if number is not None and number.places and number.digits >= 2 and not second.free_symbols and as_number(answer) is None:
+    least = 2 if second.is_rational or second.is_Float else 3  # digits of a gold: 3.1 is no value of pi
+    if number is not None and number.places and number.digits >= least and not second.free_symbols and as_number(answer) is None:
         return _rounded(gold, second) or (number.percent and "%" not in answer and _rounded(gold, second * 100))
     if same_value(first, second):
         return True

@@ -31,6 +31,11 @@ KINDS = {
         ("1.5", ["\\boxed{1.1_2}"], ["\\boxed{1.5_8}"]),
         ("FF", ["\\boxed{FF_{16}}"], ["\\boxed{EF_{16}}"]),
     ],
+    "rounded golds of few digits": [
+        ("3.14", ["\\boxed{\\pi}"], ["\\boxed{\\sqrt{10}}"]),
+        ("3.1", ["\\boxed{\\frac{31}{10}}", "\\boxed{3+\\frac{1}{12}}"], ["\\boxed{\\pi}"]),
+        ("1.4", [], ["\\boxed{\\sqrt{2}}", "\\boxed{2\\sin 0.78}"]),
+    ],
     "thousands within formulas": [
         ("1250", ["\\boxed{x = 1,250}", "\\boxed{5 \\times 250 = 1,250}", "\\boxed{n = 1,250 \\text{ apples}}", "It costs 5 x $250 = $1,250."], ["\\boxed{x = 1,25}", "\\boxed{(1,250)}", "\\boxed{x = 1,251}"]),
         ("1250\\pi", ["\\boxed{1,250\\pi}", "\\boxed{V = 1,250\\pi}"], ["\\boxed{250\\pi}"]),
