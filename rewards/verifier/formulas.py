@@ -24,7 +24,7 @@ _UNIT = re.compile(
 )
 _ANGLE_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 _BASED = re.compile(r"\(?(?P<digits>-?\w+(?:\.\w+)?)\)?_\{?(?:\\text\{)?(?P<base>\w+)\}*")
-_CLOCK = re.compile(r"(?i)(?P<hour>\d{1,2})(?:\s*:\s*(?P<minute>\d{2}))?(?:\s*:\s*(?P<second>\d{2}))?\s*(?:(?P<half>[ap])\.?\s?m\.?)?")  # fmt: skip
+_CLOCK = re.compile(r"(?i)(?P<hour>\d{1,2})(?:\s*:\s*(?P<minute>\d{2}))?(?:\s*:\s*(?P<second>\d{2}))?\s*(?:(?P<half>[ap])\.?\s?m\.?|(?P<full>uhr))?")  # fmt: skip
 _MODULUS = re.compile(r"(?P<value>.*?)\s*\\pmod\s*\{?(?P<modulus>\d+)\}?", re.DOTALL)
 _RATIO = re.compile(r"\s*(?::|\\colon|\\text\{\s*to\s*\}|(?<=\d)\s*\bto\b(?=\s*\d))\s*")
 _BASES = {
@@ -105,7 +105,7 @@ def _clock(text: str) -> int | None:
     match = _CLOCK.fullmatch(re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text).strip())
     if match is None or int(match.group("hour")) > 24 or int(match.group("minute") or 0) > 59:
         return None
-    if not match.group("minute") and not match.group("half"):
+    if not (match.group("minute") or match.group("half") or match.group("full")):
         return None
     hour, half = int(match.group("hour")), (match.group("half") or "").lower()
     hour = hour % 12 + 12 if half == "p" else hour % 12 if half == "a" else hour
@@ -135,8 +135,8 @@ def _same_based(gold: str, answer: str) -> bool | None:
         return None
     if second and not first and (number := as_number(gold)):
         whole, _, decimals = second["digits"].partition(".")
-        base = int(_BASES.get(second["base"], second["base"]))
-        return number.value == Fraction(int(whole + decimals, base), base ** len(decimals))
+        below = int(_BASES.get(second["base"], second["base"]))
+        return number.value == Fraction(int(whole + decimals, below), below ** len(decimals))
     sides = []
     for match, text in ((first, gold), (second, answer)):
         digits = match.group("digits") if match else text.strip()
