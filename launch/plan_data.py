@@ -33,6 +33,7 @@ from rollout.types import Problem
 
 _MOST_BYTES = 256 << 20
 _PROMPT = ("instruction", "template")  # of data: what a prompt is made of beside the problem
+_LONGEST = 1000
 _SHORTEST = 64
 _OTHER_FORM = re.compile(r"Answer: ?\$?\\?\$?Answer|[\"'`]?Answer:[\"'`]|####|<answer>")
 
@@ -331,6 +332,10 @@ def _problems(key: str, one: DataSet, step: Step, tokenizer: Any, found: DataPla
         found.blockers.append(
             f"{key}: no problem of {one.source} fits data.max_prompt_tokens {recipe.data.max_prompt_tokens}: the shortest has {shortest} tokens before its template; raise it"
         )
+    elif long := _longer(tokenizer, kept, recipe.data.max_prompt_tokens):
+        found.warnings.append(
+            f"{key}: {'at least ' * (long == _LONGEST)}{long} of {len(kept)} rows of {one.source} are longer than data.max_prompt_tokens {recipe.data.max_prompt_tokens} before their template, and left out"
+        )
     return kept
 
 
@@ -343,6 +348,12 @@ def _is_read_here(one: DataSet, found: DataPlan) -> bool:
         found.said.append(f"{one.source}: more than {_MOST_BYTES >> 20} MiB, so it is read and checked by the run")
         return False
     return True
+
+
+def _longer(tokenizer: Any, problems: Sequence[Problem], most: int) -> int:
+    """How many problems have more tokens than that, without template; of those of most characters, so many that it is no wait. No token is less than a byte."""
+    candidates = sorted((problem.text for problem in problems if len(problem.text.encode()) > most), key=len)[-_LONGEST:]
+    return sum(len(tokenizer.encode(text, add_special_tokens=False).ids) > most for text in candidates) if tokenizer else 0
 
 
 def _shortest(tokenizer: Any, problems: Sequence[Problem]) -> int:

@@ -116,6 +116,8 @@ def test_problems_that_are_all_too_long_are_refused_by_plan_where_the_tokenizer_
     assert not any("data.max_prompt_tokens 3" in line for line in data_lines(tmp_path, rows, rows, *words).blockers)
     made = data_lines(tmp_path, rows, rows, *words, "data.max_prompt_tokens=3")
     assert sum("fits data.max_prompt_tokens 3: the shortest has 7 tokens" in line for line in made.blockers) == 2
+    some = data_lines(tmp_path, [*rows, {"problem": "1 + 1", "answer": "2"}], rows, *words, "data.max_prompt_tokens=3")
+    assert [line.partition("rows of ")[0] for line in some.warnings if "data.max_prompt_tokens 3 before" in line] == ["data.train: 2 of 3 "]
 
 
 def test_problems_that_ask_for_another_form_of_answer_are_told(tmp_path: Path):
