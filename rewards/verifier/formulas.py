@@ -1,7 +1,7 @@
 r"""Two texts without separators: numbers, words, times of day, ratios, numbers in a base, formulas with or without units.
 
-Runs in a judge's child process only, because formulas may be read (`algebra`). Conventions: a unit on one side only is dropped, and so is the gold's base, two
-that differ make the answers differ; a base in the answer alone is read; degrees are converted where the other side is a multiple of pi; a ratio may be shortened; a rounded gold
+Runs in a judge's child process only, because formulas may be read (`algebra`). Conventions: a base or a unit on one side only is dropped, two that differ
+make the answers differ; degrees are converted where the other side is a multiple of pi; a ratio may be shortened; a rounded gold
 is met by what rounds to it.
 """
 
@@ -129,14 +129,10 @@ def _in_base(match: re.Match[str]) -> bool:
 
 
 def _same_based(gold: str, answer: str) -> bool | None:
-    """Digits with a base below: both must agree; an answer without one has the gold's, and in one of its own beside a plain number it is the number that it stands for."""
+    """Digits with a base below: both must agree; a missing base is the other's, as golds of "in base 2" often have none."""
     first, second = _BASED.fullmatch(gold.strip()), _BASED.fullmatch(answer.strip())
     if not (first or second) or not all(match is None or _in_base(match) for match in (first, second)):
         return None
-    if second and not first and (number := as_number(gold)):
-        whole, _, decimals = second["digits"].partition(".")
-        below = int(_BASES.get(second["base"], second["base"]))
-        return number.value == Fraction(int(whole + decimals, below), below ** len(decimals))
     sides = []
     for match, text in ((first, gold), (second, answer)):
         digits = match.group("digits") if match else text.strip()

@@ -143,7 +143,5 @@ def test_every_gold_of_the_ledger_equals_itself(gold, answer, equal):
 
 @pytest.mark.parametrize(("gold", "answer", "equal"), LEDGER)
 def test_gold_and_answer_may_be_swapped(gold, answer, equal):
-    if not (
-        {gold, answer} & {r"\sqrt{2}", r"\frac{1}{3}", "I think 42", "11_2"}
-    ):  # rounding is for golds, prose is no gold, a base may be left out by answers
+    if not ({gold, answer} & {r"\sqrt{2}", r"\frac{1}{3}", "I think 42"}):  # rounding is for golds, prose is no gold
         assert compare(gold=answer, answer=gold)[0] is equal

@@ -27,8 +27,7 @@ KINDS = {
     ],
     "a base on one side": [
         ("101_2", ["\\boxed{101}"], ["\\boxed{5}", "\\boxed{101_3}"]),
-        ("100", ["\\boxed{100_{10}}", "\\boxed{64_{16}}"], ["\\boxed{100_2}", "\\boxed{100 \\text{ (base two)}}"]),
-        ("1.5", ["\\boxed{1.1_2}"], ["\\boxed{1.5_8}"]),
+        ("110111", ["\\boxed{110111_2}", "\\boxed{110111 \\text{ (base two)}}"], ["\\boxed{55}", "\\boxed{55_{10}}"]),
         ("FF", ["\\boxed{FF_{16}}"], ["\\boxed{EF_{16}}"]),
     ],
     "rounded golds of few digits": [
