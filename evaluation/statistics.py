@@ -3,7 +3,7 @@
 Claim: problems are what was drawn, so every interval resamples problems (percentile bootstrap, 95 %, fixed seed), samples of one problem
 are never taken for independent ones, and two models are compared by the differences on the same problems.
 A difference that is not shown is no equality: "as good as before" is a claim of its own, non-inferiority, with a margin fixed beforehand.
-Simplification: percentile intervals, which are a little narrow for few problems; below `FEWEST` problems nothing is claimed at all.
+Simplification: percentile intervals, which are a little narrow for few problems (those of claims are wider); below `FEWEST` problems nothing is claimed at all.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ FEWEST = 6  # problems: with fewer an exact sign-flip test cannot reach p < 0.05
 _SEED = 0
 _CHUNK_CELLS = 4_000_000  # bounds the memory of the resample counts: about 32 MB at a time
 _KEPT_CELLS = 20_000_000  # of draws that are kept for the next number
-_SEEN = 10  # problems that moved to one side, from which on the bootstrap says what may happen there
 LEVEL = 0.05
 _EXACT = 16  # differences other than 0: up to here all 2^16 sign patterns are tried, beyond RESAMPLES random ones
 _SLACK = 1e-9  # sums that are equal but for rounding
@@ -124,36 +123,32 @@ def difference_interval(difference_N: np.ndarray, resamples: int = RESAMPLES) ->
 
 
 def claim_interval(difference_N: np.ndarray) -> Interval:
-    """The interval that claims are made by: `difference_interval`, and wider where few problems moved.
-
-    A bootstrap never sees what did not occur: of one gain and no loss it takes the loss that is still possible for none. Where fewer than 10 problems
-    moved to one side, that side is at least as wide as Newcombe's interval of two shares (square and add, of Wilson's) makes it; and 0 is
-    left out only if sign flips, whose p stands beside it, leave it out, too.
-    """
+    """The interval that claims are made by: `claim_bounds`, which leave out 0 only if sign flips, whose p stands beside them, leave it out, too. NaN bounds for a single problem."""
     difference_N = np.asarray(difference_N, dtype=float)
-    mean, low, high = difference_interval(difference_N)
+    mean = float(difference_N.mean())
     if len(difference_N) < 2:
-        return Interval(mean, low, high)
-    gained_N, lost_N = np.maximum(difference_N, 0), np.maximum(-difference_N, 0)
-    gained, lost = (wilson(float(one_N.mean()), len(one_N)) for one_N in (gained_N, lost_N))
-    alike = np.ptp(difference_N) == 0  # which has an interval of its own
-    if np.count_nonzero(lost_N) < _SEEN and not alike:
-        low = min(low, mean - math.hypot(gained.mean - gained.low, lost.high - lost.mean))
-    if np.count_nonzero(gained_N) < _SEEN and not alike:
-        high = max(high, mean + math.hypot(gained.high - gained.mean, lost.mean - lost.low))
+        return Interval(mean, math.nan, math.nan)
+    low, high = claim_bounds(difference_N[:, None])[:, 0].tolist()
     if (low > 0 or high < 0) and not _certain(difference_N) and sign_flip(difference_N) > LEVEL:
         low, high = min(low, 0.0), max(high, 0.0)
-    return Interval(mean, max(low, -1.0), min(high, 1.0))
+    return Interval(mean, low, high)
+
+
+def claim_bounds(difference_NK: np.ndarray) -> np.ndarray:
+    """Bounds of K mean differences of shares, [2, K]: the bootstrap's, and to each side wider by what N problems do not show.
+
+    A bootstrap never sees what did not occur: of one gain and no loss it takes the loss that is still possible for none, of thirty problems that
+    moved by a sample or two it takes none for lost whole. Of such there may be as many as Wilson's interval of 0 in N has (N = 30: 0.1135). As in
+    Newcombe's interval of a difference, the two are squared and added.
+    """
+    mean_K, unseen = difference_NK.mean(axis=0), wilson(0.0, len(difference_NK)).high
+    low_K, high_K = np.percentile(resampled_means(difference_NK), [2.5, 97.5], axis=0)
+    return np.clip([mean_K - np.hypot(mean_K - low_K, unseen), mean_K + np.hypot(high_K - mean_K, unseen)], -1, 1)
 
 
 def _certain(difference_N: np.ndarray) -> bool:
     """Whether sign flips are sure to have p below `LEVEL`, without trying any: of random signs |sum| reaches z sqrt(sum of squares) in 2 exp(-z^2 / 2) at most (Hoeffding)."""
     return bool(difference_N.sum() ** 2 >= 2 * math.log(2 / LEVEL) * (difference_N**2).sum())
-
-
-def few_moved(difference_N: np.ndarray) -> bool:
-    """Whether fewer than 10 problems moved to one side, so that the interval of a claim may be wider than the bootstrap's."""
-    return bool(min(np.count_nonzero(difference_N > 0), np.count_nonzero(difference_N < 0)) < _SEEN)
 
 
 def at_once(difference_NK: np.ndarray) -> np.ndarray:

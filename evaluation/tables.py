@@ -184,7 +184,7 @@ def reservations(runs: Sequence[Run], shown: Iterable[Shown], found: Iterable[Co
     if shown:
         sentences.append(
             "Intervals are 95 % bootstrap intervals over problems (10,000 resamples); two checkpoints are compared problem by problem. "
-            "That of their change of accuracy is wider where few problems changed."
+            "That of their change of accuracy is wider by what so many problems do not show."
         )
     for run in runs:
         said = (_of_training(run) if run.trained else []) + run.notes
