@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evaluation.results import Evaluation
-from evaluation.statistics import Interval, bootstrap
+from evaluation.statistics import Interval, agreed, bootstrap
 from rollout.records import CHARACTERS as CHARACTERS  # whoever compares finds it here
 
 
@@ -207,7 +207,7 @@ def accuracy_change(new: Measured, old: Measured) -> np.ndarray:
 
 
 def length_change(new: Measured, old: Measured) -> Interval:
-    """Mean new over mean old length, minus 1 (-0.77: 77 % less), problems resampled jointly. Raises as `places` and `one_ruler`."""
+    """Mean new over mean old length, minus 1 (-0.77: 77 % less), problems resampled jointly; 0 is left out only if sign flips do (`statistics.agreed`). Raises as `places` and `one_ruler`."""
     one_ruler(new.ruler, old.ruler)
     pair_N2 = np.stack([new.length, aligned(new, old).length], axis=1)
-    return bootstrap(pair_N2, lambda new_R, old_R: new_R / old_R - 1)
+    return agreed(bootstrap(pair_N2, lambda new_R, old_R: new_R / old_R - 1), pair_N2[:, 0] - pair_N2[:, 1])

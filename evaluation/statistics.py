@@ -123,12 +123,17 @@ def difference_interval(difference_N: np.ndarray, resamples: int = RESAMPLES) ->
 
 
 def claim_interval(difference_N: np.ndarray) -> Interval:
-    """The interval that claims are made by: `claim_bounds`, which leave out 0 only if sign flips, whose p stands beside them, leave it out, too. NaN bounds for a single problem."""
+    """The interval that claims are made by: `claim_bounds`, which leave out 0 only if sign flips do, too. NaN bounds for a single problem."""
     difference_N = np.asarray(difference_N, dtype=float)
     mean = float(difference_N.mean())
     if len(difference_N) < 2:
         return Interval(mean, math.nan, math.nan)
-    low, high = claim_bounds(difference_N[:, None])[:, 0].tolist()
+    return agreed(Interval(mean, *claim_bounds(difference_N[:, None])[:, 0].tolist()), difference_N)
+
+
+def agreed(change: Interval, difference_N: np.ndarray) -> Interval:
+    """The interval of a change, which reaches to 0 unless sign flips of the problems' differences leave that out, too: of few problems the bootstrap alone shows what is not there in 8 to 14 of 100 looks."""
+    mean, low, high = change
     if (low > 0 or high < 0) and not _certain(difference_N) and sign_flip(difference_N) > LEVEL:
         low, high = min(low, 0.0), max(high, 0.0)
     return Interval(mean, low, high)

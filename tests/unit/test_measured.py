@@ -44,8 +44,21 @@ def test_other_problems_are_refused_and_named() -> None:
 
 
 def test_length_change_is_a_ratio_of_means_and_proportional_lengths_have_no_noise() -> None:
-    base = [100.0, 200.0, 600.0]
-    assert length_change(measured([1, 1, 1], [length / 4 for length in base]), measured([1, 1, 1], base)) == pytest.approx((-0.75,) * 3)
+    base, right = [100.0, 200.0, 300.0, 400.0, 500.0, 600.0], [1.0] * 6
+    assert length_change(measured(right, [length / 4 for length in base]), measured(right, base)) == pytest.approx((-0.75,) * 3)
+
+
+@pytest.mark.parametrize("problems", [6, 10])
+def test_lengths_that_did_not_change_are_shown_to_no_more_often_than_sign_flips_err(problems: int) -> None:
+    """Lengths of one distribution, 4 samples a problem."""
+    rng, shown = np.random.default_rng(0), 0
+    for _ in range(100):
+        base_N = np.exp(rng.normal(8, 0.7, problems))
+        new_N, old_N = (np.exp(rng.normal(np.log(base_N), 0.5, (4, problems))).mean(axis=0) for _ in range(2))
+        shown += difference_shown(
+            length_change(measured([1] * problems, new_N.tolist()), measured([1] * problems, old_N.tolist())), problems
+        )
+    assert shown <= 8  # of these 100 looks 4 and 7; by the bootstrap alone 11 and 15
 
 
 @pytest.mark.parametrize("other", ["tokenizer-b", CHARACTERS, ""])
