@@ -78,7 +78,7 @@ def prepare(groups: Sequence[Group], recipe: Recipe, measure: Measure | None = N
     right_PG = np.array([rollout.right_as_rewarded for rollout in rollouts]).reshape(shape)
     by_advantage = isinstance(recipe.select, MaxVariance) and recipe.select.of == "advantage"
     kept_PG = np.ones(shape, dtype=bool) if by_advantage else selected(reward_PG, tokens_PG, recipe.select)
-    combined_PG = reward_PG if recipe.advantage.combine == "sum" else _each_by_itself(groups, recipe)
+    combined_PG = reward_PG if recipe.advantage.combine == "sum" else _each_by_itself(groups, kept_PG, recipe)
     advantage_PG = advantages(combined_PG, right_PG, tokens_PG, recipe.advantage, kept_PG, _reference(groups, recipe))
     if by_advantage:  # these stay as they are: no mean of those kept is taken off
         kept_PG = selected(advantage_PG, tokens_PG, recipe.select)
@@ -130,20 +130,20 @@ def _reference(groups: Sequence[Group], recipe: Recipe) -> np.ndarray | None:
     return reference_P
 
 
-def _each_by_itself(groups: Sequence[Group], recipe: Recipe) -> np.ndarray:
-    """Each term of the reward normalised within its group, then added by weight, [prompts, rollouts] (GDPO; rewards/profiles.gdpo)."""
+def _each_by_itself(groups: Sequence[Group], kept_PG: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """Each term of the reward normalised over its group's kept rollouts, then added by weight, [prompts, rollouts], 0 for the others (GDPO; rewards/profiles.gdpo)."""
     against: Literal["group", "leave_one_out"] = "group" if recipe.advantage.combine == "each" else "leave_one_out"
     weights: dict[str, float] = {}
     for term in recipe.reward:
         name = getattr(term, "name", term.kind)
         weights[name] = weights.get(name, 0.0) + abs(getattr(term, "weight", 1.0))
-    combined = []
-    for group in groups:
+    combined_PG = np.zeros(kept_PG.shape)
+    for group, kept_G, combined_G in zip(groups, kept_PG, combined_PG, strict=True):
         names = sorted(group.rollouts[0].terms)
         weight_K = np.array([weights.get(name) or 1.0 for name in names])
-        component_KG = np.array([[rollout.terms[name] for rollout in group.rollouts] for name in names])
-        combined.append(gdpo(levelled(component_KG / weight_K[:, None]), weight_K.tolist(), against))
-    return np.array(combined)
+        component_KG = np.array([[rollout.terms[name] for rollout in group.rollouts] for name in names])[:, kept_G]
+        combined_G[kept_G] = gdpo(levelled(component_KG / weight_K[:, None]), weight_K.tolist(), against)
+    return combined_PG
 
 
 def asked(objective: Objective) -> list[str]:

@@ -200,6 +200,20 @@ def test_terms_may_be_normalised_one_by_one_before_they_are_added():
     np.testing.assert_allclose([row.advantage_T[0] for row in rows], [1.1163, -0.8682, 0.8682, -1.1163], atol=1e-4)
 
 
+def test_terms_that_are_normalised_one_by_one_are_over_the_rollouts_that_a_selection_keeps():
+    """Of two kept, a right answer that is paid for being short and a wrong one: +-1 of each term, +-1.4 together; over all four it would be +-1.56."""
+    given = group(0, [1.2, 1.0, -0.1, 0.8], [5] * 4)
+    for rollout, verdict, kimi in zip(given.rollouts, [1.0, 1.0, 0.0, 1.0], [0.2, 0.0, -0.1, -0.2], strict=True):
+        rollout.terms = {"verdict": verdict, "kimi": kimi}
+    chosen = {
+        "reward": [{"kind": "verdict"}, {"kind": "kimi", "weight": 0.4}],
+        "select": {"kind": "max_variance", "keep": 2},
+        "waive": ["right_beats_wrong", "length_of_wrong"],
+    }
+    [rows] = prepare([given], settings(advantage={"scale": "none", "combine": "each"}, **chosen)).updates
+    assert [row.advantage_T[0] for row in rows] == pytest.approx([1.4, -1.4])
+
+
 @pytest.mark.parametrize("weight", [1.0, 4.0])
 def test_terms_may_be_normalised_against_the_other_rollouts_and_whitened_over_the_batch(weight: float):
     """NeMo-RL's GDPO: verdicts 1, 1, 0, 1 and group scaling of 100, 200, 300, 400 tokens; the longest right answer ranks below the wrong one."""
