@@ -226,7 +226,7 @@ class RepetitionTerm(Term):
     size: Count = Field(40, description="n.")
     form: Literal["share", "dense"] = Field(
         "share",
-        description="As above, or -1 x the tokens in such n-grams / budget.limit (the paper's dense form: 0.05 a token of 14336 is 717).",
+        description="As above, or -1 x the tokens in such n-grams / budget.limit (the paper's dense form, 0.05 a token, is weight 0.05 x budget.limit: 200 at 4000).",
     )
 
     def adds(self, right: bool, case: Case) -> Bounds:

@@ -285,7 +285,7 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric(
             "clip_fraction",
             "share",
-            "Trained tokens whose ratio is outside the clip range.",
+            "Trained tokens whose loss clipping decides: a ratio outside the clip range counts where the clipped loss is the larger one (of `cispo`, always).",
             _NO_UPDATE,
             panel="Clip fraction",
             label="ratio outside the clip range",
