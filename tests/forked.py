@@ -49,6 +49,7 @@ class _Actor:
         self.process = _FORKS.Process(target=_live, args=(there, kind, environment, arguments), daemon=True)
         self.process.start()
         there.close()
+        self._actor_id = SimpleNamespace(hex=lambda: self)  # what Forked's state is asked by
 
     def __getattr__(self, name: str) -> _Method:
         return _Method(self, name)
@@ -89,6 +90,8 @@ class Forked:
 
     def __init__(self) -> None:
         self._actors: list[_Actor] = []
+        state = SimpleNamespace(actors=lambda actor: {"State": "ALIVE" if actor.process.is_alive() else "DEAD"})
+        self._private = SimpleNamespace(state=state, worker=SimpleNamespace(_global_node=None))
 
     def remote(self, kind: type) -> Any:
         def start(options: dict[str, Any], arguments: tuple[Any, ...]) -> _Actor:
@@ -127,5 +130,6 @@ def forking(*places: str) -> Iterator[Forked]:
     with pytest.MonkeyPatch.context() as patch:
         for place in ("rl.learner", "rollout.engine", "rollout.peers", *places):
             patch.setattr(f"{place}.ray", made)
+        patch.setattr("rollout.peers._HEARS_S", 0.5)  # of the end of a fork one hears at once
         yield made
     made.stop()
