@@ -5,23 +5,22 @@ Claim: what is said is true of every run of the recipe; what depends on data or 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from math import isclose, lcm
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 from launch.memory import evaluates, many
 from recipes.advantages import Selection
 from recipes.budgets import ControllerBudget, CoverageBudget, OutlierBudget, ToggleBudget
-from recipes.credit import DecsCredit, refuse_right_below_wrong
+from recipes.credit import DecsCredit
 from recipes.data import DataSet
 from recipes.lengths import LengthTerm
 from recipes.loader import in_stage
 from recipes.schedules import Decays, Exponential, Linear, Schedule, Staged, value_at
 from recipes.schema import Recipe
 from recipes.stages import unread
-from recipes.term import Case
+from recipes.term import Case, Waiver
 from recipes.terms import ROUNDING, KlTerm, RewardTerm, least_of_right, refuse_wrong_before_right
 
 
@@ -201,11 +200,7 @@ def _floorless(recipe: Recipe) -> Iterator[str]:
 def _waived(recipe: Recipe, rewards: Sequence[tuple[list[RewardTerm], Case]]) -> Iterator[str]:
     """What a waiver allows in this recipe, by how much, or that nothing needs it."""
     if "right_beats_wrong" in recipe.waive:
-        ends = [
-            least_of_right(reward, case)
-            for reward, case in rewards
-            if _refused(refuse_wrong_before_right, reward, case, ["length_of_wrong"])
-        ]
+        ends = [least_of_right(reward, case) for reward, case in rewards if _refused(reward, case, ["length_of_wrong"])]
         short = max((wrong - min(kept, right) for kept, right, wrong in ends), default=0.0)
         if ends and short > ROUNDING:
             yield f"waive: right_beats_wrong: a right answer may earn {short:g} less than a wrong one"
@@ -216,8 +211,6 @@ def _waived(recipe: Recipe, rewards: Sequence[tuple[list[RewardTerm], Case]]) ->
                 f"waive: right_beats_wrong: advantage.combine: {recipe.advantage.combine} gives every term its own scale, "
                 "so the advantage of a right answer may be below a wrong one's"
             )
-        elif any(_refused(refuse_right_below_wrong, recipe.credit, least_of_right(*one), recipe.advantage.scale, []) for one in rewards):
-            yield "waive: right_beats_wrong: tokens of a right answer that credit.kind efficiency finds redundant may rank below a wrong answer"
         elif not ends:
             yield "waive: right_beats_wrong: not needed, as every right answer earns more than a wrong one, or as much where a term erases its verdict; leave it out"
     if "length_of_wrong" in recipe.waive:
@@ -226,9 +219,9 @@ def _waived(recipe: Recipe, rewards: Sequence[tuple[list[RewardTerm], Case]]) ->
         yield f"waive: length_of_wrong: {says if pays else 'not needed, as no term says that it pays wrong answers for their length; leave it out'}"
 
 
-def _refused(refuse: Callable[..., None], *asked: Any) -> bool:
+def _refused(reward: list[RewardTerm], case: Case, waived: list[Waiver]) -> bool:
     try:
-        refuse(*asked)
+        refuse_wrong_before_right(reward, case, waived)
     except ValueError:
         return True
     return False

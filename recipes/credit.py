@@ -10,9 +10,6 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from recipes.advantages import Select
 from recipes.objectives import Objective
 from recipes.section import NonNegative, Positive, Section, kind_or
-from recipes.term import Waiver
-
-_ROUNDING = 1e-6  # of sums of rewards
 
 
 class _Credit(Section):
@@ -171,9 +168,7 @@ class EfficiencyCredit(RedundantCredit):
         ...,
         description="Ours: tokens that a right answer thinks although it has the answer get its advantage less `weight`, and never more than 0; all others keep theirs.",
     )
-    weight: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.5, description="Taken off; with advantage.scale none no more than what right and wrong answers' rewards differ by at least."
-    )
+    weight: Annotated[float, Field(gt=0, le=1)] = Field(0.5, description="Taken off; no more than what right and wrong differ by.")
 
 
 Credit = Annotated[
@@ -217,22 +212,14 @@ def refuse_misfits(credit: Credit, objective: Objective, select: Select, budget:
         )
 
 
-def refuse_right_below_wrong(credit: Credit, ends: tuple[float, float, float], scale: str, waived: Sequence[Waiver]) -> None:
-    """Raise ValueError for a reward scale under which a credit would rank a right answer, or a token of one, below a wrong answer.
+def refuse_right_below_wrong(credit: Credit, least: float) -> None:
+    """Raise ValueError for a reward scale under which a credit would rank a right answer below a wrong one.
 
     Args:
-        ends: recipes.terms.least_of_right.
-        scale: of advantages; "none": these differ by what rewards do.
+        least: that a right answer may earn.
     """
-    least, wrong = min(ends[:2]), ends[2]
     if isinstance(credit, GtpoCredit) and least <= -1:
         raise ValueError(
             f"credit.kind: gtpo gives wrong answers -base whatever they earn, and base x reward to right ones, which may earn {least:g}: raise the verdict's "
             "weight or narrow the terms on right answers until they earn more than -1"
-        )
-    promised = scale == "none" and "right_beats_wrong" not in waived
-    if isinstance(credit, EfficiencyCredit) and promised and least - wrong < credit.weight - _ROUNDING:
-        raise ValueError(
-            f"credit.weight: efficiency takes {credit.weight:g} off what right answers think although they have the answer, and these may earn only "
-            f"{least - wrong:g} more than wrong ones: lower credit.weight, raise the verdict's weight or what truncation keeps, or say waive: [right_beats_wrong]"
         )

@@ -333,7 +333,7 @@ class Recipe(Section):
         """Why a step's reward would not train towards right answers; "" if it does."""
         try:
             refuse_wrong_before_right(reward, case, self.waive)
-            refuse_right_below_wrong(self.credit, least_of_right(reward, case), self.advantage.scale, self.waive)
+            refuse_right_below_wrong(self.credit, min(least_of_right(reward, case)[:2]))
             if self.select.kind in ("shortest", "efficient"):
                 refuse_telling_wrong_apart(reward, case, f"select.kind: {self.select.kind}")
         except ValueError as error:

@@ -18,8 +18,8 @@ _BOX = re.compile(
 )
 _HASHES = re.compile(r"(?:.*\n)?[ \t]*####[ \t]*(\S[^\n]*)\s*", re.DOTALL)  # the end of a worked solution of GSM8K
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-_WORDS = r"\b(?:and|or|und|oder)\b|[和或与與及と]|または|또는|및"
-_IN_TEXT = r"\\(?:text|textrm|mathrm|mbox)\{\s*,?\s*(?:and|or|und|oder|[和或与與及])?\s*\}"
+_WORDS = r"\b(?:and|or)\b|[和或与與及と]|または|또는|및"
+_IN_TEXT = r"\\(?:text|textrm|mathrm|mbox)\{\s*,?\s*(?:and|or|[和或与與及])?\s*\}"
 _JOINT = re.compile(rf"(?:[\s,;$~，、；]|\\[()\[\]!,;: ]|\\q?quad|{_IN_TEXT}|{_WORDS})*")
 _JOINING_WORD = re.compile(_WORDS)
 _JOINING = re.compile(rf"(?<!\\)[,;，、；]|{_WORDS}")

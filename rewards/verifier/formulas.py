@@ -24,7 +24,7 @@ _UNIT = re.compile(
 )
 _ANGLE_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 _BASED = re.compile(r"\(?(?P<digits>-?\w+(?:\.\w+)?)\)?_\{?(?:\\text\{)?(?P<base>\w+)\}*")
-_CLOCK = re.compile(r"(?i)(?P<hour>\d{1,2})(?:\s*:\s*(?P<minute>\d{2}))?(?:\s*:\s*(?P<second>\d{2}))?\s*(?:(?P<half>[ap])\.?\s?m\.?|(?P<full>uhr))?")  # fmt: skip
+_CLOCK = re.compile(r"(?i)(?P<hour>\d{1,2})(?:\s*:\s*(?P<minute>\d{2}))?(?:\s*:\s*(?P<second>\d{2}))?\s*(?:(?P<half>[ap])\.?\s?m\.?)?")  # fmt: skip
 _MODULUS = re.compile(r"(?P<value>.*?)\s*\\pmod\s*\{?(?P<modulus>\d+)\}?", re.DOTALL)
 _RATIO = re.compile(r"\s*(?::|\\colon|\\text\{\s*to\s*\}|(?<=\d)\s*\bto\b(?=\s*\d))\s*")
 _BASES = {
@@ -72,8 +72,7 @@ def same_text_values(gold: str, answer: str) -> bool:
     if (unit or ("",))[0] == "angle" and not gold_unit and first.has(pi):
         first = degrees_of(first)
     number = as_number(gold)
-    least = 2 if second.is_rational or second.is_Float else 3  # digits of a gold: 3.1 is no value of pi
-    if number is not None and number.places and number.digits >= least and not second.free_symbols and as_number(answer) is None:
+    if number is not None and number.places and number.digits >= 2 and not second.free_symbols and as_number(answer) is None:
         return _rounded(gold, second) or (number.percent and "%" not in answer and _rounded(gold, second * 100))
     if same_value(first, second):
         return True
@@ -105,7 +104,7 @@ def _clock(text: str) -> int | None:
     match = _CLOCK.fullmatch(re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text).strip())
     if match is None or int(match.group("hour")) > 24 or int(match.group("minute") or 0) > 59:
         return None
-    if not (match.group("minute") or match.group("half") or match.group("full")):
+    if not match.group("minute") and not match.group("half"):
         return None
     hour, half = int(match.group("hour")), (match.group("half") or "").lower()
     hour = hour % 12 + 12 if half == "p" else hour % 12 if half == "a" else hour
@@ -129,7 +128,7 @@ def _in_base(match: re.Match[str]) -> bool:
 
 
 def _same_based(gold: str, answer: str) -> bool | None:
-    """Digits with a base below: both must agree; a missing base is the other's, as golds of "in base 2" often have none."""
+    """Digits with a base below: both must agree; a missing base is the gold's."""
     first, second = _BASED.fullmatch(gold.strip()), _BASED.fullmatch(answer.strip())
     if not (first or second) or not all(match is None or _in_base(match) for match in (first, second)):
         return None

@@ -53,7 +53,6 @@ _SIGN = re.compile(r"(?<![^_]\d)(?<!^\d)" + "|".join(map(re.escape, _SIGNS)))  #
 _INLINE = re.compile(
     r"\$\$[^$]*\$\$|(?<!\\)\$[^$\n]*(?<!\\)\$|(?<!\\)\\\((?:(?!\\\))[^\n])*\\\)|(?<!\\)\\\[(?:(?!\\\]).)*\\\]", re.DOTALL
 )  # $ pairs within a line
-_JOINING = re.compile(r"(?<!\\)\b(?:und|(oder))\b|(?<=[\d})])\s*(?:[和与與及]|(或))\s*(?=[-+\d\\(])")
 _LONE = re.compile(r"(?<!\\)(?:\\[()\[\]]|\$)")  # an end without its other end
 _TWO = ("$$", r"\(", r"\[")
 _GROUPED = re.compile(r"(?<![\d.])\d{1,3}(?:[\u2062\u2063]\s*\d{3})+(?!\d)")
@@ -95,7 +94,7 @@ _SAYS_MORE = (  # 9个以上 is 9 or more, 9元五角 more than 9, 9次方 a pow
     "万千百亿十倍折半多余几分以左右上下不非未超近约約至少内內外前后後中之零又每来無无错錯误誤否或和除一二两三四五六七八九刻角弱強强程起許许没減减亏欠吗目"
 )
 _COUNTER = re.compile(
-    rf"(?<=[\d}}$])\s*(?:(?:(?!次[方幂]|位[数數])(?:{_COUNTERS})(?:(?![{_SAYS_MORE}])[\u4e00-\u9fff]){{0,4}}|[分对對분倍]){_SAYS}?|{_SAYS})\s*\.?$"
+    rf"(?<=[\d}}$])\s*(?:(?:(?!次[方幂]|位[数數])(?:{_COUNTERS})(?:(?![{_SAYS_MORE}])[\u4e00-\u9fff]){{0,4}}|[分对對분]){_SAYS}?|{_SAYS})\s*\.?$"
 )  # what is counted: 9 of 9个, 9个鸡蛋
 _HTML = re.compile(r"<(sup|sub)>([^<>]*)</\1>")
 _CURRENCY = {"$": r"\text{ dollars}", "€": r"\text{ euros}", "£": r"\text{ pounds sterling}", "¥": r"\text{ yen}", "₹": r"\text{ rupees}"}
@@ -166,7 +165,6 @@ _SPELLED = (
     sub("formulas in text", _INLINE, _formula),
     sub("lone delimiters", _LONE, lambda match: r"\$"),
     sub("quotation marks", r"(?<![\w}'])(['\"])([^'\"]*)\1(?!\w)", r"\2"),
-    sub("joining words of other languages", _JOINING, lambda match: " or " if match[1] or match[2] else " and "),
     sub("root signs", _ROOT, lambda match: f"{_ROOTS[match[1]]}{{{next(group for group in match.groups()[1:] if group is not None)}}}"),
     sub("lowered digits", _LOWERED_RUN, lambda match: f"_{{{''.join(map(_LOWERED.__getitem__, match.group()))}}}"),
     sub("raised digits", _RAISED_RUN, lambda match: f"^{{{''.join(map(_RAISED.__getitem__, match.group()))}}}"),

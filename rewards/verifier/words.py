@@ -1,7 +1,7 @@
 r"""Answers that are words: a letter of multiple choice, yes or no, a name, a phrase.
 
 Conventions: "B", "(B)", "\text{B}", "B. 12" and, where the gold names it, the option's text are one answer; yes and true are one,
-no and false are one, in several languages, whatever explanation follows; case, articles and punctuation of words do not matter.
+no and false are one, whatever explanation follows; case, articles and punctuation of words do not matter.
 """
 
 from __future__ import annotations
@@ -14,10 +14,7 @@ from rewards.verifier.tidy import compact, tidy
 _CHOICE = re.compile(
     r"(?si)(?:(?:the\s+)?(?:correct\s+)?(?:option|choice)\s*(?:is\s*)?)?(?P<open>[(\[])?\s*(?P<letter>[A-Ja-j])\s*(?:(?P<close>[)\]])\s*[.:]?|(?P<mark>[.:])(?=\s|$)|$)\s*(?P<rest>.*)"
 )
-_YES = {
-    **dict.fromkeys(("yes", "true", "correct", "ja", "oui", "sí", "sì", "да"), "yes"),
-    **dict.fromkeys(("no", "false", "incorrect", "nein", "нет"), "no"),
-}
+_YES = {"yes": "yes", "true": "yes", "correct": "yes", "no": "no", "false": "no", "incorrect": "no"}
 _REASON = re.compile(r"\b(?:because|since|as|for|there|has|have|with)\b")
 _LETTER = re.compile(r"\([A-Ja-j]\)|(?<![A-Za-z\\])[A-J]\)|(?:^|(?<=[\s,;:/&.]))(?:[B-J]|A(?!\s+[a-z]{2}))(?=[\s,;:/&.]|$)")
 _AFFIRMED = re.compile(r"\s+is\s+(?:the\s+)?(?:correct|right|true)(?:\s+(?:answer|choice|option))?\W*$", re.IGNORECASE)
@@ -188,9 +185,9 @@ def _says(text: str) -> str:
     words = unwrapped(text).lower()
     if _NO_NOUN.match(words):  # "no answer provided" answers nothing
         return ""
-    opening = re.match(r"[^\W\d_]+", words)
+    opening = re.match(r"[a-z]+", words)
     said = _YES.get(opening.group(), "") if opening else ""
-    for match in re.finditer(r"(?P<negated>\b(?:not|\w+n't)\s+(?:\w+\s+)?)?\b(?P<word>[^\W\d_]+)\b", words):
+    for match in re.finditer(r"(?P<negated>\b(?:not|\w+n't)\s+(?:\w+\s+)?)?\b(?P<word>[a-z]+)\b", words):
         if _YES.get(match["word"], said) == said or match["negated"]:
             continue
         noun = match["word"] == "no" and re.match(r"\s+[a-z]{3,}", words[match.end() :])

@@ -337,9 +337,7 @@ ROWS = [
     Row("credit[decs].gain", eased, 0.1, DECS),
     Row("credit[decs].most", eased, 0.1, DECS),
     Row("credit[decs].words", eased, ["so"], DECS),
-    Row(
-        "credit[efficiency].weight", prepared, 0.9, {"credit.kind": "efficiency", "advantage.scale": "none", "waive": ["right_beats_wrong"]}
-    ),
+    Row("credit[efficiency].weight", prepared, 0.9, {"credit.kind": "efficiency", "advantage.scale": "none"}),
     Row("credit[efficiency].words", eased, ["so"], {"credit.kind": "efficiency"}),
     Row("tokens.kind", prepared, "entropy"),
     *[

@@ -22,8 +22,6 @@ def said(name: str, scale: str | None, *words: str) -> list[str]:
     [
         ("grpo", ["waive=[right_beats_wrong]"], "waive: right_beats_wrong: not needed, as every right answer earns more"),
         ("dler", ["waive=[right_beats_wrong]"], "waive: right_beats_wrong: not needed"),
-        ("efficiency", ["waive=[right_beats_wrong]"], "waive: right_beats_wrong: not needed"),
-        ("efficiency", ["waive=[right_beats_wrong]", "credit.weight=1.0", "reward=[{kind: verdict, weight: 0.6}]"], "waive: right_beats_wrong: tokens of a right answer that credit.kind efficiency finds redundant may rank"),
         ("grpo", ["waive=[length_of_wrong]"], "waive: length_of_wrong: not needed, as no term says"),
         ("kimi", [], "waive: length_of_wrong: the length of a wrong answer may change what it earns by kimi"),
         ("adaptthink", [], "waive: length_of_wrong: the length of a wrong answer may change what it earns by no_thinking"),

@@ -27,29 +27,11 @@ KINDS = {
     ],
     "a base on one side": [
         ("101_2", ["\\boxed{101}"], ["\\boxed{5}", "\\boxed{101_3}"]),
-        ("110111", ["\\boxed{110111_2}", "\\boxed{110111 \\text{ (base two)}}"], ["\\boxed{55}", "\\boxed{55_{10}}"]),
-        ("FF", ["\\boxed{FF_{16}}"], ["\\boxed{EF_{16}}"]),
+        ("110111", ["\\boxed{110111_2}"], ["\\boxed{55}", "\\boxed{55_{10}}"]),
     ],
-    "rounded golds of few digits": [
-        ("3.14", ["\\boxed{\\pi}"], ["\\boxed{\\sqrt{10}}"]),
-        ("3.1", ["\\boxed{\\frac{31}{10}}", "\\boxed{3+\\frac{1}{12}}"], ["\\boxed{\\pi}"]),
-        ("1.4", [], ["\\boxed{\\sqrt{2}}", "\\boxed{2\\sin 0.78}"]),
-    ],
-    "things counted in other languages": [
-        ("12", ["\\boxed{12 Äpfel}", "\\boxed{12\\text{ Schüler}}", "\\boxed{12\\text{ Mal}}", "\\boxed{12 times}", "\\boxed{12倍}", "\\boxed{12\\text{ Stück}}", "\\boxed{12 manzanas}"],
-         [f"\\boxed{{12\\text{{ {word}}}}}" for word in ["Millionen", "Milliarden", "Prozent", "Promille", "Dutzend", "Hundert", "Tausend", "Zehner", "Viertel", "Zwanzigstel", "Fakultät", "Mindestens", "Mehr", "millones", "milliards", "milioni", "miljoen", "docenas", "douzaines", "centaines", "milliers", "яблок", "万"]]
-         + ["\\boxed{13 Äpfel}", "\\boxed{12 tausend Äpfel}", "\\boxed{12 times ten}", "\\boxed{12 times A}", "\\boxed{12万元}"]),
-        ("1", ["\\boxed{1 Apfel}"], ["\\boxed{1 Dutzend}", "\\boxed{1 Prozent}", "\\boxed{1 milione}", "\\boxed{1 Million Äpfel}"]),
-        ("7 Äpfel", ["\\boxed{7}", "\\boxed{7\\text{ Äpfel}}"], ["\\boxed{8}", "\\boxed{7 Birnen}", "\\boxed{7\\%}"]),
-        ("5 Minuten", ["\\boxed{5}"], ["\\boxed{5 Stunden}", "\\boxed{5 h}"]),
-    ],
-    "yes, no, and, or and o'clock in other languages": [
-        ("ja", ["\\boxed{\\text{Ja}}", "\\boxed{Ja, weil 3 prim ist.}", "\\boxed{yes}"], ["\\boxed{\\text{Nein}}", "\\boxed{Ja oder nein}", "\\boxed{aj}"]),
-        ("да", ["\\boxed{\\text{Да}}"], ["\\boxed{\\text{нет}}"]),
-        ("13:30", ["\\boxed{13:30\\text{ Uhr}}", "\\boxed{13:30 Uhr}"], ["\\boxed{1:30 Uhr}", "\\boxed{13:31\\text{ Uhr}}"]),
-        ("3 und -3", ["\\boxed{3, -3}", "\\boxed{-3 \\text{ und } 3}", "$\\boxed{3}$ und $\\boxed{-3}$"], ["\\boxed{3}", "\\boxed{3 und 3}"]),
-        ("3, -3", ["\\boxed{3\\text{ oder }-3}", "\\boxed{3和-3}"], ["\\boxed{3和3}"]),
-        ("Anna und Ben", ["\\boxed{\\text{Ben, Anna}}"], ["\\boxed{\\text{Anna}}"]),
+    "numerals of other languages": [
+        ("12", ["\\boxed{12 \\text{ naranjas}}"], [f"\\boxed{{12 \\text{{ {word}}}}}" for word in ("millones", "docenas", "milliards", "Millionen", "douzaines")]),
+        ("1", ["\\boxed{1 \\text{ apple}}"], ["\\boxed{1 \\text{ Dutzend}}", "\\boxed{1 \\text{ Prozent}}"]),
     ],
     "thousands within formulas": [
         ("1250", ["\\boxed{x = 1,250}", "\\boxed{5 \\times 250 = 1,250}", "\\boxed{n = 1,250 \\text{ apples}}", "It costs 5 x $250 = $1,250."], ["\\boxed{x = 1,25}", "\\boxed{(1,250)}", "\\boxed{x = 1,251}"]),
