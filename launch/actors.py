@@ -231,11 +231,14 @@ def _gpu_misfits(
     """What does not fit on a GPU. An engine can do with keys and values of one sequence, `one` bytes: the rest waits its turn."""
     users = [actor for actor in actors if actor.gpus]
     least = {actor.name: actor.bytes - max(0, actor.holds.get("KV cache", one) - one) for actor in users}
-    unlike = next((node for node in placed.nodes if len(set(node.gpus)) > 1), None)
-    smallest = ""
-    if unlike is not None:
-        those = f"{' and '.join(map(size, sorted(set(unlike.gpus))))} in {unlike.name or 'this machine'}"
-        smallest = f"; GPUs are unlike ({those}) and the smallest counts: CUDA_VISIBLE_DEVICES leaves it out"
+    every = [gpu for node in placed.nodes for gpu in node.gpus]
+
+    def larger(needed: float) -> str:
+        """What to do where GPUs are unlike, and enough of them would do."""
+        if len(set(every)) == 1 or sum(GPU_SHARE * gpu >= needed for gpu in every) < placed.total_gpus:
+            return ""
+        return f"; of {' and '.join(map(size, sorted(set(every))))} the smallest counts: leave it out (CUDA_VISIBLE_DEVICES)"
+
     if placed.shared:
         gpu = gpus[users[0].name]  # of all that share it
         where = "each GPU" if placed.total_gpus > 1 else "the one GPU" if sum(len(node.gpus) for node in placed.nodes) == 1 else "a GPU"
@@ -248,7 +251,7 @@ def _gpu_misfits(
                 takes, there = sizes_apart(together, GPU_SHARE * gpu)
                 yield (
                     f"memory: engines and learner share {where} and need about {takes}{when} ({parts}), "
-                    f"{there} are there; lower learner.micro_batch_tokens or learner.logit_chunk_tokens, or take a smaller model or more GPUs{smallest}"
+                    f"{there} are there; lower learner.micro_batch_tokens or learner.logit_chunk_tokens, or take a smaller model or more GPUs{larger(together)}"
                 )
         return
     fixed = "kv_cache_memory_bytes" in options  # which vLLM takes, whatever share it was given
@@ -257,7 +260,7 @@ def _gpu_misfits(
         needed = actor.bytes if actor.name == "engine" and fixed else least[actor.name]
         if needed > (room := share * gpus[actor.name]):
             takes, there = sizes_apart(needed, room)
-            yield f"memory: one {actor.name} needs about {takes} on its GPU, {there} are there; {_REMEDIES[actor.name]}{smallest}"
+            yield f"memory: one {actor.name} needs about {takes} on its GPU, {there} are there; {_REMEDIES[actor.name]}{larger(needed)}"
 
 
 _MORE_SHARED = "give it more (a container: docker run --shm-size=16g)"

@@ -182,15 +182,18 @@ def _included(given: Path) -> Iterator[Path]:
         raise BundleError(f"--include: no file or folder {given} here")
 
 
-def _files(folder: Path, left_out: Sequence[str]) -> Iterator[Path]:
-    """Files of a folder but for names of patterns, and for secrets. Raises BundleError: something in it can be neither sent nor looked into."""
+def _files(folder: Path, left_out: Sequence[str], code: bool = False) -> Iterator[Path]:
+    """Files of a folder, or Python modules alone, but for names of patterns, and for secrets. Raises BundleError: something in it can be neither sent nor looked into."""
     for path in sorted(folder.iterdir()):
-        if _is_one(path.name, left_out) or _is_secret(path):
+        if _is_one(path.name, left_out):
             continue
         if path.is_dir() and not path.is_symlink():
-            yield from _files(path, left_out)
+            yield from _files(path, left_out, code)
+        elif code and path.suffix != ".py" and not (path / "__init__.py").is_file():
+            continue
         elif path.is_file():
-            yield path
+            if not _is_secret(path):
+                yield path
         else:
             raise BundleError(
                 f"{path}: is a link to a folder or to nothing, or no file: put what it leads to in its place, or take it away"
@@ -248,7 +251,7 @@ def _modules(names: Iterable[str]) -> Iterator[tuple[str, Path]]:
                 raise BundleError(f"reward: {name}: no such module here; put the folder that holds it on PYTHONPATH")
             continue
         if not _is_installed(origin):
-            for path in [origin] if origin.is_file() else [one for one in _files(origin, (".*", "__pycache__")) if one.suffix == ".py"]:
+            for path in [origin] if origin.is_file() else _files(origin, (".*", "__pycache__"), code=True):
                 yield path.relative_to(origin.parent).as_posix(), path
                 wanted += [(top, False) for top in _imports(path)]
 

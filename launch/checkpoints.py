@@ -256,7 +256,7 @@ def header(file: Path) -> dict[str, list[int]] | None:
     try:
         with safe_open(file, "numpy") as held:
             return {name: held.get_slice(name).get_shape() for name in held.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError):
+    except (OSError, ValueError, SafetensorError):
         return None
 
 

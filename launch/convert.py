@@ -68,9 +68,10 @@ def converted_run(source: Path, out: Path, ranks: int, zero_stage: int) -> Path:
         needed = count * (LIBRARIES["learner"] + weights) + state * (1 if stage else count) + state  # which one of them has whole
         if needed > (room := this_machine().memory):
             takes, has = sizes_apart(needed, room)
+            fewer = ", or to fewer ranks (--ranks)" if (count, stage) == (ranks, zero_stage) else ""
             raise ConversionError(
                 f"{many(count, 'rank')} with ZeRO-{stage} take {takes} here ({size(LIBRARIES['learner'] + weights)} each, and the optimiser's state of {size(state)} beside "
-                f"them), and {has} are free: convert it on a machine with more, or to fewer ranks"
+                f"them), and {has} are free: convert it on a machine with more{fewer}"
             )
     recipe = _converted_recipe(run, out.resolve().name, ranks, zero_stage)
     from launch.ray_start import start_ray, stop_ray

@@ -271,7 +271,11 @@ def dashboard(address: str | None) -> tuple[str, bool, str]:
     given = address or os.environ.get(_ADDRESS) or "auto"
     url = _checked(given) if given != "auto" else head.url if head else ""
     own = head and url.replace("//localhost:", "//127.0.0.1:") == head.url
-    return url, is_loopback(urlsplit(url).hostname or ""), head.token.read_text(encoding="utf-8").strip() if head and own else ""
+    return (
+        url,
+        is_loopback(urlsplit(url).hostname or ""),
+        head.token.read_text(encoding="utf-8").strip() if head and own and head.token.is_file() else "",
+    )
 
 
 def _checked(address: str) -> str:

@@ -44,7 +44,10 @@ def local_tokenizer(recipe: Recipe) -> Any:
     from tokenizers import Tokenizer
 
     try:
-        return Tokenizer.from_file(str(file))
+        found = Tokenizer.from_file(str(file))
+        found.no_truncation()
+        found.no_padding()
+        return found
     except Exception:  # what is wrong with a tokenizer is said by those who need it
         return None
 

@@ -34,6 +34,7 @@ from rollout.types import Problem
 _MOST_BYTES = 256 << 20
 _PROMPT = ("instruction", "template")  # of data: what a prompt is made of beside the problem
 _LONGEST = 1000
+_LETTERS = 16  # more than a token has in a long text
 _SHORTEST = 64
 _OTHER_FORM = re.compile(r"Answer: ?\$?\\?\$?Answer|[\"'`]?Answer:[\"'`]|####|<answer>")
 
@@ -353,6 +354,7 @@ def _is_read_here(one: DataSet, found: DataPlan) -> bool:
 def _longer(tokenizer: Any, problems: Sequence[Problem], most: int) -> int:
     """How many problems have more tokens than that, without template; of those of most characters, so many that it is no wait. No token is less than a byte."""
     candidates = sorted((problem.text for problem in problems if len(problem.text.encode()) > most), key=len)[-_LONGEST:]
+    candidates = [text[: _LETTERS * most] for text in candidates]  # which is enough to tell
     return sum(len(tokenizer.encode(text, add_special_tokens=False).ids) > most for text in candidates) if tokenizer else 0
 
 

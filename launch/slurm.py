@@ -51,7 +51,7 @@ _NEVER = (  # reasons to wait that waiting does not mend
 )  # fmt: skip
 _HELD = ("JobHeldUser", "JobHeldAdmin", "JobHoldMaxRequeue", "launch failed requeued held")
 # Of what sbatch says, among a site's own lines.
-_TAKEN = re.compile(r"^(?:.*Submitted batch job )?(\d+)(?:;.*| on cluster .*)?\s*$", re.MULTILINE)
+_TAKEN = re.compile(r"^\s*(?:.*Submitted batch job )?(\d+)(?:;.*| on cluster .*)?\s*$", re.MULTILINE)
 
 
 class Slurm(Jobs):

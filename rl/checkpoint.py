@@ -203,6 +203,7 @@ def prune(newest: Path, keep: int, spared: Collection[Path] = ()) -> None:
     for folder in gone:
         hidden = newest.parent / f".tmp-{folder.name}-{os.getpid()}"
         try:
+            shutil.rmtree(hidden, ignore_errors=True)  # what was left of it the last time
             os.rename(folder, hidden)  # a kill in the middle of the deletion must not leave half a checkpoint in sight
             shutil.rmtree(hidden)
         except OSError as error:  # somebody reads it over NFS, say; what is left goes with the next one

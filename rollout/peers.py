@@ -201,8 +201,9 @@ def died(peers: Sequence[Peer]) -> Peer | None:
     """The first whose process is gone, of which Ray hears within _HEARS_S."""
     until = time.monotonic() + _HEARS_S
     while time.monotonic() < until:
-        if dead := next((peer for peer in peers if peer._found().get("State") == "DEAD"), None):
-            return dead
+        with suppress(Exception):  # the head is away; whether for a moment others find
+            if dead := next((peer for peer in peers if peer._found().get("State") == "DEAD"), None):
+                return dead
         time.sleep(_LOOK_S / 5)
     return None
 

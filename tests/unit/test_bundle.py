@@ -90,13 +90,19 @@ def test_data_and_modules_are_refused_where_they_are_hidden_or_link_outside_and_
     with pytest.raises(BundleError, match=r"mine/link\.py: is, or lies behind, a link"):
         sent(FUNCTION)
     Path("mine/link.py").unlink()
-    assert sent(FUNCTION) == ["mine/__init__.py"]
+    write("mine/token_budget/__init__.py", "")  # no secret: names of files say what is one
+    Path("mine/runs").symlink_to("/tmp")
+    assert sent(FUNCTION) == ["mine/__init__.py", "mine/token_budget/__init__.py"]
+    Path("mine/twin").symlink_to(here / "mine/token_budget")
+    with pytest.raises(BundleError, match="mine/twin: is a link to a folder"):
+        sent(FUNCTION)
 
 
 def test_links_inside_of_the_working_folder_are_sent_as_files_and_refused_as_folders(here: Path):
     write("d/own.txt")
     Path("d/link.txt").symlink_to(here / "d/own.txt")
-    assert sent(include=("d",)) == ["d/link.txt", "d/own.txt"]
+    write("d/token_counts/a.txt")
+    assert sent(include=("d",)) == ["d/link.txt", "d/own.txt", "d/token_counts/a.txt"]
     for target in ("../other", "../..", "gone", "odd"):
         write("other/rows.txt")
         Path("d/odd").symlink_to(target)
