@@ -19,7 +19,7 @@ from rl.conversion import ConversionError
 from rl.run import Run, RunError
 
 
-def run_with_checkpoint(folder: Path, parts: tuple[str, ...] = ("learner",), **changes: Any) -> Path:
+def run_with_checkpoint(folder: Path, parts: tuple[str, ...] = ("learner",), ranks: int = 1, **changes: Any) -> Path:
     def fill(into: Path) -> None:
         for part in parts:
             (into / part).mkdir()
@@ -27,7 +27,7 @@ def run_with_checkpoint(folder: Path, parts: tuple[str, ...] = ("learner",), **c
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").write_text('{"step": 0}\n{"step": 1}\n{"step": 2}\n')
     (folder / "recipe.yaml").write_text(dump(Recipe.model_validate({"name": folder.name} | changes)))
-    return checkpoint.write(folder / "checkpoints" / "step-3", fill, {"step": 3, "ranks": 1, "zero_stage": 2})
+    return checkpoint.write(folder / "checkpoints" / "step-3", fill, {"step": 3, "ranks": ranks, "zero_stage": 2})
 
 
 def test_what_cannot_be_converted_is_refused_in_a_sentence_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -43,6 +43,7 @@ def test_what_cannot_be_converted_is_refused_in_a_sentence_before_anything_start
         (run_with_checkpoint(tmp_path / "m", ()), out, 2, 2, ConversionError, "no learner's state in it"),
         (run_with_checkpoint(tmp_path / "l", ("learner", "adapter")), out, 2, 2, ConversionError, "trains LoRA adapters"),
         (source, out, 10_000, 2, ConversionError, r"10,000 ranks with ZeRO-2 take .* here \(.* each, .* and .* are free: convert it on a machine with more, or to fewer ranks"),
+        (run_with_checkpoint(tmp_path / "t", ranks=10_000), out, 2, 2, ConversionError, "10,000 ranks .* convert it on a machine with more$"),
         (Path("file:///runs/a/checkpoints/step-3"), out, 2, 2, ConversionError, "name a checkpoint in a folder"),
         (run_with_checkpoint(tmp_path / "a" / "stages" / "rl"), out, 2, 2, ConversionError, "of a stage before the run's last training"),
         (run_with_checkpoint(tmp_path / "b", model={"dtype": "bf16"}), out, 1, 0, RecipeError, "would train without fp32 master weights"),

@@ -118,7 +118,9 @@ def test_auto_is_the_head_of_this_machine(dashboard: str, tmp_path: Path, monkey
     monkeypatch.setattr("launch.jobs.this_head", lambda: here)
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://elsewhere:8265")
     Cluster("auto")
-    assert Dashboard.heard == [("/api/version", "Bearer own")]
+    (tmp_path / "token").unlink()
+    Cluster("auto")  # it wants none that nobody has
+    assert Dashboard.heard == [("/api/version", "Bearer own"), ("/api/version", None)]
 
 
 def test_a_password_in_an_address_is_refused_without_being_repeated():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
 
 from launch.explain import explain
 from launch.plan import Plan, plan
@@ -118,6 +120,14 @@ def test_problems_that_are_all_too_long_are_refused_by_plan_where_the_tokenizer_
     assert sum("fits data.max_prompt_tokens 3: the shortest has 7 tokens" in line for line in made.blockers) == 2
     some = data_lines(tmp_path, [*rows, {"problem": "1 + 1", "answer": "2"}], rows, *words, "data.max_prompt_tokens=3")
     assert [line.partition("rows of ")[0] for line in some.warnings if "data.max_prompt_tokens 3 before" in line] == ["data.train: 2 of 3 "]
+    file = tiny_checkpoint / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.enable_truncation(2)  # as some are saved; it cuts what they were trained on, and no prompt
+    tokenizer.enable_padding(length=9)
+    cutting = shutil.copytree(tiny_checkpoint, tmp_path / "cutting")
+    tokenizer.save(str(cutting / "tokenizer.json"))
+    made = data_lines(tmp_path, rows, rows, f"model.path={cutting}", "data.max_prompt_tokens=3")
+    assert sum("the shortest has 7 tokens" in line for line in made.blockers) == 2
 
 
 def test_problems_that_ask_for_another_form_of_answer_are_told(tmp_path: Path):

@@ -138,7 +138,13 @@ def submitted(answers: Answers, tmp_path: Path) -> Path:
 
 
 def test_a_job_is_found_among_what_a_site_has_sbatch_and_squeue_say(answers: Answers, tmp_path: Path):
-    odd = ("Welcome to HPC 9\n80\n", "80;big\n\n", "sbatch: Submitted batch job 80\n", "Submitted batch job 80 on cluster big")
+    odd = (
+        "Welcome to HPC 9\n80\n",
+        "80;big\n\n",
+        "sbatch: Submitted batch job 80\n",
+        "Submitted batch job 80 on cluster big",
+        "quota: 9 of 10\n 80 \n",
+    )
     for index, words in enumerate(odd):
         answers("sbatch", words)
         assert Slurm().submit({}, "", tmp_path / str(index), None, {"asks": ""}) == "slurm:80"
