@@ -14,8 +14,9 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from multiprocessing import active_children
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
+from multiprocessing.process import _dangling as made_processes  # type: ignore[attr-defined]
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -58,7 +59,8 @@ def _end_with_workers() -> None:
     """
     watched = set[BaseProcess]()
     while True:
-        watched.update(active_children())  # of multiprocessing
+        with suppress(RuntimeError):  # one was just begun
+            watched.update(made_processes)  # those of multiprocessing, also one that was killed before it could be seen alive
         time.sleep(_NOTICED_S / 10)
         ended = {child: child.exitcode for child in watched if child.exitcode is not None}
         if -signal.SIGKILL in ended.values():

@@ -1,13 +1,21 @@
-"""Waiting for actors: what counts as silence, and what only looks like it (P26). Stand-ins for Ray's store; real processes are in tests/faults."""
+"""Waiting for actors: what counts as silence, and what only looks like it (P26). Stand-ins for Ray's store; real ones are in tests/faults. And what an engine does whose own worker ends."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import time
+from multiprocessing import active_children
 from types import SimpleNamespace
 
 import pytest
 
 from rollout import peers
 from rollout.peers import Call, Gone, Peer
+from rollout.vllm_engine import _end_with_workers, made_processes
+
+FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture
@@ -71,3 +79,24 @@ def test_p26_a_process_that_never_had_a_heartbeat_is_named_after_300_seconds(clo
     clock.now = 351
     with pytest.raises(Gone, match="engine 0 is frozen in process_id: no heartbeat for 301 s"):
         call.look()
+
+
+def _engine(end: str) -> None:
+    """An engine with a worker that ends before the engine looks."""
+    made_processes.clear()  # of whom this is a fork
+    worker = FORK.Process(target=os._exit, args=(7,)) if end == "fails" else FORK.Process(target=time.sleep, args=(60,))
+    worker.start()
+    if end == "is killed":
+        os.kill(worker.pid, signal.SIGKILL)
+    worker.join()
+    assert not active_children()  # multiprocessing counts it no more
+    _end_with_workers()
+
+
+@pytest.mark.parametrize(("end", "code"), [("is killed", 1), ("fails", 0)])
+def test_p26_an_engine_ends_with_a_worker_that_is_killed_however_early_and_not_with_one_that_fails(end: str, code: int):
+    engine = FORK.Process(target=_engine, args=(end,))
+    engine.start()
+    engine.join(10)
+    engine.kill()
+    assert engine.exitcode == code
