@@ -271,7 +271,7 @@ ended() {{
   trap - EXIT
   trap "" TERM INT
   rm -rf "$job"
-  kill $(jobs -p) 2>/dev/null || true
+  kill -USR1 $(jobs -p) 2>/dev/null || true # srun hands it on to the steps
   wait || true
   local taken=
   case "$again $code" in "now 130" | "now 143") taken=yes ;; esac
@@ -301,23 +301,25 @@ command -v "$python" > /dev/null || {{ echo "LACONIC_PYTHON: no $python on $HOST
 (umask 077 && "$python" -c 'import secrets; print(secrets.token_hex(32), end="")' > "$job/token")
 cat > "$job/recipe.yaml" <<'RECIPE_ENDS_HERE'
 {recipe}RECIPE_ENDS_HERE
-export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$job/token" RAY_USAGE_STATS_ENABLED=0 PYTHONPATH="$PWD${{PYTHONPATH:+:$PYTHONPATH}}"
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$job/token" RAY_USAGE_STATS_ENABLED=0 RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0 PYTHONPATH="$PWD${{PYTHONPATH:+:$PYTHONPATH}}"
 unset RAY_AUTH_TOKEN RAY_ADDRESS
 
 hosts=($(scontrol show hostnames "$SLURM_JOB_NODELIST"))
 head=${{hosts[0]}}
 address=$(srun --overlap --nodes=1 --ntasks=1 -w "$head" hostname -I | awk '{{print $1}}')
 port=$((20000 + SLURM_JOB_ID % 20000))
-ray=("$python" -m ray.scripts.scripts start --block --disable-usage-stats --num-cpus={cpus} --num-gpus={each})
-# Of nodes that are wanted with a time of grace Slurm tells the steps alone: this one tells the script, while Ray drains.
-tells='trap "kill -TERM $0" TERM; "$@" & wait; wait'
-srun --overlap --nodes=1 --ntasks=1 -w "$head" bash -c "$tells" $$ "${{ray[@]}}" --head --node-ip-address="$address" --port="$port" --include-dashboard=false &
+# Of nodes that are wanted with a time of grace Slurm tells the steps alone, and all processes of their group. So Ray has a group of its own, goes on while the driver saves,
+# and ends with this script, or with the step: the head's step tells the script, the others nobody.
+own='import ctypes, os, runpy; os.setpgid(0, 0); ctypes.CDLL(None).prctl(1, 9); runpy.run_module("ray.scripts.scripts", run_name="__main__", alter_sys=True)'
+ray=("$python" -c "$own" start --block --disable-usage-stats --num-cpus={cpus} --num-gpus={each})
+step='"$@" & trap "$0" TERM; trap "kill $!" USR1; while kill -0 $! 2>/dev/null; do wait $! || true; done'
+srun --overlap --nodes=1 --ntasks=1 -w "$head" bash -c "$step" "kill -TERM $$" "${{ray[@]}}" --head --node-ip-address="$address" --port="$port" --include-dashboard=false &
 for _ in $(seq 180); do
   (exec 3<>"/dev/tcp/$address/$port") 2>/dev/null && break
   sleep 1
 done
 if [ {more} -gt 0 ]; then
-  srun --overlap --nodes={more} --ntasks={more} --ntasks-per-node=1 --exclude="$head" "${{ray[@]}}" --address="$address:$port" &
+  srun --overlap --nodes={more} --ntasks={more} --ntasks-per-node=1 --exclude="$head" bash -c "$step" : "${{ray[@]}}" --address="$address:$port" &
 fi
 "$python" - "$address:$port" {count} <<'PYTHON_ENDS_HERE'
 import sys, time

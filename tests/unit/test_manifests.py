@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -185,6 +188,39 @@ def test_a_batch_script_is_one_and_carries_the_recipe(nodes: Nodes, tmp_path: Pa
     assert "--runs '/shared/runs of us'" in script and f"[ {nodes.count - 1} -gt 0 ]" in script
     done = subprocess.run(["bash"], input=script, text=True, capture_output=True, cwd=tmp_path, env={"PATH": "/usr/bin:/bin"})
     assert done.returncode == 1 and "submit this with sbatch" in done.stderr and list(tmp_path.iterdir()) == []
+
+
+def test_ray_on_slurm_lives_through_a_signal_to_its_step_and_ends_with_the_script_or_the_step(tmp_path: Path):
+    (tmp_path / "ray_here.py").write_text(
+        "import os, pathlib, signal, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path('told').touch(), os._exit(0)))\n"
+        "pathlib.Path('pid').write_text(str(os.getpid())); pathlib.Path('pid').rename('ray')\n"
+        "time.sleep(60)\n"
+    )
+    script = slurm(load("dler", "tiny"), Nodes(2, 0, 2, 8), "runs", "10").splitlines()
+    own, step = (next(line for line in script if line.startswith(start)) for start in ("own=", "step="))
+    line = f'''{own.replace("ray.scripts.scripts", "ray_here")}\n{step}\nexec bash -c "$step" "touch wanted" {sys.executable} -c "$own"'''
+
+    def there(name: str, seconds: float = 10.0) -> bool:
+        until = time.monotonic() + seconds
+        while not (tmp_path / name).exists() and time.monotonic() < until:
+            time.sleep(0.02)
+        return (tmp_path / name).exists()
+
+    def begun() -> tuple[subprocess.Popen[bytes], psutil.Process]:
+        (tmp_path / "ray").unlink(missing_ok=True)
+        task = subprocess.Popen(["bash", "-c", line], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, start_new_session=True)
+        assert there("ray")
+        return task, psutil.Process(int((tmp_path / "ray").read_text()))
+
+    task, ray = begun()
+    os.killpg(task.pid, signal.SIGTERM)  # as Slurm tells a step
+    assert there("wanted") and not there("told", 0.2) and task.poll() is None and ray.is_running()
+    task.send_signal(signal.SIGUSR1)  # as srun hands it on
+    assert there("told") and task.wait(10) == 0 and not ray.is_running()
+    task, ray = begun()
+    task.kill()
+    ray.wait(10)
 
 
 @pytest.mark.parametrize(
