@@ -36,7 +36,7 @@ from rl.meeting import Member, Place
 from rl.outbox import NEEDS_WHOLE, Outbox
 from rl.policy import MicroBatch, Row, by_row, load_policy, padded
 from rl.sums import correction_metrics, merge_sums
-from rollout.parcels import allocator_environment
+from rollout.parcels import gpu_environment
 from rollout.peers import WHY_DEAD, Call, Failed, Gone, Peer, died, first, taken
 from rollout.weights import DTYPES, checkpoint_names
 
@@ -70,8 +70,10 @@ class LearnerRank(Member):
         self.meet(at, settings.ranks, backend)
         import deepspeed
 
-        # Its shared-memory all-reduce is compiled at first use and waits forever on the lock of a killed build; gloo serves.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        if (
+            device == "cpu"
+        ):  # gloo serves; its shared-memory all-reduce is compiled at first use and waits forever on the lock of a killed build
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
         dtype = DTYPES[recipe.model.dtype]
         common = checkpoint, dtype, recipe.sampler.temperature, settings.logit_chunk_tokens
@@ -321,10 +323,7 @@ class Learner:
         threads = str(recipe.learner.threads)
         environment = {"OMP_NUM_THREADS": threads, "GOMP_SPINCOUNT": "2000", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
         environment["TORCHDYNAMO_DISABLE"] = "1"  # else DeepSpeed's import has an optimiser compiled that nobody uses: 2 s of a start
-        if device == "cpu":
-            environment |= {"DS_ACCELERATOR": "cpu"}
-        else:
-            environment |= allocator_environment()
+        environment |= {"DS_ACCELERATOR": "cpu"} if device == "cpu" else gpu_environment()
         self._ranks = [
             ray.remote(LearnerRank)
             .options(**(options(rank) if options else {"num_cpus": 0}), runtime_env={"env_vars": environment})

@@ -134,11 +134,15 @@ _LASTING: dict[str, Tensor] = {}  # memory of others that this process has mappe
 _STORE = "cluster.carrier=store works everywhere"
 
 
-def allocator_environment() -> dict[str, str]:
-    """Of processes on a GPU: torch's allocator as this process was told, but without segments that grow, which others cannot map."""
+def gpu_environment() -> dict[str, str]:
+    """Of processes on a GPU. Each sees its own GPUs alone, whatever this process was told, and is not ended by NCCL's watchdogs since a peer of one of its groups
+    died, of whom others speak; torch's allocator is as this process was told, but without segments that grow, which others cannot map."""
     told = os.environ.get("PYTORCH_ALLOC_CONF", os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "")).split(",")
     kept = [part for part in told if part.strip() and not part.strip().startswith("expandable_segments")]
-    return dict.fromkeys(("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"), ",".join([*kept, "expandable_segments:False"]))
+    allocator = ",".join([*kept, "expandable_segments:False"])
+    return dict.fromkeys(("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"), allocator) | dict.fromkeys(
+        ("RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES", "TORCH_NCCL_DUMP_ON_TIMEOUT", "TORCH_NCCL_ENABLE_MONITORING"), "0"
+    )
 
 
 def _gpu(index: int) -> str:
@@ -159,6 +163,12 @@ class Shared:
         mapped: dict[str, mmap.mmap] = {}
         for name, handle in self.handles.items():
             yield name, handle.open(mapped).to(device) if isinstance(handle, HostHandle) else handle.open(device)
+
+    def take_back(self) -> None:
+        """Count no reader of memory on a GPU that does not last: for one that died before it had read it, torch would keep that memory to the end of this process."""
+        for handle in self.handles.values():
+            if isinstance(handle, DeviceHandle) and not handle.key:
+                torch.UntypedStorage._release_ipc_counter(*handle.arguments[11:13], device=handle.arguments[6])
 
 
 def share(tensors: Mapping[str, Tensor], lasting: Mapping[int, HostHandle | DeviceHandle]) -> Shared:

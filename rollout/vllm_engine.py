@@ -26,7 +26,7 @@ import torch
 
 from rollout.honesty import moments, rehearse
 from rollout.pace import Pace, Sums
-from rollout.parcels import Parcel, Stored, allocator_environment, share
+from rollout.parcels import Parcel, Stored, gpu_environment, share
 from rollout.short import Chains
 from rollout.sleep import Part, Wakefulness
 from rollout.thinking import ThinkIds, allowance, halves, joined, sources
@@ -48,7 +48,7 @@ def engine_environment(threads: int, device: str) -> dict[str, str]:
     }
     common |= {"VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}  # workers of an engine are on one machine
     if device == "cuda":  # Triton's attention, the one that takes fp32, would round it to TF32
-        return common | {"TRITON_F32_DEFAULT": "ieee"} | allocator_environment()
+        return common | {"TRITON_F32_DEFAULT": "ieee"} | gpu_environment()
     return common | {"TORCHDYNAMO_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
 
 
