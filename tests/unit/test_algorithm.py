@@ -187,6 +187,12 @@ def test_what_is_not_selected_is_left_out_or_stays_with_advantage_zero(others, r
     assert all(row.weight_T[0] == pytest.approx(weight) for row in batch.updates[0])
 
 
+def test_an_advantage_that_is_not_selected_is_0_and_those_that_are_stay_as_they_are():
+    select = {"kind": "max_variance", "of": "advantage", "keep": 2, "others": "zero"}
+    [rows] = prepare([group(0, [1, 1, 0, 1], [10] * 4)], settings(select=select, advantage={"scale": "none"})).updates
+    assert [row.advantage_T[0] for row in rows] == [0, 0, -0.75, 0.25]
+
+
 def test_terms_may_be_normalised_one_by_one_before_they_are_added():
     """GDPO's worked example: verdicts 1, 0, 1, 0 and lengths' worth 1, 2/3, 1/3, 0 with weight 0.2."""
     given = group(0, [0.0] * 4, [5] * 4)
@@ -300,6 +306,8 @@ def test_a_number_that_is_not_finite_is_named_and_never_averaged_in(where: str, 
         bad.rollouts[3].reward, bad.rollouts[3].terms = float("nan"), {"verdict": 0.0, "kl": float("nan")}
     else:
         bad.rollouts[2].completion.logprobs[3] = -np.inf
+        forced = replace(good.rollouts[0].completion, sources=np.array([0, 0, 1, 0, 0], np.int8))
+        good.rollouts[0].completion = replace(forced, logprobs=np.array([-1, -1, np.nan, -1, -1], np.float32))  # nobody asks about it
     with pytest.raises(NonFinite, match=message):
         prepare([good, bad], settings())
     batch = prepare([good, bad], settings(learner={"nonfinite": "skip"}))

@@ -86,6 +86,12 @@ def test_nthr_damps_by_how_far_the_group_is_from_even(share, factor):
     assert given_by(one, kind="nthr") == [[1.0], [-factor]]
 
 
+def test_the_share_of_right_answers_is_of_the_whole_group_whichever_of_it_train():
+    one = group([True, True, True, False], [1.0] * 4, influence=[[0.1]] * 4)
+    some = members({row.id: row for row in one.rows[2:]}, one.rollouts, 8)
+    assert (len(some.rows), some.mixed, some.share) == (2, True, 0.75)
+
+
 @pytest.mark.parametrize("steer", [0.0, 0.1, -0.1])
 def test_thr_keeps_the_worked_examples_two_dominant_tokens(steer):
     right, wrong = influences([0.5, 0.5, 0, 0])
@@ -159,6 +165,17 @@ def test_groups_of_mixed_lengths_are_sorted_together():
     assert [batch.tolist() for batch in whole_groups(tokens, names, 80, 1)[0]] == [[0, 2], [1, 3]]
 
 
+def test_no_more_groups_than_eight_micro_batches_hold_wait_for_each_other():
+    tokens, names = np.array([9, 1] * 24), [str(index // 2) for index in range(48)]
+    dealt = [batch.tolist() for batch in whole_groups(tokens, names, 10, 1)[0]]
+    assert [len(batch) for batch in dealt] == ([1] * 8 + [8]) * 3  # in each window its long rows, one by one, and the short ones together
+
+
+def test_groups_go_to_the_rank_that_has_least_to_do():
+    shares = whole_groups(np.array([100, 30, 30, 30]), ["a", "b", "c", "d"], 200, 2)
+    assert [sorted(int(row) for batch in share for row in batch) for share in shares] == [[0], [1, 2, 3]]
+
+
 # -------------------------------------------------------------------------------- entropy and covariance
 
 
@@ -179,26 +196,31 @@ def test_covariances_of_the_worked_tokens():
     np.testing.assert_allclose(covariances(np.array([1, -1, 0.5, 0]), np.array([-0.1, -2, -3, -0.5])), [1.1375, 0.675, -0.6, -0.1125])
 
 
-def covaried(**of_credit: Any) -> list[Row]:
-    """Two rows of the worked tokens; a token that does not train stands between them."""
+def covaried(seed: int = 3, **of_credit: Any) -> tuple[list[list[float]], list[list[float]], dict[str, float]]:
+    """Two rows of the worked tokens, between which a token stands that does not train: their advantages, what holds them, and what is said of it."""
     one = group([True, False], [[1, 9, -1], [0.5, 0]], old_logp=[[-0.1, -99, -2], [-3, -0.5]])
     one = replace(one, rows=[replace(one.rows[0], mask_T=np.array([True, False, True])), one.rows[1]])
-    return credited(one.rows, [one], kind(of_credit), 3)[0]
+    rows, said = credited(one.rows, [one], kind(of_credit), seed)
+    return [row.advantage_T.tolist() for row in rows], [row.stay_T.tolist() for row in rows], said
 
 
 def test_clip_cov_drops_a_share_of_the_tokens_between_its_bounds_at_least_one():
-    assert [row.advantage_T.tolist() for row in covaried(kind="clip_cov")] == [[0, 9, -1], [0.5, 0]]
-    assert [row.advantage_T.tolist() for row in covaried(kind="clip_cov", low=0.5, share=0.5)] == [[0, 9, 0], [0.5, 0]]
-    assert [row.advantage_T.tolist() for row in covaried(kind="clip_cov", low=2.0)] == [[1, 9, -1], [0.5, 0]]
-    one = covaried(kind="clip_cov", low=0.5)
-    assert sum(float((row.advantage_T[row.mask_T] == 0).sum()) for row in one) == 2  # one of two, drawn by the seed, and the one that was 0
-    assert [row.advantage_T.tolist() for row in one] == [row.advantage_T.tolist() for row in covaried(kind="clip_cov", low=0.5)]
+    assert covaried(kind="clip_cov")[0] == [[0, 9, -1], [0.5, 0]]
+    assert covaried(kind="clip_cov", low=0.5, share=0.5)[0] == [[0, 9, 0], [0.5, 0]]
+    assert covaried(kind="clip_cov", low=0.5, high=1.0, share=0.5)[0] == [[1, 9, 0], [0.5, 0]]
+    assert covaried(kind="clip_cov", low=2.0)[0] == [[1, 9, -1], [0.5, 0]]
+
+
+def test_clip_cov_draws_by_the_seed():
+    drawn = [covaried(seed, kind="clip_cov", low=0.5)[0] for seed in range(9)]
+    assert sorted({str(one) for one in drawn}) == ["[[0.0, 9.0, -1.0], [0.5, 0.0]]", "[[1.0, 9.0, 0.0], [0.5, 0.0]]"]  # one of two
+    assert drawn == [covaried(seed, kind="clip_cov", low=0.5)[0] for seed in range(9)]
 
 
 def test_kl_cov_holds_the_tokens_of_largest_covariance_in_place():
-    rows = covaried(kind="kl_cov", share=0.5, weight=3.0)
-    assert [row.stay_T.tolist() for row in rows] == [[3, 0, 3], [0, 0]]
-    assert [row.advantage_T.tolist() for row in rows] == [[1, 9, -1], [0.5, 0]]
+    advantages, held, said = covaried(kind="kl_cov", share=0.5, weight=3.0)
+    assert held == [[3, 0, 3], [0, 0]] and advantages == [[1, 9, -1], [0.5, 0]]
+    assert said == {"credit/changed": 0.5, "credit/zero": 0.25, "credit/idle": 0}  # of the four that train
 
 
 def test_what_is_held_pays_for_the_distance_it_moved():
@@ -220,11 +242,18 @@ HESITATES = [[0.5, 1, 2], [1.5, 1], [0.2, 1], [0.4]]
 RIGHTS = [True, True, False, False]
 
 
+def training_from(one: Members, *starts: int) -> Members:
+    """The group, each of whose rows trains from a token on."""
+    return replace(one, rows=[replace(row, mask_T=np.arange(len(row.ids)) >= at) for row, at in zip(one.rows, starts, strict=True)])
+
+
 def test_gtpo_rewards_hesitant_tokens_of_right_and_punishes_sure_ones_of_wrong_answers():
     rewards = gtpo_rewards(group(RIGHTS, [0] * 4, entropy=HESITATES), kind({"kind": "gtpo"}))
     expected = [[1.05, 1.10, 1.10], [1.15, 1.10], [-1.133333, -1.1], [-1.066667]]
-    for found, wanted in zip(rewards, expected, strict=True):
+    later = training_from(group(RIGHTS, [0] * 4, entropy=[[7, *part] for part in HESITATES]), 1, 1, 1, 1)
+    for found, found_later, wanted in zip(rewards, gtpo_rewards(later, kind({"kind": "gtpo"})), expected, strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-6)
+        np.testing.assert_allclose(found_later, [0, *wanted], atol=1e-6)  # places are counted among the tokens that train
 
 
 def test_grpo_s_does_so_by_each_rollouts_mean():
@@ -268,6 +297,20 @@ def test_drpo_weighs_right_answers_by_their_length_among_themselves(spread, expe
 def test_drpo_weighs_wrong_answers_by_their_likelihood(temperature, expected):
     one = group([True, False, False], [0] * 3, old_logp=[[-0.3], [-0.4], [-0.25]])
     np.testing.assert_allclose(drpo(one, kind({"kind": "drpo", "temperature": temperature}))[1:], -np.array(expected), atol=1e-4)
+
+
+def test_drpo_reads_length_and_likelihood_of_the_tokens_that_train():
+    wrong = [[-1.0, -0.4], [-9.0, -0.25]]
+    one = training_from(group([True, True, False, False], [0] * 4, limit=20, old_logp=[[-1.0] * 3, [-1.0] * 3, *wrong]), 2, 1, 1, 1)
+    worth = drpo(one, kind({"kind": "drpo", "spread": 0.05, "temperature": 0.1}))  # lengths 1 and 2 of 20: softmax(0, -1)
+    np.testing.assert_allclose(worth, [0.7311, 0.2689, -0.1824, -0.8176], atol=1e-4)
+
+
+def test_drpos_groups_weigh_the_same_however_many_of_their_rollouts_train():
+    pair, four = (group([True] + [False] * wrong, [0] * (1 + wrong), old_logp=[[-1.0]] * (1 + wrong)) for wrong in (1, 3))
+    four = replace(four, rows=[replace(row, id=f"other {row.id}") for row in four.rows])
+    rows, _ = credited([*pair.rows, *four.rows], [pair, four], kind({"kind": "drpo"}), 0)
+    assert [row.advantage_T.item() for row in rows] == pytest.approx([3, -3, 3, -1, -1, -1])  # of 6 rows in 2 groups
 
 
 @pytest.mark.parametrize(
@@ -410,6 +453,19 @@ def test_gtpo_gives_a_lone_right_answer_the_same_everywhere_however_sure_its_tok
 def test_credit_that_could_not_act_or_would_rank_wrong_above_right_is_refused(words, refused):
     with pytest.raises(ValueError, match=refused):
         load("grpo", "tiny", words)
+
+
+def test_groups_that_credit_says_nothing_of_are_counted_over_all_updates_of_a_step():
+    recipe = load("grpo", "tiny", ["credit.kind=thr", "learner.updates_per_step=2", *SMALL_STEP])
+    mixed, easy = groups()
+    for rollout in easy.rollouts:
+        rollout.verdict = Verdict("right", "")
+
+    def measure(parts: Any, what: Any) -> Any:
+        return {row.id: np.ones((len(what), len(row.ids))) for rows in parts for row in rows}
+
+    batch = prepare([mixed, easy], recipe, measure)
+    assert len(batch.updates) == 2 and batch.metrics["credit/idle"] == 1
 
 
 def test_rollouts_that_a_selection_leaves_with_advantage_0_lead_no_influence_and_are_in_no_statistic():

@@ -412,3 +412,5 @@ def test_statistics_count_what_they_say():
     )
     _, against_engine, _ = loss(batch, Objective(old_logprobs="engine"))
     assert against_engine["mismatch_max"].item() == pytest.approx(np.log(2))  # no learner's word but its present one
+    _, by_rollout, _ = loss(batch, Objective(surrogate="cispo", ratio="sequence", clip_high=0.01))
+    assert by_rollout["clipped"].item() == 3  # the rollout's ratio is (1.5 x 1.5 x 0.5)^(1/3) = 1.04, of tokens that train

@@ -107,7 +107,8 @@ def test_p09_the_kept_share_is_reported_by_length(kind: str):
     batch = {name: zeros_BT for name in ("logp", "entropy", "engine_logp", "advantage", "weight")}
     batch |= {"mask": mask_BT, "row": torch.arange(len(lengths))[:, None], "old_logp": gap_BT}
     _, sums, kept_R = loss(Tokens(**batch), settings, 0.0)
-    alive_BT = weights_of(gap_BT, mask_BT, settings.correction) > 0
+    weight_BT = weights_of(gap_BT, mask_BT, settings.correction)
+    alive_BT = weight_BT > 0
     assert kept_R.tolist() == (alive_BT & mask_BT).sum(1).tolist()
     # Of five rows of an update the deciles are 0, 2, 4, 6, 8, by length; a row of an update that was left out is not counted.
     rows = [
@@ -117,6 +118,7 @@ def test_p09_the_kept_share_is_reported_by_length(kind: str):
     found = correction_metrics({name: float(value) for name, value in sums.items()}, [rows], kept)
     shares = {f"correction/kept_{2 * index}": int(kept_R[index]) / length for index, length in enumerate(lengths) if index != 3}
     assert {name: value for name, value in found.items() if value is not None and name != "correction/weight"} == pytest.approx(shares)
+    assert found["correction/weight"] == pytest.approx(weight_BT[mask_BT].mean().item())
 
 
 def weights_of(gap_BT: Tensor, mask_BT: Tensor, settings: Correction) -> Tensor:

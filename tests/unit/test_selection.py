@@ -69,9 +69,9 @@ def test_no_subset_has_more_variance(rewards, data):
 def test_gfpo_keeps_the_shortest_or_the_most_efficient_and_takes_their_statistics():
     shortest, efficient = (selected(RIGHT, LENGTHS, select({"kind": rule, "keep": 3})) for rule in ("shortest", "efficient"))
     assert shortest.tolist() == [[True, True, True, False]] and efficient.tolist() == [[True, True, False, True]]
-    settings = Advantage(scale="group")
-    np.testing.assert_allclose(advantages(RIGHT, RIGHT == 1, LENGTHS, settings, shortest), [[0.7071, 0.7071, -1.4142, 0]], atol=1e-4)
-    assert not advantages(RIGHT, RIGHT == 1, LENGTHS, settings, efficient).any()
+    for settings in (Advantage(scale="group"), Advantage(scale="batch")):
+        np.testing.assert_allclose(advantages(RIGHT, RIGHT == 1, LENGTHS, settings, shortest), [[0.7071, 0.7071, -1.4142, 0]], atol=1e-4)
+        assert not advantages(RIGHT, RIGHT == 1, LENGTHS, settings, efficient).any()
 
 
 def test_ties_go_to_the_earlier_sample_and_all_keeps_all():
@@ -92,6 +92,10 @@ def test_ties_among_many_go_to_the_earlier_samples(rule):
 def test_a_token_is_the_least_that_a_reward_is_divided_by():
     assert kept(np.array([[1.0, 1.5, 0.0]]), np.array([[1, 2, 0]]), kind="efficient", keep=2) == [0, 1]
     assert kept(np.array([[1.0, 1.5, 0.9]]), np.array([[1, 2, 1]]), kind="efficient", keep=2) == [0, 2]
+
+
+def test_of_losses_the_shorter_are_the_more_efficient():
+    assert kept(np.array([[-1.0, -1.0, -1.0, 0.5]]), np.array([[9, 2, 5, 90]]), kind="efficient", keep=3) == [1, 2, 3]
 
 
 def test_an_unknown_rule_is_refused():
@@ -147,6 +151,13 @@ def test_the_fifth_of_highest_entropy():
     """core.md 3.3: entropies .1 to 1.0, whose 80 % quantile is .82: two tokens."""
     [kept] = chosen_tokens([row("a", [index / 10 for index in range(1, 11)], 1.0)], choose({"kind": "entropy", "keep": 0.2}), {"a"})
     assert np.flatnonzero(kept).tolist() == [8, 9]
+    [kept] = chosen_tokens([row("a", [1.0] * 25, 1.0)], choose({"kind": "entropy", "keep": 0.28}), {"a"})
+    assert np.flatnonzero(kept).tolist() == [*range(7)]  # 0.28 x 25 is 7, in floats a little more
+
+
+def test_of_rollouts_that_a_selection_left_out_no_token_is_chosen_and_none_is_counted():
+    kept = chosen_tokens([row("a", [0.1, 1.2, 0.5, 0.3], 1.5), row("b", [2.0] * 4, 0.5)], choose({"kind": "entropy", "keep": 0.5}), {"a"})
+    assert [part.tolist() for part in kept] == [[False, True, True, False], [False] * 4]
 
 
 @given(st.lists(st.lists(st.tuples(st.floats(0, 5), st.booleans()), min_size=1, max_size=9), min_size=1, max_size=6), st.floats(0.01, 1))

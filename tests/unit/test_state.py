@@ -39,9 +39,11 @@ def test_what_moved_comes_back_through_json_and_goes_on_the_same():
         moved["budget"]["leash"] == pytest.approx(0.11) and moved["budget"]["floor"]["steps"] == 2 and moved["budget"]["floor"]["share"] < 1
     )
     assert again["budget"].after(0, 0.9, 1.0) == parts["budget"].after(0, 0.9, 1.0)
+    parts["entropy"].after(0.9)
+    again["entropy"].restore(json.loads(json.dumps(parts["entropy"].state())))  # off, and as large as it was
     for control in (parts["entropy"], again["entropy"]):
-        control.after(0.9)
-    assert parts["entropy"].bonus == again["entropy"].bonus
+        control.after(0.2)
+        assert (control.bonus.weight, control.bonus.on) == (pytest.approx(0.015), True)
 
 
 @pytest.mark.parametrize("saved", [None, {}, {"entropy": {"coef": 0.0, "on": True}, "laser": {}}])
