@@ -375,6 +375,19 @@ def test_what_fails_in_the_background_is_raised_by_whoever_asks_next_and_leaves_
         assert checkpoint.whole(old) and names(tmp_path / ask) == {"step-1"} | ({"step-2"} if harm == "then" else set())
 
 
+def test_what_failed_in_the_background_is_raised_once_and_the_next_one_is_written(tmp_path):
+    def fails() -> None:
+        raise RuntimeError("the copy failed")
+
+    with Background() as writer:
+        writer.write(tmp_path / "step-1", fill, {}, fails)
+        with pytest.raises(RuntimeError, match="the copy failed"):
+            writer.wait()
+        writer.check()
+        writer.write(tmp_path / "step-2", fill, {}, lambda: None)
+    assert checkpoint.whole(tmp_path / "step-2")
+
+
 def test_however_a_background_is_left_its_last_checkpoint_stands(tmp_path, monkeypatch):
     for number, error in enumerate((KeyboardInterrupt("SIGTERM"), RuntimeError("rank 1 died"))):
         with held(monkeypatch) as go, pytest.raises(type(error)), Background() as writer:

@@ -155,11 +155,20 @@ def test_gaps_are_reported_by_position_and_one_bad_stretch_is_enough():
     assert "gate/from_1024" not in metrics
 
 
-def test_a_handful_of_tokens_at_a_far_position_is_no_mean():
-    far = row("a", [-1.0] * 266)
-    learner = np.full(266, -1.0, np.float32)
-    learner[256:] -= 0.01
-    assert "gate/from_256" not in check_gaps([far], {"a": certain(learner)}, 1e-3)
+def test_a_handful_of_tokens_at_a_far_position_is_no_mean_and_16_are():
+    for more in (15, 16):
+        learner = np.full(256 + more, -1.0, np.float32)
+        learner[256:] -= 0.01
+        far, found = row("a", [-1.0] * (256 + more)), {"a": certain(learner)}
+        assert ("gate/from_256" in check_gaps([far], found, 0.1)) == (more == 16)
+    with pytest.raises(GateError, match="gate/from_256"):
+        check_gaps([far], found, 1e-3)
+
+
+def test_positions_are_counted_in_the_response_also_behind_what_the_engine_put_there():
+    far = replace(row("a", [-1.0] * 280), own_T=np.arange(280) >= 260)
+    metrics = check_gaps([far], {"a": certain(np.full(280, -1.0, np.float32))}, 1e-3)
+    assert "gate/from_256" in metrics and "gate/from_0" not in metrics
 
 
 def test_a_gap_that_is_no_number_trips_the_gate_and_nothing_sampled_does_not():
@@ -167,6 +176,8 @@ def test_a_gap_that_is_no_number_trips_the_gate_and_nothing_sampled_does_not():
         check_gaps(
             [row("a", [-1.0]), row("b", [-1.0, -2.0])], {"a": certain(np.array([-1.0])), "b": certain(np.array([-1.0, np.nan]))}, 1.0
         )
+    with pytest.raises(GateError, match="rollout a: the learner's logprob of token 0 is -inf: its weights are broken"):
+        check_gaps([row("a", [-1.0])], {"a": certain(np.array([-np.inf]))}, 1.0)
     with pytest.raises(GateError, match="gate/mean nan"):
         check_gaps([row("a", [np.nan])], {"a": certain(np.array([-1.0]))}, 1.0)
     assert check_gaps([], {}, 1e-3) == {}

@@ -176,6 +176,9 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path):
     for i, (tensors, words) in enumerate(cases):
         with pytest.raises(ValueError, match=words):
             merge(base, model(tmp_path / f"t{i}", tensors), tmp_path / "out", 0.25, 0.7)
+    apart = {"model.embed_tokens.weight": torch.zeros(4), "lm_head.weight": torch.ones(4)}
+    with pytest.raises(ValueError, match=r"tie_word_embeddings, but lm_head.weight and model.embed_tokens.weight differ"):
+        merge(model(tmp_path / "apart", apart, config={"tie_word_embeddings": True}), base, tmp_path / "out", 0.25, 0.7)
     pickled = tmp_path / "pickled"
     pickled.mkdir()
     (pickled / "pytorch_model.bin").write_bytes(b"")
@@ -210,6 +213,7 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path):
         (0, 1, "global", "keep: 0"),
         (1.1, 1, "global", "keep"),
         (0.5, float("nan"), "global", "scale"),
+        (0.5, float("inf"), "global", "scale"),
         (0.5, 1, "layer", "scope: 'layer'"),
     ]:
         with pytest.raises(ValueError, match=words):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from recipes.schema import Wires
 from rewards.thinking import THINK
 from rl.wires import Collapsed, CollapseWires
-from rollout.types import Completion, Group, Problem, Request, Rollout
+from rollout.types import FORCED, MODEL, Completion, Group, Problem, Request, Rollout
 
 REQUEST = Request("r", Problem("p", "q", "1"), (1,), 4, 100, 1.0, 1.0, 0, 100)
 
@@ -71,6 +73,9 @@ def test_p15_short_names_the_shortest_rollouts_and_entropy_the_surest():
     groups = step(*(thought(number) for number in range(5)))
     for rollout, logprob in zip(groups[0].rollouts, (-1.0, -0.1, np.nan, -0.3, -0.2), strict=True):
         rollout.completion.logprobs[:] = logprob
+    last = groups[0].rollouts[4]
+    last.completion = replace(last.completion, sources=np.where(np.arange(len(last.text)) < 9, FORCED, MODEL))
+    last.completion.logprobs[:9] = -99  # the engine's tokens say nothing of how sure the model is
     _, [said] = healthy().look(groups, 0.001)
     assert "rollouts id1, id4, id3, the first" in said
 
@@ -88,8 +93,30 @@ def test_p15_wires_know_after_a_resume_what_they_knew():
     wires = healthy()
     groups, entropy = COLLAPSES["tokens on average, 77 at the start"]
     again = CollapseWires(Wires(short=0.2), THINK)
-    again.restore(wires.state())
-    assert again.look(groups, entropy) == wires.look(groups, entropy) and again.state() == wires.state()
+    for _ in range(2):  # the second time it was said
+        again.restore(wires.state())
+        assert again.look(groups, entropy) == wires.look(groups, entropy) and again.state() == wires.state()
+
+
+def test_p15_the_starts_length_is_that_of_five_steps_and_nothing_is_short_before():
+    wires = CollapseWires(Wires(short=0.2), THINK)
+    for groups in [*HEALTHY[:3], step(*["a</think>1"] * 4), HEALTHY[3]]:
+        assert wires.look(groups, 0.5)[1] == []
+    assert wires.state()["length"] == pytest.approx((4 * 77 + 10) / 5)
+
+
+@pytest.mark.parametrize(("most", "trips"), [(0.5, 0), (0.49, 1)])
+def test_p15_a_share_that_is_allowed_trips_nothing(most: float, trips: int):
+    wires = CollapseWires(Wires(repetition=most), THINK)  # half of the rollouts repeat themselves
+    assert len(wires.look(*COLLAPSES["repeat themselves"])[1]) == trips
+
+
+def test_p15_a_thought_that_the_engine_closed_at_once_is_no_empty_one():
+    groups = step(*["</think>\\boxed{1}"] * 4)
+    assert healthy().look(groups, 0.5)[0]["wire/empty_thinking"] == 1
+    for rollout in groups[0].rollouts:
+        rollout.completion = replace(rollout.completion, sources=np.where(np.arange(len(rollout.text)) < 8, FORCED, MODEL))
+    assert healthy().look(groups, 0.5)[0]["wire/empty_thinking"] == 0
 
 
 def test_p15_what_was_not_sampled_or_trained_trips_nothing():

@@ -60,6 +60,18 @@ def test_a_round_of_turns_is_in_order_and_nothing_is_asked_twice():
     for _ in range(2):
         turns.learn()
     assert said == ["rest", "wake weights", "wake kv_cache", "sleep", "back"]
+    turns.hand_over()
+    turns.learn()  # of what was handed over, nothing is sampled
+    assert said[5:] == ["rest", "wake weights", "sleep", "back"]
+
+
+def test_the_time_that_turns_took_is_that_of_all_of_them_since_it_was_asked_for(monkeypatch):
+    clock = iter([0.0, 2.0, 10.0, 13.0])
+    monkeypatch.setattr("rl.turns.time.monotonic", lambda: next(clock))
+    turns = Turns((Recorder([]), Recorder([])))
+    turns.hand_over()
+    turns.sample()
+    assert turns.spent() == {"seconds/turns": 5.0} and turns.spent() == {"seconds/turns": 0.0}
 
 
 def test_without_pairs_no_turn_asks_for_anything():
