@@ -17,7 +17,7 @@ from launch.memory import KNOWN, config_shape, trained_parameters
 from launch.plan import plan
 from recipes.adapters import Lora
 from recipes.loader import load
-from rl.adapters import ADAPTER, Merged, adapted, merge_adapter, save_model
+from rl.adapters import ADAPTER, Merged, adapted, layers, merge_adapter, save_model, without_adapters
 from rl.policy import load_policy
 
 
@@ -57,6 +57,30 @@ def test_a_merged_adapter_is_rounded_once_as_the_runs_own_weights_are(dtype: tor
         }
         wrong = {name: (made[name] != own[name]).float().mean().item() for name in made}
         assert max(wrong.values()) == 0, wrong
+
+
+def test_fresh_adapters_follow_their_seed_alone_and_leave_the_models_own_draws_as_they_were(tmp_path: Path):
+    folder = model_of(tmp_path / "base", FP32, tied=False)
+    drawn, after = [], []
+    for seed, before in ((1, 7), (1, 8), (2, 7)):
+        model = Qwen3ForCausalLM.from_pretrained(folder)
+        torch.manual_seed(before)
+        first = adapted(model, Lora(kind="lora", rank=4), seed).state_dict()
+        drawn.append(torch.cat([tensor.flatten() for name, tensor in first.items() if "lora_A" in name]))
+        after.append(torch.rand(1).item())
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    torch.manual_seed(7)
+    assert after[0] == after[2] == torch.rand(1).item()
+
+
+def test_a_model_is_adapted_again_behind_a_look_without_adapters_however_that_ends(tmp_path: Path):
+    model = adapted(
+        Qwen3ForCausalLM.from_pretrained(model_of(tmp_path / "base", FP32, tied=False)), Lora(kind="lora", rank=4, alpha=8.0), 0
+    )
+    with pytest.raises(RuntimeError, match="out of memory"), without_adapters(model):
+        assert {layer.scaling["default"] for layer in layers(model).values()} == {0.0}
+        raise RuntimeError("out of memory")
+    assert {layer.scaling["default"] for layer in layers(model).values()} == {2.0}
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,7 @@ def test_the_last_half_of_a_group_begins_with_the_closing_mark_and_every_first_t
         assert not one.budget_hit and one.own.tolist() == [False] + [True] * (len(one.ids) - 1)
         assert len(one.ids) == len(one.logprobs) == len(one.versions) <= 20 and (one.finish == "length") == (len(one.ids) == 20)
     free, shut = halves(asked(), THINK)
+    assert shut.seed != free.seed == asked().seed  # the halves' samples have nothing in common
     assert [one.ids.tolist() for one in sampled(checkpoint, free)] == [one.ids.tolist() for one in found[:4]]
     assert [[CLOSE, *one.ids.tolist()] for one in sampled(checkpoint, shut)] == [one.ids.tolist() for one in found[4:]]
 

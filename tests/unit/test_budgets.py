@@ -93,6 +93,8 @@ def test_toggle_limits_every_second_phase_by_a_percentile_of_right_lengths():
     again = Control(recipe)
     again.restore(control.state())
     assert again.budget(recipe.budget, 10) == control.budget(recipe.budget, 10)
+    again.after(1, 0.5, 0.0, range(5000))
+    assert again.rights == [*range(904, 5000)]  # the last 4096
     control.rights = [10, 20, 30, 40]  # whose percentile 70 is 30.999999999999996 to a machine
     limited = control.budget(recipe.budget.model_copy(update={"percentile": 70.0}), 10)
     assert group_limit(limited, 4000, tokens_G, right_G, all_G) == 31
@@ -163,7 +165,8 @@ def test_the_controller_lowers_the_limit_while_accuracy_is_above_its_floor_and_n
     for _ in range(200):
         high, low = next_floor(high, 0.9, settings), next_floor(low, 0.1, settings)
     assert high.share == pytest.approx(0.5) and low.share == 1.0  # at the bounds
-    assert next_floor(high, -9.0, settings).share > high.share  # and off them at once
+    assert next_floor(high, -9.0, settings).share == pytest.approx(0.5 * exp(0.05))  # and off them at once, by no more than the pace
+    assert next_floor(Floor(0.8, 2, 0.62, 0.62), 9.0, settings).share == pytest.approx(0.8 * exp(-0.05))
 
 
 def group_of(lengths, right):
@@ -222,6 +225,19 @@ def test_limits_of_classes_stay_within_the_limits_of_the_step(share: float, cove
     assert limits != covers
 
 
+def test_a_problem_of_just_two_thirds_right_answers_is_of_medium_difficulty():
+    grid = CoverageBudget(kind="coverage", limit=100, room=4.0, grid=0.01)  # of 6 rollouts a third is 2: half of the lengths
+    assert covering([group_of([110, 120, 130, 140, 150, 160], 4)], grid) == [160, 130, 160]
+
+
+@pytest.mark.parametrize(("tokens", "finished", "limit"), [([100, 100, 101, 101], 4, 50), ([100] * 4, 1, 75)])
+def test_a_rung_is_of_the_share_that_is_right_and_ends_by_itself_within_the_limit(tokens: list[int], finished: int, limit: int):
+    budget = DifficultyBudget.model_validate(
+        {"limit": 100, "kind": "difficulty", "ladder": [{"at_least": 0.5, "share": 0.5}, {"share": 0.75}]}
+    )
+    assert group_limit(budget, 100, np.array(tokens), np.ones(4, dtype=bool), np.arange(4) < finished) == limit
+
+
 def test_a_grid_finer_than_a_token_is_one_of_tokens_up_to_the_longest():
     fine = CoverageBudget(kind="coverage", limit=100, room=1e12, grid=1e-12)
     assert covering([group_of([100, 101, 105, 110, 111, 112, 130, 140], 8)], fine)[0] == 101
@@ -232,7 +248,11 @@ def test_a_grid_finer_than_a_token_is_one_of_tokens_up_to_the_longest():
 
 def test_problems_sampled_apart_are_the_same_at_every_look_and_none_of_them_trains_in_the_step():
     numbers = [Problem(f"p{row}", f"q{row}", str(row)) for row in range(10)]
-    for rows, at in ((None, lambda position: Problem(f"p{position}", f"q{position}", "1")), (10, lambda position: numbers[position % 10])):
+
+    def shuffled(position):
+        return numbers[(position % 10) * (1, 3)[position // 10 % 2] % 10]  # every other epoch in another order
+
+    for rows, at in ((None, lambda position: Problem(f"p{position}", f"q{position}", "1")), (10, shuffled)):
         budget = {"kind": "controller", "limit": 100, "room": 2.0, "watch": 0.5, "every": 3}
         recipe = Recipe.model_validate({"budget": budget, "sampler": {"prompts": 12}})
         stream = PromptStream(Source("numbers", at, rows=rows), template(), recipe)
@@ -258,6 +278,9 @@ def test_a_controller_that_watches_takes_its_accuracy_from_there_alone():
     control.watched(1, [group_of([30] * 4, 4)])
     assert control.floor.steps == 2 and control.floor.share < 1
     assert control.watched(2, []) == {} and control.floor.steps == 2  # no verdict: nothing is known
+    beside = Control(Recipe.model_validate({"budget": {"kind": "controller", "measure": 1, "also": [{"kind": "coverage"}]}}))
+    beside.watched(0, [group_of([30] * 4, 3)])
+    assert beside.floor.steps == 0  # coverage looked, and this one goes by what trains
 
 
 def test_the_share_of_a_step_is_what_held_in_it_and_a_step_without_verdicts_moves_nothing():

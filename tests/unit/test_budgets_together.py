@@ -71,6 +71,15 @@ def test_after_sampling_coverage_raises_a_rung_is_a_share_of_that_and_a_toggle_l
     assert group_limit(Held(budget), 100, tokens_G // 2, right[4], ended_G) == 50  # before the first look
 
 
+def test_a_toggle_leaves_groups_that_are_seldom_right_what_coverage_gave_them():
+    recipe = Recipe.model_validate({"budget": made("toggle", {"kind": "coverage"}, period=1, accuracy=0.5, room=2.0).model_dump()})
+    control = Control(recipe)
+    control.restore(control.state() | {"rights": [50], "covers": [110, 150, 200]})
+    tokens_G, ended_G = np.full(4, 120), np.ones(4, dtype=bool)
+    limits = [group_limit(control.budget(recipe.budget, 1), 100, tokens_G, np.arange(4) < right, ended_G) for right in (1, 2)]
+    assert limits == [200, 50]
+
+
 def test_the_order_in_which_a_recipe_names_them_changes_nothing():
     first = made("toggle", {"kind": "coverage"}, LADDER, room=2.0)
     second = made("difficulty", {"kind": "toggle"}, {"kind": "coverage"}, room=2.0, ladder=LADDER["ladder"])

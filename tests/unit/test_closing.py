@@ -125,6 +125,14 @@ def test_thinking_that_ends_before_its_budget_is_told_to_go_on_and_shares_one_bu
     assert len(one.ids) == len(one.logprobs) == len(one.versions) and pool.outstanding == 0
 
 
+def test_a_word_that_would_use_up_the_budget_is_not_put_there():
+    seen: list[Request] = []
+    pool = ClosingPool(ScriptedPool(restless([8, 5], 3, seen)), MARK, closed, alone=True)
+    pool.submit([asked(10, count=1, wait=Wait(1, (8, 7)))])
+    [(_, [one])] = pool.ready()
+    assert one.ids.tolist() == [1] * 8 + [*MARK, 2, 2, 2, STOP] and one.sources is None
+
+
 def test_the_beginning_of_a_mark_at_the_end_of_a_sample_is_none():
     ids = np.array([1, 90, 91], np.int32)
     whole = Completion(ids, np.zeros(3, np.float32), "stop", np.zeros(3, np.int32))

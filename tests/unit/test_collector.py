@@ -72,6 +72,8 @@ def test_the_prompts_of_a_step_depend_on_the_stream_and_not_on_who_finished_firs
     assert counts == {"sampled": 8, "trained": 4, "all_wrong": 2, "all_right": 2, "short": 0}
     assert metrics["accuracy"] == pytest.approx((0 + 2 + 4 + 1) / 16)
     assert [group.problem.id for group in steps.next().groups] == ["p9", "p11", "p13", "p15"]
+    seeds = [[steps.draw().seed for _ in range(3)] for _, steps in (collector(pool, judge, seed=seed) for seed in (1, 1, 2))]
+    assert seeds[0] == seeds[1] and len({*seeds[0], *seeds[2]}) == 6
 
 
 class Straggling(ScriptedPool):
@@ -155,6 +157,7 @@ def test_a_group_with_an_unjudged_answer_is_left_out_and_counted(judge: Judge):
     assert [group.problem.id for group in collected.groups] == ["p0", "p2", "p4", "p6"]
     assert collected.metrics["groups/not_judged"] == 3
     assert collected.metrics["not_judged"] == pytest.approx(3 / 28)
+    assert collected.metrics["length/mean"] < collected.metrics["length/wrong"] == len(response("-1").ids)
     assert [group.problem.id for group in collected.sampled] == [f"p{position}" for position in range(7)]  # all of them can be kept to read
 
 
@@ -414,7 +417,9 @@ def test_leashs_multiplier_follows_the_lengths_and_the_limits_that_its_penalty_s
     thinking = rollout.answer_start or 0
     length = {"total": rollout.tokens, "thinking": thinking, "answer": rollout.tokens - thinking}[of]
     assert collected.metrics["reward/lambda"] == 0.5 and rollout.limit == 20
-    assert stream.control.leash == pytest.approx(0.5 + 0.1 * (length / 20 - 1))
+    assert stream.control.leash == pytest.approx(moved := 0.5 + 0.1 * (length / 20 - 1))
+    [first, second] = [step.sampled[0].rollouts[0].terms["leash"] for step in (collected, steps.next(1))]
+    assert second / moved == pytest.approx(first / 0.5) and (first < 0) == (length > 20)  # the next step's rewards go by it
     assert (collected.metrics["limit"], collected.metrics["limit/rewarded"]) == (40, 20)
 
 

@@ -53,6 +53,20 @@ def test_the_shortest_win_and_the_others_have_spent_what_the_last_of_them_did() 
     assert chains.finish == ["stopped", None, "stopped", None, None] and not chains.done
 
 
+def test_a_set_is_decided_while_its_winners_still_answer() -> None:
+    chains = Chains(asked(2, 3))
+    chains.take(0, [9] * 4 + [CLOSE] + [8] * 2 + [CLOSE])  # a second mark is of its answer
+    chains.take(1, [9] * 8 + [CLOSE])
+    chains.take(2, [9] * 8)
+    assert chains.stop() == [] and [one.finish for one in chains.completions(0)] == ["abort"] * 3
+    chains.take(2, [9])
+    assert chains.stop() == [2] and chains.finish == [None, None, "stopped"]
+    chains = Chains(asked(1, 2))
+    chains.take(0, [9] * 4 + [CLOSE] + [8] * 9 + [CLOSE])
+    chains.take(1, [9] * 7)
+    assert chains.stop() == [1]  # which has thought for longer than the other did
+
+
 @given(st.data())
 @settings(max_examples=80, deadline=None)
 def test_who_wins_does_not_depend_on_who_is_sampled_when(data: st.DataObject) -> None:

@@ -72,6 +72,7 @@ TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.arange(5).to(torch.bflo
         ("ab", 4, 1, "version 4 came while 1 groups are being sampled"),
         ("ab", 2, 0, "version 2 is older than version 3"),
         ("ac", 4, 0, r"missing \['b'\] \(1\), unexpected \['c'\] \(1\)"),
+        ("abc", 4, 0, r"missing \[\] \(0\), unexpected \['c'\] \(1\)"),
     ],
 )
 def test_an_engine_takes_whole_weights_that_are_no_older_while_nothing_is_sampled(arrived: str, version: int, sampling: int, said: str):
