@@ -204,6 +204,10 @@ def test_the_shortest_right_answer_gains_and_the_longest_loses_if_they_are_among
     near(lengths.longest(tokens, right, reward, top=0.5), [0, 0, 0, 0, -1])
     near(lengths.longest(tokens, right, reward, top=0.75), [0, 0, -1, 0, 0])
     near(lengths.longest(tokens, right, np.array([0.8, 0, 1.0, 0.9, 0.9]), top=1.0), [0] * 5)  # one alone is nobody's longest
+    alike = np.array([50, 50, 20])
+    near(
+        lengths.longest(alike, np.ones(3, dtype=bool), np.array([1, 0.2, 1]), top=1.0), [-1, 0, 0]
+    )  # the second is as long, and not on top
 
 
 def test_the_profiled_penalty_starts_one_deviation_above_the_references_mean():
@@ -238,6 +242,8 @@ def test_scaling_is_relative_to_the_mean_of_right_answers():
 def test_zmad_takes_the_outlier_and_spares_a_group_that_is_alike():
     five = np.ones(5, bool)
     near(lengths.zmad(POSITIVES, five, 2.5), [0, 0, 0, 0, -1])
+    among_wrong, right = np.append(POSITIVES, [9000] * 6), np.append(five, np.zeros(6, dtype=bool))
+    near(lengths.zmad(among_wrong, right, 2.5), [0, 0, 0, 0, -1, *[0] * 6])  # wrong answers move neither median
     assert lengths.zmad(POSITIVES, five, 7.7567)[4] == -1  # z = 0.6745 x 4600 / 400 = 7.75675
     near(lengths.zmad(POSITIVES, five, 7.757), [0] * 5)
     near(lengths.zmad(np.array([1000, 1010, 1020, 1030, 3000]), five, 2.5), [0] * 5)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from recipes.budgets import ConstantBudget, DifficultyBudget, Rung
 from recipes.lengths import ClosingsTerm, CosineTerm, OverlongTerm, ProfileBandTerm, RepetitionTerm, ScalingTerm, ShortestTerm
-from recipes.terms import FormatTerm, FunctionTerm, TruncateTerm, VerdictTerm
+from recipes.terms import FormatTerm, FunctionTerm, RewardTerm, TruncateTerm, VerdictTerm
 from rewards.functions import Asked, TrainerState, columns, load_function
 from rewards.terms import Facts, rewards
 from rollout.budget import group_limit
@@ -45,6 +46,34 @@ def group(terms, right, finished=None, tokens=None, *, limit=100, prompt="p", co
         ),
     )
     return rewards(terms, facts)
+
+
+ALIKE = {"kind": "verdict"}, [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("term", "verdict", "right", "expected"),
+    [
+        ({"kind": "l1_exact", "of": "answer"}, *ALIKE, [-0.3, -0.1]),  # |40 - 10| and |40 - 50|, of 100
+        ({"kind": "l1_exact", "of": "thinking"}, *ALIKE, [-0.2, -0.4]),
+        ({"kind": "l1_max", "alpha": 1.0, "delta": 0.5}, *ALIKE, [-0.4, -0.6]),  # 0.5 + 10 / 100, 0.5 - 10 / 100
+        ({"kind": "shorterbetter"}, *ALIKE, [0.0, -0.2]),
+        ({"kind": "overlong", "buffer": 0.5}, *ALIKE, [-0.5, -1.0]),  # from 20 tokens to 40
+        ({"kind": "lead", "least": 0.5}, *ALIKE, [0.0, 0.0]),  # a mean of 40 tokens is no more than 50
+        ({"kind": "leash", "weight": 0.5}, *ALIKE, [0.0, -0.125]),  # 0.5 x (50 / 40 - 1)
+        ({"kind": "linear", "gate": "none"}, {"kind": "verdict", "wrong": -1.0}, [0, 0], [0.0, 0.0]),  # a mean below 0 is taken off nobody
+        ({"kind": "laser", "explore": True}, {"kind": "verdict"}, [0, 0], [0.0, 0.0]),  # the long one repeats itself
+        ({"kind": "o1_pruner", "alpha": 2.0}, *ALIKE, [0.0, -0.4]),  # 0 / 30 and -20 / 50, + 2 x (1 - 0.5), less the verdict's 1
+    ],
+)
+def test_prices_are_of_the_recipes_limit_and_bounds_of_the_groups(term, verdict, right, expected):
+    """Responses of 30 and 50 tokens, 20 and 0 of them thinking; a limit of 40 where the recipe's is 100."""
+    facts = Facts(
+        **arrays(right, tokens=[30, 50]), thinking_G=np.array([20, 0]), limit=40, unit=100,
+        asked=Asked("p", [], ["x"] * 2, [[7] * 30, [7] * 50], {"reference_tokens": 30, "reference_accuracy": 0.5}, TrainerState(0, 1), ["a", "b"]),
+    )  # fmt: skip
+    made = TypeAdapter(RewardTerm).validate_python({"weight": 1.0} | term)
+    np.testing.assert_allclose(rewards([VerdictTerm(**verdict), made], facts)[term["kind"]], expected)
 
 
 def total(terms, *args, **kwargs):
