@@ -118,9 +118,9 @@ def kv_bytes(shape: Shape, tokens: int, width: int, parallel: int = 1) -> int:
 
 
 def sequence_bytes(recipe: Recipe, shape: Shape, parallel: int = 1) -> int:
-    """Keys and values of the longest sequence that an engine is started for, in whole blocks; as of `kv_bytes`."""
+    """Keys and values of the longest sequence that an engine is started for, in whole blocks, with one more that vLLM keeps empty; as of `kv_bytes`."""
     longest = max(context(recipe), int(option(recipe.engine.vllm, "max_model_len", 0)))
-    return kv_bytes(shape, -(-longest // _BLOCK) * _BLOCK, number_width(recipe), parallel)
+    return kv_bytes(shape, (-(-longest // _BLOCK) + 1) * _BLOCK, number_width(recipe), parallel)
 
 
 def contexts(recipe: Recipe) -> dict[str, int]:

@@ -30,10 +30,19 @@ def test_a_cache_that_holds_no_sequence_of_full_length_is_refused(machine: Machi
     assert any("one sequence of 101024 tokens takes 2.9 GB" in line for line in said), said
 
 
-def test_a_cpu_engine_gets_a_cache_for_one_sequence_however_long():
-    words = ["model.path=deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "model.dtype=bf16", "eval.max_tokens=100000"]
-    made = plan(load("evaluate", overrides=words), Machine(32, 128 * GB, (), "cpu"))
-    assert made.engine["kv_cache_memory_bytes"] == 790 * 128 * 2 * 28 * 4 * 128 * 2 and made.blockers == []
+@pytest.mark.parametrize(
+    ("device", "words"), [("cpu", ()), ("cpu", ("engine.vllm.max_num_seqs=1",)), ("cuda", ("engine.vllm.max_num_seqs=1",))]
+)
+def test_an_engine_gets_a_cache_for_one_sequence_however_long_and_the_block_that_vllm_keeps(device: str, words: tuple[str, ...]):
+    words = ("model.path=deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "model.dtype=bf16", "eval.max_tokens=100224", *words)
+    shared = ["engine.count=2", "cluster.kind=colocated"] * (device == "cuda")
+    made = plan(load("evaluate", overrides=[*words, *shared]), Machine(32, 128 * GB, (80 * GB,) * (device == "cuda"), device))  # type: ignore[arg-type]
+    assert (
+        made.engine["kv_cache_memory_bytes"] == (791 + 1) * 128 * 2 * 28 * 4 * 128 * 2 and made.blockers == []
+    )  # 101,248 tokens are 791 blocks
+    least = made.engine["kv_cache_memory_bytes"] - 128
+    tight = plan(load("evaluate", overrides=[*words, *shared, f"engine.vllm.kv_cache_memory_bytes={least}"]), made.machine)
+    assert any("one sequence of 101248 tokens" in line for line in tight.blockers)
 
 
 @pytest.mark.parametrize(
