@@ -86,7 +86,7 @@ $(INSTALLED): pyproject.toml | $(BIN)/python
 	for folder in $$links; do ls "$$folder"/torch-[0-9]*.whl >/dev/null 2>&1 && backend=""; done; \
 	extra=$(or $(strip $(EXTRA)),$(HAS)); extra=$${extra:-$$($(BIN)/python launch/machine.py)}; \
 	case "$$extra" in cpu|cuda) ;; *) \
-	  echo "error: launch/machine.py did not tell which build this machine takes: say make install EXTRA=cpu or EXTRA=cuda" >&2; exit 1;; \
+	  echo "error: no build is chosen for this machine: say make install EXTRA=cpu or EXTRA=cuda" >&2; exit 1;; \
 	esac; \
 	if [ "$$extra" = cuda ]; then backend=""; fi; \
 	if [ -n "$(HAS)" ] && [ "$(HAS)" != "$$extra" ]; then \

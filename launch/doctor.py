@@ -25,13 +25,24 @@ from packaging.utils import canonicalize_name
 from rich.markup import escape
 from rich.table import Column, Table
 
-from launch.machine import CARDS, CacheError, cache_folder, nvidia_smi, ray_folder, ray_folder_fault, this_machine, visible_gpus
+from launch.machine import (
+    CARDS,
+    CacheError,
+    Machine,
+    cache_folder,
+    driver_version,
+    nvidia_smi,
+    old_driver,
+    ray_folder,
+    ray_folder_fault,
+    this_machine,
+    visible_gpus,
+)
 
 State = Literal["ok", "warn", "fail"]
 
 _GIB = 2**30
 _REINSTALL = "touch pyproject.toml && make install"  # the build that was chosen stays
-_OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}  # by CUDA's major version; within one, an older driver serves a newer minor version
 _RAY_ANSWERS = """
 from launch.ray_start import start_ray, stop_ray
 start_ray(num_cpus=1, num_gpus=0)
@@ -64,8 +75,9 @@ def diagnose(deep: bool) -> list[Check]:
     checks = [
         python_version(sys.version_info[:2]),
         *library_versions(requirements(machine.build if machine.build in ("cpu", "cuda") else "cuda" if gpus else "cpu"), versions),
-        torch_build(gpus, versions.get("torch"), 0 if gpus else len(visible_gpus(nvidia_smi(CARDS)[0], "", None))),
-        driver(nvidia_smi("--query-gpu=driver_version")[0].split("\n")[0].strip() if gpus else "", torch_cuda(), machine.trouble),
+        torch_build(gpus, versions.get("torch"), 0 if gpus else len(visible_gpus(nvidia_smi(CARDS)[0], "", None)), machine.unusable),
+        driver(driver_version() if gpus else "", torch_cuda(), machine.trouble),
+        *old_gpus(machine, torch_cuda()),
         torchvision_trap(),
         cores(machine.cores),
         memory(machine.memory),
@@ -131,12 +143,13 @@ def library_versions(wanted: Sequence[Requirement], versions: Mapping[str, str])
     return checks or [Check("libraries", "ok", f"{len(wanted)} as required: {', '.join(pinned)}")]
 
 
-def torch_build(gpus: int, version: str | None, hidden: int = 0) -> Check:
+def torch_build(gpus: int, version: str | None, hidden: int = 0, unusable: bool = False) -> Check:
     """A CPU build beside a GPU leaves it unused; a CUDA build without one is a login node's.
 
     Args:
         gpus: GPUs that nvidia-smi reports and CUDA shows.
         hidden: those that CUDA_VISIBLE_DEVICES hides where none are shown.
+        unusable: see `Machine`.
         version: of torch, with its local label, e.g. "2.13.0+cpu" or "2.13.0" (from PyPI on Linux: CUDA).
     """
     if version is None:
@@ -146,7 +159,7 @@ def torch_build(gpus: int, version: str | None, hidden: int = 0) -> Check:
     if hidden:
         found += f": CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')} hides {hidden}"
         return Check("torch build", "warn", found, "unset it, or name GPUs that are there, to use them")
-    if cpu_build and gpus:
+    if cpu_build and gpus and not unusable:
         return Check("torch build", "warn", f"{found}: the GPU is not used", "make install EXTRA=cuda")
     if not cpu_build and not gpus:
         what = "a login node can plan and submit; to train and evaluate here: make install EXTRA=cpu"
@@ -171,15 +184,17 @@ def driver(version: str, cuda: str | None, trouble: str = "") -> Check:
         return Check("NVIDIA driver", "fail" if cuda else "warn", trouble, remedy)
     if not version or cuda is None:
         return Check("NVIDIA driver", "ok", f"{version or 'none'}, not needed {'without a GPU' if cuda else 'by what is installed'}")
-    major, branch = int(cuda.split(".")[0]), re.match(r"\d+", version)
-    oldest = _OLDEST_DRIVER.get(major)
     found = f"{version}, torch is built for CUDA {cuda}"
-    if oldest is None or branch is None:
+    if (old := old_driver(version, int(cuda.split(".")[0]))) is None:
         return Check("NVIDIA driver", "warn", f"{found}: not known to this check", "if torch cannot use the GPU, update the driver")
-    if int(branch[0]) >= oldest:
-        return Check("NVIDIA driver", "ok", found)
-    remedy = f"update the driver to {oldest} or newer (on a cluster, ask who runs it), or run on the CPU: make install EXTRA=cpu"
-    return Check("NVIDIA driver", "fail", f"{found}, which needs driver {oldest} or newer", remedy)
+    return Check("NVIDIA driver", "fail", f"{found}, which needs a newer one", old) if old else Check("NVIDIA driver", "ok", found)
+
+
+def old_gpus(machine: Machine, cuda: str | None) -> list[Check]:
+    """A failure where a CUDA build of torch is installed beside visible GPUs that it cannot use."""
+    if cuda is None or not machine.too_old:
+        return []
+    return [Check("GPU", "fail", machine.too_old, "run on the CPU: make install EXTRA=cpu; or name other GPUs in CUDA_VISIBLE_DEVICES")]
 
 
 def torchvision_trap() -> Check:

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +27,11 @@ _SMI_S = 20  # eight GPUs without persistence mode take a dozen
 _SHARED = -1
 CARDS = "--query-gpu=index,uuid,memory.total,name"
 MODES = "--query-gpu=index,uuid,memory.total,compute_mode"  # in a name's place
+CAPABILITIES = "--query-gpu=index,uuid,memory.total,compute_cap"  # a query of its own, as an old nvidia-smi refuses it whole
 _SMI = ("nvidia-smi", "/usr/bin/nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi")
+CUDA = 13  # major version, of the CUDA build that pyproject.toml pins
+OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}  # by CUDA's major version; within one, an older driver serves a newer minor version
+OLDEST_GPU, OLDEST_BF16 = 7.5, 8.0  # compute capability: the CUDA build has no kernels for older GPUs, and vLLM refuses bf16 on them
 # Files of a control group: limit of memory, what is used of it, file pages among that by their name in memory.stat, time on cores.
 _V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
 _V2 = ("memory.max", "memory.current", "inactive_file", ("cpu.max",))
@@ -50,6 +55,7 @@ class Machine:
         name: the address that Ray knows it by; "" for a machine alone.
         lends: CPUs that Ray may hand out of it; None for a machine alone.
         shared: shared memory (/dev/shm) that is free, bytes, or what Ray's object store has of it where it runs; None where that is not known.
+        capabilities: compute capability of each visible GPU, as far as it is known; infinite where nvidia-smi does not tell one.
         exclusive: a visible GPU takes one process at a time (nvidia-smi's compute mode), as some clusters have it.
     """
 
@@ -63,20 +69,40 @@ class Machine:
     lends: int | None = None
     shared: int | None = None
     exclusive: bool = False
+    capabilities: tuple[float, ...] = ()
+
+    def older(self, least: float) -> str:
+        """Visible GPUs that are known to be below a compute capability, for people; "" where none is."""
+        named = zip(self.capabilities[: len(self.gpus)], self.cards or ("",) * len(self.gpus), strict=False)
+        words = (f"{card or 'a GPU'} (compute capability {one:.1f}; {least:.1f} is the least)" for one, card in named if one < least)
+        return " and ".join(dict.fromkeys(words))
+
+    @property
+    def too_old(self) -> str:
+        """Visible GPUs that the CUDA build cannot use, as a sentence; "" where none is known."""
+        return f"the CUDA build has no kernels for {old}" if (old := self.older(OLDEST_GPU)) else ""
+
+    @property
+    def unusable(self) -> bool:
+        """All visible GPUs are known to be such."""
+        return max(self.capabilities[: len(self.gpus)], default=inf) < OLDEST_GPU
 
 
 def this_machine() -> Machine:
     """The machine this runs on."""
     cores, memory = free_of(Path("/"))
     table, trouble = nvidia_smi(CARDS)
-    slices, modes = (nvidia_smi(query)[0] if table else "" for query in ("-L", MODES))  # what does not answer is not asked twice
-    shown, told = (visible_gpus(lines, slices, os.environ.get("CUDA_VISIBLE_DEVICES")) for lines in (table, modes))
+    # What does not answer is not asked twice.
+    slices, modes, ages = (nvidia_smi(query)[0] if table else "" for query in ("-L", MODES, CAPABILITIES))
+    shown, told, aged = (visible_gpus(lines, slices, os.environ.get("CUDA_VISIBLE_DEVICES")) for lines in (table, modes, ages))
     if any(size == _SHARED for size, _ in shown):
         memory //= 2
     gpus = tuple(memory if size == _SHARED else size for size, _ in shown)
     trouble = "" if visible_gpus(table, "", None) else trouble
     exclusive = any("Exclusive" in mode for _, mode in told)
-    return Machine(cores, memory, gpus, _build(), trouble, tuple(name for _, name in shown), shared=_shared_memory(), exclusive=exclusive)
+    capabilities = tuple(float(words) if re.fullmatch(r"\d+\.\d+", words) else inf for _, words in aged)
+    cards = tuple(name for _, name in shown)
+    return Machine(cores, memory, gpus, _build(), trouble, cards, shared=_shared_memory(), exclusive=exclusive, capabilities=capabilities)
 
 
 def _shared_memory() -> int | None:
@@ -123,6 +149,20 @@ def _asked(program: str, query: str) -> tuple[str, str]:
     if answer.returncode == 0 or "no devices" in words.lower():
         return answer.stdout, ""
     return answer.stdout, f"nvidia-smi says: {words:.200}" if words else f"nvidia-smi ended with code {answer.returncode}"
+
+
+def driver_version() -> str:
+    """Of NVIDIA's driver, "580.65.06" say, or what nvidia-smi says in its place; "" without it."""
+    return nvidia_smi("--query-gpu=driver_version")[0].split("\n")[0].strip()
+
+
+def old_driver(version: str, cuda: int) -> str | None:
+    """What to do about a driver that is older than a major version of CUDA wants; "" where it is not, None where that is not known."""
+    oldest, branch = OLDEST_DRIVER.get(cuda), re.match(r"\d+", version)
+    if oldest is None or branch is None:
+        return None
+    remedy = f"update the driver to {oldest} or newer (on a cluster, ask who runs it), or run on the CPU: make install EXTRA=cpu"
+    return remedy if int(branch[0]) < oldest else ""
 
 
 def visible_gpus(table: str, slices: str, visible: str | None) -> tuple[tuple[int, str], ...]:
@@ -254,6 +294,9 @@ def cache_folder(*parts: str) -> Path:
 
 if __name__ == "__main__":
     here = this_machine()
-    print("cuda" if here.gpus else "cpu")
-    if here.trouble:
-        print(f"taking the CPU build: {here.trouble}. EXTRA=cuda overrides", file=sys.stderr)
+    use = here.gpus and not here.unusable
+    if use and (remedy := old_driver(driver_version(), CUDA)):
+        sys.exit(f"error: the CUDA build does not work with the NVIDIA driver {driver_version()}: {remedy}. EXTRA=cuda overrides")
+    print("cuda" if use else "cpu")
+    if not use and (why := here.trouble or here.too_old):
+        print(f"taking the CPU build: {why}. EXTRA=cuda overrides", file=sys.stderr)

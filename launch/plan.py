@@ -19,8 +19,8 @@ from typing import Any
 from launch.actors import Actor, actors, misfits, takes_turns, wishes
 from launch.checkpoints import adapter_faults, checkpoint_faults, config_faults, linear_layers, read_json
 from launch.head import joined_address
-from launch.machine import Machine, device_of, ray_folder_fault, this_machine
-from launch.memory import GB, KNOWN, Shape, config_shape, context, contexts, evaluates, tiny_shape
+from launch.machine import OLDEST_BF16, Machine, device_of, ray_folder_fault, this_machine
+from launch.memory import GB, KNOWN, Shape, config_shape, context, contexts, evaluates, size, tiny_shape
 from launch.placement import Placement, place, places
 from launch.plan_data import plan_data, reference_blockers, unread_references
 from launch.plan_thinking import thinking_blockers, thinking_warnings
@@ -311,6 +311,7 @@ def _resource_blockers(plan: Plan) -> Iterator[str]:
             f"engine.vllm.tensor_parallel_size: {parallel} workers cannot share {recipe.model.path} evenly ({shape.heads} attention heads, {shape.kv_heads} of keys and values, "
             f"{shape.inner} wide inside); take {' or '.join(sizes)}"
         )
+    yield from _old_gpus(plan)
     sharing = {node for name, part in plan.placement.gpus.items() if 0 < part < 1 for node in plan.placement.at[name] if node >= 0}
     if any(plan.placement.nodes[node].exclusive for node in sharing):
         apart = ", or give each a GPU of its own (cluster.kind=apart)" * (sum(len(node.gpus) for node in plan.placement.nodes) > 1)
@@ -324,13 +325,27 @@ def _resource_blockers(plan: Plan) -> Iterator[str]:
         yield f"engine.vllm.max_model_len: {given} is more than the {plan.shape.max_positions} tokens that {recipe.model.path} can take; leave it out"
 
 
+def _old_gpus(plan: Plan) -> Iterator[str]:
+    """GPUs that a process is placed on and cannot use."""
+    recipe, placed = plan.recipe, plan.placement
+    for index, node in enumerate(placed.nodes):
+        on = f" of {node.name}" * (len(placed.nodes) > 1)
+        users = {name for name, part in placed.gpus.items() if part and index in placed.at[name]}
+        if users and node.too_old:
+            yield f"device: {node.too_old}{on}; run on the CPU (`make install EXTRA=cpu`), or name other GPUs in CUDA_VISIBLE_DEVICES"
+        elif "engine" in users and (recipe.engine.kind, recipe.model.dtype) == ("vllm", "bf16") and (old := node.older(OLDEST_BF16)):
+            weights = plan.shape.parameters if plan.shape else 0
+            more = f" (weights {size(4 * weights)} for {size(2 * weights)})" * bool(weights)
+            yield f"model.dtype: vLLM takes no bf16 on {old}{on}; set model.dtype=fp32, in which weights, keys and values take twice the memory{more}"
+
+
 def _warnings(plan: Plan) -> Iterator[str]:
     recipe, machine = plan.recipe, plan.machine
     trains = recipe.trains
     if machine.trouble:
         yield f"device: no GPU is seen: {machine.trouble}; `laconic doctor` says more"
     if plan.device == "cpu":
-        if machine.gpus and recipe.device == "auto":
+        if machine.gpus and recipe.device == "auto" and not machine.unusable:
             yield "device: there is a GPU, but the CPU build is installed, so the CPU is used; `make install EXTRA=cuda` changes that"
         for name in ("gpus_per_node", "sleep", "offload"):
             field = type(recipe.cluster).model_fields.get(name)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from launch import head, jobs, machine
-from launch.doctor import driver, faults, hub, torch_build
+from launch.doctor import driver, faults, hub, old_gpus, torch_build
 from launch.machine import Machine, device_of, free_of, this_machine, visible_gpus
 from launch.plan import plan
 from launch.slurm import Slurm
@@ -150,6 +150,82 @@ def test_install_and_plan_see_the_same_gpu(one_gpu: None, monkeypatch: pytest.Mo
     assert (this_machine().gpus, asked_by_install()) == ((24564 << 20,), "cuda")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert (this_machine().gpus, asked_by_install()) == ((), "cpu")
+
+
+CARDS = """#!/bin/sh
+case "$*" in
+  *compute_cap*) {capabilities} ;;
+  *driver_version*) echo {driver} ;;
+  *index*) echo "0, GPU-a, 16384, Card A"; echo "1, GPU-b, 16384, Card B" ;;
+  *) exit 9 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "driver", "visible", "build", "said"),
+    [
+        (("9.0", "7.5"), "580.65.06", None, "cuda", ""),
+        (("9.0", "7.0"), "580.65.06", None, "cuda", ""),  # one will do
+        (("9.0", "7.0"), "580.65.06", "1", "cpu", "no kernels for Card B (compute capability 7.0; 7.5 is the least). EXTRA=cuda overrides"),
+        (("7.0", "6.1"), "550.54.15", None, "cpu", "Card A (compute capability 7.0; 7.5 is the least) and Card B (compute capability 6.1"),
+        (("[N/A]", "[N/A]"), "580.65.06", None, "cuda", ""),
+        (("[N/A]", "7.0"), "580.65.06", None, "cuda", ""),
+        ((), "580.65.06", None, "cuda", ""),  # an nvidia-smi without that field
+        (("9.0", "9.0"), "550.54.15", None, "", "NVIDIA driver 550.54.15: update the driver to 580 or newer"),
+        (("9.0", "9.0"), "", None, "cuda", ""),
+    ],
+)
+def test_install_takes_no_build_that_the_gpus_or_their_driver_are_too_old_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capabilities: tuple[str, ...], driver: str, visible: str | None, build: str, said: str
+):
+    asked = "; ".join(f'echo "{index}, GPU-{"ab"[index]}, 16384, {one}"' for index, one in enumerate(capabilities))
+    refused = "echo 'Field \"compute_cap\" is not a valid field to query.'; exit 2"
+    (tmp_path / "nvidia-smi").write_text(CARDS.format(capabilities=asked or refused, driver=driver))
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    done = subprocess.run([sys.executable, "-S", "launch/machine.py"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout.strip(), done.returncode) == (build, int(not build))
+    assert said in done.stderr and bool(said) == bool(done.stderr)
+    here = this_machine()
+    assert len(here.gpus) == (2 if visible is None else 1) and here.unusable == (build == "cpu")
+
+
+def test_gpus_that_are_too_old_for_the_cuda_build_or_for_bf16_are_refused_by_plan_and_doctor():
+    def said(found: Machine, *words: str, others: tuple[Machine, ...] = ()) -> list[str]:
+        lines = plan(load(*words[:2], words[2:]), found, others).blockers
+        return [line for line in lines if line.startswith(("device:", "model.dtype:"))]
+
+    v100, t4, a100, unknown = (
+        Machine(16, 800 << 30, (80 << 30,), "cuda", cards=(card,), capabilities=known)
+        for card, known in (("V100", (7.0,)), ("T4", (7.5,)), ("A100", (8.0,)), ("Card", ()))
+    )
+    for recipe in (("quickstart", "tiny"), ("dler", "gpu1-80"), ("dler", "gpu1-80", "model.dtype=fp32")):
+        assert not said(a100, *recipe) and not said(unknown, *recipe)
+        (line,) = said(v100, *recipe)
+        assert line.startswith("device: the CUDA build has no kernels for V100 (compute capability 7.0; 7.5 is the least); run on the CPU")
+    assert not said(t4, "quickstart", "tiny") and not said(t4, "dler", "gpu1-80", "model.dtype=fp32")
+    assert said(t4, "dler", "gpu1-80") == [
+        "model.dtype: vLLM takes no bf16 on T4 (compute capability 7.5; 8.0 is the least); set model.dtype=fp32, "
+        "in which weights, keys and values take twice the memory (weights 7.1 GB for 3.6 GB)"
+    ]
+    assert not said(t4, "dler", "gpu1-80", "engine.kind=reference")
+    both = replace(a100, gpus=a100.gpus * 2, cards=("A100", "V100"), capabilities=(8.0, 7.0))
+    assert len(said(both, "dler", "gpu1-80")) == 1 and not both.unusable and not replace(both, gpus=a100.gpus).too_old
+    named = {name: replace(one, name=name) for name, one in {"old": t4, "new": a100}.items()}  # the first gets the engine
+    for first, other, words in (("old", "new", ["8.0 is the least) of old;"]), ("new", "old", [])):
+        lines = said(named[first], "dler", "gpu1-80", "cluster.kind=apart", others=(named[other],))
+        assert len(lines) == len(words) and all(word in line for word, line in zip(words, lines, strict=True))
+
+    cpu = replace(v100, build="cpu")
+    assert not said(cpu, "quickstart", "tiny") and not any("EXTRA=cuda" in line for line in plan(load("quickstart"), cpu).warnings)
+    assert any("EXTRA=cuda" in line for line in plan(load("quickstart"), replace(a100, build="cpu")).warnings)
+    assert [torch_build(1, "2.13.0+cpu", 0, one.unusable).state for one in (v100, a100)] == ["ok", "warn"]
+    assert [[check.state for check in old_gpus(one, "13.0")] for one in (v100, t4, unknown)] == [["fail"], [], []]
+    assert old_gpus(v100, None) == []
 
 
 @pytest.mark.parametrize(
