@@ -294,6 +294,8 @@ def test_a_node_gives_what_ray_may_hand_out_and_plan_looks_at_every_node():
     node = granted(whole, {"Resources": {"CPU": 16.0, "GPU": 4.0, "object_store_memory": 8e9}, "NodeManagerAddress": "10.0.0.7"})
     assert (node.cores, len(node.gpus), len(node.cards), node.name) == (16, 4, 4, "10.0.0.7")
     assert (node.lends, node.shared) == (16, 8 * 10**9)
+    boasts = granted(whole, {"Resources": {"CPU": 128.0}, "NodeManagerAddress": "10.0.0.8"})  # ray start --num-cpus=128
+    assert (boasts.cores, boasts.lends, boasts.shared) == (64, 128, None)
     front = granted(whole, {"Resources": {}, "NodeManagerAddress": "10.0.0.1"})  # a head that runs nothing
     assert (front.cores, front.lends, front.gpus) == (1, 0, ())
     recipe = load("dler", "node8")

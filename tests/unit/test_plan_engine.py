@@ -30,6 +30,14 @@ def test_a_cache_that_holds_no_sequence_of_full_length_is_refused(machine: Machi
     assert any("one sequence of 101024 tokens takes 2.9 GB" in line for line in said), said
 
 
+def test_engines_that_share_a_gpu_have_equal_parts_of_it():
+    words = ["model.path=deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "model.dtype=bf16"]
+    for count in (2, 3):
+        made = plan(load("evaluate", overrides=[*words, f"engine.count={count}"]), Machine(32, 128 * GB, (24 << 30,), "cuda"))
+        [engine] = [actor for actor in made.actors if actor.name == "engine"]
+        assert engine.bytes == pytest.approx(0.92 * (24 << 30) / count, rel=1e-6), count
+
+
 @pytest.mark.parametrize(
     ("device", "words"), [("cpu", ()), ("cpu", ("engine.vllm.max_num_seqs=1",)), ("cuda", ("engine.vllm.max_num_seqs=1",))]
 )

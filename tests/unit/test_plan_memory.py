@@ -114,6 +114,9 @@ def test_an_evaluation_alone_needs_room_for_what_it_samples_only():
         for line in plan(load("dler", None, [*small, "eval.max_tokens=2000"]), LAPTOP).blockers
     )
     assert any("budget.limit: 4000 is more than" in line for line in plan(load("dler", None, [*small, "stages=[rl]"]), LAPTOP).blockers)
+    never = [*small, "stages=[rl]", "budget.limit=1000", "eval.max_tokens=9000"]  # asked for, and not: eval.every=0 and no eval stage
+    said = [plan(load("dler", None, [*never, f"eval.every={every}"]), LAPTOP).blockers for every in (10, 0)]
+    assert [any("eval.max_tokens: 9000 is more" in line for line in lines) for lines in said] == [True, False]
 
 
 @pytest.mark.parametrize(

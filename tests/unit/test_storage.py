@@ -484,17 +484,14 @@ def test_a_folder_may_go_while_it_is_listed(tmp_path: Path, machine: Callable[[s
 
 
 def test_a_lock_is_renewed_until_the_run_is_let_go(url: str, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch):
+    assert 3 * storage._RENEW_S <= storage._STALE_S  # one that could not be sent, or two, lose no run
     monkeypatch.setattr(storage, "_RENEW_S", 0.05)
-    mirror = Mirror(url, "a")
+    mirror, store = Mirror(url, "a"), Store(url, "a")
     mirror.open()
-
-    def renewed() -> float:
-        return (Store(url, "a").json("lock") or {}).get("renewed", 0.0)
-
-    first, until = renewed(), time.monotonic() + 30
-    while renewed() <= first and time.monotonic() < until:
+    first, until = store.json("lock") or {}, time.monotonic() + 30
+    while store.json("lock") == first and time.monotonic() < until:
         time.sleep(0.02)
-    assert renewed() > first
+    assert (store.json("lock") or {})["renewed"] > first["renewed"]
     mirror.close()
     time.sleep(0.2)
     assert there(url) == []

@@ -28,6 +28,7 @@ from tests.unit.test_p13_bounds import KINDS, SIGNED, facts, made
         ("dler", [], (1, 0, 0), (1, 1, 0), (1, 0, 0)),  # correctness is constant where all are right: truncation teaches in mixed groups only
         ("da_dler", [], (1, 1, 0), (1, 1, 0), (1, 1, 0)),
         ("dot", [], (1, 1, 0), (0, 1, 0), (1, 1, 0)),  # outliers of all-right groups alone
+        ("dot", ["sampler.keep_groups=raw"], (1, 1, 0), (0, 1, 0), (1, 1, 0)),  # whose verdicts the filter sees behind the cut
         ("dot", ["budget.least_cut=0.2", "budget.alpha=2"], (1, 0, 0), (0, 0, 0), (1, 0, 0)),  # of 8 none can lie so far above
         ("kimi", [], (1, 1, 1), (1, 1, 1), (1, 1, 1)),
         ("grpo", ["reward=[{kind: verdict, wrong: 0.3}, {kind: linear}]", "sampler.keep_groups=shaped"], (1, 1, 0), (1, 1, 0), (1, 1, 0)),
