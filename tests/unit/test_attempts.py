@@ -86,9 +86,9 @@ def test_g_pass_hand_examples() -> None:  # A5
     assert mg_pass([8, 8], [6, 0], 1).tolist() == [0, 0]
 
 
-def test_a_share_of_k_is_rounded_up_from_what_was_meant() -> None:  # 0.55 x 20 is 11.000000000000002 in binary
-    assert g_pass(40, 22, 20, 0.55) == pytest.approx(g_pass(40, 22, 20, 0.5499))
-    assert g_pass(40, 22, 20, 0.5501) < g_pass(40, 22, 20, 0.55)
+def test_a_share_of_k_is_rounded_up_from_what_was_meant() -> None:  # 0.28 x 25 is 7.000000000000001 in binary
+    assert g_pass(40, 22, 25, 0.28) == pytest.approx(g_pass(40, 22, 25, 0.2799))
+    assert g_pass(40, 22, 25, 0.2801) < g_pass(40, 22, 25, 0.28)
 
 
 # votes

@@ -47,9 +47,9 @@ def test_thinking_answer_and_total_are_split_by_outcome() -> None:
 
 
 def test_truncated_is_what_the_engine_cut_whatever_its_length() -> None:
-    given = samples([[(320, 1), (320, 0), (7, 0)]])
-    given.finish[2] = "length"
-    assert by_outcome(given)["truncated"].samples == 1 and by_outcome(given)["truncated"].total == 7
+    given = samples([[(320, 1), (320, 0), (7, 0), (9, 1)]])
+    given.finish[2:] = "length"  # one of them had answered
+    assert by_outcome(given)["truncated"].samples == 2 and by_outcome(given)["truncated"].total == 8
 
 
 def test_conditional_error_hand_example() -> None:  # three bins: wrong 1, 2, 3 and right 9, 6, 1

@@ -192,6 +192,7 @@ def cut(file: Path) -> None:
         (lambda run: (run / "checkpoints").rename(run / "moved"), "left no checkpoint (checkpoints/step-3 is not there): resume the run"),
         (lambda run: (run / "status.json").write_text('{"state": "running", "step": 2}'), "still running by its status.json"),
         (lambda run: keep(run / "checkpoints/step-4", {"weights.pt": b"p"}), "holds no config.json with safetensors"),
+        (lambda run: keep(run / "checkpoints/step-4", {"config.json": b"{}", "weights.pt": b"p"}), "holds no config.json with safetensors"),
     ],
 )  # fmt: skip
 def test_a_run_without_a_whole_model_is_refused_before_anything_is_asked(
