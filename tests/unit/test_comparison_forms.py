@@ -164,3 +164,17 @@ def test_the_change_of_token_f1_stands_beside_that_of_accuracy(tmp_path: Path) -
     [row] = [row for row in paired_table(pair).rows if row.label == "Token F1, never a verdict"]
     assert [cell.text for cell in row.cells] == ["50.0 %", "80.0 %", "+30.0 points"]
     assert pair.accuracy is not None and pair.accuracy.mean == 0
+
+
+def test_problems_in_another_order_change_no_number_of_a_pair(tmp_path: Path) -> None:
+    """The same samples again: nothing moved, and every interval is that of 24 problems of which none did."""
+    groups = make_groups(12, 50)
+    for group in groups:  # four samples each, so that there is a row for being right again
+        group.rollouts += [replace(one, id=f"{one.id}-again", sample=one.sample + 2) for one in group.rollouts]
+    made = {"old": groups, "again": groups, "turned": groups[::-1]}
+    again, turned = read([evaluated(tmp_path / name, made[name]) for name in made]).comparisons
+    rows = paired_table(again).rows
+    assert {"pass^2, all of them right", "mean over budgets 5 to 320, log2"} <= {row.label for row in rows}
+    assert paired_table(turned).rows == rows
+    for name in ("accuracy", "bounds", "length", "claim", "p", "better", "worse"):
+        assert getattr(turned, name) == getattr(again, name), name

@@ -21,6 +21,7 @@ from evaluation.entries import by_source, read_entries
 from evaluation.reader import reader
 from evaluation.results import Settings
 from evaluation.scores import score
+from rewards.redundant import Thought
 from rewards.verifier.verdict import Verdict
 from rollout.records import rows
 from rollout.tiny.tokenizer import build_tokenizer
@@ -171,11 +172,12 @@ def test_tokens_of_training_say_what_they_trained_with_and_what_the_engine_put_t
     [trained] = [group("t", [(say("6"), "right")], sources=np.array([0, 0, FORCED, 0, 0, 0, 0, 0], np.int8))]
     length = len(trained.rollouts[0].completion.ids)
     numbers = {"advantage": np.linspace(-1, 1, length), "weight": np.array([0.0, 0.25] * (length // 2)), "entropy": np.full(length, np.nan)}
-    trained.rollouts[0].by_token = numbers
+    trained.rollouts[0].by_token, trained.rollouts[0].thought = numbers, Thought(redundant=(1, 3))
     kept(run, 2, [trained])
     content, _ = read(run)
     [one] = [content["carried"][str(n)] for n, text in enumerate(content["thinking"]) if text == "6\n</think>"]
     assert one["advantage"] == pytest.approx(numbers["advantage"], abs=0.01) and one["weight"] == numbers["weight"].tolist()
+    assert one["redundant"] == [0, 1, 1, 0, 0, 0, 0, 0]
     assert one["source"] == [0, 0, 2 - 1, 0, 0, 0, 0, 0] and not {"entropy", "influence"} & set(one)  # what is no number is none
     assert one["texts"][one["answer"] - 1] == "</think>"  # it was put there, and is no length
 
