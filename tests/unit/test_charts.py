@@ -64,6 +64,7 @@ def test_mistakes_among_long_samples_rise_to_the_share_of_the_longest(tmp_path: 
     """Problems 0 to 11 are right and shorter than 12 to 23: of all, half are wrong; of the 24 longest, all."""
     (trace,) = charts.error_panel(sampled([evaluated(tmp_path / "a", make_groups(12, 200))])).data
     assert trace["y"][0] == 50 and trace["y"][-1] == 100 and trace["y"] == sorted(trace["y"])
+    assert 212 < trace["x"][-1] <= 214  # two each of 200 to 223 tokens: beyond 214 there are fewer than 20
 
 
 def test_accuracy_by_length_is_shown_within_tiers_of_difficulty(tmp_path: Path) -> None:

@@ -178,3 +178,16 @@ def test_problems_in_another_order_change_no_number_of_a_pair(tmp_path: Path) ->
     assert paired_table(turned).rows == rows
     for name in ("accuracy", "bounds", "length", "claim", "p", "better", "worse"):
         assert getattr(turned, name) == getattr(again, name), name
+
+
+def test_what_could_not_be_judged_is_not_taken_for_no_answer(tmp_path: Path) -> None:
+    """Half of the problems get no answer; of half of these, nobody can say so afterwards."""
+    before, after = make_groups(12, 50), make_groups(12, 50)
+    for groups, judged in (before, 24), (after, 18):
+        for place, group in enumerate(groups[12:], start=12):
+            for rollout in group.rollouts:
+                rollout.verdict = Verdict("wrong", "no box") if place < judged else Verdict("not_judged", "time limit")
+    (pair,) = read([evaluated(tmp_path / "before", before), evaluated(tmp_path / "after", after)]).comparisons
+    rows = {row.label: [cell.text for cell in row.cells] for row in paired_table(pair).rows}
+    assert rows["no answer"] == ["50.0 %", "25.0 %", "−25.0 points"]
+    assert rows["not judged"] == ["0.0 %", "25.0 %", "+25.0 points"]

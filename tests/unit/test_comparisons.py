@@ -228,6 +228,8 @@ def test_a_start_that_two_runs_share_is_shown_once_and_ends_alone_can_be_asked_f
     assert labels == {True: ["a, before", "a", "b"], False: ["a", "b"]}
     pairs = {ends: [(one.old.label, one.new.label) for one in read(runs, ends=ends).comparisons] for ends in (True, False)}
     assert pairs == {True: [("a, before", "a"), ("a, before", "b"), ("a", "b")], False: [("a", "b")]}
+    evaluated(runs[1] / "evals", make_groups(13, 200), name="step-0")  # called alike, and another model
+    assert [one.label for one in by_source(read_entries(runs))["tiny"]] == ["a, before", "a", "b, before", "b"]
 
 
 def test_what_is_given_twice_or_is_of_one_name_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -277,6 +280,10 @@ def test_a_head_that_is_gone_or_whose_file_is_torn_is_none(tmp_path: Path):
     for text in ("", "{", "[]", "{}", json.dumps(whole), json.dumps(whole | {"pid": 2**22 + 1}), json.dumps(whole | {"more": 1})):
         file.write_text(text)  # this process's id, with another moment of its start, is another's
         assert head.this_head() is None and head.down() is None
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # whose parent has not asked yet
+        file.write_text(json.dumps(whole | {"pid": ended.pid, "started": psutil.Process(ended.pid).create_time()}))
+        assert head.this_head() is None
 
 
 def test_a_head_and_its_jobs_see_no_others_address_token_or_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -101,6 +101,9 @@ def test_chains_that_were_run_are_marks_beside_the_curves_and_on_none_of_them(tm
     sampled = [charts.Sampled(one, samples_of(one)) for one in found.shown["tiny"]]
     budgets = at_budgets(found.runs, "tiny")
     assert charts.asked_panels(found.budgets["tiny"]) == []
+    (base, of), _ = budgets
+    later = (base, of.model_copy(update={"step": of.step + 1}))  # of another checkpoint
+    assert parallel.beside(found.shown["tiny"][0], [later, *budgets]) == [(of.settings.budget, of)]
     panels = charts.parallel_panels(sampled, budgets)
     assert [panel.title for panel in panels] == [
         f"{label}, against {name}" for label in ("base", "new") for name in ("k", "thinking tokens", "time to answer")

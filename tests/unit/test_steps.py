@@ -449,3 +449,11 @@ def test_a_trainer_holds_a_tile_of_logits_however_long_its_rows_are():
     made = plan(load("sft_short", "node8"), NODE)
     [trainer] = [actor for part in made.stages for actor in part.actors if actor.name == "trainer"]
     assert trainer.holds["logits"] == 4096 * 32768 * 4 * 2  # of 5,024 tokens and 151,936 entries
+
+
+def test_both_answers_of_a_pair_pass_at_once():
+    held = {}
+    for kind in ("sft", "dpo"):
+        made = planned(f"stages=[{{kind: reference, problems: 9}}, {{kind: {kind}, max_tokens: 200}}]", "learner.micro_batch_tokens=1")
+        [held[kind]] = [actor.holds for part in made.stages for actor in part.actors if actor.name == "trainer"]
+    assert held["dpo"]["activations"] == 2 * held["sft"]["activations"]
