@@ -29,10 +29,13 @@ def joined_nodes() -> list[Machine]:
     start_ray(num_cpus=0, num_gpus=0)
     alive = [node for node in ray.nodes() if node["Alive"]]
     answers = _asked(alive, "does not say what it has", this_machine)
-    machines = [granted(answer, node) for node, answer in zip(alive, answers, strict=True)]
-    here = ray.get_runtime_context().get_node_id()
-    order = sorted(range(len(alive)), key=lambda index: (alive[index]["NodeID"] != here, machines[index].name))
-    return [machines[index] for index in order]
+    return ordered(answers, alive, ray.get_runtime_context().get_node_id())
+
+
+def ordered(machines: Sequence[Machine], nodes: Sequence[dict[str, Any]], here: str) -> list[Machine]:
+    """What Ray may hand out of machines that are these nodes of it: of the node `here`, whose id that is, first, then by address."""
+    found = sorted(zip(nodes, machines, strict=True), key=lambda one: (one[0]["NodeID"] != here, one[0]["NodeManagerAddress"]))
+    return [granted(machine, node) for node, machine in found]
 
 
 def asked(names: Sequence[str], what: str, ask: Callable[..., Any], *arguments: Any, within_s: float = _ANSWER_S) -> list[Any]:

@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from launch import cli, head
-from launch.inventory import granted
+from launch.inventory import granted, ordered
 from launch.jobs import Cluster, Job, JobsError, UnknownJob
 from launch.machine import Machine
 from launch.plan import plan
@@ -309,3 +309,14 @@ def test_a_node_gives_what_ray_may_hand_out_and_plan_looks_at_every_node():
     made = plan(recipe, front, [node, node])
     assert made.device == "cuda" and made.placement.faults == () and made.others == (node, node)
     assert {at for name in ("engine", "learner") for at in made.placement.at[name]} == {1, 2}
+
+
+def test_the_drivers_node_is_first_whatever_its_address():
+    nodes = [
+        {"NodeID": name, "NodeManagerAddress": f"10.0.0.{index}", "Resources": {"CPU": index}}
+        for index, name in ((3, "a"), (1, "b"), (2, "c"))
+    ]
+    machines = [Machine(cores, 10**9) for cores in (30, 10, 20)]
+    assert [(node.name, node.cores, node.lends) for node in ordered(machines, nodes, "c")] == [
+        ("10.0.0.2", 2, 2), ("10.0.0.1", 1, 1), ("10.0.0.3", 3, 3),
+    ]  # fmt: skip

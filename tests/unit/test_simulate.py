@@ -55,6 +55,11 @@ def test_groups_that_are_left_out_are_replaced_up_to_the_refill_limit():
     assert found.groups == 5 and found.trained == [[3], [5]]
     found = sample(PLAIN, Work(2, 1, 100, max_refills=2), Layout(1, 1), lengths, lambda: False, slice_s=inf)
     assert found.groups == 6 and found.trained == []
+    half = Trace(
+        PLAIN.shares, PLAIN.lengths, step=1.0, kept=0.5
+    )  # twice as many are asked for, and none is left out: the others are surplus
+    found = sample(half, Work(2, 1, 100, max_refills=2), Layout(1, 1), lengths, slice_s=inf)
+    assert found.groups == 4 and found.trained == [[1], [2]]
 
 
 def test_an_update_is_its_longest_share_its_ring_and_its_calls():
