@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from launch.cli import app
 from launch.convert import converted_run
+from launch.machine import Machine
+from launch.memory import LIBRARIES
 from recipes.loader import RecipeError, dump
 from recipes.schema import Recipe
 from rl import checkpoint
@@ -80,6 +82,22 @@ def test_the_learner_is_that_of_the_stage_with_its_changes(told: list[Recipe], t
     made = converted_run(run_with_checkpoint(tmp_path / "a", stages=stages), tmp_path / "out", 2, 3)
     assert made == tmp_path / "out/checkpoints/step-3" and (tmp_path / "out/recipe.yaml").is_file()
     assert (told[0].learner.adapter.kind, told[0].learner.ranks) == ("lora", 2)
+
+
+@pytest.mark.parametrize(("zero", "ranks", "states"), [(2, 3, 2), (0, 3, 4)])
+def test_ranks_are_counted_with_weights_and_the_state_that_each_or_all_hold(
+    told: list[Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zero: int, ranks: int, states: int
+):
+    """Weights of 100 bytes a rank; of 1,000 bytes of state, ZeRO's ranks hold all once and others each, and beside them one has it whole."""
+    source = run_with_checkpoint(tmp_path / "a")
+    (source / "model.safetensors").write_bytes(bytes(100))
+    (source / "learner" / "state").write_bytes(bytes(1000))
+    needed = ranks * (LIBRARIES["learner"] + 100) + states * 1000
+    monkeypatch.setattr("launch.convert.this_machine", lambda: Machine(8, needed - 1))
+    with pytest.raises(ConversionError, match=f"3 ranks with ZeRO-{zero} take"):
+        converted_run(source, tmp_path / "out", ranks, zero)
+    monkeypatch.setattr("launch.convert.this_machine", lambda: Machine(8, needed))
+    assert converted_run(source, tmp_path / "out", ranks, zero).is_relative_to(tmp_path / "out")
 
 
 def test_the_record_ends_at_the_checkpoint_and_stages_behind_are_to_be_done_again(told: list[Recipe], tmp_path: Path):

@@ -103,6 +103,8 @@ NO_QUOTA = {"cpu.cfs_quota_us": "-1", "cpu.cfs_period_us": "100000"}
         ("0::/\n", {}, None, 4_096_000),  # no limits
         ("0::/\n", {"": V2}, 1, 400_000),  # a container: its own group is the root; pages of files can be dropped
         ("0::/user/job/step\n", {"user/job": V2, "user/job/step": {"memory.max": "max", "cpu.max": "max 100000"}}, 1, 400_000),
+        ("0::/user/job\n", {"user": V2, "user/job": {"cpu.max": "900000000 100000"}}, 1, 400_000),  # it may have what the one above has not
+        ("0::/user/job\n", {"user": {"cpu.max": "900000000 100000"}, "user/job": V2}, 1, 400_000),
         ("0::/kubepods/gone\n", {"": V2}, 1, 400_000),  # the host's path, of which the container sees the last folder only
         ("4:memory:/slurm/job\n5:cpu,cpuacct:/slurm\n", {"memory/slurm": V1, "cpu,cpuacct/slurm": QUOTA}, 1, 400_000),
         ("4:memory:/a\n1:cpu:/\n", {"memory": V1 | {"memory.limit_in_bytes": "9223372036854771712"}, "cpu": NO_QUOTA}, None, 4_096_000),
