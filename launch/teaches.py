@@ -78,8 +78,6 @@ def _teaching(recipe: Recipe, kind: Kind, rewards: Sequence[tuple[list[RewardTer
     pushes = ("advantage.boost",) * boosts + ("advantage.centre: reference",) * (recipe.advantage.centre == "reference")
     if credit.replaces:
         pushes = ()
-    if recipe.credit.mixed_only and kind != "mixed":
-        differs = pushes = ()
     looks = (f"credit.kind: {credit.kind}",) * (kind != "all wrong" and isinstance(credit, RedundantCredit))
     pushes += looks + (f"credit.kind: {credit.kind}",) * (credit.pushes and recipe.most("credit.weight") > 0)
     kept = {"all": True, "raw": kind == "mixed" or bool(cut), "shaped": bool(shaped or looks)}[recipe.sampler.keep_groups]
