@@ -110,6 +110,11 @@ def test_chains_that_were_stopped_count_what_they_had_thought() -> None:  # B1: 
     assert (found.right, found.tokens, found.time) == (False, 5 + 9 + 12 + 12 + 12, 12)
 
 
+def test_what_a_chain_says_that_never_thought_to_the_end_is_no_vote() -> None:
+    found = chains([5, 9, 1], ["A", "A", "B"], [True, True, False], [False, False, True], str.__eq__)
+    assert found.answer.tolist() == [0, -1, -1] and found.said == ("B",) and not short_m(found, 3).right
+
+
 @st.composite
 def problems(draw: st.DrawFn) -> Chains:
     n = draw(st.integers(1, 8))

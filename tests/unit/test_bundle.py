@@ -193,3 +193,6 @@ def test_a_bundle_over_its_cap_names_the_largest_files():
     with pytest.raises(BundleError, match=r"bundle: .* MB is more than its cap of .* MB; the largest: big.jsonl \(.* MB\), .*--max-mb"):
         bundle(recipe, cap=3 << 20)
     assert bundle(recipe).total > 3 << 20
+    with pytest.raises(BundleError, match="is more than its cap"):
+        bundle(recipe, cap=len(ROW) * 100_000 + 1)  # the largest file alone would fit
+    assert len(ROW) * 100_000 + 1 < bundle(recipe, cap=bundle(recipe).total).total

@@ -74,6 +74,13 @@ def test_accuracy_by_length_is_shown_within_tiers_of_difficulty(tmp_path: Path) 
         assert {trace["name"] for trace in panel.data} <= {"easiest", "easier", "harder", "hardest"} and len(panel.data) > 1
 
 
+def test_tiers_are_those_of_the_problems_whatever_their_order(tmp_path: Path) -> None:
+    groups = make_groups(12, 200)
+    first, same, turned = sampled([evaluated(tmp_path / name, made) for name, made in (("a", groups), ("b", groups), ("c", groups[::-1]))])
+    drawn = [[(one["name"], one["x"], one["y"]) for one in panel.data] for panel in charts.tier_panels([first, same, turned])]
+    assert drawn[0] == drawn[1] == drawn[2] and drawn[0]
+
+
 def test_problems_that_both_solve_are_set_against_each_other(tmp_path: Path) -> None:
     old, new = sampled([evaluated(tmp_path / "a", make_groups(12, 200)), evaluated(tmp_path / "b", make_groups(20, 50))])
     panel = charts.pairs_panel(old, new)

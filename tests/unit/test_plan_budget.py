@@ -234,6 +234,8 @@ def test_what_can_be_met_but_hardly_as_meant_is_a_warning():
     assert warned("grpo", None, "data.instruction=Use 500 tokens.") == [
         "data.instruction: says '500 tokens', budget.limit is 4000; {budget} in the number's place follows it"
     ]
+    for same in ("4000", "4k", "4,000", "4.0k"):
+        assert warned("grpo", None, f"data.instruction=Use {same} tokens.") == []
     least, told = warned("l1_exact", "tiny")  # 2, 3 and 4 of 2 to 104
     assert least.startswith("budget.least: 2.9% of the drawn limits are below the 5 tokens") and "is not told its limit" in told
     assert warned("l1_exact", "tiny", "budget.least=0.05", "data.instruction='{budget}'") == []

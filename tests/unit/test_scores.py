@@ -111,6 +111,9 @@ def test_unjudged_samples_stay_in_the_denominator_and_are_shown() -> None:  # P1
     assert result.accuracy.mean == 0.5
     assert result.not_judged == 0.5
     assert result.no_answer == 0
+    uneven = [make_group("a", [(9, "not_judged"), (9, "right"), (9, "right"), (9, "cut")]), make_group("b", [(9, "not_judged")])]
+    found = evaluation(uneven)  # means over problems, as accuracy is: not 2 and 1 of 5
+    assert (found.accuracy.mean, found.not_judged, found.truncated, found.no_answer) == (1 / 4, (1 / 4 + 1) / 2, 1 / 8, 1 / 8)
 
 
 def test_a_short_group_counts_the_samples_that_exist_and_shows_the_missing() -> None:  # P35, planted short batch

@@ -314,3 +314,4 @@ def test_one_column_alone_has_the_p_of_sign_flips_and_a_second_one_raises_it() -
 def test_six_of_six_are_shown_five_are_not_and_nothing_is_no_difference() -> None:  # 2 of 2^6 patterns, of 2^5
     assert at_once(np.ones((6, 3))).tolist() == [2 / 64] * 3 and at_once(np.ones((5, 3))).tolist() == [2 / 32] * 3
     assert at_once(np.zeros((30, 2))).tolist() == [1, 1]
+    assert at_once(np.ones((40, 1)))[0] == pytest.approx(1 / 10_000)  # drawn at random: what was seen is one of the patterns
