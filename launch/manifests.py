@@ -271,7 +271,10 @@ ended() {{
   trap - EXIT
   trap "" TERM INT
   rm -rf "$job"
-  kill -USR1 $(jobs -p) 2>/dev/null || true # srun hands it on to the steps
+  local steps=$(jobs -p)
+  kill -USR1 $steps 2>/dev/null || true # srun hands it on to Ray's steps, once they have begun
+  for _ in $(seq 20); do kill -0 $steps 2>/dev/null || break; sleep 1; done
+  kill $steps 2>/dev/null || true
   wait || true
   local taken=
   case "$again $code" in "now 130" | "now 143") taken=yes ;; esac
@@ -310,16 +313,16 @@ address=$(srun --overlap --nodes=1 --ntasks=1 -w "$head" hostname -I | awk '{{pr
 port=$((20000 + SLURM_JOB_ID % 20000))
 # Of nodes that are wanted with a time of grace Slurm tells the steps alone, and all processes of their group. So Ray has a group of its own, goes on while the driver saves,
 # and ends with this script, or with the step: the head's step tells the script, the others nobody.
-own='import ctypes, os, runpy; os.setpgid(0, 0); ctypes.CDLL(None).prctl(1, 9); runpy.run_module("ray.scripts.scripts", run_name="__main__", alter_sys=True)'
+own='import ctypes, os, runpy; ctypes.CDLL(None).prctl(1, 9); os.setpgid(0, 0); runpy.run_module("ray.scripts.scripts", run_name="__main__", alter_sys=True)'
 ray=("$python" -c "$own" start --block --disable-usage-stats --num-cpus={cpus} --num-gpus={each})
-step='"$@" & trap "$0" TERM; trap "kill $!" USR1; while kill -0 $! 2>/dev/null; do wait $! || true; done'
+step='"$@" & trap "$0" TERM; trap "told=0; kill $!" USR1; while wait $!; code=$?; kill -0 $! 2>/dev/null; do :; done; exit ${{told:-$code}}'
 srun --overlap --nodes=1 --ntasks=1 -w "$head" bash -c "$step" "kill -TERM $$" "${{ray[@]}}" --head --node-ip-address="$address" --port="$port" --include-dashboard=false &
 for _ in $(seq 180); do
   (exec 3<>"/dev/tcp/$address/$port") 2>/dev/null && break
   sleep 1
 done
 if [ {more} -gt 0 ]; then
-  srun --overlap --nodes={more} --ntasks={more} --ntasks-per-node=1 --exclude="$head" bash -c "$step" : "${{ray[@]}}" --address="$address:$port" &
+  srun --overlap --nodes={more} --ntasks={more} --ntasks-per-node=1 --exclude="$head" bash -c "$step" true "${{ray[@]}}" --address="$address:$port" &
 fi
 "$python" - "$address:$port" {count} <<'PYTHON_ENDS_HERE'
 import sys, time

@@ -29,7 +29,6 @@ class Outbox:
         self._model, self._names, self._rank, self._stays = model, sorted(names), rank, stays
         self._device = torch.device(device)
         self._held: dict[str, Tensor] = {}
-        self._out = Shared({})
         self._lasting: dict[int, HostHandle | DeviceHandle] | None = None
         self._group: Group | None = None
         self._meeting: tuple[Meeting, Any] | None = None
@@ -46,14 +45,13 @@ class Outbox:
 
     def share(self) -> Shared:
         """Handles of all tensors, which are held until `forget`."""
-        self._let_go()  # before there are others: one set of merged tensors is all that there is room for
+        self._held = {}  # before there are others: one set of merged tensors is all that there is room for
         self._held = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
         if self._lasting is None:
             self._lasting = last(self._model.state_dict().values()) if self._stays else {}
         if self._device.type == "cuda":
             torch.cuda.synchronize()
-        self._out = share(self._held, self._lasting)
-        return self._out
+        return share(self._held, self._lasting)
 
     def digests(self) -> dict[str, int]:
         """Of what is held; nothing on ranks other than 0, who hold the same."""
@@ -62,8 +60,8 @@ class Outbox:
         return as_numbers({name: digest(tensor) for name, tensor in self._held.items()})
 
     def forget(self) -> None:
-        """Hold nothing more; what is not the policy's own is freed, also for other processes, which have read it or died."""
-        self._let_go()
+        """Hold nothing more; what is not the policy's own is freed, also for other processes."""
+        self._held = {}
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -93,10 +91,6 @@ class Outbox:
 
     def _tensors(self) -> Merged:
         return Merged(self._model, self._names)
-
-    def _let_go(self) -> None:
-        self._out.take_back()
-        self._held, self._out = {}, Shared({})
 
     def _leave(self) -> None:
         if self._group is not None:

@@ -164,12 +164,6 @@ class Shared:
         for name, handle in self.handles.items():
             yield name, handle.open(mapped).to(device) if isinstance(handle, HostHandle) else handle.open(device)
 
-    def take_back(self) -> None:
-        """Count no reader of memory on a GPU that does not last: for one that died before it had read it, torch would keep that memory to the end of this process."""
-        for handle in self.handles.values():
-            if isinstance(handle, DeviceHandle) and not handle.key:
-                torch.UntypedStorage._release_ipc_counter(*handle.arguments[11:13], device=handle.arguments[6])
-
 
 def share(tensors: Mapping[str, Tensor], lasting: Mapping[int, HostHandle | DeviceHandle]) -> Shared:
     """Handles of tensors, which are contiguous; what is in main memory moves to memory that can be shared, where its owner finds it as before.

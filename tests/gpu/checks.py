@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -22,7 +20,7 @@ from rl.logprobs import ScoringHead
 from rl.outbox import Outbox
 from rl.policy import Row, load_policy, padded
 from rollout.broadcast import Group, Seat, host_meeting, send, specs
-from rollout.parcels import Parcel, Stored, digesting, share
+from rollout.parcels import Parcel, Stored, digesting
 from rollout.types import Completion, Problem, Request
 from rollout.vllm_engine import VllmEngine, engine_environment
 from rollout.weights import as_numbers, digest, pack
@@ -199,29 +197,6 @@ def handles_are_read(name: str, device: str) -> None:
             with torch.no_grad():
                 for weight in model.parameters():
                     weight.mul_(1.5)
-
-
-def read_and_die(parcel: Parcel, device: str) -> None:
-    """As an engine does that is killed amid a push."""
-    held = [tensor for _, tensor in parcel.tensors(0, torch.device(device))]
-    if held:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def a_dead_reader_keeps_nothing(device: str, mebibytes: int) -> None:
-    """What another process had mapped when it was killed is free again once it is taken back."""
-    free = free_bytes(device)
-    tensors = {"merged": torch.ones(mebibytes << 18, device=device)}
-    shared = share(tensors, {})
-    reader = get_context("spawn").Process(target=read_and_die, args=(shared, device))
-    reader.start()
-    reader.join()
-    assert reader.exitcode == -signal.SIGKILL
-    shared.take_back()
-    tensors.clear()
-    if device == "cuda":
-        torch.cuda.empty_cache()
-    assert free_bytes(device) > free - (mebibytes << 19)  # less is missing than half of it
 
 
 def a_broadcast_arrives(name: str, device: str, other: str) -> None:

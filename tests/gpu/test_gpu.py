@@ -72,10 +72,6 @@ def test_p10_an_engine_reads_the_policys_memory_by_cuda_ipc():
     checks.handles_are_read("qwen3-0.6b", "cuda")
 
 
-def test_memory_that_a_killed_process_had_mapped_by_cuda_ipc_is_free_again():
-    checks.a_dead_reader_keeps_nothing("cuda", 1024)
-
-
 def test_p10_nccl_broadcasts_weights_between_two_gpus():
     if torch.cuda.device_count() < 2:
         pytest.skip("it takes two GPUs")

@@ -193,11 +193,11 @@ def test_a_batch_script_is_one_and_carries_the_recipe(nodes: Nodes, tmp_path: Pa
 def test_ray_on_slurm_lives_through_a_signal_to_its_step_and_ends_with_the_script_or_the_step(tmp_path: Path):
     (tmp_path / "ray_here.py").write_text(
         "import os, pathlib, signal, time\n"
-        "signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path('told').touch(), os._exit(0)))\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path('told').touch(), os._exit(1)))\n"
         "pathlib.Path('pid').write_text(str(os.getpid())); pathlib.Path('pid').rename('ray')\n"
         "time.sleep(60)\n"
     )
-    script = slurm(load("dler", "tiny"), Nodes(2, 0, 2, 8), "runs", "10").splitlines()
+    script = [line.strip() for line in slurm(load("dler", "tiny"), Nodes(2, 0, 2, 8), "runs", "10").splitlines()]
     own, step = (next(line for line in script if line.startswith(start)) for start in ("own=", "step="))
     line = f'''{own.replace("ray.scripts.scripts", "ray_here")}\n{step}\nexec bash -c "$step" "touch wanted" {sys.executable} -c "$own"'''
 
@@ -220,7 +220,14 @@ def test_ray_on_slurm_lives_through_a_signal_to_its_step_and_ends_with_the_scrip
     assert there("told") and task.wait(10) == 0 and not ray.is_running()
     task, ray = begun()
     task.kill()
-    ray.wait(10)
+    until = time.monotonic() + 10
+    while ray.is_running() and ray.status() != psutil.STATUS_ZOMBIE and time.monotonic() < until:  # for whom nobody may wait
+        time.sleep(0.02)
+    assert not ray.is_running() or ray.status() == psutil.STATUS_ZOMBIE
+    for ends, code in (("exit 3", 3), ("exit 0", 0)):  # one that ends by itself
+        done = subprocess.run(["bash", "-c", f'{step}\nbash -c "$step" true bash -c "{ends}"'], timeout=30)
+        assert done.returncode == code
+    assert not [line for line in script if line.startswith("srun") and " : " in line], "srun begins another job's part there"
 
 
 @pytest.mark.parametrize(

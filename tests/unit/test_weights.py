@@ -17,7 +17,7 @@ from torch.cuda._utils import _get_device_index
 
 from rollout import weights
 from rollout.broadcast import Bucket, Group, Seat, Spec, buckets, host_meeting, leave, send, specs
-from rollout.parcels import DeviceHandle, Shared, _handle, digesting, gpu_environment, share
+from rollout.parcels import DeviceHandle, _handle, digesting, gpu_environment, share
 from rollout.vllm_engine import engine_environment
 from rollout.weights import Undelivered, as_numbers, check_load, digest, pack
 
@@ -223,18 +223,6 @@ def test_memory_that_others_map_is_not_of_segments_that_grow(told: dict[str, str
         monkeypatch.setenv(name, value)
     assert {value for name, value in gpu_environment().items() if name.startswith("PYTORCH")} == {expected}
     assert gpu_environment().items() <= engine_environment(1, "cuda").items()
-
-
-def test_readers_of_memory_that_does_not_last_are_counted_no_more_when_it_is_taken_back(monkeypatch: pytest.MonkeyPatch):
-    def handle(name: str, key: str = "") -> DeviceHandle:
-        return DeviceHandle("GPU-1", (*range(6), 0, *range(7, 11), f"counter of {name}".encode(), 5, b"event", True), key)
-
-    told = list[tuple[object, ...]]()
-    monkeypatch.setattr("torch.UntypedStorage._release_ipc_counter", lambda *counter, device: told.append((*counter, device)))
-    Shared(
-        {"merged": handle("merged"), "own": handle("own", "key"), "host": share({"host": torch.zeros(2)}, {}).handles["host"]}
-    ).take_back()
-    assert told == [(b"counter of merged", 5, 0)]
 
 
 def test_memory_that_cuda_does_not_share_names_the_carrier_that_works(monkeypatch: pytest.MonkeyPatch):
