@@ -27,6 +27,7 @@ from rich.table import Column, Table
 
 from launch.machine import (
     CARDS,
+    OTHERS,
     CacheError,
     Machine,
     cache_folder,
@@ -191,10 +192,10 @@ def driver(version: str, cuda: str | None, trouble: str = "") -> Check:
 
 
 def old_gpus(machine: Machine, cuda: str | None) -> list[Check]:
-    """A failure where a CUDA build of torch is installed beside visible GPUs that it cannot use."""
+    """What a CUDA build of torch that is installed cannot use: a failure where that is all visible GPUs."""
     if cuda is None or not machine.too_old:
         return []
-    return [Check("GPU", "fail", machine.too_old, "run on the CPU: make install EXTRA=cpu; or name other GPUs in CUDA_VISIBLE_DEVICES")]
+    return [Check("GPU", "fail" if machine.unusable else "warn", machine.too_old, OTHERS)]
 
 
 def torchvision_trap() -> Check:

@@ -31,6 +31,7 @@ CAPABILITIES = "--query-gpu=index,uuid,memory.total,compute_cap"  # a query of i
 _SMI = ("nvidia-smi", "/usr/bin/nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi")
 CUDA = 13  # major version, of the CUDA build that pyproject.toml pins
 OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}  # by CUDA's major version; within one, an older driver serves a newer minor version
+OTHERS = "run on the CPU (`make install EXTRA=cpu`), or name other GPUs (CUDA_VISIBLE_DEVICES=GPU-..., as `nvidia-smi -L` calls them)"
 OLDEST_GPU, OLDEST_BF16 = 7.5, 8.0  # compute capability: the CUDA build has no kernels for older GPUs, and vLLM refuses bf16 on them
 # Files of a control group: limit of memory, what is used of it, file pages among that by their name in memory.stat, time on cores.
 _V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
@@ -82,10 +83,14 @@ class Machine:
         """Visible GPUs that the CUDA build cannot use, as a sentence; "" where none is known."""
         return f"the CUDA build has no kernels for {old}" if (old := self.older(OLDEST_GPU)) else ""
 
+    def oldest(self, count: int) -> float:
+        """Compute capability of the oldest of so many visible GPUs, as CUDA counts them, the best first; infinite where it is not known, or there are none."""
+        return min(sorted(self.capabilities[: len(self.gpus)], reverse=True)[:count], default=inf)
+
     @property
     def unusable(self) -> bool:
-        """All visible GPUs are known to be such."""
-        return max(self.capabilities[: len(self.gpus)], default=inf) < OLDEST_GPU
+        """All visible GPUs are known to be too old for the CUDA build."""
+        return self.oldest(1) < OLDEST_GPU
 
 
 def this_machine() -> Machine:
@@ -100,6 +105,12 @@ def this_machine() -> Machine:
     gpus = tuple(memory if size == _SHARED else size for size, _ in shown)
     trouble = "" if visible_gpus(table, "", None) else trouble
     exclusive = any("Exclusive" in mode for _, mode in told)
+    # Numbers are CUDA's own there, which counts the fastest first, while nvidia-smi counts by bus.
+    by_speed = os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID" and re.search(
+        r"(?<![\w-])\d", os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    )
+    if by_speed and len({words for _, words in visible_gpus(ages, "", None)}) > 1:
+        aged = ()
     capabilities = tuple(float(words) if re.fullmatch(r"\d+\.\d+", words) else inf for _, words in aged)
     cards = tuple(name for _, name in shown)
     return Machine(cores, memory, gpus, _build(), trouble, cards, shared=_shared_memory(), exclusive=exclusive, capabilities=capabilities)

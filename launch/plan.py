@@ -19,7 +19,7 @@ from typing import Any
 from launch.actors import Actor, actors, misfits, takes_turns, wishes
 from launch.checkpoints import adapter_faults, checkpoint_faults, config_faults, linear_layers, read_json
 from launch.head import joined_address
-from launch.machine import OLDEST_BF16, Machine, device_of, ray_folder_fault, this_machine
+from launch.machine import OLDEST_BF16, OLDEST_GPU, OTHERS, Machine, device_of, ray_folder_fault, this_machine
 from launch.memory import GB, KNOWN, Shape, config_shape, context, contexts, evaluates, size, tiny_shape
 from launch.placement import Placement, place, places
 from launch.plan_data import plan_data, reference_blockers, unread_references
@@ -330,10 +330,12 @@ def _old_gpus(plan: Plan) -> Iterator[str]:
     recipe, placed = plan.recipe, plan.placement
     for index, node in enumerate(placed.nodes):
         on = f" of {node.name}" * (len(placed.nodes) > 1)
-        users = {name for name, part in placed.gpus.items() if part and index in placed.at[name]}
-        if users and node.too_old:
-            yield f"device: {node.too_old}{on}; run on the CPU (`make install EXTRA=cpu`), or name other GPUs in CUDA_VISIBLE_DEVICES"
-        elif "engine" in users and (recipe.engine.kind, recipe.model.dtype) == ("vllm", "bf16") and (old := node.older(OLDEST_BF16)):
+        taken = {name: part * list(placed.at[name]).count(index) for name, part in placed.gpus.items()}
+        oldest = node.oldest(ceil(sum(taken.values())))
+        if oldest < OLDEST_GPU:
+            yield f"device: {node.too_old}{on}; {OTHERS}"
+        elif taken.get("engine") and (recipe.engine.kind, recipe.model.dtype) == ("vllm", "bf16") and oldest < OLDEST_BF16:
+            old = node.older(OLDEST_BF16)
             weights = plan.shape.parameters if plan.shape else 0
             more = f" (weights {size(4 * weights)} for {size(2 * weights)})" * bool(weights)
             yield f"model.dtype: vLLM takes no bf16 on {old}{on}; set model.dtype=fp32, in which weights, keys and values take twice the memory{more}"

@@ -169,7 +169,14 @@ esac
     [
         (("9.0", "7.5"), "580.65.06", None, "cuda", ""),
         (("9.0", "7.0"), "580.65.06", None, "cuda", ""),  # one will do
-        (("9.0", "7.0"), "580.65.06", "1", "cpu", "no kernels for Card B (compute capability 7.0; 7.5 is the least). EXTRA=cuda overrides"),
+        (("9.0", "7.0"), "580.65.06", "1", "cuda", ""),  # the slower one, which may be the other by nvidia-smi's numbers
+        (
+            ("9.0", "7.0"),
+            "580.65.06",
+            "GPU-b",
+            "cpu",
+            "no kernels for Card B (compute capability 7.0; 7.5 is the least). EXTRA=cuda overrides",
+        ),
         (("7.0", "6.1"), "550.54.15", None, "cpu", "Card A (compute capability 7.0; 7.5 is the least) and Card B (compute capability 6.1"),
         (("[N/A]", "[N/A]"), "580.65.06", None, "cuda", ""),
         (("[N/A]", "7.0"), "580.65.06", None, "cuda", ""),
@@ -186,7 +193,8 @@ def test_install_takes_no_build_that_the_gpus_or_their_driver_are_too_old_for(
     (tmp_path / "nvidia-smi").write_text(CARDS.format(capabilities=asked or refused, driver=driver))
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
+        monkeypatch.delenv(name, raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     done = subprocess.run([sys.executable, "-S", "launch/machine.py"], cwd=ROOT, capture_output=True, text=True)
@@ -216,7 +224,10 @@ def test_gpus_that_are_too_old_for_the_cuda_build_or_for_bf16_are_refused_by_pla
     ]
     assert not said(t4, "dler", "gpu1-80", "engine.kind=reference")
     both = replace(a100, gpus=a100.gpus * 2, cards=("A100", "V100"), capabilities=(8.0, 7.0))
-    assert len(said(both, "dler", "gpu1-80")) == 1 and not both.unusable and not replace(both, gpus=a100.gpus).too_old
+    assert not said(both, "dler", "gpu1-80") and not both.unusable and not replace(both, gpus=a100.gpus).too_old
+    assert [line.partition(";")[0] for line in said(both, "dler", "gpu1-80", "cluster.kind=apart")] == [
+        "device: the CUDA build has no kernels for V100 (compute capability 7.0"
+    ]
     named = {name: replace(one, name=name) for name, one in {"old": t4, "new": a100}.items()}  # the first gets the engine
     for first, other, words in (("old", "new", ["8.0 is the least) of old;"]), ("new", "old", [])):
         lines = said(named[first], "dler", "gpu1-80", "cluster.kind=apart", others=(named[other],))
@@ -226,7 +237,7 @@ def test_gpus_that_are_too_old_for_the_cuda_build_or_for_bf16_are_refused_by_pla
     assert not said(cpu, "quickstart", "tiny") and not any("EXTRA=cuda" in line for line in plan(load("quickstart"), cpu).warnings)
     assert any("EXTRA=cuda" in line for line in plan(load("quickstart"), replace(a100, build="cpu")).warnings)
     assert [torch_build(1, "2.13.0+cpu", 0, one.unusable).state for one in (v100, a100)] == ["ok", "warn"]
-    assert [[check.state for check in old_gpus(one, "13.0")] for one in (v100, t4, unknown)] == [["fail"], [], []]
+    assert [[check.state for check in old_gpus(one, "13.0")] for one in (v100, both, t4, unknown)] == [["fail"], ["warn"], [], []]
     assert old_gpus(v100, None) == []
 
 
