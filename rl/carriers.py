@@ -12,7 +12,7 @@ push a repeat, no more. Which one it is, launch/placement says. Simplification: 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
@@ -40,21 +40,23 @@ class ObjectStore:
 
 
 class Ipc:
-    """Engine i reads what rank i modulo ranks has: they are beside each other (launch/placement). The learner makes digests meanwhile."""
+    """An engine reads what the rank beside it has (launch/placement). The learner makes digests meanwhile."""
 
     def push(self, learner: Learner, pool: EnginePool, version: int) -> tuple[dict[str, int], list[dict[str, int]]]:
+        def shared(engines: Sequence[int]) -> dict[int, Any]:
+            return dict(item for of_rank in learner.hand_out("share", engines)(_HANDS_S) for item in of_rank.items())
+
         @contextmanager
         def again(engine: int) -> Iterator[Any]:
-            shared = learner.hand_out("share")(_HANDS_S)
             try:
-                yield shared[engine % len(shared)]
+                yield shared([engine])[engine]
             finally:
                 learner.hand_out("forget")(_HANDS_S)
 
-        shared = learner.hand_out("share")(_HANDS_S)
+        handles = shared(pool.numbers)
         digests = learner.hand_out("digests")
         try:
-            confirmed = pool.push([shared[engine % len(shared)] for engine in pool.numbers], version, again)
+            confirmed = pool.push([handles[engine] for engine in pool.numbers], version, again)
         except NothingCame:
             learner.hand_out("forget")(_HANDS_S)  # if it is the learner that is gone, this says so
             raise

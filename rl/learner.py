@@ -90,7 +90,9 @@ class LearnerRank(Member):
         self._device, self._ranks = device, settings.ranks
         self._zero_stage = settings.zero_stage
         self._offloads, self._moves = turns(recipe.cluster).offload, moves_states(recipe)
-        self._outbox = Outbox(self._engine.module.model, checkpoint_names(checkpoint), self._rank, device, stays=self._zero_stage < 3)
+        self._outbox = Outbox(
+            self._engine.module.model, checkpoint_names(checkpoint), self._rank, settings.ranks, device, stays=self._zero_stage < 3
+        )
         self._checkpoint = checkpoint
         self._passes: Generator[None, None, Any] | None = None
 

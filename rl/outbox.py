@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -22,11 +22,12 @@ class Outbox:
     Args:
         model: with adapters or without.
         names: of its tensors in the checkpoint.
+        rank: of so many `ranks`.
         stays: its memory is where it is from push to push (ZeRO-3 gathers it anew).
     """
 
-    def __init__(self, model: nn.Module, names: Collection[str], rank: int, device: str, stays: bool):
-        self._model, self._names, self._rank, self._stays = model, sorted(names), rank, stays
+    def __init__(self, model: nn.Module, names: Collection[str], rank: int, ranks: int, device: str, stays: bool):
+        self._model, self._names, self._rank, self._ranks, self._stays = model, sorted(names), rank, ranks, stays
         self._device = torch.device(device)
         self._held: dict[str, Tensor] = {}
         self._lasting: dict[int, HostHandle | DeviceHandle] | None = None
@@ -43,15 +44,16 @@ class Outbox:
             found[name], stored[name] = digest(tensor), pack(tensor)
         return stored, as_numbers(found)
 
-    def share(self) -> Shared:
-        """Handles of all tensors, which are held until `forget`."""
+    def share(self, engines: Sequence[int]) -> dict[int, Shared]:
+        """Handles of all tensors, which are held until `forget`, for each of these engines that is beside this rank: number i is beside rank i modulo ranks.
+        Each has its own, as CUDA counts one reader a handle."""
         self._held = {}  # before there are others: one set of merged tensors is all that there is room for
         self._held = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
         if self._lasting is None:
             self._lasting = last(self._model.state_dict().values()) if self._stays else {}
         if self._device.type == "cuda":
             torch.cuda.synchronize()
-        return share(self._held, self._lasting)
+        return {engine: share(self._held, self._lasting) for engine in engines if engine % self._ranks == self._rank}
 
     def digests(self) -> dict[str, int]:
         """Of what is held; nothing on ranks other than 0, who hold the same."""

@@ -189,10 +189,10 @@ def received(parcel: Parcel, device: str) -> dict[str, int]:
 def handles_are_read(name: str, device: str) -> None:
     """Another process reads the policy's own memory by handles, also what is changed there later, and both make the digests that the CPU makes (P10)."""
     model = bench.make_policy(name, device, torch.bfloat16, 1000, False).model
-    outbox = Outbox(model, model.state_dict().keys(), 0, device, stays=True)
+    outbox = Outbox(model, model.state_dict().keys(), 0, 1, device, stays=True)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         for _ in range(2):
-            assert pool.submit(received, outbox.share(), device).result() == outbox.digests()
+            assert pool.submit(received, outbox.share([0])[0], device).result() == outbox.digests()
             assert outbox.digests() == {name: int(digest(tensor.cpu())) for name, tensor in model.state_dict().items()}
             with torch.no_grad():
                 for weight in model.parameters():

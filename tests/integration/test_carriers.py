@@ -131,7 +131,7 @@ def test_p10_every_carrier_brings_the_same_bytes_also_to_engines_that_died(name:
 
 def test_p10_half_a_model_is_refused_by_name_whatever_carries_it(pool: EnginePool, learner: Learner):
     stored = ray.get(learner.weights()[0])
-    shared = learner.hand_out("share")(60.0)[0]
+    shared = learner.hand_out("share", [0])(60.0)[0][0]
     [seat, _] = learner.hand_out("meet", 2, 1, 60.0)(60.0)[0]
     assert seat.meeting.host == "127.0.0.1" and seat.first == 1  # nothing of ours listens elsewhere
     half = [
