@@ -113,7 +113,7 @@ def _number(problem: Problem, column: str) -> float:
     return number
 
 
-def group_limit(budget: Budget | Held, limit: int, tokens_G: np.ndarray, right_G: np.ndarray, finished_G: np.ndarray) -> int:
+def group_limit(held: Held, limit: int, tokens_G: np.ndarray, right_G: np.ndarray, finished_G: np.ndarray) -> int:
     """The length limit, tokens, under which a group is rewarded.
 
     Coverage gives a request of less than budget.limit as many times that. `difficulty` (DA-DLER, arXiv 2510.15110 section 4): the share of rollouts
@@ -125,7 +125,6 @@ def group_limit(budget: Budget | Held, limit: int, tokens_G: np.ndarray, right_G
         right_G: judged right.
         finished_G: ended by itself ("stop").
     """
-    held = budget if isinstance(budget, Held) else Held(budget)
     right = float(np.mean(right_G))
     if held.covers:
         limit = whole(held.covers.of(right) * limit / held.budget.limit)

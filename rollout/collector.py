@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, get_args
@@ -144,13 +144,11 @@ class Collector:
     """Collects the groups of a step.
 
     Args:
-        progress: called with (groups done, groups asked for) while sampling.
+        scorer: its verdicts count; terms and budget are the step's.
     """
 
-    def __init__(
-        self, pool: EnginePool, scorer: Scorer, stream: PromptStream, recipe: Recipe, progress: Callable[[int, int], None] | None = None
-    ):
-        self._pool, self._scorer, self._stream, self._recipe, self._progress = pool, scorer, stream, recipe, progress
+    def __init__(self, pool: EnginePool, scorer: Scorer, stream: PromptStream, recipe: Recipe):
+        self._pool, self._scorer, self._stream, self._recipe = pool, scorer, stream, recipe
         credit, tokenizer = recipe.credit, scorer.template.tokenizer
         self._words = (
             Words(credit.words, partial(tokenizer.encode, add_special_tokens=False), tokenizer.decode)
@@ -191,8 +189,6 @@ class Collector:
             met[fate] += 1
             if kappa.kept(met["trained"] + len(order) - len(fates), met["all_right"]) < wanted and len(order) < most:
                 dispatch(1)  # even if all that is awaited were worth training on
-            if self._progress:
-                self._progress(min(kappa.kept(met["trained"], met["all_right"]), wanted), wanted)
         stream.kept_share = max(kappa.kept(met["trained"], met["all_right"]), 1) / len(fates)
         fates.sort(key=lambda item: item[0])
         mixed, easy = kappa.fit(met["trained"], met["all_right"])
@@ -228,7 +224,7 @@ class Collector:
         if not (requests := self._stream.watched(step)):
             return {}
         self._pool.submit(requests)
-        groups = {group.request.id: group for group in sampled(self._pool, replace(self._scorer, budget=None))}
+        groups = {group.request.id: group for group in sampled(self._pool, self._scorer)}
         seen = self._stream.control.watched(step, [groups[request.id] for request in requests if judged(groups[request.id])])
         return seen | {"seconds/watch": time.monotonic() - start}
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from recipes.budgets import Budget, OutlierBudget
+from recipes.budgets import OutlierBudget
 from recipes.lengths import LeashTerm
 from recipes.schema import RewardTerm
 from rewards.functions import Asked, TrainerState, columns
@@ -57,7 +57,7 @@ class Scorer:
     judge: Judge
     template: Template
     terms: Sequence[RewardTerm] = ()
-    budget: Budget | Held | None = None
+    budget: Held | None = None
     state: TrainerState = field(default_factory=TrainerState)
     unit: int = 0
     words: Words | None = None
@@ -160,8 +160,8 @@ class Scorer:
             rewarded.append(replace(rollout, completion=kept, text=text, answer_start=start))
         return rewarded
 
-    def _reward(self, group: Group, budget: Budget | Held) -> None:
-        outliers = (budget.budget if isinstance(budget, Held) else budget).part(OutlierBudget)
+    def _reward(self, group: Group, held: Held) -> None:
+        outliers = held.budget.part(OutlierBudget)
         rollouts = self._outliers_cut(group, outliers) if outliers else group.rollouts
         if not judged(group):
             for rollout in group.rollouts:
@@ -176,7 +176,7 @@ class Scorer:
             finished_G=finished_G,
             tokens_G=tokens_G,
             thinking_G=np.array([thinking_tokens(rollout, opened or self.template.marks.open in rollout.text) for rollout in rollouts]),
-            limit=group_limit(budget, group.request.limit, tokens_G, right_G, finished_G),
+            limit=group_limit(held, group.request.limit, tokens_G, right_G, finished_G),
             unit=self.unit or group.request.limit,
             asked=Asked(
                 prompt=self.template.tokenizer.decode(list(group.request.prompt_ids)),

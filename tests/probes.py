@@ -214,8 +214,7 @@ def answers(request: Request) -> list[Completion]:
 def collect(recipe: Recipe, world: World) -> Collected:
     source = Source("numbers", lambda position: Problem(f"p{position}", f"q{position}", str(position)))
     stream = PromptStream(source, template(), recipe)
-    scorer = Scorer(world.judge, template(), recipe.reward, recipe.budget)
-    return Collector(ScriptedPool(answers), scorer, stream, recipe).next()
+    return Collector(ScriptedPool(answers), Scorer(world.judge, template()), stream, recipe).next()
 
 
 def collected(recipe: Recipe, world: World) -> Any:
@@ -241,7 +240,7 @@ def eased(recipe: Recipe, world: World) -> Any:
 
     source = Source("numbers", lambda position: Problem(f"p{position}", f"q{position}", str(position)))
     stream = PromptStream(source, template(), recipe)
-    steps = Collector(ScriptedPool(think), Scorer(world.judge, template(), recipe.reward, recipe.budget), stream, recipe)
+    steps = Collector(ScriptedPool(think), Scorer(world.judge, template()), stream, recipe)
     found = [steps.next(step) for step in range(3)]
     redundant = [[rollout.redundant for group in one.groups for rollout in group.rollouts] for one in found]
     return [[group.problem.id for group in one.groups] for one in found], redundant

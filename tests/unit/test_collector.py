@@ -26,6 +26,7 @@ from rl.algorithm import prepare
 from rl.loop import NotJudged, TooManyCut, refuse_cut, refuse_unjudged
 from rl.policy import padded
 from rollout import scorer
+from rollout.budget import Held
 from rollout.collector import Collector, PromptStream, fate_of, sampled, sampling_metrics
 from rollout.engine import EnginePool
 from rollout.records import rows
@@ -47,7 +48,7 @@ def collector(pool: EnginePool, judge: Judge, **changes: object) -> tuple[Collec
     recipe = Recipe.model_validate({"sampler": sampler, "budget": {"limit": 40}, "judge": judging} | changes)
     source = Source("numbers", lambda position: Problem(f"p{position}", f"q{position}", str(position)))
     stream = PromptStream(source, template(), recipe)
-    return Collector(pool, Scorer(judge, template(), recipe.reward, recipe.budget), stream, recipe), stream
+    return Collector(pool, Scorer(judge, template()), stream, recipe), stream
 
 
 def right_samples(rights: Callable[[int], int]) -> Callable[[Request], list[Completion]]:
@@ -244,7 +245,7 @@ def test_a_reward_function_that_plan_accepts_gets_every_column_that_plan_checked
         judge,
         template(),
         [FunctionTerm(kind="function", name="column_rewards:listed", high=9)],
-        ConstantBudget(limit=40),
+        Held(ConstantBudget(limit=40)),
         TrainerState(2, 9),
     )
     request = Request("r", Problem("p", "q", "42", level=3), (1,), 2, 40, 1.0, 1.0, 0)
@@ -267,7 +268,7 @@ def test_a_verdict_off_by_one_row_is_detected(judge: Judge):
 
 def test_any_of_several_golds_makes_an_answer_right_once(judge: Judge):
     request = Request("r", Problem("p", "q", "41", others=("42", "43")), (1,), 3, 40, 1.0, 1.0, 0)
-    scorer = Scorer(judge, template(), [VerdictTerm(kind="verdict")], ConstantBudget(limit=40))
+    scorer = Scorer(judge, template(), [VerdictTerm(kind="verdict")], Held(ConstantBudget(limit=40)))
     group = scorer.finish(scorer.begin(request, [response("43"), response("41"), response("7")]))
     assert [rollout.reward for rollout in group.rollouts] == [1, 1, 0]
     assert rows([group], 0, "t").column("golds").to_pylist() == [["41", "42", "43"]] * 3

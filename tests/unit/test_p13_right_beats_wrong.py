@@ -13,7 +13,7 @@ from recipes.schema import Advantage
 from rewards.functions import Asked, TrainerState
 from rewards.terms import Facts, rewards
 from rl.advantage import advantages
-from rollout.budget import group_limit
+from rollout.budget import Held, group_limit
 
 REFERENCE = {"reference_tokens": 20.0, "reference_spread": 5.0, "reference_accuracy": 0.75}
 TEXTS = ["a thought</think>\\boxed{1}", "no box"]  # well formed or not, behind a prompt that opened the thinking block
@@ -28,7 +28,7 @@ def reward_G(recipe, rollouts) -> np.ndarray:
         finished_G=finished_G,
         tokens_G=tokens_G,
         thinking_G=tokens_G // 2,
-        limit=group_limit(recipe.budget, recipe.budget.limit, tokens_G, right_G, finished_G),
+        limit=group_limit(Held(recipe.budget), recipe.budget.limit, tokens_G, right_G, finished_G),
         unit=recipe.budget.limit,
         asked=Asked(
             prompt="1<think>",
@@ -65,7 +65,7 @@ def test_p13_right_beats_wrong_and_length_never_pays_a_wrong_answer(name: str, r
         reward_each = reward_G(recipe, rollouts)
         tokens = np.array([rollout[2] for rollout in rollouts])
         right = np.array([rollout[0] for rollout in rollouts])
-        own_limit = group_limit(recipe.budget, recipe.budget.limit, tokens, right, np.array([rollout[1] for rollout in rollouts]))
+        own_limit = group_limit(Held(recipe.budget), recipe.budget.limit, tokens, right, np.array([rollout[1] for rollout in rollouts]))
         within = right & (tokens <= own_limit)
         if within.any() and not right.all() and not any(term.erases() == "by degrees" for term in ties):
             assert reward_each[within].min() > reward_each[~right].max(), rollouts

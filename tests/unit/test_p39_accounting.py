@@ -15,6 +15,7 @@ from evaluation.scores import score
 from recipes.schema import Recipe
 from rewards.verifier.judge import Judge
 from rl.algorithm import prepare
+from rollout.budget import Held
 from rollout.collector import Collector, PromptStream
 from rollout.records import rows
 from rollout.scorer import Scorer
@@ -35,7 +36,7 @@ def collector(pool: ScriptedPool, judge: Judge, prompts: int) -> tuple[Collector
     sampler = {"prompts": prompts, "group_size": 4, "max_refills": 3}
     recipe = Recipe.model_validate({"sampler": sampler, "budget": {"limit": 400}})
     stream = PromptStream(Source("numbers", lambda position: Problem(f"p{position}", f"q{position}", str(position))), template(), recipe)
-    return Collector(pool, Scorer(judge, template(), recipe.reward, recipe.budget), stream, recipe), stream
+    return Collector(pool, Scorer(judge, template()), stream, recipe), stream
 
 
 class SlowIsLong(ScriptedPool):
@@ -94,7 +95,7 @@ def test_p16_reward_learner_record_and_score_count_the_same_tokens(judge: Judge)
     for limit, reward in ((17, 1.0), (16, 0.0)):
         recipe = Recipe.model_validate({"sampler": {"prompts": 1, "group_size": 4}, "budget": {"limit": limit}})
         asked = Request("0:p0", Problem("p0", "q", "1"), (1, 2), 4, limit, 1.0, 1.0, 0, limit)
-        scorer = Scorer(judge, template(), recipe.reward, recipe.budget)
+        scorer = Scorer(judge, template(), recipe.reward, Held(recipe.budget))
         group = scorer.finish(scorer.begin(asked, completions))
         assert [rollout.tokens for rollout in group.rollouts] == [17] * 4
         assert [rollout.reward for rollout in group.rollouts] == [reward, 0.0, reward, 0.0]

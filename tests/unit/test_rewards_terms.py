@@ -13,7 +13,7 @@ from recipes.lengths import ClosingsTerm, CosineTerm, OverlongTerm, ProfileBandT
 from recipes.terms import FormatTerm, FunctionTerm, RewardTerm, TruncateTerm, VerdictTerm
 from rewards.functions import Asked, TrainerState, columns, load_function
 from rewards.terms import Facts, rewards
-from rollout.budget import group_limit
+from rollout.budget import Held, group_limit
 
 VERDICT = VerdictTerm(kind="verdict")
 LADDER = DifficultyBudget(kind="difficulty", limit=4000, ladder=[Rung(at_least=0.5, share=0.5), Rung()])
@@ -101,7 +101,7 @@ def test_a_truncated_right_answer_keeps_its_share_of_the_point(keep, expected):
 )
 def test_the_difficulty_ladder_truncates_easy_prompts_harder(tokens, right, limit, expected):
     given = arrays(right, tokens=tokens)
-    assert group_limit(LADDER, LADDER.limit, given["tokens_G"], given["right_G"], given["finished_G"]) == limit
+    assert group_limit(Held(LADDER), LADDER.limit, given["tokens_G"], given["right_G"], given["finished_G"]) == limit
     assert total([VERDICT, TruncateTerm(kind="truncate")], right, tokens=tokens, limit=limit) == expected
 
 
@@ -109,18 +109,18 @@ def test_the_difficulty_ladder_truncates_easy_prompts_harder(tokens, right, limi
 def test_unfinished_and_overlong_answers_do_not_make_a_prompt_easy(finished, tokens):
     ladder = DifficultyBudget(kind="difficulty", limit=4000, ladder=[Rung(at_least=0.6, share=0.5), Rung()])
     given = arrays([1, 1], finished, tokens)
-    assert group_limit(ladder, ladder.limit, given["tokens_G"], given["right_G"], given["finished_G"]) == 4000
+    assert group_limit(Held(ladder), ladder.limit, given["tokens_G"], given["right_G"], given["finished_G"]) == 4000
 
 
 def test_a_constant_budget_has_one_limit():
     given = arrays([1, 1])
-    assert group_limit(ConstantBudget(limit=1), 77, given["tokens_G"], given["right_G"], given["finished_G"]) == 77
+    assert group_limit(Held(ConstantBudget(limit=1)), 77, given["tokens_G"], given["right_G"], given["finished_G"]) == 77
 
 
 def test_a_rung_is_a_whole_number_of_tokens_despite_binary_fractions():
     ladder = DifficultyBudget(kind="difficulty", limit=100, ladder=[Rung(share=0.29)])
     given = arrays([1])
-    assert group_limit(ladder, ladder.limit, given["tokens_G"], given["right_G"], given["finished_G"]) == 29
+    assert group_limit(Held(ladder), ladder.limit, given["tokens_G"], given["right_G"], given["finished_G"]) == 29
 
 
 @given(
