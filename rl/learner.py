@@ -42,6 +42,7 @@ from rollout.weights import DTYPES, checkpoint_names
 
 log = logging.getLogger(__name__)
 
+_START_S = 600.0  # to come up, and to load the policy then
 _DEADLINE_S = 3600.0  # to load, save or hand out weights
 _PASS_S = 900.0  # for one micro-batch of ranks that run; how many there are in an update is nobody's fault
 _MEANS = {"clip_fraction": "clipped", "ratio/mean": "ratio", "kl": "kl", "entropy": "entropy"}  # metric: sum
@@ -337,14 +338,14 @@ class Learner:
         at = self._ranks[0].listen.remote(*self._addresses)
         self._started = [rank.start.remote(at, checkpoint, recipe, device) for rank in self._ranks]
 
-    def wait_ready(self, seconds: float = 600.0) -> list[int]:
+    def wait_ready(self) -> list[int]:
         """Block until every rank has loaded; their process ids. Raises LearnerError naming the one that does not come."""
-        nodes = self._get(self._addresses, "its start", seconds)
+        nodes = self._get(self._addresses, "its start", _START_S)
         if len(set(nodes)) > 1:
             for peer, node in zip(self._peers, nodes, strict=True):
                 peer.name += f" on {node}"
-        self._get(self._started, "loading", seconds)
-        return self._all("process_id", seconds=seconds)
+        self._get(self._started, "loading", _START_S)
+        return self._all("process_id", seconds=_START_S)
 
     def update(self, updates: Sequence[Sequence[Row]], step: int) -> dict[str, float | None]:
         """One optimiser update per entry of `updates`; the step's statistics by metric name (None without updates: nothing was learned).
@@ -362,16 +363,16 @@ class Learner:
                 raise ValueError(f"rollout {row.id} comes to the update without {missing[0]}, which the objective reads")
         lr = settings.lr * min(1.0, (step + 1) / max(settings.warmup_steps, 1))
         if recipe.objective.entropy.kind == "fixed":
-            self.entropy.bonus = objective.EntropyBonus(recipe.objective.entropy.coef)
-        bonus = self.entropy.bonus
-        known: dict[str, float | None] = {"lr": lr, "entropy/weight": bonus.weight}
+            self.entropy.coef = recipe.objective.entropy.coef  # which a schedule may have moved
+        bonus = self.entropy.weight
+        known: dict[str, float | None] = {"lr": lr, "entropy/weight": bonus}
         shares = [dealt(rows, settings.micro_batch_tokens, settings.ranks) for rows in updates]
         per_rank = [[share[rank] for share in shares] for rank in range(settings.ranks)]
         answers = (
             self._in_passes(
                 "update",
                 per_rank,
-                *([given] * settings.ranks for given in (recipe.objective, lr, bonus.weight, recipe.sampler.temperature)),
+                *([given] * settings.ranks for given in (recipe.objective, lr, bonus, recipe.sampler.temperature)),
             )
             if updates
             else []
@@ -394,10 +395,9 @@ class Learner:
             return known | {"tokens/trained": 0} | dict.fromkeys(("loss", "grad_norm", "mismatch/mean", "mismatch/max", *_MEANS))
         tokens = max(sums["tokens"], 1.0)
         means: dict[str, float | None] = {metric: sums[name] / tokens for metric, name in _MEANS.items()}
-        bonus_entropy = sums["entropy"] / tokens
         if recipe.objective.kl.coef == 0:
             means["kl"] = None  # not measured
-        self.entropy.after(bonus_entropy)
+        self.entropy.after(sums["entropy"] / tokens)
         return known | {
             "loss": sums["loss"] / (sums["updates"] / settings.ranks),
             "tokens/trained": sums["tokens"],

@@ -134,25 +134,6 @@ def correction_weights(old_logp_BT: Tensor, engine_logp_BT: Tensor, mask_BT: Ten
 
 
 @dataclass(frozen=True)
-class EntropyBonus:
-    """The entropy bonus of a step: its weight, and whether it is on."""
-
-    coef: float
-    on: bool = True
-
-    @property
-    def weight(self) -> float:
-        return self.coef if self.on else 0.0
-
-    def adapted(self, entropy: float, settings: Entropy) -> EntropyBonus:
-        """The bonus of the next step after one of this mean entropy, nats (Skywork-OR1's rule, as TRL has it)."""
-        if not isinstance(settings, AdaptiveEntropy):
-            return self
-        change = settings.delta if entropy < settings.target else -settings.delta
-        return EntropyBonus(min(max(self.coef + change, 0.0), settings.most), entropy <= settings.target)
-
-
-@dataclass(frozen=True)
 class Tokens:
     """What the loss reads of a micro-batch: tensors of one shape, [N] or [B, T]; `advantage` and `weight` may be [B, 1].
 
@@ -196,21 +177,28 @@ class Loss(NamedTuple):
 
 
 class EntropyControl:
-    """Moves the entropy bonus from step to step; its state is the bonus (rl/state)."""
+    """Moves the entropy bonus from step to step: its coefficient, and whether it is on. Has state (rl/state)."""
 
     def __init__(self, settings: Entropy):
         self._settings = settings
-        self.bonus = EntropyBonus(settings.coef)
+        self.coef, self.on = settings.coef, True
+
+    @property
+    def weight(self) -> float:
+        """Of the bonus in the step to come."""
+        return self.coef if self.on else 0.0
 
     def after(self, entropy: float) -> None:
-        """Take note of a step's mean entropy, nats."""
-        self.bonus = self.bonus.adapted(entropy, self._settings)
+        """Take note of a step's mean entropy, nats (Skywork-OR1's rule, as TRL has it)."""
+        if isinstance(settings := self._settings, AdaptiveEntropy):
+            change = settings.delta if entropy < settings.target else -settings.delta
+            self.coef, self.on = min(max(self.coef + change, 0.0), settings.most), entropy <= settings.target
 
     def state(self) -> dict[str, Any]:
-        return {"coef": self.bonus.coef, "on": self.bonus.on}
+        return {"coef": self.coef, "on": self.on}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.bonus = EntropyBonus(**state)
+        self.coef, self.on = state["coef"], state["on"]
 
 
 def loss(tokens: Tokens, settings: Objective, entropy_coef: float, pull: float = 0.0) -> Loss:

@@ -98,9 +98,9 @@ class EnginePool:
         self.restarts = 0
         self.given_up = 0  # engines that could not be started again
 
-    def wait_ready(self, seconds: float = _START_S) -> list[int]:
+    def wait_ready(self) -> list[int]:
         """Block until every engine answers; their process ids. Raises EngineError naming the one that does not."""
-        return self._all("process_id", seconds)
+        return self._all("process_id")
 
     def rehearse(self, requests: Sequence[Request], tolerance: float) -> list[list[int]]:
         """Let every engine sample and score the same small batch (rollout/honesty), and each that is started again later; the sequences of the first.
@@ -108,7 +108,7 @@ class EnginePool:
         Raises:
             EngineError: one reports logprobs that are not its own, or does not sample from them.
         """
-        answers = self._all("rehearse", _START_S, requests)
+        answers = self._all("rehearse", requests)
         self._rehearsal = requests, tolerance
         for member, samples in zip(self._members, answers, strict=True):
             self._refuse_dishonest(member.index, samples, tolerance)
@@ -158,7 +158,7 @@ class EnginePool:
 
     def paces(self) -> list[Sums]:
         """How fast every engine sampled since this was asked last (rollout/pace)."""
-        return self._all("pace", _START_S)
+        return self._all("pace")
 
     def release(self) -> None:
         """Let go of the weights last pushed, so that the next ones find room. An engine that dies before those are there waits for them."""
@@ -218,15 +218,15 @@ class EnginePool:
 
     def sleep(self) -> None:
         """Let every engine give its memory away. One that died is started again first, with the weights last pushed."""
-        self._all("sleep", _START_S)
+        self._all("sleep")
 
     def wake(self, part: Part) -> None:
         """Let every engine take the memory of a part again. One that died in its sleep is started again, awake; what is pushed next it gets like the others."""
-        self._all("wake", _START_S, part)
+        self._all("wake", part)
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[list[np.ndarray]]:
         """Every engine's logprobs of the same sequences; see VllmEngine.score."""
-        return self._all("score", _START_S, sequences)
+        return self._all("score", sequences)
 
     def stop(self) -> None:
         """Kill the actors."""
@@ -313,9 +313,9 @@ class EnginePool:
     def _call(self, member: _Member, method: str, seconds: float, *args: Any) -> Call:
         return Call(member.peer, getattr(member.actor, method).remote(*args), method, seconds)
 
-    def _all(self, method: str, seconds: float, *args: Any) -> list[Any]:
+    def _all(self, method: str, *args: Any) -> list[Any]:
         """Call every engine; one that died, in its start too, is started again and asked once more. The answers of those that are there in the end."""
-        calls = [(member, self._call(member, method, seconds, *args)) for member in self._members]
+        calls = [(member, self._call(member, method, _START_S, *args)) for member in self._members]
         answers = [(member, self._answer(member, call, args)) for member, call in calls]
         return [given for member, given in answers if member in self._members]
 

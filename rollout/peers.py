@@ -228,7 +228,7 @@ def check_ray() -> bool:
 
 def ray_processes() -> list[tuple[str, Popen[bytes]]]:
     """Ray's head (gcs_server) and raylet, where this process started them."""
-    node = ray._private.worker._global_node if hasattr(ray, "_private") else None
+    node = ray._private.worker._global_node
     return [(kind, info.process) for kind in ("gcs_server", "raylet") for info in (node.all_processes.get(kind, ()) if node else ())]
 
 

@@ -54,6 +54,7 @@ class Ray:
 
     def __init__(self) -> None:
         self.actors: list[tuple[str, dict[str, Any]]] = []
+        self._private = SimpleNamespace(worker=SimpleNamespace(_global_node=None))
 
     def remote(self, kind: type) -> Any:
         def start(options: dict[str, Any], arguments: tuple[Any, ...]) -> Any:

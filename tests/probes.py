@@ -303,7 +303,7 @@ def trained(recipe: Recipe, world: World) -> Any:
         learner = Learner(recipe, world.checkpoint, "cpu")
         steps = [learner.update(prepare(groups(), recipe, learner.measure).updates, step) for step in (0, 1)]
         stage = [config["zero_optimization"]["stage"] for config in seen.deepspeed]
-        return steps, learner.weights()[1], learner.entropy.bonus, seen.passes, stage, seen.threads, seen.actors
+        return steps, learner.weights()[1], learner.entropy.state(), seen.passes, stage, seen.threads, seen.actors
 
 
 def engines_started(recipe: Recipe, world: World) -> Any:

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from recipes.objectives import AdaptiveEntropy, FixedEntropy, Kl, Objective
+from recipes.objectives import AdaptiveEntropy, Entropy, FixedEntropy, Kl, Objective
 from rl import objective as rl_objective
-from rl.objective import EntropyBonus, Tokens, aggregation_weights, correction_weights, culprit, kl_penalty, policy_loss, rollout_mean
+from rl.objective import EntropyControl, Tokens, aggregation_weights, correction_weights, culprit, kl_penalty, policy_loss, rollout_mean
 from tests.corrected import corrected
 
 B, T, V = 4, 5, 3
@@ -217,13 +217,19 @@ def test_cispo_weighs_by_the_clipped_ratio_and_drops_no_token(low, high, expecte
 
 def test_an_adaptive_entropy_bonus_grows_below_its_target_and_rests_above():  # structured.md 10.1
     settings = AdaptiveEntropy(kind="adaptive", coef=0.01, target=0.2, delta=0.005, most=0.017)
-    start = EntropyBonus(settings.coef)
-    low, high = start.adapted(0.15, settings), start.adapted(0.3, settings)
+
+    def after(*entropies: float, settings: Entropy = settings) -> EntropyControl:
+        control = EntropyControl(settings)
+        for entropy in entropies:
+            control.after(entropy)
+        return control
+
+    low, high = after(0.15), after(0.3)
     assert (low.coef, low.weight) == (pytest.approx(0.015), pytest.approx(0.015))
     assert (high.coef, high.weight) == (pytest.approx(0.005), 0.0)
-    assert low.adapted(0.1, settings).coef == 0.017 and high.adapted(0.3, settings).adapted(0.3, settings).coef == 0.0
-    assert start.adapted(9.0, FixedEntropy(coef=0.01)) == start
-    at_target = start.adapted(0.2, settings)
+    assert after(0.15, 0.1).coef == 0.017 and after(0.3, 0.3, 0.3).coef == 0.0
+    assert after(9.0, settings=FixedEntropy(coef=0.01)).state() == {"coef": 0.01, "on": True}
+    at_target = after(0.2)
     assert (at_target.coef, at_target.on) == (pytest.approx(0.005), True)
 
 

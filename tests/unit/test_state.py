@@ -43,7 +43,7 @@ def test_what_moved_comes_back_through_json_and_goes_on_the_same():
     again["entropy"].restore(json.loads(json.dumps(parts["entropy"].state())))  # off, and as large as it was
     for control in (parts["entropy"], again["entropy"]):
         control.after(0.2)
-        assert (control.bonus.weight, control.bonus.on) == (pytest.approx(0.015), True)
+        assert (control.weight, control.on) == (pytest.approx(0.015), True)
 
 
 @pytest.mark.parametrize("saved", [None, {}, {"entropy": {"coef": 0.0, "on": True}, "laser": {}}])

@@ -21,7 +21,7 @@ from trl import GRPOConfig, GRPOTrainer
 from recipes.objectives import AdaptiveEntropy, Objective
 from recipes.schema import Advantage
 from rl.advantage import advantages
-from rl.objective import EntropyBonus, Tokens, aggregation_weights, correction_weights, loss
+from rl.objective import EntropyControl, Tokens, aggregation_weights, correction_weights, loss
 from tests.corrected import corrected
 
 P, G, T, LIMIT = 4, 4, 9, 12
@@ -195,14 +195,14 @@ def test_the_adaptive_entropy_weight_follows_trls_from_the_second_step_on():
     """In the first step TRL applies no bonus, because no entropy is known yet; ours applies the weight that the recipe names."""
     settings = AdaptiveEntropy(kind="adaptive", coef=0.01, target=0.2, delta=0.005, most=0.03)
     config = {"entropy_coef": 0.01, "entropy_target": 0.2, "entropy_coef_delta": 0.005, "entropy_coef_max": 0.03}
-    given, bonus = batch(0), EntropyBonus(settings.coef)
+    given, bonus = batch(0), EntropyControl(settings)
     trainer = Trainer(given, loss_type="dapo", use_adaptive_entropy=True, **config)
     inputs = trainer.prepared() | {"advantages": torch.zeros(B)}
     for step, entropy in enumerate([0.15, 0.1, 0.19, 0.12, 0.1, 0.21, 0.3, 0.15, 0.5, 0.4, 0.3, 0.3, 0.3, 0.3, 0.1]):
         given["entropy"] = torch.full((B, T), entropy, dtype=torch.float64)
         applied = -float(trainer._compute_loss(None, inputs).detach()) / entropy
         assert applied == pytest.approx(bonus.weight if step else 0.0)
-        bonus = bonus.adapted(entropy, settings)
+        bonus.after(entropy)
         assert bonus.coef == pytest.approx(trainer.entropy_coef)
 
 
