@@ -5,6 +5,7 @@ Claim: what copies of a set differ in is their columns' names, and a gold is a t
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 from decimal import Decimal
@@ -13,15 +14,16 @@ from typing import Any
 from rewards.golds import golds, marked, no_gold
 from rewards.rows import DataError
 from rewards.verifier.numbers import as_number
+from rollout.layouts import short
 
 OPTIONS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 _INNER = r"((?:[^()]|\([^()]*\))*)"  # of parentheses
 Values = dict[str, Any]
 
 
-def short(name: str) -> str:
-    """A name without what its spellings differ in: `Expected Answer` and expected_answer are one."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+def digest(text: str) -> str:
+    """What a problem is called by: 12 hex digits of its text alone, however it is spaced, so that copies of it pair."""
+    return hashlib.sha256(" ".join(text.split()).encode()).hexdigest()[:12]
 
 
 def held(values: Values, *names: str) -> Any:

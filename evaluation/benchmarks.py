@@ -21,11 +21,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evaluation.asked import OPTIONS, Values, all_answers, from_code, held, integer, numeric, options, plain, short, without_unit
+from evaluation.asked import OPTIONS, Values, all_answers, digest, from_code, held, integer, numeric, options, plain, without_unit
 from recipes.keys import nearest
 from rewards.golds import golds
 from rewards.rows import DataError, Row, Rows, commit_in, quiet_retries, read_rows
-from rollout.layouts import level_of
+from rollout.layouts import level_of, short
 from rollout.sources import CheckGolds, LeftOut, audited
 from rollout.types import Problem
 
@@ -233,9 +233,8 @@ def _problem(one: Benchmark, row: Row) -> Problem:
         raise DataError(f"{row.place}: no text in its problem; fetch the file again")
     answer, *others = found or ("",)
     family = held(row.values, *_FAMILY)
-    uid = hashlib.sha256(" ".join(text.split()).encode()).hexdigest()[:12]  # of the text alone: copies of a problem pair
     level = level_of(held(row.values, "level"))
-    return Problem(f"{one.name}/{uid}", text, answer, "" if family is None else str(family), level, tuple(others))
+    return Problem(f"{one.name}/{digest(text)}", text, answer, "" if family is None else str(family), level, tuple(others))
 
 
 def _check(one: Benchmark, read: Rows, where: str, counts: dict[int, str]) -> None:

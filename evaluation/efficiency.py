@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.integrate import trapezoid
 
-from evaluation.measured import CHARACTERS, Measured, aligned, one_ruler
+from evaluation.measured import Measured, aligned, one_ruler
 from evaluation.statistics import Interval, bootstrap
+from rollout.records import CHARACTERS
 
 _OCK_TOKENS = 10_000
 

@@ -8,7 +8,6 @@ Simplification: a completion without a known word on how it ended counts as fini
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -19,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from evaluation.asked import digest
 from rewards.rows import DataError, Row, nested, reach, read_rows
 from rewards.verifier.judge_file import PREDICTIONS, Paths, paths_of, read_pairs, unknown_ends
 from rollout.layouts import (
@@ -190,7 +190,7 @@ def read_samples(
         if asked is None:
             left_out.append((row.place, f"{reach(row.values, paths.gold)!r:.60} is no answer that could be compared"))
             continue
-        key = (asked.id, _digest(asked.system))
+        key = (asked.id, digest(asked.system))
         kept, samples = found.setdefault(key, (asked, []))
         if kept.golds != asked.golds:
             raise DataError(
@@ -299,12 +299,7 @@ def _problem(row: Row, layout: Layout, paths: Paths, source: str) -> Problem | N
     if not golds:
         raise DataError(f"{row.place}: no gold ({paths.gold} is {reach(row.values, paths.gold)!r:.60}); add it, or take the row out")
     level = level_of(reach(row.values, layout.level)) if layout.level else 0
-    return Problem(f"{source}/{_digest(text)}", text, golds[0], family_of(row, layout), level, tuple(golds[1:]), system)
-
-
-def _digest(text: str) -> str:
-    """As benchmarks by name have it."""
-    return hashlib.sha256(" ".join(text.split()).encode()).hexdigest()[:12]
+    return Problem(f"{source}/{digest(text)}", text, golds[0], family_of(row, layout), level, tuple(golds[1:]), system)
 
 
 def _samples(row: Row, paths: Paths, tokens: str | None, thinking: str | None, score: str | None) -> list[Sample]:

@@ -19,7 +19,6 @@ import pyarrow.compute as pc
 
 from evaluation.results import Evaluation
 from evaluation.statistics import Interval, agreed, bootstrap
-from rollout.records import CHARACTERS as CHARACTERS  # whoever compares finds it here
 
 
 @dataclass(frozen=True)

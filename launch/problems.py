@@ -12,9 +12,10 @@ from pathlib import Path
 from evaluation import benchmarks
 from launch.memory import evaluates, many
 from recipes.schema import Recipe
+from rewards.rows import DataError
 from rewards.verifier.judge import Judge
 from rl.progress import Progress
-from rollout.sources import DataError, Source, chosen, heldout_problems, overlaps
+from rollout.sources import Source, chosen, heldout_problems, overlaps
 from rollout.template import Template
 from rollout.types import Problem
 

@@ -23,6 +23,7 @@ from launch.plan_data import read_of_reference
 from launch.problems import file_names, list_left_out
 from recipes.stages import DpoStage, ReferenceStage, SftStage, Stage
 from recipes.steps import Step
+from rewards.rows import DataError
 from rewards.verifier.judge import Judge
 from rl import checkpoint
 from rl.progress import Progress
@@ -31,7 +32,7 @@ from rollout import reference
 from rollout.chats import examples, rendered
 from rollout.parts import Parts, sample
 from rollout.scorer import Scorer
-from rollout.sources import DataError, LeftOut
+from rollout.sources import LeftOut
 from rollout.template import Template
 from rollout.types import Example
 

@@ -29,9 +29,10 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from recipes.adapters import Adapter, FullWeights
+from rewards.rows import DataError
 from rl import checkpoint
 from rl.adapters import adapted, save_model
-from rollout.sources import DataError, blended
+from rollout.sources import blended
 from rollout.tokenizer import copy_companions, load_tokenizer
 from rollout.types import Example, Preference
 from rollout.weights import DTYPES, load_model

@@ -176,8 +176,8 @@ def _gold(text: str, worked: bool) -> str | None:
     if (worked or "\n" in text) and (gold := marked(text)) is not None:
         return gold
     words = re.findall(r"[^\W\d_]{2,}", re.sub(r"\$[^$]*\$|\\[a-zA-Z]+", "", text))
-    short = "\n" not in text.strip() and len(words) <= _WORDS and (re.search(r"[\d$\\=]", text) or not text.rstrip().endswith("."))
-    return text if short or not worked else None
+    brief = "\n" not in text.strip() and len(words) <= _WORDS and (re.search(r"[\d$\\=]", text) or not text.rstrip().endswith("."))
+    return text if brief or not worked else None
 
 
 def family_of(row: Row, layout: Layout) -> str:
@@ -205,7 +205,7 @@ def _family(value: Any) -> str:
 
 def beside(sample: Sequence[dict[str, Any]], problem: str, columns: dict[str, list[str]], used: set[str | None]) -> str | None:
     """The column of a text that belongs to the problem's."""
-    return first_column(sample, columns.get(_short(problem), []), lambda value: isinstance(value, str) and value.strip(), used)
+    return first_column(sample, columns.get(short(problem), []), lambda value: isinstance(value, str) and value.strip(), used)
 
 
 def named_column(rows: Sequence[Row], path: str | None, key: str) -> str | None:
@@ -240,7 +240,7 @@ def _path(row: dict[str, Any], candidate: str) -> str | None:
     """The names by which a row has a dotted candidate: `Expected Answer` for expected_answer."""
     head, _, rest = candidate.partition(".")
     for name in row:
-        if _short(str(name)) == _short(head):
+        if short(str(name)) == short(head):
             if not rest:
                 return str(name)
             inner = nested(row[name])
@@ -249,13 +249,14 @@ def _path(row: dict[str, Any], candidate: str) -> str | None:
     return None
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """A name without what its spellings differ in: `Expected Answer` and expected_answer are one."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _worked(answer: str, values: Sequence[str]) -> bool:
     """Whether a column holds worked solutions: its name says so, or most of its samples mark an answer."""
-    return _short(answer) in map(_short, _WORKED) or 2 * sum(marked(text) is not None for text in values) > len(values)
+    return short(answer) in map(short, _WORKED) or 2 * sum(marked(text) is not None for text in values) > len(values)
 
 
 def _any(value: Any) -> bool:

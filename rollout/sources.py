@@ -27,8 +27,6 @@ from rollout.tiny.task import HELD_OUT_PER_FAMILY
 from rollout.tiny.task import problems as tiny_problems
 from rollout.types import Problem
 
-__all__ = ["DataError", "Source", "blended", "chosen", "heldout_problems", "lacking", "overlaps", "shares", "training_source", "usable"]
-
 _SLATE = 1000  # positions over which the weights of several sets hold, to one part in 1,000
 _INSTRUCTION = re.compile(
     r"step by step|\\boxed|\banswer:|(?:final|your) answer|^\W*(?:enter|give|express|write|provide|report|state) (?:the|an) answer",

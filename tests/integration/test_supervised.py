@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from recipes.adapters import Lora
+from rewards.rows import DataError
 from rl import checkpoint
 from rl.adapters import ADAPTER, merge_adapter
 from rl.supervised import Training, by_length, dpo, drawn, fitting, micro_batch_rows, sft
-from rollout.sources import DataError
 from rollout.types import Example, Preference
 
 HOW = Training("stages[1] (sft)", batch=4, lr=3e-3, seed=0, checkpoint_every=2, limit=90)

@@ -23,7 +23,8 @@ from evaluation.efficiency import (
     scalars,
     scaling,
 )
-from evaluation.measured import CHARACTERS, Measured
+from evaluation.measured import Measured
+from rollout.records import CHARACTERS
 
 BUDGETS, ACCURACY = [500, 1000, 2000, 4000], [0.20, 0.35, 0.45, 0.50]
 

@@ -12,9 +12,10 @@ import pytest
 from benchmarks.evaluation_numbers import blocks, drawn
 from evaluation import attempts, comparisons, efficiency, lengths, scores, statistics, word_overlap
 from evaluation import measured as measured_module
-from evaluation.measured import CHARACTERS, Measured, accuracy_change, aligned, length_change, of_evaluation, one_ruler
+from evaluation.measured import Measured, accuracy_change, aligned, length_change, of_evaluation, one_ruler
 from evaluation.results import Evaluation, ProblemScore, Settings
 from evaluation.statistics import Interval, difference_interval, difference_shown
+from rollout.records import CHARACTERS
 
 
 def measured(share: list[float], length: list[float] | None = None, ruler: str = "tokenizer-a") -> Measured:

@@ -19,11 +19,11 @@ from launch import stages
 from launch.evaluate import Question, jobs
 from launch.plan import plan
 from recipes.schema import Recipe
+from rewards.rows import DataError
 from rewards.verifier.verdict import Verdict
 from rl import checkpoint
 from rl.learner import Learner
 from rl.run import RunError
-from rollout.sources import DataError
 from tests.inprocess import libraries
 from tests.unit.test_loop import recipe
 

@@ -11,7 +11,8 @@ import pytest
 from recipes.columns import REFERENCE, NumberColumn
 from recipes.data import Data, DataSet
 from recipes.schema import Tiny
-from rollout.sources import DataError, heldout_problems, overlaps, training_source
+from rewards.rows import DataError
+from rollout.sources import heldout_problems, overlaps, training_source
 from rollout.types import Problem
 
 

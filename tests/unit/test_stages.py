@@ -17,7 +17,8 @@ from launch.problems import HeldOut, file_names, fitting, list_left_out, list_ov
 from launch.stages import planned_with, settle_device
 from recipes.loader import load
 from recipes.stages import RlStage
-from rollout.sources import DataError, Source
+from rewards.rows import DataError
+from rollout.sources import Source
 from rollout.types import Problem
 
 TEMPLATE: Any = SimpleNamespace(prompt_ids=lambda problem: tuple(map(ord, problem.text)))
