@@ -151,13 +151,10 @@ def chains(
     return Chains(thinking_n[order_n], finished_n[order_n], index_n[order_n], np.array(verdicts, dtype=bool), tuple(firsts), own_n, score_n)
 
 
-def of_samples(samples: Samples, same: Callable[[str, str], bool] | None = None) -> list[Chains]:
-    """The chains of each problem, from stored samples.
+def of_samples(samples: Samples) -> list[Chains]:
+    """The chains of each problem, from stored samples. Answers are the same by what the verifier can say without its symbolic worker, so that x+1 and 1+x are two.
 
     A model that thinks without marks is waited for to the end: where thinking never closed, a sample that ended by itself has finished, and all of it counts.
-
-    Args:
-        same: as in `chains`; by default what the verifier can say without its symbolic worker, so that x+1 and 1+x are two answers.
     """
     closed_S = ~np.isnan(samples.thinking)
     thinking = np.where(closed_S, samples.thinking, samples.length).tolist()
@@ -165,7 +162,7 @@ def of_samples(samples: Samples, same: Callable[[str, str], bool] | None = None)
     answers, right, score = samples.extracted.tolist(), samples.right.tolist(), samples.score
     ends_N = np.cumsum(samples.count)
     return [
-        chains(thinking[i:j], answers[i:j], right[i:j], finished[i:j], same or _same_quickly, None if score is None else score[i:j])
+        chains(thinking[i:j], answers[i:j], right[i:j], finished[i:j], _same_quickly, None if score is None else score[i:j])
         for i, j in zip((ends_N - samples.count).tolist(), ends_N.tolist(), strict=True)
     ]
 
@@ -343,11 +340,11 @@ def any_of_k(stored: Chains, k: int) -> Expected:
     return Expected(won, tokens, time)
 
 
-def simulated(stored: Chains, m: int, k: int, draws: int = 1000, seed: int = 0) -> tuple[Interval, float, float]:
+def simulated(stored: Chains, m: int, k: int, draws: int = 1000) -> tuple[Interval, float, float]:
     """short-m@k over random k-subsets: accuracy with the interval of the draws, mean tokens, mean time. Raises as `short_m_at_k`."""
     n = len(stored.thinking)
     _check(n, k, m)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     seen = np.array([short_m(stored.first(np.sort(rng.choice(n, k, replace=False))), m) for _ in range(draws)], dtype=float)
     accuracy, tokens, time = seen.mean(axis=0)
     return wilson(float(accuracy), draws), float(tokens), float(time)

@@ -67,13 +67,13 @@ def median_sample(rows: Sequence[Row], verdict: str | None) -> Row | None:
     return wanted[(len(wanted) - 1) // 2] if wanted else None
 
 
-def training_samples(rows: Sequence[Row], most: int = 4) -> list[Row]:
-    """A few samples of one training step, of different kinds: not judged, cut off, wrong, then the shortest right ones."""
+def training_samples(rows: Sequence[Row]) -> list[Row]:
+    """Up to four samples of one training step, of different kinds: not judged, cut off, wrong, then the shortest right ones."""
     order = {"not_judged": 0, "wrong": 2, "right": 3}
     ranked = sorted(rows, key=lambda row: (1 if row["finish"] == "length" else order.get(row["verdict"], 0), row["tokens"]))
     kinds = {(row["verdict"], row["finish"]): row for row in reversed(ranked)}
     chosen = sorted(kinds.values(), key=ranked.index)
-    return (chosen + [row for row in ranked if row not in chosen])[:most]
+    return (chosen + [row for row in ranked if row not in chosen])[:4]
 
 
 def split_thinking(text: str) -> tuple[str, str]:

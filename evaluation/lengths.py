@@ -51,10 +51,10 @@ def conditional_error(length_S: ArrayLike, right_S: ArrayLike, edges: ArrayLike)
         return (longer_EJ & wrong_S).sum(axis=1) / longer_EJ.sum(axis=1)
 
 
-def relative_bins(length_S: ArrayLike, bins: int = 10) -> np.ndarray:
-    """Index of the bin of each length relative to the model's own 99th percentile, the last bin open to the right."""
+def relative_bins(length_S: ArrayLike) -> np.ndarray:
+    """Index of the tenth that each length is in, of the model's own 99th percentile; the last one is open to the right."""
     length_S = np.asarray(length_S, dtype=float)
-    return np.minimum((length_S / np.percentile(length_S, 99) * bins).astype(int), bins - 1)
+    return np.minimum((length_S / np.percentile(length_S, 99) * 10).astype(int), 9)
 
 
 def tiers(difficulty_N: ArrayLike, count: int = 4) -> np.ndarray:

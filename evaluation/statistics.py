@@ -83,7 +83,7 @@ def interval(values_N: np.ndarray, resamples: int = RESAMPLES) -> Interval:
     return bootstrap(np.asarray(values_N, dtype=float)[:, None], lambda mean_R: mean_R, resamples)
 
 
-def stratified(sets: Sequence[np.ndarray], resamples: int = RESAMPLES) -> Interval:
+def stratified(sets: Sequence[np.ndarray]) -> Interval:
     """Mean over benchmarks of mean differences of shares, each of equal weight; problems are resampled inside each benchmark.
 
     Of one whose problems all agree nothing can be resampled: what Wilson's interval of 0 in N leaves open there is added to both sides.
@@ -92,7 +92,7 @@ def stratified(sets: Sequence[np.ndarray], resamples: int = RESAMPLES) -> Interv
         sets: of each benchmark a difference of two models for each problem, from -1 to 1.
     """
     mean = float(np.mean([np.mean(values_N) for values_N in sets]))
-    means_RS = np.column_stack([resampled_means(np.asarray(values_N)[:, None], resamples, seed) for seed, values_N in enumerate(sets)])
+    means_RS = np.column_stack([resampled_means(np.asarray(values_N)[:, None], seed=seed) for seed, values_N in enumerate(sets)])
     low, high = np.percentile(means_RS.mean(axis=1), [2.5, 97.5])
     unseen = math.hypot(*(wilson(0.0, len(values_N)).high for values_N in sets if np.ptp(values_N) == 0)) / len(sets)
     return Interval(mean, max(-1.0, float(low) - unseen), min(1.0, float(high) + unseen))
@@ -180,8 +180,9 @@ def at_once(difference_NK: np.ndarray) -> np.ndarray:
     return 1 - np.searchsorted(largest_R, seen_K - _SLACK) / len(largest_R)
 
 
-def wilson(share: float, trials: int, z: float = 1.959964) -> Interval:
+def wilson(share: float, trials: int) -> Interval:
     """Wilson's 95 % score interval of a share seen in `trials` independent trials; the share need not be a whole number of them."""
+    z = 1.959964
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     return Interval(share, max(0.0, centre - half), min(1.0, centre + half))

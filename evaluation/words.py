@@ -72,7 +72,7 @@ def change_text(change: Interval, problems: int, unit: str, digits: int = 1) -> 
     """A change with its interval, or the statement that none was shown, again with the interval, which is what says so."""
     if difference_shown(change, problems):
         return f"{signed(100 * change.mean, digits)} {unit}, 95 % interval {span(change, digits)}"
-    reason = "" if problems >= 6 else f", {problems} problems are too few"
+    reason = "" if problems >= FEWEST else f", {problems} problems are too few"
     return f"no difference shown: {signed(100 * change.mean, digits)} {unit}, 95 % interval {span(change, digits)}{reason}"
 
 

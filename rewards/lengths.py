@@ -34,7 +34,7 @@ def kimi(tokens_G: np.ndarray, right_G: np.ndarray) -> np.ndarray:
 
     Whole: right + weight x this. All lengths equal, or one rollout: 0.
     """
-    part_G = 0.5 - _place(_float(tokens_G), alike=0.5)
+    part_G = 0.5 - _place(_float(tokens_G))
     return np.where(right_G, part_G, np.minimum(0.0, part_G))
 
 
@@ -267,7 +267,7 @@ def scaling(tokens_G: np.ndarray, right_G: np.ndarray) -> np.ndarray:
     tokens_G, right_G = _float(tokens_G), _bool(right_G)
     part_G = np.zeros(len(tokens_G))
     if right_G.any():
-        place_R = _place(tokens_G[right_G], alike=0.5)
+        place_R = _place(tokens_G[right_G])
         part_G[right_G] = place_R.mean() - place_R
     return part_G
 
@@ -315,7 +315,7 @@ def _times(right_G: np.ndarray, factor_G: np.ndarray) -> np.ndarray:
     return np.where(right_G, factor_G - 1, 0.0)
 
 
-def _place(tokens_G: np.ndarray, alike: float) -> np.ndarray:
-    """Where each length stands between the least (0) and the most (1); `alike` for all where these are equal."""
+def _place(tokens_G: np.ndarray) -> np.ndarray:
+    """Where each length stands between the least (0) and the most (1); 0.5 for all where these are equal."""
     least, most = tokens_G.min(), tokens_G.max()
-    return (tokens_G - least) / (most - least) if most > least else np.full(len(tokens_G), alike)
+    return (tokens_G - least) / (most - least) if most > least else np.full(len(tokens_G), 0.5)

@@ -28,9 +28,9 @@ class GateError(RuntimeError):
     """Engines and learner disagree about sampled tokens."""
 
 
-def drawn(rows: Sequence[Row], count: int = ROWS) -> list[Row]:
-    """At most `count` of the rows, by their ids, which are hashes: the same ones whoever finished first."""
-    return sorted(rows, key=lambda row: row.id)[:count]
+def drawn(rows: Sequence[Row]) -> list[Row]:
+    """At most ROWS of the rows, by their ids, which are hashes: the same ones whoever finished first."""
+    return sorted(rows, key=lambda row: row.id)[:ROWS]
 
 
 def drawn_samples(table: pa.Table) -> list[Row]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 _COEFFICIENTS = 3.4445, -4.7750, 2.0315  # a x + b x^3 + c x^5 pushes singular values towards 1, fast rather than exactly
 _ITERATIONS = 5
+_MOMENTUM = 0.95
 
 
 class MuonAdamW(torch.optim.AdamW):
@@ -25,9 +26,9 @@ class MuonAdamW(torch.optim.AdamW):
         others: embeddings, norms, biases, for AdamW with a tenth of it.
     """
 
-    def __init__(self, matrices: Sequence[Tensor], others: Sequence[Tensor], lr: float, momentum: float = 0.95, beta2: float = 0.98):
-        super().__init__([{"params": list(others), "lr": lr / 10}], betas=(0.9, beta2), weight_decay=0.0)
-        self.add_param_group({"params": list(matrices), "lr": lr, "momentum": momentum})
+    def __init__(self, matrices: Sequence[Tensor], others: Sequence[Tensor], lr: float):
+        super().__init__([{"params": list(others), "lr": lr / 10}], betas=(0.9, 0.98), weight_decay=0.0)
+        self.add_param_group({"params": list(matrices), "lr": lr})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # a closure would have to see the matrices' gradients
@@ -39,8 +40,8 @@ class MuonAdamW(torch.optim.AdamW):
         for (rows, columns), alike in shapes.items():  # equal shapes together: one large product is faster than many small ones
             for matrix in alike:
                 state = self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
-                state.lerp_(matrix.grad, 1 - matrices["momentum"])
-                matrix.grad.lerp_(state, matrices["momentum"])
+                state.lerp_(matrix.grad, 1 - _MOMENTUM)
+                matrix.grad.lerp_(state, _MOMENTUM)
             steps = orthogonalised(torch.stack([matrix.grad for matrix in alike]))
             for matrix, step in zip(alike, steps, strict=True):
                 matrix.add_(step, alpha=-matrices["lr"] * max(1.0, rows / columns) ** 0.5)

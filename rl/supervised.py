@@ -83,16 +83,15 @@ def fitting(rows: Sequence[Item], max_tokens: int) -> list[Item]:
     return [row for row in rows if _width(row) <= max_tokens]
 
 
-def drawn(
-    sets: Sequence[Sequence[Item]], weights: Sequence[float], seed: int, batch: int, steps: int = 0, epochs: float = 1.0
-) -> list[Item]:
-    """`steps` x `batch` rows in the order to train on them: each set in seeded permutations, several mixed by weight as training data are.
+def drawn(sets: Sequence[Sequence[Item]], weights: Sequence[float], seed: int, batch: int, epochs: float = 1.0) -> list[Item]:
+    """Rows in the order to train on them, `batch` for each step of as many as go through all rows `epochs` times, rounded up; never none.
+
+    Each set is walked in seeded permutations, several are mixed by weight as training data are.
 
     Args:
         sets: none of them empty.
-        steps: 0: as many as go through all rows `epochs` times, rounded up; never none.
     """
-    steps = steps or max(1, math.ceil(epochs * sum(map(len, sets)) / batch - 1e-9))
+    steps = max(1, math.ceil(epochs * sum(map(len, sets)) / batch - 1e-9))
     at = blended([len(rows) for rows in sets], weights, seed)
     return [sets[index][row] for index, row in map(at, range(steps * batch))]
 

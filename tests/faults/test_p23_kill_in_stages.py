@@ -53,7 +53,7 @@ def learned(tiny_checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPath
             text = f"{thought}</think> \\boxed{{{line['answer']}}}"
             rows.append(Example(prompt, [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]))
     how = Training("learned", batch=8, lr=1e-2, seed=0, checkpoint_every=0)
-    return sft(tiny_checkpoint, tmp_path_factory.mktemp("learned"), drawn([rows], [1.0], 0, 8, steps=150), how)
+    return sft(tiny_checkpoint, tmp_path_factory.mktemp("learned"), drawn([rows], [1.0], 0, 8, epochs=150 * 8 / len(rows)), how)
 
 
 def arguments(start: Path, runs: Path, data: Path, *more: str) -> list[str]:

@@ -83,7 +83,9 @@ def test_what_is_to_be_answered_gets_likelier_and_the_prompt_does_not(tiny_check
 
 def test_dpo_starts_at_log_2_and_parts_the_chosen_from_the_rejected(tiny_checkpoint: Path, tmp_path: Path):
     losses: list[float] = []
-    made = dpo(tiny_checkpoint, tmp_path, drawn([PAIRS], [1.0], 0, 4, steps=10), 0.1, HOW, lambda *said: losses.append(said[2]))
+    made = dpo(
+        tiny_checkpoint, tmp_path, drawn([PAIRS], [1.0], 0, 4, epochs=10 * 4 / len(PAIRS)), 0.1, HOW, lambda *said: losses.append(said[2])
+    )
     assert losses[0] == pytest.approx(math.log(2), abs=1e-5)
 
     def margin(folder: Path) -> float:
@@ -218,11 +220,10 @@ def test_rows_that_are_too_long_are_left_out_whole():
     assert fitting(rows, 1) == []
 
 
-def test_epochs_are_rounded_up_to_whole_batches_and_steps_win():
+def test_epochs_are_rounded_up_to_whole_batches():
     rows = [Example([1], [index]) for index in range(10)]
     assert len(drawn([rows], [1.0], 0, 4)) == 12
     assert len(drawn([rows], [1.0], 0, 5, epochs=0.5)) == 5
-    assert len(drawn([rows], [1.0], 0, 4, steps=1, epochs=9)) == 4
     order = drawn([rows], [1.0], 0, 5, epochs=2)
     assert sorted(row.ids[0] for row in order[:10]) == sorted(row.ids[0] for row in order[10:]) == list(range(10))
     assert order[:10] != order[10:] and drawn([rows], [1.0], 1, 5) != order[:10]
@@ -230,7 +231,7 @@ def test_epochs_are_rounded_up_to_whole_batches_and_steps_win():
 
 def test_several_sets_are_mixed_by_weight():
     few, many = [Example([1], [0])] * 3, [Example([1], [1])] * 40
-    mixed = drawn([few, many], [1.0, 3.0], 0, 10, steps=100)
+    mixed = drawn([few, many], [1.0, 3.0], 0, 10, epochs=1000 / 43)
     assert sum(row.ids == [0] for row in mixed) == pytest.approx(250, abs=2)  # slates of 1,000 positions
 
 
