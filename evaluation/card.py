@@ -22,9 +22,9 @@ from evaluation.entries import Shown
 from evaluation.formats import escaped, table, together
 from evaluation.model import Model
 from evaluation.paired import paired_table
-from evaluation.results import Evaluation, Point, Share
+from evaluation.results import Evaluation
 from evaluation.run_folder import Run, read_run
-from evaluation.tables import Cell, Row, Table, noise_table, reservations, settings_table, versions_table
+from evaluation.tables import Cell, Row, Table, bounds, noise_table, reservations, settings_table, versions_table
 from evaluation.templates import environment
 from recipes.data import DataSet
 from recipes.stages import DpoStage, MergeStage, ReferenceStage, SftStage
@@ -206,15 +206,9 @@ def _budget_table(shown: list[Shown]) -> Table:
     rows = []
     for one in shown:
         at = {point.budget: point for point in one.evaluation.budget_curve}
-        rows.append(Row(one.label, [_accuracy(at[budget]) if budget in at else Cell("–") for budget in budgets]))
+        cells = [Cell(words.percent(at[budget].accuracy), bounds(at[budget], 100, 1)) if budget in at else Cell("–") for budget in budgets]
+        rows.append(Row(one.label, cells))
     return Table([f"within {budget:,}" for budget in budgets], rows)
-
-
-def _accuracy(of: Point | Share) -> Cell:
-    return Cell(
-        words.percent(of.accuracy if isinstance(of, Point) else of.mean),
-        "" if of.low is None or of.high is None else f"[{100 * of.low:.1f}, {100 * of.high:.1f}]",
-    )
 
 
 def _arguments(model: Model, found: Found) -> dict[str, Any]:

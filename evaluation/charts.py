@@ -16,7 +16,7 @@ from evaluation import parallel, words
 from evaluation.attempts import all_of_k, g_pass, pass_at_k
 from evaluation.efficiency import Point, front, frontier_gap, hypervolume, scaling
 from evaluation.entries import ACCENT, Shown
-from evaluation.figures import APART, FAINT, LIMIT, RIGHT, WRONG, Panel, around, drawn_line, error_bars, laid_out, log_axis
+from evaluation.figures import APART, FAINT, LIMIT, RIGHT, WRONG, Panel, around, drawn_dot, drawn_line, error_bars, laid_out, log_axis
 from evaluation.lengths import accuracy_by_bin, both_right, conditional_error, relative_bins, savings, tiers
 from evaluation.measured import Samples, places
 from evaluation.results import Budget, Evaluation, ShortOf
@@ -52,14 +52,7 @@ def pareto_panel(shown: Sequence[Shown]) -> Panel | None:
     steps_x = [value for point in best for value in (point.length, point.length)] + [cap]
     steps_y = [0.0] + [100 * point.accuracy for point in best for _ in (0, 1)]
     data = [drawn_line(steps_x, steps_y, "front", FAINT, hover=hover, width=1.6)]
-    for one in shown:
-        mean, accuracy = one.evaluation.tokens, one.evaluation.accuracy
-        dot = drawn_line([mean.mean], [100 * accuracy.mean], one.label, one.colour, hover=hover)
-        dot |= {"mode": "markers", "marker": {"color": one.colour, "size": 10}}
-        dot["error_y"] = error_bars([100 * accuracy.mean], [100 * accuracy.low], [100 * accuracy.high], one.colour)
-        if mean.low is not None:
-            dot["error_x"] = error_bars([mean.mean], [mean.low], [mean.high], one.colour)
-        data.append(dot)
+    data += [drawn_dot(one.evaluation, one.label, one.colour, hover=hover) for one in shown]
     share = hypervolume(points, cap)
     low = min(point.length for point in points)
     made = log_axis(laid_out(x=f"mean {unit}", yrange=_near(100 * point.accuracy for point in points)), 0.7 * low, cap)
@@ -181,7 +174,7 @@ def pairs_panel(old: Sampled, new: Sampled) -> Panel | None:
 def parallel_panels(found: Sequence[Sampled], run: Sequence[tuple[Run, Evaluation]] = ()) -> list[Panel]:
     """Accuracy of each method of parallel.curves against k, thinking tokens and waiting time, three panels each on axes that all share.
 
-    None with fewer than three samples a problem.
+    None of those with fewer than three samples a problem.
 
     Args:
         run: evaluations of chains that were stopped (`Evaluation.parallel`), as marks beside the curves of the same checkpoint.

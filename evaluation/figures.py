@@ -62,12 +62,8 @@ def cost_panel(shown: Sequence[Shown]) -> Panel:
         curve = evaluation.budget_curve
         used, share = [point.tokens for point in curve], [100 * point.accuracy for point in curve]
         data.append(drawn_line(used, share, label, colour, hover=hover))
-        mean, accuracy = evaluation.tokens, evaluation.accuracy
-        dot = drawn_line([mean.mean], [100 * accuracy.mean], f"{label}, uncut", colour, hover=hover)
-        dot |= {"mode": "markers", "marker": {"color": colour, "size": 10, "line": {"color": "white", "width": 1.5}}}
-        dot["error_y"] = error_bars([100 * accuracy.mean], [100 * accuracy.low], [100 * accuracy.high], colour)
-        if mean.low is not None:
-            dot["error_x"] = error_bars([mean.mean], [mean.low], [mean.high], colour)
+        dot = drawn_dot(evaluation, f"{label}, uncut", colour, hover=hover)
+        dot["marker"]["line"] = {"color": "white", "width": 1.5}
         data.append(dot)
     note = f"{unit.capitalize()} used: mean of min(length, budget) along the same budgets. Dot: nothing cut, with both 95 % intervals."
     most = max(one.evaluation.tokens.high or one.evaluation.tokens.mean for one in shown)
@@ -136,6 +132,17 @@ def drawn_line(
         "line": {"color": colour, "width": width, "dash": "4px,3px" if dashed else "solid"},
         "hovertemplate": f"{hover}<extra>{name}</extra>",
     }
+
+
+def drawn_dot(of: Evaluation, name: str, colour: str, *, hover: str) -> dict[str, Any]:
+    """Accuracy at mean length, each with its interval."""
+    length, accuracy = of.tokens, of.accuracy
+    dot = drawn_line([length.mean], [100 * accuracy.mean], name, colour, hover=hover)
+    dot |= {"mode": "markers", "marker": {"color": colour, "size": 10}}
+    dot["error_y"] = error_bars([100 * accuracy.mean], [100 * accuracy.low], [100 * accuracy.high], colour)
+    if length.low is not None:
+        dot["error_x"] = error_bars([length.mean], [length.low], [length.high], colour)
+    return dot
 
 
 def drawn_band(x: Sequence[Any], low: Sequence[float], high: Sequence[float], colour: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from evaluation import words
 from evaluation.attempts import again
 from evaluation.comparisons import Comparison
 from evaluation.entries import Shown
-from evaluation.results import IMPORTED, Estimate, Evaluation, Overlap, Share
+from evaluation.results import IMPORTED, Estimate, Evaluation, Overlap, Point, Share
 from evaluation.run_folder import Run
 from evaluation.statistics import FEWEST, Interval, standard_errors
 
@@ -234,8 +234,7 @@ def _of_training(run: Run) -> list[str]:
 
 def _sets(recipe: Mapping[str, Any]) -> list[str]:
     """The sets of a recipe's data.train, written as a text or as a list of texts and mappings."""
-    data = recipe.get("data")
-    train = data.get("train") if isinstance(data, Mapping) else None
+    train = _dict(recipe, "data").get("train")
     named = [f"{item.get('source')} (weight {item.get('weight', 1)})" if isinstance(item, Mapping) else str(item) for item in _items(train)]
     return named or [_get(recipe, "data.train")]
 
@@ -431,12 +430,7 @@ def _waived(recipe: Mapping[str, Any]) -> list[str]:
 
 def _also(recipe: Mapping[str, Any]) -> list[str]:
     """Further kinds of budget that hold, by name."""
-    budget = recipe.get("budget")
-    return [
-        f"and {_get(kind, 'kind')}"
-        for kind in _items(budget.get("also") if isinstance(budget, Mapping) else None)
-        if isinstance(kind, Mapping)
-    ]
+    return [f"and {_get(kind, 'kind')}" for kind in _items(_dict(recipe, "budget").get("also")) if isinstance(kind, Mapping)]
 
 
 def _term(term: Any) -> str:
@@ -476,7 +470,7 @@ def length_bounds(length: Estimate) -> str:
     return bounds(length, 1, 0 if length.mean >= 9.95 else 1)
 
 
-def bounds(value: Estimate, scale: float, digits: int) -> str:
+def bounds(value: Estimate | Point, scale: float, digits: int) -> str:
     """The interval of a mean, "" without one."""
     if value.low is None or value.high is None:
         return ""
