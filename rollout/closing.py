@@ -18,6 +18,7 @@ import numpy as np
 from rollout.collector import seed_of
 from rollout.engine import Pool
 from rollout.template import Template
+from rollout.thinking import behind
 from rollout.types import FORCED, MODEL, Completion, Request
 
 
@@ -133,11 +134,8 @@ class ClosingPool:
 
     def _thought(self, completion: Completion) -> int | None:
         """Tokens before the mark by which a response closes its thinking; None if it does not, or not in these ids."""
-        ids, mark = completion.ids, self._mark
-        places = (
-            int(at) for at in np.flatnonzero(ids == mark[0]) if at + len(mark) <= len(ids) and (ids[at : at + len(mark)] == mark).all()
-        )
-        return next(places, None) if self._closed(completion) else None
+        ends = behind(completion.ids, self._mark)
+        return int(ends[0]) - len(self._mark) if len(ends) and self._closed(completion) else None
 
     def _with_mark(self, cut: Completion) -> Completion:
         """A sample and the mark behind it; of one that was cut within a mark of its own, the rest of that."""
@@ -148,13 +146,12 @@ class ClosingPool:
 def _put(cut: Completion, ids: Sequence[int] | np.ndarray) -> Completion:
     """A sample and what is put behind it, which counts as the engine's."""
     version, count = cut.versions[-1] if len(cut.versions) else 0, len(ids)
-    sources = np.full(len(cut.ids), MODEL, np.int8) if cut.sources is None else cut.sources
     return Completion(
         ids=np.append(cut.ids, np.asarray(ids, np.int32)),
         logprobs=np.append(cut.logprobs, np.zeros(count if len(cut.logprobs) == len(cut.ids) else 0, np.float32)),
         finish="length",
         versions=np.append(cut.versions, np.full(count, version, np.int32)),
-        sources=np.append(sources, np.full(count, FORCED, np.int8)),
+        sources=np.append(cut.source_T, np.full(count, FORCED, np.int8)),
     )
 
 

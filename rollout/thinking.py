@@ -33,7 +33,7 @@ class ThinkIds:
 def spent(prompt_ids: Sequence[int], think: ThinkIds) -> int | None:
     """Tokens of a prompt behind the mark that opens its thinking; None if it leaves none open."""
     ids = np.asarray(prompt_ids)
-    opened, closed = _behind(ids, think.open), _behind(ids, (think.close,))
+    opened, closed = behind(ids, think.open), behind(ids, (think.close,))
     if not len(opened) or (len(closed) and closed[-1] > opened[-1]):
         return None
     return len(ids) - int(opened[-1])
@@ -73,7 +73,7 @@ def sources(request: Request, ids: np.ndarray, think: ThinkIds | None) -> np.nda
     first, tail = len(request.prompt_ids), spent(request.prompt_ids, think)
     begin = first + 1 if tail is None else first - tail
     whole = np.concatenate([np.asarray(request.prompt_ids), ids]).astype(np.int64)
-    opened, closed = _behind(whole, think.open), np.flatnonzero(whole == think.close)
+    opened, closed = behind(whole, think.open), np.flatnonzero(whole == think.close)
     opened, closed = opened[opened >= begin], closed[closed >= first]
     end = min(closed, default=len(whole))
     starts, again = opened[opened <= end], opened[opened > end]
@@ -118,7 +118,7 @@ def joined(request: Request, parts: Sequence[Sequence[Completion]], think: Think
             ids=np.append(np.int32(think.close), one.ids),
             logprobs=np.append(np.float32(0), one.logprobs),
             versions=np.append(one.versions[:1], one.versions),
-            sources=np.append(np.int8(MODEL), np.zeros(len(one.ids), np.int8) if one.sources is None else one.sources),
+            sources=np.append(np.int8(MODEL), one.source_T),
         )
         if len(one.ids)
         else one  # aborted before it sampled anything
@@ -129,7 +129,7 @@ def joined(request: Request, parts: Sequence[Sequence[Completion]], think: Think
 
 def _by_rule(completion: Completion, logprob: float) -> Completion:
     """A completion whose first token was drawn by the rule, with this logprob; one that the engine forced stays so."""
-    source_T = np.full(len(completion.ids), MODEL, np.int8) if completion.sources is None else completion.sources.copy()
+    source_T = completion.source_T
     first_T = (np.arange(len(source_T)) == 0) & (source_T == MODEL)
     return replace(
         completion,
@@ -138,7 +138,7 @@ def _by_rule(completion: Completion, logprob: float) -> Completion:
     )
 
 
-def _behind(ids: np.ndarray, mark: Sequence[int]) -> np.ndarray:
+def behind(ids: np.ndarray, mark: Sequence[int] | np.ndarray) -> np.ndarray:
     """Indices just behind each occurrence of a mark."""
     if len(ids) < len(mark):
         return np.zeros(0, dtype=np.int64)

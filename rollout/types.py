@@ -140,19 +140,24 @@ class Completion:
     text: str | None = None
 
     @property
+    def source_T(self) -> np.ndarray:
+        """`sources`, written out, int8 [T]."""
+        return np.full(len(self.ids), MODEL, np.int8) if self.sources is None else self.sources
+
+    @property
     def sampled(self) -> np.ndarray:
         """Tokens that train and count as length, bool [T]: all that were not put there outside of any probability."""
-        return np.ones(len(self.ids), dtype=bool) if self.sources is None else self.sources != FORCED
+        return self.source_T != FORCED
 
     @property
     def own(self) -> np.ndarray:
         """Tokens whose logprobs are the model's own, bool [T]."""
-        return np.ones(len(self.ids), dtype=bool) if self.sources is None else self.sources == MODEL
+        return self.source_T == MODEL
 
     @property
     def budget_hit(self) -> bool:
         """Its thinking was closed by the engine."""
-        return self.sources is not None and bool((self.sources == FORCED).any())
+        return bool((self.source_T == FORCED).any())
 
     @property
     def cut(self) -> bool:
