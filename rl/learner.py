@@ -368,15 +368,8 @@ class Learner:
         known: dict[str, float | None] = {"lr": lr, "entropy/weight": bonus}
         shares = [dealt(rows, settings.micro_batch_tokens, settings.ranks) for rows in updates]
         per_rank = [[share[rank] for share in shares] for rank in range(settings.ranks)]
-        answers = (
-            self._in_passes(
-                "update",
-                per_rank,
-                *([given] * settings.ranks for given in (recipe.objective, lr, bonus, recipe.sampler.temperature)),
-            )
-            if updates
-            else []
-        )
+        given = recipe.objective, lr, bonus, recipe.sampler.temperature
+        answers = self._in_passes("update", per_rank, *given) if updates else []
         faults = [next(filter(None, said), "") for said in zip(*(faults for _, faults, _ in answers), strict=True)]
         for fault in faults:
             words = fault or "the gradient, though every loss is finite"
@@ -425,13 +418,13 @@ class Learner:
             return {}
         per_rank = [[batch for share in shares for batch in share[rank]] for rank in range(settings.ranks)]
         found: dict[str, np.ndarray] = {}
-        for answer in self._in_passes("measure", per_rank, [what] * settings.ranks, [temperature] * settings.ranks):
+        for answer in self._in_passes("measure", per_rank, what, temperature):
             found |= answer
         return found
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Logprobs of fixed sequences under the current policy; see LearnerRank.score."""
-        return self._all("score", [sequences] * len(self._ranks))[0]
+        return self._all("score", sequences)[0]
 
     def weights(self) -> tuple[Any, dict[str, int]]:
         """A Ray reference to the packed weights, and their digests."""
@@ -446,33 +439,33 @@ class Learner:
 
     def rest(self, resting: bool) -> None:
         """Leave the GPU to engines as far as the recipe says, or come back. What rests keeps its weights: all but `update` and reference logprobs goes on."""
-        self._all("rest", [resting] * len(self._ranks))
+        self._all("rest", resting)
         self._resting = resting
 
     def save(self, folder: Path) -> None:
         """Write policy and optimiser state; see LearnerRank.save."""
-        self._all("save", [folder] * len(self._ranks))
+        self._all("save", folder)
 
     def restore(self, folder: Path) -> None:
         """Read policy and optimiser state; see LearnerRank.restore."""
-        self._all("restore", [folder] * len(self._ranks))
+        self._all("restore", folder)
 
     def keep_state(self, file: Path) -> None:
         """Write the optimiser's state whole; see LearnerRank.keep_state."""
-        self._all("keep_state", [file] * len(self._ranks))
+        self._all("keep_state", file)
 
     def take_state(self, file: Path) -> None:
         """Read the optimiser's state; see LearnerRank.take_state."""
-        self._all("take_state", [file] * len(self._ranks))
+        self._all("take_state", file)
 
     def stop(self) -> None:
         """Kill the ranks."""
         for rank in self._ranks:
             ray.kill(rank)
 
-    def _in_passes(self, method: str, *per_rank: Sequence[Any]) -> list[Any]:
-        """What each rank returns of a method that stops after every micro-batch; each of them has a deadline of its own."""
-        self._all("begin", [method] * len(self._ranks), *per_rank, seconds=_PASS_S)
+    def _in_passes(self, method: str, per_rank: Sequence[Any], *given: Any) -> list[Any]:
+        """What each rank returns of a method that stops after every micro-batch, asked with its own rows and what all are given; each of them has a deadline of its own."""
+        self._get([rank.begin.remote(method, own, *given) for rank, own in zip(self._ranks, per_rank, strict=True)], "begin", _PASS_S)
         for number in count(1):
             calls = [rank.go_on.remote() for rank in self._ranks]
             answers = self._get(calls, f"{method} (micro-batch {number})", _PASS_S)
@@ -480,9 +473,8 @@ class Learner:
                 return [answer for (answer,) in answers]
         raise AssertionError("counting does not end")
 
-    def _all(self, method: str, *per_rank: Sequence[Any], seconds: float = _DEADLINE_S) -> list[Any]:
-        calls = [getattr(rank, method).remote(*(argument[index] for argument in per_rank)) for index, rank in enumerate(self._ranks)]
-        return self._get(calls, method, seconds)
+    def _all(self, method: str, *given: Any, seconds: float = _DEADLINE_S) -> list[Any]:
+        return self._get([getattr(rank, method).remote(*given) for rank in self._ranks], method, seconds)
 
     def _get(self, calls: Sequence[Any], what: str, seconds: float) -> list[Any]:
         """Wait for all ranks; the first failure ends the wait, since the others hang in a collective then."""

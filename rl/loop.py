@@ -65,7 +65,7 @@ def train(
                 if warning := refuse_unjudged(collected, recipe):
                     progress.message(f"step {step}: {warning}")
                 if step == 0:
-                    refuse_cut(collected.metrics["truncated"] or 0.0, recipe.at(step))
+                    refuse_cut(collected.metrics["truncated"] or 0.0, now)
                     for words in idle_terms([rollout.terms for group in collected.sampled for rollout in group.rollouts], recipe):
                         progress.message(words)
                 progress.phase("update")
