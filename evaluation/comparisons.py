@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from evaluation.entries import Shown, by_budget, by_source, compared, read_entries
-from evaluation.measured import Samples, accuracy_change, length_change, of_evaluation, of_table, places
+from evaluation.measured import Samples, accuracy_change, budgets_up_to, length_change, of_evaluation, of_table, places
 from evaluation.results import Budget, Evaluation, ShortOf
 from evaluation.run_folder import Run
 from evaluation.statistics import (
@@ -41,7 +41,6 @@ from rollout.records import CHARACTERS
 _MUST_AGREE = ("temperature", "top_p", "max_tokens", "budget")
 _IF_RECORDED = ("top_k",)  # must agree, too, where both say
 _MAY_DIFFER = ("engine", "instruction", "stated_limit", "revision")  # are compared, and said
-_BUDGETS = 64
 _COLUMNS = ["problem_id", "sample", "verdict", "tokens", "think_tokens", "finish", "extracted", "text"]
 
 
@@ -327,8 +326,8 @@ def _spans(old: Samples, new: Samples, cap: int) -> tuple[tuple[Span, ...], tupl
     """Budgets at which the new one is more, and less, accurate: shown for all of them at once, and at each by the interval that claims are made by."""
     if len(old.ids) < FEWEST or set(old.ids) != set(new.ids):
         return (), ()
-    budget_B = np.unique(np.linspace(0, cap, _BUDGETS + 1).round().astype(int))[1:]
-    old_NB, new_NB = (one.means(one.right[:, None] & (one.length[:, None] <= budget_B)) for one in (old, new))
+    budget_B = budgets_up_to(cap)
+    old_NB, new_NB = (one.right_within(budget_B) for one in (old, new))
     change_NB = new_NB - old_NB[places(new.ids, old.ids)]
     shown_B, mean_B = at_once(change_NB) <= LEVEL, change_NB.mean(axis=0)
     low_K, high_K = claim_bounds(change_NB[:, shown_B])  # an interval of a claim that is wider says less in a table

@@ -16,9 +16,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import ArrayLike
 
 from evaluation.results import Evaluation
 from evaluation.statistics import Interval, agreed, bootstrap
+
+_BUDGETS = 64  # points of a curve
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,19 @@ class Samples:
         starts_N = np.cumsum(self.count) - self.count
         return np.add.reduceat(values_S.astype(float), starts_N, axis=0) / self.count.reshape(-1, *[1] * (values_S.ndim - 1))
 
+    def right_within(self, budget_B: ArrayLike) -> np.ndarray:
+        """Share of each problem's samples that are right and no longer than each budget, [N, B]: cut after the fact."""
+        return self.means(self.right[:, None] & (self.length[:, None] <= np.asarray(budget_B)))
+
     @property
     def measured(self) -> Measured:
         """Each problem's share of right samples and mean length."""
         return Measured(self.ids, self.means(self.right), self.means(self.length), self.ruler)
+
+
+def budgets_up_to(most: float) -> np.ndarray:
+    """Budgets at which accuracy is looked at, evenly up to the most there is, in whole units, [B]."""
+    return np.unique(np.linspace(0, most, _BUDGETS + 1).round().astype(int))[1:]
 
 
 def grouped(table: pa.Table) -> pa.Table:

@@ -156,8 +156,7 @@ def _area(old: Evaluation, new: Evaluation, samples: tuple[Samples, Samples] | N
     budgets = sorted({point.budget for point in old.budget_curve} & {point.budget for point in new.budget_curve})
     if samples is None or len(budgets) < 2:
         return []
-    reached = [one.means(one.right[:, None] & (one.length[:, None] <= np.array(budgets))) for one in samples]
-    area_2N = [budget_area(budgets, one, "log2") for one in reached]
+    area_2N = [budget_area(budgets, one.right_within(budgets), "log2") for one in samples]
     change = claim_interval(area_2N[1][places(samples[0].ids, samples[1].ids)] - area_2N[0])
     label = f" mean over budgets {budgets[0]:,} to {budgets[-1]:,}, log2"
     return [_row(label, *(_percent(float(one.mean())) for one in area_2N), points(change))]

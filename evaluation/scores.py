@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from evaluation.attempts import maj_at_k, of_samples, voted
 from evaluation.lengths import by_outcome
-from evaluation.measured import Samples, grouped, of_table
+from evaluation.measured import Samples, budgets_up_to, grouped, of_table
 from evaluation.results import (
     Adherence,
     Budget,
@@ -42,8 +42,6 @@ from rewards.verifier.words import is_words
 from rollout.records import CHARACTERS
 from rollout.types import FORCED
 
-_CURVE_POINTS = 64
-
 
 def budget_curve(samples: Samples, budgets: Sequence[int]) -> list[Point]:
     """Accuracy at smaller budgets, cut after the fact: a sample counts at budget b if it is right and used at most b tokens.
@@ -51,7 +49,7 @@ def budget_curve(samples: Samples, budgets: Sequence[int]) -> list[Point]:
     Pessimistic where it is tight: a model told to stop at b, or trained to, might still have answered.
     """
     budget_B = np.asarray(budgets)
-    right_NB = samples.means(samples.right[:, None] & (samples.length[:, None] <= budget_B))
+    right_NB = samples.right_within(budget_B)
     tokens_B = samples.means(np.minimum(samples.length[:, None], budget_B)).mean(axis=0)
     several = len(samples.ids) > 1
     bounds_2B = np.percentile(resampled_means(right_NB), [2.5, 97.5], axis=0) if several else np.full((2, len(budget_B)), np.nan)
@@ -102,7 +100,6 @@ def score(
     longest = (
         settings.max_tokens if samples.ruler != CHARACTERS and parallel is None else max(samples.length.max(), 1)
     )  # limits are tokens of one sample
-    budgets = np.unique(np.linspace(0, longest, _CURVE_POINTS + 1).round().astype(int))[1:]
     return Evaluation(
         checkpoint=checkpoint,
         step=step,
@@ -133,7 +130,7 @@ def score(
         stated=stated,
         by_outcome=outcome,
         by_level=_by_level(samples, problems),
-        budget_curve=budget_curve(samples, budgets.tolist()),
+        budget_curve=budget_curve(samples, budgets_up_to(longest).tolist()),
         per_problem=_per_problem(samples, problems, votes_N, overlap_N),
         forced=forced,
         adherence=_adherence(samples, budget.limit) if isinstance(budget, Budget) and budget.kind == "requested" else None,
