@@ -25,7 +25,7 @@ from typing import Any
 from _measure import Row, column, in_turns, parser, print_table, ratio, sentence, spread, write_json
 from math_verify import parse, verify
 
-from rewards.verifier.judge import Item, Judge
+from rewards.verifier.judge import Judge
 from rewards.verifier.judge_file import judge_file
 
 WANTED = 1.8
@@ -83,7 +83,7 @@ def counts(rows: list[dict[str, Any]], called: list[bool]) -> Row:
     }
 
 
-def batch() -> list[Item]:
+def batch() -> list[tuple[str, str]]:
     """1,000 different answers: half are settled as numbers or words, half need reading; half of each are wrong."""
     kinds: list[Callable[[int, int], tuple[str, str]]] = [
         lambda n, off: (str(n), f"{n + off:,}"),
@@ -97,17 +97,18 @@ def batch() -> list[Item]:
         lambda n, off: (f"(1,{n + 2}]", rf"1<x\le {n + off + 2}"),
         lambda n, off: (f"y={n}x+1", f"{n + off}x-y+1=0"),
     ]
-    pairs = [kinds[index % 10](index // 10 + 1, index // 10 % 2) for index in range(BATCH)]
-    return [Item(gold=gold, text=rf"\boxed{{{answer}}}") for gold, answer in pairs]
+    return [kinds[index % 10](index // 10 + 1, index // 10 % 2) for index in range(BATCH)]
 
 
-def rate(items: list[Item], workers: int) -> Row:
-    """Seconds that a fresh judge, started and warm, takes for the items."""
+def rate(pairs: list[tuple[str, str]], workers: int) -> Row:
+    """Seconds that a fresh judge, started and warm, takes for pairs of a gold and an answer in a box."""
     with Judge(workers, 3.0, 1024) as judge:
         for future in [judge.compare(gold=rf"\sqrt{{{index}}}", answer=f"{index}^{{1/2}}") for index in range(2, 40)]:
             future.result()
         start = time.perf_counter()
-        judge.judge_many(items)
+        futures = [judge.submit(gold=gold, text=rf"\boxed{{{answer}}}", finish="stop", thinking=False) for gold, answer in pairs]
+        for future in futures:
+            future.result()
         return {"seconds": time.perf_counter() - start}
 
 
@@ -134,7 +135,7 @@ def main() -> None:
         print_table(header, [[name, *_cells(each, sides)] for name, each in table.items()])
     if args.rounds < 1:
         return
-    integers = [Item(gold=str(n), text=rf"\boxed{{{n}}}") for n in range(256)]
+    integers = [(str(n), str(n)) for n in range(256)]
     mixed = batch()
     times = in_turns(
         args.rounds,

@@ -48,7 +48,7 @@ from _measure import (
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 from recipes.schema import Recipe
-from rewards.verifier.judge import Item, Judge
+from rewards.verifier.judge import Judge
 from rl import algorithm
 from rl.learner import Learner
 from rl.publisher import Publisher
@@ -105,12 +105,13 @@ class TrlTrainer:
 
     def _verdict(self, completion_ids: list[list[int]], answer: list[str], **_: Any) -> list[float]:
         """1 for a right answer that ended by itself, else 0: our verdict and truncation terms together."""
-        items = []
+        futures = []
         for ids, gold in zip(completion_ids, answer, strict=True):
             finished = ids[-1] in self._template.stop_ids
             text = self._template.tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=False)
-            items.append(Item(gold=gold, text=text, finish="stop" if finished else "length", thinking=self._template.thinking))
-        scores = [float(verdict.status == "right") for verdict in self._judge.judge_many(items)]
+            finish = "stop" if finished else "length"
+            futures.append(self._judge.submit(gold=gold, text=text, finish=finish, thinking=self._template.thinking))
+        scores = [float(future.result().status == "right") for future in futures]
         self._tokens, self._right = sum(map(len, completion_ids)), sum(scores) / len(scores)
         return scores
 

@@ -22,7 +22,6 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, cast
@@ -39,17 +38,6 @@ _CACHE_SIZE = 100_000
 _KILLED = f"crash: {signal.SIGKILL.name}"  # nothing that a comparison does ends like that
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Item:
-    """One completion to judge. `finish` is "stop", "length" or "abort"; `thinking` requires a closing mark, `marks` are the model's own."""
-
-    gold: str
-    text: str
-    finish: str = "stop"
-    thinking: bool = False
-    marks: Marks | None = None
 
 
 class _Died(Exception):
@@ -217,13 +205,6 @@ class Judge:
         if answer is None:
             return _done(Verdict("wrong", reason))
         return self.compare(gold=gold, answer=answer)
-
-    def judge_many(self, items: Iterable[Item]) -> list[Verdict]:
-        """The verdicts of many completions, in their order."""
-        futures = [
-            self.submit(gold=item.gold, text=item.text, finish=item.finish, thinking=item.thinking, marks=item.marks) for item in items
-        ]
-        return [future.result() for future in futures]
 
     def compare(self, *, gold: str, answer: str) -> Future[Verdict]:
         """Judge a bare answer, taken out of its completion already. Equal pairs share one comparison."""

@@ -17,7 +17,7 @@ import pytest
 
 from rewards.rows import Row
 from rewards.verifier import judge as judge_module
-from rewards.verifier.judge import Item, Judge
+from rewards.verifier.judge import Judge
 from rewards.verifier.judge_file import answer_of, judge_file, paths_of, read_pairs
 from rewards.verifier.verdict import Verdict
 from tests.unit.test_rewards_hostile import HOSTILE, contained, judging, right  # noqa: F401
@@ -68,17 +68,17 @@ def test_a_timeout_is_not_judged_and_says_how_long_it_took(judge, contained):  #
 
 def test_p19_each_failure_has_its_reason(judge):
     cases = [
-        (Item(gold="7", text="7"), "wrong", "no box"),
-        (Item(gold="7", text=r"\boxed{7}", thinking=True), "wrong", "thinking not closed"),
-        (Item(gold="7", text=r"\boxed{7}", thinking=True, finish="length"), "wrong", "unfinished"),
-        (Item(gold="7", text=r"</think>\boxed{7}", thinking=True, finish="length"), "right", "integer"),
-        (Item(gold="7", text=r"\boxed{7}", finish="abort"), "not_judged", "aborted"),
-        (Item(gold="", text=r"\boxed{7}"), "not_judged", "bad gold"),
-        (Item(gold=r"\frac{", text=r"\boxed{x}"), "not_judged", "bad gold"),
-        (Item(gold="7", text=r"\boxed{" + "x" * 301 + "}"), "wrong", "too long"),
+        ("7", "7", "stop", False, "wrong", "no box"),
+        ("7", r"\boxed{7}", "stop", True, "wrong", "thinking not closed"),
+        ("7", r"\boxed{7}", "length", True, "wrong", "unfinished"),
+        ("7", r"</think>\boxed{7}", "length", True, "right", "integer"),
+        ("7", r"\boxed{7}", "abort", False, "not_judged", "aborted"),
+        ("", r"\boxed{7}", "stop", False, "not_judged", "bad gold"),
+        (r"\frac{", r"\boxed{x}", "stop", False, "not_judged", "bad gold"),
+        ("7", r"\boxed{" + "x" * 301 + "}", "stop", False, "wrong", "too long"),
     ]
-    verdicts = judge.judge_many([item for item, _, _ in cases])
-    assert [(verdict.status, verdict.reason) for verdict in verdicts] == [(status, reason) for _, status, reason in cases]
+    futures = [judge.submit(gold=gold, text=text, finish=finish, thinking=thinking) for gold, text, finish, thinking, *_ in cases]
+    assert [(future.result().status, future.result().reason) for future in futures] == [(status, reason) for *_, status, reason in cases]
 
 
 def test_p19_golds_are_checked_before_they_are_used(judge):
@@ -138,8 +138,9 @@ def test_equal_pairs_share_one_comparison(judge):
 
 def test_256_integers_are_judged_without_asking_a_process(judge, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("rewards.verifier.judge._Worker.ask", lambda self, request: pytest.fail(f"asked: {request}"))
-    items = [Item(gold=str(i), text=f"<think>{'so ' * 100}</think>It is \\boxed{{{i}}}.", thinking=True) for i in range(256)]
-    assert all(verdict.status == "right" for verdict in judge.judge_many(items))
+    texts = [f"<think>{'so ' * 100}</think>It is \\boxed{{{i}}}." for i in range(256)]
+    futures = [judge.submit(gold=str(i), text=text, finish="stop", thinking=True) for i, text in enumerate(texts)]
+    assert all(future.result().status == "right" for future in futures)
 
 
 def _statuses() -> list[str]:
