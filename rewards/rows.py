@@ -59,6 +59,10 @@ class Row(NamedTuple):
     key: str
     values: dict[str, Any]
 
+    def has(self, path: str) -> bool:
+        """Whether it has a path (`reach`), if only as a name without a value."""
+        return path in self.values or reach(self.values, path) is not None
+
 
 @dataclass(frozen=True)
 class Rows:

@@ -217,8 +217,8 @@ def named_column(rows: Sequence[Row], path: str | None, key: str) -> str | None:
 
 
 def has(rows: Sequence[Row], path: str) -> bool:
-    """Whether some row has a path, if only as a name without a value."""
-    return any(path in row.values or reach(row.values, path) is not None for row in rows)
+    """Whether some row has a path."""
+    return any(row.has(path) for row in rows)
 
 
 def _unknown(row: Row, what: str, key: str) -> str:

@@ -95,7 +95,7 @@ def paths_of(rows: Sequence[Row], gold: str | None = None, prediction: str | Non
     found = []
     for role, named, known in (("gold", gold, _GOLDS), ("prediction", prediction, PREDICTIONS)):
         candidates = known if named is None else (named,)
-        held = [path for path in candidates if any(_holds(row.values, path) for row in rows)]
+        held = [path for path in candidates if any(row.has(path) for row in rows)]
         filled = (path for path in held if any(reach(row.values, path) not in (None, "", []) for row in rows))
         path = next(filled, held[0] if held else None)
         if path is None:
@@ -105,11 +105,6 @@ def paths_of(rows: Sequence[Row], gold: str | None = None, prediction: str | Non
             )
         found.append(path)
     return Paths(*found)
-
-
-def _holds(values: dict[str, Any], path: str) -> bool:
-    """Whether a row has a path: also one whose value is null, if it is a plain name."""
-    return path in values or reach(values, path) is not None
 
 
 class Pair(NamedTuple):
@@ -144,7 +139,7 @@ def read_pairs(rows: Sequence[Row], paths: Paths) -> list[Pair]:
     """
     pairs = []
     for row in rows:
-        if not _holds(row.values, paths.prediction) and re.split(r"[.\[]", paths.prediction)[0] not in row.values:
+        if not row.has(paths.prediction) and re.split(r"[.\[]", paths.prediction)[0] not in row.values:
             raise ValueError(f"{row.place}: no field {paths.prediction}: each row needs gold and prediction")
         try:
             held = [(gold if "####" not in gold else marked(gold) or gold) for gold in golds(_gold(row, paths.gold))]
