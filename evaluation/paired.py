@@ -145,9 +145,9 @@ def _at_budgets(old: Evaluation, new: Evaluation, samples: tuple[Samples, Sample
     for share in _SHARES:
         budget = round(share * min(old.settings.max_tokens, new.settings.max_tokens))
         if samples and budget:
-            within = [one.means(one.right & (one.length <= budget)) for one in samples]
-            change = _moved(samples, lambda found, most=budget: found.right & (found.length <= most))  # type: ignore[misc]
-            rows.append(_row(f" within {budget:,} tokens", *(_percent(float(one.mean())) for one in within), points(change)))
+            within_2N = [one.right_within([budget])[:, 0] for one in samples]
+            change = _change(samples, *within_2N)
+            rows.append(_row(f" within {budget:,} tokens", *(_percent(float(one.mean())) for one in within_2N), points(change)))
     return rows
 
 
@@ -157,7 +157,7 @@ def _area(old: Evaluation, new: Evaluation, samples: tuple[Samples, Samples] | N
     if samples is None or len(budgets) < 2:
         return []
     area_2N = [budget_area(budgets, one.right_within(budgets), "log2") for one in samples]
-    change = claim_interval(area_2N[1][places(samples[0].ids, samples[1].ids)] - area_2N[0])
+    change = _change(samples, *area_2N)
     label = f" mean over budgets {budgets[0]:,} to {budgets[-1]:,}, log2"
     return [_row(label, *(_percent(float(one.mean())) for one in area_2N), points(change))]
 
@@ -165,8 +165,13 @@ def _area(old: Evaluation, new: Evaluation, samples: tuple[Samples, Samples] | N
 def _moved(samples: tuple[Samples, Samples] | None, mask: Callable[[Samples], np.ndarray]) -> Interval | None:
     if samples is None:
         return None
+    return _change(samples, *(one.means(mask(one)) for one in samples))
+
+
+def _change(samples: tuple[Samples, Samples], before_N: np.ndarray, after_N: np.ndarray) -> Interval:
+    """Of a number of each problem, in each one's own order."""
     old, new = samples
-    return claim_interval(new.means(mask(new))[places(old.ids, new.ids)] - old.means(mask(old)))
+    return claim_interval(after_N[places(old.ids, new.ids)] - before_N)
 
 
 def _scalars(old: Evaluation, new: Evaluation) -> list[Row]:
