@@ -68,7 +68,7 @@ def sampler(recipe: Recipe, start: Path) -> Iterator[tuple[EnginePool, PromptStr
         engines(plan(recipe), start, template) as (pool, _),
     ):
         stream = PromptStream(training_source(recipe.data, recipe.tiny, recipe.seed, judge.check_golds), template, recipe)
-        yield pool, stream, Collector(pool, Scorer(judge, template), stream, recipe)
+        yield pool, stream, Collector(pool, Scorer(judge, template), stream)
 
 
 def in_turns(rounds: int, measures: Mapping[str, Callable[[], Row]]) -> dict[str, list[Row]]:

@@ -311,7 +311,7 @@ def _train(part: Part, run: Run, template: Template, at: Standing, judge: Judge)
                 if made.turns:  # engines that slept have no weights
                     publisher.begin(learner, 0)
                 evaluate_now(0)
-            collector = Collector(pool, Scorer(judge, template), stream, recipe)
+            collector = Collector(pool, Scorer(judge, template), stream)
             with checkpoint.Background() as writer:
                 saver = loop.Saver(writer, run, learner, stream, wires, at.start)
                 loop.train(run, recipe, collector, learner, publisher, turns, saver, evaluate_now, progress, wires)

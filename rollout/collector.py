@@ -147,9 +147,9 @@ class Collector:
         scorer: its verdicts count; terms and budget are the step's.
     """
 
-    def __init__(self, pool: EnginePool, scorer: Scorer, stream: PromptStream, recipe: Recipe):
-        self._pool, self._scorer, self._stream, self._recipe = pool, scorer, stream, recipe
-        credit, tokenizer = recipe.credit, scorer.template.tokenizer
+    def __init__(self, pool: EnginePool, scorer: Scorer, stream: PromptStream):
+        self._pool, self._scorer, self._stream, self._recipe = pool, scorer, stream, stream.recipe
+        credit, tokenizer = stream.recipe.credit, scorer.template.tokenizer
         self._words = (
             Words(credit.words, partial(tokenizer.encode, add_special_tokens=False), tokenizer.decode)
             if isinstance(credit, RedundantCredit)

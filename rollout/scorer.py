@@ -15,7 +15,7 @@ import numpy as np
 
 from recipes.budgets import OutlierBudget
 from recipes.lengths import LeashTerm
-from recipes.schema import RewardTerm
+from recipes.terms import RewardTerm
 from rewards.functions import Asked, TrainerState, columns
 from rewards.profiles import dot_limit
 from rewards.redundant import Thought, Words, thought

@@ -214,7 +214,7 @@ def answers(request: Request) -> list[Completion]:
 def collect(recipe: Recipe, world: World) -> Collected:
     source = Source("numbers", lambda position: Problem(f"p{position}", f"q{position}", str(position)))
     stream = PromptStream(source, template(), recipe)
-    return Collector(ScriptedPool(answers), Scorer(world.judge, template()), stream, recipe).next()
+    return Collector(ScriptedPool(answers), Scorer(world.judge, template()), stream).next()
 
 
 def collected(recipe: Recipe, world: World) -> Any:
@@ -240,7 +240,7 @@ def eased(recipe: Recipe, world: World) -> Any:
 
     source = Source("numbers", lambda position: Problem(f"p{position}", f"q{position}", str(position)))
     stream = PromptStream(source, template(), recipe)
-    steps = Collector(ScriptedPool(think), Scorer(world.judge, template()), stream, recipe)
+    steps = Collector(ScriptedPool(think), Scorer(world.judge, template()), stream)
     found = [steps.next(step) for step in range(3)]
     redundant = [[rollout.redundant for group in one.groups for rollout in group.rollouts] for one in found]
     return [[group.problem.id for group in one.groups] for one in found], redundant

@@ -48,7 +48,7 @@ def collector(pool: EnginePool, judge: Judge, **changes: object) -> tuple[Collec
     recipe = Recipe.model_validate({"sampler": sampler, "budget": {"limit": 40}, "judge": judging} | changes)
     source = Source("numbers", lambda position: Problem(f"p{position}", f"q{position}", str(position)))
     stream = PromptStream(source, template(), recipe)
-    return Collector(pool, Scorer(judge, template()), stream, recipe), stream
+    return Collector(pool, Scorer(judge, template()), stream), stream
 
 
 def right_samples(rights: Callable[[int], int]) -> Callable[[Request], list[Completion]]:

@@ -105,7 +105,7 @@ def collecting(judge: Judge, seed: int = 0, group: dict[str, Any] | None = None,
     )
     source = Source("numbers", lambda position: Problem(f"p{position}", f"q{position}", str(position)))
     stream = PromptStream(source, template(), recipe)
-    return Collector(ScriptedPool(answers, seed), Scorer(judge, template()), stream, recipe), stream
+    return Collector(ScriptedPool(answers, seed), Scorer(judge, template()), stream), stream
 
 
 def names(found: Collected) -> list[int]:

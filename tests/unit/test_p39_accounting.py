@@ -36,7 +36,7 @@ def collector(pool: ScriptedPool, judge: Judge, prompts: int) -> tuple[Collector
     sampler = {"prompts": prompts, "group_size": 4, "max_refills": 3}
     recipe = Recipe.model_validate({"sampler": sampler, "budget": {"limit": 400}})
     stream = PromptStream(Source("numbers", lambda position: Problem(f"p{position}", f"q{position}", str(position))), template(), recipe)
-    return Collector(pool, Scorer(judge, template()), stream, recipe), stream
+    return Collector(pool, Scorer(judge, template()), stream), stream
 
 
 class SlowIsLong(ScriptedPool):
