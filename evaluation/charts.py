@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evaluation import parallel, words
+from evaluation import figures, parallel, words
 from evaluation.attempts import all_of_k, g_pass, pass_at_k
 from evaluation.efficiency import Point, front, frontier_gap, hypervolume, scaling
 from evaluation.entries import ACCENT, Shown
@@ -57,7 +57,7 @@ def pareto_panel(shown: Sequence[Shown]) -> Panel | None:
     low = min(point.length for point in points)
     made = log_axis(laid_out(x=f"mean {unit}", yrange=_near(100 * point.accuracy for point in points)), 0.7 * low, cap)
     note = f"Line: the front, which nothing shown beats in both. It dominates {100 * share:.1f} % of the area up to {cap:,} {unit} (linear axis). {_gaps(shown)}"
-    return Panel(f"Accuracy against mean {unit}", [(one.label, one.colour, False) for one in shown], data, made, note, "%", 360)
+    return Panel(f"Accuracy against mean {unit}", figures.keys_of(shown), data, made, note, "%", 360)
 
 
 def _gaps(shown: Sequence[Shown]) -> str:
@@ -116,7 +116,7 @@ def error_panel(found: Sequence[Sampled]) -> Panel:
             )
     made = log_axis(laid_out(x=f"at least so many {unit}", yrange=[0, 102]), edges[0], edges[-1])
     note = f"Share of wrong samples among those at least as long; ends where fewer than {_FEWEST_IN_BIN} are."
-    return Panel("Mistakes among long samples", [(one.shown.label, one.shown.colour, False) for one in found], data, made, note, "%", 240)
+    return Panel("Mistakes among long samples", figures.keys_of([one.shown for one in found]), data, made, note, "%", 240)
 
 
 def tier_panels(found: Sequence[Sampled]) -> list[Panel]:
@@ -248,7 +248,7 @@ def attempts_panels(shown: Sequence[Shown]) -> list[Panel]:
         if data:
             made = laid_out(x="k", yrange=_near(y for trace in data for y in trace["y"]))
             made["xaxis"] |= {"dtick": max(1, max(len(trace["x"]) for trace in data) // 8)}
-            panels.append(Panel(name, [(one.label, one.colour, False) for one in shown], data, made, note, "%", 260))
+            panels.append(Panel(name, figures.keys_of(shown), data, made, note, "%", 260))
     return panels
 
 

@@ -9,8 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from evaluation.entries import ACCENT as AFTER
-from evaluation.entries import Shown
+from evaluation.entries import ACCENT, Shown
 from evaluation.results import Evaluation
 
 RIGHT, WRONG, LIMIT, FAINT = "#2c8a57", "#c8663a", "#5b6470", "#c9ced4"
@@ -50,7 +49,7 @@ def budget_panel(shown: Sequence[Shown]) -> Panel:
     cap = max(one.evaluation.budget_curve[-1].budget for one in shown)
     first = min(one.evaluation.budget_curve[0].budget for one in shown)
     layout = log_axis(laid_out(x=f"{unit} allowed per sample", yrange=[0, 102]), first, cap)
-    return Panel(f"Accuracy against {unit.removesuffix('s')} budget", _keys(shown), data, layout, note, "%", 360)
+    return Panel(f"Accuracy against {unit.removesuffix('s')} budget", keys_of(shown), data, layout, note, "%", 360)
 
 
 def cost_panel(shown: Sequence[Shown]) -> Panel:
@@ -69,7 +68,7 @@ def cost_panel(shown: Sequence[Shown]) -> Panel:
     most = max(one.evaluation.tokens.high or one.evaluation.tokens.mean for one in shown)
     least = min(one.evaluation.budget_curve[0].tokens for one in shown)
     layout = log_axis(laid_out(x=f"mean {unit} used per sample", yrange=[0, 102]), least, 1.1 * most)
-    return Panel(f"Accuracy against {unit} used", _keys(shown), data, layout, note, "%", 360)
+    return Panel(f"Accuracy against {unit} used", keys_of(shown), data, layout, note, "%", 360)
 
 
 def level_panels(shown: Sequence[Shown]) -> list[Panel]:
@@ -108,15 +107,16 @@ def held_out_panels(evaluations: Sequence[Evaluation]) -> list[Panel]:
             [None if (value := getattr(getattr(e, key), bound)) is None else scale * value for e in evaluations]
             for bound in ("mean", "low", "high")
         )
-        line = drawn_line(steps, mean, title, AFTER, hover="%{y:.4~g}") | {"mode": "lines+markers"}
+        line = drawn_line(steps, mean, title, ACCENT, hover="%{y:.4~g}") | {"mode": "lines+markers"}
         if None not in low:
-            line["error_y"] = error_bars(mean, low, high, AFTER)
-        keys = [("mean with 95 % interval", AFTER, False)]
+            line["error_y"] = error_bars(mean, low, high, ACCENT)
+        keys = [("mean with 95 % interval", ACCENT, False)]
         panels.append(Panel(title, keys, [line], laid_out(yrange=[0, None] if key == "tokens" else None), unit=unit))
     return panels
 
 
-def _keys(shown: Sequence[Shown]) -> list[tuple[str, str, bool]]:
+def keys_of(shown: Sequence[Shown]) -> list[tuple[str, str, bool]]:
+    """A key for each, as captions have them."""
     return [(one.label, one.colour, False) for one in shown]
 
 

@@ -290,8 +290,7 @@ def _levels(source: str, shown: Sequence[Shown]) -> list[Section]:
     sizes = sorted(row.problems for row in first.by_level)
     size = f"{sizes[0]}" if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
     lead = f"Mean {first.settings.unit} and accuracy on {source} by family and level. A point stands for {size} problems: single points are noisy."
-    keys = [(one.label, one.colour, False) for one in shown]
-    return [_charts(f"Where the {first.settings.unit} go", lead, panels, columns, keys)]
+    return [_charts(f"Where the {first.settings.unit} go", lead, panels, columns, figures.keys_of(shown))]
 
 
 def _training(runs: Sequence[Run]) -> list[Section]:
