@@ -23,7 +23,7 @@ from recipes.schedules import Linear, value_at
 from recipes.schema import Recipe
 from rewards.profiles import dot_limit, percentile_limit
 from rewards.verifier.verdict import Verdict
-from rollout.budget import Control, Floor, covering, group_limit, next_floor, next_lambda, request_limit, stated_limit
+from rollout.budget import Control, Floor, Held, covering, group_limit, next_floor, next_lambda, request_limit, stated_limit
 from rollout.collector import PromptStream
 from rollout.sources import Source
 from rollout.types import Completion, Group, Problem, Request, Rollout
@@ -59,7 +59,7 @@ def test_a_share_of_tokens_is_that_many_for_whoever_asks(of: int):
             "reference": request_limit(reference, problem, 1),
             "controller": stated_limit(controller, share),
             "least": controller.least_limit,
-            "ladder": group_limit(ladder, of, np.array([1, 1]), all_G, all_G),
+            "ladder": group_limit(Held(ladder), of, np.array([1, 1]), all_G, all_G),
             "thinking": ThinkingBudget(kind="thinking", limit=of, share=share).closes(of),
             "outlier": outlier.cut_tokens,
             "room": ConstantBudget(limit=of, room=1 + share).most_tokens - of,
@@ -235,7 +235,7 @@ def test_a_rung_is_of_the_share_that_is_right_and_ends_by_itself_within_the_limi
     budget = DifficultyBudget.model_validate(
         {"limit": 100, "kind": "difficulty", "ladder": [{"at_least": 0.5, "share": 0.5}, {"share": 0.75}]}
     )
-    assert group_limit(budget, 100, np.array(tokens), np.ones(4, dtype=bool), np.arange(4) < finished) == limit
+    assert group_limit(Held(budget), 100, np.array(tokens), np.ones(4, dtype=bool), np.arange(4) < finished) == limit
 
 
 def test_a_grid_finer_than_a_token_is_one_of_tokens_up_to_the_longest():
