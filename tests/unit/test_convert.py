@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from launch.cli import app
@@ -17,7 +19,7 @@ from recipes.loader import RecipeError, dump
 from recipes.schema import Recipe
 from rl import checkpoint
 from rl.checkpoint import CheckpointError
-from rl.conversion import ConversionError
+from rl.conversion import ConversionError, convertible, differing
 from rl.run import Run, RunError
 
 
@@ -59,6 +61,24 @@ def test_what_cannot_be_converted_is_refused_in_a_sentence_before_anything_start
         with pytest.raises(kind, match=words):
             converted_run(given, to, ranks, zero)
     assert not out.exists()
+
+
+def test_a_checkpoint_that_does_not_say_how_many_ranks_wrote_it_is_not_converted(tmp_path: Path):
+    made = checkpoint.write(tmp_path / "step-3", lambda into: (into / "learner").mkdir(), {"step": 3})
+    with pytest.raises(ConversionError, match="no learner's state in it"):
+        convertible(made)
+
+
+def test_states_are_compared_to_the_bit_tensor_by_tensor_on_both_sides(tmp_path: Path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    for more, odd in [
+        ({}, ""),
+        ({"b": torch.ones(3)}, "b"),
+        ({"a": torch.tensor([1.0, 2.0 + 2.0**-22])}, "a"),  # the next number of fp32
+    ]:
+        save_file({"a": torch.tensor([1.0, 2.0])}, one)
+        save_file({"a": torch.tensor([1.0, 2.0])} | more, other)
+        assert differing(one, other) == differing(other, one) == odd
 
 
 @pytest.fixture

@@ -89,13 +89,18 @@ def test_what_a_killed_process_left_in_the_temporary_folder_goes_with_the_next(t
         name,
         left.replace("pid", "other", 1),
         f"laconic-convert-{gone.pid}-abc",
-    }  # a process's own, and of who knows where
+        name.replace(str(os.getpid()), str(os.getppid()), 1),
+    }  # a process's own, of who knows where, and of another that lives
     for one in (left, *stays):
         (tmp_path / one).mkdir()
         (tmp_path / one / "step-1").touch()
     with scratch_folder("laconic-convert-") as mine:
         assert {path.name for path in tmp_path.iterdir()} == stays | {Path(mine).name}
     assert {path.name for path in tmp_path.iterdir()} == stays
+    beside = tmp_path / "checkpoints"
+    beside.mkdir()
+    with scratch_folder("laconic-convert-", beside) as mine:
+        assert Path(mine).parent == beside  # from where a finished folder is moved into its place
 
 
 RAYS = """\x1b[36mray::VllmEngine.__init__()\x1b[39m (pid=7, ip=127.0.0.1)

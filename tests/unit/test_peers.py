@@ -7,12 +7,13 @@ import os
 import signal
 import time
 from multiprocessing import active_children
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from rollout import peers
-from rollout.peers import Call, Gone, Peer
+from rollout.peers import Call, Gone, Peer, RayLost, check_ray, log_end, why_dead
 from rollout.vllm_engine import _end_with_workers, made_processes
 
 FORK = multiprocessing.get_context("fork")
@@ -79,6 +80,49 @@ def test_p26_a_process_that_never_had_a_heartbeat_is_named_after_300_seconds(clo
     clock.now = 351
     with pytest.raises(Gone, match="engine 0 is frozen in process_id: no heartbeat for 301 s"):
         call.look()
+
+
+def test_what_is_to_hurry_has_so_long_from_then_on_and_never_longer_than_it_had(clock):
+    call = Call(Peer("engine 0", None), None, "load", 600)
+    for clock.now in range(1, 101):
+        call.look()
+    for seconds, until in [(90, 190), (900, 190), (20, 120)]:
+        call.hurry(seconds)
+        assert call.seconds == until
+
+
+def test_p26_a_ray_that_is_gone_or_was_stopped_for_30_seconds_on_end_is_named(monkeypatch: pytest.MonkeyPatch):
+    now, frozen, ended = [0.0], [True], [None]
+    raylet = SimpleNamespace(pid=7, poll=lambda: ended[0])
+    monkeypatch.setattr(peers, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(peers, "ray_processes", lambda: [("raylet", raylet)])
+    monkeypatch.setattr(peers, "stopped", lambda process: frozen[0])
+    monkeypatch.setattr(peers, "_stopped", {})
+    for now[0], frozen[0] in [(0, True), (20, False), (40, True), (70, True)]:  # it ran between
+        assert check_ray() is not frozen[0]
+    now[0] = 71
+    with pytest.raises(RayLost, match=r"^Ray's raylet \(process 7\) has been stopped for 30 s, by someone$"):
+        check_ray()
+    ended[0] = -9
+    with pytest.raises(RayLost, match=r"^Ray's raylet \(process 7\) is gone: killed by the system"):
+        check_ray()
+
+
+def test_why_an_actor_is_gone_tells_a_killed_process_from_a_node_that_is_away():
+    assert why_dead(RuntimeError("The actor died because its node has died. Node Id: 7")).startswith("its node is gone")
+    assert why_dead(RuntimeError("The actor is dead because its worker process has died.")).startswith(
+        "killed by the system for its memory"
+    )
+
+
+def test_a_log_ends_in_its_last_five_lines_errors_before_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "worker-ab-01-7.err").write_text(":job_id:01\n" + "".join(f"e{line}\n\n" for line in range(8)))
+    (tmp_path / "worker-ab-01-7.out").write_text("said\n")
+    (tmp_path / "worker-ab-01-8.err").write_text("another's\n")
+    monkeypatch.setattr("ray._private.worker._global_node", SimpleNamespace(get_logs_dir_path=lambda: str(tmp_path)))
+    assert log_end(7) == "e3 | e4 | e5 | e6 | e7"
+    (tmp_path / "worker-ab-01-7.err").write_text("e0\n")
+    assert log_end(7) == "e0 | said"
 
 
 def _engine(end: str) -> None:

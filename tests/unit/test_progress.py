@@ -70,6 +70,17 @@ def test_the_time_left_of_a_resumed_run_counts_its_own_steps_only(monkeypatch):
     assert [line.split("left ")[1] for line in console.file.getvalue().splitlines()] == ["0:57", "1:12"]  # 19 x 3 s, 18 x 4 s
 
 
+def test_the_time_left_is_told_from_the_last_20_steps(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("rl.progress.time.monotonic", lambda: now[0])
+    console = plain()
+    with Progress("rl", total=60, console=console) as progress:
+        for step in range(31):
+            now[0] += 100 if step <= 10 else 2
+            progress.step({"step": step})
+    assert console.file.getvalue().splitlines()[-1].endswith("left 0:58")  # 29 x 2 s
+
+
 def test_on_a_terminal_the_view_names_step_phase_and_numbers_and_messages_stay():
     console = terminal()
     with Progress("rl", total=60, console=console) as progress:
@@ -82,6 +93,7 @@ def test_on_a_terminal_the_view_names_step_phase_and_numbers_and_messages_stay()
     for words in ("rl", "1/60", "left", "update", "accuracy", "81.2%", "141.3", "12,346", "sample 2.5 s", "publish 0.0 s"):
         assert words in view
     assert "[resumed] at step 40" in console.file.getvalue()
+    assert "stopped" in console.file.getvalue() and "done" not in console.file.getvalue()  # after 1 of 60 steps
 
 
 def test_counts_say_from_time_to_time_how_long_it_takes_from_what_they_were_of_late(monkeypatch):
@@ -95,6 +107,14 @@ def test_counts_say_from_time_to_time_how_long_it_takes_from_what_they_were_of_l
             progress.count(done, 1000)
     [line] = console.file.getvalue().splitlines()
     assert line == "eval 480/1000  left 3:28"  # 10 in 4 s
+    now[0], console = 100.0, plain()
+    with Progress("eval", total=1000, console=console) as progress:
+        progress.count(0, 1000)
+        for burst in (1, 31, 61):
+            now[0] += 10
+            for done in range(burst, burst + 30):
+                progress.count(done, 1000)
+    assert console.file.getvalue() == "eval 61/1000  left 7:42\n"  # 61 in 30 s, whatever a burst did in no time
 
 
 @pytest.mark.parametrize(

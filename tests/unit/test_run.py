@@ -384,6 +384,7 @@ def test_wandb_holds_the_numbers_of_the_run_that_counts_after_a_resume(tmp_path,
 
         def log(values, step):
             assert step > max(kept, default=-1), "W&B drops a step that is not later than the last"
+            assert None not in values.values() and "step" not in values
             kept[step] = values["accuracy"]
 
         sessions.append((options, kept))
@@ -392,7 +393,7 @@ def test_wandb_holds_the_numbers_of_the_run_that_counts_after_a_resume(tmp_path,
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
     with pytest.raises(KeyboardInterrupt), Run.create(recipe(wandb="laconic"), tmp_path, resume=False) as run:
         for step in range(4):
-            run.record(step, TAUGHT | {"accuracy": 0.1 * step})
+            run.record(step, TAUGHT | {"accuracy": 0.1 * step, "kl": None})
         raise KeyboardInterrupt
     with Run.create(recipe(wandb="laconic"), tmp_path, resume=True) as run:
         run.truncate_to(2)  # steps 2 and 3 were after the last checkpoint, and come out otherwise
@@ -424,6 +425,8 @@ def test_samples_are_picked_by_rule():
     assert any(r.verdict.status == "wrong" and r.completion.finish == "stop" and r.tokens != 5 for r in six)
     assert sum(r.completion.finish == "length" for r in six) == 2  # the longest, and another for the rule "cut"
     assert any(r.verdict.status == "not_judged" for r in six)
+    cut = group("p", [(9 - sample, "length", "wrong") for sample in range(8)] + [(5, "stop", "wrong")])
+    assert ("p", 8) in picked(3, [cut])  # the one that ends, behind the shortest and the longest
     assert len(picked(8)) == len(picked(100)) == 8
     assert picked(0) == picked(5, []) == set()
 

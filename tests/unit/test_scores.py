@@ -252,6 +252,15 @@ def test_rows_keep_every_sample_whole_with_the_documented_columns() -> None:
     assert (second["verdict"], second["reason"], second["version"]) == ("not_judged", "never judged", None)
 
 
+def test_a_row_holds_all_golds_and_the_oldest_policy_version_of_its_tokens() -> None:
+    group = make_group("a", [(4, "right")])
+    group.request = replace(group.request, problem=Problem("a", "Half?", "1/2", others=("0.5",)))
+    old = group.rollouts[0].completion
+    group.rollouts[0].completion = Completion(old.ids, old.logprobs, old.finish, np.array([5, 3, 4, 5], np.int32))
+    [row] = rows([group], step=0, template="").to_pylist()
+    assert (row["golds"], row["version"]) == (["1/2", "0.5"], 3)
+
+
 def test_of_the_samples_that_ended_never_more_than_all_lack_a_box() -> None:
     groups = [make_group("a", [(5, "wrong"), (5, "cut"), (5, "cut"), (5, "cut")])]
     for rollout in groups[0].rollouts:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -36,6 +37,16 @@ def test_p28_a_stop_waits_until_it_is_released_and_a_second_one_does_not():
         os.kill(os.getpid(), signal.SIGTERM)
         raise RuntimeError("what is lost meanwhile is no reason to go on")
     assert signal.getsignal(signal.SIGTERM) == before
+    with Stop() as stop:
+        stop.hold()
+        stop.hold()  # once more, which does not take its own handlers for the former ones
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_outside_of_the_main_thread_where_no_signal_arrives_nothing_is_held():
+    with ThreadPoolExecutor() as elsewhere, Stop() as stop:
+        elsewhere.submit(stop.hold).result()
+        assert not stop.holds
 
 
 DRIVER = """
