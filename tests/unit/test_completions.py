@@ -46,10 +46,22 @@ GEMINI = [{"content": {"role": "model", "parts": [{"text": THOUGHT, "thought": T
         ({"candidates": GEMINI}, "MAX_TOKENS"),
         ({"model": "m", "choices": [{"message": {"content": PARTS}, "stop_reason": "stop"}], "completion": TEXT}, "stop"),
         ({"text": TEXT, "reasoning": THOUGHT, "reasoning_effort": "high"}, ""),
+        ({"role": "assistant", "reasoning": THOUGHT, "content": [{"type": "text", "text": TEXT}]}, ""),
     ],
 )
 def test_thinking_that_stands_apart_belongs_to_its_completion(value: object, finish: str) -> None:
     assert list(completions(value, "here")) == [Said(TEXT, THOUGHT, finish)]
+
+
+@pytest.mark.parametrize("role", ["user", "system", "developer", "tool", "function"])
+def test_a_chat_that_ends_with_anothers_turn_answers_nothing(role: str) -> None:
+    assert list(completions([MESSAGE, {"role": role, "content": "7"}], "here")) == [Said("")]
+
+
+def test_a_word_that_says_how_much_to_think_is_no_thinking_and_an_empty_list_no_completion() -> None:
+    for flag in ("high", " On ", "auto"):
+        assert list(completions({"text": TEXT, "reasoning": flag}, "here")) == [Said(TEXT)]
+    assert list(completions([], "here")) == []
 
 
 def test_an_answer_that_was_never_reached_leaves_its_thinking_open_and_marks_in_the_text_stand_for_themselves() -> None:
@@ -62,6 +74,11 @@ def test_an_answer_that_was_never_reached_leaves_its_thinking_open_and_marks_in_
 def test_thinking_of_several_completions_stands_in_a_list_beside_them(held: dict[str, object]) -> None:
     rows = [Row("in:1", "1", {"gold": "2", "completions": ["x", "y"]} | held)]
     assert [(pair.text, pair.thoughts) for pair in read_pairs(rows, paths_of(rows))] == [("x", "a"), ("y", "b")]
+
+
+def test_thinking_of_another_number_of_completions_is_nobodys() -> None:
+    rows = [Row("in:1", "1", {"gold": "2", "completions": ["x", "y"], "reasoning": ["a", "b", "c"]})]
+    assert [(pair.text, pair.thoughts) for pair in read_pairs(rows, paths_of(rows))] == [("x", ""), ("y", "")]
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,17 @@ def test_a_word_that_goes_on_in_the_next_token_is_another_word():
     assert ["".join(map(chr, ids[place : place + 3])) for place in np.flatnonzero(begins_T) if ids[place] != 200] == ["but", "Wai"]
 
 
+def test_what_stands_before_a_word_in_its_line_and_behind_it_decides_also_where_tokens_hold_several_things():
+    pieces = ["7", "\nso ", "but", "\n", " ", "等", "中", "a"]
+    words = Words(["but", "等"], lambda text: [pieces.index(text)] if text in pieces else [], lambda ids: "".join(pieces[i] for i in ids))
+
+    def begins(*said: str) -> list[int]:
+        return np.flatnonzero(words.found([pieces.index(one) for one in said])[0]).tolist()
+
+    assert begins("7", "\nso ", "but", "\n", " ", "but", "7", "but") == [5]  # the first one's line began within a token
+    assert begins("7", "等", "中", "等", "a", "等") == [1, 5]  # 中 sets no words apart, a letter does
+
+
 def test_a_word_that_a_vocabulary_cannot_write_begins_nothing():
     tokenizer = build_tokenizer()
     words = Words(["Wait", "Moreover", "again"], lambda text: tokenizer.encode(text, add_special_tokens=False), tokenizer.decode)

@@ -425,9 +425,17 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_and_one_that_the_user_
 
 def test_no_server_closes_thinking(serve):
     with pool_of(serve(answering(chat({"content": "x"})))) as pool:
-        with pytest.raises(ServerError, match="closes no thinking"):
-            pool.submit([request(pool, thinking_tokens=8)])
+        for forced in ({"thinking_tokens": 8}, {"closed": 1}):
+            with pytest.raises(ServerError, match="closes no thinking"):
+                pool.submit([request(pool, **forced)])
         assert pool.outstanding == 0
+
+
+def test_a_budget_that_is_requested_stands_in_the_messages_and_no_proxy_between_them_and_this_machine(serve, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    served = serve(answering(chat({"content": "x"})))
+    assert len(answers(pool_of(served), limit=30)) == 1
+    assert served.seen[-1][1]["messages"][-1]["content"].endswith("Answer in at most 30 tokens, your thinking included.")
 
 
 def test_leaving_does_not_wait_for_answers_that_nobody_wants_any_more(serve):
