@@ -143,6 +143,14 @@ def test_adapters_that_no_layer_can_have_are_refused_by_plan(tiny_checkpoint: Pa
     )
 
 
+def test_a_target_is_a_whole_name_at_the_end_of_a_layers():
+    lora = Lora(kind="lora", targets=["proj", "attn.q"])
+    assert [lora.at(layer) for layer in ("proj", "mlp.proj", "mlp.up_proj", "attn.q", "self_attn.q", "x.attn.q")] == [
+        *(True, True, False),
+        *(True, False, True),
+    ]
+
+
 def test_adapters_are_counted_whatever_their_targets_begin_with():
     shape = KNOWN["deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"]
     plain, mixed = (Lora(kind="lora", targets=names) for names in (["q_proj", "v_proj"], ["q_proj", "self_attn.v_proj"]))
