@@ -61,6 +61,8 @@ def said(found: Any) -> list[tuple[list[tuple[str, str]], str]]:
         ({"messages": "[{'role': 'user', 'content': 'q'}\n {'role': 'assistant', 'content': 'a'}]"}, [(ASKED, "a")]),
         ({"messages": [{"role": "assistant", "content": "hello"}, *CHAT]}, [([("assistant", "hello"), *ASKED], "a")]),
         ({"system_prompt": "s", "question": "q", "response": "a"}, [([("system", "s"), *ASKED], "a")]),
+        ({"messages": [{"role": "system", "content": "own"}, *CHAT], "system": "s"}, [([("system", "own"), *ASKED], "a")]),
+        ({"prompt": CHAT[:1], "completion": [CHAT[1] | {"reasoning": "own"}], "thinking_trajectory": "r"}, [(ASKED, "<think>\nown\n</think>\n\na")]),
         ({"query": "q", "response": "a", "type": "GSM"}, [(ASKED, "a")]),
         ({"problem": "q", "generated_solution": "a", "expected_answer": "7"}, [(ASKED, "a")]),
     ],

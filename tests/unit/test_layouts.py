@@ -244,3 +244,10 @@ def test_what_says_that_there_is_no_answer_is_no_gold(text: str):
 )
 def test_an_answer_that_says_there_is_nothing_is_a_gold(text: str):
     assert no_gold(text) is None
+
+
+def test_what_stands_before_a_problem_is_not_said_twice_and_a_set_of_few_chats_is_none():
+    told = Row("in:1", "1", {"context": "Count.", "question": "Count. 1 + 1?", "final_answer": "2"})
+    assert problem_of(told, recognise([told]))[0] == "Count. 1 + 1?"
+    rows = [Row(f"in:{place}", str(place), {"problem": said, "answer": "2"}) for place, said in enumerate(["1 + 1?", "2?", [USER]])]
+    assert not recognise(rows).chat and recognise(rows[1:] + rows[2:]).chat

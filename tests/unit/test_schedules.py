@@ -17,6 +17,7 @@ from recipes.budgets import (
 )
 from recipes.loader import RecipeError, load
 from recipes.schedules import Decays, Exponential, Linear, Stage, Staged, value_at
+from recipes.schema import Recipe
 from recipes.terms import least_of_right, margin
 from tests.unit.test_plan import LAPTOP
 
@@ -389,3 +390,11 @@ def test_a_whole_number_stays_above_a_bound_that_is_none():
     schedule = Exponential(kind="exponential", factor=0.5, every=1, least=6.7)
     assert [value_at(schedule, 20, step, 9) for step in (0, 1, 8)] == [20, 10, 7]
     assert value_at(schedule, 20.0, 8, 9) == 6.7
+
+
+def test_prices_per_token_and_room_for_tokens_are_the_recipes_whatever_the_step():
+    recipe = Recipe.model_validate(
+        {"budget": {"limit": 128}, "schedule": {"budget.limit": {"kind": "linear", "to": 256}}, "train": {"steps": 5}}
+    )
+    assert recipe.at(4).budget.limit == 256 and recipe.at(4).unit == recipe.unit == 128
+    assert (recipe.budget.most_tokens, recipe.most_tokens) == (128, 256)

@@ -12,7 +12,7 @@ from recipes.columns import REFERENCE, NumberColumn
 from recipes.data import Data, DataSet
 from recipes.schema import Tiny
 from rewards.rows import DataError
-from rollout.sources import heldout_problems, overlaps, training_source
+from rollout.sources import blended, heldout_problems, overlaps, training_source
 from rollout.types import Problem
 
 
@@ -322,3 +322,29 @@ def test_one_row_that_two_sets_read_by_other_columns_is_two_problems_and_by_the_
     alone, both = ids(sums), ids(sums, products)
     assert both[:4] == alone == ids(products) and both[4:] == [f"{id_}#2" for id_ in alone]
     assert ids(sums, sums) == [*alone, *alone]
+
+
+def test_every_slate_deals_the_sets_in_another_order_and_a_set_goes_on_where_it_was():
+    at = blended([7, 5000], [1.0, 1.0], seed=0)
+    first, second = ([at(position) for position in range(start, start + 1000)] for start in (0, 1000))
+    assert [index for index, _ in first] != [index for index, _ in second]
+    large = [row for index, row in first + second if index == 1]
+    assert len(set(large)) == len(large) == 1000
+
+
+def test_problems_that_differ_in_what_the_system_says_are_two(tmp_path: Path):
+    file = tmp_path / "rows.jsonl"
+    asked = {"role": "user", "content": "1 + 1?"}
+    turns = [[{"role": "system", "content": said}, asked] for said in ("In binary.", "In words.", "In binary.")]
+    file.write_text("".join(json.dumps({"prompt": one, "answer": "2"}) + "\n" for one in turns))
+    held, _, said, _ = heldout_problems(DataSet(source=str(file)), Tiny(), 0, 0, golds_that_parse)
+    assert [(problem.system, problem.repeats) for problem in held] == [("In binary.", 2), ("In words.", 1)]
+    assert "3 rows ask 2 different problems" in said[1]
+
+
+def test_columns_that_an_evaluation_set_names_win_over_those_of_the_training_data(tmp_path: Path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"q": "theirs", "mine": "own", "gold": "1", "a": "2"}) + "\n")
+    one = DataSet(source=str(file), problem="mine", answer="a")
+    [problem], *_ = heldout_problems(one, Tiny(), 0, 0, golds_that_parse, lent=Data(problem="q", answer="gold"))
+    assert (problem.text, problem.answer) == ("own", "2")

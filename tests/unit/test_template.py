@@ -124,7 +124,9 @@ def test_p41_the_tokenizer_in_use_is_the_one_in_the_files_whatever_it_is_called(
         assert template.tokenizer.encode(text, add_special_tokens=False) == ids and template.tokenizer.decode(ids) == text
     saved = tmp_path / "saved"
     saved.mkdir()
+    (folder / "generation_config.json").write_text('{"eos_token_id": [1]}')  # stop ids, which checkpoints must keep
     copy_companions(folder, saved)
+    assert (saved / "generation_config.json").read_text() == '{"eos_token_id": [1]}'
     assert (saved / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
 
 
@@ -439,3 +441,10 @@ def test_a_template_that_takes_no_system_turn_names_the_problem(tiny_checkpoint:
         TemplateError, match=r"problem p7: the chat template refuses its turns, system and user \(System role not supported\)"
     ):
         template.prompt_ids(Problem("p7", "1", "1", system="Be brief."))
+
+
+def test_a_requests_own_budget_goes_before_that_of_evaluations(tiny_checkpoint: Path):
+    template = load_template(tiny_checkpoint, Data(instruction="Use {budget} tokens."), budget=64)
+    problem = Problem("p", "1 + 1?", "2")
+    assert [template.messages(problem, limit)[-1]["content"][-14:] for limit in (0, 32)] == ["Use 64 tokens.", "Use 32 tokens."]
+    assert template.asking(16).messages(problem)[-1]["content"].endswith("Use 16 tokens.")
