@@ -248,10 +248,12 @@ def _package_blockers(plan: Plan, columns: dict[str, Any] | None) -> Iterator[st
                 yield f"reward: {error}"
     if recipe.wandb is not None and importlib.util.find_spec("wandb") is None:
         yield "wandb: the package is not installed; install it (`uv pip install wandb`) or set wandb=null"
-    build, device = plan.machine.build, plan.device
-    if recipe.engine.kind == "vllm" and any(actor.name == "engine" for actor in plan.actors) and build not in (device, "unknown"):
-        found = "no vLLM is installed" if build == "none" else f"the {_BUILDS[build]} build is installed"
-        yield f"engine.kind: vllm on {device} needs vLLM's {_BUILDS[device]} build and {found}: `make install EXTRA={device}`"
+    device, placed = plan.device, plan.placement
+    for index in sorted({node for node in placed.at.get("engine", ()) if node >= 0 and recipe.engine.kind == "vllm"}):
+        if (build := placed.nodes[index].build) not in (device, "unknown"):
+            on = f" on {placed.nodes[index].name}" * (len(placed.nodes) > 1)
+            found = "no vLLM is installed" if build == "none" else f"the {_BUILDS[build]} build is installed"
+            yield f"engine.kind: vllm on {device} needs vLLM's {_BUILDS[device]} build and {found}{on}: `make install EXTRA={device}`"
 
 
 def _engine_blockers(plan: Plan) -> Iterator[str]:
@@ -269,13 +271,12 @@ def _engine_blockers(plan: Plan) -> Iterator[str]:
             )
         if name == "enable_sleep_mode" and value and plan.device == "cpu":
             yield f"engine.vllm.{name}: vLLM's CPU build cannot sleep; leave it out (where engines and ranks share a GPU, it is set by itself)"
-        several = (
-            (name.endswith("parallel_size") or name == "nnodes") and name != "tensor_parallel_size" and str(value) not in ("1", "None")
-        )
-        if (several or (name == "distributed_executor_backend" and value not in (None, "uni"))) and plan.recipe.trains:
+        of_them = name == "decode_context_parallel_size" and not plan.recipe.trains  # workers that are tensor parallel anyway
+        more = (name.endswith("parallel_size") or name == "nnodes") and name != "tensor_parallel_size" and str(value) not in ("1", "None")
+        if (more and not of_them) or (name == "distributed_executor_backend" and value not in (None, "uni")):
             yield (
-                f"engine.vllm.{name}: {value}: trained weights reach engines on one node that are tensor parallel, no others; leave it out and use "
-                "engine.count or engine.vllm.tensor_parallel_size (evaluation alone may use it)"
+                f"engine.vllm.{name}: {value}: an engine here is one process, or tensor parallel workers on one node; leave it out and use "
+                "engine.count or engine.vllm.tensor_parallel_size"
             )
 
 

@@ -186,6 +186,12 @@ def test_a_missing_package_is_refused(monkeypatch: pytest.MonkeyPatch):
     ):  # fmt: skip
         assert any(words in line for line in blockers(machine, name, scale))
         assert blockers(machine, name, scale, "engine.kind=reference") == []
+    front = Machine(8, 64 * GB, build="cuda", name="front")
+    for build, others, refused in (("cuda", "none", True), ("none", "cuda", False)):
+        nodes = replace(front, build=build), replace(NODE, build=others, name="gpus")  # engines are on the second, the driver on the first
+        assert [
+            line.endswith("on gpus: `make install EXTRA=cuda`") for line in plan(load("dler", "node8"), nodes[0], nodes[1:]).blockers
+        ] == [True] * refused
     monkeypatch.setattr(planning.importlib.util, "find_spec", lambda name: None)
     assert any(line.startswith("wandb: the package is not installed") for line in blockers(LAPTOP, "quickstart", None, "wandb=mine"))
 
@@ -390,9 +396,11 @@ def test_a_plan_takes_seconds_and_no_torch():
     ("words", "said"),
     [
         ("engine.vllm.speculative_config={method: ngram, num_speculative_tokens: 3}", "vLLM's CPU build samples from another distribution"),
-        ("engine.vllm.pipeline_parallel_size=2", "pipeline_parallel_size: 2: trained weights reach"),
-        ("engine.vllm.prefill_context_parallel_size='2'", "prefill_context_parallel_size: 2: trained weights reach"),
-        ("engine.vllm.distributed_executor_backend=mp", "distributed_executor_backend: mp: trained weights reach"),
+        ("engine.vllm.pipeline_parallel_size=2", "pipeline_parallel_size: 2: an engine here is one process, or tensor parallel"),
+        ("engine.vllm.data_parallel_size=2", "data_parallel_size: 2: an engine here is one process"),
+        ("engine.vllm.prefill_context_parallel_size='2'", "prefill_context_parallel_size: 2: an engine here is one process"),
+        ("engine.vllm.decode_context_parallel_size=2", "decode_context_parallel_size: 2: an engine here is one process"),
+        ("engine.vllm.distributed_executor_backend=mp", "distributed_executor_backend: mp: an engine here is one process"),
         ("engine.vllm.spec_method=ngram", "engine.vllm.spec_method: with speculation, vLLM's CPU build samples from another"),
     ],
 )
@@ -400,7 +408,8 @@ def test_options_of_vllm_that_cannot_serve_are_refused_by_name(words: str, said:
     assert any(said in line for line in blockers(LAPTOP, "quickstart", None, words))
     assert not any(said in line for line in blockers(LAPTOP, "quickstart", None, words, "engine.kind=reference"))
     alone = blockers(replace(NODE, build="cuda"), "dler", "node8", words, "stages=[eval]")
-    assert not any(said in line for line in alone)  # several workers, and speculation on a GPU, are for an evaluation to use
+    works = "spec" in words or "decode_context" in words  # speculation on a GPU, and caches shared among tensor parallel workers
+    assert any(said in line for line in alone) != works
 
 
 def test_an_option_that_vllm_does_not_have_is_refused_before_anything_starts():
