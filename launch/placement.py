@@ -238,10 +238,10 @@ def _together(cluster: Cluster, found: Placement, users: Sequence[Wish]) -> Plac
     fault = ""
     if wide := next((wish for wish in users if wish.gpus > 1), None):
         fault = f"engine.vllm.tensor_parallel_size: {wide.gpus}: an engine that shares its GPU with a rank has one; leave it out, or say cluster.kind=apart"
-    elif engines.count % gpus:
-        fault = f"cluster.kind: colocated: {engines.count} engines do not spread evenly over {gpus} GPUs with a rank each; set engine.count to {gpus}"
     elif gpus > sum(len(node.gpus) for node in found.nodes):
         fault = _too_few(cluster, found, gpus, users)
+    elif engines.count % gpus:
+        fault = f"cluster.kind: colocated: {engines.count} engines do not spread evenly over {gpus} GPUs with a rank each; set engine.count to {gpus}"
     if fault:
         return replace(found, faults=(fault,))
     order = sorted(range(len(found.nodes)), key=lambda node: -len(found.nodes[node].gpus))

@@ -238,6 +238,7 @@ def test_one_gpu_is_shared_unless_the_recipe_says_apart():
 
 REFUSED = {
     "evenly": (ColocatedCluster(kind="colocated"), [EIGHT], wanted(6, 4), "6 engines do not spread evenly over 4 GPUs with a rank each; set engine.count to 4"),
+    "ranks": (ColocatedCluster(kind="colocated"), [ONE_80], wanted(1, 2), "needs 2 GPUs (1 x 0.5 for engines + 2 x 0.5 for learners) and this machine has 1; learner.ranks=1 and engine.count=1 share one"),
     "wide": (ColocatedCluster(kind="colocated"), [EIGHT], wanted(2, 4, 2), "tensor_parallel_size: 2: an engine that shares its GPU with a rank has one"),
     "sum": (AutoCluster(), FOUR_NODES[:2], wanted(12, 6), "needs 18 GPUs (12 x 1 for engines + 6 x 1 for learners) and 2 nodes have 8 + 8 = 16"),
     "whole": (AutoCluster(), MIXED, wanted(2, 2, 5), "an engine takes 5 GPUs of one node, and for number 2 of 2 4 + 3 of 4 + 8 are left"),
