@@ -148,7 +148,7 @@ def engine_options(recipe: Recipe, shape: Shape | None, gpu: int, room: int | No
     """The sizes that vLLM is started with, under its own names; what `engine.vllm` says wins.
 
     Args:
-        shape: None if the model is not known; then the cache's size is left to vLLM.
+        shape: None if the model is not known; then the cache's size is left to vLLM, within the engine's share of the GPU.
         gpu: memory of the engine's GPU, bytes; 0 on a CPU.
         room: of it that the engine may hold, bytes; None if it has it to itself. `gpu_memory_utilization` lowers it, and is what follows from it.
         card: the GPU's name, as far as it is known.
@@ -169,6 +169,9 @@ def engine_options(recipe: Recipe, shape: Shape | None, gpu: int, room: int | No
         if gpu:  # vLLM refuses to start where less than this is free
             held = sum(engine_bytes(recipe, shape, gpu, sizes | {"kv_cache_memory_bytes": kv} | recipe.engine.vllm).values())
             return sizes | recipe.engine.vllm | {"gpu_memory_utilization": min(GPU_SHARE, round(held / gpu + 0.005, 2))}
+    elif gpu and room is not None:
+        share = min(option(recipe.engine.vllm, "gpu_memory_utilization", 1), round(room / gpu, 4))
+        return sizes | recipe.engine.vllm | {"gpu_memory_utilization": share}
     return sizes | recipe.engine.vllm
 
 
