@@ -6,6 +6,7 @@ what rests keeps of it. Simplification: all other processes of a node are at the
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from launch import memory
 from launch.memory import GPU_SHARE, Shape, size, sizes_apart
 from launch.placement import Placement, Wish
+from recipes.adapters import Lora
 from recipes.cluster import turns
 from recipes.schema import Recipe
 from recipes.stages import Supervised
@@ -171,7 +173,8 @@ def misfits(
             where = f" on {node.name}" if len(placed.nodes) > 1 else ""
             needed, free = sizes_apart(host, node.memory)
             largest = max(actors, key=lambda actor: host_bytes([actor], placed, index))
-            remedy = _ON_NODES_WITH_GPUS if gpus and largest.name != "judge" else _IN_MAIN_MEMORY[largest.name]
+            remedy = _IN_MAIN_MEMORY.get(largest.name) or _remedies(recipe, {largest.name: largest.holds}, placed)
+            remedy = _ON_NODES_WITH_GPUS if gpus and largest.name != "judge" else remedy
             yield (
                 f"memory: the processes{where} need about {needed} of main memory, {free} are free; "
                 f"{largest.name}s take {size(host_bytes([largest], placed, index))} of it: {remedy}"
@@ -192,7 +195,7 @@ def misfits(
                 "lower budget.limit or eval.max_tokens, or let the engine have more memory"
             )
     if gpus:
-        yield from _gpu_misfits(placed, actors, options, gpus, one)
+        yield from _gpu_misfits(recipe, placed, actors, options, gpus, one)
 
 
 def _shared_misfits(placed: Placement, each: int) -> Iterator[str]:
@@ -226,56 +229,106 @@ def _store_misfits(placed: Placement, push: int) -> Iterator[str]:
 
 
 def _gpu_misfits(
-    placed: Placement, actors: Sequence[Actor], options: Mapping[str, Any], gpus: Mapping[str, int], one: int
+    recipe: Recipe, placed: Placement, actors: Sequence[Actor], options: Mapping[str, Any], gpus: Mapping[str, int], one: int
 ) -> Iterator[str]:
-    """What does not fit on a GPU. An engine can do with keys and values of one sequence, `one` bytes: the rest waits its turn."""
+    """What does not fit on a GPU. An engine can do with keys and values of one sequence, `one` bytes, unless the recipe says how many: the rest waits its turn."""
     users = [actor for actor in actors if actor.gpus]
-    least = {actor.name: actor.bytes - max(0, actor.holds.get("KV cache", one) - one) for actor in users}
+    fixed = "kv_cache_memory_bytes" in recipe.engine.vllm  # which vLLM takes, whatever share it was given
+    least = {actor.name: dict(actor.holds) for actor in users}
+    if not fixed and "engine" in least:
+        least["engine"]["KV cache"] = min(one, least["engine"]["KV cache"])
     every = [gpu for node in placed.nodes for gpu in node.gpus]
 
-    def larger(needed: float) -> str:
-        """What to do where GPUs are unlike, and enough of them would do."""
+    def remedies(held: Mapping[str, Mapping[str, int]], needed: float) -> str:
+        """What to do; where GPUs are unlike, and enough of them would do, that, too."""
+        words = _remedies(recipe, held, placed)
         if len(set(every)) == 1 or sum(GPU_SHARE * gpu >= needed for gpu in every) < placed.total_gpus:
-            return ""
-        return f"; of {' and '.join(map(size, sorted(set(every))))} the smallest counts: leave it out (CUDA_VISIBLE_DEVICES)"
+            return words
+        return f"{words}; of {' and '.join(map(size, sorted(set(every))))} the smallest counts: leave it out (CUDA_VISIBLE_DEVICES)"
 
     if placed.shared:
         gpu = gpus[users[0].name]  # of all that share it
         where = "each GPU" if placed.total_gpus > 1 else "the one GPU" if sum(len(node.gpus) for node in placed.nodes) == 1 else "a GPU"
         for turn in [actor.name for actor in users if actor.rests is not None] or [""]:
-            held = {one.name: least[one.name] if one.rests is None or one.name == turn else sum(one.rests.values()) for one in users}
-            together = sum(placed.on_a_gpu(name) * count for name, count in held.items())
+            parts = {one.name: least[one.name] if one.rests is None or one.name == turn else one.rests for one in users}
+            held = {name: {part: placed.on_a_gpu(name) * count for part, count in own.items()} for name, own in parts.items()}
+            together = sum(sum(own.values()) for own in held.values())
             if together > GPU_SHARE * gpu:
                 when = f" in the {turn}s' turn" if turn else ""
-                parts = " + ".join(f"{placed.on_a_gpu(name)} x {size(count)} for {name}s" for name, count in held.items())
+                sums = " + ".join(f"{placed.on_a_gpu(name)} x {size(sum(own.values()))} for {name}s" for name, own in parts.items())
                 takes, there = sizes_apart(together, GPU_SHARE * gpu)
                 yield (
-                    f"memory: engines and learner share {where} and need about {takes}{when} ({parts}), "
-                    f"{there} are there; lower learner.micro_batch_tokens or learner.logit_chunk_tokens, or take a smaller model or more GPUs{larger(together)}"
+                    f"memory: engines and learner share {where} and need about {takes}{when} ({sums}), "
+                    f"{there} are there; {remedies(held, together)}"
                 )
         return
-    fixed = "kv_cache_memory_bytes" in options  # which vLLM takes, whatever share it was given
-    for actor in users:
-        share = memory.option(options, "gpu_memory_utilization", GPU_SHARE) if actor.name == "engine" and not fixed else GPU_SHARE
-        needed = actor.bytes if actor.name == "engine" and fixed else least[actor.name]
-        if needed > (room := share * gpus[actor.name]):
+    for name, own in least.items():
+        share = memory.option(options, "gpu_memory_utilization", GPU_SHARE) if name == "engine" and not fixed else GPU_SHARE
+        if (needed := sum(own.values())) > (room := share * gpus[name]):
             takes, there = sizes_apart(needed, room)
-            yield f"memory: one {actor.name} needs about {takes} on its GPU, {there} are there; {_REMEDIES[actor.name]}{larger(needed)}"
+            yield f"memory: one {name} needs about {takes} on its GPU, {there} are there; {remedies({name: own}, needed)}"
+
+
+def _remedies(recipe: Recipe, held: Mapping[str, Mapping[str, int]], placed: Placement) -> str:
+    """What frees most of what processes hold, bytes by part and by their name, the most first; what frees less than a tenth of it is not said."""
+    frees: Counter[str] = Counter()
+    for name, parts in held.items():
+        for words, bytes_ in _engine_frees(recipe, parts, placed) if name == "engine" else _rank_frees(recipe, name, parts):
+            frees[words] += int(bytes_)
+    least = sum(sum(parts.values()) for parts in held.values()) / 10
+    said = [words for words, bytes_ in frees.most_common(3) if bytes_ >= least]
+    alone = placed.shared and recipe.cluster.kind == "auto"
+    return ", ".join([*said, f"{'or ' * bool(said)}take a smaller model{' or more GPUs' * alone}"])
+
+
+def _engine_frees(recipe: Recipe, held: Mapping[str, int], placed: Placement) -> Iterator[tuple[str, float]]:
+    """What can be changed about an engine, and the bytes that it frees at most."""
+    sized, count = "kv_cache_memory_bytes" in recipe.engine.vllm, placed.on_a_gpu("engine")
+    yield "lower engine.vllm.kv_cache_memory_bytes" if sized else "lower budget.limit or eval.max_tokens", held.get("KV cache", 0)
+    yield "lower engine.vllm.max_num_seqs or engine.vllm.max_num_batched_tokens", held.get("profile", 0)
+    if not placed.shared:
+        yield "take more GPUs an engine (engine.vllm.tensor_parallel_size)", held.get("weights", 0)
+    elif count > 1:
+        yield "lower engine.count", sum(held.values()) * (count - 1) / count
+
+
+def _rank_frees(recipe: Recipe, name: str, held: Mapping[str, int]) -> Iterator[tuple[str, float]]:
+    """What can be changed about a rank, or a supervised stage's trainer, and the bytes that it frees at most."""
+    learner, alone = recipe.learner, name == "trainer"
+    stage, ranks = (0, 1) if alone else (learner.zero_stage, learner.ranks)
+
+    def of(*parts: str) -> int:
+        return sum(held.get(part, 0) for part in parts)
+
+    longest, key = (0, "the stage's max_tokens") if alone else (recipe.data.max_prompt_tokens + recipe.most_tokens, "budget.limit")
+    fill = [
+        f"lower {key if learner.micro_batch_tokens <= most else 'learner.micro_batch_tokens'}" for most in (longest, memory.context(recipe))
+    ]
+    yield fill[0] + f" or {key} (a pair of answers passes at once)" * alone, of("activations")
+    yield fill[1] if fill[1] == fill[0] else "lower eval.max_tokens", of("gate")
+    if not learner.gradient_checkpointing:
+        yield "set learner.gradient_checkpointing=true", of("activations")
+    yield "lower learner.logit_chunk_tokens", of("logits") * (not alone)
+    if not isinstance(learner.adapter, Lora):
+        yield (
+            "take adapters (learner.adapter.kind=lora)",
+            of("gradients", "optimiser", "optimiser step", "head gradient", "buckets", "reference"),
+        )
+    why = ["objective.kl.coef=0"] * (recipe.most("objective.kl.coef") > 0) + ["no reward of kind kl"] * (recipe.kl_reward is not None)
+    yield f"do without the reference ({' and '.join(why)})", of("reference")
+    divided = ("optimiser", "gradients", "weights")[:stage]
+    yield "take more ranks, on more GPUs", of(*divided)
+    if ranks > 1 and stage < 3:
+        yield "set learner.zero_stage=3", of("optimiser", "gradients", "weights") - of(*divided)
 
 
 _MORE_SHARED = "give it more (a container: docker run --shm-size=16g)"
 _ON_NODES_WITH_GPUS = "have fewer engines and ranks on a node, keep what rests on the GPU where they share it (cluster.offload: false), or take a smaller model"
-_REMEDIES = {
-    "engine": "lower engine.vllm.kv_cache_memory_bytes, take more GPUs an engine (engine.vllm.tensor_parallel_size) or a smaller model",
-    "learner": "lower learner.micro_batch_tokens or learner.logit_chunk_tokens, or take adapters (learner.adapter.kind=lora), more ranks or a smaller model",
-    "trainer": "lower the stage's max_tokens (a pair of answers passes at once) or learner.micro_batch_tokens, or take adapters (learner.adapter.kind=lora) or a smaller model",
-}
 _IN_MAIN_MEMORY = {
     "driver": "take a smaller model",
     "judge": "lower judge.workers",
     "engine": "lower engine.count, or take a smaller model",
     "learner": "lower learner.micro_batch_tokens or learner.ranks, or take a smaller model",
-    "trainer": _REMEDIES["trainer"],
 }
 
 

@@ -36,6 +36,20 @@ def test_engines_that_share_a_gpu_have_equal_parts_of_it():
         made = plan(load("evaluate", overrides=[*words, f"engine.count={count}"]), Machine(32, 128 * GB, (24 << 30,), "cuda"))
         [engine] = [actor for actor in made.actors if actor.name == "engine"]
         assert engine.bytes == pytest.approx(0.92 * (24 << 30) / count, rel=1e-6), count
+        for said, share in ((0.9, 0.92 / count), (0.2, 0.2)):  # also where nobody knows how large the model is
+            unknown = ["model.path=someone/mixture", f"engine.count={count}", f"engine.vllm.gpu_memory_utilization={said}"]
+            assert plan(load("evaluate", overrides=unknown), made.machine).engine["gpu_memory_utilization"] == pytest.approx(
+                share, abs=1e-4
+            )
+
+
+@pytest.mark.parametrize("words", [(), ("cluster.kind=apart",), ("cluster.sleep=false",)])
+def test_a_cache_that_the_recipe_sizes_is_held_against_the_gpu_whoever_shares_it(words: tuple[str, ...]):
+    machine = Machine(32, 128 * GB, (24 * GB,) * (1 + bool(words and "apart" in words[0])), "cuda")
+    sized = ["cluster.kind=colocated"] * ("cluster.sleep=false" in words) + [*words, "engine.vllm.kv_cache_memory_bytes=40000000000"]
+    assert not plan(load("dler", "gpu1-24", sized[:-1]), machine).blockers
+    [line] = plan(load("dler", "gpu1-24", sized), machine).blockers
+    assert line.startswith("memory: ") and "lower engine.vllm.kv_cache_memory_bytes" in line
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from launch.actors import host_bytes
 from launch.machine import Machine
-from launch.memory import CUDA_LIBRARIES, GB, KNOWN, LIBRARIES, kv_bytes, learner_bytes, tiny_shape
+from launch.memory import CUDA_LIBRARIES, GB, KNOWN, LIBRARIES, Shape, kv_bytes, learner_bytes, tiny_shape
 from launch.plan import plan
 from recipes.loader import load
 from recipes.schema import Learner, Tiny
@@ -136,3 +137,30 @@ def test_whatever_reads_the_reference_model_counts_its_memory_and_reads_its_esti
     in_loss, said = any("objective.kl.coef" in word for word in words), "\n".join(result.warnings)
     assert ("objective.kl.estimator: k1 says nothing" in said) is (not in_loss)
     assert ("k1 as a loss" in said) is in_loss
+
+
+_ON_FOUR = ["engine.count=1", "engine.vllm.tensor_parallel_size=4", "learner.ranks=4"]
+_LORA = "take adapters (learner.adapter.kind=lora)"
+
+
+@pytest.mark.parametrize(
+    ("scale", "words", "gpu", "remedies"),
+    [  # what is too large of 32B parameters: frozen weights and a reference are 66 GB, each whole on a rank without ZeRO-3
+        ("node8", [*_ON_FOUR, "learner.zero_stage=2", "learner.adapter.kind=lora"], 80, "set learner.zero_stage=3, "),
+        ("node8", [*_ON_FOUR, "learner.zero_stage=3", "learner.adapter.kind=lora", "learner.micro_batch_tokens=131072"], 40, "lower learner.micro_batch_tokens, "),
+        ("node8", [*_ON_FOUR, "learner.zero_stage=3", "learner.ranks=24", "objective.kl.coef=0.1"], 80, f"{_LORA}, do without the reference (objective.kl.coef=0), "),
+        ("node8", [*_ON_FOUR, "learner.zero_stage=3", "objective.kl.coef=0"], 80, f"take more ranks, on more GPUs, {_LORA}, "),
+        ("node8", [*_ON_FOUR, "learner.zero_stage=1", "learner.ranks=1", "objective.kl.coef=0"], 80, f"{_LORA}, "),
+        ("gpu1-80", ["learner.adapter.kind=lora", "engine.count=4"], 160, "lower engine.count, "),
+    ],
+)  # fmt: skip
+def test_the_remedies_for_a_full_gpu_are_what_frees_most_of_it(
+    scale: str, words: list[str], gpu: int, remedies: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(KNOWN, "some/32b", Shape(64, 5120, 40, 8, 128, 27648, 152064, False, 131072))
+    machines = [
+        Machine(64, 4000 * GB, (gpu * GB,) * (8 if scale == "node8" else 1), name=f"{n}") for n in range(4 if scale == "node8" else 1)
+    ]
+    made = plan(load("dler", scale, ["model.path=some/32b", *words]), machines[0], machines[1:])
+    [line] = [line for line in made.blockers if re.match("memory: (one learner|engines and)", line)]
+    assert f" are there; {remedies}" in line and re.search(r", or take a smaller model( or more GPUs)?$", line), line
