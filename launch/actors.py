@@ -237,7 +237,7 @@ def _gpu_misfits(
     least = {actor.name: dict(actor.holds) for actor in users}
     if not fixed and "engine" in least:
         least["engine"]["KV cache"] = min(one, least["engine"]["KV cache"])
-    every = [gpu for node in placed.nodes for gpu in node.gpus]
+    every = [gpu for node in placed.nodes for gpu in node.gpus if gpu]
 
     def remedies(held: Mapping[str, Mapping[str, int]], needed: float) -> str:
         """What to do; where GPUs are unlike, and enough of them would do, that, too."""

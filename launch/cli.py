@@ -100,7 +100,8 @@ def plan(
     gpus: Annotated[str, typer.Option(help="With --simulate: sizes, e.g. 8,64,512; of a run on a CPU, cores (default: 1 to 4,096).")] = "",
     price: Annotated[float | None, typer.Option(min=0, help="With --simulate: of a GPU and hour, in whatever money.")] = None,
     gpu_gb: Annotated[
-        int | None, typer.Option(min=1, help="Of a machine without GPUs: memory of those that are meant, GB (default: 80).")
+        int | None,
+        typer.Option(min=1, help="Of a machine without GPUs, or whose GPUs do not tell: memory of those that are meant, GB (default: 80)."),
     ] = None,
 ) -> None:
     """Say in words what a recipe would do here, and refuse what cannot work; or simulate its step at other sizes. Starts nothing."""
@@ -115,7 +116,7 @@ def plan(
         made = _planned(load(recipe, scale, overrides or []), gpu_gb)
         if gpu_gb and not made.assumed:
             raise ValueError(
-                "--gpu-gb: says what GPUs would be like where none is; "
+                "--gpu-gb: says what GPUs would be like where none is or tells its own; "
                 + ("here are some" if any(node.gpus for node in (made.machine, *made.others)) else "the recipe takes none")
             )
         if simulate is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -108,13 +109,14 @@ def _supervised_words(step: Step, stage: SftStage | DpoStage) -> str:
 
 
 def _processes(plan: Plan) -> list[str]:
-    """The processes of each stage, said once for those that have the same."""
+    """The processes of each stage, said once for those that have the same, and what there is for them."""
     found: dict[str, list[str]] = {}
     for part in [part for part in plan.stages if len(part.actors) > 1] or plan.stages[:1]:
         found.setdefault("\n".join(_actor_words(part)), []).append(part.step.stage.called)
     if len(found) < 2:
-        return ["processes, and what one of each holds at its peak:", *(found or _actor_words(plan))]
-    return [f"processes of {', '.join(names)}, and what one of each holds at its peak:\n{lines}" for lines, names in found.items()]
+        return ["processes, and what one of each holds at its peak:", *(found or _actor_words(plan)), *_machine_words(plan)]
+    each = [f"processes of {', '.join(names)}, and what one of each holds at its peak:\n{lines}" for lines, names in found.items()]
+    return [*each, *_machine_words(plan)]
 
 
 def _model_words(plan: Plan) -> str:
@@ -347,13 +349,29 @@ def _actor_words(plan: Plan) -> list[str]:
         words += f"; at rest: {held_words(actor.rests)}" if actor.rests else ""
         words += f"{'; main memory: ' if words else ''}{held_words(actor.host)}" if actor.host else ""
         lines.append(f"{actor.count:>3} x {actor.name:<8} {on:<11} {size(actor.bytes if actor.gpus else actor.main_memory):>8}: {words}")
-    machine, needed = plan.machine, plan.placement.total_gpus
-    gpus = f", {many(len(machine.gpus), 'GPU')} of {size(min(machine.gpus))}" if machine.gpus else ", no GPU"
-    gpus += f" (sizes are those on GPUs of {size(plan.assumed)}: --gpu-gb says others)" if plan.assumed else ""
+    needed = plan.placement.total_gpus
     lines += [f"turns    {words}" for words in _turn_words(plan)]
     lines.append(f"total    main memory {size(host_bytes(plan.actors, plan.placement))}{', ' + many(needed, 'GPU') if needed else ''}")
-    lines.append(f"here     {machine.cores} cores, {size(machine.memory)} free{gpus}")
     return lines
+
+
+def _machine_words(plan: Plan) -> list[str]:
+    """What this machine has, and the nodes beside it."""
+    assumed = f" (sizes are those on GPUs of {size(plan.assumed)}: --gpu-gb says others)" if plan.assumed else ""
+    lines = [f"here     {plan.machine.cores} cores, {size(plan.machine.memory)} free, {_gpu_words(plan.machine.gpus)}{assumed}"]
+    alike: dict[tuple[int, str], list[int]] = {}
+    for node in plan.others:
+        alike.setdefault((node.cores, _gpu_words(node.gpus)), []).append(node.memory)
+    for (cores, gpus), free in alike.items():
+        least = "at least " * (len(set(free)) > 1)
+        lines.append(f"beside   {len(free)} x ({cores} cores, {least}{size(min(free))} free, {gpus})")
+    return lines
+
+
+def _gpu_words(gpus: tuple[int, ...]) -> str:
+    """How many GPUs there are of each size; 0: of which it is not known."""
+    counts = Counter(size(gpu) if gpu else "unknown size" for gpu in gpus)
+    return " + ".join(f"{many(count, 'GPU')} of {words}" for words, count in counts.items()) or "no GPU"
 
 
 def _turn_words(plan: Plan) -> Iterator[str]:

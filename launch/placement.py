@@ -76,9 +76,9 @@ class Placement:
         )  # where none has a place, as many as are wanted
 
     def least_gpu(self, name: str) -> int:
-        """Bytes of the smallest GPU of those nodes that have a process of this name, which is on one; of all nodes where it has no place; 0 without any."""
+        """Bytes of the smallest GPU of those nodes that have a process of this name, which is on one; of all nodes where it has no place; 0 without any that tells."""
         used = {node for node in self.at[name] if node >= 0} or range(len(self.nodes))
-        return min((size for node in used for size in self.nodes[node].gpus), default=0) if self.gpus[name] else 0
+        return min((size for node in used for size in self.nodes[node].gpus if size), default=0) if self.gpus[name] else 0
 
     def on_a_gpu(self, name: str) -> int:
         """How many processes of a name are on each GPU that is shared."""

@@ -68,7 +68,7 @@ class Plan:
         warnings: what will run, but hardly as meant.
         data: what was recognised in the data.
         others: nodes beside the machine.
-        assumed: bytes of a GPU where none is there, so that sizes can be told all the same; 0 where one is, or none is wanted.
+        assumed: bytes of a GPU where none is there or tells its own, so that sizes can be told all the same; 0 where one does, or none is wanted.
         stages: of a whole recipe, the plan of each step; its sizes are those of the step whose record is the run's own.
     """
 
@@ -98,13 +98,13 @@ class StagePlan(Plan):
 
 def plan(recipe: Recipe, machine: Machine | None = None, others: Sequence[Machine] = (), gpu_gb: int | None = None) -> Plan:
     """The plan of a recipe on a machine (default: this one) and other nodes beside it. Never raises for what the recipe or the machine lacks.
-    `gpu_gb`: of a GPU where none is there, GB; None: 80."""
+    `gpu_gb`: of a GPU where none is there or tells its own, GB; None: 80."""
     session = [ray_folder_fault()] if machine is None and joined_address() is None else []
     machine = machine or this_machine()
     nodes = (machine, *others)
     device = "cuda" if any(device_of(recipe.device, node) == "cuda" for node in nodes) else "cpu"
     recipe = on_device(recipe, device)
-    assumed = (gpu_gb or 80) * GB if device == "cuda" and not any(node.gpus for node in nodes) else 0
+    assumed = (gpu_gb or 80) * GB if device == "cuda" and not any(gpu for node in nodes for gpu in node.gpus) else 0
     parts = [_plan_of(step, nodes, device, assumed) for step in steps(recipe)]
     if not parts:  # a cold start alone
         nowhere = place(recipe.cluster, (machine,), device, ())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from launch.actors import host_bytes
+from launch.explain import explain
 from launch.machine import Machine
 from launch.memory import CUDA_LIBRARIES, GB, KNOWN, LIBRARIES, Shape, kv_bytes, learner_bytes, tiny_shape
 from launch.plan import plan
@@ -101,6 +103,27 @@ def test_main_memory_counts_every_process_and_the_weights_on_their_way():
     assert host_bytes(made.actors, made.placement) == bare + 4 * 2 * N  # four ranks load bf16 weights
     stored = plan(load("dler", "node8", ["cluster.carrier=store"]), NODE)
     assert host_bytes(stored.actors, stored.placement) == bare + 4 * 2 * N + 2 * 2 * N  # packed and published once each
+
+
+def test_plan_says_what_is_there_gpus_of_each_size_and_other_nodes_with_how_many_of_each():
+    front, mixed = Machine(16, 60 * GB), Machine(64, 800 * GB, (24 * GB, 80 * GB) * 2 + (0,))
+    nodes = [Machine(64, memory * GB, (80 * GB,) * 4, name=f"{memory}") for memory in (500, 400)]
+    said = explain(plan(load("quickstart"), front, [*nodes, replace(front, name="b")])).splitlines()
+    at = said.index("here     16 cores, 60 GB free, no GPU")
+    assert said[at + 1 : at + 3] == [
+        "beside   2 x (64 cores, at least 400 GB free, 4 GPUs of 80 GB)",
+        "beside   1 x (16 cores, 60 GB free, no GPU)",
+    ]
+    assert "here     64 cores, 800 GB free, 2 GPUs of 24 GB + 2 GPUs of 80 GB + 1 GPU of unknown size" in explain(
+        plan(load("quickstart"), mixed)
+    )
+
+
+@pytest.mark.parametrize("gpus", [(0,), (0, 0, 0), (80 * GB, 0, 80 * GB)])
+def test_a_gpu_that_does_not_tell_its_memory_is_refused_for_that_and_not_for_having_none(gpus: tuple[int, ...]):
+    for name, scale in (("quickstart", None), ("dler", "gpu1-80")):
+        [line] = plan(load(name, scale), Machine(16, 64 * GB, gpus)).blockers
+        assert line.startswith("memory: nvidia-smi does not tell the memory of every GPU here")
 
 
 def test_an_evaluation_alone_needs_room_for_what_it_samples_only():
