@@ -146,9 +146,22 @@ def causal_models() -> dict[str, tuple[str, ...]]:
 
 def scored(kind: str) -> bool:
     """Whether a model type has the attention that the learner runs (torch's scaled_dot_product_attention), as far as its source can be read."""
+    source = _source("modeling", kind)
+    return not source or "_supports_sdpa = True" in source
+
+
+def tied(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration's model has one matrix as embedding and head: as it says, else as its model type has it by itself (Gemma), in transformers' source."""
+    if "tie_word_embeddings" in config or not isinstance(kind := config.get("model_type"), str):
+        return bool(config.get("tie_word_embeddings"))
+    return re.search(r"tie_word_embeddings: [^=\n]*= True", _source("configuration", kind)) is not None
+
+
+def _source(part: str, kind: str) -> str:
+    """A model type's source in transformers; "" where there is none."""
     module = _table("auto_mappings.py", "SPECIAL_MODEL_TYPE_TO_MODULE_NAME").get(kind, kind.replace("-", "_"))
-    source = _models() / module / f"modeling_{module}.py"
-    return not source.is_file() or "_supports_sdpa = True" in source.read_text(encoding="utf-8")
+    file = _models() / module / f"{part}_{module}.py"
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from launch.checkpoints import mixture, read_json, size_faults, sizes
+from launch.checkpoints import mixture, read_json, size_faults, sizes, tied
 from launch.placement import Placement
 from recipes.adapters import Adapter, Lora
 from recipes.schema import Learner, Recipe, Tiny
@@ -98,7 +98,7 @@ def config_shape(path: Path) -> Shape | None:
         head_width=config.get("head_dim") or held["hidden_size"] // heads,
         inner=held["intermediate_size"],
         vocabulary=held["vocab_size"],
-        tied=config.get("tie_word_embeddings") or False,
+        tied=tied(config),
         max_positions=_longest(config, held["max_position_embeddings"]),
     )
 

@@ -389,3 +389,18 @@ def test_the_context_is_what_the_rotary_embedding_reaches(rope: dict[str, Any] |
     (tmp_path / "config.json").write_text(json.dumps(config))
     shape = config_shape(tmp_path / "config.json")
     assert shape is not None and shape.max_positions == reach
+
+
+@pytest.mark.parametrize(
+    "kind", ["gemma", "gemma2", "gemma3_text", "smollm3", "qwen2", "qwen3", "llama", "mistral", "phi3", "olmo2", "starcoder2", "cohere"]
+)
+def test_a_head_that_no_configuration_speaks_of_is_tied_where_transformers_ties_it_by_itself(kind: str, tmp_path: Path):
+    from transformers import AutoConfig
+
+    config = {"model_type": kind, "num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128}
+    config |= {"vocab_size": 1000, "max_position_embeddings": 512}
+    for said in ({}, {"tie_word_embeddings": True}, {"tie_word_embeddings": False}):
+        (tmp_path / "config.json").write_text(json.dumps(config | said))
+        shape = config_shape(tmp_path / "config.json")
+        assert shape is not None
+        assert shape.tied == said.get("tie_word_embeddings", AutoConfig.for_model(kind).tie_word_embeddings), said
