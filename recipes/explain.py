@@ -14,6 +14,7 @@ from recipes.section import Section
 from recipes.tree import Place, Tree, child, dotted
 
 _MAPPING = "a mapping of keys"  # as `allowed` says it
+_KIND = re.compile(r"\[\w*\]")  # behind the slot whose key it has
 _RENAMED = {"sft": "cold_start"}
 
 
@@ -29,6 +30,10 @@ def explain(detail: Mapping[str, Any], tree: Tree, label: str) -> str:
     name = dotted(place)
     if kind == "extra_forbidden" and "." in str(place[-1]):
         return f"{where}: {name}: a key of a file has no dots; write `{str(place[-1]).split('.')[0]}:` and the rest indented below it"
+    plain = (*place[:-1], _KIND.sub("", str(place[-1])))
+    if kind == "extra_forbidden" and plain != place and any(_KIND.sub("", key.name).startswith(f"{dotted(plain)}.") for key in keys()):
+        inner = list(detail["input"])[:1] if isinstance(detail["input"], dict) and _MAPPING in _allowed_at(plain, tree) else []
+        return f"{where}: {name}: unknown key. Did you mean {dotted((*plain, *inner))}? A kind in brackets, as lists of keys have it, is not written"
     if kind == "extra_forbidden" and "[" in canonical:
         slot = canonical.rpartition(".")[0]
         own = [key.name.rpartition(".")[2] for key in keys() if key.name.rpartition(".")[0] == slot]

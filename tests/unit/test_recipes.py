@@ -172,6 +172,13 @@ def test_every_problem_gets_its_line(here: Path):
     ("word", "sentence"),
     [
         ("sampler.gruop_size=4", "-- sampler.gruop_size=4: sampler.gruop_size: unknown key. Did you mean sampler.group_size?"),
+        (
+            "cluster[colocated].offload=false",
+            "-- cluster[colocated].offload=false: cluster[colocated]: unknown key. Did you mean cluster.offload? A kind in brackets",
+        ),
+        ("credit[gtpo].normalise=true", ": credit[gtpo]: unknown key. Did you mean credit.normalise? A kind in brackets"),
+        ("reward[truncate].keep=0", ": reward[truncate]: unknown key. Did you mean reward? A kind in brackets"),
+        ("zzz[x].y=0", ": zzz[x]: unknown key."),
         ("learner.lr=abc", '-- learner.lr=abc: learner.lr: "abc" is not allowed; needs a number, above 0'),
         ("learner.lr", "-- learner.lr: not an override; write key=value"),
         (".lr=3", "not an override; write key=value"),
