@@ -168,7 +168,7 @@ def _ways(cluster: Cluster, nodes: Sequence[Machine], device: str) -> tuple[list
     if (count or 1) > len(wide):
         fault = f"cluster.nodes: {count} are wanted and {len(nodes)} there; lower it"
         if each and len(wide) < len(nodes):
-            fault = f"cluster.gpus_per_node: {count or 1} of the nodes must have {each} GPUs, and {len(wide)} have (of {_sum(nodes)}); lower it, or cluster.nodes"
+            fault = f"cluster.gpus_per_node: {count or 1} of the nodes must have {each} GPU{'s' * (each > 1)}, and {len(wide)} have (of {_sum(nodes)}); lower it, or cluster.nodes"
         return [tuple(nodes)], fault
     cut = [replace(node, gpus=node.gpus[: each or None], cards=node.cards[: each or None]) for node in nodes]
     ways: list[tuple[Machine, ...]] = []
@@ -292,12 +292,13 @@ def _on_cores(found: Placement, wishes: Sequence[Wish]) -> Placement:
 def _too_few(cluster: Cluster, found: Placement, needed: int, users: Sequence[Wish]) -> str:
     words = " + ".join(f"{wish.count} x {found.gpus[wish.name]:g} for {wish.name}s" for wish in users)
     there = sum(len(node.gpus) for node in found.nodes)
+    wanted = f"device: cuda needs {needed} GPU{'s' * (needed > 1)} ({words})"
     alone = "the one node" if found.nodes[0].name else "this machine"
     if not there:
         why = f" ({found.nodes[0].trouble})" if found.nodes[0].trouble else ""
         here = f"{alone} has none" if len(found.nodes) == 1 else f"none of the {len(found.nodes)} nodes has any"
         return (
-            f"device: cuda needs {needed} GPUs ({words}) and {here}{why}; send it to where they are (`laconic submit --address ...`, "
+            f"{wanted} and {here}{why}; send it to where they are (`laconic submit --address ...`, "
             "`laconic manifest slurm`), or run it with --scale tiny"
         )
     less, apart = "lower engine.count or learner.ranks", isinstance(cluster, ApartCluster)
@@ -308,7 +309,7 @@ def _too_few(cluster: Cluster, found: Placement, needed: int, users: Sequence[Wi
     alone = f"the node that is taken ({nodes[0].name})" if len(nodes) < len(found.nodes) else alone
     here = f"{alone} has {there}" if len(nodes) == 1 else f"{len(nodes)} nodes have {_sum(nodes)} = {there}"
     here += "".join(f" by cluster.{key}" for key in ("nodes", "gpus_per_node") if getattr(cluster, key, None))
-    return f"device: cuda needs {needed} GPUs ({words}) and {here}; {less}"
+    return f"{wanted} and {here}; {less}"
 
 
 def _sum(nodes: Sequence[Machine]) -> str:

@@ -312,6 +312,8 @@ def test_weights_that_no_shared_memory_holds_are_refused_with_where_and_the_reme
 def test_a_cluster_without_gpus_is_sent_to_where_they_are():
     [fault] = place(AutoCluster(), [LAPTOP, LAPTOP], "cuda", wanted(1, 1)).faults
     assert "and none of the 2 nodes has any; send it to where they are (`laconic submit --address ...`" in fault
+    [fault] = place(ColocatedCluster(kind="colocated"), [LAPTOP], "cuda", wanted(1, 1)).faults
+    assert fault.startswith("device: cuda needs 1 GPU (1 x 0.5 for engines + 1 x 0.5 for learners) and this machine has none; send it")
 
 
 INVENTORIES = {  # recipe, scale, further words: machines that it runs on, and that it does not
