@@ -258,7 +258,7 @@ def _gpu_misfits(
                 sums = " + ".join(f"{placed.on_a_gpu(name)} x {size(sum(own.values()))} for {name}s" for name, own in parts.items())
                 takes, there = sizes_apart(together, GPU_SHARE * gpu)
                 yield (
-                    f"memory: engines and learner share {where} and need about {takes}{when} ({sums}), "
+                    f"memory: engines{' and learner' * (len(users) > 1)} share {where} and need about {takes}{when} ({sums}), "
                     f"{there} are there; {remedies(held, together)}"
                 )
         return
@@ -300,12 +300,11 @@ def _rank_frees(recipe: Recipe, name: str, held: Mapping[str, int]) -> Iterator[
     def of(*parts: str) -> int:
         return sum(held.get(part, 0) for part in parts)
 
-    longest, key = (0, "the stage's max_tokens") if alone else (recipe.data.max_prompt_tokens + recipe.most_tokens, "budget.limit")
-    fill = [
-        f"lower {key if learner.micro_batch_tokens <= most else 'learner.micro_batch_tokens'}" for most in (longest, memory.context(recipe))
-    ]
-    yield fill[0] + f" or {key} (a pair of answers passes at once)" * alone, of("activations")
-    yield fill[1] if fill[1] == fill[0] else "lower eval.max_tokens", of("gate")
+    longest, most = recipe.data.max_prompt_tokens + recipe.most_tokens, memory.context(recipe)
+    filled, limit = "lower learner.micro_batch_tokens", "lower budget.limit"
+    update = filled if alone or learner.micro_batch_tokens > longest else limit
+    yield update + " or the stage's max_tokens (a pair of answers passes at once)" * alone, of("activations")
+    yield filled if learner.micro_batch_tokens > most else "lower eval.max_tokens" if most > longest else limit, of("gate")
     if not learner.gradient_checkpointing:
         yield "set learner.gradient_checkpointing=true", of("activations")
     yield "lower learner.logit_chunk_tokens", of("logits") * (not alone)
@@ -317,7 +316,7 @@ def _rank_frees(recipe: Recipe, name: str, held: Mapping[str, int]) -> Iterator[
     why = ["objective.kl.coef=0"] * (recipe.most("objective.kl.coef") > 0) + ["no reward of kind kl"] * (recipe.kl_reward is not None)
     yield f"do without the reference ({' and '.join(why)})", of("reference")
     divided = ("optimiser", "gradients", "weights")[:stage]
-    yield "take more ranks, on more GPUs", of(*divided)
+    yield "take more ranks (and GPUs)", of(*divided)
     if ranks > 1 and stage < 3:
         yield "set learner.zero_stage=3", of("optimiser", "gradients", "weights") - of(*divided)
 

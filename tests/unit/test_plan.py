@@ -236,6 +236,9 @@ def test_more_engines_on_one_gpu_share_what_the_rank_leaves():
 def test_what_does_not_fit_on_one_gpu_together_is_refused_with_the_sum():
     alone = ["device=cuda", "learner.ranks=1", "engine.count=1", "learner.gradient_checkpointing=true"]
     assert any("engines and learner share the one GPU and need about" in line for line in blockers(ONE_GPU[2], "dler", None, *alone))
+    turn = "in the engines' turn"  # the learner rests, and measures an evaluation's longest answer whole
+    [said] = [line for line in blockers(Machine(8, 64 * GB, (16 * GB,)), "dler", "gpu1-80") if turn in line]
+    assert "; lower eval.max_tokens, or" in said
     assert any("this machine has 1; learner.ranks=1 and engine.count=1 share one" in line for line in blockers(ONE_GPU[3], "dler", "node8"))
 
 

@@ -50,6 +50,12 @@ def test_a_cache_that_the_recipe_sizes_is_held_against_the_gpu_whoever_shares_it
     assert not plan(load("dler", "gpu1-24", sized[:-1]), machine).blockers
     [line] = plan(load("dler", "gpu1-24", sized), machine).blockers
     assert line.startswith("memory: ") and "lower engine.vllm.kv_cache_memory_bytes" in line
+    several = ["model.path=deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "engine.count=2", "engine.vllm.kv_cache_memory_bytes=15000000000"]
+    [line] = plan(load("evaluate", None, several), replace(machine, gpus=machine.gpus[:1])).blockers
+    assert (
+        line.startswith("memory: engines share the one GPU and need about ")
+        and "; lower engine.vllm.kv_cache_memory_bytes, lower engine.count, " in line
+    )
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ _LORA = "take adapters (learner.adapter.kind=lora)"
         ("node8", [*_ON_FOUR, "learner.zero_stage=2", "learner.adapter.kind=lora"], 80, "set learner.zero_stage=3, "),
         ("node8", [*_ON_FOUR, "learner.zero_stage=3", "learner.adapter.kind=lora", "learner.micro_batch_tokens=131072"], 40, "lower learner.micro_batch_tokens, "),
         ("node8", [*_ON_FOUR, "learner.zero_stage=3", "learner.ranks=24", "objective.kl.coef=0.1"], 80, f"{_LORA}, do without the reference (objective.kl.coef=0), "),
-        ("node8", [*_ON_FOUR, "learner.zero_stage=3", "objective.kl.coef=0"], 80, f"take more ranks, on more GPUs, {_LORA}, "),
+        ("node8", [*_ON_FOUR, "learner.zero_stage=3", "objective.kl.coef=0"], 80, f"take more ranks (and GPUs), {_LORA}, "),
         ("node8", [*_ON_FOUR, "learner.zero_stage=1", "learner.ranks=1", "objective.kl.coef=0"], 80, f"{_LORA}, "),
         ("gpu1-80", ["learner.adapter.kind=lora", "engine.count=4"], 160, "lower engine.count, "),
     ],
