@@ -24,6 +24,8 @@ from launch.memory import kv_bytes, many, number_width, option, trained_paramete
 from launch.plan import Plan, find_shape
 from launch.simulate import Layout, Step, Trace, Work, steps
 from recipes.adapters import Adapter, Lora
+from recipes.advantages import Selection
+from recipes.credit import DecsCredit, RedundantCredit
 from recipes.loader import recorded
 from recipes.schema import Recipe
 from recipes.steps import steps as steps_of
@@ -33,6 +35,8 @@ SIZES = (1, 2, 4, 8, 16, 64, 256, 1024, 4096)
 _MOST = 65_536  # devices; takes ten seconds to simulate
 _LEAST_STEPS = 4
 _SMALL = 1024  # answers of a step
+_KEPT = ("groups/trained", "groups/surplus")  # by the filter
+_CONSTANT = ("groups/all_right", "groups/all_wrong", "groups/flat")  # and so left out by it
 _IN_SOME = ("engines/step", "engines/step_each", "length/q_50", "tokens/trained")  # steps
 _ABOVE_0_IN_SOME = ("engines/core", "engines/calls", "groups/sampled")
 _IN_EACH = ("step", "time", *(f"seconds/{name}" for name in ("judge", "score", "poll", "sample", "update", "publish", "step")))
@@ -133,7 +137,7 @@ def _alone(record: Mapping[str, Any], layout: Layout) -> dict[str, float]:
 
 def _trace(records: Sequence[Mapping[str, Any]], recipe: Recipe, layout: Layout) -> Trace:
     names = (
-        "groups/sampled", "groups/trained", "groups/surplus", "tokens/sampled", "tokens/trained", "engines/calls",
+        "groups/sampled", *_KEPT, "tokens/sampled", "tokens/trained", "engines/calls",
         "seconds/judge", "seconds/score", "seconds/poll",
     )  # fmt: skip
     total = {name: sum(record.get(name) or 0.0 for record in records) for name in names}
@@ -147,7 +151,7 @@ def _trace(records: Sequence[Mapping[str, Any]], recipe: Recipe, layout: Layout)
         shares=[percent / 100 for percent, _ in quantiles],
         lengths=[_mean(records, name) for _, name in quantiles],
         alike=_mean(records, "length/between"),
-        kept=min(1.0, (total["groups/trained"] + total["groups/surplus"]) / total["groups/sampled"]),
+        kept=_share(records, _KEPT),
         trained=total["tokens/trained"] / (total["tokens/sampled"] * total["groups/trained"] / total["groups/sampled"] or inf),
         step=_mean(records, "engines/step"),
         each=_mean(records, "engines/step_each"),
@@ -161,6 +165,27 @@ def _trace(records: Sequence[Mapping[str, Any]], recipe: Recipe, layout: Layout)
         turn=_mean(alone, "turns") or None,
         between=_between(records, recipe.eval.every),
     )
+
+
+def _share(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> float:
+    """Of all groups that were sampled."""
+    found, sampled = (sum(record.get(name) or 0.0 for record in records for name in among) for among in (names, ["groups/sampled"]))
+    return min(1.0, found / sampled)
+
+
+def filtered(found: Calibration, here: Recipe) -> tuple[Trace, list[str]]:
+    """The trace where a recipe says which groups train, and the keys that make this another choice than the run's: of these nobody knows what they change.
+
+    Without a filter all that was judged trains, and an update is of no more than was sampled.
+    """
+    if here.sampler.keep_groups == "all":
+        return replace(found.trace, kept=_share(found.records, (*_KEPT, *_CONSTANT)), trained=min(1.0, found.trace.trained)), []
+    shaped = here.sampler.keep_groups == "shaped"
+    reads = ["sampler.keep_groups", "sampler.group_size", *(["reward", "budget"] if shaped else [])]
+    other = [name for name in reads if attrgetter(name)(found.recipe) != attrgetter(name)(here)]
+    lets_in = RedundantCredit if shaped else DecsCredit  # groups of right answers alone
+    credits = [isinstance(recipe.credit, lets_in) and recipe.credit for recipe in (found.recipe, here)]
+    return found.trace, other + ["credit.kind"] * (credits[0] != credits[1])
 
 
 def _between(records: Sequence[Mapping[str, Any]], every: int) -> float:
@@ -180,7 +205,7 @@ def work_of(made: Plan) -> Work:
         prompts=recipe.sampler.prompts,
         group_size=recipe.sampler.group_size,
         limit=recipe.most_tokens,
-        max_refills=recipe.sampler.max_refills if recipe.sampler.keep_groups != "all" else 0.0,
+        max_refills=recipe.sampler.max_refills,
         updates=recipe.learner.updates_per_step,
         micro_batch_tokens=recipe.learner.micro_batch_tokens,
         judges=recipe.judge.workers,
@@ -258,7 +283,8 @@ def words(made: Plan, folder: Path, devices: Sequence[int], price: float | None)
     """The forecast as text for people. Raises TraceError: the run does not tell what is needed. `price`: of a device and hour."""
     found = calibrate(folder)
     refuse_other_model(made, found.recipe, folder)
-    trace, work, cores = found.trace, work_of(made), found.layout.cores < inf
+    trace, refiltered = filtered(found, made.recipe)
+    work, cores = work_of(made), found.layout.cores < inf
     seats = seats_of(made, trace)
     device = "core" if cores else "GPU"
     lines = [
@@ -277,6 +303,9 @@ def words(made: Plan, folder: Path, devices: Sequence[int], price: float | None)
         lines.append(
             "warning  other programs wanted cores while engines sampled; that they did in updates and pushes is a guess, which can be a third off"
         )
+    if refiltered:
+        named = f"{', '.join(refiltered)}, which {'is another' if len(refiltered) == 1 else 'are others'} here"
+        lines.append(f"warning  {trace.kept:.0%} of the groups train by the run's {named}; what that changes is not foreseen")
     there = [("device", "cpu" if cores else "cuda", made.device)] if (made.device == "cpu") != cores else []
     if unlike := [f"{name} {old} (here {new})" for name, old, new in [*there, *_unlike(found.recipe, made.recipe, cores)]]:
         lines.append(f"warning  the run's speeds are those of {', '.join(unlike)}; what that changes is not foreseen")
@@ -286,16 +315,28 @@ def words(made: Plan, folder: Path, devices: Sequence[int], price: float | None)
 
 
 def _unlike(run: Recipe, here: Recipe, cores: bool) -> Iterator[tuple[str, Any, Any]]:
-    """What changes the speed of an engine or a rank and is another in two recipes: key, the run's, the other's. Threads count on cores alone."""
-    for name in _SPEED:
-        old, new = (attrgetter(name)(recipe) for recipe in (run, here))
-        if old != new and (cores or not name.endswith("threads")):
-            yield name, old, new
-    old, new = (_adapter_words(recipe.learner.adapter) for recipe in (run, here))
-    if old != new:
-        yield "learner.adapter", old, new
-    if (old := workers(run)) != (new := workers(here)):
-        yield "engine.vllm.tensor_parallel_size", old, new
+    """What changes the speed of an engine, a rank or an update and is another in two recipes: key, the run's, the other's. Threads count on cores alone."""
+    there = _of_speed(here)
+    for name, old in _of_speed(run).items():
+        if old != there[name] and (cores or not name.endswith("threads")):
+            yield name, old, there[name]
+
+
+def _of_speed(recipe: Recipe) -> dict[str, Any]:
+    """What speed depends on, by key; of an update what it passes, and what of it trains."""
+    choice = recipe.select
+    return {name: attrgetter(name)(recipe) for name in _SPEED} | {
+        "learner.adapter": _adapter_words(recipe.learner.adapter),
+        "engine.vllm.tensor_parallel_size": workers(recipe),
+        "objective.kl.coef": "above 0" if recipe.most("objective.kl.coef") > 0 else 0,
+        "reward": "with kl" if recipe.kl_reward else "without kl",
+        "objective.hinge.weight": "above 0" if recipe.most("objective.hinge.weight") > 0 else 0,
+        "objective.old_logprobs": recipe.objective.old_logprobs,
+        "credit.kind": recipe.credit.kind,
+        "tokens.kind": recipe.tokens.kind,
+        "select": f"{choice.kind} {recipe.most('select.keep'):g}" if isinstance(choice, Selection) and choice.others == "drop" else "all",
+        "budget.cut": recipe.budget.cut,
+    }
 
 
 def _adapter_words(adapter: Adapter) -> str:

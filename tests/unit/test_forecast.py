@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from launch.cli import app
-from launch.forecast import SIZES, TraceError, best_of_each, calibrate, forecast, layouts, seats_of, sizes, work_of
+from launch.forecast import SIZES, TraceError, best_of_each, calibrate, filtered, forecast, layouts, seats_of, sizes, work_of
 from launch.machine import Machine
 from launch.plan import plan
 from launch.simulate import Layout
@@ -184,6 +184,50 @@ def test_its_own_setting_is_predicted_as_it_was_when_there_is_nothing_to_guess(t
     assert foreseen.parts.sample == pytest.approx(64 * 0.002 + 100 * (0.010 + 64 * 0.001))
     assert foreseen.parts.update == pytest.approx(2.4) and foreseen.parts.push == pytest.approx(0.1)
     assert foreseen.parts.rest == pytest.approx(7.3 - 4.0 - 2.4 - 0.1) and foreseen.mean == pytest.approx(foreseen.p95)
+
+
+def test_groups_of_equal_answers_train_where_nothing_filters_and_what_another_filter_keeps_is_not_guessed(tmp_path: Path):
+    """Of 20 groups 8 trained, 2 were surplus; 6 were all right, 3 all wrong, 1 not judged, which no filter keeps. Those that trained had 1.2 times as many tokens."""
+    left_out = {"groups/all_right": 6, "groups/all_wrong": 3, "groups/flat": 0, "groups/not_judged": 1, "tokens/trained": 7_680}
+    raw = calibrate(made(tmp_path / "run", "sampler.keep_groups=raw", **left_out))
+
+    def of(*words: str) -> tuple[float, float, list[str]]:
+        trace, unknown = filtered(raw, load("quickstart", overrides=[*WORDS, "sampler.keep_groups=raw", *words]))
+        return trace.kept, round(trace.trained, 9), unknown
+
+    assert of() == of("reward=[{kind: verdict, wrong: -1.0}]") == (10 / 20, 1.2, [])  # right or wrong is what raw looks at
+    assert of("sampler.keep_groups=all", "sampler.group_size=4") == (19 / 20, 1.0, [])
+    assert of("sampler.keep_groups=shaped", "sampler.group_size=4") == (10 / 20, 1.2, ["sampler.keep_groups", "sampler.group_size"])
+    assert of("credit={kind: decs}", "reward=[{kind: verdict}]")[2] == ["credit.kind"]
+    shaped = calibrate(made(tmp_path / "shaped", "sampler.keep_groups=shaped"))
+    other = ["sampler.keep_groups=shaped", "reward=[{kind: verdict, wrong: -1.0}]", "budget.room=2"]
+    assert filtered(shaped, load("quickstart", overrides=[*WORDS, *other]))[1] == ["reward", "budget"]
+
+
+def test_what_an_update_passes_and_trains_is_said_where_the_run_has_another(tmp_path: Path):
+    run = made(tmp_path / "run")
+
+    def asked(*words: str) -> str:
+        shown = CliRunner().invoke(app, ["plan", "quickstart", *WORDS, *words, "--simulate", str(run), "--gpus", "2"])
+        assert shown.exit_code == 0, shown.output
+        return shown.output
+
+    assert "speeds are those of" not in asked() and "groups train by" not in asked()
+    other = [
+        "objective.kl.coef=0",
+        "objective.old_logprobs=learner",
+        "credit={kind: nthr}",
+        "select={kind: shortest, keep: 4}",
+        "budget.cut=mask",
+    ]
+    assert (
+        "the run's speeds are those of objective.kl.coef above 0 (here 0), objective.old_logprobs engine (here learner), credit.kind even (here nthr), "
+        "select all (here shortest 4), budget.cut score (here mask); what"
+    ) in asked(*other)
+    assert "speeds are those of" not in asked("select={kind: shortest, keep: 4, others: zero}")  # the others are passed, too
+    assert "warning  50% of the groups train by the run's sampler.keep_groups, which is another here; what" in asked(
+        "sampler.keep_groups=shaped"
+    )
 
 
 def test_devices_are_shared_or_apart_and_ranks_no_more_than_rows():
