@@ -21,7 +21,7 @@ import numpy as np
 
 from evaluation.run_folder import records_of
 from launch.memory import kv_bytes, many, number_width, option, trained_parameters, workers
-from launch.plan import Plan, find_shape
+from launch.plan import Plan, find_shape, step_work
 from launch.simulate import Layout, Step, Trace, Work, steps
 from recipes.adapters import Adapter, Lora
 from recipes.advantages import Selection
@@ -259,8 +259,7 @@ def forecast(trace: Trace, work: Work, layout: Layout, seed: int = 0) -> Forecas
 
 def best_of_each(devices: int, trace: Trace, work: Work, recipe: Recipe, seats: int) -> list[Forecast]:
     """The fastest way to share so many devices, and the fastest to have them apart."""
-    rows = work.prompts * work.group_size // work.updates
-    found = [forecast(trace, work, layout) for layout in layouts(devices, recipe, seats, rows)]
+    found = [forecast(trace, work, layout) for layout in layouts(devices, recipe, seats, step_work(recipe).rows_per_update)]
     kinds = ([one for one in found if one.layout.colocated is kind] for kind in (True, False))
     return [min(kind, key=lambda one: one.mean) for kind in kinds if kind]
 
@@ -311,6 +310,8 @@ def words(made: Plan, folder: Path, devices: Sequence[int], price: float | None)
         lines.append(f"warning  the run's speeds are those of {', '.join(unlike)}; what that changes is not foreseen")
     each = {size: best_of_each(size, trace, work, made.recipe, seats) for size in devices}
     lines += [f"none     {size:,} {device}s hold no engine beside a rank" for size, ways in each.items() if not ways]
+    if not cores:
+        lines.append("memory   is not looked at: `laconic plan` with as many engines and ranks says whether they fit")
     return "\n".join([*lines, "", *_table([(size, one) for size, ways in each.items() for one in ways], trace, device, price)])
 
 

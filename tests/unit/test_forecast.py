@@ -265,3 +265,8 @@ def test_the_best_of_each_way_is_the_fastest_of_it(tmp_path: Path):
     shared, apart = best_of_each(4, found.trace, work, found.recipe, 8)
     every = [forecast(found.trace, work, layout) for layout in layouts(4, found.recipe, 8, 64)]
     assert shared.layout.colocated and apart.mean == min(one.mean for one in every if not one.layout.colocated)
+    fewer = load(
+        "quickstart", overrides=[*WORDS, "select={kind: max_variance, keep: 2, others: drop}"]
+    )  # 2 of 8 rows of a group are trained
+    ranks = [[one.layout.ranks for one in best_of_each(64, found.trace, work, recipe, 8)] for recipe in (found.recipe, fewer)]
+    assert ranks[0][0] == 64 and max(ranks[1]) <= 16
