@@ -233,7 +233,7 @@ def _gpu_misfits(
 ) -> Iterator[str]:
     """What does not fit on a GPU. An engine can do with keys and values of one sequence, `one` bytes, unless the recipe says how many: the rest waits its turn."""
     users = [actor for actor in actors if actor.gpus]
-    fixed = "kv_cache_memory_bytes" in recipe.engine.vllm  # which vLLM takes, whatever share it was given
+    fixed = recipe.engine.vllm.get("kv_cache_memory_bytes") is not None  # which vLLM takes, whatever share it was given
     least = {actor.name: dict(actor.holds) for actor in users}
     if not fixed and "engine" in least:
         least["engine"]["KV cache"] = min(one, least["engine"]["KV cache"])
@@ -283,7 +283,7 @@ def _remedies(recipe: Recipe, held: Mapping[str, Mapping[str, int]], placed: Pla
 
 def _engine_frees(recipe: Recipe, held: Mapping[str, int], placed: Placement) -> Iterator[tuple[str, float]]:
     """What can be changed about an engine, and the bytes that it frees at most."""
-    sized, count = "kv_cache_memory_bytes" in recipe.engine.vllm, placed.on_a_gpu("engine")
+    sized, count = recipe.engine.vllm.get("kv_cache_memory_bytes") is not None, placed.on_a_gpu("engine")
     yield "lower engine.vllm.kv_cache_memory_bytes" if sized else "lower budget.limit or eval.max_tokens", held.get("KV cache", 0)
     yield "lower engine.vllm.max_num_seqs or engine.vllm.max_num_batched_tokens", held.get("profile", 0)
     if not placed.shared:

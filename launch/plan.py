@@ -249,11 +249,19 @@ def _package_blockers(plan: Plan, columns: dict[str, Any] | None) -> Iterator[st
     if recipe.wandb is not None and importlib.util.find_spec("wandb") is None:
         yield "wandb: the package is not installed; install it (`uv pip install wandb`) or set wandb=null"
     device, placed = plan.device, plan.placement
-    for index in sorted({node for node in placed.at.get("engine", ()) if node >= 0 and recipe.engine.kind == "vllm"}):
-        if (build := placed.nodes[index].build) not in (device, "unknown"):
-            on = f" on {placed.nodes[index].name}" * (len(placed.nodes) > 1)
-            found = "no vLLM is installed" if build == "none" else f"the {_BUILDS[build]} build is installed"
+    at = {
+        actor.name: [node for node in placed.at.get(actor.name, ()) if node >= 0] or [0] for actor in plan.actors
+    }  # who has no place: here
+    for index, node in enumerate(placed.nodes if recipe.engine.kind == "vllm" else ()):
+        if node.build in (device, "unknown"):
+            continue
+        here = {name for name, nodes in at.items() if index in nodes}
+        on = f" on {node.name}" * (len(placed.nodes) > 1)
+        found = "no vLLM is installed" if node.build == "none" else f"the {_BUILDS[node.build]} build is installed"
+        if "engine" in here:
             yield f"engine.kind: vllm on {device} needs vLLM's {_BUILDS[device]} build and {found}{on}: `make install EXTRA={device}`"
+        elif (device, node.build) == ("cuda", "cpu") and here & {"learner", "trainer"}:
+            yield f"device: the learner on cuda needs the CUDA build and {found}{on}: `make install EXTRA=cuda`"
 
 
 def _engine_blockers(plan: Plan) -> Iterator[str]:
@@ -273,7 +281,8 @@ def _engine_blockers(plan: Plan) -> Iterator[str]:
             yield f"engine.vllm.{name}: vLLM's CPU build cannot sleep; leave it out (where engines and ranks share a GPU, it is set by itself)"
         of_them = name == "decode_context_parallel_size" and not plan.recipe.trains  # workers that are tensor parallel anyway
         more = (name.endswith("parallel_size") or name == "nnodes") and name != "tensor_parallel_size" and str(value) not in ("1", "None")
-        if (more and not of_them) or (name == "distributed_executor_backend" and value not in (None, "uni")):
+        how = name == "distributed_executor_backend" and value not in ((None, "uni") if plan.recipe.trains else (None, "uni", "mp"))
+        if (more and not of_them) or how:
             yield (
                 f"engine.vllm.{name}: {value}: an engine here is one process, or tensor parallel workers on one node; leave it out and use "
                 "engine.count or engine.vllm.tensor_parallel_size"

@@ -30,10 +30,12 @@ def explain(detail: Mapping[str, Any], tree: Tree, label: str) -> str:
     name = dotted(place)
     if kind == "extra_forbidden" and "." in str(place[-1]):
         return f"{where}: {name}: a key of a file has no dots; write `{str(place[-1]).split('.')[0]}:` and the rest indented below it"
-    plain = (*place[:-1], _KIND.sub("", str(place[-1])))
-    if kind == "extra_forbidden" and plain != place and any(_KIND.sub("", key.name).startswith(f"{dotted(plain)}.") for key in keys()):
-        inner = list(detail["input"])[:1] if isinstance(detail["input"], dict) and _MAPPING in _allowed_at(plain, tree) else []
-        return f"{where}: {name}: unknown key. Did you mean {dotted((*plain, *inner))}? A kind in brackets, as lists of keys have it, is not written"
+    slot = dotted((*place[:-1], _KIND.sub("", str(place[-1]))))
+    if kind == "extra_forbidden" and slot != name and any(key.name.startswith(f"{name}.") for key in keys()):
+        inner = next(iter(detail["input"]), "") if isinstance(detail["input"], dict) else ""
+        one = _MAPPING in _allowed_at((*place[:-1], slot.rpartition(".")[2]), tree)
+        meant = _written(f"{name}.{inner}", slot) if one else f"an entry of {slot} with kind: {name[len(slot) + 1 : -1]}"
+        return f"{where}: {name}: unknown key. Did you mean {meant}?"
     if kind == "extra_forbidden" and "[" in canonical:
         slot = canonical.rpartition(".")[0]
         own = [key.name.rpartition(".")[2] for key in keys() if key.name.rpartition(".")[0] == slot]
@@ -46,6 +48,7 @@ def explain(detail: Mapping[str, Any], tree: Tree, label: str) -> str:
         close = next(filter(None, (nearest(canonical, pool) for pool in pools)), None)
         if close is not None and close.rpartition(".")[0] == canonical.rpartition(".")[0]:
             close = dotted((*place[:-1], close.rpartition(".")[2]))
+        close = close and _written(close, dotted(place[:-1]))
         meant = (
             f"{canonical} is now called {_RENAMED[canonical]}. " if canonical in _RENAMED else f"Did you mean {close}? " if close else ""
         )
@@ -164,6 +167,12 @@ def _annotation(place: Place, tree: Tree) -> Any:
         annotation = inside(annotation, part, value)
         value = child(value, part)
     return _bare_kinds(annotation)
+
+
+def _written(key: str, slot: str) -> str:
+    """A key of a list of keys as one writes it below its slot, which is that of its kind."""
+    found = re.fullmatch(r"(.+)\[(\w+)\](.*)", key)
+    return f"{slot}{found[3].rstrip('.')}, with {slot}.kind={found[2]}" if found and found[1] == slot else key
 
 
 def _allowed_at(place: Place, tree: Tree) -> str:

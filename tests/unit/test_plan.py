@@ -192,6 +192,16 @@ def test_a_missing_package_is_refused(monkeypatch: pytest.MonkeyPatch):
         assert [
             line.endswith("on gpus: `make install EXTRA=cuda`") for line in plan(load("dler", "node8"), nodes[0], nodes[1:]).blockers
         ] == [True] * refused
+    wide = [
+        "engine.count=1",
+        "engine.vllm={tensor_parallel_size: 8}",
+        "model.path=Qwen/Qwen3-8B",
+    ]  # ranks are on the first, the engine on the second
+    four = replace(NODE, gpus=NODE.gpus[:4], build="cpu", name="four"), replace(NODE, build="cuda", name="eight")
+    said = [line for line in plan(load("dler", "node8", wide), four[0], four[1:]).blockers if "build" in line]
+    assert said == ["device: the learner on cuda needs the CUDA build and the CPU build is installed on four: `make install EXTRA=cuda`"]
+    nothing = plan(load("evaluate", "gpu1-24"), Machine(8, 64 * GB, build="none")).blockers
+    assert any("no vLLM is installed" in line for line in nothing) and any("needs 1 GPU" in line for line in nothing)
     monkeypatch.setattr(planning.importlib.util, "find_spec", lambda name: None)
     assert any(line.startswith("wandb: the package is not installed") for line in blockers(LAPTOP, "quickstart", None, "wandb=mine"))
 
@@ -411,7 +421,9 @@ def test_options_of_vllm_that_cannot_serve_are_refused_by_name(words: str, said:
     assert any(said in line for line in blockers(LAPTOP, "quickstart", None, words))
     assert not any(said in line for line in blockers(LAPTOP, "quickstart", None, words, "engine.kind=reference"))
     alone = blockers(replace(NODE, build="cuda"), "dler", "node8", words, "stages=[eval]")
-    works = "spec" in words or "decode_context" in words  # speculation on a GPU, and caches shared among tensor parallel workers
+    works = any(
+        word in words for word in ("spec", "decode_context", "=mp")
+    )  # speculation on a GPU, caches shared among tensor parallel workers, and these
     assert any(said in line for line in alone) != works
 
 

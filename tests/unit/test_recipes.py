@@ -174,10 +174,19 @@ def test_every_problem_gets_its_line(here: Path):
         ("sampler.gruop_size=4", "-- sampler.gruop_size=4: sampler.gruop_size: unknown key. Did you mean sampler.group_size?"),
         (
             "cluster[colocated].offload=false",
-            "-- cluster[colocated].offload=false: cluster[colocated]: unknown key. Did you mean cluster.offload? A kind in brackets",
+            "-- cluster[colocated].offload=false: cluster[colocated]: unknown key. Did you mean cluster.offload, with cluster.kind=colocated?",
         ),
-        ("credit[gtpo].normalise=true", ": credit[gtpo]: unknown key. Did you mean credit.normalise? A kind in brackets"),
-        ("reward[truncate].keep=0", ": reward[truncate]: unknown key. Did you mean reward? A kind in brackets"),
+        ("credit[gtpo].normalise=true", ": credit[gtpo]: unknown key. Did you mean credit.normalise, with credit.kind=gtpo?"),
+        (
+            "learner.adapter[lora].rank=4",
+            ": learner.adapter[lora]: unknown key. Did you mean learner.adapter.rank, with learner.adapter.kind=lora?",
+        ),
+        (
+            "learner.adapter.rank=4",
+            ": learner.adapter.rank: unknown key. Did you mean learner.adapter.rank, with learner.adapter.kind=lora?",
+        ),
+        ("reward[truncate].keep=0", ": reward[truncate]: unknown key. Did you mean an entry of reward with kind: truncate?"),
+        ("budget[nosuch].limit=9", ": budget[nosuch]: unknown key. "),
         ("zzz[x].y=0", ": zzz[x]: unknown key."),
         ("learner.lr=abc", '-- learner.lr=abc: learner.lr: "abc" is not allowed; needs a number, above 0'),
         ("learner.lr", "-- learner.lr: not an override; write key=value"),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -251,5 +251,5 @@ def test_the_script_takes_the_bundles_code_first_and_leaves_its_exit_code(tmp_pa
     assert sbatch(None) == ["sbatch", "--parsable", "job.sh"]
     begin = script.index("again=no")
     alone = f"set -euo pipefail; cd {tmp_path}; job=$PWD/j; mkdir j; SLURM_JOB_NAME=a SLURM_JOB_ID=7; {script[begin : script.index('trap ended')]} trap ended EXIT; exit 9"
-    assert os.waitstatus_to_exitcode(os.system(f"bash -c '{alone}'")) == 9
+    assert subprocess.run(["bash", "-c", alone]).returncode == 9
     assert (tmp_path / "a-7.exit").read_text() == "9\n" and not (tmp_path / "j").exists()
