@@ -159,13 +159,13 @@ def engine_options(recipe: Recipe, shape: Shape | None, gpu: int, room: int | No
     if gpu and room is None:
         sizes["gpu_memory_utilization"] = GPU_SHARE
     elif shape is not None:
-        one = sequence_bytes(recipe, shape)
+        one, empty = sequence_bytes(recipe, shape), kv_bytes(shape, _BLOCK, number_width(recipe))
         least, most = _CPU_KV
         most = max(most, one)  # vLLM wants room for one sequence
         if gpu and room is not None:
             room = min(room, int(option(recipe.engine.vllm, "gpu_memory_utilization", 1) * gpu))
             most = room - sum(engine_bytes(recipe, shape, gpu, sizes | {"kv_cache_memory_bytes": 0} | recipe.engine.vllm).values())
-        sizes["kv_cache_memory_bytes"] = kv = max(least, min(most, sequences * one))
+        sizes["kv_cache_memory_bytes"] = kv = max(least, min(most, sequences * (one - empty) + empty))
         if gpu:  # vLLM refuses to start where less than this is free
             held = sum(engine_bytes(recipe, shape, gpu, sizes | {"kv_cache_memory_bytes": kv} | recipe.engine.vllm).values())
             return sizes | recipe.engine.vllm | {"gpu_memory_utilization": min(GPU_SHARE, round(held / gpu + 0.005, 2))}

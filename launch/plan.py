@@ -249,9 +249,8 @@ def _package_blockers(plan: Plan, columns: dict[str, Any] | None) -> Iterator[st
     if recipe.wandb is not None and importlib.util.find_spec("wandb") is None:
         yield "wandb: the package is not installed; install it (`uv pip install wandb`) or set wandb=null"
     device, placed = plan.device, plan.placement
-    at = {
-        actor.name: [node for node in placed.at.get(actor.name, ()) if node >= 0] or [0] for actor in plan.actors
-    }  # who has no place: here
+    # Who has no place counts as here.
+    at = {actor.name: [node for node in placed.at.get(actor.name, ()) if node >= 0] or [0] for actor in plan.actors}
     for index, node in enumerate(placed.nodes if recipe.engine.kind == "vllm" else ()):
         if node.build in (device, "unknown"):
             continue

@@ -68,6 +68,9 @@ def test_an_engine_gets_a_cache_for_one_sequence_however_long_and_the_block_that
     assert (
         made.engine["kv_cache_memory_bytes"] == (791 + 1) * 128 * 2 * 28 * 4 * 128 * 2 and made.blockers == []
     )  # 101,248 tokens are 791 blocks
+    if device == "cpu":
+        two = plan(load("evaluate", overrides=[*words, "engine.vllm.max_num_seqs=2", "eval.max_tokens=100"]), made.machine)
+        assert two.engine["kv_cache_memory_bytes"] == (2 * 9 + 1) * 128 * 2 * 28 * 4 * 128 * 2  # 1,124 tokens are 9 blocks
     least = made.engine["kv_cache_memory_bytes"] - 128
     tight = plan(load("evaluate", overrides=[*words, *shared, f"engine.vllm.kv_cache_memory_bytes={least}"]), made.machine)
     assert any("one sequence of 101248 tokens" in line for line in tight.blockers)
