@@ -14,12 +14,11 @@ from dataclasses import replace
 
 from _measure import print_table
 
-from launch.forecast import Forecast, best_of_each, forecast, work_of
+from launch.forecast import Forecast, best_of_each, forecast, layouts, seated, work_of
 from launch.memory import Shape, kv_bytes
-from launch.plan import plan
+from launch.plan import Plan, plan
 from launch.simulate import Layout, Trace, Work
 from recipes.loader import load
-from recipes.schema import Recipe
 
 FLOPS, BANDWIDTH = 990e12, 3.35e12  # bf16 a second; bytes a second
 USED_FLOPS, USED_BANDWIDTH = 0.4, 0.6
@@ -38,8 +37,7 @@ ALIKE, KEPT = 0.5, 0.5
 SCORE_S = 3e-3  # of the driver, an answer: measured 0.9 ms for finding the answer in 4,000 tokens; texts, rewards, records are guessed
 POLL_S = 1.4e-3  # measured: a call of an actor
 JUDGE_S = 10e-3  # measured: math-verify, 1 ms for numbers, 20 ms for sets
-STORE = 1e9  # bytes a second into Ray's object store and out of it: measured 0.5 to 1.6
-SEATS = 512
+PUSH = 20e9  # bytes of weights a second, read by engines (ipc) or broadcast on a node, unpacked and digested at both ends: a guess, nothing of it has run on a GPU
 
 
 def assumed(shape: Shape) -> Trace:
@@ -58,7 +56,7 @@ def assumed(shape: Shape) -> Trace:
         score=SCORE_S,
         poll=POLL_S,
         update=10 * shape.parameters / flops,  # forward, backward, recomputed activations, the reference
-        push=2 * 2 * shape.parameters / STORE,
+        push=2 * shape.parameters / PUSH,
         rest=1e-3,
         between=5.0,
     )
@@ -77,7 +75,12 @@ def row(one: Forecast) -> list[str]:
     ]
 
 
-def parts_of(trace: Trace, work: Work, devices: int, recipe: Recipe) -> list[str]:
+def best(made: Plan, trace: Trace, work: Work, devices: int) -> list[Forecast]:
+    ways = (seated(made, layout, trace) for layout in layouts(devices, made.recipe))
+    return best_of_each([layout for layout, why in ways if not why], trace, work)
+
+
+def parts_of(made: Plan, trace: Trace, work: Work, devices: int) -> list[str]:
     """What the fastest step at a size would take without each part that is serial or waits."""
     without = {
         "as it is": (trace, work),
@@ -86,8 +89,8 @@ def parts_of(trace: Trace, work: Work, devices: int, recipe: Recipe) -> list[str
         "free judges": (replace(trace, judge=0.0), work),
         "all three": (replace(trace, poll=0.0, score=0.0, rest=0.0, judge=0.0), replace(work, max_refills=1 / trace.kept - 1)),
     }
-    best: Layout = min(best_of_each(devices, trace, work, recipe, SEATS), key=lambda one: one.mean).layout
-    return [f"{devices:,}", *(f"{forecast(*given, best).mean:,.0f}" for given in without.values())]
+    fastest: Layout = min(best(made, trace, work, devices), key=lambda one: one.mean).layout
+    return [f"{devices:,}", *(f"{forecast(*given, fastest).mean:,.0f}" for given in without.values())]
 
 
 def main() -> None:
@@ -110,11 +113,11 @@ def main() -> None:
         "long tail",
         "GPU h a step",
     ]
-    print_table(head, [row(one) for size in (1, 8, 64, 512, 4096) for one in best_of_each(size, trace, work, made.recipe, SEATS)])
+    print_table(head, [row(one) for size in (1, 8, 64, 512, 4096) for one in best(made, trace, work, size)])
     print("\nseconds of a step of the fastest way without")
     print_table(
         ["GPUs", "(as it is)", "refills", "driver", "judges", "all three"],
-        [parts_of(trace, work, size, made.recipe) for size in (8, 512, 4096)],
+        [parts_of(made, trace, work, size) for size in (8, 512, 4096)],
     )
 
 

@@ -1,7 +1,8 @@
 """What a recipe's step would take, by a run's own record: `laconic plan RECIPE --simulate RUN`.
 
 `calibrate` reads from a run what launch/simulate is made with, `forecast` asks that for sizes, `words` says it. A device is what one engine or rank of the run had: a GPU,
-or a core of a CPU. Of GPUs that engines and ranks do not share, a quarter, a half and three quarters are tried as engines'; the fastest is shown.
+or a core of a CPU. Of GPUs that engines and ranks do not share, a quarter, a half and three quarters are tried as engines'; the fastest is shown. What plan would refuse
+for the memory of its GPUs is left out; main memory, and that of nodes without GPUs, is not looked at.
 On a CPU, other times than engines' are taken back to a core of one's own: what engines got of theirs in a step tells how many threads of others wanted one (`others`).
 Simplification: the means of all steps but the first are the run's speed, however its lengths moved; a step's load is one throughout.
 """
@@ -21,10 +22,11 @@ import numpy as np
 
 from evaluation.run_folder import records_of
 from launch.memory import kv_bytes, many, number_width, option, trained_parameters, workers
-from launch.plan import Plan, find_shape, step_work
+from launch.plan import Plan, find_shape, fitted, step_work
 from launch.simulate import Layout, Step, Trace, Work, steps
 from recipes.adapters import Adapter, Lora
 from recipes.advantages import Selection
+from recipes.cluster import ApartCluster, ColocatedCluster, turns
 from recipes.credit import DecsCredit, RedundantCredit
 from recipes.loader import recorded
 from recipes.schema import Recipe
@@ -42,6 +44,7 @@ _ABOVE_0_IN_SOME = ("engines/core", "engines/calls", "groups/sampled")
 _IN_EACH = ("step", "time", *(f"seconds/{name}" for name in ("judge", "score", "poll", "sample", "update", "publish", "step")))
 _SPEED = ("engine.kind", "engine.threads", "learner.threads", "learner.gradient_checkpointing", "learner.zero_stage")
 _BUSY = 0.5  # of the cores: if others wanted more while engines sampled, they may not have in an update
+_ROOM = 1 << 60  # bytes
 _TOLD = 0.97  # a larger part of a core is a whole one
 
 
@@ -212,6 +215,7 @@ def work_of(made: Plan) -> Work:
         gradients=trained * 4.0,
         weights=float(shape.parameters * number_width(recipe)),
         state=trained * 12.0,
+        stored=recipe.cluster.carrier == "store" or made.device == "cpu",
     )
 
 
@@ -237,15 +241,47 @@ def sizes(words: str) -> list[int]:
     return found
 
 
-def layouts(devices: int, recipe: Recipe, seats: int, most_ranks: int) -> Iterator[Layout]:
+def layouts(devices: int, recipe: Recipe) -> Iterator[Layout]:
     """Ways to have so many devices: shared by engines and ranks, one of each on every device, and apart with a quarter, a half and three quarters for engines."""
-    parallel = workers(recipe)
-    if parallel == 1 and devices <= most_ranks:  # a device that is shared has a rank, and there are no more ranks than rows
-        yield Layout(devices, devices, seats, colocated=True)
-    for quarters in (1, 2, 3):
-        engines = devices * quarters // 4 // parallel
-        if engines and devices > engines * parallel:
-            yield Layout(engines, min(devices - engines * parallel, most_ranks), seats, gpus=parallel)
+    parallel, rows = workers(recipe), step_work(recipe).rows_per_update
+    if parallel == 1 and devices <= rows:  # a device that is shared has a rank, and there are no more ranks than rows
+        yield Layout(devices, devices, colocated=True)
+    for engines in sorted({devices * quarters // 4 // parallel for quarters in (1, 2, 3)}):
+        if 0 < engines * parallel < devices:
+            yield Layout(engines, min(devices - engines * parallel, rows), gpus=parallel)
+
+
+def seated(made: Plan, layout: Layout, trace: Trace) -> tuple[Layout, str]:
+    """A layout with the seats of its engines, and why plan would refuse it for the memory of a GPU ("": it fits, or nothing is known of it).
+
+    All GPUs are like the smallest that is there, main memory has room. On a GPU an engine runs as many sequences as its keys and values have room for:
+    one that runs is in the mean as deep as half of the lengths' mean square over their mean; its prompt is not counted.
+    """
+    nodes = (made.machine, *made.others)
+    gpu = min((one for node in nodes for one in node.gpus), default=0) or made.assumed
+    step = next((part.step for part in made.stages if part.step.own), None)
+    if made.device != "cuda" or step is None or made.shape is None or not gpu:
+        return replace(layout, seats=int(made.engine.get("max_num_seqs", 256))), ""
+    recipe, held = step.recipe, turns(step.recipe.cluster)
+    shared = ColocatedCluster(kind="colocated", carrier=recipe.cluster.carrier, sleep=held.sleep, offload=held.offload)
+    changes = {
+        "engine": recipe.engine.model_copy(update={"count": layout.engines}),
+        "learner": recipe.learner.model_copy(update={"ranks": layout.ranks}),
+        "cluster": shared if layout.colocated else ApartCluster(kind="apart", carrier=recipe.cluster.carrier),
+    }
+    there = replace(
+        made.machine,
+        memory=_ROOM,
+        shared=None,
+        gpus=(gpu,) * layout.devices,
+        cards=next((node.cards[:1] for node in nodes if node.cards), ()),
+    )
+    way = fitted(replace(step, recipe=recipe.model_copy(update=changes)), made.shape, (there,), made.device, made.assumed)
+    cache = next(actor.holds["KV cache"] for actor in way.actors if actor.name == "engine")
+    lengths = np.interp(np.linspace(0, 1, 1001), trace.shares, trace.lengths)
+    depth = max(1, round(float((lengths**2).mean() / lengths.mean() / 2)))
+    seats = min(int(way.engine["max_num_seqs"]), cache // kv_bytes(made.shape, depth, number_width(recipe), workers(recipe)))
+    return replace(layout, seats=max(1, seats)), next(iter((*way.placement.faults, *way.unfit)), "")
 
 
 def forecast(trace: Trace, work: Work, layout: Layout, seed: int = 0) -> Forecast:
@@ -257,25 +293,11 @@ def forecast(trace: Trace, work: Work, layout: Layout, seed: int = 0) -> Forecas
     return Forecast(layout, float(np.mean(seconds)), float(np.percentile(seconds, 95)), parts)
 
 
-def best_of_each(devices: int, trace: Trace, work: Work, recipe: Recipe, seats: int) -> list[Forecast]:
-    """The fastest way to share so many devices, and the fastest to have them apart."""
-    found = [forecast(trace, work, layout) for layout in layouts(devices, recipe, seats, step_work(recipe).rows_per_update)]
+def best_of_each(ways: Sequence[Layout], trace: Trace, work: Work) -> list[Forecast]:
+    """The fastest way to share devices, and the fastest to have them apart."""
+    found = [forecast(trace, work, layout) for layout in ways]
     kinds = ([one for one in found if one.layout.colocated is kind] for kind in (True, False))
     return [min(kind, key=lambda one: one.mean) for kind in kinds if kind]
-
-
-def seats_of(made: Plan, trace: Trace) -> int:
-    """Sequences that one of a plan's engines runs at once: as many as it may, and on a GPU as its keys and values have room for.
-
-    One that runs is in the mean as deep as half of the lengths' mean square over their mean; its prompt is not counted.
-    """
-    most = int(made.engine.get("max_num_seqs", 256))
-    held = next((actor.holds.get("KV cache") for actor in made.actors if actor.name == "engine" and actor.gpus), None)
-    if held is None or made.shape is None:
-        return most
-    lengths = np.interp(np.linspace(0, 1, 1001), trace.shares, trace.lengths)
-    depth = max(1, round(float((lengths**2).mean() / lengths.mean() / 2)))
-    return max(1, min(most, held // kv_bytes(made.shape, depth, number_width(made.recipe), workers(made.recipe))))
 
 
 def words(made: Plan, folder: Path, devices: Sequence[int], price: float | None) -> str:
@@ -284,7 +306,10 @@ def words(made: Plan, folder: Path, devices: Sequence[int], price: float | None)
     refuse_other_model(made, found.recipe, folder)
     trace, refiltered = filtered(found, made.recipe)
     work, cores = work_of(made), found.layout.cores < inf
-    seats = seats_of(made, trace)
+    ways = {size: [seated(made, layout, trace) for layout in layouts(size, made.recipe)] for size in devices}
+    seats = max(
+        (layout.seats for found in ways.values() for layout, why in found if not why), default=int(made.engine.get("max_num_seqs", 256))
+    )
     device = "core" if cores else "GPU"
     lines = [
         f"trace    {folder}, {len(found.records)} steps: {many(found.layout.engines, 'engine')}, {many(found.layout.ranks, 'rank')}"
@@ -308,10 +333,11 @@ def words(made: Plan, folder: Path, devices: Sequence[int], price: float | None)
     there = [("device", "cpu" if cores else "cuda", made.device)] if (made.device == "cpu") != cores else []
     if unlike := [f"{name} {old} (here {new})" for name, old, new in [*there, *_unlike(found.recipe, made.recipe, cores)]]:
         lines.append(f"warning  the run's speeds are those of {', '.join(unlike)}; what that changes is not foreseen")
-    each = {size: best_of_each(size, trace, work, made.recipe, seats) for size in devices}
-    lines += [f"none     {size:,} {device}s hold no engine beside a rank" for size, ways in each.items() if not ways]
-    if not cores:
-        lines.append("memory   is not looked at: `laconic plan` with as many engines and ranks says whether they fit")
+    each = {size: best_of_each([layout for layout, why in found if not why], trace, work) for size, found in ways.items()}
+    lines += [f"none     {size:,} {device}s hold no engine beside a rank" for size, found in ways.items() if not found]
+    for kind in (True, False):
+        if out := [(layout, why) for found in ways.values() for layout, why in found if why and layout.colocated is kind]:
+            lines.append(f"none     {', '.join(_placed(layout) for layout, _ in out)}: plan refuses that: {out[0][1]}")
     return "\n".join([*lines, "", *_table([(size, one) for size, ways in each.items() for one in ways], trace, device, price)])
 
 
@@ -344,6 +370,10 @@ def _adapter_words(adapter: Adapter) -> str:
     return f"lora of rank {adapter.rank} on {', '.join(adapter.targets) or 'all'}" if isinstance(adapter, Lora) else "full"
 
 
+def _placed(layout: Layout) -> str:
+    return f"{layout.engines} + {layout.ranks}" + (" shared" if layout.colocated else "")
+
+
 def _table(rows: Sequence[tuple[int, Forecast]], trace: Trace, device: str, price: float | None) -> list[str]:
     head = [
         f"{device}s", "engines + ranks", "step s", "p95", "sample", "update", "push", "rest", "engines busy", "learner busy", "long tail", f"{device} h a step",
@@ -354,8 +384,7 @@ def _table(rows: Sequence[tuple[int, Forecast]], trace: Trace, device: str, pric
         hours = layout.devices * (one.mean + trace.between) / 3600
         seconds = [f"{value:.3g}" for value in (one.mean, one.p95, parts.sample, parts.update, parts.push, parts.rest + parts.turns)]
         shares = [f"{share:.0%}" for share in (parts.engines, parts.learner, parts.tail)]
-        placed = f"{layout.engines} + {layout.ranks}" + (" shared" if layout.colocated else "")
         taken = f"{layout.devices:,}" + f" of {size:,}" * (layout.devices < size)
-        cells.append([taken, placed, *seconds, *shares, f"{hours:.3g}", *([f"{price * hours:.3g}"] if price is not None else [])])
+        cells.append([taken, _placed(layout), *seconds, *shares, f"{hours:.3g}", *([f"{price * hours:.3g}"] if price is not None else [])])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]

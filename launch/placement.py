@@ -201,7 +201,7 @@ def _colocates(cluster: Cluster, nodes: Sequence[Machine], users: Sequence[Wish]
 
 def _apart(cluster: Cluster, found: Placement, users: Sequence[Wish], small: str) -> Placement:
     """With GPUs of their own, the smaller ones for processes called `small`; "": nodes as they come."""
-    free = [len(node.gpus) for node in found.nodes]
+    free, smallest = [len(node.gpus) for node in found.nodes], [_smallest(node) for node in found.nodes]
     needed = sum(wish.count * wish.gpus for wish in users)
     if needed > sum(free):
         return replace(found, faults=(_too_few(cluster, found, needed, users),))
@@ -220,7 +220,7 @@ def _apart(cluster: Cluster, found: Placement, users: Sequence[Wish], small: str
                 return replace(found, faults=(fault,))
             by_size = {"": 0, wish.name: 1}.get(small, -1)
             by_left = 1 if wish.name == "engine" else -1
-            node = min(fits, key=lambda node: (by_size * _smallest(found.nodes[node]), by_left * free[node]))
+            node = min(fits, key=lambda node: (by_size * smallest[node], by_left * free[node]))
             if wish.name != "engine":  # ranks stay together
                 node = next((last for last in at[wish.name][-1:] if last in fits), node)
             free[node] -= wish.gpus

@@ -96,6 +96,16 @@ class StagePlan(Plan):
     step: Step
 
 
+@dataclass(frozen=True)
+class Way:
+    """Processes of a step where they are placed, vLLM's options, and what does not fit the memory there, a sentence each."""
+
+    placement: Placement
+    actors: list[Actor]
+    engine: dict[str, Any]
+    unfit: list[str]
+
+
 def plan(recipe: Recipe, machine: Machine | None = None, others: Sequence[Machine] = (), gpu_gb: int | None = None) -> Plan:
     """The plan of a recipe on a machine (default: this one) and other nodes beside it. Never raises for what the recipe or the machine lacks.
     `gpu_gb`: of a GPU where none is there or tells its own, GB; None: 80."""
@@ -131,13 +141,19 @@ def _plan_of(step: Step, nodes: Sequence[Machine], device: str, assumed: int) ->
     recipe = step.recipe
     shape, missing = find_shape(recipe)
     work = step_work(recipe)
-    for placed in places(recipe.cluster, nodes, device, wishes(step)):
-        gpus = {name: placed.least_gpu(name) or assumed for name, part in placed.gpus.items() if part}
-        made, options = actors(step, shape, gpus, work.longest, placed)
-        if not (unfit := list(misfits(recipe, shape, placed, made, options, gpus))):
-            break
+    way = fitted(step, shape, nodes, device, assumed)
     result = StagePlan(
-        recipe, nodes[0], device, shape, work, made, options, placed, takes_turns(recipe, placed), assumed=assumed, step=step
+        recipe,
+        nodes[0],
+        device,
+        shape,
+        work,
+        way.actors,
+        way.engine,
+        way.placement,
+        takes_turns(recipe, way.placement),
+        assumed=assumed,
+        step=step,
     )
     data = plan_data(step)
     checks = (
@@ -146,10 +162,20 @@ def _plan_of(step: Step, nodes: Sequence[Machine], device: str, assumed: int) ->
         data.blockers,
         _package_blockers(result, data.columns),
         _resource_blockers(result),
-        unfit,
+        way.unfit,
     )
     blockers = [*missing, *thinking_blockers(recipe), *chain.from_iterable(checks)]
     return replace(result, blockers=blockers, warnings=[*_warnings(replace(result, blockers=blockers)), *data.warnings], data=data.said)
+
+
+def fitted(step: Step, shape: Shape | None, nodes: Sequence[Machine], device: str, assumed: int) -> Way:
+    """The first of the ways to place a step's processes that memory has room for, else the last. `assumed`: bytes of a GPU that does not tell its own."""
+    for placed in places(step.recipe.cluster, nodes, device, wishes(step)):
+        gpus = {name: placed.least_gpu(name) or assumed for name, part in placed.gpus.items() if part}
+        made, options = actors(step, shape, gpus, step_work(step.recipe).longest, placed)
+        if not (unfit := list(misfits(step.recipe, shape, placed, made, options, gpus))):
+            break
+    return Way(placed, made, options, unfit)
 
 
 def _together(parts: Sequence[StagePlan], name: str) -> list[str]:

@@ -3,8 +3,8 @@
 How things scale. Engines are data-parallel: each has the groups that it was given whole, always those of the engine that owes least. A step of an engine takes
 least + each x sequences that run; a sequence beyond its seats waits. Engines are asked in slices of time by one driver, which makes rollouts of answers and hands
 them to judging processes meanwhile: the driver does one thing at a time. Lengths are drawn from the trace's, alike within a group as far as they were there. An update's
-tokens are dealt evenly, but a rollout is one rank's; gradients go round a ring of ranks; for each micro-batch the driver calls every rank. Weights go to nodes as by a
-binary tree, and a call to each engine. Where processes share cores, all that want one get the same part of it (`Layout.cores`), those of others too.
+tokens are dealt evenly, but a rollout is one rank's; gradients go round a ring of ranks; for each micro-batch the driver calls every rank. Weights take what they took in
+the trace, and a call to each engine; by the object store they go to nodes as by a binary tree, by a broadcast through all of them once, in buckets that follow one another, and on shared GPUs nowhere. Where processes share cores, all that want one get the same part of it (`Layout.cores`), those of others too.
 Simplifications: lengths are no longer than the trace's; step and update take as long at any depth of a response; ranks of a ring and engines are all equally fast and
 nothing fails; filters keep groups by chance; pushes and updates of one size take one time; evaluations are left out.
 """
@@ -67,7 +67,8 @@ class Trace:
 
 @dataclass(frozen=True)
 class Work:
-    """A step of a recipe. `gradients` and `weights` are bytes of the trained model, `state` of what a rank puts away in the engines' turn."""
+    """A step of a recipe. `gradients` and `weights` are bytes of the trained model, `state` of what a rank puts away in the engines' turn; `stored`: weights go by the
+    object store, as without GPUs."""
 
     prompts: int
     group_size: int
@@ -79,6 +80,7 @@ class Work:
     gradients: float = 0.0
     weights: float = 0.0
     state: float = 0.0
+    stored: bool = False
 
 
 @dataclass(frozen=True)
@@ -372,13 +374,21 @@ def update_seconds(trace: Trace, work: Work, layout: Layout, rollouts: Sequence[
     return work.updates * seconds, passing * tokens / ranks / most / seconds if seconds else 0.0
 
 
+def between_nodes(work: Work, layout: Layout) -> float:
+    """Seconds that new weights take from node to node (launch/placement says what carries them)."""
+    once = work.weights / BETWEEN_NODES
+    if work.stored:
+        return ceil(log2(layout.nodes)) * once
+    return once if layout.nodes > 1 and not layout.colocated else 0.0
+
+
 def step(trace: Trace, work: Work, layout: Layout, random: np.random.Generator) -> Step:
     """One step, with lengths and fates of its own."""
     found = sample(trace, work, layout, drawn(trace, work, random), lambda: bool(random.random() < trace.kept))
     rollouts = [trace.trained * length for group in found.trained for length in group]
     update, working = update_seconds(trace, work, layout, [round(tokens) for tokens in rollouts])
     own = layout.part(1)
-    push = trace.push / own + ceil(log2(layout.nodes)) * work.weights / BETWEEN_NODES + layout.engines * trace.poll
+    push = trace.push / own + between_nodes(work, layout) + layout.engines * trace.poll
     rest = trace.rest / own * found.groups * work.group_size
     turns = (trace.turn if trace.turn is not None else 2 * work.state / layout.ranks / TO_HOST) if layout.colocated else 0.0
     whole = found.seconds + update + push + rest + turns or inf

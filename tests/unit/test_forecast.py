@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from launch.cli import app
-from launch.forecast import SIZES, TraceError, best_of_each, calibrate, filtered, forecast, layouts, seats_of, sizes, work_of
+from launch.forecast import SIZES, TraceError, best_of_each, calibrate, filtered, forecast, layouts, seated, sizes, words, work_of
 from launch.machine import Machine
 from launch.plan import plan
 from launch.simulate import Layout
@@ -232,41 +232,61 @@ def test_what_an_update_passes_and_trains_is_said_where_the_run_has_another(tmp_
 
 def test_devices_are_shared_or_apart_and_ranks_no_more_than_rows():
     recipe = load("quickstart", overrides=WORDS)
-    assert list(layouts(1, recipe, 8, 64)) == [Layout(1, 1, 8, colocated=True)]
-    assert [(one.engines, one.ranks) for one in layouts(8, recipe, 8, 5)] == [
-        (2, 5),
-        (4, 4),
-        (6, 2),
-    ]  # three of eight shared ones would have no rank
-    assert [(one.engines, one.ranks) for one in layouts(8, recipe, 8, 8)] == [(8, 8), (2, 6), (4, 4), (6, 2)]
-    wide = load("quickstart", overrides=[*WORDS, "engine.vllm={tensor_parallel_size: 2}"])
-    assert [(one.engines, one.ranks, one.devices) for one in layouts(8, wide, 8, 64)] == [(1, 6, 8), (2, 4, 8), (3, 2, 8)]
+
+    def ways(devices: int, *words: str) -> list[tuple[int, ...]]:
+        found = layouts(devices, load("quickstart", overrides=[*WORDS, *words]))
+        return [(one.engines, one.ranks, one.devices, *(["shared"] if one.colocated else [])) for one in found]  # type: ignore[list-item]
+
+    assert list(layouts(1, recipe)) == [Layout(1, 1, colocated=True)]
+    assert ways(8) == [(8, 8, 8, "shared"), (2, 6, 8), (4, 4, 8), (6, 2, 8)]
+    few = ["sampler.prompts=1", "sampler.group_size=5"]
+    assert ways(8, *few) == [(2, 5, 7), (4, 4, 8), (6, 2, 8)]  # three of eight shared ones would have no rank
+    kept = ["select={kind: max_variance, keep: 2, others: drop}"]  # 2 of 8 rows of a group are trained
+    assert [one[1] for one in ways(64)] == [64, 48, 32, 16] and [one[1] for one in ways(64, *kept)] == [16, 16, 16]
+    assert ways(8, "engine.vllm={tensor_parallel_size: 2}") == [(1, 6, 8), (2, 4, 8), (3, 2, 8)]
     assert sizes("") == list(SIZES) and sizes("2, 8") == [2, 8]
 
 
 def test_an_engine_runs_as_many_sequences_as_its_cache_has_room_for_at_their_mean_depth(tmp_path: Path):
     """Answers of 8000 tokens all run at 4000 in the mean; 1.5B of Qwen2.5: 28 layers x 2 heads x 128 numbers, keys and values, 2 bytes."""
     trace = calibrate(made(tmp_path / "run")).trace
-    gpu = plan(load("dler", "gpu1-24"), Machine(16, 128 * 10**9, (24 * 10**9,)))
+    gpu, layout = plan(load("dler", "gpu1-24"), Machine(16, 128 * 10**9, (24 * 10**9,))), Layout(1, 1, colocated=True)
     [held] = [actor.holds["KV cache"] for actor in gpu.actors if actor.name == "engine"]
     most = gpu.engine["max_num_seqs"]
     assert gpu.shape is not None and (gpu.shape.layers, gpu.shape.kv_heads, gpu.shape.head_width) == (28, 2, 128)
     room = held // (4000 * 28 * 2 * 128 * 2 * 2)
-    assert seats_of(gpu, replace(trace, shares=[0, 1], lengths=[8000, 8000])) == room < most
-    assert (
-        seats_of(gpu, trace) == most
-        and seats_of(plan(load("dler", "tiny"), Machine(2, 20 * 10**9)), replace(trace, lengths=[1e6] * 3)) == 256
-    )
+    assert seated(gpu, layout, replace(trace, shares=[0, 1], lengths=[8000, 8000])) == (replace(layout, seats=room), "") and room < most
+    assert seated(gpu, layout, trace) == (replace(layout, seats=most), "")
+    cpu = plan(load("dler", "tiny"), Machine(2, 20 * 10**9))
+    assert seated(cpu, layout, replace(trace, lengths=[1e6] * 3)) == (replace(layout, seats=256), "")
+
+
+def test_what_plan_would_refuse_for_memory_is_left_out_and_why_is_said(tmp_path: Path):
+    """Plan itself is asked for each layout: of eight GPUs of 32 GB, four ranks have none that holds what they share of 1.5B's state, six or eight have."""
+    model = [f"model.path={load('dler').model.path}", "model.dtype=bf16", "learner.zero_stage=2"]
+    run = made(tmp_path / "run", *model, device="cuda", **{"engines/core": 1.0})
+    trace, node, recipe = calibrate(run).trace, Machine(64, 10**12, (32 * 10**9,) * 8), load("dler", "node8")
+    asked = plan(recipe, node)
+    why = {(way.engines, way.ranks, "colocated" if way.colocated else "apart"): seated(asked, way, trace)[1] for way in layouts(8, recipe)}
+    for (engines, ranks, kind), fault in why.items():
+        cluster = [f"engine.count={engines}", f"learner.ranks={ranks}", f"cluster={{kind: {kind}}}"]
+        assert plan(load("dler", "node8", cluster), node).blockers == ([fault] if fault else [])
+    assert [way for way, fault in why.items() if not fault] == [(8, 8, "colocated"), (2, 6, "apart")]
+    shown = words(asked, run, [1, 8], None).splitlines()
+    assert [line.split(": memory: ")[0] for line in shown if line.startswith("none")] == [
+        "none     1 + 1 shared: plan refuses that", "none     4 + 4, 6 + 2: plan refuses that",
+    ]  # fmt: skip
+    assert [row.split()[:4] for row in shown[-2:]] == [["8", "8", "+", "8"], ["8", "2", "+", "6"]]
+    carried = plan(load("dler", "node8", ["cluster={kind: apart, carrier: ipc}"]), node)
+    assert "cluster.carrier: ipc: " in seated(carried, Layout(2, 6), trace)[1] and not work_of(carried).stored
+    assert work_of(plan(load("dler", "node8", ["cluster={kind: apart, carrier: store}"]), node)).stored
+    assert work_of(plan(load("dler", "tiny"), Machine(2, 20 * 10**9))).stored
 
 
 def test_the_best_of_each_way_is_the_fastest_of_it(tmp_path: Path):
     found = calibrate(made(tmp_path / "run"))
     work = work_of(plan(found.recipe))
-    shared, apart = best_of_each(4, found.trace, work, found.recipe, 8)
-    every = [forecast(found.trace, work, layout) for layout in layouts(4, found.recipe, 8, 64)]
+    ways = list(layouts(4, found.recipe))
+    shared, apart = best_of_each(ways, found.trace, work)
+    every = [forecast(found.trace, work, layout) for layout in ways]
     assert shared.layout.colocated and apart.mean == min(one.mean for one in every if not one.layout.colocated)
-    fewer = load(
-        "quickstart", overrides=[*WORDS, "select={kind: max_variance, keep: 2, others: drop}"]
-    )  # 2 of 8 rows of a group are trained
-    ranks = [[one.layout.ranks for one in best_of_each(64, found.trace, work, recipe, 8)] for recipe in (found.recipe, fewer)]
-    assert ranks[0][0] == 64 and max(ranks[1]) <= 16

@@ -111,6 +111,18 @@ def test_steps_are_the_sum_of_their_parts_and_utilisation_is_a_share(layout: Lay
         assert bool(one.turns) == layout.colocated
 
 
+def test_weights_go_between_nodes_as_what_carries_them_does():
+    """25 GB over ports of 25 GB/s: by the store in log2 rounds of a tree, by a broadcast in one pass through all nodes, on shared GPUs nowhere; a call of 1 ms to each engine."""
+    trace = Trace((0, 1), (1, 1), push=0.5, poll=0.001)
+
+    def push(layout: Layout, *, stored: bool) -> float:
+        return steps(trace, Work(1, 1, 10, weights=25e9, stored=stored), layout, 1)[0].push
+
+    four, shared = Layout(16, 16), Layout(32, 32, colocated=True)  # of 8 GPUs each
+    assert [push(one, stored=True) for one in (Layout(4, 4), four, shared)] == pytest.approx([0.504, 2.516, 2.532])
+    assert [push(one, stored=False) for one in (Layout(4, 4), four, shared)] == pytest.approx([0.504, 1.516, 0.532])
+
+
 def test_drawn_lengths_follow_the_quantiles_and_are_alike_in_a_group_as_far_as_they_are_told():
     random = np.random.default_rng(0)
     for alike in (0.0, 0.7):
