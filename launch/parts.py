@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from launch.evaluations import held_commits
@@ -23,18 +23,15 @@ class Part:
 
     Attributes:
         source: the training problems of a stage that samples some.
-        conversations: of each set of an sft stage that names its data.
-        said: on those, a line a set.
-        left_out: by set, (row, reason) of those that hold none.
+        sets: those of an sft stage that names its data, as `conversations` reads each.
+        learned: training problems that what it evaluates may have seen: its own, else those of the last stage before that had some.
     """
 
     made: StagePlan
     source: Source | None
     heldout: list[HeldOut]
-    conversations: list[list[Conversation]] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
-    left_out: dict[str, LeftOut] = field(default_factory=dict)
-    learned: Source | None = None
+    sets: list[tuple[list[Conversation], LeftOut, str]]
+    learned: Source | None
 
     @property
     def step(self) -> Step:
@@ -72,14 +69,11 @@ def read_data(made: Plan, judge: Judge, run: Path | None) -> list[Part]:
         step, recipe = one.step, one.recipe
         held = held_commits(step.folder(run) / "evals") if run else {}
         asked = (recipe.data, recipe.tiny, recipe.seed, recipe.trains and recipe.reads_columns, step.numbers)
-        source = next((source for other, source in known if other == asked), None)
+        source = next((source for other, source in known if recipe.samples and other == asked), None)
         if recipe.samples and source is None:
             source = training_source(*asked[:3], judge.check_golds, *asked[3:])
             known.append((asked, source))
         sets = [conversations(one) for one in step.stage.sets] if isinstance(step.stage, SftStage) else []
-        left_out = {one.source: rows for one, (_, rows, _) in zip(getattr(step.stage, "sets", []), sets, strict=False)}
-        chats, said = [found for found, *_ in sets], [words for *_, words in sets]
-        own = source if recipe.samples else None
-        learned = own or next((part.source for part in reversed(parts) if part.source is not None), None)
-        parts.append(Part(one, own, held_out(recipe, judge, held), chats, said, left_out, learned))
+        learned = source or next((part.source for part in reversed(parts) if part.source is not None), None)
+        parts.append(Part(one, source, held_out(recipe, judge, held), sets, learned))
     return parts

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-
-import pyarrow as pa
+from typing import Any
 
 from launch.engines import sampling
 from launch.memory import many, one_trainer
 from launch.parts import Part, Standing
 from launch.plan_data import read_of_reference
 from launch.problems import file_names, list_left_out
+from recipes.data import DataSet
 from recipes.stages import DpoStage, ReferenceStage, SftStage, Stage
 from recipes.steps import Step
 from rewards.rows import DataError
@@ -67,12 +66,9 @@ def reference_stage(part: Part, stage: ReferenceStage, template: Template, folde
             with sampling(made, at.start, template, [request.prompt_ids for request in asked]) as pool:
                 progress.phase("sample")
                 list(sample([kept], pool, Scorer(judge, template), progress.count))
-        found = list(reference.statistics(kept.read()).values())
-        right = sum(one["reference_shortest"] is not None for one in found)
-        accuracy, tokens = (
-            sum(one[name] or 0.0 for one in found) / max(1, len(found)) for name in ("reference_accuracy", "reference_tokens")
-        )
-        if found:
+        if found := list(reference.statistics(kept.read()).values()):
+            right = sum(one["reference_shortest"] is not None for one in found)
+            accuracy, tokens = (sum(one[name] or 0.0 for one in found) / len(found) for name in ("reference_accuracy", "reference_tokens"))
             progress.message(
                 f"{len(found)} problems: accuracy {accuracy:.1%}, {right} have a right answer; reference_tokens, of right answers where there are two, {tokens:.1f} on average"
             )
@@ -84,7 +80,7 @@ def reference_stage(part: Part, stage: ReferenceStage, template: Template, folde
 def refuse_unlearnable(part: Part, template: Template) -> None:
     """Refuse data of which an sft stage could learn nothing, before anything starts: each set is read up to its first example that fits.
     Raises DataError: the template refuses all of a set, or the others are too long."""
-    for conversations, name in zip(part.conversations, _names(part.step.stage), strict=False):
+    for (conversations, *_), name in zip(part.sets, _names(part.step.stage), strict=False):
         long: list[Example] = []
         for example in rendered(conversations, template, []):
             if fitting([example], part.step.longest):
@@ -115,8 +111,7 @@ def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template,
         shutil.rmtree(folder / "trainer", ignore_errors=True)  # of a process that was killed between the two
         Progress(stage.called, 1).message(f"done before, taken from {done}")
         return done
-    made, step, recipe, words, left_out = part.made, part.step, part.recipe, list(part.said), dict(part.left_out)
-    learner = one_trainer(recipe.learner)
+    made, step, recipe, learner = part.made, part.step, part.recipe, one_trainer(part.recipe.learner)
     how = Training(
         stage=step.where,
         batch=stage.batch,
@@ -131,27 +126,20 @@ def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template,
         limit=at.limit,
         adapter=learner.adapter,
     )
-    if isinstance(stage, DpoStage):
-        with _answers(step, at) as answers:
-            pairs = reference.pairs(answers, stage.rejected)
-        pairs = _short(pairs, step, "pairs", words)
-        order = drawn([pairs], [1.0], recipe.seed, stage.batch, epochs=stage.epochs)
-        words.append(_passes(order, [pairs], "pairs", stage))
-        train = partial(dpo, at.start, folder, order, stage.beta, how)
-    else:
-        given = _examples(stage, part, template, at, left_out, words)
-        sets = [_short(rows, step, name, words) for rows, name in zip(given, _names(stage), strict=True)]
-        weights = [one.weight for one in stage.sets] or [1.0]
-        rows = drawn(sets, weights, recipe.seed, stage.batch, epochs=stage.epochs)
-        words.append(_passes(rows, sets, "examples", stage))
-        train = partial(sft, at.start, folder, rows, how)
-    with Progress(stage.called, -(-len(train.args[2]) // stage.batch)) as progress:
+    words: list[str] = []
+    left_out: list[tuple[str, LeftOut]] = []
+    names = _names(stage)
+    sets = [_short(rows, step, name, words) for rows, name in zip(_given(part, stage, template, at, left_out, words), names, strict=True)]
+    order = drawn(sets, [one.weight for one in _named(stage)] or [1.0], recipe.seed, stage.batch, epochs=stage.epochs)
+    words.append(_passes(order, sets, names, stage))
+    with Progress(stage.called, len(order) // stage.batch) as progress:
         for line in words:
             progress.message(line)
-        for name, (source, rows_out) in zip(file_names(list(left_out)), left_out.items(), strict=True):
-            list_left_out(progress, folder / "left_out" / f"{name}.jsonl", source, rows_out)
+        for name, (source, rows) in zip(file_names([source for source, _ in left_out]), left_out, strict=True):
+            list_left_out(progress, folder / "left_out" / f"{name}.jsonl", source, rows)
         progress.phase("train")
-        train(lambda done, _, loss: progress.step({"step": done - 1, "loss": loss}))
+        train = partial(dpo, at.start, folder, order, stage.beta) if isinstance(stage, DpoStage) else partial(sft, at.start, folder, order)
+        train(how, lambda done, _, loss: progress.step({"step": done - 1, "loss": loss}))
     if made.device == "cuda":  # engines and ranks come next, in processes of their own
         import torch
 
@@ -160,25 +148,22 @@ def supervised_stage(part: Part, stage: SftStage | DpoStage, template: Template,
     return done
 
 
-@contextmanager
-def _answers(step: Step, at: Standing) -> Iterator[pa.Table]:
-    """What the last reference sampled; what a stage lacks of it is said with the stage in front."""
-    assert at.reference is not None
-    try:
-        yield at.reference.read()
-    except reference.NoReference as error:
-        raise reference.NoReference(f"{step.where}: {error}") from error
-
-
-def _examples(
-    stage: SftStage, part: Part, template: Template, at: Standing, left_out: dict[str, LeftOut], words: list[str]
-) -> Sequence[Sequence[Example]]:
-    """What an sft stage learns from: the shortest right answers of the reference, or its sets."""
-    if not stage.sets:
-        with _answers(part.step, at) as answers:
-            return [reference.shortest_right(answers)]
-    sets, left_out["the chat template"] = examples(part.conversations, template)
-    asked = [one for conversations in part.conversations for one in conversations]
+def _given(
+    part: Part, stage: SftStage | DpoStage, template: Template, at: Standing, left_out: list[tuple[str, LeftOut]], words: list[str]
+) -> Sequence[Sequence[Any]]:
+    """What a stage learns from: its sets, else pairs or the shortest right answers of the last reference, of which what is lacking is said with the stage in front."""
+    if not part.sets:
+        assert at.reference is not None
+        answers = at.reference.read()
+        try:
+            return [reference.pairs(answers, stage.rejected) if isinstance(stage, DpoStage) else reference.shortest_right(answers)]
+        except reference.NoReference as error:
+            raise reference.NoReference(f"{part.step.where}: {error}") from error
+    words += [said for *_, said in part.sets]
+    left_out += [(one.source, rows) for one, (_, rows, _) in zip(_named(stage), part.sets, strict=True)]
+    sets, refused = examples([conversations for conversations, *_ in part.sets], template)
+    left_out.append(("the chat template", refused))
+    asked = [one for conversations, *_ in part.sets for one in conversations]
     if marked := [one.place for one in asked if template.holds_marks(one.turns)]:
         words.append(
             f"{len(marked)} of {len(asked)} prompts hold what looks like the model's own marks of roles or of thinking, learned as the text it is (first: {marked[0]})"
@@ -197,13 +182,12 @@ def _short(rows: Sequence[Item], step: Step, what: str, words: list[str]) -> lis
     return kept
 
 
-def _passes(order: Sequence[Item], sets: Sequence[Sequence[Item]], what: str, stage: SftStage | DpoStage) -> str:
+def _passes(order: Sequence[Item], sets: Sequence[Sequence[Item]], names: Sequence[str], stage: SftStage | DpoStage) -> str:
     """How often a stage goes through each set: by its weight, and in whole batches, so that rows may come more often than its epochs say."""
     updates, there = len(order) // stage.batch, sum(map(len, sets))
     drawn = [sum(id(row) in own for row in order) for own in [set(map(id, rows)) for rows in sets]]
-    of = [f" of {one.source}" for one in stage.sets] if isinstance(stage, SftStage) and len(sets) > 1 else [""]
     passes = ", ".join(
-        f"{count / len(rows):.3g} passes over {len(rows):,} {what}{name}" for count, rows, name in zip(drawn, sets, of, strict=True)
+        f"{count / len(rows):.3g} passes over {len(rows):,} {name}" for count, rows, name in zip(drawn, sets, names, strict=True)
     )
     words = f"{many(updates, 'update')} of {stage.batch}: {passes}"
     if len(order) < 1.5 * stage.epochs * there:
@@ -215,9 +199,14 @@ def _passes(order: Sequence[Item], sets: Sequence[Sequence[Item]], what: str, st
 
 
 def _names(stage: Stage) -> list[str]:
-    """What the examples of each set are called: by their source, where there are several."""
-    sets = stage.sets if isinstance(stage, SftStage) else []
-    return [f"examples of {one.source}" for one in sets] if len(sets) > 1 else ["examples"]
+    """What is learned of each set is called: by its source, where there are several."""
+    sets = _named(stage)
+    return [f"examples of {one.source}" for one in sets] if len(sets) > 1 else ["pairs" if isinstance(stage, DpoStage) else "examples"]
+
+
+def _named(stage: Stage) -> list[DataSet]:
+    """The sets that a stage names."""
+    return stage.sets if isinstance(stage, SftStage) else []
 
 
 def _all_long(count: int, what: str, step: Step) -> DataError:

@@ -318,6 +318,23 @@ def test_rows_that_an_sft_stage_cannot_learn_from_are_listed_and_counted(
     assert len(listed) == 1 and json.loads(listed[0])["row"].endswith("/4")
 
 
+def test_rows_that_are_left_out_of_two_sets_of_one_file_are_all_listed(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    rows = [
+        {"prompt": "1 + 1", "good": "2", "bad": "3"},
+        {"prompt": "1 + 2", "good": "", "bad": "4"},
+        {"prompt": "1", "good": "1", "bad": ""},
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.setattr("launch.teachers.sft", lambda *_: None)
+    sets = [{"source": str(tmp_path / "rows.jsonl"), "problem": "prompt", "answer": answer} for answer in ("good", "bad")]
+    folder = run(recipe(tiny_checkpoint, stages=[{"kind": "sft", "data": sets, "batch": 4}]), tmp_path)
+    assert capsys.readouterr().out.count(": 1 row left out, listed in") == 2
+    listed = [file.read_text() for file in sorted((folder / "stages" / "sft" / "left_out").iterdir())]
+    assert [json.loads(line)["row"].rpartition("/")[2] for line in listed] == ["2", "3"]
+
+
 def test_a_run_that_was_stopped_in_its_last_evaluation_makes_it_when_it_goes_on(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
