@@ -223,7 +223,7 @@ def memory(free: int) -> Check:
 
 def disk(name: str, folder: Path, least: float, enough: float) -> Check:
     """Free space where `folder` is or would be: fails under `least` GiB, warns under `enough` GiB or 5 % (Ray stops writing there)."""
-    there = next(parent for parent in [folder.absolute(), *folder.absolute().parents] if parent.exists())
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if os.path.exists(parent))
     usage = shutil.disk_usage(there)
     share = usage.free / usage.total
     found = f"{usage.free / _GIB:.1f} GiB free ({share:.0%}) at {there}"

@@ -66,6 +66,13 @@ def test_the_disk_of_a_folder_that_does_not_exist_yet_is_its_parents(tmp_path: P
     assert check.found.endswith(f"at {tmp_path}")
 
 
+def test_the_disk_of_a_folder_that_nobody_can_look_at_is_that_of_one_above(tmp_path: Path):
+    check = doctor.disk(
+        "disk of Ray's session files", tmp_path / ("x" * 300) / "ray", least=0, enough=1e-9
+    )  # no file system takes such a name
+    assert check.found.endswith(f"at {tmp_path}")
+
+
 def test_a_full_disk_fails(tmp_path: Path):
     check = doctor.disk("disk of runs", tmp_path, least=1e9, enough=1e9)
     assert check.state == "fail" and check.remedy
