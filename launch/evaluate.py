@@ -270,17 +270,16 @@ def recipe_for(checkpoint: str | None, question: Question) -> tuple[Recipe, Path
     return recipe, own
 
 
-def folder_name(model: str) -> str:
-    """What the folder of a model's evaluations is called."""
-    return model.strip("./~").replace("/", "-")
+def folder_of(model: str, out: Path | None, alone: bool = True) -> Path:
+    """Where the files of a model's evaluations go: `out`, if it is alone there, else a folder of its own in it; by default in evals/ of the working directory."""
+    return out if out and alone else (out or Path("evals")) / model.strip("./~").replace("/", "-")
 
 
 def folders(checkpoints: Sequence[str], out: Path | None) -> dict[str, Path]:
-    """Where the files of each checkpoint go: `out`, or a folder for each in it; by default in evals/ of the working directory.
-    Raises ValueError: two checkpoints are one, or would share a folder."""
+    """Where the files of each checkpoint go (`folder_of`). Raises ValueError: two checkpoints are one, or would share a folder."""
     found: dict[str, Path] = {}
     for checkpoint in checkpoints:
-        folder = out if out and len(checkpoints) == 1 else (out or Path("evals")) / folder_name(checkpoint)
+        folder = folder_of(checkpoint, out, len(checkpoints) == 1)
         for other, taken in found.items():
             if Path(other).expanduser().absolute() == Path(checkpoint).expanduser().absolute():
                 raise ValueError(f"{checkpoint}: named twice; name each checkpoint once")
@@ -301,9 +300,10 @@ def budgets(forced: list[int], extended: list[str], requested: list[int], short:
             )
         limited.append({"kind": "extended", "waits": int(found[1]), "limit": int(found[2])} | ({"word": found[3]} if found[3] else {}))
     for said in short:
-        if not re.fullmatch(r"\d+@\d+", said):
+        if (found := re.fullmatch(r"(\d+)@(\d+)", said)) is None:
             raise ValueError(f"--short {said}: not M@K; 3@8 lets the first 3 of 8 chains vote")
-    return limited + [{"kind": "short", "first": int(said.split("@")[0]), "of": int(said.split("@")[1])} for said in short]
+        limited.append({"kind": "short", "first": int(found[1]), "of": int(found[2])})
+    return limited
 
 
 def protocol(benchmarks: Sequence[str]) -> list[str]:

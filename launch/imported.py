@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from launch.doors import say
-from launch.evaluate import folder_name, print_scores
+from launch.evaluate import folder_of, print_scores
 from recipes.schema import Recipe
 from rewards.rows import DataError
 from rewards.thinking import marks_in
@@ -68,7 +68,7 @@ def import_samples(
         path, source, problem=problem, gold=gold, prediction=prediction, model=model, lengths=tokenizer is None, score=score
     )
     _refuse_longer(read, max_tokens)
-    target = folder or Path("evals") / folder_name(read.model or name)
+    target = folder_of(read.model or name, folder)
     if (earlier := target / f"{name}.json").exists() and not overwrite:
         raise FileExistsError(f"{earlier} holds earlier results: replace them (--overwrite) or choose another folder (--out)")
     for words in read.said:

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from launch.doors import say
-from launch.evaluate import Question, commits, do, folder_name, prepared, recipe_for, template_of
+from launch.evaluate import Question, commits, do, folder_of, prepared, recipe_for, template_of
 from rollout.api import KEY, Api, ServerError
 
 
@@ -56,8 +56,8 @@ def evaluate_server(
 
     known = None
     if checkpoint:
-        there = folder or Path("evals") / folder_name(checkpoint)
-        known = template_of(starting_checkpoint(recipe, weights=False), recipe, own, there, question, overwrite)
+        start = starting_checkpoint(recipe, weights=False)
+        known = template_of(start, recipe, own, folder_of(checkpoint, folder), question, overwrite)
     with ServerPool(api, model, known, recipe.data) as pool:
         pool.meet()
         say(f"{pool.words}; lengths are {pool.lengths}", console)
@@ -67,7 +67,7 @@ def evaluate_server(
                 f"{url} takes no token ids, so no thinking can be closed: leave out forced and extended budgets, or name the checkpoint that its model was made of"
             )
         name = checkpoint or pool.model
-        target = folder or Path("evals") / folder_name(name)
+        target = folder_of(name, folder)
         with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
             read = held_out(recipe, judge, commits(own, target, overwrite))
             engine: Pool = closing_outside(pool, template) if forces else pool
