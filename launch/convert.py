@@ -17,10 +17,12 @@ import typer
 from launch.doors import errors, say
 from launch.machine import this_machine
 from launch.memory import LIBRARIES, many, size, sizes_apart
+from recipes.loader import dump, load, recipe_hash
 from recipes.schema import Recipe
+from recipes.steps import steps
 
 # All else is the run's record.
-_NOT_COPIED = ("checkpoints", "lock", "status.json", "report.html", "report.md", "README.md", "accuracy.svg", "mirror.json")
+_NOT_COPIED = shutil.ignore_patterns("checkpoints", "lock", "status.json", "report.*", "README.md", "accuracy.svg", "mirror.json")
 
 
 def convert(
@@ -59,12 +61,10 @@ def converted_run(source: Path, out: Path, ranks: int, zero_stage: int) -> Path:
     if out.exists():
         raise ConversionError(f"{out} exists already: choose another folder for the converted run (--out)")
     convertible(source)
-    recorded_until(run, metadata(source)["step"])
-    state, weights = (
-        sum(file.stat().st_size for file in (source / "learner").rglob("*")),
-        sum(file.stat().st_size for file in source.glob("*.safetensors")),
-    )
-    for count, stage in ((metadata(source)["ranks"], metadata(source)["zero_stage"]), (ranks, zero_stage)):
+    meta = metadata(source)
+    recorded_until(run, meta["step"])
+    state, weights = (sum(file.stat().st_size for file in source.glob(pattern)) for pattern in ("learner/**/*", "*.safetensors"))
+    for count, stage in ((meta["ranks"], meta["zero_stage"]), (ranks, zero_stage)):
         needed = count * (LIBRARIES["learner"] + weights) + state * (1 if stage else count) + state  # which one of them has whole
         if needed > (room := this_machine().memory):
             takes, has = sizes_apart(needed, room)
@@ -73,47 +73,43 @@ def converted_run(source: Path, out: Path, ranks: int, zero_stage: int) -> Path:
                 f"{many(count, 'rank')} with ZeRO-{stage} take {takes} here ({size(LIBRARIES['learner'] + weights)} each, and the optimiser's state of {size(state)} beside "
                 f"them), and {has} are free: convert it on a machine with more{fewer}"
             )
-    recipe = _converted_recipe(run, out.resolve().name, ranks, zero_stage)
+    recipe, trained = _converted_recipe(run, out.resolve().name, ranks, zero_stage)
     from launch.ray_start import start_ray, stop_ray
 
     out.parent.mkdir(parents=True, exist_ok=True)
     start_ray(num_cpus=ranks, num_gpus=0)
     try:
-        return _made(source, run, out, recipe, ranks, zero_stage)
+        return _made(source, run, out, recipe, trained)
     finally:
         stop_ray()
 
 
-def _converted_recipe(run: Path, name: str, ranks: int, zero_stage: int) -> Recipe:
-    from recipes.loader import load
-    from recipes.steps import steps
+def _converted_recipe(run: Path, name: str, ranks: int, zero_stage: int) -> tuple[Recipe, Recipe]:
+    """The recipe of the new run, as it stands and with the changes of the stage that trains."""
     from rl.conversion import ConversionError
 
     words = [f"name={json.dumps(name)}", f"learner.ranks={ranks}", f"learner.zero_stage={zero_stage}"]
     recipe = load(str(run / "recipe.yaml"), overrides=words)
-    learner = next(step.recipe.learner for step in steps(recipe) if step.own)
+    trained = next(step.recipe for step in steps(recipe) if step.own)
+    learner = trained.learner
     if (learner.ranks, learner.zero_stage) != (ranks, zero_stage):
         raise ConversionError(
             f"{run}/recipe.yaml: the changes of its stage say {learner.ranks} ranks with ZeRO-{learner.zero_stage}, which hold whatever the recipe says; "
             "name these, or begin a run anew"
         )
-    return recipe
+    return recipe, trained
 
 
-def _made(source: Path, run: Path, out: Path, recipe: Recipe, ranks: int, zero_stage: int) -> Path:
-    from recipes.loader import dump, recipe_hash
-    from recipes.steps import steps
+def _made(source: Path, run: Path, out: Path, recipe: Recipe, trained: Recipe) -> Path:
     from rl.conversion import convert as convert_checkpoint
     from rl.run import forget_behind, truncate
     from rl.scratch import scratch_folder
 
     with scratch_folder(".tmp-convert-", out.parent) as scratch:
         folder = Path(scratch) / "run"
-        shutil.copytree(run, folder, ignore=lambda here, names: _NOT_COPIED if Path(here) == run else ())
-        trained = next(step.recipe for step in steps(recipe) if step.own)  # with the changes of its stage
-        made = convert_checkpoint(
-            source.resolve(), folder / "checkpoints" / source.resolve().name, trained, ranks, zero_stage, {"recipe": recipe_hash(recipe)}
-        )
+        shutil.copytree(run, folder, ignore=lambda here, names: _NOT_COPIED(here, names) if Path(here) == run else ())
+        there, learner = folder / "checkpoints" / source.resolve().name, trained.learner
+        made = convert_checkpoint(source.resolve(), there, trained, learner.ranks, learner.zero_stage, {"recipe": recipe_hash(recipe)})
         truncate(folder, step := int(made.name.removeprefix("step-")))
         forget_behind(folder, recipe)
         (folder / "recipe.yaml").write_text(dump(recipe), encoding="utf-8")

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from evaluation.report import FORMATS
 from launch.cli import app
 from launch.convert import converted_run
 from launch.machine import Machine
@@ -126,7 +127,13 @@ def test_the_record_ends_at_the_checkpoint_and_stages_behind_are_to_be_done_agai
     source = run_with_checkpoint(tmp_path / "a", stages=named)
     run, out = source.parent.parent, tmp_path / "out"
     (run / "metrics.jsonl").write_text("".join(f'{{"step": {step}}}\n' for step in range(5)))
-    for name in ("samples/step-00002.parquet", "samples/step-00003.parquet", "evals/step-3.json", "evals/step-5.json", "report.md"):
+    for name in (
+        "samples/step-00002.parquet",
+        "samples/step-00003.parquet",
+        "evals/step-3.json",
+        "evals/step-5.json",
+        *(f"report.{form}" for form in FORMATS),
+    ):
         (run / name).parent.mkdir(exist_ok=True)
         (run / name).touch()
     for name in ("first", "merge", "last"):
@@ -134,7 +141,7 @@ def test_the_record_ends_at_the_checkpoint_and_stages_behind_are_to_be_done_agai
     converted_run(source, out, 2, 2)
     assert (out / "metrics.jsonl").read_text().splitlines() == [f'{{"step": {step}}}' for step in range(3)]
     left = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.parent.name in ("samples", "evals", "stages")}
-    assert left == {"samples/step-00002.parquet", "evals/step-3.json", "stages/first"} and not (out / "report.md").exists()
+    assert left == {"samples/step-00002.parquet", "evals/step-3.json", "stages/first"} and not [*out.glob("report.*")]
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 5 and len(list((run / "stages").iterdir())) == 3
     (run / "metrics.jsonl").write_text('{"step": 0}\n')
     with pytest.raises(RunError, match="step 1 is missing or cannot be read"):
