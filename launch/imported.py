@@ -140,19 +140,15 @@ def _template(read: Imported, name: str, tokenizer: Path | None) -> Template:
 
 
 def _with_golds(read: Imported, judge: Judge) -> tuple[list[tuple[Problem, list[Sample]]], list[tuple[str, str]]]:
-    """The problems whose golds equal themselves, and (id, reason) of the others. Raises DataError: none does."""
-    faults = judge.check_golds([gold for problem, _ in read.problems for gold in problem.golds])
-    at = 0
-    kept, left_out = [], []
-    for problem, samples in read.problems:
-        own, at = faults[at : at + len(problem.golds)], at + len(problem.golds)
-        if all(own):
-            left_out.append((problem.id, f"gold {problem.answer!r:.60}: {own[0]}"))
-        else:
-            kept.append((problem, samples))
+    """The problems with the golds that can be judged, and (id, reason) of those that have none. Raises DataError: none has any."""
+    from rollout.sources import audited
+
+    asked = {problem.id: (problem, samples) for problem, samples in read.problems}
+    kept, goldless = audited([problem for problem, _ in read.problems], judge.check_golds)
+    left_out = [(id_, f"gold {asked[id_][0].answer!r:.60}: {reason}") for id_, reason in goldless]
     if not kept:
         raise DataError(f"none of {len(left_out)} problems has a gold that can be judged (first: {left_out[0][1]}); name its path (--gold)")
-    return kept, left_out
+    return [(problem, asked[problem.id][1]) for problem in kept], left_out
 
 
 def _judged(problems: Sequence[tuple[Problem, list[Sample]]], scorer: Scorer, count: bool) -> list[Group]:

@@ -336,6 +336,11 @@ def test_a_completion_that_was_never_made_is_not_judged_and_a_gold_that_is_none_
     assert "x.jsonl:5" in listed and "no answer that could be compared" in listed
 
 
+def test_a_gold_that_cannot_be_judged_is_dropped_where_another_can_be(tmp_path: Path):
+    found = evaluated(lines(tmp_path / "x.jsonl", plain(gold=[r"\frac{1", "2"])))
+    assert (found.problems, found.not_judged) == (2, 0) and found.accuracy.mean == 0.25
+
+
 @pytest.mark.parametrize("nothing", [None, float("nan")])
 @pytest.mark.parametrize("made", [0, 1])
 def test_samples_of_which_none_was_made_are_no_accuracy_of_0_unsaid(tmp_path: Path, nothing: Any, made: int):
