@@ -66,7 +66,6 @@ def train(
         from launch.stages import run_recipe
 
         with run_storage(runs, loaded.name, resume, overwrite, loaded.cluster.preemptible) as (here, mirror):
-            resume = resume and (not loaded.cluster.preemptible or (here / loaded.name / "recipe.yaml").is_file())
             folder = run_recipe(made, here, resume=resume, overwrite=overwrite, mirror=mirror)
         from evaluation.comparisons import read
         from evaluation.words import headline, single

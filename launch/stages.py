@@ -74,20 +74,23 @@ def run_recipe(
     """
     recipe = made.recipe
     runs_dir = runs_dir.absolute() if made.machine.name else runs_dir  # processes of a Ray that is joined have another working folder
-    if resume and recipe.cluster.preemptible and nothing_left(recipe, runs_dir / recipe.name):
-        return runs_dir / recipe.name  # of a job that was taken away at its very end
+    folder = runs_dir / recipe.name
+    if resume and recipe.cluster.preemptible:  # a job that was taken away
+        resume = (folder / "recipe.yaml").is_file()  # else before there was a run
+        if resume and nothing_left(recipe, folder):
+            return folder  # at its very end
     refuse_unusable(recipe, runs_dir, resume, overwrite)  # before the minutes of a cold start; Run.create asks for those who came meanwhile
     refuse_unshared(made, runs_dir, "--runs")
     if recipe.model.path == "tiny":
         refuse_unshared(made, cache_folder(), "LACONIC_CACHE")
     settle_device(made)
     with Judge(recipe.judge.workers, recipe.judge.wall_s, recipe.judge.memory_mb) as judge:
-        parts = read_data(made, judge, runs_dir / recipe.name if resume else None)
+        parts = read_data(made, judge, folder if resume else None)
         start = starting_checkpoint(beginning(recipe))
         start = start.absolute() if made.machine.name else start
         refuse_missing(made, start)
         made = planned_with(start, made)
-        date = prompt_date(runs_dir / recipe.name) if resume else None
+        date = prompt_date(folder) if resume else None
         ready = [_ready(replace(part, made=again), start, date) for part, again in zip(parts, made.stages, strict=True)]
         digest, date, holds = next(((it.digest, it.date, part.recipe) for part, it in ready if part.step.own), ("", date, recipe))
         with Run.create(recipe, runs_dir, resume, overwrite, digest, date, holds, mirror, made.device) as run:
@@ -95,7 +98,7 @@ def run_recipe(
             for part, template in ready:
                 run.mirror()
                 at = _survived(part, run, template, at, judge)
-    return run.folder
+    return folder
 
 
 def _ready(part: Part, start: Path, date: str | None) -> tuple[Part, Template]:

@@ -350,6 +350,15 @@ def test_a_job_that_was_taken_away_at_its_very_end_has_nothing_left_to_do(tmp_pa
         run_recipe(other, tmp_path, resume=True)
 
 
+def test_a_job_that_was_taken_away_before_there_was_a_run_begins_it(tmp_path, monkeypatch):
+    asked: list[bool] = []
+    monkeypatch.setattr("launch.stages.refuse_unusable", lambda recipe, runs, resume, overwrite: asked.append(resume) or 1 / 0)
+    for cluster in [], ["cluster={kind: apart, preemptible: true}"]:
+        with pytest.raises(ZeroDivisionError):
+            run_recipe(plan(load("quickstart", overrides=["name=a", "device=cpu", *cluster])), tmp_path, resume=True)
+    assert asked == [True, False]
+
+
 def test_a_full_disk_is_said_with_the_folder_and_a_remedy(tmp_path):
     with pytest.raises(OSError) as caught, Run.create(recipe(), tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
