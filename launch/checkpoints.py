@@ -28,6 +28,7 @@ from rollout.template_syntax import parse_template
 
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|layer)\.(\d+)\.")
+_INDEX = "model.safetensors.index.json"
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _JSONS = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _OLD_TOKENIZERS = ("*.model", "vocab.*", "merges.txt", "*.tiktoken", "tekken.json")  # read where there is no tokenizer.json
@@ -274,9 +275,8 @@ def header(file: Path) -> dict[str, list[int]] | None:
 
 
 def _weight_faults(folder: Path) -> Iterator[str]:
-    index = folder / "model.safetensors.index.json"
-    names = sorted(weight_files(folder))
-    if index.exists() and not _weight_map(folder):
+    index, listed, names = folder / _INDEX, _weight_map(folder), sorted(weight_files(folder))
+    if index.exists() and not listed:
         yield f"model.path: {index} lists no weights (weight_map); fetch the checkpoint again"
         return
     if not names:
@@ -292,7 +292,6 @@ def _weight_faults(folder: Path) -> Iterator[str]:
         else:
             yield f"model.path: {folder} holds no weights (model.safetensors); fetch them or name another folder"
         return
-    listed = _weight_map(folder)
     for name in names:
         if not (folder / name).is_file():
             yield f"model.path: {folder / name}, which {index.name} lists, is not there; fetch it"
@@ -304,7 +303,7 @@ def _weight_faults(folder: Path) -> Iterator[str]:
 
 def _weight_map(folder: Path) -> dict[str, str]:
     """File of each tensor, as the index of a sharded checkpoint has it."""
-    index = (read_json(folder / "model.safetensors.index.json") or {}).get("weight_map")
+    index = (read_json(folder / _INDEX) or {}).get("weight_map")
     return {tensor: str(file) for tensor, file in index.items()} if isinstance(index, dict) else {}
 
 
