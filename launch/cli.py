@@ -19,7 +19,7 @@ from launch.doors import Address, Overrides, RecipeName, Runs, Scale, errors, ou
 from launch.head import joined_address
 from launch.memory import many
 from launch.merge import merge
-from recipes.schema import Recipe
+from recipes.schema import Judge, Recipe
 from rl.progress import terminal
 
 if TYPE_CHECKING:
@@ -407,8 +407,8 @@ def judge(
     file: Annotated[Path, typer.Argument(help="Golds and predictions: JSON lines, JSON, parquet or CSV.")],
     to: Annotated[Path | None, typer.Option("--out", help="Where the judged lines go (default: FILE.judged.jsonl).")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Judging processes.")] = os.cpu_count() or 1,
-    wall_s: Annotated[float, typer.Option(help="Seconds a comparison may take.")] = 3.0,
-    memory_mb: Annotated[int, typer.Option(min=1, help="Memory a comparison may add to its process.")] = 1024,
+    wall_s: Annotated[float, typer.Option(help="Seconds a comparison may take.")] = Judge().wall_s,
+    memory_mb: Annotated[int, typer.Option(min=1, help="Memory a comparison may add to its process.")] = Judge().memory_mb,
     gold: Annotated[str | None, typer.Option(help="Path of the gold, e.g. doc.answer (default: recognised).")] = None,
     prediction: Annotated[str | None, typer.Option(help="Path of the prediction or samples, e.g. resps[0][0].")] = None,
     boxed: Annotated[bool, typer.Option("--boxed", help="Only boxed answers count.")] = False,

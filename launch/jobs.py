@@ -190,7 +190,7 @@ class Cluster(Jobs):
     def jobs(self) -> list[Job]:
         said = self._asked("GET", "/api/jobs/", form=list)
         found = [self._told(one) for one in said if not isinstance(one, dict) or one.get("submission_id")]
-        return sorted(found, key=lambda job: job.started or float("inf"))
+        return sorted(found, key=lambda job: job.started or inf)
 
     def job(self, name: str) -> Job:
         return self._told(self._asked("GET", "", name))
