@@ -60,7 +60,18 @@ class Head:
 
 def joined_address() -> str | None:
     """Address of the Ray that a run joins: what `--address` says, else that of the cluster whose job this process is; None: it has a Ray of its own."""
-    return os.environ.get(ADDRESS) or (os.environ.get("RAY_ADDRESS", "auto") if _JOB in os.environ else None)
+    if told := os.environ.get(ADDRESS):
+        return told
+    return (_raylets_head() or os.environ.get("RAY_ADDRESS", "auto")) if _JOB in os.environ else None
+
+
+def _raylets_head() -> str | None:
+    """Address of the head that the raylet above this process belongs to. RAY_ADDRESS of a job is that of whatever `ray start` came last on the machine."""
+    for parent in psutil.Process().parents():
+        with contextlib.suppress(psutil.Error):
+            if parent.name() == "raylet":
+                return next((word.partition("=")[2] for word in parent.cmdline() if word.startswith("--gcs-address=")), None)
+    return None
 
 
 def this_head() -> Head | None:

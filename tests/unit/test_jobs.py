@@ -214,11 +214,15 @@ def test_a_log_is_followed_through_requests_that_fail_but_not_where_the_first_on
         [*asked(job("RUNNING"), away).follow("a")]
 
 
-def test_a_driver_joins_where_it_is_told_or_whose_job_it_is(monkeypatch: pytest.MonkeyPatch):
+def test_a_driver_joins_where_it_is_told_or_whose_job_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert head.joined_address() is None  # somebody's shell
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     assert head.joined_address() == "10.0.0.1:6379"
+    (raylet := tmp_path / "raylet").symlink_to("/bin/sh")  # another Ray was started here since
+    command = f"{sys.executable} -c 'from launch.head import joined_address; print(joined_address())' && true"
+    asked = subprocess.run([raylet, "-c", command, "--gcs-address=10.0.0.3:6379"], stdout=subprocess.PIPE, text=True, check=True)
+    assert asked.stdout == "10.0.0.3:6379\n"
     monkeypatch.setenv("RAY_AUTH_TOKEN", "x")
     head.join("10.0.0.2:6379")
     assert head.joined_address() == "10.0.0.2:6379"
