@@ -6,11 +6,10 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, get_args, get_origin
+from typing import Any
 
 from recipes.keys import allowed, inside, keys, kinds_of, nearest, sections
 from recipes.schema import Recipe
-from recipes.section import Section
 from recipes.tree import Place, Tree, child, dotted
 
 _MAPPING = "a mapping of keys"  # as `allowed` says it
@@ -33,7 +32,7 @@ def explain(detail: Mapping[str, Any], tree: Tree, label: str) -> str:
     slot = dotted((*place[:-1], _KIND.sub("", str(place[-1]))))
     if kind == "extra_forbidden" and slot != name and any(key.name.startswith(f"{name}.") for key in keys()):
         inner = next(iter(detail["input"]), "") if isinstance(detail["input"], dict) else ""
-        one = _MAPPING in _allowed_at((*place[:-1], slot.rpartition(".")[2]), tree)
+        one = _MAPPING in allowed(_annotation((*place[:-1], slot.rpartition(".")[2]), tree))
         meant = _written(f"{name}.{inner}", slot) if one else f"an entry of {slot} with kind: {name[len(slot) + 1 : -1]}"
         return f"{where}: {name}: unknown key. Did you mean {meant}?"
     if kind == "extra_forbidden" and "[" in canonical:
@@ -61,7 +60,7 @@ def explain(detail: Mapping[str, Any], tree: Tree, label: str) -> str:
         said = "missing" if found is None else f"{_shown(found)} is not allowed"
         key = name if isinstance(tree.at(place), str) else f"{name}.kind"  # a bare kind, or a mapping of one
         return f"{tree.where((*place, 'kind')) or label}: {key}: {said}; needs {kinds}{_meant(found, kinds)}"
-    words = _allowed_at(place, tree)
+    words = allowed(_annotation(place, tree))
     if kind == "missing":
         where = tree.where((*place[:-1], "kind")) or label  # what asks for it
         return f"{where}: {name}: missing; needs {words}"
@@ -151,12 +150,8 @@ def _places(loc: tuple[int | str, ...]) -> tuple[Place, str]:
             continue
         place.append(part)
         canonical += "[]" if isinstance(part, int) else f".{part}" if canonical else part
-        annotation = _bare_kinds(inside(annotation, part))
+        annotation = inside(annotation, part)
     return tuple(place), canonical
-
-
-def _bare_kinds(annotation: Any) -> Any:
-    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 def _annotation(place: Place, tree: Tree) -> Any:
@@ -166,28 +161,13 @@ def _annotation(place: Place, tree: Tree) -> Any:
     for part in place:
         annotation = inside(annotation, part, value)
         value = child(value, part)
-    return _bare_kinds(annotation)
+    return annotation
 
 
 def _written(key: str, slot: str) -> str:
     """A key of a list of keys as one writes it below its slot, which is that of its kind."""
     found = re.fullmatch(r"(.+)\[(\w+)\](.*)", key)
     return f"{slot}{found[3].rstrip('.')}, with {slot}.kind={found[2]}" if found and found[1] == slot else key
-
-
-def _allowed_at(place: Place, tree: Tree) -> str:
-    """What the schema allows at a place, in words."""
-    if place[:2] in (("data", "train"), ("eval", "data")) and len(place) == 3:
-        return "text or a mapping of keys"
-    holder = _annotation(place[:-1], tree)
-    if kinds := kinds_of(holder):
-        value: Any = tree.data
-        for part in place[:-1]:
-            value = child(value, part)
-        holder = kinds.get(value.get("kind"), next(iter(kinds.values())))
-    if isinstance(holder, type) and issubclass(holder, Section) and (field := holder.model_fields.get(str(place[-1]))):
-        return allowed(field.annotation, field.metadata)
-    return allowed(inside(holder, place[-1]))
 
 
 def _shown(value: Any) -> str:

@@ -122,7 +122,7 @@ def kinds_of(annotation: Any) -> dict[str, type[Section]]:
 
 
 def inside(annotation: Any, part: str | int, value: Any = None) -> Any:
-    """What the schema says of a part of a value: a key of a section, an item of a list, a value of a mapping; None if it says nothing.
+    """What the schema says of a part of a value, its bounds among it: a key of a section, an item of a list, a value of a mapping; None if it says nothing.
 
     Args:
         value: of which this is a part, if it is known: its `kind` decides where there are several.
@@ -130,7 +130,7 @@ def inside(annotation: Any, part: str | int, value: Any = None) -> Any:
     annotation = _bare(annotation)
     if isinstance(annotation, type) and issubclass(annotation, Section):
         field = annotation.model_fields.get(str(part))
-        return None if field is None else field.annotation
+        return None if field is None else Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
     if kinds := kinds_of(annotation):
         kind = value.get("kind") if isinstance(value, dict) else None
         known = [kinds[kind]] if isinstance(kind, str) and kind in kinds else list(kinds.values())

@@ -191,6 +191,10 @@ def test_every_problem_gets_its_line(here: Path):
         ("learner.lr=abc", '-- learner.lr=abc: learner.lr: "abc" is not allowed; needs a number, above 0'),
         ("learner.lr", "-- learner.lr: not an override; write key=value"),
         (".lr=3", "not an override; write key=value"),
+        (
+            "budget.every={a: 1}",
+            ': budget.every: {"a": 1} is not allowed; needs a whole number, at least 1',
+        ),  # of a kind that is not the slot's
         ("seed.deep=1", '-- seed.deep=1: seed: {"deep": 1} is not allowed; needs a whole number'),
         (
             "stages=[rl, eva]",
