@@ -21,8 +21,7 @@ from recipes.stages import Stage
 
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "multiple_of": "a multiple of", "pattern": "matching"}
 
-_KNOWN_ITEMS = ("eval.data", "eval.budgets", "stages[sft].data", "reward", "schedule", "stages")  # said by data.train, or by their kinds
-_AGAIN = ("budget.also",)  # kinds that the slot itself has said
+_LATER = "stages[sft].data"  # its items have the keys of data.train's, which comes behind it
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def as_written(item: Any) -> Any:
 
 def keys() -> list[Key]:
     """Every key, in the schema's order."""
-    return list(_walk(Recipe, ""))
+    return list(_walk(Recipe, "", set()))
 
 
 def sections() -> list[str]:
@@ -140,31 +139,32 @@ def inside(annotation: Any, part: str | int, value: Any = None) -> Any:
     return next(filter(None, (inside(member, part, value) for member in get_args(annotation))), None)
 
 
-def _walk(section: type[Section], prefix: str, without: Container[str] = ()) -> Iterator[Key]:
+def _walk(section: type[Section], prefix: str, said: set[type[Section]], without: Container[str] = ()) -> Iterator[Key]:
+    """The keys of a section. `said`: kinds and items whose keys came before, under the slot or list that had them first."""
     for name, field in section.model_fields.items():
         if name in without:
             continue
         dotted = prefix + name
         annotation: Any = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, Section):
-            yield from _walk(annotation, f"{dotted}.")
+            yield from _walk(annotation, f"{dotted}.", said)
             continue
         if kinds := kinds_of(annotation):
+            said |= {*kinds.values()}
             first, *_ = kinds.values()
             common = set.intersection(*(set(kind.model_fields) for kind in kinds.values())) - {"kind"}
             yield Key(f"{dotted}.kind", "one of " + ", ".join(kinds), first.model_fields["kind"].default, _summary(kinds))
-            yield from _walk(first, f"{dotted}.", set(first.model_fields) - common)
+            yield from _walk(first, f"{dotted}.", said, set(first.model_fields) - common)
             for name_of, kind in kinds.items():
-                yield from _walk(kind, f"{dotted}[{name_of}].", common | {"kind"})
+                yield from _walk(kind, f"{dotted}[{name_of}].", said, common | {"kind"})
             continue
-        default = ... if field.is_required() else field.default
-        yield Key(dotted, allowed(annotation, field.metadata), default, field.description or "")
-        if dotted in _AGAIN:
-            continue
-        for name_of, kind in kinds_of(_bare(get_args(annotation)[-1]) if get_origin(annotation) in (list, dict) else None).items():
-            yield from _walk(kind, f"{dotted}[{name_of}].")
-        if dotted not in _KNOWN_ITEMS and (item := item_section(annotation)):
-            yield from _walk(item, f"{dotted}[].")
+        yield Key(dotted, allowed(annotation, field.metadata), ... if field.is_required() else field.default, field.description or "")
+        items = kinds_of(get_args(annotation)[-1]) if get_origin(annotation) in (list, dict) else {}
+        parts: dict[str, type[Section] | None] = {f"{dotted}[{name_of}].": kind for name_of, kind in items.items()}
+        for place, part in (parts or {f"{dotted}[].": item_section(annotation)}).items():
+            if part and part not in said and dotted != _LATER:
+                said.add(part)
+                yield from _walk(part, place, said)
 
 
 def _summary(kinds: Mapping[str, type[Section]]) -> str:
