@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic import Field, field_validator
 
 from recipes.section import Count, Positive, Section, kind_or
 
@@ -38,4 +38,4 @@ class Lora(Section):
         return targets
 
 
-Adapter = Annotated[Annotated[FullWeights, Tag("full")] | Annotated[Lora, Tag("lora")], Discriminator(kind_or("full"))]
+Adapter = Annotated[FullWeights | Lora, Field(discriminator="kind"), kind_or("full")]

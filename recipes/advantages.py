@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 
 from recipes.section import Count, NonNegative, Section, kind_or
 
@@ -89,13 +89,7 @@ class Efficient(Selection):
     kind: Literal["efficient"] = Field(..., description="Those of most reward per token (GFPO).")
 
 
-Select = Annotated[
-    Annotated[AllRollouts, Tag("all")]
-    | Annotated[MaxVariance, Tag("max_variance")]
-    | Annotated[Shortest, Tag("shortest")]
-    | Annotated[Efficient, Tag("efficient")],
-    Discriminator(kind_or("all")),
-]
+Select = Annotated[AllRollouts | MaxVariance | Shortest | Efficient, Field(discriminator="kind"), kind_or("all")]
 
 
 class AllTokens(Section):
@@ -117,7 +111,4 @@ class ImportanceTokens(TokenSelection):
     kind: Literal["importance"] = Field(..., description="Those of highest |advantage| x entropy (D3S, arXiv 2509.22115).")
 
 
-TokenChoice = Annotated[
-    Annotated[AllTokens, Tag("all")] | Annotated[EntropyTokens, Tag("entropy")] | Annotated[ImportanceTokens, Tag("importance")],
-    Discriminator(kind_or("all")),
-]
+TokenChoice = Annotated[AllTokens | EntropyTokens | ImportanceTokens, Field(discriminator="kind"), kind_or("all")]

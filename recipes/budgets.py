@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import floor
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import Discriminator, Field, SerializerFunctionWrapHandler, Tag, ValidationError, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from recipes.section import Count, Natural, NonNegative, Positive, Section, Share, kind_or, whole
 
@@ -321,30 +321,8 @@ _Further = (
     DifficultyBudget | PromptBudget | ReferenceBudget | ControllerBudget | OutlierBudget | ToggleBudget | CoverageBudget | ThinkingBudget
 )
 FurtherBudget = Annotated[_Further, Field(discriminator="kind")]
-Budget = Annotated[
-    Annotated[ConstantBudget, Tag("constant")]
-    | Annotated[DifficultyBudget, Tag("difficulty")]
-    | Annotated[PromptBudget, Tag("prompt")]
-    | Annotated[ReferenceBudget, Tag("reference")]
-    | Annotated[ControllerBudget, Tag("controller")]
-    | Annotated[OutlierBudget, Tag("outlier")]
-    | Annotated[ToggleBudget, Tag("toggle")]
-    | Annotated[CoverageBudget, Tag("coverage")]
-    | Annotated[ThinkingBudget, Tag("thinking")],
-    Discriminator(kind_or("constant")),
-]
-_Budget.model_rebuild()
-for _kind in (
-    ConstantBudget,
-    DifficultyBudget,
-    PromptBudget,
-    ReferenceBudget,
-    ControllerBudget,
-    OutlierBudget,
-    ToggleBudget,
-    CoverageBudget,
-    ThinkingBudget,
-):
+Budget = Annotated[ConstantBudget | _Further, Field(discriminator="kind"), kind_or("constant")]
+for _kind in (_Budget, ConstantBudget, *get_args(_Further)):
     _kind.model_rebuild()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field
 
 from recipes.section import Count, Section, kind_or
 
@@ -47,10 +47,7 @@ class ColocatedCluster(_Nodes):
     )
 
 
-Cluster = Annotated[
-    Annotated[AutoCluster, Tag("auto")] | Annotated[ApartCluster, Tag("apart")] | Annotated[ColocatedCluster, Tag("colocated")],
-    Discriminator(kind_or("auto")),
-]
+Cluster = Annotated[AutoCluster | ApartCluster | ColocatedCluster, Field(discriminator="kind"), kind_or("auto")]
 
 
 def turns(cluster: Cluster) -> ColocatedCluster:

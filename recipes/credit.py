@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 
 from recipes.advantages import Select
 from recipes.objectives import Objective
@@ -172,17 +172,18 @@ class EfficiencyCredit(RedundantCredit):
 
 
 Credit = Annotated[
-    Annotated[EvenCredit, Tag("even")]
-    | Annotated[ThrCredit, Tag("thr")]
-    | Annotated[NthrCredit, Tag("nthr")]
-    | Annotated[EntropyCredit, Tag("entropy")]
-    | Annotated[ClipCovCredit, Tag("clip_cov")]
-    | Annotated[KlCovCredit, Tag("kl_cov")]
-    | Annotated[GtpoCredit, Tag("gtpo")]
-    | Annotated[DrpoCredit, Tag("drpo")]
-    | Annotated[DecsCredit, Tag("decs")]
-    | Annotated[EfficiencyCredit, Tag("efficiency")],
-    Discriminator(kind_or("even")),
+    EvenCredit
+    | ThrCredit
+    | NthrCredit
+    | EntropyCredit
+    | ClipCovCredit
+    | KlCovCredit
+    | GtpoCredit
+    | DrpoCredit
+    | DecsCredit
+    | EfficiencyCredit,
+    Field(discriminator="kind"),
+    kind_or("even"),
 ]
 
 

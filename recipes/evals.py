@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 
 from recipes.data import Sets
-from recipes.section import Count, Natural, NonNegative, Section, kind_or
+from recipes.section import Count, Natural, NonNegative, Section
 
 
 class ForcedAt(Section):
@@ -40,13 +40,7 @@ class ShortOf(Section):
     of: Count = Field(..., description="Chains that start together (k); a problem gets eval.samples / k such votes, at least one.")
 
 
-BudgetAt = Annotated[
-    Annotated[ForcedAt, Tag("forced")]
-    | Annotated[ExtendedTo, Tag("extended")]
-    | Annotated[RequestedAt, Tag("requested")]
-    | Annotated[ShortOf, Tag("short")],
-    Discriminator(kind_or("forced")),
-]
+BudgetAt = Annotated[ForcedAt | ExtendedTo | RequestedAt | ShortOf, Field(discriminator="kind")]
 
 
 class Eval(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 
 from recipes.section import NonNegative, Positive, Section, Share, kind_or
 
@@ -33,7 +33,7 @@ class AdaptiveEntropy(_EntropyBonus):
         return self
 
 
-Entropy = Annotated[Annotated[FixedEntropy, Tag("fixed")] | Annotated[AdaptiveEntropy, Tag("adaptive")], Discriminator(kind_or("fixed"))]
+Entropy = Annotated[FixedEntropy | AdaptiveEntropy, Field(discriminator="kind"), kind_or("fixed")]
 
 
 class Kl(Section):
@@ -92,12 +92,7 @@ class SequenceMaskCorrection(_Bounded):
 
 
 Correction = Annotated[
-    Annotated[NoCorrection, Tag("none")]
-    | Annotated[TisCorrection, Tag("tis")]
-    | Annotated[ClampCorrection, Tag("clamp")]
-    | Annotated[IcepopCorrection, Tag("icepop")]
-    | Annotated[SequenceMaskCorrection, Tag("sequence_mask")],
-    Discriminator(kind_or("none")),
+    NoCorrection | TisCorrection | ClampCorrection | IcepopCorrection | SequenceMaskCorrection, Field(discriminator="kind"), kind_or("none")
 ]
 
 

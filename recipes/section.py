@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from math import floor
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -62,6 +61,6 @@ def whole(number: float) -> int:
     return floor(round(number, 6))
 
 
-def kind_or(standard: str) -> Callable[[Any], str]:
-    """Reads the kind of a slot that has several, where it may be left unsaid."""
-    return lambda value: value.get("kind", standard) if isinstance(value, dict) else getattr(value, "kind", standard)
+def kind_or(standard: str) -> BeforeValidator:
+    """Fills in the kind of a slot that has several, where it is left unsaid."""
+    return BeforeValidator(lambda value: {"kind": standard} | value if isinstance(value, dict) else value)

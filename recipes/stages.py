@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from recipes.data import DataSet, Sets
-from recipes.section import Count, FolderName, Natural, Positive, Section, kind_or
+from recipes.section import Count, FolderName, Natural, Positive, Section
 
 _TRAINER = (
     "threads",
@@ -184,14 +184,8 @@ def _written_out(item: Any) -> Any:
 
 
 AnyStage = Annotated[
-    Annotated[ColdStartStage, Tag("cold_start")]
-    | Annotated[ReferenceStage, Tag("reference")]
-    | Annotated[SftStage, Tag("sft")]
-    | Annotated[DpoStage, Tag("dpo")]
-    | Annotated[RlStage, Tag("rl")]
-    | Annotated[MergeStage, Tag("merge")]
-    | Annotated[EvalStage, Tag("eval")],
-    Discriminator(kind_or("")),
+    ColdStartStage | ReferenceStage | SftStage | DpoStage | RlStage | MergeStage | EvalStage,
+    Field(discriminator="kind"),
     BeforeValidator(_written_out),
 ]
 

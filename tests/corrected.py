@@ -6,7 +6,7 @@ from typing import get_args
 
 from recipes.objectives import Correction
 
-_CLASSES = {kind.model_fields["kind"].annotation.__args__[0]: kind for kind, *_ in map(get_args, get_args(get_args(Correction)[0]))}
+_CLASSES = {kind.model_fields["kind"].annotation.__args__[0]: kind for kind in get_args(get_args(Correction)[0])}
 KINDS = [kind for kind in _CLASSES if kind != "none"]
 
 
