@@ -82,9 +82,8 @@ def faults(tree: Tree, label: str, unknown: bool = False) -> list[str]:
         if kind != "extra_forbidden" or unknown
     ]
     if isinstance(device, dict):
-        inner = Tree()
-        inner.data, inner.written = device, {place[1:]: line for place, line in tree.written.items() if place[0] == "on_cuda" and place[1:]}
-        found += faults(inner, label, unknown)
+        written = {place[1:]: line for place, line in tree.written.items() if place[0] == "on_cuda" and place[1:]}
+        found += faults(Tree(device, written), label, unknown)
     return found
 
 

@@ -21,7 +21,7 @@ from recipes.extends import composed, nested
 from recipes.keys import Key, keys
 from recipes.library import find, scales, shipped, written
 from recipes.schema import Recipe
-from recipes.tree import Dumper, Place, RecipeError, Tree, override, places_of, refuse_undecoded
+from recipes.tree import Dumper, Place, RecipeError, Tree, below, override, places_of, refuse_undecoded
 
 __all__ = ["Key", "RecipeError", "dump", "keys", "load", "recipe_hash", "recorded", "scales", "shipped", "written"]
 
@@ -103,41 +103,27 @@ def in_stage(recipe: Recipe, index: int) -> Recipe:
 
 
 def _tree(recipe: Recipe) -> Tree:
-    tree = Tree()
-    tree.data = recipe.model_dump(mode="json")
-    return tree
+    return Tree(recipe.model_dump(mode="json"))
 
 
 def _on_cuda(tree: Tree) -> Tree:
     """The tree with what it says under `on_cuda` merged into the rest."""
-    merged = _copied(tree)
+    merged = Tree(copy.deepcopy(tree.data), dict(tree.written))
     return _overlaid(merged, merged.data.pop("on_cuda", {}), ("on_cuda",))
 
 
 def _in_stage(tree: Tree, index: int) -> Tree:
     """The tree with the changes of a stage merged into the rest."""
-    return _overlaid(_copied(tree), tree.data["stages"][index]["changes"], ("stages", index, "changes"))
-
-
-def _copied(tree: Tree) -> Tree:
-    copied = Tree()
-    copied.data, copied.written = copy.deepcopy(tree.data), dict(tree.written)
-    return copied
+    merged = Tree(copy.deepcopy(tree.data), dict(tree.written))
+    return _overlaid(merged, tree.data["stages"][index]["changes"], ("stages", index, "changes"))
 
 
 def _overlaid(tree: Tree, changes: Mapping[str, Any], at: Place) -> Tree:
     """The tree with changes, written in it at a place, laid over it; their keys may be dotted."""
     for name, value in changes.items():
-        parts = places_of(name)
-        change = Tree()
         here = (*at, name)
-        if line := tree.where(here):
-            change.written = {tuple(parts[:end]): line for end in range(1, len(parts) + 1)}
-        change.written |= {(*parts, *place[len(here) :]): line for place, line in tree.written.items() if place[: len(here)] == here}
-        for part in reversed(parts):
-            value = {part: value}
-        change.data = value
-        tree.overlay(change)
+        inner = {place[len(here) :]: line for place, line in tree.written.items() if place[: len(here)] == here}
+        tree.overlay(below(places_of(name), value, tree.where(here), inner))
     return tree
 
 

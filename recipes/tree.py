@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +56,9 @@ Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+01234567
 class Tree:
     """Nested plain values and, for each place in them, where it was written ("file:line"), what was written last at the end."""
 
-    def __init__(self) -> None:
-        self.data: dict[str, Any] = {}
-        self.written: dict[Place, str] = {}
+    def __init__(self, data: dict[str, Any] | None = None, written: dict[Place, str] | None = None) -> None:
+        self.data: dict[str, Any] = data or {}
+        self.written: dict[Place, str] = written or {}
         self._aside: dict[tuple[Place, Any], dict[str, Any]] = {}  # what was said for another kind than the present one
         self._of_kind: dict[tuple[Place, str], dict[str, Any]] = {}  # a slot's kinds: all that was last said for each
         self._taken_out: set[Place] = set()
@@ -174,7 +174,7 @@ def read(path: Path, label: str) -> str:
 
 def parse(text: str, label: str) -> Tree:
     """YAML text to a tree; refuses whatever is not plain nested values."""
-    tree = Tree()
+    written: dict[Place, str] = {}
     try:
         _refuse_tricks(text, label)
         root = yaml.compose(text, Loader=_Loader)
@@ -186,8 +186,7 @@ def parse(text: str, label: str) -> Tree:
         raise RecipeError(f"{label}: not YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(root, yaml.MappingNode):
         raise RecipeError(f"{label}: needs `key: value` lines, found {'nothing' if root is None else 'something else'}")
-    tree.data = _plain(root, (), label, tree.written)
-    return tree
+    return Tree(_plain(root, (), label, written), written)
 
 
 def _refuse_tricks(text: str, label: str) -> None:
@@ -259,23 +258,29 @@ def override(word: str) -> Tree:
     places = places_of(name.strip())
     if not equals or not all(places):
         raise RecipeError(f"{label}: not an override; write key=value, e.g. learner.lr=1e-5")
-    tree = Tree()
     text = text.strip()
     if text[:1] in ("[", "{", '"', "'"):
         parsed = parse(f"value: {text}", label)
         if list(parsed.data) != ["value"]:
             raise RecipeError(f"{label}: holds more than one value")
         value = parsed.data["value"]
-        inner = [place[1:] for place in parsed.written if len(place) > 1]
+        inner = {place[1:]: label for place in parsed.written}
     else:
-        value = _scalar(_Loader("").resolve(yaml.ScalarNode, text, (True, False)), text)
-        inner = []
+        value, inner = _scalar(_Loader("").resolve(yaml.ScalarNode, text, (True, False)), text), {}
+    return below(places, value, label, inner)
+
+
+def below(places: Sequence[str], value: Any, line: str | None, inner: Mapping[Place, str]) -> Tree:
+    """A tree of one value alone, at the end of these places.
+
+    Args:
+        line: where these were written, as far as that is known.
+        inner: where what lies in the value was, by its place there.
+    """
+    written: dict[Place, str] = {tuple(places[:end]): line for end in range(1, len(places) + 1)} if line else {}
     for place in reversed(places):
         value = {place: value}
-    tree.data = value
-    tree.written = {tuple(places[:end]): label for end in range(1, len(places) + 1)}
-    tree.written |= {(*places, *place): label for place in inner}
-    return tree
+    return Tree(value, written | {(*places, *place): at for place, at in inner.items()})
 
 
 def places_of(name: str) -> list[str]:
