@@ -19,11 +19,8 @@ def number_in(value: Any) -> float:
     return number if isfinite(number) else nan
 
 
-REFERENCE = (
-    "reference_tokens",
-    "reference_spread",
-    "reference_accuracy",
-)  # what a reference run showed on a problem (rewards.profiles.Profile)
+# What a reference run showed on a problem (rewards.profiles.Profile).
+REFERENCE = ("reference_tokens", "reference_spread", "reference_accuracy")
 SHORTEST = "reference_shortest"  # tokens of its shortest right answer there, null without one
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -25,6 +26,12 @@ Sets = Annotated[
     Annotated[str, Tag("<name>")] | Annotated[DataSet, Tag("<set>")],
     Discriminator(lambda item: "<set>" if isinstance(item, dict | DataSet) else "<name>"),
 ]
+
+
+def named_sets(said: str | Sequence[str | DataSet], split: str) -> list[DataSet]:
+    """Sets as a recipe names them, one or several, each with its split filled in."""
+    given = [DataSet(source=item) if isinstance(item, str) else item for item in ([said] if isinstance(said, str) else said)]
+    return [one.model_copy(update={"split": one.split or split}) for one in given]
 
 
 class Data(Section):
@@ -70,11 +77,5 @@ class Data(Section):
     @property
     def sets(self) -> list[DataSet]:
         """The training sets, each with its columns and split filled in."""
-        named = [self.train] if isinstance(self.train, str) else self.train
-        given = [DataSet(source=item) if isinstance(item, str) else item for item in named]
-        return [
-            one.model_copy(
-                update={"problem": one.problem or self.problem, "answer": one.answer or self.answer, "split": one.split or self.split}
-            )
-            for one in given
-        ]
+        given = named_sets(self.train, self.split)
+        return [one.model_copy(update={"problem": one.problem or self.problem, "answer": one.answer or self.answer}) for one in given]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from recipes.keys import Key, as_written, inside, keys, kinds_of
 from recipes.loader import scales, shipped, written
@@ -82,10 +82,9 @@ def _card(name: str, file: str, words: str) -> str:
 
 def _said(section: str) -> list[str]:
     """A section's docstring, if it has one of its own."""
-    kinds = kinds_of(get_args(inside(inside(Recipe, section), 0) or 0)[0]) if section in _KINDS else {}
-    if kinds:
-        what = _KINDS[section]
-        return [f"{what} with a `kind`: {', '.join(f'`{kind}`' for kind in kinds)}.\n"]
+    if section in _KINDS:
+        kinds = kinds_of(inside(inside(Recipe, section), 0))
+        return [f"{_KINDS[section]} with a `kind`: {', '.join(f'`{kind}`' for kind in kinds)}.\n"]
     if kinds_of(inside(Recipe, section)):
         return []
     schema: Any = Recipe.model_fields[section].annotation

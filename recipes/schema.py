@@ -21,7 +21,7 @@ from recipes.budgets import Budget, ConstantBudget, refuse_unfit
 from recipes.cluster import AutoCluster, Cluster
 from recipes.columns import NumberColumn
 from recipes.credit import Credit, EvenCredit, refuse_misfits, refuse_right_below_wrong
-from recipes.data import Data, DataSet
+from recipes.data import Data, DataSet, named_sets
 from recipes.evals import Eval
 from recipes.objectives import Objective
 from recipes.schedules import MOVABLE, Schedule, at_step, line, moved, refuse_leaving, turning, value_at
@@ -354,8 +354,7 @@ class Recipe(Section):
     @property
     def held_out_sets(self) -> list[DataSet]:
         """The sets of eval.data, each with its split filled in; data.problem and data.answer hold for those that have these columns (rollout.sources)."""
-        given = [DataSet(source=item) if isinstance(item, str) else item for item in self.eval.data]
-        return [one.model_copy(update={"split": one.split or "test"}) for one in given]
+        return named_sets(self.eval.data, "test")
 
     @property
     def held_out_names(self) -> list[str]:

@@ -12,16 +12,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from recipes.data import DataSet, Sets
+from recipes.data import DataSet, Sets, named_sets
 from recipes.section import Count, FolderName, Natural, Positive, Section
 
-_TRAINER = (
-    "threads",
-    "ranks",
-    "micro_batch_tokens",
-    "gradient_checkpointing",
-    "adapter",
-)  # of the learner's, that TRL's take
+_FIXED = ("stages", "name", "device", "on_cuda", "model", "judge", "wandb")  # there is one of each in a run
+_TRAINER = ("threads", "ranks", "micro_batch_tokens", "gradient_checkpointing", "adapter")  # of the learner's, that TRL's take
 _LOOP = (
     *("schedule", "seed", "tiny", "data", "sampler", "budget", "reward", "waive", "advantage", "select", "credit", "tokens", "objective"),
     *("wires", "cluster", "learner", "engine", "publish", "train", "eval"),
@@ -60,7 +55,7 @@ class Changing(Stage):
 
     changes: dict[str, Any] = Field(
         {},
-        description="What holds in this stage alone: keys as in a recipe (`budget.limit: 208`); not stages, name, device, on_cuda, model, judge, wandb.",
+        description=f"What holds in this stage alone: keys as in a recipe (`budget.limit: 208`); not {', '.join(_FIXED)}.",
     )
 
 
@@ -127,9 +122,7 @@ class SftStage(Supervised):
     @property
     def sets(self) -> list[DataSet]:
         """The sets that are learned from; none where the reference stage's answers are."""
-        named = [] if self.data == "reference" else [self.data] if isinstance(self.data, str) else self.data
-        given = [DataSet(source=item) if isinstance(item, str) else item for item in named]
-        return [one.model_copy(update={"split": one.split or "train"}) for one in given]
+        return [] if self.data == "reference" else named_sets(self.data, "train")
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -188,9 +181,6 @@ AnyStage = Annotated[
     Field(discriminator="kind"),
     BeforeValidator(_written_out),
 ]
-
-
-_FIXED = ("stages", "name", "device", "on_cuda", "model", "judge", "wandb")  # there is one of each in a run
 
 
 def changed(changes: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -82,19 +82,14 @@ def behind(recipe: Recipe) -> list[Step]:
 def steps(recipe: Recipe) -> list[Step]:
     """The steps of a recipe in their order, without the cold start. Its `on_cuda` is not looked at (recipes.loader.on_device)."""
     stages = recipe.stages
-    owner = max((index for index, stage in enumerate(stages) if stage.kind == "rl"), default=None)
-    if owner is None:
-        owner = max((index for index, stage in enumerate(stages) if stage.kind == "eval"), default=None)
+    owner = next((place for kind in ("rl", "eval") for place in reversed(range(len(stages))) if stages[place].kind == kind), None)
     made: list[Step] = []
     for index, stage in enumerate(stages):
         if stage.kind == "cold_start" or within_rl(stages, index):
             continue
         here = in_stage(recipe, index)
-        alone = [
-            plain(here.stages[place])
-            for place in (index, index + 1)
-            if place == index or (place < len(stages) and within_rl(stages, place))
-        ]
+        end = index + 1 + (index + 1 < len(stages) and within_rl(stages, index + 1))
+        alone = [plain(one) for one in here.stages[index:end]]
         name = {} if index == owner else {"name": stage.called}
         made.append(Step(index, stage, here.model_copy(update={"stages": alone} | name), index == owner))
     found: list[Step] = []

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from evaluation.model import model_of
 from launch.evaluate import Question, recipe_for, recipe_of
@@ -16,7 +17,10 @@ from launch.explain import explain
 from launch.machine import Machine
 from launch.memory import GB
 from launch.plan import Plan, plan
+from recipes.keys import keys, sections
 from recipes.loader import RecipeError, dump, load, on_device, recipe_hash
+from recipes.schema import Recipe
+from recipes.stages import _FIXED, AnyStage, RlStage
 from recipes.steps import Step, beginning, steps
 from rl.run import Run
 from rollout.template import load_template
@@ -180,6 +184,14 @@ def test_the_recipe_of_a_stage_loads_to_the_same_hash(tmp_path: Path):
         if step.recipe.trains or step.recipe.stages[0].kind == "eval":  # these are written, each to its folder
             (tmp_path / "recipe.yaml").write_text(dump(step.recipe))
             assert recipe_hash(load(str(tmp_path / "recipe.yaml"))) == recipe_hash(step.recipe)
+
+
+def test_what_stages_read_is_all_there_in_the_schema_and_rl_reads_all_that_may_change_but_the_cold_start():
+    parts = [{"kind": "sft", "data": "rows.jsonl"}, "cold_start", "reference", "sft", "dpo", "rl", "merge", "eval"]
+    read = {key for stage in (TypeAdapter(AnyStage).validate_python(part) for part in parts) for key in stage.reads}
+    known = {*sections(), *(key.name for key in keys())}
+    assert {key.removeprefix("schedule.") for key in read} <= known
+    assert {*RlStage(kind="rl").reads, "cold_start", *_FIXED} == {*Recipe.model_fields}
 
 
 @pytest.mark.parametrize("name", ["name", "stages", "device", "on_cuda.engine.count", "model.path", "judge.workers", "wandb", "tiny.width"])
