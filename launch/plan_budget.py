@@ -52,13 +52,18 @@ def local_tokenizer(recipe: Recipe) -> Any:
         return None
 
 
+def token_count(tokenizer: Any, text: str) -> int:
+    """Tokens of a text as it is, without a template."""
+    return len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
 def shortest_answer(recipe: Recipe, tokenizer: Any, problems: Sequence[Problem]) -> int:
     """Tokens of the shortest possible answer to any of these problems, the end of the turn among them."""
     golds = [gold for problem in problems for gold in problem.golds]
     if tokenizer is None or not golds:
         return _LEAST + (recipe.model.path == "tiny")
     candidates = sorted(dict.fromkeys(golds), key=len)[:_CANDIDATES]
-    return min(len(tokenizer.encode(f"\\boxed{{{bare(gold)}}}", add_special_tokens=False).ids) for gold in candidates) + 1
+    return min(token_count(tokenizer, f"\\boxed{{{bare(gold)}}}") for gold in candidates) + 1
 
 
 def budget_blockers(recipe: Recipe, source: str, problems: Sequence[Problem], shortest: int) -> Iterator[str]:

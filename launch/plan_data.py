@@ -15,7 +15,7 @@ from typing import Any
 
 from evaluation import benchmarks
 from launch.memory import evaluates
-from launch.plan_budget import budget_blockers, budget_warnings, local_tokenizer, prompt_blockers, shortest_answer
+from launch.plan_budget import budget_blockers, budget_warnings, local_tokenizer, prompt_blockers, shortest_answer, token_count
 from recipes.columns import REFERENCE
 from recipes.data import DataSet
 from recipes.schema import Recipe
@@ -34,7 +34,7 @@ from rollout.types import Problem
 _MOST_BYTES = 256 << 20
 _PROMPT = ("instruction", "template")  # of data: what a prompt is made of beside the problem
 _LONGEST = 1000
-_LETTERS = 16  # more than a token has in a long text
+_LETTERS = 16  # more than most tokens have
 _SHORTEST = 64
 _OTHER_FORM = re.compile(r"Answer: ?\$?\\?\$?Answer|[\"'`]?Answer:[\"'`]|####|<answer>")
 
@@ -267,7 +267,7 @@ def _shortest_example(tokenizer: Any, kept: Sequence[Conversation]) -> int:
     said = sorted(((one.turns[-1]["content"], split(one.answer)[1] or "") for one in kept), key=lambda texts: len("".join(texts)))
     if tokenizer is None:
         return 3
-    return 1 + min(sum(len(tokenizer.encode(text, add_special_tokens=False).ids) for text in texts) for texts in said[:_SHORTEST])
+    return 1 + min(sum(token_count(tokenizer, text) for text in texts) for texts in said[:_SHORTEST])
 
 
 def _foreign(source: str) -> str:
@@ -353,9 +353,11 @@ def _is_read_here(one: DataSet, found: DataPlan) -> bool:
 
 def _longer(tokenizer: Any, problems: Sequence[Problem], most: int) -> int:
     """How many problems have more tokens than that, without template; of those of most characters, so many that it is no wait. No token is less than a byte."""
+    if tokenizer is None:
+        return 0
     candidates = sorted((problem.text for problem in problems if len(problem.text.encode()) > most), key=len)[-_LONGEST:]
-    candidates = [text[: _LETTERS * most] for text in candidates]  # which is enough to tell
-    return sum(len(tokenizer.encode(text, add_special_tokens=False).ids) > most for text in candidates) if tokenizer else 0
+    begun = _LETTERS * most  # which mostly is enough to tell
+    return sum(any(token_count(tokenizer, part) > most for part in dict.fromkeys((text[:begun], text))) for text in candidates)
 
 
 def _shortest(tokenizer: Any, problems: Sequence[Problem]) -> int:
@@ -363,4 +365,4 @@ def _shortest(tokenizer: Any, problems: Sequence[Problem]) -> int:
     if tokenizer is None or not problems:
         return 0
     candidates = sorted((problem.text for problem in problems), key=len)[:_SHORTEST]
-    return min(len(tokenizer.encode(text, add_special_tokens=False).ids) for text in candidates)
+    return min(token_count(tokenizer, text) for text in candidates)

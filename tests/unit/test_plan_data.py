@@ -120,6 +120,14 @@ def test_problems_that_are_all_too_long_are_refused_by_plan_where_the_tokenizer_
     assert sum("fits data.max_prompt_tokens 3: the shortest has 7 tokens" in line for line in made.blockers) == 2
     some = data_lines(tmp_path, [*rows, {"problem": "1 + 1", "answer": "2"}], rows, *words, "data.max_prompt_tokens=3")
     assert [line.partition("rows of ")[0] for line in some.warnings if "data.max_prompt_tokens 3 before" in line] == ["data.train: 2 of 3 "]
+    wide = data_lines(
+        tmp_path,
+        [{"problem": "1" + " " * 99 + "+ 1 + 1", "answer": "3"}, {"problem": "1 + 1", "answer": "2"}],
+        rows[:0],
+        *words,
+        "data.max_prompt_tokens=3",
+    )
+    assert [line.partition("rows of ")[0] for line in wide.warnings if "data.max_prompt_tokens 3 before" in line] == ["data.train: 1 of 2 "]
     file = tiny_checkpoint / "tokenizer.json"
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.enable_truncation(2)  # as some are saved; it cuts what they were trained on, and no prompt
