@@ -43,9 +43,8 @@ def _idle(recipe: Recipe) -> Iterator[str]:
     objective, tiny = recipe.objective, recipe.model.path == "tiny"
     trains = recipe.trains
     read = [*(recipe.data.sets if recipe.samples else []), *(recipe.held_out_sets if evaluates(recipe) else [])]
-    here = tiny or Path(recipe.model.path).is_dir()
     conditions = [
-        ("model.revision", here, f"{recipe.model.path} is no hub id"),
+        ("model.revision", not recipe.model.on_hub, f"{recipe.model.path} is no hub id"),
         ("tiny.layers tiny.width tiny.recheck tiny.rederive tiny.slip cold_start.steps cold_start.batch cold_start.lr", not tiny, "model.path is not tiny"),
         ("data.split", recipe.samples and not any(map(_takes_split, recipe.data.sets)), f"data.train is {', '.join(one.source for one in recipe.data.sets)}"),
         ("advantage.ddof", trains and recipe.advantage.scale == "none", "advantage.scale is none"),

@@ -294,6 +294,7 @@ def test_the_cold_start_is_said_whether_it_is_named_or_not():
     ("words", "warning"),
     [
         ("model.revision=main", "model.revision: main says nothing, as tiny is no hub id"),
+        ("model.path=~/ model.revision=main", "model.revision: main says nothing, as ~/ is no hub id"),
         ("data.split=test", "data.split: test says nothing, as data.train is tiny"),
         ("advantage.scale=none advantage.ddof=1", "advantage.ddof: 1 says nothing, as advantage.scale is none"),
         ("objective.kl.estimator=k3", "objective.kl.estimator: k3 says nothing, as objective.kl.coef is 0"),
