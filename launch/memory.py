@@ -156,38 +156,36 @@ def engine_options(recipe: Recipe, shape: Shape | None, gpu: int, room: int | No
     large = gpu >= (_LARGEST_GPU if "a100" in card.lower() else _LARGE_GPU)  # vLLM's rule, EngineArgs.get_batch_defaults
     sequences = int(option(recipe.engine.vllm, "max_num_seqs", 1024 if large else 256))
     sizes: dict[str, Any] = {"max_num_seqs": sequences, "max_num_batched_tokens": max(16384 if large else 8192, sequences)}
-    if gpu and room is None:
-        sizes["gpu_memory_utilization"] = GPU_SHARE
-    elif shape is not None:
-        one, empty = sequence_bytes(recipe, shape), kv_bytes(shape, _BLOCK, number_width(recipe))
-        least, most = _CPU_KV
-        most = max(most, one)  # vLLM wants room for one sequence
-        if gpu and room is not None:
-            room = min(room, int(option(recipe.engine.vllm, "gpu_memory_utilization", 1) * gpu))
-            most = room - sum(engine_bytes(recipe, shape, gpu, sizes | {"kv_cache_memory_bytes": 0} | recipe.engine.vllm).values())
-        sizes["kv_cache_memory_bytes"] = kv = max(least, min(most, sequences * (one - empty) + empty))
-        if gpu:  # vLLM refuses to start where less than this is free
-            held = sum(engine_bytes(recipe, shape, gpu, sizes | {"kv_cache_memory_bytes": kv} | recipe.engine.vllm).values())
-            return sizes | recipe.engine.vllm | {"gpu_memory_utilization": min(GPU_SHARE, round(held / gpu + 0.005, 2))}
-    elif gpu and room is not None:
-        share = min(option(recipe.engine.vllm, "gpu_memory_utilization", 1), round(room / gpu, 4))
-        return sizes | recipe.engine.vllm | {"gpu_memory_utilization": share}
-    return sizes | recipe.engine.vllm
+    said, shared = recipe.engine.vllm, room if gpu else None
+    if gpu and shared is None:
+        return sizes | {"gpu_memory_utilization": GPU_SHARE} | said
+    share = option(said, "gpu_memory_utilization", 1)
+    if shape is None:
+        return sizes | said | ({} if shared is None else {"gpu_memory_utilization": min(share, round(shared / gpu, 4))})
+    one, empty = sequence_bytes(recipe, shape), kv_bytes(shape, _BLOCK, number_width(recipe))
+    least, most = _CPU_KV
+    most = max(most, one)  # vLLM wants room for one sequence
+    if shared is not None:
+        most = min(shared, int(share * gpu)) - sum(engine_bytes(recipe, shape, gpu, sizes | {"kv_cache_memory_bytes": 0} | said).values())
+    sizes["kv_cache_memory_bytes"] = max(least, min(most, sequences * (one - empty) + empty))
+    if shared is None:
+        return sizes | said
+    held = sum(engine_bytes(recipe, shape, gpu, sizes | said).values())  # vLLM refuses to start where less than this is free
+    return sizes | said | {"gpu_memory_utilization": min(GPU_SHARE, round(held / gpu + 0.005, 2))}
 
 
 def engine_bytes(recipe: Recipe, shape: Shape, gpu: int, options: Mapping[str, Any]) -> dict[str, int]:
     """What one engine holds with these options (`engine_options`), by part; on each of its GPUs if it has any, as vLLM counts the cache, too."""
-    width = number_width(recipe)
-    parallel = int(option(options, "tensor_parallel_size", 1)) if gpu else 1
+    width, parallel = number_width(recipe), int(option(options, "tensor_parallel_size", 1))
     kv = int(option(options, "kv_cache_memory_bytes", 0))
-    parts = {"weights": shape.parameters * width // parallel}
-    if gpu:
-        batch = option(options, "max_num_batched_tokens", 8192) * (2 * shape.inner + 4 * shape.width) * width
-        logits = option(options, "max_num_seqs", 256) * shape.vocabulary * 4 * 3  # with their log-softmax and a sorted copy
-        parts |= {"profile": int(batch + logits), "context": CUDA_CONTEXT}
-    if gpu and "kv_cache_memory_bytes" not in options:  # all that is left of its share
+    if not gpu:
+        return {"weights": shape.parameters * width, "KV cache": kv * parallel}
+    batch = option(options, "max_num_batched_tokens", 8192) * (2 * shape.inner + 4 * shape.width) * width
+    logits = option(options, "max_num_seqs", 256) * shape.vocabulary * 4 * 3  # with their log-softmax and a sorted copy
+    parts = {"weights": shape.parameters * width // parallel, "profile": int(batch + logits), "context": CUDA_CONTEXT}
+    if "kv_cache_memory_bytes" not in options:  # all that is left of its share
         kv = max(0, int(option(options, "gpu_memory_utilization", GPU_SHARE) * gpu) - sum(parts.values()))
-    return parts | {"KV cache": kv if gpu else kv * int(option(options, "tensor_parallel_size", 1))}
+    return parts | {"KV cache": kv}
 
 
 def push_bytes(recipe: Recipe, shape: Shape | None, placed: Placement) -> int:
