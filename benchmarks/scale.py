@@ -70,7 +70,7 @@ def row(one: Forecast) -> list[str]:
         f"{layout.devices:,}",
         placed,
         *times,
-        *(f"{share:.0%}" for share in (parts.engines, parts.learner, parts.tail)),
+        *(f"{share:.0%}" for share in one.shares),
         f"{layout.devices * one.mean / 3600:.1f}",
     ]
 

@@ -49,9 +49,8 @@ def predicted(source: Calibration, target: Calibration) -> dict[str, float]:
     """Seconds of another run's mean step and of its parts by the trace of one, under the other's load."""
     work = work_of(plan(target.recipe))
     found = [forecast(source.trace, work, replace(target.layout, others=others(record, target.layout))) for record in target.records]
-    return {"step": mean(one.mean for one in found)} | {
-        name: mean(getattr(one.parts, name) for one in found) for name in ("sample", "update", "engines")
-    }
+    parts = {name: mean(getattr(one.parts, name) for one in found) for name in ("sample", "update")}
+    return parts | {"step": mean(one.mean for one in found), "engines": mean(one.shares[0] for one in found)}
 
 
 def main() -> None:

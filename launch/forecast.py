@@ -71,6 +71,12 @@ class Forecast:
     p95: float
     parts: Step
 
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        """Of the mean step that engines work, and that ranks do; of its sampling that is tail."""
+        whole, sampled = self.mean or inf, self.parts.sample or inf
+        return self.parts.engines / whole, self.parts.learner / whole, self.parts.tail / sampled
+
 
 def calibrate(folder: Path) -> Calibration:
     """What a run says. Its layout has the others' threads of the mean step. Raises TraceError: its record is too short, or lacks what is needed."""
@@ -383,7 +389,7 @@ def _table(rows: Sequence[tuple[int, Forecast]], trace: Trace, device: str, pric
         layout, parts = one.layout, one.parts
         hours = layout.devices * (one.mean + trace.between) / 3600
         seconds = [f"{value:.3g}" for value in (one.mean, one.p95, parts.sample, parts.update, parts.push, parts.rest + parts.turns)]
-        shares = [f"{share:.0%}" for share in (parts.engines, parts.learner, parts.tail)]
+        shares = [f"{share:.0%}" for share in one.shares]
         taken = f"{layout.devices:,}" + f" of {size:,}" * (layout.devices < size)
         cells.append([taken, _placed(layout), *seconds, *shares, f"{hours:.3g}", *([f"{price * hours:.3g}"] if price is not None else [])])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -3,7 +3,7 @@
 How things scale. Engines are data-parallel: each has the groups that it was given whole, always those of the engine that owes least. A step of an engine takes
 least + each x sequences that run; a sequence beyond its seats waits. Engines are asked in slices of time by one driver, which makes rollouts of answers and hands
 them to judging processes meanwhile: the driver does one thing at a time. Lengths are drawn from the trace's, alike within a group as far as they were there. An update's
-tokens are dealt evenly, but a rollout is one rank's; gradients go round a ring of ranks; for each micro-batch the driver calls every rank. Weights take what they took in
+rows are packed and dealt as the learner does it, without their prompts; gradients go round a ring of ranks; for each micro-batch the driver calls every rank. Weights take what they took in
 the trace, and a call to each engine; by the object store they go to nodes as by a binary tree, by a broadcast through all of them once, in buckets that follow one another, and on shared GPUs nowhere. Where processes share cores, all that want one get the same part of it (`Layout.cores`), those of others too.
 Simplifications: lengths are no longer than the trace's; step and update take as long at any depth of a response; ranks of a ring and engines are all equally fast and
 nothing fails; filters keep groups by chance; pushes and updates of one size take one time; evaluations are left out.
@@ -21,6 +21,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from rl.batching import micro_batches
 from rollout.pace import SLICE_S
 
 NODE = 8  # GPUs
@@ -132,7 +133,7 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Step:
-    """Seconds of a step by part; `engines`, `learner` and `tail` are shares: of the step that they work, of the rollout that is tail."""
+    """Seconds of a step by part; `engines` and `learner`: that an engine and a rank work, in the mean; `tail`: of the sampling."""
 
     sample: float
     update: float
@@ -361,17 +362,17 @@ def drawn(trace: Trace, work: Work, random: np.random.Generator) -> Iterable[lis
 
 
 def update_seconds(trace: Trace, work: Work, layout: Layout, rollouts: Sequence[int]) -> tuple[float, float]:
-    """Seconds of a step's updates, and the share of them that a rank is at work in the mean. `rollouts`: tokens that train, of each."""
-    if not rollouts:
-        return 0.0, 0.0
-    ranks, tokens = layout.ranks, sum(rollouts) / work.updates
-    most = max(tokens / ranks, max(rollouts))
-    passing = most * trace.update / layout.part(ranks * layout.threads[1])
+    """Seconds of a step's updates, and those of them that a rank works, in the mean. `rollouts`: tokens that train, of each."""
+    ranks, seconds, working = layout.ranks, 0.0, 0.0
     per_gpu = ON_NODE if ranks <= NODE else BETWEEN_NODES
-    ring = 2 * (ranks - 1) / ranks * work.gradients / per_gpu
-    calls = ceil(most / work.micro_batch_tokens) * ranks * trace.poll
-    seconds = passing + ring + calls
-    return work.updates * seconds, passing * tokens / ranks / most / seconds if seconds else 0.0
+    token = trace.update / layout.part(ranks * layout.threads[1])
+    for tokens_B in filter(len, np.array_split(np.array(rollouts, dtype=int), work.updates)):
+        shares = micro_batches(tokens_B, work.micro_batch_tokens, ranks)
+        most = max(sum(int(tokens_B[rows].sum()) for rows in batches) for batches in shares)
+        ring = 2 * (ranks - 1) / ranks * work.gradients / per_gpu
+        seconds += most * token + ring + len(shares[0]) * ranks * trace.poll
+        working += float(tokens_B.sum()) / ranks * token
+    return seconds, working
 
 
 def between_nodes(work: Work, layout: Layout) -> float:
@@ -391,11 +392,7 @@ def step(trace: Trace, work: Work, layout: Layout, random: np.random.Generator) 
     push = trace.push / own + between_nodes(work, layout) + layout.engines * trace.poll
     rest = trace.rest / own * found.groups * work.group_size
     turns = (trace.turn if trace.turn is not None else 2 * work.state / layout.ranks / TO_HOST) if layout.colocated else 0.0
-    whole = found.seconds + update + push + rest + turns or inf
-    return Step(
-        found.seconds, update, push, rest, turns,
-        found.busy / layout.engines / whole, working * update / whole, found.tail / found.seconds if found.seconds else 0.0,
-    )  # fmt: skip
+    return Step(found.seconds, update, push, rest, turns, found.busy / layout.engines, working, found.tail)
 
 
 def steps(trace: Trace, work: Work, layout: Layout, count: int, seed: int = 0) -> list[Step]:

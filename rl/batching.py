@@ -9,10 +9,12 @@ Simplification: work is counted in padded tokens; attention's quadratic part is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rl.policy import Row
+if TYPE_CHECKING:  # torch, which a simulation does without
+    from rl.policy import Row
 
 _TOGETHER = 8  # micro-batches over which whole groups are sorted by length
 

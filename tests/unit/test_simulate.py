@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 
 import numpy as np
@@ -63,16 +64,18 @@ def test_groups_that_are_left_out_are_replaced_up_to_the_refill_limit():
 
 
 def test_an_update_is_its_longest_share_its_ring_and_its_calls():
-    """2 updates of 30 tokens: two ranks have 15 each at 0.1 s a token, the gradients' 2 x 1/2 x 200 GB at 200 GB/s, 2 micro-batches x 2 calls x 0.01 s."""
+    """2 updates of four rows of 10 tokens: two ranks have 20 each at 0.1 s a token, the gradients' 2 x 1/2 x 200 GB at 200 GB/s, 2 micro-batches x 2 calls x 0.01 s."""
     trace = Trace(PLAIN.shares, PLAIN.lengths, update=0.1, poll=0.01)
-    work = Work(6, 1, 100, updates=2, micro_batch_tokens=10, gradients=200e9)
-    seconds, working = update_seconds(trace, work, Layout(1, 2), [10] * 6)
-    assert seconds == pytest.approx(2 * (1.5 + 1 + 0.04)) and working == pytest.approx(1.5 / 2.54)
-    assert update_seconds(trace, work, Layout(1, 2, cores=1), [10] * 6)[0] == pytest.approx(2 * (3 + 1 + 0.04))
+    work = Work(8, 1, 100, updates=2, micro_batch_tokens=10, gradients=200e9)
+    assert update_seconds(trace, work, Layout(1, 2), [10] * 8) == pytest.approx((2 * (2 + 1 + 0.04), 2 * 2))
+    assert update_seconds(trace, work, Layout(1, 2, cores=1), [10] * 8) == pytest.approx((2 * (4 + 1 + 0.04), 2 * 4))
     one = Work(2, 1, 100)
-    assert update_seconds(Trace((0, 1), (1, 9), update=0.1), one, Layout(1, 4), [9, 1])[0] == pytest.approx(
-        0.9
+    assert update_seconds(Trace((0, 1), (1, 9), update=0.1), one, Layout(1, 4), [9, 1]) == pytest.approx(
+        (0.9, 0.25)
     )  # the longest is one rank's
+    calls = update_seconds(Trace((0, 1), (1, 9), poll=0.01), Work(4, 1, 100, micro_batch_tokens=12), Layout(1, 1), [9, 5, 5, 1])
+    assert calls == pytest.approx((0.03, 0))  # 9 alone, 5 + 5, and 1: rows are whole, and as wide as the longest beside them
+    assert update_seconds(trace, replace(work, micro_batch_tokens=1), Layout(1, 2), [0] * 8) == pytest.approx((2 * (1 + 0.04), 0))
     assert update_seconds(trace, work, Layout(1, 2), []) == (0.0, 0.0)
 
 
@@ -107,7 +110,7 @@ def test_steps_are_the_sum_of_their_parts_and_utilisation_is_a_share(layout: Lay
     assert found == steps(trace, work, layout, 5, seed=3) != steps(trace, work, layout, 5, seed=4)
     for one in found:
         assert one.seconds == pytest.approx(one.sample + one.update + one.push + one.rest + one.turns)
-        assert all(0 <= share <= 1 for share in (one.engines, one.learner, one.tail))
+        assert 0 < one.engines <= one.sample and 0 < one.learner <= one.update and 0 <= one.tail <= one.sample
         assert bool(one.turns) == layout.colocated
 
 
