@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 from launch import memory
@@ -173,8 +174,13 @@ def misfits(
             where = f" on {node.name}" if len(placed.nodes) > 1 else ""
             needed, free = sizes_apart(host, node.memory)
             largest = max(actors, key=lambda actor: host_bytes([actor], placed, index))
-            remedy = _IN_MAIN_MEMORY.get(largest.name) or _remedies(recipe, {largest.name: largest.holds}, placed)
-            remedy = _ON_NODES_WITH_GPUS if gpus and largest.name != "judge" else remedy
+            if gpus and largest.name != "judge":
+                stays = f"keep what rests on the GPU (cluster.offload=false{' cluster.kind=colocated' * (recipe.cluster.kind == 'auto')}), "
+                rests = takes_turns(recipe, placed) and turns(recipe.cluster).offload
+                remedy = f"have fewer engines and ranks on a node, {stays * rests}or take a smaller model"
+            else:
+                lacking = host - node.memory
+                remedy = _IN_MAIN_MEMORY.get(largest.name) or _remedies(recipe, {largest.name: largest.holds}, placed, lacking)
             yield (
                 f"memory: the processes{where} need about {needed} of main memory, {free} are free; "
                 f"{largest.name}s take {size(host_bytes([largest], placed, index))} of it: {remedy}"
@@ -188,8 +194,9 @@ def misfits(
         yield from _shared_misfits(placed, own + gathered)
     one = memory.sequence_bytes(recipe, shape, memory.workers(recipe)) * (1 if gpus else memory.workers(recipe))
     for actor in actors:
-        if actor.name == "engine" and (held := actor.holds.get("KV cache", 0)) < one:
-            room, takes = sizes_apart(held, one)
+        cache = actor.holds.get("KV cache", 0)
+        if actor.name == "engine" and cache < one and (cache > 0 or not gpus):  # with none at all it is the GPU that is full
+            room, takes = sizes_apart(cache, one)
             yield (
                 f"memory: an engine has room for {room} of keys and values, and one sequence of {memory.context(recipe)} tokens takes {takes}; "
                 "lower budget.limit or eval.max_tokens, or let the engine have more memory"
@@ -236,12 +243,12 @@ def _gpu_misfits(
     fixed = recipe.engine.vllm.get("kv_cache_memory_bytes") is not None  # which vLLM takes, whatever share it was given
     least = {actor.name: dict(actor.holds) for actor in users}
     if not fixed and "engine" in least:
-        least["engine"]["KV cache"] = min(one, least["engine"]["KV cache"])
+        least["engine"]["KV cache"] = min(one, least["engine"]["KV cache"]) or one
     every = [gpu for node in placed.nodes for gpu in node.gpus if gpu]
 
-    def remedies(held: Mapping[str, Mapping[str, int]], needed: float) -> str:
+    def remedies(held: Mapping[str, Mapping[str, int]], needed: float, room: float) -> str:
         """What to do; where GPUs are unlike, and enough of them would do, that, too."""
-        words = _remedies(recipe, held, placed)
+        words = _remedies(recipe, held, placed, needed - room)
         if len(set(every)) == 1 or sum(GPU_SHARE * gpu >= needed for gpu in every) < placed.total_gpus:
             return words
         return f"{words}; of {' and '.join(map(size, sorted(set(every))))} the smallest counts: leave it out (CUDA_VISIBLE_DEVICES)"
@@ -259,70 +266,75 @@ def _gpu_misfits(
                 takes, there = sizes_apart(together, GPU_SHARE * gpu)
                 yield (
                     f"memory: engines{' and learner' * (len(users) > 1)} share {where} and need about {takes}{when} ({sums}), "
-                    f"{there} are there; {remedies(held, together)}"
+                    f"{there} are there; {remedies(held, together, GPU_SHARE * gpu)}"
                 )
         return
     for name, own in least.items():
         share = memory.option(options, "gpu_memory_utilization", GPU_SHARE) if name == "engine" and not fixed else GPU_SHARE
         if (needed := sum(own.values())) > (room := share * gpus[name]):
             takes, there = sizes_apart(needed, room)
-            yield f"memory: one {name} needs about {takes} on its GPU, {there} are there; {remedies({name: own}, needed)}"
+            yield f"memory: one {name} needs about {takes} on its GPU, {there} are there; {remedies({name: own}, needed, room)}"
 
 
-def _remedies(recipe: Recipe, held: Mapping[str, Mapping[str, int]], placed: Placement) -> str:
-    """What frees most of what processes hold, bytes by part and by their name, the most first; what frees less than a tenth of it is not said."""
-    frees: Counter[str] = Counter()
+def _remedies(recipe: Recipe, held: Mapping[str, Mapping[str, int]], placed: Placement, lacking: float) -> str:
+    """What frees the bytes that are lacking of what processes hold, by part and by their name: the largest that do alone, else two that do together, else the largest."""
+    frees: dict[str, Counter[tuple[str, str]]] = {}
     for name, parts in held.items():
-        for words, bytes_ in _engine_frees(recipe, parts, placed) if name == "engine" else _rank_frees(recipe, name, parts):
-            frees[words] += int(bytes_)
-    least = sum(sum(parts.values()) for parts in held.values()) / 10
-    said = [words for words, bytes_ in frees.most_common(3) if bytes_ >= least]
-    alone = placed.shared and recipe.cluster.kind == "auto"
-    return ", ".join([*said, f"{'or ' * bool(said)}take a smaller model{' or more GPUs' * alone}"])
+        for words, freed in _engine_frees(recipe, parts, placed) if name == "engine" else _rank_frees(recipe, name, parts):
+            frees[words] = frees.get(words, Counter()) | Counter({(name, part): int(bytes_) for part, bytes_ in freed.items()})
+    ranked = sorted((words for words in frees if frees[words].total()), key=lambda words: -frees[words].total())
+    enough = [words for words in ranked if frees[words].total() >= lacking]
+    pairs = [
+        pair
+        for pair in combinations([words for words in ranked if words not in enough], 2)
+        if (frees[pair[0]] | frees[pair[1]]).total() >= lacking
+    ]
+    said = enough[:3] if len(enough) > 2 else [*enough, *(" together with ".join(pair) for pair in pairs[:1])]
+    words = ", ".join(said) or "not enough alone: " * bool(ranked) + ", ".join(ranked[:3])
+    alone = placed.shared and recipe.cluster.kind == "auto" and "GPUs" not in words
+    return f"{words}{', or ' * bool(words)}take a smaller model{' or more GPUs' * alone}"
 
 
-def _engine_frees(recipe: Recipe, held: Mapping[str, int], placed: Placement) -> Iterator[tuple[str, float]]:
-    """What can be changed about an engine, and the bytes that it frees at most."""
+def _engine_frees(recipe: Recipe, held: Mapping[str, int], placed: Placement) -> Iterator[tuple[str, Mapping[str, float]]]:
+    """What can be changed about an engine, and the bytes that it frees at most, by part."""
     sized, count = recipe.engine.vllm.get("kv_cache_memory_bytes") is not None, placed.on_a_gpu("engine")
-    yield "lower engine.vllm.kv_cache_memory_bytes" if sized else "lower budget.limit or eval.max_tokens", held.get("KV cache", 0)
-    yield "lower engine.vllm.max_num_seqs or engine.vllm.max_num_batched_tokens", held.get("profile", 0)
+    yield "lower engine.vllm.kv_cache_memory_bytes" if sized else "lower budget.limit or eval.max_tokens", _of(held, "KV cache")
+    yield "lower engine.vllm.max_num_seqs or engine.vllm.max_num_batched_tokens", _of(held, "profile")
     if not placed.shared:
-        yield "take more GPUs an engine (engine.vllm.tensor_parallel_size)", held.get("weights", 0)
+        yield "take more GPUs an engine (engine.vllm.tensor_parallel_size)", _of(held, "weights")
     elif count > 1:
-        yield "lower engine.count", sum(held.values()) * (count - 1) / count
+        yield "lower engine.count", {part: bytes_ * (count - 1) / count for part, bytes_ in held.items()}
 
 
-def _rank_frees(recipe: Recipe, name: str, held: Mapping[str, int]) -> Iterator[tuple[str, float]]:
-    """What can be changed about a rank, or a supervised stage's trainer, and the bytes that it frees at most."""
+def _rank_frees(recipe: Recipe, name: str, held: Mapping[str, int]) -> Iterator[tuple[str, Mapping[str, float]]]:
+    """What can be changed about a rank, or a supervised stage's trainer, and the bytes that it frees at most, by part."""
     learner, alone = recipe.learner, name == "trainer"
     stage, ranks = (0, 1) if alone else (learner.zero_stage, learner.ranks)
-
-    def of(*parts: str) -> int:
-        return sum(held.get(part, 0) for part in parts)
-
     longest, most = recipe.data.max_prompt_tokens + recipe.most_tokens, memory.context(recipe)
     filled, limit = "lower learner.micro_batch_tokens", "lower budget.limit"
     update = filled if alone or learner.micro_batch_tokens > longest else limit
-    yield update + " or the stage's max_tokens (a pair of answers passes at once)" * alone, of("activations")
-    yield filled if learner.micro_batch_tokens > most else "lower eval.max_tokens" if most > longest else limit, of("gate")
+    yield update + " or the stage's max_tokens (a pair of answers passes at once)" * alone, _of(held, "activations")
+    yield filled if learner.micro_batch_tokens > most else "lower eval.max_tokens" if most > longest else limit, _of(held, "gate")
     if not learner.gradient_checkpointing:
-        yield "set learner.gradient_checkpointing=true", of("activations")
-    yield "lower learner.logit_chunk_tokens", of("logits") * (not alone)
+        yield "set learner.gradient_checkpointing=true", _of(held, "activations")
+    if not alone:
+        yield "lower learner.logit_chunk_tokens", _of(held, "logits")
     if not isinstance(learner.adapter, Lora):
-        yield (
-            "take adapters (learner.adapter.kind=lora)",
-            of("gradients", "optimiser", "optimiser step", "head gradient", "buckets", "reference"),
-        )
+        trained = ("gradients", "optimiser", "optimiser step", "head gradient", "buckets", "reference")
+        yield "take adapters (learner.adapter.kind=lora)", _of(held, *trained)
     why = ["objective.kl.coef=0"] * (recipe.most("objective.kl.coef") > 0) + ["no reward of kind kl"] * (recipe.kl_reward is not None)
-    yield f"do without the reference ({' and '.join(why)})", of("reference")
-    divided = ("optimiser", "gradients", "weights")[:stage]
-    yield "take more ranks (and GPUs)", of(*divided)
+    yield f"do without the reference ({' and '.join(why)})", _of(held, "reference")
+    states = ("optimiser", "gradients", "weights")
+    yield "take more ranks (and GPUs)", _of(held, *states[:stage])
     if ranks > 1 and stage < 3:
-        yield "set learner.zero_stage=3", of("optimiser", "gradients", "weights") - of(*divided)
+        yield "set learner.zero_stage=3", {part: bytes_ * (ranks - 1) / ranks for part, bytes_ in _of(held, *states[stage:]).items()}
+
+
+def _of(held: Mapping[str, int], *parts: str) -> dict[str, float]:
+    return {part: held.get(part, 0) for part in parts}
 
 
 _MORE_SHARED = "give it more (a container: docker run --shm-size=16g)"
-_ON_NODES_WITH_GPUS = "have fewer engines and ranks on a node, keep what rests on the GPU where they share it (cluster.offload: false), or take a smaller model"
 _IN_MAIN_MEMORY = {
     "driver": "take a smaller model",
     "judge": "lower judge.workers",

@@ -32,6 +32,7 @@ _LEAST_STORE = 75 * 2**20  # OBJECT_STORE_MINIMUM_MEMORY_BYTES of Ray 2.60
 _CPU_KV = (64 << 20, 4 << 30)  # least and most that an engine sets aside on a CPU: zero-filling costs 1.4 s a GiB at start
 # Bytes; from here on vLLM samples 1,024 sequences at once instead of 256; of an A100, from the second on.
 _LARGE_GPU, _LARGEST_GPU = 70 << 30, 160 << 30
+REACHED = ("su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling")  # max_position_embeddings is what they reach
 GPU_SHARE = 0.92  # of its memory that vLLM takes where it has a GPU to itself
 
 
@@ -104,12 +105,11 @@ def config_shape(path: Path) -> Shape | None:
 
 
 def _longest(config: Mapping[str, Any], positions: int) -> int:
-    """Positions that a configuration's rotary embedding reaches, as vLLM counts them: stretched by YaRN and its like."""
+    """Positions that a configuration's rotary embedding reaches, as vLLM counts them: what of these kinds is stretched says so by itself (ModelConfig's longest length)."""
     rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    kind = rope.get("rope_type", rope.get("type"))
-    if kind in ("yarn", "linear", "dynamic") and rope.get("factor"):
-        return int(rope["factor"] * (rope.get("original_max_position_embeddings") or positions))
-    return positions
+    each = [one for one in rope.values() if isinstance(one, dict)] or [rope]  # of a kind of layer each
+    factors = [one["factor"] for one in each if one.get("factor") and one.get("rope_type", one.get("type")) not in REACHED]
+    return int(positions * (1 if "gemma3" in str(config.get("model_type")) else [1, *factors][-1]))
 
 
 def kv_bytes(shape: Shape, tokens: int, width: int, parallel: int = 1) -> int:
@@ -163,10 +163,10 @@ def engine_options(recipe: Recipe, shape: Shape | None, gpu: int, room: int | No
     if shape is None:
         return sizes | said | ({} if shared is None else {"gpu_memory_utilization": min(share, round(shared / gpu, 4))})
     one, empty = sequence_bytes(recipe, shape), kv_bytes(shape, _BLOCK, number_width(recipe))
-    least, most = _CPU_KV
-    most = max(most, one)  # vLLM wants room for one sequence
+    least, most = _CPU_KV[0], max(_CPU_KV[1], one)  # vLLM wants room for one sequence
     if shared is not None:
-        most = min(shared, int(share * gpu)) - sum(engine_bytes(recipe, shape, gpu, sizes | {"kv_cache_memory_bytes": 0} | said).values())
+        least, rest = 0, sum(engine_bytes(recipe, shape, gpu, sizes | {"kv_cache_memory_bytes": 0} | said).values())
+        most = min(shared, int(share * gpu)) - rest
     sizes["kv_cache_memory_bytes"] = max(least, min(most, sequences * (one - empty) + empty))
     if shared is None:
         return sizes | said

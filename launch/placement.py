@@ -70,10 +70,9 @@ class Placement:
     @property
     def total_gpus(self) -> int:
         """GPUs that all processes take together."""
-        held = sum(bundle.get("GPU", 0.0) for group in self.groups for bundle in group.bundles)
-        return ceil(
-            held or sum(part * len(self.at[name]) for name, part in self.gpus.items())
-        )  # where none has a place, as many as are wanted
+        if self.shared:  # one for each rank, or trainer; where there is none, one for all engines
+            return next((len(at) for name, at in self.at.items() if self.gpus[name] and name != "engine"), 1)
+        return ceil(sum(part * len(self.at[name]) for name, part in self.gpus.items()))
 
     def least_gpu(self, name: str) -> int:
         """Bytes of the smallest GPU of those nodes that have a process of this name, which is on one; of all nodes where it has no place; 0 without any that tells."""
@@ -212,10 +211,10 @@ def _apart(cluster: Cluster, found: Placement, users: Sequence[Wish], small: str
         for index in range(wish.count):
             fits = [node for node, left in enumerate(free) if left >= wish.gpus]
             if not fits:
-                rest = " + ".join(map(str, free))
+                rest, fewer = " + ".join(map(str, free)), " or engine.count" * (index > 0)
                 fault = (
                     f"engine.vllm.tensor_parallel_size: an engine takes {wish.gpus} GPUs of one node, and for number {index + 1} of {wish.count} "
-                    f"{rest} of {_sum(found.nodes)} are left; lower it or engine.count"
+                    f"{rest} of {_sum(found.nodes)} are left; lower it{fewer}"
                 )
                 return replace(found, faults=(fault,))
             by_size = {"": 0, wish.name: 1}.get(small, -1)

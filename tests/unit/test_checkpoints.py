@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable
@@ -12,7 +14,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from launch.checkpoints import causal_models, checkpoint_faults, config_faults, embedding_rows, header, scored, sizes, vocabulary
-from launch.memory import config_shape
+from launch.memory import REACHED, config_shape
 from launch.plan import plan
 from recipes.loader import load
 
@@ -375,20 +377,33 @@ def test_sizes_of_vocabulary_and_embedding_are_those_of_the_files(tiny_checkpoin
 
 
 @pytest.mark.parametrize(
-    ("rope", "reach"),
+    ("rope", "kind", "reach"),
     [
-        (None, 2048),
-        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}, 4096),
-        ({"type": "linear", "factor": 2}, 4096),
-        ({"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 256}, 2048),
+        (None, "qwen2", 2048),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}, "qwen2", 2048),
+        ({"type": "linear", "factor": 2}, "llama", 4096),
+        ({"type": "linear", "factor": 8.0}, "gemma3_text", 2048),
+        ({"full_attention": {"rope_type": "linear", "factor": 2}, "sliding_attention": {"rope_type": "default"}}, "llama", 4096),
+        ({"rope_type": "dynamic", "factor": None}, "llama", 2048),
+        ({"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 256}, "llama", 2048),
     ],
 )
-def test_the_context_is_what_the_rotary_embedding_reaches(rope: dict[str, Any] | None, reach: int, tiny_checkpoint: Path, tmp_path: Path):
-    config = json.loads((tiny_checkpoint / "config.json").read_text()) | {"rope_scaling": rope}
+def test_the_context_is_what_the_rotary_embedding_reaches(
+    rope: dict[str, Any] | None, kind: str, reach: int, tiny_checkpoint: Path, tmp_path: Path
+):
+    config = json.loads((tiny_checkpoint / "config.json").read_text()) | {"rope_scaling": rope, "model_type": kind}
     config.pop("rope_parameters", None)
     (tmp_path / "config.json").write_text(json.dumps(config))
     shape = config_shape(tmp_path / "config.json")
     assert shape is not None and shape.max_positions == reach
+
+
+def test_the_embeddings_whose_positions_are_what_they_reach_are_those_of_vllm():
+    spec = importlib.util.find_spec("vllm")
+    assert spec is not None and spec.origin is not None
+    tree = ast.parse((Path(spec.origin).parent / "config" / "model.py").read_text())
+    tests = [node for node in ast.walk(tree) if isinstance(node, ast.Compare) and ast.unparse(node).startswith("rope_type not in ")]
+    assert [ast.literal_eval(test.comparators[0]) for test in tests] == [REACHED]
 
 
 @pytest.mark.parametrize(

@@ -208,7 +208,7 @@ def test_no_gpu_is_given_twice_and_a_refusal_names_the_sum(
             assert len(placed.at[name]) == len(placed.bundles[name]) == {"engine": engines, "learner": ranks}[name]
             for node in placed.at[name]:
                 used[node] += placed.gpus[name]
-        assert all(part <= len(node.gpus) for part, node in zip(used, placed.nodes, strict=False))
+        assert all(part <= len(node.gpus) + 1e-9 for part, node in zip(used, placed.nodes, strict=False))
         load_of = Counter[tuple[int, int]]()  # of a bundle, by whoever is in it
         for name, at in placed.bundles.items():
             for bundle in at:
@@ -220,6 +220,8 @@ def test_colocated_engines_and_ranks_are_in_one_bundle_by_turns():
     placed = place(ColocatedCluster(kind="colocated"), [EIGHT], "cuda", wanted(8, 8))
     assert placed.shared and placed.gpus["engine"] == placed.gpus["learner"] == 0.5 and placed.total_gpus == 8
     assert placed.bundles["engine"] == placed.bundles["learner"] == [(0, gpu) for gpu in range(8)]
+    uneven = place(ColocatedCluster(kind="colocated"), [EIGHT], "cuda", wanted(4, 8))  # is refused, and its sums are said all the same
+    assert uneven.faults and (uneven.total_gpus, uneven.on_a_gpu("engine"), uneven.on_a_gpu("learner")) == (8, 1, 1)
     twice = place(ColocatedCluster(kind="colocated"), [EIGHT], "cuda", wanted(16, 8))
     assert (twice.on_a_gpu("engine"), twice.on_a_gpu("learner"), twice.gpus["learner"]) == (2, 1, 0.3333)
     many = [Machine(64, 800 * GB, (80 * GB,) * 8, name=f"{n}") for n in range(512)]
@@ -241,7 +243,8 @@ REFUSED = {
     "ranks": (ColocatedCluster(kind="colocated"), [ONE_80], wanted(1, 2), "needs 2 GPUs (1 x 0.5 for engines + 2 x 0.5 for learners) and this machine has 1; learner.ranks=1 and engine.count=1 share one"),
     "wide": (ColocatedCluster(kind="colocated"), [EIGHT], wanted(2, 4, 2), "tensor_parallel_size: 2: an engine that shares its GPU with a rank has one"),
     "sum": (AutoCluster(), FOUR_NODES[:2], wanted(12, 6), "needs 18 GPUs (12 x 1 for engines + 6 x 1 for learners) and 2 nodes have 8 + 8 = 16"),
-    "whole": (AutoCluster(), MIXED, wanted(2, 2, 5), "an engine takes 5 GPUs of one node, and for number 2 of 2 4 + 3 of 4 + 8 are left"),
+    "whole": (AutoCluster(), MIXED, wanted(2, 2, 5), "an engine takes 5 GPUs of one node, and for number 2 of 2 4 + 3 of 4 + 8 are left; lower it or engine.count"),
+    "wider": (AutoCluster(), FOUR_NODES[:2], wanted(1, 1, 12), "for number 1 of 1 8 + 8 of 8 + 8 are left; lower it"),
     "nodes": (ApartCluster(kind="apart", nodes=4), FOUR_NODES[:2], wanted(1, 1), "cluster.nodes: 4 are wanted and 2 there"),
     "each": (ApartCluster(kind="apart", nodes=2, gpus_per_node=8), MIXED, wanted(1, 1), "2 of the nodes must have 8 GPUs, and 1 have (of 4 + 8)"),
     "unknown": (AutoCluster(), [Machine(8, 64 * GB, (0, 80 * GB))], wanted(1, 1), "nvidia-smi does not tell the memory of every GPU"),
@@ -253,6 +256,7 @@ def test_a_wish_that_cannot_be_met_is_refused_with_the_arithmetic(case: str):
     cluster, nodes, wishes, words = REFUSED[case]
     placed = place(cluster, nodes, "cuda", wishes)
     assert words in placed.faults[0] and placed.groups == ()
+    assert ("or engine.count" in placed.faults[0]) is (case == "whole")
 
 
 def test_of_each_node_only_the_gpus_are_taken_that_the_recipe_names():

@@ -171,13 +171,14 @@ _LORA = "take adapters (learner.adapter.kind=lora)"
     [  # what is too large of 32B parameters: frozen weights and a reference are 66 GB, each whole on a rank without ZeRO-3
         ("node8", [*_ON_FOUR, "learner.zero_stage=2", "learner.adapter.kind=lora"], 80, "set learner.zero_stage=3, "),
         ("node8", [*_ON_FOUR, "learner.zero_stage=3", "learner.adapter.kind=lora", "learner.micro_batch_tokens=131072"], 40, "lower learner.micro_batch_tokens, "),
-        ("node8", [*_ON_FOUR, "learner.zero_stage=3", "learner.ranks=24", "objective.kl.coef=0.1"], 80, f"{_LORA}, do without the reference (objective.kl.coef=0), "),
-        ("node8", [*_ON_FOUR, "learner.zero_stage=3", "objective.kl.coef=0"], 80, f"take more ranks (and GPUs), {_LORA}, "),
-        ("node8", [*_ON_FOUR, "learner.zero_stage=1", "learner.ranks=1", "objective.kl.coef=0"], 80, f"{_LORA}, "),
-        ("gpu1-80", ["learner.adapter.kind=lora", "engine.count=4"], 160, "lower engine.count, "),
+        ("node8", [*_ON_FOUR, "learner.zero_stage=3", "learner.ranks=24", "objective.kl.coef=0.1"], 80, f"{_LORA}, do without the reference (objective.kl.coef=0) together with lower learner.micro_batch_tokens, "),
+        ("node8", [*_ON_FOUR, "learner.zero_stage=3", "objective.kl.coef=0"], 80, f"take more ranks (and GPUs), {_LORA} together with lower learner.micro_batch_tokens, "),
+        ("node8", [*_ON_FOUR, "learner.zero_stage=1", "learner.ranks=1", "objective.kl.coef=0"], 80, f"{_LORA} together with lower learner.micro_batch_tokens, "),
+        ("gpu1-80", ["learner.adapter.kind=lora", "engine.count=4"], 160, "not enough alone: lower engine.count, lower budget.limit or eval.max_tokens, "),
+        ("gpu1-80", ["learner.adapter.kind=lora", "engine.count=2", "budget.limit=64", "eval.max_tokens=64"], 240, "lower engine.count, "),
     ],
 )  # fmt: skip
-def test_the_remedies_for_a_full_gpu_are_what_frees_most_of_it(
+def test_the_remedies_for_a_full_gpu_are_what_frees_enough_of_it(
     scale: str, words: list[str], gpu: int, remedies: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(KNOWN, "some/32b", Shape(64, 5120, 40, 8, 128, 27648, 152064, False, 131072))
@@ -187,3 +188,18 @@ def test_the_remedies_for_a_full_gpu_are_what_frees_most_of_it(
     made = plan(load("dler", scale, ["model.path=some/32b", *words]), machines[0], machines[1:])
     [line] = [line for line in made.blockers if re.match("memory: (one learner|engines and)", line)]
     assert f" are there; {remedies}" in line and re.search(r", or take a smaller model( or more GPUs)?$", line), line
+
+
+def test_what_is_said_to_be_enough_is_where_it_can_be_told_and_what_is_not_is_not_said():
+    """7B whole on eight of 80 GB: the reference alone and ZeRO-3 alone are not, both are; its largest remedy alone is."""
+    seven, node = f"model.path={next(name for name in KNOWN if name.endswith('7B'))}", Machine(64, 1000 * GB, (80 * GB,) * 8)
+
+    def refused(*words: str, scale: str = "node8", at: Machine = node) -> list[str]:
+        return plan(load("dler", scale, [seven, *words]), at).blockers
+
+    reference, stage, adapters = "objective.kl.coef=0", "learner.zero_stage=3", "learner.adapter.kind=lora"
+    assert f"; {_LORA}, take more ranks (and GPUs), do without" in refused()[0] and not refused(adapters)
+    assert f"do without the reference ({reference}), or" in refused(stage)[0] and not refused(stage, reference)
+    assert refused(reference) and f"({reference})," not in refused()[0]
+    full = refused(scale="gpu1-24", at=Machine(64, 1000 * GB, (24 * GB,)))
+    assert "in the engines' turn" in full[0] and not [line for line in full if "has room for" in line]  # of what is not there
