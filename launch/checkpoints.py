@@ -151,6 +151,12 @@ def scored(kind: str) -> bool:
     return not source or "_supports_sdpa = True" in source
 
 
+def gated(kind: str) -> bool:
+    """Whether the feed-forward layers of a model type have a gate beside what it opens, as most have: three matrices, else two; as far as its source can be read."""
+    source = _source("modeling", kind)
+    return not source or re.search(r"self\.\w*gate\w* = ", source) is not None
+
+
 def tied(config: Mapping[str, Any]) -> bool:
     """Whether a configuration's model has one matrix as embedding and head: as it says, else as its model type has it by itself (Gemma), in transformers' source."""
     if "tie_word_embeddings" in config or not isinstance(kind := config.get("model_type"), str):

@@ -13,7 +13,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from launch.checkpoints import mixture, read_json, size_faults, sizes, tied
+from launch.checkpoints import gated, mixture, read_json, size_faults, sizes, tied
 from launch.placement import Placement
 from recipes.adapters import Adapter, Lora
 from recipes.schema import Learner, Recipe, Tiny
@@ -38,7 +38,7 @@ GPU_SHARE = 0.92  # of its memory that vLLM takes where it has a GPU to itself
 
 @dataclass(frozen=True)
 class Shape:
-    """Architecture numbers of a dense decoder. `max_positions` is the longest sequence in tokens."""
+    """Architecture numbers of a dense decoder. `max_positions` is the longest sequence in tokens; `gated`: its feed-forward layers have three matrices, else two."""
 
     layers: int
     width: int
@@ -49,6 +49,7 @@ class Shape:
     vocabulary: int
     tied: bool
     max_positions: int
+    gated: bool = True
 
     def divides(self, workers: int) -> bool:
         """Whether so many tensor parallel workers of vLLM can share it: heads of keys and values are shared or doubled, all else is shared."""
@@ -58,7 +59,7 @@ class Shape:
     def parameters(self) -> int:
         """Without biases and query/key norms, which are under a thousandth."""
         attention = 2 * self.width * self.head_width * (self.heads + self.kv_heads)
-        layer = attention + 3 * self.width * self.inner + 2 * self.width
+        layer = attention + (3 if self.gated else 2) * self.width * self.inner + 2 * self.width
         return self.layers * layer + self.width + self.width * self.vocabulary * (1 if self.tied else 2)
 
     @property
@@ -67,7 +68,7 @@ class Shape:
         heads, kv = self.heads * self.head_width, self.kv_heads * self.head_width
         sizes = {f"self_attn.{name}_proj": (self.width, size) for name, size in (("q", heads), ("k", kv), ("v", kv))}
         sizes |= {"self_attn.o_proj": (heads, self.width), "mlp.down_proj": (self.inner, self.width)}
-        sizes |= {f"mlp.{name}_proj": (self.width, self.inner) for name in ("gate", "up")}
+        sizes |= {f"mlp.{name}_proj": (self.width, self.inner) for name in ("gate", "up")[not self.gated :]}
         return {f"model.layers.{layer}.{name}": size for layer in range(self.layers) for name, size in sizes.items()}
 
 
@@ -101,6 +102,7 @@ def config_shape(path: Path) -> Shape | None:
         vocabulary=held["vocab_size"],
         tied=tied(config),
         max_positions=_longest(config, held["max_position_embeddings"]),
+        gated=gated(str(config.get("model_type"))),
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from launch.checkpoints import causal_models, checkpoint_faults, config_faults, embedding_rows, header, scored, sizes, vocabulary
@@ -419,3 +420,16 @@ def test_a_head_that_no_configuration_speaks_of_is_tied_where_transformers_ties_
         shape = config_shape(tmp_path / "config.json")
         assert shape is not None
         assert shape.tied == said.get("tie_word_embeddings", AutoConfig.for_model(kind).tie_word_embeddings), said
+
+
+@pytest.mark.parametrize("kind", ["llama", "olmo", "gpt_neox", "starcoder2", "phi", "nanochat"])
+def test_feed_forward_layers_have_three_matrices_or_two_as_transformers_makes_them(kind: str, tmp_path: Path):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"num_hidden_layers": 4, "hidden_size": 256, "num_attention_heads": 8, "intermediate_size": 1024, "max_position_embeddings": 64}
+    config = AutoConfig.for_model(kind, **sizes, vocab_size=3000)
+    config.save_pretrained(tmp_path)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    shape = config_shape(tmp_path / "config.json")
+    assert shape is not None and shape.parameters == pytest.approx(sum(one.numel() for one in model.parameters()), rel=0.01)
