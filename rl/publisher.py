@@ -80,11 +80,12 @@ class Publisher:
 
     def _check(self, learner: Learner, version: int) -> float:
         expected = np.concatenate(learner.score(self._probe))
-        gaps = [float(np.abs(np.concatenate(scores) - expected).mean()) for scores in self._pool.score(self._probe)]
-        if not max(gaps) <= self._settings.tolerance:  # NaN fails too
+        gap_E = np.array([np.abs(np.concatenate(scores) - expected).mean() for scores in self._pool.score(self._probe)])
+        worst = int(gap_E.argmax())  # a NaN is, whichever engine's
+        if not gap_E[worst] <= self._settings.tolerance:
             raise PublishError(
-                f"engine {int(np.argmax(gaps))} gives other logprobs than the learner for version {version}: mean gap {max(gaps):.2g} nats, "
+                f"engine {self._pool.numbers[worst]} gives other logprobs than the learner for version {version}: mean gap {gap_E[worst]:.2g} nats, "
                 f"publish.tolerance {self._settings.tolerance:g}. The engine does not run the weights it was sent"
             )
         self._checked = True
-        return max(gaps)
+        return float(gap_E[worst])
