@@ -180,7 +180,9 @@ def test_a_gap_that_is_no_number_trips_the_gate_and_nothing_sampled_does_not():
         check_gaps([row("a", [-1.0])], {"a": certain(np.array([-np.inf]))}, 1.0)
     with pytest.raises(GateError, match="gate/mean nan"):
         check_gaps([row("a", [np.nan])], {"a": certain(np.array([-1.0]))}, 1.0)
-    assert check_gaps([], {}, 1e-3) == {}
+    forced = replace(row("a", [-1.0, -1.0]), own_T=np.array([False, True]))  # the engine's own tokens may be what the learner never says
+    assert check_gaps([forced], {"a": certain(np.array([-np.inf, -1.0]))}, 1e-3)["gate/mean"] == 0
+    assert check_gaps([], {}, 1e-3) == check_gaps([replace(forced, own_T=np.zeros(2, bool))], {"a": certain(np.ones(2))}, 1e-3) == {}
 
 
 def test_the_gate_asks_for_64_rows_and_the_same_ones_in_any_order():

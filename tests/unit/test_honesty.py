@@ -134,6 +134,17 @@ def test_p45_a_few_tokens_that_should_not_have_come_are_seen_among_many_and_hone
     assert "not drawn from" in dishonest(np.where(drafted, -entropy - 10, logp), entropy, variance, 1e-3)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_p45_six_standard_errors_are_a_lie_unless_they_are_a_tenth_of_what_logprobs_may_be_off(sign: int):
+    # 10,000 tokens of entropy 1 and variance 1: 0.055 and 0.07 nats are 5.5 and 7 standard errors. Cut at 5 nats, -log of the bound is
+    # 400 h(0.275) = 13.9 and 400 h(0.35) = 22.1, on either side of 6^2 / 2 = 18.
+    def said(excess: float, tolerance: float) -> str:
+        return dishonest(np.full(10_000, -1 - sign * excess), np.ones(10_000), np.ones(10_000), tolerance)
+
+    assert said(0.055, 1e-3) == said(0.07, 0.71) == ""
+    assert "0.07 nats a token " + ("above" if sign > 0 else "below") in said(0.07, 1e-3) and said(0.07, 0.69)
+
+
 def test_moments_by_hand():
     # p = 1/2, 1/4, 1/4: entropy 1.5 ln 2; logp is -ln 2 or -2 ln 2, each half of the time: variance (ln 2 / 2)^2
     logp_NV = np.log(np.array([[0.5, 0.25, 0.25]]))

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from rollout import peers
-from rollout.peers import Call, Gone, Peer, RayLost, check_ray, log_end, why_dead
+from rollout.peers import Call, Gone, Peer, RayLost, check_ray, first, last_words, log_end, why_dead
 from rollout.vllm_engine import _end_with_workers, made_processes
 
 FORK = multiprocessing.get_context("fork")
@@ -82,6 +82,34 @@ def test_p26_a_process_that_never_had_a_heartbeat_is_named_after_300_seconds(clo
         call.look()
 
 
+def test_time_in_which_rays_head_is_away_is_no_silence_and_what_was_heard_before_is_kept(clock, monkeypatch: pytest.MonkeyPatch):
+    peer = Peer("engine 0", None)
+    call = Call(peer, None, "advance", 900)
+    for clock.now in range(1, 100):
+        call.look()
+    with monkeypatch.context() as away:
+        away.setattr(Peer, "_heard", lambda self: 1 / 0)
+        for clock.now in range(100, 400):
+            call.look()
+    assert peer.heard and peer._silent == 0
+    for clock.now in range(400, 520):  # 120 s since it is back, and no new one
+        call.look()
+    clock.now = 520
+    with pytest.raises(Gone, match="is frozen in advance: no heartbeat for 121 s"):
+        call.look()
+
+
+def test_p26_who_waits_looks_at_those_that_have_not_answered_while_ray_runs(monkeypatch: pytest.MonkeyPatch):
+    done, runs = iter([[], [], ["b"]]), iter([False, True, True])
+    monkeypatch.setattr(peers, "ray", SimpleNamespace(wait=lambda asked, num_returns, timeout: (next(done), [])))
+    monkeypatch.setattr(peers, "check_ray", lambda: next(runs))
+    looked: list[str] = []
+    monkeypatch.setattr(Call, "look", lambda self: looked.append(self.reference))
+    calls = [Call(Peer(name, None), name, "advance", 900) for name in "ab"]
+    assert first(calls) is calls[1]
+    assert looked == ["a", "b", "a"]  # nobody in the first round, in which Ray's head would be waited for
+
+
 def test_what_is_to_hurry_has_so_long_from_then_on_and_never_longer_than_it_had(clock):
     call = Call(Peer("engine 0", None), None, "load", 600)
     for clock.now in range(1, 101):
@@ -103,9 +131,38 @@ def test_p26_a_ray_that_is_gone_or_was_stopped_for_30_seconds_on_end_is_named(mo
     now[0] = 71
     with pytest.raises(RayLost, match=r"^Ray's raylet \(process 7\) has been stopped for 30 s, by someone$"):
         check_ray()
-    ended[0] = -9
-    with pytest.raises(RayLost, match=r"^Ray's raylet \(process 7\) is gone: killed by the system"):
-        check_ray()
+    for ended[0] in (-9, 0):
+        with pytest.raises(RayLost, match=r"^Ray's raylet \(process 7\) is gone: killed by the system"):
+            check_ray()
+
+
+FAR = """ray::Small.load() (pid=7, ip=127.0.0.1)
+  File "a.py", line 3, in load
+    open("x")
+FileNotFoundError: x
+
+During handling of the above exception, another exception occurred:
+
+  File "a.py", line 5, in load
+    raise ValueError(words)
+ValueError: no room for the cache:
+  set engine.vllm
+  For further information visit https://example.org
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (FAR, "ValueError: no room for the cache: set engine.vllm"),
+        ("The actor died.\nIts worker process has died.", "Its worker process has died."),
+        ("", "RuntimeError"),
+        ("x" * 601, "x" * 597 + "..."),
+    ],
+    ids=["raised", "died", "nothing", "long"],
+)
+def test_of_an_error_far_away_its_last_exception_is_told_whole(text: str, words: str):
+    assert last_words(RuntimeError(text)) == words
 
 
 def test_why_an_actor_is_gone_tells_a_killed_process_from_a_node_that_is_away():

@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
@@ -16,9 +17,10 @@ from hypothesis import given, settings
 from torch.cuda._utils import _get_device_index
 
 from rollout import weights
-from rollout.broadcast import Bucket, Group, Seat, Spec, buckets, host_meeting, leave, send, specs
-from rollout.parcels import DeviceHandle, _handle, digesting, gpu_environment, share
-from rollout.vllm_engine import engine_environment
+from rollout.broadcast import Bucket, Group, Meeting, Seat, Spec, _wait_on_gpu, buckets, host_meeting, leave, send, specs
+from rollout.parcels import DeviceHandle, Shared, Stored, _handle, digesting, gpu_environment, last, share
+from rollout.sleep import Wakefulness
+from rollout.vllm_engine import VllmEngine, engine_environment
 from rollout.weights import Undelivered, as_numbers, check_load, digest, pack
 
 CPU = torch.device("cpu")
@@ -58,8 +60,9 @@ def test_words_that_change_places_and_views_that_begin_anywhere():
     moved = words.clone()
     moved[[5, 70_000]] = words[[70_000, 5]]
     assert int(digest(moved)) != int(digest(words))
-    odd = torch.arange(40, dtype=torch.uint8)[3:35].view(2, 16).T
-    assert int(digest(odd)) == int(digest(odd.contiguous()))
+    odd = torch.arange(40, dtype=torch.uint8)[3:35]
+    assert int(digest(odd)) == int(digest(odd.clone())) and int(digest(odd.view(2, 16).T)) == int(digest(odd.view(2, 16).T.contiguous()))
+    assert all((weights._keys(stream) % 2 == 1).all() for stream in (0, 1))  # no bit of a word is multiplied away
     assert as_numbers({}) == {}
 
 
@@ -81,10 +84,55 @@ def test_an_engine_takes_whole_weights_that_are_no_older_while_nothing_is_sample
         check_load({"a", "b"}, arrived, version, 3, sampling)
 
 
+GOT: dict[str, int] = {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize(
+    ("answers", "kept", "kind", "words"),
+    [
+        ([(GOT, ""), (GOT, "")], False, None, ""),
+        ([(GOT, ""), (GOT | {"b": 3}, "")], False, RuntimeError, r"worker 1 of the engine got other bytes of b than worker 0 \(1 tensors"),
+        ([(GOT, ""), (GOT, ""), ({"a": 1}, "")], False, RuntimeError, "worker 2 of the engine got other bytes of b than worker 0"),
+        ([(GOT, ""), ({}, "the learner is gone")], False, Undelivered, "^the learner is gone"),
+        ([({}, "the learner is gone"), (GOT, "")], False, Undelivered, "^the learner is gone"),
+        ([(GOT, "")], True, RuntimeError, "vLLM kept its prefix cache after weights version 4 were loaded"),
+    ],
+)
+def test_p10_vllm_has_new_weights_when_all_its_workers_got_the_same_and_nothing_old_is_cached(
+    answers: list[tuple[dict[str, int], str]], kept: bool, kind: type[Exception] | None, words: str
+):
+    engine: Any = object.__new__(VllmEngine)
+    engine._names, engine._version, engine._open, engine._chains = {"a", "b"}, 3, {}, {}
+    engine._workers, engine._wakefulness = len(answers), Wakefulness()
+    asked: list[object] = []
+
+    def collective_rpc(method: str, args: tuple[object, ...]) -> object:
+        asked.extend((method, *args))
+        return answers
+
+    engine._engine = SimpleNamespace(collective_rpc=collective_rpc, reset_prefix_cache=lambda: not kept)
+    parcel = Stored(a=pack(torch.ones(2)), b=pack(torch.ones(3)))
+    if kind is None:
+        assert engine.load(parcel, 4) == GOT and engine._version == 4
+        engine._wakefulness.needed("sample")
+        engine._open["r"] = None
+        with pytest.raises(RuntimeError, match="sent to sleep while 1 groups are being sampled"):
+            engine.sleep()
+    else:
+        with pytest.raises(kind, match=words):
+            engine.load(parcel, 4)
+        with pytest.raises(RuntimeError, match="asked to sample that has no weights"):
+            engine._wakefulness.needed("sample")
+        assert engine._version == 3
+    assert asked[0] == "take_weights" and isinstance(
+        asked[1], Shared if len(answers) > 1 else Stored
+    )  # vLLM's own workers do not speak to Ray
+
+
 def test_buckets_are_bounded_keep_the_order_and_begin_tensors_where_they_can_be_read():
     a, b, big, c = specs(TENSORS)
     assert list(buckets([a, b, big, c], 64)) == [Bucket(42, ((a, 0), (b, 32))), Bucket(200, ((big, 0),)), Bucket(12, ((c, 0),))]
-    assert list(buckets([], 64)) == []
+    assert list(buckets([], 64)) == [] and list(buckets([big, c], 64)) == [Bucket(200, ((big, 0),)), Bucket(12, ((c, 0),))]
     many = [Spec(str(index), "float32", (index,)) for index in range(40)]
     made = list(buckets(many, 100))
     assert [spec for bucket in made for spec, _ in bucket.parts] == many
@@ -110,10 +158,30 @@ def test_shared_memory_moves_to_where_others_see_it_and_its_owner_goes_on_with_i
     flat += 1
     assert torch.equal(got["one"], one) and torch.equal(dict(share({"one": one}, {}).tensors(0, CPU))["one"], one)
     assert flat[4] == 5 and got["one"].data_ptr() != one.data_ptr() and named() == files  # nothing has a name
+    opened = os.listdir("/proc/self/fd")
+    dict(shared.tensors(0, CPU))
+    assert len(os.listdir("/proc/self/fd")) == len(opened)
+
+
+def test_memory_that_lasts_has_one_handle_by_the_address_that_it_moved_to_and_is_read_anew():
+    one, two, merged = torch.arange(3.0), torch.arange(4), torch.ones(3)
+    handles = last([one, two])
+    assert handles.keys() == {one.data_ptr(), two.data_ptr()} and len({handle.key for handle in handles.values()}) == 2
+    for _ in range(2):
+        shared = share({"one": one, "two": two, "merged": merged}, handles)
+        assert [shared.handles[name] for name in ("one", "two")] == [*handles.values()]
+        got = dict(shared.tensors(0, CPU))
+        assert torch.equal(got["one"], one) and torch.equal(got["two"], two) and torch.equal(got["merged"], merged)
+        one.mul_(3)
 
 
 def test_a_handle_whose_owner_is_gone_says_so():
+    others = Path(f"/dev/shm/torch_0_{os.getpid()}")
+    others.touch()
+    before = named()
+
     def full(storage: torch.UntypedStorage) -> None:
+        Path(f"/dev/shm/torch_{os.getpid()}_1").touch()
         raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
 
     with (
@@ -122,6 +190,8 @@ def test_a_handle_whose_owner_is_gone_says_so():
     ):
         patch.setattr(torch.UntypedStorage, "_share_fd_cpu_", full)
         share({"one": torch.ones(2)}, {})
+    assert named() == before and others.exists()  # what torch began is gone, and nobody else's
+    others.unlink()
     gone = share({"one": torch.ones(2)}, {})  # nobody holds the tensor
     with pytest.raises(Undelivered, match="the memory that the learner shares is gone"):
         next(gone.tensors(0, CPU))
@@ -167,8 +237,39 @@ def test_who_does_not_come_or_falls_silent_is_waited_for_no_longer_than_the_dead
     group = Group(meeting, 0, CPU, store)  # and sends nothing
     threads[0].join()
     assert "sent or took nothing for 6 s, or is gone" in str(got[1]) and time.monotonic() - start < 60
+    with pytest.raises(Undelivered, match=r"^an engine sent or took nothing"):  # that other has left
+        list(send(TENSORS, specs(TENSORS), group))
     group.leave()
     leave()
+
+
+def test_each_worker_has_its_place_in_the_group_of_the_last_meeting_and_leaves_the_one_before(monkeypatch: pytest.MonkeyPatch):
+    said: list[object] = []
+
+    class Joined:
+        def __init__(self, meeting: object, rank: int, device: torch.device):
+            self.meeting = meeting
+            said.append((meeting, rank))
+
+        def broadcast(self, flat: torch.Tensor) -> None:
+            flat.zero_()
+
+        def leave(self) -> None:
+            said.append("left")
+
+    monkeypatch.setattr("rollout.broadcast.Group", Joined)
+    first, second = (Meeting("127.0.0.1", port, "key", 5, 1.0, "gloo", 64) for port in (1, 2))
+    for meeting in (first, first, second):
+        assert dict(Seat(meeting, 3, specs(TENSORS)).tensors(1, CPU)).keys() == TENSORS.keys()
+    leave()
+    assert said == [(first, 4), "left", (second, 4), "left"]
+
+
+def test_a_gpu_that_waits_for_others_waits_no_longer_than_the_deadline():
+    late = SimpleNamespace(is_completed=lambda: False, wait=lambda: None)
+    with pytest.raises(RuntimeError, match="NCCL has not finished"):
+        _wait_on_gpu(late, 0.0)
+    _wait_on_gpu(SimpleNamespace(is_completed=lambda: True, wait=lambda: None), 0.0)
 
 
 def test_the_store_of_a_meeting_listens_on_the_address_it_was_given_alone():
@@ -222,6 +323,9 @@ def test_memory_that_others_map_is_not_of_segments_that_grow(told: dict[str, str
     for name, value in told.items():
         monkeypatch.setenv(name, value)
     assert {value for name, value in gpu_environment().items() if name.startswith("PYTORCH")} == {expected}
+    assert {name for name, value in gpu_environment().items() if value == "0"} == {
+        "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES", "TORCH_NCCL_DUMP_ON_TIMEOUT", "TORCH_NCCL_ENABLE_MONITORING"
+    }  # fmt: skip
     assert gpu_environment().items() <= engine_environment(1, "cuda").items()
 
 
@@ -229,7 +333,11 @@ def test_memory_that_cuda_does_not_share_names_the_carrier_that_works(monkeypatc
     def refuse(*_: object) -> None:
         raise RuntimeError("CUDA error: operation not supported\nCompile with TORCH_USE_CUDA_DSA")
 
-    monkeypatch.setattr("rollout.parcels._gpu", lambda index: "GPU-1")
+    monkeypatch.setattr("rollout.parcels._gpu", lambda index: f"GPU-{index + 1}")
+    monkeypatch.setattr("torch.multiprocessing.reductions.rebuild_cuda_tensor", lambda *given: given)
+    assert DeviceHandle("GPU-3", tuple("abcdefgh")).open(torch.device("cuda:2")) == (*"abcdef", 2, "h")  # by the number that it has here
+    with pytest.raises(Undelivered, match=r"shares memory of GPU GPU-3, and this engine is on GPU-2; cluster\.carrier=store"):
+        DeviceHandle("GPU-3", tuple("abcdefgh")).open(torch.device("cuda:1"))
     monkeypatch.setattr("torch.multiprocessing.reductions.rebuild_cuda_tensor", refuse)
     with pytest.raises(Undelivered, match=r"not supported Compile with .*\); cluster\.carrier=store works everywhere"):
         DeviceHandle("GPU-1", tuple(range(8))).open(torch.device("cuda"))
