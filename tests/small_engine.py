@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from threading import Timer
 
 import numpy as np
 
-from rollout.types import Completion
+from rollout.types import Completion, Request
 
 
 class Small:
@@ -85,3 +86,26 @@ class Ending(Small):
     def load(self, weights, version):
         self._fail()
         return super().load(weights, version)
+
+
+class Unlike(Small):
+    """Started again, it confirms other bytes than it was handed; its first slice is over before a group is; a token of a group may be of the version to come."""
+
+    def __init__(self, starts: Path, mixes: bool = False):
+        super().__init__(starts, 0)
+        self._first, self._again, self._mixes = True, starts.exists(), mixes
+        self._begun: list[Request] = []
+        starts.touch()
+
+    def advance(self, requests, seconds):
+        self._begun += requests
+        if self._first:
+            self._first = False
+            return []
+        done, self._begun = self._begun, []
+        found = super().advance(done, seconds)
+        versions = np.array([self._version, self._version + self._mixes])
+        return [(name, [replace(one, ids=np.ones(2), versions=versions) for one in group]) for name, group in found]
+
+    def load(self, weights, version):
+        return {name: digest + self._again for name, digest in super().load(weights, version).items()}

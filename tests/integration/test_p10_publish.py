@@ -191,6 +191,8 @@ def test_p10_every_token_carries_the_published_version_or_the_run_stops(pool: En
 
 def test_p10_an_engine_that_dies_in_a_push_is_started_again_with_those_weights(pool: EnginePool, learner: FixedLearner):
     publisher = Publisher(pool, Publish(check_every=1), PROBE)
+    publisher.push(learner, pool.version + 1)
+    learner.move()
     become(pool, "dies")
     restarts = pool.restarts
     assert publisher.push(learner, pool.version + 1)["publish/check"] < 1e-4

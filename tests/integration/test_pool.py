@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import ray
 
@@ -20,7 +22,7 @@ from rollout.parcels import Stored
 from rollout.peers import Peer
 from rollout.types import Request
 from rollout.weights import Packed
-from tests.small_engine import Broken, Changed, Ending, Once, Small
+from tests.small_engine import Broken, Changed, Ending, Once, Small, Unlike
 
 
 def request(name: str) -> Request:
@@ -33,13 +35,13 @@ def packed() -> ray.ObjectRef:
 
 @pytest.fixture
 def deadly(ray_session: None, tmp_path: Path):
-    """A pool of one engine that dies in its start so many times."""
+    """A pool of engines of which one dies in its start so many times."""
     kind = ray.remote(Small)
     pools = []
 
-    def make(deaths: int) -> EnginePool:
+    def make(deaths: int, engines: int = 1) -> EnginePool:
         log = tmp_path / f"deaths-{len(pools)}"
-        pools.append(EnginePool(lambda index: kind.options(num_cpus=0).remote(log, deaths), 1))
+        pools.append(EnginePool(lambda index: kind.options(num_cpus=0).remote(log, deaths), engines))
         return pools[-1]
 
     yield make
@@ -69,11 +71,68 @@ def test_an_engine_that_dies_between_two_pushes_waits_for_the_next_weights(deadl
     pool.release()
     [process] = pool.wait_ready()
     os.kill(process, signal.SIGKILL)
+    [again] = pool.wait_ready()  # which a push may ask first
+    assert pool.restarts == 1 and isinstance(again, int) and again != process
+    os.kill(again, signal.SIGKILL)
     pool.push([given], 2, lambda engine: nullcontext(given))
-    assert (pool.restarts, pool.version) == (1, 2)
+    assert (pool.restarts, pool.version) == (2, 2)
     pool.submit([request("a")])
     [(sent, [completion])] = pool.ready()
     assert sent.id == "a" and completion.versions.tolist() == [2]
+
+
+def unlike(tmp_path: Path, mixes: bool = False) -> EnginePool:
+    return EnginePool(lambda index: ray.remote(Unlike).options(num_cpus=0).remote(tmp_path / f"starts-{index}", mixes), 1)
+
+
+def test_deaths_are_in_a_row_until_an_engine_answers_and_an_empty_slice_is_no_answer(ray_session: None, tmp_path: Path):
+    pool = unlike(tmp_path)
+    [member] = pool._members
+
+    def restarts_after(what: Callable[[], object]) -> int:
+        member.restarts = 3
+        what()
+        return member.restarts
+
+    given = packed()
+    assert restarts_after(pool.wait_ready) == 0
+    assert restarts_after(lambda: pool.push([given], 1, lambda engine: nullcontext(given))) == 0
+    pool.submit([request("a")])
+    assert (
+        restarts_after(lambda: pool.ready(lambda: True)) == 3 and pool.outstanding == 1
+    )  # who asked may go on after it, though nothing is done
+    assert restarts_after(pool.ready) == pool.outstanding == 0
+    pool.stop()
+
+
+def test_p10_an_engine_that_confirms_other_bytes_when_it_is_started_again_stops_the_run(ray_session: None, tmp_path: Path):
+    pool, given = unlike(tmp_path), packed()
+    pool.push([given], 1, lambda engine: nullcontext(given))
+    [process] = pool.wait_ready()
+    os.kill(process, signal.SIGKILL)
+    with pytest.raises(
+        EngineError, match=r"engine 0 holds other bytes than version 1 after it was started again \(engine 0 died in process_id"
+    ):
+        pool.wait_ready()
+    pool.push([given], 2, lambda engine: nullcontext(given))  # those of a push are held against the learner's
+    pool.stop()
+
+
+def test_p10_a_group_of_two_versions_stops_the_run(ray_session: None, tmp_path: Path):
+    pool = unlike(tmp_path, mixes=True)
+    pool.submit([request("a")])
+    with pytest.raises(EngineError, match=r"engine 0 sampled a with policy version \[0, 1\], published is 0"):
+        pool.ready()
+    pool.stop()
+
+
+def test_a_request_goes_to_the_engine_that_owes_least_also_when_all_that_was_asked_is_being_sampled(deadly):
+    pool = deadly(0, engines=2)
+    pool.submit([request(name) for name in "abc"])
+    for member in pool._members:
+        member.queue = []  # it is under way
+    pool.submit([request(name) for name in "defg"])
+    assert [[*member.owed] for member in pool._members] == [["a", "c", "e", "g"], ["b", "d", "f"]]
 
 
 def test_p45_an_engine_that_is_started_again_is_asked_as_at_its_first_start(ray_session: None, tmp_path: Path):
@@ -83,6 +142,11 @@ def test_p45_an_engine_that_is_started_again_is_asked_as_at_its_first_start(ray_
     os.kill(process, signal.SIGKILL)
     with pytest.raises(EngineError, match="engine 0, sampling a small batch at its start: the logprobs it reports"):
         pool.wait_ready()
+    pool.stop()
+    (tmp_path / "1").write_text("x")
+    pool = EnginePool(lambda index: ray.remote(Changed).options(num_cpus=0).remote(tmp_path / str(index)), 2)
+    with pytest.raises(EngineError, match="engine 1, sampling a small batch at its start"):
+        pool.rehearse([request("r")], 1e-3)
     pool.stop()
 
 
@@ -100,6 +164,19 @@ def test_p27_an_engine_that_cannot_be_started_again_is_given_up_and_the_others_d
     pool.stop()
 
 
+def test_p27_what_an_engine_owed_that_is_given_up_goes_to_those_that_are_left_by_their_numbers(ray_session: None, tmp_path: Path):
+    pool = EnginePool(lambda index: ray.remote(Once).options(num_cpus=0).remote(tmp_path / f"starts-{index}"), 3)
+    processes = pool.wait_ready()
+    pool.submit([request(name) for name in "abcd"])  # the second owes least
+    os.kill(processes[1], signal.SIGKILL)
+    assert pool.wait_ready() == [processes[0], processes[2]]
+    assert (pool.numbers, pool.count, pool.outstanding, pool.given_up) == ([0, 2], 2, 4, 1)
+    pool.stop()
+    for process in (processes[0], processes[2]):
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(process).wait(60)
+
+
 def test_p26_an_engine_that_answers_with_an_error_and_ends_is_started_again_and_one_that_stays_is_not(
     ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -115,9 +192,9 @@ def test_p26_an_engine_that_answers_with_an_error_and_ends_is_started_again_and_
     assert sent.id == "a" and sampling.restarts == 1
     assert pushing.push([given], 3, lambda engine: nullcontext(given)) == [{"w": ray.get(given)["w"].digest}] and pushing.restarts == 1
     monkeypatch.setattr(peers, "_HEARS_S", 1.0)
-    with pytest.raises(EngineError, match="engine 0 failed in load: RuntimeError: cancelled"):
+    with pytest.raises(EngineError, match="engine 0 failed in load: RuntimeError: cancelled") as raised:
         staying.push([given], 3, lambda engine: nullcontext(given))
-    assert staying.restarts == 0
+    assert staying.restarts == 0 and type(raised.value) is EngineError  # and it is not asked whether the learner is there
     for one in (sampling, pushing, staying):
         one.stop()
 
