@@ -84,17 +84,18 @@ def test_p26_a_process_that_never_had_a_heartbeat_is_named_after_300_seconds(clo
 
 def test_time_in_which_rays_head_is_away_is_no_silence_and_what_was_heard_before_is_kept(clock, monkeypatch: pytest.MonkeyPatch):
     peer = Peer("engine 0", None)
-    call = Call(peer, None, "advance", 900)
-    for clock.now in range(1, 100):
+    call, clock.process = Call(peer, None, "advance", 2000), 4
+    for begin, there in ((1, False), (400, True), (500, False)):
+        with monkeypatch.context() as patch:
+            if not there:
+                patch.setattr(Peer, "_heard", lambda self: 1 / 0)
+            for clock.now in range(begin, begin + 400 - 300 * there):
+                call.look()
+        assert peer.heard is (begin > 1)
+    assert peer._silent == 0
+    for clock.now in range(900, 1020):  # 120 s since it is back, and no new one
         call.look()
-    with monkeypatch.context() as away:
-        away.setattr(Peer, "_heard", lambda self: 1 / 0)
-        for clock.now in range(100, 400):
-            call.look()
-    assert peer.heard and peer._silent == 0
-    for clock.now in range(400, 520):  # 120 s since it is back, and no new one
-        call.look()
-    clock.now = 520
+    clock.now = 1020
     with pytest.raises(Gone, match="is frozen in advance: no heartbeat for 121 s"):
         call.look()
 
