@@ -40,7 +40,8 @@ from _measure import (
 from launch.memory import context
 from launch.plan import plan
 from rollout.types import Request
-from rollout.vllm_engine import VllmEngine, engine_environment
+from rollout.variables import engine_environment
+from rollout.vllm_engine import VllmEngine
 
 WANTED = 0.85
 THREADS = 2

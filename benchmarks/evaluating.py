@@ -29,7 +29,7 @@ from launch.plan import plan
 from launch.stages import starting_checkpoint
 from recipes.loader import load
 from rollout.scorer import Scorer
-from rollout.vllm_engine import engine_environment
+from rollout.variables import engine_environment
 
 
 def main() -> None:

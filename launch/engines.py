@@ -29,7 +29,8 @@ from rollout.peers import check_ray
 from rollout.reference_engine import ReferenceEngine
 from rollout.template import Template
 from rollout.thinking import ThinkIds
-from rollout.vllm_engine import VllmEngine, engine_environment
+from rollout.variables import engine_environment
+from rollout.vllm_engine import VllmEngine
 
 
 @contextmanager

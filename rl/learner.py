@@ -36,8 +36,8 @@ from rl.meeting import Member, Place
 from rl.outbox import NEEDS_WHOLE, Outbox
 from rl.policy import MicroBatch, Row, by_row, load_policy, padded
 from rl.sums import correction_metrics, merge_sums
-from rollout.parcels import gpu_environment
 from rollout.peers import WHY_DEAD, Call, Failed, Gone, Peer, died, first, taken
+from rollout.variables import gpu_environment
 from rollout.weights import DTYPES, checkpoint_names
 
 log = logging.getLogger(__name__)

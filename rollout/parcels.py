@@ -134,17 +134,6 @@ _LASTING: dict[str, Tensor] = {}  # memory of others that this process has mappe
 _STORE = "cluster.carrier=store works everywhere"
 
 
-def gpu_environment() -> dict[str, str]:
-    """Of processes on a GPU. Each sees its own GPUs alone, whatever this process was told, and is not ended by NCCL's watchdogs since a peer of one of its groups
-    died, of whom others speak; torch's allocator is as this process was told, but without segments that grow, which others cannot map."""
-    told = os.environ.get("PYTORCH_ALLOC_CONF", os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "")).split(",")
-    kept = [part for part in told if part.strip() and not part.strip().startswith("expandable_segments")]
-    allocator = ",".join([*kept, "expandable_segments:False"])
-    return dict.fromkeys(("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"), allocator) | dict.fromkeys(
-        ("RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES", "TORCH_NCCL_DUMP_ON_TIMEOUT", "TORCH_NCCL_ENABLE_MONITORING"), "0"
-    )
-
-
 def _gpu(index: int) -> str:
     return str(torch.cuda.get_device_properties(index).uuid)
 

@@ -26,7 +26,7 @@ import torch
 
 from rollout.honesty import moments, rehearse
 from rollout.pace import Pace, Sums
-from rollout.parcels import Parcel, Stored, gpu_environment, share
+from rollout.parcels import Parcel, Stored, share
 from rollout.short import Chains
 from rollout.sleep import Part, Wakefulness
 from rollout.thinking import ThinkIds, allowance, halves, joined, sources
@@ -35,21 +35,6 @@ from rollout.vllm_worker import EXTENSION
 from rollout.weights import DTYPES, Undelivered, check_load, checkpoint_names
 
 _NOTICED_S = 0.5  # by then a killed worker is
-
-
-def engine_environment(threads: int, device: str) -> dict[str, str]:
-    """Environment variables that must stand before vLLM is imported: in-process, quiet, the same code of its own on CPUs and GPUs, and no compilation on a CPU."""
-    common = {
-        "VLLM_USE_V2_MODEL_RUNNER": "0",
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_LOGGING_LEVEL": "ERROR",
-        "VLLM_NO_USAGE_STATS": "1",
-        "TQDM_DISABLE": "1",
-    }
-    common |= {"VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}  # workers of an engine are on one machine
-    if device == "cuda":  # Triton's attention, the one that takes fp32, would round it to TF32
-        return common | {"TRITON_F32_DEFAULT": "ieee"} | gpu_environment()
-    return common | {"TORCHDYNAMO_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
 
 
 def _end_with_workers() -> None:

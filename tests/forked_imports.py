@@ -2,7 +2,7 @@
 
 import os
 
-from rollout.vllm_engine import engine_environment
+from rollout.variables import engine_environment
 
 os.environ.update(engine_environment(1, "cpu"), TORCHDYNAMO_DISABLE="1")
 
@@ -23,4 +23,5 @@ if this_machine().build != "cuda":  # whose vLLM cannot run on the CPU
     from vllm import LLM  # noqa: F401
 
 import rl.learner  # noqa: F401
-import rollout.reference_engine  # noqa: F401
+import rollout.reference_engine
+import rollout.vllm_engine  # noqa: F401

@@ -24,7 +24,8 @@ from rl.learner import Learner
 from rl.publisher import Publisher
 from rollout.engine import EnginePool
 from rollout.types import Problem, Request
-from rollout.vllm_engine import VllmEngine, engine_environment
+from rollout.variables import engine_environment
+from rollout.vllm_engine import VllmEngine
 from tests.integration.test_learner import recipe, rows
 
 pytestmark = pytest.mark.usefixtures("vllm_on_cpu")

@@ -22,7 +22,8 @@ from rl.policy import Row, load_policy, padded
 from rollout.broadcast import Group, Seat, host_meeting, send, specs
 from rollout.parcels import Parcel, Stored, digesting
 from rollout.types import Completion, Problem, Request
-from rollout.vllm_engine import VllmEngine, engine_environment
+from rollout.variables import engine_environment
+from rollout.vllm_engine import VllmEngine
 from rollout.weights import as_numbers, digest, pack
 
 

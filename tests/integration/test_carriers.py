@@ -21,7 +21,8 @@ from rollout.engine import EngineError, EnginePool
 from rollout.parcels import Parcel, Stored
 from rollout.reference_engine import ReferenceEngine
 from rollout.types import Problem, Request
-from rollout.vllm_engine import VllmEngine, engine_environment
+from rollout.variables import engine_environment
+from rollout.vllm_engine import VllmEngine
 from rollout.weights import Undelivered
 from tests.integration.test_learner import recipe, rows
 

@@ -26,7 +26,7 @@ from rollout.reference_engine import ReferenceEngine
 from rollout.server import ServerPool
 from rollout.template import load_template
 from rollout.types import Problem, Request
-from rollout.vllm_engine import engine_environment
+from rollout.variables import engine_environment
 
 WORD = "the-key-of-this-test"
 QUIET = Console(quiet=True)

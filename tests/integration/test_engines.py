@@ -25,7 +25,8 @@ from rollout.parcels import Stored
 from rollout.reference_engine import ReferenceEngine
 from rollout.thinking import ThinkIds
 from rollout.types import RULE, Problem, Request, Short
-from rollout.vllm_engine import VllmEngine, engine_environment
+from rollout.variables import engine_environment
+from rollout.vllm_engine import VllmEngine
 from rollout.weights import checkpoint_names, pack
 from tests.forked import forking
 

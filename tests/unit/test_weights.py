@@ -18,9 +18,10 @@ from torch.cuda._utils import _get_device_index
 
 from rollout import weights
 from rollout.broadcast import Bucket, Group, Meeting, Seat, Spec, _wait_on_gpu, buckets, host_meeting, leave, send, specs
-from rollout.parcels import DeviceHandle, Shared, Stored, _handle, digesting, gpu_environment, last, share
+from rollout.parcels import DeviceHandle, Shared, Stored, _handle, digesting, last, share
 from rollout.sleep import Wakefulness
-from rollout.vllm_engine import VllmEngine, engine_environment
+from rollout.variables import engine_environment, gpu_environment
+from rollout.vllm_engine import VllmEngine
 from rollout.weights import Undelivered, as_numbers, check_load, digest, pack
 
 CPU = torch.device("cpu")
