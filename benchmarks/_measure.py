@@ -25,7 +25,7 @@ from launch.stages import starting_checkpoint
 from recipes.loader import load
 from recipes.schema import Recipe
 from rewards.verifier.judge import Judge
-from rl.run import environment
+from rl.environment import environment
 from rollout.collector import Collector, PromptStream
 from rollout.engine import EnginePool
 from rollout.scorer import Scorer

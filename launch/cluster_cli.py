@@ -160,7 +160,7 @@ def _to_ray(
     from launch.bundle import RECIPE
     from launch.jobs import Cluster, dashboard
     from launch.manifests import GRACE_S
-    from rl.run import installed
+    from rl.environment import installed
 
     package, content = made.packed()
     _list_files(made, dry_run, f", {size(len(content))} packed, at most {max_mb} MB")

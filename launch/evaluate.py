@@ -207,7 +207,7 @@ def template_of(start: Path, recipe: Recipe, own: Path | None, folder: Path, que
     """The template of the checkpoint `start`, with the date of what lies in the folder, if that is gone on with, or of the run, and the limit that prompts state."""
     from launch.engines import stating
     from launch.evaluations import earlier_date
-    from rl.run import prompt_date
+    from rl.environment import prompt_date
     from rl.state import left
     from rollout.template import load_template
 

