@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any, Self
 
 MANIFEST = "manifest.json"
-_STEP = re.compile(r"step-(\d+)")
+_STEP = re.compile(r"step-(0|[1-9]\d*)")
 _TEMP = re.compile(r"\.tmp-step-\d+-(\d+)")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -42,7 +42,7 @@ def write(folder: Path, fill: Callable[[Path], None], meta: dict[str, Any] | Non
     Args:
         folder: final place, e.g. `checkpoints/step-40`. A broken folder of that name is replaced, a whole one never.
         fill: writes the files into the folder it is given.
-        meta: JSON values kept in the manifest (step, version, ranks, ZeRO stage, recipe, template and tokenizer hashes).
+        meta: JSON values kept in the manifest (step, version, ranks, ZeRO stage, recipe, template and tokenizer hashes); `step-40` has step 40 in any case.
 
     Raises:
         CheckpointError: anything failed; nothing of the attempt remains and older checkpoints are untouched.
@@ -124,10 +124,13 @@ def _filled(folder: Path, fill: Callable[[Path], None]) -> Path:
 
 def _finish(folder: Path, temp: Path, meta: dict[str, Any]) -> None:
     """Seal a filled folder, read it back and give it its name."""
+    named = _STEP.fullmatch(folder.name)
     with _gone_if_it_fails(folder, temp):
-        _seal(temp, meta)
+        _seal(temp, ({"step": int(named[1])} if named else {}) | meta)
         verify(temp)
-        if folder.exists() and _fault(folder) is not None:
+        if folder.is_symlink() and fault(folder) is not None:
+            folder.unlink()  # what it points to is not ours
+        elif folder.exists() and fault(folder) is not None:
             shutil.rmtree(folder)
         os.rename(temp, folder)  # fails if another writer was faster: a folder that holds files is never replaced
         _sync(folder.parent)
@@ -173,21 +176,29 @@ def verify(folder: Path) -> None:
 
 def whole(folder: Path) -> bool:
     """Whether a folder is there and is what its manifest says."""
-    return folder.exists() and _fault(folder) is None
+    return folder.exists() and fault(folder) is None
+
+
+def fault(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, None if it is whole."""
+    try:
+        verify(folder)
+    except (CheckpointError, OSError) as error:
+        return str(error)
+    return None
 
 
 def latest(checkpoints: Path) -> Path | None:
     """The whole `step-N` folder with the highest N, None if there is none. Broken ones are skipped with a warning."""
     for folder in reversed(finished(checkpoints)):
-        fault = _fault(folder)
-        if fault is None:
+        if (why := fault(folder)) is None:
             return folder
-        log.warning("skipped a broken checkpoint: %s", fault)
+        log.warning("skipped a broken checkpoint: %s", why)
     return None
 
 
 def prune(newest: Path, keep: int, spared: Collection[Path] = ()) -> None:
-    """Delete all but the newest `keep` checkpoints and those that are spared, after the newest was read back.
+    """Delete all but the newest `keep` checkpoints and those that are spared, after the newest was read back. What is a link to elsewhere stays, and that is said.
 
     Args:
         newest: the one just written. Higher numbers are of a run that went back behind them, as they were broken: they stay until they are written again.
@@ -201,6 +212,9 @@ def prune(newest: Path, keep: int, spared: Collection[Path] = ()) -> None:
         return
     verify(newest)
     for folder in gone:
+        if folder.is_symlink():
+            log.warning("checkpoint %s is a link and stays: remove it and what it points to once nobody needs it", folder)
+            continue
         hidden = newest.parent / f".tmp-{folder.name}-{os.getpid()}"
         try:
             shutil.rmtree(hidden, ignore_errors=True)  # what was left of it the last time
@@ -218,25 +232,19 @@ def finished(checkpoints: Path) -> list[Path]:
     return [folder for _, folder in sorted(numbered)]
 
 
-def _fault(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, None if it is whole."""
-    try:
-        verify(folder)
-    except (CheckpointError, OSError) as error:
-        return str(error)
-    return None
-
-
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text())
-        if not isinstance(manifest["files"], dict) or not isinstance(manifest["meta"], dict):
-            raise TypeError("files and meta must be objects")
+        files, meta = manifest["files"], manifest["meta"]
+        if not isinstance(meta, dict) or not all({"size", "sha256"} <= entry.keys() for entry in files.values()):
+            raise TypeError("meta must be an object, each of files one with size and sha256")
     except FileNotFoundError:
         raise CheckpointError(f"checkpoint {folder}: there is no {MANIFEST}, so it was never finished or is none of ours") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"checkpoint {folder}: {MANIFEST} cannot be read: {error}") from error
+    if (named := _STEP.fullmatch(folder.name)) and meta.get("step") != int(named[1]):
+        raise CheckpointError(f"checkpoint {folder}: {MANIFEST} says step {meta.get('step')}, so it is another's copy or was renamed")
     return manifest
 
 

@@ -53,6 +53,12 @@ def test_a_checkpoint_carries_every_file_and_the_callers_words(tmp_path):
         (lambda f: (f / "manifest.json").unlink(), "there is no manifest.json"),
         (lambda f: (f / "manifest.json").write_text('{"meta": {}'), "manifest.json cannot be read"),
         (lambda f: (f / "manifest.json").write_text('{"files": {}}'), "manifest.json cannot be read"),
+        (lambda f: (f / "manifest.json").write_text('{"files": {}, "meta": {}}'), "manifest.json says step None"),
+        (
+            lambda f: (f / "manifest.json").write_text('{"files": {"a": {"sha256": ""}}, "meta": {"step": 10}}'),
+            "manifest.json cannot be read",
+        ),
+        (lambda f: (shutil.rmtree(f), shutil.copytree(f.with_name("step-9"), f)), "manifest.json says step 9, so it is another's copy"),
     ],
 )
 def test_every_kind_of_damage_is_named_and_the_older_checkpoint_is_taken(tmp_path, caplog, harm, words):
@@ -71,6 +77,7 @@ def test_latest_of_nothing_is_none(tmp_path):
     assert checkpoint.latest(tmp_path / "absent") is None
     (tmp_path / ".tmp-step-3-1").mkdir()
     (tmp_path / "step-x").mkdir()
+    checkpoint.write(tmp_path / "step-04", fill, {"step": 4})
     assert checkpoint.latest(tmp_path) is None
 
 
@@ -225,13 +232,17 @@ def test_a_second_writer_loses_and_the_first_ones_checkpoint_stays(tmp_path):
     with pytest.raises(CheckpointError, match="exists already and is whole: does another process write to this run"):
         checkpoint.write(tmp_path / "step-1", fill, {"writer": "second"})
 
+    shutil.rmtree(tmp_path / "step-1")
+    first = checkpoint.write(tmp_path / "other" / "step-2", fill, {"writer": "first"})
+
     def race(folder: Path) -> None:  # the other writer finishes while this one is still filling
         fill(folder)
-        os.rename(tmp_path / "step-1", tmp_path / "step-2")
+        os.rename(first, tmp_path / "step-2")
+        first.parent.rmdir()
 
     with pytest.raises(CheckpointError, match="step-2 is untouched"):
         checkpoint.write(tmp_path / "step-2", race, {"writer": "second"})
-    assert checkpoint.metadata(tmp_path / "step-2") == {"writer": "first"}
+    assert checkpoint.metadata(tmp_path / "step-2") == {"step": 2, "writer": "first"}
     assert names(tmp_path) == {"step-2"}
 
 
@@ -403,3 +414,17 @@ def test_what_ends_a_run_is_not_hidden_by_a_checkpoint_that_failed_too(tmp_path,
         writer.write(tmp_path / "step-1", fill, {}, lambda: None)
         raise RuntimeError("rank 1 died")
     assert "step-1 was not written: division by zero" in caught.value.__notes__[0]
+
+
+def test_a_checkpoint_that_is_a_link_is_never_pruned_and_gives_way_once_it_is_broken(tmp_path, caplog):
+    there = checkpoint.write(tmp_path / "disk" / "step-1", fill)
+    runs = tmp_path / "checkpoints"
+    for step in (2, 3):
+        checkpoint.write(runs / f"step-{step}", fill)
+    (runs / "step-1").symlink_to(there)
+    with caplog.at_level(logging.WARNING):
+        checkpoint.prune(runs / "step-3", 1)
+    assert names(runs) == {"step-1", "step-3"} and checkpoint.whole(runs / "step-1") and "step-1 is a link and stays" in caplog.text
+    (there / "manifest.json").unlink()
+    checkpoint.write(runs / "step-1", fill)
+    assert checkpoint.whole(runs / "step-1") and not (runs / "step-1").is_symlink() and there.is_dir()
