@@ -113,7 +113,7 @@ def _made(source: Path, run: Path, out: Path, recipe: Recipe, trained: Recipe) -
         truncate(folder, step := int(made.name.removeprefix("step-")))
         forget_behind(folder, recipe)
         (folder / "recipe.yaml").write_text(dump(recipe), encoding="utf-8")
-        status = {"state": "stopped", "reason": f"converted from {source}", "step": step}
+        status = {"state": "stopped", "reason": f"converted from {source}", "step": step, "checkpoint": made.name}
         (folder / "status.json").write_text(json.dumps(status), encoding="utf-8")
         folder.rename(out)
     return out / "checkpoints" / made.name

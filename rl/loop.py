@@ -264,6 +264,7 @@ class Saver:
     def _after(self, folder: Path) -> None:
         checkpoint.prune(folder, self.run.holds.train.keep_checkpoints, self.run.best())
         self.run.mirror()
+        self.run.stands(folder)  # behind the mirror, which sends the record first: it never tells of one that is not there
 
     def _fill(self, folder: Path) -> None:
         self.learner.save(folder)

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from types import TracebackType
 from typing import IO, Any, Literal, Self
 
@@ -43,6 +44,8 @@ State = Literal["running", "finished", "failed", "stopped", "no-effective-update
 
 log = logging.getLogger(__name__)
 
+_PARTS = ("samples", "checkpoints", "evals")
+_SAMPLES = re.compile(r"step-(\d+)\.parquet")
 _AFTER = re.compile(r"step-(\d+)(?=[-@.])")  # finished steps, in the name of an evaluation
 
 
@@ -65,6 +68,8 @@ class Run:
     def __init__(self, folder: Path, recipe: Recipe, found: Path | None, template: str, holds: Recipe, mirror: Callable[[], None]) -> None:
         self.folder, self.recipe, self.checkpoint, self._template, self.holds, self.mirror = folder, recipe, found, template, holds, mirror
         self.step = checkpoint.metadata(found)["step"] if found else 0
+        self._stood = found.name if found else ""  # the checkpoint that status.json tells of
+        self._writing = Lock()
         self.returns = 0  # how often the stage went back
         self._lock = _lock(folder)
         self._loggers = self._opened()
@@ -92,21 +97,22 @@ class Run:
             device: of engines and ranks, which `auto` in a recipe does not tell.
 
         Raises:
-            RunError: see `refuse_unusable`; a run that is resumed was sampled with another template or tokenizer.
+            RunError: see `refuse_unusable`; of a run that is resumed no checkpoint is whole any more, or it was sampled with another template or tokenizer.
         """
         refuse_unusable(
             recipe, runs_dir, resume, overwrite
         )  # now, whoever asked before: a cold start takes minutes, others start runs in them
         folder, now = runs_dir / recipe.name, environment(recipe) | {"device": device, "template": template, "date": date}
         if resume:
-            _write(folder / "environment.json", _resumed(folder, now))
-            return cls(folder, recipe, checkpoint.latest(folder / "checkpoints"), template, holds or recipe, mirror)
+            environments, found = _resumed(folder, now), _newest(folder)
+            _write(folder / "environment.json", environments)
+            return cls(folder, recipe, found, template, holds or recipe, mirror)
         if overwrite and folder.exists():
             with _lock(folder):
                 shutil.rmtree(folder)
         made = runs_dir / f".tmp-{recipe.name}-{os.getpid()}"  # who is killed now leaves no folder that is no run
         shutil.rmtree(made, ignore_errors=True)
-        for part in ("samples", "checkpoints", "evals"):
+        for part in _PARTS:
             (made / part).mkdir(parents=True)
         (made / "metrics.jsonl").touch()
         _write(made / "environment.json", now)
@@ -124,8 +130,9 @@ class Run:
         yield from range(self.step, self.holds.train.steps)
 
     def go_back(self) -> None:
-        """Stand where the newest whole checkpoint stands, to do again what came behind it. Nothing recorded is touched before `truncate_to`."""
-        self.checkpoint = checkpoint.latest(self.folder / "checkpoints")
+        """Stand where the newest whole checkpoint stands, to do again what came behind it. Nothing recorded is touched before `truncate_to`.
+        Raises RunError: there was one, and none is whole any more."""
+        self.checkpoint = _newest(self.folder)
         self.step = checkpoint.metadata(self.checkpoint)["step"] if self.checkpoint else 0
         self.returns += 1
         self._close_loggers()
@@ -185,13 +192,20 @@ class Run:
             return None
         return score if all(map(math.isfinite, score)) else None
 
+    def stands(self, found: Path) -> None:
+        """Tell of a checkpoint in status.json, once it stands wherever it is kept: a run that is resumed without any then does not begin anew."""
+        self._stood = found.name
+        self.status("running")
+
     def status(self, state: State, reason: str = "") -> None:
         """Replace status.json; a reader sees the old or the new one. `step` is the number of finished steps."""
         waived = list(dict.fromkeys(promise for step in steps(self.recipe) for promise in step.recipe.waive))
         more: dict[str, Any] = {"waived": waived} if waived else {}
         if self.holds.train.keep_best:
             more["best"] = [folder.name for folder in self.best()]
-        _write(self.folder / "status.json", {"state": state, "reason": reason, "step": self.step, **more})
+        with self._writing:  # a checkpoint stands while the next step is done
+            more |= {"checkpoint": self._stood} if self._stood else {}
+            _write(self.folder / "status.json", {"state": state, "reason": reason, "step": self.step, **more})
 
     def __enter__(self) -> Self:
         self.status("running")
@@ -247,7 +261,8 @@ def refuse_unusable(recipe: Recipe, runs_dir: Path, resume: bool = False, overwr
 
     Raises:
         RunError: no folder can be made there; another process writes to the run; the folder exists and neither flag is set; `resume` is on and there is no such
-            run, its recipe differs or it is finished; `overwrite` is on and the folder holds no run, or the model that is to be trained.
+            run, its recipe differs, it is finished or one of its folders cannot be written to; `overwrite` is on and the folder is a link, holds no run, or
+            the model that is to be trained.
     """
     folder = runs_dir / recipe.name
     refuse_unwritable(folder, "--runs")
@@ -260,10 +275,16 @@ def refuse_unusable(recipe: Recipe, runs_dir: Path, resume: bool = False, overwr
     if resume:
         _refuse_other_recipe(folder, recipe)
         _refuse_finished(folder)
+        for part in _PARTS:  # which may lie on other disks
+            refuse_unwritable(folder / part, "--runs")
     elif folder.exists() and not overwrite:
         raise RunError(f"{folder} exists already: go on with it (--resume), replace it (--overwrite) or choose another name (name=...)")
     elif folder.exists() and not (folder / "recipe.yaml").is_file():
         raise RunError(f"{folder} holds no recipe.yaml, so it is no run and is not replaced: remove it, or choose another name (name=...)")
+    elif folder.is_symlink():
+        raise RunError(
+            f"{folder} is a link to {folder.resolve()}, which is not emptied: remove the link, or choose another name (name=...)"
+        )
     elif folder.exists() and Path(recipe.model.path).expanduser().resolve().is_relative_to(folder.resolve()):
         raise RunError(f"model.path: {recipe.model.path} lies in the run that --overwrite would remove; choose another name (name=...)")
 
@@ -272,8 +293,8 @@ def refuse_unwritable(folder: Path, option: str) -> None:
     """Raise RunError where a folder can neither be made nor written to: told by making one there, and taking it away again."""
     there = folder
     try:
-        there = next(place for place in (folder, *folder.parents) if place.exists())
-        if there.is_dir() or there != folder:  # of a file in its place others say more
+        there = next(place for place in (folder, *folder.parents) if place.exists() or place.is_symlink())
+        if there != folder or not there.is_file():  # of a file in its place others say more
             TemporaryDirectory(dir=there, prefix=".laconic-").cleanup()
     except OSError as error:
         raise RunError(f"{folder}: nothing can be written in {there}: {error.strerror}; choose another folder ({option})") from error
@@ -317,10 +338,29 @@ def _refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
 
 def is_finished(folder: Path) -> bool:
     """Whether a run, or a stage that is recorded like one, came to its end."""
+    return _status(folder).get("state") in ("finished", "no-effective-update")
+
+
+def _status(folder: Path) -> dict[str, Any]:
+    """What status.json says; nothing where it cannot be read."""
     try:
-        return json.loads((folder / "status.json").read_text())["state"] in ("finished", "no-effective-update")
-    except (OSError, ValueError, KeyError):
-        return False
+        return dict(json.loads((folder / "status.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _newest(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run, None before its first one stood. Raises RunError: one did, and to begin anew would drop the record."""
+    kept = folder / "checkpoints"
+    if (found := checkpoint.latest(kept)) is not None:
+        return found
+    if broken := checkpoint.finished(kept):
+        why = f"no checkpoint is whole any more: {checkpoint.fault(broken[-1])}"
+    elif name := _status(folder).get("checkpoint"):
+        why = f"{name} is gone from {kept}, and no other checkpoint is there"
+    else:
+        return None
+    raise RunError(f"{folder}: {why}. Put a whole one back to go on, or begin the run anew (--overwrite)")
 
 
 def nothing_left(recipe: Recipe, folder: Path) -> bool:
@@ -364,26 +404,36 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _resumed(folder: Path, now: dict[str, Any]) -> dict[str, Any]:
-    """The first environment, with every later one listed behind it. Raises RunError if template or tokenizer differ."""
-    first = json.loads((folder / "environment.json").read_text())
-    if first["template"] != now["template"]:
+    """The first environment, with every later one listed behind it. Raises RunError: it cannot be read, or template or tokenizer differ."""
+    path = folder / "environment.json"
+    try:
+        first = json.loads(path.read_text())
+        template, again = first["template"], [*first.get("resumed", []), now]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
-            f"{folder} was sampled with chat template and tokenizer {first['template']}, the model now has {now['template']}: "
+            f"{path} cannot be read, which says what the run began with: put it back, or begin the run anew (--overwrite)"
+        ) from error
+    if template != now["template"]:
+        raise RunError(
+            f"{folder} was sampled with chat template and tokenizer {template}, the model now has {now['template']}: "
             "put the old tokenizer files back, or choose another name (name=...)"
         )
-    return first | {"resumed": [*first.get("resumed", []), now]}
+    return first | {"resumed": again}
 
 
 def recorded_until(folder: Path, step: int) -> int:
     """Bytes of metrics.jsonl before `step`. Raises RunError: a line of them cannot be read or is missing."""
-    path = folder / "metrics.jsonl"
-    with open(path, "rb") as file:
-        for expected in range(step):
-            line = file.readline()
-            if not line.endswith(b"\n") or _step_of(line) != expected:
-                hole = f"{path}:{expected + 1}: step {expected} is missing or cannot be read"
-                raise RunError(f"{hole}, so the record does not reach step {step}, where the checkpoint was written")
-        return file.tell()
+    path, read = folder / "metrics.jsonl", 0
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    for expected in range(step):
+        line = lines[expected] if expected < len(lines) else b""
+        if not line.endswith(b"\n") or _step_of(line) != expected:
+            hole = f"{path}:{expected + 1}: step {expected} is missing or cannot be read"
+            raise RunError(
+                f"{hole}, so the record does not reach step {step}, where the checkpoint was written: put it back, or begin the run anew (--overwrite)"
+            )
+        read += len(line)
+    return read
 
 
 def forget_behind(folder: Path, recipe: Recipe) -> None:
@@ -399,11 +449,11 @@ def truncate(folder: Path, step: int) -> None:
         RunError: a line before `step` cannot be read or is missing.
     """
     end = recorded_until(folder, step)
-    with open(folder / "metrics.jsonl", "r+b") as file:
+    with open(folder / "metrics.jsonl", "ab") as file:
         file.truncate(end)
         os.fsync(file.fileno())
-    for sample in (folder / "samples").glob("step-*.parquet"):
-        if int(sample.stem.removeprefix("step-")) >= step:
+    for sample in (folder / "samples").glob("step-*"):
+        if (found := _SAMPLES.fullmatch(sample.name)) and int(found[1]) >= step:
             sample.unlink()
     for made in (folder / "evals").glob("step-*"):  # of weights that will be made once more, and need not be the same
         if (found := _AFTER.match(made.name)) and int(found[1]) > step:
