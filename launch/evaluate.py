@@ -169,10 +169,10 @@ def jobs(
     for made in plans.values() if not prompts_only else ():
         check_runnable(made)  # what cannot work is said before torch takes seconds to load
     from launch.engines import closing
-    from launch.evaluations import fingerprint
     from launch.problems import held_out
     from launch.stages import planned_with, settle_device, starting_checkpoint
     from rewards.verifier.judge import Judge
+    from rl.start import fingerprint
 
     first = next(iter(plans.values()))
     settle_device(first)

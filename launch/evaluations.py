@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -12,11 +11,8 @@ from evaluation.evaluate import COMMIT, DATE, SOURCE, Asked, requests, stating_o
 from evaluation.results import Budget, Extended, Settings, ShortOf
 from launch.problems import HeldOut, file_names, fitting
 from recipes.schema import Recipe
-from rl import checkpoint
 from rollout.parts import read_made
 from rollout.template import Template, TemplateError
-
-_CHUNK, _CHUNKS = 1 << 16, 32  # bytes that are read at so many places of a file of weights
 
 
 def settings(recipe: Recipe, template: Template, *, samples: int | None = None, lenient: bool = False, engine: str = "") -> list[Settings]:
@@ -100,21 +96,6 @@ def evaluations(
             questions = requests(called, part.problems, template, one, logprobs or ranked)
             found.append(Asked(folder / called, checkpoint, step, part.name, one, questions, weights, ranked))
     return found
-
-
-def fingerprint(folder: Path) -> str:
-    """Hash of what a checkpoint's weights are: of the digests in its manifest, or of places all over its files."""
-    if (manifest := folder / checkpoint.MANIFEST).is_file():
-        return hashlib.sha256(manifest.read_bytes()).hexdigest()
-    found = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
-        size = file.stat().st_size
-        found.update(f"{file.name} {size}\n".encode())
-        with open(file, "rb") as weights:
-            for place in range(_CHUNKS):
-                weights.seek(place * size // _CHUNKS)
-                found.update(weights.read(_CHUNK))
-    return found.hexdigest()
 
 
 def earlier_date(folder: Path) -> str | None:

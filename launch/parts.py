@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,3 +79,24 @@ def read_data(made: Plan, judge: Judge, run: Path | None) -> list[Part]:
         learned = source or next((part.source for part in reversed(parts) if part.source is not None), None)
         parts.append(Part(one, source, held_out(recipe, judge, held), sets, learned))
     return parts
+
+
+def digests(parts: Sequence[Part]) -> dict[str, str]:
+    """A hash of all that is trained on, by set: who goes on with the run reads the same. None of what is made by position alone."""
+    sources = {id(part.source): part.source for part in parts if part.source is not None and part.source.problems}
+    named: list[tuple[str, Iterable[object]]] = [
+        (one.name, ((row.text, row.system, row.golds, row.columns) for row in one.problems)) for one in sources.values()
+    ]
+    for part in parts:
+        if isinstance(part.step.stage, SftStage):
+            named += (
+                (one.source, ((row.turns, row.answer) for row in rows))
+                for one, (rows, *_) in zip(part.step.stage.sets, part.sets, strict=True)
+            )
+    found: dict[str, str] = {}
+    for name, rows in named:
+        known = hashlib.sha256(found.get(name, "").encode())
+        for row in rows:
+            known.update(f"{row!r}\n".encode(errors="surrogatepass"))
+        found[name] = known.hexdigest()[:16]
+    return found

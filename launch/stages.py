@@ -23,7 +23,7 @@ from launch.checkpoints import adapter_faults, linear_layers
 from launch.engines import carrier, closer, closing, engines, rehearsed, sampling, stating
 from launch.evaluations import evaluations, fit
 from launch.machine import cache_folder
-from launch.parts import Part, Standing, read_data
+from launch.parts import Part, Standing, digests, read_data
 from launch.plan import Plan, PlanError, check_runnable, plan
 from launch.problems import file_names, list_left_out, list_overlap, some_fit
 from launch.shared import PATTERNS, refuse_missing, refuse_unshared
@@ -42,6 +42,7 @@ from rl.merge import merge, told
 from rl.progress import Progress
 from rl.publisher import Publisher
 from rl.run import Run, RunError, forget_behind, is_finished, nothing_left, refuse_unusable, refuse_unwritable
+from rl.start import refuse_other
 from rl.state import put_back
 from rl.turns import Turns
 from rl.wires import CollapseWires
@@ -94,7 +95,7 @@ def run_recipe(
         date = prompt_date(folder) if resume else None
         ready = [_ready(replace(part, made=again), start, date) for part, again in zip(parts, made.stages, strict=True)]
         digest, date, holds = next(((it.digest, it.date, part.recipe) for part, it in ready if part.step.own), ("", date, recipe))
-        with Run.create(recipe, runs_dir, resume, overwrite, digest, date, holds, mirror, made.device) as run:
+        with Run.create(recipe, runs_dir, resume, overwrite, digest, date, holds, mirror, made.device, digests(parts)) as run:
             at = Standing(start, start)
             for part, template in ready:
                 run.mirror()
@@ -253,6 +254,7 @@ def _reinforce(part: Part, run: Run, template: Template, at: Standing, judge: Ju
             "from: put it back, or begin the run anew (--overwrite)"
         )
     if before:
+        refuse_other(last, at.start)  # which a merge reads
         Progress(recipe.name, recipe.train.steps).message(f"resumed {last}: all {recipe.train.steps} steps are done")
     return replace(at, start=last, began=at.start, position=meta["state"]["stream"]["position"], limit=meta.get("limit"))
 
@@ -271,6 +273,8 @@ def _train(part: Part, run: Run, template: Template, at: Standing, judge: Judge)
     """What is left of an rl stage."""
     made, recipe, saved, source = part.made, part.recipe, run.checkpoint, part.source
     assert source is not None
+    if saved is not None:
+        refuse_other(saved, at.start)
     meta = checkpoint.metadata(saved) if saved is not None else {}
     done = meta.get("step", 0)
     with Progress(recipe.name, recipe.train.steps, done) as progress:

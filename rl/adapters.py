@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from recipes.adapters import Adapter, Lora
 from rl import checkpoint
+from rl.start import named
 from rollout.tokenizer import copy_companions
 from rollout.weights import load_model
 
@@ -26,12 +27,12 @@ ADAPTER = "adapter"  # folder of a checkpoint
 _NAME = "default"
 
 
-def adapted(model: Any, settings: Adapter, seed: int, base: str = "") -> Any:
+def adapted(model: Any, settings: Adapter, seed: int, base: Path | None = None) -> Any:
     """The model, with fresh adapters in place and all else frozen, where the settings want some.
 
     Args:
         seed: of the first matrices; the second ones are 0, so the model is what it was.
-        base: where the model comes from, for those who load the adapters alone.
+        base: where the model lies, which is named for those who load the adapters alone.
 
     Raises:
         ValueError: no layer has one of the names that the settings list.
@@ -43,13 +44,15 @@ def adapted(model: Any, settings: Adapter, seed: int, base: str = "") -> Any:
     ends = [name for name, _ in model.named_modules()]
     if lacking := [target for target in settings.targets if not any(name == target or name.endswith(f".{target}") for name in ends)]:
         raise ValueError(f"learner.adapter.targets: {', '.join(lacking)}: no layer of the model has a name that ends so")
+    name, revision = named(base) if base else ("", None)
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]
         target_modules=settings.targets or "all-linear",
         lora_dropout=0.0,
         task_type="CAUSAL_LM",
-        base_model_name_or_path=base,
+        base_model_name_or_path=name,
+        revision=revision,
         inference_mode=False,
     )
     try:

@@ -17,6 +17,7 @@ from rl import checkpoint
 from rl.adapters import ADAPTER
 from rl.learner import Learner
 from rl.scratch import scratch_folder
+from rl.start import placed, refuse_other
 from rollout.tokenizer import copy_companions
 
 
@@ -25,14 +26,18 @@ class ConversionError(ValueError):
 
 
 def convertible(source: Path) -> None:
-    """Raises ConversionError or CheckpointError: `source` is no whole checkpoint of a training run that can be converted."""
+    """Raises ConversionError or CheckpointError: `source` is no whole checkpoint of a training run that can be converted, or the model that its adapters are of
+    is gone or another one."""
     checkpoint.verify(source)
     if not (source / "learner").is_dir() or "ranks" not in checkpoint.metadata(source):
         raise ConversionError(f"{source}: no learner's state in it, so there is nothing to convert; name checkpoints/step-N of a run")
-    if (base := _base(source)) != source and not (base / "config.json").is_file():
+    if (base := _base(source)) == source:
+        return
+    if not (base / "config.json").is_file():
         raise ConversionError(
             f"{source}: trains LoRA adapters of {base}, where no checkpoint is; put it back, or start a run from {source} (model.path)"
         )
+    refuse_other(source, base)
 
 
 def convert(source: Path, out: Path, recipe: Recipe, ranks: int, zero_stage: int, said: dict[str, object]) -> Path:
@@ -87,7 +92,8 @@ def _base(source: Path) -> Path:
     if not adapter.is_dir():
         return source
     try:
-        return Path(json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"])
+        settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        return placed(settings["base_model_name_or_path"], settings.get("revision"))
     except (OSError, ValueError, KeyError, TypeError):
         return adapter  # which says of none
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from rl.learner import Learner
 from rl.progress import Progress
 from rl.publisher import Publisher
 from rl.run import Run
+from rl.start import fingerprint
 from rl.state import Stateful, gathered
 from rl.stop import Stop
 from rl.turns import Turns
@@ -237,7 +238,12 @@ class Saver:
             "zero_stage": recipe.learner.zero_stage,
             "recipe": recipe_hash(self.run.recipe),
             "template": self.stream.template.digest,
+            "start": self._fingerprint,
         }
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self.start)
 
     @property
     def _folder(self) -> Path:

@@ -197,4 +197,4 @@ def load_policy(
     if gradient_checkpointing:
         model.train()  # transformers recomputes in training mode only
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return Policy(adapted(model, adapter or FullWeights(), seed, str(checkpoint)), temperature, chunk)
+    return Policy(adapted(model, adapter or FullWeights(), seed, checkpoint), temperature, chunk)

@@ -86,6 +86,7 @@ class Run:
         holds: Recipe | None = None,
         mirror: Callable[[], None] = lambda: None,
         device: str = "",
+        data: Mapping[str, str] | None = None,
     ) -> Run:
         """Make `runs_dir/recipe.name`, or open it again to resume. Nothing recorded is touched before `truncate_to`.
 
@@ -95,14 +96,17 @@ class Run:
             date: that prompts of the run say, if they say one.
             holds: the recipe as it holds in the stage whose record this is; None: as it stands.
             device: of engines and ranks, which `auto` in a recipe does not tell.
+            data: hash of the rows of each set that is trained on.
 
         Raises:
-            RunError: see `refuse_unusable`; of a run that is resumed no checkpoint is whole any more, or it was sampled with another template or tokenizer.
+            RunError: see `refuse_unusable`; of a run that is resumed no checkpoint is whole any more, or it was sampled with another template or tokenizer,
+                or trained on other rows.
         """
         refuse_unusable(
             recipe, runs_dir, resume, overwrite
         )  # now, whoever asked before: a cold start takes minutes, others start runs in them
-        folder, now = runs_dir / recipe.name, environment(recipe) | {"device": device, "template": template, "date": date}
+        folder = runs_dir / recipe.name
+        now = environment(recipe) | {"device": device, "template": template, "date": date, "data": dict(data or {})}
         if resume:
             environments, found = _resumed(folder, now), _newest(folder)
             _write(folder / "environment.json", environments)
@@ -404,12 +408,12 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _resumed(folder: Path, now: dict[str, Any]) -> dict[str, Any]:
-    """The first environment, with every later one listed behind it. Raises RunError: it cannot be read, or template or tokenizer differ."""
+    """The first environment, with every later one listed behind it. Raises RunError: it cannot be read, or template, tokenizer or training data differ."""
     path = folder / "environment.json"
     try:
         first = json.loads(path.read_text())
-        template, again = first["template"], [*first.get("resumed", []), now]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        template, data, again = first["template"], dict(first.get("data", {})), [*first.get("resumed", []), now]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(
             f"{path} cannot be read, which says what the run began with: put it back, or begin the run anew (--overwrite)"
         ) from error
@@ -417,6 +421,10 @@ def _resumed(folder: Path, now: dict[str, Any]) -> dict[str, Any]:
         raise RunError(
             f"{folder} was sampled with chat template and tokenizer {template}, the model now has {now['template']}: "
             "put the old tokenizer files back, or choose another name (name=...)"
+        )
+    if others := [name for name, digest in data.items() if now["data"].get(name, digest) != digest]:
+        raise RunError(
+            f"{folder} was trained on other rows than {others[0]} holds now: put the old ones back, or choose another name (name=...)"
         )
     return first | {"resumed": again}
 

@@ -185,7 +185,7 @@ def _train(
         with cpu_threads(how.threads), _quiet():
             model = load_model(start, dtype=torch.float32)
             configs = copy.deepcopy(model.config), copy.deepcopy(model.generation_config)
-            model = adapted(model, how.adapter, how.seed, str(start))
+            model = adapted(model, how.adapter, how.seed, start)
             trainer = make(model, load_tokenizer(start), datasets.Dataset.from_list(table).select(order), arguments)
             trainer.remove_callback(PrinterCallback)
             trainer.add_callback(Reporter(how.stage, "its lr", steps, progress))

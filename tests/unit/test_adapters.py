@@ -41,13 +41,14 @@ FP32, BF16 = torch.float32, torch.bfloat16
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_merged_adapter_is_rounded_once_as_the_runs_own_weights_are(dtype: torch.dtype, beside: torch.dtype, tied: bool, tmp_path: Path):
     folder = model_of(tmp_path / "base", dtype, tied)
-    model = adapted(Qwen3ForCausalLM.from_pretrained(folder, dtype=beside), Lora(kind="lora", rank=4, alpha=9.0), 0, str(folder))
+    model = adapted(Qwen3ForCausalLM.from_pretrained(folder, dtype=beside), Lora(kind="lora", rank=4, alpha=9.0), 0, folder)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.02)
     own = {name: tensor.to(dtype, copy=True) for name, tensor in Merged(model).items() if not (tied and name == "lm_head.weight")}
     save_model(model, tmp_path / "saved", dtype)
+    assert json.loads((tmp_path / "saved" / ADAPTER / "adapter_config.json").read_text())["base_model_name_or_path"] == str(folder)
     assert json.loads((tmp_path / "saved/config.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
     assert merge_adapter(folder, tmp_path / "saved" / ADAPTER, tmp_path / "out") == 14
     for file in ("saved/model.safetensors", "out/model.safetensors"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +13,7 @@ from evaluation.evaluate import requests
 from evaluation.results import Extended, Settings
 from launch.engines import closer, closing
 from launch.evaluate import Question, folders, recipe_for
-from launch.evaluations import earlier_date, evaluations, fingerprint, fit, settings
+from launch.evaluations import earlier_date, evaluations, fit, settings
 from launch.plan import plan
 from launch.plan_thinking import thinking_blockers
 from launch.problems import HeldOut
@@ -78,18 +76,6 @@ def test_checkpoints_have_folders_of_their_own_and_two_that_are_one_or_share_a_f
     for shared in (["a/b", "a-b"], ["a-b/c", "a/b-c"]):
         with pytest.raises(ValueError, match=rf"{shared[0]} and {shared[1]} would share the folder evals/.*one at a time, with --out"):
             folders(shared, None)
-
-
-def test_other_weights_have_another_fingerprint_with_a_manifest_or_without(tiny_checkpoint: Path, tmp_path: Path):
-    one, two = (Path(shutil.copytree(tiny_checkpoint, tmp_path / name)) for name in ("one", "two"))
-    assert fingerprint(one) == fingerprint(two)
-    weights = bytearray((two / "model.safetensors").read_bytes())
-    weights[-40:] = bytes(40)
-    (two / "model.safetensors").write_bytes(weights)
-    assert fingerprint(one) != fingerprint(two)
-    for folder, digest in ((one, "1"), (two, "2")):
-        (folder / "manifest.json").write_text(json.dumps({"meta": {}, "files": {"model.safetensors": digest}}))
-    assert fingerprint(one) != fingerprint(two)
 
 
 def test_prompts_of_what_goes_on_state_the_date_of_what_is_there(tmp_path: Path, judge: Judge):
