@@ -43,6 +43,14 @@ _IN_SOME = ("engines/step", "engines/step_each", "length/q_50", "tokens/trained"
 _ABOVE_0_IN_SOME = ("engines/core", "engines/calls", "groups/sampled")
 _IN_EACH = ("step", "time", *(f"seconds/{name}" for name in ("judge", "score", "poll", "sample", "update", "publish", "step")))
 _SPEED = ("engine.kind", "engine.threads", "learner.threads", "learner.gradient_checkpointing", "learner.zero_stage")
+_SIZED = (
+    "tensor_parallel_size",
+    "max_num_seqs",
+    "kv_cache_memory_bytes",
+    "gpu_memory_utilization",
+    "max_model_len",
+)  # what plan reckons with
+_LENGTHS = ("sampler.temperature", "sampler.no_thinking")
 _BUSY = 0.5  # of the cores: if others wanted more while engines sampled, they may not have in an update
 _ROOM = 1 << 60  # bytes
 _TOLD = 0.97  # a larger part of a core is a whole one
@@ -337,8 +345,10 @@ def words(made: Plan, folder: Path, devices: Sequence[int], price: float | None)
         named = f"{', '.join(refiltered)}, which {'is another' if len(refiltered) == 1 else 'are others'} here"
         lines.append(f"warning  {trace.kept:.0%} of the groups train by the run's {named}; what that changes is not foreseen")
     there = [("device", "cpu" if cores else "cuda", made.device)] if (made.device == "cpu") != cores else []
-    if unlike := [f"{name} {old} (here {new})" for name, old, new in [*there, *_unlike(found.recipe, made.recipe, cores)]]:
-        lines.append(f"warning  the run's speeds are those of {', '.join(unlike)}; what that changes is not foreseen")
+    speeds = [*there, *_unlike(*(_of_speed(recipe, cores) for recipe in (found.recipe, made.recipe)))]
+    for what, unlike in (("speeds", speeds), ("lengths", _unlike(*map(_of_lengths, (found.recipe, made.recipe))))):
+        if said := [f"{name} {old} (here {new})" for name, old, new in unlike]:
+            lines.append(f"warning  the run's {what} are those of {', '.join(said)}; what that changes is not foreseen")
     each = {size: best_of_each([layout for layout, why in found if not why], trace, work) for size, found in ways.items()}
     lines += [f"none     {size:,} {device}s hold no engine beside a rank" for size, found in ways.items() if not found]
     for kind in (True, False):
@@ -347,29 +357,39 @@ def words(made: Plan, folder: Path, devices: Sequence[int], price: float | None)
     return "\n".join([*lines, "", *_table([(size, one) for size, ways in each.items() for one in ways], trace, device, price)])
 
 
-def _unlike(run: Recipe, here: Recipe, cores: bool) -> Iterator[tuple[str, Any, Any]]:
-    """What changes the speed of an engine, a rank or an update and is another in two recipes: key, the run's, the other's. Threads count on cores alone."""
-    there = _of_speed(here)
-    for name, old in _of_speed(run).items():
-        if old != there[name] and (cores or not name.endswith("threads")):
-            yield name, old, there[name]
+def _unlike(run: dict[str, Any], here: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """What is another in two recipes: key, the run's, the other's."""
+    return [(name, run.get(name), here.get(name)) for name in run | here if run.get(name) != here.get(name)]
 
 
-def _of_speed(recipe: Recipe) -> dict[str, Any]:
-    """What speed depends on, by key; of an update what it passes, and what of it trains."""
+def _of_speed(recipe: Recipe, cores: bool) -> dict[str, Any]:
+    """What the speed of an engine, a rank or an update depends on, by key; of an update what it passes, and what of it trains. Threads count on cores alone."""
     choice = recipe.select
-    return {name: attrgetter(name)(recipe) for name in _SPEED} | {
-        "learner.adapter": _adapter_words(recipe.learner.adapter),
-        "engine.vllm.tensor_parallel_size": workers(recipe),
-        "objective.kl.coef": "above 0" if recipe.most("objective.kl.coef") > 0 else 0,
-        "reward": "with kl" if recipe.kl_reward else "without kl",
-        "objective.hinge.weight": "above 0" if recipe.most("objective.hinge.weight") > 0 else 0,
-        "objective.old_logprobs": recipe.objective.old_logprobs,
-        "credit.kind": recipe.credit.kind,
-        "tokens.kind": recipe.tokens.kind,
-        "select": f"{choice.kind} {recipe.most('select.keep'):g}" if isinstance(choice, Selection) and choice.others == "drop" else "all",
-        "budget.cut": recipe.budget.cut,
-    }
+    return (
+        {name: attrgetter(name)(recipe) for name in _SPEED if cores or not name.endswith("threads")}
+        | {
+            "learner.adapter": _adapter_words(recipe.learner.adapter),
+            "engine.vllm.tensor_parallel_size": workers(recipe),
+            "objective.kl.coef": "above 0" if recipe.most("objective.kl.coef") > 0 else 0,
+            "reward": "with kl" if recipe.kl_reward else "without kl",
+            "objective.hinge.weight": "above 0" if recipe.most("objective.hinge.weight") > 0 else 0,
+            "objective.old_logprobs": recipe.objective.old_logprobs,
+            "credit.kind": recipe.credit.kind,
+            "tokens.kind": recipe.tokens.kind,
+            "select": f"{choice.kind} {recipe.most('select.keep'):g}"
+            if isinstance(choice, Selection) and choice.others == "drop"
+            else "all",
+            "budget.cut": recipe.budget.cut,
+        }
+        | {f"engine.vllm.{name}": value for name, value in recipe.engine.vllm.items() if name not in _SIZED}
+    )
+
+
+def _of_lengths(recipe: Recipe) -> dict[str, Any]:
+    """What the lengths of responses depend on from the first step on, by key."""
+    sets = " and ".join(f"{one.source}{f' x {one.weight:g}' if len(recipe.data.sets) > 1 else ''}" for one in recipe.data.sets)
+    words = {f"data.{name}": json.dumps(getattr(recipe.data, name)) for name in ("instruction", "template")}
+    return {name: attrgetter(name)(recipe) for name in _LENGTHS} | {"data.train": sets} | words
 
 
 def _adapter_words(adapter: Adapter) -> str:

@@ -12,11 +12,26 @@ import pytest
 from typer.testing import CliRunner
 
 from launch.cli import app
-from launch.forecast import SIZES, TraceError, best_of_each, calibrate, filtered, forecast, layouts, seated, sizes, words, work_of
+from launch.forecast import (
+    SIZES,
+    TraceError,
+    _of_lengths,
+    _of_speed,
+    best_of_each,
+    calibrate,
+    filtered,
+    forecast,
+    layouts,
+    seated,
+    sizes,
+    words,
+    work_of,
+)
 from launch.machine import Machine
 from launch.plan import plan
 from launch.simulate import Layout
 from recipes.loader import dump, load
+from recipes.schema import Recipe
 
 STEP: dict[str, Any] = {
     "engines/step": 0.010, "engines/step_each": 0.001, "engines/take": 0.002, "engines/core": 0.8, "engines/busy": 0.9, "engines/calls": 20,
@@ -228,6 +243,65 @@ def test_what_an_update_passes_and_trains_is_said_where_the_run_has_another(tmp_
     assert "warning  50% of the groups train by the run's sampler.keep_groups, which is another here; what" in asked(
         "sampler.keep_groups=shaped"
     )
+
+
+def test_what_an_engine_is_told_and_what_is_asked_of_it_is_said_where_the_run_has_another(tmp_path: Path):
+    run = made(tmp_path / "run", "engine.vllm={block_size: 32}")
+    other = ["engine.vllm={enforce_eager: true, max_num_seqs: 8}", "sampler.temperature=0.6", "data.instruction=Be brief."]
+    shown = CliRunner().invoke(app, ["plan", "quickstart", *WORDS, *other, "--simulate", str(run), "--gpus", "2"]).output
+    assert "the run's speeds are those of engine.vllm.block_size 32 (here None), engine.vllm.enforce_eager None (here True); what" in shown
+    assert 'the run\'s lengths are those of sampler.temperature 1.0 (here 0.6), data.instruction "" (here "Be brief."); what' in shown
+
+
+def test_every_slot_is_one_that_a_forecast_reads_or_that_no_step_is_slower_or_longer_for():
+    """A new slot, or a new key of these, is to be put where it belongs: into launch/forecast, or here."""
+    told = {name for read in (_of_speed(load("quickstart"), True), _of_lengths(load("quickstart"))) for name in read}
+    of_steps = {
+        "sampler.prompts",
+        "sampler.group_size",
+        "sampler.max_refills",
+        "sampler.keep_groups",
+        "learner.ranks",
+        "learner.updates_per_step",
+    }
+    of_steps |= {
+        "learner.micro_batch_tokens",
+        "engine.count",
+        "judge",
+        "cluster",
+        "device",
+        "engine.vllm",
+    }  # in Work, a layout, or the plan
+    free = {
+        "learner.lr",
+        "learner.warmup_steps",
+        "learner.weight_decay",
+        "learner.grad_clip",
+        "learner.nonfinite",
+        "learner.logit_chunk_tokens",
+    }
+    free |= {
+        "name",
+        "seed",
+        "schedule",
+        "stages",
+        "on_cuda",
+        "tiny",
+        "cold_start",
+        "waive",
+        "advantage",
+        "wires",
+        "publish",
+        "train",
+        "eval",
+        "wandb",
+    }
+    keys = {slot for slot in Recipe.model_fields if slot not in ("sampler", "learner", "engine")}
+    for slot in ("sampler", "learner", "engine"):
+        keys |= {f"{slot}.{name}" for name in Recipe.model_fields[slot].annotation.model_fields}  # type: ignore[union-attr]
+    assert keys - {"model"} == {
+        key for key in keys if key in of_steps | free or any(name == key or name.startswith(f"{key}.") for name in told)
+    }
 
 
 def test_devices_are_shared_or_apart_and_ranks_no_more_than_rows():
