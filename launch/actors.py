@@ -195,7 +195,7 @@ def misfits(
     one = memory.sequence_bytes(recipe, shape, memory.workers(recipe)) * (1 if gpus else memory.workers(recipe))
     for actor in actors:
         cache = actor.holds.get("KV cache", 0)
-        if actor.name == "engine" and cache < one and (cache > 0 or not gpus):  # with none at all it is the GPU that is full
+        if actor.name == "engine" and cache < one:
             room, takes = sizes_apart(cache, one)
             yield (
                 f"memory: an engine has room for {room} of keys and values, and one sequence of {memory.context(recipe)} tokens takes {takes}; "
@@ -277,7 +277,7 @@ def _gpu_misfits(
 
 
 def _remedies(recipe: Recipe, held: Mapping[str, Mapping[str, int]], placed: Placement, lacking: float) -> str:
-    """What frees the bytes that are lacking of what processes hold, by part and by their name: the largest that do alone, else two that do together, else the largest."""
+    """What frees the bytes that are lacking of what processes hold, by part and by their name: the largest that may do alone, else two that may together, else the largest; of each what it frees at most."""
     frees: dict[str, Counter[tuple[str, str]]] = {}
     for name, parts in held.items():
         for words, freed in _engine_frees(recipe, parts, placed) if name == "engine" else _rank_frees(recipe, name, parts):
