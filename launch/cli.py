@@ -64,9 +64,12 @@ def train(
 
         refuse_unshared(runs, [part.placement for part in made.stages])
         from launch.stages import run_recipe
+        from rl.run import nothing_left
 
         with run_storage(runs, loaded.name, resume, overwrite, loaded.cluster.preemptible) as (here, mirror):
-            folder = run_recipe(made, here, resume=resume, overwrite=overwrite, mirror=mirror)
+            folder = here / loaded.name
+            if not (resume and is_url(runs) and nothing_left(made.recipe, folder)):  # else what storage had refused is sent
+                run_recipe(made, here, resume=resume, overwrite=overwrite, mirror=mirror)
         from evaluation.comparisons import read
         from evaluation.words import headline, single
 
@@ -381,7 +384,7 @@ def card(
 
 @app.command()
 def push(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder.")],
     repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Model repository on the Hugging Face hub; made if it is not there.")],
     private: Annotated[bool, typer.Option("--private", help="Make it private; refuse one that is there and is public.")] = False,
     revision: Annotated[str, typer.Option(metavar="BRANCH", help="Branch that it goes to; made if it is not there.")] = "main",
@@ -394,8 +397,13 @@ def push(
     """Send a run's model, tokenizer and card to the Hugging Face hub (HF_TOKEN or `hf auth login`; HF_ENDPOINT names another hub)."""
     with errors():
         from launch.publish import push as send
+        from launch.storage import is_url
 
-        send(run, repo, out, private=private, branch=revision, named=checkpoint, dry=dry_run, licence=licence)
+        if is_url(run):
+            raise ValueError(
+                f"{run}: weights are not fetched from remote storage; copy the run's folder here with the storage's own tools, and name that"
+            )
+        send(Path(run), repo, out, private=private, branch=revision, named=checkpoint, dry=dry_run, licence=licence)
 
 
 app.command()(merge)

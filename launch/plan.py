@@ -229,6 +229,10 @@ def find_shape(recipe: Recipe) -> tuple[Shape | None, list[str]]:
     trains = recipe.trains
     if folder.is_dir():
         return config_shape(folder / "config.json"), [*checkpoint_faults(folder, trains), *adapter_faults(linear_layers(folder), recipe)]
+    if "://" in path:
+        return None, [
+            f"model.path: {path} is a URL, and weights are read from folders and the hub: copy the checkpoint to a folder and name that, or name a hub id (owner/name)"
+        ]
     if not recipe.model.on_hub:
         return None, [f"model.path: no folder {path}; name a checkpoint folder that exists, a hub id (owner/name) or `tiny`"]
     from huggingface_hub import try_to_load_from_cache

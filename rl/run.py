@@ -229,7 +229,8 @@ class Run:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             error.add_note(f"{self.folder}: the disk took no more; free some of it, or begin anew elsewhere (--runs)")
         if error is not None and self.step:
-            error.add_note("What is recorded stays; `--resume` goes on from the last checkpoint.")
+            words = "What is recorded stays; `--resume` goes on from the last checkpoint."
+            error.add_note(words if self._stood else "No checkpoint stood yet: `--resume` does these steps again.")
 
     def _close_loggers(self) -> None:
         for logger in list(self._loggers):

@@ -132,6 +132,7 @@ REFUSED = {
     ("quickstart", None, "reward=[{kind: verdict}, {kind: function, name: math:f, gate: right}]"): "math has no function f",
     ("dler", None, "model.path=./gone"): "model.path: no folder ./gone; name a checkpoint folder that exists",
     ("dler", None, "model.path=runs/a/checkpoints/step-4"): "model.path: no folder runs/a/checkpoints/step-4",
+    ("dler", None, "model.path=s3://bucket/it"): "model.path: s3://bucket/it is a URL, and weights are read from folders and the hub",
     ("dler", None, "model.path=some..one/it"): "model.path: some..one/it is no hub id",
     ("dler", None, "model.path=gone"): "model.path: no folder gone",
     ("da_dler", "node8", "seed=1"): "model.path: no folder runs/dler-node8/checkpoints/step-450",

@@ -46,14 +46,14 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
-def push(run: Path, *words: str, repo: str = "me/short-one") -> tuple[int, str]:
+def push(run: Path | str, *words: str, repo: str = "me/short-one") -> tuple[int, str]:
     """Exit code and what is said."""
     done = CliRunner().invoke(cli.app, ["push", str(run), repo, *words], env={"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"})
     assert TOKEN not in done.output
     return done.exit_code, done.output
 
 
-def refused(run: Path, *words: str, repo: str = "me/short-one") -> str:
+def refused(run: Path | str, *words: str, repo: str = "me/short-one") -> str:
     """The one sentence of a push that failed."""
     code, said = push(run, *words, repo=repo)
     assert code == 1, said
@@ -82,6 +82,12 @@ def test_a_dry_run_lists_the_same_and_asks_nothing(hub: Hub, run: Path, monkeypa
     code, said = push(run, "--dry-run")
     assert code == 0 and {name for name in SENT if f"  {name}  " in said} == SENT and "notes.txt" not in said and "learner" not in said
     assert hub.asked == [] and hub.repos == {}
+
+
+def test_a_run_on_remote_storage_is_refused_with_what_to_do(hub: Hub) -> None:
+    assert refused("s3://bucket/runs/a") == (
+        "error: s3://bucket/runs/a: weights are not fetched from remote storage; copy the run's folder here with the storage's own tools, and name that"
+    )
 
 
 def test_a_second_push_replaces_the_first_and_takes_away_weights_that_are_not_of_the_model(hub: Hub, run: Path) -> None:

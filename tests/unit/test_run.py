@@ -288,6 +288,12 @@ def test_the_way_a_run_is_left_is_its_status(tmp_path):
         record(run, 2)
         raise RuntimeError("engine 0 is gone")
     assert status(run) == {"state": "failed", "reason": "RuntimeError: engine 0 is gone", "step": 2}
+    assert failed.value.__notes__ == ["No checkpoint stood yet: `--resume` does these steps again."]
+
+    with pytest.raises(RuntimeError) as failed, Run.create(recipe(name="c"), tmp_path, resume=False) as run:
+        record(run, 2)
+        run.stands(run.folder / "checkpoints/step-1")
+        raise RuntimeError("engine 0 is gone")
     assert failed.value.__notes__ == ["What is recorded stays; `--resume` goes on from the last checkpoint."]
 
     with pytest.raises(KeyboardInterrupt), Run.create(recipe(name="s"), tmp_path, resume=False) as run:

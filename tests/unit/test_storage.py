@@ -26,6 +26,7 @@ from launch.objects import Store
 from launch.placement import Placement
 from launch.plan import plan
 from launch.storage import LockLost, Mirror, StorageError, fetched, refuse_unshared, run_storage
+from recipes.loader import load
 from recipes.schema import Recipe
 from rl import checkpoint
 from rl.learner import Learner
@@ -323,10 +324,12 @@ def test_storage_that_fails_is_said_and_asked_again_and_raised_at_the_end(
     def unplugged(self: Store, name: str, put: object) -> None:
         raise ConnectionError("no route to host")
 
+    words = ["name=a", "device=cpu", "train.keep_checkpoints=2"]
+    made = plan(load("quickstart", overrides=words))
     with (
         pytest.raises(StorageError, match=r"cannot write .*no route to host.*All of the run is in .*with --resume, here, sends it"),
         run_storage(url, "a") as (runs, mirror),
-        Run.create(recipe(), runs, mirror=mirror) as run,
+        Run.create(made.recipe, runs, mirror=mirror) as run,
     ):
         steps(run, 1)
         with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
@@ -340,8 +343,8 @@ def test_storage_that_fails_is_said_and_asked_again_and_raised_at_the_end(
     monkeypatch.undo()
     monkeypatch.setenv("LACONIC_CACHE", str(runs.parents[1]))
     Store(url, "a").remove(["lock"])
-    with run_storage(url, "a", resume=True):
-        pass  # of a finished run, which is not opened again
+    said = CliRunner().invoke(cli.app, ["train", "quickstart", *words, "--runs", url, "--resume"])
+    assert (said.exit_code, f"{url}/a is complete" in " ".join(said.output.split())) == (0, True), said.output
     assert json.loads(Store(url, "a").read("status.json") or b"")["state"] == "finished"
 
 
