@@ -17,8 +17,6 @@ from recipes.loader import recorded
 from recipes.steps import Step, steps
 from rl.checkpoint import finished
 
-_ONLY_LOOK = ("reference", "eval")  # stages that hand on what they took
-
 
 @dataclass(frozen=True)
 class Model:
@@ -58,7 +56,7 @@ class Model:
         if record == self.step.folder(self.run) and self.number is not None and evaluation.step == self.number:
             return True
         handed_on = self.number in (None, self.step.recipe.train.steps)
-        behind = takewhile(lambda step: step.stage.kind in _ONLY_LOOK, self.steps[self.place + 1 :])
+        behind = takewhile(lambda step: not step.stage.makes_model, self.steps[self.place + 1 :])
         return handed_on and record in [step.folder(self.run) for step in behind if step.stage.kind == "eval"]
 
     def of_what(self, evaluation: Evaluation) -> str:
@@ -67,7 +65,7 @@ class Model:
         step = self.steps[place]
         if step.stage.kind == "rl" and evaluation.step:
             return f"the model after {evaluation.step} steps of {step.stage.called}"
-        made = [one.stage.called for one in self.steps[:place] if one.stage.kind not in _ONLY_LOOK]
+        made = [one.stage.called for one in self.steps[:place] if one.stage.makes_model]
         return f"what the stage {made[-1]} made" if made else "the model that the run began with"
 
 
@@ -90,7 +88,7 @@ def model_of(run: Path, named: str | None = None) -> Model:
     if not (run / "recipe.yaml").is_file():
         raise ValueError(f"{run}: holds no recipe.yaml, so it is no run folder; name one that `laconic train` made (runs/NAME)")
     found = steps(recorded(run))
-    places = [place for place, step in enumerate(found) if step.stage.kind not in _ONLY_LOOK]
+    places = [place for place, step in enumerate(found) if step.stage.makes_model]
     if not places:
         kinds = ", ".join(step.stage.kind for step in found) or "cold_start"
         raise ValueError(f"{run}: its stages ({kinds}) make no model of their own; name a run that trains")

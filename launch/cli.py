@@ -83,7 +83,7 @@ def train(
                 f"[red]{whole} taught nothing:[/red] {escape(status['reason'])}. Its samples: {escape(str(folder))}/samples", soft_wrap=True
             )
             raise typer.Exit(TAUGHT_NOTHING)
-        last = next((part.step for part in reversed(made.stages) if part.step.stage.kind not in ("reference", "eval")), None)
+        last = next((part.step for part in reversed(made.stages) if part.step.stage.makes_model), None)
         model = f" Its model: {last.folder(folder)}/checkpoint." if last and last.stage.kind != "rl" else ""
         place = f"{runs.rstrip('/')}/{loaded.name}" if is_url(runs) else str(folder)
         done = f"{escape(f'{place} is complete.{model}')} Look at it: [bold]laconic report {escape(shlex.quote(place))}[/bold]"

@@ -42,7 +42,7 @@ def explain(plan: Plan) -> str:
     for part in plan.stages:
         trained = part if part.recipe.trains else trained
         lines += ["", *_stage_words(part, source, trained)] if len(plan.stages) > 1 else _work_words(part, trained)
-        source = source if part.step.stage.kind in ("reference", "eval") else part.step.stage.called
+        source = part.step.stage.called if part.step.stage.makes_model else source
     lines += [f"data     {line}" for line in plan.data]
     lines += ["", *_processes(plan), ""]
     lines += [f"warning  {line}" for line in plan.warnings]

@@ -24,7 +24,7 @@ def group_of(recipe: Recipe) -> str:
     """The key of GROUPS that a recipe belongs to."""
     if recipe.model.path == "tiny":
         return "to begin with"
-    if sum(stage.kind in ("sft", "dpo", "rl", "merge") for stage in recipe.stages) > 1:
+    if sum(stage.makes_model for stage in recipe.stages) > 1:
         return "stages"
     if recipe.budget.kinds != ("constant",) or "budget.limit" in recipe.schedule:
         return "budgets"

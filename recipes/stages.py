@@ -34,6 +34,11 @@ class Stage(Section):
         return getattr(self, "name", None) or self.kind
 
     @property
+    def makes_model(self) -> bool:
+        """Whether it hands on a checkpoint of its own, not the one that it took."""
+        return self.kind not in ("reference", "eval")
+
+    @property
     def said(self) -> dict[str, Any]:
         """Its changes; none of a kind that reads nothing of a recipe."""
         return getattr(self, "changes", {})
