@@ -197,9 +197,12 @@ def misfits(
         cache = actor.holds.get("KV cache", 0)
         if actor.name == "engine" and cache < one:
             room, takes = sizes_apart(cache, one)
+            said = (
+                f"raise engine.vllm.{name}" for name in ("kv_cache_memory_bytes", "gpu_memory_utilization") if name in recipe.engine.vllm
+            )
             yield (
                 f"memory: an engine has room for {room} of keys and values, and one sequence of {memory.context(recipe)} tokens takes {takes}; "
-                "lower budget.limit or eval.max_tokens, or let the engine have more memory"
+                f"lower budget.limit or eval.max_tokens, or {next(said, 'let the engine have more memory')}"
             )
     if gpus:
         yield from _gpu_misfits(recipe, placed, actors, options, gpus, one)
@@ -240,7 +243,7 @@ def _gpu_misfits(
 ) -> Iterator[str]:
     """What does not fit on a GPU. An engine can do with keys and values of one sequence, `one` bytes, unless the recipe says how many: the rest waits its turn."""
     users = [actor for actor in actors if actor.gpus]
-    fixed = recipe.engine.vllm.get("kv_cache_memory_bytes") is not None  # which vLLM takes, whatever share it was given
+    fixed = "kv_cache_memory_bytes" in recipe.engine.vllm  # which vLLM takes, whatever share it was given
     least = {actor.name: dict(actor.holds) for actor in users}
     if not fixed and "engine" in least:
         least["engine"]["KV cache"] = min(one, least["engine"]["KV cache"]) or one
@@ -273,7 +276,13 @@ def _gpu_misfits(
         share = memory.option(options, "gpu_memory_utilization", GPU_SHARE) if name == "engine" and not fixed else GPU_SHARE
         if (needed := sum(own.values())) > (room := share * gpus[name]):
             takes, there = sizes_apart(needed, room)
-            yield f"memory: one {name} needs about {takes} on its GPU, {there} are there; {remedies({name: own}, needed, room)}"
+            by_itself = needed <= GPU_SHARE * gpus[name]
+            where = (
+                "are there by engine.vllm.gpu_memory_utilization; raise that, or leave it out"
+                if by_itself
+                else f"are there; {remedies({name: own}, needed, room)}"
+            )
+            yield f"memory: one {name} needs about {takes} on its GPU, {there} {where}"
 
 
 def _remedies(recipe: Recipe, held: Mapping[str, Mapping[str, int]], placed: Placement, lacking: float) -> str:
@@ -297,7 +306,7 @@ def _remedies(recipe: Recipe, held: Mapping[str, Mapping[str, int]], placed: Pla
 
 def _engine_frees(recipe: Recipe, held: Mapping[str, int], placed: Placement) -> Iterator[tuple[str, Mapping[str, float]]]:
     """What can be changed about an engine, and the bytes that it frees at most, by part."""
-    sized, count = recipe.engine.vllm.get("kv_cache_memory_bytes") is not None, placed.on_a_gpu("engine")
+    sized, count = "kv_cache_memory_bytes" in recipe.engine.vllm, placed.on_a_gpu("engine")
     yield "lower engine.vllm.kv_cache_memory_bytes" if sized else "lower budget.limit or eval.max_tokens", _of(held, "KV cache")
     yield "lower engine.vllm.max_num_seqs or engine.vllm.max_num_batched_tokens", _of(held, "profile")
     if not placed.shared:

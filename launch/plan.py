@@ -309,8 +309,8 @@ def _engine_blockers(plan: Plan) -> Iterator[str]:
         if name == "enable_sleep_mode" and value and plan.device == "cpu":
             yield f"engine.vllm.{name}: vLLM's CPU build cannot sleep; leave it out (where engines and ranks share a GPU, it is set by itself)"
         of_them = name == "decode_context_parallel_size" and not plan.recipe.trains  # workers that are tensor parallel anyway
-        more = (name.endswith("parallel_size") or name == "nnodes") and name != "tensor_parallel_size" and str(value) not in ("1", "None")
-        how = name == "distributed_executor_backend" and value not in ((None, "uni") if plan.recipe.trains else (None, "uni", "mp"))
+        more = (name.endswith("parallel_size") or name == "nnodes") and name != "tensor_parallel_size" and str(value) != "1"
+        how = name == "distributed_executor_backend" and value not in (("uni",) if plan.recipe.trains else ("uni", "mp"))
         if (more and not of_them) or how:
             yield (
                 f"engine.vllm.{name}: {value}: an engine here is one process, or tensor parallel workers on one node; leave it out and use "

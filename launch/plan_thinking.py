@@ -34,7 +34,7 @@ def thinking_blockers(recipe: Recipe) -> Iterator[str]:
     if not recipe.closes_thinking and not forces_thinking(recipe):
         return
     for name in _OTHERS:
-        if recipe.engine.kind == "vllm" and recipe.engine.vllm.get(name) is not None:
+        if recipe.engine.kind == "vllm" and name in recipe.engine.vllm:
             yield f"engine.vllm.{name}: with it, vLLM may not close thinking where the recipe says; leave it out"
     if recipe.model.path == "tiny":
         if recipe.data.template:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from recipes.adapters import Adapter, FullWeights
 from recipes.advantages import Advantage, AllRollouts, AllTokens, Select, Selection, TokenChoice
@@ -41,6 +41,7 @@ from recipes.terms import (
     worth_of,
 )
 
+_NULLS = AfterValidator(lambda options: {name: value for name, value in options.items() if value is not None})  # are taken out
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -160,8 +161,8 @@ class Engine(Section):
     )
     count: Count = Field(1, description="Engine actors.")
     threads: Count = Field(1, description="CPU threads of an engine; on a CPU, engines x threads should not exceed the cores.")
-    vllm: dict[str, Any] = Field(
-        {}, description="Options handed to vLLM under its own names (tensor_parallel_size, gpu_memory_utilization, ...)."
+    vllm: Annotated[dict[str, Any], _NULLS] = Field(
+        {}, description="Options handed to vLLM under its own names (tensor_parallel_size, ...); null takes out one of a scale or a parent."
     )
 
 

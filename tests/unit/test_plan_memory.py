@@ -206,4 +206,18 @@ def test_what_is_said_to_be_enough_is_where_it_can_be_told_and_what_is_not_is_no
         "has room for 0 B" in line for line in full
     )  # no 67 MB of what is not there
     little = plan(load("dler", "gpu1-80", ["engine.vllm.gpu_memory_utilization=0.05"]), Machine(64, 1000 * GB, (80 * GB,)))
-    assert "has room for 0 B" in "".join(little.blockers)  # the GPU is not full, but the share that the recipe gives
+    assert "or raise engine.vllm.gpu_memory_utilization" in "".join(
+        little.blockers
+    )  # the GPU is not full, but the share that the recipe gives
+    alone = Machine(64, 1000 * GB, (80 * GB,) * 2)
+    own = plan(load("dler", overrides=["engine.vllm.gpu_memory_utilization=0.05"]), alone).blockers
+    assert "4.0 GB are there by engine.vllm.gpu_memory_utilization; raise that, or leave it out" in "".join(own)
+    sized = plan(load("dler", overrides=["engine.vllm.kv_cache_memory_bytes=1000"]), alone).blockers
+    assert "or raise engine.vllm.kv_cache_memory_bytes" in "".join(sized)
+
+
+def test_an_option_of_vllm_that_a_scale_says_is_taken_out_by_null():
+    node = Machine(64, 1000 * GB, (80 * GB,) * 8)
+    said = load("dler", "node8").engine.vllm
+    assert said and load("dler", "node8", [f"engine.vllm.{name}=null" for name in said]).engine.vllm == {}
+    assert plan(load("dler", overrides=["engine.vllm.kv_cache_memory_bytes=null"]), node) == plan(load("dler"), node)
