@@ -163,9 +163,9 @@ def _to_ray(
     from rl.environment import installed
 
     package, content = made.packed()
-    _list_files(made, dry_run, f", {size(len(content))} packed, at most {max_mb} MB")
     url, is_here, _ = dashboard(address)
-    at = _runs(runs, is_here) if url else ""
+    at = _runs(runs, is_here or not url)
+    _list_files(made, dry_run, f", {size(len(content))} packed, at most {max_mb} MB")
     if dry_run:
         return None
     cluster = Cluster(address)
@@ -316,7 +316,7 @@ def _runs(given: str | None, here: bool) -> str:
         raise ValueError(
             "--runs: name a folder that all nodes of the cluster see, by its absolute path, or a URL (s3://bucket/runs); a job's own folder goes with it"
         )
-    if given and is_url(given, written=True):
+    if given is not None and is_url(given, written=True):
         return given
     folder = Path(given or "runs")
     if not folder.is_absolute() and not here:

@@ -67,8 +67,8 @@ def joined_address() -> str | None:
 
 def _raylets_head() -> str | None:
     """Address of the head that the raylet above this process belongs to. RAY_ADDRESS of a job is that of whatever `ray start` came last on the machine."""
-    for parent in psutil.Process().parents():
-        with contextlib.suppress(psutil.Error):
+    with contextlib.suppress(psutil.Error):  # one that has just ended, or is another's
+        for parent in psutil.Process().parents():
             if parent.name() == "raylet":
                 return next((word.partition("=")[2] for word in parent.cmdline() if word.startswith("--gcs-address=")), None)
     return None

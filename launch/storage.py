@@ -33,6 +33,7 @@ INDEX, LOCK = "mirror.json", "lock"
 _RENEW_S, _STALE_S, _LOOK_S = 60.0, 300.0, 5.0
 _STEP = re.compile(r"(.*/)step-(\d+)")
 _ABSENT = ""  # among digests: the file may not be there yet
+_GONE = ("memory",)  # protocols of storage that does not outlive the process
 _LEFT_OUT = ("lock", "tensorboard", "wandb", "trainer")  # names of files and folders in a run that stay here
 
 log = logging.getLogger(__name__)
@@ -43,12 +44,23 @@ class LockLost(StorageError):
 
 
 def is_url(where: str, written: bool = False) -> bool:
-    """Whether a place of runs is remote storage. Raises StorageError: a relative one, which is another place in each process, or one that cannot be written to."""
+    """Whether a place of runs is remote storage. Raises StorageError where none can be: before anything is sent, shown or asked."""
+    protocol, is_remote, place = where.partition("://")
+    if not (place.strip("/") if is_remote else where.strip()):
+        raise StorageError(f"--runs: {where!r} names no place: name a folder, or storage with its bucket or folder (s3://bucket/runs)")
+    if is_remote and re.match("[^/]*:[^/]*@", place):
+        raise StorageError(
+            "--runs: a password does not belong into a URL, where others see it; credentials are read as the storage's own tools read them"
+        )
+    if is_remote and "::" in where:
+        raise StorageError(f"--runs: {where}: a chain of file systems is not written to; name the storage itself")
+    if written and protocol.lower() in _GONE:
+        raise StorageError(f"--runs: {where} is gone with the process that writes it: name a folder, or storage that stays (s3://, gs://)")
     if written and where.lower().startswith(("http://", "https://")):
         raise StorageError(f"--runs: {where}: http can be read, not written: name a folder, or storage by its own protocol (s3://, gs://)")
     if where.startswith("file://") and not where.startswith("file:///"):
         raise StorageError(f"{where}: write an absolute path, file:///..., or the plain path of a folder")
-    return "://" in where
+    return bool(is_remote)
 
 
 def local(where: str) -> Path:

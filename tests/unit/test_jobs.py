@@ -114,6 +114,27 @@ def test_a_dry_run_refuses_where_it_is_known_what_the_cluster_cannot_take(monkey
     assert "--runs: own is relative" in said("--runs", "own")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["submit", "--address", "http://host:8265"], ["submit", "--slurm", "--nodes", "1", "--folder", "jobs"], ["manifest", "slurm"]],
+)
+@pytest.mark.parametrize(
+    ("runs", "words"),
+    [
+        ("s3://me:secret@bucket/runs", "a password does not belong into a URL"),
+        ("simplecache::s3://bucket/runs", "a chain of file systems is not written to"),
+        ("memory://runs", "is gone with the process that writes it"),
+        ("s3://", "names no place"),
+        (" ", "names no place"),
+    ],
+)  # fmt: skip
+def test_what_no_run_can_be_written_to_is_refused_before_anything_is_sent_or_shown(command: list[str], runs: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli.app, [*command, "dler", "--scale", "node8", "--runs", runs])
+    assert done.exit_code == 1 and words in " ".join(done.output.split()) and "secret" not in done.output
+    assert "recipe.yaml" not in done.output and not (tmp_path / "jobs").exists()
+
+
 def test_auto_is_the_head_of_this_machine(dashboard: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert "--address: which cluster?" in refusal("auto")
     (tmp_path / "token").write_text("own")

@@ -42,6 +42,7 @@ TAUGHT = {"groups/trained": 1, "selected": 1, "advantage/max": 1.0, "publish/cha
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without waits, and without what opening a run asks other programs."""
     monkeypatch.setattr(objects, "_AGAIN_S", (0.0, 0.0))
+    monkeypatch.setattr(storage, "_GONE", ())  # here one process is all machines
     monkeypatch.setattr("rl.environment._output", lambda *command: None)
     monkeypatch.setattr("rl.run.TensorBoard.log", lambda *given: None)
 
@@ -341,6 +342,7 @@ def test_storage_that_fails_is_said_and_asked_again_and_raised_at_the_end(
         monkeypatch.setattr(Store, "_put", unplugged)
     assert json.loads(Store(url, "a").read("status.json") or b"")["state"] == "running"
     monkeypatch.undo()
+    monkeypatch.setattr(storage, "_GONE", ())
     monkeypatch.setenv("LACONIC_CACHE", str(runs.parents[1]))
     Store(url, "a").remove(["lock"])
     said = CliRunner().invoke(cli.app, ["train", "quickstart", *words, "--runs", url, "--resume"])
@@ -457,6 +459,9 @@ def test_a_url_that_cannot_be_used_is_one_sentence(machine: Callable[[str], None
         "file://relative/x": "write an absolute path, file:///..., or the plain path of a folder",
         "ftp://me:secret@host/x": "a password does not belong into a URL",
         "simplecache::s3://x": "a chain of file systems",
+        "s3://:secret@bucket/x": "a password does not belong into a URL",
+        "s3://": "'s3://' names no place: name a folder, or storage with its bucket or folder",
+        " ": "' ' names no place",
         f"file://{tmp_path}/file": "cannot read lock (NotADirectoryError",
     }
     if importlib.util.find_spec("s3fs") is None:
