@@ -257,8 +257,8 @@ def import_samples(
         Path | None, typer.Option(help="Checkpoint folder whose tokenizer counts lengths (default: the file's tokens, else characters).")
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Where the samples' engine stopped (default: the longest).")] = None,
-    temperature: Annotated[float | None, typer.Option(help="With which they were sampled; recorded.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="With which they were sampled; recorded.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="With which they were sampled; recorded.")] = None,
+    top_p: Annotated[float | None, typer.Option(min=0, max=1, help="With which they were sampled; recorded.")] = None,
     top_k: Annotated[int | None, typer.Option(min=0, help="With which they were sampled; recorded, 0: all.")] = None,
     lenient: Lenient = False,
     problem: Annotated[str | None, typer.Option(help="Path of the problem, e.g. doc.question (default: recognised).")] = None,
@@ -414,7 +414,7 @@ app.command()(convert)
 def judge(
     file: Annotated[Path, typer.Argument(help="Golds and predictions: JSON lines, JSON, parquet or CSV.")],
     to: Annotated[Path | None, typer.Option("--out", help="Where the judged lines go (default: FILE.judged.jsonl).")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Judging processes.")] = os.cpu_count() or 1,
+    workers: Annotated[int, typer.Option(min=1, max=8 * (os.cpu_count() or 1), help="Judging processes.")] = os.cpu_count() or 1,
     wall_s: Annotated[float, typer.Option(help="Seconds a comparison may take.")] = Judge().wall_s,
     memory_mb: Annotated[int, typer.Option(min=1, help="Memory a comparison may add to its process.")] = Judge().memory_mb,
     gold: Annotated[str | None, typer.Option(help="Path of the gold, e.g. doc.answer (default: recognised).")] = None,

@@ -240,6 +240,8 @@ def judge_file(
     """
     if not 0 < wall_s <= _MOST_S:
         raise ValueError(f"wall_s: {wall_s:g}: seconds a comparison may take, above 0 and at most {_MOST_S}, e.g. 3")
+    if out.resolve() == path.resolve():
+        raise ValueError(f"{out}: is what is judged, and would be replaced by its verdicts; choose another file (--out)")
     if memory_mb < 1:
         raise ValueError(f"memory_mb: {memory_mb}: memory a comparison may add to its process, at least 1, e.g. 1024")
     rows = read_rows(str(path)).rows

@@ -225,3 +225,19 @@ def test_what_says_nothing_of_an_adapter_is_refused_and_a_merge_has_the_defaults
     monkeypatch.setitem(sys.modules, "rl.merge", SimpleNamespace(merge=lambda *words: seen.append(words) or counts, told=told))
     assert laconic("merge", "a", "b", "--out", "c", "--scale", "1.5")[0] == 0
     assert seen == [(Path("a"), Path("b"), Path("c"), 0.25, 1.5, "global")]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("judge", "FILE", "--workers", "100000"),
+        ("import", "FILE", "--temperature", "-1"),
+        ("import", "FILE", "--top-p", "3"),
+    ],
+)
+def test_numbers_out_of_their_range_are_refused_before_anything_starts(words: tuple[str, ...], tmp_path):
+    file = tmp_path / "in.jsonl"
+    file.write_text('{"gold": "4", "prediction": "4"}\n')
+    code, text = laconic(*(word.replace("FILE", str(file)) for word in words))
+    assert code == 2 and f"Invalid value for '{words[2]}'" in text, text
+    assert [*tmp_path.iterdir()] == [file]

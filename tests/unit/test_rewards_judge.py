@@ -408,6 +408,14 @@ def test_the_fields_that_were_taken_are_said_and_likelihoods_are_refused(tmp_pat
         judge_file(source, tmp_path / "out.jsonl", workers=1, wall_s=3.0, memory_mb=512)
 
 
+def test_what_is_judged_is_not_replaced_by_its_verdicts(tmp_path):
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"gold": "4", "prediction": "4"}\n')
+    with pytest.raises(ValueError, match="is what is judged, and would be replaced by its verdicts"):
+        judge_file(source, tmp_path / "." / "in.jsonl", workers=1, wall_s=3.0, memory_mb=512)
+    assert source.read_text() == '{"gold": "4", "prediction": "4"}\n'
+
+
 def test_a_path_that_no_row_has_is_refused_with_the_fields_there_are(tmp_path):
     source = tmp_path / "in.jsonl"
     source.write_text('{"target": "1", "resps": ["1"]}')
