@@ -50,14 +50,14 @@ class Store:
             needs = (
                 f"the package {package}: pip install {package}" if package != "fsspec" else f"another package ({known.get('err', error)})"
             )
-            raise StorageError(f"--runs: {scheme}:// needs {needs}") from error
+            raise StorageError(f"{url}: {scheme}:// needs {needs}") from error
         except ValueError as error:
-            raise StorageError(f"--runs: {url}: fsspec knows no {scheme}://; s3://, gs:// and file:// are some that it knows") from error
+            raise StorageError(f"{url}: fsspec knows no {scheme}://; s3://, gs:// and file:// are some that it knows") from error
         except (TypeError, OSError) as error:  # options of its own that no URL says; a server that is not there
             raise StorageError(
-                f"--runs: {url}: fsspec cannot open it ({' '.join(str(error).split()):.200}); s3://, gs:// and file:// need nothing more"
+                f"{url}: fsspec cannot open it ({' '.join(str(error).split()):.200}); s3://, gs:// and file:// need nothing more"
             ) from error
-        self._root = re.sub("/{2,}", "/", f"{root}/{name}")  # some storages list a doubled slash otherwise than they read it
+        self._root = re.sub("(?<!:)/{2,}", "/", f"{root}/{name}")  # some storages list a doubled slash otherwise than they read it
         self._is_atomic = scheme in _ATOMIC
 
     def names(self) -> set[str]:

@@ -13,7 +13,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import fsspec
 import pytest
@@ -447,6 +450,21 @@ def test_doubled_slashes_name_one_place(machine: Callable[[str], None], tmp_path
     assert (tmp_path / "runs" / "a" / "x" / "y").is_file()
 
 
+def test_what_a_server_of_files_has_is_read_over_http(machine: Callable[[str], None], tmp_path: Path):
+    with run_storage(f"file://{tmp_path}/remote", "a") as (runs, mirror), Run.create(recipe(), runs, mirror=mirror) as run:
+        steps(run, 1, 2)
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *given: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path / "remote")) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        found = fetched(f"http://127.0.0.1:{server.server_port}/a")
+        server.shutdown()
+    for name in ("metrics.jsonl", "status.json", "samples/step-00001.parquet", "checkpoints/step-2/manifest.json"):
+        assert (found / name).read_bytes() == (run.folder / name).read_bytes()
+
+
 def test_a_url_that_cannot_be_used_is_one_sentence(machine: Callable[[str], None], tmp_path: Path):
     (tmp_path / "file").write_text("")
     refused = {
@@ -455,7 +473,7 @@ def test_a_url_that_cannot_be_used_is_one_sentence(machine: Callable[[str], None
         "HTTPS://host/runs": "http can be read, not written",
         "NOPE://x/y": "fsspec knows no nope://",
         "sftp://host/x": "sftp:// needs another package (SFTPFileSystem requires",
-        "dbfs://x/a": "--runs: dbfs://x/a: fsspec cannot open it (",
+        "dbfs://x/a": "dbfs://x/a: fsspec cannot open it (",
         "file://relative/x": "write an absolute path, file:///..., or the plain path of a folder",
         "ftp://me:secret@host/x": "a password does not belong into a URL",
         "simplecache::s3://x": "a chain of file systems",
@@ -465,7 +483,7 @@ def test_a_url_that_cannot_be_used_is_one_sentence(machine: Callable[[str], None
         f"file://{tmp_path}/file": "cannot read lock (NotADirectoryError",
     }
     if importlib.util.find_spec("s3fs") is None:
-        refused["s3://bucket/runs"] = "--runs: s3:// needs the package s3fs: pip install s3fs"
+        refused["s3://bucket/runs"] = "s3://bucket/runs: s3:// needs the package s3fs: pip install s3fs"
     for where, said in refused.items():
         with pytest.raises(StorageError) as caught, run_storage(where, "a"):
             raise AssertionError
