@@ -160,11 +160,15 @@ def _to_ray(
     from launch.bundle import RECIPE
     from launch.jobs import Cluster, dashboard
     from launch.manifests import GRACE_S
+    from launch.storage import is_url
     from rl.environment import installed
+    from rl.run import refuse_unwritable
 
     package, content = made.packed()
-    url, is_here, _ = dashboard(address)
+    url, is_here, token = dashboard(address)
     at = _runs(runs, is_here or not url)
+    if token and not is_url(at):  # the head of `laconic cluster up`, whose disks are these
+        refuse_unwritable(Path(at) / recipe.name, "--runs")
     _list_files(made, dry_run, f", {size(len(content))} packed, at most {max_mb} MB")
     if dry_run:
         return None

@@ -268,7 +268,7 @@ def dashboard(address: str | None) -> tuple[str, bool, str]:
     Nobody is asked. Raises JobsError: it is no URL of one.
     """
     head = this_head()
-    given = address or os.environ.get(_ADDRESS) or "auto"
+    given = (address or os.environ.get(_ADDRESS) or "auto").strip()
     url = _checked(given) if given != "auto" else head.url if head else ""
     own = head and url.replace("//localhost:", "//127.0.0.1:") == head.url
     return (

@@ -147,6 +147,16 @@ def test_auto_is_the_head_of_this_machine(dashboard: str, tmp_path: Path, monkey
     assert Dashboard.heard == [("/api/version", "Bearer own"), ("/api/version", None)]
 
 
+def test_runs_that_cannot_be_written_here_are_refused_for_the_head_here_and_asked_of_no_other(dashboard: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # fmt: skip
+    (tmp_path / "token").write_text("own")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("launch.jobs.this_head", lambda: head.Head(1, 1.0, dashboard, "127.0.0.1:2", tmp_path / "token"))
+    words = ["submit", "dler", "--scale", "tiny", "--dry-run", "--runs", str(tmp_path / "file")]
+    refused, other = (CliRunner().invoke(cli.app, [*words, "--address", where]) for where in (f" {dashboard} ", "http://host:8265"))
+    assert refused.exit_code == 1 and "choose another folder (--runs)" in " ".join(refused.output.split()), refused.output
+    assert other.exit_code == 0 and Dashboard.heard == []
+
+
 def test_a_password_in_an_address_is_refused_without_being_repeated():
     said = refusal("http://me:hunter2@host:8265")
     assert "a password does not belong there" in said and "hunter2" not in said
