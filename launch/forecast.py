@@ -316,6 +316,9 @@ def best_of_each(ways: Sequence[Layout], trace: Trace, work: Work) -> list[Forec
 
 def words(made: Plan, folder: Path, devices: Sequence[int], price: float | None) -> str:
     """The forecast as text for people. Raises TraceError: the run does not tell what is needed. `price`: of a device and hour."""
+    made = next(
+        (replace(part, others=made.others, stages=made.stages) for part in made.stages if part.step.own), made
+    )  # with its own changes
     found = calibrate(folder)
     refuse_other_model(made, found.recipe, folder)
     trace, refiltered = filtered(found, made.recipe)
@@ -353,7 +356,8 @@ def words(made: Plan, folder: Path, devices: Sequence[int], price: float | None)
     lines += [f"none     {size:,} {device}s hold no engine beside a rank" for size, found in ways.items() if not found]
     for kind in (True, False):
         if out := [(layout, why) for found in ways.values() for layout, why in found if why and layout.colocated is kind]:
-            lines.append(f"none     {', '.join(_placed(layout) for layout, _ in out)}: plan refuses that: {out[0][1]}")
+            refuses = f"plan refuses them, {_placed(out[0][0])} for one" if len(out) > 1 else "plan refuses that"
+            lines.append(f"none     {', '.join(_placed(layout) for layout, _ in out)}: {refuses}: {out[0][1]}")
     return "\n".join([*lines, "", *_table([(size, one) for size, ways in each.items() for one in ways], trace, device, price)])
 
 

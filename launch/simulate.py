@@ -361,12 +361,14 @@ def drawn(trace: Trace, work: Work, random: np.random.Generator) -> Iterable[lis
         yield np.clip(np.ceil(tokens_G), 1, work.limit).astype(int).tolist()
 
 
-def update_seconds(trace: Trace, work: Work, layout: Layout, rollouts: Sequence[int]) -> tuple[float, float]:
-    """Seconds of a step's updates, and those of them that a rank works, in the mean. `rollouts`: tokens that train, of each."""
+def update_seconds(trace: Trace, work: Work, layout: Layout, groups: Sequence[Sequence[int]]) -> tuple[float, float]:
+    """Seconds of a step's updates, and those of them that a rank works, in the mean. `groups`: tokens that train, of each rollout of each."""
     ranks, seconds, working = layout.ranks, 0.0, 0.0
     per_gpu = ON_NODE if ranks <= NODE else BETWEEN_NODES
     token = trace.update / layout.part(ranks * layout.threads[1])
-    for tokens_B in filter(len, np.array_split(np.array(rollouts, dtype=int), work.updates)):
+    for part in np.array_split(np.arange(len(groups)), min(work.updates, len(groups)) or 1):  # as rl/algorithm has it
+        if not len(tokens_B := np.array([tokens for index in part for tokens in groups[index]], dtype=int)):
+            continue
         shares = micro_batches(tokens_B, work.micro_batch_tokens, ranks)
         most = max(sum(int(tokens_B[rows].sum()) for rows in batches) for batches in shares)
         ring = 2 * (ranks - 1) / ranks * work.gradients / per_gpu
@@ -386,8 +388,7 @@ def between_nodes(work: Work, layout: Layout) -> float:
 def step(trace: Trace, work: Work, layout: Layout, random: np.random.Generator) -> Step:
     """One step, with lengths and fates of its own."""
     found = sample(trace, work, layout, drawn(trace, work, random), lambda: bool(random.random() < trace.kept))
-    rollouts = [trace.trained * length for group in found.trained for length in group]
-    update, working = update_seconds(trace, work, layout, [round(tokens) for tokens in rollouts])
+    update, working = update_seconds(trace, work, layout, [[round(trace.trained * length) for length in group] for group in found.trained])
     own = layout.part(1)
     push = trace.push / own + between_nodes(work, layout) + layout.engines * trace.poll
     rest = trace.rest / own * found.groups * work.group_size

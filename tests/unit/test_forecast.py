@@ -149,6 +149,14 @@ def test_the_command_refuses_what_it_cannot_simulate(tmp_path: Path):
     )
 
 
+def test_a_step_is_that_of_the_stage_whose_record_is_the_runs_own(tmp_path: Path):
+    """What that stage changes holds, what one before it changes does not."""
+    stages = "stages=[{kind: cold_start}, {kind: rl, name: first, changes: {sampler.prompts: 8}}, {kind: rl, name: last, changes: {sampler.prompts: 64}}]"
+    run = made(tmp_path / "run")
+    lines = CliRunner().invoke(app, ["plan", "quickstart", *WORDS, stages, "--simulate", str(run), "--gpus", "2"]).output.splitlines()
+    assert [line for line in lines if line.startswith("step ")] == ["step     64 prompts x 8, at most 320 tokens"], lines
+
+
 def test_the_command_shows_a_row_for_each_size_and_way_and_what_it_costs(tmp_path: Path):
     run = made(tmp_path / "run")
     result = CliRunner().invoke(
@@ -348,7 +356,7 @@ def test_what_plan_would_refuse_for_memory_is_left_out_and_why_is_said(tmp_path:
     assert [way for way, fault in why.items() if not fault] == [(8, 8, "colocated"), (2, 6, "apart")]
     shown = words(asked, run, [1, 8], None).splitlines()
     assert [line.split(": memory: ")[0] for line in shown if line.startswith("none")] == [
-        "none     1 + 1 shared: plan refuses that", "none     4 + 4, 6 + 2: plan refuses that",
+        "none     1 + 1 shared: plan refuses that", "none     4 + 4, 6 + 2: plan refuses them, 4 + 4 for one",
     ]  # fmt: skip
     assert [row.split()[:4] for row in shown[-2:]] == [["8", "8", "+", "8"], ["8", "2", "+", "6"]]
     carried = plan(load("dler", "node8", ["cluster={kind: apart, carrier: ipc}"]), node)

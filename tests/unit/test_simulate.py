@@ -67,16 +67,20 @@ def test_an_update_is_its_longest_share_its_ring_and_its_calls():
     """2 updates of four rows of 10 tokens: two ranks have 20 each at 0.1 s a token, the gradients' 2 x 1/2 x 200 GB at 200 GB/s, 2 micro-batches x 2 calls x 0.01 s."""
     trace = Trace(PLAIN.shares, PLAIN.lengths, update=0.1, poll=0.01)
     work = Work(8, 1, 100, updates=2, micro_batch_tokens=10, gradients=200e9)
-    assert update_seconds(trace, work, Layout(1, 2), [10] * 8) == pytest.approx((2 * (2 + 1 + 0.04), 2 * 2))
-    assert update_seconds(trace, work, Layout(1, 2, cores=1), [10] * 8) == pytest.approx((2 * (4 + 1 + 0.04), 2 * 4))
+    assert update_seconds(trace, work, Layout(1, 2), [[10] * 4] * 2) == pytest.approx((2 * (2 + 1 + 0.04), 2 * 2))
+    assert update_seconds(trace, work, Layout(1, 2, cores=1), [[10] * 4] * 2) == pytest.approx((2 * (4 + 1 + 0.04), 2 * 4))
     one = Work(2, 1, 100)
-    assert update_seconds(Trace((0, 1), (1, 9), update=0.1), one, Layout(1, 4), [9, 1]) == pytest.approx(
+    assert update_seconds(Trace((0, 1), (1, 9), update=0.1), one, Layout(1, 4), [[9, 1]]) == pytest.approx(
         (0.9, 0.25)
     )  # the longest is one rank's
-    calls = update_seconds(Trace((0, 1), (1, 9), poll=0.01), Work(4, 1, 100, micro_batch_tokens=12), Layout(1, 1), [9, 5, 5, 1])
+    calls = update_seconds(Trace((0, 1), (1, 9), poll=0.01), Work(4, 1, 100, micro_batch_tokens=12), Layout(1, 1), [[9, 5], [5, 1]])
     assert calls == pytest.approx((0.03, 0))  # 9 alone, 5 + 5, and 1: rows are whole, and as wide as the longest beside them
-    assert update_seconds(trace, replace(work, micro_batch_tokens=1), Layout(1, 2), [0] * 8) == pytest.approx((2 * (1 + 0.04), 0))
+    assert update_seconds(trace, replace(work, micro_batch_tokens=1), Layout(1, 2), [[0] * 4] * 2) == pytest.approx((2 * (1 + 0.04), 0))
     assert update_seconds(trace, work, Layout(1, 2), []) == (0.0, 0.0)
+    # Groups are whole: of three groups of two one update has two, so 4 rows and 2 rows and not 3 and 3; of one group two updates are one.
+    three = update_seconds(replace(trace, poll=0), replace(work, gradients=0), Layout(1, 1), [[1, 1]] * 3)
+    assert three == pytest.approx((0.6, 0.6)) and update_seconds(trace, work, Layout(1, 1), [[10, 10]]) == pytest.approx((2 + 0.02, 2))
+    assert update_seconds(replace(trace, poll=0), work, Layout(1, 2), [[8, 8], [1, 1], [1, 1]]) == pytest.approx((0.9 + 0.1 + 2 * 1, 1.0))
 
 
 @pytest.mark.parametrize("seed", range(20))
