@@ -69,7 +69,7 @@ def train(
         with run_storage(runs, loaded.name, resume, overwrite, loaded.cluster.preemptible) as (here, mirror):
             folder = here / loaded.name
             if not (resume and is_url(runs) and nothing_left(made.recipe, folder)):  # else what storage had refused is sent
-                run_recipe(made, here, resume=resume, overwrite=overwrite, mirror=mirror)
+                folder = run_recipe(made, here, resume=resume, overwrite=overwrite, mirror=mirror)
         from evaluation.comparisons import read
         from evaluation.words import headline, single
 
